@@ -1,0 +1,1 @@
+"""The network as a computational graph: trace, channel groups, cost, budget, state."""
