@@ -1,0 +1,15 @@
+import os
+
+# Before anything imports them: no window, no network, no account.
+os.environ["MPLBACKEND"] = "Agg"
+os.environ["WANDB_MODE"] = "offline"
+os.environ["WANDB_SILENT"] = "true"
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    """Every test starts from the same random state, whatever ran before it."""
+    torch.manual_seed(0)
