@@ -1,0 +1,81 @@
+"""How long a forward pass takes, measured so that networks can be compared."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+WARM_UP = 3
+
+
+def latency_ms(network: nn.Module, inputs: Tensor, repeats: int = 20) -> float:
+    """Median time of one forward pass.
+
+    Args:
+        network: The network, on the device of `inputs`; measured in evaluation mode.
+        inputs: One batch of images, shape (B, C, H, W).
+        repeats: Forward passes measured, after a short warm-up.
+
+    Returns:
+        Milliseconds for the whole batch.
+    """
+    return paired_latency_ms({"network": network}, inputs, repeats)["network"]
+
+
+def paired_latency_ms(
+    networks: Mapping[str, nn.Module], inputs: Tensor, rounds: int = 20
+) -> dict[str, float]:
+    """Median time of one forward pass of each network, measured in turns.
+
+    Every round runs each network once, beginning with another one each time, so that a machine that slows down
+    or speeds up meanwhile does so for all of them.
+
+    Args:
+        networks: Networks by name, on the device of `inputs`; measured in evaluation mode and left in the
+            mode they were in.
+        inputs: One batch of images, shape (B, C, H, W).
+        rounds: Measured rounds, after a short warm-up.
+
+    Returns:
+        Milliseconds for the whole batch, by name.
+
+    Raises:
+        ValueError: If `rounds` is not positive.
+    """
+    if rounds < 1:
+        raise ValueError(f"rounds is {rounds}; at least one is needed")
+    modes = {module: module.training for network in networks.values() for module in network.modules()}
+    names = list(networks)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    try:
+        with torch.inference_mode():
+            for network in networks.values():
+                network.eval()
+                for _ in range(WARM_UP):
+                    network(inputs)
+            for round_ in range(rounds):
+                first = round_ % len(names) if names else 0
+                for name in names[first:] + names[:first]:
+                    seconds[name].append(_seconds(networks[name], inputs))
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    return {name: 1e3 * median(values) for name, values in seconds.items()}
+
+
+def _seconds(network: nn.Module, inputs: Tensor) -> float:
+    _synchronize(inputs.device)
+    start = time.perf_counter()
+    network(inputs)
+    _synchronize(inputs.device)
+    return time.perf_counter() - start
+
+
+def _synchronize(device: torch.device) -> None:
+    # Accelerators run asynchronously: without this the clock stops when the work has been queued.
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

@@ -1,0 +1,147 @@
+"""The run folder: where one run keeps what it was asked, what it did and what came out."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from gnnrl_lightning import __version__
+from gnnrl_lightning.errors import UserError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run, `<root>/<name>/`.
+
+    Args:
+        path: The folder. It exists only after `create`.
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """What the loggers of all phases recorded."""
+        return self.path / "metrics.csv"
+
+    @property
+    def journal(self) -> Path:
+        """One JSON line for each evaluation."""
+        return self.path / "journal.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the dense network's weights and the agent's checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def pruned(self) -> Path:
+        """Folder of the artifact."""
+        return self.path / "pruned"
+
+    @property
+    def result(self) -> Path:
+        """The figures of the run."""
+        return self.path / "result.json"
+
+    @classmethod
+    def check(cls, root: str | Path, name: str | None, overwrite: bool = False) -> None:
+        """Refuse a name that cannot be used, without touching the disk.
+
+        Args:
+            root: Folder of all runs.
+            name: Name that the user asked for, or None for the default.
+            overwrite: Whether an existing run of that name may be replaced.
+
+        Raises:
+            UserError: If the name is not a plain folder name, or is taken.
+        """
+        if name is None:
+            return
+        if name in ("", ".", "..") or Path(name).name != name:
+            raise UserError(f"run name {name!r} is not a plain folder name; give one without slashes")
+        path = Path(root) / name
+        if path.exists() and not path.is_dir():
+            raise UserError(f"run folder {path} is a file; choose another name")
+        if path.exists() and not overwrite:
+            raise UserError(f"run folder {path} exists; choose another name or pass --overwrite")
+
+    @classmethod
+    def create(
+        cls,
+        root: str | Path = "runs",
+        name: str | None = None,
+        *,
+        experiment: str = "run",
+        overwrite: bool = False,
+        wandb_id: str | None = None,
+    ) -> RunFolder:
+        """Make the folder, to be called once everything else about the input has been checked.
+
+        Args:
+            root: Folder of all runs.
+            name: Explicit name; None for the W&B run's id, or else the experiment and the time.
+            experiment: Name of the experiment, used in the default name.
+            overwrite: Whether an existing run of the explicit name is replaced (what a run writes is
+                deleted, other files in the folder stay).
+            wandb_id: Id of the W&B run, where there is one.
+
+        Returns:
+            The new folder; no two calls return the same one, even within a second or between processes.
+
+        Raises:
+            UserError: As `check`.
+        """
+        cls.check(root, name, overwrite)
+        Path(root).mkdir(parents=True, exist_ok=True)
+        if name is None:
+            return cls(_fresh(Path(root), wandb_id or f"{experiment}-{datetime.now():%Y%m%d-%H%M%S}"))
+        folder = cls(Path(root) / name)
+        folder._clear()
+        folder.path.mkdir(exist_ok=True)
+        return folder
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Write the figures of the run to result.json."""
+        self.result.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+    def _clear(self) -> None:
+        for file in (self.config, self.metrics, self.journal, self.result):
+            file.unlink(missing_ok=True)
+        for folder in (self.checkpoints, self.pruned):
+            if folder.is_dir():
+                shutil.rmtree(folder)
+
+
+def _fresh(root: Path, stem: str) -> Path:
+    """Create `root/stem`, or the first free of `stem-2`, `stem-3`, ...; mkdir decides, so races are safe."""
+    number = 1
+    while True:
+        path = root / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return path
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that figures depend on."""
+    packages = ("torch", "torchvision", "lightning", "torch-geometric", "gymnasium", "numpy")
+    return {
+        "python": platform.python_version(),
+        "gnnrl_lightning": __version__,
+        **{name: version(name) for name in packages},
+    }
