@@ -31,8 +31,8 @@ def paired_latency_ms(
 ) -> dict[str, float]:
     """Median time of one forward pass of each network, measured in turns.
 
-    Every round runs each network once, beginning with another one each time, so that a machine that slows down
-    or speeds up meanwhile does so for all of them.
+    Every round runs each network once, beginning with another one each time, so that a machine that slows
+    down or speeds up meanwhile does so for all of them.
 
     Args:
         networks: Networks by name, on the device of `inputs`; measured in evaluation mode and left in the

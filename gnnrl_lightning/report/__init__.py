@@ -1,0 +1,1 @@
+"""What a run shows: progress while it works, a table at the end."""

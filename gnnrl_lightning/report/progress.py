@@ -1,0 +1,129 @@
+"""Progress while a run works: one bar for the search, one for each training."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class _Bar(Progress):
+    """A named bar with a count, a few figures and the time left."""
+
+    def __init__(self, name: str, unit: str, total: int | None) -> None:
+        super().__init__(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(unit + "{task.fields[figures]}, left"),
+            TimeRemainingColumn(),
+        )
+        self.task = self.add_task(name, total=total, figures="")
+
+
+class _BarCallback(Callback, ABC):
+    """Shows a bar from the start of `fit` to its end, however it ends, on one rank only."""
+
+    def __init__(self) -> None:
+        self.bar: _Bar | None = None
+
+    @abstractmethod
+    def make(self, trainer: Trainer) -> _Bar:
+        """The bar to show."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the bar."""
+        if trainer.is_global_zero:
+            self.bar = self.make(trainer)
+            self.bar.start()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the finished bar where it is."""
+        self._stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Give the terminal back."""
+        self._stop()
+
+    def _stop(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+
+@dataclass(frozen=True)
+class SearchStatus:
+    """What the bar shows of a search that is under way.
+
+    Args:
+        evaluations: Evaluations so far.
+        best_reward: Highest reward so far; None before the first evaluation.
+        macs_ratio: MACs of the best candidate, relative to the dense network; None before that, too.
+    """
+
+    evaluations: int
+    best_reward: float | None = None
+    macs_ratio: float | None = None
+
+    def __str__(self) -> str:
+        if self.best_reward is None or self.macs_ratio is None:
+            return ""
+        return f", best reward {self.best_reward:.4f} at {self.macs_ratio:.1%} of the MACs"
+
+
+class _SearchBar(_Bar):
+    """Asks for the status whenever it is drawn: evaluations happen in between Lightning's hooks."""
+
+    def __init__(self, status: Callable[[], SearchStatus], evaluations: int) -> None:
+        self.status = status
+        super().__init__("search", "evaluations", evaluations)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        if self.tasks:
+            status = self.status()
+            self.update(self.task, completed=status.evaluations, figures=str(status))
+        return super().get_renderables()
+
+
+class SearchProgress(_BarCallback):
+    """Evaluation count, best reward, MACs kept and time left, while the agent searches.
+
+    Args:
+        status: Returns the status of the search; called from the thread that draws.
+        evaluations: Evaluations that the search may spend.
+    """
+
+    def __init__(self, status: Callable[[], SearchStatus], evaluations: int) -> None:
+        super().__init__()
+        self.status, self.evaluations = status, evaluations
+
+    def make(self, trainer: Trainer) -> _Bar:
+        """The bar of the search."""
+        return _SearchBar(self.status, self.evaluations)
+
+
+class TrainingProgress(_BarCallback):
+    """Epochs, loss and time left, while a network trains.
+
+    Args:
+        name: Which network trains.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def make(self, trainer: Trainer) -> _Bar:
+        """The bar of the training."""
+        return _Bar(self.name, "epochs", trainer.max_epochs)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Advance by one epoch."""
+        if self.bar is not None:
+            loss = trainer.callback_metrics.get("train/loss")
+            figures = "" if loss is None else f", loss {float(loss):.4f}"
+            self.bar.update(self.bar.task, advance=1, figures=figures)

@@ -1,0 +1,56 @@
+import io
+
+from rich.console import Console
+
+from gnnrl_lightning.report.table import print_result, result_table
+
+RESULT = {
+    "network": "ResNet-20",
+    "dataset": "digits",
+    "budget": {"macs": 0.5, "params": None},
+    "dense": {"macs": 2_000, "params": 400, "top1_test": 99.0, "latency_ms": 8.0},
+    "uniform": {
+        "macs": 998,
+        "params": 180,
+        "top1_test_before": 60.0,
+        "top1_test_after": 98.25,
+        "latency_ms": 6.0,
+    },
+    "pruned": {
+        "macs": 1_000,
+        "params": 200,
+        "top1_search": 90.5,
+        "top1_test_before": 88.0,
+        "top1_test_after": 98.75,
+        "latency_ms": 5.125,
+    },
+    "search": {"evaluations": 96, "seconds": 41.6, "found_by": "agent", "agent_best": 90.5},
+}
+
+
+def test_cells_are_the_figures():
+    columns = {column.header: list(column.cells) for column in result_table(RESULT, 64).columns}
+    assert columns["network"] == ["dense", "uniform", "ours"]
+    assert columns["MACs"] == ["2,000", "998", "1,000"]
+    assert columns["parameters"] == ["400", "180", "200"]
+    assert columns["ms / 64 images"] == ["8.00", "6.00", "5.12"]
+    assert columns["top-1 as pruned"] == ["", "60.00 %", "88.00 %"]
+    assert columns["top-1"] == ["99.00 %", "98.25 %", "98.75 %"]
+    kept = [list(column.cells) for column in result_table(RESULT, 64).columns if column.header == "kept"]
+    assert kept == [["100.0%", "49.9%", "50.0%"], ["100.0%", "45.0%", "50.0%"]]
+
+
+def test_printed_table_names_budget_and_finder():
+    console = Console(file=io.StringIO(), width=140)
+    print_result(RESULT, 64, console)
+    text = console.file.getvalue()
+    assert "ResNet-20 on digits, budget: macs 0.5 " in text
+    assert "found by agent in 96 evaluations and 42 s" in text
+    assert "the agent's own best 90.50 %" in text
+
+
+def test_agent_without_a_candidate():
+    console = Console(file=io.StringIO(), width=140)
+    search = {**RESULT["search"], "found_by": "uniform", "agent_best": None}
+    print_result({**RESULT, "search": search}, 64, console)
+    assert "the agent's own best none" in console.file.getvalue()
