@@ -59,6 +59,6 @@ def print_result(result: Mapping[str, Any], batch: int, console: Console | None 
     agent = search["agent_best"]
     best = "none" if agent is None else f"{agent:.2f} %"
     console.print(
-        f"found by {search['found_by']} in {search['evaluations']} evaluations "
-        f"and {search['seconds']:.0f} s; top-1 on the search split {result['pruned']['top1_search']:.2f} %, the agent's own best {best}"
+        f"found by {search['found_by']} in {search['evaluations']} evaluations, {search['seconds']:.0f} s; "
+        f"top-1 on the search split {result['pruned']['top1_search']:.2f} %, the agent's own best {best}"
     )
