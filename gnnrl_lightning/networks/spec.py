@@ -1,0 +1,62 @@
+"""A network by the path of its class: what the YAML says and what the recipe of an artifact records."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from gnnrl_lightning.errors import UserError
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """The network to compress.
+
+    Args:
+        class_path: Importable path of a class or function that returns the network, for example
+            `torchvision.models.resnet50`; a name without a dot is one of `gnnrl_lightning.networks`.
+        init_args: Its arguments by name.
+    """
+
+    class_path: str
+    init_args: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.class_path.rpartition(".")[2]
+
+    def build(self) -> nn.Module:
+        """Make the network, with fresh weights unless the arguments say otherwise.
+
+        Raises:
+            UserError: If the path does not exist, the arguments do not fit, or no `nn.Module` comes out.
+        """
+        make = self._find()
+        try:
+            inspect.signature(make).bind(**self.init_args)
+            network = make(**self.init_args)
+        except (TypeError, ValueError) as error:
+            message = " ".join(str(error).split())
+            raise UserError(
+                f"network {self.class_path} refuses its init_args {self.init_args}: {message}"
+            ) from error
+        if not isinstance(network, nn.Module):
+            raise UserError(
+                f"{self.class_path} returns a {type(network).__name__}, not a torch.nn.Module"
+            )
+        return network
+
+    def _find(self) -> Any:
+        module, _, name = self.class_path.rpartition(".")
+        try:
+            make = getattr(importlib.import_module(module or "gnnrl_lightning.networks"), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise UserError(f"network {self.class_path!r} cannot be imported: {error}") from error
+        if not callable(make):
+            raise UserError(f"network {self.class_path!r} is not a class or function")
+        return make

@@ -1,0 +1,41 @@
+import pytest
+from torch import nn
+
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.networks.spec import NetworkSpec
+
+
+def test_a_class_is_built_with_its_arguments():
+    network = NetworkSpec("torch.nn.Linear", {"in_features": 3, "out_features": 5, "bias": False}).build()
+    assert isinstance(network, nn.Linear)
+    assert network.weight.shape == (5, 3) and network.bias is None
+
+
+def test_a_function_of_another_library():
+    spec = NetworkSpec("torchvision.models.resnet18", {"num_classes": 7})
+    assert spec.name == "resnet18"
+    assert spec.build().fc.out_features == 7
+
+
+def test_a_short_name_is_one_of_ours():
+    assert NetworkSpec("resnet20", {"num_classes": 4}).build().linear.out_features == 4
+
+
+@pytest.mark.parametrize(
+    ("path", "arguments", "message"),
+    [
+        ("nowhere.Network", {}, "cannot be imported: No module named 'nowhere'"),
+        ("torch.nn.Nothing", {}, "cannot be imported: .*Nothing"),
+        ("nothing", {}, "cannot be imported: .*nothing"),
+        ("torch.nn.", {}, "cannot be imported"),
+        ("torch.nn.Linear", {"in_features": 3}, "refuses its init_args.*missing a required argument"),
+        ("torch.nn.Linear", {"width": 3}, "refuses its init_args.*"),
+        ("torchvision.models.resnet18", {"classes": 3}, "refuses.*unexpected keyword argument 'classes'"),
+        ("torch.pi", {}, "is not a class or function"),
+        ("collections.Counter", {}, "returns a Counter, not a torch.nn.Module"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(path, arguments, message):
+    with pytest.raises(UserError, match=message) as error:
+        NetworkSpec(path, arguments).build()
+    assert "\n" not in str(error.value)
