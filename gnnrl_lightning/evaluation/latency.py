@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from statistics import median
 
 import torch
 from torch import Tensor, nn
+
+from gnnrl_lightning.networks import eval_mode
 
 WARM_UP = 3
 
@@ -44,26 +47,21 @@ def paired_latency_ms(
         Milliseconds for the whole batch, by name.
 
     Raises:
-        ValueError: If `rounds` is not positive.
+        ValueError: If there is no network, or `rounds` is not positive.
     """
-    if rounds < 1:
-        raise ValueError(f"rounds is {rounds}; at least one is needed")
-    modes = {module: module.training for network in networks.values() for module in network.modules()}
+    if rounds < 1 or not networks:
+        raise ValueError(f"{rounds} rounds of {len(networks)} networks: at least one of each is needed")
     names = list(networks)
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    try:
-        with torch.inference_mode():
-            for network in networks.values():
-                network.eval()
-                for _ in range(WARM_UP):
-                    network(inputs)
-            for round_ in range(rounds):
-                first = round_ % len(names) if names else 0
-                for name in names[first:] + names[:first]:
-                    seconds[name].append(_seconds(networks[name], inputs))
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with ExitStack() as modes, torch.inference_mode():
+        for network in networks.values():
+            modes.enter_context(eval_mode(network))
+            for _ in range(WARM_UP):
+                network(inputs)
+        for number in range(rounds):
+            first = number % len(names)
+            for name in names[first:] + names[:first]:
+                seconds[name].append(_seconds(networks[name], inputs))
     return {name: 1e3 * median(values) for name, values in seconds.items()}
 
 
