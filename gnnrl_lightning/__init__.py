@@ -1,3 +1,7 @@
 """Topology-aware network compression with graph neural networks and reinforcement learning."""
 
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.traced import ComputationGraph, trace
+
 __version__ = "0.1.0"
+__all__ = ["ComputationGraph", "UserError", "__version__", "trace"]

@@ -1,0 +1,1 @@
+"""Scoring candidates: evaluator, journal, latency."""

@@ -1,0 +1,104 @@
+"""How channels lie along tensor dimensions, and which positions stay when some of them go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Selection:
+    """The channels that stay: for each group the ranks that each of its index sets keeps.
+
+    Args:
+        kept: For each group ranks `(sets, width)` int64, ascending along the last dimension.
+        dense: Dense width of each group.
+    """
+
+    def __init__(self, kept: Sequence[Tensor], dense: Sequence[int]) -> None:
+        self.kept = tuple(kept)
+        start, parts = 0, []
+        for ranks, width in zip(kept, dense, strict=True):
+            row = torch.full((len(ranks), width), -1)
+            row[:, : ranks.shape[1]] = ranks + start + torch.arange(len(ranks))[:, None] * width
+            parts.append(row.flatten())
+            start += len(ranks) * width
+        self.source = torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64)
+        """For the channel numbered (group, set, rank) of the pruned network its number in the dense one, or -1."""
+
+
+class Axis:
+    """How the channels of all groups lie along one tensor dimension.
+
+    Args:
+        group: Group of each position `(n,)`, -1 where the position is fixed.
+        row: Index set of each position within its group `(n,)`.
+        rank: Rank of each position's channel within its index set `(n,)`.
+        widths: Dense widths of all groups `(G,)`.
+        sets: Number of index sets of all groups `(G,)`.
+    """
+
+    def __init__(
+        self, group: np.ndarray, row: np.ndarray, rank: np.ndarray, widths: np.ndarray, sets: np.ndarray
+    ) -> None:
+        starts = np.concatenate([[0], np.cumsum(widths * sets)])
+        free = group >= 0
+        self.length = len(group)
+        self.fixed = int((~free).sum())
+        self.counts = {int(g): int((group == g).sum()) // int(widths[g]) for g in np.unique(group[free])}
+        self._number = np.where(free, starts[group] + row * widths[group] + rank, -1)
+        self._simple = self._repeats(row, rank, widths)
+        if self._simple is None:
+            self._index()
+
+    def size(self, widths: Tensor) -> Tensor:
+        """Length `(...)` of the dimension at `widths (..., G)`."""
+        total = torch.full(widths.shape[:-1], self.fixed, dtype=torch.int64)
+        for group, count in self.counts.items():
+            total = total + count * widths[..., group]
+        return total
+
+    def positions(self, selection: Selection) -> Tensor:
+        """The positions that stay `(size,)`, in the order in which the pruned network lays them out.
+
+        The order follows the dense pattern at the smaller width: a shuffle of two halves stays a shuffle of two halves,
+        whichever channels each half keeps.
+        """
+        if self._simple is not None:
+            group, repeats = self._simple
+            ranks = selection.kept[group][0]
+            return ranks if repeats == 1 else (ranks[:, None] * repeats + torch.arange(repeats)).flatten()
+        source = torch.where(self._numbers < 0, self._numbers, selection.source[self._numbers])
+        stays = (self._numbers < 0) | (source >= 0)
+        slot = torch.searchsorted(self._channels, source.clamp(min=0)).clamp(max=len(self._channels) - 1)
+        found = torch.where(self._numbers < 0, torch.arange(self.length), self._table[slot, self._occurrence])
+        return found[stays]
+
+    def add_up(self, values: Tensor, total: Tensor) -> None:
+        """Add values at the positions of this axis `(n,)` to those of their channels `(all channels,)`, in place."""
+        numbers = torch.from_numpy(self._number)
+        free = numbers >= 0
+        total.index_add_(0, numbers[free], values.to(total)[free])
+
+    def _repeats(self, row: np.ndarray, rank: np.ndarray, widths: np.ndarray) -> tuple[int, int] | None:
+        """`(group, r)` if the axis is one index set in order, each channel r times in a row; else None."""
+        if self.fixed or len(self.counts) != 1 or row.max() != 0:
+            return None
+        group = next(iter(self.counts))
+        repeats = self.length // int(widths[group])
+        in_order = np.repeat(np.arange(self.length // repeats), repeats)
+        return (group, repeats) if np.array_equal(rank, in_order) else None
+
+    def _index(self) -> None:
+        """Tables for the general case: where the o-th occurrence of each channel stands."""
+        channels, inverse, counts = np.unique(self._number, return_inverse=True, return_counts=True)
+        order = np.argsort(inverse, kind="stable")
+        occurrence = np.empty(self.length, dtype=np.int64)
+        occurrence[order] = np.arange(self.length) - np.repeat(np.cumsum(counts) - counts, counts)
+        occurrence[self._number < 0] = 0
+        table = np.zeros((len(channels), int(occurrence.max()) + 1), dtype=np.int64)
+        table[inverse, occurrence] = np.arange(self.length)
+        self._numbers, self._occurrence = torch.from_numpy(self._number), torch.from_numpy(occurrence)
+        self._channels, self._table = torch.from_numpy(channels), torch.from_numpy(table)

@@ -1,0 +1,68 @@
+"""From a network and an example to an exported, functionalised program."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from gnnrl_lightning.errors import UserError
+
+Inputs = tuple[Any, ...]
+
+
+def as_inputs(example_inputs: Tensor | Inputs) -> Inputs:
+    """The positional arguments of `forward`."""
+    inputs = tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
+    if not any(isinstance(item, Tensor) and item.dim() for item in inputs):
+        raise UserError("example_inputs has no tensor with a batch dimension: give the network's input, batch first")
+    return inputs
+
+
+def one_image(inputs: Inputs) -> Inputs:
+    """The same inputs with the first image of the batch alone."""
+    images = next(len(item) for item in inputs if isinstance(item, Tensor) and item.dim())
+
+    def first(item: Any) -> Any:
+        return item[:1] if isinstance(item, Tensor) and item.dim() and len(item) == images else item
+
+    return tuple(first(item) for item in inputs)
+
+
+def shared_copy(network: nn.Module) -> nn.Module:
+    """A copy of the module structure in evaluation mode that shares the tensors: nothing done to it shows outside."""
+    memo = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    return copy.deepcopy(network, memo).eval()
+
+
+def run(network: nn.Module, inputs: Inputs) -> Any:
+    """One forward pass without gradients."""
+    with torch.no_grad():
+        return network(*inputs)
+
+
+def export(network: nn.Module, inputs: Inputs) -> ExportedProgram:
+    """Export a network whose forward pass is known to run, and take in-place writes out of its graph.
+
+    Args:
+        network: A network in evaluation mode that may be changed (see `shared_copy`).
+        inputs: Positional arguments of `forward`.
+
+    Raises:
+        UserError: `torch.export` refuses the network.
+    """
+    try:
+        with torch.no_grad():
+            return torch.export.export(network, inputs, strict=False).run_decompositions({})
+    except Exception as error:
+        raise UserError(
+            f"{type(network).__name__} cannot be traced: torch.export says: {first_line(error)}"
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,143 @@
+"""Channel labels: which channel does every element of every tensor belong to?
+
+The walk over the exported graph gives each tensor one or more *label tensors*. A label tensor broadcasts to the
+tensor's shape and has size 1 along every dimension over which the label does not change, so that it stays small: the
+labels of a feature map `(B, C, H, W)` have the shape `(1, C, 1, 1)`. Facts ("these two labels are one channel", "this
+channel must stay") are only collected during the walk; `Labels.solve` turns them into channels at the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+FIXED = -1
+"""The position carries something that is no channel and cannot be removed."""
+
+ZERO = -2
+"""The position is zero whatever the input: zero padding. It takes the label of what it is added to."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor of the walk: its shape and its label tensors (none: all of it is fixed).
+
+    Parameters have one label tensor for each dimension longer than 1; feature maps usually have one.
+    """
+
+    shape: tuple[int, ...]
+    labels: tuple[Tensor, ...] = ()
+
+    def along(self, dim: int) -> Tensor | None:
+        """Labels `(shape[dim],)` that change along `dim` alone, or None where there are none."""
+        dim %= len(self.shape)
+        for labels in self.labels:
+            if support(labels) == (dim,):
+                return labels.flatten()
+        return None
+
+    def others(self, dim: int) -> tuple[Tensor, ...]:
+        """The label tensors that do not change along `dim`."""
+        dim %= len(self.shape)
+        return tuple(labels for labels in self.labels if labels.shape[dim] == 1)
+
+
+def support(labels: Tensor) -> tuple[int, ...]:
+    """The dimensions along which a label tensor changes."""
+    return tuple(dim for dim, size in enumerate(labels.shape) if size > 1)
+
+
+def compact(labels: Tensor) -> Tensor:
+    """The same labels with size 1 along every dimension over which they do not change."""
+    for dim in support(labels):
+        first = labels.narrow(dim, 0, 1)
+        if bool((labels == first).all()):
+            labels = first
+    return labels.contiguous()
+
+
+def vector(labels: Tensor, ndim: int, dim: int) -> Tensor:
+    """Labels `(n,)` laid along dimension `dim` of a tensor with `ndim` dimensions."""
+    shape = [1] * ndim
+    shape[dim % ndim] = -1
+    return labels.reshape(shape)
+
+
+@dataclass(frozen=True)
+class Freeze:
+    """Why some labels must stay: the operator that froze them, where it stands, and the reason."""
+
+    labels: Tensor
+    operator: str
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Label vectors of equal length that must keep equal counts, `labels[i]` being row i, and why."""
+
+    labels: Tensor
+    operator: str
+    source: str
+
+
+@dataclass
+class Labels:
+    """All labels handed out, and the facts found about them."""
+
+    count: int = 0
+    joined: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    frozen: list[Freeze] = field(default_factory=list)
+    rows: list[Rows] = field(default_factory=list)
+    tagged: list[Tensor] = field(default_factory=list)
+
+    def fresh(self, n: int) -> Tensor:
+        """New labels `(n,)`."""
+        self.count += n
+        return torch.arange(self.count - n, self.count)
+
+    def join(self, a: Tensor, b: Tensor, operator: str, source: str) -> Tensor:
+        """State that `a` and `b` (broadcastable) label the same channels; return the labels of the result.
+
+        Where one is ZERO the other passes; where one is FIXED the other must stay.
+        """
+        a, b = torch.broadcast_tensors(a, b)
+        both = (a >= 0) & (b >= 0)
+        self.joined.append((a[both], b[both]))
+        for one, other in ((a, b), (b, a)):
+            lonely = (one >= 0) & (other == FIXED)
+            self.freeze(one[lonely], operator, source, "is combined with values that cannot be pruned")
+        return torch.maximum(a, b)
+
+    def freeze(self, labels: Tensor, operator: str, source: str, reason: str) -> None:
+        """State that these labels must stay."""
+        labels = labels[labels >= 0]
+        if labels.numel():
+            self.frozen.append(Freeze(labels, operator, source, reason))
+
+    def tag(self, labels: Tensor) -> None:
+        """State that these labels take part in something together: labels of one group share all their tags."""
+        labels = labels[labels >= 0]
+        if labels.numel():
+            self.tagged.append(labels)
+
+    def tie(self, labels: Tensor, operator: str, source: str) -> None:
+        """State that the rows of `labels` `(rows, n)` must keep equal counts, each with indices of its own."""
+        self.rows.append(Rows(labels, operator, source))
+        for row in labels:
+            self.tag(row)
+
+    def solve(self) -> np.ndarray:
+        """The channel `(count,)` of each label, numbered from 0: connected components of what was joined."""
+        if not self.joined:
+            return np.arange(self.count)
+        a = torch.cat([pair[0] for pair in self.joined]).numpy()
+        b = torch.cat([pair[1] for pair in self.joined]).numpy()
+        matrix = coo_array((np.ones(len(a), dtype=bool), (a, b)), shape=(self.count, self.count))
+        return connected_components(matrix, directed=False)[1]

@@ -1,0 +1,298 @@
+"""Operators that move elements: the labels are moved by the very same operator."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.graph.labels import FIXED, ZERO, Value, compact, support
+from gnnrl_lightning.graph.walk import Walk, fixed_labels, rule
+
+
+@rule("alias", "clone", "contiguous", "detach", "detach_", "lift_fresh_copy", "lift_fresh", "to", "_to_copy", "type_as",
+      "dropout", "feature_dropout", "alpha_dropout", "float", "half", kind="shape")  # fmt: skip
+def same(walk: Walk, x: Value, *_: Any, **__: Any) -> Value:
+    """Nothing moves."""
+    return Value(x.shape, x.labels)
+
+
+@rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "view_as", "reshape_as", kind="shape")
+def view(walk: Walk, x: Value, *_: Any, **__: Any) -> Value:
+    """A new shape for the same elements; a channel dimension that is split keeps equal counts in its rows."""
+    moved = []
+    for labels in x.labels:
+        result = compact(labels.expand(x.shape).reshape(walk.shape))
+        if len(support(labels)) == 1 and len(dims := support(result)) > 1:
+            walk.tie(result.flatten().reshape(-1, result.shape[dims[-1]]))
+        moved.append(result)
+    return Value(walk.shape, tuple(moved))
+
+
+@rule("permute", "transpose", "t", "numpy_T", "movedim", "swapaxes", "unsqueeze", kind="shape")
+def permute(walk: Walk, x: Value, *args: Any) -> Value:
+    """The same dimensions in another order, or a new one."""
+    return Value(walk.shape, tuple(_same_operator(walk, labels, *args) for labels in x.labels))
+
+
+@rule("squeeze", "repeat", "tile", "repeat_interleave", "channel_shuffle", "native_channel_shuffle", "pixel_shuffle",
+      "pixel_unshuffle", "diagonal", "im2col", kind="shape")  # fmt: skip
+def rearrange(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Value:
+    """Any other movement of elements."""
+    moved = tuple(
+        compact(_same_operator(walk, labels.expand(x.shape), *args, **kwargs)) for labels in x.labels
+    )
+    return Value(walk.shape, moved)
+
+
+@rule("expand", "expand_as", "broadcast_to", kind="shape")
+def expand(walk: Walk, x: Value, *_: Any, **__: Any) -> Value:
+    """Dimensions of size 1 repeated: the labels do not change along them."""
+    ndim = len(walk.shape)
+    return Value(walk.shape, tuple(labels.reshape((1,) * (ndim - labels.dim()) + labels.shape) for labels in x.labels))
+
+
+@rule("roll", "flip", kind="shape")
+def roll(walk: Walk, x: Value, *args: Any) -> Value:
+    """Elements moved along dimensions that the operator names."""
+    dims = args[-1] if args else []
+    named = {d % len(x.shape) for d in ((dims,) if isinstance(dims, int) else dims)} or set(range(len(x.shape)))
+    kept = []
+    for labels in x.labels:
+        if walk.operator == "roll" and named & set(support(labels)):
+            walk.freeze(labels, "is rolled along the channels")
+        else:
+            kept.append(compact(_same_operator(walk, labels.expand(x.shape), *args)))
+    return Value(walk.shape, tuple(kept))
+
+
+def _same_operator(walk: Walk, labels: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    assert walk.node is not None
+    return walk.node.target(labels, *args, **kwargs)  # type: ignore[operator]
+
+
+def _expand(labels: Tensor, value: Value, dim: int) -> Tensor:
+    """A label tensor at full size along `dim`: what an operator along one dimension needs to see."""
+    sizes = list(labels.shape)
+    sizes[dim] = value.shape[dim]
+    return labels.expand(sizes)
+
+
+@rule("cat", "concatenate", kind="cat")
+def cat(walk: Walk, tensors: list[Value], dim: int = 0) -> Value:
+    """Concatenation: labels side by side; along the other dimensions they are joined."""
+    tensors = [value for value in tensors if value.shape != (0,)]
+    dim %= len(walk.shape)
+    several = [value for value in tensors if len(value.labels) > 1]
+    if several:
+        for value in tensors:
+            walk.freeze(value, "is concatenated with labels on several dimensions")
+        return Value(walk.shape)
+    if not any(value.labels for value in tensors):
+        return Value(walk.shape)
+    parts = [_expand(fixed_labels(value), value, dim) for value in tensors]
+    along = [d for d in range(len(walk.shape)) if d != dim]
+    shape = [max(part.shape[d] for part in parts) for d in range(len(walk.shape))]
+    if all(part.shape[d] == 1 for part in parts for d in along):
+        return Value(walk.shape, (compact(torch.cat(parts, dim)),))
+    if all(support(fixed_labels(value)) == support(fixed_labels(tensors[0])) and dim not in
+           support(fixed_labels(value)) for value in tensors):  # fmt: skip
+        # The concatenation is along another dimension than the channels: the operands share their channels.
+        labels = fixed_labels(tensors[0])
+        for value in tensors[1:]:
+            labels = walk.join(labels, fixed_labels(value))
+        return Value(walk.shape, (labels,))
+    return Value(walk.shape, (compact(torch.cat([part.expand(
+        [part.shape[d] if d == dim else shape[d] for d in range(len(shape))]) for part in parts], dim)),))  # fmt: skip
+
+
+@rule("stack", kind="cat")
+def stack(walk: Walk, tensors: list[Value], dim: int = 0) -> Value:
+    """A new dimension: the operands share their channels."""
+    from gnnrl_lightning.graph.rules.elementwise import merge
+
+    flat = Value(tensors[0].shape)
+    shape = walk.shape
+    dim %= len(shape)
+    joined = merge_like(walk, tensors, merge, flat.shape)
+    return Value(shape, tuple(labels.unsqueeze(dim) for labels in joined))
+
+
+def merge_like(walk: Walk, tensors: list[Value], merge: Any, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """Join operands of one shape although the operator's output has another."""
+    padded = [Value((1,) * (len(walk.shape) - len(shape)) + value.shape, value.labels) for value in tensors]
+    return tuple(labels.reshape(labels.shape[len(walk.shape) - len(shape):]) for labels in merge(walk, padded))
+
+
+@rule("chunk", "split", "split_with_sizes", "tensor_split", "unsafe_chunk", "unsafe_split", kind="shape")
+def split(walk: Walk, x: Value, sizes: Any, dim: int = 0) -> list[Value]:
+    """Equal pieces keep equal counts; unequal pieces of channels are constants of the code."""
+    assert walk.node is not None
+    shapes = [tuple(piece.shape) for piece in walk.node.meta["val"]]
+    dim %= len(x.shape)
+    pieces: list[list[Tensor]] = [[] for _ in shapes]
+    for labels in x.labels:
+        parts = list(torch.split(_expand(labels, x, dim), [shape[dim] for shape in shapes], dim))
+        if labels.shape[dim] > 1:
+            _part(walk, parts)
+        for piece, part in zip(pieces, parts, strict=True):
+            piece.append(compact(part))
+    return [Value(shape, tuple(piece)) for shape, piece in zip(shapes, pieces, strict=True)]
+
+
+def _part(walk: Walk, parts: list[Tensor]) -> None:
+    """Channels cut into parts: tied if equally long, else frozen."""
+    if len({tuple(part.shape) for part in parts}) == 1 and all(len(support(part)) <= 1 for part in parts):
+        walk.tie(torch.stack([part.flatten() for part in parts]))
+    else:
+        for part in parts:
+            walk.freeze(part, "is cut at a constant")
+
+
+@rule("unbind", kind="shape")
+def unbind(walk: Walk, x: Value, dim: int = 0) -> list[Value]:
+    """Slices along a dimension."""
+    dim %= len(x.shape)
+    return [
+        Value(walk.shape, tuple(compact(_expand(labels, x, dim).select(dim, i)) for labels in x.labels))
+        for i in range(x.shape[dim])
+    ]
+
+
+@rule("slice", kind="shape")
+def cut(walk: Walk, x: Value, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Value:
+    """A slice; across channels its halves are tied, other pieces frozen."""
+    dim %= len(x.shape)
+    kept = []
+    for labels in x.labels:
+        whole = _expand(labels, x, dim)
+        part = torch.ops.aten.slice.Tensor(whole, dim, start, end, step)
+        if labels.shape[dim] > 1 and part.shape[dim] < x.shape[dim]:
+            inside = torch.zeros(x.shape[dim], dtype=torch.bool)
+            inside[torch.arange(x.shape[dim])[start:end:step]] = True
+            _part(walk, [whole.index_select(dim, index.nonzero().flatten()) for index in (inside, ~inside)])
+        kept.append(compact(part))
+    return Value(walk.shape, tuple(kept))
+
+
+@rule("select", kind="shape")
+def select(walk: Walk, x: Value, dim: int, index: int) -> Value:
+    """One slice: a channel picked by number cannot move."""
+    dim %= len(x.shape)
+    for labels in x.labels:
+        if labels.shape[dim] > 1:
+            walk.freeze(labels, "is picked by its number")
+    return Value(walk.shape, tuple(compact(_expand(labels, x, dim).select(dim, index)) for labels in x.labels))
+
+
+@rule("slice_scatter", kind="cat")
+def slice_scatter(walk: Walk, x: Value, source: Value, dim: int = 0, start=None, end=None, step: int = 1) -> Value:
+    """A write into a slice."""
+    if len(x.labels) > 1 or len(source.labels) > 1:
+        walk.freeze(x, "is written into on several labelled dimensions")
+        walk.freeze(source, "is written into on several labelled dimensions")
+        return Value(walk.shape)
+    dim %= len(x.shape)
+    base, piece = _expand(fixed_labels(x), x, dim), _expand(fixed_labels(source), source, dim)
+    sizes = [max(a, b) for a, b in zip(base.shape, piece.shape, strict=True)]
+    sizes[dim] = x.shape[dim]
+    base = base.expand(sizes)
+    sizes[dim] = source.shape[dim]
+    written = torch.ops.aten.slice_scatter.default(base.contiguous(), piece.expand(sizes), dim, start, end, step)
+    return Value(walk.shape, (compact(written),))
+
+
+@rule("constant_pad_nd", "pad", kind="shape")
+def pad(walk: Walk, x: Value, widths: list[int], *rest: Any) -> Value:
+    """Zero padding adds channels that are zero; any other padding adds fixed ones."""
+    value = next((item for item in rest if isinstance(item, (int, float))), 0.0)
+    mode = next((item for item in rest if isinstance(item, str)), "constant")
+    filler = ZERO if value == 0 and mode == "constant" else FIXED
+    ndim = len(x.shape)
+    channels = [(widths[2 * i], widths[2 * i + 1]) for i in range(len(widths) // 2)]
+    padded = []
+    for labels in x.labels:
+        for i, (before, after) in enumerate(channels):
+            dim = ndim - 1 - i
+            if labels.shape[dim] == 1:
+                continue  # padding along other dimensions: the same channels
+            if min(before, after) < 0 or (filler == FIXED and (before or after) and mode != "constant"):
+                walk.freeze(labels, "is padded along the channels")
+            ends = [list(labels.shape), list(labels.shape)]
+            ends[0][dim], ends[1][dim] = max(before, 0), max(after, 0)
+            labels = torch.cat([torch.full(ends[0], filler), labels, torch.full(ends[1], filler)], dim)
+            cropped = labels.narrow(dim, max(-before, 0), walk.shape[dim]) if min(before, after) < 0 else labels
+            labels = cropped
+        padded.append(labels)
+    return Value(walk.shape, tuple(padded))
+
+
+@rule("zeros", "zeros_like", "new_zeros", kind="other")
+def zeros(walk: Walk, *_: Any, **__: Any) -> Value:
+    """Zeros take the labels of what is added to them."""
+    return Value(walk.shape, (torch.full((1,) * len(walk.shape), ZERO),))
+
+
+@rule("ones", "ones_like", "new_ones", "full", "full_like", "new_full", "arange", "empty", "new_empty", "scalar_tensor",
+      "linspace", kind="other")  # fmt: skip
+def constant(walk: Walk, *args: Any, **__: Any) -> Value:
+    """Constants of the code."""
+    numbers = [a for a in args[1:] if isinstance(a, (int, float))] if walk.operator in ("full", "full_like") else []
+    return zeros(walk) if numbers == [0] else Value(walk.shape)
+
+
+@rule("index_select", kind="shape")
+def index_select(walk: Walk, x: Value, dim: int, index: Value) -> Value:
+    """Channels picked through an index buffer; see `gather`."""
+    return gather(walk, x, dim % len(x.shape), index)
+
+
+@rule("index", kind="shape")
+def index(walk: Walk, x: Value, indices: list[Any]) -> Value:
+    """`x[:, index]` with an index buffer of one dimension; anything else freezes."""
+    used = [(dim, item) for dim, item in enumerate(indices) if item is not None]
+    if len(used) == 1 and len(used[0][1].shape) == 1:
+        return gather(walk, x, *used[0])
+    touched = {dim for dim, _ in used}
+    for labels in x.labels:
+        walk.freeze(labels, "is indexed")
+    for _, item in used:
+        walk.freeze(item, "is an index")
+    if touched & {d for labels in x.labels for d in support(labels)} or len(walk.shape) != len(x.shape):
+        return Value(walk.shape)
+    return Value(walk.shape, x.labels)
+
+
+def gather(walk: Walk, x: Value, dim: int, index: Value) -> Value:
+    """`out[j] = x[index[j]]` along channels.
+
+    The buffer is rewritten when channels go. If x has a channel that is always zero, an output whose input was
+    pruned reads that one, so the outputs have labels of their own; otherwise an output is the channel that it reads.
+    """
+    from gnnrl_lightning.graph.walk import Gather
+
+    crossing = [labels for labels in x.labels if labels.shape[dim] > 1]
+    passing = tuple(labels for labels in x.labels if labels.shape[dim] == 1)
+    name = walk.parameter_name(index)
+    outputs, inputs = index.along(0), x.along(dim)
+    if not crossing:
+        walk.freeze(index, "indexes values that cannot be pruned")
+        return Value(walk.shape, passing)
+    if name is None or outputs is None or inputs is None or len(crossing) > 1:
+        for labels in crossing:
+            walk.freeze(labels, "is picked through an index that is not a buffer")
+        walk.freeze(index, "is an index")
+        return Value(walk.shape, passing)
+    read = inputs[walk.network.get_buffer(name).cpu()]
+    walk.labels.tag(inputs)
+    if bool((inputs == ZERO).any()):
+        walk.gathers.append(Gather(name, inputs))
+        labels = outputs
+    else:
+        walk.gathers.append(Gather(name, inputs))
+        labels = walk.join(outputs, read)
+    shape = [1] * len(walk.shape)
+    shape[dim] = -1
+    return Value(walk.shape, (*passing, labels.reshape(shape)))

@@ -1,0 +1,113 @@
+"""The operators of a traced network and the feature maps between them, for the state graph."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.graph.labels import FIXED, Value
+from gnnrl_lightning.graph.walk import Walk
+
+KINDS = ("conv", "linear", "norm", "activation", "pool", "add", "mul", "cat", "attention", "shape", "other")
+"""Kinds of operators; each rule of the walk names one."""
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """A tensor between operators: its name, its shape for one image (dense), its elements for each channel."""
+
+    name: str
+    shape: tuple[int, ...]
+    positions: int
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An operator that makes a feature map from others.
+
+    Attributes:
+        name: Path of the module that called it and its place in the exported graph.
+        kind: One of `KINDS`.
+        inputs: Indices of the feature maps that it reads.
+        output: Index of the feature map that it makes.
+        kernel: Kernel size of a convolution; ones otherwise.
+        stride: Stride of a convolution; ones otherwise.
+        groups: Groups of a convolution.
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[int, ...]
+    output: int
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Operators, feature maps, the labels of their channels, and the operator of each graph node and parameter."""
+
+    operators: tuple[Operator, ...]
+    feature_maps: tuple[FeatureMap, ...]
+    channel_labels: tuple[Tensor, ...]
+    index: dict[str, int]
+
+
+def build_topology(walk: Walk) -> Topology:
+    """Operators and feature maps of a walk; parameters and constants are no feature maps."""
+    maps: dict[str, int] = {}
+    operators, feature_maps, channel_labels = [], [], []
+    index: dict[str, int] = {}
+    for step in walk.steps:
+        if step.kind == "alias":
+            if step.inputs[0] in maps:
+                maps[step.node] = maps[step.inputs[0]]
+            continue
+        reads = tuple(maps[name] for name in step.inputs if name in maps)
+        for name in step.parameters:
+            index.setdefault(name, len(operators))
+        if step.kind != "input":
+            index[step.node] = len(operators)
+        if not reads and step.kind != "input":
+            if step.node in walk.contracted:
+                reads = ()
+            else:
+                del index[step.node]
+                continue
+        maps[step.node] = len(feature_maps)
+        labels, positions = _channels(step.output)
+        channel_labels.append(labels)
+        feature_maps.append(FeatureMap(step.node, step.output.shape[1:], positions))
+        if step.kind != "input":
+            operators.append(
+                Operator(
+                    f"{step.module}:{step.node}",
+                    step.kind,
+                    reads,
+                    maps[step.node],
+                    _pair(step.hyper.get("kernel", (1, 1))),
+                    _pair(step.hyper.get("stride", (1, 1))),
+                    step.hyper.get("groups", (1,))[0],
+                )
+            )
+    return Topology(tuple(operators), tuple(feature_maps), tuple(channel_labels), index)
+
+
+def _channels(value: Value) -> tuple[Tensor, int]:
+    """Labels of the channels of a feature map `(C,)`, and its elements for each channel and image."""
+    elements = math.prod(value.shape[1:])
+    if value.labels:
+        labels = value.labels[0].flatten()
+    else:
+        labels = torch.full((value.shape[1] if len(value.shape) > 1 else 1,), FIXED)
+    return labels, max(elements // max(len(labels), 1), 1)
+
+
+def _pair(sizes: tuple[int, ...]) -> tuple[int, int]:
+    return (sizes[0], sizes[-1]) if sizes else (1, 1)
+
+

@@ -1,0 +1,1 @@
+"""From widths to a smaller network: which channels stay, surgery, statistics."""

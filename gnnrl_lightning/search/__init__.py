@@ -1,0 +1,1 @@
+"""Ways to choose widths other than the agent."""
