@@ -1,0 +1,134 @@
+"""Scores candidates on the search split, remembers them, and writes them down."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from gnnrl_lightning.data.image_set import ImageSet
+from gnnrl_lightning.evaluation.journal import Journal
+from gnnrl_lightning.evaluation.pruner import Pruner
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One candidate, scored.
+
+    Attributes:
+        widths: Width of each group.
+        macs: MACs for one image.
+        params: Number of parameters.
+        top1: Top-1 accuracy on the search split, percent.
+        cross_entropy: Mean cross-entropy on the search split, nats.
+        seconds: Time that the evaluation took.
+        images: Forward passes of one image that it took, calibration included.
+        proposer: Who proposed it: "agent", or the name of a starting candidate.
+    """
+
+    widths: tuple[int, ...]
+    macs: int
+    params: int
+    top1: float
+    cross_entropy: float
+    seconds: float
+    images: int
+    proposer: str
+
+
+class Evaluator:
+    """Prunes a candidate, scores it on the search split, caches it by its widths and journals it.
+
+    Args:
+        pruner: Makes the pruned networks.
+        search: The search split.
+        normalize: uint8 images -> network inputs.
+        batch_size: Images in a batch.
+        journal: Where each new evaluation is written; None: nowhere.
+
+    Attributes:
+        count: Evaluations asked for, answers from the cache included.
+        images: Forward passes of one image so far.
+        seconds: Time spent so far.
+        history: The evaluations in the order in which they were asked for.
+    """
+
+    def __init__(
+        self,
+        pruner: Pruner,
+        search: ImageSet,
+        normalize: Callable[[Tensor], Tensor],
+        batch_size: int = 256,
+        journal: Journal | None = None,
+    ) -> None:
+        self.pruner = pruner
+        self.batches = [
+            (normalize(images), labels)
+            for images, labels in zip(search.images.split(batch_size), search.labels.split(batch_size), strict=True)
+        ]
+        self.journal = journal
+        self.images = 0
+        self.seconds = 0.0
+        self.history: list[Evaluation] = []
+        self._known: dict[tuple[int, ...], Evaluation] = {}
+
+    @property
+    def count(self) -> int:
+        """Evaluations asked for, answers from the cache included."""
+        return len(self.history)
+
+    @property
+    def best(self) -> Evaluation | None:
+        """The best evaluation so far: highest top-1, then lowest cross-entropy, then first."""
+        return best_of(self.history)
+
+    def best_by(self, proposer: str) -> Evaluation | None:
+        """The best evaluation that `proposer` asked for."""
+        return best_of([evaluation for evaluation in self.history if evaluation.proposer == proposer])
+
+    def __call__(self, widths: Tensor, proposer: str) -> Evaluation:
+        """Score the candidate `widths (G,)`."""
+        key = tuple(int(width) for width in widths)
+        known = self._known.get(key)
+        if known is None:
+            evaluation = self._known[key] = self._evaluate(widths, key, proposer)
+            self.images += evaluation.images
+            self.seconds += evaluation.seconds
+            if self.journal is not None:
+                graph = self.pruner.graph
+                dense = int(graph.cost.macs(graph.widths))
+                self.journal.append(asdict(evaluation) | {"macs_ratio": evaluation.macs / dense})
+        else:
+            evaluation = Evaluation(**(asdict(known) | {"proposer": proposer, "seconds": 0.0, "images": 0}))
+        self.history.append(evaluation)
+        return evaluation
+
+    def _evaluate(self, widths: Tensor, key: tuple[int, ...], proposer: str) -> Evaluation:
+        start = time.perf_counter()
+        cost = self.pruner.graph.cost
+        network = self.pruner.prune(self.pruner.plan(widths))
+        top1, loss = score(network, self.batches)
+        images = len(self.pruner.calibration) + sum(len(labels) for _, labels in self.batches)
+        seconds = time.perf_counter() - start
+        return Evaluation(key, int(cost.macs(widths)), int(cost.params(widths)), top1, loss, seconds, images, proposer)
+
+
+def best_of(evaluations: list[Evaluation]) -> Evaluation | None:
+    """The evaluation with the highest top-1, then the lowest cross-entropy, then the first; None of none."""
+    return max(evaluations, key=lambda item: (item.top1, -item.cross_entropy), default=None)
+
+
+def score(network: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> tuple[float, float]:
+    """Top-1 accuracy in percent and mean cross-entropy in nats of a network in evaluation mode."""
+    correct, loss, images = 0, 0.0, 0
+    with torch.inference_mode():
+        for inputs, labels in batches:
+            logits = network(inputs).float()
+            correct += int((logits.argmax(1) == labels).sum())
+            loss += float(cross_entropy(logits, labels, reduction="sum"))
+            images += len(labels)
+    return 100 * correct / images, loss / images

@@ -1,0 +1,64 @@
+"""Cheap ways to choose widths: the starting candidates of every search, and baselines to compare it with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.graph.budget import Budget
+from gnnrl_lightning.traced import ComputationGraph
+
+Baseline = Callable[[ComputationGraph, Budget], Tensor]
+"""`(graph, budget) -> widths (G,)` within the budget."""
+
+
+def uniform(graph: ComputationGraph, budget: Budget) -> Tensor:
+    """The same keep ratio for every group."""
+    return budget.project(graph, graph.widths)
+
+
+def tapered(towards_output: float) -> Baseline:
+    """Keep ratios that change linearly from the first group to the last.
+
+    Args:
+        towards_output: Ratio of the last group's keep ratio to the first one's, before the projection.
+    """
+
+    def propose(graph: ComputationGraph, budget: Budget) -> Tensor:
+        low, high = sorted((1.0, towards_output))
+        ramp = torch.linspace(1.0, towards_output, len(graph.groups), dtype=torch.float64) / high
+        return budget.project(graph, graph.widths * ramp.clamp(min=low / high))
+
+    return propose
+
+
+def streams_kept(graph: ComputationGraph, budget: Budget) -> Tensor:
+    """Narrow the groups of one producer as far as they must, before those that several layers share.
+
+    A residual stream is shared by many layers: each of its channels costs more and carries more. Where the groups of
+    one producer cannot meet the budget alone, the shared ones follow.
+    """
+    producers = torch.tensor([sum(member.role == "output" for member in group.members) for group in graph.groups])
+    inner = (producers <= graph.sets.clamp(min=1)).double()
+    floor = budget.ladder(graph).lowest.double()
+    for share in torch.linspace(1.0, 0.0, 101, dtype=torch.float64).tolist():
+        widths = torch.where(inner > 0, floor + share * (graph.widths - floor), graph.widths.double())
+        if bool(budget.met(graph, widths.floor().long()[None])):
+            break
+    return budget.project(graph, widths)
+
+
+STARTING: dict[str, Baseline] = {
+    "uniform": uniform,
+    "tapered_up": tapered(2.0),
+    "tapered_down": tapered(0.5),
+    "streams_kept": streams_kept,
+}
+"""Name -> baseline: the candidates that every search scores first."""
+
+
+def starting_candidates(graph: ComputationGraph, budget: Budget) -> dict[str, Tensor]:
+    """Name -> widths `(G,)` of the starting candidates."""
+    return {name: propose(graph, budget) for name, propose in STARTING.items()}
