@@ -1,0 +1,23 @@
+"""Lightning data modules: images decoded once into memory, a search split held out of the training images."""
+
+from gnnrl_lightning.data.base import IMAGENET_MEAN, IMAGENET_STD, ImageData
+from gnnrl_lightning.data.cifar import CIFAR10, CIFAR100
+from gnnrl_lightning.data.digits import Digits
+from gnnrl_lightning.data.image_folder import ImageFolder
+from gnnrl_lightning.data.image_set import ImageSet, LoadedImages
+from gnnrl_lightning.data.loader import Batch, BatchLoader, RawBatch
+
+__all__ = [
+    "CIFAR10",
+    "CIFAR100",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "Batch",
+    "BatchLoader",
+    "Digits",
+    "ImageData",
+    "ImageFolder",
+    "ImageSet",
+    "LoadedImages",
+    "RawBatch",
+]

@@ -1,0 +1,62 @@
+"""Random crop and horizontal flip of a whole batch, in one gather on the device of the images."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class CropFlip:
+    """One crop position and one flip for each image of a batch.
+
+    Args:
+        top: first row of the crop in the padded image, int64, shape `(N,)`, from 0 to 2 x padding.
+        left: first column, likewise.
+        flip: whether the crop is mirrored, bool, shape `(N,)`.
+    """
+
+    top: Tensor
+    left: Tensor
+    flip: Tensor
+
+
+def draw_crop_flip(images: int, pad: int, flip: bool, generator: torch.Generator) -> CropFlip:
+    """Draw uniform crop positions and fair flips.
+
+    They are drawn where the generator lives; with a CPU generator every device sees the same augmented
+    images.
+
+    Args:
+        images: number of images N.
+        pad: padding on each side, pixels.
+        flip: draw flips at all.
+        generator: source of the randomness.
+    """
+    device = generator.device
+    top, left = torch.randint(0, 2 * pad + 1, (2, images), generator=generator, device=device)
+    coin = torch.randint(0, 2, (images,), generator=generator, device=device).bool()
+    return CropFlip(top, left, coin if flip else torch.zeros_like(coin))
+
+
+def crop_flip(images: Tensor, pad: int, drawn: CropFlip) -> Tensor:
+    """Crop each image at its own position out of the zero-padded image, and mirror it where asked.
+
+    Args:
+        images: shape `(N, C, H, W)`, any dtype.
+        pad: zero padding on each side, pixels.
+        drawn: crop positions and flips of the N images.
+
+    Returns:
+        Images of the same shape and dtype.
+    """
+    n, channels, height, width = images.shape
+    device = images.device
+    padded = F.pad(images, (pad, pad, pad, pad)).flatten(2)
+    rows = drawn.top.to(device)[:, None] + torch.arange(height, device=device)
+    columns = torch.arange(width, device=device).expand(n, width)
+    columns = torch.where(drawn.flip.to(device)[:, None], width - 1 - columns, columns)
+    columns = columns + drawn.left.to(device)[:, None]
+    source = (rows[:, :, None] * (width + 2 * pad) + columns[:, None, :]).flatten(1)
+    return padded.gather(2, source[:, None].expand(n, channels, height * width)).view(images.shape)

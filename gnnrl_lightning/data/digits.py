@@ -1,0 +1,69 @@
+"""The handwritten digits that come with scikit-learn: real images without a download."""
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+
+from gnnrl_lightning.data.base import ImageData
+from gnnrl_lightning.data.image_set import ImageSet, LoadedImages
+from gnnrl_lightning.data.splits import stratified_split
+
+TEST_IMAGES = 360
+TEST_SEED = 0
+
+
+class Digits(ImageData):
+    """1,797 handwritten digits of 8 x 8 pixels, one channel, ten classes.
+
+    360 of them, stratified and always the same, are the test images; the search split is held out of the
+    other 1,437.
+
+    Args:
+        batch_size: training images in a batch, on each device.
+        eval_batch_size: images in a batch of validation, test and scoring.
+        search_size: images held out for the search: below 1 a fraction of the training images, else their
+            number.
+        split_seed: seed of the search split.
+        pad: zero padding of the random crop, pixels; 0 crops nothing.
+        flip: mirror half of the training images (mirrored digits are other signs, hence off).
+        mean: mean of each channel, of pixels in [0, 1].
+        std: standard deviation of each channel, of pixels in [0, 1].
+        memory_limit_gib: refuse images that take more than this, decoded, in GiB.
+        seed: seed of the order and of the augmentation of the training images.
+    """
+
+    name = "digits"
+
+    def __init__(
+        self,
+        batch_size: int = 64,
+        eval_batch_size: int = 512,
+        search_size: float = 0.2,
+        split_seed: int = 0,
+        pad: int = 1,
+        flip: bool = False,
+        mean: tuple[float, ...] = (0.305,),
+        std: tuple[float, ...] = (0.376,),
+        memory_limit_gib: float = 2.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            search_size=search_size,
+            split_seed=split_seed,
+            pad=pad,
+            flip=flip,
+            mean=mean,
+            std=std,
+            memory_limit_gib=memory_limit_gib,
+            seed=seed,
+        )
+
+    def load(self) -> LoadedImages:
+        """Scale the seventeen grey levels 0..16 to 0..255 and hold out the test images."""
+        pixels, labels = load_digits(return_X_y=True)
+        levels = np.rint(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
+        data = ImageSet(torch.from_numpy(levels), torch.from_numpy(labels).long())
+        train, test = stratified_split(data.labels, TEST_IMAGES, TEST_SEED)
+        return LoadedImages(data.subset(train), data.subset(test), tuple("0123456789"))

@@ -1,0 +1,118 @@
+"""Sized loaders that slice batches out of memory."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.data.image_set import ImageSet
+from gnnrl_lightning.data.splits import derived_seed, generator_for
+from gnnrl_lightning.errors import UserError
+
+
+class RawBatch(NamedTuple):
+    """A batch as it leaves memory.
+
+    Args:
+        images: uint8, shape `(B, C, H, W)`.
+        labels: int64, shape `(B,)`.
+        seed: seed of the batch's augmentation; None leaves the images as they are.
+    """
+
+    images: Tensor
+    labels: Tensor
+    seed: int | None
+
+
+class Batch(NamedTuple):
+    """A batch as a network sees it.
+
+    Args:
+        images: normalised, float32, shape `(B, C, H, W)`.
+        labels: int64, shape `(B,)`.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+
+class BatchLoader:
+    """Batches of an image set, as slices of the tensors in memory.
+
+    The images of one epoch are dealt evenly: the sizes of any two batches differ by at most one, so there is
+    neither a small last batch nor an image left out, and all ranks have the same number of batches. The order
+    of an epoch depends on (seed, epoch) alone and the augmentation of a batch on (seed, epoch, batch, rank):
+    a run that is resumed, at an epoch's end or within one, sees exactly the batches that the uninterrupted
+    run would have seen.
+
+    Args:
+        data: the images.
+        batch_size: largest number of images in a batch (of each device).
+        shuffle_seed: seed of the order and of the augmentation; None keeps the order and augments nothing.
+        rank: index of this device.
+        world_size: number of devices that share the images.
+    """
+
+    def __init__(
+        self,
+        data: ImageSet,
+        batch_size: int,
+        shuffle_seed: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.data = data
+        self.shuffle_seed = shuffle_seed
+        self.rank = rank
+        self.world_size = world_size
+        self._batches = -(-len(data) // (batch_size * world_size))
+        if len(data) // world_size < max(self._batches, 1):
+            raise UserError(
+                f"{len(data)} images for {world_size} devices in batches of {batch_size} leave a device "
+                "without images: use fewer devices or a larger batch_size"
+            )
+        self._epoch = 0
+        self._served = 0
+        self._resume_at = 0
+
+    def __len__(self) -> int:
+        """Batches in an epoch, the same on every rank."""
+        return self._batches
+
+    @property
+    def sampler(self) -> "BatchLoader":
+        """The loader itself: Lightning announces each epoch to `loader.sampler.set_epoch`."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch whose order comes next."""
+        self._epoch = epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """The number of batches of the current epoch that were handed out."""
+        return {"served": self._served}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Begin the next epoch after the batches that were handed out before the checkpoint."""
+        self._resume_at = state_dict["served"] % self._batches
+
+    def order(self, epoch: int) -> Tensor:
+        """Indices of this rank's images in the order of one epoch, int64."""
+        if self.shuffle_seed is None:
+            order = torch.arange(len(self.data))
+        else:
+            order = torch.randperm(len(self.data), generator=generator_for(self.shuffle_seed, epoch))
+        return order[self.rank :: self.world_size]
+
+    def __iter__(self) -> Iterator[RawBatch]:
+        """The batches of the epoch last set."""
+        epoch, first, self._resume_at = self._epoch, self._resume_at, 0
+        batches = torch.tensor_split(self.order(epoch), self._batches)
+        for number in range(first, self._batches):
+            self._served = number + 1
+            indices = batches[number]
+            seed = None
+            if self.shuffle_seed is not None:
+                seed = derived_seed(self.shuffle_seed, epoch, number, self.rank)
+            yield RawBatch(self.data.images[indices], self.data.labels[indices], seed)

@@ -1,0 +1,57 @@
+"""Stratified splits and the seeds that everything random in the data derives from."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.errors import UserError
+
+
+def generator_for(*key: int) -> torch.Generator:
+    """A CPU generator that depends on nothing but `key`, e.g. (seed, epoch, batch).
+
+    Nothing about it has to be saved: a resumed run derives the same generator again. Keys that differ in any
+    place give unrelated streams (`numpy.random.SeedSequence`).
+
+    Args:
+        key: non-negative integers.
+    """
+    return torch.Generator().manual_seed(derived_seed(*key))
+
+
+def derived_seed(*key: int) -> int:
+    """A 63-bit seed that depends on nothing but `key` (non-negative integers)."""
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def stratified_split(labels: Tensor, held: int, seed: int) -> tuple[Tensor, Tensor]:
+    r"""Hold out a fixed number of images, from each class in proportion to its size.
+
+    Class c gives :math:`\lfloor h\,n_c/N \rfloor` images, and the classes with the largest remainders (the
+    smaller label first among equals) one more until `held` is reached; which images of a class, the seed
+    decides.
+
+    Args:
+        labels: class indices, int64, shape `(N,)`.
+        held: number of images h to hold out, 1 <= h < N.
+        seed: seed of the choice.
+
+    Returns:
+        Indices that stay and indices held out, int64, each in ascending order.
+
+    Raises:
+        UserError: `held` leaves one of the two sides empty.
+    """
+    total = len(labels)
+    if not 1 <= held < total:
+        raise UserError(f"cannot hold out {held} of {total} images: expected between 1 and {total - 1}")
+    counts = torch.bincount(labels)
+    shares, remainders = held * counts // total, held * counts % total
+    missing = held - int(shares.sum())
+    shares[torch.argsort(remainders, descending=True, stable=True)[:missing]] += 1
+    generator = generator_for(seed)
+    chosen = torch.zeros(total, dtype=torch.bool)
+    for label, share in enumerate(shares.tolist()):
+        members = torch.nonzero(labels == label).flatten()
+        chosen[members[torch.randperm(len(members), generator=generator)[:share]]] = True
+    return torch.nonzero(~chosen).flatten(), torch.nonzero(chosen).flatten()
