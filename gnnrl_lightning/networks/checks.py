@@ -1,0 +1,65 @@
+"""Checks of a network before any work is spent on it."""
+
+import torch
+from torch import Tensor, nn
+
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.networks.modes import eval_mode
+
+
+def check_finite(network: nn.Module) -> None:
+    """Refuse a network with weights or statistics that are not numbers.
+
+    Raises:
+        UserError: a parameter or buffer has NaN or infinite elements; the first one is named.
+    """
+    check_finite_tensors(network.state_dict(), "the network")
+
+
+def check_finite_tensors(tensors: dict[str, Tensor], where: str) -> None:
+    """Refuse tensors with NaN or infinite elements.
+
+    Args:
+        tensors: named tensors of any type.
+        where: what holds them, for the message.
+
+    Raises:
+        UserError: the first such tensor, by name, and how many of its elements.
+    """
+    for name, tensor in tensors.items():
+        broken = int((~torch.isfinite(tensor)).sum())
+        if broken:
+            raise UserError(
+                f"{where} has {broken} NaN or infinite values in {name} ({tensor.numel()} elements): "
+                "use weights of a training that did not diverge"
+            )
+
+
+def check_num_classes(network: nn.Module, example: Tensor, num_classes: int) -> None:
+    """Refuse a network that does not read these images, or does not tell this many classes apart.
+
+    Args:
+        network: the network, run once in evaluation mode and left as it was.
+        example: normalised images, shape `(N, C, H, W)`, on the network's device.
+        num_classes: classes of the data.
+
+    Raises:
+        UserError: the network refuses the images, or its output is not `(N, num_classes)`.
+    """
+    size = "x".join(map(str, example.shape[1:]))
+    try:
+        with eval_mode(network), torch.no_grad():
+            output = network(example)
+    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"the network refuses images of {size}: {reason}") from error
+    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(example):
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise UserError(
+            f"the network returns {shape} for {len(example)} images of {size}: expected (images, classes)"
+        )
+    if output.shape[1] != num_classes:
+        raise UserError(
+            f"the network has {output.shape[1]} classes, the data has {num_classes}: "
+            "set `num_classes` of the network"
+        )

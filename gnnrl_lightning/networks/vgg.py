@@ -1,0 +1,53 @@
+"""VGG-16 with batch norm for 32 x 32 images.
+
+Source: Simonyan and Zisserman, 2014, https://arxiv.org/abs/1409.1556, in the form for CIFAR of Li et al.,
+Pruning Filters for Efficient ConvNets, 2017, https://arxiv.org/abs/1608.08710: one hidden linear layer of 512
+units.
+"""
+
+from torch import Tensor, nn
+
+from gnnrl_lightning.networks.layers import conv_norm, initialize
+
+STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+
+
+class VGG(nn.Module):
+    """Thirteen 3 x 3 convolutions in five stages, each with a max pool behind it, and two linear layers.
+
+    Args:
+        num_classes: outputs.
+        in_channels: channels of the images.
+
+    Shape:
+        `(N, in_channels, H, W)` to `(N, num_classes)`; H and W at least 32, for five poolings halve them.
+    """
+
+    def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for stage in STAGES:
+            for channels in stage:
+                layers += conv_norm(in_channels, channels, 3, activation=nn.ReLU())
+                in_channels = channels
+            layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Sequential(
+            nn.Linear(512, 512, bias=False), nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, num_classes)
+        )
+        initialize(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of a batch of images."""
+        return self.classifier(self.pool(self.features(x)).flatten(1))
+
+
+def vgg16_bn(num_classes: int = 10, in_channels: int = 3) -> VGG:
+    """VGG-16 with batch norm for CIFAR: 15.0 M parameters, 313.5 M MACs at 32 x 32, its smallest size.
+
+    Args:
+        num_classes: outputs.
+        in_channels: channels of the images.
+    """
+    return VGG(num_classes, in_channels)

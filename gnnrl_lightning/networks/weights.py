@@ -1,0 +1,135 @@
+"""Read weights from files without running code that is in them."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.networks.checks import check_finite_tensors
+
+TORCH_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".tar", ".bin")
+CONTAINERS = ("state_dict", "model")  # where training scripts keep the state dict of a checkpoint
+WRAPPERS = (
+    "module.",
+    "network.",
+    "_orig_mod.",
+)  # DataParallel and DDP, our own LightningModule, torch.compile
+NAMED = 3  # offending keys named in a message
+
+
+def load_weights(network: nn.Module, path: str | Path) -> None:
+    """Load a state dict into a network, strictly, or leave the network as it was.
+
+    A checkpoint may hold the state dict as "state_dict" or "model", and its keys may have the prefixes that
+    wrappers add (`module.`, `network.`, `_orig_mod.`). Counters of batches that batch norms saw may be
+    missing, as in the files of old PyTorch releases; nothing else may be.
+
+    Args:
+        network: the network; its parameters and buffers are overwritten, types and device stay.
+        path: `.safetensors`, or `.pt`, `.pth`, `.th`, `.ckpt`, `.tar`, `.bin` as written by `torch.save`.
+
+    Raises:
+        UserError: the file is missing, damaged or needs pickle; it is for another number of classes or
+            another network; a weight is NaN or infinite.
+    """
+    path = Path(path)
+    expected = network.state_dict()
+    found = _unwrap(_read(path), expected, path)
+    for key in expected.keys() - found.keys():
+        if key.endswith(".num_batches_tracked"):
+            found[key] = expected[key]
+    _check_match(expected, found, path)
+    check_finite_tensors(found, str(path))
+    network.load_state_dict(found)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    """The contents of the file, whatever it holds."""
+    if not path.is_file():
+        raise UserError(f"there is no file with weights at {path}")
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise UserError(f"{path} is not a readable safetensors file: {error}") from error
+    if path.suffix not in TORCH_SUFFIXES:
+        raise UserError(f"{path}: expected a file ending in .safetensors, {', '.join(TORCH_SUFFIXES)}")
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} holds more than tensors and would need pickle, which can run any code: "
+            "save the network's state_dict() instead"
+        ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"{path} is not a readable file of torch.save: {reason}") from error
+    if not isinstance(contents, Mapping):
+        raise UserError(f"{path} holds a {type(contents).__name__}: expected a state dict")
+    return contents
+
+
+def _unwrap(contents: Mapping[str, Any], expected: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The state dict inside a checkpoint, without the prefixes of wrappers."""
+    for container in CONTAINERS:
+        if isinstance(contents.get(container), Mapping):
+            contents = contents[container]
+            break
+    tensors = {key: value for key, value in contents.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise UserError(f"{path} holds no state dict: expected tensors by parameter name")
+    stripped = True
+    while stripped and not tensors.keys() & expected.keys():
+        stripped = False
+        for wrapper in WRAPPERS:
+            inner = {
+                key.removeprefix(wrapper): value for key, value in tensors.items() if key.startswith(wrapper)
+            }
+            if inner:
+                tensors, stripped = inner, True
+                break
+    return tensors
+
+
+def _check_match(expected: dict[str, Tensor], found: dict[str, Tensor], path: Path) -> None:
+    """Refuse other keys and other shapes; another number of classes has a message of its own."""
+    missing = sorted(expected.keys() - found.keys())
+    unexpected = sorted(found.keys() - expected.keys())
+    if missing or unexpected:
+        parts = [f"{what} {_named(keys)}" for what, keys in (("lacks", missing), ("has", unexpected)) if keys]
+        raise UserError(f"{path} is for another network: it {' and '.join(parts)}")
+    differing = [key for key in expected if expected[key].shape != found[key].shape]
+    if not differing:
+        return
+    classes = _classes(expected, found, differing)
+    if classes:
+        raise UserError(
+            f"{path} has {classes[1]} classes, the network has {classes[0]}: set `num_classes` of the network"
+        )
+    shapes = [f"{key} {tuple(found[key].shape)} instead of {tuple(expected[key].shape)}" for key in differing]
+    raise UserError(f"{path} is for another network: it has {_named(shapes)}")
+
+
+def _classes(
+    expected: dict[str, Tensor], found: dict[str, Tensor], differing: list[str]
+) -> tuple[int, int] | None:
+    """The two numbers of classes, if nothing but the outputs of the last layer differ."""
+    last = list(expected)[-1].rpartition(".")[0]
+    pairs = {(expected[key].shape[0], found[key].shape[0]) for key in differing if found[key].ndim}
+    inner = all(
+        key.rpartition(".")[0] == last and expected[key].shape[1:] == found[key].shape[1:]
+        for key in differing
+    )
+    return pairs.pop() if inner and len(pairs) == 1 else None
+
+
+def _named(items: list[str]) -> str:
+    """The first few items, and how many more there are."""
+    more = f" and {len(items) - NAMED} more" if len(items) > NAMED else ""
+    return ", ".join(items[:NAMED]) + more
