@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.fx import Node
 
 from gnnrl_lightning.errors import UserError
 
@@ -45,7 +46,10 @@ def run(network: nn.Module, inputs: Inputs) -> Any:
 
 
 def export(network: nn.Module, inputs: Inputs) -> ExportedProgram:
-    """Export a network whose forward pass is known to run, and take in-place writes out of its graph.
+    """Export a network whose forward pass is known to run, without in-place writes through views in its graph.
+
+    In-place operators on whole tensors (`relu_`, `add_`) stay: the walk takes them for what they compute. Only where a
+    view is written into is the graph functionalised, which takes longer than the export itself.
 
     Args:
         network: A network in evaluation mode that may be changed (see `shared_copy`).
@@ -56,11 +60,32 @@ def export(network: nn.Module, inputs: Inputs) -> ExportedProgram:
     """
     try:
         with torch.no_grad():
-            return torch.export.export(network, inputs, strict=False).run_decompositions({})
+            program = torch.export.export(network, inputs, strict=False)
+            return program.run_decompositions({}) if _writes_through_views(program) else program
     except Exception as error:
         raise UserError(
             f"{type(network).__name__} cannot be traced: torch.export says: {first_line(error)}"
         ) from error
+
+
+def _writes_through_views(program: ExportedProgram) -> bool:
+    """Whether an in-place operator changes a tensor that is, or has, a view."""
+    for node in program.graph.nodes:
+        if not (isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable):
+            continue
+        for argument, formal in zip(node.args, node.target._schema.arguments, strict=False):
+            if not (formal.alias_info and formal.alias_info.is_write and isinstance(argument, Node)):
+                continue
+            if _is_view(argument) or any(_is_view(user) for user in argument.users if user is not node):
+                return True
+    return False
+
+
+def _is_view(node: Node) -> bool:
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return node.op == "call_function"
+    schema = node.target._schema
+    return not schema.is_mutable and any(item.alias_info is not None for item in schema.returns)
 
 
 def first_line(error: BaseException) -> str:

@@ -204,18 +204,22 @@ class _Former:
     def _build(self, classes: list[tuple[str, list[np.ndarray], bool]]) -> Channels:
         place = np.full((max(len(self.channel), 1), 3), -1, dtype=np.int64)
         frozen = [FrozenGroup(name, 1, operator, reason) for name, operator, reason in self.walk.single]
+        together: dict[tuple[str, str, str, str], int] = {}
         kept: list[tuple[str, list[np.ndarray]]] = []
         by_channel = np.full((len(self.first), 3), -1, dtype=np.int64)
         for name, members, is_frozen in classes:
             if is_frozen:
-                operator, reason, source = self.reasons[int(members[0][0])]
-                frozen.append(FrozenGroup(name, sum(len(m) for m in members), operator, reason, source))
+                why = self.reasons[int(members[0][0])]
+                key = (name.split("#")[0], *why)
+                together[key] = together.get(key, 0) + sum(len(m) for m in members)
                 continue
             for row, channels in enumerate(members):
                 by_channel[channels, 0] = len(kept)
                 by_channel[channels, 1] = row
                 by_channel[channels, 2] = np.arange(len(channels))
             kept.append((name, members))
+        for (name, operator, reason, source), width in together.items():
+            frozen.append(FrozenGroup(name, width, operator, reason, source))
         place[: len(self.channel)] = by_channel[self.channel]
         found = self._members(place)
         groups = tuple(

@@ -273,6 +273,8 @@ def _call(state: Walk, node: Node, values: dict[Node, Any]) -> Any:
         args = torch.fx.node.map_aggregate(node.args, resolve)
         kwargs = torch.fx.node.map_aggregate(node.kwargs, resolve)
         result, kind = row.apply(state, *args, **kwargs), row.kind
+    if isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable and isinstance(node.args[0], Node):
+        values[node.args[0]] = result  # in place: from here on the operand is the result
     output = result[0] if isinstance(result, (tuple, list)) and result else result
     if isinstance(output, Value):
         inputs = tuple(argument.name for argument in node.all_input_nodes)
@@ -293,10 +295,12 @@ def _alias_step(state: Walk, node: Node) -> None:
 
 def find_rule(target: Any) -> RuleRow | None:
     """The rule of an operator: its own row, or the row of all pointwise operators."""
-    row = RULES.get(operator_name(target))
-    if row is None and isinstance(target, torch._ops.OpOverload) and torch.Tag.pointwise in target.tags:
-        row = RULES["pointwise"]
-    return row
+    name = operator_name(target)
+    if name in RULES or not isinstance(target, torch._ops.OpOverload):
+        return RULES.get(name)
+    functional = getattr(torch.ops.aten, name, None) if target._schema.is_mutable else None
+    overloads = [getattr(functional, overload) for overload in functional.overloads()] if functional else [target]
+    return RULES["pointwise"] if any(torch.Tag.pointwise in overload.tags for overload in overloads) else None
 
 
 def unknown(state: Walk, node: Node, values: dict[Node, Any]) -> Any:
@@ -329,9 +333,10 @@ def _tensors(arguments: Any, values: dict[Node, Any]) -> list[Value]:
 
 
 def operator_name(target: Any) -> str:
-    """`aten.conv2d.default` -> `conv2d`."""
+    """`aten.conv2d.default` -> `conv2d`, `aten.relu_.default` -> `relu`."""
     if isinstance(target, torch._ops.OpOverload):
-        return target._schema.name.split("::")[-1]
+        name = target._schema.name.split("::")[-1]
+        return name.rstrip("_") if target._schema.is_mutable else name
     return getattr(target, "__name__", str(target))
 
 

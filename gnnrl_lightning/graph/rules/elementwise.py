@@ -11,7 +11,7 @@ from gnnrl_lightning.graph.labels import FIXED, ZERO, Value, support, vector
 from gnnrl_lightning.graph.walk import Walk, rule
 
 
-@rule("pointwise", kind="activation")
+@rule("pointwise", "hardswish", "log_sigmoid", kind="activation")
 def pointwise(walk: Walk, *args: Any, **kwargs: Any) -> Value:
     """Channels at the same position are one channel; zeros stay zero only where the operator maps zero to zero."""
     operands = [argument for argument in (*args, *kwargs.values()) if isinstance(argument, Value)]
@@ -22,13 +22,13 @@ def pointwise(walk: Walk, *args: Any, **kwargs: Any) -> Value:
     return result
 
 
-@rule("add", "sub", "add_", "rsub", kind="add")
+@rule("add", "sub", "rsub", kind="add")
 def add(walk: Walk, *args: Any, **kwargs: Any) -> Value:
     """Sums of branches."""
     return pointwise(walk, *args, **kwargs)
 
 
-@rule("mul", "div", "mul_", kind="mul")
+@rule("mul", "div", kind="mul")
 def mul(walk: Walk, *args: Any, **kwargs: Any) -> Value:
     """Products: gates, layer scales."""
     return pointwise(walk, *args, **kwargs)
@@ -87,6 +87,12 @@ def _keeps_zero(walk: Walk, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bo
         *torch.fx.node.map_aggregate(node.args, zero), **torch.fx.node.map_aggregate(node.kwargs, zero)
     )
     return not bool(result.any())
+
+
+@rule("copy", kind="shape")
+def copy(walk: Walk, x: Value, source: Value, *_: Any) -> Value:
+    """An overwritten tensor is its source, broadcast."""
+    return Value(walk.shape, merge(walk, [source, Value(x.shape, (torch.full((1,) * len(x.shape), ZERO),))]))
 
 
 @rule("prelu", "_prelu_kernel", kind="activation")
