@@ -8,6 +8,9 @@ os.environ["WANDB_SILENT"] = "true"
 import pytest
 import torch
 
+# Small tensors gain nothing from more threads, and lose much when other processes compete for the cores.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(autouse=True)
 def fixed_seed():

@@ -1,0 +1,124 @@
+"""What holds for the repository as a whole."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from cffconvert import Citation
+
+import gnnrl_lightning
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "gnnrl_lightning"
+
+# Each may import what stands below it, and nothing above.
+ORDER = (
+    "__main__",
+    "cli",
+    "pipeline",
+    "artifact",
+    "module",
+    "rollout",
+    "agents",
+    "encoders",
+    "env",
+    "search",
+    "evaluation",
+    "traced",
+    "pruning",
+    "graph",
+    "finetune",
+    "report",
+    "data",
+    "networks",
+    "runs",
+    "errors",
+)
+
+
+def imports(path):
+    """Top-level parts of this package that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "gnnrl_lightning" and len(parts) > 1 and parts[1] in ORDER:
+                yield parts[1]
+
+
+def python_files():
+    return sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+@pytest.mark.parametrize("path", python_files(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_run_one_way(path):
+    part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    assert part in ORDER, f"{part} has no place in the order of imports"
+    upward = [other for other in imports(path) if ORDER.index(other) < ORDER.index(part)]
+    assert not upward, f"{part} imports {upward}"
+
+
+def test_every_part_of_the_order_is_there():
+    parts = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in python_files()}
+    assert parts == set(ORDER)
+
+
+def test_tests_mirror_the_package():
+    for test in (ROOT / "tests").rglob("test_*.py"):
+        folder = test.parent.relative_to(ROOT / "tests")
+        assert (PACKAGE / folder).is_dir() or folder.parts[0] == "notebooks", f"{test} mirrors nothing"
+
+
+def test_citation_validates_and_has_the_version():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    Citation(text, src="CITATION.cff").validate()
+    citation = yaml.safe_load(text)
+    assert citation["version"] == gnnrl_lightning.__version__
+    paper = citation["preferred-citation"]
+    assert [author["family-names"] for author in paper["authors"]] == ["Yu", "Mazaheri", "Jannesari"]
+    assert (paper["year"], paper["volume"], paper["start"], paper["end"]) == (2022, 162, 25656, 25667)
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted([*ROOT.glob("experiments/**/*.yaml"), ROOT / "CITATION.cff"]),
+    ids=lambda path: path.name,
+)
+def test_yaml_parses(path):
+    assert isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), dict)
+
+
+def test_notebooks_are_stripped():
+    notebooks = list((ROOT / "notebooks").glob("*.ipynb"))
+    assert notebooks
+    for path in notebooks:
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            assert not cell.get("outputs") and cell.get("execution_count") is None, path
+
+
+def test_make_targets_of_the_readme_exist():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    named = set(re.findall(r"^make (\w+)", readme, re.MULTILINE))
+    assert {"quickstart", "test"} <= named
+    assert named <= set(re.findall(r"^(\w+):", makefile, re.MULTILINE))
+
+
+def test_files_that_the_readme_names_exist():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"(?:experiments|notebooks)/[\w/.]+\.(?:yaml|ipynb)", readme))
+    assert "experiments/digits.yaml" in named
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
+def test_changelog_has_a_place_for_what_is_new():
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert changelog.startswith("# Changelog") and "## [Unreleased]" in changelog
