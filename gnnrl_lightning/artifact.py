@@ -115,8 +115,7 @@ def load(folder: str | Path, dense: nn.Module, example: Tensor) -> nn.Module:
     _check(folder / WEIGHTS, recipe)
     graph = trace(dense, example)
     if graph.fingerprint != recipe["fingerprint"]:
-        name = type(dense).__name__
-        raise UserError(f"{folder} was pruned from another network: its channel groups are not those of {name}")
+        raise UserError(f"{folder} was pruned from another network, with other channel groups than this one")
     kept = [torch.tensor(recipe["kept"][group.name]).view(group.sets, -1) for group in graph.groups]
     network = graph.plan_from(kept).apply(dense)
     load_weights(network, folder / WEIGHTS)
@@ -170,14 +169,13 @@ def _export(network: nn.Module, example: Tensor, path: Path) -> str:
     with eval_mode(network):
         try:
             program = torch.export.export(network, (pair,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
-            fixed = next(iter(program.range_constraints), None) is None
         except (RuntimeError, ValueError, AssertionError):
-            # Code that fixes its batch cannot be traced for others.
-            fixed = True
-        if fixed:
+            program = None  # code that fixes its batch cannot be traced for others
+        free = program is not None and bool(program.range_constraints)
+        if program is None or not free:
             program = torch.export.export(network, (example,))
     torch.export.save(program, path)
-    return f"fixed at {len(example)}" if fixed else "any"
+    return "any" if free else f"fixed at {len(example)}"
 
 
 def _verify(way: str, loaded: nn.Module, network: nn.Module, example: Tensor) -> None:
