@@ -1,0 +1,261 @@
+"""Actor-critics over state graphs: the default policy and the parts that users may replace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.utils import scatter
+
+from gnnrl_lightning.agents.distributions import Beta, UnitDistribution
+from gnnrl_lightning.encoders import MultiStage
+
+# An encoder is made for a number of node features and maps a state to (nodes, out_features).
+Encoder = Callable[[int], nn.Module]
+# An actor or critic is made for a number of node features and a number of decisions in a graph.
+Head = Callable[[int, int], nn.Module]
+
+
+def graph_mean(values: Tensor, state: Any) -> Tensor:
+    """Mean of node values (N, F) over each graph of a batch: (B, F)."""
+    return scatter(values, state.batch, dim_size=state.num_graphs, reduce="mean")
+
+
+def decision_mean(values: Tensor, state: Any) -> Tensor:
+    """Weighted mean of node values (N, F) over the nodes of each decision: (decisions of the batch, F)."""
+    node, decision = state.decision_index
+    weighted = values[node] * state.decision_weight[:, None]
+    return scatter(weighted, decision, dim_size=state.num_decisions, reduce="sum")
+
+
+def mlp(sizes: list[int], last_gain: float) -> nn.Sequential:
+    """Tanh layers, orthogonal, biases zero; the last one is linear and scaled by last_gain."""
+    layers: list[nn.Module] = []
+    for number, (inputs, outputs) in enumerate(pairwise(sizes)):
+        last = number == len(sizes) - 2
+        linear = nn.Linear(inputs, outputs)
+        nn.init.orthogonal_(linear.weight, last_gain if last else 2**0.5)
+        nn.init.zeros_(linear.bias)
+        layers += [linear] if last else [linear, nn.Tanh()]
+    return nn.Sequential(*layers)
+
+
+class NodeActor(nn.Module):
+    """One shared MLP over the embedding of each decision: works for any number of decisions, on any network.
+
+    A decision sees the weighted mean of its nodes' embeddings and features, the embedding of the whole graph,
+    and with `identity` a learned code of its own, so that decisions that look alike can still come out
+    differently.
+
+    Args:
+        state_dim: Node features.
+        action_dim: Decisions in a graph.
+        encoder: Makes the graph encoder for a number of node features.
+        hidden: Size of the hidden layers.
+        identity: Size of the codes. Without any (0) the head fits every network; with them only networks with
+            action_dim decisions.
+
+    Shapes:
+        A batch of B graphs with A decisions each to (B, A, 2) parameters of a `UnitDistribution`.
+    """
+
+    def __init__(
+        self,
+        state_dim: int,
+        action_dim: int,
+        encoder: Encoder = MultiStage,
+        hidden: int = 64,
+        identity: int = 0,
+    ) -> None:
+        super().__init__()
+        self.encoder: Any = encoder(state_dim)
+        self.codes = nn.Parameter(torch.randn(action_dim, identity)) if identity else None
+        width = int(self.encoder.out_features)
+        self.mlp = mlp([2 * width + state_dim + identity, hidden, hidden, 2], last_gain=0.01)
+
+    def forward(self, state: Any) -> Tensor:
+        """Parameters of the distribution of each decision."""
+        h = self.encoder(state)
+        own = decision_mean(torch.cat([h, state.x], dim=1), state)
+        decisions = state.num_decisions // state.num_graphs
+        parts = [own, graph_mean(h, state).repeat_interleave(decisions, dim=0)]
+        if self.codes is not None:
+            parts.append(self.codes.repeat(state.num_graphs, 1))
+        return self.mlp(torch.cat(parts, dim=1)).view(state.num_graphs, decisions, 2)
+
+
+class GraphActor(nn.Module):
+    """The paper's head: one embedding of the graph, one MLP with an output for each decision.
+
+    Args:
+        state_dim: Node features.
+        action_dim: Decisions in a graph.
+        encoder: Makes the graph encoder for a number of node features.
+        hidden: Sizes of the hidden layers.
+
+    Shapes:
+        A batch of B graphs to (B, action_dim, 2) parameters of a `UnitDistribution`.
+
+    Source: GNN-RL (ICML 2022), section 4.3.
+    """
+
+    def __init__(
+        self,
+        state_dim: int,
+        action_dim: int,
+        encoder: Encoder = MultiStage,
+        hidden: tuple[int, ...] = (50, 50, 200),
+    ) -> None:
+        super().__init__()
+        self.action_dim = action_dim
+        self.encoder: Any = encoder(state_dim)
+        self.mlp = mlp([int(self.encoder.out_features), *hidden, 2 * action_dim], last_gain=0.01)
+
+    def forward(self, state: Any) -> Tensor:
+        """Parameters of the distribution of each decision."""
+        return self.mlp(graph_mean(self.encoder(state), state)).view(-1, self.action_dim, 2)
+
+
+class Critic(nn.Module):
+    """Value of a state: an MLP over the embedding of the graph.
+
+    Args:
+        state_dim: Node features.
+        action_dim: Decisions in a graph; not used.
+        encoder: Makes the graph encoder for a number of node features.
+        hidden: Size of the hidden layer.
+
+    Shapes:
+        A batch of B graphs to (B,).
+    """
+
+    def __init__(
+        self, state_dim: int, action_dim: int, encoder: Encoder = MultiStage, hidden: int = 64
+    ) -> None:
+        super().__init__()
+        self.encoder: Any = encoder(state_dim)
+        self.mlp = mlp([int(self.encoder.out_features), hidden, 1], last_gain=0.1)
+
+    def forward(self, state: Any) -> Tensor:
+        """Expected return of each state of the batch."""
+        return self.mlp(graph_mean(self.encoder(state), state)).squeeze(-1)
+
+
+HEADS: dict[str, Callable[..., nn.Module]] = {
+    "node": NodeActor,
+    "identity": partial(NodeActor, identity=32),
+    "graph": GraphActor,
+}
+
+
+class ActorCritic(nn.Module):
+    """A stochastic policy and a value around any actor and any critic.
+
+    Args:
+        actor: Maps a batch of B state graphs with A decisions to (B, A, 2): location and spread parameters.
+        critic: Maps it to (B,) values.
+        distribution: Distribution of the actions with these parameters.
+
+    Whatever has `act(state)` and `evaluate(state, action)` with these meanings can take its place; the raw
+    actions that `act` returns go through `squash` where there is one, and are taken for actions in [0, 1]
+    otherwise.
+    """
+
+    offset: Tensor
+
+    def __init__(
+        self, actor: nn.Module, critic: nn.Module, distribution: type[UnitDistribution] = Beta
+    ) -> None:
+        super().__init__()
+        self.actor, self.critic, self._distribution = actor, critic, distribution
+        self.register_buffer("offset", torch.zeros(2))
+
+    def centre_on(self, action: float, spread: float) -> None:
+        """Make the actor's output relative to a start: zero means this action, with this spread.
+
+        Args:
+            action: Mode in (0, 1).
+            spread: Standard deviation of the action.
+        """
+        self.offset.copy_(torch.tensor(self._distribution.parameters(action, spread)))
+
+    def distribution(self, state: Any) -> UnitDistribution:
+        """Distribution of the actions (B, A) in these states."""
+        return self._distribution(self.actor(state) + self.offset)
+
+    @torch.no_grad()
+    def act(self, state: Any) -> tuple[Tensor, Tensor]:
+        """Sample raw actions.
+
+        Args:
+            state: Batch of B state graphs.
+
+        Returns:
+            Raw actions (B, A) and their log-probabilities (B,).
+        """
+        distribution = self.distribution(state)
+        raw = distribution.sample()
+        return raw, distribution.log_prob(raw).sum(1)
+
+    @torch.no_grad()
+    def mode(self, state: Any) -> Tensor:
+        """Raw actions (B, A) that the policy takes when it does not explore."""
+        return self.distribution(state).mode
+
+    def squash(self, action: Tensor) -> Tensor:
+        """The actions in [0, 1] of raw actions."""
+        return self._distribution.squash(action)
+
+    def evaluate(self, state: Any, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Judge raw actions taken earlier, with gradients.
+
+        Args:
+            state: Batch of B state graphs.
+            action: (B, A) raw actions.
+
+        Returns:
+            Log-probability, value and entropy, (B,) each.
+        """
+        distribution = self.distribution(state)
+        return distribution.log_prob(action).sum(1), self.critic(state), distribution.entropy().sum(1)
+
+
+class Agent(ActorCritic):
+    """The default policy for a graph with so many node features and so many channel groups to prune.
+
+    Args:
+        state_dim: Features of each node of the state graph.
+        action_dim: Decisions in a graph: channel groups to prune.
+        head: "identity" (one MLP shared by all decisions, which also sees a code of each; learns fastest on
+            one network), "node" (the same without codes, fits any network) or "graph" (the paper's: one
+            embedding of the graph, one output for each decision).
+        encoder: Makes a graph encoder for a number of node features; actor and critic have one each.
+        distribution: Distribution of the pruning ratios.
+        actor: Makes another actor than the head's for (state_dim, action_dim).
+        critic: Makes another critic for (state_dim, action_dim).
+
+    Raises:
+        ValueError: There is no such head.
+    """
+
+    def __init__(
+        self,
+        state_dim: int,
+        action_dim: int,
+        head: str = "identity",
+        encoder: Callable[[int], nn.Module] = MultiStage,
+        distribution: type[UnitDistribution] = Beta,
+        actor: Callable[[int, int], nn.Module] | None = None,
+        critic: Callable[[int, int], nn.Module] | None = None,
+    ) -> None:
+        if head not in HEADS:
+            raise ValueError(f"head is {head!r}, expected one of {', '.join(map(repr, HEADS))}")
+        super().__init__(
+            actor(state_dim, action_dim) if actor else HEADS[head](state_dim, action_dim, encoder=encoder),
+            critic(state_dim, action_dim) if critic else Critic(state_dim, action_dim, encoder=encoder),
+            distribution,
+        )

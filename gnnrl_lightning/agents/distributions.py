@@ -1,0 +1,156 @@
+"""Distributions over actions in [0, 1], with a small contract: sample, squash, log_prob, entropy, mode."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+_EDGE = 1e-6
+
+
+class UnitDistribution(ABC):
+    """Independent distributions over [0, 1], one for each decision.
+
+    What is sampled and stored is the *raw* action, before any squashing into [0, 1]: its log-probability can
+    be computed again without inverting the squashing, which loses all digits near 0 and 1. `squash` turns it
+    into the action proper. Log-probability and entropy are those of the action in [0, 1].
+
+    Args:
+        parameters: (..., 2) what the actor puts out: location and spread, both unbounded; zeros are a
+            sensible start.
+    """
+
+    def __init__(self, parameters: Tensor) -> None:
+        self.location, self.spread = parameters.unbind(-1)
+
+    @staticmethod
+    @abstractmethod
+    def parameters(action: float, spread: float) -> tuple[float, float]:
+        """Location and spread parameters with this mode in (0, 1) and, nearly, this standard deviation."""
+
+    @abstractmethod
+    def sample(self) -> Tensor:
+        """Raw action, drawn without gradient from torch's global generator."""
+
+    @staticmethod
+    @abstractmethod
+    def squash(raw: Tensor) -> Tensor:
+        """The action in [0, 1] of a raw action."""
+
+    @abstractmethod
+    def log_prob(self, raw: Tensor) -> Tensor:
+        """Log-density of the action in [0, 1] that a raw action stands for."""
+
+    @abstractmethod
+    def entropy(self) -> Tensor:
+        """Differential entropy in nats of the action in [0, 1]."""
+
+    @property
+    @abstractmethod
+    def mode(self) -> Tensor:
+        """Raw action that a deterministic policy takes."""
+
+
+class Beta(UnitDistribution):
+    """Beta distribution by its mode m and concentration k: Beta(1 + k m, 1 + k (1 - m)).
+
+    m = sigmoid(location) and k = exp(spread + 3). It is unimodal for every k > 0, uniform at k = 0, and nothing
+    of it lies outside [0, 1]. The raw action is the action.
+
+    Source: Chou, Maturana, Scherer, Improving Stochastic Policy Gradients in Continuous Control with Deep
+    Reinforcement Learning using the Beta Distribution, 2017.
+    """
+
+    def __init__(self, parameters: Tensor) -> None:
+        super().__init__(parameters)
+        self._mode = self.location.sigmoid()
+        k = (self.spread + 3).clamp(-5, 9).exp()
+        self._beta = torch.distributions.Beta(
+            1 + k * self._mode, 1 + k * (1 - self._mode), validate_args=False
+        )
+
+    @staticmethod
+    def parameters(action: float, spread: float) -> tuple[float, float]:
+        """The standard deviation is that of a Beta distribution with this mean: sqrt(m (1 - m) / (k + 3))."""
+        k = max(action * (1 - action) / spread**2 - 3, math.exp(-5))
+        return math.log(action / (1 - action)), math.log(k) - 3
+
+    def sample(self) -> Tensor:
+        """An action in (0, 1)."""
+        return self._beta.sample().clamp(_EDGE, 1 - _EDGE)
+
+    @staticmethod
+    def squash(raw: Tensor) -> Tensor:
+        """The action itself."""
+        return raw
+
+    def log_prob(self, raw: Tensor) -> Tensor:
+        """Log-density of the Beta distribution."""
+        return self._beta.log_prob(raw)
+
+    def entropy(self) -> Tensor:
+        """In closed form."""
+        return self._beta.entropy()
+
+    @property
+    def mode(self) -> Tensor:
+        """The mode m."""
+        return self._mode
+
+
+class SquashedGaussian(UnitDistribution):
+    """Normal distribution squashed by tanh and mapped to [0, 1]: a = (tanh(z) + 1) / 2, z ~ N(location, s^2).
+
+    s = exp(spread - 1). The raw action is z; with |da/dz| = 2 s(2z) s(-2z), s the logistic function,
+
+        log p(a) = log N(z) - log 2 - log s(2z) - log s(-2z).
+
+    The entropy is that of z plus the mean of log |da/dz|, by Gauss-Hermite quadrature with 16 points.
+    """
+
+    _nodes, _weights = (torch.from_numpy(a).float() for a in np.polynomial.hermite_e.hermegauss(16))
+
+    def __init__(self, parameters: Tensor) -> None:
+        super().__init__(parameters)
+        self._normal = torch.distributions.Normal(
+            self.location, (self.spread - 1).clamp(-7, 2).exp(), validate_args=False
+        )
+
+    @staticmethod
+    def parameters(action: float, spread: float) -> tuple[float, float]:
+        """The standard deviation is right to first order: s |da/dz|."""
+        return math.atanh(2 * action - 1), math.log(spread / (2 * action * (1 - action))) + 1
+
+    @staticmethod
+    def _log_slope(raw: Tensor) -> Tensor:
+        return math.log(2) + functional.logsigmoid(2 * raw) + functional.logsigmoid(-2 * raw)
+
+    def sample(self) -> Tensor:
+        """z, any real number."""
+        return self._normal.sample()
+
+    @staticmethod
+    def squash(raw: Tensor) -> Tensor:
+        """(tanh(z) + 1) / 2."""
+        return (raw.tanh() + 1) / 2
+
+    def log_prob(self, raw: Tensor) -> Tensor:
+        """Log-density of the squashed variable."""
+        return self._normal.log_prob(raw) - self._log_slope(raw)
+
+    def entropy(self) -> Tensor:
+        """By quadrature."""
+        nodes = self._nodes.to(self.location)
+        weights = self._weights.to(self.location) / math.sqrt(2 * math.pi)
+        z = self.location[..., None] + self._normal.scale[..., None] * nodes
+        return self._normal.entropy() + (self._log_slope(z) * weights).sum(-1)
+
+    @property
+    def mode(self) -> Tensor:
+        """The location: the median of the action."""
+        return self.location

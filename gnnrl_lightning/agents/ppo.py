@@ -1,0 +1,104 @@
+"""Proximal policy optimisation as pure functions: advantages, losses, diagnostics.
+
+Source: Schulman et al., Proximal Policy Optimization Algorithms, 2017; names as in torchrl, metrics as in
+    CleanRL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def gae(
+    rewards: Tensor, values: Tensor, done: Tensor, gamma: float = 1.0, gae_lambda: float = 0.95
+) -> Tensor:
+    """Generalised advantage estimation for episodes that end inside the rollout.
+
+        A_t = r_t + gamma v_{t+1} - v_t + gamma lambda A_{t+1}, and v_{t+1} = A_{t+1} = 0 after the last step.
+
+    Args:
+        rewards: (T, B) reward of each step.
+        values: (T, B) value of the state in which the step was taken.
+        done: (T, B) bool, whether the episode ended with this step (or before).
+        gamma: Discount; 1 where the reward comes at the end.
+        gae_lambda: Trade of bias (0) for variance (1).
+
+    Returns:
+        (T, B) advantages; those of steps after an episode's end mean nothing.
+
+    Source: Schulman et al., High-Dimensional Continuous Control Using Generalized Advantage Estimation, 2016.
+    """
+    advantages = torch.zeros_like(rewards)
+    ahead_value, ahead = torch.zeros_like(rewards[0]), torch.zeros_like(rewards[0])
+    for t in reversed(range(len(rewards))):
+        goes_on = (~done[t]).to(rewards)
+        ahead = rewards[t] + goes_on * gamma * (ahead_value + gae_lambda * ahead) - values[t]
+        advantages[t], ahead_value = ahead, values[t]
+    return advantages
+
+
+def normalise(advantages: Tensor, reduce: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
+    """Advantages with mean 0 and standard deviation 1 over the whole rollout.
+
+    Args:
+        advantages: (N,) advantages of this process.
+        reduce: Sums a tensor over processes; none by default.
+
+    Returns:
+        (N,); zeros where all advantages are equal.
+    """
+    total, count = reduce(torch.stack([advantages.sum(), advantages.new_tensor(float(advantages.numel()))]))
+    centred = advantages - total / count
+    spread = (reduce(centred.square().sum()) / count).sqrt()
+    return centred / (spread + 1e-6)
+
+
+def policy_loss(
+    log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor, clip_epsilon: float = 0.2
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Clipped surrogate loss.
+
+        L = -mean(min(r A, clip(r, 1 - eps, 1 + eps) A)),    r = exp(log_prob - old_log_prob)
+
+    Args:
+        log_prob: (N,) under the present policy.
+        old_log_prob: (N,) under the policy that acted.
+        advantages: (N,).
+        clip_epsilon: Half-width of the trusted interval around a ratio of 1.
+
+    Returns:
+        The loss, the approximate Kullback-Leibler divergence mean(r - 1 - log r) of the two policies, and the
+        fraction of ratios outside the interval; the latter two without gradient.
+    """
+    log_ratio = log_prob - old_log_prob
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1 - clip_epsilon, 1 + clip_epsilon)
+    loss = -torch.minimum(ratio * advantages, clipped * advantages).mean()
+    with torch.no_grad():
+        approx_kl = (ratio - 1 - log_ratio).mean()
+        clip_fraction = ((ratio - 1).abs() > clip_epsilon).to(ratio).mean()
+    return loss, approx_kl, clip_fraction
+
+
+def value_loss(values: Tensor, returns: Tensor) -> Tensor:
+    """Half the mean squared error of the values, both (N,)."""
+    return (values - returns).square().mean() / 2
+
+
+def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
+    """1 - Var(returns - values) / Var(returns): 1 is a perfect critic, 0 one that knows the mean only.
+
+    Args:
+        values: (N,) predictions.
+        returns: (N,) what came.
+
+    Returns:
+        Scalar; 0 where the returns do not vary.
+    """
+    variance = returns.var(correction=0)
+    if variance <= 0:
+        return torch.zeros_like(variance)
+    return 1 - (returns - values).var(correction=0) / variance

@@ -1,0 +1,140 @@
+"""m-GNN: embed the motif of each operator first, then pass messages over the network with them."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import GCNConv, MessagePassing
+from torch_geometric.utils import degree, scatter
+
+from gnnrl_lightning.graph.motifs import MOTIF_DIM
+from gnnrl_lightning.graph.state import EDGE_DIM
+
+
+class MotifConv(MessagePassing):
+    r"""Graph convolution whose messages are gated by the embedding of the operator on the edge.
+
+    .. math::
+        h_i' = \sum_{j \in N(i)} c_{ij} W (h_j \odot e_{ij}), \qquad c_{ij} = (d_i d_j)^{-1/2}
+
+    with neighbours taken along and against the edges, parallel edges counted each, and d the number of
+    neighbours.
+
+    Args:
+        in_features: Size of h and of e.
+        out_features: Size of h'.
+
+    Shapes:
+        h (N, in_features), edge_index (2, E), e (E, in_features) to (N, out_features).
+
+    Source: GNN-RL (ICML 2022), equations 3 and 4.
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(aggr="add")
+        self.in_features, self.out_features = in_features, out_features
+        self.linear = nn.Linear(in_features, out_features, bias=False)
+
+    def forward(self, h: Tensor, edge_index: Tensor, e: Tensor) -> Tensor:
+        """Apply the convolution; see the class for formula and shapes."""
+        both = torch.cat([edge_index, edge_index.flip(0)], dim=1)
+        d = degree(both[1], len(h), dtype=h.dtype).clamp(min=1)
+        c = (d[both[0]] * d[both[1]]).rsqrt()
+        # W is linear, so it may be applied to the sum of messages: N products instead of E.
+        return self.linear(self.propagate(both, h=h, e=torch.cat([e, e]), c=c, size=(len(h), len(h))))
+
+    def message(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, h_j: Tensor, e: Tensor, c: Tensor
+    ) -> Tensor:
+        """c_ij (h_j * e_ij)."""
+        return c[:, None] * h_j * e
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.in_features}, {self.out_features})"
+
+
+class MotifEncoder(nn.Module):
+    """Stage 1: embeds the level-1 graphs with a GCN and pools each to one vector, the mean over its nodes.
+
+    The motifs are weighted quotients (`gnnrl_lightning.graph.motifs.motif`); the result is that of the same
+    network on the graphs written out node by node.
+
+    Args:
+        motif_dim: Node features of the motifs.
+        hidden: Size of the embedding.
+        layers: Graph convolutions.
+    """
+
+    def __init__(self, motif_dim: int, hidden: int, layers: int = 2) -> None:
+        super().__init__()
+        sizes = [motif_dim] + [hidden] * layers
+        self.convolutions = nn.ModuleList(GCNConv(i, o) for i, o in pairwise(sizes))
+
+    def forward(self, x: Tensor, edge_index: Tensor, weight: Tensor, size: Tensor, motif: Tensor) -> Tensor:
+        """Embeddings of the motifs.
+
+        Args:
+            x: (N, motif_dim) features of the nodes, or classes of nodes.
+            edge_index: (2, E).
+            weight: (E,) neighbours in the source's class of one node of the target's class.
+            size: (N,) nodes in each class.
+            motif: (N,) the motif of each class.
+
+        Returns:
+            (motifs, hidden).
+        """
+        for convolution in self.convolutions:
+            x = convolution(x, edge_index, weight).tanh()
+        return scatter(x * size[:, None], motif, reduce="sum") / scatter(size, motif, reduce="sum")[:, None]
+
+
+class MultiStage(nn.Module):
+    """The multi-stage graph encoder (m-GNN): motifs first, then the network.
+
+    The edge embedding e_ij of `MotifConv` is the motif's embedding plus a linear map of the edge's own
+    features (its present share of the costs); each convolution adds to what the node had. No dropout and no
+    batch normalisation: the policy must be the same function when it acts and when it learns.
+
+    Args:
+        state_dim: Node features of the state graph.
+        hidden: Size of the embeddings.
+        layers: Convolutions over the network.
+        motif_layers: Convolutions over the motifs.
+        edge_dim: Edge features of the state graph.
+        motif_dim: Node features of the motifs.
+
+    Shapes:
+        A state with the fields of `gnnrl_lightning.graph.state.StateBuilder` to (nodes, hidden).
+
+    Source: GNN-RL (ICML 2022), section 4.2.
+    """
+
+    def __init__(
+        self,
+        state_dim: int,
+        hidden: int = 64,
+        layers: int = 3,
+        motif_layers: int = 2,
+        edge_dim: int = EDGE_DIM,
+        motif_dim: int = MOTIF_DIM,
+    ) -> None:
+        super().__init__()
+        self.out_features = hidden
+        self.motifs = MotifEncoder(motif_dim, hidden, motif_layers)
+        self.edges = nn.Linear(edge_dim, hidden)
+        self.nodes = nn.Linear(state_dim, hidden)
+        self.convolutions = nn.ModuleList(MotifConv(hidden, hidden) for _ in range(layers))
+
+    def forward(self, state: Any) -> Tensor:
+        """Embeddings of the nodes, (N, hidden)."""
+        motifs = self.motifs(
+            state.motif_x, state.motif_edge_index, state.motif_weight, state.motif_size, state.motif_batch
+        )
+        e = motifs[state.edge_motif] + self.edges(state.edge_attr)
+        h = self.nodes(state.x).tanh()
+        for convolution in self.convolutions:
+            h = h + convolution(h, state.edge_index, e).tanh()
+        return h

@@ -1,0 +1,246 @@
+"""The pruning episode: shrink the channel groups of a network until it meets its budget, then be scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from gnnrl_lightning.env.reward import NegativeTop1Error
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.graph.budget import Budget
+from gnnrl_lightning.graph.state import EDGE_DIM, StateBuilder
+
+_STEPS = 5
+_RATIO = 0.3
+
+
+class VectorPruningEnv:
+    """Pruning episodes of one network, stepped as one batch (`gnnrl_lightning.env.protocol.VectorGraphEnv`).
+
+    An episode starts from the dense network. An action is a pruning ratio for each channel group, relative to
+    its present width: a in [0, 1] stands for the ratio a * max_ratio, and
+
+        width' = max(round(width * (1 - ratio)), min_width).
+
+    The episode ends when the budget is met, at the latest after max_steps, and its last widths are projected
+    onto the
+    budget: no constraint is broken and no group could be wider. The reward of that step is the score of the
+        candidate;
+    all other rewards are 0. A dense network within its budget ends the episode before the first step.
+
+    Observations are rows of `action_dim + 3` numbers: the widths, the limits of MACs and of parameters
+    relative to the dense network, and the share of steps left.
+
+    Args:
+        graph: The traced network.
+        evaluator: Scores a candidate: (widths (G,) int64, proposer) to an `Evaluation`.
+        budget: What the pruned network may cost.
+        max_steps: Steps of an episode at most.
+        max_ratio_per_step: Largest pruning ratio in one step. With max_steps 1 it is 1: every width is in
+            reach.
+        reward: Turns an evaluation into the reward; minus the top-1 error by default.
+        statistics: (G, K) statistics of the groups for the state; see `StateBuilder`.
+        proposer: Name under which the evaluator counts the candidates.
+
+    Raises:
+        UserError: max_steps or max_ratio_per_step are out of range, or the budget is impossible for this
+            network.
+
+    Source: GNN-RL (ICML 2022), section 4.4; the projection replaces its penalty for networks over budget.
+    """
+
+    def __init__(
+        self,
+        graph: Any,
+        evaluator: Callable[[Tensor, str], Any],
+        budget: Budget,
+        max_steps: int = _STEPS,
+        max_ratio_per_step: float = _RATIO,
+        reward: Callable[[Any], float] | None = None,
+        statistics: Tensor | None = None,
+        proposer: str = "agent",
+    ) -> None:
+        if max_steps < 1:
+            raise UserError(f"max_steps is {max_steps}, expected at least 1")
+        if not 0 < max_ratio_per_step <= 1:
+            raise UserError(f"max_ratio_per_step is {max_ratio_per_step}, expected a number in (0, 1]")
+        self.graph, self.evaluator, self.budget = graph, evaluator, budget
+        self.max_steps = max_steps
+        self.max_ratio = 1.0 if max_steps == 1 else max_ratio_per_step
+        self.reward = reward or NegativeTop1Error()
+        self.proposer = proposer
+        self.builder = StateBuilder(graph, statistics)
+        self.state_dim, self.action_dim = self.builder.state_dim, len(graph.groups)
+        self.evaluations = 0
+        self._limits = self._relative_limits()
+        self.initial_action = self._uniform_action()
+        self._widths = graph.widths[None]
+        self._done = torch.zeros(1, dtype=torch.bool)
+        self._step = 0
+
+    def _relative_limits(self) -> Tensor:
+        limits = self.budget.limits(self.graph)
+        dense = {"macs": self.graph.cost.macs, "params": self.graph.cost.params}
+        return torch.tensor(
+            [
+                limits[name] / float(cost(self.graph.widths)) if name in limits else 1.0
+                for name, cost in dense.items()
+            ]
+        )
+
+    def _uniform_action(self) -> float:
+        """Action that, taken for every group in every step, just meets the budget at the end."""
+        keep = torch.linspace(1, 0, 201)[:, None]
+        met = self.budget.met(self.graph, self._round(self.graph.widths * keep))
+        share = float(keep[met.nonzero()[0]]) if met.any() else 0.0
+        ratio = 1 - share ** (1 / self.max_steps)
+        return min(max(ratio / self.max_ratio, 0.05), 0.95)
+
+    def _round(self, widths: Tensor) -> Tensor:
+        smallest = self.graph.widths.clamp(max=self.budget.min_width)
+        return torch.maximum(widths.round().long(), smallest)
+
+    def _fill(self, widths: Tensor) -> Tensor:
+        """Widths below the budget scaled up by the largest common factor, found by bisection.
+
+        The projection would widen such candidates channel by channel, to nearly the same widths and far more
+        slowly.
+        """
+        low, high = torch.ones(len(widths), 1), (self.graph.widths / widths).amax(1, keepdim=True)
+        for _ in range(16):
+            middle = (low + high) / 2
+            met = self.budget.met(self.graph, self._scaled(widths, middle))[:, None]
+            low, high = torch.where(met, middle, low), torch.where(met, high, middle)
+        return self._scaled(widths, low)
+
+    def _scaled(self, widths: Tensor, factor: Tensor) -> Tensor:
+        return torch.minimum((widths * factor + 1e-4).long(), self.graph.widths)
+
+    @property
+    def widths(self) -> Tensor:
+        """Present widths of each episode, (episodes, G) int64."""
+        return self._widths
+
+    def _observe(self) -> Tensor:
+        left = 1 - self._step / self.max_steps
+        rows = len(self._widths)
+        return torch.cat(
+            [self._widths.float(), self._limits.expand(rows, -1), torch.full((rows, 1), left)], dim=1
+        )
+
+    def reset(self, episodes: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Start episodes from the dense network; nothing in them is random.
+
+        Args:
+            episodes: Number of episodes B.
+            generator: Not used.
+
+        Returns:
+            Observations (B, G + 3), and (B,) whether the dense network is within the budget already.
+        """
+        self._step = 0
+        self._widths = self.graph.widths.repeat(episodes, 1)
+        self._done = self.budget.met(self.graph, self._widths)
+        return self._observe(), self._done.clone()
+
+    def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Prune each unfinished episode by its action, and score those that end.
+
+        Args:
+            actions: (B, G) in [0, 1]; clipped to it.
+
+        Returns:
+            Observations (B, G + 3), rewards (B,) and (B,) bool: finished.
+
+        Raises:
+            ValueError: An action is NaN.
+        """
+        if actions.isnan().any():
+            raise ValueError("an action is NaN: the policy has diverged")
+        ratios = actions.to(self._widths.device, torch.float32).clamp(0, 1) * self.max_ratio
+        proposed = torch.where(self._done[:, None], self._widths, self._round(self._widths * (1 - ratios)))
+        self._step += 1
+        ends = ~self._done & (self.budget.met(self.graph, proposed) | (self._step >= self.max_steps))
+        rewards = torch.zeros(len(proposed))
+        if ends.any():
+            proposed[ends] = self.budget.project(self.graph, self._fill(proposed[ends]))
+        for row in ends.nonzero().flatten().tolist():
+            rewards[row] = self.score(proposed[row])
+        self._widths, self._done = proposed, self._done | ends
+        return self._observe(), rewards, self._done.clone()
+
+    def score(self, widths: Tensor) -> float:
+        """Reward of a candidate (G,), at the cost of one evaluation."""
+        self.evaluations += 1
+        return float(self.reward(self.evaluator(widths, self.proposer)))
+
+    def graphs(self, observations: Tensor) -> Any:
+        """State graphs of observations (B, G + 3)."""
+        observations = observations.cpu()
+        return self.builder(observations[:, :-3].long(), observations[:, -3:-1], observations[:, -1])
+
+
+class PruningEnv(gymnasium.Env[Any, Any]):
+    """One pruning episode at a time as a gymnasium environment; `VectorPruningEnv` says what an episode is.
+
+    An observation is the level-2 state graph (`spaces.Graph`: node features, edge features, edges), an action
+    the pruning ratio of each group, a `Box` from 0 to max_ratio_per_step. A network within its budget from
+    the start is scored as it is in the first step, whatever the action. `info` has the present `widths`.
+
+    Args:
+        graph: The traced network.
+        evaluator: Scores a candidate: (widths (G,) int64, proposer) to an `Evaluation`.
+        budget: What the pruned network may cost.
+        max_steps: Steps of an episode at most.
+        max_ratio_per_step: Largest pruning ratio in one step; 1 where max_steps is 1.
+        reward: Turns an evaluation into the reward; minus the top-1 error by default.
+        statistics: (G, K) statistics of the groups for the state.
+    """
+
+    def __init__(
+        self,
+        graph: Any,
+        evaluator: Callable[[Tensor, str], Any],
+        budget: Budget,
+        max_steps: int = _STEPS,
+        max_ratio_per_step: float = _RATIO,
+        reward: Callable[[Any], float] | None = None,
+        statistics: Tensor | None = None,
+    ) -> None:
+        self.vector = VectorPruningEnv(
+            graph, evaluator, budget, max_steps, max_ratio_per_step, reward, statistics
+        )
+        self.action_space = spaces.Box(0.0, self.vector.max_ratio, (self.vector.action_dim,), np.float32)
+        self.observation_space = spaces.Graph(
+            spaces.Box(-np.inf, np.inf, (self.vector.state_dim,), np.float32),
+            spaces.Box(-np.inf, np.inf, (EDGE_DIM,), np.float32),
+        )
+
+    def _graph(self, observations: Tensor) -> spaces.GraphInstance:
+        state = self.vector.graphs(observations)
+        return spaces.GraphInstance(state.x.numpy(), state.edge_attr.numpy(), state.edge_index.T.numpy())
+
+    def _info(self) -> dict[str, Any]:
+        return {"widths": self.vector.widths[0].tolist()}
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[spaces.GraphInstance, dict[str, Any]]:
+        """Start from the dense network; `seed` serves the base class, nothing in the episode is random."""
+        super().reset(seed=seed, options=options)
+        observations, done = self.vector.reset(1)
+        self._within = bool(done)
+        return self._graph(observations), self._info()
+
+    def step(self, action: Any) -> tuple[spaces.GraphInstance, float, bool, bool, dict[str, Any]]:
+        """Prune by these ratios (G,)."""
+        ratios = torch.as_tensor(np.asarray(action, dtype=np.float32))[None]
+        observations, rewards, done = self.vector.step(ratios / self.vector.max_ratio)
+        reward = self.vector.score(self.vector.widths[0]) if self._within else float(rewards)
+        return self._graph(observations), reward, bool(done), False, self._info()

@@ -1,0 +1,70 @@
+"""Level 1 of the state graph: the motif of one operator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.graph.topology import KINDS
+
+ROLES = ("input", "operation", "output")
+MOTIF_DIM = len(ROLES) + len(KINDS) + 3
+
+# Kinds whose operation reads every input channel; all others work channel by channel.
+_MIXING = ("conv", "linear")
+
+
+def motif(
+    kind: str, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1
+) -> dict[str, Tensor]:
+    """Level-1 graph of one operator, stored as the quotient by its automorphisms.
+
+    Written out, a convolution has one node for each input channel, each filter and each output channel;
+    filter and input channel are joined when the filter reads the channel, filter and output channel when it
+    writes it. The parallel filters (and the channels of one kind) are automorphic: any permutation of them is
+    a symmetry of the graph, so message passing gives them equal embeddings. Three nodes are left, and the
+    edge from class s to class t weighs as many s-nodes as one t-node has for neighbours (the quotient of an
+    equitable partition): a graph convolution with these weights computes for each class what it would compute
+    for every member of it.
+
+    Args:
+        kind: One of `gnnrl_lightning.graph.topology.KINDS`.
+        inputs: Input channels.
+        outputs: Output channels.
+        kernel: Kernel size (the root of its area where it is not square).
+        stride: Stride (likewise).
+        groups: Blocks of a grouped convolution.
+
+    Returns:
+        `x` (3, MOTIF_DIM) features of the classes, `edge_index` (2, 4), `weight` (4,) of the edges, and
+        `size` (3,): how many nodes each class stands for.
+    """
+    if kind in _MIXING:
+        filters, read, written = outputs, inputs / groups, outputs / groups
+    else:
+        filters, read, written = outputs, 1.0, outputs / inputs
+    size = torch.tensor([inputs, filters, outputs], dtype=torch.float32)
+    x = torch.zeros(3, MOTIF_DIM)
+    x[:, : len(ROLES)] = torch.eye(3)
+    x[1, len(ROLES) + KINDS.index(kind)] = 1.0
+    x[1, -3] = torch.tensor(float(kernel)).log2() / 3
+    x[1, -2] = torch.tensor(float(stride)).log2() / 3
+    x[:, -1] = size.log2() / 12
+    return {
+        "x": x,
+        "edge_index": torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]),
+        "weight": torch.tensor([read, written, 1.0, 1.0]),
+        "size": size,
+    }
+
+
+def geometry(operator: Any) -> tuple[float, float, float]:
+    """Kernel size and stride of an operator, the roots of their areas, and its blocks."""
+
+    def root(pair: Sequence[int]) -> float:
+        return float(max(pair[0] * pair[1], 1)) ** 0.5
+
+    return root(operator.kernel), root(operator.stride), float(max(operator.groups, 1))

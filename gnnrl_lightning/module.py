@@ -1,0 +1,248 @@
+"""GNNRL: the LightningModule that trains an actor-critic on a graph environment with PPO."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+
+from gnnrl_lightning.agents import ppo
+from gnnrl_lightning.agents.actor_critic import Agent
+from gnnrl_lightning.env.protocol import VectorGraphEnv
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.rollout import RolloutLoader, Transitions, collect, derive_seed
+
+
+class GNNRL(pl.LightningModule):
+    """Trains an actor-critic on an environment whose observations are graphs, with PPO.
+
+    An epoch of the trainer is an iteration: episodes are played to their ends with the present policy, then
+    their transitions pass `epochs` times through `minibatches` optimiser steps of
+
+        L = policy loss + value_coeff * value loss - entropy_coeff * entropy.
+
+    The same seed, on the CPU, gives the same search, also when it goes on from a checkpoint.
+
+    Args:
+        env: The environment; it may also be set later (`module.env = env`), before the trainer starts.
+        actor_critic: Makes the policy for (features of a node, decisions in a graph): a module with
+            `act(state)` and `evaluate(state, action)`, see `gnnrl_lightning.agents.ActorCritic`.
+        learning_rate: Of Adam.
+        clip_epsilon: Half-width of PPO's trusted interval around a probability ratio of 1.
+        entropy_coeff: Weight of the entropy bonus.
+        value_coeff: Weight of the critic's loss.
+        gamma: Discount; 1 where the reward comes at the end of an episode.
+        gae_lambda: Advantage estimation: trade of bias (0) for variance (1).
+        epochs: Passes over the transitions of an iteration.
+        minibatches: Optimiser steps in a pass.
+        episodes_per_iteration: Episodes of an iteration, in each process.
+        max_grad_norm: Largest norm of the gradient; the trainer's `gradient_clip_val`, where given, takes its
+            place.
+        target_kl: An iteration stops early when the policy has moved further than 1.5 times this from where
+            it began, in nats; none by default.
+        initial_spread: Standard deviation of the first policy's actions around the environment's initial
+            action.
+        seed: Of the policy's weights and of all sampling.
+
+    Raises:
+        UserError: A number is out of range.
+    """
+
+    latest_kl: Tensor
+    evaluations: Tensor
+    reward_best: Tensor
+
+    def __init__(
+        self,
+        env: VectorGraphEnv | None = None,
+        actor_critic: Callable[[int, int], nn.Module] = Agent,
+        learning_rate: float = 3e-3,
+        clip_epsilon: float = 0.2,
+        entropy_coeff: float = 0.0,
+        value_coeff: float = 0.5,
+        gamma: float = 1.0,
+        gae_lambda: float = 0.95,
+        epochs: int = 10,
+        minibatches: int = 1,
+        episodes_per_iteration: int = 8,
+        max_grad_norm: float = 5.0,
+        target_kl: float | None = None,
+        initial_spread: float = 0.12,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        counts = {
+            "epochs": epochs,
+            "minibatches": minibatches,
+            "episodes_per_iteration": episodes_per_iteration,
+        }
+        for name, count in counts.items():
+            if count < 1:
+                raise UserError(f"{name} is {count}, expected at least 1")
+        positive = {
+            "learning_rate": learning_rate,
+            "clip_epsilon": clip_epsilon,
+            "max_grad_norm": max_grad_norm,
+        }
+        for name, value in positive.items():
+            if not value > 0:
+                raise UserError(f"{name} is {value}, expected a positive number")
+        self.env = env
+        self.actor_critic: Any = None
+        self._make_actor_critic = actor_critic
+        self.learning_rate, self.max_grad_norm = learning_rate, max_grad_norm
+        self.clip_epsilon, self.entropy_coeff, self.value_coeff = clip_epsilon, entropy_coeff, value_coeff
+        self.gamma, self.gae_lambda = gamma, gae_lambda
+        self.epochs, self.minibatches = epochs, minibatches
+        self.episodes_per_iteration = episodes_per_iteration
+        self.target_kl, self.initial_spread, self.seed = target_kl, initial_spread, seed
+        # Buffers, so that a checkpoint holds them.
+        self.register_buffer("latest_kl", torch.zeros(()))
+        self.register_buffer("evaluations", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("reward_best", torch.tensor(-torch.inf))
+        self._rollout: dict[str, float] = {}
+        self._loader: RolloutLoader | None = None
+
+    def _environment(self) -> VectorGraphEnv:
+        if self.env is None:
+            raise UserError("GNNRL has no environment: pass env, or set module.env before the trainer starts")
+        return self.env
+
+    def configure_model(self) -> None:
+        """Make the actor-critic for the environment's sizes, from the seed."""
+        if self.actor_critic is not None:
+            return
+        env = self._environment()
+        with torch.random.fork_rng([]):
+            torch.manual_seed(derive_seed(self.seed))
+            self.actor_critic = self._make_actor_critic(env.state_dim, env.action_dim)
+        if hasattr(self.actor_critic, "centre_on"):
+            self.actor_critic.centre_on(env.initial_action, self.initial_spread)
+        self.actor_critic.to(self.device)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam over actor and critic."""
+        return torch.optim.Adam(self.actor_critic.parameters(), lr=self.learning_rate, eps=1e-5)
+
+    def train_dataloader(self) -> RolloutLoader:
+        """The loader that plays an iteration's episodes when its first minibatch is asked for."""
+        self._loader = RolloutLoader(
+            self._collect,
+            lambda: self.trainer.current_epoch,
+            self.epochs,
+            self.minibatches,
+            seed=self.seed,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+            reduce=self._sum,
+        )
+        return self._loader
+
+    def _sum(self, value: Tensor) -> Tensor:
+        """Sum over processes."""
+        return self.trainer.strategy.reduce(value.to(self.device), reduce_op="sum").to(value.device)
+
+    def _max(self, value: Tensor) -> Tensor:
+        """Maximum over processes."""
+        gathered = self.trainer.strategy.all_gather(value.to(self.device))
+        return gathered.max().to(value.device)
+
+    def _collect(self, iteration: int) -> Transitions:
+        env, start = self._environment(), time.perf_counter()
+        before = env.evaluations
+        training = self.actor_critic.training
+        self.actor_critic.eval()
+        transitions, rewards = collect(
+            env,
+            self.actor_critic,
+            self.episodes_per_iteration,
+            derive_seed(self.seed, iteration, self.trainer.global_rank, 0),
+            self.gamma,
+            self.gae_lambda,
+            self.device,
+            self._sum,
+        )
+        self.actor_critic.train(training)
+        seconds = time.perf_counter() - start
+        new, episodes, total, steps = self._sum(
+            torch.tensor(
+                [env.evaluations - before, len(rewards), rewards.sum(), len(transitions)], dtype=torch.float64
+            )
+        ).tolist()
+        self.evaluations += int(new)
+        self.reward_best.copy_(torch.maximum(self.reward_best, self._max(rewards.max()).to(self.device)))
+        self._rollout = {
+            "losses/explained_variance": float(
+                ppo.explained_variance(transitions.values, transitions.returns)
+            ),
+            "rollout/reward_mean": total / episodes,
+            "rollout/steps": steps / episodes,
+            "charts/eps": new / seconds,
+        }
+        return transitions
+
+    def on_train_epoch_start(self) -> None:
+        """The policy has not moved yet in this iteration."""
+        self.latest_kl.zero_()
+
+    def on_train_batch_start(self, batch: Transitions, batch_idx: int) -> int | None:
+        """End the iteration early once the policy has moved too far; all processes agree on it."""
+        if self.target_kl is not None and float(self.latest_kl) > 1.5 * self.target_kl:
+            if self._loader is not None:
+                self._loader.drop()
+            return -1
+        return None
+
+    def training_step(self, batch: Transitions, batch_idx: int) -> Tensor:
+        """PPO's loss of a minibatch."""
+        state = self._environment().graphs(batch.observations).to(self.device)
+        log_prob, value, entropy = self.actor_critic.evaluate(state, batch.actions)
+        policy, approx_kl, clip_fraction = ppo.policy_loss(
+            log_prob, batch.log_probs, batch.advantages, self.clip_epsilon
+        )
+        critic, entropy = ppo.value_loss(value, batch.returns), entropy.mean()
+        shared = self._sum(torch.stack([approx_kl * batch.weight, batch.weight]).detach())
+        self.latest_kl.copy_(shared[0] / shared[1].clamp(min=1e-12))
+        losses = {
+            "losses/policy": policy,
+            "losses/value": critic,
+            "losses/entropy": entropy,
+            "losses/approx_kl": approx_kl,
+            "losses/clipfrac": clip_fraction,
+        }
+        self.log_dict(
+            {name: loss.detach() for name, loss in losses.items()},
+            on_step=False, on_epoch=True, batch_size=len(batch), sync_dist=self.trainer.world_size > 1,
+        )  # fmt: skip
+        return batch.weight * (policy + self.value_coeff * critic - self.entropy_coeff * entropy)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Log the norm of the gradient before it is clipped."""
+        gradients = [p.grad.norm() for p in self.actor_critic.parameters() if p.grad is not None]
+        self.log(
+            "losses/grad_norm", torch.stack(gradients).norm(), on_step=False, on_epoch=True, batch_size=1
+        )
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradient's norm, as the trainer says or else to max_grad_norm."""
+        if gradient_clip_val is not None:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        else:
+            self.clip_gradients(optimizer, self.max_grad_norm, "norm")
+
+    def on_train_epoch_end(self) -> None:
+        """Log what the iteration's episodes were like."""
+        metrics = self._rollout | {
+            "rollout/reward_best": float(self.reward_best),
+            "search/evaluations": float(self.evaluations),
+        }
+        self.log_dict(metrics, sync_dist=False, batch_size=1)

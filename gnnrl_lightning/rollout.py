@@ -1,0 +1,196 @@
+"""The sized rollout loader: one epoch of the trainer is one iteration of PPO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.agents.ppo import gae, normalise
+from gnnrl_lightning.env.protocol import VectorGraphEnv
+from gnnrl_lightning.errors import UserError
+
+
+def derive_seed(seed: int, *place: int) -> int:
+    """A seed for each iteration, process and purpose: Lightning's checkpoints hold no random state.
+
+    Args:
+        seed: The run's seed, not negative.
+        *place: Iteration, rank, and what it is for, as numbers that are not negative.
+
+    Returns:
+        63 bits.
+    """
+    return int(np.random.SeedSequence([seed, *place]).generate_state(1, np.uint64)[0] >> 1)
+
+
+@dataclass  # not frozen: Lightning moves batches between devices by setting their fields
+class Transitions:
+    """Transitions of whole episodes, one row each; also a minibatch of them.
+
+    Attributes:
+        observations: (N, S) rows for `VectorGraphEnv.graphs`.
+        actions: (N, A) raw actions.
+        log_probs: (N,) log-probabilities under the policy that acted.
+        values: (N,) what the critic expected.
+        advantages: (N,) normalised over the rollout, all processes together.
+        returns: (N,) targets of the critic.
+        weight: () factor of the minibatch's loss: its count relative to an even share.
+    """
+
+    observations: Tensor
+    actions: Tensor
+    log_probs: Tensor
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+    weight: Tensor
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    def rows(self, index: Tensor, weight: float) -> Transitions:
+        """Some rows as a minibatch with this weight."""
+        picked = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name != "weight"}
+        return Transitions(**picked, weight=self.weight.new_tensor(weight))
+
+
+def collect(
+    env: VectorGraphEnv,
+    actor_critic: Any,
+    episodes: int,
+    seed: int,
+    gamma: float,
+    gae_lambda: float,
+    device: torch.device | str = "cpu",
+    reduce: Callable[[Tensor], Tensor] = lambda x: x,
+) -> tuple[Transitions, Tensor]:
+    """Play episodes to their ends with the present policy and estimate advantages.
+
+    Args:
+        env: The environment.
+        actor_critic: The policy, with `act` and `evaluate`.
+        episodes: Episodes B, stepped as one batch.
+        seed: Of everything random in it; the state of torch's generators is as before afterwards.
+        gamma: Discount.
+        gae_lambda: See `gnnrl_lightning.agents.ppo.gae`.
+        device: Where the policy lives.
+        reduce: Sums a tensor over processes.
+
+    Returns:
+        The transitions on the CPU, and the sum of rewards of each episode (B,).
+
+    Raises:
+        UserError: Every episode was over before its first step.
+    """
+    squash = getattr(actor_critic, "squash", lambda action: action)
+    steps: list[dict[str, Tensor]] = []
+    devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
+    with torch.random.fork_rng(devices), torch.no_grad():
+        torch.manual_seed(seed)
+        observations, done = env.reset(episodes, torch.Generator().manual_seed(seed))
+        while not done.all():
+            state = env.graphs(observations).to(device)
+            actions, log_probs = actor_critic.act(state)
+            values = actor_critic.evaluate(state, actions)[1]
+            step = {"observations": observations, "alive": ~done, "actions": actions, "log_probs": log_probs}
+            observations, rewards, done = env.step(squash(actions).cpu())
+            step |= {"values": values, "rewards": rewards, "done": done}
+            steps.append({name: value.cpu() for name, value in step.items()})
+    if not steps:
+        raise UserError("every episode was over before its first step (the budget is met): nothing to learn")
+    stacked = {name: torch.stack([step[name] for step in steps]) for name in steps[0]}
+    advantages = gae(stacked["rewards"], stacked["values"], stacked["done"], gamma, gae_lambda)
+    alive = stacked["alive"]
+    flat = {name: stacked[name][alive] for name in ("observations", "actions", "log_probs", "values")}
+    transitions = Transitions(
+        **flat,
+        advantages=normalise(advantages[alive], reduce),
+        returns=(advantages + stacked["values"])[alive],
+        weight=torch.tensor(1.0),
+    )
+    return transitions, (stacked["rewards"] * alive).sum(0)
+
+
+class RolloutLoader:
+    """Deals one iteration's transitions into a fixed number of minibatches, `epochs` times over.
+
+    Its length is epochs x minibatches, however many transitions there are, and the same on all processes. In
+    each epoch every transition is in exactly one minibatch; a minibatch of n transitions weighs n times
+    minibatches over the mean number of transitions of a process, so that the weighted losses average to the
+    mean over all transitions of all processes. Where there are fewer transitions than minibatches the surplus
+    ones hold one row of weight 0.
+
+    The loader is stateful: in a single process a checkpoint in the middle of an iteration holds the rest of
+    it.
+
+    Args:
+        collect: Collects the transitions of an iteration.
+        iteration: The present iteration.
+        epochs: Passes over the transitions.
+        minibatches: Minibatches in a pass.
+        seed: Of the order of transitions.
+        rank: This process.
+        world_size: Processes.
+        reduce: Sums a tensor over processes.
+    """
+
+    def __init__(
+        self,
+        collect: Callable[[int], Transitions],
+        iteration: Callable[[], int],
+        epochs: int,
+        minibatches: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        reduce: Callable[[Tensor], Tensor] = lambda x: x,
+    ) -> None:
+        self._collect, self._iteration = collect, iteration
+        self.epochs, self.minibatches = epochs, minibatches
+        self._seed, self._rank, self._world_size, self._reduce = seed, rank, world_size, reduce
+        self._pending: Transitions | None = None
+        self._dealt = 0
+
+    def __len__(self) -> int:
+        return self.epochs * self.minibatches
+
+    def __iter__(self) -> Iterator[Transitions]:
+        iteration = self._iteration()
+        if self._pending is None:
+            self._dealt = 0
+            self._pending = self._collect(iteration)
+        transitions = self._pending
+        mean = float(self._reduce(torch.tensor(float(len(transitions))))) / self._world_size
+        order = torch.Generator().manual_seed(derive_seed(self._seed, iteration, self._rank, 1))
+        deals = [
+            part
+            for _ in range(self.epochs)
+            for part in torch.randperm(len(transitions), generator=order).tensor_split(self.minibatches)
+        ]
+        for part in deals[self._dealt :]:
+            self._dealt += 1
+            if self._dealt == len(self):
+                self._pending = None
+            weight = len(part) * self.minibatches / mean
+            yield transitions.rows(part if len(part) else torch.zeros(1, dtype=torch.long), weight)
+
+    def drop(self) -> None:
+        """Forget what is left of the iteration; the next one starts afresh."""
+        self._pending = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is left of the iteration as plain tensors; nothing where there are several processes."""
+        if self._pending is None or self._world_size > 1:
+            return {}
+        rows = {f.name: getattr(self._pending, f.name) for f in fields(self._pending)}
+        return {"dealt": self._dealt, "transitions": rows}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with what `state_dict` returned."""
+        self._pending = Transitions(**state["transitions"]) if state else None
+        self._dealt = state.get("dealt", 0)
