@@ -54,6 +54,8 @@ class BatchLoader:
         world_size: number of devices that share the images.
     """
 
+    batch_sampler = None  # Lightning asks whoever has a sampler for it
+
     def __init__(
         self,
         data: ImageSet,

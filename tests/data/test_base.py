@@ -1,0 +1,145 @@
+import pytest
+import torch
+from torchvision.transforms import functional as TF
+
+from gnnrl_lightning.data import Batch, ImageData, ImageSet, LoadedImages, RawBatch
+from gnnrl_lightning.errors import UserError
+
+
+class Numbered(ImageData):
+    """120 training images of three classes whose every pixel is their index, and 12 test images."""
+
+    name = "numbered"
+
+    def load(self):
+        def images(n):
+            labels = torch.arange(n)
+            return ImageSet(labels.to(torch.uint8).view(n, 1, 1, 1).repeat(1, 3, 4, 4), labels % 3)
+
+        return LoadedImages(images(120), images(12), ("a", "b", "c"))
+
+
+def ready(**arguments):
+    data = Numbered(**arguments)
+    data.setup()
+    return data
+
+
+def indices(data):
+    return data.images[:, 0, 0, 0].tolist()
+
+
+@pytest.mark.parametrize(("search_size", "held"), [(0.25, 30), (30, 30), (12.0, 12), (0.1, 12)])
+def test_search_split_is_disjoint_and_stratified(search_size, held):
+    data = ready(search_size=search_size)
+    assert torch.bincount(data.search.labels).tolist() == [held // 3] * 3
+    assert sorted(indices(data.train) + indices(data.search)) == list(range(120))
+    assert not set(indices(data.train)) & set(indices(data.search))
+    assert indices(data.search) == indices(ready(search_size=search_size, seed=9).search)
+    assert indices(data.search) != indices(ready(search_size=search_size, split_seed=9).search)
+    assert len(data.test) == 12
+
+
+def test_loaders_give_training_images_shuffled_and_the_others_in_order():
+    data = ready(batch_size=32, eval_batch_size=8, search_size=30)
+    train = torch.cat([batch.labels for batch in data.train_dataloader()])
+    assert len(data.train_dataloader()) == 3 and len(train) == 90
+    assert not torch.equal(train, data.train.labels)
+    searched = torch.cat([batch.images for batch in data.val_dataloader()])
+    assert torch.equal(searched, data.search.images)
+    tested = torch.cat([batch.images for batch in data.test_dataloader()])
+    assert torch.equal(tested, data.test.images)
+
+
+def test_normalisation_is_torchvisions():
+    data = ready()
+    images = torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8)
+    expected = torch.stack(
+        [TF.normalize(TF.convert_image_dtype(image), list(data.mean), list(data.std)) for image in images]
+    )
+    torch.testing.assert_close(data.normalize(images), expected)
+    black_and_white = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 1, 1)
+    # (0 - 0.485) / 0.229 and (1 - 0.406) / 0.225
+    assert data.normalize(black_and_white)[0, 0].item() == pytest.approx(-2.117904, abs=1e-6)
+    assert data.normalize(black_and_white)[1, 2].item() == pytest.approx(2.64, abs=1e-6)
+
+
+def test_training_batches_are_augmented_from_their_seed_and_others_only_normalised():
+    data = ready(pad=1)
+    batch = next(iter(data.train_dataloader()))
+    first, again = (data.on_after_batch_transfer(batch, 0) for _ in range(2))
+    assert isinstance(first, Batch) and first.images.dtype == torch.float32
+    assert torch.equal(first.images, again.images)
+    assert batch.seed is not None
+    augmented = data.augment(batch.images, torch.Generator().manual_seed(batch.seed))
+    assert torch.equal(first.images, data.normalize(augmented))
+    assert not torch.equal(augmented, batch.images)
+    plain = data.on_after_batch_transfer(RawBatch(batch.images, batch.labels, None), 0)
+    assert torch.equal(plain.images, data.normalize(batch.images))
+    assert data.on_after_batch_transfer("another loader's", 0) == "another loader's"
+
+
+def test_nothing_to_augment():
+    images = torch.randint(0, 256, (3, 3, 4, 4), dtype=torch.uint8)
+    assert Numbered(pad=0, flip=False).augment(images, torch.Generator()) is images
+
+
+def test_calibration_images_come_from_the_training_images_and_nest():
+    data = ready(search_size=60)
+    few, many = data.calibration(10), data.calibration(60)
+    assert torch.equal(few, many[:10])
+    assert {tuple(image.shape) for image in many} == {(3, 4, 4)}
+    values = many[:, 0, 0, 0].mul(data.std[0]).add(data.mean[0]).mul(255).round().int().tolist()
+    assert sorted(values) == sorted(indices(data.train))
+    with pytest.raises(UserError, match="61 calibration images asked for: expected 1 to 60"):
+        data.calibration(61)
+
+
+def test_transform_record_is_plain_json():
+    assert ready().transform_record() == {
+        "dataset": "numbered",
+        "channels": 3,
+        "size": [4, 4],
+        "scale": 1 / 255,
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+        "classes": ["a", "b", "c"],
+    }
+
+
+def test_setup_loads_once_and_is_asked_for():
+    data = Numbered()
+    with pytest.raises(RuntimeError, match=r"Numbered.train: call setup\(\) first"):
+        _ = data.num_classes
+    data.setup("fit")
+    train = data.train
+    data.setup("test")
+    assert data.train is train
+    assert (data.num_classes, data.image_shape) == (3, (3, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 0}, "batch_size=0: expected at least 1"),
+        ({"eval_batch_size": -1}, "eval_batch_size=-1: expected at least 1"),
+        ({"pad": -1}, "pad=-1: expected at least 0"),
+        ({"seed": -1}, "seed=-1: expected at least 0"),
+        ({"search_size": 0}, "search_size=0: expected a fraction between 0 and 1 or a number"),
+        ({"search_size": 1.5}, "search_size=1.5: expected"),
+        ({"search_size": float("nan")}, "search_size=nan: expected"),
+        ({"search_size": 120}, "cannot hold out 120 of 120 images"),
+        ({"search_size": 0.001}, "cannot hold out 0 of 120 images"),
+        ({"std": (1.0, 0.0, 1.0)}, "std above 0"),
+        ({"mean": (0.5,)}, "expected one of each for a channel"),
+        ({"mean": (0.5,), "std": (0.5,)}, "numbered has images of 3 channels, but mean and std have 1"),
+        (
+            {"memory_limit_gib": 1e-6},
+            "132 images of 3x4x4 take 5.9e-06 GiB decoded, more than memory_limit_gib=1e-06",
+        ),
+    ],
+)
+def test_bad_arguments_get_one_line(arguments, message):
+    with pytest.raises(UserError, match=message) as caught:
+        ready(**arguments)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import datasets
+from torchvision.transforms import functional as TF
+
+from gnnrl_lightning.data import ImageFolder
+from gnnrl_lightning.errors import UserError
+
+
+def write(path, height=8, width=8, seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for split, count in (("train", 12), ("test", 4)):
+        for label, name in enumerate(("cat", "Dog", "ant")):
+            for i in range(count):
+                write(tmp_path / split / name / f"{i}.png", seed=100 * label + i)
+    return tmp_path
+
+
+def test_order_and_pixels_are_torchvisions(folder):
+    data = ImageFolder(str(folder), search_size=3)
+    loaded = data.load()
+    for split, images in (("train", loaded.train), ("test", loaded.test)):
+        expected = datasets.ImageFolder(str(folder / split))
+        assert loaded.classes == tuple(expected.classes) == ("Dog", "ant", "cat")
+        assert images.labels.tolist() == expected.targets
+        assert torch.equal(images.images, torch.stack([TF.pil_to_tensor(image) for image, _ in expected]))
+    data.setup()
+    assert (len(data.train), len(data.search), len(data.test)) == (33, 3, 12)
+    assert data.name == folder.name
+    assert ImageFolder(str(folder), name="pets").name == "pets"
+
+
+def test_val_stands_for_a_missing_test(folder):
+    write(folder / "val" / "cat" / "x.png")  # not read as long as there is a test folder
+    assert len(ImageFolder(str(folder)).load().test) == 12
+    (folder / "val" / "cat" / "x.png").unlink()
+    (folder / "val" / "cat").rmdir()
+    (folder / "val").rmdir()
+    (folder / "test").rename(folder / "val")
+    assert len(ImageFolder(str(folder)).load().test) == 12
+
+
+def test_images_of_the_right_size_are_not_resampled(folder):
+    exact = ImageFolder(str(folder), size=8).load()
+    assert torch.equal(exact.train.images, ImageFolder(str(folder)).load().train.images)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "resize"), [(8, 12, None), (16, 24, None), (5, 6, None), (20, 30, 10)]
+)
+def test_other_sizes_are_resized_and_centre_cropped_as_torchvision_does(tmp_path, height, width, resize):
+    for split in ("train", "test"):
+        for i in range(2):
+            write(tmp_path / split / "a" / f"{i}.png", height, width, seed=i)
+    images = ImageFolder(str(tmp_path), size=8, resize=resize).load().train.images
+    with Image.open(tmp_path / "train" / "a" / "1.png") as file:
+        expected = TF.center_crop(TF.resize(file, [resize or 8]), [8, 8])
+    assert torch.equal(images[1], TF.pil_to_tensor(expected))
+
+
+def test_a_crop_without_resampling_keeps_the_middle_columns(tmp_path):
+    pixels = write(tmp_path / "train" / "a" / "0.png", 8, 12)
+    write(tmp_path / "test" / "a" / "0.png")
+    assert torch.equal(ImageFolder(str(tmp_path), size=8).load().train.images[0], pixels[:, :, 2:10])
+
+
+def test_grey_and_palette_images_become_rgb(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / split / "a").mkdir(parents=True)
+        grey = Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4))
+        grey.save(tmp_path / split / "a" / "0.png")
+        grey.convert("P").save(tmp_path / split / "a" / "1.png")
+    images = ImageFolder(str(tmp_path)).load().train.images
+    assert torch.equal(images[0], torch.arange(16, dtype=torch.uint8).view(1, 4, 4).expand(3, 4, 4))
+    assert images.shape == (2, 3, 4, 4)
+
+
+def refused(message, root, **arguments):
+    with pytest.raises(UserError, match=message) as caught:
+        ImageFolder(str(root), **arguments).setup()
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_folders_get_one_line(folder, tmp_path):
+    refused(r"nowhere is no image folder: expected train/ and test/ \(or val/\)", tmp_path / "nowhere")
+    (folder / "train" / "empty").mkdir()
+    refused("train has no images, or a class folder without any: .*empty", folder)
+    (folder / "train" / "empty").rmdir()
+    write(folder / "test" / "zebra" / "0.png")
+    refused("train and .*test differ in their class folders: zebra", folder)
+
+
+def test_images_of_several_sizes_need_a_size(folder):
+    write(folder / "train" / "cat" / "large.png", 9, 8)
+    refused("large.png is 9x8, others are 8x8: set `size`", folder)
+
+
+@pytest.mark.parametrize("name", ["Dog/0.png", "cat/3.png"])  # the first image also tells the size
+def test_an_unreadable_image_is_named(folder, name):
+    (folder / "train" / name).write_bytes(b"not an image")
+    refused(f"{name} cannot be read as an image", folder)
+
+
+def test_images_that_do_not_fit_are_refused_before_they_are_decoded(folder):
+    (folder / "train" / "cat" / "3.png").write_bytes(b"decoding this would fail")
+    refused("48 images of 3x1024x1024 take 0.141 GiB decoded", folder, size=1024, memory_limit_gib=0.1)
+
+
+def test_bad_sizes_get_one_line(folder):
+    refused("size=0: expected at least 1 pixel", folder, size=0)
+    refused("resize=4 with size=8: expected", folder, size=8, resize=4)
+    refused("resize=8 with size=None: expected", folder, resize=8)

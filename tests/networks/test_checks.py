@@ -1,0 +1,72 @@
+import pytest
+import torch
+from torch import nn
+
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.networks import check_finite, check_num_classes, eval_mode, resnet20
+
+
+def small():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 5))
+
+
+def modes(network):
+    return [module.training for module in network.modules()]
+
+
+@pytest.mark.parametrize(("key", "value"), [("0.weight", float("nan")), ("1.running_var", float("inf"))])
+def test_nan_and_infinite_values_are_named(key, value):
+    network = small()
+    check_finite(network)
+    network.state_dict()[key].flatten()[:2] = value
+    with pytest.raises(UserError, match=f"the network has 2 NaN or infinite values in {key}"):
+        check_finite(network)
+
+
+def test_a_fitting_network_passes_and_stays_as_it_was():
+    network = small()
+    network[1].eval()
+    before = modes(network)
+    check_num_classes(network, torch.randn(2, 3, 8, 8), 5)
+    assert modes(network) == before == [True, True, False, True, True]
+    assert network[1].num_batches_tracked == 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "message"),
+    [
+        ((2, 3, 8, 8), 10, "the network has 5 classes, the data has 10: set `num_classes`"),
+        ((2, 3, 9, 9), 5, "the network refuses images of 3x9x9: .*mat1 and mat2 shapes cannot be multiplied"),
+        ((2, 1, 8, 8), 5, "the network refuses images of 1x8x8: .*expected input.*to have 3 channels"),
+    ],
+)
+def test_unfitting_networks_get_one_line(shape, classes, message):
+    network = small().train()
+    with pytest.raises(UserError, match=message) as caught:
+        check_num_classes(network, torch.zeros(shape), classes)
+    assert "\n" not in str(caught.value)
+    assert all(modes(network))
+
+
+class Pair(nn.Module):
+    def forward(self, x):
+        return x, x
+
+
+def test_outputs_that_are_no_logits_are_refused():
+    with pytest.raises(
+        UserError, match=r"returns \(2, 3, 8, 8\) for 2 images of 3x8x8: expected \(images, classes\)"
+    ):
+        check_num_classes(nn.Identity(), torch.zeros(2, 3, 8, 8), 3)
+    with pytest.raises(UserError, match="returns tuple for 2 images"):
+        check_num_classes(Pair(), torch.zeros(2, 3, 8, 8), 3)
+
+
+def test_eval_mode_restores_each_module_also_after_an_error():
+    network = resnet20()
+    network.layer2.eval()
+    before = modes(network)
+    with pytest.raises(KeyError), eval_mode(network) as inside:
+        assert inside is network and not any(modes(network))
+        raise KeyError
+    assert modes(network) == before
