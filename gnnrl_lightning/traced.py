@@ -1,8 +1,8 @@
 """The public Python interface of a traced network: groups, costs, projection, plans.
 
-    graph = gnnrl_lightning.trace(network, example_inputs)
-    widths = graph.project(graph.widths, macs=0.5)
-    smaller = graph.plan(network, widths).apply(network)
+graph = gnnrl_lightning.trace(network, example_inputs)
+widths = graph.project(graph.widths, macs=0.5)
+smaller = graph.plan(network, widths).apply(network)
 """
 
 from __future__ import annotations

@@ -136,11 +136,13 @@ def absolute_limits(budget: Budget, cost: CostModel, ladder: Ladder) -> Limits:
             continue
         dense, smallest = (int(getattr(cost, name)(widths)) for widths in (ladder.dense, ladder.lowest))
         if value > 1 and value > dense:
-            raise UserError(f"budget.{name} is {value:g}, more than the dense network has ({dense:,}): nothing to prune")
+            raise UserError(
+                f"budget.{name} is {value:g}, more than the dense network has ({dense:,}): nothing to prune"
+            )
         limit = value * dense if value <= 1 else float(value)
         if smallest > limit:
             raise UserError(
-                f"budget.{name} is {value:g} ({limit:,.0f}), which cannot be reached: the smallest possible network has "
+                f"budget.{name} is {value:g} ({limit:,.0f}), which cannot be reached: the smallest network has "
                 f"{smallest:,} {name} ({smallest / dense:.4f} of the dense one)"
             )
         limits[name] = limit
@@ -176,7 +178,10 @@ def project(cost: CostModel, ladder: Ladder, widths: Tensor, limits: Limits) -> 
     def scaled(factor: Tensor) -> Tensor:
         return ladder.down((factor[:, None] * proposal + 1e-9).floor().long())
 
-    low, high = torch.zeros(len(proposal), dtype=torch.float64), torch.ones(len(proposal), dtype=torch.float64)
+    low, high = (
+        torch.zeros(len(proposal), dtype=torch.float64),
+        torch.ones(len(proposal), dtype=torch.float64),
+    )
     low = torch.where(fits(cost, scaled(high), limits), high, low)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2

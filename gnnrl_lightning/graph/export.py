@@ -63,9 +63,7 @@ def export(network: nn.Module, inputs: Inputs) -> ExportedProgram:
             program = torch.export.export(network, inputs, strict=False)
             return program.run_decompositions({}) if _writes_through_views(program) else program
     except Exception as error:
-        raise UserError(
-            f"{type(network).__name__} cannot be traced: torch.export says: {first_line(error)}"
-        ) from error
+        raise UserError(f"{type(network).__name__} cannot be traced: torch.export says: {first_line(error)}") from error
 
 
 def _writes_through_views(program: ExportedProgram) -> bool:

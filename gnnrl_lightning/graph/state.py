@@ -30,7 +30,7 @@ class StateBuilder:
     | `edge_index`, `edge_attr` | (2, B e), (B e, EDGE_DIM) | operators and their features, below |
     | `batch`, `ptr` | (B n,), (B + 1,) | the graph of each node, where each graph starts |
     | `edge_motif` | (B e,) | the motif of each edge |
-    | `motif_x`, `motif_edge_index`, `motif_weight`, `motif_size` | | the level-1 graphs (`motif`), end to end |
+    | `motif_x`, `motif_edge_index`, `motif_weight`, `motif_size` | | level-1 graphs (`motif`), end to end |
     | `motif_batch` | (nodes of motifs,) | the motif of each of their nodes |
     | `decision_index`, `decision_weight` | (2, B i), (B i,) | pairs (node, channel group) and their weights |
     | `num_decisions` | int | B G, groups in the batch |

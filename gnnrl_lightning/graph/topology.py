@@ -109,5 +109,3 @@ def _channels(value: Value) -> tuple[Tensor, int]:
 
 def _pair(sizes: tuple[int, ...]) -> tuple[int, int]:
     return (sizes[0], sizes[-1]) if sizes else (1, 1)
-
-

@@ -85,7 +85,7 @@ RULES: dict[str, RuleRow] = {}
 
 
 def rule(*operators: str, kind: str) -> Callable[[Rule], Rule]:
-    """Register a rule `(walk, *args, **kwargs) -> Value`, called with the operator's own arguments, tensors as `Value`."""
+    """Register a rule `(walk, *args, **kwargs) -> Value`, called with the operator's arguments, tensors as `Value`."""
 
     def register(function: Rule) -> Rule:
         for operator in operators:
@@ -109,7 +109,7 @@ class Walk:
     produced: list[tuple[str, Tensor]] = field(default_factory=list)
     consumed: list[Tensor] = field(default_factory=list)
     trainable: list[str] = field(default_factory=list)
-    single: list[tuple[str, str, str]] = field(default_factory=list)
+    rigid: list[tuple[str, int, str, str]] = field(default_factory=list)
     hyper: dict[str, tuple[int, ...]] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
     node: Node | None = None
@@ -224,7 +224,7 @@ def _placeholder(state: Walk, node: Node, spec: Any) -> Value | None:
                 state.produce(value.labels[0].flatten())
                 state.freeze(value, "is the input of the network")
             else:
-                state.single.append((node.name, "input", "is the input of the network"))
+                state.rigid.append((node.name, 1, "input", "is the input of the network"))
         state.steps.append(Step(node.name, node.name, "input", "input", (), (), value, {}))
         return value
     if spec.kind not in (InputKind.PARAMETER, InputKind.BUFFER):
@@ -280,9 +280,7 @@ def _call(state: Walk, node: Node, values: dict[Node, Any]) -> Any:
         inputs = tuple(argument.name for argument in node.all_input_nodes)
         read = (state.parameter_name(values.get(argument)) for argument in node.all_input_nodes)
         parameters = tuple(name for name in read if name is not None)
-        state.steps.append(
-            Step(node.name, state.module, state.operator, kind, inputs, parameters, output, state.hyper)
-        )
+        state.steps.append(Step(node.name, state.module, state.operator, kind, inputs, parameters, output, state.hyper))
     return result
 
 

@@ -1,7 +1,7 @@
 """Second witnesses of the trace: does the pruned network run, cost and compute what the trace says?
 
-The exported graph does not show which sizes are constants of the code (`view(B, 2, 4, H, W)`), so the user's own forward
-decides. `shape_fault` runs it at smaller widths on meta tensors and compares its MACs with the cost model;
+The exported graph does not show which sizes are constants of the code (`view(B, 2, 4, H, W)`), so the user's own
+forward decides. `shape_fault` runs it at smaller widths on meta tensors and compares its MACs with the cost model;
 `exactness_fault` compares the pruned network with the masked dense one in float64. `find_culprits` halves the groups
 until it has those at fault.
 """
@@ -49,13 +49,15 @@ def shape_fault(
 
 
 def exactness_fault(
-    network: nn.Module, inputs: Inputs, cuts: Mapping[str, Cut], selection: Selection, generator: torch.Generator
+    network: nn.Module,
+    inputs: Inputs,
+    cuts: Mapping[str, Cut],
+    selection: Selection,
+    generator: torch.Generator,
 ) -> str | None:
     """How the pruned network differs from the masked dense one, float64 and random weights; None if it does not."""
     doubled = randomised(network, generator)
-    inputs = tuple(
-        item.double() if isinstance(item, Tensor) and item.is_floating_point() else item for item in inputs
-    )
+    inputs = tuple(item.double() if isinstance(item, Tensor) and item.is_floating_point() else item for item in inputs)
     small = _tensors(run(prune(doubled, cuts, selection), inputs))
     reference = _tensors(run(mask(doubled, cuts, selection), inputs))
     for mine, theirs in zip(small, reference, strict=True):

@@ -162,9 +162,7 @@ def prune(network: nn.Module, cuts: Mapping[str, Cut], selection: Selection) -> 
     """
     positions = {axis: axis.positions(selection) for axis in _axes(cuts)}
     with torch.no_grad():
-        replaced = {
-            name: prune_tensor(_tensor(network, name).detach(), cut, positions) for name, cut in cuts.items()
-        }
+        replaced = {name: prune_tensor(_tensor(network, name).detach(), cut, positions) for name, cut in cuts.items()}
     pruned = structural_copy(network, replaced)
     update_sizes(pruned)
     return pruned

@@ -6,6 +6,8 @@ dimension.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from gnnrl_lightning.graph.labels import Value, support, vector
@@ -45,8 +47,9 @@ def _outputs(walk: Walk, weight: Value, dim: int, bias: Value | None) -> Tensor 
             walk.freeze(outputs, "has a bias that cannot be pruned")
     if outputs is not None:
         walk.produce(outputs)
-    elif weight.shape[dim] == 1:
-        walk.single.append((walk.module, walk.operator, "is a single channel"))
+    else:
+        reason = "is a single channel" if weight.shape[dim] == 1 else "is made by a weight that cannot be pruned"
+        walk.rigid.append((walk.module, weight.shape[dim], walk.operator, reason))
     return outputs
 
 
@@ -77,14 +80,24 @@ def convolution(
 
 @rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d", kind="conv")
 def transposed_convolution(
-    walk: Walk, x: Value, weight: Value, bias: Value | None = None, stride=1, padding=0, output_padding=0, groups=1, *_
+    walk: Walk,
+    x: Value,
+    weight: Value,
+    bias: Value | None = None,
+    stride=1,
+    padding=0,
+    output_padding=0,
+    groups=1,
+    *_,
 ) -> Value:
     """Transposed convolution with weight `(in, out / groups, *kernel)`."""
     return _convolution(walk, x, weight, bias, stride, groups, transposed=True)
 
 
 @rule("convolution", kind="conv")
-def any_convolution(walk: Walk, x: Value, weight: Value, bias, stride, padding, dilation, transposed, _, groups) -> Value:
+def any_convolution(
+    walk: Walk, x: Value, weight: Value, bias, stride, padding, dilation, transposed, _, groups
+) -> Value:
     """The operator behind all of them."""
     return _convolution(walk, x, weight, bias, stride, groups, transposed=transposed)
 
@@ -130,9 +143,7 @@ def _depthwise(walk: Walk, inputs: Tensor, weight: Value, bias: Value | None, gr
     return writes
 
 
-def _grouped(
-    walk: Walk, name: str, inputs: Tensor, weight: Value, bias: Value | None, groups: int
-) -> Tensor | None:
+def _grouped(walk: Walk, name: str, inputs: Tensor, weight: Value, bias: Value | None, groups: int) -> Tensor | None:
     """Blocks keep equal counts, each with indices of its own, at its input and at its output."""
     blocks = inputs.reshape(groups, -1)
     walk.tie(blocks)
@@ -207,3 +218,14 @@ def attention(walk: Walk, query: Value, key: Value, value: Value, mask: Value | 
     return Value(walk.shape)
 
 
+@rule("_weight_norm", "_weight_norm_interface", kind="other")
+def weight_norm(walk: Walk, direction: Value, magnitude: Value, dim: int = 0) -> Any:
+    """`g * v / |v|` with one norm for each slice along `dim`: pruning other dimensions would change the norms."""
+    for labels in direction.others(dim):
+        walk.freeze(labels, "is part of a norm")
+    along, scale = direction.along(dim), magnitude.along(dim)
+    labels = () if along is None else (vector(along, len(direction.shape), dim),)
+    if along is not None and scale is not None:
+        walk.join(along, scale)
+    result = Value(direction.shape, labels)
+    return (result, magnitude) if walk.operator == "_weight_norm_interface" else result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from gnnrl_lightning.graph.labels import Value, support
@@ -87,14 +88,13 @@ def _normalised(walk: Walk, x: Value, dims: Any, affine: tuple[Any, ...]) -> Any
       "max_pool2d_with_indices", kind="pool")  # fmt: skip
 def pool(walk: Walk, x: Value, *_: Any, **__: Any) -> Any:
     """Pooling over the last dimensions: channels pass."""
-    spatial = int(walk.operator.split("d")[-1]) if walk.operator[-1].isdigit() else 2
-    spatial = {"1d": 1, "2d": 2, "3d": 3}.get(walk.operator[-2:], spatial)
+    spatial = next(int(digit) for digit in re.findall(r"(\d)d", walk.operator))
     result = _spatial(walk, x, spatial)
     return (result, result) if walk.operator in ("max_pool2d_with_indices", "adaptive_max_pool2d") else result
 
 
-@rule("upsample_nearest1d", "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d", "_upsample_bilinear2d_aa",
-      "_upsample_nearest_exact2d", "upsample_linear1d", kind="pool")  # fmt: skip
+@rule("upsample_nearest1d", "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d",
+      "_upsample_bilinear2d_aa", "_upsample_nearest_exact2d", "upsample_linear1d", kind="pool")  # fmt: skip
 def upsample(walk: Walk, x: Value, *_: Any, **__: Any) -> Value:
     """Interpolation over space: channels pass."""
     return _spatial(walk, x, len(x.shape) - 2)

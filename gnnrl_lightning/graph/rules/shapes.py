@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gnnrl_lightning.graph.labels import FIXED, ZERO, Value, compact, support
-from gnnrl_lightning.graph.walk import Walk, fixed_labels, rule
+from gnnrl_lightning.graph.rules.elementwise import merge
+from gnnrl_lightning.graph.walk import Gather, Walk, fixed_labels, operator_name, rule
 
 
 @rule("alias", "clone", "contiguous", "detach", "detach_", "lift_fresh_copy", "lift_fresh", "to", "_to_copy", "type_as",
@@ -41,9 +41,7 @@ def permute(walk: Walk, x: Value, *args: Any) -> Value:
       "pixel_unshuffle", "diagonal", "im2col", kind="shape")  # fmt: skip
 def rearrange(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Value:
     """Any other movement of elements."""
-    moved = tuple(
-        compact(_same_operator(walk, labels.expand(x.shape), *args, **kwargs)) for labels in x.labels
-    )
+    moved = tuple(compact(_same_operator(walk, labels.expand(x.shape), *args, **kwargs)) for labels in x.labels)
     return Value(walk.shape, moved)
 
 
@@ -111,19 +109,10 @@ def cat(walk: Walk, tensors: list[Value], dim: int = 0) -> Value:
 @rule("stack", kind="cat")
 def stack(walk: Walk, tensors: list[Value], dim: int = 0) -> Value:
     """A new dimension: the operands share their channels."""
-    from gnnrl_lightning.graph.rules.elementwise import merge
-
-    flat = Value(tensors[0].shape)
-    shape = walk.shape
-    dim %= len(shape)
-    joined = merge_like(walk, tensors, merge, flat.shape)
-    return Value(shape, tuple(labels.unsqueeze(dim) for labels in joined))
-
-
-def merge_like(walk: Walk, tensors: list[Value], merge: Any, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
-    """Join operands of one shape although the operator's output has another."""
-    padded = [Value((1,) * (len(walk.shape) - len(shape)) + value.shape, value.labels) for value in tensors]
-    return tuple(labels.reshape(labels.shape[len(walk.shape) - len(shape):]) for labels in merge(walk, padded))
+    dim %= len(walk.shape)
+    laid = [Value(value.shape, tuple(labels.unsqueeze(dim) for labels in value.labels)) for value in tensors]
+    shape = (*tensors[0].shape[:dim], 1, *tensors[0].shape[dim:])
+    return Value(walk.shape, merge(walk, [Value(shape, value.labels) for value in laid]))
 
 
 @rule("chunk", "split", "split_with_sizes", "tensor_split", "unsafe_chunk", "unsafe_split", kind="shape")
@@ -143,12 +132,15 @@ def split(walk: Walk, x: Value, sizes: Any, dim: int = 0) -> list[Value]:
 
 
 def _part(walk: Walk, parts: list[Tensor]) -> None:
-    """Channels cut into parts: tied if equally long, else frozen."""
-    if len({tuple(part.shape) for part in parts}) == 1 and all(len(support(part)) <= 1 for part in parts):
+    """Channels cut into parts: equal parts are tied; the sizes of unequal ones are left to the network's own code."""
+    if any(len(support(part)) > 1 for part in parts):
+        for part in parts:
+            walk.freeze(part, "is cut together with other dimensions")
+    elif len({part.numel() for part in parts}) == 1:
         walk.tie(torch.stack([part.flatten() for part in parts]))
     else:
         for part in parts:
-            walk.freeze(part, "is cut at a constant")
+            walk.labels.tag(part)
 
 
 @rule("unbind", kind="shape")
@@ -165,6 +157,8 @@ def unbind(walk: Walk, x: Value, dim: int = 0) -> list[Value]:
 def cut(walk: Walk, x: Value, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Value:
     """A slice; across channels its halves are tied, other pieces frozen."""
     dim %= len(x.shape)
+    if _overwritten(walk):
+        return zeros(walk)
     kept = []
     for labels in x.labels:
         whole = _expand(labels, x, dim)
@@ -175,6 +169,13 @@ def cut(walk: Walk, x: Value, dim: int = 0, start: int | None = None, end: int |
             _part(walk, [whole.index_select(dim, index.nonzero().flatten()) for index in (inside, ~inside)])
         kept.append(compact(part))
     return Value(walk.shape, tuple(kept))
+
+
+def _overwritten(walk: Walk) -> bool:
+    """Whether every reader of the operator's output only writes over it."""
+    assert walk.node is not None
+    readers = walk.node.users
+    return bool(readers) and all(operator_name(user.target) == "copy" and user.args[0] is walk.node for user in readers)
 
 
 @rule("select", kind="shape")
@@ -271,8 +272,6 @@ def gather(walk: Walk, x: Value, dim: int, index: Value) -> Value:
     The buffer is rewritten when channels go. If x has a channel that is always zero, an output whose input was
     pruned reads that one, so the outputs have labels of their own; otherwise an output is the channel that it reads.
     """
-    from gnnrl_lightning.graph.walk import Gather
-
     crossing = [labels for labels in x.labels if labels.shape[dim] > 1]
     passing = tuple(labels for labels in x.labels if labels.shape[dim] == 1)
     name = walk.parameter_name(index)
@@ -287,12 +286,8 @@ def gather(walk: Walk, x: Value, dim: int, index: Value) -> Value:
         return Value(walk.shape, passing)
     read = inputs[walk.network.get_buffer(name).cpu()]
     walk.labels.tag(inputs)
-    if bool((inputs == ZERO).any()):
-        walk.gathers.append(Gather(name, inputs))
-        labels = outputs
-    else:
-        walk.gathers.append(Gather(name, inputs))
-        labels = walk.join(outputs, read)
+    walk.gathers.append(Gather(name, inputs))
+    labels = outputs if bool((inputs == ZERO).any()) else walk.join(outputs, read)
     shape = [1] * len(walk.shape)
     shape[dim] = -1
     return Value(walk.shape, (*passing, labels.reshape(shape)))
