@@ -133,15 +133,14 @@ class Classifier(LightningModule):
     ) -> None:
         super().__init__()
         if options.distillation_weight > 0 and teacher is None:
-            raise UserError(
-                f"distillation_weight={options.distillation_weight} without a teacher: expected 0"
-            )
+            raise UserError(f"distillation_weight={options.distillation_weight} without a teacher: expected 0")
         if not any(parameter.requires_grad for parameter in network.parameters()):
             raise UserError("the network has nothing to train: no parameter requires gradients")
         self.network = network
         self.options = options
         # in a tuple: a submodule would be saved, synchronised and set to training mode
         self._teacher = (teacher,)
+        self._steps = 1
         self.train_top1, self.val_top1, self.test_top1 = (Top1(num_classes) for _ in range(3))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -153,6 +152,22 @@ class Classifier(LightningModule):
         (teacher,) = self._teacher
         if teacher is not None:
             teacher.to(self.device)
+
+    def on_train_start(self) -> None:
+        """Learn how long the training is, and set the learning rate of its next step.
+
+        Not in `configure_optimizers`: asked there, Lightning makes the loader before it restores the loader's
+        state, and a run that is resumed within an epoch would begin that epoch anew.
+        """
+        self._steps = int(self.trainer.estimated_stepping_batches)
+        rate = self.options.learning_rate * self._factor(self.trainer.global_step)
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+
+    def _factor(self, step: int) -> float:
+        warmup = self.options.warmup_epochs * self._steps / max(1, self.options.epochs)
+        return learning_rate_factor(step, self._steps, warmup)
 
     def _step(self, batch: Batch, stage: str) -> tuple[Tensor, Tensor]:
         """Logits and cross-entropy of a batch; accuracy and cross-entropy are logged."""
@@ -196,11 +211,7 @@ class Classifier(LightningModule):
             weight_decay=options.weight_decay,
             nesterov=options.momentum > 0,
         )
-        steps = int(self.trainer.estimated_stepping_batches)
-        warmup = options.warmup_epochs * steps / max(1, options.epochs)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: learning_rate_factor(step, steps, warmup)
-        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
@@ -264,9 +275,7 @@ def train(
             module.to(device)
 
 
-def top1(
-    network: nn.Module, images: ImageSet, data: ImageData, device: torch.device | str | None = None
-) -> float:
+def top1(network: nn.Module, images: ImageSet, data: ImageData, device: torch.device | str | None = None) -> float:
     """Share of images whose largest output is their class.
 
     Args:

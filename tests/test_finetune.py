@@ -3,8 +3,7 @@ import math
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch import Callback, Trainer
 from torch import nn
 from torch.nn import functional as F
 
@@ -100,6 +99,15 @@ def test_the_same_seed_gives_the_same_weights(digits):
     assert not same(first, other)
 
 
+class SaveAt(Callback):
+    def __init__(self, step, path):
+        self.step, self.path = step, path
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
+
+
 @pytest.mark.parametrize(
     "save_at", [5, 9, 12], ids=["within an epoch", "at an epoch's end", "in the second epoch"]
 )
@@ -113,12 +121,9 @@ def test_resuming_gives_the_weights_of_the_uninterrupted_run(digits, tmp_path, s
         )
         return network
 
-    def saver():
-        return ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=save_at, save_top_k=-1)
-
-    whole = run(callbacks=[saver()], enable_checkpointing=True)
+    whole = run(callbacks=[SaveAt(save_at, tmp_path / "at.ckpt")])
     assert len(digits.train_dataloader()) == 9
-    resumed = run(tmp_path / f"step={save_at}.ckpt", callbacks=[saver()], enable_checkpointing=True)
+    resumed = run(tmp_path / "at.ckpt")
     assert same(whole, resumed)
 
 
