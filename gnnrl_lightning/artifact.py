@@ -96,16 +96,30 @@ def save(
     _verify("the exported program", load_exported(folder), network, example)
 
 
-def load(folder: str | Path, dense: nn.Module, example: Tensor) -> nn.Module:
+@dataclass(frozen=True)
+class Restored:
+    """A pruned network together with what it was made by.
+
+    Args:
+        network: The pruned network, in evaluation mode.
+        graph: The dense network's graph.
+        plan: The channels that were kept.
+        recipe: The contents of recipe.json.
+    """
+
+    network: nn.Module
+    graph: ComputationGraph
+    plan: Plan
+    recipe: Mapping[str, Any]
+
+
+def restore(folder: str | Path, dense: nn.Module, example: Tensor) -> Restored:
     """Rebuild a pruned network from its class and the recipe, without pickle.
 
     Args:
         folder: Folder of the artifact.
         dense: The dense network's class, with any weights; it is not changed.
         example: Images of the size that the network reads, shape (B, C, H, W).
-
-    Returns:
-        The pruned network in evaluation mode.
 
     Raises:
         UserError: If a file is missing or damaged, or the network is another one than was pruned.
@@ -117,9 +131,15 @@ def load(folder: str | Path, dense: nn.Module, example: Tensor) -> nn.Module:
     if graph.fingerprint != recipe["fingerprint"]:
         raise UserError(f"{folder} was pruned from another network, with other channel groups than this one")
     kept = [torch.tensor(recipe["kept"][group.name]).view(group.sets, -1) for group in graph.groups]
-    network = graph.plan_from(kept).apply(dense)
+    plan = graph.plan_from(kept)
+    network = plan.apply(dense)
     load_weights(network, folder / WEIGHTS)
-    return network.eval()
+    return Restored(network.eval(), graph, plan, recipe)
+
+
+def load(folder: str | Path, dense: nn.Module, example: Tensor) -> nn.Module:
+    """The network of `restore`."""
+    return restore(folder, dense, example).network
 
 
 def load_exported(folder: str | Path) -> nn.Module:

@@ -16,6 +16,28 @@ from gnnrl_lightning.errors import UserError
 
 
 @dataclass(frozen=True)
+class RunOptions:
+    """Where a run is kept.
+
+    Args:
+        name: Name of the run's folder; null for the W&B run's id, or else the experiment and the time.
+        experiment: Name of the experiment, for the default name.
+        root: Folder of all runs.
+        threads: CPU threads; null for PyTorch's default.
+    """
+
+    name: str | None = None
+    experiment: str = "run"
+    root: str = "runs"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a number of threads that is not one."""
+        if self.threads is not None and self.threads < 1:
+            raise UserError(f"run.threads is {self.threads}: expected at least 1, or null")
+
+
+@dataclass(frozen=True)
 class RunFolder:
     """Paths of one run, `<root>/<name>/`.
 

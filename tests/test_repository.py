@@ -19,6 +19,7 @@ ORDER = (
     "__main__",
     "cli",
     "pipeline",
+    "task",
     "artifact",
     "module",
     "rollout",

@@ -17,10 +17,10 @@ class _Bar(Progress):
     def __init__(self, name: str, unit: str, total: int | None) -> None:
         super().__init__(
             TextColumn("[bold]{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
             TextColumn(unit + "{task.fields[figures]}, left"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True),
         )
         self.task = self.add_task(name, total=total, figures="")
 
@@ -72,7 +72,7 @@ class SearchStatus:
     def __str__(self) -> str:
         if self.best_reward is None or self.macs_ratio is None:
             return ""
-        return f", best reward {self.best_reward:.4f} at {self.macs_ratio:.1%} of the MACs"
+        return f", best {self.best_reward:.4f}, MACs {self.macs_ratio:.1%}"
 
 
 class _SearchBar(_Bar):

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+METRICS = ("macs", "params", "latency")
 ROWS = (("dense", "dense"), ("uniform", "uniform"), ("pruned", "ours"))
 
 
@@ -21,11 +22,14 @@ def result_table(result: Mapping[str, Any], batch: int) -> Table:
     Returns:
         A table with one row for each network.
     """
-    budget = ", ".join(f"{name} {value:g}" for name, value in result["budget"].items() if value is not None)
-    table = Table(title=f"{result['network']} on {result['dataset']}, budget: {budget}")
-    table.add_column("network")
-    for name in ("MACs", "kept", "parameters", "kept", f"ms / {batch} images", "top-1 as pruned", "top-1"):
-        table.add_column(name, justify="right")
+    budget = ", ".join(f"{name} {result['budget'][name]:g}" for name in METRICS if name in result["budget"])
+    table = Table(
+        title=f"{result['network']} on {result['dataset']}, budget: {budget}",
+        caption=f"ms/{batch}: latency for {batch} images; top-1 on the test images in %, before and after fine-tuning",
+    )
+    table.add_column("network", no_wrap=True)
+    for name in ("MACs", "kept", "params", "kept", f"ms/{batch}", "pruned", "tuned"):
+        table.add_column(name, justify="right", no_wrap=True)
     for key, label in ROWS:
         table.add_row(label, *_cells(result[key], result["dense"]))
     return table
@@ -35,13 +39,13 @@ def _cells(row: Mapping[str, Any], dense: Mapping[str, Any]) -> list[str]:
     before = row.get("top1_test_before")
     after = row["top1_test"] if before is None else row["top1_test_after"]
     return [
-        f"{row['macs']:,}",
+        f"{row['macs'] / 1e6:.3f} M",
         f"{row['macs'] / dense['macs']:.1%}",
-        f"{row['params']:,}",
+        f"{row['params'] / 1e3:.1f} k",
         f"{row['params'] / dense['params']:.1%}",
         f"{row['latency_ms']:.2f}",
-        "" if before is None else f"{before:.2f} %",
-        f"{after:.2f} %",
+        "" if before is None else f"{before:.2f}",
+        f"{after:.2f}",
     ]
 
 
@@ -62,3 +66,27 @@ def print_result(result: Mapping[str, Any], batch: int, console: Console | None 
         f"found by {search['found_by']} in {search['evaluations']} evaluations, {search['seconds']:.0f} s; "
         f"top-1 on the search split {result['pruned']['top1_search']:.2f} %, the agent's own best {best}"
     )
+
+
+def inspection_tables(found: Mapping[str, Any]) -> list[Table]:
+    """Lay out what can be pruned.
+
+    Args:
+        found: MACs and parameters, prunable and frozen groups, as `gnnrl_lightning.task.inspect` returns them.
+
+    Returns:
+        The cost, the prunable groups and, if there are any, the frozen ones.
+    """
+    cost = Table(title="cost of one image")
+    for name in ("MACs", "parameters", "smallest reachable MACs"):
+        cost.add_column(name, justify="right")
+    smallest = f"{found['smallest_macs']:,} ({found['smallest_macs'] / found['macs']:.2%})"
+    cost.add_row(f"{found['macs']:,}", f"{found['params']:,}", smallest)
+    groups = Table("group", "width", "parameters with these channels", title="channel groups")
+    for group in found["groups"]:
+        members = ", ".join(f"{member['parameter']}[{member['dimension']}]" for member in group["members"])
+        groups.add_row(group["name"], str(group["width"]), members)
+    frozen = Table("group", "width", "operator", "reason", title="frozen groups")
+    for group in found["frozen"]:
+        frozen.add_row(group["name"], str(group["width"]), group["operator"], group["reason"])
+    return [cost, groups, frozen] if found["frozen"] else [cost, groups]

@@ -29,7 +29,7 @@ def test_search_bar_asks_whenever_it_is_drawn(trainer):
         text = drawn(progress.bar)
     finally:
         progress.on_fit_end(trainer, None)
-    assert "24/96 evaluations, best reward -0.0525 at 49.9% of the MACs, left" in text
+    assert "24/96 evaluations, best -0.0525, MACs 49.9%, left" in text
     assert progress.bar is None
 
 

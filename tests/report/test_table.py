@@ -7,18 +7,18 @@ from gnnrl_lightning.report.table import print_result, result_table
 RESULT = {
     "network": "ResNet-20",
     "dataset": "digits",
-    "budget": {"macs": 0.5, "params": None},
-    "dense": {"macs": 2_000, "params": 400, "top1_test": 99.0, "latency_ms": 8.0},
+    "budget": {"macs": 0.5, "channel_multiple": 1, "min_width": 1},
+    "dense": {"macs": 2_000_000, "params": 400_000, "top1_test": 99.0, "latency_ms": 8.0},
     "uniform": {
-        "macs": 998,
-        "params": 180,
+        "macs": 998_000,
+        "params": 180_000,
         "top1_test_before": 60.0,
         "top1_test_after": 98.25,
         "latency_ms": 6.0,
     },
     "pruned": {
-        "macs": 1_000,
-        "params": 200,
+        "macs": 1_000_000,
+        "params": 200_000,
         "top1_search": 90.5,
         "top1_test_before": 88.0,
         "top1_test_after": 98.75,
@@ -31,11 +31,11 @@ RESULT = {
 def test_cells_are_the_figures():
     columns = {column.header: list(column.cells) for column in result_table(RESULT, 64).columns}
     assert columns["network"] == ["dense", "uniform", "ours"]
-    assert columns["MACs"] == ["2,000", "998", "1,000"]
-    assert columns["parameters"] == ["400", "180", "200"]
-    assert columns["ms / 64 images"] == ["8.00", "6.00", "5.12"]
-    assert columns["top-1 as pruned"] == ["", "60.00 %", "88.00 %"]
-    assert columns["top-1"] == ["99.00 %", "98.25 %", "98.75 %"]
+    assert columns["MACs"] == ["2.000 M", "0.998 M", "1.000 M"]
+    assert columns["params"] == ["400.0 k", "180.0 k", "200.0 k"]
+    assert columns["ms/64"] == ["8.00", "6.00", "5.12"]
+    assert columns["pruned"] == ["", "60.00", "88.00"]
+    assert columns["tuned"] == ["99.00", "98.25", "98.75"]
     kept = [list(column.cells) for column in result_table(RESULT, 64).columns if column.header == "kept"]
     assert kept == [["100.0%", "49.9%", "50.0%"], ["100.0%", "45.0%", "50.0%"]]
 

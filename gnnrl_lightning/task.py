@@ -1,0 +1,151 @@
+"""A network and its images: what every subcommand works on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.seed import isolate_rng
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from gnnrl_lightning import artifact
+from gnnrl_lightning.data import ImageData, ImageSet
+from gnnrl_lightning.finetune import TrainingOptions, top1, train
+from gnnrl_lightning.networks import check_finite, check_num_classes, load_weights
+from gnnrl_lightning.networks.spec import NetworkSpec
+from gnnrl_lightning.traced import trace
+
+
+@dataclass(frozen=True)
+class Task:
+    """A network and its images.
+
+    Args:
+        network: The network's class path and arguments.
+        data: The images.
+        checkpoint: File with the network's weights; None for fresh ones.
+        seed: Seed of fresh weights and of training.
+    """
+
+    network: NetworkSpec
+    data: ImageData
+    checkpoint: str | None = None
+    seed: int = 0
+
+    def example(self, images: int = 1) -> Tensor:
+        """Normalised training images, shape (images, C, H, W)."""
+        return self.data.calibration(images)
+
+    def build(self) -> nn.Module:
+        """The network in evaluation mode, checked against the images.
+
+        Raises:
+            UserError: Images or weights are missing, or do not fit the network.
+        """
+        self.data.setup()
+        with isolate_rng():
+            torch.manual_seed(self.seed)
+            network = self.network.build()
+        if self.checkpoint is not None:
+            load_weights(network, self.checkpoint)
+        return self._checked(network)
+
+    def restore(self, folder: str | Path) -> artifact.Restored:
+        """The pruned network of an artifact, checked against the images.
+
+        Raises:
+            UserError: Images or files are missing, damaged, or do not fit.
+        """
+        recipe = artifact.read_recipe(folder)
+        self.data.setup()
+        dense = NetworkSpec(**recipe["network"]).build()
+        restored = artifact.restore(folder, dense, torch.zeros(1, *recipe["input"]["shape"]))
+        self._checked(restored.network)
+        return restored
+
+    def _checked(self, network: nn.Module) -> nn.Module:
+        check_finite(network)
+        check_num_classes(network, self.example(2), self.data.num_classes)
+        return network.eval()
+
+    def train(self, network: nn.Module, options: TrainingOptions, trainer: Callable[..., Trainer]) -> None:
+        """Train a network in place.
+
+        Raises:
+            UserError: The training diverged.
+        """
+        train(network, self.data, options, trainer=trainer, seed=self.seed)
+        check_finite(network)
+
+    def top1(self, network: nn.Module, images: ImageSet) -> float:
+        """Top-1 accuracy in percent."""
+        return top1(network, images, self.data)
+
+
+def inspect(task: Task) -> dict[str, Any]:
+    """What can be pruned: groups, frozen groups with reasons, cost, smallest reachable cost."""
+    graph = trace(task.build(), task.example())
+    frozen = [
+        {"name": group.name, "width": group.width, "operator": group.operator, "reason": group.reason}
+        for group in graph.frozen
+    ]
+    groups = [
+        {"name": group.name, "width": group.width, "members": [asdict(member) for member in group.members]}
+        for group in graph.groups
+    ]
+    return {
+        "macs": int(graph.cost.macs(graph.widths)),
+        "params": int(graph.cost.params(graph.widths)),
+        "smallest_macs": int(graph.cost.macs(graph.smallest)),
+        "groups": groups,
+        "frozen": frozen,
+    }
+
+
+def save_weights(network: nn.Module, path: Path) -> None:
+    """Write a network's weights without pickle; `load_weights` reads them."""
+    path.parent.mkdir(exist_ok=True)
+    state = network.state_dict()
+    save_file({name: tensor.cpu().contiguous().clone() for name, tensor in state.items()}, path)
+
+
+def finetune_artifact(
+    task: Task,
+    restored: artifact.Restored,
+    options: TrainingOptions,
+    folder: Path,
+    trainer: Callable[..., Trainer],
+) -> float:
+    """Train a restored network further and save it as an artifact of its own.
+
+    Args:
+        task: The images; the network is the artifact's.
+        restored: The pruned network, trained in place.
+        options: How to train.
+        folder: Folder of the new artifact.
+        trainer: Makes the trainer.
+
+    Returns:
+        Top-1 accuracy on the search split, percent.
+    """
+    recipe = restored.recipe
+    task.train(restored.network, options, trainer)
+    accuracy = task.top1(restored.network, task.data.search)
+    figures = {name: recipe["figures"][name] for name in ("macs", "params")} | {"top1_search_after": accuracy}
+    artifact.save(
+        folder,
+        restored.network,
+        dense=NetworkSpec(**recipe["network"]).build().eval(),
+        graph=restored.graph,
+        plan=restored.plan,
+        example=task.example(),
+        description=artifact.Description(
+            recipe["network"], recipe["budget"], task.data.transform_record(), figures
+        ),
+    )
+    return accuracy
