@@ -8,7 +8,7 @@ smaller = graph.plan(network, widths).apply(network)
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,11 +21,21 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph.axes import Axis, Selection
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.graph.cost import CostModel, axis_size
-from gnnrl_lightning.graph.export import Inputs, as_inputs, export, first_line, one_image, run, shared_copy
+from gnnrl_lightning.graph.export import (
+    Inputs,
+    as_inputs,
+    export,
+    first_line,
+    one_image,
+    run,
+    shared_copy,
+    two_images,
+    unused_parameters,
+)
 from gnnrl_lightning.graph.groups import ChannelGroup, Channels, FrozenGroup, form_groups
 from gnnrl_lightning.graph.labels import ZERO, Value
 from gnnrl_lightning.graph.topology import FeatureMap, Operator, build_topology
-from gnnrl_lightning.graph.walk import Walk, walk
+from gnnrl_lightning.graph.walk import Walk, walk, walk_training
 from gnnrl_lightning.pruning.doctor import exactness_fault, find_culprits, shape_fault
 from gnnrl_lightning.pruning.importance import Criterion, importance_scores, keep_best
 from gnnrl_lightning.pruning.surgery import Cut, mask, prune
@@ -56,7 +66,12 @@ def trace(network: nn.Module, example_inputs: Tensor | Inputs, self_test: bool =
         name = type(network).__name__
         raise UserError(f"{name} refuses an input of shape {shapes}: {first_line(error)}") from error
     inputs = one_image(inputs)
-    walked = walk(export(copied, inputs), network)
+    program = export(copied, inputs)
+    walked = walk(program, network)
+    if unused_parameters(program):
+        # Parameters that only training uses (auxiliary heads) must shrink with what they read.
+        walk_training(walked, export(copied.train(), two_images(inputs)))
+        copied.eval()
     unfit: dict[str, str] = {}
     for _ in range(MAX_ROUNDS):
         graph = ComputationGraph(walked, form_groups(walked, unfit))
@@ -123,10 +138,10 @@ class ComputationGraph:
         return self._channels.axis(labels, self._cache)
 
     def _make_cuts(self) -> dict[str, Cut]:
-        consumed = {int(label) for labels in self._walk.consumed for label in labels.flatten()}
+        consumed = self._walk.consumed_labels()
         blocks = {
             contraction.weight: contraction.reads
-            for contraction in self._walk.contractions
+            for contraction in (*self._walk.contractions, *self._walk.training)
             if contraction.weight and contraction.reads is not None and contraction.reads.dim() == 2
         }
         gathers = {gather.buffer: gather.reads for gather in self._walk.gathers}
@@ -274,20 +289,20 @@ class ComputationGraph:
             for group in self.groups
         ]
 
-        def selection(pruned: list[int]) -> tuple[Selection, Tensor]:
+        def selection(pruned: Sequence[int]) -> tuple[Selection, Tensor]:
             chosen = torch.zeros(len(self.groups), dtype=torch.bool)
-            chosen[pruned] = True
+            chosen[list(pruned)] = True
             widths = torch.where(chosen, drawn, self.widths)
             kept = [order[:, : int(width)].sort(1)[0] for order, width in zip(orders, widths, strict=True)]
             return Selection(kept, self.widths.tolist()), widths
 
-        def shapes(pruned: list[int]) -> str | None:
-            chosen, widths = selection(list(pruned))
+        def shapes(pruned: Sequence[int]) -> str | None:
+            chosen, widths = selection(pruned)
             return shape_fault(network, inputs, self._cuts, chosen, int(self.cost.macs(widths)))
 
-        def values(pruned: list[int]) -> str | None:
+        def values(pruned: Sequence[int]) -> str | None:
             fresh = torch.Generator().manual_seed(1)
-            return exactness_fault(network, inputs, self._cuts, selection(list(pruned))[0], fresh)
+            return exactness_fault(network, inputs, self._cuts, selection(pruned)[0], fresh)
 
         every = list(range(len(self.groups)))
         found = find_culprits(every, shapes)

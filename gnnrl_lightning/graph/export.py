@@ -33,6 +33,21 @@ def one_image(inputs: Inputs) -> Inputs:
     return tuple(first(item) for item in inputs)
 
 
+def two_images(inputs: Inputs) -> Inputs:
+    """The same inputs with the only image of the batch twice: batch statistics need more than one value."""
+
+    def twice(item: Any) -> Any:
+        return torch.cat([item, item]) if isinstance(item, Tensor) and item.dim() and len(item) == 1 else item
+
+    return tuple(twice(item) for item in inputs)
+
+
+def unused_parameters(program: ExportedProgram) -> bool:
+    """Whether any parameter of the network has no reader in its program."""
+    names = program.graph_signature.inputs_to_parameters
+    return any(node.op == "placeholder" and node.name in names and not node.users for node in program.graph.nodes)
+
+
 def shared_copy(network: nn.Module) -> nn.Module:
     """A copy of the module structure in evaluation mode that shares the tensors: nothing done to it shows outside."""
     memo = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}

@@ -7,7 +7,7 @@ convolution) form one group; every other index set is a group of its own.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,7 +83,8 @@ class Channels:
         key = found.tobytes()
         if key not in cache:
             widths, sets = (np.array([getattr(group, name) for group in self.groups]) for name in ("width", "sets"))
-            cache[key] = Axis(*found.T, widths, sets)
+            group, row, rank = found.T
+            cache[key] = Axis(group, row, rank, widths, sets)
         return cache[key]
 
 
@@ -142,6 +143,7 @@ class _Former:
         """Pairs of index sets that must keep equal counts; whether any channel had to be frozen on the way."""
         pairs: list[tuple[int, int]] = []
         changed = False
+        sizes = Counter(sets.values())
         for rows in self.walk.labels.rows:
             labels = rows.labels.numpy()
             free = labels >= 0
@@ -149,7 +151,8 @@ class _Former:
             rigid = not free.all() or any(int(c) not in sets or int(c) in self.reasons for c in channels.flat)
             patterns = [[sets[int(c)] for c in row] for row in channels] if not rigid else []
             renamed = [_renumber(pattern) for pattern in patterns]
-            if rigid or any(pattern != renamed[0] for pattern in renamed):
+            lengths = [[sizes[index] for index in pattern] for pattern in patterns]
+            if rigid or any(pattern != renamed[0] for pattern in renamed) or any(row != lengths[0] for row in lengths):
                 reason = "must keep equal counts together with channels that cannot be pruned so"
                 changed |= self._freeze(channels[free], rows.operator, reason, rows.source)
                 continue
@@ -164,6 +167,11 @@ class _Former:
             if changed:
                 continue
             classes = self._join(sets, pairs)
+            for _, channels, frozen in classes:
+                if not frozen and len(channels[0]) == 1:
+                    changed |= self._freeze(np.concatenate(channels), "", "is a single channel", "")
+            if changed:
+                continue
             failed = [(channels, unfit[name]) for name, channels, frozen in classes if not frozen and name in unfit]
             if not failed:
                 return self._build(classes)
@@ -229,7 +237,7 @@ class _Former:
 
     def _members(self, place: np.ndarray) -> dict[int, list[Member]]:
         made = {int(label) for _, labels in self.walk.produced for label in labels if label >= 0}
-        read = {int(label) for labels in self.walk.consumed for label in labels.flatten() if label >= 0}
+        read = self.walk.consumed_labels()
         found: dict[int, list[Member]] = defaultdict(list)
         for name, value in self.walk.parameters.items():
             for dim in range(len(value.shape)):

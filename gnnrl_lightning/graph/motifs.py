@@ -17,9 +17,7 @@ MOTIF_DIM = len(ROLES) + len(KINDS) + 3
 _MIXING = ("conv", "linear")
 
 
-def motif(
-    kind: str, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1
-) -> dict[str, Tensor]:
+def motif(kind: str, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> dict[str, Tensor]:
     """Level-1 graph of one operator, stored as the quotient by its automorphisms.
 
     Written out, a convolution has one node for each input channel, each filter and each output channel;

@@ -118,9 +118,7 @@ class StateBuilder:
             operator = graph.operators[number]
             features[row, KINDS.index(operator.kind)] = 1.0
             kernel, stride, blocks = geometry(operator)
-            features[row, -3:] = torch.tensor([kernel, stride, blocks]).log2() / torch.tensor(
-                [3.0, 3.0, 10.0]
-            )
+            features[row, -3:] = torch.tensor([kernel, stride, blocks]).log2() / torch.tensor([3.0, 3.0, 10.0])
         self._edge_static = features
 
     def _motifs(self, graph: Any) -> None:
@@ -132,9 +130,7 @@ class StateBuilder:
             key = (operator.kind, channels[source], channels[operator.output], *geometry(operator))
             edge_motif.append(keys.setdefault(key, len(keys)))
         self._edge_motif = torch.tensor(edge_motif, dtype=torch.long)
-        motifs = [
-            motif(kind, i, o, kernel, stride, int(blocks)) for kind, i, o, kernel, stride, blocks in keys
-        ]
+        motifs = [motif(kind, i, o, kernel, stride, int(blocks)) for kind, i, o, kernel, stride, blocks in keys]
         self.num_motifs = len(motifs)
         self._motif = {
             "motif_x": torch.cat([m["x"] for m in motifs]),
@@ -263,9 +259,7 @@ def _tile(index: Tensor, shift: Tensor) -> Tensor:
 
 def _standardise(statistics: Tensor, groups: int) -> Tensor:
     if statistics.ndim != 2 or len(statistics) != groups:
-        raise ValueError(
-            f"statistics have shape {tuple(statistics.shape)}, expected ({groups}, K): one row a group"
-        )
+        raise ValueError(f"statistics have shape {tuple(statistics.shape)}, expected ({groups}, K): one row a group")
     if not statistics.isfinite().all():
         raise ValueError("statistics have entries that are NaN or infinite")
     centred = statistics.float() - statistics.float().mean(0)

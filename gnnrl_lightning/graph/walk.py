@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
+from torch.fx.node import map_aggregate
 from torch.utils.flop_counter import FlopCounterMode
 
 from gnnrl_lightning.graph.labels import FIXED, Labels, Value, vector
@@ -104,11 +105,14 @@ class Walk:
     parameters: dict[str, Value] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
     contractions: list[Contraction] = field(default_factory=list)
+    training: list[Contraction] = field(default_factory=list)
     gathers: list[Gather] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     produced: list[tuple[str, Tensor]] = field(default_factory=list)
     consumed: list[Tensor] = field(default_factory=list)
     trainable: list[str] = field(default_factory=list)
+    kin: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    derived: set[Node] = field(default_factory=set)
     rigid: list[tuple[str, int, str, str]] = field(default_factory=list)
     hyper: dict[str, tuple[int, ...]] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
@@ -123,6 +127,8 @@ class Walk:
 
     def join(self, a: Tensor, b: Tensor) -> Tensor:
         """See `Labels.join`; the operator at hand is the one that joins."""
+        if self.node in self.derived:
+            self.kin.append((a, b))
         return self.labels.join(a, b, self.operator, self.source)
 
     def freeze(self, value: Value | Tensor | None, reason: str) -> None:
@@ -137,6 +143,21 @@ class Walk:
     def produce(self, labels: Tensor) -> None:
         """State that the operator at hand makes these channels (its module names them)."""
         self.produced.append((self.module or (self.node.name if self.node else ""), labels))
+
+    def consumed_labels(self) -> set[int]:
+        """Labels of the parameter dimensions along which channels are read, sums of parameters included."""
+        kin: dict[int, set[int]] = {}
+        for a, b in self.kin:
+            for one, other in zip(*(side.flatten().tolist() for side in torch.broadcast_tensors(a, b)), strict=True):
+                kin.setdefault(one, set()).add(other)
+                kin.setdefault(other, set()).add(one)
+        found = {label for labels in self.consumed for label in labels.flatten().tolist()}
+        waiting = list(found)
+        while waiting:
+            fresh = kin.get(waiting.pop(), set()) - found
+            found |= fresh
+            waiting.extend(fresh)
+        return found
 
     @property
     def contracted(self) -> set[str]:
@@ -163,8 +184,8 @@ class Walk:
                 return _meta(argument.meta["val"])
             return argument
 
-        args = torch.fx.node.map_aggregate(self.node.args, meta)
-        kwargs = torch.fx.node.map_aggregate(self.node.kwargs, meta)
+        args = map_aggregate(self.node.args, meta)
+        kwargs = map_aggregate(self.node.kwargs, meta)
         with FlopCounterMode(display=False) as counter:
             self.node.target(*args, **kwargs)  # type: ignore[operator]
         return counter.get_total_flops() // 2
@@ -187,13 +208,31 @@ def _meta(value: Any) -> Any:
 
 
 def walk(program: ExportedProgram, network: nn.Module) -> Walk:
-    """Carry labels through an exported, functionalised program.
+    """Carry labels through an exported program, see `export`.
 
     Args:
         program: The exported network.
         network: The network itself: the values of its integer buffers are read.
     """
     state = Walk(network)
+    _pass(state, program)
+    return state
+
+
+def walk_training(state: Walk, program: ExportedProgram) -> None:
+    """Carry labels through the program of the network in training mode as well.
+
+    Only what ties the parameters is taken from it: costs and feature maps are those of the evaluation mode.
+    """
+    steps, contractions = list(state.steps), list(state.contractions)
+    _pass(state, program)
+    evaluated = {contraction.weight for contraction in contractions}
+    state.steps = steps
+    state.training = [item for item in state.contractions[len(contractions) :] if item.weight not in evaluated]
+    state.contractions = contractions
+
+
+def _pass(state: Walk, program: ExportedProgram) -> None:
     values: dict[Node, Any] = {}
     specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs if hasattr(spec.arg, "name")}
     for node in program.graph.nodes:
@@ -207,7 +246,6 @@ def walk(program: ExportedProgram, network: nn.Module) -> Walk:
             state.operator, state.source = "output", ""
             for result in _tensors(node.args, values):
                 state.freeze(result, "is an output of the network")
-    return state
 
 
 def _placeholder(state: Walk, node: Node, spec: Any) -> Value | None:
@@ -229,6 +267,7 @@ def _placeholder(state: Walk, node: Node, spec: Any) -> Value | None:
         return value
     if spec.kind not in (InputKind.PARAMETER, InputKind.BUFFER):
         return Value(shape)
+    state.derived.add(node)
     original = _resolve(state.network, spec.target)
     name = state.aliases.setdefault(f"{id(original)}", spec.target)
     if name in state.parameters:
@@ -255,13 +294,16 @@ def _resolve(network: nn.Module, target: str) -> Tensor:
 def _call(state: Walk, node: Node, values: dict[Node, Any]) -> Any:
     target = node.target
     if getattr(target, "__name__", "") == "getitem" and not isinstance(target, torch._ops.OpOverload):
-        container = values[node.args[0]]  # type: ignore[index]
-        result = container[node.args[1]] if isinstance(container, (tuple, list)) else container
+        source, place = node.args
+        container = values[source] if isinstance(source, Node) else None
+        result = container[place] if isinstance(container, (tuple, list)) and isinstance(place, int) else container
         if isinstance(result, Value):
             _alias_step(state, node)
         return result
     state.operator = operator_name(target)
     state.hyper = {}
+    if node.all_input_nodes and all(source in state.derived for source in node.all_input_nodes):
+        state.derived.add(node)
 
     def resolve(argument: Any) -> Any:
         return values[argument] if isinstance(argument, Node) else argument
@@ -270,9 +312,13 @@ def _call(state: Walk, node: Node, values: dict[Node, Any]) -> Any:
     if row is None:
         result, kind = unknown(state, node, values), "other"
     else:
-        args = torch.fx.node.map_aggregate(node.args, resolve)
-        kwargs = torch.fx.node.map_aggregate(node.kwargs, resolve)
-        result, kind = row.apply(state, *args, **kwargs), row.kind
+        args = map_aggregate(node.args, resolve)
+        kwargs = map_aggregate(node.kwargs, resolve)
+        try:
+            result, kind = row.apply(state, *args, **kwargs), row.kind
+        except (NotImplementedError, RuntimeError, ValueError, IndexError, TypeError) as error:
+            state.rigid.append((state.module, 0, state.operator, f"its rule failed: {error}"))
+            result, kind = unknown(state, node, values), "other"
     if isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable and isinstance(node.args[0], Node):
         values[node.args[0]] = result  # in place: from here on the operand is the result
     output = result[0] if isinstance(result, (tuple, list)) and result else result
@@ -326,7 +372,7 @@ def _tensors(arguments: Any, values: dict[Node, Any]) -> list[Value]:
                 found.append(item)
         return argument
 
-    torch.fx.node.map_aggregate(arguments, visit)
+    map_aggregate(arguments, visit)
     return found
 
 

@@ -25,8 +25,18 @@ TOLERANCE = 1e-9
 
 def on_meta(network: nn.Module) -> nn.Module:
     """A copy of the network whose tensors have shapes and no data."""
-    named = (*network.named_parameters(), *network.named_buffers())
+    named = (*network.named_parameters(), *network.named_buffers(), *plain_tensors(network))
     return structural_copy(network, {name: torch.empty_like(tensor, device="meta") for name, tensor in named})
+
+
+def plain_tensors(network: nn.Module) -> list[tuple[str, Tensor]]:
+    """Tensors that modules hold as plain attributes, by name."""
+    return [
+        (f"{path}.{name}" if path else name, value)
+        for path, module in network.named_modules()
+        for name, value in vars(module).items()
+        if isinstance(value, Tensor)
+    ]
 
 
 def count_macs(network: nn.Module, inputs: Inputs) -> int:
@@ -85,7 +95,7 @@ def randomised(network: nn.Module, generator: torch.Generator) -> nn.Module:
             noise.uniform_(0.5, 1.5, generator=generator)
         return noise.to(tensor.device)
 
-    named = (*network.named_parameters(), *network.named_buffers())
+    named = (*network.named_parameters(), *network.named_buffers(), *plain_tensors(network))
     return structural_copy(network, {name: random(name, tensor.detach()) for name, tensor in named})
 
 

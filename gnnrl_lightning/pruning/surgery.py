@@ -117,7 +117,8 @@ def structural_copy(network: nn.Module, replaced: Mapping[str, Tensor]) -> nn.Mo
         original = _tensor(network, name)
         if isinstance(original, nn.Parameter):
             parameter = nn.Parameter(tensor, requires_grad=original.requires_grad)
-            parameter.__dict__.update(original.__dict__)
+            for key, value in vars(original).items():
+                setattr(parameter, key, value)
             memo[id(original)] = parameter
         else:
             memo[id(original)] = tensor

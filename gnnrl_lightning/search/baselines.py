@@ -43,6 +43,7 @@ def streams_kept(graph: ComputationGraph, budget: Budget) -> Tensor:
     producers = torch.tensor([sum(member.role == "output" for member in group.members) for group in graph.groups])
     inner = (producers <= graph.sets.clamp(min=1)).double()
     floor = budget.ladder(graph).lowest.double()
+    widths = graph.widths.double()
     for share in torch.linspace(1.0, 0.0, 101, dtype=torch.float64).tolist():
         widths = torch.where(inner > 0, floor + share * (graph.widths - floor), graph.widths.double())
         if bool(budget.met(graph, widths.floor().long()[None])):

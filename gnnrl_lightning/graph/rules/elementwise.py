@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx.node import map_aggregate
 
 from gnnrl_lightning.graph.labels import FIXED, ZERO, Value, support, vector
 from gnnrl_lightning.graph.walk import Walk, rule
@@ -84,7 +85,7 @@ def _keeps_zero(walk: Walk, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bo
         return argument
 
     result = node.target(  # type: ignore[operator]
-        *torch.fx.node.map_aggregate(node.args, zero), **torch.fx.node.map_aggregate(node.kwargs, zero)
+        *map_aggregate(node.args, zero), **map_aggregate(node.kwargs, zero)
     )
     return not bool(result.any())
 

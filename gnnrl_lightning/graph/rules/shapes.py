@@ -38,7 +38,7 @@ def permute(walk: Walk, x: Value, *args: Any) -> Value:
 
 
 @rule("squeeze", "repeat", "tile", "repeat_interleave", "channel_shuffle", "native_channel_shuffle", "pixel_shuffle",
-      "pixel_unshuffle", "diagonal", "im2col", kind="shape")  # fmt: skip
+      "pixel_unshuffle", "diagonal", kind="shape")  # fmt: skip
 def rearrange(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Value:
     """Any other movement of elements."""
     moved = tuple(compact(_same_operator(walk, labels.expand(x.shape), *args, **kwargs)) for labels in x.labels)
