@@ -169,16 +169,12 @@ class GNNRL(pl.LightningModule):
         self.actor_critic.train(training)
         seconds = time.perf_counter() - start
         new, episodes, total, steps = self._sum(
-            torch.tensor(
-                [env.evaluations - before, len(rewards), rewards.sum(), len(transitions)], dtype=torch.float64
-            )
+            torch.tensor([env.evaluations - before, len(rewards), rewards.sum(), len(transitions)], dtype=torch.float64)
         ).tolist()
         self.evaluations += int(new)
         self.reward_best.copy_(torch.maximum(self.reward_best, self._max(rewards.max()).to(self.device)))
         self._rollout = {
-            "losses/explained_variance": float(
-                ppo.explained_variance(transitions.values, transitions.returns)
-            ),
+            "losses/explained_variance": float(ppo.explained_variance(transitions.values, transitions.returns)),
             "rollout/reward_mean": total / episodes,
             "rollout/steps": steps / episodes,
             "charts/eps": new / seconds,
@@ -223,9 +219,7 @@ class GNNRL(pl.LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the norm of the gradient before it is clipped."""
         gradients = [p.grad.norm() for p in self.actor_critic.parameters() if p.grad is not None]
-        self.log(
-            "losses/grad_norm", torch.stack(gradients).norm(), on_step=False, on_epoch=True, batch_size=1
-        )
+        self.log("losses/grad_norm", torch.stack(gradients).norm(), on_step=False, on_epoch=True, batch_size=1)
 
     def configure_gradient_clipping(
         self,

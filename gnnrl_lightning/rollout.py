@@ -100,7 +100,7 @@ def collect(
             step = {"observations": observations, "alive": ~done, "actions": actions, "log_probs": log_probs}
             observations, rewards, done = env.step(squash(actions).cpu())
             step |= {"values": values, "rewards": rewards, "done": done}
-            steps.append({name: value.cpu() for name, value in step.items()})
+            steps.append({name: value.detach().cpu() for name, value in step.items()})
     if not steps:
         raise UserError("every episode was over before its first step (the budget is met): nothing to learn")
     stacked = {name: torch.stack([step[name] for step in steps]) for name in steps[0]}

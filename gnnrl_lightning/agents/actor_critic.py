@@ -133,9 +133,7 @@ class Critic(nn.Module):
         A batch of B graphs to (B,).
     """
 
-    def __init__(
-        self, state_dim: int, action_dim: int, encoder: Encoder = MultiStage, hidden: int = 64
-    ) -> None:
+    def __init__(self, state_dim: int, action_dim: int, encoder: Encoder = MultiStage, hidden: int = 64) -> None:
         super().__init__()
         self.encoder: Any = encoder(state_dim)
         self.mlp = mlp([int(self.encoder.out_features), hidden, 1], last_gain=0.1)
@@ -167,9 +165,7 @@ class ActorCritic(nn.Module):
 
     offset: Tensor
 
-    def __init__(
-        self, actor: nn.Module, critic: nn.Module, distribution: type[UnitDistribution] = Beta
-    ) -> None:
+    def __init__(self, actor: nn.Module, critic: nn.Module, distribution: type[UnitDistribution] = Beta) -> None:
         super().__init__()
         self.actor, self.critic, self._distribution = actor, critic, distribution
         self.register_buffer("offset", torch.zeros(2))

@@ -59,8 +59,8 @@ class UnitDistribution(ABC):
 class Beta(UnitDistribution):
     """Beta distribution by its mode m and concentration k: Beta(1 + k m, 1 + k (1 - m)).
 
-    m = sigmoid(location) and k = exp(spread + 3). It is unimodal for every k > 0, uniform at k = 0, and nothing
-    of it lies outside [0, 1]. The raw action is the action.
+    m = sigmoid(location) and k = exp(spread + 3). It is unimodal for every k > 0, uniform at k = 0, and
+    nothing of it lies outside [0, 1]. The raw action is the action.
 
     Source: Chou, Maturana, Scherer, Improving Stochastic Policy Gradients in Continuous Control with Deep
     Reinforcement Learning using the Beta Distribution, 2017.
@@ -70,9 +70,7 @@ class Beta(UnitDistribution):
         super().__init__(parameters)
         self._mode = self.location.sigmoid()
         k = (self.spread + 3).clamp(-5, 9).exp()
-        self._beta = torch.distributions.Beta(
-            1 + k * self._mode, 1 + k * (1 - self._mode), validate_args=False
-        )
+        self._beta = torch.distributions.Beta(1 + k * self._mode, 1 + k * (1 - self._mode), validate_args=False)
 
     @staticmethod
     def parameters(action: float, spread: float) -> tuple[float, float]:

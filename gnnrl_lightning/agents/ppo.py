@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 
 
-def gae(
-    rewards: Tensor, values: Tensor, done: Tensor, gamma: float = 1.0, gae_lambda: float = 0.95
-) -> Tensor:
+def gae(rewards: Tensor, values: Tensor, done: Tensor, gamma: float = 1.0, gae_lambda: float = 0.95) -> Tensor:
     """Generalised advantage estimation for episodes that end inside the rollout.
 
         A_t = r_t + gamma v_{t+1} - v_t + gamma lambda A_{t+1}, and v_{t+1} = A_{t+1} = 0 after the last step.

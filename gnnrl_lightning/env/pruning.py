@@ -88,10 +88,7 @@ class VectorPruningEnv:
         limits = self.budget.limits(self.graph)
         dense = {"macs": self.graph.cost.macs, "params": self.graph.cost.params}
         return torch.tensor(
-            [
-                limits[name] / float(cost(self.graph.widths)) if name in limits else 1.0
-                for name, cost in dense.items()
-            ]
+            [limits[name] / float(cost(self.graph.widths)) if name in limits else 1.0 for name, cost in dense.items()]
         )
 
     def _uniform_action(self) -> float:
@@ -130,9 +127,7 @@ class VectorPruningEnv:
     def _observe(self) -> Tensor:
         left = 1 - self._step / self.max_steps
         rows = len(self._widths)
-        return torch.cat(
-            [self._widths.float(), self._limits.expand(rows, -1), torch.full((rows, 1), left)], dim=1
-        )
+        return torch.cat([self._widths.float(), self._limits.expand(rows, -1), torch.full((rows, 1), left)], dim=1)
 
     def reset(self, episodes: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Start episodes from the dense network; nothing in them is random.
@@ -213,9 +208,7 @@ class PruningEnv(gymnasium.Env[Any, Any]):
         reward: Callable[[Any], float] | None = None,
         statistics: Tensor | None = None,
     ) -> None:
-        self.vector = VectorPruningEnv(
-            graph, evaluator, budget, max_steps, max_ratio_per_step, reward, statistics
-        )
+        self.vector = VectorPruningEnv(graph, evaluator, budget, max_steps, max_ratio_per_step, reward, statistics)
         self.action_space = spaces.Box(0.0, self.vector.max_ratio, (self.vector.action_dim,), np.float32)
         self.observation_space = spaces.Graph(
             spaces.Box(-np.inf, np.inf, (self.vector.state_dim,), np.float32),
@@ -224,7 +217,7 @@ class PruningEnv(gymnasium.Env[Any, Any]):
 
     def _graph(self, observations: Tensor) -> spaces.GraphInstance:
         state = self.vector.graphs(observations)
-        return spaces.GraphInstance(state.x.numpy(), state.edge_attr.numpy(), state.edge_index.T.numpy())
+        return spaces.GraphInstance(state.x.numpy(), state.edge_attr.numpy(), state.edge_index.T.numpy().copy())
 
     def _info(self) -> dict[str, Any]:
         return {"widths": self.vector.widths[0].tolist()}

@@ -1,0 +1,101 @@
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from gnnrl_lightning.agents import ActorCritic, Agent, SquashedGaussian
+from gnnrl_lightning.agents.actor_critic import HEADS, graph_mean
+from gnnrl_lightning.encoders import GCN
+from gnnrl_lightning.graph.state import NODE_DIM, StateBuilder
+from tests.fakes import RingTask, small_graph
+
+GROUPS = 4
+
+
+def states(count=3):
+    widths = (torch.rand(count, GROUPS) * small_graph().widths).long().clamp(min=1)
+    return StateBuilder(small_graph())(widths, torch.tensor([0.5, 1.0]).expand(count, 2))
+
+
+@pytest.mark.parametrize("distribution", ["Beta", "SquashedGaussian"])
+@pytest.mark.parametrize("head", list(HEADS))
+def test_evaluate_agrees_with_act(head, distribution):
+    kinds = {"SquashedGaussian": {"distribution": SquashedGaussian}}
+    agent, batch = Agent(NODE_DIM, GROUPS, head=head, **kinds.get(distribution, {})), states()
+    action, log_prob = agent.act(batch)
+    again, value, entropy = agent.evaluate(batch, action)
+    assert action.shape == (3, GROUPS)
+    assert log_prob.shape == value.shape == entropy.shape == (3,)
+    torch.testing.assert_close((again - log_prob).exp(), torch.ones(3), atol=1e-4, rtol=0)
+    ratios = agent.squash(action)
+    assert ratios.min() >= 0 and ratios.max() <= 1
+    (again.sum() + value.sum()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in agent.parameters())
+
+
+def test_first_policy_is_centred_on_the_start():
+    agent = Agent(NODE_DIM, GROUPS)
+    agent.centre_on(0.3, 0.1)
+    mode = agent.squash(agent.mode(states()))
+    torch.testing.assert_close(mode, torch.full((3, GROUPS), 0.3), atol=0.02, rtol=0)
+
+
+def test_node_head_fits_another_number_of_decisions():
+    agent = Agent(1, 6, head="node", encoder=partial(GCN, hidden=8))
+    task = RingTask(nodes=9)
+    state = task.graphs(task.reset(2, torch.Generator())[0])
+    assert agent.act(state)[0].shape == (2, 9)
+
+
+def test_node_head_is_equivariant_and_value_invariant_to_the_order_of_nodes():
+    agent, task = Agent(1, 6, head="node", encoder=partial(GCN, hidden=8)), RingTask()
+    one = task.graphs(task.reset(1, torch.Generator().manual_seed(0))[0])
+    order = torch.randperm(6)
+    other = one.clone()
+    other.x, other.edge_index = one.x[order], order.argsort()[one.edge_index]
+    torch.testing.assert_close(agent.mode(other)[0], agent.mode(one)[0, order])
+    torch.testing.assert_close(agent.critic(other), agent.critic(one))
+
+
+def test_saved_and_loaded_on_its_own(tmp_path):
+    agent, other = Agent(NODE_DIM, GROUPS), Agent(NODE_DIM, GROUPS)
+    agent.centre_on(0.7, 0.1)
+    torch.save(agent.state_dict(), tmp_path / "agent.pt")
+    other.load_state_dict(torch.load(tmp_path / "agent.pt", weights_only=True))
+    batch = states()
+    assert torch.equal(agent.mode(batch), other.mode(batch))
+    assert torch.equal(agent.critic(batch), other.critic(batch))
+
+
+class TwoLayers(nn.Module):
+    """An actor of a user's own: two layers on the mean of the node features."""
+
+    def __init__(self, state_dim, action_dim):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(state_dim, 50), nn.Tanh(), nn.Linear(50, 2 * action_dim))
+
+    def forward(self, state):
+        return self.layers(graph_mean(state.x, state)).view(state.num_graphs, -1, 2)
+
+
+class TanhCritic(nn.Module):
+    def __init__(self, state_dim, action_dim):
+        super().__init__()
+        self.layer = nn.Linear(state_dim, 1)
+
+    def forward(self, state):
+        return self.layer(graph_mean(state.x, state)).tanh().squeeze(-1)
+
+
+def test_actor_and_critic_are_replaceable():
+    agent = Agent(NODE_DIM, GROUPS, actor=TwoLayers, critic=TanhCritic)
+    assert isinstance(agent.actor, TwoLayers) and isinstance(agent.critic, TanhCritic)
+    direct = ActorCritic(TwoLayers(NODE_DIM, GROUPS), TanhCritic(NODE_DIM, GROUPS))
+    action, log_prob = direct.act(states())
+    torch.testing.assert_close(direct.evaluate(states(), action)[0].shape, log_prob.shape)
+
+
+def test_unknown_head_is_refused():
+    with pytest.raises(ValueError, match="expected one of 'node', 'identity', 'graph'"):
+        Agent(3, 4, head="nodes")

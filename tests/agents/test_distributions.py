@@ -1,0 +1,59 @@
+import pytest
+import torch
+
+from gnnrl_lightning.agents import Beta, SquashedGaussian
+
+KINDS = pytest.mark.parametrize("kind", [Beta, SquashedGaussian])
+PARAMETERS = torch.tensor([[0.0, 0.0], [-2.0, 0.5], [1.5, -0.5]], dtype=torch.double)
+
+
+def density(distribution, kind, points=200_001):
+    """The grid of actions, and the density at them: (points, 3)."""
+    grid = torch.linspace(0, 1, points, dtype=torch.double)[1:-1]
+    raw = grid if kind is Beta else torch.atanh(2 * grid - 1)
+    return grid, distribution.log_prob(raw[:, None].expand(-1, 3)).exp()
+
+
+@KINDS
+def test_density_integrates_to_one_and_gives_the_entropy(kind):
+    distribution = kind(PARAMETERS)
+    grid, p = density(distribution, kind)
+    torch.testing.assert_close(torch.trapezoid(p, grid, dim=0), torch.ones(3).double(), atol=1e-4, rtol=0)
+    entropy = -torch.trapezoid(p * p.clamp(min=1e-300).log(), grid, dim=0)
+    torch.testing.assert_close(distribution.entropy(), entropy, atol=1e-3, rtol=0)
+
+
+@KINDS
+def test_samples_follow_the_density(kind):
+    distribution = kind(PARAMETERS[:, None].expand(3, 20_000, 2))
+    actions = distribution.squash(distribution.sample())
+    assert actions.min() >= 0 and actions.max() <= 1
+    grid, p = density(kind(PARAMETERS), kind)
+    mean = torch.trapezoid(p * grid[:, None], grid, dim=0)
+    torch.testing.assert_close(actions.mean(1), mean, atol=5e-3, rtol=0)
+
+
+@KINDS
+@pytest.mark.parametrize("action", [0.1, 0.3, 0.8])
+def test_parameters_give_the_mode_and_the_spread_asked_for(kind, action):
+    location, spread = kind.parameters(action, 0.08)
+    distribution = kind(torch.tensor([location, spread]).expand(50_000, 2))
+    torch.testing.assert_close(distribution.squash(distribution.mode)[0], torch.tensor(action))
+    assert distribution.squash(distribution.sample()).std() == pytest.approx(0.08, rel=0.25)
+
+
+@KINDS
+def test_extreme_parameters_stay_finite(kind):
+    distribution = kind(torch.tensor([[-30.0, 30.0], [30.0, 30.0], [-30.0, -30.0], [30.0, -30.0]]))
+    raw = distribution.sample()
+    assert distribution.log_prob(raw).isfinite().all()
+    assert distribution.entropy().isfinite().all()
+
+
+def test_a_saturated_gaussian_action_keeps_its_log_probability():
+    """Where squashing rounds to 1 the raw action still tells the density."""
+    distribution = SquashedGaussian(torch.tensor([9.0, 0.0]))
+    raw = torch.tensor(9.5)
+    assert distribution.squash(raw) == 1
+    exact = SquashedGaussian(torch.tensor([9.0, 0.0], dtype=torch.double)).log_prob(raw.double())
+    torch.testing.assert_close(distribution.log_prob(raw).double(), exact, atol=1e-4, rtol=1e-5)

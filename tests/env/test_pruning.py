@@ -1,0 +1,167 @@
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+
+from gnnrl_lightning.env import NegativeCrossEntropy, PruningEnv, VectorPruningEnv
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.graph.budget import Budget
+from tests.fakes import Landscape, small_graph
+
+HALF = Budget(macs=0.5)
+
+
+def landscape():
+    graph = small_graph()
+    return Landscape(graph, torch.full((len(graph.groups),), 0.7))
+
+
+def vector(budget=HALF, **settings):
+    return VectorPruningEnv(small_graph(), landscape(), budget, **settings)
+
+
+@pytest.mark.filterwarnings("ignore:.*(render|spec):UserWarning")
+@pytest.mark.parametrize("max_steps", [1, 5])
+def test_passes_the_gymnasium_checker(max_steps):
+    check_env(PruningEnv(small_graph(), landscape(), HALF, max_steps=max_steps), skip_render_check=True)
+
+
+def test_first_step_prunes_by_the_ratios():
+    env, dense = vector(max_ratio_per_step=0.3), small_graph().widths
+    env.reset(2)
+    _, rewards, done = env.step(torch.tensor([[0.0] * 4, [0.5] * 4]))
+    assert torch.equal(env.widths[0], dense)
+    assert torch.equal(env.widths[1], (dense * 0.85).round().long())
+    assert rewards.tolist() == [0, 0] and not done.any()
+
+
+@pytest.mark.parametrize("action", [0.0, 0.2, 0.6, 1.0])
+def test_the_end_is_on_the_budget_and_nothing_could_be_wider(action):
+    env, graph = vector(), small_graph()
+    env.reset(1)
+    steps, done, rewards = 0, torch.tensor([False]), torch.zeros(1)
+    while not done:
+        assert rewards == 0
+        _, rewards, done = env.step(torch.full((1, 4), action))
+        steps += 1
+    assert steps <= 5
+    widths = env.widths[0]
+    assert HALF.met(graph, widths[None])
+    wider = widths + torch.eye(4, dtype=torch.int64)
+    assert not (HALF.met(graph, wider) & (wider <= graph.widths).all(1)).any()
+    assert rewards.item() == pytest.approx(env.evaluator.top1(widths).item() / 100 - 1)
+    assert env.evaluator.calls == [(tuple(widths.tolist()), "agent")]
+    assert env.evaluations == 1
+
+
+def test_episodes_of_a_batch_end_on_their_own():
+    env = vector()
+    env.reset(2)
+    actions = torch.tensor([[1.0] * 4, [0.1] * 4])
+    lengths, total, done = torch.zeros(2), torch.zeros(2), torch.zeros(2, dtype=torch.bool)
+    while not done.all():
+        lengths += ~done
+        _, rewards, done = env.step(actions)
+        total += rewards
+    # 30 % a step leaves 0.49 of the MACs of a layer between two groups; 3 % a step never reaches one half.
+    assert lengths.tolist() == [1, 5] or lengths.tolist() == [2, 5]
+    assert len(env.evaluator.calls) == 2
+    single = vector()
+    for row in range(2):
+        single.reset(1)
+        reward, finished = 0.0, False
+        while not finished:
+            _, rewards, over = single.step(actions[row : row + 1])
+            reward, finished = reward + rewards.item(), bool(over)
+        assert torch.equal(single.widths[0], env.widths[row])
+        assert reward == pytest.approx(total[row].item())
+
+
+def test_the_single_env_takes_ratios_and_shares_the_episode():
+    env, batch = PruningEnv(small_graph(), landscape(), HALF), vector()
+    observation, info = env.reset(seed=1)
+    assert info["widths"] == small_graph().widths.tolist()
+    batch.reset(1)
+    terminated = False
+    while not terminated:
+        observation, reward, terminated, truncated, info = env.step([0.06] * 4)
+        _, rewards, _ = batch.step(torch.full((1, 4), 0.2))
+        assert not truncated
+        assert info["widths"] == batch.widths[0].tolist()
+        assert reward == pytest.approx(rewards.item())
+    assert observation.nodes.shape == (len(small_graph().feature_maps), batch.state_dim)
+
+
+def test_a_network_within_budget_ends_at_reset():
+    env = vector(Budget(macs=1.0))
+    _, done = env.reset(3)
+    assert done.all()
+    _, rewards, done = env.step(torch.ones(3, 4))
+    assert done.all() and rewards.tolist() == [0, 0, 0] and env.evaluations == 0
+    single = PruningEnv(small_graph(), landscape(), Budget(macs=1.0))
+    single.reset()
+    _, reward, terminated, _, info = single.step([0.3] * 4)
+    assert terminated and info["widths"] == small_graph().widths.tolist()
+    assert reward == pytest.approx(-(0.3**2))  # every keep ratio is 1, the landscape's best 0.7
+
+
+def test_one_step_reaches_every_width_and_starts_at_the_uniform_pruning():
+    env, graph = vector(max_steps=1), small_graph()
+    assert env.max_ratio == 1
+    keep = 1 - env.initial_action
+    assert HALF.met(graph, (graph.widths * keep).round().long()[None])
+    assert not HALF.met(graph, (graph.widths * (keep + 0.05)).round().long()[None])
+    env.reset(1)
+    _, _, done = env.step(torch.full((1, 4), env.initial_action))
+    shares = env.widths[0] / graph.widths
+    assert done and (shares >= keep - 0.05).all()
+
+
+def test_several_steps_of_the_initial_action_meet_the_budget():
+    env = vector(Budget(macs=0.3), max_steps=5)
+    env.reset(1)
+    for _ in range(4):
+        assert not env.step(torch.full((1, 4), env.initial_action))[2]
+    before = env.widths[0]
+    assert env.step(torch.full((1, 4), env.initial_action))[2]
+    assert small_graph().cost.macs(env.widths[0]) < small_graph().cost.macs(before)
+
+
+def test_proposals_far_below_the_budget_are_filled_up():
+    env = vector(max_steps=1)
+    env.reset(1)
+    env.step(torch.full((1, 4), 0.95))
+    cost = small_graph().cost
+    kept = cost.macs(env.widths[0]) / cost.macs(small_graph().widths)
+    assert 0.48 < kept <= 0.5
+
+
+def test_observations_tell_widths_limits_and_steps_left():
+    env = vector(Budget(macs=0.5, params=0.6))
+    observations, _ = env.reset(2)
+    assert observations[0].tolist() == pytest.approx([*small_graph().widths.tolist(), 0.5, 0.6, 1.0])
+    observations, _, _ = env.step(torch.full((2, 4), 0.1))
+    assert observations[1, -1] == pytest.approx(0.8)
+    state = env.graphs(observations)
+    assert state.x.shape == (2 * len(small_graph().feature_maps), env.state_dim)
+    assert state.x[0, 24:26].tolist() == pytest.approx([0.5, 0.6])
+
+
+def test_reward_may_be_another():
+    env = vector(max_steps=1, reward=NegativeCrossEntropy())
+    env.reset(1)
+    _, rewards, _ = env.step(torch.full((1, 4), 0.3))
+    top1 = env.evaluator.top1(env.widths[0]).item()
+    assert rewards.item() == pytest.approx(-(100 - top1) / 10)
+
+
+def test_bad_settings_are_refused():
+    with pytest.raises(UserError, match="max_steps is 0"):
+        vector(max_steps=0)
+    with pytest.raises(UserError, match="max_ratio_per_step is 1.5"):
+        vector(max_ratio_per_step=1.5)
+    with pytest.raises(UserError, match="cannot be reached"):
+        vector(Budget(macs=1e-6))
+    env = vector()
+    env.reset(1)
+    with pytest.raises(ValueError, match="NaN"):
+        env.step(torch.full((1, 4), torch.nan))
