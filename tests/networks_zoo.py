@@ -1,0 +1,430 @@
+"""Small networks for the tests: blocks that people write, each with the channel groups that it has by hand.
+
+A case names the widths `name -> (width, index sets)` of its groups and the widths of what is frozen. All inputs are
+4 to 8 pixels wide, so that a case is traced and checked in about a second.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
+
+from gnnrl_lightning.networks.cifar_resnet import resnet20
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, its input, and what a trace of it must say."""
+
+    build: Callable[[], nn.Module]
+    groups: dict[str, tuple[int, int]]
+    frozen: dict[str, int]
+    shapes: tuple[tuple[int, ...], ...] = ((2, 3, 8, 8),)
+    reason: dict[str, str] = field(default_factory=dict)
+    "Frozen name -> part of the reason or operator that must be given."
+
+    def inputs(self, dtype=torch.float32, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        return tuple(torch.randn(shape, generator=generator, dtype=dtype) for shape in self.shapes)
+
+
+ZOO: dict[str, Case] = {}
+
+
+def case(groups, frozen, shapes=((2, 3, 8, 8),), reason=None):
+    """Register a network class without arguments as a case of its name."""
+
+    def register(network):
+        ZOO[network.__name__] = Case(network, groups, frozen, shapes, reason or {})
+        return network
+
+    return register
+
+
+def conv(i, o, kernel=3, **options):
+    return nn.Conv2d(i, o, kernel, padding=kernel // 2, **options)
+
+
+class Headed(nn.Module):
+    """Features of `self.features(x)`, averaged over space, into a linear layer `self.head`."""
+
+    def forward(self, x):
+        return self.head(self.features(x).mean((2, 3)))
+
+
+IO = {"x": 3, "head": 10}
+"""What every network here that reads RGB and gives ten logits has frozen."""
+
+ZOO["ResNet20"] = Case(
+    resnet20,
+    {"conv1": (16, 1), "layer2.0.conv2": (32, 1), "layer3.0.conv2": (64, 1)}
+    | {f"layer{s}.{b}.conv1": (8 * 2**s, 1) for s in (1, 2, 3) for b in (0, 1, 2)},
+    {"x": 3, "linear": 10},
+)
+
+
+@case({"a": (6, 1), "b": (8, 1)}, IO)
+class Plain(Headed):
+    def __init__(self):
+        super().__init__()
+        self.a, self.norm, self.b, self.head = conv(3, 6), nn.BatchNorm2d(6), conv(6, 8, stride=2), nn.Linear(8, 10)
+
+    def features(self, x):
+        return F.gelu(self.b(F.max_pool2d(F.relu_(self.norm(self.a(x))), 2)))
+
+
+@case({"stem": (6, 1), "inner": (9, 1)}, IO)
+class Residual(Headed):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.inner, self.outer, self.head = conv(3, 6), conv(6, 9), conv(9, 6), nn.Linear(6, 10)
+
+    def features(self, x):
+        x = self.stem(x)
+        y = self.outer(F.relu(self.inner(x), inplace=True))
+        y += x
+        return y.sigmoid()
+
+
+@case({"stem": (6, 1), "one": (4, 1), "two": (5, 1), "squeeze": (7, 1)}, IO)
+class DenseConcat(Headed):
+    """DenseNet: every layer reads all before it, through a batch norm over the concatenation."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.one, self.two, self.squeeze = conv(3, 6), conv(6, 4), conv(10, 5), conv(15, 7, 1)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(n) for n in (6, 10, 15))
+        self.head = nn.Linear(7, 10)
+
+    def features(self, x):
+        x = self.stem(x)
+        x = torch.cat([x, self.one(self.norms[0](x).sigmoid())], 1)
+        x = torch.cat([x, self.two(self.norms[1](x).sigmoid())], 1)
+        return self.squeeze(self.norms[2](x).sigmoid())
+
+
+@case({"stem": (5, 1), "point": (6, 1)}, IO)
+class DepthwiseMultiplier(Headed):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.deep, self.point = conv(3, 5), conv(5, 10, groups=5), conv(10, 6, 1)
+        self.norm, self.head = nn.BatchNorm2d(10), nn.Linear(6, 10)
+
+    def features(self, x):
+        return self.point(F.relu6(self.norm(self.deep(self.stem(x)))))
+
+
+@case({"stem": (4, 2), "grouped": (3, 2)}, IO)
+class Grouped(Headed):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.grouped, self.head = conv(3, 8), conv(8, 6, groups=2), nn.Linear(6, 10)
+        self.norm = nn.BatchNorm2d(6)
+
+    def features(self, x):
+        return F.silu(self.norm(self.grouped(self.stem(x).sigmoid())))
+
+
+@case({"stem": (4, 2), "inner": (5, 1), "out": (6, 1)}, IO)
+class C2f(Headed):
+    """The halves of a chunk; one goes through a bottleneck with a shortcut; all are concatenated."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.inner, self.outer, self.out = conv(3, 8), conv(4, 5), conv(5, 4), conv(12, 6, 1)
+        self.head = nn.Linear(6, 10)
+
+    def features(self, x):
+        parts = list(self.stem(x).sigmoid().chunk(2, 1))
+        parts.append(parts[-1] + self.outer(F.silu(self.inner(parts[-1]))))
+        return self.out(torch.cat(parts, 1))
+
+
+@case({"stem": (4, 2), "out": (5, 1)}, IO)
+class Shuffle(Headed):
+    """Channel shuffle with the sizes read from the tensor; a depthwise convolution on the shuffled channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.deep, self.out, self.head = conv(3, 8), conv(8, 8, groups=8), conv(8, 5), nn.Linear(5, 10)
+
+    def features(self, x):
+        x = self.stem(x).tanh()
+        b, c, h, w = x.shape
+        x = x.view(b, 2, c // 2, h, w).transpose(1, 2).reshape(b, c, h, w)
+        return self.out(self.deep(x))
+
+
+@case({"stem": (4, 2), "grouped": (2, 4), "after": (4, 2), "out": (5, 1)}, IO)
+class GroupedShuffle(Headed):
+    """ShuffleNet v1: grouped convolutions around `nn.ChannelShuffle`."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.grouped, self.shuffle = conv(3, 8), conv(8, 8, groups=2), nn.ChannelShuffle(2)
+        self.after, self.out, self.head = conv(8, 8, groups=2), conv(8, 5, 1), nn.Linear(5, 10)
+
+    def features(self, x):
+        return self.out(F.relu(self.after(self.shuffle(self.grouped(self.stem(x).sigmoid())))))
+
+
+@case({"stem": (6, 1), "reduce": (3, 1), "out": (5, 1)}, IO)
+class SqueezeExcitation(Headed):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.out, self.head = conv(3, 6), conv(6, 5), nn.Linear(5, 10)
+        self.reduce, self.expand = conv(6, 3, 1), conv(3, 6, 1)
+
+    def features(self, x):
+        x = self.stem(x)
+        gate = self.expand(F.relu(self.reduce(F.adaptive_avg_pool2d(x, 1))))
+        return self.out(x * F.hardsigmoid(gate))
+
+
+@case({"stem": (6, 1), "out": (5, 1)}, IO | {"gate": 1})
+class AttentionGate(Headed):
+    """One channel that scales all others: it freezes alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.gate, self.out, self.head = conv(3, 6), conv(6, 1, 1), conv(6, 5), nn.Linear(5, 10)
+
+    def features(self, x):
+        x = self.stem(x)
+        return self.out(x * self.gate(x).sigmoid())
+
+
+@case({"stem": (6, 1)}, IO)
+class Reused(Headed):
+    """One convolution and one batch norm applied twice: their input and output channels are the same."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.again, self.norm, self.head = conv(3, 6), conv(6, 6), nn.BatchNorm2d(6), nn.Linear(6, 10)
+
+    def features(self, x):
+        x = self.stem(x)
+        for _ in range(2):
+            x = F.relu(self.norm(self.again(x)))
+        return x
+
+
+@case({"branches.0": (6, 1), "out": (5, 1)}, IO)
+class ThreeBranches(Headed):
+    def __init__(self):
+        super().__init__()
+        self.branches = nn.ModuleList(conv(3, 6, kernel) for kernel in (1, 3, 5))
+        self.out, self.head = conv(6, 5), nn.Linear(5, 10)
+
+    def features(self, x):
+        return self.out(sum(branch(x) for branch in self.branches).sigmoid())
+
+
+@case({"down": (6, 1), "up": (5, 1), "last": (4, 1)}, IO)
+class Transposed(Headed):
+    def __init__(self):
+        super().__init__()
+        self.down, self.norm = conv(3, 6, stride=2), nn.BatchNorm2d(5)
+        self.up = nn.ConvTranspose2d(6, 5, 3, stride=2, padding=1, output_padding=1)
+        self.last, self.head = nn.ConvTranspose2d(5, 4, 1, bias=False), nn.Linear(4, 10)
+
+    def features(self, x):
+        return self.last(self.norm(self.up(self.down(x).sigmoid())).sigmoid())
+
+
+@case({"a": (4, 1), "b": (3, 1), "out": (5, 1)}, IO)
+class SliceWrites(Headed):
+    """Writes into slices whose bounds follow the tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.out, self.head = conv(3, 4), conv(3, 3), conv(7, 5), nn.Linear(5, 10)
+
+    def features(self, x):
+        a, b = self.a(x), self.b(x)
+        z = x.new_zeros(x.shape[0], a.shape[1] + b.shape[1], *x.shape[2:])
+        z[:, : a.shape[1]] = a
+        z[:, a.shape[1] :] = b.sigmoid()
+        return self.out(z)
+
+
+@case({"out": (5, 1)}, IO | {"a": 4, "b": 3})
+class ConstantSliceWrites(Headed):
+    """Writes into slices whose bounds are constants of the code: these channels cannot follow."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.out, self.head = conv(3, 4), conv(3, 3), conv(7, 5), nn.Linear(5, 10)
+
+    def features(self, x):
+        z = x.new_zeros(x.shape[0], 7, *x.shape[2:])
+        z[:, :4] = self.a(x)
+        z[:, 4:] = self.b(x)
+        return self.out(z)
+
+
+@case({"conv2d": (6, 1), "conv2d_1": (4, 1)}, IO)
+class FunctionalConvolution(Headed):
+    """`F.conv2d` on parameters that no convolution module holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.holder, self.head = conv(3, 6), nn.Linear(4, 10)
+        self.weight = nn.Parameter(torch.randn(4, 6, 3, 3) / 7)
+        self.bias = nn.Parameter(torch.randn(4))
+
+    def features(self, x):
+        x = F.conv2d(x, self.holder.weight, self.holder.bias, padding=1).sigmoid()
+        return F.conv2d(x, self.weight, self.bias, padding=1)
+
+
+@case({"stem": (6, 1)}, IO)
+class TiedWeights(Headed):
+    """Two modules with one weight tensor: what the first makes the second makes as well."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.a, self.b, self.head = conv(3, 6), conv(6, 6), conv(6, 6), nn.Linear(6, 10)
+        self.b.weight = self.a.weight
+
+    def features(self, x):
+        return self.b(self.a(self.stem(x)).sigmoid())
+
+
+@case({"stem": (6, 1), "deep": (5, 1)}, {"x": 3, "early": 4, "late": 10, "feature": 2})
+class Outputs(nn.Module):
+    """A dictionary with a tuple: an auxiliary head, logits, and a feature map that must stay."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.deep, self.feature = conv(3, 6), conv(6, 5), conv(6, 2)
+        self.early, self.late = nn.Linear(6, 4), nn.Linear(5, 10)
+
+    def forward(self, x):
+        x = self.stem(x).sigmoid()
+        logits = self.late(self.deep(x).mean((2, 3)))
+        return {"aux": self.early(x.mean((2, 3))), "rest": (logits, self.feature(x))}
+
+
+@case(
+    {"left": (6, 1), "right": (4, 1), "out": (5, 1)},
+    {"x": 3, "y": 2, "head": 10},
+    ((2, 3, 8, 8), (2, 2, 8, 8), (2, 4)),
+)
+class Inputs(nn.Module):
+    """Two images and a vector."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right, self.out = conv(3, 6), conv(2, 4), conv(10, 5)
+        self.vector, self.head = nn.Linear(4, 5), nn.Linear(5, 10)
+
+    def forward(self, x, y, vector):
+        x = self.out(torch.cat([self.left(x), self.right(y)], 1).sigmoid())
+        return self.head(x.mean((2, 3)) + self.vector(vector))
+
+
+@case({"stem": (6, 1), "inner": (7, 1)}, IO)
+class LayerScale(Headed):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.inner, self.outer, self.head = conv(3, 6), conv(6, 7), conv(7, 6), nn.Linear(6, 10)
+        self.scale = nn.Parameter(torch.rand(6, 1, 1))
+        self.register_buffer("shift", torch.rand(1, 7, 1, 1))
+
+    def features(self, x):
+        x = self.stem(x)
+        return x + self.scale * self.outer((self.inner(x) + self.shift).relu())
+
+
+@case({"stem": (6, 1), "out": (5, 1)}, IO)
+class Slopes(Headed):
+    """PReLU with one slope a channel, and with one for all."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.out, self.head = conv(3, 6), conv(6, 5), nn.Linear(5, 10)
+        self.many, self.one = nn.PReLU(6), nn.PReLU()
+
+    def features(self, x):
+        return self.one(self.out(self.many(self.stem(x))))
+
+
+@case({"stem": (3, 1), "hidden": (9, 1)}, IO, ((2, 3, 4, 4),))
+class Flatten(nn.Module):
+    """Each channel of the convolution is four inputs of the linear layer; then a batch norm of one dimension."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.hidden, self.head = conv(3, 3, stride=2), nn.Linear(12, 9), nn.Linear(9, 10)
+        self.norm = nn.BatchNorm1d(9)
+
+    def forward(self, x):
+        x = self.stem(x).sigmoid().flatten(1)
+        return self.head(F.dropout(self.norm(self.hidden(x)), 0.5, self.training))
+
+
+@case({"stem": (3, 1), "hidden": (9, 1)}, IO, ((2, 3, 4, 4),))
+class FlattenLast(nn.Module):
+    """Channels last before flattening: they are interleaved along the input of the linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.hidden, self.head = conv(3, 3, stride=2), nn.Linear(12, 9), nn.Linear(9, 10)
+
+    def forward(self, x):
+        return self.head(self.hidden(self.stem(x).sigmoid().permute(0, 2, 3, 1).flatten(1)).relu())
+
+
+@case({"stem": (4, 1), "late": (5, 1)}, IO | {"wide": 4})
+class ZeroPadding(Headed):
+    """Option A by `F.pad`: the four channels that meet zeros are as many as the code says."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.wide, self.late, self.head = conv(3, 4), conv(4, 8), conv(8, 5), nn.Linear(5, 10)
+
+    def features(self, x):
+        x = self.stem(x).sigmoid()
+        return self.late((F.pad(x, (0, 0, 0, 0, 2, 2)) + self.wide(x)).sigmoid())
+
+
+@case({"stem": (6, 1), "last": (5, 1)}, IO)
+class WeightNorm(Headed):
+    """A parametrized first convolution: direction and length of each filter are removed together."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.last, self.head = weight_norm(conv(3, 6)), conv(6, 5), nn.Linear(5, 10)
+
+    def features(self, x):
+        return self.last(self.stem(x).sigmoid())
+
+
+@case({"out": (5, 1)}, IO | {"stem": 6}, reason={"stem": "cumprod"})
+class NoRule(Headed):
+    """An operator without a rule freezes what flows through it, and nothing else."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.out, self.head = conv(3, 6), conv(6, 5), nn.Linear(5, 10)
+
+    def features(self, x):
+        return self.out(torch.cumprod(self.stem(x).sigmoid(), 1))
+
+
+@case({"out": (5, 1)}, IO | {"stem": 8}, reason={"stem": "does not follow"})
+class ConstantView(Headed):
+    """A channel shuffle with a size that is a constant of the code: only running the network shows it."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.out, self.head = conv(3, 8), conv(8, 5), nn.Linear(5, 10)
+
+    def features(self, x):
+        b, _, h, w = x.shape
+        x = self.stem(x).sigmoid().view(b, 2, 4, h, w).transpose(1, 2).flatten(1, 2)
+        return self.out(x)
