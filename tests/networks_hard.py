@@ -3,16 +3,9 @@
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
 
-from tests.networks_zoo import IO, Headed, case, conv
-
-
-class Pair(Headed):
-    """Convolution `a` to `middle` channels, convolution `b` from `read` channels to five, head."""
-
-    def __init__(self, middle, read):
-        super().__init__()
-        self.a, self.b, self.head = conv(3, middle), conv(read, 5), nn.Linear(5, 10)
+from tests.networks_zoo import IO, Headed, Pair, case, conv
 
 
 @case({"a": (4, 1), "b": (5, 1)}, IO)
@@ -92,26 +85,6 @@ class Permutation(Pair):
         return self.b(x[:, self.order]) + self.c(x)
 
 
-@case({"b": (5, 1)}, IO | {"a": 6}, reason={"a": "index"})
-class ConstantPermutation(Pair):
-    """The order is a constant of the code: nothing could rewrite it."""
-
-    def __init__(self):
-        super().__init__(6, 6)
-
-    def features(self, x):
-        return self.b(self.a(x).sigmoid()[:, [3, 1, 0, 2, 5, 4]])
-
-
-@case({"b": (5, 1)}, IO | {"a": 6}, reason={"a": "fft"})
-class Fourier(Pair):
-    def __init__(self):
-        super().__init__(6, 6)
-
-    def features(self, x):
-        return self.b(torch.fft.fft(self.a(x), dim=1).real)
-
-
 @case({"a": (6, 1), "conv2d_1": (5, 1)}, IO)
 class KernelSum(Pair):
     """RepVGG: the kernel is the sum of two parameters, scaled for each input and output channel."""
@@ -124,32 +97,6 @@ class KernelSum(Pair):
     def features(self, x):
         weight = self.b.weight + F.pad(self.small.weight, (1, 1, 1, 1)) * self.inputs
         return F.conv2d(self.a(x).sigmoid(), weight * self.outputs, self.b.bias + self.small.bias, padding=1)
-
-
-@case({"b": (5, 1)}, IO | {"a": 6})
-class ChunkTwice(Pair):
-    """Half of the channels is as wide as two quarters: no such tie can be kept, and only `a` pays for it."""
-
-    def __init__(self):
-        super().__init__(8, 2)
-        self.c = conv(4, 5)
-
-    def features(self, x):
-        u, v = self.a(x).sigmoid().chunk(2, 1)
-        p, q = v.chunk(2, 1)
-        return self.b(p * q) + self.c(u)
-
-
-@case({"b": (5, 1)}, IO | {"a": 6})
-class PlainTensor(Pair):
-    """A constant that is no buffer cannot shrink."""
-
-    def __init__(self):
-        super().__init__(6, 6)
-        self.scale = torch.rand(1, 6, 1, 1)
-
-    def features(self, x):
-        return self.b(self.a(x) * self.scale.to(x))
 
 
 @case({"a": (6, 1), "b": (5, 1)}, IO | {"auxiliary": 4})
@@ -166,20 +113,6 @@ class TrainingHead(Pair):
             return self.head(self.b(x).mean((2, 3)))
         x = x + self.noise
         return self.head(self.b(x).mean((2, 3))), self.auxiliary(x.mean((2, 3)))
-
-
-@case({"b": (6, 1), "c": (5, 1)}, IO | {"a": 4})
-class Unfold(Headed):
-    """Patches of all channels as inputs of a linear layer."""
-
-    def __init__(self):
-        super().__init__()
-        self.a, self.b, self.c, self.head = conv(3, 4), nn.Linear(36, 6), conv(6, 5), nn.Linear(5, 10)
-
-    def features(self, x):
-        patches = F.unfold(self.a(x).sigmoid(), 3, padding=1).transpose(1, 2)
-        b, _, h, w = x.shape
-        return self.c(self.b(patches).transpose(1, 2).reshape(b, -1, h, w))
 
 
 @case({"a": (6, 1)}, {"x": 3, "b": 4})
@@ -225,15 +158,53 @@ class RecurrentConvolution(Headed):
         return hidden
 
 
-@case({"hidden": (9, 1)}, {"x": 5, "embed": 6, "head": 10}, ((2, 5, 12),))
-class TokenMLP(nn.Module):
-    """The stream of a transformer block is frozen by its layer norm, the width of its MLP is not."""
+@case({"stem": (3, 1), "hidden": (9, 1)}, IO, ((2, 3, 4, 4),))
+class FlattenLast(nn.Module):
+    """Channels last before flattening: they are interleaved along the input of the linear layer."""
 
     def __init__(self):
         super().__init__()
-        self.embed, self.norm, self.hidden = nn.Linear(12, 6), nn.LayerNorm(6), nn.Linear(6, 9)
-        self.back, self.head = nn.Linear(9, 6), nn.Linear(6, 10)
+        self.stem, self.hidden, self.head = conv(3, 3, stride=2), nn.Linear(12, 9), nn.Linear(9, 10)
 
     def forward(self, x):
-        x = self.embed(x)
-        return self.head((x + self.back(F.gelu(self.hidden(self.norm(x))))).mean(1))
+        return self.head(self.hidden(self.stem(x).sigmoid().permute(0, 2, 3, 1).flatten(1)).relu())
+
+
+@case({"stem": (6, 1), "last": (5, 1)}, IO)
+class WeightNorm(Headed):
+    """A parametrized first convolution: direction and length of each filter are removed together."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.last, self.head = weight_norm(conv(3, 6)), conv(6, 5), nn.Linear(5, 10)
+
+    def features(self, x):
+        return self.last(self.stem(x).sigmoid())
+
+
+@case({"conv2d": (6, 1), "conv2d_1": (4, 1)}, IO)
+class FunctionalConvolution(Headed):
+    """`F.conv2d` on parameters that no convolution module holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.holder, self.head = conv(3, 6), nn.Linear(4, 10)
+        self.weight = nn.Parameter(torch.randn(4, 6, 3, 3) / 7)
+        self.bias = nn.Parameter(torch.randn(4))
+
+    def features(self, x):
+        x = F.conv2d(x, self.holder.weight, self.holder.bias, padding=1).sigmoid()
+        return F.conv2d(x, self.weight, self.bias, padding=1)
+
+
+@case({"stem": (6, 1)}, IO)
+class TiedWeights(Headed):
+    """Two modules with one weight tensor: what the first makes the second makes as well."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.a, self.b, self.head = conv(3, 6), conv(6, 6), conv(6, 6), nn.Linear(6, 10)
+        self.b.weight = self.a.weight
+
+    def features(self, x):
+        return self.b(self.a(self.stem(x)).sigmoid())

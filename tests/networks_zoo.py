@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils.parametrizations import weight_norm
 
 from gnnrl_lightning.networks.cifar_resnet import resnet20
 
@@ -53,6 +52,14 @@ class Headed(nn.Module):
 
     def forward(self, x):
         return self.head(self.features(x).mean((2, 3)))
+
+
+class Pair(Headed):
+    """Convolution `a` to `middle` channels, convolution `b` from `read` channels to five, head."""
+
+    def __init__(self, middle, read):
+        super().__init__()
+        self.a, self.b, self.head = conv(3, middle), conv(read, 5), nn.Linear(5, 10)
 
 
 IO = {"x": 3, "head": 10}
@@ -184,19 +191,6 @@ class SqueezeExcitation(Headed):
         return self.out(x * F.hardsigmoid(gate))
 
 
-@case({"stem": (6, 1), "out": (5, 1)}, IO | {"gate": 1})
-class AttentionGate(Headed):
-    """One channel that scales all others: it freezes alone."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem, self.gate, self.out, self.head = conv(3, 6), conv(6, 1, 1), conv(6, 5), nn.Linear(5, 10)
-
-    def features(self, x):
-        x = self.stem(x)
-        return self.out(x * self.gate(x).sigmoid())
-
-
 @case({"stem": (6, 1)}, IO)
 class Reused(Headed):
     """One convolution and one batch norm applied twice: their input and output channels are the same."""
@@ -249,49 +243,6 @@ class SliceWrites(Headed):
         z[:, : a.shape[1]] = a
         z[:, a.shape[1] :] = b.sigmoid()
         return self.out(z)
-
-
-@case({"out": (5, 1)}, IO | {"a": 4, "b": 3})
-class ConstantSliceWrites(Headed):
-    """Writes into slices whose bounds are constants of the code: these channels cannot follow."""
-
-    def __init__(self):
-        super().__init__()
-        self.a, self.b, self.out, self.head = conv(3, 4), conv(3, 3), conv(7, 5), nn.Linear(5, 10)
-
-    def features(self, x):
-        z = x.new_zeros(x.shape[0], 7, *x.shape[2:])
-        z[:, :4] = self.a(x)
-        z[:, 4:] = self.b(x)
-        return self.out(z)
-
-
-@case({"conv2d": (6, 1), "conv2d_1": (4, 1)}, IO)
-class FunctionalConvolution(Headed):
-    """`F.conv2d` on parameters that no convolution module holds."""
-
-    def __init__(self):
-        super().__init__()
-        self.holder, self.head = conv(3, 6), nn.Linear(4, 10)
-        self.weight = nn.Parameter(torch.randn(4, 6, 3, 3) / 7)
-        self.bias = nn.Parameter(torch.randn(4))
-
-    def features(self, x):
-        x = F.conv2d(x, self.holder.weight, self.holder.bias, padding=1).sigmoid()
-        return F.conv2d(x, self.weight, self.bias, padding=1)
-
-
-@case({"stem": (6, 1)}, IO)
-class TiedWeights(Headed):
-    """Two modules with one weight tensor: what the first makes the second makes as well."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem, self.a, self.b, self.head = conv(3, 6), conv(6, 6), conv(6, 6), nn.Linear(6, 10)
-        self.b.weight = self.a.weight
-
-    def features(self, x):
-        return self.b(self.a(self.stem(x)).sigmoid())
 
 
 @case({"stem": (6, 1), "deep": (5, 1)}, {"x": 3, "early": 4, "late": 10, "feature": 2})
@@ -365,66 +316,3 @@ class Flatten(nn.Module):
     def forward(self, x):
         x = self.stem(x).sigmoid().flatten(1)
         return self.head(F.dropout(self.norm(self.hidden(x)), 0.5, self.training))
-
-
-@case({"stem": (3, 1), "hidden": (9, 1)}, IO, ((2, 3, 4, 4),))
-class FlattenLast(nn.Module):
-    """Channels last before flattening: they are interleaved along the input of the linear layer."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem, self.hidden, self.head = conv(3, 3, stride=2), nn.Linear(12, 9), nn.Linear(9, 10)
-
-    def forward(self, x):
-        return self.head(self.hidden(self.stem(x).sigmoid().permute(0, 2, 3, 1).flatten(1)).relu())
-
-
-@case({"stem": (4, 1), "late": (5, 1)}, IO | {"wide": 4})
-class ZeroPadding(Headed):
-    """Option A by `F.pad`: the four channels that meet zeros are as many as the code says."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem, self.wide, self.late, self.head = conv(3, 4), conv(4, 8), conv(8, 5), nn.Linear(5, 10)
-
-    def features(self, x):
-        x = self.stem(x).sigmoid()
-        return self.late((F.pad(x, (0, 0, 0, 0, 2, 2)) + self.wide(x)).sigmoid())
-
-
-@case({"stem": (6, 1), "last": (5, 1)}, IO)
-class WeightNorm(Headed):
-    """A parametrized first convolution: direction and length of each filter are removed together."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem, self.last, self.head = weight_norm(conv(3, 6)), conv(6, 5), nn.Linear(5, 10)
-
-    def features(self, x):
-        return self.last(self.stem(x).sigmoid())
-
-
-@case({"out": (5, 1)}, IO | {"stem": 6}, reason={"stem": "cumprod"})
-class NoRule(Headed):
-    """An operator without a rule freezes what flows through it, and nothing else."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem, self.out, self.head = conv(3, 6), conv(6, 5), nn.Linear(5, 10)
-
-    def features(self, x):
-        return self.out(torch.cumprod(self.stem(x).sigmoid(), 1))
-
-
-@case({"out": (5, 1)}, IO | {"stem": 8}, reason={"stem": "does not follow"})
-class ConstantView(Headed):
-    """A channel shuffle with a size that is a constant of the code: only running the network shows it."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem, self.out, self.head = conv(3, 8), conv(8, 5), nn.Linear(5, 10)
-
-    def features(self, x):
-        b, _, h, w = x.shape
-        x = self.stem(x).sigmoid().view(b, 2, 4, h, w).transpose(1, 2).flatten(1, 2)
-        return self.out(x)

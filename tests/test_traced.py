@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import gnnrl_lightning
-import tests.networks_hard  # noqa: F401  (registers its networks)
+from tests import networks_frozen, networks_hard
 from tests.exactness import (
     assert_untouched,
     check,
@@ -21,6 +21,9 @@ from tests.exactness import (
     train_one_step,
 )
 from tests.networks_zoo import ZOO
+
+MORE = networks_hard, networks_frozen
+"""Importing them registers their networks."""
 
 every_network = pytest.mark.parametrize("name", ZOO)
 
