@@ -157,7 +157,7 @@ def test_reward_may_be_another():
 def test_bad_settings_are_refused():
     with pytest.raises(UserError, match="max_steps is 0"):
         vector(max_steps=0)
-    with pytest.raises(UserError, match="max_ratio_per_step is 1.5"):
+    with pytest.raises(UserError, match=r"max_ratio_per_step is 1\.5"):
         vector(max_ratio_per_step=1.5)
     with pytest.raises(UserError, match="cannot be reached"):
         vector(Budget(macs=1e-6))
