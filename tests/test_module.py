@@ -23,6 +23,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*number of training batches .* is smaller than the logging interval"),
     pytest.mark.filterwarnings("ignore:.*exists and is not empty"),
     pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks used to create"),
+    # Lightning asks for the type of a leaf in a way that newer PyTorch deprecates.
+    pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.:FutureWarning"),
     pytest.mark.filterwarnings("ignore:GPU available but not used"),
 ]
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
