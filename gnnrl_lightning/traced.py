@@ -35,7 +35,7 @@ from gnnrl_lightning.graph.export import (
 from gnnrl_lightning.graph.groups import ChannelGroup, Channels, FrozenGroup, form_groups
 from gnnrl_lightning.graph.labels import ZERO, Value
 from gnnrl_lightning.graph.topology import FeatureMap, Operator, build_topology
-from gnnrl_lightning.graph.walk import Walk, walk, walk_training
+from gnnrl_lightning.graph.walk import Contraction, Walk, walk, walk_training
 from gnnrl_lightning.pruning.doctor import exactness_fault, find_culprits, shape_fault
 from gnnrl_lightning.pruning.importance import Criterion, importance_scores, keep_best
 from gnnrl_lightning.pruning.surgery import Cut, mask, prune
@@ -89,20 +89,21 @@ class Plan:
     Attributes:
         kept: Group name -> kept indices: `(width,)`, or `(sets, width)` for a group of several index sets.
         widths: The widths `(G,)`.
+        selection: The same channels, for surgery.
     """
 
     kept: dict[str, Tensor]
     widths: Tensor
     _cuts: dict[str, Cut]
-    _selection: Selection
+    selection: Selection
 
     def apply(self, network: nn.Module) -> nn.Module:
         """The smaller network: a new one of the same class; the given one is left as it is."""
-        return prune(network, self._cuts, self._selection)
+        return prune(network, self._cuts, self.selection)
 
     def mask(self, network: nn.Module) -> nn.Module:
         """The dense network (a copy) whose consumers read nothing of the channels that go: the reference."""
-        return mask(network, self._cuts, self._selection)
+        return mask(network, self._cuts, self.selection)
 
 
 class ComputationGraph:
@@ -271,6 +272,16 @@ class ComputationGraph:
         }
         widths = torch.tensor([ranks.shape[1] for ranks in kept], dtype=torch.int64)
         return Plan(named, widths, self._cuts, Selection(kept, self.widths.tolist()))
+
+    @property
+    def contractions(self) -> tuple[Contraction, ...]:
+        """The operators that cost MACs, in order, with the labels that they read and write."""
+        return tuple(self._walk.contractions)
+
+    @property
+    def norms(self) -> dict[str, dict[str, str]]:
+        """Name of a contraction's node -> parameters of the batch norm that alone reads it, by role."""
+        return self._walk.norms
 
     @property
     def cuts(self) -> dict[str, Cut]:

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
+
 from torch import Tensor, nn
 
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.pruning.batchnorm import reestimate_batch_norm
+from gnnrl_lightning.pruning.batchnorm import fresh_batch_norms, reestimate_batch_norm
 from gnnrl_lightning.pruning.importance import CRITERIA, Criterion, importance_scores, keep_best
+from gnnrl_lightning.pruning.reconstruction import reconstruct, refit
+from gnnrl_lightning.pruning.statistics import Moments, collect_moments
 from gnnrl_lightning.traced import ComputationGraph, Plan
 
 
 class Pruner:
     """Prunes one network to any widths, the same way every time.
 
-    Importance scores are computed once, when they are first needed: train or load the network before that.
+    Importance scores and input moments are computed once, when they are first needed: train or load the network before.
 
     Args:
         graph: The traced network.
         network: The dense network; it is never changed.
         calibration: Normalised training images `(N, C, H, W)` on the network's device.
         importance: Name of a criterion, or a callable, see `pruning.importance`.
+        repair: What is done to the sliced network, a key of `REPAIRS`.
         batch_size: Calibration images in a batch.
+
+    Raises:
+        UserError: An unknown criterion or repair.
     """
 
     def __init__(
@@ -29,23 +38,33 @@ class Pruner:
         network: nn.Module,
         calibration: Tensor,
         importance: str | Criterion = "l2",
+        repair: str = "batch_norm",
         batch_size: int = 256,
     ) -> None:
         if isinstance(importance, str) and importance not in CRITERIA:
             raise UserError(f"importance is {importance!r}: expected one of {', '.join(CRITERIA)}, or a callable")
+        if repair not in REPAIRS:
+            raise UserError(f"repair is {repair!r}: expected one of {', '.join(REPAIRS)}")
         self.graph = graph
         self.network = network
         self.calibration = calibration
         self.importance = importance
+        self.repair = repair
         self.batch_size = batch_size
-        self._scores: list[Tensor] | None = None
 
-    @property
+    @cached_property
     def scores(self) -> list[Tensor]:
         """Importance of every channel, `(sets, width)` for each group."""
-        if self._scores is None:
-            self._scores = importance_scores(self.graph, self.network, self.importance, self.calibration)
-        return self._scores
+        return importance_scores(self.graph, self.network, self.importance, self.calibration)
+
+    @cached_property
+    def moments(self) -> dict[str, Moments]:
+        """Moments of what the dense network's contractions read, by weight."""
+        return collect_moments(self.network, self.graph.contractions, self.batches())
+
+    def batches(self) -> tuple[Tensor, ...]:
+        """The calibration images in batches."""
+        return self.calibration.split(self.batch_size)
 
     def plan(self, widths: Tensor) -> Plan:
         """The channels that stay at `widths (G,)`."""
@@ -53,7 +72,42 @@ class Pruner:
         return self.graph.plan_from(kept)
 
     def prune(self, plan: Plan) -> nn.Module:
-        """The pruned network in evaluation mode, batch-norm statistics re-estimated."""
+        """The pruned and repaired network in evaluation mode."""
         pruned = plan.apply(self.network).eval()
-        reestimate_batch_norm(pruned, self.calibration.split(self.batch_size))
+        REPAIRS[self.repair](self, pruned, plan)
         return pruned
+
+
+def _slice(pruner: Pruner, pruned: nn.Module, plan: Plan) -> None:
+    """Leave the sliced network as it is."""
+
+
+def _batch_norm(pruner: Pruner, pruned: nn.Module, plan: Plan) -> None:
+    """Re-estimate the batch norms on the calibration images."""
+    reestimate_batch_norm(pruned, pruner.batches())
+
+
+def _reconstruct(pruner: Pruner, pruned: nn.Module, plan: Plan) -> None:
+    """Re-fit the consumers from the dense network's moments, then re-estimate the batch norms."""
+    graph = pruner.graph
+    moments = pruner.moments
+    reconstruct(pruner.network, pruned, graph.contractions, graph.cuts, graph.norms, moments, plan.selection)
+    reestimate_batch_norm(pruned, pruner.batches())
+
+
+def _refit(pruner: Pruner, pruned: nn.Module, plan: Plan) -> None:
+    """Re-fit layer by layer on what the pruned network really reads; the batch norms follow on the way."""
+    graph = pruner.graph
+    with fresh_batch_norms(pruned):
+        refit(pruner.network, pruned, graph.contractions, graph.cuts, plan.selection, pruner.calibration)
+
+
+Repair = Callable[[Pruner, nn.Module, Plan], None]
+
+REPAIRS: dict[str, Repair] = {
+    "none": _slice,
+    "batch_norm": _batch_norm,
+    "reconstruction": _reconstruct,
+    "refit": _refit,
+}
+"""Name -> what is done to a sliced network, in place; from the cheapest to the best."""

@@ -36,6 +36,8 @@ class Contraction:
         reads: Labels `(C_in,)` or, for grouped convolutions, `(groups, C_in / groups)` that it contracts.
         writes: Labels `(C_out,)` of its output channels.
         groups: Number of groups of a convolution.
+        bias: Bias that is added to the outputs, if it is a parameter as it is.
+        transposed: Whether the weight's first dimension is the one that reads.
     """
 
     node: str
@@ -45,6 +47,8 @@ class Contraction:
     reads: Tensor | None = None
     writes: Tensor | None = None
     groups: int = 1
+    bias: str | None = None
+    transposed: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,7 @@ class Walk:
     kin: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     derived: set[Node] = field(default_factory=set)
     rigid: list[tuple[str, int, str, str]] = field(default_factory=list)
+    norms: dict[str, dict[str, str]] = field(default_factory=dict)
     hyper: dict[str, tuple[int, ...]] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
     node: Node | None = None
@@ -121,9 +126,9 @@ class Walk:
     source: str = ""
     module: str = ""
 
-    def parameter_name(self, value: Value | None) -> str | None:
+    def parameter_name(self, value: Any) -> str | None:
         """The name of the parameter or buffer that this value is, untouched; None for any other value."""
-        return None if value is None else self.names.get(id(value))
+        return self.names.get(id(value)) if isinstance(value, Value) else None
 
     def join(self, a: Tensor, b: Tensor) -> Tensor:
         """See `Labels.join`; the operator at hand is the one that joins."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -10,11 +10,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-CONVOLUTIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
-"""Function -> spatial dimensions."""
+_FORWARD = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+_TRANSPOSED = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
+ARGUMENTS: dict[Any, tuple[str, ...]] = {
+    F.linear: ("input", "weight", "bias"),
+    torch.conv1d: _FORWARD,
+    torch.conv2d: _FORWARD,
+    torch.conv3d: _FORWARD,
+    torch.conv_transpose1d: _TRANSPOSED,
+    torch.conv_transpose2d: _TRANSPOSED,
+    torch.conv_transpose3d: _TRANSPOSED,
+}
+"""Function that contracts channels -> names of its positional arguments."""
 
-Visit = Callable[[str, Tensor, dict[str, Any]], Tensor | None]
-"""`(weight name, input, convolution arguments) -> weight to use instead, or None`."""
+Call = Mapping[str, Any]
+"""The arguments of one call by name."""
+
+Visit = Callable[[str, Call], "Tensor | None"]
+"""`(weight name, call) -> the weight to use instead, or None`."""
 
 
 class ContractionObserver(TorchFunctionMode):
@@ -35,61 +48,59 @@ class ContractionObserver(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Intercept one call."""
         kwargs = kwargs or {}
-        if func in CONVOLUTIONS or func is F.linear:
-            bound = _bind(func, args, kwargs)
-            name = self._names.get(id(bound["weight"]))
-            if name is not None:
-                replaced = self._visit(name, bound["input"], bound)
-                if replaced is not None:
-                    return func(**(bound | {"weight": replaced}))
+        if func in ARGUMENTS:
+            call = dict(zip(ARGUMENTS[func], args, strict=False)) | dict(kwargs)
+            name = self._names.get(id(call["weight"]))
+            replaced = None if name is None else self._visit(name, call)
+            if replaced is not None:
+                return func(**(call | {"weight": replaced}))
         return func(*args, **kwargs)
 
 
-def _bind(func: Any, args: Any, kwargs: Any) -> dict[str, Any]:
-    names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
-    return dict(zip(names, args, strict=False)) | dict(kwargs)
+def named_weights(network: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
+    """The parameters of a network with these names."""
+    parameters = dict(network.named_parameters(remove_duplicate=False))
+    return {name: parameters[name] for name in names}
 
 
-def sample_patches(
-    x: Tensor, weight: Tensor, call: dict[str, Any], per_image: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Input vectors of a contraction at random positions.
+def sample_channels(call: Call, per_image: int, generator: torch.Generator) -> Tensor:
+    """Channel vectors `(n, C_in)` at random positions of a contraction's input, `per_image` from each image at most."""
+    x, weight = call["input"], call["weight"]
+    tokens = x.reshape(len(x), -1, x.shape[-1]) if weight.dim() == 2 else x.flatten(2).transpose(1, 2)
+    positions = draw_positions(len(x), tokens.shape[1], per_image, generator).to(x.device)
+    return tokens.gather(1, positions[:, :, None].expand(-1, -1, tokens.shape[2])).reshape(-1, tokens.shape[2])
+
+
+def sample_patches(call: Call, per_image: int, generator: torch.Generator) -> Tensor:
+    """Input vectors `(n, C_in * kernel)` of a contraction at random output positions, channels first.
+
+    With the weight flattened to `(C_out, C_in / groups * kernel)` a product with them gives the outputs there (without
+    bias, for one group).
 
     Args:
-        x: Its input, `(B, C_in, *space)` for a convolution, `(..., in)` for a linear layer.
-        weight: Its weight.
-        call: Its arguments, as `ContractionObserver` gives them.
-        per_image: Positions taken from each image.
+        call: A linear layer, or a convolution in one or two dimensions.
+        per_image: Positions taken from each image at most, without repetition.
         generator: Draws the positions.
-
-    Returns:
-        Vectors `(n, C_in * kernel)` (channel first), and the positions `(B, per_image)` that they come from.
     """
+    x, weight = call["input"], call["weight"]
     if weight.dim() == 2:
-        tokens = x.reshape(len(x), -1, x.shape[-1])
-        positions = draw_positions(len(x), tokens.shape[1], per_image, generator)
-        return _take(tokens, positions), positions
-    if weight.dim() == 3:
+        return sample_channels(call, per_image, generator)
+    spatial = weight.dim() - 2
+    if spatial == 1:
         x, weight = x.unsqueeze(2), weight.unsqueeze(2)
-    stride, padding, dilation = (_pair(call.get(key, default)) for key, default in
-                                 (("stride", 1), ("padding", 0), ("dilation", 1)))  # fmt: skip
-    kernel = weight.shape[2:]
-    if isinstance(call.get("padding"), str):
-        total = [d * (k - 1) if call["padding"] == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
-        x = F.pad(x, (total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2))
-    else:
-        x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
-    rows = (x.shape[2] - dilation[0] * (kernel[0] - 1) - 1) // stride[0] + 1
-    columns = (x.shape[3] - dilation[1] * (kernel[1] - 1) - 1) // stride[1] + 1
+    kernel = (int(weight.shape[2]), int(weight.shape[3]))
+    stride, dilation = (_pair(call.get(name, 1), spatial, 1) for name in ("stride", "dilation"))
+    x = F.pad(x, _padding(call.get("padding", 0), spatial, kernel, dilation))
+    rows, columns = (
+        (size - d * (k - 1) - 1) // s + 1 for size, d, k, s in zip(x.shape[2:], dilation, kernel, stride, strict=True)
+    )
     positions = draw_positions(len(x), rows * columns, per_image, generator)
-    top = (positions // columns) * stride[0]
-    left = (positions % columns) * stride[1]
-    i = (top[:, :, None] + torch.arange(kernel[0]) * dilation[0])[:, :, :, None]
-    j = (left[:, :, None] + torch.arange(kernel[1]) * dilation[1])[:, :, None, :]
-    flat = (i * x.shape[3] + j).flatten(1)
-    pixels = x.flatten(2).gather(2, flat[:, None, :].expand(-1, x.shape[1], -1).to(x.device))
+    i = (positions // columns * stride[0])[:, :, None, None] + (torch.arange(kernel[0]) * dilation[0])[:, None]
+    j = (positions % columns * stride[1])[:, :, None, None] + torch.arange(kernel[1]) * dilation[1]
+    flat = (i * x.shape[3] + j).flatten(1).to(x.device)
+    pixels = x.flatten(2).gather(2, flat[:, None, :].expand(-1, x.shape[1], -1))
     pixels = pixels.reshape(len(x), x.shape[1], positions.shape[1], -1)
-    return pixels.transpose(1, 2).reshape(-1, x.shape[1] * kernel.numel()), positions
+    return pixels.transpose(1, 2).reshape(-1, x.shape[1] * kernel[0] * kernel[1])
 
 
 def draw_positions(images: int, available: int, wanted: int, generator: torch.Generator) -> Tensor:
@@ -99,20 +110,19 @@ def draw_positions(images: int, available: int, wanted: int, generator: torch.Ge
     return torch.rand(images, available, generator=generator).topk(wanted).indices
 
 
-def _take(tokens: Tensor, positions: Tensor) -> Tensor:
-    index = positions.to(tokens.device)[:, :, None].expand(-1, -1, tokens.shape[2])
-    return tokens.gather(1, index).reshape(-1, tokens.shape[2])
+def _pair(value: Any, spatial: int, filler: int) -> tuple[int, int]:
+    """Sizes for two dimensions; one-dimensional convolutions have `filler` in the first."""
+    values = (value,) * spatial if isinstance(value, int) else tuple(value)
+    values = values * spatial if len(values) == 1 else values
+    return (filler, values[0]) if spatial == 1 else (values[0], values[1])
 
 
-def _pair(value: Any) -> tuple[int, int]:
-    if isinstance(value, str):
-        return (0, 0)
-    if isinstance(value, int):
-        return (value, value)
-    return (value[0], value[-1]) if len(value) > 1 else (0, value[0])
-
-
-def contraction_weights(network: nn.Module, names: Any) -> dict[str, Tensor]:
-    """The named weights of a network that convolutions and linear layers multiply with."""
-    parameters = dict(network.named_parameters(remove_duplicate=False))
-    return {name: parameters[name] for name in names if name in parameters}
+def _padding(
+    padding: Any, spatial: int, kernel: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    """Padding as `F.pad` takes it: left, right, top, bottom."""
+    if isinstance(padding, str):
+        rows, columns = (d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, kernel, strict=True))
+        return (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
+    rows, columns = _pair(padding, spatial, 0)
+    return (columns, columns, rows, rows)

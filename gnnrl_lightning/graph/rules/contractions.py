@@ -65,7 +65,7 @@ def linear(walk: Walk, x: Value, weight: Value, bias: Value | None = None) -> Va
         if len(support(labels)) > 1:
             walk.freeze(labels, "changes along several dimensions of a matrix product")
     sizes = tuple(size for size in (reads, writes, *(labels.flatten() for labels in others)) if size is not None)
-    walk.contract(sizes, weight=walk.parameter_name(weight), reads=reads, writes=writes)
+    walk.contract(sizes, weight=walk.parameter_name(weight), reads=reads, writes=writes, bias=walk.parameter_name(bias))
     made = () if writes is None else (vector(writes, ndim, -1),)
     return Value(walk.shape, (*others, *made))
 
@@ -118,7 +118,9 @@ def _convolution(
         reads = _contract_weight(walk, inputs, weight.along(in_dim))
         writes = _outputs(walk, weight, out_dim, bias)
         sizes = tuple(size for size in (reads, writes) if size is not None)
-        walk.contract(sizes, weight=name, reads=reads, writes=writes)
+        walk.contract(
+            sizes, weight=name, reads=reads, writes=writes, bias=walk.parameter_name(bias), transposed=transposed
+        )
     elif transposed or name is None or inputs is None:
         for value in (x, weight, bias):
             walk.freeze(value, "is part of a grouped convolution whose channels cannot be told apart")
@@ -126,7 +128,7 @@ def _convolution(
         walk.contract(())
     elif weight.shape[1] == 1:
         writes = _depthwise(walk, inputs, weight, bias, groups)
-        walk.contract((writes,), weight=name, writes=writes, groups=groups)
+        walk.contract((writes,), weight=name, writes=writes, groups=groups, bias=walk.parameter_name(bias))
     else:
         writes = _grouped(walk, name, inputs, weight, bias, groups)
     made = () if writes is None else (vector(writes, len(x.shape), dim),)
@@ -154,7 +156,7 @@ def _grouped(walk: Walk, name: str, inputs: Tensor, weight: Value, bias: Value |
     walk.consumed.append(inputs)
     # A block's input count is the size of one row: every row keeps as many.
     sizes = (blocks[0],) if writes is None else (blocks[0], writes)
-    walk.contract(sizes, weight=name, reads=blocks, writes=writes, groups=groups)
+    walk.contract(sizes, weight=name, reads=blocks, writes=writes, groups=groups, bias=walk.parameter_name(bias))
     return writes
 
 

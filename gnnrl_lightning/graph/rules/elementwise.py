@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import Node
 from torch.fx.node import map_aggregate
 
 from gnnrl_lightning.graph.labels import FIXED, ZERO, Value, support, vector
@@ -110,6 +111,7 @@ def prelu(walk: Walk, x: Value, weight: Value) -> Value:
 def batch_norm(walk: Walk, x: Value, *rest: Any) -> Any:
     """Batch normalisation with running statistics: weight, bias and statistics belong to the channels."""
     ndim = len(x.shape)
+    _record_norm(walk, rest)
     labels = Value(x.shape, x.labels)
     for parameter in rest[:4]:
         if isinstance(parameter, Value):
@@ -120,6 +122,16 @@ def batch_norm(walk: Walk, x: Value, *rest: Any) -> Any:
     shifted = tuple(torch.where(item == ZERO, FIXED, item) for item in labels.labels)
     result = Value(x.shape, shifted)
     return result if walk.operator == "batch_norm" else (result, Value((0,)), Value((0,)))
+
+
+def _record_norm(walk: Walk, rest: tuple[Any, ...]) -> None:
+    """Note which norm alone reads a tensor: statistics of what is pruned before it can be corrected there."""
+    assert walk.node is not None
+    source = walk.node.args[0]
+    if isinstance(source, Node) and len(source.users) == 1:
+        roles = ("weight", "bias", "running_mean", "running_var")
+        named = zip(roles, map(walk.parameter_name, rest[:4]), strict=False)
+        walk.norms[source.name] = {role: name for role, name in named if name is not None}
 
 
 @rule("native_dropout", kind="activation")
