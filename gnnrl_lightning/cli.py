@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import yaml
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from rich.console import Console
@@ -167,10 +168,12 @@ class CompressionCLI(LightningCLI):
             overwrite=self.overwrite,
             wandb_id=next(iter(wandb_ids), None),
         )
-        # metrics.csv first: Lightning keeps checkpoints where the first logger writes.
         metrics = CSVLogger(folder.path, name="", version="")
         metrics.experiment  # noqa: B018  (claims the folder while it is empty)
         self.trainer.loggers = [metrics, *configured]
+        for callback in self.trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(folder.checkpoints / "agent")
         config = self._parser(self.subcommand).dump(self.config[str(self.subcommand)])
         folder.config.write_text(config, encoding="utf-8")
         for logger in configured:

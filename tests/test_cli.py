@@ -1,0 +1,378 @@
+import csv
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from gnnrl_lightning import artifact
+from gnnrl_lightning.cli import main
+from gnnrl_lightning.networks.spec import NetworkSpec
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = ROOT / "experiments"
+
+SMALL = """
+from torch import nn
+
+
+class Small(nn.Module):
+    def __init__(self, classes=10, size=8):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 8, 3, padding=1)
+        self.bn1 = nn.BatchNorm2d(8)
+        self.conv2 = nn.Conv2d(8, 12, 3, stride=2)
+        self.bn2 = nn.BatchNorm2d(12)
+        self.classifier = nn.Linear(12 * ((size - 1) // 2) ** 2, classes)
+
+    def forward(self, x):
+        x = self.bn1(self.conv1(x)).relu()
+        return self.classifier(self.bn2(self.conv2(x)).relu().flatten(1))
+"""
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder with a network of the user's own and its configuration; the tests run in it."""
+    folder = tmp_path_factory.mktemp("workplace")
+    (folder / "own_networks.py").write_text(SMALL)
+    config = {
+        "network": {"class_path": "own_networks.Small", "init_args": {}},
+        "data": {"class_path": "gnnrl_lightning.data.Digits"},
+        "budget": {"macs": 0.5},
+        "search": {"evaluations": 20, "calibration_images": 128},
+        "pretraining": {"epochs": 3},
+        "finetuning": {"epochs": 2, "learning_rate": 0.02},
+        "run": {"experiment": "small"},
+    }
+    (folder / "small.yaml").write_text(yaml.safe_dump(config))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        patch.chdir(folder)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def fitted(workplace):
+    """The folder of a finished run."""
+    main(["fit", "--config", "small.yaml", "--run.name", "fitted"])
+    return workplace / "runs" / "fitted"
+
+
+def result_of(folder):
+    return json.loads((folder / "result.json").read_text())
+
+
+def test_result_has_the_figures(fitted):
+    result = result_of(fitted)
+    assert list(result) == [
+        "network",
+        "dataset",
+        "budget",
+        "dense",
+        "uniform",
+        "pruned",
+        "search",
+        "versions",
+    ]
+    assert (result["network"], result["dataset"], result["budget"]["macs"]) == ("Small", "digits", 0.5)
+    assert set(result["dense"]) == {"macs", "params", "top1_test", "latency_ms"}
+    # conv1: 64 positions x 9 x 8; conv2: 9 positions x 9 x 8 x 12; classifier: 108 x 10
+    assert result["dense"]["macs"] == 64 * 9 * 8 + 9 * 9 * 8 * 12 + 108 * 10
+    assert result["dense"]["params"] == (9 * 8 + 8) + 16 + (9 * 8 * 12 + 12) + 24 + (108 * 10 + 10)
+    for name in ("uniform", "pruned"):
+        row, (first, second) = result[name], result[name]["widths"]
+        assert row["macs"] == 64 * 9 * first + 9 * 9 * first * second + 9 * second * 10
+        assert row["macs_ratio"] == row["macs"] / result["dense"]["macs"] <= 0.5
+        assert row["params_ratio"] == row["params"] / result["dense"]["params"]
+        assert {"top1_search", "top1_test_before", "top1_test_after", "latency_ms"} <= row.keys()
+    search = result["search"]
+    assert set(search) == {"evaluations", "images", "seconds", "seed", "found_by", "agent_best"}
+    assert search["evaluations"] == 4 + 2 * 8
+    assert result["pruned"]["top1_search"] >= max(search["agent_best"], result["uniform"]["top1_search"])
+
+
+def test_run_folder_is_complete(fitted):
+    names = {path.name for path in fitted.iterdir()}
+    assert {"config.yaml", "metrics.csv", "journal.jsonl", "checkpoints", "pruned", "result.json"} <= names
+    weights = [str(path.relative_to(fitted)) for path in (fitted / "checkpoints").rglob("*.*")]
+    assert sorted(weights) == ["checkpoints/agent/epoch=1-step=20.ckpt", "checkpoints/dense.safetensors"]
+    journal = [json.loads(line) for line in (fitted / "journal.jsonl").read_text().splitlines()]
+    assert {"uniform", "agent"} <= {line["proposer"] for line in journal}
+    assert len({tuple(line["widths"]) for line in journal}) == len(journal) <= 20
+    with (fitted / "metrics.csv").open() as file:
+        columns = next(csv.reader(file))
+    assert {"dense/train/loss", "pruned/train/top1", "rollout/reward_best", "result/top1_search"} <= set(columns)
+
+
+def test_artifact_is_the_network_of_the_result(fitted):
+    recipe = artifact.read_recipe(fitted / "pruned")
+    dense = NetworkSpec(**recipe["network"]).build()
+    pruned = artifact.load(fitted / "pruned", dense, torch.zeros(1, *recipe["input"]["shape"]))
+    result = result_of(fitted)["pruned"]
+    assert [pruned.conv1.out_channels, pruned.conv2.out_channels] == result["widths"]
+    assert sum(parameter.numel() for parameter in pruned.parameters()) == result["params"]
+    assert recipe["figures"] == result
+    assert recipe["transform"]["mean"] == [0.305]
+
+
+def test_resolved_configuration_repeats_the_run(fitted, workplace):
+    config = str(fitted / "config.yaml")
+    main(["fit", "--config", config, "--run.name", "again"])
+    first, second = result_of(fitted), result_of(workplace / "runs" / "again")
+    for result in (first, second):
+        result["search"].pop("seconds")
+        for name in ("dense", "uniform", "pruned"):
+            result[name].pop("latency_ms")
+    assert first == second
+
+
+def test_a_checkpoint_is_loaded_instead_of_training(fitted, workplace):
+    weights = str(fitted / "checkpoints" / "dense.safetensors")
+    main(["fit", "--config", "small.yaml", "--checkpoint", weights, "--run.name", "loaded"])
+    loaded = workplace / "runs" / "loaded"
+    assert result_of(loaded)["dense"]["top1_test"] == result_of(fitted)["dense"]["top1_test"]
+    assert result_of(loaded)["pruned"]["widths"] == result_of(fitted)["pruned"]["widths"]
+    assert not (loaded / "checkpoints" / "dense.safetensors").exists()
+
+
+def test_default_names_do_not_collide(workplace):
+    for _ in range(2):
+        main(["pretrain", "--config", "small.yaml", "--pretraining.epochs", "0", "--run.root", "many"])
+    names = [path.name for path in (workplace / "many").iterdir()]
+    assert len(names) == 2 and all(name.startswith("small-2") for name in names)
+
+
+def printed_percent(capsys):
+    return float(capsys.readouterr().out.strip().rsplit(" ", 2)[1])
+
+
+def test_validate_and_test_agree_with_the_result(fitted, capsys):
+    weights = str(fitted / "checkpoints" / "dense.safetensors")
+    result = result_of(fitted)
+    main(["test", "--config", "small.yaml", "--checkpoint", weights])
+    assert printed_percent(capsys) == pytest.approx(result["dense"]["top1_test"], abs=0.006)
+    main(["test", "--config", "small.yaml", "--artifact", str(fitted / "pruned")])
+    assert printed_percent(capsys) == pytest.approx(result["pruned"]["top1_test_after"], abs=0.006)
+    main(["validate", "--config", "small.yaml", "--artifact", str(fitted / "pruned")])
+    assert 0 < printed_percent(capsys) <= 100
+
+
+def test_finetune_goes_on_with_an_artifact(fitted, workplace):
+    main(["finetune", "--config", "small.yaml", "--artifact", str(fitted / "pruned"), "--run.name", "tuned"])
+    before, after = (artifact.read_recipe(folder / "pruned") for folder in (fitted, workplace / "runs" / "tuned"))
+    assert after["kept"] == before["kept"]
+    assert after["sha256"]["weights.safetensors"] != before["sha256"]["weights.safetensors"]
+
+
+def test_finetune_goes_on_with_weights(fitted, workplace):
+    weights = str(fitted / "checkpoints" / "dense.safetensors")
+    main(["finetune", "--config", "small.yaml", "--checkpoint", weights, "--run.name", "dense"])
+    assert (workplace / "runs" / "dense" / "checkpoints" / "dense.safetensors").is_file()
+
+
+def test_inspect_writes_json(workplace, capsys):
+    main(["inspect", "--config", "small.yaml", "--json", "found.json"])
+    found = json.loads((workplace / "found.json").read_text())
+    assert list(found) == ["macs", "params", "smallest_macs", "groups", "frozen"]
+    assert [(group["name"], group["width"]) for group in found["groups"]] == [("conv1", 8), ("conv2", 12)]
+    assert found["smallest_macs"] == 64 * 9 + 9 * 9 + 9 * 10
+    assert {"parameter": "conv1.weight", "dimension": 0, "role": "output"} in found["groups"][0]["members"]
+    assert all(set(group) == {"name", "width", "operator", "reason"} for group in found["frozen"])
+    assert "channel groups" in capsys.readouterr().out
+
+
+def test_wandb_by_configuration(workplace):
+    """Offline; the run's folder is named after the W&B run, and metrics.csv is there as well."""
+    arguments = ["--trainer.logger.init_args.offline", "true", "--pretraining.epochs", "1", "--run.root", "wandb_runs"]
+    main(["pretrain", "--config", "small.yaml", "--config", str(EXPERIMENTS / "wandb.yaml"), *arguments])
+    main(["pretrain", "--config", "small.yaml", "--config", str(EXPERIMENTS / "wandb.yaml"), *arguments])
+    folders = list((workplace / "wandb_runs").iterdir())
+    ids = {path.name.rsplit("-", 1)[1] for path in (workplace / "wandb").glob("offline-run-*")}
+    assert {folder.name for folder in folders} == ids and len(ids) == 2
+    assert all("dense/train/loss" in (folder / "metrics.csv").read_text() for folder in folders)
+
+
+BAD = {
+    "impossible budget": (["--budget.macs", "0.001"], r"has 747 macs"),
+    "budget of nothing": (["--budget.macs", "0"], r"budget.macs is 0.*must be positive"),
+    "negative budget": (["--budget.macs", "-0.5"], r"must be positive"),
+    "budget above dense": (["--budget.macs", "1e9"], r"more than the dense network has \(13,464\)"),
+    "budget of all": (["--budget.macs", "1.0"], r"meets the budget as it is"),
+    "no budget": (["--budget.macs", "null"], r"budget is empty"),
+    "latency budget": (["--budget.latency", "0.5"], r"budget.latency is not available yet"),
+    "missing data": (["--data", "ImageFolder", "--data.root", "nowhere"], r"nowhere"),
+    "missing checkpoint": (["--checkpoint", "nowhere.pt"], r"nowhere.pt"),
+    "classes of the network": (["--network.init_args.classes", "7"], r"has 7 classes, the data has 10"),
+    "classes of the checkpoint": (["--checkpoint", "seven.safetensors"], r"has 7 classes, the network has 10"),
+    "weights that are NaN": (["--checkpoint", "nan.safetensors"], r"NaN or infinite values in conv2.bias"),
+    "input size": (["--network.init_args.size", "32"], r"refuses images of 1x8x8"),
+    "unknown network": (["--network.class_path", "own_networks.Large"], r"cannot be imported"),
+    "unknown importance": (["--search.importance", "size"], r"importance is 'size'"),
+    "unknown reward": (["--search.reward", "luck"], r"search.reward is 'luck'"),
+    "too few evaluations": (["--search.evaluations", "5"], r"search.evaluations is 5: at least 12"),
+    "calibration": (["--search.calibration_images", "100000"], r"expected 1 to"),
+    "learning rate": (["--finetuning.learning_rate", "-1"], r"learning_rate=-1"),
+    "steps": (["--search.max_steps", "0"], r"max_steps is 0"),
+    "threads": (["--run.threads", "0"], r"run.threads is 0"),
+    "name with a folder": (["--run.name", "a/b"], r"not a plain folder name"),
+    "existing name": (["--run.name", "taken"], r"taken exists; choose another name or pass --overwrite"),
+}
+
+
+@pytest.fixture(scope="module")
+def spoilt(workplace):
+    """Files that are wrong in one way each, and a run that must not be overwritten."""
+    state = NetworkSpec("own_networks.Small", {"classes": 7}).build().state_dict()
+    save_file(state, workplace / "seven.safetensors")
+    state = NetworkSpec("own_networks.Small").build().state_dict()
+    state["conv2.bias"][3] = torch.nan
+    save_file(state, workplace / "nan.safetensors")
+    (workplace / "bad" / "taken").mkdir(parents=True)
+    (workplace / "bad" / "taken" / "result.json").write_text("{}")
+    return workplace
+
+
+def tree(folder):
+    files = [path for path in folder.rglob("*") if not {"__pycache__", "wandb"} & set(path.parts)]
+    return sorted((str(path), path.stat().st_mtime_ns) for path in files)
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_exit_code_2(spoilt, capsys, case):
+    arguments, message = BAD[case]
+    before = tree(spoilt)
+    with pytest.raises(SystemExit) as end:
+        main(["fit", "--config", "small.yaml", "--run.root", "bad", *arguments])
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("error: ")
+    assert re.search(message, error)
+    assert tree(spoilt) == before
+
+
+def test_overwrite_replaces_a_run(spoilt):
+    arguments = ["--run.root", "bad", "--run.name", "taken", "--pretraining.epochs", "0", "--overwrite"]
+    main(["pretrain", "--config", "small.yaml", *arguments])
+    assert not (spoilt / "bad" / "taken" / "result.json").exists()
+    assert (spoilt / "bad" / "taken" / "config.yaml").is_file()
+
+
+@pytest.mark.parametrize("command", ["finetune", "validate", "test"])
+def test_missing_artifact(workplace, capsys, command):
+    with pytest.raises(SystemExit) as end:
+        main([command, "--config", "small.yaml", "--artifact", "nowhere"])
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "error: nowhere has no recipe.json: it is not the folder of a pruned network\n"
+
+
+def test_finetune_needs_something(workplace, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["finetune", "--config", "small.yaml"])
+    assert end.value.code == 2 and "nothing to fine-tune" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--serch.evaluations", "3"], ["--search.evaluations", "many"], ["--config", "nowhere.yaml"], ["--data.siz", "3"]],
+)
+def test_unknown_keys_and_values_are_jsonargparse_errors(workplace, capsys, arguments):
+    before = tree(workplace)
+    with pytest.raises(SystemExit) as end:
+        main(["fit", "--config", "small.yaml", *arguments])
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert "error:" in error and "Traceback" not in error
+    assert tree(workplace) == before
+
+
+def test_unknown_key_in_the_yaml(workplace, capsys):
+    (workplace / "typo.yaml").write_text("serch:\n  evaluations: 3\n")
+    with pytest.raises(SystemExit) as end:
+        main(["fit", "--config", "small.yaml", "--config", "typo.yaml"])
+    assert end.value.code == 2
+    assert "serch" in capsys.readouterr().err
+
+
+def printed_config(capsys, *arguments):
+    with pytest.raises(SystemExit) as end:
+        main([*arguments, "--print_config"])
+    assert end.value.code == 0
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def test_base_says_the_defaults(capsys):
+    needed = ["--network.class_path", "resnet20", "--data", "Digits"]
+    with_base = printed_config(capsys, "fit", "--config", str(EXPERIMENTS / "base.yaml"), *needed)
+    assert with_base == printed_config(capsys, "fit", *needed)
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_is_accepted(capsys, path):
+    needed = ["--network.class_path", "resnet20", "--data", "Digits"]
+    needed = [] if "network" in yaml.safe_load(path.read_text()) else needed
+    config = printed_config(capsys, "fit", *needed, "--config", str(path))
+    assert {"trainer", "model", "data", "network", "budget", "search", "run"} <= config.keys()
+
+
+@pytest.mark.parametrize("command", ["pretrain", "finetune", "validate", "test", "inspect"])
+def test_every_subcommand_accepts_the_same_files(capsys, command):
+    config = printed_config(capsys, command, "--config", str(EXPERIMENTS / "digits.yaml"))
+    assert {"trainer", "model", "data", "network", "budget", "search", "run"} <= config.keys()
+
+
+def test_later_files_win(capsys):
+    files = ["--config", str(EXPERIMENTS / "digits.yaml"), "--config", str(EXPERIMENTS / "debug.yaml")]
+    config = printed_config(capsys, "fit", *files)
+    assert config["pretraining"]["epochs"] == 1 and config["finetuning"]["learning_rate"] == 0.02
+    assert config["budget"]["macs"] == 0.5 and config["search"]["evaluations"] == 12
+
+
+def test_sweep_arguments_are_accepted_as_wandb_passes_them(capsys, monkeypatch):
+    sweep = yaml.safe_load((EXPERIMENTS / "sweeps" / "digits_ppo.yaml").read_text())
+    chosen = {
+        name: spec["values"][-1] if "values" in spec else spec["max"] for name, spec in sweep["parameters"].items()
+    }
+    # As wandb's agent does: ${args} becomes --name=value for each parameter, each an argument of its own.
+    arguments = [f"--{name}={value}" for name, value in chosen.items()]
+    command = sweep["command"]
+    assert command[:4] == ["${env}", "${interpreter}", "-m", "gnnrl_lightning"] and command[-1] == "${args}"
+    monkeypatch.chdir(ROOT)
+    config = printed_config(capsys, *command[4:-1], *arguments)
+    for name, value in chosen.items():
+        found = config
+        for part in name.split("."):
+            found = found[part]
+        assert found == value, name
+    assert config["trainer"]["logger"]["class_path"].endswith("WandbLogger")
+
+
+def readme_commands():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    return [line for line in readme.splitlines() if line.startswith("python -m gnnrl_lightning ")]
+
+
+@pytest.mark.parametrize("line", readme_commands())
+def test_commands_of_the_readme_are_accepted(capsys, monkeypatch, line):
+    monkeypatch.chdir(ROOT)
+    arguments = shlex.split(line)[3:]
+    assert printed_config(capsys, *arguments)["network"]["class_path"]
+
+
+def test_readme_has_commands():
+    assert {shlex.split(line)[3] for line in readme_commands()} >= {"fit", "inspect", "test"}
+
+
+def test_help_of_every_subcommand_names_every_section(capsys):
+    for command in ("fit", "pretrain", "finetune", "validate", "test", "inspect"):
+        with pytest.raises(SystemExit) as end:
+            main([command, "--help"])
+        text = capsys.readouterr().out
+        assert end.value.code == 0
+        for option in ("--budget.macs", "--search.evaluations", "--model.clip_epsilon", "--pretraining.epochs"):
+            assert option in text
+    assert "--json" in text
