@@ -106,12 +106,13 @@ class TrainingHead(Pair):
     def __init__(self):
         super().__init__(6, 6)
         self.auxiliary, self.noise = nn.Linear(6, 4), nn.Parameter(torch.rand(6, 1, 1))
+        self.norm = nn.BatchNorm2d(6)
 
     def forward(self, x):
-        x = self.a(x)
+        x = F.dropout(self.norm(self.a(x)), 0.1, self.training)
         if not self.training:
             return self.head(self.b(x).mean((2, 3)))
-        x = x + self.noise
+        x = x + self.noise * torch.randn_like(x)
         return self.head(self.b(x).mean((2, 3))), self.auxiliary(x.mean((2, 3)))
 
 
