@@ -103,22 +103,6 @@ class VectorPruningEnv:
         smallest = self.graph.widths.clamp(max=self.budget.min_width)
         return torch.maximum(widths.round().long(), smallest)
 
-    def _fill(self, widths: Tensor) -> Tensor:
-        """Widths below the budget scaled up by the largest common factor, found by bisection.
-
-        The projection would widen such candidates channel by channel, to nearly the same widths and far more
-        slowly.
-        """
-        low, high = torch.ones(len(widths), 1), (self.graph.widths / widths).amax(1, keepdim=True)
-        for _ in range(16):
-            middle = (low + high) / 2
-            met = self.budget.met(self.graph, self._scaled(widths, middle))[:, None]
-            low, high = torch.where(met, middle, low), torch.where(met, high, middle)
-        return self._scaled(widths, low)
-
-    def _scaled(self, widths: Tensor, factor: Tensor) -> Tensor:
-        return torch.minimum((widths * factor + 1e-4).long(), self.graph.widths)
-
     @property
     def widths(self) -> Tensor:
         """Present widths of each episode, (episodes, G) int64."""
@@ -164,7 +148,7 @@ class VectorPruningEnv:
         ends = ~self._done & (self.budget.met(self.graph, proposed) | (self._step >= self.max_steps))
         rewards = torch.zeros(len(proposed))
         if ends.any():
-            proposed[ends] = self.budget.project(self.graph, self._fill(proposed[ends]))
+            proposed[ends] = self.budget.project(self.graph, proposed[ends])
         for row in ends.nonzero().flatten().tolist():
             rewards[row] = self.score(proposed[row])
         self._widths, self._done = proposed, self._done | ends

@@ -1,7 +1,7 @@
 """Budgets, and the projection of widths onto them.
 
-The projection first scales the proposed widths down by the largest common factor that fits, then widens groups one
-aligned step at a time, those furthest below their proposal first, until no group can be widened any more: what comes
+The projection first scales the proposed widths by the largest common factor that fits, then widens groups one aligned
+step at a time, those furthest below their proposal first, until no group can be widened any more: what comes
 back meets every limit, and no group could be one step wider.
 """
 
@@ -158,11 +158,11 @@ def fits(cost: CostModel, widths: Tensor, limits: Limits) -> Tensor:
 
 
 def project(cost: CostModel, ladder: Ladder, widths: Tensor, limits: Limits) -> Tensor:
-    """The widths nearest below a proposal that meet every limit and cannot be widened.
+    """The widths nearest to a proposal that meet every limit and cannot be widened.
 
-    1. the largest s in [0, 1] such that `down(s * proposal)` fits, by bisection;
+    1. the largest s such that `down(s * proposal)`, dense at most, fits, by bisection;
     2. growth, one aligned step at a time, of the group whose width is the smallest fraction of its proposal (ties: the
-       first), among those that still fit; the proposal is passed only when no group below it can grow.
+       first), among those that still fit.
 
     Args:
         cost: Costs of widths.
@@ -173,15 +173,14 @@ def project(cost: CostModel, ladder: Ladder, widths: Tensor, limits: Limits) -> 
     Returns:
         int64 `(B, G)`.
     """
+    if not ladder.dense.numel():
+        return widths.long()
     proposal = torch.minimum(torch.maximum(widths.double(), ladder.lowest.double()), ladder.dense.double())
 
     def scaled(factor: Tensor) -> Tensor:
         return ladder.down((factor[:, None] * proposal + 1e-9).floor().long())
 
-    low, high = (
-        torch.zeros(len(proposal), dtype=torch.float64),
-        torch.ones(len(proposal), dtype=torch.float64),
-    )
+    low, high = torch.zeros(len(proposal), dtype=torch.float64), (ladder.dense / proposal).amax(1)
     low = torch.where(fits(cost, scaled(high), limits), high, low)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
