@@ -10,10 +10,8 @@ from torch.nn import functional as F
 import gnnrl_lightning
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks.cifar_resnet import resnet20
-from tests import networks_frozen
+from tests.networks_frozen import NoRule
 from tests.networks_zoo import ZOO, Pair
-
-assert networks_frozen
 
 
 @cache
@@ -92,7 +90,7 @@ def test_groups_come_in_the_order_of_the_network():
 
 
 def test_a_frozen_group_says_where_and_why():
-    (group,) = (group for group in traced("NoRule").frozen if group.name == "stem")
+    (group,) = (group for group in traced(NoRule.__name__).frozen if group.name == "stem")
     assert (group.width, group.operator) == (6, "cumprod")
     assert "without a rule" in group.reason
     assert "networks_zoo.py" in group.source or "networks_frozen.py" in group.source

@@ -1,0 +1,127 @@
+"""Scores by hand on a linear network; the cache, the counts and the journal."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import gnnrl_lightning
+from gnnrl_lightning.data.image_set import ImageSet
+from gnnrl_lightning.evaluation.evaluator import Evaluation, Evaluator, best_of, score
+from gnnrl_lightning.evaluation.journal import Journal
+from gnnrl_lightning.evaluation.pruner import Pruner
+
+
+class Brightness(nn.Module):
+    """Two hidden copies of the mean pixel; class 1 is bright. The second copy is the weaker one."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.head = nn.Linear(1, 2, bias=False), nn.Linear(2, 2)
+        with torch.no_grad():
+            self.hidden.weight.copy_(torch.tensor([[2.0], [1.0]]))
+            self.head.weight.copy_(torch.tensor([[0.0, 0.0], [1.0, -1.0]]))
+            self.head.bias.copy_(torch.tensor([1.0, 0.0]))
+
+    def forward(self, x):
+        return self.head(self.hidden(x.flatten(1).mean(1, keepdim=True)))
+
+
+@pytest.fixture
+def search():
+    """Images of brightness 0, 0.2, 0.8 and 2.0 (in the units of the network) and their labels."""
+    pixels = torch.tensor([0, 20, 80, 200], dtype=torch.uint8)
+    return ImageSet(pixels[:, None, None, None].expand(-1, 1, 2, 2).clone(), torch.tensor([0, 0, 1, 1]))
+
+
+@pytest.fixture
+def evaluator(search, tmp_path):
+    network = Brightness()
+    graph = gnnrl_lightning.trace(network, torch.zeros(1, 1, 2, 2))
+    pruner = Pruner(graph, network, torch.rand(5, 1, 2, 2))
+    return Evaluator(pruner, search, lambda x: x.float() / 100, batch_size=3, journal=Journal(tmp_path / "j.jsonl"))
+
+
+def expected(brightness, labels, slope):
+    """Top-1 and cross-entropy of logits (1, slope * brightness)."""
+    right, loss = 0, 0.0
+    for x, label in zip(brightness, labels, strict=True):
+        logits = (1.0, slope * x)
+        right += (logits[1] > logits[0]) == label
+        loss += math.log(sum(map(math.exp, logits))) - logits[label]
+    return 100 * right / len(labels), loss / len(labels)
+
+
+@pytest.mark.parametrize(("width", "slope", "top1"), [(2, 2 - 1, 75.0), (1, 2, 100.0)])
+def test_scores_by_hand(evaluator, width, slope, top1):
+    """Without the second hidden channel the slope is 2 instead of 1, and 0.8 is on the right side."""
+    result = evaluator(torch.tensor([width]), "uniform")
+    by_hand = expected([0, 0.2, 0.8, 2.0], [0, 0, 1, 1], slope)
+    assert by_hand[0] == top1 == result.top1
+    assert result.cross_entropy == pytest.approx(by_hand[1], rel=1e-6)
+    assert result.widths == (width,) and result.proposer == "uniform"
+    assert (result.macs, result.params) == (3 * width, 3 * width + 2)
+    assert result.images == 5 + 4 and result.seconds > 0
+
+
+def test_known_widths_are_answered_from_the_cache(evaluator):
+    first = evaluator(torch.tensor([1]), "uniform")
+    second = evaluator(torch.tensor([1]), "agent")
+    assert (second.top1, second.cross_entropy, second.macs) == (first.top1, first.cross_entropy, first.macs)
+    assert (second.proposer, second.images, second.seconds) == ("agent", 0, 0.0)
+    evaluator(torch.tensor([2]), "agent")
+    assert evaluator.count == 3
+    assert evaluator.images == 2 * (5 + 4)
+    assert evaluator.seconds == pytest.approx(sum(item.seconds for item in evaluator.history))
+
+
+def test_every_new_evaluation_is_journalled_once(evaluator, tmp_path):
+    for width, proposer in ((2, "uniform"), (1, "agent"), (2, "agent")):
+        evaluator(torch.tensor([width]), proposer)
+    records = Journal(tmp_path / "j.jsonl").read()
+    assert [(record["widths"], record["proposer"]) for record in records] == [([2], "uniform"), ([1], "agent")]
+    assert [record["macs_ratio"] for record in records] == [1.0, 0.5]
+    assert [record["top1"] for record in records] == [75.0, 100.0]
+
+
+def test_the_best_and_who_found_it(evaluator):
+    assert evaluator.best is None and evaluator.best_by("agent") is None
+    evaluator(torch.tensor([2]), "uniform")
+    evaluator(torch.tensor([1]), "tapered_up")
+    evaluator(torch.tensor([2]), "agent")
+    evaluator(torch.tensor([1]), "agent")
+    assert evaluator.best.widths == (1,) and evaluator.best.proposer == "tapered_up"
+    assert evaluator.best_by("agent").widths == (1,)
+    assert evaluator.best_by("uniform").widths == (2,)
+    assert evaluator.best_by("nobody") is None
+
+
+def test_the_same_candidate_scores_the_same_whatever_came_before(search, evaluator):
+    first = evaluator(torch.tensor([2]), "uniform")
+    fresh = Evaluator(evaluator.pruner, search, lambda x: x.float() / 100, batch_size=2)
+    fresh(torch.tensor([1]), "agent")
+    again = fresh(torch.tensor([2]), "agent")
+    assert (again.top1, again.macs) == (first.top1, first.macs)
+    assert again.cross_entropy == pytest.approx(first.cross_entropy, rel=1e-6)
+
+
+def evaluation(top1, loss, proposer):
+    return Evaluation((1,), 1, 1, top1, loss, 0.0, 0, proposer)
+
+
+def test_best_is_accuracy_then_cross_entropy_then_first():
+    a, b, c, d = (evaluation(*row) for row in ((70, 0.9, "a"), (80, 1.5, "b"), (80, 1.2, "c"), (80, 1.2, "d")))
+    assert best_of([a, b]) is b
+    assert best_of([a, b, d, c]) is d
+    assert best_of([]) is None
+
+
+def test_score_weights_batches_by_their_images():
+    """Batches of three and one: three images right of four."""
+    logits = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0], [0.0, 2.0]])
+    labels = torch.tensor([0, 0, 1, 0])
+    top1, loss = score(nn.Identity(), [(logits[:3], labels[:3]), (logits[3:], labels[3:])])
+    assert top1 == 75.0
+    small, large = math.log(1 + math.exp(-2)), math.log(1 + math.exp(2))
+    assert loss == pytest.approx((3 * small + large) / 4, rel=1e-6)

@@ -1,0 +1,102 @@
+import pytest
+import torch
+
+import gnnrl_lightning
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.evaluation.pruner import REPAIRS, Pruner
+from gnnrl_lightning.networks.cifar_resnet import CIFARResNet
+from gnnrl_lightning.pruning.batchnorm import reestimate_batch_norm
+from tests.exactness import assert_untouched, macs_of, snapshot
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    network = CIFARResNet(1, num_classes=4).eval()  # ResNet-8
+    reestimate_batch_norm(network, [torch.randn(32, 3, 8, 8)])
+    return network
+
+
+@pytest.fixture(scope="module")
+def graph(network):
+    return gnnrl_lightning.trace(network, torch.zeros(1, 3, 8, 8))
+
+
+@pytest.fixture
+def calibration():
+    return torch.randn(24, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def state(network):
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+@pytest.mark.parametrize("repair", REPAIRS)
+def test_pruned_networks_have_the_widths_asked_for(graph, network, calibration, repair):
+    before = snapshot(network)
+    pruner = Pruner(graph, network, calibration, repair=repair, batch_size=10)
+    widths = graph.widths // 2
+    plan = pruner.plan(widths)
+    pruned = pruner.prune(plan)
+    assert torch.equal(plan.widths, widths)
+    assert not any(module.training for module in pruned.modules())
+    assert macs_of(pruned, (torch.zeros(1, 3, 8, 8),)) == int(graph.cost.macs(widths))
+    assert all(tensor.isfinite().all() for tensor in pruned.state_dict().values())
+    assert_untouched(network, before)
+
+
+@pytest.mark.parametrize("repair", REPAIRS)
+def test_the_same_widths_give_the_same_network(graph, network, calibration, repair):
+    first, second = (Pruner(graph, network, calibration, repair=repair) for _ in range(2))
+    plan = first.plan(graph.widths // 2)
+    one = state(first.prune(plan))
+    first.prune(first.plan(graph.smallest))  # what came in between does not matter
+    for other in (first.prune(plan), second.prune(second.plan(graph.widths // 2))):
+        assert all(torch.equal(tensor, one[name]) for name, tensor in other.state_dict().items())
+
+
+def test_without_repair_the_weights_are_slices(graph, network, calibration):
+    pruner = Pruner(graph, network, calibration, repair="none")
+    plan = pruner.plan(graph.widths // 2)
+    pruned, sliced = pruner.prune(plan).state_dict(), plan.apply(network).state_dict()
+    assert all(torch.equal(tensor, sliced[name]) for name, tensor in pruned.items())
+
+
+def test_batch_norm_repair_is_the_slices_with_new_statistics(graph, network, calibration):
+    pruner = Pruner(graph, network, calibration, repair="batch_norm", batch_size=10)
+    plan = pruner.plan(graph.widths // 2)
+    expected = plan.apply(network)
+    reestimate_batch_norm(expected, [calibration[:10], calibration[10:20], calibration[20:]])
+    pruned = pruner.prune(plan).state_dict()
+    assert all(torch.equal(tensor, pruned[name]) for name, tensor in expected.state_dict().items())
+
+
+def test_plans_are_nested_and_those_of_the_graph(graph, network, calibration):
+    """Channels that stay at a smaller width stay at a larger one; the graph's own plan chooses alike."""
+    pruner = Pruner(graph, network, calibration, importance="l1")
+    small, large = pruner.plan(graph.widths // 4), pruner.plan(graph.widths // 2)
+    own = graph.plan(network, graph.widths // 2, importance="l1")
+    for name, kept in large.kept.items():
+        assert torch.equal(kept, own.kept[name])
+        assert set(small.kept[name].tolist()) < set(kept.tolist())
+
+
+def test_importance_is_computed_once(graph, network, calibration):
+    calls = []
+
+    def criterion(module, parameters, images):
+        calls.append((module is network, images is calibration))
+        return {name: tensor.abs() for name, tensor in parameters.items()}
+
+    pruner = Pruner(graph, network, calibration, importance=criterion)
+    assert calls == []
+    pruner.plan(graph.widths)
+    pruner.plan(graph.smallest)
+    assert calls == [(True, True)]
+
+
+def test_unknown_names_are_refused(graph, network, calibration):
+    with pytest.raises(UserError, match="importance is 'magic': expected one of l1, l2"):
+        Pruner(graph, network, calibration, importance="magic")
+    with pytest.raises(UserError, match=r"repair is 'magic': expected one of none, batch_norm"):
+        Pruner(graph, network, calibration, repair="magic")
