@@ -62,7 +62,8 @@ class SearchOptions:
         max_steps: Steps of a pruning episode at most; 1 makes it a one-step problem.
         max_ratio_per_step: Largest share of a group's channels that one step removes.
         importance: Which channels stay: a criterion of `gnnrl_lightning.pruning.importance`.
-        calibration_images: Training images on which batch-norm statistics are re-estimated.
+        repair: What is done to a sliced network: none, batch_norm, reconstruction or refit, from the cheapest on.
+        calibration_images: Training images for importance and repair.
         reward: What the agent learns from: top1 (minus the error) or cross_entropy (minus it).
     """
 
@@ -70,6 +71,7 @@ class SearchOptions:
     max_steps: int = 5
     max_ratio_per_step: float = 0.3
     importance: str = "l2"
+    repair: str = "batch_norm"
     calibration_images: int = 256
     reward: str = "top1"
 
@@ -136,7 +138,7 @@ class Compression:
             raise UserError(f"{task.network.class_path} meets the budget as it is: nothing to prune")
         self.starting = starting_candidates(self.graph, budget)
         calibration = task.data.calibration(self.search.calibration_images)
-        self.pruner = Pruner(self.graph, self.dense, calibration, self.search.importance)
+        self.pruner = Pruner(self.graph, self.dense, calibration, self.search.importance, self.search.repair)
         self.evaluator = self._evaluator(None)
         self.env = self._env()
         self.scored: dict[str, Evaluation] = {}

@@ -213,6 +213,7 @@ BAD = {
     "input size": (["--network.init_args.size", "32"], r"refuses images of 1x8x8"),
     "unknown network": (["--network.class_path", "own_networks.Large"], r"cannot be imported"),
     "unknown importance": (["--search.importance", "size"], r"importance is 'size'"),
+    "unknown repair": (["--search.repair", "glue"], r"repair is 'glue'"),
     "unknown reward": (["--search.reward", "luck"], r"search.reward is 'luck'"),
     "too few evaluations": (["--search.evaluations", "5"], r"search.evaluations is 5: at least 12"),
     "calibration": (["--search.calibration_images", "100000"], r"expected 1 to"),

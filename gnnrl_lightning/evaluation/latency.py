@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from statistics import median
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from gnnrl_lightning.networks import eval_mode
 
 WARM_UP = 3
-BEST_OF = 5
-"""Passes of one network in a row, of which the fastest counts: other processes can only make a pass slower."""
+IN_A_ROW = 5
+"""Passes of one network in a row: the later ones find its weights in the caches."""
 
 
-def latency_ms(network: nn.Module, inputs: Tensor, rounds: int = 20) -> float:
+def latency_ms(network: nn.Module, inputs: Tensor, rounds: int = 30) -> float:
     """Time of one forward pass, see `paired_latency_ms`.
 
     Args:
@@ -32,12 +32,13 @@ def latency_ms(network: nn.Module, inputs: Tensor, rounds: int = 20) -> float:
 
 
 def paired_latency_ms(
-    networks: Mapping[str, nn.Module], inputs: Tensor, rounds: int = 20, seconds: float = 10.0
+    networks: Mapping[str, nn.Module], inputs: Tensor, rounds: int = 30, seconds: float = 10.0
 ) -> dict[str, float]:
-    """Time of one forward pass of each network, measured in turns: the median over rounds of the best of five.
+    """Time of the fastest forward pass of each network, measured in turns.
 
     Every round runs each network, beginning with another one each time, so that a machine that slows down or
-    speeds up meanwhile does so for all of them.
+    speeds up meanwhile does so for all of them. The fastest pass counts, because other processes can only make a
+    pass slower: on a busy machine means and medians measure the others.
 
     Args:
         networks: Networks by name, on the device of `inputs`; measured in evaluation mode and left in the
@@ -55,7 +56,7 @@ def paired_latency_ms(
     if rounds < 1 or not networks:
         raise ValueError(f"{rounds} rounds of {len(networks)} networks: at least one of each is needed")
     names = list(networks)
-    best: dict[str, list[float]] = {name: [] for name in names}
+    fastest = dict.fromkeys(names, math.inf)
     with ExitStack() as modes, torch.inference_mode():
         for network in networks.values():
             modes.enter_context(eval_mode(network))
@@ -65,10 +66,11 @@ def paired_latency_ms(
         for number in range(rounds):
             first = number % len(names)
             for name in names[first:] + names[:first]:
-                best[name].append(min(_seconds(networks[name], inputs) for _ in range(BEST_OF)))
+                passes = [_seconds(networks[name], inputs) for _ in range(IN_A_ROW)]
+                fastest[name] = min(fastest[name], *passes)
             if time.perf_counter() > end:
                 break
-    return {name: 1e3 * median(values) for name, values in best.items()}
+    return {name: 1e3 * value for name, value in fastest.items()}
 
 
 def _seconds(network: nn.Module, inputs: Tensor) -> float:
