@@ -98,13 +98,13 @@ def test_projection_is_allowed_feasible_and_maximal(chain, budget):
 
 @pytest.mark.parametrize("chain", CHAINS)
 def test_projection_keeps_the_largest_uniform_scaling(chain):
-    """Nothing is narrower than at the largest s for which floor(s * proposal) fits, found by trying all s."""
+    """Nothing is narrower than at the largest s for which floor(s * proposal) fits, found by trying all s; s may exceed 1."""
     graph, budget = CHAINS[chain], Budget(macs=0.4)
     generator = torch.Generator().manual_seed(1)
     for _ in range(10):
         proposal = (torch.rand(len(graph.widths), generator=generator) * graph.widths).clamp(min=1)
-        factors = torch.linspace(0, 1, 2001, dtype=torch.float64)[:, None]
-        scaled = (proposal.double() * factors + 1e-9).floor().long().clamp(min=1)
+        factors = torch.linspace(0, float((graph.widths / proposal).max()), 4001, dtype=torch.float64)[:, None]
+        scaled = torch.minimum((proposal.double() * factors + 1e-9).floor().long().clamp(min=1), graph.widths)
         best = scaled[graph.cost.macs(scaled) <= 0.4 * graph.cost.macs(graph.widths)][-1]
         assert (budget.project(graph, proposal) >= best).all()
 
