@@ -98,7 +98,7 @@ def test_projection_is_allowed_feasible_and_maximal(chain, budget):
 
 @pytest.mark.parametrize("chain", CHAINS)
 def test_projection_keeps_the_largest_uniform_scaling(chain):
-    """Nothing is narrower than at the largest s for which floor(s * proposal) fits, found by trying all, above 1 too."""
+    """Nothing is narrower than at the largest s for which floor(s * proposal) fits, found by trying (also above 1)."""
     graph, budget = CHAINS[chain], Budget(macs=0.4)
     generator = torch.Generator().manual_seed(1)
     for _ in range(10):
