@@ -89,9 +89,19 @@ def _writes_through_views(program: ExportedProgram) -> bool:
         for argument, formal in zip(node.args, node.target._schema.arguments, strict=False):
             if not (formal.alias_info and formal.alias_info.is_write and isinstance(argument, Node)):
                 continue
-            if _is_view(argument) or any(_is_view(user) for user in argument.users if user is not node):
+            if not _is_private(argument) or any(_is_view(user) for user in argument.users if user is not node):
                 return True
     return False
+
+
+def _is_private(node: Node) -> bool:
+    """Whether nothing else sees what is written into a tensor: it is no view, or the only reader of what it views."""
+    while _is_view(node):
+        base = node.args[0]
+        if not isinstance(base, Node) or len(base.users) > 1 or base.op != "call_function":
+            return False
+        node = base
+    return True
 
 
 def _is_view(node: Node) -> bool:

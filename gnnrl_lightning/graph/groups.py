@@ -124,9 +124,10 @@ class _Former:
         tagged = self.walk.labels.tagged
         numbers = np.repeat(np.arange(len(tagged)), [labels.numel() for labels in tagged])
         channels = self.channel[torch.cat([labels.flatten() for labels in tagged]).numpy()]
-        pairs, counts = np.unique(np.stack([channels, numbers], 1), axis=0, return_counts=True)
+        codes, counts = np.unique(channels.astype(np.int64) * len(tagged) + numbers, return_counts=True)
         found: dict[int, list[tuple[int, int]]] = defaultdict(list)
-        for (channel, number), count in zip(pairs.tolist(), counts.tolist(), strict=True):
+        for code, count in zip(codes.tolist(), counts.tolist(), strict=True):
+            channel, number = divmod(code, len(tagged))
             found[channel].append((number, count))
         return {channel: tuple(tags) for channel, tags in found.items()}
 
@@ -236,7 +237,7 @@ class _Former:
         return Channels(groups, tuple(frozen), place)
 
     def _members(self, place: np.ndarray) -> dict[int, list[Member]]:
-        made = {int(label) for _, labels in self.walk.produced for label in labels if label >= 0}
+        made = {label for _, labels in self.walk.produced for label in labels.tolist() if label >= 0}
         read = self.walk.consumed_labels()
         found: dict[int, list[Member]] = defaultdict(list)
         for name, value in self.walk.parameters.items():

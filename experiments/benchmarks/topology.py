@@ -1,0 +1,261 @@
+"""Every classification model of torchvision, and the project's own: traced, costed, cut exactly, trained one step.
+
+    python experiments/benchmarks/topology.py --json experiments/results/topology.json
+    python experiments/benchmarks/topology.py --networks resnet50 densenet121 --threads 1
+    python experiments/benchmarks/topology.py --speed --json experiments/results/surgery_speed.json
+
+Each network runs in a process of its own, so that its memory can be told; rows are written to the JSON file as they
+finish, and a row that is there already is not measured again. `--speed` compares the way from widths to a pruned network
+with torch-pruning's, paired in one run, and counts the cost model's candidates per second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+import gnnrl_lightning
+from gnnrl_lightning import ComputationGraph, networks
+from gnnrl_lightning.graph.budget import Budget
+from gnnrl_lightning.pruning.doctor import count_macs, randomised
+
+OWN = {
+    "cifar_resnet20": networks.resnet20,
+    "cifar_resnet56": networks.resnet56,
+    "cifar_resnet110": networks.resnet110,
+    "cifar_resnet20_b": lambda: networks.resnet20(shortcut="B"),
+    "cifar_vgg16_bn": networks.vgg16_bn,
+    "cifar_mobilenet_v1": networks.mobilenet_v1,
+    "cifar_mobilenet_v2": networks.mobilenet_v2,
+}
+SIZES = {"inception_v3": 299}
+UNINITIALISED = {"googlenet", "inception_v3"}
+TRANSFORMERS = ("vit", "swin", "maxvit")
+SMALL_SIZES = (32, 64, 96, 128, 160, 224, 299)
+CANDIDATES = 3
+
+
+def build(name: str) -> tuple[nn.Module, int]:
+    """A network with random weights, and the side of its usual input."""
+    torch.manual_seed(0)
+    if name in OWN:
+        return OWN[name](), 32
+    more: dict[str, Any] = {"init_weights": False} if name in UNINITIALISED else {}
+    return torchvision.models.get_model(name, weights=None, **more), SIZES.get(name, 224)
+
+
+def measure(name: str) -> dict[str, Any]:
+    """One row of the table."""
+    network, side = build(name)
+    network.eval()
+    example = torch.randn(1, 3, side, side)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    graph = gnnrl_lightning.trace(network, example, self_test=False)
+    traced = time.perf_counter() - start
+    memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
+    warm = timed(lambda: gnnrl_lightning.trace(network, example, self_test=False))
+    start = time.perf_counter()
+    graph = gnnrl_lightning.trace(network, example)
+    tested = max(time.perf_counter() - start - warm, 0.0)
+    dense = int(graph.cost.macs(graph.widths))
+    row = {
+        "network": name,
+        "params": sum(parameter.numel() for parameter in network.parameters()),
+        "macs": dense,
+        "trace_seconds": round(traced, 2),
+        "self_test_seconds": round(tested, 2),
+        "trace_gib": round(memory, 2),
+        "groups": len(graph.groups),
+        "smallest_macs": round(int(graph.cost.macs(graph.smallest)) / dense, 4),
+        "frozen": sorted({f"{item.name}: {item.operator} {item.reason}" for item in graph.frozen}),
+    }
+    return row | cut(graph, network, example) | {"reaches": reaches(graph, name)}
+
+
+def cut(graph: ComputationGraph, network: nn.Module, example: Tensor) -> dict[str, Any]:
+    """Exactness of outputs and costs, and one training step, at random widths."""
+    generator = torch.Generator().manual_seed(0)
+    small = smallest_input(network, example)
+    doubled = randomised(network, generator).eval()
+    worst, macs_exact, params_exact, trains = 0.0, True, True, True
+    for _ in range(CANDIDATES):
+        share = torch.rand(len(graph.groups), generator=generator)
+        widths = (1 + (share * graph.widths).long()).clamp(max=graph.widths)
+        plan = graph.plan(network, widths)
+        pruned = plan.apply(network)
+        macs_exact &= count_macs(pruned, (example,)) == int(graph.cost.macs(widths))
+        params = sum(parameter.numel() for parameter in pruned.parameters())
+        params_exact &= params == int(graph.cost.params(widths))
+        trains &= training_step(pruned, small)
+        del pruned
+        worst = max(worst, difference(plan, doubled, small.double()))
+    return {"difference": worst, "macs_exact": macs_exact, "params_exact": params_exact, "trains": trains}
+
+
+def smallest_input(network: nn.Module, example: Tensor) -> Tensor:
+    """Two images of the smallest size that the network takes, in training mode too."""
+    for side in SMALL_SIZES:
+        if side >= example.shape[-1]:
+            break
+        inputs = torch.randn(2, 3, side, side)
+        try:
+            with torch.no_grad():
+                network.eval()(inputs)
+                network.train()(torch.cat([inputs, inputs]))
+            return inputs
+        except (RuntimeError, AssertionError, ValueError):
+            continue
+        finally:
+            network.eval()
+    return torch.cat([example, example.flip(0)])
+
+
+def difference(plan: Any, doubled: nn.Module, inputs: Tensor) -> float:
+    """Largest difference of pruned and masked outputs, relative to the largest output."""
+    with torch.no_grad():
+        small = plan.apply(doubled)(inputs)
+        reference = plan.mask(doubled)(inputs)
+    return float((small - reference).abs().max() / reference.abs().max())
+
+
+def training_step(network: nn.Module, inputs: Tensor) -> bool:
+    """Forward in training mode, backward, optimizer step; all parameters finite afterwards."""
+    network.train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-6)
+    outputs = network(torch.cat([inputs, inputs]))
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    torch.stack([output.float().square().mean() for output in outputs if output is not None]).sum().backward()
+    optimizer.step()
+    return all(bool(parameter.isfinite().all()) for parameter in network.parameters())
+
+
+def reaches(graph: ComputationGraph, name: str) -> bool:
+    """Whether the budget that the network should reach can be met: 70 % for transformers, 50 % for the others."""
+    macs = 0.7 if name.startswith(TRANSFORMERS) else 0.5
+    budget = Budget(macs=macs)
+    try:
+        widths = budget.project(graph, graph.widths)
+    except gnnrl_lightning.UserError:
+        return False
+    return bool(budget.met(graph, widths[None])[0])
+
+
+def speed(rounds: int) -> list[dict[str, Any]]:
+    """Widths to pruned network against torch-pruning, median ratio of paired rounds; cost model candidates per second."""
+    return [speed_of(name, rounds) for name in ("cifar_resnet56", "resnet50", "densenet121")]
+
+
+def speed_of(name: str, rounds: int) -> dict[str, Any]:
+    """One row of the speed table."""
+    import torch_pruning as tp
+
+    network, side = build(name)
+    if name == "cifar_resnet56":
+        network = networks.resnet56(shortcut="B")  # torch-pruning cannot prune option-A shortcuts
+    network.eval()
+    example = torch.randn(1, 3, side, side)
+    graph = gnnrl_lightning.trace(network, example, self_test=False)
+    widths = graph.project(graph.widths, macs=0.5)
+    head = [module for module in network.modules() if isinstance(module, nn.Linear)]
+
+    def ours() -> None:
+        graph.plan(network, widths).apply(network)
+
+    def theirs() -> None:
+        copied = copy.deepcopy(network)
+        ignored = [copied.get_submodule(path) for path, module in network.named_modules() if module in head]
+        importance = tp.importance.MagnitudeImportance(p=2)
+        tp.pruner.MagnitudePruner(copied, example, importance, pruning_ratio=0.3, ignored_layers=ignored).step()
+
+    pairs = [(timed(ours), timed(theirs)) for _ in range(rounds)]
+    many = torch.stack([graph.widths] * 1000)
+    seconds = min(timed(lambda: graph.cost.macs(many)) for _ in range(5))
+    return {
+        "network": name,
+        "ours_ms": round(1000 * statistics.median(pair[0] for pair in pairs), 1),
+        "torch_pruning_ms": round(1000 * statistics.median(pair[1] for pair in pairs), 1),
+        "ratio": round(statistics.median(pair[1] / pair[0] for pair in pairs), 2),
+        "cost_candidates_per_s": round(len(many) / seconds),
+    }
+
+
+def timed(function: Callable[[], object]) -> float:
+    """Seconds that a call takes."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def in_own_process(name: str, threads: int) -> dict[str, Any]:
+    """`measure` in a fresh process; an error becomes part of the row."""
+    command = [sys.executable, __file__, "--one", name, "--threads", str(threads)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return {"network": name, "error": done.stderr.strip().splitlines()[-1] if done.stderr else "killed"}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row as text."""
+    if "error" in row:
+        return f"{row['network']:20} {row['error']}"
+    return (
+        f"{row['network']:20} {row['trace_seconds']:6.1f} s {row['self_test_seconds']:6.1f} s {row['trace_gib']:5.2f} GiB "
+        f"{row['groups']:4} groups  smallest {row['smallest_macs']:.4f}  difference {row['difference']:.0e}  "
+        f"MACs {'exact' if row['macs_exact'] else 'WRONG'}  params {'exact' if row['params_exact'] else 'WRONG'}  "
+        f"{'trains' if row['trains'] else 'DOES NOT TRAIN'}  {'reaches' if row['reaches'] else 'DOES NOT REACH'}  "
+        f"{len(row['frozen'])} frozen"
+    )
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="*", help="names; default: all")
+    parser.add_argument("--json", type=Path, help="file to write, and to go on from")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each process")
+    parser.add_argument("--speed", action="store_true", help="compare with torch-pruning instead")
+    parser.add_argument("--rounds", type=int, default=9, help="paired rounds of --speed")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.one:
+        print(json.dumps(measure(args.one)))
+        return
+    rows = json.loads(args.json.read_text()) if args.json and args.json.exists() and not args.speed else []
+    if args.speed:
+        rows = speed(args.rounds)
+        print(*rows, sep="\n")
+    known = {row["network"] for row in rows if "error" not in row}
+    names = args.networks or [*OWN, *torchvision.models.list_models(module=torchvision.models)]
+    for name in [] if args.speed else names:
+        if name not in known:
+            rows = [row for row in rows if row["network"] != name] + [in_own_process(name, args.threads)]
+            print(line(rows[-1]), flush=True)
+            write(args.json, rows)
+    write(args.json, rows)
+
+
+def write(path: Path | None, rows: list[dict[str, Any]]) -> None:
+    """Write the rows found so far."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
