@@ -13,9 +13,10 @@ from gnnrl_lightning.graph.walk import Gather, Walk, fixed_labels, operator_name
 
 
 @rule("alias", "clone", "contiguous", "detach", "detach_", "lift_fresh_copy", "lift_fresh", "to", "_to_copy", "type_as",
-      "dropout", "feature_dropout", "alpha_dropout", "float", "half", kind="shape")  # fmt: skip
+      "dropout", "feature_dropout", "alpha_dropout", "float", "half", "zeros_like", "ones_like", "full_like",
+      "empty_like", "rand_like", "randn_like", "bernoulli", kind="shape")  # fmt: skip
 def same(walk: Walk, x: Value, *_: Any, **__: Any) -> Value:
-    """Nothing moves."""
+    """Nothing moves; tensors made like another shrink with it."""
     return Value(x.shape, x.labels)
 
 
@@ -230,17 +231,16 @@ def pad(walk: Walk, x: Value, widths: list[int], *rest: Any) -> Value:
     return Value(walk.shape, tuple(padded))
 
 
-@rule("zeros", "zeros_like", "new_zeros", kind="other")
+@rule("zeros", "new_zeros", kind="other")
 def zeros(walk: Walk, *_: Any, **__: Any) -> Value:
     """Zeros take the labels of what is added to them."""
     return Value(walk.shape, (torch.full((1,) * len(walk.shape), ZERO),))
 
 
-@rule("ones", "ones_like", "new_ones", "full", "full_like", "new_full", "arange", "empty", "new_empty", "scalar_tensor",
-      "linspace", kind="other")  # fmt: skip
+@rule("ones", "new_ones", "full", "new_full", "arange", "empty", "new_empty", "scalar_tensor", "linspace", kind="other")
 def constant(walk: Walk, *args: Any, **__: Any) -> Value:
     """Constants of the code."""
-    numbers = [a for a in args[1:] if isinstance(a, (int, float))] if walk.operator in ("full", "full_like") else []
+    numbers = [a for a in args[1:] if isinstance(a, (int, float))] if walk.operator == "full" else []
     return zeros(walk) if numbers == [0] else Value(walk.shape)
 
 
