@@ -17,7 +17,7 @@ IN_A_ROW = 5
 """Passes of one network in a row: the later ones find its weights in the caches."""
 
 
-def latency_ms(network: nn.Module, inputs: Tensor, rounds: int = 30) -> float:
+def latency_ms(network: nn.Module, inputs: Tensor, rounds: int = 100) -> float:
     """Time of one forward pass, see `paired_latency_ms`.
 
     Args:
@@ -32,7 +32,7 @@ def latency_ms(network: nn.Module, inputs: Tensor, rounds: int = 30) -> float:
 
 
 def paired_latency_ms(
-    networks: Mapping[str, nn.Module], inputs: Tensor, rounds: int = 30, seconds: float = 10.0
+    networks: Mapping[str, nn.Module], inputs: Tensor, rounds: int = 100, seconds: float = 15.0
 ) -> dict[str, float]:
     """Time of the fastest forward pass of each network, measured in turns.
 
