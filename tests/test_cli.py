@@ -1,7 +1,10 @@
 import csv
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -254,6 +257,15 @@ def test_bad_input_is_one_line_and_exit_code_2(spoilt, capsys, case):
     assert error.count("\n") == 1 and error.startswith("error: ")
     assert re.search(message, error)
     assert tree(spoilt) == before
+
+
+def test_a_process_says_one_line_and_nothing_else(workplace):
+    """Nothing that other packages warn of, either."""
+    command = [sys.executable, "-m", "gnnrl_lightning", "fit", "--config", "small.yaml", "--budget.macs", "0.001"]
+    path = os.pathsep.join([str(ROOT), str(workplace)])
+    done = subprocess.run(command, cwd=workplace, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: budget.macs is 0.001") and done.stderr.count("\n") == 1
 
 
 def test_overwrite_replaces_a_run(spoilt):
