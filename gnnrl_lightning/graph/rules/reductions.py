@@ -42,7 +42,7 @@ def reduce(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Value:
 
 
 @rule("softmax", "_softmax", "log_softmax", "_log_softmax", "cumsum", "sort", "argsort", "glu", kind="other")
-def along_dimension(walk: Walk, x: Value, dim: int = -1, *_: Any) -> Value:
+def along_dimension(walk: Walk, x: Value, dim: int = -1, *_: Any, **__: Any) -> Value:
     """Operators along one dimension."""
     passed = _over(walk, x, _dims(x, dim), "is combined with the other channels")
     return Value(walk.shape, passed.labels)
