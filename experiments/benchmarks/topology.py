@@ -5,8 +5,8 @@
     python experiments/benchmarks/topology.py --speed --json experiments/results/surgery_speed.json
 
 Each network runs in a process of its own, so that its memory can be told; rows are written to the JSON file as they
-finish, and a row that is there already is not measured again. `--speed` compares the way from widths to a pruned network
-with torch-pruning's, paired in one run, and counts the cost model's candidates per second.
+finish, and a row that is there already is not measured again. `--speed` compares the way from widths to a pruned
+network with torch-pruning's, paired in one run, and counts the cost model's candidates per second.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def reaches(graph: ComputationGraph, name: str) -> bool:
 
 
 def speed(rounds: int) -> list[dict[str, Any]]:
-    """Widths to pruned network against torch-pruning, median ratio of paired rounds; cost model candidates per second."""
+    """Widths to pruned network against torch-pruning, paired; cost model candidates per second."""
     return [speed_of(name, rounds) for name in ("cifar_resnet56", "resnet50", "densenet121")]
 
 
@@ -214,7 +214,8 @@ def line(row: dict[str, Any]) -> str:
     if "error" in row:
         return f"{row['network']:20} {row['error']}"
     return (
-        f"{row['network']:20} {row['trace_seconds']:6.1f} s {row['self_test_seconds']:6.1f} s {row['trace_gib']:5.2f} GiB "
+        f"{row['network']:20} {row['trace_seconds']:6.1f} s {row['self_test_seconds']:6.1f} s "
+        f"{row['trace_gib']:5.2f} GiB "
         f"{row['groups']:4} groups  smallest {row['smallest_macs']:.4f}  difference {row['difference']:.0e}  "
         f"MACs {'exact' if row['macs_exact'] else 'WRONG'}  params {'exact' if row['params_exact'] else 'WRONG'}  "
         f"{'trains' if row['trains'] else 'DOES NOT TRAIN'}  {'reaches' if row['reaches'] else 'DOES NOT REACH'}  "
