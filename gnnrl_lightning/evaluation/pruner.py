@@ -8,9 +8,11 @@ from functools import cached_property
 from torch import Tensor, nn
 
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.pruning.batchnorm import fresh_batch_norms, reestimate_batch_norm
-from gnnrl_lightning.pruning.importance import CRITERIA, Criterion, importance_scores, keep_best
-from gnnrl_lightning.pruning.reconstruction import reconstruct, refit
+from gnnrl_lightning.pruning.batchnorm import predict_batch_norm, reestimate_batch_norm
+from gnnrl_lightning.pruning.importance import Criterion, check_importance, importance_scores, keep_best
+from gnnrl_lightning.pruning.layers import Layer, find_layers
+from gnnrl_lightning.pruning.reconstruction import reconstruct
+from gnnrl_lightning.pruning.refit import refit
 from gnnrl_lightning.pruning.statistics import Moments, collect_moments
 from gnnrl_lightning.traced import ComputationGraph, Plan
 
@@ -41,8 +43,7 @@ class Pruner:
         repair: str = "batch_norm",
         batch_size: int = 256,
     ) -> None:
-        if isinstance(importance, str) and importance not in CRITERIA:
-            raise UserError(f"importance is {importance!r}: expected one of {', '.join(CRITERIA)}, or a callable")
+        check_importance(importance)
         if repair not in REPAIRS:
             raise UserError(f"repair is {repair!r}: expected one of {', '.join(REPAIRS)}")
         self.graph = graph
@@ -55,12 +56,18 @@ class Pruner:
     @cached_property
     def scores(self) -> list[Tensor]:
         """Importance of every channel, `(sets, width)` for each group."""
-        return importance_scores(self.graph, self.network, self.importance, self.calibration)
+        moments = self.moments if self.importance == "surgeon" else None
+        return importance_scores(self.graph, self.network, self.importance, self.calibration, moments)
+
+    @cached_property
+    def layers(self) -> dict[str, Layer]:
+        """Layers of the dense network by weight."""
+        return find_layers(self.graph)
 
     @cached_property
     def moments(self) -> dict[str, Moments]:
-        """Moments of what the dense network's contractions read, by weight."""
-        return collect_moments(self.network, self.graph.contractions, self.batches())
+        """Moments of what the dense network's layers read, by weight."""
+        return collect_moments(self.network, self.layers, self.batches())
 
     def batches(self) -> tuple[Tensor, ...]:
         """The calibration images in batches."""
@@ -87,27 +94,33 @@ def _batch_norm(pruner: Pruner, pruned: nn.Module, plan: Plan) -> None:
     reestimate_batch_norm(pruned, pruner.batches())
 
 
+def _predict(pruner: Pruner, pruned: nn.Module, plan: Plan) -> None:
+    """Set the batch norms' statistics in closed form: no pass over images."""
+    predict_batch_norm(pruner.network, pruned, pruner.layers, pruner.moments, plan.selection)
+
+
 def _reconstruct(pruner: Pruner, pruned: nn.Module, plan: Plan) -> None:
-    """Re-fit the consumers from the dense network's moments, then re-estimate the batch norms."""
-    graph = pruner.graph
-    moments = pruner.moments
-    reconstruct(pruner.network, pruned, graph.contractions, graph.cuts, graph.norms, moments, plan.selection)
-    reestimate_batch_norm(pruned, pruner.batches())
+    """Re-fit the consumers from the dense network's moments, then predict: no pass over images."""
+    reconstruct(pruner.network, pruned, pruner.layers, pruner.moments, plan.selection)
+    _predict(pruner, pruned, plan)
 
 
 def _refit(pruner: Pruner, pruned: nn.Module, plan: Plan) -> None:
-    """Re-fit layer by layer on what the pruned network really reads; the batch norms follow on the way."""
-    graph = pruner.graph
-    with fresh_batch_norms(pruned):
-        refit(pruner.network, pruned, graph.contractions, graph.cuts, plan.selection, pruner.calibration)
+    """Re-fit layer by layer on what the pruned network really reads."""
+    refit(pruner.network, pruned, pruner.layers, plan.selection, pruner.calibration)
 
 
 Repair = Callable[[Pruner, nn.Module, Plan], None]
 
 REPAIRS: dict[str, Repair] = {
     "none": _slice,
+    "predicted_batch_norm": _predict,
     "batch_norm": _batch_norm,
     "reconstruction": _reconstruct,
     "refit": _refit,
 }
-"""Name -> what is done to a sliced network, in place; from the cheapest to the best."""
+"""Name -> what is done to a sliced network, in place.
+
+On CIFAR-10 with ResNet-56, convolution-1 widths halved, they leave 40, 79, 82, 88 and 91 % top-1 of 93.6 before any
+fine-tuning. Only `batch_norm` and `refit` read images for each candidate.
+"""

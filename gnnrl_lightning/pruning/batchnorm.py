@@ -1,15 +1,19 @@
-"""Batch-norm statistics of a pruned network, re-estimated on calibration images.
+"""Batch-norm statistics of a pruned network, re-estimated on calibration images or in closed form.
 
 Pruning shifts the statistics of everything downstream; with the dense network's statistics a pruned network collapses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+from gnnrl_lightning.graph.axes import Selection
+from gnnrl_lightning.pruning.layers import Layer, columns, to_matrices
+from gnnrl_lightning.pruning.statistics import Moments
 
 
 @contextmanager
@@ -54,3 +58,63 @@ def reestimate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None
     with fresh_batch_norms(network), torch.no_grad():
         for batch in batches:
             network(batch)
+
+
+def predict_batch_norm(
+    dense: nn.Module,
+    pruned: nn.Module,
+    layers: Mapping[str, Layer],
+    moments: Mapping[str, Moments],
+    selection: Selection,
+) -> None:
+    """Set the statistics of every batch norm behind a consumer of pruned channels in closed form, in place.
+
+    With the kept inputs S, mean m and covariance C of the inputs, the outputs of a layer have
+
+        mean = W_S m_S + b,    variance = diag(W_S C[S, S] W_S^T),
+
+    taken relative to the same figures of the dense layer and its running statistics, so that with S = all nothing
+    changes. What other networks upstream change is not seen: the inputs are those of the dense network. Behind a
+    depthwise convolution the statistics stay.
+
+    Args:
+        dense: The dense network.
+        pruned: The pruned network, sliced or reconstructed.
+        layers: Layers of the dense network.
+        moments: Moments of their inputs.
+        selection: The channels that stay.
+    """
+    chosen = {
+        name: layer
+        for name, layer in layers.items()
+        if layer.blocks and name in moments and {"running_mean", "running_var"} <= layer.norm.keys()
+    }
+    old, new = (
+        dict(net.named_parameters(remove_duplicate=False)) | dict(net.named_buffers()) for net in (dense, pruned)
+    )
+    with torch.no_grad():
+        for name, layer in chosen.items():
+            rows = layer.rows(selection, len(layer.standard(old[name]))).to(old[name].device)
+            mean, variance = _output_moments(layer, old[name], old.get(layer.bias or ""), moments[name], None)
+            kept = _output_moments(layer, new[name], new.get(layer.bias or ""), moments[name], selection)
+            running = layer.norm["running_mean"], layer.norm["running_var"]
+            new[running[0]].copy_(old[running[0]][rows] + kept[0] - mean[rows])
+            tiny = torch.finfo(variance.dtype).tiny
+            new[running[1]].copy_(old[running[1]][rows] * kept[1] / variance[rows].clamp(min=tiny))
+
+
+def _output_moments(
+    layer: Layer, weight: Tensor, bias: Tensor | None, moments: Moments, selection: Selection | None
+) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each output of a layer; kernel positions with rows of their own count as independent."""
+    weight = layer.standard(weight)
+    length = moments.mean.shape[1]
+    mean, covariance = moments.mean, moments.covariance
+    if selection is not None:
+        kept = [columns(axis.positions(selection), axis.length, length).to(mean.device) for axis in layer.blocks]
+        mean = torch.stack([row[index] for row, index in zip(mean, kept, strict=True)])
+        covariance = torch.stack([c[index][:, index] for c, index in zip(covariance, kept, strict=True)])
+    matrices = to_matrices(weight, len(mean), mean.shape[1])
+    first = torch.einsum("brd,bd->br", matrices, mean).reshape(len(weight), -1).sum(1)
+    second = ((matrices @ covariance) * matrices).sum(2).reshape(len(weight), -1).sum(1)
+    return first if bias is None else first + bias, second

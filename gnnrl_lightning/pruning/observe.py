@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -27,7 +28,7 @@ Call = Mapping[str, Any]
 """The arguments of one call by name."""
 
 Visit = Callable[[str, Call], "Tensor | None"]
-"""`(weight name, call) -> the weight to use instead, or None`."""
+"""`(weight name, call) -> the input to use instead, or None`."""
 
 
 class ContractionObserver(TorchFunctionMode):
@@ -37,11 +38,12 @@ class ContractionObserver(TorchFunctionMode):
 
     Args:
         weights: Name -> weight tensor of the network that runs.
-        visit: Called before the operator, which then uses the weight that it returns, if any.
+        visit: Called before the operator, which then reads the input that it returns, if any.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], visit: Visit) -> None:
         super().__init__()
+        self._weights = dict(weights)  # kept alive: their ids must stay theirs
         self._names = {id(weight): name for name, weight in weights.items()}
         self._visit = visit
 
@@ -49,12 +51,17 @@ class ContractionObserver(TorchFunctionMode):
         """Intercept one call."""
         kwargs = kwargs or {}
         if func in ARGUMENTS:
-            call = dict(zip(ARGUMENTS[func], args, strict=False)) | dict(kwargs)
+            call = bind(func, args, kwargs)
             name = self._names.get(id(call["weight"]))
             replaced = None if name is None else self._visit(name, call)
             if replaced is not None:
-                return func(**(call | {"weight": replaced}))
+                return func(**(call | {"input": replaced}))
         return func(*args, **kwargs)
+
+
+def bind(func: Any, args: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call to a function of `ARGUMENTS` by name."""
+    return dict(zip(ARGUMENTS[func], args, strict=False)) | dict(kwargs)
 
 
 def named_weights(network: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
@@ -63,44 +70,115 @@ def named_weights(network: nn.Module, names: Iterable[str]) -> dict[str, Tensor]
     return {name: parameters[name] for name in names}
 
 
-def sample_channels(call: Call, per_image: int, generator: torch.Generator) -> Tensor:
-    """Channel vectors `(n, C_in)` at random positions of a contraction's input, `per_image` from each image at most."""
+def forward_form(call: Call, transposed: bool) -> dict[str, Any]:
+    """A call of a transposed convolution as a call of the convolution that does the same; others as they are.
+
+    Zeros go between the pixels of the input, the kernel is flipped, input and output channels change places.
+
+    Args:
+        call: The call; its `groups` must be 1 if it is transposed.
+        transposed: Whether it is a transposed convolution.
+    """
+    if not transposed:
+        return dict(call)
     x, weight = call["input"], call["weight"]
-    tokens = x.reshape(len(x), -1, x.shape[-1]) if weight.dim() == 2 else x.flatten(2).transpose(1, 2)
-    positions = draw_positions(len(x), tokens.shape[1], per_image, generator).to(x.device)
-    return tokens.gather(1, positions[:, :, None].expand(-1, -1, tokens.shape[2])).reshape(-1, tokens.shape[2])
+    spatial = weight.dim() - 2
+    stride, padding, extra, dilation = (
+        sizes(call.get(name, default), spatial)
+        for name, default in (("stride", 1), ("padding", 0), ("output_padding", 0), ("dilation", 1))
+    )
+    lengths = [(n - 1) * s + 1 for n, s in zip(x.shape[2:], stride, strict=True)]
+    spread = x.new_zeros(*x.shape[:2], *lengths)
+    spread[(..., *(slice(None, None, s) for s in stride))] = x
+    pads: list[int] = []
+    for k, d, p, e in reversed(list(zip(weight.shape[2:], dilation, padding, extra, strict=True))):
+        pads += [d * (k - 1) - p, d * (k - 1) - p + e]
+    flipped = weight.transpose(0, 1).flip(tuple(range(2, weight.dim())))
+    return {"input": F.pad(spread, pads), "weight": flipped, "bias": call.get("bias"), "dilation": dilation}
+
+
+class Patches:
+    """Input vectors of one contraction at random output positions, the same for every network that it is asked about.
+
+    Args:
+        call: The call, in forward form: a linear layer, or a convolution in any number of dimensions.
+        per_image: Positions taken from each image at most, without repetition.
+        generator: Draws the positions.
+
+    Attributes:
+        positions: `(images, n)`: flat output positions.
+    """
+
+    def __init__(self, call: Call, per_image: int, generator: torch.Generator) -> None:
+        x, weight = call["input"], call["weight"]
+        self.kernel = tuple(weight.shape[2:])
+        self.linear = weight.dim() == 2
+        spatial = weight.dim() - 2
+        self.stride = sizes(call.get("stride", 1), spatial)
+        self.dilation = sizes(call.get("dilation", 1), spatial)
+        self.padding = _padding(call.get("padding", 0), self.kernel, self.dilation)
+        if self.linear:
+            self.out: tuple[int, ...] = (math.prod(x.shape[1:-1]),)
+        else:
+            self.out = tuple(
+                (n + before + after - d * (k - 1) - 1) // s + 1
+                for n, (before, after), d, k, s in zip(
+                    x.shape[2:], self.padding, self.dilation, self.kernel, self.stride, strict=True
+                )
+            )
+        self.positions = draw_positions(len(x), math.prod(self.out), per_image, generator)
+
+    def inputs(self, x: Tensor, images: slice = slice(None)) -> Tensor:
+        """Vectors `(n, C_in * kernel)`, channels first, of the given images.
+
+        With the weight flattened to `(C_out, C_in * kernel)` a product with them gives the outputs there (without
+        bias, for one group).
+        """
+        x, positions = x[images], self.positions[images]
+        if self.linear:
+            return self.outputs(x, images)
+        pads = [pad for pair in reversed(self.padding) for pad in pair]
+        x = F.pad(x, pads) if any(pads) else x
+        flat = torch.zeros(*positions.shape, 1, dtype=torch.int64)
+        place = positions
+        step = 1
+        taps = torch.zeros(1, dtype=torch.int64)
+        for dim in reversed(range(len(self.kernel))):
+            start = place % self.out[dim] * self.stride[dim]
+            place = place // self.out[dim]
+            flat = flat + start[:, :, None] * step
+            offsets = torch.arange(self.kernel[dim]) * (self.dilation[dim] * step)
+            taps = (offsets[:, None] + taps).flatten()
+            step *= x.shape[2 + dim]
+        index = (flat + taps).flatten(1).to(x.device)
+        pixels = x.flatten(2).gather(2, index[:, None, :].expand(-1, x.shape[1], -1))
+        pixels = pixels.reshape(len(x), x.shape[1], positions.shape[1], -1)
+        return pixels.transpose(1, 2).reshape(-1, x.shape[1] * len(taps))
+
+    def outputs(self, y: Tensor, images: slice = slice(None)) -> Tensor:
+        """Channel vectors `(n, C)` of a map that has the output's shape, at the positions."""
+        y, positions = y[images], self.positions[images].to(y.device)
+        if self.linear:
+            tokens = y.reshape(len(y), -1, y.shape[-1])
+            return tokens.gather(1, positions[:, :, None].expand(-1, -1, tokens.shape[2])).reshape(-1, y.shape[-1])
+        vectors = y.flatten(2).gather(2, positions[:, None, :].expand(-1, y.shape[1], -1))
+        return vectors.transpose(1, 2).reshape(-1, y.shape[1])
 
 
 def sample_patches(call: Call, per_image: int, generator: torch.Generator) -> Tensor:
-    """Input vectors `(n, C_in * kernel)` of a contraction at random output positions, channels first.
+    """Input vectors `(n, C_in * kernel)` of a contraction at random output positions, see `Patches`."""
+    return Patches(call, per_image, generator).inputs(call["input"])
 
-    With the weight flattened to `(C_out, C_in / groups * kernel)` a product with them gives the outputs there (without
-    bias, for one group).
 
-    Args:
-        call: A linear layer, or a convolution in one or two dimensions.
-        per_image: Positions taken from each image at most, without repetition.
-        generator: Draws the positions.
+def sample_channels(x: Tensor, channels: int, per_image: int, generator: torch.Generator) -> Tensor:
+    """Channel vectors `(n, channels)` of an input `(B, channels, ...)` at random positions of each image.
+
+    What follows the channels is position, so the input of a linear layer behind a flattened map is given with the
+    number of channels of that map.
     """
-    x, weight = call["input"], call["weight"]
-    if weight.dim() == 2:
-        return sample_channels(call, per_image, generator)
-    spatial = weight.dim() - 2
-    if spatial == 1:
-        x, weight = x.unsqueeze(2), weight.unsqueeze(2)
-    kernel = (int(weight.shape[2]), int(weight.shape[3]))
-    stride, dilation = (_pair(call.get(name, 1), spatial, 1) for name in ("stride", "dilation"))
-    x = F.pad(x, _padding(call.get("padding", 0), spatial, kernel, dilation))
-    rows, columns = (
-        (size - d * (k - 1) - 1) // s + 1 for size, d, k, s in zip(x.shape[2:], dilation, kernel, stride, strict=True)
-    )
-    positions = draw_positions(len(x), rows * columns, per_image, generator)
-    i = (positions // columns * stride[0])[:, :, None, None] + (torch.arange(kernel[0]) * dilation[0])[:, None]
-    j = (positions % columns * stride[1])[:, :, None, None] + torch.arange(kernel[1]) * dilation[1]
-    flat = (i * x.shape[3] + j).flatten(1).to(x.device)
-    pixels = x.flatten(2).gather(2, flat[:, None, :].expand(-1, x.shape[1], -1))
-    pixels = pixels.reshape(len(x), x.shape[1], positions.shape[1], -1)
-    return pixels.transpose(1, 2).reshape(-1, x.shape[1] * kernel[0] * kernel[1])
+    vectors = x.reshape(len(x), channels, -1)
+    positions = draw_positions(len(x), vectors.shape[2], per_image, generator).to(x.device)
+    return vectors.gather(2, positions[:, None, :].expand(-1, channels, -1)).transpose(1, 2).reshape(-1, channels)
 
 
 def draw_positions(images: int, available: int, wanted: int, generator: torch.Generator) -> Tensor:
@@ -110,19 +188,15 @@ def draw_positions(images: int, available: int, wanted: int, generator: torch.Ge
     return torch.rand(images, available, generator=generator).topk(wanted).indices
 
 
-def _pair(value: Any, spatial: int, filler: int) -> tuple[int, int]:
-    """Sizes for two dimensions; one-dimensional convolutions have `filler` in the first."""
-    values = (value,) * spatial if isinstance(value, int) else tuple(value)
-    values = values * spatial if len(values) == 1 else values
-    return (filler, values[0]) if spatial == 1 else (values[0], values[1])
+def sizes(value: int | Iterable[int], spatial: int) -> tuple[int, ...]:
+    """A size for each spatial dimension."""
+    values = (value,) if isinstance(value, int) else tuple(value)
+    return values * spatial if len(values) == 1 else values
 
 
-def _padding(
-    padding: Any, spatial: int, kernel: tuple[int, int], dilation: tuple[int, int]
-) -> tuple[int, int, int, int]:
-    """Padding as `F.pad` takes it: left, right, top, bottom."""
-    if isinstance(padding, str):
-        rows, columns = (d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, kernel, strict=True))
-        return (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
-    rows, columns = _pair(padding, spatial, 0)
-    return (columns, columns, rows, rows)
+def _padding(padding: Any, kernel: tuple[int, ...], dilation: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Padding before and after each spatial dimension."""
+    if padding == "same":
+        totals = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        return [(total // 2, total - total // 2) for total in totals]
+    return [(p, p) for p in sizes(0 if padding == "valid" else padding, len(kernel))]

@@ -7,6 +7,7 @@ from gnnrl_lightning.evaluation.pruner import REPAIRS, Pruner
 from gnnrl_lightning.networks.cifar_resnet import CIFARResNet
 from gnnrl_lightning.pruning.batchnorm import reestimate_batch_norm
 from tests.exactness import assert_untouched, macs_of, snapshot
+from tests.pruning.networks import correlated
 
 
 @pytest.fixture(scope="module")
@@ -98,5 +99,39 @@ def test_importance_is_computed_once(graph, network, calibration):
 def test_unknown_names_are_refused(graph, network, calibration):
     with pytest.raises(UserError, match="importance is 'magic': expected one of l1, l2"):
         Pruner(graph, network, calibration, importance="magic")
-    with pytest.raises(UserError, match=r"repair is 'magic': expected one of none, batch_norm"):
+    with pytest.raises(UserError, match=r"repair is 'magic': expected one of none, predicted_batch_norm, batch_norm"):
         Pruner(graph, network, calibration, repair="magic")
+
+
+def error(pruner, widths, network, images):
+    """Mean squared error of the logits."""
+    with torch.no_grad():
+        return float((pruner.prune(pruner.plan(widths))(images) - network(images)).square().mean())
+
+
+def test_each_repair_is_better_than_the_cheaper_ones():
+    torch.manual_seed(0)
+    network, images = CIFARResNet(3, num_classes=10).eval(), correlated(64)
+    reestimate_batch_norm(network, [images])
+    graph = gnnrl_lightning.trace(network, images[:1], self_test=False)
+    widths = torch.tensor([group.width // (1 + group.name.endswith(".conv1")) for group in graph.groups])
+    errors = {name: error(Pruner(graph, network, images, repair=name), widths, network, images) for name in REPAIRS}
+    assert errors["refit"] < errors["reconstruction"] < errors["predicted_batch_norm"] < errors["none"]
+    assert errors["batch_norm"] < errors["none"]
+
+
+@pytest.mark.parametrize("repair", sorted(set(REPAIRS) - {"batch_norm"}))
+def test_at_dense_widths_the_network_stays(graph, network, calibration, repair):
+    pruner = Pruner(graph, network, calibration, repair=repair)
+    assert error(pruner, graph.widths, network, calibration) < 1e-6
+
+
+def test_moments_are_collected_once_and_shared_with_the_surgeon(graph, network, calibration):
+    pruner = Pruner(graph, network, calibration, importance="surgeon", repair="reconstruction")
+    assert "moments" not in vars(pruner)
+    wide, narrow = pruner.plan(graph.widths // 2), pruner.plan(graph.smallest)
+    moments = vars(pruner)["moments"]
+    assert set(moments) == set(pruner.layers)
+    pruner.prune(wide)
+    assert pruner.moments is moments
+    assert all(set(kept.tolist()) <= set(wide.kept[name].tolist()) for name, kept in narrow.kept.items())

@@ -3,7 +3,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from gnnrl_lightning.pruning.batchnorm import reestimate_batch_norm
+from gnnrl_lightning.pruning.batchnorm import predict_batch_norm, reestimate_batch_norm
+from gnnrl_lightning.pruning.layers import find_layers
+from gnnrl_lightning.pruning.reconstruction import reconstruct
+from gnnrl_lightning.pruning.statistics import collect_moments
+from tests.pruning.networks import half, traced
 
 
 class Two(nn.Module):
@@ -84,3 +88,32 @@ def test_networks_without_running_statistics():
     reestimate_batch_norm(network, [torch.randn(2, 3, 4, 4)])
     assert network.training and network[1].running_mean is None
     reestimate_batch_norm(nn.Linear(2, 2), [torch.randn(2, 2)])
+
+
+def calibrated(plan_of, reconstructed=False):
+    """A network whose batch norm has the statistics of the images, and a pruned one with predicted statistics."""
+    network, graph, images = traced("norm")
+    reestimate_batch_norm(network, [images])
+    plan = plan_of(graph, network)
+    layers = find_layers(graph)
+    moments = collect_moments(network, layers, [images], per_image=10**6)
+    pruned = plan.apply(network)
+    if reconstructed:
+        reconstruct(network, pruned, layers, moments, plan.selection)
+    predict_batch_norm(network, pruned, layers, moments, plan.selection)
+    return network, pruned, images
+
+
+@pytest.mark.parametrize("reconstructed", [False, True])
+def test_predicted_statistics_are_those_of_the_images(reconstructed):
+    _, pruned, images = calibrated(half, reconstructed)
+    with torch.no_grad():
+        outputs = pruned.reader(pruned.stem(images).relu())
+    torch.testing.assert_close(pruned.norm.running_mean, outputs.mean((0, 2, 3)))
+    torch.testing.assert_close(pruned.norm.running_var, outputs.var((0, 2, 3)), rtol=1e-6, atol=0)
+
+
+def test_prediction_with_all_channels_changes_nothing():
+    network, pruned, _ = calibrated(lambda graph, net: graph.plan(net, graph.widths))
+    torch.testing.assert_close(pruned.norm.running_mean, network.norm.running_mean)
+    torch.testing.assert_close(pruned.norm.running_var, network.norm.running_var)

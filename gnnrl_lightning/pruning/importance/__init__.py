@@ -1,0 +1,21 @@
+"""Which channels matter: a score for every channel, over everything that goes with it."""
+
+from gnnrl_lightning.pruning.importance.scores import (
+    CRITERIA,
+    RANKINGS,
+    Criterion,
+    Ranking,
+    check_importance,
+    importance_scores,
+    keep_best,
+)
+
+__all__ = [
+    "CRITERIA",
+    "RANKINGS",
+    "Criterion",
+    "Ranking",
+    "check_importance",
+    "importance_scores",
+    "keep_best",
+]

@@ -1,0 +1,128 @@
+"""Least squares with a pull towards the weights that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.pruning.observe import Call, Patches
+
+RIDGE = 1e-3
+"""Pull towards the dense weights, relative to the mean variance of the kept inputs, where there are enough samples."""
+
+
+ENOUGH = 100
+"""Samples for each input from which on the pull is `RIDGE`; with fewer it grows in proportion, against overfitting."""
+
+
+def relative_pull(inputs: int, samples: int) -> float:
+    """Pull towards the dense weights relative to the mean variance, `RIDGE * max(1, ENOUGH * inputs / samples)`."""
+    return RIDGE * max(1.0, ENOUGH * inputs / samples)
+
+
+def solve_ridge(system: Tensor, right: Tensor, prior: Tensor, samples: int) -> Tensor:
+    """Weights near a prior, `(right + l prior) (system + l I)^-1`.
+
+    Args:
+        system: Covariance of the inputs `(..., k, k)`.
+        right: Covariance of outputs and inputs `(..., rows, k)`.
+        prior: Weights `(..., rows, k)`.
+        samples: Number of input vectors that the system was made of.
+
+    Returns:
+        Weights `(..., rows, k)`; l is `relative_pull` times the mean diagonal of the system.
+    """
+    pull = system.diagonal(dim1=-2, dim2=-1).mean(-1).clamp(min=torch.finfo(system.dtype).eps ** 2)
+    pull = relative_pull(system.shape[-1], samples) * pull[..., None, None]
+    identity = torch.eye(system.shape[-1], dtype=system.dtype, device=system.device)
+    return torch.linalg.solve(system + pull * identity, right + pull * prior, left=False)
+
+
+LONGEST = 4608
+"""Longest input vector with a Gram matrix: 512 channels times 3 x 3, 85 MB."""
+
+CHUNK = 2**24
+"""Elements of the input vectors that are handled at a time: 64 MB."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A weight in standard form, and mean and variance `(rows,)` of its outputs, without bias."""
+
+    weight: Tensor
+    output_mean: Tensor
+    output_variance: Tensor
+
+
+def fit_layer(call: Call, patches: Patches, values: Tensor, intercept: bool) -> Fit:
+    """Least squares from what a layer reads to what it should give, pulled towards the weight that it has.
+
+    Args:
+        call: The call in forward form.
+        patches: Where it is sampled.
+        values: What it should give there `(n, rows)`.
+        intercept: Whether a constant may be added to its outputs.
+    """
+    weight, groups = call["weight"], call.get("groups", 1)
+    prior = weight.reshape(groups, len(weight) // groups, -1)
+    values = values.reshape(len(values), groups, -1).transpose(0, 1)
+    if intercept:
+        values = values - values.mean(1, keepdim=True)
+    method = _fit_samples if prior.shape[2] > LONGEST else _fit_gram
+    solved, mean, variance = method(call, patches, values, prior, intercept)
+    first = (solved @ mean[:, :, None]).flatten()
+    return Fit(solved.reshape(weight.shape), first, variance.flatten())
+
+
+def _vectors(call: Call, patches: Patches) -> Iterator[Tensor]:
+    """Input vectors `(blocks, n, d)`, a few images at a time."""
+    x, groups = call["input"], call.get("groups", 1)
+    each = patches.positions.shape[1] * call["weight"][0].numel() * groups
+    step = max(1, CHUNK // each)
+    for start in range(0, len(x), step):
+        vectors = patches.inputs(x, slice(start, start + step))
+        yield vectors.reshape(len(vectors), groups, -1).transpose(0, 1)
+
+
+def _fit_gram(
+    call: Call, patches: Patches, values: Tensor, prior: Tensor, intercept: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights `(blocks, rows, d)`, mean of the inputs `(blocks, d)`, variance of the outputs `(blocks, rows)`."""
+    blocks, _, d = prior.shape
+    gram, cross, first = prior.new_zeros(blocks, d, d), torch.zeros_like(prior), prior.new_zeros(blocks, d)
+    shift, count = None, 0
+    for vectors in _vectors(call, patches):
+        if shift is None:  # sums around a first guess of the mean: float32 suffices
+            shift = vectors.mean(1) if intercept else torch.zeros_like(first)
+        vectors = vectors - shift[:, None]
+        gram.baddbmm_(vectors.transpose(1, 2), vectors)
+        cross.baddbmm_(values[:, count : count + vectors.shape[1]].transpose(1, 2), vectors)
+        first += vectors.sum(1)
+        count += vectors.shape[1]
+    assert shift is not None
+    gram, cross, first = gram / count, cross / count, first / count
+    covariance = gram - first[:, :, None] * first[:, None, :]
+    solved = solve_ridge(covariance if intercept else gram, cross, prior, count)
+    return solved, shift + first, ((solved @ covariance) * solved).sum(2)
+
+
+def _fit_samples(
+    call: Call, patches: Patches, values: Tensor, prior: Tensor, intercept: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same for inputs longer than their samples are many, of which `LONGEST` are taken at most."""
+    vectors = torch.cat(list(_vectors(call, patches)), 1)
+    if vectors.shape[1] > LONGEST:
+        chosen = torch.linspace(0, vectors.shape[1] - 1, LONGEST).long().to(vectors.device)
+        vectors, values = vectors[:, chosen], values[:, chosen]
+    mean = vectors.mean(1)
+    centred = vectors - mean[:, None] if intercept else vectors
+    kernel = centred @ centred.transpose(1, 2) / centred.shape[1]
+    missing = values.transpose(1, 2) - prior @ centred.transpose(1, 2)
+    samples, inputs = centred.shape[1:]
+    pull = relative_pull(inputs, samples) * kernel.diagonal(dim1=1, dim2=2).sum(1) / inputs
+    system = kernel + pull[:, None, None] * torch.eye(kernel.shape[1], device=kernel.device, dtype=kernel.dtype)
+    solved = prior + torch.linalg.solve(system, missing, left=False) @ centred / samples
+    return solved, mean, (solved @ (vectors - mean[:, None]).transpose(1, 2)).square().mean(2)

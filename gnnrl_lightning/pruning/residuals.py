@@ -1,0 +1,79 @@
+"""Seeing layers run, and where their outputs are added to a shortcut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from gnnrl_lightning.pruning.observe import ARGUMENTS, Call, bind
+
+ADDITIONS = (torch.add, Tensor.add, Tensor.__add__, Tensor.__iadd__, Tensor.add_)
+
+
+Rerun = Callable[[], Tensor]
+"""Runs a layer, and the batch norm behind it, once more."""
+
+
+class ResidualObserver(TorchFunctionMode):
+    """Calls back at every layer with one of the given weights, and where its output is added to another tensor.
+
+    Args:
+        weights: Name -> weight tensor of the network that runs.
+        before: `(name, call)`: a layer is about to run.
+        after: `(name, output)`: it has run.
+        at_norm: `(name, eps)`: a batch norm is about to read it.
+        at_sum: `(name, output, other, rerun)`: the output of the latest layer, or of the batch norm behind it, is about
+            to be added to `other`; what is written into `output` is added instead.
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, Tensor],
+        *,
+        before: Callable[[str, Call], None],
+        after: Callable[[str, Tensor], None],
+        at_norm: Callable[[str, float], None],
+        at_sum: Callable[[str, Tensor, Tensor, Rerun], None],
+    ) -> None:
+        super().__init__()
+        self._weights = dict(weights)  # kept alive: their ids must stay theirs
+        self._names = {id(weight): name for name, weight in weights.items()}
+        self._before, self._after, self._at_norm, self._at_sum = before, after, at_norm, at_sum
+        self._name = ""
+        self._latest: Tensor | None = None
+        self._version = 0
+        self._rerun: Rerun = lambda: torch.empty(0)
+
+    def _is_latest(self, value: Any) -> bool:
+        return value is self._latest and value is not None and value._version == self._version
+
+    def _made(self, name: str, output: Tensor, rerun: Rerun) -> Tensor:
+        self._name, self._latest, self._version, self._rerun = name, output, output._version, rerun
+        return output
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Intercept one call."""
+        kwargs = kwargs or {}
+        if func in ARGUMENTS:
+            call = bind(func, args, kwargs)
+            name = self._names.get(id(call["weight"]))
+            if name is not None:
+                self._before(name, call)
+                output = self._made(name, func(**call), lambda: func(**call))
+                self._after(name, output)
+                return output
+        elif func is F.batch_norm and args and self._is_latest(args[0]):
+            self._at_norm(self._name, float(kwargs.get("eps", args[7] if len(args) > 7 else 1e-5)))
+            layer = self._rerun
+            return self._made(self._name, func(*args, **kwargs), lambda: func(layer(), *args[1:], **kwargs))
+        elif func in ADDITIONS and not kwargs and len(args) == 2:
+            for output, other in (args, args[::-1]):
+                if self._is_latest(output) and isinstance(other, Tensor) and other.shape == output.shape:
+                    self._at_sum(self._name, output, other, self._rerun)
+                    break
+        return func(*args, **kwargs)
