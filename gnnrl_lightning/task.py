@@ -37,6 +37,11 @@ class Task:
     checkpoint: str | None = None
     seed: int = 0
 
+    def _load_images(self) -> None:
+        """Fetch the images where the data module is asked to, and read them."""
+        self.data.prepare_data()
+        self.data.setup()
+
     def example(self, images: int = 1) -> Tensor:
         """Normalised training images, shape (images, C, H, W)."""
         return self.data.calibration(images)
@@ -47,7 +52,7 @@ class Task:
         Raises:
             UserError: Images or weights are missing, or do not fit the network.
         """
-        self.data.setup()
+        self._load_images()
         with isolate_rng():
             torch.manual_seed(self.seed)
             network = self.network.build()
@@ -62,7 +67,7 @@ class Task:
             UserError: Images or files are missing, damaged, or do not fit.
         """
         recipe = artifact.read_recipe(folder)
-        self.data.setup()
+        self._load_images()
         dense = NetworkSpec(**recipe["network"]).build()
         restored = artifact.restore(folder, dense, torch.zeros(1, *recipe["input"]["shape"]))
         self._checked(restored.network)

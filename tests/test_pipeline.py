@@ -137,3 +137,12 @@ def test_a_checkpoint_is_not_trained_again(task, tmp_path):
 def test_networks_without_prunable_channels_are_refused(task):
     with pytest.raises(UserError, match=r"flat_networks.Linear has no channels that can be pruned"):
         compression_of(Task(NetworkSpec("flat_networks.Linear"), task.data))
+
+
+def test_images_are_fetched_before_they_are_read(task, monkeypatch):
+    calls = []
+    monkeypatch.setattr(Digits, "prepare_data", lambda data: calls.append("prepare_data"))
+    setup = Digits.setup
+    monkeypatch.setattr(Digits, "setup", lambda data, stage=None: calls.append("setup") or setup(data, stage))
+    task.build()
+    assert calls == ["prepare_data", "setup"]
