@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from gnnrl_lightning.agents import ppo
 from gnnrl_lightning.agents.actor_critic import Agent
+from gnnrl_lightning.data.splits import derived_seed
 from gnnrl_lightning.env.protocol import VectorGraphEnv
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.rollout import RolloutLoader, Transitions, collect, derive_seed
+from gnnrl_lightning.rollout import RolloutLoader, Transitions, collect
 
 
 class GNNRL(pl.LightningModule):
@@ -118,7 +119,7 @@ class GNNRL(pl.LightningModule):
             return
         env = self._environment()
         with torch.random.fork_rng([]):
-            torch.manual_seed(derive_seed(self.seed))
+            torch.manual_seed(derived_seed(self.seed))
             self.actor_critic = self._make_actor_critic(env.state_dim, env.action_dim)
         if hasattr(self.actor_critic, "centre_on"):
             self.actor_critic.centre_on(env.initial_action, self.initial_spread)
@@ -160,7 +161,7 @@ class GNNRL(pl.LightningModule):
             env,
             self.actor_critic,
             self.episodes_per_iteration,
-            derive_seed(self.seed, iteration, self.trainer.global_rank, 0),
+            derived_seed(self.seed, iteration, self.trainer.global_rank, 0),
             self.gamma,
             self.gae_lambda,
             self.device,

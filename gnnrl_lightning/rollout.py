@@ -6,26 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from gnnrl_lightning.agents.ppo import gae, normalise
+from gnnrl_lightning.data.splits import derived_seed
 from gnnrl_lightning.env.protocol import VectorGraphEnv
 from gnnrl_lightning.errors import UserError
-
-
-def derive_seed(seed: int, *place: int) -> int:
-    """A seed for each iteration, process and purpose: Lightning's checkpoints hold no random state.
-
-    Args:
-        seed: The run's seed, not negative.
-        *place: Iteration, rank, and what it is for, as numbers that are not negative.
-
-    Returns:
-        63 bits.
-    """
-    return int(np.random.SeedSequence([seed, *place]).generate_state(1, np.uint64)[0] >> 1)
 
 
 @dataclass  # not frozen: Lightning moves batches between devices by setting their fields
@@ -166,7 +153,7 @@ class RolloutLoader:
             self._pending = self._collect(iteration)
         transitions = self._pending
         mean = float(self._reduce(torch.tensor(float(len(transitions))))) / self._world_size
-        order = torch.Generator().manual_seed(derive_seed(self._seed, iteration, self._rank, 1))
+        order = torch.Generator().manual_seed(derived_seed(self._seed, iteration, self._rank, 1))
         deals = [
             part
             for _ in range(self.epochs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -24,7 +25,7 @@ class Evaluation:
         macs: MACs for one image.
         params: Number of parameters.
         top1: Top-1 accuracy on the search split, percent.
-        cross_entropy: Mean cross-entropy on the search split, nats.
+        cross_entropy: Mean cross-entropy on the search split, nats; infinite if the outputs are not numbers.
         seconds: Time that the evaluation took.
         images: Forward passes of one image that it took, calibration included.
         proposer: Who proposed it: "agent", or the name of a starting candidate.
@@ -131,4 +132,5 @@ def score(network: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> tuple[flo
             correct += int((logits.argmax(1) == labels).sum())
             loss += float(cross_entropy(logits, labels, reduction="sum"))
             images += len(labels)
-    return 100 * correct / images, loss / images
+    # A network whose outputs are not numbers ranks behind every other.
+    return 100 * correct / images, loss / images if math.isfinite(loss) else math.inf

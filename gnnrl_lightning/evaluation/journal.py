@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ class Journal:
         self._records: list[dict[str, Any]] = []
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add one record and flush it to the disk."""
-        line = json.dumps(dict(record), allow_nan=False)
+        """Add one record and flush it to the disk; floats that are not finite become null."""
+        line = json.dumps({key: _finite(value) for key, value in record.items()}, allow_nan=False)
         if self.path is None:
             self._records.append(json.loads(line))
             return
@@ -52,3 +53,8 @@ class Journal:
         if not isinstance(record, dict):
             raise UserError(f"journal {self.path} is damaged in line {number}: not a JSON object")
         return record
+
+
+def _finite(value: Any) -> Any:
+    """The value, or None (null) for a float that JSON has no number for."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

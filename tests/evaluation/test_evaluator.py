@@ -125,3 +125,12 @@ def test_score_weights_batches_by_their_images():
     assert top1 == 75.0
     small, large = math.log(1 + math.exp(-2)), math.log(1 + math.exp(2))
     assert loss == pytest.approx((3 * small + large) / 4, rel=1e-6)
+
+
+def test_outputs_that_are_not_numbers_rank_last(search):
+    class Broken(nn.Module):
+        def forward(self, x):
+            return torch.full((len(x), 2), math.nan)
+
+    _, loss = score(Broken(), [(search.images.float(), search.labels)])
+    assert loss == math.inf

@@ -47,7 +47,7 @@ def test_damage_is_named_with_its_line(tmp_path, line):
         Journal(path).read()
 
 
-def test_values_that_json_does_not_have_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        Journal(tmp_path / "journal.jsonl").append({"top1": float("nan")})
-    assert list(tmp_path.iterdir()) == []
+def test_floats_that_json_does_not_have_become_null(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append({"top1": 10.0, "cross_entropy": float("inf"), "seconds": float("nan")})
+    assert journal.read() == [{"top1": 10.0, "cross_entropy": None, "seconds": None}]
