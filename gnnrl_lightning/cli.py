@@ -34,6 +34,7 @@ from gnnrl_lightning.task import Task, finetune_artifact, inspect, save_weights
 
 NETWORK_HELP = "Class or function that makes the network; without a dot, one of gnnrl_lightning.networks."
 ARTIFACT_HELP = "Folder of a pruned network, which finetune, validate and test take instead of the dense one."
+WRITING = ("fit", "pretrain", "finetune")  # the subcommands that make a run
 
 
 class SubcommandTrainer(Trainer):
@@ -123,7 +124,9 @@ class CompressionCLI(LightningCLI):
         self.run: RunOptions = self._get(self.config_init, "run")
         if self.run.threads is not None:
             torch.set_num_threads(self.run.threads)
-        RunFolder.check(self.run.root, self.run.name, self.overwrite)
+        if self.subcommand in WRITING:
+            given = (self._get(self.config, name) for name in ("checkpoint", "artifact"))
+            RunFolder.check(self.run.root, self.run.name, self.overwrite, [path for path in given if path is not None])
         self.model: GNNRL = self._get(self.config_init, "model")
         self.model.seed = self._get(self.config, "seed_everything")
         self.datamodule: ImageData = self._get(self.config_init, "data")
@@ -174,7 +177,9 @@ class CompressionCLI(LightningCLI):
         for callback in self.trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(folder.checkpoints / "agent")
-        config = self._parser(self.subcommand).dump(self.config[str(self.subcommand)])
+        resolved = self.config[str(self.subcommand)].clone()
+        resolved.overwrite = False  # said of this run only: repeating it must not delete it
+        config = self._parser(self.subcommand).dump(resolved)
         folder.config.write_text(config, encoding="utf-8")
         for logger in configured:
             logger.log_hyperparams(yaml.safe_load(config))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
@@ -78,16 +79,24 @@ class RunFolder:
         return self.path / "result.json"
 
     @classmethod
-    def check(cls, root: str | Path, name: str | None, overwrite: bool = False) -> None:
+    def check(
+        cls,
+        root: str | Path,
+        name: str | None,
+        overwrite: bool = False,
+        inputs: Sequence[str | Path] = (),
+    ) -> None:
         """Refuse a name that cannot be used, without touching the disk.
 
         Args:
             root: Folder of all runs.
             name: Name that the user asked for, or None for the default.
             overwrite: Whether an existing run of that name may be replaced.
+            inputs: Files and folders that the new run reads.
 
         Raises:
-            UserError: If the name is not a plain folder name, or is taken.
+            UserError: If the name is not a plain folder name, is taken, or is that of a folder that is no run
+                or holds an input.
         """
         if name is None:
             return
@@ -98,6 +107,11 @@ class RunFolder:
             raise UserError(f"run folder {path} is a file; choose another name")
         if path.exists() and not overwrite:
             raise UserError(f"run folder {path} exists; choose another name or pass --overwrite")
+        if path.exists() and any(path.iterdir()) and not cls(path).config.is_file():
+            raise UserError(f"{path} is not the folder of a run (it has no config.yaml): --overwrite leaves it alone")
+        for given in inputs:
+            if path.exists() and Path(given).resolve().is_relative_to(path.resolve()):
+                raise UserError(f"--overwrite would delete {given}, which the run reads; choose another name")
 
     @classmethod
     def create(

@@ -225,6 +225,10 @@ BAD = {
     "threads": (["--run.threads", "0"], r"run.threads is 0"),
     "name with a folder": (["--run.name", "a/b"], r"not a plain folder name"),
     "existing name": (["--run.name", "taken"], r"taken exists; choose another name or pass --overwrite"),
+    "checkpoint in the run that is replaced": (
+        ["--run.name", "taken", "--overwrite", "--checkpoint", "bad/taken/checkpoints/own.safetensors"],
+        r"--overwrite would delete bad/taken/checkpoints/own.safetensors",
+    ),
 }
 
 
@@ -236,8 +240,11 @@ def spoilt(workplace):
     state = NetworkSpec("own_networks.Small").build().state_dict()
     state["conv2.bias"][3] = torch.nan
     save_file(state, workplace / "nan.safetensors")
-    (workplace / "bad" / "taken").mkdir(parents=True)
+    (workplace / "bad" / "taken" / "checkpoints").mkdir(parents=True)
     (workplace / "bad" / "taken" / "result.json").write_text("{}")
+    (workplace / "bad" / "taken" / "config.yaml").write_text("")
+    weights = workplace / "bad" / "taken" / "checkpoints" / "own.safetensors"
+    save_file(NetworkSpec("own_networks.Small").build().state_dict(), weights)
     return workplace
 
 
@@ -272,7 +279,8 @@ def test_overwrite_replaces_a_run(spoilt):
     arguments = ["--run.root", "bad", "--run.name", "taken", "--pretraining.epochs", "0", "--overwrite"]
     main(["pretrain", "--config", "small.yaml", *arguments])
     assert not (spoilt / "bad" / "taken" / "result.json").exists()
-    assert (spoilt / "bad" / "taken" / "config.yaml").is_file()
+    config = yaml.safe_load((spoilt / "bad" / "taken" / "config.yaml").read_text())
+    assert config["overwrite"] is False
 
 
 @pytest.mark.parametrize("command", ["finetune", "validate", "test"])

@@ -32,6 +32,7 @@ def test_existing_explicit_folder_is_refused_and_untouched(tmp_path):
 
 def test_overwrite_replaces_what_a_run_wrote_and_nothing_else(tmp_path):
     folder = RunFolder.create(tmp_path, "mine")
+    folder.config.write_text("")
     folder.write_result({"a": 1})
     assert json.loads(folder.result.read_text()) == {"a": 1}
     folder.pruned.mkdir()
@@ -40,6 +41,21 @@ def test_overwrite_replaces_what_a_run_wrote_and_nothing_else(tmp_path):
     notes.write_text("keep me")
     RunFolder.create(tmp_path, "mine", overwrite=True)
     assert sorted(path.name for path in folder.path.iterdir()) == ["notes.txt"]
+
+
+def test_overwrite_leaves_a_folder_that_is_no_run(tmp_path):
+    (tmp_path / "mine" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"mine is not the folder of a run .it has no config.yaml."):
+        RunFolder.create(tmp_path, "mine", overwrite=True)
+    assert (tmp_path / "mine" / "checkpoints").is_dir()
+
+
+@pytest.mark.parametrize("given", ["mine/checkpoints/dense.safetensors", "mine/pruned", "other/../mine/pruned"])
+def test_overwrite_refuses_to_delete_what_the_run_reads(tmp_path, given):
+    RunFolder.create(tmp_path, "mine").config.write_text("")
+    with pytest.raises(UserError, match=r"--overwrite would delete .*mine.*, which the run reads"):
+        RunFolder.check(tmp_path, "mine", overwrite=True, inputs=[tmp_path / given])
+    RunFolder.check(tmp_path, "mine", overwrite=True, inputs=[tmp_path / "other.safetensors"])
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "../a"])
