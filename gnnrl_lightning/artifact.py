@@ -25,6 +25,9 @@ from gnnrl_lightning.traced import ComputationGraph, Plan, trace
 
 WEIGHTS, RECIPE, PROGRAM = "weights.safetensors", "recipe.json", "model.pt2"
 FORMAT = 1
+REQUIRED: dict[str, type] = {"fingerprint": str} | dict.fromkeys(
+    ("network", "kept", "input", "program", "budget", "transform", "figures", "sha256"), dict
+)
 # Exported kernels may add in another order than eager ones: outputs agree to this share of the largest.
 TOLERANCE = 1e-4
 
@@ -177,6 +180,9 @@ def read_recipe(folder: str | Path) -> dict[str, Any]:
         raise UserError(f"{path} is damaged: {error}") from error
     if not isinstance(recipe, dict) or recipe.get("format") != FORMAT:
         raise UserError(f"{path} is not a recipe of format {FORMAT}")
+    missing = [name for name, kind in REQUIRED.items() if not isinstance(recipe.get(name), kind)]
+    if missing:
+        raise UserError(f"{path} is damaged: it lacks {', '.join(missing)}")
     if recipe["sha256"].get(RECIPE) != _recipe_hash(recipe):
         raise UserError(f"{path} is damaged: it has been changed since it was written")
     return recipe

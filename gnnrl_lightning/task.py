@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from gnnrl_lightning import artifact
 from gnnrl_lightning.data import ImageData, ImageSet
+from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.finetune import TrainingOptions, top1, train
 from gnnrl_lightning.networks import check_finite, check_num_classes, load_weights
 from gnnrl_lightning.networks.spec import NetworkSpec
@@ -67,11 +69,24 @@ class Task:
             UserError: Images or files are missing, damaged, or do not fit.
         """
         recipe = artifact.read_recipe(folder)
-        self._load_images()
-        dense = NetworkSpec(**recipe["network"]).build()
-        restored = artifact.restore(folder, dense, torch.zeros(1, *recipe["input"]["shape"]))
+        self._check_recipe(recipe, folder)
+        restored = artifact.restore(folder, self.network.build(), torch.zeros(1, *recipe["input"]["shape"]))
         self._checked(restored.network)
         return restored
+
+    def _check_recipe(self, recipe: Mapping[str, Any], folder: str | Path) -> None:
+        """Refuse a recipe of another network or other images; the path that it names is never imported."""
+        given = json.loads(json.dumps(asdict(self.network), default=str))
+        if recipe["network"] != given:
+            raise UserError(
+                f"{folder} was pruned from {_call(recipe['network'])}, network is {_call(given)}: "
+                "set network as the recipe has it"
+            )
+        self._load_images()
+        for name, value in self.data.transform_record().items():
+            recorded = recipe["transform"].get(name, value)
+            if name in ("mean", "std", "size") and recorded != value:
+                raise UserError(f"{folder} reads images of {name} {recorded}, the data module gives {value}")
 
     def _checked(self, network: nn.Module) -> nn.Module:
         check_finite(network)
@@ -90,6 +105,10 @@ class Task:
     def top1(self, network: nn.Module, images: ImageSet) -> float:
         """Top-1 accuracy in percent."""
         return top1(network, images, self.data)
+
+
+def _call(network: Mapping[str, Any]) -> str:
+    return f"{network.get('class_path')} with init_args {network.get('init_args')}"
 
 
 def inspect(task: Task) -> dict[str, Any]:
@@ -145,7 +164,7 @@ def finetune_artifact(
     artifact.save(
         folder,
         restored.network,
-        dense=NetworkSpec(**recipe["network"]).build().eval(),
+        dense=task.network.build().eval(),
         graph=restored.graph,
         plan=restored.plan,
         example=task.example(),

@@ -172,3 +172,12 @@ def test_another_network_is_refused(folder):
     for other in (Small(channels=8), nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 3, 4), nn.Flatten())):
         with pytest.raises(UserError, match="with other channel groups than this one"):
             artifact.load(folder, other, EXAMPLE)
+
+
+def test_recipe_without_its_keys_is_refused(folder):
+    saved(folder, Small())
+    recipe = json.loads((folder / "recipe.json").read_text())
+    for name in ("network", "kept", "sha256", "transform"):
+        (folder / "recipe.json").write_text(json.dumps({key: recipe[key] for key in recipe if key != name}))
+        with pytest.raises(UserError, match=rf"recipe.json is damaged: it lacks {name}"):
+            artifact.read_recipe(folder)

@@ -291,6 +291,32 @@ def test_missing_artifact(workplace, capsys, command):
     assert capsys.readouterr().err == "error: nowhere has no recipe.json: it is not the folder of a pruned network\n"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--network.class_path", "resnet20"], r"was pruned from own_networks.Small with .*network is resnet20"),
+        (["--network.init_args.size", "8"], r"from own_networks.Small with init_args \{\}, network is .*size"),
+        (["--data.init_args.mean", "[0.5]"], r"reads images of mean \[0.305\], the data module gives \[0.5\]"),
+    ],
+)
+def test_an_artifact_of_another_network_or_other_images(fitted, capsys, arguments, message):
+    with pytest.raises(SystemExit) as end:
+        main(["test", "--config", "small.yaml", "--artifact", str(fitted / "pruned"), *arguments])
+    assert end.value.code == 2 and re.search(message, capsys.readouterr().err)
+
+
+def test_a_recipe_runs_nothing_that_it_names(fitted, workplace, capsys):
+    recipe = artifact.read_recipe(fitted / "pruned")
+    recipe["network"] = {"class_path": "os.mkdir", "init_args": {"path": "ran"}}
+    recipe["sha256"]["recipe.json"] = artifact._recipe_hash(recipe)
+    (workplace / "foreign").mkdir()
+    (workplace / "foreign" / "recipe.json").write_text(json.dumps(recipe))
+    with pytest.raises(SystemExit) as end:
+        main(["test", "--config", "small.yaml", "--artifact", "foreign"])
+    assert end.value.code == 2 and "was pruned from os.mkdir" in capsys.readouterr().err
+    assert not (workplace / "ran").exists()
+
+
 def test_finetune_needs_something(workplace, capsys):
     with pytest.raises(SystemExit) as end:
         main(["finetune", "--config", "small.yaml"])

@@ -40,8 +40,8 @@ class NetworkSpec:
         try:
             inspect.signature(make).bind(**self.init_args)
             network = make(**self.init_args)
-        except (TypeError, ValueError) as error:
-            message = " ".join(str(error).split())
+        except Exception as error:  # the user's own constructor may raise anything
+            message = " ".join(str(error).split()) or type(error).__name__
             raise UserError(
                 f"network {self.class_path} refuses its init_args {self.init_args}: {message}"
             ) from error

@@ -70,3 +70,8 @@ def test_eval_mode_restores_each_module_also_after_an_error():
         assert inside is network and not any(modes(network))
         raise KeyError
     assert modes(network) == before
+
+
+def test_a_network_of_two_inputs_is_refused():
+    with pytest.raises(UserError, match=r"the network refuses images of 1x8x8: .*missing 1 required positional"):
+        check_num_classes(nn.Bilinear(8, 8, 10), torch.zeros(2, 1, 8, 8), 10)

@@ -31,6 +31,7 @@ def test_a_short_name_is_one_of_ours():
         ("torch.nn.Linear", {"in_features": 3}, "refuses its init_args.*missing a required argument"),
         ("torch.nn.Linear", {"width": 3}, "refuses its init_args.*"),
         ("torchvision.models.resnet18", {"classes": 3}, "refuses.*unexpected keyword argument 'classes'"),
+        ("torch.nn.Linear", {"in_features": -1, "out_features": 3}, "refuses its init_args.*negative"),
         ("torch.pi", {}, "is not a class or function"),
         ("collections.Counter", {}, "returns a Counter, not a torch.nn.Module"),
     ],
