@@ -16,6 +16,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from torch import nn
 
@@ -32,13 +33,22 @@ from gnnrl_lightning.report.table import inspection_tables, print_result
 from gnnrl_lightning.runs import RunFolder, RunOptions
 from gnnrl_lightning.task import Task, finetune_artifact, inspect, save_weights
 
+DESCRIPTION = "Make a trained network physically smaller, within a budget."
 NETWORK_HELP = "Class or function that makes the network; without a dot, one of gnnrl_lightning.networks."
 ARTIFACT_HELP = "Folder of a pruned network, which finetune, validate and test take instead of the dense one."
 WRITING = ("fit", "pretrain", "finetune")  # the subcommands that make a run
+# The subcommands that read trained weights, and what they do with them.
+RESTORING = {"finetune": "fine-tune", "validate": "validate", "test": "test"}
+# Figures of the pruned network for the loggers: none of the test images, which no sweep may choose by.
+LOGGED = ("macs", "params", "macs_ratio", "params_ratio", "top1_search", "latency_ms")
 
 
 class SubcommandTrainer(Trainer):
     """A trainer with a method for each subcommand: LightningCLI takes names, help and options from them."""
+
+    def fit(self, *args: Any, **kwargs: Any) -> None:
+        """Search, prune, fine-tune, test once and save: the whole job."""
+        super().fit(*args, **kwargs)
 
     def pretrain(self) -> None:
         """Train the dense network and save its weights."""
@@ -80,6 +90,7 @@ class CompressionCLI(LightningCLI):
             },
             seed_everything_default=0,
             subclass_mode_data=True,
+            parser_kwargs={"description": DESCRIPTION},
             args=args,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
@@ -117,10 +128,12 @@ class CompressionCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse `args`, or else the command line."""
         self.config = parser.parse_args(args)
+        _check(self.config[self.config["subcommand"]])
 
     def instantiate_classes(self) -> None:
         """Make everything that the configuration describes; nothing is written."""
         self.config_init = self.parser.instantiate(self.config)
+        self._check_inputs()
         self.run: RunOptions = self._get(self.config_init, "run")
         if self.run.threads is not None:
             torch.set_num_threads(self.run.threads)
@@ -131,6 +144,16 @@ class CompressionCLI(LightningCLI):
         self.model.seed = self._get(self.config, "seed_everything")
         self.datamodule: ImageData = self._get(self.config_init, "data")
         self.trainer = self.instantiate_trainer()
+
+    def _check_inputs(self) -> None:
+        """Refuse weights that the subcommand would not read, and a comparison that needs some."""
+        weights, pruned = (self._get(self.config, name) for name in ("checkpoint", "artifact"))
+        if pruned is not None and self.subcommand not in RESTORING:
+            raise UserError(f"{self.subcommand} reads no --artifact: that is for {', '.join(RESTORING)}")
+        if pruned is not None and weights is not None:
+            raise UserError("--artifact and --checkpoint exclude each other: set one of them to null")
+        if pruned is None and weights is None and self.subcommand in RESTORING:
+            raise UserError(f"nothing to {RESTORING[self.subcommand]}: give --artifact FOLDER or --checkpoint FILE")
 
     @property
     def overwrite(self) -> bool:
@@ -158,7 +181,10 @@ class CompressionCLI(LightningCLI):
             callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
             kwargs["max_epochs"] = iterations
             kwargs["callbacks"] = [*callbacks, SearchProgress(lambda: self.compression.status(), total)]
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ImportError, ValueError) as error:
+            raise UserError(f"trainer: {' '.join(str(error).split())}") from error
 
     def open_run(self) -> RunFolder:
         """Make the run's folder with configuration and loggers, once all input has been checked."""
@@ -217,6 +243,11 @@ class CompressionCLI(LightningCLI):
             self._get(self.config_init, "finetuning"),
             self.phase_trainer,
         )
+        self.model.env = self.compression.env
+        try:
+            self.model.configure_model()
+        except Exception as error:  # the user's own policy may raise anything
+            raise UserError(f"model.actor_critic cannot be made: {' '.join(str(error).split())}") from error
         self.folder = self.open_run()
         self.compression.train_dense(self.folder)
         self.model.env = self.compression.start(self.folder)
@@ -228,7 +259,7 @@ class CompressionCLI(LightningCLI):
     def after_fit(self) -> None:
         """Prune, fine-tune, test once, save, show."""
         result = self.compression.deliver(self.folder)
-        figures = {f"result/{name}": value for name, value in result["pruned"].items() if name != "widths"}
+        figures = {f"result/{name}": value for name, value in result["pruned"].items() if name in LOGGED}
         print_result(result, LATENCY_BATCH, self.console)
         self.close_run(self.folder, figures)
 
@@ -244,8 +275,6 @@ class CompressionCLI(LightningCLI):
         """Train a pruned network or the dense one further and save it."""
         options = self._get(self.config_init, "finetuning")
         pruned = self._get(self.config, "artifact")
-        if pruned is None and self.task.checkpoint is None:
-            raise UserError("nothing to fine-tune: give --artifact FOLDER or --checkpoint FILE")
         if pruned is None:
             network = self.task.build()
             folder = self.open_run()
@@ -279,6 +308,8 @@ class CompressionCLI(LightningCLI):
 
     def inspect(self, json: str | None = None, **_: Any) -> None:
         """Show what can be pruned."""
+        if json is not None and not Path(json).absolute().parent.is_dir():
+            raise UserError(f"--json {json}: there is no folder {Path(json).parent}")
         found = inspect(self.task)
         for table in inspection_tables(found):
             self.console.print(table)
@@ -299,6 +330,30 @@ def main(args: list[str] | None = None) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
         CompressionCLI(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        cause = _user_error(error)
+        if cause is None:
+            raise
+        print(f"error: {cause}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def _user_error(error: BaseException | None) -> UserError | None:
+    """The user's error, also where jsonargparse has wrapped it in its own."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _check(config: Any) -> None:
+    """Refuse a seed and settings of the trainer that Lightning would refuse late, or not at all."""
+    seed, trainer = config["seed_everything"], config["trainer"]
+    if not isinstance(seed, bool) and not 0 <= seed < 2**32:
+        raise UserError(f"seed_everything is {seed}: expected 0 to {2**32 - 1}")
+    if trainer["devices"] == "auto":
+        trainer["devices"] = 1
+    if str(trainer["devices"]) != "1" or trainer["num_nodes"] != 1:
+        given = f"trainer.devices is {trainer['devices']} and trainer.num_nodes is {trainer['num_nodes']}"
+        raise UserError(f"{given}: expected 1, one process makes all evaluations")
+    if trainer["max_epochs"] is not None and trainer["max_epochs"] < 1:
+        raise UserError(f"trainer.max_epochs is {trainer['max_epochs']}: expected at least 1, or null")

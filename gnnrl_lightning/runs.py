@@ -140,7 +140,10 @@ class RunFolder:
             UserError: As `check`.
         """
         cls.check(root, name, overwrite)
-        Path(root).mkdir(parents=True, exist_ok=True)
+        try:
+            Path(root).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"run.root {root} cannot be made: {error.strerror}") from error
         if name is None:
             return cls(_fresh(Path(root), wandb_id or f"{experiment}-{datetime.now():%Y%m%d-%H%M%S}"))
         folder = cls(Path(root) / name)

@@ -110,6 +110,7 @@ def test_run_folder_is_complete(fitted):
     with (fitted / "metrics.csv").open() as file:
         columns = next(csv.reader(file))
     assert {"dense/train/loss", "pruned/train/top1", "rollout/reward_best", "result/top1_search"} <= set(columns)
+    assert not [column for column in columns if "test" in column]
 
 
 def test_artifact_is_the_network_of_the_result(fitted):
@@ -221,6 +222,18 @@ BAD = {
     "too few evaluations": (["--search.evaluations", "5"], r"search.evaluations is 5: at least 12"),
     "calibration": (["--search.calibration_images", "100000"], r"expected 1 to"),
     "learning rate": (["--finetuning.learning_rate", "-1"], r"learning_rate=-1"),
+    "batch size": (["--data.init_args.batch_size", "0"], r"^error: batch_size=0: expected at least 1$"),
+    "search size": (["--data.init_args.search_size", "0.0"], r"^error: search_size=0.0"),
+    "mean of another length": (["--data.init_args.mean", "[0.1, 0.2]"], r"^error: mean=.*one of each for a channel"),
+    "devices": (["--trainer.devices", "2"], r"trainer.devices is 2 .*expected 1"),
+    "nodes": (["--trainer.num_nodes", "2"], r"trainer.num_nodes is 2: expected 1"),
+    "endless epochs": (["--trainer.max_epochs", "-1"], r"trainer.max_epochs is -1: expected at least 1"),
+    "negative epochs": (["--trainer.max_epochs", "-2"], r"trainer.max_epochs is -2"),
+    "seed": (["--seed_everything", "-1"], r"seed_everything is -1: expected 0 to"),
+    "accelerator": (["--trainer.accelerator", "tpu"], r"^error: trainer: "),
+    "policy": (["--model.actor_critic.head", "tail"], r"^error: model.actor_critic cannot be made: "),
+    "root": (["--run.root", "small.yaml/runs"], r"run.root small.yaml/runs cannot be made"),
+    "artifact of fit": (["--artifact", "nowhere"], r"fit reads no --artifact"),
     "steps": (["--search.max_steps", "0"], r"max_steps is 0"),
     "threads": (["--run.threads", "0"], r"run.threads is 0"),
     "name with a folder": (["--run.name", "a/b"], r"not a plain folder name"),
@@ -317,10 +330,22 @@ def test_a_recipe_runs_nothing_that_it_names(fitted, workplace, capsys):
     assert not (workplace / "ran").exists()
 
 
-def test_finetune_needs_something(workplace, capsys):
+@pytest.mark.parametrize(("command", "verb"), [("finetune", "fine-tune"), ("validate", "validate"), ("test", "test")])
+def test_trained_weights_are_needed(workplace, capsys, command, verb):
     with pytest.raises(SystemExit) as end:
-        main(["finetune", "--config", "small.yaml"])
-    assert end.value.code == 2 and "nothing to fine-tune" in capsys.readouterr().err
+        main([command, "--config", "small.yaml"])
+    assert end.value.code == 2 and f"nothing to {verb}: give --artifact" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as end:
+        main([command, "--config", "small.yaml", "--artifact", "a", "--checkpoint", "b.pt"])
+    assert end.value.code == 2 and "--artifact and --checkpoint exclude each other" in capsys.readouterr().err
+
+
+def test_inspect_into_a_folder_that_is_not_there(workplace, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["inspect", "--config", "small.yaml", "--json", "nowhere/found.json"])
+    done = capsys.readouterr()
+    assert (end.value.code, done.out) == (2, "")
+    assert done.err == "error: --json nowhere/found.json: there is no folder nowhere\n"
 
 
 @pytest.mark.parametrize(
@@ -423,3 +448,11 @@ def test_help_of_every_subcommand_names_every_section(capsys):
         for option in ("--budget.macs", "--search.evaluations", "--model.clip_epsilon", "--pretraining.epochs"):
             assert option in text
     assert "--json" in text
+
+
+def test_help_says_what_the_program_and_fit_do(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Make a trained network physically smaller, within a budget." in text
+    assert "Search, prune, fine-tune, test once and save: the whole job." in text

@@ -71,5 +71,11 @@ def test_file_in_the_way_is_refused_even_with_overwrite(tmp_path):
         RunFolder.create(tmp_path, "mine", overwrite=True)
 
 
+def test_a_root_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"run.root .*file/runs cannot be made: Not a directory"):
+        RunFolder.create(tmp_path / "file" / "runs")
+
+
 def test_versions_name_what_figures_depend_on():
     assert {"python", "torch", "lightning", "gnnrl_lightning"} <= versions().keys()
