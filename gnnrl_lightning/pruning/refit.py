@@ -9,7 +9,7 @@ inputs,
 W_0 being what surgery left, l as in `reconstruction`. Depthwise and grouped convolutions are fitted block by block.
 The last layer of a residual branch aims at more: it is fitted when its output (of its batch norm, where it has one) is
 added to the shortcut, to the dense network's *sum* minus the pruned network's shortcut, and so makes up for errors of
-the layers before.
+the layers before. (Where something else reads that output too, it is fitted for itself.)
 
 A batch norm that alone reads a layer keeps its scale, so that the fit stays the best one; its statistics become those
 of its new inputs and its weight and bias make up for that: the network computes the same in evaluation mode and nearly
@@ -79,6 +79,7 @@ def refit(
             after=lambda name, output: None,
             at_norm=lambda name, eps: None,
             at_sum=fitter.at_sum,
+            at_other=lambda name: None,
         )
         with eval_mode(pruned), observer:
             pruned(images)
@@ -92,6 +93,8 @@ def _record(
     epsilons: dict[str, float] = {}
     patches: dict[str, Patches] = {}
     rows: dict[str, Tensor] = {}
+    sums: dict[str, Tensor] = {}
+    read: set[str] = set()
     generator = torch.Generator().manual_seed(0)
 
     def before(name: str, call: Call) -> None:
@@ -108,11 +111,15 @@ def _record(
     def at_sum(name: str, output: Tensor, other: Tensor, rerun: Rerun) -> None:
         # Through a batch norm only where the trace knows it as the only reader.
         if (name in epsilons) == bool(layers[name].norm):
-            targets[name] = _Target(patches[name], patches[name].outputs(output + other)[:, rows[name]], True)
+            sums[name] = patches[name].outputs(output + other)[:, rows[name]]
 
-    weights = named_weights(dense, layers)
-    with eval_mode(dense), ResidualObserver(weights, before=before, after=after, at_norm=at_norm, at_sum=at_sum):
+    observer = ResidualObserver(
+        named_weights(dense, layers), before=before, after=after, at_norm=at_norm, at_sum=at_sum, at_other=read.add
+    )
+    with eval_mode(dense), observer:
         dense(images)
+    for name in sums.keys() - read:  # what others read as well must stay what it is
+        targets[name] = _Target(patches[name], sums[name], True)
     return targets, epsilons
 
 

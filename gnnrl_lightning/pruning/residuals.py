@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,7 +13,8 @@ from torch.overrides import TorchFunctionMode
 
 from gnnrl_lightning.pruning.observe import ARGUMENTS, Call, bind
 
-ADDITIONS = (torch.add, Tensor.add, Tensor.__add__, Tensor.__iadd__, Tensor.add_)
+IN_PLACE = (Tensor.__iadd__, Tensor.add_)
+ADDITIONS = (torch.add, Tensor.add, Tensor.__add__, *IN_PLACE)
 
 
 Rerun = Callable[[], Tensor]
@@ -29,6 +31,7 @@ class ResidualObserver(TorchFunctionMode):
         at_norm: `(name, eps)`: a batch norm is about to read it.
         at_sum: `(name, output, other, rerun)`: the output of the latest layer, or of the batch norm behind it, is about
             to be added to `other`; what is written into `output` is added instead.
+        at_other: `(name,)`: something else reads that output.
     """
 
     def __init__(
@@ -39,11 +42,14 @@ class ResidualObserver(TorchFunctionMode):
         after: Callable[[str, Tensor], None],
         at_norm: Callable[[str, float], None],
         at_sum: Callable[[str, Tensor, Tensor, Rerun], None],
+        at_other: Callable[[str], None],
     ) -> None:
         super().__init__()
         self._weights = dict(weights)  # kept alive: their ids must stay theirs
         self._names = {id(weight): name for name, weight in weights.items()}
-        self._before, self._after, self._at_norm, self._at_sum = before, after, at_norm, at_sum
+        self._before, self._after, self._at_norm = before, after, at_norm
+        self._at_sum, self._at_other = at_sum, at_other
+        self._outputs: dict[int, tuple[str, weakref.ref[Tensor]]] = {}
         self._name = ""
         self._latest: Tensor | None = None
         self._version = 0
@@ -54,7 +60,17 @@ class ResidualObserver(TorchFunctionMode):
 
     def _made(self, name: str, output: Tensor, rerun: Rerun) -> Tensor:
         self._name, self._latest, self._version, self._rerun = name, output, output._version, rerun
+        self._outputs[id(output)] = name, weakref.ref(output)
         return output
+
+    def _read(self, args: Any, kwargs: Mapping[str, Any], result: Any) -> None:
+        """Tell of known outputs among the arguments of a call that makes tensors."""
+        if not any(isinstance(item, Tensor) for item in _flat((result,))):
+            return
+        for item in _flat((*args, *kwargs.values())):
+            name, reference = self._outputs.get(id(item), ("", None))
+            if reference is not None and reference() is item:
+                self._at_other(name)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Intercept one call."""
@@ -63,6 +79,7 @@ class ResidualObserver(TorchFunctionMode):
             call = bind(func, args, kwargs)
             name = self._names.get(id(call["weight"]))
             if name is not None:
+                self._read(args, kwargs, call["input"])
                 self._before(name, call)
                 output = self._made(name, func(**call), lambda: func(**call))
                 self._after(name, output)
@@ -75,5 +92,19 @@ class ResidualObserver(TorchFunctionMode):
             for output, other in (args, args[::-1]):
                 if self._is_latest(output) and isinstance(other, Tensor) and other.shape == output.shape:
                     self._at_sum(self._name, output, other, self._rerun)
-                    break
-        return func(*args, **kwargs)
+                    if func in IN_PLACE:  # from here on this tensor is the sum
+                        self._outputs.pop(id(args[0]), None)
+                    self._read((other,), {}, other)
+                    return func(*args)
+        result = func(*args, **kwargs)
+        self._read(args, kwargs, result)
+        return result
+
+
+def _flat(items: Any) -> Iterator[Any]:
+    """The items, with those of lists and tuples among them."""
+    for item in items:
+        if isinstance(item, (list, tuple)):
+            yield from _flat(item)
+        else:
+            yield item

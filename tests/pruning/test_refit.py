@@ -146,6 +146,38 @@ def test_the_end_of_a_branch_makes_up_for_the_shortcut(norm):
     assert ((mine - target) ** 2).mean() == pytest.approx(((best - target) ** 2).mean(), rel=2e-2)
 
 
+class ReadTwice(nn.Module):
+    """The output of the last convolution is added to the shortcut, and read on its own."""
+
+    def __init__(self, early):
+        super().__init__()
+        self.stem, self.inner, self.outer, self.early = conv(3, 6), conv(6, 8), conv(8, 6), early
+
+    def forward(self, x):
+        x = self.stem(x)
+        y = self.outer(self.inner(x.relu()).relu())
+        alone = y.sigmoid() if self.early else None
+        z = x + y
+        return torch.cat([z, y.sigmoid() if alone is None else alone], 1)
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_what_others_read_too_is_fitted_for_itself(early):
+    network = ReadTwice(early).double().eval()
+    images = correlated(30).double()
+    graph = trace(network, images[:1])
+    plan = graph.plan(network, torch.tensor([4 if group.name == "inner" else group.width for group in graph.groups]))
+    pruned = plan.apply(network)
+    with torch.no_grad():
+        pruned.stem.weight.add_(0.3)  # an error of the shortcut that the branch could make up for
+        layers = {name: layer for name, layer in find_layers(graph).items() if name != "stem.weight"}
+        refit(network, pruned, layers, plan.selection, images, ALL)
+        alone = pruned.outer(pruned.inner(pruned.stem(images).relu()).relu())
+        wanted = network.outer(network.inner(network.stem(images).relu()).relu())
+    assert error(alone, wanted) < 0.2 * float(wanted.var())
+    torch.testing.assert_close(alone.mean((0, 2, 3)), wanted.mean((0, 2, 3)))
+
+
 def test_training_mode_sees_the_statistics_that_evaluation_mode_uses():
     network = Block(norm=True).double()
     images = correlated(40).double()
