@@ -129,6 +129,8 @@ class Compression:
         self.task, self.budget, self.trainers = task, budget, trainers
         self.search = search or SearchOptions()
         self.pretrain, self.finetune = pretrain or TrainingOptions(), finetune or TrainingOptions()
+        if self.pretrain.distillation_weight > 0:
+            raise UserError("pretraining.distillation_weight needs a teacher, which only finetuning has")
         self.dense = task.build()
         self.graph = trace(self.dense, task.example())
         if not self.graph.groups:
@@ -196,7 +198,7 @@ class Compression:
         before = {name: self.pruner.prune(plan) for name, plan in plans.items()}
         after = copy.deepcopy(before)
         for name, network in after.items():
-            self.task.train(network, self.finetune, self.trainers(name))
+            self.task.train(network, self.finetune, self.trainers(name), teacher=self.dense)
         result = self._figures(chosen, before, after, seconds)
         artifact.save(
             folder.pruned,

@@ -93,13 +93,19 @@ class Task:
         check_num_classes(network, self.example(2), self.data.num_classes)
         return network.eval()
 
-    def train(self, network: nn.Module, options: TrainingOptions, trainer: Callable[..., Trainer]) -> None:
-        """Train a network in place.
+    def train(
+        self,
+        network: nn.Module,
+        options: TrainingOptions,
+        trainer: Callable[..., Trainer],
+        teacher: nn.Module | None = None,
+    ) -> None:
+        """Train a network in place, with a teacher where the options ask for distillation.
 
         Raises:
             UserError: The training diverged.
         """
-        train(network, self.data, options, trainer=trainer, seed=self.seed)
+        train(network, self.data, options, trainer=trainer, seed=self.seed, teacher=teacher)
         check_finite(network)
 
     def top1(self, network: nn.Module, images: ImageSet) -> float:

@@ -146,3 +146,27 @@ def test_images_are_fetched_before_they_are_read(task, monkeypatch):
     monkeypatch.setattr(Digits, "setup", lambda data, stage=None: calls.append("setup") or setup(data, stage))
     task.build()
     assert calls == ["prepare_data", "setup"]
+
+
+def test_the_dense_network_teaches_the_pruned_ones(task, tmp_path):
+    finetune = TrainingOptions(epochs=1, learning_rate=0.05, distillation_weight=1.0)
+    search = SearchOptions(evaluations=4 + 4, calibration_images=64)
+    compression = Compression(task, Budget(macs=0.5), search, TrainingOptions(epochs=1), finetune)
+    taught = []
+    original = task.train
+
+    def record(network, options, trainer, teacher=None):
+        taught.append(teacher)
+        original(network, options, trainer, teacher)
+
+    object.__setattr__(task, "train", record)
+    folder = RunFolder.create(tmp_path, "taught")
+    compression.train_dense(folder)
+    search_with(compression, folder)
+    compression.deliver(folder)
+    assert taught == [None, compression.dense, compression.dense]
+
+
+def test_there_is_no_teacher_for_the_dense_network(task):
+    with pytest.raises(UserError, match="needs a teacher"):
+        Compression(task, Budget(macs=0.5), pretrain=TrainingOptions(distillation_weight=0.5))
