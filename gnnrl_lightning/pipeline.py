@@ -61,8 +61,8 @@ class SearchOptions:
         evaluations: Candidates scored on the search split at most, the starting candidates included.
         max_steps: Steps of a pruning episode at most; 1 makes it a one-step problem.
         max_ratio_per_step: Largest share of a group's channels that one step removes.
-        importance: Which channels stay: a criterion of `gnnrl_lightning.pruning.importance`.
-        repair: What is done to a sliced network: none, batch_norm, reconstruction or refit, from the cheapest on.
+        importance: Which channels stay, a name in `gnnrl_lightning.pruning.importance`.
+        repair: What is done to a sliced network, a key of `gnnrl_lightning.evaluation.pruner.REPAIRS`.
         calibration_images: Training images for importance and repair.
         reward: What the agent learns from: top1 (minus the error) or cross_entropy (minus it).
     """
