@@ -1,0 +1,222 @@
+"""Which score of a pruned network, before fine-tuning, tells how good it is afterwards?
+
+    python experiments/benchmarks/reward_fidelity.py --data cifar10 --weights cifar10_resnet20.pt \
+        --folder experiments/results/reward_fidelity
+    python experiments/benchmarks/reward_fidelity.py --folder experiments/results/reward_fidelity --report
+
+ResNet-20 on CIFAR-10 (an image folder of 32 x 32 images), half of the MACs. Candidates spread over the whole space, the
+starting candidates of a search among them, are repaired in several ways, trained for a few steps or not at all, and
+scored on the search split: top-1, cross-entropy, and the Kullback-Leibler divergence from the dense network's outputs.
+Then each is fine-tuned for 1,900 steps of batch 128, with another seed and data order than any proxy, and tested.
+`--report` prints for each proxy Kendall's tau with the fine-tuned accuracy, its bootstrap interval (5 to 95 %) and the
+seconds that a candidate takes, and writes them to report.json: on the even test images (the development half, by which
+the default reward is chosen) and on the odd ones (the final half). One JSON file a candidate; what is there already is
+not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import kendalltau
+from torch import Tensor, nn
+from torch.nn.functional import kl_div, log_softmax
+
+import gnnrl_lightning
+from gnnrl_lightning import ComputationGraph
+from gnnrl_lightning.data import ImageFolder, ImageSet
+from gnnrl_lightning.data.splits import generator_for
+from gnnrl_lightning.evaluation.inference import for_inference
+from gnnrl_lightning.evaluation.pruner import Pruner
+from gnnrl_lightning.evaluation.short_finetune import ShortFinetune
+from gnnrl_lightning.graph.budget import Budget
+from gnnrl_lightning.networks import load_weights, resnet20
+from gnnrl_lightning.search.baselines import starting_candidates
+
+REPAIRS = ("none", "predicted_batch_norm", "batch_norm", "reconstruction", "refit")
+STEPS = (30, 100, 300)
+TRAINED_FROM = "refit"
+FULL_STEPS = 1900
+FULL_SEED = 1000
+SCORES = ("top1", "cross_entropy", "kl")
+SPREADS = (0.15, 0.3, 0.5, 0.8)
+BOOTSTRAPS = 2000
+
+
+def candidates(graph: ComputationGraph, budget: Budget, count: int) -> dict[str, Tensor]:
+    """Name -> widths: the starting candidates, then log-normal keep ratios of growing spread around uniform ones."""
+    found = starting_candidates(graph, budget)
+    for number in range(count - len(found)):
+        spread = SPREADS[number % len(SPREADS)]
+        noise = torch.randn(len(graph.groups), generator=generator_for(number))
+        found[f"random{number}"] = budget.project(graph, graph.widths * torch.exp(spread * noise))
+    return found
+
+
+class Benchmark:
+    """The network, its images and the proxies."""
+
+    def __init__(self, data: ImageFolder, weights: str, precision: str) -> None:
+        self.data, self.precision = data, precision
+        self.network = resnet20()
+        load_weights(self.network, weights)
+        self.network.eval()
+        self.graph = gnnrl_lightning.trace(self.network, data.calibration(1))
+        self.pruner = Pruner(self.graph, self.network, data.calibration(1024), "l2")
+        self.pruner.scores, self.pruner.moments  # noqa: B018  (computed once, not part of a candidate's time)
+        self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self.dense = self.logits(copy.deepcopy(self.network), data.search)
+        every = torch.arange(len(data.test))
+        self.halves = {"development": data.test.subset(every[::2]), "final": data.test.subset(every[1::2])}
+
+    def logits(self, network: nn.Module, images: ImageSet) -> Tensor:
+        """Outputs of a network, which is made fast in place."""
+        fast = for_inference(network.eval(), self.pruner.layers, self.dtype)
+        with torch.inference_mode():
+            batches = images.images.split(250)
+            layout = {"dtype": self.dtype, "memory_format": torch.channels_last}
+            return torch.cat([fast(self.data.normalize(batch).to(**layout)).float() for batch in batches])
+
+    def score(self, network: nn.Module) -> dict[str, float]:
+        """The scores on the search split."""
+        labels = self.data.search.labels
+        logits = self.logits(copy.deepcopy(network), self.data.search)
+        divergence = kl_div(log_softmax(logits, 1), log_softmax(self.dense, 1), log_target=True, reduction="batchmean")
+        return {
+            "top1": 100 * float((logits.argmax(1) == labels).float().mean()),
+            "cross_entropy": float(nn.functional.cross_entropy(logits, labels)),
+            "kl": float(divergence),
+        }
+
+    def train(self, network: nn.Module, steps: int, seed: int) -> None:
+        """Train in place."""
+        data = self.data
+        ShortFinetune(
+            data.train, data.augment, data.normalize, steps, 128, seed=seed, precision=self.precision
+        )(network)  # fmt: skip
+
+    def measure(self, name: str, widths: Tensor) -> dict[str, Any]:
+        """Everything about one candidate."""
+        plan = self.pruner.plan(widths)
+        proxies: dict[str, Any] = {}
+        made: dict[str, nn.Module] = {}
+        for repair in REPAIRS:
+            start = time.perf_counter()
+            self.pruner.repair = repair
+            made[repair] = self.pruner.prune(plan)
+            scores = self.score(made[repair])
+            proxies[repair] = scores | {"seconds": time.perf_counter() - start}
+        for steps in STEPS:
+            start = time.perf_counter()
+            network = copy.deepcopy(made[TRAINED_FROM])
+            self.train(network, steps, steps)
+            scores = self.score(network)
+            seconds = time.perf_counter() - start
+            # the repair that training starts from takes its time too
+            proxies[f"{steps} steps"] = scores | {"seconds": seconds + proxies[TRAINED_FROM]["seconds"]}
+        network = copy.deepcopy(made[TRAINED_FROM])
+        start = time.perf_counter()
+        self.train(network, FULL_STEPS, FULL_SEED)
+        seconds = time.perf_counter() - start
+        tested = {}
+        for half, images in self.halves.items():
+            guess = self.logits(copy.deepcopy(network), images).argmax(1)
+            tested[half] = 100 * float((guess == images.labels).float().mean())
+        cost = self.graph.cost
+        return {
+            "candidate": name,
+            "widths": widths.tolist(),
+            "macs_ratio": int(cost.macs(widths)) / int(cost.macs(self.graph.widths)),
+            "proxies": proxies,
+            "finetuned": tested,
+            "finetuning": {"steps": FULL_STEPS, "seconds": seconds, "precision": self.precision},
+            "threads": torch.get_num_threads(),
+            "versions": {"torch": torch.__version__, "gnnrl_lightning": gnnrl_lightning.__version__},
+        }
+
+
+def report(folder: Path) -> dict[str, Any]:
+    """Kendall's tau of every proxy with the fine-tuned accuracy, with bootstrap intervals."""
+    rows = [json.loads(path.read_text()) for path in sorted(folder.glob("candidate_*.json"))]
+    draws = np.random.default_rng(0).integers(len(rows), size=(BOOTSTRAPS, len(rows)))
+    table = []
+    for proxy in rows[0]["proxies"]:
+        for score in SCORES:
+            sign = 1 if score == "top1" else -1
+            values = np.array([sign * row["proxies"][proxy][score] for row in rows])
+            entry: dict[str, Any] = {"proxy": proxy, "score": score}
+            entry["seconds"] = round(float(np.median([row["proxies"][proxy]["seconds"] for row in rows])), 2)
+            for half in ("development", "final"):
+                truth = np.array([row["finetuned"][half] for row in rows])
+                taus = [kendalltau(values[draw], truth[draw]).statistic for draw in draws]
+                low, high = np.nanpercentile(taus, [5, 95])
+                tau = float(kendalltau(values, truth).statistic)
+                entry[half] = {"tau": round(tau, 3), "low": round(float(low), 3), "high": round(float(high), 3)}
+            table.append(entry)
+    best = max(table, key=lambda entry: entry["development"]["tau"])
+    inside = [entry for entry in table if entry["development"]["tau"] >= best["development"]["low"]]
+    chosen = min(inside, key=lambda entry: (entry["seconds"], -entry["development"]["tau"]))
+    return {
+        "candidates": len(rows),
+        "finetuned_top1": {
+            half: sorted(round(row["finetuned"][half], 2) for row in rows) for half in ("development", "final")
+        },
+        "best": {"proxy": best["proxy"], "score": best["score"]},
+        "cheapest_within_best": {"proxy": chosen["proxy"], "score": chosen["score"]},
+        "table": table,
+    }
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print the table."""
+    print(f"{found['candidates']} candidates\n")
+    print("| proxy | score | tau, development half | tau, final half | seconds a candidate |\n|---|---|---|---|---|")
+    for entry in found["table"]:
+        cells = [
+            f"{entry[half]['tau']:.2f} ({entry[half]['low']:.2f} to {entry[half]['high']:.2f})"
+            for half in ("development", "final")
+        ]
+        print(f"| {entry['proxy']} | {entry['score']} | {cells[0]} | {cells[1]} | {entry['seconds']:.2f} |")
+    print(f"\nbest: {found['best']}; the cheapest inside its interval: {found['cheapest_within_best']}")
+
+
+def main() -> None:
+    """Measure, or report what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", metavar="DIR", help="image folder with train/ and test/")
+    parser.add_argument("--weights", metavar="FILE", help="weights of the dense ResNet-20")
+    parser.add_argument("--folder", type=Path, required=True, help="where the JSON files are")
+    parser.add_argument("--candidates", type=int, default=24, help="how many (default 24)")
+    parser.add_argument("--precision", choices=("32", "bf16"), default="bf16", help="of training and scoring")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads (default: all)")
+    parser.add_argument("--report", action="store_true", help="only print the table of what is there")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    if not options.report:
+        if options.data is None or options.weights is None:
+            parser.error("--data and --weights are needed, or --report")
+        data = ImageFolder(options.data, search_size=5000)
+        data.setup()
+        benchmark = Benchmark(data, options.weights, options.precision)
+        for name, widths in candidates(benchmark.graph, Budget(macs=0.5), options.candidates).items():
+            path = options.folder / f"candidate_{name}.json"
+            if not path.exists():
+                row = benchmark.measure(name, widths)
+                path.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
+                print(name, row["finetuned"], {k: round(v["top1"], 2) for k, v in row["proxies"].items()}, flush=True)
+    found = report(options.folder)
+    (options.folder / "report.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    show(found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""A pruned network made ready for fast forward passes: folded batch norms, channels last, a precision for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+from gnnrl_lightning.pruning.layers import Layer
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def for_inference(network: nn.Module, layers: Mapping[str, Layer], dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Make a network fast, in place; what it computes stays the same but for rounding.
+
+    Batch norms are folded into the layers that they alone read, the weights lie with their channels last.
+
+    Args:
+        network: A network in evaluation mode that only serves to be scored.
+        layers: Its layers, see `find_layers`.
+        dtype: Precision of weights and activations: inputs have to be converted as well.
+    """
+    fold_batch_norms(network, layers)
+    return network.to(dtype=dtype, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
+def fold_batch_norms(network: nn.Module, layers: Mapping[str, Layer]) -> None:
+    """Fold every batch norm that alone reads a layer into it, in place; an identity takes its place.
+
+    Only PyTorch's own modules are folded: a subclass may do more than its name says.
+
+    Args:
+        network: In evaluation mode.
+        layers: Its layers; `Layer.norm` tells the batch norm that alone reads one.
+    """
+    for name, layer in layers.items():
+        if "running_mean" not in layer.norm or layer.shared:
+            continue
+        path, norm_path = (tensor.rpartition(".")[0] for tensor in (name, layer.norm["running_mean"]))
+        module, norm = network.get_submodule(path), network.get_submodule(norm_path)
+        fold = fuse_conv_bn_eval if type(module) in CONVOLUTIONS else fuse_linear_bn_eval
+        if type(module) not in (*CONVOLUTIONS, nn.Linear) or type(norm) not in BATCH_NORMS:
+            continue
+        network.set_submodule(path, fold(module, norm))  # pyright: ignore[reportArgumentType]
+        network.set_submodule(norm_path, nn.Identity())
