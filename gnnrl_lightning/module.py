@@ -15,6 +15,7 @@ from gnnrl_lightning.agents.actor_critic import Agent
 from gnnrl_lightning.data.splits import derived_seed
 from gnnrl_lightning.env.protocol import VectorGraphEnv
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.memory import keep_freed_memory
 from gnnrl_lightning.rollout import RolloutLoader, Transitions, collect
 
 
@@ -25,6 +26,10 @@ class GNNRL(pl.LightningModule):
     their transitions pass `epochs` times through `minibatches` optimiser steps of
 
         L = policy loss + value_coeff * value loss - entropy_coeff * entropy.
+
+    With a proxy, an environment whose rewards are estimates that cost microseconds, the search has two fidelities: the
+    first `proxy_warmup` iterations play `proxy_episodes` each in the proxy, then every iteration in the real
+    environment is followed by `proxy_between` in the proxy, which has learnt from what the real one said.
 
     The same seed, on the CPU, gives the same search, also when it goes on from a checkpoint.
 
@@ -47,6 +52,10 @@ class GNNRL(pl.LightningModule):
             it began, in nats; none by default.
         initial_spread: Standard deviation of the first policy's actions around the environment's initial
             action.
+        proxy: An environment of the same states with estimated rewards, or None; it may be set later too.
+        proxy_warmup: Iterations in the proxy before the first one in the environment.
+        proxy_between: Iterations in the proxy after each one in the environment.
+        proxy_episodes: Episodes of an iteration in the proxy, in each process.
         seed: Of the policy's weights and of all sampling.
 
     Raises:
@@ -73,6 +82,10 @@ class GNNRL(pl.LightningModule):
         max_grad_norm: float = 5.0,
         target_kl: float | None = None,
         initial_spread: float = 0.12,
+        proxy: VectorGraphEnv | None = None,
+        proxy_warmup: int = 40,
+        proxy_between: int = 2,
+        proxy_episodes: int = 64,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -80,10 +93,14 @@ class GNNRL(pl.LightningModule):
             "epochs": epochs,
             "minibatches": minibatches,
             "episodes_per_iteration": episodes_per_iteration,
+            "proxy_episodes": proxy_episodes,
         }
         for name, count in counts.items():
             if count < 1:
                 raise UserError(f"{name} is {count}, expected at least 1")
+        for name, count in {"proxy_warmup": proxy_warmup, "proxy_between": proxy_between}.items():
+            if count < 0:
+                raise UserError(f"{name} is {count}, expected at least 0")
         positive = {
             "learning_rate": learning_rate,
             "clip_epsilon": clip_epsilon,
@@ -92,7 +109,8 @@ class GNNRL(pl.LightningModule):
         for name, value in positive.items():
             if not value > 0:
                 raise UserError(f"{name} is {value}, expected a positive number")
-        self.env = env
+        self.env, self.proxy = env, proxy
+        self.proxy_warmup, self.proxy_between, self.proxy_episodes = proxy_warmup, proxy_between, proxy_episodes
         self.actor_critic: Any = None
         self._make_actor_critic = actor_critic
         self.learning_rate, self.max_grad_norm = learning_rate, max_grad_norm
@@ -113,11 +131,28 @@ class GNNRL(pl.LightningModule):
             raise UserError("GNNRL has no environment: pass env, or set module.env before the trainer starts")
         return self.env
 
+    def iterations(self, real: int) -> int:
+        """Iterations of a whole search with so many in the real environment.
+
+        The last real iteration is not followed by any in the proxy: nothing would come of them.
+        """
+        if self.proxy is None:
+            return real
+        return self.proxy_warmup + real + max(real - 1, 0) * self.proxy_between
+
+    def in_proxy(self, iteration: int) -> bool:
+        """Whether an iteration is played in the proxy."""
+        if self.proxy is None:
+            return False
+        after = iteration - self.proxy_warmup
+        return after < 0 or after % (1 + self.proxy_between) > 0
+
     def configure_model(self) -> None:
         """Make the actor-critic for the environment's sizes, from the seed."""
         if self.actor_critic is not None:
             return
         env = self._environment()
+        keep_freed_memory()
         with torch.random.fork_rng([]):
             torch.manual_seed(derived_seed(self.seed))
             self.actor_critic = self._make_actor_critic(env.state_dim, env.action_dim)
@@ -153,14 +188,15 @@ class GNNRL(pl.LightningModule):
         return gathered.max().to(value.device)
 
     def _collect(self, iteration: int) -> Transitions:
-        env, start = self._environment(), time.perf_counter()
+        in_proxy, start = self.in_proxy(iteration), time.perf_counter()
+        env = self.proxy if in_proxy and self.proxy is not None else self._environment()
         before = env.evaluations
         training = self.actor_critic.training
         self.actor_critic.eval()
         transitions, rewards = collect(
             env,
             self.actor_critic,
-            self.episodes_per_iteration,
+            self.proxy_episodes if in_proxy else self.episodes_per_iteration,
             derived_seed(self.seed, iteration, self.trainer.global_rank, 0),
             self.gamma,
             self.gae_lambda,
@@ -172,14 +208,16 @@ class GNNRL(pl.LightningModule):
         new, episodes, total, steps = self._sum(
             torch.tensor([env.evaluations - before, len(rewards), rewards.sum(), len(transitions)], dtype=torch.float64)
         ).tolist()
-        self.evaluations += int(new)
-        self.reward_best.copy_(torch.maximum(self.reward_best, self._max(rewards.max()).to(self.device)))
         self._rollout = {
             "losses/explained_variance": float(ppo.explained_variance(transitions.values, transitions.returns)),
-            "rollout/reward_mean": total / episodes,
             "rollout/steps": steps / episodes,
-            "charts/eps": new / seconds,
         }
+        if in_proxy:
+            self._rollout |= {"proxy/reward_mean": total / episodes, "proxy/episodes_per_second": episodes / seconds}
+        else:
+            self.evaluations += int(new)
+            self.reward_best.copy_(torch.maximum(self.reward_best, self._max(rewards.max()).to(self.device)))
+            self._rollout |= {"rollout/reward_mean": total / episodes, "charts/eps": new / seconds}
         return transitions
 
     def on_train_epoch_start(self) -> None:

@@ -22,7 +22,7 @@ from lightning.pytorch import Trainer
 from torch import nn
 
 from gnnrl_lightning import artifact
-from gnnrl_lightning.env import NegativeCrossEntropy, NegativeTop1Error, VectorPruningEnv
+from gnnrl_lightning.env import Evaluated, NegativeCrossEntropy, NegativeTop1Error, VectorPruningEnv
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.evaluator import Evaluation, Evaluator
 from gnnrl_lightning.evaluation.journal import Journal
@@ -153,12 +153,10 @@ class Compression:
     def _env(self) -> VectorPruningEnv:
         return VectorPruningEnv(
             self.graph,
-            self.evaluator,
+            Evaluated(self.evaluator, REWARDS[self.search.reward], AGENT),
             self.budget,
             self.search.max_steps,
             self.search.max_ratio_per_step,
-            REWARDS[self.search.reward],
-            proposer=AGENT,
         )
 
     def train_dense(self, folder: RunFolder) -> None:
@@ -181,7 +179,7 @@ class Compression:
         if best is None:
             return SearchStatus(0)
         ratio = best.macs / self._dense_cost()["macs"]
-        return SearchStatus(self.evaluator.count, self.env.reward(best), ratio)
+        return SearchStatus(self.evaluator.count, REWARDS[self.search.reward](best), ratio)
 
     def deliver(self, folder: RunFolder) -> dict[str, Any]:
         """Prune the best candidate and the uniform one, fine-tune both alike, test once, save.

@@ -14,6 +14,9 @@ from gnnrl_lightning.data.splits import derived_seed
 from gnnrl_lightning.env.protocol import VectorGraphEnv
 from gnnrl_lightning.errors import UserError
 
+ROWS_AT_ONCE = 128
+"""States that are made graphs and seen by the policy at a time while episodes are played."""
+
 
 @dataclass  # not frozen: Lightning moves batches between devices by setting their fields
 class Transitions:
@@ -81,9 +84,7 @@ def collect(
         torch.manual_seed(seed)
         observations, done = env.reset(episodes, torch.Generator().manual_seed(seed))
         while not done.all():
-            state = env.graphs(observations).to(device)
-            actions, log_probs = actor_critic.act(state)
-            values = actor_critic.evaluate(state, actions)[1]
+            actions, log_probs, values = _act(env, actor_critic, observations, device)
             step = {"observations": observations, "alive": ~done, "actions": actions, "log_probs": log_probs}
             observations, rewards, done = env.step(squash(actions).cpu())
             step |= {"values": values, "rewards": rewards, "done": done}
@@ -101,6 +102,20 @@ def collect(
         weight=torch.tensor(1.0),
     )
     return transitions, (stacked["rewards"] * alive).sum(0)
+
+
+def _act(
+    env: VectorGraphEnv, actor_critic: Any, observations: Tensor, device: torch.device | str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Raw actions, their log-probabilities and the critic's values, some states at a time: they fit into the caches."""
+    parts = []
+    for rows in observations.split(ROWS_AT_ONCE):
+        state = env.graphs(rows).to(device)
+        actions, log_probs = actor_critic.act(state)
+        value = getattr(actor_critic, "state_value", None)
+        parts.append((actions, log_probs, value(state) if value else actor_critic.evaluate(state, actions)[1]))
+    actions, log_probs, values = (torch.cat(part) for part in zip(*parts, strict=True))
+    return actions, log_probs, values
 
 
 class RolloutLoader:

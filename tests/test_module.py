@@ -12,7 +12,7 @@ from torch import nn
 
 from gnnrl_lightning.agents import Agent, SquashedGaussian
 from gnnrl_lightning.encoders import GCN
-from gnnrl_lightning.env import VectorPruningEnv
+from gnnrl_lightning.env import Evaluated, VectorPruningEnv
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.module import GNNRL
@@ -69,11 +69,11 @@ def test_beats_random_on_a_landscape_with_a_known_optimum(seed):
     target = budget.project(graph, torch.tensor([[15, 8, 20, 20]]))[0] / graph.widths
 
     def best(learning_rate):
-        env = VectorPruningEnv(graph, Landscape(graph, target), budget, max_steps=1)
+        env = VectorPruningEnv(graph, Evaluated(Landscape(graph, target)), budget, max_steps=1)
         module = GNNRL(env, learning_rate=learning_rate, seed=seed)
         trainer(12).fit(module)
         assert env.evaluations == 96
-        scores = torch.tensor([env.evaluator.top1(torch.tensor(widths)) for widths, _ in env.evaluator.calls])
+        scores = torch.tensor([env.score.evaluator.top1(torch.tensor(widths)) for widths, _ in env.score.evaluator.calls])
         return scores.max(), scores[-16:].mean()
 
     (found, late), (random, still) = best(3e-3), best(1e-9)
@@ -266,6 +266,6 @@ def test_default_policy_is_the_agent():
     parser.add_class_arguments(GNNRL, "model", skip={"env"})
     module = parser.instantiate(parser.parse_args([])).model
     graph = small_graph()
-    module.env = VectorPruningEnv(graph, Landscape(graph, torch.ones(4)), Budget(macs=0.5))
+    module.env = VectorPruningEnv(graph, Evaluated(Landscape(graph, torch.ones(4))), Budget(macs=0.5))
     module.configure_model()
     assert type(module.actor_critic) is Agent

@@ -36,6 +36,7 @@ ORDER = (
     "data",
     "networks",
     "runs",
+    "memory",
     "errors",
 )
 

@@ -6,7 +6,7 @@ import torch
 from gnnrl_lightning.agents import Agent
 from gnnrl_lightning.data.splits import derived_seed
 from gnnrl_lightning.encoders import GCN
-from gnnrl_lightning.env import VectorPruningEnv
+from gnnrl_lightning.env import Evaluated, VectorPruningEnv
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.rollout import RolloutLoader, Transitions, collect
@@ -19,7 +19,7 @@ def ring_agent():
 
 def pruning():
     graph = small_graph()
-    env = VectorPruningEnv(graph, Landscape(graph, torch.full((4,), 0.7)), Budget(macs=0.5))
+    env = VectorPruningEnv(graph, Evaluated(Landscape(graph, torch.full((4,), 0.7))), Budget(macs=0.5))
     agent = Agent(env.state_dim, env.action_dim)
     agent.centre_on(0.6, 0.3)
     return env, agent
@@ -68,7 +68,7 @@ def test_collect_is_decided_by_its_seed_and_leaves_the_generator_alone():
 
 def test_an_environment_with_nothing_to_do_is_refused():
     graph = small_graph()
-    env = VectorPruningEnv(graph, Landscape(graph, torch.ones(4)), Budget(macs=1.0))
+    env = VectorPruningEnv(graph, Evaluated(Landscape(graph, torch.ones(4))), Budget(macs=1.0))
     with pytest.raises(UserError, match="nothing to learn"):
         collect(env, Agent(env.state_dim, 4), 2, 0, 1.0, 0.95)
 

@@ -202,6 +202,11 @@ class ActorCritic(nn.Module):
         """Raw actions (B, A) that the policy takes when it does not explore."""
         return self.distribution(state).mode
 
+    @torch.no_grad()
+    def state_value(self, state: Any) -> Tensor:
+        """What the critic expects of each state of the batch, (B,)."""
+        return self.critic(state)
+
     def squash(self, action: Tensor) -> Tensor:
         """The actions in [0, 1] of raw actions."""
         return self._distribution.squash(action)

@@ -14,21 +14,40 @@ from gnnrl_lightning.graph.motifs import MOTIF_DIM
 from gnnrl_lightning.graph.state import EDGE_DIM
 
 
+def both_ways(edge_index: Tensor, e: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
+    r"""Edges taken along and against their direction, with the factors of their messages.
+
+    :math:`g_{ij} = c_{ij} e_{ij}`, :math:`c_{ij} = (d_i d_j)^{-1/2}`, d the number of neighbours, parallel edges
+    counted each. All convolutions over one graph share them.
+
+    Args:
+        edge_index: (2, E).
+        e: (E, F) embedding of the operator on each edge.
+        nodes: Number of nodes.
+
+    Returns:
+        Edges (2, 2 E) and factors (2 E, F).
+    """
+    both = torch.cat([edge_index, edge_index.flip(0)], dim=1)
+    d = degree(both[1], nodes, dtype=e.dtype).clamp(min=1)
+    c = (d[edge_index[0]] * d[edge_index[1]]).rsqrt()
+    return both, (c[:, None] * e).repeat(2, 1)
+
+
 class MotifConv(MessagePassing):
     r"""Graph convolution whose messages are gated by the embedding of the operator on the edge.
 
     .. math::
-        h_i' = \sum_{j \in N(i)} c_{ij} W (h_j \odot e_{ij}), \qquad c_{ij} = (d_i d_j)^{-1/2}
+        h_i' = W \sum_{j \in N(i)} h_j \odot g_{ij}
 
-    with neighbours taken along and against the edges, parallel edges counted each, and d the number of
-    neighbours.
+    With the edges and factors of `both_ways` it is :math:`h_i' = \sum_j c_{ij} W (h_j \odot e_{ij})`.
 
     Args:
-        in_features: Size of h and of e.
+        in_features: Size of h and of g.
         out_features: Size of h'.
 
     Shapes:
-        h (N, in_features), edge_index (2, E), e (E, in_features) to (N, out_features).
+        h (N, in_features), edge_index (2, E), g (E, in_features) to (N, out_features).
 
     Source: GNN-RL (ICML 2022), equations 3 and 4.
     """
@@ -38,19 +57,14 @@ class MotifConv(MessagePassing):
         self.in_features, self.out_features = in_features, out_features
         self.linear = nn.Linear(in_features, out_features, bias=False)
 
-    def forward(self, h: Tensor, edge_index: Tensor, e: Tensor) -> Tensor:
+    def forward(self, h: Tensor, edge_index: Tensor, g: Tensor) -> Tensor:
         """Apply the convolution; see the class for formula and shapes."""
-        both = torch.cat([edge_index, edge_index.flip(0)], dim=1)
-        d = degree(both[1], len(h), dtype=h.dtype).clamp(min=1)
-        c = (d[both[0]] * d[both[1]]).rsqrt()
         # W is linear, so it may be applied to the sum of messages: N products instead of E.
-        return self.linear(self.propagate(both, h=h, e=torch.cat([e, e]), c=c, size=(len(h), len(h))))
+        return self.linear(self.propagate(edge_index, h=h, g=g, size=(len(h), len(h))))
 
-    def message(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, h_j: Tensor, e: Tensor, c: Tensor
-    ) -> Tensor:
-        """c_ij (h_j * e_ij)."""
-        return c[:, None] * h_j * e
+    def message(self, h_j: Tensor, g: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """h_j * g_ij."""
+        return h_j * g
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_features}, {self.out_features})"
@@ -135,6 +149,7 @@ class MultiStage(nn.Module):
         )
         e = motifs[state.edge_motif] + self.edges(state.edge_attr)
         h = self.nodes(state.x).tanh()
+        edges, g = both_ways(state.edge_index, e, len(h))
         for convolution in self.convolutions:
-            h = h + convolution(h, state.edge_index, e).tanh()
+            h = h + convolution(h, edges, g).tanh()
         return h

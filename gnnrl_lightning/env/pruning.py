@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
 from typing import Any
 
 import gymnasium
@@ -11,9 +11,9 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from gnnrl_lightning.env.reward import NegativeTop1Error
+from gnnrl_lightning.env.score import Score
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.graph.budget import Budget
+from gnnrl_lightning.graph.budget import Budget, fits, project
 from gnnrl_lightning.graph.state import EDGE_DIM, StateBuilder
 
 _STEPS = 5
@@ -29,27 +29,26 @@ class VectorPruningEnv:
         width' = max(round(width * (1 - ratio)), min_width).
 
     The episode ends when the budget is met, at the latest after max_steps, and its last widths are projected
-    onto the
-    budget: no constraint is broken and no group could be wider. The reward of that step is the score of the
-        candidate;
-    all other rewards are 0. A dense network within its budget ends the episode before the first step.
+    onto the budget: no constraint is broken and no group could be wider. The reward of that step is the score of
+    the candidate; all other rewards are 0. A dense network within its budget ends the episode before the first
+    step.
 
     Observations are rows of `action_dim + 3` numbers: the widths, the limits of MACs and of parameters
     relative to the dense network, and the share of steps left.
 
     Args:
         graph: The traced network.
-        evaluator: Scores a candidate: (widths (G,) int64, proposer) to an `Evaluation`.
+        score: Rewards of finished candidates, see `gnnrl_lightning.env.score`.
         budget: What the pruned network may cost.
         max_steps: Steps of an episode at most.
         max_ratio_per_step: Largest pruning ratio in one step. With max_steps 1 it is 1: every width is in
             reach.
-        reward: Turns an evaluation into the reward; minus the top-1 error by default.
+        macs_range: Each episode has a limit of MACs of its own, drawn from this range (shares of the dense ones), in
+            place of the budget's: a policy for all budgets.
         statistics: (G, K) statistics of the groups for the state; see `StateBuilder`.
-        proposer: Name under which the evaluator counts the candidates.
 
     Raises:
-        UserError: max_steps or max_ratio_per_step are out of range, or the budget is impossible for this
+        UserError: max_steps, max_ratio_per_step or macs_range are out of range, or the budget is impossible for this
             network.
 
     Source: GNN-RL (ICML 2022), section 4.4; the projection replaces its penalty for networks over budget.
@@ -58,43 +57,59 @@ class VectorPruningEnv:
     def __init__(
         self,
         graph: Any,
-        evaluator: Callable[[Tensor, str], Any],
+        score: Score,
         budget: Budget,
         max_steps: int = _STEPS,
         max_ratio_per_step: float = _RATIO,
-        reward: Callable[[Any], float] | None = None,
+        macs_range: tuple[float, float] | None = None,
         statistics: Tensor | None = None,
-        proposer: str = "agent",
     ) -> None:
         if max_steps < 1:
             raise UserError(f"max_steps is {max_steps}, expected at least 1")
         if not 0 < max_ratio_per_step <= 1:
             raise UserError(f"max_ratio_per_step is {max_ratio_per_step}, expected a number in (0, 1]")
-        self.graph, self.evaluator, self.budget = graph, evaluator, budget
+        if macs_range is not None and not 0 < macs_range[0] <= macs_range[1] <= 1:
+            raise UserError(f"macs_range is {macs_range}, expected two shares of the dense MACs, the smaller one first")
+        self.graph, self.score, self.budget, self.macs_range = graph, score, budget, macs_range
         self.max_steps = max_steps
         self.max_ratio = 1.0 if max_steps == 1 else max_ratio_per_step
-        self.reward = reward or NegativeTop1Error()
-        self.proposer = proposer
         self.builder = StateBuilder(graph, statistics)
         self.state_dim, self.action_dim = self.builder.state_dim, len(graph.groups)
-        self.evaluations = 0
-        self._limits = self._relative_limits()
+        self._ladder = budget.ladder(graph)
+        self._dense = {"macs": int(graph.cost.macs(graph.widths)), "params": int(graph.cost.params(graph.widths))}
+        # The smallest limits of MACs are the hardest: where they can be met, all can.
+        for share in macs_range or ():
+            dataclasses.replace(budget, macs=share).limits(graph)
+        self._limits = self._draw_limits(1, None)
         self.initial_action = self._uniform_action()
         self._widths = graph.widths[None]
         self._done = torch.zeros(1, dtype=torch.bool)
         self._step = 0
 
-    def _relative_limits(self) -> Tensor:
-        limits = self.budget.limits(self.graph)
-        dense = {"macs": self.graph.cost.macs, "params": self.graph.cost.params}
-        return torch.tensor(
-            [limits[name] / float(cost(self.graph.widths)) if name in limits else 1.0 for name, cost in dense.items()]
-        )
+    @property
+    def evaluations(self) -> int:
+        """Evaluations so far."""
+        return self.score.evaluations
+
+    def _draw_limits(self, episodes: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        """Absolute limits (episodes,) of each metric; without a generator those of the middle of the range."""
+        limits = {
+            name: torch.full((episodes,), limit, dtype=torch.float64)
+            for name, limit in self.budget.limits(self.graph).items()
+        }
+        if self.macs_range is not None:
+            low, high = self.macs_range
+            drawn = torch.full((episodes,), 0.5) if generator is None else torch.rand(episodes, generator=generator)
+            limits["macs"] = (low + (high - low) * drawn.double()) * self._dense["macs"]
+        return limits
+
+    def _met(self, widths: Tensor) -> Tensor:
+        return fits(self.graph.cost, widths, self._limits)
 
     def _uniform_action(self) -> float:
         """Action that, taken for every group in every step, just meets the budget at the end."""
         keep = torch.linspace(1, 0, 201)[:, None]
-        met = self.budget.met(self.graph, self._round(self.graph.widths * keep))
+        met = self._met(self._round(self.graph.widths * keep))
         share = float(keep[met.nonzero()[0]]) if met.any() else 0.0
         ratio = 1 - share ** (1 / self.max_steps)
         return min(max(ratio / self.max_ratio, 0.05), 0.95)
@@ -111,21 +126,26 @@ class VectorPruningEnv:
     def _observe(self) -> Tensor:
         left = 1 - self._step / self.max_steps
         rows = len(self._widths)
-        return torch.cat([self._widths.float(), self._limits.expand(rows, -1), torch.full((rows, 1), left)], dim=1)
+        none = torch.ones(rows, dtype=torch.float64)
+        limits = [
+            self._limits[name] / dense if name in self._limits else none for name, dense in self._dense.items()
+        ]
+        return torch.cat([self._widths, torch.stack(limits, 1), torch.full((rows, 1), left)], dim=1).float()
 
     def reset(self, episodes: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Start episodes from the dense network; nothing in them is random.
+        """Start episodes from the dense network.
 
         Args:
             episodes: Number of episodes B.
-            generator: Not used.
+            generator: Draws their limits, where there is a range; without one they are those of its middle.
 
         Returns:
             Observations (B, G + 3), and (B,) whether the dense network is within the budget already.
         """
         self._step = 0
+        self._limits = self._draw_limits(episodes, generator)
         self._widths = self.graph.widths.repeat(episodes, 1)
-        self._done = self.budget.met(self.graph, self._widths)
+        self._done = self._met(self._widths)
         return self._observe(), self._done.clone()
 
     def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -145,19 +165,14 @@ class VectorPruningEnv:
         ratios = actions.to(self._widths.device, torch.float32).clamp(0, 1) * self.max_ratio
         proposed = torch.where(self._done[:, None], self._widths, self._round(self._widths * (1 - ratios)))
         self._step += 1
-        ends = ~self._done & (self.budget.met(self.graph, proposed) | (self._step >= self.max_steps))
+        ends = ~self._done & (self._met(proposed) | (self._step >= self.max_steps))
         rewards = torch.zeros(len(proposed))
         if ends.any():
-            proposed[ends] = self.budget.project(self.graph, proposed[ends])
-        for row in ends.nonzero().flatten().tolist():
-            rewards[row] = self.score(proposed[row])
+            limits = {name: limit[ends] for name, limit in self._limits.items()}
+            proposed[ends] = project(self.graph.cost, self._ladder, proposed[ends], limits)
+            rewards[ends] = self.score(proposed[ends])
         self._widths, self._done = proposed, self._done | ends
         return self._observe(), rewards, self._done.clone()
-
-    def score(self, widths: Tensor) -> float:
-        """Reward of a candidate (G,), at the cost of one evaluation."""
-        self.evaluations += 1
-        return float(self.reward(self.evaluator(widths, self.proposer)))
 
     def graphs(self, observations: Tensor) -> Any:
         """State graphs of observations (B, G + 3)."""
@@ -174,25 +189,25 @@ class PruningEnv(gymnasium.Env[Any, Any]):
 
     Args:
         graph: The traced network.
-        evaluator: Scores a candidate: (widths (G,) int64, proposer) to an `Evaluation`.
+        score: Rewards of finished candidates, see `gnnrl_lightning.env.score`.
         budget: What the pruned network may cost.
         max_steps: Steps of an episode at most.
         max_ratio_per_step: Largest pruning ratio in one step; 1 where max_steps is 1.
-        reward: Turns an evaluation into the reward; minus the top-1 error by default.
+        macs_range: Range of MACs from which each episode draws its limit.
         statistics: (G, K) statistics of the groups for the state.
     """
 
     def __init__(
         self,
         graph: Any,
-        evaluator: Callable[[Tensor, str], Any],
+        score: Score,
         budget: Budget,
         max_steps: int = _STEPS,
         max_ratio_per_step: float = _RATIO,
-        reward: Callable[[Any], float] | None = None,
+        macs_range: tuple[float, float] | None = None,
         statistics: Tensor | None = None,
     ) -> None:
-        self.vector = VectorPruningEnv(graph, evaluator, budget, max_steps, max_ratio_per_step, reward, statistics)
+        self.vector = VectorPruningEnv(graph, score, budget, max_steps, max_ratio_per_step, macs_range, statistics)
         self.action_space = spaces.Box(0.0, self.vector.max_ratio, (self.vector.action_dim,), np.float32)
         self.observation_space = spaces.Graph(
             spaces.Box(-np.inf, np.inf, (self.vector.state_dim,), np.float32),
@@ -209,9 +224,10 @@ class PruningEnv(gymnasium.Env[Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[spaces.GraphInstance, dict[str, Any]]:
-        """Start from the dense network; `seed` serves the base class, nothing in the episode is random."""
+        """Start from the dense network; `seed` decides the limits, where there is a range."""
         super().reset(seed=seed, options=options)
-        observations, done = self.vector.reset(1)
+        drawn = int(self.np_random.integers(2**63))
+        observations, done = self.vector.reset(1, torch.Generator().manual_seed(drawn))
         self._within = bool(done)
         return self._graph(observations), self._info()
 
@@ -219,5 +235,5 @@ class PruningEnv(gymnasium.Env[Any, Any]):
         """Prune by these ratios (G,)."""
         ratios = torch.as_tensor(np.asarray(action, dtype=np.float32))[None]
         observations, rewards, done = self.vector.step(ratios / self.vector.max_ratio)
-        reward = self.vector.score(self.vector.widths[0]) if self._within else float(rewards)
+        reward = float(self.vector.score(self.vector.widths)) if self._within else float(rewards)
         return self._graph(observations), reward, bool(done), False, self._info()

@@ -7,6 +7,7 @@ back meets every limit, and no group could be one step wider.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -31,8 +32,8 @@ class Prunable(Protocol):
     def sets(self) -> Tensor: ...  # noqa: D102
 
 
-Limits = dict[str, float]
-"""Metric ("macs" or "params") -> absolute upper limit."""
+Limits = Mapping[str, float | Tensor]
+"""Metric ("macs" or "params") -> absolute upper limit: one for all candidates, or one for each `(B,)`."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Budget:
         """The widths that each group of `graph` may take."""
         return Ladder(graph.widths, graph.sets, self.channel_multiple, self.min_width)
 
-    def limits(self, graph: Prunable) -> Limits:
+    def limits(self, graph: Prunable) -> dict[str, float]:
         """The budget in absolute numbers, see `absolute_limits`."""
         return absolute_limits(self, graph.cost, self.ladder(graph))
 
@@ -123,7 +124,7 @@ class Ladder:
         return torch.minimum((widths // self.step + 1) * self.step, self.dense)
 
 
-def absolute_limits(budget: Budget, cost: CostModel, ladder: Ladder) -> Limits:
+def absolute_limits(budget: Budget, cost: CostModel, ladder: Ladder) -> dict[str, float]:
     """The budget in absolute numbers.
 
     Raises:
@@ -168,7 +169,7 @@ def project(cost: CostModel, ladder: Ladder, widths: Tensor, limits: Limits) -> 
         cost: Costs of widths.
         ladder: Allowed widths.
         widths: Proposals `(B, G)`, float or integer.
-        limits: Absolute limits; the lowest widths must fit.
+        limits: Absolute limits, for all candidates or for each; the lowest widths must fit.
 
     Returns:
         int64 `(B, G)`.
@@ -180,29 +181,29 @@ def project(cost: CostModel, ladder: Ladder, widths: Tensor, limits: Limits) -> 
     def scaled(factor: Tensor) -> Tensor:
         return ladder.down((factor[:, None] * proposal + 1e-9).floor().long())
 
+    limits = {name: torch.as_tensor(limit, dtype=torch.float64).expand(len(proposal)) for name, limit in limits.items()}
     low, high = torch.zeros(len(proposal), dtype=torch.float64), (ladder.dense / proposal).amax(1)
     low = torch.where(fits(cost, scaled(high), limits), high, low)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         fit = fits(cost, scaled(middle), limits)
         low, high = torch.where(fit, middle, low), torch.where(fit, high, middle)
-    return torch.stack(
-        [_grow(cost, ladder, row, target, limits) for row, target in zip(scaled(low), proposal, strict=True)]
-    )
+    return _grow(cost, ladder, scaled(low), proposal, limits)
 
 
-def _grow(cost: CostModel, ladder: Ladder, widths: Tensor, proposal: Tensor, limits: Limits) -> Tensor:
+def _grow(
+    cost: CostModel, ladder: Ladder, widths: Tensor, proposal: Tensor, limits: Mapping[str, Tensor]
+) -> Tensor:
     """Widen groups one step at a time until none can be widened; a group that does not fit never fits later."""
     widths = widths.clone()
     closed = widths >= ladder.dense
-    eye = torch.eye(len(widths), dtype=torch.bool)
-    while not bool(closed.all()):
-        stepped = torch.where(eye, ladder.wider(widths), widths)
-        closed |= ~fits(cost, stepped, limits)
-        if bool(closed.all()):
-            break
-        fraction = torch.where(closed, torch.inf, widths / proposal)
-        group = int(fraction.argmin())
-        widths[group] = ladder.wider(widths)[group]
-        closed |= widths >= ladder.dense
+    rows = torch.arange(len(widths))
+    while len(rows := rows[~closed[rows].all(1)]):
+        fraction = torch.where(closed[rows], torch.inf, widths[rows] / proposal[rows])
+        group = fraction.argmin(1)
+        stepped = widths[rows]
+        stepped.scatter_(1, group[:, None], ladder.wider(stepped).gather(1, group[:, None]))
+        fit = fits(cost, stepped, {name: limit[rows] for name, limit in limits.items()})
+        widths[rows] = torch.where(fit[:, None], stepped, widths[rows])
+        closed[rows, group] = ~fit | (widths[rows, group] >= ladder.dense[group])
     return widths

@@ -17,8 +17,10 @@ MOTIF_DIM = len(ROLES) + len(KINDS) + 3
 _MIXING = ("conv", "linear")
 
 
-def motif(kind: str, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> dict[str, Tensor]:
-    """Level-1 graph of one operator, stored as the quotient by its automorphisms.
+def motif(
+    kinds: str | Sequence[str], inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1
+) -> dict[str, Tensor]:
+    """Level-1 graph of one operator or chain of operators, stored as the quotient by its automorphisms.
 
     Written out, a convolution has one node for each input channel, each filter and each output channel;
     filter and input channel are joined when the filter reads the channel, filter and output channel when it
@@ -28,8 +30,10 @@ def motif(kind: str, inputs: int, outputs: int, kernel: int = 1, stride: int = 1
     equitable partition): a graph convolution with these weights computes for each class what it would compute
     for every member of it.
 
+    What follows a convolution in its chain (batch norm, activation) works filter by filter and marks the filters.
+
     Args:
-        kind: One of `gnnrl_lightning.graph.topology.KINDS`.
+        kinds: One of `gnnrl_lightning.graph.topology.KINDS`, or those of a chain; the first one decides who reads whom.
         inputs: Input channels.
         outputs: Output channels.
         kernel: Kernel size (the root of its area where it is not square).
@@ -40,14 +44,16 @@ def motif(kind: str, inputs: int, outputs: int, kernel: int = 1, stride: int = 1
         `x` (3, MOTIF_DIM) features of the classes, `edge_index` (2, 4), `weight` (4,) of the edges, and
         `size` (3,): how many nodes each class stands for.
     """
-    if kind in _MIXING:
+    kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    if kinds[0] in _MIXING:
         filters, read, written = outputs, inputs / groups, outputs / groups
     else:
         filters, read, written = outputs, 1.0, outputs / inputs
     size = torch.tensor([inputs, filters, outputs], dtype=torch.float32)
     x = torch.zeros(3, MOTIF_DIM)
     x[:, : len(ROLES)] = torch.eye(3)
-    x[1, len(ROLES) + KINDS.index(kind)] = 1.0
+    for kind in kinds:
+        x[1, len(ROLES) + KINDS.index(kind)] = 1.0
     x[1, -3] = torch.tensor(float(kernel)).log2() / 3
     x[1, -2] = torch.tensor(float(stride)).log2() / 3
     x[:, -1] = size.log2() / 12

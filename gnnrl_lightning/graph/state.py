@@ -9,7 +9,7 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 from gnnrl_lightning.graph.motifs import geometry, motif
-from gnnrl_lightning.graph.topology import KINDS
+from gnnrl_lightning.graph.topology import KINDS, stages
 
 EDGE_DIM = len(KINDS) + 7
 NODE_DIM = 11 + len(KINDS) + 7
@@ -18,18 +18,19 @@ NODE_DIM = 11 + len(KINDS) + 7
 class StateBuilder:
     """Builds the state graph of a network at given widths, by tensor updates only.
 
-    Level 2 of the state is the network: nodes are feature maps, an edge is one input of one operator, from
-    the feature map that is read to the one that is written. Level 1 holds a motif for each distinct operator
-    (kind, kernel, stride, blocks and dense channels). What does not change with the widths is computed once.
+    Level 2 of the state is the network: nodes are feature maps, an edge is one input of one stage (an operator with the
+    batch norm and the activation that alone read it, see `topology.stages`), from the feature map that is read to the
+    one that is written; maps within a stage are no nodes. Level 1 holds a motif for each distinct stage (kinds, kernel,
+    stride, blocks and dense channels). What does not change with the widths is computed once.
 
     The state is a `torch_geometric.data.Batch` of disjoint graphs with the fields
 
     | field | shape | meaning |
     |---|---|---|
     | `x` | (B n, F) | features of the feature maps, below |
-    | `edge_index`, `edge_attr` | (2, B e), (B e, EDGE_DIM) | operators and their features, below |
+    | `edge_index`, `edge_attr` | (2, B e), (B e, EDGE_DIM) | stages and their features, below |
     | `batch`, `ptr` | (B n,), (B + 1,) | the graph of each node, where each graph starts |
-    | `edge_motif` | (B e,) | the motif of each edge |
+    | `edge_motif` | (B e,) | the motif of each edge; all graphs of a batch share the motifs |
     | `motif_x`, `motif_edge_index`, `motif_weight`, `motif_size` | | level-1 graphs (`motif`), end to end |
     | `motif_batch` | (nodes of motifs,) | the motif of each of their nodes |
     | `decision_index`, `decision_weight` | (2, B i), (B i,) | pairs (node, channel group) and their weights |
@@ -47,11 +48,11 @@ class StateBuilder:
     | 1, 2 | log2 of channels now, of dense channels, / 12 |
     | 3 | log2 of positions (elements a channel) / 16 |
     | 4 | place in the order of computation, -1 first to 1 last |
-    | 5, 6 | MACs, parameters now of the operator that writes the map, share |
-    | 7 | MACs now of the operators that read it, share |
+    | 5, 6 | MACs, parameters now of the stage that writes the map, share |
+    | 7 | MACs now of the stages that read it, share |
     | 8 | prunable part of its channels |
     | 9, 10 | MACs, parameters saved by halving its groups alone, relative to the most that one group saves |
-    | 11 to 21 | kind of the operator that writes it, one-hot (none for the network's input) |
+    | 11 to 21 | kinds of the operators that write it, multi-hot (none for the network's input) |
     | 22, 23 | whole network: MACs, parameters now / dense |
     | 24, 25 | whole network: limits of MACs and of parameters / dense (1: no limit) |
     | 26, 27 | whole network: how far MACs and parameters now exceed these limits |
@@ -62,8 +63,8 @@ class StateBuilder:
 
     | column | meaning |
     |---|---|
-    | 0 to 10 | kind of the operator, one-hot |
-    | 11, 12 | MACs, parameters now of the operator, share |
+    | 0 to 10 | kinds of the stage's operators, multi-hot |
+    | 11, 12 | MACs, parameters now of the stage, share |
     | 13, 14 | channels kept of the map read, of the map written |
     | 15, 16, 17 | log2 of kernel / 3, of stride / 3, of blocks / 10 |
 
@@ -79,24 +80,19 @@ class StateBuilder:
 
     def __init__(self, graph: Any, statistics: Tensor | None = None) -> None:
         self.graph = graph
-        self.num_groups = len(graph.groups)
-        self.num_nodes = len(graph.feature_maps)
+        self.stages = stages(graph.operators)
+        read = {source for stage in self.stages for source in stage.inputs}
+        self.maps = torch.tensor(sorted(read | {stage.output for stage in self.stages}), dtype=torch.long)
+        self.num_groups, self.num_nodes = len(graph.groups), len(self.maps)
         self.state_dim = NODE_DIM
         dense = graph.widths[None]
-        self._dense_channels = graph.channels(dense).float().clamp(min=1)
+        self._dense_channels = graph.channels(dense)[:, self.maps].float().clamp(min=1)
         self._dense_macs = graph.cost.macs(dense).double()
         self._dense_params = graph.cost.params(dense).double()
-        self._edges(graph)
-        self._motifs(graph)
+        self._edges()
+        self._motifs()
         self._decisions(graph)
-        writes = torch.zeros(len(graph.operators), self.num_nodes)
-        reads = torch.zeros(len(graph.operators), self.num_nodes)
-        for number, operator in enumerate(graph.operators):
-            writes[number, operator.output] = 1.0
-            reads[number, sorted(set(operator.inputs))] = 1.0
-        self._writes, self._reads = writes, reads
-        self._macs_scale = self._scale(graph.cost.operator_macs(dense), writes)
-        self._params_scale = self._scale(graph.cost.operator_params(dense), writes)
+        self._stage_costs(graph)
         self._static = self._static_nodes(graph)
         if statistics is not None:
             self._statistics = self._group_to_node @ _standardise(statistics, self.num_groups)
@@ -105,33 +101,50 @@ class StateBuilder:
             self._statistics = torch.zeros(self.num_nodes, 0)
         self._batches: dict[int, dict[str, Any]] = {}
 
-    @staticmethod
-    def _scale(cost: Tensor, writes: Tensor) -> float:
-        return max(float((cost.float() @ writes).max()), 1.0)
+    def _node(self, feature_map: int) -> int:
+        """The node of a feature map."""
+        return int(torch.searchsorted(self.maps, feature_map))
 
-    def _edges(self, graph: Any) -> None:
-        pairs = [(i, o.output, n) for n, o in enumerate(graph.operators) for i in o.inputs]
-        self._edge_index = torch.tensor([[p[0] for p in pairs], [p[1] for p in pairs]], dtype=torch.long)
-        self._edge_operator = torch.tensor([p[2] for p in pairs], dtype=torch.long)
+    def _stage_costs(self, graph: Any) -> None:
+        """What each stage costs in terms of its operators, and which maps it writes and reads."""
+        members = torch.zeros(len(graph.operators), len(self.stages))
+        writes = torch.zeros(len(self.stages), self.num_nodes)
+        reads = torch.zeros(len(self.stages), self.num_nodes)
+        for number, stage in enumerate(self.stages):
+            members[list(stage.members), number] = 1.0
+            writes[number, self._node(stage.output)] = 1.0
+            reads[number, [self._node(source) for source in stage.inputs]] = 1.0
+        self._members, self._writes, self._reads = members, writes, reads
+        dense = graph.widths[None]
+        self._macs_scale = self._scale(graph.cost.operator_macs(dense), members)
+        self._params_scale = self._scale(graph.cost.operator_params(dense), members)
+
+    @staticmethod
+    def _scale(cost: Tensor, members: Tensor) -> float:
+        return max(float((cost.float() @ members).max()), 1.0)
+
+    def _edges(self) -> None:
+        pairs = [(source, stage, n) for n, stage in enumerate(self.stages) for source in stage.inputs]
+        self._edge_index = torch.tensor(
+            [[self._node(source) for source, _, _ in pairs], [self._node(stage.output) for _, stage, _ in pairs]]
+        ).reshape(2, -1)
+        self._edge_stage = torch.tensor([n for _, _, n in pairs], dtype=torch.long)
         features = torch.zeros(len(pairs), EDGE_DIM)
-        for row, (_, _, number) in enumerate(pairs):
-            operator = graph.operators[number]
-            features[row, KINDS.index(operator.kind)] = 1.0
-            kernel, stride, blocks = geometry(operator)
-            features[row, -3:] = torch.tensor([kernel, stride, blocks]).log2() / torch.tensor([3.0, 3.0, 10.0])
+        for row, (_, stage, _) in enumerate(pairs):
+            features[row, [KINDS.index(kind) for kind in stage.kinds]] = 1.0
+            features[row, -3:] = torch.tensor(geometry(stage)).log2() / torch.tensor([3.0, 3.0, 10.0])
         self._edge_static = features
 
-    def _motifs(self, graph: Any) -> None:
+    def _motifs(self) -> None:
         channels = self._dense_channels[0].long().tolist()
         keys: dict[tuple[Any, ...], int] = {}
         edge_motif = []
-        for source, number in zip(self._edge_index[0].tolist(), self._edge_operator.tolist(), strict=True):
-            operator = graph.operators[number]
-            key = (operator.kind, channels[source], channels[operator.output], *geometry(operator))
+        for (source, target), number in zip(self._edge_index.T.tolist(), self._edge_stage.tolist(), strict=True):
+            stage = self.stages[number]
+            key = (stage.kinds, channels[source], channels[target], *geometry(stage))
             edge_motif.append(keys.setdefault(key, len(keys)))
         self._edge_motif = torch.tensor(edge_motif, dtype=torch.long)
-        motifs = [motif(kind, i, o, kernel, stride, int(blocks)) for kind, i, o, kernel, stride, blocks in keys]
-        self.num_motifs = len(motifs)
+        motifs = [motif(kinds, i, o, kernel, stride, int(blocks)) for kinds, i, o, kernel, stride, blocks in keys]
         self._motif = {
             "motif_x": torch.cat([m["x"] for m in motifs]),
             "motif_edge_index": torch.cat([m["edge_index"] + 3 * n for n, m in enumerate(motifs)], dim=1),
@@ -141,7 +154,7 @@ class StateBuilder:
         }
 
     def _decisions(self, graph: Any) -> None:
-        owned = graph.incidence.float() * graph.widths.float()
+        owned = graph.incidence.float()[self.maps] * graph.widths.float()
         self._group_to_node = owned / self._dense_channels[0][:, None]
         nodes, groups = owned.nonzero(as_tuple=True)
         readout = self._group_to_node / self._group_to_node.sum(0).clamp(min=1e-12)
@@ -151,8 +164,8 @@ class StateBuilder:
     def _static_nodes(self, graph: Any) -> Tensor:
         n, dense = self.num_nodes, graph.widths
         kinds = torch.zeros(n, len(KINDS))
-        for operator in graph.operators:
-            kinds[operator.output, KINDS.index(operator.kind)] = 1.0
+        for stage in self.stages:
+            kinds[self._node(stage.output), [KINDS.index(kind) for kind in stage.kinds]] = 1.0
         halved = dense.repeat(self.num_groups, 1)
         halved.diagonal().copy_((dense // 2).clamp(min=1))
         saved = torch.stack(
@@ -162,7 +175,7 @@ class StateBuilder:
             ],
             dim=1,
         )
-        positions = torch.tensor([float(m.positions) for m in graph.feature_maps]).clamp(min=1)
+        positions = torch.tensor([float(graph.feature_maps[m].positions) for m in self.maps.tolist()]).clamp(min=1)
         return torch.cat(
             [
                 self._dense_channels[0].log2()[:, None] / 12,
@@ -179,17 +192,12 @@ class StateBuilder:
         """What a batch of this many states has whatever the widths are."""
         if size not in self._batches:
             shift = torch.arange(size)
-            motif_nodes = 3 * self.num_motifs
             self._batches[size] = {
                 "edge_index": _tile(self._edge_index, shift * self.num_nodes),
                 "batch": shift.repeat_interleave(self.num_nodes),
                 "ptr": torch.arange(size + 1) * self.num_nodes,
-                "edge_motif": _tile(self._edge_motif[None], shift * self.num_motifs)[0],
-                "motif_x": self._motif["motif_x"].repeat(size, 1),
-                "motif_edge_index": _tile(self._motif["motif_edge_index"], shift * motif_nodes),
-                "motif_weight": self._motif["motif_weight"].repeat(size),
-                "motif_size": self._motif["motif_size"].repeat(size),
-                "motif_batch": _tile(self._motif["motif_batch"][None], shift * self.num_motifs)[0],
+                "edge_motif": self._edge_motif.repeat(size),
+                **self._motif,
                 "decision_index": torch.stack(
                     [
                         _tile(self._decision_index[:1], shift * self.num_nodes)[0],
@@ -215,10 +223,11 @@ class StateBuilder:
         """
         size = len(widths)
         left = torch.ones(size) if left is None else left
-        kept = self.graph.channels(widths).float()
+        kept = self.graph.channels(widths)[:, self.maps].float()
         operator_macs = self.graph.cost.operator_macs(widths)
         operator_params = self.graph.cost.operator_params(widths)
-        macs, params = operator_macs.float() / self._macs_scale, operator_params.float() / self._params_scale
+        macs = operator_macs.float() @ self._members / self._macs_scale
+        params = operator_params.float() @ self._members / self._params_scale
         now = torch.stack(
             [
                 (operator_macs.sum(1) / self._dense_macs).float(),
@@ -245,8 +254,8 @@ class StateBuilder:
         )
         edges = self._edge_static.repeat(size, 1, 1)
         first = len(KINDS)
-        edges[..., first] = macs[:, self._edge_operator]
-        edges[..., first + 1] = params[:, self._edge_operator]
+        edges[..., first] = macs[:, self._edge_stage]
+        edges[..., first + 1] = params[:, self._edge_stage]
         edges[..., first + 2] = share[:, self._edge_index[0]]
         edges[..., first + 3] = share[:, self._edge_index[1]]
         return Batch(x=x.flatten(0, 1), edge_attr=edges.flatten(0, 1), **self._batch(size))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +47,59 @@ class Operator:
     kernel: tuple[int, int] = (1, 1)
     stride: tuple[int, int] = (1, 1)
     groups: int = 1
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A chain of operators that the state graph shows as one: a convolution with its batch norm and activation.
+
+    Attributes:
+        members: Indices of the operators, in order.
+        kinds: Their kinds, in order.
+        inputs: Indices of the feature maps that the first one reads.
+        output: Index of the feature map that the last one makes.
+        kernel: Kernel size of the first one.
+        stride: Stride of the first one.
+        groups: Groups of the first one.
+    """
+
+    members: tuple[int, ...]
+    kinds: tuple[str, ...]
+    inputs: tuple[int, ...]
+    output: int
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+
+FUSED = ("norm", "activation")
+"""Kinds of operators that belong to the one before them, where nothing else reads what is between."""
+
+
+def stages(operators: Sequence[Operator]) -> tuple[Stage, ...]:
+    """The operators as stages: every batch norm and activation joins the operator whose only reader it is.
+
+    Args:
+        operators: In order of computation; a network's inputs are maps that no operator makes.
+    """
+    readers = Counter(source for operator in operators for source in set(operator.inputs))
+    made_by: dict[int, int] = {}
+    chains: list[list[int]] = []
+    for number, operator in enumerate(operators):
+        chain = made_by.get(operator.inputs[0]) if len(operator.inputs) == 1 else None
+        if chain is not None and operator.kind in FUSED and readers[operator.inputs[0]] == 1:
+            chains[chain].append(number)
+        else:
+            chain = len(chains)
+            chains.append([number])
+        made_by[operator.output] = chain
+    found = []
+    for chain in chains:
+        first = operators[chain[0]]
+        kinds = tuple(operators[number].kind for number in chain)
+        output = operators[chain[-1]].output
+        found.append(Stage(tuple(chain), kinds, first.inputs, output, first.kernel, first.stride, first.groups))
+    return tuple(found)
 
 
 @dataclass(frozen=True)

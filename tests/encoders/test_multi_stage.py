@@ -1,6 +1,7 @@
 import torch
 
 from gnnrl_lightning.encoders import MotifConv, MultiStage
+from gnnrl_lightning.encoders.multi_stage import both_ways
 from gnnrl_lightning.graph.state import NODE_DIM, StateBuilder
 from tests.fakes import small_graph
 
@@ -23,7 +24,7 @@ def test_convolution_is_its_formula():
     conv, h = MotifConv(4, 5), torch.randn(6, 4)
     edge_index = torch.tensor([[0, 0, 1, 2, 3, 3, 3], [1, 2, 3, 3, 4, 4, 3]])  # parallel edges, a loop, a lone node
     e = torch.randn(7, 4)
-    torch.testing.assert_close(conv(h, edge_index, e), dense(conv, h, edge_index, e))
+    torch.testing.assert_close(conv(h, *both_ways(edge_index, e, len(h))), dense(conv, h, edge_index, e))
     assert str(conv) == "MotifConv(4, 5)"
 
 
@@ -34,7 +35,8 @@ def test_convolution_equals_a_dense_matrix_product_when_gates_are_one():
     a[edge_index[0], edge_index[1]] = 1
     a = a + a.T
     scale = a.sum(0).rsqrt().diag()
-    torch.testing.assert_close(conv(h, edge_index, torch.ones(3, 3)), scale @ a @ scale @ h @ conv.linear.weight.T)
+    edges, ones = both_ways(edge_index, torch.ones(3, 3), len(h))
+    torch.testing.assert_close(conv(h, edges, ones), scale @ a @ scale @ h @ conv.linear.weight.T)
 
 
 def state(count=1):

@@ -2,7 +2,7 @@ import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
 
-from gnnrl_lightning.env import NegativeCrossEntropy, PruningEnv, VectorPruningEnv
+from gnnrl_lightning.env import Evaluated, NegativeCrossEntropy, PruningEnv, VectorPruningEnv
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph.budget import Budget
 from tests.fakes import Landscape, small_graph
@@ -15,14 +15,14 @@ def landscape():
     return Landscape(graph, torch.full((len(graph.groups),), 0.7))
 
 
-def vector(budget=HALF, **settings):
-    return VectorPruningEnv(small_graph(), landscape(), budget, **settings)
+def vector(budget=HALF, reward=None, **settings):
+    return VectorPruningEnv(small_graph(), Evaluated(landscape(), reward), budget, **settings)
 
 
 @pytest.mark.filterwarnings("ignore:.*(render|spec):UserWarning")
 @pytest.mark.parametrize("max_steps", [1, 5])
 def test_passes_the_gymnasium_checker(max_steps):
-    check_env(PruningEnv(small_graph(), landscape(), HALF, max_steps=max_steps), skip_render_check=True)
+    check_env(PruningEnv(small_graph(), Evaluated(landscape()), HALF, max_steps=max_steps), skip_render_check=True)
 
 
 def test_first_step_prunes_by_the_ratios():
@@ -48,8 +48,8 @@ def test_the_end_is_on_the_budget_and_nothing_could_be_wider(action):
     assert HALF.met(graph, widths[None])
     wider = widths + torch.eye(4, dtype=torch.int64)
     assert not (HALF.met(graph, wider) & (wider <= graph.widths).all(1)).any()
-    assert rewards.item() == pytest.approx(env.evaluator.top1(widths).item() / 100 - 1)
-    assert env.evaluator.calls == [(tuple(widths.tolist()), "agent")]
+    assert rewards.item() == pytest.approx(env.score.evaluator.top1(widths).item() / 100 - 1)
+    assert env.score.evaluator.calls == [(tuple(widths.tolist()), "agent")]
     assert env.evaluations == 1
 
 
@@ -64,7 +64,7 @@ def test_episodes_of_a_batch_end_on_their_own():
         total += rewards
     # 30 % a step leaves 0.49 of the MACs of a layer between two groups; 3 % a step never reaches one half.
     assert lengths.tolist() == [1, 5] or lengths.tolist() == [2, 5]
-    assert len(env.evaluator.calls) == 2
+    assert len(env.score.evaluator.calls) == 2
     single = vector()
     for row in range(2):
         single.reset(1)
@@ -77,7 +77,7 @@ def test_episodes_of_a_batch_end_on_their_own():
 
 
 def test_the_single_env_takes_ratios_and_shares_the_episode():
-    env, batch = PruningEnv(small_graph(), landscape(), HALF), vector()
+    env, batch = PruningEnv(small_graph(), Evaluated(landscape()), HALF), vector()
     observation, info = env.reset(seed=1)
     assert info["widths"] == small_graph().widths.tolist()
     batch.reset(1)
@@ -88,7 +88,7 @@ def test_the_single_env_takes_ratios_and_shares_the_episode():
         assert not truncated
         assert info["widths"] == batch.widths[0].tolist()
         assert reward == pytest.approx(rewards.item())
-    assert observation.nodes.shape == (len(small_graph().feature_maps), batch.state_dim)
+    assert observation.nodes.shape == (vector().builder.num_nodes, batch.state_dim)
 
 
 def test_a_network_within_budget_ends_at_reset():
@@ -97,7 +97,7 @@ def test_a_network_within_budget_ends_at_reset():
     assert done.all()
     _, rewards, done = env.step(torch.ones(3, 4))
     assert done.all() and rewards.tolist() == [0, 0, 0] and env.evaluations == 0
-    single = PruningEnv(small_graph(), landscape(), Budget(macs=1.0))
+    single = PruningEnv(small_graph(), Evaluated(landscape()), Budget(macs=1.0))
     single.reset()
     _, reward, terminated, _, info = single.step([0.3] * 4)
     assert terminated and info["widths"] == small_graph().widths.tolist()
@@ -142,7 +142,7 @@ def test_observations_tell_widths_limits_and_steps_left():
     observations, _, _ = env.step(torch.full((2, 4), 0.1))
     assert observations[1, -1] == pytest.approx(0.8)
     state = env.graphs(observations)
-    assert state.x.shape == (2 * len(small_graph().feature_maps), env.state_dim)
+    assert state.x.shape == (2 * vector().builder.num_nodes, env.state_dim)
     assert state.x[0, 24:26].tolist() == pytest.approx([0.5, 0.6])
 
 
@@ -150,7 +150,7 @@ def test_reward_may_be_another():
     env = vector(max_steps=1, reward=NegativeCrossEntropy())
     env.reset(1)
     _, rewards, _ = env.step(torch.full((1, 4), 0.3))
-    top1 = env.evaluator.top1(env.widths[0]).item()
+    top1 = env.score.evaluator.top1(env.widths[0]).item()
     assert rewards.item() == pytest.approx(-(100 - top1) / 10)
 
 
@@ -165,3 +165,19 @@ def test_bad_settings_are_refused():
     env.reset(1)
     with pytest.raises(ValueError, match="NaN"):
         env.step(torch.full((1, 4), torch.nan))
+
+
+def test_episodes_may_have_budgets_of_their_own():
+    env, graph = vector(macs_range=(0.3, 0.8)), small_graph()
+    observations, _ = env.reset(64, torch.Generator().manual_seed(0))
+    limits = observations[:, -3]
+    assert 0.3 <= limits.min() < 0.4 and 0.7 < limits.max() <= 0.8 and len(limits.unique()) == 64
+    done = torch.zeros(64, dtype=torch.bool)
+    while not done.all():
+        _, _, done = env.step(torch.full((64, 4), 0.4))
+    kept = graph.cost.macs(env.widths) / graph.cost.macs(graph.widths)
+    assert (kept <= limits + 1e-6).all() and (kept > limits - 0.1).all()
+    with pytest.raises(UserError, match="macs_range is"):
+        vector(macs_range=(0.8, 0.3))
+    with pytest.raises(UserError, match="cannot be reached"):
+        vector(macs_range=(1e-6, 0.5))

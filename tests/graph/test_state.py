@@ -23,11 +23,31 @@ def test_features_are_finite_and_scaled():
     graph = small_graph()
     widths = torch.cat([graph.widths[None], graph.smallest[None], random_widths(20)])
     state = build(widths, 100 * torch.randn(len(graph.groups), 3))
-    assert state.x.shape == (22 * len(graph.feature_maps), NODE_DIM + 3)
-    assert state.edge_attr.shape == (22 * sum(len(o.inputs) for o in graph.operators), EDGE_DIM)
+    builder = StateBuilder(graph)
+    assert state.x.shape == (22 * builder.num_nodes, NODE_DIM + 3)
+    assert state.edge_attr.shape == (22 * sum(len(stage.inputs) for stage in builder.stages), EDGE_DIM)
     for features in (state.x, state.edge_attr, state.motif_x):
         assert features.isfinite().all() and features.abs().max() <= 2
     assert state.x.abs().mean() < 0.5
+
+
+def node_behind(graph, module):
+    """The node that the stage of a module's convolution writes."""
+    builder = StateBuilder(graph)
+    made_by = [graph.operators[stage.members[0]].name.split(":")[0] for stage in builder.stages]
+    return builder.maps.tolist().index(builder.stages[made_by.index(module)].output)
+
+
+def test_activations_join_the_convolution_that_they_alone_read():
+    graph = small_graph()
+    builder = StateBuilder(graph)
+    kinds = [stage.kinds for stage in builder.stages]
+    # stem + relu; two blocks of inner + relu, outer, sum + relu; last + relu; mean; head
+    block = [("conv", "activation"), ("conv",), ("add", "activation")]
+    assert kinds == [block[0], *block, *block, block[0], ("pool",), ("linear",)]
+    assert builder.num_nodes == 1 + len(kinds)
+    made = sorted(number for stage in builder.stages for number in stage.members)
+    assert made == list(range(len(graph.operators)))
 
 
 def test_node_features_of_a_convolution_by_hand():
@@ -37,8 +57,7 @@ def test_node_features_of_a_convolution_by_hand():
     inner = names.index("inner.0")
     widths[inner] = 6  # of 24
     state = build(widths[None])
-    number = next(o.output for o in graph.operators if o.name.startswith("inner.0:"))
-    row = state.x[number]
+    row = state.x[node_behind(graph, "inner.0")]
     assert row[0] == 6 / 24
     torch.testing.assert_close(row[1], torch.tensor(6.0).log2() / 12)
     torch.testing.assert_close(row[2], torch.tensor(24.0).log2() / 12)
@@ -48,7 +67,7 @@ def test_node_features_of_a_convolution_by_hand():
     # Parameters: 6 filters of 16 x 9 weights and a bias, over the last convolution's 32 (16 x 9 + 1).
     torch.testing.assert_close(row[6], torch.tensor(6 / 32))
     assert row[8] == 1
-    assert row[11 : 11 + len(KINDS)].tolist() == [float(kind == "conv") for kind in KINDS]
+    assert row[11 : 11 + len(KINDS)].tolist() == [float(kind in ("conv", "activation")) for kind in KINDS]
     kept = graph.cost.macs(widths) / graph.cost.macs(graph.widths)
     torch.testing.assert_close(row[22], kept.float())
     torch.testing.assert_close(row[26], kept.float() - 0.5)
@@ -56,7 +75,7 @@ def test_node_features_of_a_convolution_by_hand():
 
 def test_a_batch_is_the_disjoint_union_of_its_states():
     widths = random_widths(3)
-    batch, nodes = build(widths), len(small_graph().feature_maps)
+    batch, nodes = build(widths), StateBuilder(small_graph()).num_nodes
     singles = [build(row[None]) for row in widths]
     assert batch.num_graphs == 3
     torch.testing.assert_close(batch.x, torch.cat([s.x for s in singles]))
@@ -64,8 +83,8 @@ def test_a_batch_is_the_disjoint_union_of_its_states():
     torch.testing.assert_close(
         batch.edge_index, torch.cat([s.edge_index + i * nodes for i, s in enumerate(singles)], 1)
     )
-    motifs = int(singles[0].motif_batch.max()) + 1
-    assert batch.edge_motif.tolist() == [m + i * motifs for i, s in enumerate(singles) for m in s.edge_motif.tolist()]
+    assert batch.edge_motif.tolist() == [m for s in singles for m in s.edge_motif.tolist()]  # motifs are shared
+    torch.testing.assert_close(batch.motif_x, singles[0].motif_x)
     convolution = GCNConv(NODE_DIM, 4)
     pooled = global_mean_pool(convolution(batch.x, batch.edge_index), batch.batch)
     alone = torch.cat([convolution(s.x, s.edge_index).mean(0, keepdim=True) for s in singles])
@@ -79,13 +98,13 @@ def test_decision_weights_sum_to_one_over_maps_with_the_groups_channels():
     torch.testing.assert_close(sums, torch.ones(2 * groups))
     assert state.num_decisions == 2 * groups
     for node, group in state.decision_index[:, : state.decision_index.shape[1] // 2].T.tolist():
-        assert graph.incidence[node, group] > 0
+        assert graph.incidence[StateBuilder(graph).maps[node], group] > 0
 
 
 def test_equal_operators_share_a_motif():
     graph, state = small_graph(), build(small_graph().widths[None])
-    operators = [o for o in graph.operators for _ in o.inputs]
-    motif_of = {o.name.split(":")[0]: int(m) for o, m in zip(operators, state.edge_motif, strict=True)}
+    edges = [graph.operators[stage.members[0]] for stage in StateBuilder(graph).stages for _ in stage.inputs]
+    motif_of = {o.name.split(":")[0]: int(m) for o, m in zip(edges, state.edge_motif, strict=True)}
     assert motif_of["inner.0"] == motif_of["inner.1"]
     assert motif_of["inner.0"] != motif_of["outer.0"]
     assert motif_of["stem"] != motif_of["inner.0"]
