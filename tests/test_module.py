@@ -73,7 +73,8 @@ def test_beats_random_on_a_landscape_with_a_known_optimum(seed):
         module = GNNRL(env, learning_rate=learning_rate, seed=seed)
         trainer(12).fit(module)
         assert env.evaluations == 96
-        scores = torch.tensor([env.score.evaluator.top1(torch.tensor(widths)) for widths, _ in env.score.evaluator.calls])
+        evaluator = env.score.evaluator
+        scores = torch.tensor([evaluator.top1(torch.tensor(widths)) for widths, _ in evaluator.calls])
         return scores.max(), scores[-16:].mean()
 
     (found, late), (random, still) = best(3e-3), best(1e-9)

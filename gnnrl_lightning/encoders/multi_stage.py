@@ -129,7 +129,7 @@ class MultiStage(nn.Module):
     def __init__(
         self,
         state_dim: int,
-        hidden: int = 64,
+        hidden: int = 32,
         layers: int = 3,
         motif_layers: int = 2,
         edge_dim: int = EDGE_DIM,

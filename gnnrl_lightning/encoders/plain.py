@@ -23,7 +23,7 @@ class GCN(nn.Module):
     Source: Kipf and Welling, Semi-Supervised Classification with Graph Convolutional Networks, 2017.
     """
 
-    def __init__(self, state_dim: int, hidden: int = 64, layers: int = 3) -> None:
+    def __init__(self, state_dim: int, hidden: int = 32, layers: int = 3) -> None:
         super().__init__()
         self.out_features = hidden
         self.nodes = nn.Linear(state_dim, hidden)
@@ -56,7 +56,7 @@ class GAT(GCN):
     Source: Velickovic et al., Graph Attention Networks, 2018.
     """
 
-    def __init__(self, state_dim: int, hidden: int = 64, layers: int = 3, heads: int = 4) -> None:
+    def __init__(self, state_dim: int, hidden: int = 32, layers: int = 3, heads: int = 4) -> None:
         if hidden % heads:
             raise ValueError(f"hidden is {hidden} with {heads} heads; expected a multiple of the heads")
         self._heads = heads

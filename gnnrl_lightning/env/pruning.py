@@ -18,6 +18,8 @@ from gnnrl_lightning.graph.state import EDGE_DIM, StateBuilder
 
 _STEPS = 5
 _RATIO = 0.3
+_ROOM = 0.6
+"""The first policy's actions are at most this, if possible: from there ratios can grow as well as shrink."""
 
 
 class VectorPruningEnv:
@@ -107,12 +109,12 @@ class VectorPruningEnv:
         return fits(self.graph.cost, widths, self._limits)
 
     def _uniform_action(self) -> float:
-        """Action that, taken for every group in every step, just meets the budget at the end."""
+        """Action that, taken for every group in every step, just meets the budget, in as few steps as leave room."""
         keep = torch.linspace(1, 0, 201)[:, None]
         met = self._met(self._round(self.graph.widths * keep))
         share = float(keep[met.nonzero()[0]]) if met.any() else 0.0
-        ratio = 1 - share ** (1 / self.max_steps)
-        return min(max(ratio / self.max_ratio, 0.05), 0.95)
+        actions = [(1 - share ** (1 / steps)) / self.max_ratio for steps in range(1, self.max_steps + 1)]
+        return min(max(next((action for action in actions if action <= _ROOM), actions[-1]), 0.05), 0.95)
 
     def _round(self, widths: Tensor) -> Tensor:
         smallest = self.graph.widths.clamp(max=self.budget.min_width)

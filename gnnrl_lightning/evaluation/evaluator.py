@@ -12,8 +12,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from gnnrl_lightning.data.image_set import ImageSet
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.evaluation.inference import for_inference
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.pruner import Pruner
+from gnnrl_lightning.memory import keep_freed_memory
+
+PRECISIONS = {"32": torch.float32, "bf16": torch.bfloat16}
+"""Name -> precision of weights and activations of a candidate that is scored."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ class Evaluator:
         normalize: uint8 images -> network inputs.
         batch_size: Images in a batch.
         journal: Where each new evaluation is written; None: nowhere.
+        precision: "32", or "bf16" for bfloat16 weights and activations.
 
     Attributes:
         count: Evaluations asked for, answers from the cache included.
@@ -65,10 +72,15 @@ class Evaluator:
         normalize: Callable[[Tensor], Tensor],
         batch_size: int = 256,
         journal: Journal | None = None,
+        precision: str = "32",
     ) -> None:
+        if precision not in PRECISIONS:
+            raise UserError(f"precision is {precision!r}: expected one of {', '.join(PRECISIONS)}")
+        keep_freed_memory()
         self.pruner = pruner
+        self.dtype = PRECISIONS[precision]
         self.batches = [
-            (normalize(images), labels)
+            (normalize(images).to(self.dtype, memory_format=torch.channels_last), labels)
             for images, labels in zip(search.images.split(batch_size), search.labels.split(batch_size), strict=True)
         ]
         self.journal = journal
@@ -111,7 +123,7 @@ class Evaluator:
     def _evaluate(self, widths: Tensor, key: tuple[int, ...], proposer: str) -> Evaluation:
         start = time.perf_counter()
         cost = self.pruner.graph.cost
-        network = self.pruner.prune(self.pruner.plan(widths))
+        network = for_inference(self.pruner.prune(self.pruner.plan(widths)), self.pruner.layers, self.dtype)
         top1, loss = score(network, self.batches)
         images = len(self.pruner.calibration) + sum(len(labels) for _, labels in self.batches)
         seconds = time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""A pruned network made ready for fast forward passes: folded batch norms, channels last, a precision for the device."""
+"""Makes a pruned network ready for fast forward passes: folded batch norms, channels last, a precision."""
 
 from __future__ import annotations
 

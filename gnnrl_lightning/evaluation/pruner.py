@@ -12,7 +12,7 @@ from gnnrl_lightning.pruning.batchnorm import predict_batch_norm, reestimate_bat
 from gnnrl_lightning.pruning.importance import Criterion, check_importance, importance_scores, keep_best
 from gnnrl_lightning.pruning.layers import Layer, find_layers
 from gnnrl_lightning.pruning.reconstruction import reconstruct
-from gnnrl_lightning.pruning.refit import refit
+from gnnrl_lightning.pruning.refit import Recording, record, refit
 from gnnrl_lightning.pruning.statistics import Moments, collect_moments
 from gnnrl_lightning.traced import ComputationGraph, Plan
 
@@ -20,7 +20,8 @@ from gnnrl_lightning.traced import ComputationGraph, Plan
 class Pruner:
     """Prunes one network to any widths, the same way every time.
 
-    Importance scores and input moments are computed once, when they are first needed: train or load the network before.
+    Importance scores, input moments and what the dense network's layers give are computed once, when they are first
+    needed: train or load the network before.
 
     Args:
         graph: The traced network.
@@ -69,6 +70,11 @@ class Pruner:
         """Moments of what the dense network's layers read, by weight."""
         return collect_moments(self.network, self.layers, self.batches())
 
+    @cached_property
+    def recording(self) -> Recording:
+        """What the dense network's layers give, as `refit` needs it."""
+        return record(self.network, self.layers, self.calibration)
+
     def batches(self) -> tuple[Tensor, ...]:
         """The calibration images in batches."""
         return self.calibration.split(self.batch_size)
@@ -107,7 +113,7 @@ def _reconstruct(pruner: Pruner, pruned: nn.Module, plan: Plan) -> None:
 
 def _refit(pruner: Pruner, pruned: nn.Module, plan: Plan) -> None:
     """Re-fit layer by layer on what the pruned network really reads."""
-    refit(pruner.network, pruned, pruner.layers, plan.selection, pruner.calibration)
+    refit(pruned, pruner.layers, plan.selection, pruner.recording)
 
 
 Repair = Callable[[Pruner, nn.Module, Plan], None]

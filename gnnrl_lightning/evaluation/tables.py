@@ -23,11 +23,11 @@ from torch.nn.functional import kl_div, log_softmax
 
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.inference import for_inference
-from gnnrl_lightning.evaluation.pruner import Pruner
+from gnnrl_lightning.evaluation.pruner import REPAIRS, Pruner
 from gnnrl_lightning.graph.axes import Selection
 from gnnrl_lightning.pruning.importance import keep_best
 from gnnrl_lightning.pruning.layers import Layer, to_matrices
-from gnnrl_lightning.pruning.reconstruction import fit_layer, reconstruct
+from gnnrl_lightning.pruning.reconstruction import fit_layer
 from gnnrl_lightning.pruning.statistics import Moments
 from gnnrl_lightning.traced import Plan
 
@@ -173,7 +173,7 @@ def sensitivity_table(pruner: Pruner, images: Tensor, ratios: Sequence[float] = 
     graph = pruner.graph
     measured = torch.zeros(len(graph.groups), len(ratios), dtype=torch.float64)
     batches = [batch.contiguous(memory_format=torch.channels_last) for batch in images.split(pruner.batch_size)]
-    with torch.inference_mode():
+    with torch.no_grad():
         fast = for_inference(copy.deepcopy(pruner.network).eval(), pruner.layers)
         dense = [log_softmax(fast(batch), 1) for batch in batches]
         for number, group in enumerate(graph.groups):
@@ -183,7 +183,7 @@ def sensitivity_table(pruner: Pruner, images: Tensor, ratios: Sequence[float] = 
                     continue
                 plan = _alone(pruner, number, width)
                 network = plan.apply(pruner.network).eval()
-                reconstruct(pruner.network, network, pruner.layers, pruner.moments, plan.selection)
+                REPAIRS["reconstruction"](pruner, network, plan)
                 network = for_inference(network, pruner.layers)
                 total = sum(
                     float(kl_div(log_softmax(network(batch), 1), outputs, log_target=True, reduction="sum"))

@@ -38,6 +38,8 @@ def solve_kept(weight: Tensor, mean: Tensor, covariance: Tensor, kept: Tensor, s
     Returns:
         Weights `(rows, k)` and what is missing on average `(rows,)`.
     """
+    if len(kept) == len(mean):
+        return weight[:, kept], torch.zeros_like(weight[:, 0])
     solved = solve_ridge(covariance[kept][:, kept], weight @ covariance[:, kept], weight[:, kept], samples)
     return solved, weight @ mean - solved @ mean[kept]
 

@@ -17,7 +17,8 @@ the same in training mode.
 
 Memory: the calibration images pass in one batch, so that one image takes what its largest activations take, plus
 4 * POSITIONS bytes for each output channel of the network: 0.4 MB + 0.4 MB for ResNet-56. Gram matrices are at most
-`LONGEST` wide; layers with longer inputs are fitted in the space of the samples.
+`LONGEST` wide; layers with longer inputs are fitted in the space of the samples. What the dense network gives does not
+depend on the candidate: `record` keeps it for many of them.
 
 Sources: Zhang et al. (TPAMI 2016) and He et al. (ICCV 2017) for fitting to the pruned network's own inputs.
 """
@@ -51,30 +52,39 @@ class _Target:
     is_sum: bool = False
 
 
-def refit(
-    dense: nn.Module,
-    pruned: nn.Module,
-    layers: Mapping[str, Layer],
-    selection: Selection,
-    images: Tensor,
-    per_image: int = POSITIONS,
-) -> None:
+@dataclass(frozen=True)
+class Recording:
+    """What each layer of a pruned network should give, for all outputs of the dense network.
+
+    Attributes:
+        targets: Weight name -> outputs of the dense network at sampled positions.
+        epsilons: Weight name -> epsilon of the batch norm behind the layer.
+        images: The calibration images that it was made on.
+    """
+
+    targets: Mapping[str, _Target]
+    epsilons: Mapping[str, float]
+    images: Tensor
+
+    @property
+    def bytes(self) -> int:
+        """Memory that it takes, images apart."""
+        return sum(target.values.nbytes + target.patches.positions.nbytes for target in self.targets.values())
+
+
+def refit(pruned: nn.Module, layers: Mapping[str, Layer], selection: Selection, recording: Recording) -> None:
     """Re-fit every layer of the pruned network, in place; see the module's first lines.
 
     Args:
-        dense: The dense network; it runs in evaluation mode and is left as it is.
         pruned: The pruned network, as surgery left it.
-        layers: Layers of the dense network; those whose weight several operators share are left as they are.
+        layers: Layers of the dense network.
         selection: The channels that stay.
-        images: Calibration images `(N, C, H, W)`.
-        per_image: Positions sampled from each image.
+        recording: What the dense network gives, see `record`.
     """
-    chosen = {name: layer for name, layer in layers.items() if not layer.shared}
     with torch.no_grad():
-        targets, epsilons = _record(dense, chosen, selection, images, per_image)
-        fitter = _Fitter(pruned, chosen, targets, epsilons)
+        fitter = _Fitter(pruned, layers, selection, recording)
         observer = ResidualObserver(
-            named_weights(pruned, targets),
+            named_weights(pruned, recording.targets),
             before=fitter.before,
             after=lambda name, output: None,
             at_norm=lambda name, eps: None,
@@ -82,17 +92,22 @@ def refit(
             at_other=lambda name: None,
         )
         with eval_mode(pruned), observer:
-            pruned(images)
+            pruned(recording.images)
 
 
-def _record(
-    dense: nn.Module, layers: Mapping[str, Layer], selection: Selection, images: Tensor, per_image: int
-) -> tuple[dict[str, _Target], dict[str, float]]:
-    """What each layer should give, and the epsilon of the batch norm behind it."""
+def record(dense: nn.Module, layers: Mapping[str, Layer], images: Tensor, per_image: int = POSITIONS) -> Recording:
+    """Run the dense network and keep what its layers give.
+
+    Args:
+        dense: The dense network; it runs in evaluation mode and is left as it is.
+        layers: Its layers; those whose weight several operators share will be left as they are.
+        images: Calibration images `(N, C, H, W)`.
+        per_image: Positions sampled from each image.
+    """
+    layers = {name: layer for name, layer in layers.items() if not layer.shared}
     targets: dict[str, _Target] = {}
     epsilons: dict[str, float] = {}
     patches: dict[str, Patches] = {}
-    rows: dict[str, Tensor] = {}
     sums: dict[str, Tensor] = {}
     read: set[str] = set()
     generator = torch.Generator().manual_seed(0)
@@ -100,10 +115,9 @@ def _record(
     def before(name: str, call: Call) -> None:
         call = forward_form(call, layers[name].transposed)
         patches[name] = Patches(call, per_image, generator)
-        rows[name] = layers[name].rows(selection, len(call["weight"])).to(call["weight"].device)
 
     def after(name: str, output: Tensor) -> None:
-        targets[name] = _Target(patches[name], patches[name].outputs(output)[:, rows[name]])
+        targets[name] = _Target(patches[name], patches[name].outputs(output))
 
     def at_norm(name: str, eps: float) -> None:
         epsilons[name] = eps
@@ -111,29 +125,26 @@ def _record(
     def at_sum(name: str, output: Tensor, other: Tensor, rerun: Rerun) -> None:
         # Through a batch norm only where the trace knows it as the only reader.
         if (name in epsilons) == bool(layers[name].norm):
-            sums[name] = patches[name].outputs(output + other)[:, rows[name]]
+            sums[name] = patches[name].outputs(output + other)
 
     observer = ResidualObserver(
         named_weights(dense, layers), before=before, after=after, at_norm=at_norm, at_sum=at_sum, at_other=read.add
     )
-    with eval_mode(dense), observer:
+    with torch.no_grad(), eval_mode(dense), observer:
         dense(images)
     for name in sums.keys() - read:  # what others read as well must stay what it is
         targets[name] = _Target(patches[name], sums[name], True)
-    return targets, epsilons
+    return Recording(targets, epsilons, images)
 
 
 class _Fitter:
     """Fits the layers of the pruned network while it runs."""
 
     def __init__(
-        self,
-        pruned: nn.Module,
-        layers: Mapping[str, Layer],
-        targets: dict[str, _Target],
-        epsilons: Mapping[str, float],
+        self, pruned: nn.Module, layers: Mapping[str, Layer], selection: Selection, recording: Recording
     ) -> None:
-        self.layers, self.targets, self.epsilons = layers, targets, epsilons
+        self.layers, self.selection = layers, selection
+        self.targets, self.epsilons = dict(recording.targets), recording.epsilons
         self.tensors = dict(pruned.named_parameters(remove_duplicate=False)) | dict(pruned.named_buffers())
         self.waiting: Call = {}
 
@@ -156,6 +167,7 @@ class _Fitter:
         bias = self.tensors.get(layer.bias or "")
         norm = self._norm(name)
         values = target.values
+        values = values[:, layer.rows(self.selection, values.shape[1]).to(values.device)]
         if shortcut is not None:
             values = values - shortcut
             if norm is not None:

@@ -116,14 +116,17 @@ def test_one_step_reaches_every_width_and_starts_at_the_uniform_pruning():
     assert done and (shares >= keep - 0.05).all()
 
 
-def test_several_steps_of_the_initial_action_meet_the_budget():
-    env = vector(Budget(macs=0.3), max_steps=5)
+@pytest.mark.parametrize(("macs", "steps"), [(0.8, 1), (0.5, 2), (0.3, 4)])
+def test_steps_of_the_initial_action_meet_the_budget(macs, steps):
+    # Uniform pruning keeps about sqrt(macs): 0.89 in one step, 0.70 in two of 0.84, 0.54 in four of 0.86;
+    # a step of the first policy takes at most 0.6 * 0.3.
+    env = vector(Budget(macs=macs), max_steps=5)
+    assert env.initial_action <= 0.6
     env.reset(1)
-    for _ in range(4):
-        assert not env.step(torch.full((1, 4), env.initial_action))[2]
-    before = env.widths[0]
-    assert env.step(torch.full((1, 4), env.initial_action))[2]
-    assert small_graph().cost.macs(env.widths[0]) < small_graph().cost.macs(before)
+    taken = 1
+    while not env.step(torch.full((1, 4), env.initial_action))[2]:
+        taken += 1
+    assert steps <= taken <= steps + 1  # widths are rounded on the way
 
 
 def test_proposals_far_below_the_budget_are_filled_up():

@@ -10,7 +10,7 @@ from gnnrl_lightning import trace
 from gnnrl_lightning.pruning import least_squares
 from gnnrl_lightning.pruning.batchnorm import reestimate_batch_norm
 from gnnrl_lightning.pruning.layers import find_layers
-from gnnrl_lightning.pruning.refit import refit
+from gnnrl_lightning.pruning.refit import record, refit
 from tests.networks_zoo import ZOO, conv
 from tests.pruning.networks import READERS, correlated, half, traced
 
@@ -21,7 +21,8 @@ def refitted(network, images, plan_of, **options):
     graph = trace(network, images[:1])
     plan = plan_of(graph, network)
     sliced, pruned = plan.apply(network), plan.apply(network)
-    refit(network, pruned, find_layers(graph), plan.selection, images, **{"per_image": ALL, **options})
+    layers = find_layers(graph)
+    refit(pruned, layers, plan.selection, record(network, layers, images, **{"per_image": ALL, **options}))
     with torch.no_grad():
         return network(images), sliced(images), pruned(images), pruned
 
@@ -171,7 +172,7 @@ def test_what_others_read_too_is_fitted_for_itself(early):
     with torch.no_grad():
         pruned.stem.weight.add_(0.3)  # an error of the shortcut that the branch could make up for
         layers = {name: layer for name, layer in find_layers(graph).items() if name != "stem.weight"}
-        refit(network, pruned, layers, plan.selection, images, ALL)
+        refit(pruned, layers, plan.selection, record(network, layers, images, ALL))
         alone = pruned.outer(pruned.inner(pruned.stem(images).relu()).relu())
         wanted = network.outer(network.inner(network.stem(images).relu()).relu())
     assert error(alone, wanted) < 0.2 * float(wanted.var())
@@ -198,7 +199,7 @@ def test_depthwise_filters_are_fitted_to_what_they_read():
     layers = {name: layer for name, layer in find_layers(graph).items() if name != "0.weight"}
     with torch.no_grad():
         pruned[0].weight.mul_(0.5)
-    refit(network, pruned, layers, plan.selection, images, ALL)
+    refit(pruned, layers, plan.selection, record(network, layers, images, ALL))
     network.requires_grad_(False)
     pruned.requires_grad_(False)
     torch.testing.assert_close(pruned[1].weight, 2 * network[1].weight, rtol=5e-2, atol=1e-2)
@@ -227,7 +228,8 @@ def test_the_dense_network_and_its_mode_are_left_as_they_are():
     plan = half(graph, network)
     pruned = plan.apply(network).train()
     network.train()
-    refit(network, pruned, find_layers(graph), plan.selection, images)
+    layers = find_layers(graph)
+    refit(pruned, layers, plan.selection, record(network, layers, images))
     assert network.training and pruned.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert all(parameter.requires_grad and parameter.grad is None for parameter in pruned.parameters())
