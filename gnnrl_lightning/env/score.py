@@ -74,7 +74,7 @@ class Proxy:
         self,
         errors: Callable[[Tensor], Tensor],
         evaluated: Callable[[], tuple[Tensor, Tensor]],
-        spread: float = 0.5,
+        spread: float = 1.0,
     ) -> None:
         self.errors, self.evaluated, self.spread = errors, evaluated, spread
         self.evaluations = 0

@@ -3,12 +3,14 @@
 Two tables, for what the dense network's own statistics tell:
 
 - `reconstruction_table`: the error that is left in the outputs of a group's readers after they have been re-fitted in
-  closed form, relative to the variance of these outputs. It needs the moments of the layers' inputs and no image more.
-- `sensitivity_table`: the divergence of the network's outputs when one group is narrowed and its readers re-fitted. It
-  takes `groups * ratios` passes over some images, and sees what the rest of the network makes of an error.
+  closed form, relative to these outputs. It needs the moments of the layers' inputs and no image more.
+- `sensitivity_table`: how far the network's outputs move when one group is narrowed and its readers re-fitted. It takes
+  `groups * ratios` passes over some images, and sees what the rest of the network makes of an error.
 
-Errors of groups are added up. That is first-order: narrowed groups make each other's errors worse, by more or less the
-same factor at one budget.
+Both are root mean squares, or of their order (the root of a divergence), and are added up over groups. On ResNet-56 at
+half of its MACs, 64 candidates repaired by refit, Spearman's rank correlation of the sum with the top-1 error is 0.68
+for the sensitivity (0.66 if the divergences themselves are added up), and *negative*, -0.55, for the reconstruction
+errors: these do not know that errors in a residual stream reach the output and errors inside a block hardly do.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ from gnnrl_lightning.pruning.reconstruction import fit_layer
 from gnnrl_lightning.pruning.statistics import Moments
 from gnnrl_lightning.traced import Plan
 
-RATIOS = (0.1, 0.25, 0.4, 0.55, 0.7, 0.85)
-"""Keep ratios that are measured; between them square roots of errors are interpolated."""
+RATIOS = (0.15, 0.4, 0.85)
+"""Keep ratios that are measured; between them errors are interpolated."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +66,15 @@ class ErrorTable:
         """
         errors = torch.zeros(len(dense), int(dense.max()) + 1 if len(dense) else 1, dtype=torch.float64)
         known = torch.stack([widths_at(dense, ratio) for ratio in ratios], 1)
-        amplitude = measured.double().clamp(min=0).sqrt()
         # A narrower group is never better: noise may say so.
-        amplitude = amplitude.flip(1).cummax(1).values.flip(1)
+        rising = measured.double().clamp(min=0).flip(1).cummax(1).values.flip(1)
         for group, width in enumerate(dense.tolist()):
             points: dict[int, float] = {width: 0.0}
-            for at, value in zip(known[group].tolist(), amplitude[group].tolist(), strict=True):
+            for at, value in zip(known[group].tolist(), rising[group].tolist(), strict=True):
                 points.setdefault(at, value)
             xs = torch.tensor(sorted(points), dtype=torch.float64)
             ys = torch.tensor([points[int(x)] for x in xs], dtype=torch.float64)
-            errors[group, : width + 1] = _interpolate(torch.arange(width + 1.0, dtype=torch.float64), xs, ys).square()
+            errors[group, : width + 1] = _interpolate(torch.arange(width + 1.0, dtype=torch.float64), xs, ys)
         return cls(tuple(ratios), measured.double(), errors, images)
 
     def of_groups(self, widths: Tensor) -> Tensor:
@@ -88,7 +89,7 @@ class ErrorTable:
     @property
     def statistics(self) -> Tensor:
         """Logarithms of the measured errors `(G, K)`, finite, for the state graph."""
-        return (self.measured.clamp(min=1e-8)).log()
+        return self.measured.clamp(min=1e-4).log()
 
 
 def widths_at(dense: Tensor, ratio: float) -> Tensor:
@@ -115,10 +116,10 @@ def _alone(pruner: Pruner, group: int, width: int) -> Plan:
 
 
 def reconstruction_table(pruner: Pruner, ratios: Sequence[float] = RATIOS) -> ErrorTable:
-    """Error left in the outputs of the readers after they have been re-fitted, relative to these outputs' variance.
+    """Error left in the outputs of the readers after they have been re-fitted, relative to these outputs.
 
-    For a reader with weights W, refitted ones W_S and input covariance C it is tr(D C D^T) / tr(W C W^T), with
-    D = W - W_S (zero where a channel is gone); errors of several readers are added up.
+    For a reader with weights W, refitted ones W_S and input covariance C it is the root of tr(D C D^T) / tr(W C W^T),
+    with D = W - W_S (zero where a channel is gone); squares of several readers are added up.
 
     Args:
         pruner: Has scores and moments of the dense network.
@@ -140,7 +141,7 @@ def reconstruction_table(pruner: Pruner, ratios: Sequence[float] = RATIOS) -> Er
                 for name, layer in layers.items()
                 if name in read
             )
-    return ErrorTable.interpolate(graph.widths, ratios, measured, len(pruner.calibration))
+    return ErrorTable.interpolate(graph.widths, ratios, measured.sqrt(), len(pruner.calibration))
 
 
 def _left_over(layer: Layer, weight: Tensor, moments: Moments, selection: Selection) -> float:
@@ -161,9 +162,10 @@ def _left_over(layer: Layer, weight: Tensor, moments: Moments, selection: Select
 
 
 def sensitivity_table(pruner: Pruner, images: Tensor, ratios: Sequence[float] = RATIOS) -> ErrorTable:
-    """Divergence of the network's outputs when one group alone is narrowed and its readers are re-fitted.
+    """How far the network's outputs move when one group alone is narrowed and its readers are re-fitted.
 
-    It is the mean Kullback-Leibler divergence KL(dense || narrowed), in nats.
+    It is the root of the mean Kullback-Leibler divergence KL(dense || narrowed): to first order proportional to the
+    change of the outputs.
 
     Args:
         pruner: Has scores and moments of the dense network.
@@ -190,8 +192,8 @@ def sensitivity_table(pruner: Pruner, images: Tensor, ratios: Sequence[float] = 
                     for batch, outputs in zip(batches, dense, strict=True)
                 )
                 measured[number, column] = total / len(images)
-    taken = len(images) * (1 + int((measured > 0).sum()))
-    return ErrorTable.interpolate(graph.widths, ratios, measured, taken)
+    taken = len(images) * (1 + int((measured != 0).sum()))
+    return ErrorTable.interpolate(graph.widths, ratios, measured.clamp(min=0).sqrt(), taken)
 
 
 TABLES: Mapping[str, Callable[[Pruner], ErrorTable]] = {

@@ -12,7 +12,7 @@ from gnnrl_lightning.pruning.layers import find_layers
 
 
 class Shared(nn.Module):
-    """One batch norm that two readers see before anything else, one with an activation of its own, one that is plain."""
+    """A batch norm with an activation of its own, a plain one, and one that is not the only reader."""
 
     class Activated(nn.BatchNorm2d):
         def forward(self, input):

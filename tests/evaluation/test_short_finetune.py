@@ -16,7 +16,8 @@ def images(count=40):
 
 def network():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.2), nn.Flatten(), nn.Linear(16, 2))
+    body = (nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.2), nn.Flatten())
+    return nn.Sequential(*body, nn.Linear(16, 2))
 
 
 def short(steps=20, **more):
