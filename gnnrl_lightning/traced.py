@@ -129,7 +129,7 @@ class ComputationGraph:
         self._channels = channels
         self._walk = walked
         self._cuts = self._make_cuts()
-        topology = build_topology(walked)
+        topology = build_topology(walked, lambda labels: self._axis(labels) is not None)
         self.operators: tuple[Operator, ...] = topology.operators
         self.feature_maps: tuple[FeatureMap, ...] = topology.feature_maps
         self._map_sizes = [axis_size(self._axis(labels), len(labels)) for labels in topology.channel_labels]

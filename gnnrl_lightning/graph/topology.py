@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -112,8 +112,13 @@ class Topology:
     index: dict[str, int]
 
 
-def build_topology(walk: Walk) -> Topology:
-    """Operators and feature maps of a walk; parameters and constants are no feature maps."""
+def build_topology(walk: Walk, prunable: Callable[[Tensor], bool]) -> Topology:
+    """Operators and feature maps of a walk; parameters and constants are no feature maps.
+
+    Args:
+        walk: The walk.
+        prunable: Whether labels (n,) have channels that can be removed.
+    """
     maps: dict[str, int] = {}
     operators, feature_maps, channel_labels = [], [], []
     index: dict[str, int] = {}
@@ -134,7 +139,7 @@ def build_topology(walk: Walk) -> Topology:
                 del index[step.node]
                 continue
         maps[step.node] = len(feature_maps)
-        labels, positions = _channels(step.output)
+        labels, positions = _channels(step.output, prunable)
         channel_labels.append(labels)
         feature_maps.append(FeatureMap(step.node, step.output.shape[1:], positions))
         if step.kind != "input":
@@ -152,11 +157,15 @@ def build_topology(walk: Walk) -> Topology:
     return Topology(tuple(operators), tuple(feature_maps), tuple(channel_labels), index)
 
 
-def _channels(value: Value) -> tuple[Tensor, int]:
-    """Labels of the channels of a feature map `(C,)`, and its elements for each channel and image."""
+def _channels(value: Value, prunable: Callable[[Tensor], bool]) -> tuple[Tensor, int]:
+    """Labels of the channels of a feature map `(C,)`, and its elements for each channel and image.
+
+    Of several label tensors (tokens and channels) it is the first that can be pruned, or else the longest.
+    """
     elements = math.prod(value.shape[1:])
-    if value.labels:
-        labels = value.labels[0].flatten()
+    candidates = [labels.flatten() for labels in value.labels]
+    if candidates:
+        labels = next(filter(prunable, candidates), max(candidates, key=len))
     else:
         labels = torch.full((value.shape[1] if len(value.shape) > 1 else 1,), FIXED)
     return labels, max(elements // max(len(labels), 1), 1)
