@@ -18,7 +18,7 @@ _MIXING = ("conv", "linear")
 
 
 def motif(
-    kinds: str | Sequence[str], inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1
+    kinds: str | Sequence[str], inputs: int, outputs: int, kernel: float = 1, stride: float = 1, groups: int = 1
 ) -> dict[str, Tensor]:
     """Level-1 graph of one operator or chain of operators, stored as the quotient by its automorphisms.
 
@@ -42,7 +42,7 @@ def motif(
 
     Returns:
         `x` (3, MOTIF_DIM) features of the classes, `edge_index` (2, 4), `weight` (4,) of the edges, and
-        `size` (3,): how many nodes each class stands for.
+        `members` (3,): how many nodes each class stands for.
     """
     kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
     if kinds[0] in _MIXING:
@@ -61,7 +61,51 @@ def motif(
         "x": x,
         "edge_index": torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]),
         "weight": torch.tensor([read, written, 1.0, 1.0]),
-        "size": size,
+        "members": size,
+    }
+
+
+def expanded_motif(
+    kinds: str | Sequence[str], inputs: int, outputs: int, kernel: float = 1, stride: float = 1, groups: int = 1
+) -> dict[str, Tensor]:
+    """The same level-1 graph written out: a node for each input channel, each filter and each output channel.
+
+    `MotifEncoder` embeds it as it embeds the quotient; it is for looking at, since a convolution has
+    inputs x outputs / groups edges each way.
+
+    Args:
+        kinds: As for `motif`, like the other arguments.
+        inputs: Input channels, the first nodes.
+        outputs: Output channels: as many filters, the next nodes, and as many outputs, the last nodes.
+        kernel: Kernel size.
+        stride: Stride.
+        groups: Blocks of a grouped convolution.
+
+    Returns:
+        `x` (inputs + 2 outputs, MOTIF_DIM), `edge_index` (2, E), `weight` (E,) and `members` (nodes,), all ones.
+
+    Raises:
+        ValueError: The blocks are no whole number of channels, so that members of a class have different numbers
+            of neighbours and no such graph exists.
+    """
+    first = kinds if isinstance(kinds, str) else kinds[0]
+    blocks = groups if first in _MIXING else inputs
+    if inputs % blocks or outputs % blocks:
+        raise ValueError(f"{first} from {inputs} to {outputs} channels in {blocks} equal blocks cannot be written out")
+    quotient = motif(kinds, inputs, outputs, kernel, stride, groups)
+    filters = torch.arange(outputs)
+    reads = (torch.arange(inputs) // (inputs // blocks))[:, None] == filters // (outputs // blocks)
+    source, target = reads.nonzero().T
+    one_way = torch.stack(
+        [torch.cat([source, inputs + filters]), torch.cat([inputs + target, inputs + outputs + filters])]
+    )
+    edge_index = torch.cat([one_way, one_way.flip(0)], dim=1)
+    x = quotient["x"].repeat_interleave(torch.tensor([inputs, outputs, outputs]), dim=0)
+    return {
+        "x": x,
+        "edge_index": edge_index,
+        "weight": torch.ones(edge_index.shape[1]),
+        "members": torch.ones(len(x)),
     }
 
 

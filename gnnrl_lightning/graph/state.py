@@ -25,16 +25,21 @@ class StateBuilder:
 
     The state is a `torch_geometric.data.Batch` of disjoint graphs with the fields
 
-    | field | shape | meaning |
-    |---|---|---|
-    | `x` | (B n, F) | features of the feature maps, below |
-    | `edge_index`, `edge_attr` | (2, B e), (B e, EDGE_DIM) | stages and their features, below |
-    | `batch`, `ptr` | (B n,), (B + 1,) | the graph of each node, where each graph starts |
-    | `edge_motif` | (B e,) | the motif of each edge; all graphs of a batch share the motifs |
-    | `motif_x`, `motif_edge_index`, `motif_weight`, `motif_size` | | level-1 graphs (`motif`), end to end |
-    | `motif_batch` | (nodes of motifs,) | the motif of each of their nodes |
-    | `decision_index`, `decision_weight` | (2, B i), (B i,) | pairs (node, channel group) and their weights |
-    | `num_decisions` | int | B G, groups in the batch |
+    | field | shape | meaning | read by |
+    |---|---|---|---|
+    | `x` | (B n, F) | features of the feature maps, below | all encoders, `NodeActor` |
+    | `edge_index` | (2, B e) | from the map that is read to the map that is written | all encoders |
+    | `batch`, `ptr` | (B n,), (B + 1,) | the graph of each node, where each graph starts | heads, critic |
+    | `edge_attr` | (B e, EDGE_DIM) | features of the stages, below | `MultiStage` |
+    | `edge_motif` | (B e,) | the motif of each edge; all graphs of a batch share the motifs | `MultiStage` |
+    | `motif_x`, `motif_edge_index` | (m, MOTIF_DIM), (2, k) | level-1 graphs (`motif`), end to end | `MultiStage` |
+    | `motif_weight`, `motif_size` | (k,), (m,) | weights of edges, nodes that a node stands for | `MultiStage` |
+    | `motif_batch` | (m,) | the motif of each of their nodes | `MultiStage` |
+    | `decision_index` | (2, B i) | pairs (node, channel group) | `NodeActor` |
+    | `decision_weight` | (B i,) | their weights, which sum to one for each group | `NodeActor` |
+    | `num_decisions` | int | B G, groups in the batch | `NodeActor` |
+
+    `gnnrl_lightning.graph.assemble.state_from` makes such a batch of any graph, traced or not.
 
     The weight of a node in a group's readout is the share of its channels that is the group's, normalised
     over nodes.
@@ -149,7 +154,7 @@ class StateBuilder:
             "motif_x": torch.cat([m["x"] for m in motifs]),
             "motif_edge_index": torch.cat([m["edge_index"] + 3 * n for n, m in enumerate(motifs)], dim=1),
             "motif_weight": torch.cat([m["weight"] for m in motifs]),
-            "motif_size": torch.cat([m["size"] for m in motifs]),
+            "motif_size": torch.cat([m["members"] for m in motifs]),
             "motif_batch": torch.arange(len(motifs)).repeat_interleave(3),
         }
 
@@ -175,6 +180,7 @@ class StateBuilder:
             ],
             dim=1,
         )
+        most = saved.amax(0).clamp(min=1) if self.num_groups else torch.ones(2)
         positions = torch.tensor([float(graph.feature_maps[m].positions) for m in self.maps.tolist()]).clamp(min=1)
         return torch.cat(
             [
@@ -182,7 +188,7 @@ class StateBuilder:
                 positions.log2()[:, None] / 16,
                 torch.linspace(-1, 1, n)[:, None],
                 self._group_to_node.sum(1, keepdim=True).clamp(max=1),
-                self._group_to_node @ (saved / saved.amax(0).clamp(min=1)),
+                self._group_to_node @ (saved / most),
                 kinds,
             ],
             dim=1,

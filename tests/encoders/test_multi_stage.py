@@ -1,6 +1,8 @@
+import pytest
 import torch
 
-from gnnrl_lightning.encoders import MotifConv, MultiStage
+from gnnrl_lightning.agents.actor_critic import decision_mean, graph_mean
+from gnnrl_lightning.encoders import GAT, GCN, MotifConv, MultiStage
 from gnnrl_lightning.encoders.multi_stage import both_ways
 from gnnrl_lightning.graph.state import NODE_DIM, StateBuilder
 from tests.fakes import small_graph
@@ -44,15 +46,33 @@ def state(count=1):
     return StateBuilder(small_graph())(widths, torch.tensor([0.5, 1.0]).expand(count, 2))
 
 
-def test_nodes_are_equivariant_to_their_order():
-    encoder, one = MultiStage(NODE_DIM, 16), state()
-    before = encoder(one)
-    order = torch.randperm(len(one.x))
-    shuffled = one.clone()
-    shuffled.x = one.x[order]
-    shuffled.edge_index = order.argsort()[one.edge_index]
-    torch.testing.assert_close(encoder(shuffled), before[order])
-    torch.testing.assert_close(encoder(shuffled).mean(0), before.mean(0))
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("make", [MultiStage, GCN, GAT])
+def test_order_of_nodes_permutes_nodes_and_leaves_graphs_and_decisions(make, count):
+    encoder, batch = make(NODE_DIM, 16), state(count)
+    nodes = len(batch.x) // count
+    before = encoder(batch)
+    order = torch.cat([torch.randperm(nodes) + nodes * i for i in range(count)])
+    shuffled = batch.clone()
+    shuffled.x = batch.x[order]
+    shuffled.edge_index = order.argsort()[batch.edge_index]
+    shuffled.decision_index = torch.stack([order.argsort()[batch.decision_index[0]], batch.decision_index[1]])
+    after = encoder(shuffled)
+    torch.testing.assert_close(after, before[order])
+    torch.testing.assert_close(graph_mean(after, shuffled), graph_mean(before, batch))
+    torch.testing.assert_close(decision_mean(after, shuffled), decision_mean(before, batch))
+    assert graph_mean(after, shuffled).shape == (count, 16)
+
+
+def test_order_of_edges_and_of_motifs_changes_nothing():
+    encoder, batch = MultiStage(NODE_DIM, 16), state(2)
+    shuffled = batch.clone()
+    order = torch.randperm(batch.edge_index.shape[1])
+    motifs = torch.randperm(int(batch.motif_batch.max()) + 1)
+    shuffled.edge_index, shuffled.edge_attr = batch.edge_index[:, order], batch.edge_attr[order]
+    shuffled.edge_motif = motifs[batch.edge_motif[order]]
+    shuffled.motif_batch = motifs[batch.motif_batch]
+    torch.testing.assert_close(encoder(shuffled), encoder(batch))
 
 
 def test_states_of_a_batch_do_not_see_each_other():
