@@ -24,9 +24,11 @@ from gnnrl_lightning.data import ImageData
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.finetune import TrainingOptions, quiet_trainer
 from gnnrl_lightning.graph.budget import Budget
+from gnnrl_lightning.graph.views import hierarchical_graph, simplified_graph
 from gnnrl_lightning.module import GNNRL
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.pipeline import DENSE_WEIGHTS, LATENCY_BATCH, Compression, SearchOptions
+from gnnrl_lightning.report.graph_figure import checked_suffix, graph_figure
 from gnnrl_lightning.report.phases import PhaseLogger
 from gnnrl_lightning.report.progress import SearchProgress, TrainingProgress
 from gnnrl_lightning.report.table import inspection_tables, print_result
@@ -62,11 +64,12 @@ class SubcommandTrainer(Trainer):
     def test(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Print the top-1 accuracy on the test images, of the network or of a pruned one (--artifact)."""
 
-    def inspect(self, json: str | None = None) -> None:
+    def inspect(self, json: str | None = None, figure: str | None = None) -> None:
         """Show what can be pruned: channel groups, frozen groups with reasons, cost, smallest reachable cost.
 
         Args:
             json: File to write the same to, as JSON.
+            figure: File to draw the computational graph to: .png, .svg or .pdf.
         """
 
 
@@ -306,15 +309,22 @@ class CompressionCLI(LightningCLI):
         pruned = self._get(self.config, "artifact")
         return self.task.build() if pruned is None else self.task.restore(pruned).network
 
-    def inspect(self, json: str | None = None, **_: Any) -> None:
+    def inspect(self, json: str | None = None, figure: str | None = None, **_: Any) -> None:
         """Show what can be pruned."""
-        if json is not None and not Path(json).absolute().parent.is_dir():
-            raise UserError(f"--json {json}: there is no folder {Path(json).parent}")
-        found = inspect(self.task)
+        for option, path in (("--json", json), ("--figure", figure)):
+            if path is not None and not Path(path).absolute().parent.is_dir():
+                raise UserError(f"{option} {path}: there is no folder {Path(path).parent}")
+        if figure is not None:
+            checked_suffix(figure)
+        graph = self.task.trace()
+        found = inspect(graph)
         for table in inspection_tables(found):
             self.console.print(table)
         if json is not None:
             Path(json).write_text(json_format.dumps(found, indent=2) + "\n", encoding="utf-8")
+        if figure is not None:
+            name = str(self._get(self.config, "network")["class_path"]).rpartition(".")[2]
+            graph_figure(hierarchical_graph(graph), simplified_graph(graph), name).savefig(figure)
 
 
 def main(args: list[str] | None = None) -> None:

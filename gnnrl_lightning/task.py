@@ -20,7 +20,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.finetune import TrainingOptions, top1, train
 from gnnrl_lightning.networks import check_finite, check_num_classes, load_weights
 from gnnrl_lightning.networks.spec import NetworkSpec
-from gnnrl_lightning.traced import trace
+from gnnrl_lightning.traced import ComputationGraph, trace
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,10 @@ class Task:
         if self.checkpoint is not None:
             load_weights(network, self.checkpoint)
         return self._checked(network)
+
+    def trace(self) -> ComputationGraph:
+        """The network's computational graph, on one of its images."""
+        return trace(self.build(), self.example())
 
     def restore(self, folder: str | Path) -> artifact.Restored:
         """The pruned network of an artifact, checked against the images.
@@ -117,9 +121,8 @@ def _call(network: Mapping[str, Any]) -> str:
     return f"{network.get('class_path')} with init_args {network.get('init_args')}"
 
 
-def inspect(task: Task) -> dict[str, Any]:
+def inspect(graph: ComputationGraph) -> dict[str, Any]:
     """What can be pruned: groups, frozen groups with reasons, cost, smallest reachable cost."""
-    graph = trace(task.build(), task.example())
     frozen = [
         {"name": group.name, "width": group.width, "operator": group.operator, "reason": group.reason}
         for group in graph.frozen

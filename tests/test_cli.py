@@ -190,6 +190,16 @@ def test_inspect_writes_json(workplace, capsys):
     assert "channel groups" in capsys.readouterr().out
 
 
+def test_inspect_draws_the_graph(workplace, capsys):
+    main(["inspect", "--config", "small.yaml", "--figure", "graph.svg"])
+    drawing = (workplace / "graph.svg").read_text(encoding="utf-8")
+    assert "Small: " in drawing and 'id="network nodes"' in drawing
+    assert "channel groups" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as end:
+        main(["inspect", "--config", "small.yaml", "--figure", "graph.txt"])
+    assert end.value.code == 2 and "--figure graph.txt: expected a name that ends in .png" in capsys.readouterr().err
+
+
 def test_wandb_by_configuration(workplace):
     """Offline; the run's folder is named after the W&B run, and metrics.csv is there as well."""
     arguments = ["--trainer.logger.init_args.offline", "true", "--pretraining.epochs", "1", "--run.root", "wandb_runs"]
@@ -340,12 +350,13 @@ def test_trained_weights_are_needed(workplace, capsys, command, verb):
     assert end.value.code == 2 and "--artifact and --checkpoint exclude each other" in capsys.readouterr().err
 
 
-def test_inspect_into_a_folder_that_is_not_there(workplace, capsys):
+@pytest.mark.parametrize("option", ["--json nowhere/found.json", "--figure nowhere/graph.png"])
+def test_inspect_into_a_folder_that_is_not_there(workplace, capsys, option):
     with pytest.raises(SystemExit) as end:
-        main(["inspect", "--config", "small.yaml", "--json", "nowhere/found.json"])
+        main(["inspect", "--config", "small.yaml", *option.split()])
     done = capsys.readouterr()
     assert (end.value.code, done.out) == (2, "")
-    assert done.err == "error: --json nowhere/found.json: there is no folder nowhere\n"
+    assert done.err == f"error: {option}: there is no folder nowhere\n"
 
 
 @pytest.mark.parametrize(
