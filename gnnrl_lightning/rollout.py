@@ -49,6 +49,50 @@ class Transitions:
         return Transitions(**picked, weight=self.weight.new_tensor(weight))
 
 
+def play(
+    env: VectorGraphEnv,
+    act: Callable[[Any], tuple[Tensor, dict[str, Tensor]]],
+    episodes: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+) -> dict[str, Tensor]:
+    """Play episodes to their ends.
+
+    Args:
+        env: The environment.
+        act: From a batch of graphs on the device to the actions (B, A) in [0, 1], and what else is to be kept
+            of the step, (B, ...) by name.
+        episodes: Episodes B, stepped as one batch.
+        seed: Of everything random in it; the state of torch's generators is as before afterwards.
+        device: Where the policy lives.
+
+    Returns:
+        On the CPU, (T, B, ...) each, for the T steps of the longest episode: `observations`, `rewards`,
+        `next_observations`, `done`, what `act` kept, and `alive`: whether the step belongs to the episode or
+        comes after its end.
+
+    Raises:
+        UserError: Every episode was over before its first step.
+    """
+    steps: list[dict[str, Tensor]] = []
+    devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
+    with torch.random.fork_rng(devices), torch.no_grad():
+        torch.manual_seed(seed)
+        observations, done = env.reset(episodes, torch.Generator().manual_seed(seed))
+        while not done.all():
+            # A part of the states at a time: they fit into the caches.
+            parts = [act(env.graphs(rows).to(device)) for rows in observations.split(ROWS_AT_ONCE)]
+            actions = torch.cat([part[0] for part in parts])
+            kept = {name: torch.cat([part[1][name] for part in parts]) for name in parts[0][1]}
+            step = kept | {"observations": observations, "alive": ~done}
+            observations, rewards, done = env.step(actions.cpu())
+            step |= {"next_observations": observations, "rewards": rewards, "done": done}
+            steps.append({name: value.detach().cpu() for name, value in step.items()})
+    if not steps:
+        raise UserError("every episode was over before its first step (the budget is met): nothing to learn")
+    return {name: torch.stack([step[name] for step in steps]) for name in steps[0]}
+
+
 def collect(
     env: VectorGraphEnv,
     actor_critic: Any,
@@ -78,44 +122,24 @@ def collect(
         UserError: Every episode was over before its first step.
     """
     squash = getattr(actor_critic, "squash", lambda action: action)
-    steps: list[dict[str, Tensor]] = []
-    devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
-    with torch.random.fork_rng(devices), torch.no_grad():
-        torch.manual_seed(seed)
-        observations, done = env.reset(episodes, torch.Generator().manual_seed(seed))
-        while not done.all():
-            actions, log_probs, values = _act(env, actor_critic, observations, device)
-            step = {"observations": observations, "alive": ~done, "actions": actions, "log_probs": log_probs}
-            observations, rewards, done = env.step(squash(actions).cpu())
-            step |= {"values": values, "rewards": rewards, "done": done}
-            steps.append({name: value.detach().cpu() for name, value in step.items()})
-    if not steps:
-        raise UserError("every episode was over before its first step (the budget is met): nothing to learn")
-    stacked = {name: torch.stack([step[name] for step in steps]) for name in steps[0]}
-    advantages = gae(stacked["rewards"], stacked["values"], stacked["done"], gamma, gae_lambda)
-    alive = stacked["alive"]
-    flat = {name: stacked[name][alive] for name in ("observations", "actions", "log_probs", "values")}
+
+    def act(state: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        actions, log_probs = actor_critic.act(state)
+        value = getattr(actor_critic, "state_value", None)
+        values = value(state) if value else actor_critic.evaluate(state, actions)[1]
+        return squash(actions), {"actions": actions, "log_probs": log_probs, "values": values}
+
+    steps = play(env, act, episodes, seed, device)
+    advantages = gae(steps["rewards"], steps["values"], steps["done"], gamma, gae_lambda)
+    alive = steps["alive"]
+    flat = {name: steps[name][alive] for name in ("observations", "actions", "log_probs", "values")}
     transitions = Transitions(
         **flat,
         advantages=normalise(advantages[alive], reduce),
-        returns=(advantages + stacked["values"])[alive],
+        returns=(advantages + steps["values"])[alive],
         weight=torch.tensor(1.0),
     )
-    return transitions, (stacked["rewards"] * alive).sum(0)
-
-
-def _act(
-    env: VectorGraphEnv, actor_critic: Any, observations: Tensor, device: torch.device | str
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Raw actions, their log-probabilities and the critic's values, some states at a time: they fit into the caches."""
-    parts = []
-    for rows in observations.split(ROWS_AT_ONCE):
-        state = env.graphs(rows).to(device)
-        actions, log_probs = actor_critic.act(state)
-        value = getattr(actor_critic, "state_value", None)
-        parts.append((actions, log_probs, value(state) if value else actor_critic.evaluate(state, actions)[1]))
-    actions, log_probs, values = (torch.cat(part) for part in zip(*parts, strict=True))
-    return actions, log_probs, values
+    return transitions, (steps["rewards"] * alive).sum(0)
 
 
 class RolloutLoader:

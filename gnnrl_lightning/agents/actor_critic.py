@@ -44,8 +44,8 @@ def mlp(sizes: list[int], last_gain: float) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class NodeActor(nn.Module):
-    """One shared MLP over the embedding of each decision: works for any number of decisions, on any network.
+class DecisionEncoder(nn.Module):
+    """Embeds each decision: what its nodes are, what the whole graph is, and, if wanted, a code of its own.
 
     A decision sees the weighted mean of its nodes' embeddings and features, the embedding of the whole graph,
     and with `identity` a learned code of its own, so that decisions that look alike can still come out
@@ -55,12 +55,43 @@ class NodeActor(nn.Module):
         state_dim: Node features.
         action_dim: Decisions in a graph.
         encoder: Makes the graph encoder for a number of node features.
-        hidden: Size of the hidden layers.
-        identity: Size of the codes. Without any (0) the head fits every network; with them only networks with
-            action_dim decisions.
+        identity: Size of the codes; 0 for none.
 
     Shapes:
-        A batch of B graphs with A decisions each to (B, A, 2) parameters of a `UnitDistribution`.
+        A batch of B graphs with A decisions each to (B, A, out_features).
+    """
+
+    def __init__(self, state_dim: int, action_dim: int, encoder: Encoder = MultiStage, identity: int = 0) -> None:
+        super().__init__()
+        self.encoder: Any = encoder(state_dim)
+        self.codes = nn.Parameter(torch.randn(action_dim, identity)) if identity else None
+        self.out_features = 2 * int(self.encoder.out_features) + state_dim + identity
+
+    def forward(self, state: Any) -> Tensor:
+        """Embedding of each decision."""
+        h = self.encoder(state)
+        own = decision_mean(torch.cat([h, state.x], dim=1), state)
+        decisions = state.num_decisions // state.num_graphs
+        parts = [own, graph_mean(h, state).repeat_interleave(decisions, dim=0)]
+        if self.codes is not None:
+            parts.append(self.codes.repeat(state.num_graphs, 1))
+        return torch.cat(parts, dim=1).view(state.num_graphs, decisions, self.out_features)
+
+
+class NodeActor(nn.Module):
+    """One shared MLP over the embedding of each decision: works for any number of decisions, on any network.
+
+    Args:
+        state_dim: Node features.
+        action_dim: Decisions in a graph.
+        encoder: Makes the graph encoder for a number of node features.
+        hidden: Size of the hidden layers.
+        identity: Size of the codes of `DecisionEncoder`. Without any (0) the head fits every network; with
+            them only networks with action_dim decisions.
+        outputs: Numbers for each decision; 2 for the parameters of a `UnitDistribution`.
+
+    Shapes:
+        A batch of B graphs with A decisions each to (B, A, outputs).
     """
 
     def __init__(
@@ -70,22 +101,15 @@ class NodeActor(nn.Module):
         encoder: Encoder = MultiStage,
         hidden: int = 64,
         identity: int = 0,
+        outputs: int = 2,
     ) -> None:
         super().__init__()
-        self.encoder: Any = encoder(state_dim)
-        self.codes = nn.Parameter(torch.randn(action_dim, identity)) if identity else None
-        width = int(self.encoder.out_features)
-        self.mlp = mlp([2 * width + state_dim + identity, hidden, hidden, 2], last_gain=0.01)
+        self.decisions = DecisionEncoder(state_dim, action_dim, encoder, identity)
+        self.mlp = mlp([self.decisions.out_features, hidden, hidden, outputs], last_gain=0.01)
 
     def forward(self, state: Any) -> Tensor:
-        """Parameters of the distribution of each decision."""
-        h = self.encoder(state)
-        own = decision_mean(torch.cat([h, state.x], dim=1), state)
-        decisions = state.num_decisions // state.num_graphs
-        parts = [own, graph_mean(h, state).repeat_interleave(decisions, dim=0)]
-        if self.codes is not None:
-            parts.append(self.codes.repeat(state.num_graphs, 1))
-        return self.mlp(torch.cat(parts, dim=1)).view(state.num_graphs, decisions, 2)
+        """Numbers of each decision."""
+        return self.mlp(self.decisions(state))
 
 
 class GraphActor(nn.Module):
@@ -96,9 +120,10 @@ class GraphActor(nn.Module):
         action_dim: Decisions in a graph.
         encoder: Makes the graph encoder for a number of node features.
         hidden: Sizes of the hidden layers.
+        outputs: Numbers for each decision; 2 for the parameters of a `UnitDistribution`.
 
     Shapes:
-        A batch of B graphs to (B, action_dim, 2) parameters of a `UnitDistribution`.
+        A batch of B graphs to (B, action_dim, outputs).
 
     Source: GNN-RL (ICML 2022), section 4.3.
     """
@@ -109,15 +134,16 @@ class GraphActor(nn.Module):
         action_dim: int,
         encoder: Encoder = MultiStage,
         hidden: tuple[int, ...] = (50, 50, 200),
+        outputs: int = 2,
     ) -> None:
         super().__init__()
-        self.action_dim = action_dim
+        self.action_dim, self.outputs = action_dim, outputs
         self.encoder: Any = encoder(state_dim)
-        self.mlp = mlp([int(self.encoder.out_features), *hidden, 2 * action_dim], last_gain=0.01)
+        self.mlp = mlp([int(self.encoder.out_features), *hidden, outputs * action_dim], last_gain=0.01)
 
     def forward(self, state: Any) -> Tensor:
-        """Parameters of the distribution of each decision."""
-        return self.mlp(graph_mean(self.encoder(state), state)).view(-1, self.action_dim, 2)
+        """Numbers of each decision."""
+        return self.mlp(graph_mean(self.encoder(state), state)).view(-1, self.action_dim, self.outputs)
 
 
 class Critic(nn.Module):

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
 from gnnrl_lightning.agents import ppo
 from gnnrl_lightning.agents.actor_critic import Agent
-from gnnrl_lightning.data.splits import derived_seed
 from gnnrl_lightning.env.protocol import VectorGraphEnv
-from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.memory import keep_freed_memory
+from gnnrl_lightning.module.base import GraphLearner, at_least_one, positive
 from gnnrl_lightning.rollout import RolloutLoader, Transitions, collect
 
 
-class GNNRL(pl.LightningModule):
+class GNNRL(GraphLearner):
     """Trains an actor-critic on an environment whose observations are graphs, with PPO.
 
     An epoch of the trainer is an iteration: episodes are played to their ends with the present policy, then
@@ -63,8 +58,6 @@ class GNNRL(pl.LightningModule):
     """
 
     latest_kl: Tensor
-    evaluations: Tensor
-    reward_best: Tensor
 
     def __init__(
         self,
@@ -88,77 +81,27 @@ class GNNRL(pl.LightningModule):
         proxy_episodes: int = 64,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        counts = {
-            "epochs": epochs,
-            "minibatches": minibatches,
-            "episodes_per_iteration": episodes_per_iteration,
-            "proxy_episodes": proxy_episodes,
-        }
-        for name, count in counts.items():
-            if count < 1:
-                raise UserError(f"{name} is {count}, expected at least 1")
-        for name, count in {"proxy_warmup": proxy_warmup, "proxy_between": proxy_between}.items():
-            if count < 0:
-                raise UserError(f"{name} is {count}, expected at least 0")
-        positive = {
-            "learning_rate": learning_rate,
-            "clip_epsilon": clip_epsilon,
-            "max_grad_norm": max_grad_norm,
-        }
-        for name, value in positive.items():
-            if not value > 0:
-                raise UserError(f"{name} is {value}, expected a positive number")
-        self.env, self.proxy = env, proxy
-        self.proxy_warmup, self.proxy_between, self.proxy_episodes = proxy_warmup, proxy_between, proxy_episodes
-        self.actor_critic: Any = None
-        self._make_actor_critic = actor_critic
-        self.learning_rate, self.max_grad_norm = learning_rate, max_grad_norm
+        super().__init__(
+            env,
+            actor_critic,
+            episodes_per_iteration,
+            max_grad_norm,
+            initial_spread,
+            proxy,
+            proxy_warmup,
+            proxy_between,
+            proxy_episodes,
+            seed,
+        )
+        at_least_one(epochs=epochs, minibatches=minibatches)
+        positive(learning_rate=learning_rate, clip_epsilon=clip_epsilon)
+        self.learning_rate = learning_rate
         self.clip_epsilon, self.entropy_coeff, self.value_coeff = clip_epsilon, entropy_coeff, value_coeff
         self.gamma, self.gae_lambda = gamma, gae_lambda
-        self.epochs, self.minibatches = epochs, minibatches
-        self.episodes_per_iteration = episodes_per_iteration
-        self.target_kl, self.initial_spread, self.seed = target_kl, initial_spread, seed
-        # Buffers, so that a checkpoint holds them.
+        self.epochs, self.minibatches, self.target_kl = epochs, minibatches, target_kl
+        # A buffer, so that a checkpoint holds it.
         self.register_buffer("latest_kl", torch.zeros(()))
-        self.register_buffer("evaluations", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("reward_best", torch.tensor(-torch.inf))
-        self._rollout: dict[str, float] = {}
         self._loader: RolloutLoader | None = None
-
-    def _environment(self) -> VectorGraphEnv:
-        if self.env is None:
-            raise UserError("GNNRL has no environment: pass env, or set module.env before the trainer starts")
-        return self.env
-
-    def iterations(self, real: int) -> int:
-        """Iterations of a whole search with so many in the real environment.
-
-        The last real iteration is not followed by any in the proxy: nothing would come of them.
-        """
-        if self.proxy is None:
-            return real
-        return self.proxy_warmup + real + max(real - 1, 0) * self.proxy_between
-
-    def in_proxy(self, iteration: int) -> bool:
-        """Whether an iteration is played in the proxy."""
-        if self.proxy is None:
-            return False
-        after = iteration - self.proxy_warmup
-        return after < 0 or after % (1 + self.proxy_between) > 0
-
-    def configure_model(self) -> None:
-        """Make the actor-critic for the environment's sizes, from the seed."""
-        if self.actor_critic is not None:
-            return
-        env = self._environment()
-        keep_freed_memory()
-        with torch.random.fork_rng([]):
-            torch.manual_seed(derived_seed(self.seed))
-            self.actor_critic = self._make_actor_critic(env.state_dim, env.action_dim)
-        if hasattr(self.actor_critic, "centre_on"):
-            self.actor_critic.centre_on(env.initial_action, self.initial_spread)
-        self.actor_critic.to(self.device)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam over actor and critic."""
@@ -174,50 +117,26 @@ class GNNRL(pl.LightningModule):
             seed=self.seed,
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
-            reduce=self._sum,
+            reduce=self.sum_over_processes,
         )
         return self._loader
 
-    def _sum(self, value: Tensor) -> Tensor:
-        """Sum over processes."""
-        return self.trainer.strategy.reduce(value.to(self.device), reduce_op="sum").to(value.device)
-
-    def _max(self, value: Tensor) -> Tensor:
-        """Maximum over processes."""
-        gathered = self.trainer.strategy.all_gather(value.to(self.device))
-        return gathered.max().to(value.device)
-
     def _collect(self, iteration: int) -> Transitions:
-        in_proxy, start = self.in_proxy(iteration), time.perf_counter()
-        env = self.proxy if in_proxy and self.proxy is not None else self._environment()
-        before = env.evaluations
-        training = self.actor_critic.training
-        self.actor_critic.eval()
-        transitions, rewards = collect(
-            env,
-            self.actor_critic,
-            self.proxy_episodes if in_proxy else self.episodes_per_iteration,
-            derived_seed(self.seed, iteration, self.trainer.global_rank, 0),
-            self.gamma,
-            self.gae_lambda,
-            self.device,
-            self._sum,
-        )
-        self.actor_critic.train(training)
-        seconds = time.perf_counter() - start
-        new, episodes, total, steps = self._sum(
-            torch.tensor([env.evaluations - before, len(rewards), rewards.sum(), len(transitions)], dtype=torch.float64)
-        ).tolist()
-        self._rollout = {
-            "losses/explained_variance": float(ppo.explained_variance(transitions.values, transitions.returns)),
-            "rollout/steps": steps / episodes,
-        }
-        if in_proxy:
-            self._rollout |= {"proxy/reward_mean": total / episodes, "proxy/episodes_per_second": episodes / seconds}
-        else:
-            self.evaluations += int(new)
-            self.reward_best.copy_(torch.maximum(self.reward_best, self._max(rewards.max()).to(self.device)))
-            self._rollout |= {"rollout/reward_mean": total / episodes, "charts/eps": new / seconds}
+        def play(env: VectorGraphEnv, episodes: int, seed: int) -> tuple[Transitions, Tensor]:
+            return collect(
+                env,
+                self.actor_critic,
+                episodes,
+                seed,
+                self.gamma,
+                self.gae_lambda,
+                self.device,
+                self.sum_over_processes,
+            )
+
+        transitions = self.measured(play, iteration)
+        explained = ppo.explained_variance(transitions.values, transitions.returns)
+        self._rollout["losses/explained_variance"] = float(explained)
         return transitions
 
     def on_train_epoch_start(self) -> None:
@@ -234,13 +153,13 @@ class GNNRL(pl.LightningModule):
 
     def training_step(self, batch: Transitions, batch_idx: int) -> Tensor:
         """PPO's loss of a minibatch."""
-        state = self._environment().graphs(batch.observations).to(self.device)
+        state = self.environment.graphs(batch.observations).to(self.device)
         log_prob, value, entropy = self.actor_critic.evaluate(state, batch.actions)
         policy, approx_kl, clip_fraction = ppo.policy_loss(
             log_prob, batch.log_probs, batch.advantages, self.clip_epsilon
         )
         critic, entropy = ppo.value_loss(value, batch.returns), entropy.mean()
-        shared = self._sum(torch.stack([approx_kl * batch.weight, batch.weight]).detach())
+        shared = self.sum_over_processes(torch.stack([approx_kl * batch.weight, batch.weight]).detach())
         self.latest_kl.copy_(shared[0] / shared[1].clamp(min=1e-12))
         losses = {
             "losses/policy": policy,
@@ -271,11 +190,3 @@ class GNNRL(pl.LightningModule):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         else:
             self.clip_gradients(optimizer, self.max_grad_norm, "norm")
-
-    def on_train_epoch_end(self) -> None:
-        """Log what the iteration's episodes were like."""
-        metrics = self._rollout | {
-            "rollout/reward_best": float(self.reward_best),
-            "search/evaluations": float(self.evaluations),
-        }
-        self.log_dict(metrics, sync_dist=False, batch_size=1)

@@ -252,7 +252,7 @@ def test_yaml_names_a_users_own_policy():
     module = parse("""
 model:
   actor_critic:
-    class_path: tests.test_module.Minimal
+    class_path: tests.module.test_ppo.Minimal
     init_args:
       concentration: 7.0
 """)
