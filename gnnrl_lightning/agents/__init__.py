@@ -1,6 +1,7 @@
-"""Policies and how they learn: distributions over actions, actor-critics, PPO."""
+"""Policies and how they learn: distributions over actions, actor-critics, PPO, DDPG."""
 
 from gnnrl_lightning.agents.actor_critic import ActorCritic, Agent, Critic, GraphActor, NodeActor
+from gnnrl_lightning.agents.deterministic import DDPGActor, DDPGAgent, QCritic
 from gnnrl_lightning.agents.distributions import Beta, SquashedGaussian, UnitDistribution
 
 __all__ = [
@@ -8,8 +9,11 @@ __all__ = [
     "Agent",
     "Beta",
     "Critic",
+    "DDPGActor",
+    "DDPGAgent",
     "GraphActor",
     "NodeActor",
+    "QCritic",
     "SquashedGaussian",
     "UnitDistribution",
 ]

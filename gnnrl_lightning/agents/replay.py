@@ -1,0 +1,143 @@
+"""Replay: the steps of past episodes as plain tensors, and the sized loader that deals minibatches from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.data.splits import generator_for
+
+
+@dataclass  # not frozen: Lightning moves batches between devices by setting their fields
+class Steps:
+    """Steps of episodes, one row each; also a minibatch of them.
+
+    Attributes:
+        observations: (N, S) rows for `VectorGraphEnv.graphs`.
+        actions: (N, A) in [0, 1].
+        rewards: (N,) credited to the step.
+        shares: (N,) part of an episode's baseline that the step bears.
+        totals: (N,) reward of the whole episode.
+        next_observations: (N, S).
+        done: (N,) bool, whether the episode ended with the step.
+    """
+
+    observations: Tensor
+    actions: Tensor
+    rewards: Tensor
+    shares: Tensor
+    totals: Tensor
+    next_observations: Tensor
+    done: Tensor
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The fields by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+class Replay:
+    """The latest steps; new ones take the places of the oldest once it is full.
+
+    Args:
+        capacity: Steps it holds.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._rows: dict[str, Tensor] = {}
+        self._next = 0
+
+    def __len__(self) -> int:
+        return len(self._rows["actions"]) if self._rows else 0
+
+    def add(self, steps: Steps) -> None:
+        """Add steps; of more than it holds the last ones stay."""
+        new = {name: rows[-self.capacity :] for name, rows in steps.tensors().items()}
+        count = len(new["actions"])
+        space = min(count, self.capacity - len(self))
+        if not self._rows:
+            self._rows = {name: rows[:0] for name, rows in new.items()}
+        self._rows = {name: torch.cat([self._rows[name], rows[:space]]) for name, rows in new.items()}
+        places = (self._next + torch.arange(count)) % self.capacity
+        for name, rows in new.items():
+            self._rows[name][places] = rows
+        self._next = (self._next + count) % self.capacity
+
+    def sample(self, count: int, generator: torch.Generator) -> Steps:
+        """Draw this many steps, with replacement."""
+        index = torch.randint(len(self), (count,), generator=generator)
+        return Steps(**{name: rows[index] for name, rows in self._rows.items()})
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the rewards of the episodes in it, scalars.
+
+        An episode counts by the shares of its steps that are still there.
+        """
+        totals, shares = self._rows["totals"], self._rows["shares"]
+        mean = (totals * shares).sum() / shares.sum()
+        return mean, ((totals - mean).square() * shares).sum().div(shares.sum()).sqrt()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it as plain tensors and numbers."""
+        return {"rows": dict(self._rows), "next": self._next}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        self._rows, self._next = dict(state["rows"]), state["next"]
+
+
+class ReplayLoader:
+    """Plays one iteration's episodes, then deals a fixed number of minibatches from the replay.
+
+    The loader is stateful: a checkpoint in the middle of an iteration goes on with the next minibatch.
+
+    Args:
+        play: Plays the episodes of an iteration and adds their steps to the replay.
+        replay: Where the minibatches come from.
+        iteration: The present iteration.
+        batches: Minibatches in an iteration.
+        batch_size: Steps in a minibatch.
+        seed: Of what the minibatches hold.
+        rank: This process.
+    """
+
+    def __init__(
+        self,
+        play: Callable[[int], None],
+        replay: Replay,
+        iteration: Callable[[], int],
+        batches: int,
+        batch_size: int,
+        seed: int = 0,
+        rank: int = 0,
+    ) -> None:
+        self._play, self._replay, self._iteration = play, replay, iteration
+        self._batches, self._batch_size = batches, batch_size
+        self._seed, self._rank = seed, rank
+        self._dealt = 0
+
+    def __len__(self) -> int:
+        return self._batches
+
+    def __iter__(self) -> Iterator[Steps]:
+        iteration = self._iteration()
+        if self._dealt == 0:
+            self._play(iteration)
+        for number in range(self._dealt, self._batches):
+            self._dealt = (number + 1) % self._batches
+            yield self._replay.sample(self._batch_size, generator_for(self._seed, iteration, self._rank, 1, number))
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many minibatches of the iteration were dealt."""
+        return {"dealt": self._dealt}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with what `state_dict` returned."""
+        self._dealt = state["dealt"]
