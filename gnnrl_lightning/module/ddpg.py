@@ -88,6 +88,8 @@ class DDPG(GraphLearner):
         for name, value in {"tau": tau, "spread_decay": spread_decay}.items():
             if not 0 < value <= 1:
                 raise UserError(f"{name} is {value}, expected a number in (0, 1]")
+        if critic_iterations < 0:
+            raise UserError(f"critic_iterations is {critic_iterations}, expected at least 0")
         if credit not in ddpg.CREDITS:
             raise UserError(f"credit is {credit!r}, expected one of {', '.join(map(repr, ddpg.CREDITS))}")
         self.automatic_optimization = False
@@ -131,6 +133,7 @@ class DDPG(GraphLearner):
 
     def _play(self, iteration: int) -> None:
         self.replay.add(self._shared(self.measured(self._steps, iteration)))
+        self._rollout["rollout/spread"] = self.spread
 
     def _steps(self, seed: int) -> tuple[Steps, Tensor]:
         def act(state: Any) -> tuple[Tensor, dict[str, Tensor]]:
@@ -148,14 +151,13 @@ class DDPG(GraphLearner):
         """The steps of all processes."""
         if self.trainer.world_size == 1:
             return steps
-        count = torch.tensor(len(steps))
-        longest = int(self.max_over_processes(count))
-        counts = self.all_gather(count.to(self.device)).flatten().tolist()
+        gather = self.trainer.strategy.all_gather
+        counts = gather(torch.tensor([len(steps)], device=self.device)).flatten().tolist()
         rows = {}
         for name, own in steps.tensors().items():
-            padded = torch.cat([own, own.new_zeros(longest - len(own), *own.shape[1:])]).to(self.device)
-            gathered = self.trainer.strategy.all_gather(padded).cpu()
-            rows[name] = torch.cat([part[:n] for part, n in zip(gathered, counts, strict=True)])
+            padded = torch.cat([own, own.new_zeros(max(counts) - len(own), *own.shape[1:])])
+            parts = gather(padded.to(self.device)).cpu()
+            rows[name] = torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
         return Steps(**rows)
 
     def training_step(self, batch: Steps, batch_idx: int) -> None:
