@@ -38,6 +38,21 @@ def actor_loss(values: Tensor) -> Tensor:
     return -values.mean()
 
 
+def saturation_loss(actions: Tensor, margin: float = 2.0) -> Tensor:
+    """Mean of max(0, |logit(a)| - margin)^2: holds actions where the logistic function still has a slope.
+
+    An early critic, wrong far from what was tried, drives the actor to 0 or 1, where no gradient leads back.
+    Between 0.12 and 0.88 (margin 2) actions are free, and beyond they can be had where the critic insists.
+
+    Args:
+        actions: (...) in (0, 1).
+        margin: Largest free logit.
+    """
+    # Closer to the bounds than this the logit in single precision would be infinite.
+    logits = torch.special.logit(actions.clamp(1e-6, 1 - 1e-6))
+    return (logits.abs() - margin).relu().square().mean()
+
+
 @torch.no_grad()
 def soft_update(target: nn.Module, source: nn.Module, tau: float) -> None:
     """Move a target network towards its source: theta' = tau theta + (1 - tau) theta'; buffers are copied.

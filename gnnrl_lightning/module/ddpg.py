@@ -14,7 +14,7 @@ from gnnrl_lightning.agents.deterministic import DDPGAgent
 from gnnrl_lightning.agents.replay import Replay, ReplayLoader, Steps
 from gnnrl_lightning.env.protocol import VectorGraphEnv
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.module.base import GraphLearner, at_least_one, positive
+from gnnrl_lightning.module.base import GraphLearner, at_least_one, not_negative, positive
 from gnnrl_lightning.rollout import play
 
 
@@ -25,7 +25,8 @@ class DDPG(GraphLearner):
     truncated normal noise and join the replay; then `gradient_steps` times a minibatch of steps is drawn
     from it, the critic takes one optimiser step on it, the actor another, and the target networks follow:
 
-        critic: mean((Q(s, a) - r - gamma Q'(s', mu'(s')))^2) / 2,    actor: -mean(Q(s, mu(s))).
+        critic: mean((Q(s, a) - r - gamma Q'(s', mu'(s')))^2) / 2,
+        actor: -mean(Q(s, mu(s))) + saturation_coeff * saturation loss of mu(s).
 
     Rewards are standardised by those of the episodes in the replay, so their scale does not matter.
     The same seed, on the CPU, gives the same search, also when it goes on from a checkpoint. Several processes
@@ -41,6 +42,8 @@ class DDPG(GraphLearner):
         tau: Step of the target networks towards the learned ones, in (0, 1].
         credit: "end" leaves the rewards to the steps at which they come; "even" spreads the sum of an
             episode's rewards evenly over its steps.
+        saturation_coeff: Weight of the loss that holds the actor's actions off 0 and 1, where its gradient
+            vanishes (`gnnrl_lightning.agents.ddpg.saturation_loss`).
         replay_capacity: Steps in the replay, the latest ones.
         batch_size: Steps in a minibatch.
         gradient_steps: Minibatches in an iteration.
@@ -50,6 +53,11 @@ class DDPG(GraphLearner):
         initial_spread: Standard deviation of the noise in the first iteration.
         spread_decay: Factor by which it shrinks in each iteration, in (0, 1].
         final_spread: It shrinks no further than to this.
+        proxy: An environment of the same states with estimated rewards, or None; it may be set later too. Its
+            steps join the same replay.
+        proxy_warmup: Iterations in the proxy before the first one in the environment.
+        proxy_between: Iterations in the proxy after each one in the environment.
+        proxy_episodes: Episodes of an iteration in the proxy, in each process.
         seed: Of the policy's weights and of all sampling.
 
     Raises:
@@ -66,19 +74,35 @@ class DDPG(GraphLearner):
         critic_learning_rate: float = 3e-3,
         gamma: float = 1.0,
         tau: float = 0.05,
-        credit: Literal["end", "even"] = "end",
+        credit: Literal["end", "even"] = "even",
+        saturation_coeff: float = 1.0,
         replay_capacity: int = 2000,
-        batch_size: int = 64,
-        gradient_steps: int = 40,
+        batch_size: int = 32,
+        gradient_steps: int = 20,
         critic_iterations: int = 1,
         episodes_per_iteration: int = 8,
         max_grad_norm: float = 5.0,
         initial_spread: float = 0.2,
         spread_decay: float = 0.9,
         final_spread: float = 0.02,
+        proxy: VectorGraphEnv | None = None,
+        proxy_warmup: int = 40,
+        proxy_between: int = 2,
+        proxy_episodes: int = 64,
         seed: int = 0,
     ) -> None:
-        super().__init__(env, actor_critic, episodes_per_iteration, max_grad_norm, initial_spread, seed)
+        super().__init__(
+            env,
+            actor_critic,
+            episodes_per_iteration,
+            max_grad_norm,
+            initial_spread,
+            proxy,
+            proxy_warmup,
+            proxy_between,
+            proxy_episodes,
+            seed,
+        )
         at_least_one(replay_capacity=replay_capacity, batch_size=batch_size, gradient_steps=gradient_steps)
         positive(
             actor_learning_rate=actor_learning_rate,
@@ -88,14 +112,14 @@ class DDPG(GraphLearner):
         for name, value in {"tau": tau, "spread_decay": spread_decay}.items():
             if not 0 < value <= 1:
                 raise UserError(f"{name} is {value}, expected a number in (0, 1]")
-        if critic_iterations < 0:
-            raise UserError(f"critic_iterations is {critic_iterations}, expected at least 0")
+        not_negative(critic_iterations=critic_iterations)
         if credit not in ddpg.CREDITS:
             raise UserError(f"credit is {credit!r}, expected one of {', '.join(map(repr, ddpg.CREDITS))}")
         self.automatic_optimization = False
         self.target: Any = None
         self.actor_learning_rate, self.critic_learning_rate = actor_learning_rate, critic_learning_rate
         self.gamma, self.tau, self.credit = gamma, tau, credit
+        self.saturation_coeff = saturation_coeff
         self.replay, self.batch_size = Replay(replay_capacity), batch_size
         self.gradient_steps, self.critic_iterations = gradient_steps, critic_iterations
         self.spread_decay, self.final_spread = spread_decay, final_spread
@@ -135,12 +159,12 @@ class DDPG(GraphLearner):
         self.replay.add(self._shared(self.measured(self._steps, iteration)))
         self._rollout["rollout/spread"] = self.spread
 
-    def _steps(self, seed: int) -> tuple[Steps, Tensor]:
+    def _steps(self, env: VectorGraphEnv, episodes: int, seed: int) -> tuple[Steps, Tensor]:
         def act(state: Any) -> tuple[Tensor, dict[str, Tensor]]:
             actions = ddpg.explore(self.actor_critic.actor(state), self.spread)
             return actions, {"actions": actions}
 
-        steps = play(self.environment, act, self.episodes_per_iteration, seed, self.device)
+        steps = play(env, act, episodes, seed, self.device)
         alive = steps.pop("alive")
         totals = (steps["rewards"] * alive).sum(0)
         steps["rewards"], steps["shares"] = ddpg.CREDITS[self.credit](steps["rewards"], alive)
@@ -175,7 +199,9 @@ class DDPG(GraphLearner):
         metrics["losses/critic_grad_norm"] = self._optimise(critic_optimizer, critic, policy.critic)
         if self.trainer.current_epoch >= self.critic_iterations:
             self.toggle_optimizer(actor_optimizer)
-            actor = ddpg.actor_loss(policy.critic(state, policy.actor(state)))
+            actions = policy.actor(state)
+            actor = ddpg.actor_loss(policy.critic(state, actions))
+            actor = actor + self.saturation_coeff * ddpg.saturation_loss(actions)
             metrics["losses/actor"] = actor.detach()
             metrics["losses/actor_grad_norm"] = self._optimise(actor_optimizer, actor, policy.actor)
             self.untoggle_optimizer(actor_optimizer)

@@ -31,6 +31,16 @@ def test_gradients_point_to_a_known_optimum():
     assert value.grad.tolist() == [-0.5, 1.5]
 
 
+def test_saturation_loss_by_hand():
+    # Logits 0, 1, -3 and 4 exceed a margin of 2 by 0, 0, 1 and 2.
+    logits = torch.tensor([0.0, 1.0, -3.0, 4.0], requires_grad=True)
+    loss = ddpg.saturation_loss(logits.sigmoid(), 2.0)
+    loss.backward()
+    assert loss.item() == pytest.approx((1 + 4) / 4, rel=1e-4)
+    torch.testing.assert_close(logits.grad, torch.tensor([0, 0, -0.5, 1.0]), atol=1e-4, rtol=0)
+    assert ddpg.saturation_loss(torch.tensor([0.0, 1.0])).isfinite()
+
+
 def test_soft_update_by_hand():
     slow, fast = nn.BatchNorm1d(1), nn.BatchNorm1d(1)
     nn.init.constant_(slow.weight, 1.0)

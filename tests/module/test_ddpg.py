@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from gnnrl_lightning.agents import DDPGAgent
 from gnnrl_lightning.encoders import GCN
-from gnnrl_lightning.env import VectorPruningEnv
+from gnnrl_lightning.env import Evaluated, VectorPruningEnv
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.module import DDPG
@@ -37,26 +37,32 @@ def hidden_target(max_steps):
     """A landscape whose optimum, 100, is within the budget; uniform pruning scores 77.5, random widths 49."""
     graph, budget = small_graph(), Budget(macs=0.5)
     target = budget.project(graph, torch.tensor([[15, 8, 20, 20]]))[0] / graph.widths
-    return VectorPruningEnv(graph, Landscape(graph, target, torch.full((4,), 4.0)), budget, max_steps=max_steps)
+    landscape = Landscape(graph, target, torch.full((4,), 4.0))
+    return VectorPruningEnv(graph, Evaluated(landscape), budget, max_steps=max_steps)
 
 
 def test_learns_a_task_far_from_pruning():
     """The best answer without messages has -1/24; neighbours' heights are needed for more."""
-    module = ring(episodes_per_iteration=32, gradient_steps=30, batch_size=64, replay_capacity=2000, seed=1)
-    trainer(30).fit(module)
+    module = ring(episodes_per_iteration=32, gradient_steps=20, batch_size=32, replay_capacity=2000, seed=1)
+    trainer(25).fit(module)
     task = RingTask()
     heights, _ = task.reset(500, torch.Generator().manual_seed(99))
     assert task.step(module.actor_critic.mode(task.graphs(heights)))[1].mean() > -1 / 24 / 2
 
 
-@pytest.mark.parametrize("max_steps, iterations", [(1, 12), (3, 24)])
+@pytest.mark.parametrize("max_steps, iterations", [(1, 12), (5, 18)])
 def test_solves_a_landscape_with_a_known_optimum(max_steps, iterations):
-    """Within 5 % of the optimum after 96 evaluations in one step, and after 192 in several."""
+    """Within 5 % of the optimum after 96 evaluations in episodes of one step, and after 144 in longer ones."""
     env = hidden_target(max_steps)
-    trainer(iterations).fit(DDPG(env, SMALL, gradient_steps=20, batch_size=32))
+    trainer(iterations).fit(module := DDPG(env, SMALL))
     assert env.evaluations == 8 * iterations
-    scores = torch.stack([env.evaluator.top1(torch.tensor(widths)) for widths, _ in env.evaluator.calls])
-    assert scores.max() > 95
+    evaluator = env.score.evaluator
+    scores = torch.stack([evaluator.top1(torch.tensor(widths)) for widths, _ in evaluator.calls])
+    observations, done = env.reset(1)
+    while not done.all():
+        observations, reward, done = env.step(module.actor_critic.mode(env.graphs(observations)))
+    # The best candidate, and what the policy does without noise.
+    assert scores.max() > 95 and 100 + 100 * float(reward) > 95
     assert scores[-16:].mean() > scores[:16].mean() + 10
 
 
@@ -136,6 +142,13 @@ def test_scale_and_shift_of_rewards_do_not_matter():
         trainer(3).fit(module)
     for a, b in zip(first.actor_critic.parameters(), second.actor_critic.parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=2e-3, rtol=0)
+
+
+def test_two_fidelities_count_real_evaluations_alone():
+    module = ring(proxy=RingTask(), proxy_warmup=2, proxy_between=1, proxy_episodes=5)
+    assert module.iterations(3) == 7
+    trainer(7).fit(module)
+    assert module.evaluations == module.env.evaluations == 24 and module.proxy.evaluations == 20
 
 
 def test_logs_its_metrics(tmp_path):

@@ -64,22 +64,26 @@ def test_solves_a_task_far_from_pruning():
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_beats_random_on_a_landscape_with_a_known_optimum(seed):
+def test_solves_a_landscape_with_a_known_optimum(seed):
+    """Within 2 % of the optimum after 96 evaluations, where it scores 100, uniform pruning 94 and random widths 87."""
     graph, budget = small_graph(), Budget(macs=0.5)
     target = budget.project(graph, torch.tensor([[15, 8, 20, 20]]))[0] / graph.widths
 
-    def best(learning_rate):
+    def search(learning_rate):
         env = VectorPruningEnv(graph, Evaluated(Landscape(graph, target)), budget, max_steps=1)
         module = GNNRL(env, learning_rate=learning_rate, seed=seed)
         trainer(12).fit(module)
         assert env.evaluations == 96
         evaluator = env.score.evaluator
         scores = torch.tensor([evaluator.top1(torch.tensor(widths)) for widths, _ in evaluator.calls])
-        return scores.max(), scores[-16:].mean()
+        return module, env, scores
 
-    (found, late), (random, still) = best(3e-3), best(1e-9)
-    assert found > 99 and found > random
-    assert late > still + 1
+    (module, env, found), (_, _, random) = search(3e-3), search(1e-9)
+    assert found.max() > 99 and found.max() > random.max()
+    assert found[-16:].mean() > random[-16:].mean() + 1
+    # What the policy does without exploring is as near.
+    policy, observations = module.actor_critic, env.reset(1)[0]
+    assert env.step(policy.squash(policy.mode(env.graphs(observations))))[1].item() > -0.02
 
 
 def test_same_seed_same_weights_other_seed_other_weights():
