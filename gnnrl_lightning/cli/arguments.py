@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rich.console import Console
 
 from gnnrl_lightning.cli.subcommands import RESTORING, WRITING, SubcommandTrainer
+from gnnrl_lightning.comparison import CompareOptions
 from gnnrl_lightning.data import ImageData
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.finetune import TrainingOptions
@@ -54,7 +56,7 @@ class ArgumentsCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """The subcommands, each with the arguments of its method that are not offered."""
         fit = {"model", "train_dataloaders", "val_dataloaders", "datamodule", "ckpt_path", "weights_only"}
-        others = ("pretrain", "finetune", "validate", "test", "inspect")
+        others = ("pretrain", "finetune", "validate", "test", "compare", "inspect")
         return {"fit": fit} | {name: set() for name in others}
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -76,6 +78,7 @@ class ArgumentsCLI(LightningCLI):
         parser.add_class_arguments(SearchOptions, "search")
         parser.add_class_arguments(TrainingOptions, "pretraining")
         parser.add_class_arguments(TrainingOptions, "finetuning")
+        parser.add_class_arguments(CompareOptions, "compare")
         parser.add_class_arguments(RunOptions, "run")
         parser.add_argument("--overwrite", action="store_true", help="Replace an existing run of the same name.")
 
@@ -92,8 +95,9 @@ class ArgumentsCLI(LightningCLI):
         if self.run.threads is not None:
             torch.set_num_threads(self.run.threads)
         if self.subcommand in WRITING:
-            given = (self._get(self.config, name) for name in ("checkpoint", "artifact"))
-            RunFolder.check(self.run.root, self.run.name, self.overwrite, [path for path in given if path is not None])
+            given = [self._get(self.config, name) for name in ("checkpoint", "artifact")]
+            if self.unfinished is None:
+                RunFolder.check(self.run.root, self.run.name, self.overwrite, [path for path in given if path])
         self.model: GNNRL = self._get(self.config_init, "model")
         self.model.seed = self._get(self.config, "seed_everything")
         self.datamodule: ImageData = self._get(self.config_init, "data")
@@ -113,6 +117,14 @@ class ArgumentsCLI(LightningCLI):
     def overwrite(self) -> bool:
         """Whether an existing run may be replaced."""
         return self._get(self.config, "overwrite")
+
+    @property
+    def unfinished(self) -> RunFolder | None:
+        """The folder of a comparison of this name, which goes on."""
+        if self.subcommand != "compare" or self.overwrite or self.run.name is None:
+            return None
+        folder = RunFolder(Path(self.run.root) / self.run.name)
+        return folder if folder.comparison.is_dir() and folder.config.is_file() else None
 
     @property
     def task(self) -> Task:

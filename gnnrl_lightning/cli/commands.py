@@ -16,11 +16,14 @@ from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from torch import nn
 
 from gnnrl_lightning.cli.arguments import ArgumentsCLI
+from gnnrl_lightning.cli.comparing import agents_of, check_goes_on
+from gnnrl_lightning.comparison import CompareOptions, Comparison
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.finetune import quiet_trainer
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.graph.views import hierarchical_graph, simplified_graph
-from gnnrl_lightning.pipeline import DENSE_WEIGHTS, LATENCY_BATCH, Compression, SearchOptions
+from gnnrl_lightning.pipeline import DENSE_WEIGHTS, LATENCY_BATCH, Compression, PhaseTrainers, SearchOptions
+from gnnrl_lightning.report.comparison import comparison_tables, run_line
 from gnnrl_lightning.report.graph_figure import checked_suffix, graph_figure
 from gnnrl_lightning.report.phases import PhaseLogger
 from gnnrl_lightning.report.progress import SearchProgress, TrainingProgress
@@ -72,13 +75,17 @@ class CompressionCLI(ArgumentsCLI):
         for callback in self.trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(folder.checkpoints / "agent")
-        resolved = self.config[str(self.subcommand)].clone()
-        resolved.overwrite = False  # said of this run only: repeating it must not delete it
-        config = self._parser(self.subcommand).dump(resolved)
+        config = self.resolved_config()
         folder.config.write_text(config, encoding="utf-8")
         for logger in configured:
             logger.log_hyperparams(yaml.safe_load(config))
         return folder
+
+    def resolved_config(self) -> str:
+        """The configuration with all defaults, as YAML."""
+        resolved = self.config[str(self.subcommand)].clone()
+        resolved.overwrite = False  # said of this run only: repeating it must not delete it
+        return self._parser(self.subcommand).dump(resolved)
 
     def close_run(self, folder: RunFolder, figures: dict[str, float]) -> None:
         """Log the final figures, let the loggers go, and say where the run is."""
@@ -102,16 +109,20 @@ class CompressionCLI(ArgumentsCLI):
             log_every_n_steps=1,
         )
 
-    def before_fit(self) -> None:
-        """Check everything, open the run, train or load the dense network, score the starting candidates."""
-        self.compression = Compression(
+    def _compression(self, trainers: PhaseTrainers) -> Compression:
+        """The job, checked."""
+        return Compression(
             self.task,
             Budget(**self._get(self.config, "budget").as_dict()),
             self._get(self.config_init, "search"),
             self._get(self.config_init, "pretraining"),
             self._get(self.config_init, "finetuning"),
-            self.phase_trainer,
+            trainers,
         )
+
+    def before_fit(self) -> None:
+        """Check everything, open the run, train or load the dense network, score the starting candidates."""
+        self.compression = self._compression(self.phase_trainer)
         self.model.env = self.compression.env
         try:
             self.model.configure_model()
@@ -174,6 +185,28 @@ class CompressionCLI(ArgumentsCLI):
     def _network(self) -> nn.Module:
         pruned = self._get(self.config, "artifact")
         return self.task.build() if pruned is None else self.task.restore(pruned).network
+
+    def compare(self, **_: Any) -> None:
+        """Compare the agent with every other way to choose widths."""
+        compression = self._compression(lambda phase: self.phase_trainer(phase) if phase == "dense" else self._quiet())
+        options: CompareOptions = self._get(self.config_init, "compare")
+        agents = agents_of(self._get(self.config, "model"), self._get(self.config, "search"), options.variants)
+        comparison = Comparison(compression, options, agents, lambda row: self.console.print(run_line(row), soft_wrap=True))
+        config = self.resolved_config()
+        folder = self.unfinished
+        if folder is None:
+            folder = self.open_run()
+        else:
+            check_goes_on(folder, config)
+        figures = comparison.run(folder)
+        for table in comparison_tables(figures):
+            self.console.print(table)
+        self.close_run(folder, {})
+
+    def _quiet(self) -> Callable[..., Trainer]:
+        """What makes the trainers of networks of which there are many."""
+        settings = self._get(self.config_init, "trainer")
+        return partial(quiet_trainer, **{name: settings[name] for name in ("accelerator", "devices", "precision")})
 
     def inspect(self, json: str | None = None, figure: str | None = None, **_: Any) -> None:
         """Show what can be pruned."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
-WRITING = ("fit", "pretrain", "finetune")  # the subcommands that make a run
+WRITING = ("fit", "pretrain", "finetune", "compare")  # the subcommands that make a run
 # The subcommands that read trained weights, and what they do with them.
 RESTORING = {"finetune": "fine-tune", "validate": "validate", "test": "test"}
 
@@ -29,6 +29,11 @@ class SubcommandTrainer(Trainer):
 
     def test(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Print the top-1 accuracy on the test images, of the network or of a pruned one (--artifact)."""
+
+    def compare_methods(self) -> None:
+        """Compare the agent with every other way to choose widths; goes on with a comparison of the same --run.name."""
+
+    compare = compare_methods  # jsonargparse names the options' group after the function, and `compare` is a section
 
     def inspect(self, json: str | None = None, figure: str | None = None) -> None:
         """Show what can be pruned: channel groups, frozen groups with reasons, cost, smallest reachable cost.
