@@ -191,7 +191,11 @@ class CompressionCLI(ArgumentsCLI):
         compression = self._compression(lambda phase: self.phase_trainer(phase) if phase == "dense" else self._quiet())
         options: CompareOptions = self._get(self.config_init, "compare")
         agents = agents_of(self._get(self.config, "model"), self._get(self.config, "search"), options.variants)
-        comparison = Comparison(compression, options, agents, lambda row: self.console.print(run_line(row), soft_wrap=True))
+
+        def report(row: dict[str, Any]) -> None:
+            self.console.print(run_line(row), soft_wrap=True)
+
+        comparison = Comparison(compression, options, agents, report)
         config = self.resolved_config()
         folder = self.unfinished
         if folder is None:

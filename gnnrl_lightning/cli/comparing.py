@@ -16,8 +16,8 @@ from gnnrl_lightning.runs import RunFolder
 
 # A comparison may go on with other values of these: what they say is in the names of the finished runs, or changes
 # nothing about them.
-FREE = ("run", "overwrite")
-FREE_OF_COMPARE = ("methods", "seeds", "budgets")
+FREE = (("run",), ("overwrite",), ("compare", "methods"), ("compare", "seeds"), ("compare", "budgets"))
+VARIANTS = ("compare", "variants")
 
 
 def agents_of(model: Namespace, search: Namespace, variants: Mapping[str, Mapping[str, Any]]) -> dict[str, AgentRow]:
@@ -45,12 +45,12 @@ def _agent(parser: ArgumentParser, name: str, base: dict[str, Any], changes: Map
     merged = {part: {**base[part], **(changes.get(part) or {})} for part in base}
     try:
         config = parser.parse_object(merged)
-        search: SearchOptions = parser.instantiate_classes(config)["search"]
-    except ArgumentError as error:
+        search: SearchOptions = parser.instantiate(config)["search"]  # makes the module, too, which checks itself
+    except (ArgumentError, UserError) as error:
         raise UserError(f"compare.variants.{name}: {' '.join(str(error).split())}") from error
 
     def make(seed: int) -> GNNRL:
-        module: GNNRL = parser.instantiate_classes(config)["model"]
+        module: GNNRL = parser.instantiate(config)["model"]
         module.seed = seed
         return module
 
@@ -68,19 +68,14 @@ def check_goes_on(folder: RunFolder, config: str) -> None:
         UserError: Something differs that the finished runs depend on.
     """
     before, now = (_flat(yaml.safe_load(text)) for text in (folder.config.read_text(encoding="utf-8"), config))
+    variants = {key[:3] for key in before} & {key[:3] for key in now}  # those that both have
     for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key) and not _may_differ(key, key in before):
+        alone = key[:2] == VARIANTS and key[:3] not in variants
+        if before.get(key) != now.get(key) and not alone and key[:1] not in FREE and key[:2] not in FREE:
             raise UserError(
                 f"{folder.path} was compared with {'.'.join(key)} {before.get(key)!r}, which is {now.get(key)!r} now: "
                 "choose another name or pass --overwrite"
             )
-
-
-def _may_differ(key: tuple[str, ...], was_there: bool) -> bool:
-    section, name = (*key, "")[:2]
-    if section == "compare":
-        return name in FREE_OF_COMPARE or (name == "variants" and not was_there)
-    return section in FREE
 
 
 def _flat(config: Any, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:

@@ -60,11 +60,11 @@ class CrossEntropySearch:
     stays is that of Pinneri et al., https://arxiv.org/abs/2008.06389.
     """
 
-    samples: int = 16
-    elite: float = 0.25
-    sigma: float = 0.3
+    samples: int = 8
+    elite: float = 0.5
+    sigma: float = 0.5
     inertia: float = 0.3
-    narrowest: float = 0.02
+    narrowest: float = 0.1
 
     @property
     def elites(self) -> int:
@@ -102,7 +102,7 @@ class ProxySearch:
     """
 
     rounds: int = 60
-    search: CrossEntropySearch = CrossEntropySearch(samples=64, elite=0.125)
+    search: CrossEntropySearch = CrossEntropySearch(samples=64, elite=0.125, sigma=0.3, narrowest=0.02)
 
     def __call__(self, problem: SearchProblem, seed: int) -> None:
         """Search in the table, from the uniform candidate; ask once."""
