@@ -21,7 +21,7 @@ from typing import Any, Literal
 import torch
 
 from gnnrl_lightning.data import ImageSet
-from gnnrl_lightning.env import VectorPruningEnv
+from gnnrl_lightning.env import Evaluated, VectorPruningEnv
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.evaluator import Evaluator
 from gnnrl_lightning.evaluation.journal import Journal
@@ -60,7 +60,7 @@ class CompareOptions:
     budgets: list[float] | None = None
     test_half: Literal["all", "even", "odd"] = "all"
     finetune: bool = False
-    table: str | None = "reconstruction"
+    table: str | None = "sensitivity"
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -112,12 +112,10 @@ def run_agent(problem: SearchProblem, seed: int, row: AgentRow) -> None:
         raise NotApplicable(f"has {problem.left} evaluations left for an iteration of {agent.episodes_per_iteration}")
     agent.env = VectorPruningEnv(
         problem.graph,
-        problem.ask,
+        Evaluated(problem.ask, REWARDS[search.reward], AGENT),
         problem.budget,
         search.max_steps,
         search.max_ratio_per_step,
-        REWARDS[search.reward],
-        proposer=AGENT,
     )
     quiet_trainer(max_epochs=iterations, accelerator="cpu", log_every_n_steps=1).fit(agent)
 
@@ -157,17 +155,13 @@ class Comparison:
         if not len(indices):
             raise UserError(f"compare.test_half is {options.test_half}: there is no such test image")
         self.test: ImageSet = images.subset(indices)
-        self._table_seconds = 0.0
 
     @cached_property
-    def table(self) -> ErrorTable | None:
-        """The table of errors that all methods may read; how long it takes counts for each that does."""
-        if self.options.table is None:
-            return None
+    def _timed_table(self) -> tuple[ErrorTable, float]:
+        """The table of errors that all methods may read, and the seconds that it takes."""
         began = time.perf_counter()
-        table = error_table(self.options.table, self.compression.pruner)
-        self._table_seconds = time.perf_counter() - began
-        return table
+        table = error_table(str(self.options.table), self.compression.pruner)
+        return table, time.perf_counter() - began
 
     def runs(self) -> Iterator[tuple[Budget, str, int | None]]:
         """Budget, method and seed of every run; methods without chance have one run, of no seed."""
@@ -223,7 +217,7 @@ class Comparison:
     def _row(self, budget: Budget, method: str, seed: int | None, journal: Path) -> dict[str, Any]:
         """Run a method and test its winner."""
         compression, data = self.compression, self.compression.task.data
-        graph, pruner, table = compression.graph, compression.pruner, self.table
+        graph, pruner = compression.graph, compression.pruner
         journal.unlink(missing_ok=True)
         evaluator = Evaluator(pruner, data.search, data.normalize, data.eval_batch_size, Journal(journal))
         problem = SearchProblem(
@@ -232,10 +226,11 @@ class Comparison:
             evaluator,
             compression.search.evaluations,
             starting_candidates(graph, budget),
-            table,
+            None if self.options.table is None else lambda: self._timed_table[0],
             len(data.search),
             pruner,
         )
+        made_before = "_timed_table" in vars(self)  # what it took counts for each method that reads it
         began = time.perf_counter()
         if method in self.agents:
             run_agent(problem, seed or 0, self.agents[method])
@@ -252,7 +247,7 @@ class Comparison:
             "budget": budget_label(budget),
             "evaluations": problem.spent,
             "images": evaluator.images + problem.charged_images,
-            "seconds": seconds + (self._table_seconds if problem.reads_table else 0),
+            "seconds": seconds + (self._timed_table[1] if problem.reads_table and made_before else 0),
             "top1_search": best.top1,
             "top1_test_before": compression.task.top1(network, self.test),
             "macs_ratio": best.macs / int(graph.cost.macs(graph.widths)),

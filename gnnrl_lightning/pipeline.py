@@ -28,7 +28,7 @@ from gnnrl_lightning.evaluation.evaluator import Evaluation, Evaluator
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.latency import paired_latency_ms
 from gnnrl_lightning.evaluation.pruner import Pruner, reads_moments
-from gnnrl_lightning.evaluation.tables import reconstruction_table
+from gnnrl_lightning.evaluation.tables import sensitivity_table
 from gnnrl_lightning.finetune import TrainingOptions, quiet_trainer
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.report.progress import SearchStatus
@@ -83,7 +83,7 @@ class SearchOptions:
 
     @property
     def reads_table(self) -> bool:
-        """Whether there are starting candidates from a table of errors: where it costs no image more."""
+        """Whether there are starting candidates from a table of errors: where the pruner has the moments for it."""
         return reads_moments(self.importance, self.repair)
 
     @property
@@ -183,7 +183,8 @@ class Compression:
         self.env = self._env()
         starting = self.starting
         if self.search.reads_table:
-            starting = starting | table_candidates(self.graph, self.budget, reconstruction_table(self.pruner))
+            table = sensitivity_table(self.pruner, self.pruner.calibration)
+            starting = starting | table_candidates(self.graph, self.budget, table)
         self.scored = {name: self.evaluator(widths, name) for name, widths in starting.items()}
         return self.env
 

@@ -136,5 +136,5 @@ READ_MOMENTS = ("predicted_batch_norm", "reconstruction")
 
 
 def reads_moments(importance: str | Criterion, repair: str) -> bool:
-    """Whether a pruner collects the moments for its own work, so that tables from them cost no image more."""
+    """Whether a pruner collects the moments for its own work, so that tables have them for nothing."""
     return repair in READ_MOMENTS or importance == "surgeon"

@@ -55,6 +55,9 @@ class CrossEntropySearch:
         sigma: First standard deviation of keep ratios' logarithms.
         inertia: Weight of the Gaussian's moments when they move.
         narrowest: Smallest standard deviation.
+        from_table: Whether the starting candidates from the table and the best of `ProxySearch` are scored, too, before
+            the first round; the table is paid for then.
+        name: Under which it proposes.
 
     Source: Rubinstein, The cross-entropy method for combinatorial and continuous optimization, 1999; the elite that
     stays is that of Pinneri et al., https://arxiv.org/abs/2008.06389.
@@ -65,6 +68,8 @@ class CrossEntropySearch:
     sigma: float = 0.5
     inertia: float = 0.3
     narrowest: float = 0.1
+    from_table: bool = False
+    name: str = "cross_entropy"
 
     @property
     def elites(self) -> int:
@@ -77,7 +82,9 @@ class CrossEntropySearch:
 
     def __call__(self, problem: SearchProblem, seed: int) -> None:
         """Score the starting candidates, then rounds until no evaluation is left."""
-        problem.start()
+        problem.start(self.from_table)
+        if self.from_table and problem.left:
+            problem.ask(ProxySearch().best(problem, seed), self.name)
         dense = problem.graph.widths
         gaussian = self.around(torch.tensor(problem.ranked()[0].widths) / dense)
         elite = []
@@ -85,7 +92,7 @@ class CrossEntropySearch:
         while problem.left:
             keep = gaussian.sample(SURPLUS * self.samples, generator_for(seed, number))
             candidates = problem.new(problem.project(dense * keep), min(self.samples, problem.left))
-            elite += [problem.ask(widths, "cross_entropy") for widths in candidates]
+            elite += [problem.ask(widths, self.name) for widths in candidates]
             elite = sorted(elite, key=merit, reverse=True)[: self.elites]
             kept = torch.tensor([scored.widths for scored in elite]) / dense
             gaussian = gaussian.towards(kept, self.inertia, self.narrowest)

@@ -27,6 +27,8 @@ class Evolution:
         crossover: Share of children that have two parents.
         mutation: Share of a child's groups that change; at least one does.
         sigma: Standard deviation of the change of a keep ratio's logarithm.
+        from_table: Whether the starting candidates from the table are among the first parents; it is paid for then.
+        name: Under which it proposes.
     """
 
     parents: int = 4
@@ -34,17 +36,19 @@ class Evolution:
     crossover: float = 0.5
     mutation: float = 0.3
     sigma: float = 0.4
+    from_table: bool = False
+    name: str = "evolution"
 
     def __call__(self, problem: SearchProblem, seed: int) -> None:
         """Score the starting candidates, then generations until no evaluation is left."""
-        problem.start()
+        problem.start(self.from_table)
         generation = 0
         while problem.left:
             parents = torch.tensor([scored.widths for scored in problem.ranked()[: self.parents]])
             keep = self.offspring(parents / problem.graph.widths, generator_for(seed, generation))
             children = problem.project(problem.graph.widths * keep)
             for widths in problem.new(children, min(self.children, problem.left)):
-                problem.ask(widths, "evolution")
+                problem.ask(widths, self.name)
             generation += 1
 
     def offspring(self, parents: Tensor, generator: torch.Generator) -> Tensor:

@@ -45,6 +45,8 @@ ITERATIVE: dict[str, Method] = {
     "evolution": Evolution(),
     "cross_entropy": CrossEntropySearch(),
     "cross_entropy_proxy": ProxySearch(),
+    "evolution_from_table": Evolution(from_table=True, name="evolution_from_table"),
+    "cross_entropy_from_table": CrossEntropySearch(from_table=True, name="cross_entropy_from_table"),
 }
 """Name -> search that depends on a seed."""
 

@@ -49,7 +49,7 @@ class SearchProblem:
         evaluate: Scores a candidate: `(widths (G,), proposer)`.
         evaluations: Evaluations that may be spent.
         starting: Name -> widths `(G,)` of the candidates that a search scores first.
-        table: What narrowing one group costs; None: there is no table to read, and no starting candidate from it.
+        table: Makes the table of what narrowing one group costs; None: there is none.
         search_images: Images of one evaluation.
         pruner: Gives the network and the calibration images to methods that read them.
 
@@ -57,7 +57,6 @@ class SearchProblem:
         left: Evaluations that may still be spent.
         spent: Evaluations spent so far.
         history: The candidates in the order in which they were asked for.
-        reads_table: Whether the table has been read.
         charged_images: Images that were paid for beside the evaluations.
     """
 
@@ -68,7 +67,7 @@ class SearchProblem:
         evaluate: Callable[[Tensor, str], Scored],
         evaluations: int,
         starting: Mapping[str, Tensor],
-        table: ErrorTable | None = None,
+        table: Callable[[], ErrorTable] | None = None,
         search_images: int = 1,
         pruner: Pruner | None = None,
     ) -> None:
@@ -76,8 +75,8 @@ class SearchProblem:
         self.starting, self.search_images = dict(starting), search_images
         self.spent = self.charged_images = 0
         self.history: list[Scored] = []
-        self.reads_table = False
-        self._evaluate, self._table, self._pruner = evaluate, table, pruner
+        self._evaluate, self._make_table, self._pruner = evaluate, table, pruner
+        self._table: ErrorTable | None = None
         self._seen: set[tuple[int, ...]] = set()
 
     @property
@@ -93,11 +92,17 @@ class SearchProblem:
             NotApplicable: There is no table, or too few evaluations are left to pay for it.
         """
         if self._table is None:
-            raise NotApplicable("reads a table of errors, and there is none")
-        if not self.reads_table:
-            self.charge(self._table.images)
-            self.reads_table = True
+            if self._make_table is None:
+                raise NotApplicable("reads a table of errors, and there is none")
+            table = self._make_table()
+            self.charge(table.images)
+            self._table = table
         return self._table
+
+    @property
+    def reads_table(self) -> bool:
+        """Whether the table has been read."""
+        return self._table is not None
 
     @property
     def pruner(self) -> Pruner:
@@ -128,10 +133,14 @@ class SearchProblem:
         """Proposals `(G,)` or `(B, G)`, integer or not, within the budget and maximal: int64."""
         return self.budget.project(self.graph, widths)
 
-    def start(self) -> None:
-        """Score the starting candidates: those given and, where there is a table, those from the table."""
+    def start(self, from_table: bool = False) -> None:
+        """Score the starting candidates, those given and, if asked for, those from the table.
+
+        Raises:
+            NotApplicable: There is no table, or too few evaluations are left.
+        """
         starting = self.starting
-        if self._table is not None:
+        if from_table:
             starting = starting | table_candidates(self.graph, self.budget, self.table)
         if len(starting) > self.left:
             raise NotApplicable(f"has {self.left} evaluations left for {len(starting)} starting candidates")

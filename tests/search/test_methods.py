@@ -30,6 +30,8 @@ SPENT = {
     "evolution": EVALUATIONS,
     "cross_entropy": EVALUATIONS,
     "cross_entropy_proxy": 1 + CHARGE,
+    "evolution_from_table": EVALUATIONS,
+    "cross_entropy_from_table": EVALUATIONS,
 }
 
 
@@ -49,9 +51,9 @@ def landscape(graph, share=0.5, seed=5):
 
 def problem_of(pruner=None, budget=None, evaluations=EVALUATIONS, table=True):
     graph, budget = small_graph(), budget or Budget(macs=0.5)
-    errors = random_table(graph, images=TABLE) if table else None
+    make = (lambda: random_table(graph, images=TABLE)) if table else None
     starting = starting_candidates(graph, budget)
-    return SearchProblem(graph, budget, landscape(graph), evaluations, starting, errors, SEARCH, pruner)
+    return SearchProblem(graph, budget, landscape(graph), evaluations, starting, make, SEARCH, pruner)
 
 
 def test_the_table_of_what_is_spent_has_every_method():
@@ -85,12 +87,16 @@ def test_evaluations_are_exactly_as_stated(pruner, name):
 def test_searches_begin_with_the_starting_candidates(name):
     search = problem_of()
     run_method(name, search, 1)
+    assert not search.reads_table
+    assert [proposer for _, proposer in search._evaluate.calls] == [*STARTING] + [name] * (EVALUATIONS - len(STARTING))
+
+
+@pytest.mark.parametrize("name", ["evolution_from_table", "cross_entropy_from_table"])
+def test_searches_from_the_table_pay_for_it(name):
+    search = problem_of()
+    run_method(name, search, 1)
     names = [*STARTING, *FROM_TABLE]
     assert [proposer for _, proposer in search._evaluate.calls] == names + [name] * (EVALUATIONS - CHARGE - len(names))
-    without = problem_of(table=False)
-    run_method(name, without, 1)
-    assert not without.reads_table
-    assert [proposer for _, proposer in without._evaluate.calls] == [*STARTING] + [name] * (EVALUATIONS - len(STARTING))
 
 
 @pytest.mark.parametrize("name", ITERATIVE)

@@ -15,7 +15,8 @@ def problem(evaluations=20, table=None, search_images=100):
     graph = small_graph()
     landscape = Landscape(graph, torch.full((len(graph.groups),), 0.7))
     starting = starting_candidates(graph, BUDGET)
-    return SearchProblem(graph, BUDGET, landscape, evaluations, starting, table, search_images)
+    make = None if table is None else lambda: table
+    return SearchProblem(graph, BUDGET, landscape, evaluations, starting, make, search_images)
 
 
 def test_every_question_counts_known_candidates_too():
@@ -38,7 +39,7 @@ def test_a_table_adds_starting_candidates_and_is_paid_for_once():
     """301 images on a search split of 100 are worth 4 evaluations."""
     search = problem(table=random_table(small_graph(), images=301))
     assert search.spent == 0
-    search.start()
+    search.start(from_table=True)
     assert search.spent == 4 + len(STARTING) + len(FROM_TABLE)
     assert search.table is search.table and search.spent == 4 + len(STARTING) + len(FROM_TABLE)
     assert [proposer for _, proposer in search._evaluate.calls][-2:] == ["greedy", "dynamic_programming"]
