@@ -27,12 +27,13 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.evaluator import Evaluation, Evaluator
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.latency import paired_latency_ms
-from gnnrl_lightning.evaluation.pruner import Pruner
+from gnnrl_lightning.evaluation.pruner import Pruner, reads_moments
+from gnnrl_lightning.evaluation.tables import sensitivity_table
 from gnnrl_lightning.finetune import TrainingOptions, quiet_trainer
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.report.progress import SearchStatus
 from gnnrl_lightning.runs import RunFolder, versions
-from gnnrl_lightning.search.baselines import STARTING, starting_candidates
+from gnnrl_lightning.search.baselines import FROM_TABLE, STARTING, starting_candidates, table_candidates
 from gnnrl_lightning.task import Task, save_weights
 from gnnrl_lightning.traced import trace
 
@@ -80,6 +81,16 @@ class SearchOptions:
         if self.reward not in REWARDS:
             raise UserError(f"search.reward is {self.reward!r}: expected one of {', '.join(REWARDS)}")
 
+    @property
+    def reads_table(self) -> bool:
+        """Whether there are starting candidates from a table of errors: where the pruner has the moments for it."""
+        return reads_moments(self.importance, self.repair)
+
+    @property
+    def starting(self) -> int:
+        """Number of starting candidates."""
+        return len(STARTING) + (len(FROM_TABLE) if self.reads_table else 0)
+
     def iterations(self, episodes: int) -> int:
         """Epochs of the search's trainer: what the starting candidates leave.
 
@@ -89,17 +100,17 @@ class SearchOptions:
         Raises:
             UserError: Not one iteration is left.
         """
-        count = (self.evaluations - len(STARTING)) // episodes
+        count = (self.evaluations - self.starting) // episodes
         if count < 1:
             raise UserError(
-                f"search.evaluations is {self.evaluations}: at least {len(STARTING) + episodes} are needed, "
-                f"for {len(STARTING)} starting candidates and one iteration of {episodes} episodes"
+                f"search.evaluations is {self.evaluations}: at least {self.starting + episodes} are needed, "
+                f"for {self.starting} starting candidates and one iteration of {episodes} episodes"
             )
         return count
 
     def evaluations_of(self, iterations: int, episodes: int) -> int:
         """Evaluations of a whole search with this many iterations."""
-        return len(STARTING) + iterations * episodes
+        return self.starting + iterations * episodes
 
 
 class Compression:
@@ -170,7 +181,11 @@ class Compression:
         self._began = time.perf_counter()
         self.evaluator = self._evaluator(Journal(folder.journal))
         self.env = self._env()
-        self.scored = {name: self.evaluator(widths, name) for name, widths in self.starting.items()}
+        starting = self.starting
+        if self.search.reads_table:
+            table = sensitivity_table(self.pruner, self.pruner.calibration)
+            starting = starting | table_candidates(self.graph, self.budget, table)
+        self.scored = {name: self.evaluator(widths, name) for name, widths in starting.items()}
         return self.env
 
     def status(self) -> SearchStatus:

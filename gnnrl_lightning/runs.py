@@ -78,6 +78,16 @@ class RunFolder:
         """The figures of the run."""
         return self.path / "result.json"
 
+    @property
+    def compare(self) -> Path:
+        """The figures of a comparison."""
+        return self.path / "compare.json"
+
+    @property
+    def comparison(self) -> Path:
+        """Folder of a comparison's runs."""
+        return self.path / "compare"
+
     @classmethod
     def check(
         cls,
@@ -156,9 +166,9 @@ class RunFolder:
         self.result.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
     def _clear(self) -> None:
-        for file in (self.config, self.metrics, self.journal, self.result):
+        for file in (self.config, self.metrics, self.journal, self.result, self.compare):
             file.unlink(missing_ok=True)
-        for folder in (self.checkpoints, self.pruned):
+        for folder in (self.checkpoints, self.pruned, self.comparison):
             if folder.is_dir():
                 shutil.rmtree(folder)
 

@@ -9,6 +9,7 @@ from torch import nn
 from torch_geometric.data import Batch
 
 import gnnrl_lightning
+from gnnrl_lightning.evaluation.tables import RATIOS, ErrorTable
 
 
 class SmallResNet(nn.Module):
@@ -73,6 +74,14 @@ class Landscape:
         self.calls.append((tuple(widths.tolist()), proposer))
         top1 = float(self.top1(widths))
         return FakeEvaluation(self.calls[-1][0], top1, (100 - top1) / 10)
+
+
+def random_table(graph, seed=0, images=0):
+    """Errors that fall with the width and differ from group to group by factors of up to about ten."""
+    generator = torch.Generator().manual_seed(seed)
+    scale = torch.randn(len(graph.groups), 1, generator=generator).exp()
+    narrowed = 1 - torch.tensor(RATIOS)
+    return ErrorTable.interpolate(graph.widths, RATIOS, scale * narrowed.square(), images)
 
 
 class RingTask:

@@ -200,6 +200,84 @@ def test_inspect_draws_the_graph(workplace, capsys):
     assert end.value.code == 2 and "--figure graph.txt: expected a name that ends in .png" in capsys.readouterr().err
 
 
+COMPARE = ["--search.evaluations", "19", "--compare.table", "reconstruction", "--compare.seeds", "[0, 1]"]
+
+
+def compare(*arguments):
+    main(["compare", "--config", "small.yaml", "--run.name", "compared", *COMPARE, *arguments])
+
+
+@pytest.fixture(scope="module")
+def compared(fitted, workplace):
+    """The folder of a finished comparison, with an agent that differs."""
+    (workplace / "variants.yaml").write_text(
+        "compare:\n  methods: [agent, one_step, uniform, greedy, random]\n"
+        "  variants: {one_step: {model: {episodes_per_iteration: 4, learning_rate: 0.01}, search: {max_steps: 1}}}\n"
+    )
+    compare("--config", "variants.yaml")
+    return workplace / "runs" / "compared"
+
+
+def test_comparison_has_the_figures(compared):
+    figures = json.loads((compared / "compare.json").read_text())
+    keys = {"method", "seed", "budget", "evaluations", "images", "seconds", "top1_search", "top1_test_before"}
+    assert all(keys | {"macs_ratio", "widths"} <= row.keys() and row["macs_ratio"] <= 0.5 for row in figures["rows"])
+    spent = {(row["method"], row["seed"]): row["evaluations"] for row in figures["rows"]}
+    # greedy's table takes 128 calibration images, worth one evaluation of 287; searches begin with 4 candidates
+    assert spent == {
+        ("agent", 0): 4 + 8,
+        ("agent", 1): 4 + 8,
+        ("one_step", 0): 4 + 3 * 4,
+        ("one_step", 1): 4 + 3 * 4,
+        ("uniform", None): 1,
+        ("greedy", None): 1 + 1,
+        ("random", 0): 19,
+        ("random", 1): 19,
+    }
+    assert {(entry["agent"], entry["method"]) for entry in figures["paired"]} >= {("agent", "uniform")}
+
+
+def test_a_comparison_goes_on_where_it_stopped(compared, capsys):
+    before = json.loads((compared / "compare.json").read_text())
+    (compared / "compare" / "random-0.5-seed1.json").unlink()
+    capsys.readouterr()
+    fewer = ["--compare.methods", "[agent, uniform, random]", "--compare.seeds", "[0, 1, 2]"]
+    compare("--config", "variants.yaml", *fewer)
+    printed = capsys.readouterr().out
+    finished = [line.split(":")[0] for line in printed.splitlines() if "evaluations," in line]
+    assert finished == ["random, budget 0.5, seed 1", "agent, budget 0.5, seed 2", "random, budget 0.5, seed 2"]
+    after = {(row["method"], row["seed"]): row for row in json.loads((compared / "compare.json").read_text())["rows"]}
+    assert len(after) == 7
+    for row in before["rows"]:
+        if row["method"] in ("agent", "uniform", "random"):
+            again = after[row["method"], row["seed"]]
+            assert {**again, "seconds": 0} == {**row, "seconds": 0}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--search.evaluations", "20"], r"was compared with search.evaluations 19, which is 20 now"),
+        (["--compare.test_half", "odd"], r"was compared with compare.test_half 'all', which is 'odd' now"),
+        (["--compare.methods", "[agent, magic]"], r"compare.methods has magic: expected some of agent"),
+        (["--compare.budgets", "[1.5]"], r"compare.budgets is \[1.5\]"),
+        (["--compare.table", "round"], r"compare.table is 'round'"),
+        (["--compare.seeds", "[1, 1]"], r"compare.seeds is \[1, 1\]: each is run once"),
+        (["--compare.variants", "{a: {modle: {}}}"], r"compare.variants.a has modle: expected keys of model and"),
+        (["--compare.variants", "{a: {model: {clip: 1}}}"], r"compare.variants.a: .*clip"),
+        (["--compare.variants", "{a: {model: {epochs: 0}}}"], r"compare.variants.a: epochs is 0"),
+        (["--compare.variants", "{random: {}}"], r"compare.variants has 'random': expected a new name"),
+    ],
+)
+def test_comparisons_that_are_refused(compared, capsys, arguments, message):
+    before = tree(compared)
+    with pytest.raises(SystemExit) as end:
+        compare(*arguments)
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and error.count("\n") == 1 and re.search(message, error)
+    assert tree(compared) == before
+
+
 def test_wandb_by_configuration(workplace):
     """Offline; the run's folder is named after the W&B run, and metrics.csv is there as well."""
     arguments = ["--trainer.logger.init_args.offline", "true", "--pretraining.epochs", "1", "--run.root", "wandb_runs"]
@@ -402,7 +480,7 @@ def test_every_experiment_is_accepted(capsys, path):
     assert {"trainer", "model", "data", "network", "budget", "search", "run"} <= config.keys()
 
 
-@pytest.mark.parametrize("command", ["pretrain", "finetune", "validate", "test", "inspect"])
+@pytest.mark.parametrize("command", ["pretrain", "finetune", "validate", "test", "compare", "inspect"])
 def test_every_subcommand_accepts_the_same_files(capsys, command):
     config = printed_config(capsys, command, "--config", str(EXPERIMENTS / "digits.yaml"))
     assert {"trainer", "model", "data", "network", "budget", "search", "run"} <= config.keys()
@@ -447,11 +525,11 @@ def test_commands_of_the_readme_are_accepted(capsys, monkeypatch, line):
 
 
 def test_readme_has_commands():
-    assert {shlex.split(line)[3] for line in readme_commands()} >= {"fit", "inspect", "test"}
+    assert {shlex.split(line)[3] for line in readme_commands()} >= {"fit", "inspect", "test", "compare"}
 
 
 def test_help_of_every_subcommand_names_every_section(capsys):
-    for command in ("fit", "pretrain", "finetune", "validate", "test", "inspect"):
+    for command in ("fit", "pretrain", "finetune", "validate", "test", "compare", "inspect"):
         with pytest.raises(SystemExit) as end:
             main([command, "--help"])
         text = capsys.readouterr().out

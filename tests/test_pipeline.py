@@ -15,7 +15,7 @@ from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.pipeline import Compression, SearchOptions
 from gnnrl_lightning.report.progress import SearchStatus
 from gnnrl_lightning.runs import RunFolder
-from gnnrl_lightning.search.baselines import STARTING
+from gnnrl_lightning.search.baselines import FROM_TABLE, STARTING
 from gnnrl_lightning.task import Task
 
 
@@ -63,6 +63,19 @@ def test_iterations_spend_what_the_starting_candidates_leave(evaluations, iterat
     options = SearchOptions(evaluations=evaluations)
     assert len(STARTING) == 4 and options.iterations(episodes=8) == iterations
     assert options.evaluations_of(iterations, 8) == 4 + 8 * iterations <= evaluations
+
+
+def test_candidates_from_the_table_come_first_too_where_the_moments_are_there(task, tmp_path):
+    """So what comes back is never worse than greedy or dynamic programming, on the search split."""
+    compression = compression_of(task, repair="reconstruction", evaluations=6 + 4)
+    folder = RunFolder.create(tmp_path, "run")
+    compression.train_dense(folder)
+    search_with(compression, folder)
+    assert list(compression.scored) == [*STARTING, *FROM_TABLE] and compression.search.starting == 6
+    assert compression.evaluator.count == 10
+    best = compression.evaluator.best
+    assert best.top1 == max(scored.top1 for scored in compression.evaluator.history)
+    assert best.top1 >= max(compression.scored[name].top1 for name in FROM_TABLE)
 
 
 def test_too_few_evaluations_are_refused():

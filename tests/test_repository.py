@@ -18,6 +18,7 @@ PACKAGE = ROOT / "gnnrl_lightning"
 ORDER = (
     "__main__",
     "cli",
+    "comparison",
     "pipeline",
     "task",
     "artifact",

@@ -130,3 +130,11 @@ REPAIRS: dict[str, Repair] = {
 On CIFAR-10 with ResNet-56, convolution-1 widths halved, they leave 40, 79, 82, 88 and 91 % top-1 of 93.6 before any
 fine-tuning. Only `batch_norm` and `refit` read images for each candidate.
 """
+
+READ_MOMENTS = ("predicted_batch_norm", "reconstruction")
+"""Repairs that read the moments of the layers' inputs."""
+
+
+def reads_moments(importance: str | Criterion, repair: str) -> bool:
+    """Whether a pruner collects the moments for its own work, so that tables have them for nothing."""
+    return repair in READ_MOMENTS or importance == "surgeon"

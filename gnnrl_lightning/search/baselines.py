@@ -7,7 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from gnnrl_lightning.evaluation.tables import ErrorTable
 from gnnrl_lightning.graph.budget import Budget
+from gnnrl_lightning.search.greedy import greedy
+from gnnrl_lightning.search.knapsack import dynamic_programming
 from gnnrl_lightning.traced import ComputationGraph
 
 Baseline = Callable[[ComputationGraph, Budget], Tensor]
@@ -63,3 +66,15 @@ STARTING: dict[str, Baseline] = {
 def starting_candidates(graph: ComputationGraph, budget: Budget) -> dict[str, Tensor]:
     """Name -> widths `(G,)` of the starting candidates."""
     return {name: propose(graph, budget) for name, propose in STARTING.items()}
+
+
+TableBaseline = Callable[[ComputationGraph, Budget, ErrorTable], Tensor]
+"""`(graph, budget, table) -> widths (G,)` within the budget."""
+
+FROM_TABLE: dict[str, TableBaseline] = {"greedy": greedy, "dynamic_programming": dynamic_programming}
+"""Name -> baseline: the candidates that a search scores next, where there is a table of errors to read."""
+
+
+def table_candidates(graph: ComputationGraph, budget: Budget, table: ErrorTable) -> dict[str, Tensor]:
+    """Name -> widths `(G,)` of the starting candidates from a table."""
+    return {name: propose(graph, budget, table) for name, propose in FROM_TABLE.items()}

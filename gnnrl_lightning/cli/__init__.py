@@ -1,0 +1,37 @@
+"""The command line: `python -m gnnrl_lightning {fit,pretrain,finetune,validate,test,compare,inspect}`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from gnnrl_lightning.cli.commands import CompressionCLI
+from gnnrl_lightning.errors import UserError
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        args: Arguments; None for those of the process.
+
+    Raises:
+        SystemExit: With code 2 and one line on standard error, if the input is wrong.
+    """
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        CompressionCLI(args)
+    except Exception as error:
+        cause = _user_error(error)
+        if cause is None:
+            raise
+        print(f"error: {cause}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+def _user_error(error: BaseException | None) -> UserError | None:
+    """The user's error, also where jsonargparse has wrapped it in its own."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error

@@ -1,0 +1,147 @@
+"""The arguments: what there is to configure, and what is refused before anything is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from rich.console import Console
+
+from gnnrl_lightning.cli.subcommands import RESTORING, WRITING, SubcommandTrainer
+from gnnrl_lightning.comparison import CompareOptions
+from gnnrl_lightning.data import ImageData
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.finetune import TrainingOptions
+from gnnrl_lightning.graph.budget import Budget
+from gnnrl_lightning.module import GNNRL
+from gnnrl_lightning.networks.spec import NetworkSpec
+from gnnrl_lightning.pipeline import SearchOptions
+from gnnrl_lightning.runs import RunFolder, RunOptions
+from gnnrl_lightning.task import Task
+
+DESCRIPTION = "Make a trained network physically smaller, within a budget."
+NETWORK_HELP = "Class or function that makes the network; without a dot, one of gnnrl_lightning.networks."
+ARTIFACT_HELP = "Folder of a pruned network, which finetune, validate and test take instead of the dense one."
+
+
+class ArgumentsCLI(LightningCLI):
+    """The arguments of all subcommands, parsed, checked and made into objects; `CompressionCLI` works with them."""
+
+    def __init__(self, args: list[str] | None = None) -> None:
+        self.console = Console()
+        super().__init__(
+            GNNRL,
+            ImageData,
+            save_config_callback=None,
+            trainer_class=SubcommandTrainer,
+            # One process: every evaluation is made by one agent. Progress bars and summary are our own.
+            trainer_defaults={
+                "devices": 1,
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+                "num_sanity_val_steps": 0,
+                "log_every_n_steps": 1,
+            },
+            seed_everything_default=0,
+            subclass_mode_data=True,
+            parser_kwargs={"description": DESCRIPTION},
+            args=args,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The subcommands, each with the arguments of its method that are not offered."""
+        fit = {"model", "train_dataloaders", "val_dataloaders", "datamodule", "ckpt_path", "weights_only"}
+        others = ("pretrain", "finetune", "validate", "test", "compare", "inspect")
+        return {"fit": fit} | {name: set() for name in others}
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Arguments of trainer, agent and data."""
+        parser.add_lightning_class_args(self.trainer_class, "trainer")
+        parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items()})
+        parser.add_class_arguments(GNNRL, "model", skip={"env", "seed"})
+        parser.add_lightning_class_args(ImageData, "data", subclass_mode=True)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Arguments of the job."""
+        # Not the dataclass: jsonargparse would take class_path for the dataclass's own.
+        parser.add_argument("--network.class_path", type=str, required=True, help=NETWORK_HELP)
+        parser.add_argument("--network.init_args", type=dict[str, Any], default={}, help="Its arguments by name.")
+        parser.add_argument("--checkpoint", type=str | None, help="File with the network's weights; null trains.")
+        parser.add_argument("--artifact", type=str | None, help=ARTIFACT_HELP)
+        # Made by the subcommands that need one: an empty budget is an error.
+        parser.add_class_arguments(Budget, "budget", instantiate=False)
+        parser.add_class_arguments(SearchOptions, "search")
+        parser.add_class_arguments(TrainingOptions, "pretraining")
+        parser.add_class_arguments(TrainingOptions, "finetuning")
+        parser.add_class_arguments(CompareOptions, "compare")
+        parser.add_class_arguments(RunOptions, "run")
+        parser.add_argument("--overwrite", action="store_true", help="Replace an existing run of the same name.")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse `args`, or else the command line."""
+        self.config = parser.parse_args(args)
+        _check(self.config[self.config["subcommand"]])
+
+    def instantiate_classes(self) -> None:
+        """Make everything that the configuration describes; nothing is written."""
+        self.config_init = self.parser.instantiate(self.config)
+        self._check_inputs()
+        self.run: RunOptions = self._get(self.config_init, "run")
+        if self.run.threads is not None:
+            torch.set_num_threads(self.run.threads)
+        if self.subcommand in WRITING:
+            given = [self._get(self.config, name) for name in ("checkpoint", "artifact")]
+            if self.unfinished is None:
+                RunFolder.check(self.run.root, self.run.name, self.overwrite, [path for path in given if path])
+        self.model: GNNRL = self._get(self.config_init, "model")
+        self.model.seed = self._get(self.config, "seed_everything")
+        self.datamodule: ImageData = self._get(self.config_init, "data")
+        self.trainer = self.instantiate_trainer()
+
+    def _check_inputs(self) -> None:
+        """Refuse weights that the subcommand would not read, and a comparison that needs some."""
+        weights, pruned = (self._get(self.config, name) for name in ("checkpoint", "artifact"))
+        if pruned is not None and self.subcommand not in RESTORING:
+            raise UserError(f"{self.subcommand} reads no --artifact: that is for {', '.join(RESTORING)}")
+        if pruned is not None and weights is not None:
+            raise UserError("--artifact and --checkpoint exclude each other: set one of them to null")
+        if pruned is None and weights is None and self.subcommand in RESTORING:
+            raise UserError(f"nothing to {RESTORING[self.subcommand]}: give --artifact FOLDER or --checkpoint FILE")
+
+    @property
+    def overwrite(self) -> bool:
+        """Whether an existing run may be replaced."""
+        return self._get(self.config, "overwrite")
+
+    @property
+    def unfinished(self) -> RunFolder | None:
+        """The folder of a comparison of this name, which goes on."""
+        if self.subcommand != "compare" or self.overwrite or self.run.name is None:
+            return None
+        folder = RunFolder(Path(self.run.root) / self.run.name)
+        return folder if folder.comparison.is_dir() and folder.config.is_file() else None
+
+    @property
+    def task(self) -> Task:
+        """The network and its images."""
+        network = NetworkSpec(**self._get(self.config, "network").as_dict())
+        return Task(network, self.datamodule, self._get(self.config, "checkpoint"), self.model.seed)
+
+
+def _check(config: Any) -> None:
+    """Refuse a seed and settings of the trainer that Lightning would refuse late, or not at all."""
+    seed, trainer = config["seed_everything"], config["trainer"]
+    if not isinstance(seed, bool) and not 0 <= seed < 2**32:
+        raise UserError(f"seed_everything is {seed}: expected 0 to {2**32 - 1}")
+    if trainer["devices"] == "auto":
+        trainer["devices"] = 1
+    if str(trainer["devices"]) != "1" or trainer["num_nodes"] != 1:
+        given = f"trainer.devices is {trainer['devices']} and trainer.num_nodes is {trainer['num_nodes']}"
+        raise UserError(f"{given}: expected 1, one process makes all evaluations")
+    if trainer["max_epochs"] is not None and trainer["max_epochs"] < 1:
+        raise UserError(f"trainer.max_epochs is {trainer['max_epochs']}: expected at least 1, or null")

@@ -1,0 +1,230 @@
+"""What the subcommands do: the run folder, trainers, loggers and progress around `pipeline`."""
+
+from __future__ import annotations
+
+import json as json_format
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from torch import nn
+
+from gnnrl_lightning.cli.arguments import ArgumentsCLI
+from gnnrl_lightning.cli.comparing import agents_of, check_goes_on
+from gnnrl_lightning.comparison import CompareOptions, Comparison
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.finetune import quiet_trainer
+from gnnrl_lightning.graph.budget import Budget
+from gnnrl_lightning.graph.views import hierarchical_graph, simplified_graph
+from gnnrl_lightning.pipeline import DENSE_WEIGHTS, LATENCY_BATCH, Compression, PhaseTrainers, SearchOptions
+from gnnrl_lightning.report.comparison import comparison_tables, run_line
+from gnnrl_lightning.report.graph_figure import checked_suffix, graph_figure
+from gnnrl_lightning.report.phases import PhaseLogger
+from gnnrl_lightning.report.progress import SearchProgress, TrainingProgress
+from gnnrl_lightning.report.table import inspection_tables, print_result
+from gnnrl_lightning.runs import RunFolder
+from gnnrl_lightning.task import finetune_artifact, inspect, save_weights
+
+# Figures of the pruned network for the loggers: none of the test images, which no sweep may choose by.
+LOGGED = ("macs", "params", "macs_ratio", "params_ratio", "top1_search", "latency_ms")
+
+
+class CompressionCLI(ArgumentsCLI):
+    """The command line: a method for each subcommand."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The search's trainer: as many epochs as there are evaluations to spend, our progress bar and log."""
+        settings = self._get(self.config_init, "trainer")
+        if settings["logger"] in (None, True):
+            kwargs["logger"] = False  # metrics.csv in the run's folder, once there is one
+        if self.subcommand == "fit":
+            search: SearchOptions = self._get(self.config_init, "search")
+            episodes = self.model.episodes_per_iteration
+            limit = settings["max_epochs"]
+            iterations = min(search.iterations(episodes), search.evaluations if limit is None else limit)
+            total = search.evaluations_of(iterations, episodes)
+            callbacks = settings["callbacks"] or []
+            callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+            kwargs["max_epochs"] = iterations
+            kwargs["callbacks"] = [*callbacks, SearchProgress(lambda: self.compression.status(), total)]
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ImportError, ValueError) as error:
+            raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+
+    def open_run(self) -> RunFolder:
+        """Make the run's folder with configuration and loggers, once all input has been checked."""
+        configured = self.trainer.loggers
+        wandb_ids = [str(logger.experiment.id) for logger in configured if isinstance(logger, WandbLogger)]
+        folder = RunFolder.create(
+            self.run.root,
+            self.run.name,
+            experiment=self.run.experiment,
+            overwrite=self.overwrite,
+            wandb_id=next(iter(wandb_ids), None),
+        )
+        metrics = CSVLogger(folder.path, name="", version="")
+        metrics.experiment  # noqa: B018  (claims the folder while it is empty)
+        self.trainer.loggers = [metrics, *configured]
+        for callback in self.trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(folder.checkpoints / "agent")
+        config = self.resolved_config()
+        folder.config.write_text(config, encoding="utf-8")
+        for logger in configured:
+            logger.log_hyperparams(yaml.safe_load(config))
+        return folder
+
+    def resolved_config(self) -> str:
+        """The configuration with all defaults, as YAML."""
+        resolved = self.config[str(self.subcommand)].clone()
+        resolved.overwrite = False  # said of this run only: repeating it must not delete it
+        return self._parser(self.subcommand).dump(resolved)
+
+    def close_run(self, folder: RunFolder, figures: dict[str, float]) -> None:
+        """Log the final figures, let the loggers go, and say where the run is."""
+        for logger in self.trainer.loggers:
+            logger.log_metrics(figures)
+            logger.finalize("success")
+            if isinstance(logger, WandbLogger):
+                logger.experiment.finish()
+        self.console.print(f"written to {folder.path}")
+
+    def phase_trainer(self, phase: str) -> Callable[..., Trainer]:
+        """What makes the trainer of a training phase: on the search's device, with progress of its own."""
+        settings = self._get(self.config_init, "trainer")
+        return partial(
+            quiet_trainer,
+            accelerator=settings["accelerator"],
+            devices=settings["devices"],
+            precision=settings["precision"],
+            logger=[PhaseLogger(logger, phase) for logger in self.trainer.loggers],
+            callbacks=[TrainingProgress(f"{phase} network")],
+            log_every_n_steps=1,
+        )
+
+    def _compression(self, trainers: PhaseTrainers) -> Compression:
+        """The job, checked."""
+        return Compression(
+            self.task,
+            Budget(**self._get(self.config, "budget").as_dict()),
+            self._get(self.config_init, "search"),
+            self._get(self.config_init, "pretraining"),
+            self._get(self.config_init, "finetuning"),
+            trainers,
+        )
+
+    def before_fit(self) -> None:
+        """Check everything, open the run, train or load the dense network, score the starting candidates."""
+        self.compression = self._compression(self.phase_trainer)
+        self.model.env = self.compression.env
+        try:
+            self.model.configure_model()
+        except Exception as error:  # the user's own policy may raise anything
+            raise UserError(f"model.actor_critic cannot be made: {' '.join(str(error).split())}") from error
+        self.folder = self.open_run()
+        self.compression.train_dense(self.folder)
+        self.model.env = self.compression.start(self.folder)
+
+    def fit(self, **_: Any) -> None:
+        """Search."""
+        self.trainer.fit(self.model)
+
+    def after_fit(self) -> None:
+        """Prune, fine-tune, test once, save, show."""
+        result = self.compression.deliver(self.folder)
+        figures = {f"result/{name}": value for name, value in result["pruned"].items() if name in LOGGED}
+        print_result(result, LATENCY_BATCH, self.console)
+        self.close_run(self.folder, figures)
+
+    def pretrain(self, **_: Any) -> None:
+        """Train the dense network and save its weights."""
+        network = self.task.build()
+        folder = self.open_run()
+        self.task.train(network, self._get(self.config_init, "pretraining"), self.phase_trainer("dense"))
+        save_weights(network, folder.checkpoints / DENSE_WEIGHTS)
+        self._close_training(folder, self.task.top1(network, self.datamodule.search))
+
+    def finetune(self, **_: Any) -> None:
+        """Train a pruned network or the dense one further and save it."""
+        options = self._get(self.config_init, "finetuning")
+        pruned = self._get(self.config, "artifact")
+        if pruned is None:
+            network = self.task.build()
+            folder = self.open_run()
+            self.task.train(network, options, self.phase_trainer("dense"))
+            save_weights(network, folder.checkpoints / DENSE_WEIGHTS)
+            accuracy = self.task.top1(network, self.datamodule.search)
+        else:
+            restored = self.task.restore(pruned)
+            folder = self.open_run()
+            trainer = self.phase_trainer("pruned")
+            accuracy = finetune_artifact(self.task, restored, options, folder.pruned, trainer)
+        self._close_training(folder, accuracy)
+
+    def _close_training(self, folder: RunFolder, accuracy: float) -> None:
+        self.console.print(f"top-1 on the search split: {accuracy:.2f} %")
+        self.close_run(folder, {"result/top1_search": accuracy})
+
+    def validate(self, **_: Any) -> None:
+        """Top-1 accuracy on the search split."""
+        network = self._network()
+        self.console.print(f"top-1 on the search split: {self.task.top1(network, self.datamodule.search):.2f} %")
+
+    def test(self, **_: Any) -> None:
+        """Top-1 accuracy on the test images."""
+        network = self._network()
+        self.console.print(f"top-1 on the test images: {self.task.top1(network, self.datamodule.test):.2f} %")
+
+    def _network(self) -> nn.Module:
+        pruned = self._get(self.config, "artifact")
+        return self.task.build() if pruned is None else self.task.restore(pruned).network
+
+    def compare(self, **_: Any) -> None:
+        """Compare the agent with every other way to choose widths."""
+        compression = self._compression(lambda phase: self.phase_trainer(phase) if phase == "dense" else self._quiet())
+        options: CompareOptions = self._get(self.config_init, "compare")
+        agents = agents_of(self._get(self.config, "model"), self._get(self.config, "search"), options.variants)
+
+        def report(row: dict[str, Any]) -> None:
+            self.console.print(run_line(row), soft_wrap=True)
+
+        comparison = Comparison(compression, options, agents, report)
+        config = self.resolved_config()
+        folder = self.unfinished
+        if folder is None:
+            folder = self.open_run()
+        else:
+            check_goes_on(folder, config)
+        figures = comparison.run(folder)
+        for table in comparison_tables(figures):
+            self.console.print(table)
+        self.close_run(folder, {})
+
+    def _quiet(self) -> Callable[..., Trainer]:
+        """What makes the trainers of networks of which there are many."""
+        settings = self._get(self.config_init, "trainer")
+        return partial(quiet_trainer, **{name: settings[name] for name in ("accelerator", "devices", "precision")})
+
+    def inspect(self, json: str | None = None, figure: str | None = None, **_: Any) -> None:
+        """Show what can be pruned."""
+        for option, path in (("--json", json), ("--figure", figure)):
+            if path is not None and not Path(path).absolute().parent.is_dir():
+                raise UserError(f"{option} {path}: there is no folder {Path(path).parent}")
+        if figure is not None:
+            checked_suffix(figure)
+        graph = self.task.trace()
+        found = inspect(graph)
+        for table in inspection_tables(found):
+            self.console.print(table)
+        if json is not None:
+            Path(json).write_text(json_format.dumps(found, indent=2) + "\n", encoding="utf-8")
+        if figure is not None:
+            name = str(self._get(self.config, "network")["class_path"]).rpartition(".")[2]
+            graph_figure(hierarchical_graph(graph), simplified_graph(graph), name).savefig(figure)

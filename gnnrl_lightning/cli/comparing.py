@@ -1,0 +1,85 @@
+"""What `compare` makes of its configuration: the agents, and whether an earlier comparison may go on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from gnnrl_lightning.comparison import AgentRow
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.module import GNNRL
+from gnnrl_lightning.pipeline import AGENT, SearchOptions
+from gnnrl_lightning.runs import RunFolder
+
+# A comparison may go on with other values of these: what they say is in the names of the finished runs, or changes
+# nothing about them.
+FREE = (("run",), ("overwrite",), ("compare", "methods"), ("compare", "seeds"), ("compare", "budgets"))
+VARIANTS = ("compare", "variants")
+
+
+def agents_of(model: Namespace, search: Namespace, variants: Mapping[str, Mapping[str, Any]]) -> dict[str, AgentRow]:
+    """The configured agent and its variants.
+
+    Args:
+        model: The configuration of `model`.
+        search: The configuration of `search`.
+        variants: Name -> the keys of `model` and `search` that differ.
+
+    Raises:
+        UserError: A variant names a key that there is not, or a value that does not fit.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(GNNRL, "model", skip={"env", "seed"})
+    parser.add_class_arguments(SearchOptions, "search")
+    base = {"model": model.as_dict(), "search": search.as_dict()}
+    return {name: _agent(parser, name, base, changes) for name, changes in {AGENT: {}, **variants}.items()}
+
+
+def _agent(parser: ArgumentParser, name: str, base: dict[str, Any], changes: Mapping[str, Any]) -> AgentRow:
+    unknown = sorted(set(changes) - set(base))
+    if unknown:
+        raise UserError(f"compare.variants.{name} has {', '.join(unknown)}: expected keys of model and search")
+    merged = {part: {**base[part], **(changes.get(part) or {})} for part in base}
+    try:
+        config = parser.parse_object(merged)
+        search: SearchOptions = parser.instantiate(config)["search"]  # makes the module, too, which checks itself
+    except (ArgumentError, UserError) as error:
+        raise UserError(f"compare.variants.{name}: {' '.join(str(error).split())}") from error
+
+    def make(seed: int) -> GNNRL:
+        module: GNNRL = parser.instantiate(config)["model"]
+        module.seed = seed
+        return module
+
+    return AgentRow(make, search)
+
+
+def check_goes_on(folder: RunFolder, config: str) -> None:
+    """Refuse to go on with a comparison of other settings.
+
+    Args:
+        folder: Folder of the earlier comparison.
+        config: The present configuration, YAML.
+
+    Raises:
+        UserError: Something differs that the finished runs depend on.
+    """
+    before, now = (_flat(yaml.safe_load(text)) for text in (folder.config.read_text(encoding="utf-8"), config))
+    variants = {key[:3] for key in before} & {key[:3] for key in now}  # those that both have
+    for key in sorted(before.keys() | now.keys()):
+        alone = key[:2] == VARIANTS and key[:3] not in variants
+        if before.get(key) != now.get(key) and not alone and key[:1] not in FREE and key[:2] not in FREE:
+            raise UserError(
+                f"{folder.path} was compared with {'.'.join(key)} {before.get(key)!r}, which is {now.get(key)!r} now: "
+                "choose another name or pass --overwrite"
+            )
+
+
+def _flat(config: Any, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """Keys of keys -> values that are no dictionaries."""
+    if not isinstance(config, dict):
+        return {prefix: config}
+    return {key: value for name, part in config.items() for key, value in _flat(part, (*prefix, str(name))).items()}

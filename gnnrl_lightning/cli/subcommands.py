@@ -1,0 +1,44 @@
+"""The subcommands: their names, help and options."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+WRITING = ("fit", "pretrain", "finetune", "compare")  # the subcommands that make a run
+# The subcommands that read trained weights, and what they do with them.
+RESTORING = {"finetune": "fine-tune", "validate": "validate", "test": "test"}
+
+
+class SubcommandTrainer(Trainer):
+    """A trainer with a method for each subcommand: LightningCLI takes names, help and options from them."""
+
+    def fit(self, *args: Any, **kwargs: Any) -> None:
+        """Search, prune, fine-tune, test once and save: the whole job."""
+        super().fit(*args, **kwargs)
+
+    def pretrain(self) -> None:
+        """Train the dense network and save its weights."""
+
+    def finetune(self) -> None:
+        """Train a pruned network (--artifact) or the dense one (--checkpoint) further and save it."""
+
+    def validate(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Print the top-1 accuracy on the search split, of the network or of a pruned one (--artifact)."""
+
+    def test(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Print the top-1 accuracy on the test images, of the network or of a pruned one (--artifact)."""
+
+    def compare_methods(self) -> None:
+        """Compare the agent with every other way to choose widths; goes on with a comparison of the same --run.name."""
+
+    compare = compare_methods  # jsonargparse names the options' group after the function, and `compare` is a section
+
+    def inspect(self, json: str | None = None, figure: str | None = None) -> None:
+        """Show what can be pruned: channel groups, frozen groups with reasons, cost, smallest reachable cost.
+
+        Args:
+            json: File to write the same to, as JSON.
+            figure: File to draw the computational graph to: .png, .svg or .pdf.
+        """

@@ -1,0 +1,128 @@
+"""Cross-entropy search: a Gaussian on keep ratios that follows its best samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.data.splits import generator_for
+from gnnrl_lightning.search.problem import SearchProblem, merit
+
+SURPLUS = 2
+"""Samples drawn for each that is scored: those that were scored before are passed over."""
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Independent Gaussians on the logarithms of keep ratios.
+
+    Attributes:
+        mean: `(G,)` float64.
+        spread: Standard deviations `(G,)` float64.
+    """
+
+    mean: Tensor
+    spread: Tensor
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """Keep ratios `(count, G)`, positive."""
+        noise = torch.randn(count, len(self.mean), generator=generator, dtype=torch.float64)
+        return (self.mean + self.spread * noise).exp()
+
+    def towards(self, elite: Tensor, inertia: float, narrowest: float) -> Gaussian:
+        """The Gaussian moved towards the moments of an elite.
+
+        Args:
+            elite: Keep ratios `(E, G)`.
+            inertia: Weight of the present moments.
+            narrowest: Smallest standard deviation.
+        """
+        logs = elite.double().log()
+        mean = inertia * self.mean + (1 - inertia) * logs.mean(0)
+        spread = inertia * self.spread + (1 - inertia) * logs.std(0, unbiased=False)
+        return Gaussian(mean, spread.clamp(min=narrowest))
+
+
+@dataclass(frozen=True)
+class CrossEntropySearch:
+    """Cross-entropy search from the best starting candidate; the elite of earlier rounds stays until it is beaten.
+
+    Args:
+        samples: Candidates of a round.
+        elite: Share of a round's candidates that the Gaussian moves towards.
+        sigma: First standard deviation of keep ratios' logarithms.
+        inertia: Weight of the Gaussian's moments when they move.
+        narrowest: Smallest standard deviation.
+        from_table: Whether the starting candidates from the table and the best of `ProxySearch` are scored, too, before
+            the first round; the table is paid for then.
+        name: Under which it proposes.
+
+    Source: Rubinstein, The cross-entropy method for combinatorial and continuous optimization, 1999; the elite that
+    stays is that of Pinneri et al., https://arxiv.org/abs/2008.06389.
+    """
+
+    samples: int = 8
+    elite: float = 0.5
+    sigma: float = 0.5
+    inertia: float = 0.3
+    narrowest: float = 0.1
+    from_table: bool = False
+    name: str = "cross_entropy"
+
+    @property
+    def elites(self) -> int:
+        """Candidates that the Gaussian moves towards."""
+        return max(2, round(self.elite * self.samples))
+
+    def around(self, keep: Tensor) -> Gaussian:
+        """The first Gaussian, around keep ratios `(G,)`."""
+        return Gaussian(keep.double().log(), torch.full_like(keep, self.sigma, dtype=torch.float64))
+
+    def __call__(self, problem: SearchProblem, seed: int) -> None:
+        """Score the starting candidates, then rounds until no evaluation is left."""
+        problem.start(self.from_table)
+        if self.from_table and problem.left:
+            problem.ask(ProxySearch().best(problem, seed), self.name)
+        dense = problem.graph.widths
+        gaussian = self.around(torch.tensor(problem.ranked()[0].widths) / dense)
+        elite = []
+        number = 0
+        while problem.left:
+            keep = gaussian.sample(SURPLUS * self.samples, generator_for(seed, number))
+            candidates = problem.new(problem.project(dense * keep), min(self.samples, problem.left))
+            elite += [problem.ask(widths, self.name) for widths in candidates]
+            elite = sorted(elite, key=merit, reverse=True)[: self.elites]
+            kept = torch.tensor([scored.widths for scored in elite]) / dense
+            gaussian = gaussian.towards(kept, self.inertia, self.narrowest)
+            number += 1
+
+
+@dataclass(frozen=True)
+class ProxySearch:
+    """Cross-entropy search for the least error in the table alone; what it finds is scored once.
+
+    Args:
+        rounds: Rounds.
+        search: A round: its candidates cost microseconds, so there are many.
+    """
+
+    rounds: int = 60
+    search: CrossEntropySearch = CrossEntropySearch(samples=64, elite=0.125, sigma=0.3, narrowest=0.02)
+
+    def __call__(self, problem: SearchProblem, seed: int) -> None:
+        """Search in the table, from the uniform candidate; ask once."""
+        problem.ask(self.best(problem, seed), "cross_entropy_proxy")
+
+    def best(self, problem: SearchProblem, seed: int) -> Tensor:
+        """Widths `(G,)` of the least error found."""
+        table, dense, search = problem.table, problem.graph.widths, self.search
+        elite = problem.project(dense)[None]
+        gaussian = search.around(elite[0] / dense)
+        for number in range(self.rounds):
+            widths = problem.project(dense * gaussian.sample(search.samples, generator_for(seed, number)))
+            widths = torch.cat([elite, widths]).unique(dim=0)
+            elite = widths[table(widths).argsort(stable=True)[: search.elites]]
+            gaussian = gaussian.towards(elite / dense, search.inertia, search.narrowest)
+        return elite[0]

@@ -1,0 +1,64 @@
+"""Evolution on keep ratios."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.data.splits import generator_for
+from gnnrl_lightning.search.problem import SearchProblem
+
+SURPLUS = 4
+"""Children drawn for each that is scored: those that were scored before are passed over."""
+
+
+@dataclass(frozen=True)
+class Evolution:
+    """(mu + lambda) evolution: the best mu candidates of all so far have lambda children, and so on.
+
+    A child takes each group's keep ratio from one of two parents; then some are multiplied by exp(sigma * N(0, 1)),
+    and the projection brings it onto the budget.
+
+    Args:
+        parents: mu.
+        children: lambda.
+        crossover: Share of children that have two parents.
+        mutation: Share of a child's groups that change; at least one does.
+        sigma: Standard deviation of the change of a keep ratio's logarithm.
+        from_table: Whether the starting candidates from the table are among the first parents; it is paid for then.
+        name: Under which it proposes.
+    """
+
+    parents: int = 4
+    children: int = 4
+    crossover: float = 0.5
+    mutation: float = 0.3
+    sigma: float = 0.4
+    from_table: bool = False
+    name: str = "evolution"
+
+    def __call__(self, problem: SearchProblem, seed: int) -> None:
+        """Score the starting candidates, then generations until no evaluation is left."""
+        problem.start(self.from_table)
+        generation = 0
+        while problem.left:
+            parents = torch.tensor([scored.widths for scored in problem.ranked()[: self.parents]])
+            keep = self.offspring(parents / problem.graph.widths, generator_for(seed, generation))
+            children = problem.project(problem.graph.widths * keep)
+            for widths in problem.new(children, min(self.children, problem.left)):
+                problem.ask(widths, self.name)
+            generation += 1
+
+    def offspring(self, parents: Tensor, generator: torch.Generator) -> Tensor:
+        """Keep ratios of `SURPLUS * children` children `(B, G)` of parents `(mu, G)`."""
+        count, groups = SURPLUS * self.children, parents.shape[1]
+        pairs = torch.randint(len(parents), (2, count), generator=generator)
+        first, second = parents[pairs].double()
+        crossed = torch.rand(count, 1, generator=generator) < self.crossover
+        keep = torch.where(crossed & (torch.rand(count, groups, generator=generator) < 0.5), second, first)
+        draws = torch.rand(count, groups, generator=generator)
+        changed = (draws < self.mutation) | (draws == draws.amin(1, keepdim=True))
+        noise = torch.randn(count, groups, generator=generator, dtype=torch.float64)
+        return keep * (self.sigma * noise * changed).exp()

@@ -1,0 +1,183 @@
+"""What every way to choose widths is given, and how its evaluations are counted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.evaluation.pruner import Pruner
+from gnnrl_lightning.evaluation.tables import ErrorTable
+from gnnrl_lightning.graph.budget import Budget
+from gnnrl_lightning.search.baselines import table_candidates
+from gnnrl_lightning.traced import ComputationGraph
+
+
+class Scored(Protocol):
+    """A scored candidate, see `gnnrl_lightning.evaluation.evaluator.Evaluation`."""
+
+    @property
+    def widths(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def top1(self) -> float: ...  # noqa: D102
+    @property
+    def cross_entropy(self) -> float: ...  # noqa: D102
+
+
+class NotApplicable(UserError):
+    """A method cannot do this network, or lacks what it needs; the message says why."""
+
+
+def merit(scored: Scored) -> tuple[float, float]:
+    """What candidates are ranked by: top-1, then the lower cross-entropy."""
+    return scored.top1, -scored.cross_entropy
+
+
+class SearchProblem:
+    """A network, a budget, and a number of evaluations to spend.
+
+    All that costs evaluations is counted here: candidates that are asked for, the starting ones and those that were
+    known already included; and the images that the table and a calibration take, `ceil(images / search_images)`.
+
+    Args:
+        graph: The traced network.
+        budget: What a candidate may cost.
+        evaluate: Scores a candidate: `(widths (G,), proposer)`.
+        evaluations: Evaluations that may be spent.
+        starting: Name -> widths `(G,)` of the candidates that a search scores first.
+        table: Makes the table of what narrowing one group costs; None: there is none.
+        search_images: Images of one evaluation.
+        pruner: Gives the network and the calibration images to methods that read them.
+
+    Attributes:
+        left: Evaluations that may still be spent.
+        spent: Evaluations spent so far.
+        history: The candidates in the order in which they were asked for.
+        charged_images: Images that were paid for beside the evaluations.
+    """
+
+    def __init__(
+        self,
+        graph: ComputationGraph,
+        budget: Budget,
+        evaluate: Callable[[Tensor, str], Scored],
+        evaluations: int,
+        starting: Mapping[str, Tensor],
+        table: Callable[[], ErrorTable] | None = None,
+        search_images: int = 1,
+        pruner: Pruner | None = None,
+    ) -> None:
+        self.graph, self.budget, self.evaluations = graph, budget, evaluations
+        self.starting, self.search_images = dict(starting), search_images
+        self.spent = self.charged_images = 0
+        self.history: list[Scored] = []
+        self._evaluate, self._make_table, self._pruner = evaluate, table, pruner
+        self._table: ErrorTable | None = None
+        self._seen: set[tuple[int, ...]] = set()
+
+    @property
+    def left(self) -> int:
+        """Evaluations that may still be spent."""
+        return self.evaluations - self.spent
+
+    @property
+    def table(self) -> ErrorTable:
+        """What narrowing one group costs; the first reader pays for its images.
+
+        Raises:
+            NotApplicable: There is no table, or too few evaluations are left to pay for it.
+        """
+        if self._table is None:
+            if self._make_table is None:
+                raise NotApplicable("reads a table of errors, and there is none")
+            table = self._make_table()
+            self.charge(table.images)
+            self._table = table
+        return self._table
+
+    @property
+    def reads_table(self) -> bool:
+        """Whether the table has been read."""
+        return self._table is not None
+
+    @property
+    def pruner(self) -> Pruner:
+        """Has the network and the calibration images.
+
+        Raises:
+            NotApplicable: There is none.
+        """
+        if self._pruner is None:
+            raise NotApplicable("reads the network's weights, and has no pruner to take them from")
+        return self._pruner
+
+    def charge(self, images: int) -> None:
+        """Pay for forward passes of images that are no evaluation.
+
+        Raises:
+            NotApplicable: Not enough evaluations are left.
+        """
+        evaluations = math.ceil(images / self.search_images)
+        if evaluations > self.left:
+            raise NotApplicable(
+                f"reads {images} images, worth {evaluations} evaluations; {self.left} of {self.evaluations} are left"
+            )
+        self.spent += evaluations
+        self.charged_images += images
+
+    def project(self, widths: Tensor) -> Tensor:
+        """Proposals `(G,)` or `(B, G)`, integer or not, within the budget and maximal: int64."""
+        return self.budget.project(self.graph, widths)
+
+    def start(self, from_table: bool = False) -> None:
+        """Score the starting candidates, those given and, if asked for, those from the table.
+
+        Raises:
+            NotApplicable: There is no table, or too few evaluations are left.
+        """
+        starting = self.starting
+        if from_table:
+            starting = starting | table_candidates(self.graph, self.budget, self.table)
+        if len(starting) > self.left:
+            raise NotApplicable(f"has {self.left} evaluations left for {len(starting)} starting candidates")
+        for name, widths in starting.items():
+            self.ask(widths, name)
+
+    def ask(self, widths: Tensor, proposer: str) -> Scored:
+        """Score a candidate `(G,)`, at the price of one evaluation.
+
+        Raises:
+            ValueError: It does not meet the budget.
+            RuntimeError: No evaluation is left.
+        """
+        if self.left < 1:
+            raise RuntimeError(f"{proposer} asks for more than its {self.evaluations} evaluations")
+        if not bool(self.budget.met(self.graph, widths[None])[0]):
+            raise ValueError(f"{proposer} proposes {widths.tolist()}, which does not meet the budget: project it first")
+        self.spent += 1
+        scored = self._evaluate(widths, proposer)
+        self.history.append(scored)
+        self._seen.add(tuple(widths.tolist()))
+        return scored
+
+    def ranked(self) -> list[Scored]:
+        """The candidates asked for so far without repetitions, the best first."""
+        distinct = {scored.widths: scored for scored in reversed(self.history)}
+        return sorted(reversed(distinct.values()), key=merit, reverse=True)
+
+    def new(self, widths: Tensor, count: int) -> Tensor:
+        """The first `count` of the candidates `(B, G)` that were not asked for yet, each once.
+
+        Where there are fewer, old ones follow: a method that has converged spends its evaluations all the same.
+        """
+        fresh: dict[tuple[int, ...], int] = {}
+        for number, row in enumerate(map(tuple, widths.tolist())):
+            if row not in self._seen:
+                fresh.setdefault(row, number)
+        first = list(fresh.values())
+        rest = [number for number in range(len(widths)) if number not in set(first)]
+        return widths[torch.tensor((first + rest)[:count], dtype=torch.int64)]

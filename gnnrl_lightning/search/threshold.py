@@ -1,0 +1,70 @@
+"""A global threshold: the channels of the whole network compete, and the least important ones go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.graph.budget import Budget
+from gnnrl_lightning.pruning.importance import importance_scores
+from gnnrl_lightning.search.problem import SearchProblem
+from gnnrl_lightning.traced import ComputationGraph
+
+
+def widths_above_threshold(graph: ComputationGraph, budget: Budget, scores: list[Tensor]) -> Tensor:
+    """Widths of the lowest threshold on normalised scores that meets the budget, filled up by the projection.
+
+    A channel's score is the sum over its index sets (the k-th best of each go together), divided by the mean of its
+    group: without that, the groups of large layers would stay whole and others vanish. Every group keeps its lowest
+    allowed width.
+
+    Args:
+        graph: The traced network.
+        budget: What the candidate may cost.
+        scores: Importance of each channel, `(sets, width)` for each group.
+
+    Returns:
+        int64 `(G,)`.
+
+    Source: the normalisation is that of DepGraph, https://arxiv.org/abs/2301.12900, section 3.3.
+    """
+    ladder = budget.ladder(graph)
+    ordered = [score.double().sort(1, descending=True).values.sum(0) for score in scores]
+    ordered = [score / score.mean().clamp(min=torch.finfo(torch.float64).tiny) for score in ordered]
+    thresholds = torch.cat(ordered).unique()  # ascending, and a lower threshold keeps no less
+    low, high = 0, len(thresholds)  # the answer is in [low, high]; at `high` every group is at its lowest width
+
+    def kept(index: int) -> Tensor:
+        threshold = thresholds[index] if index < len(thresholds) else torch.inf
+        return ladder.down(torch.tensor([int((score >= threshold).sum()) for score in ordered]))
+
+    while low < high:
+        middle = (low + high) // 2
+        if bool(budget.met(graph, kept(middle)[None])[0]):
+            high = middle
+        else:
+            low = middle + 1
+    return budget.project(graph, kept(high))
+
+
+@dataclass(frozen=True)
+class GlobalThreshold:
+    """One candidate by a global threshold on importance.
+
+    Args:
+        importance: Name of a criterion of `gnnrl_lightning.pruning.importance`.
+        reads_images: Whether the criterion needs the calibration images, which then have to be paid for.
+    """
+
+    importance: str
+    reads_images: bool = False
+
+    def __call__(self, problem: SearchProblem) -> Tensor:
+        """Widths `(G,)`."""
+        pruner = problem.pruner
+        if self.reads_images:
+            problem.charge(len(pruner.calibration))
+        scores = importance_scores(problem.graph, pruner.network, self.importance, pruner.calibration)
+        return widths_above_threshold(problem.graph, problem.budget, scores)

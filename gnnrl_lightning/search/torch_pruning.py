@@ -1,0 +1,111 @@
+"""Widths that torch-pruning would choose, where it is installed and can do the network."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor, nn
+
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.graph.groups import ChannelGroup
+from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
+
+PROBES = 12
+"""Pruning ratios that are tried: the interval of the ratio is halved so often."""
+
+
+@dataclass(frozen=True)
+class TorchPruning:
+    """One candidate from torch-pruning's magnitude pruner (l2 over whole groups).
+
+    Its smallest pruning ratio whose network meets the budget is found by bisection; the widths are read from that
+    network's weights and projected, because it stops short of what the budget allows. Layers without a prunable channel
+    of ours at their output are left alone.
+
+    Args:
+        everywhere: Whether the channels of all groups compete (its `global_pruning`); else all groups lose one share.
+
+    Source: https://github.com/VainF/Torch-Pruning; Fang et al., DepGraph, https://arxiv.org/abs/2301.12900.
+    """
+
+    everywhere: bool
+
+    def __call__(self, problem: SearchProblem) -> Tensor:
+        """Widths `(G,)`.
+
+        Raises:
+            NotApplicable: It is not installed, fails, or its network has other shapes than any candidate of ours.
+        """
+        if find_spec("torch_pruning") is None:
+            raise NotApplicable("torch-pruning is not installed")
+        low, high, found = 0.0, 1.0, None
+        for _ in range(PROBES):
+            middle = (low + high) / 2
+            widths = self._widths(problem, middle)
+            if bool(problem.budget.met(problem.graph, widths[None])[0]):
+                high, found = middle, widths
+            else:
+                low = middle
+        if found is None:
+            raise NotApplicable("no pruning ratio of torch-pruning's meets the budget")
+        return problem.project(found)
+
+    def _widths(self, problem: SearchProblem, ratio: float) -> Tensor:
+        """Widths of its network at one pruning ratio."""
+        import torch_pruning  # pyright: ignore[reportMissingImports]
+
+        pruner, graph = problem.pruner, problem.graph
+        network = copy.deepcopy(pruner.network)
+        prunable = {member.parameter.rpartition(".")[0] for group in graph.groups for member in _made_by(group)}
+        layers = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+        ignored: list[nn.Module] = [
+            module for name, module in network.named_modules() if isinstance(module, layers) and name not in prunable
+        ]
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                torch_pruning.pruner.MagnitudePruner(
+                    network,
+                    pruner.calibration[:1],
+                    importance=torch_pruning.importance.MagnitudeImportance(p=2),
+                    global_pruning=self.everywhere,
+                    pruning_ratio=ratio,
+                    ignored_layers=ignored,
+                ).step()
+                with torch.no_grad():
+                    network.eval()(pruner.calibration[:1])
+        except Exception as error:  # it raises whatever fits a network that it cannot do
+            reason = str(error).strip().splitlines()
+            raise NotApplicable(
+                f"torch-pruning fails on this network: {type(error).__name__}{': ' + reason[0] if reason else ''}"
+            ) from error
+        parameters = dict(network.named_parameters(remove_duplicate=False))
+        try:
+            widths = [_width(group, parameters) for group in graph.groups]
+        except UserError as error:
+            raise NotApplicable(f"torch-pruning's network is none of our candidates: {error}") from error
+        return problem.budget.ladder(graph).down(torch.tensor(widths))
+
+
+def _made_by(group: ChannelGroup) -> list:
+    return [member for member in group.members if member.role == "output"]
+
+
+def _width(group: ChannelGroup, parameters: dict[str, nn.Parameter]) -> int:
+    """Width of a group in another network of the same modules.
+
+    Raises:
+        UserError: Its members disagree, or are gone.
+    """
+    sizes = {
+        parameters[member.parameter].shape[member.dimension] / group.sets if member.parameter in parameters else 0.0
+        for member in group.members
+        if member.role == "output"
+    }
+    if len(sizes) != 1 or not min(sizes).is_integer() or min(sizes) < 1:
+        raise UserError(f"{group.name} has {sorted(sizes)} channels")
+    return int(min(sizes))

@@ -1,0 +1,53 @@
+import pytest
+from rich.console import Console
+
+from gnnrl_lightning.report.comparison import comparison_tables, run_line, summarise
+
+COSTS = {"evaluations": 9, "images": 100, "seconds": 2.0, "macs_ratio": 0.5}
+
+
+def row(method, seed, top1, budget=0.5):
+    key = {"method": method, "seed": seed, "budget": budget}
+    return key | {"top1_search": top1, "top1_test_before": top1 - 1} | COSTS
+
+
+ROWS = [row("agent", 0, 81.0), row("agent", 1, 83.0), row("uniform", None, 80.0), row("random", 1, 84.0)]
+
+
+def test_means_and_differences():
+    figures = summarise([*ROWS, row("uniform", None, 70.0, budget=0.3)], "agent")
+    by_method = {(entry["budget"], entry["method"]): entry for entry in figures["summary"]}
+    assert by_method[0.5, "agent"]["top1_test_before"] == {"n": 2, "mean": 81.0, "sd": pytest.approx(2**0.5)}
+    assert by_method[0.5, "uniform"]["top1_search"] == {"n": 1, "mean": 80.0, "sd": None}
+    assert by_method[0.3, "uniform"]["evaluations"] == 9
+    paired = {(entry["method"], entry["metric"]): entry for entry in figures["paired"]}
+    assert {method for method, _ in paired} == {"uniform", "random"}
+    assert paired["uniform", "top1_search"]["mean"] == 2.0 and paired["uniform", "top1_search"]["n"] == 2
+    assert paired["random", "top1_test_before"]["mean"] == -1.0 and paired["random", "top1_test_before"]["low"] is None
+    assert all(entry["budget"] == 0.5 for entry in figures["paired"])
+
+
+def test_without_an_agent_there_are_means_alone():
+    assert summarise(ROWS, None)["paired"] == []
+
+
+def test_tables_and_lines():
+    refused = {"method": "magic", "seed": None, "budget": 0.5, "refused": "it is Tuesday"}
+    figures = {
+        "network": "Small",
+        "dataset": "digits",
+        "dense": {"top1_test": 98.0},
+        "test_images": 7,
+        "test_half": "odd",
+        "refused": [refused],
+        **summarise(ROWS, "agent"),
+    }
+    console = Console(width=100, record=True, quiet=False)
+    with console.capture() as capture:
+        for table in comparison_tables(figures):
+            console.print(table)
+    text = " ".join(capture.get().split())
+    for part in ("82.00 (1.41)", "agent minus each method, budget 0.5", "+2.00 [-10.71, +14.71]", "it is Tuesday"):
+        assert part in text
+    assert run_line(refused) == "magic, budget 0.5: it is Tuesday"
+    assert run_line(ROWS[0]) == "agent, budget 0.5, seed 0: 9 evaluations, 2.0 s, top-1 search 81.00, test 80.00"

@@ -1,0 +1,101 @@
+"""What a search may spend, and what counts."""
+
+import pytest
+import torch
+
+from gnnrl_lightning.graph.budget import Budget
+from gnnrl_lightning.search.baselines import FROM_TABLE, STARTING, starting_candidates
+from gnnrl_lightning.search.problem import NotApplicable, SearchProblem, merit
+from tests.fakes import FakeEvaluation, Landscape, random_table, small_graph
+
+BUDGET = Budget(macs=0.5)
+
+
+def problem(evaluations=20, table=None, search_images=100):
+    graph = small_graph()
+    landscape = Landscape(graph, torch.full((len(graph.groups),), 0.7))
+    starting = starting_candidates(graph, BUDGET)
+    make = None if table is None else lambda: table
+    return SearchProblem(graph, BUDGET, landscape, evaluations, starting, make, search_images)
+
+
+def test_every_question_counts_known_candidates_too():
+    search = problem()
+    for _ in range(2):
+        search.ask(search.starting["uniform"], "mine")
+    assert (search.spent, search.left, len(search.history)) == (2, 18, 2)
+    assert search._evaluate.calls[0] == (tuple(search.starting["uniform"].tolist()), "mine")
+
+
+def test_starting_candidates_are_scored_first_and_count():
+    search = problem()
+    search.start()
+    assert search.spent == len(STARTING) == 4
+    assert [proposer for _, proposer in search._evaluate.calls] == list(STARTING)
+    assert not search.reads_table
+
+
+def test_a_table_adds_starting_candidates_and_is_paid_for_once():
+    """301 images on a search split of 100 are worth 4 evaluations."""
+    search = problem(table=random_table(small_graph(), images=301))
+    assert search.spent == 0
+    search.start(from_table=True)
+    assert search.spent == 4 + len(STARTING) + len(FROM_TABLE)
+    assert search.table is search.table and search.spent == 4 + len(STARTING) + len(FROM_TABLE)
+    assert [proposer for _, proposer in search._evaluate.calls][-2:] == ["greedy", "dynamic_programming"]
+    assert search.charged_images == 301 and search.reads_table
+
+
+def test_a_table_from_statistics_that_took_no_image_is_free():
+    search = problem(table=random_table(small_graph(), images=0))
+    assert search.table.images == 0 and search.spent == 0
+
+
+def test_what_cannot_be_paid_for_is_refused():
+    with pytest.raises(NotApplicable, match=r"reads 301 images, worth 4 evaluations; 3 of 3 are left"):
+        problem(3, random_table(small_graph(), images=301)).table  # noqa: B018
+    with pytest.raises(NotApplicable, match="there is none"):
+        problem().table  # noqa: B018
+    with pytest.raises(NotApplicable, match="has 3 evaluations left for 4 starting candidates"):
+        problem(3).start()
+    with pytest.raises(NotApplicable, match="has no pruner"):
+        problem().pruner  # noqa: B018
+
+
+def test_more_questions_than_evaluations_are_an_error():
+    search = problem(1)
+    search.ask(search.starting["uniform"], "mine")
+    with pytest.raises(RuntimeError, match="mine asks for more than its 1 evaluations"):
+        search.ask(search.starting["uniform"], "mine")
+
+
+def test_candidates_over_the_budget_are_an_error():
+    search = problem()
+    with pytest.raises(ValueError, match=r"mine proposes .* project it first"):
+        search.ask(search.graph.widths, "mine")
+    assert search.spent == 0
+
+
+def test_merit_is_top1_then_cross_entropy():
+    scored = [FakeEvaluation((1,), 90.0, 0.5), FakeEvaluation((2,), 90.0, 0.4), FakeEvaluation((3,), 80.0, 0.1)]
+    assert [item.widths for item in sorted(scored, key=merit, reverse=True)] == [(2,), (1,), (3,)]
+
+
+def test_ranked_has_each_candidate_once():
+    search = problem()
+    search.start()
+    search.start()
+    ranked = search.ranked()
+    assert len(ranked) == len({scored.widths for scored in ranked}) == len({s.widths for s in search.history})
+    assert ranked[0].top1 == max(scored.top1 for scored in search.history)
+    assert [s.top1 for s in ranked] == sorted((s.top1 for s in ranked), reverse=True)
+
+
+def test_new_candidates_come_first_and_each_once():
+    search = problem()
+    old = search.starting["uniform"]
+    search.ask(old, "mine")
+    first, second = search.starting["tapered_up"], search.starting["tapered_down"]
+    rows = torch.stack([old, first, first, second])
+    assert torch.equal(search.new(rows, 2), torch.stack([first, second]))
+    assert len(search.new(rows, 3)) == 3 and len(search.new(rows, 9)) == 4

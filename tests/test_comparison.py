@@ -1,0 +1,164 @@
+"""Methods side by side on the digits: halves of the test images, budgets, refusals, fine-tuning."""
+
+import json
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+
+from gnnrl_lightning.comparison import AgentRow, CompareOptions, Comparison, budget_label
+from gnnrl_lightning.data import Digits
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.finetune import TrainingOptions
+from gnnrl_lightning.graph.budget import Budget
+from gnnrl_lightning.module import GNNRL
+from gnnrl_lightning.networks.spec import NetworkSpec
+from gnnrl_lightning.pipeline import Compression, SearchOptions
+from gnnrl_lightning.runs import RunFolder
+from gnnrl_lightning.search.methods import ONE_SHOT
+from gnnrl_lightning.search.problem import NotApplicable
+from gnnrl_lightning.task import Task
+
+
+class TwoHidden(torch.nn.Sequential):
+    """Two hidden layers on the pixels of a digit."""
+
+    def __init__(self):
+        widths = (64, 24, 16, 10)
+        super().__init__(
+            torch.nn.Flatten(),
+            torch.nn.Linear(widths[0], widths[1]),
+            torch.nn.ReLU(),
+            torch.nn.Linear(widths[1], widths[2]),
+            torch.nn.ReLU(),
+            torch.nn.Linear(widths[2], widths[3]),
+        )
+
+
+@pytest.fixture
+def task(monkeypatch):
+    module = ModuleType("two_hidden")
+    module.TwoHidden = TwoHidden
+    monkeypatch.setitem(sys.modules, "two_hidden", module)
+    return Task(NetworkSpec("two_hidden.TwoHidden"), Digits(), seed=3)
+
+
+def comparison_of(task, options, agents=None, report=lambda row: None, **search):
+    search = SearchOptions(**{"evaluations": 14, "calibration_images": 64, "repair": "reconstruction"} | search)
+    training = TrainingOptions(epochs=3)
+    compression = Compression(task, Budget(macs=0.5), search, training, TrainingOptions(epochs=1, learning_rate=0.02))
+    agents = agents or {"agent": AgentRow(lambda seed: GNNRL(seed=seed, episodes_per_iteration=3), search)}
+    return Comparison(compression, options, agents, report)
+
+
+def test_the_whole_comparison(task, tmp_path):
+    reported = []
+    options = CompareOptions(
+        methods=["agent", "uniform", "greedy", "evolution"], seeds=[0, 1], budgets=[0.4, 0.6], test_half="odd",
+        table="reconstruction",
+    )  # fmt: skip
+    comparison = comparison_of(task, options, report=reported.append)
+    folder = RunFolder.create(tmp_path, "run")
+    figures = comparison.run(folder)
+    assert json.loads(folder.compare.read_text()) == figures
+    assert figures["test_images"] == 180 and figures["rows"] == reported
+    runs = [(row["budget"], row["method"], row["seed"]) for row in figures["rows"]]
+    assert runs == [
+        (budget, method, seed)
+        for budget in (0.4, 0.6)
+        for method, seed in [
+            ("agent", 0), ("uniform", None), ("greedy", None), ("evolution", 0), ("agent", 1), ("evolution", 1),
+        ]
+    ]  # fmt: skip
+    dense = 64 * 24 + 24 * 16 + 16 * 10
+    for row in figures["rows"]:
+        first, second = row["widths"]
+        assert row["macs_ratio"] == (64 * first + first * second + second * 10) / dense <= row["budget"]
+        # the table takes one evaluation, for 64 images of 287; of the agent's 14 the starting candidates take four
+        assert row["evaluations"] == {"agent": 4 + 3 * 3, "uniform": 1, "greedy": 2, "evolution": 14}[row["method"]]
+        assert 0 <= row["top1_test_before"] <= 100 and "top1_test_after" not in row
+        assert (row["images"] - 64 * (row["method"] == "greedy")) % (64 + 287) == 0
+    assert {(entry["budget"], entry["method"]) for entry in figures["paired"]} == {
+        (budget, method) for budget in (0.4, 0.6) for method in ("uniform", "greedy", "evolution")
+    }
+    best = {row["method"]: row["top1_search"] for row in figures["rows"] if row["budget"] == 0.4}
+    assert best["agent"] >= best["uniform"]
+
+
+def test_a_finished_run_is_not_run_again(task, tmp_path, monkeypatch):
+    options = CompareOptions(methods=["uniform", "evolution"], seeds=[0, 1])
+    folder = RunFolder.create(tmp_path, "run")
+    first = comparison_of(task, options).run(folder)
+    (folder.comparison / "evolution-0.5-seed1.json").unlink()
+    ran = []
+    again = comparison_of(task, options, report=ran.append)
+    monkeypatch.setattr(again.compression, "train_dense", lambda folder: pytest.fail("trained again"))
+    second = again.run(folder)
+    assert [(row["method"], row["seed"]) for row in ran] == [("evolution", 1)]
+    for figures in (first, second):
+        for row in figures["rows"]:
+            row.pop("seconds")
+    assert first["rows"] == second["rows"]
+
+
+def test_the_halves_are_the_even_and_the_odd_test_images(task):
+    task.build()
+    halves = {
+        half: comparison_of(task, CompareOptions(methods=["uniform"], test_half=half)).test
+        for half in ("all", "even", "odd")
+    }
+    test = task.data.test
+    assert torch.equal(halves["all"].labels, test.labels)
+    assert torch.equal(halves["even"].labels, test.labels[0::2])
+    assert torch.equal(halves["odd"].images, test.images[1::2])
+
+
+def test_a_method_that_cannot_is_listed_with_its_reason(task, tmp_path, monkeypatch):
+    def refuse(problem):
+        raise NotApplicable("not on a Tuesday")
+
+    monkeypatch.setitem(ONE_SHOT, "refuser", refuse)
+    options = CompareOptions(methods=["refuser", "uniform", "agent", "greedy"], seeds=[0], table=None)
+    figures = comparison_of(task, options, evaluations=6).run(RunFolder.create(tmp_path, "run"))
+    assert [row["method"] for row in figures["rows"]] == ["uniform"] and figures["paired"] == []
+    assert {row["method"]: row["refused"] for row in figures["refused"]} == {
+        "refuser": "not on a Tuesday",
+        "agent": "has 2 evaluations left for an iteration of 3",
+        "greedy": "reads a table of errors, and there is none",
+    }
+
+
+def test_winners_are_fine_tuned_alike(task, tmp_path):
+    trained = []
+    options = CompareOptions(methods=["uniform", "random"], seeds=[0], finetune=True)
+    comparison = comparison_of(task, options)
+    original = task.train
+
+    def record(network, given, trainer, teacher=None):
+        trained.append(given)
+        original(network, given, trainer, teacher)
+
+    object.__setattr__(task, "train", record)
+    figures = comparison.run(RunFolder.create(tmp_path, "run"))
+    assert trained == [comparison.compression.pretrain] + [comparison.compression.finetune] * 2
+    assert all(0 <= row["top1_test_after"] <= 100 for row in figures["rows"])
+    assert {"top1_test_after"} <= figures["summary"][0].keys()
+
+
+def test_what_cannot_be_compared_is_refused(task):
+    with pytest.raises(UserError, match=r"budget 1.0 is met by the dense network"):
+        comparison_of(task, CompareOptions(budgets=[1.0]))
+    with pytest.raises(UserError, match=r"budget.macs is 0.001"):
+        comparison_of(task, CompareOptions(budgets=[0.001]))
+    with pytest.raises(UserError, match=r"compare.methods has slow, which no agent was given for"):
+        comparison_of(task, CompareOptions(methods=["slow"], variants={"slow": {}}))
+    with pytest.raises(UserError, match=r"compare.methods has nothing"):
+        CompareOptions(methods=[])
+    with pytest.raises(UserError, match=r"compare.seeds is \[-1\]"):
+        CompareOptions(seeds=[-1])
+
+
+def test_labels_of_budgets():
+    assert budget_label(Budget(macs=0.5)) == 0.5
+    assert budget_label(Budget(macs=0.5, params=1e6)) == "macs=0.5,params=1e+06"
