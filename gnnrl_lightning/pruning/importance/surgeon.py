@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.pruning.importance.subject import Subject
-from gnnrl_lightning.pruning.layers import Layer, channels_along, to_matrices
+from gnnrl_lightning.pruning.layers import Layer, to_matrices
 from gnnrl_lightning.pruning.least_squares import relative_pull
 
 AT_ONCE = 64
@@ -37,12 +37,11 @@ def surgeon(subject: Subject) -> list[Tensor]:
     Raises:
         UserError: There are no calibration images, or no layer with moments reads a group.
     """
-    channels = sum(subject.sizes)
     readers = [
         reader
         for name, layer in subject.layers.items()
         if layer.blocks and name in subject.moments
-        for reader in _readers(subject, name, layer, channels)
+        for reader in _readers(subject, name, layer)
     ]
     orders, start = [], 0
     for group, size in zip(subject.graph.groups, subject.sizes, strict=True):
@@ -92,7 +91,7 @@ class _Reader:
         self.inverse -= self.inverse[:, columns] @ gain
 
 
-def _readers(subject: Subject, name: str, layer: Layer, channels: int) -> list[_Reader]:
+def _readers(subject: Subject, name: str, layer: Layer) -> list[_Reader]:
     moments = subject.moments[name]
     length = moments.mean.shape[1]
     tensors = dict(subject.network.named_parameters(remove_duplicate=False)) | dict(subject.network.named_buffers())
@@ -103,7 +102,7 @@ def _readers(subject: Subject, name: str, layer: Layer, channels: int) -> list[_
     found = []
     matrices = to_matrices(weight, len(layer.blocks), length)
     for axis, matrix, covariance in zip(layer.blocks, matrices, moments.covariance.double().cpu(), strict=True):
-        numbers = channels_along(axis, channels)
+        numbers = axis.channels
         numbers = numbers[:: axis.length // length] if length < axis.length else numbers
         numbers = numbers.repeat_interleave(length // len(numbers))
         variance = covariance.diagonal().mean().clamp(min=torch.finfo(torch.float32).tiny)
