@@ -36,7 +36,7 @@ from gnnrl_lightning.graph.groups import ChannelGroup, Channels, FrozenGroup, fo
 from gnnrl_lightning.graph.labels import ZERO, Value
 from gnnrl_lightning.graph.topology import FeatureMap, Operator, build_topology
 from gnnrl_lightning.graph.walk import Contraction, Walk, walk, walk_training
-from gnnrl_lightning.pruning.doctor import exactness_fault, find_culprits, shape_fault
+from gnnrl_lightning.pruning.doctor import exactness_fault, find_culprits, on_meta, shape_fault
 from gnnrl_lightning.pruning.importance import Criterion, importance_scores, keep_best
 from gnnrl_lightning.pruning.surgery import Cut, mask, prune
 
@@ -59,14 +59,12 @@ def trace(network: nn.Module, example_inputs: Tensor | Inputs, self_test: bool =
     """
     inputs = as_inputs(example_inputs)
     copied = shared_copy(network)
+    given, inputs = inputs, one_image(inputs)
     try:
-        run(copied, inputs)
-    except Exception as error:
-        shapes = ", ".join(str(tuple(item.shape)) for item in inputs if isinstance(item, Tensor))
-        name = type(network).__name__
-        raise UserError(f"{name} refuses an input of shape {shapes}: {first_line(error)}") from error
-    inputs = one_image(inputs)
-    program = export(copied, inputs)
+        program = export(copied, inputs)
+    except UserError:
+        _check_takes(copied, given)  # if the network itself refuses the example, it says why
+        raise
     walked = walk(program, network)
     if unused_parameters(program):
         # Parameters that only training uses (auxiliary heads) must shrink with what they read.
@@ -80,6 +78,15 @@ def trace(network: nn.Module, example_inputs: Tensor | Inputs, self_test: bool =
             return graph
         unfit |= found
     raise UserError(f"{type(network).__name__} cannot be pruned exactly: {next(iter(unfit.values()))}")
+
+
+def _check_takes(network: nn.Module, inputs: Inputs) -> None:
+    try:
+        run(network, inputs)
+    except Exception as error:
+        shapes = ", ".join(str(tuple(item.shape)) for item in inputs if isinstance(item, Tensor))
+        name = type(network).__name__
+        raise UserError(f"{name} refuses an input of shape {shapes}: {first_line(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -307,9 +314,11 @@ class ComputationGraph:
             kept = [order[:, : int(width)].sort(1)[0] for order, width in zip(orders, widths, strict=True)]
             return Selection(kept, self.widths.tolist()), widths
 
+        skeleton = on_meta(network)
+
         def shapes(pruned: Sequence[int]) -> str | None:
             chosen, widths = selection(pruned)
-            return shape_fault(network, inputs, self._cuts, chosen, int(self.cost.macs(widths)))
+            return shape_fault(skeleton, inputs, self._cuts, chosen, int(self.cost.macs(widths)))
 
         def values(pruned: Sequence[int]) -> str | None:
             fresh = torch.Generator().manual_seed(1)

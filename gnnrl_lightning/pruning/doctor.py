@@ -50,7 +50,10 @@ def count_macs(network: nn.Module, inputs: Inputs) -> int:
 def shape_fault(
     network: nn.Module, inputs: Inputs, cuts: Mapping[str, Cut], selection: Selection, macs: int
 ) -> str | None:
-    """Why the pruned network does not run or does not cost `macs`; None if it does both."""
+    """Why the pruned network does not run or does not cost `macs`; None if it does both.
+
+    Only shapes count: the network may be on meta, see `on_meta`.
+    """
     try:
         counted = count_macs(prune(network, cuts, selection), inputs)
     except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
