@@ -57,16 +57,26 @@ class _Reader:
 
     Attributes:
         numbers: Channel of each input element `(d,)`, -1 where it is fixed.
-        gram: `W^T W`, `(d, d)`: losses only need this.
+        weight: `(rows, d)`, or any matrix with the same `W^T W`: losses only need this.
         inverse: Inverse covariance of the inputs `(d, d)`.
     """
 
     numbers: Tensor
-    gram: Tensor
+    weight: Tensor
     inverse: Tensor
 
-    def copy(self) -> _Reader:
-        return _Reader(self.numbers, self.gram.clone(), self.inverse.clone())
+    def part(self, channels: Tensor) -> _Reader | None:
+        """A copy that knows the elements of these channels alone, None where it reads none of them.
+
+        Weights and inverse covariance of elements that go change those of the others, but do not depend on them.
+        """
+        mine = torch.isin(self.numbers, channels).nonzero().flatten()
+        if not len(mine):
+            return None
+        weight = self.weight[:, mine]
+        if len(weight) > len(mine):
+            weight = torch.linalg.qr(weight, mode="r")[1]
+        return _Reader(self.numbers[mine], weight, self.inverse[mine][:, mine])
 
     def columns(self, channels: Tensor) -> Tensor | None:
         """Input elements of each of the given channels `(n, m)`, None where it reads none of them."""
@@ -78,17 +88,15 @@ class _Reader:
 
     def losses(self, columns: Tensor) -> Tensor:
         """Loss of each channel with elements `(n, m)`."""
-        rows, cols = columns[:, :, None], columns[:, None, :]
-        inverse = torch.linalg.inv(self.inverse[rows, cols])
-        return (inverse * self.gram[rows, cols]).sum((1, 2))
+        inverse = torch.linalg.inv(self.inverse[columns[:, :, None], columns[:, None, :]])
+        weight = self.weight[:, columns].transpose(0, 1)
+        return (inverse * (weight.transpose(1, 2) @ weight)).sum((1, 2))
 
     def remove(self, columns: Tensor) -> None:
         """Remove input elements `(m,)` and update the other weights."""
         gain = torch.linalg.solve(self.inverse[columns][:, columns], self.inverse[columns])
-        inner = self.gram[columns][:, columns]
-        crossed = gain.T @ self.gram[columns]
-        self.gram += gain.T @ inner @ gain - crossed - crossed.T
-        self.inverse -= self.inverse[:, columns] @ gain
+        self.weight.addmm_(self.weight[:, columns], gain, alpha=-1)
+        self.inverse.addmm_(self.inverse[:, columns], gain, alpha=-1)
 
 
 def _readers(subject: Subject, name: str, layer: Layer) -> list[_Reader]:
@@ -108,14 +116,14 @@ def _readers(subject: Subject, name: str, layer: Layer) -> list[_Reader]:
         variance = covariance.diagonal().mean().clamp(min=torch.finfo(torch.float32).tiny)
         pull = relative_pull(length, moments.samples) * variance
         inverse = torch.linalg.inv(covariance + pull * torch.eye(length, dtype=torch.float64))
-        found.append(_Reader(numbers, matrix.T @ matrix, inverse))
+        found.append(_Reader(numbers, matrix, inverse))
     return found
 
 
 def _order(name: str, numbers: Tensor, readers: list[_Reader]) -> Tensor:
     """Removal order `(sets, width)` of the channels of one group, given by their numbers."""
     sets, width = numbers.shape
-    mine = [reader.copy() for reader in readers if bool(torch.isin(reader.numbers, numbers).any())]
+    mine = [part for reader in readers if (part := reader.part(numbers)) is not None]
     columns = [[reader.columns(row) for reader in mine] for row in numbers]
     if not all(any(part is not None for part in parts) for parts in columns):
         raise UserError(f"importance surgeon: no layer with known inputs reads {name}; choose another")
