@@ -214,7 +214,7 @@ class _Former:
 
     def _build(self, classes: list[tuple[str, list[np.ndarray], bool]]) -> Channels:
         place = np.full((max(len(self.channel), 1), 3), -1, dtype=np.int64)
-        frozen = [FrozenGroup(name, width, operator, reason) for name, width, operator, reason in self.walk.rigid]
+        frozen = [FrozenGroup(*item) for item in self.walk.rigid]
         together: dict[tuple[str, str, str, str], int] = {}
         kept: list[tuple[str, list[np.ndarray]]] = []
         by_channel = np.full((len(self.first), 3), -1, dtype=np.int64)

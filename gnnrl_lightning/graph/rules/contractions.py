@@ -49,7 +49,7 @@ def _outputs(walk: Walk, weight: Value, dim: int, bias: Value | None) -> Tensor 
         walk.produce(outputs)
     else:
         reason = "is a single channel" if weight.shape[dim] == 1 else "is made by a weight that cannot be pruned"
-        walk.rigid.append((walk.module, weight.shape[dim], walk.operator, reason))
+        walk.rigid.append((walk.module, weight.shape[dim], walk.operator, reason, walk.source))
     return outputs
 
 
