@@ -123,10 +123,7 @@ def _call(network: Mapping[str, Any]) -> str:
 
 def inspect(graph: ComputationGraph) -> dict[str, Any]:
     """What can be pruned: groups, frozen groups with reasons, cost, smallest reachable cost."""
-    frozen = [
-        {"name": group.name, "width": group.width, "operator": group.operator, "reason": group.reason}
-        for group in graph.frozen
-    ]
+    frozen = [asdict(group) for group in graph.frozen]
     groups = [
         {"name": group.name, "width": group.width, "members": [asdict(member) for member in group.members]}
         for group in graph.groups

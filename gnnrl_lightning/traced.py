@@ -8,18 +8,16 @@ smaller = graph.plan(network, widths).apply(network)
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
-import gnnrl_lightning.graph.rules  # noqa: F401  (registers the rules)
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph.axes import Axis, Selection
 from gnnrl_lightning.graph.budget import Budget
+from gnnrl_lightning.graph.carry import walk, walk_training
 from gnnrl_lightning.graph.cost import CostModel, axis_size
 from gnnrl_lightning.graph.export import (
     Inputs,
@@ -35,8 +33,8 @@ from gnnrl_lightning.graph.export import (
 from gnnrl_lightning.graph.groups import ChannelGroup, Channels, FrozenGroup, form_groups
 from gnnrl_lightning.graph.labels import ZERO, Value
 from gnnrl_lightning.graph.topology import FeatureMap, Operator, build_topology
-from gnnrl_lightning.graph.walk import Contraction, Walk, walk, walk_training
-from gnnrl_lightning.pruning.doctor import exactness_fault, find_culprits, shape_fault
+from gnnrl_lightning.graph.walk import Contraction, Walk
+from gnnrl_lightning.pruning.doctor import find_faults
 from gnnrl_lightning.pruning.importance import Criterion, importance_scores, keep_best
 from gnnrl_lightning.pruning.surgery import Cut, mask, prune
 
@@ -59,14 +57,12 @@ def trace(network: nn.Module, example_inputs: Tensor | Inputs, self_test: bool =
     """
     inputs = as_inputs(example_inputs)
     copied = shared_copy(network)
+    given, inputs = inputs, one_image(inputs)
     try:
-        run(copied, inputs)
-    except Exception as error:
-        shapes = ", ".join(str(tuple(item.shape)) for item in inputs if isinstance(item, Tensor))
-        name = type(network).__name__
-        raise UserError(f"{name} refuses an input of shape {shapes}: {first_line(error)}") from error
-    inputs = one_image(inputs)
-    program = export(copied, inputs)
+        program = export(copied, inputs)
+    except UserError:
+        _check_takes(copied, given)  # if the network itself refuses the example, it says why
+        raise
     walked = walk(program, network)
     if unused_parameters(program):
         # Parameters that only training uses (auxiliary heads) must shrink with what they read.
@@ -75,11 +71,20 @@ def trace(network: nn.Module, example_inputs: Tensor | Inputs, self_test: bool =
     unfit: dict[str, str] = {}
     for _ in range(MAX_ROUNDS):
         graph = ComputationGraph(walked, form_groups(walked, unfit))
-        found = graph._faults(copied, inputs, self_test)
+        found = find_faults(graph, copied, inputs, self_test)
         if not found:
             return graph
         unfit |= found
     raise UserError(f"{type(network).__name__} cannot be pruned exactly: {next(iter(unfit.values()))}")
+
+
+def _check_takes(network: nn.Module, inputs: Inputs) -> None:
+    try:
+        run(network, inputs)
+    except Exception as error:
+        shapes = ", ".join(str(tuple(item.shape)) for item in inputs if isinstance(item, Tensor))
+        name = type(network).__name__
+        raise UserError(f"{name} refuses an input of shape {shapes}: {first_line(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -287,47 +292,3 @@ class ComputationGraph:
     def cuts(self) -> dict[str, Cut]:
         """How each parameter and buffer shrinks, by name."""
         return self._cuts
-
-    def _faults(self, network: nn.Module, inputs: Inputs, self_test: bool) -> dict[str, str]:
-        """Groups that fail the tests of the pruned network, with what is wrong."""
-        if not self.groups:
-            return {}
-        generator = torch.Generator().manual_seed(0)
-        share = torch.rand(len(self.groups), generator=generator)
-        drawn = (share * self.widths).long().clamp(min=1)
-        orders = [
-            torch.stack([torch.randperm(group.width, generator=generator) for _ in range(group.sets)])
-            for group in self.groups
-        ]
-
-        def selection(pruned: Sequence[int]) -> tuple[Selection, Tensor]:
-            chosen = torch.zeros(len(self.groups), dtype=torch.bool)
-            chosen[list(pruned)] = True
-            widths = torch.where(chosen, drawn, self.widths)
-            kept = [order[:, : int(width)].sort(1)[0] for order, width in zip(orders, widths, strict=True)]
-            return Selection(kept, self.widths.tolist()), widths
-
-        def shapes(pruned: Sequence[int]) -> str | None:
-            chosen, widths = selection(pruned)
-            return shape_fault(network, inputs, self._cuts, chosen, int(self.cost.macs(widths)))
-
-        def values(pruned: Sequence[int]) -> str | None:
-            fresh = torch.Generator().manual_seed(1)
-            return exactness_fault(network, inputs, self._cuts, selection(pruned)[0], fresh)
-
-        every = list(range(len(self.groups)))
-        found = find_culprits(every, shapes)
-        if not found and self_test:
-            with deterministic():
-                found = find_culprits(every, values)
-        return {self.groups[group].name: reason for group, reason in found.items()}
-
-
-@contextmanager
-def deterministic() -> Iterator[None]:
-    """Keep the global random state as it is."""
-    state = torch.get_rng_state()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)

@@ -146,3 +146,50 @@ class TokenMLP(nn.Module):
     def forward(self, x):
         x = self.embed(x)
         return self.head((x + self.back(F.gelu(self.hidden(self.norm(x))))).mean(1))
+
+
+@case({"stem": (6, 1), "out": (5, 1)}, IO | {"a": 4, "up": 6}, reason={"a": "conv_transpose2d", "up": "grouped"})
+class GroupedTransposed(Headed):
+    """Blocks of a transposed convolution; what stands before and behind it can be pruned."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.a, self.out, self.head = conv(3, 6), conv(6, 4), conv(6, 5), nn.Linear(5, 10)
+        self.up = nn.ConvTranspose2d(4, 6, 2, stride=2, groups=2)
+
+    def features(self, x):
+        return self.out(self.up(self.a(self.stem(x).sigmoid()).sigmoid()).sigmoid())
+
+
+@case({"b": (5, 1)}, IO | {"a": 6}, reason={"a": "einsum: flows through an operator without a rule"})
+class Einsum(Pair):
+    def __init__(self):
+        super().__init__(6, 6)
+
+    def features(self, x):
+        x = self.a(x).sigmoid()
+        return self.b(torch.einsum("bchw,bdhw->bchw", x, x))
+
+
+@case({"b": (5, 1)}, IO | {"a": 8}, reason={"a": "away from the masked"})
+class Interleave(Pair):
+    """Neighbours change places in pairs: half of the channels would be other pairs."""
+
+    def __init__(self):
+        super().__init__(8, 8)
+
+    def features(self, x):
+        b, c, h, w = x.shape[0], self.a.out_channels, *x.shape[2:]
+        return self.b(self.a(x).sigmoid().view(b, c // 2, 2, h, w).transpose(1, 2).reshape(b, c, h, w))
+
+
+@case({"b": (5, 1)}, IO | {"a": 8}, reason={"a": "reduced over"})
+class Maxout(Pair):
+    """The larger one of two neighbours."""
+
+    def __init__(self):
+        super().__init__(8, 4)
+
+    def features(self, x):
+        b, c, h, w = x.shape[0], self.a.out_channels, *x.shape[2:]
+        return self.b(self.a(x).view(b, c // 2, 2, h, w).amax(2))

@@ -26,7 +26,8 @@ class Program(nn.Module):
         for operation, i, j, n in steps:
             getattr(self, f"_{operation}")(*(len(self.widths) - 1 - k % (len(self.widths) - 1) for k in (i, j)), n)
         self.flat = flat
-        read = {i for operation, *inputs in self.plan for i in inputs[: 1 + (operation in ("add", "mul", "cat"))]}
+        two = ("add", "mul", "cat", "write")
+        read = {i for operation, *inputs in self.plan for i in inputs[: 1 + (operation in two)]}
         self.ends = [i for i in range(1, len(self.widths)) if i not in read]
         self.head = nn.Linear(sum(self.widths[i] for i in self.ends) * (4 if flat else 1), 5)
 
@@ -53,6 +54,9 @@ class Program(nn.Module):
     def _transposed(self, i, _, n):
         self._emit(n, "layer", i, self._layer(nn.ConvTranspose2d(self.widths[i], n, 3, padding=1)))
 
+    def _linear(self, i, _, n):
+        self._emit(n, "linear", i, self._layer(nn.Linear(self.widths[i], n)))
+
     def _norm(self, i, _, n):
         self._emit(self.widths[i], "layer", i, self._layer(nn.BatchNorm2d(self.widths[i])))
 
@@ -78,6 +82,10 @@ class Program(nn.Module):
     def _cat(self, i, j, n):
         if self.widths[i] + self.widths[j] <= MAX_CHANNELS:
             self._emit(self.widths[i] + self.widths[j], "cat", i, j)
+
+    def _write(self, i, j, n):
+        if self.widths[i] + self.widths[j] <= MAX_CHANNELS:
+            self._emit(self.widths[i] + self.widths[j], "write", i, j)
 
     def _shuffle(self, i, _, n):
         groups = 2 + n % 2
@@ -132,6 +140,16 @@ class Program(nn.Module):
     def run_cat(self, x, maps, j):
         return torch.cat([x, maps[j]], 1)
 
+    def run_linear(self, x, maps, layer):
+        return self.layers[layer](x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    def run_write(self, x, maps, j):
+        n = x.shape[1]
+        z = x.new_zeros(x.shape[0], n + maps[j].shape[1], *x.shape[2:])
+        z[:, :n] = x
+        z[:, n:] = maps[j]
+        return z
+
     def run_shuffle(self, x, maps, groups):
         b, c, h, w = x.shape
         return x.view(b, groups, c // groups, h, w).transpose(1, 2).reshape(b, c, h, w)
@@ -154,8 +172,8 @@ class Program(nn.Module):
 
 
 OPERATIONS = (
-    "conv", "transposed", "norm", "depthwise", "grouped", "add", "mul", "cat", "shuffle", "chunk", "halve", "gate",
-    "attention", "reuse", "pad",
+    "conv", "transposed", "linear", "norm", "depthwise", "grouped", "add", "mul", "cat", "write", "shuffle", "chunk",
+    "halve", "gate", "attention", "reuse", "pad",
 )  # fmt: skip
 
 

@@ -186,7 +186,7 @@ def test_inspect_writes_json(workplace, capsys):
     assert [(group["name"], group["width"]) for group in found["groups"]] == [("conv1", 8), ("conv2", 12)]
     assert found["smallest_macs"] == 64 * 9 + 9 * 9 + 9 * 10
     assert {"parameter": "conv1.weight", "dimension": 0, "role": "output"} in found["groups"][0]["members"]
-    assert all(set(group) == {"name", "width", "operator", "reason"} for group in found["frozen"])
+    assert all(set(group) == {"name", "width", "operator", "reason", "source"} for group in found["frozen"])
     assert "channel groups" in capsys.readouterr().out
 
 

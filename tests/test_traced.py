@@ -1,6 +1,7 @@
 """Exactness, costs and surgery on networks that people write: see `networks_zoo` for what each must give."""
 
 import copy
+import re
 from functools import cache
 
 import pytest
@@ -43,6 +44,8 @@ def test_groups_and_frozen_channels(name):
     assert {group.name: (group.width, group.sets) for group in graph.groups} == ZOO[name].groups
     assert {group.name: group.width for group in graph.frozen} == ZOO[name].frozen
     assert all(group.reason and group.operator for group in graph.frozen)
+    seen = [group for group in graph.frozen if group.operator not in ("input", "output", "self-test")]
+    assert all(re.search(r"networks_\w+\.py:\d+: .*\w", group.source) for group in seen)
     reasons = {group.name: f"{group.operator}: {group.reason}" for group in graph.frozen}
     for frozen, words in ZOO[name].reason.items():
         assert words in reasons[frozen]

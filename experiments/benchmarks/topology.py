@@ -1,21 +1,31 @@
 """Every classification model of torchvision, and the project's own: traced, costed, cut exactly, trained one step.
 
     python experiments/benchmarks/topology.py --json experiments/results/topology.json
-    python experiments/benchmarks/topology.py --networks resnet50 densenet121 --threads 1
-    python experiments/benchmarks/topology.py --speed --json experiments/results/surgery_speed.json
+    python experiments/benchmarks/topology.py --json experiments/results/topology.json --summary
+    python experiments/benchmarks/topology.py --networks resnet50 densenet121 --again
 
 Each network runs in a process of its own, so that its memory can be told; rows are written to the JSON file as they
-finish, and a row that is there already is not measured again. `--speed` compares the way from widths to a pruned
-network with torch-pruning's, paired in one run, and counts the cost model's candidates per second.
+finish, and a row that is there already is not measured again, unless `--again` asks for it. The columns of a row:
+
+    trace_seconds, self_test_seconds
+        processor seconds of the process (`time.process_time`, one thread), so that other jobs of the machine do not
+        count; the trace without its self-test, and what the self-test adds
+    trace_gib
+        memory of the process at its highest during the trace, less what it was with the network loaded
+    smallest_macs
+        share of the dense MACs that one channel in each index set leaves
+    difference, macs_exact, params_exact, trains
+        at three random widths: largest difference between pruned and masked outputs (float64, relative to the largest
+        output), costs against `FlopCounterMode` and the tensors, and whether one training step works
+    reaches
+        whether 50 % of the MACs can be met; 70 % for transformers
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import resource
-import statistics
 import subprocess
 import sys
 import time
@@ -29,9 +39,8 @@ from torch import Tensor, nn
 
 import gnnrl_lightning
 from gnnrl_lightning import ComputationGraph, networks
-from gnnrl_lightning.evaluation.pruner import Pruner
 from gnnrl_lightning.graph.budget import Budget
-from gnnrl_lightning.pruning.doctor import count_macs, randomised
+from gnnrl_lightning.pruning.doctor import TOLERANCE, count_macs, randomised
 
 OWN = {
     "cifar_resnet20": networks.resnet20,
@@ -46,7 +55,10 @@ SIZES = {"inception_v3": 299}
 UNINITIALISED = {"googlenet", "inception_v3"}
 TRANSFORMERS = ("vit", "swin", "maxvit")
 SMALL_SIZES = (32, 64, 96, 128, 160, 224, 299)
+PLAIN = ("cifar_", "resnet", "mobilenet", "vgg", "densenet")
+"""Networks of which nothing but input and logits may be frozen, by the beginning of their names."""
 CANDIDATES = 3
+MAX_SECONDS, MAX_GIB = 10.0, 2.0
 
 
 def build(name: str) -> tuple[nn.Module, int]:
@@ -64,14 +76,12 @@ def measure(name: str) -> dict[str, Any]:
     network.eval()
     example = torch.randn(1, 3, side, side)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
-    graph = gnnrl_lightning.trace(network, example, self_test=False)
-    traced = time.perf_counter() - start
+    traced = timed(lambda: gnnrl_lightning.trace(network, example, self_test=False), time.process_time)
     memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
-    warm = timed(lambda: gnnrl_lightning.trace(network, example, self_test=False))
-    start = time.perf_counter()
+    warm = timed(lambda: gnnrl_lightning.trace(network, example, self_test=False), time.process_time)
+    start = time.process_time()
     graph = gnnrl_lightning.trace(network, example)
-    tested = max(time.perf_counter() - start - warm, 0.0)
+    tested = max(time.process_time() - start - warm, 0.0)
     dense = int(graph.cost.macs(graph.widths))
     row = {
         "network": name,
@@ -155,58 +165,11 @@ def reaches(graph: ComputationGraph, name: str) -> bool:
     return bool(budget.met(graph, widths[None])[0])
 
 
-def speed(rounds: int) -> list[dict[str, Any]]:
-    """Widths to pruned network against torch-pruning, paired; cost model candidates per second."""
-    return [speed_of(name, rounds) for name in ("cifar_resnet56", "resnet50", "densenet121")]
-
-
-def speed_of(name: str, rounds: int) -> dict[str, Any]:
-    """One row of the speed table."""
-    import torch_pruning as tp
-
-    network, side = build(name)
-    if name == "cifar_resnet56":
-        network = networks.resnet56(shortcut="B")  # torch-pruning cannot prune option-A shortcuts
-    network.eval()
-    example = torch.randn(1, 3, side, side)
-    graph = gnnrl_lightning.trace(network, example, self_test=False)
-    widths = graph.project(graph.widths, macs=0.5)
-    head = [module for module in network.modules() if isinstance(module, nn.Linear)]
-
-    scored = Pruner(graph, network, example, repair="none")
-    scored.plan(widths)  # a search scores the channels once
-
-    def ours() -> None:
-        scored.plan(widths).apply(network)
-
-    def ours_scored() -> None:
-        graph.plan(network, widths).apply(network)
-
-    def theirs() -> None:
-        copied = copy.deepcopy(network)
-        ignored = [copied.get_submodule(path) for path, module in network.named_modules() if module in head]
-        importance = tp.importance.MagnitudeImportance(p=2)
-        tp.pruner.MagnitudePruner(copied, example, importance, pruning_ratio=0.3, ignored_layers=ignored).step()
-
-    times = [(timed(ours), timed(theirs), timed(ours_scored)) for _ in range(rounds)]
-    many = torch.stack([graph.widths] * 1000)
-    seconds = min(timed(lambda: graph.cost.macs(many)) for _ in range(5))
-    return {
-        "network": name,
-        "ours_ms": round(1000 * statistics.median(row[0] for row in times), 1),
-        "torch_pruning_ms": round(1000 * statistics.median(row[1] for row in times), 1),
-        "ours_with_scores_ms": round(1000 * statistics.median(row[2] for row in times), 1),
-        "ratio": round(statistics.median(row[1] / row[0] for row in times), 2),
-        "ratio_with_scores": round(statistics.median(row[1] / row[2] for row in times), 2),
-        "cost_candidates_per_s": round(len(many) / seconds),
-    }
-
-
-def timed(function: Callable[[], object]) -> float:
+def timed(function: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
     """Seconds that a call takes."""
-    start = time.perf_counter()
+    start = clock()
     function()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def in_own_process(name: str, threads: int) -> dict[str, Any]:
@@ -232,32 +195,61 @@ def line(row: dict[str, Any]) -> str:
     )
 
 
+def summary(rows: list[dict[str, Any]]) -> str:
+    """What holds for all rows, and which rows are the exceptions."""
+    done = [row for row in rows if "error" not in row]
+    claims: dict[str, Callable[[dict[str, Any]], bool]] = {
+        f"pruned is masked dense to {TOLERANCE:.0e}": lambda row: row["difference"] <= TOLERANCE,
+        "MACs and parameters exact": lambda row: row["macs_exact"] and row["params_exact"],
+        "pruned networks train": lambda row: row["trains"],
+        "budget reached": lambda row: row["reaches"],
+        f"traced in {MAX_SECONDS:.0f} s": lambda row: row["trace_seconds"] < MAX_SECONDS,
+        f"traced in {MAX_GIB:.0f} GiB": lambda row: row["trace_gib"] < MAX_GIB,
+    }
+    lines = [f"{len(done)} of {len(rows)} networks traced" + failing([row for row in rows if "error" in row])]
+    for claim, holds in claims.items():
+        exceptions = [row for row in done if not holds(row)]
+        lines.append(f"{claim}: {len(done) - len(exceptions)} of {len(done)}" + failing(exceptions))
+    plain = [row for row in done if row["network"].startswith(PLAIN)]
+    more = [row for row in plain if len(row["frozen"]) > 2]
+    lines.append(
+        f"only input and logits frozen: {len(plain) - len(more)} of {len(plain)} {'*, '.join(PLAIN)}*{failing(more)}"
+    )
+    for column in ("trace_seconds", "self_test_seconds", "trace_gib"):
+        worst = max(done, key=lambda row: row[column])
+        lines.append(f"most {column}: {worst[column]} ({worst['network']})")
+    return "\n".join(lines)
+
+
+def failing(rows: list[dict[str, Any]]) -> str:
+    """The names of rows that are exceptions."""
+    return "; not " + ", ".join(row["network"] for row in rows) if rows else ""
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="*", help="names; default: all")
     parser.add_argument("--json", type=Path, help="file to write, and to go on from")
+    parser.add_argument("--again", action="store_true", help="measure rows again that are in the file")
+    parser.add_argument("--summary", action="store_true", help="only sum up the file")
     parser.add_argument("--threads", type=int, default=1, help="threads of each process")
-    parser.add_argument("--speed", action="store_true", help="compare with torch-pruning instead")
-    parser.add_argument("--rounds", type=int, default=9, help="paired rounds of --speed")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.one:
         print(json.dumps(measure(args.one)))
         return
-    rows = json.loads(args.json.read_text()) if args.json and args.json.exists() and not args.speed else []
-    if args.speed:
-        rows = speed(args.rounds)
-        print(*rows, sep="\n")
-    known = {row["network"] for row in rows if "error" not in row}
+    rows = json.loads(args.json.read_text()) if args.json and args.json.exists() else []
+    known = set() if args.again else {row["network"] for row in rows if "error" not in row}
     names = args.networks or [*OWN, *torchvision.models.list_models(module=torchvision.models)]
-    for name in [] if args.speed else names:
+    for name in [] if args.summary else names:
         if name not in known:
             rows = [row for row in rows if row["network"] != name] + [in_own_process(name, args.threads)]
             print(line(rows[-1]), flush=True)
             write(args.json, rows)
     write(args.json, rows)
+    print(summary(rows))
 
 
 def write(path: Path | None, rows: list[dict[str, Any]]) -> None:

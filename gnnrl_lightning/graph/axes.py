@@ -48,10 +48,12 @@ class Axis:
         self.length = len(group)
         self.fixed = int((~free).sum())
         self.counts = {int(g): int((group == g).sum()) // int(widths[g]) for g in np.unique(group[free])}
-        self._number = np.where(free, starts[group] + row * widths[group] + rank, -1)
+        number = np.where(free, starts[group] + row * widths[group] + rank, -1)
+        self.channels = torch.from_numpy(number)
+        """Channel of each position `(n,)`, numbered group by group, set by set, rank by rank; -1: fixed."""
         self._simple = self._repeats(row, rank, widths)
         if self._simple is None:
-            self._index()
+            self._index(number)
 
     def size(self, widths: Tensor) -> Tensor:
         """Length `(...)` of the dimension at `widths (..., G)`."""
@@ -70,17 +72,11 @@ class Axis:
             group, repeats = self._simple
             ranks = selection.kept[group][0]
             return ranks if repeats == 1 else (ranks[:, None] * repeats + torch.arange(repeats)).flatten()
-        source = torch.where(self._numbers < 0, self._numbers, selection.source[self._numbers])
-        stays = (self._numbers < 0) | (source >= 0)
-        slot = torch.searchsorted(self._channels, source.clamp(min=0)).clamp(max=len(self._channels) - 1)
-        found = torch.where(self._numbers < 0, torch.arange(self.length), self._table[slot, self._occurrence])
+        source = torch.where(self.channels < 0, self.channels, selection.source[self.channels])
+        stays = (self.channels < 0) | (source >= 0)
+        slot = torch.searchsorted(self._sorted, source.clamp(min=0)).clamp(max=len(self._sorted) - 1)
+        found = torch.where(self.channels < 0, torch.arange(self.length), self._table[slot, self._occurrence])
         return found[stays]
-
-    def add_up(self, values: Tensor, total: Tensor) -> None:
-        """Add values at the positions of this axis `(n,)` to those of their channels `(all channels,)`, in place."""
-        numbers = torch.from_numpy(self._number)
-        free = numbers >= 0
-        total.index_add_(0, numbers[free], values.to(total)[free])
 
     def _repeats(self, row: np.ndarray, rank: np.ndarray, widths: np.ndarray) -> tuple[int, int] | None:
         """`(group, r)` if the axis is one index set in order, each channel r times in a row; else None."""
@@ -91,14 +87,14 @@ class Axis:
         in_order = np.repeat(np.arange(self.length // repeats), repeats)
         return (group, repeats) if np.array_equal(rank, in_order) else None
 
-    def _index(self) -> None:
+    def _index(self, number: np.ndarray) -> None:
         """Tables for the general case: where the o-th occurrence of each channel stands."""
-        channels, inverse, counts = np.unique(self._number, return_inverse=True, return_counts=True)
+        channels, inverse, counts = np.unique(number, return_inverse=True, return_counts=True)
         order = np.argsort(inverse, kind="stable")
         occurrence = np.empty(self.length, dtype=np.int64)
         occurrence[order] = np.arange(self.length) - np.repeat(np.cumsum(counts) - counts, counts)
-        occurrence[self._number < 0] = 0
+        occurrence[number < 0] = 0
         table = np.zeros((len(channels), int(occurrence.max()) + 1), dtype=np.int64)
         table[inverse, occurrence] = np.arange(self.length)
-        self._numbers, self._occurrence = torch.from_numpy(self._number), torch.from_numpy(occurrence)
-        self._channels, self._table = torch.from_numpy(channels), torch.from_numpy(table)
+        self._occurrence = torch.from_numpy(occurrence)
+        self._sorted, self._table = torch.from_numpy(channels), torch.from_numpy(table)

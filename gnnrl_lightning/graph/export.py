@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
-from torch.fx import Node
 
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.graph.writes import replace_slice_writes
 
 Inputs = tuple[Any, ...]
 
@@ -63,8 +63,8 @@ def run(network: nn.Module, inputs: Inputs) -> Any:
 def export(network: nn.Module, inputs: Inputs) -> ExportedProgram:
     """Export a network whose forward pass is known to run, without in-place writes through views in its graph.
 
-    In-place operators on whole tensors (`relu_`, `add_`) stay: the walk takes them for what they compute. Only where a
-    view is written into is the graph functionalised, which takes longer than the export itself.
+    In-place operators on whole tensors (`relu_`, `add_`) stay: the walk takes them for what they compute. Writes into
+    slices are replaced; where other views are written into, the program is functionalised.
 
     Args:
         network: A network in evaluation mode that may be changed (see `shared_copy`).
@@ -76,39 +76,9 @@ def export(network: nn.Module, inputs: Inputs) -> ExportedProgram:
     try:
         with torch.no_grad():
             program = torch.export.export(network, inputs, strict=False)
-            return program.run_decompositions({}) if _writes_through_views(program) else program
+            return program if replace_slice_writes(program.graph) else program.run_decompositions({})
     except Exception as error:
         raise UserError(f"{type(network).__name__} cannot be traced: torch.export says: {first_line(error)}") from error
-
-
-def _writes_through_views(program: ExportedProgram) -> bool:
-    """Whether an in-place operator changes a tensor that is, or has, a view."""
-    for node in program.graph.nodes:
-        if not (isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable):
-            continue
-        for argument, formal in zip(node.args, node.target._schema.arguments, strict=False):
-            if not (formal.alias_info and formal.alias_info.is_write and isinstance(argument, Node)):
-                continue
-            if not _is_private(argument) or any(_is_view(user) for user in argument.users if user is not node):
-                return True
-    return False
-
-
-def _is_private(node: Node) -> bool:
-    """Whether nothing else sees what is written into a tensor: it is no view, or the only reader of what it views."""
-    while _is_view(node):
-        base = node.args[0]
-        if not isinstance(base, Node) or len(base.users) > 1 or base.op != "call_function":
-            return False
-        node = base
-    return True
-
-
-def _is_view(node: Node) -> bool:
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return node.op == "call_function"
-    schema = node.target._schema
-    return not schema.is_mutable and any(item.alias_info is not None for item in schema.returns)
 
 
 def first_line(error: BaseException) -> str:

@@ -117,19 +117,21 @@ class _Former:
         self.reasons.update(dict.fromkeys(fresh, (operator, reason, source)))
         return bool(fresh)
 
-    def _tags(self) -> dict[int, tuple[tuple[int, int], ...]]:
-        """For each channel the tags that its labels bear, with counts."""
+    def _tags(self) -> dict[int, bytes]:
+        """For each channel the tags that its labels bear, with counts, as one key."""
         if not self.walk.labels.tagged:
             return {}
         tagged = self.walk.labels.tagged
         numbers = np.repeat(np.arange(len(tagged)), [labels.numel() for labels in tagged])
         channels = self.channel[torch.cat([labels.flatten() for labels in tagged]).numpy()]
         codes, counts = np.unique(channels.astype(np.int64) * len(tagged) + numbers, return_counts=True)
-        found: dict[int, list[tuple[int, int]]] = defaultdict(list)
-        for code, count in zip(codes.tolist(), counts.tolist(), strict=True):
-            channel, number = divmod(code, len(tagged))
-            found[channel].append((number, count))
-        return {channel: tuple(tags) for channel, tags in found.items()}
+        found, starts = np.unique(codes // len(tagged), return_index=True)
+        rows = np.stack([codes % len(tagged), counts], 1)
+        ends = [*starts[1:].tolist(), len(rows)]
+        return {
+            channel: rows[start:end].tobytes()
+            for channel, start, end in zip(found.tolist(), starts.tolist(), ends, strict=True)
+        }
 
     def _index_sets(self) -> dict[int, int]:
         """The index set of each channel that is made somewhere, numbered in the order of the labels."""
@@ -212,7 +214,7 @@ class _Former:
 
     def _build(self, classes: list[tuple[str, list[np.ndarray], bool]]) -> Channels:
         place = np.full((max(len(self.channel), 1), 3), -1, dtype=np.int64)
-        frozen = [FrozenGroup(name, width, operator, reason) for name, width, operator, reason in self.walk.rigid]
+        frozen = [FrozenGroup(*item) for item in self.walk.rigid]
         together: dict[tuple[str, str, str, str], int] = {}
         kept: list[tuple[str, list[np.ndarray]]] = []
         by_channel = np.full((len(self.first), 3), -1, dtype=np.int64)

@@ -18,7 +18,8 @@ class NetworkSpec:
 
     Args:
         class_path: Importable path of a class or function that returns the network, for example
-            `torchvision.models.resnet50`; a name without a dot is one of `gnnrl_lightning.networks`.
+            `torchvision.models.resnet50`, `timm.create_model` (with `model_name`) or `torch.hub.load` (with
+            `repo_or_dir`, `model` and `source`); a name without a dot is one of `gnnrl_lightning.networks`.
         init_args: Its arguments by name.
     """
 

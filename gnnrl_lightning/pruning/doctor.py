@@ -8,7 +8,8 @@ until it has those at fault.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,6 +22,60 @@ from gnnrl_lightning.pruning.surgery import Cut, mask, prune, structural_copy
 
 TOLERANCE = 1e-9
 """Largest difference of pruned and masked outputs relative to the largest output, float64."""
+
+
+def find_faults(graph: Any, network: nn.Module, inputs: Inputs, self_test: bool) -> dict[str, str]:
+    """Groups that fail the tests of the pruned network, with what is wrong.
+
+    Args:
+        graph: The traced network.
+        network: The network itself, in evaluation mode.
+        inputs: Its example for one image.
+        self_test: Compare outputs as well as shapes.
+    """
+    if not graph.groups:
+        return {}
+    generator = torch.Generator().manual_seed(0)
+    dense = graph.widths
+    drawn = (torch.rand(len(graph.groups), generator=generator) * dense).long().clamp(min=1)
+    orders = [
+        torch.stack([torch.randperm(group.width, generator=generator) for _ in range(group.sets)])
+        for group in graph.groups
+    ]
+
+    def selection(pruned: Sequence[int]) -> tuple[Selection, Tensor]:
+        chosen = torch.zeros(len(graph.groups), dtype=torch.bool)
+        chosen[list(pruned)] = True
+        widths = torch.where(chosen, drawn, dense)
+        kept = [order[:, : int(width)].sort(1)[0] for order, width in zip(orders, widths, strict=True)]
+        return Selection(kept, dense.tolist()), widths
+
+    skeleton = on_meta(network)
+
+    def shapes(pruned: Sequence[int]) -> str | None:
+        chosen, widths = selection(pruned)
+        return shape_fault(skeleton, inputs, graph.cuts, chosen, int(graph.cost.macs(widths)))
+
+    def values(pruned: Sequence[int]) -> str | None:
+        fresh = torch.Generator().manual_seed(1)
+        return exactness_fault(network, inputs, graph.cuts, selection(pruned)[0], fresh)
+
+    every = range(len(graph.groups))
+    found = find_culprits(every, shapes)
+    if not found and self_test:
+        with kept_random_state():
+            found = find_culprits(every, values)
+    return {graph.groups[group].name: reason for group, reason in found.items()}
+
+
+@contextmanager
+def kept_random_state() -> Iterator[None]:
+    """Keep the global random state as it is."""
+    state = torch.get_rng_state()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
 
 
 def on_meta(network: nn.Module) -> nn.Module:
@@ -50,7 +105,10 @@ def count_macs(network: nn.Module, inputs: Inputs) -> int:
 def shape_fault(
     network: nn.Module, inputs: Inputs, cuts: Mapping[str, Cut], selection: Selection, macs: int
 ) -> str | None:
-    """Why the pruned network does not run or does not cost `macs`; None if it does both."""
+    """Why the pruned network does not run or does not cost `macs`; None if it does both.
+
+    Only shapes count: the network may be on meta, see `on_meta`.
+    """
     try:
         counted = count_macs(prune(network, cuts, selection), inputs)
     except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:

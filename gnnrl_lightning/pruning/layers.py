@@ -61,7 +61,6 @@ def find_layers(graph: Any) -> dict[str, Layer]:
         graph: The traced network.
     """
     contractions, cuts, norms = graph.contractions, graph.cuts, graph.norms
-    channels = int((graph.widths * graph.sets).sum())
     found: dict[str, Layer] = {}
     items = [item for item in contractions if item.weight is not None]
     biases = Counter(bias for _, bias in {(item.weight, item.bias) for item in items})
@@ -75,7 +74,7 @@ def find_layers(graph: Any) -> dict[str, Layer]:
         norm = norms.get(item.node, {})
         norm = norm if not shared and statistics[norm.get("running_mean")] == 1 else {}
         bias = item.bias if biases[item.bias] == 1 else None
-        repeats = _repeats(channels_along(blocks[0], channels)) if len(blocks) == 1 else 1
+        repeats = _repeats(blocks[0].channels) if len(blocks) == 1 else 1
         outputs = cut.axes.get(writes)
         found[item.weight] = Layer(item.weight, bias, norm, blocks, outputs, item.transposed, repeats, shared)
     return found
@@ -119,21 +118,3 @@ def columns(positions: Tensor, dense: int, length: int) -> Tensor:
         return positions[::repeats] // repeats
     inner = length // dense
     return (positions[:, None] * inner + torch.arange(inner)).flatten()
-
-
-def channels_along(axis: Axis, channels: int) -> Tensor:
-    """For each position of an axis the number of its channel, -1 where it is fixed: `(n,)` int64.
-
-    Channels are numbered group by group, set by set, rank by rank, as in `Axis.add_up`; this is its transpose, applied
-    to the numbers themselves.
-
-    Args:
-        axis: How channels lie along a dimension.
-        channels: Number of channels of all groups.
-    """
-    values = torch.zeros(axis.length, dtype=torch.float64, requires_grad=True)
-    with torch.enable_grad():
-        total = torch.zeros(channels, dtype=torch.float64)
-        axis.add_up(values, total)
-    (numbers,) = torch.autograd.grad(total, values, torch.arange(1, channels + 1, dtype=torch.float64))
-    return numbers.long() - 1

@@ -8,6 +8,7 @@ put in place of the dense ones wherever these appear, and the sizes that modules
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -25,6 +26,10 @@ SIZES: dict[type[nn.Module], tuple[tuple[str, str, int], ...]] = {
     nn.PReLU: (("num_parameters", "weight", 0),),
 }
 """Module type -> (attribute, parameter, dimension): sizes that a module writes down beside its parameters."""
+
+
+EMPTY = (dict, OrderedDict, set)
+"""Types whose empty instances are copied by making new ones."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,8 @@ def structural_copy(network: nn.Module, replaced: Mapping[str, Tensor]) -> nn.Mo
             memo[id(original)] = parameter
         else:
             memo[id(original)] = tensor
+    for module in network.modules():  # most of a module are empty dictionaries of hooks, slow to copy one by one
+        memo |= {id(value): type(value)() for value in vars(module).values() if type(value) in EMPTY and not value}
     return copy.deepcopy(network, memo)
 
 

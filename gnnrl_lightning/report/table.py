@@ -86,7 +86,7 @@ def inspection_tables(found: Mapping[str, Any]) -> list[Table]:
     for group in found["groups"]:
         members = ", ".join(f"{member['parameter']}[{member['dimension']}]" for member in group["members"])
         groups.add_row(group["name"], str(group["width"]), members)
-    frozen = Table("group", "width", "operator", "reason", title="frozen groups")
+    frozen = Table("group", "width", "operator", "reason", "where", title="frozen groups")
     for group in found["frozen"]:
-        frozen.add_row(group["name"], str(group["width"]), group["operator"], group["reason"])
+        frozen.add_row(group["name"], str(group["width"]), group["operator"], group["reason"], group["source"])
     return [cost, groups, frozen] if found["frozen"] else [cost, groups]

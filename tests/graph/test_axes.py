@@ -93,16 +93,11 @@ def test_counts_and_fixed_positions():
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_add_up_sums_over_all_positions_of_a_channel(name):
-    dense = LAYOUTS[name](*vectors())
-    values = torch.arange(1.0, len(dense) + 1)
-    expected = torch.zeros(4 + 3 + 3, dtype=torch.float64)
-    for value, (group, row, rank) in zip(values.tolist(), dense.tolist(), strict=True):
-        if group >= 0:
-            expected[(0 if group == 0 else 4) + 3 * row + rank] += value
-    total = torch.zeros_like(expected)
-    axis_of(LAYOUTS[name]).add_up(values, total)
-    assert torch.equal(total, expected)
+def test_channels_are_numbered_group_by_group_and_set_by_set(name):
+    """Group 0 has the numbers 0 to 3; the sets of group 1 have 4 to 6, and 7 to 9."""
+    dense = LAYOUTS[name](*vectors()).tolist()
+    expected = [-1 if group < 0 else (0 if group == 0 else 4) + 3 * row + rank for group, row, rank in dense]
+    assert axis_of(LAYOUTS[name]).channels.tolist() == expected
 
 
 def test_selection_numbers_the_pruned_channels():

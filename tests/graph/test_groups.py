@@ -1,5 +1,6 @@
 """Groups and their members, by hand."""
 
+import re
 from functools import cache
 
 import pytest
@@ -10,7 +11,7 @@ from torch.nn import functional as F
 import gnnrl_lightning
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks.cifar_resnet import resnet20
-from tests.networks_frozen import NoRule
+from tests.networks_frozen import NoRule, TokenMLP
 from tests.networks_zoo import ZOO, Pair
 
 
@@ -94,6 +95,13 @@ def test_a_frozen_group_says_where_and_why():
     assert (group.width, group.operator) == (6, "cumprod")
     assert "without a rule" in group.reason
     assert "networks_zoo.py" in group.source or "networks_frozen.py" in group.source
+
+
+def test_the_line_is_of_the_code_that_calls_a_module_of_torch():
+    """Not the line within `nn.LayerNorm` that calls its function."""
+    (group,) = (group for group in traced(TokenMLP.__name__).frozen if group.name == "embed")
+    assert group.operator == "layer_norm" and "normalised together" in group.reason
+    assert re.fullmatch(r"norm \(networks_frozen\.py:\d+: return self\.head.+", group.source)
 
 
 def test_input_and_output_are_frozen():

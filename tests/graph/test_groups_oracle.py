@@ -1,5 +1,7 @@
 """torch-pruning as an oracle: on networks that it handles, its groups are ours."""
 
+from functools import cache
+
 import pytest
 import torch
 import torch_pruning
@@ -43,10 +45,26 @@ def shrunk(network, graph, group):
     return frozenset(pairs)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_groups_equal_those_of_torch_pruning(name):
+@cache
+def traced(name):
+    """A network, its example and its graph."""
     network = NETWORKS[name]().eval()
     example = torch.randn(1, 3, 32, 32)
+    return network, example, gnnrl_lightning.trace(network, example, self_test=False)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_nothing_but_input_and_logits_is_frozen(name):
+    _, _, graph = traced(name)
+    assert [(group.width, group.reason) for group in graph.frozen] == [
+        (3, "is the input of the network"),
+        (10, "is an output of the network"),
+    ]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_groups_equal_those_of_torch_pruning(name):
+    network, example, ours = traced(name)
     logits = [module for module, layer in network.named_modules() if isinstance(layer, nn.Linear)][-1]
     graph = torch_pruning.DependencyGraph().build_dependency(network, example)
     theirs = {}
@@ -54,8 +72,8 @@ def test_groups_equal_those_of_torch_pruning(name):
         pairs = shrunk(network, graph, group)
         if (f"{logits}.weight", 0) not in pairs:  # torch-pruning would prune the classes as well
             theirs[pairs] = len(group[0].idxs)
-    ours = {
+    found = {
         frozenset((member.parameter, member.dimension) for member in group.members): group.width * group.sets
-        for group in gnnrl_lightning.trace(network, example, self_test=False).groups
+        for group in ours.groups
     }
-    assert ours == theirs
+    assert found == theirs

@@ -1,7 +1,7 @@
 import torch
 
 from gnnrl_lightning import trace
-from gnnrl_lightning.pruning.layers import channels_along, columns, find_layers, to_matrices, to_weight
+from gnnrl_lightning.pruning.layers import columns, find_layers, to_matrices, to_weight
 from tests.networks_hard import RepeatedChannels
 from tests.networks_zoo import ZOO, Reused
 from tests.pruning.networks import traced
@@ -39,16 +39,14 @@ def test_columns():
     assert columns(torch.tensor([0, 1, 4, 5]), 6, 3).tolist() == [0, 2]
 
 
-def test_channel_of_each_position():
+def test_channel_of_each_input():
     network = RepeatedChannels()
     graph = trace(network, torch.randn(1, 3, 8, 8))
-    total = int((graph.widths * graph.sets).sum())
-    assert channels_along(graph.cuts["b.weight"].axes[1], total).tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
-    assert channels_along(graph.cuts["c.weight"].axes[1], total).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert graph.cuts["b.weight"].axes[1].channels.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
+    assert graph.cuts["c.weight"].axes[1].channels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
-def test_fixed_positions_have_no_channel():
+def test_channels_are_numbered_group_by_group():
     case = ZOO["Inputs"]
     graph = trace(case.build(), case.inputs())
-    numbers = channels_along(graph.cuts["out.weight"].axes[1], int(graph.widths.sum()))
-    assert numbers.tolist() == list(range(10))
+    assert graph.cuts["out.weight"].axes[1].channels.tolist() == list(range(10))

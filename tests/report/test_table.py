@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from gnnrl_lightning.report.table import print_result, result_table
+from gnnrl_lightning.report.table import inspection_tables, print_result, result_table
 
 RESULT = {
     "network": "ResNet-20",
@@ -54,3 +54,15 @@ def test_agent_without_a_candidate():
     search = {**RESULT["search"], "found_by": "uniform", "agent_best": None}
     print_result({**RESULT, "search": search}, 64, console)
     assert "the agent's own best none" in console.file.getvalue()
+
+
+def test_frozen_groups_with_operator_and_source_line():
+    frozen = {"name": "stem", "width": 6, "operator": "cumprod", "reason": "no rule", "source": "mix (net.py:7: f(x))"}
+    table = inspection_tables({"macs": 9, "params": 4, "smallest_macs": 3, "groups": [], "frozen": [frozen]})[-1]
+    assert [list(column.cells) for column in table.columns] == [
+        ["stem"],
+        ["6"],
+        ["cumprod"],
+        ["no rule"],
+        ["mix (net.py:7: f(x))"],
+    ]

@@ -49,7 +49,7 @@ def _outputs(walk: Walk, weight: Value, dim: int, bias: Value | None) -> Tensor 
         walk.produce(outputs)
     else:
         reason = "is a single channel" if weight.shape[dim] == 1 else "is made by a weight that cannot be pruned"
-        walk.rigid.append((walk.module, weight.shape[dim], walk.operator, reason))
+        walk.rigid.append((walk.module, weight.shape[dim], walk.operator, reason, walk.source))
     return outputs
 
 
@@ -122,8 +122,10 @@ def _convolution(
             sizes, weight=name, reads=reads, writes=writes, bias=walk.parameter_name(bias), transposed=transposed
         )
     elif transposed or name is None or inputs is None:
+        reason = "is part of a grouped convolution whose channels cannot be told apart"
         for value in (x, weight, bias):
-            walk.freeze(value, "is part of a grouped convolution whose channels cannot be told apart")
+            walk.freeze(value, reason)
+        walk.rigid.append((walk.module, walk.shape[dim], walk.operator, reason, walk.source))
         writes = None
         walk.contract(())
     elif weight.shape[1] == 1:

@@ -17,7 +17,6 @@ from torch.nn.functional import cross_entropy
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks.modes import eval_mode
 from gnnrl_lightning.pruning.importance.subject import Calibration, Subject
-from gnnrl_lightning.pruning.layers import channels_along
 from gnnrl_lightning.pruning.observe import Call, ContractionObserver
 
 BATCH = 32
@@ -56,7 +55,7 @@ def fisher(subject: Subject) -> list[Tensor]:
     """
     channels = sum(subject.sizes)
     numbers = {
-        name: torch.cat([channels_along(axis, channels) for axis in layer.blocks])
+        name: torch.cat([axis.channels for axis in layer.blocks])
         for name, layer in subject.layers.items()
         if layer.blocks
     }

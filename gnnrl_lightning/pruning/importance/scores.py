@@ -101,8 +101,9 @@ def _sum_up(subject: Subject, elements: Mapping[str, Tensor]) -> list[Tensor]:
     total = torch.zeros(sum(subject.sizes), dtype=torch.float64)
     scored = torch.zeros(len(total), dtype=torch.bool)
     for name, values in elements.items():
+        values = values.to(torch.promote_types(values.dtype, torch.float32))
         for numbers, slices in subject.slices(name, values):
-            total.index_add_(0, numbers, slices.double().sum(1).cpu())
+            total.index_add_(0, numbers, slices.sum(tuple(range(1, slices.dim()))).double().cpu())
             scored[numbers] = True
     for group, part in zip(subject.graph.groups, subject.split(scored), strict=True):
         if not bool(part.all()):

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.pruning.layers import Layer, channels_along, find_layers
+from gnnrl_lightning.pruning.layers import Layer, find_layers
 from gnnrl_lightning.pruning.statistics import Moments, collect_moments
 
 BATCH = 256
@@ -49,7 +49,7 @@ class Subject:
         """Layers of the network by weight."""
         return find_layers(self.graph)
 
-    @property
+    @cached_property
     def sizes(self) -> list[int]:
         """Number of channels of each group, all index sets."""
         return (self.graph.widths * self.graph.sets).tolist()
@@ -78,17 +78,16 @@ class Subject:
         return [part.reshape(sets, -1) for part, sets in zip(parts, self.graph.sets.tolist(), strict=True)]
 
     def slices(self, name: str, values: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """The slices of a tensor that go with a channel: numbers of the channels `(n,)`, and slices `(n, elements)`.
+        """The slices of a tensor that go with a channel: numbers of the channels `(n,)`, and slices `(n, ..., 1)`.
 
         Args:
             name: Name of a prunable parameter.
             values: The parameter, or something of the same shape.
         """
-        cut, channels = self.graph.cuts[name], sum(self.sizes)
+        cut = self.graph.cuts[name]
         found = [(axis, values.movedim(dim, 0)) for dim, axis in cut.axes.items()]
         blocks = values.reshape(len(cut.blocks), -1, *values.shape[1:]) if cut.blocks else ()
         found += [(axis, block.movedim(1, 0)) for axis, block in zip(cut.blocks, blocks, strict=True)]
         for axis, along in found:
-            numbers = channels_along(axis, channels)
-            free = numbers >= 0
-            yield numbers[free], along.reshape(len(along), -1)[free.to(along.device)]
+            free = slice(None) if axis.fixed == 0 else (axis.channels >= 0).nonzero().flatten()
+            yield axis.channels[free], along[free, ..., None]

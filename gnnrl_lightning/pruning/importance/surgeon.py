@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.pruning.importance.subject import Subject
-from gnnrl_lightning.pruning.layers import Layer, channels_along, to_matrices
+from gnnrl_lightning.pruning.layers import Layer, to_matrices
 from gnnrl_lightning.pruning.least_squares import relative_pull
 
 AT_ONCE = 64
@@ -37,12 +37,11 @@ def surgeon(subject: Subject) -> list[Tensor]:
     Raises:
         UserError: There are no calibration images, or no layer with moments reads a group.
     """
-    channels = sum(subject.sizes)
     readers = [
         reader
         for name, layer in subject.layers.items()
         if layer.blocks and name in subject.moments
-        for reader in _readers(subject, name, layer, channels)
+        for reader in _readers(subject, name, layer)
     ]
     orders, start = [], 0
     for group, size in zip(subject.graph.groups, subject.sizes, strict=True):
@@ -58,16 +57,26 @@ class _Reader:
 
     Attributes:
         numbers: Channel of each input element `(d,)`, -1 where it is fixed.
-        gram: `W^T W`, `(d, d)`: losses only need this.
+        weight: `(rows, d)`, or any matrix with the same `W^T W`: losses only need this.
         inverse: Inverse covariance of the inputs `(d, d)`.
     """
 
     numbers: Tensor
-    gram: Tensor
+    weight: Tensor
     inverse: Tensor
 
-    def copy(self) -> _Reader:
-        return _Reader(self.numbers, self.gram.clone(), self.inverse.clone())
+    def part(self, channels: Tensor) -> _Reader | None:
+        """A copy that knows the elements of these channels alone, None where it reads none of them.
+
+        Weights and inverse covariance of elements that go change those of the others, but do not depend on them.
+        """
+        mine = torch.isin(self.numbers, channels).nonzero().flatten()
+        if not len(mine):
+            return None
+        weight = self.weight[:, mine]
+        if len(weight) > len(mine):
+            weight = torch.linalg.qr(weight, mode="r")[1]
+        return _Reader(self.numbers[mine], weight, self.inverse[mine][:, mine])
 
     def columns(self, channels: Tensor) -> Tensor | None:
         """Input elements of each of the given channels `(n, m)`, None where it reads none of them."""
@@ -79,20 +88,18 @@ class _Reader:
 
     def losses(self, columns: Tensor) -> Tensor:
         """Loss of each channel with elements `(n, m)`."""
-        rows, cols = columns[:, :, None], columns[:, None, :]
-        inverse = torch.linalg.inv(self.inverse[rows, cols])
-        return (inverse * self.gram[rows, cols]).sum((1, 2))
+        inverse = torch.linalg.inv(self.inverse[columns[:, :, None], columns[:, None, :]])
+        weight = self.weight[:, columns].transpose(0, 1)
+        return (inverse * (weight.transpose(1, 2) @ weight)).sum((1, 2))
 
     def remove(self, columns: Tensor) -> None:
         """Remove input elements `(m,)` and update the other weights."""
         gain = torch.linalg.solve(self.inverse[columns][:, columns], self.inverse[columns])
-        inner = self.gram[columns][:, columns]
-        crossed = gain.T @ self.gram[columns]
-        self.gram += gain.T @ inner @ gain - crossed - crossed.T
-        self.inverse -= self.inverse[:, columns] @ gain
+        self.weight.addmm_(self.weight[:, columns], gain, alpha=-1)
+        self.inverse.addmm_(self.inverse[:, columns], gain, alpha=-1)
 
 
-def _readers(subject: Subject, name: str, layer: Layer, channels: int) -> list[_Reader]:
+def _readers(subject: Subject, name: str, layer: Layer) -> list[_Reader]:
     moments = subject.moments[name]
     length = moments.mean.shape[1]
     tensors = dict(subject.network.named_parameters(remove_duplicate=False)) | dict(subject.network.named_buffers())
@@ -103,20 +110,20 @@ def _readers(subject: Subject, name: str, layer: Layer, channels: int) -> list[_
     found = []
     matrices = to_matrices(weight, len(layer.blocks), length)
     for axis, matrix, covariance in zip(layer.blocks, matrices, moments.covariance.double().cpu(), strict=True):
-        numbers = channels_along(axis, channels)
+        numbers = axis.channels
         numbers = numbers[:: axis.length // length] if length < axis.length else numbers
         numbers = numbers.repeat_interleave(length // len(numbers))
         variance = covariance.diagonal().mean().clamp(min=torch.finfo(torch.float32).tiny)
         pull = relative_pull(length, moments.samples) * variance
         inverse = torch.linalg.inv(covariance + pull * torch.eye(length, dtype=torch.float64))
-        found.append(_Reader(numbers, matrix.T @ matrix, inverse))
+        found.append(_Reader(numbers, matrix, inverse))
     return found
 
 
 def _order(name: str, numbers: Tensor, readers: list[_Reader]) -> Tensor:
     """Removal order `(sets, width)` of the channels of one group, given by their numbers."""
     sets, width = numbers.shape
-    mine = [reader.copy() for reader in readers if bool(torch.isin(reader.numbers, numbers).any())]
+    mine = [part for reader in readers if (part := reader.part(numbers)) is not None]
     columns = [[reader.columns(row) for reader in mine] for row in numbers]
     if not all(any(part is not None for part in parts) for parts in columns):
         raise UserError(f"importance surgeon: no layer with known inputs reads {name}; choose another")

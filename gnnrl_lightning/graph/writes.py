@@ -1,0 +1,97 @@
+"""In-place writes through views, made visible to a walk that knows one value for each node.
+
+`z[:, :4] = y` writes into a slice of z, and every later reader of z sees it. `torch.export` can functionalise such
+programs, which takes longer than the export itself, so writes into slices are rewritten here: the readers of z that
+come after the write read `slice_scatter(z, y, ...)` instead.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.fx import Graph, Node
+
+SLICE, SCATTER = torch.ops.aten.slice.Tensor, torch.ops.aten.slice_scatter.default
+
+
+def replace_slice_writes(graph: Graph) -> bool:
+    """Replace every in-place write into slices of a tensor by an operator that gives the whole tensor.
+
+    In-place operators on whole tensors (`relu_`, `add_`) stay.
+
+    Returns:
+        Whether no write through a view is left. If one is of another kind, the graph stays as it is.
+    """
+    position = {node: i for i, node in enumerate(graph.nodes)}
+    writes = [(node, target) for node in graph.nodes if (target := _written(node)) is not None]
+    if not all(_is_plain(node, target, position) for node, target in writes):
+        return False
+    for node, target in writes:
+        _scatter(graph, node, target, position)
+    return True
+
+
+def _written(node: Node) -> Node | None:
+    """The tensor that an in-place operator changes, if it is, or has, a view."""
+    if not (isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable):
+        return None
+    for argument, formal in zip(node.args, node.target._schema.arguments, strict=False):
+        if formal.alias_info and formal.alias_info.is_write and isinstance(argument, Node):
+            if not _is_private(argument) or any(_is_view(user) for user in argument.users if user is not node):
+                return argument
+    return None
+
+
+def _is_plain(write: Node, target: Node, position: dict[Node, int]) -> bool:
+    """Whether nothing but slices lies between a write and a tensor of the network's own, and no older view sees it."""
+    while target.target is SLICE and len(target.users) == 1:
+        target = target.args[0]  # type: ignore[assignment]
+    if target.op != "call_function" or _is_alias(target) or write.users:
+        return False
+    older = [user for user in target.users if _is_alias(user) and position[user] < position[write]]
+    return all(_last_read(alias, position) <= position[write] for alias in older)
+
+
+def _last_read(alias: Node, position: dict[Node, int]) -> int:
+    """Position of the last operator that reads a view, or anything that shares its memory."""
+    later = (max(position[user], _last_read(user, position) if _is_alias(user) else 0) for user in alias.users)
+    return max(later, default=0)
+
+
+def _scatter(graph: Graph, write: Node, target: Node, position: dict[Node, int]) -> None:
+    """Let the readers that come after a write read the tensor with what was written."""
+    whole = write
+    while target.target is SLICE:
+        source = target.args[0]
+        assert isinstance(source, Node)
+        with graph.inserting_after(whole):
+            whole = graph.call_function(SCATTER, (source, whole, *target.args[1:]), target.kwargs)
+        whole.meta = write.meta | {"val": source.meta["val"]}
+        position[whole] = position[write]
+        target = source
+    if whole is not write:
+        target.replace_all_uses_with(whole, delete_user_cb=lambda user: position[user] > position[write])
+
+
+def _is_private(node: Node) -> bool:
+    """Whether nothing else sees what is written into a tensor: it is no view, or the only reader of what it views."""
+    while _is_view(node):
+        base = node.args[0]
+        if not isinstance(base, Node) or len(base.users) > 1 or base.op != "call_function":
+            return False
+        node = base
+    return True
+
+
+def _is_mutable(node: Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _is_view(node: Node) -> bool:
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return node.op == "call_function"
+    return not _is_mutable(node) and any(item.alias_info is not None for item in node.target._schema.returns)
+
+
+def _is_alias(node: Node) -> bool:
+    """Whether a result shares the memory of an operand."""
+    return _is_view(node) or _is_mutable(node)

@@ -1,0 +1,65 @@
+"""Networks of timm and of torch.hub, built as the configuration does: traced, costed and cut exactly."""
+
+import pytest
+import torch
+
+import gnnrl_lightning
+from gnnrl_lightning.networks.spec import NetworkSpec
+from tests.exactness import check, macs_of, params_of, random_weights, random_widths
+
+TIMM = {
+    "resnet10t": {},
+    "mobilenetv3_small_050": {},
+    "ghostnet_050": {},
+    "regnetx_002": {},
+    "densenet121": {"block_config": (2, 2)},
+    "convnext_atto": {},
+    "vit_tiny_patch16_224": {"img_size": 64, "depth": 2},
+}
+"""One small network of each family; no weights are fetched."""
+
+FROZEN = {"convnext_atto", "vit_tiny_patch16_224"}
+"""Layer norms and attention heads must stay; elsewhere nothing but input and logits."""
+
+HUB = """
+dependencies = ["torch"]
+
+from torch import nn
+
+
+def small(channels=8, classes=10):
+    return nn.Sequential(
+        nn.Conv2d(3, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU(inplace=True),
+        nn.Conv2d(channels, 6, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, classes),
+    )
+"""
+
+
+def check_network(network, side):
+    """Exact outputs and costs at random widths; returns the graph."""
+    network = random_weights(network)
+    inputs = (torch.randn(2, 3, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(0)),)
+    graph = gnnrl_lightning.trace(network, inputs, self_test=False)
+    assert int(graph.cost.macs(graph.widths)) == macs_of(network, inputs)
+    assert int(graph.cost.params(graph.widths)) == params_of(network)
+    generator = torch.Generator().manual_seed(1)
+    check(graph, network, inputs, random_widths(graph, generator), generator)
+    return graph
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_timm(name):
+    pytest.importorskip("timm")
+    arguments = {"model_name": name, "pretrained": False, "num_classes": 10, **TIMM[name]}
+    graph = check_network(NetworkSpec("timm.create_model", arguments).build(), 64)
+    reasons = {group.reason for group in graph.frozen}
+    assert (reasons == {"is the input of the network", "is an output of the network"}) == (name not in FROZEN)
+    share = int(graph.cost.macs(graph.smallest)) / int(graph.cost.macs(graph.widths))
+    assert share < (0.7 if name in FROZEN else 0.05)
+
+
+def test_torch_hub(tmp_path):
+    (tmp_path / "hubconf.py").write_text(HUB)
+    arguments = {"repo_or_dir": str(tmp_path), "model": "small", "source": "local", "channels": 5}
+    graph = check_network(NetworkSpec("torch.hub.load", arguments).build(), 8)
+    assert [(group.name, group.width) for group in graph.groups] == [("0", 5), ("3", 6)]
