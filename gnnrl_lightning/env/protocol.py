@@ -26,13 +26,16 @@ class VectorGraphEnv(Protocol):
         state_dim: Features of a node.
         action_dim: Decisions in a graph, each an action in [0, 1].
         initial_action: Action in (0, 1) on which a first policy should centre.
-        evaluations: Rewards computed so far that cost an evaluation.
     """
 
     state_dim: int
     action_dim: int
     initial_action: float
-    evaluations: int
+
+    @property
+    def evaluations(self) -> int:
+        """Rewards computed so far that cost an evaluation."""
+        ...
 
     def reset(self, episodes: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Start a number of episodes; whatever is random in them comes from the generator.

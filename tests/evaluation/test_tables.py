@@ -76,7 +76,8 @@ def test_reconstruction_errors_are_shares_of_the_readers_variance(pruner):
     assert (table.measured > 0).all()
     assert (table.measured[:, 0] >= table.measured[:, 1]).all()
     readers = torch.tensor([sum(m.role == "input" for m in group.members) for group in pruner.graph.groups])
-    assert (table.measured <= readers[:, None] ** 0.5 + 1e-3).all()  # a reader that is left nothing loses all its variance
+    # A reader that is left nothing loses all its variance.
+    assert (table.measured <= readers[:, None] ** 0.5 + 1e-3).all()
 
 
 def test_a_channel_that_repeats_another_is_missed_by_nobody(pruner):
