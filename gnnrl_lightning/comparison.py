@@ -21,19 +21,18 @@ from typing import Any, Literal
 import torch
 
 from gnnrl_lightning.data import ImageSet
-from gnnrl_lightning.env import Evaluated, VectorPruningEnv
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.evaluation.evaluator import Evaluator
+from gnnrl_lightning.evaluation.evaluator import best_of, within
 from gnnrl_lightning.evaluation.journal import Journal
-from gnnrl_lightning.evaluation.tables import TABLES, ErrorTable, error_table
+from gnnrl_lightning.evaluation.pruner import Pruner
 from gnnrl_lightning.finetune import quiet_trainer
 from gnnrl_lightning.graph.budget import Budget
-from gnnrl_lightning.module import GNNRL
+from gnnrl_lightning.module.base import GraphLearner
 from gnnrl_lightning.networks import load_weights
-from gnnrl_lightning.pipeline import AGENT, DENSE_WEIGHTS, REWARDS, Compression, SearchOptions
+from gnnrl_lightning.pipeline import DENSE_WEIGHTS, Compression
+from gnnrl_lightning.policy_search import AGENT, SearchOptions, connect
 from gnnrl_lightning.report.comparison import summarise
 from gnnrl_lightning.runs import RunFolder, versions
-from gnnrl_lightning.search.baselines import starting_candidates
 from gnnrl_lightning.search.methods import ITERATIVE, ONE_SHOT, run_method
 from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
 
@@ -51,7 +50,6 @@ class CompareOptions:
         budgets: Shares of MACs, each in place of budget.macs; null: the budget alone.
         test_half: Test images that are read: all, even (development) or odd (final), by index.
         finetune: Whether each winner is fine-tuned, all alike, and tested again.
-        table: Table of errors that methods may read, a name in `gnnrl_lightning.evaluation.tables`; null: none.
         variants: Further agents: name to the keys of `model` and `search` that differ.
     """
 
@@ -60,7 +58,6 @@ class CompareOptions:
     budgets: list[float] | None = None
     test_half: Literal["all", "even", "odd"] = "all"
     finetune: bool = False
-    table: str | None = "sensitivity"
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -82,8 +79,6 @@ class CompareOptions:
             raise UserError(f"compare.budgets is {self.budgets}: expected shares of the dense MACs, or null")
         if self.test_half not in HALVES:
             raise UserError(f"compare.test_half is {self.test_half!r}: expected one of {', '.join(HALVES)}")
-        if self.table is not None and self.table not in TABLES:
-            raise UserError(f"compare.table is {self.table!r}: expected one of {', '.join(TABLES)}, or null")
 
 
 @dataclass(frozen=True)
@@ -95,7 +90,7 @@ class AgentRow:
         search: Its episodes and reward; evaluations and all that makes a pruned network are the comparison's.
     """
 
-    make: Callable[[int], GNNRL]
+    make: Callable[[int], GraphLearner]
     search: SearchOptions
 
 
@@ -105,19 +100,13 @@ def run_agent(problem: SearchProblem, seed: int, row: AgentRow) -> None:
     Raises:
         NotApplicable: Not one iteration is left.
     """
-    problem.start()
     agent, search = row.make(seed), row.search
+    problem.start(from_table=search.table is not None)
     iterations = problem.left // agent.episodes_per_iteration
     if iterations < 1:
         raise NotApplicable(f"has {problem.left} evaluations left for an iteration of {agent.episodes_per_iteration}")
-    agent.env = VectorPruningEnv(
-        problem.graph,
-        Evaluated(problem.ask, REWARDS[search.reward], AGENT),
-        problem.budget,
-        search.max_steps,
-        search.max_ratio_per_step,
-    )
-    quiet_trainer(max_epochs=iterations, accelerator="cpu", log_every_n_steps=1).fit(agent)
+    connect(agent, problem, search)
+    quiet_trainer(max_epochs=agent.iterations(iterations), accelerator="cpu", log_every_n_steps=1).fit(agent)
 
 
 class Comparison:
@@ -157,11 +146,15 @@ class Comparison:
         self.test: ImageSet = images.subset(indices)
 
     @cached_property
-    def _timed_table(self) -> tuple[ErrorTable, float]:
-        """The table of errors that all methods may read, and the seconds that it takes."""
+    def _table_seconds(self) -> float:
+        """Seconds that the table takes, which all methods may read."""
         began = time.perf_counter()
-        table = error_table(str(self.options.table), self.compression.pruner)
-        return table, time.perf_counter() - began
+        self.compression.table  # noqa: B018  (made once)
+        return time.perf_counter() - began
+
+    @cached_property
+    def _final_pruner(self) -> Pruner:
+        return self.compression.final_pruner()
 
     def runs(self) -> Iterator[tuple[Budget, str, int | None]]:
         """Budget, method and seed of every run; methods without chance have one run, of no seed."""
@@ -216,28 +209,18 @@ class Comparison:
 
     def _row(self, budget: Budget, method: str, seed: int | None, journal: Path) -> dict[str, Any]:
         """Run a method and test its winner."""
-        compression, data = self.compression, self.compression.task.data
-        graph, pruner = compression.graph, compression.pruner
+        compression = self.compression
+        graph, pruner = compression.graph, self._final_pruner
         journal.unlink(missing_ok=True)
-        evaluator = Evaluator(pruner, data.search, data.normalize, data.eval_batch_size, Journal(journal))
-        problem = SearchProblem(
-            graph,
-            budget,
-            evaluator,
-            compression.search.evaluations,
-            starting_candidates(graph, budget),
-            None if self.options.table is None else lambda: self._timed_table[0],
-            len(data.search),
-            pruner,
-        )
-        made_before = "_timed_table" in vars(self)  # what it took counts for each method that reads it
+        table_seconds = 0.0 if compression.search.table is None else self._table_seconds
+        problem, evaluator = compression.make_problem(budget, Journal(journal))
         began = time.perf_counter()
         if method in self.agents:
             run_agent(problem, seed or 0, self.agents[method])
         else:
             run_method(method, problem, seed or 0)
         seconds = time.perf_counter() - began
-        best = evaluator.best
+        best = best_of([item for item in evaluator.history if within(graph, budget, item)])
         if best is None:
             raise NotApplicable("asked for no candidate")
         network = pruner.prune(pruner.plan(torch.tensor(best.widths)))
@@ -247,7 +230,7 @@ class Comparison:
             "budget": budget_label(budget),
             "evaluations": problem.spent,
             "images": evaluator.images + problem.charged_images,
-            "seconds": seconds + (self._timed_table[1] if problem.reads_table and made_before else 0),
+            "seconds": seconds + (table_seconds if problem.reads_table else 0),  # it was made before
             "top1_search": best.top1,
             "top1_test_before": compression.task.top1(network, self.test),
             "macs_ratio": best.macs / int(graph.cost.macs(graph.widths)),
@@ -268,7 +251,6 @@ class Comparison:
             "dataset": compression.task.data.name,
             "dense": {"top1_test": compression.task.top1(compression.dense, self.test)},
             "search": asdict(compression.search),
-            "table": self.options.table,
             "test_half": self.options.test_half,
             "test_images": len(self.test),
             "rows": rows,

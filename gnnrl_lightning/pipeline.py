@@ -3,8 +3,9 @@
 ```
 compression = Compression(task, Budget(macs=0.5), search)         # checks everything, writes nothing
 compression.train_dense(folder)                                   # where there is no checkpoint
-agent.env = compression.start(folder)                             # scores the starting candidates
-Trainer(max_epochs=search.iterations(agent.episodes_per_iteration)).fit(agent)
+real = compression.iterations(agent)                              # what the evaluations are enough for
+compression.start(folder, agent)                                  # table, starting candidates, environments
+Trainer(max_epochs=agent.iterations(real)).fit(agent)
 result = compression.deliver(folder)                              # prunes, fine-tunes, tests once, saves
 ```
 """
@@ -14,7 +15,8 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -22,28 +24,27 @@ from lightning.pytorch import Trainer
 from torch import nn
 
 from gnnrl_lightning import artifact
-from gnnrl_lightning.env import Evaluated, NegativeCrossEntropy, NegativeTop1Error, VectorPruningEnv
+from gnnrl_lightning.env import Evaluated
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.evaluation.evaluator import Evaluation, Evaluator
+from gnnrl_lightning.evaluation.evaluator import Evaluation, Evaluator, best_of, within
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.latency import paired_latency_ms
-from gnnrl_lightning.evaluation.pruner import Pruner, reads_moments
-from gnnrl_lightning.evaluation.tables import sensitivity_table
+from gnnrl_lightning.evaluation.pruner import Pruner
+from gnnrl_lightning.evaluation.tables import ErrorTable, error_table
 from gnnrl_lightning.finetune import TrainingOptions, quiet_trainer
 from gnnrl_lightning.graph.budget import Budget
+from gnnrl_lightning.module.base import GraphLearner
+from gnnrl_lightning.policy_search import AGENT, REWARDS, SearchOptions, connect, environment
 from gnnrl_lightning.report.progress import SearchStatus
 from gnnrl_lightning.runs import RunFolder, versions
-from gnnrl_lightning.search.baselines import FROM_TABLE, STARTING, starting_candidates, table_candidates
+from gnnrl_lightning.search.baselines import starting_candidates
+from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.task import Task, save_weights
 from gnnrl_lightning.traced import trace
 
 LATENCY_BATCH = 64
 DENSE_WEIGHTS = "dense.safetensors"
-AGENT = "agent"
-REWARDS: dict[str, Callable[[Evaluation], float]] = {
-    "top1": NegativeTop1Error(),
-    "cross_entropy": NegativeCrossEntropy(),
-}
+POLICY = "policy.safetensors"
 
 PhaseTrainers = Callable[[str], Callable[..., Trainer]]
 """Phase ("dense", "uniform", "pruned") -> what makes the trainer of that phase."""
@@ -52,65 +53,6 @@ PhaseTrainers = Callable[[str], Callable[..., Trainer]]
 def quiet_trainers(phase: str) -> Callable[..., Trainer]:
     """Trainers that show and write nothing."""
     return quiet_trainer
-
-
-@dataclass(frozen=True)
-class SearchOptions:
-    """How candidates are found and made.
-
-    Args:
-        evaluations: Candidates scored on the search split at most, the starting candidates included.
-        max_steps: Steps of a pruning episode at most; 1 makes it a one-step problem.
-        max_ratio_per_step: Largest share of a group's channels that one step removes.
-        importance: Which channels stay, a name in `gnnrl_lightning.pruning.importance`.
-        repair: What is done to a sliced network, a key of `gnnrl_lightning.evaluation.pruner.REPAIRS`.
-        calibration_images: Training images for importance and repair.
-        reward: What the agent learns from: top1 (minus the error) or cross_entropy (minus it).
-    """
-
-    evaluations: int = 100
-    max_steps: int = 5
-    max_ratio_per_step: float = 0.3
-    importance: str = "l2"
-    repair: str = "batch_norm"
-    calibration_images: int = 256
-    reward: str = "top1"
-
-    def __post_init__(self) -> None:
-        """Refuse an unknown reward; the other values are checked where they are used."""
-        if self.reward not in REWARDS:
-            raise UserError(f"search.reward is {self.reward!r}: expected one of {', '.join(REWARDS)}")
-
-    @property
-    def reads_table(self) -> bool:
-        """Whether there are starting candidates from a table of errors: where the pruner has the moments for it."""
-        return reads_moments(self.importance, self.repair)
-
-    @property
-    def starting(self) -> int:
-        """Number of starting candidates."""
-        return len(STARTING) + (len(FROM_TABLE) if self.reads_table else 0)
-
-    def iterations(self, episodes: int) -> int:
-        """Epochs of the search's trainer: what the starting candidates leave.
-
-        Args:
-            episodes: Episodes of an iteration, each of which is an evaluation.
-
-        Raises:
-            UserError: Not one iteration is left.
-        """
-        count = (self.evaluations - self.starting) // episodes
-        if count < 1:
-            raise UserError(
-                f"search.evaluations is {self.evaluations}: at least {self.starting + episodes} are needed, "
-                f"for {self.starting} starting candidates and one iteration of {episodes} episodes"
-            )
-        return count
-
-    def evaluations_of(self, iterations: int, episodes: int) -> int:
-        """Evaluations of a whole search with this many iterations."""
-        return self.starting + iterations * episodes
 
 
 class Compression:
@@ -149,26 +91,61 @@ class Compression:
         budget.limits(self.graph)
         if bool(budget.met(self.graph, self.graph.widths[None])[0]):
             raise UserError(f"{task.network.class_path} meets the budget as it is: nothing to prune")
-        self.starting = starting_candidates(self.graph, budget)
         calibration = task.data.calibration(self.search.calibration_images)
         self.pruner = Pruner(self.graph, self.dense, calibration, self.search.importance, self.search.repair)
-        self.evaluator = self._evaluator(None)
-        self.env = self._env()
-        self.scored: dict[str, Evaluation] = {}
+        self.problem, self.evaluator = self.make_problem(budget, None)
         self._began = 0.0
 
-    def _evaluator(self, journal: Journal | None) -> Evaluator:
-        data = self.task.data
-        return Evaluator(self.pruner, data.search, data.normalize, data.eval_batch_size, journal)
+    def make_problem(self, budget: Budget, journal: Journal | None) -> tuple[SearchProblem, Evaluator]:
+        """A search that has not begun, with all evaluations left, and its own evaluator.
 
-    def _env(self) -> VectorPruningEnv:
-        return VectorPruningEnv(
-            self.graph,
-            Evaluated(self.evaluator, REWARDS[self.search.reward], AGENT),
-            self.budget,
-            self.search.max_steps,
-            self.search.max_ratio_per_step,
+        Args:
+            budget: What a candidate may cost.
+            journal: Where its evaluations are written; None: nowhere.
+        """
+        data, search = self.task.data, self.search
+        evaluator = Evaluator(
+            self.pruner, data.search, data.normalize, data.eval_batch_size, journal, search.precision
         )
+        problem = SearchProblem(
+            self.graph,
+            budget,
+            evaluator,
+            search.evaluations,
+            starting_candidates(self.graph, budget),
+            None if search.table is None else lambda: self.table,
+            search.evaluation_images(len(data.search)),
+            self.pruner,
+        )
+        return problem, evaluator
+
+    @cached_property
+    def table(self) -> ErrorTable:
+        """What narrowing one group costs: made once, when the dense network is trained."""
+        return error_table(self.search.table or "sensitivity", self.pruner)
+
+    def iterations(self, agent: GraphLearner) -> int:
+        """Iterations of the agent in the real environment.
+
+        Raises:
+            UserError: There are not enough evaluations for one.
+        """
+        return self.search.iterations(self.graph, len(self.task.data.search), agent.episodes_per_iteration)
+
+    def prepare(self, agent: GraphLearner) -> None:
+        """Make the agent's policy, in an environment that scores nothing yet.
+
+        Raises:
+            UserError: The policy cannot be made.
+        """
+        reward = Evaluated(self.problem.ask, REWARDS[self.search.reward], AGENT)
+        agent.env = environment(self.graph, self.budget, self.search, reward)
+        try:
+            agent.configure_model()
+        except UserError:
+            raise
+        except Exception as error:  # the user's own policy may raise anything
+            raise UserError(f"model.actor_critic cannot be made: {' '.join(str(error).split())}") from error
 
     def train_dense(self, folder: RunFolder) -> None:
         """Train the dense network and save its weights, unless a checkpoint gave them."""
@@ -176,25 +153,31 @@ class Compression:
             self.task.train(self.dense, self.pretrain, self.trainers("dense"))
             save_weights(self.dense, folder.checkpoints / DENSE_WEIGHTS)
 
-    def start(self, folder: RunFolder) -> VectorPruningEnv:
-        """Score the starting candidates; the agent searches in the environment that is returned."""
+    def start(self, folder: RunFolder, agent: GraphLearner) -> None:
+        """Make the table, score the starting candidates, and give the agent its environments."""
         self._began = time.perf_counter()
-        self.evaluator = self._evaluator(Journal(folder.journal))
-        self.env = self._env()
-        starting = self.starting
-        if self.search.reads_table:
-            table = sensitivity_table(self.pruner, self.pruner.calibration)
-            starting = starting | table_candidates(self.graph, self.budget, table)
-        self.scored = {name: self.evaluator(widths, name) for name, widths in starting.items()}
-        return self.env
+        self.problem, self.evaluator = self.make_problem(self.budget, Journal(folder.journal))
+        self.problem.start(from_table=self.search.table is not None)
+        connect(agent, self.problem, self.search)
+
+    def best(self) -> Evaluation | None:
+        """The best evaluation within the budget so far."""
+        return best_of([item for item in self.evaluator.history if within(self.graph, self.budget, item)])
 
     def status(self) -> SearchStatus:
         """How far the search is."""
-        best = self.evaluator.best
+        best = self.best()
         if best is None:
-            return SearchStatus(0)
+            return SearchStatus(self.problem.spent)
         ratio = best.macs / self._dense_cost()["macs"]
-        return SearchStatus(self.evaluator.count, REWARDS[self.search.reward](best), ratio)
+        return SearchStatus(self.problem.spent, REWARDS[self.search.reward](best), ratio)
+
+    def final_pruner(self) -> Pruner:
+        """Prunes what is delivered, with as many calibration images as are meant for that."""
+        images = min(self.search.final_calibration_images, len(self.task.data.train))
+        if images <= len(self.pruner.calibration):
+            return self.pruner
+        return self.pruner.with_calibration(self.task.data.calibration(images))
 
     def deliver(self, folder: RunFolder) -> dict[str, Any]:
         """Prune the best candidate and the uniform one, fine-tune both alike, test once, save.
@@ -203,12 +186,12 @@ class Compression:
             The figures, as written to result.json.
         """
         seconds = time.perf_counter() - self._began
-        best = self.evaluator.best
-        if best is None:
+        best, uniform = self.best(), self.evaluator.best_by("uniform")
+        if best is None or uniform is None:
             raise RuntimeError("deliver() comes after start()")
-        chosen = {"uniform": self.scored["uniform"], "pruned": best}
-        plans = {name: self.pruner.plan(torch.tensor(item.widths)) for name, item in chosen.items()}
-        before = {name: self.pruner.prune(plan) for name, plan in plans.items()}
+        chosen, pruner = {"uniform": uniform, "pruned": best}, self.final_pruner()
+        plans = {name: pruner.plan(torch.tensor(item.widths)) for name, item in chosen.items()}
+        before = {name: pruner.prune(plan) for name, plan in plans.items()}
         after = copy.deepcopy(before)
         for name, network in after.items():
             self.task.train(network, self.finetune, self.trainers(name), teacher=self.dense)
@@ -260,7 +243,8 @@ class Compression:
             for name, item in chosen.items()
         }
         dense = {**cost, "top1_test": self.task.top1(self.dense, data.test), "latency_ms": latency["dense"]}
-        agent = self.evaluator.best_by(AGENT)
+        found = [item for item in self.evaluator.history if within(self.graph, self.budget, item)]
+        agent = best_of([item for item in found if item.proposer == AGENT])
         return {
             "network": self.task.network.name,
             "dataset": data.name,
@@ -268,8 +252,8 @@ class Compression:
             "dense": dense,
             **rows,
             "search": {
-                "evaluations": self.evaluator.count,
-                "images": self.evaluator.images,
+                "evaluations": self.problem.spent,
+                "images": self.evaluator.images + self.problem.charged_images,
                 "seconds": seconds,
                 "seed": self.task.seed,
                 "found_by": chosen["pruned"].proposer,

@@ -22,6 +22,7 @@ ORDER = (
     "pipeline",
     "task",
     "artifact",
+    "policy_search",
     "module",
     "rollout",
     "agents",

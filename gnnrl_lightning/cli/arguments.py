@@ -17,7 +17,7 @@ from gnnrl_lightning.finetune import TrainingOptions
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.module import GNNRL
 from gnnrl_lightning.networks.spec import NetworkSpec
-from gnnrl_lightning.pipeline import SearchOptions
+from gnnrl_lightning.policy_search import SearchOptions
 from gnnrl_lightning.runs import RunFolder, RunOptions
 from gnnrl_lightning.task import Task
 
@@ -63,7 +63,7 @@ class ArgumentsCLI(LightningCLI):
         """Arguments of trainer, agent and data."""
         parser.add_lightning_class_args(self.trainer_class, "trainer")
         parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items()})
-        parser.add_class_arguments(GNNRL, "model", skip={"env", "seed"})
+        parser.add_class_arguments(GNNRL, "model", skip={"env", "proxy", "seed"})
         parser.add_lightning_class_args(ImageData, "data", subclass_mode=True)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

@@ -22,7 +22,8 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.finetune import quiet_trainer
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.graph.views import hierarchical_graph, simplified_graph
-from gnnrl_lightning.pipeline import DENSE_WEIGHTS, LATENCY_BATCH, Compression, PhaseTrainers, SearchOptions
+from gnnrl_lightning.pipeline import DENSE_WEIGHTS, LATENCY_BATCH, Compression, PhaseTrainers
+from gnnrl_lightning.policy_search import SearchOptions
 from gnnrl_lightning.report.comparison import comparison_tables, run_line
 from gnnrl_lightning.report.graph_figure import checked_suffix, graph_figure
 from gnnrl_lightning.report.phases import PhaseLogger
@@ -45,14 +46,9 @@ class CompressionCLI(ArgumentsCLI):
             kwargs["logger"] = False  # metrics.csv in the run's folder, once there is one
         if self.subcommand == "fit":
             search: SearchOptions = self._get(self.config_init, "search")
-            episodes = self.model.episodes_per_iteration
-            limit = settings["max_epochs"]
-            iterations = min(search.iterations(episodes), search.evaluations if limit is None else limit)
-            total = search.evaluations_of(iterations, episodes)
             callbacks = settings["callbacks"] or []
             callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
-            kwargs["max_epochs"] = iterations
-            kwargs["callbacks"] = [*callbacks, SearchProgress(lambda: self.compression.status(), total)]
+            kwargs["callbacks"] = [*callbacks, SearchProgress(lambda: self.compression.status(), search.evaluations)]
         try:
             return super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ImportError, ValueError) as error:
@@ -123,14 +119,13 @@ class CompressionCLI(ArgumentsCLI):
     def before_fit(self) -> None:
         """Check everything, open the run, train or load the dense network, score the starting candidates."""
         self.compression = self._compression(self.phase_trainer)
-        self.model.env = self.compression.env
-        try:
-            self.model.configure_model()
-        except Exception as error:  # the user's own policy may raise anything
-            raise UserError(f"model.actor_critic cannot be made: {' '.join(str(error).split())}") from error
+        iterations = self.compression.iterations(self.model)
+        self.compression.prepare(self.model)
         self.folder = self.open_run()
         self.compression.train_dense(self.folder)
-        self.model.env = self.compression.start(self.folder)
+        self.compression.start(self.folder, self.model)
+        limit, whole = self._get(self.config_init, "trainer")["max_epochs"], self.model.iterations(iterations)
+        self.trainer.fit_loop.max_epochs = whole if limit is None else min(limit, whole)
 
     def fit(self, **_: Any) -> None:
         """Search."""

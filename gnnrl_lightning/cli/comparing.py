@@ -11,7 +11,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from gnnrl_lightning.comparison import AgentRow
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.module import GNNRL
-from gnnrl_lightning.pipeline import AGENT, SearchOptions
+from gnnrl_lightning.policy_search import AGENT, SearchOptions
 from gnnrl_lightning.runs import RunFolder
 
 # A comparison may go on with other values of these: what they say is in the names of the finished runs, or changes
@@ -32,7 +32,7 @@ def agents_of(model: Namespace, search: Namespace, variants: Mapping[str, Mappin
         UserError: A variant names a key that there is not, or a value that does not fit.
     """
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(GNNRL, "model", skip={"env", "seed"})
+    parser.add_class_arguments(GNNRL, "model", skip={"env", "proxy", "seed"})
     parser.add_class_arguments(SearchOptions, "search")
     base = {"model": model.as_dict(), "search": search.as_dict()}
     return {name: _agent(parser, name, base, changes) for name, changes in {AGENT: {}, **variants}.items()}

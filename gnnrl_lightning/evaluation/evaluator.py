@@ -16,6 +16,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.inference import for_inference
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.pruner import Pruner
+from gnnrl_lightning.graph.budget import Budget, Prunable
 from gnnrl_lightning.memory import keep_freed_memory
 
 PRECISIONS = {"32": torch.float32, "bf16": torch.bfloat16}
@@ -125,7 +126,7 @@ class Evaluator:
         cost = self.pruner.graph.cost
         network = for_inference(self.pruner.prune(self.pruner.plan(widths)), self.pruner.layers, self.dtype)
         top1, loss = score(network, self.batches)
-        images = len(self.pruner.calibration) + sum(len(labels) for _, labels in self.batches)
+        images = self.pruner.images + sum(len(labels) for _, labels in self.batches)
         seconds = time.perf_counter() - start
         return Evaluation(key, int(cost.macs(widths)), int(cost.params(widths)), top1, loss, seconds, images, proposer)
 
@@ -133,6 +134,11 @@ class Evaluator:
 def best_of(evaluations: list[Evaluation]) -> Evaluation | None:
     """The evaluation with the highest top-1, then the lowest cross-entropy, then the first; None of none."""
     return max(evaluations, key=lambda item: (item.top1, -item.cross_entropy), default=None)
+
+
+def within(graph: Prunable, budget: Budget, evaluation: Evaluation) -> bool:
+    """Whether a candidate meets a budget: a policy for all budgets also evaluates some that do not."""
+    return bool(budget.met(graph, torch.tensor([evaluation.widths]))[0])
 
 
 def score(network: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> tuple[float, float]:

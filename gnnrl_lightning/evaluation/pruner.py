@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 
 from torch import Tensor, nn
@@ -75,6 +76,17 @@ class Pruner:
         """What the dense network's layers give, as `refit` needs it."""
         return record(self.network, self.layers, self.calibration)
 
+    @property
+    def images(self) -> int:
+        """Forward passes of one image that a candidate takes."""
+        return len(self.calibration) if REPAIRS[self.repair].reads_images else 0
+
+    def with_calibration(self, calibration: Tensor) -> Pruner:
+        """The same choice of channels and the same repair, on other calibration images."""
+        other = Pruner(self.graph, self.network, calibration, self.importance, self.repair, self.batch_size)
+        other.__dict__["scores"] = self.scores  # in the place of the cached property
+        return other
+
     def batches(self) -> tuple[Tensor, ...]:
         """The calibration images in batches."""
         return self.calibration.split(self.batch_size)
@@ -87,7 +99,7 @@ class Pruner:
     def prune(self, plan: Plan) -> nn.Module:
         """The pruned and repaired network in evaluation mode."""
         pruned = plan.apply(self.network).eval()
-        REPAIRS[self.repair](self, pruned, plan)
+        REPAIRS[self.repair].apply(self, pruned, plan)
         return pruned
 
 
@@ -116,25 +128,29 @@ def _refit(pruner: Pruner, pruned: nn.Module, plan: Plan) -> None:
     refit(pruned, pruner.layers, plan.selection, pruner.recording)
 
 
-Repair = Callable[[Pruner, nn.Module, Plan], None]
+@dataclass(frozen=True)
+class Repair:
+    """What is done to a sliced network.
+
+    Attributes:
+        apply: Repairs the network in place: `(pruner, pruned network, plan)`.
+        reads_images: Whether it passes the calibration images through each candidate.
+    """
+
+    apply: Callable[[Pruner, nn.Module, Plan], None]
+    reads_images: bool
+
 
 REPAIRS: dict[str, Repair] = {
-    "none": _slice,
-    "predicted_batch_norm": _predict,
-    "batch_norm": _batch_norm,
-    "reconstruction": _reconstruct,
-    "refit": _refit,
+    "none": Repair(_slice, False),
+    "predicted_batch_norm": Repair(_predict, False),
+    "batch_norm": Repair(_batch_norm, True),
+    "reconstruction": Repair(_reconstruct, False),
+    "refit": Repair(_refit, True),
 }
-"""Name -> what is done to a sliced network, in place.
+"""Name -> repair.
 
-On CIFAR-10 with ResNet-56, convolution-1 widths halved, they leave 40, 79, 82, 88 and 91 % top-1 of 93.6 before any
-fine-tuning. Only `batch_norm` and `refit` read images for each candidate.
+On CIFAR-10 with ResNet-56, convolution-1 widths halved, they leave 40, 79, 82, 88 and 90 % top-1 of 93.6 before any
+fine-tuning. Where residual streams are narrowed too, only `refit` leaves much: 94 % on training images at half of the
+MACs in all groups, where `reconstruction` leaves 62 and `batch_norm` 53.
 """
-
-READ_MOMENTS = ("predicted_batch_norm", "reconstruction")
-"""Repairs that read the moments of the layers' inputs."""
-
-
-def reads_moments(importance: str | Criterion, repair: str) -> bool:
-    """Whether a pruner collects the moments for its own work, so that tables have them for nothing."""
-    return repair in READ_MOMENTS or importance == "surgeon"

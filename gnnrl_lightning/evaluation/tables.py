@@ -185,14 +185,14 @@ def sensitivity_table(pruner: Pruner, images: Tensor, ratios: Sequence[float] = 
                     continue
                 plan = _alone(pruner, number, width)
                 network = plan.apply(pruner.network).eval()
-                REPAIRS["reconstruction"](pruner, network, plan)
+                REPAIRS["reconstruction"].apply(pruner, network, plan)
                 network = for_inference(network, pruner.layers)
                 total = sum(
                     float(kl_div(log_softmax(network(batch), 1), outputs, log_target=True, reduction="sum"))
                     for batch, outputs in zip(batches, dense, strict=True)
                 )
                 measured[number, column] = total / len(images)
-    taken = len(images) * (1 + int((measured != 0).sum()))
+    taken = table_images("sensitivity", graph.widths, len(images), ratios)
     return ErrorTable.interpolate(graph.widths, ratios, measured.clamp(min=0).sqrt(), taken)
 
 
@@ -201,6 +201,21 @@ TABLES: Mapping[str, Callable[[Pruner], ErrorTable]] = {
     "sensitivity": lambda pruner: sensitivity_table(pruner, pruner.calibration),
 }
 """Name -> table, from what the pruner has."""
+
+
+def table_images(name: str, dense: Tensor, calibration: int, ratios: Sequence[float] = RATIOS) -> int:
+    """Forward passes of one image that a table takes.
+
+    Args:
+        name: A key of `TABLES`.
+        dense: Dense widths `(G,)`.
+        calibration: Calibration images.
+        ratios: Keep ratios.
+    """
+    if name != "sensitivity":
+        return calibration
+    narrowed = sum(int((widths_at(dense, ratio) < dense).sum()) for ratio in ratios)
+    return calibration * (1 + narrowed)
 
 
 def error_table(name: str, pruner: Pruner) -> ErrorTable:

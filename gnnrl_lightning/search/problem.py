@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -50,7 +51,7 @@ class SearchProblem:
         evaluations: Evaluations that may be spent.
         starting: Name -> widths `(G,)` of the candidates that a search scores first.
         table: Makes the table of what narrowing one group costs; None: there is none.
-        search_images: Images of one evaluation.
+        search_images: Forward passes of one image that an evaluation takes.
         pruner: Gives the network and the calibration images to methods that read them.
 
     Attributes:
@@ -72,6 +73,7 @@ class SearchProblem:
         pruner: Pruner | None = None,
     ) -> None:
         self.graph, self.budget, self.evaluations = graph, budget, evaluations
+        self._allowed = budget
         self.starting, self.search_images = dict(starting), search_images
         self.spent = self.charged_images = 0
         self.history: list[Scored] = []
@@ -129,6 +131,10 @@ class SearchProblem:
         self.spent += evaluations
         self.charged_images += images
 
+    def allow(self, macs: float) -> None:
+        """Let candidates have up to this share of the dense MACs: a policy for all budgets learns beyond this one."""
+        self._allowed = dataclasses.replace(self.budget, macs=max(macs, self.budget.macs or 0.0))
+
     def project(self, widths: Tensor) -> Tensor:
         """Proposals `(G,)` or `(B, G)`, integer or not, within the budget and maximal: int64."""
         return self.budget.project(self.graph, widths)
@@ -156,7 +162,7 @@ class SearchProblem:
         """
         if self.left < 1:
             raise RuntimeError(f"{proposer} asks for more than its {self.evaluations} evaluations")
-        if not bool(self.budget.met(self.graph, widths[None])[0]):
+        if not bool(self._allowed.met(self.graph, widths[None])[0]):
             raise ValueError(f"{proposer} proposes {widths.tolist()}, which does not meet the budget: project it first")
         self.spent += 1
         scored = self._evaluate(widths, proposer)

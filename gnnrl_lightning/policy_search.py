@@ -1,0 +1,155 @@
+"""How the agent searches: what its episodes are, what it is rewarded for, and what it may read before it begins."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.env import Evaluated, NegativeCrossEntropy, NegativeTop1Error, Proxy, VectorPruningEnv
+from gnnrl_lightning.env.score import Score
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.evaluation.evaluator import PRECISIONS, Evaluation
+from gnnrl_lightning.evaluation.pruner import REPAIRS
+from gnnrl_lightning.evaluation.tables import RATIOS, TABLES, table_images
+from gnnrl_lightning.graph.budget import Budget
+from gnnrl_lightning.module.base import GraphLearner
+from gnnrl_lightning.search.baselines import FROM_TABLE, STARTING
+from gnnrl_lightning.search.problem import SearchProblem
+from gnnrl_lightning.traced import ComputationGraph
+
+AGENT = "agent"
+REWARDS: dict[str, Callable[[Evaluation], float]] = {
+    "top1": NegativeTop1Error(),
+    "cross_entropy": NegativeCrossEntropy(),
+}
+"""Name -> reward; a user's own registers in one line."""
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How candidates are found and made.
+
+    Args:
+        evaluations: Evaluations at most, the starting candidates and the table's images included.
+        max_steps: Steps of a pruning episode at most; 1 makes it a one-step problem.
+        max_ratio_per_step: Largest share of a group's channels that one step removes, where there are several.
+        macs_range: Two shares of the dense MACs, between which each episode draws a limit of its own: one policy for
+            all budgets; null: all episodes have the budget's.
+        importance: Which channels stay, a name in `gnnrl_lightning.pruning.importance`.
+        repair: What is done to a sliced network, a key of `gnnrl_lightning.evaluation.pruner.REPAIRS`.
+        calibration_images: Training images for importance, repair and table.
+        final_calibration_images: Training images for the repair of the networks that are fine-tuned and delivered, as
+            far as there are so many.
+        reward: What the agent learns from: top1 (minus the error) or cross_entropy (minus it).
+        table: What is known beforehand of narrowing each group: sensitivity or reconstruction, see
+            `gnnrl_lightning.evaluation.tables`. It gives two more starting candidates, statistics for the state and the
+            proxy in which the policy warms up; null: nothing, and none of these.
+        precision: Of weights and activations when candidates are scored: 32 or bf16.
+    """
+
+    evaluations: int = 100
+    max_steps: int = 1
+    max_ratio_per_step: float = 0.3
+    macs_range: tuple[float, float] | None = None
+    importance: str = "l2"
+    repair: str = "refit"
+    calibration_images: int = 256
+    final_calibration_images: int = 1024
+    reward: str = "top1"
+    table: str | None = "sensitivity"
+    precision: str = "32"
+
+    def __post_init__(self) -> None:
+        """Refuse unknown names; the other values are checked where they are used."""
+        known = {"reward": REWARDS, "repair": REPAIRS, "precision": PRECISIONS}
+        for name, choices in known.items():
+            if getattr(self, name) not in choices:
+                raise UserError(f"search.{name} is {getattr(self, name)!r}: expected one of {', '.join(choices)}")
+        if self.table is not None and self.table not in TABLES:
+            raise UserError(f"search.table is {self.table!r}: expected one of {', '.join(TABLES)}, or null")
+
+    @property
+    def starting(self) -> int:
+        """Number of starting candidates."""
+        return len(STARTING) + (0 if self.table is None else len(FROM_TABLE))
+
+    def evaluation_images(self, search_images: int) -> int:
+        """Forward passes of one image that an evaluation takes: the search split, and what the repair reads."""
+        return search_images + (self.calibration_images if REPAIRS[self.repair].reads_images else 0)
+
+    def iterations(self, graph: ComputationGraph, search_images: int, episodes: int) -> int:
+        """Iterations in the real environment: what table and starting candidates leave.
+
+        Args:
+            graph: The traced network.
+            search_images: Images of the search split.
+            episodes: Episodes of an iteration, each of which is an evaluation.
+
+        Raises:
+            UserError: Not one iteration is left.
+        """
+        spent = self.starting
+        if self.table is not None:
+            images = table_images(self.table, graph.widths, self.calibration_images)
+            spent += math.ceil(images / self.evaluation_images(search_images))
+        count = (self.evaluations - spent) // episodes
+        if count < 1:
+            raise UserError(
+                f"search.evaluations is {self.evaluations}: at least {spent + episodes} are needed, {spent} for the "
+                f"{self.starting} starting candidates and the table, and one iteration of {episodes} episodes"
+            )
+        return count
+
+
+def environment(
+    graph: ComputationGraph, budget: Budget, search: SearchOptions, score: Score, statistics: Tensor | None = None
+) -> VectorPruningEnv:
+    """The agent's environment.
+
+    Args:
+        graph: The traced network.
+        budget: What a candidate may cost.
+        search: What its episodes are.
+        score: Their rewards.
+        statistics: The table's statistics; without them zeros stand in their place, so that a policy can be made.
+    """
+    if statistics is None and search.table is not None:
+        statistics = torch.zeros(len(graph.groups), len(RATIOS))
+    return VectorPruningEnv(
+        graph, score, budget, search.max_steps, search.max_ratio_per_step, search.macs_range, statistics
+    )
+
+
+def connect(agent: GraphLearner, problem: SearchProblem, search: SearchOptions) -> None:
+    """Give the agent its environment and, where there is a table, its proxy.
+
+    Args:
+        agent: The module that learns.
+        problem: Counts the evaluations.
+        search: What its episodes are.
+
+    Raises:
+        NotApplicable: Too few evaluations are left to pay for the table.
+    """
+    reward = REWARDS[search.reward]
+    table = None if search.table is None else problem.table
+    if search.macs_range is not None:
+        problem.allow(max(search.macs_range))
+    score = Evaluated(problem.ask, reward, AGENT)
+    statistics = None if table is None else table.statistics
+    agent.env = environment(problem.graph, problem.budget, search, score, statistics)
+    agent.proxy = None
+    if table is not None:
+        proxy = Proxy(table.of_groups, lambda: evaluated(problem.history, reward))
+        agent.proxy = environment(problem.graph, problem.budget, search, proxy, statistics)
+
+
+def evaluated(history: Sequence[Any], reward: Callable[[Any], float]) -> tuple[Tensor, Tensor]:
+    """Widths `(n, G)` and rewards `(n,)` of evaluations, for a proxy to learn from."""
+    widths = torch.tensor([item.widths for item in history], dtype=torch.int64)
+    return widths, torch.tensor([float(reward(item)) for item in history], dtype=torch.float64)
