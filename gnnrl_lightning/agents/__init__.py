@@ -3,6 +3,7 @@
 from gnnrl_lightning.agents.actor_critic import ActorCritic, Agent, Critic, GraphActor, NodeActor
 from gnnrl_lightning.agents.deterministic import DDPGActor, DDPGAgent, QCritic
 from gnnrl_lightning.agents.distributions import Beta, SquashedGaussian, UnitDistribution
+from gnnrl_lightning.agents.policy_file import load_policy, save_policy
 
 __all__ = [
     "ActorCritic",
@@ -16,4 +17,6 @@ __all__ = [
     "QCritic",
     "SquashedGaussian",
     "UnitDistribution",
+    "load_policy",
+    "save_policy",
 ]
