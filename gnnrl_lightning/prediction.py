@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.module.base import GraphLearner
 from gnnrl_lightning.pipeline import Compression
 from gnnrl_lightning.policy_search import environment
@@ -45,6 +46,24 @@ class _Unscored:
         return torch.zeros(len(widths))
 
 
+def proposal(compression: Compression, agent: GraphLearner, budget: Budget) -> Tensor:
+    """Widths `(G,)` that a policy takes for a budget when it does not explore.
+
+    Args:
+        compression: The network, trained, and its images.
+        agent: A module whose policy has been made or loaded.
+        budget: What the candidate may cost.
+
+    Raises:
+        UserError: The budget cannot be reached.
+    """
+    search = replace(compression.search, macs_range=None)
+    statistics = None if search.table is None else compression.table.statistics
+    env = environment(compression.graph, budget, search, _Unscored(), statistics)
+    play_without_exploring(env, agent.actor_critic, agent.device)
+    return env.widths[0]
+
+
 def predict(compression: Compression, agent: GraphLearner, budgets: Sequence[float]) -> list[Prediction]:
     """The candidates that a policy takes for given budgets when it does not explore, each scored once.
 
@@ -58,16 +77,13 @@ def predict(compression: Compression, agent: GraphLearner, budgets: Sequence[flo
     """
     if not budgets:
         raise UserError("predict has no budgets: give some, for example --budgets 0.3 0.5 0.7")
-    graph, search = compression.graph, replace(compression.search, macs_range=None)
-    statistics = None if search.table is None else compression.table.statistics
+    graph = compression.graph
+    dense = (float(graph.cost.macs(graph.widths)), float(graph.cost.params(graph.widths)))
     found = []
     for share in budgets:
         budget = replace(compression.budget, macs=share)
-        env = environment(graph, budget, search, _Unscored(), statistics)
-        play_without_exploring(env, agent.actor_critic, agent.device)
         _, evaluator = compression.make_problem(budget, None)
-        item = evaluator(env.widths[0], "policy")
-        dense = (float(graph.cost.macs(graph.widths)), float(graph.cost.params(graph.widths)))
+        item = evaluator(proposal(compression, agent, budget), "policy")
         widths = {group.name: width for group, width in zip(graph.groups, item.widths, strict=True)}
         found.append(Prediction(share, item.macs / dense[0], item.params / dense[1], item.top1, widths))
     return found
