@@ -77,7 +77,7 @@ class GNNRL(GraphLearner):
         target_kl: float | None = None,
         initial_spread: float = 0.2,
         proxy: VectorGraphEnv | None = None,
-        proxy_warmup: int = 40,
+        proxy_warmup: int = 80,
         proxy_between: int = 4,
         proxy_episodes: int = 64,
         policy: str | None = None,
