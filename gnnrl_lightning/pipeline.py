@@ -25,16 +25,18 @@ from torch import nn
 
 from gnnrl_lightning import artifact
 from gnnrl_lightning.env import Evaluated
+from gnnrl_lightning.env.reward import find_reward
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.evaluator import Evaluation, Evaluator, best_of, within
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.latency import paired_latency_ms
 from gnnrl_lightning.evaluation.pruner import Pruner
+from gnnrl_lightning.evaluation.short_finetune import ShortFinetune
 from gnnrl_lightning.evaluation.tables import ErrorTable, error_table
 from gnnrl_lightning.finetune import TrainingOptions, quiet_trainer
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.module.base import GraphLearner
-from gnnrl_lightning.policy_search import AGENT, REWARDS, SearchOptions, connect, environment
+from gnnrl_lightning.policy_search import AGENT, SearchOptions, connect, environment
 from gnnrl_lightning.report.progress import SearchStatus
 from gnnrl_lightning.runs import RunFolder, versions
 from gnnrl_lightning.search.baselines import starting_candidates
@@ -105,7 +107,7 @@ class Compression:
         """
         data, search = self.task.data, self.search
         evaluator = Evaluator(
-            self.pruner, data.search, data.normalize, data.eval_batch_size, journal, search.precision
+            self.pruner, data.search, data.normalize, data.eval_batch_size, journal, search.precision, self._short()
         )
         problem = SearchProblem(
             self.graph,
@@ -114,10 +116,22 @@ class Compression:
             search.evaluations,
             starting_candidates(self.graph, budget),
             None if search.table is None else lambda: self.table,
-            search.evaluation_images(len(data.search)),
+            self._evaluation_images,
             self.pruner,
         )
         return problem, evaluator
+
+    @property
+    def _evaluation_images(self) -> int:
+        return self.search.evaluation_images(len(self.task.data.search), self.task.data.batch_size)
+
+    def _short(self) -> ShortFinetune | None:
+        """The training of candidates before they are scored."""
+        data, search = self.task.data, self.search
+        if search.finetune_steps == 0:
+            return None
+        options = {"batch_size": data.batch_size, "seed": self.task.seed, "precision": search.precision}
+        return ShortFinetune(data.train, data.augment, data.normalize, search.finetune_steps, **options)
 
     @cached_property
     def table(self) -> ErrorTable:
@@ -130,7 +144,7 @@ class Compression:
         Raises:
             UserError: There are not enough evaluations for one.
         """
-        return self.search.iterations(self.graph, len(self.task.data.search), agent.episodes_per_iteration)
+        return self.search.iterations(self.graph, self._evaluation_images, agent.episodes_per_iteration)
 
     def prepare(self, agent: GraphLearner) -> None:
         """Make the agent's policy, in an environment that scores nothing yet.
@@ -138,7 +152,7 @@ class Compression:
         Raises:
             UserError: The policy cannot be made.
         """
-        reward = Evaluated(self.problem.ask, REWARDS[self.search.reward], AGENT)
+        reward = Evaluated(self.problem.ask, find_reward(self.search.reward), AGENT)
         agent.env = environment(self.graph, self.budget, self.search, reward)
         try:
             agent.configure_model()
@@ -170,7 +184,7 @@ class Compression:
         if best is None:
             return SearchStatus(self.problem.spent)
         ratio = best.macs / self._dense_cost()["macs"]
-        return SearchStatus(self.problem.spent, REWARDS[self.search.reward](best), ratio)
+        return SearchStatus(self.problem.spent, find_reward(self.search.reward)(best), ratio)
 
     def final_pruner(self) -> Pruner:
         """Prunes what is delivered, with as many calibration images as are meant for that."""

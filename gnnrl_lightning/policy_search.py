@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.env import Evaluated, NegativeCrossEntropy, NegativeTop1Error, Proxy, VectorPruningEnv
+from gnnrl_lightning.env import Evaluated, Proxy, VectorPruningEnv
+from gnnrl_lightning.env.reward import find_reward
 from gnnrl_lightning.env.score import Score
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.evaluation.evaluator import PRECISIONS, Evaluation
+from gnnrl_lightning.evaluation.evaluator import PRECISIONS
 from gnnrl_lightning.evaluation.pruner import REPAIRS
 from gnnrl_lightning.evaluation.tables import RATIOS, TABLES, table_images
 from gnnrl_lightning.graph.budget import Budget
@@ -23,11 +24,6 @@ from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.traced import ComputationGraph
 
 AGENT = "agent"
-REWARDS: dict[str, Callable[[Evaluation], float]] = {
-    "top1": NegativeTop1Error(),
-    "cross_entropy": NegativeCrossEntropy(),
-}
-"""Name -> reward; a user's own registers in one line."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,9 @@ class SearchOptions:
         calibration_images: Training images for importance, repair and table.
         final_calibration_images: Training images for the repair of the networks that are fine-tuned and delivered, as
             far as there are so many.
-        reward: What the agent learns from: top1 (minus the error) or cross_entropy (minus it).
+        reward: What the agent learns from: top1 (minus the error), cross_entropy or divergence from the dense network
+            (minus these), or the path of a function or class of yours, see `gnnrl_lightning.env.reward.find_reward`.
+        finetune_steps: Steps of training before each candidate is scored; 0: none.
         table: What is known beforehand of narrowing each group: sensitivity or reconstruction, see
             `gnnrl_lightning.evaluation.tables`. It gives two more starting candidates, statistics for the state and the
             proxy in which the policy warms up; null: nothing, and none of these.
@@ -61,12 +59,16 @@ class SearchOptions:
     calibration_images: int = 256
     final_calibration_images: int = 1024
     reward: str = "top1"
+    finetune_steps: int = 0
     table: str | None = "sensitivity"
     precision: str = "32"
 
     def __post_init__(self) -> None:
         """Refuse unknown names; the other values are checked where they are used."""
-        known = {"reward": REWARDS, "repair": REPAIRS, "precision": PRECISIONS}
+        find_reward(self.reward)
+        if self.finetune_steps < 0:
+            raise UserError(f"search.finetune_steps is {self.finetune_steps}: expected at least 0")
+        known = {"repair": REPAIRS, "precision": PRECISIONS}
         for name, choices in known.items():
             if getattr(self, name) not in choices:
                 raise UserError(f"search.{name} is {getattr(self, name)!r}: expected one of {', '.join(choices)}")
@@ -78,16 +80,22 @@ class SearchOptions:
         """Number of starting candidates."""
         return len(STARTING) + (0 if self.table is None else len(FROM_TABLE))
 
-    def evaluation_images(self, search_images: int) -> int:
-        """Forward passes of one image that an evaluation takes: the search split, and what the repair reads."""
-        return search_images + (self.calibration_images if REPAIRS[self.repair].reads_images else 0)
+    def evaluation_images(self, search_images: int, batch_size: int) -> int:
+        """Forward passes of one image that an evaluation takes: the search split, repair and fine-tuning.
 
-    def iterations(self, graph: ComputationGraph, search_images: int, episodes: int) -> int:
+        Args:
+            search_images: Images of the search split.
+            batch_size: Training images of a step.
+        """
+        repair = self.calibration_images if REPAIRS[self.repair].reads_images else 0
+        return search_images + repair + self.finetune_steps * batch_size
+
+    def iterations(self, graph: ComputationGraph, evaluation_images: int, episodes: int) -> int:
         """Iterations in the real environment: what table and starting candidates leave.
 
         Args:
             graph: The traced network.
-            search_images: Images of the search split.
+            evaluation_images: Forward passes of one image that an evaluation takes.
             episodes: Episodes of an iteration, each of which is an evaluation.
 
         Raises:
@@ -96,7 +104,7 @@ class SearchOptions:
         spent = self.starting
         if self.table is not None:
             images = table_images(self.table, graph.widths, self.calibration_images)
-            spent += math.ceil(images / self.evaluation_images(search_images))
+            spent += math.ceil(images / evaluation_images)
         count = (self.evaluations - spent) // episodes
         if count < 1:
             raise UserError(
@@ -136,7 +144,7 @@ def connect(agent: GraphLearner, problem: SearchProblem, search: SearchOptions) 
     Raises:
         NotApplicable: Too few evaluations are left to pay for the table.
     """
-    reward = REWARDS[search.reward]
+    reward = find_reward(search.reward)
     table = None if search.table is None else problem.table
     if search.macs_range is not None:
         problem.allow(max(search.macs_range))

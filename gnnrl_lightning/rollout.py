@@ -93,6 +93,23 @@ def play(
     return {name: torch.stack([step[name] for step in steps]) for name in steps[0]}
 
 
+def play_without_exploring(env: VectorGraphEnv, actor_critic: Any, device: torch.device | str = "cpu") -> None:
+    """Play one episode with the actions that a policy takes when it does not explore; `env` has its last state.
+
+    Args:
+        env: The environment.
+        actor_critic: The policy: its `mode(state)` acts, or `act(state)` where it has none.
+        device: Where the policy lives.
+    """
+    squash = getattr(actor_critic, "squash", lambda action: action)
+    mode = getattr(actor_critic, "mode", None) or (lambda state: actor_critic.act(state)[0])
+
+    def act(state: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        return squash(mode(state)), {}
+
+    play(env, act, 1, 0, device)
+
+
 def collect(
     env: VectorGraphEnv,
     actor_critic: Any,

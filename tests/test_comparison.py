@@ -100,18 +100,18 @@ def test_the_whole_comparison(task, tmp_path):
 
 
 def test_repairs_that_read_images_make_evaluations_dearer_and_tables_cheaper(task, tmp_path):
-    """Two groups at three widths: a table of 100 * (1 + 2 * 3) images, in evaluations of 287 + 100 or of 287."""
+    """Two groups at four widths: a table of 100 * (1 + 2 * 4) images, in evaluations of 287 + 100 or of 287."""
     options = CompareOptions(methods=["greedy"], seeds=[0])
     rows = {}
     for repair in ("refit", "reconstruction"):
         comparison = comparison_of(task, options, repair=repair, table="sensitivity", calibration_images=100)
         (rows[repair],) = comparison.run(RunFolder.create(tmp_path, repair))["rows"]
     assert {repair: row["images"] for repair, row in rows.items()} == {
-        "refit": 700 + 287 + 100,
-        "reconstruction": 700 + 287,
+        "refit": 900 + 287 + 100,
+        "reconstruction": 900 + 287,
     }
-    assert math.ceil(700 / (287 + 100)) == 2 and math.ceil(700 / 287) == 3
-    assert {repair: row["evaluations"] for repair, row in rows.items()} == {"refit": 2 + 1, "reconstruction": 3 + 1}
+    assert math.ceil(900 / (287 + 100)) == 3 and math.ceil(900 / 287) == 4
+    assert {repair: row["evaluations"] for repair, row in rows.items()} == {"refit": 3 + 1, "reconstruction": 4 + 1}
 
 
 def test_an_agent_for_all_budgets_wins_with_what_meets_this_one(task, tmp_path):

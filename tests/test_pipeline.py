@@ -44,7 +44,7 @@ def task(monkeypatch):
     return Task(NetworkSpec("flat_networks.Flat"), Digits(), seed=3)
 
 
-# Of 64 calibration images the table passes each through the dense network and three narrower ones: 256 images. An
+# Of 64 calibration images the table passes each through the dense network and four narrower ones: 320 images. An
 # evaluation passes them and the 287 of the search split, so that the table is worth one.
 TABLE = 1
 STARTS = TABLE + 6
@@ -89,15 +89,15 @@ def proposers(compression):
     return [scored.proposer for scored in compression.evaluator.history]
 
 
-@pytest.mark.parametrize("repair", ["refit", "reconstruction"])
-def test_candidates_from_the_table_come_first_too(task, tmp_path, repair):
+@pytest.mark.parametrize(("repair", "table"), [("refit", TABLE), ("reconstruction", 2)])
+def test_candidates_from_the_table_come_first_too(task, tmp_path, repair, table):
     """So what comes back is never worse than greedy or dynamic programming, on the search split."""
-    compression = compression_of(task, repair=repair, evaluations=STARTS + EPISODES)
+    compression = compression_of(task, repair=repair, evaluations=table + 6 + EPISODES)
     folder = RunFolder.create(tmp_path, "run")
     compression.train_dense(folder)
     search_with(compression, folder)
     assert proposers(compression) == [*STARTING, *FROM_TABLE] + [AGENT] * EPISODES
-    assert compression.problem.spent == TABLE + compression.evaluator.count == 11
+    assert compression.problem.spent == table + compression.evaluator.count == table + 10
     best = compression.best()
     assert best.top1 == max(scored.top1 for scored in compression.evaluator.history)
     assert best.top1 >= max(compression.evaluator.best_by(name).top1 for name in FROM_TABLE)
@@ -110,9 +110,20 @@ def test_images_of_the_table_and_of_the_repair_are_counted(task, tmp_path):
     compression.train_dense(folder)
     search_with(compression, folder)
     assert {scored.widths for scored in compression.evaluator.history} == {(12,)}
-    assert compression.evaluator.images == 287 + 64 and compression.problem.charged_images == 64 * (1 + 3)
+    assert compression.evaluator.images == 287 + 64 and compression.problem.charged_images == 64 * (1 + 4)
     result = compression.deliver(folder)
-    assert result["search"]["images"] == 287 + 64 + 4 * 64 and result["search"]["evaluations"] == STARTS + 2 * EPISODES
+    assert result["search"]["images"] == 287 + 64 + 5 * 64 and result["search"]["evaluations"] == STARTS + 2 * EPISODES
+
+
+def test_a_short_training_of_candidates_is_counted(task, tmp_path):
+    """Three steps of 128 images more an evaluation."""
+    compression = compression_of(task, finetune_steps=3)
+    assert task.data.batch_size == 128
+    folder = RunFolder.create(tmp_path, "run")
+    compression.train_dense(folder)
+    compression.start(folder, agent_of())
+    assert compression.evaluator.images == 287 + 64 + 3 * 128 == compression.problem.search_images
+    assert compression.problem.spent == 1 + 6  # 320 images of the table
 
 
 def test_without_a_table_there_is_nothing_to_read_and_no_proxy(task, tmp_path):

@@ -9,13 +9,14 @@ import torch
 from gnnrl_lightning.agents import Agent
 from gnnrl_lightning.encoders import GCN
 from gnnrl_lightning.env import Proxy
+from gnnrl_lightning.env.reward import find_reward
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.evaluator import best_of, within
 from gnnrl_lightning.evaluation.tables import RATIOS
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.graph.state import NODE_DIM
 from gnnrl_lightning.module import DDPG, GNNRL
-from gnnrl_lightning.policy_search import AGENT, REWARDS, SearchOptions, connect, environment, evaluated
+from gnnrl_lightning.policy_search import AGENT, SearchOptions, connect, environment, evaluated
 from gnnrl_lightning.search.baselines import FROM_TABLE, STARTING, starting_candidates
 from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
 from tests.fakes import FakeEvaluation, Landscape, random_table, small_graph
@@ -51,30 +52,34 @@ def started(search, learner=GNNRL, problem=None, **settings):
 
 
 @pytest.mark.parametrize(
-    ("search", "spent"),
+    ("search", "evaluation", "spent"),
     [
-        # Four groups, three ratios, all of which narrow: 64 * (1 + 12) = 832 images. An evaluation takes 100, and the
-        # 64 of the calibration where the repair reads them: 832 / 164 = 5.1, 832 / 100 = 8.3.
-        ({}, 6 + 6),
-        ({"repair": "batch_norm"}, 6 + 6),
-        ({"repair": "reconstruction"}, 9 + 6),
-        ({"repair": "none"}, 9 + 6),
+        # Four groups, four ratios, all of which narrow: 64 * (1 + 16) = 1088 images. An evaluation takes 100, and the
+        # 64 of the calibration where the repair reads them: 1088 / 164 = 6.6, 1088 / 100 = 10.9.
+        ({}, 164, 7 + 6),
+        ({"repair": "batch_norm"}, 164, 7 + 6),
+        ({"repair": "reconstruction"}, 100, 11 + 6),
+        ({"repair": "none"}, 100, 11 + 6),
+        # Five steps of 30 images, too: 1088 / 250 = 4.4, 1088 / 314 = 3.5.
+        ({"repair": "none", "finetune_steps": 5}, 250, 5 + 6),
+        ({"finetune_steps": 5}, 314, 4 + 6),
         # Statistics of the dense network alone: 64 images.
-        ({"table": "reconstruction"}, 1 + 6),
-        ({"table": "reconstruction", "repair": "reconstruction"}, 1 + 6),
-        ({"table": None}, 4),
-        ({"table": None, "repair": "reconstruction"}, 4),
-        # 300 * 13 = 3900 images of 400, or 100, an evaluation.
-        ({"calibration_images": 300}, 10 + 6),
-        ({"calibration_images": 300, "repair": "reconstruction"}, 39 + 6),
+        ({"table": "reconstruction"}, 164, 1 + 6),
+        ({"table": "reconstruction", "repair": "reconstruction"}, 100, 1 + 6),
+        ({"table": None}, 164, 4),
+        ({"table": None, "repair": "reconstruction"}, 100, 4),
+        # 300 * 17 = 5100 images of 400, or 100, an evaluation.
+        ({"calibration_images": 300}, 400, 13 + 6),
+        ({"calibration_images": 300, "repair": "reconstruction"}, 100, 51 + 6),
     ],
 )
 @pytest.mark.parametrize("episodes", [1, 8])
-def test_iterations_by_hand(search, spent, episodes):
+def test_iterations_by_hand(search, evaluation, spent, episodes):
     search = {"calibration_images": 64} | search
+    assert SearchOptions(**search).evaluation_images(100, batch_size=30) == evaluation
 
     def iterations(evaluations):
-        return SearchOptions(evaluations=evaluations, **search).iterations(small_graph(), 100, episodes)
+        return SearchOptions(evaluations=evaluations, **search).iterations(small_graph(), evaluation, episodes)
 
     assert iterations(spent + episodes) == 1
     assert iterations(spent + 3 * episodes - 1) == 2
@@ -89,10 +94,12 @@ def test_iterations_by_hand(search, spent, episodes):
 
 
 def test_groups_that_a_ratio_cannot_narrow_take_no_images():
-    """Of one channel nothing can go, of two only 0.15 and 0.4 leave one: 50 * (1 + 2) images, not 50 * (1 + 6)."""
+    """Of one channel nothing can go, of two 0.1, 0.3 and 0.6 leave one, 0.85 two: 50 * (1 + 3) images."""
     graph = SimpleNamespace(widths=torch.tensor([1, 2]))
-    search = SearchOptions(evaluations=3 + 6 + 1, calibration_images=50, repair="reconstruction")
+    search = SearchOptions(evaluations=4 + 6 + 1, calibration_images=50)
     assert search.iterations(graph, 50, 1) == 1
+    with pytest.raises(UserError, match="search.evaluations is 10: at least 11"):
+        SearchOptions(evaluations=4 + 6, calibration_images=50).iterations(graph, 50, 1)
 
 
 def test_starting_candidates_are_those_of_the_search():
@@ -103,7 +110,8 @@ def test_starting_candidates_are_those_of_the_search():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"reward": "luck"}, r"search.reward is 'luck': expected one of top1, cross_entropy"),
+        ({"reward": "luck"}, r"search.reward is 'luck': expected one of top1, cross_entropy, divergence, or package"),
+        ({"finetune_steps": -1}, r"search.finetune_steps is -1: expected at least 0"),
         ({"repair": "glue"}, r"search.repair is 'glue': expected one of none, predicted_batch_norm, batch_norm"),
         ({"precision": "8"}, r"search.precision is '8': expected one of 32, bf16"),
         ({"table": "round"}, r"search.table is 'round': expected one of reconstruction, sensitivity, or null"),
@@ -150,14 +158,14 @@ def test_episodes_in_the_proxy_cost_nothing_and_those_in_the_environment_one_eac
 @pytest.mark.parametrize(("reward", "expected"), [("top1", [-0.1, -0.25]), ("cross_entropy", [-0.3, -0.9])])
 def test_what_a_proxy_learns_from_are_widths_and_rewards(reward, expected):
     history = [FakeEvaluation((4, 2), 90.0, 0.3), FakeEvaluation((3, 3), 75.0, 0.9)]
-    widths, rewards = evaluated(history, REWARDS[reward])
+    widths, rewards = evaluated(history, find_reward(reward))
     assert widths.tolist() == [[4, 2], [3, 3]] and widths.dtype == torch.int64
     torch.testing.assert_close(rewards, torch.tensor(expected, dtype=torch.float64))
 
 
 def test_before_anything_is_scored_there_is_nothing_to_learn_from():
     graph, table = small_graph(), random_table(small_graph())
-    estimate = Proxy(table.of_groups, lambda: evaluated([], REWARDS["top1"]))
+    estimate = Proxy(table.of_groups, lambda: evaluated([], find_reward("top1")))
     widths = graph.widths[None] // 2
     torch.testing.assert_close(estimate(widths), -table(widths).float())
 
@@ -174,7 +182,7 @@ def test_the_proxy_learns_from_all_that_was_evaluated():
         return float((estimates - truth).square().mean())
 
     known = problem.history
-    expected = Proxy(problem.table.of_groups, lambda: evaluated(known[:6], REWARDS["top1"]))
+    expected = Proxy(problem.table.of_groups, lambda: evaluated(known[:6], find_reward("top1")))
     torch.testing.assert_close(agent.proxy.score(rows), expected(rows))
     first = left_over()
     agent.env.reset(40)

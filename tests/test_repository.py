@@ -19,6 +19,7 @@ ORDER = (
     "__main__",
     "cli",
     "comparison",
+    "prediction",
     "pipeline",
     "task",
     "artifact",

@@ -1,10 +1,13 @@
 """Policies and how they learn: distributions over actions, actor-critics, PPO, DDPG."""
 
+from gnnrl_lightning.agents.ablations import AblatedAgent
 from gnnrl_lightning.agents.actor_critic import ActorCritic, Agent, Critic, GraphActor, NodeActor
 from gnnrl_lightning.agents.deterministic import DDPGActor, DDPGAgent, QCritic
 from gnnrl_lightning.agents.distributions import Beta, SquashedGaussian, UnitDistribution
+from gnnrl_lightning.agents.policy_file import load_policy, save_policy
 
 __all__ = [
+    "AblatedAgent",
     "ActorCritic",
     "Agent",
     "Beta",
@@ -16,4 +19,6 @@ __all__ = [
     "QCritic",
     "SquashedGaussian",
     "UnitDistribution",
+    "load_policy",
+    "save_policy",
 ]

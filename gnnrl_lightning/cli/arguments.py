@@ -25,6 +25,8 @@ DESCRIPTION = "Make a trained network physically smaller, within a budget."
 NETWORK_HELP = "Class or function that makes the network; without a dot, one of gnnrl_lightning.networks."
 ARTIFACT_HELP = "Folder of a pruned network, which finetune, validate and test take instead of the dense one."
 
+BUDGETS_HELP = "Shares of the dense MACs for which predict tells widths."
+
 
 class ArgumentsCLI(LightningCLI):
     """The arguments of all subcommands, parsed, checked and made into objects; `CompressionCLI` works with them."""
@@ -56,7 +58,7 @@ class ArgumentsCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """The subcommands, each with the arguments of its method that are not offered."""
         fit = {"model", "train_dataloaders", "val_dataloaders", "datamodule", "ckpt_path", "weights_only"}
-        others = ("pretrain", "finetune", "validate", "test", "compare", "inspect")
+        others = ("pretrain", "finetune", "validate", "test", "compare", "predict", "inspect")
         return {"fit": fit} | {name: set() for name in others}
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -73,6 +75,7 @@ class ArgumentsCLI(LightningCLI):
         parser.add_argument("--network.init_args", type=dict[str, Any], default={}, help="Its arguments by name.")
         parser.add_argument("--checkpoint", type=str | None, help="File with the network's weights; null trains.")
         parser.add_argument("--artifact", type=str | None, help=ARTIFACT_HELP)
+        parser.add_argument("--budgets", type=float, nargs="+", help=BUDGETS_HELP)
         # Made by the subcommands that need one: an empty budget is an error.
         parser.add_class_arguments(Budget, "budget", instantiate=False)
         parser.add_class_arguments(SearchOptions, "search")
@@ -110,8 +113,20 @@ class ArgumentsCLI(LightningCLI):
             raise UserError(f"{self.subcommand} reads no --artifact: that is for {', '.join(RESTORING)}")
         if pruned is not None and weights is not None:
             raise UserError("--artifact and --checkpoint exclude each other: set one of them to null")
+        if self.subcommand == "predict":
+            missing = {"checkpoint": weights, "budgets": self._get(self.config, "budgets")} | {
+                "model.policy": self.model_policy
+            }
+            names = [f"--{name}" for name, value in missing.items() if not value]
+            if names:
+                raise UserError(f"predict needs {', '.join(names)}: a trained network, a trained policy, and budgets")
         if pruned is None and weights is None and self.subcommand in RESTORING:
             raise UserError(f"nothing to {RESTORING[self.subcommand]}: give --artifact FOLDER or --checkpoint FILE")
+
+    @property
+    def model_policy(self) -> str | None:
+        """File of a trained policy."""
+        return self._get(self.config, "model")["policy"]
 
     @property
     def overwrite(self) -> bool:

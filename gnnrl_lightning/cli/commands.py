@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from torch import nn
 
+from gnnrl_lightning.agents import save_policy
 from gnnrl_lightning.cli.arguments import ArgumentsCLI
 from gnnrl_lightning.cli.comparing import agents_of, check_goes_on
 from gnnrl_lightning.comparison import CompareOptions, Comparison
@@ -22,13 +24,14 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.finetune import quiet_trainer
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.graph.views import hierarchical_graph, simplified_graph
-from gnnrl_lightning.pipeline import DENSE_WEIGHTS, LATENCY_BATCH, Compression, PhaseTrainers
+from gnnrl_lightning.pipeline import DENSE_WEIGHTS, LATENCY_BATCH, POLICY, Compression, PhaseTrainers
 from gnnrl_lightning.policy_search import SearchOptions
+from gnnrl_lightning.prediction import as_json, predict
 from gnnrl_lightning.report.comparison import comparison_tables, run_line
 from gnnrl_lightning.report.graph_figure import checked_suffix, graph_figure
 from gnnrl_lightning.report.phases import PhaseLogger
 from gnnrl_lightning.report.progress import SearchProgress, TrainingProgress
-from gnnrl_lightning.report.table import inspection_tables, print_result
+from gnnrl_lightning.report.table import inspection_tables, prediction_table, print_result
 from gnnrl_lightning.runs import RunFolder
 from gnnrl_lightning.task import finetune_artifact, inspect, save_weights
 
@@ -133,6 +136,7 @@ class CompressionCLI(ArgumentsCLI):
 
     def after_fit(self) -> None:
         """Prune, fine-tune, test once, save, show."""
+        save_policy(self.model.actor_critic, self.folder.checkpoints / POLICY)
         result = self.compression.deliver(self.folder)
         figures = {f"result/{name}": value for name, value in result["pruned"].items() if name in LOGGED}
         print_result(result, LATENCY_BATCH, self.console)
@@ -202,6 +206,19 @@ class CompressionCLI(ArgumentsCLI):
             self.console.print(table)
         self.close_run(folder, {})
 
+    def predict(self, json: str | None = None, **_: Any) -> None:
+        """Tell the widths that a trained policy takes for some budgets."""
+        _check_folder("--json", json)
+        budgets: list[float] = self._get(self.config, "budgets")
+        first = Budget(**self._get(self.config, "budget").as_dict() | {"macs": budgets[0]})
+        search: SearchOptions = self._get(self.config_init, "search")
+        compression = Compression(self.task, first, replace(search, macs_range=None))
+        compression.prepare(self.model)
+        found = as_json(compression, predict(compression, self.model, budgets))
+        self.console.print(prediction_table(found))
+        if json is not None:
+            _write_json(json, found)
+
     def _quiet(self) -> Callable[..., Trainer]:
         """What makes the trainers of networks of which there are many."""
         settings = self._get(self.config_init, "trainer")
@@ -209,9 +226,8 @@ class CompressionCLI(ArgumentsCLI):
 
     def inspect(self, json: str | None = None, figure: str | None = None, **_: Any) -> None:
         """Show what can be pruned."""
-        for option, path in (("--json", json), ("--figure", figure)):
-            if path is not None and not Path(path).absolute().parent.is_dir():
-                raise UserError(f"{option} {path}: there is no folder {Path(path).parent}")
+        _check_folder("--json", json)
+        _check_folder("--figure", figure)
         if figure is not None:
             checked_suffix(figure)
         graph = self.task.trace()
@@ -219,7 +235,17 @@ class CompressionCLI(ArgumentsCLI):
         for table in inspection_tables(found):
             self.console.print(table)
         if json is not None:
-            Path(json).write_text(json_format.dumps(found, indent=2) + "\n", encoding="utf-8")
+            _write_json(json, found)
         if figure is not None:
             name = str(self._get(self.config, "network")["class_path"]).rpartition(".")[2]
             graph_figure(hierarchical_graph(graph), simplified_graph(graph), name).savefig(figure)
+
+
+def _check_folder(option: str, path: str | None) -> None:
+    """Refuse a file in a folder that there is not."""
+    if path is not None and not Path(path).absolute().parent.is_dir():
+        raise UserError(f"{option} {path}: there is no folder {Path(path).parent}")
+
+
+def _write_json(path: str, contents: Any) -> None:
+    Path(path).write_text(json_format.dumps(contents, indent=2) + "\n", encoding="utf-8")

@@ -35,6 +35,13 @@ class SubcommandTrainer(Trainer):
 
     compare = compare_methods  # jsonargparse names the options' group after the function, and `compare` is a section
 
+    def predict(self, json: str | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Apply a trained policy (--model.policy) to the network for --budgets, without any search; print the widths.
+
+        Args:
+            json: File to write the same to, as JSON.
+        """
+
     def inspect(self, json: str | None = None, figure: str | None = None) -> None:
         """Show what can be pruned: channel groups, frozen groups with reasons, cost, smallest reachable cost.
 

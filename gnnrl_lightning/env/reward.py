@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from typing import Any
+
+from gnnrl_lightning.errors import UserError
 
 
 class NegativeTop1Error:
@@ -19,3 +23,44 @@ class NegativeCrossEntropy:
     def __call__(self, evaluation: Any) -> float:
         """Reward of an evaluation with `cross_entropy` in nats."""
         return -evaluation.cross_entropy
+
+
+class NegativeDivergence:
+    """Minus the divergence KL(dense || candidate) of the outputs on the search split, in nats."""
+
+    def __call__(self, evaluation: Any) -> float:
+        """Reward of an evaluation with `divergence` in nats."""
+        return -evaluation.divergence
+
+
+REWARDS: dict[str, Callable[[Any], float]] = {
+    "top1": NegativeTop1Error(),
+    "cross_entropy": NegativeCrossEntropy(),
+    "divergence": NegativeDivergence(),
+}
+"""Name -> reward."""
+
+
+def find_reward(name: str) -> Callable[[Any], float]:
+    """A reward by its name, or a user's own by its path.
+
+    Args:
+        name: A key of `REWARDS`, or the importable path of a function from `Evaluation` to float, or of a class
+            whose instances are such functions.
+
+    Raises:
+        UserError: There is no such reward.
+    """
+    if name in REWARDS:
+        return REWARDS[name]
+    module, _, attribute = name.rpartition(".")
+    if not module:
+        raise UserError(f"search.reward is {name!r}: expected one of {', '.join(REWARDS)}, or package.module.name")
+    try:
+        found: Any = getattr(importlib.import_module(module), attribute)
+        found = found() if isinstance(found, type) else found
+    except (ImportError, AttributeError, TypeError) as error:
+        raise UserError(f"search.reward {name!r} cannot be imported: {' '.join(str(error).split())}") from error
+    if not callable(found):
+        raise UserError(f"search.reward {name!r} is not a function of an evaluation")
+    return found

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import kl_div, log_softmax, nll_loss
 
 from gnnrl_lightning.data.image_set import ImageSet
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.inference import for_inference
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.pruner import Pruner
+from gnnrl_lightning.evaluation.short_finetune import ShortFinetune
 from gnnrl_lightning.graph.budget import Budget, Prunable
 from gnnrl_lightning.memory import keep_freed_memory
 
@@ -33,6 +36,7 @@ class Evaluation:
         params: Number of parameters.
         top1: Top-1 accuracy on the search split, percent.
         cross_entropy: Mean cross-entropy on the search split, nats; infinite if the outputs are not numbers.
+        divergence: Mean Kullback-Leibler divergence KL(dense || candidate) of the outputs there, nats; likewise.
         seconds: Time that the evaluation took.
         images: Forward passes of one image that it took, calibration included.
         proposer: Who proposed it: "agent", or the name of a starting candidate.
@@ -43,6 +47,7 @@ class Evaluation:
     params: int
     top1: float
     cross_entropy: float
+    divergence: float
     seconds: float
     images: int
     proposer: str
@@ -58,6 +63,7 @@ class Evaluator:
         batch_size: Images in a batch.
         journal: Where each new evaluation is written; None: nowhere.
         precision: "32", or "bf16" for bfloat16 weights and activations.
+        finetune: Trains each candidate for a few steps before it is scored; None: none is.
 
     Attributes:
         count: Evaluations asked for, answers from the cache included.
@@ -74,6 +80,7 @@ class Evaluator:
         batch_size: int = 256,
         journal: Journal | None = None,
         precision: str = "32",
+        finetune: ShortFinetune | None = None,
     ) -> None:
         if precision not in PRECISIONS:
             raise UserError(f"precision is {precision!r}: expected one of {', '.join(PRECISIONS)}")
@@ -84,7 +91,7 @@ class Evaluator:
             (normalize(images).to(self.dtype, memory_format=torch.channels_last), labels)
             for images, labels in zip(search.images.split(batch_size), search.labels.split(batch_size), strict=True)
         ]
-        self.journal = journal
+        self.journal, self.finetune = journal, finetune
         self.images = 0
         self.seconds = 0.0
         self.history: list[Evaluation] = []
@@ -121,14 +128,24 @@ class Evaluator:
         self.history.append(evaluation)
         return evaluation
 
+    @cached_property
+    def _dense(self) -> list[Tensor]:
+        """Log-probabilities of the dense network for each batch; it has to be trained by then."""
+        network = for_inference(copy.deepcopy(self.pruner.network).eval(), self.pruner.layers, self.dtype)
+        with torch.inference_mode():
+            return [log_softmax(network(inputs).float(), 1) for inputs, _ in self.batches]
+
     def _evaluate(self, widths: Tensor, key: tuple[int, ...], proposer: str) -> Evaluation:
-        start = time.perf_counter()
+        dense, start = self._dense, time.perf_counter()
         cost = self.pruner.graph.cost
-        network = for_inference(self.pruner.prune(self.pruner.plan(widths)), self.pruner.layers, self.dtype)
-        top1, loss = score(network, self.batches)
+        network = self.pruner.prune(self.pruner.plan(widths))
         images = self.pruner.images + sum(len(labels) for _, labels in self.batches)
+        if self.finetune is not None:
+            self.finetune(network)
+            images += self.finetune.seen
+        scores = score(for_inference(network, self.pruner.layers, self.dtype), self.batches, dense)
         seconds = time.perf_counter() - start
-        return Evaluation(key, int(cost.macs(widths)), int(cost.params(widths)), top1, loss, seconds, images, proposer)
+        return Evaluation(key, int(cost.macs(widths)), int(cost.params(widths)), *scores, seconds, images, proposer)
 
 
 def best_of(evaluations: list[Evaluation]) -> Evaluation | None:
@@ -141,14 +158,27 @@ def within(graph: Prunable, budget: Budget, evaluation: Evaluation) -> bool:
     return bool(budget.met(graph, torch.tensor([evaluation.widths]))[0])
 
 
-def score(network: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> tuple[float, float]:
-    """Top-1 accuracy in percent and mean cross-entropy in nats of a network in evaluation mode."""
-    correct, loss, images = 0, 0.0, 0
+def score(
+    network: nn.Module, batches: list[tuple[Tensor, Tensor]], dense: list[Tensor]
+) -> tuple[float, float, float]:
+    """Score a network in evaluation mode.
+
+    Args:
+        network: The network.
+        batches: Inputs `(B, C, H, W)` and labels `(B,)`.
+        dense: The dense network's log-probabilities `(B, classes)` of each batch.
+
+    Returns:
+        Top-1 accuracy in percent, mean cross-entropy in nats, and mean divergence KL(dense || network) in nats.
+    """
+    correct, loss, divergence, images = 0, 0.0, 0.0, 0
     with torch.inference_mode():
-        for inputs, labels in batches:
-            logits = network(inputs).float()
-            correct += int((logits.argmax(1) == labels).sum())
-            loss += float(cross_entropy(logits, labels, reduction="sum"))
+        for (inputs, labels), reference in zip(batches, dense, strict=True):
+            log_probs = log_softmax(network(inputs).float(), 1)
+            correct += int((log_probs.argmax(1) == labels).sum())
+            loss += float(nll_loss(log_probs, labels, reduction="sum"))
+            divergence += float(kl_div(log_probs, reference, log_target=True, reduction="sum"))
             images += len(labels)
     # A network whose outputs are not numbers ranks behind every other.
-    return 100 * correct / images, loss / images if math.isfinite(loss) else math.inf
+    loss, divergence = (value / images if math.isfinite(value) else math.inf for value in (loss, divergence))
+    return 100 * correct / images, loss, divergence

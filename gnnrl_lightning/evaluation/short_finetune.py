@@ -56,6 +56,11 @@ class ShortFinetune:
         if self.precision not in ("32", "bf16"):
             raise UserError(f"precision is {self.precision!r}: expected '32' or 'bf16'")
 
+    @property
+    def seen(self) -> int:
+        """Images that all steps together read."""
+        return self.steps * min(self.batch_size, len(self.images))
+
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The normalised images `(batch_size, C, H, W)` and labels `(batch_size,)` of each step."""
         count, size = len(self.images), min(self.batch_size, len(self.images))

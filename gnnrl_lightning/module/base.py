@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
+from gnnrl_lightning.agents.policy_file import load_policy
 from gnnrl_lightning.data.splits import derived_seed
 from gnnrl_lightning.env.protocol import VectorGraphEnv
 from gnnrl_lightning.errors import UserError
@@ -60,6 +61,7 @@ class GraphLearner(pl.LightningModule):
         proxy_warmup: Iterations in the proxy before the first one in the environment.
         proxy_between: Iterations in the proxy after each one in the environment.
         proxy_episodes: Episodes of an iteration in the proxy, in each process.
+        policy: File of a trained policy to start from (`gnnrl_lightning.agents.save_policy`); None: a fresh one.
         seed: Of the policy's weights and of all sampling.
 
     Raises:
@@ -80,6 +82,7 @@ class GraphLearner(pl.LightningModule):
         proxy_warmup: int,
         proxy_between: int,
         proxy_episodes: int,
+        policy: str | None,
         seed: int,
     ) -> None:
         super().__init__()
@@ -91,7 +94,7 @@ class GraphLearner(pl.LightningModule):
         self.actor_critic: Any = None
         self._make_actor_critic = actor_critic
         self.episodes_per_iteration, self.max_grad_norm = episodes_per_iteration, max_grad_norm
-        self.initial_spread, self.seed = initial_spread, seed
+        self.initial_spread, self.policy, self.seed = initial_spread, policy, seed
         # Buffers, so that a checkpoint holds them.
         self.register_buffer("evaluations", torch.zeros((), dtype=torch.int64))
         self.register_buffer("reward_best", torch.tensor(-torch.inf))
@@ -122,7 +125,11 @@ class GraphLearner(pl.LightningModule):
         return after < 0 or after % (1 + self.proxy_between) > 0
 
     def configure_model(self) -> None:
-        """Make the policy for the environment's sizes, from the seed."""
+        """Make the policy for the environment's sizes, from the seed or from a file.
+
+        Raises:
+            UserError: The file is missing, or its policy does not fit.
+        """
         if self.actor_critic is not None:
             return
         env = self.environment
@@ -132,6 +139,8 @@ class GraphLearner(pl.LightningModule):
             self.actor_critic = self._make_actor_critic(env.state_dim, env.action_dim)
         if hasattr(self.actor_critic, "centre_on"):
             self.actor_critic.centre_on(env.initial_action, self.initial_spread)
+        if self.policy is not None:
+            load_policy(self.actor_critic, self.policy)
         self.actor_critic.to(self.device)
 
     def sum_over_processes(self, value: Tensor) -> Tensor:

@@ -58,6 +58,7 @@ class DDPG(GraphLearner):
         proxy_warmup: Iterations in the proxy before the first one in the environment.
         proxy_between: Iterations in the proxy after each one in the environment.
         proxy_episodes: Episodes of an iteration in the proxy, in each process.
+        policy: File of a trained policy to start from (`gnnrl_lightning.agents.save_policy`); None: a fresh one.
         seed: Of the policy's weights and of all sampling.
 
     Raises:
@@ -86,9 +87,10 @@ class DDPG(GraphLearner):
         spread_decay: float = 0.9,
         final_spread: float = 0.02,
         proxy: VectorGraphEnv | None = None,
-        proxy_warmup: int = 40,
+        proxy_warmup: int = 80,
         proxy_between: int = 2,
         proxy_episodes: int = 64,
+        policy: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(
@@ -101,6 +103,7 @@ class DDPG(GraphLearner):
             proxy_warmup,
             proxy_between,
             proxy_episodes,
+            policy,
             seed,
         )
         at_least_one(replay_capacity=replay_capacity, batch_size=batch_size, gradient_steps=gradient_steps)

@@ -51,6 +51,7 @@ class GNNRL(GraphLearner):
         proxy_warmup: Iterations in the proxy before the first one in the environment.
         proxy_between: Iterations in the proxy after each one in the environment.
         proxy_episodes: Episodes of an iteration in the proxy, in each process.
+        policy: File of a trained policy to start from (`gnnrl_lightning.agents.save_policy`); None: a fresh one.
         seed: Of the policy's weights and of all sampling.
 
     Raises:
@@ -76,9 +77,10 @@ class GNNRL(GraphLearner):
         target_kl: float | None = None,
         initial_spread: float = 0.2,
         proxy: VectorGraphEnv | None = None,
-        proxy_warmup: int = 40,
+        proxy_warmup: int = 80,
         proxy_between: int = 4,
         proxy_episodes: int = 64,
+        policy: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(
@@ -91,6 +93,7 @@ class GNNRL(GraphLearner):
             proxy_warmup,
             proxy_between,
             proxy_episodes,
+            policy,
             seed,
         )
         at_least_one(epochs=epochs, minibatches=minibatches)

@@ -68,6 +68,21 @@ def print_result(result: Mapping[str, Any], batch: int, console: Console | None 
     )
 
 
+def prediction_table(found: Mapping[str, Any]) -> Table:
+    """What a policy proposes, one row a budget.
+
+    Args:
+        found: As `predict --json` writes it.
+    """
+    table = Table(title=f"{found['network']} on {found['dataset']}: what the policy takes", caption="widths in order")
+    for name in ("budget", "MACs kept", "params kept", "top-1 search", "widths"):
+        table.add_column(name, justify="left" if name == "widths" else "right")
+    for row in found["predictions"]:
+        shares = (f"{row[key]:.1%}" for key in ("macs_budget", "macs_ratio", "params_ratio"))
+        table.add_row(*shares, f"{row['top1_search']:.2f}", " ".join(map(str, row["widths"].values())))
+    return table
+
+
 def inspection_tables(found: Mapping[str, Any]) -> list[Table]:
     """Lay out what can be pruned.
 

@@ -5,12 +5,14 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 import gnnrl_lightning
 from gnnrl_lightning.data.image_set import ImageSet
 from gnnrl_lightning.evaluation.evaluator import Evaluation, Evaluator, best_of, score, within
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.pruner import Pruner
+from gnnrl_lightning.evaluation.short_finetune import ShortFinetune
 from gnnrl_lightning.graph.budget import Budget
 
 
@@ -120,7 +122,7 @@ def test_the_same_candidate_scores_the_same_whatever_came_before(search, evaluat
 
 
 def evaluation(top1, loss, proposer):
-    return Evaluation((1,), 1, 1, top1, loss, 0.0, 0, proposer)
+    return Evaluation((1,), 1, 1, top1, loss, 0.0, 0.0, 0, proposer)
 
 
 def test_best_is_accuracy_then_cross_entropy_then_first():
@@ -143,10 +145,13 @@ def test_score_weights_batches_by_their_images():
     """Batches of three and one: three images right of four."""
     logits = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0], [0.0, 2.0]])
     labels = torch.tensor([0, 0, 1, 0])
-    top1, loss = score(nn.Identity(), [(logits[:3], labels[:3]), (logits[3:], labels[3:])])
+    even = torch.full((1, 2), math.log(0.5))  # a dense network that does not know
+    batches = [(logits[:3], labels[:3]), (logits[3:], labels[3:])]
+    top1, loss, divergence = score(nn.Identity(), batches, [even.expand(3, 2), even])
     assert top1 == 75.0
     small, large = math.log(1 + math.exp(-2)), math.log(1 + math.exp(2))
     assert loss == pytest.approx((3 * small + large) / 4, rel=1e-6)
+    assert divergence == pytest.approx((small + large) / 2 - math.log(2), rel=1e-5)
 
 
 def test_outputs_that_are_not_numbers_rank_last(search):
@@ -154,5 +159,20 @@ def test_outputs_that_are_not_numbers_rank_last(search):
         def forward(self, x):
             return torch.full((len(x), 2), math.nan)
 
-    _, loss = score(Broken(), [(search.images.float(), search.labels)])
-    assert loss == math.inf
+    _, *losses = score(Broken(), [(search.images.float(), search.labels)], [torch.zeros(len(search), 2)])
+    assert losses == [math.inf, math.inf]
+
+
+def test_candidates_may_be_trained_for_a_few_steps_first(evaluator, search):
+    def pixels(images):
+        return images.float() / 100
+
+    short = ShortFinetune(search, lambda images, _: images, pixels, steps=3, batch_size=2, learning_rate=0.5)
+    trained = Evaluator(evaluator.pruner, search, pixels, finetune=short)
+    plain, after = evaluator(torch.tensor([1]), "a"), trained(torch.tensor([1]), "a")
+    assert after.cross_entropy != plain.cross_entropy
+    assert after.images == plain.images + 3 * 2
+    network = trained.pruner.prune(trained.pruner.plan(torch.tensor([1])))
+    short(network)
+    expected = cross_entropy(network(pixels(search.images)), search.labels)
+    assert after.cross_entropy == pytest.approx(float(expected.detach()))

@@ -1,0 +1,195 @@
+"""Trained policies without search: one for all budgets, and one for a network that it has never seen.
+
+    python experiments/benchmarks/policies.py budgets --data cifar10 --weights cifar10_resnet56.pt \
+        --json experiments/results/policy_budgets.json --figure experiments/results/policy_budgets.png
+    python experiments/benchmarks/policies.py transfer --data cifar10 --weights cifar10_resnet56.pt \
+        --source cifar10_resnet20.pt --json experiments/results/policy_transfer.json
+
+DIR is an image folder (train/, test/) of 32 x 32 images; the weights are of ResNet-56 and ResNet-20. `budgets` trains a
+policy on ResNet-56 with limits drawn between 25 and 75 % of the MACs, and takes its candidates at five budgets;
+`transfer` trains one on ResNet-20 and takes its candidate for ResNet-56 at half of the MACs. Three training seeds each,
+against uniform pruning and the greedy allocation from the same table; top-1 before any fine-tuning, repaired alike, on
+the odd test images (the final half; `--half even` is for development). Differences are paired by budget and seed, with
+95 % confidence intervals. What is in the JSON file already is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from gnnrl_lightning.agents import Agent, load_policy, save_policy
+from gnnrl_lightning.data import ImageFolder
+from gnnrl_lightning.finetune import quiet_trainer, top1
+from gnnrl_lightning.graph.budget import Budget
+from gnnrl_lightning.module import GNNRL
+from gnnrl_lightning.networks.spec import NetworkSpec
+from gnnrl_lightning.pipeline import Compression
+from gnnrl_lightning.policy_search import SearchOptions, connect
+from gnnrl_lightning.prediction import proposal
+from gnnrl_lightning.report.paired import paired_difference
+from gnnrl_lightning.search.baselines import uniform
+from gnnrl_lightning.search.greedy import greedy
+from gnnrl_lightning.task import Task
+
+SEEDS = (0, 1, 2)
+BUDGETS = (0.3, 0.4, 0.5, 0.6, 0.7)
+RANGE = (0.25, 0.75)
+ITERATIONS = {"budgets": 150, "transfer": 60}
+"""Iterations in the proxy: of 64 episodes each."""
+REAL = 1
+"""Iterations of real evaluations: a run needs one; it is the last."""
+POLICY = partial(Agent, head="node")
+
+
+def compression(network: str, weights: str, data: ImageFolder, mode: str) -> Compression:
+    """A network with its images and table."""
+    search = SearchOptions(
+        evaluations=60,
+        calibration_images=128,
+        precision="bf16",
+        macs_range=RANGE if mode == "budgets" else None,
+    )
+    return Compression(Task(NetworkSpec(network), data, weights), Budget(macs=0.5), search)
+
+
+def train(job: Compression, mode: str, seed: int, path: Path) -> None:
+    """Train a policy and save it, unless it is there."""
+    if path.exists():
+        return
+    agent = GNNRL(actor_critic=POLICY, proxy_warmup=ITERATIONS[mode], seed=seed)
+    problem, _ = job.make_problem(job.budget, None)
+    problem.start(from_table=True)
+    connect(agent, problem, job.search)
+    quiet_trainer(max_epochs=agent.iterations(REAL), accelerator="cpu", log_every_n_steps=1).fit(agent)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_policy(agent.actor_critic, path)
+
+
+class Measured:
+    """Test accuracies of candidates, kept in a JSON file."""
+
+    def __init__(self, job: Compression, half: str, path: Path | None) -> None:
+        self.job, self.path = job, path
+        test = job.task.data.test
+        self.half = test.subset(torch.arange(len(test))[int(half == "odd") :: 2])
+        self.record: dict[str, Any] = {"half": half, "threads": torch.get_num_threads(), "rows": []}
+        if path is not None and path.exists():
+            self.record = json.loads(path.read_text(encoding="utf-8"))
+            if self.record["half"] != half:
+                raise SystemExit(f"{path} has the {self.record['half']} test images")
+        self.pruner = job.final_pruner()
+
+    def __call__(self, method: str, budget: float, seed: int | None, widths: Tensor) -> float:
+        """Top-1 of a candidate before fine-tuning, percent."""
+        key = {"method": method, "budget": budget, "seed": seed}
+        for row in self.record["rows"]:
+            if key.items() <= row.items() and row["widths"] == widths.tolist():
+                return row["top1"]
+        network = self.pruner.prune(self.pruner.plan(widths)).to(memory_format=torch.channels_last)  # pyright: ignore
+        accuracy = top1(network, self.half, self.job.task.data)
+        cost = self.job.graph.cost
+        ratio = int(cost.macs(widths)) / int(cost.macs(self.job.graph.widths))
+        self.record["rows"].append({**key, "macs_ratio": ratio, "top1": accuracy, "widths": widths.tolist()})
+        self.write()
+        print(f"{method:8} {budget:.1f} {'' if seed is None else seed!s:2} {accuracy:.2f}", flush=True)
+        return accuracy
+
+    def write(self) -> None:
+        """Keep what is known."""
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text(json.dumps(self.record, indent=1) + "\n", encoding="utf-8")
+
+
+def measure(job: Compression, agents: Mapping[int, GNNRL], budgets: tuple[float, ...], measured: Measured) -> None:
+    """Candidates of the policies, of uniform pruning and of greedy, at all budgets; their paired differences."""
+    found: dict[str, list[float]] = {"policy": [], "uniform": [], "greedy": []}
+    summary: dict[str, Any] = {"budgets": {}}
+    for share in budgets:
+        budget = replace(job.budget, macs=share)
+        others = {
+            "uniform": measured("uniform", share, None, uniform(job.graph, budget)),
+            "greedy": measured("greedy", share, None, greedy(job.graph, budget, job.table)),
+        }
+        mine = [measured("policy", share, seed, proposal(job, agent, budget)) for seed, agent in agents.items()]
+        found["policy"] += mine
+        for name, value in others.items():
+            found[name] += [value] * len(mine)
+        summary["budgets"][str(share)] = {
+            "policy": sum(mine) / len(mine),
+            **others,
+            **{f"minus_{name}": paired_difference(dict(enumerate(mine)), value) for name, value in others.items()},
+        }
+    pairs = {name: dict(enumerate(values)) for name, values in found.items()}
+    summary["minus"] = {name: paired_difference(pairs["policy"], pairs[name]) for name in ("uniform", "greedy")}
+    measured.record["summary"] = json.loads(json.dumps(summary, default=vars))
+    measured.write()
+    print(json.dumps(measured.record["summary"], indent=1))
+
+
+def draw(record: Mapping[str, Any], path: Path) -> None:
+    """Accuracy against budget, one line a method."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for method, colour in (("policy", "tab:blue"), ("greedy", "tab:orange"), ("uniform", "tab:gray")):
+        rows = [row for row in record["rows"] if row["method"] == method]
+        shares = sorted({row["budget"] for row in rows})
+        means = [
+            sum(values) / len(values)
+            for values in ([row["top1"] for row in rows if row["budget"] == share] for share in shares)
+        ]
+        axes.plot(shares, means, color=colour, label=method)
+        axes.scatter([row["budget"] for row in rows], [row["top1"] for row in rows], color=colour, s=12)
+    axes.set(xlabel="MACs kept", ylabel="top-1 before fine-tuning, %", title="One policy for all budgets, no search")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    """Train, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("mode", choices=tuple(ITERATIONS))
+    parser.add_argument("--data", required=True, metavar="DIR", help="image folder with train/ and test/")
+    parser.add_argument("--weights", required=True, metavar="FILE", help="weights of the dense ResNet-56")
+    parser.add_argument("--source", metavar="FILE", help="weights of the dense ResNet-20, for transfer")
+    parser.add_argument("--policies", type=Path, default=Path("runs/policies"), help="folder of the trained policies")
+    parser.add_argument("--half", choices=("even", "odd"), default="odd", help="of the test images (default odd)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures are kept")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="where the figure of budgets is drawn")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads (default: all)")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    data = ImageFolder(options.data, search_size=4000)
+    job = compression("resnet56", options.weights, data, options.mode)
+    source = job
+    if options.mode == "transfer":
+        if options.source is None:
+            parser.error("transfer needs --source, weights of ResNet-20")
+        source = compression("resnet20", options.source, data, options.mode)
+    agents = {}
+    for seed in SEEDS:
+        path = options.policies / f"{options.mode}-seed{seed}.safetensors"
+        train(source, options.mode, seed, path)
+        agents[seed] = GNNRL(actor_critic=POLICY, seed=seed)
+        job.prepare(agents[seed])
+        load_policy(agents[seed].actor_critic, path)
+    measured = Measured(job, options.half, options.json)
+    measure(job, agents, BUDGETS if options.mode == "budgets" else (0.5,), measured)
+    if options.figure is not None:
+        draw(measured.record, options.figure)
+
+
+if __name__ == "__main__":
+    main()
