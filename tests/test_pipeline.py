@@ -116,13 +116,13 @@ def test_images_of_the_table_and_of_the_repair_are_counted(task, tmp_path):
 
 
 def test_a_short_training_of_candidates_is_counted(task, tmp_path):
-    """Three steps of 128 images more an evaluation."""
+    """Three steps of 64 images more an evaluation."""
     compression = compression_of(task, finetune_steps=3)
-    assert task.data.batch_size == 128
+    assert task.data.batch_size == 64
     folder = RunFolder.create(tmp_path, "run")
     compression.train_dense(folder)
     compression.start(folder, agent_of())
-    assert compression.evaluator.images == 287 + 64 + 3 * 128 == compression.problem.search_images
+    assert compression.evaluator.images == 287 + 64 + 3 * 64 == compression.problem.search_images
     assert compression.problem.spent == 1 + 6  # 320 images of the table
 
 

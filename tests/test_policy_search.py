@@ -98,7 +98,7 @@ def test_groups_that_a_ratio_cannot_narrow_take_no_images():
     graph = SimpleNamespace(widths=torch.tensor([1, 2]))
     search = SearchOptions(evaluations=4 + 6 + 1, calibration_images=50)
     assert search.iterations(graph, 50, 1) == 1
-    with pytest.raises(UserError, match="search.evaluations is 10: at least 11"):
+    with pytest.raises(UserError, match=r"search.evaluations is 10: at least 11"):
         SearchOptions(evaluations=4 + 6, calibration_images=50).iterations(graph, 50, 1)
 
 
