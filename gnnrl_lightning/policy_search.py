@@ -34,6 +34,8 @@ class SearchOptions:
         evaluations: Evaluations at most, the starting candidates and the table's images included.
         max_steps: Steps of a pruning episode at most; 1 makes it a one-step problem.
         max_ratio_per_step: Largest share of a group's channels that one step removes, where there are several.
+        penalty: Reward of a candidate that is over the budget when its episode ends, in place of the projection onto
+            the budget, as in the paper (-100); null: projection.
         macs_range: Two shares of the dense MACs, between which each episode draws a limit of its own: one policy for
             all budgets; null: all episodes have the budget's.
         importance: Which channels stay, a name in `gnnrl_lightning.pruning.importance`.
@@ -53,6 +55,7 @@ class SearchOptions:
     evaluations: int = 100
     max_steps: int = 1
     max_ratio_per_step: float = 0.3
+    penalty: float | None = None
     macs_range: tuple[float, float] | None = None
     importance: str = "l2"
     repair: str = "refit"
@@ -129,7 +132,14 @@ def environment(
     if statistics is None and search.table is not None:
         statistics = torch.zeros(len(graph.groups), len(RATIOS))
     return VectorPruningEnv(
-        graph, score, budget, search.max_steps, search.max_ratio_per_step, search.macs_range, statistics
+        graph,
+        score,
+        budget,
+        search.max_steps,
+        search.max_ratio_per_step,
+        search.macs_range,
+        statistics,
+        search.penalty,
     )
 
 

@@ -48,6 +48,9 @@ class VectorPruningEnv:
         macs_range: Each episode has a limit of MACs of its own, drawn from this range (shares of the dense ones), in
             place of the budget's: a policy for all budgets.
         statistics: (G, K) statistics of the groups for the state; see `StateBuilder`.
+        penalty: The reward of a candidate that is over the budget when its episode ends, in place of the projection:
+            nothing is filled up or cut then, and only candidates within the budget are scored. The paper has -100.
+            None: every candidate is projected.
 
     Raises:
         UserError: max_steps, max_ratio_per_step or macs_range are out of range, or the budget is impossible for this
@@ -65,6 +68,7 @@ class VectorPruningEnv:
         max_ratio_per_step: float = _RATIO,
         macs_range: tuple[float, float] | None = None,
         statistics: Tensor | None = None,
+        penalty: float | None = None,
     ) -> None:
         if max_steps < 1:
             raise UserError(f"max_steps is {max_steps}, expected at least 1")
@@ -73,7 +77,7 @@ class VectorPruningEnv:
         if macs_range is not None and not 0 < macs_range[0] <= macs_range[1] <= 1:
             raise UserError(f"macs_range is {macs_range}, expected two shares of the dense MACs, the smaller one first")
         self.graph, self.score, self.budget, self.macs_range = graph, score, budget, macs_range
-        self.max_steps = max_steps
+        self.max_steps, self.penalty = max_steps, penalty
         self.max_ratio = 1.0 if max_steps == 1 else max_ratio_per_step
         self.builder = StateBuilder(graph, statistics)
         self.state_dim, self.action_dim = self.builder.state_dim, len(graph.groups)
@@ -169,10 +173,15 @@ class VectorPruningEnv:
         self._step += 1
         ends = ~self._done & (self._met(proposed) | (self._step >= self.max_steps))
         rewards = torch.zeros(len(proposed))
-        if ends.any():
+        if self.penalty is None:
+            scored = ends
             limits = {name: limit[ends] for name, limit in self._limits.items()}
             proposed[ends] = project(self.graph.cost, self._ladder, proposed[ends], limits)
-            rewards[ends] = self.score(proposed[ends])
+        else:
+            scored = ends & self._met(proposed)
+            rewards[ends] = self.penalty
+        if scored.any():
+            rewards[scored] = self.score(proposed[scored])
         self._widths, self._done = proposed, self._done | ends
         return self._observe(), rewards, self._done.clone()
 
@@ -197,6 +206,7 @@ class PruningEnv(gymnasium.Env[Any, Any]):
         max_ratio_per_step: Largest pruning ratio in one step; 1 where max_steps is 1.
         macs_range: Range of MACs from which each episode draws its limit.
         statistics: (G, K) statistics of the groups for the state.
+        penalty: Reward of a candidate over the budget, in place of the projection.
     """
 
     def __init__(
@@ -208,8 +218,11 @@ class PruningEnv(gymnasium.Env[Any, Any]):
         max_ratio_per_step: float = _RATIO,
         macs_range: tuple[float, float] | None = None,
         statistics: Tensor | None = None,
+        penalty: float | None = None,
     ) -> None:
-        self.vector = VectorPruningEnv(graph, score, budget, max_steps, max_ratio_per_step, macs_range, statistics)
+        self.vector = VectorPruningEnv(
+            graph, score, budget, max_steps, max_ratio_per_step, macs_range, statistics, penalty
+        )
         self.action_space = spaces.Box(0.0, self.vector.max_ratio, (self.vector.action_dim,), np.float32)
         self.observation_space = spaces.Graph(
             spaces.Box(-np.inf, np.inf, (self.vector.state_dim,), np.float32),

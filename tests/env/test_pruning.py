@@ -184,3 +184,18 @@ def test_episodes_may_have_budgets_of_their_own():
         vector(macs_range=(0.8, 0.3))
     with pytest.raises(UserError, match="cannot be reached"):
         vector(macs_range=(1e-6, 0.5))
+
+
+def test_without_projection_candidates_over_the_budget_are_punished():
+    """The paper's variant: nothing is scored that is over the budget, and what is within stays as it is."""
+    env, graph = vector(max_steps=2, penalty=-100.0), small_graph()
+    env.reset(2)
+    actions = torch.tensor([[0.1] * 4, [1.0] * 4])
+    _, first, done = env.step(actions)
+    _, second, done = env.step(actions)
+    assert done.all() and env.evaluations == 1
+    met = HALF.met(graph, env.widths)
+    assert met.tolist() == [False, True]
+    assert (first + second)[0] == -100
+    assert torch.equal(env.widths[0], (((graph.widths * 0.97).round()) * 0.97).round().long())
+    assert (first + second)[1] == pytest.approx(env.score.evaluator.top1(env.widths[1]).item() / 100 - 1)

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import nbformat
@@ -48,3 +49,20 @@ def test_graphs_runs(execute):
     text = "".join(printed(cell) for cell in cells if cell.cell_type == "code")
     assert "is an output of the network" in text and "layer1.0" in text
     assert "largest difference" in text and printed(cells[-1]).startswith("actions (8, 1)")
+
+
+def test_custom_policy_runs(execute):
+    cells = [cell for cell in execute("custom_policy.ipynb").cells if cell.cell_type == "code"]
+    search = next(printed(cell) for cell in cells if "TwoLayerActor:" in printed(cell))
+    best, uniform = (float(number) for number in re.findall(r"[\d.]+(?= %)", search))
+    assert best >= uniform
+    reward, constant = (float(number) for number in re.findall(r"-0\.\d+", printed(cells[-1])))
+    assert reward > constant / 2
+
+
+def test_transfer_runs(execute):
+    cells = [cell for cell in execute("transfer.ipynb").cells if cell.cell_type == "code"]
+    for cell, groups in ((cells[-2], 12), (cells[-1], 18)):
+        lines = printed(cell).splitlines()
+        assert [line.split("%")[0] for line in lines] == ["30", "50", "70"]
+        assert all(len(json.loads(line.split("% ")[-1])) == groups for line in lines)

@@ -1,0 +1,42 @@
+import pytest
+import torch
+
+from gnnrl_lightning.agents import Agent, load_policy, save_policy
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.graph.state import NODE_DIM, StateBuilder
+from tests.fakes import small_graph
+
+
+def state():
+    return StateBuilder(small_graph())(small_graph().widths[None] // 2, torch.tensor([[0.5, 1.0]]))
+
+
+def test_a_policy_comes_back_as_it_was(tmp_path):
+    torch.manual_seed(0)
+    policy, other = Agent(NODE_DIM, 4), Agent(NODE_DIM, 4)
+    policy.centre_on(0.3, 0.1)
+    save_policy(policy, tmp_path / "policy.safetensors")
+    assert not torch.equal(other.mode(state()), policy.mode(state()))
+    load_policy(other, tmp_path / "policy.safetensors")
+    assert torch.equal(other.mode(state()), policy.mode(state()))
+    assert torch.equal(other.state_value(state()), policy.state_value(state()))
+
+
+def test_a_shared_head_fits_networks_of_other_sizes_and_codes_do_not(tmp_path):
+    save_policy(Agent(NODE_DIM, 4, head="node"), tmp_path / "node")
+    load_policy(Agent(NODE_DIM, 9, head="node"), tmp_path / "node")
+    save_policy(Agent(NODE_DIM, 4), tmp_path / "codes")
+    with pytest.raises(UserError, match=r"codes of shape \(4, 32\), this network needs \(9, 32\): only policies"):
+        load_policy(Agent(NODE_DIM, 9), tmp_path / "codes")
+
+
+def test_what_is_no_policy_is_refused(tmp_path):
+    policy = Agent(NODE_DIM, 4)
+    with pytest.raises(UserError, match="there is no file"):
+        load_policy(policy, tmp_path / "none")
+    (tmp_path / "text").write_text("no tensors")
+    with pytest.raises(UserError, match="is no policy"):
+        load_policy(policy, tmp_path / "text")
+    save_policy(Agent(NODE_DIM, 4, head="graph"), tmp_path / "graph")
+    with pytest.raises(UserError, match="a policy of another make"):
+        load_policy(policy, tmp_path / "graph")

@@ -1,0 +1,84 @@
+import sys
+from functools import partial
+from types import ModuleType
+
+import pytest
+import torch
+
+from gnnrl_lightning.agents import Agent, save_policy
+from gnnrl_lightning.data import Digits
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.finetune import TrainingOptions
+from gnnrl_lightning.graph.budget import Budget
+from gnnrl_lightning.module import GNNRL
+from gnnrl_lightning.networks.spec import NetworkSpec
+from gnnrl_lightning.pipeline import Compression, SearchOptions
+from gnnrl_lightning.prediction import as_json, predict, proposal
+from gnnrl_lightning.runs import RunFolder
+from gnnrl_lightning.task import Task
+
+NODE = partial(Agent, head="node")
+
+
+class Layers(torch.nn.Sequential):
+    """So many hidden layers of 16 on the pixels of a digit."""
+
+    def __init__(self, hidden):
+        layers = [torch.nn.Flatten(), torch.nn.Linear(64, 16), torch.nn.ReLU()]
+        for _ in range(hidden - 1):
+            layers += [torch.nn.Linear(16, 16), torch.nn.ReLU()]
+        super().__init__(*layers, torch.nn.Linear(16, 10))
+
+
+@pytest.fixture
+def compression_of(monkeypatch, tmp_path):
+    module = ModuleType("hidden_layers")
+    module.Layers = Layers
+    monkeypatch.setitem(sys.modules, "hidden_layers", module)
+
+    def make(hidden, **search):
+        task = Task(NetworkSpec("hidden_layers.Layers", {"hidden": hidden}), Digits(), seed=1)
+        options = SearchOptions(**{"calibration_images": 32} | search)
+        compression = Compression(task, Budget(macs=0.5), options, TrainingOptions(epochs=3))
+        compression.train_dense(RunFolder.create(tmp_path, f"layers{hidden}"))
+        return compression
+
+    return make
+
+
+def agent_for(compression, **settings):
+    agent = GNNRL(actor_critic=NODE, **settings)
+    compression.prepare(agent)
+    return agent
+
+
+def test_predictions_are_maximal_within_their_budgets(compression_of):
+    compression = compression_of(2)
+    agent = agent_for(compression)
+    found = predict(compression, agent, [0.3, 0.6])
+    cost, dense = compression.graph.cost, float(compression.graph.cost.macs(compression.graph.widths))
+    for share, item in zip((0.3, 0.6), found, strict=True):
+        widths = torch.tensor(list(item.widths.values()))
+        assert item.macs_budget == share and item.macs_ratio == float(cost.macs(widths)) / dense <= share
+        wider = widths + torch.eye(2, dtype=torch.int64)
+        assert not Budget(macs=share).met(compression.graph, wider).any()
+        assert torch.equal(proposal(compression, agent, Budget(macs=share)), widths)  # nothing random in it
+        assert 0 <= item.top1_search <= 100
+    assert list(found[0].widths) == [group.name for group in compression.graph.groups]
+    assert as_json(compression, found)["predictions"][1]["macs_budget"] == 0.6
+
+
+def test_a_policy_of_one_network_serves_another(compression_of, tmp_path):
+    source, target = compression_of(2), compression_of(4)
+    save_policy(agent_for(source, seed=5).actor_critic, tmp_path / "policy")
+    reader = agent_for(target, policy=str(tmp_path / "policy"))
+    assert len(predict(target, reader, [0.5])[0].widths) == 4
+
+
+def test_what_cannot_be_predicted_is_refused(compression_of):
+    compression = compression_of(2)
+    agent = agent_for(compression)
+    with pytest.raises(UserError, match="predict has no budgets"):
+        predict(compression, agent, [])
+    with pytest.raises(UserError, match="cannot be reached"):
+        predict(compression, agent, [0.5, 1e-6])
