@@ -230,6 +230,18 @@ def test_a_range_beside_a_budget_of_parameters():
     assert len({item.widths for item in problem.history}) > 10
 
 
+def test_with_a_penalty_only_what_is_within_the_budget_is_scored():
+    """In both environments: dense widths, and half of each, which have about a quarter of the MACs."""
+    agent, problem = started(SearchOptions(penalty=-100.0))
+    actions = torch.tensor([[0.0], [0.5]]).expand(2, 4)
+    for env in (agent.env, agent.proxy):
+        env.reset(2)
+        _, rewards, done = env.step(actions)
+        assert done.all() and rewards[0] == -100 and rewards[1] > -1
+        assert torch.equal(env.widths, torch.stack([problem.graph.widths, problem.graph.widths // 2]))
+    assert problem.spent == 9 + 1 and problem.history[-1].widths == tuple((problem.graph.widths // 2).tolist())
+
+
 def test_no_table_no_proxy_no_statistics():
     search = SearchOptions(table=None)
     agent, problem = started(search)
