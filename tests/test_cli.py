@@ -38,6 +38,11 @@ class Small(nn.Module):
 """
 
 
+# Two groups at four ratios: 128 * (1 + 2 * 4) images of the table, in evaluations of 287 + 128.
+TABLE = -(-128 * 9 // (287 + 128))
+SPENT = TABLE + 6 + 2 * 8
+
+
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
     """A folder with a network of the user's own and its configuration; the tests run in it."""
@@ -47,7 +52,8 @@ def workplace(tmp_path_factory):
         "network": {"class_path": "own_networks.Small", "init_args": {}},
         "data": {"class_path": "gnnrl_lightning.data.Digits"},
         "budget": {"macs": 0.5},
-        "search": {"evaluations": 20, "calibration_images": 128},
+        "search": {"evaluations": SPENT, "calibration_images": 128},
+        "model": {"proxy_warmup": 3, "proxy_between": 1, "proxy_episodes": 16},
         "pretraining": {"epochs": 3},
         "finetuning": {"epochs": 2, "learning_rate": 0.02},
         "run": {"experiment": "small"},
@@ -95,22 +101,64 @@ def test_result_has_the_figures(fitted):
         assert {"top1_search", "top1_test_before", "top1_test_after", "latency_ms"} <= row.keys()
     search = result["search"]
     assert set(search) == {"evaluations", "images", "seconds", "seed", "found_by", "agent_best"}
-    assert search["evaluations"] == 4 + 2 * 8
+    assert search["evaluations"] == 3 + 6 + 2 * 8 == SPENT
     assert result["pruned"]["top1_search"] >= max(search["agent_best"], result["uniform"]["top1_search"])
+    # Besides the table each candidate that was not known yet: the search split, and the calibration for its repair.
+    evaluated = (search["images"] - 128 * 9) / (287 + 128)
+    assert evaluated == len((fitted / "journal.jsonl").read_text().splitlines()) <= 6 + 2 * 8
 
 
 def test_run_folder_is_complete(fitted):
     names = {path.name for path in fitted.iterdir()}
     assert {"config.yaml", "metrics.csv", "journal.jsonl", "checkpoints", "pruned", "result.json"} <= names
     weights = [str(path.relative_to(fitted)) for path in (fitted / "checkpoints").rglob("*.*")]
-    assert sorted(weights) == ["checkpoints/agent/epoch=1-step=20.ckpt", "checkpoints/dense.safetensors"]
+    # Three iterations in the proxy, one in the environment, one in the proxy, one in the environment: of 16 steps.
+    assert sorted(weights) == [
+        "checkpoints/agent/epoch=5-step=96.ckpt",
+        "checkpoints/dense.safetensors",
+        "checkpoints/policy.safetensors",
+    ]
     journal = [json.loads(line) for line in (fitted / "journal.jsonl").read_text().splitlines()]
     assert {"uniform", "agent"} <= {line["proposer"] for line in journal}
-    assert len({tuple(line["widths"]) for line in journal}) == len(journal) <= 20
+    assert len({tuple(line["widths"]) for line in journal}) == len(journal) <= 6 + 2 * 8
     with (fitted / "metrics.csv").open() as file:
         columns = next(csv.reader(file))
     assert {"dense/train/loss", "pruned/train/top1", "rollout/reward_best", "result/top1_search"} <= set(columns)
+    assert {"rollout/reward_mean", "proxy/reward_mean", "proxy/episodes_per_second"} <= set(columns)
     assert not [column for column in columns if "test" in column]
+
+
+def spent_by_iteration(folder):
+    with (folder / "metrics.csv").open() as file:
+        return [int(float(row["search/evaluations"])) for row in csv.DictReader(file) if row["search/evaluations"]]
+
+
+def test_only_iterations_in_the_environment_spend_evaluations(fitted):
+    assert spent_by_iteration(fitted) == [0, 0, 0, 8, 8, 16]
+
+
+def test_a_search_may_end_earlier(fitted, workplace):
+    weights = str(fitted / "checkpoints" / "dense.safetensors")
+    arguments = ["--checkpoint", weights, "--trainer.max_epochs", "4", "--finetuning.epochs", "0"]
+    main(["fit", "--config", "small.yaml", "--run.name", "earlier", *arguments])
+    folder = workplace / "runs" / "earlier"
+    assert spent_by_iteration(folder) == [0, 0, 0, 8]
+    assert result_of(folder)["search"]["evaluations"] == TABLE + 6 + 8
+
+
+def test_fit_without_a_table_and_over_a_range_of_budgets(fitted, workplace):
+    """No proxy then, but episodes beyond the budget; what is delivered is within it."""
+    weights = str(fitted / "checkpoints" / "dense.safetensors")
+    search = ["--search.table", "null", "--search.macs_range", "[0.4, 0.9]", "--search.evaluations", "20"]
+    main(["fit", "--config", "small.yaml", "--run.name", "ranged", "--checkpoint", weights, *search])
+    folder = workplace / "runs" / "ranged"
+    assert spent_by_iteration(folder) == [8, 16]
+    result = result_of(folder)
+    assert result["search"]["evaluations"] == 4 + 2 * 8 and result["pruned"]["macs_ratio"] <= 0.5
+    journal = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    assert 0.5 < max(line["macs_ratio"] for line in journal) <= 0.9
+    within = [line["top1"] for line in journal if line["macs_ratio"] <= 0.5]
+    assert result["pruned"]["top1_search"] == max(within)
 
 
 def test_artifact_is_the_network_of_the_result(fitted):
@@ -200,7 +248,7 @@ def test_inspect_draws_the_graph(workplace, capsys):
     assert end.value.code == 2 and "--figure graph.txt: expected a name that ends in .png" in capsys.readouterr().err
 
 
-COMPARE = ["--search.evaluations", "19", "--compare.table", "reconstruction", "--compare.seeds", "[0, 1]"]
+COMPARE = ["--search.evaluations", "19", "--search.table", "reconstruction", "--compare.seeds", "[0, 1]"]
 
 
 def compare(*arguments):
@@ -211,8 +259,8 @@ def compare(*arguments):
 def compared(fitted, workplace):
     """The folder of a finished comparison, with an agent that differs."""
     (workplace / "variants.yaml").write_text(
-        "compare:\n  methods: [agent, one_step, uniform, greedy, random]\n"
-        "  variants: {one_step: {model: {episodes_per_iteration: 4, learning_rate: 0.01}, search: {max_steps: 1}}}\n"
+        "compare:\n  methods: [agent, three_steps, uniform, greedy, random]\n"
+        "  variants: {three_steps: {model: {episodes_per_iteration: 4, epochs: 2}, search: {max_steps: 3}}}\n"
     )
     compare("--config", "variants.yaml")
     return workplace / "runs" / "compared"
@@ -223,12 +271,13 @@ def test_comparison_has_the_figures(compared):
     keys = {"method", "seed", "budget", "evaluations", "images", "seconds", "top1_search", "top1_test_before"}
     assert all(keys | {"macs_ratio", "widths"} <= row.keys() and row["macs_ratio"] <= 0.5 for row in figures["rows"])
     spent = {(row["method"], row["seed"]): row["evaluations"] for row in figures["rows"]}
-    # greedy's table takes 128 calibration images, worth one evaluation of 287; searches begin with 4 candidates
+    # The table takes 128 calibration images, worth one evaluation of 287 + 128; with it an agent has six candidates to
+    # start from.
     assert spent == {
-        ("agent", 0): 4 + 8,
-        ("agent", 1): 4 + 8,
-        ("one_step", 0): 4 + 3 * 4,
-        ("one_step", 1): 4 + 3 * 4,
+        ("agent", 0): 1 + 6 + 8,
+        ("agent", 1): 1 + 6 + 8,
+        ("three_steps", 0): 1 + 6 + 3 * 4,
+        ("three_steps", 1): 1 + 6 + 3 * 4,
         ("uniform", None): 1,
         ("greedy", None): 1 + 1,
         ("random", 0): 19,
@@ -261,11 +310,13 @@ def test_a_comparison_goes_on_where_it_stopped(compared, capsys):
         (["--compare.test_half", "odd"], r"was compared with compare.test_half 'all', which is 'odd' now"),
         (["--compare.methods", "[agent, magic]"], r"compare.methods has magic: expected some of agent"),
         (["--compare.budgets", "[1.5]"], r"compare.budgets is \[1.5\]"),
-        (["--compare.table", "round"], r"compare.table is 'round'"),
+        (["--search.table", "round"], r"search.table is 'round'"),
+        (["--search.table", "sensitivity"], r"was compared with search.table 'reconstruction', which is 'sensitivity'"),
         (["--compare.seeds", "[1, 1]"], r"compare.seeds is \[1, 1\]: each is run once"),
         (["--compare.variants", "{a: {modle: {}}}"], r"compare.variants.a has modle: expected keys of model and"),
         (["--compare.variants", "{a: {model: {clip: 1}}}"], r"compare.variants.a: .*clip"),
         (["--compare.variants", "{a: {model: {epochs: 0}}}"], r"compare.variants.a: epochs is 0"),
+        (["--compare.variants", "{a: {model: {proxy: null}}}"], r"compare.variants.a: .*proxy"),
         (["--compare.variants", "{random: {}}"], r"compare.variants has 'random': expected a new name"),
     ],
 )
@@ -307,7 +358,19 @@ BAD = {
     "unknown importance": (["--search.importance", "size"], r"importance is 'size'"),
     "unknown repair": (["--search.repair", "glue"], r"repair is 'glue'"),
     "unknown reward": (["--search.reward", "luck"], r"search.reward is 'luck'"),
-    "too few evaluations": (["--search.evaluations", "5"], r"search.evaluations is 5: at least 12"),
+    "missing reward": (["--search.reward", "own_networks.luck"], r"search.reward 'own_networks.luck' cannot be imp"),
+    "unknown table": (["--search.table", "round"], r"search.table is 'round'.* or null"),
+    "unknown precision": (["--search.precision", "8"], r"search.precision is '8'"),
+    "range of budgets": (["--search.macs_range", "[0.9, 0.4]"], r"macs_range is \(0.9, 0.4\), .*the smaller one first"),
+    "impossible range": (["--search.macs_range", "[0.001, 0.5]"], r"macs is 0.001"),
+    "too few evaluations": (["--search.evaluations", "5"], r"search.evaluations is 5: at least 17 are needed, 9 for"),
+    "one too few": (["--search.evaluations", "16"], r"search.evaluations is 16: at least 17"),
+    "too few without a table": (
+        ["--search.table", "null", "--search.evaluations", "11"],
+        r"search.evaluations is 11: at least 12 are needed, 4 for",
+    ),
+    "short training": (["--search.finetune_steps", "-1"], r"search.finetune_steps is -1"),
+    "proxy": (["--model.proxy_warmup", "-1"], r"proxy_warmup is -1, expected at least 0"),
     "calibration": (["--search.calibration_images", "100000"], r"expected 1 to"),
     "learning rate": (["--finetuning.learning_rate", "-1"], r"learning_rate=-1"),
     "batch size": (["--data.init_args.batch_size", "0"], r"^error: batch_size=0: expected at least 1$"),
@@ -480,7 +543,7 @@ def test_every_experiment_is_accepted(capsys, path):
     assert {"trainer", "model", "data", "network", "budget", "search", "run"} <= config.keys()
 
 
-@pytest.mark.parametrize("command", ["pretrain", "finetune", "validate", "test", "compare", "inspect"])
+@pytest.mark.parametrize("command", ["pretrain", "finetune", "validate", "test", "compare", "predict", "inspect"])
 def test_every_subcommand_accepts_the_same_files(capsys, command):
     config = printed_config(capsys, command, "--config", str(EXPERIMENTS / "digits.yaml"))
     assert {"trainer", "model", "data", "network", "budget", "search", "run"} <= config.keys()
@@ -490,7 +553,7 @@ def test_later_files_win(capsys):
     files = ["--config", str(EXPERIMENTS / "digits.yaml"), "--config", str(EXPERIMENTS / "debug.yaml")]
     config = printed_config(capsys, "fit", *files)
     assert config["pretraining"]["epochs"] == 1 and config["finetuning"]["learning_rate"] == 0.02
-    assert config["budget"]["macs"] == 0.5 and config["search"]["evaluations"] == 12
+    assert config["budget"]["macs"] == 0.5 and config["search"]["evaluations"] == 20
 
 
 def test_sweep_arguments_are_accepted_as_wandb_passes_them(capsys, monkeypatch):
@@ -529,7 +592,7 @@ def test_readme_has_commands():
 
 
 def test_help_of_every_subcommand_names_every_section(capsys):
-    for command in ("fit", "pretrain", "finetune", "validate", "test", "compare", "inspect"):
+    for command in ("fit", "pretrain", "finetune", "validate", "test", "compare", "predict", "inspect"):
         with pytest.raises(SystemExit) as end:
             main([command, "--help"])
         text = capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Methods side by side on the digits: halves of the test images, budgets, refusals, fine-tuning."""
 
 import json
+import math
 import sys
 from types import ModuleType
 
@@ -10,11 +11,13 @@ import torch
 from gnnrl_lightning.comparison import AgentRow, CompareOptions, Comparison, budget_label
 from gnnrl_lightning.data import Digits
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.finetune import TrainingOptions
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.module import GNNRL
 from gnnrl_lightning.networks.spec import NetworkSpec
-from gnnrl_lightning.pipeline import Compression, SearchOptions
+from gnnrl_lightning.pipeline import Compression
+from gnnrl_lightning.policy_search import AGENT, SearchOptions
 from gnnrl_lightning.runs import RunFolder
 from gnnrl_lightning.search.methods import ONE_SHOT
 from gnnrl_lightning.search.problem import NotApplicable
@@ -44,19 +47,24 @@ def task(monkeypatch):
     return Task(NetworkSpec("two_hidden.TwoHidden"), Digits(), seed=3)
 
 
+def agent_of(seed):
+    proxy = {"proxy_warmup": 2, "proxy_between": 1, "proxy_episodes": 8}
+    return GNNRL(seed=seed, episodes_per_iteration=3, epochs=1, minibatches=2, **proxy)
+
+
 def comparison_of(task, options, agents=None, report=lambda row: None, **search):
-    search = SearchOptions(**{"evaluations": 14, "calibration_images": 64, "repair": "reconstruction"} | search)
+    defaults = {"evaluations": 14, "calibration_images": 64, "repair": "reconstruction", "table": "reconstruction"}
+    search = SearchOptions(**defaults | search)
     training = TrainingOptions(epochs=3)
     compression = Compression(task, Budget(macs=0.5), search, training, TrainingOptions(epochs=1, learning_rate=0.02))
-    agents = agents or {"agent": AgentRow(lambda seed: GNNRL(seed=seed, episodes_per_iteration=3), search)}
+    agents = agents or {"agent": AgentRow(agent_of, search)}
     return Comparison(compression, options, agents, report)
 
 
 def test_the_whole_comparison(task, tmp_path):
     reported = []
     options = CompareOptions(
-        methods=["agent", "uniform", "greedy", "evolution"], seeds=[0, 1], budgets=[0.4, 0.6], test_half="odd",
-        table="reconstruction",
+        methods=["agent", "uniform", "greedy", "evolution"], seeds=[0, 1], budgets=[0.4, 0.6], test_half="odd"
     )  # fmt: skip
     comparison = comparison_of(task, options, report=reported.append)
     folder = RunFolder.create(tmp_path, "run")
@@ -75,15 +83,68 @@ def test_the_whole_comparison(task, tmp_path):
     for row in figures["rows"]:
         first, second = row["widths"]
         assert row["macs_ratio"] == (64 * first + first * second + second * 10) / dense <= row["budget"]
-        # the table takes one evaluation, for 64 images of 287; of the agent's 14 the starting candidates take four
-        assert row["evaluations"] == {"agent": 4 + 3 * 3, "uniform": 1, "greedy": 2, "evolution": 14}[row["method"]]
+        # The table takes one evaluation, for 64 images of 287. Of the agent's 14 that leaves two iterations of three
+        # after the six starting candidates.
+        spent = {"agent": 1 + 6 + 2 * 3, "uniform": 1, "greedy": 1 + 1, "evolution": 14}
+        assert row["evaluations"] == spent[row["method"]]
         assert 0 <= row["top1_test_before"] <= 100 and "top1_test_after" not in row
-        assert (row["images"] - 64 * (row["method"] == "greedy")) % (64 + 287) == 0
+        # This repair reads no images: the search split alone, once for each candidate that was not known.
+        table = 64 * (row["method"] in ("agent", "greedy"))
+        evaluated = (row["images"] - table) / 287
+        assert evaluated == int(evaluated) and 1 <= evaluated <= row["evaluations"] - table / 64
     assert {(entry["budget"], entry["method"]) for entry in figures["paired"]} == {
         (budget, method) for budget in (0.4, 0.6) for method in ("uniform", "greedy", "evolution")
     }
     best = {row["method"]: row["top1_search"] for row in figures["rows"] if row["budget"] == 0.4}
-    assert best["agent"] >= best["uniform"]
+    assert best["agent"] >= max(best["uniform"], best["greedy"])
+
+
+def test_repairs_that_read_images_make_evaluations_dearer_and_tables_cheaper(task, tmp_path):
+    """Two groups at four widths: a table of 100 * (1 + 2 * 4) images, in evaluations of 287 + 100 or of 287."""
+    options = CompareOptions(methods=["greedy"], seeds=[0])
+    rows = {}
+    for repair in ("refit", "reconstruction"):
+        comparison = comparison_of(task, options, repair=repair, table="sensitivity", calibration_images=100)
+        (rows[repair],) = comparison.run(RunFolder.create(tmp_path, repair))["rows"]
+    assert {repair: row["images"] for repair, row in rows.items()} == {
+        "refit": 900 + 287 + 100,
+        "reconstruction": 900 + 287,
+    }
+    assert math.ceil(900 / (287 + 100)) == 3 and math.ceil(900 / 287) == 4
+    assert {repair: row["evaluations"] for repair, row in rows.items()} == {"refit": 3 + 1, "reconstruction": 4 + 1}
+
+
+def test_an_agent_for_all_budgets_wins_with_what_meets_this_one(task, tmp_path):
+    options = CompareOptions(methods=["agent", "uniform"], seeds=[0], budgets=[0.4, 0.6])
+    comparison = comparison_of(task, options, evaluations=1 + 6 + 3 * 3, macs_range=(0.3, 0.9))
+    folder = RunFolder.create(tmp_path, "run")
+    rows = comparison.run(folder)["rows"]
+    for row in rows:
+        if row["method"] == "agent":
+            journal = Journal(folder.comparison / f"agent-{row['budget']}-seed0.jsonl").read()
+            ratios = [entry["macs_ratio"] for entry in journal if entry["proposer"] == AGENT]
+            assert max(ratios) <= 0.9 and any(ratio > row["budget"] for ratio in ratios)
+            met = [entry for entry in journal if entry["macs_ratio"] <= row["budget"]]
+            assert row["top1_search"] == max(entry["top1"] for entry in met)
+        assert row["macs_ratio"] <= row["budget"]
+
+
+def test_winners_are_repaired_on_more_images(task, tmp_path, monkeypatch):
+    read = []
+    original = Compression.final_pruner
+
+    def final_pruner(compression):
+        pruner = original(compression)
+        read.append(len(pruner.calibration))
+        return pruner
+
+    monkeypatch.setattr(Compression, "final_pruner", final_pruner)
+    options = CompareOptions(methods=["uniform", "greedy"], seeds=[0])
+    comparison = comparison_of(task, options, final_calibration_images=200)
+    figures = comparison.run(RunFolder.create(tmp_path, "run"))
+    assert read == [200]
+    assert [row["images"] for row in figures["rows"]] == [287, 64 + 287]  # what the search spent
+    assert figures["search"]["table"] == "reconstruction" and figures["search"]["final_calibration_images"] == 200
 
 
 def test_a_finished_run_is_not_run_again(task, tmp_path, monkeypatch):
@@ -119,14 +180,26 @@ def test_a_method_that_cannot_is_listed_with_its_reason(task, tmp_path, monkeypa
         raise NotApplicable("not on a Tuesday")
 
     monkeypatch.setitem(ONE_SHOT, "refuser", refuse)
-    options = CompareOptions(methods=["refuser", "uniform", "agent", "greedy"], seeds=[0], table=None)
-    figures = comparison_of(task, options, evaluations=6).run(RunFolder.create(tmp_path, "run"))
+    options = CompareOptions(methods=["refuser", "uniform", "agent", "greedy"], seeds=[0])
+    figures = comparison_of(task, options, evaluations=6, table=None).run(RunFolder.create(tmp_path, "run"))
     assert [row["method"] for row in figures["rows"]] == ["uniform"] and figures["paired"] == []
     assert {row["method"]: row["refused"] for row in figures["refused"]} == {
         "refuser": "not on a Tuesday",
         "agent": "has 2 evaluations left for an iteration of 3",
         "greedy": "reads a table of errors, and there is none",
     }
+
+
+def test_an_agent_that_cannot_pay_for_its_table_and_an_iteration_is_refused(task, tmp_path):
+    """Its own search may read no table: then it has three evaluations more."""
+    poor = SearchOptions(table=None)
+    rich = SearchOptions(table="reconstruction")
+    agents = {"agent": AgentRow(agent_of, rich), "no_table": AgentRow(agent_of, poor)}
+    options = CompareOptions(methods=["agent", "no_table"], seeds=[0], variants={"no_table": {}})
+    figures = comparison_of(task, options, agents, evaluations=9).run(RunFolder.create(tmp_path, "run"))
+    assert [(row["method"], row["evaluations"]) for row in figures["rows"]] == [("no_table", 4 + 3)]
+    refused = {row["method"]: row["refused"] for row in figures["refused"]}
+    assert refused == {"agent": "has 2 evaluations left for an iteration of 3"}
 
 
 def test_winners_are_fine_tuned_alike(task, tmp_path):

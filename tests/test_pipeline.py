@@ -12,7 +12,8 @@ from gnnrl_lightning.finetune import TrainingOptions, quiet_trainer
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.module import GNNRL
 from gnnrl_lightning.networks.spec import NetworkSpec
-from gnnrl_lightning.pipeline import Compression, SearchOptions
+from gnnrl_lightning.pipeline import Compression
+from gnnrl_lightning.policy_search import AGENT, SearchOptions
 from gnnrl_lightning.report.progress import SearchStatus
 from gnnrl_lightning.runs import RunFolder
 from gnnrl_lightning.search.baselines import FROM_TABLE, STARTING
@@ -43,44 +44,148 @@ def task(monkeypatch):
     return Task(NetworkSpec("flat_networks.Flat"), Digits(), seed=3)
 
 
+# Of 64 calibration images the table passes each through the dense network and four narrower ones: 320 images. An
+# evaluation passes them and the 287 of the search split, so that the table is worth one.
+TABLE = 1
+STARTS = TABLE + 6
+EPISODES = 4
+
+
 def compression_of(task, trainers=None, **search):
-    options = {"evaluations": 4 + 2 * 4, "calibration_images": 64} | search
+    options = {"evaluations": STARTS + 2 * EPISODES, "calibration_images": 64} | search
     arguments = {"pretrain": TrainingOptions(epochs=5), "finetune": TrainingOptions(epochs=2, learning_rate=0.05)}
     if trainers is not None:
         arguments["trainers"] = trainers
     return Compression(task, Budget(macs=0.5), SearchOptions(**options), **arguments)
 
 
+def agent_of(seed=0):
+    proxy = {"proxy_warmup": 2, "proxy_between": 1, "proxy_episodes": 8}
+    return GNNRL(seed=seed, episodes_per_iteration=EPISODES, epochs=1, minibatches=2, **proxy)
+
+
 def search_with(compression, folder):
-    agent = GNNRL(seed=0, episodes_per_iteration=4)
-    agent.env = compression.start(folder)
+    agent = agent_of()
+    compression.start(folder, agent)
+    iterations = agent.iterations(compression.iterations(agent))
     flags = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    Trainer(max_epochs=compression.search.iterations(4), accelerator="cpu", log_every_n_steps=1, **flags).fit(agent)
+    Trainer(max_epochs=iterations, accelerator="cpu", log_every_n_steps=1, **flags).fit(agent)
+    return agent
 
 
-@pytest.mark.parametrize(("evaluations", "iterations"), [(12, 1), (19, 1), (20, 2), (100, 12)])
-def test_iterations_spend_what_the_starting_candidates_leave(evaluations, iterations):
-    options = SearchOptions(evaluations=evaluations)
-    assert len(STARTING) == 4 and options.iterations(episodes=8) == iterations
-    assert options.evaluations_of(iterations, 8) == 4 + 8 * iterations <= evaluations
+@pytest.mark.parametrize(("evaluations", "iterations"), [(11, 1), (14, 1), (15, 2), (100, 23)])
+def test_iterations_spend_what_table_and_starting_candidates_leave(task, evaluations, iterations):
+    compression = compression_of(task, evaluations=evaluations)
+    assert compression.iterations(agent_of()) == iterations
+    assert STARTS == 7 and STARTS + EPISODES * iterations <= evaluations < STARTS + EPISODES * (iterations + 1)
 
 
-def test_candidates_from_the_table_come_first_too_where_the_moments_are_there(task, tmp_path):
+def test_too_few_evaluations_are_refused(task):
+    with pytest.raises(UserError, match=r"search.evaluations is 10: at least 11 are needed, 7 for the 6 starting"):
+        compression_of(task, evaluations=10).iterations(agent_of())
+
+
+def proposers(compression):
+    return [scored.proposer for scored in compression.evaluator.history]
+
+
+@pytest.mark.parametrize(("repair", "table"), [("refit", TABLE), ("reconstruction", 2)])
+def test_candidates_from_the_table_come_first_too(task, tmp_path, repair, table):
     """So what comes back is never worse than greedy or dynamic programming, on the search split."""
-    compression = compression_of(task, repair="reconstruction", evaluations=6 + 4)
+    compression = compression_of(task, repair=repair, evaluations=table + 6 + EPISODES)
     folder = RunFolder.create(tmp_path, "run")
     compression.train_dense(folder)
     search_with(compression, folder)
-    assert list(compression.scored) == [*STARTING, *FROM_TABLE] and compression.search.starting == 6
-    assert compression.evaluator.count == 10
-    best = compression.evaluator.best
+    assert proposers(compression) == [*STARTING, *FROM_TABLE] + [AGENT] * EPISODES
+    assert compression.problem.spent == table + compression.evaluator.count == table + 10
+    best = compression.best()
     assert best.top1 == max(scored.top1 for scored in compression.evaluator.history)
-    assert best.top1 >= max(compression.scored[name].top1 for name in FROM_TABLE)
+    assert best.top1 >= max(compression.evaluator.best_by(name).top1 for name in FROM_TABLE)
 
 
-def test_too_few_evaluations_are_refused():
-    with pytest.raises(UserError, match=r"search.evaluations is 11: at least 12 are needed"):
-        SearchOptions(evaluations=11).iterations(8)
+def test_images_of_the_table_and_of_the_repair_are_counted(task, tmp_path):
+    """Refit reads the 64 calibration images in each evaluation; candidates with one width are evaluated once."""
+    compression = compression_of(task)
+    folder = RunFolder.create(tmp_path, "run")
+    compression.train_dense(folder)
+    search_with(compression, folder)
+    assert {scored.widths for scored in compression.evaluator.history} == {(12,)}
+    assert compression.evaluator.images == 287 + 64 and compression.problem.charged_images == 64 * (1 + 4)
+    result = compression.deliver(folder)
+    assert result["search"]["images"] == 287 + 64 + 5 * 64 and result["search"]["evaluations"] == STARTS + 2 * EPISODES
+
+
+def test_a_short_training_of_candidates_is_counted(task, tmp_path):
+    """Three steps of 64 images more an evaluation."""
+    compression = compression_of(task, finetune_steps=3)
+    assert task.data.batch_size == 64
+    folder = RunFolder.create(tmp_path, "run")
+    compression.train_dense(folder)
+    compression.start(folder, agent_of())
+    assert compression.evaluator.images == 287 + 64 + 3 * 64 == compression.problem.search_images
+    assert compression.problem.spent == 1 + 6  # 320 images of the table
+
+
+def test_without_a_table_there_is_nothing_to_read_and_no_proxy(task, tmp_path):
+    compression = compression_of(task, table=None, evaluations=4 + 2 * EPISODES)
+    folder = RunFolder.create(tmp_path, "run")
+    compression.train_dense(folder)
+    assert compression.iterations(agent_of()) == 2
+    agent = search_with(compression, folder)
+    assert agent.proxy is None and agent.trainer.current_epoch == 2
+    assert proposers(compression) == [*STARTING] + [AGENT] * 2 * EPISODES
+    assert compression.problem.spent == 12 and compression.problem.charged_images == 0
+
+
+def test_a_policy_for_all_budgets_delivers_what_meets_this_one(task, tmp_path):
+    """Of 24 channels 12 are within half of the MACs; up to 21 are evaluated, and none of these is delivered."""
+    compression = compression_of(task, macs_range=(0.4, 0.9), evaluations=STARTS + 3 * EPISODES)
+    folder = RunFolder.create(tmp_path, "run")
+    compression.train_dense(folder)
+    search_with(compression, folder)
+    widths = [scored.widths[0] for scored in compression.evaluator.history if scored.proposer == AGENT]
+    assert min(widths) >= 9 and 12 < max(widths) <= 21
+    within = [scored for scored in compression.evaluator.history if scored.widths[0] <= 12]
+    best = compression.best()
+    assert best.widths[0] <= 12 and best.top1 == max(scored.top1 for scored in within)
+    assert compression.status().macs_ratio == best.widths[0] / 24
+    # More channels are better here: that the best of all is not the one delivered is what is tested.
+    assert compression.evaluator.best.top1 > best.top1
+    result = compression.deliver(folder)
+    assert result["pruned"]["macs_ratio"] <= 0.5 and result["pruned"]["widths"] == list(best.widths)
+    assert result["search"]["agent_best"] <= best.top1
+
+
+def test_what_is_delivered_is_repaired_on_more_images(task):
+    compression = compression_of(task, final_calibration_images=200)
+    pruner = compression.final_pruner()
+    assert (len(compression.pruner.calibration), len(pruner.calibration)) == (64, 200)
+    assert pruner.scores is compression.pruner.scores and pruner.repair == "refit"
+    everything = compression_of(task, final_calibration_images=10**6).final_pruner()
+    assert len(everything.calibration) == len(task.data.train)
+    fewer = compression_of(task, final_calibration_images=10)
+    assert fewer.final_pruner() is fewer.pruner
+
+
+def test_a_policy_is_made_before_anything_is_scored(task, tmp_path):
+    """In an environment of the same states as the one in which it learns."""
+    compression, agent = compression_of(task), agent_of()
+    compression.prepare(agent)
+    policy, sizes, first = agent.actor_critic, agent.env.state_dim, agent.env.initial_action
+    assert compression.problem.spent == 0
+    folder = RunFolder.create(tmp_path, "run")
+    compression.train_dense(folder)
+    compression.start(folder, agent)
+    assert agent.actor_critic is policy
+    assert agent.env.state_dim == agent.proxy.state_dim == sizes and agent.env.initial_action == first
+
+
+def test_a_policy_that_cannot_be_made_is_the_users_error(task):
+    def broken(state_dim, action_dim):
+        raise ZeroDivisionError("no heads\nand no tails")
+
+    with pytest.raises(UserError, match=r"^model.actor_critic cannot be made: no heads and no tails$"):
+        compression_of(task).prepare(GNNRL(actor_critic=broken))
 
 
 def test_checking_writes_nothing_and_leaves_no_trace_in_the_random_state(task, tmp_path, monkeypatch):
@@ -118,8 +223,8 @@ def test_the_whole_job(task, tmp_path, monkeypatch):
     search_with(compression, folder)
     assert not reads
     status = compression.status()
-    assert status.evaluations == compression.evaluator.count == 12
-    assert status.best_reward == compression.evaluator.best.top1 / 100 - 1
+    assert status.evaluations == compression.problem.spent == TABLE + compression.evaluator.count == 15
+    assert status.best_reward == compression.best().top1 / 100 - 1
     result = compression.deliver(folder)
     assert reads
     assert [phase for phase, _ in phases] == ["dense", "uniform", "pruned"]
@@ -127,7 +232,7 @@ def test_the_whole_job(task, tmp_path, monkeypatch):
     dense = 64 * 24 + 24 * 10
     assert result["dense"]["macs"] == dense
     assert result["uniform"]["widths"] == [12] and result["uniform"]["macs"] == 64 * 12 + 12 * 10 == dense // 2
-    assert result["search"]["evaluations"] == 12 and result["search"]["seed"] == 3
+    assert result["search"]["evaluations"] == 15 and result["search"]["seed"] == 3
     assert json.loads(folder.result.read_text()) == result
 
 
@@ -163,7 +268,7 @@ def test_images_are_fetched_before_they_are_read(task, monkeypatch):
 
 def test_the_dense_network_teaches_the_pruned_ones(task, tmp_path):
     finetune = TrainingOptions(epochs=1, learning_rate=0.05, distillation_weight=1.0)
-    search = SearchOptions(evaluations=4 + 4, calibration_images=64)
+    search = SearchOptions(evaluations=STARTS + EPISODES, calibration_images=64)
     compression = Compression(task, Budget(macs=0.5), search, TrainingOptions(epochs=1), finetune)
     taught = []
     original = task.train

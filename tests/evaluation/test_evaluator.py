@@ -9,10 +9,11 @@ from torch.nn.functional import cross_entropy
 
 import gnnrl_lightning
 from gnnrl_lightning.data.image_set import ImageSet
-from gnnrl_lightning.evaluation.evaluator import Evaluation, Evaluator, best_of, score
+from gnnrl_lightning.evaluation.evaluator import Evaluation, Evaluator, best_of, score, within
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.pruner import Pruner
 from gnnrl_lightning.evaluation.short_finetune import ShortFinetune
+from gnnrl_lightning.graph.budget import Budget
 
 
 class Brightness(nn.Module):
@@ -67,6 +68,18 @@ def test_scores_by_hand(evaluator, width, slope, top1):
     assert result.images == 5 + 4 and result.seconds > 0
 
 
+@pytest.mark.parametrize(
+    ("repair", "images"),
+    [("none", 4), ("predicted_batch_norm", 4), ("batch_norm", 5 + 4), ("reconstruction", 4), ("refit", 5 + 4)],
+)
+def test_calibration_counts_where_the_repair_reads_it(search, evaluator, repair, images):
+    first = evaluator.pruner
+    pruner = Pruner(first.graph, first.network, first.calibration, repair=repair)
+    scored = Evaluator(pruner, search, lambda x: x.float() / 100)
+    assert scored(torch.tensor([1]), "uniform").images == scored.images == images
+    assert scored(torch.tensor([1]), "agent").images == 0 and scored.images == images
+
+
 def test_known_widths_are_answered_from_the_cache(evaluator):
     first = evaluator(torch.tensor([1]), "uniform")
     second = evaluator(torch.tensor([1]), "agent")
@@ -117,6 +130,15 @@ def test_best_is_accuracy_then_cross_entropy_then_first():
     assert best_of([a, b]) is b
     assert best_of([a, b, d, c]) is d
     assert best_of([]) is None
+
+
+def test_within_a_budget(evaluator):
+    """Of two hidden channels at three MACs each, one is within half of them."""
+    graph = evaluator.pruner.graph
+    two, one = (evaluator(torch.tensor([width]), "agent") for width in (2, 1))
+    assert [within(graph, Budget(macs=0.5), item) for item in (two, one)] == [False, True]
+    assert [within(graph, Budget(params=5), item) for item in (two, one)] == [False, True]
+    assert within(graph, Budget(macs=1.0), two)
 
 
 def test_score_weights_batches_by_their_images():

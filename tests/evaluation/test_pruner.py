@@ -82,6 +82,33 @@ def test_plans_are_nested_and_those_of_the_graph(graph, network, calibration):
         assert set(small.kept[name].tolist()) < set(kept.tolist())
 
 
+@pytest.mark.parametrize("repair", REPAIRS)
+def test_repairs_say_whether_they_read_images(graph, network, calibration, repair):
+    """What is computed once is; after that, those that read none do without."""
+    pruner = Pruner(graph, network, calibration, repair=repair)
+    assert pruner.images == (24 if REPAIRS[repair].reads_images else 0)
+    plan = pruner.plan(graph.widths // 2)
+    pruner.prune(plan)
+    passed = []
+    with torch.nn.modules.module.register_module_forward_pre_hook(lambda module, inputs: passed.append(module)):
+        pruner.prune(plan)
+    assert bool(passed) == REPAIRS[repair].reads_images
+
+
+def test_other_calibration_images_change_the_repair_and_not_the_channels(graph, network, calibration):
+    """Scores are those of the first images, also where they depend on images."""
+    pruner = Pruner(graph, network, calibration, importance="surgeon", repair="reconstruction")
+    more = torch.cat([calibration, torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(2))])
+    other = pruner.with_calibration(more)
+    plans = [each.plan(graph.widths // 2) for each in (pruner, other)]
+    assert all(torch.equal(kept, plans[1].kept[name]) for name, kept in plans[0].kept.items())
+    fresh = Pruner(graph, network, more, importance="l2", repair="reconstruction")
+    expected, pruned, before = (each.prune(plans[0]).state_dict() for each in (fresh, other, pruner))
+    assert all(torch.equal(tensor, pruned[name]) for name, tensor in expected.items())
+    assert any(not torch.equal(tensor, pruned[name]) for name, tensor in before.items())
+    assert (other.images, Pruner(graph, network, more, repair="refit").images) == (0, 64)
+
+
 def test_importance_is_computed_once(graph, network, calibration):
     calls = []
 

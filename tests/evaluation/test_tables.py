@@ -12,6 +12,7 @@ from gnnrl_lightning.evaluation.tables import (
     error_table,
     reconstruction_table,
     sensitivity_table,
+    table_images,
     widths_at,
 )
 from gnnrl_lightning.networks.cifar_resnet import CIFARResNet
@@ -69,6 +70,19 @@ def test_sensitivity_is_the_divergence_of_one_narrowed_group(pruner):
                 expected = kl_div(outputs, dense, log_target=True, reduction="batchmean").double()
                 torch.testing.assert_close(table.measured[group, column], expected, rtol=1e-3, atol=1e-5)
     assert table.images == len(images) * (1 + len(pruner.graph.groups) * len(RATIOS))
+
+
+def test_images_are_known_before_the_table_is_made(pruner):
+    """Also where a ratio leaves a group whole: one pass less."""
+    images, dense = pruner.calibration, pruner.graph.widths
+    assert table_images("sensitivity", dense, 48) == 48 * (1 + 4 * len(dense))
+    assert error_table("sensitivity", pruner).images == 48 * (1 + 4 * len(dense))
+    near = (0.5, 0.98)  # of 16 channels 16, of 32 31, of 64 63
+    narrowed = len(dense) + int((dense > 16).sum())
+    assert 0 < narrowed < 2 * len(dense)
+    assert table_images("sensitivity", dense, 48, near) == 48 * (1 + narrowed)
+    assert sensitivity_table(pruner, images, near).images == 48 * (1 + narrowed)
+    assert table_images("reconstruction", dense, 48) == 48 == error_table("reconstruction", pruner).images
 
 
 def test_reconstruction_errors_are_shares_of_the_readers_variance(pruner):

@@ -94,6 +94,67 @@ def test_same_seed_same_weights_other_seed_other_weights():
     assert not equal(weights(first), weights(other))
 
 
+def with_proxy(**settings):
+    """Two iterations of twelve episodes in the proxy, then one of eight in the environment and two in the proxy..."""
+    defaults = {"proxy": RingTask(), "proxy_warmup": 2, "proxy_between": 2, "proxy_episodes": 12}
+    return ring(**(defaults | settings))
+
+
+@pytest.mark.parametrize(
+    ("warmup", "between", "schedule"),
+    [(2, 3, "ppRpppRpppR"), (0, 1, "RpRpR"), (3, 0, "pppRRR"), (0, 0, "RRR"), (1, 2, "pRppRppR")],
+)
+def test_schedule_of_two_fidelities(warmup, between, schedule):
+    """p: an iteration in the proxy, R: one in the environment; the last one is real."""
+    module = with_proxy(proxy_warmup=warmup, proxy_between=between)
+    assert "".join("Rp"[module.in_proxy(number)] for number in range(len(schedule))) == schedule
+    assert module.iterations(3) == len(schedule)
+    assert module.iterations(1) == warmup + 1 and module.iterations(2) == warmup + 2 + between
+    module.proxy = None
+    assert module.iterations(3) == 3 and not any(map(module.in_proxy, range(20)))
+
+
+def test_two_fidelities_count_real_evaluations_alone(tmp_path):
+    module = with_proxy()
+    step = module.proxy.step
+    module.proxy.step = lambda actions: (lambda o, r, d: (o, torch.full_like(r, 5.0), d))(*step(actions))
+    loop = trainer(module.iterations(2), logger=CSVLogger(tmp_path, name="run", version="0"), log_every_n_steps=1)
+    loop.fit(module)
+    assert loop.current_epoch == 6 and loop.global_step == 6 * 2 * 2
+    assert module.evaluations == module.env.evaluations == 16 and module.proxy.evaluations == 4 * 12
+    # Nor is what the proxy promises the best reward.
+    assert -1 < module.reward_best < 0
+    names, *lines = (tmp_path / "run/0/metrics.csv").read_text().splitlines()
+    rows = [dict(zip(names.split(","), line.split(","), strict=True)) for line in lines]
+    assert [float(row["search/evaluations"]) for row in rows] == [0, 0, 8, 8, 8, 16]
+    assert [row["proxy/reward_mean"] != "" for row in rows] == [True, True, False, True, True, False]
+    assert [row["rollout/reward_mean"] != "" for row in rows] == [False, False, True, False, False, True]
+    assert all(float(row["proxy/reward_mean"]) == 5 for row in rows if row["proxy/reward_mean"])
+
+
+def test_with_a_proxy_too_the_seed_decides():
+    first, again, other = with_proxy(), with_proxy(), with_proxy(seed=1)
+    for module in (first, again, other):
+        trainer(module.iterations(2)).fit(module)
+    assert equal(weights(first), weights(again))
+    assert not equal(weights(first), weights(other))
+    alone = ring()
+    trainer(2).fit(alone)
+    assert not equal(weights(first), weights(alone))
+
+
+# An iteration is four steps: in the second one in the proxy, at its end, in the environment, in the proxy after it.
+@pytest.mark.parametrize("step", [6, 8, 10, 14, 16])
+def test_with_a_proxy_too_it_goes_on_bit_by_bit(tmp_path, step):
+    whole, begun, resumed = with_proxy(), with_proxy(), with_proxy()
+    trainer(6).fit(whole)
+    trainer(5, callbacks=[SaveAt(step, tmp_path / "begun.ckpt")]).fit(begun)
+    torch.manual_seed(17)  # nothing may depend on torch's generator
+    trainer(6).fit(resumed, ckpt_path=tmp_path / "begun.ckpt", weights_only=True)
+    assert equal(weights(whole), weights(resumed))
+    assert resumed.evaluations == 16
+
+
 class SaveAt(Callback):
     """Saves a checkpoint after this optimiser step."""
 
@@ -194,10 +255,16 @@ def test_env_may_come_late_but_must_come():
     assert (policy.squash(policy.mode(task.graphs(heights))) - task.initial_action).abs().max() < 0.05
 
 
-@pytest.mark.parametrize("name", ["epochs", "minibatches", "episodes_per_iteration"])
+@pytest.mark.parametrize("name", ["epochs", "minibatches", "episodes_per_iteration", "proxy_episodes"])
 def test_counts_must_be_positive(name):
     with pytest.raises(UserError, match=f"{name} is 0"):
         GNNRL(**{name: 0})
+
+
+@pytest.mark.parametrize("name", ["proxy_warmup", "proxy_between"])
+def test_iterations_in_the_proxy_must_not_be_negative(name):
+    with pytest.raises(UserError, match=f"{name} is -1, expected at least 0"):
+        GNNRL(**{name: -1})
 
 
 class Minimal(nn.Module):

@@ -76,6 +76,22 @@ def test_candidates_over_the_budget_are_an_error():
     assert search.spent == 0
 
 
+def test_a_search_may_be_allowed_to_evaluate_beyond_its_budget():
+    """What it proposes for itself, and the starting candidates, are within it all the same."""
+    search = problem()
+    above = Budget(macs=0.7).project(search.graph, search.graph.widths)
+    search.allow(0.7)
+    search.ask(above, "mine")
+    assert search.spent == 1 and search.history[0].widths == tuple(above.tolist())
+    with pytest.raises(ValueError, match="does not meet the budget"):
+        search.ask(Budget(macs=0.8).project(search.graph, search.graph.widths), "mine")
+    assert torch.equal(search.project(search.graph.widths), search.starting["uniform"])
+    search.allow(0.3)  # never less than the budget itself
+    search.ask(search.starting["uniform"], "mine")
+    with pytest.raises(ValueError, match="does not meet the budget"):
+        search.ask(above, "mine")
+
+
 def test_merit_is_top1_then_cross_entropy():
     scored = [FakeEvaluation((1,), 90.0, 0.5), FakeEvaluation((2,), 90.0, 0.4), FakeEvaluation((3,), 80.0, 0.1)]
     assert [item.widths for item in sorted(scored, key=merit, reverse=True)] == [(2,), (1,), (3,)]
