@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from gnnrl_lightning.errors import UserError
 
@@ -63,4 +63,4 @@ def find_reward(name: str) -> Callable[[Any], float]:
         raise UserError(f"search.reward {name!r} cannot be imported: {' '.join(str(error).split())}") from error
     if not callable(found):
         raise UserError(f"search.reward {name!r} is not a function of an evaluation")
-    return found
+    return cast(Callable[[Any], float], found)

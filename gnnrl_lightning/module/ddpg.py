@@ -87,7 +87,7 @@ class DDPG(GraphLearner):
         spread_decay: float = 0.9,
         final_spread: float = 0.02,
         proxy: VectorGraphEnv | None = None,
-        proxy_warmup: int = 80,
+        proxy_warmup: int = 100,
         proxy_between: int = 2,
         proxy_episodes: int = 64,
         policy: str | None = None,

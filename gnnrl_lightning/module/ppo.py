@@ -44,7 +44,7 @@ class GNNRL(GraphLearner):
         max_grad_norm: Largest norm of the gradient; the trainer's `gradient_clip_val`, where given, takes its
             place.
         target_kl: An iteration stops early when the policy has moved further than 1.5 times this from where
-            it began, in nats; none by default.
+            it began, in nats; None: never.
         initial_spread: Standard deviation of the first policy's actions around the environment's initial
             action.
         proxy: An environment of the same states with estimated rewards, or None; it may be set later too.
@@ -74,10 +74,10 @@ class GNNRL(GraphLearner):
         minibatches: int = 4,
         episodes_per_iteration: int = 8,
         max_grad_norm: float = 5.0,
-        target_kl: float | None = None,
+        target_kl: float | None = 0.1,
         initial_spread: float = 0.2,
         proxy: VectorGraphEnv | None = None,
-        proxy_warmup: int = 80,
+        proxy_warmup: int = 100,
         proxy_between: int = 4,
         proxy_episodes: int = 64,
         policy: str | None = None,
