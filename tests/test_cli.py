@@ -53,7 +53,8 @@ def workplace(tmp_path_factory):
         "data": {"class_path": "gnnrl_lightning.data.Digits"},
         "budget": {"macs": 0.5},
         "search": {"evaluations": SPENT, "calibration_images": 128},
-        "model": {"proxy_warmup": 3, "proxy_between": 1, "proxy_episodes": 16},
+        # No iteration ends early, so that steps can be counted.
+        "model": {"proxy_warmup": 3, "proxy_between": 1, "proxy_episodes": 16, "target_kl": None},
         "pretraining": {"epochs": 3},
         "finetuning": {"epochs": 2, "learning_rate": 0.02},
         "run": {"experiment": "small"},

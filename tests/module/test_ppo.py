@@ -40,7 +40,7 @@ def trainer(iterations, **settings):
 
 
 def ring(**settings):
-    defaults = {"episodes_per_iteration": 8, "epochs": 2, "minibatches": 2}
+    defaults = {"episodes_per_iteration": 8, "epochs": 2, "minibatches": 2, "target_kl": None}
     return GNNRL(RingTask(), SMALL, **(defaults | settings))
 
 
@@ -164,6 +164,18 @@ class SaveAt(Callback):
     def on_train_batch_end(self, trainer, *_):
         if trainer.global_step == self.step:
             trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.parametrize("target_kl", [None, 1e-4])
+def test_with_a_proxy_too_it_goes_on_from_an_iterations_end(tmp_path, target_kl):
+    whole, begun, resumed = (with_proxy(target_kl=target_kl) for _ in range(3))
+    trainer(6).fit(whole)
+    keep = ModelCheckpoint(tmp_path, filename="end", save_on_train_epoch_end=True)
+    trainer(4, enable_checkpointing=True, callbacks=[keep]).fit(begun)  # in the proxy, after a real one
+    torch.manual_seed(17)  # nothing may depend on torch's generator
+    trainer(6).fit(resumed, ckpt_path=tmp_path / "end.ckpt", weights_only=True)
+    assert equal(weights(whole), weights(resumed))
+    assert resumed.evaluations == 16
 
 
 @pytest.mark.parametrize("target_kl", [None, 1e-4])
