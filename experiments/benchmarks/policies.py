@@ -56,7 +56,7 @@ def compression(network: str, weights: str, data: ImageFolder, mode: str) -> Com
     """A network with its images and table."""
     search = SearchOptions(
         evaluations=60,
-        calibration_images=128,
+        calibration_images=256,
         precision="bf16",
         macs_range=RANGE if mode == "budgets" else None,
     )
@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads (default: all)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    data = ImageFolder(options.data, search_size=4000)
+    data = ImageFolder(options.data, search_size=3000)
     job = compression("resnet56", options.weights, data, options.mode)
     source = job
     if options.mode == "transfer":
