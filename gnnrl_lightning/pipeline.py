@@ -123,7 +123,8 @@ class Compression:
 
     @property
     def _evaluation_images(self) -> int:
-        return self.search.evaluation_images(len(self.task.data.search), self.task.data.batch_size)
+        data = self.task.data
+        return self.search.evaluation_images(len(data.search), min(data.batch_size, len(data.train)))
 
     def _short(self) -> ShortFinetune | None:
         """The training of candidates before they are scored."""
@@ -146,14 +147,19 @@ class Compression:
         """
         return self.search.iterations(self.graph, self._evaluation_images, agent.episodes_per_iteration)
 
-    def prepare(self, agent: GraphLearner) -> None:
+    def prepare(self, agent: GraphLearner, search: SearchOptions | None = None) -> None:
         """Make the agent's policy, in an environment that scores nothing yet.
 
+        Args:
+            agent: The agent.
+            search: What its episodes are; None: as for all.
+
         Raises:
-            UserError: The policy cannot be made.
+            UserError: The policy cannot be made, or does not fit.
         """
-        reward = Evaluated(self.problem.ask, find_reward(self.search.reward), AGENT)
-        agent.env = environment(self.graph, self.budget, self.search, reward)
+        search = search or self.search
+        reward = Evaluated(self.problem.ask, find_reward(search.reward), AGENT)
+        agent.env = environment(self.graph, self.budget, search, reward)
         try:
             agent.configure_model()
         except UserError:

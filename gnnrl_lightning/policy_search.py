@@ -15,8 +15,8 @@ from gnnrl_lightning.env.reward import find_reward
 from gnnrl_lightning.env.score import Score
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.evaluator import PRECISIONS
-from gnnrl_lightning.evaluation.pruner import REPAIRS
-from gnnrl_lightning.evaluation.tables import RATIOS, TABLES, table_images
+from gnnrl_lightning.evaluation.pruner import REPAIRS, pruner_passes
+from gnnrl_lightning.evaluation.tables import RATIOS, TABLE_PASSES, TABLES, table_images
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.module.base import GraphLearner
 from gnnrl_lightning.search.baselines import FROM_TABLE, STARTING
@@ -104,15 +104,17 @@ class SearchOptions:
         Raises:
             UserError: Not one iteration is left.
         """
-        spent = self.starting
+        passes, images = pruner_passes(self.importance, self.repair), 0
         if self.table is not None:
+            passes |= {*TABLE_PASSES}
             images = table_images(self.table, graph.widths, self.calibration_images)
-            spent += math.ceil(images / evaluation_images)
+        images += len(passes) * self.calibration_images
+        spent = self.starting + math.ceil(images / evaluation_images)
         count = (self.evaluations - spent) // episodes
         if count < 1:
             raise UserError(
                 f"search.evaluations is {self.evaluations}: at least {spent + episodes} are needed, {spent} for the "
-                f"{self.starting} starting candidates and the table, and one iteration of {episodes} episodes"
+                f"{self.starting} starting candidates, calibration and table, and one iteration of {episodes} episodes"
             )
         return count
 

@@ -38,8 +38,9 @@ class Small(nn.Module):
 """
 
 
-# Two groups at four ratios: 128 * (1 + 2 * 4) images of the table, in evaluations of 287 + 128.
-TABLE = -(-128 * 9 // (287 + 128))
+# Two groups at four ratios: 128 * (1 + 2 * 4) images of the table, and 128 each for the moments and for refit's
+# recording, in evaluations of 287 + 128.
+TABLE = -(-128 * 11 // (287 + 128))
 SPENT = TABLE + 6 + 2 * 8
 
 
@@ -102,10 +103,10 @@ def test_result_has_the_figures(fitted):
         assert {"top1_search", "top1_test_before", "top1_test_after", "latency_ms"} <= row.keys()
     search = result["search"]
     assert set(search) == {"evaluations", "images", "seconds", "seed", "found_by", "agent_best"}
-    assert search["evaluations"] == 3 + 6 + 2 * 8 == SPENT
+    assert search["evaluations"] == 4 + 6 + 2 * 8 == SPENT
     assert result["pruned"]["top1_search"] >= max(search["agent_best"], result["uniform"]["top1_search"])
-    # Besides the table each candidate that was not known yet: the search split, and the calibration for its repair.
-    evaluated = (search["images"] - 128 * 9) / (287 + 128)
+    # Besides calibration and table each candidate that was not known yet: the search split, and what its repair reads.
+    evaluated = (search["images"] - 128 * 11) / (287 + 128)
     assert evaluated == len((fitted / "journal.jsonl").read_text().splitlines()) <= 6 + 2 * 8
 
 
@@ -150,12 +151,12 @@ def test_a_search_may_end_earlier(fitted, workplace):
 def test_fit_without_a_table_and_over_a_range_of_budgets(fitted, workplace):
     """No proxy then, but episodes beyond the budget; what is delivered is within it."""
     weights = str(fitted / "checkpoints" / "dense.safetensors")
-    search = ["--search.table", "null", "--search.macs_range", "[0.4, 0.9]", "--search.evaluations", "20"]
+    search = ["--search.table", "null", "--search.macs_range", "[0.4, 0.9]", "--search.evaluations", "21"]
     main(["fit", "--config", "small.yaml", "--run.name", "ranged", "--checkpoint", weights, *search])
     folder = workplace / "runs" / "ranged"
     assert spent_by_iteration(folder) == [8, 16]
     result = result_of(folder)
-    assert result["search"]["evaluations"] == 4 + 2 * 8 and result["pruned"]["macs_ratio"] <= 0.5
+    assert result["search"]["evaluations"] == 1 + 4 + 2 * 8 and result["pruned"]["macs_ratio"] <= 0.5
     journal = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
     assert 0.5 < max(line["macs_ratio"] for line in journal) <= 0.9
     within = [line["top1"] for line in journal if line["macs_ratio"] <= 0.5]
@@ -272,14 +273,14 @@ def test_comparison_has_the_figures(compared):
     keys = {"method", "seed", "budget", "evaluations", "images", "seconds", "top1_search", "top1_test_before"}
     assert all(keys | {"macs_ratio", "widths"} <= row.keys() and row["macs_ratio"] <= 0.5 for row in figures["rows"])
     spent = {(row["method"], row["seed"]): row["evaluations"] for row in figures["rows"]}
-    # The table takes 128 calibration images, worth one evaluation of 287 + 128; with it an agent has six candidates to
-    # start from.
+    # Refit and the table take 128 calibration images each, together worth one evaluation of 287 + 128; with the table
+    # an agent has six candidates to start from.
     assert spent == {
         ("agent", 0): 1 + 6 + 8,
         ("agent", 1): 1 + 6 + 8,
         ("three_steps", 0): 1 + 6 + 3 * 4,
         ("three_steps", 1): 1 + 6 + 3 * 4,
-        ("uniform", None): 1,
+        ("uniform", None): 1 + 1,
         ("greedy", None): 1 + 1,
         ("random", 0): 19,
         ("random", 1): 19,
@@ -318,6 +319,13 @@ def test_a_comparison_goes_on_where_it_stopped(compared, capsys):
         (["--compare.variants", "{a: {model: {clip: 1}}}"], r"compare.variants.a: .*clip"),
         (["--compare.variants", "{a: {model: {epochs: 0}}}"], r"compare.variants.a: epochs is 0"),
         (["--compare.variants", "{a: {model: {proxy: null}}}"], r"compare.variants.a: .*proxy"),
+        (["--compare.variants", "{a: {search: {repair: none}}}"], r"variants.a.search has repair, which is the same"),
+        (["--compare.variants", "{a: {search: {table: sensitivity}}}"], r"a.search has another table, sensitivity"),
+        (["--model.policy", "nowhere.safetensors"], r"compare: agent: .*nowhere.safetensors"),
+        (
+            ["--compare.variants", "{a: {model: {policy: nowhere.safetensors}}}"],
+            r"compare: a: .*nowhere.safetensors",
+        ),
         (["--compare.variants", "{random: {}}"], r"compare.variants has 'random': expected a new name"),
     ],
 )
@@ -364,11 +372,11 @@ BAD = {
     "unknown precision": (["--search.precision", "8"], r"search.precision is '8'"),
     "range of budgets": (["--search.macs_range", "[0.9, 0.4]"], r"macs_range is \(0.9, 0.4\), .*the smaller one first"),
     "impossible range": (["--search.macs_range", "[0.001, 0.5]"], r"macs is 0.001"),
-    "too few evaluations": (["--search.evaluations", "5"], r"search.evaluations is 5: at least 17 are needed, 9 for"),
-    "one too few": (["--search.evaluations", "16"], r"search.evaluations is 16: at least 17"),
+    "too few evaluations": (["--search.evaluations", "5"], r"search.evaluations is 5: at least 18 are needed, 10 for"),
+    "one too few": (["--search.evaluations", "17"], r"search.evaluations is 17: at least 18"),
     "too few without a table": (
-        ["--search.table", "null", "--search.evaluations", "11"],
-        r"search.evaluations is 11: at least 12 are needed, 4 for",
+        ["--search.table", "null", "--search.evaluations", "12"],
+        r"search.evaluations is 12: at least 13 are needed, 5 for",
     ),
     "short training": (["--search.finetune_steps", "-1"], r"search.finetune_steps is -1"),
     "proxy": (["--model.proxy_warmup", "-1"], r"proxy_warmup is -1, expected at least 0"),
@@ -393,6 +401,14 @@ BAD = {
     "checkpoint in the run that is replaced": (
         ["--run.name", "taken", "--overwrite", "--checkpoint", "bad/taken/checkpoints/own.safetensors"],
         r"--overwrite would delete bad/taken/checkpoints/own.safetensors",
+    ),
+    "policy in the run that is replaced": (
+        ["--run.name", "taken", "--overwrite", "--model.policy", "bad/taken/checkpoints/own.safetensors"],
+        r"--overwrite would delete bad/taken/checkpoints/own.safetensors",
+    ),
+    "policy of a variant in the run that is replaced": (
+        ["--run.name", "taken", "--overwrite", "--compare.variants", "{a: {model: {policy: bad/taken/x.safetensors}}}"],
+        r"--overwrite would delete bad/taken/x.safetensors",
     ),
 }
 

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rich.console import Console
 
+from gnnrl_lightning.cli.comparing import policies_of
 from gnnrl_lightning.cli.subcommands import RESTORING, WRITING, SubcommandTrainer
 from gnnrl_lightning.comparison import CompareOptions
 from gnnrl_lightning.data import ImageData
@@ -99,6 +100,7 @@ class ArgumentsCLI(LightningCLI):
             torch.set_num_threads(self.run.threads)
         if self.subcommand in WRITING:
             given = [self._get(self.config, name) for name in ("checkpoint", "artifact")]
+            given += policies_of(self._get(self.config, "model"), self._get(self.config_init, "compare").variants)
             if self.unfinished is None:
                 RunFolder.check(self.run.root, self.run.name, self.overwrite, [path for path in given if path])
         self.model: GNNRL = self._get(self.config_init, "model")

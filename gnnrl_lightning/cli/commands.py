@@ -191,6 +191,12 @@ class CompressionCLI(ArgumentsCLI):
         options: CompareOptions = self._get(self.config_init, "compare")
         agents = agents_of(self._get(self.config, "model"), self._get(self.config, "search"), options.variants)
 
+        for name, row in agents.items():
+            try:
+                compression.prepare(row.make(0), row.search)
+            except UserError as error:
+                raise UserError(f"compare: {name}: {error}") from error
+
         def report(row: dict[str, Any]) -> None:
             self.console.print(run_line(row), soft_wrap=True)
 

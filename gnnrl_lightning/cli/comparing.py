@@ -14,6 +14,10 @@ from gnnrl_lightning.module import GNNRL
 from gnnrl_lightning.policy_search import AGENT, SearchOptions
 from gnnrl_lightning.runs import RunFolder
 
+# What a variant may have of its own of `search`: what an episode is and is worth, and whether there is a table. The
+# rest makes the pruned networks, alike for all.
+OF_THE_AGENT = ("max_steps", "max_ratio_per_step", "penalty", "macs_range", "reward", "table")
+
 # A comparison may go on with other values of these: what they say is in the names of the finished runs, or changes
 # nothing about them.
 FREE = (("run",), ("overwrite",), ("compare", "methods"), ("compare", "seeds"), ("compare", "budgets"))
@@ -29,7 +33,7 @@ def agents_of(model: Namespace, search: Namespace, variants: Mapping[str, Mappin
         variants: Name -> the keys of `model` and `search` that differ.
 
     Raises:
-        UserError: A variant names a key that there is not, or a value that does not fit.
+        UserError: A variant names a key that there is not or that is the comparison's, or a value that does not fit.
     """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(GNNRL, "model", skip={"env", "proxy", "seed"})
@@ -42,6 +46,14 @@ def _agent(parser: ArgumentParser, name: str, base: dict[str, Any], changes: Map
     unknown = sorted(set(changes) - set(base))
     if unknown:
         raise UserError(f"compare.variants.{name} has {', '.join(unknown)}: expected keys of model and search")
+    own = changes.get("search") or {}
+    shared = sorted(set(own) & set(base["search"]) - set(OF_THE_AGENT))
+    if shared or own.get("table") not in (None, base["search"]["table"]):
+        given = ", ".join(shared) or f"another table, {own['table']}"
+        raise UserError(
+            f"compare.variants.{name}.search has {given}, which is the same for all: expected some of "
+            f"{', '.join(OF_THE_AGENT)}, and of table null alone"
+        )
     merged = {part: {**base[part], **(changes.get(part) or {})} for part in base}
     try:
         config = parser.parse_object(merged)
@@ -55,6 +67,12 @@ def _agent(parser: ArgumentParser, name: str, base: dict[str, Any], changes: Map
         return module
 
     return AgentRow(make, search)
+
+
+def policies_of(model: Namespace, variants: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Files of trained policies that the agents read."""
+    given = [model["policy"], *((changes.get("model") or {}).get("policy") for changes in variants.values())]
+    return [path for path in given if path]
 
 
 def check_goes_on(folder: RunFolder, config: str) -> None:

@@ -10,7 +10,13 @@ from torch import Tensor, nn
 
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.pruning.batchnorm import predict_batch_norm, reestimate_batch_norm
-from gnnrl_lightning.pruning.importance import Criterion, check_importance, importance_scores, keep_best
+from gnnrl_lightning.pruning.importance import (
+    Criterion,
+    check_importance,
+    importance_passes,
+    importance_scores,
+    keep_best,
+)
 from gnnrl_lightning.pruning.layers import Layer, find_layers
 from gnnrl_lightning.pruning.reconstruction import reconstruct
 from gnnrl_lightning.pruning.refit import Recording, record, refit
@@ -81,6 +87,11 @@ class Pruner:
         """Forward passes of one image that a candidate takes."""
         return len(self.calibration) if REPAIRS[self.repair].reads_images else 0
 
+    @property
+    def passes(self) -> frozenset[str]:
+        """What is found out once for all candidates, in a pass over the calibration images each."""
+        return pruner_passes(self.importance, self.repair)
+
     def with_calibration(self, calibration: Tensor) -> Pruner:
         """The same choice of channels and the same repair, on other calibration images."""
         other = Pruner(self.graph, self.network, calibration, self.importance, self.repair, self.batch_size)
@@ -135,18 +146,20 @@ class Repair:
     Attributes:
         apply: Repairs the network in place: `(pruner, pruned network, plan)`.
         reads_images: Whether it passes the calibration images through each candidate.
+        passes: What it needs to know of the dense network, from a pass over the calibration images each.
     """
 
     apply: Callable[[Pruner, nn.Module, Plan], None]
     reads_images: bool
+    passes: tuple[str, ...] = ()
 
 
 REPAIRS: dict[str, Repair] = {
     "none": Repair(_slice, False),
-    "predicted_batch_norm": Repair(_predict, False),
+    "predicted_batch_norm": Repair(_predict, False, ("moments",)),
     "batch_norm": Repair(_batch_norm, True),
-    "reconstruction": Repair(_reconstruct, False),
-    "refit": Repair(_refit, True),
+    "reconstruction": Repair(_reconstruct, False, ("moments",)),
+    "refit": Repair(_refit, True, ("recording",)),
 }
 """Name -> repair.
 
@@ -154,3 +167,16 @@ On CIFAR-10 with ResNet-56, convolution-1 widths halved, they leave 40, 79, 82, 
 fine-tuning. Where residual streams are narrowed too, only `refit` leaves much: 94 % on training images at half of the
 MACs in all groups, where `reconstruction` leaves 62 and `batch_norm` 53.
 """
+
+
+def pruner_passes(importance: str | Criterion, repair: str) -> frozenset[str]:
+    """Passes over the calibration images that are made once for all candidates.
+
+    Args:
+        importance: As `Pruner`.
+        repair: A key of `REPAIRS`.
+
+    Returns:
+        Names of what is found out in each.
+    """
+    return frozenset((*importance_passes(importance), *REPAIRS[repair].passes))

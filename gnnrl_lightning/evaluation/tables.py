@@ -38,6 +38,9 @@ from gnnrl_lightning.traced import Plan
 RATIOS = (0.1, 0.3, 0.6, 0.85)
 """Keep ratios that are measured; between them square roots of errors are interpolated."""
 
+TABLE_PASSES = ("moments",)
+"""Passes over the calibration images that the tables need: both re-fit readers by the dense network's moments."""
+
 
 @dataclass(frozen=True)
 class ErrorTable:
@@ -49,15 +52,24 @@ class ErrorTable:
         errors: The errors at all widths `(G, W + 1)` float64; column w is width w, dense and above are 0. They never
             rise with the width.
         images: Forward passes of one image that the table took.
+        passes: Passes over the calibration images that it needs beside these, see `Pruner.passes`.
     """
 
     ratios: tuple[float, ...]
     measured: Tensor
     errors: Tensor
     images: int = 0
+    passes: tuple[str, ...] = ()
 
     @classmethod
-    def interpolate(cls, dense: Tensor, ratios: Sequence[float], measured: Tensor, images: int = 0) -> ErrorTable:
+    def interpolate(
+        cls,
+        dense: Tensor,
+        ratios: Sequence[float],
+        measured: Tensor,
+        images: int = 0,
+        passes: tuple[str, ...] = (),
+    ) -> ErrorTable:
         """A table for all widths from errors at a few keep ratios.
 
         Args:
@@ -65,6 +77,7 @@ class ErrorTable:
             ratios: Keep ratios, ascending, below 1; the widths measured are `widths_at(dense, ratio)`.
             measured: Errors `(G, K)`.
             images: Forward passes of one image that they took.
+            passes: Passes over the calibration images that they needed beside these.
         """
         errors = torch.zeros(len(dense), int(dense.max()) + 1 if len(dense) else 1, dtype=torch.float64)
         known = torch.stack([widths_at(dense, ratio) for ratio in ratios], 1)
@@ -77,7 +90,7 @@ class ErrorTable:
             xs = torch.tensor(sorted(points), dtype=torch.float64)
             ys = torch.tensor([points[int(x)] for x in xs], dtype=torch.float64)
             errors[group, : width + 1] = _interpolate(torch.arange(width + 1.0, dtype=torch.float64), xs, ys).square()
-        return cls(tuple(ratios), measured.double(), errors, images)
+        return cls(tuple(ratios), measured.double(), errors, images, passes)
 
     def of_groups(self, widths: Tensor) -> Tensor:
         """Error of each group `(..., G)` at integer widths `(..., G)`."""
@@ -143,7 +156,7 @@ def reconstruction_table(pruner: Pruner, ratios: Sequence[float] = RATIOS) -> Er
                 for name, layer in layers.items()
                 if name in read
             )
-    return ErrorTable.interpolate(graph.widths, ratios, measured, len(pruner.calibration))
+    return ErrorTable.interpolate(graph.widths, ratios, measured, passes=TABLE_PASSES)
 
 
 def _left_over(layer: Layer, weight: Tensor, moments: Moments, selection: Selection) -> float:
@@ -194,7 +207,7 @@ def sensitivity_table(pruner: Pruner, images: Tensor, ratios: Sequence[float] = 
                 )
                 measured[number, column] = total / len(images)
     taken = table_images("sensitivity", graph.widths, len(images), ratios)
-    return ErrorTable.interpolate(graph.widths, ratios, measured.clamp(min=0), taken)
+    return ErrorTable.interpolate(graph.widths, ratios, measured.clamp(min=0), taken, TABLE_PASSES)
 
 
 TABLES: Mapping[str, Callable[[Pruner], ErrorTable]] = {
@@ -205,7 +218,7 @@ TABLES: Mapping[str, Callable[[Pruner], ErrorTable]] = {
 
 
 def table_images(name: str, dense: Tensor, calibration: int, ratios: Sequence[float] = RATIOS) -> int:
-    """Forward passes of one image that a table takes.
+    """Forward passes of one image that a table takes beside `TABLE_PASSES`.
 
     Args:
         name: A key of `TABLES`.
@@ -214,7 +227,7 @@ def table_images(name: str, dense: Tensor, calibration: int, ratios: Sequence[fl
         ratios: Keep ratios.
     """
     if name != "sensitivity":
-        return calibration
+        return 0
     narrowed = sum(int((widths_at(dense, ratio) < dense).sum()) for ratio in ratios)
     return calibration * (1 + narrowed)
 

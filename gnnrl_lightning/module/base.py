@@ -191,8 +191,7 @@ class GraphLearner(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log what the iteration's episodes were like."""
-        metrics = self._rollout | {
-            "rollout/reward_best": float(self.reward_best),
-            "search/evaluations": float(self.evaluations),
-        }
+        metrics = self._rollout | {"search/evaluations": float(self.evaluations)}
+        if self.evaluations > 0:
+            metrics["rollout/reward_best"] = float(self.reward_best)
         self.log_dict(metrics, sync_dist=False, batch_size=1)

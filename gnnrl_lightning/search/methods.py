@@ -33,7 +33,7 @@ def _from_table(baseline: TableBaseline, problem: SearchProblem) -> Tensor:
 ONE_SHOT: dict[str, Proposal] = {
     "uniform": lambda problem: uniform(problem.graph, problem.budget),
     "global_l2": GlobalThreshold("l2"),
-    "global_taylor": GlobalThreshold("taylor", reads_images=True),
+    "global_taylor": GlobalThreshold("taylor"),
     **{name: partial(_from_table, baseline) for name, baseline in FROM_TABLE.items()},
     "torch_pruning_uniform": TorchPruning(everywhere=False),
     "torch_pruning_global": TorchPruning(everywhere=True),

@@ -42,7 +42,8 @@ class SearchProblem:
     """A network, a budget, and a number of evaluations to spend.
 
     All that costs evaluations is counted here: candidates that are asked for, the starting ones and those that were
-    known already included; and the images that the table and a calibration take, `ceil(images / search_images)`.
+    known already included; and the images that are read once for all of them, by the pruner, the table or a method:
+    together `ceil(images / search_images)`.
 
     Args:
         graph: The traced network.
@@ -52,7 +53,8 @@ class SearchProblem:
         starting: Name -> widths `(G,)` of the candidates that a search scores first.
         table: Makes the table of what narrowing one group costs; None: there is none.
         search_images: Forward passes of one image that an evaluation takes.
-        pruner: Gives the network and the calibration images to methods that read them.
+        pruner: Gives the network and the calibration images to methods that read them, and says which passes over
+            these images are made once for all candidates.
 
     Attributes:
         left: Evaluations that may still be spent.
@@ -75,11 +77,17 @@ class SearchProblem:
         self.graph, self.budget, self.evaluations = graph, budget, evaluations
         self._allowed = budget
         self.starting, self.search_images = dict(starting), search_images
-        self.spent = self.charged_images = 0
+        self.charged_images = 0
         self.history: list[Scored] = []
         self._evaluate, self._make_table, self._pruner = evaluate, table, pruner
         self._table: ErrorTable | None = None
         self._seen: set[tuple[int, ...]] = set()
+        self._passes: set[str] = set()
+
+    @property
+    def spent(self) -> int:
+        """Evaluations spent so far."""
+        return len(self.history) + math.ceil(self.charged_images / self.search_images)
 
     @property
     def left(self) -> int:
@@ -97,6 +105,8 @@ class SearchProblem:
             if self._make_table is None:
                 raise NotApplicable("reads a table of errors, and there is none")
             table = self._make_table()
+            for name in table.passes:
+                self.calibrate(name)
             self.charge(table.images)
             self._table = table
         return self._table
@@ -123,13 +133,31 @@ class SearchProblem:
         Raises:
             NotApplicable: Not enough evaluations are left.
         """
-        evaluations = math.ceil(images / self.search_images)
-        if evaluations > self.left:
+        spent = len(self.history) + math.ceil((self.charged_images + images) / self.search_images)
+        if spent > self.evaluations:
             raise NotApplicable(
-                f"reads {images} images, worth {evaluations} evaluations; {self.left} of {self.evaluations} are left"
+                f"reads {images} images, {self.search_images} of which are worth an evaluation; {self.left} of "
+                f"{self.evaluations} evaluations are left"
             )
-        self.spent += evaluations
         self.charged_images += images
+
+    def calibrate(self, name: str) -> None:
+        """Pay for a pass over the calibration images that is made once, whoever needs it.
+
+        Args:
+            name: What is found out in it, see `Pruner.passes`.
+
+        Raises:
+            NotApplicable: Not enough evaluations are left.
+        """
+        if name not in self._passes:
+            self.charge(len(self.pruner.calibration))
+            self._passes.add(name)
+
+    def _pay_for_pruner(self) -> None:
+        """Pay for what the pruner finds out before its first candidate."""
+        for name in () if self._pruner is None else self._pruner.passes:
+            self.calibrate(name)
 
     def allow(self, macs: float) -> None:
         """Let candidates have up to this share of the dense MACs: a policy for all budgets learns beyond this one."""
@@ -145,6 +173,7 @@ class SearchProblem:
         Raises:
             NotApplicable: There is no table, or too few evaluations are left.
         """
+        self._pay_for_pruner()
         starting = self.starting
         if from_table:
             starting = starting | table_candidates(self.graph, self.budget, self.table)
@@ -157,14 +186,15 @@ class SearchProblem:
         """Score a candidate `(G,)`, at the price of one evaluation.
 
         Raises:
+            NotApplicable: It is the first one, and the evaluations do not pay for the pruner's calibration.
             ValueError: It does not meet the budget.
             RuntimeError: No evaluation is left.
         """
+        self._pay_for_pruner()
         if self.left < 1:
             raise RuntimeError(f"{proposer} asks for more than its {self.evaluations} evaluations")
         if not bool(self._allowed.met(self.graph, widths[None])[0]):
             raise ValueError(f"{proposer} proposes {widths.tolist()}, which does not meet the budget: project it first")
-        self.spent += 1
         scored = self._evaluate(widths, proposer)
         self.history.append(scored)
         self._seen.add(tuple(widths.tolist()))

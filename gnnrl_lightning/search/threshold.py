@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gnnrl_lightning.graph.budget import Budget
-from gnnrl_lightning.pruning.importance import importance_scores
+from gnnrl_lightning.pruning.importance import importance_passes, importance_scores
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.traced import ComputationGraph
 
@@ -55,16 +55,14 @@ class GlobalThreshold:
 
     Args:
         importance: Name of a criterion of `gnnrl_lightning.pruning.importance`.
-        reads_images: Whether the criterion needs the calibration images, which then have to be paid for.
     """
 
     importance: str
-    reads_images: bool = False
 
     def __call__(self, problem: SearchProblem) -> Tensor:
         """Widths `(G,)`."""
         pruner = problem.pruner
-        if self.reads_images:
-            problem.charge(len(pruner.calibration))
+        for name in importance_passes(self.importance):
+            problem.calibrate(name)
         scores = importance_scores(problem.graph, pruner.network, self.importance, pruner.calibration)
         return widths_above_threshold(problem.graph, problem.budget, scores)

@@ -82,7 +82,8 @@ def test_images_are_known_before_the_table_is_made(pruner):
     assert 0 < narrowed < 2 * len(dense)
     assert table_images("sensitivity", dense, 48, near) == 48 * (1 + narrowed)
     assert sensitivity_table(pruner, images, near).images == 48 * (1 + narrowed)
-    assert table_images("reconstruction", dense, 48) == 48 == error_table("reconstruction", pruner).images
+    assert table_images("reconstruction", dense, 48) == 0 == error_table("reconstruction", pruner).images
+    assert error_table("sensitivity", pruner).passes == ("moments",) == error_table("reconstruction", pruner).passes
 
 
 def test_reconstruction_errors_are_shares_of_the_readers_variance(pruner):

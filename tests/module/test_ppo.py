@@ -129,6 +129,7 @@ def test_two_fidelities_count_real_evaluations_alone(tmp_path):
     assert [float(row["search/evaluations"]) for row in rows] == [0, 0, 8, 8, 8, 16]
     assert [row["proxy/reward_mean"] != "" for row in rows] == [True, True, False, True, True, False]
     assert [row["rollout/reward_mean"] != "" for row in rows] == [False, False, True, False, False, True]
+    assert [row["rollout/reward_best"] != "" for row in rows] == [False, False, True, True, True, True]
     assert all(float(row["proxy/reward_mean"]) == 5 for row in rows if row["proxy/reward_mean"])
 
 

@@ -1,5 +1,8 @@
 """What a search may spend, and what counts."""
 
+import dataclasses
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -11,12 +14,12 @@ from tests.fakes import FakeEvaluation, Landscape, random_table, small_graph
 BUDGET = Budget(macs=0.5)
 
 
-def problem(evaluations=20, table=None, search_images=100):
+def problem(evaluations=20, table=None, search_images=100, pruner=None):
     graph = small_graph()
     landscape = Landscape(graph, torch.full((len(graph.groups),), 0.7))
     starting = starting_candidates(graph, BUDGET)
     make = None if table is None else lambda: table
-    return SearchProblem(graph, BUDGET, landscape, evaluations, starting, make, search_images)
+    return SearchProblem(graph, BUDGET, landscape, evaluations, starting, make, search_images, pruner)
 
 
 def test_every_question_counts_known_candidates_too():
@@ -46,13 +49,28 @@ def test_a_table_adds_starting_candidates_and_is_paid_for_once():
     assert search.charged_images == 301 and search.reads_table
 
 
+def test_images_that_are_read_once_are_added_up_and_paid_for_once():
+    """Two passes over 40 calibration images and 301 of a table on a search split of 100: 381 images, 4 evaluations."""
+    table = dataclasses.replace(random_table(small_graph(), images=301), passes=("moments",))
+    search = problem(table=table, pruner=SimpleNamespace(passes={"recording"}, calibration=range(40)))
+    assert search.spent == 0
+    for _ in range(2):
+        search.ask(search.starting["uniform"], "mine")
+    assert search.spent == 1 + 2 and search.charged_images == 40
+    search.table  # noqa: B018
+    assert search.spent == 4 + 2 and search.charged_images == 381
+    search.calibrate("moments")
+    search.calibrate("taylor")
+    assert search.spent == 5 + 2 and search.charged_images == 421
+
+
 def test_a_table_from_statistics_that_took_no_image_is_free():
     search = problem(table=random_table(small_graph(), images=0))
     assert search.table.images == 0 and search.spent == 0
 
 
 def test_what_cannot_be_paid_for_is_refused():
-    with pytest.raises(NotApplicable, match=r"reads 301 images, worth 4 evaluations; 3 of 3 are left"):
+    with pytest.raises(NotApplicable, match=r"reads 301 images, 100 of which are worth an evaluation; 3 of 3 "):
         problem(3, random_table(small_graph(), images=301)).table  # noqa: B018
     with pytest.raises(NotApplicable, match="there is none"):
         problem().table  # noqa: B018

@@ -6,6 +6,7 @@ from gnnrl_lightning.pruning.importance.scores import (
     Criterion,
     Ranking,
     check_importance,
+    importance_passes,
     importance_scores,
     keep_best,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "Criterion",
     "Ranking",
     "check_importance",
+    "importance_passes",
     "importance_scores",
     "keep_best",
 ]

@@ -46,6 +46,16 @@ RANKINGS: dict[str, Ranking] = {
 """Name -> importance of channels."""
 
 
+PASSES = {"taylor": "taylor", "fisher": "fisher", "surgeon": "moments"}
+"""Criteria that read the calibration images -> what is found out in the pass over them."""
+
+
+def importance_passes(importance: str | Criterion) -> tuple[str, ...]:
+    """What a criterion finds out in passes over the calibration images; of a user's own, one pass is assumed."""
+    name = PASSES.get(importance) if isinstance(importance, str) else "importance"
+    return () if name is None else (name,)
+
+
 def check_importance(importance: str | Criterion) -> None:
     """Refuse a name that is neither a criterion nor a ranking.
 
