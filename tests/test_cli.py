@@ -261,8 +261,10 @@ def compare(*arguments):
 def compared(fitted, workplace):
     """The folder of a finished comparison, with an agent that differs."""
     (workplace / "variants.yaml").write_text(
-        "compare:\n  methods: [agent, three_steps, uniform, greedy, random]\n"
-        "  variants: {three_steps: {model: {episodes_per_iteration: 4, epochs: 2}, search: {max_steps: 3}}}\n"
+        "compare:\n  methods: [agent, three_steps, blind, uniform, greedy, random]\n"
+        "  variants: {three_steps: {model: {episodes_per_iteration: 4, epochs: 2}, search: {max_steps: 3}},\n"
+        "    blind: {model: {actor_critic: {class_path: gnnrl_lightning.agents.AblatedAgent, init_args: "
+        "{ablation: no_messages, encoder: {class_path: gnnrl_lightning.encoders.GCN}}}}}}\n"
     )
     compare("--config", "variants.yaml")
     return workplace / "runs" / "compared"
@@ -280,6 +282,8 @@ def test_comparison_has_the_figures(compared):
         ("agent", 1): 1 + 6 + 8,
         ("three_steps", 0): 1 + 6 + 3 * 4,
         ("three_steps", 1): 1 + 6 + 3 * 4,
+        ("blind", 0): 1 + 6 + 8,
+        ("blind", 1): 1 + 6 + 8,
         ("uniform", None): 1 + 1,
         ("greedy", None): 1 + 1,
         ("random", 0): 19,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rich.console import Console
 
@@ -21,6 +22,9 @@ from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.policy_search import SearchOptions
 from gnnrl_lightning.runs import RunFolder, RunOptions
 from gnnrl_lightning.task import Task
+
+# What compare.variants says of classes is made into agents one by one, by `agents_of`.
+set_parsing_settings(instantiate_subclass_spec_in_any=False)
 
 DESCRIPTION = "Make a trained network physically smaller, within a budget."
 NETWORK_HELP = "Class or function that makes the network; without a dot, one of gnnrl_lightning.networks."

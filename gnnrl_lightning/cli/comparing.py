@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,7 +56,7 @@ def _agent(parser: ArgumentParser, name: str, base: dict[str, Any], changes: Map
             f"compare.variants.{name}.search has {given}, which is the same for all: expected some of "
             f"{', '.join(OF_THE_AGENT)}, and of table null alone"
         )
-    merged = {part: {**base[part], **(changes.get(part) or {})} for part in base}
+    merged = {part: {**base[part], **_as_written(changes.get(part) or {})} for part in base}
     try:
         config = parser.parse_object(merged)
         search: SearchOptions = parser.instantiate(config)["search"]  # makes the module, too, which checks itself
@@ -67,6 +69,27 @@ def _agent(parser: ArgumentParser, name: str, base: dict[str, Any], changes: Map
         return module
 
     return AgentRow(make, search)
+
+
+def _as_written(value: Any) -> Any:
+    """A part of the configuration without the nulls that stand for arguments which are not for the user to give.
+
+    jsonargparse completes what it takes for a class even where any value is allowed, and does not know there which
+    arguments the caller passes (state_dim, action_dim): it sets these to null, and refuses them later.
+    """
+    if isinstance(value, Namespace):
+        value = value.as_dict()
+    if not isinstance(value, Mapping):
+        return value
+    given = {name: _as_written(part) for name, part in value.items()}
+    if isinstance(given.get("init_args"), dict) and isinstance(given.get("class_path"), str):
+        module, _, name = given["class_path"].rpartition(".")
+        parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+        missing = {key for key, parameter in parameters.items() if parameter.default is parameter.empty}
+        given["init_args"] = {
+            key: part for key, part in given["init_args"].items() if part is not None or key not in missing
+        }
+    return given
 
 
 def policies_of(model: Namespace, variants: Mapping[str, Mapping[str, Any]]) -> list[str]:
