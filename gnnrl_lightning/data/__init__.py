@@ -5,6 +5,7 @@ from gnnrl_lightning.data.cifar import CIFAR10, CIFAR100
 from gnnrl_lightning.data.digits import Digits
 from gnnrl_lightning.data.image_folder import ImageFolder
 from gnnrl_lightning.data.image_set import ImageSet, LoadedImages
+from gnnrl_lightning.data.images import Draw, Images
 from gnnrl_lightning.data.loader import Batch, BatchLoader, RawBatch
 
 __all__ = [
@@ -15,9 +16,11 @@ __all__ = [
     "Batch",
     "BatchLoader",
     "Digits",
+    "Draw",
     "ImageData",
     "ImageFolder",
     "ImageSet",
+    "Images",
     "LoadedImages",
     "RawBatch",
 ]
