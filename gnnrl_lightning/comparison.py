@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import torch
 
-from gnnrl_lightning.data import ImageSet
+from gnnrl_lightning.data import Images
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.evaluator import best_of, within
 from gnnrl_lightning.evaluation.journal import Journal
@@ -143,7 +143,7 @@ class Comparison:
         indices = torch.arange(len(images))[HALVES[options.test_half]]
         if not len(indices):
             raise UserError(f"compare.test_half is {options.test_half}: there is no such test image")
-        self.test: ImageSet = images.subset(indices)
+        self.test: Images = images.subset(indices)
 
     @cached_property
     def _table_seconds(self) -> float:

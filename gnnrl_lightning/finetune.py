@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
-from gnnrl_lightning.data import Batch, ImageData, ImageSet
+from gnnrl_lightning.data import Batch, BatchLoader, ImageData, Images
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks import eval_mode
 
@@ -275,7 +275,7 @@ def train(
             module.to(device)
 
 
-def top1(network: nn.Module, images: ImageSet, data: ImageData, device: torch.device | str | None = None) -> float:
+def top1(network: nn.Module, images: Images, data: ImageData, device: torch.device | str | None = None) -> float:
     """Share of images whose largest output is their class.
 
     Args:
@@ -292,13 +292,9 @@ def top1(network: nn.Module, images: ImageSet, data: ImageData, device: torch.de
     correct = 0
     try:
         with eval_mode(network.to(device)), torch.inference_mode():
-            for pixels, labels in zip(
-                images.images.split(data.eval_batch_size),
-                images.labels.split(data.eval_batch_size),
-                strict=True,
-            ):
-                guess = network(data.normalize(pixels.to(device))).argmax(1)
-                correct += int((guess == labels.to(device)).sum())
+            for batch in BatchLoader(images, data.eval_batch_size):
+                guess = network(data.normalize(batch.images.to(device))).argmax(1)
+                correct += int((guess == batch.labels.to(device)).sum())
     finally:
         network.to(home)
     return 100 * correct / len(images)

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gnnrl_lightning import artifact
-from gnnrl_lightning.data import ImageData, ImageSet
+from gnnrl_lightning.data import ImageData, Images
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.finetune import TrainingOptions, top1, train
 from gnnrl_lightning.networks import check_finite, check_num_classes, load_weights
@@ -112,7 +112,7 @@ class Task:
         train(network, self.data, options, trainer=trainer, seed=self.seed, teacher=teacher)
         check_finite(network)
 
-    def top1(self, network: nn.Module, images: ImageSet) -> float:
+    def top1(self, network: nn.Module, images: Images) -> float:
         """Top-1 accuracy in percent."""
         return top1(network, images, self.data)
 

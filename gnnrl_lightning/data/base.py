@@ -1,7 +1,7 @@
 """The data module that every source of images shares."""
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gnnrl_lightning.data.augmentation import crop_flip, draw_crop_flip
 from gnnrl_lightning.data.image_set import ImageSet, LoadedImages, check_fits
+from gnnrl_lightning.data.images import Images
 from gnnrl_lightning.data.loader import Batch, BatchLoader, RawBatch
 from gnnrl_lightning.data.splits import generator_for, stratified_split
 from gnnrl_lightning.errors import UserError
@@ -17,13 +18,18 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+class _Splits(NamedTuple):
+    train: Images
+    search: ImageSet
+    test: Images
+
+
 class ImageData(LightningDataModule, ABC):
-    """Labelled images, decoded once into memory, with a search split held out of the training images.
+    """Labelled images with a search split that is held out of the training images and decoded into memory.
 
     A source of images is a subclass with a `load` method, and a name. After `setup()` there are `train` (the
     training images without the search split), `search` and `test`. The training loader shuffles and augments;
-    validation reads the search split. Batches leave memory as uint8 and are cropped, flipped and normalised
-    on the device.
+    validation reads the search split. Batches come as uint8 and are cropped, flipped and normalised on the device.
 
     Args:
         batch_size: training images in a batch, on each device.
@@ -79,11 +85,11 @@ class ImageData(LightningDataModule, ABC):
         self.memory_limit_gib = memory_limit_gib
         self.seed = seed
         self._classes: tuple[str, ...] = ()
-        self._splits: dict[str, ImageSet] = {}
+        self._splits: _Splits | None = None
 
     @abstractmethod
     def load(self) -> LoadedImages:
-        """Decode both official splits.
+        """Both official splits, decoded or, as `ImageFiles`, on disk.
 
         Raises:
             UserError: the images are missing, unreadable, or larger than `memory_limit_gib`.
@@ -99,43 +105,45 @@ class ImageData(LightningDataModule, ABC):
             UserError: what `load` raises; a search split that leaves no training images; another number of
                 channels than `mean` and `std` have.
         """
-        if self._splits:
+        if self._splits is not None:
             return
         loaded = self.load()
-        channels, height, width = loaded.train.images.shape[1:]
-        check_fits(len(loaded.train) + len(loaded.test), (channels, height, width), self.memory_limit_gib)
+        decoded = [images for images in (loaded.train, loaded.test) if isinstance(images, ImageSet)]
+        check_fits(sum(map(len, decoded)), loaded.train.image_shape, self.memory_limit_gib)
+        channels = loaded.train.image_shape[0]
         if channels != len(self.mean):
             raise UserError(
                 f"{self.name} has images of {channels} channels, but mean and std have {len(self.mean)}"
             )
-        held = int(self.search_size if self.search_size >= 1 else self.search_size * len(loaded.train))
-        train, search = stratified_split(loaded.train.labels, held, self.split_seed)
+        train, search = stratified_split(loaded.train.labels, self.held(len(loaded.train)), self.split_seed)
         self._classes = loaded.classes
-        self._splits = {
-            "train": loaded.train.subset(train),
-            "search": loaded.train.subset(search),
-            "test": loaded.test,
-        }
+        self._splits = _Splits(
+            loaded.train.subset(train), loaded.train.subset(search).in_memory(), loaded.test
+        )
 
-    def _split(self, name: str) -> ImageSet:
-        if not self._splits:
+    def held(self, images: int) -> int:
+        """Size of the search split of so many training images."""
+        return int(self.search_size if self.search_size >= 1 else self.search_size * images)
+
+    def _split(self, name: str) -> _Splits:
+        if self._splits is None:
             raise RuntimeError(f"{type(self).__name__}.{name}: call setup() first")
-        return self._splits[name]
+        return self._splits
 
     @property
-    def train(self) -> ImageSet:
+    def train(self) -> Images:
         """The training images, without the search split."""
-        return self._split("train")
+        return self._split("train").train
 
     @property
     def search(self) -> ImageSet:
         """The training images held out to score candidates."""
-        return self._split("search")
+        return self._split("search").search
 
     @property
-    def test(self) -> ImageSet:
+    def test(self) -> Images:
         """The test images."""
-        return self._split("test")
+        return self._split("test").test
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -151,8 +159,7 @@ class ImageData(LightningDataModule, ABC):
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of every image."""
-        channels, height, width = self.train.images.shape[1:]
-        return channels, height, width
+        return self.train.image_shape
 
     def transform_record(self) -> dict[str, Any]:
         """What a deployed network has to do to an image, in plain JSON types.
@@ -213,9 +220,9 @@ class ImageData(LightningDataModule, ABC):
         if not 1 <= images <= len(self.train):
             raise UserError(f"{images} calibration images asked for: expected 1 to {len(self.train)}")
         chosen = torch.randperm(len(self.train), generator=generator_for(self.split_seed))[:images]
-        return self.normalize(self.train.images[chosen])
+        return self.normalize(self.train.subset(chosen).in_memory().images)
 
-    def _loader(self, data: ImageSet, batch_size: int, shuffle_seed: int | None = None) -> BatchLoader:
+    def _loader(self, data: Images, batch_size: int, shuffle_seed: int | None = None) -> BatchLoader:
         if self.trainer is None:
             return BatchLoader(data, batch_size, shuffle_seed)
         return BatchLoader(data, batch_size, shuffle_seed, self.trainer.global_rank, self.trainer.world_size)

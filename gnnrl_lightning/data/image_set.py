@@ -1,9 +1,11 @@
 """Decoded images in memory, and the check that they fit."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from gnnrl_lightning.data.images import Draw, Images
 from gnnrl_lightning.errors import UserError
 
 
@@ -31,9 +33,24 @@ class ImageSet:
         """The number of images."""
         return len(self.labels)
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of every image."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
     def subset(self, indices: Tensor) -> "ImageSet":
         """The images at `indices` (int64, shape `(n,)`), copied, in that order."""
         return ImageSet(self.images[indices], self.labels[indices])
+
+    def in_memory(self) -> "ImageSet":
+        """The images themselves."""
+        return self
+
+    def read(self, draws: Iterable[Draw]) -> Iterator[Tensor]:
+        """The pixels of one batch after the other; their augmentation is left to the device."""
+        for draw in draws:
+            yield self.images[draw.indices]
 
 
 @dataclass(frozen=True)
@@ -46,18 +63,24 @@ class LoadedImages:
         classes: names of the classes, by label.
     """
 
-    train: ImageSet
-    test: ImageSet
+    train: Images
+    test: Images
     classes: tuple[str, ...]
 
 
-def check_fits(images: int, image_shape: tuple[int, int, int], limit_gib: float) -> None:
+def check_fits(
+    images: int,
+    image_shape: tuple[int, int, int],
+    limit_gib: float,
+    remedy: str = "raise the limit, make `size` smaller or use fewer images",
+) -> None:
     """Refuse to hold more decoded images in memory than the limit allows.
 
     Args:
-        images: number of images of all splits.
+        images: number of images that are to be decoded.
         image_shape: `(C, H, W)`, one byte an element.
         limit_gib: the limit in GiB.
+        remedy: what the user can do about it.
 
     Raises:
         UserError: they would take more than `limit_gib`.
@@ -67,5 +90,5 @@ def check_fits(images: int, image_shape: tuple[int, int, int], limit_gib: float)
     if gib > limit_gib:
         raise UserError(
             f"{images} images of {channels}x{height}x{width} take {gib:.3g} GiB decoded, more than "
-            f"memory_limit_gib={limit_gib:g}: raise the limit, make `size` smaller or use fewer images"
+            f"memory_limit_gib={limit_gib:g}: {remedy}"
         )

@@ -1,4 +1,4 @@
-"""Sized loaders that slice batches out of memory."""
+"""Sized loaders that deal images into batches."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.data.image_set import ImageSet
+from gnnrl_lightning.data.images import Draw, Images
 from gnnrl_lightning.data.splits import derived_seed, generator_for
 from gnnrl_lightning.errors import UserError
 
 
 class RawBatch(NamedTuple):
-    """A batch as it leaves memory.
+    """A batch as it leaves the loader.
 
     Args:
         images: uint8, shape `(B, C, H, W)`.
@@ -38,7 +38,7 @@ class Batch(NamedTuple):
 
 
 class BatchLoader:
-    """Batches of an image set, as slices of the tensors in memory.
+    """Batches of images, from memory or from disk.
 
     The images of one epoch are dealt evenly: the sizes of any two batches differ by at most one, so there is
     neither a small last batch nor an image left out, and all ranks have the same number of batches. The order
@@ -58,7 +58,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        data: ImageSet,
+        data: Images,
         batch_size: int,
         shuffle_seed: int | None = None,
         rank: int = 0,
@@ -111,10 +111,13 @@ class BatchLoader:
         """The batches of the epoch last set."""
         epoch, first, self._resume_at = self._epoch, self._resume_at, 0
         batches = torch.tensor_split(self.order(epoch), self._batches)
-        for number in range(first, self._batches):
-            self._served = number + 1
-            indices = batches[number]
-            seed = None
-            if self.shuffle_seed is not None:
-                seed = derived_seed(self.shuffle_seed, epoch, number, self.rank)
-            yield RawBatch(self.data.images[indices], self.data.labels[indices], seed)
+        draws = [Draw(batches[number], self._seed(epoch, number)) for number in range(first, self._batches)]
+        for served, (draw, pixels) in enumerate(zip(draws, self.data.read(draws), strict=True), first + 1):
+            self._served = served
+            yield RawBatch(pixels, self.data.labels[draw.indices], draw.seed)
+
+    def _seed(self, epoch: int, number: int) -> int | None:
+        """Seed of the augmentation of a batch."""
+        if self.shuffle_seed is None:
+            return None
+        return derived_seed(self.shuffle_seed, epoch, number, self.rank)

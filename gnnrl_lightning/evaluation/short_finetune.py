@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from gnnrl_lightning.data.image_set import ImageSet
+from gnnrl_lightning.data.images import Draw, Images
 from gnnrl_lightning.data.splits import derived_seed, generator_for
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.finetune import learning_rate_factor
@@ -24,7 +24,7 @@ class ShortFinetune:
     one device.
 
     Args:
-        images: Training images.
+        images: Training images; those on disk are decoded anew for each network.
         augment: `(uint8 images, generator) -> uint8 images`.
         normalize: uint8 images -> network inputs.
         steps: Optimiser steps.
@@ -39,7 +39,7 @@ class ShortFinetune:
         UserError: No steps, or an unknown precision.
     """
 
-    images: ImageSet
+    images: Images
     augment: Callable[[Tensor, torch.Generator], Tensor]
     normalize: Callable[[Tensor], Tensor]
     steps: int
@@ -63,15 +63,21 @@ class ShortFinetune:
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The normalised images `(batch_size, C, H, W)` and labels `(batch_size,)` of each step."""
+        draws = list(self._draws())
+        for step, (draw, pixels) in enumerate(zip(draws, self.images.read(draws), strict=True)):
+            augmented = self.augment(pixels, generator_for(self.seed, 1, step))
+            yield self.normalize(augmented), self.images.labels[draw.indices]
+
+    def _draws(self) -> Iterator[Draw]:
+        """Which images each step reads."""
         count, size = len(self.images), min(self.batch_size, len(self.images))
         order, epoch = torch.empty(0, dtype=torch.int64), 0
         for step in range(self.steps):
             if len(order) < size:
                 order = torch.randperm(count, generator=generator_for(self.seed, 0, epoch))
                 epoch += 1
-            index, order = order[:size], order[size:]
-            pixels = self.augment(self.images.images[index], generator_for(self.seed, 1, step))
-            yield self.normalize(pixels), self.images.labels[index]
+            yield Draw(order[:size], derived_seed(self.seed, 1, step))
+            order = order[size:]
 
     def __call__(self, network: nn.Module) -> None:
         """Train a network in place; it ends in evaluation mode."""

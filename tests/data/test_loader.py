@@ -50,6 +50,13 @@ def test_a_restored_loader_goes_on_within_the_epoch_and_then_from_the_start():
     iter(restored)  # Lightning makes an iterator that it does not use
     assert seen(restored, 3) == whole[3:]
     assert seen(restored, 3) == whole
+    twice = BatchLoader(numbered(50), 8, shuffle_seed=1)
+    twice.load_state_dict(loader.state_dict())
+    twice.set_epoch(3)
+    next(iter(twice))
+    restored.load_state_dict(twice.state_dict())  # of a run that was resumed itself
+    assert seen(restored, 3) == whole[4:]
+    assert seen(restored, 3) == whole
     after_an_epoch = BatchLoader(numbered(50), 8, shuffle_seed=1)
     after_an_epoch.load_state_dict(restored.state_dict())
     assert seen(after_an_epoch, 3) == whole

@@ -1,8 +1,16 @@
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+from gnnrl_lightning.data.decoding import Decoder
+from gnnrl_lightning.data.image_files import ImageFiles
 from gnnrl_lightning.data.image_set import ImageSet
+from gnnrl_lightning.data.resized_crop import ResizedCrop
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.short_finetune import ShortFinetune
 
@@ -52,6 +60,32 @@ def test_batches_have_one_size_and_an_epoch_repeats_no_image():
     drawn = [index for _, index in ShortFinetune(identity, lambda p, _: p, torch.Tensor.float, 4, 16).batches()]
     first, second = torch.cat(drawn[:2]), torch.cat(drawn[2:])
     assert len(first.unique()) == 32 and len(second.unique()) == 32
+
+
+def test_images_on_disk_are_read_as_those_in_memory_and_cropped_from_the_seed(tmp_path):
+    for index in range(40):
+        pixels = np.random.default_rng(index).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
+    paths = tuple(str(tmp_path / f"{index}.png") for index in range(40))
+    on_disk = ImageFiles(paths, torch.arange(40), Decoder((4, 4), resize=4))
+
+    def read(images, seed=0):
+        batches = ShortFinetune(images, lambda p, _: p, torch.Tensor.float, 4, 16, seed=seed).batches()
+        inputs, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        return inputs, labels.tolist()
+
+    inputs, labels = read(on_disk)
+    expected, expected_labels = read(on_disk.in_memory())
+    assert torch.equal(inputs, expected) and labels == expected_labels
+    cropped = replace(on_disk, crop=ResizedCrop())
+    first, first_labels = read(cropped)
+    assert first_labels == labels and not torch.equal(first, inputs)
+    assert torch.equal(read(cropped)[0], first)
+    # Of one image everywhere, each step has other crops, and so has another seed.
+    alike = replace(cropped, paths=paths[:1] * 40)
+    steps = read(alike)[0].split(16)
+    assert not any(torch.equal(one, other) for one, other in combinations(steps, 2))
+    assert not torch.equal(read(alike, seed=1)[0], torch.cat(steps))
 
 
 def test_frozen_parameters_stay():

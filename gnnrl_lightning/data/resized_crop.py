@@ -1,0 +1,69 @@
+"""The random resized crop that networks for ImageNet are trained with."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+
+from gnnrl_lightning.errors import UserError
+
+ATTEMPTS = 10  # crops drawn until one lies within the image, as torchvision does
+
+
+@dataclass(frozen=True)
+class ResizedCrop:
+    """Cuts a random rectangle out of an image and resizes it (bilinear, antialiased).
+
+    The rectangle's area is uniform, its aspect ratio log-uniform, its place uniform among all that lie within
+    the image. If ten rectangles in a row are larger than the image, it is the largest one in the middle whose
+    aspect ratio is allowed.
+
+    Args:
+        scale: smallest and largest area, as shares of the image's.
+        ratio: smallest and largest aspect ratio, width by height, before it is resized.
+
+    Source: Szegedy et al., Going Deeper with Convolutions, https://arxiv.org/abs/1409.4842, section 6; drawn as
+        torchvision.transforms.RandomResizedCrop draws it.
+    """
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+
+    def __post_init__(self) -> None:
+        """Refuse empty ranges.
+
+        Raises:
+            UserError: a range is not in ascending order, or not above 0, or the area above 1.
+        """
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise UserError(f"crop_scale={self.scale}: expected two shares of the area, 0 < low <= high <= 1")
+        if not 0 < self.ratio[0] <= self.ratio[1] < math.inf:
+            raise UserError(f"crop_ratio={self.ratio}: expected two ratios of width to height, 0 < low <= high")
+
+    def draw(self, height: int, width: int, generator: torch.Generator) -> tuple[int, int, int, int]:
+        """Draw a rectangle: top, left, height and width, in pixels.
+
+        Args:
+            height: the image's, pixels.
+            width: the image's, pixels.
+            generator: CPU generator.
+        """
+        low, high = (math.log(bound) for bound in self.ratio)
+        for _ in range(ATTEMPTS):
+            area = height * width * float(torch.empty(1).uniform_(*self.scale, generator=generator))
+            ratio = float(torch.exp(torch.empty(1).uniform_(low, high, generator=generator)))
+            h, w = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
+            if 0 < h <= height and 0 < w <= width:
+                top = int(torch.randint(0, height - h + 1, (1,), generator=generator))
+                left = int(torch.randint(0, width - w + 1, (1,), generator=generator))
+                return top, left, h, w
+        w = min(width, round(height * self.ratio[1]))
+        h = min(height, round(width / self.ratio[0]))
+        return (height - h) // 2, (width - w) // 2, h, w
+
+    def __call__(self, image: Image.Image, shape: tuple[int, int], generator: torch.Generator) -> Image.Image:
+        """A random rectangle of the image, resized to `shape` (height, width; pixels)."""
+        top, left, height, width = self.draw(image.height, image.width, generator)
+        cut = image.crop((left, top, left + width, top + height))
+        return cut.resize((shape[1], shape[0]), Image.Resampling.BILINEAR)

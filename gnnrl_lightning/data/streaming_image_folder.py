@@ -1,0 +1,75 @@
+"""Folders of more images than fit into memory, ImageNet's for one."""
+
+from dataclasses import replace
+from typing import Any
+
+from gnnrl_lightning.data.image_folder import ImageFolder
+from gnnrl_lightning.data.image_set import LoadedImages, check_fits
+from gnnrl_lightning.data.resized_crop import ResizedCrop
+from gnnrl_lightning.errors import UserError
+
+
+class StreamingImageFolder(ImageFolder):
+    """An `ImageFolder` whose training and test images are read from disk, batch by batch, when they are needed.
+
+    Folders, order, sizes and splits are those of `ImageFolder`: for the same `search_size` and `split_seed` the same
+    images are held out. Only the search split is decoded into memory (`memory_limit_gib` is for it), and what
+    calibration asks for; worker processes decode all other images, each time anew.
+
+    With a `size`, training images are random resized crops, as is usual for ImageNet. Without one, or without
+    `crop_scale`, they are padded and cropped as in `ImageFolder`; `pad` is for that alone. Both ways `flip` mirrors
+    half of them. Test images are resized and centre-cropped as in `ImageFolder`. Further arguments are those of
+    `ImageData`.
+
+    Args:
+        root: the folder that has `train` and `test` (or `val`).
+        size: height and width of the square images, pixels; None takes the images' own size, which must be
+            the same for all.
+        resize: length of the shorter side before the centre crop, pixels (256 for a usual ImageNet network of
+            `size: 224`); None means `size`.
+        name: name of the data set; None takes the folder's.
+        num_workers: processes that decode images, of each device; 0 decodes in the process that trains. Each has up
+            to two batches ready in shared memory.
+        crop_scale: smallest and largest area of a random resized crop, as shares of the image's; None makes none.
+        crop_ratio: smallest and largest aspect ratio of a random resized crop, width by height.
+        search_size: images held out for the search: below 1 a fraction of the training images, else their
+            number.
+        **kwargs: arguments of `ImageData`.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        size: int | None = None,
+        resize: int | None = None,
+        name: str | None = None,
+        num_workers: int = 4,
+        crop_scale: tuple[float, float] | None = (0.08, 1.0),
+        crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        search_size: float = 5000,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(root, size, resize, name, search_size=search_size, **kwargs)
+        if num_workers < 0:
+            raise UserError(f"num_workers={num_workers}: expected at least 0")
+        self.num_workers = num_workers
+        self.crop = None
+        if size is not None and crop_scale is not None:
+            self.crop = ResizedCrop(crop_scale, crop_ratio)
+            self.pad = 0  # the workers crop
+
+    def load(self) -> LoadedImages:
+        """List the images.
+
+        Raises:
+            UserError: what `files` raises; the search split exceeds the memory limit.
+        """
+        train, test, classes = self.files()
+        held = self.held(len(train))
+        remedy = "the search split is held in memory, raise the limit or make `search_size` smaller"
+        check_fits(held, train.image_shape, self.memory_limit_gib, remedy)
+        return LoadedImages(
+            replace(train, crop=self.crop, num_workers=self.num_workers),
+            replace(test, num_workers=self.num_workers),
+            classes,
+        )
