@@ -22,7 +22,7 @@ import torch
 
 from gnnrl_lightning.data import Images
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.evaluation.evaluator import best_of, within
+from gnnrl_lightning.evaluation.evaluation import best_of, within
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.pruner import Pruner
 from gnnrl_lightning.finetune import quiet_trainer
@@ -213,14 +213,14 @@ class Comparison:
         graph, pruner = compression.graph, self._final_pruner
         journal.unlink(missing_ok=True)
         table_seconds = 0.0 if compression.search.table is None else self._table_seconds
-        problem, evaluator = compression.make_problem(budget, Journal(journal))
+        problem = compression.make_problem(budget, Journal(journal))
         began = time.perf_counter()
         if method in self.agents:
             run_agent(problem, seed or 0, self.agents[method])
         else:
             run_method(method, problem, seed or 0)
         seconds = time.perf_counter() - began
-        best = best_of([item for item in evaluator.history if within(graph, budget, item)])
+        best = best_of(item for item in problem.history if within(graph, budget, item))
         if best is None:
             raise NotApplicable("asked for no candidate")
         network = pruner.prune(pruner.plan(torch.tensor(best.widths)))
@@ -229,7 +229,7 @@ class Comparison:
             "seed": seed,
             "budget": budget_label(budget),
             "evaluations": problem.spent,
-            "images": evaluator.images + problem.charged_images,
+            "images": problem.images,
             "seconds": seconds + (table_seconds if problem.reads_table else 0),  # it was made before
             "top1_search": best.top1,
             "top1_test_before": compression.task.top1(network, self.test),

@@ -27,8 +27,10 @@ from gnnrl_lightning import artifact
 from gnnrl_lightning.env import Evaluated
 from gnnrl_lightning.env.reward import find_reward
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.evaluation.evaluator import Evaluation, Evaluator, best_of, within
+from gnnrl_lightning.evaluation.evaluation import Evaluation, best_of, within
+from gnnrl_lightning.evaluation.evaluator import Evaluator
 from gnnrl_lightning.evaluation.journal import Journal
+from gnnrl_lightning.evaluation.journalled import Journalled
 from gnnrl_lightning.evaluation.latency import paired_latency_ms
 from gnnrl_lightning.evaluation.pruner import Pruner
 from gnnrl_lightning.evaluation.short_finetune import ShortFinetune
@@ -95,31 +97,35 @@ class Compression:
             raise UserError(f"{task.network.class_path} meets the budget as it is: nothing to prune")
         calibration = task.data.calibration(self.search.calibration_images)
         self.pruner = Pruner(self.graph, self.dense, calibration, self.search.importance, self.search.repair)
-        self.problem, self.evaluator = self.make_problem(budget, None)
+        self.problem = self.make_problem(budget, Journal())
         self._began = 0.0
 
-    def make_problem(self, budget: Budget, journal: Journal | None) -> tuple[SearchProblem, Evaluator]:
+    def make_evaluator(self) -> Evaluator:
+        """What scores candidates, and knows none yet."""
+        data, precision = self.task.data, self.search.precision
+        return Evaluator(self.pruner, data.search, data.normalize, data.eval_batch_size, precision, self._short())
+
+    def make_problem(self, budget: Budget, journal: Journal) -> SearchProblem[Evaluation]:
         """A search that has not begun, with all evaluations left, and its own evaluator.
 
         Args:
             budget: What a candidate may cost.
-            journal: Where its evaluations are written; None: nowhere.
+            journal: Where its evaluations are written.
         """
-        data, search = self.task.data, self.search
-        evaluator = Evaluator(
-            self.pruner, data.search, data.normalize, data.eval_batch_size, journal, search.precision, self._short()
-        )
-        problem = SearchProblem(
+        search = self.search
+        return SearchProblem(
             self.graph,
             budget,
-            evaluator,
+            Journalled(self.make_evaluator(), journal, self._ratio),
             search.evaluations,
             starting_candidates(self.graph, budget),
             None if search.table is None else lambda: self.table,
             self._evaluation_images,
             self.pruner,
         )
-        return problem, evaluator
+
+    def _ratio(self, macs: int) -> float:
+        return macs / self._dense_cost()["macs"]
 
     @property
     def _evaluation_images(self) -> int:
@@ -176,21 +182,23 @@ class Compression:
     def start(self, folder: RunFolder, agent: GraphLearner) -> None:
         """Make the table, score the starting candidates, and give the agent its environments."""
         self._began = time.perf_counter()
-        self.problem, self.evaluator = self.make_problem(self.budget, Journal(folder.journal))
+        self.problem = self.make_problem(self.budget, Journal(folder.journal))
         self.problem.start(from_table=self.search.table is not None)
         connect(agent, self.problem, self.search)
 
     def best(self) -> Evaluation | None:
         """The best evaluation within the budget so far."""
-        return best_of([item for item in self.evaluator.history if within(self.graph, self.budget, item)])
+        return best_of(self._within())
+
+    def _within(self) -> list[Evaluation]:
+        return [item for item in self.problem.history if within(self.graph, self.budget, item)]
 
     def status(self) -> SearchStatus:
         """How far the search is."""
         best = self.best()
         if best is None:
             return SearchStatus(self.problem.spent)
-        ratio = best.macs / self._dense_cost()["macs"]
-        return SearchStatus(self.problem.spent, find_reward(self.search.reward)(best), ratio)
+        return SearchStatus(self.problem.spent, find_reward(self.search.reward)(best), self._ratio(best.macs))
 
     def final_pruner(self) -> Pruner:
         """Prunes what is delivered, with as many calibration images as are meant for that."""
@@ -206,7 +214,7 @@ class Compression:
             The figures, as written to result.json.
         """
         seconds = time.perf_counter() - self._began
-        best, uniform = self.best(), self.evaluator.best_by("uniform")
+        best, uniform = self.best(), best_of(self.problem.history, "uniform")
         if best is None or uniform is None:
             raise RuntimeError("deliver() comes after start()")
         chosen, pruner = {"uniform": uniform, "pruned": best}, self.final_pruner()
@@ -263,8 +271,7 @@ class Compression:
             for name, item in chosen.items()
         }
         dense = {**cost, "top1_test": self.task.top1(self.dense, data.test), "latency_ms": latency["dense"]}
-        found = [item for item in self.evaluator.history if within(self.graph, self.budget, item)]
-        agent = best_of([item for item in found if item.proposer == AGENT])
+        agent = best_of(self._within(), AGENT)
         return {
             "network": self.task.network.name,
             "dataset": data.name,
@@ -273,7 +280,7 @@ class Compression:
             **rows,
             "search": {
                 "evaluations": self.problem.spent,
-                "images": self.evaluator.images + self.problem.charged_images,
+                "images": self.problem.images,
                 "seconds": seconds,
                 "seed": self.task.seed,
                 "found_by": chosen["pruned"].proposer,

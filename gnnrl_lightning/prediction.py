@@ -79,11 +79,9 @@ def predict(compression: Compression, agent: GraphLearner, budgets: Sequence[flo
         raise UserError("predict has no budgets: give some, for example --budgets 0.3 0.5 0.7")
     graph = compression.graph
     dense = (float(graph.cost.macs(graph.widths)), float(graph.cost.params(graph.widths)))
-    found = []
+    found, evaluator = [], compression.make_evaluator()
     for share in budgets:
-        budget = replace(compression.budget, macs=share)
-        _, evaluator = compression.make_problem(budget, None)
-        item = evaluator(proposal(compression, agent, budget), "policy")
+        item = evaluator(proposal(compression, agent, replace(compression.budget, macs=share)), "policy")
         widths = {group.name: width for group, width in zip(graph.groups, item.widths, strict=True)}
         found.append(Prediction(share, item.macs / dense[0], item.params / dense[1], item.top1, widths))
     return found

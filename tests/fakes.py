@@ -56,6 +56,8 @@ class FakeEvaluation:
     widths: tuple
     top1: float
     cross_entropy: float
+    images: int = 0
+    proposer: str = ""
 
 
 class Landscape:
@@ -73,7 +75,7 @@ class Landscape:
     def __call__(self, widths, proposer):
         self.calls.append((tuple(widths.tolist()), proposer))
         top1 = float(self.top1(widths))
-        return FakeEvaluation(self.calls[-1][0], top1, (100 - top1) / 10)
+        return FakeEvaluation(self.calls[-1][0], top1, (100 - top1) / 10, proposer=proposer)
 
 
 def random_table(graph, seed=0, images=0):

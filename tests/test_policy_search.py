@@ -11,7 +11,7 @@ from gnnrl_lightning.encoders import GCN
 from gnnrl_lightning.env import Proxy
 from gnnrl_lightning.env.reward import find_reward
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.evaluation.evaluator import best_of, within
+from gnnrl_lightning.evaluation.evaluation import best_of, within
 from gnnrl_lightning.evaluation.tables import RATIOS
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.graph.state import NODE_DIM

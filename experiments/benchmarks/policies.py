@@ -30,6 +30,7 @@ from torch import Tensor
 
 from gnnrl_lightning.agents import Agent, load_policy, save_policy
 from gnnrl_lightning.data import ImageFolder
+from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.finetune import quiet_trainer, top1
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.module import GNNRL
@@ -68,7 +69,7 @@ def train(job: Compression, mode: str, seed: int, path: Path) -> None:
     if path.exists():
         return
     agent = GNNRL(actor_critic=POLICY, proxy_warmup=ITERATIONS[mode], seed=seed)
-    problem, _ = job.make_problem(job.budget, None)
+    problem = job.make_problem(job.budget, Journal())
     problem.start(from_table=True)
     connect(agent, problem, job.search)
     quiet_trainer(max_epochs=agent.iterations(REAL), accelerator="cpu", log_every_n_steps=1).fit(agent)

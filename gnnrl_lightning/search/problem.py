@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from gnnrl_lightning.traced import ComputationGraph
 
 
 class Scored(Protocol):
-    """A scored candidate, see `gnnrl_lightning.evaluation.evaluator.Evaluation`."""
+    """A scored candidate, see `gnnrl_lightning.evaluation.evaluation.Evaluation`."""
 
     @property
     def widths(self) -> tuple[int, ...]: ...  # noqa: D102
@@ -27,6 +27,8 @@ class Scored(Protocol):
     def top1(self) -> float: ...  # noqa: D102
     @property
     def cross_entropy(self) -> float: ...  # noqa: D102
+    @property
+    def images(self) -> int: ...  # noqa: D102
 
 
 class NotApplicable(UserError):
@@ -38,7 +40,10 @@ def merit(scored: Scored) -> tuple[float, float]:
     return scored.top1, -scored.cross_entropy
 
 
-class SearchProblem:
+Answer = TypeVar("Answer", bound=Scored)
+
+
+class SearchProblem(Generic[Answer]):
     """A network, a budget, and a number of evaluations to spend.
 
     All that costs evaluations is counted here: candidates that are asked for, the starting ones and those that were
@@ -61,13 +66,14 @@ class SearchProblem:
         spent: Evaluations spent so far.
         history: The candidates in the order in which they were asked for.
         charged_images: Images that were paid for beside the evaluations.
+        images: All images that were read, those of the evaluations included.
     """
 
     def __init__(
         self,
         graph: ComputationGraph,
         budget: Budget,
-        evaluate: Callable[[Tensor, str], Scored],
+        evaluate: Callable[[Tensor, str], Answer],
         evaluations: int,
         starting: Mapping[str, Tensor],
         table: Callable[[], ErrorTable] | None = None,
@@ -78,7 +84,7 @@ class SearchProblem:
         self._allowed = budget
         self.starting, self.search_images = dict(starting), search_images
         self.charged_images = 0
-        self.history: list[Scored] = []
+        self.history: list[Answer] = []
         self._evaluate, self._make_table, self._pruner = evaluate, table, pruner
         self._table: ErrorTable | None = None
         self._seen: set[tuple[int, ...]] = set()
@@ -88,6 +94,11 @@ class SearchProblem:
     def spent(self) -> int:
         """Evaluations spent so far."""
         return len(self.history) + math.ceil(self.charged_images / self.search_images)
+
+    @property
+    def images(self) -> int:
+        """Forward passes of one image so far."""
+        return self.charged_images + sum(scored.images for scored in self.history)
 
     @property
     def left(self) -> int:
@@ -182,7 +193,7 @@ class SearchProblem:
         for name, widths in starting.items():
             self.ask(widths, name)
 
-    def ask(self, widths: Tensor, proposer: str) -> Scored:
+    def ask(self, widths: Tensor, proposer: str) -> Answer:
         """Score a candidate `(G,)`, at the price of one evaluation.
 
         Raises:
@@ -196,11 +207,15 @@ class SearchProblem:
         if not bool(self._allowed.met(self.graph, widths[None])[0]):
             raise ValueError(f"{proposer} proposes {widths.tolist()}, which does not meet the budget: project it first")
         scored = self._evaluate(widths, proposer)
-        self.history.append(scored)
-        self._seen.add(tuple(widths.tolist()))
+        self.remember([scored])
         return scored
 
-    def ranked(self) -> list[Scored]:
+    def remember(self, scored: Sequence[Answer]) -> None:
+        """Count candidates that were asked for, here or before a run was interrupted."""
+        self.history += scored
+        self._seen |= {item.widths for item in scored}
+
+    def ranked(self) -> list[Answer]:
         """The candidates asked for so far without repetitions, the best first."""
         distinct = {scored.widths: scored for scored in reversed(self.history)}
         return sorted(reversed(distinct.values()), key=merit, reverse=True)

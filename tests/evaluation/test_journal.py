@@ -51,3 +51,36 @@ def test_floats_that_json_does_not_have_become_null(tmp_path):
     journal = Journal(tmp_path / "journal.jsonl")
     journal.append({"top1": 10.0, "cross_entropy": float("inf"), "seconds": float("nan")})
     assert journal.read() == [{"top1": 10.0, "cross_entropy": None, "seconds": None}]
+
+
+def test_a_resumed_journal_gives_its_records_as_long_as_they_are_expected(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    path.write_text('{"a": 1, "b": 1}\n{"a": 2, "b": 2}\n{"a": 3, "b": 3}\n')
+    journal = Journal(path, resume=True)
+    assert journal.take(a=1) == {"a": 1, "b": 1}
+    assert journal.before == [{"a": 2, "b": 2}, {"a": 3, "b": 3}]
+    assert journal.take(a=5) is None and journal.before == []
+    assert path.read_text() == '{"a": 1, "b": 1}\n'
+    journal.append({"a": 5})
+    assert journal.take(a=5) is None
+    assert journal.read() == [{"a": 1, "b": 1}, {"a": 5}]
+
+
+def test_a_journal_that_is_not_resumed_keeps_what_is_there(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    path.write_text('{"a": 1}\n')
+    journal = Journal(path)
+    assert journal.take(a=1) is None
+    journal.append({"a": 2})
+    assert journal.read() == [{"a": 1}, {"a": 2}]
+
+
+def test_a_torn_last_line_is_repaired_with_a_warning(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    path.write_text('{"a": 1}\n{"a": 2}\n{"a": ')
+    with pytest.warns(UserWarning, match=r'journal .*: the last line was cut off and is removed: \{"a": '):
+        journal = Journal(path, resume=True)
+    assert path.read_text() == '{"a": 1}\n{"a": 2}\n'
+    assert journal.take() == {"a": 1} and journal.take() == {"a": 2} and journal.take() is None
+    journal.append({"a": 3})
+    assert path.read_text() == '{"a": 1}\n{"a": 2}\n{"a": 3}\n'
