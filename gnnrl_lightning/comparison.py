@@ -213,7 +213,8 @@ class Comparison:
         graph, pruner = compression.graph, self._final_pruner
         journal.unlink(missing_ok=True)
         table_seconds = 0.0 if compression.search.table is None else self._table_seconds
-        problem = compression.make_problem(budget, Journal(journal))
+        own = self.agents[method].search if method in self.agents else None
+        problem = compression.make_problem(budget, Journal(journal), own)
         began = time.perf_counter()
         if method in self.agents:
             run_agent(problem, seed or 0, self.agents[method])

@@ -100,23 +100,32 @@ class Compression:
         self.problem = self.make_problem(budget, Journal())
         self._began = 0.0
 
-    def make_evaluator(self) -> Evaluator:
-        """What scores candidates, and knows none yet."""
-        data, precision = self.task.data, self.search.precision
-        return Evaluator(self.pruner, data.search, data.normalize, data.eval_batch_size, precision, self._short())
+    def make_evaluator(self, error: float | None = None) -> Evaluator:
+        """What scores candidates, and knows none yet.
 
-    def make_problem(self, budget: Budget, journal: Journal) -> SearchProblem[Evaluation]:
+        Args:
+            error: With which candidates race; None: each is scored on the whole search split.
+        """
+        data, precision = self.task.data, self.search.precision
+        images = data.search, data.normalize, data.eval_batch_size
+        return Evaluator(self.pruner, *images, precision, self._short(), error)
+
+    def make_problem(
+        self, budget: Budget, journal: Journal, agent: SearchOptions | None = None
+    ) -> SearchProblem[Evaluation]:
         """A search that has not begun, with all evaluations left, and its own evaluator.
 
         Args:
             budget: What a candidate may cost.
             journal: Where its evaluations are written.
+            agent: What the episodes of an agent are that searches; None: as for all. One that has a budget for each
+                episode races with none.
         """
-        search = self.search
+        search, error = self.search, (agent or self.search).drop_error
         return SearchProblem(
             self.graph,
             budget,
-            Journalled(self.make_evaluator(), journal, self._ratio),
+            Journalled(self.make_evaluator(error), journal, self._ratio),
             search.evaluations,
             starting_candidates(self.graph, budget),
             None if search.table is None else lambda: self.table,

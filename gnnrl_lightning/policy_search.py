@@ -50,6 +50,10 @@ class SearchOptions:
             `gnnrl_lightning.evaluation.tables`. It gives two more starting candidates, statistics for the state and the
             proxy in which the policy warms up; null: nothing, and none of these.
         precision: Of weights and activations when candidates are scored: 32 or bf16.
+        racing: Whether a candidate is dropped once it is clear on a part of the search split that it is worse than the
+            best one so far, see `gnnrl_lightning.evaluation.racing`. Candidates of several budgets are not rivals:
+            with `macs_range` all are scored on the whole split.
+        racing_error: Probability with which a candidate as good as the best one may be dropped, at most 0.5.
     """
 
     evaluations: int = 100
@@ -65,6 +69,8 @@ class SearchOptions:
     finetune_steps: int = 0
     table: str | None = "sensitivity"
     precision: str = "32"
+    racing: bool = True
+    racing_error: float = 0.2
 
     def __post_init__(self) -> None:
         """Refuse unknown names; the other values are checked where they are used."""
@@ -75,8 +81,15 @@ class SearchOptions:
         for name, choices in known.items():
             if getattr(self, name) not in choices:
                 raise UserError(f"search.{name} is {getattr(self, name)!r}: expected one of {', '.join(choices)}")
+        if not 0 < self.racing_error <= 0.5:
+            raise UserError(f"search.racing_error is {self.racing_error}: expected a probability up to 0.5, and not 0")
         if self.table is not None and self.table not in TABLES:
             raise UserError(f"search.table is {self.table!r}: expected one of {', '.join(TABLES)}, or null")
+
+    @property
+    def drop_error(self) -> float | None:
+        """The error with which candidates race; None: they do not, as those of several budgets are no rivals."""
+        return self.racing_error if self.racing and self.macs_range is None else None
 
     @property
     def starting(self) -> int:

@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer
 from gnnrl_lightning.data import Digits
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.evaluation import best_of
+from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.finetune import TrainingOptions, quiet_trainer
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.module import GNNRL
@@ -300,3 +301,14 @@ def test_the_dense_network_teaches_the_pruned_ones(task, tmp_path):
 def test_there_is_no_teacher_for_the_dense_network(task):
     with pytest.raises(UserError, match="needs a teacher"):
         Compression(task, Budget(macs=0.5), pretrain=TrainingOptions(distillation_weight=0.5))
+
+
+def test_candidates_race_unless_each_has_a_budget_of_its_own(task):
+    def error_of(compression, agent=None):
+        return compression.make_problem(compression.budget, Journal(), agent)._evaluate.evaluator.error
+
+    compression = compression_of(task, racing_error=0.1)
+    assert error_of(compression) == 0.1
+    assert error_of(compression, SearchOptions(macs_range=(0.3, 0.7))) is None
+    assert error_of(compression_of(task, racing=False)) is None
+    assert error_of(compression_of(task, macs_range=(0.3, 0.7))) is None

@@ -105,6 +105,12 @@ def test_groups_that_a_ratio_cannot_narrow_take_no_images():
         SearchOptions(evaluations=6 + 6, calibration_images=50).iterations(graph, 50, 1)
 
 
+def test_candidates_race_unless_each_has_a_budget_of_its_own():
+    assert SearchOptions(racing_error=0.1).drop_error == 0.1
+    assert SearchOptions(racing=False).drop_error is None
+    assert SearchOptions(macs_range=(0.3, 0.7)).drop_error is None
+
+
 def test_starting_candidates_are_those_of_the_search():
     assert SearchOptions(table=None).starting == len(STARTING) == 4
     assert SearchOptions().starting == len(STARTING) + len(FROM_TABLE) == 6
@@ -117,6 +123,8 @@ def test_starting_candidates_are_those_of_the_search():
         ({"finetune_steps": -1}, r"search.finetune_steps is -1: expected at least 0"),
         ({"repair": "glue"}, r"search.repair is 'glue': expected one of none, predicted_batch_norm, batch_norm"),
         ({"precision": "8"}, r"search.precision is '8': expected one of 32, bf16"),
+        ({"racing_error": 0.0}, r"search.racing_error is 0.0: expected a probability up to 0.5, and not 0"),
+        ({"racing_error": 0.6}, r"search.racing_error is 0.6: expected a probability up to 0.5"),
         ({"table": "round"}, r"search.table is 'round': expected one of reconstruction, sensitivity, or null"),
     ],
 )

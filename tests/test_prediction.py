@@ -68,6 +68,19 @@ def test_predictions_are_maximal_within_their_budgets(compression_of):
     assert as_json(compression, found)["predictions"][1]["macs_budget"] == 0.6
 
 
+def test_predictions_are_scored_on_the_whole_search_split(compression_of):
+    """Also where one is far behind the one before, and candidates of a search race."""
+    compression = compression_of(2)
+    assert compression.problem._evaluate.evaluator.error == compression.search.racing_error
+    compression.task.data.eval_batch_size = 20
+    for error, seen in ((compression.search.drop_error, 40), (None, 287)):
+        evaluator = compression.make_evaluator(error)
+        found = [evaluator(widths, "policy") for widths in (compression.graph.widths, compression.graph.smallest)]
+        assert [item.seen for item in found] == [287, seen]
+    for item in predict(compression, agent_for(compression), [0.9, 0.1]):
+        assert item.top1_search == evaluator(torch.tensor(list(item.widths.values())), "policy").top1
+
+
 def test_a_policy_of_one_network_serves_another(compression_of, tmp_path):
     source, target = compression_of(2), compression_of(4)
     save_policy(agent_for(source, seed=5).actor_critic, tmp_path / "policy")

@@ -1,9 +1,8 @@
-"""Scores candidates on the search split, and remembers what it has scored."""
+"""Scores candidates on the search split, in races where that is asked for, and remembers what it has scored."""
 
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -15,9 +14,10 @@ from torch.nn.functional import kl_div, log_softmax, nll_loss
 
 from gnnrl_lightning.data.image_set import ImageSet
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.evaluation.evaluation import Evaluation
+from gnnrl_lightning.evaluation.evaluation import Evaluation, best_of
 from gnnrl_lightning.evaluation.inference import for_inference
 from gnnrl_lightning.evaluation.pruner import Pruner
+from gnnrl_lightning.evaluation.racing import Course, estimate, hopeless, random_order, stage_ends
 from gnnrl_lightning.evaluation.short_finetune import ShortFinetune
 from gnnrl_lightning.memory import keep_freed_memory
 
@@ -28,6 +28,10 @@ PRECISIONS = {"32": torch.float32, "bf16": torch.bfloat16}
 class Evaluator:
     """Prunes a candidate, scores it on the search split, and caches it by its widths.
 
+    The images are read in a fixed random order. In races a candidate that falls behind the best one asked for so far
+    is dropped, see `racing`; every answer, those to known candidates included, may make a new best one, so that a
+    search that is repeated with some answers known takes the same course.
+
     Args:
         pruner: Makes the pruned networks.
         search: The search split.
@@ -35,6 +39,8 @@ class Evaluator:
         batch_size: Images in a batch.
         precision: "32", or "bf16" for bfloat16 weights and activations.
         finetune: Trains each candidate for a few steps before it is scored; None: none is.
+        error: Probability with which a candidate as good as the best one may be dropped; None: all are scored on the
+            whole split.
     """
 
     def __init__(
@@ -45,6 +51,7 @@ class Evaluator:
         batch_size: int = 256,
         precision: str = "32",
         finetune: ShortFinetune | None = None,
+        error: float | None = None,
     ) -> None:
         if precision not in PRECISIONS:
             raise UserError(f"precision is {precision!r}: expected one of {', '.join(PRECISIONS)}")
@@ -52,8 +59,9 @@ class Evaluator:
         self.pruner = pruner
         self.dtype = PRECISIONS[precision]
         self.search, self.normalize, self.batch_size = search, normalize, batch_size
-        self.finetune = finetune
+        self.finetune, self.error = finetune, error
         self._known: dict[tuple[int, ...], Evaluation] = {}
+        self._incumbent: Evaluation | None = None
 
     def learn(self, evaluations: Iterable[Evaluation]) -> None:
         """Take over what was evaluated elsewhere or before: it is not evaluated again."""
@@ -64,17 +72,27 @@ class Evaluator:
         """Score the candidate `widths (G,)`."""
         key = tuple(int(width) for width in widths)
         known = self._known.get(key)
-        if known is not None:
-            return replace(known, proposer=proposer, seconds=0.0, images=0)
-        evaluation = self._known[key] = self._evaluate(widths, key, proposer)
+        if known is None:
+            evaluation = self._known[key] = self._evaluate(widths, key, proposer)
+        else:
+            evaluation = replace(known, proposer=proposer, seconds=0.0, images=0)
+        if evaluation.course is not None:
+            self._incumbent = best_of(filter(None, (self._incumbent, evaluation)))
         return evaluation
 
     @cached_property
     def batches(self) -> list[tuple[Tensor, Tensor]]:
         """Inputs `(B, C, H, W)` and labels `(B,)` of the search split."""
-        parts = zip(self.search.images.split(self.batch_size), self.search.labels.split(self.batch_size), strict=True)
+        search, parts = self.search, random_order(len(self.search)).split(self.batch_size)
         layout = {"dtype": self.dtype, "memory_format": torch.channels_last}
-        return [(self.normalize(images).to(**layout), labels) for images, labels in parts]
+        return [(self.normalize(search.images[part]).to(**layout), search.labels[part]) for part in parts]
+
+    @cached_property
+    def _stages(self) -> list[slice]:
+        """The batches of each stage."""
+        sizes = [len(labels) for _, labels in self.batches]
+        ends = (len(sizes),) if self.error is None else stage_ends(sizes)
+        return [slice(*pair) for pair in zip((0, *ends), ends, strict=False)]
 
     @cached_property
     def _dense(self) -> list[Tensor]:
@@ -84,22 +102,49 @@ class Evaluator:
             return [log_softmax(network(inputs).float(), 1) for inputs, _ in self.batches]
 
     def _evaluate(self, widths: Tensor, key: tuple[int, ...], proposer: str) -> Evaluation:
-        dense, start = self._dense, time.perf_counter()
-        cost = self.pruner.graph.cost
+        self._dense  # noqa: B018  (not on the first candidate's clock)
+        start, cost = time.perf_counter(), self.pruner.graph.cost
         network = self.pruner.prune(self.pruner.plan(widths))
-        images = self.pruner.images + sum(len(labels) for _, labels in self.batches)
+        images = self.pruner.images
         if self.finetune is not None:
             self.finetune(network)
             images += self.finetune.seen
-        scores = score(for_inference(network, self.pruner.layers, self.dtype), self.batches, dense)
-        seconds = time.perf_counter() - start
-        return Evaluation(key, int(cost.macs(widths)), int(cost.params(widths)), *scores, seconds, images, proposer)
+        course = self._run(for_inference(network, self.pruner.layers, self.dtype))
+        dropped = course.images < len(self.search)
+        if dropped:
+            assert self._incumbent is not None and self._incumbent.course is not None
+            scores = estimate(course, self._incumbent.course)
+        else:
+            scores = course.scores
+        return Evaluation(
+            key,
+            int(cost.macs(widths)),
+            int(cost.params(widths)),
+            *scores,
+            seconds=time.perf_counter() - start,
+            images=images + course.images,
+            proposer=proposer,
+            seen=course.images,
+            dropped=dropped,
+            course=None if dropped or self.error is None else course,
+        )
+
+    def _run(self, network: nn.Module) -> Course:
+        """Score a network stage by stage, until it has seen all images or is dropped."""
+        course, incumbent = Course(), None if self._incumbent is None else self._incumbent.course
+        for stage in self._stages:
+            course = course.followed_by(*outcome(network, self.batches[stage], self._dense[stage]))
+            if self.error is None or incumbent is None or course.images == len(self.search):
+                continue
+            if hopeless(course, incumbent, len(self._stages), self.error):
+                break
+        return course
 
 
-def score(
+def outcome(
     network: nn.Module, batches: list[tuple[Tensor, Tensor]], dense: list[Tensor]
-) -> tuple[float, float, float]:
-    """Score a network in evaluation mode.
+) -> tuple[Tensor, float, float]:
+    """What a network in evaluation mode makes of some images.
 
     Args:
         network: The network.
@@ -107,16 +152,14 @@ def score(
         dense: The dense network's log-probabilities `(B, classes)` of each batch.
 
     Returns:
-        Top-1 accuracy in percent, mean cross-entropy in nats, and mean divergence KL(dense || network) in nats.
+        Whether each image is right, bool `(n,)`; sums of the cross-entropy and of the divergence KL(dense || network)
+        over the images, in nats.
     """
-    correct, loss, divergence, images = 0, 0.0, 0.0, 0
+    correct, loss, divergence = [], 0.0, 0.0
     with torch.inference_mode():
         for (inputs, labels), reference in zip(batches, dense, strict=True):
             log_probs = log_softmax(network(inputs).float(), 1)
-            correct += int((log_probs.argmax(1) == labels).sum())
+            correct.append(log_probs.argmax(1) == labels)
             loss += float(nll_loss(log_probs, labels, reduction="sum"))
             divergence += float(kl_div(log_probs, reference, log_target=True, reduction="sum"))
-            images += len(labels)
-    # A network whose outputs are not numbers ranks behind every other.
-    loss, divergence = (value / images if math.isfinite(value) else math.inf for value in (loss, divergence))
-    return 100 * correct / images, loss, divergence
+    return torch.cat(correct), loss, divergence

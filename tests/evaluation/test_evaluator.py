@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 import gnnrl_lightning
 from gnnrl_lightning.data.image_set import ImageSet
-from gnnrl_lightning.evaluation.evaluator import Evaluator, score
+from gnnrl_lightning.evaluation.evaluator import Evaluator, outcome
 from gnnrl_lightning.evaluation.pruner import Pruner
 from gnnrl_lightning.evaluation.short_finetune import ShortFinetune
 
@@ -65,6 +65,7 @@ def test_scores_by_hand(evaluator, width, slope, top1):
     assert result.widths == (width,) and result.proposer == "uniform"
     assert (result.macs, result.params) == (3 * width, 3 * width + 2)
     assert result.images == 5 + 4 and result.seconds > 0
+    assert (result.seen, result.dropped, result.course) == (4, False, None)
 
 
 @pytest.mark.parametrize(
@@ -102,26 +103,24 @@ def test_the_same_candidate_scores_the_same_whatever_came_before(search, evaluat
     assert again.cross_entropy == pytest.approx(first.cross_entropy, rel=1e-6)
 
 
-def test_score_weights_batches_by_their_images():
+def test_outcomes_add_up_over_batches():
     """Batches of three and one: three images right of four."""
     logits = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0], [0.0, 2.0]])
     labels = torch.tensor([0, 0, 1, 0])
     even = torch.full((1, 2), math.log(0.5))  # a dense network that does not know
     batches = [(logits[:3], labels[:3]), (logits[3:], labels[3:])]
-    top1, loss, divergence = score(nn.Identity(), batches, [even.expand(3, 2), even])
-    assert top1 == 75.0
+    right, loss, divergence = outcome(nn.Identity(), batches, [even.expand(3, 2), even])
+    assert right.tolist() == [True, True, True, False]
     small, large = math.log(1 + math.exp(-2)), math.log(1 + math.exp(2))
-    assert loss == pytest.approx((3 * small + large) / 4, rel=1e-6)
-    assert divergence == pytest.approx((small + large) / 2 - math.log(2), rel=1e-5)
+    assert loss == pytest.approx(3 * small + large, rel=1e-6)
+    assert divergence == pytest.approx(2 * (small + large) - 4 * math.log(2), rel=1e-5)
 
 
-def test_outputs_that_are_not_numbers_rank_last(search):
-    class Broken(nn.Module):
-        def forward(self, x):
-            return torch.full((len(x), 2), math.nan)
-
-    _, *losses = score(Broken(), [(search.images.float(), search.labels)], [torch.zeros(len(search), 2)])
-    assert losses == [math.inf, math.inf]
+def test_outputs_that_are_not_numbers_rank_last(evaluator):
+    with torch.no_grad():
+        evaluator.pruner.network.head.bias.fill_(math.nan)
+    result = evaluator(torch.tensor([1]), "uniform")
+    assert (result.cross_entropy, result.divergence) == (math.inf, math.inf)
 
 
 def test_candidates_may_be_trained_for_a_few_steps_first(evaluator, search):
