@@ -48,6 +48,13 @@ CHUNK = 2**24
 """Elements of the input vectors that are handled at a time: 64 MB."""
 
 
+STRIPE = 96
+"""Rows of a Gram matrix that are computed at a time: of each the part from the diagonal on."""
+
+FEW = 256
+"""Vectors that the first guess of their mean is made of."""
+
+
 @dataclass(frozen=True)
 class Fit:
     """A weight in standard form, and mean and variance `(rows,)` of its outputs, without bias."""
@@ -67,43 +74,50 @@ def fit_layer(call: Call, patches: Patches, values: Tensor, intercept: bool) -> 
         intercept: Whether a constant may be added to its outputs.
     """
     weight, groups = call["weight"], call.get("groups", 1)
-    prior = weight.reshape(groups, len(weight) // groups, -1)
+    # Vectors have the channels of one kernel position together, as they lie in memory.
+    prior = weight.flatten(2).transpose(1, 2) if weight.dim() > 2 else weight
+    prior = prior.reshape(groups, len(weight) // groups, -1)
     values = values.reshape(len(values), groups, -1).transpose(0, 1)
     if intercept:
         values = values - values.mean(1, keepdim=True)
     method = _fit_samples if prior.shape[2] > LONGEST else _fit_gram
     solved, mean, variance = method(call, patches, values, prior, intercept)
     first = (solved @ mean[:, :, None]).flatten()
+    if weight.dim() > 2:
+        solved = solved.reshape(len(weight), -1, weight.shape[1]).transpose(1, 2)
     return Fit(solved.reshape(weight.shape), first, variance.flatten())
 
 
 def _vectors(call: Call, patches: Patches) -> Iterator[Tensor]:
-    """Input vectors `(blocks, n, d)`, a few images at a time."""
+    """Input vectors `(blocks, n, d)`, d = kernel * channels, a few images at a time; they may be written into."""
     x, groups = call["input"], call.get("groups", 1)
     each = patches.positions.shape[1] * call["weight"][0].numel() * groups
     step = max(1, CHUNK // each)
     for start in range(0, len(x), step):
-        vectors = patches.inputs(x, slice(start, start + step))
-        yield vectors.reshape(len(vectors), groups, -1).transpose(0, 1)
+        taps = patches.taps(x, slice(start, start + step))
+        yield taps.unflatten(2, (groups, -1)).permute(2, 0, 1, 3).flatten(2)
 
 
 def _fit_gram(
     call: Call, patches: Patches, values: Tensor, prior: Tensor, intercept: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Weights `(blocks, rows, d)`, mean of the inputs `(blocks, d)`, variance of the outputs `(blocks, rows)`."""
-    blocks, _, d = prior.shape
-    gram, cross, first = prior.new_zeros(blocks, d, d), torch.zeros_like(prior), prior.new_zeros(blocks, d)
+    blocks, rows, d = prior.shape
+    gram, cross = prior.new_zeros(blocks, d, d), prior.new_zeros(blocks, rows + 1, d)
+    with_ones = torch.cat([values, values.new_ones(*values.shape[:2], 1)], 2).transpose(1, 2)  # for the vectors' sum
     shift, count = None, 0
     for vectors in _vectors(call, patches):
         if shift is None:  # sums around a first guess of the mean: float32 suffices
-            shift = vectors.mean(1) if intercept else torch.zeros_like(first)
-        vectors = vectors - shift[:, None]
-        gram.baddbmm_(vectors.transpose(1, 2), vectors)
-        cross.baddbmm_(values[:, count : count + vectors.shape[1]].transpose(1, 2), vectors)
-        first += vectors.sum(1)
+            shift = vectors[:, :FEW].mean(1) if intercept else prior.new_zeros(blocks, d)
+        vectors.sub_(shift[:, None])
+        for start in range(0, d, STRIPE):  # the rest of the matrix is known by symmetry
+            stripe = vectors[:, :, start : start + STRIPE].transpose(1, 2)
+            gram[:, start : start + STRIPE, start:].baddbmm_(stripe, vectors[:, :, start:])
+        cross.baddbmm_(with_ones[:, :, count : count + vectors.shape[1]], vectors)
         count += vectors.shape[1]
     assert shift is not None
-    gram, cross, first = gram / count, cross / count, first / count
+    gram = gram.triu_() + gram.triu(1).transpose(1, 2)
+    gram, cross, first = gram / count, cross[:, :rows] / count, cross[:, rows] / count
     covariance = gram - first[:, :, None] * first[:, None, :]
     solved = solve_ridge(covariance if intercept else gram, cross, prior, count)
     return solved, shift + first, ((solved @ covariance) * solved).sum(2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -127,6 +127,51 @@ class Patches:
                 )
             )
         self.positions = draw_positions(len(x), math.prod(self.out), per_image, generator)
+        self._first, self._offsets, self._outside = self._pixels(x.shape[2:])
+
+    def _pixels(self, size: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """What each position reads: its first pixel and the kernel's offsets from it, in the flattened image.
+
+        Args:
+            size: Of the input's spatial dimensions.
+
+        Returns:
+            First pixels `(images, n)`, offsets `(kernel,)`, and which pixels `(images, n, kernel)` are padding.
+        """
+        place, step = self.positions, 1
+        first, offsets = torch.zeros_like(place), torch.zeros(1, dtype=torch.int64)
+        outside = torch.zeros(*place.shape, 1, dtype=torch.bool)
+        for dim in reversed(range(len(self.kernel))):
+            start = place % self.out[dim] * self.stride[dim] - self.padding[dim][0]
+            place = place // self.out[dim]
+            along = torch.arange(self.kernel[dim]) * self.dilation[dim]
+            first = first + start * step
+            offsets = (along[:, None] * step + offsets).flatten()
+            at = start[:, :, None] + along
+            outside = (((at < 0) | (at >= size[dim]))[..., None] | outside[:, :, None]).flatten(2)
+            step *= size[dim]
+        return first.int(), offsets.int(), outside
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return sum(kept.nbytes for kept in (self.positions, self._first, self._outside))
+
+    def taps(self, x: Tensor, images: slice = slice(None)) -> Tensor:
+        """Channel vectors `(n, kernel, C_in)` of the given images: what each position of the kernel reads.
+
+        It is fastest where channels lie last in memory.
+        """
+        if self.linear:
+            return self.outputs(x, images)[:, None]
+        x, first, outside = x[images], self._first[images], self._outside[images]
+        pixels = x.movedim(1, -1).reshape(-1, x.shape[1])
+        size = len(pixels) // len(x)
+        first = first + torch.arange(0, len(pixels), size, dtype=first.dtype)[:, None]
+        index = (first[:, :, None] + self._offsets).clamp_(0, len(pixels) - 1).flatten()
+        found = pixels.index_select(0, index.to(x.device))
+        found.index_fill_(0, outside.flatten().nonzero().flatten().to(x.device), 0)
+        return found.reshape(-1, len(self._offsets), x.shape[1])
 
     def inputs(self, x: Tensor, images: slice = slice(None)) -> Tensor:
         """Vectors `(n, C_in * kernel)`, channels first, of the given images.
@@ -134,35 +179,15 @@ class Patches:
         With the weight flattened to `(C_out, C_in * kernel)` a product with them gives the outputs there (without
         bias, for one group).
         """
-        x, positions = x[images], self.positions[images]
-        if self.linear:
-            return self.outputs(x, images)
-        pads = [pad for pair in reversed(self.padding) for pad in pair]
-        x = F.pad(x, pads) if any(pads) else x
-        flat = torch.zeros(*positions.shape, 1, dtype=torch.int64)
-        place = positions
-        step = 1
-        taps = torch.zeros(1, dtype=torch.int64)
-        for dim in reversed(range(len(self.kernel))):
-            start = place % self.out[dim] * self.stride[dim]
-            place = place // self.out[dim]
-            flat = flat + start[:, :, None] * step
-            offsets = torch.arange(self.kernel[dim]) * (self.dilation[dim] * step)
-            taps = (offsets[:, None] + taps).flatten()
-            step *= x.shape[2 + dim]
-        index = (flat + taps).flatten(1).to(x.device)
-        pixels = x.flatten(2).gather(2, index[:, None, :].expand(-1, x.shape[1], -1))
-        pixels = pixels.reshape(len(x), x.shape[1], positions.shape[1], -1)
-        return pixels.transpose(1, 2).reshape(-1, x.shape[1] * len(taps))
+        return self.taps(x, images).transpose(1, 2).flatten(1)
 
     def outputs(self, y: Tensor, images: slice = slice(None)) -> Tensor:
         """Channel vectors `(n, C)` of a map that has the output's shape, at the positions."""
-        y, positions = y[images], self.positions[images].to(y.device)
-        if self.linear:
-            tokens = y.reshape(len(y), -1, y.shape[-1])
-            return tokens.gather(1, positions[:, :, None].expand(-1, -1, tokens.shape[2])).reshape(-1, y.shape[-1])
-        vectors = y.flatten(2).gather(2, positions[:, None, :].expand(-1, y.shape[1], -1))
-        return vectors.transpose(1, 2).reshape(-1, y.shape[1])
+        y, positions = y[images], self.positions[images]
+        vectors = (y if self.linear else y.movedim(1, -1)).reshape(-1, y.shape[-1 if self.linear else 1])
+        size = len(vectors) // len(y)
+        index = positions + torch.arange(0, len(vectors), size)[:, None]
+        return vectors.index_select(0, index.flatten().to(y.device))
 
 
 def sample_patches(call: Call, per_image: int, generator: torch.Generator) -> Tensor:

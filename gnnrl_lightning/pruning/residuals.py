@@ -26,11 +26,12 @@ class ResidualObserver(TorchFunctionMode):
 
     Args:
         weights: Name -> weight tensor of the network that runs.
-        before: `(name, call)`: a layer is about to run.
+        before: `(name, call)`: a layer is about to run; whether it may wait until its output is added. Then what is
+            added is what `at_sum` gives, and neither the layer nor its batch norm runs before.
         after: `(name, output)`: it has run.
         at_norm: `(name, eps)`: a batch norm is about to read it.
         at_sum: `(name, output, other, rerun)`: the output of the latest layer, or of the batch norm behind it, is about
-            to be added to `other`; what is written into `output` is added instead.
+            to be added to `other`; gives what is added instead, or None.
         at_other: `(name,)`: something else reads that output.
     """
 
@@ -38,10 +39,10 @@ class ResidualObserver(TorchFunctionMode):
         self,
         weights: Mapping[str, Tensor],
         *,
-        before: Callable[[str, Call], None],
+        before: Callable[[str, Call], bool],
         after: Callable[[str, Tensor], None],
         at_norm: Callable[[str, float], None],
-        at_sum: Callable[[str, Tensor, Tensor, Rerun], None],
+        at_sum: Callable[[str, Tensor, Tensor, Rerun], Tensor | None],
         at_other: Callable[[str], None],
     ) -> None:
         super().__init__()
@@ -53,6 +54,7 @@ class ResidualObserver(TorchFunctionMode):
         self._name = ""
         self._latest: Tensor | None = None
         self._version = 0
+        self._waits = False
         self._rerun: Rerun = lambda: torch.empty(0)
 
     def _is_latest(self, value: Any) -> bool:
@@ -80,25 +82,33 @@ class ResidualObserver(TorchFunctionMode):
             name = self._names.get(id(call["weight"]))
             if name is not None:
                 self._read(args, kwargs, call["input"])
-                self._before(name, call)
-                output = self._made(name, func(**call), lambda: func(**call))
+                self._waits = self._before(name, call)
+                output = self._made(name, _unset(func, call) if self._waits else func(**call), lambda: func(**call))
                 self._after(name, output)
                 return output
         elif func is F.batch_norm and args and self._is_latest(args[0]):
             self._at_norm(self._name, float(kwargs.get("eps", args[7] if len(args) > 7 else 1e-5)))
             layer = self._rerun
-            return self._made(self._name, func(*args, **kwargs), lambda: func(layer(), *args[1:], **kwargs))
+            output = torch.empty_like(args[0]) if self._waits else func(*args, **kwargs)
+            return self._made(self._name, output, lambda: func(layer(), *args[1:], **kwargs))
         elif func in ADDITIONS and not kwargs and len(args) == 2:
             for output, other in (args, args[::-1]):
                 if self._is_latest(output) and isinstance(other, Tensor) and other.shape == output.shape:
-                    self._at_sum(self._name, output, other, self._rerun)
-                    if func in IN_PLACE:  # from here on this tensor is the sum
-                        self._outputs.pop(id(args[0]), None)
+                    replaced = self._at_sum(self._name, output, other, self._rerun)
                     self._read((other,), {}, other)
-                    return func(*args)
+                    if func not in IN_PLACE:
+                        return torch.add(output if replaced is None else replaced, other)
+                    self._outputs.pop(id(args[0]), None)  # from here on this tensor is the sum
+                    return func(*args) if replaced is None else torch.add(replaced, other, out=args[0])
         result = func(*args, **kwargs)
         self._read(args, kwargs, result)
         return result
+
+
+def _unset(func: Callable[..., Tensor], call: Call) -> Tensor:
+    """A tensor such as the call gives, without its values."""
+    like = func(**{name: value.to("meta") if isinstance(value, Tensor) else value for name, value in call.items()})
+    return torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device=call["input"].device)
 
 
 def _flat(items: Any) -> Iterator[Any]:

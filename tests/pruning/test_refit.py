@@ -1,10 +1,12 @@
 import copy
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gnnrl_lightning import trace
 from gnnrl_lightning.pruning import least_squares
@@ -233,3 +235,30 @@ def test_the_dense_network_and_its_mode_are_left_as_they_are():
     assert network.training and pruned.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert all(parameter.requires_grad and parameter.grad is None for parameter in pruned.parameters())
+
+
+
+class Counting(TorchDispatchMode):
+    """Counts the operators that run on real tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.ran = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.ran[func.overloadpacket] += not args or not isinstance(args[0], torch.Tensor) or not args[0].is_meta
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_layer_that_waits_for_its_sum_runs_once():
+    """Stem, two inner and two outer convolutions and the head; the first run of an outer one would be thrown away."""
+    network, images = Block(True).eval(), correlated(8)
+    graph = trace(network, images[:1])
+    layers, plan = find_layers(graph), narrow(graph, network)
+    recording = record(network, layers, images)
+    assert sum(target.is_sum for target in recording.targets.values()) == 2
+    pruned = plan.apply(network)
+    with Counting() as counting:
+        refit(pruned, layers, plan.selection, recording)
+    assert counting.ran[torch.ops.aten.convolution] == 6
+    assert sum(counting.ran[name] for name in (torch.ops.aten.native_batch_norm, torch.ops.aten.cudnn_batch_norm)) == 2
