@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from statistics import fmean
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -44,4 +45,4 @@ def _tau(distinct: Sequence[Evaluation], table: Callable[[Tensor], Tensor]) -> f
     errors = table(torch.tensor([item.widths for item in distinct], dtype=torch.int64)).double()
     if len(errors.unique()) < 2:
         return None
-    return float(kendall_rank_corrcoef(-errors, top1))
+    return float(cast(Tensor, kendall_rank_corrcoef(-errors, top1)))
