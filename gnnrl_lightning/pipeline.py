@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
 
@@ -33,8 +33,10 @@ from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.journalled import Journalled
 from gnnrl_lightning.evaluation.latency import paired_latency_ms
 from gnnrl_lightning.evaluation.pruner import Pruner
+from gnnrl_lightning.evaluation.racing import random_order
 from gnnrl_lightning.evaluation.short_finetune import ShortFinetune
 from gnnrl_lightning.evaluation.tables import ErrorTable, error_table
+from gnnrl_lightning.evaluation.tuning import AUTO, BATCH_SIZES, Tuned, tune
 from gnnrl_lightning.finetune import TrainingOptions, quiet_trainer
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.module.base import GraphLearner
@@ -70,6 +72,10 @@ class Compression:
         finetune: How pruned networks are fine-tuned, uniform and ours alike.
         trainers: Makes the trainers of the training phases.
 
+    Attributes:
+        search: How candidates are found; its precision and batch size are the tuned ones where it asked for that.
+        tuned: What was measured for these; None: nothing.
+
     Raises:
         UserError: Anything about the input is wrong; nothing has been written then.
     """
@@ -97,8 +103,18 @@ class Compression:
             raise UserError(f"{task.network.class_path} meets the budget as it is: nothing to prune")
         calibration = task.data.calibration(self.search.calibration_images)
         self.pruner = Pruner(self.graph, self.dense, calibration, self.search.importance, self.search.repair)
+        self.tuned = self._tune() if self.search.precision == AUTO else None
+        if self.tuned is not None:
+            self.search = replace(self.search, precision=self.tuned.precision, batch_size=self.tuned.batch_size)
         self.problem = self.make_problem(budget, Journal())
         self._began = 0.0
+
+    def _tune(self) -> Tuned:
+        """The fastest way to score candidates, measured on the dense network; an untrained one takes as long."""
+        data, size = self.task.data, self.search.batch_size
+        sizes = BATCH_SIZES if size is None else (size,)
+        images = data.search.images[random_order(len(data.search))[: max(sizes)]]
+        return tune(self.dense, self.pruner.layers, data.normalize(images), sizes)
 
     def make_evaluator(self, error: float | None = None) -> Evaluator:
         """What scores candidates, and knows none yet.
@@ -107,7 +123,7 @@ class Compression:
             error: With which candidates race; None: each is scored on the whole search split.
         """
         data, precision = self.task.data, self.search.precision
-        images = data.search, data.normalize, data.eval_batch_size
+        images = data.search, data.normalize, self.search.batch_size or data.eval_batch_size
         return Evaluator(self.pruner, *images, precision, self._short(), error)
 
     def make_problem(
