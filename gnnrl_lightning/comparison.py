@@ -9,7 +9,6 @@ figures = comparison.run(folder)  # compare.json; what was finished before in th
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -28,11 +27,10 @@ from gnnrl_lightning.evaluation.pruner import Pruner
 from gnnrl_lightning.finetune import quiet_trainer
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.module.base import GraphLearner
-from gnnrl_lightning.networks import load_weights
-from gnnrl_lightning.pipeline import DENSE_WEIGHTS, Compression
+from gnnrl_lightning.pipeline import Compression
 from gnnrl_lightning.policy_search import AGENT, SearchOptions, connect
 from gnnrl_lightning.report.comparison import summarise
-from gnnrl_lightning.runs import RunFolder, versions
+from gnnrl_lightning.runs import RunFolder, replacing, versions
 from gnnrl_lightning.search.methods import ITERATIVE, ONE_SHOT, run_method
 from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
 
@@ -175,7 +173,10 @@ class Comparison:
         Returns:
             What compare.json holds.
         """
-        self._load_or_train(folder)
+        self.compression.train_dense(folder)
+        # What the pruner computes once is not on the first method's clock.
+        pruner = self.compression.pruner
+        pruner.prune(pruner.plan(self.compression.graph.widths))
         folder.comparison.mkdir(exist_ok=True)
         rows, refused = [], []
         for budget, method, seed in self.runs():
@@ -196,16 +197,6 @@ class Comparison:
         figures = self._figures(rows, refused)
         _write(folder.compare, figures)
         return figures
-
-    def _load_or_train(self, folder: RunFolder) -> None:
-        """The dense network's weights, of an earlier run in this folder, or trained and saved; and what follows."""
-        compression, weights = self.compression, folder.checkpoints / DENSE_WEIGHTS
-        if compression.task.checkpoint is None and weights.is_file():
-            load_weights(compression.dense, weights)
-        else:
-            compression.train_dense(folder)
-        # What the pruner computes once is not on the first method's clock.
-        compression.pruner.prune(compression.pruner.plan(compression.graph.widths))
 
     def _row(self, budget: Budget, method: str, seed: int | None, journal: Path) -> dict[str, Any]:
         """Run a method and test its winner."""
@@ -271,6 +262,5 @@ def budget_label(budget: Budget) -> float | str:
 
 def _write(path: Path, contents: dict[str, Any]) -> None:
     """Write JSON; whoever finds the file finds all of it."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")

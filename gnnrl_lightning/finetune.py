@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
+from gnnrl_lightning.checkpoint import LatestCheckpoint
 from gnnrl_lightning.data import Batch, BatchLoader, ImageData, Images
+from gnnrl_lightning.data.splits import derived_seed
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks import eval_mode
 
@@ -126,10 +129,17 @@ class Classifier(LightningModule):
         options: how to train.
         num_classes: number of classes.
         teacher: network to distil from; it is run in evaluation mode, and is no part of checkpoints.
+        seed: of what the network draws at random (dropout), in each epoch anew; None leaves PyTorch's generators
+            alone.
     """
 
     def __init__(
-        self, network: nn.Module, options: TrainingOptions, num_classes: int, teacher: nn.Module | None = None
+        self,
+        network: nn.Module,
+        options: TrainingOptions,
+        num_classes: int,
+        teacher: nn.Module | None = None,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
         if options.distillation_weight > 0 and teacher is None:
@@ -140,6 +150,7 @@ class Classifier(LightningModule):
         self.options = options
         # in a tuple: a submodule would be saved, synchronised and set to training mode
         self._teacher = (teacher,)
+        self._seed = seed
         self._steps = 1
         self.train_top1, self.val_top1, self.test_top1 = (Top1(num_classes) for _ in range(3))
 
@@ -164,6 +175,11 @@ class Classifier(LightningModule):
         for optimizer in self.trainer.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
+
+    def on_train_epoch_start(self) -> None:
+        """Seed PyTorch's generators: a checkpoint does not hold their state."""
+        if self._seed is not None:
+            torch.manual_seed(derived_seed(self._seed, self.trainer.current_epoch, self.trainer.global_rank))
 
     def _factor(self, step: int) -> float:
         warmup = self.options.warmup_epochs * self._steps / max(1, self.options.epochs)
@@ -240,6 +256,7 @@ def train(
     trainer: Callable[..., Trainer] = quiet_trainer,
     seed: int = 0,
     teacher: nn.Module | None = None,
+    checkpoint: Path | None = None,
 ) -> None:
     """Train a network in place.
 
@@ -254,20 +271,23 @@ def train(
         trainer: makes the Trainer; called with `max_epochs` and `gradient_clip_val`.
         seed: seed of the order, of the augmentation and of dropout.
         teacher: network to distil from, needed if `options.distillation_weight` is above 0.
+        checkpoint: file in which each epoch leaves a checkpoint, and from which the training goes on, to the same
+            weights, where it is there; None: it leaves none.
 
     Raises:
         UserError: distillation without a teacher, or a network without parameters to train.
     """
-    classifier = Classifier(network, options, data.num_classes, teacher)
+    classifier = Classifier(network, options, data.num_classes, teacher, seed)
+    latest = LatestCheckpoint(checkpoint)
     devices = [(module, _device(module)) for module in (network, teacher) if module is not None]
     data_seed, data.seed = data.seed, seed
     try:
         if options.epochs > 0:
             with isolate_rng():
-                torch.manual_seed(seed)
                 network.train()
                 runner = trainer(max_epochs=options.epochs, gradient_clip_val=options.gradient_clip or None)
-                runner.fit(classifier, datamodule=data)
+                runner.callbacks.append(latest)  # pyright: ignore[reportAttributeAccessIssue]
+                runner.fit(classifier, datamodule=data, ckpt_path=latest.found, weights_only=True)
     finally:
         data.seed = data_seed
         network.eval()

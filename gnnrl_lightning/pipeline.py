@@ -8,6 +8,10 @@ compression.start(folder, agent)                                  # table, start
 Trainer(max_epochs=agent.iterations(real)).fit(agent)
 result = compression.deliver(folder)                              # prunes, fine-tunes, tests once, saves
 ```
+
+In a folder where an earlier run was interrupted the same calls go on: they take over what they find there. For the
+search itself to go on, the trainer needs `latest = LatestCheckpoint(folder.checkpoint(AGENT), compression.notes)` among
+its callbacks, and `fit(agent, ckpt_path=latest.found)`.
 """
 
 from __future__ import annotations
@@ -35,13 +39,15 @@ from gnnrl_lightning.evaluation.latency import paired_latency_ms
 from gnnrl_lightning.evaluation.pruner import Pruner
 from gnnrl_lightning.evaluation.racing import random_order
 from gnnrl_lightning.evaluation.short_finetune import ShortFinetune
-from gnnrl_lightning.evaluation.tables import ErrorTable, error_table
+from gnnrl_lightning.evaluation.table_file import load_table, save_table
+from gnnrl_lightning.evaluation.tables import TABLE_PASSES, ErrorTable, error_table
 from gnnrl_lightning.evaluation.tuning import AUTO, BATCH_SIZES, Tuned, tune
 from gnnrl_lightning.finetune import TrainingOptions, quiet_trainer
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.module.base import GraphLearner
+from gnnrl_lightning.networks import load_weights
 from gnnrl_lightning.policy_search import AGENT, SearchOptions, connect, environment
-from gnnrl_lightning.report.progress import SearchStatus
+from gnnrl_lightning.report.progress import SearchStatus, ShownSteps, hidden_steps
 from gnnrl_lightning.runs import RunFolder, versions
 from gnnrl_lightning.search.baselines import starting_candidates
 from gnnrl_lightning.search.problem import SearchProblem
@@ -49,8 +55,8 @@ from gnnrl_lightning.task import Task, save_weights
 from gnnrl_lightning.traced import trace
 
 LATENCY_BATCH = 64
-DENSE_WEIGHTS = "dense.safetensors"
-POLICY = "policy.safetensors"
+# Names of what phases leave in `checkpoints/`, beside AGENT, "uniform" and "pruned".
+DENSE, TABLE, POLICY = "dense", "table", "policy"
 
 PhaseTrainers = Callable[[str], Callable[..., Trainer]]
 """Phase ("dense", "uniform", "pruned") -> what makes the trainer of that phase."""
@@ -71,6 +77,7 @@ class Compression:
         pretrain: How the dense network is trained, where it has no checkpoint.
         finetune: How pruned networks are fine-tuned, uniform and ours alike.
         trainers: Makes the trainers of the training phases.
+        shown: Shows progress of what else takes long.
 
     Attributes:
         search: How candidates are found; its precision and batch size are the tuned ones where it asked for that.
@@ -88,8 +95,9 @@ class Compression:
         pretrain: TrainingOptions | None = None,
         finetune: TrainingOptions | None = None,
         trainers: PhaseTrainers = quiet_trainers,
+        shown: ShownSteps = hidden_steps,
     ) -> None:
-        self.task, self.budget, self.trainers = task, budget, trainers
+        self.task, self.budget, self.trainers, self.shown = task, budget, trainers, shown
         self.search = search or SearchOptions()
         self.pretrain, self.finetune = pretrain or TrainingOptions(), finetune or TrainingOptions()
         if self.pretrain.distillation_weight > 0:
@@ -137,11 +145,15 @@ class Compression:
             agent: What the episodes of an agent are that searches; None: as for all. One that has a budget for each
                 episode races with none.
         """
-        search, error = self.search, (agent or self.search).drop_error
+        error = (agent or self.search).drop_error
+        return self._problem(budget, Journalled(self.make_evaluator(error), journal, self._ratio))
+
+    def _problem(self, budget: Budget, evaluate: Journalled) -> SearchProblem[Evaluation]:
+        search = self.search
         return SearchProblem(
             self.graph,
             budget,
-            Journalled(self.make_evaluator(error), journal, self._ratio),
+            evaluate,
             search.evaluations,
             starting_candidates(self.graph, budget),
             None if search.table is None else lambda: self.table,
@@ -168,7 +180,8 @@ class Compression:
     @cached_property
     def table(self) -> ErrorTable:
         """What narrowing one group costs: made once, when the dense network is trained."""
-        return error_table(self.search.table or "sensitivity", self.pruner)
+        with self.shown("table of errors", len(self.graph.groups)) as advance:
+            return error_table(self.search.table or "sensitivity", self.pruner, advance)
 
     def iterations(self, agent: GraphLearner) -> int:
         """Iterations of the agent in the real environment.
@@ -201,15 +214,62 @@ class Compression:
     def train_dense(self, folder: RunFolder) -> None:
         """Train the dense network and save its weights, unless a checkpoint gave them."""
         if self.task.checkpoint is None:
-            self.task.train(self.dense, self.pretrain, self.trainers("dense"))
-            save_weights(self.dense, folder.checkpoints / DENSE_WEIGHTS)
+            self._train(DENSE, self.dense, self.pretrain, folder)
+
+    def _train(
+        self,
+        phase: str,
+        network: nn.Module,
+        options: TrainingOptions,
+        folder: RunFolder,
+        teacher: nn.Module | None = None,
+    ) -> None:
+        """Train a network and save its weights, or load those that the folder has."""
+        weights, checkpoint = folder.weights(phase), folder.checkpoint(phase)
+        if weights.is_file():
+            load_weights(network, weights)
+            return
+        self.task.train(network, options, self.trainers(phase), teacher=teacher, checkpoint=checkpoint)
+        save_weights(network, weights)
+        checkpoint.unlink(missing_ok=True)
 
     def start(self, folder: RunFolder, agent: GraphLearner) -> None:
-        """Make the table, score the starting candidates, and give the agent its environments."""
+        """Make the table, score the starting candidates, and give the agent its environments.
+
+        Of a search that was interrupted there are the table, the evaluations in the journal, and the agent's
+        checkpoint, whose iterations are complete.
+        """
         self._began = time.perf_counter()
-        self.problem = self.make_problem(self.budget, Journal(folder.journal))
-        self.problem.start(from_table=self.search.table is not None)
+        self._calibrate(folder)
+        evaluator = self.make_evaluator(self.search.drop_error)
+        journalled = Journalled(evaluator, Journal(folder.journal, resume=True), self._ratio)
+        self.problem = self._problem(self.budget, journalled)
+        with self.shown("starting candidates", self.search.starting) as advance:
+            self.problem.start(self.search.table is not None, advance)
         connect(agent, self.problem, self.search)
+        if folder.checkpoint(AGENT).is_file():
+            saved = torch.load(folder.checkpoint(AGENT), map_location="cpu", weights_only=True)
+            self.problem.remember(journalled.skip(int(saved["state_dict"]["evaluations"])))
+            self._began -= saved["seconds"]
+
+    def _calibrate(self, folder: RunFolder) -> None:
+        """Pass the calibration images through the dense network, and make the table or read it."""
+        passes = {*self.pruner.passes}
+        if self.search.table is not None and folder.weights(TABLE).is_file():
+            self.table = load_table(folder.weights(TABLE))
+        elif self.search.table is not None:
+            passes |= {*TABLE_PASSES}
+        found = ["scores", *sorted(passes & {"moments", "recording"})]
+        with self.shown("calibration", len(found)) as advance:
+            for name in found:
+                getattr(self.pruner, name)  # made once
+                advance()
+        if self.search.table is not None and not folder.weights(TABLE).is_file():
+            save_table(self.table, folder.weights(TABLE))
+
+    def notes(self) -> dict[str, Any]:
+        """What the agent's checkpoint holds beside the agent: seconds since the search began, in all its parts."""
+        return {"seconds": time.perf_counter() - self._began}
 
     def best(self) -> Evaluation | None:
         """The best evaluation within the budget so far."""
@@ -238,31 +298,36 @@ class Compression:
         Returns:
             The figures, as written to result.json.
         """
-        seconds = time.perf_counter() - self._began
+        seconds = self.notes()["seconds"]
         best, uniform = self.best(), best_of(self.problem.history, "uniform")
         if best is None or uniform is None:
             raise RuntimeError("deliver() comes after start()")
-        chosen, pruner = {"uniform": uniform, "pruned": best}, self.final_pruner()
+        chosen, pruner, before = {"uniform": uniform, "pruned": best}, self.final_pruner(), {}
         plans = {name: pruner.plan(torch.tensor(item.widths)) for name, item in chosen.items()}
-        before = {name: pruner.prune(plan) for name, plan in plans.items()}
+        with self.shown("final pruning", len(plans)) as advance:
+            for name, plan in plans.items():
+                before[name] = pruner.prune(plan)
+                advance()
         after = copy.deepcopy(before)
         for name, network in after.items():
-            self.task.train(network, self.finetune, self.trainers(name), teacher=self.dense)
+            self._train(name, network, self.finetune, folder, teacher=self.dense)
         result = self._figures(chosen, before, after, seconds)
-        artifact.save(
-            folder.pruned,
-            after["pruned"],
-            dense=self.dense,
-            graph=self.graph,
-            plan=plans["pruned"],
-            example=self.task.example(),
-            description=artifact.Description(
-                asdict(self.task.network),
-                result["budget"],
-                self.task.data.transform_record(),
-                result["pruned"],
-            ),
-        )
+        with self.shown("export", 1) as advance:
+            artifact.save(
+                folder.pruned,
+                after["pruned"],
+                dense=self.dense,
+                graph=self.graph,
+                plan=plans["pruned"],
+                example=self.task.example(),
+                description=artifact.Description(
+                    asdict(self.task.network),
+                    result["budget"],
+                    self.task.data.transform_record(),
+                    result["pruned"],
+                ),
+            )
+            advance()
         folder.write_result(result)
         return result
 
@@ -280,7 +345,15 @@ class Compression:
         """The only place where the test images are read."""
         data, cost = self.task.data, self._dense_cost()
         batch = self.task.example().expand(LATENCY_BATCH, -1, -1, -1).contiguous()
-        latency = paired_latency_ms({"dense": self.dense, **after}, batch)
+        tested = {"dense": self.dense} | {f"{name} before": network for name, network in before.items()}
+        tested |= {f"{name} after": network for name, network in after.items()}
+        top1 = {}
+        with self.shown("test", len(tested) + 1) as advance:
+            latency = paired_latency_ms({"dense": self.dense, **after}, batch)
+            advance()
+            for name, network in tested.items():
+                top1[name] = self.task.top1(network, data.test)
+                advance()
         rows = {
             name: {
                 "macs": item.macs,
@@ -288,14 +361,14 @@ class Compression:
                 "macs_ratio": item.macs / cost["macs"],
                 "params_ratio": item.params / cost["params"],
                 "top1_search": item.top1,
-                "top1_test_before": self.task.top1(before[name], data.test),
-                "top1_test_after": self.task.top1(after[name], data.test),
+                "top1_test_before": top1[f"{name} before"],
+                "top1_test_after": top1[f"{name} after"],
                 "latency_ms": latency[name],
                 "widths": list(item.widths),
             }
             for name, item in chosen.items()
         }
-        dense = {**cost, "top1_test": self.task.top1(self.dense, data.test), "latency_ms": latency["dense"]}
+        dense = {**cost, "top1_test": top1["dense"], "latency_ms": latency["dense"]}
         agent = best_of(self._within(), AGENT)
         return {
             "network": self.task.network.name,

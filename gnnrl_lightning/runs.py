@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
@@ -38,6 +40,22 @@ class RunOptions:
             raise UserError(f"run.threads is {self.threads}: expected at least 1, or null")
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file to write in the place of `path`; who is killed meanwhile leaves `path` as it was.
+
+    Args:
+        path: The file, in a folder that is made if it is not there.
+
+    Yields:
+        The file to write; it becomes `path` once the block ends without an error.
+    """
+    path.parent.mkdir(exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    yield partial
+    os.replace(partial, path)
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Paths of one run, `<root>/<name>/`.
@@ -65,8 +83,21 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of the dense network's weights and the agent's checkpoints."""
+        """Folder of what the phases leave, and go on from."""
         return self.path / "checkpoints"
+
+    def weights(self, phase: str) -> Path:
+        """What a phase comes to, tensors alone; it is done where the file is there."""
+        return self.checkpoints / f"{phase}.safetensors"
+
+    def checkpoint(self, phase: str) -> Path:
+        """Lightning's checkpoint of a phase after its last complete epoch."""
+        return self.checkpoints / f"{phase}.ckpt"
+
+    @property
+    def wandb(self) -> Path:
+        """Ids of the W&B runs, a line each, where there are any."""
+        return self.checkpoints / "wandb.txt"
 
     @property
     def pruned(self) -> Path:
@@ -161,9 +192,15 @@ class RunFolder:
         folder.path.mkdir(exist_ok=True)
         return folder
 
+    def write_config(self, config: str) -> None:
+        """Write the resolved configuration, which makes the folder that of a run."""
+        with replacing(self.config) as partial:
+            partial.write_text(config, encoding="utf-8")
+
     def write_result(self, result: dict[str, Any]) -> None:
-        """Write the figures of the run to result.json."""
-        self.result.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        """Write the figures of the run to result.json, with which it is finished."""
+        with replacing(self.result) as partial:
+            partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
     def _clear(self) -> None:
         for file in (self.config, self.metrics, self.journal, self.result, self.compare):

@@ -20,6 +20,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.finetune import TrainingOptions, top1, train
 from gnnrl_lightning.networks import check_finite, check_num_classes, load_weights
 from gnnrl_lightning.networks.spec import NetworkSpec
+from gnnrl_lightning.runs import replacing
 from gnnrl_lightning.traced import ComputationGraph, trace
 
 
@@ -103,13 +104,21 @@ class Task:
         options: TrainingOptions,
         trainer: Callable[..., Trainer],
         teacher: nn.Module | None = None,
+        checkpoint: Path | None = None,
     ) -> None:
         """Train a network in place, with a teacher where the options ask for distillation.
+
+        Args:
+            network: Images to logits.
+            options: How to train.
+            trainer: Makes the trainer.
+            teacher: Network to distil from.
+            checkpoint: File of each epoch's checkpoint, from which the training goes on; None: it keeps none.
 
         Raises:
             UserError: The training diverged.
         """
-        train(network, self.data, options, trainer=trainer, seed=self.seed, teacher=teacher)
+        train(network, self.data, options, trainer=trainer, seed=self.seed, teacher=teacher, checkpoint=checkpoint)
         check_finite(network)
 
     def top1(self, network: nn.Module, images: Images) -> float:
@@ -139,9 +148,9 @@ def inspect(graph: ComputationGraph) -> dict[str, Any]:
 
 def save_weights(network: nn.Module, path: Path) -> None:
     """Write a network's weights without pickle; `load_weights` reads them."""
-    path.parent.mkdir(exist_ok=True)
     state = network.state_dict()
-    save_file({name: tensor.cpu().contiguous().clone() for name, tensor in state.items()}, path)
+    with replacing(path) as partial:
+        save_file({name: tensor.cpu().contiguous().clone() for name, tensor in state.items()}, partial)
 
 
 def finetune_artifact(

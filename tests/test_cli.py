@@ -15,52 +15,16 @@ from safetensors.torch import save_file
 from gnnrl_lightning import artifact, pipeline
 from gnnrl_lightning.cli import main
 from gnnrl_lightning.networks.spec import NetworkSpec
+from tests.workplace import SPENT, TABLE, make_workplace
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = ROOT / "experiments"
-
-SMALL = """
-from torch import nn
-
-
-class Small(nn.Module):
-    def __init__(self, classes=10, size=8):
-        super().__init__()
-        self.conv1 = nn.Conv2d(1, 8, 3, padding=1)
-        self.bn1 = nn.BatchNorm2d(8)
-        self.conv2 = nn.Conv2d(8, 12, 3, stride=2)
-        self.bn2 = nn.BatchNorm2d(12)
-        self.classifier = nn.Linear(12 * ((size - 1) // 2) ** 2, classes)
-
-    def forward(self, x):
-        x = self.bn1(self.conv1(x)).relu()
-        return self.classifier(self.bn2(self.conv2(x)).relu().flatten(1))
-"""
-
-
-# Two groups at four ratios: 128 * (1 + 2 * 4) images of the table, and 128 each for the moments and for refit's
-# recording, in evaluations of 287 + 128.
-TABLE = -(-128 * 11 // (287 + 128))
-SPENT = TABLE + 6 + 2 * 8
-
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
     """A folder with a network of the user's own and its configuration; the tests run in it."""
     folder = tmp_path_factory.mktemp("workplace")
-    (folder / "own_networks.py").write_text(SMALL)
-    config = {
-        "network": {"class_path": "own_networks.Small", "init_args": {}},
-        "data": {"class_path": "gnnrl_lightning.data.Digits"},
-        "budget": {"macs": 0.5},
-        "search": {"evaluations": SPENT, "calibration_images": 128},
-        # No iteration ends early, so that steps can be counted.
-        "model": {"proxy_warmup": 3, "proxy_between": 1, "proxy_episodes": 16, "target_kl": None},
-        "pretraining": {"epochs": 3},
-        "finetuning": {"epochs": 2, "learning_rate": 0.02},
-        "run": {"experiment": "small"},
-    }
-    (folder / "small.yaml").write_text(yaml.safe_dump(config))
+    make_workplace(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         patch.chdir(folder)
@@ -117,10 +81,15 @@ def test_run_folder_is_complete(fitted):
     weights = [str(path.relative_to(fitted)) for path in (fitted / "checkpoints").rglob("*.*")]
     # Three iterations in the proxy, one in the environment, one in the proxy, one in the environment: of 16 steps.
     assert sorted(weights) == [
-        "checkpoints/agent/epoch=5-step=96.ckpt",
+        "checkpoints/agent.ckpt",
         "checkpoints/dense.safetensors",
         "checkpoints/policy.safetensors",
+        "checkpoints/pruned.safetensors",
+        "checkpoints/table.safetensors",
+        "checkpoints/uniform.safetensors",
     ]
+    agent = torch.load(fitted / "checkpoints" / "agent.ckpt", weights_only=True)
+    assert (agent["epoch"], agent["global_step"]) == (5, 96)
     journal = [json.loads(line) for line in (fitted / "journal.jsonl").read_text().splitlines()]
     assert {"uniform", "agent"} <= {line["proposer"] for line in journal}
     known = [tuple(line["widths"]) for line in journal if line["images"] > 0]
@@ -619,8 +588,10 @@ def test_sweep_arguments_are_accepted_as_wandb_passes_them(capsys, monkeypatch):
 
 
 def readme_commands():
+    """Those that name a configuration: `fit --resume` takes none."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
-    return [line for line in readme.splitlines() if line.startswith("python -m gnnrl_lightning ")]
+    commands = [line for line in readme.splitlines() if line.startswith("python -m gnnrl_lightning ")]
+    return [line for line in commands if "--config" in line]
 
 
 @pytest.mark.parametrize("line", readme_commands())

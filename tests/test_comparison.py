@@ -154,7 +154,7 @@ def test_a_finished_run_is_not_run_again(task, tmp_path, monkeypatch):
     (folder.comparison / "evolution-0.5-seed1.json").unlink()
     ran = []
     again = comparison_of(task, options, report=ran.append)
-    monkeypatch.setattr(again.compression, "train_dense", lambda folder: pytest.fail("trained again"))
+    monkeypatch.setattr(again.compression, "trainers", lambda phase: pytest.fail("trained again"))
     second = again.run(folder)
     assert [(row["method"], row["seed"]) for row in ran] == [("evolution", 1)]
     for figures in (first, second):
@@ -208,9 +208,9 @@ def test_winners_are_fine_tuned_alike(task, tmp_path):
     comparison = comparison_of(task, options)
     original = task.train
 
-    def record(network, given, trainer, teacher=None):
+    def record(network, given, trainer, teacher=None, checkpoint=None):
         trained.append(given)
-        original(network, given, trainer, teacher)
+        original(network, given, trainer, teacher, checkpoint)
 
     object.__setattr__(task, "train", record)
     figures = comparison.run(RunFolder.create(tmp_path, "run"))

@@ -288,9 +288,9 @@ def test_the_dense_network_teaches_the_pruned_ones(task, tmp_path):
     taught = []
     original = task.train
 
-    def record(network, options, trainer, teacher=None):
+    def record(network, options, trainer, teacher=None, checkpoint=None):
         taught.append(teacher)
-        original(network, options, trainer, teacher)
+        original(network, options, trainer, teacher, checkpoint)
 
     object.__setattr__(task, "train", record)
     folder = RunFolder.create(tmp_path, "taught")

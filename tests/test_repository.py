@@ -35,6 +35,7 @@ ORDER = (
     "pruning",
     "graph",
     "finetune",
+    "checkpoint",
     "report",
     "data",
     "networks",

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.runs import replacing
 
 
 def save_policy(actor_critic: nn.Module, path: str | Path) -> None:
@@ -19,7 +20,8 @@ def save_policy(actor_critic: nn.Module, path: str | Path) -> None:
         path: The file, `.safetensors`.
     """
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in actor_critic.state_dict().items()}
-    save_file(tensors, path)
+    with replacing(Path(path)) as partial:
+        save_file(tensors, partial)
 
 
 def load_policy(actor_critic: nn.Module, path: str | Path) -> None:

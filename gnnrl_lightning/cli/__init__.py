@@ -6,6 +6,7 @@ import logging
 import sys
 
 from gnnrl_lightning.cli.commands import CompressionCLI
+from gnnrl_lightning.cli.signals import stopped_by_signals
 from gnnrl_lightning.errors import UserError
 
 
@@ -16,12 +17,14 @@ def main(args: list[str] | None = None) -> None:
         args: Arguments; None for those of the process.
 
     Raises:
-        SystemExit: With code 2 and one line on standard error, if the input is wrong.
+        SystemExit: With code 2 and one line on standard error, if the input is wrong; with 130 after Ctrl-C and 143
+            after SIGTERM.
     """
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
-        CompressionCLI(args)
+        with stopped_by_signals():
+            CompressionCLI(args)
     except Exception as error:
         cause = _user_error(error)
         if cause is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rich.console import Console
 
 from gnnrl_lightning.cli.comparing import policies_of
+from gnnrl_lightning.cli.resuming import resumed_run, same_wandb_runs
 from gnnrl_lightning.cli.subcommands import RESTORING, WRITING, SubcommandTrainer
 from gnnrl_lightning.comparison import CompareOptions
 from gnnrl_lightning.data import ImageData
@@ -92,8 +94,14 @@ class ArgumentsCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse `args`, or else the command line."""
+        self.resumed = resumed_run(sys.argv[1:] if args is None else args)
+        if self.resumed is not None:
+            args = ["fit", "--config", str(self.resumed.config)]
         self.config = parser.parse_args(args)
-        _check(self.config[self.config["subcommand"]])
+        config = self.config[self.config["subcommand"]]
+        _check(config)
+        if self.resumed is not None and self.resumed.wandb.is_file():
+            same_wandb_runs(config.trainer, self.resumed.wandb.read_text(encoding="utf-8").split())
 
     def instantiate_classes(self) -> None:
         """Make everything that the configuration describes; nothing is written."""
@@ -105,7 +113,7 @@ class ArgumentsCLI(LightningCLI):
         if self.subcommand in WRITING:
             given = [self._get(self.config, name) for name in ("checkpoint", "artifact")]
             given += policies_of(self._get(self.config, "model"), self._get(self.config_init, "compare").variants)
-            if self.unfinished is None:
+            if self.unfinished is None and self.resumed is None:
                 RunFolder.check(self.run.root, self.run.name, self.overwrite, [path for path in given if path])
         self.model: GNNRL = self._get(self.config_init, "model")
         self.model.seed = self._get(self.config, "seed_everything")
@@ -164,5 +172,7 @@ def _check(config: Any) -> None:
     if str(trainer["devices"]) != "1" or trainer["num_nodes"] != 1:
         given = f"trainer.devices is {trainer['devices']} and trainer.num_nodes is {trainer['num_nodes']}"
         raise UserError(f"{given}: expected 1, one process makes all evaluations")
+    if config.get("resume") is not None:
+        raise UserError("resume is no key of a configuration: give --resume FOLDER on the command line, and that alone")
     if trainer["max_epochs"] is not None and trainer["max_epochs"] < 1:
         raise UserError(f"trainer.max_epochs is {trainer['max_epochs']}: expected at least 1, or null")

@@ -1,4 +1,4 @@
-"""What the subcommands do: the run folder, trainers, loggers and progress around `pipeline`."""
+"""What the subcommands do."""
 
 from __future__ import annotations
 
@@ -9,28 +9,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from torch import nn
 
 from gnnrl_lightning.agents import save_policy
-from gnnrl_lightning.cli.arguments import ArgumentsCLI
 from gnnrl_lightning.cli.comparing import TUNED, agents_of, as_tuned, check_goes_on
+from gnnrl_lightning.cli.running import RunningCLI
 from gnnrl_lightning.comparison import CompareOptions, Comparison
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.finetune import quiet_trainer
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.graph.views import hierarchical_graph, simplified_graph
-from gnnrl_lightning.pipeline import DENSE_WEIGHTS, LATENCY_BATCH, POLICY, Compression, PhaseTrainers
+from gnnrl_lightning.pipeline import DENSE, LATENCY_BATCH, POLICY, Compression, PhaseTrainers
 from gnnrl_lightning.policy_search import SearchOptions
 from gnnrl_lightning.prediction import as_json, predict
 from gnnrl_lightning.report.comparison import comparison_tables, run_line
 from gnnrl_lightning.report.graph_figure import checked_suffix, graph_figure
-from gnnrl_lightning.report.phases import PhaseLogger
-from gnnrl_lightning.report.progress import SearchProgress, TrainingProgress
+from gnnrl_lightning.report.progress import shown_steps
 from gnnrl_lightning.report.table import inspection_tables, prediction_table, print_result
 from gnnrl_lightning.runs import RunFolder
 from gnnrl_lightning.task import finetune_artifact, inspect, save_weights
@@ -39,74 +34,8 @@ from gnnrl_lightning.task import finetune_artifact, inspect, save_weights
 LOGGED = ("macs", "params", "macs_ratio", "params_ratio", "top1_search", "latency_ms")
 
 
-class CompressionCLI(ArgumentsCLI):
+class CompressionCLI(RunningCLI):
     """The command line: a method for each subcommand."""
-
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The search's trainer: as many epochs as there are evaluations to spend, our progress bar and log."""
-        settings = self._get(self.config_init, "trainer")
-        if settings["logger"] in (None, True):
-            kwargs["logger"] = False  # metrics.csv in the run's folder, once there is one
-        if self.subcommand == "fit":
-            search: SearchOptions = self._get(self.config_init, "search")
-            callbacks = settings["callbacks"] or []
-            callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
-            kwargs["callbacks"] = [*callbacks, SearchProgress(lambda: self.compression.status(), search.evaluations)]
-        try:
-            return super().instantiate_trainer(**kwargs)
-        except (MisconfigurationException, ImportError, ValueError) as error:
-            raise UserError(f"trainer: {' '.join(str(error).split())}") from error
-
-    def open_run(self) -> RunFolder:
-        """Make the run's folder with configuration and loggers, once all input has been checked."""
-        configured = self.trainer.loggers
-        wandb_ids = [str(logger.experiment.id) for logger in configured if isinstance(logger, WandbLogger)]
-        folder = RunFolder.create(
-            self.run.root,
-            self.run.name,
-            experiment=self.run.experiment,
-            overwrite=self.overwrite,
-            wandb_id=next(iter(wandb_ids), None),
-        )
-        metrics = CSVLogger(folder.path, name="", version="")
-        metrics.experiment  # noqa: B018  (claims the folder while it is empty)
-        self.trainer.loggers = [metrics, *configured]
-        for callback in self.trainer.checkpoint_callbacks:
-            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
-                callback.dirpath = str(folder.checkpoints / "agent")
-        config = self.resolved_config()
-        folder.config.write_text(config, encoding="utf-8")
-        for logger in configured:
-            logger.log_hyperparams(yaml.safe_load(config))
-        return folder
-
-    def resolved_config(self) -> str:
-        """The configuration with all defaults, as YAML."""
-        resolved = self.config[str(self.subcommand)].clone()
-        resolved.overwrite = False  # said of this run only: repeating it must not delete it
-        return self._parser(self.subcommand).dump(resolved)
-
-    def close_run(self, folder: RunFolder, figures: dict[str, float]) -> None:
-        """Log the final figures, let the loggers go, and say where the run is."""
-        for logger in self.trainer.loggers:
-            logger.log_metrics(figures)
-            logger.finalize("success")
-            if isinstance(logger, WandbLogger):
-                logger.experiment.finish()
-        self.console.print(f"written to {folder.path}")
-
-    def phase_trainer(self, phase: str) -> Callable[..., Trainer]:
-        """What makes the trainer of a training phase: on the search's device, with progress of its own."""
-        settings = self._get(self.config_init, "trainer")
-        return partial(
-            quiet_trainer,
-            accelerator=settings["accelerator"],
-            devices=settings["devices"],
-            precision=settings["precision"],
-            logger=[PhaseLogger(logger, phase) for logger in self.trainer.loggers],
-            callbacks=[TrainingProgress(f"{phase} network")],
-            log_every_n_steps=1,
-        )
 
     def _compression(self, trainers: PhaseTrainers) -> Compression:
         """The job, checked; the configuration has what was tuned from then on."""
@@ -117,6 +46,7 @@ class CompressionCLI(ArgumentsCLI):
             self._get(self.config_init, "pretraining"),
             self._get(self.config_init, "finetuning"),
             trainers,
+            shown_steps,
         )
         for name in TUNED:
             self._get(self.config, "search")[name] = getattr(compression.search, name)
@@ -129,19 +59,21 @@ class CompressionCLI(ArgumentsCLI):
         self.compression = self._compression(self.phase_trainer)
         iterations = self.compression.iterations(self.model)
         self.compression.prepare(self.model)
-        self.folder = self.open_run()
-        self.compression.train_dense(self.folder)
-        self.compression.start(self.folder, self.model)
+        folder = self.open_run(self.resumed)
+        self.compression.train_dense(folder)
+        self.compression.start(folder, self.model)
         limit, whole = self._get(self.config_init, "trainer")["max_epochs"], self.model.iterations(iterations)
         self.trainer.fit_loop.max_epochs = whole if limit is None else min(limit, whole)
 
     def fit(self, **_: Any) -> None:
-        """Search."""
-        self.trainer.fit(self.model)
+        """Search, as far as that has not been done before."""
+        policy = self.folder.weights(POLICY)
+        if not policy.is_file():
+            self.trainer.fit(self.model, ckpt_path=self.latest.found, weights_only=True)
+            save_policy(self.model.actor_critic, policy)
 
     def after_fit(self) -> None:
         """Prune, fine-tune, test once, save, show."""
-        save_policy(self.model.actor_critic, self.folder.checkpoints / POLICY)
         result = self.compression.deliver(self.folder)
         figures = {f"result/{name}": value for name, value in result["pruned"].items() if name in LOGGED}
         print_result(result, LATENCY_BATCH, self.console)
@@ -152,7 +84,7 @@ class CompressionCLI(ArgumentsCLI):
         network = self.task.build()
         folder = self.open_run()
         self.task.train(network, self._get(self.config_init, "pretraining"), self.phase_trainer("dense"))
-        save_weights(network, folder.checkpoints / DENSE_WEIGHTS)
+        save_weights(network, folder.weights(DENSE))
         self._close_training(folder, self.task.top1(network, self.datamodule.search))
 
     def finetune(self, **_: Any) -> None:
@@ -163,7 +95,7 @@ class CompressionCLI(ArgumentsCLI):
             network = self.task.build()
             folder = self.open_run()
             self.task.train(network, options, self.phase_trainer("dense"))
-            save_weights(network, folder.checkpoints / DENSE_WEIGHTS)
+            save_weights(network, folder.weights(DENSE))
             accuracy = self.task.top1(network, self.datamodule.search)
         else:
             restored = self.task.restore(pruned)
@@ -207,11 +139,9 @@ class CompressionCLI(ArgumentsCLI):
 
         comparison = Comparison(compression, options, agents, report)
         config = self.resolved_config()
-        folder = self.unfinished
-        if folder is None:
-            folder = self.open_run()
-        else:
-            check_goes_on(folder, config)
+        if self.unfinished is not None:
+            check_goes_on(self.unfinished, config)
+        folder = self.open_run(self.unfinished)
         figures = comparison.run(folder)
         for table in comparison_tables(figures):
             self.console.print(table)

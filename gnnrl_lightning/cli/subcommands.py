@@ -14,8 +14,14 @@ RESTORING = {"finetune": "fine-tune", "validate": "validate", "test": "test"}
 class SubcommandTrainer(Trainer):
     """A trainer with a method for each subcommand: LightningCLI takes names, help and options from them."""
 
-    def fit(self, *args: Any, **kwargs: Any) -> None:
-        """Search, prune, fine-tune, test once and save: the whole job."""
+    def fit(self, *args: Any, resume: str | None = None, **kwargs: Any) -> None:
+        """Search, prune, fine-tune, test once and save: the whole job.
+
+        Args:
+            *args: As Lightning's.
+            resume: Folder of a run that was interrupted: it goes on, as its config.yaml says, without other options.
+            **kwargs: As Lightning's.
+        """
         super().fit(*args, **kwargs)
 
     def pretrain(self) -> None:

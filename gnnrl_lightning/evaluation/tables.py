@@ -130,7 +130,9 @@ def _alone(pruner: Pruner, group: int, width: int) -> Plan:
     return pruner.graph.plan_from(kept)
 
 
-def reconstruction_table(pruner: Pruner, ratios: Sequence[float] = RATIOS) -> ErrorTable:
+def reconstruction_table(
+    pruner: Pruner, ratios: Sequence[float] = RATIOS, advance: Callable[[], None] = lambda: None
+) -> ErrorTable:
     """Error left in the outputs of the readers after they have been re-fitted, relative to these outputs' variance.
 
     For a reader with weights W, refitted ones W_S and input covariance C it is tr(D C D^T) / tr(W C W^T), with
@@ -139,6 +141,7 @@ def reconstruction_table(pruner: Pruner, ratios: Sequence[float] = RATIOS) -> Er
     Args:
         pruner: Has scores and moments of the dense network.
         ratios: Keep ratios, ascending.
+        advance: Called once a group is done.
     """
     graph = pruner.graph
     tensors = dict(pruner.network.named_parameters(remove_duplicate=False))
@@ -156,6 +159,7 @@ def reconstruction_table(pruner: Pruner, ratios: Sequence[float] = RATIOS) -> Er
                 for name, layer in layers.items()
                 if name in read
             )
+        advance()
     return ErrorTable.interpolate(graph.widths, ratios, measured, passes=TABLE_PASSES)
 
 
@@ -176,7 +180,9 @@ def _left_over(layer: Layer, weight: Tensor, moments: Moments, selection: Select
     return float(lost / ((dense @ moments.covariance) * dense).sum().clamp(min=torch.finfo(torch.float32).tiny))
 
 
-def sensitivity_table(pruner: Pruner, images: Tensor, ratios: Sequence[float] = RATIOS) -> ErrorTable:
+def sensitivity_table(
+    pruner: Pruner, images: Tensor, ratios: Sequence[float] = RATIOS, advance: Callable[[], None] = lambda: None
+) -> ErrorTable:
     """Divergence of the network's outputs when one group alone is narrowed and its readers are re-fitted.
 
     It is the mean Kullback-Leibler divergence KL(dense || narrowed), in nats.
@@ -185,6 +191,7 @@ def sensitivity_table(pruner: Pruner, images: Tensor, ratios: Sequence[float] = 
         pruner: Has scores and moments of the dense network.
         images: Normalised training images `(N, C, H, W)`.
         ratios: Keep ratios, ascending.
+        advance: Called once a group is done.
     """
     graph = pruner.graph
     measured = torch.zeros(len(graph.groups), len(ratios), dtype=torch.float64)
@@ -206,15 +213,16 @@ def sensitivity_table(pruner: Pruner, images: Tensor, ratios: Sequence[float] = 
                     for batch, outputs in zip(batches, dense, strict=True)
                 )
                 measured[number, column] = total / len(images)
+            advance()
     taken = table_images("sensitivity", graph.widths, len(images), ratios)
     return ErrorTable.interpolate(graph.widths, ratios, measured.clamp(min=0), taken, TABLE_PASSES)
 
 
-TABLES: Mapping[str, Callable[[Pruner], ErrorTable]] = {
-    "reconstruction": reconstruction_table,
-    "sensitivity": lambda pruner: sensitivity_table(pruner, pruner.calibration),
+TABLES: Mapping[str, Callable[[Pruner, Callable[[], None]], ErrorTable]] = {
+    "reconstruction": lambda pruner, advance: reconstruction_table(pruner, advance=advance),
+    "sensitivity": lambda pruner, advance: sensitivity_table(pruner, pruner.calibration, advance=advance),
 }
-"""Name -> table, from what the pruner has."""
+"""Name -> table, from what the pruner has; the second argument is called once a group is done."""
 
 
 def table_images(name: str, dense: Tensor, calibration: int, ratios: Sequence[float] = RATIOS) -> int:
@@ -232,12 +240,17 @@ def table_images(name: str, dense: Tensor, calibration: int, ratios: Sequence[fl
     return calibration * (1 + narrowed)
 
 
-def error_table(name: str, pruner: Pruner) -> ErrorTable:
+def error_table(name: str, pruner: Pruner, advance: Callable[[], None] = lambda: None) -> ErrorTable:
     """A table by name.
+
+    Args:
+        name: A key of `TABLES`.
+        pruner: Has scores and moments of the dense network.
+        advance: Called once a group is done.
 
     Raises:
         UserError: There is no such table.
     """
     if name not in TABLES:
         raise UserError(f"table is {name!r}: expected one of {', '.join(TABLES)}")
-    return TABLES[name](pruner)
+    return TABLES[name](pruner, advance)

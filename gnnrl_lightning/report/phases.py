@@ -7,6 +7,8 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
+from gnnrl_lightning.report.metrics import MetricsFile
+
 
 class PhaseLogger(Logger):
     """Hands metrics on to another logger with `<phase>/` before their names.
@@ -36,6 +38,11 @@ class PhaseLogger(Logger):
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Hyperparameters of a phase are part of the run's configuration, which is recorded once."""
+
+    def go_on(self, epochs: int) -> None:
+        """Forget what the phase logged after this many epochs, where the run's logger is a file of ours."""
+        if isinstance(self.logger, MetricsFile):
+            self.logger.go_on(epochs, f"{self.phase}/")
 
     def save(self) -> None:
         """Write what has been recorded; the run's logger is finalised by the run, not by a phase."""

@@ -1,9 +1,10 @@
-"""Progress while a run works: one bar for the search, one for each training."""
+"""Progress while a run works: one bar for the search, one for each training, one for whatever else takes long."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -23,6 +24,31 @@ class _Bar(Progress):
             TimeRemainingColumn(compact=True),
         )
         self.task = self.add_task(name, total=total, figures="")
+
+
+ShownSteps = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
+"""Name of some work and its number of steps -> a context that gives what is called after each step."""
+
+
+@contextmanager
+def shown_steps(name: str, steps: int) -> Iterator[Callable[[], None]]:
+    """Show a bar while some work of a few steps is under way.
+
+    Args:
+        name: What is being done.
+        steps: Number of its steps.
+
+    Yields:
+        What to call after each step.
+    """
+    with _Bar(name, "steps", steps) as bar:
+        yield lambda: bar.update(bar.task, advance=1)
+
+
+@contextmanager
+def hidden_steps(name: str, steps: int) -> Iterator[Callable[[], None]]:
+    """Show nothing, see `shown_steps`."""
+    yield lambda: None
 
 
 class _BarCallback(Callback, ABC):
@@ -120,6 +146,11 @@ class TrainingProgress(_BarCallback):
     def make(self, trainer: Trainer) -> _Bar:
         """The bar of the training."""
         return _Bar(self.name, "epochs", trainer.max_epochs)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin with the epochs that a training which goes on has behind it."""
+        if self.bar is not None:
+            self.bar.update(self.bar.task, completed=trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Advance by one epoch."""

@@ -66,6 +66,13 @@ def print_result(result: Mapping[str, Any], batch: int, console: Console | None 
         f"found by {search['found_by']} in {search['evaluations']} evaluations, {search['seconds']:.0f} s; "
         f"top-1 on the search split {result['pruned']['top1_search']:.2f} %, the agent's own best {best}"
     )
+    proxy = search.get("proxy")
+    if proxy is not None and proxy["first_iteration"] is not None:
+        tau = "no ranking" if proxy["tau"] is None else f"Kendall's tau {proxy['tau']:.2f}"
+        console.print(
+            f"the proxy ranks candidates with {tau}; the agent's first iteration after it had "
+            f"{proxy['first_iteration']:.2f} % on average, its last one {proxy['last_iteration']:.2f} %"
+        )
 
 
 def prediction_table(found: Mapping[str, Any]) -> Table:

@@ -178,8 +178,12 @@ class SearchProblem(Generic[Answer]):
         """Proposals `(G,)` or `(B, G)`, integer or not, within the budget and maximal: int64."""
         return self.budget.project(self.graph, widths)
 
-    def start(self, from_table: bool = False) -> None:
+    def start(self, from_table: bool = False, advance: Callable[[], None] = lambda: None) -> None:
         """Score the starting candidates, those given and, if asked for, those from the table.
+
+        Args:
+            from_table: Whether to score those from the table, too.
+            advance: Called after each candidate.
 
         Raises:
             NotApplicable: There is no table, or too few evaluations are left.
@@ -192,6 +196,7 @@ class SearchProblem(Generic[Answer]):
             raise NotApplicable(f"has {self.left} evaluations left for {len(starting)} starting candidates")
         for name, widths in starting.items():
             self.ask(widths, name)
+            advance()
 
     def ask(self, widths: Tensor, proposer: str) -> Answer:
         """Score a candidate `(G,)`, at the price of one evaluation.

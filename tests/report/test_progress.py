@@ -5,7 +5,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from gnnrl_lightning.report.progress import SearchProgress, SearchStatus, TrainingProgress
+from gnnrl_lightning.report.progress import (
+    SearchProgress,
+    SearchStatus,
+    TrainingProgress,
+    hidden_steps,
+    shown_steps,
+)
 
 
 def drawn(bar):
@@ -16,7 +22,7 @@ def drawn(bar):
 
 @pytest.fixture
 def trainer():
-    return SimpleNamespace(is_global_zero=True, max_epochs=4, callback_metrics={})
+    return SimpleNamespace(is_global_zero=True, max_epochs=4, callback_metrics={}, current_epoch=0)
 
 
 def test_search_bar_asks_whenever_it_is_drawn(trainer):
@@ -53,3 +59,24 @@ def test_other_ranks_show_nothing(trainer):
     progress.on_fit_start(trainer, None)
     progress.on_train_epoch_end(trainer, None)
     assert progress.bar is None
+
+
+def test_a_training_that_goes_on_begins_where_it_was(trainer):
+    trainer.current_epoch = 3
+    progress = TrainingProgress("pruned network")
+    progress.on_fit_start(trainer, None)
+    try:
+        progress.on_train_start(trainer, None)
+        assert "3/4 epochs" in drawn(progress.bar)
+    finally:
+        progress.on_fit_end(trainer, None)
+
+
+def test_steps_are_shown_or_not(capsys):
+    with shown_steps("calibration", 3) as advance:
+        advance()
+        advance()
+    assert "calibration" in (out := capsys.readouterr().out) and "2/3 steps" in out
+    with hidden_steps("calibration", 3) as advance:
+        advance()
+    assert capsys.readouterr().out == ""

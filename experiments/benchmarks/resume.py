@@ -1,0 +1,151 @@
+"""Does a run that is killed and resumed end like one that never was?
+
+    python experiments/benchmarks/resume.py --kills 20 --json experiments/results/resume.json
+
+A search on the digits, with a table, iterations in the proxy and in the environment, and short trainings, runs once to
+its end. Then it is started again for each kill, killed (SIGKILL) at a random moment between its first file and its
+last, resumed, and compared bit for bit: the figures of result.json (but for seconds and latency), the journal (but for
+seconds), the metrics (but for speeds), and all weights. A second call goes on with the kills that are missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from torch import equal
+
+from gnnrl_lightning.runs import RunFolder, replacing
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = [sys.executable, "-m", "gnnrl_lightning", "fit"]
+SETTINGS = {
+    "pretraining.epochs": 4,
+    "finetuning.epochs": 3,
+    "search.evaluations": 80,
+    "search.calibration_images": 64,
+    "search.final_calibration_images": 64,
+    "model.proxy_warmup": 4,
+    "model.proxy_between": 2,
+    "model.proxy_episodes": 16,
+}
+CLOCK = ("charts/eps", "proxy/episodes_per_second", "result/latency_ms")
+
+# What a run has done when it is killed: the first file that is not there yet says it.
+PHASES = {
+    "dense.safetensors": "dense training",
+    "table.safetensors": "calibration",
+    "agent.ckpt": "first iteration",
+    "policy.safetensors": "search",
+    "uniform.safetensors": "fine-tuning, uniform",
+    "pruned.safetensors": "fine-tuning, pruned",
+}
+
+
+def start(root: Path, name: str) -> subprocess.Popen[bytes]:
+    """A new run; it has its configuration when this returns."""
+    options = [f"--{key}={value}" for key, value in SETTINGS.items()]
+    files = ["--config", str(ROOT / "experiments" / "digits.yaml")]
+    command = [*PROGRAM, *files, *options, "--run.root", str(root), "--run.name", name]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (root / name / "config.yaml").is_file():
+        if process.poll() is not None:
+            raise RuntimeError(f"the run ended early, with exit code {process.returncode}: {' '.join(command)}")
+        time.sleep(0.02)
+    return process
+
+
+def phase_of(folder: RunFolder) -> str:
+    """What a run was doing."""
+    return next((phase for name, phase in PHASES.items() if not (folder.checkpoints / name).is_file()), "test, export")
+
+
+def contents(folder: RunFolder) -> dict[str, Any]:
+    """All that a run came to, without what depends on the clock."""
+    result = json.loads(folder.result.read_text(encoding="utf-8"))
+    result["search"].pop("seconds")
+    for name in ("dense", "uniform", "pruned"):
+        result[name].pop("latency_ms")
+    journal = [json.loads(line) for line in folder.journal.read_text(encoding="utf-8").splitlines()]
+    with folder.metrics.open(encoding="utf-8") as file:
+        metrics = [row | dict.fromkeys(CLOCK) for row in csv.DictReader(file)]
+    return {"result": result, "journal": [line | {"seconds": 0} for line in journal], "metrics": metrics}
+
+
+def differences(folder: RunFolder, whole: RunFolder) -> list[str]:
+    """Names of what differs between two runs."""
+    first, second = contents(folder), contents(whole)
+    found = [name for name in first if first[name] != second[name]]
+    for path in [*whole.checkpoints.glob("*.safetensors"), whole.pruned / "weights.safetensors"]:
+        name = path.relative_to(whole.path)
+        with safe_open(path, "pt") as one, safe_open(folder.path / name, "pt") as other:
+            keys = set(one.keys()) | set(other.keys())
+            if not all(equal(one.get_tensor(key), other.get_tensor(key)) for key in keys):
+                found.append(str(name))
+    return found
+
+
+def measure(root: Path) -> dict[str, Any]:
+    """Run once without a kill: seconds between the configuration and the end."""
+    process, began = start(root, "whole"), time.perf_counter()
+    process.wait()
+    return {"seconds": time.perf_counter() - began}
+
+
+def kill(root: Path, whole: RunFolder, seconds: float, number: int, seed: int) -> dict[str, Any]:
+    """Start a run, kill it, resume it, compare it."""
+    share = random.Random(f"{seed}-{number}").random()
+    folder = RunFolder(root / f"killed-{number}")
+    process = start(root, folder.path.name)
+    time.sleep(share * seconds)
+    process.kill()
+    process.wait()
+    phase = phase_of(folder)
+    lines = folder.journal.read_bytes().count(b"\n") if folder.journal.is_file() else 0
+    began = time.perf_counter()
+    resumed = subprocess.run([*PROGRAM, "--resume", str(folder.path)], capture_output=True, text=True)
+    row = {"number": number, "share": share, "phase": phase, "evaluations": lines, "exit_code": resumed.returncode}
+    row["seconds_resumed"] = time.perf_counter() - began
+    row["differs"] = differences(folder, whole) if resumed.returncode == 0 else [resumed.stderr[-300:]]
+    shutil.rmtree(folder.path)
+    return row
+
+
+def main() -> None:
+    """Kill and resume."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--json", type=Path, help="file of the figures, which a second call goes on with")
+    options = parser.parse_args()
+    found: dict[str, Any] = {"settings": SETTINGS, "seed": options.seed, "kills": []}
+    if options.json is not None and options.json.is_file():
+        found = json.loads(options.json.read_text(encoding="utf-8"))
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        seconds = measure(root)["seconds"]  # this machine's, now; the run to compare with
+        known = {row["number"] for row in found["kills"]}
+        for number in sorted(set(range(options.kills)) - known):
+            row = kill(root, RunFolder(root / "whole"), seconds, number, options.seed)
+            found["kills"].append(row)
+            same = "identical" if not row["differs"] else f"differs: {', '.join(row['differs'])}"
+            print(f"{number:3}  {row['share']:6.1%}  {row['phase']:<22}  {row['evaluations']:4} evaluations  {same}")
+            if options.json is not None:
+                with replacing(options.json) as partial:
+                    partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    identical = sum(not row["differs"] for row in found["kills"])
+    print(f"{identical} of {len(found['kills'])} identical; a whole run takes {seconds:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+r"""How fast everything is: candidates, against the published way; PPO, states, proxy; several processes; memory.
+
+    python experiments/benchmarks/speed.py --data cifar10 --weights cifar10_resnet56.pt \
+        --journal experiments/results/recorded_search.jsonl --json experiments/results/speed.json \
+        --figure experiments/results/speed.png
+    python experiments/benchmarks/speed.py --data cifar10 --weights cifar10_resnet56.pt --quick
+
+Each part runs in a process of its own and is written to the JSON file as it finishes; what is there already is not
+measured again. The machine should have nothing else to do. What the keys say:
+
+    ratio_racing, ratio_plain, ratio_plain_fp32
+        candidates a second (choice of channels, surgery, repair, forward passes) relative to the published way in the
+        same process: masks on the weights, float32, channels first, the dense network's full cost, batches of 256.
+        In a race in bfloat16; on the whole search split in bfloat16; likewise in float32
+    kendall_tau, racing_miss
+        of the scores in the race with those on the whole split, for the timed candidates, half of which are from the
+        search's last quarter; how often, in resampled races, the winner is more than 0.3 points below the best
+    peak_fraction
+        multiply-accumulates a second of a candidate's forward passes, relative to a square matrix product in bfloat16
+    ppo_update_s, state_ms, proxy_episodes_per_s
+        100 transitions for 10 epochs; one state graph; whole episodes in the proxy, policy and states included
+    ddp_speedup
+        evaluations a second of two processes on two cores, relative to one on one core
+    peak_rss_gib
+        most memory of the process that evaluates candidates
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from speed_parts import candidates, devices, growth, learning, memory
+from speed_parts.jobs import cifar, job
+from speed_parts.machine import processor
+
+from gnnrl_lightning.networks.spec import NetworkSpec
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured.
+
+    Attributes:
+        images: Of the search split.
+        candidates: That are timed.
+        references: Evaluations in the published way.
+        evaluations: Of the search that is recorded where no journal is given.
+        repeats: Of each part of the learning.
+        episodes: In the proxy at a time.
+        large_images: Of ImageNet's size.
+        side: Of these, pixels.
+        large_candidates: Evaluated on them.
+        growth_images: For each network of the figure.
+        learning: Networks whose updates are timed.
+    """
+
+    images: int = 5000
+    candidates: int = 36
+    references: int = 6
+    evaluations: int = 80
+    repeats: int = 5
+    episodes: int = 512
+    large_images: int = 2000
+    side: int = 224
+    large_candidates: int = 2
+    growth_images: int = 1000
+    learning: tuple[str, ...] = ("resnet56", "resnet50")
+
+
+SIZES = {
+    "full": Size(),
+    "quick": Size(candidates=6, references=2, repeats=2, large_images=200, large_candidates=1, growth_images=200),
+    "tiny": Size(40, 4, 1, 12, 1, 16, 8, 64, 1, 8, ("resnet20",)),
+}
+
+
+def alone(threads: int, run: Callable[..., Any], *arguments: Any) -> Any:
+    """The result of a function that runs in a process of its own."""
+    with ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
+        return pool.submit(run, *arguments).result()
+
+
+def evaluate_candidates(options: argparse.Namespace, size: Size) -> dict[str, Any]:
+    """The part that compares with the published way."""
+    search = {"precision": "bf16", "evaluations": size.evaluations, "table": None}
+    if options.size == "tiny":
+        search["calibration_images"] = 16
+    data = cifar(options.data, size.images)
+    compression = job(NetworkSpec(options.network), data, options.weights, **search)
+    return candidates.measure(compression, options.journal, size.candidates, size.references)
+
+
+def run_two(options: argparse.Namespace, size: Size) -> dict[str, Any]:
+    """The part with several processes: a search on the same network, which trains nothing."""
+    arguments = ["--network.class_path", options.network, "--data", "ImageFolder", "--data.root", options.data]
+    arguments += ["--data.init_args.search_size", str(size.images), "--budget.macs", "0.5"]
+    arguments += ["--search.precision", "bf16", "--search.table", "null", "--finetuning.epochs", "0"]
+    evaluations = 6 + 4 * (2 + size.candidates // 4)
+    arguments += ["--model.episodes_per_iteration", "4", "--search.evaluations", str(evaluations)]
+    arguments += ["--checkpoint", options.weights] if options.weights else ["--pretraining.epochs", "0"]
+    with tempfile.TemporaryDirectory() as folder:
+        return devices.measure(arguments, Path(folder))
+
+
+def grow(options: argparse.Namespace, size: Size) -> list[dict[str, Any]]:
+    """The part for the figure."""
+    axes = {"depth": growth.DEPTHS, "width": growth.WIDTHS, "groups": growth.GROUPS}
+    if options.size == "tiny":
+        axes = {name: values[:2] for name, values in axes.items()}
+    return [
+        growth.measure(axis, value, size.growth_images, min(size.candidates, 5), "bf16")
+        for axis, values in axes.items()
+        for value in values
+    ]
+
+
+def learn(options: argparse.Namespace, size: Size) -> list[dict[str, Any]]:
+    """The part about PPO."""
+    return [learning.measure(name, size.episodes, size.repeats) for name in size.learning]
+
+
+def large(options: argparse.Namespace, size: Size) -> dict[str, Any]:
+    """The part about memory."""
+    return memory.imagenet(size.large_images, size.side, size.large_candidates, "bf16")
+
+
+PARTS: dict[str, Callable[[argparse.Namespace, Size], Any]] = {
+    "candidates": evaluate_candidates,
+    "learning": learn,
+    "devices": run_two,
+    "imagenet": large,
+    "growth": grow,
+}
+
+
+def summary(options: argparse.Namespace, parts: dict[str, Any]) -> dict[str, Any]:
+    """The figures that are asked for most, out of the parts."""
+    found: dict[str, Any] = {"network": options.network, "dataset": Path(options.data).name, **processor()}
+    found["threads"] = options.threads
+    keys = ("images", "ratio_racing", "ratio_plain", "ratio_plain_fp32", "kendall_tau", "racing_miss", "peak_fraction")
+    found |= {key: parts["candidates"][key] for key in (*keys, "peak_rss_gib") if "candidates" in parts}
+    if "learning" in parts:
+        worst = {"ppo_update_s": max, "state_ms": max, "proxy_episodes_per_s": min}
+        found |= {key: pick(row[key] for row in parts["learning"]) for key, pick in worst.items()}
+    if "devices" in parts:
+        found["ddp_speedup"] = parts["devices"]["ddp_speedup"]
+    if "imagenet" in parts:
+        found["peak_rss_gib_imagenet"] = parts["imagenet"]["peak_rss_gib"]
+    return found
+
+
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
+    """Measure, write, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, metavar="DIR", help="image folder of 32 x 32 images, train/ and test/")
+    parser.add_argument("--weights", metavar="FILE", help="weights of the dense network; fresh ones without")
+    parser.add_argument("--network", default="resnet56", help="one of gnnrl_lightning.networks (default resnet56)")
+    parser.add_argument("--journal", type=Path, metavar="FILE", help="a search's journal; without, one is recorded")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures are kept")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="where the growth of the cost is drawn")
+    parser.add_argument("--parts", nargs="+", choices=tuple(PARTS), default=tuple(PARTS), help="which (default: all)")
+    parser.add_argument("--size", choices=tuple(SIZES), default="full", help="how much is measured (default full)")
+    parser.add_argument("--quick", dest="size", action="store_const", const="quick", help="within five minutes")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads (default: all)")
+    options = parser.parse_args(arguments)
+    parts: dict[str, Any] = {}
+    if options.json is not None and options.json.exists():
+        parts = json.loads(options.json.read_text(encoding="utf-8"))["parts"]
+    figures: dict[str, Any] = {}
+    for name in options.parts:
+        if name not in parts:
+            parts[name] = alone(options.threads, PARTS[name], options, SIZES[options.size])
+        figures = summary(options, parts) | {"parts": parts}
+        if options.json is not None:
+            options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    if options.figure is not None and "growth" in parts:
+        growth.draw(parts["growth"], options.figure)
+    print("| | |\n|---|---|")
+    for key, value in figures.items():
+        if key != "parts":
+            print(f"| {key} | {value} |")
+    return figures
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Parts of speed.py: each measures one thing in a process of its own and returns its figures."""

@@ -1,0 +1,156 @@
+"""Candidates of a recorded search: evaluated as the published code does, in full, and in a race."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy.stats import kendalltau
+
+from gnnrl_lightning.evaluation.evaluation import Evaluation
+from gnnrl_lightning.evaluation.inference import for_inference
+from gnnrl_lightning.evaluation.journal import Journal
+from gnnrl_lightning.evaluation.racing import Course, hopeless, stage_ends
+from gnnrl_lightning.pipeline import Compression
+from gnnrl_lightning.policy_search import SearchOptions
+from gnnrl_lightning.search.methods import run_method
+from gnnrl_lightning.search.problem import merit
+from speed_parts.machine import matmul_peak
+from speed_parts.memory import peak_rss_gib
+from speed_parts.published import evaluate
+
+RESAMPLES = 1000
+MISS = 0.3
+"""Points of top-1 that the race's winner may be below the best candidate before it counts as missed."""
+
+RACING = SearchOptions().racing_error
+"""Probability with which a candidate as good as the best one may be dropped: the default."""
+
+
+def recorded(compression: Compression, path: Path | None) -> list[list[int]]:
+    """Widths in the order in which a search asked for them, each once: from a journal, or a search made here.
+
+    Args:
+        compression: The network and its images.
+        path: A journal; None: cross-entropy search is run, with the compression's evaluations.
+    """
+    if path is not None:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        asked = [tuple(json.loads(line)["widths"]) for line in lines]
+    else:
+        problem = compression.make_problem(compression.budget, Journal())
+        run_method("cross_entropy", problem, 0)
+        asked = [item.widths for item in problem.history]
+    return [list(widths) for widths in dict.fromkeys(asked)]
+
+
+def chosen(count: int, of: int) -> list[int]:
+    """Places of the candidates that are timed: half of them from the last quarter, evenly spread in both parts."""
+    last = of - of // 4
+    half = min(count // 2, of - last)
+    early = torch.linspace(1, last - 1, count - half).round().long().tolist()
+    return sorted({*early, *torch.linspace(last, of - 1, half).round().long().tolist()})
+
+
+def measure(compression: Compression, journal: Path | None, count: int, references: int) -> dict[str, Any]:
+    """Time and compare the ways to evaluate, one candidate after the other.
+
+    Args:
+        compression: The network and its images, precision bf16.
+        journal: Of the recorded search; None records one.
+        count: Candidates that are timed.
+        references: How many of them the published way evaluates, too: its cost is the same for all.
+    """
+    data, graph = compression.task.data, compression.graph
+    widths = torch.tensor(recorded(compression, journal))
+    timed = chosen(count, len(widths))
+    ways = {"racing": RACING, "plain": None, "plain_fp32": None, "whole": 0.0}  # error 0: a race that drops nothing
+    evaluators = {}
+    for way, error in ways.items():
+        evaluators[way] = compression.make_evaluator()
+        evaluators[way].error = error
+        evaluators[way].dtype = torch.float32 if way == "plain_fp32" else torch.bfloat16
+    start = time.perf_counter()
+    compression.pruner.prune(compression.pruner.plan(graph.widths))
+    calibration = time.perf_counter() - start
+    found: dict[str, list[Evaluation]] = {way: [] for way in ways}
+    reference: list[float] = []
+    for place, row in enumerate(widths):
+        for way in ways if place in timed else ("racing", "whole"):
+            found[way].append(evaluators[way](row, "recorded"))
+        if place in timed and len(reference) < references:
+            start = time.perf_counter()
+            evaluate(graph, compression.dense, row, data.search, data.normalize)
+            reference.append(time.perf_counter() - start)
+    seconds = {way: statistics.mean(item.seconds for item in found[way]) for way in ("plain", "plain_fp32")}
+    seconds["racing"] = statistics.mean(found["racing"][place].seconds for place in timed)
+    scores = [[found[way][place].top1 for place in timed] for way in ("racing", "whole")]
+    published = statistics.mean(reference)
+    sizes = [len(labels) for _, labels in evaluators["whole"].batches]
+    ends = [sum(sizes[:end]) for end in stage_ends(sizes)]
+    return {
+        "candidates": len(widths),
+        "timed": len(timed),
+        "images": len(data.search),
+        "calibration_s": round(calibration, 2),
+        "published_s": round(published, 2),
+        **{f"{way}_s": round(value, 3) for way, value in seconds.items()},
+        **{f"ratio_{way}": round(published / value, 2) for way, value in seconds.items()},
+        "kendall_tau": tau(*scores),
+        "seen": round(statistics.mean(found["racing"][place].seen for place in timed)),
+        "racing_error": RACING,
+        "racing_miss": missed(found["whole"], ends, RESAMPLES),
+        **forward(compression, widths[timed[:: max(1, len(timed) // 5)]]),
+        "peak_rss_gib": round(peak_rss_gib(), 2),
+    }
+
+
+def tau(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Kendall's rank correlation; None where all values of one are the same."""
+    found = float(kendalltau(first, second).statistic)
+    return round(found, 3) if math.isfinite(found) else None
+
+
+def missed(evaluations: Sequence[Evaluation], ends: Sequence[int], resamples: int) -> float:
+    """How often the winner of a race is more than `MISS` points below the best candidate.
+
+    Args:
+        evaluations: All scored on the whole split, with their courses.
+        ends: Images seen after each stage.
+        resamples: Races between candidates drawn with replacement, in the order of the search.
+    """
+    generator, misses = torch.Generator().manual_seed(0), 0
+    right = [torch.from_numpy(item.course.right()) for item in evaluations if item.course]
+    parts = [[Course().followed_by(row[:end], 0.0, 0.0) for end in ends] for row in right]
+    for _ in range(resamples):
+        drawn = torch.randint(len(evaluations), (len(evaluations),), generator=generator).sort()[0].tolist()
+        leader = drawn[0]
+        for racer in drawn[1:]:
+            behind = (hopeless(part, parts[leader][-1], len(ends), RACING) for part in parts[racer][:-1])
+            if not any(behind):
+                leader = max(leader, racer, key=lambda number: merit(evaluations[number]))
+        misses += max(evaluations[number].top1 for number in drawn) - evaluations[leader].top1 > MISS
+    return misses / resamples
+
+
+def forward(compression: Compression, widths: torch.Tensor) -> dict[str, float]:
+    """The share of the machine's peak that the forward passes of candidates reach, in the same precision."""
+    evaluator, pruner = compression.make_evaluator(), compression.pruner
+    shares, images = [], len(evaluator.search)
+    for row in widths:
+        network = for_inference(pruner.prune(pruner.plan(row)), pruner.layers, evaluator.dtype)
+        with torch.inference_mode():
+            network(evaluator.batches[0][0])
+            start = time.perf_counter()
+            for inputs, _ in evaluator.batches:
+                network(inputs)
+            seconds = time.perf_counter() - start
+        rate = int(compression.graph.cost.macs(row)) * images / seconds
+        shares.append(rate / matmul_peak(evaluator.dtype, torch.device("cpu")))
+    return {"peak_fraction": round(statistics.median(shares), 3)}

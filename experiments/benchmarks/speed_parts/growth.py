@@ -1,0 +1,64 @@
+"""How the cost of an evaluation grows: with the depth of a network, with its width, with its channel groups."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from gnnrl_lightning.networks.spec import NetworkSpec
+from speed_parts.jobs import RandomImages, job, random_widths
+
+LAYERS, WIDTH = 8, 32
+DEPTHS = (20, 32, 44, 56, 110)
+WIDTHS = (16, 32, 64, 128)
+GROUPS = (4, 8, 16, 32)
+
+
+def _network(axis: str, value: int) -> NetworkSpec:
+    if axis == "depth":
+        return NetworkSpec(f"resnet{value}")
+    sizes = {"layers": LAYERS, "width": value} if axis == "width" else {"layers": value, "width": WIDTH}
+    return NetworkSpec("speed_parts.jobs.Chain", sizes)
+
+
+def measure(axis: str, value: int, images: int, candidates: int, precision: str) -> dict[str, Any]:
+    """Evaluations a second of one network, all images of the search split read."""
+    data = RandomImages(images, 32, 10, eval_batch_size=250)
+    compression = job(_network(axis, value), data, racing=False, precision=precision, table=None)
+    evaluator = compression.make_evaluator()
+    seconds = []
+    for widths in random_widths(compression, candidates + 1):
+        start = time.perf_counter()
+        evaluator(widths, "random")
+        seconds.append(time.perf_counter() - start)
+    cost = compression.graph.cost
+    return {
+        "axis": axis,
+        "value": value,
+        "groups": len(compression.graph.groups),
+        "macs": int(cost.macs(compression.graph.widths)),
+        "evaluations_per_s": round(1 / statistics.median(seconds[1:]), 3),
+    }
+
+
+def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Evaluations a second along each axis."""
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    labels = {
+        "depth": "depth of a CIFAR ResNet",
+        "width": f"channels of each of {LAYERS} convolutions",
+        "groups": f"channel groups, {WIDTH} channels each",
+    }
+    every = figure.subplots(1, len(labels))
+    for axes, (axis, label) in zip(every, labels.items(), strict=True):
+        points = [(row["value"], row["evaluations_per_s"]) for row in rows if row["axis"] == axis]
+        axes.plot(*zip(*points, strict=True), marker="o")
+        axes.set(xlabel=label, ylim=(0, None))
+        axes.grid(alpha=0.3)
+    every[0].set_ylabel("evaluations a second")
+    figure.savefig(path, dpi=150)

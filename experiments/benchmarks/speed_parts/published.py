@@ -1,0 +1,49 @@
+"""How the published GNN-RL code evaluates a candidate: masks on the weights, and the dense network's full cost."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+from gnnrl_lightning import ComputationGraph
+from gnnrl_lightning.data import ImageSet
+
+BATCH = 256
+
+
+def masked(graph: ComputationGraph, network: nn.Module, widths: Tensor) -> nn.Module:
+    """A copy of the network whose convolutions have the filters of smallest l2 norm masked.
+
+    Args:
+        graph: The traced network.
+        network: The dense network.
+        widths: Width of each group `(G,)`.
+    """
+    copied = copy.deepcopy(network).eval()
+    for group, width in zip(graph.groups, widths.tolist(), strict=True):
+        for member in group.members:
+            path, _, parameter = member.parameter.rpartition(".")
+            module = copied.get_submodule(path)
+            if member.role == "output" and parameter == "weight" and isinstance(module, nn.Conv2d):
+                if not prune.is_pruned(module):
+                    prune.ln_structured(module, "weight", amount=group.width - width, n=2, dim=0)
+    return copied
+
+
+def evaluate(
+    graph: ComputationGraph,
+    network: nn.Module,
+    widths: Tensor,
+    images: ImageSet,
+    normalize: Callable[[Tensor], Tensor],
+) -> float:
+    """Top-1 of a candidate in percent: float32, channels first, batches of 256."""
+    candidate, correct = masked(graph, network, widths), 0
+    with torch.no_grad():
+        for pixels, labels in zip(images.images.split(BATCH), images.labels.split(BATCH), strict=True):
+            correct += int((candidate(normalize(pixels)).argmax(1) == labels).sum())
+    return 100 * correct / len(images)

@@ -1,0 +1,158 @@
+"""A run around the subcommands: its folder, its loggers, its trainers, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from gnnrl_lightning.checkpoint import LatestCheckpoint
+from gnnrl_lightning.cli.arguments import ArgumentsCLI
+from gnnrl_lightning.cli.resuming import OPTION, with_subcommand
+from gnnrl_lightning.cli.signals import Stopped
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.finetune import quiet_trainer
+from gnnrl_lightning.pipeline import LATENCY_BATCH, Compression
+from gnnrl_lightning.policy_search import AGENT, SearchOptions
+from gnnrl_lightning.report.metrics import MetricsFile
+from gnnrl_lightning.report.phases import PhaseLogger
+from gnnrl_lightning.report.progress import SearchProgress, TrainingProgress
+from gnnrl_lightning.report.table import print_result
+from gnnrl_lightning.runs import RunFolder, replacing
+
+
+class RunningCLI(ArgumentsCLI):
+    """What the subcommands that make a run share."""
+
+    compression: Compression
+    _folder: RunFolder | None = None
+
+    @property
+    def folder(self) -> RunFolder:
+        """The folder of the run."""
+        if self._folder is None:
+            raise RuntimeError("there is no run yet: folder comes after open_run()")
+        return self._folder
+
+    def before_instantiate_classes(self) -> None:
+        """Show what a run came to that is asked to go on and is finished."""
+        if self.resumed is not None and self.resumed.result.is_file():
+            print_result(json.loads(self.resumed.result.read_text(encoding="utf-8")), LATENCY_BATCH, self.console)
+            self.console.print(f"{self.resumed.path} is finished: there is nothing to go on with", soft_wrap=True)
+            raise SystemExit(0)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The search's trainer: as many epochs as there are evaluations to spend, our progress bar and log."""
+        settings = self._get(self.config_init, "trainer")
+        if settings["logger"] in (None, True):
+            kwargs["logger"] = False  # metrics.csv in the run's folder, once there is one
+        if self.subcommand == "fit":
+            search: SearchOptions = self._get(self.config_init, "search")
+            callbacks = settings["callbacks"] or []
+            callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+            self.latest = LatestCheckpoint(notes=lambda: self.compression.notes())
+            progress = SearchProgress(lambda: self.compression.status(), search.evaluations)
+            kwargs["callbacks"] = [*callbacks, progress, self.latest]
+            kwargs["enable_checkpointing"] = True  # the latest one, and those of the user's callbacks
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ImportError, ValueError) as error:
+            raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+
+    def open_run(self, earlier: RunFolder | None = None) -> RunFolder:
+        """Make the run's folder, once all input has been checked, and begin to log.
+
+        Args:
+            earlier: Folder of an interrupted run, to go on with instead.
+        """
+        configured, config = self.trainer.loggers, self.resolved_config()
+        folder = self._folder = earlier or self._create_run(config)
+        self.trainer.loggers = [MetricsFile(folder.metrics), *configured]
+        for callback in self.trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(folder.checkpoints / AGENT)
+        for logger in configured:
+            logger.log_hyperparams(yaml.safe_load(config))
+        # What Lightning saves of a job that SLURM requeues is out of the way: a run goes on from what it keeps itself.
+        shutil.rmtree(self._requeued, ignore_errors=True)
+        self.trainer._default_root_dir = self._requeued  # pyright: ignore[reportAttributeAccessIssue]
+        if self.subcommand == "fit":
+            self.latest.path = folder.checkpoint(AGENT)
+        return folder
+
+    @property
+    def _requeued(self) -> str:
+        return str(self.folder.checkpoints / "slurm")
+
+    def _create_run(self, config: str) -> RunFolder:
+        wandb = [str(logger.experiment.id) for logger in self.trainer.loggers if isinstance(logger, WandbLogger)]
+        folder = RunFolder.create(
+            self.run.root,
+            self.run.name,
+            experiment=self.run.experiment,
+            overwrite=self.overwrite,
+            wandb_id=next(iter(wandb), None),
+        )
+        folder.write_config(with_subcommand(config, str(self.subcommand)))
+        if wandb:
+            with replacing(folder.wandb) as partial_file:
+                partial_file.write_text("\n".join(wandb) + "\n", encoding="utf-8")
+        return folder
+
+    def resolved_config(self) -> str:
+        """The configuration with all defaults, as YAML."""
+        resolved = self.config[str(self.subcommand)].clone()
+        resolved.overwrite = False  # said of this run only: repeating it must not delete it
+        resolved.pop("resume", None)  # an option of `fit` alone
+        return self._parser(self.subcommand).dump(resolved, skip_unset=False)  # null may differ from the default
+
+    def close_run(self, folder: RunFolder, figures: dict[str, float]) -> None:
+        """Log the final figures, let the loggers go, and say where the run is."""
+        for logger in self.trainer.loggers:
+            logger.log_metrics(figures)
+        self._let_go("success", 0)
+        self.console.print(f"written to {folder.path}")
+
+    def _let_go(self, status: str, code: int) -> None:
+        for logger in self.trainer.loggers:
+            logger.finalize(status)
+            if isinstance(logger, WandbLogger):
+                logger.experiment.finish(exit_code=code)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Do what was asked for; where a signal ends it, let the loggers go and say how it goes on."""
+        try:
+            super()._run_subcommand(subcommand)
+        except (Stopped, SIGTERMException) as stopped:  # the latter is Lightning's own, under SLURM
+            code = 128 + (stopped.signum if isinstance(stopped, Stopped) else signal.SIGTERM)
+            self._let_go("failed", code)
+            goes_on = subcommand == "fit" and self._folder is not None
+            command = f"; go on with: python -m gnnrl_lightning fit {OPTION} {shlex.quote(str(self.folder.path))}"
+            print(f"stopped{command if goes_on else ''}", file=sys.stderr)
+            raise SystemExit(code) from stopped
+
+    def phase_trainer(self, phase: str) -> Callable[..., Trainer]:
+        """What makes the trainer of a training phase: on the search's device, with progress of its own."""
+        settings = self._get(self.config_init, "trainer")
+        return partial(
+            quiet_trainer,
+            accelerator=settings["accelerator"],
+            devices=settings["devices"],
+            precision=settings["precision"],
+            logger=[PhaseLogger(logger, phase) for logger in self.trainer.loggers],
+            callbacks=[TrainingProgress(f"{phase} network")],
+            log_every_n_steps=1,
+            default_root_dir=self._requeued,
+        )

@@ -1,0 +1,326 @@
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from jsonargparse import Namespace
+from safetensors.torch import load_file
+
+from gnnrl_lightning.checkpoint import LatestCheckpoint
+from gnnrl_lightning.cli import main
+from gnnrl_lightning.cli.resuming import resumed_run, same_wandb_runs
+from gnnrl_lightning.evaluation.journal import Journal
+from tests.workplace import make_workplace
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("resuming")
+    make_workplace(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        patch.chdir(folder)
+        yield folder
+
+
+def fit(name, *arguments):
+    main(["fit", "--config", "small.yaml", "--run.threads", "1", "--run.name", name, *arguments])
+
+
+@pytest.fixture(scope="module")
+def whole(workplace):
+    """The folder of a run that was never interrupted."""
+    fit("whole")
+    return workplace / "runs" / "whole"
+
+
+def result_of(folder):
+    """The figures without what depends on the clock."""
+    result = json.loads((folder / "result.json").read_text())
+    result["search"].pop("seconds")
+    for name in ("dense", "uniform", "pruned"):
+        result[name].pop("latency_ms")
+    return result
+
+
+def journal_of(folder):
+    lines = (folder / "journal.jsonl").read_text().splitlines()
+    return [{**json.loads(line), "seconds": None} for line in lines]
+
+
+def rows_of(folder):
+    clock = ("charts/eps", "proxy/episodes_per_second", "result/latency_ms")
+    with (folder / "metrics.csv").open() as file:
+        return [row | dict.fromkeys(clock) for row in csv.DictReader(file)]
+
+
+def assert_same(folder, whole):
+    """Bit for bit, but for the clock."""
+    assert result_of(folder) == result_of(whole)
+    assert journal_of(folder) == journal_of(whole)
+    assert rows_of(folder) == rows_of(whole)
+    names = [path.name for path in sorted((whole / "checkpoints").glob("*.safetensors"))]
+    assert names == [path.name for path in sorted((folder / "checkpoints").glob("*.safetensors"))]
+    for path in [*(f"checkpoints/{name}" for name in names), "pruned/weights.safetensors"]:
+        assert (folder / path).read_bytes() == (whole / path).read_bytes(), path
+    agents = [torch.load(run / "checkpoints" / "agent.ckpt", weights_only=True) for run in (folder, whole)]
+    first, second = (agent["state_dict"] for agent in agents)
+    assert all(torch.equal(first[name], second[name]) for name in first.keys() | second.keys())
+
+
+# In a program of its own: what ends it, and the moment. `end()` kills it there and then.
+KILLED = """
+import os, signal, sys
+from gnnrl_lightning.__main__ import main
+from gnnrl_lightning.checkpoint import LatestCheckpoint
+from gnnrl_lightning.evaluation.journal import Journal
+
+def end():
+    os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+
+def before(owner, name, moment):
+    whole, calls = getattr(owner, name), []
+    def wrapped(*arguments):
+        calls.append(arguments)
+        if moment(calls):
+            end()
+        return whole(*arguments)
+    setattr(owner, name, wrapped)
+
+def torn(calls):
+    journal, record = calls[-1]
+    if len(calls) == 11:
+        with journal.path.open("a") as file:
+            file.write('{"widths": [3, ')
+        return True
+
+MOMENTS = {
+    # The second epoch's checkpoint has been made, but does not count yet.
+    "dense": (LatestCheckpoint, "_keep", lambda calls: len(calls) == 3),
+    # In the first iteration of the agent in the environment: six starting candidates and four of its own are known.
+    "search": (Journal, "append", torn),
+    # Uniform has been trained; of the pruned network's two epochs one is done.
+    "pruned": (
+        LatestCheckpoint,
+        "on_train_epoch_end",
+        lambda calls: [call for call in calls if call[0].path.name == "pruned.ckpt"][1:],
+    ),
+}
+before(*MOMENTS[sys.argv[2]])
+main(sys.argv[3:])
+"""
+
+
+def ended(workplace, how, moment, *arguments):
+    """Run the command line until something ends it."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(workplace)]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", KILLED, how, moment, *arguments]
+    return subprocess.run(command, cwd=workplace, env=environment, capture_output=True, text=True, timeout=300)
+
+
+NEW = ["fit", "--config", "small.yaml", "--run.threads", "1", "--run.name"]
+
+
+@pytest.mark.parametrize(
+    ("moment", "left", "lines"),
+    [
+        ("dense", {"dense.ckpt", "dense.ckpt.partial"}, 0),
+        ("search", {"dense.safetensors", "table.safetensors", "agent.ckpt"}, 10),
+        (
+            "pruned",
+            {"dense.safetensors", "table.safetensors", "agent.ckpt", "policy.safetensors"}
+            | {"uniform.safetensors", "pruned.ckpt"},
+            22,
+        ),
+    ],
+)
+def test_killed_and_resumed_is_never_killed(workplace, whole, monkeypatch, moment, left, lines):
+    done = ended(workplace, "SIGKILL", moment, *NEW, f"killed_{moment}")
+    folder = workplace / "runs" / f"killed_{moment}"
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == left
+    before = (folder / "journal.jsonl").read_text().splitlines()[:lines] if lines else []
+    added = []
+    append = Journal.append
+    monkeypatch.setattr(Journal, "append", lambda journal, record: added.append(record) or append(journal, record))
+    torn = pytest.warns(UserWarning, match=r"journal .*: the last line was cut off .*: \{\"widths\": \[3, $")
+    with torn if moment == "search" else nullcontext():
+        main(["fit", "--resume", str(folder)])
+    assert (folder / "journal.jsonl").read_text().splitlines()[:lines] == before
+    # Nothing that the journal held is asked for twice.
+    assert len(added) == len(journal_of(whole)) - lines
+    assert_same(folder, whole)
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Send this process a signal when a method is called for the n-th time."""
+
+    def at(signum, owner, name, count):
+        whole, calls = getattr(owner, name), []
+
+        def wrapped(*arguments, **named):
+            calls.append(arguments)
+            if len(calls) == count:
+                os.kill(os.getpid(), signum)
+            return whole(*arguments, **named)
+
+        monkeypatch.setattr(owner, name, wrapped)
+
+    return at
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("phase", "owner", "method", "count"),
+    [
+        ("dense", LatestCheckpoint, "on_train_epoch_end", 2),  # dense training
+        ("table", "gnnrl_lightning.pipeline", "save_table", 1),
+        ("starting", Journal, "append", 3),
+        ("search", Journal, "append", 17),
+        ("uniform", LatestCheckpoint, "on_train_epoch_end", 3 + 6 + 1),
+        ("export", "gnnrl_lightning.artifact", "save", 1),
+    ],
+)
+def test_signals_end_a_run_cleanly(
+    workplace, whole, interrupt, monkeypatch, capsys, signum, code, phase, owner, method, count
+):
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    name = f"{phase}_{code}"
+    with monkeypatch.context():
+        interrupt(signum, sys.modules[owner] if isinstance(owner, str) else owner, method, count)
+        with pytest.raises(SystemExit) as end:
+            fit(name)
+    monkeypatch.undo()
+    monkeypatch.chdir(workplace)
+    assert end.value.code == code
+    assert capsys.readouterr().err == f"stopped; go on with: python -m gnnrl_lightning fit --resume runs/{name}\n"
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    assert not (workplace / "runs" / name / "result.json").exists()
+    main(["fit", "--resume", f"runs/{name}"])
+    assert_same(workplace / "runs" / name, whole)
+
+
+def test_a_process_that_a_signal_ends_says_one_line(workplace):
+    done = ended(workplace, "SIGINT", "search", *NEW, "ended")
+    assert done.returncode == 130
+    assert done.stderr == "stopped; go on with: python -m gnnrl_lightning fit --resume runs/ended\n"
+
+
+def test_interrupted_elsewhere_there_is_nothing_to_go_on_with(workplace, interrupt, monkeypatch, capsys):
+    interrupt(signal.SIGTERM, LatestCheckpoint, "on_train_epoch_end", 1)
+    with pytest.raises(SystemExit) as end:
+        main(["pretrain", "--config", "small.yaml", "--run.name", "only_dense"])
+    assert end.value.code == 143 and capsys.readouterr().err == "stopped\n"
+    with pytest.raises(SystemExit) as end:
+        main(["fit", "--resume", "runs/only_dense"])
+    assert end.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: runs/only_dense is the folder of pretrain: only runs of fit go on with --resume\n"
+    )
+
+
+def test_a_finished_run_is_shown_again(whole, capsys):
+    before = sorted((path, path.stat().st_mtime_ns) for path in whole.rglob("*"))
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main(["fit", f"--resume={whole}"])
+    out = capsys.readouterr().out
+    assert end.value.code == 0 and "ours" in out and f"{whole} is finished: there is nothing to go on with" in out
+    assert sorted((path, path.stat().st_mtime_ns) for path in whole.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--resume", "nowhere"], r"nowhere is not the folder of a run \(it has no config.yaml\)"),
+        (["--resume", "runs/whole", "--search.evaluations", "90"], r"--resume takes the folder of a run and nothing"),
+        (["--config", "small.yaml", "--resume", "runs/whole"], r"--resume takes the folder of a run and nothing"),
+        (["--resume=runs/whole", "--overwrite"], r"--resume takes the folder of a run and nothing"),
+        (["--resume"], r"--resume takes the folder of a run and nothing"),
+        (["--config", "small.yaml", "--config", "resume.yaml"], r"resume is no key of a configuration"),
+    ],
+)
+def test_what_cannot_go_on_is_refused(workplace, whole, capsys, arguments, message):
+    (workplace / "resume.yaml").write_text("resume: runs/whole\n")
+    with pytest.raises(SystemExit) as end:
+        main(["fit", *arguments])
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and error.count("\n") == 1 and re.search(f"^error: {message}", error)
+
+
+def test_other_subcommands_have_no_such_option():
+    assert resumed_run(["fit", "--config", "a.yaml"]) is None
+    assert resumed_run(["compare", "--resume", "a"]) is None  # which jsonargparse refuses
+    assert resumed_run([]) is None
+
+
+def test_a_resolved_configuration_says_whose_it_is(whole):
+    text = (whole / "config.yaml").read_text()
+    assert text.startswith("# python -m gnnrl_lightning fit --config\n")
+    config = yaml.safe_load(text)
+    assert "resume" not in config
+    # null is what was asked for, and not the default.
+    assert config["model"]["target_kl"] is None
+
+
+def test_wandb_goes_on_with_the_same_run(workplace, interrupt, monkeypatch, capsys):
+    wandb = ["--config", str(ROOT / "experiments" / "wandb.yaml"), "--trainer.logger.init_args.offline", "true"]
+    with monkeypatch.context():
+        interrupt(signal.SIGTERM, LatestCheckpoint, "on_train_epoch_end", 2)
+        with pytest.raises(SystemExit):
+            main(["fit", "--config", "small.yaml", *wandb, "--run.root", "wandb_runs"])
+    monkeypatch.undo()
+    monkeypatch.chdir(workplace)
+    (folder,) = (workplace / "wandb_runs").iterdir()
+    assert (folder / "checkpoints" / "wandb.txt").read_text() == f"{folder.name}\n"
+    main(["fit", "--resume", str(folder)])
+    ids = {path.name.rsplit("-", 1)[1] for path in (workplace / "wandb").glob("offline-run-*")}
+    assert ids == {folder.name} and (folder / "result.json").is_file()
+
+
+def test_each_wandb_logger_gets_its_own_id():
+    def logger(name):
+        return Namespace(class_path=name, init_args=Namespace(id=None))
+
+    trainer = Namespace(logger=[logger("a.CSVLogger"), logger("b.WandbLogger"), logger("b.WandbLogger")])
+    same_wandb_runs(trainer, ["one", "two"])
+    assert [item.init_args.id for item in trainer.logger] == [None, "one", "two"]
+    alone = Namespace(logger=logger("b.WandbLogger"))
+    same_wandb_runs(alone, ["three"])
+    assert alone.logger.init_args.id == "three"
+    same_wandb_runs(Namespace(logger=None), ["four"])
+
+
+def test_seconds_add_up(workplace, interrupt, monkeypatch):
+    with monkeypatch.context():
+        interrupt(signal.SIGTERM, Journal, "append", 17)
+        with pytest.raises(SystemExit):
+            fit("clock")
+    monkeypatch.undo()
+    monkeypatch.chdir(workplace)
+    path = workplace / "runs" / "clock" / "checkpoints" / "agent.ckpt"
+    saved = torch.load(path, weights_only=True)
+    assert 0 < saved["seconds"] < 100
+    torch.save(saved | {"seconds": 1000.0}, path)
+    main(["fit", "--resume", "runs/clock"])
+    assert 1000 < json.loads((path.parents[1] / "result.json").read_text())["search"]["seconds"] < 1100
+
+
+def test_callbacks_of_the_users_keep_their_own_checkpoints(workplace, whole):
+    callback = "[{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: {save_top_k: -1}}]"
+    fit("own", "--trainer.callbacks", callback, "--finetuning.epochs", "0", "--trainer.enable_checkpointing", "false")
+    kept = sorted(path.name for path in (workplace / "runs" / "own" / "checkpoints" / "agent").iterdir())
+    assert len(kept) == 6 and kept[0] == "epoch=0-step=16.ckpt"
+    agents = [load_file(run / "checkpoints" / "policy.safetensors") for run in (workplace / "runs" / "own", whole)]
+    assert all(torch.equal(agents[0][name], agents[1][name]) for name in agents[1])
