@@ -50,6 +50,7 @@ from gnnrl_lightning.policy_search import AGENT, SearchOptions, connect, environ
 from gnnrl_lightning.report.progress import SearchStatus, ShownSteps, hidden_steps
 from gnnrl_lightning.runs import RunFolder, versions
 from gnnrl_lightning.search.baselines import starting_candidates
+from gnnrl_lightning.search.fidelities import proxy_figures
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.task import Task, save_weights
 from gnnrl_lightning.traced import trace
@@ -115,7 +116,7 @@ class Compression:
         if self.tuned is not None:
             self.search = replace(self.search, precision=self.tuned.precision, batch_size=self.tuned.batch_size)
         self.problem = self.make_problem(budget, Journal())
-        self._began = 0.0
+        self._began, self._episodes = 0.0, 0
 
     def _tune(self) -> Tuned:
         """The fastest way to score candidates, measured on the dense network; an untrained one takes as long."""
@@ -239,7 +240,7 @@ class Compression:
         Of a search that was interrupted there are the table, the evaluations in the journal, and the agent's
         checkpoint, whose iterations are complete.
         """
-        self._began = time.perf_counter()
+        self._began, self._episodes = time.perf_counter(), agent.episodes_per_iteration
         self._calibrate(folder)
         evaluator = self.make_evaluator(self.search.drop_error)
         journalled = Journalled(evaluator, Journal(folder.journal, resume=True), self._ratio)
@@ -369,7 +370,9 @@ class Compression:
             for name, item in chosen.items()
         }
         dense = {**cost, "top1_test": top1["dense"], "latency_ms": latency["dense"]}
-        agent = best_of(self._within(), AGENT)
+        agent, proxy = best_of(self._within(), AGENT), None
+        if self.search.table is not None:
+            proxy = proxy_figures(self.problem.history, self.table, AGENT, self._episodes)
         return {
             "network": self.task.network.name,
             "dataset": data.name,
@@ -383,6 +386,7 @@ class Compression:
                 "seed": self.task.seed,
                 "found_by": chosen["pruned"].proposer,
                 "agent_best": None if agent is None else agent.top1,
+                "proxy": proxy,
             },
             "versions": versions(),
         }

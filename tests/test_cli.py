@@ -66,7 +66,8 @@ def test_result_has_the_figures(fitted):
         assert row["params_ratio"] == row["params"] / result["dense"]["params"]
         assert {"top1_search", "top1_test_before", "top1_test_after", "latency_ms"} <= row.keys()
     search = result["search"]
-    assert set(search) == {"evaluations", "images", "seconds", "seed", "found_by", "agent_best"}
+    assert set(search) == {"evaluations", "images", "seconds", "seed", "found_by", "agent_best", "proxy"}
+    assert set(search["proxy"]) == {"tau", "first_iteration", "last_iteration"}
     assert search["evaluations"] == 4 + 6 + 2 * 8 == SPENT
     assert result["pruned"]["top1_search"] >= max(search["agent_best"], result["uniform"]["top1_search"])
     # Besides calibration and table each candidate that was not known yet: the search split, and what its repair reads.
