@@ -46,8 +46,10 @@ from gnnrl_lightning.task import Task
 SEEDS = (0, 1, 2)
 BUDGETS = (0.3, 0.4, 0.5, 0.6, 0.7)
 RANGE = (0.25, 0.75)
-ITERATIONS = {"budgets": 150, "transfer": 60}
+ITERATIONS = {"budgets": 300, "transfer": 60}
 """Iterations in the proxy: of 64 episodes each."""
+RATES = {"budgets": 1e-3, "transfer": 3e-3}
+"""Learning rates: at 3e-3 a policy for all budgets diverges, and ends where uniform pruning is."""
 REAL = 1
 """Iterations of real evaluations: a run needs one; it is the last."""
 POLICY = partial(Agent, head="node")
@@ -68,7 +70,7 @@ def train(job: Compression, mode: str, seed: int, path: Path) -> None:
     """Train a policy and save it, unless it is there."""
     if path.exists():
         return
-    agent = GNNRL(actor_critic=POLICY, proxy_warmup=ITERATIONS[mode], seed=seed)
+    agent = GNNRL(actor_critic=POLICY, learning_rate=RATES[mode], proxy_warmup=ITERATIONS[mode], seed=seed)
     problem = job.make_problem(job.budget, Journal())
     problem.start(from_table=True)
     connect(agent, problem, job.search)
