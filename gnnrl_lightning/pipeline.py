@@ -19,7 +19,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
 
@@ -37,9 +37,11 @@ from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.journalled import Journalled
 from gnnrl_lightning.evaluation.latency import paired_latency_ms
 from gnnrl_lightning.evaluation.pruner import Pruner
+from gnnrl_lightning.evaluation.racing import random_order
 from gnnrl_lightning.evaluation.short_finetune import ShortFinetune
 from gnnrl_lightning.evaluation.table_file import load_table, save_table
 from gnnrl_lightning.evaluation.tables import TABLE_PASSES, ErrorTable, error_table
+from gnnrl_lightning.evaluation.tuning import AUTO, BATCH_SIZES, Tuned, tune
 from gnnrl_lightning.finetune import TrainingOptions, quiet_trainer
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.module.base import GraphLearner
@@ -49,6 +51,7 @@ from gnnrl_lightning.processes import from_first, rank, world_size
 from gnnrl_lightning.report.progress import SearchStatus, ShownSteps, hidden_steps
 from gnnrl_lightning.runs import RunFolder, versions
 from gnnrl_lightning.search.baselines import starting_candidates
+from gnnrl_lightning.search.fidelities import proxy_figures
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.task import Task, save_weights
 from gnnrl_lightning.traced import trace
@@ -78,6 +81,10 @@ class Compression:
         trainers: Makes the trainers of the training phases.
         shown: Shows progress of what else takes long.
 
+    Attributes:
+        search: How candidates are found; its precision and batch size are the tuned ones where it asked for that.
+        tuned: What was measured for these; None: nothing.
+
     Raises:
         UserError: Anything about the input is wrong; nothing has been written then.
     """
@@ -106,8 +113,18 @@ class Compression:
             raise UserError(f"{task.network.class_path} meets the budget as it is: nothing to prune")
         calibration = task.data.calibration(self.search.calibration_images)
         self.pruner = Pruner(self.graph, self.dense, calibration, self.search.importance, self.search.repair)
+        self.tuned = self._tune() if self.search.precision == AUTO else None
+        if self.tuned is not None:
+            self.search = replace(self.search, precision=self.tuned.precision, batch_size=self.tuned.batch_size)
         self.problem = self.make_problem(budget, Journal())
-        self._began = 0.0
+        self._began, self._episodes = 0.0, 0
+
+    def _tune(self) -> Tuned:
+        """The fastest way to score candidates, measured on the dense network; an untrained one takes as long."""
+        data, size = self.task.data, self.search.batch_size
+        sizes = BATCH_SIZES if size is None else (size,)
+        images = data.search.images[random_order(len(data.search))[: max(sizes)]]
+        return tune(self.dense, self.pruner.layers, data.normalize(images), sizes)
 
     def make_evaluator(self, error: float | None = None) -> Evaluator:
         """What scores candidates, and knows none yet.
@@ -116,7 +133,7 @@ class Compression:
             error: With which candidates race; None: each is scored on the whole search split.
         """
         data, precision = self.task.data, self.search.precision
-        images = data.search, data.normalize, data.eval_batch_size
+        images = data.search, data.normalize, self.search.batch_size or data.eval_batch_size
         return Evaluator(self.pruner, *images, precision, self._short(), error)
 
     def make_problem(
@@ -230,7 +247,7 @@ class Compression:
         Of a search that was interrupted there are the table, the evaluations in the journal, and the agent's
         checkpoint, whose iterations are complete.
         """
-        self._began = time.perf_counter()
+        self._began, self._episodes = time.perf_counter(), agent.episodes_per_iteration
         self._calibrate(folder)
         journal = Journal(folder.journal, resume=True) if rank() == 0 else Journal()
         journalled = Journalled(self.make_evaluator(self.search.drop_error), journal, self._ratio)
@@ -369,7 +386,9 @@ class Compression:
             for name, item in chosen.items()
         }
         dense = {**cost, "top1_test": top1["dense"], "latency_ms": latency["dense"]}
-        agent = best_of(self._within(), AGENT)
+        agent, proxy = best_of(self._within(), AGENT), None
+        if self.search.table is not None:
+            proxy = proxy_figures(self.problem.history, self.table, AGENT, self._episodes)
         return {
             "network": self.task.network.name,
             "dataset": data.name,
@@ -383,6 +402,7 @@ class Compression:
                 "seed": self.task.seed,
                 "found_by": chosen["pruned"].proposer,
                 "agent_best": None if agent is None else agent.top1,
+                "proxy": proxy,
             },
             "versions": versions(),
         }

@@ -17,6 +17,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.evaluator import PRECISIONS
 from gnnrl_lightning.evaluation.pruner import REPAIRS, pruner_passes
 from gnnrl_lightning.evaluation.tables import RATIOS, TABLE_PASSES, TABLES, table_images
+from gnnrl_lightning.evaluation.tuning import AUTO
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.module.base import GraphLearner
 from gnnrl_lightning.search.baselines import FROM_TABLE, STARTING
@@ -49,7 +50,10 @@ class SearchOptions:
         table: What is known beforehand of narrowing each group: sensitivity or reconstruction, see
             `gnnrl_lightning.evaluation.tables`. It gives two more starting candidates, statistics for the state and the
             proxy in which the policy warms up; null: nothing, and none of these.
-        precision: Of weights and activations when candidates are scored: 32 or bf16.
+        precision: Of weights and activations when candidates are scored: 32, bf16, or auto: what is measured to be the
+            fastest on the dense network and agrees with 32 there, see `gnnrl_lightning.evaluation.tuning`.
+        batch_size: Images in a batch when candidates are scored; null: measured where the precision is, else the data
+            module's eval_batch_size.
         racing: Whether a candidate is dropped once it is clear on a part of the search split that it is worse than the
             best one so far, see `gnnrl_lightning.evaluation.racing`. Candidates of several budgets are not rivals:
             with `macs_range` all are scored on the whole split.
@@ -69,6 +73,7 @@ class SearchOptions:
     finetune_steps: int = 0
     table: str | None = "sensitivity"
     precision: str = "32"
+    batch_size: int | None = None
     racing: bool = True
     racing_error: float = 0.2
 
@@ -77,7 +82,9 @@ class SearchOptions:
         find_reward(self.reward)
         if self.finetune_steps < 0:
             raise UserError(f"search.finetune_steps is {self.finetune_steps}: expected at least 0")
-        known = {"repair": REPAIRS, "precision": PRECISIONS}
+        if self.batch_size is not None and self.batch_size < 1:
+            raise UserError(f"search.batch_size is {self.batch_size}: expected at least 1, or null")
+        known = {"repair": REPAIRS, "precision": (*PRECISIONS, AUTO)}
         for name, choices in known.items():
             if getattr(self, name) not in choices:
                 raise UserError(f"search.{name} is {getattr(self, name)!r}: expected one of {', '.join(choices)}")

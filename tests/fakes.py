@@ -58,6 +58,7 @@ class FakeEvaluation:
     cross_entropy: float
     images: int = 0
     proposer: str = ""
+    dropped: bool = False
 
 
 class Landscape:

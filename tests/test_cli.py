@@ -12,7 +12,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from gnnrl_lightning import artifact
+from gnnrl_lightning import artifact, pipeline
 from gnnrl_lightning.cli import main
 from gnnrl_lightning.networks.spec import NetworkSpec
 from tests.workplace import SPENT, TABLE, make_workplace
@@ -66,7 +66,8 @@ def test_result_has_the_figures(fitted):
         assert row["params_ratio"] == row["params"] / result["dense"]["params"]
         assert {"top1_search", "top1_test_before", "top1_test_after", "latency_ms"} <= row.keys()
     search = result["search"]
-    assert set(search) == {"evaluations", "images", "seconds", "seed", "found_by", "agent_best"}
+    assert set(search) == {"evaluations", "images", "seconds", "seed", "found_by", "agent_best", "proxy"}
+    assert set(search["proxy"]) == {"tau", "first_iteration", "last_iteration"}
     assert search["evaluations"] == 4 + 6 + 2 * 8 == SPENT
     assert result["pruned"]["top1_search"] >= max(search["agent_best"], result["uniform"]["top1_search"])
     # Besides calibration and table each candidate that was not known yet: the search split, and what its repair reads.
@@ -312,6 +313,25 @@ def test_comparisons_that_are_refused(compared, capsys, arguments, message):
     error = capsys.readouterr().err
     assert end.value.code == 2 and error.count("\n") == 1 and re.search(message, error)
     assert tree(compared) == before
+
+
+def test_what_is_measured_is_written_down_and_read_again(fitted, workplace, capsys, monkeypatch):
+    """By `fit`, and by a comparison that goes on: what it began with counts, not what would be measured now."""
+    given = ["--checkpoint", str(fitted / "checkpoints" / "dense.safetensors"), "--search.precision", "auto"]
+    fit = ["--trainer.max_epochs", "1", "--finetuning.epochs", "0"]
+    main(["fit", "--config", "small.yaml", "--run.name", "measured", *given, *fit])
+    search = yaml.safe_load((workplace / "runs" / "measured" / "config.yaml").read_text())["search"]
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("candidates are scored in"))
+    assert search["precision"] in ("32", "bf16") and search["batch_size"] in (64, 128, 256)
+    assert f"precision {search['precision']}, {search['batch_size']} images a batch" in line
+
+    both = ["compare", "--config", "small.yaml", "--run.name", "measured_too", *given, "--search.batch_size", "100"]
+    main([*both, "--compare.methods", "[uniform]"])
+    before = (workplace / "runs" / "measured_too" / "config.yaml").read_text()
+    assert yaml.safe_load(before)["search"]["batch_size"] == 100
+    monkeypatch.setattr(pipeline, "tune", lambda *_: pytest.fail("measured again"))
+    main([*both, "--compare.methods", "[uniform, greedy]"])
+    assert "uniform" in (workplace / "runs" / "measured_too" / "compare.json").read_text()
 
 
 def test_wandb_by_configuration(workplace):

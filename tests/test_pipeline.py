@@ -6,10 +6,12 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
+from gnnrl_lightning import pipeline
 from gnnrl_lightning.data import Digits
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.evaluation import best_of
 from gnnrl_lightning.evaluation.journal import Journal
+from gnnrl_lightning.evaluation.tuning import Tuned
 from gnnrl_lightning.finetune import TrainingOptions, quiet_trainer
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.module import GNNRL
@@ -312,3 +314,22 @@ def test_candidates_race_unless_each_has_a_budget_of_its_own(task):
     assert error_of(compression, SearchOptions(macs_range=(0.3, 0.7))) is None
     assert error_of(compression_of(task, racing=False)) is None
     assert error_of(compression_of(task, macs_range=(0.3, 0.7))) is None
+
+
+def test_precision_and_batch_size_are_measured_on_request(task, monkeypatch):
+    asked = []
+
+    def tune(network, layers, images, sizes):
+        asked.append((len(images), sizes))
+        return Tuned("bf16", sizes[-1], {"bf16": 0.1})
+
+    monkeypatch.setattr(pipeline, "tune", tune)
+    for given, expected in ((None, 512), (40, 40)):
+        compression = compression_of(task, precision="auto", batch_size=given)
+        assert (compression.search.precision, compression.search.batch_size) == ("bf16", expected)
+        for evaluator in (compression.make_evaluator(), compression.problem._evaluate.evaluator):
+            assert (evaluator.dtype, evaluator.batch_size) == (torch.bfloat16, expected)
+    assert asked == [(287, (64, 128, 256, 512)), (40, (40,))]
+    compression = compression_of(task)
+    assert compression.tuned is None and compression.make_evaluator().batch_size == task.data.eval_batch_size
+    assert compression_of(task, batch_size=9).make_evaluator().batch_size == 9

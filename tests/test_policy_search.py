@@ -125,6 +125,7 @@ def test_starting_candidates_are_those_of_the_search():
         ({"precision": "8"}, r"search.precision is '8': expected one of 32, bf16"),
         ({"racing_error": 0.0}, r"search.racing_error is 0.0: expected a probability up to 0.5, and not 0"),
         ({"racing_error": 0.6}, r"search.racing_error is 0.6: expected a probability up to 0.5"),
+        ({"batch_size": 0}, r"search.batch_size is 0: expected at least 1, or null"),
         ({"table": "round"}, r"search.table is 'round': expected one of reconstruction, sensitivity, or null"),
     ],
 )

@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer
 from torch import nn
 
 from gnnrl_lightning.agents import save_policy
-from gnnrl_lightning.cli.comparing import agents_of, check_goes_on
+from gnnrl_lightning.cli.comparing import TUNED, agents_of, as_tuned, check_goes_on
 from gnnrl_lightning.cli.running import RunningCLI
 from gnnrl_lightning.comparison import CompareOptions, Comparison
 from gnnrl_lightning.errors import UserError
@@ -39,16 +39,21 @@ class CompressionCLI(RunningCLI):
     """The command line: a method for each subcommand."""
 
     def _compression(self, trainers: PhaseTrainers) -> Compression:
-        """The job, checked."""
-        return Compression(
+        """The job, checked; the configuration has what was tuned from then on."""
+        compression = Compression(
             self.task,
             Budget(**self._get(self.config, "budget").as_dict()),
-            self._get(self.config_init, "search"),
+            as_tuned(self._get(self.config_init, "search"), self.unfinished),
             self._get(self.config_init, "pretraining"),
             self._get(self.config_init, "finetuning"),
             trainers,
             shown_steps if rank() == 0 else hidden_steps,
         )
+        for name in TUNED:
+            self._get(self.config, "search")[name] = getattr(compression.search, name)
+        if compression.tuned is not None:
+            self.console.print(str(compression.tuned), soft_wrap=True)
+        return compression
 
     def before_fit(self) -> None:
         """Check everything, open the run, train or load the dense network, score the starting candidates."""

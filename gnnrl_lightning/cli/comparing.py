@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -12,6 +13,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from gnnrl_lightning.comparison import AgentRow
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.evaluation.tuning import AUTO
 from gnnrl_lightning.module import GNNRL
 from gnnrl_lightning.policy_search import AGENT, SearchOptions
 from gnnrl_lightning.runs import RunFolder
@@ -117,6 +119,23 @@ def check_goes_on(folder: RunFolder, config: str) -> None:
                 f"{folder.path} was compared with {'.'.join(key)} {before.get(key)!r}, which is {now.get(key)!r} now: "
                 "choose another name or pass --overwrite"
             )
+
+
+TUNED = ("precision", "batch_size")
+"""What of `search` may be measured."""
+
+
+def as_tuned(search: SearchOptions, folder: RunFolder | None) -> SearchOptions:
+    """The options with what was measured when an earlier comparison began, where they ask for a measurement.
+
+    Args:
+        search: As configured.
+        folder: Folder of the earlier comparison, which goes on; None: there is none.
+    """
+    if folder is None or search.precision != AUTO:
+        return search
+    before = yaml.safe_load(folder.config.read_text(encoding="utf-8"))["search"]
+    return replace(search, **{name: before.get(name) for name in TUNED})
 
 
 def _flat(config: Any, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
