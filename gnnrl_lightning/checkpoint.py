@@ -10,6 +10,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from gnnrl_lightning.processes import from_first
 from gnnrl_lightning.report.metrics import MetricsFile
 from gnnrl_lightning.report.phases import PhaseLogger
 
@@ -33,7 +34,7 @@ class LatestCheckpoint(Checkpoint):
     @property
     def found(self) -> Path | None:
         """The checkpoint to go on from; None: the training begins."""
-        return self.path if self.path is not None and self.path.is_file() else None
+        return self.path if from_first(self.path is not None and self.path.is_file()) else None
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the notes."""

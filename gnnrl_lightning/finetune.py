@@ -18,6 +18,7 @@ from gnnrl_lightning.data import Batch, BatchLoader, ImageData, Images
 from gnnrl_lightning.data.splits import derived_seed
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks import eval_mode
+from gnnrl_lightning.processes import share_weights
 
 
 @dataclass(frozen=True)
@@ -262,7 +263,7 @@ def train(
 
     The network ends in evaluation mode, on the device where it was; which parameters require gradients does
     not change. Everything random derives from `seed` (the global generators are left as they were), so that
-    the same seed gives the same weights on a CPU.
+    the same seed gives the same weights on a CPU. Several processes all end with the first one's weights.
 
     Args:
         network: images `(B, C, H, W)` to logits `(B, classes)`.
@@ -288,6 +289,7 @@ def train(
                 runner = trainer(max_epochs=options.epochs, gradient_clip_val=options.gradient_clip or None)
                 runner.callbacks.append(latest)  # pyright: ignore[reportAttributeAccessIssue]
                 runner.fit(classifier, datamodule=data, ckpt_path=latest.found, weights_only=True)
+                share_weights(network)
     finally:
         data.seed = data_seed
         network.eval()

@@ -47,6 +47,7 @@ from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.module.base import GraphLearner
 from gnnrl_lightning.networks import load_weights
 from gnnrl_lightning.policy_search import AGENT, SearchOptions, connect, environment
+from gnnrl_lightning.processes import from_first, rank, world_size
 from gnnrl_lightning.report.progress import SearchStatus, ShownSteps, hidden_steps
 from gnnrl_lightning.runs import RunFolder, versions
 from gnnrl_lightning.search.baselines import starting_candidates
@@ -160,6 +161,7 @@ class Compression:
             None if search.table is None else lambda: self.table,
             self._evaluation_images,
             self.pruner,
+            evaluate.settle,
         )
 
     def _ratio(self, macs: int) -> float:
@@ -184,13 +186,17 @@ class Compression:
         with self.shown("table of errors", len(self.graph.groups)) as advance:
             return error_table(self.search.table or "sensitivity", self.pruner, advance)
 
-    def iterations(self, agent: GraphLearner) -> int:
+    def iterations(self, agent: GraphLearner, processes: int = 1) -> int:
         """Iterations of the agent in the real environment.
+
+        Args:
+            agent: The agent.
+            processes: Processes, each of which plays as many episodes.
 
         Raises:
             UserError: There are not enough evaluations for one.
         """
-        return self.search.iterations(self.graph, self._evaluation_images, agent.episodes_per_iteration)
+        return self.search.iterations(self.graph, self._evaluation_images, processes * agent.episodes_per_iteration)
 
     def prepare(self, agent: GraphLearner, search: SearchOptions | None = None) -> None:
         """Make the agent's policy, in an environment that scores nothing yet.
@@ -227,12 +233,13 @@ class Compression:
     ) -> None:
         """Train a network and save its weights, or load those that the folder has."""
         weights, checkpoint = folder.weights(phase), folder.checkpoint(phase)
-        if weights.is_file():
+        if from_first(weights.is_file()):
             load_weights(network, weights)
             return
         self.task.train(network, options, self.trainers(phase), teacher=teacher, checkpoint=checkpoint)
-        save_weights(network, weights)
-        checkpoint.unlink(missing_ok=True)
+        if rank() == 0:
+            save_weights(network, weights)
+            checkpoint.unlink(missing_ok=True)
 
     def start(self, folder: RunFolder, agent: GraphLearner) -> None:
         """Make the table, score the starting candidates, and give the agent its environments.
@@ -242,31 +249,37 @@ class Compression:
         """
         self._began, self._episodes = time.perf_counter(), agent.episodes_per_iteration
         self._calibrate(folder)
-        evaluator = self.make_evaluator(self.search.drop_error)
-        journalled = Journalled(evaluator, Journal(folder.journal, resume=True), self._ratio)
+        journal = Journal(folder.journal, resume=True) if rank() == 0 else Journal()
+        journalled = Journalled(self.make_evaluator(self.search.drop_error), journal, self._ratio)
         self.problem = self._problem(self.budget, journalled)
-        with self.shown("starting candidates", self.search.starting) as advance:
+        with self.shown("starting candidates", self.search.starting // world_size()) as advance:
             self.problem.start(self.search.table is not None, advance)
         connect(agent, self.problem, self.search)
-        if folder.checkpoint(AGENT).is_file():
+        if from_first(folder.checkpoint(AGENT).is_file()):
             saved = torch.load(folder.checkpoint(AGENT), map_location="cpu", weights_only=True)
             self.problem.remember(journalled.skip(int(saved["state_dict"]["evaluations"])))
             self._began -= saved["seconds"]
 
     def _calibrate(self, folder: RunFolder) -> None:
-        """Pass the calibration images through the dense network, and make the table or read it."""
-        passes = {*self.pruner.passes}
-        if self.search.table is not None and folder.weights(TABLE).is_file():
-            self.table = load_table(folder.weights(TABLE))
-        elif self.search.table is not None:
+        """Pass the calibration images through the dense network, and make the table or read it.
+
+        Of several processes each does that for itself; the first one's table counts.
+        """
+        passes, saved = {*self.pruner.passes}, folder.weights(TABLE)
+        missing = self.search.table is not None and not from_first(saved.is_file())
+        if missing:
             passes |= {*TABLE_PASSES}
+        elif self.search.table is not None:
+            self.table = load_table(saved)
         found = ["scores", *sorted(passes & {"moments", "recording"})]
         with self.shown("calibration", len(found)) as advance:
             for name in found:
                 getattr(self.pruner, name)  # made once
                 advance()
-        if self.search.table is not None and not folder.weights(TABLE).is_file():
-            save_table(self.table, folder.weights(TABLE))
+        if missing:
+            self.table = from_first(self.table)
+            if rank() == 0:
+                save_table(self.table, saved)
 
     def notes(self) -> dict[str, Any]:
         """What the agent's checkpoint holds beside the agent: seconds since the search began, in all its parts."""
@@ -297,7 +310,8 @@ class Compression:
         """Prune the best candidate and the uniform one, fine-tune both alike, test once, save.
 
         Returns:
-            The figures, as written to result.json.
+            The figures, as written to result.json. Of several processes the first one tests and saves; the others,
+            which have helped to train, return nothing.
         """
         seconds = self.notes()["seconds"]
         best, uniform = self.best(), best_of(self.problem.history, "uniform")
@@ -312,6 +326,8 @@ class Compression:
         after = copy.deepcopy(before)
         for name, network in after.items():
             self._train(name, network, self.finetune, folder, teacher=self.dense)
+        if rank() > 0:
+            return {}
         result = self._figures(chosen, before, after, seconds)
         with self.shown("export", 1) as advance:
             artifact.save(

@@ -183,6 +183,7 @@ def connect(agent: GraphLearner, problem: SearchProblem, search: SearchOptions) 
     score = Evaluated(problem.ask, reward, AGENT)
     statistics = None if table is None else table.statistics
     agent.env = environment(problem.graph, problem.budget, search, score, statistics)
+    agent.exchange = problem.exchange
     agent.proxy = None
     if table is not None:
         proxy = Proxy(table.of_groups, lambda: evaluated(problem.history, reward))

@@ -20,6 +20,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.finetune import TrainingOptions, top1, train
 from gnnrl_lightning.networks import check_finite, check_num_classes, load_weights
 from gnnrl_lightning.networks.spec import NetworkSpec
+from gnnrl_lightning.processes import rank
 from gnnrl_lightning.runs import replacing
 from gnnrl_lightning.traced import ComputationGraph, trace
 
@@ -175,6 +176,8 @@ def finetune_artifact(
     recipe = restored.recipe
     task.train(restored.network, options, trainer)
     accuracy = task.top1(restored.network, task.data.search)
+    if rank() > 0:
+        return accuracy
     figures = {name: recipe["figures"][name] for name in ("macs", "params")} | {"top1_search_after": accuracy}
     artifact.save(
         folder,

@@ -40,6 +40,7 @@ ORDER = (
     "data",
     "networks",
     "runs",
+    "processes",
     "memory",
     "errors",
 )

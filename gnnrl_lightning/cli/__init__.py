@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 
 from gnnrl_lightning.cli.commands import CompressionCLI
 from gnnrl_lightning.cli.signals import stopped_by_signals
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.processes import rank
 
 
 def main(args: list[str] | None = None) -> None:
@@ -22,6 +24,8 @@ def main(args: list[str] | None = None) -> None:
     """
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    if rank() > 0:  # what there is to say the first process says
+        warnings.simplefilter("ignore")
     try:
         with stopped_by_signals():
             CompressionCLI(args)
@@ -29,7 +33,8 @@ def main(args: list[str] | None = None) -> None:
         cause = _user_error(error)
         if cause is None:
             raise
-        print(f"error: {cause}", file=sys.stderr)
+        if rank() == 0:
+            print(f"error: {cause}", file=sys.stderr)
         raise SystemExit(2) from error
 
 

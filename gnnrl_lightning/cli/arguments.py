@@ -22,8 +22,13 @@ from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.module import GNNRL
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.policy_search import SearchOptions
+from gnnrl_lightning.processes import rank
 from gnnrl_lightning.runs import RunFolder, RunOptions
 from gnnrl_lightning.task import Task
+
+TRAINING = ("fit", "pretrain", "finetune")  # the subcommands in which several processes share the work
+ALONE = ("compare", "predict")  # those that they would disturb; the others have nothing to share
+STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
 
 # What compare.variants says of classes is made into agents one by one, by `agents_of`.
 set_parsing_settings(instantiate_subclass_spec_in_any=False)
@@ -39,13 +44,14 @@ class ArgumentsCLI(LightningCLI):
     """The arguments of all subcommands, parsed, checked and made into objects; `CompressionCLI` works with them."""
 
     def __init__(self, args: list[str] | None = None) -> None:
-        self.console = Console()
+        self.console = Console(quiet=rank() > 0)
+        self.processes = 1
         super().__init__(
             GNNRL,
             ImageData,
             save_config_callback=None,
             trainer_class=SubcommandTrainer,
-            # One process: every evaluation is made by one agent. Progress bars and summary are our own.
+            # One process if nobody asks for more. Progress bars and summary are our own.
             trainer_defaults={
                 "devices": 1,
                 "enable_progress_bar": False,
@@ -94,6 +100,7 @@ class ArgumentsCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse `args`, or else the command line."""
+        self.started_in_python = args is not None
         self.resumed = resumed_run(sys.argv[1:] if args is None else args)
         if self.resumed is not None:
             args = ["fit", "--config", str(self.resumed.config)]
@@ -119,6 +126,23 @@ class ArgumentsCLI(LightningCLI):
         self.model.seed = self._get(self.config, "seed_everything")
         self.datamodule: ImageData = self._get(self.config_init, "data")
         self.trainer = self.instantiate_trainer()
+        if self.subcommand in TRAINING or self.subcommand in ALONE:
+            self._check_processes()
+
+    def _check_processes(self) -> None:
+        """Count the processes that the trainer is for; refuse those that cannot work."""
+        self.processes = self.trainer.num_devices * self.trainer.num_nodes
+        if self.processes == 1:
+            return
+        name = self._get(self.config, "trainer")["strategy"]
+        given = f"trainer.devices and trainer.num_nodes are for {self.processes} processes"
+        if self.subcommand in ALONE:
+            raise UserError(f"{given}: {self.subcommand} works in one, set both to 1")
+        if name not in STRATEGIES:
+            raise UserError(f"trainer.strategy is {name}, {given}: expected one of {', '.join(STRATEGIES)}")
+        environment = getattr(self.trainer.strategy, "cluster_environment", None)
+        if self.started_in_python and environment is not None and not environment.creates_processes_externally:
+            raise UserError(f"{given}: only the command line starts them (python -m gnnrl_lightning, or torchrun)")
 
     def _check_inputs(self) -> None:
         """Refuse weights that the subcommand would not read, and a comparison that needs some."""
@@ -169,9 +193,6 @@ def _check(config: Any) -> None:
         raise UserError(f"seed_everything is {seed}: expected 0 to {2**32 - 1}")
     if trainer["devices"] == "auto":
         trainer["devices"] = 1
-    if str(trainer["devices"]) != "1" or trainer["num_nodes"] != 1:
-        given = f"trainer.devices is {trainer['devices']} and trainer.num_nodes is {trainer['num_nodes']}"
-        raise UserError(f"{given}: expected 1, one process makes all evaluations")
     if config.get("resume") is not None:
         raise UserError("resume is no key of a configuration: give --resume FOLDER on the command line, and that alone")
     if trainer["max_epochs"] is not None and trainer["max_epochs"] < 1:

@@ -23,9 +23,10 @@ from gnnrl_lightning.graph.views import hierarchical_graph, simplified_graph
 from gnnrl_lightning.pipeline import DENSE, LATENCY_BATCH, POLICY, Compression, PhaseTrainers
 from gnnrl_lightning.policy_search import SearchOptions
 from gnnrl_lightning.prediction import as_json, predict
+from gnnrl_lightning.processes import from_first, rank
 from gnnrl_lightning.report.comparison import comparison_tables, run_line
 from gnnrl_lightning.report.graph_figure import checked_suffix, graph_figure
-from gnnrl_lightning.report.progress import shown_steps
+from gnnrl_lightning.report.progress import hidden_steps, shown_steps
 from gnnrl_lightning.report.table import inspection_tables, prediction_table, print_result
 from gnnrl_lightning.runs import RunFolder
 from gnnrl_lightning.task import finetune_artifact, inspect, save_weights
@@ -46,7 +47,7 @@ class CompressionCLI(RunningCLI):
             self._get(self.config_init, "pretraining"),
             self._get(self.config_init, "finetuning"),
             trainers,
-            shown_steps,
+            shown_steps if rank() == 0 else hidden_steps,
         )
         for name in TUNED:
             self._get(self.config, "search")[name] = getattr(compression.search, name)
@@ -57,7 +58,7 @@ class CompressionCLI(RunningCLI):
     def before_fit(self) -> None:
         """Check everything, open the run, train or load the dense network, score the starting candidates."""
         self.compression = self._compression(self.phase_trainer)
-        iterations = self.compression.iterations(self.model)
+        iterations = self.compression.iterations(self.model, self.processes)
         self.compression.prepare(self.model)
         folder = self.open_run(self.resumed)
         self.compression.train_dense(folder)
@@ -68,13 +69,16 @@ class CompressionCLI(RunningCLI):
     def fit(self, **_: Any) -> None:
         """Search, as far as that has not been done before."""
         policy = self.folder.weights(POLICY)
-        if not policy.is_file():
+        if not from_first(policy.is_file()):
             self.trainer.fit(self.model, ckpt_path=self.latest.found, weights_only=True)
-            save_policy(self.model.actor_critic, policy)
+            if rank() == 0:
+                save_policy(self.model.actor_critic, policy)
 
     def after_fit(self) -> None:
         """Prune, fine-tune, test once, save, show."""
         result = self.compression.deliver(self.folder)
+        if rank() > 0:
+            return
         figures = {f"result/{name}": value for name, value in result["pruned"].items() if name in LOGGED}
         print_result(result, LATENCY_BATCH, self.console)
         self.close_run(self.folder, figures)
@@ -84,7 +88,8 @@ class CompressionCLI(RunningCLI):
         network = self.task.build()
         folder = self.open_run()
         self.task.train(network, self._get(self.config_init, "pretraining"), self.phase_trainer("dense"))
-        save_weights(network, folder.weights(DENSE))
+        if rank() == 0:
+            save_weights(network, folder.weights(DENSE))
         self._close_training(folder, self.task.top1(network, self.datamodule.search))
 
     def finetune(self, **_: Any) -> None:
@@ -95,7 +100,8 @@ class CompressionCLI(RunningCLI):
             network = self.task.build()
             folder = self.open_run()
             self.task.train(network, options, self.phase_trainer("dense"))
-            save_weights(network, folder.weights(DENSE))
+            if rank() == 0:
+                save_weights(network, folder.weights(DENSE))
             accuracy = self.task.top1(network, self.datamodule.search)
         else:
             restored = self.task.restore(pruned)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -11,21 +12,24 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from gnnrl_lightning.checkpoint import LatestCheckpoint
 from gnnrl_lightning.cli.arguments import ArgumentsCLI
 from gnnrl_lightning.cli.resuming import OPTION, with_subcommand
-from gnnrl_lightning.cli.signals import Stopped
+from gnnrl_lightning.cli.signals import OwnHandler, Stopped, forward_signals
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.finetune import quiet_trainer
 from gnnrl_lightning.pipeline import LATENCY_BATCH, Compression
 from gnnrl_lightning.policy_search import AGENT, SearchOptions
+from gnnrl_lightning.processes import from_first, of_all, rank
 from gnnrl_lightning.report.metrics import MetricsFile
 from gnnrl_lightning.report.phases import PhaseLogger
 from gnnrl_lightning.report.progress import SearchProgress, TrainingProgress
@@ -64,7 +68,7 @@ class RunningCLI(ArgumentsCLI):
             callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
             self.latest = LatestCheckpoint(notes=lambda: self.compression.notes())
             progress = SearchProgress(lambda: self.compression.status(), search.evaluations)
-            kwargs["callbacks"] = [*callbacks, progress, self.latest]
+            kwargs["callbacks"] = [*callbacks, progress, OwnHandler(), self.latest]
             kwargs["enable_checkpointing"] = True  # the latest one, and those of the user's callbacks
         try:
             return super().instantiate_trainer(**kwargs)
@@ -77,8 +81,10 @@ class RunningCLI(ArgumentsCLI):
         Args:
             earlier: Folder of an interrupted run, to go on with instead.
         """
+        self._join_processes()
         configured, config = self.trainer.loggers, self.resolved_config()
-        folder = self._folder = earlier or self._create_run(config)
+        folder = self._folder = earlier or from_first(self._create_run(config) if rank() == 0 else None)
+        assert folder is not None
         self.trainer.loggers = [MetricsFile(folder.metrics), *configured]
         for callback in self.trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
@@ -86,11 +92,29 @@ class RunningCLI(ArgumentsCLI):
         for logger in configured:
             logger.log_hyperparams(yaml.safe_load(config))
         # What Lightning saves of a job that SLURM requeues is out of the way: a run goes on from what it keeps itself.
-        shutil.rmtree(self._requeued, ignore_errors=True)
+        if rank() == 0:
+            shutil.rmtree(self._requeued, ignore_errors=True)
         self.trainer._default_root_dir = self._requeued  # pyright: ignore[reportAttributeAccessIssue]
         if self.subcommand == "fit":
             self.latest.path = folder.checkpoint(AGENT)
         return folder
+
+    def _join_processes(self) -> None:
+        """Start the processes that the trainer is for, where torchrun or SLURM have not, and let them find each other.
+
+        Those that are started run the same command line, and come here as well. Later trainers find them joined.
+        """
+        if self.processes == 1:
+            return
+        strategy = self.trainer.strategy
+        if strategy.launcher is not None:
+            strategy.launcher.launch(lambda: None)
+            forward_signals(self._stop_others)
+        strategy.setup_environment()
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(self.run.threads or max(1, cores // self.trainer.num_devices))
+        if len(set(of_all(self.model.seed))) > 1:
+            raise UserError("each process has drawn a seed of its own: seed_everything needs a number")
 
     @property
     def _requeued(self) -> str:
@@ -137,22 +161,38 @@ class RunningCLI(ArgumentsCLI):
             super()._run_subcommand(subcommand)
         except (Stopped, SIGTERMException) as stopped:  # the latter is Lightning's own, under SLURM
             code = 128 + (stopped.signum if isinstance(stopped, Stopped) else signal.SIGTERM)
+            self._stop_others()
             self._let_go("failed", code)
-            goes_on = subcommand == "fit" and self._folder is not None
-            command = f"; go on with: python -m gnnrl_lightning fit {OPTION} {shlex.quote(str(self.folder.path))}"
-            print(f"stopped{command if goes_on else ''}", file=sys.stderr)
+            if rank() == 0:
+                print(f"stopped{self._how_it_goes_on()}", file=sys.stderr)
             raise SystemExit(code) from stopped
+        except BaseException:
+            self._stop_others()
+            raise
+
+    def _how_it_goes_on(self) -> str:
+        if self.subcommand != "fit" or self._folder is None:
+            return ""
+        return f"; go on with: python -m gnnrl_lightning fit {OPTION} {shlex.quote(str(self._folder.path))}"
+
+    def _stop_others(self) -> None:
+        """End the processes that this one has started; Lightning's observer would kill it once they have ended."""
+        launcher = self.trainer.strategy.launcher
+        if isinstance(launcher, _SubprocessScriptLauncher):
+            launcher.kill(signal.SIGTERM)
+            launcher.procs.clear()
 
     def phase_trainer(self, phase: str) -> Callable[..., Trainer]:
         """What makes the trainer of a training phase: on the search's device, with progress of its own."""
         settings = self._get(self.config_init, "trainer")
+        names = ("accelerator", "devices", "precision")
+        if self.processes > 1:
+            names += ("strategy", "num_nodes", "sync_batchnorm")
         return partial(
             quiet_trainer,
-            accelerator=settings["accelerator"],
-            devices=settings["devices"],
-            precision=settings["precision"],
+            **{name: settings[name] for name in names},
             logger=[PhaseLogger(logger, phase) for logger in self.trainer.loggers],
-            callbacks=[TrainingProgress(f"{phase} network")],
+            callbacks=[TrainingProgress(f"{phase} network"), OwnHandler()],
             log_every_n_steps=1,
             default_root_dir=self._requeued,
         )

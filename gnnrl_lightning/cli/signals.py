@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class Stopped(SystemExit):
@@ -26,12 +27,45 @@ class Stopped(SystemExit):
         self.signum = signum
 
 
+class OwnHandler(Callback):
+    """Takes SIGTERM back from Lightning's trainer, which would wait for the other processes to receive it first."""
+
+    def __init__(self) -> None:
+        self.handler = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the handler back that was there before the trainer's; the trainer does so when it is done, too."""
+        if threading.current_thread() is threading.main_thread() and not SLURMEnvironment.detect():
+            signal.signal(signal.SIGTERM, self.handler)
+
+
+def forward_signals(to_others: Callable[[], None]) -> None:
+    """Let other processes know at once that a signal ends this one.
+
+    Its own handler does not run while it waits for the others in a collective operation: these have to end it.
+
+    Args:
+        to_others: Called once, from a thread of its own.
+    """
+    ends = {signal.SIGINT, signal.SIGTERM}
+    received, sent = os.pipe()
+    os.set_blocking(sent, False)
+    signal.set_wakeup_fd(sent)
+
+    def wait() -> None:
+        while not ends & {*os.read(received, 1)}:
+            pass
+        to_others()
+
+    threading.Thread(target=wait, daemon=True, name="forwards-signals").start()
+
+
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
     """Raise `Stopped` at the first Ctrl-C or SIGTERM within this block; further ones do not disturb the clean-up.
 
-    Lightning's trainers call the handlers that they find, see their own to an end, and let the exception pass. Under
-    SLURM SIGTERM stays theirs: a job that is requeued ignores it.
+    Lightning's trainers call the handlers that they find after their own, and let the exception pass. Under SLURM
+    SIGTERM stays theirs: a job that is requeued ignores it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -44,7 +44,8 @@ class GraphLearner(pl.LightningModule):
     """Base of the modules that train a policy on an environment whose observations are graphs.
 
     An epoch of the trainer is an iteration: the rule plays whole episodes with its present policy (through
-    `measured`, which counts and logs them), then takes a fixed number of optimiser steps.
+    `measured`, which counts and logs them), then takes a fixed number of optimiser steps. Several processes play
+    episodes of their own, and average their gradients.
 
     With a proxy, an environment whose rewards are estimates that cost microseconds, the search has two fidelities: the
     first `proxy_warmup` iterations play `proxy_episodes` each in the proxy, then every iteration in the real
@@ -63,6 +64,10 @@ class GraphLearner(pl.LightningModule):
         proxy_episodes: Episodes of an iteration in the proxy, in each process.
         policy: File of a trained policy to start from (`gnnrl_lightning.agents.save_policy`); None: a fresh one.
         seed: Of the policy's weights and of all sampling.
+
+    Attributes:
+        exchange: Called in each process after the episodes of an iteration in the environment; where processes share
+            what they learn about candidates, it may be set.
 
     Raises:
         UserError: A number is out of range.
@@ -99,6 +104,7 @@ class GraphLearner(pl.LightningModule):
         self.register_buffer("evaluations", torch.zeros((), dtype=torch.int64))
         self.register_buffer("reward_best", torch.tensor(-torch.inf))
         self._rollout: dict[str, float] = {}
+        self.exchange: Callable[[], None] = lambda: None
 
     @property
     def environment(self) -> VectorGraphEnv:
@@ -149,8 +155,7 @@ class GraphLearner(pl.LightningModule):
 
     def max_over_processes(self, value: Tensor) -> Tensor:
         """Maximum over processes, in each of them."""
-        gathered = self.trainer.strategy.all_gather(value.to(self.device))
-        return gathered.max().to(value.device)
+        return self.trainer.strategy.reduce(value.to(self.device), reduce_op="max").to(value.device)
 
     def measured(
         self, play: Callable[[VectorGraphEnv, int, int], tuple[Experience, Tensor]], iteration: int
@@ -176,6 +181,8 @@ class GraphLearner(pl.LightningModule):
             derived_seed(self.seed, iteration, self.trainer.global_rank, 0),
         )
         self.actor_critic.train(training)
+        if not in_proxy:
+            self.exchange()
         seconds = time.perf_counter() - start
         counts = [env.evaluations - before, len(rewards), rewards.sum(), len(steps)]
         new, episodes, total, taken = self.sum_over_processes(torch.tensor(counts, dtype=torch.float64)).tolist()
@@ -194,4 +201,4 @@ class GraphLearner(pl.LightningModule):
         metrics = self._rollout | {"search/evaluations": float(self.evaluations)}
         if self.evaluations > 0:
             metrics["rollout/reward_best"] = float(self.reward_best)
-        self.log_dict(metrics, sync_dist=False, batch_size=1)
+        self.log_dict(metrics, sync_dist=self.trainer.world_size > 1, batch_size=1)

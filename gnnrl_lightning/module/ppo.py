@@ -180,7 +180,10 @@ class GNNRL(GraphLearner):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the norm of the gradient before it is clipped."""
         gradients = [p.grad.norm() for p in self.actor_critic.parameters() if p.grad is not None]
-        self.log("losses/grad_norm", torch.stack(gradients).norm(), on_step=False, on_epoch=True, batch_size=1)
+        self.log(
+            "losses/grad_norm", torch.stack(gradients).norm(),
+            on_step=False, on_epoch=True, batch_size=1, sync_dist=self.trainer.world_size > 1,
+        )  # fmt: skip
 
     def configure_gradient_clipping(
         self,

@@ -154,7 +154,7 @@ class TrainingProgress(_BarCallback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Advance by one epoch."""
+        loss = trainer.callback_metrics.get("train/loss")  # on all ranks: they add it up together
         if self.bar is not None:
-            loss = trainer.callback_metrics.get("train/loss")
             figures = "" if loss is None else f", loss {float(loss):.4f}"
             self.bar.update(self.bar.task, advance=1, figures=figures)

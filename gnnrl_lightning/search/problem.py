@@ -14,6 +14,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.pruner import Pruner
 from gnnrl_lightning.evaluation.tables import ErrorTable
 from gnnrl_lightning.graph.budget import Budget
+from gnnrl_lightning.processes import share
 from gnnrl_lightning.search.baselines import table_candidates
 from gnnrl_lightning.traced import ComputationGraph
 
@@ -60,6 +61,8 @@ class SearchProblem(Generic[Answer]):
         search_images: Forward passes of one image that an evaluation takes.
         pruner: Gives the network and the calibration images to methods that read them, and says which passes over
             these images are made once for all candidates.
+        settle: From what this process was told since it was called last to what all processes were told, see
+            `exchange`; None: there is one process.
 
     Attributes:
         left: Evaluations that may still be spent.
@@ -79,13 +82,15 @@ class SearchProblem(Generic[Answer]):
         table: Callable[[], ErrorTable] | None = None,
         search_images: int = 1,
         pruner: Pruner | None = None,
+        settle: Callable[[Sequence[Answer]], list[Answer]] | None = None,
     ) -> None:
         self.graph, self.budget, self.evaluations = graph, budget, evaluations
         self._allowed = budget
         self.starting, self.search_images = dict(starting), search_images
         self.charged_images = 0
         self.history: list[Answer] = []
-        self._evaluate, self._make_table, self._pruner = evaluate, table, pruner
+        self._evaluate, self._make_table, self._pruner, self._settle = evaluate, table, pruner, settle
+        self._settled = 0
         self._table: ErrorTable | None = None
         self._seen: set[tuple[int, ...]] = set()
         self._passes: set[str] = set()
@@ -181,9 +186,11 @@ class SearchProblem(Generic[Answer]):
     def start(self, from_table: bool = False, advance: Callable[[], None] = lambda: None) -> None:
         """Score the starting candidates, those given and, if asked for, those from the table.
 
+        Several processes share the work, and know all answers in the end.
+
         Args:
             from_table: Whether to score those from the table, too.
-            advance: Called after each candidate.
+            advance: Called after each candidate that this process scores.
 
         Raises:
             NotApplicable: There is no table, or too few evaluations are left.
@@ -194,9 +201,10 @@ class SearchProblem(Generic[Answer]):
             starting = starting | table_candidates(self.graph, self.budget, self.table)
         if len(starting) > self.left:
             raise NotApplicable(f"has {self.left} evaluations left for {len(starting)} starting candidates")
-        for name, widths in starting.items():
-            self.ask(widths, name)
+        for name in share(list(starting)):
+            self.ask(starting[name], name)
             advance()
+        self.exchange()
 
     def ask(self, widths: Tensor, proposer: str) -> Answer:
         """Score a candidate `(G,)`, at the price of one evaluation.
@@ -212,11 +220,25 @@ class SearchProblem(Generic[Answer]):
         if not bool(self._allowed.met(self.graph, widths[None])[0]):
             raise ValueError(f"{proposer} proposes {widths.tolist()}, which does not meet the budget: project it first")
         scored = self._evaluate(widths, proposer)
-        self.remember([scored])
+        self._count([scored])
         return scored
 
     def remember(self, scored: Sequence[Answer]) -> None:
-        """Count candidates that were asked for, here or before a run was interrupted."""
+        """Count candidates that were asked for before a run was interrupted, by all processes."""
+        self._count(scored)
+        self._settled = len(self.history)
+
+    def exchange(self) -> None:
+        """Count what the other processes asked for since they did so last; all call it, at the same points.
+
+        Until then each process counts its own candidates alone; afterwards all have the same history.
+        """
+        if self._settle is not None:
+            own = self.history[self._settled :]
+            del self.history[self._settled :]
+            self.remember(self._settle(own))
+
+    def _count(self, scored: Sequence[Answer]) -> None:
         self.history += scored
         self._seen |= {item.widths for item in scored}
 

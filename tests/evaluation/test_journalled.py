@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from gnnrl_lightning.evaluation import journalled as module
 from gnnrl_lightning.evaluation.evaluation import Evaluation
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.journalled import Journalled
@@ -73,3 +74,31 @@ def test_another_course_drops_the_rest_but_evaluates_nothing_twice(tmp_path):
     ask(resumed, 3, 5, 8)
     assert [json.loads(line)["widths"] for line in (tmp_path / "j").read_text().splitlines()] == [[3], [5], [8]]
     assert resumed.evaluator.evaluated == [(8,)]
+
+
+def test_a_single_process_has_settled_already(tmp_path):
+    journalled = asking(tmp_path / "j")
+    answers = ask(journalled, 3, 4)
+    assert journalled.settle(answers) == answers and len(Journal(tmp_path / "j").read()) == 2
+
+
+@pytest.mark.parametrize("lines", range(5))
+def test_the_first_of_two_processes_writes_down_what_both_were_told(tmp_path, monkeypatch, lines):
+    """Interrupted anywhere and repeated, the journal answers first, and nothing is in it twice."""
+    other = ask(Journalled(Counting(), Journal(), float), 4, 5)
+    monkeypatch.setattr(module, "world_size", lambda: 2)
+    monkeypatch.setattr(module, "rank", lambda: 0)
+    monkeypatch.setattr(module, "of_all", lambda own: [own, other])
+    journalled = asking(tmp_path / "j")
+    told = ask(journalled, 3, 4)
+    assert Journal(tmp_path / "j").read() == []
+    settled = journalled.settle(told)
+    assert settled == [*told, *other]
+    text = (tmp_path / "j").read_text()
+    assert [record["widths"] for record in Journal(tmp_path / "j").read()] == [[3], [4], [4], [5]]
+    assert ask(journalled, 5)[0].images == 0  # what the other one evaluated
+
+    (tmp_path / "j").write_text("".join(text.splitlines(keepends=True)[:lines]))
+    again = asking(tmp_path / "j", resume=True)
+    assert again.settle(ask(again, 3, 4)) == settled
+    assert (tmp_path / "j").read_text() == text

@@ -1,0 +1,188 @@
+"""Two processes on the CPU, through the command line; gloo carries what they tell each other."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from gnnrl_lightning.cli import main
+from gnnrl_lightning.search.baselines import FROM_TABLE, STARTING
+from tests.workplace import make_workplace
+
+ROOT = Path(__file__).parents[2]
+
+# The command line, with what each process knows in the end put down; and some accidents.
+TWO = """
+import json, os, signal, sys, threading, time, torch
+from gnnrl_lightning.__main__ import main
+from gnnrl_lightning.evaluation.journal import Journal
+from gnnrl_lightning.evaluation.journalled import Journalled
+from gnnrl_lightning.module import GNNRL
+from gnnrl_lightning.pipeline import Compression
+from gnnrl_lightning.processes import rank
+
+accident = os.environ.get("ACCIDENT")
+append, settle, deliver = Journal.append, Journalled.settle, Compression.deliver
+written, settled = [], []
+
+def failing_append(journal, record):
+    written.append(record)
+    if accident == "killed" and len(written) == 12:
+        os.kill(os.getpid(), signal.SIGKILL)
+    append(journal, record)
+
+def slow_settle(journalled, answers):
+    settled.append(answers)
+    if accident == "ended" and len(settled) == 2:
+        # The first process waits for the second one, which is busy, when it alone is told to end.
+        if rank() == 0:
+            threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        else:
+            time.sleep(60)
+    return settle(journalled, answers)
+
+def noting_deliver(compression, folder):
+    history = [(item.widths, item.proposer, item.images) for item in compression.problem.history]
+    known = {"history": history, "spent": compression.problem.spent}
+    known["dense"] = sum(float(value.double().sum()) for value in compression.dense.state_dict().values())
+    (folder.path / f"known-{rank()}.json").write_text(json.dumps(known))
+    return deliver(compression, folder)
+
+def on_train_end(module):
+    torch.save(module.state_dict(), f"policy-{rank()}.pt")
+
+GNNRL.on_train_end = on_train_end
+Journal.append, Journalled.settle, Compression.deliver = failing_append, slow_settle, noting_deliver
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    make_workplace(folder)
+    (folder / "two.py").write_text(TWO)
+    trainer = {"devices": 2, "strategy": "ddp", "accelerator": "cpu"}
+    two = {"trainer": trainer, "search": {"evaluations": 10 + 2 * 2 * 8 + 15}, "run": {"threads": 1}}
+    (folder / "two.yaml").write_text(yaml.safe_dump(two))
+    return folder
+
+
+def two(workplace, *arguments, program=("two.py",), accident=""):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(workplace)]), "ACCIDENT": accident}
+    return subprocess.run(
+        [sys.executable, *program, *arguments],
+        cwd=workplace, env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
+FIT = ["fit", "--config", "small.yaml", "--config", "two.yaml", "--run.name"]
+
+
+@pytest.fixture(scope="module")
+def pair(workplace):
+    """A finished run of two processes: what they printed, and its folder."""
+    done = two(workplace, *FIT, "pair")
+    assert done.returncode == 0, done.stderr
+    return done, workplace / "runs" / "pair"
+
+
+def lines_of(folder):
+    return [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+
+
+def test_evaluations_are_those_of_the_whole_job(pair):
+    """Of 57 table and calibration take 4, 6 starting candidates as many: 47 are enough for two iterations of 2 x 8."""
+    _, folder = pair
+    result = json.loads((folder / "result.json").read_text())
+    assert result["search"]["evaluations"] == 4 + 6 + 2 * 2 * 8
+    lines = lines_of(folder)
+    assert len(lines) == 6 + 2 * 2 * 8
+    # Those from the first process first, in each iteration; the starting candidates as if there were one process.
+    assert [line["proposer"] for line in lines] == [*STARTING, *FROM_TABLE, *["agent"] * 32]
+    with (folder / "metrics.csv").open() as file:
+        spent = [float(row["search/evaluations"]) for row in csv.DictReader(file) if row["search/evaluations"]]
+    assert spent == [0, 0, 0, 16, 16, 32]
+
+
+def test_processes_try_different_candidates(pair):
+    _, folder = pair
+    tried = [tuple(line["widths"]) for line in lines_of(folder)[6:]]
+    for first in (0, 16):
+        assert tried[first : first + 8] != tried[first + 8 : first + 16]
+
+
+def test_processes_know_the_same_in_the_end(pair, workplace):
+    _, folder = pair
+    first, second = (json.loads((folder / f"known-{rank}.json").read_text()) for rank in range(2))
+    assert first == second
+    lines = [[line["widths"], line["proposer"], line["images"]] for line in lines_of(folder)]
+    assert first["history"] == lines
+    policies = [torch.load(workplace / f"policy-{rank}.pt", weights_only=True) for rank in range(2)]
+    assert policies[0].keys() == policies[1].keys()
+    assert all(torch.equal(policies[0][name], policies[1][name]) for name in policies[0])
+    assert policies[0]["evaluations"] == 32
+    saved = load_file(folder / "checkpoints" / "policy.safetensors")
+    assert all(torch.equal(saved[name], policies[0][f"actor_critic.{name}"]) for name in saved)
+
+
+def test_the_first_process_alone_speaks(pair):
+    done, _ = pair
+    assert done.stdout.count("written to runs/pair") == done.stdout.count("found by") == 1
+    assert done.stdout.count("3/3 epochs") == 1 and done.stderr == ""
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_it_comes_to_the_same(pair, workplace):
+    """Killed while it writes down the first iteration of both, of which five records are on the disk."""
+    _, whole = pair
+    done = two(workplace, *FIT, "killed", accident="killed")
+    folder = workplace / "runs" / "killed"
+    assert done.returncode == -signal.SIGKILL
+    before = lines_of(folder)
+    assert len(before) == 11
+    done = two(workplace, "fit", "--resume", "runs/killed")
+    assert done.returncode == 0, done.stderr
+    assert lines_of(folder)[:11] == before
+    results = [json.loads((run / "result.json").read_text()) for run in (folder, whole)]
+    assert results[0]["search"]["evaluations"] == results[1]["search"]["evaluations"]
+    assert [line["widths"] for line in lines_of(folder)] == [line["widths"] for line in lines_of(whole)]
+    assert results[0]["pruned"]["widths"] == results[1]["pruned"]["widths"]
+
+
+def test_a_signal_to_the_first_process_ends_all_at_once(workplace):
+    done = two(workplace, *FIT, "ended", accident="ended")
+    assert done.returncode == 143, done.stderr
+    assert done.stderr == "stopped; go on with: python -m gnnrl_lightning fit --resume runs/ended\n"
+
+
+@pytest.mark.slow
+def test_pretrain_and_finetune_share_the_work_too(workplace):
+    program = ("-m", "gnnrl_lightning")
+    done = two(workplace, "pretrain", *FIT[1:], "dense", program=program)
+    assert done.returncode == 0 and done.stderr == "" and done.stdout.count("top-1 on the search split") == 1
+    weights = workplace / "runs" / "dense" / "checkpoints" / "dense.safetensors"
+    done = two(workplace, "finetune", *FIT[1:], "tuned", "--checkpoint", str(weights), program=program)
+    assert done.returncode == 0 and done.stderr == ""
+    assert (workplace / "runs" / "tuned" / "checkpoints" / "dense.safetensors").is_file()
+
+
+@pytest.mark.parametrize("command", ["compare", "predict"])
+def test_what_works_in_one_process_says_so(workplace, monkeypatch, capsys, command):
+    monkeypatch.chdir(workplace)
+    monkeypatch.syspath_prepend(workplace)
+    policy = ["--checkpoint", "a.pt", "--model.policy", "b.safetensors", "--budgets", "0.5"]
+    with pytest.raises(SystemExit) as end:
+        main([command, "--config", "small.yaml", "--config", "two.yaml", *(policy if command == "predict" else [])])
+    assert end.value.code == 2
+    assert capsys.readouterr().err == (
+        f"error: trainer.devices and trainer.num_nodes are for 2 processes: {command} works in one, set both to 1\n"
+    )
