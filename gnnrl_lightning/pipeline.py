@@ -247,7 +247,8 @@ class Compression:
         Of a search that was interrupted there are the table, the evaluations in the journal, and the agent's
         checkpoint, whose iterations are complete.
         """
-        self._began, self._episodes = time.perf_counter(), agent.episodes_per_iteration
+        self._began, self._episodes = time.perf_counter(), agent.episodes_per_iteration * world_size()
+        self.search = from_first(self.search)  # where each process has tuned for itself
         self._calibrate(folder)
         journal = Journal(folder.journal, resume=True) if rank() == 0 else Journal()
         journalled = Journalled(self.make_evaluator(self.search.drop_error), journal, self._ratio)
