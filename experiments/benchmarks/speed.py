@@ -107,6 +107,8 @@ def run_two(options: argparse.Namespace, size: Size) -> dict[str, Any]:
     arguments += ["--search.precision", "bf16", "--search.table", "null", "--finetuning.epochs", "0"]
     evaluations = 6 + 4 * (2 + size.candidates // 4)
     arguments += ["--model.episodes_per_iteration", "4", "--search.evaluations", str(evaluations)]
+    if options.size == "tiny":
+        arguments += ["--search.calibration_images", "16", "--search.final_calibration_images", "16"]
     arguments += ["--checkpoint", options.weights] if options.weights else ["--pretraining.epochs", "0"]
     with tempfile.TemporaryDirectory() as folder:
         return devices.measure(arguments, Path(folder))
