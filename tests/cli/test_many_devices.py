@@ -65,6 +65,11 @@ main()
 """
 
 
+def spoken(stderr):
+    """What is on standard error but for warnings of PyTorch, older versions of which have some at the export."""
+    return [line for line in stderr.splitlines() if "Warning: " not in line and not line.startswith("  ")]
+
+
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
@@ -137,7 +142,7 @@ def test_processes_know_the_same_in_the_end(pair, workplace):
 def test_the_first_process_alone_speaks(pair):
     done, _ = pair
     assert done.stdout.count("written to runs/pair") == done.stdout.count("found by") == 1
-    assert done.stdout.count("3/3 epochs") == 1 and done.stderr == ""
+    assert done.stdout.count("3/3 epochs") == 1 and not spoken(done.stderr)
 
 
 @pytest.mark.slow
@@ -168,10 +173,10 @@ def test_a_signal_to_the_first_process_ends_all_at_once(workplace):
 def test_pretrain_and_finetune_share_the_work_too(workplace):
     program = ("-m", "gnnrl_lightning")
     done = two(workplace, "pretrain", *FIT[1:], "dense", program=program)
-    assert done.returncode == 0 and done.stderr == "" and done.stdout.count("top-1 on the search split") == 1
+    assert done.returncode == 0 and not spoken(done.stderr) and done.stdout.count("top-1 on the search split") == 1
     weights = workplace / "runs" / "dense" / "checkpoints" / "dense.safetensors"
     done = two(workplace, "finetune", *FIT[1:], "tuned", "--checkpoint", str(weights), program=program)
-    assert done.returncode == 0 and done.stderr == ""
+    assert done.returncode == 0 and not spoken(done.stderr)
     assert (workplace / "runs" / "tuned" / "checkpoints" / "dense.safetensors").is_file()
 
 
