@@ -6,7 +6,7 @@ compression.train_dense(folder)                                   # where there 
 real = compression.iterations(agent)                              # what the evaluations are enough for
 compression.start(folder, agent)                                  # table, starting candidates, environments
 Trainer(max_epochs=agent.iterations(real)).fit(agent)
-result = compression.deliver(folder)                              # prunes, fine-tunes, tests once, saves
+result = deliver(compression, folder)                             # prunes, fine-tunes, tests once, saves
 ```
 
 In a folder where an earlier run was interrupted the same calls go on: they take over what they find there. For the
@@ -16,10 +16,9 @@ its callbacks, and `fit(agent, ckpt_path=latest.found)`.
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -27,7 +26,6 @@ import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
-from gnnrl_lightning import artifact
 from gnnrl_lightning.env import Evaluated
 from gnnrl_lightning.env.reward import find_reward
 from gnnrl_lightning.errors import UserError
@@ -35,7 +33,6 @@ from gnnrl_lightning.evaluation.evaluation import Evaluation, best_of, within
 from gnnrl_lightning.evaluation.evaluator import Evaluator
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.journalled import Journalled
-from gnnrl_lightning.evaluation.latency import paired_latency_ms
 from gnnrl_lightning.evaluation.pruner import Pruner
 from gnnrl_lightning.evaluation.racing import random_order
 from gnnrl_lightning.evaluation.short_finetune import ShortFinetune
@@ -49,14 +46,12 @@ from gnnrl_lightning.networks import load_weights
 from gnnrl_lightning.policy_search import AGENT, SearchOptions, connect, environment
 from gnnrl_lightning.processes import from_first, rank, world_size
 from gnnrl_lightning.report.progress import SearchStatus, ShownSteps, hidden_steps
-from gnnrl_lightning.runs import RunFolder, versions
+from gnnrl_lightning.runs import RunFolder
 from gnnrl_lightning.search.baselines import starting_candidates
-from gnnrl_lightning.search.fidelities import proxy_figures
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.task import Task, save_weights
 from gnnrl_lightning.traced import trace
 
-LATENCY_BATCH = 64
 # Names of what phases leave in `checkpoints/`, beside AGENT, "uniform" and "pruned".
 DENSE, TABLE, POLICY = "dense", "table", "policy"
 
@@ -84,6 +79,8 @@ class Compression:
     Attributes:
         search: How candidates are found; its precision and batch size are the tuned ones where it asked for that.
         tuned: What was measured for these; None: nothing.
+        problem: The search, its history and what it has spent.
+        episodes: Of an iteration of the agent that searches, all processes together.
 
     Raises:
         UserError: Anything about the input is wrong; nothing has been written then.
@@ -117,7 +114,7 @@ class Compression:
         if self.tuned is not None:
             self.search = replace(self.search, precision=self.tuned.precision, batch_size=self.tuned.batch_size)
         self.problem = self.make_problem(budget, Journal())
-        self._began, self._episodes = 0.0, 0
+        self._began, self.episodes = 0.0, 0
 
     def _tune(self) -> Tuned:
         """The fastest way to score candidates, measured on the dense network; an untrained one takes as long."""
@@ -164,8 +161,14 @@ class Compression:
             evaluate.settle,
         )
 
+    @property
+    def dense_cost(self) -> dict[str, int]:
+        """MACs and parameters of the dense network."""
+        cost, widths = self.graph.cost, self.graph.widths
+        return {"macs": int(cost.macs(widths)), "params": int(cost.params(widths))}
+
     def _ratio(self, macs: int) -> float:
-        return macs / self._dense_cost()["macs"]
+        return macs / self.dense_cost["macs"]
 
     @property
     def _evaluation_images(self) -> int:
@@ -221,9 +224,9 @@ class Compression:
     def train_dense(self, folder: RunFolder) -> None:
         """Train the dense network and save its weights, unless a checkpoint gave them."""
         if self.task.checkpoint is None:
-            self._train(DENSE, self.dense, self.pretrain, folder)
+            self.train_phase(DENSE, self.dense, self.pretrain, folder)
 
-    def _train(
+    def train_phase(
         self,
         phase: str,
         network: nn.Module,
@@ -231,7 +234,15 @@ class Compression:
         folder: RunFolder,
         teacher: nn.Module | None = None,
     ) -> None:
-        """Train a network and save its weights, or load those that the folder has."""
+        """Train a network and save its weights, or load those that the folder has.
+
+        Args:
+            phase: "dense", "uniform" or "pruned".
+            network: Trained in place.
+            options: How.
+            folder: Keeps checkpoint and weights.
+            teacher: The network to distil from, where the options ask for that.
+        """
         weights, checkpoint = folder.weights(phase), folder.checkpoint(phase)
         if from_first(weights.is_file()):
             load_weights(network, weights)
@@ -247,7 +258,7 @@ class Compression:
         Of a search that was interrupted there are the table, the evaluations in the journal, and the agent's
         checkpoint, whose iterations are complete.
         """
-        self._began, self._episodes = time.perf_counter(), agent.episodes_per_iteration * world_size()
+        self._began, self.episodes = time.perf_counter(), agent.episodes_per_iteration * world_size()
         self.search = from_first(self.search)  # where each process has tuned for itself
         self._calibrate(folder)
         journal = Journal(folder.journal, resume=True) if rank() == 0 else Journal()
@@ -286,12 +297,13 @@ class Compression:
         """What the agent's checkpoint holds beside the agent: seconds since the search began, in all its parts."""
         return {"seconds": time.perf_counter() - self._began}
 
-    def best(self) -> Evaluation | None:
-        """The best evaluation within the budget so far."""
-        return best_of(self._within())
+    def best(self, proposer: str | None = None) -> Evaluation | None:
+        """The best evaluation within the budget so far.
 
-    def _within(self) -> list[Evaluation]:
-        return [item for item in self.problem.history if within(self.graph, self.budget, item)]
+        Args:
+            proposer: Whose; None: anybody's.
+        """
+        return best_of((item for item in self.problem.history if within(self.graph, self.budget, item)), proposer)
 
     def status(self) -> SearchStatus:
         """How far the search is."""
@@ -306,104 +318,3 @@ class Compression:
         if images <= len(self.pruner.calibration):
             return self.pruner
         return self.pruner.with_calibration(self.task.data.calibration(images))
-
-    def deliver(self, folder: RunFolder) -> dict[str, Any]:
-        """Prune the best candidate and the uniform one, fine-tune both alike, test once, save.
-
-        Returns:
-            The figures, as written to result.json. Of several processes the first one tests and saves; the others,
-            which have helped to train, return nothing.
-        """
-        seconds = self.notes()["seconds"]
-        best, uniform = self.best(), best_of(self.problem.history, "uniform")
-        if best is None or uniform is None:
-            raise RuntimeError("deliver() comes after start()")
-        chosen, pruner, before = {"uniform": uniform, "pruned": best}, self.final_pruner(), {}
-        plans = {name: pruner.plan(torch.tensor(item.widths)) for name, item in chosen.items()}
-        with self.shown("final pruning", len(plans)) as advance:
-            for name, plan in plans.items():
-                before[name] = pruner.prune(plan)
-                advance()
-        after = copy.deepcopy(before)
-        for name, network in after.items():
-            self._train(name, network, self.finetune, folder, teacher=self.dense)
-        if rank() > 0:
-            return {}
-        result = self._figures(chosen, before, after, seconds)
-        with self.shown("export", 1) as advance:
-            artifact.save(
-                folder.pruned,
-                after["pruned"],
-                dense=self.dense,
-                graph=self.graph,
-                plan=plans["pruned"],
-                example=self.task.example(),
-                description=artifact.Description(
-                    asdict(self.task.network),
-                    result["budget"],
-                    self.task.data.transform_record(),
-                    result["pruned"],
-                ),
-            )
-            advance()
-        folder.write_result(result)
-        return result
-
-    def _dense_cost(self) -> dict[str, int]:
-        cost, widths = self.graph.cost, self.graph.widths
-        return {"macs": int(cost.macs(widths)), "params": int(cost.params(widths))}
-
-    def _figures(
-        self,
-        chosen: dict[str, Evaluation],
-        before: dict[str, nn.Module],
-        after: dict[str, nn.Module],
-        seconds: float,
-    ) -> dict[str, Any]:
-        """The only place where the test images are read."""
-        data, cost = self.task.data, self._dense_cost()
-        batch = self.task.example().expand(LATENCY_BATCH, -1, -1, -1).contiguous()
-        tested = {"dense": self.dense} | {f"{name} before": network for name, network in before.items()}
-        tested |= {f"{name} after": network for name, network in after.items()}
-        top1 = {}
-        with self.shown("test", len(tested) + 1) as advance:
-            latency = paired_latency_ms({"dense": self.dense, **after}, batch)
-            advance()
-            for name, network in tested.items():
-                top1[name] = self.task.top1(network, data.test)
-                advance()
-        rows = {
-            name: {
-                "macs": item.macs,
-                "params": item.params,
-                "macs_ratio": item.macs / cost["macs"],
-                "params_ratio": item.params / cost["params"],
-                "top1_search": item.top1,
-                "top1_test_before": top1[f"{name} before"],
-                "top1_test_after": top1[f"{name} after"],
-                "latency_ms": latency[name],
-                "widths": list(item.widths),
-            }
-            for name, item in chosen.items()
-        }
-        dense = {**cost, "top1_test": top1["dense"], "latency_ms": latency["dense"]}
-        agent, proxy = best_of(self._within(), AGENT), None
-        if self.search.table is not None:
-            proxy = proxy_figures(self.problem.history, self.table, AGENT, self._episodes)
-        return {
-            "network": self.task.network.name,
-            "dataset": data.name,
-            "budget": {name: value for name, value in asdict(self.budget).items() if value is not None},
-            "dense": dense,
-            **rows,
-            "search": {
-                "evaluations": self.problem.spent,
-                "images": self.problem.images,
-                "seconds": seconds,
-                "seed": self.task.seed,
-                "found_by": chosen["pruned"].proposer,
-                "agent_best": None if agent is None else agent.top1,
-                "proxy": proxy,
-            },
-            "versions": versions(),
-        }

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from gnnrl_lightning import artifact, pipeline
 from gnnrl_lightning.cli import main
 from gnnrl_lightning.networks.spec import NetworkSpec
-from tests.workplace import SPENT, TABLE, make_workplace
+from tests.workplace import SPENT, TABLE, working_in
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = ROOT / "experiments"
@@ -23,11 +23,7 @@ EXPERIMENTS = ROOT / "experiments"
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
     """A folder with a network of the user's own and its configuration; the tests run in it."""
-    folder = tmp_path_factory.mktemp("workplace")
-    make_workplace(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
-        patch.chdir(folder)
+    with working_in(tmp_path_factory.mktemp("workplace")) as folder:
         yield folder
 
 
@@ -302,6 +298,14 @@ def test_a_comparison_goes_on_where_it_stopped(compared, capsys):
         (
             ["--compare.variants", "{a: {model: {policy: nowhere.safetensors}}}"],
             r"compare: a: .*nowhere.safetensors",
+        ),
+        (
+            ["--compare.variants", "{a: {model: {actor_critic: {class_path: Agnet, init_args: {}}}}}"],
+            r"compare.variants.a: .*Agnet",
+        ),
+        (
+            ["--compare.variants", "{a: {model: {actor_critic: {class_path: nowhere.Agent, init_args: {}}}}}"],
+            r"compare.variants.a: .*nowhere",
         ),
         (["--compare.variants", "{random: {}}"], r"compare.variants has 'random': expected a new name"),
     ],

@@ -8,6 +8,7 @@ from lightning.pytorch import Trainer
 
 from gnnrl_lightning import pipeline
 from gnnrl_lightning.data import Digits
+from gnnrl_lightning.delivery import deliver
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.evaluation import best_of
 from gnnrl_lightning.evaluation.journal import Journal
@@ -116,7 +117,7 @@ def test_images_of_the_table_and_of_the_repair_are_counted(task, tmp_path):
     search_with(compression, folder)
     assert {scored.widths for scored in compression.problem.history} == {(12,)}
     assert compression.problem.images == 287 + 64 + 64 * (3 + 4)
-    result = compression.deliver(folder)
+    result = deliver(compression, folder)
     assert result["search"]["images"] == 287 + 64 + 7 * 64 and result["search"]["evaluations"] == STARTS + 2 * EPISODES
 
 
@@ -166,7 +167,7 @@ def test_a_policy_for_all_budgets_delivers_what_meets_this_one(task, tmp_path):
     assert compression.status().macs_ratio == best.widths[0] / 24
     # More channels are better here: that the best of all is not the one delivered is what is tested.
     assert best_of(compression.problem.history).top1 > best.top1
-    result = compression.deliver(folder)
+    result = deliver(compression, folder)
     assert result["pruned"]["macs_ratio"] <= 0.5 and result["pruned"]["widths"] == list(best.widths)
     assert result["search"]["agent_best"] <= best.top1
 
@@ -240,7 +241,7 @@ def test_the_whole_job(task, tmp_path, monkeypatch):
     status = compression.status()
     assert status.evaluations == compression.problem.spent == TABLE + len(compression.problem.history) == 16
     assert status.best_reward == compression.best().top1 / 100 - 1
-    result = compression.deliver(folder)
+    result = deliver(compression, folder)
     assert reads
     assert [phase for phase, _ in phases] == ["dense", "uniform", "pruned"]
     assert phases[1][1] == phases[2][1]
@@ -253,7 +254,7 @@ def test_the_whole_job(task, tmp_path, monkeypatch):
 
 def test_deliver_needs_a_search(task, tmp_path):
     with pytest.raises(RuntimeError, match=r"deliver\(\) comes after start\(\)"):
-        compression_of(task).deliver(RunFolder.create(tmp_path, "run"))
+        deliver(compression_of(task), RunFolder.create(tmp_path, "run"))
 
 
 def test_a_checkpoint_is_not_trained_again(task, tmp_path):
@@ -296,7 +297,7 @@ def test_the_dense_network_teaches_the_pruned_ones(task, tmp_path):
     folder = RunFolder.create(tmp_path, "taught")
     compression.train_dense(folder)
     search_with(compression, folder)
-    compression.deliver(folder)
+    deliver(compression, folder)
     assert taught == [None, compression.dense, compression.dense]
 
 

@@ -20,6 +20,7 @@ ORDER = (
     "cli",
     "comparison",
     "prediction",
+    "delivery",
     "pipeline",
     "task",
     "artifact",

@@ -1,5 +1,8 @@
 """A folder to run the command line in: a network of the user's own, and its configuration."""
 
+from contextlib import contextmanager
+
+import pytest
 import yaml
 
 SMALL = """
@@ -25,6 +28,16 @@ class Small(nn.Module):
 # recording, in evaluations of 287 + 128.
 TABLE = -(-128 * 11 // (287 + 128))
 SPENT = TABLE + 6 + 2 * 8
+
+
+@contextmanager
+def working_in(folder):
+    """Be in a folder with a workplace, whose network can be imported."""
+    make_workplace(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        patch.chdir(folder)
+        yield folder
 
 
 def make_workplace(folder):

@@ -16,11 +16,12 @@ from gnnrl_lightning.agents import save_policy
 from gnnrl_lightning.cli.comparing import TUNED, agents_of, as_tuned, check_goes_on
 from gnnrl_lightning.cli.running import RunningCLI
 from gnnrl_lightning.comparison import CompareOptions, Comparison
+from gnnrl_lightning.delivery import LATENCY_BATCH, deliver
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.finetune import quiet_trainer
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.graph.views import hierarchical_graph, simplified_graph
-from gnnrl_lightning.pipeline import DENSE, LATENCY_BATCH, POLICY, Compression, PhaseTrainers
+from gnnrl_lightning.pipeline import DENSE, POLICY, Compression, PhaseTrainers
 from gnnrl_lightning.policy_search import SearchOptions
 from gnnrl_lightning.prediction import as_json, predict
 from gnnrl_lightning.processes import from_first, rank
@@ -76,7 +77,7 @@ class CompressionCLI(RunningCLI):
 
     def after_fit(self) -> None:
         """Prune, fine-tune, test once, save, show."""
-        result = self.compression.deliver(self.folder)
+        result = deliver(self.compression, self.folder)
         if rank() > 0:
             return
         figures = {f"result/{name}": value for name, value in result["pruned"].items() if name in LOGGED}

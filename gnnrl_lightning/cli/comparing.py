@@ -85,13 +85,21 @@ def _as_written(value: Any) -> Any:
         return value
     given = {name: _as_written(part) for name, part in value.items()}
     if isinstance(given.get("init_args"), dict) and isinstance(given.get("class_path"), str):
-        module, _, name = given["class_path"].rpartition(".")
-        parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
-        missing = {key for key, parameter in parameters.items() if parameter.default is parameter.empty}
+        missing = _without_default(given["class_path"])
         given["init_args"] = {
             key: part for key, part in given["init_args"].items() if part is not None or key not in missing
         }
     return given
+
+
+def _without_default(path: str) -> set[str]:
+    """Names of the arguments of a class that have no default; of none where it cannot be imported, as is said later."""
+    module, _, name = path.rpartition(".")
+    try:
+        parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+    except (ImportError, AttributeError, ValueError):
+        return set()
+    return {key for key, parameter in parameters.items() if parameter.default is parameter.empty}
 
 
 def policies_of(model: Namespace, variants: Mapping[str, Mapping[str, Any]]) -> list[str]:

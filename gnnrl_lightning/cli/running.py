@@ -25,9 +25,10 @@ from gnnrl_lightning.checkpoint import LatestCheckpoint
 from gnnrl_lightning.cli.arguments import ArgumentsCLI
 from gnnrl_lightning.cli.resuming import OPTION, with_subcommand
 from gnnrl_lightning.cli.signals import OwnHandler, Stopped, forward_signals
+from gnnrl_lightning.delivery import LATENCY_BATCH
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.finetune import quiet_trainer
-from gnnrl_lightning.pipeline import LATENCY_BATCH, Compression
+from gnnrl_lightning.pipeline import Compression
 from gnnrl_lightning.policy_search import AGENT, SearchOptions
 from gnnrl_lightning.processes import from_first, of_all, rank
 from gnnrl_lightning.report.metrics import MetricsFile

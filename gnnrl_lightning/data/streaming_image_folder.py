@@ -19,42 +19,34 @@ class StreamingImageFolder(ImageFolder):
     With a `size`, training images are random resized crops, as is usual for ImageNet. Without one, or without
     `crop_scale`, they are padded and cropped as in `ImageFolder`; `pad` is for that alone. Both ways `flip` mirrors
     half of them. Test images are resized and centre-cropped as in `ImageFolder`. Further arguments are those of
-    `ImageData`.
+    `ImageFolder`.
 
     Args:
         root: the folder that has `train` and `test` (or `val`).
-        size: height and width of the square images, pixels; None takes the images' own size, which must be
-            the same for all.
-        resize: length of the shorter side before the centre crop, pixels (256 for a usual ImageNet network of
-            `size: 224`); None means `size`.
-        name: name of the data set; None takes the folder's.
         num_workers: processes that decode images, of each device; 0 decodes in the process that trains. Each has up
             to two batches ready in shared memory.
         crop_scale: smallest and largest area of a random resized crop, as shares of the image's; None makes none.
         crop_ratio: smallest and largest aspect ratio of a random resized crop, width by height.
         search_size: images held out for the search: below 1 a fraction of the training images, else their
             number.
-        **kwargs: arguments of `ImageData`.
+        **kwargs: arguments of `ImageFolder`.
     """
 
     def __init__(
         self,
         root: str,
-        size: int | None = None,
-        resize: int | None = None,
-        name: str | None = None,
         num_workers: int = 4,
         crop_scale: tuple[float, float] | None = (0.08, 1.0),
         crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
         search_size: float = 5000,
         **kwargs: Any,
     ) -> None:
-        super().__init__(root, size, resize, name, search_size=search_size, **kwargs)
+        super().__init__(root, search_size=search_size, **kwargs)
         if num_workers < 0:
             raise UserError(f"num_workers={num_workers}: expected at least 0")
         self.num_workers = num_workers
         self.crop = None
-        if size is not None and crop_scale is not None:
+        if self.size is not None and crop_scale is not None:
             self.crop = ResizedCrop(crop_scale, crop_ratio)
             self.pad = 0  # the workers crop
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import warnings
 from collections import deque
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.runs import replacing
 
 
 class Journal:
@@ -82,9 +82,8 @@ class Journal:
     def _keep(self, lines: list[str]) -> None:
         """Let the file have these whole lines alone; whoever is killed meanwhile leaves the old file."""
         assert self.path is not None
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-        os.replace(partial, self.path)
+        with replacing(self.path) as partial:
+            partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
     def _repair(self) -> None:
         """Remove a last line that was cut off."""

@@ -18,18 +18,14 @@ from gnnrl_lightning.checkpoint import LatestCheckpoint
 from gnnrl_lightning.cli import main
 from gnnrl_lightning.cli.resuming import resumed_run, same_wandb_runs
 from gnnrl_lightning.evaluation.journal import Journal
-from tests.workplace import make_workplace
+from tests.workplace import working_in
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("resuming")
-    make_workplace(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
-        patch.chdir(folder)
+    with working_in(tmp_path_factory.mktemp("resuming")) as folder:
         yield folder
 
 
