@@ -16,10 +16,11 @@ from gnnrl_lightning.env.score import Score
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.evaluator import PRECISIONS
 from gnnrl_lightning.evaluation.pruner import REPAIRS, pruner_passes
-from gnnrl_lightning.evaluation.tables import RATIOS, TABLE_PASSES, TABLES, table_images
+from gnnrl_lightning.evaluation.tables import RATIOS, TABLE_PASSES, TABLES, ErrorTable, table_images
 from gnnrl_lightning.evaluation.tuning import AUTO
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.module.base import GraphLearner
+from gnnrl_lightning.search.allocations import Allocations
 from gnnrl_lightning.search.baselines import FROM_TABLE, STARTING
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.traced import ComputationGraph
@@ -50,6 +51,8 @@ class SearchOptions:
         table: What is known beforehand of narrowing each group: sensitivity or reconstruction, see
             `gnnrl_lightning.evaluation.tables`. It gives two more starting candidates, statistics for the state and the
             proxy in which the policy warms up; null: nothing, and none of these.
+        proposal: From whose answer by the table the policy starts: dynamic_programming, greedy, or null: from the same
+            ratio for all groups.
         precision: Of weights and activations when candidates are scored: 32, bf16, or auto: what is measured to be the
             fastest on the dense network and agrees with 32 there, see `gnnrl_lightning.evaluation.tuning`.
         batch_size: Images in a batch when candidates are scored; null: measured where the precision is, else the data
@@ -72,6 +75,7 @@ class SearchOptions:
     reward: str = "top1"
     finetune_steps: int = 0
     table: str | None = "sensitivity"
+    proposal: str | None = "dynamic_programming"
     precision: str = "32"
     batch_size: int | None = None
     racing: bool = True
@@ -92,6 +96,8 @@ class SearchOptions:
             raise UserError(f"search.racing_error is {self.racing_error}: expected a probability up to 0.5, and not 0")
         if self.table is not None and self.table not in TABLES:
             raise UserError(f"search.table is {self.table!r}: expected one of {', '.join(TABLES)}, or null")
+        if self.proposal is not None and self.proposal not in FROM_TABLE:
+            raise UserError(f"search.proposal is {self.proposal!r}: expected one of {', '.join(FROM_TABLE)}, or null")
 
     @property
     def drop_error(self) -> float | None:
@@ -140,7 +146,12 @@ class SearchOptions:
 
 
 def environment(
-    graph: ComputationGraph, budget: Budget, search: SearchOptions, score: Score, statistics: Tensor | None = None
+    graph: ComputationGraph,
+    budget: Budget,
+    search: SearchOptions,
+    score: Score,
+    table: ErrorTable | None = None,
+    proposals: Allocations | None = None,
 ) -> VectorPruningEnv:
     """The agent's environment.
 
@@ -149,10 +160,13 @@ def environment(
         budget: What a candidate may cost.
         search: What its episodes are.
         score: Their rewards.
-        statistics: The table's statistics; without them zeros stand in their place, so that a policy can be made.
+        table: What is known of each group; where there should be one, and is none yet, zeros stand in the place of its
+            statistics, so that a policy can be made.
+        proposals: From what the policy starts, see `proposals`.
     """
-    if statistics is None and search.table is not None:
-        statistics = torch.zeros(len(graph.groups), len(RATIOS))
+    statistics = None
+    if search.table is not None:
+        statistics = torch.zeros(len(graph.groups), len(RATIOS)) if table is None else table.statistics
     return VectorPruningEnv(
         graph,
         score,
@@ -162,7 +176,17 @@ def environment(
         search.macs_range,
         statistics,
         search.penalty,
+        proposals,
     )
+
+
+def proposals(
+    graph: ComputationGraph, budget: Budget, search: SearchOptions, table: ErrorTable | None
+) -> Allocations | None:
+    """From what the policy starts, for every limit that an episode may have; None: from one ratio for all groups."""
+    if table is None or search.proposal is None:
+        return None
+    return Allocations(graph, budget, table, FROM_TABLE[search.proposal], search.macs_range)
 
 
 def connect(agent: GraphLearner, problem: SearchProblem, search: SearchOptions) -> None:
@@ -181,13 +205,13 @@ def connect(agent: GraphLearner, problem: SearchProblem, search: SearchOptions) 
     if search.macs_range is not None:
         problem.allow(max(search.macs_range))
     score = Evaluated(problem.ask, reward, AGENT)
-    statistics = None if table is None else table.statistics
-    agent.env = environment(problem.graph, problem.budget, search, score, statistics)
+    start = proposals(problem.graph, problem.budget, search, table)
+    agent.env = environment(problem.graph, problem.budget, search, score, table, start)
     agent.exchange = problem.exchange
     agent.proxy = None
     if table is not None:
         proxy = Proxy(table.of_groups, lambda: evaluated(problem.history, reward))
-        agent.proxy = environment(problem.graph, problem.budget, search, proxy, statistics)
+        agent.proxy = environment(problem.graph, problem.budget, search, proxy, table, start)
 
 
 def evaluated(history: Sequence[Any], reward: Callable[[Any], float]) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.module.base import GraphLearner
 from gnnrl_lightning.pipeline import Compression
-from gnnrl_lightning.policy_search import environment
+from gnnrl_lightning.policy_search import environment, proposals
 from gnnrl_lightning.rollout import play_without_exploring
 
 
@@ -58,8 +58,8 @@ def proposal(compression: Compression, agent: GraphLearner, budget: Budget) -> T
         UserError: The budget cannot be reached.
     """
     search = replace(compression.search, macs_range=None)
-    statistics = None if search.table is None else compression.table.statistics
-    env = environment(compression.graph, budget, search, _Unscored(), statistics)
+    graph, table = compression.graph, None if search.table is None else compression.table
+    env = environment(graph, budget, search, _Unscored(), table, proposals(graph, budget, search, table))
     play_without_exploring(env, agent.actor_critic, agent.device)
     return env.widths[0]
 

@@ -20,6 +20,10 @@ Encoder = Callable[[int], nn.Module]
 Head = Callable[[int, int], nn.Module]
 
 
+EDGE = 0.005
+"""A policy starts so far from actions of 0 and 1 at least: at these themselves nothing would be learnt."""
+
+
 def graph_mean(values: Tensor, state: Any) -> Tensor:
     """Mean of node values (N, F) over each graph of a batch: (B, F)."""
     return scatter(values, state.batch, dim_size=state.num_graphs, reduce="mean")
@@ -184,30 +188,49 @@ class ActorCritic(nn.Module):
         critic: Maps it to (B,) values.
         distribution: Distribution of the actions with these parameters.
 
+    What the actor puts out is relative to a start, so that a first policy, whose actor puts out nearly zero, takes
+    the start's actions: those of the state's field `proposal` (B, A) where it has one, else one action for all
+    decisions (`centre_on`). A policy then learns in what to differ from a cheap method's answer.
+
     Whatever has `act(state)` and `evaluate(state, action)` with these meanings can take its place; the raw
     actions that `act` returns go through `squash` where there is one, and are taken for actions in [0, 1]
     otherwise.
+
+    Source: the start from another method's actions is residual policy learning (Silver et al., 2018).
     """
 
     offset: Tensor
+    proposal_spread: Tensor
 
     def __init__(self, actor: nn.Module, critic: nn.Module, distribution: type[UnitDistribution] = Beta) -> None:
         super().__init__()
         self.actor, self.critic, self._distribution = actor, critic, distribution
         self.register_buffer("offset", torch.zeros(2))
+        self.register_buffer("proposal_spread", torch.zeros(()))
 
-    def centre_on(self, action: float, spread: float) -> None:
+    def centre_on(self, action: float, spread: float, proposal_spread: float = 0.05) -> None:
         """Make the actor's output relative to a start: zero means this action, with this spread.
 
         Args:
-            action: Mode in (0, 1).
-            spread: Standard deviation of the action.
+            action: Mode in (0, 1) where the state has no proposal.
+            spread: Standard deviation of the action there.
+            proposal_spread: Standard deviation of an action around a proposal of 0.5; near 0 and 1, where the spread
+                parameter is the same, it is smaller.
         """
         self.offset.copy_(torch.tensor(self._distribution.parameters(action, spread)))
+        self.proposal_spread.fill_(self._distribution.parameters(0.5, proposal_spread)[1])
+
+    def _start(self, state: Any) -> Tensor:
+        """Parameters at which the actor puts out zero, (2,) or (B, A, 2)."""
+        proposal = getattr(state, "proposal", None)
+        if proposal is None:
+            return self.offset
+        location = self._distribution.location_of(proposal.clamp(EDGE, 1 - EDGE))
+        return torch.stack([location, self.proposal_spread.expand_as(location)], dim=-1)
 
     def distribution(self, state: Any) -> UnitDistribution:
         """Distribution of the actions (B, A) in these states."""
-        return self._distribution(self.actor(state) + self.offset)
+        return self._distribution(self.actor(state) + self._start(state))
 
     @torch.no_grad()
     def act(self, state: Any) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
-from gnnrl_lightning.agents.actor_critic import DecisionEncoder, Encoder, GraphActor, Head, NodeActor, mlp
+from gnnrl_lightning.agents.actor_critic import EDGE, DecisionEncoder, Encoder, GraphActor, Head, NodeActor, mlp
 from gnnrl_lightning.encoders import MultiStage
 
 
@@ -40,6 +40,8 @@ def joined(state: Any, actions: Tensor) -> Any:
 class DDPGActor(nn.Module):
     """A deterministic policy: the logistic function of what a head puts out for each decision.
 
+    It is relative to a start, the state's field `proposal` (B, A) or one action for all, as in `ActorCritic`.
+
     Args:
         head: Maps a batch of B state graphs with A decisions to (B, A, K); the first of the K numbers
             counts, so the actors of `gnnrl_lightning.agents.Agent` serve too.
@@ -56,12 +58,14 @@ class DDPGActor(nn.Module):
         self.register_buffer("offset", torch.zeros(()))
 
     def centre_on(self, action: float) -> None:
-        """Make the head's output relative to a start: zero means this action in (0, 1)."""
+        """Make the head's output relative to a start: zero means this action in (0, 1), or the state's proposal."""
         self.offset.fill_(math.log(action / (1 - action)))
 
     def forward(self, state: Any) -> Tensor:
         """Action of each decision."""
-        return (self.head(state)[..., 0] + self.offset).sigmoid()
+        proposal = getattr(state, "proposal", None)
+        start = self.offset if proposal is None else proposal.clamp(EDGE, 1 - EDGE).logit()
+        return (self.head(state)[..., 0] + start).sigmoid()
 
 
 class QCritic(nn.Module):
@@ -146,12 +150,13 @@ class DDPGAgent(nn.Module):
         )
         self.critic = critic(state_dim, action_dim) if critic else make_critic(state_dim, action_dim, encoder=encoder)
 
-    def centre_on(self, action: float, spread: float) -> None:
-        """Make the actor's output relative to a start: zero means this action.
+    def centre_on(self, action: float, spread: float, proposal_spread: float = 0.05) -> None:
+        """Make the actor's output relative to a start: zero means this action, or the state's proposal.
 
         Args:
             action: In (0, 1).
             spread: Not used: exploring is left to who plays.
+            proposal_spread: Not used.
         """
         self.actor.centre_on(action)
 

@@ -33,6 +33,11 @@ class UnitDistribution(ABC):
     def parameters(action: float, spread: float) -> tuple[float, float]:
         """Location and spread parameters with this mode in (0, 1) and, nearly, this standard deviation."""
 
+    @staticmethod
+    @abstractmethod
+    def location_of(action: Tensor) -> Tensor:
+        """Location parameters with these modes in (0, 1)."""
+
     @abstractmethod
     def sample(self) -> Tensor:
         """Raw action, drawn without gradient from torch's global generator."""
@@ -77,6 +82,11 @@ class Beta(UnitDistribution):
         """The standard deviation is that of a Beta distribution with this mean: sqrt(m (1 - m) / (k + 3))."""
         k = max(action * (1 - action) / spread**2 - 3, math.exp(-5))
         return math.log(action / (1 - action)), math.log(k) - 3
+
+    @staticmethod
+    def location_of(action: Tensor) -> Tensor:
+        """log(m / (1 - m))."""
+        return action.logit()
 
     def sample(self) -> Tensor:
         """An action in (0, 1)."""
@@ -123,6 +133,11 @@ class SquashedGaussian(UnitDistribution):
     def parameters(action: float, spread: float) -> tuple[float, float]:
         """The standard deviation is right to first order: s |da/dz|."""
         return math.atanh(2 * action - 1), math.log(spread / (2 * action * (1 - action))) + 1
+
+    @staticmethod
+    def location_of(action: Tensor) -> Tensor:
+        """atanh(2 a - 1)."""
+        return (2 * action - 1).atanh()
 
     @staticmethod
     def _log_slope(raw: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -48,6 +49,9 @@ class VectorPruningEnv:
         macs_range: Each episode has a limit of MACs of its own, drawn from this range (shares of the dense ones), in
             place of the budget's: a policy for all budgets.
         statistics: (G, K) statistics of the groups for the state; see `StateBuilder`.
+        proposals: What to start from, see `gnnrl_lightning.search.allocations`: the widths (B, G) that a cheap method
+            takes for limits of MACs relative to the dense network (B,). The state then has a field `proposal` (B, G):
+            the action that brings each group there. None: no such field.
         penalty: The reward of a candidate that is over the budget when its episode ends, in place of the projection:
             nothing is filled up or cut then, and only candidates within the budget are scored. The paper has -100.
             None: every candidate is projected.
@@ -69,6 +73,7 @@ class VectorPruningEnv:
         macs_range: tuple[float, float] | None = None,
         statistics: Tensor | None = None,
         penalty: float | None = None,
+        proposals: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         if max_steps < 1:
             raise UserError(f"max_steps is {max_steps}, expected at least 1")
@@ -77,7 +82,7 @@ class VectorPruningEnv:
         if macs_range is not None and not 0 < macs_range[0] <= macs_range[1] <= 1:
             raise UserError(f"macs_range is {macs_range}, expected two shares of the dense MACs, the smaller one first")
         self.graph, self.score, self.budget, self.macs_range = graph, score, budget, macs_range
-        self.max_steps, self.penalty = max_steps, penalty
+        self.max_steps, self.penalty, self.proposals = max_steps, penalty, proposals
         self.max_ratio = 1.0 if max_steps == 1 else max_ratio_per_step
         self.builder = StateBuilder(graph, statistics)
         self.state_dim, self.action_dim = self.builder.state_dim, len(graph.groups)
@@ -186,9 +191,13 @@ class VectorPruningEnv:
         return self._observe(), rewards, self._done.clone()
 
     def graphs(self, observations: Tensor) -> Any:
-        """State graphs of observations (B, G + 3)."""
+        """State graphs of observations (B, G + 3), with a field `proposal` (B, G) where there are proposals."""
         observations = observations.cpu()
-        return self.builder(observations[:, :-3].long(), observations[:, -3:-1], observations[:, -1])
+        widths, limits = observations[:, :-3], observations[:, -3:-1]
+        proposal = None
+        if self.proposals is not None:
+            proposal = ((1 - self.proposals(limits[:, 0]) / widths) / self.max_ratio).clamp(0, 1)
+        return self.builder(widths.long(), limits, observations[:, -1], proposal)
 
 
 class PruningEnv(gymnasium.Env[Any, Any]):

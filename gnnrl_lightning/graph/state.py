@@ -38,6 +38,7 @@ class StateBuilder:
     | `decision_index` | (2, B i) | pairs (node, channel group) | `NodeActor` |
     | `decision_weight` | (B i,) | their weights, which sum to one for each group | `NodeActor` |
     | `num_decisions` | int | B G, groups in the batch | `NodeActor` |
+    | `proposal` | (B, G) | actions from which a policy starts; absent where there are none | `ActorCritic` |
 
     `gnnrl_lightning.graph.assemble.state_from` makes such a batch of any graph, traced or not.
 
@@ -215,7 +216,9 @@ class StateBuilder:
             }
         return self._batches[size]
 
-    def __call__(self, widths: Tensor, limits: Tensor, left: Tensor | None = None) -> Batch:
+    def __call__(
+        self, widths: Tensor, limits: Tensor, left: Tensor | None = None, proposal: Tensor | None = None
+    ) -> Batch:
         """State of a batch of candidates.
 
         Args:
@@ -223,6 +226,7 @@ class StateBuilder:
             limits: (B, 2) limits of MACs and of parameters relative to the dense network; 1 where there is
                 none.
             left: (B,) share of the episode's steps that is left; all of them by default.
+            proposal: (B, G) actions in [0, 1] from which a policy starts; None: none.
 
         Returns:
             A batch of B graphs with the fields of the class's table, on the CPU.
@@ -264,7 +268,8 @@ class StateBuilder:
         edges[..., first + 1] = params[:, self._edge_stage]
         edges[..., first + 2] = share[:, self._edge_index[0]]
         edges[..., first + 3] = share[:, self._edge_index[1]]
-        return Batch(x=x.flatten(0, 1), edge_attr=edges.flatten(0, 1), **self._batch(size))
+        start = {} if proposal is None else {"proposal": proposal}
+        return Batch(x=x.flatten(0, 1), edge_attr=edges.flatten(0, 1), **self._batch(size), **start)
 
 
 def _tile(index: Tensor, shift: Tensor) -> Tensor:

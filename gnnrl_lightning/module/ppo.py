@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,12 @@ from gnnrl_lightning.agents.actor_critic import Agent
 from gnnrl_lightning.env.protocol import VectorGraphEnv
 from gnnrl_lightning.module.base import GraphLearner, at_least_one, positive
 from gnnrl_lightning.rollout import RolloutLoader, Transitions, collect
+
+KL_SLACK = 1.5
+"""A policy may move so many times target_kl in an iteration."""
+
+HALVINGS = 10
+"""A step that goes too far is halved so many times at most."""
 
 
 class GNNRL(GraphLearner):
@@ -43,10 +50,11 @@ class GNNRL(GraphLearner):
         episodes_per_iteration: Episodes of an iteration, in each process.
         max_grad_norm: Largest norm of the gradient; the trainer's `gradient_clip_val`, where given, takes its
             place.
-        target_kl: An iteration stops early when the policy has moved further than 1.5 times this from where
-            it began, in nats; None: never.
+        target_kl: A step after which the policy is further than 1.5 times this from where the iteration began, in
+            nats on the next minibatch, is halved until it is not, and ends the iteration; None: no step is too far.
         initial_spread: Standard deviation of the first policy's actions around the environment's initial
             action.
+        proposal_spread: The same around the proposals of the environment's states, where they have any.
         proxy: An environment of the same states with estimated rewards, or None; it may be set later too.
         proxy_warmup: Iterations in the proxy before the first one in the environment.
         proxy_between: Iterations in the proxy after each one in the environment.
@@ -57,8 +65,6 @@ class GNNRL(GraphLearner):
     Raises:
         UserError: A number is out of range.
     """
-
-    latest_kl: Tensor
 
     def __init__(
         self,
@@ -74,8 +80,9 @@ class GNNRL(GraphLearner):
         minibatches: int = 4,
         episodes_per_iteration: int = 8,
         max_grad_norm: float = 5.0,
-        target_kl: float | None = 0.1,
+        target_kl: float | None = 0.4,
         initial_spread: float = 0.2,
+        proposal_spread: float = 0.05,
         proxy: VectorGraphEnv | None = None,
         proxy_warmup: int = 100,
         proxy_between: int = 4,
@@ -89,6 +96,7 @@ class GNNRL(GraphLearner):
             episodes_per_iteration,
             max_grad_norm,
             initial_spread,
+            proposal_spread,
             proxy,
             proxy_warmup,
             proxy_between,
@@ -102,9 +110,8 @@ class GNNRL(GraphLearner):
         self.clip_epsilon, self.entropy_coeff, self.value_coeff = clip_epsilon, entropy_coeff, value_coeff
         self.gamma, self.gae_lambda = gamma, gae_lambda
         self.epochs, self.minibatches, self.target_kl = epochs, minibatches, target_kl
-        # A buffer, so that a checkpoint holds it.
-        self.register_buffer("latest_kl", torch.zeros(()))
         self._loader: RolloutLoader | None = None
+        self._before: list[Tensor] = []
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam over actor and critic."""
@@ -144,15 +151,33 @@ class GNNRL(GraphLearner):
 
     def on_train_epoch_start(self) -> None:
         """The policy has not moved yet in this iteration."""
-        self.latest_kl.zero_()
+        self._before = []
 
     def on_train_batch_start(self, batch: Transitions, batch_idx: int) -> int | None:
-        """End the iteration early once the policy has moved too far; all processes agree on it."""
-        if self.target_kl is not None and float(self.latest_kl) > 1.5 * self.target_kl:
-            if self._loader is not None:
-                self._loader.drop()
-            return -1
-        return None
+        """Halve the last step until the policy is near enough, and end the iteration, where it went too far.
+
+        Clipping bounds what is gained by moving, not the move. All processes agree on it.
+        """
+        if self.target_kl is None or not self._before or self._moved(batch) <= KL_SLACK * self.target_kl:
+            return None
+        for _ in range(HALVINGS):
+            with torch.no_grad():
+                for now, before in zip(self.actor_critic.parameters(), self._before, strict=True):
+                    now.lerp_(before.to(now.device), 0.5)
+            if self._moved(batch) <= KL_SLACK * self.target_kl:
+                break
+        if self._loader is not None:
+            self._loader.drop()
+        return -1
+
+    @torch.no_grad()
+    def _moved(self, batch: Transitions) -> float:
+        """Divergence of the policy that acted from the present one, nats, on the minibatch of all processes."""
+        state = self.environment.graphs(batch.observations).to(self.device)
+        log_prob = self.actor_critic.evaluate(state, batch.actions)[0]
+        approx_kl = ppo.policy_loss(log_prob, batch.log_probs, batch.advantages)[1]
+        total, weight = self.sum_over_processes(torch.stack([approx_kl * batch.weight, batch.weight])).tolist()
+        return total / max(weight, 1e-12)
 
     def training_step(self, batch: Transitions, batch_idx: int) -> Tensor:
         """PPO's loss of a minibatch."""
@@ -162,8 +187,6 @@ class GNNRL(GraphLearner):
             log_prob, batch.log_probs, batch.advantages, self.clip_epsilon
         )
         critic, entropy = ppo.value_loss(value, batch.returns), entropy.mean()
-        shared = self.sum_over_processes(torch.stack([approx_kl * batch.weight, batch.weight]).detach())
-        self.latest_kl.copy_(shared[0] / shared[1].clamp(min=1e-12))
         losses = {
             "losses/policy": policy,
             "losses/value": critic,
@@ -178,12 +201,21 @@ class GNNRL(GraphLearner):
         return batch.weight * (policy + self.value_coeff * critic - self.entropy_coeff * entropy)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Log the norm of the gradient before it is clipped."""
+        """Keep the policy before the step, and log the norm of the gradient before it is clipped."""
+        self._before = [parameter.detach().clone() for parameter in self.actor_critic.parameters()]
         gradients = [p.grad.norm() for p in self.actor_critic.parameters() if p.grad is not None]
         self.log(
             "losses/grad_norm", torch.stack(gradients).norm(),
             on_step=False, on_epoch=True, batch_size=1, sync_dist=self.trainer.world_size > 1,
         )  # fmt: skip
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the policy before the last step: within an iteration it may be needed."""
+        checkpoint["policy_before"] = self._before
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the policy before the last step."""
+        self._before = checkpoint["policy_before"]
 
     def configure_gradient_clipping(
         self,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from gnnrl_lightning.agents import ActorCritic, Agent, SquashedGaussian
+from gnnrl_lightning.agents import ActorCritic, Agent, Beta, SquashedGaussian
 from gnnrl_lightning.agents.actor_critic import HEADS, graph_mean
 from gnnrl_lightning.encoders import GCN
 from gnnrl_lightning.graph.state import NODE_DIM, StateBuilder
@@ -39,6 +39,25 @@ def test_first_policy_is_centred_on_the_start():
     agent.centre_on(0.3, 0.1)
     mode = agent.squash(agent.mode(states()))
     torch.testing.assert_close(mode, torch.full((3, GROUPS), 0.3), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("kind", [Beta, SquashedGaussian])
+def test_first_policy_is_centred_on_the_proposals_of_the_states(kind):
+    """Closer to them than 0.5 % it does not go: at 0 and 1 themselves nothing would be learnt."""
+    agent, batch = Agent(NODE_DIM, GROUPS, distribution=kind), states(2)
+    agent.centre_on(0.3, 0.2, 0.04)
+    batch.proposal = torch.tensor([[0.0, 0.1, 0.5, 1.0], [0.3, 0.7, 0.9, 0.2]])
+    with torch.no_grad():
+        agent.actor.mlp[-1].weight.zero_()
+    expected = batch.proposal.clamp(0.005, 0.995)
+    torch.testing.assert_close(agent.squash(agent.mode(batch)), expected, atol=1e-5, rtol=0)
+    half = torch.full((1, GROUPS), 0.5)
+    many = states(1)
+    many.proposal = half
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        drawn = torch.stack([agent.squash(agent.act(many)[0]) for _ in range(2000)])
+    assert drawn.std() == pytest.approx(0.04, rel=0.1)
 
 
 def test_node_head_fits_another_number_of_decisions():

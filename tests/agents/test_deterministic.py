@@ -37,6 +37,14 @@ def test_first_policy_is_centred_on_the_start():
     torch.testing.assert_close(agent.mode(states()), torch.full((3, GROUPS), 0.3), atol=0.02, rtol=0)
 
 
+def test_first_policy_is_centred_on_the_proposals_of_the_states():
+    agent, batch = DDPGAgent(NODE_DIM, GROUPS), states(2)
+    batch.proposal = torch.tensor([[0.0, 0.1, 0.5, 1.0], [0.3, 0.7, 0.9, 0.2]])
+    with torch.no_grad():
+        agent.actor.head.mlp[-1].weight.zero_()
+    torch.testing.assert_close(agent.mode(batch), batch.proposal.clamp(0.005, 0.995))
+
+
 def test_actions_stand_at_the_nodes_of_their_decisions():
     task = RingTask()
     state = task.graphs(task.reset(2, torch.Generator().manual_seed(0))[0])

@@ -129,6 +129,30 @@ def test_steps_of_the_initial_action_meet_the_budget(macs, steps):
     assert steps <= taken <= steps + 1  # widths are rounded on the way
 
 
+@pytest.mark.parametrize("max_steps", [1, 5])
+def test_the_proposed_actions_lead_to_the_proposed_widths(max_steps):
+    """In one step all the way, in several by at most 30 % of what is left in each."""
+    graph, asked = small_graph(), []
+    target = HALF.project(graph, graph.widths * torch.tensor([0.5, 1.0, 0.8, 0.9]))
+
+    def proposals(limits):
+        asked.append(limits)
+        return target.float().expand(len(limits), -1)
+
+    env = vector(max_steps=max_steps, proposals=proposals)
+    observations, done = env.reset(2)
+    for _ in range(max_steps):
+        state = env.graphs(observations)
+        expected = ((1 - target / env.widths) / env.max_ratio).clamp(0, 1)
+        torch.testing.assert_close(state.proposal, expected)
+        observations, _, done = env.step(state.proposal)
+        if done.all():
+            break
+    assert done.all() and torch.equal(env.widths, target.expand(2, -1))
+    assert torch.equal(asked[0], torch.full((2,), 0.5))
+    assert "proposal" not in vector().graphs(vector().reset(1)[0])
+
+
 def test_proposals_far_below_the_budget_are_filled_up():
     env = vector(max_steps=1)
     env.reset(1)

@@ -1,3 +1,4 @@
+import copy
 import logging
 from functools import partial
 from itertools import pairwise
@@ -192,9 +193,11 @@ def test_goes_on_from_an_iterations_end_bit_by_bit(tmp_path, target_kl, settings
     assert resumed.evaluations == 40
 
 
+# With a limit the first iteration ends with its seventh step, which is taken back, the second with the eleventh.
+@pytest.mark.parametrize("target_kl", [None, 0.05])
 @pytest.mark.parametrize("step", [4, 5, 6, 8])
-def test_goes_on_from_the_middle_of_an_iteration_bit_by_bit(tmp_path, step):
-    whole, begun, resumed = ring(), ring(), ring()
+def test_goes_on_from_the_middle_of_an_iteration_bit_by_bit(tmp_path, step, target_kl):
+    whole, begun, resumed = (ring(target_kl=target_kl, epochs=8) for _ in range(3))
     trainer(4).fit(whole)
     trainer(2, callbacks=[SaveAt(step, tmp_path / "middle.ckpt")]).fit(begun)
     trainer(4).fit(resumed, ckpt_path=tmp_path / "middle.ckpt", weights_only=True)
@@ -235,6 +238,35 @@ def test_kl_stop_ends_iterations_early():
         steps.append(loop.global_step)
         assert loop.current_epoch == 3 and module.evaluations == 24
     assert steps[0] == 60 and 3 <= steps[1] < 30
+
+
+class Moved(Callback):
+    """How far the policy is from where the iteration began, on all its transitions, when the iteration ends."""
+
+    def on_train_epoch_start(self, trainer, module):
+        self.before = copy.deepcopy(module.actor_critic)
+
+    def on_train_batch_start(self, trainer, module, batch, *_):
+        if len(batch) == 64:
+            self.batch = batch
+
+    def on_train_epoch_end(self, trainer, module):
+        state = module.environment.graphs(self.batch.observations)
+        old, new = (p.evaluate(state, self.batch.actions)[0] for p in (self.before, module.actor_critic))
+        self.kl.append(((new - old).exp() - 1 - (new - old)).mean().item())
+
+
+@pytest.mark.parametrize(("target_kl", "most"), [(None, 1.0), (0.02, 0.031)])
+def test_a_step_that_goes_too_far_is_halved(target_kl, most):
+    """Steps of this learning rate move the policy by more than a nat; it may move by 1.5 times the target."""
+    moved = Moved()
+    moved.kl = []
+    module = ring(episodes_per_iteration=64, minibatches=1, epochs=4, learning_rate=0.1, target_kl=target_kl)
+    trainer(4, callbacks=[moved]).fit(module)
+    if target_kl is None:
+        assert max(moved.kl) > most
+    else:
+        assert 1e-4 < min(moved.kl) and max(moved.kl) < most
 
 
 def test_gradient_clipping_is_the_modules_or_the_trainers():

@@ -1,0 +1,57 @@
+"""What an allocation by the table takes for any limit of MACs: the proposals from which a policy starts."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.evaluation.tables import ErrorTable
+from gnnrl_lightning.graph.budget import Budget
+from gnnrl_lightning.search.baselines import TableBaseline
+from gnnrl_lightning.traced import ComputationGraph
+
+POINTS = 9
+"""Limits of a range at which the allocation is computed."""
+
+
+class Allocations:
+    """Widths that an allocation takes, by the limit of MACs.
+
+    Where there is a range of limits the allocation is computed at evenly spaced ones, and widths in between are
+    interpolated linearly; where there is none it is computed once, for the budget.
+
+    Args:
+        graph: The traced network.
+        budget: What a candidate may cost.
+        table: Errors of the groups.
+        propose: The allocation, a value of `gnnrl_lightning.search.baselines.FROM_TABLE`.
+        macs_range: The smallest and the largest limit, shares of the dense MACs, in place of the budget's; or None.
+    """
+
+    def __init__(
+        self,
+        graph: ComputationGraph,
+        budget: Budget,
+        table: ErrorTable,
+        propose: TableBaseline,
+        macs_range: tuple[float, float] | None = None,
+    ) -> None:
+        if macs_range is None:
+            self._shares, found = torch.zeros(1), [propose(graph, budget, table)]
+        else:
+            self._shares = torch.linspace(*macs_range, POINTS)
+            budgets = [dataclasses.replace(budget, macs=share) for share in self._shares.double().tolist()]
+            found = [propose(graph, limited, table) for limited in budgets]
+        self._widths = torch.stack(found).float()
+
+    def __call__(self, limits: Tensor) -> Tensor:
+        """Widths `(B, G)`, not rounded, at limits of MACs relative to the dense network `(B,)`."""
+        if len(self._shares) == 1:
+            return self._widths.expand(len(limits), -1)
+        limits = limits.clamp(self._shares[0], self._shares[-1]).contiguous()
+        right = torch.searchsorted(self._shares, limits).clamp(1, len(self._shares) - 1)
+        left = right - 1
+        between = (limits - self._shares[left]) / (self._shares[right] - self._shares[left])
+        return torch.lerp(self._widths[left], self._widths[right], between[:, None])
