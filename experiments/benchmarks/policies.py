@@ -46,10 +46,9 @@ from gnnrl_lightning.task import Task
 SEEDS = (0, 1, 2)
 BUDGETS = (0.3, 0.4, 0.5, 0.6, 0.7)
 RANGE = (0.25, 0.75)
-ITERATIONS = {"budgets": 300, "transfer": 60}
+MODES = ("budgets", "transfer")
+ITERATIONS = 40
 """Iterations in the proxy: of 64 episodes each."""
-RATES = {"budgets": 1e-3, "transfer": 3e-3}
-"""Learning rates: at 3e-3 a policy for all budgets diverges, and ends where uniform pruning is."""
 REAL = 1
 """Iterations of real evaluations: a run needs one; it is the last."""
 POLICY = partial(Agent, head="node")
@@ -70,7 +69,7 @@ def train(job: Compression, mode: str, seed: int, path: Path) -> None:
     """Train a policy and save it, unless it is there."""
     if path.exists():
         return
-    agent = GNNRL(actor_critic=POLICY, learning_rate=RATES[mode], proxy_warmup=ITERATIONS[mode], seed=seed)
+    agent = GNNRL(actor_critic=POLICY, proxy_warmup=ITERATIONS, seed=seed)
     problem = job.make_problem(job.budget, Journal())
     problem.start(from_table=True)
     connect(agent, problem, job.search)
@@ -163,7 +162,7 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
 def main() -> None:
     """Train, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("mode", choices=tuple(ITERATIONS))
+    parser.add_argument("mode", choices=MODES)
     parser.add_argument("--data", required=True, metavar="DIR", help="image folder with train/ and test/")
     parser.add_argument("--weights", required=True, metavar="FILE", help="weights of the dense ResNet-56")
     parser.add_argument("--source", metavar="FILE", help="weights of the dense ResNet-20, for transfer")

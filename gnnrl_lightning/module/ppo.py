@@ -84,7 +84,7 @@ class GNNRL(GraphLearner):
         initial_spread: float = 0.2,
         proposal_spread: float = 0.05,
         proxy: VectorGraphEnv | None = None,
-        proxy_warmup: int = 100,
+        proxy_warmup: int = 20,
         proxy_between: int = 4,
         proxy_episodes: int = 64,
         policy: str | None = None,
