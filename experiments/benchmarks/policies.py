@@ -8,7 +8,8 @@
 DIR is an image folder (train/, test/) of 32 x 32 images; the weights are of ResNet-56 and ResNet-20. `budgets` trains a
 policy on ResNet-56 with limits drawn between 25 and 75 % of the MACs, and takes its candidates at five budgets;
 `transfer` trains one on ResNet-20 and takes its candidate for ResNet-56 at half of the MACs. Three training seeds each,
-against uniform pruning and the greedy allocation from the same table; top-1 before any fine-tuning, repaired alike, on
+against uniform pruning, the greedy allocation from the same table, and the dynamic programming there from which the
+policy starts; top-1 before any fine-tuning, repaired alike, on
 the odd test images (the final half; `--half even` is for development). Differences are paired by budget and seed, with
 95 % confidence intervals. What is in the JSON file already is not measured again.
 """
@@ -39,8 +40,7 @@ from gnnrl_lightning.pipeline import Compression
 from gnnrl_lightning.policy_search import SearchOptions, connect
 from gnnrl_lightning.prediction import proposal
 from gnnrl_lightning.report.paired import paired_difference
-from gnnrl_lightning.search.baselines import uniform
-from gnnrl_lightning.search.greedy import greedy
+from gnnrl_lightning.search.baselines import FROM_TABLE, uniform
 from gnnrl_lightning.task import Task
 
 SEEDS = (0, 1, 2)
@@ -104,7 +104,7 @@ class Measured:
         ratio = int(cost.macs(widths)) / int(cost.macs(self.job.graph.widths))
         self.record["rows"].append({**key, "macs_ratio": ratio, "top1": accuracy, "widths": widths.tolist()})
         self.write()
-        print(f"{method:8} {budget:.1f} {'' if seed is None else seed!s:2} {accuracy:.2f}", flush=True)
+        print(f"{method:20} {budget:.1f} {'' if seed is None else seed!s:2} {accuracy:.2f}", flush=True)
         return accuracy
 
     def write(self) -> None:
@@ -115,14 +115,17 @@ class Measured:
 
 
 def measure(job: Compression, agents: Mapping[int, GNNRL], budgets: tuple[float, ...], measured: Measured) -> None:
-    """Candidates of the policies, of uniform pruning and of greedy, at all budgets; their paired differences."""
-    found: dict[str, list[float]] = {"policy": [], "uniform": [], "greedy": []}
+    """Candidates of the policies, of uniform pruning and from the table, at all budgets; their paired differences."""
+    found: dict[str, list[float]] = {name: [] for name in ("policy", "uniform", *FROM_TABLE)}
     summary: dict[str, Any] = {"budgets": {}}
     for share in budgets:
         budget = replace(job.budget, macs=share)
         others = {
             "uniform": measured("uniform", share, None, uniform(job.graph, budget)),
-            "greedy": measured("greedy", share, None, greedy(job.graph, budget, job.table)),
+            **{
+                name: measured(name, share, None, find(job.graph, budget, job.table))
+                for name, find in FROM_TABLE.items()
+            },
         }
         mine = [measured("policy", share, seed, proposal(job, agent, budget)) for seed, agent in agents.items()]
         found["policy"] += mine
@@ -134,7 +137,7 @@ def measure(job: Compression, agents: Mapping[int, GNNRL], budgets: tuple[float,
             **{f"minus_{name}": paired_difference(dict(enumerate(mine)), value) for name, value in others.items()},
         }
     pairs = {name: dict(enumerate(values)) for name, values in found.items()}
-    summary["minus"] = {name: paired_difference(pairs["policy"], pairs[name]) for name in ("uniform", "greedy")}
+    summary["minus"] = {name: paired_difference(pairs["policy"], pairs[name]) for name in ("uniform", *FROM_TABLE)}
     measured.record["summary"] = json.loads(json.dumps(summary, default=vars))
     measured.write()
     print(json.dumps(measured.record["summary"], indent=1))
