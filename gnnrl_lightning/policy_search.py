@@ -162,7 +162,7 @@ def environment(
         score: Their rewards.
         table: What is known of each group; where there should be one, and is none yet, zeros stand in the place of its
             statistics, so that a policy can be made.
-        proposals: From what the policy starts, see `proposals`.
+        proposals: From what the policy starts, see `allocations`.
     """
     statistics = None
     if search.table is not None:
@@ -180,7 +180,7 @@ def environment(
     )
 
 
-def proposals(
+def allocations(
     graph: ComputationGraph, budget: Budget, search: SearchOptions, table: ErrorTable | None
 ) -> Allocations | None:
     """From what the policy starts, for every limit that an episode may have; None: from one ratio for all groups."""
@@ -205,7 +205,7 @@ def connect(agent: GraphLearner, problem: SearchProblem, search: SearchOptions) 
     if search.macs_range is not None:
         problem.allow(max(search.macs_range))
     score = Evaluated(problem.ask, reward, AGENT)
-    start = proposals(problem.graph, problem.budget, search, table)
+    start = allocations(problem.graph, problem.budget, search, table)
     agent.env = environment(problem.graph, problem.budget, search, score, table, start)
     agent.exchange = problem.exchange
     agent.proxy = None

@@ -13,7 +13,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.module.base import GraphLearner
 from gnnrl_lightning.pipeline import Compression
-from gnnrl_lightning.policy_search import environment, proposals
+from gnnrl_lightning.policy_search import allocations, environment
 from gnnrl_lightning.rollout import play_without_exploring
 
 
@@ -59,7 +59,7 @@ def proposal(compression: Compression, agent: GraphLearner, budget: Budget) -> T
     """
     search = replace(compression.search, macs_range=None)
     graph, table = compression.graph, None if search.table is None else compression.table
-    env = environment(graph, budget, search, _Unscored(), table, proposals(graph, budget, search, table))
+    env = environment(graph, budget, search, _Unscored(), table, allocations(graph, budget, search, table))
     play_without_exploring(env, agent.actor_critic, agent.device)
     return env.widths[0]
 

@@ -9,9 +9,9 @@ DIR is an image folder (train/, test/) of 32 x 32 images; the weights are of Res
 policy on ResNet-56 with limits drawn between 25 and 75 % of the MACs, and takes its candidates at five budgets;
 `transfer` trains one on ResNet-20 and takes its candidate for ResNet-56 at half of the MACs. Three training seeds each,
 against uniform pruning, the greedy allocation from the same table, and the dynamic programming there from which the
-policy starts; top-1 before any fine-tuning, repaired alike, on
-the odd test images (the final half; `--half even` is for development). Differences are paired by budget and seed, with
-95 % confidence intervals. What is in the JSON file already is not measured again.
+policy starts; top-1 before any fine-tuning, repaired alike, on the odd test images (the final half; `--half even` is
+for development). Differences are paired by budget and seed, with 95 % confidence intervals. What is in the JSON file
+already is not measured again.
 """
 
 from __future__ import annotations

@@ -24,6 +24,16 @@ EDGE = 0.005
 """A policy starts so far from actions of 0 and 1 at least: at these themselves nothing would be learnt."""
 
 
+WIDEST = 0.25
+"""Largest standard deviation of a first policy's actions around proposals."""
+
+
+def proposed(state: Any) -> Tensor | None:
+    """The actions (B, A) in (0, 1) from which a policy starts in these states, or None where they propose none."""
+    proposal = getattr(state, "proposal", None)
+    return None if proposal is None else proposal.clamp(EDGE, 1 - EDGE)
+
+
 def graph_mean(values: Tensor, state: Any) -> Tensor:
     """Mean of node values (N, F) over each graph of a batch: (B, F)."""
     return scatter(values, state.batch, dim_size=state.num_graphs, reduce="mean")
@@ -206,7 +216,7 @@ class ActorCritic(nn.Module):
         super().__init__()
         self.actor, self.critic, self._distribution = actor, critic, distribution
         self.register_buffer("offset", torch.zeros(2))
-        self.register_buffer("proposal_spread", torch.zeros(()))
+        self.register_buffer("proposal_spread", torch.tensor(0.05))
 
     def centre_on(self, action: float, spread: float, proposal_spread: float = 0.05) -> None:
         """Make the actor's output relative to a start: zero means this action, with this spread.
@@ -214,19 +224,20 @@ class ActorCritic(nn.Module):
         Args:
             action: Mode in (0, 1) where the state has no proposal.
             spread: Standard deviation of the action there.
-            proposal_spread: Standard deviation of an action around a proposal of 0.5; near 0 and 1, where the spread
-                parameter is the same, it is smaller.
+            proposal_spread: Standard deviation of an action around a proposal of 0.5, where a channel, the state's
+                `proposal_step`, is not more; near 0 and 1, where the spread parameter is the same, it is smaller.
         """
         self.offset.copy_(torch.tensor(self._distribution.parameters(action, spread)))
-        self.proposal_spread.fill_(self._distribution.parameters(0.5, proposal_spread)[1])
+        self.proposal_spread.fill_(proposal_spread)
 
     def _start(self, state: Any) -> Tensor:
         """Parameters at which the actor puts out zero, (2,) or (B, A, 2)."""
-        proposal = getattr(state, "proposal", None)
+        proposal = proposed(state)
         if proposal is None:
             return self.offset
-        location = self._distribution.location_of(proposal.clamp(EDGE, 1 - EDGE))
-        return torch.stack([location, self.proposal_spread.expand_as(location)], dim=-1)
+        # With a spread of less than a channel nothing else would be tried.
+        spread = torch.maximum(self.proposal_spread, state.proposal_step).clamp(max=WIDEST)
+        return torch.stack([self._distribution.location_of(proposal), self._distribution.spread_of(spread)], dim=-1)
 
     def distribution(self, state: Any) -> UnitDistribution:
         """Distribution of the actions (B, A) in these states."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
-from gnnrl_lightning.agents.actor_critic import EDGE, DecisionEncoder, Encoder, GraphActor, Head, NodeActor, mlp
+from gnnrl_lightning.agents.actor_critic import DecisionEncoder, Encoder, GraphActor, Head, NodeActor, mlp, proposed
 from gnnrl_lightning.encoders import MultiStage
 
 
@@ -63,8 +63,8 @@ class DDPGActor(nn.Module):
 
     def forward(self, state: Any) -> Tensor:
         """Action of each decision."""
-        proposal = getattr(state, "proposal", None)
-        start = self.offset if proposal is None else proposal.clamp(EDGE, 1 - EDGE).logit()
+        proposal = proposed(state)
+        start = self.offset if proposal is None else proposal.logit()
         return (self.head(state)[..., 0] + start).sigmoid()
 
 
@@ -150,13 +150,12 @@ class DDPGAgent(nn.Module):
         )
         self.critic = critic(state_dim, action_dim) if critic else make_critic(state_dim, action_dim, encoder=encoder)
 
-    def centre_on(self, action: float, spread: float, proposal_spread: float = 0.05) -> None:
+    def centre_on(self, action: float, spread: float) -> None:
         """Make the actor's output relative to a start: zero means this action, or the state's proposal.
 
         Args:
             action: In (0, 1).
             spread: Not used: exploring is left to who plays.
-            proposal_spread: Not used.
         """
         self.actor.centre_on(action)
 

@@ -38,6 +38,11 @@ class UnitDistribution(ABC):
     def location_of(action: Tensor) -> Tensor:
         """Location parameters with these modes in (0, 1)."""
 
+    @staticmethod
+    @abstractmethod
+    def spread_of(spread: Tensor) -> Tensor:
+        """Spread parameters with these standard deviations at a mode of 0.5."""
+
     @abstractmethod
     def sample(self) -> Tensor:
         """Raw action, drawn without gradient from torch's global generator."""
@@ -87,6 +92,11 @@ class Beta(UnitDistribution):
     def location_of(action: Tensor) -> Tensor:
         """log(m / (1 - m))."""
         return action.logit()
+
+    @staticmethod
+    def spread_of(spread: Tensor) -> Tensor:
+        """As in `parameters`."""
+        return (0.25 / spread.square() - 3).clamp(min=math.exp(-5)).log() - 3
 
     def sample(self) -> Tensor:
         """An action in (0, 1)."""
@@ -138,6 +148,11 @@ class SquashedGaussian(UnitDistribution):
     def location_of(action: Tensor) -> Tensor:
         """atanh(2 a - 1)."""
         return (2 * action - 1).atanh()
+
+    @staticmethod
+    def spread_of(spread: Tensor) -> Tensor:
+        """As in `parameters`."""
+        return (2 * spread).log() + 1
 
     @staticmethod
     def _log_slope(raw: Tensor) -> Tensor:

@@ -50,8 +50,8 @@ class VectorPruningEnv:
             place of the budget's: a policy for all budgets.
         statistics: (G, K) statistics of the groups for the state; see `StateBuilder`.
         proposals: What to start from, see `gnnrl_lightning.search.allocations`: the widths (B, G) that a cheap method
-            takes for limits of MACs relative to the dense network (B,). The state then has a field `proposal` (B, G):
-            the action that brings each group there. None: no such field.
+            takes for limits of MACs relative to the dense network (B,). The state then has the fields `proposal`, the
+            action that brings each group there, and `proposal_step`. None: no such fields.
         penalty: The reward of a candidate that is over the budget when its episode ends, in place of the projection:
             nothing is filled up or cut then, and only candidates within the budget are scored. The paper has -100.
             None: every candidate is projected.
@@ -196,7 +196,8 @@ class VectorPruningEnv:
         widths, limits = observations[:, :-3], observations[:, -3:-1]
         proposal = None
         if self.proposals is not None:
-            proposal = ((1 - self.proposals(limits[:, 0]) / widths) / self.max_ratio).clamp(0, 1)
+            step = 1 / (widths * self.max_ratio)
+            proposal = ((widths - self.proposals(limits[:, 0])) * step).clamp(0, 1), step
         return self.builder(widths.long(), limits, observations[:, -1], proposal)
 
 

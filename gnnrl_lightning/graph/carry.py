@@ -127,6 +127,8 @@ def _call(state: Walk, node: Node, values: dict[Node, Any]) -> Any:
     else:
         args = map_aggregate(node.args, resolve)
         kwargs = map_aggregate(node.kwargs, resolve)
+        # A rule meets shapes and arguments that nobody thought of: what it cannot carry is frozen, and `inspect` says
+        # where and why. These are the errors of torch and of Python for such; others are errors of ours.
         try:
             result, kind = row.apply(state, *args, **kwargs), row.kind
         except (NotImplementedError, RuntimeError, ValueError, IndexError, TypeError) as error:

@@ -39,6 +39,7 @@ class StateBuilder:
     | `decision_weight` | (B i,) | their weights, which sum to one for each group | `NodeActor` |
     | `num_decisions` | int | B G, groups in the batch | `NodeActor` |
     | `proposal` | (B, G) | actions from which a policy starts; absent where there are none | `ActorCritic` |
+    | `proposal_step` | (B, G) | what one channel is as an action; beside `proposal` | `ActorCritic` |
 
     `gnnrl_lightning.graph.assemble.state_from` makes such a batch of any graph, traced or not.
 
@@ -217,7 +218,11 @@ class StateBuilder:
         return self._batches[size]
 
     def __call__(
-        self, widths: Tensor, limits: Tensor, left: Tensor | None = None, proposal: Tensor | None = None
+        self,
+        widths: Tensor,
+        limits: Tensor,
+        left: Tensor | None = None,
+        proposal: tuple[Tensor, Tensor] | None = None,
     ) -> Batch:
         """State of a batch of candidates.
 
@@ -226,7 +231,8 @@ class StateBuilder:
             limits: (B, 2) limits of MACs and of parameters relative to the dense network; 1 where there is
                 none.
             left: (B,) share of the episode's steps that is left; all of them by default.
-            proposal: (B, G) actions in [0, 1] from which a policy starts; None: none.
+            proposal: (B, G) actions in [0, 1] from which a policy starts, and (B, G) what one channel is as an action;
+                None: neither.
 
         Returns:
             A batch of B graphs with the fields of the class's table, on the CPU.
@@ -268,7 +274,7 @@ class StateBuilder:
         edges[..., first + 1] = params[:, self._edge_stage]
         edges[..., first + 2] = share[:, self._edge_index[0]]
         edges[..., first + 3] = share[:, self._edge_index[1]]
-        start = {} if proposal is None else {"proposal": proposal}
+        start = {} if proposal is None else dict(zip(("proposal", "proposal_step"), proposal, strict=True))
         return Batch(x=x.flatten(0, 1), edge_attr=edges.flatten(0, 1), **self._batch(size), **start)
 
 

@@ -58,7 +58,6 @@ class GraphLearner(pl.LightningModule):
         max_grad_norm: Largest norm of a gradient.
         initial_spread: Standard deviation of the first policy's actions around the environment's initial
             action.
-        proposal_spread: The same around the proposals of the environment's states, where they have any.
         proxy: An environment of the same states with estimated rewards, or None; it may be set later too.
         proxy_warmup: Iterations in the proxy before the first one in the environment.
         proxy_between: Iterations in the proxy after each one in the environment.
@@ -84,7 +83,6 @@ class GraphLearner(pl.LightningModule):
         episodes_per_iteration: int,
         max_grad_norm: float,
         initial_spread: float,
-        proposal_spread: float,
         proxy: VectorGraphEnv | None,
         proxy_warmup: int,
         proxy_between: int,
@@ -95,14 +93,13 @@ class GraphLearner(pl.LightningModule):
         super().__init__()
         at_least_one(episodes_per_iteration=episodes_per_iteration, proxy_episodes=proxy_episodes)
         not_negative(proxy_warmup=proxy_warmup, proxy_between=proxy_between)
-        positive(max_grad_norm=max_grad_norm, initial_spread=initial_spread, proposal_spread=proposal_spread)
+        positive(max_grad_norm=max_grad_norm, initial_spread=initial_spread)
         self.env, self.proxy = env, proxy
         self.proxy_warmup, self.proxy_between, self.proxy_episodes = proxy_warmup, proxy_between, proxy_episodes
         self.actor_critic: Any = None
         self._make_actor_critic = actor_critic
         self.episodes_per_iteration, self.max_grad_norm = episodes_per_iteration, max_grad_norm
-        self.initial_spread, self.proposal_spread = initial_spread, proposal_spread
-        self.policy, self.seed = policy, seed
+        self.initial_spread, self.policy, self.seed = initial_spread, policy, seed
         # Buffers, so that a checkpoint holds them.
         self.register_buffer("evaluations", torch.zeros((), dtype=torch.int64))
         self.register_buffer("reward_best", torch.tensor(-torch.inf))
@@ -116,6 +113,11 @@ class GraphLearner(pl.LightningModule):
             name = type(self).__name__
             raise UserError(f"{name} has no environment: pass env, or set module.env before the trainer starts")
         return self.env
+
+    @property
+    def spreads(self) -> tuple[float, ...]:
+        """Standard deviations of a first policy's actions, as its `centre_on` takes them."""
+        return (self.initial_spread,)
 
     def iterations(self, real: int) -> int:
         """Iterations of a whole search with so many in the real environment.
@@ -147,7 +149,7 @@ class GraphLearner(pl.LightningModule):
             torch.manual_seed(derived_seed(self.seed))
             self.actor_critic = self._make_actor_critic(env.state_dim, env.action_dim)
         if hasattr(self.actor_critic, "centre_on"):
-            self.actor_critic.centre_on(env.initial_action, self.initial_spread, self.proposal_spread)
+            self.actor_critic.centre_on(env.initial_action, *self.spreads)
         if self.policy is not None:
             load_policy(self.actor_critic, self.policy)
         self.actor_critic.to(self.device)

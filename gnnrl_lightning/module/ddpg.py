@@ -99,7 +99,6 @@ class DDPG(GraphLearner):
             episodes_per_iteration,
             max_grad_norm,
             initial_spread,
-            initial_spread,
             proxy,
             proxy_warmup,
             proxy_between,

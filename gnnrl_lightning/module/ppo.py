@@ -54,7 +54,8 @@ class GNNRL(GraphLearner):
             nats on the next minibatch, is halved until it is not, and ends the iteration; None: no step is too far.
         initial_spread: Standard deviation of the first policy's actions around the environment's initial
             action.
-        proposal_spread: The same around the proposals of the environment's states, where they have any.
+        proposal_spread: The same around the proposals of the environment's states, where they have any; a channel
+            where that is more.
         proxy: An environment of the same states with estimated rewards, or None; it may be set later too.
         proxy_warmup: Iterations in the proxy before the first one in the environment.
         proxy_between: Iterations in the proxy after each one in the environment.
@@ -96,7 +97,6 @@ class GNNRL(GraphLearner):
             episodes_per_iteration,
             max_grad_norm,
             initial_spread,
-            proposal_spread,
             proxy,
             proxy_warmup,
             proxy_between,
@@ -105,13 +105,19 @@ class GNNRL(GraphLearner):
             seed,
         )
         at_least_one(epochs=epochs, minibatches=minibatches)
-        positive(learning_rate=learning_rate, clip_epsilon=clip_epsilon)
+        positive(learning_rate=learning_rate, clip_epsilon=clip_epsilon, proposal_spread=proposal_spread)
+        self.proposal_spread = proposal_spread
         self.learning_rate = learning_rate
         self.clip_epsilon, self.entropy_coeff, self.value_coeff = clip_epsilon, entropy_coeff, value_coeff
         self.gamma, self.gae_lambda = gamma, gae_lambda
         self.epochs, self.minibatches, self.target_kl = epochs, minibatches, target_kl
         self._loader: RolloutLoader | None = None
         self._before: list[Tensor] = []
+
+    @property
+    def spreads(self) -> tuple[float, ...]:
+        """Around the initial action, and around proposals."""
+        return self.initial_spread, self.proposal_spread
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam over actor and critic."""

@@ -47,17 +47,19 @@ def test_first_policy_is_centred_on_the_proposals_of_the_states(kind):
     agent, batch = Agent(NODE_DIM, GROUPS, distribution=kind), states(2)
     agent.centre_on(0.3, 0.2, 0.04)
     batch.proposal = torch.tensor([[0.0, 0.1, 0.5, 1.0], [0.3, 0.7, 0.9, 0.2]])
+    batch.proposal_step = torch.full((2, GROUPS), 1 / 16)
     with torch.no_grad():
         agent.actor.mlp[-1].weight.zero_()
     expected = batch.proposal.clamp(0.005, 0.995)
     torch.testing.assert_close(agent.squash(agent.mode(batch)), expected, atol=1e-5, rtol=0)
     half = torch.full((1, GROUPS), 0.5)
     many = states(1)
-    many.proposal = half
+    many.proposal, many.proposal_step = half, torch.tensor([[1 / 32, 1 / 16, 1 / 64, 1 / 10]])
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        drawn = torch.stack([agent.squash(agent.act(many)[0]) for _ in range(2000)])
-    assert drawn.std() == pytest.approx(0.04, rel=0.1)
+        drawn = torch.cat([agent.squash(agent.act(many)[0]) for _ in range(2000)])
+    # A channel of sixteen, and of ten, is more than what was asked for.
+    assert drawn.std(0).tolist() == pytest.approx([0.04, 1 / 16, 0.04, 0.1], rel=0.1)
 
 
 def test_node_head_fits_another_number_of_decisions():

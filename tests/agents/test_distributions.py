@@ -43,6 +43,16 @@ def test_parameters_give_the_mode_and_the_spread_asked_for(kind, action):
 
 
 @KINDS
+def test_parameters_of_many_are_those_of_each(kind):
+    actions, spreads = torch.tensor([0.02, 0.5, 0.9]), torch.tensor([0.03, 0.1, 0.25])
+    locations = [kind.parameters(action, 0.1)[0] for action in actions.tolist()]
+    torch.testing.assert_close(kind.location_of(actions), torch.tensor(locations))
+    torch.testing.assert_close(
+        kind.spread_of(spreads), torch.tensor([kind.parameters(0.5, spread)[1] for spread in spreads.tolist()])
+    )
+
+
+@KINDS
 def test_extreme_parameters_stay_finite(kind):
     distribution = kind(torch.tensor([[-30.0, 30.0], [30.0, 30.0], [-30.0, -30.0], [30.0, -30.0]]))
     raw = distribution.sample()

@@ -145,6 +145,8 @@ def test_the_proposed_actions_lead_to_the_proposed_widths(max_steps):
         state = env.graphs(observations)
         expected = ((1 - target / env.widths) / env.max_ratio).clamp(0, 1)
         torch.testing.assert_close(state.proposal, expected)
+        one = env.widths - state.proposal_step * env.max_ratio * env.widths  # a channel fewer
+        torch.testing.assert_close(one, env.widths - 1.0)
         observations, _, done = env.step(state.proposal)
         if done.all():
             break
