@@ -1,4 +1,4 @@
-"""Makes a pruned network ready for fast forward passes: folded batch norms, channels last, a precision."""
+"""Makes a pruned network ready for fast forward passes: folded batch norms, channels last, a precision, fusion."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from gnnrl_lightning.evaluation.fusion import fuse_convolutions
 from gnnrl_lightning.pruning.layers import Layer
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -15,9 +16,10 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def for_inference(network: nn.Module, layers: Mapping[str, Layer], dtype: torch.dtype = torch.float32) -> nn.Module:
-    """Make a network fast, in place; what it computes stays the same but for rounding.
+    """A fast network made of the parts of this one, which is used up; it computes the same but for rounding.
 
-    Batch norms are folded into the layers that they alone read, the weights lie with their channels last.
+    Batch norms are folded into the layers that they alone read, the weights lie with their channels last, and on CPUs
+    convolutions do what follows them on the way out, see `fusion`.
 
     Args:
         network: A network in evaluation mode that only serves to be scored.
@@ -25,7 +27,8 @@ def for_inference(network: nn.Module, layers: Mapping[str, Layer], dtype: torch.
         dtype: Precision of weights and activations: inputs have to be converted as well.
     """
     fold_batch_norms(network, layers)
-    return network.to(dtype=dtype, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    network.requires_grad_(False).to(dtype=dtype, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return fuse_convolutions(network)
 
 
 def fold_batch_norms(network: nn.Module, layers: Mapping[str, Layer]) -> None:

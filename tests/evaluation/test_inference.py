@@ -65,6 +65,6 @@ def test_bfloat16_is_close():
     x = torch.randn(4, 3, 32, 32)
     layers = find_layers(gnnrl_lightning.trace(network, x[:1]))
     fast = for_inference(copy.deepcopy(network), layers, torch.bfloat16)
-    assert fast.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    assert fast.fused_conv1.convolution.weight.is_contiguous(memory_format=torch.channels_last)
     difference = fast(x.bfloat16()).float() - network(x)
     assert difference.abs().max() < 0.05 * network(x).abs().max()

@@ -1,0 +1,255 @@
+"""Convolutions that add a shortcut and apply their activation on the way out, on CPUs.
+
+Small networks spend a third of a forward pass on reading and writing maps for additions and activations. oneDNN does
+both while a convolution's outputs are still in registers; torch.compile uses the same operators, but compiles for
+minutes what runs for a second.
+
+`fuse_convolutions` rewrites the torch.fx graph of a network: `act(conv(x))`, `conv(x) + y` and `act(conv(x) + y)`
+become one node, where nothing else reads what lies between. Networks that torch.fx cannot trace, and machines without
+oneDNN, keep their operators: the outputs are the same but for rounding, only slower.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+Activation = tuple[str, tuple[float, ...]]
+"""Its name in oneDNN, and its constants."""
+
+MODULES: dict[type[nn.Module], Activation] = {
+    nn.ReLU: ("relu", ()),
+    nn.ReLU6: ("hardtanh", (0.0, 6.0)),
+    nn.Hardswish: ("hardswish", ()),
+    nn.SiLU: ("swish", ()),
+}
+"""Activations that are fused where they are modules; subclasses may do more and are not."""
+
+FUNCTIONS: dict[Any, Activation] = {
+    F.relu: ("relu", ()),
+    torch.relu: ("relu", ()),
+    "relu": ("relu", ()),
+    F.relu6: ("hardtanh", (0.0, 6.0)),
+    F.hardswish: ("hardswish", ()),
+    F.silu: ("swish", ()),
+}
+"""Likewise functions, and methods by name."""
+
+ADDITIONS = (operator.add, torch.add, "add")
+IN_PLACE_ADDITIONS = (operator.iadd, "add_")
+
+READING = frozenset((*ADDITIONS, operator.getitem, getattr, F.pad, F.max_pool2d, F.avg_pool2d, torch.cat))
+"""Functions that write into none of their arguments."""
+
+
+class FusedConvolution(nn.Module):
+    """`act(conv(x) + other)`, all in one pass over the outputs.
+
+    Args:
+        convolution: The convolution; its weight is shared.
+        activation: What follows; None: nothing.
+    """
+
+    def __init__(self, convolution: nn.Conv2d, activation: Activation | None) -> None:
+        super().__init__()
+        self.convolution = convolution
+        self.name, self.constants = activation or ("none", ())
+        padding = convolution.padding
+        assert not isinstance(padding, str)
+        self.geometry = list(padding), list(convolution.stride), list(convolution.dilation), convolution.groups
+
+    def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+        """`(B, C_in, H, W)`, and what is added `(B, C_out, H', W')`, to `(B, C_out, H', W')`."""
+        weight, bias = self.convolution.weight, self.convolution.bias
+        if x.dim() != 4 or (other is not None and (other.shape != self._shape(x) or other.dtype != x.dtype)):
+            return self._separately(x, other)  # without a batch; or what is added has to be broadcast or converted
+        if other is None:
+            attributes = self.name, list(self.constants), ""
+            return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *self.geometry, *attributes)
+        attributes = "add", 1.0, None if self.name == "none" else self.name, list(self.constants), ""
+        return torch.ops.mkldnn._convolution_pointwise.binary(x, other, weight, bias, *self.geometry, *attributes)
+
+    def _shape(self, x: Tensor) -> tuple[int, ...]:
+        padding, stride, dilation, _ = self.geometry
+        kernel = self.convolution.kernel_size
+        sides = (
+            (n + 2 * p - d * (k - 1) - 1) // s + 1
+            for n, p, d, k, s in zip(x.shape[2:], padding, dilation, kernel, stride, strict=True)
+        )
+        return len(x), self.convolution.out_channels, *sides
+
+    def _separately(self, x: Tensor, other: Tensor | None) -> Tensor:
+        total = self.convolution(x)
+        if other is not None:
+            total = total + other
+        activation = next((module for module, known in MODULES.items() if known == (self.name, self.constants)), None)
+        return total if activation is None else activation()(total)
+
+
+class _Proxy(fx.Proxy):
+    """A value while a network is traced.
+
+    torch.fx records `y += x` as `y = y + x`, which other names for y would not see.
+    """
+
+
+def _in_place(function: Any) -> Any:
+    def record(self: _Proxy, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", function, (self, other), {})
+
+    return record
+
+
+for _name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor"):
+    setattr(_Proxy, f"__{_name}__", _in_place(getattr(operator, _name)))
+
+
+class _Tracer(fx.Tracer):
+    """Records operations in place as such."""
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
+
+
+def can_fuse(network: nn.Module) -> bool:
+    """Whether the convolutions of this network can be fused on the device that it is on."""
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
+        return False
+    dtypes = {torch.float32}
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        dtypes.add(torch.bfloat16)
+    return all(weight.device.type == "cpu" and weight.dtype in dtypes for weight in network.parameters())
+
+
+def fuse_convolutions(network: nn.Module) -> nn.Module:
+    """The network with fused convolutions, made of the parts of the given one, which is used up.
+
+    Args:
+        network: In evaluation mode, its batch norms folded.
+    """
+    if not can_fuse(network):
+        return network
+    try:
+        graph = _Tracer().trace(network)
+    except Exception:  # whatever the network's own code raises when it is given no tensors
+        return network
+    modules = dict(network.named_modules())
+    _drop_identities(graph, modules)
+    for node in list(graph.nodes):
+        chain = _chain(node, modules)
+        if chain is not None:
+            name = f"fused_{node.name}"
+            modules[name] = FusedConvolution(chain.convolution, chain.activation)
+            network.add_module(name, modules[name])
+            _replace(graph, node, chain, name)
+    return fx.GraphModule(network, graph)
+
+
+@dataclass
+class _Chain:
+    """A convolution and what follows it."""
+
+    convolution: nn.Conv2d
+    nodes: list[fx.Node] = field(default_factory=list)  # what follows it
+    other: fx.Node | None = None
+    activation: Activation | None = None
+
+
+def _chain(node: fx.Node, modules: Mapping[str, nn.Module]) -> _Chain | None:
+    """What can be fused with the convolution at a node; None: nothing."""
+    module = modules.get(str(node.target)) if node.op == "call_module" else None
+    if not isinstance(module, nn.Conv2d) or type(module) is not nn.Conv2d or _hooked(module):
+        return None
+    if isinstance(module.padding, str) or module.padding_mode != "zeros" or len(node.args) != 1 or node.kwargs:
+        return None
+    chain = _Chain(module)
+    follower = _follower(node, chain, modules)
+    if follower is not None and _is_addition_to(follower, node):
+        left, right = follower.args
+        other = right if left is node else left
+        if isinstance(other, fx.Node) and other is not node:
+            chain.other = other
+            chain.nodes.append(follower)
+            follower = _follower(node, chain, modules)
+    activation = None if follower is None else _activation(follower, modules)
+    if follower is not None and activation is not None:
+        chain.activation = activation
+        chain.nodes.append(follower)
+    return chain if chain.nodes else None
+
+
+def _follower(node: fx.Node, chain: _Chain, modules: Mapping[str, nn.Module]) -> fx.Node | None:
+    """The only reader of a chain's last node, if the convolution at its first may move there.
+
+    It may if nothing in between writes into a tensor that it reads.
+    """
+    last = chain.nodes[-1] if chain.nodes else node
+    if len(last.users) != 1:
+        return None
+    follower = between = next(iter(last.users))
+    while (between := between.prev) is not node:
+        if between not in chain.nodes and _writes(between, modules):
+            return None
+    return follower
+
+
+def _replace(graph: fx.Graph, node: fx.Node, chain: _Chain, name: str) -> None:
+    """Put one call in the place of the last node of a chain."""
+    last = chain.nodes[-1]
+    with graph.inserting_before(last):
+        arguments = (node.args[0],) if chain.other is None else (node.args[0], chain.other)
+        made = graph.create_node("call_module", name, arguments)
+    last.replace_all_uses_with(made)
+    for gone in (*reversed(chain.nodes), node):
+        graph.erase_node(gone)
+
+
+def _called(node: fx.Node) -> Any:
+    """The function, or the name of the method."""
+    return node.target if node.op in ("call_function", "call_method") else None
+
+
+def _is_addition_to(node: fx.Node, output: fx.Node) -> bool:
+    """Whether a node adds something to an output, and writes into nothing else."""
+    if _called(node) not in (*ADDITIONS, *IN_PLACE_ADDITIONS) or len(node.args) != 2 or node.kwargs:
+        return False
+    return node.args[0] is output or _called(node) in ADDITIONS
+
+
+def _activation(node: fx.Node, modules: Mapping[str, nn.Module]) -> Activation | None:
+    if node.op == "call_module":
+        module = modules[str(node.target)]
+        return None if _hooked(module) else MODULES.get(type(module))
+    plain = len(node.args) == 1 and node.kwargs.keys() <= {"inplace"}
+    return FUNCTIONS.get(_called(node)) if plain and _called(node) is not None else None
+
+
+def _writes(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
+    """Whether a node may write into its arguments; one of which nothing is known may."""
+    if node.op == "call_module":
+        return bool(getattr(modules[str(node.target)], "inplace", False))
+    if node.op == "call_method":
+        return str(node.target).endswith("_")
+    if node.op == "call_function":
+        in_place = len(node.args) > 1 or node.kwargs.get("inplace")
+        known = node.target in READING or (node.target in FUNCTIONS and not in_place)
+        return not known
+    return False
+
+
+def _hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def _drop_identities(graph: fx.Graph, modules: Mapping[str, nn.Module]) -> None:
+    for node in list(graph.nodes):
+        module = modules.get(str(node.target)) if node.op == "call_module" else None
+        if type(module) is nn.Identity and len(node.args) == 1 and not _hooked(module):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
