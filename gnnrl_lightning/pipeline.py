@@ -30,7 +30,7 @@ from gnnrl_lightning.env import Evaluated
 from gnnrl_lightning.env.reward import find_reward
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.evaluation import Evaluation, best_of, within
-from gnnrl_lightning.evaluation.evaluator import Evaluator
+from gnnrl_lightning.evaluation.evaluator import PRECISIONS, Evaluator
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.journalled import Journalled
 from gnnrl_lightning.evaluation.pruner import Pruner
@@ -45,6 +45,7 @@ from gnnrl_lightning.module.base import GraphLearner
 from gnnrl_lightning.networks import load_weights
 from gnnrl_lightning.policy_search import AGENT, SearchOptions, connect, environment
 from gnnrl_lightning.processes import from_first, rank, world_size
+from gnnrl_lightning.pruning.layers import find_layers
 from gnnrl_lightning.report.progress import SearchStatus, ShownSteps, hidden_steps
 from gnnrl_lightning.runs import RunFolder
 from gnnrl_lightning.search.baselines import starting_candidates
@@ -108,11 +109,17 @@ class Compression:
         budget.limits(self.graph)
         if bool(budget.met(self.graph, self.graph.widths[None])[0]):
             raise UserError(f"{task.network.class_path} meets the budget as it is: nothing to prune")
-        calibration = task.data.calibration(self.search.calibration_images)
-        self.pruner = Pruner(self.graph, self.dense, calibration, self.search.importance, self.search.repair)
         self.tuned = self._tune() if self.search.precision == AUTO else None
         if self.tuned is not None:
             self.search = replace(self.search, precision=self.tuned.precision, batch_size=self.tuned.batch_size)
+        self.pruner = Pruner(
+            self.graph,
+            self.dense,
+            task.data.calibration(self.search.calibration_images),
+            self.search.importance,
+            self.search.repair,
+            dtype=PRECISIONS[self.search.precision],
+        )
         self.problem = self.make_problem(budget, Journal())
         self._began, self.episodes = 0.0, 0
 
@@ -121,7 +128,7 @@ class Compression:
         data, size = self.task.data, self.search.batch_size
         sizes = BATCH_SIZES if size is None else (size,)
         images = data.search.images[random_order(len(data.search))[: max(sizes)]]
-        return tune(self.dense, self.pruner.layers, data.normalize(images), sizes)
+        return tune(self.dense, find_layers(self.graph), data.normalize(images), sizes)
 
     def make_evaluator(self, error: float | None = None) -> Evaluator:
         """What scores candidates, and knows none yet.
@@ -313,8 +320,6 @@ class Compression:
         return SearchStatus(self.problem.spent, find_reward(self.search.reward)(best), self._ratio(best.macs))
 
     def final_pruner(self) -> Pruner:
-        """Prunes what is delivered, with as many calibration images as are meant for that."""
+        """Prunes what is delivered, with the repair and as many calibration images as are meant for that."""
         images = min(self.search.final_calibration_images, len(self.task.data.train))
-        if images <= len(self.pruner.calibration):
-            return self.pruner
-        return self.pruner.with_calibration(self.task.data.calibration(images))
+        return self.pruner.final(self.task.data.calibration(images), self.search.final_repair)

@@ -70,6 +70,7 @@ class SearchOptions:
     macs_range: tuple[float, float] | None = None
     importance: str = "l2"
     repair: str = "refit"
+    final_repair: str = "refit"
     calibration_images: int = 256
     final_calibration_images: int = 1024
     reward: str = "top1"
@@ -88,7 +89,7 @@ class SearchOptions:
             raise UserError(f"search.finetune_steps is {self.finetune_steps}: expected at least 0")
         if self.batch_size is not None and self.batch_size < 1:
             raise UserError(f"search.batch_size is {self.batch_size}: expected at least 1, or null")
-        known = {"repair": REPAIRS, "precision": (*PRECISIONS, AUTO)}
+        known = {"repair": REPAIRS, "final_repair": REPAIRS, "precision": (*PRECISIONS, AUTO)}
         for name, choices in known.items():
             if getattr(self, name) not in choices:
                 raise UserError(f"search.{name} is {getattr(self, name)!r}: expected one of {', '.join(choices)}")

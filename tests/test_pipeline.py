@@ -179,8 +179,8 @@ def test_what_is_delivered_is_repaired_on_more_images(task):
     assert pruner.scores is compression.pruner.scores and pruner.repair == "refit"
     everything = compression_of(task, final_calibration_images=10**6).final_pruner()
     assert len(everything.calibration) == len(task.data.train)
-    fewer = compression_of(task, final_calibration_images=10)
-    assert fewer.final_pruner() is fewer.pruner
+    other = compression_of(task, final_calibration_images=10, final_repair="none").final_pruner()
+    assert (len(other.calibration), other.repair, other.dtype) == (10, "none", torch.float32)
 
 
 def test_a_policy_is_made_before_anything_is_scored(task, tmp_path):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor, nn
 
 from gnnrl_lightning.errors import UserError
@@ -18,6 +19,7 @@ from gnnrl_lightning.pruning.importance import (
     keep_best,
 )
 from gnnrl_lightning.pruning.layers import Layer, find_layers
+from gnnrl_lightning.pruning.precision import activations_in
 from gnnrl_lightning.pruning.reconstruction import reconstruct
 from gnnrl_lightning.pruning.refit import Recording, record, refit
 from gnnrl_lightning.pruning.statistics import Moments, collect_moments
@@ -37,6 +39,7 @@ class Pruner:
         importance: Name of a criterion, or a callable, see `pruning.importance`.
         repair: What is done to the sliced network, a key of `REPAIRS`.
         batch_size: Calibration images in a batch.
+        dtype: Precision of activations where the repair passes images through a candidate.
 
     Raises:
         UserError: An unknown criterion or repair.
@@ -50,6 +53,7 @@ class Pruner:
         importance: str | Criterion = "l2",
         repair: str = "batch_norm",
         batch_size: int = 256,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         check_importance(importance)
         if repair not in REPAIRS:
@@ -60,6 +64,7 @@ class Pruner:
         self.importance = importance
         self.repair = repair
         self.batch_size = batch_size
+        self.dtype = dtype
 
     @cached_property
     def scores(self) -> list[Tensor]:
@@ -92,9 +97,14 @@ class Pruner:
         """What is found out once for all candidates, in a pass over the calibration images each."""
         return pruner_passes(self.importance, self.repair)
 
-    def with_calibration(self, calibration: Tensor) -> Pruner:
-        """The same choice of channels and the same repair, on other calibration images."""
-        other = Pruner(self.graph, self.network, calibration, self.importance, self.repair, self.batch_size)
+    def final(self, calibration: Tensor, repair: str) -> Pruner:
+        """The same choice of channels, with another repair on other calibration images, in float32.
+
+        Args:
+            calibration: Normalised training images `(N, C, H, W)` on the network's device.
+            repair: A key of `REPAIRS`.
+        """
+        other = Pruner(self.graph, self.network, calibration, self.importance, repair, self.batch_size)
         other.__dict__["scores"] = self.scores  # in the place of the cached property
         return other
 
@@ -120,7 +130,8 @@ def _slice(pruner: Pruner, pruned: nn.Module, plan: Plan) -> None:
 
 def _batch_norm(pruner: Pruner, pruned: nn.Module, plan: Plan) -> None:
     """Re-estimate the batch norms on the calibration images."""
-    reestimate_batch_norm(pruned, pruner.batches())
+    with activations_in(pruner.dtype, pruner.calibration.device):
+        reestimate_batch_norm(pruned, pruner.batches())
 
 
 def _predict(pruner: Pruner, pruned: nn.Module, plan: Plan) -> None:
@@ -136,7 +147,7 @@ def _reconstruct(pruner: Pruner, pruned: nn.Module, plan: Plan) -> None:
 
 def _refit(pruner: Pruner, pruned: nn.Module, plan: Plan) -> None:
     """Re-fit layer by layer on what the pruned network really reads."""
-    refit(pruned, pruner.layers, plan.selection, pruner.recording)
+    refit(pruned, pruner.layers, plan.selection, pruner.recording, pruner.dtype)
 
 
 @dataclass(frozen=True)

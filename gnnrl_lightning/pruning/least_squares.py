@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gnnrl_lightning.pruning.observe import Call, Patches
+from gnnrl_lightning.pruning.precision import products_in
 
 RIDGE = 1e-3
 """Pull towards the dense weights, relative to the mean variance of the kept inputs, where there are enough samples."""
@@ -64,7 +65,9 @@ class Fit:
     output_variance: Tensor
 
 
-def fit_layer(call: Call, patches: Patches, values: Tensor, intercept: bool) -> Fit:
+def fit_layer(
+    call: Call, patches: Patches, values: Tensor, intercept: bool, dtype: torch.dtype = torch.float32
+) -> Fit:
     """Least squares from what a layer reads to what it should give, pulled towards the weight that it has.
 
     Args:
@@ -72,6 +75,7 @@ def fit_layer(call: Call, patches: Patches, values: Tensor, intercept: bool) -> 
         patches: Where it is sampled.
         values: What it should give there `(n, rows)`.
         intercept: Whether a constant may be added to its outputs.
+        dtype: Precision of the products that Gram matrices sum up.
     """
     weight, groups = call["weight"], call.get("groups", 1)
     # Vectors have the channels of one kernel position together, as they lie in memory.
@@ -80,8 +84,10 @@ def fit_layer(call: Call, patches: Patches, values: Tensor, intercept: bool) -> 
     values = values.reshape(len(values), groups, -1).transpose(0, 1)
     if intercept:
         values = values - values.mean(1, keepdim=True)
-    method = _fit_samples if prior.shape[2] > LONGEST else _fit_gram
-    solved, mean, variance = method(call, patches, values, prior, intercept)
+    if prior.shape[2] > LONGEST:
+        solved, mean, variance = _fit_samples(call, patches, values, prior, intercept)
+    else:
+        solved, mean, variance = _fit_gram(call, patches, values, prior, intercept, dtype)
     first = (solved @ mean[:, :, None]).flatten()
     if weight.dim() > 2:
         solved = solved.reshape(len(weight), -1, weight.shape[1]).transpose(1, 2)
@@ -89,7 +95,7 @@ def fit_layer(call: Call, patches: Patches, values: Tensor, intercept: bool) -> 
 
 
 def _vectors(call: Call, patches: Patches) -> Iterator[Tensor]:
-    """Input vectors `(blocks, n, d)`, d = kernel * channels, a few images at a time; they may be written into."""
+    """Input vectors `(blocks, n, d)`, d = kernel * channels, a few images at a time, in the input's precision."""
     x, groups = call["input"], call.get("groups", 1)
     each = patches.positions.shape[1] * call["weight"][0].numel() * groups
     step = max(1, CHUNK // each)
@@ -99,22 +105,21 @@ def _vectors(call: Call, patches: Patches) -> Iterator[Tensor]:
 
 
 def _fit_gram(
-    call: Call, patches: Patches, values: Tensor, prior: Tensor, intercept: bool
+    call: Call, patches: Patches, values: Tensor, prior: Tensor, intercept: bool, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Weights `(blocks, rows, d)`, mean of the inputs `(blocks, d)`, variance of the outputs `(blocks, rows)`."""
     blocks, rows, d = prior.shape
     gram, cross = prior.new_zeros(blocks, d, d), prior.new_zeros(blocks, rows + 1, d)
     with_ones = torch.cat([values, values.new_ones(*values.shape[:2], 1)], 2).transpose(1, 2)  # for the vectors' sum
     shift, count = None, 0
-    for vectors in _vectors(call, patches):
-        if shift is None:  # sums around a first guess of the mean: float32 suffices
-            shift = vectors[:, :FEW].mean(1) if intercept else prior.new_zeros(blocks, d)
-        vectors.sub_(shift[:, None])
-        for start in range(0, d, STRIPE):  # the rest of the matrix is known by symmetry
-            stripe = vectors[:, :, start : start + STRIPE].transpose(1, 2)
-            gram[:, start : start + STRIPE, start:].baddbmm_(stripe, vectors[:, :, start:])
-        cross.baddbmm_(with_ones[:, :, count : count + vectors.shape[1]], vectors)
-        count += vectors.shape[1]
+    with products_in(dtype):
+        for vectors in _vectors(call, patches):
+            if shift is None:  # sums around a first guess of the mean: float32 suffices
+                shift = vectors[:, :FEW].to(prior.dtype).mean(1) if intercept else prior.new_zeros(blocks, d)
+            centred = vectors - shift[:, None]
+            _add_gram(gram, centred, STRIPE if dtype == torch.float32 else d)
+            cross.baddbmm_(with_ones[:, :, count : count + centred.shape[1]], centred)
+            count += centred.shape[1]
     assert shift is not None
     gram = gram.triu_() + gram.triu(1).transpose(1, 2)
     gram, cross, first = gram / count, cross[:, :rows] / count, cross[:, rows] / count
@@ -123,11 +128,24 @@ def _fit_gram(
     return solved, shift + first, ((solved @ covariance) * solved).sum(2)
 
 
+def _add_gram(gram: Tensor, vectors: Tensor, stripe: int) -> None:
+    """Add `vectors^T vectors`, from the diagonal on: the rest is known by symmetry.
+
+    Args:
+        gram: `(blocks, d, d)`.
+        vectors: `(blocks, n, d)`.
+        stripe: Rows that are computed at a time. Matrix units are fastest with all at once.
+    """
+    for start in range(0, gram.shape[1], stripe):
+        rows = vectors[:, :, start : start + stripe].transpose(1, 2)
+        gram[:, start : start + stripe, start:].baddbmm_(rows, vectors[:, :, start:])
+
+
 def _fit_samples(
     call: Call, patches: Patches, values: Tensor, prior: Tensor, intercept: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same for inputs longer than their samples are many, of which `LONGEST` are taken at most."""
-    vectors = torch.cat(list(_vectors(call, patches)), 1)
+    vectors = torch.cat(list(_vectors(call, patches)), 1).to(prior.dtype)
     if vectors.shape[1] > LONGEST:
         chosen = torch.linspace(0, vectors.shape[1] - 1, LONGEST).long().to(vectors.device)
         vectors, values = vectors[:, chosen], values[:, chosen]

@@ -37,6 +37,7 @@ from gnnrl_lightning.networks.modes import eval_mode
 from gnnrl_lightning.pruning.layers import Layer
 from gnnrl_lightning.pruning.least_squares import fit_layer
 from gnnrl_lightning.pruning.observe import Call, Patches, forward_form, named_weights
+from gnnrl_lightning.pruning.precision import activations_in
 from gnnrl_lightning.pruning.residuals import Rerun, ResidualObserver
 from gnnrl_lightning.pruning.statistics import POSITIONS
 
@@ -73,7 +74,13 @@ class Recording:
         return sum(target.values.nbytes + target.patches.nbytes for target in self.targets.values())
 
 
-def refit(pruned: nn.Module, layers: Mapping[str, Layer], selection: Selection, recording: Recording) -> None:
+def refit(
+    pruned: nn.Module,
+    layers: Mapping[str, Layer],
+    selection: Selection,
+    recording: Recording,
+    dtype: torch.dtype = torch.float32,
+) -> None:
     """Re-fit every layer of the pruned network, in place; see the module's first lines.
 
     Args:
@@ -81,9 +88,11 @@ def refit(pruned: nn.Module, layers: Mapping[str, Layer], selection: Selection, 
         layers: Layers of the dense network.
         selection: The channels that stay.
         recording: What the dense network gives, see `record`.
+        dtype: Precision of the pruned network's activations and of the products that Gram matrices sum up. Weights,
+            statistics and the equations that are solved stay in float32.
     """
-    with torch.no_grad():
-        fitter = _Fitter(pruned, layers, selection, recording)
+    with torch.no_grad(), activations_in(dtype, recording.images.device):
+        fitter = _Fitter(pruned, layers, selection, recording, dtype)
         observer = ResidualObserver(
             named_weights(pruned, recording.targets),
             before=fitter.before,
@@ -150,9 +159,14 @@ class _Fitter:
     """Fits the layers of the pruned network while it runs."""
 
     def __init__(
-        self, pruned: nn.Module, layers: Mapping[str, Layer], selection: Selection, recording: Recording
+        self,
+        pruned: nn.Module,
+        layers: Mapping[str, Layer],
+        selection: Selection,
+        recording: Recording,
+        dtype: torch.dtype,
     ) -> None:
-        self.layers, self.selection = layers, selection
+        self.layers, self.selection, self.dtype = layers, selection, dtype
         self.targets, self.epsilons = dict(recording.targets), recording.epsilons
         self.tensors = dict(pruned.named_parameters(remove_duplicate=False)) | dict(pruned.named_buffers())
         self.waiting: Call | None = None
@@ -175,19 +189,23 @@ class _Fitter:
         return rerun()
 
     def _fit(self, name: str, call: Call, target: _Target, shortcut: Tensor | None) -> None:
+        with torch.autocast(call["input"].device.type, enabled=False):
+            self._fit_in_float32(name, call, target, shortcut)
+
+    def _fit_in_float32(self, name: str, call: Call, target: _Target, shortcut: Tensor | None) -> None:
         layer = self.layers[name]
         bias = self.tensors.get(layer.bias or "")
         norm = self._norm(name)
         values = target.values
         values = values.index_select(1, layer.rows(self.selection, values.shape[1]).to(values.device))
         if shortcut is not None:
-            values = values - shortcut
+            values = values - shortcut.to(values.dtype)
             if norm is not None:
                 norm.steepen()
                 values = norm.before(values)
         intercept = bias is not None or norm is not None
         form = forward_form(call, layer.transposed)
-        fit = fit_layer(form, target.patches, values, intercept)
+        fit = fit_layer(form, target.patches, values, intercept, self.dtype)
         call["weight"].copy_(layer.standard(fit.weight))
         if norm is not None:
             norm.absorb(fit.output_mean + (0 if bias is None else bias), fit.output_variance, values.mean(0))

@@ -107,8 +107,11 @@ class ResidualObserver(TorchFunctionMode):
 
 def _unset(func: Callable[..., Tensor], call: Call) -> Tensor:
     """A tensor such as the call gives, without its values."""
-    like = func(**{name: value.to("meta") if isinstance(value, Tensor) else value for name, value in call.items()})
-    return torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device=call["input"].device)
+    device = call["input"].device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else call["input"].dtype
+    meta = {"device": "meta", "dtype": dtype}
+    like = func(**{name: value.to(**meta) if isinstance(value, Tensor) else value for name, value in call.items()})
+    return torch.empty_strided(like.shape, like.stride(), dtype=dtype, device=call["input"].device)
 
 
 def _flat(items: Any) -> Iterator[Any]:

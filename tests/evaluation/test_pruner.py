@@ -95,18 +95,32 @@ def test_repairs_say_whether_they_read_images(graph, network, calibration, repai
     assert bool(passed) == REPAIRS[repair].reads_images
 
 
-def test_other_calibration_images_change_the_repair_and_not_the_channels(graph, network, calibration):
+def test_what_is_delivered_has_the_same_channels_and_a_repair_of_its_own(graph, network, calibration):
     """Scores are those of the first images, also where they depend on images."""
-    pruner = Pruner(graph, network, calibration, importance="surgeon", repair="reconstruction")
+    pruner = Pruner(graph, network, calibration, importance="surgeon", repair="batch_norm", dtype=torch.bfloat16)
     more = torch.cat([calibration, torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(2))])
-    other = pruner.with_calibration(more)
+    other = pruner.final(more, "reconstruction")
     plans = [each.plan(graph.widths // 2) for each in (pruner, other)]
     assert all(torch.equal(kept, plans[1].kept[name]) for name, kept in plans[0].kept.items())
     fresh = Pruner(graph, network, more, importance="l2", repair="reconstruction")
     expected, pruned, before = (each.prune(plans[0]).state_dict() for each in (fresh, other, pruner))
     assert all(torch.equal(tensor, pruned[name]) for name, tensor in expected.items())
     assert any(not torch.equal(tensor, pruned[name]) for name, tensor in before.items())
-    assert (other.images, Pruner(graph, network, more, repair="refit").images) == (0, 64)
+    assert (other.images, pruner.final(more, "refit").images) == (0, 64)
+
+
+@pytest.mark.parametrize("repair", ["batch_norm", "refit"])
+def test_a_repair_with_bfloat16_activations_is_close(graph, network, calibration, repair):
+    """Weights and statistics stay float32, and the network computes nearly the same."""
+    outputs = []
+    for dtype in (torch.float32, torch.bfloat16):
+        pruner = Pruner(graph, network, calibration, repair=repair, dtype=dtype)
+        pruned = pruner.prune(pruner.plan(graph.widths // 2))
+        assert {tensor.dtype for tensor in pruned.state_dict().values()} <= {torch.float32, torch.int64}
+        with torch.no_grad():
+            outputs.append(pruned(calibration))
+    scale = outputs[0].abs().max()
+    assert 1e-6 * scale < (outputs[1] - outputs[0]).abs().max() < 0.05 * scale
 
 
 def test_importance_is_computed_once(graph, network, calibration):
