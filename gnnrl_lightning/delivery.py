@@ -62,8 +62,8 @@ def deliver(compression: Compression, folder: RunFolder) -> dict[str, Any]:
     with compression.shown("export", 1) as advance:
         artifact.save(
             folder.pruned,
-            after["pruned"],
-            dense=compression.dense,
+            copy.deepcopy(after["pruned"]).cpu(),
+            dense=copy.deepcopy(compression.dense).cpu(),
             graph=compression.graph,
             plan=plans["pruned"],
             example=compression.task.example(),
@@ -87,7 +87,7 @@ def _tested(
 ) -> dict[str, dict[str, Any]]:
     """Figures of the dense network and of the pruned ones: the only place where the test images are read."""
     task, dense, cost = compression.task, compression.dense, compression.dense_cost
-    batch = task.example().expand(LATENCY_BATCH, -1, -1, -1).contiguous()
+    batch = task.example().expand(LATENCY_BATCH, -1, -1, -1).contiguous().to(compression.device)
     tested = {"dense": dense} | {f"{name} before": network for name, network in before.items()}
     tested |= {f"{name} after": network for name, network in after.items()}
     top1 = {}

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from torch import nn
+from torch import Tensor, nn
 
 from gnnrl_lightning.env import Evaluated
 from gnnrl_lightning.env.reward import find_reward
@@ -76,6 +76,8 @@ class Compression:
         finetune: How pruned networks are fine-tuned, uniform and ours alike.
         trainers: Makes the trainers of the training phases.
         shown: Shows progress of what else takes long.
+        device: Where candidates are pruned, repaired and scored: the dense network, the calibration images and, as far
+            as they fit, the search split are kept there.
 
     Attributes:
         search: How candidates are found; its precision and batch size are the tuned ones where it asked for that.
@@ -96,8 +98,10 @@ class Compression:
         finetune: TrainingOptions | None = None,
         trainers: PhaseTrainers = quiet_trainers,
         shown: ShownSteps = hidden_steps,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.task, self.budget, self.trainers, self.shown = task, budget, trainers, shown
+        self.device = torch.device(device)
         self.search = search or SearchOptions()
         self.pretrain, self.finetune = pretrain or TrainingOptions(), finetune or TrainingOptions()
         if self.pretrain.distillation_weight > 0:
@@ -109,13 +113,14 @@ class Compression:
         budget.limits(self.graph)
         if bool(budget.met(self.graph, self.graph.widths[None])[0]):
             raise UserError(f"{task.network.class_path} meets the budget as it is: nothing to prune")
+        self.dense.to(self.device)
         self.tuned = self._tune() if self.search.precision == AUTO else None
         if self.tuned is not None:
             self.search = replace(self.search, precision=self.tuned.precision, batch_size=self.tuned.batch_size)
         self.pruner = Pruner(
             self.graph,
             self.dense,
-            task.data.calibration(self.search.calibration_images),
+            self._calibration(self.search.calibration_images),
             self.search.importance,
             self.search.repair,
             dtype=PRECISIONS[self.search.precision],
@@ -128,7 +133,10 @@ class Compression:
         data, size = self.task.data, self.search.batch_size
         sizes = BATCH_SIZES if size is None else (size,)
         images = data.search.images[random_order(len(data.search))[: max(sizes)]]
-        return tune(self.dense, find_layers(self.graph), data.normalize(images), sizes)
+        return tune(self.dense, find_layers(self.graph), data.normalize(images.to(self.device)), sizes)
+
+    def _calibration(self, images: int) -> Tensor:
+        return self.task.data.calibration(images).to(self.device)
 
     def make_evaluator(self, error: float | None = None) -> Evaluator:
         """What scores candidates, and knows none yet.
@@ -322,4 +330,4 @@ class Compression:
     def final_pruner(self) -> Pruner:
         """Prunes what is delivered, with the repair and as many calibration images as are meant for that."""
         images = min(self.search.final_calibration_images, len(self.task.data.train))
-        return self.pruner.final(self.task.data.calibration(images), self.search.final_repair)
+        return self.pruner.final(self._calibration(images), self.search.final_repair)

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
@@ -49,12 +50,18 @@ class CompressionCLI(RunningCLI):
             self._get(self.config_init, "finetuning"),
             trainers,
             shown_steps if rank() == 0 else hidden_steps,
+            self._device(),
         )
         for name in TUNED:
             self._get(self.config, "search")[name] = getattr(compression.search, name)
         if compression.tuned is not None:
             self.console.print(str(compression.tuned), soft_wrap=True)
         return compression
+
+    def _device(self) -> torch.device:
+        """Where candidates are scored: the trainer's GPU, if it has one."""
+        device = self.trainer.strategy.root_device
+        return device if device.type == "cuda" else torch.device("cpu")
 
     def before_fit(self) -> None:
         """Check everything, open the run, train or load the dense network, score the starting candidates."""
@@ -160,7 +167,7 @@ class CompressionCLI(RunningCLI):
         budgets: list[float] = self._get(self.config, "budgets")
         first = Budget(**self._get(self.config, "budget").as_dict() | {"macs": budgets[0]})
         search: SearchOptions = self._get(self.config_init, "search")
-        compression = Compression(self.task, first, replace(search, macs_range=None))
+        compression = Compression(self.task, first, replace(search, macs_range=None), device=self._device())
         compression.prepare(self.model)
         found = as_json(compression, predict(compression, self.model, budgets))
         self.console.print(prediction_table(found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -27,6 +28,9 @@ PRECISIONS = {"32": torch.float32, "bf16": torch.bfloat16}
 
 class Evaluator:
     """Prunes a candidate, scores it on the search split, and caches it by its widths.
+
+    All of that happens on the device that the dense network is on. The search split stays there too, where half of
+    the device's free memory holds it; else each batch is sent when it is needed.
 
     The images are read in a fixed random order. In races a candidate that falls behind the best one asked for so far
     is dropped, see `racing`; every answer, those to known candidates included, may make a new best one, so that a
@@ -80,12 +84,21 @@ class Evaluator:
             self._incumbent = best_of(filter(None, (self._incumbent, evaluation)))
         return evaluation
 
+    @property
+    def device(self) -> torch.device:
+        """Where candidates are scored."""
+        return self.pruner.calibration.device
+
     @cached_property
     def batches(self) -> list[tuple[Tensor, Tensor]]:
         """Inputs `(B, C, H, W)` and labels `(B,)` of the search split."""
         search, parts = self.search, random_order(len(self.search)).split(self.batch_size)
         layout = {"dtype": self.dtype, "memory_format": torch.channels_last}
-        return [(self.normalize(search.images[part]).to(**layout), search.labels[part]) for part in parts]
+        size = len(search) * math.prod(search.image_shape) * self.dtype.itemsize
+        home = self.device if fits(size, self.device) else torch.device("cpu")
+        return [
+            (self.normalize(search.images[part].to(home)).to(**layout), search.labels[part].to(home)) for part in parts
+        ]
 
     @cached_property
     def _stages(self) -> list[slice]:
@@ -99,7 +112,7 @@ class Evaluator:
         """Log-probabilities of the dense network for each batch; it has to be trained by then."""
         network = for_inference(copy.deepcopy(self.pruner.network).eval(), self.pruner.layers, self.dtype)
         with torch.inference_mode():
-            return [log_softmax(network(inputs).float(), 1) for inputs, _ in self.batches]
+            return [log_softmax(network(inputs.to(self.device)).float(), 1) for inputs, _ in self.batches]
 
     def _evaluate(self, widths: Tensor, key: tuple[int, ...], proposer: str) -> Evaluation:
         self._dense  # noqa: B018  (not on the first candidate's clock)
@@ -149,17 +162,27 @@ def outcome(
     Args:
         network: The network.
         batches: Inputs `(B, C, H, W)` and labels `(B,)`.
-        dense: The dense network's log-probabilities `(B, classes)` of each batch.
+        dense: The dense network's log-probabilities `(B, classes)` of each batch, on the network's device.
 
     Returns:
         Whether each image is right, bool `(n,)`; sums of the cross-entropy and of the divergence KL(dense || network)
         over the images, in nats.
     """
-    correct, loss, divergence = [], 0.0, 0.0
+    correct, loss, divergence = [], [], []
     with torch.inference_mode():
         for (inputs, labels), reference in zip(batches, dense, strict=True):
-            log_probs = log_softmax(network(inputs).float(), 1)
+            log_probs = log_softmax(network(inputs.to(reference.device)).float(), 1)
+            labels = labels.to(reference.device)
             correct.append(log_probs.argmax(1) == labels)
-            loss += float(nll_loss(log_probs, labels, reduction="sum"))
-            divergence += float(kl_div(log_probs, reference, log_target=True, reduction="sum"))
-    return torch.cat(correct), loss, divergence
+            loss.append(nll_loss(log_probs, labels, reduction="sum"))
+            divergence.append(kl_div(log_probs, reference, log_target=True, reduction="sum"))
+    # The device is asked once, after all batches.
+    sums = torch.stack([torch.stack(loss), torch.stack(divergence)]).cpu()
+    return torch.cat(correct).cpu(), sum(sums[0].tolist()), sum(sums[1].tolist())
+
+
+def fits(size: int, device: torch.device) -> bool:
+    """Whether so many bytes take half of a device's free memory at most; the CPU has no choice."""
+    if device.type != "cuda":
+        return True
+    return 2 * size <= torch.cuda.mem_get_info(device)[0]

@@ -68,9 +68,10 @@ class Pruner:
 
     @cached_property
     def scores(self) -> list[Tensor]:
-        """Importance of every channel, `(sets, width)` for each group."""
+        """Importance of every channel, `(sets, width)` for each group, on the CPU, where channels are chosen."""
         moments = self.moments if self.importance == "surgeon" else None
-        return importance_scores(self.graph, self.network, self.importance, self.calibration, moments)
+        scores = importance_scores(self.graph, self.network, self.importance, self.calibration, moments)
+        return [score.cpu() for score in scores]
 
     @cached_property
     def layers(self) -> dict[str, Layer]:
