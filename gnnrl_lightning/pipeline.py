@@ -33,7 +33,7 @@ from gnnrl_lightning.evaluation.evaluation import Evaluation, best_of, within
 from gnnrl_lightning.evaluation.evaluator import PRECISIONS, Evaluator
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.journalled import Journalled
-from gnnrl_lightning.evaluation.pruner import Pruner
+from gnnrl_lightning.evaluation.pruner import Pruner, default_repair
 from gnnrl_lightning.evaluation.racing import random_order
 from gnnrl_lightning.evaluation.short_finetune import ShortFinetune
 from gnnrl_lightning.evaluation.table_file import load_table, save_table
@@ -80,7 +80,7 @@ class Compression:
             as they fit, the search split are kept there.
 
     Attributes:
-        search: How candidates are found; its precision and batch size are the tuned ones where it asked for that.
+        search: How candidates are found; what it left open is decided: the repair, precision and batch size.
         tuned: What was measured for these; None: nothing.
         problem: The search, its history and what it has spent.
         episodes: Of an iteration of the agent that searches, all processes together.
@@ -117,12 +117,14 @@ class Compression:
         self.tuned = self._tune() if self.search.precision == AUTO else None
         if self.tuned is not None:
             self.search = replace(self.search, precision=self.tuned.precision, batch_size=self.tuned.batch_size)
+        repair = self.search.repair or default_repair(self.dense)
+        self.search = replace(self.search, repair=repair)
         self.pruner = Pruner(
             self.graph,
             self.dense,
             self._calibration(self.search.calibration_images),
             self.search.importance,
-            self.search.repair,
+            repair,
             dtype=PRECISIONS[self.search.precision],
         )
         self.problem = self.make_problem(budget, Journal())

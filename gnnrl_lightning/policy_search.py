@@ -41,7 +41,10 @@ class SearchOptions:
         macs_range: Two shares of the dense MACs, between which each episode draws a limit of its own: one policy for
             all budgets; null: all episodes have the budget's.
         importance: Which channels stay, a name in `gnnrl_lightning.pruning.importance`.
-        repair: What is done to a sliced network, a key of `gnnrl_lightning.evaluation.pruner.REPAIRS`.
+        repair: What is done to a sliced network before it is scored, a key of
+            `gnnrl_lightning.evaluation.pruner.REPAIRS`; null: what is cheapest and ranks candidates well, see
+            `gnnrl_lightning.evaluation.pruner.default_repair`.
+        final_repair: What is done to the networks that are fine-tuned and delivered, likewise, and never null.
         calibration_images: Training images for importance, repair and table.
         final_calibration_images: Training images for the repair of the networks that are fine-tuned and delivered, as
             far as there are so many.
@@ -69,7 +72,7 @@ class SearchOptions:
     penalty: float | None = None
     macs_range: tuple[float, float] | None = None
     importance: str = "l2"
-    repair: str = "refit"
+    repair: str | None = None
     final_repair: str = "refit"
     calibration_images: int = 256
     final_calibration_images: int = 1024
@@ -89,16 +92,23 @@ class SearchOptions:
             raise UserError(f"search.finetune_steps is {self.finetune_steps}: expected at least 0")
         if self.batch_size is not None and self.batch_size < 1:
             raise UserError(f"search.batch_size is {self.batch_size}: expected at least 1, or null")
-        known = {"repair": REPAIRS, "final_repair": REPAIRS, "precision": (*PRECISIONS, AUTO)}
+        known = {"repair": (None, *REPAIRS), "final_repair": REPAIRS, "precision": (*PRECISIONS, AUTO)}
         for name, choices in known.items():
             if getattr(self, name) not in choices:
-                raise UserError(f"search.{name} is {getattr(self, name)!r}: expected one of {', '.join(choices)}")
+                named = ", ".join(choice for choice in choices if choice is not None)
+                raise UserError(f"search.{name} is {getattr(self, name)!r}: expected one of {named}")
         if not 0 < self.racing_error <= 0.5:
             raise UserError(f"search.racing_error is {self.racing_error}: expected a probability up to 0.5, and not 0")
         if self.table is not None and self.table not in TABLES:
             raise UserError(f"search.table is {self.table!r}: expected one of {', '.join(TABLES)}, or null")
         if self.proposal is not None and self.proposal not in FROM_TABLE:
             raise UserError(f"search.proposal is {self.proposal!r}: expected one of {', '.join(FROM_TABLE)}, or null")
+
+    @property
+    def _decided_repair(self) -> str:
+        if self.repair is None:
+            raise ValueError("search.repair is null: ask the options of a Compression, which has decided")
+        return self.repair
 
     @property
     def drop_error(self) -> float | None:
@@ -117,8 +127,8 @@ class SearchOptions:
             search_images: Images of the search split.
             batch_size: Training images of a step.
         """
-        repair = self.calibration_images if REPAIRS[self.repair].reads_images else 0
-        return search_images + repair + self.finetune_steps * batch_size
+        repaired = self.calibration_images if REPAIRS[self._decided_repair].reads_images else 0
+        return search_images + repaired + self.finetune_steps * batch_size
 
     def iterations(self, graph: ComputationGraph, evaluation_images: int, episodes: int) -> int:
         """Iterations in the real environment: what table and starting candidates leave.
@@ -131,7 +141,7 @@ class SearchOptions:
         Raises:
             UserError: Not one iteration is left.
         """
-        passes, images = pruner_passes(self.importance, self.repair), 0
+        passes, images = pruner_passes(self.importance, self._decided_repair), 0
         if self.table is not None:
             passes |= {*TABLE_PASSES}
             images = table_images(self.table, graph.widths, self.calibration_images)

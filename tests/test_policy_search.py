@@ -78,7 +78,7 @@ def started(search, learner=GNNRL, problem=None, **settings):
 )
 @pytest.mark.parametrize("episodes", [1, 8])
 def test_iterations_by_hand(search, evaluation, spent, episodes):
-    search = {"calibration_images": 64} | search
+    search = {"calibration_images": 64, "repair": "refit"} | search
     assert SearchOptions(**search).evaluation_images(100, batch_size=30) == evaluation
 
     def iterations(evaluations):
@@ -99,10 +99,12 @@ def test_iterations_by_hand(search, evaluation, spent, episodes):
 def test_groups_that_a_ratio_cannot_narrow_take_no_images():
     """Of one channel nothing can go, of two 0.1, 0.3 and 0.6 leave one, 0.85 two: 50 * (1 + 3) images, and 50 * 2."""
     graph = SimpleNamespace(widths=torch.tensor([1, 2]))
-    search = SearchOptions(evaluations=6 + 6 + 1, calibration_images=50)
+    search = SearchOptions(evaluations=6 + 6 + 1, calibration_images=50, repair="refit")
     assert search.iterations(graph, 50, 1) == 1
     with pytest.raises(UserError, match=r"search.evaluations is 12: at least 13"):
-        SearchOptions(evaluations=6 + 6, calibration_images=50).iterations(graph, 50, 1)
+        SearchOptions(evaluations=6 + 6, calibration_images=50, repair="refit").iterations(graph, 50, 1)
+    with pytest.raises(ValueError, match=r"search.repair is null: ask the options of a Compression"):
+        SearchOptions().iterations(graph, 50, 1)
 
 
 def test_candidates_race_unless_each_has_a_budget_of_its_own():

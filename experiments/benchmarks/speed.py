@@ -11,7 +11,7 @@ measured again. The machine should have nothing else to do. What the keys say:
     ratio_racing, ratio_plain, ratio_plain_fp32
         candidates a second (choice of channels, surgery, repair, forward passes) relative to the published way in the
         same process: masks on the weights, float32, channels first, the dense network's full cost, batches of 256.
-        In a race in bfloat16; on the whole search split in bfloat16; likewise in float32
+        In a race in bfloat16; on the whole search split in bfloat16; likewise in float32. With one thread, too
     kendall_tau, racing_miss
         of the scores in the race with those on the whole split, for the timed candidates, half of which are from the
         search's last quarter; how often, in resampled races, the winner is more than 0.3 points below the best
@@ -53,6 +53,7 @@ class Size:
     Attributes:
         images: Of the search split.
         candidates: That are timed.
+        one_core: Of these with one thread.
         references: Evaluations in the published way.
         evaluations: Of the search that is recorded where no journal is given.
         repeats: Of each part of the learning.
@@ -66,6 +67,7 @@ class Size:
 
     images: int = 5000
     candidates: int = 36
+    one_core: int = 12
     references: int = 6
     evaluations: int = 80
     repeats: int = 5
@@ -79,8 +81,8 @@ class Size:
 
 SIZES = {
     "full": Size(),
-    "quick": Size(candidates=6, references=2, repeats=2, large_images=200, large_candidates=1, growth_images=200),
-    "tiny": Size(40, 4, 1, 12, 1, 16, 8, 64, 1, 8, ("resnet20",)),
+    "quick": Size(candidates=6, one_core=2, references=2, repeats=2, large_images=200, large_candidates=1, growth_images=200),
+    "tiny": Size(40, 4, 2, 1, 12, 1, 16, 8, 64, 1, 8, ("resnet20",)),
 }
 
 
@@ -92,12 +94,21 @@ def alone(threads: int, run: Callable[..., Any], *arguments: Any) -> Any:
 
 def evaluate_candidates(options: argparse.Namespace, size: Size) -> dict[str, Any]:
     """The part that compares with the published way."""
+    return _candidates(options, size, size.candidates)
+
+
+def evaluate_on_one_core(options: argparse.Namespace, size: Size) -> dict[str, Any]:
+    """The same with one thread."""
+    return _candidates(options, size, size.one_core)
+
+
+def _candidates(options: argparse.Namespace, size: Size, count: int) -> dict[str, Any]:
     search = {"precision": "bf16", "evaluations": size.evaluations, "table": None}
     if options.size == "tiny":
         search["calibration_images"] = 16
     data = cifar(options.data, size.images)
     compression = job(NetworkSpec(options.network), data, options.weights, **search)
-    return candidates.measure(compression, options.journal, size.candidates, size.references)
+    return candidates.measure(compression, options.journal, count, size.references)
 
 
 def run_two(options: argparse.Namespace, size: Size) -> dict[str, Any]:
@@ -138,6 +149,7 @@ def large(options: argparse.Namespace, size: Size) -> dict[str, Any]:
 
 PARTS: dict[str, Callable[[argparse.Namespace, Size], Any]] = {
     "candidates": evaluate_candidates,
+    "one_core": evaluate_on_one_core,
     "learning": learn,
     "devices": run_two,
     "imagenet": large,
@@ -151,6 +163,9 @@ def summary(options: argparse.Namespace, parts: dict[str, Any]) -> dict[str, Any
     found["threads"] = options.threads
     keys = ("images", "ratio_racing", "ratio_plain", "ratio_plain_fp32", "kendall_tau", "racing_miss", "peak_fraction")
     found |= {key: parts["candidates"][key] for key in (*keys, "peak_rss_gib") if "candidates" in parts}
+    if "one_core" in parts:
+        ratios = (key for key in keys if key.startswith("ratio"))
+        found |= {f"{key}_one_core": parts["one_core"][key] for key in ratios}
     if "learning" in parts:
         worst = {"ppo_update_s": max, "state_ms": max, "proxy_episodes_per_s": min}
         found |= {key: pick(row[key] for row in parts["learning"]) for key, pick in worst.items()}
@@ -181,7 +196,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for name in options.parts:
         if name not in parts:
-            parts[name] = alone(options.threads, PARTS[name], options, SIZES[options.size])
+            threads = 1 if name == "one_core" else options.threads
+            parts[name] = alone(threads, PARTS[name], options, SIZES[options.size])
         figures = summary(options, parts) | {"parts": parts}
         if options.json is not None:
             options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer
 from torch import nn
 
 from gnnrl_lightning.agents import save_policy
-from gnnrl_lightning.cli.comparing import TUNED, agents_of, as_tuned, check_goes_on
+from gnnrl_lightning.cli.comparing import DECIDED, agents_of, as_tuned, check_goes_on
 from gnnrl_lightning.cli.running import RunningCLI
 from gnnrl_lightning.comparison import CompareOptions, Comparison
 from gnnrl_lightning.delivery import LATENCY_BATCH, deliver
@@ -52,7 +52,7 @@ class CompressionCLI(RunningCLI):
             shown_steps if rank() == 0 else hidden_steps,
             self._device(),
         )
-        for name in TUNED:
+        for name in DECIDED:
             self._get(self.config, "search")[name] = getattr(compression.search, name)
         if compression.tuned is not None:
             self.console.print(str(compression.tuned), soft_wrap=True)

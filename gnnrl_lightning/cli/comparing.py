@@ -132,6 +132,9 @@ def check_goes_on(folder: RunFolder, config: str) -> None:
 TUNED = ("precision", "batch_size")
 """What of `search` may be measured."""
 
+DECIDED = (*TUNED, "repair")
+"""What of `search` may be left open."""
+
 
 def as_tuned(search: SearchOptions, folder: RunFolder | None) -> SearchOptions:
     """The options with what was measured when an earlier comparison began, where they ask for a measurement.

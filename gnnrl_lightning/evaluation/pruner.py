@@ -181,6 +181,20 @@ MACs in all groups, where `reconstruction` leaves 62 and `batch_norm` 53.
 """
 
 
+def default_repair(network: nn.Module) -> str:
+    """The cheapest repair whose scores rank candidates as well as any, as far as was measured.
+
+    Before any fine-tuning `batch_norm` leaves much less than `refit` and tells as well, for a fraction of the time, how
+    good a candidate will be once it is fine-tuned, or refitted. Without batch norms it would leave the sliced network
+    as it is, whose scores tell little: then it is `refit`.
+
+    Args:
+        network: The dense network.
+    """
+    norms = (module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
+    return "batch_norm" if any(norm.track_running_stats for norm in norms) else "refit"
+
+
 def pruner_passes(importance: str | Criterion, repair: str) -> frozenset[str]:
     """Passes over the calibration images that are made once for all candidates.
 

@@ -1,9 +1,10 @@
 import pytest
 import torch
+from torch import nn
 
 import gnnrl_lightning
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.evaluation.pruner import REPAIRS, Pruner
+from gnnrl_lightning.evaluation.pruner import REPAIRS, Pruner, default_repair
 from gnnrl_lightning.networks.cifar_resnet import CIFARResNet
 from gnnrl_lightning.pruning.batchnorm import reestimate_batch_norm
 from tests.exactness import assert_untouched, macs_of, snapshot
@@ -121,6 +122,12 @@ def test_a_repair_with_bfloat16_activations_is_close(graph, network, calibration
             outputs.append(pruned(calibration))
     scale = outputs[0].abs().max()
     assert 1e-6 * scale < (outputs[1] - outputs[0]).abs().max() < 0.05 * scale
+
+
+def test_the_default_repair_is_that_of_batch_norms_where_there_are_any():
+    assert default_repair(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))) == "batch_norm"
+    assert default_repair(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False))) == "refit"
+    assert default_repair(nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4))) == "refit"
 
 
 def test_importance_is_computed_once(graph, network, calibration):

@@ -83,6 +83,7 @@ def measure(compression: Compression, journal: Path | None, count: int, referenc
     reference: list[float] = []
     for place, row in enumerate(widths):
         for way in ways if place in timed else ("racing", "whole"):
+            compression.pruner.dtype = evaluators[way].dtype
             found[way].append(evaluators[way](row, "recorded"))
         if place in timed and len(reference) < references:
             start = time.perf_counter()
