@@ -81,7 +81,7 @@ class Size:
 
 SIZES = {
     "full": Size(),
-    "quick": Size(candidates=6, one_core=2, references=2, repeats=2, large_images=200, large_candidates=1, growth_images=200),
+    "quick": Size(5000, 6, 2, 2, repeats=2, large_images=200, large_candidates=1, growth_images=200),
     "tiny": Size(40, 4, 2, 1, 12, 1, 16, 8, 64, 1, 8, ("resnet20",)),
 }
 

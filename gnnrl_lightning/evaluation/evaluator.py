@@ -84,18 +84,13 @@ class Evaluator:
             self._incumbent = best_of(filter(None, (self._incumbent, evaluation)))
         return evaluation
 
-    @property
-    def device(self) -> torch.device:
-        """Where candidates are scored."""
-        return self.pruner.calibration.device
-
     @cached_property
     def batches(self) -> list[tuple[Tensor, Tensor]]:
         """Inputs `(B, C, H, W)` and labels `(B,)` of the search split."""
         search, parts = self.search, random_order(len(self.search)).split(self.batch_size)
         layout = {"dtype": self.dtype, "memory_format": torch.channels_last}
         size = len(search) * math.prod(search.image_shape) * self.dtype.itemsize
-        home = self.device if fits(size, self.device) else torch.device("cpu")
+        home = self.pruner.device if fits(size, self.pruner.device) else torch.device("cpu")
         return [
             (self.normalize(search.images[part].to(home)).to(**layout), search.labels[part].to(home)) for part in parts
         ]
@@ -112,7 +107,7 @@ class Evaluator:
         """Log-probabilities of the dense network for each batch; it has to be trained by then."""
         network = for_inference(copy.deepcopy(self.pruner.network).eval(), self.pruner.layers, self.dtype)
         with torch.inference_mode():
-            return [log_softmax(network(inputs.to(self.device)).float(), 1) for inputs, _ in self.batches]
+            return [log_softmax(network(inputs.to(self.pruner.device)).float(), 1) for inputs, _ in self.batches]
 
     def _evaluate(self, widths: Tensor, key: tuple[int, ...], proposer: str) -> Evaluation:
         self._dense  # noqa: B018  (not on the first candidate's clock)

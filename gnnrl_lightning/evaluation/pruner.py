@@ -89,6 +89,11 @@ class Pruner:
         return record(self.network, self.layers, self.calibration)
 
     @property
+    def device(self) -> torch.device:
+        """Where the network and the calibration images are."""
+        return self.calibration.device
+
+    @property
     def images(self) -> int:
         """Forward passes of one image that a candidate takes."""
         return len(self.calibration) if REPAIRS[self.repair].reads_images else 0
@@ -131,7 +136,7 @@ def _slice(pruner: Pruner, pruned: nn.Module, plan: Plan) -> None:
 
 def _batch_norm(pruner: Pruner, pruned: nn.Module, plan: Plan) -> None:
     """Re-estimate the batch norms on the calibration images."""
-    with activations_in(pruner.dtype, pruner.calibration.device):
+    with activations_in(pruner.dtype, pruner.device):
         reestimate_batch_norm(pruned, pruner.batches())
 
 

@@ -189,6 +189,7 @@ class Shelf:
     def __init__(self, images=100):
         cost = SimpleNamespace(macs=lambda widths: widths.sum(), params=lambda widths: widths.sum())
         self.graph, self.layers, self.images = SimpleNamespace(cost=cost), {}, 7
+        self.device = torch.device("cpu")
         self.numbers = images
         self.network = Answers(torch.zeros(images, dtype=torch.int64))
         self.made = []
