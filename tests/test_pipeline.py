@@ -57,12 +57,12 @@ STARTS = TABLE + 6
 EPISODES = 4
 
 
-def compression_of(task, trainers=None, **search):
+def compression_of(task, trainers=None, device="cpu", **search):
     options = {"evaluations": STARTS + 2 * EPISODES, "calibration_images": 64} | search
     arguments = {"pretrain": TrainingOptions(epochs=5), "finetune": TrainingOptions(epochs=2, learning_rate=0.05)}
     if trainers is not None:
         arguments["trainers"] = trainers
-    return Compression(task, Budget(macs=0.5), SearchOptions(**options), **arguments)
+    return Compression(task, Budget(macs=0.5), SearchOptions(**options), device=device, **arguments)
 
 
 def agent_of(seed=0):
@@ -334,3 +334,16 @@ def test_precision_and_batch_size_are_measured_on_request(task, monkeypatch):
     compression = compression_of(task)
     assert compression.tuned is None and compression.make_evaluator().batch_size == task.data.eval_batch_size
     assert compression_of(task, batch_size=9).make_evaluator().batch_size == 9
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_whole_run_on_a_gpu(task, tmp_path):
+    compression = compression_of(task, device="cuda")
+    folder = RunFolder.create(tmp_path, "run")
+    compression.train_dense(folder)
+    search_with(compression, folder)
+    homes = {tensor.device.type for tensor in compression.dense.state_dict().values()}
+    homes |= {inputs.device.type for inputs, _ in compression.make_evaluator().batches}
+    assert homes == {"cuda"}
+    result = deliver(compression, folder)
+    assert result["pruned"]["macs_ratio"] <= 0.5 and (folder.pruned / "model.pt2").is_file()

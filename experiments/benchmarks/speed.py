@@ -107,7 +107,7 @@ def _candidates(options: argparse.Namespace, size: Size, count: int) -> dict[str
     if options.size == "tiny":
         search["calibration_images"] = 16
     data = cifar(options.data, size.images)
-    compression = job(NetworkSpec(options.network), data, options.weights, **search)
+    compression = job(NetworkSpec(options.network), data, options.weights, options.device, **search)
     return candidates.measure(compression, options.journal, count, size.references)
 
 
@@ -160,7 +160,9 @@ PARTS: dict[str, Callable[[argparse.Namespace, Size], Any]] = {
 def summary(options: argparse.Namespace, parts: dict[str, Any]) -> dict[str, Any]:
     """The figures that are asked for most, out of the parts."""
     found: dict[str, Any] = {"network": options.network, "dataset": Path(options.data).name, **processor()}
-    found["threads"] = options.threads
+    found |= {"threads": options.threads, "device": options.device}
+    if options.device == "cuda":
+        found["gpu"] = torch.cuda.get_device_name()
     keys = ("images", "ratio_racing", "ratio_plain", "ratio_plain_fp32", "kendall_tau", "racing_miss", "peak_fraction")
     found |= {key: parts["candidates"][key] for key in (*keys, "peak_rss_gib") if "candidates" in parts}
     if "one_core" in parts:
@@ -188,6 +190,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--parts", nargs="+", choices=tuple(PARTS), default=tuple(PARTS), help="which (default: all)")
     parser.add_argument("--size", choices=tuple(SIZES), default="full", help="how much is measured (default full)")
     parser.add_argument("--quick", dest="size", action="store_const", const="quick", help="within five minutes")
+    parser.add_argument("--device", default="cpu", help="where candidates are scored: cpu (default) or cuda")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads (default: all)")
     options = parser.parse_args(arguments)
     parts: dict[str, Any] = {}

@@ -21,7 +21,7 @@ from gnnrl_lightning.pipeline import Compression
 from gnnrl_lightning.policy_search import SearchOptions
 from gnnrl_lightning.search.methods import run_method
 from gnnrl_lightning.search.problem import merit
-from speed_parts.machine import matmul_peak
+from speed_parts.machine import matmul_peak, synchronize
 from speed_parts.memory import peak_rss_gib
 from speed_parts.published import evaluate
 
@@ -148,10 +148,12 @@ def forward(compression: Compression, widths: torch.Tensor) -> dict[str, float]:
         network = for_inference(pruner.prune(pruner.plan(row)), pruner.layers, evaluator.dtype)
         with torch.inference_mode():
             network(evaluator.batches[0][0])
+            synchronize(compression.device)
             start = time.perf_counter()
             for inputs, _ in evaluator.batches:
                 network(inputs)
+            synchronize(compression.device)
             seconds = time.perf_counter() - start
         rate = int(compression.graph.cost.macs(row)) * images / seconds
-        shares.append(rate / matmul_peak(evaluator.dtype, torch.device("cpu")))
+        shares.append(rate / matmul_peak(evaluator.dtype, compression.device))
     return {"peak_fraction": round(statistics.median(shares), 3)}

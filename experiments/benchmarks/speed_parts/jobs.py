@@ -60,9 +60,11 @@ class Chain(nn.Sequential):
         super().__init__(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10))
 
 
-def job(network: NetworkSpec, data: ImageData, checkpoint: str | None = None, **search: Any) -> Compression:
+def job(
+    network: NetworkSpec, data: ImageData, checkpoint: str | None = None, device: str = "cpu", **search: Any
+) -> Compression:
     """A compression to half of the MACs."""
-    return Compression(Task(network, data, checkpoint), BUDGET, SearchOptions(**search))
+    return Compression(Task(network, data, checkpoint), BUDGET, SearchOptions(**search), device=device)
 
 
 def random_widths(compression: Compression, count: int) -> Tensor:

@@ -30,6 +30,12 @@ def processor() -> dict[str, Any]:
     }
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait for what an accelerator still has to do."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
 def matmul_peak(dtype: torch.dtype, device: torch.device, repeats: int = 9) -> float:
     """Multiply-accumulates a second of a square matrix product, the best of several."""
     left, right = (torch.randn(SIZE, SIZE, device=device).to(dtype) for _ in range(2))
@@ -37,8 +43,7 @@ def matmul_peak(dtype: torch.dtype, device: torch.device, repeats: int = 9) -> f
     for _ in range(repeats + 2):
         start = time.perf_counter()
         left @ right
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        synchronize(device)
         seconds.append(time.perf_counter() - start)
     return SIZE**3 / min(seconds)
 

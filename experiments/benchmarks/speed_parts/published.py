@@ -41,9 +41,10 @@ def evaluate(
     images: ImageSet,
     normalize: Callable[[Tensor], Tensor],
 ) -> float:
-    """Top-1 of a candidate in percent: float32, channels first, batches of 256."""
+    """Top-1 of a candidate in percent, where the network is: float32, channels first, batches of 256."""
     candidate, correct = masked(graph, network, widths), 0
+    device = next(network.parameters()).device
     with torch.no_grad():
         for pixels, labels in zip(images.images.split(BATCH), images.labels.split(BATCH), strict=True):
-            correct += int((candidate(normalize(pixels)).argmax(1) == labels).sum())
+            correct += int((candidate(normalize(pixels.to(device))).argmax(1) == labels.to(device)).sum())
     return 100 * correct / len(images)
