@@ -133,7 +133,7 @@ def fuse_convolutions(network: nn.Module) -> nn.Module:
     Args:
         network: In evaluation mode, its batch norms folded.
     """
-    if not can_fuse(network):
+    if not can_fuse(network) or _hooked(network):  # whose own hooks torch.fx does not see
         return network
     try:
         graph = _Tracer().trace(network)

@@ -117,6 +117,12 @@ def test_subclasses_and_modules_with_hooks_are_left():
     assert not fused(compare(network, torch.randn(2, 4, 6, 6)))
 
 
+def test_a_network_with_hooks_of_its_own_keeps_them():
+    network = Net(FUSED["module"])
+    network.register_forward_hook(lambda module, args, output: output + 1)
+    assert fuse_convolutions(network) is network
+
+
 def test_geometry_and_one_image_without_a_batch():
     network = Net(FUSED["module"])
     network.a = nn.Conv2d(4, 6, (3, 5), stride=(1, 2), padding=(2, 1), dilation=(2, 1), groups=2, bias=False)
