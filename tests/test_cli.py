@@ -375,8 +375,8 @@ BAD = {
     "too few evaluations": (["--search.evaluations", "5"], r"search.evaluations is 5: at least 18 are needed, 10 for"),
     "one too few": (["--search.evaluations", "17"], r"search.evaluations is 17: at least 18"),
     "too few without a table": (
-        ["--search.table", "null", "--search.evaluations", "12"],
-        r"search.evaluations is 12: at least 13 are needed, 5 for",
+        ["--search.table", "null", "--search.evaluations", "11"],
+        r"search.evaluations is 11: at least 12 are needed, 4 for",
     ),
     "short training": (["--search.finetune_steps", "-1"], r"search.finetune_steps is -1"),
     "proxy": (["--model.proxy_warmup", "-1"], r"proxy_warmup is -1, expected at least 0"),

@@ -281,7 +281,8 @@ def test_wandb_goes_on_with_the_same_run(workplace, interrupt, monkeypatch, caps
     (folder,) = (workplace / "wandb_runs").iterdir()
     assert (folder / "checkpoints" / "wandb.txt").read_text() == f"{folder.name}\n"
     main(["fit", "--resume", str(folder)])
-    ids = {path.name.rsplit("-", 1)[1] for path in (workplace / "wandb").glob("offline-run-*")}
+    # offline-run-TIME-ID, and -1 behind it for a second one of the same second
+    ids = {path.name.split("-")[3] for path in (workplace / "wandb").glob("offline-run-*")}
     assert ids == {folder.name} and (folder / "result.json").is_file()
 
 

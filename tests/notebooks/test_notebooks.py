@@ -28,7 +28,7 @@ def execute(tmp_path, monkeypatch):
 
 
 def printed(cell):
-    return "".join(output.get("text", "") for output in cell.outputs)
+    return "".join(output.get("text", "") for output in cell.outputs if output.get("name") != "stderr")
 
 
 def test_quickstart_runs(tmp_path, monkeypatch, execute):
