@@ -117,14 +117,14 @@ class Compression:
         self.tuned = self._tune() if self.search.precision == AUTO else None
         if self.tuned is not None:
             self.search = replace(self.search, precision=self.tuned.precision, batch_size=self.tuned.batch_size)
-        repair = self.search.repair or default_repair(self.dense)
-        self.search = replace(self.search, repair=repair)
+        if self.search.repair == AUTO:
+            self.search = replace(self.search, repair=default_repair(self.dense))
         self.pruner = Pruner(
             self.graph,
             self.dense,
             self._calibration(self.search.calibration_images),
             self.search.importance,
-            repair,
+            self.search.repair,
             dtype=PRECISIONS[self.search.precision],
         )
         self.problem = self.make_problem(budget, Journal())
@@ -140,15 +140,16 @@ class Compression:
     def _calibration(self, images: int) -> Tensor:
         return self.task.data.calibration(images).to(self.device)
 
-    def make_evaluator(self, error: float | None = None) -> Evaluator:
+    def make_evaluator(self, error: float | None = None, pruner: Pruner | None = None) -> Evaluator:
         """What scores candidates, and knows none yet.
 
         Args:
             error: With which candidates race; None: each is scored on the whole search split.
+            pruner: Makes the candidates; None: the search's.
         """
         data, precision = self.task.data, self.search.precision
         images = data.search, data.normalize, self.search.batch_size or data.eval_batch_size
-        return Evaluator(self.pruner, *images, precision, self._short(), error)
+        return Evaluator(pruner or self.pruner, *images, precision, self._short(), error)
 
     def make_problem(
         self, budget: Budget, journal: Journal, agent: SearchOptions | None = None

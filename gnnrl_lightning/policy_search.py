@@ -42,9 +42,9 @@ class SearchOptions:
             all budgets; null: all episodes have the budget's.
         importance: Which channels stay, a name in `gnnrl_lightning.pruning.importance`.
         repair: What is done to a sliced network before it is scored, a key of
-            `gnnrl_lightning.evaluation.pruner.REPAIRS`; null: what is cheapest and ranks candidates well, see
+            `gnnrl_lightning.evaluation.pruner.REPAIRS`, or auto: what is cheapest and ranks candidates well, see
             `gnnrl_lightning.evaluation.pruner.default_repair`.
-        final_repair: What is done to the networks that are fine-tuned and delivered, likewise, and never null.
+        final_repair: What is done to the networks that are fine-tuned and delivered, a key of `REPAIRS`.
         calibration_images: Training images for importance, repair and table.
         final_calibration_images: Training images for the repair of the networks that are fine-tuned and delivered, as
             far as there are so many.
@@ -72,7 +72,7 @@ class SearchOptions:
     penalty: float | None = None
     macs_range: tuple[float, float] | None = None
     importance: str = "l2"
-    repair: str | None = None
+    repair: str = AUTO
     final_repair: str = "refit"
     calibration_images: int = 256
     final_calibration_images: int = 1024
@@ -92,23 +92,16 @@ class SearchOptions:
             raise UserError(f"search.finetune_steps is {self.finetune_steps}: expected at least 0")
         if self.batch_size is not None and self.batch_size < 1:
             raise UserError(f"search.batch_size is {self.batch_size}: expected at least 1, or null")
-        known = {"repair": (None, *REPAIRS), "final_repair": REPAIRS, "precision": (*PRECISIONS, AUTO)}
+        known = {"repair": (*REPAIRS, AUTO), "final_repair": REPAIRS, "precision": (*PRECISIONS, AUTO)}
         for name, choices in known.items():
             if getattr(self, name) not in choices:
-                named = ", ".join(choice for choice in choices if choice is not None)
-                raise UserError(f"search.{name} is {getattr(self, name)!r}: expected one of {named}")
+                raise UserError(f"search.{name} is {getattr(self, name)!r}: expected one of {', '.join(choices)}")
         if not 0 < self.racing_error <= 0.5:
             raise UserError(f"search.racing_error is {self.racing_error}: expected a probability up to 0.5, and not 0")
         if self.table is not None and self.table not in TABLES:
             raise UserError(f"search.table is {self.table!r}: expected one of {', '.join(TABLES)}, or null")
         if self.proposal is not None and self.proposal not in FROM_TABLE:
             raise UserError(f"search.proposal is {self.proposal!r}: expected one of {', '.join(FROM_TABLE)}, or null")
-
-    @property
-    def _decided_repair(self) -> str:
-        if self.repair is None:
-            raise ValueError("search.repair is null: ask the options of a Compression, which has decided")
-        return self.repair
 
     @property
     def drop_error(self) -> float | None:
@@ -127,7 +120,7 @@ class SearchOptions:
             search_images: Images of the search split.
             batch_size: Training images of a step.
         """
-        repaired = self.calibration_images if REPAIRS[self._decided_repair].reads_images else 0
+        repaired = self.calibration_images if REPAIRS[self.repair].reads_images else 0
         return search_images + repaired + self.finetune_steps * batch_size
 
     def iterations(self, graph: ComputationGraph, evaluation_images: int, episodes: int) -> int:
@@ -141,7 +134,7 @@ class SearchOptions:
         Raises:
             UserError: Not one iteration is left.
         """
-        passes, images = pruner_passes(self.importance, self._decided_repair), 0
+        passes, images = pruner_passes(self.importance, self.repair), 0
         if self.table is not None:
             passes |= {*TABLE_PASSES}
             images = table_images(self.table, graph.widths, self.calibration_images)

@@ -65,7 +65,7 @@ def proposal(compression: Compression, agent: GraphLearner, budget: Budget) -> T
 
 
 def predict(compression: Compression, agent: GraphLearner, budgets: Sequence[float]) -> list[Prediction]:
-    """The candidates that a policy takes for given budgets when it does not explore, each scored once.
+    """The candidates that a policy takes for given budgets when it does not explore, each scored once, as delivered.
 
     Args:
         compression: The network, trained, its images, and what a candidate is made of.
@@ -79,7 +79,7 @@ def predict(compression: Compression, agent: GraphLearner, budgets: Sequence[flo
         raise UserError("predict has no budgets: give some, for example --budgets 0.3 0.5 0.7")
     graph = compression.graph
     dense = (float(graph.cost.macs(graph.widths)), float(graph.cost.params(graph.widths)))
-    found, evaluator = [], compression.make_evaluator()
+    found, evaluator = [], compression.make_evaluator(pruner=compression.final_pruner())
     for share in budgets:
         item = evaluator(proposal(compression, agent, replace(compression.budget, macs=share)), "policy")
         widths = {group.name: width for group, width in zip(graph.groups, item.widths, strict=True)}

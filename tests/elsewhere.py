@@ -55,18 +55,23 @@ class SecondDevice(TorchDispatchMode):
 
     Attributes:
         sent: Elements of each tensor that went to the CPU, in order.
+        received: Elements of each tensor that came from there.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.sent: list[int] = []
+        self.received: list[int] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         source = args[0] if args else None
-        to_cpu = func in (aten._to_copy.default,) and torch.device(kwargs.get("device") or ELSEWHERE).type == "cpu"
+        to_cpu = func is aten._to_copy.default and torch.device(kwargs.get("device") or ELSEWHERE).type == "cpu"
         if isinstance(source, Remote) and (to_cpu or func is aten._local_scalar_dense.default):
             self.sent.append(source.numel())
+        to_device = func is aten._to_copy.default and torch.device(kwargs.get("device") or "cpu").type == ELSEWHERE.type
+        if isinstance(source, Tensor) and not isinstance(source, Remote) and to_device:
+            self.received.append(source.numel())
         return run(func, args, kwargs)
 
 

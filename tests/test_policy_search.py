@@ -103,8 +103,6 @@ def test_groups_that_a_ratio_cannot_narrow_take_no_images():
     assert search.iterations(graph, 50, 1) == 1
     with pytest.raises(UserError, match=r"search.evaluations is 12: at least 13"):
         SearchOptions(evaluations=6 + 6, calibration_images=50, repair="refit").iterations(graph, 50, 1)
-    with pytest.raises(ValueError, match=r"search.repair is null: ask the options of a Compression"):
-        SearchOptions().iterations(graph, 50, 1)
 
 
 def test_candidates_race_unless_each_has_a_budget_of_its_own():

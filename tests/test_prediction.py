@@ -74,7 +74,7 @@ def test_predictions_are_scored_on_the_whole_search_split(compression_of):
     assert compression.problem._evaluate.evaluator.error == compression.search.racing_error
     compression.task.data.eval_batch_size = 20
     for error, seen in ((compression.search.drop_error, 40), (None, 287)):
-        evaluator = compression.make_evaluator(error)
+        evaluator = compression.make_evaluator(error, compression.final_pruner())
         found = [evaluator(widths, "policy") for widths in (compression.graph.widths, compression.graph.smallest)]
         assert [item.seen for item in found] == [287, seen]
     for item in predict(compression, agent_for(compression), [0.9, 0.1]):

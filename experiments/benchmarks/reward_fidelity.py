@@ -3,6 +3,9 @@
     python experiments/benchmarks/reward_fidelity.py --data cifar10 --weights cifar10_resnet20.pt \
         --folder experiments/results/reward_fidelity
     python experiments/benchmarks/reward_fidelity.py --folder experiments/results/reward_fidelity --report
+    python experiments/benchmarks/reward_fidelity.py --data cifar10 --weights cifar10_resnet56.pt --network resnet56 \
+        --journal experiments/results/recorded_search.jsonl --candidates 40 --steps 0 --proxy-steps \
+        --folder experiments/results/repair_fidelity
 
 ResNet-20 on CIFAR-10 (an image folder of 32 x 32 images), half of the MACs. Candidates spread over the whole space, the
 starting candidates of a search among them, are repaired in several ways, trained for a few steps or not at all, and
@@ -12,6 +15,9 @@ Then each is fine-tuned for 1,900 steps of batch 128, with another seed and data
 seconds that a candidate takes, and writes them to report.json: on the even test images (the development half, by which
 the default reward is chosen) and on the odd ones (the final half). One JSON file a candidate; what is there already is
 not measured again.
+
+The last command asks which repair tells best how good a network is that is not fine-tuned at all: `--steps 0` tests
+each as `refit` leaves it, `--journal` takes candidates of a recorded search, evenly spread over its course.
 """
 
 from __future__ import annotations
@@ -21,6 +27,7 @@ import copy
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +45,12 @@ from gnnrl_lightning.evaluation.inference import for_inference
 from gnnrl_lightning.evaluation.pruner import Pruner
 from gnnrl_lightning.evaluation.short_finetune import ShortFinetune
 from gnnrl_lightning.graph.budget import Budget
-from gnnrl_lightning.networks import load_weights, resnet20
+from gnnrl_lightning.networks import load_weights
+from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.search.baselines import starting_candidates
 
 REPAIRS = ("none", "predicted_batch_norm", "batch_norm", "reconstruction", "refit")
-STEPS = (30, 100, 300)
 TRAINED_FROM = "refit"
-FULL_STEPS = 1900
 FULL_SEED = 1000
 SCORES = ("top1", "cross_entropy", "kl")
 SPREADS = (0.15, 0.3, 0.5, 0.8)
@@ -61,12 +67,31 @@ def candidates(graph: ComputationGraph, budget: Budget, count: int) -> dict[str,
     return found
 
 
-class Benchmark:
-    """The network, its images and the proxies."""
+def recorded(path: Path, count: int) -> dict[str, Tensor]:
+    """Name -> widths: different candidates of a search's journal, evenly spread over its course."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    widths = list(dict.fromkeys(tuple(json.loads(line)["widths"]) for line in lines))
+    chosen = np.unique(np.linspace(0, len(widths) - 1, count).round().astype(int))
+    return {f"recorded{number}": torch.tensor(widths[number]) for number in chosen}
 
-    def __init__(self, data: ImageFolder, weights: str, precision: str) -> None:
-        self.data, self.precision = data, precision
-        self.network = resnet20()
+
+class Benchmark:
+    """The network, its images and the proxies.
+
+    Args:
+        data: The images.
+        network: One of gnnrl_lightning.networks.
+        weights: Its weights.
+        precision: Of training and scoring.
+        steps: Of the fine-tuning; 0: none.
+        proxy_steps: Of training before a candidate is scored, a proxy each.
+    """
+
+    def __init__(
+        self, data: ImageFolder, network: str, weights: str, precision: str, steps: int, proxy_steps: Sequence[int]
+    ) -> None:
+        self.data, self.precision, self.steps, self.proxy_steps = data, precision, steps, proxy_steps
+        self.network = NetworkSpec(network).build()
         load_weights(self.network, weights)
         self.network.eval()
         self.graph = gnnrl_lightning.trace(self.network, data.calibration(1))
@@ -114,7 +139,7 @@ class Benchmark:
             made[repair] = self.pruner.prune(plan)
             scores = self.score(made[repair])
             proxies[repair] = scores | {"seconds": time.perf_counter() - start}
-        for steps in STEPS:
+        for steps in self.proxy_steps:
             start = time.perf_counter()
             network = copy.deepcopy(made[TRAINED_FROM])
             self.train(network, steps, steps)
@@ -124,7 +149,8 @@ class Benchmark:
             proxies[f"{steps} steps"] = scores | {"seconds": seconds + proxies[TRAINED_FROM]["seconds"]}
         network = copy.deepcopy(made[TRAINED_FROM])
         start = time.perf_counter()
-        self.train(network, FULL_STEPS, FULL_SEED)
+        if self.steps:
+            self.train(network, self.steps, FULL_SEED)
         seconds = time.perf_counter() - start
         tested = {}
         for half, images in self.halves.items():
@@ -137,7 +163,7 @@ class Benchmark:
             "macs_ratio": int(cost.macs(widths)) / int(cost.macs(self.graph.widths)),
             "proxies": proxies,
             "finetuned": tested,
-            "finetuning": {"steps": FULL_STEPS, "seconds": seconds, "precision": self.precision},
+            "finetuning": {"steps": self.steps, "seconds": seconds, "precision": self.precision},
             "threads": torch.get_num_threads(),
             "versions": {"torch": torch.__version__, "gnnrl_lightning": gnnrl_lightning.__version__},
         }
@@ -192,7 +218,11 @@ def main() -> None:
     """Measure, or report what was measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", metavar="DIR", help="image folder with train/ and test/")
-    parser.add_argument("--weights", metavar="FILE", help="weights of the dense ResNet-20")
+    parser.add_argument("--weights", metavar="FILE", help="weights of the dense network")
+    parser.add_argument("--network", default="resnet20", help="one of gnnrl_lightning.networks (default resnet20)")
+    parser.add_argument("--journal", type=Path, metavar="FILE", help="a search's, whose candidates are taken")
+    parser.add_argument("--steps", type=int, default=1900, help="of the fine-tuning (default 1900)")
+    parser.add_argument("--proxy-steps", type=int, nargs="*", default=[30, 100, 300], help="(default 30 100 300)")
     parser.add_argument("--folder", type=Path, required=True, help="where the JSON files are")
     parser.add_argument("--candidates", type=int, default=24, help="how many (default 24)")
     parser.add_argument("--precision", choices=("32", "bf16"), default="bf16", help="of training and scoring")
@@ -206,8 +236,13 @@ def main() -> None:
             parser.error("--data and --weights are needed, or --report")
         data = ImageFolder(options.data, search_size=5000)
         data.setup()
-        benchmark = Benchmark(data, options.weights, options.precision)
-        for name, widths in candidates(benchmark.graph, Budget(macs=0.5), options.candidates).items():
+        proxies = options.steps, options.proxy_steps
+        benchmark = Benchmark(data, options.network, options.weights, options.precision, *proxies)
+        if options.journal is None:
+            chosen = candidates(benchmark.graph, Budget(macs=0.5), options.candidates)
+        else:
+            chosen = recorded(options.journal, options.candidates)
+        for name, widths in chosen.items():
             path = options.folder / f"candidate_{name}.json"
             if not path.exists():
                 row = benchmark.measure(name, widths)

@@ -129,10 +129,7 @@ def check_goes_on(folder: RunFolder, config: str) -> None:
             )
 
 
-TUNED = ("precision", "batch_size")
-"""What of `search` may be measured."""
-
-DECIDED = (*TUNED, "repair")
+DECIDED = ("precision", "batch_size", "repair")
 """What of `search` may be left open."""
 
 
@@ -146,7 +143,7 @@ def as_tuned(search: SearchOptions, folder: RunFolder | None) -> SearchOptions:
     if folder is None or search.precision != AUTO:
         return search
     before = yaml.safe_load(folder.config.read_text(encoding="utf-8"))["search"]
-    return replace(search, **{name: before.get(name) for name in TUNED})
+    return replace(search, **{name: before.get(name) for name in DECIDED})
 
 
 def _flat(config: Any, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:

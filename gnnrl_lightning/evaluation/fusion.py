@@ -12,7 +12,7 @@ oneDNN, keep their operators: the outputs are the same but for rounding, only sl
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,24 +20,36 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-Activation = tuple[str, tuple[float, ...]]
-"""Its name in oneDNN, and its constants."""
 
-MODULES: dict[type[nn.Module], Activation] = {
-    nn.ReLU: ("relu", ()),
-    nn.ReLU6: ("hardtanh", (0.0, 6.0)),
-    nn.Hardswish: ("hardswish", ()),
-    nn.SiLU: ("swish", ()),
-}
+@dataclass(frozen=True)
+class Activation:
+    """What may follow a convolution.
+
+    Attributes:
+        name: In oneDNN.
+        function: What it computes.
+        constants: Of the function, as oneDNN wants them.
+    """
+
+    name: str
+    function: Callable[[Tensor], Tensor]
+    constants: tuple[float, ...] = ()
+
+
+NONE = Activation("none", lambda x: x)
+RELU, RELU6 = Activation("relu", F.relu), Activation("hardtanh", F.relu6, (0.0, 6.0))
+HARDSWISH, SILU = Activation("hardswish", F.hardswish), Activation("swish", F.silu)
+
+MODULES: dict[type[nn.Module], Activation] = {nn.ReLU: RELU, nn.ReLU6: RELU6, nn.Hardswish: HARDSWISH, nn.SiLU: SILU}
 """Activations that are fused where they are modules; subclasses may do more and are not."""
 
 FUNCTIONS: dict[Any, Activation] = {
-    F.relu: ("relu", ()),
-    torch.relu: ("relu", ()),
-    "relu": ("relu", ()),
-    F.relu6: ("hardtanh", (0.0, 6.0)),
-    F.hardswish: ("hardswish", ()),
-    F.silu: ("swish", ()),
+    "relu": RELU,
+    torch.relu: RELU,
+    F.relu: RELU,
+    F.relu6: RELU6,
+    F.hardswish: HARDSWISH,
+    F.silu: SILU,
 }
 """Likewise functions, and methods by name."""
 
@@ -53,27 +65,30 @@ class FusedConvolution(nn.Module):
 
     Args:
         convolution: The convolution; its weight is shared.
-        activation: What follows; None: nothing.
+        activation: What follows.
     """
 
-    def __init__(self, convolution: nn.Conv2d, activation: Activation | None) -> None:
+    def __init__(self, convolution: nn.Conv2d, activation: Activation) -> None:
         super().__init__()
-        self.convolution = convolution
-        self.name, self.constants = activation or ("none", ())
+        self.convolution, self.activation = convolution, activation
         padding = convolution.padding
         assert not isinstance(padding, str)
         self.geometry = list(padding), list(convolution.stride), list(convolution.dilation), convolution.groups
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """`(B, C_in, H, W)`, and what is added `(B, C_out, H', W')`, to `(B, C_out, H', W')`."""
-        weight, bias = self.convolution.weight, self.convolution.bias
+        # Without a batch, or where what is added has to be broadcast or converted, one after the other.
         if x.dim() != 4 or (other is not None and (other.shape != self._shape(x) or other.dtype != x.dtype)):
-            return self._separately(x, other)  # without a batch; or what is added has to be broadcast or converted
+            outputs = self.convolution(x)
+            return self.activation.function(outputs if other is None else outputs + other)
+        convolution = self.convolution.weight, self.convolution.bias, *self.geometry
+        name, constants = self.activation.name, list(self.activation.constants)
         if other is None:
-            attributes = self.name, list(self.constants), ""
-            return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *self.geometry, *attributes)
-        attributes = "add", 1.0, None if self.name == "none" else self.name, list(self.constants), ""
-        return torch.ops.mkldnn._convolution_pointwise.binary(x, other, weight, bias, *self.geometry, *attributes)
+            return torch.ops.mkldnn._convolution_pointwise(x, *convolution, name, constants, "")
+        activation = None if self.activation is NONE else name
+        return torch.ops.mkldnn._convolution_pointwise.binary(
+            x, other, *convolution, "add", 1.0, activation, constants, ""
+        )
 
     def _shape(self, x: Tensor) -> tuple[int, ...]:
         padding, stride, dilation, _ = self.geometry
@@ -83,13 +98,6 @@ class FusedConvolution(nn.Module):
             for n, p, d, k, s in zip(x.shape[2:], padding, dilation, kernel, stride, strict=True)
         )
         return len(x), self.convolution.out_channels, *sides
-
-    def _separately(self, x: Tensor, other: Tensor | None) -> Tensor:
-        total = self.convolution(x)
-        if other is not None:
-            total = total + other
-        activation = next((module for module, known in MODULES.items() if known == (self.name, self.constants)), None)
-        return total if activation is None else activation()(total)
 
 
 class _Proxy(fx.Proxy):
@@ -158,7 +166,7 @@ class _Chain:
     convolution: nn.Conv2d
     nodes: list[fx.Node] = field(default_factory=list)  # what follows it
     other: fx.Node | None = None
-    activation: Activation | None = None
+    activation: Activation = NONE
 
 
 def _chain(node: fx.Node, modules: Mapping[str, nn.Module]) -> _Chain | None:

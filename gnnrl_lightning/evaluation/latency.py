@@ -74,14 +74,15 @@ def paired_latency_ms(
 
 
 def _seconds(network: nn.Module, inputs: Tensor) -> float:
-    _synchronize(inputs.device)
+    synchronize(inputs.device)
     start = time.perf_counter()
     network(inputs)
-    _synchronize(inputs.device)
+    synchronize(inputs.device)
     return time.perf_counter() - start
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Wait for what a device still has to do."""
     # Accelerators run asynchronously: without this the clock stops when the work has been queued.
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

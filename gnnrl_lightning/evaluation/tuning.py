@@ -17,7 +17,7 @@ from gnnrl_lightning.memory import keep_freed_memory
 from gnnrl_lightning.pruning.layers import Layer
 
 AUTO = "auto"
-"""Stands for the precision that `tune` finds."""
+"""Stands for what is found out: the precision that `tune` finds, or the repair that suits the network."""
 
 REFERENCE = "32"
 """Name of the precision that the others have to agree with."""

@@ -103,10 +103,10 @@ class Patches:
     Args:
         call: The call, in forward form: a linear layer, or a convolution in any number of dimensions.
         per_image: Positions taken from each image at most, without repetition.
-        generator: Draws the positions.
+        generator: Draws the positions, on the CPU.
 
     Attributes:
-        positions: `(images, n)`: flat output positions.
+        positions: `(images, n)`: flat output positions, on the call's device as all that is known of them.
     """
 
     def __init__(self, call: Call, per_image: int, generator: torch.Generator) -> None:
@@ -126,7 +126,7 @@ class Patches:
                     x.shape[2:], self.padding, self.dilation, self.kernel, self.stride, strict=True
                 )
             )
-        self.positions = draw_positions(len(x), math.prod(self.out), per_image, generator)
+        self.positions = draw_positions(len(x), math.prod(self.out), per_image, generator).to(x.device)
         self._first, self._offsets, self._outside = self._pixels(x.shape[2:])
 
     def _pixels(self, size: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -138,13 +138,13 @@ class Patches:
         Returns:
             First pixels `(images, n)`, offsets `(kernel,)`, and which pixels `(images, n, kernel)` are padding.
         """
-        place, step = self.positions, 1
-        first, offsets = torch.zeros_like(place), torch.zeros(1, dtype=torch.int64)
-        outside = torch.zeros(*place.shape, 1, dtype=torch.bool)
+        place, step, device = self.positions, 1, self.positions.device
+        first, offsets = torch.zeros_like(place), torch.zeros(1, dtype=torch.int64, device=device)
+        outside = torch.zeros(*place.shape, 1, dtype=torch.bool, device=device)
         for dim in reversed(range(len(self.kernel))):
             start = place % self.out[dim] * self.stride[dim] - self.padding[dim][0]
             place = place // self.out[dim]
-            along = torch.arange(self.kernel[dim]) * self.dilation[dim]
+            along = torch.arange(self.kernel[dim], device=device) * self.dilation[dim]
             first = first + start * step
             offsets = (along[:, None] * step + offsets).flatten()
             at = start[:, :, None] + along
@@ -167,10 +167,10 @@ class Patches:
         x, first, outside = x[images], self._first[images], self._outside[images]
         pixels = x.movedim(1, -1).reshape(-1, x.shape[1])
         size = len(pixels) // len(x)
-        first = first + torch.arange(0, len(pixels), size, dtype=first.dtype)[:, None]
+        first = first + torch.arange(0, len(pixels), size, dtype=first.dtype, device=first.device)[:, None]
         index = (first[:, :, None] + self._offsets).clamp_(0, len(pixels) - 1).flatten()
-        found = pixels.index_select(0, index.to(x.device))
-        found.index_fill_(0, outside.flatten().nonzero().flatten().to(x.device), 0)
+        found = pixels.index_select(0, index)
+        found.index_fill_(0, outside.flatten().nonzero().flatten(), 0)
         return found.reshape(-1, len(self._offsets), x.shape[1])
 
     def inputs(self, x: Tensor, images: slice = slice(None)) -> Tensor:
@@ -186,8 +186,8 @@ class Patches:
         y, positions = y[images], self.positions[images]
         vectors = (y if self.linear else y.movedim(1, -1)).reshape(-1, y.shape[-1 if self.linear else 1])
         size = len(vectors) // len(y)
-        index = positions + torch.arange(0, len(vectors), size)[:, None]
-        return vectors.index_select(0, index.flatten().to(y.device))
+        index = positions + torch.arange(0, len(vectors), size, device=positions.device)[:, None]
+        return vectors.index_select(0, index.flatten())
 
 
 def sample_patches(call: Call, per_image: int, generator: torch.Generator) -> Tensor:

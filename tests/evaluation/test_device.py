@@ -44,10 +44,13 @@ def pruner_on(device, make=resnet20, **options):
     return Pruner(graph, moved, Remote(calibration) if device == ELSEWHERE else calibration, **options)
 
 
-def evaluation(pruner):
+def evaluator_of(pruner):
     search = ImageSet(images(60, 2), torch.arange(60) % 10)
-    evaluator = Evaluator(pruner, search, normalize, batch_size=20)
-    return evaluator(pruner.graph.widths * 2 // 3, "test")
+    return Evaluator(pruner, search, normalize, batch_size=20)
+
+
+def candidate(pruner):
+    return pruner.graph.widths * 2 // 3
 
 
 @pytest.mark.parametrize(
@@ -55,14 +58,17 @@ def evaluation(pruner):
     [*((resnet20, repair) for repair in REPAIRS), (mobilenet_v1, "refit"), (mobilenet_v1, "reconstruction")],
 )
 def test_a_candidate_is_repaired_and_scored_where_the_network_is(make, repair):
-    expected = evaluation(pruner_on("cpu", make=make, repair=repair))
-    pruner = pruner_on(ELSEWHERE, make=make, repair=repair)
+    here, pruner = (pruner_on(device, make=make, repair=repair) for device in ("cpu", ELSEWHERE))
+    expected = evaluator_of(here)(candidate(here), "test")
     with SecondDevice() as device:
-        pruner.scores  # noqa: B018  (which go to the CPU once)
+        evaluator = evaluator_of(pruner)
+        evaluator(pruner.graph.widths, "first")  # importance scores go to the CPU once, images come from there
         device.sent.clear()
-        found = evaluation(pruner)
+        device.received.clear()
+        found = evaluator(candidate(pruner), "test")
     # Beside single numbers, whether each image is right and two sums for each batch come back, and nothing else.
     assert {size for size in device.sent if size > 1} <= {60, 6}
+    assert max(device.received) <= 9 * max(pruner.graph.widths)  # indices of what stays: channels of 3 x 3 filters
     assert found.top1 == pytest.approx(expected.top1)
     assert found.cross_entropy == pytest.approx(expected.cross_entropy, rel=1e-4)
     assert found.divergence == pytest.approx(expected.divergence, rel=1e-3)

@@ -16,12 +16,13 @@ from scipy.stats import kendalltau
 from gnnrl_lightning.evaluation.evaluation import Evaluation
 from gnnrl_lightning.evaluation.inference import for_inference
 from gnnrl_lightning.evaluation.journal import Journal
+from gnnrl_lightning.evaluation.latency import synchronize
 from gnnrl_lightning.evaluation.racing import Course, hopeless, stage_ends
 from gnnrl_lightning.pipeline import Compression
 from gnnrl_lightning.policy_search import SearchOptions
 from gnnrl_lightning.search.methods import run_method
 from gnnrl_lightning.search.problem import merit
-from speed_parts.machine import matmul_peak, synchronize
+from speed_parts.machine import matmul_peak
 from speed_parts.memory import peak_rss_gib
 from speed_parts.published import evaluate
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from gnnrl_lightning.evaluation.latency import synchronize
+
 FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8")
 SIZE = 2048
 
@@ -28,12 +30,6 @@ def processor() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cpu_features": [name for name in FEATURES if name in flags],
     }
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for what an accelerator still has to do."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
 
 
 def matmul_peak(dtype: torch.dtype, device: torch.device, repeats: int = 9) -> float:
