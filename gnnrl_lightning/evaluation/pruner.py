@@ -189,9 +189,10 @@ MACs in all groups, where `reconstruction` leaves 62 and `batch_norm` 53.
 def default_repair(network: nn.Module) -> str:
     """The cheapest repair whose scores tell how good candidates will be once they are fine-tuned.
 
-    As far as was measured: `batch_norm` leaves much less than `refit` does, and its tau with the accuracy after fine-tuning lies within the
-    interval of the best score, for a fraction of the time. (Who does not fine-tune is better told by `refit`.) Without
-    batch norms it would leave the sliced network as it is, whose scores tell little: then it is `refit`.
+    As far as was measured: `batch_norm` leaves much less than `refit` does, and its tau with the accuracy after
+    fine-tuning lies within the interval of the best score, for a fraction of the time. (Who does not fine-tune is
+    better told by `refit`.) Without batch norms it would leave the sliced network as it is, whose scores tell little:
+    then it is `refit`.
 
     Args:
         network: The dense network.
