@@ -178,7 +178,8 @@ def _chain(node: fx.Node, modules: Mapping[str, nn.Module]) -> _Chain | None:
         return None
     chain = _Chain(module)
     follower = _follower(node, chain, modules)
-    if follower is not None and _is_addition_to(follower, node):
+    several = module.out_channels > 1  # older oneDNN cannot add to a single channel, where there is little to gain
+    if several and follower is not None and _is_addition_to(follower, node):
         left, right = follower.args
         other = right if left is node else left
         if isinstance(other, fx.Node) and other is not node:

@@ -10,6 +10,7 @@ import gnnrl_lightning
 from gnnrl_lightning import networks
 from gnnrl_lightning.evaluation.fusion import FusedConvolution, can_fuse, fuse_convolutions
 from gnnrl_lightning.evaluation.inference import fold_batch_norms, for_inference
+from gnnrl_lightning.networks import resnet20
 from gnnrl_lightning.pruning.doctor import randomised
 from gnnrl_lightning.pruning.layers import find_layers
 
@@ -115,6 +116,24 @@ def test_subclasses_and_modules_with_hooks_are_left():
     network = Net(FUSED["module"])
     network.relu.register_forward_hook(lambda module, args, output: output + 1)
     assert not fused(compare(network, torch.randn(2, 4, 6, 6)))
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (4, 1), (1, 4), (3, 5)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_few_channels_in_any_layout(inputs, outputs, layout):
+    network = Net(lambda net, x: F.relu(net.a(x) + net.b(x).transpose(2, 3)))
+    network.a, network.b = (nn.Conv2d(inputs, outputs, 3, padding=1) for _ in range(2))
+    compare(network, torch.randn(2, inputs, 6, 6).to(memory_format=layout))
+
+
+def test_the_smallest_candidate_of_a_network_is_fused_too():
+    network = resnet20().eval()
+    x = torch.randn(2, 3, 32, 32)
+    graph = gnnrl_lightning.trace(network, x[:1])
+    pruned = graph.plan(network, graph.smallest).apply(network).eval()
+    with torch.inference_mode():
+        expected = pruned(x)
+        torch.testing.assert_close(for_inference(pruned, find_layers(graph))(x), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_network_with_hooks_of_its_own_keeps_them():
