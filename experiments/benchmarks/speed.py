@@ -15,8 +15,11 @@ measured again. The machine should have nothing else to do. What the keys say:
     kendall_tau, racing_miss
         of the scores in the race with those on the whole split, for the timed candidates, half of which are from the
         search's last quarter; how often, in resampled races, the winner is more than 0.3 points below the best
-    peak_fraction
-        multiply-accumulates a second of a candidate's forward passes, relative to a square matrix product in bfloat16
+    evaluations_per_s, evaluations_per_s_plain
+        in a race, and on the whole search split, in bfloat16
+    peak_fraction, peak_fraction_dense, peak_fraction_fp32, peak_fraction_fp32_dense
+        multiply-accumulates a second of candidates' forward passes, and of the dense network's, relative to a square
+        matrix product, in bfloat16 and in float32
     ppo_update_s, state_ms, proxy_episodes_per_s
         100 transitions for 10 epochs; one state graph; whole episodes in the proxy, policy and states included
     ddp_speedup
@@ -39,11 +42,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from speed_parts import candidates, devices, growth, learning, memory
+from speed_parts import candidates, devices, forward, growth, learning, memory
 from speed_parts.jobs import cifar, job
 from speed_parts.machine import processor
 
 from gnnrl_lightning.networks.spec import NetworkSpec
+from gnnrl_lightning.pipeline import Compression
 
 
 @dataclass(frozen=True)
@@ -103,12 +107,21 @@ def evaluate_on_one_core(options: argparse.Namespace, size: Size) -> dict[str, A
 
 
 def _candidates(options: argparse.Namespace, size: Size, count: int) -> dict[str, Any]:
+    return candidates.measure(_compression(options, size), options.journal, count, size.references)
+
+
+def pass_forward(options: argparse.Namespace, size: Size) -> dict[str, Any]:
+    """The part about forward passes alone."""
+    return forward.measure(_compression(options, size), options.journal, min(size.candidates, 8))
+
+
+def _compression(options: argparse.Namespace, size: Size) -> Compression:
+    """The network and the images that the candidates are of."""
     search = {"precision": "bf16", "evaluations": size.evaluations, "table": None}
     if options.size == "tiny":
         search["calibration_images"] = 16
     data = cifar(options.data, size.images)
-    compression = job(NetworkSpec(options.network), data, options.weights, options.device, **search)
-    return candidates.measure(compression, options.journal, count, size.references)
+    return job(NetworkSpec(options.network), data, options.weights, options.device, **search)
 
 
 def run_two(options: argparse.Namespace, size: Size) -> dict[str, Any]:
@@ -150,6 +163,7 @@ def large(options: argparse.Namespace, size: Size) -> dict[str, Any]:
 PARTS: dict[str, Callable[[argparse.Namespace, Size], Any]] = {
     "candidates": evaluate_candidates,
     "one_core": evaluate_on_one_core,
+    "forward": pass_forward,
     "learning": learn,
     "devices": run_two,
     "imagenet": large,
@@ -163,11 +177,18 @@ def summary(options: argparse.Namespace, parts: dict[str, Any]) -> dict[str, Any
     found |= {"threads": options.threads, "device": options.device}
     if options.device == "cuda":
         found["gpu"] = torch.cuda.get_device_name()
-    keys = ("images", "ratio_racing", "ratio_plain", "ratio_plain_fp32", "kendall_tau", "racing_miss", "peak_fraction")
-    found |= {key: parts["candidates"][key] for key in (*keys, "peak_rss_gib") if "candidates" in parts}
+    keys = ("images", "ratio_racing", "ratio_plain", "ratio_plain_fp32", "kendall_tau", "racing_miss")
+    if "candidates" in parts:
+        found |= {key: parts["candidates"][key] for key in (*keys, "peak_rss_gib")}
+        found["evaluations_per_s"] = round(1 / parts["candidates"]["racing_s"], 2)
+        found["evaluations_per_s_plain"] = round(1 / parts["candidates"]["plain_s"], 2)
     if "one_core" in parts:
         ratios = (key for key in keys if key.startswith("ratio"))
         found |= {f"{key}_one_core": parts["one_core"][key] for key in ratios}
+    for precision, suffix in {"bf16": "", "32": "_fp32"}.items() if "forward" in parts else ():
+        rows = parts["forward"][precision]
+        found[f"peak_fraction{suffix}"] = rows["candidates"]["share"]
+        found[f"peak_fraction{suffix}_dense"] = rows["dense"]["share"]
     if "learning" in parts:
         worst = {"ppo_update_s": max, "state_ms": max, "proxy_episodes_per_s": min}
         found |= {key: pick(row[key] for row in parts["learning"]) for key, pick in worst.items()}

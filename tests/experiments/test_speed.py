@@ -13,7 +13,9 @@ BENCHMARKS = Path(__file__).parents[2] / "experiments" / "benchmarks"
 KEYS = {
     "network", "dataset", "images", "cpu_features", "ratio_racing", "ratio_plain", "ratio_plain_fp32", "kendall_tau",
     "ratio_racing_one_core", "ratio_plain_one_core", "ratio_plain_fp32_one_core",
-    "racing_miss", "peak_fraction", "ppo_update_s", "state_ms", "proxy_episodes_per_s", "ddp_speedup", "peak_rss_gib",
+    "evaluations_per_s", "evaluations_per_s_plain", "racing_miss",
+    "peak_fraction", "peak_fraction_dense", "peak_fraction_fp32", "peak_fraction_fp32_dense",
+    "ppo_update_s", "state_ms", "proxy_episodes_per_s", "ddp_speedup", "peak_rss_gib",
 }  # fmt: skip
 
 

@@ -14,15 +14,12 @@ import torch
 from scipy.stats import kendalltau
 
 from gnnrl_lightning.evaluation.evaluation import Evaluation
-from gnnrl_lightning.evaluation.inference import for_inference
 from gnnrl_lightning.evaluation.journal import Journal
-from gnnrl_lightning.evaluation.latency import synchronize
 from gnnrl_lightning.evaluation.racing import Course, hopeless, stage_ends
 from gnnrl_lightning.pipeline import Compression
 from gnnrl_lightning.policy_search import SearchOptions
 from gnnrl_lightning.search.methods import run_method
 from gnnrl_lightning.search.problem import merit
-from speed_parts.machine import matmul_peak
 from speed_parts.memory import peak_rss_gib
 from speed_parts.published import evaluate
 
@@ -108,7 +105,6 @@ def measure(compression: Compression, journal: Path | None, count: int, referenc
         "seen": round(statistics.mean(found["racing"][place].seen for place in timed)),
         "racing_error": RACING,
         "racing_miss": missed(found["whole"], ends, RESAMPLES),
-        **forward(compression, widths[timed[:: max(1, len(timed) // 5)]]),
         "peak_rss_gib": round(peak_rss_gib(), 2),
     }
 
@@ -139,22 +135,3 @@ def missed(evaluations: Sequence[Evaluation], ends: Sequence[int], resamples: in
                 leader = max(leader, racer, key=lambda number: merit(evaluations[number]))
         misses += max(evaluations[number].top1 for number in drawn) - evaluations[leader].top1 > MISS
     return misses / resamples
-
-
-def forward(compression: Compression, widths: torch.Tensor) -> dict[str, float]:
-    """The share of the machine's peak that the forward passes of candidates reach, in the same precision."""
-    evaluator, pruner = compression.make_evaluator(), compression.pruner
-    shares, images = [], len(evaluator.search)
-    for row in widths:
-        network = for_inference(pruner.prune(pruner.plan(row)), pruner.layers, evaluator.dtype)
-        with torch.inference_mode():
-            network(evaluator.batches[0][0])
-            synchronize(compression.device)
-            start = time.perf_counter()
-            for inputs, _ in evaluator.batches:
-                network(inputs)
-            synchronize(compression.device)
-            seconds = time.perf_counter() - start
-        rate = int(compression.graph.cost.macs(row)) * images / seconds
-        shares.append(rate / matmul_peak(evaluator.dtype, compression.device))
-    return {"peak_fraction": round(statistics.median(shares), 3)}

@@ -1,0 +1,68 @@
+"""Forward passes of candidates, of the dense network, and of candidates that fill whole registers.
+
+Vector units multiply 16 float32 channels at a time. Ones that a layer does not have cost as much as ones that it has.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.evaluation.evaluator import PRECISIONS, Evaluator
+from gnnrl_lightning.evaluation.inference import for_inference
+from gnnrl_lightning.evaluation.latency import synchronize
+from gnnrl_lightning.pipeline import Compression
+from speed_parts.candidates import chosen, recorded
+from speed_parts.machine import matmul_peak
+
+REGISTER = 16
+"""Output channels that are computed at a time."""
+
+
+def measure(compression: Compression, journal: Path | None, count: int) -> dict[str, Any]:
+    """Time forward passes over the search split, in both precisions.
+
+    Args:
+        compression: The network and its images.
+        journal: Of the recorded search; None records one.
+        count: Candidates that are timed.
+
+    Returns:
+        For each precision, of the dense network, of candidates (medians) and of these with widths rounded up to whole
+        registers: `ms`, milliseconds an image, and `share` of the machine's peak in a square matrix product.
+    """
+    graph, widths = compression.graph, torch.tensor(recorded(compression, journal))
+    narrow = widths[chosen(count, len(widths))]
+    full = torch.minimum((narrow + REGISTER - 1) // REGISTER * REGISTER, graph.widths)
+    networks = {"dense": graph.widths[None], "candidates": narrow, "rounded_up": full}
+    found = {}
+    for precision in PRECISIONS:
+        evaluator = compression.make_evaluator()
+        evaluator.dtype = PRECISIONS[precision]
+        found[precision] = {}
+        for name, rows in networks.items():
+            timed = [forward(evaluator, row) for row in rows]
+            milliseconds, shares = (statistics.median(column) for column in zip(*timed, strict=True))
+            found[precision][name] = {"ms": round(milliseconds, 4), "share": round(shares, 3)}
+    return found
+
+
+def forward(evaluator: Evaluator, widths: Tensor) -> tuple[float, float]:
+    """Milliseconds an image, and the share of the peak, of one network's passes over the search split."""
+    pruner, device = evaluator.pruner, evaluator.pruner.device
+    network = for_inference(pruner.prune(pruner.plan(widths)), pruner.layers, evaluator.dtype)
+    with torch.inference_mode():
+        network(evaluator.batches[0][0].to(device))
+        synchronize(device)
+        start = time.perf_counter()
+        for inputs, _ in evaluator.batches:
+            network(inputs.to(device))
+        synchronize(device)
+        seconds = (time.perf_counter() - start) / len(evaluator.search)
+    rate = int(pruner.graph.cost.macs(widths)) / seconds
+    return 1000 * seconds, rate / matmul_peak(evaluator.dtype, device)
