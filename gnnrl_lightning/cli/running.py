@@ -19,12 +19,11 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from gnnrl_lightning.checkpoint import LatestCheckpoint
 from gnnrl_lightning.cli.arguments import ArgumentsCLI
 from gnnrl_lightning.cli.resuming import OPTION, with_subcommand
-from gnnrl_lightning.cli.signals import OwnHandler, Stopped, forward_signals
+from gnnrl_lightning.cli.signals import OwnHandler, forward_signals, stop_signal
 from gnnrl_lightning.delivery import LATENCY_BATCH
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.finetune import quiet_trainer
@@ -160,16 +159,15 @@ class RunningCLI(ArgumentsCLI):
         """Do what was asked for; where a signal ends it, let the loggers go and say how it goes on."""
         try:
             super()._run_subcommand(subcommand)
-        except (Stopped, SIGTERMException) as stopped:  # the latter is Lightning's own, under SLURM
-            code = 128 + (stopped.signum if isinstance(stopped, Stopped) else signal.SIGTERM)
+        except BaseException as error:
             self._stop_others()
-            self._let_go("failed", code)
+            signum = stop_signal(error)
+            if signum is None:
+                raise
+            self._let_go("failed", 128 + signum)
             if rank() == 0:
                 print(f"stopped{self._how_it_goes_on()}", file=sys.stderr)
-            raise SystemExit(code) from stopped
-        except BaseException:
-            self._stop_others()
-            raise
+            raise SystemExit(128 + signum) from error
 
     def _how_it_goes_on(self) -> str:
         if self.subcommand != "fit" or self._folder is None:

@@ -11,6 +11,7 @@ from types import FrameType
 
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 
 class Stopped(SystemExit):
@@ -25,6 +26,24 @@ class Stopped(SystemExit):
     def __init__(self, signum: int) -> None:
         super().__init__(128 + signum)
         self.signum = signum
+
+
+def stop_signal(error: BaseException | None) -> int | None:
+    """The signal that ends the program, if this error is one, or came up while one unwound; None: neither.
+
+    The workers of a data loader end at the same signal, which PyTorch takes for an error of theirs in the process that
+    waits for them.
+
+    Args:
+        error: What ended the program's work.
+    """
+    while error is not None:
+        if isinstance(error, Stopped):
+            return error.signum
+        if isinstance(error, SIGTERMException):  # Lightning's own, under SLURM
+            return signal.SIGTERM
+        error = error.__cause__ or error.__context__
+    return None
 
 
 class OwnHandler(Callback):
@@ -75,8 +94,8 @@ def stopped_by_signals() -> Iterator[None]:
 
     def stop(signum: int, frame: FrameType | None) -> None:
         nonlocal stopping
-        if os.getpid() != process:  # a forked worker, whose parent is being stopped
-            os._exit(128 + signum)
+        if os.getpid() != process:  # a forked worker, which ends with its parent
+            return
         if not stopping:
             stopping = True
             raise Stopped(signum)

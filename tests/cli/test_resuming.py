@@ -1,4 +1,5 @@
 import csv
+import itertools
 import json
 import os
 import re
@@ -8,10 +9,12 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from jsonargparse import Namespace
+from PIL import Image
 from safetensors.torch import load_file
 
 from gnnrl_lightning.checkpoint import LatestCheckpoint
@@ -82,7 +85,11 @@ from gnnrl_lightning.checkpoint import LatestCheckpoint
 from gnnrl_lightning.evaluation.journal import Journal
 
 def end():
-    os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+    signum = getattr(signal, sys.argv[1])
+    if sys.argv[2] == "streaming":
+        os.killpg(0, signum)  # as a terminal does
+    else:
+        os.kill(os.getpid(), signum)
 
 def before(owner, name, moment):
     whole, calls = getattr(owner, name), []
@@ -101,6 +108,8 @@ def torn(calls):
         return True
 
 MOMENTS = {
+    # Workers decode the next images.
+    "streaming": (LatestCheckpoint, "on_train_batch_start", lambda calls: len(calls) == 3),
     # The second epoch's checkpoint has been made, but does not count yet.
     "dense": (LatestCheckpoint, "_keep", lambda calls: len(calls) == 3),
     # In the first iteration of the agent in the environment: six starting candidates and four of its own are known.
@@ -121,7 +130,8 @@ def ended(workplace, how, moment, *arguments):
     """Run the command line until something ends it."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(workplace)]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", KILLED, how, moment, *arguments]
-    return subprocess.run(command, cwd=workplace, env=environment, capture_output=True, text=True, timeout=300)
+    options = {"capture_output": True, "text": True, "timeout": 300, "start_new_session": True}
+    return subprocess.run(command, cwd=workplace, env=environment, **options)
 
 
 NEW = ["fit", "--config", "small.yaml", "--run.threads", "1", "--run.name"]
@@ -211,6 +221,30 @@ def test_a_process_that_a_signal_ends_says_one_line(workplace):
     done = ended(workplace, "SIGINT", "search", *NEW, "ended")
     assert done.returncode == 130
     assert done.stderr == "stopped; go on with: python -m gnnrl_lightning fit --resume runs/ended\n"
+
+
+@pytest.mark.parametrize(("how", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_for_the_workers_too_is_no_error_of_theirs(workplace, how, code):
+    data, draw = workplace / "photographs", np.random.default_rng(0)
+    for split, label in itertools.product(("train", "test"), "ab"):
+        (data / split / label).mkdir(parents=True, exist_ok=True)
+        for number in range(30):
+            pixels = draw.integers(256, size=(8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(data / split / label / f"{number}.png")
+    config = {
+        "network": {"class_path": "resnet20", "init_args": {"num_classes": 2}},
+        "data": {
+            "class_path": "gnnrl_lightning.data.StreamingImageFolder",
+            "init_args": {"root": str(data), "search_size": 10, "batch_size": 4, "num_workers": 1},
+        },
+        "budget": {"macs": 0.5},
+        "search": {"calibration_images": 16},
+    }
+    (workplace / "streaming.yaml").write_text(yaml.safe_dump(config))
+    arguments = ["fit", "--config", "streaming.yaml", "--run.threads", "1", "--overwrite", "--run.name", "streaming"]
+    done = ended(workplace, how, "streaming", *arguments)
+    assert done.stderr == "stopped; go on with: python -m gnnrl_lightning fit --resume runs/streaming\n"
+    assert done.returncode == code
 
 
 def test_interrupted_elsewhere_there_is_nothing_to_go_on_with(workplace, interrupt, monkeypatch, capsys):
