@@ -17,6 +17,7 @@ its callbacks, and `fit(agent, ckpt_path=latest.found)`.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -33,7 +34,7 @@ from gnnrl_lightning.evaluation.evaluation import Evaluation, best_of, within
 from gnnrl_lightning.evaluation.evaluator import PRECISIONS, Evaluator
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.journalled import Journalled
-from gnnrl_lightning.evaluation.pruner import Pruner, default_repair
+from gnnrl_lightning.evaluation.pruner import Pruner, default_final_images, default_repair
 from gnnrl_lightning.evaluation.racing import random_order
 from gnnrl_lightning.evaluation.short_finetune import ShortFinetune
 from gnnrl_lightning.evaluation.table_file import load_table, save_table
@@ -80,7 +81,7 @@ class Compression:
             as they fit, the search split are kept there.
 
     Attributes:
-        search: How candidates are found; what it left open is decided: the repair, precision and batch size.
+        search: How candidates are found; what it left open is decided: repair, final images, precision and batch size.
         tuned: What was measured for these; None: nothing.
         problem: The search, its history and what it has spent.
         episodes: Of an iteration of the agent that searches, all processes together.
@@ -119,6 +120,9 @@ class Compression:
             self.search = replace(self.search, precision=self.tuned.precision, batch_size=self.tuned.batch_size)
         if self.search.repair == AUTO:
             self.search = replace(self.search, repair=default_repair(self.dense))
+        if self.search.final_calibration_images is None:
+            images = default_final_images(task.data.search.image_shape)
+            self.search = replace(self.search, final_calibration_images=images)
         self.pruner = Pruner(
             self.graph,
             self.dense,
@@ -278,6 +282,7 @@ class Compression:
         """
         self._began, self.episodes = time.perf_counter(), agent.episodes_per_iteration * world_size()
         self.search = from_first(self.search)  # where each process has tuned for itself
+        self.pruner.dtype = PRECISIONS[self.search.precision]
         self._calibrate(folder)
         journal = Journal(folder.journal, resume=True) if rank() == 0 else Journal()
         journalled = Journalled(self.make_evaluator(self.search.drop_error), journal, self._ratio)
@@ -286,9 +291,23 @@ class Compression:
             self.problem.start(self.search.table is not None, advance)
         connect(agent, self.problem, self.search)
         if from_first(folder.checkpoint(AGENT).is_file()):
-            saved = torch.load(folder.checkpoint(AGENT), map_location="cpu", weights_only=True)
-            self.problem.remember(journalled.skip(int(saved["state_dict"]["evaluations"])))
+            self._go_on(folder, journalled)
+
+    def _go_on(self, folder: RunFolder, journalled: Journalled) -> None:
+        """Take over the evaluations that the agent's checkpoint counts, where the journal has them all."""
+        path = folder.checkpoint(AGENT)
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        count = int(saved["state_dict"]["evaluations"])
+        if journalled.holds(count):
+            self.problem.remember(journalled.skip(count))
             self._began -= saved["seconds"]
+        elif rank() == 0:
+            warnings.warn(
+                f"{folder.journal} has lost evaluations of iterations that {path.name} counts as complete: "
+                "the agent begins anew, and what the journal holds is not evaluated again",
+                stacklevel=3,
+            )
+            path.unlink()
 
     def _calibrate(self, folder: RunFolder) -> None:
         """Pass the calibration images through the dense network, and make the table or read it.
@@ -332,5 +351,7 @@ class Compression:
 
     def final_pruner(self) -> Pruner:
         """Prunes what is delivered, with the repair and as many calibration images as are meant for that."""
-        images = min(self.search.final_calibration_images, len(self.task.data.train))
-        return self.pruner.final(self._calibration(images), self.search.final_repair)
+        images = self.search.final_calibration_images
+        assert images is not None  # decided
+        calibration = self._calibration(min(images, len(self.task.data.train)))
+        return self.pruner.final(calibration, self.search.final_repair)

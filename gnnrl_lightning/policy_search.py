@@ -47,7 +47,7 @@ class SearchOptions:
         final_repair: What is done to the networks that are fine-tuned and delivered, a key of `REPAIRS`.
         calibration_images: Training images for importance, repair and table.
         final_calibration_images: Training images for the repair of the networks that are fine-tuned and delivered, as
-            far as there are so many.
+            far as there are so many; null: as many as `gnnrl_lightning.evaluation.pruner.default_final_images` says.
         reward: What the agent learns from: top1 (minus the error), cross_entropy or divergence from the dense network
             (minus these), or the path of a function or class of yours, see `gnnrl_lightning.env.reward.find_reward`.
         finetune_steps: Steps of training before each candidate is scored; 0: none.
@@ -75,7 +75,7 @@ class SearchOptions:
     repair: str = AUTO
     final_repair: str = "refit"
     calibration_images: int = 256
-    final_calibration_images: int = 1024
+    final_calibration_images: int | None = None
     reward: str = "top1"
     finetune_steps: int = 0
     table: str | None = "sensitivity"
@@ -90,8 +90,10 @@ class SearchOptions:
         find_reward(self.reward)
         if self.finetune_steps < 0:
             raise UserError(f"search.finetune_steps is {self.finetune_steps}: expected at least 0")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise UserError(f"search.batch_size is {self.batch_size}: expected at least 1, or null")
+        for name in ("batch_size", "final_calibration_images"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"search.{name} is {value}: expected at least 1, or null")
         known = {"repair": (*REPAIRS, AUTO), "final_repair": REPAIRS, "precision": (*PRECISIONS, AUTO)}
         for name, choices in known.items():
             if getattr(self, name) not in choices:

@@ -146,9 +146,9 @@ class RunFolder:
         path = Path(root) / name
         if path.exists() and not path.is_dir():
             raise UserError(f"run folder {path} is a file; choose another name")
-        if path.exists() and not overwrite:
+        if _occupied(path) and not overwrite:
             raise UserError(f"run folder {path} exists; choose another name or pass --overwrite")
-        if path.exists() and any(path.iterdir()) and not cls(path).config.is_file():
+        if _occupied(path) and not cls(path).config.is_file():
             raise UserError(f"{path} is not the folder of a run (it has no config.yaml): --overwrite leaves it alone")
         for given in inputs:
             if path.exists() and Path(given).resolve().is_relative_to(path.resolve()):
@@ -208,6 +208,11 @@ class RunFolder:
         for folder in (self.checkpoints, self.pruned, self.comparison):
             if folder.is_dir():
                 shutil.rmtree(folder)
+
+
+def _occupied(path: Path) -> bool:
+    """Whether a folder has anything that a run which was killed as it began has not left."""
+    return path.exists() and any(not item.name.endswith(".partial") for item in path.iterdir())
 
 
 def _fresh(root: Path, stem: str) -> Path:

@@ -179,6 +179,7 @@ def test_what_is_delivered_is_repaired_on_more_images(task):
     assert pruner.scores is compression.pruner.scores and pruner.repair == "refit"
     everything = compression_of(task, final_calibration_images=10**6).final_pruner()
     assert len(everything.calibration) == len(task.data.train)
+    assert compression_of(task, final_calibration_images=None).search.final_calibration_images == 1024
     other = compression_of(task, final_calibration_images=10, final_repair="none").final_pruner()
     assert (len(other.calibration), other.repair, other.dtype) == (10, "none", torch.float32)
 

@@ -129,7 +129,7 @@ def check_goes_on(folder: RunFolder, config: str) -> None:
             )
 
 
-DECIDED = ("precision", "batch_size", "repair")
+DECIDED = ("precision", "batch_size", "repair", "final_calibration_images")
 """What of `search` may be left open."""
 
 

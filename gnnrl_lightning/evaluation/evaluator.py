@@ -68,9 +68,16 @@ class Evaluator:
         self._incumbent: Evaluation | None = None
 
     def learn(self, evaluations: Iterable[Evaluation]) -> None:
-        """Take over what was evaluated elsewhere or before: it is not evaluated again."""
+        """Take over what was evaluated elsewhere or before: it is not evaluated again.
+
+        It takes the place of what this process has found out itself, so that all know the same. Of several evaluations
+        of a candidate the first counts that was not dropped from a race, else the first.
+        """
+        learnt: dict[tuple[int, ...], Evaluation] = {}
         for evaluation in evaluations:
-            self._known.setdefault(evaluation.widths, evaluation)
+            if learnt.setdefault(evaluation.widths, evaluation).dropped and not evaluation.dropped:
+                learnt[evaluation.widths] = evaluation
+        self._known |= learnt
 
     def __call__(self, widths: Tensor, proposer: str) -> Evaluation:
         """Score the candidate `widths (G,)`."""
@@ -180,4 +187,5 @@ def fits(size: int, device: torch.device) -> bool:
     """Whether so many bytes take half of a device's free memory at most; the CPU has no choice."""
     if device.type != "cuda":
         return True
-    return 2 * size <= torch.cuda.mem_get_info(device)[0]
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return 2 * size <= torch.cuda.mem_get_info(device)[0] + cached

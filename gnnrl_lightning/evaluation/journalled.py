@@ -73,6 +73,10 @@ class Journalled:
         self._write(answer)
         return answer
 
+    def holds(self, count: int) -> bool:
+        """Whether the resumed journal holds so many evaluations more; all processes call it."""
+        return from_first(len(self.journal.before) >= count)
+
     def skip(self, count: int) -> list[Evaluation]:
         """The next evaluations that the resumed journal holds, which are not asked for again.
 

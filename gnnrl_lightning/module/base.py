@@ -156,11 +156,16 @@ class GraphLearner(pl.LightningModule):
 
     def sum_over_processes(self, value: Tensor) -> Tensor:
         """Sum over processes, in each of them."""
-        return self.trainer.strategy.reduce(value.to(self.device), reduce_op="sum").to(value.device)
+        return self._reduced(value, "sum")
 
     def max_over_processes(self, value: Tensor) -> Tensor:
         """Maximum over processes, in each of them."""
-        return self.trainer.strategy.reduce(value.to(self.device), reduce_op="max").to(value.device)
+        return self._reduced(value, "max")
+
+    def _reduced(self, value: Tensor, operation: str) -> Tensor:
+        if self.trainer.world_size == 1:  # some devices, Apple's for one, have no numbers of double precision
+            return value
+        return self.trainer.strategy.reduce(value.to(self.device), reduce_op=operation).to(value.device)
 
     def measured(
         self, play: Callable[[VectorGraphEnv, int, int], tuple[Experience, Tensor]], iteration: int

@@ -70,8 +70,8 @@ def prune_tensor(tensor: Tensor, cut: Cut, positions: Mapping[Axis, Tensor]) -> 
 def _renumber(index: Tensor, cut: Cut, kept: Tensor) -> Tensor:
     """Index entries point to the kept channels' new places; to the zero channel where theirs is gone."""
     assert cut.gather is not None
-    place = torch.full((cut.gather.length,), -1, dtype=index.dtype)
-    place[kept] = torch.arange(len(kept), dtype=index.dtype)
+    place = torch.full((cut.gather.length,), -1, dtype=index.dtype, device=kept.device)
+    place[kept] = torch.arange(len(kept), dtype=index.dtype, device=kept.device)
     if cut.zero >= 0:
         place = torch.where(place < 0, place[cut.zero], place)
     return place.to(index.device)[index]
@@ -79,7 +79,8 @@ def _renumber(index: Tensor, cut: Cut, kept: Tensor) -> Tensor:
 
 def _prune_blocks(tensor: Tensor, cut: Cut, rows: Tensor | None, positions: Mapping[Axis, Tensor]) -> Tensor:
     """Weight of a grouped convolution: each block of filters keeps input channels of its own."""
-    rows = torch.arange(len(tensor)) if rows is None else rows
+    device = positions[cut.blocks[0]].device
+    rows = torch.arange(len(tensor), device=device) if rows is None else rows
     columns = torch.stack([positions[axis] for axis in cut.blocks])[rows // (len(tensor) // len(cut.blocks))]
     columns = columns.to(tensor.device).reshape(*columns.shape, *(1,) * (tensor.dim() - 2))
     taken = tensor.index_select(0, rows.to(tensor.device))
@@ -168,9 +169,12 @@ def prune(network: nn.Module, cuts: Mapping[str, Cut], selection: Selection) -> 
         cuts: How each parameter and buffer shrinks.
         selection: The channels that stay.
     """
-    positions = {axis: axis.positions(selection) for axis in _axes(cuts)}
+    tensors = {name: _tensor(network, name).detach() for name in cuts}
+    home = {tensor.device for tensor in tensors.values()}
+    device = home.pop() if len(home) == 1 else torch.device("cpu")  # each set of positions is sent there once
+    positions = {axis: axis.positions(selection).to(device) for axis in _axes(cuts)}
     with torch.no_grad():
-        replaced = {name: prune_tensor(_tensor(network, name).detach(), cut, positions) for name, cut in cuts.items()}
+        replaced = {name: prune_tensor(tensors[name], cut, positions) for name, cut in cuts.items()}
     pruned = structural_copy(network, replaced)
     update_sizes(pruned)
     return pruned

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from gnnrl_lightning.checkpoint import LatestCheckpoint
 from gnnrl_lightning.cli import main
 from gnnrl_lightning.cli.resuming import resumed_run, same_wandb_runs
+from gnnrl_lightning.evaluation.evaluator import Evaluator
 from gnnrl_lightning.evaluation.journal import Journal
 from tests.workplace import working_in
 
@@ -245,6 +246,29 @@ def test_a_signal_for_the_workers_too_is_no_error_of_theirs(workplace, how, code
     done = ended(workplace, how, "streaming", *arguments)
     assert done.stderr == "stopped; go on with: python -m gnnrl_lightning fit --resume runs/streaming\n"
     assert done.returncode == code
+
+
+def test_a_journal_that_lost_what_the_agent_counts_is_searched_again(workplace, whole, interrupt, monkeypatch):
+    """A crash of the machine may lose the journal's last lines, and not the checkpoint."""
+    with monkeypatch.context():
+        interrupt(signal.SIGTERM, LatestCheckpoint, "on_train_epoch_end", 3 + 5)  # of the dense network, of the agent
+        with pytest.raises(SystemExit):
+            fit("lost")
+    monkeypatch.undo()
+    monkeypatch.chdir(workplace)
+    folder = workplace / "runs" / "lost"
+    lines = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
+    assert len(lines) == 6 + 8
+    (folder / "journal.jsonl").write_text("".join(lines[:-2]))
+    evaluated = []
+    original = Evaluator._evaluate
+    monkeypatch.setattr(Evaluator, "_evaluate", lambda *given: evaluated.append(given) or original(*given))
+    with pytest.warns(UserWarning, match=r"journal.jsonl has lost evaluations .* the agent begins anew"):
+        main(["fit", "--resume", str(folder)])
+    kept = {tuple(json.loads(line)["widths"]) for line in lines[:-2]}
+    asked = {tuple(record["widths"]) for record in journal_of(whole)}
+    assert {given[2] for given in evaluated} == asked - kept
+    assert_same(folder, whole)
 
 
 def test_interrupted_elsewhere_there_is_nothing_to_go_on_with(workplace, interrupt, monkeypatch, capsys):

@@ -15,6 +15,7 @@ from gnnrl_lightning.networks import mobilenet_v1, resnet20
 from gnnrl_lightning.pruning.doctor import randomised
 from tests.elsewhere import ELSEWHERE, Remote, SecondDevice
 
+SENT_FOR_A_LAYER = {"none": 0, "batch_norm": 0, "refit": 1, "predicted_batch_norm": 2, "reconstruction": 4}
 IMPORTANCES = ("l2", "taylor", "surgeon")
 
 
@@ -66,8 +67,10 @@ def test_a_candidate_is_repaired_and_scored_where_the_network_is(make, repair):
         device.sent.clear()
         device.received.clear()
         found = evaluator(candidate(pruner), "test")
-    # Beside single numbers, whether each image is right and two sums for each batch come back, and nothing else.
-    assert {size for size in device.sent if size > 1} <= {60, 6}
+    # Whether each image is right and two sums for each batch come back, and nothing else: for each the CPU waits.
+    assert sorted(device.sent) == [6, 60]
+    # What stays of each group and of the stem goes there once, not for each tensor; then what repairs need.
+    assert len(device.received) <= len(pruner.graph.groups) + 2 + SENT_FOR_A_LAYER[repair] * len(pruner.layers)
     assert max(device.received) <= 9 * max(pruner.graph.widths)  # indices of what stays: channels of 3 x 3 filters
     assert found.top1 == pytest.approx(expected.top1)
     assert found.cross_entropy == pytest.approx(expected.cross_entropy, rel=1e-4)

@@ -94,6 +94,16 @@ def test_what_was_learnt_is_not_evaluated_again(evaluator, search):
     assert other(torch.tensor([1]), "agent") == replace(first, proposer="agent", images=0, seconds=0.0)
 
 
+def test_what_was_learnt_takes_the_place_of_what_was_found_out(evaluator):
+    """Of what several processes say of one candidate all believe the same: the first that saw all images."""
+    own = evaluator(torch.tensor([1]), "agent")
+    dropped, full, later = (replace(own, top1=top1, dropped=top1 == 10) for top1 in (10.0, 20.0, 30.0))
+    evaluator.learn([dropped, full, later])
+    assert evaluator(torch.tensor([1]), "agent").top1 == 20
+    evaluator.learn([dropped])
+    assert evaluator(torch.tensor([1]), "agent").top1 == 10
+
+
 def test_the_same_candidate_scores_the_same_whatever_came_before(search, evaluator):
     first = evaluator(torch.tensor([2]), "uniform")
     fresh = Evaluator(evaluator.pruner, search, lambda x: x.float() / 100, batch_size=2)

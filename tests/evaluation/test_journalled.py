@@ -62,7 +62,9 @@ def test_a_run_that_is_interrupted_anywhere_ends_with_the_same_journal(tmp_path,
 def test_what_a_checkpoint_holds_is_skipped(tmp_path):
     whole = ask(asking(tmp_path / "j"), 3, 4, 5)
     resumed = asking(tmp_path / "j", resume=True)
+    assert resumed.holds(3) and not resumed.holds(4)
     assert resumed.skip(2) == whole[:2]
+    assert resumed.holds(1) and not resumed.holds(2)
     assert ask(resumed, 5) == whole[2:] and resumed.evaluator.evaluated == []
     with pytest.raises(RuntimeError, match="fewer than the 1 evaluations"):
         resumed.skip(1)

@@ -4,7 +4,7 @@ from torch import nn
 
 import gnnrl_lightning
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.evaluation.pruner import REPAIRS, Pruner, default_repair
+from gnnrl_lightning.evaluation.pruner import REPAIRS, Pruner, default_final_images, default_repair
 from gnnrl_lightning.networks.cifar_resnet import CIFARResNet
 from gnnrl_lightning.pruning.batchnorm import reestimate_batch_norm
 from tests.exactness import assert_untouched, macs_of, snapshot
@@ -122,6 +122,12 @@ def test_a_repair_with_bfloat16_activations_is_close(graph, network, calibration
             outputs.append(pruned(calibration))
     scale = outputs[0].abs().max()
     assert 1e-6 * scale < (outputs[1] - outputs[0]).abs().max() < 0.05 * scale
+
+
+@pytest.mark.parametrize(("side", "images"), [(8, 1024), (32, 1024), (128, 1024), (224, 334), (8192, 1)])
+def test_large_images_are_fewer(side, images):
+    """2^24 pixels: 128 * 128 * 1024, 224 * 224 * 334.4."""
+    assert default_final_images((3, side, side)) == images
 
 
 def test_the_default_repair_is_that_of_batch_norms_where_there_are_any():
