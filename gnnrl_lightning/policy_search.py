@@ -111,6 +111,16 @@ class SearchOptions:
         return self.racing_error if self.racing and self.macs_range is None else None
 
     @property
+    def setting(self) -> dict[str, str]:
+        """What the states and actions of a policy depend on, by key: for `gnnrl_lightning.agents.save_policy`."""
+        return {
+            "search.table": str(self.table),
+            "search.proposal": str(self.table and self.proposal),
+            "search.max_steps": str(self.max_steps),
+            "search.max_ratio_per_step": str(1.0 if self.max_steps == 1 else self.max_ratio_per_step),
+        }
+
+    @property
     def starting(self) -> int:
         """Number of starting candidates."""
         return len(STARTING) + (0 if self.table is None else len(FROM_TABLE))
@@ -173,7 +183,7 @@ def environment(
     statistics = None
     if search.table is not None:
         statistics = torch.zeros(len(graph.groups), len(RATIOS)) if table is None else table.statistics
-    return VectorPruningEnv(
+    env = VectorPruningEnv(
         graph,
         score,
         budget,
@@ -184,6 +194,8 @@ def environment(
         search.penalty,
         proposals,
     )
+    env.setting = search.setting
+    return env
 
 
 def allocations(

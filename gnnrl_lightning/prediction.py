@@ -47,7 +47,7 @@ class _Unscored:
 
 
 def proposal(compression: Compression, agent: GraphLearner, budget: Budget) -> Tensor:
-    """Widths `(G,)` that a policy takes for a budget when it does not explore.
+    """Widths `(G,)` that a policy takes for a budget when it does not explore; the dense ones if they meet it.
 
     Args:
         compression: The network, trained, and its images.
@@ -57,6 +57,8 @@ def proposal(compression: Compression, agent: GraphLearner, budget: Budget) -> T
     Raises:
         UserError: The budget cannot be reached.
     """
+    if bool(budget.met(compression.graph, compression.graph.widths[None])[0]):
+        return compression.graph.widths
     search = replace(compression.search, macs_range=None)
     graph, table = compression.graph, None if search.table is None else compression.table
     env = environment(graph, budget, search, _Unscored(), table, allocations(graph, budget, search, table))
@@ -73,11 +75,15 @@ def predict(compression: Compression, agent: GraphLearner, budgets: Sequence[flo
         budgets: Shares of the dense MACs, each in place of the budget's.
 
     Raises:
-        UserError: There is no budget, or one of them cannot be reached.
+        UserError: There is no budget, or one of them is no share or cannot be reached.
     """
     if not budgets:
         raise UserError("predict has no budgets: give some, for example --budgets 0.3 0.5 0.7")
     graph = compression.graph
+    for share in budgets:
+        if not 0 < share <= 1:
+            raise UserError(f"budgets has {share:g}: expected shares of the dense MACs, above 0 and up to 1")
+        replace(compression.budget, macs=share).limits(graph)
     dense = (float(graph.cost.macs(graph.widths)), float(graph.cost.params(graph.widths)))
     found, evaluator = [], compression.make_evaluator(pruner=compression.final_pruner())
     for share in budgets:

@@ -95,3 +95,25 @@ def test_what_cannot_be_predicted_is_refused(compression_of):
         predict(compression, agent, [])
     with pytest.raises(UserError, match="cannot be reached"):
         predict(compression, agent, [0.5, 1e-6])
+    with pytest.raises(UserError, match=r"budgets has 1e\+06: expected shares of the dense MACs"):
+        predict(compression, agent, [0.5, 1e6])
+
+
+def test_the_dense_network_meets_its_own_budget(compression_of):
+    compression = compression_of(2)
+    found = predict(compression, agent_for(compression), [0.5, 1.0])
+    assert list(found[1].widths.values()) == [16, 16] and found[1].macs_ratio == 1 > found[0].macs_ratio
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"proposal": None}, "search.proposal dynamic_programming, here it is None"),
+        ({"table": "reconstruction"}, "search.table sensitivity, here it is reconstruction"),
+        ({"max_steps": 3}, "search.max_steps 1, here it is 3"),
+    ],
+)
+def test_a_policy_is_not_applied_in_another_setting(compression_of, tmp_path, changed, message):
+    agent_for(compression_of(2)).save_policy(tmp_path / "policy")
+    with pytest.raises(UserError, match=f"was trained with {message}"):
+        agent_for(compression_of(4, **changed), policy=str(tmp_path / "policy"))

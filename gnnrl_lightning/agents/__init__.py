@@ -3,7 +3,7 @@
 from gnnrl_lightning.agents.ablations import AblatedAgent
 from gnnrl_lightning.agents.actor_critic import ActorCritic, Agent, Critic, GraphActor, NodeActor
 from gnnrl_lightning.agents.deterministic import DDPGActor, DDPGAgent, QCritic
-from gnnrl_lightning.agents.distributions import Beta, SquashedGaussian, UnitDistribution
+from gnnrl_lightning.agents.distributions import Beta, ClippedGaussian, SquashedGaussian, UnitDistribution
 from gnnrl_lightning.agents.policy_file import load_policy, save_policy
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "ActorCritic",
     "Agent",
     "Beta",
+    "ClippedGaussian",
     "Critic",
     "DDPGActor",
     "DDPGAgent",

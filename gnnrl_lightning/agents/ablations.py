@@ -91,5 +91,11 @@ class AblatedAgent(Agent):
         if ablation not in ABLATIONS:
             raise ValueError(f"ablation is {ablation!r}, expected one of {', '.join(map(repr, ABLATIONS))}")
         super().__init__(state_dim, action_dim, head, encoder, distribution)
+        self.ablation = ablation
         self.actor = _Through(self.actor, ABLATIONS[ablation])
         self.critic = _Through(self.critic, ABLATIONS[ablation])
+
+    @property
+    def made(self) -> dict[str, str]:
+        """Also what is taken away."""
+        return super().made | {"ablation": self.ablation}

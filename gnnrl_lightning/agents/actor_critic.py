@@ -197,6 +197,7 @@ class ActorCritic(nn.Module):
         actor: Maps a batch of B state graphs with A decisions to (B, A, 2): location and spread parameters.
         critic: Maps it to (B,) values.
         distribution: Distribution of the actions with these parameters.
+        fixed_spread: Whether the spread stays that of the start, whatever the actor puts out for it.
 
     What the actor puts out is relative to a start, so that a first policy, whose actor puts out nearly zero, takes
     the start's actions: those of the state's field `proposal` (B, A) where it has one, else one action for all
@@ -212,11 +213,22 @@ class ActorCritic(nn.Module):
     offset: Tensor
     proposal_spread: Tensor
 
-    def __init__(self, actor: nn.Module, critic: nn.Module, distribution: type[UnitDistribution] = Beta) -> None:
+    def __init__(
+        self,
+        actor: nn.Module,
+        critic: nn.Module,
+        distribution: type[UnitDistribution] = Beta,
+        fixed_spread: bool = False,
+    ) -> None:
         super().__init__()
-        self.actor, self.critic, self._distribution = actor, critic, distribution
+        self.actor, self.critic, self._distribution, self.fixed_spread = actor, critic, distribution, fixed_spread
         self.register_buffer("offset", torch.zeros(2))
         self.register_buffer("proposal_spread", torch.tensor(0.05))
+
+    @property
+    def made(self) -> dict[str, str]:
+        """What its weights do not tell and its actions depend on: for `save_policy`."""
+        return {"distribution": f"{self._distribution.__module__}.{self._distribution.__qualname__}"}
 
     def centre_on(self, action: float, spread: float, proposal_spread: float = 0.05) -> None:
         """Make the actor's output relative to a start: zero means this action, with this spread.
@@ -241,7 +253,10 @@ class ActorCritic(nn.Module):
 
     def distribution(self, state: Any) -> UnitDistribution:
         """Distribution of the actions (B, A) in these states."""
-        return self._distribution(self.actor(state) + self._start(state))
+        outputs = self.actor(state)
+        if self.fixed_spread:
+            outputs = torch.stack([outputs[..., 0], torch.zeros_like(outputs[..., 1])], dim=-1)
+        return self._distribution(outputs + self._start(state))
 
     @torch.no_grad()
     def act(self, state: Any) -> tuple[Tensor, Tensor]:
@@ -298,6 +313,10 @@ class Agent(ActorCritic):
         distribution: Distribution of the pruning ratios.
         actor: Makes another actor than the head's for (state_dim, action_dim).
         critic: Makes another critic for (state_dim, action_dim).
+        fixed_spread: Whether the spread stays that of the start.
+
+    The paper's policy is `Agent(state_dim, action_dim, "graph", distribution=ClippedGaussian)`, with `fixed_spread` or
+    without.
 
     Raises:
         ValueError: There is no such head.
@@ -312,6 +331,7 @@ class Agent(ActorCritic):
         distribution: type[UnitDistribution] = Beta,
         actor: Callable[[int, int], nn.Module] | None = None,
         critic: Callable[[int, int], nn.Module] | None = None,
+        fixed_spread: bool = False,
     ) -> None:
         if head not in HEADS:
             raise ValueError(f"head is {head!r}, expected one of {', '.join(map(repr, HEADS))}")
@@ -319,4 +339,5 @@ class Agent(ActorCritic):
             actor(state_dim, action_dim) if actor else HEADS[head](state_dim, action_dim, encoder=encoder),
             critic(state_dim, action_dim) if critic else Critic(state_dim, action_dim, encoder=encoder),
             distribution,
+            fixed_spread,
         )

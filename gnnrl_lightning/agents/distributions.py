@@ -182,3 +182,59 @@ class SquashedGaussian(UnitDistribution):
     def mode(self) -> Tensor:
         """The location: the median of the action."""
         return self.location
+
+
+class ClippedGaussian(UnitDistribution):
+    """The paper's: a normal distribution around a tanh, clipped and mapped to [0, 1].
+
+    z ~ N(tanh(location), s^2) with s = exp(spread - 1), and a = (clip(z, -1, 1) + 1) / 2. The raw action is z;
+    log-probability and entropy are those of (z + 1) / 2, which is the action where nothing is clipped:
+
+        log p = log N(z) + log 2.
+
+    What is clipped stays apart in z, so that a policy learns from actions of exactly 0 and 1 too.
+
+    Source: GNN-RL (ICML 2022), section 4.3.
+    """
+
+    def __init__(self, parameters: Tensor) -> None:
+        super().__init__(parameters)
+        scale = (self.spread - 1).clamp(-7, 2).exp()
+        self._normal = torch.distributions.Normal(self.location.tanh(), scale, validate_args=False)
+
+    @staticmethod
+    def parameters(action: float, spread: float) -> tuple[float, float]:
+        """Exact, but for what is clipped: z is twice as wide as a."""
+        return math.atanh(2 * action - 1), math.log(2 * spread) + 1
+
+    @staticmethod
+    def location_of(action: Tensor) -> Tensor:
+        """atanh(2 a - 1)."""
+        return (2 * action - 1).atanh()
+
+    @staticmethod
+    def spread_of(spread: Tensor) -> Tensor:
+        """As in `parameters`."""
+        return (2 * spread).log() + 1
+
+    def sample(self) -> Tensor:
+        """z, any real number."""
+        return self._normal.sample()
+
+    @staticmethod
+    def squash(raw: Tensor) -> Tensor:
+        """(clip(z, -1, 1) + 1) / 2."""
+        return (raw.clamp(-1, 1) + 1) / 2
+
+    def log_prob(self, raw: Tensor) -> Tensor:
+        """Log-density of (z + 1) / 2."""
+        return self._normal.log_prob(raw) + math.log(2)
+
+    def entropy(self) -> Tensor:
+        """Of (z + 1) / 2, in closed form."""
+        return self._normal.entropy() - math.log(2)
+
+    @property
+    def mode(self) -> Tensor:
+        """tanh(location)."""
+        return self._normal.mean

@@ -2,44 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.runs import replacing
 
 
-def save_policy(actor_critic: nn.Module, path: str | Path) -> None:
-    """Write the weights of a policy.
+def save_policy(actor_critic: nn.Module, path: str | Path, setting: Mapping[str, str] | None = None) -> None:
+    """Write the weights of a policy, and what they do not tell: how it is made, and in what setting it has learnt.
 
     Args:
-        actor_critic: The policy.
+        actor_critic: The policy. What its attribute `made` has, where there is one, is written, too.
         path: The file, `.safetensors`.
+        setting: What its states and actions mean, plain strings by name; None: nothing is said of it.
     """
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in actor_critic.state_dict().items()}
     with replacing(Path(path)) as partial:
-        save_file(tensors, partial)
+        save_file(tensors, partial, _described(actor_critic, setting))
 
 
-def load_policy(actor_critic: nn.Module, path: str | Path) -> None:
+def load_policy(actor_critic: nn.Module, path: str | Path, setting: Mapping[str, str] | None = None) -> None:
     """Read weights into a policy, in place.
 
     Args:
         actor_critic: A policy of the same make, also for another network where its parts do not depend on one.
         path: The file.
+        setting: What its states and actions mean here; what is named here and in the file has to be the same.
 
     Raises:
-        UserError: The file is missing or damaged, or the policy in it is another one.
+        UserError: The file is missing or damaged, or the policy in it is another one, or from another setting.
     """
-    try:
-        tensors = load_file(path)
-    except FileNotFoundError as error:
-        raise UserError(f"model.policy: there is no file {path}") from error
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"model.policy: {path} is no policy: {error}") from error
+    tensors, before = _read(Path(path))
     own = actor_critic.state_dict()
     wrong = sorted(own.keys() ^ tensors.keys())
     if wrong:
@@ -53,4 +51,24 @@ def load_policy(actor_critic: nn.Module, path: str | Path) -> None:
                 f"model.policy: {path} has {name} of shape {tuple(tensor.shape)}, this network needs "
                 f"{tuple(own[name].shape)}: only policies of the head node fit every network"
             )
+    for name, value in _described(actor_critic, setting).items():
+        if before.get(name, value) != value:
+            raise UserError(f"model.policy: {path} was trained with {name} {before[name]}, here it is {value}")
     actor_critic.load_state_dict(tensors)
+
+
+def _described(actor_critic: nn.Module, setting: Mapping[str, str] | None) -> dict[str, str]:
+    return {**getattr(actor_critic, "made", {}), **(setting or {})}
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
+    """Tensors, and what is said of them."""
+    if not path.exists():
+        raise UserError(f"model.policy: there is no file {path}")
+    if path.is_dir():
+        raise UserError(f"model.policy: {path} is a folder, a policy is a file")
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"model.policy: {path} is no policy: {error}") from error

@@ -13,7 +13,6 @@ import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
-from gnnrl_lightning.agents import save_policy
 from gnnrl_lightning.cli.comparing import DECIDED, agents_of, as_tuned, check_goes_on
 from gnnrl_lightning.cli.running import RunningCLI
 from gnnrl_lightning.comparison import CompareOptions, Comparison
@@ -80,7 +79,7 @@ class CompressionCLI(RunningCLI):
         if not from_first(policy.is_file()):
             self.trainer.fit(self.model, ckpt_path=self.latest.found, weights_only=True)
             if rank() == 0:
-                save_policy(self.model.actor_critic, policy)
+                self.model.save_policy(policy)
 
     def after_fit(self) -> None:
         """Prune, fine-tune, test once, save, show."""
@@ -165,7 +164,7 @@ class CompressionCLI(RunningCLI):
         """Tell the widths that a trained policy takes for some budgets."""
         _check_folder("--json", json)
         budgets: list[float] = self._get(self.config, "budgets")
-        first = Budget(**self._get(self.config, "budget").as_dict() | {"macs": budgets[0]})
+        first = Budget(**self._get(self.config, "budget").as_dict() | {"macs": min(budgets)})
         search: SearchOptions = self._get(self.config_init, "search")
         compression = Compression(self.task, first, replace(search, macs_range=None), device=self._device())
         compression.prepare(self.model)

@@ -10,11 +10,13 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
+from gymnasium.error import ResetNeeded
 from torch import Tensor
 
 from gnnrl_lightning.env.score import Score
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph.budget import Budget, fits, project
+from gnnrl_lightning.graph.simplified import SimplifiedBuilder
 from gnnrl_lightning.graph.state import EDGE_DIM, StateBuilder
 
 _STEPS = 5
@@ -55,6 +57,10 @@ class VectorPruningEnv:
         penalty: The reward of a candidate that is over the budget when its episode ends, in place of the projection:
             nothing is filled up or cut then, and only candidates within the budget are scored. The paper has -100.
             None: every candidate is projected.
+        builder: Makes what builds the state graphs, of graph and statistics: `StateBuilder` or `SimplifiedBuilder`.
+
+    Attributes:
+        setting: What a policy's states and actions depend on, plain strings by name: `load_policy` compares.
 
     Raises:
         UserError: max_steps, max_ratio_per_step or macs_range are out of range, or the budget is impossible for this
@@ -74,6 +80,7 @@ class VectorPruningEnv:
         statistics: Tensor | None = None,
         penalty: float | None = None,
         proposals: Callable[[Tensor], Tensor] | None = None,
+        builder: Callable[[Any, Tensor | None], StateBuilder | SimplifiedBuilder] = StateBuilder,
     ) -> None:
         if max_steps < 1:
             raise UserError(f"max_steps is {max_steps}, expected at least 1")
@@ -84,7 +91,7 @@ class VectorPruningEnv:
         self.graph, self.score, self.budget, self.macs_range = graph, score, budget, macs_range
         self.max_steps, self.penalty, self.proposals = max_steps, penalty, proposals
         self.max_ratio = 1.0 if max_steps == 1 else max_ratio_per_step
-        self.builder = StateBuilder(graph, statistics)
+        self.builder = builder(graph, statistics)
         self.state_dim, self.action_dim = self.builder.state_dim, len(graph.groups)
         self._ladder = budget.ladder(graph)
         self._dense = {"macs": int(graph.cost.macs(graph.widths)), "params": int(graph.cost.params(graph.widths))}
@@ -96,6 +103,7 @@ class VectorPruningEnv:
         self._widths = graph.widths[None]
         self._done = torch.zeros(1, dtype=torch.bool)
         self._step = 0
+        self.setting: dict[str, str] = {}
 
     @property
     def evaluations(self) -> int:
@@ -169,8 +177,10 @@ class VectorPruningEnv:
             Observations (B, G + 3), rewards (B,) and (B,) bool: finished.
 
         Raises:
-            ValueError: An action is NaN.
+            ValueError: The actions have another shape, or one is NaN.
         """
+        if actions.shape != self._widths.shape:
+            raise ValueError(f"actions have shape {tuple(actions.shape)}, expected {tuple(self._widths.shape)}")
         if actions.isnan().any():
             raise ValueError("an action is NaN: the policy has diverged")
         ratios = actions.to(self._widths.device, torch.float32).clamp(0, 1) * self.max_ratio
@@ -233,6 +243,7 @@ class PruningEnv(gymnasium.Env[Any, Any]):
         self.vector = VectorPruningEnv(
             graph, score, budget, max_steps, max_ratio_per_step, macs_range, statistics, penalty
         )
+        self._within: bool | None = None
         self.action_space = spaces.Box(0.0, self.vector.max_ratio, (self.vector.action_dim,), np.float32)
         self.observation_space = spaces.Graph(
             spaces.Box(-np.inf, np.inf, (self.vector.state_dim,), np.float32),
@@ -257,7 +268,14 @@ class PruningEnv(gymnasium.Env[Any, Any]):
         return self._graph(observations), self._info()
 
     def step(self, action: Any) -> tuple[spaces.GraphInstance, float, bool, bool, dict[str, Any]]:
-        """Prune by these ratios (G,)."""
+        """Prune by these ratios (G,).
+
+        Raises:
+            ResetNeeded: The environment has not been reset.
+            ValueError: There are not G ratios, or one is NaN.
+        """
+        if self._within is None:
+            raise ResetNeeded("the environment has to be reset before its first step")
         ratios = torch.as_tensor(np.asarray(action, dtype=np.float32))[None]
         observations, rewards, done = self.vector.step(ratios / self.vector.max_ratio)
         reward = float(self.vector.score(self.vector.widths)) if self._within else float(rewards)

@@ -62,17 +62,26 @@ class SimplifiedBuilder:
         nodes, groups = dense.decision_index
         self._decisions.index_put_((self.node[nodes], groups), dense.decision_weight, accumulate=True)
 
-    def __call__(self, widths: Tensor, limits: Tensor, left: Tensor | None = None) -> Batch:
+    def __call__(
+        self,
+        widths: Tensor,
+        limits: Tensor,
+        left: Tensor | None = None,
+        proposal: tuple[Tensor, Tensor] | None = None,
+    ) -> Batch:
         """State of a batch of candidates; arguments and fields are those of `StateBuilder`."""
         size = len(widths)
-        full: Any = self.full(widths, limits, left)
+        full: Any = self.full(widths, limits, left, proposal)
         maps = full.x.view(size, -1, self.state_dim)
         x = maps[:, self.head]
         summed = torch.zeros(size, self.num_nodes, 3).index_add_(1, self.node, maps[..., _COSTS])
         x[..., _COSTS] = summed.clamp(max=2)
         x[..., _KINDS] = self._kinds
         edge_attr = full.edge_attr.view(size, -1, full.edge_attr.shape[1])[:, self._edges]
-        return state_from(x, self._edge_index, edge_attr, self._decisions)
+        state: Any = state_from(x, self._edge_index, edge_attr, self._decisions)
+        if proposal is not None:
+            state.proposal, state.proposal_step = full.proposal, full.proposal_step
+        return state
 
 
 def _assign(full: StateBuilder) -> tuple[Tensor, Tensor]:

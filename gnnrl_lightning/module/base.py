@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sized
+from pathlib import Path
 from typing import Any, TypeVar
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from gnnrl_lightning.agents.policy_file import load_policy
+from gnnrl_lightning.agents.policy_file import load_policy, save_policy
 from gnnrl_lightning.data.splits import derived_seed
 from gnnrl_lightning.env.protocol import VectorGraphEnv
 from gnnrl_lightning.errors import UserError
@@ -151,8 +152,16 @@ class GraphLearner(pl.LightningModule):
         if hasattr(self.actor_critic, "centre_on"):
             self.actor_critic.centre_on(env.initial_action, *self.spreads)
         if self.policy is not None:
-            load_policy(self.actor_critic, self.policy)
+            load_policy(self.actor_critic, self.policy, self._setting)
         self.actor_critic.to(self.device)
+
+    @property
+    def _setting(self) -> dict[str, str]:
+        return getattr(self.environment, "setting", {})
+
+    def save_policy(self, path: Path) -> None:
+        """Write the policy, with the setting in which it has learnt, for `policy` of another module."""
+        save_policy(self.actor_critic, path, self._setting)
 
     def sum_over_processes(self, value: Tensor) -> Tensor:
         """Sum over processes, in each of them."""

@@ -1,10 +1,11 @@
+import math
 from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from gnnrl_lightning.agents import ActorCritic, Agent, Beta, SquashedGaussian
+from gnnrl_lightning.agents import ActorCritic, Agent, Beta, ClippedGaussian, SquashedGaussian
 from gnnrl_lightning.agents.actor_critic import HEADS, graph_mean
 from gnnrl_lightning.encoders import GCN
 from gnnrl_lightning.graph.state import NODE_DIM, StateBuilder
@@ -41,7 +42,26 @@ def test_first_policy_is_centred_on_the_start():
     torch.testing.assert_close(mode, torch.full((3, GROUPS), 0.3), atol=0.02, rtol=0)
 
 
-@pytest.mark.parametrize("kind", [Beta, SquashedGaussian])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_the_papers_policy_learns_its_spread_or_keeps_it(fixed):
+    """One embedding, hidden layers of 50, 50 and 200, the mean a tanh, clipped to [-1, 1]."""
+    agent = Agent(NODE_DIM, GROUPS, "graph", distribution=ClippedGaussian, fixed_spread=fixed)
+    layers = [layer.out_features for layer in agent.actor.mlp if isinstance(layer, nn.Linear)]
+    assert layers == [50, 50, 200, 2 * GROUPS]
+    agent.centre_on(0.3, 0.1)
+    batch = states()
+    with torch.no_grad():
+        agent.actor.mlp[-1].bias += 0.5  # of locations and spreads
+    normal = agent.distribution(batch)._normal
+    expected = torch.full((3, GROUPS), 2 * 0.1 * (1 if fixed else math.exp(0.5)))
+    torch.testing.assert_close(normal.scale.detach(), expected, rtol=0.02, atol=0)
+    assert (normal.mean > math.tanh(math.atanh(2 * 0.3 - 1) + 0.4)).all()
+    action, log_prob = agent.act(batch)
+    torch.testing.assert_close(agent.evaluate(batch, action)[0], log_prob)
+    assert agent.squash(action).min() >= 0 and agent.squash(action).max() <= 1
+
+
+@pytest.mark.parametrize("kind", [Beta, SquashedGaussian, ClippedGaussian])
 def test_first_policy_is_centred_on_the_proposals_of_the_states(kind):
     """Closer to them than 0.5 % it does not go: at 0 and 1 themselves nothing would be learnt."""
     agent, batch = Agent(NODE_DIM, GROUPS, distribution=kind), states(2)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from gnnrl_lightning.agents import Beta, SquashedGaussian
+from gnnrl_lightning.agents import Beta, ClippedGaussian, SquashedGaussian
 
 KINDS = pytest.mark.parametrize("kind", [Beta, SquashedGaussian])
 PARAMETERS = torch.tensor([[0.0, 0.0], [-2.0, 0.5], [1.5, -0.5]], dtype=torch.double)
@@ -58,6 +58,33 @@ def test_extreme_parameters_stay_finite(kind):
     raw = distribution.sample()
     assert distribution.log_prob(raw).isfinite().all()
     assert distribution.entropy().isfinite().all()
+
+
+@pytest.mark.parametrize("action", [0.1, 0.5, 0.8])
+def test_a_clipped_gaussian_is_normal_but_for_its_ends(action):
+    location, spread = ClippedGaussian.parameters(action, 0.1)
+    distribution = ClippedGaussian(torch.tensor([location, spread]).expand(100_000, 2))
+    reference = torch.distributions.Normal(action, 0.1)
+    assert float(distribution.squash(distribution.mode)[0]) == pytest.approx(action)
+    raw = distribution.sample()
+    torch.testing.assert_close(distribution.log_prob(raw), reference.log_prob((raw + 1) / 2), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(distribution.entropy()[0], reference.entropy())
+    actions = distribution.squash(raw)
+    assert actions.min() >= 0 and actions.max() <= 1
+    # What lies beyond an end is clipped to it: Phi(-1) at 0.1, Phi(-2) at 0.8, and next to nothing at 0.5.
+    clipped = float(((actions == 0) | (actions == 1)).float().mean())
+    beyond = float(reference.cdf(torch.tensor(0.0)) + 1 - reference.cdf(torch.tensor(1.0)))
+    assert clipped == pytest.approx(beyond, abs=5e-3)
+
+
+def test_many_parameters_of_a_clipped_gaussian_are_those_of_each():
+    actions, spreads = torch.tensor([0.02, 0.5, 0.9]), torch.tensor([0.03, 0.1, 0.25])
+    locations = [ClippedGaussian.parameters(action, 0.1)[0] for action in actions.tolist()]
+    torch.testing.assert_close(ClippedGaussian.location_of(actions), torch.tensor(locations))
+    expected = [ClippedGaussian.parameters(0.5, spread)[1] for spread in spreads.tolist()]
+    torch.testing.assert_close(ClippedGaussian.spread_of(spreads), torch.tensor(expected))
+    extreme = ClippedGaussian(torch.tensor([[-30.0, 30.0], [30.0, -30.0]]))
+    assert extreme.log_prob(extreme.sample()).isfinite().all() and extreme.entropy().isfinite().all()
 
 
 def test_a_saturated_gaussian_action_keeps_its_log_probability():

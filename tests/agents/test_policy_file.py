@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from gnnrl_lightning.agents import Agent, load_policy, save_policy
+from gnnrl_lightning.agents import AblatedAgent, Agent, SquashedGaussian, load_policy, save_policy
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph.state import NODE_DIM, StateBuilder
 from tests.fakes import small_graph
@@ -22,6 +22,21 @@ def test_a_policy_comes_back_as_it_was(tmp_path):
     assert torch.equal(other.state_value(state()), policy.state_value(state()))
 
 
+def test_a_policy_of_another_setting_or_make_is_refused(tmp_path):
+    """Its weights fit, and its actions would mean something else."""
+    path, setting = tmp_path / "policy", {"search.table": "sensitivity", "search.max_steps": "1"}
+    save_policy(Agent(NODE_DIM, 4), path, setting)
+    load_policy(Agent(NODE_DIM, 4), path, setting)
+    load_policy(Agent(NODE_DIM, 4), path)  # where nothing is known of the setting
+    with pytest.raises(UserError, match=r"was trained with search.max_steps 1, here it is 5"):
+        load_policy(Agent(NODE_DIM, 4), path, setting | {"search.max_steps": "5"})
+    with pytest.raises(UserError, match=r"with distribution gnnrl_.*\.Beta, here it is gnnrl_.*\.SquashedGaussian"):
+        load_policy(Agent(NODE_DIM, 4, distribution=SquashedGaussian), path)
+    save_policy(AblatedAgent(NODE_DIM, 4, "no_messages"), path)
+    with pytest.raises(UserError, match=r"was trained with ablation no_messages, here it is constant_state"):
+        load_policy(AblatedAgent(NODE_DIM, 4, "constant_state"), path)
+
+
 def test_a_shared_head_fits_networks_of_other_sizes_and_codes_do_not(tmp_path):
     save_policy(Agent(NODE_DIM, 4, head="node"), tmp_path / "node")
     load_policy(Agent(NODE_DIM, 9, head="node"), tmp_path / "node")
@@ -34,6 +49,8 @@ def test_what_is_no_policy_is_refused(tmp_path):
     policy = Agent(NODE_DIM, 4)
     with pytest.raises(UserError, match="there is no file"):
         load_policy(policy, tmp_path / "none")
+    with pytest.raises(UserError, match="is a folder, a policy is a file"):
+        load_policy(policy, tmp_path)
     (tmp_path / "text").write_text("no tensors")
     with pytest.raises(UserError, match="is no policy"):
         load_policy(policy, tmp_path / "text")

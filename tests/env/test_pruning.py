@@ -1,5 +1,6 @@
 import pytest
 import torch
+from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
 from gnnrl_lightning.env import Evaluated, NegativeCrossEntropy, PruningEnv, VectorPruningEnv
@@ -23,6 +24,15 @@ def vector(budget=HALF, reward=None, **settings):
 @pytest.mark.parametrize("max_steps", [1, 5])
 def test_passes_the_gymnasium_checker(max_steps):
     check_env(PruningEnv(small_graph(), Evaluated(landscape()), HALF, max_steps=max_steps), skip_render_check=True)
+
+
+def test_a_step_before_the_first_reset_is_refused():
+    env = PruningEnv(small_graph(), Evaluated(landscape()), HALF)
+    with pytest.raises(ResetNeeded, match="has to be reset"):
+        env.step([0.1] * 4)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=r"actions have shape \(1, 3\), expected \(1, 4\)"):
+        env.step([0.1] * 3)
 
 
 def test_first_step_prunes_by_the_ratios():
