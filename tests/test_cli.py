@@ -556,6 +556,21 @@ def test_base_says_the_defaults(capsys):
     assert with_base == printed_config(capsys, "fit", *needed)
 
 
+def test_base_lists_every_key(capsys):
+    """Those that have no default of their own, or one that is a class, as comments; of Lightning's trainer some."""
+    text = (EXPERIMENTS / "base.yaml").read_text()
+    config = printed_config(capsys, "fit", "--network.class_path", "resnet20", "--data", "Digits")
+    config.pop("resume", None)
+    config["network"].pop("init_args", None)
+    agent = config["model"]["actor_critic"]["init_args"]
+    keys = {*config, *agent}
+    for name, section in config.items():
+        if name not in ("trainer", "data") and isinstance(section, dict):
+            keys |= {*section}
+    assert len(keys) > 60
+    assert [key for key in sorted(keys) if not re.search(rf"^[ #]*{key}:", text, re.MULTILINE)] == []
+
+
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_experiment_is_accepted(capsys, path):
     needed = ["--network.class_path", "resnet20", "--data", "Digits"]
