@@ -16,6 +16,7 @@ its callbacks, and `fit(agent, ckpt_path=latest.found)`.
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable
@@ -28,7 +29,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
 from gnnrl_lightning.env import Evaluated
-from gnnrl_lightning.env.reward import find_reward
+from gnnrl_lightning.env.reward import check_reward, find_reward
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.evaluation import Evaluation, best_of, within
 from gnnrl_lightning.evaluation.evaluator import PRECISIONS, Evaluator
@@ -242,6 +243,13 @@ class Compression:
             raise
         except Exception as error:  # the user's own policy may raise anything
             raise UserError(f"model.actor_critic cannot be made: {' '.join(str(error).split())}") from error
+        check_reward(reward.reward, search.reward, self._untrained())
+
+    def _untrained(self) -> Evaluation:
+        """What an evaluation of the dense network may look like."""
+        classes = self.task.data.num_classes
+        widths, cost = tuple(self.graph.widths.tolist()), self.dense_cost
+        return Evaluation(widths, *cost.values(), 100 / classes, math.log(classes), 0.0, 1.0, 0, AGENT)
 
     def train_dense(self, folder: RunFolder) -> None:
         """Train the dense network and save its weights, unless a checkpoint gave them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from jsonargparse import set_parsing_settings
@@ -67,6 +67,12 @@ class ArgumentsCLI(LightningCLI):
             load_from_checkpoint_support=False,
         )
 
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """A parser that says in one line what is wrong."""
+        parser = super().init_parser(**kwargs)
+        parser.error = _refuse
+        return parser
+
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """The subcommands, each with the arguments of its method that are not offered."""
@@ -78,7 +84,8 @@ class ArgumentsCLI(LightningCLI):
         """Arguments of trainer, agent and data."""
         parser.add_lightning_class_args(self.trainer_class, "trainer")
         parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items()})
-        parser.add_class_arguments(GNNRL, "model", skip={"env", "proxy", "seed"})
+        # Classes of users need no type hints.
+        parser.add_class_arguments(GNNRL, "model", skip={"env", "proxy", "seed"}, fail_untyped=False)
         parser.add_lightning_class_args(ImageData, "data", subclass_mode=True)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -197,3 +204,8 @@ def _check(config: Any) -> None:
         raise UserError("resume is no key of a configuration: give --resume FOLDER on the command line, and that alone")
     if trainer["max_epochs"] is not None and trainer["max_epochs"] < 1:
         raise UserError(f"trainer.max_epochs is {trainer['max_epochs']}: expected at least 1, or null")
+
+
+def _refuse(message: str, error: Exception | None = None) -> NoReturn:
+    """Raise what a parser has to say of the input, in one line and without its usage."""
+    raise UserError(" ".join(message.split())) from error

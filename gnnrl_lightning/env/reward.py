@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -39,6 +40,25 @@ REWARDS: dict[str, Callable[[Any], float]] = {
     "divergence": NegativeDivergence(),
 }
 """Name -> reward."""
+
+
+def check_reward(reward: Callable[[Any], float], name: str, evaluation: Any) -> None:
+    """Refuse a reward that fails, or is no finite number, for an evaluation.
+
+    Args:
+        reward: The reward.
+        name: Its name or path.
+        evaluation: What it is tried on.
+
+    Raises:
+        UserError: It fails.
+    """
+    try:
+        value = float(reward(evaluation))
+    except Exception as error:  # the user's own may raise anything
+        raise UserError(f"search.reward {name!r} fails: {' '.join(str(error).split())}") from error
+    if not math.isfinite(value):
+        raise UserError(f"search.reward {name!r} gives {value}: expected a finite number")
 
 
 def find_reward(name: str) -> Callable[[Any], float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gnnrl_lightning.env.reward import NegativeTop1Error
+from gnnrl_lightning.errors import UserError
 
 
 class Score(Protocol):
@@ -44,9 +46,19 @@ class Evaluated:
         self.evaluations = 0
 
     def __call__(self, widths: Tensor) -> Tensor:
-        """Rewards `(n,)`, at the cost of n evaluations."""
+        """Rewards `(n,)`, at the cost of n evaluations.
+
+        Raises:
+            UserError: One is not a number.
+        """
         self.evaluations += len(widths)
-        return torch.tensor([float(self.reward(self.evaluator(row, self.proposer))) for row in widths])
+        return torch.tensor([self._reward(self.evaluator(row, self.proposer)) for row in widths])
+
+    def _reward(self, evaluation: Any) -> float:
+        value = float(self.reward(evaluation))
+        if math.isnan(value):
+            raise UserError(f"the reward of the candidate with widths {list(evaluation.widths)} is not a number")
+        return value
 
 
 class Proxy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sized
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,7 +42,7 @@ def positive(**values: float) -> None:
             raise UserError(f"{name} is {value}, expected a positive number")
 
 
-class GraphLearner(pl.LightningModule):
+class GraphLearner(pl.LightningModule, ABC):
     """Base of the modules that train a policy on an environment whose observations are graphs.
 
     An epoch of the trainer is an iteration: the rule plays whole episodes with its present policy (through
@@ -153,7 +154,30 @@ class GraphLearner(pl.LightningModule):
             self.actor_critic.centre_on(env.initial_action, *self.spreads)
         if self.policy is not None:
             load_policy(self.actor_critic, self.policy, self._setting)
+        self._try_policy(env)
         self.actor_critic.to(self.device)
+
+    def _try_policy(self, env: VectorGraphEnv) -> None:
+        """Let the policy act on two first states: better now than after an hour of evaluations."""
+        training = self.actor_critic.training
+        self.actor_critic.eval()
+        with torch.random.fork_rng([]), torch.no_grad():
+            state = env.graphs(env.reset(2, torch.Generator().manual_seed(0))[0])
+            for name, (found, shape) in self.outputs(state, (2, env.action_dim)).items():
+                if found.shape != shape:
+                    raise ValueError(f"{name} has shape {tuple(found.shape)}, expected {shape}")
+                if not found.isfinite().all():
+                    raise ValueError(f"{name} is not finite")
+        self.actor_critic.train(training)
+
+    @abstractmethod
+    def outputs(self, state: Any, shape: tuple[int, int]) -> dict[str, tuple[Tensor, tuple[int, ...]]]:
+        """What the policy makes of a state, by name, and the shapes that it should have.
+
+        Args:
+            state: Batch of B state graphs.
+            shape: B and the decisions in a graph.
+        """
 
     @property
     def _setting(self) -> dict[str, str]:

@@ -133,6 +133,12 @@ class DDPG(GraphLearner):
         if self.target is None:
             self.target = copy.deepcopy(self.actor_critic).requires_grad_(False)
 
+    def outputs(self, state: Any, shape: tuple[int, int]) -> dict[str, tuple[Tensor, tuple[int, ...]]]:
+        """Actions, and the value of each state with them."""
+        action = self.actor_critic.actor(state)
+        value = self.actor_critic.critic(state, action)
+        return {"actor's action": (action, shape), "critic's value": (value, shape[:1])}
+
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Adam over the critic, Adam over the actor."""
         return [

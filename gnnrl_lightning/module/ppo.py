@@ -119,6 +119,16 @@ class GNNRL(GraphLearner):
         """Around the initial action, and around proposals."""
         return self.initial_spread, self.proposal_spread
 
+    def outputs(self, state: Any, shape: tuple[int, int]) -> dict[str, tuple[Tensor, tuple[int, ...]]]:
+        """Actions, and the log-probability, value and entropy of each state."""
+        each = shape[:1]
+        action, log_prob = self.actor_critic.act(state)
+        squash = getattr(self.actor_critic, "squash", lambda raw: raw)
+        evaluated = self.actor_critic.evaluate(state, action)
+        names = ("evaluate's log-probability", "evaluate's value", "evaluate's entropy")
+        found = {"act's action": (squash(action), shape), "act's log-probability": (log_prob, each)}
+        return found | {name: (value, each) for name, value in zip(names, evaluated, strict=True)}
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam over actor and critic."""
         return torch.optim.Adam(self.actor_critic.parameters(), lr=self.learning_rate, eps=1e-5)

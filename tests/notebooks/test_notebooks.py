@@ -58,6 +58,8 @@ def test_graphs_runs(execute):
 
 def test_custom_policy_runs(execute):
     cells = [cell for cell in execute("custom_policy.ipynb").cells if cell.cell_type == "code"]
+    shown = [output.get("data", {}).get("text/plain", "") for cell in cells for output in cell.outputs]
+    assert any("written to runs/mine" in text for text in shown)  # with the classes named in the YAML
     search = next(printed(cell) for cell in cells if "TwoLayerActor:" in printed(cell))
     best, uniform = (float(number) for number in re.findall(r"[\d.]+(?= %)", search))
     assert best >= uniform
