@@ -34,6 +34,9 @@ from gnnrl_lightning.runs import RunFolder, replacing, versions
 from gnnrl_lightning.search.methods import ITERATIVE, ONE_SHOT, run_method
 from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
 
+DDPG_METHOD = "ddpg"
+"""Name of the paper's other way to learn, with its own settings, in the same environments as the agent."""
+
 HALVES = {"all": slice(None), "even": slice(0, None, 2), "odd": slice(1, None, 2)}
 """Which of the test images are read, by their index in the data module's order."""
 
@@ -51,7 +54,7 @@ class CompareOptions:
         variants: Further agents: name to the keys of `model` and `search` that differ.
     """
 
-    methods: list[str] = field(default_factory=lambda: [AGENT, *ONE_SHOT, *ITERATIVE])
+    methods: list[str] = field(default_factory=lambda: [AGENT, DDPG_METHOD, *ONE_SHOT, *ITERATIVE])
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     budgets: list[float] | None = None
     test_half: Literal["all", "even", "odd"] = "all"
@@ -60,13 +63,13 @@ class CompareOptions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be compared."""
-        known = [AGENT, *self.variants, *ONE_SHOT, *ITERATIVE]
+        known = [AGENT, DDPG_METHOD, *self.variants, *ONE_SHOT, *ITERATIVE]
         unknown = [name for name in self.methods if name not in known]
         if unknown or not self.methods:
             given = ", ".join(unknown) or "nothing"
             raise UserError(f"compare.methods has {given}: expected some of {', '.join(known)}")
         for name in self.variants:
-            if not re.fullmatch(r"[\w.]+", name) or name in (AGENT, *ONE_SHOT, *ITERATIVE):
+            if not re.fullmatch(r"[\w.]+", name) or name in (AGENT, DDPG_METHOD, *ONE_SHOT, *ITERATIVE):
                 raise UserError(f"compare.variants has {name!r}: expected a new name of letters, digits, _ and .")
         for name, values in (("methods", self.methods), ("seeds", self.seeds), ("budgets", self.budgets or [])):
             if len(set(values)) < len(values):
@@ -113,7 +116,7 @@ class Comparison:
     Args:
         compression: The network, its images, the pruner, and how many evaluations each method may spend.
         options: What is compared.
-        agents: Name -> agent, for "agent" and the variants among the methods.
+        agents: Name -> agent, for "agent", "ddpg" and the variants among the methods.
         report: Called with the figures of each run once it is finished.
 
     Raises:

@@ -249,7 +249,8 @@ class Compression:
         """What an evaluation of the dense network may look like."""
         classes = self.task.data.num_classes
         widths, cost = tuple(self.graph.widths.tolist()), self.dense_cost
-        return Evaluation(widths, *cost.values(), 100 / classes, math.log(classes), 0.0, 1.0, 0, AGENT)
+        scores = 100 / classes, math.log(classes), 0.0
+        return Evaluation(widths, cost["macs"], cost["params"], *scores, seconds=1.0, images=0, proposer=AGENT)
 
     def train_dense(self, folder: RunFolder) -> None:
         """Train the dense network and save its weights, unless a checkpoint gave them."""

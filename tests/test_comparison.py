@@ -14,7 +14,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.finetune import TrainingOptions
 from gnnrl_lightning.graph.budget import Budget
-from gnnrl_lightning.module import GNNRL
+from gnnrl_lightning.module import DDPG, GNNRL
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.pipeline import Compression
 from gnnrl_lightning.policy_search import AGENT, SearchOptions
@@ -96,6 +96,27 @@ def test_the_whole_comparison(task, tmp_path):
     }
     best = {row["method"]: row["top1_search"] for row in figures["rows"] if row["budget"] == 0.4}
     assert best["agent"] >= max(best["uniform"], best["greedy"])
+
+
+def test_ddpg_searches_in_the_same_episodes(task, tmp_path):
+    """A table of its own to pay for, the same starting candidates, and whole iterations of the rest."""
+    options = CompareOptions(methods=["agent", "ddpg"], seeds=[0, 1])
+    shared = {"episodes_per_iteration": 3, "proxy_warmup": 2, "proxy_between": 1, "proxy_episodes": 8}
+    search = SearchOptions(evaluations=14, calibration_images=64, repair="reconstruction", table="reconstruction")
+    rows = {"agent": AgentRow(agent_of, search), "ddpg": AgentRow(lambda seed: DDPG(seed=seed, **shared), search)}
+    figures = comparison_of(task, options, rows).run(RunFolder.create(tmp_path, "run"))
+    found = {(row["method"], row["seed"]): row for row in figures["rows"]}
+    assert {row["evaluations"] for row in found.values()} == {1 + 6 + 2 * 3}
+    again = comparison_of(task, CompareOptions(methods=["ddpg"], seeds=[1]), rows)
+    (row,) = again.run(RunFolder.create(tmp_path, "again"))["rows"]
+    asked = [
+        [entry["widths"] for entry in Journal(tmp_path / name / "compare" / "ddpg-0.5-seed1.jsonl").read()]
+        for name in ("run", "again")
+    ]
+    assert asked[0] == asked[1] and row["widths"] == found["ddpg", 1]["widths"]
+    other = Journal(tmp_path / "run" / "compare" / "agent-0.5-seed1.jsonl").read()
+    assert asked[0][:6] == [entry["widths"] for entry in other[:6]] and len(asked[0]) == len(other)
+    assert {(entry["method"], entry["budget"]) for entry in figures["paired"]} == {("ddpg", 0.5)}
 
 
 def test_repairs_that_read_images_make_evaluations_dearer_and_tables_cheaper(task, tmp_path):

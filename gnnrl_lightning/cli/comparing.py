@@ -11,10 +11,10 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from gnnrl_lightning.comparison import AgentRow
+from gnnrl_lightning.comparison import DDPG_METHOD, AgentRow
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.tuning import AUTO
-from gnnrl_lightning.module import GNNRL
+from gnnrl_lightning.module import DDPG, GNNRL
 from gnnrl_lightning.policy_search import AGENT, SearchOptions
 from gnnrl_lightning.runs import RunFolder
 
@@ -29,7 +29,7 @@ VARIANTS = ("compare", "variants")
 
 
 def agents_of(model: Namespace, search: Namespace, variants: Mapping[str, Mapping[str, Any]]) -> dict[str, AgentRow]:
-    """The configured agent and its variants.
+    """The configured agent, its variants, and DDPG on the same episodes.
 
     Args:
         model: The configuration of `model`.
@@ -40,10 +40,12 @@ def agents_of(model: Namespace, search: Namespace, variants: Mapping[str, Mappin
         UserError: A variant names a key that there is not or that is the comparison's, or a value that does not fit.
     """
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(GNNRL, "model", skip={"env", "proxy", "seed"})
+    parser.add_class_arguments(GNNRL, "model", skip={"env", "proxy", "seed"}, fail_untyped=False)
     parser.add_class_arguments(SearchOptions, "search")
     base = {"model": model.as_dict(), "search": search.as_dict()}
-    return {name: _agent(parser, name, base, changes) for name, changes in {AGENT: {}, **variants}.items()}
+    rows = {name: _agent(parser, name, base, changes) for name, changes in {AGENT: {}, **variants}.items()}
+    shared = {name: model[name] for name in ("episodes_per_iteration", "proxy_episodes")}
+    return rows | {DDPG_METHOD: AgentRow(lambda seed: DDPG(**shared, seed=seed), rows[AGENT].search)}
 
 
 def _agent(parser: ArgumentParser, name: str, base: dict[str, Any], changes: Mapping[str, Any]) -> AgentRow:
@@ -66,9 +68,9 @@ def _agent(parser: ArgumentParser, name: str, base: dict[str, Any], changes: Map
         raise UserError(f"compare.variants.{name}: {' '.join(str(error).split())}") from error
 
     def make(seed: int) -> GNNRL:
-        module: GNNRL = parser.instantiate(config)["model"]
-        module.seed = seed
-        return module
+        agent: GNNRL = parser.instantiate(config)["model"]
+        agent.seed = seed
+        return agent
 
     return AgentRow(make, search)
 
