@@ -206,6 +206,6 @@ def _check(config: Any) -> None:
         raise UserError(f"trainer.max_epochs is {trainer['max_epochs']}: expected at least 1, or null")
 
 
-def _refuse(message: str, error: Exception | None = None) -> NoReturn:
+def _refuse(message: str, ex: Exception | None = None) -> NoReturn:
     """Raise what a parser has to say of the input, in one line and without its usage."""
-    raise UserError(" ".join(message.split())) from error
+    raise UserError(" ".join(message.split())) from ex
