@@ -5,7 +5,8 @@
 A search on the digits, with a table, iterations in the proxy and in the environment, and short trainings, runs once to
 its end. Then it is started again for each kill, killed (SIGKILL) at a random moment between its first file and its
 last, resumed, and compared bit for bit: the figures of result.json (but for seconds and latency), the journal (but for
-seconds), the metrics (but for speeds), and all weights. A second call goes on with the kills that are missing.
+seconds), the metrics (but for speeds), and all weights. A second call goes on with the kills that are missing. Small
+batches make the search a race of several stages; the run fails where no candidate is dropped.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ SETTINGS = {
     "pretraining.epochs": 4,
     "finetuning.epochs": 3,
     "search.evaluations": 80,
+    "search.batch_size": 32,
     "search.calibration_images": 64,
     "search.final_calibration_images": 64,
     "model.proxy_warmup": 4,
@@ -96,10 +98,15 @@ def differences(folder: RunFolder, whole: RunFolder) -> list[str]:
 
 
 def measure(root: Path) -> dict[str, Any]:
-    """Run once without a kill: seconds between the configuration and the end."""
+    """Run once without a kill: seconds between the configuration and the end, and candidates that races dropped."""
     process, began = start(root, "whole"), time.perf_counter()
     process.wait()
-    return {"seconds": time.perf_counter() - began}
+    seconds = time.perf_counter() - began
+    journal = RunFolder(root / "whole").journal.read_text(encoding="utf-8").splitlines()
+    dropped = sum(json.loads(line)["dropped"] for line in journal)
+    if not dropped:
+        raise RuntimeError(f"none of {len(journal)} candidates was dropped: the search did not race")
+    return {"seconds": seconds, "evaluations": len(journal), "dropped": dropped}
 
 
 def kill(root: Path, whole: RunFolder, seconds: float, number: int, seed: int) -> dict[str, Any]:
@@ -131,9 +138,14 @@ def main() -> None:
     found: dict[str, Any] = {"settings": SETTINGS, "seed": options.seed, "kills": []}
     if options.json is not None and options.json.is_file():
         found = json.loads(options.json.read_text(encoding="utf-8"))
+        if found["settings"] != SETTINGS or found["seed"] != options.seed:
+            parser.error(
+                f"{options.json} was measured with {found['settings']}, seed {found['seed']}: name another file"
+            )
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        seconds = measure(root)["seconds"]  # this machine's, now; the run to compare with
+        found["whole"] = measure(root)  # this machine's, now; the run to compare with
+        seconds = found["whole"]["seconds"]
         known = {row["number"] for row in found["kills"]}
         for number in sorted(set(range(options.kills)) - known):
             row = kill(root, RunFolder(root / "whole"), seconds, number, options.seed)
@@ -144,7 +156,8 @@ def main() -> None:
                 with replacing(options.json) as partial:
                     partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     identical = sum(not row["differs"] for row in found["kills"])
-    print(f"{identical} of {len(found['kills'])} identical; a whole run takes {seconds:.0f} s")
+    whole = "{dropped} of {evaluations} candidates are dropped in a whole run, which takes {seconds:.0f} s"
+    print(f"{identical} of {len(found['kills'])} identical; {whole.format(**found['whole'])}")
 
 
 if __name__ == "__main__":

@@ -99,8 +99,9 @@ class Benchmark:
         self.pruner.scores, self.pruner.moments  # noqa: B018  (computed once, not part of a candidate's time)
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self.dense = self.logits(copy.deepcopy(self.network), data.search)
-        every = torch.arange(len(data.test))
-        self.halves = {"development": data.test.subset(every[::2]), "final": data.test.subset(every[1::2])}
+        test = data.test.in_memory()
+        every = torch.arange(len(test))
+        self.halves = {"development": test.subset(every[::2]), "final": test.subset(every[1::2])}
 
     def logits(self, network: nn.Module, images: ImageSet) -> Tensor:
         """Outputs of a network, which is made fast in place."""
@@ -169,6 +170,12 @@ class Benchmark:
         }
 
 
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Kendall's tau."""
+    found: Any = kendalltau(first, second)
+    return float(found.statistic)
+
+
 def report(folder: Path) -> dict[str, Any]:
     """Kendall's tau of every proxy with the fine-tuned accuracy, with bootstrap intervals."""
     rows = [json.loads(path.read_text()) for path in sorted(folder.glob("candidate_*.json"))]
@@ -182,9 +189,9 @@ def report(folder: Path) -> dict[str, Any]:
             entry["seconds"] = round(float(np.median([row["proxies"][proxy]["seconds"] for row in rows])), 2)
             for half in ("development", "final"):
                 truth = np.array([row["finetuned"][half] for row in rows])
-                taus = [kendalltau(values[draw], truth[draw]).statistic for draw in draws]
+                taus = [rank_correlation(values[draw], truth[draw]) for draw in draws]
                 low, high = np.nanpercentile(taus, [5, 95])
-                tau = float(kendalltau(values, truth).statistic)
+                tau = rank_correlation(values, truth)
                 entry[half] = {"tau": round(tau, 3), "low": round(float(low), 3), "high": round(float(high), 3)}
             table.append(entry)
     best = max(table, key=lambda entry: entry["development"]["tau"])

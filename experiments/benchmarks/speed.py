@@ -6,7 +6,9 @@ r"""How fast everything is: candidates, against the published way; PPO, states, 
     python experiments/benchmarks/speed.py --data cifar10 --weights cifar10_resnet56.pt --quick
 
 Each part runs in a process of its own and is written to the JSON file as it finishes; what is there already is not
-measured again. The machine should have nothing else to do. What the keys say:
+measured again, and a file that was measured under other settings is refused. Nothing else should run on the machine.
+With `--device cuda` candidates are scored and the policy learns there; its states are made on the CPU, and the parts
+about CPU cores, `one_core` and `devices`, are left out unless `--parts` names them. What the keys say:
 
     ratio_racing, ratio_plain, ratio_plain_fp32
         candidates a second (choice of channels, surgery, repair, forward passes) relative to the published way in the
@@ -24,8 +26,9 @@ measured again. The machine should have nothing else to do. What the keys say:
         100 transitions for 10 epochs; one state graph; whole episodes in the proxy, policy and states included
     ddp_speedup
         evaluations a second of two processes on two cores, relative to one on one core
-    peak_rss_gib
-        most memory of the process that evaluates candidates
+    peak_rss_gib, peak_rss_gib_imagenet, delivery_peak_rss_gib
+        most memory of a process that evaluates candidates; of ResNet-50 on images of 224 x 224; of one that has done so
+        and prunes and repairs what is delivered, ResNet-50, too. With peak_gpu_gib in their names: of the CUDA device
 """
 
 from __future__ import annotations
@@ -48,6 +51,7 @@ from speed_parts.machine import processor
 
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.pipeline import Compression
+from gnnrl_lightning.policy_search import SearchOptions
 
 
 @dataclass(frozen=True)
@@ -59,19 +63,20 @@ class Size:
         candidates: That are timed.
         one_core: Of these with one thread.
         references: Evaluations in the published way.
-        evaluations: Of the search that is recorded where no journal is given.
+        evaluations: Of the recorded search at most, all of which are scored in a race and on the whole split.
         repeats: Of each part of the learning.
         episodes: In the proxy at a time.
         large_images: Of ImageNet's size.
         side: Of these, pixels.
         large_candidates: Evaluated on them.
+        delivery_images: Calibration images of what is delivered.
         growth_images: For each network of the figure.
         learning: Networks whose updates are timed.
     """
 
     images: int = 5000
     candidates: int = 36
-    one_core: int = 12
+    one_core: int = 36
     references: int = 6
     evaluations: int = 80
     repeats: int = 5
@@ -79,14 +84,27 @@ class Size:
     large_images: int = 2000
     side: int = 224
     large_candidates: int = 2
+    delivery_images: int = SearchOptions.final_calibration_images
     growth_images: int = 1000
     learning: tuple[str, ...] = ("resnet56", "resnet50")
 
 
 SIZES = {
     "full": Size(),
-    "quick": Size(5000, 6, 2, 2, repeats=2, large_images=200, large_candidates=1, growth_images=200),
-    "tiny": Size(40, 4, 2, 1, 12, 1, 16, 8, 64, 1, 8, ("resnet20",)),
+    "quick": Size(
+        images=1000,
+        candidates=3,
+        one_core=1,
+        references=1,
+        evaluations=6,
+        repeats=2,
+        large_images=50,
+        side=128,
+        large_candidates=1,
+        delivery_images=32,
+        growth_images=100,
+    ),
+    "tiny": Size(40, 4, 2, 1, 12, 1, 16, 8, 64, 1, 16, 8, ("resnet20",)),
 }
 
 
@@ -144,7 +162,7 @@ def grow(options: argparse.Namespace, size: Size) -> list[dict[str, Any]]:
     if options.size == "tiny":
         axes = {name: values[:2] for name, values in axes.items()}
     return [
-        growth.measure(axis, value, size.growth_images, min(size.candidates, 5), "bf16")
+        growth.measure(axis, value, size.growth_images, min(size.candidates, 5), options.device)
         for axis, values in axes.items()
         for value in values
     ]
@@ -152,12 +170,17 @@ def grow(options: argparse.Namespace, size: Size) -> list[dict[str, Any]]:
 
 def learn(options: argparse.Namespace, size: Size) -> list[dict[str, Any]]:
     """The part about PPO."""
-    return [learning.measure(name, size.episodes, size.repeats) for name in size.learning]
+    return [learning.measure(name, size.episodes, size.repeats, options.device) for name in size.learning]
 
 
 def large(options: argparse.Namespace, size: Size) -> dict[str, Any]:
-    """The part about memory."""
-    return memory.imagenet(size.large_images, size.side, size.large_candidates, "bf16")
+    """The part about large images."""
+    return memory.evaluation(size.large_images, size.side, size.large_candidates, options.device)
+
+
+def deliver(options: argparse.Namespace, size: Size) -> dict[str, Any]:
+    """The part about the memory that the delivery takes on them."""
+    return memory.delivery(size.large_images, size.side, size.delivery_images, options.device)
 
 
 PARTS: dict[str, Callable[[argparse.Namespace, Size], Any]] = {
@@ -167,19 +190,30 @@ PARTS: dict[str, Callable[[argparse.Namespace, Size], Any]] = {
     "learning": learn,
     "devices": run_two,
     "imagenet": large,
+    "delivery": deliver,
     "growth": grow,
 }
+ABOUT_CORES = ("one_core", "devices")
+MEMORY = {"candidates": "{}", "imagenet": "{}_imagenet", "delivery": "delivery_{}"}
+"""Part -> name of its peak among the figures."""
 
 
-def summary(options: argparse.Namespace, parts: dict[str, Any]) -> dict[str, Any]:
-    """The figures that are asked for most, out of the parts."""
-    found: dict[str, Any] = {"network": options.network, "dataset": Path(options.data).name, **processor()}
-    found |= {"threads": options.threads, "device": options.device}
+def settings(options: argparse.Namespace) -> dict[str, Any]:
+    """All that figures of one file have in common."""
+    found: dict[str, Any] = {"network": options.network, "dataset": Path(options.data).name}
+    found |= {"weights": Path(options.weights or "").name, "journal": Path(options.journal or "").name}
+    found |= {"size": options.size, "threads": options.threads, "device": options.device, **processor()}
     if options.device == "cuda":
         found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def summary(parts: dict[str, Any]) -> dict[str, Any]:
+    """The figures that are asked for most, out of the parts."""
+    found: dict[str, Any] = {}
     keys = ("images", "ratio_racing", "ratio_plain", "ratio_plain_fp32", "kendall_tau", "racing_miss")
     if "candidates" in parts:
-        found |= {key: parts["candidates"][key] for key in (*keys, "peak_rss_gib")}
+        found |= {key: parts["candidates"][key] for key in keys}
         found["evaluations_per_s"] = round(1 / parts["candidates"]["racing_s"], 2)
         found["evaluations_per_s_plain"] = round(1 / parts["candidates"]["plain_s"], 2)
     if "one_core" in parts:
@@ -194,8 +228,8 @@ def summary(options: argparse.Namespace, parts: dict[str, Any]) -> dict[str, Any
         found |= {key: pick(row[key] for row in parts["learning"]) for key, pick in worst.items()}
     if "devices" in parts:
         found["ddp_speedup"] = parts["devices"]["ddp_speedup"]
-    if "imagenet" in parts:
-        found["peak_rss_gib_imagenet"] = parts["imagenet"]["peak_rss_gib"]
+    for name, form in MEMORY.items():
+        found |= {form.format(key): value for key, value in parts.get(name, {}).items() if key.startswith("peak_")}
     return found
 
 
@@ -208,23 +242,31 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--journal", type=Path, metavar="FILE", help="a search's journal; without, one is recorded")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures are kept")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="where the growth of the cost is drawn")
-    parser.add_argument("--parts", nargs="+", choices=tuple(PARTS), default=tuple(PARTS), help="which (default: all)")
+    parser.add_argument("--parts", nargs="+", choices=tuple(PARTS), help="which (default: all that the device has)")
     parser.add_argument("--size", choices=tuple(SIZES), default="full", help="how much is measured (default full)")
     parser.add_argument("--quick", dest="size", action="store_const", const="quick", help="within five minutes")
-    parser.add_argument("--device", default="cpu", help="where candidates are scored: cpu (default) or cuda")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what is measured (default cpu)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads (default: all)")
     options = parser.parse_args(arguments)
+    figures = common = settings(options)
     parts: dict[str, Any] = {}
     if options.json is not None and options.json.exists():
-        parts = json.loads(options.json.read_text(encoding="utf-8"))["parts"]
-    figures: dict[str, Any] = {}
-    for name in options.parts:
-        if name not in parts:
-            threads = 1 if name == "one_core" else options.threads
-            parts[name] = alone(threads, PARTS[name], options, SIZES[options.size])
-        figures = summary(options, parts) | {"parts": parts}
-        if options.json is not None:
-            options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        known = json.loads(options.json.read_text(encoding="utf-8"))
+        others = [
+            f"{key} {known.get(key)!r}, not {value!r}" for key, value in common.items() if known.get(key) != value
+        ]
+        if others:
+            parser.error(f"{options.json} was measured with {'; '.join(others)}: name another file")
+        parts = known["parts"]
+    with tempfile.TemporaryDirectory() as folder:
+        options.journal = options.journal or Path(folder) / "journal.jsonl"  # the first part that needs one leaves it
+        for name in options.parts or [name for name in PARTS if options.device == "cpu" or name not in ABOUT_CORES]:
+            if name not in parts:
+                threads = 1 if name == "one_core" else options.threads
+                parts[name] = alone(threads, PARTS[name], options, SIZES[options.size])
+            figures = common | summary(parts) | {"parts": parts}
+            if options.json is not None:
+                options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     if options.figure is not None and "growth" in parts:
         growth.draw(parts["growth"], options.figure)
     print("| | |\n|---|---|")

@@ -12,15 +12,17 @@ from typing import Any
 
 import torch
 from scipy.stats import kendalltau
+from torch import Tensor
 
 from gnnrl_lightning.evaluation.evaluation import Evaluation
 from gnnrl_lightning.evaluation.journal import Journal
+from gnnrl_lightning.evaluation.latency import synchronize
 from gnnrl_lightning.evaluation.racing import Course, hopeless, stage_ends
 from gnnrl_lightning.pipeline import Compression
 from gnnrl_lightning.policy_search import SearchOptions
 from gnnrl_lightning.search.methods import run_method
 from gnnrl_lightning.search.problem import merit
-from speed_parts.memory import peak_rss_gib
+from speed_parts.memory import peaks
 from speed_parts.published import evaluate
 
 RESAMPLES = 1000
@@ -31,21 +33,19 @@ RACING = SearchOptions().racing_error
 """Probability with which a candidate as good as the best one may be dropped: the default."""
 
 
-def recorded(compression: Compression, path: Path | None) -> list[list[int]]:
-    """Widths in the order in which a search asked for them, each once: from a journal, or a search made here.
+def recorded(compression: Compression, path: Path) -> Tensor:
+    """Widths `(n, G)` in the order in which a search asked for them, each once.
 
     Args:
-        compression: The network and its images.
-        path: A journal; None: cross-entropy search is run, with the compression's evaluations.
+        compression: The network and its images; of a search with more evaluations than its own every second, every
+            third, ... candidate is taken.
+        path: The search's journal; where there is none, cross-entropy search leaves one.
     """
-    if path is not None:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        asked = [tuple(json.loads(line)["widths"]) for line in lines]
-    else:
-        problem = compression.make_problem(compression.budget, Journal())
-        run_method("cross_entropy", problem, 0)
-        asked = [item.widths for item in problem.history]
-    return [list(widths) for widths in dict.fromkeys(asked)]
+    if not path.exists():
+        run_method("cross_entropy", compression.make_problem(compression.budget, Journal(path)), 0)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    asked = dict.fromkeys(tuple(json.loads(line)["widths"]) for line in lines)
+    return torch.tensor([*asked][:: math.ceil(len(asked) / compression.search.evaluations)])
 
 
 def chosen(count: int, of: int) -> list[int]:
@@ -56,17 +56,17 @@ def chosen(count: int, of: int) -> list[int]:
     return sorted({*early, *torch.linspace(last, of - 1, half).round().long().tolist()})
 
 
-def measure(compression: Compression, journal: Path | None, count: int, references: int) -> dict[str, Any]:
+def measure(compression: Compression, journal: Path, count: int, references: int) -> dict[str, Any]:
     """Time and compare the ways to evaluate, one candidate after the other.
 
     Args:
         compression: The network and its images, precision bf16.
-        journal: Of the recorded search; None records one.
+        journal: Of the recorded search, see `recorded`.
         count: Candidates that are timed.
         references: How many of them the published way evaluates, too: its cost is the same for all.
     """
     data, graph = compression.task.data, compression.graph
-    widths = torch.tensor(recorded(compression, journal))
+    widths = recorded(compression, journal)
     timed = chosen(count, len(widths))
     ways = {"racing": RACING, "plain": None, "plain_fp32": None, "whole": 0.0}  # error 0: a race that drops nothing
     evaluators = {}
@@ -76,6 +76,7 @@ def measure(compression: Compression, journal: Path | None, count: int, referenc
         evaluators[way].dtype = torch.float32 if way == "plain_fp32" else torch.bfloat16
     start = time.perf_counter()
     compression.pruner.prune(compression.pruner.plan(graph.widths))
+    synchronize(compression.device)
     calibration = time.perf_counter() - start
     found: dict[str, list[Evaluation]] = {way: [] for way in ways}
     reference: list[float] = []
@@ -105,14 +106,14 @@ def measure(compression: Compression, journal: Path | None, count: int, referenc
         "seen": round(statistics.mean(found["racing"][place].seen for place in timed)),
         "racing_error": RACING,
         "racing_miss": missed(found["whole"], ends, RESAMPLES),
-        "peak_rss_gib": round(peak_rss_gib(), 2),
+        **peaks(compression.device),
     }
 
 
 def tau(first: Sequence[float], second: Sequence[float]) -> float | None:
     """Kendall's rank correlation; None where all values of one are the same."""
-    found = float(kendalltau(first, second).statistic)
-    return round(found, 3) if math.isfinite(found) else None
+    found: Any = kendalltau(first, second)
+    return round(float(found.statistic), 3) if math.isfinite(found.statistic) else None
 
 
 def missed(evaluations: Sequence[Evaluation], ends: Sequence[int], resamples: int) -> float:

@@ -1,4 +1,4 @@
-"""Two processes against one: evaluations a second of a whole search from the command line."""
+"""Two processes against one: evaluations a second of a whole search from the command line; what follows is stopped."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import os
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
+
+from gnnrl_lightning.pipeline import POLICY
+from gnnrl_lightning.runs import RunFolder
 
 
 def evaluations_per_s(arguments: list[str], folder: Path, processes: int, cores: int) -> float:
@@ -20,17 +24,21 @@ def evaluations_per_s(arguments: list[str], folder: Path, processes: int, cores:
         processes: Processes, of one thread each.
         cores: Cores that they may use.
     """
-    name = f"processes{processes}"
+    run = RunFolder(folder / f"processes{processes}")
     command = [sys.executable, "-m", "gnnrl_lightning", "fit", *arguments, "--run.root", str(folder)]
-    command += ["--run.name", name, "--run.threads", "1", "--trainer.accelerator", "cpu", "--overwrite"]
+    command += ["--run.name", run.path.name, "--run.threads", "1", "--trainer.accelerator", "cpu", "--overwrite"]
     if processes > 1:
         command += ["--trainer.devices", str(processes), "--trainer.strategy", "ddp"]
     available = sorted(os.sched_getaffinity(0))[:cores]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run(
-        command, check=True, env=environment, preexec_fn=lambda: os.sched_setaffinity(0, available)
-    )  # fmt: skip
-    with (folder / name / "metrics.csv").open(encoding="utf-8") as file:
+    process = subprocess.Popen(command, env=environment, preexec_fn=lambda: os.sched_setaffinity(0, available))
+    while not run.weights(POLICY).is_file():  # it is there when the search has ended
+        if process.poll() is not None:
+            raise subprocess.CalledProcessError(process.returncode, command)
+        time.sleep(0.1)
+    process.terminate()
+    process.wait()
+    with run.metrics.open(encoding="utf-8") as file:
         found = [float(row["charts/eps"]) for row in csv.DictReader(file) if row["charts/eps"]]
     return statistics.median(found)
 

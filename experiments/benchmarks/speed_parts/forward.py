@@ -24,19 +24,19 @@ REGISTER = 16
 """Output channels that are computed at a time."""
 
 
-def measure(compression: Compression, journal: Path | None, count: int) -> dict[str, Any]:
+def measure(compression: Compression, journal: Path, count: int) -> dict[str, Any]:
     """Time forward passes over the search split, in both precisions.
 
     Args:
         compression: The network and its images.
-        journal: Of the recorded search; None records one.
+        journal: Of the recorded search, see `recorded`.
         count: Candidates that are timed.
 
     Returns:
         For each precision, of the dense network, of candidates (medians) and of these with widths rounded up to whole
         registers: `ms`, milliseconds an image, and `share` of the machine's peak in a square matrix product.
     """
-    graph, widths = compression.graph, torch.tensor(recorded(compression, journal))
+    graph, widths = compression.graph, recorded(compression, journal)
     narrow = widths[chosen(count, len(widths))]
     full = torch.minimum((narrow + REGISTER - 1) // REGISTER * REGISTER, graph.widths)
     networks = {"dense": graph.widths[None], "candidates": narrow, "rounded_up": full}

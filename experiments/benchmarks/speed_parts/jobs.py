@@ -21,7 +21,7 @@ class RandomImages(ImageData):
     """Noise in place of photographs: costs do not depend on what is seen.
 
     Args:
-        images: Images of the search split; there are 256 more, to calibrate on.
+        images: Images of the search split; there are as many more as all calibrations need.
         size: Height and width, pixels.
         classes: Number of classes.
         **kwargs: Arguments of `ImageData`.
@@ -41,7 +41,8 @@ class RandomImages(ImageData):
             pixels = torch.randint(256, (count, 3, self.size, self.size), dtype=torch.uint8, generator=generator)
             return ImageSet(pixels, torch.arange(count) % self.classes_of_noise)
 
-        return LoadedImages(draw(self.images + 256), draw(8), tuple(map(str, range(self.classes_of_noise))))
+        images = self.images + SearchOptions.final_calibration_images
+        return LoadedImages(draw(images), draw(8), tuple(map(str, range(self.classes_of_noise))))
 
 
 class Chain(nn.Sequential):

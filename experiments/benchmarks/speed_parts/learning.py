@@ -14,6 +14,7 @@ import gnnrl_lightning
 from gnnrl_lightning import networks
 from gnnrl_lightning.agents import Agent
 from gnnrl_lightning.env import Proxy, VectorPruningEnv
+from gnnrl_lightning.evaluation.latency import synchronize
 from gnnrl_lightning.evaluation.tables import RATIOS, ErrorTable
 from gnnrl_lightning.finetune import quiet_trainer
 from gnnrl_lightning.graph.budget import Budget
@@ -43,6 +44,7 @@ class _Update(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop."""
+        synchronize(pl_module.device)
         self.seconds.append(time.perf_counter() - self._start)
 
 
@@ -57,17 +59,19 @@ def environment(name: str) -> VectorPruningEnv:
     return VectorPruningEnv(graph, proxy, Budget(macs=0.5), max_steps=1, statistics=table.statistics)
 
 
-def measure(name: str, episodes: int, repeats: int) -> dict[str, Any]:
-    """The figures of one network."""
+def measure(name: str, episodes: int, repeats: int, device: str) -> dict[str, Any]:
+    """The figures of one network: the policy is on the device, environments and their states on the CPU."""
     env = environment(name)
     module = GNNRL(env, episodes_per_iteration=TRANSITIONS, epochs=EPOCHS, target_kl=None)
     update = _Update()
-    trainer = quiet_trainer(max_epochs=repeats + 1, accelerator="cpu", callbacks=[update], log_every_n_steps=1)
+    flags = {"accelerator": device, "devices": 1, "log_every_n_steps": 1}
+    trainer = quiet_trainer(max_epochs=repeats + 1, callbacks=[update], **flags)
     trainer.fit(module)
     observation, _ = env.reset(1)
     policy = Agent(env.state_dim, env.action_dim)
     policy.centre_on(env.initial_action, 0.2)
-    seconds = median_seconds(lambda: collect(env, policy, episodes, 0, 1.0, 0.95), repeats)
+    policy.to(device)
+    seconds = median_seconds(lambda: collect(env, policy, episodes, 0, 1.0, 0.95, device), repeats)
     return {
         "network": name,
         "groups": env.action_dim,

@@ -6,6 +6,8 @@ import os
 import platform
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ import torch
 from gnnrl_lightning.evaluation.latency import synchronize
 
 FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8")
-SIZE = 2048
+PRODUCTS = {"cpu": (2048, 1), "cuda": (8192, 10)}
+"""Rows of the matrices, and products between two waits: of a few small ones a GPU's time would go to launches."""
 
 
 def processor() -> dict[str, Any]:
@@ -27,21 +30,35 @@ def processor() -> dict[str, Any]:
     return {
         "processor": fields.get("model name", platform.processor()),
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
         "cpu_features": [name for name in FEATURES if name in flags],
     }
 
 
 def matmul_peak(dtype: torch.dtype, device: torch.device, repeats: int = 9) -> float:
     """Multiply-accumulates a second of a square matrix product, the best of several."""
-    left, right = (torch.randn(SIZE, SIZE, device=device).to(dtype) for _ in range(2))
+    size, products = PRODUCTS[device.type]
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     seconds = []
-    for _ in range(repeats + 2):
-        start = time.perf_counter()
-        left @ right
-        synchronize(device)
-        seconds.append(time.perf_counter() - start)
-    return SIZE**3 / min(seconds)
+    with rounded_as_convolutions():
+        for _ in range(repeats + 2):
+            start = time.perf_counter()
+            for _ in range(products):
+                torch.mm(left, right)
+            synchronize(device)
+            seconds.append((time.perf_counter() - start) / products)
+    return size**3 / min(seconds)
+
+
+@contextmanager
+def rounded_as_convolutions() -> Iterator[None]:
+    """CUDA's products of float32 matrices round to what convolutions round to, TF32 unless that is changed."""
+    backends: Any = torch.backends
+    products, before = backends.cuda.matmul, backends.cuda.matmul.fp32_precision
+    products.fp32_precision = backends.cudnn.conv.fp32_precision
+    try:
+        yield
+    finally:
+        products.fp32_precision = before
 
 
 def median_seconds(run: Any, repeats: int) -> float:

@@ -3,27 +3,54 @@
 from __future__ import annotations
 
 import resource
+import time
 from typing import Any
 
+import torch
+
 from gnnrl_lightning.networks.spec import NetworkSpec
+from gnnrl_lightning.pipeline import Compression
 from speed_parts.jobs import RandomImages, job, random_widths
 
 
-def peak_rss_gib() -> float:
-    """The most memory that this process has had, GiB (Linux counts kilobytes)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+def peaks(device: torch.device) -> dict[str, float]:
+    """The most memory that this process has had, and has had of a CUDA device, GiB (Linux counts kilobytes)."""
+    found = {"peak_rss_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)}
+    if device.type == "cuda":
+        found["peak_gpu_gib"] = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
+    return found
 
 
-def imagenet(images: int, side: int, candidates: int, precision: str) -> dict[str, Any]:
-    """ResNet-50 on images of ImageNet's size: calibration, table left out, and a few evaluations."""
+def resnet50(images: int, side: int, device: str, **search: Any) -> Compression:
+    """ResNet-50 on images of ImageNet's size; the table is left out.
+
+    Args:
+        images: Of the search split.
+        side: Of these, pixels.
+        device: Where candidates are scored.
+        **search: Further options of the search.
+    """
     data = RandomImages(images, side, 1000, eval_batch_size=100)
     network = NetworkSpec("torchvision.models.resnet50")
-    compression = job(network, data, table=None, precision=precision)
+    return job(network, data, device=device, table=None, precision="bf16", **search)
+
+
+def evaluation(images: int, side: int, candidates: int, device: str) -> dict[str, Any]:
+    """Calibration, and a few evaluations."""
+    compression = resnet50(images, side, device)
     evaluator = compression.make_evaluator()
     seconds = [evaluator(widths, "random").seconds for widths in random_widths(compression, candidates)]
-    return {
-        "images": images,
-        "side": side,
-        "seconds_per_candidate": round(min(seconds), 2),
-        "peak_rss_gib": round(peak_rss_gib(), 2),
-    }
+    found = {"images": images, "side": side, "seconds_per_candidate": round(min(seconds), 2)}
+    return found | peaks(compression.device)
+
+
+def delivery(images: int, side: int, calibration_images: int, device: str) -> dict[str, Any]:
+    """One evaluation, so that what a search holds is in memory; then what is delivered is pruned and repaired."""
+    compression = resnet50(images, side, device, final_calibration_images=calibration_images)
+    evaluator, widths = compression.make_evaluator(), random_widths(compression, 1)[0]
+    evaluator(widths, "random")
+    start, pruner = time.perf_counter(), compression.final_pruner()
+    pruner.prune(pruner.plan(widths))
+    seconds = time.perf_counter() - start
+    found = {"images": images, "side": side, "calibration_images": calibration_images, "seconds": round(seconds, 2)}
+    return found | peaks(compression.device)
