@@ -84,7 +84,7 @@ class Size:
     large_images: int = 2000
     side: int = 224
     large_candidates: int = 2
-    delivery_images: int = SearchOptions.final_calibration_images
+    delivery_images: int | None = SearchOptions.final_calibration_images
     growth_images: int = 1000
     learning: tuple[str, ...] = ("resnet56", "resnet50")
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gnnrl_lightning.data import ImageData, ImageFolder, ImageSet, LoadedImages
+from gnnrl_lightning.evaluation.pruner import FINAL_IMAGES
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.pipeline import Compression
@@ -41,7 +42,7 @@ class RandomImages(ImageData):
             pixels = torch.randint(256, (count, 3, self.size, self.size), dtype=torch.uint8, generator=generator)
             return ImageSet(pixels, torch.arange(count) % self.classes_of_noise)
 
-        images = self.images + SearchOptions.final_calibration_images
+        images = self.images + FINAL_IMAGES
         return LoadedImages(draw(images), draw(8), tuple(map(str, range(self.classes_of_noise))))
 
 

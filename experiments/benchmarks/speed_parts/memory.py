@@ -44,7 +44,7 @@ def evaluation(images: int, side: int, candidates: int, device: str) -> dict[str
     return found | peaks(compression.device)
 
 
-def delivery(images: int, side: int, calibration_images: int, device: str) -> dict[str, Any]:
+def delivery(images: int, side: int, calibration_images: int | None, device: str) -> dict[str, Any]:
     """One evaluation, so that what a search holds is in memory; then what is delivered is pruned and repaired."""
     compression = resnet50(images, side, device, final_calibration_images=calibration_images)
     evaluator, widths = compression.make_evaluator(), random_widths(compression, 1)[0]
@@ -52,5 +52,6 @@ def delivery(images: int, side: int, calibration_images: int, device: str) -> di
     start, pruner = time.perf_counter(), compression.final_pruner()
     pruner.prune(pruner.plan(widths))
     seconds = time.perf_counter() - start
-    found = {"images": images, "side": side, "calibration_images": calibration_images, "seconds": round(seconds, 2)}
+    read = len(pruner.calibration)
+    found = {"images": images, "side": side, "calibration_images": read, "seconds": round(seconds, 2)}
     return found | peaks(compression.device)
