@@ -1,7 +1,10 @@
 """Topology-aware network compression with graph neural networks and reinforcement learning."""
 
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.memory import keep_kernels
 from gnnrl_lightning.traced import ComputationGraph, trace
+
+keep_kernels()  # before the first convolution
 
 __version__ = "0.1.0"
 __all__ = ["ComputationGraph", "UserError", "__version__", "trace"]

@@ -246,11 +246,12 @@ class Compression:
         check_reward(reward.reward, search.reward, self._untrained())
 
     def _untrained(self) -> Evaluation:
-        """What an evaluation of the dense network may look like."""
+        """What an evaluation of a network that guesses may look like."""
         classes = self.task.data.num_classes
         widths, cost = tuple(self.graph.widths.tolist()), self.dense_cost
-        scores = 100 / classes, math.log(classes), 0.0
-        return Evaluation(widths, cost["macs"], cost["params"], *scores, seconds=1.0, images=0, proposer=AGENT)
+        scores = 100 / classes, math.log(classes), math.log(classes)
+        images, seen = self._evaluation_images, len(self.task.data.search)
+        return Evaluation(widths, cost["macs"], cost["params"], *scores, 1.0, images, AGENT, seen)
 
     def train_dense(self, folder: RunFolder) -> None:
         """Train the dense network and save its weights, unless a checkpoint gave them."""

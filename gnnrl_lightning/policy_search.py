@@ -117,7 +117,7 @@ class SearchOptions:
             "search.table": str(self.table),
             "search.proposal": str(self.table and self.proposal),
             "search.max_steps": str(self.max_steps),
-            "search.max_ratio_per_step": str(1.0 if self.max_steps == 1 else self.max_ratio_per_step),
+            "search.max_ratio_per_step": str(1.0 if self.max_steps == 1 else float(self.max_ratio_per_step)),
         }
 
     @property

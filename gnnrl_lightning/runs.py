@@ -175,7 +175,7 @@ class RunFolder:
             wandb_id: Id of the W&B run, where there is one.
 
         Returns:
-            The new folder; no two calls return the same one, even within a second or between processes.
+            The new folder; without a name no two calls return the same one, even within a second or between processes.
 
         Raises:
             UserError: As `check`.
@@ -212,7 +212,7 @@ class RunFolder:
 
 def _occupied(path: Path) -> bool:
     """Whether a folder has anything that a run which was killed as it began has not left."""
-    return path.exists() and any(not item.name.endswith(".partial") for item in path.iterdir())
+    return path.exists() and any(item.name != "config.yaml.partial" for item in path.iterdir())
 
 
 def _fresh(root: Path, stem: str) -> Path:

@@ -76,7 +76,7 @@ class Size:
 
     images: int = 5000
     candidates: int = 36
-    one_core: int = 36
+    one_core: int = 12
     references: int = 6
     evaluations: int = 80
     repeats: int = 5

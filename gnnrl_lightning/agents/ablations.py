@@ -96,6 +96,6 @@ class AblatedAgent(Agent):
         self.critic = _Through(self.critic, ABLATIONS[ablation])
 
     @property
-    def made(self) -> dict[str, str]:
+    def description(self) -> dict[str, str]:
         """Also what is taken away."""
-        return super().made | {"ablation": self.ablation}
+        return super().description | {"ablation": self.ablation}

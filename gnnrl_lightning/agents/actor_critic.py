@@ -226,9 +226,10 @@ class ActorCritic(nn.Module):
         self.register_buffer("proposal_spread", torch.tensor(0.05))
 
     @property
-    def made(self) -> dict[str, str]:
+    def description(self) -> dict[str, str]:
         """What its weights do not tell and its actions depend on: for `save_policy`."""
-        return {"distribution": f"{self._distribution.__module__}.{self._distribution.__qualname__}"}
+        name = f"{self._distribution.__module__}.{self._distribution.__qualname__}"
+        return {"distribution": name, "fixed_spread": str(self.fixed_spread)}
 
     def centre_on(self, action: float, spread: float, proposal_spread: float = 0.05) -> None:
         """Make the actor's output relative to a start: zero means this action, with this spread.
@@ -255,7 +256,7 @@ class ActorCritic(nn.Module):
         """Distribution of the actions (B, A) in these states."""
         outputs = self.actor(state)
         if self.fixed_spread:
-            outputs = torch.stack([outputs[..., 0], torch.zeros_like(outputs[..., 1])], dim=-1)
+            outputs = outputs * outputs.new_tensor([1.0, 0.0])
         return self._distribution(outputs + self._start(state))
 
     @torch.no_grad()

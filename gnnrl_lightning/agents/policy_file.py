@@ -17,13 +17,13 @@ def save_policy(actor_critic: nn.Module, path: str | Path, setting: Mapping[str,
     """Write the weights of a policy, and what they do not tell: how it is made, and in what setting it has learnt.
 
     Args:
-        actor_critic: The policy. What its attribute `made` has, where there is one, is written, too.
+        actor_critic: The policy. What its attribute `description` has, where there is one, is written, too.
         path: The file, `.safetensors`.
         setting: What its states and actions mean, plain strings by name; None: nothing is said of it.
     """
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in actor_critic.state_dict().items()}
     with replacing(Path(path)) as partial:
-        save_file(tensors, partial, _described(actor_critic, setting))
+        save_file(tensors, partial, described(actor_critic) | dict(setting or {}))
 
 
 def load_policy(actor_critic: nn.Module, path: str | Path, setting: Mapping[str, str] | None = None) -> None:
@@ -51,14 +51,22 @@ def load_policy(actor_critic: nn.Module, path: str | Path, setting: Mapping[str,
                 f"model.policy: {path} has {name} of shape {tuple(tensor.shape)}, this network needs "
                 f"{tuple(own[name].shape)}: only policies of the head node fit every network"
             )
-    for name, value in _described(actor_critic, setting).items():
+    for name, value in (described(actor_critic) | dict(setting or {})).items():
         if before.get(name, value) != value:
             raise UserError(f"model.policy: {path} was trained with {name} {before[name]}, here it is {value}")
     actor_critic.load_state_dict(tensors)
 
 
-def _described(actor_critic: nn.Module, setting: Mapping[str, str] | None) -> dict[str, str]:
-    return {**getattr(actor_critic, "made", {}), **(setting or {})}
+def described(actor_critic: nn.Module) -> dict[str, str]:
+    """What a policy says of itself in its attribute `description`, where it has one: names to plain strings.
+
+    Raises:
+        TypeError: It says something else.
+    """
+    found = getattr(actor_critic, "description", {})
+    if not isinstance(found, Mapping) or not all(isinstance(part, str) for item in found.items() for part in item):
+        raise TypeError(f"description is {found!r}: expected strings by name")
+    return dict(found)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:

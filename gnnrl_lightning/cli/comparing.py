@@ -145,7 +145,7 @@ def as_tuned(search: SearchOptions, folder: RunFolder | None) -> SearchOptions:
     if folder is None or search.precision != AUTO:
         return search
     before = yaml.safe_load(folder.config.read_text(encoding="utf-8"))["search"]
-    return replace(search, **{name: before.get(name) for name in DECIDED})
+    return replace(search, **{name: before.get(name) for name in DECIDED if getattr(search, name) in (AUTO, None)})
 
 
 def _flat(config: Any, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:

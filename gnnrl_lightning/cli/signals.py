@@ -94,7 +94,9 @@ def stopped_by_signals() -> Iterator[None]:
 
     def stop(signum: int, frame: FrameType | None) -> None:
         nonlocal stopping
-        if os.getpid() != process:  # a forked worker, which ends with its parent
+        if os.getpid() != process:  # a forked worker, which Ctrl-C reaches as well: it ends with its parent
+            if signum == signal.SIGTERM:
+                os._exit(128 + signum)
             return
         if not stopping:
             stopping = True

@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from gnnrl_lightning.agents.policy_file import load_policy, save_policy
+from gnnrl_lightning.agents.policy_file import described, load_policy, save_policy
 from gnnrl_lightning.data.splits import derived_seed
 from gnnrl_lightning.env.protocol import VectorGraphEnv
 from gnnrl_lightning.errors import UserError
@@ -147,21 +147,22 @@ class GraphLearner(pl.LightningModule, ABC):
             return
         env = self.environment
         keep_freed_memory()
-        with torch.random.fork_rng([]):
+        with torch.random.fork_rng([]), torch.device("cpu"):  # Lightning calls this where new tensors go to its device
             torch.manual_seed(derived_seed(self.seed))
             self.actor_critic = self._make_actor_critic(env.state_dim, env.action_dim)
-        if hasattr(self.actor_critic, "centre_on"):
-            self.actor_critic.centre_on(env.initial_action, *self.spreads)
-        if self.policy is not None:
-            load_policy(self.actor_critic, self.policy, self._setting)
-        self._try_policy(env)
+            if hasattr(self.actor_critic, "centre_on"):
+                self.actor_critic.centre_on(env.initial_action, *self.spreads)
+            if self.policy is not None:
+                load_policy(self.actor_critic, self.policy, self._setting)
+            self._try_policy(env)
         self.actor_critic.to(self.device)
 
     def _try_policy(self, env: VectorGraphEnv) -> None:
         """Let the policy act on two first states: better now than after an hour of evaluations."""
         training = self.actor_critic.training
         self.actor_critic.eval()
-        with torch.random.fork_rng([]), torch.no_grad():
+        described(self.actor_critic)
+        with torch.no_grad():
             state = env.graphs(env.reset(2, torch.Generator().manual_seed(0))[0])
             for name, (found, shape) in self.outputs(state, (2, env.action_dim)).items():
                 if found.shape != shape:

@@ -127,7 +127,12 @@ class GNNRL(GraphLearner):
         evaluated = self.actor_critic.evaluate(state, action)
         names = ("evaluate's log-probability", "evaluate's value", "evaluate's entropy")
         found = {"act's action": (squash(action), shape), "act's log-probability": (log_prob, each)}
-        return found | {name: (value, each) for name, value in zip(names, evaluated, strict=True)}
+        found |= {name: (value, each) for name, value in zip(names, evaluated, strict=True)}
+        if hasattr(self.actor_critic, "state_value"):
+            found["state_value"] = self.actor_critic.state_value(state), each
+        if hasattr(self.actor_critic, "mode"):
+            found["mode"] = squash(self.actor_critic.mode(state)), shape
+        return found
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam over actor and critic."""

@@ -6,6 +6,7 @@ Pruning shifts the statistics of everything downstream; with the dense network's
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,18 +34,29 @@ def reestimate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]
+    hooks = [norm.register_forward_pre_hook(_Averaging()) for norm in norms]
     try:
         with eval_mode(network), torch.no_grad():
             for norm in norms:
                 norm.reset_running_stats()
                 norm.train()
-            for number, batch in enumerate(batches, 1):
-                for norm in norms:
-                    norm.momentum = 1 / number  # the average of all; with None PyTorch asks the device for the number
+            for batch in batches:
                 network(batch)
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
+        for norm, momentum, hook in zip(norms, momenta, hooks, strict=True):
             norm.momentum = momentum
+            hook.remove()
+
+
+class _Averaging:
+    """Gives each call of a batch norm the same weight; without a momentum PyTorch asks the device for their number."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, norm: Any, inputs: Any) -> None:
+        self.calls += 1
+        norm.momentum = 1 / self.calls
 
 
 def predict_batch_norm(

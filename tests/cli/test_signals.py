@@ -1,8 +1,13 @@
+import multiprocessing
+import os
 import signal
+import time
+import warnings
 
+import pytest
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from gnnrl_lightning.cli.signals import Stopped, stop_signal
+from gnnrl_lightning.cli.signals import Stopped, stop_signal, stopped_by_signals
 
 
 def unwinding(first, second):
@@ -22,3 +27,24 @@ def test_what_a_signal_has_brought_about_is_told_from_errors():
     assert stop_signal(unwinding(Stopped(signal.SIGTERM), RuntimeError("a worker exited"))) == signal.SIGTERM
     assert stop_signal(unwinding(ValueError("of the user's"), RuntimeError("a worker exited"))) is None
     assert stop_signal(SystemExit(1)) is None and stop_signal(None) is None
+
+
+def ready_to_end(parent):
+    parent.send("ready")
+    time.sleep(60)
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, None), (signal.SIGTERM, 143)])
+def test_a_forked_worker_is_ended_by_sigterm_and_not_by_ctrl_c(signum, code):
+    with stopped_by_signals():
+        ours, theirs = multiprocessing.Pipe()
+        worker = multiprocessing.get_context("fork").Process(target=ready_to_end, args=(theirs,))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside other threads
+            worker.start()
+        assert ours.recv() == "ready"
+        os.kill(worker.pid, signum)
+        worker.join(1.5)
+        assert worker.exitcode == code
+        worker.kill()
+        worker.join()

@@ -16,7 +16,7 @@ from gnnrl_lightning.encoders import GCN
 from gnnrl_lightning.env import Evaluated, VectorPruningEnv
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph.budget import Budget
-from gnnrl_lightning.module import GNNRL
+from gnnrl_lightning.module import DDPG, GNNRL
 from tests.fakes import Landscape, RingTask, small_graph
 
 pytestmark = [
@@ -386,3 +386,28 @@ def test_default_policy_is_the_agent():
     module.env = VectorPruningEnv(graph, Evaluated(Landscape(graph, torch.ones(4))), Budget(macs=0.5))
     module.configure_model()
     assert type(module.actor_critic) is Agent
+
+
+@pytest.mark.parametrize("learner", [GNNRL, DDPG])
+def test_a_policy_is_made_and_tried_where_its_states_are(learner):
+    """Lightning configures a model where new tensors go to its own device."""
+    graph = small_graph()
+    module = learner()
+    module.env = VectorPruningEnv(graph, Evaluated(Landscape(graph, torch.ones(4))), Budget(macs=0.5))
+    with torch.device("meta"):
+        module.configure_model()
+    assert {parameter.device.type for parameter in module.actor_critic.parameters()} == {"cpu"}
+    assert module.env.evaluations == 0
+
+
+def test_a_description_of_other_things_than_strings_is_refused():
+    class Described(Agent):
+        @property
+        def description(self):
+            return {"layers": 3}
+
+    graph = small_graph()
+    module = GNNRL(actor_critic=Described)
+    module.env = VectorPruningEnv(graph, Evaluated(Landscape(graph, torch.ones(4))), Budget(macs=0.5))
+    with pytest.raises(TypeError, match="expected strings by name"):
+        module.configure_model()

@@ -57,6 +57,25 @@ def test_several_batches_are_averaged(network):
     assert torch.allclose(network.first.running_var, torch.stack(variances).mean(0), atol=1e-6)
 
 
+def test_every_call_of_a_norm_counts():
+    """Of one that reads two maps in a pass, both; afterwards it is as it was, without hooks."""
+    norm = nn.BatchNorm2d(3, momentum=0.3)
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = norm
+
+        def forward(self, x):
+            return self.norm(x) + self.norm(2 * x)
+
+    x = torch.randn(2, 8, 3, 6, 6)
+    reestimate_batch_norm(Twice(), x)
+    means = [statistics(scale * batch)[0] for batch in x for scale in (1, 2)]
+    assert torch.allclose(norm.running_mean, torch.stack(means).mean(0), atol=1e-6)
+    assert norm.momentum == 0.3 and not norm._forward_pre_hooks
+
+
 def test_what_the_statistics_were_does_not_matter(network):
     x = torch.randn(4, 3, 6, 6)
     reestimate_batch_norm(network, [x])
