@@ -41,6 +41,6 @@ def keep_kernels() -> None:
 
     A search over the widths of ResNet-56 needs over a hundred shapes a candidate, most of which come back in later
     ones: candidates of a race take 0.48 s in place of 0.58. oneDNN reads the number when it compiles its first kernel;
-    what the user has set counts. 8,192 kernels take some 0.1 GiB.
+    what the user has set counts. A search in bfloat16 takes 0.1 GiB more, one that fills the cache some 0.6.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))
