@@ -700,19 +700,21 @@ def test_base_says_the_defaults(capsys):
     assert with_base == printed_config(capsys, "fit", *needed)
 
 
-def test_base_lists_every_key(capsys):
-    """Those that have no default of their own, or one that is a class, as comments; of Lightning's trainer some."""
-    text = (EXPERIMENTS / "base.yaml").read_text()
+def test_base_lists_every_key_where_it_belongs(capsys):
+    """Those that have no default of their own, and the policy, as comments; of Lightning's trainer some."""
+    parts = re.split(r"^(?:# )?(\w+):", (EXPERIMENTS / "base.yaml").read_text(), flags=re.MULTILINE)
+    sections = dict(zip(parts[1::2], parts[2::2], strict=True))
     config = printed_config(capsys, "fit", "--network.class_path", "resnet20", "--data", "Digits")
-    config.pop("resume", None)
-    config["network"].pop("init_args", None)
-    agent = config["model"]["actor_critic"]["init_args"]
-    keys = {*config, *agent}
-    for name, section in config.items():
-        if name not in ("trainer", "data") and isinstance(section, dict):
-            keys |= {*section}
-    assert len(keys) > 60
-    assert [key for key in sorted(keys) if not re.search(rf"^[ #]*{key}:", text, re.MULTILINE)] == []
+    config.pop("resume", None)  # an option of the command line alone
+    assert sections.keys() == config.keys()
+    assert config["finetuning"].keys() == config["pretraining"].keys()  # "the same keys"
+    for name in config.keys() - {"trainer", "data", "finetuning"}:
+        keys = config[name] if isinstance(config[name], dict) else {}
+        assert [key for key in keys if not re.search(rf"^[ #]*{key}:", sections[name], re.MULTILINE)] == [], name
+    commented = re.findall(r"^  # (.*)$", sections["model"], re.MULTILINE)
+    policy, default = yaml.safe_load("\n".join(commented))["actor_critic"], config["model"]["actor_critic"]
+    default["init_args"]["encoder"].pop("init_args")
+    assert policy == default
 
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)
