@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,8 +23,9 @@ def save_policy(actor_critic: nn.Module, path: str | Path, setting: Mapping[str,
         setting: What its states and actions mean, plain strings by name; None: nothing is said of it.
     """
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in actor_critic.state_dict().items()}
+    beside = json.dumps(described(actor_critic) | dict(setting or {}))
     with replacing(Path(path)) as partial:
-        save_file(tensors, partial, described(actor_critic) | dict(setting or {}))
+        save_file(tensors, partial, {"beside": beside})  # one entry: several are written in a random order
 
 
 def load_policy(actor_critic: nn.Module, path: str | Path, setting: Mapping[str, str] | None = None) -> None:
@@ -77,6 +79,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
         raise UserError(f"model.policy: {path} is a folder, a policy is a file")
     try:
         with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
-    except (SafetensorError, OSError) as error:
+            beside = (file.metadata() or {}).get("beside", "{}")
+            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(beside)
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise UserError(f"model.policy: {path} is no policy: {error}") from error

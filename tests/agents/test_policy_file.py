@@ -22,6 +22,15 @@ def test_a_policy_comes_back_as_it_was(tmp_path):
     assert torch.equal(other.state_value(state()), policy.state_value(state()))
 
 
+def test_a_policy_has_the_same_bytes_whenever_it_is_written(tmp_path):
+    policy, setting = Agent(NODE_DIM, 4), {name: name for name in "abcdef"}
+    written = set()
+    for number in range(10):
+        save_policy(policy, tmp_path / str(number), setting)
+        written.add((tmp_path / str(number)).read_bytes())
+    assert len(written) == 1
+
+
 def test_a_policy_of_another_setting_or_make_is_refused(tmp_path):
     """Its weights fit, and its actions would mean something else."""
     path, setting = tmp_path / "policy", {"search.table": "sensitivity", "search.max_steps": "1"}
