@@ -39,7 +39,7 @@ from gnnrl_lightning.evaluation.pruner import Pruner, default_final_images, defa
 from gnnrl_lightning.evaluation.racing import random_order
 from gnnrl_lightning.evaluation.short_finetune import ShortFinetune
 from gnnrl_lightning.evaluation.table_file import load_table, save_table
-from gnnrl_lightning.evaluation.tables import TABLE_PASSES, ErrorTable, error_table
+from gnnrl_lightning.evaluation.tables import TABLE_PASSES, TABLES, ErrorTable
 from gnnrl_lightning.evaluation.tuning import AUTO, BATCH_SIZES, Tuned, tune
 from gnnrl_lightning.finetune import TrainingOptions, quiet_trainer
 from gnnrl_lightning.graph.budget import Budget
@@ -209,8 +209,9 @@ class Compression:
     @cached_property
     def table(self) -> ErrorTable:
         """What narrowing one group costs: made once, when the dense network is trained."""
+        assert self.search.table is not None, "a search without a table reads none"
         with self.shown("table of errors", len(self.graph.groups)) as advance:
-            return error_table(self.search.table or "sensitivity", self.pruner, advance)
+            return TABLES[self.search.table].make(self.pruner, advance)
 
     def iterations(self, agent: GraphLearner, processes: int = 1) -> int:
         """Iterations of the agent in the real environment.

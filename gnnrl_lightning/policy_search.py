@@ -16,7 +16,7 @@ from gnnrl_lightning.env.score import Score
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.evaluator import PRECISIONS
 from gnnrl_lightning.evaluation.pruner import REPAIRS, pruner_passes
-from gnnrl_lightning.evaluation.tables import RATIOS, TABLE_PASSES, TABLES, ErrorTable, table_images
+from gnnrl_lightning.evaluation.tables import RATIOS, TABLE_PASSES, TABLES, ErrorTable
 from gnnrl_lightning.evaluation.tuning import AUTO
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.module.base import GraphLearner
@@ -149,7 +149,7 @@ class SearchOptions:
         passes, images = pruner_passes(self.importance, self.repair), 0
         if self.table is not None:
             passes |= {*TABLE_PASSES}
-            images = table_images(self.table, graph.widths, self.calibration_images)
+            images = TABLES[self.table].images(graph.widths, self.calibration_images)
         images += len(passes) * self.calibration_images
         spent = self.starting + math.ceil(images / evaluation_images)
         count = (self.evaluations - spent) // episodes

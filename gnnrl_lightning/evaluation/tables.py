@@ -25,7 +25,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
-from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.inference import for_inference
 from gnnrl_lightning.evaluation.pruner import REPAIRS, Pruner
 from gnnrl_lightning.graph.axes import Selection
@@ -214,43 +213,44 @@ def sensitivity_table(
                 )
                 measured[number, column] = total / len(images)
             advance()
-    taken = table_images("sensitivity", graph.widths, len(images), ratios)
+    taken = sensitivity_images(graph.widths, len(images), ratios)
     return ErrorTable.interpolate(graph.widths, ratios, measured.clamp(min=0), taken, TABLE_PASSES)
 
 
-TABLES: Mapping[str, Callable[[Pruner, Callable[[], None]], ErrorTable]] = {
-    "reconstruction": lambda pruner, advance: reconstruction_table(pruner, advance=advance),
-    "sensitivity": lambda pruner, advance: sensitivity_table(pruner, pruner.calibration, advance=advance),
-}
-"""Name -> table, from what the pruner has; the second argument is called once a group is done."""
-
-
-def table_images(name: str, dense: Tensor, calibration: int, ratios: Sequence[float] = RATIOS) -> int:
-    """Forward passes of one image that a table takes beside `TABLE_PASSES`.
+def sensitivity_images(dense: Tensor, images: int, ratios: Sequence[float] = RATIOS) -> int:
+    """Forward passes of one image that `sensitivity_table` takes.
 
     Args:
-        name: A key of `TABLES`.
         dense: Dense widths `(G,)`.
-        calibration: Calibration images.
+        images: Images.
         ratios: Keep ratios.
     """
-    if name != "sensitivity":
-        return 0
     narrowed = sum(int((widths_at(dense, ratio) < dense).sum()) for ratio in ratios)
-    return calibration * (1 + narrowed)
+    return images * (1 + narrowed)
 
 
-def error_table(name: str, pruner: Pruner, advance: Callable[[], None] = lambda: None) -> ErrorTable:
-    """A table by name.
+@dataclass(frozen=True)
+class TableMethod:
+    """A way to make a table.
 
-    Args:
-        name: A key of `TABLES`.
-        pruner: Has scores and moments of the dense network.
-        advance: Called once a group is done.
-
-    Raises:
-        UserError: There is no such table.
+    Attributes:
+        make: The table, from what a pruner has; the second argument is called once a group is done.
+        images: Forward passes of one image that it takes beside `TABLE_PASSES`, from dense widths `(G,)` and the number
+            of calibration images: known before it is made.
     """
-    if name not in TABLES:
-        raise UserError(f"table is {name!r}: expected one of {', '.join(TABLES)}")
-    return TABLES[name](pruner, advance)
+
+    make: Callable[[Pruner, Callable[[], None]], ErrorTable]
+    images: Callable[[Tensor, int], int]
+
+
+TABLES: Mapping[str, TableMethod] = {
+    "reconstruction": TableMethod(
+        lambda pruner, advance: reconstruction_table(pruner, advance=advance),
+        lambda dense, calibration: 0,
+    ),
+    "sensitivity": TableMethod(
+        lambda pruner, advance: sensitivity_table(pruner, pruner.calibration, advance=advance),
+        sensitivity_images,
+    ),
+}
+"""Name -> way to make it."""

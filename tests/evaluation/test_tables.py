@@ -5,14 +5,13 @@ import torch
 from torch.nn.functional import kl_div, log_softmax
 
 import gnnrl_lightning
-from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.pruner import Pruner
 from gnnrl_lightning.evaluation.tables import (
+    TABLES,
     ErrorTable,
-    error_table,
     reconstruction_table,
+    sensitivity_images,
     sensitivity_table,
-    table_images,
     widths_at,
 )
 from gnnrl_lightning.networks.cifar_resnet import CIFARResNet
@@ -75,15 +74,17 @@ def test_sensitivity_is_the_divergence_of_one_narrowed_group(pruner):
 def test_images_are_known_before_the_table_is_made(pruner):
     """Also where a ratio leaves a group whole: one pass less."""
     images, dense = pruner.calibration, pruner.graph.widths
-    assert table_images("sensitivity", dense, 48) == 48 * (1 + 4 * len(dense))
-    assert error_table("sensitivity", pruner).images == 48 * (1 + 4 * len(dense))
+    made = {name: method.make(pruner, lambda: None) for name, method in TABLES.items()}
+    for name, method in TABLES.items():
+        assert made[name].images == method.images(dense, len(images))
+        assert made[name].passes == ("moments",)
+    assert TABLES["sensitivity"].images(dense, 48) == 48 * (1 + 4 * len(dense))
     near = (0.5, 0.98)  # of 16 channels 16, of 32 31, of 64 63
     narrowed = len(dense) + int((dense > 16).sum())
     assert 0 < narrowed < 2 * len(dense)
-    assert table_images("sensitivity", dense, 48, near) == 48 * (1 + narrowed)
+    assert sensitivity_images(dense, 48, near) == 48 * (1 + narrowed)
     assert sensitivity_table(pruner, images, near).images == 48 * (1 + narrowed)
-    assert table_images("reconstruction", dense, 48) == 0 == error_table("reconstruction", pruner).images
-    assert error_table("sensitivity", pruner).passes == ("moments",) == error_table("reconstruction", pruner).passes
+    assert TABLES["reconstruction"].images(dense, 48) == 0
 
 
 def test_reconstruction_errors_are_shares_of_the_readers_variance(pruner):
@@ -118,10 +119,5 @@ def test_a_channel_that_repeats_another_is_missed_by_nobody(pruner):
 
 
 def test_statistics_are_finite(pruner):
-    statistics = error_table("reconstruction", pruner).statistics
+    statistics = reconstruction_table(pruner).statistics
     assert statistics.shape[0] == len(pruner.graph.groups) and statistics.isfinite().all()
-
-
-def test_unknown_tables_are_refused(pruner):
-    with pytest.raises(UserError, match="expected one of reconstruction, sensitivity"):
-        error_table("taylor", pruner)
