@@ -1,4 +1,4 @@
-"""The sized rollout loader: one epoch of the trainer is one iteration of PPO."""
+"""Episodes played to their ends, and the sized loader that makes an epoch of the trainer an iteration of PPO."""
 
 from __future__ import annotations
 

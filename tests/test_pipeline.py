@@ -128,7 +128,7 @@ def test_a_short_training_of_candidates_is_counted(task, tmp_path):
     folder = RunFolder.create(tmp_path, "run")
     compression.train_dense(folder)
     compression.start(folder, agent_of())
-    assert compression.problem.history[0].images == 287 + 64 + 3 * 64 == compression.problem.search_images
+    assert compression.problem.history[0].images == 287 + 64 + 3 * 64 == compression.problem.evaluation_images
     assert compression.problem.spent == 1 + 6  # 448 images for the table and refit, of 543 an evaluation
 
 
@@ -139,7 +139,8 @@ def test_no_more_images_are_counted_than_there_are_to_train_on(task, tmp_path, m
     folder = RunFolder.create(tmp_path, "run")
     compression.train_dense(folder)
     compression.start(folder, agent_of())
-    assert compression.problem.history[0].images == 287 + 64 + len(task.data.train) == compression.problem.search_images
+    read = compression.problem.history[0].images
+    assert read == 287 + 64 + len(task.data.train) == compression.problem.evaluation_images
 
 
 def test_without_a_table_there_is_nothing_to_read_and_no_proxy(task, tmp_path):

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from gnnrl_lightning.cli.comparing import policies_of
 from gnnrl_lightning.cli.resuming import resumed_run, same_wandb_runs
-from gnnrl_lightning.cli.subcommands import RESTORING, WRITING, SubcommandTrainer
+from gnnrl_lightning.cli.subcommands import SUBCOMMANDS, Subcommand, SubcommandTrainer
 from gnnrl_lightning.comparison import CompareOptions
 from gnnrl_lightning.data import ImageData
 from gnnrl_lightning.errors import UserError
@@ -26,8 +26,6 @@ from gnnrl_lightning.processes import rank
 from gnnrl_lightning.runs import RunFolder, RunOptions
 from gnnrl_lightning.task import Task
 
-TRAINING = ("fit", "pretrain", "finetune")  # the subcommands in which several processes share the work
-ALONE = ("compare", "predict")  # those that they would disturb; the others have nothing to share
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
 
 # What compare.variants says of classes is made into agents one by one, by `agents_of`.
@@ -76,9 +74,7 @@ class ArgumentsCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """The subcommands, each with the arguments of its method that are not offered."""
-        fit = {"model", "train_dataloaders", "val_dataloaders", "datamodule", "ckpt_path", "weights_only"}
-        others = ("pretrain", "finetune", "validate", "test", "compare", "predict", "inspect")
-        return {"fit": fit} | {name: set() for name in others}
+        return {name: set(subcommand.hidden) for name, subcommand in SUBCOMMANDS.items()}
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Arguments of trainer, agent and data."""
@@ -124,7 +120,7 @@ class ArgumentsCLI(LightningCLI):
         self.run: RunOptions = self._get(self.config_init, "run")
         if self.run.threads is not None:
             torch.set_num_threads(self.run.threads)
-        if self.subcommand in WRITING:
+        if self.asked.writes:
             given = [self._get(self.config, name) for name in ("checkpoint", "artifact")]
             given += policies_of(self._get(self.config, "model"), self._get(self.config_init, "compare").variants)
             if self.unfinished is None and self.resumed is None:
@@ -133,7 +129,7 @@ class ArgumentsCLI(LightningCLI):
         self.model.seed = self._get(self.config, "seed_everything")
         self.datamodule: ImageData = self._get(self.config_init, "data")
         self.trainer = self.instantiate_trainer()
-        if self.subcommand in TRAINING or self.subcommand in ALONE:
+        if self.asked.shared or self.asked.alone:
             self._check_processes()
 
     def _check_processes(self) -> None:
@@ -143,7 +139,7 @@ class ArgumentsCLI(LightningCLI):
             return
         name = self._get(self.config, "trainer")["strategy"]
         given = f"trainer.devices and trainer.num_nodes are for {self.processes} processes"
-        if self.subcommand in ALONE:
+        if self.asked.alone:
             raise UserError(f"{given}: {self.subcommand} works in one, set both to 1")
         if name not in STRATEGIES:
             raise UserError(f"trainer.strategy is {name}, {given}: expected one of {', '.join(STRATEGIES)}")
@@ -154,8 +150,9 @@ class ArgumentsCLI(LightningCLI):
     def _check_inputs(self) -> None:
         """Refuse weights that the subcommand would not read, and a comparison that needs some."""
         weights, pruned = (self._get(self.config, name) for name in ("checkpoint", "artifact"))
-        if pruned is not None and self.subcommand not in RESTORING:
-            raise UserError(f"{self.subcommand} reads no --artifact: that is for {', '.join(RESTORING)}")
+        if pruned is not None and self.asked.restores is None:
+            restoring = [name for name, subcommand in SUBCOMMANDS.items() if subcommand.restores]
+            raise UserError(f"{self.subcommand} reads no --artifact: that is for {', '.join(restoring)}")
         if pruned is not None and weights is not None:
             raise UserError("--artifact and --checkpoint exclude each other: set one of them to null")
         if self.subcommand == "predict":
@@ -165,8 +162,13 @@ class ArgumentsCLI(LightningCLI):
             names = [f"--{name}" for name, value in missing.items() if not value]
             if names:
                 raise UserError(f"predict needs {', '.join(names)}: a trained network, a trained policy, and budgets")
-        if pruned is None and weights is None and self.subcommand in RESTORING:
-            raise UserError(f"nothing to {RESTORING[self.subcommand]}: give --artifact FOLDER or --checkpoint FILE")
+        if pruned is None and weights is None and self.asked.restores is not None:
+            raise UserError(f"nothing to {self.asked.restores}: give --artifact FOLDER or --checkpoint FILE")
+
+    @property
+    def asked(self) -> Subcommand:
+        """The subcommand."""
+        return SUBCOMMANDS[str(self.subcommand)]
 
     @property
     def model_policy(self) -> str | None:

@@ -191,8 +191,8 @@ class CompressionCLI(RunningCLI):
         if json is not None:
             _write_json(json, found)
         if figure is not None:
-            name = str(self._get(self.config, "network")["class_path"]).rpartition(".")[2]
-            graph_figure(hierarchical_graph(graph), simplified_graph(graph), name).savefig(figure)
+            views = hierarchical_graph(graph), simplified_graph(graph)
+            graph_figure(*views, self.task.network.name).savefig(figure)
 
 
 def _check_folder(option: str, path: str | None) -> None:

@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from lightning.pytorch import Trainer
 
-WRITING = ("fit", "pretrain", "finetune", "compare")  # the subcommands that make a run
-# The subcommands that read trained weights, and what they do with them.
-RESTORING = {"finetune": "fine-tune", "validate": "validate", "test": "test"}
+
+@dataclass(frozen=True)
+class Subcommand:
+    """What a subcommand takes and leaves.
+
+    Attributes:
+        writes: It makes a run.
+        shared: Several processes share its work.
+        alone: Several processes would disturb it. With neither of the two there is nothing to share.
+        restores: What it does with trained weights, of --artifact or --checkpoint, where it needs them.
+        hidden: Arguments of its method that are not offered.
+    """
+
+    writes: bool = False
+    shared: bool = False
+    alone: bool = False
+    restores: str | None = None
+    hidden: frozenset[str] = frozenset()
+
+
+LIGHTNING_FIT = {"model", "train_dataloaders", "val_dataloaders", "datamodule", "ckpt_path", "weights_only"}
+
+SUBCOMMANDS = {
+    "fit": Subcommand(writes=True, shared=True, hidden=frozenset(LIGHTNING_FIT)),
+    "pretrain": Subcommand(writes=True, shared=True),
+    "finetune": Subcommand(writes=True, shared=True, restores="fine-tune"),
+    "validate": Subcommand(restores="validate"),
+    "test": Subcommand(restores="test"),
+    "compare": Subcommand(writes=True, alone=True),
+    "predict": Subcommand(alone=True),
+    "inspect": Subcommand(),
+}
 
 
 class SubcommandTrainer(Trainer):

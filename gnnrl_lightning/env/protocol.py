@@ -13,9 +13,8 @@ class VectorGraphEnv(Protocol):
 
     Observations are plain tensors, one row an episode, that hold what changes (for pruning: widths, limits,
     steps left); `graphs` builds the batch of graphs that the policy sees from such rows. So a rollout is a
-    few small
-    tensors: it is shuffled, moved, and saved in a checkpoint as such, and any subset of it can be made graphs
-        again.
+    few small tensors: it is shuffled, moved, and saved in a checkpoint as such, and any subset of it can be made graphs
+    again.
 
     A batch of graphs is a `torch_geometric.data.Batch` (or what serves the actor-critic as well) with `x`,
     `edge_index`, `batch`, `num_graphs`; and for the policies of this package `decision_index` (2, I) pairs of

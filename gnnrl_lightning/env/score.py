@@ -81,7 +81,7 @@ class Proxy:
         noise: Standard deviation of a reward that no weights explain, at least.
 
     Attributes:
-        evaluations: None: estimates are free.
+        evaluations: Always 0: estimates are free.
     """
 
     def __init__(

@@ -70,7 +70,7 @@ class Pruner:
     @cached_property
     def scores(self) -> list[Tensor]:
         """Importance of every channel, `(sets, width)` for each group, on the CPU, where channels are chosen."""
-        moments = self.moments if self.importance == "surgeon" else None
+        moments = self.moments if "moments" in importance_passes(self.importance) else None
         scores = importance_scores(self.graph, self.network, self.importance, self.calibration, moments)
         return [score.cpu() for score in scores]
 

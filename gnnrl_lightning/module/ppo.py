@@ -29,9 +29,7 @@ class GNNRL(GraphLearner):
 
         L = policy loss + value_coeff * value loss - entropy_coeff * entropy.
 
-    With a proxy, an environment whose rewards are estimates that cost microseconds, the search has two fidelities: the
-    first `proxy_warmup` iterations play `proxy_episodes` each in the proxy, then every iteration in the real
-    environment is followed by `proxy_between` in the proxy, which has learnt from what the real one said.
+    A proxy is used as `GraphLearner` says.
 
     The same seed, on the CPU, gives the same search, also when it goes on from a checkpoint.
 

@@ -49,7 +49,7 @@ class SearchProblem(Generic[Answer]):
 
     All that costs evaluations is counted here: candidates that are asked for, the starting ones and those that were
     known already included; and the images that are read once for all of them, by the pruner, the table or a method:
-    together `ceil(images / search_images)`.
+    together `ceil(images / evaluation_images)`.
 
     Args:
         graph: The traced network.
@@ -58,7 +58,7 @@ class SearchProblem(Generic[Answer]):
         evaluations: Evaluations that may be spent.
         starting: Name -> widths `(G,)` of the candidates that a search scores first.
         table: Makes the table of what narrowing one group costs; None: there is none.
-        search_images: Forward passes of one image that an evaluation takes.
+        evaluation_images: Forward passes of one image that an evaluation takes.
         pruner: Gives the network and the calibration images to methods that read them, and says which passes over
             these images are made once for all candidates.
         settle: From what this process was told since it was called last to what all processes were told, see
@@ -80,13 +80,13 @@ class SearchProblem(Generic[Answer]):
         evaluations: int,
         starting: Mapping[str, Tensor],
         table: Callable[[], ErrorTable] | None = None,
-        search_images: int = 1,
+        evaluation_images: int = 1,
         pruner: Pruner | None = None,
         settle: Callable[[Sequence[Answer]], list[Answer]] | None = None,
     ) -> None:
         self.graph, self.budget, self.evaluations = graph, budget, evaluations
         self._allowed = budget
-        self.starting, self.search_images = dict(starting), search_images
+        self.starting, self.evaluation_images = dict(starting), evaluation_images
         self.charged_images = 0
         self.history: list[Answer] = []
         self._evaluate, self._make_table, self._pruner, self._settle = evaluate, table, pruner, settle
@@ -98,7 +98,7 @@ class SearchProblem(Generic[Answer]):
     @property
     def spent(self) -> int:
         """Evaluations spent so far."""
-        return len(self.history) + math.ceil(self.charged_images / self.search_images)
+        return len(self.history) + math.ceil(self.charged_images / self.evaluation_images)
 
     @property
     def images(self) -> int:
@@ -149,10 +149,10 @@ class SearchProblem(Generic[Answer]):
         Raises:
             NotApplicable: Not enough evaluations are left.
         """
-        spent = len(self.history) + math.ceil((self.charged_images + images) / self.search_images)
+        spent = len(self.history) + math.ceil((self.charged_images + images) / self.evaluation_images)
         if spent > self.evaluations:
             raise NotApplicable(
-                f"reads {images} images, {self.search_images} of which are worth an evaluation; {self.left} of "
+                f"reads {images} images, {self.evaluation_images} of which are worth an evaluation; {self.left} of "
                 f"{self.evaluations} evaluations are left"
             )
         self.charged_images += images

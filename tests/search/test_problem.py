@@ -14,12 +14,12 @@ from tests.fakes import FakeEvaluation, Landscape, random_table, small_graph
 BUDGET = Budget(macs=0.5)
 
 
-def problem(evaluations=20, table=None, search_images=100, pruner=None):
+def problem(evaluations=20, table=None, evaluation_images=100, pruner=None):
     graph = small_graph()
     landscape = Landscape(graph, torch.full((len(graph.groups),), 0.7))
     starting = starting_candidates(graph, BUDGET)
     make = None if table is None else lambda: table
-    return SearchProblem(graph, BUDGET, landscape, evaluations, starting, make, search_images, pruner)
+    return SearchProblem(graph, BUDGET, landscape, evaluations, starting, make, evaluation_images, pruner)
 
 
 def test_every_question_counts_known_candidates_too():
