@@ -135,7 +135,7 @@ class Comparison:
         self.budgets = [budget] if options.budgets is None else [replace(budget, macs=at) for at in options.budgets]
         for each in self.budgets:
             each.limits(compression.graph)
-            if bool(each.met(compression.graph, compression.graph.widths[None])[0]):
+            if each.met(compression.graph, compression.graph.widths):
                 raise UserError(f"budget {budget_label(each)} is met by the dense network: nothing to prune")
         missing = [name for name in options.methods if name not in {**ONE_SHOT, **ITERATIVE, **agents}]
         if missing:

@@ -113,7 +113,7 @@ class Compression:
         if not self.graph.groups:
             raise UserError(f"{task.network.class_path} has no channels that can be pruned; inspect says why")
         budget.limits(self.graph)
-        if bool(budget.met(self.graph, self.graph.widths[None])[0]):
+        if budget.met(self.graph, self.graph.widths):
             raise UserError(f"{task.network.class_path} meets the budget as it is: nothing to prune")
         self.dense.to(self.device)
         self.tuned = self._tune() if self.search.precision == AUTO else None

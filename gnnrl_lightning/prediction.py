@@ -57,7 +57,7 @@ def proposal(compression: Compression, agent: GraphLearner, budget: Budget) -> T
     Raises:
         UserError: The budget cannot be reached.
     """
-    if bool(budget.met(compression.graph, compression.graph.widths[None])[0]):
+    if budget.met(compression.graph, compression.graph.widths):
         return compression.graph.widths
     search = replace(compression.search, macs_range=None)
     graph, table = compression.graph, None if search.table is None else compression.table

@@ -162,7 +162,7 @@ def reaches(graph: ComputationGraph, name: str) -> bool:
         widths = budget.project(graph, graph.widths)
     except gnnrl_lightning.UserError:
         return False
-    return bool(budget.met(graph, widths[None])[0])
+    return bool(budget.met(graph, widths))
 
 
 def timed(function: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:

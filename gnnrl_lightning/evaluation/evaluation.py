@@ -81,4 +81,4 @@ def best_of(evaluations: Iterable[Evaluation], proposer: str | None = None) -> E
 
 def within(graph: Prunable, budget: Budget, evaluation: Evaluation) -> bool:
     """Whether a candidate meets a budget: a policy for all budgets also evaluates some that do not."""
-    return bool(budget.met(graph, torch.tensor([evaluation.widths]))[0])
+    return bool(budget.met(graph, torch.tensor(evaluation.widths)))

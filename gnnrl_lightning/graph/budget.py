@@ -76,7 +76,7 @@ class Budget:
         return absolute_limits(self, graph.cost, self.ladder(graph))
 
     def met(self, graph: Prunable, widths: Tensor) -> Tensor:
-        """Which candidates `(B, G)` meet the budget: bool `(B,)`."""
+        """Which candidates `(..., G)` meet the budget: bool `(...)`."""
         return fits(graph.cost, widths, self.limits(graph))
 
     def project(self, graph: Prunable, widths: Tensor) -> Tensor:
@@ -151,7 +151,7 @@ def absolute_limits(budget: Budget, cost: CostModel, ladder: Ladder) -> dict[str
 
 
 def fits(cost: CostModel, widths: Tensor, limits: Limits) -> Tensor:
-    """Which candidates `(B, G)` meet every limit: bool `(B,)`."""
+    """Which candidates `(..., G)` meet every limit: bool `(...)`."""
     met = torch.ones(widths.shape[:-1], dtype=torch.bool)
     for name, limit in limits.items():
         met &= getattr(cost, name)(widths) <= limit

@@ -49,7 +49,7 @@ def streams_kept(graph: ComputationGraph, budget: Budget) -> Tensor:
     widths = graph.widths.double()
     for share in torch.linspace(1.0, 0.0, 101, dtype=torch.float64).tolist():
         widths = torch.where(inner > 0, floor + share * (graph.widths - floor), graph.widths.double())
-        if bool(budget.met(graph, widths.floor().long()[None])):
+        if budget.met(graph, widths.floor().long()):
             break
     return budget.project(graph, widths)
 

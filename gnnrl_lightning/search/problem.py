@@ -217,7 +217,7 @@ class SearchProblem(Generic[Answer]):
         self._pay_for_pruner()
         if self.left < 1:
             raise RuntimeError(f"{proposer} asks for more than its {self.evaluations} evaluations")
-        if not bool(self._allowed.met(self.graph, widths[None])[0]):
+        if not self._allowed.met(self.graph, widths):
             raise ValueError(f"{proposer} proposes {widths.tolist()}, which does not meet the budget: project it first")
         scored = self._evaluate(widths, proposer)
         self._count([scored])

@@ -42,7 +42,7 @@ def widths_above_threshold(graph: ComputationGraph, budget: Budget, scores: list
 
     while low < high:
         middle = (low + high) // 2
-        if bool(budget.met(graph, kept(middle)[None])[0]):
+        if budget.met(graph, kept(middle)):
             high = middle
         else:
             low = middle + 1

@@ -46,7 +46,7 @@ class TorchPruning:
         for _ in range(PROBES):
             middle = (low + high) / 2
             widths = self._widths(problem, middle)
-            if bool(problem.budget.met(problem.graph, widths[None])[0]):
+            if problem.budget.met(problem.graph, widths):
                 high, found = middle, widths
             else:
                 low = middle
