@@ -15,10 +15,10 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from gnnrl_lightning.checkpoint import LatestCheckpoint
 from gnnrl_lightning.data import Batch, BatchLoader, ImageData, Images
-from gnnrl_lightning.data.splits import derived_seed
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks import eval_mode
 from gnnrl_lightning.processes import share_weights
+from gnnrl_lightning.seeds import derived_seed
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from gnnrl_lightning.env import Evaluated
 from gnnrl_lightning.env.reward import check_reward, find_reward
-from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.evaluation.evaluation import Evaluation, best_of, within
 from gnnrl_lightning.evaluation.evaluator import PRECISIONS, Evaluator
 from gnnrl_lightning.evaluation.journal import Journal
@@ -243,7 +243,7 @@ class Compression:
         except UserError:
             raise
         except Exception as error:  # the user's own policy may raise anything
-            raise UserError(f"model.actor_critic cannot be made: {' '.join(str(error).split())}") from error
+            raise UserError(f"model.actor_critic cannot be made: {one_line(error)}") from error
         check_reward(reward.reward, search.reward, self._untrained())
 
     def _untrained(self) -> Evaluation:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from gnnrl_lightning.agents.ppo import gae, normalise
-from gnnrl_lightning.data.splits import derived_seed
 from gnnrl_lightning.env.protocol import VectorGraphEnv
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.seeds import derived_seed
 
 ROWS_AT_ONCE = 128
 """States that are made graphs and seen by the policy at a time while episodes are played."""

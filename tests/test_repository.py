@@ -43,6 +43,7 @@ ORDER = (
     "runs",
     "processes",
     "memory",
+    "seeds",
     "errors",
 )
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from gnnrl_lightning.agents import Agent
-from gnnrl_lightning.data.splits import derived_seed
 from gnnrl_lightning.encoders import GCN
 from gnnrl_lightning.env import Evaluated, VectorPruningEnv
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.rollout import RolloutLoader, Transitions, collect
+from gnnrl_lightning.seeds import derived_seed
 from tests.fakes import Landscape, RingTask, small_graph
 
 

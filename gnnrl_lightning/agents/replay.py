@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.data.splits import generator_for
+from gnnrl_lightning.seeds import generator_for
 
 
 @dataclass  # not frozen: Lightning moves batches between devices by setting their fields

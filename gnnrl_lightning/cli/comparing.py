@@ -12,7 +12,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from gnnrl_lightning.comparison import DDPG_METHOD, AgentRow
-from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.evaluation.tuning import AUTO
 from gnnrl_lightning.module import DDPG, GNNRL
 from gnnrl_lightning.policy_search import AGENT, SearchOptions
@@ -65,7 +65,7 @@ def _agent(parser: ArgumentParser, name: str, base: dict[str, Any], changes: Map
         config = parser.parse_object(merged)
         search: SearchOptions = parser.instantiate(config)["search"]  # makes the module, too, which checks itself
     except (ArgumentError, UserError) as error:
-        raise UserError(f"compare.variants.{name}: {' '.join(str(error).split())}") from error
+        raise UserError(f"compare.variants.{name}: {one_line(error)}") from error
 
     def make(seed: int) -> GNNRL:
         agent: GNNRL = parser.instantiate(config)["model"]

@@ -25,7 +25,7 @@ from gnnrl_lightning.cli.arguments import ArgumentsCLI
 from gnnrl_lightning.cli.resuming import OPTION, with_subcommand
 from gnnrl_lightning.cli.signals import OwnHandler, forward_signals, stop_signal
 from gnnrl_lightning.delivery import LATENCY_BATCH
-from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.finetune import quiet_trainer
 from gnnrl_lightning.pipeline import Compression
 from gnnrl_lightning.policy_search import AGENT, SearchOptions
@@ -73,7 +73,7 @@ class RunningCLI(ArgumentsCLI):
         try:
             return super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ImportError, ValueError) as error:
-            raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+            raise UserError(f"trainer: {one_line(error)}") from error
 
     def open_run(self, earlier: RunFolder | None = None) -> RunFolder:
         """Make the run's folder, once all input has been checked, and begin to log.

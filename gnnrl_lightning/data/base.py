@@ -11,8 +11,9 @@ from gnnrl_lightning.data.augmentation import crop_flip, draw_crop_flip
 from gnnrl_lightning.data.image_set import ImageSet, LoadedImages, check_fits
 from gnnrl_lightning.data.images import Images
 from gnnrl_lightning.data.loader import Batch, BatchLoader, RawBatch
-from gnnrl_lightning.data.splits import generator_for, stratified_split
+from gnnrl_lightning.data.splits import stratified_split
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.seeds import generator_for
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

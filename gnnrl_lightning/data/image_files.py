@@ -14,8 +14,8 @@ from gnnrl_lightning.data.decoding import Decoder, channels_first, read_rgb
 from gnnrl_lightning.data.image_set import ImageSet
 from gnnrl_lightning.data.images import Draw
 from gnnrl_lightning.data.resized_crop import ResizedCrop
-from gnnrl_lightning.data.splits import generator_for
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.seeds import generator_for
 
 CHUNK = 256  # images a thread decodes at a time: large enough that handing them out costs nothing
 

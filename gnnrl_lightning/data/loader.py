@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from gnnrl_lightning.data.images import Draw, Images
-from gnnrl_lightning.data.splits import derived_seed, generator_for
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.seeds import derived_seed, generator_for
 
 
 class RawBatch(NamedTuple):

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any, cast
 
-from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.errors import UserError, one_line
 
 
 class NegativeTop1Error:
@@ -56,7 +56,7 @@ def check_reward(reward: Callable[[Any], float], name: str, evaluation: Any) -> 
     try:
         value = float(reward(evaluation))
     except Exception as error:  # the user's own may raise anything
-        raise UserError(f"search.reward {name!r} fails: {' '.join(str(error).split())}") from error
+        raise UserError(f"search.reward {name!r} fails: {one_line(error)}") from error
     if not math.isfinite(value):
         raise UserError(f"search.reward {name!r} gives {value}: expected a finite number")
 
@@ -80,7 +80,7 @@ def find_reward(name: str) -> Callable[[Any], float]:
         found: Any = getattr(importlib.import_module(module), attribute)
         found = found() if isinstance(found, type) else found
     except (ImportError, AttributeError, TypeError) as error:
-        raise UserError(f"search.reward {name!r} cannot be imported: {' '.join(str(error).split())}") from error
+        raise UserError(f"search.reward {name!r} cannot be imported: {one_line(error)}") from error
     if not callable(found):
         raise UserError(f"search.reward {name!r} is not a function of an evaluation")
     return cast(Callable[[Any], float], found)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from gnnrl_lightning.data.images import Draw, Images
-from gnnrl_lightning.data.splits import derived_seed, generator_for
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.finetune import learning_rate_factor
+from gnnrl_lightning.seeds import derived_seed, generator_for
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from gnnrl_lightning.agents.policy_file import described, load_policy, save_policy
-from gnnrl_lightning.data.splits import derived_seed
 from gnnrl_lightning.env.protocol import VectorGraphEnv
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.memory import keep_freed_memory
+from gnnrl_lightning.seeds import derived_seed
 
 Experience = TypeVar("Experience", bound=Sized)
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.networks.modes import eval_mode
 
 
@@ -51,7 +51,7 @@ def check_num_classes(network: nn.Module, example: Tensor, num_classes: int) -> 
         with eval_mode(network), torch.no_grad():
             output = network(example)
     except Exception as error:  # the user's own network may raise anything
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         raise UserError(f"the network refuses images of {size}: {reason}") from error
     if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(example):
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.errors import UserError, one_line
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,8 @@ class NetworkSpec:
             inspect.signature(make).bind(**self.init_args)
             network = make(**self.init_args)
         except Exception as error:  # the user's own constructor may raise anything
-            message = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(
-                f"network {self.class_path} refuses its init_args {self.init_args}: {message}"
-            ) from error
+            message = f"network {self.class_path} refuses its init_args {self.init_args}: {one_line(error)}"
+            raise UserError(message) from error
         if not isinstance(network, nn.Module):
             raise UserError(
                 f"{self.class_path} returns a {type(network).__name__}, not a torch.nn.Module"

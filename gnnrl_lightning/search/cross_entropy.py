@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.data.splits import generator_for
 from gnnrl_lightning.search.problem import SearchProblem, merit
+from gnnrl_lightning.seeds import generator_for
 
 SURPLUS = 2
 """Samples drawn for each that is scored: those that were scored before are passed over."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.data.splits import generator_for
 from gnnrl_lightning.search.problem import SearchProblem
+from gnnrl_lightning.seeds import generator_for
 
 SURPLUS = 4
 """Children drawn for each that is scored: those that were scored before are passed over."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from gnnrl_lightning.data.splits import generator_for
 from gnnrl_lightning.search.problem import SearchProblem
+from gnnrl_lightning.seeds import generator_for
 
 
 def random_search(problem: SearchProblem, seed: int) -> None:

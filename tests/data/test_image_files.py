@@ -11,8 +11,8 @@ from torchvision.transforms import functional as TF
 from gnnrl_lightning.data import BatchLoader, Draw, ImageFiles
 from gnnrl_lightning.data.decoding import Decoder
 from gnnrl_lightning.data.resized_crop import ResizedCrop
-from gnnrl_lightning.data.splits import derived_seed
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.seeds import derived_seed
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:This DataLoader will create .* worker processes:UserWarning"),
