@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.graph.axes import Axis, Selection
+from gnnrl_lightning.graph.axes import Selection
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.graph.carry import walk, walk_training
 from gnnrl_lightning.graph.cost import CostModel, axis_size
@@ -130,18 +130,14 @@ class ComputationGraph:
         self.frozen: tuple[FrozenGroup, ...] = channels.frozen
         self.widths = torch.tensor([group.width for group in self.groups], dtype=torch.int64)
         self.sets = torch.tensor([group.sets for group in self.groups], dtype=torch.int64)
-        self._cache: dict[bytes, Axis] = {}
         self._channels = channels
         self._walk = walked
         self._cuts = self._make_cuts()
-        topology = build_topology(walked, lambda labels: self._axis(labels) is not None)
+        topology = build_topology(walked, lambda labels: self._channels.axis(labels) is not None)
         self.operators: tuple[Operator, ...] = topology.operators
         self.feature_maps: tuple[FeatureMap, ...] = topology.feature_maps
-        self._map_sizes = [axis_size(self._axis(labels), len(labels)) for labels in topology.channel_labels]
+        self._map_sizes = [axis_size(self._channels.axis(labels), len(labels)) for labels in topology.channel_labels]
         self.cost = self._make_cost(topology.index)
-
-    def _axis(self, labels: Tensor) -> Axis | None:
-        return self._channels.axis(labels, self._cache)
 
     def _make_cuts(self) -> dict[str, Cut]:
         consumed = self._walk.consumed_labels()
@@ -154,11 +150,11 @@ class ComputationGraph:
         cuts = {}
         for name, value in self._walk.parameters.items():
             labels = {dim: along for dim in range(len(value.shape)) if (along := value.along(dim)) is not None}
-            axes = {dim: axis for dim, along in labels.items() if (axis := self._axis(along)) is not None}
+            axes = {dim: axis for dim, along in labels.items() if (axis := self._channels.axis(along)) is not None}
             reads = tuple(dim for dim in axes if int(labels[dim].max()) in consumed)
-            rows = [self._axis(row) for row in blocks[name]] if name in blocks else []
+            rows = [self._channels.axis(row) for row in blocks[name]] if name in blocks else []
             sources = gathers.get(name)
-            gather = None if sources is None else self._axis(sources)
+            gather = None if sources is None else self._channels.axis(sources)
             zero = -1 if sources is None else next(iter((sources == ZERO).nonzero().flatten().tolist()), -1)
             if axes or any(rows) or gather is not None:
                 cuts[name] = Cut(axes, tuple(row for row in rows if row is not None), reads, gather, zero)
@@ -166,7 +162,7 @@ class ComputationGraph:
 
     def _make_cost(self, index: dict[str, int]) -> CostModel:
         def size(labels: Tensor) -> tuple[int, dict[int, int]]:
-            return axis_size(self._axis(labels), len(labels))
+            return axis_size(self._channels.axis(labels), len(labels))
 
         operators = [
             (index[item.node], (item.factor, [size(labels) for labels in item.sizes]))

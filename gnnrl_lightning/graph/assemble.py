@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 from gnnrl_lightning.graph.motifs import MOTIF_DIM
-from gnnrl_lightning.graph.state import EDGE_DIM
+from gnnrl_lightning.graph.state import EDGE_DIM, tile
 
 # Field -> the count that its entries are shifted by when graphs are put side by side; None: they are not.
 _SHIFTS = {
@@ -77,13 +77,13 @@ def state_from(
     edge_motif, level1 = _motif_fields(motifs, edges, x)
     return Batch(
         x=x.flatten(0, 1),
-        edge_index=_tile(edge_index, graphs * nodes),
+        edge_index=tile(edge_index, graphs * nodes),
         edge_attr=edge_attr.expand(size, *edge_attr.shape[-2:]).flatten(0, 1),
         batch=graphs.repeat_interleave(nodes),
         ptr=torch.arange(size + 1, device=x.device) * nodes,
         edge_motif=edge_motif.repeat(size),
         **level1,
-        decision_index=torch.stack([_tile(chosen[0], graphs * nodes), _tile(chosen[1], graphs * weights.shape[1])]),
+        decision_index=torch.stack([tile(chosen[0], graphs * nodes), tile(chosen[1], graphs * weights.shape[1])]),
         decision_weight=weights[chosen[0], chosen[1]].repeat(size),
         num_decisions=size * weights.shape[1],
     )
@@ -152,8 +152,3 @@ def _motif_fields(motifs: Sequence[Any] | None, edges: int, like: Tensor) -> tup
     }
     edge_motif = torch.tensor([number[id(item)] for item in motifs], device=like.device)
     return edge_motif, {name: tensor.to(like.device) for name, tensor in level1.items()}
-
-
-def _tile(index: Tensor, shift: Tensor) -> Tensor:
-    """Indices (..., I) repeated for each graph, moved by its shift: (..., B I)."""
-    return (index[..., None, :] + shift[:, None]).flatten(-2)

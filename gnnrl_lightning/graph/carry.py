@@ -75,14 +75,14 @@ def _placeholder(state: Walk, node: Node, spec: Any) -> Value | None:
                 state.produce(value.labels[0].flatten())
                 state.freeze(value, "is the input of the network")
             else:
-                state.rigid.append((node.name, 1, "input", "is the input of the network", ""))
+                state.keep(1, "is the input of the network")
         state.steps.append(Step(node.name, node.name, "input", "input", (), (), value, {}))
         return value
     if spec.kind not in (InputKind.PARAMETER, InputKind.BUFFER):
         return Value(shape)
     state.derived.add(node)
     original = _resolve(state.network, spec.target)
-    name = state.aliases.setdefault(f"{id(original)}", spec.target)
+    name = state.aliases.setdefault(id(original), spec.target)
     if name in state.parameters:
         return state.parameters[name]
     vectors = []
@@ -132,7 +132,7 @@ def _call(state: Walk, node: Node, values: dict[Node, Any]) -> Any:
         try:
             result, kind = row.apply(state, *args, **kwargs), row.kind
         except (NotImplementedError, RuntimeError, ValueError, IndexError, TypeError) as error:
-            state.rigid.append((state.module, 0, state.operator, f"its rule failed: {error}", state.source))
+            state.keep(0, f"its rule failed: {error}")
             result, kind = unknown(state, node, values), "other"
     if isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable and isinstance(node.args[0], Node):
         values[node.args[0]] = result  # in place: from here on the operand is the result

@@ -8,7 +8,7 @@ convolution) form one group; every other index set is a group of its own.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -74,18 +74,19 @@ class Channels:
     groups: tuple[ChannelGroup, ...]
     frozen: tuple[FrozenGroup, ...]
     place: np.ndarray
+    _axes: dict[bytes, Axis] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def axis(self, labels: Tensor, cache: dict[bytes, Axis]) -> Axis | None:
+    def axis(self, labels: Tensor) -> Axis | None:
         """The `Axis` of a label vector, or None where nothing along it can be pruned; equal axes are shared."""
         found = np.where((labels.numpy() >= 0)[:, None], self.place[labels.numpy()], -1)
         if not len(found) or (found[:, 0] < 0).all():
             return None
         key = found.tobytes()
-        if key not in cache:
+        if key not in self._axes:
             widths, sets = (np.array([getattr(group, name) for group in self.groups]) for name in ("width", "sets"))
             group, row, rank = found.T
-            cache[key] = Axis(group, row, rank, widths, sets)
-        return cache[key]
+            self._axes[key] = Axis(group, row, rank, widths, sets)
+        return self._axes[key]
 
 
 def form_groups(walk: Walk, unfit: dict[str, str] | None = None) -> Channels:
@@ -214,7 +215,7 @@ class _Former:
 
     def _build(self, classes: list[tuple[str, list[np.ndarray], bool]]) -> Channels:
         place = np.full((max(len(self.channel), 1), 3), -1, dtype=np.int64)
-        frozen = [FrozenGroup(*item) for item in self.walk.rigid]
+        frozen = [FrozenGroup(*item) for item in self.walk.unlabelled]
         together: dict[tuple[str, str, str, str], int] = {}
         kept: list[tuple[str, list[np.ndarray]]] = []
         by_channel = np.full((len(self.first), 3), -1, dtype=np.int64)

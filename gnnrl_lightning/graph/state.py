@@ -201,15 +201,15 @@ class StateBuilder:
         if size not in self._batches:
             shift = torch.arange(size)
             self._batches[size] = {
-                "edge_index": _tile(self._edge_index, shift * self.num_nodes),
+                "edge_index": tile(self._edge_index, shift * self.num_nodes),
                 "batch": shift.repeat_interleave(self.num_nodes),
                 "ptr": torch.arange(size + 1) * self.num_nodes,
                 "edge_motif": self._edge_motif.repeat(size),
                 **self._motif,
                 "decision_index": torch.stack(
                     [
-                        _tile(self._decision_index[:1], shift * self.num_nodes)[0],
-                        _tile(self._decision_index[1:], shift * self.num_groups)[0],
+                        tile(self._decision_index[0], shift * self.num_nodes),
+                        tile(self._decision_index[1], shift * self.num_groups),
                     ]
                 ),
                 "decision_weight": self._decision_weight.repeat(size),
@@ -278,9 +278,9 @@ class StateBuilder:
         return Batch(x=x.flatten(0, 1), edge_attr=edges.flatten(0, 1), **self._batch(size), **start)
 
 
-def _tile(index: Tensor, shift: Tensor) -> Tensor:
-    """(R, I) indices repeated for each graph, moved by its shift: (R, B I)."""
-    return (index[:, None] + shift[:, None]).flatten(1)
+def tile(index: Tensor, shift: Tensor) -> Tensor:
+    """Indices `(..., I)` repeated for each graph, moved by its shift `(B,)`: `(..., B I)`."""
+    return (index[..., None, :] + shift[:, None]).flatten(-2)
 
 
 def _standardise(statistics: Tensor, groups: int) -> Tensor:

@@ -131,13 +131,9 @@ def build_topology(walk: Walk, prunable: Callable[[Tensor], bool]) -> Topology:
         for name in step.parameters:
             index.setdefault(name, len(operators))
         if step.kind != "input":
+            if not reads and step.node not in walk.contracted:
+                continue  # a constant
             index[step.node] = len(operators)
-        if not reads and step.kind != "input":
-            if step.node in walk.contracted:
-                reads = ()
-            else:
-                del index[step.node]
-                continue
         maps[step.node] = len(feature_maps)
         labels, positions = _channels(step.output, prunable)
         channel_labels.append(labels)

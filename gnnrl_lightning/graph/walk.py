@@ -99,12 +99,36 @@ def rule(*operators: str, kind: str) -> Callable[[Rule], Rule]:
 
 @dataclass
 class Walk:
-    """What is known so far, and the operator at hand."""
+    """What is known so far, and the operator at hand.
+
+    Attributes:
+        network: The network itself.
+        labels: The labels, and what is joined, tied and frozen.
+        parameters: Parameters and buffers: name -> value whose labels are those of its dimensions.
+        aliases: Identity of a tensor -> the name under which it was first seen.
+        contractions: Operators that cost MACs.
+        training: Those that only training mode has.
+        gathers: Selections of channels through buffers.
+        steps: Operators in order, for the state graph.
+        produced: Channels that operators make, with the modules that name them.
+        consumed: Labels of weight dimensions along which channels are read.
+        trainable: Names of parameters, buffers left out.
+        joined_parameters: Labels that operators on parameters alone have joined, a pair each.
+        derived: Nodes that are computed from parameters alone.
+        unlabelled: Channels that must stay and have no labels, each as the fields of a `FrozenGroup`.
+        norms: Node -> parameters of the batch norm that alone reads it.
+        names: Identity of a value -> name of the parameter that it is.
+        hyper: Kernel, stride and groups of the operator at hand.
+        node: The operator at hand.
+        operator: Its name.
+        source: Where it stands in the user's code.
+        module: The module that calls it.
+    """
 
     network: nn.Module
     labels: Labels = field(default_factory=Labels)
     parameters: dict[str, Value] = field(default_factory=dict)
-    aliases: dict[str, str] = field(default_factory=dict)
+    aliases: dict[int, str] = field(default_factory=dict)
     contractions: list[Contraction] = field(default_factory=list)
     training: list[Contraction] = field(default_factory=list)
     gathers: list[Gather] = field(default_factory=list)
@@ -112,12 +136,12 @@ class Walk:
     produced: list[tuple[str, Tensor]] = field(default_factory=list)
     consumed: list[Tensor] = field(default_factory=list)
     trainable: list[str] = field(default_factory=list)
-    kin: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    joined_parameters: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     derived: set[Node] = field(default_factory=set)
-    rigid: list[tuple[str, int, str, str, str]] = field(default_factory=list)
+    unlabelled: list[tuple[str, int, str, str, str]] = field(default_factory=list)
     norms: dict[str, dict[str, str]] = field(default_factory=dict)
-    hyper: dict[str, tuple[int, ...]] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
+    hyper: dict[str, tuple[int, ...]] = field(default_factory=dict)
     node: Node | None = None
     operator: str = ""
     source: str = ""
@@ -130,13 +154,17 @@ class Walk:
     def join(self, a: Tensor, b: Tensor) -> Tensor:
         """See `Labels.join`; the operator at hand is the one that joins."""
         if self.node in self.derived:
-            self.kin.append((a, b))
+            self.joined_parameters.append((a, b))
         return self.labels.join(a, b, self.operator, self.source)
 
     def freeze(self, value: Value | Tensor | None, reason: str) -> None:
         """State that every label of a value must stay, because of the operator at hand."""
         for labels in (value,) if isinstance(value, Tensor) else value.labels if value is not None else ():
             self.labels.freeze(labels, self.operator, self.source, reason)
+
+    def keep(self, channels: int, reason: str) -> None:
+        """State that the operator at hand has channels without labels, which must stay."""
+        self.unlabelled.append((self.module, channels, self.operator, reason, self.source))
 
     def tie(self, labels: Tensor) -> None:
         """See `Labels.tie`."""
@@ -148,15 +176,15 @@ class Walk:
 
     def consumed_labels(self) -> set[int]:
         """Labels of the parameter dimensions along which channels are read, sums of parameters included."""
-        kin: dict[int, set[int]] = {}
-        for a, b in self.kin:
+        joined: dict[int, set[int]] = {}
+        for a, b in self.joined_parameters:
             for one, other in zip(*(side.flatten().tolist() for side in torch.broadcast_tensors(a, b)), strict=True):
-                kin.setdefault(one, set()).add(other)
-                kin.setdefault(other, set()).add(one)
+                joined.setdefault(one, set()).add(other)
+                joined.setdefault(other, set()).add(one)
         found = {label for labels in self.consumed for label in labels.flatten().tolist()}
         waiting = list(found)
         while waiting:
-            fresh = kin.get(waiting.pop(), set()) - found
+            fresh = joined.get(waiting.pop(), set()) - found
             found |= fresh
             waiting.extend(fresh)
         return found

@@ -49,7 +49,7 @@ def _outputs(walk: Walk, weight: Value, dim: int, bias: Value | None) -> Tensor 
         walk.produce(outputs)
     else:
         reason = "is a single channel" if weight.shape[dim] == 1 else "is made by a weight that cannot be pruned"
-        walk.rigid.append((walk.module, weight.shape[dim], walk.operator, reason, walk.source))
+        walk.keep(weight.shape[dim], reason)
     return outputs
 
 
@@ -125,7 +125,7 @@ def _convolution(
         reason = "is part of a grouped convolution whose channels cannot be told apart"
         for value in (x, weight, bias):
             walk.freeze(value, reason)
-        walk.rigid.append((walk.module, walk.shape[dim], walk.operator, reason, walk.source))
+        walk.keep(walk.shape[dim], reason)
         writes = None
         walk.contract(())
     elif weight.shape[1] == 1:

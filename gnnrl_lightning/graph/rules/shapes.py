@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -91,20 +92,15 @@ def cat(walk: Walk, tensors: list[Value], dim: int = 0) -> Value:
         return Value(walk.shape)
     if not any(value.labels for value in tensors):
         return Value(walk.shape)
-    parts = [_expand(fixed_labels(value), value, dim) for value in tensors]
-    along = [d for d in range(len(walk.shape)) if d != dim]
-    shape = [max(part.shape[d] for part in parts) for d in range(len(walk.shape))]
-    if all(part.shape[d] == 1 for part in parts for d in along):
-        return Value(walk.shape, (compact(torch.cat(parts, dim)),))
-    if all(support(fixed_labels(value)) == support(fixed_labels(tensors[0])) and dim not in
-           support(fixed_labels(value)) for value in tensors):  # fmt: skip
+    labels = [fixed_labels(value) for value in tensors]
+    supports = {support(each) for each in labels}
+    if len(supports) == 1 and dim not in next(iter(supports)):
         # The concatenation is along another dimension than the channels: the operands share their channels.
-        labels = fixed_labels(tensors[0])
-        for value in tensors[1:]:
-            labels = walk.join(labels, fixed_labels(value))
-        return Value(walk.shape, (labels,))
-    return Value(walk.shape, (compact(torch.cat([part.expand(
-        [part.shape[d] if d == dim else shape[d] for d in range(len(shape))]) for part in parts], dim)),))  # fmt: skip
+        return Value(walk.shape, (functools.reduce(walk.join, labels),))
+    parts = [_expand(each, value, dim) for each, value in zip(labels, tensors, strict=True)]
+    others = torch.broadcast_shapes(*((*part.shape[:dim], *part.shape[dim + 1 :]) for part in parts))
+    parts = [part.expand(*others[:dim], part.shape[dim], *others[dim:]) for part in parts]
+    return Value(walk.shape, (compact(torch.cat(parts, dim)),))
 
 
 @rule("stack", kind="cat")
@@ -212,21 +208,18 @@ def pad(walk: Walk, x: Value, widths: list[int], *rest: Any) -> Value:
     value = next((item for item in rest if isinstance(item, (int, float))), 0.0)
     mode = next((item for item in rest if isinstance(item, str)), "constant")
     filler = ZERO if value == 0 and mode == "constant" else FIXED
-    ndim = len(x.shape)
-    channels = [(widths[2 * i], widths[2 * i + 1]) for i in range(len(widths) // 2)]
     padded = []
     for labels in x.labels:
-        for i, (before, after) in enumerate(channels):
-            dim = ndim - 1 - i
+        for i, (before, after) in enumerate(zip(widths[::2], widths[1::2], strict=True)):
+            dim = len(x.shape) - 1 - i
             if labels.shape[dim] == 1:
                 continue  # padding along other dimensions: the same channels
-            if min(before, after) < 0 or (filler == FIXED and (before or after) and mode != "constant"):
+            if min(before, after) < 0 or (mode != "constant" and (before or after)):
                 walk.freeze(labels, "is padded along the channels")
             ends = [list(labels.shape), list(labels.shape)]
             ends[0][dim], ends[1][dim] = max(before, 0), max(after, 0)
             labels = torch.cat([torch.full(ends[0], filler), labels, torch.full(ends[1], filler)], dim)
-            cropped = labels.narrow(dim, max(-before, 0), walk.shape[dim]) if min(before, after) < 0 else labels
-            labels = cropped
+            labels = labels.narrow(dim, max(-before, 0), walk.shape[dim])  # negative widths cut
         padded.append(labels)
     return Value(walk.shape, tuple(padded))
 
