@@ -30,7 +30,7 @@ from gnnrl_lightning.evaluation.pruner import REPAIRS, Pruner
 from gnnrl_lightning.graph.axes import Selection
 from gnnrl_lightning.pruning.importance import keep_best
 from gnnrl_lightning.pruning.layers import Layer, to_matrices
-from gnnrl_lightning.pruning.reconstruction import fit_layer
+from gnnrl_lightning.pruning.reconstruction import fit_to_moments
 from gnnrl_lightning.pruning.statistics import Moments
 from gnnrl_lightning.traced import Plan
 
@@ -166,7 +166,7 @@ def _left_over(layer: Layer, weight: Tensor, moments: Moments, selection: Select
     """tr(D C D^T) / tr(W C W^T) of one reader, for all outputs."""
     weight = layer.standard(weight)
     everything = Layer(layer.weight, layer.bias, layer.norm, layer.blocks, None, layer.transposed, layer.repeats)
-    fitted, _ = fit_layer(everything, weight, moments, selection)
+    fitted, _ = fit_to_moments(everything, weight, moments, selection)
     full = torch.zeros_like(weight)
     rows = len(weight) // len(layer.blocks)
     for block, axis in enumerate(layer.blocks):

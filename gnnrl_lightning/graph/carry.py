@@ -6,6 +6,7 @@ An operator without a rule freezes what flows through it, and so does one whose 
 from __future__ import annotations
 
 import re
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -81,7 +82,7 @@ def _placeholder(state: Walk, node: Node, spec: Any) -> Value | None:
     if spec.kind not in (InputKind.PARAMETER, InputKind.BUFFER):
         return Value(shape)
     state.derived.add(node)
-    original = _resolve(state.network, spec.target)
+    original = attrgetter(spec.target)(state.network)
     name = state.aliases.setdefault(id(original), spec.target)
     if name in state.parameters:
         return state.parameters[name]
@@ -97,11 +98,6 @@ def _placeholder(state: Walk, node: Node, spec: Any) -> Value | None:
         state.trainable.append(name)
     state.names[id(value)] = name
     return value
-
-
-def _resolve(network: nn.Module, target: str) -> Tensor:
-    path, _, name = target.rpartition(".")
-    return getattr(network.get_submodule(path), name)
 
 
 def _call(state: Walk, node: Node, values: dict[Node, Any]) -> Any:

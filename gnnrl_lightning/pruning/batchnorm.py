@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gnnrl_lightning.graph.axes import Selection
 from gnnrl_lightning.networks.modes import eval_mode
 from gnnrl_lightning.pruning.layers import Layer, columns, to_matrices
+from gnnrl_lightning.pruning.observe import named_tensors
 from gnnrl_lightning.pruning.statistics import Moments
 
 
@@ -88,9 +89,7 @@ def predict_batch_norm(
         for name, layer in layers.items()
         if layer.blocks and name in moments and {"running_mean", "running_var"} <= layer.norm.keys()
     }
-    old, new = (
-        dict(net.named_parameters(remove_duplicate=False)) | dict(net.named_buffers()) for net in (dense, pruned)
-    )
+    old, new = named_tensors(dense), named_tensors(pruned)
     with torch.no_grad():
         for name, layer in chosen.items():
             rows = layer.rows(selection, len(layer.standard(old[name]))).to(old[name].device)

@@ -42,7 +42,7 @@ def solve_ridge(system: Tensor, right: Tensor, prior: Tensor, samples: int) -> T
     return torch.linalg.solve(system + pull * identity, right + pull * prior, left=False)
 
 
-LONGEST = 4608
+LONGEST_GRAM = 4608
 """Longest input vector with a Gram matrix: 512 channels times 3 x 3, 85 MB."""
 
 CHUNK = 2**24
@@ -65,7 +65,7 @@ class Fit:
     output_variance: Tensor
 
 
-def fit_layer(
+def fit_to_samples(
     call: Call, patches: Patches, values: Tensor, intercept: bool, dtype: torch.dtype = torch.float32
 ) -> Fit:
     """Least squares from what a layer reads to what it should give, pulled towards the weight that it has.
@@ -84,7 +84,7 @@ def fit_layer(
     values = values.reshape(len(values), groups, -1).transpose(0, 1)
     if intercept:
         values = values - values.mean(1, keepdim=True)
-    if prior.shape[2] > LONGEST:
+    if prior.shape[2] > LONGEST_GRAM:
         solved, mean, variance = _fit_samples(call, patches, values, prior, intercept)
     else:
         solved, mean, variance = _fit_gram(call, patches, values, prior, intercept, dtype)
@@ -144,10 +144,10 @@ def _add_gram(gram: Tensor, vectors: Tensor, stripe: int) -> None:
 def _fit_samples(
     call: Call, patches: Patches, values: Tensor, prior: Tensor, intercept: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The same for inputs longer than their samples are many, of which `LONGEST` are taken at most."""
+    """The same for inputs longer than their samples are many, of which `LONGEST_GRAM` are taken at most."""
     vectors = torch.cat(list(_vectors(call, patches)), 1).to(prior.dtype)
-    if vectors.shape[1] > LONGEST:
-        chosen = torch.linspace(0, vectors.shape[1] - 1, LONGEST).long().to(vectors.device)
+    if vectors.shape[1] > LONGEST_GRAM:
+        chosen = torch.linspace(0, vectors.shape[1] - 1, LONGEST_GRAM).long().to(vectors.device)
         vectors, values = vectors[:, chosen], values[:, chosen]
     mean = vectors.mean(1)
     centred = vectors - mean[:, None] if intercept else vectors

@@ -64,10 +64,15 @@ def bind(func: Any, args: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return dict(zip(ARGUMENTS[func], args, strict=False)) | dict(kwargs)
 
 
+def named_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers of a network by all their names."""
+    return dict(network.named_parameters(remove_duplicate=False)) | dict(network.named_buffers())
+
+
 def named_weights(network: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
     """The parameters of a network with these names."""
-    parameters = dict(network.named_parameters(remove_duplicate=False))
-    return {name: parameters[name] for name in names}
+    tensors = named_tensors(network)
+    return {name: tensors[name] for name in names}
 
 
 def forward_form(call: Call, transposed: bool) -> dict[str, Any]:

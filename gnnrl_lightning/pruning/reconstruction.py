@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from gnnrl_lightning.graph.axes import Selection
 from gnnrl_lightning.pruning.layers import Layer, columns, to_matrices, to_weight
 from gnnrl_lightning.pruning.least_squares import solve_ridge
-from gnnrl_lightning.pruning.observe import named_weights
+from gnnrl_lightning.pruning.observe import named_tensors, named_weights
 from gnnrl_lightning.pruning.statistics import Moments
 
 
@@ -65,12 +65,13 @@ def reconstruct(
     """
     chosen = {name: layer for name, layer in layers.items() if layer.blocks and name in moments}
     old, new = named_weights(dense, chosen), named_weights(pruned, chosen)
-    tensors = dict(pruned.named_parameters(remove_duplicate=False)) | dict(pruned.named_buffers())
+    tensors = named_tensors(pruned)
     with torch.no_grad():
         for name, layer in chosen.items():
             running = layer.norm.get("running_mean")
             weight = layer.standard(old[name])
-            fitted, shift = fit_layer(layer, weight, moments[name], selection, layer.bias is None and running is None)
+            raw = layer.bias is None and running is None
+            fitted, shift = fit_to_moments(layer, weight, moments[name], selection, raw)
             new[name].copy_(layer.standard(fitted))
             if layer.bias is not None:
                 tensors[layer.bias].add_(shift)
@@ -78,7 +79,7 @@ def reconstruct(
                 tensors[running].sub_(shift)
 
 
-def fit_layer(
+def fit_to_moments(
     layer: Layer, weight: Tensor, moments: Moments, selection: Selection, raw: bool = False
 ) -> tuple[Tensor, Tensor]:
     """The re-fitted weight of one layer in standard form, and what it misses on average for each of its outputs.

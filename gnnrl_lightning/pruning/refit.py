@@ -17,9 +17,8 @@ the same in training mode.
 
 Memory: the calibration images pass in one batch, so that one image takes what its largest activations take, plus
 4 * POSITIONS bytes for each output channel of the network and about 25 * POSITIONS for each of its layers: 0.4 MB +
-0.5 MB for ResNet-56. Gram matrices are at most
-`LONGEST` wide; layers with longer inputs are fitted in the space of the samples. What the dense network gives does not
-depend on the candidate: `record` keeps it for many of them.
+0.5 MB for ResNet-56. Gram matrices are at most `LONGEST_GRAM` wide; layers with longer inputs are fitted in the space
+of the samples. What the dense network gives does not depend on the candidate: `record` keeps it for many of them.
 
 Sources: Zhang et al. (TPAMI 2016) and He et al. (ICCV 2017) for fitting to the pruned network's own inputs.
 """
@@ -35,8 +34,8 @@ from torch import Tensor, nn
 from gnnrl_lightning.graph.axes import Selection
 from gnnrl_lightning.networks.modes import eval_mode
 from gnnrl_lightning.pruning.layers import Layer
-from gnnrl_lightning.pruning.least_squares import fit_layer
-from gnnrl_lightning.pruning.observe import Call, Patches, forward_form, named_weights
+from gnnrl_lightning.pruning.least_squares import fit_to_samples
+from gnnrl_lightning.pruning.observe import Call, Patches, forward_form, named_tensors, named_weights
 from gnnrl_lightning.pruning.precision import activations_in
 from gnnrl_lightning.pruning.residuals import Rerun, ResidualObserver
 from gnnrl_lightning.pruning.statistics import POSITIONS
@@ -168,7 +167,7 @@ class _Fitter:
     ) -> None:
         self.layers, self.selection, self.dtype = layers, selection, dtype
         self.targets, self.epsilons = dict(recording.targets), recording.epsilons
-        self.tensors = dict(pruned.named_parameters(remove_duplicate=False)) | dict(pruned.named_buffers())
+        self.tensors = named_tensors(pruned)
         self.waiting: Call | None = None
 
     def before(self, name: str, call: Call) -> bool:
@@ -205,7 +204,7 @@ class _Fitter:
                 values = norm.before(values)
         intercept = bias is not None or norm is not None
         form = forward_form(call, layer.transposed)
-        fit = fit_layer(form, target.patches, values, intercept, self.dtype)
+        fit = fit_to_samples(form, target.patches, values, intercept, self.dtype)
         call["weight"].copy_(layer.standard(fit.weight))
         if norm is not None:
             norm.absorb(fit.output_mean + (0 if bias is None else bias), fit.output_variance, values.mean(0))

@@ -2,7 +2,7 @@
 
 Memory: one `(d, d)` float32 matrix for each weight, however many images there are. d = C_in * kernel while that is at
 most `MAX_VECTOR`; beyond, kernel positions (or the positions of a flattened map) share the covariance of the C_in
-channels; weights that read more than `LONGEST` channels get none. ResNet-56 takes 23 MB, ResNet-50 390 MB.
+channels; weights that read more than `MOST_CHANNELS` channels get none. ResNet-56 takes 23 MB, ResNet-50 390 MB.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from gnnrl_lightning.pruning.observe import (
 MAX_VECTOR = 2304
 """Longest input vector with a covariance of its own: 256 channels times 3 x 3."""
 
-LONGEST = 8192
+MOST_CHANNELS = 8192
 """Largest covariance: 256 MiB."""
 
 POSITIONS = 48
@@ -121,7 +121,7 @@ def _vectors(layer: Layer, call: Call, per_image: int, generator: torch.Generato
         return sample_patches(call, per_image, generator)
     flattened = weight.dim() == 2 and x.dim() == 2
     channels = x.shape[-1] // layer.repeats if flattened else weight.shape[1]
-    if channels > LONGEST:
+    if channels > MOST_CHANNELS:
         return None
     if weight.dim() == 2 and not flattened:
         return sample_patches(call, per_image, generator)

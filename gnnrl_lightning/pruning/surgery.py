@@ -11,6 +11,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
@@ -120,7 +121,7 @@ def structural_copy(network: nn.Module, replaced: Mapping[str, Tensor]) -> nn.Mo
     """
     memo: dict[int, object] = {}
     for name, tensor in replaced.items():
-        original = _tensor(network, name)
+        original = attrgetter(name)(network)
         if isinstance(original, nn.Parameter):
             parameter = nn.Parameter(tensor, requires_grad=original.requires_grad)
             for key, value in vars(original).items():
@@ -131,11 +132,6 @@ def structural_copy(network: nn.Module, replaced: Mapping[str, Tensor]) -> nn.Mo
     for module in network.modules():  # most of a module are empty dictionaries of hooks, slow to copy one by one
         memo |= {id(value): type(value)() for value in vars(module).values() if type(value) in EMPTY and not value}
     return copy.deepcopy(network, memo)
-
-
-def _tensor(network: nn.Module, name: str) -> Tensor:
-    path, _, leaf = name.rpartition(".")
-    return getattr(network.get_submodule(path), leaf)
 
 
 def update_sizes(network: nn.Module) -> None:
@@ -169,7 +165,7 @@ def prune(network: nn.Module, cuts: Mapping[str, Cut], selection: Selection) -> 
         cuts: How each parameter and buffer shrinks.
         selection: The channels that stay.
     """
-    tensors = {name: _tensor(network, name).detach() for name in cuts}
+    tensors = {name: attrgetter(name)(network).detach() for name in cuts}
     home = {tensor.device for tensor in tensors.values()}
     device = home.pop() if len(home) == 1 else torch.device("cpu")  # each set of positions is sent there once
     positions = {axis: axis.positions(selection).to(device) for axis in _axes(cuts)}
@@ -184,7 +180,7 @@ def mask(network: nn.Module, cuts: Mapping[str, Cut], selection: Selection) -> n
     """The dense network, copied, whose consumers read nothing of the channels that go: the reference for `prune`."""
     positions = {axis: axis.positions(selection) for axis in _axes(cuts)}
     with torch.no_grad():
-        replaced = {name: mask_tensor(_tensor(network, name).detach(), cut, positions) for name, cut in cuts.items()}
+        replaced = {name: mask_tensor(attrgetter(name)(network).detach(), cut, positions) for name, cut in cuts.items()}
     return structural_copy(network, replaced)
 
 

@@ -69,7 +69,7 @@ def test_samples_instead_of_gram_matrices(name, monkeypatch):
     network, _, images = traced(name)
     images = images[:3, :, :4, :4] if name != "flat" else images[:20]
     output = refitted(network, images, half)[2]
-    monkeypatch.setattr(least_squares, "LONGEST", 1)
+    monkeypatch.setattr(least_squares, "LONGEST_GRAM", 1)
     monkeypatch.setattr(torch, "linspace", lambda start, stop, count: torch.arange(start, stop + 1))
     torch.testing.assert_close(refitted(network, images, half)[2], output, rtol=1e-6, atol=1e-8)
 
@@ -77,7 +77,7 @@ def test_samples_instead_of_gram_matrices(name, monkeypatch):
 def test_the_pull_grows_where_samples_are_few(monkeypatch):
     """35 samples of 36 inputs: interpolation would be far worse than slicing."""
     network, _, images = traced("conv")
-    monkeypatch.setattr(least_squares, "LONGEST", 35)
+    monkeypatch.setattr(least_squares, "LONGEST_GRAM", 35)
     dense, sliced, output, _ = refitted(network, images, half)
     assert error(output, dense) < 1.5 * error(sliced, dense)
     monkeypatch.setattr(least_squares, "ENOUGH", 0)

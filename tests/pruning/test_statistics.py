@@ -51,7 +51,7 @@ def test_long_inputs_share_the_covariance_of_the_channels(name, full, monkeypatc
 
 def test_what_is_too_long_has_no_moments(monkeypatch):
     monkeypatch.setattr(statistics, "MAX_VECTOR", 7)
-    monkeypatch.setattr(statistics, "LONGEST", 7)
+    monkeypatch.setattr(statistics, "MOST_CHANNELS", 7)
     for name in ("conv", "flat", "tokens"):
         network, graph, images = traced(name)
         assert "reader.weight" not in collect_moments(network, find_layers(graph), [images])

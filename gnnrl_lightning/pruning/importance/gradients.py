@@ -19,7 +19,7 @@ from gnnrl_lightning.networks.modes import eval_mode
 from gnnrl_lightning.pruning.importance.subject import Calibration, Subject
 from gnnrl_lightning.pruning.observe import Call, ContractionObserver
 
-BATCH = 32
+GRADIENT_BATCH = 32
 """Images of one gradient."""
 
 
@@ -99,19 +99,19 @@ def _check_read(subject: Subject, numbers: Mapping[str, Tensor]) -> None:
 
 
 def _batches(network: nn.Module, calibration: Calibration | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images and labels, `BATCH` at a time."""
+    """Images and labels, `GRADIENT_BATCH` at a time."""
     if calibration is None:
         raise UserError("this importance needs images: give calibration=images, or calibration=(images, labels)")
     images, labels = (calibration, None) if isinstance(calibration, Tensor) else calibration
     generator = torch.Generator().manual_seed(0)
-    for start in range(0, len(images), BATCH):
-        batch = images[start : start + BATCH]
+    for start in range(0, len(images), GRADIENT_BATCH):
+        batch = images[start : start + GRADIENT_BATCH]
         if labels is None:
             with torch.no_grad():
                 chances = _logits(network(batch)).softmax(1).cpu()
             yield batch, torch.multinomial(chances, 1, generator=generator).flatten().to(batch.device)
         else:
-            yield batch, labels[start : start + BATCH].to(batch.device)
+            yield batch, labels[start : start + GRADIENT_BATCH].to(batch.device)
 
 
 def _logits(output: object) -> Tensor:

@@ -13,7 +13,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.pruning.layers import Layer, find_layers
 from gnnrl_lightning.pruning.statistics import Moments, collect_moments
 
-BATCH = 256
+MOMENTS_BATCH = 256
 """Calibration images in a batch where moments are collected."""
 
 Calibration = Tensor | tuple[Tensor, Tensor]
@@ -70,7 +70,7 @@ class Subject:
         """Moments of what each layer reads."""
         if self.known_moments is not None:
             return self.known_moments
-        return collect_moments(self.network, self.layers, self.images.split(BATCH))
+        return collect_moments(self.network, self.layers, self.images.split(MOMENTS_BATCH))
 
     def split(self, total: Tensor) -> list[Tensor]:
         """Values of all channels `(channels,)` as `(sets, width)` for each group."""

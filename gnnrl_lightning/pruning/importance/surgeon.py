@@ -11,6 +11,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.pruning.importance.subject import Subject
 from gnnrl_lightning.pruning.layers import Layer, to_matrices
 from gnnrl_lightning.pruning.least_squares import relative_pull
+from gnnrl_lightning.pruning.observe import named_tensors
 
 AT_ONCE = 64
 """Of a set of n channels n / AT_ONCE are removed at a time, or one."""
@@ -102,7 +103,7 @@ class _Reader:
 def _readers(subject: Subject, name: str, layer: Layer) -> list[_Reader]:
     moments = subject.moments[name]
     length = moments.mean.shape[1]
-    tensors = dict(subject.network.named_parameters(remove_duplicate=False)) | dict(subject.network.named_buffers())
+    tensors = named_tensors(subject.network)
     weight = layer.standard(tensors[name].detach()).double().cpu()
     if {"weight", "running_var"} <= layer.norm.keys():
         scale = tensors[layer.norm["weight"]].detach() * (tensors[layer.norm["running_var"]] + EPSILON).rsqrt()
