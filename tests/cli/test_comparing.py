@@ -1,0 +1,127 @@
+import json
+import re
+
+import pytest
+import yaml
+
+from gnnrl_lightning import pipeline
+from gnnrl_lightning.cli import main
+from tests.cli.refused import tree
+
+COMPARE = ["--search.evaluations", "19", "--search.table", "reconstruction", "--compare.seeds", "[0, 1]"]
+
+
+def compare(*arguments):
+    main(["compare", "--config", "small.yaml", "--run.name", "compared", *COMPARE, *arguments])
+
+
+@pytest.fixture(scope="module")
+def compared(fitted, workplace):
+    """The folder of a finished comparison, with an agent that differs."""
+    (workplace / "variants.yaml").write_text(
+        "compare:\n  methods: [agent, three_steps, blind, uniform, greedy, random]\n"
+        "  variants: {three_steps: {model: {episodes_per_iteration: 4, epochs: 2}, search: {max_steps: 3}},\n"
+        "    blind: {model: {actor_critic: {class_path: gnnrl_lightning.agents.AblatedAgent, init_args: "
+        "{ablation: no_messages, encoder: {class_path: gnnrl_lightning.encoders.GCN}}}}}}\n"
+    )
+    compare("--config", "variants.yaml")
+    return workplace / "runs" / "compared"
+
+
+def test_comparison_has_the_figures(compared):
+    figures = json.loads((compared / "compare.json").read_text())
+    keys = {"method", "seed", "budget", "evaluations", "images", "seconds", "top1_search", "top1_test_before"}
+    assert all(keys | {"macs_ratio", "widths"} <= row.keys() and row["macs_ratio"] <= 0.5 for row in figures["rows"])
+    spent = {(row["method"], row["seed"]): row["evaluations"] for row in figures["rows"]}
+    # The table takes 128 calibration images, worth one evaluation of 287 + 128 for those who read it; with the table
+    # an agent has six candidates to start from.
+    assert spent == {
+        ("agent", 0): 1 + 6 + 8,
+        ("agent", 1): 1 + 6 + 8,
+        ("three_steps", 0): 1 + 6 + 3 * 4,
+        ("three_steps", 1): 1 + 6 + 3 * 4,
+        ("blind", 0): 1 + 6 + 8,
+        ("blind", 1): 1 + 6 + 8,
+        ("uniform", None): 1,
+        ("greedy", None): 1 + 1,
+        ("random", 0): 19,
+        ("random", 1): 19,
+    }
+    assert {(entry["agent"], entry["method"]) for entry in figures["paired"]} >= {("agent", "uniform")}
+
+
+def test_a_comparison_goes_on_where_it_stopped(compared, capsys):
+    before = json.loads((compared / "compare.json").read_text())
+    (compared / "compare" / "random-0.5-seed1.json").unlink()
+    capsys.readouterr()
+    fewer = ["--compare.methods", "[agent, uniform, random]", "--compare.seeds", "[0, 1, 2]"]
+    compare("--config", "variants.yaml", *fewer)
+    printed = capsys.readouterr().out
+    finished = [line.split(":")[0] for line in printed.splitlines() if "evaluations," in line]
+    assert finished == ["random, budget 0.5, seed 1", "agent, budget 0.5, seed 2", "random, budget 0.5, seed 2"]
+    after = {(row["method"], row["seed"]): row for row in json.loads((compared / "compare.json").read_text())["rows"]}
+    assert len(after) == 7
+    for row in before["rows"]:
+        if row["method"] in ("agent", "uniform", "random"):
+            again = after[row["method"], row["seed"]]
+            assert {**again, "seconds": 0} == {**row, "seconds": 0}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--search.evaluations", "20"], r"was compared with search.evaluations 19, which is 20 now"),
+        (["--compare.test_half", "odd"], r"was compared with compare.test_half 'all', which is 'odd' now"),
+        (["--compare.methods", "[agent, magic]"], r"compare.methods has magic: expected some of agent"),
+        (["--compare.budgets", "[1.5]"], r"compare.budgets is \[1.5\]"),
+        (["--search.table", "round"], r"search.table is 'round'"),
+        (["--search.table", "sensitivity"], r"was compared with search.table 'reconstruction', which is 'sensitivity'"),
+        (["--compare.seeds", "[1, 1]"], r"compare.seeds is \[1, 1\]: each is run once"),
+        (["--compare.variants", "{a: {modle: {}}}"], r"compare.variants.a has modle: expected keys of model and"),
+        (["--compare.variants", "{a: {model: {clip: 1}}}"], r"compare.variants.a: .*clip"),
+        (["--compare.variants", "{a: {model: {epochs: 0}}}"], r"compare.variants.a: epochs is 0"),
+        (["--compare.variants", "{a: {model: {proxy: null}}}"], r"compare.variants.a: .*proxy"),
+        (["--compare.variants", "{a: {search: {repair: none}}}"], r"variants.a.search has repair, which is the same"),
+        (["--compare.variants", "{a: {search: {table: sensitivity}}}"], r"a.search has another table, sensitivity"),
+        (["--model.policy", "nowhere.safetensors"], r"compare: agent: .*nowhere.safetensors"),
+        (
+            ["--compare.variants", "{a: {model: {policy: nowhere.safetensors}}}"],
+            r"compare: a: .*nowhere.safetensors",
+        ),
+        (
+            ["--compare.variants", "{a: {model: {actor_critic: {class_path: Agnet, init_args: {}}}}}"],
+            r"compare.variants.a: .*Agnet",
+        ),
+        (
+            ["--compare.variants", "{a: {model: {actor_critic: {class_path: nowhere.Agent, init_args: {}}}}}"],
+            r"compare.variants.a: .*nowhere",
+        ),
+        (["--compare.variants", "{random: {}}"], r"compare.variants has 'random': expected a new name"),
+    ],
+)
+def test_comparisons_that_are_refused(compared, capsys, arguments, message):
+    before = tree(compared)
+    with pytest.raises(SystemExit) as end:
+        compare(*arguments)
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and error.count("\n") == 1 and re.search(message, error)
+    assert tree(compared) == before
+
+
+def test_what_is_measured_is_written_down_and_read_again(fitted, workplace, capsys, monkeypatch):
+    """By `fit`, and by a comparison that goes on: what it began with counts, not what would be measured now."""
+    given = ["--checkpoint", str(fitted / "checkpoints" / "dense.safetensors"), "--search.precision", "auto"]
+    fit = ["--trainer.max_epochs", "1", "--finetuning.epochs", "0"]
+    main(["fit", "--config", "small.yaml", "--run.name", "measured", *given, *fit])
+    search = yaml.safe_load((workplace / "runs" / "measured" / "config.yaml").read_text())["search"]
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("candidates are scored in"))
+    assert search["precision"] in ("32", "bf16") and search["batch_size"] in (64, 128, 256)
+    assert f"precision {search['precision']}, {search['batch_size']} images a batch" in line
+
+    both = ["compare", "--config", "small.yaml", "--run.name", "measured_too", *given, "--search.batch_size", "100"]
+    main([*both, "--compare.methods", "[uniform]"])
+    before = (workplace / "runs" / "measured_too" / "config.yaml").read_text()
+    assert yaml.safe_load(before)["search"]["batch_size"] == 100
+    monkeypatch.setattr(pipeline, "tune", lambda *_: pytest.fail("measured again"))
+    main([*both, "--compare.methods", "[uniform, greedy]"])
+    assert "uniform" in (workplace / "runs" / "measured_too" / "compare.json").read_text()

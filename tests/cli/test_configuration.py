@@ -1,0 +1,118 @@
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gnnrl_lightning.cli import main
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENTS = ROOT / "experiments"
+
+
+def printed_config(capsys, *arguments):
+    with pytest.raises(SystemExit) as end:
+        main([*arguments, "--print_config"])
+    assert end.value.code == 0
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def test_base_says_the_defaults(capsys):
+    needed = ["--network.class_path", "resnet20", "--data", "Digits"]
+    with_base = printed_config(capsys, "fit", "--config", str(EXPERIMENTS / "base.yaml"), *needed)
+    assert with_base == printed_config(capsys, "fit", *needed)
+
+
+def test_base_lists_every_key_where_it_belongs(capsys):
+    """Those that have no default of their own, and the policy, as comments; of Lightning's trainer some."""
+    parts = re.split(r"^(?:# )?(\w+):", (EXPERIMENTS / "base.yaml").read_text(), flags=re.MULTILINE)
+    sections = dict(zip(parts[1::2], parts[2::2], strict=True))
+    config = printed_config(capsys, "fit", "--network.class_path", "resnet20", "--data", "Digits")
+    config.pop("resume", None)  # an option of the command line alone
+    assert sections.keys() == config.keys()
+    assert config["finetuning"].keys() == config["pretraining"].keys()  # "the same keys"
+    for name in config.keys() - {"trainer", "data", "finetuning"}:
+        keys = config[name] if isinstance(config[name], dict) else {}
+        assert [key for key in keys if not re.search(rf"^[ #]*{key}:", sections[name], re.MULTILINE)] == [], name
+    commented = re.findall(r"^  # (.*)$", sections["model"], re.MULTILINE)
+    policy, default = yaml.safe_load("\n".join(commented))["actor_critic"], config["model"]["actor_critic"]
+    default["init_args"]["encoder"].pop("init_args")
+    assert policy == default
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_is_accepted(capsys, path):
+    needed = ["--network.class_path", "resnet20", "--data", "Digits"]
+    needed = [] if "network" in yaml.safe_load(path.read_text()) else needed
+    config = printed_config(capsys, "fit", *needed, "--config", str(path))
+    assert {"trainer", "model", "data", "network", "budget", "search", "run"} <= config.keys()
+
+
+@pytest.mark.parametrize("command", ["pretrain", "finetune", "validate", "test", "compare", "predict", "inspect"])
+def test_every_subcommand_accepts_the_same_files(capsys, command):
+    config = printed_config(capsys, command, "--config", str(EXPERIMENTS / "digits.yaml"))
+    assert {"trainer", "model", "data", "network", "budget", "search", "run"} <= config.keys()
+
+
+def test_later_files_win(capsys):
+    files = ["--config", str(EXPERIMENTS / "digits.yaml"), "--config", str(EXPERIMENTS / "debug.yaml")]
+    config = printed_config(capsys, "fit", *files)
+    assert config["pretraining"]["epochs"] == 1 and config["finetuning"]["learning_rate"] == 0.02
+    assert config["budget"]["macs"] == 0.5 and config["search"]["evaluations"] == 20
+
+
+def test_sweep_arguments_are_accepted_as_wandb_passes_them(capsys, monkeypatch):
+    sweep = yaml.safe_load((EXPERIMENTS / "sweeps" / "digits_ppo.yaml").read_text())
+    chosen = {
+        name: spec["values"][-1] if "values" in spec else spec["max"] for name, spec in sweep["parameters"].items()
+    }
+    # As wandb's agent does: ${args} becomes --name=value for each parameter, each an argument of its own.
+    arguments = [f"--{name}={value}" for name, value in chosen.items()]
+    command = sweep["command"]
+    assert command[:4] == ["${env}", "${interpreter}", "-m", "gnnrl_lightning"] and command[-1] == "${args}"
+    monkeypatch.chdir(ROOT)
+    config = printed_config(capsys, *command[4:-1], *arguments)
+    for name, value in chosen.items():
+        found = config
+        for part in name.split("."):
+            found = found[part]
+        assert found == value, name
+    assert config["trainer"]["logger"]["class_path"].endswith("WandbLogger")
+
+
+def readme_commands():
+    """Those that name a configuration: `fit --resume` takes none."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    commands = [line for line in readme.splitlines() if line.startswith("python -m gnnrl_lightning ")]
+    return [line for line in commands if "--config" in line]
+
+
+@pytest.mark.parametrize("line", readme_commands())
+def test_commands_of_the_readme_are_accepted(capsys, monkeypatch, line):
+    monkeypatch.chdir(ROOT)
+    arguments = shlex.split(line)[3:]
+    assert printed_config(capsys, *arguments)["network"]["class_path"]
+
+
+def test_readme_has_commands():
+    assert {shlex.split(line)[3] for line in readme_commands()} >= {"fit", "inspect", "test", "compare"}
+
+
+def test_help_of_every_subcommand_names_every_section(capsys):
+    for command in ("fit", "pretrain", "finetune", "validate", "test", "compare", "predict", "inspect"):
+        with pytest.raises(SystemExit) as end:
+            main([command, "--help"])
+        text = capsys.readouterr().out
+        assert end.value.code == 0
+        for option in ("--budget.macs", "--search.evaluations", "--model.clip_epsilon", "--pretraining.epochs"):
+            assert option in text
+    assert "--json" in text
+
+
+def test_help_says_what_the_program_and_fit_do(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Make a trained network physically smaller, within a budget." in text
+    assert "Search, prune, fine-tune, test once and save: the whole job." in text

@@ -1,0 +1,142 @@
+import json
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from gnnrl_lightning.cli import main
+from tests.cli.refused import assert_refused
+from tests.workplace import SPENT
+
+POLICIES = """
+import torch
+from torch import nn
+
+from gnnrl_lightning.agents.actor_critic import graph_mean
+
+
+class Encoder(nn.Module):
+    def __init__(self, state_dim, out_features=6):
+        super().__init__()
+        self.out_features, self.layer = out_features, nn.Linear(state_dim, out_features)
+
+    def forward(self, state):
+        return self.layer(state.x).tanh()
+
+
+class Actor(nn.Module):
+    def __init__(self, state_dim, action_dim, numbers=2):
+        super().__init__()
+        self.layer = nn.Linear(state_dim, numbers * action_dim)
+
+    def forward(self, state):
+        return 0.1 * self.layer(graph_mean(state.x, state)).view(state.num_graphs, -1, 2)
+
+
+class Critic(nn.Module):
+    def __init__(self, state_dim: int, action_dim: int, nan: bool = False):
+        super().__init__()
+        self.layer, self.nan = nn.Linear(state_dim, 1), nan
+
+    def forward(self, state):
+        values = self.layer(graph_mean(state.x, state))[:, 0].tanh()
+        return values / 0 * 0 if self.nan else values
+
+
+class Whole(nn.Module):
+    def __init__(self, state_dim, action_dim):
+        super().__init__()
+        self.mean, self.value = nn.Linear(state_dim, action_dim), nn.Linear(state_dim, 1)
+
+    def distribution(self, state):
+        return torch.distributions.Normal(graph_mean(self.mean(state.x), state).sigmoid(), 0.1)
+
+    @torch.no_grad()
+    def act(self, state):
+        action = self.distribution(state).sample()
+        return action, self.distribution(state).log_prob(action).sum(1)
+
+    def evaluate(self, state, action):
+        found = self.distribution(state)
+        value = graph_mean(self.value(state.x), state)[:, 0]
+        return found.log_prob(action).sum(1), value, found.entropy().sum(1)
+
+
+class NoPolicy(nn.Module):
+    def __init__(self, state_dim, action_dim):
+        super().__init__()
+
+
+def raising(evaluation):
+    return evaluation.beauty
+
+
+def nothing(evaluation):
+    return float("nan")
+"""
+
+
+@pytest.fixture(scope="module")
+def policies(workplace):
+    """A module with policies and rewards of a user's own, most of them without type hints."""
+    (workplace / "own_policies.py").write_text(POLICIES)
+    return workplace
+
+
+AGENT = "gnnrl_lightning.agents.Agent"
+OWN = {
+    "encoder": {"class_path": AGENT, "init_args": {"encoder": {"class_path": "own_policies.Encoder"}}},
+    "actor": {"class_path": AGENT, "init_args": {"actor": {"class_path": "own_policies.Actor"}}},
+    "critic": {"class_path": AGENT, "init_args": {"critic": {"class_path": "own_policies.Critic"}}},
+    "both": {
+        "class_path": AGENT,
+        "init_args": {
+            "actor": {"class_path": "own_policies.Actor", "init_args": {"numbers": 2}},
+            "critic": {"class_path": "own_policies.Critic"},
+            "distribution": "gnnrl_lightning.agents.ClippedGaussian",
+            "fixed_spread": True,
+        },
+    },
+    "whole": {"class_path": "own_policies.Whole"},
+}
+
+
+@pytest.mark.parametrize("own", OWN)
+def test_a_users_own_parts_are_named_in_the_yaml(policies, capsys, own):
+    (policies / "own.yaml").write_text(yaml.safe_dump({"model": {"actor_critic": OWN[own]}}))
+    quick = ["--pretraining.epochs", "0", "--finetuning.epochs", "0", "--run.threads", "1"]
+    name = f"own_{own}"
+    main(["fit", "--config", "small.yaml", "--config", "own.yaml", *quick, "--run.name", name])
+    result = json.loads((policies / "runs" / name / "result.json").read_text())
+    assert result["search"]["evaluations"] == SPENT and result["search"]["agent_best"] is not None
+    weights = load_file(policies / "runs" / name / "checkpoints" / "policy.safetensors")
+    part = {"encoder": "actor.decisions.encoder", "both": "actor"}.get(own, own)
+    layer = {"whole": "mean.weight"}.get(own, f"{part}.layer.weight")
+    assert layer in weights
+
+
+BAD_PARTS = {
+    "no such class": (["--model.actor_critic", f"{AGENT}s"], r"model.actor_critic.*no attribute 'Agents'"),
+    "no policy": (["--model.actor_critic", "own_policies.NoPolicy"], r"model.actor_critic .* has no attribute 'act'"),
+    "another number of outputs": (
+        ["--model.actor_critic.init_args.actor", "{class_path: own_policies.Actor, init_args: {numbers: 4}}"],
+        r"model.actor_critic cannot be made: act's action has shape \(2, 4\), expected \(2, 2\)",
+    ),
+    "no numbers": (
+        ["--model.actor_critic.init_args.critic", "{class_path: own_policies.Critic, init_args: {nan: true}}"],
+        r"model.actor_critic cannot be made: evaluate's value is not finite",
+    ),
+    "a reward that fails": (
+        ["--search.reward", "own_policies.raising"],
+        r"search.reward 'own_policies.raising' fails: 'Evaluation' object has no attribute 'beauty'",
+    ),
+    "a reward that is no number": (
+        ["--search.reward", "own_policies.nothing"],
+        r"search.reward 'own_policies.nothing' gives nan: expected a finite number",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PARTS)
+def test_what_a_user_gets_wrong_is_one_line_before_anything_is_scored(policies, capsys, case):
+    assert_refused(capsys, policies, *BAD_PARTS[case])

@@ -1,0 +1,189 @@
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from gnnrl_lightning import artifact
+from gnnrl_lightning.cli import main
+from gnnrl_lightning.networks.spec import NetworkSpec
+from tests.cli.refused import assert_refused
+
+ROOT = Path(__file__).parents[2]
+
+
+BAD = {
+    "no such option": (["--search.evaluatons", "3"], r"^error: unrecognized arguments: --search.evaluatons 3$"),
+    "no number": (["--search.evaluations", "many"], r"search.evaluations.*many"),
+    "no such file": (["--config", "none.yaml"], r"none.yaml"),
+    "no such argument of the data": (["--data.siz", "3"], r"Option 'siz' is not accepted"),
+    "impossible budget": (["--budget.macs", "0.001"], r"has 747 macs"),
+    "budget of nothing": (["--budget.macs", "0"], r"budget.macs is 0.*must be positive"),
+    "negative budget": (["--budget.macs", "-0.5"], r"must be positive"),
+    "budget above dense": (["--budget.macs", "1e9"], r"more than the dense network has \(13,464\)"),
+    "budget of all": (["--budget.macs", "1.0"], r"meets the budget as it is"),
+    "no budget": (["--budget.macs", "null"], r"budget is empty"),
+    "latency budget": (["--budget.latency", "0.5"], r"budget.latency is not available yet"),
+    "missing data": (["--data", "ImageFolder", "--data.root", "nowhere"], r"nowhere"),
+    "missing checkpoint": (["--checkpoint", "nowhere.pt"], r"nowhere.pt"),
+    "classes of the network": (["--network.init_args.classes", "7"], r"has 7 classes, the data has 10"),
+    "classes of the checkpoint": (["--checkpoint", "seven.safetensors"], r"has 7 classes, the network has 10"),
+    "weights that are NaN": (["--checkpoint", "nan.safetensors"], r"NaN or infinite values in conv2.bias"),
+    "input size": (["--network.init_args.size", "32"], r"refuses images of 1x8x8"),
+    "unknown network": (["--network.class_path", "own_networks.Large"], r"cannot be imported"),
+    "unknown importance": (["--search.importance", "size"], r"importance is 'size'"),
+    "unknown repair": (["--search.repair", "glue"], r"repair is 'glue'"),
+    "unknown reward": (["--search.reward", "luck"], r"search.reward is 'luck'"),
+    "missing reward": (["--search.reward", "own_networks.luck"], r"search.reward 'own_networks.luck' cannot be imp"),
+    "unknown table": (["--search.table", "round"], r"search.table is 'round'.* or null"),
+    "unknown precision": (["--search.precision", "8"], r"search.precision is '8'"),
+    "range of budgets": (["--search.macs_range", "[0.9, 0.4]"], r"macs_range is \(0.9, 0.4\), .*the smaller one first"),
+    "impossible range": (["--search.macs_range", "[0.001, 0.5]"], r"macs is 0.001"),
+    "too few evaluations": (["--search.evaluations", "5"], r"search.evaluations is 5: at least 18 are needed, 10 for"),
+    "one too few": (["--search.evaluations", "17"], r"search.evaluations is 17: at least 18"),
+    "too few without a table": (
+        ["--search.table", "null", "--search.evaluations", "11"],
+        r"search.evaluations is 11: at least 12 are needed, 4 for",
+    ),
+    "short training": (["--search.finetune_steps", "-1"], r"search.finetune_steps is -1"),
+    "proxy": (["--model.proxy_warmup", "-1"], r"proxy_warmup is -1, expected at least 0"),
+    "calibration": (["--search.calibration_images", "100000"], r"expected 1 to"),
+    "learning rate": (["--finetuning.learning_rate", "-1"], r"learning_rate=-1"),
+    "batch size": (["--data.init_args.batch_size", "0"], r"^error: batch_size=0: expected at least 1$"),
+    "search size": (["--data.init_args.search_size", "0.0"], r"^error: search_size=0.0"),
+    "mean of another length": (["--data.init_args.mean", "[0.1, 0.2]"], r"^error: mean=.*one of each for a channel"),
+    "devices": (["--trainer.devices", "2"], r"are for 2 processes: only the command line starts them"),
+    "nodes": (["--trainer.num_nodes", "2"], r"are for 2 processes: only the command line starts them"),
+    "strategy": (
+        ["--trainer.devices", "2", "--trainer.strategy", "ddp_spawn"],
+        r"trainer.strategy is ddp_spawn, .* are for 2 processes: expected one of auto, ddp, ddp_find",
+    ),
+    "endless epochs": (["--trainer.max_epochs", "-1"], r"trainer.max_epochs is -1: expected at least 1"),
+    "negative epochs": (["--trainer.max_epochs", "-2"], r"trainer.max_epochs is -2"),
+    "seed": (["--seed_everything", "-1"], r"seed_everything is -1: expected 0 to"),
+    "accelerator": (["--trainer.accelerator", "tpu"], r"^error: trainer: "),
+    "policy": (["--model.actor_critic.head", "tail"], r"^error: model.actor_critic cannot be made: "),
+    "root": (["--run.root", "small.yaml/runs"], r"run.root small.yaml/runs cannot be made"),
+    "artifact of fit": (["--artifact", "nowhere"], r"fit reads no --artifact"),
+    "steps": (["--search.max_steps", "0"], r"max_steps is 0"),
+    "threads": (["--run.threads", "0"], r"run.threads is 0"),
+    "name with a folder": (["--run.name", "a/b"], r"not a plain folder name"),
+    "existing name": (["--run.name", "taken"], r"taken exists; choose another name or pass --overwrite"),
+    "checkpoint in the run that is replaced": (
+        ["--run.name", "taken", "--overwrite", "--checkpoint", "bad/taken/checkpoints/own.safetensors"],
+        r"--overwrite would delete bad/taken/checkpoints/own.safetensors",
+    ),
+    "policy in the run that is replaced": (
+        ["--run.name", "taken", "--overwrite", "--model.policy", "bad/taken/checkpoints/own.safetensors"],
+        r"--overwrite would delete bad/taken/checkpoints/own.safetensors",
+    ),
+    "policy of a variant in the run that is replaced": (
+        ["--run.name", "taken", "--overwrite", "--compare.variants", "{a: {model: {policy: bad/taken/x.safetensors}}}"],
+        r"--overwrite would delete bad/taken/x.safetensors",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def spoilt(workplace):
+    """Files that are wrong in one way each, and a run that must not be overwritten."""
+    state = NetworkSpec("own_networks.Small", {"classes": 7}).build().state_dict()
+    save_file(state, workplace / "seven.safetensors")
+    state = NetworkSpec("own_networks.Small").build().state_dict()
+    state["conv2.bias"][3] = torch.nan
+    save_file(state, workplace / "nan.safetensors")
+    (workplace / "bad" / "taken" / "checkpoints").mkdir(parents=True)
+    (workplace / "bad" / "taken" / "result.json").write_text("{}")
+    (workplace / "bad" / "taken" / "config.yaml").write_text("")
+    weights = workplace / "bad" / "taken" / "checkpoints" / "own.safetensors"
+    save_file(NetworkSpec("own_networks.Small").build().state_dict(), weights)
+    return workplace
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_exit_code_2(spoilt, capsys, case):
+    assert_refused(capsys, spoilt, *BAD[case])
+
+
+def test_a_process_says_one_line_and_nothing_else(workplace):
+    """Nothing that other packages warn of, either."""
+    command = [sys.executable, "-m", "gnnrl_lightning", "fit", "--config", "small.yaml", "--budget.macs", "0.001"]
+    path = os.pathsep.join([str(ROOT), str(workplace)])
+    done = subprocess.run(command, cwd=workplace, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: budget.macs is 0.001") and done.stderr.count("\n") == 1
+
+
+def test_overwrite_replaces_a_run(spoilt):
+    arguments = ["--run.root", "bad", "--run.name", "taken", "--pretraining.epochs", "0", "--overwrite"]
+    main(["pretrain", "--config", "small.yaml", *arguments])
+    assert not (spoilt / "bad" / "taken" / "result.json").exists()
+    config = yaml.safe_load((spoilt / "bad" / "taken" / "config.yaml").read_text())
+    assert config["overwrite"] is False
+
+
+@pytest.mark.parametrize("command", ["finetune", "validate", "test"])
+def test_missing_artifact(workplace, capsys, command):
+    with pytest.raises(SystemExit) as end:
+        main([command, "--config", "small.yaml", "--artifact", "nowhere"])
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "error: nowhere has no recipe.json: it is not the folder of a pruned network\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--network.class_path", "resnet20"], r"was pruned from own_networks.Small with .*network is resnet20"),
+        (["--network.init_args.size", "8"], r"from own_networks.Small with init_args \{\}, network is .*size"),
+        (["--data.init_args.mean", "[0.5]"], r"reads images of mean \[0.305\], the data module gives \[0.5\]"),
+    ],
+)
+def test_an_artifact_of_another_network_or_other_images(fitted, capsys, arguments, message):
+    with pytest.raises(SystemExit) as end:
+        main(["test", "--config", "small.yaml", "--artifact", str(fitted / "pruned"), *arguments])
+    assert end.value.code == 2 and re.search(message, capsys.readouterr().err)
+
+
+def test_a_recipe_runs_nothing_that_it_names(fitted, workplace, capsys):
+    recipe = artifact.read_recipe(fitted / "pruned")
+    recipe["network"] = {"class_path": "os.mkdir", "init_args": {"path": "ran"}}
+    recipe["sha256"]["recipe.json"] = artifact._recipe_hash(recipe)
+    (workplace / "foreign").mkdir()
+    (workplace / "foreign" / "recipe.json").write_text(json.dumps(recipe))
+    with pytest.raises(SystemExit) as end:
+        main(["test", "--config", "small.yaml", "--artifact", "foreign"])
+    assert end.value.code == 2 and "was pruned from os.mkdir" in capsys.readouterr().err
+    assert not (workplace / "ran").exists()
+
+
+@pytest.mark.parametrize(("command", "verb"), [("finetune", "fine-tune"), ("validate", "validate"), ("test", "test")])
+def test_trained_weights_are_needed(workplace, capsys, command, verb):
+    with pytest.raises(SystemExit) as end:
+        main([command, "--config", "small.yaml"])
+    assert end.value.code == 2 and f"nothing to {verb}: give --artifact" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as end:
+        main([command, "--config", "small.yaml", "--artifact", "a", "--checkpoint", "b.pt"])
+    assert end.value.code == 2 and "--artifact and --checkpoint exclude each other" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--json nowhere/found.json", "--figure nowhere/graph.png"])
+def test_inspect_into_a_folder_that_is_not_there(workplace, capsys, option):
+    with pytest.raises(SystemExit) as end:
+        main(["inspect", "--config", "small.yaml", *option.split()])
+    done = capsys.readouterr()
+    assert (end.value.code, done.out) == (2, "")
+    assert done.err == f"error: {option}: there is no folder nowhere\n"
+
+
+def test_unknown_key_in_the_yaml(workplace, capsys):
+    (workplace / "typo.yaml").write_text("serch:\n  evaluations: 3\n")
+    with pytest.raises(SystemExit) as end:
+        main(["fit", "--config", "small.yaml", "--config", "typo.yaml"])
+    assert end.value.code == 2
+    assert "serch" in capsys.readouterr().err

@@ -1,0 +1,210 @@
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from gnnrl_lightning import artifact
+from gnnrl_lightning.cli import main
+from gnnrl_lightning.networks.spec import NetworkSpec
+from tests.workplace import SPENT, TABLE
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENTS = ROOT / "experiments"
+
+
+def result_of(folder):
+    return json.loads((folder / "result.json").read_text())
+
+
+def test_result_has_the_figures(fitted):
+    result = result_of(fitted)
+    assert list(result) == [
+        "network",
+        "dataset",
+        "budget",
+        "dense",
+        "uniform",
+        "pruned",
+        "search",
+        "versions",
+    ]
+    assert (result["network"], result["dataset"], result["budget"]["macs"]) == ("Small", "digits", 0.5)
+    assert set(result["dense"]) == {"macs", "params", "top1_test", "latency_ms"}
+    # conv1: 64 positions x 9 x 8; conv2: 9 positions x 9 x 8 x 12; classifier: 108 x 10
+    assert result["dense"]["macs"] == 64 * 9 * 8 + 9 * 9 * 8 * 12 + 108 * 10
+    assert result["dense"]["params"] == (9 * 8 + 8) + 16 + (9 * 8 * 12 + 12) + 24 + (108 * 10 + 10)
+    for name in ("uniform", "pruned"):
+        row, (first, second) = result[name], result[name]["widths"]
+        assert row["macs"] == 64 * 9 * first + 9 * 9 * first * second + 9 * second * 10
+        assert row["macs_ratio"] == row["macs"] / result["dense"]["macs"] <= 0.5
+        assert row["params_ratio"] == row["params"] / result["dense"]["params"]
+        assert {"top1_search", "top1_test_before", "top1_test_after", "latency_ms"} <= row.keys()
+    search = result["search"]
+    assert set(search) == {"evaluations", "images", "seconds", "seed", "found_by", "agent_best", "proxy"}
+    assert set(search["proxy"]) == {"tau", "first_iteration", "last_iteration"}
+    assert search["evaluations"] == 4 + 6 + 2 * 8 == SPENT
+    assert result["pruned"]["top1_search"] >= max(search["agent_best"], result["uniform"]["top1_search"])
+    # Besides calibration and table each candidate that was not known yet: the search split, and what its repair reads.
+    evaluated = (search["images"] - 128 * 10) / (287 + 128)
+    lines = [json.loads(line) for line in (fitted / "journal.jsonl").read_text().splitlines()]
+    assert len(lines) == 6 + 2 * 8 >= evaluated == sum(line["images"] > 0 for line in lines)
+
+
+def test_run_folder_is_complete(fitted):
+    names = {path.name for path in fitted.iterdir()}
+    assert {"config.yaml", "metrics.csv", "journal.jsonl", "checkpoints", "pruned", "result.json"} <= names
+    weights = [str(path.relative_to(fitted)) for path in (fitted / "checkpoints").rglob("*.*")]
+    # Three iterations in the proxy, one in the environment, one in the proxy, one in the environment: of 16 steps.
+    assert sorted(weights) == [
+        "checkpoints/agent.ckpt",
+        "checkpoints/dense.safetensors",
+        "checkpoints/policy.safetensors",
+        "checkpoints/pruned.safetensors",
+        "checkpoints/table.safetensors",
+        "checkpoints/uniform.safetensors",
+    ]
+    agent = torch.load(fitted / "checkpoints" / "agent.ckpt", weights_only=True)
+    assert (agent["epoch"], agent["global_step"]) == (5, 96)
+    journal = [json.loads(line) for line in (fitted / "journal.jsonl").read_text().splitlines()]
+    assert {"uniform", "agent"} <= {line["proposer"] for line in journal}
+    known = [tuple(line["widths"]) for line in journal if line["images"] > 0]
+    assert len(journal) == 6 + 2 * 8 and len(set(known)) == len(known)
+    assert set(known) == {tuple(line["widths"]) for line in journal}
+    with (fitted / "metrics.csv").open() as file:
+        columns = next(csv.reader(file))
+    assert {"dense/train/loss", "pruned/train/top1", "rollout/reward_best", "result/top1_search"} <= set(columns)
+    assert {"rollout/reward_mean", "proxy/reward_mean", "proxy/episodes_per_second"} <= set(columns)
+    assert not [column for column in columns if "test" in column]
+
+
+def spent_by_iteration(folder):
+    with (folder / "metrics.csv").open() as file:
+        return [int(float(row["search/evaluations"])) for row in csv.DictReader(file) if row["search/evaluations"]]
+
+
+def test_only_iterations_in_the_environment_spend_evaluations(fitted):
+    assert spent_by_iteration(fitted) == [0, 0, 0, 8, 8, 16]
+
+
+def test_a_search_may_end_earlier(fitted, workplace):
+    weights = str(fitted / "checkpoints" / "dense.safetensors")
+    arguments = ["--checkpoint", weights, "--trainer.max_epochs", "4", "--finetuning.epochs", "0"]
+    main(["fit", "--config", "small.yaml", "--run.name", "earlier", *arguments])
+    folder = workplace / "runs" / "earlier"
+    assert spent_by_iteration(folder) == [0, 0, 0, 8]
+    assert result_of(folder)["search"]["evaluations"] == TABLE + 6 + 8
+
+
+def test_fit_without_a_table_and_over_a_range_of_budgets(fitted, workplace):
+    """No proxy then, but episodes beyond the budget; what is delivered is within it."""
+    weights = str(fitted / "checkpoints" / "dense.safetensors")
+    search = ["--search.table", "null", "--search.macs_range", "[0.4, 0.9]", "--search.evaluations", "20"]
+    main(["fit", "--config", "small.yaml", "--run.name", "ranged", "--checkpoint", weights, *search])
+    folder = workplace / "runs" / "ranged"
+    assert spent_by_iteration(folder) == [8, 16]
+    result = result_of(folder)
+    assert result["search"]["evaluations"] == 4 + 2 * 8 and result["pruned"]["macs_ratio"] <= 0.5
+    journal = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    assert 0.5 < max(line["macs_ratio"] for line in journal) <= 0.9
+    within = [line["top1"] for line in journal if line["macs_ratio"] <= 0.5]
+    assert result["pruned"]["top1_search"] == max(within)
+
+
+def test_artifact_is_the_network_of_the_result(fitted):
+    recipe = artifact.read_recipe(fitted / "pruned")
+    dense = NetworkSpec(**recipe["network"]).build()
+    pruned = artifact.load(fitted / "pruned", dense, torch.zeros(1, *recipe["input"]["shape"]))
+    result = result_of(fitted)["pruned"]
+    assert [pruned.conv1.out_channels, pruned.conv2.out_channels] == result["widths"]
+    assert sum(parameter.numel() for parameter in pruned.parameters()) == result["params"]
+    assert recipe["figures"] == result
+    assert recipe["transform"]["mean"] == [0.305]
+
+
+def test_resolved_configuration_repeats_the_run(fitted, workplace):
+    config = str(fitted / "config.yaml")
+    main(["fit", "--config", config, "--run.name", "again"])
+    first, second = result_of(fitted), result_of(workplace / "runs" / "again")
+    for result in (first, second):
+        result["search"].pop("seconds")
+        for name in ("dense", "uniform", "pruned"):
+            result[name].pop("latency_ms")
+    assert first == second
+
+
+def test_a_checkpoint_is_loaded_instead_of_training(fitted, workplace):
+    weights = str(fitted / "checkpoints" / "dense.safetensors")
+    main(["fit", "--config", "small.yaml", "--checkpoint", weights, "--run.name", "loaded"])
+    loaded = workplace / "runs" / "loaded"
+    assert result_of(loaded)["dense"]["top1_test"] == result_of(fitted)["dense"]["top1_test"]
+    assert result_of(loaded)["pruned"]["widths"] == result_of(fitted)["pruned"]["widths"]
+    assert not (loaded / "checkpoints" / "dense.safetensors").exists()
+
+
+def test_default_names_do_not_collide(workplace):
+    for _ in range(2):
+        main(["pretrain", "--config", "small.yaml", "--pretraining.epochs", "0", "--run.root", "many"])
+    names = [path.name for path in (workplace / "many").iterdir()]
+    assert len(names) == 2 and all(name.startswith("small-2") for name in names)
+
+
+def printed_percent(capsys):
+    return float(capsys.readouterr().out.strip().rsplit(" ", 2)[1])
+
+
+def test_validate_and_test_agree_with_the_result(fitted, capsys):
+    weights = str(fitted / "checkpoints" / "dense.safetensors")
+    result = result_of(fitted)
+    main(["test", "--config", "small.yaml", "--checkpoint", weights])
+    assert printed_percent(capsys) == pytest.approx(result["dense"]["top1_test"], abs=0.006)
+    main(["test", "--config", "small.yaml", "--artifact", str(fitted / "pruned")])
+    assert printed_percent(capsys) == pytest.approx(result["pruned"]["top1_test_after"], abs=0.006)
+    main(["validate", "--config", "small.yaml", "--artifact", str(fitted / "pruned")])
+    assert 0 < printed_percent(capsys) <= 100
+
+
+def test_finetune_goes_on_with_an_artifact(fitted, workplace):
+    main(["finetune", "--config", "small.yaml", "--artifact", str(fitted / "pruned"), "--run.name", "tuned"])
+    before, after = (artifact.read_recipe(folder / "pruned") for folder in (fitted, workplace / "runs" / "tuned"))
+    assert after["kept"] == before["kept"]
+    assert after["sha256"]["weights.safetensors"] != before["sha256"]["weights.safetensors"]
+
+
+def test_finetune_goes_on_with_weights(fitted, workplace):
+    weights = str(fitted / "checkpoints" / "dense.safetensors")
+    main(["finetune", "--config", "small.yaml", "--checkpoint", weights, "--run.name", "dense"])
+    assert (workplace / "runs" / "dense" / "checkpoints" / "dense.safetensors").is_file()
+
+
+def test_inspect_writes_json(workplace, capsys):
+    main(["inspect", "--config", "small.yaml", "--json", "found.json"])
+    found = json.loads((workplace / "found.json").read_text())
+    assert list(found) == ["macs", "params", "smallest_macs", "groups", "frozen"]
+    assert [(group["name"], group["width"]) for group in found["groups"]] == [("conv1", 8), ("conv2", 12)]
+    assert found["smallest_macs"] == 64 * 9 + 9 * 9 + 9 * 10
+    assert {"parameter": "conv1.weight", "dimension": 0, "role": "output"} in found["groups"][0]["members"]
+    assert all(set(group) == {"name", "width", "operator", "reason", "source"} for group in found["frozen"])
+    assert "channel groups" in capsys.readouterr().out
+
+
+def test_inspect_draws_the_graph(workplace, capsys):
+    main(["inspect", "--config", "small.yaml", "--figure", "graph.svg"])
+    drawing = (workplace / "graph.svg").read_text(encoding="utf-8")
+    assert "Small: " in drawing and 'id="network nodes"' in drawing
+    assert "channel groups" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as end:
+        main(["inspect", "--config", "small.yaml", "--figure", "graph.txt"])
+    assert end.value.code == 2 and "--figure graph.txt: expected a name that ends in .png" in capsys.readouterr().err
+
+
+def test_wandb_by_configuration(workplace):
+    """Offline; the run's folder is named after the W&B run, and metrics.csv is there as well."""
+    arguments = ["--trainer.logger.init_args.offline", "true", "--pretraining.epochs", "1", "--run.root", "wandb_runs"]
+    main(["pretrain", "--config", "small.yaml", "--config", str(EXPERIMENTS / "wandb.yaml"), *arguments])
+    main(["pretrain", "--config", "small.yaml", "--config", str(EXPERIMENTS / "wandb.yaml"), *arguments])
+    folders = list((workplace / "wandb_runs").iterdir())
+    ids = {path.name.rsplit("-", 1)[1] for path in (workplace / "wandb").glob("offline-run-*")}
+    assert {folder.name for folder in folders} == ids and len(ids) == 2
+    assert all("dense/train/loss" in (folder / "metrics.csv").read_text() for folder in folders)
