@@ -5,11 +5,13 @@ from functools import cache
 from itertools import pairwise
 
 import torch
+from lightning.pytorch import Callback
 from torch import nn
 from torch_geometric.data import Batch
 
 import gnnrl_lightning
 from gnnrl_lightning.evaluation.tables import RATIOS, ErrorTable
+from gnnrl_lightning.graph.state import StateBuilder
 
 
 class SmallResNet(nn.Module):
@@ -128,3 +130,27 @@ class RingTask:
             decision_weight=torch.ones(count),
             num_decisions=count,
         )
+
+
+def small_landscape():
+    """That of `small_graph`, best at 0.7 of every width."""
+    graph = small_graph()
+    return Landscape(graph, torch.full((len(graph.groups),), 0.7))
+
+
+def small_states(count=3):
+    """States of `small_graph` at random widths."""
+    graph = small_graph()
+    widths = (torch.rand(count, len(graph.groups)) * graph.widths).long().clamp(min=1)
+    return StateBuilder(graph)(widths, torch.tensor([0.5, 1.0]).expand(count, 2))
+
+
+class SaveAt(Callback):
+    """Saves a checkpoint after a step of the optimiser."""
+
+    def __init__(self, step, path):
+        self.step, self.path = step, path
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)

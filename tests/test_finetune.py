@@ -3,7 +3,7 @@ import math
 
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from torch import nn
 from torch.nn import functional as F
 
@@ -19,6 +19,7 @@ from gnnrl_lightning.finetune import (
     top1,
     train,
 )
+from tests.fakes import SaveAt
 
 
 @pytest.fixture(scope="module")
@@ -97,15 +98,6 @@ def test_the_same_seed_gives_the_same_weights(digits):
     first, again, other = trained(1), trained(1), trained(2)
     assert same(first, again)
     assert not same(first, other)
-
-
-class SaveAt(Callback):
-    def __init__(self, step, path):
-        self.step, self.path = step, path
-
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == self.step:
-            trainer.save_checkpoint(self.path)
 
 
 @pytest.mark.parametrize(

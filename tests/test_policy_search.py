@@ -19,8 +19,8 @@ from gnnrl_lightning.module import DDPG, GNNRL
 from gnnrl_lightning.policy_search import AGENT, SearchOptions, connect, environment, evaluated
 from gnnrl_lightning.search.baselines import FROM_TABLE, STARTING, starting_candidates
 from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
-from tests.fakes import FakeEvaluation, Landscape, random_table, small_graph
-from tests.module.test_ppo import SaveAt, equal, trainer, weights
+from tests.fakes import FakeEvaluation, Landscape, SaveAt, random_table, small_graph
+from tests.module.test_ppo import equal, trainer, weights
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers"),

@@ -8,22 +8,17 @@ from torch import nn
 from gnnrl_lightning.agents import ActorCritic, Agent, Beta, ClippedGaussian, SquashedGaussian
 from gnnrl_lightning.agents.actor_critic import HEADS, graph_mean
 from gnnrl_lightning.encoders import GCN
-from gnnrl_lightning.graph.state import NODE_DIM, StateBuilder
-from tests.fakes import RingTask, small_graph
+from gnnrl_lightning.graph.state import NODE_DIM
+from tests.fakes import RingTask, small_states
 
 GROUPS = 4
-
-
-def states(count=3):
-    widths = (torch.rand(count, GROUPS) * small_graph().widths).long().clamp(min=1)
-    return StateBuilder(small_graph())(widths, torch.tensor([0.5, 1.0]).expand(count, 2))
 
 
 @pytest.mark.parametrize("distribution", ["Beta", "SquashedGaussian"])
 @pytest.mark.parametrize("head", list(HEADS))
 def test_evaluate_agrees_with_act(head, distribution):
     kinds = {"SquashedGaussian": {"distribution": SquashedGaussian}}
-    agent, batch = Agent(NODE_DIM, GROUPS, head=head, **kinds.get(distribution, {})), states()
+    agent, batch = Agent(NODE_DIM, GROUPS, head=head, **kinds.get(distribution, {})), small_states()
     action, log_prob = agent.act(batch)
     again, value, entropy = agent.evaluate(batch, action)
     assert action.shape == (3, GROUPS)
@@ -38,7 +33,7 @@ def test_evaluate_agrees_with_act(head, distribution):
 def test_first_policy_is_centred_on_the_start():
     agent = Agent(NODE_DIM, GROUPS)
     agent.centre_on(0.3, 0.1)
-    mode = agent.squash(agent.mode(states()))
+    mode = agent.squash(agent.mode(small_states()))
     torch.testing.assert_close(mode, torch.full((3, GROUPS), 0.3), atol=0.02, rtol=0)
 
 
@@ -49,7 +44,7 @@ def test_the_papers_policy_learns_its_spread_or_keeps_it(fixed):
     layers = [layer.out_features for layer in agent.actor.mlp if isinstance(layer, nn.Linear)]
     assert layers == [50, 50, 200, 2 * GROUPS]
     agent.centre_on(0.3, 0.1)
-    batch = states()
+    batch = small_states()
     with torch.no_grad():
         agent.actor.mlp[-1].bias += 0.5  # of locations and spreads
     normal = agent.distribution(batch)._normal
@@ -64,7 +59,7 @@ def test_the_papers_policy_learns_its_spread_or_keeps_it(fixed):
 @pytest.mark.parametrize("kind", [Beta, SquashedGaussian, ClippedGaussian])
 def test_first_policy_is_centred_on_the_proposals_of_the_states(kind):
     """Closer to them than 0.5 % it does not go: at 0 and 1 themselves nothing would be learnt."""
-    agent, batch = Agent(NODE_DIM, GROUPS, distribution=kind), states(2)
+    agent, batch = Agent(NODE_DIM, GROUPS, distribution=kind), small_states(2)
     agent.centre_on(0.3, 0.2, 0.04)
     batch.proposal = torch.tensor([[0.0, 0.1, 0.5, 1.0], [0.3, 0.7, 0.9, 0.2]])
     batch.proposal_step = torch.full((2, GROUPS), 1 / 16)
@@ -73,7 +68,7 @@ def test_first_policy_is_centred_on_the_proposals_of_the_states(kind):
     expected = batch.proposal.clamp(0.005, 0.995)
     torch.testing.assert_close(agent.squash(agent.mode(batch)), expected, atol=1e-5, rtol=0)
     half = torch.full((1, GROUPS), 0.5)
-    many = states(1)
+    many = small_states(1)
     many.proposal, many.proposal_step = half, torch.tensor([[1 / 32, 1 / 16, 1 / 64, 1 / 10]])
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -104,7 +99,7 @@ def test_saved_and_loaded_on_its_own(tmp_path):
     agent.centre_on(0.7, 0.1)
     torch.save(agent.state_dict(), tmp_path / "agent.pt")
     other.load_state_dict(torch.load(tmp_path / "agent.pt", weights_only=True))
-    batch = states()
+    batch = small_states()
     assert torch.equal(agent.mode(batch), other.mode(batch))
     assert torch.equal(agent.critic(batch), other.critic(batch))
 
@@ -133,8 +128,8 @@ def test_actor_and_critic_are_replaceable():
     agent = Agent(NODE_DIM, GROUPS, actor=TwoLayers, critic=TanhCritic)
     assert isinstance(agent.actor, TwoLayers) and isinstance(agent.critic, TanhCritic)
     direct = ActorCritic(TwoLayers(NODE_DIM, GROUPS), TanhCritic(NODE_DIM, GROUPS))
-    action, log_prob = direct.act(states())
-    torch.testing.assert_close(direct.evaluate(states(), action)[0].shape, log_prob.shape)
+    action, log_prob = direct.act(small_states())
+    torch.testing.assert_close(direct.evaluate(small_states(), action)[0].shape, log_prob.shape)
 
 
 def test_unknown_head_is_refused():

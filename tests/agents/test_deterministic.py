@@ -8,20 +8,15 @@ from gnnrl_lightning.agents import DDPGActor, DDPGAgent, QCritic
 from gnnrl_lightning.agents.actor_critic import NodeActor, graph_mean
 from gnnrl_lightning.agents.deterministic import PARTS, joined
 from gnnrl_lightning.encoders import GCN
-from gnnrl_lightning.graph.state import NODE_DIM, StateBuilder
-from tests.fakes import RingTask, small_graph
+from gnnrl_lightning.graph.state import NODE_DIM
+from tests.fakes import RingTask, small_states
 
 GROUPS = 4
 
 
-def states(count=3):
-    widths = (torch.rand(count, GROUPS) * small_graph().widths).long().clamp(min=1)
-    return StateBuilder(small_graph())(widths, torch.tensor([0.5, 1.0]).expand(count, 2))
-
-
 @pytest.mark.parametrize("head", list(PARTS))
 def test_shapes_bounds_and_gradients(head):
-    agent, batch = DDPGAgent(NODE_DIM, GROUPS, head=head), states()
+    agent, batch = DDPGAgent(NODE_DIM, GROUPS, head=head), small_states()
     actions = agent.actor(batch)
     assert actions.shape == (3, GROUPS) and 0 < actions.min() and actions.max() < 1
     values = agent.critic(batch, actions)
@@ -34,11 +29,11 @@ def test_shapes_bounds_and_gradients(head):
 def test_first_policy_is_centred_on_the_start():
     agent = DDPGAgent(NODE_DIM, GROUPS)
     agent.centre_on(0.3, 0.1)
-    torch.testing.assert_close(agent.mode(states()), torch.full((3, GROUPS), 0.3), atol=0.02, rtol=0)
+    torch.testing.assert_close(agent.mode(small_states()), torch.full((3, GROUPS), 0.3), atol=0.02, rtol=0)
 
 
 def test_first_policy_is_centred_on_the_proposals_of_the_states():
-    agent, batch = DDPGAgent(NODE_DIM, GROUPS), states(2)
+    agent, batch = DDPGAgent(NODE_DIM, GROUPS), small_states(2)
     batch.proposal = torch.tensor([[0.0, 0.1, 0.5, 1.0], [0.3, 0.7, 0.9, 0.2]])
     with torch.no_grad():
         agent.actor.head.mlp[-1].weight.zero_()
@@ -53,7 +48,7 @@ def test_actions_stand_at_the_nodes_of_their_decisions():
     assert torch.equal(with_actions.x[:, :1], state.x) and torch.equal(with_actions.x[:, 1], actions.flatten())
     assert state.x.shape == (12, 1)  # left as it was
     # A node that two decisions share by weights 1 and 3, and one that has none.
-    state = states(1)
+    state = small_states(1)
     state.decision_index = torch.tensor([[0, 0, 1, 2], [0, 1, 2, 3]])
     state.decision_weight = torch.tensor([1.0, 3.0, 1.0, 1.0])
     column = joined(state, torch.tensor([[0.2, 0.6, 0.1, 0.9]])).x[:, -1]
@@ -61,7 +56,7 @@ def test_actions_stand_at_the_nodes_of_their_decisions():
 
 
 def test_critic_tells_every_action_apart():
-    critic, state = QCritic(NODE_DIM, GROUPS), states(1)
+    critic, state = QCritic(NODE_DIM, GROUPS), small_states(1)
     actions = torch.full((1, GROUPS), 0.5, requires_grad=True)
     critic(state, actions).sum().backward()
     assert (actions.grad != 0).all() and len(actions.grad.unique()) == GROUPS
@@ -76,7 +71,7 @@ def test_node_head_fits_another_number_of_decisions():
 
 def test_actors_of_the_stochastic_policy_serve_too():
     """The first number of a decision is its location, and the second is not looked at."""
-    head, batch = NodeActor(NODE_DIM, GROUPS), states()
+    head, batch = NodeActor(NODE_DIM, GROUPS), small_states()
     torch.testing.assert_close(DDPGActor(head)(batch), head(batch)[..., 0].sigmoid())
     agent = DDPGAgent(NODE_DIM, GROUPS, actor=NodeActor)
     assert type(agent.actor.head) is NodeActor and agent.mode(batch).shape == (3, GROUPS)
@@ -94,7 +89,7 @@ class FlatCritic(nn.Module):
 
 
 def test_critic_is_replaceable():
-    agent, batch = DDPGAgent(NODE_DIM, GROUPS, critic=FlatCritic), states()
+    agent, batch = DDPGAgent(NODE_DIM, GROUPS, critic=FlatCritic), small_states()
     assert agent.critic(batch, agent.actor(batch)).shape == (3,)
 
 
@@ -103,7 +98,7 @@ def test_saved_and_loaded_on_its_own(tmp_path):
     agent.centre_on(0.7, 0.1)
     torch.save(agent.state_dict(), tmp_path / "agent.pt")
     other.load_state_dict(torch.load(tmp_path / "agent.pt", weights_only=True))
-    batch = states()
+    batch = small_states()
     assert torch.equal(agent.mode(batch), other.mode(batch))
 
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from lightning.pytorch import Callback
 from PIL import Image
 from torch import nn
 
@@ -16,6 +15,7 @@ from gnnrl_lightning.data import ImageFolder, StreamingImageFolder
 from gnnrl_lightning.data import decoding as decoding_module
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.finetune import Classifier, TrainingOptions, quiet_trainer, top1, train
+from tests.fakes import SaveAt
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:This DataLoader will create .* worker processes:UserWarning"),
@@ -187,15 +187,6 @@ def test_training_learns_alike_with_any_number_of_workers(folder):
         train(networks[-1], data, TrainingOptions(epochs=4), trainer=on_cpu, seed=1)
         assert top1(networks[-1], data.test, data) > 80
     assert all(map(torch.equal, networks[0].state_dict().values(), networks[1].state_dict().values()))
-
-
-class SaveAt(Callback):
-    def __init__(self, step, path):
-        self.step, self.path = step, path
-
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == self.step:
-            trainer.save_checkpoint(self.path)
 
 
 @pytest.mark.parametrize("save_at", [2, 5, 7], ids=["within an epoch", "at an epoch's end", "in the second epoch"])

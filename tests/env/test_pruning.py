@@ -6,28 +6,24 @@ from gymnasium.utils.env_checker import check_env
 from gnnrl_lightning.env import Evaluated, NegativeCrossEntropy, PruningEnv, VectorPruningEnv
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph.budget import Budget
-from tests.fakes import Landscape, small_graph
+from tests.fakes import small_graph, small_landscape
 
 HALF = Budget(macs=0.5)
 
 
-def landscape():
-    graph = small_graph()
-    return Landscape(graph, torch.full((len(graph.groups),), 0.7))
-
-
 def vector(budget=HALF, reward=None, **settings):
-    return VectorPruningEnv(small_graph(), Evaluated(landscape(), reward), budget, **settings)
+    return VectorPruningEnv(small_graph(), Evaluated(small_landscape(), reward), budget, **settings)
 
 
 @pytest.mark.filterwarnings("ignore:.*(render|spec):UserWarning")
 @pytest.mark.parametrize("max_steps", [1, 5])
 def test_passes_the_gymnasium_checker(max_steps):
-    check_env(PruningEnv(small_graph(), Evaluated(landscape()), HALF, max_steps=max_steps), skip_render_check=True)
+    env = PruningEnv(small_graph(), Evaluated(small_landscape()), HALF, max_steps=max_steps)
+    check_env(env, skip_render_check=True)
 
 
 def test_a_step_before_the_first_reset_is_refused():
-    env = PruningEnv(small_graph(), Evaluated(landscape()), HALF)
+    env = PruningEnv(small_graph(), Evaluated(small_landscape()), HALF)
     with pytest.raises(ResetNeeded, match="has to be reset"):
         env.step([0.1] * 4)
     env.reset(seed=0)
@@ -87,7 +83,7 @@ def test_episodes_of_a_batch_end_on_their_own():
 
 
 def test_the_single_env_takes_ratios_and_shares_the_episode():
-    env, batch = PruningEnv(small_graph(), Evaluated(landscape()), HALF), vector()
+    env, batch = PruningEnv(small_graph(), Evaluated(small_landscape()), HALF), vector()
     observation, info = env.reset(seed=1)
     assert info["widths"] == small_graph().widths.tolist()
     batch.reset(1)
@@ -107,7 +103,7 @@ def test_a_network_within_budget_ends_at_reset():
     assert done.all()
     _, rewards, done = env.step(torch.ones(3, 4))
     assert done.all() and rewards.tolist() == [0, 0, 0] and env.evaluations == 0
-    single = PruningEnv(small_graph(), Evaluated(landscape()), Budget(macs=1.0))
+    single = PruningEnv(small_graph(), Evaluated(small_landscape()), Budget(macs=1.0))
     single.reset()
     _, reward, terminated, _, info = single.step([0.3] * 4)
     assert terminated and info["widths"] == small_graph().widths.tolist()

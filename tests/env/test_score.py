@@ -1,16 +1,11 @@
 import torch
 
 from gnnrl_lightning.env import Evaluated, NegativeCrossEntropy, Proxy
-from tests.fakes import Landscape, small_graph
-
-
-def landscape():
-    graph = small_graph()
-    return Landscape(graph, torch.full((len(graph.groups),), 0.7))
+from tests.fakes import small_graph, small_landscape
 
 
 def test_every_candidate_is_evaluated_and_counted():
-    evaluator = landscape()
+    evaluator = small_landscape()
     score = Evaluated(evaluator, NegativeCrossEntropy(), proposer="me")
     widths = torch.stack([small_graph().widths, small_graph().widths // 2])
     expected = torch.tensor([-(100 - float(evaluator.top1(row))) / 10 for row in widths])

@@ -14,8 +14,8 @@ from gnnrl_lightning.env import Evaluated, VectorPruningEnv
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.module import DDPG
-from tests.fakes import Landscape, RingTask, small_graph
-from tests.module.test_ppo import SaveAt, equal, trainer, weights
+from tests.fakes import Landscape, RingTask, SaveAt, small_graph
+from tests.module.test_ppo import equal, trainer, weights
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers"),

@@ -17,7 +17,7 @@ from gnnrl_lightning.env import Evaluated, VectorPruningEnv
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.module import DDPG, GNNRL
-from tests.fakes import Landscape, RingTask, small_graph
+from tests.fakes import Landscape, RingTask, SaveAt, small_graph
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers"),
@@ -155,17 +155,6 @@ def test_with_a_proxy_too_it_goes_on_bit_by_bit(tmp_path, step):
     trainer(6).fit(resumed, ckpt_path=tmp_path / "begun.ckpt", weights_only=True)
     assert equal(weights(whole), weights(resumed))
     assert resumed.evaluations == 16
-
-
-class SaveAt(Callback):
-    """Saves a checkpoint after this optimiser step."""
-
-    def __init__(self, step, path):
-        self.step, self.path = step, path
-
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == self.step:
-            trainer.save_checkpoint(self.path)
 
 
 @pytest.mark.parametrize("target_kl", [None, 1e-4])
