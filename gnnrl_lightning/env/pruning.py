@@ -18,6 +18,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph.budget import Budget, fits, project
 from gnnrl_lightning.graph.simplified import SimplifiedBuilder
 from gnnrl_lightning.graph.state import EDGE_DIM, StateBuilder
+from gnnrl_lightning.traced import ComputationGraph
 
 _STEPS = 5
 _RATIO = 0.3
@@ -71,7 +72,7 @@ class VectorPruningEnv:
 
     def __init__(
         self,
-        graph: Any,
+        graph: ComputationGraph,
         score: Score,
         budget: Budget,
         max_steps: int = _STEPS,
@@ -80,7 +81,7 @@ class VectorPruningEnv:
         statistics: Tensor | None = None,
         penalty: float | None = None,
         proposals: Callable[[Tensor], Tensor] | None = None,
-        builder: Callable[[Any, Tensor | None], StateBuilder | SimplifiedBuilder] = StateBuilder,
+        builder: Callable[[ComputationGraph, Tensor | None], StateBuilder | SimplifiedBuilder] = StateBuilder,
     ) -> None:
         if max_steps < 1:
             raise UserError(f"max_steps is {max_steps}, expected at least 1")
@@ -231,7 +232,7 @@ class PruningEnv(gymnasium.Env[Any, Any]):
 
     def __init__(
         self,
-        graph: Any,
+        graph: ComputationGraph,
         score: Score,
         budget: Budget,
         max_steps: int = _STEPS,
