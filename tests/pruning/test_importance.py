@@ -8,6 +8,7 @@ import gnnrl_lightning
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.pruning import least_squares
 from gnnrl_lightning.pruning.importance import CRITERIA, importance_scores, keep_best, surgeon
+from tests.networks_hard import TiedWeights
 from tests.networks_zoo import ZOO
 
 
@@ -227,6 +228,20 @@ def test_fisher_sums_over_readers_before_it_squares():
         loss = F.cross_entropy(network.head(network.out(x).mean((2, 3))), label[None])
         expected += torch.autograd.grad(loss, mask)[0].flatten().square()
     assert torch.allclose(stream.float(), expected, rtol=1e-4)
+
+
+def test_fisher_of_tied_weights():
+    """Two modules with one weight: the mask of their one group works in front of both, and of the last layer."""
+    network = TiedWeights().eval()
+    images, labels = labelled(6)
+    (scores,) = scores_of(network, "fisher", (images, labels), images[:1])
+    expected = torch.zeros(6)
+    for image, label in zip(images, labels, strict=True):
+        mask = torch.ones(1, 6, 1, 1, requires_grad=True)
+        x = network.b(network.a(network.stem(image[None]) * mask) * mask).sigmoid() * mask
+        loss = F.cross_entropy(network.head(x.mean((2, 3))), label[None])
+        expected += torch.autograd.grad(loss, mask)[0].flatten().square()
+    assert torch.allclose(scores[0].float(), expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["taylor", "fisher"])

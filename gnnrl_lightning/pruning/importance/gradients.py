@@ -60,7 +60,9 @@ def fisher(subject: Subject) -> list[Tensor]:
         if layer.blocks
     }
     _check_read(subject, numbers)
-    weights = {name: tensor.detach() for name, tensor in subject.network.named_parameters(remove_duplicate=False)}
+    parameters = dict(subject.network.named_parameters(remove_duplicate=False))
+    detached = {id(tensor): tensor.detach() for tensor in parameters.values()}  # tied ones stay one tensor
+    weights = {name: detached[id(tensor)] for name, tensor in parameters.items()}
     masks: list[tuple[str, Tensor]] = []
 
     def insert_mask(name: str, call: Call) -> Tensor:
