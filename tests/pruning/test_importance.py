@@ -238,7 +238,7 @@ def test_fisher_of_tied_weights():
     expected = torch.zeros(6)
     for image, label in zip(images, labels, strict=True):
         mask = torch.ones(1, 6, 1, 1, requires_grad=True)
-        x = network.b(network.a(network.stem(image[None]) * mask) * mask).sigmoid() * mask
+        x = network.b(network.a(network.stem(image[None]) * mask).sigmoid() * mask) * mask
         loss = F.cross_entropy(network.head(x.mean((2, 3))), label[None])
         expected += torch.autograd.grad(loss, mask)[0].flatten().square()
     assert torch.allclose(scores[0].float(), expected, rtol=1e-4)
