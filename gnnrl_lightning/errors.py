@@ -1,11 +1,22 @@
 """The error that is the user's to mend, and what other errors say."""
 
+from collections.abc import Iterator
+
 
 class UserError(ValueError):
     """Bad input: the message is one line that says what was given, what was expected and what to do.
 
     The command line prints the message and exits with code 2; Python callers get an ordinary `ValueError`.
     """
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those that it came of, each once."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def one_line(error: BaseException) -> str:

@@ -43,4 +43,5 @@ def keep_kernels() -> None:
     ones: candidates of a race take 0.48 s in place of 0.58. oneDNN reads the number when it compiles its first kernel;
     what the user has set counts. A search in bfloat16 takes 0.1 GiB more, one that fills the cache some 0.6.
     """
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))
+    if not {f"{prefix}_PRIMITIVE_CACHE_CAPACITY" for prefix in ("ONEDNN", "DNNL")} & os.environ.keys():
+        os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = str(KERNELS)

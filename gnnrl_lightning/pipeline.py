@@ -55,8 +55,9 @@ from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.task import Task, save_weights
 from gnnrl_lightning.traced import trace
 
-# Names of what phases leave in `checkpoints/`, beside AGENT, "uniform" and "pruned".
+# Names of what phases leave in `checkpoints/`, beside AGENT.
 DENSE, TABLE, POLICY = "dense", "table", "policy"
+DELIVERED = ("uniform", "pruned")
 
 PhaseTrainers = Callable[[str], Callable[..., Trainer]]
 """Phase ("dense", "uniform", "pruned") -> what makes the trainer of that phase."""
@@ -247,12 +248,13 @@ class Compression:
         check_reward(reward.reward, search.reward, self._untrained())
 
     def _untrained(self) -> Evaluation:
-        """What an evaluation of a network that guesses may look like."""
+        """What an evaluation of a candidate that guesses may look like."""
         classes = self.task.data.num_classes
-        widths, cost = tuple(self.graph.widths.tolist()), self.dense_cost
+        widths, cost = self.budget.project(self.graph, self.graph.widths), self.graph.cost
         scores = 100 / classes, math.log(classes), math.log(classes)
         images, seen = self._evaluation_images, len(self.task.data.search)
-        return Evaluation(widths, cost["macs"], cost["params"], *scores, 1.0, images, AGENT, seen)
+        sizes = int(cost.macs(widths)), int(cost.params(widths))
+        return Evaluation(tuple(widths.tolist()), *sizes, *scores, 1.0, images, AGENT, seen)
 
     def train_dense(self, folder: RunFolder) -> None:
         """Train the dense network and save its weights, unless a checkpoint gave them."""
@@ -306,18 +308,24 @@ class Compression:
 
     def _go_on(self, folder: RunFolder, journalled: Journalled) -> None:
         """Take over the evaluations that the agent's checkpoint counts, where the journal has them all."""
-        path = folder.checkpoint(AGENT)
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        count = int(saved["state_dict"]["evaluations"])
+        path, counted = folder.checkpoint(AGENT), (0, 0.0)
+        if rank() == 0:  # alone: it may remove the file before others have read it
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+            counted = int(saved["state_dict"]["evaluations"]), saved["seconds"]
+        count, seconds = from_first(counted)
         if journalled.holds(count):
             self.problem.remember(journalled.skip(count))
-            self._began -= saved["seconds"]
+            self._began -= seconds
         elif rank() == 0:
             warnings.warn(
                 f"{folder.journal} has lost evaluations of iterations that {path.name} counts as complete: "
                 "the agent begins anew, and what the journal holds is not evaluated again",
                 stacklevel=3,
             )
+            # What came of the search goes too; the agent last, so that an interruption leaves it to be found again.
+            for phase in (POLICY, *DELIVERED):
+                folder.weights(phase).unlink(missing_ok=True)
+                folder.checkpoint(phase).unlink(missing_ok=True)
             path.unlink()
 
     def _calibrate(self, folder: RunFolder) -> None:

@@ -136,12 +136,14 @@ def collect(
         The transitions on the CPU, and the sum of rewards of each episode (B,).
 
     Raises:
-        UserError: Every episode was over before its first step.
+        UserError: Every episode was over before its first step, or the policy has diverged.
     """
     squash = getattr(actor_critic, "squash", lambda action: action)
 
     def act(state: Any) -> tuple[Tensor, dict[str, Tensor]]:
         actions, log_probs = actor_critic.act(state)
+        if log_probs.isnan().any():  # distributions may hide it: samples of Beta are clamped
+            raise UserError("the policy has diverged, log-probabilities are NaN: lower model.learning_rate")
         value = getattr(actor_critic, "state_value", None)
         values = value(state) if value else actor_critic.evaluate(state, actions)[1]
         return squash(actions), {"actions": actions, "log_probs": log_probs, "values": values}

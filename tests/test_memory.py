@@ -5,6 +5,8 @@ import sys
 import pytest
 import torch
 
+from gnnrl_lightning.memory import keep_kernels
+
 # Ten times eight blocks of 4 MiB, written and freed together: how many pages are faulted in after the first time?
 SCRIPT = """
 import resource
@@ -72,6 +74,16 @@ def compiled_again(mode):
     made = [line for line in lines if "create:cache_" in line and ",convolution," in line]
     assert len(made) >= 1200
     return sum("create:cache_miss" in line for line in made)
+
+
+@pytest.mark.parametrize("name", ["ONEDNN_PRIMITIVE_CACHE_CAPACITY", "DNNL_PRIMITIVE_CACHE_CAPACITY"])
+def test_the_users_number_of_kernels_counts(monkeypatch, name):
+    for each in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "DNNL_PRIMITIVE_CACHE_CAPACITY"):
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setenv(name, "5")
+    before = dict(os.environ)
+    keep_kernels()
+    assert dict(os.environ) == before
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="there is no oneDNN")

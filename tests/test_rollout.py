@@ -66,6 +66,16 @@ def test_collect_is_decided_by_its_seed_and_leaves_the_generator_alone():
     assert not torch.equal(first.actions, other.actions)
 
 
+def test_a_policy_that_has_diverged_is_told():
+    """Samples of a Beta distribution whose parameters are NaN are numbers."""
+    env, agent = pruning()
+    for parameter in agent.parameters():
+        parameter.data.fill_(torch.nan)
+    with pytest.raises(UserError, match="the policy has diverged"):
+        collect(env, agent, 2, 0, 1.0, 0.95)
+    assert env.evaluations == 0
+
+
 def test_an_environment_with_nothing_to_do_is_refused():
     graph = small_graph()
     env = VectorPruningEnv(graph, Evaluated(Landscape(graph, torch.ones(4))), Budget(macs=1.0))

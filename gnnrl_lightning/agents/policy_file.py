@@ -79,7 +79,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
         raise UserError(f"model.policy: {path} is a folder, a policy is a file")
     try:
         with safe_open(path, "pt") as file:
-            beside = (file.metadata() or {}).get("beside", "{}")
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(beside)
+            beside = json.loads((file.metadata() or {}).get("beside", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise UserError(f"model.policy: {path} is no policy: {error}") from error
+    if not isinstance(beside, dict):
+        raise UserError(f"model.policy: {path} is no policy: what is said of it is {beside!r}")
+    return tensors, beside

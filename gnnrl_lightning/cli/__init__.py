@@ -8,7 +8,7 @@ import warnings
 
 from gnnrl_lightning.cli.commands import CompressionCLI
 from gnnrl_lightning.cli.signals import stopped_by_signals
-from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.errors import UserError, chain
 from gnnrl_lightning.processes import rank
 
 
@@ -40,6 +40,4 @@ def main(args: list[str] | None = None) -> None:
 
 def _user_error(error: BaseException | None) -> UserError | None:
     """The user's error, also where jsonargparse has wrapped it in its own."""
-    while error is not None and not isinstance(error, UserError):
-        error = error.__cause__ or error.__context__
-    return error
+    return next((each for each in chain(error) if isinstance(each, UserError)), None)

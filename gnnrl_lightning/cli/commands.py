@@ -142,6 +142,8 @@ class CompressionCLI(RunningCLI):
         agents = agents_of(self._get(self.config, "model"), self._get(self.config, "search"), options.variants)
 
         for name, row in agents.items():
+            if name not in {*options.methods, *options.variants}:
+                continue
             try:
                 compression.prepare(row.make(0), row.search)
             except UserError as error:

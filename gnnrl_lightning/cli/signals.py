@@ -13,6 +13,8 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from gnnrl_lightning.errors import chain
+
 
 class Stopped(SystemExit):
     """A signal ends the program, with the exit code that a shell gives to one that a signal has ended.
@@ -37,12 +39,11 @@ def stop_signal(error: BaseException | None) -> int | None:
     Args:
         error: What ended the program's work.
     """
-    while error is not None:
-        if isinstance(error, Stopped):
-            return error.signum
-        if isinstance(error, SIGTERMException):  # Lightning's own, under SLURM
+    for each in chain(error):
+        if isinstance(each, Stopped):
+            return each.signum
+        if isinstance(each, SIGTERMException):  # Lightning's own, under SLURM
             return signal.SIGTERM
-        error = error.__cause__ or error.__context__
     return None
 
 

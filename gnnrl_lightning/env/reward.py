@@ -9,6 +9,9 @@ from typing import Any, cast
 
 from gnnrl_lightning.errors import UserError, one_line
 
+WORST = 1000.0
+"""Nats that a network whose outputs overflow has: rewards are finite."""
+
 
 class NegativeTop1Error:
     """Minus the top-1 error on the search split, as a fraction: -(1 - top1 / 100)."""
@@ -19,19 +22,19 @@ class NegativeTop1Error:
 
 
 class NegativeCrossEntropy:
-    """Minus the cross-entropy on the search split, in nats."""
+    """Minus the cross-entropy on the search split, in nats, at most `WORST`."""
 
     def __call__(self, evaluation: Any) -> float:
         """Reward of an evaluation with `cross_entropy` in nats."""
-        return -evaluation.cross_entropy
+        return -min(evaluation.cross_entropy, WORST)
 
 
 class NegativeDivergence:
-    """Minus the divergence KL(dense || candidate) of the outputs on the search split, in nats."""
+    """Minus the divergence KL(dense || candidate) of the outputs on the search split, in nats, at most `WORST`."""
 
     def __call__(self, evaluation: Any) -> float:
         """Reward of an evaluation with `divergence` in nats."""
-        return -evaluation.divergence
+        return -min(evaluation.divergence, WORST)
 
 
 REWARDS: dict[str, Callable[[Any], float]] = {

@@ -49,15 +49,16 @@ class Evaluated:
         """Rewards `(n,)`, at the cost of n evaluations.
 
         Raises:
-            UserError: One is not a number.
+            UserError: One is infinite or not a number.
         """
         self.evaluations += len(widths)
         return torch.tensor([self._reward(self.evaluator(row, self.proposer)) for row in widths])
 
     def _reward(self, evaluation: Any) -> float:
         value = float(self.reward(evaluation))
-        if math.isnan(value):
-            raise UserError(f"the reward of the candidate with widths {list(evaluation.widths)} is not a number")
+        if not math.isfinite(value):  # one alone would spoil all gradients
+            widths = list(evaluation.widths)
+            raise UserError(f"the reward of the candidate with widths {widths} is {value}: expected a finite number")
         return value
 
 

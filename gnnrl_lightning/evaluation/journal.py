@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import warnings
 from collections import deque
 from collections.abc import Mapping
@@ -63,6 +64,8 @@ class Journal:
             return
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # a checkpoint that counts it may follow, and outlive a crash of the machine
 
     def read(self) -> list[dict[str, Any]]:
         """All records in the order they were added, without a last line that was cut off.

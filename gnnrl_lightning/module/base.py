@@ -147,14 +147,18 @@ class GraphLearner(pl.LightningModule, ABC):
             return
         env = self.environment
         keep_freed_memory()
-        with torch.random.fork_rng([]), torch.device("cpu"):  # Lightning calls this where new tensors go to its device
-            torch.manual_seed(derived_seed(self.seed))
-            self.actor_critic = self._make_actor_critic(env.state_dim, env.action_dim)
-            if hasattr(self.actor_critic, "centre_on"):
-                self.actor_critic.centre_on(env.initial_action, *self.spreads)
-            if self.policy is not None:
-                load_policy(self.actor_critic, self.policy, self._setting)
-            self._try_policy(env)
+        try:
+            with torch.random.fork_rng([]), torch.device("cpu"):  # Lightning calls this with its device for new tensors
+                torch.manual_seed(derived_seed(self.seed))
+                self.actor_critic = self._make_actor_critic(env.state_dim, env.action_dim)
+                if hasattr(self.actor_critic, "centre_on"):
+                    self.actor_critic.centre_on(env.initial_action, *self.spreads)
+                if self.policy is not None:
+                    load_policy(self.actor_critic, self.policy, self._setting)
+                self._try_policy(env)
+        except BaseException:
+            self.actor_critic = None  # the next call makes it anew, and fails likewise
+            raise
         self.actor_critic.to(self.device)
 
     def _try_policy(self, env: VectorGraphEnv) -> None:

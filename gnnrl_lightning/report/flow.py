@@ -96,7 +96,7 @@ def lay_out(nodes: Sequence[Node], edges: Sequence[tuple[int, int]], rows: int) 
     indent = 0.6 * LANE + DOT * max(len(node.kinds) - 1 for node in nodes)
     widths = []
     for column in columns:
-        texts = sorted({nodes[row].label for row in column}, key=len)[-3:]
+        texts = sorted({nodes[row].label for row in column}, key=lambda text: (len(text), text))[-3:]
         widths.append((_lanes_in(column, lanes, down) + 0.6) * LANE + indent + max(map(text_width, texts)))
     return Flow(tuple(nodes), down, lanes, tuple(columns), tuple(widths), indent)
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from gnnrl_lightning.agents import AblatedAgent, Agent, SquashedGaussian, load_policy, save_policy
 from gnnrl_lightning.errors import UserError
@@ -63,6 +64,9 @@ def test_what_is_no_policy_is_refused(tmp_path):
     (tmp_path / "text").write_text("no tensors")
     with pytest.raises(UserError, match="is no policy"):
         load_policy(policy, tmp_path / "text")
+    save_file({}, tmp_path / "list", {"beside": "[1]"})
+    with pytest.raises(UserError, match=r"is no policy: what is said of it is \[1\]"):
+        load_policy(policy, tmp_path / "list")
     save_policy(Agent(NODE_DIM, 4, head="graph"), tmp_path / "graph")
     with pytest.raises(UserError, match="a policy of another make"):
         load_policy(policy, tmp_path / "graph")

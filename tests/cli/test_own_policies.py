@@ -73,6 +73,10 @@ def raising(evaluation):
 
 def nothing(evaluation):
     return float("nan")
+
+
+def for_each_mac_saved(evaluation):
+    return -(100 - evaluation.top1) / (13_464 - evaluation.macs)
 """
 
 
@@ -113,6 +117,13 @@ def test_a_users_own_parts_are_named_in_the_yaml(policies, capsys, own):
     part = {"encoder": "actor.decisions.encoder", "both": "actor"}.get(own, own)
     layer = {"whole": "mean.weight"}.get(own, f"{part}.layer.weight")
     assert layer in weights
+
+
+def test_a_users_own_reward_may_divide_by_what_is_saved(policies, capsys):
+    """No candidate is the dense network, which has 13,464 MACs."""
+    quick = ["--pretraining.epochs", "0", "--finetuning.epochs", "0", "--run.threads", "1"]
+    main(["fit", "--config", "small.yaml", "--search.reward", "own_policies.for_each_mac_saved", *quick])
+    assert "ours" in capsys.readouterr().out
 
 
 BAD_PARTS = {

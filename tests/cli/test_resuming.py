@@ -3,6 +3,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -268,6 +269,20 @@ def test_a_journal_that_lost_what_the_agent_counts_is_searched_again(workplace, 
     kept = {tuple(json.loads(line)["widths"]) for line in lines[:-2]}
     asked = {tuple(record["widths"]) for record in journal_of(whole)}
     assert {given[2] for given in evaluated} == asked - kept
+    assert_same(folder, whole)
+
+
+def test_a_journal_that_lost_lines_after_the_search_is_searched_again(whole):
+    """What the search had led to does not count: its policy, and what was trained of its winner."""
+    folder = whole.parent / "lost_late"
+    shutil.copytree(whole, folder)
+    (folder / "result.json").unlink()
+    lines = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
+    (folder / "journal.jsonl").write_text("".join(lines[:-2]))
+    for name in ("uniform", "pruned"):
+        (folder / "checkpoints" / f"{name}.safetensors").write_bytes(b"of another network")
+    with pytest.warns(UserWarning, match=r"journal.jsonl has lost evaluations .* the agent begins anew"):
+        main(["fit", "--resume", str(folder)])
     assert_same(folder, whole)
 
 

@@ -27,6 +27,9 @@ def test_what_a_signal_has_brought_about_is_told_from_errors():
     assert stop_signal(unwinding(Stopped(signal.SIGTERM), RuntimeError("a worker exited"))) == signal.SIGTERM
     assert stop_signal(unwinding(ValueError("of the user's"), RuntimeError("a worker exited"))) is None
     assert stop_signal(SystemExit(1)) is None and stop_signal(None) is None
+    first, second = ValueError(), RuntimeError()
+    first.__cause__, second.__cause__ = second, first
+    assert stop_signal(first) is None
 
 
 def ready_to_end(parent):

@@ -1,10 +1,11 @@
+import math
 import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from gnnrl_lightning.env import NegativeCrossEntropy, NegativeTop1Error
-from gnnrl_lightning.env.reward import find_reward
+from gnnrl_lightning.env.reward import WORST, find_reward
 from gnnrl_lightning.errors import UserError
 from tests.fakes import FakeEvaluation
 
@@ -13,6 +14,11 @@ def test_rewards():
     evaluation = FakeEvaluation((1,), top1=87.5, cross_entropy=0.4)
     assert NegativeTop1Error()(evaluation) == -0.125
     assert NegativeCrossEntropy()(evaluation) == -0.4
+
+
+def test_outputs_that_overflow_have_a_finite_reward():
+    evaluation = SimpleNamespace(top1=10.0, cross_entropy=math.inf, divergence=math.inf)
+    assert find_reward("cross_entropy")(evaluation) == find_reward("divergence")(evaluation) == -WORST
 
 
 class Mine:

@@ -1,6 +1,10 @@
+import math
+
+import pytest
 import torch
 
 from gnnrl_lightning.env import Evaluated, NegativeCrossEntropy, Proxy
+from gnnrl_lightning.errors import UserError
 from tests.fakes import small_graph, small_landscape
 
 
@@ -12,6 +16,13 @@ def test_every_candidate_is_evaluated_and_counted():
     torch.testing.assert_close(score(widths), expected)
     assert score.evaluations == 2
     assert [proposer for _, proposer in evaluator.calls] == ["me", "me"]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_rewards_that_are_not_finite_are_refused(value):
+    score = Evaluated(small_landscape(), lambda evaluation: value)
+    with pytest.raises(UserError, match=rf"widths \[16, .* is {value}: expected a finite number"):
+        score(small_graph().widths[None])
 
 
 def errors(widths):

@@ -323,6 +323,13 @@ class Minimal(nn.Module):
         return d.log_prob(action).sum(1), self.value.expand(len(action)), d.entropy().sum(1)
 
 
+def test_a_policy_that_cannot_be_had_is_refused_each_time(tmp_path):
+    module = GNNRL(RingTask(), SMALL, policy=str(tmp_path / "none"))
+    for _ in range(2):
+        with pytest.raises(UserError, match="there is no file"):
+            module.configure_model()
+
+
 def parse(yaml):
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(GNNRL, "model", skip={"env"})
