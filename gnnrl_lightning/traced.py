@@ -14,7 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.errors import UserError, first_line
 from gnnrl_lightning.graph.axes import Selection
 from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.graph.carry import walk, walk_training
@@ -23,7 +23,6 @@ from gnnrl_lightning.graph.export import (
     Inputs,
     as_inputs,
     export,
-    first_line,
     one_image,
     run,
     shared_copy,

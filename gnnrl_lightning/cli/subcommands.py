@@ -27,10 +27,10 @@ class Subcommand:
     hidden: frozenset[str] = frozenset()
 
 
-LIGHTNING_FIT = {"model", "train_dataloaders", "val_dataloaders", "datamodule", "ckpt_path", "weights_only"}
+LIGHTNING_FIT = frozenset({"model", "train_dataloaders", "val_dataloaders", "datamodule", "ckpt_path", "weights_only"})
 
 SUBCOMMANDS = {
-    "fit": Subcommand(writes=True, shared=True, hidden=frozenset(LIGHTNING_FIT)),
+    "fit": Subcommand(writes=True, shared=True, hidden=LIGHTNING_FIT),
     "pretrain": Subcommand(writes=True, shared=True),
     "finetune": Subcommand(writes=True, shared=True, restores="fine-tune"),
     "validate": Subcommand(restores="validate"),

@@ -10,7 +10,7 @@ from typing import Any, cast
 from gnnrl_lightning.errors import UserError, one_line
 
 WORST = 1000.0
-"""Nats that a network whose outputs overflow has: rewards are finite."""
+"""Nats that count at most: a network whose outputs overflow has infinitely many, and rewards are finite."""
 
 
 class NegativeTop1Error:
@@ -22,7 +22,7 @@ class NegativeTop1Error:
 
 
 class NegativeCrossEntropy:
-    """Minus the cross-entropy on the search split, in nats, at most `WORST`."""
+    """Minus the cross-entropy on the search split, in nats, of which at most `WORST` count."""
 
     def __call__(self, evaluation: Any) -> float:
         """Reward of an evaluation with `cross_entropy` in nats."""
@@ -30,7 +30,7 @@ class NegativeCrossEntropy:
 
 
 class NegativeDivergence:
-    """Minus the divergence KL(dense || candidate) of the outputs on the search split, in nats, at most `WORST`."""
+    """Minus the divergence KL(dense || candidate) of the outputs, in nats, of which at most `WORST` count."""
 
     def __call__(self, evaluation: Any) -> float:
         """Reward of an evaluation with `divergence` in nats."""

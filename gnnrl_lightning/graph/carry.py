@@ -17,6 +17,7 @@ from torch.fx import Node
 from torch.fx.node import map_aggregate
 
 import gnnrl_lightning.graph.rules  # noqa: F401  (registers the rules)
+from gnnrl_lightning.errors import first_line
 from gnnrl_lightning.graph.labels import Value, vector
 from gnnrl_lightning.graph.walk import Step, Walk, find_rule, operator_name
 
@@ -128,7 +129,7 @@ def _call(state: Walk, node: Node, values: dict[Node, Any]) -> Any:
         try:
             result, kind = row.apply(state, *args, **kwargs), row.kind
         except (NotImplementedError, RuntimeError, ValueError, IndexError, TypeError) as error:
-            state.keep(0, f"its rule failed: {error}")
+            state.keep(0, f"its rule failed: {first_line(error)}")
             result, kind = unknown(state, node, values), "other"
     if isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable and isinstance(node.args[0], Node):
         values[node.args[0]] = result  # in place: from here on the operand is the result

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.errors import UserError, first_line
 from gnnrl_lightning.graph.writes import replace_slice_writes
 
 Inputs = tuple[Any, ...]
@@ -79,8 +79,3 @@ def export(network: nn.Module, inputs: Inputs) -> ExportedProgram:
             return program if replace_slice_writes(program.graph) else program.run_decompositions({})
     except Exception as error:
         raise UserError(f"{type(network).__name__} cannot be traced: torch.export says: {first_line(error)}") from error
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

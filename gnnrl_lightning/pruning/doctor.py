@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from gnnrl_lightning.errors import first_line
 from gnnrl_lightning.graph.axes import Selection
-from gnnrl_lightning.graph.export import Inputs, first_line, run
+from gnnrl_lightning.graph.export import Inputs, run
 from gnnrl_lightning.pruning.surgery import Cut, mask, prune, structural_copy
 
 TOLERANCE = 1e-9

@@ -47,6 +47,20 @@ def test_the_self_test_sees_a_wrong_row(monkeypatch):
     assert next(group.operator for group in graph.frozen if group.name == "a") == "self-test"
 
 
+def test_what_a_rule_cannot_carry_is_frozen_and_says_why(monkeypatch):
+    def fails(state, *arguments, **options):
+        raise error
+
+    monkeypatch.setitem(walk.RULES, "cumprod", walk.RuleRow(fails, "activation"))
+    error = RuntimeError("no such shape\nand pages more")
+    graph = gnnrl_lightning.trace(Cumulative(3), torch.rand(1, 3, 4, 4))
+    assert names(graph) == ["b"]
+    assert ("cumprod", "its rule failed: no such shape") in {(group.operator, group.reason) for group in graph.frozen}
+    error = KeyError("an error of ours")
+    with pytest.raises(KeyError, match="of ours"):
+        gnnrl_lightning.trace(Cumulative(3), torch.rand(1, 3, 4, 4))
+
+
 def test_the_decorator_registers_every_name(monkeypatch):
     monkeypatch.setattr(walk, "RULES", {})
     walk.rule("one", "two", kind="pool")(passes)
