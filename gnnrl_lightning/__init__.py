@@ -1,8 +1,8 @@
 """Topology-aware network compression with graph neural networks and reinforcement learning."""
 
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.memory import keep_kernels
-from gnnrl_lightning.traced import ComputationGraph, trace
+from gnnrl_lightning.graph import ComputationGraph, trace
+from gnnrl_lightning.speed.memory import keep_kernels
 
 keep_kernels()  # before the first convolution
 

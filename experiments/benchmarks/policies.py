@@ -29,19 +29,19 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from gnnrl_lightning.agents import Agent, load_policy, save_policy
+from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.data import ImageFolder
 from gnnrl_lightning.evaluation.journal import Journal
-from gnnrl_lightning.finetune import quiet_trainer, top1
-from gnnrl_lightning.graph.budget import Budget
-from gnnrl_lightning.module import GNNRL
+from gnnrl_lightning.job.compression import Compression
+from gnnrl_lightning.job.policy_search import SearchOptions, connect
+from gnnrl_lightning.job.prediction import proposal
+from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.networks.spec import NetworkSpec
-from gnnrl_lightning.pipeline import Compression
-from gnnrl_lightning.policy_search import SearchOptions, connect
-from gnnrl_lightning.prediction import proposal
 from gnnrl_lightning.report.paired import paired_difference
+from gnnrl_lightning.rl.learners import GNNRL
+from gnnrl_lightning.rl.policies import Agent, load_policy, save_policy
 from gnnrl_lightning.search.baselines import FROM_TABLE, uniform
-from gnnrl_lightning.task import Task
+from gnnrl_lightning.training.finetune import quiet_trainer, top1
 
 SEEDS = (0, 1, 2)
 BUDGETS = (0.3, 0.4, 0.5, 0.6, 0.7)

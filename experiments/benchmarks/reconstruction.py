@@ -27,14 +27,14 @@ from torch import nn
 
 import gnnrl_lightning
 from gnnrl_lightning import ComputationGraph
+from gnnrl_lightning.candidates.pruner import Pruner
 from gnnrl_lightning.data import ImageFolder
-from gnnrl_lightning.evaluation.pruner import Pruner
-from gnnrl_lightning.finetune import top1
+from gnnrl_lightning.graph import Plan
+from gnnrl_lightning.importance import CRITERIA, RANKINGS
 from gnnrl_lightning.networks import load_weights, resnet56
-from gnnrl_lightning.pruning.batchnorm import reestimate_batch_norm
-from gnnrl_lightning.pruning.importance import CRITERIA, RANKINGS
-from gnnrl_lightning.pruning.reconstruction import reconstruct
-from gnnrl_lightning.traced import Plan
+from gnnrl_lightning.repair.batchnorm import reestimate_batch_norm
+from gnnrl_lightning.repair.reconstruction import reconstruct
+from gnnrl_lightning.training.finetune import top1
 
 Repair = Callable[[Pruner, Plan], nn.Module]
 

@@ -26,7 +26,8 @@ from typing import Any
 from safetensors import safe_open
 from torch import equal
 
-from gnnrl_lightning.runs import RunFolder, replacing
+from gnnrl_lightning.files import replacing
+from gnnrl_lightning.job.runs import RunFolder
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = [sys.executable, "-m", "gnnrl_lightning", "fit"]

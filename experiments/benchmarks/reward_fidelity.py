@@ -39,15 +39,15 @@ from torch.nn.functional import kl_div, log_softmax
 
 import gnnrl_lightning
 from gnnrl_lightning import ComputationGraph
+from gnnrl_lightning.candidates.pruner import Pruner
+from gnnrl_lightning.candidates.short_finetune import ShortFinetune
+from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.data import ImageFolder, ImageSet
-from gnnrl_lightning.evaluation.inference import for_inference
-from gnnrl_lightning.evaluation.pruner import Pruner
-from gnnrl_lightning.evaluation.short_finetune import ShortFinetune
-from gnnrl_lightning.graph.budget import Budget
 from gnnrl_lightning.networks import load_weights
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.search.baselines import starting_candidates
 from gnnrl_lightning.seeds import generator_for
+from gnnrl_lightning.speed.inference import for_inference
 
 REPAIRS = ("none", "predicted_batch_norm", "batch_norm", "reconstruction", "refit")
 TRAINED_FROM = "refit"

@@ -49,9 +49,9 @@ from speed_parts import candidates, devices, forward, growth, learning, memory
 from speed_parts.jobs import cifar, job
 from speed_parts.machine import processor
 
+from gnnrl_lightning.job.compression import Compression
+from gnnrl_lightning.job.policy_search import SearchOptions
 from gnnrl_lightning.networks.spec import NetworkSpec
-from gnnrl_lightning.pipeline import Compression
-from gnnrl_lightning.policy_search import SearchOptions
 
 
 @dataclass(frozen=True)

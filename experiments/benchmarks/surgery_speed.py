@@ -24,7 +24,7 @@ from torch import nn
 
 import gnnrl_lightning
 from gnnrl_lightning import networks
-from gnnrl_lightning.evaluation.pruner import Pruner
+from gnnrl_lightning.candidates.pruner import Pruner
 
 NETWORKS = ("cifar_resnet56", "resnet50", "densenet121")
 

@@ -39,8 +39,8 @@ from torch import Tensor, nn
 
 import gnnrl_lightning
 from gnnrl_lightning import ComputationGraph, networks
-from gnnrl_lightning.graph.budget import Budget
-from gnnrl_lightning.pruning.doctor import TOLERANCE, count_macs, randomised
+from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.surgery.selftest import TOLERANCE, count_macs, randomised
 
 OWN = {
     "cifar_resnet20": networks.resnet20,

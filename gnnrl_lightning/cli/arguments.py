@@ -14,17 +14,17 @@ from rich.console import Console
 from gnnrl_lightning.cli.comparing import policies_of
 from gnnrl_lightning.cli.resuming import resumed_run, same_wandb_runs
 from gnnrl_lightning.cli.subcommands import SUBCOMMANDS, Subcommand, SubcommandTrainer
-from gnnrl_lightning.comparison import CompareOptions
+from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.data import ImageData
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.finetune import TrainingOptions
-from gnnrl_lightning.graph.budget import Budget
-from gnnrl_lightning.module import GNNRL
+from gnnrl_lightning.job.comparison import CompareOptions
+from gnnrl_lightning.job.policy_search import SearchOptions
+from gnnrl_lightning.job.runs import RunFolder, RunOptions
+from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.networks.spec import NetworkSpec
-from gnnrl_lightning.policy_search import SearchOptions
 from gnnrl_lightning.processes import rank
-from gnnrl_lightning.runs import RunFolder, RunOptions
-from gnnrl_lightning.task import Task
+from gnnrl_lightning.rl.learners import GNNRL
+from gnnrl_lightning.training.finetune import TrainingOptions
 
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
 

@@ -15,22 +15,22 @@ from torch import nn
 
 from gnnrl_lightning.cli.comparing import DECIDED, agents_of, as_tuned, check_goes_on
 from gnnrl_lightning.cli.running import RunningCLI
-from gnnrl_lightning.comparison import CompareOptions, Comparison
-from gnnrl_lightning.delivery import LATENCY_BATCH, deliver
+from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.finetune import quiet_trainer
-from gnnrl_lightning.graph.budget import Budget
-from gnnrl_lightning.graph.views import hierarchical_graph, simplified_graph
-from gnnrl_lightning.pipeline import DENSE, POLICY, Compression, PhaseTrainers
-from gnnrl_lightning.policy_search import SearchOptions
-from gnnrl_lightning.prediction import as_json, predict
+from gnnrl_lightning.job.comparison import CompareOptions, Comparison
+from gnnrl_lightning.job.compression import DENSE, POLICY, Compression, PhaseTrainers
+from gnnrl_lightning.job.delivery import LATENCY_BATCH, deliver
+from gnnrl_lightning.job.policy_search import SearchOptions
+from gnnrl_lightning.job.prediction import as_json, predict
+from gnnrl_lightning.job.runs import RunFolder
+from gnnrl_lightning.job.task import finetune_artifact, inspect, save_weights
 from gnnrl_lightning.processes import from_first, rank
 from gnnrl_lightning.report.comparison import comparison_tables, run_line
 from gnnrl_lightning.report.graph_figure import checked_suffix, graph_figure
 from gnnrl_lightning.report.progress import hidden_steps, shown_steps
 from gnnrl_lightning.report.table import inspection_tables, prediction_table, print_result
-from gnnrl_lightning.runs import RunFolder
-from gnnrl_lightning.task import finetune_artifact, inspect, save_weights
+from gnnrl_lightning.rl.state.views import hierarchical_graph, simplified_graph
+from gnnrl_lightning.training.finetune import quiet_trainer
 
 # Figures of the pruned network for the loggers: none of the test images, which no sweep may choose by.
 LOGGED = ("macs", "params", "macs_ratio", "params_ratio", "top1_search", "latency_ms")

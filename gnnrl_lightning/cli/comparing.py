@@ -11,12 +11,12 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from gnnrl_lightning.comparison import DDPG_METHOD, AgentRow
 from gnnrl_lightning.errors import UserError, one_line
-from gnnrl_lightning.evaluation.tuning import AUTO
-from gnnrl_lightning.module import DDPG, GNNRL
-from gnnrl_lightning.policy_search import AGENT, SearchOptions
-from gnnrl_lightning.runs import RunFolder
+from gnnrl_lightning.job.comparison import DDPG_METHOD, AgentRow
+from gnnrl_lightning.job.policy_search import AGENT, SearchOptions
+from gnnrl_lightning.job.runs import RunFolder
+from gnnrl_lightning.rl.learners import DDPG, GNNRL
+from gnnrl_lightning.speed.tuning import AUTO
 
 # What a variant may have of its own of `search`: what an episode is and is worth, and whether there is a table. The
 # rest makes the pruned networks, alike for all.

@@ -8,7 +8,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.runs import RunFolder
+from gnnrl_lightning.job.runs import RunFolder
 
 OPTION = "--resume"
 

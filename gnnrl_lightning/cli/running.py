@@ -20,21 +20,22 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
-from gnnrl_lightning.checkpoint import LatestCheckpoint
 from gnnrl_lightning.cli.arguments import ArgumentsCLI
 from gnnrl_lightning.cli.resuming import OPTION, with_subcommand
 from gnnrl_lightning.cli.signals import OwnHandler, forward_signals, stop_signal
-from gnnrl_lightning.delivery import LATENCY_BATCH
 from gnnrl_lightning.errors import UserError, one_line
-from gnnrl_lightning.finetune import quiet_trainer
-from gnnrl_lightning.pipeline import Compression
-from gnnrl_lightning.policy_search import AGENT, SearchOptions
+from gnnrl_lightning.files import replacing
+from gnnrl_lightning.job.compression import Compression
+from gnnrl_lightning.job.delivery import LATENCY_BATCH
+from gnnrl_lightning.job.policy_search import AGENT, SearchOptions
+from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.processes import from_first, of_all, rank
 from gnnrl_lightning.report.metrics import MetricsFile
 from gnnrl_lightning.report.phases import PhaseLogger
 from gnnrl_lightning.report.progress import SearchProgress, TrainingProgress
 from gnnrl_lightning.report.table import print_result
-from gnnrl_lightning.runs import RunFolder, replacing
+from gnnrl_lightning.training.checkpoint import LatestCheckpoint
+from gnnrl_lightning.training.finetune import quiet_trainer
 
 
 class RunningCLI(ArgumentsCLI):

@@ -1,1 +1,1 @@
-"""Scoring candidates: evaluator, journal, latency."""
+"""Scores of candidates on the search split."""

@@ -13,17 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax, nll_loss
 
+from gnnrl_lightning.candidates.pruner import Pruner
+from gnnrl_lightning.candidates.short_finetune import ShortFinetune
 from gnnrl_lightning.data.image_set import ImageSet
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.evaluation.evaluation import Evaluation, best_of
-from gnnrl_lightning.evaluation.inference import for_inference
-from gnnrl_lightning.evaluation.pruner import Pruner
 from gnnrl_lightning.evaluation.racing import Course, estimate, hopeless, random_order, stage_ends
-from gnnrl_lightning.evaluation.short_finetune import ShortFinetune
-from gnnrl_lightning.memory import keep_freed_memory
-
-PRECISIONS = {"32": torch.float32, "bf16": torch.bfloat16}
-"""Name -> precision of weights and activations of a candidate that is scored."""
+from gnnrl_lightning.evaluation.result import Evaluation, best_of
+from gnnrl_lightning.speed.inference import PRECISIONS, for_inference
+from gnnrl_lightning.speed.memory import keep_freed_memory
 
 
 class Evaluator:

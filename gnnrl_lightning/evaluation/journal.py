@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.runs import replacing
+from gnnrl_lightning.files import replacing
 
 
 class Journal:

@@ -35,8 +35,8 @@ def graph_figure(hierarchical: Any, simplified: Any, title: str = "") -> Figure:
     """Draw level 2 of a network, the motifs of its most common kinds of operators, and its simplified graph.
 
     Args:
-        hierarchical: The graph of `gnnrl_lightning.graph.views.hierarchical_graph`.
-        simplified: The graph of `gnnrl_lightning.graph.views.simplified_graph`.
+        hierarchical: The graph of `gnnrl_lightning.rl.state.views.hierarchical_graph`.
+        simplified: The graph of `gnnrl_lightning.rl.state.views.simplified_graph`.
         title: Name of the network, to which MACs, parameters and channel groups are added.
     """
     rows = _rows(len(hierarchical.network.name))
@@ -74,7 +74,7 @@ def simplified_figure(simplified: Any, groups: Sequence[str] = (), title: str = 
     """Draw a simplified graph alone.
 
     Args:
-        simplified: The graph of `gnnrl_lightning.graph.views.simplified_graph`.
+        simplified: The graph of `gnnrl_lightning.rl.state.views.simplified_graph`.
         groups: Names of the channel groups, where they should be marked.
         title: Name of the network.
     """

@@ -11,7 +11,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
-from gnnrl_lightning.runs import replacing
+from gnnrl_lightning.files import replacing
 
 
 class MetricsFile(Logger):

@@ -94,7 +94,7 @@ def inspection_tables(found: Mapping[str, Any]) -> list[Table]:
     """Lay out what can be pruned.
 
     Args:
-        found: MACs and parameters, prunable and frozen groups, as `gnnrl_lightning.task.inspect` returns them.
+        found: MACs and parameters, prunable and frozen groups, as `gnnrl_lightning.job.task.inspect` returns them.
 
     Returns:
         The cost, the prunable groups and, if there are any, the frozen ones.

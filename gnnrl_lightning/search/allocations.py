@@ -7,10 +7,10 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.evaluation.tables import ErrorTable
-from gnnrl_lightning.graph.budget import Budget
+from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.search.baselines import TableBaseline
-from gnnrl_lightning.traced import ComputationGraph
+from gnnrl_lightning.surrogate.sensitivity import ErrorTable
 
 POINTS = 9
 """Limits of a range at which the allocation is computed."""

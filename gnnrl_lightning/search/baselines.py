@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.evaluation.tables import ErrorTable
-from gnnrl_lightning.graph.budget import Budget
+from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.search.greedy import greedy
 from gnnrl_lightning.search.knapsack import dynamic_programming
-from gnnrl_lightning.traced import ComputationGraph
+from gnnrl_lightning.surrogate.sensitivity import ErrorTable
 
 Baseline = Callable[[ComputationGraph, Budget], Tensor]
 """`(graph, budget) -> widths (G,)` within the budget."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.evaluation.tables import ErrorTable
-from gnnrl_lightning.graph.budget import Budget
-from gnnrl_lightning.traced import ComputationGraph
+from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.graph import ComputationGraph
+from gnnrl_lightning.surrogate.sensitivity import ErrorTable
 
 
 def greedy(graph: ComputationGraph, budget: Budget, table: ErrorTable) -> Tensor:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.evaluation.tables import ErrorTable
-from gnnrl_lightning.graph.budget import Budget, Ladder
+from gnnrl_lightning.cost.budget import Budget, Ladder
+from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.search.greedy import greedy
-from gnnrl_lightning.traced import ComputationGraph
+from gnnrl_lightning.surrogate.sensitivity import ErrorTable
 
 LEVELS = 64
 """Widths of a group that are considered at most, evenly spaced among the allowed ones."""

@@ -10,17 +10,17 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from gnnrl_lightning.candidates.pruner import Pruner
+from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.evaluation.pruner import Pruner
-from gnnrl_lightning.evaluation.tables import ErrorTable
-from gnnrl_lightning.graph.budget import Budget
+from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.processes import share
 from gnnrl_lightning.search.baselines import table_candidates
-from gnnrl_lightning.traced import ComputationGraph
+from gnnrl_lightning.surrogate.sensitivity import ErrorTable
 
 
 class Scored(Protocol):
-    """A scored candidate, see `gnnrl_lightning.evaluation.evaluation.Evaluation`."""
+    """A scored candidate, see `gnnrl_lightning.evaluation.result.Evaluation`."""
 
     @property
     def widths(self) -> tuple[int, ...]: ...  # noqa: D102

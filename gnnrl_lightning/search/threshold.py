@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.graph.budget import Budget
-from gnnrl_lightning.pruning.importance import importance_passes, importance_scores
+from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.graph import ComputationGraph
+from gnnrl_lightning.importance import importance_passes, importance_scores
 from gnnrl_lightning.search.problem import SearchProblem
-from gnnrl_lightning.traced import ComputationGraph
 
 
 def widths_above_threshold(graph: ComputationGraph, budget: Budget, scores: list[Tensor]) -> Tensor:
@@ -54,7 +54,7 @@ class GlobalThreshold:
     """One candidate by a global threshold on importance.
 
     Args:
-        importance: Name of a criterion of `gnnrl_lightning.pruning.importance`.
+        importance: Name of a criterion of `gnnrl_lightning.importance`.
     """
 
     importance: str

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.graph.groups import ChannelGroup
 from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
+from gnnrl_lightning.tracing.groups import ChannelGroup
 
 PROBES = 12
 """Pruning ratios that are tried: the interval of the ratio is halved so often."""

@@ -1,7 +1,7 @@
 import pytest
 
 from gnnrl_lightning.cli import main
-from tests.workplace import working_in
+from tests.support.workplace import working_in
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import re
 import pytest
 import yaml
 
-from gnnrl_lightning import pipeline
 from gnnrl_lightning.cli import main
+from gnnrl_lightning.job import compression as pipeline
 from tests.cli.refused import tree
 
 COMPARE = ["--search.evaluations", "19", "--search.table", "reconstruction", "--compare.seeds", "[0, 1]"]
@@ -21,8 +21,8 @@ def compared(fitted, workplace):
     (workplace / "variants.yaml").write_text(
         "compare:\n  methods: [agent, three_steps, blind, uniform, greedy, random]\n"
         "  variants: {three_steps: {model: {episodes_per_iteration: 4, epochs: 2}, search: {max_steps: 3}},\n"
-        "    blind: {model: {actor_critic: {class_path: gnnrl_lightning.agents.AblatedAgent, init_args: "
-        "{ablation: no_messages, encoder: {class_path: gnnrl_lightning.encoders.GCN}}}}}}\n"
+        "    blind: {model: {actor_critic: {class_path: gnnrl_lightning.rl.policies.AblatedAgent, init_args: "
+        "{ablation: no_messages, encoder: {class_path: gnnrl_lightning.rl.encoders.GCN}}}}}}\n"
     )
     compare("--config", "variants.yaml")
     return workplace / "runs" / "compared"

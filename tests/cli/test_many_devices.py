@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from gnnrl_lightning.cli import main
 from gnnrl_lightning.search.baselines import FROM_TABLE, STARTING
-from tests.workplace import make_workplace
+from tests.support.workplace import make_workplace
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,8 +25,8 @@ TWO = """
 import json, os, signal, sys, threading, time, torch
 from gnnrl_lightning.__main__ import main
 from gnnrl_lightning.evaluation.journal import Journal
-from gnnrl_lightning.evaluation.journalled import Journalled
-from gnnrl_lightning.module import GNNRL
+from gnnrl_lightning.evaluation.history import Journalled
+from gnnrl_lightning.rl.learners import GNNRL
 from gnnrl_lightning.cli import commands
 from gnnrl_lightning.processes import rank
 

@@ -6,13 +6,13 @@ from safetensors.torch import load_file
 
 from gnnrl_lightning.cli import main
 from tests.cli.refused import assert_refused
-from tests.workplace import SPENT
+from tests.support.workplace import SPENT
 
 POLICIES = """
 import torch
 from torch import nn
 
-from gnnrl_lightning.agents.actor_critic import graph_mean
+from gnnrl_lightning.rl.policies.actor_critic import graph_mean
 
 
 class Encoder(nn.Module):
@@ -87,7 +87,7 @@ def policies(workplace):
     return workplace
 
 
-AGENT = "gnnrl_lightning.agents.Agent"
+AGENT = "gnnrl_lightning.rl.policies.Agent"
 OWN = {
     "encoder": {"class_path": AGENT, "init_args": {"encoder": {"class_path": "own_policies.Encoder"}}},
     "actor": {"class_path": AGENT, "init_args": {"actor": {"class_path": "own_policies.Actor"}}},
@@ -97,7 +97,7 @@ OWN = {
         "init_args": {
             "actor": {"class_path": "own_policies.Actor", "init_args": {"numbers": 2}},
             "critic": {"class_path": "own_policies.Critic"},
-            "distribution": "gnnrl_lightning.agents.ClippedGaussian",
+            "distribution": "gnnrl_lightning.rl.policies.ClippedGaussian",
             "fixed_spread": True,
         },
     },

@@ -10,8 +10,8 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from gnnrl_lightning import artifact
 from gnnrl_lightning.cli import main
+from gnnrl_lightning.job import artifact
 from gnnrl_lightning.networks.spec import NetworkSpec
 from tests.cli.refused import assert_refused
 

@@ -18,12 +18,12 @@ from jsonargparse import Namespace
 from PIL import Image
 from safetensors.torch import load_file
 
-from gnnrl_lightning.checkpoint import LatestCheckpoint
 from gnnrl_lightning.cli import main
 from gnnrl_lightning.cli.resuming import resumed_run, same_wandb_runs
 from gnnrl_lightning.evaluation.evaluator import Evaluator
 from gnnrl_lightning.evaluation.journal import Journal
-from tests.workplace import working_in
+from gnnrl_lightning.training.checkpoint import LatestCheckpoint
+from tests.support.workplace import working_in
 
 ROOT = Path(__file__).parents[2]
 
@@ -83,7 +83,7 @@ def assert_same(folder, whole):
 KILLED = """
 import os, signal, sys
 from gnnrl_lightning.__main__ import main
-from gnnrl_lightning.checkpoint import LatestCheckpoint
+from gnnrl_lightning.training.checkpoint import LatestCheckpoint
 from gnnrl_lightning.evaluation.journal import Journal
 
 def end():
@@ -193,11 +193,11 @@ def interrupt(monkeypatch):
     ("phase", "owner", "method", "count"),
     [
         ("dense", LatestCheckpoint, "on_train_epoch_end", 2),  # dense training
-        ("table", "gnnrl_lightning.pipeline", "save_table", 1),
+        ("table", "gnnrl_lightning.job.compression", "save_table", 1),
         ("starting", Journal, "append", 3),
         ("search", Journal, "append", 17),
         ("uniform", LatestCheckpoint, "on_train_epoch_end", 3 + 6 + 1),
-        ("export", "gnnrl_lightning.artifact", "save", 1),
+        ("export", "gnnrl_lightning.job.artifact", "save", 1),
     ],
 )
 def test_signals_end_a_run_cleanly(

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from gnnrl_lightning import artifact
 from gnnrl_lightning.cli import main
+from gnnrl_lightning.job import artifact
 from gnnrl_lightning.networks.spec import NetworkSpec
-from tests.workplace import SPENT, TABLE
+from tests.support.workplace import SPENT, TABLE
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = ROOT / "experiments"

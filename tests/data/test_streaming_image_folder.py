@@ -14,8 +14,8 @@ from gnnrl_lightning.cli import main
 from gnnrl_lightning.data import ImageFolder, StreamingImageFolder
 from gnnrl_lightning.data import decoding as decoding_module
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.finetune import Classifier, TrainingOptions, quiet_trainer, top1, train
-from tests.fakes import SaveAt
+from gnnrl_lightning.training.finetune import Classifier, TrainingOptions, quiet_trainer, top1, train
+from tests.support.fakes import SaveAt
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:This DataLoader will create .* worker processes:UserWarning"),

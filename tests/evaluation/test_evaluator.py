@@ -9,10 +9,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import gnnrl_lightning
+from gnnrl_lightning.candidates.pruner import Pruner
+from gnnrl_lightning.candidates.short_finetune import ShortFinetune
 from gnnrl_lightning.data.image_set import ImageSet
 from gnnrl_lightning.evaluation.evaluator import Evaluator, outcome
-from gnnrl_lightning.evaluation.pruner import Pruner
-from gnnrl_lightning.evaluation.short_finetune import ShortFinetune
 
 
 class Brightness(nn.Module):

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from gnnrl_lightning.data.image_set import ImageSet
-from gnnrl_lightning.evaluation.evaluation import Evaluation, best_of
 from gnnrl_lightning.evaluation.evaluator import Evaluator
+from gnnrl_lightning.evaluation.history import Journalled
 from gnnrl_lightning.evaluation.journal import Journal
-from gnnrl_lightning.evaluation.journalled import Journalled
 from gnnrl_lightning.evaluation.racing import Course, estimate, hopeless, random_order, sign_test, stage_ends
+from gnnrl_lightning.evaluation.result import Evaluation, best_of
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import torch
 
 import gnnrl_lightning
 from gnnrl_lightning.networks.spec import NetworkSpec
-from tests.exactness import check, macs_of, params_of, random_weights, random_widths
+from tests.support.exactness import check, macs_of, params_of, random_weights, random_widths
 
 TIMM = {
     "resnet10t": {},

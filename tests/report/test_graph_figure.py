@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from gnnrl_lightning import UserError
-from gnnrl_lightning.graph.views import hierarchical_graph, simplified_graph
 from gnnrl_lightning.report.graph_figure import (
     checked_suffix,
     graph_figure,
@@ -10,7 +9,8 @@ from gnnrl_lightning.report.graph_figure import (
     network_figure,
     simplified_figure,
 )
-from tests.fakes import small_graph
+from gnnrl_lightning.rl.state.views import hierarchical_graph, simplified_graph
+from tests.support.fakes import small_graph
 
 
 def drawn(figure, gid):

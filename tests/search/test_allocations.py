@@ -1,10 +1,10 @@
 import torch
 
-from gnnrl_lightning.graph.budget import Budget
+from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.search.allocations import POINTS, Allocations
 from gnnrl_lightning.search.greedy import greedy
 from gnnrl_lightning.search.knapsack import dynamic_programming
-from tests.fakes import random_table, small_graph
+from tests.support.fakes import random_table, small_graph
 
 GRAPH = small_graph()
 TABLE = random_table(GRAPH)

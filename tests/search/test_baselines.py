@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import gnnrl_lightning
-from gnnrl_lightning.graph.budget import Budget
+from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.networks.cifar_resnet import resnet20
 from gnnrl_lightning.search.baselines import STARTING, starting_candidates, tapered
 

@@ -3,10 +3,10 @@
 import torch
 
 import gnnrl_lightning
-from gnnrl_lightning.evaluation.tables import ErrorTable
-from gnnrl_lightning.graph.budget import Budget
+from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.search.greedy import greedy
-from tests.fakes import Chain
+from gnnrl_lightning.surrogate.sensitivity import ErrorTable
+from tests.support.fakes import Chain
 
 INF = float("inf")
 

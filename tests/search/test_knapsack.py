@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 import gnnrl_lightning
-from gnnrl_lightning.graph.budget import Budget, Ladder
+from gnnrl_lightning.cost.budget import Budget, Ladder
 from gnnrl_lightning.search.greedy import greedy
 from gnnrl_lightning.search.knapsack import allowed_levels, dynamic_programming, knapsack
-from tests.fakes import Chain, random_table
+from tests.support.fakes import Chain, random_table
 
 SIZES = ((3, 9), (8, 7), (2, 8), (5, 6))
 """Inputs and width of each branch."""

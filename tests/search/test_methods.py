@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from gnnrl_lightning.evaluation.pruner import Pruner
-from gnnrl_lightning.graph.budget import Budget
+from gnnrl_lightning.candidates.pruner import Pruner
+from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.search.baselines import FROM_TABLE, STARTING, starting_candidates
 from gnnrl_lightning.search.cross_entropy import CrossEntropySearch, Gaussian, ProxySearch
 from gnnrl_lightning.search.evolution import SURPLUS, Evolution
 from gnnrl_lightning.search.methods import ITERATIVE, ONE_SHOT, run_method
 from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
-from tests.fakes import Landscape, SmallResNet, random_table, small_graph
+from tests.support.fakes import Landscape, SmallResNet, random_table, small_graph
 
 EVALUATIONS = 40
 CALIBRATION = 24

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from gnnrl_lightning.graph.budget import Budget
+from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.search.baselines import FROM_TABLE, STARTING, starting_candidates
 from gnnrl_lightning.search.problem import NotApplicable, SearchProblem, merit
-from tests.fakes import FakeEvaluation, Landscape, random_table, small_graph
+from tests.support.fakes import FakeEvaluation, Landscape, random_table, small_graph
 
 BUDGET = Budget(macs=0.5)
 

@@ -3,9 +3,9 @@
 import torch
 
 import gnnrl_lightning
-from gnnrl_lightning.graph.budget import Budget
+from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.search.threshold import widths_above_threshold
-from tests.fakes import Chain
+from tests.support.fakes import Chain
 
 
 def chain():

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 import gnnrl_lightning
-from gnnrl_lightning.evaluation.pruner import Pruner
-from gnnrl_lightning.graph.budget import Budget
+from gnnrl_lightning.candidates.pruner import Pruner
+from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.networks.cifar_resnet import resnet20
 from gnnrl_lightning.search import torch_pruning as module
 from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
 from gnnrl_lightning.search.torch_pruning import TorchPruning
-from tests.fakes import SmallResNet, small_graph
+from tests.support.fakes import SmallResNet, small_graph
 
 
 def problem_of(graph, network, budget):

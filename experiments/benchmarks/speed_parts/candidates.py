@@ -14,14 +14,14 @@ import torch
 from scipy.stats import kendalltau
 from torch import Tensor
 
-from gnnrl_lightning.evaluation.evaluation import Evaluation
 from gnnrl_lightning.evaluation.journal import Journal
-from gnnrl_lightning.evaluation.latency import synchronize
 from gnnrl_lightning.evaluation.racing import Course, hopeless, stage_ends
-from gnnrl_lightning.pipeline import Compression
-from gnnrl_lightning.policy_search import SearchOptions
+from gnnrl_lightning.evaluation.result import Evaluation
+from gnnrl_lightning.job.compression import Compression
+from gnnrl_lightning.job.policy_search import SearchOptions
 from gnnrl_lightning.search.methods import run_method
 from gnnrl_lightning.search.problem import merit
+from gnnrl_lightning.speed.latency import synchronize
 from speed_parts.memory import peaks
 from speed_parts.published import evaluate
 

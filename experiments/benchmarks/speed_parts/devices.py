@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gnnrl_lightning.pipeline import POLICY
-from gnnrl_lightning.runs import RunFolder
+from gnnrl_lightning.job.compression import POLICY
+from gnnrl_lightning.job.runs import RunFolder
 
 
 def evaluations_per_s(arguments: list[str], folder: Path, processes: int, cores: int) -> float:

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.evaluation.evaluator import PRECISIONS, Evaluator
-from gnnrl_lightning.evaluation.inference import for_inference
-from gnnrl_lightning.evaluation.latency import synchronize
-from gnnrl_lightning.pipeline import Compression
+from gnnrl_lightning.evaluation.evaluator import Evaluator
+from gnnrl_lightning.job.compression import Compression
+from gnnrl_lightning.speed.inference import PRECISIONS, for_inference
+from gnnrl_lightning.speed.latency import synchronize
 from speed_parts.candidates import chosen, recorded
 from speed_parts.machine import matmul_peak
 

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gnnrl_lightning.candidates.pruner import FINAL_IMAGES
+from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.data import ImageData, ImageFolder, ImageSet, LoadedImages
-from gnnrl_lightning.evaluation.pruner import FINAL_IMAGES
-from gnnrl_lightning.graph.budget import Budget
+from gnnrl_lightning.job.compression import Compression
+from gnnrl_lightning.job.policy_search import SearchOptions
+from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.networks.spec import NetworkSpec
-from gnnrl_lightning.pipeline import Compression
-from gnnrl_lightning.policy_search import SearchOptions
-from gnnrl_lightning.task import Task
 
 BUDGET = Budget(macs=0.5)
 

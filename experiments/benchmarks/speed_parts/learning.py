@@ -12,14 +12,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 import gnnrl_lightning
 from gnnrl_lightning import networks
-from gnnrl_lightning.agents import Agent
-from gnnrl_lightning.env import Proxy, VectorPruningEnv
-from gnnrl_lightning.evaluation.latency import synchronize
-from gnnrl_lightning.evaluation.tables import RATIOS, ErrorTable
-from gnnrl_lightning.finetune import quiet_trainer
-from gnnrl_lightning.graph.budget import Budget
-from gnnrl_lightning.module import GNNRL
-from gnnrl_lightning.rollout import collect
+from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.rl.env import VectorPruningEnv
+from gnnrl_lightning.rl.learners import GNNRL
+from gnnrl_lightning.rl.policies import Agent
+from gnnrl_lightning.rl.rollout import collect
+from gnnrl_lightning.speed.latency import synchronize
+from gnnrl_lightning.surrogate.proxy import Proxy
+from gnnrl_lightning.surrogate.sensitivity import RATIOS, ErrorTable
+from gnnrl_lightning.training.finetune import quiet_trainer
 from speed_parts.machine import median_seconds
 
 TRANSITIONS = 100

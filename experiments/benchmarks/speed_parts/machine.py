@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from gnnrl_lightning.evaluation.latency import synchronize
+from gnnrl_lightning.speed.latency import synchronize
 
 FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8")
 PRODUCTS = {"cpu": (2048, 1), "cuda": (8192, 10)}

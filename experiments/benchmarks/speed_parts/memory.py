@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from gnnrl_lightning.job.compression import Compression
 from gnnrl_lightning.networks.spec import NetworkSpec
-from gnnrl_lightning.pipeline import Compression
 from speed_parts.jobs import RandomImages, job, random_widths
 
 

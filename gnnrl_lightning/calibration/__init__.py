@@ -1,0 +1,1 @@
+"""Statistics of what layers read and give, from passes over calibration images."""

@@ -1,0 +1,128 @@
+"""Means and covariances of what every contraction reads, from one streaming pass over calibration images.
+
+Memory: one `(d, d)` float32 matrix for each weight, however many images there are. d = C_in * kernel while that is at
+most `MAX_VECTOR`; beyond, kernel positions (or the positions of a flattened map) share the covariance of the C_in
+channels; weights that read more than `MOST_CHANNELS` channels get none. ResNet-56 takes 23 MB, ResNet-50 390 MB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gnnrl_lightning.calibration.observe import (
+    Call,
+    ContractionObserver,
+    forward_form,
+    named_weights,
+    sample_channels,
+    sample_patches,
+)
+from gnnrl_lightning.networks.modes import eval_mode
+from gnnrl_lightning.surgery.layers import Layer
+
+MAX_VECTOR = 2304
+"""Longest input vector with a covariance of its own: 256 channels times 3 x 3."""
+
+MOST_CHANNELS = 8192
+"""Largest covariance: 256 MiB."""
+
+POSITIONS = 48
+"""Positions sampled from each image."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and covariance of the input vectors of one weight.
+
+    Attributes:
+        mean: `(blocks, d)`: one block for each group of a convolution.
+        covariance: `(blocks, d, d)`.
+        samples: Number of input vectors that they were taken of.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    samples: int
+
+
+@dataclass
+class _Sums:
+    """Running sums around a first guess of the mean, so that float32 suffices."""
+
+    shift: Tensor
+    count: int
+    first: Tensor
+    second: Tensor
+
+    @classmethod
+    def start(cls, vectors: Tensor) -> _Sums:
+        shift = vectors.mean(1)
+        return cls(shift, 0, torch.zeros_like(shift), shift.new_zeros(*shift.shape, shift.shape[-1]))
+
+    def add(self, vectors: Tensor) -> None:
+        """Add vectors `(blocks, n, d)`."""
+        centred = vectors - self.shift[:, None]
+        self.count += vectors.shape[1]
+        self.first += centred.sum(1)
+        self.second.baddbmm_(centred.transpose(1, 2), centred)
+
+    def moments(self) -> Moments:
+        """Mean and covariance of what was added."""
+        offset = self.first / self.count
+        covariance = self.second / self.count - offset[:, :, None] * offset[:, None, :]
+        return Moments(self.shift + offset, covariance, self.count)
+
+
+def collect_moments(
+    network: nn.Module,
+    layers: Mapping[str, Layer],
+    batches: Iterable[Tensor],
+    per_image: int = POSITIONS,
+    seed: int = 0,
+) -> dict[str, Moments]:
+    """Weight name -> moments of what it reads when the network runs on the calibration images.
+
+    Args:
+        network: The dense network; it runs in evaluation mode and is left as it is.
+        layers: Layers of the network; depthwise ones, which mix no channels, are left out.
+        batches: Normalised images `(B, C, H, W)`.
+        per_image: Positions sampled from each image.
+        seed: Seed of the positions.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    sums: dict[str, _Sums] = {}
+
+    def visit(name: str, call: Call) -> None:
+        groups = call.get("groups", 1)
+        depthwise = groups > 1 and call["weight"].shape[1] == 1
+        vectors = None if depthwise else _vectors(layers[name], call, per_image, generator)
+        if vectors is None:
+            return
+        vectors = vectors.reshape(len(vectors), groups, -1).transpose(0, 1)
+        if name not in sums:
+            sums[name] = _Sums.start(vectors)
+        sums[name].add(vectors)
+
+    with torch.no_grad(), eval_mode(network), ContractionObserver(named_weights(network, layers), visit):
+        for batch in batches:
+            network(batch)
+    return {name: total.moments() for name, total in sums.items()}
+
+
+def _vectors(layer: Layer, call: Call, per_image: int, generator: torch.Generator) -> Tensor | None:
+    """Input vectors `(n, blocks * d)`, None where they are too long."""
+    call = forward_form(call, layer.transposed)
+    x, weight = call["input"], call["weight"]
+    if weight[0].numel() <= MAX_VECTOR:
+        return sample_patches(call, per_image, generator)
+    flattened = weight.dim() == 2 and x.dim() == 2
+    channels = x.shape[-1] // layer.repeats if flattened else weight.shape[1]
+    if channels > MOST_CHANNELS:
+        return None
+    if weight.dim() == 2 and not flattened:
+        return sample_patches(call, per_image, generator)
+    return sample_channels(x, channels if flattened else x.shape[1], per_image, generator)

@@ -1,0 +1,1 @@
+"""From widths to a pruned, repaired network."""

@@ -1,0 +1,1 @@
+"""Costs of a network at any widths, and budgets for them."""

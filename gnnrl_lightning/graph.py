@@ -1,0 +1,289 @@
+"""The public Python interface of a traced network: groups, costs, projection, plans.
+
+graph = gnnrl_lightning.trace(network, example_inputs)
+widths = graph.project(graph.widths, macs=0.5)
+smaller = graph.plan(network, widths).apply(network)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.cost.products import CostModel, axis_size
+from gnnrl_lightning.errors import UserError, first_line
+from gnnrl_lightning.importance import Criterion, importance_scores, keep_best
+from gnnrl_lightning.surgery.selftest import find_faults
+from gnnrl_lightning.surgery.surgery import Cut, mask, prune
+from gnnrl_lightning.tracing.axes import Selection
+from gnnrl_lightning.tracing.carry import walk, walk_training
+from gnnrl_lightning.tracing.export import (
+    Inputs,
+    as_inputs,
+    export,
+    one_image,
+    run,
+    shared_copy,
+    two_images,
+    unused_parameters,
+)
+from gnnrl_lightning.tracing.groups import ChannelGroup, Channels, FrozenGroup, form_groups
+from gnnrl_lightning.tracing.labels import ZERO, Value
+from gnnrl_lightning.tracing.topology import FeatureMap, Operator, build_topology
+from gnnrl_lightning.tracing.walk import Contraction, Walk
+
+MAX_ROUNDS = 8
+"""Rounds of the self-test: each freezes at least one group; more than this and the network is refused."""
+
+
+def trace(network: nn.Module, example_inputs: Tensor | Inputs, self_test: bool = True) -> ComputationGraph:
+    """Trace a network into its computational graph: which channels can be removed together, and what they cost.
+
+    The network is left exactly as it is. Everything is traced in evaluation mode.
+
+    Args:
+        network: Any module that `torch.export` takes.
+        example_inputs: Its input, batch first, or a tuple of its positional arguments. Costs are for one image.
+        self_test: Compare a pruned network with the masked dense one in float64, and freeze the groups at fault.
+
+    Raises:
+        UserError: The network refuses the example, cannot be exported, or fails the self-test beyond repair.
+    """
+    inputs = as_inputs(example_inputs)
+    copied = shared_copy(network)
+    given, inputs = inputs, one_image(inputs)
+    try:
+        program = export(copied, inputs)
+    except UserError:
+        _check_takes(copied, given)  # if the network itself refuses the example, it says why
+        raise
+    walked = walk(program, network)
+    if unused_parameters(program):
+        # Parameters that only training uses (auxiliary heads) must shrink with what they read.
+        walk_training(walked, export(copied.train(), two_images(inputs)))
+        copied.eval()
+    unfit: dict[str, str] = {}
+    for _ in range(MAX_ROUNDS):
+        graph = ComputationGraph(walked, form_groups(walked, unfit))
+        found = find_faults(graph, copied, inputs, self_test)
+        if not found:
+            return graph
+        unfit |= found
+    raise UserError(f"{type(network).__name__} cannot be pruned exactly: {next(iter(unfit.values()))}")
+
+
+def _check_takes(network: nn.Module, inputs: Inputs) -> None:
+    try:
+        run(network, inputs)
+    except Exception as error:
+        shapes = ", ".join(str(tuple(item.shape)) for item in inputs if isinstance(item, Tensor))
+        name = type(network).__name__
+        raise UserError(f"{name} refuses an input of shape {shapes}: {first_line(error)}") from error
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which channels stay.
+
+    Attributes:
+        kept: Group name -> kept indices: `(width,)`, or `(sets, width)` for a group of several index sets.
+        widths: The widths `(G,)`.
+        selection: The same channels, for surgery.
+    """
+
+    kept: dict[str, Tensor]
+    widths: Tensor
+    _cuts: dict[str, Cut]
+    selection: Selection
+
+    def apply(self, network: nn.Module) -> nn.Module:
+        """The smaller network: a new one of the same class; the given one is left as it is."""
+        return prune(network, self._cuts, self.selection)
+
+    def mask(self, network: nn.Module) -> nn.Module:
+        """The dense network (a copy) whose consumers read nothing of the channels that go: the reference."""
+        return mask(network, self._cuts, self.selection)
+
+
+class ComputationGraph:
+    """A traced network; made by `trace`.
+
+    Attributes:
+        groups: Prunable channel groups; their order is the order of widths.
+        frozen: Channels that cannot be removed, with the reasons.
+        widths: Dense widths `(G,)` int64.
+        sets: Number of index sets of each group `(G,)` int64.
+        cost: MACs and parameters of any candidate.
+        operators: Operators of the network, in order.
+        feature_maps: The tensors between them.
+        incidence: Channels of each feature map for each unit of width `(n_maps, G)` float32.
+    """
+
+    def __init__(self, walked: Walk, channels: Channels) -> None:
+        self.groups: tuple[ChannelGroup, ...] = channels.groups
+        self.frozen: tuple[FrozenGroup, ...] = channels.frozen
+        self.widths = torch.tensor([group.width for group in self.groups], dtype=torch.int64)
+        self.sets = torch.tensor([group.sets for group in self.groups], dtype=torch.int64)
+        self._channels = channels
+        self._walk = walked
+        self._cuts = self._make_cuts()
+        topology = build_topology(walked, lambda labels: self._channels.axis(labels) is not None)
+        self.operators: tuple[Operator, ...] = topology.operators
+        self.feature_maps: tuple[FeatureMap, ...] = topology.feature_maps
+        self._map_sizes = [axis_size(self._channels.axis(labels), len(labels)) for labels in topology.channel_labels]
+        self.cost = self._make_cost(topology.index)
+
+    def _make_cuts(self) -> dict[str, Cut]:
+        consumed = self._walk.consumed_labels()
+        blocks = {
+            contraction.weight: contraction.reads
+            for contraction in (*self._walk.contractions, *self._walk.training)
+            if contraction.weight and contraction.reads is not None and contraction.reads.dim() == 2
+        }
+        gathers = {gather.buffer: gather.reads for gather in self._walk.gathers}
+        cuts = {}
+        for name, value in self._walk.parameters.items():
+            labels = {dim: along for dim in range(len(value.shape)) if (along := value.along(dim)) is not None}
+            axes = {dim: axis for dim, along in labels.items() if (axis := self._channels.axis(along)) is not None}
+            reads = tuple(dim for dim in axes if int(labels[dim].max()) in consumed)
+            rows = [self._channels.axis(row) for row in blocks[name]] if name in blocks else []
+            sources = gathers.get(name)
+            gather = None if sources is None else self._channels.axis(sources)
+            zero = -1 if sources is None else next(iter((sources == ZERO).nonzero().flatten().tolist()), -1)
+            if axes or any(rows) or gather is not None:
+                cuts[name] = Cut(axes, tuple(row for row in rows if row is not None), reads, gather, zero)
+        return cuts
+
+    def _make_cost(self, index: dict[str, int]) -> CostModel:
+        def size(labels: Tensor) -> tuple[int, dict[int, int]]:
+            return axis_size(self._channels.axis(labels), len(labels))
+
+        operators = [
+            (index[item.node], (item.factor, [size(labels) for labels in item.sizes]))
+            for item in self._walk.contractions
+        ]
+        parameters = []
+        for name in self._walk.trainable:
+            value = self._walk.parameters[name]
+            parameters.append((index.get(name, -1), (1, self._parameter_sizes(name, value))))
+        return CostModel(operators, parameters, len(self.operators), len(self.groups))
+
+    def _parameter_sizes(self, name: str, value: Value) -> list[tuple[int, dict[int, int]]]:
+        cut = self._cuts.get(name)
+        sizes = [axis_size(cut.axes.get(dim) if cut else None, length) for dim, length in enumerate(value.shape)]
+        if cut and cut.blocks:
+            sizes[1] = axis_size(cut.blocks[0], value.shape[1])
+        fixed = 1
+        linear = []
+        for constant, counts in sizes:
+            if counts:
+                linear.append((constant, counts))
+            else:
+                fixed *= constant
+        return [(fixed, {}), *linear]
+
+    @cached_property
+    def incidence(self) -> Tensor:
+        """Channels of each feature map for each unit of width `(n_maps, G)` float32."""
+        table = torch.zeros(len(self.feature_maps), len(self.groups))
+        for i, (_, counts) in enumerate(self._map_sizes):
+            for group, count in counts.items():
+                table[i, group] = count
+        return table
+
+    @cached_property
+    def _fixed_channels(self) -> Tensor:
+        return torch.tensor([fixed for fixed, _ in self._map_sizes])
+
+    def channels(self, widths: Tensor) -> Tensor:
+        """Channels of each feature map `(B, n_maps)` int64 at `widths (B, G)`."""
+        return (widths.double() @ self.incidence.double().T).long() + self._fixed_channels
+
+    @property
+    def smallest(self) -> Tensor:
+        """The smallest widths `(G,)`: one channel for each index set."""
+        return torch.ones_like(self.widths)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the group names, widths and index sets: recipes only fit the graph that they were made for."""
+        text = ";".join(f"{group.name}:{group.width}x{group.sets}" for group in self.groups)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def project(
+        self,
+        widths: Tensor,
+        macs: float | None = None,
+        params: float | None = None,
+        channel_multiple: int = 1,
+        min_width: int = 1,
+    ) -> Tensor:
+        """The nearest widths below a proposal that meet a budget and cannot be widened; see `graph.budget.project`.
+
+        Args:
+            widths: Proposals `(G,)` or `(B, G)`.
+            macs: At most this share of the dense MACs (up to 1), or this many for one image (above 1).
+            params: The same for parameters.
+            channel_multiple: Tensor dimensions are multiples of this, or dense.
+            min_width: Smallest number of channels of a group.
+
+        Raises:
+            UserError: The budget cannot be reached; the message names the smallest reachable cost.
+        """
+        return Budget(macs, params, None, channel_multiple, min_width).project(self, torch.as_tensor(widths))
+
+    def plan(
+        self,
+        network: nn.Module,
+        widths: Tensor,
+        importance: str | Criterion = "l2",
+        calibration: Tensor | None = None,
+    ) -> Plan:
+        """Choose the channels that stay: in each group and index set the `width` most important ones.
+
+        Args:
+            network: The dense network that was traced, or one of the same shape.
+            widths: Widths `(G,)`, between 1 and dense.
+            importance: Name of a criterion, or a callable; see `pruning.importance`.
+            calibration: Images for criteria that need data.
+
+        Raises:
+            UserError: Widths of another length or out of range, or an unknown criterion.
+        """
+        widths = torch.as_tensor(widths, dtype=torch.int64)
+        if widths.shape != self.widths.shape:
+            raise UserError(f"widths has the shape {tuple(widths.shape)}: expected ({len(self.groups)},)")
+        if bool((widths < 1).any()) or bool((widths > self.widths).any()):
+            bad = int(((widths < 1) | (widths > self.widths)).nonzero()[0])
+            group = self.groups[bad]
+            raise UserError(f"the width of {group.name} is {int(widths[bad])}: expected 1 to {group.width}")
+        scores = importance_scores(self, network, importance, calibration)
+        return self.plan_from([keep_best(score, int(width)) for score, width in zip(scores, widths, strict=True)])
+
+    def plan_from(self, kept: list[Tensor]) -> Plan:
+        """A plan that keeps the given ranks, `(sets, width)` for each group, ascending."""
+        named = {
+            group.name: ranks[0] if group.sets == 1 else ranks for group, ranks in zip(self.groups, kept, strict=True)
+        }
+        widths = torch.tensor([ranks.shape[1] for ranks in kept], dtype=torch.int64)
+        return Plan(named, widths, self._cuts, Selection(kept, self.widths.tolist()))
+
+    @property
+    def contractions(self) -> tuple[Contraction, ...]:
+        """The operators that cost MACs, in order, with the labels that they read and write."""
+        return tuple(self._walk.contractions)
+
+    @property
+    def norms(self) -> dict[str, dict[str, str]]:
+        """Name of a contraction's node -> parameters of the batch norm that alone reads it, by role."""
+        return self._walk.norms
+
+    @property
+    def cuts(self) -> dict[str, Cut]:
+        """How each parameter and buffer shrinks, by name."""
+        return self._cuts

@@ -1,1 +1,0 @@
-"""The network as a computational graph: trace, channel groups, cost, budget, state."""

@@ -1,0 +1,150 @@
+"""Block optimal brain surgeon: which channels do their readers miss least, once they have been re-fitted?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.calibration.least_squares import relative_pull
+from gnnrl_lightning.calibration.observe import named_tensors
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.importance.subject import Subject
+from gnnrl_lightning.surgery.layers import Layer, to_matrices
+
+AT_ONCE = 64
+"""Of a set of n channels n / AT_ONCE are removed at a time, or one."""
+
+
+EPSILON = 1e-5
+"""What is added to a running variance, so that losses behind a dead channel stay finite."""
+
+
+def surgeon(subject: Subject) -> list[Tensor]:
+    """Order in which channels are removed: the last one is the most important.
+
+    Channels go one after the other, the one whose removal costs the readers of its group least after a least-squares
+    update of all their other weights. With P the inverse covariance of a reader's inputs, W its weights and q the
+    inputs of one channel, the squared error of its outputs grows by
+
+        loss = tr(W[:, q] P[q, q]^-1 W[:, q]^T),    W -= W[:, q] P[q, q]^-1 P[q, :],    P -= P[:, q] P[q, q]^-1 P[q, :].
+
+    Losses are summed over all readers of the group, in the units that the batch norm behind each of them makes. All
+    other groups stay dense. The index sets of a group take turns.
+
+    Source: Hassibi and Stork (NeurIPS 1992); for blocks of weights, Frantar and Alistarh (NeurIPS 2022).
+
+    Raises:
+        UserError: There are no calibration images, or no layer with moments reads a group.
+    """
+    readers = [
+        reader
+        for name, layer in subject.layers.items()
+        if layer.blocks and name in subject.moments
+        for reader in _readers(subject, name, layer)
+    ]
+    orders, start = [], 0
+    for group, size in zip(subject.graph.groups, subject.sizes, strict=True):
+        numbers = torch.arange(start, start + size).reshape(group.sets, group.width)
+        orders.append(_order(group.name, numbers, readers))
+        start += size
+    return orders
+
+
+@dataclass
+class _Reader:
+    """One block of a layer that reads channels.
+
+    Attributes:
+        numbers: Channel of each input element `(d,)`, -1 where it is fixed.
+        weight: `(rows, d)`, or any matrix with the same `W^T W`: losses only need this.
+        inverse: Inverse covariance of the inputs `(d, d)`.
+    """
+
+    numbers: Tensor
+    weight: Tensor
+    inverse: Tensor
+
+    def part(self, channels: Tensor) -> _Reader | None:
+        """A copy that knows the elements of these channels alone, None where it reads none of them.
+
+        Weights and inverse covariance of elements that go change those of the others, but do not depend on them.
+        """
+        mine = torch.isin(self.numbers, channels).nonzero().flatten()
+        if not len(mine):
+            return None
+        weight = self.weight[:, mine]
+        if len(weight) > len(mine):
+            weight = torch.linalg.qr(weight, mode="r")[1]
+        return _Reader(self.numbers[mine], weight, self.inverse[mine][:, mine])
+
+    def columns(self, channels: Tensor) -> Tensor | None:
+        """Input elements of each of the given channels `(n, m)`, None where it reads none of them."""
+        here = torch.isin(self.numbers, channels).nonzero().flatten()
+        if not len(here):
+            return None
+        ordered = here[self.numbers[here].argsort(stable=True)]
+        return ordered.reshape(len(channels), -1)
+
+    def losses(self, columns: Tensor) -> Tensor:
+        """Loss of each channel with elements `(n, m)`."""
+        inverse = torch.linalg.inv(self.inverse[columns[:, :, None], columns[:, None, :]])
+        weight = self.weight[:, columns].transpose(0, 1)
+        return (inverse * (weight.transpose(1, 2) @ weight)).sum((1, 2))
+
+    def remove(self, columns: Tensor) -> None:
+        """Remove input elements `(m,)` and update the other weights."""
+        gain = torch.linalg.solve(self.inverse[columns][:, columns], self.inverse[columns])
+        self.weight.addmm_(self.weight[:, columns], gain, alpha=-1)
+        self.inverse.addmm_(self.inverse[:, columns], gain, alpha=-1)
+
+
+def _readers(subject: Subject, name: str, layer: Layer) -> list[_Reader]:
+    moments = subject.moments[name]
+    length = moments.mean.shape[1]
+    tensors = named_tensors(subject.network)
+    weight = layer.standard(tensors[name].detach()).double().cpu()
+    if {"weight", "running_var"} <= layer.norm.keys():
+        scale = tensors[layer.norm["weight"]].detach() * (tensors[layer.norm["running_var"]] + EPSILON).rsqrt()
+        weight = weight * scale.double().cpu().reshape(-1, *(1,) * (weight.dim() - 1))
+    found = []
+    matrices = to_matrices(weight, len(layer.blocks), length)
+    for axis, matrix, covariance in zip(layer.blocks, matrices, moments.covariance.double().cpu(), strict=True):
+        numbers = axis.channels
+        numbers = numbers[:: axis.length // length] if length < axis.length else numbers
+        numbers = numbers.repeat_interleave(length // len(numbers))
+        variance = covariance.diagonal().mean().clamp(min=torch.finfo(torch.float32).tiny)
+        pull = relative_pull(length, moments.samples) * variance
+        inverse = torch.linalg.inv(covariance + pull * torch.eye(length, dtype=torch.float64))
+        found.append(_Reader(numbers, matrix, inverse))
+    return found
+
+
+def _order(name: str, numbers: Tensor, readers: list[_Reader]) -> Tensor:
+    """Removal order `(sets, width)` of the channels of one group, given by their numbers."""
+    sets, width = numbers.shape
+    mine = [part for reader in readers if (part := reader.part(numbers)) is not None]
+    columns = [[reader.columns(row) for reader in mine] for row in numbers]
+    if not all(any(part is not None for part in parts) for parts in columns):
+        raise UserError(f"importance surgeon: no layer with known inputs reads {name}; choose another")
+    order = torch.full((sets, width), -1, dtype=torch.float64)
+    alive = [torch.arange(width) for _ in range(sets)]
+    removed = 0
+    while removed < width - 1:
+        count = min(max(1, (width - removed) // AT_ONCE), width - 1 - removed)
+        for row in range(sets):
+            read = [(reader, part) for reader, part in zip(mine, columns[row], strict=True) if part is not None]
+            losses = torch.stack([reader.losses(part[alive[row]]) for reader, part in read]).sum(0)
+            chosen = losses.argsort(stable=True)[:count]
+            ranks = alive[row][chosen]
+            order[row, ranks] = torch.arange(removed, removed + count, dtype=torch.float64)
+            for reader, part in read:
+                reader.remove(part[ranks].flatten())
+            stays = torch.ones(len(alive[row]), dtype=torch.bool)
+            stays[chosen] = False
+            alive[row] = alive[row][stays]
+        removed += count
+    for row in range(sets):
+        order[row, alive[row]] = width - 1
+    return order

@@ -1,0 +1,270 @@
+"""The agent and every other way to choose widths, on the same problem: same pruner, same images, same evaluations.
+
+```
+comparison = Comparison(compression, CompareOptions(seeds=[0, 1]), {"agent": AgentRow(make_agent, search)})
+figures = comparison.run(folder)  # compare.json; what was finished before in this folder is not run again
+```
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from gnnrl_lightning.candidates.pruner import Pruner
+from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.data import Images
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.evaluation.journal import Journal
+from gnnrl_lightning.evaluation.result import best_of, within
+from gnnrl_lightning.files import replacing
+from gnnrl_lightning.job.compression import Compression
+from gnnrl_lightning.job.policy_search import AGENT, SearchOptions, connect
+from gnnrl_lightning.job.runs import RunFolder, versions
+from gnnrl_lightning.report.comparison import summarise
+from gnnrl_lightning.rl.learners.base import GraphLearner
+from gnnrl_lightning.search.methods import ITERATIVE, ONE_SHOT, run_method
+from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
+from gnnrl_lightning.training.finetune import quiet_trainer
+
+DDPG_METHOD = "ddpg"
+"""Name of the paper's other way to learn, with its own settings, in the same environments as the agent."""
+
+HALVES = {"all": slice(None), "even": slice(0, None, 2), "odd": slice(1, None, 2)}
+"""Which of the test images are read, by their index in the data module's order."""
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """What is compared.
+
+    Args:
+        methods: Names of the methods; those of `variants`, too. The first agent is compared with each of the others.
+        seeds: Seeds of every method that depends on one, and of the agent.
+        budgets: Shares of MACs, each in place of budget.macs; null: the budget alone.
+        test_half: Test images that are read: all, even (development) or odd (final), by index.
+        finetune: Whether each winner is fine-tuned, all alike, and tested again.
+        variants: Further agents: name to the keys of `model` and `search` that differ.
+    """
+
+    methods: list[str] = field(default_factory=lambda: [AGENT, DDPG_METHOD, *ONE_SHOT, *ITERATIVE])
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    budgets: list[float] | None = None
+    test_half: Literal["all", "even", "odd"] = "all"
+    finetune: bool = False
+    variants: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be compared."""
+        known = [AGENT, DDPG_METHOD, *self.variants, *ONE_SHOT, *ITERATIVE]
+        unknown = [name for name in self.methods if name not in known]
+        if unknown or not self.methods:
+            given = ", ".join(unknown) or "nothing"
+            raise UserError(f"compare.methods has {given}: expected some of {', '.join(known)}")
+        for name in self.variants:
+            if not re.fullmatch(r"[\w.]+", name) or name in (AGENT, DDPG_METHOD, *ONE_SHOT, *ITERATIVE):
+                raise UserError(f"compare.variants has {name!r}: expected a new name of letters, digits, _ and .")
+        for name, values in (("methods", self.methods), ("seeds", self.seeds), ("budgets", self.budgets or [])):
+            if len(set(values)) < len(values):
+                raise UserError(f"compare.{name} is {values}: each is run once")
+        if not self.seeds or min(self.seeds) < 0:
+            raise UserError(f"compare.seeds is {self.seeds}: expected some that are not negative")
+        if self.budgets == [] or any(not 0 < share <= 1 for share in self.budgets or []):
+            raise UserError(f"compare.budgets is {self.budgets}: expected shares of the dense MACs, or null")
+        if self.test_half not in HALVES:
+            raise UserError(f"compare.test_half is {self.test_half!r}: expected one of {', '.join(HALVES)}")
+
+
+@dataclass(frozen=True)
+class AgentRow:
+    """An agent to compare.
+
+    Args:
+        make: Seed -> the module, whose policy is not made yet.
+        search: Its episodes and reward; evaluations and all that makes a pruned network are the comparison's.
+    """
+
+    make: Callable[[int], GraphLearner]
+    search: SearchOptions
+
+
+def run_agent(problem: SearchProblem, seed: int, row: AgentRow) -> None:
+    """Let an agent search: the starting candidates first, then as many whole iterations as there are evaluations.
+
+    Raises:
+        NotApplicable: Not one iteration is left.
+    """
+    agent, search = row.make(seed), row.search
+    problem.start(from_table=search.table is not None)
+    iterations = problem.left // agent.episodes_per_iteration
+    if iterations < 1:
+        raise NotApplicable(f"has {problem.left} evaluations left for an iteration of {agent.episodes_per_iteration}")
+    connect(agent, problem, search)
+    quiet_trainer(max_epochs=agent.iterations(iterations), accelerator="cpu", log_every_n_steps=1).fit(agent)
+
+
+class Comparison:
+    """Runs methods x seeds x budgets, each with an evaluator of its own, and puts the figures side by side.
+
+    Args:
+        compression: The network, its images, the pruner, and how many evaluations each method may spend.
+        options: What is compared.
+        agents: Name -> agent, for "agent", "ddpg" and the variants among the methods.
+        report: Called with the figures of each run once it is finished.
+
+    Raises:
+        UserError: A budget is impossible, or there is nothing to test on.
+    """
+
+    def __init__(
+        self,
+        compression: Compression,
+        options: CompareOptions,
+        agents: Mapping[str, AgentRow],
+        report: Callable[[dict[str, Any]], None] = lambda row: None,
+    ) -> None:
+        self.compression, self.options, self.agents, self.report = compression, options, agents, report
+        budget = compression.budget
+        self.budgets = [budget] if options.budgets is None else [replace(budget, macs=at) for at in options.budgets]
+        for each in self.budgets:
+            each.limits(compression.graph)
+            if each.met(compression.graph, compression.graph.widths):
+                raise UserError(f"budget {budget_label(each)} is met by the dense network: nothing to prune")
+        missing = [name for name in options.methods if name not in {**ONE_SHOT, **ITERATIVE, **agents}]
+        if missing:
+            raise UserError(f"compare.methods has {', '.join(missing)}, which no agent was given for")
+        images = compression.task.data.test
+        indices = torch.arange(len(images))[HALVES[options.test_half]]
+        if not len(indices):
+            raise UserError(f"compare.test_half is {options.test_half}: there is no such test image")
+        self.test: Images = images.subset(indices)
+
+    @cached_property
+    def _table_seconds(self) -> float:
+        """Seconds that the table takes, which all methods may read."""
+        began = time.perf_counter()
+        self.compression.table  # noqa: B018  (made once)
+        return time.perf_counter() - began
+
+    @cached_property
+    def _final_pruner(self) -> Pruner:
+        return self.compression.final_pruner()
+
+    def runs(self) -> Iterator[tuple[Budget, str, int | None]]:
+        """Budget, method and seed of every run; methods without chance have one run, of no seed."""
+        for budget in self.budgets:
+            for position, seed in enumerate(self.options.seeds):
+                for method in self.options.methods:
+                    if method not in ONE_SHOT:
+                        yield budget, method, seed
+                    elif position == 0:
+                        yield budget, method, None
+
+    def run(self, folder: RunFolder) -> dict[str, Any]:
+        """Run what the folder has no figures of yet.
+
+        Args:
+            folder: `compare/` gets a JSON file and a journal for each run, `compare.json` all figures.
+
+        Returns:
+            What compare.json holds.
+        """
+        self.compression.train_dense(folder)
+        # What the pruner computes once is not on the first method's clock.
+        pruner = self.compression.pruner
+        pruner.prune(pruner.plan(self.compression.graph.widths))
+        folder.comparison.mkdir(exist_ok=True)
+        rows, refused = [], []
+        for budget, method, seed in self.runs():
+            stem = f"{method}-{budget_label(budget)}" + ("" if seed is None else f"-seed{seed}")
+            path = folder.comparison / f"{stem}.json"
+            if path.is_file():
+                rows.append(json.loads(path.read_text(encoding="utf-8")))
+                continue
+            try:
+                row = self._row(budget, method, seed, folder.comparison / f"{stem}.jsonl")
+            except NotApplicable as error:
+                row = {"method": method, "seed": seed, "budget": budget_label(budget), "refused": str(error)}
+                refused.append(row)
+            else:
+                rows.append(row)
+                _write(path, row)
+            self.report(row)
+        figures = self._figures(rows, refused)
+        _write(folder.compare, figures)
+        return figures
+
+    def _row(self, budget: Budget, method: str, seed: int | None, journal: Path) -> dict[str, Any]:
+        """Run a method and test its winner."""
+        compression = self.compression
+        graph, pruner = compression.graph, self._final_pruner
+        journal.unlink(missing_ok=True)
+        table_seconds = 0.0 if compression.search.table is None else self._table_seconds
+        own = self.agents[method].search if method in self.agents else None
+        problem = compression.make_problem(budget, Journal(journal), own)
+        began = time.perf_counter()
+        if method in self.agents:
+            run_agent(problem, seed or 0, self.agents[method])
+        else:
+            run_method(method, problem, seed or 0)
+        seconds = time.perf_counter() - began
+        best = best_of(item for item in problem.history if within(graph, budget, item))
+        if best is None:
+            raise NotApplicable("asked for no candidate")
+        network = pruner.prune(pruner.plan(torch.tensor(best.widths)))
+        row = {
+            "method": method,
+            "seed": seed,
+            "budget": budget_label(budget),
+            "evaluations": problem.spent,
+            "images": problem.images,
+            "seconds": seconds + (table_seconds if problem.reads_table else 0),  # it was made before
+            "top1_search": best.top1,
+            "top1_test_before": compression.task.top1(network, self.test),
+            "macs_ratio": best.macs / int(graph.cost.macs(graph.widths)),
+            "widths": list(best.widths),
+            "found_by": best.proposer,
+        }
+        if self.options.finetune:
+            trainer = compression.trainers("pruned")
+            compression.task.train(network, compression.finetune, trainer, teacher=compression.dense)
+            row["top1_test_after"] = compression.task.top1(network, self.test)
+        return row
+
+    def _figures(self, rows: list[dict[str, Any]], refused: list[dict[str, Any]]) -> dict[str, Any]:
+        compression = self.compression
+        agent = next((name for name in self.options.methods if name in self.agents), None)
+        return {
+            "network": compression.task.network.name,
+            "dataset": compression.task.data.name,
+            "dense": {"top1_test": compression.task.top1(compression.dense, self.test)},
+            "search": asdict(compression.search),
+            "test_half": self.options.test_half,
+            "test_images": len(self.test),
+            "rows": rows,
+            "refused": refused,
+            **summarise(rows, agent),
+            "versions": versions(),
+        }
+
+
+def budget_label(budget: Budget) -> float | str:
+    """A budget as it stands in the rows: the limit on MACs if that is all, else words."""
+    limits = {name: getattr(budget, name) for name in ("macs", "params") if getattr(budget, name) is not None}
+    if list(limits) == ["macs"]:
+        return float(budget.macs or 0)
+    return ",".join(f"{name}={value:g}" for name, value in limits.items())
+
+
+def _write(path: Path, contents: dict[str, Any]) -> None:
+    """Write JSON; whoever finds the file finds all of it."""
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")

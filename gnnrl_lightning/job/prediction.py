@@ -1,0 +1,102 @@
+"""A trained policy applied to a network, its own or another, without any search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.job.compression import Compression
+from gnnrl_lightning.job.policy_search import allocations, environment
+from gnnrl_lightning.rl.learners.base import GraphLearner
+from gnnrl_lightning.rl.rollout import play_without_exploring
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a policy proposes for a budget.
+
+    Attributes:
+        macs_budget: Share of the dense MACs that was asked for.
+        macs_ratio: MACs relative to the dense network.
+        params_ratio: Parameters, likewise.
+        top1_search: Top-1 accuracy on the search split, percent, before fine-tuning.
+        widths: Name of each group -> its width.
+    """
+
+    macs_budget: float
+    macs_ratio: float
+    params_ratio: float
+    top1_search: float
+    widths: dict[str, int]
+
+
+class _Unscored:
+    """A score of nothing: the policy acts, and nobody learns."""
+
+    evaluations = 0
+
+    def __call__(self, widths: Tensor) -> Tensor:
+        """Zeros `(n,)`."""
+        return torch.zeros(len(widths))
+
+
+def proposal(compression: Compression, agent: GraphLearner, budget: Budget) -> Tensor:
+    """Widths `(G,)` that a policy takes for a budget when it does not explore; the dense ones if they meet it.
+
+    Args:
+        compression: The network, trained, and its images.
+        agent: A module whose policy has been made or loaded.
+        budget: What the candidate may cost.
+
+    Raises:
+        UserError: The budget cannot be reached.
+    """
+    if budget.met(compression.graph, compression.graph.widths):
+        return compression.graph.widths
+    search = replace(compression.search, macs_range=None)
+    graph, table = compression.graph, None if search.table is None else compression.table
+    env = environment(graph, budget, search, _Unscored(), table, allocations(graph, budget, search, table))
+    play_without_exploring(env, agent.actor_critic, agent.device)
+    return env.widths[0]
+
+
+def predict(compression: Compression, agent: GraphLearner, budgets: Sequence[float]) -> list[Prediction]:
+    """The candidates that a policy takes for given budgets when it does not explore, each scored once, as delivered.
+
+    Args:
+        compression: The network, trained, its images, and what a candidate is made of.
+        agent: A module whose policy has been made or loaded.
+        budgets: Shares of the dense MACs, each in place of the budget's.
+
+    Raises:
+        UserError: There is no budget, or one of them is no share or cannot be reached.
+    """
+    if not budgets:
+        raise UserError("predict has no budgets: give some, for example --budgets 0.3 0.5 0.7")
+    graph = compression.graph
+    for share in budgets:
+        if not 0 < share <= 1:
+            raise UserError(f"budgets has {share:g}: expected shares of the dense MACs, above 0 and up to 1")
+        replace(compression.budget, macs=share).limits(graph)
+    dense = (float(graph.cost.macs(graph.widths)), float(graph.cost.params(graph.widths)))
+    found, evaluator = [], compression.make_evaluator(pruner=compression.final_pruner())
+    for share in budgets:
+        item = evaluator(proposal(compression, agent, replace(compression.budget, macs=share)), "policy")
+        widths = {group.name: width for group, width in zip(graph.groups, item.widths, strict=True)}
+        found.append(Prediction(share, item.macs / dense[0], item.params / dense[1], item.top1, widths))
+    return found
+
+
+def as_json(compression: Compression, predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """Predictions as `predict --json` writes them."""
+    return {
+        "network": compression.task.network.name,
+        "dataset": compression.task.data.name,
+        "predictions": [asdict(prediction) for prediction in predictions],
+    }

@@ -1,0 +1,221 @@
+"""The run folder: where one run keeps what it was asked, what it did and what came out."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from gnnrl_lightning import __version__
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.files import replacing
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where a run is kept.
+
+    Args:
+        name: Name of the run's folder; null for the W&B run's id, or else the experiment and the time.
+        experiment: Name of the experiment, for the default name.
+        root: Folder of all runs.
+        threads: CPU threads; null for PyTorch's default.
+    """
+
+    name: str | None = None
+    experiment: str = "run"
+    root: str = "runs"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a number of threads that is not one."""
+        if self.threads is not None and self.threads < 1:
+            raise UserError(f"run.threads is {self.threads}: expected at least 1, or null")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run, `<root>/<name>/`.
+
+    Args:
+        path: The folder. It exists only after `create`.
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """What the loggers of all phases recorded."""
+        return self.path / "metrics.csv"
+
+    @property
+    def journal(self) -> Path:
+        """One JSON line for each evaluation."""
+        return self.path / "journal.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of what the phases leave, and go on from."""
+        return self.path / "checkpoints"
+
+    def weights(self, phase: str) -> Path:
+        """What a phase comes to, tensors alone; it is done where the file is there."""
+        return self.checkpoints / f"{phase}.safetensors"
+
+    def checkpoint(self, phase: str) -> Path:
+        """Lightning's checkpoint of a phase after its last complete epoch."""
+        return self.checkpoints / f"{phase}.ckpt"
+
+    @property
+    def wandb(self) -> Path:
+        """Ids of the W&B runs, a line each, where there are any."""
+        return self.checkpoints / "wandb.txt"
+
+    @property
+    def pruned(self) -> Path:
+        """Folder of the artifact."""
+        return self.path / "pruned"
+
+    @property
+    def result(self) -> Path:
+        """The figures of the run."""
+        return self.path / "result.json"
+
+    @property
+    def compare(self) -> Path:
+        """The figures of a comparison."""
+        return self.path / "compare.json"
+
+    @property
+    def comparison(self) -> Path:
+        """Folder of a comparison's runs."""
+        return self.path / "compare"
+
+    @classmethod
+    def check(
+        cls,
+        root: str | Path,
+        name: str | None,
+        overwrite: bool = False,
+        inputs: Sequence[str | Path] = (),
+    ) -> None:
+        """Refuse a name that cannot be used, without touching the disk.
+
+        Args:
+            root: Folder of all runs.
+            name: Name that the user asked for, or None for the default.
+            overwrite: Whether an existing run of that name may be replaced.
+            inputs: Files and folders that the new run reads.
+
+        Raises:
+            UserError: If the name is not a plain folder name, is taken, or is that of a folder that is no run
+                or holds an input.
+        """
+        if name is None:
+            return
+        if name in ("", ".", "..") or Path(name).name != name:
+            raise UserError(f"run name {name!r} is not a plain folder name; give one without slashes")
+        path = Path(root) / name
+        if path.exists() and not path.is_dir():
+            raise UserError(f"run folder {path} is a file; choose another name")
+        if _occupied(path) and not overwrite:
+            raise UserError(f"run folder {path} exists; choose another name or pass --overwrite")
+        if _occupied(path) and not cls(path).config.is_file():
+            raise UserError(f"{path} is not the folder of a run (it has no config.yaml): --overwrite leaves it alone")
+        for given in inputs:
+            if path.exists() and Path(given).resolve().is_relative_to(path.resolve()):
+                raise UserError(f"--overwrite would delete {given}, which the run reads; choose another name")
+
+    @classmethod
+    def create(
+        cls,
+        root: str | Path = "runs",
+        name: str | None = None,
+        *,
+        experiment: str = "run",
+        overwrite: bool = False,
+        wandb_id: str | None = None,
+    ) -> RunFolder:
+        """Make the folder, to be called once everything else about the input has been checked.
+
+        Args:
+            root: Folder of all runs.
+            name: Explicit name; None for the W&B run's id, or else the experiment and the time.
+            experiment: Name of the experiment, used in the default name.
+            overwrite: Whether an existing run of the explicit name is replaced (what a run writes is
+                deleted, other files in the folder stay).
+            wandb_id: Id of the W&B run, where there is one.
+
+        Returns:
+            The new folder; without a name no two calls return the same one, even within a second or between processes.
+
+        Raises:
+            UserError: As `check`.
+        """
+        cls.check(root, name, overwrite)
+        try:
+            Path(root).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"run.root {root} cannot be made: {error.strerror}") from error
+        if name is None:
+            return cls(_fresh(Path(root), wandb_id or f"{experiment}-{datetime.now():%Y%m%d-%H%M%S}"))
+        folder = cls(Path(root) / name)
+        folder._clear()
+        folder.path.mkdir(exist_ok=True)
+        return folder
+
+    def write_config(self, config: str) -> None:
+        """Write the resolved configuration, which makes the folder that of a run."""
+        with replacing(self.config) as partial:
+            partial.write_text(config, encoding="utf-8")
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Write the figures of the run to result.json, with which it is finished."""
+        with replacing(self.result) as partial:
+            partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+    def _clear(self) -> None:
+        for file in (self.config, self.metrics, self.journal, self.result, self.compare):
+            file.unlink(missing_ok=True)
+        for folder in (self.checkpoints, self.pruned, self.comparison):
+            if folder.is_dir():
+                shutil.rmtree(folder)
+
+
+def _occupied(path: Path) -> bool:
+    """Whether a folder has anything that a run which was killed as it began has not left."""
+    return path.exists() and any(item.name != "config.yaml.partial" for item in path.iterdir())
+
+
+def _fresh(root: Path, stem: str) -> Path:
+    """Create `root/stem`, or the first free of `stem-2`, `stem-3`, ...; mkdir decides, so races are safe."""
+    number = 1
+    while True:
+        path = root / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return path
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that figures depend on."""
+    packages = ("torch", "torchvision", "lightning", "torch-geometric", "gymnasium", "numpy")
+    return {
+        "python": platform.python_version(),
+        "gnnrl_lightning": __version__,
+        **{name: version(name) for name in packages},
+    }

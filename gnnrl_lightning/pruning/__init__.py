@@ -1,1 +1,0 @@
-"""From widths to a smaller network: which channels stay, surgery, statistics."""

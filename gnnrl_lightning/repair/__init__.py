@@ -1,0 +1,1 @@
+"""Repairs of a pruned network without gradient steps."""

@@ -1,0 +1,106 @@
+"""Consumers of pruned channels, re-fitted in closed form so that they miss them least.
+
+For the kept inputs S of a weight W with input mean m and covariance C, least squares with a pull towards W gives
+
+    W_S = (W C[:, S] + l W[:, S]) (C[S, S] + l I)^-1,    b_S = b + W m - W_S m[S],
+
+l being a small part of the mean diagonal of C[S, S], see `least_squares.relative_pull`. With S = all it is W. The
+moments are those of the dense network, so that a candidate takes no pass over images. Where nothing can take the shift
+of the mean (no bias, no batch norm), second moments take the place of covariances. A depthwise convolution mixes no
+channels: there is nothing to fit; that what it reads has the variance that it had is the batch norm's part, see
+`batchnorm.predict_batch_norm`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from gnnrl_lightning.calibration.least_squares import solve_ridge
+from gnnrl_lightning.calibration.moments import Moments
+from gnnrl_lightning.calibration.observe import named_tensors, named_weights
+from gnnrl_lightning.surgery.layers import Layer, columns, to_matrices, to_weight
+from gnnrl_lightning.tracing.axes import Selection
+
+
+def solve_kept(weight: Tensor, mean: Tensor, covariance: Tensor, kept: Tensor, samples: int) -> tuple[Tensor, Tensor]:
+    """Least-squares weights for the kept inputs.
+
+    Args:
+        weight: Matrix `(rows, d)`.
+        mean: Mean of its inputs `(d,)`.
+        covariance: Their covariance, or second moments, `(d, d)`.
+        kept: Indices of the kept inputs `(k,)`.
+        samples: Number of input vectors behind the moments.
+
+    Returns:
+        Weights `(rows, k)` and what is missing on average `(rows,)`.
+    """
+    if len(kept) == len(mean):
+        return weight[:, kept], torch.zeros_like(weight[:, 0])
+    solved = solve_ridge(covariance[kept][:, kept], weight @ covariance[:, kept], weight[:, kept], samples)
+    return solved, weight @ mean - solved @ mean[kept]
+
+
+def reconstruct(
+    dense: nn.Module,
+    pruned: nn.Module,
+    layers: Mapping[str, Layer],
+    moments: Mapping[str, Moments],
+    selection: Selection,
+) -> None:
+    """Re-fit every consumer of the pruned network, in place, from the dense network's moments.
+
+    What the refitted weights miss on average goes into the bias, or into the running mean of the batch norm that alone
+    reads the outputs.
+
+    Args:
+        dense: The dense network.
+        pruned: The pruned network, as surgery left it.
+        layers: Layers of the dense network.
+        moments: Moments of their inputs, see `collect_moments`; layers without any are left as they are.
+        selection: The channels that stay.
+    """
+    chosen = {name: layer for name, layer in layers.items() if layer.blocks and name in moments}
+    old, new = named_weights(dense, chosen), named_weights(pruned, chosen)
+    tensors = named_tensors(pruned)
+    with torch.no_grad():
+        for name, layer in chosen.items():
+            running = layer.norm.get("running_mean")
+            weight = layer.standard(old[name])
+            raw = layer.bias is None and running is None
+            fitted, shift = fit_to_moments(layer, weight, moments[name], selection, raw)
+            new[name].copy_(layer.standard(fitted))
+            if layer.bias is not None:
+                tensors[layer.bias].add_(shift)
+            elif running is not None:
+                tensors[running].sub_(shift)
+
+
+def fit_to_moments(
+    layer: Layer, weight: Tensor, moments: Moments, selection: Selection, raw: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The re-fitted weight of one layer in standard form, and what it misses on average for each of its outputs.
+
+    Args:
+        layer: The layer.
+        weight: Its dense weight in standard form.
+        moments: Moments of its inputs.
+        selection: The channels that stay.
+        raw: Fit second moments: nothing takes the shift.
+    """
+    length = moments.mean.shape[1]
+    rows = layer.rows(selection, len(weight))
+    kept = [columns(axis.positions(selection), axis.length, length) for axis in layer.blocks]
+    matrices = to_matrices(weight[rows.to(weight.device)], len(kept), length)
+    parts, shifts = [], []
+    for block, index in enumerate(kept):
+        mean, second = moments.mean[block], moments.covariance[block]
+        second = second + torch.outer(mean, mean) if raw else second
+        solved, missing = solve_kept(matrices[block], mean, second, index.to(weight.device), moments.samples)
+        parts.append(solved)
+        shifts.append(missing)
+    shape = (len(rows), len(layer.blocks[0].positions(selection)), *weight.shape[2:])
+    return to_weight(torch.stack(parts), shape), torch.cat(shifts).reshape(len(rows), -1).sum(1)

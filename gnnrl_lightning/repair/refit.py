@@ -1,0 +1,262 @@
+"""Layer by layer: every layer of a pruned network re-fitted to what it then really reads.
+
+The dense network runs once and leaves its layers' outputs at sampled positions. Then the pruned network runs once,
+and each weight is replaced, just before it is used, by the least-squares fit of the dense outputs to the layer's own
+inputs,
+
+    W, b = argmin |W x + b - y|^2 + l |W - W_0|^2,
+
+W_0 being what surgery left, l as in `reconstruction`. Depthwise and grouped convolutions are fitted block by block.
+The last layer of a residual branch aims at more: it is fitted when its output (of its batch norm, where it has one) is
+added to the shortcut, to the dense network's *sum* minus the pruned network's shortcut, and so makes up for errors of
+the layers before. (Where something else reads that output too, it is fitted for itself.)
+
+A batch norm that alone reads a layer keeps its scale, so that the fit stays the best one; its statistics become those
+of its new inputs and its weight and bias make up for that: the network computes the same in evaluation mode and nearly
+the same in training mode.
+
+Memory: the calibration images pass in one batch, so that one image takes what its largest activations take, plus
+4 * POSITIONS bytes for each output channel of the network and about 25 * POSITIONS for each of its layers: 0.4 MB +
+0.5 MB for ResNet-56. Gram matrices are at most `LONGEST_GRAM` wide; layers with longer inputs are fitted in the space
+of the samples. What the dense network gives does not depend on the candidate: `record` keeps it for many of them.
+
+Sources: Zhang et al. (TPAMI 2016) and He et al. (ICCV 2017) for fitting to the pruned network's own inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gnnrl_lightning.calibration.least_squares import fit_to_samples
+from gnnrl_lightning.calibration.moments import POSITIONS
+from gnnrl_lightning.calibration.observe import Call, Patches, forward_form, named_tensors, named_weights
+from gnnrl_lightning.calibration.precision import activations_in
+from gnnrl_lightning.networks.modes import eval_mode
+from gnnrl_lightning.repair.residuals import Rerun, ResidualObserver
+from gnnrl_lightning.surgery.layers import Layer
+from gnnrl_lightning.tracing.axes import Selection
+
+SMALLEST_SCALE = 0.05
+"""A batch norm's scale may be this much of its mean scale at least where a sum is fitted through it."""
+
+
+@dataclass
+class _Target:
+    """What one layer should give: the dense network's outputs, or its sum with the shortcut, at sampled positions."""
+
+    patches: Patches
+    values: Tensor
+    is_sum: bool = False
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What each layer of a pruned network should give, for all outputs of the dense network.
+
+    Attributes:
+        targets: Weight name -> outputs of the dense network at sampled positions.
+        epsilons: Weight name -> epsilon of the batch norm behind the layer.
+        images: The calibration images that it was made on.
+    """
+
+    targets: Mapping[str, _Target]
+    epsilons: Mapping[str, float]
+    images: Tensor
+
+    @property
+    def bytes(self) -> int:
+        """Memory that it takes, images apart."""
+        return sum(target.values.nbytes + target.patches.nbytes for target in self.targets.values())
+
+
+def refit(
+    pruned: nn.Module,
+    layers: Mapping[str, Layer],
+    selection: Selection,
+    recording: Recording,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Re-fit every layer of the pruned network, in place; see the module's first lines.
+
+    Args:
+        pruned: The pruned network, as surgery left it.
+        layers: Layers of the dense network.
+        selection: The channels that stay.
+        recording: What the dense network gives, see `record`.
+        dtype: Precision of the pruned network's activations and of the products that Gram matrices sum up. Weights,
+            statistics and the equations that are solved stay in float32.
+    """
+    with torch.no_grad(), activations_in(dtype, recording.images.device):
+        fitter = _Fitter(pruned, layers, selection, recording, dtype)
+        observer = ResidualObserver(
+            named_weights(pruned, recording.targets),
+            before=fitter.before,
+            after=lambda name, output: None,
+            at_norm=lambda name, eps: None,
+            at_sum=fitter.at_sum,
+            at_other=lambda name: None,
+        )
+        with eval_mode(pruned), observer:
+            pruned(_channels_last(recording.images))
+        if fitter.waiting is not None:
+            raise RuntimeError("the pruned network does not add up what the dense network adds up")
+
+
+def record(dense: nn.Module, layers: Mapping[str, Layer], images: Tensor, per_image: int = POSITIONS) -> Recording:
+    """Run the dense network and keep what its layers give.
+
+    Args:
+        dense: The dense network; it runs in evaluation mode and is left as it is.
+        layers: Its layers; those whose weight several operators share will be left as they are.
+        images: Calibration images `(N, C, H, W)`.
+        per_image: Positions sampled from each image.
+    """
+    layers = {name: layer for name, layer in layers.items() if not layer.shared}
+    targets: dict[str, _Target] = {}
+    epsilons: dict[str, float] = {}
+    patches: dict[str, Patches] = {}
+    sums: dict[str, Tensor] = {}
+    read: set[str] = set()
+    generator = torch.Generator().manual_seed(0)
+
+    def before(name: str, call: Call) -> bool:
+        call = forward_form(call, layers[name].transposed)
+        patches[name] = Patches(call, per_image, generator)
+        return False
+
+    def after(name: str, output: Tensor) -> None:
+        targets[name] = _Target(patches[name], patches[name].outputs(output))
+
+    def at_norm(name: str, eps: float) -> None:
+        epsilons[name] = eps
+
+    def at_sum(name: str, output: Tensor, other: Tensor, rerun: Rerun) -> None:
+        # Through a batch norm only where the trace knows it as the only reader.
+        if (name in epsilons) == bool(layers[name].norm):
+            sums[name] = patches[name].outputs(output + other)
+
+    observer = ResidualObserver(
+        named_weights(dense, layers), before=before, after=after, at_norm=at_norm, at_sum=at_sum, at_other=read.add
+    )
+    with torch.no_grad(), eval_mode(dense), observer:
+        dense(_channels_last(images))
+    for name in sums.keys() - read:  # what others read as well must stay what it is
+        targets[name] = _Target(patches[name], sums[name], True)
+    return Recording(targets, epsilons, images)
+
+
+def _channels_last(images: Tensor) -> Tensor:
+    """The images as convolutions are fastest and vectors are found fastest; the maps behind them follow."""
+    return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
+
+
+class _Fitter:
+    """Fits the layers of the pruned network while it runs."""
+
+    def __init__(
+        self,
+        pruned: nn.Module,
+        layers: Mapping[str, Layer],
+        selection: Selection,
+        recording: Recording,
+        dtype: torch.dtype,
+    ) -> None:
+        self.layers, self.selection, self.dtype = layers, selection, dtype
+        self.targets, self.epsilons = dict(recording.targets), recording.epsilons
+        self.tensors = named_tensors(pruned)
+        self.waiting: Call | None = None
+
+    def before(self, name: str, call: Call) -> bool:
+        """Fit the layer now, unless it waits until its output is added."""
+        if self.targets[name].is_sum:
+            self.waiting = call
+            return True
+        self._fit(name, call, self.targets.pop(name), None)
+        return False
+
+    def at_sum(self, name: str, output: Tensor, other: Tensor, rerun: Rerun) -> Tensor | None:
+        """Fit the layer to what the shortcut leaves, and let it run."""
+        target = self.targets.pop(name, None)
+        if target is None or self.waiting is None:
+            return None
+        self._fit(name, self.waiting, target, target.patches.outputs(other))
+        self.waiting = None
+        return rerun()
+
+    def _fit(self, name: str, call: Call, target: _Target, shortcut: Tensor | None) -> None:
+        with torch.autocast(call["input"].device.type, enabled=False):
+            self._fit_in_float32(name, call, target, shortcut)
+
+    def _fit_in_float32(self, name: str, call: Call, target: _Target, shortcut: Tensor | None) -> None:
+        layer = self.layers[name]
+        bias = self.tensors.get(layer.bias or "")
+        norm = self._norm(name)
+        values = target.values
+        values = values.index_select(1, layer.rows(self.selection, values.shape[1]).to(values.device))
+        if shortcut is not None:
+            values = values - shortcut.to(values.dtype)
+            if norm is not None:
+                norm.steepen()
+                values = norm.before(values)
+        intercept = bias is not None or norm is not None
+        form = forward_form(call, layer.transposed)
+        fit = fit_to_samples(form, target.patches, values, intercept, self.dtype)
+        call["weight"].copy_(layer.standard(fit.weight))
+        if norm is not None:
+            norm.absorb(fit.output_mean + (0 if bias is None else bias), fit.output_variance, values.mean(0))
+        elif bias is not None:
+            bias.copy_(values.mean(0) - fit.output_mean)
+
+    def _norm(self, name: str) -> _Norm | None:
+        roles = self.layers[name].norm
+        if name not in self.epsilons or not {"running_mean", "running_var"} <= roles.keys():
+            return None
+        return _Norm({role: self.tensors[tensor] for role, tensor in roles.items()}, self.epsilons[name])
+
+
+class _Norm:
+    """The batch norm that alone reads a layer: `s (y - mean) + bias`.
+
+    Args:
+        tensors: Its running_mean, running_var and, where it has them, weight and bias.
+        eps: Its epsilon.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], eps: float) -> None:
+        self.tensors, self.eps = tensors, eps
+        self.mean, self.variance = tensors["running_mean"], tensors["running_var"]
+        self.affine = {"weight", "bias"} <= tensors.keys()
+        scale = (self.variance + eps).rsqrt()
+        if self.affine:
+            scale = scale * tensors["weight"]
+        self.scale = scale
+
+    def steepen(self) -> None:
+        """Raise scales near zero, through which nothing could be corrected; `absorb` makes it so."""
+        if self.affine:
+            least = SMALLEST_SCALE * self.scale.abs().mean()
+            self.scale = torch.where(self.scale < 0, self.scale.clamp(max=-least), self.scale.clamp(min=least))
+
+    def before(self, values: Tensor) -> Tensor:
+        """What the layer must give for the norm to give `values (n, C)`."""
+        return (values - self.tensors.get("bias", 0)) / self.scale + self.mean
+
+    def absorb(self, mean: Tensor, variance: Tensor, wanted: Tensor) -> None:
+        """Take the statistics of new inputs, keep the scale, and map their mean to where `wanted` is mapped.
+
+        Args:
+            mean: Mean of the new inputs `(C,)`.
+            variance: Their variance `(C,)`.
+            wanted: Mean that they should have had `(C,)`.
+        """
+        if not self.affine:
+            self.mean.add_(mean - wanted)
+            return
+        self.tensors["bias"].add_(self.scale * (wanted - self.mean))
+        self.tensors["weight"].copy_(self.scale * (variance + self.eps).sqrt())
+        self.mean.copy_(mean)
+        self.variance.copy_(variance)

@@ -1,0 +1,123 @@
+"""Seeing layers run, and where their outputs are added to a shortcut."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from gnnrl_lightning.calibration.observe import ARGUMENTS, Call, bind
+
+IN_PLACE = (Tensor.__iadd__, Tensor.add_)
+ADDITIONS = (torch.add, Tensor.add, Tensor.__add__, *IN_PLACE)
+
+
+Rerun = Callable[[], Tensor]
+"""Runs a layer, and the batch norm behind it, once more."""
+
+
+class ResidualObserver(TorchFunctionMode):
+    """Calls back at every layer with one of the given weights, and where its output is added to another tensor.
+
+    Args:
+        weights: Name -> weight tensor of the network that runs.
+        before: `(name, call)`: a layer is about to run; whether it may wait until its output is added. Then what is
+            added is what `at_sum` gives, and neither the layer nor its batch norm runs before.
+        after: `(name, output)`: it has run.
+        at_norm: `(name, eps)`: a batch norm is about to read it.
+        at_sum: `(name, output, other, rerun)`: the output of the latest layer, or of the batch norm behind it, is about
+            to be added to `other`; gives what is added instead, or None.
+        at_other: `(name,)`: something else reads that output.
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, Tensor],
+        *,
+        before: Callable[[str, Call], bool],
+        after: Callable[[str, Tensor], None],
+        at_norm: Callable[[str, float], None],
+        at_sum: Callable[[str, Tensor, Tensor, Rerun], Tensor | None],
+        at_other: Callable[[str], None],
+    ) -> None:
+        super().__init__()
+        self._weights = dict(weights)  # kept alive: their ids must stay theirs
+        self._names = {id(weight): name for name, weight in weights.items()}
+        self._before, self._after, self._at_norm = before, after, at_norm
+        self._at_sum, self._at_other = at_sum, at_other
+        self._outputs: dict[int, tuple[str, weakref.ref[Tensor]]] = {}
+        self._name = ""
+        self._latest: Tensor | None = None
+        self._version = 0
+        self._waits = False
+        self._rerun: Rerun = lambda: torch.empty(0)
+
+    def _is_latest(self, value: Any) -> bool:
+        return value is self._latest and value is not None and value._version == self._version
+
+    def _made(self, name: str, output: Tensor, rerun: Rerun) -> Tensor:
+        self._name, self._latest, self._version, self._rerun = name, output, output._version, rerun
+        self._outputs[id(output)] = name, weakref.ref(output)
+        return output
+
+    def _read(self, args: Any, kwargs: Mapping[str, Any], result: Any) -> None:
+        """Tell of known outputs among the arguments of a call that makes tensors."""
+        if not any(isinstance(item, Tensor) for item in _flat((result,))):
+            return
+        for item in _flat((*args, *kwargs.values())):
+            name, reference = self._outputs.get(id(item), ("", None))
+            if reference is not None and reference() is item:
+                self._at_other(name)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Intercept one call."""
+        kwargs = kwargs or {}
+        if func in ARGUMENTS:
+            call = bind(func, args, kwargs)
+            name = self._names.get(id(call["weight"]))
+            if name is not None:
+                self._read(args, kwargs, call["input"])
+                self._waits = self._before(name, call)
+                output = self._made(name, _unset(func, call) if self._waits else func(**call), lambda: func(**call))
+                self._after(name, output)
+                return output
+        elif func is F.batch_norm and args and self._is_latest(args[0]):
+            self._at_norm(self._name, float(kwargs.get("eps", args[7] if len(args) > 7 else 1e-5)))
+            layer = self._rerun
+            output = torch.empty_like(args[0]) if self._waits else func(*args, **kwargs)
+            return self._made(self._name, output, lambda: func(layer(), *args[1:], **kwargs))
+        elif func in ADDITIONS and not kwargs and len(args) == 2:
+            for output, other in (args, args[::-1]):
+                if self._is_latest(output) and isinstance(other, Tensor) and other.shape == output.shape:
+                    replaced = self._at_sum(self._name, output, other, self._rerun)
+                    self._read((other,), {}, other)
+                    if func not in IN_PLACE:
+                        return torch.add(output if replaced is None else replaced, other)
+                    self._outputs.pop(id(args[0]), None)  # from here on this tensor is the sum
+                    return func(*args) if replaced is None else torch.add(replaced, other, out=args[0])
+        result = func(*args, **kwargs)
+        self._read(args, kwargs, result)
+        return result
+
+
+def _unset(func: Callable[..., Tensor], call: Call) -> Tensor:
+    """A tensor such as the call gives, without its values."""
+    device = call["input"].device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else call["input"].dtype
+    meta = {"device": "meta", "dtype": dtype}
+    like = func(**{name: value.to(**meta) if isinstance(value, Tensor) else value for name, value in call.items()})
+    return torch.empty_strided(like.shape, like.stride(), dtype=dtype, device=call["input"].device)
+
+
+def _flat(items: Any) -> Iterator[Any]:
+    """The items, with those of lists and tuples among them."""
+    for item in items:
+        if isinstance(item, (list, tuple)):
+            yield from _flat(item)
+        else:
+            yield item

@@ -1,0 +1,1 @@
+"""The agent: states, encoders, policies, environments and learners."""

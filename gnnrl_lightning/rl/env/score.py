@@ -1,0 +1,62 @@
+"""What candidates are worth at the end of an episode."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.rl.env.reward import NegativeTop1Error
+
+
+class Score(Protocol):
+    """Turns candidates into rewards.
+
+    Attributes:
+        evaluations: Evaluations on images that it has asked for.
+    """
+
+    evaluations: int
+
+    def __call__(self, widths: Tensor) -> Tensor:
+        """Rewards `(n,)` float32 of candidates `(n, G)` int64."""
+        ...
+
+
+class Evaluated:
+    """Every candidate is evaluated.
+
+    Args:
+        evaluator: Scores a candidate: (widths `(G,)` int64, proposer) to an `Evaluation`.
+        reward: Turns an evaluation into the reward; minus the top-1 error by default.
+        proposer: Name under which the evaluator counts the candidates.
+    """
+
+    def __init__(
+        self,
+        evaluator: Callable[[Tensor, str], Any],
+        reward: Callable[[Any], float] | None = None,
+        proposer: str = "agent",
+    ) -> None:
+        self.evaluator, self.reward, self.proposer = evaluator, reward or NegativeTop1Error(), proposer
+        self.evaluations = 0
+
+    def __call__(self, widths: Tensor) -> Tensor:
+        """Rewards `(n,)`, at the cost of n evaluations.
+
+        Raises:
+            UserError: One is infinite or not a number.
+        """
+        self.evaluations += len(widths)
+        return torch.tensor([self._reward(self.evaluator(row, self.proposer)) for row in widths])
+
+    def _reward(self, evaluation: Any) -> float:
+        value = float(self.reward(evaluation))
+        if not math.isfinite(value):  # one alone would spoil all gradients
+            widths = list(evaluation.widths)
+            raise UserError(f"the reward of the candidate with widths {widths} is {value}: expected a finite number")
+        return value

@@ -1,0 +1,245 @@
+"""DDPG: the LightningModule that trains a deterministic policy on a graph environment from a replay."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.rl import ddpg_losses as ddpg
+from gnnrl_lightning.rl.env.protocol import VectorGraphEnv
+from gnnrl_lightning.rl.learners.base import GraphLearner, at_least_one, not_negative, positive
+from gnnrl_lightning.rl.policies.deterministic import DDPGAgent
+from gnnrl_lightning.rl.replay import Replay, ReplayLoader, Steps
+from gnnrl_lightning.rl.rollout import play
+
+
+class DDPG(GraphLearner):
+    """Trains a deterministic policy and a critic of actions on an environment whose observations are graphs.
+
+    An epoch of the trainer is an iteration: episodes are played to their ends with the present policy and
+    truncated normal noise and join the replay; then `gradient_steps` times a minibatch of steps is drawn
+    from it, the critic takes one optimiser step on it, the actor another, and the target networks follow:
+
+        critic: mean((Q(s, a) - r - gamma Q'(s', mu'(s')))^2) / 2,
+        actor: -mean(Q(s, mu(s))) + saturation_coeff * saturation loss of mu(s).
+
+    Rewards are standardised by those of the episodes in the replay, so their scale does not matter.
+    The same seed, on the CPU, gives the same search, also when it goes on from a checkpoint. Several processes
+    share their steps, and need a strategy that lets parameters be unused: `ddp_find_unused_parameters_true`.
+
+    Args:
+        env: The environment; it may also be set later (`module.env = env`), before the trainer starts.
+        actor_critic: Makes the policy for (features of a node, decisions in a graph): a module with
+            `actor(state)` and `critic(state, actions)`, see `gnnrl_lightning.rl.policies.DDPGAgent`.
+        actor_learning_rate: Of the actor's Adam.
+        critic_learning_rate: Of the critic's Adam.
+        gamma: Discount; 1 where the reward comes at the end of an episode.
+        tau: Step of the target networks towards the learned ones, in (0, 1].
+        credit: "end" leaves the rewards to the steps at which they come; "even" spreads the sum of an
+            episode's rewards evenly over its steps.
+        saturation_coeff: Weight of the loss that holds the actor's actions off 0 and 1, where its gradient
+            vanishes (`gnnrl_lightning.rl.ddpg_losses.saturation_loss`).
+        replay_capacity: Steps in the replay, the latest ones.
+        batch_size: Steps in a minibatch.
+        gradient_steps: Minibatches in an iteration.
+        critic_iterations: First iterations, in which only the critic learns.
+        episodes_per_iteration: Episodes of an iteration, in each process.
+        max_grad_norm: Largest norm of the gradient of the actor, and of the critic.
+        initial_spread: Standard deviation of the noise in the first iteration.
+        spread_decay: Factor by which it shrinks in each iteration, in (0, 1].
+        final_spread: It shrinks no further than to this.
+        proxy: An environment of the same states with estimated rewards, or None; it may be set later too. Its
+            steps join the same replay.
+        proxy_warmup: Iterations in the proxy before the first one in the environment.
+        proxy_between: Iterations in the proxy after each one in the environment.
+        proxy_episodes: Episodes of an iteration in the proxy, in each process.
+        policy: File of a trained policy to start from (`gnnrl_lightning.rl.policies.save_policy`); None: a fresh one.
+        seed: Of the policy's weights and of all sampling.
+
+    Raises:
+        UserError: A number is out of range.
+
+    Source: Lillicrap et al., 2016; with graphs and for pruning, the alternative to PPO of GNN-RL (ICML 2022).
+    """
+
+    def __init__(
+        self,
+        env: VectorGraphEnv | None = None,
+        actor_critic: Callable[[int, int], nn.Module] = DDPGAgent,
+        actor_learning_rate: float = 3e-4,
+        critic_learning_rate: float = 3e-3,
+        gamma: float = 1.0,
+        tau: float = 0.05,
+        credit: Literal["end", "even"] = "even",
+        saturation_coeff: float = 1.0,
+        replay_capacity: int = 2000,
+        batch_size: int = 32,
+        gradient_steps: int = 20,
+        critic_iterations: int = 1,
+        episodes_per_iteration: int = 8,
+        max_grad_norm: float = 5.0,
+        initial_spread: float = 0.2,
+        spread_decay: float = 0.9,
+        final_spread: float = 0.02,
+        proxy: VectorGraphEnv | None = None,
+        proxy_warmup: int = 100,
+        proxy_between: int = 2,
+        proxy_episodes: int = 64,
+        policy: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            env,
+            actor_critic,
+            episodes_per_iteration,
+            max_grad_norm,
+            initial_spread,
+            proxy,
+            proxy_warmup,
+            proxy_between,
+            proxy_episodes,
+            policy,
+            seed,
+        )
+        at_least_one(replay_capacity=replay_capacity, batch_size=batch_size, gradient_steps=gradient_steps)
+        positive(
+            actor_learning_rate=actor_learning_rate,
+            critic_learning_rate=critic_learning_rate,
+            final_spread=final_spread,
+        )
+        for name, value in {"tau": tau, "spread_decay": spread_decay}.items():
+            if not 0 < value <= 1:
+                raise UserError(f"{name} is {value}, expected a number in (0, 1]")
+        not_negative(critic_iterations=critic_iterations)
+        if credit not in ddpg.CREDITS:
+            raise UserError(f"credit is {credit!r}, expected one of {', '.join(map(repr, ddpg.CREDITS))}")
+        self.automatic_optimization = False
+        self.target: Any = None
+        self.actor_learning_rate, self.critic_learning_rate = actor_learning_rate, critic_learning_rate
+        self.gamma, self.tau, self.credit = gamma, tau, credit
+        self.saturation_coeff = saturation_coeff
+        self.replay, self.batch_size = Replay(replay_capacity), batch_size
+        self.gradient_steps, self.critic_iterations = gradient_steps, critic_iterations
+        self.spread_decay, self.final_spread = spread_decay, final_spread
+
+    def configure_model(self) -> None:
+        """Make the policy and, as a copy of it, the target networks."""
+        super().configure_model()
+        if self.target is None:
+            self.target = copy.deepcopy(self.actor_critic).requires_grad_(False)
+
+    def outputs(self, state: Any, shape: tuple[int, int]) -> dict[str, tuple[Tensor, tuple[int, ...]]]:
+        """Actions, and the value of each state with them."""
+        action = self.actor_critic.actor(state)
+        value = self.actor_critic.critic(state, action)
+        return {"actor's action": (action, shape), "critic's value": (value, shape[:1])}
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """Adam over the critic, Adam over the actor."""
+        return [
+            torch.optim.Adam(self.actor_critic.critic.parameters(), lr=self.critic_learning_rate),
+            torch.optim.Adam(self.actor_critic.actor.parameters(), lr=self.actor_learning_rate),
+        ]
+
+    def train_dataloader(self) -> ReplayLoader:
+        """The loader that plays an iteration's episodes when its first minibatch is asked for."""
+        return ReplayLoader(
+            self._play,
+            self.replay,
+            lambda: self.trainer.current_epoch,
+            self.gradient_steps,
+            self.batch_size,
+            seed=self.seed,
+            rank=self.trainer.global_rank,
+        )
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the noise in the present iteration."""
+        iteration = self.trainer.current_epoch
+        return ddpg.decayed_spread(self.initial_spread, self.spread_decay, self.final_spread, iteration)
+
+    def _play(self, iteration: int) -> None:
+        self.replay.add(self._shared(self.measured(self._steps, iteration)))
+        self._rollout["rollout/spread"] = self.spread
+
+    def _steps(self, env: VectorGraphEnv, episodes: int, seed: int) -> tuple[Steps, Tensor]:
+        def act(state: Any) -> tuple[Tensor, dict[str, Tensor]]:
+            actions = ddpg.explore(self.actor_critic.actor(state), self.spread)
+            return actions, {"actions": actions}
+
+        steps = play(env, act, episodes, seed, self.device)
+        alive = steps.pop("alive")
+        totals = (steps["rewards"] * alive).sum(0)
+        steps["rewards"], steps["shares"] = ddpg.CREDITS[self.credit](steps["rewards"], alive)
+        steps["totals"] = totals.expand_as(alive)
+        return Steps(**{name: rows[alive] for name, rows in steps.items()}), totals
+
+    def _shared(self, steps: Steps) -> Steps:
+        """The steps of all processes."""
+        if self.trainer.world_size == 1:
+            return steps
+        gather = self.trainer.strategy.all_gather
+        counts = gather(torch.tensor([len(steps)], device=self.device)).flatten().tolist()
+        rows = {}
+        for name, own in steps.tensors().items():
+            padded = torch.cat([own, own.new_zeros(max(counts) - len(own), *own.shape[1:])])
+            parts = gather(padded.to(self.device)).cpu()
+            rows[name] = torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+        return Steps(**rows)
+
+    def training_step(self, batch: Steps, batch_idx: int) -> None:
+        """One step of the critic, one of the actor, one of the target networks."""
+        critic_optimizer, actor_optimizer = self.optimizers()  # pyright: ignore[reportGeneralTypeIssues]
+        policy, environment = self.actor_critic, self.environment
+        state = environment.graphs(batch.observations).to(self.device)
+        mean, spread = (moment.to(self.device) for moment in self.replay.moments())
+        rewards = ddpg.standardise(batch.rewards, batch.shares, mean, spread)
+        targets = ddpg.q_target(rewards, self._next_values(batch), batch.done, self.gamma)
+        metrics = {}
+
+        critic = ddpg.critic_loss(policy.critic(state, batch.actions), targets)
+        metrics["losses/critic"] = critic.detach()
+        metrics["losses/critic_grad_norm"] = self._optimise(critic_optimizer, critic, policy.critic)
+        if self.trainer.current_epoch >= self.critic_iterations:
+            self.toggle_optimizer(actor_optimizer)
+            actions = policy.actor(state)
+            actor = ddpg.actor_loss(policy.critic(state, actions))
+            actor = actor + self.saturation_coeff * ddpg.saturation_loss(actions)
+            metrics["losses/actor"] = actor.detach()
+            metrics["losses/actor_grad_norm"] = self._optimise(actor_optimizer, actor, policy.actor)
+            self.untoggle_optimizer(actor_optimizer)
+        ddpg.soft_update(self.target, policy, self.tau)
+        self.log_dict(
+            metrics, on_step=False, on_epoch=True, batch_size=len(batch), sync_dist=self.trainer.world_size > 1
+        )
+
+    @torch.no_grad()
+    def _next_values(self, batch: Steps) -> Tensor:
+        """The target networks' values (N,) of the next states; 0 where the episode has ended."""
+        values, ahead = torch.zeros_like(batch.rewards), ~batch.done
+        if ahead.any():
+            state = self.environment.graphs(batch.next_observations[ahead]).to(self.device)
+            values[ahead] = self.target.critic(state, self.target.actor(state))
+        return values
+
+    def _optimise(self, optimizer: Any, loss: Tensor, part: nn.Module) -> Tensor:
+        """Take an optimiser step on a part of the policy; returns the norm of the gradient before clipping."""
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        norm = nn.utils.clip_grad_norm_(part.parameters(), self.max_grad_norm)
+        optimizer.step()
+        return norm
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the replay."""
+        checkpoint["replay"] = self.replay.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the replay."""
+        self.replay.load_state_dict(checkpoint["replay"])

@@ -1,0 +1,249 @@
+"""GNNRL: the LightningModule that trains an actor-critic on a graph environment with PPO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gnnrl_lightning.rl import ppo_losses as ppo
+from gnnrl_lightning.rl.env.protocol import VectorGraphEnv
+from gnnrl_lightning.rl.learners.base import GraphLearner, at_least_one, positive
+from gnnrl_lightning.rl.policies.actor_critic import Agent
+from gnnrl_lightning.rl.rollout import RolloutLoader, Transitions, collect
+
+KL_SLACK = 1.5
+"""A policy may move so many times target_kl in an iteration."""
+
+HALVINGS = 10
+"""A step that goes too far is halved so many times at most."""
+
+
+class GNNRL(GraphLearner):
+    """Trains an actor-critic on an environment whose observations are graphs, with PPO.
+
+    An epoch of the trainer is an iteration: episodes are played to their ends with the present policy, then
+    their transitions pass `epochs` times through `minibatches` optimiser steps of
+
+        L = policy loss + value_coeff * value loss - entropy_coeff * entropy.
+
+    A proxy is used as `GraphLearner` says.
+
+    The same seed, on the CPU, gives the same search, also when it goes on from a checkpoint.
+
+    Args:
+        env: The environment; it may also be set later (`module.env = env`), before the trainer starts.
+        actor_critic: Makes the policy for (features of a node, decisions in a graph): a module with
+            `act(state)` and `evaluate(state, action)`, see `gnnrl_lightning.rl.policies.ActorCritic`.
+        learning_rate: Of Adam.
+        clip_epsilon: Half-width of PPO's trusted interval around a probability ratio of 1.
+        entropy_coeff: Weight of the entropy bonus.
+        value_coeff: Weight of the critic's loss.
+        gamma: Discount; 1 where the reward comes at the end of an episode.
+        gae_lambda: Advantage estimation: trade of bias (0) for variance (1).
+        epochs: Passes over the transitions of an iteration.
+        minibatches: Optimiser steps in a pass.
+        episodes_per_iteration: Episodes of an iteration, in each process.
+        max_grad_norm: Largest norm of the gradient; the trainer's `gradient_clip_val`, where given, takes its
+            place.
+        target_kl: A step after which the policy is further than 1.5 times this from where the iteration began, in
+            nats on the next minibatch, is halved until it is not, and ends the iteration; None: no step is too far.
+        initial_spread: Standard deviation of the first policy's actions around the environment's initial
+            action.
+        proposal_spread: The same around the proposals of the environment's states, where they have any; a channel
+            where that is more.
+        proxy: An environment of the same states with estimated rewards, or None; it may be set later too.
+        proxy_warmup: Iterations in the proxy before the first one in the environment.
+        proxy_between: Iterations in the proxy after each one in the environment.
+        proxy_episodes: Episodes of an iteration in the proxy, in each process.
+        policy: File of a trained policy to start from (`gnnrl_lightning.rl.policies.save_policy`); None: a fresh one.
+        seed: Of the policy's weights and of all sampling.
+
+    Raises:
+        UserError: A number is out of range.
+    """
+
+    def __init__(
+        self,
+        env: VectorGraphEnv | None = None,
+        actor_critic: Callable[[int, int], nn.Module] = Agent,
+        learning_rate: float = 3e-3,
+        clip_epsilon: float = 0.2,
+        entropy_coeff: float = 0.0,
+        value_coeff: float = 0.5,
+        gamma: float = 1.0,
+        gae_lambda: float = 0.95,
+        epochs: int = 4,
+        minibatches: int = 4,
+        episodes_per_iteration: int = 8,
+        max_grad_norm: float = 5.0,
+        target_kl: float | None = 0.4,
+        initial_spread: float = 0.2,
+        proposal_spread: float = 0.05,
+        proxy: VectorGraphEnv | None = None,
+        proxy_warmup: int = 20,
+        proxy_between: int = 4,
+        proxy_episodes: int = 64,
+        policy: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            env,
+            actor_critic,
+            episodes_per_iteration,
+            max_grad_norm,
+            initial_spread,
+            proxy,
+            proxy_warmup,
+            proxy_between,
+            proxy_episodes,
+            policy,
+            seed,
+        )
+        at_least_one(epochs=epochs, minibatches=minibatches)
+        positive(learning_rate=learning_rate, clip_epsilon=clip_epsilon, proposal_spread=proposal_spread)
+        self.proposal_spread = proposal_spread
+        self.learning_rate = learning_rate
+        self.clip_epsilon, self.entropy_coeff, self.value_coeff = clip_epsilon, entropy_coeff, value_coeff
+        self.gamma, self.gae_lambda = gamma, gae_lambda
+        self.epochs, self.minibatches, self.target_kl = epochs, minibatches, target_kl
+        self._loader: RolloutLoader | None = None
+        self._before: list[Tensor] = []
+
+    @property
+    def spreads(self) -> tuple[float, ...]:
+        """Around the initial action, and around proposals."""
+        return self.initial_spread, self.proposal_spread
+
+    def outputs(self, state: Any, shape: tuple[int, int]) -> dict[str, tuple[Tensor, tuple[int, ...]]]:
+        """Actions, and the log-probability, value and entropy of each state."""
+        each = shape[:1]
+        action, log_prob = self.actor_critic.act(state)
+        squash = getattr(self.actor_critic, "squash", lambda raw: raw)
+        evaluated = self.actor_critic.evaluate(state, action)
+        names = ("evaluate's log-probability", "evaluate's value", "evaluate's entropy")
+        found = {"act's action": (squash(action), shape), "act's log-probability": (log_prob, each)}
+        found |= {name: (value, each) for name, value in zip(names, evaluated, strict=True)}
+        if hasattr(self.actor_critic, "state_value"):
+            found["state_value"] = self.actor_critic.state_value(state), each
+        if hasattr(self.actor_critic, "mode"):
+            found["mode"] = squash(self.actor_critic.mode(state)), shape
+        return found
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam over actor and critic."""
+        return torch.optim.Adam(self.actor_critic.parameters(), lr=self.learning_rate, eps=1e-5)
+
+    def train_dataloader(self) -> RolloutLoader:
+        """The loader that plays an iteration's episodes when its first minibatch is asked for."""
+        self._loader = RolloutLoader(
+            self._collect,
+            lambda: self.trainer.current_epoch,
+            self.epochs,
+            self.minibatches,
+            seed=self.seed,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+            reduce=self.sum_over_processes,
+        )
+        return self._loader
+
+    def _collect(self, iteration: int) -> Transitions:
+        def play(env: VectorGraphEnv, episodes: int, seed: int) -> tuple[Transitions, Tensor]:
+            return collect(
+                env,
+                self.actor_critic,
+                episodes,
+                seed,
+                self.gamma,
+                self.gae_lambda,
+                self.device,
+                self.sum_over_processes,
+            )
+
+        transitions = self.measured(play, iteration)
+        explained = ppo.explained_variance(transitions.values, transitions.returns)
+        self._rollout["losses/explained_variance"] = float(explained)
+        return transitions
+
+    def on_train_epoch_start(self) -> None:
+        """The policy has not moved yet in this iteration."""
+        self._before = []
+
+    def on_train_batch_start(self, batch: Transitions, batch_idx: int) -> int | None:
+        """Halve the last step until the policy is near enough, and end the iteration, where it went too far.
+
+        Clipping bounds what is gained by moving, not the move. All processes agree on it.
+        """
+        if self.target_kl is None or not self._before or self._moved(batch) <= KL_SLACK * self.target_kl:
+            return None
+        for _ in range(HALVINGS):
+            with torch.no_grad():
+                for now, before in zip(self.actor_critic.parameters(), self._before, strict=True):
+                    now.lerp_(before.to(now.device), 0.5)
+            if self._moved(batch) <= KL_SLACK * self.target_kl:
+                break
+        if self._loader is not None:
+            self._loader.drop()
+        return -1
+
+    @torch.no_grad()
+    def _moved(self, batch: Transitions) -> float:
+        """Divergence of the policy that acted from the present one, nats, on the minibatch of all processes."""
+        state = self.environment.graphs(batch.observations).to(self.device)
+        log_prob = self.actor_critic.evaluate(state, batch.actions)[0]
+        approx_kl = ppo.policy_loss(log_prob, batch.log_probs, batch.advantages)[1]
+        total, weight = self.sum_over_processes(torch.stack([approx_kl * batch.weight, batch.weight])).tolist()
+        return total / max(weight, 1e-12)
+
+    def training_step(self, batch: Transitions, batch_idx: int) -> Tensor:
+        """PPO's loss of a minibatch."""
+        state = self.environment.graphs(batch.observations).to(self.device)
+        log_prob, value, entropy = self.actor_critic.evaluate(state, batch.actions)
+        policy, approx_kl, clip_fraction = ppo.policy_loss(
+            log_prob, batch.log_probs, batch.advantages, self.clip_epsilon
+        )
+        critic, entropy = ppo.value_loss(value, batch.returns), entropy.mean()
+        losses = {
+            "losses/policy": policy,
+            "losses/value": critic,
+            "losses/entropy": entropy,
+            "losses/approx_kl": approx_kl,
+            "losses/clipfrac": clip_fraction,
+        }
+        self.log_dict(
+            {name: loss.detach() for name, loss in losses.items()},
+            on_step=False, on_epoch=True, batch_size=len(batch), sync_dist=self.trainer.world_size > 1,
+        )  # fmt: skip
+        return batch.weight * (policy + self.value_coeff * critic - self.entropy_coeff * entropy)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Keep the policy before the step, and log the norm of the gradient before it is clipped."""
+        self._before = [parameter.detach().clone() for parameter in self.actor_critic.parameters()]
+        gradients = [p.grad.norm() for p in self.actor_critic.parameters() if p.grad is not None]
+        self.log(
+            "losses/grad_norm", torch.stack(gradients).norm(),
+            on_step=False, on_epoch=True, batch_size=1, sync_dist=self.trainer.world_size > 1,
+        )  # fmt: skip
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the policy before the last step: within an iteration it may be needed."""
+        checkpoint["policy_before"] = self._before
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the policy before the last step."""
+        self._before = checkpoint["policy_before"]
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradient's norm, as the trainer says or else to max_grad_norm."""
+        if gradient_clip_val is not None:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        else:
+            self.clip_gradients(optimizer, self.max_grad_norm, "norm")

@@ -1,0 +1,25 @@
+"""Policies and how they learn: distributions over actions, actor-critics, PPO, DDPG."""
+
+from gnnrl_lightning.rl.policies.ablations import AblatedAgent
+from gnnrl_lightning.rl.policies.actor_critic import ActorCritic, Agent, Critic, GraphActor, NodeActor
+from gnnrl_lightning.rl.policies.deterministic import DDPGActor, DDPGAgent, QCritic
+from gnnrl_lightning.rl.policies.distributions import Beta, ClippedGaussian, SquashedGaussian, UnitDistribution
+from gnnrl_lightning.rl.policies.policy_file import load_policy, save_policy
+
+__all__ = [
+    "AblatedAgent",
+    "ActorCritic",
+    "Agent",
+    "Beta",
+    "ClippedGaussian",
+    "Critic",
+    "DDPGActor",
+    "DDPGAgent",
+    "GraphActor",
+    "NodeActor",
+    "QCritic",
+    "SquashedGaussian",
+    "UnitDistribution",
+    "load_policy",
+    "save_policy",
+]

@@ -1,0 +1,101 @@
+"""The default policy with a part of what it sees taken away: does the graph earn its place?"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gnnrl_lightning.rl.encoders import MultiStage
+from gnnrl_lightning.rl.policies.actor_critic import Agent
+from gnnrl_lightning.rl.policies.distributions import Beta, UnitDistribution
+
+
+def no_messages(state: Any) -> Any:
+    """The state without its edges: every node sees itself alone."""
+    state = copy.copy(state)
+    state.edge_index = state.edge_index[:, :0]
+    state.edge_attr, state.edge_motif = state.edge_attr[:0], state.edge_motif[:0]
+    return state
+
+
+def shuffled_edges(state: Any) -> Any:
+    """The state with the targets of its edges exchanged at random, in every state and graph of a batch alike.
+
+    Raises:
+        ValueError: The graphs of the batch differ in their number of edges.
+    """
+    edges, graphs = state.edge_index.shape[1], state.num_graphs
+    if edges % graphs:
+        raise ValueError(f"{edges} edges in {graphs} graphs: edges are exchanged in graphs of equal size only")
+    order = torch.randperm(edges // graphs, generator=torch.Generator().manual_seed(0)).to(state.edge_index.device)
+    targets = state.edge_index[1].view(graphs, -1)[:, order].flatten()
+    state = copy.copy(state)
+    state.edge_index = torch.stack([state.edge_index[0], targets])
+    return state
+
+
+def constant_state(state: Any) -> Any:
+    """The state with zeros for all features: neither widths nor budget, only the topology is seen."""
+    state = copy.copy(state)
+    state.x, state.edge_attr = torch.zeros_like(state.x), torch.zeros_like(state.edge_attr)
+    return state
+
+
+ABLATIONS: dict[str, Callable[[Any], Any]] = {
+    "no_messages": no_messages,
+    "shuffled_edges": shuffled_edges,
+    "constant_state": constant_state,
+}
+"""Name -> what is done to a state before the policy sees it; the state itself is left as it is."""
+
+
+class _Through(nn.Module):
+    """An actor or critic that sees a changed state."""
+
+    def __init__(self, module: nn.Module, change: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.module, self.change = module, change
+
+    def forward(self, state: Any) -> Tensor:
+        return self.module(self.change(state))
+
+
+class AblatedAgent(Agent):
+    """The default policy, actor and critic alike, without a part of what it sees.
+
+    Args:
+        state_dim: Features of each node of the state graph.
+        action_dim: Decisions in a graph.
+        ablation: What is taken away: "no_messages", "shuffled_edges" or "constant_state".
+        head: As of `Agent`.
+        encoder: As of `Agent`.
+        distribution: As of `Agent`.
+
+    Raises:
+        ValueError: There is no such ablation, or head.
+    """
+
+    def __init__(
+        self,
+        state_dim: int,
+        action_dim: int,
+        ablation: str,
+        head: str = "identity",
+        encoder: Callable[[int], nn.Module] = MultiStage,
+        distribution: type[UnitDistribution] = Beta,
+    ) -> None:
+        if ablation not in ABLATIONS:
+            raise ValueError(f"ablation is {ablation!r}, expected one of {', '.join(map(repr, ABLATIONS))}")
+        super().__init__(state_dim, action_dim, head, encoder, distribution)
+        self.ablation = ablation
+        self.actor = _Through(self.actor, ABLATIONS[ablation])
+        self.critic = _Through(self.critic, ABLATIONS[ablation])
+
+    @property
+    def description(self) -> dict[str, str]:
+        """Also what is taken away."""
+        return super().description | {"ablation": self.ablation}

@@ -1,0 +1,344 @@
+"""Actor-critics over state graphs: the default policy and the parts that users may replace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.utils import scatter
+
+from gnnrl_lightning.rl.encoders import MultiStage
+from gnnrl_lightning.rl.policies.distributions import Beta, UnitDistribution
+
+# An encoder is made for a number of node features and maps a state to (nodes, out_features).
+Encoder = Callable[[int], nn.Module]
+# An actor or critic is made for a number of node features and a number of decisions in a graph.
+Head = Callable[[int, int], nn.Module]
+
+
+EDGE = 0.005
+"""A policy starts so far from actions of 0 and 1 at least: at these themselves nothing would be learnt."""
+
+
+WIDEST = 0.25
+"""Largest standard deviation of a first policy's actions around proposals."""
+
+
+def proposed(state: Any) -> Tensor | None:
+    """The actions (B, A) in (0, 1) from which a policy starts in these states, or None where they propose none."""
+    proposal = getattr(state, "proposal", None)
+    return None if proposal is None else proposal.clamp(EDGE, 1 - EDGE)
+
+
+def graph_mean(values: Tensor, state: Any) -> Tensor:
+    """Mean of node values (N, F) over each graph of a batch: (B, F)."""
+    return scatter(values, state.batch, dim_size=state.num_graphs, reduce="mean")
+
+
+def decision_mean(values: Tensor, state: Any) -> Tensor:
+    """Weighted mean of node values (N, F) over the nodes of each decision: (decisions of the batch, F)."""
+    node, decision = state.decision_index
+    weighted = values[node] * state.decision_weight[:, None]
+    return scatter(weighted, decision, dim_size=state.num_decisions, reduce="sum")
+
+
+def mlp(sizes: list[int], last_gain: float) -> nn.Sequential:
+    """Tanh layers, orthogonal, biases zero; the last one is linear and scaled by last_gain."""
+    layers: list[nn.Module] = []
+    for number, (inputs, outputs) in enumerate(pairwise(sizes)):
+        last = number == len(sizes) - 2
+        linear = nn.Linear(inputs, outputs)
+        nn.init.orthogonal_(linear.weight, last_gain if last else 2**0.5)
+        nn.init.zeros_(linear.bias)
+        layers += [linear] if last else [linear, nn.Tanh()]
+    return nn.Sequential(*layers)
+
+
+class DecisionEncoder(nn.Module):
+    """Embeds each decision: what its nodes are, what the whole graph is, and, if wanted, a code of its own.
+
+    A decision sees the weighted mean of its nodes' embeddings and features, the embedding of the whole graph,
+    and with `identity` a learned code of its own, so that decisions that look alike can still come out
+    differently.
+
+    Args:
+        state_dim: Node features.
+        action_dim: Decisions in a graph.
+        encoder: Makes the graph encoder for a number of node features.
+        identity: Size of the codes; 0 for none.
+
+    Shapes:
+        A batch of B graphs with A decisions each to (B, A, out_features).
+    """
+
+    def __init__(self, state_dim: int, action_dim: int, encoder: Encoder = MultiStage, identity: int = 0) -> None:
+        super().__init__()
+        self.encoder: Any = encoder(state_dim)
+        self.codes = nn.Parameter(torch.randn(action_dim, identity)) if identity else None
+        self.out_features = 2 * int(self.encoder.out_features) + state_dim + identity
+
+    def forward(self, state: Any) -> Tensor:
+        """Embedding of each decision."""
+        h = self.encoder(state)
+        own = decision_mean(torch.cat([h, state.x], dim=1), state)
+        decisions = state.num_decisions // state.num_graphs
+        parts = [own, graph_mean(h, state).repeat_interleave(decisions, dim=0)]
+        if self.codes is not None:
+            parts.append(self.codes.repeat(state.num_graphs, 1))
+        return torch.cat(parts, dim=1).view(state.num_graphs, decisions, self.out_features)
+
+
+class NodeActor(nn.Module):
+    """One shared MLP over the embedding of each decision: works for any number of decisions, on any network.
+
+    Args:
+        state_dim: Node features.
+        action_dim: Decisions in a graph.
+        encoder: Makes the graph encoder for a number of node features.
+        hidden: Size of the hidden layers.
+        identity: Size of the codes of `DecisionEncoder`. Without any (0) the head fits every network; with
+            them only networks with action_dim decisions.
+        outputs: Numbers for each decision; 2 for the parameters of a `UnitDistribution`.
+
+    Shapes:
+        A batch of B graphs with A decisions each to (B, A, outputs).
+    """
+
+    def __init__(
+        self,
+        state_dim: int,
+        action_dim: int,
+        encoder: Encoder = MultiStage,
+        hidden: int = 64,
+        identity: int = 0,
+        outputs: int = 2,
+    ) -> None:
+        super().__init__()
+        self.decisions = DecisionEncoder(state_dim, action_dim, encoder, identity)
+        self.mlp = mlp([self.decisions.out_features, hidden, hidden, outputs], last_gain=0.01)
+
+    def forward(self, state: Any) -> Tensor:
+        """Numbers of each decision."""
+        return self.mlp(self.decisions(state))
+
+
+class GraphActor(nn.Module):
+    """The paper's head: one embedding of the graph, one MLP with an output for each decision.
+
+    Args:
+        state_dim: Node features.
+        action_dim: Decisions in a graph.
+        encoder: Makes the graph encoder for a number of node features.
+        hidden: Sizes of the hidden layers.
+        outputs: Numbers for each decision; 2 for the parameters of a `UnitDistribution`.
+
+    Shapes:
+        A batch of B graphs to (B, action_dim, outputs).
+
+    Source: GNN-RL (ICML 2022), section 4.3.
+    """
+
+    def __init__(
+        self,
+        state_dim: int,
+        action_dim: int,
+        encoder: Encoder = MultiStage,
+        hidden: tuple[int, ...] = (50, 50, 200),
+        outputs: int = 2,
+    ) -> None:
+        super().__init__()
+        self.action_dim, self.outputs = action_dim, outputs
+        self.encoder: Any = encoder(state_dim)
+        self.mlp = mlp([int(self.encoder.out_features), *hidden, outputs * action_dim], last_gain=0.01)
+
+    def forward(self, state: Any) -> Tensor:
+        """Numbers of each decision."""
+        return self.mlp(graph_mean(self.encoder(state), state)).view(-1, self.action_dim, self.outputs)
+
+
+class Critic(nn.Module):
+    """Value of a state: an MLP over the embedding of the graph.
+
+    Args:
+        state_dim: Node features.
+        action_dim: Decisions in a graph; not used.
+        encoder: Makes the graph encoder for a number of node features.
+        hidden: Size of the hidden layer.
+
+    Shapes:
+        A batch of B graphs to (B,).
+    """
+
+    def __init__(self, state_dim: int, action_dim: int, encoder: Encoder = MultiStage, hidden: int = 64) -> None:
+        super().__init__()
+        self.encoder: Any = encoder(state_dim)
+        self.mlp = mlp([int(self.encoder.out_features), hidden, 1], last_gain=0.1)
+
+    def forward(self, state: Any) -> Tensor:
+        """Expected return of each state of the batch."""
+        return self.mlp(graph_mean(self.encoder(state), state)).squeeze(-1)
+
+
+HEADS: dict[str, Callable[..., nn.Module]] = {
+    "node": NodeActor,
+    "identity": partial(NodeActor, identity=32),
+    "graph": GraphActor,
+}
+
+
+class ActorCritic(nn.Module):
+    """A stochastic policy and a value around any actor and any critic.
+
+    Args:
+        actor: Maps a batch of B state graphs with A decisions to (B, A, 2): location and spread parameters.
+        critic: Maps it to (B,) values.
+        distribution: Distribution of the actions with these parameters.
+        fixed_spread: Whether the spread stays that of the start, whatever the actor puts out for it.
+
+    What the actor puts out is relative to a start, so that a first policy, whose actor puts out nearly zero, takes
+    the start's actions: those of the state's field `proposal` (B, A) where it has one, else one action for all
+    decisions (`centre_on`). A policy then learns in what to differ from a cheap method's answer.
+
+    Whatever has `act(state)` and `evaluate(state, action)` with these meanings can take its place; the raw
+    actions that `act` returns go through `squash` where there is one, and are taken for actions in [0, 1]
+    otherwise.
+
+    Source: the start from another method's actions is residual policy learning (Silver et al., 2018).
+    """
+
+    offset: Tensor
+    proposal_spread: Tensor
+
+    def __init__(
+        self,
+        actor: nn.Module,
+        critic: nn.Module,
+        distribution: type[UnitDistribution] = Beta,
+        fixed_spread: bool = False,
+    ) -> None:
+        super().__init__()
+        self.actor, self.critic, self._distribution, self.fixed_spread = actor, critic, distribution, fixed_spread
+        self.register_buffer("offset", torch.zeros(2))
+        self.register_buffer("proposal_spread", torch.tensor(0.05))
+
+    @property
+    def description(self) -> dict[str, str]:
+        """What its weights do not tell and its actions depend on: for `save_policy`."""
+        name = f"{self._distribution.__module__}.{self._distribution.__qualname__}"
+        return {"distribution": name, "fixed_spread": str(self.fixed_spread)}
+
+    def centre_on(self, action: float, spread: float, proposal_spread: float = 0.05) -> None:
+        """Make the actor's output relative to a start: zero means this action, with this spread.
+
+        Args:
+            action: Mode in (0, 1) where the state has no proposal.
+            spread: Standard deviation of the action there.
+            proposal_spread: Standard deviation of an action around a proposal of 0.5, where a channel, the state's
+                `proposal_step`, is not more; near 0 and 1, where the spread parameter is the same, it is smaller.
+        """
+        self.offset.copy_(torch.tensor(self._distribution.parameters(action, spread)))
+        self.proposal_spread.fill_(proposal_spread)
+
+    def _start(self, state: Any) -> Tensor:
+        """Parameters at which the actor puts out zero, (2,) or (B, A, 2)."""
+        proposal = proposed(state)
+        if proposal is None:
+            return self.offset
+        # With a spread of less than a channel nothing else would be tried.
+        spread = torch.maximum(self.proposal_spread, state.proposal_step).clamp(max=WIDEST)
+        return torch.stack([self._distribution.location_of(proposal), self._distribution.spread_of(spread)], dim=-1)
+
+    def distribution(self, state: Any) -> UnitDistribution:
+        """Distribution of the actions (B, A) in these states."""
+        outputs = self.actor(state)
+        if self.fixed_spread:
+            outputs = outputs * outputs.new_tensor([1.0, 0.0])
+        return self._distribution(outputs + self._start(state))
+
+    @torch.no_grad()
+    def act(self, state: Any) -> tuple[Tensor, Tensor]:
+        """Sample raw actions.
+
+        Args:
+            state: Batch of B state graphs.
+
+        Returns:
+            Raw actions (B, A) and their log-probabilities (B,).
+        """
+        distribution = self.distribution(state)
+        raw = distribution.sample()
+        return raw, distribution.log_prob(raw).sum(1)
+
+    @torch.no_grad()
+    def mode(self, state: Any) -> Tensor:
+        """Raw actions (B, A) that the policy takes when it does not explore."""
+        return self.distribution(state).mode
+
+    @torch.no_grad()
+    def state_value(self, state: Any) -> Tensor:
+        """What the critic expects of each state of the batch, (B,)."""
+        return self.critic(state)
+
+    def squash(self, action: Tensor) -> Tensor:
+        """The actions in [0, 1] of raw actions."""
+        return self._distribution.squash(action)
+
+    def evaluate(self, state: Any, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Judge raw actions taken earlier, with gradients.
+
+        Args:
+            state: Batch of B state graphs.
+            action: (B, A) raw actions.
+
+        Returns:
+            Log-probability, value and entropy, (B,) each.
+        """
+        distribution = self.distribution(state)
+        return distribution.log_prob(action).sum(1), self.critic(state), distribution.entropy().sum(1)
+
+
+class Agent(ActorCritic):
+    """The default policy for a graph with so many node features and so many channel groups to prune.
+
+    Args:
+        state_dim: Features of each node of the state graph.
+        action_dim: Decisions in a graph: channel groups to prune.
+        head: "identity" (one MLP shared by all decisions, which also sees a code of each; learns fastest on
+            one network), "node" (the same without codes, fits any network) or "graph" (the paper's: one
+            embedding of the graph, one output for each decision).
+        encoder: Makes a graph encoder for a number of node features; actor and critic have one each.
+        distribution: Distribution of the pruning ratios.
+        actor: Makes another actor than the head's for (state_dim, action_dim).
+        critic: Makes another critic for (state_dim, action_dim).
+        fixed_spread: Whether the spread stays that of the start.
+
+    The paper's policy is `Agent(state_dim, action_dim, "graph", distribution=ClippedGaussian)`, with `fixed_spread` or
+    without.
+
+    Raises:
+        ValueError: There is no such head.
+    """
+
+    def __init__(
+        self,
+        state_dim: int,
+        action_dim: int,
+        head: str = "identity",
+        encoder: Callable[[int], nn.Module] = MultiStage,
+        distribution: type[UnitDistribution] = Beta,
+        actor: Callable[[int, int], nn.Module] | None = None,
+        critic: Callable[[int, int], nn.Module] | None = None,
+        fixed_spread: bool = False,
+    ) -> None:
+        if head not in HEADS:
+            raise ValueError(f"head is {head!r}, expected one of {', '.join(map(repr, HEADS))}")
+        super().__init__(
+            actor(state_dim, action_dim) if actor else HEADS[head](state_dim, action_dim, encoder=encoder),
+            critic(state_dim, action_dim) if critic else Critic(state_dim, action_dim, encoder=encoder),
+            distribution,
+            fixed_spread,
+        )

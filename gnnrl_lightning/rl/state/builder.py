@@ -1,0 +1,293 @@
+"""The hierarchical state graph: what the policy sees of a network that is being pruned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Batch
+
+from gnnrl_lightning.rl.state.motifs import geometry, motif
+from gnnrl_lightning.tracing.topology import KINDS, stages
+
+EDGE_DIM = len(KINDS) + 7
+NODE_DIM = 11 + len(KINDS) + 7
+
+
+class StateBuilder:
+    """Builds the state graph of a network at given widths, by tensor updates only.
+
+    Level 2 of the state is the network: nodes are feature maps, an edge is one input of one stage (an operator with the
+    batch norm and the activation that alone read it, see `topology.stages`), from the feature map that is read to the
+    one that is written; maps within a stage are no nodes. Level 1 holds a motif for each distinct stage (kinds, kernel,
+    stride, blocks and dense channels). What does not change with the widths is computed once.
+
+    The state is a `torch_geometric.data.Batch` of disjoint graphs with the fields
+
+    | field | shape | meaning | read by |
+    |---|---|---|---|
+    | `x` | (B n, F) | features of the feature maps, below | all encoders, `NodeActor` |
+    | `edge_index` | (2, B e) | from the map that is read to the map that is written | all encoders |
+    | `batch`, `ptr` | (B n,), (B + 1,) | the graph of each node, where each graph starts | heads, critic |
+    | `edge_attr` | (B e, EDGE_DIM) | features of the stages, below | `MultiStage` |
+    | `edge_motif` | (B e,) | the motif of each edge; all graphs of a batch share the motifs | `MultiStage` |
+    | `motif_x`, `motif_edge_index` | (m, MOTIF_DIM), (2, k) | level-1 graphs (`motif`), end to end | `MultiStage` |
+    | `motif_weight`, `motif_size` | (k,), (m,) | weights of edges, nodes that a node stands for | `MultiStage` |
+    | `motif_batch` | (m,) | the motif of each of their nodes | `MultiStage` |
+    | `decision_index` | (2, B i) | pairs (node, channel group) | `NodeActor` |
+    | `decision_weight` | (B i,) | their weights, which sum to one for each group | `NodeActor` |
+    | `num_decisions` | int | B G, groups in the batch | `NodeActor` |
+    | `proposal` | (B, G) | actions from which a policy starts; absent where there are none | `ActorCritic` |
+    | `proposal_step` | (B, G) | what one channel is as an action; beside `proposal` | `ActorCritic` |
+
+    `gnnrl_lightning.rl.state.assemble.state_from` makes such a batch of any graph, traced or not.
+
+    The weight of a node in a group's readout is the share of its channels that is the group's, normalised
+    over nodes.
+
+    Node features (all finite, within about [-1, 1]; "share" of MACs or parameters is relative to the largest
+    feature map of the dense network unless stated otherwise):
+
+    | column | meaning |
+    |---|---|
+    | 0 | channels now / dense channels |
+    | 1, 2 | log2 of channels now, of dense channels, / 12 |
+    | 3 | log2 of positions (elements a channel) / 16 |
+    | 4 | place in the order of computation, -1 first to 1 last |
+    | 5, 6 | MACs, parameters now of the stage that writes the map, share |
+    | 7 | MACs now of the stages that read it, share |
+    | 8 | prunable part of its channels |
+    | 9, 10 | MACs, parameters saved by halving its groups alone, relative to the most that one group saves |
+    | 11 to 21 | kinds of the operators that write it, multi-hot (none for the network's input) |
+    | 22, 23 | whole network: MACs, parameters now / dense |
+    | 24, 25 | whole network: limits of MACs and of parameters / dense (1: no limit) |
+    | 26, 27 | whole network: how far MACs and parameters now exceed these limits |
+    | 28 | share of the episode's steps that is left |
+    | 29 on | statistics of its groups, standardised over groups: (s - mean) / (3 std), clipped to [-1, 1] |
+
+    Edge features:
+
+    | column | meaning |
+    |---|---|
+    | 0 to 10 | kinds of the stage's operators, multi-hot |
+    | 11, 12 | MACs, parameters now of the stage, share |
+    | 13, 14 | channels kept of the map read, of the map written |
+    | 15, 16, 17 | log2 of kernel / 3, of stride / 3, of blocks / 10 |
+
+    Args:
+        graph: The traced network (`gnnrl_lightning.trace`).
+        statistics: (G, K) finite statistics of the channel groups, any scale; None for none.
+
+    Raises:
+        ValueError: The statistics are not (G, K) or not finite.
+
+    Source: GNN-RL (Yu, Mazaheri, Jannesari, ICML 2022), section 4.1, hierarchical computational graph.
+    """
+
+    def __init__(self, graph: Any, statistics: Tensor | None = None) -> None:
+        self.graph = graph
+        self.stages = stages(graph.operators)
+        read = {source for stage in self.stages for source in stage.inputs}
+        self.maps = torch.tensor(sorted(read | {stage.output for stage in self.stages}), dtype=torch.long)
+        self.num_groups, self.num_nodes = len(graph.groups), len(self.maps)
+        self.state_dim = NODE_DIM
+        dense = graph.widths[None]
+        self._dense_channels = graph.channels(dense)[:, self.maps].float().clamp(min=1)
+        self._dense_macs = graph.cost.macs(dense).double()
+        self._dense_params = graph.cost.params(dense).double()
+        self._edges()
+        self._motifs()
+        self._decisions(graph)
+        self._stage_costs(graph)
+        self._static = self._static_nodes(graph)
+        if statistics is not None:
+            self._statistics = self._group_to_node @ _standardise(statistics, self.num_groups)
+            self.state_dim += statistics.shape[1]
+        else:
+            self._statistics = torch.zeros(self.num_nodes, 0)
+        self._batches: dict[int, dict[str, Any]] = {}
+
+    def _node(self, feature_map: int) -> int:
+        """The node of a feature map."""
+        return int(torch.searchsorted(self.maps, feature_map))
+
+    def _stage_costs(self, graph: Any) -> None:
+        """What each stage costs in terms of its operators, and which maps it writes and reads."""
+        members = torch.zeros(len(graph.operators), len(self.stages))
+        writes = torch.zeros(len(self.stages), self.num_nodes)
+        reads = torch.zeros(len(self.stages), self.num_nodes)
+        for number, stage in enumerate(self.stages):
+            members[list(stage.members), number] = 1.0
+            writes[number, self._node(stage.output)] = 1.0
+            reads[number, [self._node(source) for source in stage.inputs]] = 1.0
+        self._members, self._writes, self._reads = members, writes, reads
+        dense = graph.widths[None]
+        self._macs_scale = self._scale(graph.cost.operator_macs(dense), members)
+        self._params_scale = self._scale(graph.cost.operator_params(dense), members)
+
+    @staticmethod
+    def _scale(cost: Tensor, members: Tensor) -> float:
+        return max(float((cost.float() @ members).max()), 1.0)
+
+    def _edges(self) -> None:
+        pairs = [(source, stage, n) for n, stage in enumerate(self.stages) for source in stage.inputs]
+        self._edge_index = torch.tensor(
+            [[self._node(source) for source, _, _ in pairs], [self._node(stage.output) for _, stage, _ in pairs]]
+        ).reshape(2, -1)
+        self._edge_stage = torch.tensor([n for _, _, n in pairs], dtype=torch.long)
+        features = torch.zeros(len(pairs), EDGE_DIM)
+        for row, (_, stage, _) in enumerate(pairs):
+            features[row, [KINDS.index(kind) for kind in stage.kinds]] = 1.0
+            features[row, -3:] = torch.tensor(geometry(stage)).log2() / torch.tensor([3.0, 3.0, 10.0])
+        self._edge_static = features
+
+    def _motifs(self) -> None:
+        channels = self._dense_channels[0].long().tolist()
+        keys: dict[tuple[Any, ...], int] = {}
+        edge_motif = []
+        for (source, target), number in zip(self._edge_index.T.tolist(), self._edge_stage.tolist(), strict=True):
+            stage = self.stages[number]
+            key = (stage.kinds, channels[source], channels[target], *geometry(stage))
+            edge_motif.append(keys.setdefault(key, len(keys)))
+        self._edge_motif = torch.tensor(edge_motif, dtype=torch.long)
+        motifs = [motif(kinds, i, o, kernel, stride, int(blocks)) for kinds, i, o, kernel, stride, blocks in keys]
+        self._motif = {
+            "motif_x": torch.cat([m["x"] for m in motifs]),
+            "motif_edge_index": torch.cat([m["edge_index"] + 3 * n for n, m in enumerate(motifs)], dim=1),
+            "motif_weight": torch.cat([m["weight"] for m in motifs]),
+            "motif_size": torch.cat([m["members"] for m in motifs]),
+            "motif_batch": torch.arange(len(motifs)).repeat_interleave(3),
+        }
+
+    def _decisions(self, graph: Any) -> None:
+        owned = graph.incidence.float()[self.maps] * graph.widths.float()
+        self._group_to_node = owned / self._dense_channels[0][:, None]
+        nodes, groups = owned.nonzero(as_tuple=True)
+        readout = self._group_to_node / self._group_to_node.sum(0).clamp(min=1e-12)
+        self._decision_index = torch.stack([nodes, groups])
+        self._decision_weight = readout[nodes, groups]
+
+    def _static_nodes(self, graph: Any) -> Tensor:
+        n, dense = self.num_nodes, graph.widths
+        kinds = torch.zeros(n, len(KINDS))
+        for stage in self.stages:
+            kinds[self._node(stage.output), [KINDS.index(kind) for kind in stage.kinds]] = 1.0
+        halved = dense.repeat(self.num_groups, 1)
+        halved.diagonal().copy_((dense // 2).clamp(min=1))
+        saved = torch.stack(
+            [
+                (self._dense_macs - graph.cost.macs(halved)).float(),
+                (self._dense_params - graph.cost.params(halved)).float(),
+            ],
+            dim=1,
+        )
+        most = saved.amax(0).clamp(min=1) if self.num_groups else torch.ones(2)
+        positions = torch.tensor([float(graph.feature_maps[m].positions) for m in self.maps.tolist()]).clamp(min=1)
+        return torch.cat(
+            [
+                self._dense_channels[0].log2()[:, None] / 12,
+                positions.log2()[:, None] / 16,
+                torch.linspace(-1, 1, n)[:, None],
+                self._group_to_node.sum(1, keepdim=True).clamp(max=1),
+                self._group_to_node @ (saved / most),
+                kinds,
+            ],
+            dim=1,
+        )
+
+    def _batch(self, size: int) -> dict[str, Any]:
+        """What a batch of this many states has whatever the widths are."""
+        if size not in self._batches:
+            shift = torch.arange(size)
+            self._batches[size] = {
+                "edge_index": tile(self._edge_index, shift * self.num_nodes),
+                "batch": shift.repeat_interleave(self.num_nodes),
+                "ptr": torch.arange(size + 1) * self.num_nodes,
+                "edge_motif": self._edge_motif.repeat(size),
+                **self._motif,
+                "decision_index": torch.stack(
+                    [
+                        tile(self._decision_index[0], shift * self.num_nodes),
+                        tile(self._decision_index[1], shift * self.num_groups),
+                    ]
+                ),
+                "decision_weight": self._decision_weight.repeat(size),
+                "num_decisions": size * self.num_groups,
+            }
+        return self._batches[size]
+
+    def __call__(
+        self,
+        widths: Tensor,
+        limits: Tensor,
+        left: Tensor | None = None,
+        proposal: tuple[Tensor, Tensor] | None = None,
+    ) -> Batch:
+        """State of a batch of candidates.
+
+        Args:
+            widths: (B, G) int64, channels of each group.
+            limits: (B, 2) limits of MACs and of parameters relative to the dense network; 1 where there is
+                none.
+            left: (B,) share of the episode's steps that is left; all of them by default.
+            proposal: (B, G) actions in [0, 1] from which a policy starts, and (B, G) what one channel is as an action;
+                None: neither.
+
+        Returns:
+            A batch of B graphs with the fields of the class's table, on the CPU.
+        """
+        size = len(widths)
+        left = torch.ones(size) if left is None else left
+        kept = self.graph.channels(widths)[:, self.maps].float()
+        operator_macs = self.graph.cost.operator_macs(widths)
+        operator_params = self.graph.cost.operator_params(widths)
+        macs = operator_macs.float() @ self._members / self._macs_scale
+        params = operator_params.float() @ self._members / self._params_scale
+        now = torch.stack(
+            [
+                (operator_macs.sum(1) / self._dense_macs).float(),
+                (self.graph.cost.params(widths) / self._dense_params).float(),
+            ],
+            dim=1,
+        )
+        whole = torch.cat([now, limits, now - limits, left[:, None]], dim=1)
+        share = kept / self._dense_channels
+        static = self._static.expand(size, -1, -1)
+        x = torch.cat(
+            [
+                share[..., None],
+                kept.clamp(min=1).log2()[..., None] / 12,
+                static[..., :3],
+                (macs @ self._writes)[..., None],
+                (params @ self._writes)[..., None],
+                (macs @ self._reads).clamp(max=2)[..., None],
+                static[..., 3:],
+                whole[:, None].expand(-1, self.num_nodes, -1),
+                self._statistics.expand(size, -1, -1),
+            ],
+            dim=2,
+        )
+        edges = self._edge_static.repeat(size, 1, 1)
+        first = len(KINDS)
+        edges[..., first] = macs[:, self._edge_stage]
+        edges[..., first + 1] = params[:, self._edge_stage]
+        edges[..., first + 2] = share[:, self._edge_index[0]]
+        edges[..., first + 3] = share[:, self._edge_index[1]]
+        start = {} if proposal is None else dict(zip(("proposal", "proposal_step"), proposal, strict=True))
+        return Batch(x=x.flatten(0, 1), edge_attr=edges.flatten(0, 1), **self._batch(size), **start)
+
+
+def tile(index: Tensor, shift: Tensor) -> Tensor:
+    """Indices `(..., I)` repeated for each graph, moved by its shift `(B,)`: `(..., B I)`."""
+    return (index[..., None, :] + shift[:, None]).flatten(-2)
+
+
+def _standardise(statistics: Tensor, groups: int) -> Tensor:
+    if statistics.ndim != 2 or len(statistics) != groups:
+        raise ValueError(f"statistics have shape {tuple(statistics.shape)}, expected ({groups}, K): one row a group")
+    if not statistics.isfinite().all():
+        raise ValueError("statistics have entries that are NaN or infinite")
+    centred = statistics.float() - statistics.float().mean(0)
+    spread = centred.square().mean(0).sqrt()
+    return (centred / (3 * spread.clamp(min=1e-12))).clamp(-1, 1)

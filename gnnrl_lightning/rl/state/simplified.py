@@ -1,0 +1,103 @@
+"""The simplified, single-level state graph: one node for each operator that mixes or joins channels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Batch
+
+from gnnrl_lightning.rl.state.assemble import state_from
+from gnnrl_lightning.rl.state.builder import StateBuilder
+from gnnrl_lightning.tracing.topology import KINDS
+
+_KEPT = ("conv", "linear", "attention")
+_COSTS = slice(5, 8)
+_KINDS = slice(11, 11 + len(KINDS))
+
+
+class SimplifiedBuilder:
+    """Builds the simplified state graph of a network at given widths; takes the place of `StateBuilder`.
+
+    Its nodes are the inputs, the convolutions, linear layers and attentions, and whatever joins several feature
+    maps; all other operators (norms, activations, pooling, reshapes) belong to the node whose map they read. An
+    edge says that channels flow from one node to another. There are no motifs: all edges share one that says
+    nothing, so that every encoder takes the state.
+
+    The fields and features are those of `StateBuilder`. A node has the features of the map that its first
+    stage writes, but for its costs (columns 5, 6, 7), which are summed over its stages, and its kinds, which
+    are those of all its operators. Its weight in a group's readout is the sum over its maps.
+
+    Args:
+        graph: The traced network.
+        statistics: As for `StateBuilder`.
+
+    Attributes:
+        full: The builder of the state that is simplified.
+        node: (n,) the node of each of its nodes.
+        head: (m,) the first of its nodes in each node.
+
+    Source: GNN-RL (Yu, Mazaheri, Jannesari, ICML 2022), section 4.1, simplified computational graph.
+    """
+
+    def __init__(self, graph: Any, statistics: Tensor | None = None) -> None:
+        self.graph, self.num_groups = graph, len(graph.groups)
+        self.full = StateBuilder(graph, statistics)
+        self.state_dim = self.full.state_dim
+        self.node, self.head = _assign(self.full)
+        self.num_nodes = len(self.head)
+        dense: Any = self.full(graph.widths[None], torch.ones(1, 2))
+        source, target = self.node[dense.edge_index]
+        pairs: dict[tuple[int, int], int] = {}
+        first = []
+        for number, pair in enumerate(zip(source.tolist(), target.tolist(), strict=True)):
+            if pair[0] != pair[1] and pairs.setdefault(pair, number) == number:
+                first.append(number)
+        self._edges = torch.tensor(first, dtype=torch.int64)
+        self._edge_index = torch.stack([source, target])[:, self._edges]
+        kinds = dense.x[:, _KINDS]
+        self._kinds = torch.zeros(self.num_nodes, len(KINDS)).index_add_(0, self.node, kinds).clamp(max=1)
+        self._decisions = torch.zeros(self.num_nodes, self.num_groups)
+        nodes, groups = dense.decision_index
+        self._decisions.index_put_((self.node[nodes], groups), dense.decision_weight, accumulate=True)
+
+    def __call__(
+        self,
+        widths: Tensor,
+        limits: Tensor,
+        left: Tensor | None = None,
+        proposal: tuple[Tensor, Tensor] | None = None,
+    ) -> Batch:
+        """State of a batch of candidates; arguments and fields are those of `StateBuilder`."""
+        size = len(widths)
+        full: Any = self.full(widths, limits, left, proposal)
+        maps = full.x.view(size, -1, self.state_dim)
+        x = maps[:, self.head]
+        summed = torch.zeros(size, self.num_nodes, 3).index_add_(1, self.node, maps[..., _COSTS])
+        x[..., _COSTS] = summed.clamp(max=2)
+        x[..., _KINDS] = self._kinds
+        edge_attr = full.edge_attr.view(size, -1, full.edge_attr.shape[1])[:, self._edges]
+        state: Any = state_from(x, self._edge_index, edge_attr, self._decisions)
+        if proposal is not None:
+            state.proposal, state.proposal_step = full.proposal, full.proposal_step
+        return state
+
+
+def _assign(full: StateBuilder) -> tuple[Tensor, Tensor]:
+    """The node of each node of the full state, and the first of them in each."""
+    place = {feature_map: number for number, feature_map in enumerate(full.maps.tolist())}
+    follows = {
+        place[stage.output]: place[stage.inputs[0]]
+        for stage in full.stages
+        if stage.kinds[0] not in _KEPT and len(set(stage.inputs)) == 1
+    }
+    node: list[int] = []
+    head: list[int] = []
+    for number in range(full.num_nodes):
+        if number in follows:
+            node.append(node[follows[number]])
+        else:
+            node.append(len(head))
+            head.append(number)
+    return torch.tensor(node), torch.tensor(head)

@@ -1,0 +1,55 @@
+"""Makes a pruned network ready for fast forward passes: folded batch norms, channels last, a precision, fusion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+from gnnrl_lightning.speed.fusion import fuse_convolutions
+from gnnrl_lightning.surgery.layers import Layer
+
+PRECISIONS = {"32": torch.float32, "bf16": torch.bfloat16}
+"""Name -> precision of weights and activations of a candidate that is scored."""
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def for_inference(network: nn.Module, layers: Mapping[str, Layer], dtype: torch.dtype = torch.float32) -> nn.Module:
+    """A fast network made of the parts of this one, which is used up; it computes the same but for rounding.
+
+    Batch norms are folded into the layers that they alone read, the weights lie with their channels last, and on CPUs
+    convolutions do what follows them on the way out, see `fusion`.
+
+    Args:
+        network: A network in evaluation mode that only serves to be scored.
+        layers: Its layers, see `find_layers`.
+        dtype: Precision of weights and activations: inputs have to be converted as well.
+    """
+    fold_batch_norms(network, layers)
+    network.requires_grad_(False).to(dtype=dtype, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return fuse_convolutions(network)
+
+
+def fold_batch_norms(network: nn.Module, layers: Mapping[str, Layer]) -> None:
+    """Fold every batch norm that alone reads a layer into it, in place; an identity takes its place.
+
+    Only PyTorch's own modules are folded: a subclass may do more than its name says.
+
+    Args:
+        network: In evaluation mode.
+        layers: Its layers; `Layer.norm` tells the batch norm that alone reads one.
+    """
+    for name, layer in layers.items():
+        if "running_mean" not in layer.norm or layer.shared:
+            continue
+        path, norm_path = (tensor.rpartition(".")[0] for tensor in (name, layer.norm["running_mean"]))
+        module, norm = network.get_submodule(path), network.get_submodule(norm_path)
+        fold = fuse_conv_bn_eval if type(module) in CONVOLUTIONS else fuse_linear_bn_eval
+        if type(module) not in (*CONVOLUTIONS, nn.Linear) or type(norm) not in BATCH_NORMS:
+            continue
+        network.set_submodule(path, fold(module, norm))  # pyright: ignore[reportArgumentType]
+        network.set_submodule(norm_path, nn.Identity())

@@ -1,0 +1,1 @@
+"""Cut channels out of a network, and test that this is exact."""

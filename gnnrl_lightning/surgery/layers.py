@@ -1,0 +1,120 @@
+"""Contractions as least squares sees them: stacks of matrices that multiply input vectors.
+
+The weight of a layer is one matrix for each block of a grouped convolution; its columns are the elements of the input
+vector. A transposed convolution is treated as the convolution of the input with zeros between its pixels.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.surgery.surgery import Cut
+from gnnrl_lightning.tracing.axes import Axis, Selection
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution or linear layer with a weight of its own.
+
+    Attributes:
+        weight: Name of its weight.
+        bias: Name of its bias, if it has one of its own.
+        norm: Parameters of the batch norm of its own that alone reads its outputs, by role; empty if there is none.
+        blocks: For each block of filters how channels lie along the inputs that it reads; empty where it reads no
+            channels that can be pruned.
+        outputs: How channels lie along the outputs, None where none can be pruned.
+        transposed: Whether it is a transposed convolution.
+        repeats: Inputs in a row that belong to one channel: more than 1 for a linear layer behind a flattened map.
+        shared: Whether several operators use the weight.
+    """
+
+    weight: str
+    bias: str | None
+    norm: Mapping[str, str]
+    blocks: tuple[Axis, ...]
+    outputs: Axis | None
+    transposed: bool
+    repeats: int
+    shared: bool = False
+
+    def standard(self, weight: Tensor) -> Tensor:
+        """The weight as `(C_out, C_in / groups, *kernel)` of a convolution that is not transposed; its own inverse."""
+        if not self.transposed:
+            return weight
+        return weight.transpose(0, 1).flip(tuple(range(2, weight.dim())))
+
+    def rows(self, selection: Selection, length: int) -> Tensor:
+        """The outputs that stay, of `length` dense ones."""
+        return torch.arange(length) if self.outputs is None else self.outputs.positions(selection)
+
+
+def find_layers(graph: Any) -> dict[str, Layer]:
+    """Weight name -> layer, in the order of the network; operators whose weight is no parameter are left out.
+
+    Args:
+        graph: The traced network.
+    """
+    contractions, cuts, norms = graph.contractions, graph.cuts, graph.norms
+    found: dict[str, Layer] = {}
+    items = [item for item in contractions if item.weight is not None]
+    biases = Counter(bias for _, bias in {(item.weight, item.bias) for item in items})
+    statistics = Counter(norm.get("running_mean") for norm in norms.values())
+    for item in items:
+        assert item.weight is not None
+        cut = cuts.get(item.weight, Cut({}))
+        reads, writes = (0, 1) if item.transposed else (1, 0)
+        blocks = cut.blocks or ((cut.axes[reads],) if reads in cut.axes else ())
+        shared = item.weight in found
+        norm = norms.get(item.node, {})
+        norm = norm if not shared and statistics[norm.get("running_mean")] == 1 else {}
+        bias = item.bias if biases[item.bias] == 1 else None
+        repeats = _repeats(blocks[0].channels) if len(blocks) == 1 else 1
+        outputs = cut.axes.get(writes)
+        found[item.weight] = Layer(item.weight, bias, norm, blocks, outputs, item.transposed, repeats, shared)
+    return found
+
+
+def _repeats(numbers: Tensor) -> int:
+    """How many neighbours belong to the same channel, if it is equally many everywhere; else 1."""
+    counts = numbers.unique_consecutive(return_counts=True)[1]
+    return int(counts[0]) if bool((numbers >= 0).all()) and bool((counts == counts[0]).all()) else 1
+
+
+def to_matrices(weight: Tensor, blocks: int, length: int) -> Tensor:
+    """A weight `(C_out, C_in / blocks, *kernel)` as `(blocks, rows, length)`.
+
+    Args:
+        weight: In standard form, see `Layer.standard`.
+        blocks: Blocks of filters.
+        length: Length of the input vectors. Where an output reads several of them (one for each kernel position or
+            position of a flattened map) it has as many rows.
+    """
+    rows = weight.reshape(blocks, len(weight) // blocks, length, -1)
+    return rows.transpose(2, 3).reshape(blocks, -1, length)
+
+
+def to_weight(matrices: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The inverse of `to_matrices`: a weight of the given shape."""
+    length = matrices.shape[2]
+    return matrices.reshape(shape[0], -1, length).transpose(1, 2).reshape(shape)
+
+
+def columns(positions: Tensor, dense: int, length: int) -> Tensor:
+    """Elements of the input vector that belong to the kept positions of the weight's input dimension.
+
+    Args:
+        positions: Kept positions of the input dimension, ascending within a channel.
+        dense: Length of that dimension.
+        length: Length of the input vector: a multiple of `dense`, or a part of it (the map is flattened then).
+    """
+    if length < dense:
+        repeats = dense // length
+        return positions[::repeats] // repeats
+    inner = length // dense
+    return (positions[:, None] * inner + torch.arange(inner)).flatten()

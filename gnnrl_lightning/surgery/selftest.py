@@ -1,0 +1,193 @@
+"""Second witnesses of the trace: does the pruned network run, cost and compute what the trace says?
+
+The exported graph does not show which sizes are constants of the code (`view(B, 2, 4, H, W)`), so the user's own
+forward decides. `shape_fault` runs it at smaller widths on meta tensors and compares its MACs with the cost model;
+`exactness_fault` compares the pruned network with the masked dense one in float64. `find_culprits` halves the groups
+until it has those at fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from gnnrl_lightning.errors import first_line
+from gnnrl_lightning.surgery.surgery import Cut, mask, prune, structural_copy
+from gnnrl_lightning.tracing.axes import Selection
+from gnnrl_lightning.tracing.export import Inputs, run
+
+TOLERANCE = 1e-9
+"""Largest difference of pruned and masked outputs relative to the largest output, float64."""
+
+
+def find_faults(graph: Any, network: nn.Module, inputs: Inputs, self_test: bool) -> dict[str, str]:
+    """Groups that fail the tests of the pruned network, with what is wrong.
+
+    Args:
+        graph: The traced network.
+        network: The network itself, in evaluation mode.
+        inputs: Its example for one image.
+        self_test: Compare outputs as well as shapes.
+    """
+    if not graph.groups:
+        return {}
+    generator = torch.Generator().manual_seed(0)
+    dense = graph.widths
+    drawn = (torch.rand(len(graph.groups), generator=generator) * dense).long().clamp(min=1)
+    orders = [
+        torch.stack([torch.randperm(group.width, generator=generator) for _ in range(group.sets)])
+        for group in graph.groups
+    ]
+
+    def selection(pruned: Sequence[int]) -> tuple[Selection, Tensor]:
+        chosen = torch.zeros(len(graph.groups), dtype=torch.bool)
+        chosen[list(pruned)] = True
+        widths = torch.where(chosen, drawn, dense)
+        kept = [order[:, : int(width)].sort(1)[0] for order, width in zip(orders, widths, strict=True)]
+        return Selection(kept, dense.tolist()), widths
+
+    skeleton = on_meta(network)
+
+    def shapes(pruned: Sequence[int]) -> str | None:
+        chosen, widths = selection(pruned)
+        return shape_fault(skeleton, inputs, graph.cuts, chosen, int(graph.cost.macs(widths)))
+
+    def values(pruned: Sequence[int]) -> str | None:
+        fresh = torch.Generator().manual_seed(1)
+        return exactness_fault(network, inputs, graph.cuts, selection(pruned)[0], fresh)
+
+    every = range(len(graph.groups))
+    found = find_culprits(every, shapes)
+    if not found and self_test:
+        with kept_random_state():
+            found = find_culprits(every, values)
+    return {graph.groups[group].name: reason for group, reason in found.items()}
+
+
+@contextmanager
+def kept_random_state() -> Iterator[None]:
+    """Keep the global random state as it is."""
+    state = torch.get_rng_state()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+
+
+def on_meta(network: nn.Module) -> nn.Module:
+    """A copy of the network whose tensors have shapes and no data."""
+    named = (*network.named_parameters(), *network.named_buffers(), *plain_tensors(network))
+    return structural_copy(network, {name: torch.empty_like(tensor, device="meta") for name, tensor in named})
+
+
+def plain_tensors(network: nn.Module) -> list[tuple[str, Tensor]]:
+    """Tensors that modules hold as plain attributes, by name."""
+    return [
+        (f"{path}.{name}" if path else name, value)
+        for path, module in network.named_modules()
+        for name, value in vars(module).items()
+        if isinstance(value, Tensor)
+    ]
+
+
+def count_macs(network: nn.Module, inputs: Inputs) -> int:
+    """MACs of one forward pass by the oracle, `FlopCounterMode` halved, on meta tensors."""
+    moved = tuple(item.to("meta") if isinstance(item, Tensor) else item for item in inputs)
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        run(on_meta(network), moved)
+    return counter.get_total_flops() // 2
+
+
+def shape_fault(
+    network: nn.Module, inputs: Inputs, cuts: Mapping[str, Cut], selection: Selection, macs: int
+) -> str | None:
+    """Why the pruned network does not run or does not cost `macs`; None if it does both.
+
+    Only shapes count: the network may be on meta, see `on_meta`.
+    """
+    try:
+        counted = count_macs(prune(network, cuts, selection), inputs)
+    except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
+        return f"the network's own code does not follow when it is pruned ({first_line(error)[:160]})"
+    return None if counted == macs else f"the pruned network has {counted:,} MACs where {macs:,} were expected"
+
+
+def exactness_fault(
+    network: nn.Module,
+    inputs: Inputs,
+    cuts: Mapping[str, Cut],
+    selection: Selection,
+    generator: torch.Generator,
+) -> str | None:
+    """How the pruned network differs from the masked dense one, float64 and random weights; None if it does not."""
+    doubled = randomised(network, generator)
+    inputs = tuple(_random_like(item, generator) for item in inputs)
+    small = _tensors(run(prune(doubled, cuts, selection), inputs))
+    reference = _tensors(run(mask(doubled, cuts, selection), inputs))
+    for mine, theirs in zip(small, reference, strict=True):
+        if mine.shape != theirs.shape:
+            return f"the pruned network's output has the shape {tuple(mine.shape)} instead of {tuple(theirs.shape)}"
+        scale = theirs.abs().max().clamp(min=torch.finfo(torch.float64).tiny)
+        difference = float((mine - theirs).abs().max() / scale)
+        if not difference <= TOLERANCE:
+            return f"the pruned network's output is {difference:.1e} away from the masked dense network's"
+    return None
+
+
+def _random_like(item: Any, generator: torch.Generator) -> Any:
+    """Float64 noise in place of a float tensor: an example of zeros would hide every difference."""
+    if not (isinstance(item, Tensor) and item.is_floating_point()):
+        return item
+    return torch.randn(item.shape, dtype=torch.float64, generator=generator).to(item.device)
+
+
+def randomised(network: nn.Module, generator: torch.Generator) -> nn.Module:
+    """A float64 copy with random weights: no channel is dead, no scale is zero, so that every difference shows."""
+
+    def random(name: str, tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor.clone()
+        noise = torch.empty(tensor.shape, dtype=torch.float64)
+        if tensor.dim() > 1:
+            noise.normal_(generator=generator).mul_((2 / max(tensor[0].numel(), 1)) ** 0.5)
+        elif name.endswith(("bias", "mean")):
+            noise.normal_(std=0.1, generator=generator)
+        else:
+            noise.uniform_(0.5, 1.5, generator=generator)
+        return noise.to(tensor.device)
+
+    named = (*network.named_parameters(), *network.named_buffers(), *plain_tensors(network))
+    return structural_copy(network, {name: random(name, tensor.detach()) for name, tensor in named})
+
+
+def find_culprits(groups: Sequence[int], fault: Callable[[Sequence[int]], str | None]) -> dict[int, str]:
+    """The groups at fault with what is wrong, by bisection.
+
+    Args:
+        groups: Groups that are at fault together.
+        fault: What is wrong when these groups are pruned (and no others); None if nothing.
+    """
+    reason = fault(groups)
+    if reason is None:
+        return {}
+    if len(groups) == 1:
+        return {groups[0]: reason}
+    half = len(groups) // 2
+    found = find_culprits(groups[:half], fault) | find_culprits(groups[half:], fault)
+    # Neither half fails alone: they fail together, and the later one is given up.
+    return found or dict.fromkeys(groups[half:], reason)
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    if isinstance(output, Tensor):
+        return [output.double()]
+    if isinstance(output, Mapping):
+        output = tuple(output.values())
+    if isinstance(output, (tuple, list)):
+        return [tensor for item in output for tensor in _tensors(item)]
+    return []

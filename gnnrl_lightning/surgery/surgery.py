@@ -1,0 +1,193 @@
+"""Physical pruning by precomputed slices.
+
+Every parameter and buffer with prunable channels has one `Axis` for each dimension; a candidate is a handful of index
+operations. The smaller network is a structural copy of the user's own: the modules are copied, the pruned tensors are
+put in place of the dense ones wherever these appear, and the sizes that modules write down are updated.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from operator import attrgetter
+
+import torch
+from torch import Tensor, nn
+
+from gnnrl_lightning.tracing.axes import Axis, Selection
+
+SIZES: dict[type[nn.Module], tuple[tuple[str, str, int], ...]] = {
+    nn.Linear: (("out_features", "weight", 0), ("in_features", "weight", 1)),
+    nn.Bilinear: (("out_features", "weight", 0),),
+    nn.Embedding: (("num_embeddings", "weight", 0), ("embedding_dim", "weight", 1)),
+    nn.modules.batchnorm._NormBase: (("num_features", "running_mean", 0), ("num_features", "weight", 0)),
+    nn.GroupNorm: (("num_channels", "weight", 0),),
+    nn.PReLU: (("num_parameters", "weight", 0),),
+}
+"""Module type -> (attribute, parameter, dimension): sizes that a module writes down beside its parameters."""
+
+
+EMPTY = (dict, OrderedDict, set)
+"""Types whose empty instances are copied by making new ones."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How one parameter or buffer shrinks.
+
+    Attributes:
+        axes: For each dimension that shrinks its axis.
+        blocks: For the weight of a grouped convolution: one axis for each block, along dimension 1.
+        reads: Dimensions along which channels are read: masking zeroes them there.
+        gather: For an index buffer: how the channels that it points to lie; the entries are renumbered.
+        zero: For an index buffer: position of a channel that is always zero, or -1.
+    """
+
+    axes: Mapping[int, Axis]
+    blocks: tuple[Axis, ...] = ()
+    reads: tuple[int, ...] = ()
+    gather: Axis | None = None
+    zero: int = -1
+
+
+def prune_tensor(tensor: Tensor, cut: Cut, positions: Mapping[Axis, Tensor]) -> Tensor:
+    """The part of a tensor that stays; `positions` gives what stays along each axis."""
+    if cut.gather is not None:
+        tensor = _renumber(tensor, cut, positions[cut.gather])
+    rows = positions[cut.axes[0]] if 0 in cut.axes else None
+    if cut.blocks:
+        return _prune_blocks(tensor, cut, rows, positions)
+    if rows is not None and 1 in cut.axes:
+        columns = positions[cut.axes[1]]
+        tensor = tensor.index_select(0, rows.to(tensor.device)).index_select(1, columns.to(tensor.device))
+    for dim, axis in cut.axes.items():
+        if rows is None or 1 not in cut.axes or dim > 1:
+            tensor = tensor.index_select(dim, positions[axis].to(tensor.device))
+    return tensor
+
+
+def _renumber(index: Tensor, cut: Cut, kept: Tensor) -> Tensor:
+    """Index entries point to the kept channels' new places; to the zero channel where theirs is gone."""
+    assert cut.gather is not None
+    place = torch.full((cut.gather.length,), -1, dtype=index.dtype, device=kept.device)
+    place[kept] = torch.arange(len(kept), dtype=index.dtype, device=kept.device)
+    if cut.zero >= 0:
+        place = torch.where(place < 0, place[cut.zero], place)
+    return place.to(index.device)[index]
+
+
+def _prune_blocks(tensor: Tensor, cut: Cut, rows: Tensor | None, positions: Mapping[Axis, Tensor]) -> Tensor:
+    """Weight of a grouped convolution: each block of filters keeps input channels of its own."""
+    device = positions[cut.blocks[0]].device
+    rows = torch.arange(len(tensor), device=device) if rows is None else rows
+    columns = torch.stack([positions[axis] for axis in cut.blocks])[rows // (len(tensor) // len(cut.blocks))]
+    columns = columns.to(tensor.device).reshape(*columns.shape, *(1,) * (tensor.dim() - 2))
+    taken = tensor.index_select(0, rows.to(tensor.device))
+    return taken.gather(1, columns.expand(-1, -1, *tensor.shape[2:]))
+
+
+def mask_tensor(tensor: Tensor, cut: Cut, positions: Mapping[Axis, Tensor]) -> Tensor:
+    """The dense tensor with zeros wherever it reads a channel that goes."""
+    result = tensor.clone()
+    if cut.gather is not None and cut.zero >= 0:
+        stays = torch.zeros(cut.gather.length, dtype=torch.bool)
+        stays[positions[cut.gather]] = True
+        return torch.where(stays.to(tensor.device)[tensor], tensor, cut.zero)
+    for dim in cut.reads:
+        if dim in cut.axes:
+            gone = _gone(positions[cut.axes[dim]], tensor.shape[dim])
+            result.index_fill_(dim, gone.to(tensor.device), 0)
+    block = len(tensor) // max(len(cut.blocks), 1)
+    for i, axis in enumerate(cut.blocks):
+        gone = _gone(positions[axis], tensor.shape[1]).to(tensor.device)
+        result[i * block : (i + 1) * block].index_fill_(1, gone, 0)
+    return result
+
+
+def _gone(kept: Tensor, length: int) -> Tensor:
+    stays = torch.zeros(length, dtype=torch.bool)
+    stays[kept] = True
+    return (~stays).nonzero().flatten()
+
+
+def structural_copy(network: nn.Module, replaced: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of the network whose named parameters and buffers are replaced, aliases included.
+
+    Args:
+        network: Any module.
+        replaced: Name in the network -> tensor that the copy has instead. Everything else is copied.
+    """
+    memo: dict[int, object] = {}
+    for name, tensor in replaced.items():
+        original = attrgetter(name)(network)
+        if isinstance(original, nn.Parameter):
+            parameter = nn.Parameter(tensor, requires_grad=original.requires_grad)
+            for key, value in vars(original).items():
+                setattr(parameter, key, value)
+            memo[id(original)] = parameter
+        else:
+            memo[id(original)] = tensor
+    for module in network.modules():  # most of a module are empty dictionaries of hooks, slow to copy one by one
+        memo |= {id(value): type(value)() for value in vars(module).values() if type(value) in EMPTY and not value}
+    return copy.deepcopy(network, memo)
+
+
+def update_sizes(network: nn.Module) -> None:
+    """Set the sizes that modules write down (`out_channels`, `groups`, ...) to those of their tensors."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.conv._ConvNd):
+            _update_convolution(module)
+        for kind, rows in SIZES.items():
+            if isinstance(module, kind):
+                for attribute, name, dim in rows:
+                    tensor = getattr(module, name, None)
+                    if isinstance(tensor, Tensor):
+                        setattr(module, attribute, tensor.shape[dim])
+
+
+def _update_convolution(module: nn.modules.conv._ConvNd) -> None:
+    outputs, inputs = (1, 0) if module.transposed else (0, 1)
+    weight = module.weight
+    if module.groups > 1 and module.groups == module.in_channels and not module.transposed:
+        multiplier = module.out_channels // module.groups
+        module.groups = weight.shape[0] // multiplier
+    module.out_channels = weight.shape[outputs] * (module.groups if module.transposed else 1)
+    module.in_channels = weight.shape[inputs] * (1 if module.transposed else module.groups)
+
+
+def prune(network: nn.Module, cuts: Mapping[str, Cut], selection: Selection) -> nn.Module:
+    """A smaller network of the same class; the given one is left as it is.
+
+    Args:
+        network: The dense network.
+        cuts: How each parameter and buffer shrinks.
+        selection: The channels that stay.
+    """
+    tensors = {name: attrgetter(name)(network).detach() for name in cuts}
+    home = {tensor.device for tensor in tensors.values()}
+    device = home.pop() if len(home) == 1 else torch.device("cpu")  # each set of positions is sent there once
+    positions = {axis: axis.positions(selection).to(device) for axis in _axes(cuts)}
+    with torch.no_grad():
+        replaced = {name: prune_tensor(tensors[name], cut, positions) for name, cut in cuts.items()}
+    pruned = structural_copy(network, replaced)
+    update_sizes(pruned)
+    return pruned
+
+
+def mask(network: nn.Module, cuts: Mapping[str, Cut], selection: Selection) -> nn.Module:
+    """The dense network, copied, whose consumers read nothing of the channels that go: the reference for `prune`."""
+    positions = {axis: axis.positions(selection) for axis in _axes(cuts)}
+    with torch.no_grad():
+        replaced = {name: mask_tensor(attrgetter(name)(network).detach(), cut, positions) for name, cut in cuts.items()}
+    return structural_copy(network, replaced)
+
+
+def _axes(cuts: Mapping[str, Cut]) -> set[Axis]:
+    found = set()
+    for cut in cuts.values():
+        found.update(cut.axes.values(), cut.blocks)
+        if cut.gather is not None:
+            found.add(cut.gather)
+    return found

@@ -1,0 +1,1 @@
+"""Estimates of a candidate's score without an evaluation."""

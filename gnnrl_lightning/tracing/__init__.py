@@ -1,0 +1,1 @@
+"""Follow every channel through a network's exported graph."""

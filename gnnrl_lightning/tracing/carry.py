@@ -1,0 +1,192 @@
+"""Channel labels carried through an exported program, operator by operator.
+
+An operator without a rule freezes what flows through it, and so does one whose rule cannot take its arguments.
+"""
+
+from __future__ import annotations
+
+import re
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+from torch.fx import Node
+from torch.fx.node import map_aggregate
+
+import gnnrl_lightning.tracing.rules  # noqa: F401  (registers the rules)
+from gnnrl_lightning.errors import first_line
+from gnnrl_lightning.tracing.labels import Value, vector
+from gnnrl_lightning.tracing.walk import Step, Walk, find_rule, operator_name
+
+
+def walk(program: ExportedProgram, network: nn.Module) -> Walk:
+    """Carry labels through an exported program, see `export`.
+
+    Args:
+        program: The exported network.
+        network: The network itself: the values of its integer buffers are read.
+    """
+    state = Walk(network)
+    _pass(state, program)
+    return state
+
+
+def walk_training(state: Walk, program: ExportedProgram) -> None:
+    """Carry labels through the program of the network in training mode as well.
+
+    Only what ties the parameters is taken from it: costs and feature maps are those of the evaluation mode.
+    """
+    steps, contractions = list(state.steps), list(state.contractions)
+    _pass(state, program)
+    evaluated = {contraction.weight for contraction in contractions}
+    state.steps = steps
+    state.training = [item for item in state.contractions[len(contractions) :] if item.weight not in evaluated]
+    state.contractions = contractions
+
+
+def _pass(state: Walk, program: ExportedProgram) -> None:
+    values: dict[Node, Any] = {}
+    specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs if hasattr(spec.arg, "name")}
+    for node in program.graph.nodes:
+        state.node, state.module, state.source = node, _module(node), _source(node)
+        if node.op == "placeholder":
+            state.operator = "input"
+            values[node] = _placeholder(state, node, specs[node.name])
+        elif node.op == "call_function":
+            values[node] = _call(state, node, values)
+        elif node.op == "output":
+            state.operator, state.source = "output", ""
+            for result in _tensors(node.args, values):
+                state.freeze(result, "is an output of the network")
+
+
+def _placeholder(state: Walk, node: Node, spec: Any) -> Value | None:
+    tensor = node.meta["val"]
+    if not isinstance(tensor, Tensor):
+        return None
+    shape = tuple(tensor.shape)
+    if spec.kind == InputKind.USER_INPUT:
+        value = Value(shape)
+        if len(shape) > 2 and tensor.is_floating_point():
+            state.module = node.name
+            if shape[1] > 1:
+                value = Value(shape, (vector(state.labels.fresh(shape[1]), len(shape), 1),))
+                state.produce(value.labels[0].flatten())
+                state.freeze(value, "is the input of the network")
+            else:
+                state.keep(1, "is the input of the network")
+        state.steps.append(Step(node.name, node.name, "input", "input", (), (), value, {}))
+        return value
+    if spec.kind not in (InputKind.PARAMETER, InputKind.BUFFER):
+        return Value(shape)
+    state.derived.add(node)
+    original = attrgetter(spec.target)(state.network)
+    name = state.aliases.setdefault(id(original), spec.target)
+    if name in state.parameters:
+        return state.parameters[name]
+    vectors = []
+    for dim, size in enumerate(shape):
+        if size > 1:
+            labels = state.labels.fresh(size)
+            state.labels.tag(labels)
+            vectors.append(vector(labels, len(shape), dim))
+    value = Value(shape, tuple(vectors))
+    state.parameters[name] = value
+    if spec.kind == InputKind.PARAMETER:
+        state.trainable.append(name)
+    state.names[id(value)] = name
+    return value
+
+
+def _call(state: Walk, node: Node, values: dict[Node, Any]) -> Any:
+    target = node.target
+    if getattr(target, "__name__", "") == "getitem" and not isinstance(target, torch._ops.OpOverload):
+        source, place = node.args
+        container = values[source] if isinstance(source, Node) else None
+        result = container[place] if isinstance(container, (tuple, list)) and isinstance(place, int) else container
+        if isinstance(result, Value):
+            _alias_step(state, node)
+        return result
+    state.operator = operator_name(target)
+    state.hyper = {}
+    if node.all_input_nodes and all(source in state.derived for source in node.all_input_nodes):
+        state.derived.add(node)
+
+    def resolve(argument: Any) -> Any:
+        return values[argument] if isinstance(argument, Node) else argument
+
+    row = find_rule(target)
+    if row is None:
+        result, kind = unknown(state, node, values), "other"
+    else:
+        args = map_aggregate(node.args, resolve)
+        kwargs = map_aggregate(node.kwargs, resolve)
+        # A rule meets shapes and arguments that nobody thought of: what it cannot carry is frozen, and `inspect` says
+        # where and why. These are the errors of torch and of Python for such; others are errors of ours.
+        try:
+            result, kind = row.apply(state, *args, **kwargs), row.kind
+        except (NotImplementedError, RuntimeError, ValueError, IndexError, TypeError) as error:
+            state.keep(0, f"its rule failed: {first_line(error)}")
+            result, kind = unknown(state, node, values), "other"
+    if isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable and isinstance(node.args[0], Node):
+        values[node.args[0]] = result  # in place: from here on the operand is the result
+    output = result[0] if isinstance(result, (tuple, list)) and result else result
+    if isinstance(output, Value):
+        inputs = tuple(argument.name for argument in node.all_input_nodes)
+        read = (state.parameter_name(values.get(argument)) for argument in node.all_input_nodes)
+        parameters = tuple(name for name in read if name is not None)
+        state.steps.append(Step(node.name, state.module, state.operator, kind, inputs, parameters, output, state.hyper))
+    return result
+
+
+def _alias_step(state: Walk, node: Node) -> None:
+    """`getitem` of the first output is the operator's own output under another name."""
+    source = node.args[0]
+    assert isinstance(source, Node)
+    state.steps.append(Step(node.name, state.module, "getitem", "alias", (source.name,), (), Value(()), {}))
+
+
+def unknown(state: Walk, node: Node, values: dict[Node, Any]) -> Any:
+    """Freeze what flows through an operator without a rule; its MACs are a constant."""
+    for value in _tensors((node.args, node.kwargs), values):
+        state.freeze(value, "flows through an operator without a rule")
+    if isinstance(node.target, torch._ops.OpOverload) and state.macs():
+        state.contract(())
+
+    def fixed(item: Any) -> Any:
+        if isinstance(item, Tensor):
+            return Value(tuple(item.shape))
+        return type(item)(fixed(part) for part in item) if isinstance(item, (tuple, list)) else item
+
+    return fixed(node.meta.get("val"))
+
+
+def _tensors(arguments: Any, values: dict[Node, Any]) -> list[Value]:
+    found: list[Value] = []
+
+    def visit(argument: Any) -> Any:
+        value = values.get(argument) if isinstance(argument, Node) else None
+        for item in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(item, Value):
+                found.append(item)
+        return argument
+
+    map_aggregate(arguments, visit)
+    return found
+
+
+def _module(node: Node) -> str:
+    stack = node.meta.get("nn_module_stack") or {}
+    return next(reversed(stack.values()))[0] if stack else ""
+
+
+def _source(node: Node) -> str:
+    """Module, file and line of the user's code that called the operator."""
+    every = re.findall(r'File "([^"]+)", line (\d+), in [^\n]+\n\s*([^\n]*)', node.meta.get("stack_trace") or "")
+    frames = [frame for frame in every if "/torch/" not in frame[0]] or every
+    where = f"{frames[-1][0].rsplit('/', 1)[-1]}:{frames[-1][1]}: {frames[-1][2].strip()}" if frames else ""
+    module = _module(node)
+    return f"{module} ({where})" if module and where else module or where

@@ -1,0 +1,81 @@
+"""From a network and an example to an exported, functionalised program."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from gnnrl_lightning.errors import UserError, first_line
+from gnnrl_lightning.tracing.writes import replace_slice_writes
+
+Inputs = tuple[Any, ...]
+
+
+def as_inputs(example_inputs: Tensor | Inputs) -> Inputs:
+    """The positional arguments of `forward`."""
+    inputs = tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
+    if not any(isinstance(item, Tensor) and item.dim() for item in inputs):
+        raise UserError("example_inputs has no tensor with a batch dimension: give the network's input, batch first")
+    return inputs
+
+
+def one_image(inputs: Inputs) -> Inputs:
+    """The same inputs with the first image of the batch alone."""
+    images = next(len(item) for item in inputs if isinstance(item, Tensor) and item.dim())
+
+    def first(item: Any) -> Any:
+        return item[:1] if isinstance(item, Tensor) and item.dim() and len(item) == images else item
+
+    return tuple(first(item) for item in inputs)
+
+
+def two_images(inputs: Inputs) -> Inputs:
+    """The same inputs with the only image of the batch twice: batch statistics need more than one value."""
+
+    def twice(item: Any) -> Any:
+        return torch.cat([item, item]) if isinstance(item, Tensor) and item.dim() and len(item) == 1 else item
+
+    return tuple(twice(item) for item in inputs)
+
+
+def unused_parameters(program: ExportedProgram) -> bool:
+    """Whether any parameter of the network has no reader in its program."""
+    names = program.graph_signature.inputs_to_parameters
+    return any(node.op == "placeholder" and node.name in names and not node.users for node in program.graph.nodes)
+
+
+def shared_copy(network: nn.Module) -> nn.Module:
+    """A copy of the module structure in evaluation mode that shares the tensors: nothing done to it shows outside."""
+    memo = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    return copy.deepcopy(network, memo).eval()
+
+
+def run(network: nn.Module, inputs: Inputs) -> Any:
+    """One forward pass without gradients."""
+    with torch.no_grad():
+        return network(*inputs)
+
+
+def export(network: nn.Module, inputs: Inputs) -> ExportedProgram:
+    """Export a network whose forward pass is known to run, without in-place writes through views in its graph.
+
+    In-place operators on whole tensors (`relu_`, `add_`) stay: the walk takes them for what they compute. Writes into
+    slices are replaced; where other views are written into, the program is functionalised.
+
+    Args:
+        network: A network in evaluation mode that may be changed (see `shared_copy`).
+        inputs: Positional arguments of `forward`.
+
+    Raises:
+        UserError: `torch.export` refuses the network.
+    """
+    try:
+        with torch.no_grad():
+            program = torch.export.export(network, inputs, strict=False)
+            return program if replace_slice_writes(program.graph) else program.run_decompositions({})
+    except Exception as error:
+        raise UserError(f"{type(network).__name__} cannot be traced: torch.export says: {first_line(error)}") from error

@@ -1,0 +1,266 @@
+"""From labels to channel groups: which channels are interchangeable, which must keep equal counts, which must stay.
+
+Channels (connected components of labels) that take part in exactly the same tensor dimensions are interchangeable:
+they form an *index set*. Index sets that must keep equal counts (the halves of a chunk, the blocks of a grouped
+convolution) form one group; every other index set is a group of its own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.tracing.axes import Axis
+from gnnrl_lightning.tracing.walk import Walk
+
+
+@dataclass(frozen=True)
+class Member:
+    """A dimension of a parameter or buffer that has channels of a group.
+
+    Attributes:
+        parameter: Its name in `state_dict()`, or in `named_buffers()`.
+        dimension: The dimension that shrinks.
+        role: "output" (the channels are made here), "input" (they are read here) or "channel" (one value each).
+    """
+
+    parameter: str
+    dimension: int
+    role: str
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels that can be removed: any of them, independently of every other group.
+
+    Attributes:
+        name: Module that first makes the channels.
+        width: Number of channels in each index set, dense.
+        members: Every tensor dimension that shrinks with the group.
+        sets: Number of index sets. Each keeps equally many channels, with indices of its own.
+    """
+
+    name: str
+    width: int
+    members: tuple[Member, ...]
+    sets: int = 1
+
+
+@dataclass(frozen=True)
+class FrozenGroup:
+    """Channels that must stay, with the operator that froze them, where it stands in the code, and the reason."""
+
+    name: str
+    width: int
+    operator: str
+    reason: str
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Channels:
+    """The channels of a walk sorted into groups.
+
+    Attributes:
+        groups: Prunable groups in the order in which the network makes them.
+        frozen: The channels that must stay.
+        place: For each label its group, index set and rank `(labels, 3)`, -1 where it is in no group.
+    """
+
+    groups: tuple[ChannelGroup, ...]
+    frozen: tuple[FrozenGroup, ...]
+    place: np.ndarray
+    _axes: dict[bytes, Axis] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def axis(self, labels: Tensor) -> Axis | None:
+        """The `Axis` of a label vector, or None where nothing along it can be pruned; equal axes are shared."""
+        found = np.where((labels.numpy() >= 0)[:, None], self.place[labels.numpy()], -1)
+        if not len(found) or (found[:, 0] < 0).all():
+            return None
+        key = found.tobytes()
+        if key not in self._axes:
+            widths, sets = (np.array([getattr(group, name) for group in self.groups]) for name in ("width", "sets"))
+            group, row, rank = found.T
+            self._axes[key] = Axis(group, row, rank, widths, sets)
+        return self._axes[key]
+
+
+def form_groups(walk: Walk, unfit: dict[str, str] | None = None) -> Channels:
+    """Sort the channels that a walk has found into groups.
+
+    Args:
+        walk: The finished walk.
+        unfit: Names of groups that have failed a test of the pruned network, with the reason; they are frozen.
+    """
+    return _Former(walk).form(unfit or {})
+
+
+class _Former:
+    """The work of `form_groups`: one attribute for each intermediate result."""
+
+    def __init__(self, walk: Walk) -> None:
+        self.walk = walk
+        self.channel = walk.labels.solve()
+        self.first = np.full(self.channel.max(initial=-1) + 1, np.iinfo(np.int64).max)
+        np.minimum.at(self.first, self.channel, np.arange(len(self.channel)))
+        self.made = {int(c): None for _, labels in walk.produced for c in self.channel[labels[labels >= 0].numpy()]}
+        self.reasons: dict[int, tuple[str, str, str]] = {}
+        for freeze in walk.labels.frozen:
+            self._freeze(self.channel[freeze.labels.numpy()], freeze.operator, freeze.reason, freeze.source)
+        self.tags = self._tags()
+
+    def _freeze(self, channels: np.ndarray, operator: str, reason: str, source: str) -> bool:
+        fresh = [int(c) for c in np.unique(channels) if int(c) not in self.reasons]
+        self.reasons.update(dict.fromkeys(fresh, (operator, reason, source)))
+        return bool(fresh)
+
+    def _tags(self) -> dict[int, bytes]:
+        """For each channel the tags that its labels bear, with counts, as one key."""
+        if not self.walk.labels.tagged:
+            return {}
+        tagged = self.walk.labels.tagged
+        numbers = np.repeat(np.arange(len(tagged)), [labels.numel() for labels in tagged])
+        channels = self.channel[torch.cat([labels.flatten() for labels in tagged]).numpy()]
+        codes, counts = np.unique(channels.astype(np.int64) * len(tagged) + numbers, return_counts=True)
+        found, starts = np.unique(codes // len(tagged), return_index=True)
+        rows = np.stack([codes % len(tagged), counts], 1)
+        ends = [*starts[1:].tolist(), len(rows)]
+        return {
+            channel: rows[start:end].tobytes()
+            for channel, start, end in zip(found.tolist(), starts.tolist(), ends, strict=True)
+        }
+
+    def _index_sets(self) -> dict[int, int]:
+        """The index set of each channel that is made somewhere, numbered in the order of the labels."""
+        numbers: dict[object, int] = {}
+        sets = {}
+        for channel in sorted(self.made, key=lambda c: self.first[c]):
+            key = (self.tags.get(channel), self.reasons.get(channel))
+            sets[channel] = numbers.setdefault(key, len(numbers))
+        return sets
+
+    def _ties(self, sets: dict[int, int]) -> tuple[list[tuple[int, int]], bool]:
+        """Pairs of index sets that must keep equal counts; whether any channel had to be frozen on the way."""
+        pairs: list[tuple[int, int]] = []
+        changed = False
+        sizes = Counter(sets.values())
+        for rows in self.walk.labels.rows:
+            labels = rows.labels.numpy()
+            free = labels >= 0
+            channels = np.where(free, self.channel[labels], -1)
+            rigid = not free.all() or any(int(c) not in sets or int(c) in self.reasons for c in channels.flat)
+            patterns = [[sets[int(c)] for c in row] for row in channels] if not rigid else []
+            renamed = [_renumber(pattern) for pattern in patterns]
+            lengths = [[sizes[index] for index in pattern] for pattern in patterns]
+            if rigid or any(pattern != renamed[0] for pattern in renamed) or any(row != lengths[0] for row in lengths):
+                reason = "must keep equal counts together with channels that cannot be pruned so"
+                changed |= self._freeze(channels[free], rows.operator, reason, rows.source)
+                continue
+            for pattern in patterns[1:]:
+                pairs.extend(set(zip(patterns[0], pattern, strict=True)))
+        return pairs, changed
+
+    def form(self, unfit: dict[str, str]) -> Channels:
+        while True:
+            sets = self._index_sets()
+            pairs, changed = self._ties(sets)
+            if changed:
+                continue
+            classes = self._join(sets, pairs)
+            for _, channels, frozen in classes:
+                if not frozen and len(channels[0]) == 1:
+                    changed |= self._freeze(np.concatenate(channels), "", "is a single channel", "")
+            if changed:
+                continue
+            failed = [(channels, unfit[name]) for name, channels, frozen in classes if not frozen and name in unfit]
+            if not failed:
+                return self._build(classes)
+            for members, reason in failed:
+                self._freeze(np.concatenate(members), "self-test", reason, "")
+
+    def _join(self, sets: dict[int, int], pairs: list[tuple[int, int]]) -> list[tuple[str, list[np.ndarray], bool]]:
+        """Groups as (name, channels of each index set, frozen?), in the order in which the network makes them."""
+        leader = list(range(max(sets.values(), default=-1) + 1))
+
+        def find(index: int) -> int:
+            while leader[index] != index:
+                index = leader[index]
+            return index
+
+        for a, b in pairs:
+            leader[max(find(a), find(b))] = min(find(a), find(b))
+        members: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+        for channel, index in sets.items():
+            members[find(index)][index].append(channel)
+        names: dict[int, str] = {}
+        taken: dict[str, int] = defaultdict(int)
+        for module, labels in self.walk.produced:
+            for channel in dict.fromkeys(self.channel[labels[labels >= 0].numpy()].tolist()):
+                group = find(sets[channel])
+                if group not in names:
+                    taken[module] += 1
+                    names[group] = module if taken[module] == 1 else f"{module}#{taken[module]}"
+        return [
+            (
+                name,
+                [np.array(channels) for channels in members[group].values()],
+                next(iter(next(iter(members[group].values())))) in self.reasons,
+            )
+            for group, name in names.items()
+        ]
+
+    def _build(self, classes: list[tuple[str, list[np.ndarray], bool]]) -> Channels:
+        place = np.full((max(len(self.channel), 1), 3), -1, dtype=np.int64)
+        frozen = [FrozenGroup(*item) for item in self.walk.unlabelled]
+        together: dict[tuple[str, str, str, str], int] = {}
+        kept: list[tuple[str, list[np.ndarray]]] = []
+        by_channel = np.full((len(self.first), 3), -1, dtype=np.int64)
+        for name, members, is_frozen in classes:
+            if is_frozen:
+                why = self.reasons[int(members[0][0])]
+                key = (name.split("#")[0], *why)
+                together[key] = together.get(key, 0) + sum(len(m) for m in members)
+                continue
+            for row, channels in enumerate(members):
+                by_channel[channels, 0] = len(kept)
+                by_channel[channels, 1] = row
+                by_channel[channels, 2] = np.arange(len(channels))
+            kept.append((name, members))
+        for (name, operator, reason, source), width in together.items():
+            frozen.append(FrozenGroup(name, width, operator, reason, source))
+        place[: len(self.channel)] = by_channel[self.channel]
+        found = self._members(place)
+        groups = tuple(
+            ChannelGroup(name, len(members[0]), tuple(found[i]), len(members)) for i, (name, members) in enumerate(kept)
+        )
+        return Channels(groups, tuple(frozen), place)
+
+    def _members(self, place: np.ndarray) -> dict[int, list[Member]]:
+        made = {label for _, labels in self.walk.produced for label in labels.tolist() if label >= 0}
+        read = self.walk.consumed_labels()
+        found: dict[int, list[Member]] = defaultdict(list)
+        for name, value in self.walk.parameters.items():
+            for dim in range(len(value.shape)):
+                labels = value.along(dim)
+                if labels is None:
+                    continue
+                first = int(labels[0])
+                role = "output" if first in made else "input" if first in read else "channel"
+                for group in np.unique(place[labels.numpy(), 0]):
+                    if group >= 0:
+                        found[int(group)].append(Member(name, dim, role))
+        for contraction in self.walk.contractions:
+            if contraction.weight and contraction.reads is not None and contraction.reads.dim() == 2:
+                for group in np.unique(place[contraction.reads.numpy().flatten(), 0]):
+                    if group >= 0:
+                        found[int(group)].append(Member(contraction.weight, 1, "input"))
+        return found
+
+
+def _renumber(pattern: list[int]) -> list[int]:
+    numbers: dict[int, int] = {}
+    return [numbers.setdefault(item, len(numbers)) for item in pattern]

@@ -1,0 +1,235 @@
+"""Operators that contract channels: convolutions, linear layers, matrix products, embeddings.
+
+The labels of the input channels join those of the weight's input dimension; the output takes those of its output
+dimension.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from gnnrl_lightning.tracing.labels import Value, support, vector
+from gnnrl_lightning.tracing.walk import Walk, rule
+
+
+def _inputs(walk: Walk, x: Value, dim: int) -> Tensor | None:
+    """Labels of the channels of x along `dim`, once everything that hinders their contraction is frozen."""
+    dim %= len(x.shape)
+    along = x.along(dim)
+    for labels in x.labels:
+        if labels.shape[dim] > 1 and support(labels) != (dim,):
+            walk.freeze(labels, "is contracted together with other dimensions")
+    return along
+
+
+def _contract_weight(walk: Walk, inputs: Tensor | None, weight: Tensor | None) -> Tensor | None:
+    """Join input channels with the weight's input dimension; both are then read here."""
+    if inputs is None or weight is None:
+        for lonely in (inputs, weight):
+            walk.freeze(lonely, "is contracted with values that cannot be pruned")
+        return inputs if weight is None else weight
+    joined = walk.join(inputs, weight)
+    walk.consumed.append(weight)
+    return joined
+
+
+def _outputs(walk: Walk, weight: Value, dim: int, bias: Value | None) -> Tensor | None:
+    """Labels of the output channels: the weight's output dimension, joined with the bias."""
+    outputs = weight.along(dim)
+    if bias is not None:
+        along = bias.along(0)
+        if outputs is not None and along is not None:
+            walk.join(outputs, along)
+        else:
+            walk.freeze(along, "belongs to outputs that cannot be pruned")
+            walk.freeze(outputs, "has a bias that cannot be pruned")
+    if outputs is not None:
+        walk.produce(outputs)
+    else:
+        reason = "is a single channel" if weight.shape[dim] == 1 else "is made by a weight that cannot be pruned"
+        walk.keep(weight.shape[dim], reason)
+    return outputs
+
+
+@rule("linear", kind="linear")
+def linear(walk: Walk, x: Value, weight: Value, bias: Value | None = None) -> Value:
+    """`x (..., in) @ weight (out, in).T + bias`."""
+    ndim = len(x.shape)
+    inputs = _inputs(walk, x, -1)
+    reads = _contract_weight(walk, inputs, weight.along(1))
+    writes = _outputs(walk, weight, 0, bias)
+    others = tuple(labels for labels in x.others(-1) if len(support(labels)) == 1)
+    for labels in x.others(-1):
+        if len(support(labels)) > 1:
+            walk.freeze(labels, "changes along several dimensions of a matrix product")
+    sizes = tuple(size for size in (reads, writes, *(labels.flatten() for labels in others)) if size is not None)
+    walk.contract(sizes, weight=walk.parameter_name(weight), reads=reads, writes=writes, bias=walk.parameter_name(bias))
+    made = () if writes is None else (vector(writes, ndim, -1),)
+    return Value(walk.shape, (*others, *made))
+
+
+@rule("conv1d", "conv2d", "conv3d", kind="conv")
+def convolution(
+    walk: Walk, x: Value, weight: Value, bias: Value | None = None, stride=1, padding=0, dilation=1, groups=1
+) -> Value:
+    """Convolution with weight `(out, in / groups, *kernel)`."""
+    return _convolution(walk, x, weight, bias, stride, groups, transposed=False)
+
+
+@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d", kind="conv")
+def transposed_convolution(
+    walk: Walk,
+    x: Value,
+    weight: Value,
+    bias: Value | None = None,
+    stride=1,
+    padding=0,
+    output_padding=0,
+    groups=1,
+    *_,
+) -> Value:
+    """Transposed convolution with weight `(in, out / groups, *kernel)`."""
+    return _convolution(walk, x, weight, bias, stride, groups, transposed=True)
+
+
+@rule("convolution", kind="conv")
+def any_convolution(
+    walk: Walk, x: Value, weight: Value, bias, stride, padding, dilation, transposed, _, groups
+) -> Value:
+    """The operator behind all of them."""
+    return _convolution(walk, x, weight, bias, stride, groups, transposed=transposed)
+
+
+def _convolution(
+    walk: Walk, x: Value, weight: Value, bias: Value | None, stride, groups: int, *, transposed: bool
+) -> Value:
+    spatial = len(weight.shape) - 2
+    dim = len(x.shape) - spatial - 1
+    stride = (stride,) if isinstance(stride, int) else tuple(stride)
+    walk.hyper = {"kernel": weight.shape[2:], "stride": stride, "groups": (groups,)}
+    inputs = _inputs(walk, x, dim)
+    for labels in x.others(dim):
+        walk.freeze(labels, "changes along the spatial dimensions of a convolution")
+    out_dim, in_dim = (1, 0) if transposed else (0, 1)
+    name = walk.parameter_name(weight)
+    if groups == 1:
+        reads = _contract_weight(walk, inputs, weight.along(in_dim))
+        writes = _outputs(walk, weight, out_dim, bias)
+        sizes = tuple(size for size in (reads, writes) if size is not None)
+        walk.contract(
+            sizes, weight=name, reads=reads, writes=writes, bias=walk.parameter_name(bias), transposed=transposed
+        )
+    elif transposed or name is None or inputs is None:
+        reason = "is part of a grouped convolution whose channels cannot be told apart"
+        for value in (x, weight, bias):
+            walk.freeze(value, reason)
+        walk.keep(walk.shape[dim], reason)
+        writes = None
+        walk.contract(())
+    elif weight.shape[1] == 1:
+        writes = _depthwise(walk, inputs, weight, bias, groups)
+        walk.contract((writes,), weight=name, writes=writes, groups=groups, bias=walk.parameter_name(bias))
+    else:
+        writes = _grouped(walk, name, inputs, weight, bias, groups)
+    made = () if writes is None else (vector(writes, len(x.shape), dim),)
+    return Value(walk.shape, made)
+
+
+def _depthwise(walk: Walk, inputs: Tensor, weight: Value, bias: Value | None, groups: int) -> Tensor:
+    """One filter (or `multiplier` filters) for each input channel: the channel passes."""
+    outputs = weight.along(0)
+    assert outputs is not None
+    writes = walk.join(outputs, inputs.repeat_interleave(weight.shape[0] // groups))
+    if bias is not None and (along := bias.along(0)) is not None:
+        walk.join(outputs, along)
+    return writes
+
+
+def _grouped(walk: Walk, name: str, inputs: Tensor, weight: Value, bias: Value | None, groups: int) -> Tensor | None:
+    """Blocks keep equal counts, each with indices of its own, at its input and at its output."""
+    blocks = inputs.reshape(groups, -1)
+    walk.tie(blocks)
+    writes = _outputs(walk, weight, 0, bias)
+    outputs = None if writes is None else writes.reshape(groups, -1)
+    if outputs is not None:
+        walk.tie(outputs)
+    walk.consumed.append(inputs)
+    # A block's input count is the size of one row: every row keeps as many.
+    sizes = (blocks[0],) if writes is None else (blocks[0], writes)
+    walk.contract(sizes, weight=name, reads=blocks, writes=writes, groups=groups, bias=walk.parameter_name(bias))
+    return writes
+
+
+@rule("matmul", "mm", "bmm", kind="linear")
+def matmul(walk: Walk, a: Value, b: Value) -> Value:
+    """Matrix product: the last dimension of `a` with the last but one of `b`."""
+    inner = -2 if len(b.shape) > 1 else -1
+    if len(a.shape) < 2 or len(b.shape) < 2:
+        walk.freeze(a, "is part of a product with a vector")
+        walk.freeze(b, "is part of a product with a vector")
+        walk.contract(())
+        return Value(walk.shape)
+    left, right = _inputs(walk, a, -1), _inputs(walk, b, inner)
+    reads = _contract_weight(walk, left, right)
+    ndim = len(walk.shape)
+    made, sizes = [], [reads] if reads is not None else []
+    for value, contracted in ((a, -1), (b, inner)):
+        for labels in value.others(contracted):
+            dims = support(labels)
+            if len(dims) == 1 and dims[0] - len(value.shape) >= -2:
+                made.append(vector(labels.flatten(), ndim, dims[0] - len(value.shape)))
+                sizes.append(labels.flatten())
+            else:
+                walk.freeze(labels, "is a batch dimension of a matrix product")
+    walk.contract(tuple(sizes), reads=reads)
+    return Value(walk.shape, tuple(made))
+
+
+@rule("addmm", kind="linear")
+def addmm(walk: Walk, bias: Value, a: Value, b: Value, *, beta=1, alpha=1) -> Value:
+    """`bias + a @ b`."""
+    product = matmul(walk, a, b)
+    outputs = product.along(-1)
+    along = bias.along(-1)
+    if outputs is not None and along is not None:
+        walk.join(outputs, along)
+        walk.produce(outputs)
+    else:
+        walk.freeze(outputs, "has a bias that cannot be pruned")
+        walk.freeze(along, "belongs to outputs that cannot be pruned")
+    return product
+
+
+@rule("embedding", kind="other")
+def embedding(walk: Walk, weight: Value, indices: Value, *_, **__) -> Value:
+    """Rows of a table: the columns are channels, the rows are not."""
+    walk.freeze(weight.along(0), "is a row of an embedding")
+    columns = weight.along(1)
+    if columns is None:
+        return Value(walk.shape)
+    walk.produce(columns)
+    return Value(walk.shape, (vector(columns, len(walk.shape), -1),))
+
+
+@rule("scaled_dot_product_attention", kind="attention")
+def attention(walk: Walk, query: Value, key: Value, value: Value, mask: Value | None = None, *_, **__) -> Value:
+    """Attention heads are frozen."""
+    for operand in (query, key, value, mask):
+        walk.freeze(operand, "is part of an attention head")
+    walk.contract(())
+    return Value(walk.shape)
+
+
+@rule("_weight_norm", "_weight_norm_interface", kind="other")
+def weight_norm(walk: Walk, direction: Value, magnitude: Value, dim: int = 0) -> Any:
+    """`g * v / |v|` with one norm for each slice along `dim`: pruning other dimensions would change the norms."""
+    for labels in direction.others(dim):
+        walk.freeze(labels, "is part of a norm")
+    along, scale = direction.along(dim), magnitude.along(dim)
+    labels = () if along is None else (vector(along, len(direction.shape), dim),)
+    if along is not None and scale is not None:
+        walk.join(along, scale)
+    result = Value(direction.shape, labels)
+    return (result, magnitude) if walk.operator == "_weight_norm_interface" else result

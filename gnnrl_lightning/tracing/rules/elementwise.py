@@ -1,0 +1,140 @@
+"""Operators that work element by element, and normalisations with one statistic a channel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+from torch.fx.node import map_aggregate
+
+from gnnrl_lightning.tracing.labels import FIXED, ZERO, Value, support, vector
+from gnnrl_lightning.tracing.walk import Walk, rule
+
+
+@rule("pointwise", "hardswish", "log_sigmoid", kind="activation")
+def pointwise(walk: Walk, *args: Any, **kwargs: Any) -> Value:
+    """Channels at the same position are one channel; zeros stay zero only where the operator maps zero to zero."""
+    operands = [argument for argument in (*args, *kwargs.values()) if isinstance(argument, Value)]
+    result = Value(walk.shape, merge(walk, operands))
+    if any(bool((labels == ZERO).any()) for labels in result.labels) and not _keeps_zero(walk, args, kwargs):
+        fixed = tuple(torch.where(labels == ZERO, FIXED, labels) for labels in result.labels)
+        return Value(result.shape, fixed)
+    return result
+
+
+@rule("add", "sub", "rsub", kind="add")
+def add(walk: Walk, *args: Any, **kwargs: Any) -> Value:
+    """Sums of branches."""
+    return pointwise(walk, *args, **kwargs)
+
+
+@rule("mul", "div", kind="mul")
+def mul(walk: Walk, *args: Any, **kwargs: Any) -> Value:
+    """Products: gates, layer scales."""
+    return pointwise(walk, *args, **kwargs)
+
+
+def merge(walk: Walk, operands: list[Value]) -> tuple[Tensor, ...]:
+    """Labels of an elementwise result: label tensors that change along the same dimensions are joined.
+
+    An operand of size 1 along those dimensions is broadcast and has no say. An operand that is longer there and has no
+    such labels pins the size: the labels are frozen.
+    """
+    ndim = len(walk.shape)
+    aligned = [
+        (
+            (1,) * (ndim - len(value.shape)) + value.shape,
+            [labels.reshape((1,) * (ndim - labels.dim()) + tuple(labels.shape)) for labels in value.labels],
+        )
+        for value in operands
+    ]
+    dims_seen = dict.fromkeys(support(labels) for _, found in aligned for labels in found)
+    merged: list[Tensor] = []
+    for dims in dims_seen:
+        if not dims:
+            continue
+        result: Tensor | None = None
+        for shape, found in aligned:
+            mine = [labels for labels in found if support(labels) == dims]
+            zero = [labels for labels in found if not support(labels) and int(labels.flatten()[0]) == ZERO]
+            if not mine and (zero or all(shape[dim] == 1 for dim in dims)):
+                continue
+            labels = mine[0] if mine else torch.full((1,) * ndim, FIXED)
+            result = labels if result is None else walk.join(result, labels)
+        if result is not None:
+            merged.append(result)
+    if not merged and aligned and all(_all_zero(found) for _, found in aligned):
+        return (torch.full((1,) * ndim, ZERO),)
+    return tuple(merged)
+
+
+def _all_zero(found: list[Tensor]) -> bool:
+    return bool(found) and all(bool((labels == ZERO).all()) for labels in found)
+
+
+def _keeps_zero(walk: Walk, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether the operator at hand gives zero when all its tensors are zero."""
+    node = walk.node
+    assert node is not None
+
+    def zero(argument: Any) -> Any:
+        if isinstance(argument, torch.fx.Node):
+            value = argument.meta["val"]
+            return torch.zeros((), dtype=value.dtype) if isinstance(value, Tensor) else value
+        return argument
+
+    result = node.target(  # type: ignore[operator]
+        *map_aggregate(node.args, zero), **map_aggregate(node.kwargs, zero)
+    )
+    return not bool(result.any())
+
+
+@rule("copy", kind="shape")
+def copy(walk: Walk, x: Value, source: Value, *_: Any) -> Value:
+    """An overwritten tensor is its source, broadcast."""
+    return Value(walk.shape, merge(walk, [source, Value(x.shape, (torch.full((1,) * len(x.shape), ZERO),))]))
+
+
+@rule("prelu", "_prelu_kernel", kind="activation")
+def prelu(walk: Walk, x: Value, weight: Value) -> Value:
+    """One slope a channel."""
+    slopes = weight.along(0) if len(weight.shape) == 1 else None
+    if slopes is None:
+        return pointwise(walk, x, weight)
+    laid = Value((1, weight.shape[0], *(1,) * (len(x.shape) - 2)), (vector(slopes, len(x.shape), 1),))
+    return pointwise(walk, x, laid)
+
+
+@rule("_native_batch_norm_legit_no_training", "batch_norm", "native_batch_norm", kind="norm")
+def batch_norm(walk: Walk, x: Value, *rest: Any) -> Any:
+    """Batch normalisation with running statistics: weight, bias and statistics belong to the channels."""
+    ndim = len(x.shape)
+    _record_norm(walk, rest)
+    labels = Value(x.shape, x.labels)
+    for parameter in rest[:4]:
+        if isinstance(parameter, Value):
+            along = parameter.along(0)
+            laid = () if along is None else (vector(along, ndim, 1),)
+            shape = (1, parameter.shape[0], *(1,) * (ndim - 2))
+            labels = Value(x.shape, merge(walk, [labels, Value(shape, laid)]))
+    shifted = tuple(torch.where(item == ZERO, FIXED, item) for item in labels.labels)
+    result = Value(x.shape, shifted)
+    return result if walk.operator == "batch_norm" else (result, Value((0,)), Value((0,)))
+
+
+def _record_norm(walk: Walk, rest: tuple[Any, ...]) -> None:
+    """Note which norm alone reads a tensor: statistics of what is pruned before it can be corrected there."""
+    assert walk.node is not None
+    source = walk.node.args[0]
+    if isinstance(source, Node) and len(source.users) == 1:
+        roles = ("weight", "bias", "running_mean", "running_var")
+        named = zip(roles, map(walk.parameter_name, rest[:4]), strict=False)
+        walk.norms[source.name] = {role: name for role, name in named if name is not None}
+
+
+@rule("native_dropout", kind="activation")
+def dropout(walk: Walk, x: Value, *_: Any) -> tuple[Value, Value]:
+    """Dropout and its mask."""
+    return x, x

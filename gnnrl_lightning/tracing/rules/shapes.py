@@ -1,0 +1,286 @@
+"""Operators that move elements: the labels are moved by the very same operator."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.tracing.labels import FIXED, ZERO, Value, compact, support
+from gnnrl_lightning.tracing.rules.elementwise import merge
+from gnnrl_lightning.tracing.walk import Gather, Walk, fixed_labels, operator_name, rule
+
+
+@rule("alias", "clone", "contiguous", "detach", "detach_", "lift_fresh_copy", "lift_fresh", "to", "_to_copy", "type_as",
+      "dropout", "feature_dropout", "alpha_dropout", "float", "half", "zeros_like", "ones_like", "full_like",
+      "empty_like", "rand_like", "randn_like", "bernoulli", kind="shape")  # fmt: skip
+def same(walk: Walk, x: Value, *_: Any, **__: Any) -> Value:
+    """Nothing moves; tensors made like another shrink with it."""
+    return Value(x.shape, x.labels)
+
+
+@rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "view_as", "reshape_as", kind="shape")
+def view(walk: Walk, x: Value, *_: Any, **__: Any) -> Value:
+    """A new shape for the same elements; a channel dimension that is split keeps equal counts in its rows."""
+    moved = []
+    for labels in x.labels:
+        result = compact(labels.expand(x.shape).reshape(walk.shape))
+        if len(support(labels)) == 1 and len(dims := support(result)) > 1:
+            walk.tie(result.flatten().reshape(-1, result.shape[dims[-1]]))
+        moved.append(result)
+    return Value(walk.shape, tuple(moved))
+
+
+@rule("permute", "transpose", "t", "numpy_T", "movedim", "swapaxes", "unsqueeze", kind="shape")
+def permute(walk: Walk, x: Value, *args: Any) -> Value:
+    """The same dimensions in another order, or a new one."""
+    return Value(walk.shape, tuple(_same_operator(walk, labels, *args) for labels in x.labels))
+
+
+@rule("squeeze", "repeat", "tile", "repeat_interleave", "channel_shuffle", "native_channel_shuffle", "pixel_shuffle",
+      "pixel_unshuffle", "diagonal", kind="shape")  # fmt: skip
+def rearrange(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Value:
+    """Any other movement of elements."""
+    moved = tuple(compact(_same_operator(walk, labels.expand(x.shape), *args, **kwargs)) for labels in x.labels)
+    return Value(walk.shape, moved)
+
+
+@rule("expand", "expand_as", "broadcast_to", kind="shape")
+def expand(walk: Walk, x: Value, *_: Any, **__: Any) -> Value:
+    """Dimensions of size 1 repeated: the labels do not change along them."""
+    ndim = len(walk.shape)
+    return Value(walk.shape, tuple(labels.reshape((1,) * (ndim - labels.dim()) + labels.shape) for labels in x.labels))
+
+
+@rule("roll", "flip", kind="shape")
+def roll(walk: Walk, x: Value, *args: Any) -> Value:
+    """Elements moved along dimensions that the operator names."""
+    dims = args[-1] if args else []
+    named = {d % len(x.shape) for d in ((dims,) if isinstance(dims, int) else dims)} or set(range(len(x.shape)))
+    kept = []
+    for labels in x.labels:
+        if walk.operator == "roll" and named & set(support(labels)):
+            walk.freeze(labels, "is rolled along the channels")
+        else:
+            kept.append(compact(_same_operator(walk, labels.expand(x.shape), *args)))
+    return Value(walk.shape, tuple(kept))
+
+
+def _same_operator(walk: Walk, labels: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    assert walk.node is not None
+    return walk.node.target(labels, *args, **kwargs)  # type: ignore[operator]
+
+
+def _expand(labels: Tensor, value: Value, dim: int) -> Tensor:
+    """A label tensor at full size along `dim`: what an operator along one dimension needs to see."""
+    sizes = list(labels.shape)
+    sizes[dim] = value.shape[dim]
+    return labels.expand(sizes)
+
+
+@rule("cat", "concatenate", kind="cat")
+def cat(walk: Walk, tensors: list[Value], dim: int = 0) -> Value:
+    """Concatenation: labels side by side; along the other dimensions they are joined."""
+    tensors = [value for value in tensors if value.shape != (0,)]
+    dim %= len(walk.shape)
+    several = [value for value in tensors if len(value.labels) > 1]
+    if several:
+        for value in tensors:
+            walk.freeze(value, "is concatenated with labels on several dimensions")
+        return Value(walk.shape)
+    if not any(value.labels for value in tensors):
+        return Value(walk.shape)
+    labels = [fixed_labels(value) for value in tensors]
+    supports = {support(each) for each in labels}
+    if len(supports) == 1 and dim not in next(iter(supports)):
+        # The concatenation is along another dimension than the channels: the operands share their channels.
+        return Value(walk.shape, (functools.reduce(walk.join, labels),))
+    parts = [_expand(each, value, dim) for each, value in zip(labels, tensors, strict=True)]
+    others = torch.broadcast_shapes(*((*part.shape[:dim], *part.shape[dim + 1 :]) for part in parts))
+    parts = [part.expand(*others[:dim], part.shape[dim], *others[dim:]) for part in parts]
+    return Value(walk.shape, (compact(torch.cat(parts, dim)),))
+
+
+@rule("stack", kind="cat")
+def stack(walk: Walk, tensors: list[Value], dim: int = 0) -> Value:
+    """A new dimension: the operands share their channels."""
+    dim %= len(walk.shape)
+    laid = [Value(value.shape, tuple(labels.unsqueeze(dim) for labels in value.labels)) for value in tensors]
+    shape = (*tensors[0].shape[:dim], 1, *tensors[0].shape[dim:])
+    return Value(walk.shape, merge(walk, [Value(shape, value.labels) for value in laid]))
+
+
+@rule("chunk", "split", "split_with_sizes", "tensor_split", "unsafe_chunk", "unsafe_split", kind="shape")
+def split(walk: Walk, x: Value, sizes: Any, dim: int = 0) -> list[Value]:
+    """Equal pieces keep equal counts; unequal pieces of channels are constants of the code."""
+    assert walk.node is not None
+    shapes = [tuple(piece.shape) for piece in walk.node.meta["val"]]
+    dim %= len(x.shape)
+    pieces: list[list[Tensor]] = [[] for _ in shapes]
+    for labels in x.labels:
+        parts = list(torch.split(_expand(labels, x, dim), [shape[dim] for shape in shapes], dim))
+        if labels.shape[dim] > 1:
+            _part(walk, parts)
+        for piece, part in zip(pieces, parts, strict=True):
+            piece.append(compact(part))
+    return [Value(shape, tuple(piece)) for shape, piece in zip(shapes, pieces, strict=True)]
+
+
+def _part(walk: Walk, parts: list[Tensor]) -> None:
+    """Channels cut into parts: equal parts are tied; the sizes of unequal ones are left to the network's own code."""
+    if any(len(support(part)) > 1 for part in parts):
+        for part in parts:
+            walk.freeze(part, "is cut together with other dimensions")
+    elif len({part.numel() for part in parts}) == 1:
+        walk.tie(torch.stack([part.flatten() for part in parts]))
+    else:
+        for part in parts:
+            walk.labels.tag(part)
+
+
+@rule("unbind", kind="shape")
+def unbind(walk: Walk, x: Value, dim: int = 0) -> list[Value]:
+    """Slices along a dimension."""
+    dim %= len(x.shape)
+    return [
+        Value(walk.shape, tuple(compact(_expand(labels, x, dim).select(dim, i)) for labels in x.labels))
+        for i in range(x.shape[dim])
+    ]
+
+
+@rule("slice", kind="shape")
+def cut(walk: Walk, x: Value, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Value:
+    """A slice; across channels its halves are tied, other pieces frozen."""
+    dim %= len(x.shape)
+    if _overwritten(walk):
+        return zeros(walk)
+    kept = []
+    for labels in x.labels:
+        whole = _expand(labels, x, dim)
+        part = torch.ops.aten.slice.Tensor(whole, dim, start, end, step)
+        if labels.shape[dim] > 1 and part.shape[dim] < x.shape[dim]:
+            inside = torch.zeros(x.shape[dim], dtype=torch.bool)
+            inside[torch.arange(x.shape[dim])[start:end:step]] = True
+            _part(walk, [whole.index_select(dim, index.nonzero().flatten()) for index in (inside, ~inside)])
+        kept.append(compact(part))
+    return Value(walk.shape, tuple(kept))
+
+
+def _overwritten(walk: Walk) -> bool:
+    """Whether every reader of the operator's output only writes over it."""
+    assert walk.node is not None
+    readers = walk.node.users
+    return bool(readers) and all(operator_name(user.target) == "copy" and user.args[0] is walk.node for user in readers)
+
+
+@rule("select", kind="shape")
+def select(walk: Walk, x: Value, dim: int, index: int) -> Value:
+    """One slice: a channel picked by number cannot move."""
+    dim %= len(x.shape)
+    for labels in x.labels:
+        if labels.shape[dim] > 1:
+            walk.freeze(labels, "is picked by its number")
+    return Value(walk.shape, tuple(compact(_expand(labels, x, dim).select(dim, index)) for labels in x.labels))
+
+
+@rule("slice_scatter", kind="cat")
+def slice_scatter(walk: Walk, x: Value, source: Value, dim: int = 0, start=None, end=None, step: int = 1) -> Value:
+    """A write into a slice."""
+    if len(x.labels) > 1 or len(source.labels) > 1:
+        walk.freeze(x, "is written into on several labelled dimensions")
+        walk.freeze(source, "is written into on several labelled dimensions")
+        return Value(walk.shape)
+    dim %= len(x.shape)
+    base, piece = _expand(fixed_labels(x), x, dim), _expand(fixed_labels(source), source, dim)
+    sizes = [max(a, b) for a, b in zip(base.shape, piece.shape, strict=True)]
+    sizes[dim] = x.shape[dim]
+    base = base.expand(sizes)
+    sizes[dim] = source.shape[dim]
+    written = torch.ops.aten.slice_scatter.default(base.contiguous(), piece.expand(sizes), dim, start, end, step)
+    return Value(walk.shape, (compact(written),))
+
+
+@rule("constant_pad_nd", "pad", kind="shape")
+def pad(walk: Walk, x: Value, widths: list[int], *rest: Any) -> Value:
+    """Zero padding adds channels that are zero; any other padding adds fixed ones."""
+    value = next((item for item in rest if isinstance(item, (int, float))), 0.0)
+    mode = next((item for item in rest if isinstance(item, str)), "constant")
+    filler = ZERO if value == 0 and mode == "constant" else FIXED
+    padded = []
+    for labels in x.labels:
+        for i, (before, after) in enumerate(zip(widths[::2], widths[1::2], strict=True)):
+            dim = len(x.shape) - 1 - i
+            if labels.shape[dim] == 1:
+                continue  # padding along other dimensions: the same channels
+            if min(before, after) < 0 or (mode != "constant" and (before or after)):
+                walk.freeze(labels, "is padded along the channels")
+            ends = [list(labels.shape), list(labels.shape)]
+            ends[0][dim], ends[1][dim] = max(before, 0), max(after, 0)
+            labels = torch.cat([torch.full(ends[0], filler), labels, torch.full(ends[1], filler)], dim)
+            labels = labels.narrow(dim, max(-before, 0), walk.shape[dim])  # negative widths cut
+        padded.append(labels)
+    return Value(walk.shape, tuple(padded))
+
+
+@rule("zeros", "new_zeros", kind="other")
+def zeros(walk: Walk, *_: Any, **__: Any) -> Value:
+    """Zeros take the labels of what is added to them."""
+    return Value(walk.shape, (torch.full((1,) * len(walk.shape), ZERO),))
+
+
+@rule("ones", "new_ones", "full", "new_full", "arange", "empty", "new_empty", "scalar_tensor", "linspace", kind="other")
+def constant(walk: Walk, *args: Any, **__: Any) -> Value:
+    """Constants of the code."""
+    numbers = [a for a in args[1:] if isinstance(a, (int, float))] if walk.operator == "full" else []
+    return zeros(walk) if numbers == [0] else Value(walk.shape)
+
+
+@rule("index_select", kind="shape")
+def index_select(walk: Walk, x: Value, dim: int, index: Value) -> Value:
+    """Channels picked through an index buffer; see `gather`."""
+    return gather(walk, x, dim % len(x.shape), index)
+
+
+@rule("index", kind="shape")
+def index(walk: Walk, x: Value, indices: list[Any]) -> Value:
+    """`x[:, index]` with an index buffer of one dimension; anything else freezes."""
+    used = [(dim, item) for dim, item in enumerate(indices) if item is not None]
+    if len(used) == 1 and len(used[0][1].shape) == 1:
+        return gather(walk, x, *used[0])
+    touched = {dim for dim, _ in used}
+    for labels in x.labels:
+        walk.freeze(labels, "is indexed")
+    for _, item in used:
+        walk.freeze(item, "is an index")
+    if touched & {d for labels in x.labels for d in support(labels)} or len(walk.shape) != len(x.shape):
+        return Value(walk.shape)
+    return Value(walk.shape, x.labels)
+
+
+def gather(walk: Walk, x: Value, dim: int, index: Value) -> Value:
+    """`out[j] = x[index[j]]` along channels.
+
+    The buffer is rewritten when channels go. If x has a channel that is always zero, an output whose input was
+    pruned reads that one, so the outputs have labels of their own; otherwise an output is the channel that it reads.
+    """
+    crossing = [labels for labels in x.labels if labels.shape[dim] > 1]
+    passing = tuple(labels for labels in x.labels if labels.shape[dim] == 1)
+    name = walk.parameter_name(index)
+    outputs, inputs = index.along(0), x.along(dim)
+    if not crossing:
+        walk.freeze(index, "indexes values that cannot be pruned")
+        return Value(walk.shape, passing)
+    if name is None or outputs is None or inputs is None or len(crossing) > 1:
+        for labels in crossing:
+            walk.freeze(labels, "is picked through an index that is not a buffer")
+        walk.freeze(index, "is an index")
+        return Value(walk.shape, passing)
+    read = inputs[walk.network.get_buffer(name).cpu()]
+    walk.labels.tag(inputs)
+    walk.gathers.append(Gather(name, inputs))
+    labels = outputs if bool((inputs == ZERO).any()) else walk.join(outputs, read)
+    shape = [1] * len(walk.shape)
+    shape[dim] = -1
+    return Value(walk.shape, (*passing, labels.reshape(shape)))

@@ -1,0 +1,171 @@
+"""The operators of a traced network and the feature maps between them, for the state graph."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.tracing.labels import FIXED, Value
+from gnnrl_lightning.tracing.walk import Walk
+
+KINDS = ("conv", "linear", "norm", "activation", "pool", "add", "mul", "cat", "attention", "shape", "other")
+"""Kinds of operators; each rule of the walk names one."""
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """A tensor between operators: its name, its shape for one image (dense), its elements for each channel."""
+
+    name: str
+    shape: tuple[int, ...]
+    positions: int
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An operator that makes a feature map from others.
+
+    Attributes:
+        name: Path of the module that called it and its place in the exported graph.
+        kind: One of `KINDS`.
+        inputs: Indices of the feature maps that it reads.
+        output: Index of the feature map that it makes.
+        kernel: Kernel size of a convolution; ones otherwise.
+        stride: Stride of a convolution; ones otherwise.
+        groups: Groups of a convolution.
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[int, ...]
+    output: int
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A chain of operators that the state graph shows as one: a convolution with its batch norm and activation.
+
+    Attributes:
+        members: Indices of the operators, in order.
+        kinds: Their kinds, in order.
+        inputs: Indices of the feature maps that the first one reads.
+        output: Index of the feature map that the last one makes.
+        kernel: Kernel size of the first one.
+        stride: Stride of the first one.
+        groups: Groups of the first one.
+    """
+
+    members: tuple[int, ...]
+    kinds: tuple[str, ...]
+    inputs: tuple[int, ...]
+    output: int
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+
+FUSED = ("norm", "activation")
+"""Kinds of operators that belong to the one before them, where nothing else reads what is between."""
+
+
+def stages(operators: Sequence[Operator]) -> tuple[Stage, ...]:
+    """The operators as stages: every batch norm and activation joins the operator whose only reader it is.
+
+    Args:
+        operators: In order of computation; a network's inputs are maps that no operator makes.
+    """
+    readers = Counter(source for operator in operators for source in set(operator.inputs))
+    made_by: dict[int, int] = {}
+    chains: list[list[int]] = []
+    for number, operator in enumerate(operators):
+        chain = made_by.get(operator.inputs[0]) if len(operator.inputs) == 1 else None
+        if chain is not None and operator.kind in FUSED and readers[operator.inputs[0]] == 1:
+            chains[chain].append(number)
+        else:
+            chain = len(chains)
+            chains.append([number])
+        made_by[operator.output] = chain
+    found = []
+    for chain in chains:
+        first = operators[chain[0]]
+        kinds = tuple(operators[number].kind for number in chain)
+        output = operators[chain[-1]].output
+        found.append(Stage(tuple(chain), kinds, first.inputs, output, first.kernel, first.stride, first.groups))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Operators, feature maps, the labels of their channels, and the operator of each graph node and parameter."""
+
+    operators: tuple[Operator, ...]
+    feature_maps: tuple[FeatureMap, ...]
+    channel_labels: tuple[Tensor, ...]
+    index: dict[str, int]
+
+
+def build_topology(walk: Walk, prunable: Callable[[Tensor], bool]) -> Topology:
+    """Operators and feature maps of a walk; parameters and constants are no feature maps.
+
+    Args:
+        walk: The walk.
+        prunable: Whether labels (n,) have channels that can be removed.
+    """
+    maps: dict[str, int] = {}
+    operators, feature_maps, channel_labels = [], [], []
+    index: dict[str, int] = {}
+    for step in walk.steps:
+        if step.kind == "alias":
+            if step.inputs[0] in maps:
+                maps[step.node] = maps[step.inputs[0]]
+            continue
+        reads = tuple(maps[name] for name in step.inputs if name in maps)
+        for name in step.parameters:
+            index.setdefault(name, len(operators))
+        if step.kind != "input":
+            if not reads and step.node not in walk.contracted:
+                continue  # a constant
+            index[step.node] = len(operators)
+        maps[step.node] = len(feature_maps)
+        labels, positions = _channels(step.output, prunable)
+        channel_labels.append(labels)
+        feature_maps.append(FeatureMap(step.node, step.output.shape[1:], positions))
+        if step.kind != "input":
+            operators.append(
+                Operator(
+                    f"{step.module}:{step.node}",
+                    step.kind,
+                    reads,
+                    maps[step.node],
+                    _pair(step.hyper.get("kernel", (1, 1))),
+                    _pair(step.hyper.get("stride", (1, 1))),
+                    step.hyper.get("groups", (1,))[0],
+                )
+            )
+    return Topology(tuple(operators), tuple(feature_maps), tuple(channel_labels), index)
+
+
+def _channels(value: Value, prunable: Callable[[Tensor], bool]) -> tuple[Tensor, int]:
+    """Labels of the channels of a feature map `(C,)`, and its elements for each channel and image.
+
+    Of several label tensors (tokens and channels) it is the first that can be pruned, or else the longest.
+    """
+    elements = math.prod(value.shape[1:])
+    candidates = [labels.flatten() for labels in value.labels]
+    if candidates:
+        labels = next(filter(prunable, candidates), max(candidates, key=len))
+    else:
+        labels = torch.full((value.shape[1] if len(value.shape) > 1 else 1,), FIXED)
+    return labels, max(elements // max(len(labels), 1), 1)
+
+
+def _pair(sizes: tuple[int, ...]) -> tuple[int, int]:
+    return (sizes[0], sizes[-1]) if sizes else (1, 1)

@@ -1,0 +1,1 @@
+"""Training of the dense and of pruned networks."""

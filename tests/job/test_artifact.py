@@ -1,0 +1,184 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from gnnrl_lightning import trace
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.job import artifact
+
+
+class Small(nn.Module):
+    """A convolution, a batch norm and a tied pair of linear layers."""
+
+    def __init__(self, channels=6):
+        super().__init__()
+        self.conv = nn.Conv2d(1, channels, 3)
+        self.bn = nn.BatchNorm2d(channels)
+        self.first = nn.Linear(channels, channels)
+        self.second = nn.Linear(channels, 3)
+
+    def forward(self, x):
+        return self.second(self.first(self.bn(self.conv(x)).relu().mean((2, 3))).relu())
+
+
+class Tied(Small):
+    """Its first linear layer is used twice, under two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.again = nn.Linear(6, 6)
+        self.again.weight = self.first.weight
+
+    def forward(self, x):
+        return self.second(self.again(self.first(self.bn(self.conv(x)).mean((2, 3))).relu()))
+
+
+class FixedBatch(Small):
+    """Its code says that there is one image."""
+
+    def forward(self, x):
+        return self.second(self.first(self.bn(self.conv(x)).relu().mean((2, 3)).view(1, -1)).relu())
+
+
+EXAMPLE = torch.linspace(-1, 1, 36).view(1, 1, 6, 6)
+DESCRIPTION = artifact.Description(
+    network={"class_path": "tests.Small", "init_args": {}},
+    budget={"macs": 0.5},
+    transform={"mean": [0.5]},
+    figures={"top1_test_after": 97.5},
+)
+
+
+def save(folder, pruned, dense, graph, plan, example=EXAMPLE):
+    artifact.save(
+        folder, pruned, dense=dense, graph=graph, plan=plan, example=example, description=DESCRIPTION
+    )
+
+
+def saved(folder, network, example=EXAMPLE):
+    network.eval()
+    graph = trace(network, example)
+    plan = graph.plan(network, graph.project(graph.widths, macs=0.5))
+    pruned = plan.apply(network)
+    save(folder, pruned, network, graph, plan, example)
+    return pruned.eval()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "pruned"
+
+
+@pytest.mark.parametrize("kind", [Small, Tied])
+def test_both_ways_of_loading_compute_the_same(folder, kind):
+    pruned = saved(folder, kind())
+    images = torch.randn(7, 1, 6, 6)
+    assert torch.equal(artifact.load(folder, kind(), EXAMPLE)(images), pruned(images))
+    torch.testing.assert_close(artifact.load_exported(folder)(images), pruned(images))
+    assert sum(p.numel() for p in pruned.parameters()) < sum(p.numel() for p in kind().parameters())
+
+
+def test_ties_survive(folder):
+    saved(folder, Tied())
+    loaded = artifact.load(folder, Tied(), EXAMPLE)
+    assert loaded.again.weight is loaded.first.weight
+
+
+def test_recipe_says_what_was_done(folder):
+    network = Small()
+    pruned = saved(folder, network)
+    recipe = artifact.read_recipe(folder)
+    assert recipe["network"] == DESCRIPTION.network and recipe["budget"] == {"macs": 0.5}
+    assert recipe["transform"] == {"mean": [0.5]} and recipe["figures"] == {"top1_test_after": 97.5}
+    assert recipe["input"] == {"shape": [1, 6, 6], "dtype": "float32"}
+    assert recipe["program"] == {"batch": "any"}
+    assert recipe["versions"]["torch"]
+    kept = recipe["kept"]["conv"]
+    assert torch.equal(pruned.conv.weight, network.conv.weight[kept])
+    assert set(recipe["sha256"]) == {"weights.safetensors", "model.pt2", "recipe.json"}
+    assert load_file(folder / "weights.safetensors").keys() == pruned.state_dict().keys()
+
+
+def test_a_network_that_fixes_its_batch_is_exported_so_and_says_so(folder):
+    pruned = saved(folder, FixedBatch())
+    assert artifact.read_recipe(folder)["program"] == {"batch": "fixed at 1"}
+    torch.testing.assert_close(artifact.load_exported(folder)(EXAMPLE), pruned(EXAMPLE))
+
+
+def test_saving_leaves_the_mode_as_it_was(folder):
+    network = Small().eval()
+    graph = trace(network, EXAMPLE)
+    plan = graph.plan(network, graph.project(graph.widths, macs=0.5))
+    pruned = plan.apply(network).train()
+    save(folder, pruned, network, graph, plan)
+    assert all(module.training for module in pruned.modules())
+
+
+def test_saving_refuses_what_does_not_load_back(folder):
+    network = Small().eval()
+    graph = trace(network, EXAMPLE)
+    plan = graph.plan(network, graph.project(graph.widths, macs=0.5))
+    pruned = plan.apply(network)
+    pruned.register_forward_hook(lambda module, inputs, output: output + 1)
+    with pytest.raises(RuntimeError, match="loaded from the class and the recipe differs by"):
+        save(folder, pruned, network, graph, plan)
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def test_damage_is_named(folder):
+    saved(folder, Small())
+    flip(folder / "weights.safetensors")
+    with pytest.raises(UserError, match=r"weights.safetensors is damaged: its SHA-256 is"):
+        artifact.load(folder, Small(), EXAMPLE)
+    flip(folder / "model.pt2")
+    with pytest.raises(UserError, match=r"model.pt2 is damaged"):
+        artifact.load_exported(folder)
+
+
+def test_changed_recipe_is_named(folder):
+    saved(folder, Small())
+    path = folder / "recipe.json"
+    recipe = json.loads(path.read_text())
+    recipe["kept"]["conv"][0] += 1
+    path.write_text(json.dumps(recipe))
+    with pytest.raises(UserError, match=r"recipe.json is damaged: it has been changed"):
+        artifact.load(folder, Small(), EXAMPLE)
+    path.write_text("{")
+    with pytest.raises(UserError, match=r"recipe.json is damaged"):
+        artifact.read_recipe(folder)
+    path.write_text('{"format": 99}')
+    with pytest.raises(UserError, match=r"not a recipe of format 1"):
+        artifact.read_recipe(folder)
+
+
+def test_missing_files_are_named(folder):
+    with pytest.raises(UserError, match=r"has no recipe.json"):
+        artifact.load(folder, Small(), EXAMPLE)
+    saved(folder, Small())
+    (folder / "model.pt2").unlink()
+    with pytest.raises(UserError, match=r"model.pt2 is missing"):
+        artifact.load_exported(folder)
+
+
+def test_another_network_is_refused(folder):
+    saved(folder, Small())
+    for other in (Small(channels=8), nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 3, 4), nn.Flatten())):
+        with pytest.raises(UserError, match="with other channel groups than this one"):
+            artifact.load(folder, other, EXAMPLE)
+
+
+def test_recipe_without_its_keys_is_refused(folder):
+    saved(folder, Small())
+    recipe = json.loads((folder / "recipe.json").read_text())
+    for name in ("network", "kept", "sha256", "transform"):
+        (folder / "recipe.json").write_text(json.dumps({key: recipe[key] for key in recipe if key != name}))
+        with pytest.raises(UserError, match=rf"recipe.json is damaged: it lacks {name}"):
+            artifact.read_recipe(folder)

@@ -1,0 +1,258 @@
+"""Methods side by side on the digits: halves of the test images, budgets, refusals, fine-tuning."""
+
+import json
+import math
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+
+from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.data import Digits
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.evaluation.journal import Journal
+from gnnrl_lightning.job.comparison import AgentRow, CompareOptions, Comparison, budget_label
+from gnnrl_lightning.job.compression import Compression
+from gnnrl_lightning.job.policy_search import AGENT, SearchOptions
+from gnnrl_lightning.job.runs import RunFolder
+from gnnrl_lightning.job.task import Task
+from gnnrl_lightning.networks.spec import NetworkSpec
+from gnnrl_lightning.rl.learners import DDPG, GNNRL
+from gnnrl_lightning.search.methods import ONE_SHOT
+from gnnrl_lightning.search.problem import NotApplicable
+from gnnrl_lightning.training.finetune import TrainingOptions
+
+
+class TwoHidden(torch.nn.Sequential):
+    """Two hidden layers on the pixels of a digit."""
+
+    def __init__(self):
+        widths = (64, 24, 16, 10)
+        super().__init__(
+            torch.nn.Flatten(),
+            torch.nn.Linear(widths[0], widths[1]),
+            torch.nn.ReLU(),
+            torch.nn.Linear(widths[1], widths[2]),
+            torch.nn.ReLU(),
+            torch.nn.Linear(widths[2], widths[3]),
+        )
+
+
+@pytest.fixture
+def task(monkeypatch):
+    module = ModuleType("two_hidden")
+    module.TwoHidden = TwoHidden
+    monkeypatch.setitem(sys.modules, "two_hidden", module)
+    return Task(NetworkSpec("two_hidden.TwoHidden"), Digits(), seed=3)
+
+
+def agent_of(seed):
+    proxy = {"proxy_warmup": 2, "proxy_between": 1, "proxy_episodes": 8}
+    return GNNRL(seed=seed, episodes_per_iteration=3, epochs=1, minibatches=2, **proxy)
+
+
+def comparison_of(task, options, agents=None, report=lambda row: None, **search):
+    defaults = {"evaluations": 14, "calibration_images": 64, "repair": "reconstruction", "table": "reconstruction"}
+    search = SearchOptions(**defaults | search)
+    training = TrainingOptions(epochs=3)
+    compression = Compression(task, Budget(macs=0.5), search, training, TrainingOptions(epochs=1, learning_rate=0.02))
+    agents = agents or {"agent": AgentRow(agent_of, search)}
+    return Comparison(compression, options, agents, report)
+
+
+def test_the_whole_comparison(task, tmp_path):
+    reported = []
+    options = CompareOptions(
+        methods=["agent", "uniform", "greedy", "evolution"], seeds=[0, 1], budgets=[0.4, 0.6], test_half="odd"
+    )  # fmt: skip
+    comparison = comparison_of(task, options, report=reported.append)
+    folder = RunFolder.create(tmp_path, "run")
+    figures = comparison.run(folder)
+    assert json.loads(folder.compare.read_text()) == figures
+    assert figures["test_images"] == 180 and figures["rows"] == reported
+    runs = [(row["budget"], row["method"], row["seed"]) for row in figures["rows"]]
+    assert runs == [
+        (budget, method, seed)
+        for budget in (0.4, 0.6)
+        for method, seed in [
+            ("agent", 0), ("uniform", None), ("greedy", None), ("evolution", 0), ("agent", 1), ("evolution", 1),
+        ]
+    ]  # fmt: skip
+    dense = 64 * 24 + 24 * 16 + 16 * 10
+    for row in figures["rows"]:
+        first, second = row["widths"]
+        assert row["macs_ratio"] == (64 * first + first * second + second * 10) / dense <= row["budget"]
+        # The moments, which the repair and the table read, take one evaluation, for 64 images of 287. Of the agent's 14
+        # that leaves two iterations of three after the six starting candidates.
+        spent = {"agent": 1 + 6 + 2 * 3, "uniform": 1 + 1, "greedy": 1 + 1, "evolution": 14}
+        assert row["evaluations"] == spent[row["method"]]
+        assert 0 <= row["top1_test_before"] <= 100 and "top1_test_after" not in row
+        # A candidate reads the search split alone, once if it was not known.
+        evaluated = (row["images"] - 64) / 287
+        assert evaluated == int(evaluated) and 1 <= evaluated <= row["evaluations"] - 1
+    assert {(entry["budget"], entry["method"]) for entry in figures["paired"]} == {
+        (budget, method) for budget in (0.4, 0.6) for method in ("uniform", "greedy", "evolution")
+    }
+    best = {row["method"]: row["top1_search"] for row in figures["rows"] if row["budget"] == 0.4}
+    assert best["agent"] >= max(best["uniform"], best["greedy"])
+
+
+def test_ddpg_searches_in_the_same_episodes(task, tmp_path):
+    """A table of its own to pay for, the same starting candidates, and whole iterations of the rest."""
+    options = CompareOptions(methods=["agent", "ddpg"], seeds=[0, 1])
+    shared = {"episodes_per_iteration": 3, "proxy_warmup": 2, "proxy_between": 1, "proxy_episodes": 8}
+    search = SearchOptions(evaluations=14, calibration_images=64, repair="reconstruction", table="reconstruction")
+    rows = {"agent": AgentRow(agent_of, search), "ddpg": AgentRow(lambda seed: DDPG(seed=seed, **shared), search)}
+    figures = comparison_of(task, options, rows).run(RunFolder.create(tmp_path, "run"))
+    found = {(row["method"], row["seed"]): row for row in figures["rows"]}
+    assert {row["evaluations"] for row in found.values()} == {1 + 6 + 2 * 3}
+    again = comparison_of(task, CompareOptions(methods=["ddpg"], seeds=[1]), rows)
+    (row,) = again.run(RunFolder.create(tmp_path, "again"))["rows"]
+    asked = [
+        [entry["widths"] for entry in Journal(tmp_path / name / "compare" / "ddpg-0.5-seed1.jsonl").read()]
+        for name in ("run", "again")
+    ]
+    assert asked[0] == asked[1] and row["widths"] == found["ddpg", 1]["widths"]
+    other = Journal(tmp_path / "run" / "compare" / "agent-0.5-seed1.jsonl").read()
+    assert asked[0][:6] == [entry["widths"] for entry in other[:6]] and len(asked[0]) == len(other)
+    assert {(entry["method"], entry["budget"]) for entry in figures["paired"]} == {("ddpg", 0.5)}
+
+
+def test_repairs_that_read_images_make_evaluations_dearer_and_tables_cheaper(task, tmp_path):
+    """Two groups at four widths: a table of 100 * (1 + 2 * 4) images, and 100 for the moments that it needs. Refit
+    records 100 more, in evaluations of 287 + 100 where the other has 287."""
+    options = CompareOptions(methods=["greedy"], seeds=[0])
+    rows = {}
+    for repair in ("refit", "reconstruction"):
+        comparison = comparison_of(task, options, repair=repair, table="sensitivity", calibration_images=100)
+        (rows[repair],) = comparison.run(RunFolder.create(tmp_path, repair))["rows"]
+    assert {repair: row["images"] for repair, row in rows.items()} == {
+        "refit": 1100 + 287 + 100,
+        "reconstruction": 1000 + 287,
+    }
+    assert math.ceil(1100 / (287 + 100)) == 3 and math.ceil(1000 / 287) == 4
+    assert {repair: row["evaluations"] for repair, row in rows.items()} == {"refit": 3 + 1, "reconstruction": 4 + 1}
+
+
+def test_an_agent_for_all_budgets_wins_with_what_meets_this_one(task, tmp_path):
+    options = CompareOptions(methods=["agent", "uniform"], seeds=[0], budgets=[0.4, 0.6])
+    comparison = comparison_of(task, options, evaluations=1 + 6 + 3 * 3, macs_range=(0.3, 0.9))
+    folder = RunFolder.create(tmp_path, "run")
+    rows = comparison.run(folder)["rows"]
+    for row in rows:
+        if row["method"] == "agent":
+            journal = Journal(folder.comparison / f"agent-{row['budget']}-seed0.jsonl").read()
+            ratios = [entry["macs_ratio"] for entry in journal if entry["proposer"] == AGENT]
+            assert max(ratios) <= 0.9 and any(ratio > row["budget"] for ratio in ratios)
+            met = [entry for entry in journal if entry["macs_ratio"] <= row["budget"]]
+            assert row["top1_search"] == max(entry["top1"] for entry in met)
+        assert row["macs_ratio"] <= row["budget"]
+
+
+def test_winners_are_repaired_on_more_images(task, tmp_path, monkeypatch):
+    read = []
+    original = Compression.final_pruner
+
+    def final_pruner(compression):
+        pruner = original(compression)
+        read.append(len(pruner.calibration))
+        return pruner
+
+    monkeypatch.setattr(Compression, "final_pruner", final_pruner)
+    options = CompareOptions(methods=["uniform", "greedy"], seeds=[0])
+    comparison = comparison_of(task, options, final_calibration_images=200)
+    figures = comparison.run(RunFolder.create(tmp_path, "run"))
+    assert read == [200]
+    assert [row["images"] for row in figures["rows"]] == [64 + 287, 64 + 287]  # what the search spent
+    assert figures["search"]["table"] == "reconstruction" and figures["search"]["final_calibration_images"] == 200
+
+
+def test_a_finished_run_is_not_run_again(task, tmp_path, monkeypatch):
+    options = CompareOptions(methods=["uniform", "evolution"], seeds=[0, 1])
+    folder = RunFolder.create(tmp_path, "run")
+    first = comparison_of(task, options).run(folder)
+    (folder.comparison / "evolution-0.5-seed1.json").unlink()
+    ran = []
+    again = comparison_of(task, options, report=ran.append)
+    monkeypatch.setattr(again.compression, "trainers", lambda phase: pytest.fail("trained again"))
+    second = again.run(folder)
+    assert [(row["method"], row["seed"]) for row in ran] == [("evolution", 1)]
+    for figures in (first, second):
+        for row in figures["rows"]:
+            row.pop("seconds")
+    assert first["rows"] == second["rows"]
+
+
+def test_the_halves_are_the_even_and_the_odd_test_images(task):
+    task.build()
+    halves = {
+        half: comparison_of(task, CompareOptions(methods=["uniform"], test_half=half)).test
+        for half in ("all", "even", "odd")
+    }
+    test = task.data.test
+    assert torch.equal(halves["all"].labels, test.labels)
+    assert torch.equal(halves["even"].labels, test.labels[0::2])
+    assert torch.equal(halves["odd"].images, test.images[1::2])
+
+
+def test_a_method_that_cannot_is_listed_with_its_reason(task, tmp_path, monkeypatch):
+    def refuse(problem):
+        raise NotApplicable("not on a Tuesday")
+
+    monkeypatch.setitem(ONE_SHOT, "refuser", refuse)
+    options = CompareOptions(methods=["refuser", "uniform", "agent", "greedy"], seeds=[0])
+    figures = comparison_of(task, options, evaluations=6, table=None).run(RunFolder.create(tmp_path, "run"))
+    assert [row["method"] for row in figures["rows"]] == ["uniform"] and figures["paired"] == []
+    assert {row["method"]: row["refused"] for row in figures["refused"]} == {
+        "refuser": "not on a Tuesday",
+        "agent": "has 1 evaluations left for an iteration of 3",
+        "greedy": "reads a table of errors, and there is none",
+    }
+
+
+def test_an_agent_that_cannot_pay_for_its_table_and_an_iteration_is_refused(task, tmp_path):
+    """Its own search may read no table: then it has two evaluations more."""
+    poor = SearchOptions(table=None)
+    rich = SearchOptions(table="reconstruction")
+    agents = {"agent": AgentRow(agent_of, rich), "no_table": AgentRow(agent_of, poor)}
+    options = CompareOptions(methods=["agent", "no_table"], seeds=[0], variants={"no_table": {}})
+    figures = comparison_of(task, options, agents, evaluations=9).run(RunFolder.create(tmp_path, "run"))
+    assert [(row["method"], row["evaluations"]) for row in figures["rows"]] == [("no_table", 1 + 4 + 3)]
+    refused = {row["method"]: row["refused"] for row in figures["refused"]}
+    assert refused == {"agent": "has 2 evaluations left for an iteration of 3"}
+
+
+def test_winners_are_fine_tuned_alike(task, tmp_path):
+    trained = []
+    options = CompareOptions(methods=["uniform", "random"], seeds=[0], finetune=True)
+    comparison = comparison_of(task, options)
+    original = task.train
+
+    def record(network, given, trainer, teacher=None, checkpoint=None):
+        trained.append(given)
+        original(network, given, trainer, teacher, checkpoint)
+
+    object.__setattr__(task, "train", record)
+    figures = comparison.run(RunFolder.create(tmp_path, "run"))
+    assert trained == [comparison.compression.pretrain] + [comparison.compression.finetune] * 2
+    assert all(0 <= row["top1_test_after"] <= 100 for row in figures["rows"])
+    assert {"top1_test_after"} <= figures["summary"][0].keys()
+
+
+def test_what_cannot_be_compared_is_refused(task):
+    with pytest.raises(UserError, match=r"budget 1.0 is met by the dense network"):
+        comparison_of(task, CompareOptions(budgets=[1.0]))
+    with pytest.raises(UserError, match=r"budget.macs is 0.001"):
+        comparison_of(task, CompareOptions(budgets=[0.001]))
+    with pytest.raises(UserError, match=r"compare.methods has slow, which no agent was given for"):
+        comparison_of(task, CompareOptions(methods=["slow"], variants={"slow": {}}))
+    with pytest.raises(UserError, match=r"compare.methods has nothing"):
+        CompareOptions(methods=[])
+    with pytest.raises(UserError, match=r"compare.seeds is \[-1\]"):
+        CompareOptions(seeds=[-1])
+
+
+def test_labels_of_budgets():
+    assert budget_label(Budget(macs=0.5)) == 0.5
+    assert budget_label(Budget(macs=0.5, params=1e6)) == "macs=0.5,params=1e+06"

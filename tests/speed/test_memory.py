@@ -1,0 +1,91 @@
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from gnnrl_lightning.speed.memory import keep_kernels
+
+# Ten times eight blocks of 4 MiB, written and freed together: how many pages are faulted in after the first time?
+SCRIPT = """
+import resource
+import sys
+
+import torch
+
+from gnnrl_lightning.speed.memory import keep_freed_memory
+
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+
+
+def use():
+    return [torch.empty(2**20).fill_(1.0) for _ in range(8)]
+
+
+use()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    use()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(mode):
+    done = subprocess.run([sys.executable, "-c", SCRIPT, mode], capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="there is no glibc to tell")
+def test_freed_blocks_are_used_again():
+    """In processes of their own: what a test suite has freed before lies about the heap. Eight blocks: 8,192 pages."""
+    assert 4 * faults("keep") < faults("leave")
+
+
+# Convolutions of 1,200 shapes, twice: how many kernels of the second round are compiled anew?
+SHAPES = """
+import sys
+
+import torch
+
+if sys.argv[1] == "keep":
+    import gnnrl_lightning
+
+pixel, weight = torch.ones(1, 64, 1, 1), torch.ones(64, 64, 1, 1)
+for _ in range(2):
+    for shape in range(1200):
+        inputs, outputs = 1 + shape % 40, 1 + shape // 40
+        kernel = weight[:outputs, :inputs].contiguous()
+        torch.ops.mkldnn._convolution_pointwise(
+            pixel[:, :inputs], kernel, None, [0, 0], [1, 1], [1, 1], 1, "relu", [], ""
+        )
+    print("round")
+"""
+
+
+def compiled_again(mode):
+    environment = os.environ | {"ONEDNN_VERBOSE": "2"}
+    environment.pop("ONEDNN_PRIMITIVE_CACHE_CAPACITY", None)
+    done = subprocess.run(
+        [sys.executable, "-c", SHAPES, mode], env=environment, capture_output=True, text=True, check=True
+    )
+    lines = done.stdout.split("round\n")[1].splitlines()
+    made = [line for line in lines if "create:cache_" in line and ",convolution," in line]
+    assert len(made) >= 1200
+    return sum("create:cache_miss" in line for line in made)
+
+
+@pytest.mark.parametrize("name", ["ONEDNN_PRIMITIVE_CACHE_CAPACITY", "DNNL_PRIMITIVE_CACHE_CAPACITY"])
+def test_the_users_number_of_kernels_counts(monkeypatch, name):
+    for each in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "DNNL_PRIMITIVE_CACHE_CAPACITY"):
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setenv(name, "5")
+    before = dict(os.environ)
+    keep_kernels()
+    assert dict(os.environ) == before
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="there is no oneDNN")
+def test_kernels_are_kept_until_their_shape_comes_back():
+    assert compiled_again("leave") >= 1200 and compiled_again("keep") == 0

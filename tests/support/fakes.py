@@ -1,0 +1,156 @@
+"""Small networks and tasks with known answers, for the tests of the learning part."""
+
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+
+import torch
+from lightning.pytorch import Callback
+from torch import nn
+from torch_geometric.data import Batch
+
+import gnnrl_lightning
+from gnnrl_lightning.rl.state.builder import StateBuilder
+from gnnrl_lightning.surrogate.sensitivity import RATIOS, ErrorTable
+
+
+class SmallResNet(nn.Module):
+    """Two residual blocks and a linear layer; the groups: residual stream, two inner widths, a last width."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.inner = nn.ModuleList(nn.Conv2d(16, 24, 3, padding=1) for _ in range(2))
+        self.outer = nn.ModuleList(nn.Conv2d(24, 16, 3, padding=1) for _ in range(2))
+        self.last = nn.Conv2d(16, 32, 3, stride=2, padding=1)
+        self.head = nn.Linear(32, 10)
+
+    def forward(self, x):
+        x = self.stem(x).relu()
+        for inner, outer in zip(self.inner, self.outer, strict=True):
+            x = (x + outer(inner(x).relu())).relu()
+        return self.head(self.last(x).relu().mean((2, 3)))
+
+
+@cache
+def small_graph():
+    torch.manual_seed(0)
+    return gnnrl_lightning.trace(SmallResNet(), torch.zeros(2, 3, 8, 8))
+
+
+class Chain(nn.Module):
+    """Convolutions one after the other: many groups, cheap to trace."""
+
+    def __init__(self, widths):
+        super().__init__()
+        sizes = [3, *widths]
+        self.convolutions = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1) for i, o in pairwise(sizes))
+        self.head = nn.Linear(sizes[-1], 10)
+
+    def forward(self, x):
+        for convolution in self.convolutions:
+            x = convolution(x).relu()
+        return self.head(x.mean((2, 3)))
+
+
+@dataclass(frozen=True)
+class FakeEvaluation:
+    widths: tuple
+    top1: float
+    cross_entropy: float
+    images: int = 0
+    proposer: str = ""
+    dropped: bool = False
+
+
+class Landscape:
+    """An evaluator with a known answer: 100 minus a weighted squared distance of keep ratios to a target."""
+
+    def __init__(self, graph, target, weight=None):
+        self.graph, self.target = graph, target.double()
+        self.weight = torch.ones_like(self.target) if weight is None else weight.double()
+        self.calls = []
+
+    def top1(self, widths):
+        keep = widths.double() / self.graph.widths
+        return 100 - 100 * (self.weight * (keep - self.target).square()).mean(-1)
+
+    def __call__(self, widths, proposer):
+        self.calls.append((tuple(widths.tolist()), proposer))
+        top1 = float(self.top1(widths))
+        return FakeEvaluation(self.calls[-1][0], top1, (100 - top1) / 10, proposer=proposer)
+
+
+def random_table(graph, seed=0, images=0):
+    """Errors that fall with the width and differ from group to group by factors of up to about ten."""
+    generator = torch.Generator().manual_seed(seed)
+    scale = torch.randn(len(graph.groups), 1, generator=generator).exp()
+    narrowed = 1 - torch.tensor(RATIOS)
+    return ErrorTable.interpolate(graph.widths, RATIOS, scale * narrowed.square(), images)
+
+
+class RingTask:
+    """A graph task far from pruning: on a ring of random heights, say how high the two neighbours are.
+
+    The action of node i should be the mean height of nodes i - 1 and i + 1, so no policy without messages can
+    solve it; the reward is minus the mean squared error, 0 at best, and -1/24 for the best constant answer of
+    heights uniform on [0, 1] (the variance of a mean of two).
+    """
+
+    def __init__(self, nodes=6):
+        self.nodes = self.action_dim = nodes
+        self.state_dim = 1
+        self.initial_action = 0.5
+        self.evaluations = 0
+        ring = torch.arange(nodes)
+        self.edge_index = torch.stack([ring, (ring + 1) % nodes])
+
+    def reset(self, episodes, generator):
+        self.heights = torch.rand(episodes, self.nodes, generator=generator)
+        return self.heights.clone(), torch.zeros(episodes, dtype=torch.bool)
+
+    def best(self, heights):
+        return (heights.roll(1, 1) + heights.roll(-1, 1)) / 2
+
+    def step(self, actions):
+        self.evaluations += len(actions)
+        rewards = -(actions - self.best(self.heights)).square().mean(1)
+        return self.heights.clone(), rewards, torch.ones(len(actions), dtype=torch.bool)
+
+    def graphs(self, observations):
+        episodes = len(observations)
+        shift = torch.arange(episodes) * self.nodes
+        count = episodes * self.nodes
+        return Batch(
+            x=observations.reshape(-1, 1),
+            edge_index=(self.edge_index[:, None] + shift[:, None]).flatten(1),
+            batch=torch.arange(episodes).repeat_interleave(self.nodes),
+            ptr=torch.arange(episodes + 1) * self.nodes,
+            decision_index=torch.arange(count).repeat(2, 1),
+            decision_weight=torch.ones(count),
+            num_decisions=count,
+        )
+
+
+def small_landscape():
+    """That of `small_graph`, best at 0.7 of every width."""
+    graph = small_graph()
+    return Landscape(graph, torch.full((len(graph.groups),), 0.7))
+
+
+def small_states(count=3):
+    """States of `small_graph` at random widths."""
+    graph = small_graph()
+    widths = (torch.rand(count, len(graph.groups)) * graph.widths).long().clamp(min=1)
+    return StateBuilder(graph)(widths, torch.tensor([0.5, 1.0]).expand(count, 2))
+
+
+class SaveAt(Callback):
+    """Saves a checkpoint after a step of the optimiser."""
+
+    def __init__(self, step, path):
+        self.step, self.path = step, path
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)

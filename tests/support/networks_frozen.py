@@ -1,0 +1,195 @@
+"""Networks for the tests with channels that must stay, and why."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from tests.support.networks_zoo import IO, Headed, Pair, case, conv
+
+
+@case({"out": (5, 1)}, IO | {"stem": 6}, reason={"stem": "cumprod"})
+class NoRule(Headed):
+    """An operator without a rule freezes what flows through it, and nothing else."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.out, self.head = conv(3, 6), conv(6, 5), nn.Linear(5, 10)
+
+    def features(self, x):
+        return self.out(torch.cumprod(self.stem(x).sigmoid(), 1))
+
+
+@case({"out": (5, 1)}, IO | {"stem": 8}, reason={"stem": "does not follow"})
+class ConstantView(Headed):
+    """A channel shuffle with a size that is a constant of the code: only running the network shows it."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.out, self.head = conv(3, 8), conv(8, 5), nn.Linear(5, 10)
+
+    def features(self, x):
+        b, _, h, w = x.shape
+        x = self.stem(x).sigmoid().view(b, 2, 4, h, w).transpose(1, 2).flatten(1, 2)
+        return self.out(x)
+
+
+@case({"out": (5, 1)}, IO | {"a": 4, "b": 3})
+class ConstantSliceWrites(Headed):
+    """Writes into slices whose bounds are constants of the code: these channels cannot follow."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.out, self.head = conv(3, 4), conv(3, 3), conv(7, 5), nn.Linear(5, 10)
+
+    def features(self, x):
+        z = x.new_zeros(x.shape[0], 7, *x.shape[2:])
+        z[:, :4] = self.a(x)
+        z[:, 4:] = self.b(x)
+        return self.out(z)
+
+
+@case({"stem": (4, 1), "late": (5, 1)}, IO | {"wide": 4})
+class ZeroPadding(Headed):
+    """Option A by `F.pad`: the four channels that meet zeros are as many as the code says."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.wide, self.late, self.head = conv(3, 4), conv(4, 8), conv(8, 5), nn.Linear(5, 10)
+
+    def features(self, x):
+        x = self.stem(x).sigmoid()
+        return self.late((F.pad(x, (0, 0, 0, 0, 2, 2)) + self.wide(x)).sigmoid())
+
+
+@case({"b": (5, 1)}, IO | {"a": 6}, reason={"a": "index"})
+class ConstantPermutation(Pair):
+    """The order is a constant of the code: nothing could rewrite it."""
+
+    def __init__(self):
+        super().__init__(6, 6)
+
+    def features(self, x):
+        return self.b(self.a(x).sigmoid()[:, [3, 1, 0, 2, 5, 4]])
+
+
+@case({"b": (5, 1)}, IO | {"a": 6}, reason={"a": "fft"})
+class Fourier(Pair):
+    def __init__(self):
+        super().__init__(6, 6)
+
+    def features(self, x):
+        return self.b(torch.fft.fft(self.a(x), dim=1).real)
+
+
+@case({"b": (5, 1)}, IO | {"a": 6})
+class ChunkTwice(Pair):
+    """Half of the channels is as wide as two quarters: no such tie can be kept, and only `a` pays for it."""
+
+    def __init__(self):
+        super().__init__(8, 2)
+        self.c = conv(4, 5)
+
+    def features(self, x):
+        u, v = self.a(x).sigmoid().chunk(2, 1)
+        p, q = v.chunk(2, 1)
+        return self.b(p * q) + self.c(u)
+
+
+@case({"b": (5, 1)}, IO | {"a": 6})
+class PlainTensor(Pair):
+    """A constant that is no buffer cannot shrink."""
+
+    def __init__(self):
+        super().__init__(6, 6)
+        self.scale = torch.rand(1, 6, 1, 1)
+
+    def features(self, x):
+        return self.b(self.a(x) * self.scale.to(x))
+
+
+@case({"b": (6, 1), "c": (5, 1)}, IO | {"a": 4})
+class Unfold(Headed):
+    """Patches of all channels as inputs of a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c, self.head = conv(3, 4), nn.Linear(36, 6), conv(6, 5), nn.Linear(5, 10)
+
+    def features(self, x):
+        patches = F.unfold(self.a(x).sigmoid(), 3, padding=1).transpose(1, 2)
+        b, _, h, w = x.shape
+        return self.c(self.b(patches).transpose(1, 2).reshape(b, -1, h, w))
+
+
+@case({"stem": (6, 1), "out": (5, 1)}, IO | {"gate": 1})
+class AttentionGate(Headed):
+    """One channel that scales all others: it freezes alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.gate, self.out, self.head = conv(3, 6), conv(6, 1, 1), conv(6, 5), nn.Linear(5, 10)
+
+    def features(self, x):
+        x = self.stem(x)
+        return self.out(x * self.gate(x).sigmoid())
+
+
+@case({"hidden": (9, 1)}, {"x": 5, "embed": 6, "head": 10}, ((2, 5, 12),))
+class TokenMLP(nn.Module):
+    """The stream of a transformer block is frozen by its layer norm, the width of its MLP is not."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.norm, self.hidden = nn.Linear(12, 6), nn.LayerNorm(6), nn.Linear(6, 9)
+        self.back, self.head = nn.Linear(9, 6), nn.Linear(6, 10)
+
+    def forward(self, x):
+        x = self.embed(x)
+        return self.head((x + self.back(F.gelu(self.hidden(self.norm(x))))).mean(1))
+
+
+@case({"stem": (6, 1), "out": (5, 1)}, IO | {"a": 4, "up": 6}, reason={"a": "conv_transpose2d", "up": "grouped"})
+class GroupedTransposed(Headed):
+    """Blocks of a transposed convolution; what stands before and behind it can be pruned."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.a, self.out, self.head = conv(3, 6), conv(6, 4), conv(6, 5), nn.Linear(5, 10)
+        self.up = nn.ConvTranspose2d(4, 6, 2, stride=2, groups=2)
+
+    def features(self, x):
+        return self.out(self.up(self.a(self.stem(x).sigmoid()).sigmoid()).sigmoid())
+
+
+@case({"b": (5, 1)}, IO | {"a": 6}, reason={"a": "einsum: flows through an operator without a rule"})
+class Einsum(Pair):
+    def __init__(self):
+        super().__init__(6, 6)
+
+    def features(self, x):
+        x = self.a(x).sigmoid()
+        return self.b(torch.einsum("bchw,bdhw->bchw", x, x))
+
+
+@case({"b": (5, 1)}, IO | {"a": 8}, reason={"a": "away from the masked"})
+class Interleave(Pair):
+    """Neighbours change places in pairs: half of the channels would be other pairs."""
+
+    def __init__(self):
+        super().__init__(8, 8)
+
+    def features(self, x):
+        b, c, h, w = x.shape[0], self.a.out_channels, *x.shape[2:]
+        return self.b(self.a(x).sigmoid().view(b, c // 2, 2, h, w).transpose(1, 2).reshape(b, c, h, w))
+
+
+@case({"b": (5, 1)}, IO | {"a": 8}, reason={"a": "reduced over"})
+class Maxout(Pair):
+    """The larger one of two neighbours."""
+
+    def __init__(self):
+        super().__init__(8, 4)
+
+    def features(self, x):
+        b, c, h, w = x.shape[0], self.a.out_channels, *x.shape[2:]
+        return self.b(self.a(x).view(b, c // 2, 2, h, w).amax(2))

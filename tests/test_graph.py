@@ -1,0 +1,105 @@
+"""Exactness, costs and surgery on networks that people write: see `networks_zoo` for what each must give."""
+
+import copy
+import re
+from functools import cache
+
+import pytest
+import torch
+
+import gnnrl_lightning
+from tests.support import networks_frozen, networks_hard
+from tests.support.exactness import (
+    assert_untouched,
+    check,
+    difference,
+    forward,
+    macs_of,
+    params_of,
+    random_weights,
+    random_widths,
+    snapshot,
+    train_one_step,
+)
+from tests.support.networks_zoo import ZOO
+
+MORE = networks_hard, networks_frozen
+"""Importing them registers their networks."""
+
+every_network = pytest.mark.parametrize("name", ZOO)
+
+
+@cache
+def traced(name):
+    """The network with random weights, float64, and its graph."""
+    torch.manual_seed(0)
+    case = ZOO[name]
+    network = random_weights(case.build())
+    return network, gnnrl_lightning.trace(network, case.inputs(torch.float64))
+
+
+@every_network
+def test_groups_and_frozen_channels(name):
+    _, graph = traced(name)
+    assert {group.name: (group.width, group.sets) for group in graph.groups} == ZOO[name].groups
+    assert {group.name: group.width for group in graph.frozen} == ZOO[name].frozen
+    assert all(group.reason and group.operator for group in graph.frozen)
+    seen = [group for group in graph.frozen if group.operator not in ("input", "output", "self-test")]
+    assert all(re.search(r"networks_\w+\.py:\d+: .*\w", group.source) for group in seen)
+    reasons = {group.name: f"{group.operator}: {group.reason}" for group in graph.frozen}
+    for frozen, words in ZOO[name].reason.items():
+        assert words in reasons[frozen]
+
+
+@every_network
+def test_the_dense_cost_is_the_networks_own(name):
+    network, graph = traced(name)
+    assert int(graph.cost.macs(graph.widths)) == macs_of(network, ZOO[name].inputs(torch.float64))
+    assert int(graph.cost.params(graph.widths)) == params_of(network)
+
+
+@every_network
+def test_pruned_is_masked_dense_and_costs_what_the_model_says(name):
+    network, graph = traced(name)
+    inputs = ZOO[name].inputs(torch.float64)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(3):
+        check(graph, network, inputs, random_widths(graph, generator), generator)
+    check(graph, network, inputs, graph.smallest, generator)
+    dense = check(graph, network, inputs, graph.widths, generator)
+    assert difference(forward(dense, inputs), forward(network, inputs)) == 0
+
+
+@every_network
+def test_the_pruned_network_trains_copies_and_exports(name):
+    network, graph = traced(name)
+    inputs = ZOO[name].inputs(torch.float64)
+    generator = torch.Generator().manual_seed(2)
+    pruned = graph.plan(network, random_widths(graph, generator)).apply(network)
+    train_one_step(pruned, inputs)
+    expected = forward(pruned, inputs)
+    assert difference(forward(copy.deepcopy(pruned), inputs), expected) == 0
+    exported = torch.export.export(pruned, inputs, strict=False)
+    assert difference(forward(exported.module(), inputs), expected) <= 1e-12
+    assert pruned.state_dict().keys() == network.state_dict().keys()
+
+
+@every_network
+def test_tracing_and_pruning_leave_the_network_as_it_is(name):
+    network = ZOO[name].build().train()
+    list(network.children())[-1].eval()
+    next(network.parameters()).requires_grad_(False)
+    network.register_forward_hook(lambda module, args, output: None)
+    torch.manual_seed(3)
+    before = snapshot(network)
+    graph = gnnrl_lightning.trace(network, ZOO[name].inputs())
+    assert_untouched(network, before)
+    plan = graph.plan(network, graph.smallest)
+    pruned = plan.apply(network)
+    plan.mask(network)
+    assert_untouched(network, before)
+    assert [module.training for module in pruned.modules()] == before["modes"]
+    assert [parameter.requires_grad for parameter in pruned.parameters()] == before["requires_grad"]
+    assert len(pruned._forward_hooks) == 1
+    shared = {id(tensor) for tensor in (*network.parameters(), *network.buffers())}
+    assert not shared & {id(tensor) for tensor in (*pruned.parameters(), *pruned.buffers())}

@@ -1,0 +1,172 @@
+"""Groups and their members, by hand."""
+
+import re
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import gnnrl_lightning
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.networks.cifar_resnet import resnet20
+from tests.support.networks_frozen import NoRule, TokenMLP
+from tests.support.networks_zoo import ZOO, Pair
+
+
+@cache
+def traced(name):
+    case = ZOO[name]
+    return gnnrl_lightning.trace(case.build(), case.inputs(), self_test=False)
+
+
+def members(graph, name):
+    """`parameter:dimension:role` of a group's members."""
+    (group,) = (group for group in graph.groups if group.name == name)
+    return {f"{member.parameter}:{member.dimension}:{member.role}" for member in group.members}
+
+
+def layer(made):
+    """Members that a convolution or linear layer makes."""
+    return {f"{made}.weight:0:output", f"{made}.bias:0:channel"}
+
+
+def norm(name):
+    return {f"{name}.{tensor}:0:channel" for tensor in ("weight", "bias", "running_mean", "running_var")}
+
+
+@pytest.mark.parametrize(
+    ("network", "group", "expected"),
+    [
+        ("Plain", "a", layer("a") | norm("norm") | {"b.weight:1:input"}),
+        ("Plain", "b", layer("b") | {"head.weight:1:input"}),
+        ("Residual", "stem", layer("stem") | layer("outer") | {"inner.weight:1:input", "head.weight:1:input"}),
+        ("Grouped", "stem", layer("stem") | {"grouped.weight:1:input"}),
+        ("C2f", "stem", layer("stem") | layer("outer") | {"inner.weight:1:input", "out.weight:1:input"}),
+        ("LayerScale", "inner", layer("inner") | {"shift:1:channel", "outer.weight:1:input"}),
+        ("Flatten", "stem", layer("stem") | {"hidden.weight:1:input"}),
+        ("Flatten", "hidden", layer("hidden") | norm("norm") | {"head.weight:1:input"}),
+        ("DenseConcat", "two", layer("two") | norm("norms.2") | {"squeeze.weight:1:input"}),
+        ("Slopes", "stem", layer("stem") | {"many.weight:0:channel", "out.weight:1:input"}),
+        ("Transposed", "down", layer("down") | {"up.weight:0:input"}),
+        ("Transposed", "last", {"last.weight:1:output", "head.weight:1:input"}),
+        (
+            "DepthwiseMultiplier",
+            "stem",
+            layer("stem") | norm("norm") | {"deep.weight:0:channel", "deep.bias:0:channel", "point.weight:1:input"},
+        ),
+    ],
+)
+def test_members(network, group, expected):
+    assert members(traced(network), group) == expected
+
+
+def test_a_residual_stream_of_resnet20():
+    """The second stream: made by three second convolutions, read by three first ones and the next stage's first."""
+    graph = gnnrl_lightning.trace(resnet20(), torch.zeros(1, 3, 8, 8), self_test=False)
+    expected = {"layer2.0.shortcut.index:0:channel", "layer3.0.conv1.weight:1:input"}
+    for block in ("layer2.0", "layer2.1", "layer2.2"):
+        expected |= {f"{block}.conv2.weight:0:output"} | norm(f"{block}.bn2")
+    expected |= {f"layer2.{i}.conv1.weight:1:input" for i in (1, 2)}
+    assert members(graph, "layer2.0.conv2") == expected
+    assert members(graph, "layer2.1.conv1") == norm("layer2.1.bn1") | {
+        "layer2.1.conv1.weight:0:output",
+        "layer2.1.conv2.weight:1:input",
+    }
+
+
+def test_groups_come_in_the_order_of_the_network():
+    graph = gnnrl_lightning.trace(resnet20(), torch.zeros(1, 3, 8, 8), self_test=False)
+    inner = [f"layer{stage}.{block}.conv1" for stage in (1, 2, 3) for block in (0, 1, 2)]
+    streams = {3: "layer2.0.conv2", 6: "layer3.0.conv2"}
+    expected = ["conv1"]
+    for i, name in enumerate(inner):
+        expected.append(name)
+        expected += [streams[i]] if i in streams else []
+    assert [group.name for group in graph.groups] == expected
+    assert graph.widths.tolist() == [16, 16, 16, 16, 32, 32, 32, 32, 64, 64, 64, 64]
+    assert graph.sets.tolist() == [1] * 12
+    assert graph.smallest.tolist() == [1] * 12
+
+
+def test_a_frozen_group_says_where_and_why():
+    (group,) = (group for group in traced(NoRule.__name__).frozen if group.name == "stem")
+    assert (group.width, group.operator) == (6, "cumprod")
+    assert "without a rule" in group.reason
+    assert "networks_zoo.py" in group.source or "networks_frozen.py" in group.source
+
+
+def test_the_line_is_of_the_code_that_calls_a_module_of_torch():
+    """Not the line within `nn.LayerNorm` that calls its function."""
+    (group,) = (group for group in traced(TokenMLP.__name__).frozen if group.name == "embed")
+    assert group.operator == "layer_norm" and "normalised together" in group.reason
+    assert re.fullmatch(r"norm \(networks_frozen\.py:\d+: return self\.head.+", group.source)
+
+
+def test_input_and_output_are_frozen():
+    reasons = {group.name: group.reason for group in traced("Plain").frozen}
+    assert reasons == {"x": "is the input of the network", "head": "is an output of the network"}
+
+
+def test_one_module_that_makes_two_groups_has_numbered_names():
+    """Channels 0 to 1 and 2 to 4 of a convolution meet two different ones."""
+
+    class Halves(Pair):
+        def __init__(self):
+            super().__init__(5, 5)
+            self.c, self.d = nn.Conv2d(3, 2, 1), nn.Conv2d(3, 3, 1)
+
+        def features(self, x):
+            return self.b((self.a(x) + torch.cat([self.c(x), self.d(x)], 1)).sigmoid())
+
+    graph = gnnrl_lightning.trace(Halves(), torch.zeros(1, 3, 4, 4))
+    assert [(group.name, group.width) for group in graph.groups] == [("a", 2), ("a#2", 3), ("b", 5)]
+
+
+def test_unequal_rows_of_a_grouped_convolution_freeze():
+    """Two channels of one convolution and six of another do not fill two blocks in the same way."""
+
+    class Uneven(Pair):
+        def __init__(self):
+            super().__init__(2, 6)
+            self.c, self.grouped = nn.Conv2d(3, 6, 1), nn.Conv2d(8, 6, 1, groups=2)
+
+        def features(self, x):
+            return self.b(self.grouped(torch.cat([self.a(x), self.c(x)], 1).sigmoid()).sigmoid())
+
+    graph = gnnrl_lightning.trace(Uneven(), torch.zeros(1, 3, 4, 4))
+    assert {group.name for group in graph.frozen} == {"x", "a", "c", "head"}
+    assert [(group.name, group.width, group.sets) for group in graph.groups] == [("grouped", 3, 2), ("b", 5, 1)]
+
+
+def test_a_network_without_groups():
+    graph = gnnrl_lightning.trace(nn.Linear(3, 2), torch.zeros(1, 3))
+    assert graph.groups == () and graph.widths.shape == (0,)
+    assert int(graph.cost.macs(graph.widths)) == 6 and int(graph.cost.params(graph.widths)) == 8
+    plan = graph.plan(nn.Linear(3, 2), graph.widths)
+    assert plan.kept == {} and plan.apply(nn.Linear(3, 2)).weight.shape == (2, 3)
+
+
+def test_the_example_may_have_any_batch():
+    one, many = (gnnrl_lightning.trace(resnet20(), torch.zeros(b, 3, 8, 8), self_test=False) for b in (1, 5))
+    assert int(one.cost.macs(one.widths)) == int(many.cost.macs(many.widths))
+    assert one.fingerprint == many.fingerprint
+
+
+def test_refused_inputs():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 2))
+    with pytest.raises(UserError, match=r"Sequential refuses an input of shape \(1, 3, 9, 9\): .+"):
+        gnnrl_lightning.trace(network, torch.zeros(1, 3, 9, 9))
+    with pytest.raises(UserError, match="no tensor with a batch dimension"):
+        gnnrl_lightning.trace(network, ())
+
+
+def test_code_that_cannot_be_exported_is_refused():
+    class Branch(Pair):
+        def features(self, x):
+            x = self.a(x)
+            return self.b(x if x.sum() > 0 else F.relu(x))
+
+    with pytest.raises(UserError, match=r"Branch cannot be traced: torch.export says: .+"):
+        gnnrl_lightning.trace(Branch(4, 4), torch.zeros(1, 3, 4, 4))
