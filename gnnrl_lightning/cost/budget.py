@@ -191,9 +191,7 @@ def project(cost: CostModel, ladder: Ladder, widths: Tensor, limits: Limits) -> 
     return _grow(cost, ladder, scaled(low), proposal, limits)
 
 
-def _grow(
-    cost: CostModel, ladder: Ladder, widths: Tensor, proposal: Tensor, limits: Mapping[str, Tensor]
-) -> Tensor:
+def _grow(cost: CostModel, ladder: Ladder, widths: Tensor, proposal: Tensor, limits: Mapping[str, Tensor]) -> Tensor:
     """Widen groups one step at a time until none can be widened; a group that does not fit never fits later."""
     widths = widths.clone()
     closed = widths >= ladder.dense

@@ -70,9 +70,7 @@ class ImageData(LightningDataModule, ABC):
             if value < least:
                 raise UserError(f"{name}={value}: expected at least {least}")
         if not search_size > 0 or (search_size >= 1 and search_size != int(search_size)):
-            raise UserError(
-                f"search_size={search_size}: expected a fraction between 0 and 1 or a number of images"
-            )
+            raise UserError(f"search_size={search_size}: expected a fraction between 0 and 1 or a number of images")
         if len(mean) != len(std) or min(std) <= 0:
             raise UserError(f"mean={mean} and std={std}: expected one of each for a channel, std above 0")
         self.batch_size = batch_size
@@ -113,14 +111,10 @@ class ImageData(LightningDataModule, ABC):
         check_fits(sum(map(len, decoded)), loaded.train.image_shape, self.memory_limit_gib)
         channels = loaded.train.image_shape[0]
         if channels != len(self.mean):
-            raise UserError(
-                f"{self.name} has images of {channels} channels, but mean and std have {len(self.mean)}"
-            )
+            raise UserError(f"{self.name} has images of {channels} channels, but mean and std have {len(self.mean)}")
         train, search = stratified_split(loaded.train.labels, self.held(len(loaded.train)), self.split_seed)
         self._classes = loaded.classes
-        self._splits = _Splits(
-            loaded.train.subset(train), loaded.train.subset(search).in_memory(), loaded.test
-        )
+        self._splits = _Splits(loaded.train.subset(train), loaded.train.subset(search).in_memory(), loaded.test)
 
     def held(self, images: int) -> int:
         """Size of the search split of so many training images."""

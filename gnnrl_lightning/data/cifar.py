@@ -42,9 +42,7 @@ class CIFAR10(ImageData):
         try:
             self.source(self.root, train=True, download=True)
         except (OSError, RuntimeError) as error:
-            raise UserError(
-                f"downloading {self.name} to {Path(self.root).resolve()} failed: {error}"
-            ) from error
+            raise UserError(f"downloading {self.name} to {Path(self.root).resolve()} failed: {error}") from error
 
     def load(self) -> LoadedImages:
         """Read the files under `root`.

@@ -43,9 +43,7 @@ class ImageFolder(ImageData):
         if size is not None and size < 1:
             raise UserError(f"size={size}: expected at least 1 pixel")
         if resize is not None and (size is None or resize < size):
-            raise UserError(
-                f"resize={resize} with size={size}: expected a `size`, and a `resize` not below it"
-            )
+            raise UserError(f"resize={resize} with size={size}: expected a `size`, and a `resize` not below it")
         self.root = Path(root)
         self.size = size
         self.resize = resize
@@ -61,9 +59,7 @@ class ImageFolder(ImageData):
         train_folder = self.root / "train"
         test_folder = self.root / "test" if (self.root / "test").is_dir() else self.root / "val"
         if not train_folder.is_dir() or not test_folder.is_dir():
-            raise UserError(
-                f"{self.root.resolve()} is no image folder: expected train/ and test/ (or val/) in it"
-            )
+            raise UserError(f"{self.root.resolve()} is no image folder: expected train/ and test/ (or val/) in it")
         classes, train, train_labels = _listed(train_folder)
         test_classes, test, test_labels = _listed(test_folder)
         if classes != test_classes:

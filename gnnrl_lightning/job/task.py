@@ -186,8 +186,6 @@ def finetune_artifact(
         graph=restored.graph,
         plan=restored.plan,
         example=task.example(),
-        description=artifact.Description(
-            recipe["network"], recipe["budget"], task.data.transform_record(), figures
-        ),
+        description=artifact.Description(recipe["network"], recipe["budget"], task.data.transform_record(), figures),
     )
     return accuracy

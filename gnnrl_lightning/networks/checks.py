@@ -55,11 +55,8 @@ def check_num_classes(network: nn.Module, example: Tensor, num_classes: int) -> 
         raise UserError(f"the network refuses images of {size}: {reason}") from error
     if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(example):
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise UserError(
-            f"the network returns {shape} for {len(example)} images of {size}: expected (images, classes)"
-        )
+        raise UserError(f"the network returns {shape} for {len(example)} images of {size}: expected (images, classes)")
     if output.shape[1] != num_classes:
         raise UserError(
-            f"the network has {output.shape[1]} classes, the data has {num_classes}: "
-            "set `num_classes` of the network"
+            f"the network has {output.shape[1]} classes, the data has {num_classes}: set `num_classes` of the network"
         )

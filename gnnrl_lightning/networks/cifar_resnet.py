@@ -96,14 +96,10 @@ class CIFARResNet(nn.Module):
         `(N, in_channels, H, W)`, any H and W, to `(N, num_classes)`.
     """
 
-    def __init__(
-        self, blocks: int, num_classes: int = 10, in_channels: int = 3, shortcut: Shortcut = "A"
-    ) -> None:
+    def __init__(self, blocks: int, num_classes: int = 10, in_channels: int = 3, shortcut: Shortcut = "A") -> None:
         super().__init__()
         if shortcut not in ("A", "B"):
-            raise UserError(
-                f"shortcut={shortcut!r}: expected 'A' (parameter-free) or 'B' (1 x 1 convolution)"
-            )
+            raise UserError(f"shortcut={shortcut!r}: expected 'A' (parameter-free) or 'B' (1 x 1 convolution)")
         self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         self.layer1 = _stage(16, 16, blocks, stride=1, shortcut=shortcut)

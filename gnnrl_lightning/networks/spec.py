@@ -45,9 +45,7 @@ class NetworkSpec:
             message = f"network {self.class_path} refuses its init_args {self.init_args}: {one_line(error)}"
             raise UserError(message) from error
         if not isinstance(network, nn.Module):
-            raise UserError(
-                f"{self.class_path} returns a {type(network).__name__}, not a torch.nn.Module"
-            )
+            raise UserError(f"{self.class_path} returns a {type(network).__name__}, not a torch.nn.Module")
         return network
 
     def _find(self) -> Any:

@@ -88,9 +88,7 @@ def _unwrap(contents: Mapping[str, Any], expected: dict[str, Tensor], path: Path
     while stripped and not tensors.keys() & expected.keys():
         stripped = False
         for wrapper in WRAPPERS:
-            inner = {
-                key.removeprefix(wrapper): value for key, value in tensors.items() if key.startswith(wrapper)
-            }
+            inner = {key.removeprefix(wrapper): value for key, value in tensors.items() if key.startswith(wrapper)}
             if inner:
                 tensors, stripped = inner, True
                 break
@@ -116,16 +114,11 @@ def _check_match(expected: dict[str, Tensor], found: dict[str, Tensor], path: Pa
     raise UserError(f"{path} is for another network: it has {_named(shapes)}")
 
 
-def _classes(
-    expected: dict[str, Tensor], found: dict[str, Tensor], differing: list[str]
-) -> tuple[int, int] | None:
+def _classes(expected: dict[str, Tensor], found: dict[str, Tensor], differing: list[str]) -> tuple[int, int] | None:
     """The two numbers of classes, if nothing but the outputs of the last layer differ."""
     last = list(expected)[-1].rpartition(".")[0]
     pairs = {(expected[key].shape[0], found[key].shape[0]) for key in differing if found[key].ndim}
-    inner = all(
-        key.rpartition(".")[0] == last and expected[key].shape[1:] == found[key].shape[1:]
-        for key in differing
-    )
+    inner = all(key.rpartition(".")[0] == last and expected[key].shape[1:] == found[key].shape[1:] for key in differing)
     return pairs.pop() if inner and len(pairs) == 1 else None
 
 

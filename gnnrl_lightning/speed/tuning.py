@@ -111,9 +111,7 @@ def agrees(outputs: Tensor, reference: Tensor) -> bool:
     return bool(outputs.isfinite().all()) and float(as_good) >= SAME_CLASS and float(divergence) <= DIVERGENCE
 
 
-def _fastest(
-    network: nn.Module, inputs: Tensor, sizes: Sequence[int], clock: Callable[[], float]
-) -> tuple[float, int]:
+def _fastest(network: nn.Module, inputs: Tensor, sizes: Sequence[int], clock: Callable[[], float]) -> tuple[float, int]:
     """Seconds an image in the best batch size, and that size."""
     best: tuple[float, int] | None = None
     for size in sizes:

@@ -34,9 +34,7 @@ def test_a_known_crop_of_a_known_image():
 def test_positions_are_uniform_and_flips_fair():
     drawn = draw_crop_flip(50_000, 2, True, torch.Generator().manual_seed(0))
     for position in (drawn.top, drawn.left):
-        assert torch.bincount(position).tolist() == pytest.approx(
-            [10_000] * 5, abs=450
-        )  # five standard deviations
+        assert torch.bincount(position).tolist() == pytest.approx([10_000] * 5, abs=450)  # five standard deviations
     assert drawn.flip.sum().item() == pytest.approx(25_000, abs=560)
     assert not draw_crop_flip(100, 2, False, torch.Generator()).flip.any()
     joint = torch.bincount(drawn.top * 5 + drawn.left)

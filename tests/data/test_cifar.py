@@ -36,9 +36,7 @@ def cifar10(tmp_path, monkeypatch):
     meta = write(folder, "batches.meta", {"label_names": [f"class {i}" for i in range(10)]})
     monkeypatch.setattr(datasets.CIFAR10, "train_list", listed[:5])
     monkeypatch.setattr(datasets.CIFAR10, "test_list", listed[5:])
-    monkeypatch.setattr(
-        datasets.CIFAR10, "meta", {"filename": "batches.meta", "key": "label_names", "md5": meta[1]}
-    )
+    monkeypatch.setattr(datasets.CIFAR10, "meta", {"filename": "batches.meta", "key": "label_names", "md5": meta[1]})
     return tmp_path, rows, labels
 
 
@@ -62,9 +60,7 @@ def test_cifar100_reads_the_fine_labels(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.CIFAR100, "train_list", [write(folder, "train", train)])
     monkeypatch.setattr(datasets.CIFAR100, "test_list", [write(folder, "test", test)])
     meta = write(folder, "meta", {"fine_label_names": [f"class {i}" for i in range(100)]})
-    monkeypatch.setattr(
-        datasets.CIFAR100, "meta", {"filename": "meta", "key": "fine_label_names", "md5": meta[1]}
-    )
+    monkeypatch.setattr(datasets.CIFAR100, "meta", {"filename": "meta", "key": "fine_label_names", "md5": meta[1]})
     data = CIFAR100(root=str(tmp_path), search_size=100)
     data.setup()
     assert (data.num_classes, data.name) == (100, "cifar100")

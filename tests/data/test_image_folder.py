@@ -54,9 +54,7 @@ def test_images_of_the_right_size_are_not_resampled(folder):
     assert torch.equal(exact.train.images, ImageFolder(str(folder)).load().train.images)
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "resize"), [(8, 12, None), (16, 24, None), (5, 6, None), (20, 30, 10)]
-)
+@pytest.mark.parametrize(("height", "width", "resize"), [(8, 12, None), (16, 24, None), (5, 6, None), (20, 30, 10)])
 def test_other_sizes_are_resized_and_centre_cropped_as_torchvision_does(tmp_path, height, width, resize):
     for split in ("train", "test"):
         for i in range(2):

@@ -20,7 +20,5 @@ def test_labels_of_other_images_are_refused():
 
 def test_memory_limit_counts_one_byte_an_element():
     check_fits(1024, (1, 1024, 1024), 1.0)  # exactly 1 GiB
-    with pytest.raises(
-        UserError, match=r"1281167 images of 3x224x224 take 180 GiB decoded, .*memory_limit_gib=2:"
-    ):
+    with pytest.raises(UserError, match=r"1281167 images of 3x224x224 take 180 GiB decoded, .*memory_limit_gib=2:"):
         check_fits(1_281_167, (3, 224, 224), 2.0)

@@ -62,9 +62,7 @@ def test_a_restored_loader_goes_on_within_the_epoch_and_then_from_the_start():
     assert seen(after_an_epoch, 3) == whole
 
 
-@pytest.mark.parametrize(
-    ("images", "batch_size", "devices"), [(64, 8, 2), (65, 8, 2), (67, 8, 4), (10, 4, 3)]
-)
+@pytest.mark.parametrize(("images", "batch_size", "devices"), [(64, 8, 2), (65, 8, 2), (67, 8, 4), (10, 4, 3)])
 def test_devices_share_the_images_and_agree_on_the_number_of_batches(images, batch_size, devices):
     loaders = [BatchLoader(numbered(images), batch_size, 0, rank, devices) for rank in range(devices)]
     batches = [list(loader) for loader in loaders]
@@ -76,9 +74,7 @@ def test_devices_share_the_images_and_agree_on_the_number_of_batches(images, bat
 
 
 def test_a_device_without_images_is_refused():
-    with pytest.raises(
-        UserError, match="3 images for 2 devices in batches of 1 leave a device without images"
-    ):
+    with pytest.raises(UserError, match="3 images for 2 devices in batches of 1 leave a device without images"):
         BatchLoader(numbered(3), 1, world_size=2)
     with pytest.raises(UserError, match="0 images"):
         BatchLoader(numbered(0), 1)

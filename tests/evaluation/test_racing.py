@@ -142,9 +142,7 @@ def test_a_candidate_that_is_as_good_is_dropped_at_most_as_often_as_stated(error
     for _ in range(runs):
         order = rng.permutation(1000)
         whole = Course().followed_by(torch.from_numpy(theirs[order]), 1.0, 1.0)
-        seen = (
-            Course().followed_by(torch.from_numpy(ours[order[:end]]), 1.0, 1.0) for end in (100, 200, 400)
-        )
+        seen = (Course().followed_by(torch.from_numpy(ours[order[:end]]), 1.0, 1.0) for end in (100, 200, 400))
         dropped += any(hopeless(part, whole, 4, error) for part in seen)
     assert 0 < dropped / runs <= error
 

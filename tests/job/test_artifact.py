@@ -53,9 +53,7 @@ DESCRIPTION = artifact.Description(
 
 
 def save(folder, pruned, dense, graph, plan, example=EXAMPLE):
-    artifact.save(
-        folder, pruned, dense=dense, graph=graph, plan=plan, example=example, description=DESCRIPTION
-    )
+    artifact.save(folder, pruned, dense=dense, graph=graph, plan=plan, example=example, description=DESCRIPTION)
 
 
 def saved(folder, network, example=EXAMPLE):

@@ -29,9 +29,7 @@ class Flat(torch.nn.Sequential):
     """Two hidden layers on the pixels of a digit."""
 
     def __init__(self):
-        super().__init__(
-            torch.nn.Flatten(), torch.nn.Linear(64, 24), torch.nn.ReLU(), torch.nn.Linear(24, 10)
-        )
+        super().__init__(torch.nn.Flatten(), torch.nn.Linear(64, 24), torch.nn.ReLU(), torch.nn.Linear(24, 10))
 
 
 class Linear(torch.nn.Sequential):

@@ -54,9 +54,7 @@ class Pair(nn.Module):
 
 
 def test_outputs_that_are_no_logits_are_refused():
-    with pytest.raises(
-        UserError, match=r"returns \(2, 3, 8, 8\) for 2 images of 3x8x8: expected \(images, classes\)"
-    ):
+    with pytest.raises(UserError, match=r"returns \(2, 3, 8, 8\) for 2 images of 3x8x8: expected \(images, classes\)"):
         check_num_classes(nn.Identity(), torch.zeros(2, 3, 8, 8), 3)
     with pytest.raises(UserError, match="returns tuple for 2 images"):
         check_num_classes(Pair(), torch.zeros(2, 3, 8, 8), 3)

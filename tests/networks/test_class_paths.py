@@ -12,9 +12,7 @@ from gnnrl_lightning.networks import CIFARResNet
 def build(base, class_path, **init_args):
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--it", type=base)
-    return parser.instantiate(
-        parser.parse_object({"it": {"class_path": class_path, "init_args": init_args}})
-    ).it
+    return parser.instantiate(parser.parse_object({"it": {"class_path": class_path, "init_args": init_args}})).it
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,5 @@ def test_larger_images_and_grey_ones():
 
 
 def test_smaller_images_are_refused_in_one_line():
-    with pytest.raises(
-        UserError, match=r"the network refuses images of 3x16x16: .*[Oo]utput size is too small"
-    ):
+    with pytest.raises(UserError, match=r"the network refuses images of 3x16x16: .*[Oo]utput size is too small"):
         check_num_classes(vgg16_bn(), torch.zeros(1, 3, 16, 16), 10)

@@ -16,8 +16,7 @@ def source():
 
 def equal(first, second):
     return all(
-        torch.equal(a, b)
-        for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
     )
 
 
@@ -85,9 +84,7 @@ def test_missing_and_damaged_files(tmp_path):
     for name in ("empty.pt", "empty.safetensors"):
         (tmp_path / name).write_bytes(b"")
     refused("empty.pt is not a readable file of torch.save", resnet20(), tmp_path / "empty.pt")
-    refused(
-        "empty.safetensors is not a readable safetensors file", resnet20(), tmp_path / "empty.safetensors"
-    )
+    refused("empty.safetensors is not a readable safetensors file", resnet20(), tmp_path / "empty.safetensors")
     torch.save(resnet20().state_dict(), tmp_path / "cut.pt")
     (tmp_path / "cut.pt").write_bytes((tmp_path / "cut.pt").read_bytes()[:50_000])
     refused("cut.pt is not a readable file of torch.save", resnet20(), tmp_path / "cut.pt")

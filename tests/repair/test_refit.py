@@ -237,7 +237,6 @@ def test_the_dense_network_and_its_mode_are_left_as_they_are():
     assert all(parameter.requires_grad and parameter.grad is None for parameter in pruned.parameters())
 
 
-
 class Counting(TorchDispatchMode):
     """Counts the operators that run on real tensors."""
 

@@ -106,6 +106,7 @@ def test_a_channel_that_repeats_another_is_missed_by_nobody(pruner):
         half = conv.weight.shape[0] // 2
         for tensor in (conv.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var):
             tensor[half:] = tensor[:half]
+
     def first_half(network, parameters, calibration):
         scores = {key: torch.ones_like(value) for key, value in parameters.items()}
         scores[f"{name}.weight"][half:] = 0

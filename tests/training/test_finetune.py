@@ -100,9 +100,7 @@ def test_the_same_seed_gives_the_same_weights(digits):
     assert not same(first, other)
 
 
-@pytest.mark.parametrize(
-    "save_at", [5, 9, 12], ids=["within an epoch", "at an epoch's end", "in the second epoch"]
-)
+@pytest.mark.parametrize("save_at", [5, 9, 12], ids=["within an epoch", "at an epoch's end", "in the second epoch"])
 def test_resuming_gives_the_weights_of_the_uninterrupted_run(digits, tmp_path, save_at):
     options = TrainingOptions(epochs=2, momentum=0.8)
 
@@ -251,9 +249,7 @@ def test_values_out_of_range_are_refused(name, value):
 @pytest.mark.gpu
 def test_the_network_comes_back_from_the_gpu(digits):
     network = small()
-    train(
-        network, digits, TrainingOptions(epochs=1), trainer=lambda **f: quiet_trainer(accelerator="gpu", **f)
-    )
+    train(network, digits, TrainingOptions(epochs=1), trainer=lambda **f: quiet_trainer(accelerator="gpu", **f))
     assert next(network.parameters()).device.type == "cpu"
     assert top1(network, digits.test, digits, device="cuda") > 50
     assert next(network.parameters()).device.type == "cpu"

@@ -147,9 +147,7 @@ class VectorPruningEnv:
         left = 1 - self._step / self.max_steps
         rows = len(self._widths)
         none = torch.ones(rows, dtype=torch.float64)
-        limits = [
-            self._limits[name] / dense if name in self._limits else none for name, dense in self._dense.items()
-        ]
+        limits = [self._limits[name] / dense if name in self._limits else none for name, dense in self._dense.items()]
         return torch.cat([self._widths, torch.stack(limits, 1), torch.full((rows, 1), left)], dim=1).float()
 
     def reset(self, episodes: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
