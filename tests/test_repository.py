@@ -36,6 +36,7 @@ ORDER = (
     "report",
     "data",
     "networks",
+    "registry",
     "files",
     "processes",
     "seeds",

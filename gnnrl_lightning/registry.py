@@ -1,0 +1,122 @@
+"""Tables that users extend: a row is given by a registered name, by an import path, or as the object itself."""
+
+from __future__ import annotations
+
+import difflib
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+from gnnrl_lightning.errors import UserError, one_line
+
+Row = TypeVar("Row")
+
+
+def resolve(path: str, option: str) -> Any:
+    """Import the object at `package.module.name`.
+
+    Args:
+        path: Import path, with at least one dot.
+        option: The option that names it, for the message.
+
+    Raises:
+        UserError: The path is no import path, or the import fails, whatever the user's module raises.
+    """
+    if not all(part.isidentifier() for part in path.split(".")) or "." not in path:
+        raise UserError(f"{option} is {path!r}: expected an import path, package.module.name")
+    try:
+        return pkgutil.resolve_name(path)
+    except (Exception, SystemExit) as error:  # the user's own module may raise anything
+        raise UserError(f"{option} {path!r} cannot be imported: {one_line(error)}") from error
+
+
+class Registry(Mapping[str, Row], Generic[Row]):
+    """A table from names to rows.
+
+    ```
+    REPAIRS: Registry[Repair] = Registry("repair", as_repair)
+    REPAIRS.register("refit", Repair(refit, passes=("recording",)))
+    REPAIRS.find("refit")                  # by name
+    REPAIRS.find("my_package.my_repair")   # by import path
+    REPAIRS.find(Repair(...))              # itself
+    ```
+
+    Args:
+        kind: What a row is, for messages ("repair").
+        adapt: Makes a row of what a user gives: an instance of the row's type, or something simpler such as a function
+            or a class. It raises `TypeError` with what was expected where it cannot.
+    """
+
+    def __init__(self, kind: str, adapt: Callable[[Any], Row]) -> None:
+        self.kind = kind
+        self._adapt = adapt
+        self._rows: dict[str, Row] = {}
+
+    def __getitem__(self, name: str) -> Row:
+        return self._rows[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __repr__(self) -> str:
+        return f"Registry({self.kind}: {', '.join(self._rows)})"
+
+    def register(self, name: str, row: Any) -> Row:
+        """Add a row.
+
+        Args:
+            name: A new name without dots: a name with dots is an import path.
+            row: The row, or what `adapt` makes one of.
+
+        Returns:
+            The row.
+
+        Raises:
+            UserError: The name is taken or has a dot, or this is no row.
+        """
+        if name in self._rows:
+            raise UserError(f"{self.kind} {name!r} is registered already: choose another name")
+        if not name or "." in name:
+            raise UserError(f"{self.kind} {name!r}: expected a name without dots, for these mark import paths")
+        self._rows[name] = self._made(row, name)
+        return self._rows[name]
+
+    def find(self, given: Any, option: str | None = None) -> Row:
+        """The row of a registered name, of an import path, or of an object.
+
+        Args:
+            given: Registered name, import path, or what `adapt` takes.
+            option: The option that names it, for messages; the kind by default.
+
+        Raises:
+            UserError: There is no such name, the import fails, or what was found is no row.
+        """
+        option = option or self.kind
+        if not isinstance(given, str):
+            return self._made(given, self.name_of(given), option)
+        if given in self._rows:
+            return self._rows[given]
+        if "." not in given:
+            close = difflib.get_close_matches(given, self._rows, 1)
+            meant = f" (did you mean {close[0]}?)" if close else ""
+            raise UserError(
+                f"{option} is {given!r}{meant}: expected one of {', '.join(self._rows)}, or an import path, "
+                "package.module.name"
+            )
+        return self._made(resolve(given, option), given, option)
+
+    @staticmethod
+    def name_of(given: Any) -> str:
+        """How a row is named in reports: its name or path, or the name of the function or class."""
+        if isinstance(given, str):
+            return given
+        return getattr(given, "__qualname__", type(given).__qualname__)
+
+    def _made(self, given: Any, name: str, option: str | None = None) -> Row:
+        try:
+            return self._adapt(given)
+        except TypeError as error:
+            raise UserError(f"{option or self.kind} {name!r}: {one_line(error)}") from error
