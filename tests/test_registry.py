@@ -67,12 +67,12 @@ def test_an_unknown_name_says_what_was_probably_meant(registry):
         UserError, match=r"section.number is 'tree' \(did you mean three\?\): expected one of two, three"
     ):
         registry.find("tree", "section.number")
-    with pytest.raises(UserError, match="number is 'nothing like it': expected"):
+    with pytest.raises(UserError, match="nothing like it"):
         registry.find("nothing like it")
 
 
 def test_what_is_no_row_is_refused(registry, module):
-    with pytest.raises(UserError, match="number 'own_numbers.text': expected a function or a Doubled, not a str"):
+    with pytest.raises(UserError, match="expected a function or a Doubled, not a str"):
         registry.find("own_numbers.text")
     with pytest.raises(UserError, match="number 'int': expected a function or a Doubled, not a int"):
         registry.find(3)
