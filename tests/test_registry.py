@@ -81,7 +81,7 @@ def test_what_is_no_row_is_refused(registry, module):
 def test_a_module_that_ends_the_process_when_imported_is_an_error_of_the_user(tmp_path, monkeypatch):
     (tmp_path / "ends_it.py").write_text("import sys\nsys.exit('no licence')\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(UserError, match="option 'ends_it.row' cannot be imported: no licence"):
+    with pytest.raises(UserError, match=r"option 'ends_it\.row' cannot be imported: no licence"):
         resolve("ends_it.row", "option")
 
 
