@@ -49,7 +49,7 @@ def test_widths_keep_to_the_limits_of_groups(action, settings):
     _, done = env.reset(2)
     assert not done.any()
     while not done.all():
-        _, _, done = env.step(torch.full((2, 4), action))
+        _, _, done = env.step(torch.full((8,), action))
         assert (env.widths >= torch.tensor([10, 1, 1, 16])).all()
         assert (env.widths <= torch.tensor([12, 24, 15, 32])).all()
 
