@@ -85,7 +85,7 @@ def train(jobs: Mapping[str, Compression], shares: Sequence[float], iterations: 
 def candidates(job: Compression, learner: GNNRL, share: float) -> dict[str, Tensor]:
     """Widths of the policy's mode, of uniform pruning, and of dynamic programming from the table."""
     env, budget = in_proxy(job, share), replace(job.budget, macs=share)
-    play_without_exploring(env, learner.actor_critic)
+    play_without_exploring(env, learner.policy)
     return {
         "policy": env.widths[0],
         "uniform": uniform(job.graph, budget),

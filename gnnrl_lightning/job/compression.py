@@ -244,7 +244,7 @@ class Compression:
         except UserError:
             raise
         except Exception as error:  # the user's own policy may raise anything
-            raise UserError(f"model.actor_critic cannot be made: {one_line(error)}") from error
+            raise UserError(f"model.make_policy cannot be made: {one_line(error)}") from error
         check_reward(reward.reward, search.reward, self._untrained())
 
     def _untrained(self) -> Evaluation:

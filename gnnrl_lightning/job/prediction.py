@@ -62,7 +62,7 @@ def proposal(compression: Compression, agent: GraphLearner, budget: Budget) -> T
     search = replace(compression.search, macs_range=None)
     graph, table = compression.graph, None if search.table is None else compression.table
     env = environment(graph, budget, search, _Unscored(), table, allocations(graph, budget, search, table))
-    play_without_exploring(env, agent.actor_critic, agent.device)
+    play_without_exploring(env, agent.policy, agent.device)
     return env.widths[0]
 
 

@@ -102,16 +102,16 @@ def _stacked(steps: list[Any]) -> Tensor | Ragged:
     return concatenated(steps) if isinstance(steps[0], Ragged) else torch.stack(steps)
 
 
-def play_without_exploring(env: VectorGraphEnv, actor_critic: Any, device: torch.device | str = "cpu") -> None:
+def play_without_exploring(env: VectorGraphEnv, policy: Any, device: torch.device | str = "cpu") -> None:
     """Play one episode with the actions that a policy takes when it does not explore; `env` has its last state.
 
     Args:
         env: The environment.
-        actor_critic: The policy: its `mode(state)` acts, or `act(state)` where it has none.
+        policy: The policy: its `mode(state)` acts, or `act(state)` where it has none.
         device: Where the policy lives.
     """
-    squash = getattr(actor_critic, "squash", lambda action: action)
-    mode = getattr(actor_critic, "mode", None) or (lambda state: actor_critic.act(state)[0])
+    squash = getattr(policy, "squash", lambda action: action)
+    mode = getattr(policy, "mode", None) or (lambda state: policy.act(state)[0])
 
     def act(state: Any) -> tuple[Tensor, dict[str, Tensor | Ragged]]:
         return squash(mode(state)), {}
@@ -121,7 +121,7 @@ def play_without_exploring(env: VectorGraphEnv, actor_critic: Any, device: torch
 
 def collect(
     env: VectorGraphEnv,
-    actor_critic: Any,
+    policy: Any,
     episodes: int,
     seed: int,
     gamma: float,
@@ -133,7 +133,7 @@ def collect(
 
     Args:
         env: The environment.
-        actor_critic: The policy, with `act` and `evaluate`.
+        policy: The policy, with `act` and `evaluate`.
         episodes: Episodes B, stepped as one batch.
         seed: Of everything random in it; the state of torch's generators is as before afterwards.
         gamma: Discount.
@@ -147,14 +147,14 @@ def collect(
     Raises:
         UserError: Every episode was over before its first step, or the policy has diverged.
     """
-    squash = getattr(actor_critic, "squash", lambda action: action)
+    squash = getattr(policy, "squash", lambda action: action)
 
     def act(state: Any) -> tuple[Tensor, dict[str, Tensor | Ragged]]:
-        actions, log_probs = actor_critic.act(state)
+        actions, log_probs = policy.act(state)
         if log_probs.isnan().any():  # distributions may hide it: samples of Beta are clamped
             raise UserError("the policy has diverged, log-probabilities are NaN: lower model.learning_rate")
-        value = getattr(actor_critic, "state_value", None)
-        values = value(state) if value else actor_critic.evaluate(state, actions)[1]
+        value = getattr(policy, "state_value", None)
+        values = value(state) if value else policy.evaluate(state, actions)[1]
         return squash(actions), {"actions": Ragged.of(actions, state), "log_probs": log_probs, "values": values}
 
     steps = play(env, act, episodes, seed, device)

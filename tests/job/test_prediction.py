@@ -47,7 +47,7 @@ def compression_of(monkeypatch, tmp_path):
 
 
 def agent_for(compression, **settings):
-    agent = GNNRL(actor_critic=NODE, **settings)
+    agent = GNNRL(make_policy=NODE, **settings)
     compression.prepare(agent)
     return agent
 
@@ -83,8 +83,8 @@ def test_predictions_are_scored_on_the_whole_search_split(compression_of):
 
 def test_a_policy_of_one_network_serves_another(compression_of, tmp_path):
     source, target = compression_of(2), compression_of(4)
-    save_policy(agent_for(source, seed=5).actor_critic, tmp_path / "policy")
-    reader = agent_for(target, policy=str(tmp_path / "policy"))
+    save_policy(agent_for(source, seed=5).policy, tmp_path / "policy")
+    reader = agent_for(target, policy_file=str(tmp_path / "policy"))
     assert len(predict(target, reader, [0.5])[0].widths) == 4
 
 
@@ -116,4 +116,4 @@ def test_the_dense_network_meets_its_own_budget(compression_of):
 def test_a_policy_is_not_applied_in_another_setting(compression_of, tmp_path, changed, message):
     agent_for(compression_of(2)).save_policy(tmp_path / "policy")
     with pytest.raises(UserError, match=f"was trained with {message}"):
-        agent_for(compression_of(4, **changed), policy=str(tmp_path / "policy"))
+        agent_for(compression_of(4, **changed), policy_file=str(tmp_path / "policy"))
