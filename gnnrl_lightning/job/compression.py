@@ -28,7 +28,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
-from gnnrl_lightning.candidates.pruner import Pruner, default_final_images, default_repair
+from gnnrl_lightning.candidates.pruner import Pruner, default_final_images
 from gnnrl_lightning.candidates.short_finetune import ShortFinetune
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.errors import UserError, one_line
@@ -43,6 +43,7 @@ from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.task import Task, save_weights
 from gnnrl_lightning.networks import load_weights
 from gnnrl_lightning.processes import from_first, rank, world_size
+from gnnrl_lightning.repair.table import default_repair
 from gnnrl_lightning.report.progress import SearchStatus, ShownSteps, hidden_steps
 from gnnrl_lightning.rl.env import Evaluated
 from gnnrl_lightning.rl.env.reward import check_reward, find_reward

@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.candidates.pruner import REPAIRS, pruner_passes
+from gnnrl_lightning.candidates.pruner import pruner_passes
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import ComputationGraph
+from gnnrl_lightning.importance import IMPORTANCES
+from gnnrl_lightning.repair.table import REPAIRS
 from gnnrl_lightning.rl.env import Evaluated, VectorPruningEnv
 from gnnrl_lightning.rl.env.reward import find_reward
 from gnnrl_lightning.rl.env.score import Score
@@ -41,11 +43,11 @@ class SearchOptions:
             the budget, as in the paper (-100); null: projection.
         macs_range: Two shares of the dense MACs, between which each episode draws a limit of its own: one policy for
             all budgets; null: all episodes have the budget's.
-        importance: Which channels stay, a name in `gnnrl_lightning.importance`.
-        repair: What is done to a sliced network before it is scored, a key of
-            `gnnrl_lightning.candidates.pruner.REPAIRS`, or auto: what is cheapest and ranks candidates well, see
-            `gnnrl_lightning.candidates.pruner.default_repair`.
-        final_repair: What is done to the networks that are fine-tuned and delivered, a key of `REPAIRS`.
+        importance: Which channels stay, a name of `gnnrl_lightning.importance.IMPORTANCES` or an import path.
+        repair: What is done to a sliced network before it is scored, a name of `gnnrl_lightning.repair.table.REPAIRS`,
+            an import path, or auto: the cheapest that ranks candidates well, see
+            `gnnrl_lightning.repair.table.default_repair`.
+        final_repair: What is done to the networks that are fine-tuned and delivered, a name or an import path.
         calibration_images: Training images for importance, repair and table.
         final_calibration_images: Training images for the repair of the networks that are fine-tuned and delivered, as
             far as there are so many; null: as many as `gnnrl_lightning.candidates.pruner.default_final_images` says.
@@ -95,10 +97,13 @@ class SearchOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"search.{name} is {value}: expected at least 1, or null")
-        known = {"repair": (*REPAIRS, AUTO), "final_repair": REPAIRS, "precision": (*PRECISIONS, AUTO)}
-        for name, choices in known.items():
-            if getattr(self, name) not in choices:
-                raise UserError(f"search.{name} is {getattr(self, name)!r}: expected one of {', '.join(choices)}")
+        IMPORTANCES.find(self.importance, "search.importance")
+        if self.repair != AUTO:
+            REPAIRS.find(self.repair, "search.repair")
+        REPAIRS.find(self.final_repair, "search.final_repair")
+        if self.precision not in (*PRECISIONS, AUTO):
+            choices = ", ".join((*PRECISIONS, AUTO))
+            raise UserError(f"search.precision is {self.precision!r}: expected one of {choices}")
         if not 0 < self.racing_error <= 0.5:
             raise UserError(f"search.racing_error is {self.racing_error}: expected a probability up to 0.5, and not 0")
         if self.table is not None and self.table not in TABLES:
@@ -133,7 +138,7 @@ class SearchOptions:
             search_images: Images of the search split.
             batch_size: Training images of a step.
         """
-        repaired = self.calibration_images if REPAIRS[self.repair].reads_images else 0
+        repaired = self.calibration_images if REPAIRS.find(self.repair).reads_images else 0
         return search_images + repaired + self.finetune_steps * batch_size
 
     def iterations(self, graph: ComputationGraph, evaluation_images: int, episodes: int) -> int:

@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 import gnnrl_lightning
-from gnnrl_lightning.candidates.pruner import REPAIRS, Pruner
+from gnnrl_lightning.candidates.pruner import Pruner
 from gnnrl_lightning.data import ImageSet
 from gnnrl_lightning.evaluation.evaluator import Evaluator
 from gnnrl_lightning.networks import mobilenet_v1, resnet20
+from gnnrl_lightning.repair.table import REPAIRS
 from gnnrl_lightning.surgery.selftest import randomised
 from gnnrl_lightning.surrogate.sensitivity import reconstruction_table, sensitivity_table
 from tests.support.second_device import ELSEWHERE, Remote, SecondDevice
