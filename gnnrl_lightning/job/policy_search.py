@@ -21,12 +21,13 @@ from gnnrl_lightning.rl.env.reward import find_reward
 from gnnrl_lightning.rl.env.score import Score
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.search.allocations import Allocations
-from gnnrl_lightning.search.baselines import FROM_TABLE, STARTING
+from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, STARTING
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.speed.inference import PRECISIONS
 from gnnrl_lightning.speed.tuning import AUTO
+from gnnrl_lightning.surrogate.measures import SENSITIVITIES
 from gnnrl_lightning.surrogate.proxy import Proxy
-from gnnrl_lightning.surrogate.sensitivity import RATIOS, TABLE_PASSES, TABLES, ErrorTable
+from gnnrl_lightning.surrogate.sensitivity import RATIOS, Sensitivity
 
 AGENT = "agent"
 
@@ -36,7 +37,7 @@ class SearchOptions:
     """How candidates are found and made.
 
     Args:
-        evaluations: Evaluations at most, the starting candidates and the table's images included.
+        evaluations: Evaluations at most, the starting candidates and the sensitivity's images included.
         max_steps: Steps of a pruning episode at most; 1 makes it a one-step problem.
         max_ratio_per_step: Largest share of a group's channels that one step removes, where there are several.
         penalty: Reward of a candidate that is over the budget when its episode ends, in place of the projection onto
@@ -48,17 +49,17 @@ class SearchOptions:
             an import path, or auto: the cheapest that ranks candidates well, see
             `gnnrl_lightning.repair.table.default_repair`.
         final_repair: What is done to the networks that are fine-tuned and delivered, a name or an import path.
-        calibration_images: Training images for importance, repair and table.
+        calibration_images: Training images for importance, repair and sensitivity.
         final_calibration_images: Training images for the repair of the networks that are fine-tuned and delivered, as
             far as there are so many; null: as many as `gnnrl_lightning.candidates.pruner.default_final_images` says.
         reward: What the agent learns from: top1 (minus the error), cross_entropy or divergence from the dense network
             (minus these), or the path of a function or class of yours, see `gnnrl_lightning.rl.env.reward.find_reward`.
         finetune_steps: Steps of training before each candidate is scored; 0: none.
-        table: What is known beforehand of narrowing each group: sensitivity or reconstruction, see
-            `gnnrl_lightning.surrogate.sensitivity`. It gives two more starting candidates, statistics for the state and
-            the proxy in which the policy warms up; null: nothing, and none of these.
-        proposal: From whose answer by the table the policy starts: dynamic_programming, greedy, or null: from the same
-            ratio for all groups.
+        table: How the sensitivity is measured, what narrowing each group alone costs: a name of
+            `gnnrl_lightning.surrogate.measures.SENSITIVITIES` or an import path. It gives two more starting candidates,
+            statistics for the state and the proxy in which the policy warms up; null: none of these.
+        proposal: Allocation by the sensitivity from which the policy starts: dynamic_programming, greedy, or null: the
+            same ratio for all groups.
         precision: Of weights and activations when candidates are scored: 32, bf16, or auto: what is measured to be the
             fastest on the dense network and agrees with 32 there, see `gnnrl_lightning.speed.tuning`.
         batch_size: Images in a batch when candidates are scored; null: measured where the precision is, else the data
@@ -81,7 +82,7 @@ class SearchOptions:
     final_calibration_images: int | None = None
     reward: str = "top1"
     finetune_steps: int = 0
-    table: str | None = "sensitivity"
+    table: str | None = "outputs"
     proposal: str | None = "dynamic_programming"
     precision: str = "32"
     batch_size: int | None = None
@@ -106,10 +107,12 @@ class SearchOptions:
             raise UserError(f"search.precision is {self.precision!r}: expected one of {choices}")
         if not 0 < self.racing_error <= 0.5:
             raise UserError(f"search.racing_error is {self.racing_error}: expected a probability up to 0.5, and not 0")
-        if self.table is not None and self.table not in TABLES:
-            raise UserError(f"search.table is {self.table!r}: expected one of {', '.join(TABLES)}, or null")
-        if self.proposal is not None and self.proposal not in FROM_TABLE:
-            raise UserError(f"search.proposal is {self.proposal!r}: expected one of {', '.join(FROM_TABLE)}, or null")
+        if self.table is not None:
+            SENSITIVITIES.find(self.table, "search.table")
+        if self.proposal is not None and self.proposal not in FROM_SENSITIVITY:
+            raise UserError(
+                f"search.proposal is {self.proposal!r}: expected one of {', '.join(FROM_SENSITIVITY)}, or null"
+            )
 
     @property
     def drop_error(self) -> float | None:
@@ -129,7 +132,7 @@ class SearchOptions:
     @property
     def starting(self) -> int:
         """Number of starting candidates."""
-        return len(STARTING) + (0 if self.table is None else len(FROM_TABLE))
+        return len(STARTING) + (0 if self.table is None else len(FROM_SENSITIVITY))
 
     def evaluation_images(self, search_images: int, batch_size: int) -> int:
         """Forward passes of one image that an evaluation takes: the search split, repair and fine-tuning.
@@ -142,7 +145,7 @@ class SearchOptions:
         return search_images + repaired + self.finetune_steps * batch_size
 
     def iterations(self, graph: ComputationGraph, evaluation_images: int, episodes: int) -> int:
-        """Iterations in the real environment: what table and starting candidates leave.
+        """Iterations in the real environment: what sensitivity and starting candidates leave.
 
         Args:
             graph: The traced network.
@@ -154,15 +157,17 @@ class SearchOptions:
         """
         passes, images = pruner_passes(self.importance, self.repair), 0
         if self.table is not None:
-            passes |= {*TABLE_PASSES}
-            images = TABLES[self.table].images(graph.widths, self.calibration_images)
+            measure = SENSITIVITIES.find(self.table)
+            passes |= {*measure.passes}
+            images = measure.images(graph.widths, self.calibration_images)
         images += len(passes) * self.calibration_images
         spent = self.starting + math.ceil(images / evaluation_images)
         count = (self.evaluations - spent) // episodes
         if count < 1:
             raise UserError(
                 f"search.evaluations is {self.evaluations}: at least {spent + episodes} are needed, {spent} for the "
-                f"{self.starting} starting candidates, calibration and table, and one iteration of {episodes} episodes"
+                f"{self.starting} starting candidates, calibration and sensitivity, and one iteration of {episodes} "
+                "episodes"
             )
         return count
 
@@ -172,7 +177,7 @@ def environment(
     budget: Budget,
     search: SearchOptions,
     score: Score,
-    table: ErrorTable | None = None,
+    sensitivity: Sensitivity | None = None,
     proposals: Allocations | None = None,
 ) -> VectorPruningEnv:
     """The agent's environment.
@@ -182,13 +187,13 @@ def environment(
         budget: What a candidate may cost.
         search: What its episodes are.
         score: Their rewards.
-        table: What is known of each group; where there should be one, and is none yet, zeros stand in the place of its
-            statistics, so that a policy can be made.
+        sensitivity: What narrowing each group costs; where there should be one, and is none yet, zeros stand in the
+            place of its statistics, so that a policy can be made.
         proposals: From what the policy starts, see `allocations`.
     """
     statistics = None
     if search.table is not None:
-        statistics = torch.zeros(len(graph.groups), len(RATIOS)) if table is None else table.statistics
+        statistics = torch.zeros(len(graph.groups), len(RATIOS)) if sensitivity is None else sensitivity.statistics
     env = VectorPruningEnv(
         graph,
         score,
@@ -205,16 +210,16 @@ def environment(
 
 
 def allocations(
-    graph: ComputationGraph, budget: Budget, search: SearchOptions, table: ErrorTable | None
+    graph: ComputationGraph, budget: Budget, search: SearchOptions, sensitivity: Sensitivity | None
 ) -> Allocations | None:
     """From what the policy starts, for every limit that an episode may have; None: from one ratio for all groups."""
-    if table is None or search.proposal is None:
+    if sensitivity is None or search.proposal is None:
         return None
-    return Allocations(graph, budget, table, FROM_TABLE[search.proposal], search.macs_range)
+    return Allocations(graph, budget, sensitivity, FROM_SENSITIVITY[search.proposal], search.macs_range)
 
 
 def connect(agent: GraphLearner, problem: SearchProblem, search: SearchOptions) -> None:
-    """Give the agent its environment and, where there is a table, its proxy.
+    """Give the agent its environment and, where there is a sensitivity, its proxy.
 
     Args:
         agent: The module that learns.
@@ -222,20 +227,20 @@ def connect(agent: GraphLearner, problem: SearchProblem, search: SearchOptions) 
         search: What its episodes are.
 
     Raises:
-        NotApplicable: Too few evaluations are left to pay for the table.
+        NotApplicable: Too few evaluations are left to pay for the sensitivity.
     """
     reward = find_reward(search.reward)
-    table = None if search.table is None else problem.table
+    sensitivity = None if search.table is None else problem.sensitivity
     if search.macs_range is not None:
         problem.allow(max(search.macs_range))
     score = Evaluated(problem.ask, reward, AGENT)
-    start = allocations(problem.graph, problem.budget, search, table)
-    agent.env = environment(problem.graph, problem.budget, search, score, table, start)
+    start = allocations(problem.graph, problem.budget, search, sensitivity)
+    agent.env = environment(problem.graph, problem.budget, search, score, sensitivity, start)
     agent.exchange = problem.exchange
     agent.proxy = None
-    if table is not None:
-        proxy = Proxy(table.of_groups, lambda: evaluated(problem.history, reward))
-        agent.proxy = environment(problem.graph, problem.budget, search, proxy, table, start)
+    if sensitivity is not None:
+        proxy = Proxy(sensitivity.of_groups, lambda: evaluated(problem.history, reward))
+        agent.proxy = environment(problem.graph, problem.budget, search, proxy, sensitivity, start)
 
 
 def evaluated(history: Sequence[Any], reward: Callable[[Any], float]) -> tuple[Tensor, Tensor]:

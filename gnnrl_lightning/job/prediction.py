@@ -60,8 +60,8 @@ def proposal(compression: Compression, agent: GraphLearner, budget: Budget) -> T
     if budget.met(compression.graph, compression.graph.widths):
         return compression.graph.widths
     search = replace(compression.search, macs_range=None)
-    graph, table = compression.graph, None if search.table is None else compression.table
-    env = environment(graph, budget, search, _Unscored(), table, allocations(graph, budget, search, table))
+    graph, sensitivity = compression.graph, None if search.table is None else compression.sensitivity
+    env = environment(graph, budget, search, _Unscored(), sensitivity, allocations(graph, budget, search, sensitivity))
     play_without_exploring(env, agent.actor_critic, agent.device)
     return env.widths[0]
 
