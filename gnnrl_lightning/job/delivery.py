@@ -73,6 +73,7 @@ def deliver(compression: Compression, folder: RunFolder) -> dict[str, Any]:
                 compression.task.data.transform_record(),
                 result["pruned"],
             ),
+            formats=compression.search.formats,
         )
         advance()
     folder.write_result(result)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.importance import IMPORTANCES
+from gnnrl_lightning.job.artifact import DEFAULT_FORMATS, find_formats
 from gnnrl_lightning.repair.table import REPAIRS
 from gnnrl_lightning.rl.env import Evaluated, VectorPruningEnv
 from gnnrl_lightning.rl.env.reward import find_reward
@@ -52,6 +53,8 @@ class SearchOptions:
         calibration_images: Training images for importance, repair and sensitivity.
         final_calibration_images: Training images for the repair of the networks that are fine-tuned and delivered, as
             far as there are so many; null: as many as `gnnrl_lightning.candidates.pruner.default_final_images` says.
+        formats: Files in which the pruned network is delivered: names of `gnnrl_lightning.job.formats.FORMATS`, or
+            import paths. `weights` is what finetune, validate and test read.
         reward: What the agent learns from: top1 (minus the error), cross_entropy or divergence from the dense network
             (minus these), or the path of a function or class of yours, see `gnnrl_lightning.rl.env.reward.find_reward`.
         finetune_steps: Steps of training before each candidate is scored; 0: none.
@@ -80,6 +83,7 @@ class SearchOptions:
     final_repair: str = "refit"
     calibration_images: int = 256
     final_calibration_images: int | None = None
+    formats: list[str] = field(default_factory=lambda: [*DEFAULT_FORMATS])
     reward: str = "top1"
     finetune_steps: int = 0
     table: str | None = "outputs"
@@ -102,6 +106,7 @@ class SearchOptions:
         if self.repair != AUTO:
             REPAIRS.find(self.repair, "search.repair")
         REPAIRS.find(self.final_repair, "search.final_repair")
+        find_formats(self.formats, "search.formats")
         if self.precision not in (*PRECISIONS, AUTO):
             choices = ", ".join((*PRECISIONS, AUTO))
             raise UserError(f"search.precision is {self.precision!r}: expected one of {choices}")
@@ -176,7 +181,7 @@ def environment(
     graph: ComputationGraph,
     budget: Budget,
     search: SearchOptions,
-    score: Score,
+    score: Score | None,
     sensitivity: Sensitivity | None = None,
     proposals: Allocations | None = None,
 ) -> VectorPruningEnv:
@@ -186,7 +191,7 @@ def environment(
         graph: The traced network.
         budget: What a candidate may cost.
         search: What its episodes are.
-        score: Their rewards.
+        score: Their rewards; None: 0, where a policy acts and nobody learns.
         sensitivity: What narrowing each group costs; where there should be one, and is none yet, zeros stand in the
             place of its statistics, so that a policy can be made.
         proposals: From what the policy starts, see `allocations`.

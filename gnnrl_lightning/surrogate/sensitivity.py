@@ -38,7 +38,7 @@ class Sensitivity:
 
     ratios: tuple[float, ...]
     measured: Tensor
-    errors: Tensor
+    losses: Tensor
     images: int = 0
     passes: tuple[str, ...] = ()
 

@@ -77,7 +77,7 @@ def test_what_cannot_be_paid_for_is_refused():
     with pytest.raises(NotApplicable, match="has 3 evaluations left for 4 starting candidates"):
         problem(3).start()
     with pytest.raises(NotApplicable, match="has no pruner"):
-        problem().pruner  # noqa: B018
+        problem().network  # noqa: B018
 
 
 def test_more_questions_than_evaluations_are_an_error():

@@ -9,6 +9,7 @@ from gnnrl_lightning.candidates.pruner import Pruner
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks.cifar_resnet import CIFARResNet
 from gnnrl_lightning.repair.batchnorm import reestimate_batch_norm
+from gnnrl_lightning.surrogate import measures
 from gnnrl_lightning.surrogate.measures import (
     SENSITIVITIES,
     SensitivityMeasure,
@@ -50,7 +51,7 @@ def test_outputs_is_the_divergence_of_one_narrowed_group(pruner):
     assert outputs_images(pruner.graph.widths, 48, RATIOS) == 48 * (1 + len(pruner.graph.groups) * len(RATIOS))
 
 
-def test_images_are_known_before_anything_is_measured(pruner):
+def test_images_are_known_before_anything_is_measured(pruner, monkeypatch):
     """Also where a ratio leaves a group whole: one pass less."""
     images, dense = pruner.calibration, pruner.graph.widths
     for row in SENSITIVITIES.values():
@@ -64,6 +65,7 @@ def test_images_are_known_before_anything_is_measured(pruner):
     assert 0 < narrowed < 2 * len(dense)
     assert outputs_images(dense, 48, near) == 48 * (1 + narrowed)
     passed = []
+    monkeypatch.setattr(measures, "for_inference", lambda network, layers: network)
     with torch.nn.modules.module.register_module_forward_pre_hook(
         lambda module, inputs: passed.append(len(inputs[0])) if isinstance(module, type(pruner.network)) else None
     ):
