@@ -6,10 +6,8 @@ import logging
 import sys
 import warnings
 
-from gnnrl_lightning.cli.commands import CompressionCLI
-from gnnrl_lightning.cli.signals import stopped_by_signals
+from gnnrl_lightning.cli.front import answer
 from gnnrl_lightning.errors import UserError, chain
-from gnnrl_lightning.processes import rank
 
 
 def main(args: list[str] | None = None) -> None:
@@ -19,9 +17,28 @@ def main(args: list[str] | None = None) -> None:
         args: Arguments; None for those of the process.
 
     Raises:
-        SystemExit: With code 2 and one line on standard error, if the input is wrong; with 130 after Ctrl-C and 143
-            after SIGTERM.
+        SystemExit: With code 0 after help and version; with 2 and one line on standard error, if the input is wrong;
+            with 130 after Ctrl-C and 143 after SIGTERM.
     """
+    try:
+        said = answer(sys.argv[1:] if args is None else args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+    if said is not None:
+        print(said, end="")
+        raise SystemExit(0)
+    _run(args)
+
+
+def _run(args: list[str] | None) -> None:
+    """Do what a subcommand is for: only now PyTorch and Lightning are imported, which takes seconds."""
+    from gnnrl_lightning.cli.commands import CompressionCLI
+    from gnnrl_lightning.cli.signals import stopped_by_signals
+    from gnnrl_lightning.processes import rank
+    from gnnrl_lightning.speed.memory import keep_kernels
+
+    keep_kernels()  # before the first convolution
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     if rank() > 0:  # what there is to say the first process says

@@ -12,8 +12,10 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rich.console import Console
 
 from gnnrl_lightning.cli.comparing import policies_of
+from gnnrl_lightning.cli.front import DESCRIPTION
 from gnnrl_lightning.cli.resuming import resumed_run, same_wandb_runs
-from gnnrl_lightning.cli.subcommands import SUBCOMMANDS, Subcommand, SubcommandTrainer
+from gnnrl_lightning.cli.subcommands import SUBCOMMANDS, Subcommand
+from gnnrl_lightning.cli.trainer import SubcommandTrainer
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.data import ImageData
 from gnnrl_lightning.errors import UserError
@@ -31,7 +33,6 @@ STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused
 # What compare.variants says of classes is made into agents one by one, by `agents_of`.
 set_parsing_settings(instantiate_subclass_spec_in_any=False)
 
-DESCRIPTION = "Make a trained network physically smaller, within a budget."
 NETWORK_HELP = "Class or function that makes the network; without a dot, one of gnnrl_lightning.networks."
 ARTIFACT_HELP = "Folder of a pruned network, which finetune, validate and test take instead of the dense one."
 
@@ -44,6 +45,9 @@ class ArgumentsCLI(LightningCLI):
     def __init__(self, args: list[str] | None = None) -> None:
         self.console = Console(quiet=rank() > 0)
         self.processes = 1
+        # Making the parser of a subcommand takes as long as reading a configuration: only that of the one asked for.
+        asked = (sys.argv[1:] if args is None else args)[:1]
+        self.parsed = {name: row for name, row in SUBCOMMANDS.items() if name in asked} or SUBCOMMANDS
         super().__init__(
             GNNRL,
             ImageData,
@@ -71,10 +75,9 @@ class ArgumentsCLI(LightningCLI):
         parser.error = _refuse
         return parser
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """The subcommands, each with the arguments of its method that are not offered."""
-        return {name: set(subcommand.hidden) for name, subcommand in SUBCOMMANDS.items()}
+    def subcommands(self) -> dict[str, set[str]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The subcommands that are parsed, each with the arguments of its method that are not offered."""
+        return {name: set(subcommand.hidden) for name, subcommand in self.parsed.items()}
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Arguments of trainer, agent and data."""

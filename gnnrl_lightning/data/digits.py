@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 
 from gnnrl_lightning.data.base import ImageData
 from gnnrl_lightning.data.image_set import ImageSet, LoadedImages
@@ -62,6 +61,8 @@ class Digits(ImageData):
 
     def load(self) -> LoadedImages:
         """Scale the seventeen grey levels 0..16 to 0..255 and hold out the test images."""
+        from sklearn.datasets import load_digits  # takes long to import, and only this needs it
+
         pixels, labels = load_digits(return_X_y=True)
         levels = np.rint(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
         data = ImageSet(torch.from_numpy(levels), torch.from_numpy(labels).long())

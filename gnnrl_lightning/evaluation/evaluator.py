@@ -20,7 +20,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.racing import Course, estimate, hopeless, random_order, stage_ends
 from gnnrl_lightning.evaluation.result import Evaluation, best_of
 from gnnrl_lightning.speed.inference import PRECISIONS, for_inference
-from gnnrl_lightning.speed.memory import keep_freed_memory
+from gnnrl_lightning.speed.memory import keep_freed_memory, keep_kernels
 
 
 class Evaluator:
@@ -57,6 +57,7 @@ class Evaluator:
         if precision not in PRECISIONS:
             raise UserError(f"precision is {precision!r}: expected one of {', '.join(PRECISIONS)}")
         keep_freed_memory()
+        keep_kernels()
         self.pruner = pruner
         self.dtype = PRECISIONS[precision]
         self.search, self.normalize, self.batch_size = search, normalize, batch_size

@@ -108,11 +108,3 @@ def test_help_of_every_subcommand_names_every_section(capsys):
         for option in ("--budget.macs", "--search.evaluations", "--model.clip_epsilon", "--pretraining.epochs"):
             assert option in text
     assert "--json" in text
-
-
-def test_help_says_what_the_program_and_fit_do(capsys):
-    with pytest.raises(SystemExit):
-        main(["--help"])
-    text = " ".join(capsys.readouterr().out.split())
-    assert "Make a trained network physically smaller, within a budget." in text
-    assert "Search, prune, fine-tune, test once and save: the whole job." in text

@@ -49,8 +49,10 @@ import sys
 
 import torch
 
+from gnnrl_lightning.speed.memory import keep_kernels
+
 if sys.argv[1] == "keep":
-    import gnnrl_lightning
+    keep_kernels()
 
 pixel, weight = torch.ones(1, 64, 1, 1), torch.ones(64, 64, 1, 1)
 for _ in range(2):
@@ -86,6 +88,7 @@ def test_the_users_number_of_kernels_counts(monkeypatch, name):
     assert dict(os.environ) == before
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="there is no oneDNN")
 def test_kernels_are_kept_until_their_shape_comes_back():
     assert compiled_again("leave") >= 1200 and compiled_again("keep") == 0

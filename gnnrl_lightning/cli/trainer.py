@@ -1,0 +1,53 @@
+"""What Lightning's command line takes the subcommands from: a trainer with a method for each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+
+class SubcommandTrainer(Trainer):
+    """A trainer with a method for each subcommand: LightningCLI takes names, help and options from them."""
+
+    def fit(self, *args: Any, resume: str | None = None, **kwargs: Any) -> None:
+        """Search, prune, fine-tune, test once and save: the whole job.
+
+        Args:
+            *args: As Lightning's.
+            resume: Folder of a run that was interrupted: it goes on, as its config.yaml says, without other options.
+            **kwargs: As Lightning's.
+        """
+        super().fit(*args, **kwargs)
+
+    def pretrain(self) -> None:
+        """Train the dense network and save its weights."""
+
+    def finetune(self) -> None:
+        """Train a pruned network (--artifact) or the dense one (--checkpoint) further and save it."""
+
+    def validate(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Print the top-1 accuracy on the search split, of the network or of a pruned one (--artifact)."""
+
+    def test(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Print the top-1 accuracy on the test images, of the network or of a pruned one (--artifact)."""
+
+    def compare_methods(self) -> None:
+        """Compare the agent with every other way to choose widths; goes on with a comparison of the same --run.name."""
+
+    compare = compare_methods  # jsonargparse names the options' group after the function, and `compare` is a section
+
+    def predict(self, json: str | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Apply a trained policy (--model.policy) to the network for --budgets, without any search; print the widths.
+
+        Args:
+            json: File to write the same to, as JSON.
+        """
+
+    def inspect(self, json: str | None = None, figure: str | None = None) -> None:
+        """Show what can be pruned: channel groups, frozen groups with reasons, cost, smallest reachable cost.
+
+        Args:
+            json: File to write the same to, as JSON.
+            figure: File to draw the computational graph to: .png, .svg or .pdf.
+        """
