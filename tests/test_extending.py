@@ -67,10 +67,8 @@ def test_an_importance_and_a_repair_by_import_path_search_and_deliver(folder):
 
 def test_a_search_method_by_import_path_is_compared(folder):
     methods = ["uniform", "own_parts.search"]
-    main(
-        ["compare", "--config", "small.yaml", *OPTIONS, "--run.name", "compare"]
-        + ["--compare.methods", json.dumps(methods), "--compare.seeds", "[0, 1]"]
-    )
+    compared = ["--compare.methods", json.dumps(methods), "--compare.seeds", "[0, 1]"]
+    main(["compare", "--config", "small.yaml", *OPTIONS, *compared, "--run.name", "compare"])
     figures = json.loads(Path("runs/compare/compare.json").read_text())
     assert [(row["method"], row["seed"]) for row in figures["rows"]] == [
         ("uniform", None),
