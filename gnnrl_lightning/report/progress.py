@@ -52,7 +52,7 @@ def hidden_steps(name: str, steps: int) -> Iterator[Callable[[], None]]:
 
 
 class _BarCallback(Callback, ABC):
-    """A callback that shows a bar during `fit`, on rank 0 only, and removes it after an error too."""
+    """A callback that shows a bar on rank 0 from the start of `fit` until its end or an error."""
 
     def __init__(self) -> None:
         self.bar: _Bar | None = None
