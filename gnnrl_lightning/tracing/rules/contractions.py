@@ -98,7 +98,7 @@ def transposed_convolution(
 def any_convolution(
     walk: Walk, x: Value, weight: Value, bias, stride, padding, dilation, transposed, _, groups
 ) -> Value:
-    """`aten.convolution`, the general operator for both."""
+    """`aten.convolution`, the general form of both."""
     return _convolution(walk, x, weight, bias, stride, groups, transposed=transposed)
 
 

@@ -17,7 +17,7 @@ from gnnrl_lightning.tracing.walk import Gather, Walk, fixed_labels, operator_na
       "dropout", "feature_dropout", "alpha_dropout", "float", "half", "zeros_like", "ones_like", "full_like",
       "empty_like", "rand_like", "randn_like", "bernoulli", kind="shape")  # fmt: skip
 def same(walk: Walk, x: Value, *_: Any, **__: Any) -> Value:
-    """Operators that keep the shape; tensors created like another are pruned with it."""
+    """Operators that move no elements; tensors created like another one are pruned with it."""
     return Value(x.shape, x.labels)
 
 
@@ -56,7 +56,7 @@ def expand(walk: Walk, x: Value, *_: Any, **__: Any) -> Value:
 
 @rule("roll", "flip", kind="shape")
 def roll(walk: Walk, x: Value, *args: Any) -> Value:
-    """Cyclic shift along the given dimensions: channels along them are frozen."""
+    """Cyclic shift and reversal: shifted channels are frozen, reversed channels move with their labels."""
     dims = args[-1] if args else []
     named = {d % len(x.shape) for d in ((dims,) if isinstance(dims, int) else dims)} or set(range(len(x.shape)))
     kept = []
