@@ -55,7 +55,12 @@ SUBCOMMANDS = {
         "Apply a trained policy (--model.policy) to the network for --budgets, without a search; print the widths.",
         alone=True,
     ),
+    "prune": Subcommand(
+        "Prune to the widths in a file (--widths), without a search; fine-tune, test once and save.",
+        writes=True,
+        alone=True,
+    ),
     "inspect": Subcommand(
-        "Show the prunable channel groups, the frozen groups with reasons, the cost and the smallest reachable cost."
+        "Show the prunable channel groups and their limits, the frozen groups with reasons, and the costs."
     ),
 }

@@ -44,8 +44,16 @@ class SubcommandTrainer(Trainer):
             json: File to write the same to, as JSON.
         """
 
+    def prune(self, widths: str | None = None, share: float | None = None) -> None:
+        """Prune to the widths in a file (--widths), without a search; fine-tune, test once and save.
+
+        Args:
+            widths: Output of `predict --json`, a run's result.json, or your own JSON: name of each group -> width.
+            share: Share of the dense MACs of the prediction to use, if there are several.
+        """
+
     def inspect(self, json: str | None = None, figure: str | None = None) -> None:
-        """Show the prunable channel groups, the frozen groups with reasons, the cost and the smallest reachable cost.
+        """Show the prunable channel groups and their limits, the frozen groups with reasons, and the costs.
 
         Args:
             json: File to write the same to, as JSON.
