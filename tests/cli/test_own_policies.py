@@ -132,7 +132,7 @@ BAD_PARTS = {
     "no policy": (["--model.actor_critic", "own_policies.NoPolicy"], r"model.actor_critic .* has no attribute 'act'"),
     "another number of outputs": (
         ["--model.actor_critic.init_args.actor", "{class_path: own_policies.Actor, init_args: {numbers: 4}}"],
-        r"model.actor_critic cannot be made: act's action has shape \(2, 4\), expected \(2, 2\)",
+        r"model.actor_critic cannot be made: the actor puts out \(\d+, 2\), expected \(\d+, 2\): two for each decision",
     ),
     "no numbers": (
         ["--model.actor_critic.init_args.critic", "{class_path: own_policies.Critic, init_args: {nan: true}}"],
