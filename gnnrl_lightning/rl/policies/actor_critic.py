@@ -267,8 +267,14 @@ class ActorCritic(nn.Module):
         return torch.stack([self._distribution.location_of(proposal), self._distribution.spread_of(spread)], dim=-1)
 
     def distribution(self, state: StateGraph) -> UnitDistribution:
-        """Distribution of the actions (D,) in these states."""
-        outputs = self.actor(state)
+        """Distribution of the actions (D,) in these states.
+
+        Raises:
+            ValueError: The actor does not put out two numbers for each decision.
+        """
+        outputs, expected = self.actor(state), (len(state.decision_batch), 2)
+        if outputs.shape != expected:
+            raise ValueError(f"the actor puts out {tuple(outputs.shape)}, expected {expected}: two for each decision")
         if self.fixed_spread:
             outputs = outputs * outputs.new_tensor([1.0, 0.0])
         return self._distribution(outputs + self._start(state))

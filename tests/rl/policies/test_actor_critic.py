@@ -133,6 +133,12 @@ def test_actor_and_critic_are_replaceable():
     torch.testing.assert_close(direct.evaluate(small_states(), action)[0].shape, log_prob.shape)
 
 
+def test_an_actor_that_puts_out_another_number_is_refused():
+    agent = Agent(NODE_DIM, GROUPS, actor=lambda features, _: TwoLayers(features, 2 * GROUPS), critic=TanhCritic)
+    with pytest.raises(ValueError, match=r"the actor puts out \(24, 2\), expected \(12, 2\): two for each decision"):
+        agent.act(small_states())
+
+
 def test_unknown_head_is_refused():
     with pytest.raises(ValueError, match="expected one of 'node', 'identity', 'graph'"):
         Agent(3, 4, head="nodes")
