@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads (default: all)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    data = ImageFolder(options.data, search_size=3000)
+    data = ImageFolder(options.data, holdout_size=3000)
     job = compression("resnet56", options.weights, data, options.mode)
     source = job
     if options.mode == "transfer":

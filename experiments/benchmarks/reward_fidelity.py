@@ -241,7 +241,7 @@ def main() -> None:
     if not options.report:
         if options.data is None or options.weights is None:
             parser.error("--data and --weights are needed, or --report")
-        data = ImageFolder(options.data, search_size=5000)
+        data = ImageFolder(options.data, holdout_size=5000)
         data.setup()
         proxies = options.steps, options.proxy_steps
         benchmark = Benchmark(data, options.network, options.weights, options.precision, *proxies)

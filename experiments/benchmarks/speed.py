@@ -145,7 +145,7 @@ def _compression(options: argparse.Namespace, size: Size) -> Compression:
 def run_two(options: argparse.Namespace, size: Size) -> dict[str, Any]:
     """The part with several processes: a search on the same network, which trains nothing."""
     arguments = ["--network.class_path", options.network, "--data", "ImageFolder", "--data.root", options.data]
-    arguments += ["--data.init_args.search_size", str(size.images), "--budget.macs", "0.5"]
+    arguments += ["--data.init_args.holdout_size", str(size.images), "--budget.macs", "0.5"]
     arguments += ["--search.precision", "bf16", "--search.table", "null", "--finetuning.epochs", "0"]
     evaluations = 6 + 4 * (2 + size.candidates // 4)
     arguments += ["--model.episodes_per_iteration", "4", "--search.evaluations", str(evaluations)]

@@ -80,7 +80,7 @@ class _Sums:
 def collect_moments(
     network: nn.Module,
     layers: Mapping[str, Layer],
-    batches: Iterable[Tensor],
+    batches: Iterable[Tree],
     per_image: int = POSITIONS,
     seed: int = 0,
 ) -> dict[str, Moments]:
@@ -89,7 +89,7 @@ def collect_moments(
     Args:
         network: The dense network; it runs in evaluation mode and is left as it is.
         layers: Layers of the network; depthwise ones, which mix no channels, are left out.
-        batches: Normalised images `(B, C, H, W)`.
+        batches: Normalised inputs, see `gnnrl_lightning.trees.call`,.
         per_image: Positions sampled from each image.
         seed: Seed of the positions.
     """
@@ -109,7 +109,7 @@ def collect_moments(
 
     with torch.no_grad(), eval_mode(network), ContractionObserver(named_weights(network, layers), visit):
         for batch in batches:
-            network(batch)
+            call(network, batch)
     return {name: total.moments() for name, total in sums.items()}
 
 

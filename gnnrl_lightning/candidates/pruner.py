@@ -25,6 +25,7 @@ from gnnrl_lightning.repair.batchnorm import predict_batch_norm, reestimate_batc
 from gnnrl_lightning.repair.reconstruction import reconstruct
 from gnnrl_lightning.repair.refit import Recording, record, refit
 from gnnrl_lightning.surgery.layers import Layer, find_layers
+from gnnrl_lightning.trees import Tree, count, device_of, split, tensors
 
 
 class Pruner:
@@ -36,7 +37,7 @@ class Pruner:
     Args:
         graph: The traced network.
         network: The dense network; it is never changed.
-        calibration: Normalised training images `(N, C, H, W)` on the network's device.
+        calibration: Normalised inputs of training examples on the network's device.
         importance: Name of a criterion, or a callable, see `pruning.importance`.
         repair: What is done to the sliced network, a key of `REPAIRS`.
         batch_size: Calibration images in a batch.
@@ -50,7 +51,7 @@ class Pruner:
         self,
         graph: ComputationGraph,
         network: nn.Module,
-        calibration: Tensor,
+        calibration: Tree,
         importance: str | Criterion = "l2",
         repair: str = "batch_norm",
         batch_size: int = 256,
@@ -91,33 +92,33 @@ class Pruner:
 
     @property
     def device(self) -> torch.device:
-        """Where the network and the calibration images are."""
-        return self.calibration.device
+        """Where the network and the calibration inputs are."""
+        return device_of(self.calibration)
 
     @property
-    def images(self) -> int:
-        """Forward passes of one image that a candidate takes."""
-        return len(self.calibration) if REPAIRS[self.repair].reads_images else 0
+    def examples(self) -> int:
+        """Forward passes of one example that a candidate takes."""
+        return count(self.calibration) if REPAIRS[self.repair].reads_images else 0
 
     @property
     def passes(self) -> frozenset[str]:
         """What is found out once for all candidates, in a pass over the calibration images each."""
         return pruner_passes(self.importance, self.repair)
 
-    def final(self, calibration: Tensor, repair: str) -> Pruner:
+    def final(self, calibration: Tree, repair: str) -> Pruner:
         """The same choice of channels, with another repair on other calibration images, in float32.
 
         Args:
-            calibration: Normalised training images `(N, C, H, W)` on the network's device.
+            calibration: Normalised inputs of training examples on the network's device.
             repair: A key of `REPAIRS`.
         """
         other = Pruner(self.graph, self.network, calibration, self.importance, repair, self.batch_size)
         other.__dict__["scores"] = self.scores  # in the place of the cached property
         return other
 
-    def batches(self) -> tuple[Tensor, ...]:
-        """The calibration images in batches."""
-        return self.calibration.split(self.batch_size)
+    def batches(self) -> list[Tree]:
+        """The calibration inputs in batches."""
+        return list(split(self.calibration, self.batch_size))
 
     def plan(self, widths: Tensor) -> Plan:
         """The channels that stay at `widths (G,)`."""

@@ -1,6 +1,6 @@
 """Networks for small images, weights from files, and checks of networks."""
 
-from gnnrl_lightning.networks.checks import check_finite, check_num_classes
+from gnnrl_lightning.networks.checks import check_finite, check_runs
 from gnnrl_lightning.networks.cifar_resnet import (
     CIFARResNet,
     OptionAShortcut,
@@ -22,7 +22,7 @@ __all__ = [
     "MobileNetV2",
     "OptionAShortcut",
     "check_finite",
-    "check_num_classes",
+    "check_runs",
     "eval_mode",
     "load_weights",
     "mobilenet_v1",

@@ -18,14 +18,14 @@ from gnnrl_lightning.surgery.layers import Layer, columns, to_matrices
 from gnnrl_lightning.tracing.axes import Selection
 
 
-def reestimate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None:
+def reestimate_batch_norm(network: nn.Module, batches: Iterable[Tree]) -> None:
     """Replace the running statistics of every batch norm by their averages over the given batches, in place.
 
     Only the batch norms run in training mode: dropout stays off. Afterwards the training mode is as it was.
 
     Args:
         network: The pruned network.
-        batches: Normalised images `(B, C, H, W)` on the network's device; B > 1.
+        batches: Normalised inputs, see `gnnrl_lightning.trees.call`, on the network's device; B > 1.
     """
     norms = [
         module
@@ -42,7 +42,7 @@ def reestimate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None
                 norm.reset_running_stats()
                 norm.train()
             for batch in batches:
-                network(batch)
+                call(network, batch)
     finally:
         for norm, momentum, hook in zip(norms, momenta, hooks, strict=True):
             norm.momentum = momentum

@@ -56,7 +56,7 @@ BAD = {
     "calibration": (["--search.calibration_images", "100000"], r"expected 1 to"),
     "learning rate": (["--finetuning.learning_rate", "-1"], r"learning_rate=-1"),
     "batch size": (["--data.init_args.batch_size", "0"], r"^error: batch_size=0: expected at least 1$"),
-    "search size": (["--data.init_args.search_size", "0.0"], r"^error: search_size=0.0"),
+    "search size": (["--data.init_args.holdout_size", "0.0"], r"^error: holdout_size=0.0"),
     "mean of another length": (["--data.init_args.mean", "[0.1, 0.2]"], r"^error: mean=.*one of each for a channel"),
     "devices": (["--trainer.devices", "2"], r"are for 2 processes: only the command line starts them"),
     "nodes": (["--trainer.num_nodes", "2"], r"are for 2 processes: only the command line starts them"),

@@ -237,7 +237,7 @@ def test_a_signal_for_the_workers_too_is_no_error_of_theirs(workplace, how, code
         "network": {"class_path": "resnet20", "init_args": {"num_classes": 2}},
         "data": {
             "class_path": "gnnrl_lightning.data.StreamingImageFolder",
-            "init_args": {"root": str(data), "search_size": 10, "batch_size": 4, "num_workers": 1},
+            "init_args": {"root": str(data), "holdout_size": 10, "batch_size": 4, "num_workers": 1},
         },
         "budget": {"macs": 0.5},
         "search": {"calibration_images": 16},

@@ -42,7 +42,7 @@ def cifar10(tmp_path, monkeypatch):
 
 def test_cifar10_keeps_channels_rows_and_labels(cifar10):
     root, rows, labels = cifar10
-    data = CIFAR10(root=str(root), search_size=20)
+    data = CIFAR10(root=str(root), holdout_size=20)
     data.prepare_data()
     data.setup()
     assert (data.image_shape, data.num_classes, data.name) == ((3, 32, 32), 10, "cifar10")
@@ -61,7 +61,7 @@ def test_cifar100_reads_the_fine_labels(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.CIFAR100, "test_list", [write(folder, "test", test)])
     meta = write(folder, "meta", {"fine_label_names": [f"class {i}" for i in range(100)]})
     monkeypatch.setattr(datasets.CIFAR100, "meta", {"filename": "meta", "key": "fine_label_names", "md5": meta[1]})
-    data = CIFAR100(root=str(tmp_path), search_size=100)
+    data = CIFAR100(root=str(tmp_path), holdout_size=100)
     data.setup()
     assert (data.num_classes, data.name) == (100, "cifar100")
     assert data.test.labels.tolist() == list(range(100))

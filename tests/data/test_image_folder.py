@@ -26,7 +26,7 @@ def folder(tmp_path):
 
 
 def test_order_and_pixels_are_torchvisions(folder):
-    data = ImageFolder(str(folder), search_size=3)
+    data = ImageFolder(str(folder), holdout_size=3)
     loaded = data.load()
     for split, images in (("train", loaded.train), ("test", loaded.test)):
         expected = datasets.ImageFolder(str(folder / split))

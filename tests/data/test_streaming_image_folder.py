@@ -45,7 +45,7 @@ def folder(tmp_path_factory):
     return root
 
 
-SETTINGS = {"size": 12, "resize": 14, "search_size": 18, "batch_size": 16, "eval_batch_size": 8, "split_seed": 5}
+SETTINGS = {"size": 12, "resize": 14, "holdout_size": 18, "batch_size": 16, "eval_batch_size": 8, "split_seed": 5}
 
 
 def streamed(folder, **more):
@@ -217,7 +217,7 @@ def test_bad_arguments_get_one_line(folder, tmp_path):
     refused("num_workers=-1: expected at least 0", folder, num_workers=-1)
     refused(r"crop_scale=\(0.5, 2.0\)", folder, crop_scale=(0.5, 2.0))
     refused("is no image folder: expected train/", tmp_path)
-    refused("cannot hold out 90 of 90 images", folder, search_size=90)
+    refused("cannot hold out 90 of 90 images", folder, holdout_size=90)
     refused(
         "18 images of 3x12x12 take .* more than memory_limit_gib=1e-06: the search split is held in memory",
         folder,

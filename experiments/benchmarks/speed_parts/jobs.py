@@ -31,7 +31,7 @@ class RandomImages(ImageData):
     name = "noise"
 
     def __init__(self, images: int, size: int, classes: int, **kwargs: Any) -> None:
-        super().__init__(search_size=images, memory_limit_gib=8.0, **kwargs)
+        super().__init__(holdout_size=images, memory_limit_gib=8.0, **kwargs)
         self.images, self.size, self.classes_of_noise = images, size, classes
 
     def load(self) -> LoadedImages:
@@ -78,4 +78,4 @@ def random_widths(compression: Compression, count: int) -> Tensor:
 
 def cifar(folder: str, images: int) -> ImageFolder:
     """CIFAR-10 with a search split of so many images."""
-    return ImageFolder(folder, search_size=images, eval_batch_size=250, name="cifar10")
+    return ImageFolder(folder, holdout_size=images, eval_batch_size=250, name="cifar10")
