@@ -41,7 +41,7 @@ from gnnrl_lightning.report.paired import paired_difference
 from gnnrl_lightning.rl.learners import GNNRL
 from gnnrl_lightning.rl.policies import Agent, load_policy, save_policy
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, uniform
-from gnnrl_lightning.training.finetune import quiet_trainer, top1
+from gnnrl_lightning.training.train import quiet_trainer
 
 SEEDS = (0, 1, 2)
 BUDGETS = (0.3, 0.4, 0.5, 0.6, 0.7)

@@ -34,7 +34,6 @@ from gnnrl_lightning.importance import IMPORTANCES
 from gnnrl_lightning.networks import load_weights, resnet56
 from gnnrl_lightning.repair.batchnorm import reestimate_batch_norm
 from gnnrl_lightning.repair.reconstruction import reconstruct
-from gnnrl_lightning.training.finetune import top1
 
 Repair = Callable[[Pruner, Plan], nn.Module]
 

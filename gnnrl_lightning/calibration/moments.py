@@ -23,6 +23,7 @@ from gnnrl_lightning.calibration.observe import (
 )
 from gnnrl_lightning.networks.modes import eval_mode
 from gnnrl_lightning.surgery.layers import Layer
+from gnnrl_lightning.trees import Tree, call
 
 MAX_VECTOR = 2304
 """Longest input vector with a covariance of its own: 256 channels times 3 x 3."""
@@ -89,7 +90,7 @@ def collect_moments(
     Args:
         network: The dense network; it runs in evaluation mode and is left as it is.
         layers: Layers of the network; depthwise ones, which mix no channels, are left out.
-        batches: Normalised inputs, see `gnnrl_lightning.trees.call`,.
+        batches: Normalised inputs, see `gnnrl_lightning.trees.call`.
         per_image: Positions sampled from each image.
         seed: Seed of the positions.
     """

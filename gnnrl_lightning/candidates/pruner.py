@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gnnrl_lightning.calibration.moments import Moments, collect_moments
 from gnnrl_lightning.graph import ComputationGraph, Plan
-from gnnrl_lightning.importance import IMPORTANCES, Criterion, Importance, importance_scores, keep_best
+from gnnrl_lightning.importance import IMPORTANCES, Calibration, Criterion, Importance, importance_scores, keep_best
 from gnnrl_lightning.objective import Classification, Objective
 from gnnrl_lightning.repair.refit import Recording, record
 from gnnrl_lightning.repair.table import REPAIRS, Repair
@@ -67,7 +67,7 @@ class Pruner:
         """Importance of every channel, `(sets, width)` for each group, on the CPU, where channels are chosen."""
         moments = self.moments if "moments" in IMPORTANCES.find(self.importance).passes else None
         scores = importance_scores(
-            self.graph, self.network, self.importance, self.calibration, moments, self.objective
+            self.graph, self.network, self.importance, Calibration(self.calibration, None, self.objective), moments
         )
         return [score.cpu() for score in scores]
 

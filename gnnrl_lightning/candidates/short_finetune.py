@@ -12,7 +12,7 @@ from gnnrl_lightning.data.examples import Draw, Examples
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.objective import Objective
 from gnnrl_lightning.seeds import derived_seed, generator_for
-from gnnrl_lightning.training.finetune import learning_rate_factor
+from gnnrl_lightning.training.options import learning_rate_factor
 from gnnrl_lightning.trees import Tree, call, take, to_device
 
 

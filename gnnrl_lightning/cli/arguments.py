@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from jsonargparse import set_parsing_settings
+from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rich.console import Console
 
@@ -17,7 +17,7 @@ from gnnrl_lightning.cli.resuming import resumed_run, same_wandb_runs
 from gnnrl_lightning.cli.subcommands import SUBCOMMANDS, Subcommand
 from gnnrl_lightning.cli.trainer import SubcommandTrainer
 from gnnrl_lightning.cost.budget import Budget
-from gnnrl_lightning.data import ImageData
+from gnnrl_lightning.data import ExampleData
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.comparison import CompareOptions
 from gnnrl_lightning.job.policy_search import SearchOptions
@@ -26,7 +26,7 @@ from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.processes import rank
 from gnnrl_lightning.rl.learners import GNNRL
-from gnnrl_lightning.training.finetune import TrainingOptions
+from gnnrl_lightning.training.options import TrainingOptions
 
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
 
@@ -36,6 +36,10 @@ set_parsing_settings(instantiate_subclass_spec_in_any=False)
 NETWORK_HELP = "Class or function that makes the network; without a dot, one of gnnrl_lightning.networks."
 ARTIFACT_HELP = "Folder of a pruned network, which finetune, validate and test take instead of the dense one."
 
+OBJECTIVE_HELP = (
+    "What the network is for: classification, segmentation, regression, or the import path of an Objective; "
+    "as class_path and init_args where it has arguments."
+)
 BUDGETS_HELP = "Shares of the dense MACs for which predict tells widths."
 
 
@@ -50,7 +54,7 @@ class ArgumentsCLI(LightningCLI):
         self.parsed = {name: row for name, row in SUBCOMMANDS.items() if name in asked} or SUBCOMMANDS
         super().__init__(
             GNNRL,
-            ImageData,
+            ExampleData,
             save_config_callback=None,
             trainer_class=SubcommandTrainer,
             # One process if nobody asks for more. Progress bars and summary are our own.
@@ -85,13 +89,14 @@ class ArgumentsCLI(LightningCLI):
         parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items()})
         # Classes of users need no type hints.
         parser.add_class_arguments(GNNRL, "model", skip={"env", "proxy", "seed"}, fail_untyped=False)
-        parser.add_lightning_class_args(ImageData, "data", subclass_mode=True)
+        parser.add_lightning_class_args(ExampleData, "data", subclass_mode=True)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Arguments of the job."""
         # Not the dataclass: jsonargparse would take class_path for the dataclass's own.
         parser.add_argument("--network.class_path", type=str, required=True, help=NETWORK_HELP)
         parser.add_argument("--network.init_args", type=dict[str, Any], default={}, help="Its arguments by name.")
+        parser.add_argument("--objective", type=str | dict[str, Any], default="classification", help=OBJECTIVE_HELP)
         parser.add_argument("--checkpoint", type=str | None, help="File with the network's weights; null trains.")
         parser.add_argument("--artifact", type=str | None, help=ARTIFACT_HELP)
         parser.add_argument("--budgets", type=float, nargs="+", help=BUDGETS_HELP)
@@ -130,7 +135,7 @@ class ArgumentsCLI(LightningCLI):
                 RunFolder.check(self.run.root, self.run.name, self.overwrite, [path for path in given if path])
         self.model: GNNRL = self._get(self.config_init, "model")
         self.model.seed = self._get(self.config, "seed_everything")
-        self.datamodule: ImageData = self._get(self.config_init, "data")
+        self.datamodule: ExampleData = self._get(self.config_init, "data")
         self.trainer = self.instantiate_trainer()
         if self.asked.shared or self.asked.alone:
             self._check_processes()
@@ -195,7 +200,9 @@ class ArgumentsCLI(LightningCLI):
     def task(self) -> Task:
         """The network and its images."""
         network = NetworkSpec(**self._get(self.config, "network").as_dict())
-        return Task(network, self.datamodule, self._get(self.config, "checkpoint"), self.model.seed)
+        checkpoint, objective = (self._get(self.config, name) for name in ("checkpoint", "objective"))
+        objective = objective.as_dict() if isinstance(objective, Namespace) else objective
+        return Task(network, self.datamodule, checkpoint, self.model.seed, objective)
 
 
 def _check(config: Any) -> None:

@@ -24,16 +24,17 @@ from gnnrl_lightning.job.policy_search import SearchOptions
 from gnnrl_lightning.job.prediction import as_json, predict
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.task import finetune_artifact, inspect, save_weights
+from gnnrl_lightning.objective.protocol import record
 from gnnrl_lightning.processes import from_first, rank
 from gnnrl_lightning.report.comparison import comparison_tables, run_line
 from gnnrl_lightning.report.graph_figure import checked_suffix, graph_figure
 from gnnrl_lightning.report.progress import hidden_steps, shown_steps
 from gnnrl_lightning.report.table import inspection_tables, prediction_table, print_result
 from gnnrl_lightning.rl.state.views import hierarchical_graph, simplified_graph
-from gnnrl_lightning.training.finetune import quiet_trainer
+from gnnrl_lightning.training.train import quiet_trainer
 
-# Figures of the pruned network for the loggers: none of the test images, which no sweep may choose by.
-LOGGED = ("macs", "params", "macs_ratio", "params_ratio", "top1_search", "latency_ms")
+# Figures of the pruned network for the loggers: none of the test examples, which no sweep may choose by.
+LOGGED = ("macs", "params", "macs_ratio", "params_ratio", "latency_ms")
 
 
 class CompressionCLI(RunningCLI):
@@ -86,7 +87,11 @@ class CompressionCLI(RunningCLI):
         result = deliver(self.compression, self.folder)
         if rank() > 0:
             return
-        figures = {f"result/{name}": value for name, value in result["pruned"].items() if name in LOGGED}
+        figures = {
+            f"result/{name}": value
+            for name, value in result["pruned"].items()
+            if name in LOGGED or name.endswith("_search")
+        }
         print_result(result, LATENCY_BATCH, self.console)
         self.close_run(self.folder, figures)
 
@@ -97,7 +102,7 @@ class CompressionCLI(RunningCLI):
         self.task.train(network, self._get(self.config_init, "pretraining"), self.phase_trainer("dense"))
         if rank() == 0:
             save_weights(network, folder.weights(DENSE))
-        self._close_training(folder, self.task.top1(network, self.datamodule.search))
+        self._close_training(folder, self.task.figures(network, self.datamodule.holdout))
 
     def finetune(self, **_: Any) -> None:
         """Train a pruned network or the dense one further and save it."""
@@ -109,27 +114,27 @@ class CompressionCLI(RunningCLI):
             self.task.train(network, options, self.phase_trainer("dense"))
             if rank() == 0:
                 save_weights(network, folder.weights(DENSE))
-            accuracy = self.task.top1(network, self.datamodule.search)
+            scores = self.task.figures(network, self.datamodule.holdout)
         else:
             restored = self.task.restore(pruned)
             folder = self.open_run()
             trainer = self.phase_trainer("pruned")
-            accuracy = finetune_artifact(self.task, restored, options, folder.pruned, trainer)
-        self._close_training(folder, accuracy)
+            scores = finetune_artifact(self.task, restored, options, folder.pruned, trainer)
+        self._close_training(folder, scores)
 
-    def _close_training(self, folder: RunFolder, accuracy: float) -> None:
-        self.console.print(f"top-1 on the search split: {accuracy:.2f} %")
-        self.close_run(folder, {"result/top1_search": accuracy})
+    def _close_training(self, folder: RunFolder, scores: dict[str, float]) -> None:
+        self.console.print(self.task.line("holdout", scores))
+        self.close_run(folder, {f"result/{name}_search": value for name, value in scores.items()})
 
     def validate(self, **_: Any) -> None:
-        """Top-1 accuracy on the search split."""
+        """Primary figure on the holdout."""
         network = self._network()
-        self.console.print(f"top-1 on the search split: {self.task.top1(network, self.datamodule.search):.2f} %")
+        self.console.print(self.task.line("holdout", self.task.figures(network, self.datamodule.holdout)))
 
     def test(self, **_: Any) -> None:
-        """Top-1 accuracy on the test images."""
+        """Primary figure on the test examples."""
         network = self._network()
-        self.console.print(f"top-1 on the test images: {self.task.top1(network, self.datamodule.test):.2f} %")
+        self.console.print(self.task.line("test examples", self.task.figures(network, self.datamodule.test)))
 
     def _network(self) -> nn.Module:
         pruned = self._get(self.config, "artifact")
@@ -150,7 +155,7 @@ class CompressionCLI(RunningCLI):
                 raise UserError(f"compare: {name}: {error}") from error
 
         def report(row: dict[str, Any]) -> None:
-            self.console.print(run_line(row), soft_wrap=True)
+            self.console.print(run_line(row, record(self.task.goal)), soft_wrap=True)
 
         comparison = Comparison(compression, options, agents, report)
         config = self.resolved_config()

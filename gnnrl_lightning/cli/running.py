@@ -35,7 +35,7 @@ from gnnrl_lightning.report.phases import PhaseLogger
 from gnnrl_lightning.report.progress import SearchProgress, TrainingProgress
 from gnnrl_lightning.report.table import print_result
 from gnnrl_lightning.training.checkpoint import LatestCheckpoint
-from gnnrl_lightning.training.finetune import quiet_trainer
+from gnnrl_lightning.training.train import quiet_trainer
 
 
 class RunningCLI(ArgumentsCLI):

@@ -40,11 +40,12 @@ SUBCOMMANDS = {
         restores="fine-tune",
     ),
     "validate": Subcommand(
-        "Print the top-1 accuracy on the search split, of the network or of a pruned one (--artifact).",
+        "Print the primary figure on the holdout, of the network or of a pruned one (--artifact).",
         restores="validate",
     ),
     "test": Subcommand(
-        "Print the top-1 accuracy on the test images, of the network or of a pruned one (--artifact).", restores="test"
+        "Print the primary figure on the test examples, of the network or a pruned one (--artifact).",
+        restores="test",
     ),
     "compare": Subcommand(
         "Compare the agent with every other way to choose widths; goes on with a comparison of the same --run.name.",

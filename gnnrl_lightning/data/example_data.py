@@ -63,7 +63,7 @@ class ExampleData(LightningDataModule, ABC):
         UserError: A value is out of range.
     """
 
-    name: str
+    name = "examples"
     unit = "examples"
 
     def __init__(

@@ -22,8 +22,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class ImageData(ExampleData):
     """Labelled images with a stratified holdout that is decoded into memory.
 
-    A source of images is a subclass with a `load` method, and a name. Batches come as uint8 and are cropped, flipped and
-    normalised on the device.
+    A source of images is a subclass with a `load` method, and a name. Batches come as uint8 and are cropped, flipped
+    and normalised on the device.
 
     Args:
         batch_size: Training images in a batch, on each device.
@@ -133,9 +133,7 @@ class ImageData(ExampleData):
         std = torch.tensor(self.std, device=inputs.device).view(-1, 1, 1)
         return inputs.float().div_(255).sub_(mean).div_(std)
 
-    def augment(
-        self, inputs: Tensor, targets: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def augment(self, inputs: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Random crop with zero padding `pad`, and random mirror images if `flip`.
 
         Args:

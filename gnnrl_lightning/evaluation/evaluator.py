@@ -18,8 +18,9 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.racing import Course, estimate, hopeless, random_order, stage_ends
 from gnnrl_lightning.evaluation.result import Evaluation, best_of
 from gnnrl_lightning.objective import Measured, Objective
+from gnnrl_lightning.objective.protocol import added_up
 from gnnrl_lightning.speed.inference import PRECISIONS, for_inference
-from gnnrl_lightning.speed.memory import keep_freed_memory
+from gnnrl_lightning.speed.memory import keep_freed_memory, keep_kernels
 from gnnrl_lightning.trees import Tree, call, channels_last, count, floats, take, tensors, to_device
 
 Batch = tuple[Tree, Tree]

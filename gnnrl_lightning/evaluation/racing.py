@@ -2,8 +2,8 @@
 
 A candidate is compared with the incumbent, the best one so far that was scored on the whole holdout. After each stage
 but the last, an exact one-sided sign test looks at the examples on which the scores of the two differ (for right and
-wrong it is McNemar's test): of n such examples the candidate wins k. One that is as good as the incumbent wins each with
-probability 1/2, so
+wrong it is McNemar's test): of n such examples the candidate wins k. One that is as good as the incumbent wins each
+with probability 1/2, so
 
     P(at most k wins) = sum_{i <= k} C(n, i) / 2^n,
 
@@ -112,9 +112,7 @@ class Course:
 
     def means(self) -> Means:
         """Means over the examples seen."""
-        return {
-            name: _tensor([value / self.examples for value in stages[-1]]) for name, stages in self.sums.items()
-        }
+        return {name: _tensor([value / self.examples for value in stages[-1]]) for name, stages in self.sums.items()}
 
     def as_record(self) -> dict[str, Any]:
         """The course in plain JSON types, but for infinite sums, see `Journal`."""

@@ -2,6 +2,7 @@
 
 from gnnrl_lightning.importance.table import (
     IMPORTANCES,
+    Calibration,
     Criterion,
     Importance,
     from_elements,
@@ -9,4 +10,4 @@ from gnnrl_lightning.importance.table import (
     keep_best,
 )
 
-__all__ = ["IMPORTANCES", "Criterion", "Importance", "from_elements", "importance_scores", "keep_best"]
+__all__ = ["IMPORTANCES", "Calibration", "Criterion", "Importance", "from_elements", "importance_scores", "keep_best"]

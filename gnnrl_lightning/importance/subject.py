@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -11,13 +11,51 @@ from torch import Tensor, nn
 
 from gnnrl_lightning.calibration.moments import Moments, collect_moments
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.objective import Classification, Objective
 from gnnrl_lightning.surgery.layers import Layer, find_layers
+from gnnrl_lightning.trees import Tree, split
 
 MOMENTS_BATCH = 256
-"""Calibration images in a batch where moments are collected."""
+"""Calibration examples in a batch where moments are collected."""
 
-Calibration = Tensor | tuple[Tensor, Tensor]
-"""Normalised images `(N, C, H, W)`, or images and labels `(N,)`."""
+
+@dataclass(frozen=True)
+class Calibration:
+    """Examples for an importance that needs some.
+
+    Attributes:
+        inputs: Normalised inputs on the network's device, see `gnnrl_lightning.trees.call`.
+        targets: Their targets; None: an importance that needs some draws them from the network's own predictions.
+        objective: Gives the loss.
+    """
+
+    inputs: Tree
+    targets: Tree | None = None
+    objective: Objective = field(default_factory=Classification)
+
+    @classmethod
+    def of(cls, given: Any) -> Calibration | None:
+        """The calibration that a user gave.
+
+        Args:
+            given: Inputs; a pair of a tensor of inputs and their targets; a calibration, as it is; None for none.
+        """
+        if given is None or isinstance(given, cls):
+            return given
+        pair = isinstance(given, tuple) and len(given) == 2
+        inputs, targets = given if pair else (given, None)
+        return cls(inputs, targets)
+
+
+def needed(calibration: Calibration | None) -> Calibration:
+    """The calibration.
+
+    Raises:
+        UserError: There is none.
+    """
+    if calibration is None:
+        raise UserError("this importance needs examples: give calibration=inputs, or calibration=(inputs, targets)")
+    return calibration
 
 
 @dataclass
@@ -29,7 +67,7 @@ class Subject:
     Attributes:
         graph: The traced network.
         network: The network itself.
-        calibration: Images, with labels or without; None if there are none.
+        calibration: Examples; None if there are none.
         known_moments: Moments that were collected before; None: they are collected when they are needed.
     """
 
@@ -55,22 +93,20 @@ class Subject:
         return (self.graph.widths * self.graph.sets).tolist()
 
     @property
-    def images(self) -> Tensor:
-        """The calibration images.
+    def inputs(self) -> Tree:
+        """The calibration inputs.
 
         Raises:
             UserError: There are none.
         """
-        if self.calibration is None:
-            raise UserError("this importance needs images: give calibration=images, or calibration=(images, labels)")
-        return self.calibration if isinstance(self.calibration, Tensor) else self.calibration[0]
+        return needed(self.calibration).inputs
 
     @cached_property
     def moments(self) -> Mapping[str, Moments]:
         """Moments of what each layer reads."""
         if self.known_moments is not None:
             return self.known_moments
-        return collect_moments(self.network, self.layers, self.images.split(MOMENTS_BATCH))
+        return collect_moments(self.network, self.layers, split(self.inputs, MOMENTS_BATCH))
 
     def split(self, total: Tensor) -> list[Tensor]:
         """Values of all channels `(channels,)` as `(sets, width)` for each group."""

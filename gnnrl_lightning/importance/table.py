@@ -28,7 +28,7 @@ from gnnrl_lightning.registry import Registry, as_callable
 Criterion = Callable[[nn.Module, Mapping[str, Tensor], "Calibration | None"], Mapping[str, Tensor]]
 """`(network, prunable parameters by name, calibration) -> importance of each element, by name`.
 
-The calibration is what `plan` was given: images, a tuple of images and labels, or None.
+The calibration has `inputs`, `targets` or None, and the `objective`; it is None where there are no examples.
 """
 
 
@@ -85,7 +85,7 @@ def importance_scores(
     graph: Any,
     network: nn.Module,
     importance: str | Importance | Criterion,
-    calibration: Calibration | None,
+    calibration: Any,
     moments: Mapping[str, Moments] | None = None,
 ) -> list[Tensor]:
     """Score of every channel of every group: `(sets, width)` float64 each.
@@ -96,14 +96,15 @@ def importance_scores(
         graph: The traced network.
         network: The network itself.
         importance: A name of `IMPORTANCES`, an import path, a row, or a criterion.
-        calibration: Images, or images and labels, for an importance that needs data.
+        calibration: Inputs, or a tensor of inputs and their targets, for an importance that needs
+            examples; a `Calibration` says the objective, too; None for none.
         moments: Moments of what the layers read, where they have been collected already.
 
     Raises:
         UserError: The importance is unknown, needs images, says nothing about a group, or gives scores of another
             shape or that are not finite.
     """
-    scores = IMPORTANCES.find(importance).score(Subject(graph, network, calibration, moments))
+    scores = IMPORTANCES.find(importance).score(Subject(graph, network, Calibration.of(calibration), moments))
     name, expected = Registry.name_of(importance), list(zip(graph.sets.tolist(), graph.widths.tolist(), strict=True))
     shapes = [tuple(score.shape) for score in scores]
     if shapes != expected:

@@ -1,4 +1,4 @@
-"""The agent and every other way to choose widths, on the same problem: same pruner, same images, same evaluations.
+"""The agent and every other way to choose widths, on the same problem: same pruner, same examples, same evaluations.
 
 ```
 comparison = Comparison(compression, CompareOptions(seeds=[0, 1]), {"agent": AgentRow(make_agent, search)})
@@ -21,7 +21,7 @@ import torch
 
 from gnnrl_lightning.candidates.pruner import Pruner
 from gnnrl_lightning.cost.budget import Budget
-from gnnrl_lightning.data import Images
+from gnnrl_lightning.data import Examples
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.result import best_of, within
@@ -29,17 +29,18 @@ from gnnrl_lightning.files import replacing
 from gnnrl_lightning.job.compression import Compression
 from gnnrl_lightning.job.policy_search import AGENT, SearchOptions, connect
 from gnnrl_lightning.job.runs import RunFolder, versions
+from gnnrl_lightning.objective.protocol import record
 from gnnrl_lightning.report.comparison import summarise
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.search.methods import METHODS
 from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
-from gnnrl_lightning.training.finetune import quiet_trainer
+from gnnrl_lightning.training.train import quiet_trainer
 
 DDPG_METHOD = "ddpg"
 """Name of the paper's other way to learn, with its own settings, in the same environments as the agent."""
 
 HALVES = {"all": slice(None), "even": slice(0, None, 2), "odd": slice(1, None, 2)}
-"""Which of the test images are read, by their index in the data module's order."""
+"""Which of the test examples are read, by their index in the data module's order."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class CompareOptions:
             `gnnrl_lightning.search.methods`. The first agent is compared with each of the others.
         seeds: Seeds of every method that depends on one, and of the agent.
         budgets: Shares of MACs, each in place of budget.macs; null: the budget alone.
-        test_half: Test images that are read: all, even (development) or odd (final), by index.
+        test_half: Test examples that are read: all, even (development) or odd (final), by index.
         finetune: Whether each winner is fine-tuned, all alike, and tested again.
         variants: Further agents: name to the keys of `model` and `search` that differ.
     """
@@ -119,7 +120,7 @@ class Comparison:
     """Runs methods x seeds x budgets, each with an evaluator of its own, and puts the figures side by side.
 
     Args:
-        compression: The network, its images, the pruner, and how many evaluations each method may spend.
+        compression: The network, its examples, the pruner, and how many evaluations each method may spend.
         options: What is compared.
         agents: Name -> agent, for "agent", "ddpg" and the variants among the methods.
         report: Called with the figures of each run once it is finished.
@@ -146,11 +147,11 @@ class Comparison:
         missing = [name for name in learning if name in options.methods and name not in agents]
         if missing:
             raise UserError(f"compare.methods has {', '.join(missing)}, which no agent was given for")
-        images = compression.task.data.test
-        indices = torch.arange(len(images))[HALVES[options.test_half]]
+        examples = compression.task.data.test
+        indices = torch.arange(len(examples))[HALVES[options.test_half]]
         if not len(indices):
-            raise UserError(f"compare.test_half is {options.test_half}: there is no such test image")
-        self.test: Images = images.subset(indices)
+            raise UserError(f"compare.test_half is {options.test_half}: there is no such test example")
+        self.test: Examples = examples.subset(indices)
 
     @cached_property
     def _sensitivity_seconds(self) -> float:
@@ -210,7 +211,7 @@ class Comparison:
     def _row(self, budget: Budget, method: str, seed: int | None, journal: Path) -> dict[str, Any]:
         """Run a method and test its winner."""
         compression = self.compression
-        graph, pruner = compression.graph, self._final_pruner
+        graph, pruner, primary = compression.graph, self._final_pruner, compression.task.goal.primary
         journal.unlink(missing_ok=True)
         sensitivity_seconds = 0.0 if compression.search.table is None else self._sensitivity_seconds
         own = self.agents[method].search if method in self.agents else None
@@ -230,10 +231,10 @@ class Comparison:
             "seed": seed,
             "budget": budget_label(budget),
             "evaluations": problem.spent,
-            "images": problem.images,
+            "examples": problem.examples,
             "seconds": seconds + (sensitivity_seconds if problem.reads_sensitivity else 0),  # it was made before
-            "top1_search": best.top1,
-            "top1_test_before": compression.task.top1(network, self.test),
+            f"{primary}_search": best.scores[primary],
+            f"{primary}_test_before": compression.task.figures(network, self.test)[primary],
             "macs_ratio": best.macs / int(graph.cost.macs(graph.widths)),
             "widths": list(best.widths),
             "found_by": best.proposer,
@@ -241,22 +242,23 @@ class Comparison:
         if self.options.finetune:
             trainer = compression.trainers("pruned")
             compression.task.train(network, compression.finetune, trainer, teacher=compression.dense)
-            row["top1_test_after"] = compression.task.top1(network, self.test)
+            row[f"{primary}_test_after"] = compression.task.figures(network, self.test)[primary]
         return row
 
     def _figures(self, rows: list[dict[str, Any]], refused: list[dict[str, Any]]) -> dict[str, Any]:
-        compression = self.compression
+        compression, primary = self.compression, self.compression.task.goal.primary
         agent = next((name for name in self.options.methods if name in self.agents), None)
         return {
             "network": compression.task.network.name,
             "dataset": compression.task.data.name,
-            "dense": {"top1_test": compression.task.top1(compression.dense, self.test)},
+            "objective": record(compression.task.goal),
+            "dense": {f"{primary}_test": compression.task.figures(compression.dense, self.test)[primary]},
             "search": asdict(compression.search),
             "test_half": self.options.test_half,
-            "test_images": len(self.test),
+            "test_examples": len(self.test),
             "rows": rows,
             "refused": refused,
-            **summarise(rows, agent),
+            **summarise(rows, agent, primary),
             "versions": versions(),
         }
 

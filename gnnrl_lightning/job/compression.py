@@ -16,7 +16,6 @@ its callbacks, and `fit(agent, ckpt_path=latest.found)`.
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from collections.abc import Callable
@@ -26,9 +25,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from torch import Tensor, nn
+from torch import nn
 
-from gnnrl_lightning.candidates.pruner import Pruner, default_final_images
+from gnnrl_lightning.candidates.pruner import Pruner, default_final_examples
 from gnnrl_lightning.candidates.short_finetune import ShortFinetune
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.errors import UserError, one_line
@@ -41,7 +40,8 @@ from gnnrl_lightning.graph import trace
 from gnnrl_lightning.job.policy_search import AGENT, SearchOptions, connect, environment
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.task import Task, save_weights
-from gnnrl_lightning.networks import load_weights
+from gnnrl_lightning.networks import eval_mode, load_weights
+from gnnrl_lightning.objective.protocol import untrained
 from gnnrl_lightning.processes import from_first, rank, world_size
 from gnnrl_lightning.repair.table import default_repair
 from gnnrl_lightning.report.progress import SearchStatus, ShownSteps, hidden_steps
@@ -55,7 +55,9 @@ from gnnrl_lightning.speed.tuning import AUTO, BATCH_SIZES, Tuned, tune
 from gnnrl_lightning.surgery.layers import find_layers
 from gnnrl_lightning.surrogate.measures import SENSITIVITIES
 from gnnrl_lightning.surrogate.sensitivity import Sensitivity, load_sensitivity, save_sensitivity
-from gnnrl_lightning.training.finetune import TrainingOptions, quiet_trainer
+from gnnrl_lightning.training.options import TrainingOptions
+from gnnrl_lightning.training.train import quiet_trainer
+from gnnrl_lightning.trees import Tree, call, floats, take, to_device
 
 # Names of what phases leave in `checkpoints/`, beside AGENT.
 DENSE, SENSITIVITY, POLICY = "dense", "sensitivity", "policy"
@@ -82,7 +84,7 @@ class Compression:
         trainers: Makes the trainers of the training phases.
         shown: Shows progress of what else takes long.
         device: Where candidates are pruned, repaired and scored: the dense network, the calibration images and, as far
-            as they fit, the search split are kept there.
+            as they fit, the holdout are kept there.
 
     Attributes:
         search: How candidates are found; what it left open is decided: repair, final images, precision and batch size.
@@ -125,7 +127,7 @@ class Compression:
         if self.search.repair == AUTO:
             self.search = replace(self.search, repair=default_repair(self.dense))
         if self.search.final_calibration_images is None:
-            images = default_final_images(task.data.search.image_shape)
+            images = default_final_examples(task.example())
             self.search = replace(self.search, final_calibration_images=images)
         self.pruner = Pruner(
             self.graph,
@@ -134,6 +136,7 @@ class Compression:
             self.search.importance,
             self.search.repair,
             dtype=PRECISIONS[self.search.precision],
+            objective=task.goal,
         )
         self.problem = self.make_problem(budget, Journal())
         self._began, self.episodes = 0.0, 0
@@ -142,22 +145,23 @@ class Compression:
         """The fastest way to score candidates, measured on the dense network; an untrained one takes as long."""
         data, size = self.task.data, self.search.batch_size
         sizes = BATCH_SIZES if size is None else (size,)
-        images = data.search.images[random_order(len(data.search))[: max(sizes)]]
-        return tune(self.dense, find_layers(self.graph), data.normalize(images.to(self.device)), sizes)
+        some = take(data.holdout.inputs, random_order(len(data.holdout))[: max(sizes)])
+        inputs = data.normalize(to_device(some, self.device))
+        return tune(self.dense, find_layers(self.graph), inputs, self.task.goal, sizes)
 
-    def _calibration(self, images: int) -> Tensor:
-        return self.task.data.calibration(images).to(self.device)
+    def _calibration(self, examples: int) -> Tree:
+        return to_device(self.task.data.calibration(examples), self.device)
 
     def make_evaluator(self, error: float | None = None, pruner: Pruner | None = None) -> Evaluator:
         """What scores candidates, and knows none yet.
 
         Args:
-            error: With which candidates race; None: each is scored on the whole search split.
+            error: With which candidates race; None: each is scored on the whole holdout.
             pruner: Makes the candidates; None: the search's.
         """
         data, precision = self.task.data, self.search.precision
-        images = data.search, data.normalize, self.search.batch_size or data.eval_batch_size
-        return Evaluator(pruner or self.pruner, *images, precision, self._short(), error)
+        given = data.holdout, data.normalize, self.task.goal, self.search.batch_size or data.eval_batch_size
+        return Evaluator(pruner or self.pruner, *given, precision, self._short(), error)
 
     def make_problem(self, budget: Budget, journal: Journal, agent: SearchOptions | None = None) -> SearchProblem:
         """A search that has not begun, with all evaluations left, and its own evaluator.
@@ -180,7 +184,7 @@ class Compression:
             search.evaluations,
             starting_candidates(self.graph, budget),
             None if search.table is None else lambda: self.sensitivity,
-            self._evaluation_images,
+            self._evaluation_examples,
             self.pruner,
             evaluate.settle,
         )
@@ -195,9 +199,9 @@ class Compression:
         return macs / self.dense_cost["macs"]
 
     @property
-    def _evaluation_images(self) -> int:
+    def _evaluation_examples(self) -> int:
         data = self.task.data
-        return self.search.evaluation_images(len(data.search), min(data.batch_size, len(data.train)))
+        return self.search.evaluation_examples(len(data.holdout), min(data.batch_size, len(data.train)))
 
     def _short(self) -> ShortFinetune | None:
         """The training of candidates before they are scored."""
@@ -205,7 +209,8 @@ class Compression:
         if search.finetune_steps == 0:
             return None
         options = {"batch_size": data.batch_size, "seed": self.task.seed, "precision": search.precision}
-        return ShortFinetune(data.train, data.augment, data.normalize, search.finetune_steps, **options)
+        goal = self.task.goal
+        return ShortFinetune(data.train, data.augment, data.normalize, goal, search.finetune_steps, **options)
 
     @cached_property
     def sensitivity(self) -> Sensitivity:
@@ -224,7 +229,7 @@ class Compression:
         Raises:
             UserError: There are not enough evaluations for one.
         """
-        return self.search.iterations(self.graph, self._evaluation_images, processes * agent.episodes_per_iteration)
+        return self.search.iterations(self.graph, self._evaluation_examples, processes * agent.episodes_per_iteration)
 
     def prepare(self, agent: GraphLearner, search: SearchOptions | None = None) -> None:
         """Make the agent's policy, in an environment that scores nothing yet.
@@ -237,7 +242,7 @@ class Compression:
             UserError: The policy cannot be made, or does not fit.
         """
         search = search or self.search
-        reward = Evaluated(self.problem.ask, find_reward(search.reward), AGENT)
+        reward = Evaluated(self.problem.ask, find_reward(search.reward, self.task.goal), AGENT)
         agent.env = environment(self.graph, self.budget, search, reward)
         try:
             agent.configure_model()
@@ -249,12 +254,24 @@ class Compression:
 
     def _untrained(self) -> Evaluation:
         """What an evaluation of a candidate that guesses may look like."""
-        classes = self.task.data.num_classes
+        data, goal = self.task.data, self.task.goal
         widths, cost = self.budget.project(self.graph, self.graph.widths), self.graph.cost
-        scores = 100 / classes, math.log(classes), math.log(classes)
-        images, seen = self._evaluation_images, len(self.task.data.search)
+        some = take((data.holdout.inputs, data.holdout.targets), slice(data.eval_batch_size))
+        inputs, targets = to_device((data.normalize(some[0]), some[1]), self.device)
+        with eval_mode(self.dense), torch.inference_mode():
+            outputs = floats(call(self.dense, inputs))
+        scores = untrained(goal, outputs, targets)
         sizes = int(cost.macs(widths)), int(cost.params(widths))
-        return Evaluation(tuple(widths.tolist()), *sizes, *scores, 1.0, images, AGENT, seen)
+        return Evaluation(
+            tuple(widths.tolist()),
+            *sizes,
+            scores,
+            goal.merit(scores),
+            1.0,
+            self._evaluation_examples,
+            AGENT,
+            len(data.holdout),
+        )
 
     def train_dense(self, folder: RunFolder) -> None:
         """Train the dense network and save its weights, unless a checkpoint gave them."""
@@ -366,7 +383,9 @@ class Compression:
         best = self.best()
         if best is None:
             return SearchStatus(self.problem.spent)
-        return SearchStatus(self.problem.spent, find_reward(self.search.reward)(best), self._ratio(best.macs))
+        return SearchStatus(
+            self.problem.spent, find_reward(self.search.reward, self.task.goal)(best), self._ratio(best.macs)
+        )
 
     def final_pruner(self) -> Pruner:
         """Prunes what is delivered, with the repair and as many calibration images as are meant for that."""

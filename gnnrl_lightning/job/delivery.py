@@ -15,9 +15,11 @@ from gnnrl_lightning.job import artifact
 from gnnrl_lightning.job.compression import Compression
 from gnnrl_lightning.job.policy_search import AGENT
 from gnnrl_lightning.job.runs import RunFolder, versions
+from gnnrl_lightning.objective.protocol import record
 from gnnrl_lightning.processes import rank
 from gnnrl_lightning.speed.latency import paired_latency_ms
 from gnnrl_lightning.surrogate.diagnostics import proxy_figures
+from gnnrl_lightning.trees import take, to_device
 
 LATENCY_BATCH = 64
 
@@ -54,6 +56,7 @@ def deliver(compression: Compression, folder: RunFolder) -> dict[str, Any]:
     result = {
         "network": compression.task.network.name,
         "dataset": compression.task.data.name,
+        "objective": record(compression.task.goal),
         "budget": {name: value for name, value in asdict(compression.budget).items() if value is not None},
         **_tested(compression, chosen, before, after),
         "search": _search_figures(compression, best) | {"seconds": seconds},
@@ -86,17 +89,18 @@ def _tested(
     before: Mapping[str, nn.Module],
     after: Mapping[str, nn.Module],
 ) -> dict[str, dict[str, Any]]:
-    """Figures of the dense network and of the pruned ones: the only place where the test images are read."""
+    """Figures of the dense network and of the pruned ones: the only place where the test examples are read."""
     task, dense, cost = compression.task, compression.dense, compression.dense_cost
-    batch = task.example().expand(LATENCY_BATCH, -1, -1, -1).contiguous().to(compression.device)
+    batch = take(task.example(), torch.zeros(LATENCY_BATCH, dtype=torch.int64))
+    batch = to_device(batch, compression.device)
     tested = {"dense": dense} | {f"{name} before": network for name, network in before.items()}
     tested |= {f"{name} after": network for name, network in after.items()}
-    top1 = {}
+    scores: dict[str, dict[str, float]] = {}
     with compression.shown("test", len(tested) + 1) as advance:
         latency = paired_latency_ms({"dense": dense, **after}, batch)
         advance()
         for name, network in tested.items():
-            top1[name] = task.top1(network, task.data.test)
+            scores[name] = task.figures(network, task.data.test)
             advance()
     rows = {
         name: {
@@ -104,28 +108,34 @@ def _tested(
             "params": item.params,
             "macs_ratio": item.macs / cost["macs"],
             "params_ratio": item.params / cost["params"],
-            "top1_search": item.top1,
-            "top1_test_before": top1[f"{name} before"],
-            "top1_test_after": top1[f"{name} after"],
+            **_keyed("search", item.scores),
+            **_keyed("test_before", scores[f"{name} before"]),
+            **_keyed("test_after", scores[f"{name} after"]),
             "latency_ms": latency[name],
             "widths": list(item.widths),
         }
         for name, item in chosen.items()
     }
-    return {"dense": {**cost, "top1_test": top1["dense"], "latency_ms": latency["dense"]}, **rows}
+    return {"dense": {**cost, **_keyed("test", scores["dense"]), "latency_ms": latency["dense"]}, **rows}
+
+
+def _keyed(suffix: str, scores: Mapping[str, float]) -> dict[str, float]:
+    """Figures under the keys of result.json."""
+    return {f"{name}_{suffix}": value for name, value in scores.items()}
 
 
 def _search_figures(compression: Compression, best: Evaluation) -> dict[str, Any]:
     """What the search cost, who found the winner, and what agent and proxy were worth."""
     problem, agent, proxy = compression.problem, compression.best(AGENT), None
+    primary = compression.task.goal.primary
     if compression.search.table is not None:
-        proxy = proxy_figures(problem.history, compression.sensitivity, AGENT, compression.episodes)
+        proxy = proxy_figures(problem.history, compression.sensitivity, AGENT, compression.episodes, primary)
     return {
         "evaluations": problem.spent,
-        "images": problem.images,
+        "examples": problem.examples,
         "seed": compression.task.seed,
         "found_by": best.proposer,
         # An agent all of whose candidates were dropped has estimates alone, and no best one.
-        "agent_best": None if agent is None or agent.dropped else agent.top1,
+        "agent_best": None if agent is None or agent.dropped else agent.scores[primary],
         "proxy": proxy,
     }

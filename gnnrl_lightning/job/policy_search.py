@@ -55,8 +55,9 @@ class SearchOptions:
             far as there are so many; null: as many as `gnnrl_lightning.candidates.pruner.default_final_images` says.
         formats: Files in which the pruned network is delivered: names of `gnnrl_lightning.job.formats.FORMATS`, or
             import paths. `weights` is what finetune, validate and test read.
-        reward: What the agent learns from: top1 (minus the error), cross_entropy or divergence from the dense network
-            (minus these), or the path of a function or class of yours, see `gnnrl_lightning.rl.env.reward.find_reward`.
+        reward: What the agent learns from: a figure of the objective (minus the error, or minus the loss), `divergence`
+            from the dense network included, or the path of a function or class of yours, see
+            `gnnrl_lightning.rl.env.reward.find_reward`; null: the objective's primary figure.
         finetune_steps: Steps of training before each candidate is scored; 0: none.
         table: How the sensitivity is measured, what narrowing each group alone costs: a name of
             `gnnrl_lightning.surrogate.measures.SENSITIVITIES` or an import path. It gives two more starting candidates,
@@ -65,11 +66,11 @@ class SearchOptions:
             same ratio for all groups.
         precision: Of weights and activations when candidates are scored: 32, bf16, or auto: what is measured to be the
             fastest on the dense network and agrees with 32 there, see `gnnrl_lightning.speed.tuning`.
-        batch_size: Images in a batch when candidates are scored; null: measured where the precision is, else the data
+        batch_size: Examples in a batch when candidates are scored; null: measured where the precision is, else the data
             module's eval_batch_size.
-        racing: Whether a candidate is dropped once it is clear on a part of the search split that it is worse than the
+        racing: Whether a candidate is dropped once it is clear on a part of the holdout that it is worse than the
             best one so far, see `gnnrl_lightning.evaluation.racing`. Candidates of several budgets are not rivals:
-            with `macs_range` all are scored on the whole split.
+            with `macs_range` all are scored on the whole holdout.
         racing_error: Probability with which a candidate as good as the best one may be dropped, at most 0.5.
     """
 
@@ -84,7 +85,7 @@ class SearchOptions:
     calibration_images: int = 256
     final_calibration_images: int | None = None
     formats: list[str] = field(default_factory=lambda: [*DEFAULT_FORMATS])
-    reward: str = "top1"
+    reward: str | None = None
     finetune_steps: int = 0
     table: str | None = "outputs"
     proposal: str | None = "dynamic_programming"
@@ -95,7 +96,6 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         """Refuse unknown names; the other values are checked where they are used."""
-        find_reward(self.reward)
         if self.finetune_steps < 0:
             raise UserError(f"search.finetune_steps is {self.finetune_steps}: expected at least 0")
         for name in ("batch_size", "final_calibration_images"):
@@ -139,34 +139,34 @@ class SearchOptions:
         """Number of starting candidates."""
         return len(STARTING) + (0 if self.table is None else len(FROM_SENSITIVITY))
 
-    def evaluation_images(self, search_images: int, batch_size: int) -> int:
-        """Forward passes of one image that an evaluation takes: the search split, repair and fine-tuning.
+    def evaluation_examples(self, holdout: int, batch_size: int) -> int:
+        """Forward passes of one example that an evaluation takes: the holdout, repair and fine-tuning.
 
         Args:
-            search_images: Images of the search split.
-            batch_size: Training images of a step.
+            holdout: Examples of the holdout.
+            batch_size: Training examples of a step.
         """
         repaired = self.calibration_images if REPAIRS.find(self.repair).reads_images else 0
-        return search_images + repaired + self.finetune_steps * batch_size
+        return holdout + repaired + self.finetune_steps * batch_size
 
-    def iterations(self, graph: ComputationGraph, evaluation_images: int, episodes: int) -> int:
+    def iterations(self, graph: ComputationGraph, evaluation_examples: int, episodes: int) -> int:
         """Iterations in the real environment: what sensitivity and starting candidates leave.
 
         Args:
             graph: The traced network.
-            evaluation_images: Forward passes of one image that an evaluation takes.
+            evaluation_examples: Forward passes of one example that an evaluation takes.
             episodes: Episodes of an iteration, each of which is an evaluation.
 
         Raises:
             UserError: Not one iteration is left.
         """
-        passes, images = pruner_passes(self.importance, self.repair), 0
+        passes, examples = pruner_passes(self.importance, self.repair), 0
         if self.table is not None:
             measure = SENSITIVITIES.find(self.table)
             passes |= {*measure.passes}
-            images = measure.images(graph.widths, self.calibration_images)
-        images += len(passes) * self.calibration_images
-        spent = self.starting + math.ceil(images / evaluation_images)
+            examples = measure.examples(graph.widths, self.calibration_images)
+        examples += len(passes) * self.calibration_images
+        spent = self.starting + math.ceil(examples / evaluation_examples)
         count = (self.evaluations - spent) // episodes
         if count < 1:
             raise UserError(
@@ -234,7 +234,7 @@ def connect(agent: GraphLearner, problem: SearchProblem, search: SearchOptions) 
     Raises:
         NotApplicable: Too few evaluations are left to pay for the sensitivity.
     """
-    reward = find_reward(search.reward)
+    reward = find_reward(search.reward, problem.objective)
     sensitivity = None if search.table is None else problem.sensitivity
     if search.macs_range is not None:
         problem.allow(max(search.macs_range))

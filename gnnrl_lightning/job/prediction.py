@@ -12,6 +12,7 @@ from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.compression import Compression
 from gnnrl_lightning.job.policy_search import allocations, environment
+from gnnrl_lightning.objective.protocol import record
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.rl.rollout import play_without_exploring
 
@@ -24,14 +25,14 @@ class Prediction:
         macs_budget: Share of the dense MACs that was asked for.
         macs_ratio: MACs relative to the dense network.
         params_ratio: Parameters, likewise.
-        top1_search: Top-1 accuracy on the search split, percent, before fine-tuning.
+        scores: The objective's figures on the holdout, before fine-tuning.
         widths: Name of each group -> its width.
     """
 
     macs_budget: float
     macs_ratio: float
     params_ratio: float
-    top1_search: float
+    scores: dict[str, float]
     widths: dict[str, int]
 
 
@@ -39,7 +40,7 @@ def proposal(compression: Compression, agent: GraphLearner, budget: Budget) -> T
     """Widths `(G,)` that a policy takes for a budget when it does not explore; the dense ones if they meet it.
 
     Args:
-        compression: The network, trained, and its images.
+        compression: The network, trained, and its examples.
         agent: A module whose policy has been made or loaded.
         budget: What the candidate may cost.
 
@@ -59,7 +60,7 @@ def predict(compression: Compression, agent: GraphLearner, budgets: Sequence[flo
     """The candidates that a policy takes for given budgets when it does not explore, each scored once, as delivered.
 
     Args:
-        compression: The network, trained, its images, and what a candidate is made of.
+        compression: The network, trained, its examples, and what a candidate is made of.
         agent: A module whose policy has been made or loaded.
         budgets: Shares of the dense MACs, each in place of the budget's.
 
@@ -78,8 +79,13 @@ def predict(compression: Compression, agent: GraphLearner, budgets: Sequence[flo
     for share in budgets:
         item = evaluator(proposal(compression, agent, replace(compression.budget, macs=share)), "policy")
         widths = {group.name: width for group, width in zip(graph.groups, item.widths, strict=True)}
-        found.append(Prediction(share, item.macs / dense[0], item.params / dense[1], item.top1, widths))
+        found.append(Prediction(share, item.macs / dense[0], item.params / dense[1], item.scores, widths))
     return found
+
+
+def _row(prediction: Prediction) -> dict[str, Any]:
+    row = asdict(prediction)
+    return row | {f"{name}_search": value for name, value in row.pop("scores").items()}
 
 
 def as_json(compression: Compression, predictions: Sequence[Prediction]) -> dict[str, Any]:
@@ -87,5 +93,6 @@ def as_json(compression: Compression, predictions: Sequence[Prediction]) -> dict
     return {
         "network": compression.task.network.name,
         "dataset": compression.task.data.name,
-        "predictions": [asdict(prediction) for prediction in predictions],
+        "objective": record(compression.task.goal),
+        "predictions": [_row(prediction) for prediction in predictions],
     }

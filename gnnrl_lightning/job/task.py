@@ -1,10 +1,11 @@
-"""A network and its images: what every subcommand works on."""
+"""A network, its examples and what it is for: what every subcommand works on."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,51 +13,68 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
-from gnnrl_lightning.data import ImageData, Images
+from gnnrl_lightning.data import ExampleData, Examples
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.files import replacing
 from gnnrl_lightning.graph import ComputationGraph, trace
 from gnnrl_lightning.job import artifact
-from gnnrl_lightning.networks import check_finite, check_num_classes, load_weights
+from gnnrl_lightning.networks import check_finite, check_runs, load_weights
 from gnnrl_lightning.networks.spec import NetworkSpec
+from gnnrl_lightning.objective import Figure, Objective, find_objective
 from gnnrl_lightning.processes import rank
-from gnnrl_lightning.training.finetune import TrainingOptions, top1, train
+from gnnrl_lightning.training.options import TrainingOptions
+from gnnrl_lightning.training.train import figures, train
+from gnnrl_lightning.trees import Tree
 
 
 @dataclass(frozen=True)
 class Task:
-    """A network and its images.
+    """A network, its examples, and what it is for.
 
     Args:
         network: The network's class path and arguments.
-        data: The images.
+        data: The examples.
         checkpoint: File with the network's weights; None for fresh ones.
         seed: Seed of fresh weights and of training.
+        objective: What the network is for: a name of `gnnrl_lightning.objective.OBJECTIVES`, an import path, both also
+            as `class_path` with `init_args`, or an objective.
+
+    Raises:
+        UserError: There is no such objective.
     """
 
     network: NetworkSpec
-    data: ImageData
+    data: ExampleData
     checkpoint: str | None = None
     seed: int = 0
+    objective: Any = "classification"
 
-    def _load_images(self) -> None:
-        """Fetch the images where the data module is asked to, and read them."""
+    def __post_init__(self) -> None:
+        self.goal  # noqa: B018  (checked here)
+
+    @cached_property
+    def goal(self) -> Objective:
+        """The objective itself."""
+        return find_objective(self.objective)
+
+    def _load_examples(self) -> None:
+        """Fetch the examples where the data module is asked to, and read them."""
         self.data.prepare_data()
         self.data.setup()
 
-    def example(self, images: int = 1) -> Tensor:
-        """Normalised training images, shape (images, C, H, W)."""
-        return self.data.calibration(images)
+    def example(self, examples: int = 1) -> Tree:
+        """Normalised inputs of training examples."""
+        return self.data.calibration(examples)
 
     def build(self) -> nn.Module:
-        """The network in evaluation mode, checked against the images.
+        """The network in evaluation mode, checked against the data.
 
         Raises:
-            UserError: Images or weights are missing, or do not fit the network.
+            UserError: Examples or weights are missing, or do not fit the network.
         """
-        self._load_images()
+        self._load_examples()
         with isolate_rng():
             torch.manual_seed(self.seed)
             network = self.network.build()
@@ -65,14 +83,14 @@ class Task:
         return self._checked(network)
 
     def trace(self) -> ComputationGraph:
-        """The network's computational graph, on one of its images."""
+        """The network's computational graph, on one of its examples."""
         return trace(self.build(), self.example())
 
     def restore(self, folder: str | Path) -> artifact.Restored:
-        """The pruned network of an artifact, checked against the images.
+        """The pruned network of an artifact, checked against the data.
 
         Raises:
-            UserError: Images or files are missing, damaged, or do not fit.
+            UserError: Examples or files are missing, damaged, or do not fit.
         """
         recipe = artifact.read_recipe(folder)
         self._check_recipe(recipe, folder)
@@ -88,7 +106,7 @@ class Task:
                 f"{folder} was pruned from {_call(recipe['network'])}, network is {_call(given)}: "
                 "set network as the recipe has it"
             )
-        self._load_images()
+        self._load_examples()
         for name, value in self.data.transform_record().items():
             recorded = recipe["transform"].get(name, value)
             if name in ("mean", "std", "size") and recorded != value:
@@ -96,7 +114,8 @@ class Task:
 
     def _checked(self, network: nn.Module) -> nn.Module:
         check_finite(network)
-        check_num_classes(network, self.example(2), self.data.num_classes)
+        some = self.data.some(2)
+        self.goal.check(check_runs(network, self.data.normalize(some.inputs)), some.targets, self.data)
         return network.eval()
 
     def train(
@@ -110,21 +129,39 @@ class Task:
         """Train a network in place, with a teacher where the options ask for distillation.
 
         Args:
-            network: Images to logits.
+            network: Inputs to outputs.
             options: How to train.
             trainer: Makes the trainer.
             teacher: Network to distil from.
-            checkpoint: File of each epoch's checkpoint, from which the training goes on; None: it keeps none.
+            checkpoint: File of each epoch's checkpoint, from which the training is resumed; None: it keeps none.
 
         Raises:
             UserError: The training diverged.
         """
-        train(network, self.data, options, trainer=trainer, seed=self.seed, teacher=teacher, checkpoint=checkpoint)
+        train(
+            network,
+            self.data,
+            options,
+            self.goal,
+            trainer=trainer,
+            seed=self.seed,
+            teacher=teacher,
+            checkpoint=checkpoint,
+        )
         check_finite(network)
 
-    def top1(self, network: nn.Module, images: Images) -> float:
-        """Top-1 accuracy in percent."""
-        return top1(network, images, self.data)
+    def figures(self, network: nn.Module, examples: Examples) -> dict[str, float]:
+        """The objective's figures of a network, by name."""
+        return figures(network, examples, self.data, self.goal)
+
+    def line(self, where: str, scores: Mapping[str, float]) -> str:
+        """The primary figure and where it was measured, for the user."""
+        return f"{self.primary.label} on the {where}: {self.primary.with_unit(scores[self.goal.primary])}"
+
+    @property
+    def primary(self) -> Figure:
+        """The objective's primary figure."""
+        return self.goal.figures[self.goal.primary]
 
 
 def _call(network: Mapping[str, Any]) -> str:
@@ -160,25 +197,27 @@ def finetune_artifact(
     options: TrainingOptions,
     folder: Path,
     trainer: Callable[..., Trainer],
-) -> float:
+) -> dict[str, float]:
     """Train a restored network further and save it as an artifact of its own.
 
     Args:
-        task: The images; the network is the artifact's.
+        task: The examples; the network is the artifact's.
         restored: The pruned network, trained in place.
         options: How to train.
         folder: Folder of the new artifact.
         trainer: Makes the trainer.
 
     Returns:
-        Top-1 accuracy on the search split, percent.
+        The objective's figures on the holdout.
     """
     recipe = restored.recipe
     task.train(restored.network, options, trainer)
-    accuracy = task.top1(restored.network, task.data.search)
+    scores = task.figures(restored.network, task.data.holdout)
     if rank() > 0:
-        return accuracy
-    figures = {name: recipe["figures"][name] for name in ("macs", "params")} | {"top1_search_after": accuracy}
+        return scores
+    figures = {name: recipe["figures"][name] for name in ("macs", "params")} | {
+        f"{name}_search_after": value for name, value in scores.items()
+    }
     artifact.save(
         folder,
         restored.network,
@@ -189,4 +228,4 @@ def finetune_artifact(
         description=artifact.Description(recipe["network"], recipe["budget"], task.data.transform_record(), figures),
         formats=list(recipe["formats"]),
     )
-    return accuracy
+    return scores

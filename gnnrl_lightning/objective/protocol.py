@@ -23,14 +23,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.trees import Tree, count, tensors
+from gnnrl_lightning.trees import Tree, count, map_tensors, tensors
 
 WORST = 1000.0
 """What a loss counts at most as a reward: a network whose outputs overflow has infinitely much, rewards are finite."""
@@ -256,3 +256,27 @@ def measure(objective: Objective, totals: Mapping[str, Sequence[float]], example
     """The figures of sums that were added up over so many examples."""
     means = {name: torch.tensor(values, dtype=torch.float64) / examples for name, values in totals.items()}
     return objective.values({name: mean[0] if len(mean) == 1 else mean for name, mean in means.items()})
+
+
+def untrained(objective: Objective, outputs: Tree, targets: Tree) -> dict[str, float]:
+    """All figures of a network that says nothing: its outputs are zero.
+
+    Args:
+        objective: Measures them.
+        outputs: Float outputs of a network, for their shapes, and as the reference of the divergence.
+        targets: The targets.
+    """
+    nothing = map_tensors(torch.zeros_like, outputs)
+    figures = measure(objective, added_up([objective.measure(nothing, targets).sums]), count(targets))
+    return figures | {"divergence": float(objective.distance(nothing, outputs).sum() / count(targets))}
+
+
+def record(objective: Objective) -> dict[str, Any]:
+    """The objective's primary figure in plain JSON types, for whoever lays out results."""
+    return {"primary": objective.primary, **asdict(objective.figures[objective.primary])}
+
+
+def primary_figure(result: Mapping[str, Any]) -> tuple[str, Figure]:
+    """Name and figure that `record` wrote under `objective`."""
+    values = dict(result["objective"])
+    return values.pop("primary"), Figure(**values)

@@ -17,6 +17,7 @@ from gnnrl_lightning.networks.modes import eval_mode
 from gnnrl_lightning.networks.norms import BATCH_NORMS
 from gnnrl_lightning.surgery.layers import Layer, columns, to_matrices
 from gnnrl_lightning.tracing.axes import Selection
+from gnnrl_lightning.trees import Tree, call
 
 
 def reestimate_batch_norm(network: nn.Module, batches: Iterable[Tree]) -> None:

@@ -39,6 +39,7 @@ from gnnrl_lightning.networks.modes import eval_mode
 from gnnrl_lightning.repair.residuals import Rerun, ResidualObserver
 from gnnrl_lightning.surgery.layers import Layer
 from gnnrl_lightning.tracing.axes import Selection
+from gnnrl_lightning.trees import Tree, call, channels_last, device_of
 
 SMALLEST_SCALE = 0.05
 """A batch norm's scale may be this much of its mean scale at least where a sum is fitted through it."""
@@ -60,16 +61,16 @@ class Recording:
     Attributes:
         targets: Weight name -> outputs of the dense network at sampled positions.
         epsilons: Weight name -> epsilon of the batch norm behind the layer.
-        images: The calibration images that it was made on.
+        inputs: The calibration inputs that it was made on.
     """
 
     targets: Mapping[str, _Target]
     epsilons: Mapping[str, float]
-    images: Tensor
+    inputs: Tree
 
     @property
     def bytes(self) -> int:
-        """Memory that it takes, images apart."""
+        """Memory that it takes, inputs apart."""
         return sum(target.values.nbytes + target.patches.nbytes for target in self.targets.values())
 
 
@@ -90,7 +91,7 @@ def refit(
         dtype: Precision of the pruned network's activations and of the products that Gram matrices sum up. Weights,
             statistics and the equations that are solved stay in float32.
     """
-    with torch.no_grad(), activations_in(dtype, recording.images.device):
+    with torch.no_grad(), activations_in(dtype, device_of(recording.inputs)):
         fitter = _Fitter(pruned, layers, selection, recording, dtype)
         observer = ResidualObserver(
             named_weights(pruned, recording.targets),
@@ -101,18 +102,18 @@ def refit(
             at_other=lambda name: None,
         )
         with eval_mode(pruned), observer:
-            pruned(_channels_last(recording.images))
+            call(pruned, channels_last(recording.inputs))
         if fitter.waiting is not None:
             raise RuntimeError("the pruned network does not add up what the dense network adds up")
 
 
-def record(dense: nn.Module, layers: Mapping[str, Layer], images: Tensor, per_image: int = POSITIONS) -> Recording:
+def record(dense: nn.Module, layers: Mapping[str, Layer], inputs: Tree, per_image: int = POSITIONS) -> Recording:
     """Run the dense network and keep what its layers give.
 
     Args:
         dense: The dense network; it runs in evaluation mode and is left as it is.
         layers: Its layers; those whose weight several operators share will be left as they are.
-        images: Calibration images `(N, C, H, W)`.
+        inputs: Calibration inputs, see `gnnrl_lightning.trees.call`.
         per_image: Positions sampled from each image.
     """
     layers = {name: layer for name, layer in layers.items() if not layer.shared}
@@ -143,15 +144,10 @@ def record(dense: nn.Module, layers: Mapping[str, Layer], images: Tensor, per_im
         named_weights(dense, layers), before=before, after=after, at_norm=at_norm, at_sum=at_sum, at_other=read.add
     )
     with torch.no_grad(), eval_mode(dense), observer:
-        dense(_channels_last(images))
+        call(dense, channels_last(inputs))
     for name in sums.keys() - read:  # what others read as well must stay what it is
         targets[name] = _Target(patches[name], sums[name], True)
-    return Recording(targets, epsilons, images)
-
-
-def _channels_last(images: Tensor) -> Tensor:
-    """The images as convolutions are fastest and vectors are found fastest; the maps behind them follow."""
-    return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
+    return Recording(targets, epsilons, inputs)
 
 
 class _Fitter:

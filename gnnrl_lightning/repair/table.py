@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gnnrl_lightning.calibration.moments import Moments
 from gnnrl_lightning.calibration.precision import activations_in
@@ -23,6 +23,7 @@ from gnnrl_lightning.repair.reconstruction import reconstruct
 from gnnrl_lightning.repair.refit import Recording, refit
 from gnnrl_lightning.surgery.layers import Layer
 from gnnrl_lightning.tracing.axes import Selection
+from gnnrl_lightning.trees import Tree, device_of
 
 
 class Dense(Protocol):
@@ -31,14 +32,14 @@ class Dense(Protocol):
     Attributes:
         network: The dense network, which no repair changes.
         layers: Its layers by weight.
-        calibration: Normalised training images `(N, C, H, W)` on the network's device.
+        calibration: Normalised inputs of training examples on the network's device.
         moments: Moments of what its layers read, by weight; takes the pass `moments`.
         recording: What its layers give; takes the pass `recording`.
         dtype: Precision of activations where images pass through a candidate.
     """
 
     network: nn.Module
-    calibration: Tensor
+    calibration: Tree
     dtype: torch.dtype
 
     @property
@@ -48,8 +49,8 @@ class Dense(Protocol):
     @property
     def recording(self) -> Recording: ...  # noqa: D102
 
-    def batches(self) -> Sequence[Tensor]:
-        """The calibration images in batches."""
+    def batches(self) -> Sequence[Tree]:
+        """The calibration inputs in batches."""
         ...
 
 
@@ -75,7 +76,7 @@ def _slice(dense: Dense, pruned: nn.Module, selection: Selection) -> None:
 
 def _batch_norm(dense: Dense, pruned: nn.Module, selection: Selection) -> None:
     """Re-estimate the batch norms on the calibration images."""
-    with activations_in(dense.dtype, dense.calibration.device):
+    with activations_in(dense.dtype, device_of(dense.calibration)):
         reestimate_batch_norm(pruned, dense.batches())
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.graph import ComputationGraph
-from gnnrl_lightning.importance import IMPORTANCES, importance_scores
+from gnnrl_lightning.importance import IMPORTANCES, Calibration, importance_scores
 from gnnrl_lightning.search.problem import SearchProblem
 
 
@@ -61,7 +61,7 @@ class GlobalThreshold:
 
     def __call__(self, problem: SearchProblem) -> Tensor:
         """Widths `(G,)`."""
-        images = [problem.calibration(name) for name in IMPORTANCES.find(self.importance).passes]
-        calibration = images[0] if images else None
+        inputs = [problem.calibration(name) for name in IMPORTANCES.find(self.importance).passes]
+        calibration = Calibration(inputs[0], None, problem.objective) if inputs else None
         scores = importance_scores(problem.graph, problem.network, self.importance, calibration)
         return widths_above_threshold(problem.graph, problem.budget, scores)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
 from gnnrl_lightning.tracing.groups import ChannelGroup
+from gnnrl_lightning.trees import call
 
 PROBES = 12
 """Pruning ratios that are tried: the interval of the ratio is halved so often."""
@@ -76,7 +77,7 @@ class TorchPruning:
                     ignored_layers=ignored,
                 ).step()
                 with torch.no_grad():
-                    network.eval()(problem.example)
+                    call(network.eval(), problem.example)
         except Exception as error:  # it raises whatever fits a network that it cannot do
             reason = str(error).strip().splitlines()
             raise NotApplicable(

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 import gnnrl_lightning
-from gnnrl_lightning.candidates.pruner import Pruner, default_final_images
+from gnnrl_lightning.candidates.pruner import Pruner, default_final_examples
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks.cifar_resnet import CIFARResNet
 from gnnrl_lightning.repair.batchnorm import reestimate_batch_norm
@@ -128,7 +128,7 @@ def test_a_repair_with_bfloat16_activations_is_close(graph, network, calibration
 @pytest.mark.parametrize(("side", "images"), [(8, 1024), (32, 1024), (128, 1024), (224, 334), (8192, 1)])
 def test_large_images_are_fewer(side, images):
     """2^24 pixels: 128 * 128 * 1024, 224 * 224 * 334.4."""
-    assert default_final_images((3, side, side)) == images
+    assert default_final_examples((3, side, side)) == images
 
 
 def test_the_default_repair_is_that_of_batch_norms_where_there_are_any():

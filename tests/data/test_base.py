@@ -32,11 +32,11 @@ def indices(data):
 @pytest.mark.parametrize(("holdout_size", "held"), [(0.25, 30), (30, 30), (12.0, 12), (0.1, 12)])
 def test_search_split_is_disjoint_and_stratified(holdout_size, held):
     data = ready(holdout_size=holdout_size)
-    assert torch.bincount(data.search.labels).tolist() == [held // 3] * 3
-    assert sorted(indices(data.train) + indices(data.search)) == list(range(120))
-    assert not set(indices(data.train)) & set(indices(data.search))
-    assert indices(data.search) == indices(ready(holdout_size=holdout_size, seed=9).search)
-    assert indices(data.search) != indices(ready(holdout_size=holdout_size, split_seed=9).search)
+    assert torch.bincount(data.holdout.labels).tolist() == [held // 3] * 3
+    assert sorted(indices(data.train) + indices(data.holdout)) == list(range(120))
+    assert not set(indices(data.train)) & set(indices(data.holdout))
+    assert indices(data.holdout) == indices(ready(holdout_size=holdout_size, seed=9).search)
+    assert indices(data.holdout) != indices(ready(holdout_size=holdout_size, split_seed=9).search)
     assert len(data.test) == 12
 
 
@@ -46,7 +46,7 @@ def test_loaders_give_training_images_shuffled_and_the_others_in_order():
     assert len(data.train_dataloader()) == 3 and len(train) == 90
     assert not torch.equal(train, data.train.labels)
     searched = torch.cat([batch.images for batch in data.val_dataloader()])
-    assert torch.equal(searched, data.search.images)
+    assert torch.equal(searched, data.holdout.images)
     tested = torch.cat([batch.images for batch in data.test_dataloader()])
     assert torch.equal(tested, data.test.images)
 

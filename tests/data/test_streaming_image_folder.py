@@ -14,7 +14,9 @@ from gnnrl_lightning.cli import main
 from gnnrl_lightning.data import ImageFolder, StreamingImageFolder
 from gnnrl_lightning.data import decoding as decoding_module
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.training.finetune import Classifier, TrainingOptions, quiet_trainer, top1, train
+from gnnrl_lightning.objective import Classification
+from gnnrl_lightning.training.options import TrainingOptions
+from gnnrl_lightning.training.train import quiet_trainer, train
 from tests.support.fakes import SaveAt
 
 pytestmark = [
@@ -80,10 +82,10 @@ def on_cpu(**flags):
 def test_splits_and_calibration_are_those_in_memory(folder):
     data, reference = streamed(folder), in_memory(folder)
     assert data.classes == reference.classes == tuple(CLASSES)
-    assert torch.equal(data.search.images, reference.search.images)
-    assert torch.equal(data.search.labels, reference.search.labels)
-    assert torch.bincount(data.search.labels).tolist() == [6, 6, 6]
-    assert not torch.equal(streamed(folder, split_seed=6).search.images, data.search.images)
+    assert torch.equal(data.holdout.images, reference.holdout.images)
+    assert torch.equal(data.holdout.labels, reference.holdout.labels)
+    assert torch.bincount(data.holdout.labels).tolist() == [6, 6, 6]
+    assert not torch.equal(streamed(folder, split_seed=6).holdout.images, data.holdout.images)
     assert torch.equal(data.calibration(20), reference.calibration(20))
     for name in ("train", "test"):
         images, expected = getattr(data, name), getattr(reference, name)
@@ -160,8 +162,11 @@ def test_only_what_is_asked_for_is_decoded(folder, monkeypatch):
     assert decoded_by(lambda: None) == 0
     assert decoded_by(lambda: next(batches)) == 15  # 72 images in five batches of at most 16
     assert held.isdisjoint(opened)
-    assert decoded_by(lambda: top1(small(), data.test, data)) == 27
-    assert decoded_by(lambda: top1(small(), data.test.subset(torch.arange(27)[::2]), data)) == 14
+    assert decoded_by(lambda: figures(small(), data.test, data, Classification())["top1"]) == 27
+    assert (
+        decoded_by(lambda: figures(small(), data.test.subset(torch.arange(27)[::2]), data, Classification())["top1"])
+        == 14
+    )
     # Of the images in memory, all were decoded at the start.
     assert decoded_by(lambda: in_memory(folder)) == 117
 
@@ -173,10 +178,10 @@ def test_top1_is_that_of_the_images_in_memory(folder, workers):
     with torch.no_grad():
         guesses = network(reference.normalize(reference.test.images)).argmax(1)
     expected = 100 * (guesses == reference.test.labels).sum().item() / 27
-    assert top1(network, data.test, data) == expected > 34
+    assert figures(network, data.test, data, Classification())["top1"] == expected > 34
     odd = torch.arange(27)[1::2]
     share = 100 * (guesses[odd] == reference.test.labels[odd]).sum().item() / 13
-    assert top1(network, data.test.subset(odd), data) == share
+    assert figures(network, data.test.subset(odd), data, Classification())["top1"] == share
 
 
 def test_training_learns_alike_with_any_number_of_workers(folder):
@@ -184,8 +189,8 @@ def test_training_learns_alike_with_any_number_of_workers(folder):
     for workers in (0, 2):
         data = streamed(folder, num_workers=workers)
         networks.append(small())
-        train(networks[-1], data, TrainingOptions(epochs=4), trainer=on_cpu, seed=1)
-        assert top1(networks[-1], data.test, data) > 80
+        train(networks[-1], data, TrainingOptions(epochs=4), Classification(), trainer=on_cpu, seed=1)
+        assert figures(networks[-1], data.test, data, Classification())["top1"] > 80
     assert all(map(torch.equal, networks[0].state_dict().values(), networks[1].state_dict().values()))
 
 
@@ -197,7 +202,10 @@ def test_resuming_gives_the_weights_of_the_uninterrupted_run(folder, tmp_path, s
         network = small()
         network[3].p = 0.0  # Lightning restores no random state for dropout
         on_cpu(max_epochs=2, default_root_dir=tmp_path, **flags).fit(
-            Classifier(network, TrainingOptions(epochs=2), 3), datamodule=data, ckpt_path=ckpt_path, weights_only=True
+            SupervisedModule(network, TrainingOptions(epochs=2), Classification()),
+            datamodule=data,
+            ckpt_path=ckpt_path,
+            weights_only=True,
         )
         return network.state_dict().values()
 

@@ -9,6 +9,7 @@ from gnnrl_lightning.evaluation import history as module
 from gnnrl_lightning.evaluation.history import Journalled
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.result import Evaluation
+from tests.support.fakes import scored
 
 
 class Counting:
@@ -25,8 +26,10 @@ class Counting:
         new = key not in self.known
         if new:
             self.evaluated.append(key)
-        seconds, images = (0.5, 7) if new else (0.0, 0)
-        item = Evaluation(key, 10 * key[0], 5, 50.0 + key[0], 1 / 3, 0.1, seconds, images, proposer)
+        seconds, examples = (0.5, 7) if new else (0.0, 0)
+        item = scored(
+            key, 50.0 + key[0], 1 / 3, macs=10 * key[0], seconds=seconds, examples=examples, proposer=proposer
+        )
         self.known.setdefault(key, item)
         return item
 
@@ -43,7 +46,7 @@ def test_every_answer_is_written_down_known_ones_too(tmp_path):
     answers = ask(asking(tmp_path / "j"), 3, 4, 3)
     records = Journal(tmp_path / "j").read()
     assert [Evaluation.from_record(record) for record in records] == answers
-    assert [(record["widths"], record["images"], record["macs_ratio"]) for record in records] == [
+    assert [(record["widths"], record["examples"], record["macs_ratio"]) for record in records] == [
         ([3], 7, 0.3), ([4], 7, 0.4), ([3], 0, 0.3),
     ]  # fmt: skip
 

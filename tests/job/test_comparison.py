@@ -21,7 +21,7 @@ from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.rl.learners import DDPG, GNNRL
 from gnnrl_lightning.search.methods import METHODS, one_shot
 from gnnrl_lightning.search.problem import NotApplicable
-from gnnrl_lightning.training.finetune import TrainingOptions
+from gnnrl_lightning.training.options import TrainingOptions
 
 
 class TwoHidden(torch.nn.Sequential):

@@ -22,7 +22,8 @@ from gnnrl_lightning.report.progress import SearchStatus
 from gnnrl_lightning.rl.learners import GNNRL
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, STARTING
 from gnnrl_lightning.speed.tuning import Tuned
-from gnnrl_lightning.training.finetune import TrainingOptions, quiet_trainer
+from gnnrl_lightning.training.options import TrainingOptions
+from gnnrl_lightning.training.train import quiet_trainer
 
 
 class Flat(torch.nn.Sequential):
@@ -126,7 +127,7 @@ def test_a_short_training_of_candidates_is_counted(task, tmp_path):
     folder = RunFolder.create(tmp_path, "run")
     compression.train_dense(folder)
     compression.start(folder, agent_of())
-    assert compression.problem.history[0].images == 287 + 64 + 3 * 64 == compression.problem.evaluation_images
+    assert compression.problem.history[0].images == 287 + 64 + 3 * 64 == compression.problem.evaluation_examples
     assert compression.problem.spent == 1 + 6  # 448 images for the table and refit, of 543 an evaluation
 
 
@@ -138,7 +139,7 @@ def test_no_more_images_are_counted_than_there_are_to_train_on(task, tmp_path, m
     compression.train_dense(folder)
     compression.start(folder, agent_of())
     read = compression.problem.history[0].images
-    assert read == 287 + 64 + len(task.data.train) == compression.problem.evaluation_images
+    assert read == 287 + 64 + len(task.data.train) == compression.problem.evaluation_examples
 
 
 def test_without_a_table_there_is_nothing_to_read_and_no_proxy(task, tmp_path):
@@ -149,7 +150,7 @@ def test_without_a_table_there_is_nothing_to_read_and_no_proxy(task, tmp_path):
     agent = search_with(compression, folder)
     assert agent.proxy is None and agent.trainer.current_epoch == 2
     assert proposers(compression) == [*STARTING] + [AGENT] * 2 * EPISODES
-    assert compression.problem.spent == 13 and compression.problem.charged_images == 64  # recorded for refit
+    assert compression.problem.spent == 13 and compression.problem.charged_examples == 64  # recorded for refit
 
 
 def test_a_policy_for_all_budgets_delivers_what_meets_this_one(task, tmp_path):

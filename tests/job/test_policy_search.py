@@ -79,7 +79,7 @@ def started(search, learner=GNNRL, problem=None, **settings):
 @pytest.mark.parametrize("episodes", [1, 8])
 def test_iterations_by_hand(search, evaluation, spent, episodes):
     search = {"calibration_images": 64, "repair": "refit"} | search
-    assert SearchOptions(**search).evaluation_images(100, batch_size=30) == evaluation
+    assert SearchOptions(**search).evaluation_examples(100, batch_size=30) == evaluation
 
     def iterations(evaluations):
         return SearchOptions(evaluations=evaluations, **search).iterations(small_graph(), evaluation, episodes)

@@ -15,7 +15,7 @@ from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.rl.learners import GNNRL
 from gnnrl_lightning.rl.policies import Agent, save_policy
-from gnnrl_lightning.training.finetune import TrainingOptions
+from gnnrl_lightning.training.options import TrainingOptions
 
 NODE = partial(Agent, head="node")
 

@@ -32,7 +32,7 @@ def test_data_modules_build():
     data = build(ImageData, "gnnrl_lightning.data.Digits", holdout_size=100, pad=2)
     assert isinstance(data, Digits)
     data.setup()
-    assert len(data.search) == 100
+    assert len(data.holdout) == 100
 
 
 def test_arguments_are_checked():

@@ -80,7 +80,7 @@ def test_evaluations_are_exactly_as_stated(pruner, name):
     assert search.spent == SPENT[name]
     images = {"global_taylor": CALIBRATION}.get(name, TABLE if search.reads_sensitivity else 0)
     charged = -(-images // SEARCH)
-    assert search.charged_images == images and len(search.history) == search.spent - charged
+    assert search.charged_examples == images and len(search.history) == search.spent - charged
 
 
 @pytest.mark.parametrize("name", ["random", "evolution", "cross_entropy"])
@@ -193,10 +193,10 @@ def test_images_that_a_method_reads_are_paid_for_once(pruner):
     """24 calibration images on a search split of 10: three evaluations for each pass."""
     search = problem_of(pruner)
     assert search.network is pruner.network and torch.equal(search.example, pruner.calibration[:1])
-    assert search.charged_images == 0
+    assert search.charged_examples == 0
     assert search.calibration("mine") is search.calibration("mine") is pruner.calibration
-    assert (search.charged_images, search.spent) == (CALIBRATION, 3)
+    assert (search.charged_examples, search.spent) == (CALIBRATION, 3)
     search.calibration("another")
-    assert search.charged_images == 2 * CALIBRATION
+    assert search.charged_examples == 2 * CALIBRATION
     with pytest.raises(NotApplicable, match="has no pruner"):
         problem_of().calibration("mine")

@@ -14,12 +14,12 @@ from tests.support.fakes import FakeEvaluation, Landscape, random_sensitivity, s
 BUDGET = Budget(macs=0.5)
 
 
-def problem(evaluations=20, sensitivity=None, evaluation_images=100, pruner=None):
+def problem(evaluations=20, sensitivity=None, evaluation_examples=100, pruner=None):
     graph = small_graph()
     landscape = Landscape(graph, torch.full((len(graph.groups),), 0.7))
     starting = starting_candidates(graph, BUDGET)
     make = None if sensitivity is None else lambda: sensitivity
-    return SearchProblem(graph, BUDGET, landscape, evaluations, starting, make, evaluation_images, pruner)
+    return SearchProblem(graph, BUDGET, landscape, evaluations, starting, make, evaluation_examples, pruner)
 
 
 def test_every_question_counts_known_candidates_too():
@@ -46,7 +46,7 @@ def test_a_table_adds_starting_candidates_and_is_paid_for_once():
     assert search.spent == 4 + len(STARTING) + len(FROM_SENSITIVITY)
     assert search.sensitivity is search.sensitivity and search.spent == 4 + len(STARTING) + len(FROM_SENSITIVITY)
     assert [proposer for _, proposer in search._evaluate.calls][-2:] == ["greedy", "dynamic_programming"]
-    assert search.charged_images == 301 and search.reads_sensitivity
+    assert search.charged_examples == 301 and search.reads_sensitivity
 
 
 def test_images_that_are_read_once_are_added_up_and_paid_for_once():
@@ -56,12 +56,12 @@ def test_images_that_are_read_once_are_added_up_and_paid_for_once():
     assert search.spent == 0
     for _ in range(2):
         search.ask(search.starting["uniform"], "mine")
-    assert search.spent == 1 + 2 and search.charged_images == 40
+    assert search.spent == 1 + 2 and search.charged_examples == 40
     search.sensitivity  # noqa: B018
-    assert search.spent == 4 + 2 and search.charged_images == 381
+    assert search.spent == 4 + 2 and search.charged_examples == 381
     search.calibrate("moments")
     search.calibrate("taylor")
-    assert search.spent == 5 + 2 and search.charged_images == 421
+    assert search.spent == 5 + 2 and search.charged_examples == 421
 
 
 def test_a_table_from_statistics_that_took_no_image_is_free():

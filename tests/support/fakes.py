@@ -1,6 +1,6 @@
 """Small networks and tasks with known answers, for the tests of the learning part."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 
@@ -10,6 +10,9 @@ from torch import nn
 from torch_geometric.data import Batch
 
 import gnnrl_lightning
+from gnnrl_lightning.evaluation.result import Evaluation
+from gnnrl_lightning.objective import Classification
+from gnnrl_lightning.rl.env.reward import FigureReward
 from gnnrl_lightning.rl.state.builder import StateBuilder
 from gnnrl_lightning.surrogate.sensitivity import RATIOS, Sensitivity
 
@@ -58,9 +61,33 @@ class FakeEvaluation:
     widths: tuple
     top1: float
     cross_entropy: float
-    images: int = 0
+    examples: int = 0
     proposer: str = ""
     dropped: bool = False
+
+    @property
+    def scores(self):
+        return {"top1": self.top1, "cross_entropy": self.cross_entropy, "divergence": self.cross_entropy}
+
+    @property
+    def merit(self):
+        return Classification().merit(self.scores)
+
+
+TOP1 = FigureReward("top1", Classification.figures["top1"])
+
+
+def scored(widths=(1,), top1=50.0, cross_entropy=1.0, divergence=0.1, **other):
+    """An evaluation of a classifier."""
+    scores = {"top1": top1, "cross_entropy": cross_entropy, "divergence": divergence}
+    given = {"macs": 10, "params": 5, "seconds": 0.5, "examples": 9, "proposer": "agent"} | other
+    return Evaluation(widths, scores=scores, merit=Classification().merit(scores), **given)
+
+
+def rescored(evaluation, **scores):
+    """The same evaluation with other figures."""
+    scores = evaluation.scores | scores
+    return replace(evaluation, scores=scores, merit=Classification().merit(scores))
 
 
 class Landscape:

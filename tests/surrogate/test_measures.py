@@ -15,7 +15,7 @@ from gnnrl_lightning.surrogate.measures import (
     SensitivityMeasure,
     measure_outputs,
     measure_reconstruction,
-    outputs_images,
+    outputs_examples,
 )
 from gnnrl_lightning.surrogate.sensitivity import widths_at
 
@@ -48,7 +48,7 @@ def test_outputs_is_the_divergence_of_one_narrowed_group(pruner):
                 outputs = log_softmax(narrowed(pruner, group, ratio)(images), 1)
                 expected = kl_div(outputs, dense, log_target=True, reduction="batchmean").double()
                 torch.testing.assert_close(measured[group, column], expected, rtol=1e-3, atol=1e-5)
-    assert outputs_images(pruner.graph.widths, 48, RATIOS) == 48 * (1 + len(pruner.graph.groups) * len(RATIOS))
+    assert outputs_examples(pruner.graph.widths, 48, RATIOS) == 48 * (1 + len(pruner.graph.groups) * len(RATIOS))
 
 
 def test_images_are_known_before_anything_is_measured(pruner, monkeypatch):
@@ -63,7 +63,7 @@ def test_images_are_known_before_anything_is_measured(pruner, monkeypatch):
     near = (0.5, 0.98)  # of 16 channels 16, of 32 31, of 64 63
     narrowed = len(dense) + int((dense > 16).sum())
     assert 0 < narrowed < 2 * len(dense)
-    assert outputs_images(dense, 48, near) == 48 * (1 + narrowed)
+    assert outputs_examples(dense, 48, near) == 48 * (1 + narrowed)
     passed = []
     monkeypatch.setattr(measures, "for_inference", lambda network, layers: network)
     with torch.nn.modules.module.register_module_forward_pre_hook(

@@ -4,7 +4,8 @@ from lightning.pytorch import Callback
 
 from gnnrl_lightning.data import Digits
 from gnnrl_lightning.training.checkpoint import LatestCheckpoint
-from gnnrl_lightning.training.finetune import TrainingOptions, quiet_trainer, train
+from gnnrl_lightning.training.options import TrainingOptions
+from gnnrl_lightning.training.train import quiet_trainer, train
 
 
 class Broken(RuntimeError):

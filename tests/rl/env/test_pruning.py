@@ -5,8 +5,9 @@ from gymnasium.utils.env_checker import check_env
 
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.rl.env import Evaluated, NegativeCrossEntropy, PruningEnv, VectorPruningEnv
-from tests.support.fakes import small_graph, small_landscape
+from gnnrl_lightning.objective import Classification
+from gnnrl_lightning.rl.env import Evaluated, PruningEnv, VectorPruningEnv
+from tests.support.fakes import TOP1, small_graph, small_landscape
 
 HALF = Budget(macs=0.5)
 
@@ -18,12 +19,12 @@ def vector(budget=HALF, reward=None, **settings):
 @pytest.mark.filterwarnings("ignore:.*(render|spec):UserWarning")
 @pytest.mark.parametrize("max_steps", [1, 5])
 def test_passes_the_gymnasium_checker(max_steps):
-    env = PruningEnv(small_graph(), Evaluated(small_landscape()), HALF, max_steps=max_steps)
+    env = PruningEnv(small_graph(), Evaluated(small_landscape(), TOP1), HALF, max_steps=max_steps)
     check_env(env, skip_render_check=True)
 
 
 def test_a_step_before_the_first_reset_is_refused():
-    env = PruningEnv(small_graph(), Evaluated(small_landscape()), HALF)
+    env = PruningEnv(small_graph(), Evaluated(small_landscape(), TOP1), HALF)
     with pytest.raises(ResetNeeded, match="has to be reset"):
         env.step([0.1] * 4)
     env.reset(seed=0)
@@ -83,7 +84,7 @@ def test_episodes_of_a_batch_end_on_their_own():
 
 
 def test_the_single_env_takes_ratios_and_shares_the_episode():
-    env, batch = PruningEnv(small_graph(), Evaluated(small_landscape()), HALF), vector()
+    env, batch = PruningEnv(small_graph(), Evaluated(small_landscape(), TOP1), HALF), vector()
     observation, info = env.reset(seed=1)
     assert info["widths"] == small_graph().widths.tolist()
     batch.reset(1)
@@ -103,7 +104,7 @@ def test_a_network_within_budget_ends_at_reset():
     assert done.all()
     _, rewards, done = env.step(torch.ones(3, 4))
     assert done.all() and rewards.tolist() == [0, 0, 0] and env.evaluations == 0
-    single = PruningEnv(small_graph(), Evaluated(small_landscape()), Budget(macs=1.0))
+    single = PruningEnv(small_graph(), Evaluated(small_landscape(), TOP1), Budget(macs=1.0))
     single.reset()
     _, reward, terminated, _, info = single.step([0.3] * 4)
     assert terminated and info["widths"] == small_graph().widths.tolist()
@@ -182,7 +183,7 @@ def test_observations_tell_widths_limits_and_steps_left():
 
 
 def test_reward_may_be_another():
-    env = vector(max_steps=1, reward=NegativeCrossEntropy())
+    env = vector(max_steps=1, reward=FigureReward("cross_entropy", Classification.figures["cross_entropy"]))
     env.reset(1)
     _, rewards, _ = env.step(torch.full((1, 4), 0.3))
     top1 = env.score.evaluator.top1(env.widths[0]).item()
