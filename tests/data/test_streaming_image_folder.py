@@ -16,8 +16,9 @@ from gnnrl_lightning.data import decoding as decoding_module
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.objective import Classification
 from gnnrl_lightning.training.options import TrainingOptions
-from gnnrl_lightning.training.train import quiet_trainer, train
+from gnnrl_lightning.training.train import figures, quiet_trainer, train
 from tests.support.fakes import SaveAt
+from gnnrl_lightning.training.module import SupervisedModule
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:This DataLoader will create .* worker processes:UserWarning"),

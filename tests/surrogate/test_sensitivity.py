@@ -41,7 +41,7 @@ def test_a_sensitivity_comes_back_exactly(tmp_path):
     sensitivity = saved_at(tmp_path / "sensitivity.safetensors")
     again = load_sensitivity(tmp_path / "sensitivity.safetensors")
     assert torch.equal(again.measured, sensitivity.measured) and torch.equal(again.losses, sensitivity.losses)
-    assert (again.ratios, again.images, again.passes) == ((0.1, 0.35), 123, ("moments",))
+    assert (again.ratios, again.examples, again.passes) == ((0.1, 0.35), 123, ("moments",))
 
 
 def cut_short(path):

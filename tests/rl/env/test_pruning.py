@@ -8,6 +8,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.objective import Classification
 from gnnrl_lightning.rl.env import Evaluated, PruningEnv, VectorPruningEnv
 from tests.support.fakes import TOP1, small_graph, small_landscape
+from gnnrl_lightning.rl.env.reward import FigureReward
 
 HALF = Budget(macs=0.5)
 
