@@ -8,17 +8,15 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from gnnrl_lightning.calibration.moments import Moments, collect_moments
 from gnnrl_lightning.graph import ComputationGraph, Plan
 from gnnrl_lightning.importance import IMPORTANCES, Calibration, Criterion, Importance, importance_scores, keep_best
 from gnnrl_lightning.objective import Classification, Objective
-from gnnrl_lightning.repair.refit import Recording, record
+from gnnrl_lightning.repair.dense import Dense
 from gnnrl_lightning.repair.table import REPAIRS, Repair
-from gnnrl_lightning.surgery.layers import Layer, find_layers
-from gnnrl_lightning.trees import Tree, count, device_of, split, tensors
+from gnnrl_lightning.trees import Tree, count, tensors
 
 
-class Pruner:
+class Pruner(Dense):
     """Prunes one network to any widths, the same way every time.
 
     Importance scores, input moments and what the dense network's layers give are computed once, when they are first
@@ -51,55 +49,29 @@ class Pruner:
         dtype: torch.dtype = torch.float32,
         objective: Objective | None = None,
     ) -> None:
-        IMPORTANCES.find(importance)
-        REPAIRS.find(repair)
-        self.graph = graph
-        self.network = network
-        self.calibration = calibration
-        self.importance = importance
-        self.repair = repair
-        self.batch_size = batch_size
-        self.dtype = dtype
+        super().__init__(graph, network, calibration, batch_size, dtype)
+        self.graph: ComputationGraph = graph
+        self.importance, self.repair = importance, repair
         self.objective = objective or Classification()
+        self._importance, self._repair = IMPORTANCES.find(importance), REPAIRS.find(repair)
 
     @cached_property
     def scores(self) -> list[Tensor]:
         """Importance of every channel, `(sets, width)` for each group, on the CPU, where channels are chosen."""
-        moments = self.moments if "moments" in IMPORTANCES.find(self.importance).passes else None
-        scores = importance_scores(
-            self.graph, self.network, self.importance, Calibration(self.calibration, None, self.objective), moments
-        )
+        moments = self.moments if "moments" in self._importance.passes else None
+        calibration = Calibration(self.calibration, None, self.objective)
+        scores = importance_scores(self.graph, self.network, self.importance, calibration, moments)
         return [score.cpu() for score in scores]
-
-    @cached_property
-    def layers(self) -> dict[str, Layer]:
-        """Layers of the dense network by weight."""
-        return find_layers(self.graph)
-
-    @cached_property
-    def moments(self) -> dict[str, Moments]:
-        """Moments of what the dense network's layers read, by weight."""
-        return collect_moments(self.network, self.layers, self.batches())
-
-    @cached_property
-    def recording(self) -> Recording:
-        """What the dense network's layers give, as `refit` needs it."""
-        return record(self.network, self.layers, self.calibration)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network and the calibration inputs are."""
-        return device_of(self.calibration)
 
     @property
     def examples(self) -> int:
         """Forward passes of one example that a candidate takes."""
-        return count(self.calibration) if REPAIRS.find(self.repair).reads_images else 0
+        return count(self.calibration) if self._repair.reads_images else 0
 
     @property
     def passes(self) -> frozenset[str]:
         """What is found out once for all candidates, in a pass over the calibration examples each."""
-        return pruner_passes(self.importance, self.repair)
+        return pruner_passes(self._importance, self._repair)
 
     def final(self, calibration: Tree, repair: str | Repair) -> Pruner:
         """The same choice of channels, with another repair on other calibration examples, in float32.
@@ -120,10 +92,6 @@ class Pruner:
         other.__dict__["scores"] = self.scores  # in the place of the cached property
         return other
 
-    def batches(self) -> list[Tree]:
-        """The calibration inputs in batches."""
-        return list(split(self.calibration, self.batch_size))
-
     def plan(self, widths: Tensor) -> Plan:
         """The channels that stay at `widths (G,)`."""
         kept = [keep_best(score, int(width)) for score, width in zip(self.scores, widths, strict=True)]
@@ -132,7 +100,7 @@ class Pruner:
     def prune(self, plan: Plan) -> nn.Module:
         """The pruned and repaired network in evaluation mode."""
         pruned = plan.apply(self.network).eval()
-        REPAIRS.find(self.repair).apply(self, pruned, plan.selection)
+        self._repair.apply(self, pruned, plan.selection)
         return pruned
 
 

@@ -45,10 +45,11 @@ def streams_kept(graph: ComputationGraph, budget: Budget) -> Tensor:
     """
     producers = torch.tensor([sum(member.role == "output" for member in group.members) for group in graph.groups])
     inner = (producers <= graph.sets.clamp(min=1)).double()
-    floor = budget.ladder(graph).lowest.double()
-    widths = graph.widths.double()
+    ladder = budget.ladder(graph)
+    floor, top = ladder.lowest.double(), ladder.highest.double()
+    widths = top
     for share in torch.linspace(1.0, 0.0, 101, dtype=torch.float64).tolist():
-        widths = torch.where(inner > 0, floor + share * (graph.widths - floor), graph.widths.double())
+        widths = torch.where(inner > 0, floor + share * (top - floor), top)
         if budget.met(graph, widths.floor().long()):
             break
     return budget.project(graph, widths)

@@ -11,7 +11,7 @@ from gnnrl_lightning.surrogate.sensitivity import Sensitivity
 
 
 def greedy(graph: ComputationGraph, budget: Budget, sensitivity: Sensitivity) -> Tensor:
-    """Widths from the dense ones down, by the sensitivity's loss for each MAC saved.
+    """Widths from the dense ones (or the user's highest) down, by the sensitivity's loss for each MAC saved.
 
     In each step the group g is narrowed by one allowed width for which
 
@@ -31,7 +31,7 @@ def greedy(graph: ComputationGraph, budget: Budget, sensitivity: Sensitivity) ->
     ladder, limits = budget.ladder(graph), budget.limits(graph)
     costs = {"macs": graph.cost.macs, "params": graph.cost.params}
     groups = torch.arange(len(graph.groups))
-    widths = graph.widths.clone()
+    widths = ladder.highest.clone()
     while True:
         over = {name: limit for name, limit in limits.items() if int(costs[name](widths)) > limit}
         if not over:
