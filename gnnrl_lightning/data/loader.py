@@ -15,7 +15,7 @@ from gnnrl_lightning.trees import Tree, take
 class RawBatch(NamedTuple):
     """A batch as it leaves the loader.
 
-    Args:
+    Attributes:
         inputs: As the split has them, images for instance uint8 `(B, C, H, W)`.
         targets: Likewise, labels for instance int64 `(B,)`.
         seed: Seed of the batch's augmentation; None leaves the inputs as they are.
@@ -29,7 +29,7 @@ class RawBatch(NamedTuple):
 class Batch(NamedTuple):
     """A batch as a network sees it.
 
-    Args:
+    Attributes:
         inputs: Augmented and normalised.
         targets: What its outputs are compared with.
     """
