@@ -99,7 +99,7 @@ class Measured:
             if key.items() <= row.items() and row["widths"] == widths.tolist():
                 return row["top1"]
         network = self.pruner.prune(self.pruner.plan(widths)).to(memory_format=torch.channels_last)  # pyright: ignore
-        accuracy = top1(network, self.half, self.job.task.data)
+        accuracy = self.job.task.figures(network, self.half)["top1"]
         cost = self.job.graph.cost
         ratio = int(cost.macs(widths)) / int(cost.macs(self.job.graph.widths))
         self.record["rows"].append({**key, "macs_ratio": ratio, "top1": accuracy, "widths": widths.tolist()})

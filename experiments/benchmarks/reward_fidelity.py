@@ -98,7 +98,7 @@ class Benchmark:
         self.pruner = Pruner(self.graph, self.network, data.calibration(1024), "l2")
         self.pruner.scores, self.pruner.moments  # noqa: B018  (computed once, not part of a candidate's time)
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        self.dense = self.logits(copy.deepcopy(self.network), data.search)
+        self.dense = self.logits(copy.deepcopy(self.network), data.holdout)
         test = data.test.in_memory()
         every = torch.arange(len(test))
         self.halves = {"development": test.subset(every[::2]), "final": test.subset(every[1::2])}
@@ -113,8 +113,8 @@ class Benchmark:
 
     def score(self, network: nn.Module) -> dict[str, float]:
         """The scores on the search split."""
-        labels = self.data.search.labels
-        logits = self.logits(copy.deepcopy(network), self.data.search)
+        labels = self.data.holdout.labels
+        logits = self.logits(copy.deepcopy(network), self.data.holdout)
         divergence = kl_div(log_softmax(logits, 1), log_softmax(self.dense, 1), log_target=True, reduction="batchmean")
         return {
             "top1": 100 * float((logits.argmax(1) == labels).float().mean()),

@@ -11,6 +11,7 @@ from gnnrl_lightning.candidates.pruner import Pruner
 from gnnrl_lightning.data import ImageSet
 from gnnrl_lightning.evaluation.evaluator import Evaluator
 from gnnrl_lightning.networks import mobilenet_v1, resnet20
+from gnnrl_lightning.objective import Classification
 from gnnrl_lightning.repair.table import REPAIRS
 from gnnrl_lightning.surgery.selftest import randomised
 from gnnrl_lightning.surrogate.measures import measure_outputs, measure_reconstruction
@@ -48,7 +49,7 @@ def pruner_on(device, make=resnet20, **options):
 
 def evaluator_of(pruner):
     search = ImageSet(images(60, 2), torch.arange(60) % 10)
-    return Evaluator(pruner, search, normalize, batch_size=20)
+    return Evaluator(pruner, search, normalize, Classification(), batch_size=20)
 
 
 def candidate(pruner):
@@ -73,8 +74,8 @@ def test_a_candidate_is_repaired_and_scored_where_the_network_is(make, repair):
     # What stays of each group and of the stem goes there once, not for each tensor; then what repairs need.
     assert len(device.received) <= len(pruner.graph.groups) + 2 + SENT_FOR_A_LAYER[repair] * len(pruner.layers)
     assert max(device.received) <= 9 * max(pruner.graph.widths)  # indices of what stays: channels of 3 x 3 filters
-    assert found.top1 == pytest.approx(expected.top1)
-    assert found.cross_entropy == pytest.approx(expected.cross_entropy, rel=1e-4)
+    assert found.scores["top1"] == pytest.approx(expected.scores["top1"])
+    assert found.scores["cross_entropy"] == pytest.approx(expected.scores["cross_entropy"], rel=1e-4)
     assert found.divergence == pytest.approx(expected.divergence, rel=1e-3)
 
 

@@ -30,7 +30,7 @@ def compared(fitted, workplace):
 
 def test_comparison_has_the_figures(compared):
     figures = json.loads((compared / "compare.json").read_text())
-    keys = {"method", "seed", "budget", "evaluations", "images", "seconds", "top1_search", "top1_test_before"}
+    keys = {"method", "seed", "budget", "evaluations", "examples", "seconds", "top1_search", "top1_test_before"}
     assert all(keys | {"macs_ratio", "widths"} <= row.keys() and row["macs_ratio"] <= 0.5 for row in figures["rows"])
     spent = {(row["method"], row["seed"]): row["evaluations"] for row in figures["rows"]}
     # The table takes 128 calibration images, worth one evaluation of 287 + 128 for those who read it; with the table
@@ -116,7 +116,7 @@ def test_what_is_measured_is_written_down_and_read_again(fitted, workplace, caps
     search = yaml.safe_load((workplace / "runs" / "measured" / "config.yaml").read_text())["search"]
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("candidates are scored in"))
     assert search["precision"] in ("32", "bf16") and search["batch_size"] in (64, 128, 256)
-    assert f"precision {search['precision']}, {search['batch_size']} images a batch" in line
+    assert f"precision {search['precision']}, {search['batch_size']} examples a batch" in line
 
     both = ["compare", "--config", "small.yaml", "--run.name", "measured_too", *given, "--search.batch_size", "100"]
     main([*both, "--compare.methods", "[uniform]"])

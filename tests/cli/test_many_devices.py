@@ -51,7 +51,7 @@ def slow_settle(journalled, answers):
     return settle(journalled, answers)
 
 def noting_deliver(compression, folder):
-    history = [(item.widths, item.proposer, item.images) for item in compression.problem.history]
+    history = [(item.widths, item.proposer, item.examples) for item in compression.problem.history]
     known = {"history": history, "spent": compression.problem.spent}
     known["dense"] = sum(float(value.double().sum()) for value in compression.dense.state_dict().values())
     (folder.path / f"known-{rank()}.json").write_text(json.dumps(known))
@@ -132,7 +132,7 @@ def test_processes_know_the_same_in_the_end(pair, workplace):
     _, folder = pair
     first, second = (json.loads((folder / f"known-{rank}.json").read_text()) for rank in range(2))
     assert first == second
-    lines = [[line["widths"], line["proposer"], line["images"]] for line in lines_of(folder)]
+    lines = [[line["widths"], line["proposer"], line["examples"]] for line in lines_of(folder)]
     assert first["history"] == lines
     policies = [torch.load(workplace / f"policy-{rank}.pt", weights_only=True) for rank in range(2)]
     assert policies[0].keys() == policies[1].keys()

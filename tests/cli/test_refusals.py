@@ -35,7 +35,7 @@ BAD = {
     "classes of the network": (["--network.init_args.classes", "7"], r"has 7 classes, the data has 10"),
     "classes of the checkpoint": (["--checkpoint", "seven.safetensors"], r"has 7 classes, the network has 10"),
     "weights that are NaN": (["--checkpoint", "nan.safetensors"], r"NaN or infinite values in conv2.bias"),
-    "input size": (["--network.init_args.size", "32"], r"refuses images of 1x8x8"),
+    "input size": (["--network.init_args.size", "32"], r"refuses inputs of 1x8x8"),
     "unknown network": (["--network.class_path", "own_networks.Large"], r"cannot be imported"),
     "unknown importance": (["--search.importance", "size"], r"importance is 'size'"),
     "unknown repair": (["--search.repair", "glue"], r"repair is 'glue'"),

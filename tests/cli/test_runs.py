@@ -31,7 +31,7 @@ def test_result_has_the_figures(fitted):
         "versions",
     ]
     assert (result["network"], result["dataset"], result["budget"]["macs"]) == ("Small", "digits", 0.5)
-    assert set(result["dense"]) == {"macs", "params", "top1_test", "latency_ms"}
+    assert set(result["dense"]) == {"macs", "params", "top1_test", "top5_test", "cross_entropy_test", "latency_ms"}
     # conv1: 64 positions x 9 x 8; conv2: 9 positions x 9 x 8 x 12; classifier: 108 x 10
     assert result["dense"]["macs"] == 64 * 9 * 8 + 9 * 9 * 8 * 12 + 108 * 10
     assert result["dense"]["params"] == (9 * 8 + 8) + 16 + (9 * 8 * 12 + 12) + 24 + (108 * 10 + 10)
@@ -42,14 +42,14 @@ def test_result_has_the_figures(fitted):
         assert row["params_ratio"] == row["params"] / result["dense"]["params"]
         assert {"top1_search", "top1_test_before", "top1_test_after", "latency_ms"} <= row.keys()
     search = result["search"]
-    assert set(search) == {"evaluations", "images", "seconds", "seed", "found_by", "agent_best", "proxy"}
+    assert set(search) == {"evaluations", "examples", "seconds", "seed", "found_by", "agent_best", "proxy"}
     assert set(search["proxy"]) == {"tau", "first_iteration", "last_iteration"}
     assert search["evaluations"] == 4 + 6 + 2 * 8 == SPENT
     assert result["pruned"]["top1_search"] >= max(search["agent_best"], result["uniform"]["top1_search"])
     # Besides calibration and table each candidate that was not known yet: the search split, and what its repair reads.
-    evaluated = (search["images"] - 128 * 10) / (287 + 128)
+    evaluated = (search["examples"] - 128 * 10) / (287 + 128)
     lines = [json.loads(line) for line in (fitted / "journal.jsonl").read_text().splitlines()]
-    assert len(lines) == 6 + 2 * 8 >= evaluated == sum(line["images"] > 0 for line in lines)
+    assert len(lines) == 6 + 2 * 8 >= evaluated == sum(line["examples"] > 0 for line in lines)
 
 
 def test_run_folder_is_complete(fitted):
@@ -69,7 +69,7 @@ def test_run_folder_is_complete(fitted):
     assert (agent["epoch"], agent["global_step"]) == (5, 96)
     journal = [json.loads(line) for line in (fitted / "journal.jsonl").read_text().splitlines()]
     assert {"uniform", "agent"} <= {line["proposer"] for line in journal}
-    known = [tuple(line["widths"]) for line in journal if line["images"] > 0]
+    known = [tuple(line["widths"]) for line in journal if line["examples"] > 0]
     assert len(journal) == 6 + 2 * 8 and len(set(known)) == len(known)
     assert set(known) == {tuple(line["widths"]) for line in journal}
     with (fitted / "metrics.csv").open() as file:
@@ -108,7 +108,7 @@ def test_fit_without_a_table_and_over_a_range_of_budgets(fitted, workplace):
     assert result["search"]["evaluations"] == 4 + 2 * 8 and result["pruned"]["macs_ratio"] <= 0.5
     journal = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
     assert 0.5 < max(line["macs_ratio"] for line in journal) <= 0.9
-    within = [line["top1"] for line in journal if line["macs_ratio"] <= 0.5]
+    within = [line["scores"]["top1"] for line in journal if line["macs_ratio"] <= 0.5]
     assert result["pruned"]["top1_search"] == max(within)
 
 

@@ -15,10 +15,10 @@ from gnnrl_lightning.data import ImageFolder, StreamingImageFolder
 from gnnrl_lightning.data import decoding as decoding_module
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.objective import Classification
+from gnnrl_lightning.training.module import SupervisedModule
 from gnnrl_lightning.training.options import TrainingOptions
 from gnnrl_lightning.training.train import figures, quiet_trainer, train
 from tests.support.fakes import SaveAt
-from gnnrl_lightning.training.module import SupervisedModule
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:This DataLoader will create .* worker processes:UserWarning"),
@@ -102,21 +102,21 @@ def test_loaders_of_search_and_test_images_give_what_is_in_memory(folder):
     for name in ("val_dataloader", "test_dataloader"):
         for batch, expected in zip(getattr(data, name)(), getattr(reference, name)(), strict=True):
             assert batch.seed is None
-            assert torch.equal(batch.images, expected.images) and torch.equal(batch.labels, expected.labels)
+            assert torch.equal(batch.inputs, expected.images) and torch.equal(batch.targets, expected.labels)
 
 
 def test_training_images_are_resized_crops_and_half_of_them_mirrored(folder):
     data = streamed(folder, pad=4)
     batch = next(iter(data.train_dataloader()))
     on_device = data.on_after_batch_transfer(batch, 0).images
-    plain, mirrored = data.normalize(batch.images), data.normalize(batch.images.flip(3))
+    plain, mirrored = data.normalize(batch.inputs), data.normalize(batch.inputs.flip(3))
     flipped = [torch.equal(image, other) for image, other in zip(on_device, mirrored, strict=True)]
     kept = [torch.equal(image, other) for image, other in zip(on_device, plain, strict=True)]
     # Nothing is padded. The labels tell the order, the class of each crop its colour.
     assert all(one != other for one, other in zip(flipped, kept, strict=True)) and any(flipped) and any(kept)
-    assert torch.equal(batch.images.float().mean((2, 3)).argmax(1), batch.labels)
+    assert torch.equal(batch.inputs.float().mean((2, 3)).argmax(1), batch.targets)
     decoded = [image.tobytes() for image in data.train.in_memory().images.numpy()]
-    assert not any(image.tobytes() in decoded for image in batch.images.numpy())
+    assert not any(image.tobytes() in decoded for image in batch.inputs.numpy())
 
 
 @pytest.mark.parametrize("arguments", [{"crop_scale": None}, {"size": None, "resize": None}], ids=["crop", "size"])
@@ -141,7 +141,7 @@ def test_each_device_gets_its_share(folder):
         data.trainer = SimpleNamespace(global_rank=rank, world_size=2)
         batches = list(data.train_dataloader())
         assert len(batches) == 3  # 72 images, 32 a step
-        labels += [batch.labels for batch in batches]
+        labels += [batch.targets for batch in batches]
     assert torch.bincount(torch.cat(labels)).tolist() == [24, 24, 24]
 
 

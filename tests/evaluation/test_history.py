@@ -101,7 +101,7 @@ def test_the_first_of_two_processes_writes_down_what_both_were_told(tmp_path, mo
     assert settled == [*told, *other]
     text = (tmp_path / "j").read_text()
     assert [record["widths"] for record in Journal(tmp_path / "j").read()] == [[3], [4], [4], [5]]
-    assert ask(journalled, 5)[0].images == 0  # what the other one evaluated
+    assert ask(journalled, 5)[0].examples == 0  # what the other one evaluated
 
     (tmp_path / "j").write_text("".join(text.splitlines(keepends=True)[:lines]))
     again = asking(tmp_path / "j", resume=True)

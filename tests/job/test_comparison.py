@@ -70,7 +70,7 @@ def test_the_whole_comparison(task, tmp_path):
     folder = RunFolder.create(tmp_path, "run")
     figures = comparison.run(folder)
     assert json.loads(folder.compare.read_text()) == figures
-    assert figures["test_images"] == 180 and figures["rows"] == reported
+    assert figures["test_examples"] == 180 and figures["rows"] == reported
     runs = [(row["budget"], row["method"], row["seed"]) for row in figures["rows"]]
     assert runs == [
         (budget, method, seed)
@@ -89,7 +89,7 @@ def test_the_whole_comparison(task, tmp_path):
         assert row["evaluations"] == spent[row["method"]]
         assert 0 <= row["top1_test_before"] <= 100 and "top1_test_after" not in row
         # A candidate reads the search split alone, once if it was not known.
-        evaluated = (row["images"] - 64) / 287
+        evaluated = (row["examples"] - 64) / 287
         assert evaluated == int(evaluated) and 1 <= evaluated <= row["evaluations"] - 1
     assert {(entry["budget"], entry["method"]) for entry in figures["paired"]} == {
         (budget, method) for budget in (0.4, 0.6) for method in ("uniform", "greedy", "evolution")
@@ -127,7 +127,7 @@ def test_repairs_that_read_images_make_evaluations_dearer_and_tables_cheaper(tas
     for repair in ("refit", "reconstruction"):
         comparison = comparison_of(task, options, repair=repair, table="outputs", calibration_images=100)
         (rows[repair],) = comparison.run(RunFolder.create(tmp_path, repair))["rows"]
-    assert {repair: row["images"] for repair, row in rows.items()} == {
+    assert {repair: row["examples"] for repair, row in rows.items()} == {
         "refit": 1100 + 287 + 100,
         "reconstruction": 1000 + 287,
     }
@@ -146,7 +146,7 @@ def test_an_agent_for_all_budgets_wins_with_what_meets_this_one(task, tmp_path):
             ratios = [entry["macs_ratio"] for entry in journal if entry["proposer"] == AGENT]
             assert max(ratios) <= 0.9 and any(ratio > row["budget"] for ratio in ratios)
             met = [entry for entry in journal if entry["macs_ratio"] <= row["budget"]]
-            assert row["top1_search"] == max(entry["top1"] for entry in met)
+            assert row["top1_search"] == max(entry["scores"]["top1"] for entry in met)
         assert row["macs_ratio"] <= row["budget"]
 
 
@@ -164,7 +164,7 @@ def test_winners_are_repaired_on_more_images(task, tmp_path, monkeypatch):
     comparison = comparison_of(task, options, final_calibration_images=200)
     figures = comparison.run(RunFolder.create(tmp_path, "run"))
     assert read == [200]
-    assert [row["images"] for row in figures["rows"]] == [64 + 287, 64 + 287]  # what the search spent
+    assert [row["examples"] for row in figures["rows"]] == [64 + 287, 64 + 287]  # what the search spent
     assert figures["search"]["table"] == "reconstruction" and figures["search"]["final_calibration_images"] == 200
 
 

@@ -104,8 +104,8 @@ def test_candidates_from_the_table_come_first_too(task, tmp_path, repair, table)
     assert proposers(compression) == [*STARTING, *FROM_SENSITIVITY] + [AGENT] * EPISODES
     assert compression.problem.spent == table + len(compression.problem.history) == table + 10
     best = compression.best()
-    assert best.top1 == max(scored.top1 for scored in compression.problem.history)
-    assert best.top1 >= max(best_of(compression.problem.history, name).top1 for name in FROM_SENSITIVITY)
+    assert best.merit[0] == max(scored.merit[0] for scored in compression.problem.history)
+    assert best.merit[0] >= max(best_of(compression.problem.history, name).merit[0] for name in FROM_SENSITIVITY)
 
 
 def test_images_of_the_table_and_of_the_repair_are_counted(task, tmp_path):
@@ -115,9 +115,11 @@ def test_images_of_the_table_and_of_the_repair_are_counted(task, tmp_path):
     compression.train_dense(folder)
     search_with(compression, folder)
     assert {scored.widths for scored in compression.problem.history} == {(12,)}
-    assert compression.problem.images == 287 + 64 + 64 * (3 + 4)
+    assert compression.problem.examples == 287 + 64 + 64 * (3 + 4)
     result = deliver(compression, folder)
-    assert result["search"]["images"] == 287 + 64 + 7 * 64 and result["search"]["evaluations"] == STARTS + 2 * EPISODES
+    assert (
+        result["search"]["examples"] == 287 + 64 + 7 * 64 and result["search"]["evaluations"] == STARTS + 2 * EPISODES
+    )
 
 
 def test_a_short_training_of_candidates_is_counted(task, tmp_path):
@@ -127,7 +129,7 @@ def test_a_short_training_of_candidates_is_counted(task, tmp_path):
     folder = RunFolder.create(tmp_path, "run")
     compression.train_dense(folder)
     compression.start(folder, agent_of())
-    assert compression.problem.history[0].images == 287 + 64 + 3 * 64 == compression.problem.evaluation_examples
+    assert compression.problem.history[0].examples == 287 + 64 + 3 * 64 == compression.problem.evaluation_examples
     assert compression.problem.spent == 1 + 6  # 448 images for the table and refit, of 543 an evaluation
 
 
@@ -138,7 +140,7 @@ def test_no_more_images_are_counted_than_there_are_to_train_on(task, tmp_path, m
     folder = RunFolder.create(tmp_path, "run")
     compression.train_dense(folder)
     compression.start(folder, agent_of())
-    read = compression.problem.history[0].images
+    read = compression.problem.history[0].examples
     assert read == 287 + 64 + len(task.data.train) == compression.problem.evaluation_examples
 
 
@@ -163,13 +165,13 @@ def test_a_policy_for_all_budgets_delivers_what_meets_this_one(task, tmp_path):
     assert min(widths) >= 9 and 12 < max(widths) <= 21
     within = [scored for scored in compression.problem.history if scored.widths[0] <= 12]
     best = compression.best()
-    assert best.widths[0] <= 12 and best.top1 == max(scored.top1 for scored in within)
+    assert best.widths[0] <= 12 and best.merit[0] == max(scored.merit[0] for scored in within)
     assert compression.status().macs_ratio == best.widths[0] / 24
     # More channels are better here: that the best of all is not the one delivered is what is tested.
-    assert best_of(compression.problem.history).top1 > best.top1
+    assert best_of(compression.problem.history).merit[0] > best.merit[0]
     result = deliver(compression, folder)
     assert result["pruned"]["macs_ratio"] <= 0.5 and result["pruned"]["widths"] == list(best.widths)
-    assert result["search"]["agent_best"] <= best.top1
+    assert result["search"]["agent_best"] <= best.merit[0]
 
 
 def test_what_is_delivered_is_repaired_on_more_images(task):
@@ -241,7 +243,7 @@ def test_the_whole_job(task, tmp_path, monkeypatch):
     assert not reads
     status = compression.status()
     assert status.evaluations == compression.problem.spent == TABLE + len(compression.problem.history) == 16
-    assert status.best_reward == compression.best().top1 / 100 - 1
+    assert status.best_reward == compression.best().merit[0] / 100 - 1
     result = deliver(compression, folder)
     assert reads
     assert [phase for phase, _ in phases] == ["dense", "uniform", "pruned"]
@@ -321,8 +323,8 @@ def test_candidates_race_unless_each_has_a_budget_of_its_own(task):
 def test_precision_and_batch_size_are_measured_on_request(task, monkeypatch):
     asked = []
 
-    def tune(network, layers, images, sizes):
-        asked.append((len(images), sizes))
+    def tune(network, layers, inputs, objective, sizes):
+        asked.append((len(inputs), sizes))
         return Tuned("bf16", sizes[-1], {"bf16": 0.1})
 
     monkeypatch.setattr(pipeline, "tune", tune)

@@ -10,6 +10,7 @@ from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.result import best_of, within
 from gnnrl_lightning.job.policy_search import AGENT, SearchOptions, connect, environment, evaluated
+from gnnrl_lightning.objective import Classification
 from gnnrl_lightning.rl.encoders import GCN
 from gnnrl_lightning.rl.env.reward import find_reward
 from gnnrl_lightning.rl.learners import DDPG, GNNRL
@@ -35,7 +36,7 @@ SMALL = partial(Agent, encoder=partial(GCN, hidden=16, layers=1))
 def problem_of(evaluations=100, budget=BUDGET, table=True, target=(0.9, 0.4, 0.7, 0.6)):
     """100 images of the search split; a table of 250, worth three evaluations."""
     graph, target = small_graph(), torch.tensor(target)
-    make = (lambda: random_sensitivity(graph, images=250)) if table else None
+    make = (lambda: random_sensitivity(graph, examples=250)) if table else None
     return SearchProblem(
         graph, budget, Landscape(graph, target), evaluations, starting_candidates(graph, budget), make, 100
     )
@@ -119,7 +120,7 @@ def test_starting_candidates_are_those_of_the_search():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"reward": "luck"}, r"search.reward is 'luck': expected one of top1, cross_entropy, divergence, or package"),
+        ({"reward": "luck"}, r"search.reward is 'luck': expected one of top1, top5, cross_entropy, divergence, or"),
         ({"finetune_steps": -1}, r"search.finetune_steps is -1: expected at least 0"),
         ({"repair": "glue"}, r"search.repair is 'glue': expected one of none, predicted_batch_norm, batch_norm"),
         ({"precision": "8"}, r"search.precision is '8': expected one of 32, bf16"),
@@ -170,14 +171,14 @@ def test_episodes_in_the_proxy_cost_nothing_and_those_in_the_environment_one_eac
 @pytest.mark.parametrize(("reward", "expected"), [("top1", [-0.1, -0.25]), ("cross_entropy", [-0.3, -0.9])])
 def test_what_a_proxy_learns_from_are_widths_and_rewards(reward, expected):
     history = [FakeEvaluation((4, 2), 90.0, 0.3), FakeEvaluation((3, 3), 75.0, 0.9)]
-    widths, rewards = evaluated(history, find_reward(reward))
+    widths, rewards = evaluated(history, find_reward(reward, Classification()))
     assert widths.tolist() == [[4, 2], [3, 3]] and widths.dtype == torch.int64
     torch.testing.assert_close(rewards, torch.tensor(expected, dtype=torch.float64))
 
 
 def test_before_anything_is_scored_there_is_nothing_to_learn_from():
     graph, table = small_graph(), random_sensitivity(small_graph())
-    estimate = Proxy(table.of_groups, lambda: evaluated([], find_reward("top1")))
+    estimate = Proxy(table.of_groups, lambda: evaluated([], find_reward("top1", Classification())))
     widths = graph.widths[None] // 2
     torch.testing.assert_close(estimate(widths), -table(widths).log().float())
 
@@ -194,7 +195,7 @@ def test_the_proxy_learns_from_all_that_was_evaluated():
         return float((estimates - truth).square().mean())
 
     known = problem.history
-    expected = Proxy(problem.sensitivity.of_groups, lambda: evaluated(known[:6], find_reward("top1")))
+    expected = Proxy(problem.sensitivity.of_groups, lambda: evaluated(known[:6], find_reward("top1", Classification())))
     torch.testing.assert_close(agent.proxy.score(rows), expected(rows))
     first = left_over()
     agent.env.reset(40)
@@ -216,7 +217,7 @@ def test_a_range_of_budgets_lets_the_agent_evaluate_beyond_its_own():
     assert len(over) > 20 and {item.widths for item in over} <= {tuple(row) for row in agent.env.widths.tolist()}
     # The best of all is beyond the budget; what is delivered is the best of those within.
     best = best_of([item for item in problem.history if within(graph, BUDGET, item)])
-    assert best_of(problem.history).top1 > best.top1 and best_of(problem.history) in over
+    assert best_of(problem.history).merit > best.merit and best_of(problem.history) in over
     assert int(graph.cost.macs(torch.tensor(best.widths))) <= dense / 2
     with pytest.raises(ValueError, match="does not meet the budget"):
         problem.ask(graph.widths, AGENT)
@@ -270,7 +271,7 @@ def test_no_table_no_proxy_no_statistics():
 def test_a_table_that_is_missing_or_too_dear_is_said():
     with pytest.raises(NotApplicable, match="reads a sensitivity, and there is none"):
         connect(GNNRL(), problem_of(table=False), SearchOptions())
-    with pytest.raises(NotApplicable, match="reads 250 images, 100 of which are worth an evaluation; 2 of 2 "):
+    with pytest.raises(NotApplicable, match="reads 250 examples, 100 of which are worth an evaluation; 2 of 2 "):
         connect(GNNRL(), problem_of(evaluations=2), SearchOptions())
 
 

@@ -63,7 +63,7 @@ def test_predictions_are_maximal_within_their_budgets(compression_of):
         wider = widths + torch.eye(2, dtype=torch.int64)
         assert not Budget(macs=share).met(compression.graph, wider).any()
         assert torch.equal(proposal(compression, agent, Budget(macs=share)), widths)  # nothing random in it
-        assert 0 <= item.top1_search <= 100
+        assert 0 <= item.scores["top1"] <= 100
     assert list(found[0].widths) == [group.name for group in compression.graph.groups]
     assert as_json(compression, found)["predictions"][1]["macs_budget"] == 0.6
 
@@ -78,7 +78,7 @@ def test_predictions_are_scored_on_the_whole_search_split(compression_of):
         found = [evaluator(widths, "policy") for widths in (compression.graph.widths, compression.graph.smallest)]
         assert [item.seen for item in found] == [287, seen]
     for item in predict(compression, agent_for(compression), [0.9, 0.1]):
-        assert item.top1_search == evaluator(torch.tensor(list(item.widths.values())), "policy").top1
+        assert item.scores == evaluator(torch.tensor(list(item.widths.values())), "policy").scores
 
 
 def test_a_policy_of_one_network_serves_another(compression_of, tmp_path):

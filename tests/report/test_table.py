@@ -2,11 +2,14 @@ import io
 
 from rich.console import Console
 
+from gnnrl_lightning.objective import Classification
+from gnnrl_lightning.objective.protocol import record
 from gnnrl_lightning.report.table import inspection_tables, print_result, result_table
 
 RESULT = {
     "network": "ResNet-20",
     "dataset": "digits",
+    "objective": record(Classification()),
     "budget": {"macs": 0.5, "channel_multiple": 1, "min_width": 1},
     "dense": {"macs": 2_000_000, "params": 400_000, "top1_test": 99.0, "latency_ms": 8.0},
     "uniform": {

@@ -51,7 +51,7 @@ def landscape(graph, share=0.5, seed=5):
 
 def problem_of(pruner=None, budget=None, evaluations=EVALUATIONS, table=True, limits=None):
     graph, budget = small_graph().limited(limits), budget or Budget(macs=0.5)
-    make = (lambda: random_sensitivity(graph, images=TABLE)) if table else None
+    make = (lambda: random_sensitivity(graph, examples=TABLE)) if table else None
     starting = starting_candidates(graph, budget)
     return SearchProblem(graph, budget, landscape(graph), evaluations, starting, make, SEARCH, pruner)
 
@@ -137,8 +137,8 @@ def test_the_optimum_is_found(method, seed):
     """Within half a point in 120 evaluations; the best starting candidate is five points below it."""
     search = problem_of(evaluations=120, table=False)
     method(search, seed)
-    starting = max(scored.top1 for scored in search.history[:4])
-    assert starting < 95 and search.ranked()[0].top1 > 99.5
+    starting = max(scored.merit[0] for scored in search.history[:4])
+    assert starting < 95 and search.ranked()[0].merit[0] > 99.5
 
 
 def test_the_proxy_search_finds_the_least_error():

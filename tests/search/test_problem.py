@@ -8,8 +8,8 @@ import torch
 
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, STARTING, starting_candidates
-from gnnrl_lightning.search.problem import NotApplicable, SearchProblem, merit
-from tests.support.fakes import FakeEvaluation, Landscape, random_sensitivity, small_graph
+from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
+from tests.support.fakes import Landscape, random_sensitivity, small_graph
 
 BUDGET = Budget(macs=0.5)
 
@@ -40,7 +40,7 @@ def test_starting_candidates_are_scored_first_and_count():
 
 def test_a_table_adds_starting_candidates_and_is_paid_for_once():
     """301 images on a search split of 100 are worth 4 evaluations."""
-    search = problem(sensitivity=random_sensitivity(small_graph(), images=301))
+    search = problem(sensitivity=random_sensitivity(small_graph(), examples=301))
     assert search.spent == 0
     search.start(from_sensitivity=True)
     assert search.spent == 4 + len(STARTING) + len(FROM_SENSITIVITY)
@@ -51,7 +51,7 @@ def test_a_table_adds_starting_candidates_and_is_paid_for_once():
 
 def test_images_that_are_read_once_are_added_up_and_paid_for_once():
     """Two passes over 40 calibration images and 301 of a table on a search split of 100: 381 images, 4 evaluations."""
-    table = dataclasses.replace(random_sensitivity(small_graph(), images=301), passes=("moments",))
+    table = dataclasses.replace(random_sensitivity(small_graph(), examples=301), passes=("moments",))
     search = problem(sensitivity=table, pruner=SimpleNamespace(passes={"recording"}, calibration=range(40)))
     assert search.spent == 0
     for _ in range(2):
@@ -65,13 +65,13 @@ def test_images_that_are_read_once_are_added_up_and_paid_for_once():
 
 
 def test_a_table_from_statistics_that_took_no_image_is_free():
-    search = problem(sensitivity=random_sensitivity(small_graph(), images=0))
-    assert search.sensitivity.images == 0 and search.spent == 0
+    search = problem(sensitivity=random_sensitivity(small_graph(), examples=0))
+    assert search.sensitivity.examples == 0 and search.spent == 0
 
 
 def test_what_cannot_be_paid_for_is_refused():
-    with pytest.raises(NotApplicable, match=r"reads 301 images, 100 of which are worth an evaluation; 3 of 3 "):
-        problem(3, random_sensitivity(small_graph(), images=301)).sensitivity  # noqa: B018
+    with pytest.raises(NotApplicable, match=r"reads 301 examples, 100 of which are worth an evaluation; 3 of 3 "):
+        problem(3, random_sensitivity(small_graph(), examples=301)).sensitivity  # noqa: B018
     with pytest.raises(NotApplicable, match="there is none"):
         problem().sensitivity  # noqa: B018
     with pytest.raises(NotApplicable, match="has 3 evaluations left for 4 starting candidates"):
@@ -110,19 +110,14 @@ def test_a_search_may_be_allowed_to_evaluate_beyond_its_budget():
         search.ask(above, "mine")
 
 
-def test_merit_is_top1_then_cross_entropy():
-    scored = [FakeEvaluation((1,), 90.0, 0.5), FakeEvaluation((2,), 90.0, 0.4), FakeEvaluation((3,), 80.0, 0.1)]
-    assert [item.widths for item in sorted(scored, key=merit, reverse=True)] == [(2,), (1,), (3,)]
-
-
 def test_ranked_has_each_candidate_once():
     search = problem()
     search.start()
     search.start()
     ranked = search.ranked()
     assert len(ranked) == len({scored.widths for scored in ranked}) == len({s.widths for s in search.history})
-    assert ranked[0].top1 == max(scored.top1 for scored in search.history)
-    assert [s.top1 for s in ranked] == sorted((s.top1 for s in ranked), reverse=True)
+    assert ranked[0].merit[0] == max(scored.merit[0] for scored in search.history)
+    assert [s.merit[0] for s in ranked] == sorted((s.merit[0] for s in ranked), reverse=True)
 
 
 def test_new_candidates_come_first_and_each_once():

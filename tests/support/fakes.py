@@ -108,12 +108,12 @@ class Landscape:
         return FakeEvaluation(self.calls[-1][0], top1, (100 - top1) / 10, proposer=proposer)
 
 
-def random_sensitivity(graph, seed=0, images=0):
+def random_sensitivity(graph, seed=0, examples=0):
     """Errors that fall with the width and differ from group to group by factors of up to about ten."""
     generator = torch.Generator().manual_seed(seed)
     scale = torch.randn(len(graph.groups), 1, generator=generator).exp()
     narrowed = 1 - torch.tensor(RATIOS)
-    return Sensitivity.interpolate(graph.widths, RATIOS, scale * narrowed.square(), images)
+    return Sensitivity.interpolate(graph.widths, RATIOS, scale * narrowed.square(), examples)
 
 
 class RingTask:

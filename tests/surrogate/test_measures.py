@@ -122,7 +122,7 @@ def test_a_measure_by_its_import_path(pruner):
     dense = pruner.graph.widths
     assert (made.examples, made.passes) == (48, ())
     assert float(made(dense)) == 0 and float(made(dense // 2)) > 0
-    free = SensitivityMeasure(by_width, images=lambda dense, images: 0).make(pruner)
+    free = SensitivityMeasure(by_width, examples=lambda dense, examples: 0).make(pruner)
     assert free.examples == 0 and torch.equal(free.losses, made.losses)
 
 

@@ -57,7 +57,7 @@ def of_another_kind(path):
 
 
 def without_losses(path):
-    save_file({"measured": torch.zeros(1)}, path, {"beside": '{"ratios": [0.5], "images": 0, "passes": []}'})
+    save_file({"measured": torch.zeros(1)}, path, {"beside": '{"ratios": [0.5], "examples": 0, "passes": []}'})
 
 
 @pytest.mark.parametrize("damage", [cut_short, emptied, of_another_kind, without_losses])

@@ -20,7 +20,6 @@ from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.job.compression import Compression
 from gnnrl_lightning.job.policy_search import SearchOptions
 from gnnrl_lightning.search.methods import METHODS
-from gnnrl_lightning.search.problem import merit
 from gnnrl_lightning.speed.latency import synchronize
 from speed_parts.memory import peaks
 from speed_parts.published import evaluate
@@ -86,18 +85,18 @@ def measure(compression: Compression, journal: Path, count: int, references: int
             found[way].append(evaluators[way](row, "recorded"))
         if place in timed and len(reference) < references:
             start = time.perf_counter()
-            evaluate(graph, compression.dense, row, data.search, data.normalize)
+            evaluate(graph, compression.dense, row, data.holdout, data.normalize)
             reference.append(time.perf_counter() - start)
     seconds = {way: statistics.mean(item.seconds for item in found[way]) for way in ("plain", "plain_fp32")}
     seconds["racing"] = statistics.mean(found["racing"][place].seconds for place in timed)
-    scores = [[found[way][place].top1 for place in timed] for way in ("racing", "whole")]
+    scores = [[found[way][place].merit[0] for place in timed] for way in ("racing", "whole")]
     published = statistics.mean(reference)
     sizes = [len(labels) for _, labels in evaluators["whole"].batches]
     ends = [sum(sizes[:end]) for end in stage_ends(sizes)]
     return {
         "candidates": len(widths),
         "timed": len(timed),
-        "images": len(data.search),
+        "images": len(data.holdout),
         "calibration_s": round(calibration, 2),
         "published_s": round(published, 2),
         **{f"{way}_s": round(value, 3) for way, value in seconds.items()},
@@ -126,13 +125,13 @@ def missed(evaluations: Sequence[Evaluation], ends: Sequence[int], resamples: in
     """
     generator, misses = torch.Generator().manual_seed(0), 0
     right = [torch.from_numpy(item.course.right()) for item in evaluations if item.course]
-    parts = [[Course().followed_by(row[:end], 0.0, 0.0) for end in ends] for row in right]
+    parts = [[Course().followed_by(row[:end], {}) for end in ends] for row in right]
     for _ in range(resamples):
         drawn = torch.randint(len(evaluations), (len(evaluations),), generator=generator).sort()[0].tolist()
         leader = drawn[0]
         for racer in drawn[1:]:
             behind = (hopeless(part, parts[leader][-1], len(ends), RACING) for part in parts[racer][:-1])
             if not any(behind):
-                leader = max(leader, racer, key=lambda number: merit(evaluations[number]))
-        misses += max(evaluations[number].top1 for number in drawn) - evaluations[leader].top1 > MISS
+                leader = max(leader, racer, key=lambda number: evaluations[number].merit)
+        misses += max(evaluations[number].merit[0] for number in drawn) - evaluations[leader].merit[0] > MISS
     return misses / resamples

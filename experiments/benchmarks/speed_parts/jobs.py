@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gnnrl_lightning.candidates.pruner import FINAL_IMAGES
+from gnnrl_lightning.candidates.pruner import FINAL_EXAMPLES
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.data import ImageData, ImageFolder, ImageSet, LoadedImages
 from gnnrl_lightning.job.compression import Compression
@@ -42,7 +42,7 @@ class RandomImages(ImageData):
             pixels = torch.randint(256, (count, 3, self.size, self.size), dtype=torch.uint8, generator=generator)
             return ImageSet(pixels, torch.arange(count) % self.classes_of_noise)
 
-        images = self.images + FINAL_IMAGES
+        images = self.images + FINAL_EXAMPLES
         return LoadedImages(draw(images), draw(8), tuple(map(str, range(self.classes_of_noise))))
 
 

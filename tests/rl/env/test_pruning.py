@@ -7,13 +7,13 @@ from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.objective import Classification
 from gnnrl_lightning.rl.env import Evaluated, PruningEnv, VectorPruningEnv
-from tests.support.fakes import TOP1, small_graph, small_landscape
 from gnnrl_lightning.rl.env.reward import FigureReward
+from tests.support.fakes import TOP1, small_graph, small_landscape
 
 HALF = Budget(macs=0.5)
 
 
-def vector(budget=HALF, reward=None, **settings):
+def vector(budget=HALF, reward=TOP1, **settings):
     return VectorPruningEnv(small_graph(), Evaluated(small_landscape(), reward), budget, **settings)
 
 

@@ -6,9 +6,9 @@ import torch
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.objective import Classification
 from gnnrl_lightning.rl.env import Evaluated
+from gnnrl_lightning.rl.env.reward import FigureReward
 from gnnrl_lightning.surrogate.proxy import Proxy
 from tests.support.fakes import small_graph, small_landscape
-from gnnrl_lightning.rl.env.reward import FigureReward
 
 
 def test_every_candidate_is_evaluated_and_counted():

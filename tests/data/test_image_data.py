@@ -35,19 +35,19 @@ def test_search_split_is_disjoint_and_stratified(holdout_size, held):
     assert torch.bincount(data.holdout.labels).tolist() == [held // 3] * 3
     assert sorted(indices(data.train) + indices(data.holdout)) == list(range(120))
     assert not set(indices(data.train)) & set(indices(data.holdout))
-    assert indices(data.holdout) == indices(ready(holdout_size=holdout_size, seed=9).search)
-    assert indices(data.holdout) != indices(ready(holdout_size=holdout_size, split_seed=9).search)
+    assert indices(data.holdout) == indices(ready(holdout_size=holdout_size, seed=9).holdout)
+    assert indices(data.holdout) != indices(ready(holdout_size=holdout_size, split_seed=9).holdout)
     assert len(data.test) == 12
 
 
 def test_loaders_give_training_images_shuffled_and_the_others_in_order():
     data = ready(batch_size=32, eval_batch_size=8, holdout_size=30)
-    train = torch.cat([batch.labels for batch in data.train_dataloader()])
+    train = torch.cat([batch.targets for batch in data.train_dataloader()])
     assert len(data.train_dataloader()) == 3 and len(train) == 90
     assert not torch.equal(train, data.train.labels)
-    searched = torch.cat([batch.images for batch in data.val_dataloader()])
+    searched = torch.cat([batch.inputs for batch in data.val_dataloader()])
     assert torch.equal(searched, data.holdout.images)
-    tested = torch.cat([batch.images for batch in data.test_dataloader()])
+    tested = torch.cat([batch.inputs for batch in data.test_dataloader()])
     assert torch.equal(tested, data.test.images)
 
 
@@ -68,20 +68,21 @@ def test_training_batches_are_augmented_from_their_seed_and_others_only_normalis
     data = ready(pad=1)
     batch = next(iter(data.train_dataloader()))
     first, again = (data.on_after_batch_transfer(batch, 0) for _ in range(2))
-    assert isinstance(first, Batch) and first.images.dtype == torch.float32
-    assert torch.equal(first.images, again.images)
+    assert isinstance(first, Batch) and first.inputs.dtype == torch.float32
+    assert torch.equal(first.inputs, again.inputs)
     assert batch.seed is not None
-    augmented = data.augment(batch.images, torch.Generator().manual_seed(batch.seed))
-    assert torch.equal(first.images, data.normalize(augmented))
-    assert not torch.equal(augmented, batch.images)
-    plain = data.on_after_batch_transfer(RawBatch(batch.images, batch.labels, None), 0)
-    assert torch.equal(plain.images, data.normalize(batch.images))
+    augmented, labels = data.augment(batch.inputs, batch.targets, torch.Generator().manual_seed(batch.seed))
+    assert labels is batch.targets
+    assert torch.equal(first.inputs, data.normalize(augmented))
+    assert not torch.equal(augmented, batch.inputs)
+    plain = data.on_after_batch_transfer(RawBatch(batch.inputs, batch.targets, None), 0)
+    assert torch.equal(plain.inputs, data.normalize(batch.inputs))
     assert data.on_after_batch_transfer("another loader's", 0) == "another loader's"
 
 
 def test_nothing_to_augment():
     images = torch.randint(0, 256, (3, 3, 4, 4), dtype=torch.uint8)
-    assert Numbered(pad=0, flip=False).augment(images, torch.Generator()) is images
+    assert Numbered(pad=0, flip=False).augment(images, None, torch.Generator())[0] is images
 
 
 def test_calibration_images_come_from_the_training_images_and_nest():

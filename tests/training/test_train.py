@@ -10,11 +10,10 @@ from torch.nn import functional as F
 from gnnrl_lightning.data import Digits
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.objective import Classification
-from gnnrl_lightning.training.module import Top1
+from gnnrl_lightning.training.module import SupervisedModule, Top1
 from gnnrl_lightning.training.options import TrainingOptions, learning_rate_factor
 from gnnrl_lightning.training.train import figures, quiet_trainer, train
 from tests.support.fakes import SaveAt
-from gnnrl_lightning.training.module import SupervisedModule
 
 
 @pytest.fixture(scope="module")
