@@ -123,7 +123,7 @@ class Objective(ABC):
         """The figures, from means per example of what `measure` summed up: these themselves, if not overridden.
 
         Args:
-            means: Name -> mean, float64, in the shape of the sum. Of an estimate some may be rough, none is negative.
+            means: Name -> mean, float64: `()` of a single number, else the elements `(k,)`. Of an estimate some may be rough, none is negative.
         """
         return {name: float(mean) for name, mean in means.items()}
 
@@ -226,9 +226,7 @@ def relative_distance(outputs: Tree, reference: Tree) -> Tensor:
     for output, wanted in zip(tensors(outputs), tensors(reference), strict=True):
         if not output.is_floating_point():
             continue
-        output, wanted = output.float().flatten(1), wanted.float().flatten(1)
-        if output.dim() == 1:
-            output, wanted = output[:, None], wanted[:, None]
+        output, wanted = (each.float().reshape(len(each), -1) for each in (output, wanted))
         scale = (wanted - wanted.mean(0)).square().mean(0).sum()
         scale = torch.where(scale > 0, scale, wanted.square().mean(0).sum()).clamp(min=torch.finfo(torch.float32).tiny)
         parts.append((output - wanted).square().sum(1) / scale)

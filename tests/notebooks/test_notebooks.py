@@ -44,7 +44,7 @@ def test_quickstart_runs(tmp_path, monkeypatch, execute):
     # 16 images through 49 networks, and once more for the moments of layers' inputs, are worth three evaluations of
     # 287 + 16; six starting candidates, one iteration of eight. A candidate that comes up again reads no images.
     assert result["search"]["evaluations"] == 3 + 6 + 8
-    assert result["search"]["images"] <= 16 * (49 + 1) + (6 + 8) * (287 + 16)
+    assert result["search"]["examples"] <= 16 * (49 + 1) + (6 + 8) * (287 + 16)
     assert printed(notebook.cells[-1]).startswith(
         f"top-1 on the test examples: {result['pruned']['top1_test_after']:.2f} %"
     )

@@ -124,7 +124,7 @@ def missed(evaluations: Sequence[Evaluation], ends: Sequence[int], resamples: in
         resamples: Races between candidates drawn with replacement, in the order of the search.
     """
     generator, misses = torch.Generator().manual_seed(0), 0
-    right = [torch.from_numpy(item.course.right()) for item in evaluations if item.course]
+    right = [torch.from_numpy(item.course.scores()) for item in evaluations if item.course]
     parts = [[Course().followed_by(row[:end], {}) for end in ends] for row in right]
     for _ in range(resamples):
         drawn = torch.randint(len(evaluations), (len(evaluations),), generator=generator).sort()[0].tolist()
