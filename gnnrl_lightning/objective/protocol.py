@@ -123,7 +123,8 @@ class Objective(ABC):
         """The figures, from means per example of what `measure` summed up: these themselves, if not overridden.
 
         Args:
-            means: Name -> mean, float64: `()` of a single number, else the elements `(k,)`. Of an estimate some may be rough, none is negative.
+            means: Name -> mean, float64: `()` of a single number, else the elements `(k,)`.
+                Of an estimate some may be rough, none is negative.
         """
         return {name: float(mean) for name, mean in means.items()}
 
