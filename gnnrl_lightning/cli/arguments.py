@@ -20,6 +20,7 @@ from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.data import ExampleData
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.comparison import CompareOptions
+from gnnrl_lightning.job.groups import GroupOptions
 from gnnrl_lightning.job.policy_search import SearchOptions
 from gnnrl_lightning.job.runs import RunFolder, RunOptions
 from gnnrl_lightning.job.task import Task
@@ -102,6 +103,7 @@ class ArgumentsCLI(LightningCLI):
         parser.add_argument("--budgets", type=float, nargs="+", help=BUDGETS_HELP)
         # Made by the subcommands that need one: an empty budget is an error.
         parser.add_class_arguments(Budget, "budget", instantiate=False)
+        parser.add_class_arguments(GroupOptions, "groups")
         parser.add_class_arguments(SearchOptions, "search")
         parser.add_class_arguments(TrainingOptions, "pretraining")
         parser.add_class_arguments(TrainingOptions, "finetuning")
@@ -202,7 +204,8 @@ class ArgumentsCLI(LightningCLI):
         network = NetworkSpec(**self._get(self.config, "network").as_dict())
         checkpoint, objective = (self._get(self.config, name) for name in ("checkpoint", "objective"))
         objective = objective.as_dict() if isinstance(objective, Namespace) else objective
-        return Task(network, self.datamodule, checkpoint, self.model.seed, objective)
+        groups = self._get(self.config_init, "groups")
+        return Task(network, self.datamodule, checkpoint, self.model.seed, groups, objective)
 
 
 def _check(config: Any) -> None:

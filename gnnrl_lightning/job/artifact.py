@@ -30,7 +30,7 @@ FORMAT = 2
 
 DEFAULT_FORMATS = ("weights", "program")
 
-REQUIRED: dict[str, type] = {"fingerprint": str} | dict.fromkeys(
+REQUIRED: dict[str, type] = {"fingerprint": str, "keep": list} | dict.fromkeys(
     ("network", "kept", "input", "formats", "budget", "transform", "figures", "sha256"), dict
 )
 
@@ -87,6 +87,7 @@ def save(
         "format": FORMAT,
         "network": dict(description.network),
         "fingerprint": graph.fingerprint,
+        "keep": list(graph.kept),
         "kept": {name: indices.tolist() for name, indices in plan.kept.items()},
         "input": {"shape": list(example.shape[1:]), "dtype": str(example.dtype).removeprefix("torch.")},
         "formats": notes,

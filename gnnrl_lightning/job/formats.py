@@ -71,7 +71,7 @@ def recorded_plan(recipe: Mapping[str, Any], dense: nn.Module, example: Tensor) 
     Raises:
         UserError: The recipe is of another network.
     """
-    graph = trace(dense, example)
+    graph = trace(dense, example, keep=recipe["keep"])
     if graph.fingerprint != recipe["fingerprint"]:
         raise UserError("the artifact was pruned from another network, with other channel groups than this one")
     kept = [torch.tensor(recipe["kept"][group.name]).view(group.sets, -1) for group in graph.groups]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from torch import nn
 from gnnrl_lightning.data import ExampleData, Examples
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.files import replacing
-from gnnrl_lightning.graph import ComputationGraph, trace
+from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job import artifact
+from gnnrl_lightning.job.groups import GroupOptions
 from gnnrl_lightning.networks import check_finite, check_runs, load_weights
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.objective import Figure, Objective, find_objective
@@ -38,6 +39,7 @@ class Task:
         data: The examples.
         checkpoint: File with the network's weights; None for fresh ones.
         seed: Seed of fresh weights and of training.
+        groups: What of it may be pruned.
         objective: What the network is for: a name of `gnnrl_lightning.objective.OBJECTIVES`, an import path, both also
             as `class_path` with `init_args`, or an objective.
 
@@ -49,6 +51,7 @@ class Task:
     data: ExampleData
     checkpoint: str | None = None
     seed: int = 0
+    groups: GroupOptions = field(default_factory=GroupOptions)
     objective: Any = "classification"
 
     def __post_init__(self) -> None:
@@ -82,9 +85,16 @@ class Task:
             load_weights(network, self.checkpoint)
         return self._checked(network)
 
-    def trace(self) -> ComputationGraph:
-        """The network's computational graph, on one of its examples."""
-        return trace(self.build(), self.example())
+    def trace(self, network: nn.Module | None = None) -> ComputationGraph:
+        """The network's computational graph, on one of its examples.
+
+        Args:
+            network: What `build` has given; None: build it.
+
+        Raises:
+            UserError: The network cannot be traced, or has not what is to be kept or limited.
+        """
+        return self.groups.trace(network or self.build(), self.example())
 
     def restore(self, folder: str | Path) -> artifact.Restored:
         """The pruned network of an artifact, checked against the data.
@@ -169,16 +179,28 @@ def _call(network: Mapping[str, Any]) -> str:
 
 
 def inspect(graph: ComputationGraph) -> dict[str, Any]:
-    """What can be pruned: groups, frozen groups with reasons, cost, smallest reachable cost."""
+    """What can be pruned: groups with lowest and highest widths, kept layers, frozen groups with reasons, costs.
+
+    The smallest cost is that of the lowest widths, which `min_width` of a budget may raise further.
+    """
     frozen = [asdict(group) for group in graph.frozen]
     groups = [
-        {"name": group.name, "width": group.width, "members": [asdict(member) for member in group.members]}
-        for group in graph.groups
+        {
+            "name": group.name,
+            "width": group.width,
+            "lowest": lowest,
+            "highest": highest,
+            "members": [asdict(member) for member in group.members],
+        }
+        for group, lowest, highest in zip(
+            graph.groups, graph.ranges.lowest.tolist(), graph.ranges.highest.tolist(), strict=True
+        )
     ]
     return {
         "macs": int(graph.cost.macs(graph.widths)),
         "params": int(graph.cost.params(graph.widths)),
         "smallest_macs": int(graph.cost.macs(graph.smallest)),
+        "kept": list(graph.kept),
         "groups": groups,
         "frozen": frozen,
     }

@@ -26,10 +26,11 @@ def result_table(result: Mapping[str, Any], batch: int) -> Table:
         A table with one row for each network.
     """
     budget = ", ".join(f"{name} {result['budget'][name]:g}" for name in METRICS if name in result["budget"])
+    budget = f"budget: {budget}" if budget else "widths as given"
     primary, figure = primary_figure(result)
     unit = f" in {figure.unit}" if figure.unit else ""
     table = Table(
-        title=f"{result['network']} on {result['dataset']}, budget: {budget}",
+        title=f"{result['network']} on {result['dataset']}, {budget}",
         caption=f"ms/{batch}: latency for {batch} examples; {figure.label} on the test examples{unit}, before and "
         "after fine-tuning",
     )
@@ -37,7 +38,8 @@ def result_table(result: Mapping[str, Any], batch: int) -> Table:
     for name in ("MACs", "kept", "params", "kept", f"ms/{batch}", "pruned", "tuned"):
         table.add_column(name, justify="right", no_wrap=True)
     for key, label in ROWS:
-        table.add_row(label, *_cells(result[key], result["dense"], primary, figure))
+        if key in result:  # there is no uniform network where the user gives the widths
+            table.add_row(label, *_cells(result[key], result["dense"], primary, figure))
     return table
 
 
@@ -66,8 +68,12 @@ def print_result(result: Mapping[str, Any], batch: int, console: Console | None 
     console = console or Console()
     console.print(result_table(result, batch))
     search = result["search"]
-    agent = search["agent_best"]
     primary, figure = primary_figure(result)
+    if "evaluations" not in search:
+        found = figure.with_unit(result["pruned"][f"{primary}_search"])
+        console.print(f"{figure.label} on the holdout {found} before fine-tuning")
+        return
+    agent = search["agent_best"]
     best = "none" if agent is None else figure.with_unit(agent)
     console.print(
         f"found by {search['found_by']} in {search['evaluations']} evaluations, {search['seconds']:.0f} s; "
@@ -114,10 +120,13 @@ def inspection_tables(found: Mapping[str, Any]) -> list[Table]:
         cost.add_column(name, justify="right")
     smallest = f"{found['smallest_macs']:,} ({found['smallest_macs'] / found['macs']:.2%})"
     cost.add_row(f"{found['macs']:,}", f"{found['params']:,}", smallest)
-    groups = Table("group", "width", "parameters with these channels", title="channel groups")
+    kept = f"kept by the user: {', '.join(found['kept'])}" if found["kept"] else None
+    columns = ("group", "width", "lowest", "highest", "parameters with these channels")
+    groups = Table(*columns, title="channel groups", caption=kept)
     for group in found["groups"]:
         members = ", ".join(f"{member['parameter']}[{member['dimension']}]" for member in group["members"])
-        groups.add_row(group["name"], str(group["width"]), members)
+        widths = (str(group[name]) for name in ("width", "lowest", "highest"))
+        groups.add_row(group["name"], *widths, members)
     frozen = Table("group", "width", "operator", "reason", "where", title="frozen groups")
     for group in found["frozen"]:
         frozen.add_row(group["name"], str(group["width"]), group["operator"], group["reason"], group["source"])

@@ -181,7 +181,7 @@ def test_finetune_goes_on_with_weights(fitted, workplace):
 def test_inspect_writes_json(workplace, capsys):
     main(["inspect", "--config", "small.yaml", "--json", "found.json"])
     found = json.loads((workplace / "found.json").read_text())
-    assert list(found) == ["macs", "params", "smallest_macs", "groups", "frozen"]
+    assert list(found) == ["macs", "params", "smallest_macs", "kept", "groups", "frozen"]
     assert [(group["name"], group["width"]) for group in found["groups"]] == [("conv1", 8), ("conv2", 12)]
     assert found["smallest_macs"] == 64 * 9 + 9 * 9 + 9 * 10
     assert {"parameter": "conv1.weight", "dimension": 0, "role": "output"} in found["groups"][0]["members"]
