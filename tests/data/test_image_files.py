@@ -67,7 +67,7 @@ def epoch(images, number=0, **devices):
 
 def same(first, second):
     return len(first) == len(second) and all(
-        torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) and a.seed == b.seed
+        torch.equal(a.inputs, b.inputs) and torch.equal(a.targets, b.targets) and a.seed == b.seed
         for a, b in zip(first, second, strict=True)
     )
 
@@ -158,7 +158,7 @@ def test_a_broken_image_is_named_in_one_line(paths, tmp_path, workers, contents)
     if contents is not None:
         broken.write_bytes(contents)
     batches = iter(BatchLoader(files((*paths[:3], str(broken)), workers), 2))
-    assert which(next(batches).images) == [0, 1]
+    assert which(next(batches).inputs) == [0, 1]
     with pytest.raises(UserError, match=r"broken\.jpg cannot be read as an image") as caught:
         next(batches)
     assert "\n" not in str(caught.value)

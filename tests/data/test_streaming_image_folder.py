@@ -102,13 +102,13 @@ def test_loaders_of_search_and_test_images_give_what_is_in_memory(folder):
     for name in ("val_dataloader", "test_dataloader"):
         for batch, expected in zip(getattr(data, name)(), getattr(reference, name)(), strict=True):
             assert batch.seed is None
-            assert torch.equal(batch.inputs, expected.images) and torch.equal(batch.targets, expected.labels)
+            assert torch.equal(batch.inputs, expected.inputs) and torch.equal(batch.targets, expected.targets)
 
 
 def test_training_images_are_resized_crops_and_half_of_them_mirrored(folder):
     data = streamed(folder, pad=4)
     batch = next(iter(data.train_dataloader()))
-    on_device = data.on_after_batch_transfer(batch, 0).images
+    on_device = data.on_after_batch_transfer(batch, 0).inputs
     plain, mirrored = data.normalize(batch.inputs), data.normalize(batch.inputs.flip(3))
     flipped = [torch.equal(image, other) for image, other in zip(on_device, mirrored, strict=True)]
     kept = [torch.equal(image, other) for image, other in zip(on_device, plain, strict=True)]
@@ -131,7 +131,7 @@ def test_otherwise_training_images_are_those_in_memory_padded_and_cropped(folder
     reference = in_memory(folder, **{key: value for key, value in arguments.items() if key != "crop_scale"})
     for batch, expected in zip(data.train_dataloader(), reference.train_dataloader(), strict=True):
         found, expected = (each.on_after_batch_transfer(raw, 0) for each, raw in ((data, batch), (reference, expected)))
-        assert torch.equal(found.images, expected.images) and torch.equal(found.labels, expected.labels)
+        assert torch.equal(found.inputs, expected.inputs) and torch.equal(found.targets, expected.targets)
 
 
 def test_each_device_gets_its_share(folder):
@@ -175,7 +175,7 @@ def test_only_what_is_asked_for_is_decoded(folder, monkeypatch):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_top1_is_that_of_the_images_in_memory(folder, workers):
     data, reference, network = streamed(folder, num_workers=workers), in_memory(folder), small()
-    train(network, reference, TrainingOptions(epochs=2), trainer=on_cpu)
+    train(network, reference, TrainingOptions(epochs=2), Classification(), trainer=on_cpu)
     with torch.no_grad():
         guesses = network(reference.normalize(reference.test.images)).argmax(1)
     expected = 100 * (guesses == reference.test.labels).sum().item() / 27
@@ -228,7 +228,7 @@ def test_bad_arguments_get_one_line(folder, tmp_path):
     refused("is no image folder: expected train/", tmp_path)
     refused("cannot hold out 90 of 90 images", folder, holdout_size=90)
     refused(
-        "18 images of 3x12x12 take .* more than memory_limit_gib=1e-06: the search split is held in memory",
+        "18 images of 3x12x12 take .* more than memory_limit_gib=1e-06: the holdout is in memory",
         folder,
         memory_limit_gib=1e-6,
     )
@@ -247,7 +247,7 @@ def test_a_broken_training_image_is_named_while_training(folder, tmp_path):
     name = data.train.paths[11]
     Path(name).write_bytes(b"not an image")
     with pytest.raises(UserError, match=f"{name} cannot be read as an image"):
-        train(small(), data, TrainingOptions(epochs=1), trainer=on_cpu)
+        train(small(), data, TrainingOptions(epochs=1), Classification(), trainer=on_cpu)
 
 
 OWN = """
@@ -289,4 +289,4 @@ def test_fit_and_test_from_the_command_line(folder, tmp_path, monkeypatch, capsy
     assert result["dataset"] == folder.name and result["pruned"]["macs_ratio"] <= 0.5
     assert result["pruned"]["top1_test_after"] > 60
     main(["test", "--config", "config.yaml", "--artifact", "runs/run/pruned"])
-    assert f"top-1 on the test images: {result['pruned']['top1_test_after']:.2f} %" in capsys.readouterr().out
+    assert f"top-1 on the test examples: {result['pruned']['top1_test_after']:.2f} %" in capsys.readouterr().out

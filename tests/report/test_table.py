@@ -83,7 +83,7 @@ def test_widths_that_were_given_have_no_uniform_row_and_no_search():
     print_result(given, 64, console)
     text = console.file.getvalue()
     assert "ResNet-20 on digits, widths as given" in text and "evaluations" not in text and "uniform" not in text
-    assert "top-1 on the search split 90.50 % before fine-tuning" in text
+    assert "top-1 on the holdout 90.50 % before fine-tuning" in text
 
 
 def test_frozen_groups_with_operator_and_source_line():
