@@ -1,6 +1,8 @@
 """Lightning data modules: examples in memory or images streamed from disk, and a holdout of the training examples."""
 
 from gnnrl_lightning.data.cifar import CIFAR10, CIFAR100
+from gnnrl_lightning.data.diabetes import Diabetes
+from gnnrl_lightning.data.digit_pixels import DigitPixels
 from gnnrl_lightning.data.digits import Digits
 from gnnrl_lightning.data.example_data import ExampleData, LoadedExamples
 from gnnrl_lightning.data.examples import Draw, Examples, ExampleSet, Images
@@ -18,6 +20,8 @@ __all__ = [
     "IMAGENET_STD",
     "Batch",
     "BatchLoader",
+    "Diabetes",
+    "DigitPixels",
     "Digits",
     "Draw",
     "ExampleData",

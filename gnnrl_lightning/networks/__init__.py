@@ -12,6 +12,7 @@ from gnnrl_lightning.networks.cifar_resnet import (
 )
 from gnnrl_lightning.networks.mobilenet import MobileNetV1, MobileNetV2, mobilenet_v1, mobilenet_v2
 from gnnrl_lightning.networks.modes import eval_mode
+from gnnrl_lightning.networks.small import Perceptron, SmallUNet
 from gnnrl_lightning.networks.vgg import VGG, vgg16_bn
 from gnnrl_lightning.networks.weights import load_weights
 
@@ -21,6 +22,8 @@ __all__ = [
     "MobileNetV1",
     "MobileNetV2",
     "OptionAShortcut",
+    "Perceptron",
+    "SmallUNet",
     "check_finite",
     "check_runs",
     "eval_mode",

@@ -177,7 +177,7 @@ def test_a_signal_to_the_first_process_ends_all_at_once(workplace):
 def test_pretrain_and_finetune_share_the_work_too(workplace):
     program = ("-m", "gnnrl_lightning")
     done = two(workplace, "pretrain", *FIT[1:], "dense", program=program)
-    assert done.returncode == 0 and not spoken(done.stderr) and done.stdout.count("top-1 on the search split") == 1
+    assert done.returncode == 0 and not spoken(done.stderr) and done.stdout.count("top-1 on the holdout") == 1
     weights = workplace / "runs" / "dense" / "checkpoints" / "dense.safetensors"
     done = two(workplace, "finetune", *FIT[1:], "tuned", "--checkpoint", str(weights), program=program)
     assert done.returncode == 0 and not spoken(done.stderr)

@@ -23,6 +23,7 @@ def test_result_has_the_figures(fitted):
     assert list(result) == [
         "network",
         "dataset",
+        "objective",
         "budget",
         "dense",
         "uniform",

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from gnnrl_lightning.data import Digits
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.objective import Classification
-from gnnrl_lightning.training.module import SupervisedModule, Top1
+from gnnrl_lightning.training.module import SupervisedModule
 from gnnrl_lightning.training.options import TrainingOptions, learning_rate_factor
 from gnnrl_lightning.training.train import figures, quiet_trainer, train
 from tests.support.fakes import SaveAt
@@ -52,21 +52,6 @@ def test_the_schedule_by_hand():
     assert factors[10] == pytest.approx(0.0)
     assert learning_rate_factor(0, 10, 0) == 1.0
     assert 0 <= learning_rate_factor(3, 2, 5) < 1  # nothing but warm-up
-
-
-def test_distillation_loss_by_hand():
-    logits, teacher = torch.tensor([[0.0, 0.0]]), torch.tensor([[2 * math.log(3), 0.0]])
-    # at temperature 2 the teacher says 3/4 and 1/4, the network 1/2 and 1/2
-    divergence = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
-    assert Classification().distillation(logits, teacher, 2.0).item() == pytest.approx(4 * divergence)
-    assert Classification().distillation(teacher, teacher, 3.0).item() == pytest.approx(0.0, abs=1e-7)
-
-
-def test_top1_is_in_percent():
-    metric = Top1(3)
-    metric(torch.eye(3), torch.tensor([0, 1, 1]))
-    metric(torch.eye(3)[:1], torch.tensor([0]))
-    assert metric.compute().item() == 75.0
 
 
 def test_training_learns_and_leaves_the_network_ready(digits):
@@ -144,7 +129,9 @@ def test_metrics_are_logged_in_percent_and_agree_with_top1(digits):
     classifier = SupervisedModule(network, TrainingOptions(epochs=1), Classification())
     trainer = on_cpu(max_epochs=1, limit_val_batches=1.0)
     trainer.fit(classifier, datamodule=digits)
-    assert trainer.callback_metrics.keys() == {"train/loss", "train/top1", "val/loss", "val/top1"}
+    assert trainer.callback_metrics.keys() == {
+        f"{stage}/{name}" for stage in ("train", "val") for name in ("loss", "top1", "top5", "cross_entropy")
+    }
     assert 15 < trainer.callback_metrics["train/top1"] <= 100
     searched = figures(network, digits.holdout, digits, Classification())["top1"]
     assert trainer.callback_metrics["val/top1"].item() == pytest.approx(searched)
