@@ -1,5 +1,6 @@
 """Environments whose observations are graphs: the protocol, pruning, rewards and scores."""
 
+from gnnrl_lightning.rl.env.pool import EnvPool
 from gnnrl_lightning.rl.env.protocol import VectorGraphEnv
 from gnnrl_lightning.rl.env.pruning import PruningEnv, VectorPruningEnv
 from gnnrl_lightning.rl.env.reward import REWARDS, FigureReward, find_reward
@@ -7,6 +8,7 @@ from gnnrl_lightning.rl.env.score import Evaluated, Score
 
 __all__ = [
     "REWARDS",
+    "EnvPool",
     "Evaluated",
     "FigureReward",
     "PruningEnv",
