@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gnnrl_lightning.training.finetune import TrainingOptions, quiet_trainer, top1
 from speed_parts.machine import processor
 from torch import Tensor
 
@@ -40,7 +41,6 @@ from gnnrl_lightning.rl.policies import Agent
 from gnnrl_lightning.rl.rollout import play_without_exploring
 from gnnrl_lightning.search.baselines import FROM_TABLE, uniform
 from gnnrl_lightning.surrogate.proxy import Proxy
-from gnnrl_lightning.training.finetune import TrainingOptions, quiet_trainer, top1
 
 SHARES = (0.7, 0.5, 0.4, 0.3)
 """Budgets, in MACs relative to the dense network."""

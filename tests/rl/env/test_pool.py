@@ -15,7 +15,7 @@ from gnnrl_lightning.rl.learners import DDPG, GNNRL
 from gnnrl_lightning.rl.policies import Agent, DDPGAgent, decisions_of
 from gnnrl_lightning.rl.rollout import collect
 from tests.rl.learners.test_gnnrl import equal, trainer, weights
-from tests.support.fakes import Chain, Landscape, RingTask, SaveAt, small_graph
+from tests.support.fakes import TOP1, Chain, Landscape, RingTask, SaveAt, small_graph
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers"),
@@ -41,7 +41,7 @@ def chain_graph():
 
 def pruning(graph, macs, max_steps=1):
     landscape = Landscape(graph, torch.full((len(graph.groups),), 0.7))
-    return VectorPruningEnv(graph, Evaluated(landscape), Budget(macs=macs), max_steps=max_steps)
+    return VectorPruningEnv(graph, Evaluated(landscape, TOP1), Budget(macs=macs), max_steps=max_steps)
 
 
 def networks(max_steps=1):

@@ -47,7 +47,7 @@ def test_first_step_prunes_by_the_ratios():
 def test_widths_keep_to_the_limits_of_groups(action, settings):
     """From the first step on, whatever the action; a dense network above them is not finished at the start."""
     graph = small_graph().limited({"outer.*": {"min": 10, "max": "75%"}, "inner.1": {"max": 15}, "last": {"min": 16}})
-    env = VectorPruningEnv(graph, Evaluated(small_landscape()), Budget(macs=1.0), **settings)
+    env = VectorPruningEnv(graph, Evaluated(small_landscape(), TOP1), Budget(macs=1.0), **settings)
     _, done = env.reset(2)
     assert not done.any()
     while not done.all():
