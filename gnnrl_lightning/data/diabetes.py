@@ -40,8 +40,8 @@ class Diabetes(ExampleData):
 
     def load(self) -> LoadedExamples:
         """Standardise the figures and hold out the test examples."""
-        found = load_diabetes()
-        inputs, targets = torch.from_numpy(found.data), torch.from_numpy(found.target)[:, None]
+        measured, progression = load_diabetes(return_X_y=True)
+        inputs, targets = torch.from_numpy(measured), torch.from_numpy(progression)[:, None]
         train, test = random_split(len(inputs), TEST_EXAMPLES, 0)
         inputs = inputs * len(inputs) ** 0.5  # scikit-learn gives columns of length 1
         targets = (targets - targets[train].mean()) / targets[train].std()

@@ -48,10 +48,10 @@ class DigitPixels(ExampleData):
         """Draw the canvases."""
         levels, labels = load_digits(return_X_y=True)
         digits = torch.from_numpy(levels).view(-1, 8, 8), torch.from_numpy(labels)
-        parts = [tuple(each[part] for each in digits) for part in (slice(0, 1400), slice(1400, None))]
+        (first, last), (first_labels, last_labels) = (each.split([1400, len(each) - 1400]) for each in digits)
         return LoadedExamples(
-            _strewn(*parts[0], self.canvases, generator_for(0, 0)),
-            _strewn(*parts[1], max(1, self.canvases // 4), generator_for(0, 1)),
+            _strewn(first, first_labels, self.canvases, generator_for(0, 0)),
+            _strewn(last, last_labels, max(1, self.canvases // 4), generator_for(0, 1)),
         )
 
     def normalize(self, inputs: Tensor) -> Tensor:

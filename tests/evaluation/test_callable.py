@@ -14,7 +14,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.callable import CallableEvaluator, OutputsAlone
 from gnnrl_lightning.rl.env.reward import find_reward
 from gnnrl_lightning.search.baselines import starting_candidates
-from gnnrl_lightning.search.methods import run_method
+from gnnrl_lightning.search.methods import METHODS
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.surrogate.measures import SENSITIVITIES
 
@@ -83,7 +83,7 @@ def test_a_search_with_a_sensitivity_needs_inputs_alone(pruner):
         32,
         pruner,
     )
-    run_method("greedy", problem, 0)
+    METHODS["greedy"].run(problem, 0)
     problem.start()
     ranked = problem.ranked()
     uniform = next(item for item in problem.history if item.proposer == "uniform")
