@@ -7,8 +7,8 @@ from gnnrl_lightning.candidates.pruner import REPAIRS, Pruner, default_final_ima
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks.cifar_resnet import CIFARResNet
 from gnnrl_lightning.repair.batchnorm import reestimate_batch_norm
-from tests.support.correlated import correlated
 from tests.support.exactness import assert_untouched, macs_of, snapshot
+from tests.support.networks_readers import correlated
 
 
 @pytest.fixture(scope="module")
