@@ -3,6 +3,8 @@
 A mask is a parametrization, `weight = original * mask`: training preserves the zeros, export and copies work, and both
 tensors are in the state dict. `bake_masks` makes masks permanent: the weight is an ordinary parameter again. Masked
 weights are zeros in dense tensors: they save neither MACs nor memory, and reports count them separately.
+
+The job does not use masks yet: these functions are for your own code.
 """
 
 from __future__ import annotations
