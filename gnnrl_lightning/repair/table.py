@@ -76,8 +76,9 @@ REPAIRS: Registry[Repair] = Registry("repair", _as_repair)
 """Name -> repair.
 
 On CIFAR-10 with ResNet-56 (93.6 % top-1) and halved convolution-1 widths, the rows below reach 40, 79, 82, 88 and 90 %
-top-1 in this order, before fine-tuning. If residual streams are pruned too, only `refit` retains most of the accuracy: 94 % on training images at
-half of the MACs in all groups, compared with 62 % for `reconstruction` and 53 % for `batch_norm`.
+top-1 in this order, before fine-tuning. If residual streams are pruned too, only `refit` retains most of the accuracy:
+94 % on training images at half of the MACs in all groups, compared with 62 % for `reconstruction` and 53 % for
+`batch_norm`.
 """
 
 REPAIRS.register("none", Repair(_slice, reads_images=False))
