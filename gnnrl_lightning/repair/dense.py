@@ -1,4 +1,4 @@
-"""The dense network and what repairs need to know of it, each found out once."""
+"""The dense network and the statistics of it that repairs need, each computed once."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from gnnrl_lightning.trees import Tree, device_of, split
 
 
 class Dense:
-    """A dense network, calibration inputs, and what is computed from both when it is first needed.
+    """A dense network, calibration inputs, and lazily computed statistics of both.
 
     Args:
         graph: The traced network.
         network: The network, trained; it is never changed.
         calibration: Normalised inputs of training examples on the network's device.
-        batch_size: Calibration examples in a batch.
-        dtype: Precision of activations where inputs pass through a pruned network.
+        batch_size: Number of calibration examples in a batch.
+        dtype: Precision of activations in a pruned network's forward passes.
     """
 
     def __init__(
@@ -43,17 +43,17 @@ class Dense:
 
     @cached_property
     def moments(self) -> dict[str, Moments]:
-        """Moments of what its layers read, by weight: the pass `moments`."""
+        """Moments of the layers' inputs, by weight (the pass `moments`)."""
         return collect_moments(self.network, self.layers, self.batches())
 
     @cached_property
     def recording(self) -> Recording:
-        """What its layers give, as `refit` needs it: the pass `recording`."""
+        """Layer outputs for `refit` (the pass `recording`)."""
         return record(self.network, self.layers, self.calibration)
 
     @property
     def device(self) -> torch.device:
-        """Where the network and the calibration inputs are."""
+        """Device of the network and the calibration inputs."""
         return device_of(self.calibration)
 
     def batches(self) -> list[Tree]:
