@@ -109,7 +109,8 @@ def _batches(network: nn.Module, calibration: Calibration | None) -> Iterator[tu
         batch = take(given.inputs, slice(start, start + GRADIENT_BATCH))
         if given.targets is None:
             with torch.no_grad():
-                yield batch, given.objective.draw(call(network, batch), generator)
+                drawn = given.objective.draw(call(network, batch), generator)
+            yield batch, drawn
         else:
             yield batch, to_device(take(given.targets, slice(start, start + GRADIENT_BATCH)), device_of(batch))
 

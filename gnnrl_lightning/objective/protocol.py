@@ -246,7 +246,9 @@ def added_up(batches: Sequence[Mapping[str, Tensor]]) -> dict[str, list[float]]:
         Name -> elements, added up in float64 and in the order of the batches.
     """
     # The device is asked once, after all batches.
-    rows = torch.stack([torch.cat([part.double().flatten() for part in sums.values()]) for sums in batches]).tolist()
+    rows = (
+        torch.stack([torch.cat([part.double().flatten() for part in sums.values()]) for sums in batches]).cpu().tolist()
+    )
     totals = iter([sum(column) for column in zip(*rows, strict=True)])
     return {name: [next(totals) for _ in range(part.numel())] for name, part in batches[0].items()}
 

@@ -120,7 +120,6 @@ def test_starting_candidates_are_those_of_the_search():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"reward": "luck"}, r"search.reward is 'luck': expected one of top1, top5, cross_entropy, divergence, or"),
         ({"finetune_steps": -1}, r"search.finetune_steps is -1: expected at least 0"),
         ({"repair": "glue"}, r"search.repair is 'glue': expected one of none, predicted_batch_norm, batch_norm"),
         ({"precision": "8"}, r"search.precision is '8': expected one of 32, bf16"),

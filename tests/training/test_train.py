@@ -150,7 +150,7 @@ def test_frozen_parameters_stay(digits):
     assert torch.equal(network[0].weight, before)
     assert [p.requires_grad for p in network.parameters()] == [False, True, True, True, True]
     with pytest.raises(UserError, match="nothing to train"):
-        train(network.requires_grad_(False), digits, TrainingOptions(epochs=1), trainer=on_cpu)
+        train(network.requires_grad_(False), digits, TrainingOptions(epochs=1), Classification(), trainer=on_cpu)
 
 
 def test_zero_epochs_change_nothing_but_the_mode(digits):
