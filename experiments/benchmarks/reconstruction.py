@@ -30,7 +30,7 @@ from gnnrl_lightning import ComputationGraph
 from gnnrl_lightning.candidates.pruner import Pruner
 from gnnrl_lightning.data import ImageFolder
 from gnnrl_lightning.graph import Plan
-from gnnrl_lightning.importance import CRITERIA, RANKINGS
+from gnnrl_lightning.importance import IMPORTANCES
 from gnnrl_lightning.networks import load_weights, resnet56
 from gnnrl_lightning.repair.batchnorm import reestimate_batch_norm
 from gnnrl_lightning.repair.reconstruction import reconstruct
@@ -198,7 +198,7 @@ def main() -> None:
         benchmark.measure(importance, tuple(REPAIRS), options.images)
     for images in options.more_images:
         benchmark.measure("l2", SHORT, images)
-    for importance in (*CRITERIA, *RANKINGS):
+    for importance in IMPORTANCES:
         if importance not in IN_FULL:
             benchmark.measure(importance, SHORT[:1], options.images)
     print("\nseconds for the moments, by images:", benchmark.record["seconds_moments"])

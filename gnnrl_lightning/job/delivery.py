@@ -73,6 +73,7 @@ def deliver(compression: Compression, folder: RunFolder) -> dict[str, Any]:
                 compression.task.data.transform_record(),
                 result["pruned"],
             ),
+            formats=compression.search.formats,
         )
         advance()
     folder.write_result(result)
@@ -118,7 +119,7 @@ def _search_figures(compression: Compression, best: Evaluation) -> dict[str, Any
     """What the search cost, who found the winner, and what agent and proxy were worth."""
     problem, agent, proxy = compression.problem, compression.best(AGENT), None
     if compression.search.table is not None:
-        proxy = proxy_figures(problem.history, compression.table, AGENT, compression.episodes)
+        proxy = proxy_figures(problem.history, compression.sensitivity, AGENT, compression.episodes)
     return {
         "evaluations": problem.spent,
         "images": problem.images,

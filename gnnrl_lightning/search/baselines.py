@@ -11,7 +11,7 @@ from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.search.greedy import greedy
 from gnnrl_lightning.search.knapsack import dynamic_programming
-from gnnrl_lightning.surrogate.sensitivity import ErrorTable
+from gnnrl_lightning.surrogate.sensitivity import Sensitivity
 
 Baseline = Callable[[ComputationGraph, Budget], Tensor]
 """`(graph, budget) -> widths (G,)` within the budget."""
@@ -69,13 +69,13 @@ def starting_candidates(graph: ComputationGraph, budget: Budget) -> dict[str, Te
     return {name: propose(graph, budget) for name, propose in STARTING.items()}
 
 
-TableBaseline = Callable[[ComputationGraph, Budget, ErrorTable], Tensor]
-"""`(graph, budget, table) -> widths (G,)` within the budget."""
+Allocation = Callable[[ComputationGraph, Budget, Sensitivity], Tensor]
+"""`(graph, budget, sensitivity) -> widths (G,)` within the budget."""
 
-FROM_TABLE: dict[str, TableBaseline] = {"greedy": greedy, "dynamic_programming": dynamic_programming}
-"""Name -> baseline: the candidates that a search scores next, where there is a table of errors to read."""
+FROM_SENSITIVITY: dict[str, Allocation] = {"greedy": greedy, "dynamic_programming": dynamic_programming}
+"""Name -> allocation: the candidates that a search scores next, where there is a sensitivity to read."""
 
 
-def table_candidates(graph: ComputationGraph, budget: Budget, table: ErrorTable) -> dict[str, Tensor]:
-    """Name -> widths `(G,)` of the starting candidates from a table."""
-    return {name: propose(graph, budget, table) for name, propose in FROM_TABLE.items()}
+def allocation_candidates(graph: ComputationGraph, budget: Budget, sensitivity: Sensitivity) -> dict[str, Tensor]:
+    """Name -> widths `(G,)` of the starting candidates from a sensitivity."""
+    return {name: propose(graph, budget, sensitivity) for name, propose in FROM_SENSITIVITY.items()}

@@ -7,15 +7,15 @@ from torch import Tensor
 
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.graph import ComputationGraph
-from gnnrl_lightning.surrogate.sensitivity import ErrorTable
+from gnnrl_lightning.surrogate.sensitivity import Sensitivity
 
 
-def greedy(graph: ComputationGraph, budget: Budget, table: ErrorTable) -> Tensor:
-    """Widths from the dense ones (or the user's highest) down, by the table's error for each MAC saved.
+def greedy(graph: ComputationGraph, budget: Budget, sensitivity: Sensitivity) -> Tensor:
+    """Widths from the dense ones (or the user's highest) down, by the sensitivity's loss for each MAC saved.
 
     In each step the group g is narrowed by one allowed width for which
 
-        (error_g(narrower) - error_g(now)) / (share of the limit that it saves)
+        (loss_g(narrower) - loss_g(now)) / (share of the limit that it saves)
 
     is smallest (ties: the first), until the budget is met; then the projection fills it up. Of several limits, what is
     saved counts for those that are not met yet.
@@ -23,7 +23,7 @@ def greedy(graph: ComputationGraph, budget: Budget, table: ErrorTable) -> Tensor
     Args:
         graph: The traced network.
         budget: What the candidate may cost.
-        table: Errors of the groups.
+        sensitivity: Losses of the groups.
 
     Returns:
         int64 `(G,)`.
@@ -43,7 +43,7 @@ def greedy(graph: ComputationGraph, budget: Budget, table: ErrorTable) -> Tensor
             ((costs[name](widths) - costs[name](rows)).double() / limit for name, limit in over.items()),
             torch.zeros(len(widths), dtype=torch.float64),
         )
-        price = (table.of_groups(narrower) - table.of_groups(widths)) / saved
+        price = (sensitivity.of_groups(narrower) - sensitivity.of_groups(widths)) / saved
         price[(narrower == widths) | (saved <= 0)] = torch.inf
         group = int(price.argmin())
         widths[group] = narrower[group]

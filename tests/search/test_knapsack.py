@@ -10,7 +10,7 @@ import gnnrl_lightning
 from gnnrl_lightning.cost.budget import Budget, Ladder
 from gnnrl_lightning.search.greedy import greedy
 from gnnrl_lightning.search.knapsack import allowed_levels, dynamic_programming, knapsack
-from tests.support.fakes import Chain, random_table
+from tests.support.fakes import Chain, random_sensitivity
 
 SIZES = ((3, 9), (8, 7), (2, 8), (5, 6))
 """Inputs and width of each branch."""
@@ -46,7 +46,7 @@ def test_optimal_where_costs_add_up(share, seed):
     torch.manual_seed(0)
     graph = gnnrl_lightning.trace(Branches(), torch.zeros(2, 8))
     assert int(graph.cost.macs(graph.widths)) == sum((inputs + 10) * width for inputs, width in SIZES)
-    budget, table = Budget(macs=share), random_table(graph, seed)
+    budget, table = Budget(macs=share), random_sensitivity(graph, seed)
     widths = dynamic_programming(graph, budget, table)
     assert budget.met(graph, widths[None]).all()
     assert float(table(widths)) == pytest.approx(least_error(graph, budget, table), rel=1e-9)
@@ -57,7 +57,7 @@ def test_near_the_optimum_where_costs_are_products(seed):
     """Never worse than greedy, and within a tenth of the least error that any candidate has."""
     torch.manual_seed(0)
     graph = gnnrl_lightning.trace(Chain((8, 7, 8)), torch.zeros(1, 3, 4, 4))
-    budget, table = Budget(macs=0.4), random_table(graph, seed)
+    budget, table = Budget(macs=0.4), random_sensitivity(graph, seed)
     found = float(table(dynamic_programming(graph, budget, table)))
     assert found <= float(table(greedy(graph, budget, table)))
     assert found <= 1.1 * least_error(graph, budget, table)
@@ -67,7 +67,7 @@ def test_several_limits_hold():
     torch.manual_seed(0)
     graph = gnnrl_lightning.trace(Chain((8, 7, 8)), torch.zeros(1, 3, 4, 4))
     budget = Budget(macs=0.6, params=0.3)
-    assert budget.met(graph, dynamic_programming(graph, budget, random_table(graph))[None]).all()
+    assert budget.met(graph, dynamic_programming(graph, budget, random_sensitivity(graph))[None]).all()
 
 
 @pytest.mark.parametrize("seed", range(5))

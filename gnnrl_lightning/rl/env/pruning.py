@@ -18,7 +18,6 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.rl.env.score import Score
 from gnnrl_lightning.rl.state.builder import EDGE_DIM, StateBuilder
-from gnnrl_lightning.rl.state.simplified import SimplifiedBuilder
 
 _STEPS = 5
 _RATIO = 0.3
@@ -46,7 +45,7 @@ class VectorPruningEnv:
 
     Args:
         graph: The traced network.
-        score: Rewards of finished candidates, see `gnnrl_lightning.rl.env.score`.
+        score: Rewards of finished candidates, see `gnnrl_lightning.rl.env.score`; None: 0, where nobody learns.
         budget: What the pruned network may cost.
         max_steps: Steps of an episode at most.
         max_ratio_per_step: Largest pruning ratio in one step. With max_steps 1 it is 1: every width is in
@@ -60,7 +59,6 @@ class VectorPruningEnv:
         penalty: The reward of a candidate that is over the budget when its episode ends, in place of the projection:
             nothing is filled up or cut then, and only candidates within the budget are scored. The paper has -100.
             None: every candidate is projected.
-        builder: Makes what builds the state graphs, of graph and statistics: `StateBuilder` or `SimplifiedBuilder`.
 
     Attributes:
         setting: What a policy's states and actions depend on, plain strings by name: `load_policy` compares.
@@ -75,7 +73,7 @@ class VectorPruningEnv:
     def __init__(
         self,
         graph: ComputationGraph,
-        score: Score,
+        score: Score | None,
         budget: Budget,
         max_steps: int = _STEPS,
         max_ratio_per_step: float = _RATIO,
@@ -83,7 +81,6 @@ class VectorPruningEnv:
         statistics: Tensor | None = None,
         penalty: float | None = None,
         proposals: Callable[[Tensor], Tensor] | None = None,
-        builder: Callable[[ComputationGraph, Tensor | None], StateBuilder | SimplifiedBuilder] = StateBuilder,
     ) -> None:
         if max_steps < 1:
             raise UserError(f"max_steps is {max_steps}, expected at least 1")
@@ -94,7 +91,7 @@ class VectorPruningEnv:
         self.graph, self.score, self.budget, self.macs_range = graph, score, budget, macs_range
         self.max_steps, self.penalty, self.proposals = max_steps, penalty, proposals
         self.max_ratio = 1.0 if max_steps == 1 else max_ratio_per_step
-        self.builder = builder(graph, statistics)
+        self.builder = StateBuilder(graph, statistics)
         self.state_dim, self.action_dim = self.builder.state_dim, len(graph.groups)
         self._ladder = budget.ladder(graph)
         self._dense = {"macs": int(graph.cost.macs(graph.widths)), "params": int(graph.cost.params(graph.widths))}
@@ -111,7 +108,7 @@ class VectorPruningEnv:
     @property
     def evaluations(self) -> int:
         """Evaluations so far."""
-        return self.score.evaluations
+        return 0 if self.score is None else self.score.evaluations
 
     def _draw_limits(self, episodes: int, generator: torch.Generator | None) -> dict[str, Tensor]:
         """Absolute limits (episodes,) of each metric; without a generator those of the middle of the range."""
@@ -197,7 +194,7 @@ class VectorPruningEnv:
         else:
             scored = ends & self._met(proposed)
             rewards[ends] = self.penalty
-        if scored.any():
+        if self.score is not None and scored.any():
             rewards[scored] = self.score(proposed[scored])
         self._widths, self._done = proposed, self._done | ends
         return self._observe(), rewards, self._done.clone()
@@ -222,7 +219,7 @@ class PruningEnv(gymnasium.Env[Any, Any]):
 
     Args:
         graph: The traced network.
-        score: Rewards of finished candidates, see `gnnrl_lightning.rl.env.score`.
+        score: Rewards of finished candidates, see `gnnrl_lightning.rl.env.score`; None: 0, where nobody learns.
         budget: What the pruned network may cost.
         max_steps: Steps of an episode at most.
         max_ratio_per_step: Largest pruning ratio in one step; 1 where max_steps is 1.
@@ -245,6 +242,7 @@ class PruningEnv(gymnasium.Env[Any, Any]):
         self.vector = VectorPruningEnv(
             graph, score, budget, max_steps, max_ratio_per_step, macs_range, statistics, penalty
         )
+        self._score = score
         self._within: bool | None = None
         self.action_space = spaces.Box(0.0, self.vector.max_ratio, (self.vector.action_dim,), np.float32)
         self.observation_space = spaces.Graph(
@@ -280,5 +278,5 @@ class PruningEnv(gymnasium.Env[Any, Any]):
             raise ResetNeeded("the environment has to be reset before its first step")
         ratios = torch.as_tensor(np.asarray(action, dtype=np.float32))[None]
         observations, rewards, done = self.vector.step(ratios / self.vector.max_ratio)
-        reward = float(self.vector.score(self.vector.widths)) if self._within else float(rewards)
+        reward = float(self._score(self.vector.widths)) if self._within else float(rewards)
         return self._graph(observations), reward, bool(done), False, self._info()

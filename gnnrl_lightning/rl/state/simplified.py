@@ -18,7 +18,7 @@ _KINDS = slice(11, 11 + len(KINDS))
 
 
 class SimplifiedBuilder:
-    """Builds the simplified state graph of a network at given widths; takes the place of `StateBuilder`.
+    """Builds the simplified graph of a network at given widths, see `gnnrl_lightning.rl.state.views.simplified_graph`.
 
     Its nodes are the inputs, the convolutions, linear layers and attentions, and whatever joins several feature
     maps; all other operators (norms, activations, pooling, reshapes) belong to the node whose map they read. An
@@ -31,7 +31,6 @@ class SimplifiedBuilder:
 
     Args:
         graph: The traced network.
-        statistics: As for `StateBuilder`.
 
     Attributes:
         full: The builder of the state that is simplified.
@@ -41,9 +40,9 @@ class SimplifiedBuilder:
     Source: GNN-RL (Yu, Mazaheri, Jannesari, ICML 2022), section 4.1, simplified computational graph.
     """
 
-    def __init__(self, graph: Any, statistics: Tensor | None = None) -> None:
+    def __init__(self, graph: Any) -> None:
         self.graph, self.num_groups = graph, len(graph.groups)
-        self.full = StateBuilder(graph, statistics)
+        self.full = StateBuilder(graph)
         self.state_dim = self.full.state_dim
         self.node, self.head = _assign(self.full)
         self.num_nodes = len(self.head)
@@ -62,26 +61,17 @@ class SimplifiedBuilder:
         nodes, groups = dense.decision_index
         self._decisions.index_put_((self.node[nodes], groups), dense.decision_weight, accumulate=True)
 
-    def __call__(
-        self,
-        widths: Tensor,
-        limits: Tensor,
-        left: Tensor | None = None,
-        proposal: tuple[Tensor, Tensor] | None = None,
-    ) -> Batch:
-        """State of a batch of candidates; arguments and fields are those of `StateBuilder`."""
+    def __call__(self, widths: Tensor, limits: Tensor) -> Batch:
+        """Graphs of a batch of candidates; arguments and fields are those of `StateBuilder`."""
         size = len(widths)
-        full: Any = self.full(widths, limits, left, proposal)
+        full: Any = self.full(widths, limits)
         maps = full.x.view(size, -1, self.state_dim)
         x = maps[:, self.head]
         summed = torch.zeros(size, self.num_nodes, 3).index_add_(1, self.node, maps[..., _COSTS])
         x[..., _COSTS] = summed.clamp(max=2)
         x[..., _KINDS] = self._kinds
         edge_attr = full.edge_attr.view(size, -1, full.edge_attr.shape[1])[:, self._edges]
-        state: Any = state_from(x, self._edge_index, edge_attr, self._decisions)
-        if proposal is not None:
-            state.proposal, state.proposal_step = full.proposal, full.proposal_step
-        return state
+        return state_from(x, self._edge_index, edge_attr, self._decisions)
 
 
 def _assign(full: StateBuilder) -> tuple[Tensor, Tensor]:
