@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -11,12 +12,10 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gnnrl_lightning.data import ImageData, Images
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.files import replacing
 from gnnrl_lightning.graph import ComputationGraph, trace
 from gnnrl_lightning.job import artifact
 from gnnrl_lightning.networks import check_finite, check_num_classes, load_weights
@@ -30,16 +29,55 @@ class Task:
     """A network and its images.
 
     Args:
-        network: The network's class path and arguments.
+        network: The network's class path and arguments, or the trained network itself, which is copied and never
+            changed.
         data: The images.
-        checkpoint: File with the network's weights; None for fresh ones.
+        checkpoint: File with the network's weights; None for fresh ones, or those of the given network.
         seed: Seed of fresh weights and of training.
+        artifact: Folder of a network that was pruned from this one, which is compressed further; None: this one is.
+
+    Raises:
+        UserError: There are both an artifact and a checkpoint.
     """
 
-    network: NetworkSpec
+    network: NetworkSpec | nn.Module
     data: ImageData
     checkpoint: str | None = None
     seed: int = 0
+    artifact: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.artifact is not None and self.checkpoint is not None:
+            raise UserError("--artifact and --checkpoint exclude each other: set one of them to null")
+
+    @property
+    def name(self) -> str:
+        """The network's name: the last part of its path."""
+        return self.path.rpartition(".")[2]
+
+    @property
+    def path(self) -> str:
+        """Where the network's class or function comes from."""
+        if isinstance(self.network, NetworkSpec):
+            return self.network.class_path
+        return f"{type(self.network).__module__}.{type(self.network).__qualname__}"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Class path and arguments, as a recipe has them; of a network that was given itself the arguments are null."""
+        if isinstance(self.network, NetworkSpec):
+            return json.loads(json.dumps(asdict(self.network), default=str))
+        return {"class_path": self.path, "init_args": None}
+
+    @property
+    def trained(self) -> bool:
+        """Whether the network needs no training: it has weights from a file, or was given itself."""
+        return self.checkpoint is not None or self.artifact is not None or isinstance(self.network, nn.Module)
+
+    @property
+    def steps(self) -> list[Mapping[str, Any]]:
+        """The prunings that have led to the network, see `gnnrl_lightning.job.artifact.step`."""
+        return [] if self.artifact is None else artifact.read_recipe(self.artifact)["steps"]
 
     def _load_images(self) -> None:
         """Fetch the images where the data module is asked to, and read them."""
@@ -50,23 +88,39 @@ class Task:
         """Normalised training images, shape (images, C, H, W)."""
         return self.data.calibration(images)
 
+    def original(self) -> nn.Module:
+        """The network that no step has pruned yet, in evaluation mode: with fresh weights, or a copy of the given one.
+
+        Raises:
+            UserError: It cannot be made.
+        """
+        if isinstance(self.network, nn.Module):
+            return copy.deepcopy(self.network).cpu().eval()
+        with isolate_rng():
+            torch.manual_seed(self.seed)
+            return self.network.build().eval()
+
     def build(self) -> nn.Module:
         """The network in evaluation mode, checked against the images.
 
         Raises:
             UserError: Images or weights are missing, or do not fit the network.
         """
+        if self.artifact is not None:
+            return self.restore(self.artifact).network
         self._load_images()
-        with isolate_rng():
-            torch.manual_seed(self.seed)
-            network = self.network.build()
+        network = self.original()
         if self.checkpoint is not None:
             load_weights(network, self.checkpoint)
         return self._checked(network)
 
-    def trace(self) -> ComputationGraph:
-        """The network's computational graph, on one of its images."""
-        return trace(self.build(), self.example())
+    def trace(self, network: nn.Module | None = None) -> ComputationGraph:
+        """The network's computational graph, on one of its images.
+
+        Args:
+            network: What `build` has given; None: build it.
+        """
+        return trace(network or self.build(), self.example())
 
     def restore(self, folder: str | Path) -> artifact.Restored:
         """The pruned network of an artifact, checked against the images.
@@ -76,13 +130,13 @@ class Task:
         """
         recipe = artifact.read_recipe(folder)
         self._check_recipe(recipe, folder)
-        restored = artifact.restore(folder, self.network.build(), torch.zeros(1, *recipe["input"]["shape"]))
+        restored = artifact.restore(folder, self.original(), torch.zeros(1, *recipe["input"]["shape"]))
         self._checked(restored.network)
         return restored
 
     def _check_recipe(self, recipe: Mapping[str, Any], folder: str | Path) -> None:
         """Refuse a recipe of another network or other images; the path that it names is never imported."""
-        given = json.loads(json.dumps(asdict(self.network), default=str))
+        given = self.record
         if recipe["network"] != given:
             raise UserError(
                 f"{folder} was pruned from {_call(recipe['network'])}, network is {_call(given)}: "
@@ -147,13 +201,6 @@ def inspect(graph: ComputationGraph) -> dict[str, Any]:
     }
 
 
-def save_weights(network: nn.Module, path: Path) -> None:
-    """Write a network's weights without pickle; `load_weights` reads them."""
-    state = network.state_dict()
-    with replacing(path) as partial:
-        save_file({name: tensor.cpu().contiguous().clone() for name, tensor in state.items()}, partial)
-
-
 def finetune_artifact(
     task: Task,
     restored: artifact.Restored,
@@ -182,9 +229,8 @@ def finetune_artifact(
     artifact.save(
         folder,
         restored.network,
-        dense=task.network.build().eval(),
-        graph=restored.graph,
-        plan=restored.plan,
+        dense=task.original(),
+        steps=recipe["steps"],
         example=task.example(),
         description=artifact.Description(recipe["network"], recipe["budget"], task.data.transform_record(), figures),
         formats=list(recipe["formats"]),

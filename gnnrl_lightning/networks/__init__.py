@@ -13,7 +13,7 @@ from gnnrl_lightning.networks.cifar_resnet import (
 from gnnrl_lightning.networks.mobilenet import MobileNetV1, MobileNetV2, mobilenet_v1, mobilenet_v2
 from gnnrl_lightning.networks.modes import eval_mode
 from gnnrl_lightning.networks.vgg import VGG, vgg16_bn
-from gnnrl_lightning.networks.weights import load_weights
+from gnnrl_lightning.networks.weights import load_weights, save_weights
 
 __all__ = [
     "VGG",
@@ -32,5 +32,6 @@ __all__ = [
     "resnet44",
     "resnet56",
     "resnet110",
+    "save_weights",
     "vgg16_bn",
 ]

@@ -79,3 +79,12 @@ FROM_SENSITIVITY: dict[str, Allocation] = {"greedy": greedy, "dynamic_programmin
 def allocation_candidates(graph: ComputationGraph, budget: Budget, sensitivity: Sensitivity) -> dict[str, Tensor]:
     """Name -> widths `(G,)` of the starting candidates from a sensitivity."""
     return {name: propose(graph, budget, sensitivity) for name, propose in FROM_SENSITIVITY.items()}
+
+
+def starting_count(from_sensitivity: bool) -> int:
+    """Number of starting candidates.
+
+    Args:
+        from_sensitivity: Whether those from the sensitivity are among them.
+    """
+    return len(STARTING) + (len(FROM_SENSITIVITY) if from_sensitivity else 0)

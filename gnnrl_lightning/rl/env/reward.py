@@ -59,9 +59,9 @@ def check_reward(reward: Callable[[Any], float], name: str, evaluation: Any) -> 
     try:
         value = float(reward(evaluation))
     except Exception as error:  # the user's own may raise anything
-        raise UserError(f"search.reward {name!r} fails: {one_line(error)}") from error
+        raise UserError(f"episode.reward {name!r} fails: {one_line(error)}") from error
     if not math.isfinite(value):
-        raise UserError(f"search.reward {name!r} gives {value}: expected a finite number")
+        raise UserError(f"episode.reward {name!r} gives {value}: expected a finite number")
 
 
 def find_reward(name: str) -> Callable[[Any], float]:
@@ -78,12 +78,12 @@ def find_reward(name: str) -> Callable[[Any], float]:
         return REWARDS[name]
     module, _, attribute = name.rpartition(".")
     if not module:
-        raise UserError(f"search.reward is {name!r}: expected one of {', '.join(REWARDS)}, or package.module.name")
+        raise UserError(f"episode.reward is {name!r}: expected one of {', '.join(REWARDS)}, or package.module.name")
     try:
         found: Any = getattr(importlib.import_module(module), attribute)
         found = found() if isinstance(found, type) else found
     except (ImportError, AttributeError, TypeError) as error:
-        raise UserError(f"search.reward {name!r} cannot be imported: {one_line(error)}") from error
+        raise UserError(f"episode.reward {name!r} cannot be imported: {one_line(error)}") from error
     if not callable(found):
-        raise UserError(f"search.reward {name!r} is not a function of an evaluation")
+        raise UserError(f"episode.reward {name!r} is not a function of an evaluation")
     return cast(Callable[[Any], float], found)

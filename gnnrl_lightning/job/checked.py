@@ -1,0 +1,139 @@
+"""The first stage: a job whose input is right. Nothing has been trained or written."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from gnnrl_lightning.candidates.pruner import default_final_images
+from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.errors import UserError, one_line
+from gnnrl_lightning.evaluation.racing import random_order
+from gnnrl_lightning.evaluation.result import Evaluation
+from gnnrl_lightning.graph import ComputationGraph
+from gnnrl_lightning.job.job import Job, Runtime
+from gnnrl_lightning.job.options import Options
+from gnnrl_lightning.job.task import Task
+from gnnrl_lightning.options import AUTO
+from gnnrl_lightning.repair.table import default_repair
+from gnnrl_lightning.rl.env.options import EpisodeOptions
+from gnnrl_lightning.rl.env.reward import check_reward, find_reward
+from gnnrl_lightning.rl.environments import AGENT
+from gnnrl_lightning.rl.learners.base import GraphLearner
+from gnnrl_lightning.speed.tuning import BATCH_SIZES, Tuned, tune
+from gnnrl_lightning.surgery.layers import find_layers
+
+
+def check(task: Task, budget: Budget, options: Options | None = None, runtime: Runtime | None = None) -> Checked:
+    """Check everything that a job is given, and decide what it leaves open. Nothing is written.
+
+    ```
+    checked = check(task, Budget(macs=0.5), Options(search=SearchOptions(evaluations=200)))
+    trained = train(checked, folder)
+delivered = deliver(search(trained, GNNRL(), folder), folder)
+    ```
+
+    Args:
+        task: The network and its data.
+        budget: What the smaller network may cost.
+        options: How; None: the defaults.
+        runtime: Where and how it works; None: quietly, on the CPU.
+
+    Raises:
+        UserError: Anything about the input is wrong.
+    """
+    options, runtime = options or Options(), runtime or Runtime()
+    network = task.build()
+    graph = task.trace(network)
+    if not graph.groups:
+        raise UserError(f"{task.path} has no channels that can be pruned; inspect says why")
+    limits = budget.on(graph)
+    if limits.met(graph.widths):
+        raise UserError(f"{task.path} meets the budget as it is: nothing to prune")
+    network.to(runtime.device)
+    tuned = _tune(task, graph, network, options, runtime) if options.scoring.precision == AUTO else None
+    job = Job(task, graph, limits, _decided(options, task, network, tuned), runtime)
+    return Checked(job, network, job.calibration(options.candidate.calibration_examples), tuned)
+
+
+def _tune(task: Task, graph: ComputationGraph, network: nn.Module, options: Options, runtime: Runtime) -> Tuned:
+    """The fastest way to score candidates, measured on the dense network; an untrained one takes as long."""
+    data, size = task.data, options.scoring.batch_size
+    sizes = BATCH_SIZES if size == AUTO else (size,)
+    images = data.search.images[random_order(len(data.search))[: max(sizes)]]
+    return tune(network, find_layers(graph), data.normalize(images.to(runtime.device)), sizes)
+
+
+def _decided(options: Options, task: Task, network: nn.Module, tuned: Tuned | None) -> Options:
+    """Options without any "auto"."""
+    candidate, scoring, delivery = options.candidate, options.scoring, options.delivery
+    if tuned is not None:
+        scoring = replace(scoring, precision=tuned.precision, batch_size=tuned.batch_size)
+    if scoring.batch_size == AUTO:
+        scoring = replace(scoring, batch_size=task.data.eval_batch_size)
+    if candidate.repair == AUTO:
+        candidate = replace(candidate, repair=default_repair(network))
+    if delivery.calibration_examples == AUTO:
+        delivery = replace(delivery, calibration_examples=default_final_images(task.data.search.image_shape))
+    return replace(options, candidate=candidate, scoring=scoring, delivery=delivery)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A job whose input is right.
+
+    Args:
+        job: What is to be compressed, and how.
+        network: The dense network, on the job's device; it may be untrained.
+        calibration: Training examples for importance, repair and sensitivity, as the network reads them.
+        tuned: What was measured to decide how candidates are scored; None: nothing had to be.
+    """
+
+    job: Job
+    network: nn.Module
+    calibration: Tensor
+    tuned: Tuned | None = None
+
+    def iterations(self, agent: GraphLearner, processes: int = 1) -> int:
+        """Iterations of an agent in the real environment.
+
+        Args:
+            agent: The agent.
+            processes: Processes, each of which plays as many episodes.
+
+        Raises:
+            UserError: There are not enough evaluations for one.
+        """
+        job, episodes = self.job, processes * agent.episodes_per_iteration
+        return job.options.iterations(job.graph, job.evaluation_examples, episodes)
+
+    def prepare(self, agent: GraphLearner, episode: EpisodeOptions | None = None) -> None:
+        """Make the agent's policy, in an environment that scores nothing yet, and try its reward.
+
+        Args:
+            agent: The agent.
+            episode: What its episodes are; None: as configured.
+
+        Raises:
+            UserError: The policy cannot be made, does not fit, or the reward fails.
+        """
+        environments = self.job.environments(episode=episode)
+        agent.env = environments.make(None)
+        try:
+            agent.configure_model()
+        except UserError:
+            raise
+        except Exception as error:  # the user's own policy may raise anything
+            raise UserError(f"model.actor_critic cannot be made: {one_line(error)}") from error
+        reward = environments.options.reward
+        check_reward(find_reward(reward), reward, self._untrained())
+
+    def _untrained(self) -> Evaluation:
+        """What an evaluation of a candidate that guesses may look like."""
+        limits, classes = self.job.limits, self.job.task.data.num_classes
+        widths = limits.project(self.job.graph.widths)
+        scores = 100 / classes, math.log(classes), math.log(classes)
+        images, seen = self.job.evaluation_examples, len(self.job.task.data.search)
+        return Evaluation(tuple(widths.tolist()), limits.costs(widths), *scores, 1.0, images, AGENT, seen)
