@@ -34,6 +34,7 @@ from gnnrl_lightning.importance import IMPORTANCES
 from gnnrl_lightning.networks import load_weights, resnet56
 from gnnrl_lightning.repair.batchnorm import reestimate_batch_norm
 from gnnrl_lightning.repair.reconstruction import reconstruct
+from gnnrl_lightning.repair.table import REPAIRS as REPAIRS_BY_NAME
 from gnnrl_lightning.training.finetune import top1
 
 Repair = Callable[[Pruner, Plan], nn.Module]
@@ -43,8 +44,9 @@ def by_name(repair: str) -> Repair:
     """A repair of the package."""
 
     def run(pruner: Pruner, plan: Plan) -> nn.Module:
-        pruner.repair = repair
-        return pruner.prune(plan)
+        pruned = plan.apply(pruner.network).eval()
+        REPAIRS_BY_NAME[repair].apply(pruner, pruned, plan.selection)
+        return pruned
 
     return run
 

@@ -8,15 +8,13 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from gnnrl_lightning.calibration.moments import Moments, collect_moments
 from gnnrl_lightning.graph import ComputationGraph, Plan
 from gnnrl_lightning.importance import IMPORTANCES, Criterion, Importance, importance_scores, keep_best
-from gnnrl_lightning.repair.refit import Recording, record
+from gnnrl_lightning.repair.dense import Dense
 from gnnrl_lightning.repair.table import REPAIRS, Repair
-from gnnrl_lightning.surgery.layers import Layer, find_layers
 
 
-class Pruner:
+class Pruner(Dense):
     """Prunes one network to any widths, the same way every time.
 
     Importance scores, input moments and what the dense network's layers give are computed once, when they are first
@@ -47,52 +45,27 @@ class Pruner:
         batch_size: int = 256,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        IMPORTANCES.find(importance)
-        REPAIRS.find(repair)
-        self.graph = graph
-        self.network = network
-        self.calibration = calibration
-        self.importance = importance
-        self.repair = repair
-        self.batch_size = batch_size
-        self.dtype = dtype
+        super().__init__(graph, network, calibration, batch_size, dtype)
+        self.graph: ComputationGraph = graph
+        self.importance, self.repair = importance, repair
+        self._importance, self._repair = IMPORTANCES.find(importance), REPAIRS.find(repair)
 
     @cached_property
     def scores(self) -> list[Tensor]:
         """Importance of every channel, `(sets, width)` for each group, on the CPU, where channels are chosen."""
-        moments = self.moments if "moments" in IMPORTANCES.find(self.importance).passes else None
+        moments = self.moments if "moments" in self._importance.passes else None
         scores = importance_scores(self.graph, self.network, self.importance, self.calibration, moments)
         return [score.cpu() for score in scores]
-
-    @cached_property
-    def layers(self) -> dict[str, Layer]:
-        """Layers of the dense network by weight."""
-        return find_layers(self.graph)
-
-    @cached_property
-    def moments(self) -> dict[str, Moments]:
-        """Moments of what the dense network's layers read, by weight."""
-        return collect_moments(self.network, self.layers, self.batches())
-
-    @cached_property
-    def recording(self) -> Recording:
-        """What the dense network's layers give, as `refit` needs it."""
-        return record(self.network, self.layers, self.calibration)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network and the calibration images are."""
-        return self.calibration.device
 
     @property
     def images(self) -> int:
         """Forward passes of one image that a candidate takes."""
-        return len(self.calibration) if REPAIRS.find(self.repair).reads_images else 0
+        return len(self.calibration) if self._repair.reads_images else 0
 
     @property
     def passes(self) -> frozenset[str]:
         """What is found out once for all candidates, in a pass over the calibration images each."""
-        return pruner_passes(self.importance, self.repair)
+        return pruner_passes(self._importance, self._repair)
 
     def final(self, calibration: Tensor, repair: str | Repair) -> Pruner:
         """The same choice of channels, with another repair on other calibration images, in float32.
@@ -105,10 +78,6 @@ class Pruner:
         other.__dict__["scores"] = self.scores  # in the place of the cached property
         return other
 
-    def batches(self) -> tuple[Tensor, ...]:
-        """The calibration images in batches."""
-        return self.calibration.split(self.batch_size)
-
     def plan(self, widths: Tensor) -> Plan:
         """The channels that stay at `widths (G,)`."""
         kept = [keep_best(score, int(width)) for score, width in zip(self.scores, widths, strict=True)]
@@ -117,7 +86,7 @@ class Pruner:
     def prune(self, plan: Plan) -> nn.Module:
         """The pruned and repaired network in evaluation mode."""
         pruned = plan.apply(self.network).eval()
-        REPAIRS.find(self.repair).apply(self, pruned, plan.selection)
+        self._repair.apply(self, pruned, plan.selection)
         return pruned
 
 

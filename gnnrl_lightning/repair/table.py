@@ -7,50 +7,20 @@ REPAIRS.register("mine", my_repair)  # then by name in Python and YAML
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from gnnrl_lightning.calibration.moments import Moments
 from gnnrl_lightning.calibration.precision import activations_in
 from gnnrl_lightning.networks.norms import BATCH_NORMS
 from gnnrl_lightning.registry import Registry, as_callable
 from gnnrl_lightning.repair.batchnorm import predict_batch_norm, reestimate_batch_norm
+from gnnrl_lightning.repair.dense import Dense
 from gnnrl_lightning.repair.reconstruction import reconstruct
-from gnnrl_lightning.repair.refit import Recording, refit
-from gnnrl_lightning.surgery.layers import Layer
+from gnnrl_lightning.repair.refit import refit
 from gnnrl_lightning.tracing.axes import Selection
-
-
-class Dense(Protocol):
-    """What a repair may read of the dense network; `gnnrl_lightning.candidates.pruner.Pruner` has it.
-
-    Attributes:
-        network: The dense network, which no repair changes.
-        layers: Its layers by weight.
-        calibration: Normalised training images `(N, C, H, W)` on the network's device.
-        moments: Moments of what its layers read, by weight; takes the pass `moments`.
-        recording: What its layers give; takes the pass `recording`.
-        dtype: Precision of activations where images pass through a candidate.
-    """
-
-    network: nn.Module
-    calibration: Tensor
-    dtype: torch.dtype
-
-    @property
-    def layers(self) -> Mapping[str, Layer]: ...  # noqa: D102
-    @property
-    def moments(self) -> Mapping[str, Moments]: ...  # noqa: D102
-    @property
-    def recording(self) -> Recording: ...  # noqa: D102
-
-    def batches(self) -> Sequence[Tensor]:
-        """The calibration images in batches."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -75,7 +45,7 @@ def _slice(dense: Dense, pruned: nn.Module, selection: Selection) -> None:
 
 def _batch_norm(dense: Dense, pruned: nn.Module, selection: Selection) -> None:
     """Re-estimate the batch norms on the calibration images."""
-    with activations_in(dense.dtype, dense.calibration.device):
+    with activations_in(dense.dtype, dense.device):
         reestimate_batch_norm(pruned, dense.batches())
 
 

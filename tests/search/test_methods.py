@@ -80,7 +80,7 @@ def test_every_proposal_keeps_to_the_limits_of_groups(pruner, name, macs):
     limits = {"outer.*": {"min": 10, "max": "75%"}, "inner.1": {"max": 15}, "last": {"min": "50%"}}
     budget = Budget(macs=macs)
     search = problem_of(pruner, budget, limits=limits)
-    run_method(name, search, 1)
+    METHODS[name].run(search, 1)
     asked = torch.tensor([scored.widths for scored in search.history])
     assert [group.name for group in search.graph.groups] == ["stem", "inner.0", "inner.1", "last"]
     lowest, highest = torch.tensor([10, 1, 1, 16]), torch.tensor([12, 24, 15, 32])
