@@ -26,14 +26,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gnnrl_lightning.job.compression import Compression
+from gnnrl_lightning.job.policy_search import SearchOptions, connect
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.data import ImageFolder
 from gnnrl_lightning.evaluation.journal import Journal
-from gnnrl_lightning.job.compression import Compression
-from gnnrl_lightning.job.policy_search import SearchOptions, connect
 from gnnrl_lightning.job.prediction import proposal
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.networks.spec import NetworkSpec

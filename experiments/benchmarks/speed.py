@@ -45,12 +45,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gnnrl_lightning.job.compression import Compression
+from gnnrl_lightning.job.policy_search import SearchOptions
 from speed_parts import candidates, devices, forward, growth, learning, memory
 from speed_parts.jobs import cifar, job
 from speed_parts.machine import processor
 
-from gnnrl_lightning.job.compression import Compression
-from gnnrl_lightning.job.policy_search import SearchOptions
 from gnnrl_lightning.networks.spec import NetworkSpec
 
 

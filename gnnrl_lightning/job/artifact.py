@@ -2,8 +2,9 @@
 
 `recipe.json` says what was done; beside it stands a file for each of `gnnrl_lightning.job.formats.FORMATS` that was
 asked for. `weights` (`weights.safetensors`) is the route without pickle: the network's own class, pruned again by the
-recorded indices, in as many steps as it took: a pruned network may have been pruned again. `program` (`model.pt2`) is an exported program that needs torch alone; such files contain pickled
-parts and count as trusted code. Hashes detect damage, not malice.
+recorded indices, in as many steps as it took, for a pruned network may be pruned again. `program` (`model.pt2`) is an
+exported program that needs torch alone; such files contain pickled parts and count as trusted code. Hashes detect
+damage, not malice.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def check(task: Task, budget: Budget, options: Options | None = None, runtime: R
     ```
     checked = check(task, Budget(macs=0.5), Options(search=SearchOptions(evaluations=200)))
     trained = train(checked, folder)
-delivered = deliver(search(trained, GNNRL(), folder), folder)
+    delivered = deliver(search(trained, GNNRL(), folder), folder)
     ```
 
     Args:

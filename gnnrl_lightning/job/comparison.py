@@ -234,9 +234,7 @@ class Comparison:
             figures["top1_test_after"] = job.task.top1(network, self.test)
         return figures
 
-    def _figures(
-        self, trained: Trained, rows: list[dict[str, Any]], refused: list[dict[str, Any]]
-    ) -> dict[str, Any]:
+    def _figures(self, trained: Trained, rows: list[dict[str, Any]], refused: list[dict[str, Any]]) -> dict[str, Any]:
         job = trained.job
         agent = next((name for name in self.options.methods if name in self.agents), None)
         return {

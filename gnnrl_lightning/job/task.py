@@ -20,7 +20,6 @@ from gnnrl_lightning.graph import ComputationGraph, trace
 from gnnrl_lightning.job import artifact
 from gnnrl_lightning.networks import check_finite, check_num_classes, load_weights
 from gnnrl_lightning.networks.spec import NetworkSpec
-from gnnrl_lightning.processes import rank
 from gnnrl_lightning.training.finetune import TrainingOptions, top1, train
 
 
@@ -201,38 +200,28 @@ def inspect(graph: ComputationGraph) -> dict[str, Any]:
     }
 
 
-def finetune_artifact(
-    task: Task,
-    restored: artifact.Restored,
-    options: TrainingOptions,
-    folder: Path,
-    trainer: Callable[..., Trainer],
-) -> float:
-    """Train a restored network further and save it as an artifact of its own.
+def save_finetuned(task: Task, network: nn.Module, accuracy: float, folder: Path) -> None:
+    """Save the pruned network of a task's artifact, which was trained further, as an artifact of its own.
 
     Args:
-        task: The images; the network is the artifact's.
-        restored: The pruned network, trained in place.
-        options: How to train.
+        task: Has the artifact that the network is from.
+        network: The network.
+        accuracy: Its top-1 accuracy on the search split, percent.
         folder: Folder of the new artifact.
-        trainer: Makes the trainer.
 
-    Returns:
-        Top-1 accuracy on the search split, percent.
+    Raises:
+        UserError: The task has no artifact.
     """
-    recipe = restored.recipe
-    task.train(restored.network, options, trainer)
-    accuracy = task.top1(restored.network, task.data.search)
-    if rank() > 0:
-        return accuracy
+    if task.artifact is None:
+        raise UserError("the task has no artifact: its network was not pruned")
+    recipe = artifact.read_recipe(task.artifact)
     figures = {name: recipe["figures"][name] for name in ("macs", "params")} | {"top1_search_after": accuracy}
+    description = artifact.Description(recipe["network"], recipe["budget"], task.data.transform_record(), figures)
     artifact.save(
         folder,
-        restored.network,
+        network,
         dense=task.original(),
         steps=recipe["steps"],
         example=task.example(),
-        description=artifact.Description(recipe["network"], recipe["budget"], task.data.transform_record(), figures),
-        formats=list(recipe["formats"]),
+        description=description,
     )
-    return accuracy

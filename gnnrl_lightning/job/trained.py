@@ -121,9 +121,7 @@ class Trained:
         made = {"batch_size": task.data.batch_size, "seed": task.seed, "precision": scoring.precision}
         return ShortFinetune(task.data.train, task.data.augment, task.data.normalize, scoring.finetune_steps, **made)
 
-    def journalled(
-        self, limits: BoundBudget, journal: Journal, episode: EpisodeOptions | None = None
-    ) -> Journalled:
+    def journalled(self, limits: BoundBudget, journal: Journal, episode: EpisodeOptions | None = None) -> Journalled:
         """An evaluator whose answers are written down.
 
         Args:

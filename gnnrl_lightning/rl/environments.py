@@ -93,9 +93,7 @@ class Environments:
         options = self.options
         if sensitivity is None or options.proposal is None:
             return None
-        return Allocations(
-            self.graph, self.limits, sensitivity, FROM_SENSITIVITY[options.proposal], options.macs_range
-        )
+        return Allocations(self.graph, self.limits, sensitivity, FROM_SENSITIVITY[options.proposal], options.macs_range)
 
     def connect(self, agent: GraphLearner, problem: SearchProblem) -> None:
         """Give the agent its environment and, where there is a sensitivity, its proxy.

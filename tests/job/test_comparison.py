@@ -7,14 +7,14 @@ from types import ModuleType
 
 import pytest
 import torch
+from gnnrl_lightning.job.compression import Compression
+from gnnrl_lightning.job.policy_search import AGENT, SearchOptions
 
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.data import Digits
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.job.comparison import AgentRow, CompareOptions, Comparison, budget_label
-from gnnrl_lightning.job.compression import Compression
-from gnnrl_lightning.job.policy_search import AGENT, SearchOptions
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.networks.spec import NetworkSpec

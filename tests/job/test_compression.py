@@ -4,6 +4,8 @@ from types import ModuleType
 
 import pytest
 import torch
+from gnnrl_lightning.job.compression import Compression
+from gnnrl_lightning.job.policy_search import AGENT, SearchOptions
 from lightning.pytorch import Trainer
 
 from gnnrl_lightning.cost.budget import Budget
@@ -12,9 +14,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.result import best_of
 from gnnrl_lightning.job import compression as pipeline
-from gnnrl_lightning.job.compression import Compression
 from gnnrl_lightning.job.delivery import deliver
-from gnnrl_lightning.job.policy_search import AGENT, SearchOptions
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.networks.spec import NetworkSpec

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from gnnrl_lightning.job.policy_search import AGENT, SearchOptions, connect, environment, evaluated
 
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.result import best_of, within
-from gnnrl_lightning.job.policy_search import AGENT, SearchOptions, connect, environment, evaluated
 from gnnrl_lightning.rl.encoders import GCN
 from gnnrl_lightning.rl.env.reward import find_reward
 from gnnrl_lightning.rl.learners import DDPG, GNNRL

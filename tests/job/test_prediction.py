@@ -4,11 +4,11 @@ from types import ModuleType
 
 import pytest
 import torch
+from gnnrl_lightning.job.compression import Compression, SearchOptions
 
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.data import Digits
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.job.compression import Compression, SearchOptions
 from gnnrl_lightning.job.prediction import as_json, predict, proposal
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.task import Task

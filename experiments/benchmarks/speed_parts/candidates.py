@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gnnrl_lightning.job.compression import Compression
+from gnnrl_lightning.job.policy_search import SearchOptions
 from scipy.stats import kendalltau
 from torch import Tensor
 
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.racing import Course, hopeless, stage_ends
 from gnnrl_lightning.evaluation.result import Evaluation
-from gnnrl_lightning.job.compression import Compression
-from gnnrl_lightning.job.policy_search import SearchOptions
 from gnnrl_lightning.search.methods import METHODS
 from gnnrl_lightning.search.problem import merit
 from gnnrl_lightning.speed.latency import synchronize

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gnnrl_lightning.job.compression import POLICY
+
 from gnnrl_lightning.job.runs import RunFolder
 
 

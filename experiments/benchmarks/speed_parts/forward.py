@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gnnrl_lightning.job.compression import Compression
 from torch import Tensor
 
 from gnnrl_lightning.evaluation.evaluator import Evaluator
-from gnnrl_lightning.job.compression import Compression
 from gnnrl_lightning.speed.inference import PRECISIONS, for_inference
 from gnnrl_lightning.speed.latency import synchronize
 from speed_parts.candidates import chosen, recorded

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from gnnrl_lightning.job.compression import Compression
+from gnnrl_lightning.job.policy_search import SearchOptions
 from torch import Tensor, nn
 
 from gnnrl_lightning.candidates.pruner import FINAL_IMAGES
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.data import ImageData, ImageFolder, ImageSet, LoadedImages
-from gnnrl_lightning.job.compression import Compression
-from gnnrl_lightning.job.policy_search import SearchOptions
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.networks.spec import NetworkSpec
 

@@ -7,8 +7,8 @@ import time
 from typing import Any
 
 import torch
-
 from gnnrl_lightning.job.compression import Compression
+
 from gnnrl_lightning.networks.spec import NetworkSpec
 from speed_parts.jobs import RandomImages, job, random_widths
 
