@@ -16,6 +16,7 @@ from torch import nn
 from gnnrl_lightning.cli.comparing import DECIDED, agents_of, as_tuned, check_goes_on
 from gnnrl_lightning.cli.running import RunningCLI
 from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.cost.metrics import METRICS
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.comparison import CompareOptions, Comparison
 from gnnrl_lightning.job.compression import DENSE, POLICY, Compression, PhaseTrainers
@@ -26,14 +27,15 @@ from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.task import finetune_artifact, inspect, save_weights
 from gnnrl_lightning.processes import from_first, rank
 from gnnrl_lightning.report.comparison import comparison_tables, run_line
+from gnnrl_lightning.report.costs import RATIO, cost_names
 from gnnrl_lightning.report.graph_figure import checked_suffix, graph_figure
 from gnnrl_lightning.report.progress import hidden_steps, shown_steps
 from gnnrl_lightning.report.table import inspection_tables, prediction_table, print_result
 from gnnrl_lightning.rl.state.views import hierarchical_graph, simplified_graph
 from gnnrl_lightning.training.finetune import quiet_trainer
 
-# Figures of the pruned network for the loggers: none of the test images, which no sweep may choose by.
-LOGGED = ("macs", "params", "macs_ratio", "params_ratio", "top1_search", "latency_ms")
+# Figures of the pruned network for the loggers beside its costs: none of the test images, which no sweep may choose by.
+LOGGED = ("top1_search", "latency_ms")
 
 
 class CompressionCLI(RunningCLI):
@@ -86,7 +88,9 @@ class CompressionCLI(RunningCLI):
         result = deliver(self.compression, self.folder)
         if rank() > 0:
             return
-        figures = {f"result/{name}": value for name, value in result["pruned"].items() if name in LOGGED}
+        costs = cost_names(result["pruned"])
+        logged = {*costs, *(f"{name}{RATIO}" for name in costs), *LOGGED}
+        figures = {f"result/{name}": value for name, value in result["pruned"].items() if name in logged}
         print_result(result, LATENCY_BATCH, self.console)
         self.close_run(self.folder, figures)
 
@@ -187,7 +191,8 @@ class CompressionCLI(RunningCLI):
         if figure is not None:
             checked_suffix(figure)
         graph = self.task.trace()
-        found = inspect(graph)
+        own = self._get(self.config, "budget")["limits"] or {}
+        found = inspect(graph, [*METRICS, *(metric for metric in own if metric not in METRICS)])
         for table in inspection_tables(found):
             self.console.print(table)
         if json is not None:

@@ -86,15 +86,15 @@ class CostModel:
         """Multiply-accumulates for one image.
 
         Args:
-            widths: Widths `(G,)` or `(B, G)`, integers.
+            widths: Widths `(..., G)`, integers.
 
         Returns:
-            int64 `()` or `(B,)`.
+            int64 `(...)`.
         """
         return self._total(self._macs, widths)
 
     def params(self, widths: Tensor) -> Tensor:
-        """Number of parameters at `widths (G,)` or `(B, G)`: int64 `()` or `(B,)`."""
+        """Number of parameters at `widths (..., G)`: int64 `(...)`."""
         return self._total(self._params, widths)
 
     def operator_macs(self, widths: Tensor) -> Tensor:
@@ -108,8 +108,7 @@ class CostModel:
     @staticmethod
     def _total(products: Products, widths: Tensor) -> Tensor:
         widths = torch.as_tensor(widths)
-        batch = widths if widths.dim() > 1 else widths[None]
-        return products(batch).sum(-1).reshape(widths.shape[:-1])
+        return products(widths.reshape(-1, widths.shape[-1])).sum(-1).reshape(widths.shape[:-1])
 
     def _spread(self, values: Tensor, index: Tensor) -> Tensor:
         result = torch.zeros(len(values), self._n_operators + 1, dtype=torch.int64)

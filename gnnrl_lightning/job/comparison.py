@@ -12,7 +12,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 
 from gnnrl_lightning.candidates.pruner import Pruner
-from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.data import Images
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.journal import Journal
@@ -77,8 +77,8 @@ class CompareOptions:
                 raise UserError(f"compare.{name} is {values}: each is run once")
         if not self.seeds or min(self.seeds) < 0:
             raise UserError(f"compare.seeds is {self.seeds}: expected some that are not negative")
-        if self.budgets == [] or any(not 0 < share <= 1 for share in self.budgets or []):
-            raise UserError(f"compare.budgets is {self.budgets}: expected shares of the dense MACs, or null")
+        if self.budgets == [] or any(not 0 < share < 1 for share in self.budgets or []):
+            raise UserError(f"compare.budgets is {self.budgets}: expected shares of the dense MACs below 1, or null")
         if self.test_half not in HALVES:
             raise UserError(f"compare.test_half is {self.test_half!r}: expected one of {', '.join(HALVES)}")
 
@@ -132,12 +132,11 @@ class Comparison:
         report: Callable[[dict[str, Any]], None] = lambda row: None,
     ) -> None:
         self.compression, self.options, self.agents, self.report = compression, options, agents, report
-        budget = compression.budget
-        self.budgets = [budget] if options.budgets is None else [replace(budget, macs=at) for at in options.budgets]
-        for each in self.budgets:
-            each.limits(compression.graph)
-            if each.met(compression.graph, compression.graph.widths):
-                raise UserError(f"budget {budget_label(each)} is met by the dense network: nothing to prune")
+        limits = compression.limits
+        self.limits = [limits] if options.budgets is None else [limits.with_limits(macs=at) for at in options.budgets]
+        for each in self.limits:
+            if each.met(compression.graph.widths):
+                raise UserError(f"budget {each.label} is met by the dense network: nothing to prune")
         missing = [name for name in options.methods if name not in {**ONE_SHOT, **ITERATIVE, **agents}]
         if missing:
             raise UserError(f"compare.methods has {', '.join(missing)}, which no agent was given for")
@@ -158,15 +157,15 @@ class Comparison:
     def _final_pruner(self) -> Pruner:
         return self.compression.final_pruner()
 
-    def runs(self) -> Iterator[tuple[Budget, str, int | None]]:
+    def runs(self) -> Iterator[tuple[BoundBudget, str, int | None]]:
         """Budget, method and seed of every run; methods without chance have one run, of no seed."""
-        for budget in self.budgets:
+        for limits in self.limits:
             for position, seed in enumerate(self.options.seeds):
                 for method in self.options.methods:
                     if method not in ONE_SHOT:
-                        yield budget, method, seed
+                        yield limits, method, seed
                     elif position == 0:
-                        yield budget, method, None
+                        yield limits, method, None
 
     def run(self, folder: RunFolder) -> dict[str, Any]:
         """Run what the folder has no figures of yet.
@@ -183,16 +182,16 @@ class Comparison:
         pruner.prune(pruner.plan(self.compression.graph.widths))
         folder.comparison.mkdir(exist_ok=True)
         rows, refused = [], []
-        for budget, method, seed in self.runs():
-            stem = f"{method}-{budget_label(budget)}" + ("" if seed is None else f"-seed{seed}")
+        for limits, method, seed in self.runs():
+            stem = f"{method}-{limits.label}" + ("" if seed is None else f"-seed{seed}")
             path = folder.comparison / f"{stem}.json"
             if path.is_file():
                 rows.append(json.loads(path.read_text(encoding="utf-8")))
                 continue
             try:
-                row = self._row(budget, method, seed, folder.comparison / f"{stem}.jsonl")
+                row = self._row(limits, method, seed, folder.comparison / f"{stem}.jsonl")
             except NotApplicable as error:
-                row = {"method": method, "seed": seed, "budget": budget_label(budget), "refused": str(error)}
+                row = {"method": method, "seed": seed, "budget": limits.label, "refused": str(error)}
                 refused.append(row)
             else:
                 rows.append(row)
@@ -202,34 +201,34 @@ class Comparison:
         _write(folder.compare, figures)
         return figures
 
-    def _row(self, budget: Budget, method: str, seed: int | None, journal: Path) -> dict[str, Any]:
+    def _row(self, limits: BoundBudget, method: str, seed: int | None, journal: Path) -> dict[str, Any]:
         """Run a method and test its winner."""
         compression = self.compression
-        graph, pruner = compression.graph, self._final_pruner
+        pruner = self._final_pruner
         journal.unlink(missing_ok=True)
         table_seconds = 0.0 if compression.search.table is None else self._table_seconds
         own = self.agents[method].search if method in self.agents else None
-        problem = compression.make_problem(budget, Journal(journal), own)
+        problem = compression.make_problem(limits, Journal(journal), own)
         began = time.perf_counter()
         if method in self.agents:
             run_agent(problem, seed or 0, self.agents[method])
         else:
             run_method(method, problem, seed or 0)
         seconds = time.perf_counter() - began
-        best = best_of(item for item in problem.history if within(graph, budget, item))
+        best = best_of(item for item in problem.history if within(limits, item))
         if best is None:
             raise NotApplicable("asked for no candidate")
         network = pruner.prune(pruner.plan(torch.tensor(best.widths)))
         row = {
             "method": method,
             "seed": seed,
-            "budget": budget_label(budget),
+            "budget": limits.label,
             "evaluations": problem.spent,
             "images": problem.images,
             "seconds": seconds + (table_seconds if problem.reads_table else 0),  # it was made before
             "top1_search": best.top1,
             "top1_test_before": compression.task.top1(network, self.test),
-            "macs_ratio": best.macs / int(graph.cost.macs(graph.widths)),
+            **limits.ratios(best.costs),
             "widths": list(best.widths),
             "found_by": best.proposer,
         }
@@ -254,14 +253,6 @@ class Comparison:
             **summarise(rows, agent),
             "versions": versions(),
         }
-
-
-def budget_label(budget: Budget) -> float | str:
-    """A budget as it stands in the rows: the limit on MACs if that is all, else words."""
-    limits = {name: getattr(budget, name) for name in ("macs", "params") if getattr(budget, name) is not None}
-    if list(limits) == ["macs"]:
-        return float(budget.macs or 0)
-    return ",".join(f"{name}={value:g}" for name, value in limits.items())
 
 
 def _write(path: Path, contents: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from gnnrl_lightning.candidates.pruner import Pruner, default_final_images, default_repair
 from gnnrl_lightning.candidates.short_finetune import ShortFinetune
-from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.cost.budget import BoundBudget, Budget
 from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.evaluation.evaluator import Evaluator
 from gnnrl_lightning.evaluation.history import Journalled
@@ -84,6 +84,7 @@ class Compression:
             as they fit, the search split are kept there.
 
     Attributes:
+        limits: The budget in the numbers of the network.
         search: How candidates are found; what it left open is decided: repair, final images, precision and batch size.
         tuned: What was measured for these; None: nothing.
         problem: The search, its history and what it has spent.
@@ -114,8 +115,8 @@ class Compression:
         self.graph = trace(self.dense, task.example())
         if not self.graph.groups:
             raise UserError(f"{task.network.class_path} has no channels that can be pruned; inspect says why")
-        budget.limits(self.graph)
-        if budget.met(self.graph, self.graph.widths):
+        self.limits = budget.on(self.graph)
+        if self.limits.met(self.graph.widths):
             raise UserError(f"{task.network.class_path} meets the budget as it is: nothing to prune")
         self.dense.to(self.device)
         self.tuned = self._tune() if self.search.precision == AUTO else None
@@ -134,7 +135,7 @@ class Compression:
             self.search.repair,
             dtype=PRECISIONS[self.search.precision],
         )
-        self.problem = self.make_problem(budget, Journal())
+        self.problem = self.make_problem(self.limits, Journal())
         self._began, self.episodes = 0.0, 0
 
     def _tune(self) -> Tuned:
@@ -156,44 +157,35 @@ class Compression:
         """
         data, precision = self.task.data, self.search.precision
         images = data.search, data.normalize, self.search.batch_size or data.eval_batch_size
-        return Evaluator(pruner or self.pruner, *images, precision, self._short(), error)
+        return Evaluator(pruner or self.pruner, *images, precision, self._short(), error, self.limits.costs)
 
     def make_problem(
-        self, budget: Budget, journal: Journal, agent: SearchOptions | None = None
+        self, limits: BoundBudget, journal: Journal, agent: SearchOptions | None = None
     ) -> SearchProblem[Evaluation]:
         """A search that has not begun, with all evaluations left, and its own evaluator.
 
         Args:
-            budget: What a candidate may cost.
+            limits: What a candidate may cost.
             journal: Where its evaluations are written.
             agent: What the episodes of an agent are that searches; None: as for all. One that has a budget for each
                 episode races with none.
         """
         error = (agent or self.search).drop_error
-        return self._problem(budget, Journalled(self.make_evaluator(error), journal, self._ratio))
+        return self._problem(limits, Journalled(self.make_evaluator(error), journal, limits.ratios))
 
-    def _problem(self, budget: Budget, evaluate: Journalled) -> SearchProblem[Evaluation]:
+    def _problem(self, limits: BoundBudget, evaluate: Journalled) -> SearchProblem[Evaluation]:
         search = self.search
         return SearchProblem(
             self.graph,
-            budget,
+            limits,
             evaluate,
             search.evaluations,
-            starting_candidates(self.graph, budget),
+            starting_candidates(self.graph, limits),
             None if search.table is None else lambda: self.table,
             self._evaluation_images,
             self.pruner,
             evaluate.settle,
         )
-
-    @property
-    def dense_cost(self) -> dict[str, int]:
-        """MACs and parameters of the dense network."""
-        cost, widths = self.graph.cost, self.graph.widths
-        return {"macs": int(cost.macs(widths)), "params": int(cost.params(widths))}
-
-    def _ratio(self, macs: int) -> float:
-        return macs / self.dense_cost["macs"]
 
     @property
     def _evaluation_images(self) -> int:
@@ -239,7 +231,7 @@ class Compression:
         """
         search = search or self.search
         reward = Evaluated(self.problem.ask, find_reward(search.reward), AGENT)
-        agent.env = environment(self.graph, self.budget, search, reward)
+        agent.env = environment(self.graph, self.limits, search, reward)
         try:
             agent.configure_model()
         except UserError:
@@ -251,11 +243,10 @@ class Compression:
     def _untrained(self) -> Evaluation:
         """What an evaluation of a candidate that guesses may look like."""
         classes = self.task.data.num_classes
-        widths, cost = self.budget.project(self.graph, self.graph.widths), self.graph.cost
+        widths = self.limits.project(self.graph.widths)
         scores = 100 / classes, math.log(classes), math.log(classes)
         images, seen = self._evaluation_images, len(self.task.data.search)
-        sizes = int(cost.macs(widths)), int(cost.params(widths))
-        return Evaluation(tuple(widths.tolist()), *sizes, *scores, 1.0, images, AGENT, seen)
+        return Evaluation(tuple(widths.tolist()), self.limits.costs(widths), *scores, 1.0, images, AGENT, seen)
 
     def train_dense(self, folder: RunFolder) -> None:
         """Train the dense network and save its weights, unless a checkpoint gave them."""
@@ -299,8 +290,8 @@ class Compression:
         self.pruner.dtype = PRECISIONS[self.search.precision]
         self._calibrate(folder)
         journal = Journal(folder.journal, resume=True) if rank() == 0 else Journal()
-        journalled = Journalled(self.make_evaluator(self.search.drop_error), journal, self._ratio)
-        self.problem = self._problem(self.budget, journalled)
+        journalled = Journalled(self.make_evaluator(self.search.drop_error), journal, self.limits.ratios)
+        self.problem = self._problem(self.limits, journalled)
         with self.shown("starting candidates", self.search.starting // world_size()) as advance:
             self.problem.start(self.search.table is not None, advance)
         connect(agent, self.problem, self.search)
@@ -360,14 +351,15 @@ class Compression:
         Args:
             proposer: Whose; None: anybody's.
         """
-        return best_of((item for item in self.problem.history if within(self.graph, self.budget, item)), proposer)
+        return best_of((item for item in self.problem.history if within(self.limits, item)), proposer)
 
     def status(self) -> SearchStatus:
         """How far the search is."""
         best = self.best()
         if best is None:
             return SearchStatus(self.problem.spent)
-        return SearchStatus(self.problem.spent, find_reward(self.search.reward)(best), self._ratio(best.macs))
+        kept = {name: best.costs[name] / self.limits.dense[name] for name in self.limits.limits}
+        return SearchStatus(self.problem.spent, find_reward(self.search.reward)(best), kept)
 
     def final_pruner(self) -> Pruner:
         """Prunes what is delivered, with the repair and as many calibration images as are meant for that."""

@@ -54,7 +54,7 @@ def deliver(compression: Compression, folder: RunFolder) -> dict[str, Any]:
     result = {
         "network": compression.task.network.name,
         "dataset": compression.task.data.name,
-        "budget": {name: value for name, value in asdict(compression.budget).items() if value is not None},
+        "budget": compression.budget.as_record(),
         **_tested(compression, chosen, before, after),
         "search": _search_figures(compression, best) | {"seconds": seconds},
         "versions": versions(),
@@ -86,7 +86,7 @@ def _tested(
     after: Mapping[str, nn.Module],
 ) -> dict[str, dict[str, Any]]:
     """Figures of the dense network and of the pruned ones: the only place where the test images are read."""
-    task, dense, cost = compression.task, compression.dense, compression.dense_cost
+    task, dense, limits = compression.task, compression.dense, compression.limits
     batch = task.example().expand(LATENCY_BATCH, -1, -1, -1).contiguous().to(compression.device)
     tested = {"dense": dense} | {f"{name} before": network for name, network in before.items()}
     tested |= {f"{name} after": network for name, network in after.items()}
@@ -99,10 +99,8 @@ def _tested(
             advance()
     rows = {
         name: {
-            "macs": item.macs,
-            "params": item.params,
-            "macs_ratio": item.macs / cost["macs"],
-            "params_ratio": item.params / cost["params"],
+            **item.costs,
+            **limits.ratios(item.costs),
             "top1_search": item.top1,
             "top1_test_before": top1[f"{name} before"],
             "top1_test_after": top1[f"{name} after"],
@@ -111,7 +109,7 @@ def _tested(
         }
         for name, item in chosen.items()
     }
-    return {"dense": {**cost, "top1_test": top1["dense"], "latency_ms": latency["dense"]}, **rows}
+    return {"dense": {**limits.dense, "top1_test": top1["dense"], "latency_ms": latency["dense"]}, **rows}
 
 
 def _search_figures(compression: Compression, best: Evaluation) -> dict[str, Any]:

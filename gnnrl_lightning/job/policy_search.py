@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gnnrl_lightning.candidates.pruner import REPAIRS, pruner_passes
-from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.rl.env import Evaluated, VectorPruningEnv
@@ -164,7 +164,7 @@ class SearchOptions:
 
 def environment(
     graph: ComputationGraph,
-    budget: Budget,
+    limits: BoundBudget,
     search: SearchOptions,
     score: Score,
     table: ErrorTable | None = None,
@@ -174,7 +174,7 @@ def environment(
 
     Args:
         graph: The traced network.
-        budget: What a candidate may cost.
+        limits: What a candidate may cost.
         search: What its episodes are.
         score: Their rewards.
         table: What is known of each group; where there should be one, and is none yet, zeros stand in the place of its
@@ -187,7 +187,7 @@ def environment(
     env = VectorPruningEnv(
         graph,
         score,
-        budget,
+        limits.budget,
         search.max_steps,
         search.max_ratio_per_step,
         search.macs_range,
@@ -200,12 +200,12 @@ def environment(
 
 
 def allocations(
-    graph: ComputationGraph, budget: Budget, search: SearchOptions, table: ErrorTable | None
+    graph: ComputationGraph, limits: BoundBudget, search: SearchOptions, table: ErrorTable | None
 ) -> Allocations | None:
     """From what the policy starts, for every limit that an episode may have; None: from one ratio for all groups."""
     if table is None or search.proposal is None:
         return None
-    return Allocations(graph, budget, table, FROM_TABLE[search.proposal], search.macs_range)
+    return Allocations(graph, limits, table, FROM_TABLE[search.proposal], search.macs_range)
 
 
 def connect(agent: GraphLearner, problem: SearchProblem, search: SearchOptions) -> None:
@@ -224,13 +224,13 @@ def connect(agent: GraphLearner, problem: SearchProblem, search: SearchOptions) 
     if search.macs_range is not None:
         problem.allow(max(search.macs_range))
     score = Evaluated(problem.ask, reward, AGENT)
-    start = allocations(problem.graph, problem.budget, search, table)
-    agent.env = environment(problem.graph, problem.budget, search, score, table, start)
+    start = allocations(problem.graph, problem.limits, search, table)
+    agent.env = environment(problem.graph, problem.limits, search, score, table, start)
     agent.exchange = problem.exchange
     agent.proxy = None
     if table is not None:
         proxy = Proxy(table.of_groups, lambda: evaluated(problem.history, reward))
-        agent.proxy = environment(problem.graph, problem.budget, search, proxy, table, start)
+        agent.proxy = environment(problem.graph, problem.limits, search, proxy, table, start)
 
 
 def evaluated(history: Sequence[Any], reward: Callable[[Any], float]) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.compression import Compression
 from gnnrl_lightning.job.policy_search import allocations, environment
@@ -23,15 +23,13 @@ class Prediction:
 
     Attributes:
         macs_budget: Share of the dense MACs that was asked for.
-        macs_ratio: MACs relative to the dense network.
-        params_ratio: Parameters, likewise.
+        ratios: `<metric>_ratio` -> cost relative to the dense network's.
         top1_search: Top-1 accuracy on the search split, percent, before fine-tuning.
         widths: Name of each group -> its width.
     """
 
     macs_budget: float
-    macs_ratio: float
-    params_ratio: float
+    ratios: dict[str, float]
     top1_search: float
     widths: dict[str, int]
 
@@ -46,22 +44,19 @@ class _Unscored:
         return torch.zeros(len(widths))
 
 
-def proposal(compression: Compression, agent: GraphLearner, budget: Budget) -> Tensor:
+def proposal(compression: Compression, agent: GraphLearner, limits: BoundBudget) -> Tensor:
     """Widths `(G,)` that a policy takes for a budget when it does not explore; the dense ones if they meet it.
 
     Args:
         compression: The network, trained, and its images.
         agent: A module whose policy has been made or loaded.
-        budget: What the candidate may cost.
-
-    Raises:
-        UserError: The budget cannot be reached.
+        limits: What the candidate may cost.
     """
-    if budget.met(compression.graph, compression.graph.widths):
+    if limits.met(compression.graph.widths):
         return compression.graph.widths
     search = replace(compression.search, macs_range=None)
     graph, table = compression.graph, None if search.table is None else compression.table
-    env = environment(graph, budget, search, _Unscored(), table, allocations(graph, budget, search, table))
+    env = environment(graph, limits, search, _Unscored(), table, allocations(graph, limits, search, table))
     play_without_exploring(env, agent.actor_critic, agent.device)
     return env.widths[0]
 
@@ -81,15 +76,14 @@ def predict(compression: Compression, agent: GraphLearner, budgets: Sequence[flo
         raise UserError("predict has no budgets: give some, for example --budgets 0.3 0.5 0.7")
     graph = compression.graph
     for share in budgets:
-        if not 0 < share <= 1:
-            raise UserError(f"budgets has {share:g}: expected shares of the dense MACs, above 0 and up to 1")
-        replace(compression.budget, macs=share).limits(graph)
-    dense = (float(graph.cost.macs(graph.widths)), float(graph.cost.params(graph.widths)))
+        if not 0 < share < 1:
+            raise UserError(f"budgets has {share:g}: expected shares of the dense MACs, above 0 and below 1")
+    bound = [(share, compression.limits.with_limits(macs=share)) for share in budgets]
     found, evaluator = [], compression.make_evaluator(pruner=compression.final_pruner())
-    for share in budgets:
-        item = evaluator(proposal(compression, agent, replace(compression.budget, macs=share)), "policy")
+    for share, limits in bound:
+        item = evaluator(proposal(compression, agent, limits), "policy")
         widths = {group.name: width for group, width in zip(graph.groups, item.widths, strict=True)}
-        found.append(Prediction(share, item.macs / dense[0], item.params / dense[1], item.top1, widths))
+        found.append(Prediction(share, limits.ratios(item.costs), item.top1, widths))
     return found
 
 
@@ -98,5 +92,11 @@ def as_json(compression: Compression, predictions: Sequence[Prediction]) -> dict
     return {
         "network": compression.task.network.name,
         "dataset": compression.task.data.name,
-        "predictions": [asdict(prediction) for prediction in predictions],
+        "predictions": [_record(prediction) for prediction in predictions],
     }
+
+
+def _record(prediction: Prediction) -> dict[str, Any]:
+    """A prediction in plain JSON types, the ratios among its keys."""
+    record = asdict(prediction)
+    return {"macs_budget": record.pop("macs_budget"), **record.pop("ratios"), **record}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from gnnrl_lightning.cost.metrics import METRICS, metric_name
 from gnnrl_lightning.data import ImageData, Images
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.files import replacing
@@ -22,6 +23,7 @@ from gnnrl_lightning.job import artifact
 from gnnrl_lightning.networks import check_finite, check_num_classes, load_weights
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.processes import rank
+from gnnrl_lightning.report.costs import cost_names
 from gnnrl_lightning.training.finetune import TrainingOptions, top1, train
 
 
@@ -131,17 +133,24 @@ def _call(network: Mapping[str, Any]) -> str:
     return f"{network.get('class_path')} with init_args {network.get('init_args')}"
 
 
-def inspect(graph: ComputationGraph) -> dict[str, Any]:
-    """What can be pruned: groups, frozen groups with reasons, cost, smallest reachable cost."""
+def inspect(graph: ComputationGraph, metrics: Iterable[Any] = METRICS) -> dict[str, Any]:
+    """What can be pruned: groups, frozen groups with reasons, cost, smallest reachable cost.
+
+    Args:
+        graph: The traced network.
+        metrics: The metrics to show, see `ComputationGraph.cost_of`.
+    """
+    both, costs = torch.stack([graph.widths, graph.smallest]), {}
+    for metric in metrics:
+        name, (dense, smallest) = metric_name(metric), graph.cost_of(metric)(both).tolist()
+        costs |= {name: dense, f"smallest_{name}": smallest}
     frozen = [asdict(group) for group in graph.frozen]
     groups = [
         {"name": group.name, "width": group.width, "members": [asdict(member) for member in group.members]}
         for group in graph.groups
     ]
     return {
-        "macs": int(graph.cost.macs(graph.widths)),
-        "params": int(graph.cost.params(graph.widths)),
-        "smallest_macs": int(graph.cost.macs(graph.smallest)),
+        **costs,
         "groups": groups,
         "frozen": frozen,
     }
@@ -178,7 +187,8 @@ def finetune_artifact(
     accuracy = task.top1(restored.network, task.data.search)
     if rank() > 0:
         return accuracy
-    figures = {name: recipe["figures"][name] for name in ("macs", "params")} | {"top1_search_after": accuracy}
+    costs = {name: recipe["figures"][name] for name in cost_names(recipe["figures"])}
+    figures = costs | {"top1_search_after": accuracy}
     artifact.save(
         folder,
         restored.network,

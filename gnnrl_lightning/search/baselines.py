@@ -7,19 +7,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.search.greedy import greedy
 from gnnrl_lightning.search.knapsack import dynamic_programming
 from gnnrl_lightning.surrogate.sensitivity import ErrorTable
 
-Baseline = Callable[[ComputationGraph, Budget], Tensor]
-"""`(graph, budget) -> widths (G,)` within the budget."""
+Baseline = Callable[[ComputationGraph, BoundBudget], Tensor]
+"""`(graph, limits) -> widths (G,)` within the budget."""
 
 
-def uniform(graph: ComputationGraph, budget: Budget) -> Tensor:
+def uniform(graph: ComputationGraph, limits: BoundBudget) -> Tensor:
     """The same keep ratio for every group."""
-    return budget.project(graph, graph.widths)
+    return limits.project(graph.widths)
 
 
 def tapered(towards_output: float) -> Baseline:
@@ -29,15 +29,15 @@ def tapered(towards_output: float) -> Baseline:
         towards_output: Ratio of the last group's keep ratio to the first one's, before the projection.
     """
 
-    def propose(graph: ComputationGraph, budget: Budget) -> Tensor:
+    def propose(graph: ComputationGraph, limits: BoundBudget) -> Tensor:
         low, high = sorted((1.0, towards_output))
         ramp = torch.linspace(1.0, towards_output, len(graph.groups), dtype=torch.float64) / high
-        return budget.project(graph, graph.widths * ramp.clamp(min=low / high))
+        return limits.project(graph.widths * ramp.clamp(min=low / high))
 
     return propose
 
 
-def streams_kept(graph: ComputationGraph, budget: Budget) -> Tensor:
+def streams_kept(graph: ComputationGraph, limits: BoundBudget) -> Tensor:
     """Narrow the groups of one producer as far as they must, before those that several layers share.
 
     A residual stream is shared by many layers: each of its channels costs more and carries more. Where the groups of
@@ -45,13 +45,13 @@ def streams_kept(graph: ComputationGraph, budget: Budget) -> Tensor:
     """
     producers = torch.tensor([sum(member.role == "output" for member in group.members) for group in graph.groups])
     inner = (producers <= graph.sets.clamp(min=1)).double()
-    floor = budget.ladder(graph).lowest.double()
+    floor = limits.smallest.double()
     widths = graph.widths.double()
     for share in torch.linspace(1.0, 0.0, 101, dtype=torch.float64).tolist():
         widths = torch.where(inner > 0, floor + share * (graph.widths - floor), graph.widths.double())
-        if budget.met(graph, widths.floor().long()):
+        if limits.met(widths.floor().long()):
             break
-    return budget.project(graph, widths)
+    return limits.project(widths)
 
 
 STARTING: dict[str, Baseline] = {
@@ -63,18 +63,18 @@ STARTING: dict[str, Baseline] = {
 """Name -> baseline: the candidates that every search scores first."""
 
 
-def starting_candidates(graph: ComputationGraph, budget: Budget) -> dict[str, Tensor]:
+def starting_candidates(graph: ComputationGraph, limits: BoundBudget) -> dict[str, Tensor]:
     """Name -> widths `(G,)` of the starting candidates."""
-    return {name: propose(graph, budget) for name, propose in STARTING.items()}
+    return {name: propose(graph, limits) for name, propose in STARTING.items()}
 
 
-TableBaseline = Callable[[ComputationGraph, Budget, ErrorTable], Tensor]
-"""`(graph, budget, table) -> widths (G,)` within the budget."""
+TableBaseline = Callable[[ComputationGraph, BoundBudget, ErrorTable], Tensor]
+"""`(graph, limits, table) -> widths (G,)` within the budget."""
 
 FROM_TABLE: dict[str, TableBaseline] = {"greedy": greedy, "dynamic_programming": dynamic_programming}
 """Name -> baseline: the candidates that a search scores next, where there is a table of errors to read."""
 
 
-def table_candidates(graph: ComputationGraph, budget: Budget, table: ErrorTable) -> dict[str, Tensor]:
+def table_candidates(graph: ComputationGraph, limits: BoundBudget, table: ErrorTable) -> dict[str, Tensor]:
     """Name -> widths `(G,)` of the starting candidates from a table."""
-    return {name: propose(graph, budget, table) for name, propose in FROM_TABLE.items()}
+    return {name: propose(graph, limits, table) for name, propose in FROM_TABLE.items()}

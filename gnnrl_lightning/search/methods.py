@@ -27,11 +27,11 @@ Method = Callable[[SearchProblem, int], None]
 
 
 def _from_table(baseline: TableBaseline, problem: SearchProblem) -> Tensor:
-    return baseline(problem.graph, problem.budget, problem.table)
+    return baseline(problem.graph, problem.limits, problem.table)
 
 
 ONE_SHOT: dict[str, Proposal] = {
-    "uniform": lambda problem: uniform(problem.graph, problem.budget),
+    "uniform": lambda problem: uniform(problem.graph, problem.limits),
     "global_l2": GlobalThreshold("l2"),
     "global_taylor": GlobalThreshold("taylor"),
     **{name: partial(_from_table, baseline) for name, baseline in FROM_TABLE.items()},

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 import gnnrl_lightning
-from gnnrl_lightning.cost.budget import Budget, fits
+from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.cost.products import CostModel
+from gnnrl_lightning.cost.projection import fits
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks.cifar_resnet import resnet20
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,8 +14,6 @@ from gnnrl_lightning.rl.state.builder import StateBuilder
 from gnnrl_lightning.tracing.topology import KINDS
 
 _KEPT = ("conv", "linear", "attention")
-_COSTS = slice(5, 8)
-_KINDS = slice(11, 11 + len(KINDS))
 
 
 class SimplifiedBuilder:
@@ -32,6 +31,7 @@ class SimplifiedBuilder:
     Args:
         graph: The traced network.
         statistics: As for `StateBuilder`.
+        metrics: As for `StateBuilder`.
 
     Attributes:
         full: The builder of the state that is simplified.
@@ -41,13 +41,13 @@ class SimplifiedBuilder:
     Source: GNN-RL (Yu, Mazaheri, Jannesari, ICML 2022), section 4.1, simplified computational graph.
     """
 
-    def __init__(self, graph: Any, statistics: Tensor | None = None) -> None:
+    def __init__(self, graph: Any, statistics: Tensor | None = None, metrics: Mapping[str, Any] | None = None) -> None:
         self.graph, self.num_groups = graph, len(graph.groups)
-        self.full = StateBuilder(graph, statistics)
+        self.full = StateBuilder(graph, statistics, metrics)
         self.state_dim = self.full.state_dim
         self.node, self.head = _assign(self.full)
         self.num_nodes = len(self.head)
-        dense: Any = self.full(graph.widths[None], torch.ones(1, 2))
+        dense: Any = self.full(graph.widths[None], torch.ones(1, 2 if metrics is None else len(metrics)))
         source, target = self.node[dense.edge_index]
         pairs: dict[tuple[int, int], int] = {}
         first = []
@@ -56,7 +56,7 @@ class SimplifiedBuilder:
                 first.append(number)
         self._edges = torch.tensor(first, dtype=torch.int64)
         self._edge_index = torch.stack([source, target])[:, self._edges]
-        kinds = dense.x[:, _KINDS]
+        kinds = dense.x[:, self.full.kind_columns]
         self._kinds = torch.zeros(self.num_nodes, len(KINDS)).index_add_(0, self.node, kinds).clamp(max=1)
         self._decisions = torch.zeros(self.num_nodes, self.num_groups)
         nodes, groups = dense.decision_index
@@ -74,9 +74,10 @@ class SimplifiedBuilder:
         full: Any = self.full(widths, limits, left, proposal)
         maps = full.x.view(size, -1, self.state_dim)
         x = maps[:, self.head]
-        summed = torch.zeros(size, self.num_nodes, 3).index_add_(1, self.node, maps[..., _COSTS])
-        x[..., _COSTS] = summed.clamp(max=2)
-        x[..., _KINDS] = self._kinds
+        costs = maps[..., self.full.cost_columns]
+        summed = torch.zeros(size, self.num_nodes, costs.shape[-1]).index_add_(1, self.node, costs)
+        x[..., self.full.cost_columns] = summed.clamp(max=2)
+        x[..., self.full.kind_columns] = self._kinds
         edge_attr = full.edge_attr.view(size, -1, full.edge_attr.shape[1])[:, self._edges]
         state: Any = state_from(x, self._edge_index, edge_attr, self._decisions)
         if proposal is not None:
