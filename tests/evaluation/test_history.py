@@ -26,13 +26,13 @@ class Counting:
         if new:
             self.evaluated.append(key)
         seconds, images = (0.5, 7) if new else (0.0, 0)
-        item = Evaluation(key, 10 * key[0], 5, 50.0 + key[0], 1 / 3, 0.1, seconds, images, proposer)
+        item = Evaluation(key, {"macs": 10 * key[0]}, 50.0 + key[0], 1 / 3, 0.1, seconds, images, proposer)
         self.known.setdefault(key, item)
         return item
 
 
 def asking(path, resume=False):
-    return Journalled(Counting(), Journal(path, resume), lambda macs: macs / 100)
+    return Journalled(Counting(), Journal(path, resume), lambda costs: {"macs_ratio": costs["macs"] / 100})
 
 
 def ask(journalled, *widths):

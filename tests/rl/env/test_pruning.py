@@ -9,6 +9,7 @@ from gnnrl_lightning.rl.env import Evaluated, NegativeCrossEntropy, PruningEnv, 
 from tests.support.fakes import small_graph, small_landscape
 
 HALF = Budget(macs=0.5)
+ALL = Budget(macs=int(small_graph().cost.macs(small_graph().widths)))
 
 
 def vector(budget=HALF, reward=None, **settings):
@@ -98,12 +99,12 @@ def test_the_single_env_takes_ratios_and_shares_the_episode():
 
 
 def test_a_network_within_budget_ends_at_reset():
-    env = vector(Budget(macs=1.0))
+    env = vector(ALL)
     _, done = env.reset(3)
     assert done.all()
     _, rewards, done = env.step(torch.ones(3, 4))
     assert done.all() and rewards.tolist() == [0, 0, 0] and env.evaluations == 0
-    single = PruningEnv(small_graph(), Evaluated(small_landscape()), Budget(macs=1.0))
+    single = PruningEnv(small_graph(), Evaluated(small_landscape()), ALL)
     single.reset()
     _, reward, terminated, _, info = single.step([0.3] * 4)
     assert terminated and info["widths"] == small_graph().widths.tolist()
