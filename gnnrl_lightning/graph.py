@@ -7,8 +7,10 @@ smaller = graph.plan(network, widths).apply(network)
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.cost.metrics import METRICS, SHOWN, Cost
 from gnnrl_lightning.cost.products import CostModel, Products, Size, axis_size
+from gnnrl_lightning.cost.ranges import Limits, WidthRanges
 from gnnrl_lightning.errors import UserError, first_line
 from gnnrl_lightning.importance import Criterion, importance_scores, keep_best
 from gnnrl_lightning.surgery.selftest import find_faults
@@ -36,6 +39,7 @@ from gnnrl_lightning.tracing.export import (
     unused_parameters,
 )
 from gnnrl_lightning.tracing.groups import ChannelGroup, Channels, FrozenGroup, form_groups
+from gnnrl_lightning.tracing.keep import keep_layers
 from gnnrl_lightning.tracing.labels import ZERO, Value, support
 from gnnrl_lightning.tracing.topology import FeatureMap, Operator, build_topology
 from gnnrl_lightning.tracing.walk import Contraction, Walk
@@ -44,7 +48,13 @@ MAX_ROUNDS = 8
 """Rounds of the self-test: each freezes at least one group; more than this and the network is refused."""
 
 
-def trace(network: nn.Module, example_inputs: Tensor | Inputs, self_test: bool = True) -> ComputationGraph:
+def trace(
+    network: nn.Module,
+    example_inputs: Tensor | Inputs,
+    self_test: bool = True,
+    keep: Sequence[str | type[nn.Module]] = (),
+    limits: Limits | None = None,
+) -> ComputationGraph:
     """Trace a network into its computational graph: which channels can be removed together, and what they cost.
 
     The network is left exactly as it is. Everything is traced in evaluation mode.
@@ -53,9 +63,13 @@ def trace(network: nn.Module, example_inputs: Tensor | Inputs, self_test: bool =
         network: Any module that `torch.export` takes.
         example_inputs: Its input, batch first, or a tuple of its positional arguments. Costs are for one image.
         self_test: Compare a pruned network with the masked dense one in float64, and freeze the groups at fault.
+        keep: Layers that stay as they are: names of modules or parameters, globs over these (`layer1.*`), and module
+            types or their import paths; see `gnnrl_lightning.tracing.keep.keep_layers`.
+        limits: Lowest and highest widths by group, module or glob, see `gnnrl_lightning.cost.ranges.GroupLimit`.
 
     Raises:
-        UserError: The network refuses the example, cannot be exported, or fails the self-test beyond repair.
+        UserError: The network refuses the example, cannot be exported, or fails the self-test beyond repair; or what
+            `keep` or `limits` name is not there.
     """
     inputs = as_inputs(example_inputs)
     copied = shared_copy(network)
@@ -70,12 +84,13 @@ def trace(network: nn.Module, example_inputs: Tensor | Inputs, self_test: bool =
         # Parameters that only training uses (auxiliary heads) must shrink with what they read.
         walk_training(walked, export(copied.train(), two_images(inputs)))
         copied.eval()
+    kept = keep_layers(walked, network, keep)
     unfit: dict[str, str] = {}
     for _ in range(MAX_ROUNDS):
-        graph = ComputationGraph(walked, form_groups(walked, unfit))
+        graph = ComputationGraph(walked, form_groups(walked, unfit), kept)
         found = find_faults(graph, copied, inputs, self_test)
         if not found:
-            return graph
+            return graph.limited(limits)
         unfit |= found
     raise UserError(f"{type(network).__name__} cannot be pruned exactly: {next(iter(unfit.values()))}")
 
@@ -121,6 +136,8 @@ class ComputationGraph:
         frozen: Channels that cannot be removed, with the reasons.
         widths: Dense widths `(G,)` int64.
         sets: Number of index sets of each group `(G,)` int64.
+        ranges: Lowest and highest width that the user allows each group.
+        kept: Names of the modules and parameters that the user keeps as they are.
         cost: MACs and parameters of any candidate, see `cost_of` for other metrics.
         operators: Operators of the network, in order.
         feature_maps: The tensors between them.
@@ -128,11 +145,13 @@ class ComputationGraph:
         incidence: Channels of each feature map for each unit of width `(n_maps, G)` float32.
     """
 
-    def __init__(self, walked: Walk, channels: Channels) -> None:
+    def __init__(self, walked: Walk, channels: Channels, kept: tuple[str, ...] = ()) -> None:
         self.groups: tuple[ChannelGroup, ...] = channels.groups
         self.frozen: tuple[FrozenGroup, ...] = channels.frozen
         self.widths = torch.tensor([group.width for group in self.groups], dtype=torch.int64)
         self.sets = torch.tensor([group.sets for group in self.groups], dtype=torch.int64)
+        self.ranges = WidthRanges.of(self.groups)
+        self.kept = kept
         self._channels = channels
         self._walk = walked
         self._cuts = self._make_cuts()
@@ -143,6 +162,19 @@ class ComputationGraph:
         self._values, self._costs = topology.values, dict[Any, Cost]()
         self._map_sizes = [axis_size(self._channels.axis(labels), len(labels)) for labels in topology.channel_labels]
         self.cost = self._make_cost(topology.index)
+
+    def limited(self, limits: Limits | None) -> ComputationGraph:
+        """The same graph with other limits of the groups' widths; None: without any.
+
+        Args:
+            limits: Name of a group or of a module whose channels it has, or glob -> limits, `{"min": ..., "max": ...}`.
+
+        Raises:
+            UserError: A name matches no group, or the limits of a group exclude each other.
+        """
+        graph = copy.copy(self)
+        graph.ranges = WidthRanges.of(self.groups, limits)
+        return graph
 
     def _make_cuts(self) -> dict[str, Cut]:
         consumed = self._walk.consumed_labels()
@@ -244,8 +276,8 @@ class ComputationGraph:
 
     @property
     def smallest(self) -> Tensor:
-        """The smallest widths `(G,)`: one channel for each index set."""
-        return torch.ones_like(self.widths)
+        """The smallest widths `(G,)`: one channel for each index set, or what the user's limits say."""
+        return self.ranges.lowest.clone()
 
     @property
     def fingerprint(self) -> str:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gnnrl_lightning.cost.metrics import METRICS, SHOWN, Cost, metric_name
 from gnnrl_lightning.cost.projection import Ladder, Limits, fits, project
+from gnnrl_lightning.cost.ranges import WidthRanges
 from gnnrl_lightning.errors import UserError, one_line
 
 
@@ -29,6 +30,8 @@ class Prunable(Protocol):
     def widths(self) -> Tensor: ...  # noqa: D102
     @property
     def sets(self) -> Tensor: ...  # noqa: D102
+    @property
+    def ranges(self) -> WidthRanges: ...  # noqa: D102
     def cost_of(self, metric: Any) -> Cost: ...  # noqa: D102
 
 
@@ -156,7 +159,7 @@ class Budget:
         Raises:
             UserError: A limit exceeds the dense cost, even the smallest network does not meet it, or a metric fails.
         """
-        ladder = Ladder(graph.widths, graph.sets, self.channel_multiple, self.min_width)
+        ladder = Ladder(graph.widths, graph.sets, self.channel_multiple, self.min_width, graph.ranges)
         keys = {name: name for name in SHOWN} | {metric_name(key): key for key in self.limits}
         metrics = {name: graph.cost_of(key) for name, key in keys.items()}
         ends = {name: _ends(name, cost, ladder) for name, cost in metrics.items()}
@@ -249,8 +252,13 @@ class BoundBudget:
         return {f"{name}_ratio": cost / self.dense[name] for name, cost in costs.items()}
 
     def met(self, widths: Tensor, limits: Limits | None = None) -> Tensor:
-        """Which candidates `(..., G)` meet the budget, or other absolute limits: bool `(...)`."""
-        return fits(self.functions, widths, self.limits if limits is None else limits)
+        """Which candidates `(..., G)` meet the budget, or other absolute limits, and keep to the groups' ranges.
+
+        Returns:
+            bool `(...)`.
+        """
+        met = fits(self.functions, widths, self.limits if limits is None else limits)
+        return met & self.graph.ranges.hold(widths)
 
     def project(self, widths: Tensor, limits: Limits | None = None) -> Tensor:
         """The widths nearest to proposals `(G,)` or `(B, G)` that meet the budget, or other absolute limits."""

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from gnnrl_lightning.cost.metrics import Cost
+from gnnrl_lightning.cost.ranges import WidthRanges
+from gnnrl_lightning.errors import UserError
 
 BISECTIONS = 40
 """Halvings of the interval of the common factor: its error is far below one channel."""
@@ -34,34 +36,61 @@ class Ladder:
         sets: Index sets of each group `(G,)`: the tensors' dimensions have `sets * width` channels.
         channel_multiple: Alignment of the tensors' dimensions.
         min_width: Smallest number of channels.
+        ranges: Lowest and highest width that the user allows each group; None: any.
+
+    Attributes:
+        step: Difference of neighbouring widths `(G,)`.
+        lowest: Lowest allowed widths `(G,)`.
+        highest: Highest allowed widths `(G,)`.
+
+    Raises:
+        UserError: A group has no allowed width.
     """
 
     dense: Tensor
     sets: Tensor
     channel_multiple: int = 1
     min_width: int = 1
+    ranges: WidthRanges | None = None
     step: Tensor = field(init=False)
     lowest: Tensor = field(init=False)
+    highest: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         multiple = torch.full_like(self.dense, self.channel_multiple)
         step = multiple // torch.gcd(multiple, self.sets)
-        lowest = self.up(torch.full_like(self.dense, self.min_width), step)
-        object.__setattr__(self, "step", step)
-        object.__setattr__(self, "lowest", lowest)
+        smallest, highest = torch.full_like(self.dense, self.min_width), self.dense
+        if self.ranges is not None:
+            smallest, top = torch.maximum(smallest, self.ranges.lowest), self.ranges.highest
+            highest = torch.where(top >= self.dense, self.dense, top // step * step)
+        lowest = self.up(smallest, step)
+        for name, tensor in (("step", step), ("lowest", lowest), ("highest", highest)):
+            object.__setattr__(self, name, tensor)
+        if bool((lowest > highest).any()):
+            group = int((lowest > highest).nonzero()[0])
+            self._refuse(group, min(int(smallest[group]), int(self.dense[group])))
+
+    def _refuse(self, group: int, smallest: int) -> None:
+        assert self.ranges is not None, "only a user's limit makes a highest width below the lowest one"
+        aligned = f" in steps of {int(self.step[group])}" if int(self.step[group]) > 1 else ""
+        raise UserError(
+            f"groups.limits and the budget leave {self.ranges.names[group]} no width{aligned}: at least {smallest} and "
+            f"at most {int(self.ranges.highest[group])} of its {int(self.dense[group])} channels "
+            f"(budget.min_width is {self.min_width}, budget.channel_multiple {self.channel_multiple})"
+        )
 
     def up(self, widths: Tensor, step: Tensor) -> Tensor:
-        """The next allowed widths not below `widths`."""
+        """The next aligned widths not below `widths`, dense at most."""
         return torch.minimum(((widths + step - 1) // step) * step, self.dense)
 
     def down(self, widths: Tensor) -> Tensor:
         """The next allowed widths not above `widths`, at least the lowest."""
         aligned = torch.where(widths >= self.dense, self.dense, widths // self.step * self.step)
-        return torch.maximum(aligned, self.lowest)
+        return torch.maximum(torch.minimum(aligned, self.highest), self.lowest)
 
     def wider(self, widths: Tensor) -> Tensor:
-        """One step wider (dense widths stay)."""
-        return torch.minimum((widths // self.step + 1) * self.step, self.dense)
+        """One step wider (the highest widths stay)."""
+        return torch.minimum((widths // self.step + 1) * self.step, self.highest)
 
 
 def fits(costs: Mapping[str, Cost], widths: Tensor, limits: Limits) -> Tensor:
@@ -75,7 +104,7 @@ def fits(costs: Mapping[str, Cost], widths: Tensor, limits: Limits) -> Tensor:
 def project(costs: Mapping[str, Cost], ladder: Ladder, widths: Tensor, limits: Limits, monotone: bool = True) -> Tensor:
     """The widths nearest to a proposal that meet every limit and cannot be widened.
 
-    1. the largest s such that `down(s * proposal)`, dense at most, fits, by bisection; where a cost is not monotone,
+    1. the largest s such that `down(s * proposal)`, the highest widths at most, fits, by bisection; where a cost is not monotone,
        below the largest of some evenly spaced s that fits;
     2. growth, one aligned step at a time, of the group whose width is the smallest fraction of its proposal (ties: the
        first), among those that still fit; where a cost is not monotone, groups that did not fit are tried again after
@@ -136,7 +165,7 @@ def _sweep(
 ) -> Tensor:
     """Widen groups one step at a time, each until it does not fit once."""
     widths = widths.clone()
-    closed = widths >= ladder.dense
+    closed = widths >= ladder.highest
     rows = torch.arange(len(widths))
     while len(rows := rows[~closed[rows].all(1)]):
         fraction = torch.where(closed[rows], torch.inf, widths[rows] / proposal[rows])
@@ -145,5 +174,5 @@ def _sweep(
         stepped.scatter_(1, group[:, None], ladder.wider(stepped).gather(1, group[:, None]))
         fit = fits(costs, stepped, {name: limit[rows] for name, limit in limits.items()})
         widths[rows] = torch.where(fit[:, None], stepped, widths[rows])
-        closed[rows, group] = ~fit | (widths[rows, group] >= ladder.dense[group])
+        closed[rows, group] = ~fit | (widths[rows, group] >= ladder.highest[group])
     return widths

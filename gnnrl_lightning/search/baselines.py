@@ -45,10 +45,10 @@ def streams_kept(graph: ComputationGraph, limits: BoundBudget) -> Tensor:
     """
     producers = torch.tensor([sum(member.role == "output" for member in group.members) for group in graph.groups])
     inner = (producers <= graph.sets.clamp(min=1)).double()
-    floor = limits.smallest.double()
-    widths = graph.widths.double()
+    floor, top = limits.ladder.lowest.double(), limits.ladder.highest.double()
+    widths = top
     for share in torch.linspace(1.0, 0.0, 101, dtype=torch.float64).tolist():
-        widths = torch.where(inner > 0, floor + share * (graph.widths - floor), graph.widths.double())
+        widths = torch.where(inner > 0, floor + share * (top - floor), top)
         if limits.met(widths.floor().long()):
             break
     return limits.project(widths)

@@ -11,7 +11,7 @@ from gnnrl_lightning.surrogate.sensitivity import ErrorTable
 
 
 def greedy(graph: ComputationGraph, limits: BoundBudget, table: ErrorTable) -> Tensor:
-    """Widths from the dense ones down, by the table's error for each MAC saved.
+    """Widths from the dense ones (or the user's highest) down, by the table's error for each MAC saved.
 
     In each step the group g is narrowed by one allowed width for which
 
@@ -31,7 +31,7 @@ def greedy(graph: ComputationGraph, limits: BoundBudget, table: ErrorTable) -> T
     """
     ladder, costs = limits.ladder, limits.functions
     groups = torch.arange(len(graph.groups))
-    widths = graph.widths.clone()
+    widths = ladder.highest.clone()
     while True:
         over = {name: limit for name, limit in limits.limits.items() if costs[name](widths) > limit}
         if not over:

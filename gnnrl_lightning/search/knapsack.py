@@ -60,11 +60,11 @@ def dynamic_programming(
 
 
 def allowed_levels(ladder: Ladder, most: int = LEVELS) -> list[Tensor]:
-    """Widths that each group may take, ascending, `most` of them at most, the lowest and the dense one included."""
+    """Widths that each group may take, ascending, `most` of them at most, the lowest and the highest one included."""
     levels = []
     for group in range(len(ladder.dense)):
-        lowest, step, dense = (int(part[group]) for part in (ladder.lowest, ladder.step, ladder.dense))
-        widths = torch.tensor([*range(lowest, dense, step), dense])
+        lowest, step, highest = (int(part[group]) for part in (ladder.lowest, ladder.step, ladder.highest))
+        widths = torch.tensor([*range(lowest, highest, step), highest])
         chosen = torch.linspace(0, len(widths) - 1, min(most, len(widths)), dtype=torch.float64).round().long()
         levels.append(widths[chosen])
     return levels

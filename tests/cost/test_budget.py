@@ -12,8 +12,10 @@ from gnnrl_lightning.cost.budget import Budget, Limit, parse_limit
 from gnnrl_lightning.cost.metrics import METRICS, Metric
 from gnnrl_lightning.cost.products import CostModel
 from gnnrl_lightning.cost.projection import fits, project
+from gnnrl_lightning.cost.ranges import WidthRanges
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks.cifar_resnet import resnet20
+from gnnrl_lightning.tracing.groups import ChannelGroup
 
 
 @dataclass
@@ -22,10 +24,14 @@ class Chain:
 
     widths: torch.Tensor
     sets: torch.Tensor
+    ranges: WidthRanges
 
-    def __init__(self, widths, sets=None):
+    def __init__(self, widths, sets=None, limits=None):
         self.widths = torch.tensor(widths)
         self.sets = torch.ones_like(self.widths) if sets is None else torch.tensor(sets)
+        pairs = zip(self.widths.tolist(), self.sets.tolist(), strict=True)
+        groups = [ChannelGroup(f"layer{i}", width, (), rows) for i, (width, rows) in enumerate(pairs)]
+        self.ranges = WidthRanges.of(groups, limits)
         sizes = [(3, {}), *((0, {i: n}) for i, n in enumerate(self.sets.tolist())), (10, {})]
         pairs = list(itertools.pairwise(sizes))
         macs = [(i, (i % 3 + 1, pair)) for i, pair in enumerate(pairs)]
@@ -41,6 +47,8 @@ CHAINS = {
     "three": Chain([6, 9, 4]),
     "four": Chain([4, 3, 5, 4]),
     "sets": Chain([4, 6, 3], [2, 1, 4]),
+    "limited": Chain([6, 9, 4], limits={"layer0": {"max": 4}, "layer1": {"min": "40%", "max": "70%"}}),
+    "limited, sets": Chain([8, 6, 5], [2, 1, 1], {"layer*": {"max": 0.8}, "layer2": {"min": 2}}),
 }
 BUDGETS = {
     "half the macs": {"macs": 0.5},
@@ -57,12 +65,13 @@ BUDGETS = {
 
 
 def allowed(graph, budget):
-    """Allowed widths of each group, by the definition: aligned or dense, not below the minimum."""
+    """Allowed widths of each group, by the definition: aligned or dense, not below the minimum, within limits."""
     rungs = []
     for dense, sets in zip(graph.widths.tolist(), graph.sets.tolist(), strict=True):
         aligned = [n for n in range(1, dense + 1) if n == dense or n * sets % budget.channel_multiple == 0]
         rungs.append([n for n in aligned if n >= min(budget.min_width, dense)])
-    return rungs
+    limits = zip(rungs, graph.ranges.lowest.tolist(), graph.ranges.highest.tolist(), strict=True)
+    return [[n for n in rung if low <= n <= high] for rung, low, high in limits]
 
 
 def feasible(graph, budget, widths):
@@ -107,7 +116,9 @@ def test_projection_keeps_the_largest_uniform_scaling(chain):
     for _ in range(10):
         proposal = (torch.rand(len(graph.widths), generator=generator) * graph.widths).clamp(min=1)
         factors = torch.linspace(0, float((graph.widths / proposal).max()), 4001, dtype=torch.float64)[:, None]
-        scaled = torch.minimum((proposal.double() * factors + 1e-9).floor().long().clamp(min=1), graph.widths)
+        proposal = torch.maximum(proposal, graph.ranges.lowest)
+        scaled = (proposal.double() * factors + 1e-9).floor().long()
+        scaled = torch.minimum(torch.maximum(scaled, graph.ranges.lowest), graph.ranges.highest)
         best = scaled[graph.cost.macs(scaled) <= 0.4 * graph.cost.macs(graph.widths)][-1]
         assert (budget.on(graph).project(proposal) >= best).all()
 
@@ -118,10 +129,53 @@ def test_a_proposal_that_is_already_maximal_stays():
     assert torch.equal(budget.on(graph).project(once), once)
 
 
+def everything(graph):
+    """A limit on what the dense network has."""
+    return Budget(macs=int(graph.cost.macs(graph.widths))).on(graph)
+
+
 def test_a_budget_of_everything_gives_everything():
+    """But for what the user's limits take."""
     for graph in CHAINS.values():
-        limits = Budget(macs=int(graph.cost.macs(graph.widths))).on(graph)
-        assert torch.equal(limits.project(torch.ones_like(graph.widths)), graph.widths)
+        limits = everything(graph)
+        assert torch.equal(limits.project(torch.ones_like(graph.widths)), graph.ranges.highest)
+
+
+def test_the_dense_network_is_cut_to_its_limits_although_it_meets_the_budget():
+    graph = CHAINS["limited"]
+    limits = everything(graph)
+    assert not limits.met(graph.widths)
+    assert limits.project(graph.widths).tolist() == [4, 6, 4]  # 6 and 9 channels, at most 4 and 70%
+    assert limits.met(torch.tensor([[4, 6, 4], [4, 4, 1]])).all()  # 4 of 9 are the first number from 40% on
+    assert not limits.met(torch.tensor([[5, 6, 4], [4, 7, 4], [4, 3, 4]])).any()
+
+
+@pytest.mark.parametrize(
+    ("limits", "options", "message"),
+    [
+        ({"max": 4}, {"min_width": 5}, "leave layer0 no width: at least 5 and at most 4 of its 20 channels"),
+        ({"min": 9, "max": 15}, {"channel_multiple": 8}, r"no width in steps of 8: at least 9 and at most 15 of"),
+        ({"max": 7}, {"channel_multiple": 8}, r"no width in steps of 8: at least 1 and at most 7 of"),
+    ],
+)
+def test_limits_that_leave_no_width_are_refused(limits, options, message):
+    graph = Chain([20, 20], limits={"layer0": limits})
+    with pytest.raises(UserError, match=message):
+        Budget(macs=0.9, **options).on(graph)
+
+
+def test_a_minimum_above_the_budget_is_refused():
+    graph = Chain([20, 20], limits={"layer*": {"min": "90%"}})
+    with pytest.raises(UserError, match="cannot be reached"):
+        Budget(macs=0.5).on(graph)
+
+
+def test_limited_widths_are_aligned_inwards():
+    graph = Chain([20, 20, 20], limits={"layer0": {"min": 5, "max": 15}, "layer1": {"max": "100%"}})
+    ladder = Budget(macs=0.9, channel_multiple=4).on(graph).ladder
+    assert ladder.lowest.tolist() == [8, 4, 4] and ladder.highest.tolist() == [12, 20, 20]
+    assert ladder.wider(torch.tensor([8, 16, 20])).tolist() == [12, 20, 20]
+    assert ladder.down(torch.tensor([20, 20, 3])).tolist() == [12, 20, 4]
 
 
 def test_batch_equals_single():

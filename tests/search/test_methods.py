@@ -49,8 +49,8 @@ def landscape(graph, share=0.5, seed=5):
     return Landscape(graph, target)
 
 
-def problem_of(pruner=None, budget=None, evaluations=EVALUATIONS, table=True):
-    graph = small_graph()
+def problem_of(pruner=None, budget=None, evaluations=EVALUATIONS, table=True, ranges=None):
+    graph = small_graph().limited(ranges)
     limits = (budget or Budget(macs=0.5)).on(graph)
     make = (lambda: random_table(graph, images=TABLE)) if table else None
     starting = starting_candidates(graph, limits)
@@ -73,6 +73,23 @@ def test_every_proposal_fits_and_cannot_be_wider(pruner, name, budget):
     for widths in asked.unique(dim=0):
         wider = torch.where(torch.eye(len(widths), dtype=torch.bool), ladder.wider(widths), widths)
         assert not limits.met(wider)[widths < search.graph.widths].any()
+
+
+@pytest.mark.parametrize("name", SPENT)
+@pytest.mark.parametrize("macs", [0.45, 0.99])
+def test_every_proposal_keeps_to_the_limits_of_groups(pruner, name, macs):
+    """Also where the budget is met without them: the residual stream (16) is cut to 12, and so are the inner layers."""
+    ranges = {"outer.*": {"min": 10, "max": "75%"}, "inner.1": {"max": 15}, "last": {"min": "50%"}}
+    search = problem_of(pruner, Budget(macs=macs), ranges=ranges)
+    run_method(name, search, 1)
+    asked = torch.tensor([scored.widths for scored in search.history])
+    assert [group.name for group in search.graph.groups] == ["stem", "inner.0", "inner.1", "last"]
+    lowest, highest = torch.tensor([10, 1, 1, 16]), torch.tensor([12, 24, 15, 32])
+    assert (asked >= lowest).all() and (asked <= highest).all()
+    assert (asked == highest).all() == (macs == 0.99)
+    for widths in asked.unique(dim=0):
+        wider = widths + torch.eye(4, dtype=torch.int64)
+        assert not search.limits.met(wider).any()
 
 
 @pytest.mark.parametrize("name", SPENT)

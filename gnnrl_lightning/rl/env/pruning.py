@@ -31,11 +31,13 @@ class VectorPruningEnv:
     An episode starts from the dense network. An action is a pruning ratio for each channel group, relative to
     its present width: a in [0, 1] stands for the ratio a * max_ratio, and
 
-        width' = max(round(width * (1 - ratio)), min_width).
+        width' = max(round(width * (1 - ratio)), min_width),
+
+    within the limits that the user sets for the group.
 
     The episode ends when the budget is met, at the latest after max_steps, and its last widths are projected
     onto the budget: no constraint is broken and no group could be wider. The reward of that step is the score of
-    the candidate; all other rewards are 0. A dense network within its budget ends the episode before the first
+    the candidate; all other rewards are 0. A dense network within budget and limits ends the episode before the first
     step.
 
     Observations are rows of `action_dim + M + 1` numbers: the widths, the limits of the M metrics that are shown (MACs,
@@ -132,8 +134,9 @@ class VectorPruningEnv:
         return min(max(next((action for action in actions if action <= _ROOM), actions[-1]), 0.05), 0.95)
 
     def _round(self, widths: Tensor) -> Tensor:
-        smallest = self.graph.widths.clamp(max=self.limits.budget.min_width)
-        return torch.maximum(widths.round().long(), smallest)
+        ranges = self.graph.ranges
+        smallest = torch.maximum(self.graph.widths.clamp(max=self.limits.budget.min_width), ranges.lowest)
+        return torch.minimum(torch.maximum(widths.round().long(), smallest), ranges.highest)
 
     @property
     def widths(self) -> Tensor:

@@ -41,6 +41,20 @@ def test_first_step_prunes_by_the_ratios():
     assert rewards.tolist() == [0, 0] and not done.any()
 
 
+@pytest.mark.parametrize("settings", [{"max_steps": 1}, {"max_steps": 4}, {"max_steps": 2, "penalty": -5.0}])
+@pytest.mark.parametrize("action", [0.0, 0.3, 1.0])
+def test_widths_keep_to_the_limits_of_groups(action, settings):
+    """From the first step on, whatever the action; a dense network above them is not finished at the start."""
+    graph = small_graph().limited({"outer.*": {"min": 10, "max": "75%"}, "inner.1": {"max": 15}, "last": {"min": 16}})
+    env = VectorPruningEnv(graph, Evaluated(small_landscape()), ALL, **settings)
+    _, done = env.reset(2)
+    assert not done.any()
+    while not done.all():
+        _, _, done = env.step(torch.full((2, 4), action))
+        assert (env.widths >= torch.tensor([10, 1, 1, 16])).all()
+        assert (env.widths <= torch.tensor([12, 24, 15, 32])).all()
+
+
 @pytest.mark.parametrize("action", [0.0, 0.2, 0.6, 1.0])
 def test_the_end_is_on_the_budget_and_nothing_could_be_wider(action):
     env, graph = vector(), small_graph()

@@ -1,0 +1,154 @@
+"""Lowest and highest widths that the user allows single groups, by name or glob.
+
+```
+graph = gnnrl_lightning.trace(network, inputs, limits={"layer3.*": GroupLimit(min=0.25, max=48)})
+```
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.tracing.groups import ChannelGroup
+from gnnrl_lightning.tracing.patterns import matches, nothing_matches
+
+OPTION = "groups.limits"
+
+
+@dataclass(frozen=True)
+class GroupLimit:
+    """Limits of a group's width, each a share of the dense width or a number of channels of each index set.
+
+    Args:
+        min: Lowest width: 0.25 and 25% are shares, rounded up, whole numbers from 2 on are channels; a group that has
+            fewer channels keeps them all. None: the budget's `min_width`.
+        max: Highest width, likewise, rounded down, at least one channel. The group is cut to it even where the budget
+            is met without that. None: the dense width.
+
+    Raises:
+        UserError: A value is neither a share nor a number of channels, or none is given.
+    """
+
+    min: float | str | None = None
+    max: float | str | None = None
+
+    def __post_init__(self) -> None:
+        if self.min is None and self.max is None:
+            raise UserError(f"{OPTION} has an entry without limits: give min, max or both, for example min: 25%")
+        for name in ("min", "max"):
+            value = getattr(self, name)
+            if value is not None:
+                _share_or_channels(value, name)
+
+    def lowest(self, width: int) -> int:
+        """The lowest width of a group of this dense width."""
+        if self.min is None:
+            return 1
+        value = _share_or_channels(self.min, "min")
+        return min(width, value if isinstance(value, int) else math.ceil(value * width - 1e-9))
+
+    def highest(self, width: int) -> int:
+        """The highest width of a group of this dense width."""
+        if self.max is None:
+            return width
+        value = _share_or_channels(self.max, "max")
+        return min(width, value if isinstance(value, int) else max(1, math.floor(value * width + 1e-9)))
+
+
+def _share_or_channels(given: float | str, name: str) -> int | float:
+    """A number of channels as int, a share as float."""
+    expected = "expected a share of the dense width (0.25 or 25%) or a number of channels (2 or more)"
+    refused = UserError(f"{OPTION} has {name} {given}: {expected}")
+    try:
+        percent = isinstance(given, str) and given.strip().endswith("%")
+        value = float(str(given).strip().removesuffix("%"))
+    except ValueError as error:
+        raise refused from error
+    if percent and 0 < value <= 100:
+        return value / 100
+    if not percent and value == 1:
+        raise UserError(f"{OPTION} has {name} 1, which may mean one channel or all of them: {expected}; 100% is all")
+    if not percent and 0 < value < 1:
+        return value
+    if not percent and value > 1 and value.is_integer():
+        return int(value)
+    raise refused
+
+
+Limits = Mapping[str, GroupLimit | Mapping[str, float | str | None]]
+"""Name of a group or of a module whose channels it has, or glob over these -> limits; the mapping has min, max."""
+
+
+@dataclass(frozen=True)
+class WidthRanges:
+    """Lowest and highest width of each group.
+
+    Attributes:
+        names: Names of the groups.
+        lowest: `(G,)` int64.
+        highest: `(G,)` int64.
+    """
+
+    names: tuple[str, ...]
+    lowest: Tensor
+    highest: Tensor
+
+    @classmethod
+    def of(cls, groups: Sequence[ChannelGroup], limits: Limits | None = None) -> WidthRanges:
+        """The ranges of groups; of several limits of one group all hold.
+
+        Args:
+            groups: Prunable groups.
+            limits: What the user says, by pattern; None: nothing.
+
+        Raises:
+            UserError: A pattern matches no group, or the limits of a group exclude each other.
+        """
+        lowest, highest = [1] * len(groups), [group.width for group in groups]
+        modules = [_modules(group) for group in groups]
+        for pattern, given in (limits or {}).items():
+            limit = as_limit(pattern, given)
+            found = [i for i, names in enumerate(modules) if any(matches(pattern, name) for name in names)]
+            if not found:
+                names = list(dict.fromkeys(name for names in modules for name in names))
+                raise nothing_matches(OPTION, pattern, "group that can be pruned", names)
+            for i in found:
+                lowest[i] = max(lowest[i], limit.lowest(groups[i].width))
+                highest[i] = min(highest[i], limit.highest(groups[i].width))
+        for group, low, high in zip(groups, lowest, highest, strict=True):
+            if low > high:
+                raise UserError(
+                    f"{OPTION} leaves {group.name} no width: at least {low} and at most {high} of its {group.width} "
+                    "channels"
+                )
+        names = tuple(group.name for group in groups)
+        return cls(names, torch.tensor(lowest, dtype=torch.int64), torch.tensor(highest, dtype=torch.int64))
+
+    def hold(self, widths: Tensor) -> Tensor:
+        """Which candidates `(..., G)` keep to the ranges: bool `(...)`."""
+        return ((widths >= self.lowest) & (widths <= self.highest)).all(-1)
+
+
+def as_limit(pattern: str, given: GroupLimit | Mapping[str, float | str | None]) -> GroupLimit:
+    """A limit as it is, or of a mapping with the keys min and max."""
+    if isinstance(given, GroupLimit):
+        return given
+    if not isinstance(given, Mapping) or not given.keys() <= {"min", "max"}:
+        raise UserError(f"{OPTION} {pattern!r} is {given!r}: expected min, max or both, for example {{min: 25%}}")
+    return GroupLimit(**given)
+
+
+def _modules(group: ChannelGroup) -> list[str]:
+    """The group's name, the modules that make its channels, and those that contain them."""
+    names = {group.name: None}
+    for member in group.members:
+        if member.role == "output":
+            parts = member.parameter.split(".")[:-1]
+            names |= {".".join(parts[: end + 1]): None for end in reversed(range(len(parts)))}
+    return list(names)

@@ -1,0 +1,94 @@
+"""Layers that the user keeps as they are.
+
+A kept layer stays exactly as it is: every dimension of its parameters and buffers keeps its size, so that neither the
+channels that it makes nor those that it reads are pruned, and neither are those that other layers share with them.
+(A layer whose outputs alone must stay has `min: 100%` in `groups.limits`.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.registry import resolve
+from gnnrl_lightning.tracing.patterns import matches, nothing_matches
+from gnnrl_lightning.tracing.walk import Walk
+
+OPTION = "groups.keep"
+
+
+def keep_layers(walk: Walk, network: nn.Module, keep: Sequence[str | type[nn.Module]]) -> tuple[str, ...]:
+    """Freeze the channels of the layers that the user keeps.
+
+    Args:
+        walk: The finished walk; its labels are frozen.
+        network: The network that was walked.
+        keep: Each is the name of a module (with all that it contains) or of a parameter or buffer, a glob over these
+            names, or a module type or its import path (`torch.nn.ConvTranspose2d`).
+
+    Returns:
+        Names of the modules and parameters that were found: given as `keep` they freeze the same.
+
+    Raises:
+        UserError: One of them matches nothing, or only modules without parameters.
+    """
+    tensors = dict(network.named_parameters(remove_duplicate=False))
+    tensors |= dict(network.named_buffers(remove_duplicate=False))
+    kept: dict[str, None] = {}
+    for given in keep:
+        found = _find(network, list(tensors), given)
+        below = {item: [name for name in tensors if f"{name}.".startswith(f"{item}.")] for item in found}
+        kept |= dict.fromkeys(item for item, names in below.items() if names)
+        names = {name: None for names in below.values() for name in names}
+        if not names:
+            without = ", ".join(found)
+            raise UserError(f"{OPTION} {_text(given)}: {without} has no parameters: there is nothing to keep")
+        for name in names:
+            walked = walk.aliases.get(id(tensors[name]))
+            if walked is not None:
+                _freeze(walk, walked, f"kept by the user ({_text(given)})")
+    return tuple(kept)
+
+
+def _text(given: str | type[nn.Module]) -> str:
+    return given if isinstance(given, str) else f"{given.__module__}.{given.__qualname__}"
+
+
+def _find(network: nn.Module, tensors: list[str], given: str | type[nn.Module]) -> list[str]:
+    """Names of the modules, parameters and buffers that are meant."""
+    modules = dict(network.named_modules(remove_duplicate=False))
+    modules.pop("")
+    if isinstance(given, str):
+        names = [*modules, *tensors]
+        found = [name for name in names if matches(given, name)]
+        if found:
+            return found
+        if not _is_path(given, names):
+            raise nothing_matches(OPTION, given, "module or parameter", names, ["the import path of a module type"])
+        given = resolve(given, OPTION)
+    if not (isinstance(given, type) and issubclass(given, nn.Module)):
+        raise UserError(f"{OPTION} {given!r}: expected a name, a glob, or a module type such as torch.nn.Conv2d")
+    found = [name for name, module in modules.items() if isinstance(module, given)]
+    if not found:
+        types = ", ".join(sorted({type(module).__name__ for module in modules.values()}))
+        has = f"{type(network).__name__} has {types}"
+        raise UserError(f"{OPTION} {_text(given)}: there is no module of this type; {has}")
+    return found
+
+
+def _is_path(given: str, names: list[str]) -> bool:
+    """Whether this is an import path rather than a misspelt name: none of the network's names begins as it does."""
+    first, *rest = given.split(".")
+    return bool(rest) and given.replace(".", "").isidentifier() and first not in {name.split(".")[0] for name in names}
+
+
+def _freeze(walk: Walk, name: str, reason: str) -> None:
+    """Freeze the channels along every dimension of a parameter or buffer."""
+    frozen = list(walk.parameters[name].labels)
+    reading = [item for item in (*walk.contractions, *walk.training) if item.weight == name]
+    frozen += [item.reads for item in reading if item.reads is not None]
+    frozen += [gather.reads for gather in walk.gathers if gather.buffer == name]
+    for labels in frozen:
+        walk.labels.freeze(labels, "keep", "", reason)
