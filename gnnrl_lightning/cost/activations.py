@@ -32,7 +32,7 @@ class PeakActivations:
     def __call__(self, widths: Tensor) -> Tensor:
         """Bytes `(...)` int64 at `widths (..., G)`."""
         widths = torch.as_tensor(widths)
-        elements = self._elements(widths.reshape(-1, widths.shape[-1])).double()
+        elements = self._elements(widths.reshape(widths.shape[:-1].numel(), widths.shape[-1])).double()
         peak = (elements @ self.alive.double()).amax(-1)
         return BYTES * peak.long().reshape(widths.shape[:-1])
 

@@ -55,7 +55,7 @@ class Products:
         """Values `(B, rows)` int64 at `widths (B, G)`; sizes below 2^53 are exact in float64."""
         rows, dims, groups = self.counts.shape
         flat = widths.double() @ self.counts.reshape(rows * dims, groups).T
-        sizes = (flat.reshape(-1, rows, dims) + self.constant).long()
+        sizes = (flat.reshape(len(widths), rows, dims) + self.constant).long()
         return self.factor * sizes.prod(-1)
 
 
@@ -108,7 +108,7 @@ class CostModel:
     @staticmethod
     def _total(products: Products, widths: Tensor) -> Tensor:
         widths = torch.as_tensor(widths)
-        return products(widths.reshape(-1, widths.shape[-1])).sum(-1).reshape(widths.shape[:-1])
+        return products(widths.reshape(widths.shape[:-1].numel(), widths.shape[-1])).sum(-1).reshape(widths.shape[:-1])
 
     def _spread(self, values: Tensor, index: Tensor) -> Tensor:
         result = torch.zeros(len(values), self._n_operators + 1, dtype=torch.int64)

@@ -104,8 +104,8 @@ def fits(costs: Mapping[str, Cost], widths: Tensor, limits: Limits) -> Tensor:
 def project(costs: Mapping[str, Cost], ladder: Ladder, widths: Tensor, limits: Limits, monotone: bool = True) -> Tensor:
     """The widths nearest to a proposal that meet every limit and cannot be widened.
 
-    1. the largest s such that `down(s * proposal)`, the highest widths at most, fits, by bisection; where a cost is not monotone,
-       below the largest of some evenly spaced s that fits;
+    1. the largest s such that `down(s * proposal)`, the highest widths at most, fits, by bisection; where a cost is not
+       monotone, next to the largest of some evenly spaced s that fit;
     2. growth, one aligned step at a time, of the group whose width is the smallest fraction of its proposal (ties: the
        first), among those that still fit; where a cost is not monotone, groups that did not fit are tried again after
        others have grown.

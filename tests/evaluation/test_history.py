@@ -87,7 +87,7 @@ def test_a_single_process_has_settled_already(tmp_path):
 @pytest.mark.parametrize("lines", range(5))
 def test_the_first_of_two_processes_writes_down_what_both_were_told(tmp_path, monkeypatch, lines):
     """Interrupted anywhere and repeated, the journal answers first, and nothing is in it twice."""
-    other = ask(Journalled(Counting(), Journal(), float), 4, 5)
+    other = ask(Journalled(Counting(), Journal(), dict), 4, 5)
     monkeypatch.setattr(module, "world_size", lambda: 2)
     monkeypatch.setattr(module, "rank", lambda: 0)
     monkeypatch.setattr(module, "of_all", lambda own: [own, other])

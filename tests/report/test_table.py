@@ -19,6 +19,8 @@ RESULT = {
     "pruned": {
         "macs": 1_000_000,
         "params": 200_000,
+        "macs_ratio": 0.5,
+        "params_ratio": 0.5,
         "top1_search": 90.5,
         "top1_test_before": 88.0,
         "top1_test_after": 98.75,

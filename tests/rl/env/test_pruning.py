@@ -66,9 +66,9 @@ def test_the_end_is_on_the_budget_and_nothing_could_be_wider(action):
         steps += 1
     assert steps <= 5
     widths = env.widths[0]
-    assert HALF.met(graph, widths[None])
+    assert HALF.on(graph).met(widths[None])
     wider = widths + torch.eye(4, dtype=torch.int64)
-    assert not (HALF.met(graph, wider) & (wider <= graph.widths).all(1)).any()
+    assert not (HALF.on(graph).met(wider) & (wider <= graph.widths).all(1)).any()
     assert rewards.item() == pytest.approx(env.score.evaluator.top1(widths).item() / 100 - 1)
     assert env.score.evaluator.calls == [(tuple(widths.tolist()), "agent")]
     assert env.evaluations == 1
@@ -129,8 +129,8 @@ def test_one_step_reaches_every_width_and_starts_at_the_uniform_pruning():
     env, graph = vector(max_steps=1), small_graph()
     assert env.max_ratio == 1
     keep = 1 - env.initial_action
-    assert HALF.met(graph, (graph.widths * keep).round().long()[None])
-    assert not HALF.met(graph, (graph.widths * (keep + 0.05)).round().long()[None])
+    assert HALF.on(graph).met((graph.widths * keep).round().long()[None])
+    assert not HALF.on(graph).met((graph.widths * (keep + 0.05)).round().long()[None])
     env.reset(1)
     _, _, done = env.step(torch.full((1, 4), env.initial_action))
     shares = env.widths[0] / graph.widths
@@ -154,7 +154,7 @@ def test_steps_of_the_initial_action_meet_the_budget(macs, steps):
 def test_the_proposed_actions_lead_to_the_proposed_widths(max_steps):
     """In one step all the way, in several by at most 30 % of what is left in each."""
     graph, asked = small_graph(), []
-    target = HALF.project(graph, graph.widths * torch.tensor([0.5, 1.0, 0.8, 0.9]))
+    target = HALF.on(graph).project(graph.widths * torch.tensor([0.5, 1.0, 0.8, 0.9]))
 
     def proposals(limits):
         asked.append(limits)
@@ -241,7 +241,7 @@ def test_without_projection_candidates_over_the_budget_are_punished():
     _, first, done = env.step(actions)
     _, second, done = env.step(actions)
     assert done.all() and env.evaluations == 1
-    met = HALF.met(graph, env.widths)
+    met = HALF.on(graph).met(env.widths)
     assert met.tolist() == [False, True]
     assert (first + second)[0] == -100
     assert torch.equal(env.widths[0], (((graph.widths * 0.97).round()) * 0.97).round().long())
