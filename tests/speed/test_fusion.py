@@ -170,7 +170,8 @@ def test_whole_networks(name, count, dtype):
         plain = copy.deepcopy(network)
         fold_batch_norms(plain, layers)
         rounded = (plain.to(dtype)(x.to(dtype)).float() - expected).abs().max()
+        fusible = can_fuse(nn.Linear(1, 1).to(dtype))  # oneDNN has bfloat16 kernels on some processors only
         made = for_inference(network, layers, dtype)
         difference = (made(x.to(dtype)).float() - expected).abs().max()
-    assert len(fused(made)) >= count
+    assert len(fused(made)) >= count if fusible else not fused(made)
     assert difference <= 1.5 * rounded + 1e-5 * expected.abs().max()
