@@ -20,7 +20,6 @@ import argparse
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -70,7 +69,7 @@ def train(job: Compression, mode: str, seed: int, path: Path) -> None:
     if path.exists():
         return
     agent = GNNRL(actor_critic=POLICY, proxy_warmup=ITERATIONS, seed=seed)
-    problem = job.make_problem(job.budget, Journal())
+    problem = job.make_problem(job.limits, Journal())
     problem.start(from_sensitivity=True)
     connect(agent, problem, job.search)
     quiet_trainer(max_epochs=agent.iterations(REAL), accelerator="cpu", log_every_n_steps=1).fit(agent)
@@ -100,9 +99,10 @@ class Measured:
                 return row["top1"]
         network = self.pruner.prune(self.pruner.plan(widths)).to(memory_format=torch.channels_last)  # pyright: ignore
         accuracy = top1(network, self.half, self.job.task.data)
-        cost = self.job.graph.cost
-        ratio = int(cost.macs(widths)) / int(cost.macs(self.job.graph.widths))
-        self.record["rows"].append({**key, "macs_ratio": ratio, "top1": accuracy, "widths": widths.tolist()})
+        limits = self.job.limits
+        self.record["rows"].append(
+            {**key, **limits.ratios(limits.costs(widths)), "top1": accuracy, "widths": widths.tolist()}
+        )
         self.write()
         print(f"{method:20} {budget:.1f} {'' if seed is None else seed!s:2} {accuracy:.2f}", flush=True)
         return accuracy
@@ -119,15 +119,15 @@ def measure(job: Compression, agents: Mapping[int, GNNRL], budgets: tuple[float,
     found: dict[str, list[float]] = {name: [] for name in ("policy", "uniform", *FROM_SENSITIVITY)}
     summary: dict[str, Any] = {"budgets": {}}
     for share in budgets:
-        budget = replace(job.budget, macs=share)
+        limits = job.limits.with_limits(macs=share)
         others = {
-            "uniform": measured("uniform", share, None, uniform(job.graph, budget)),
+            "uniform": measured("uniform", share, None, uniform(job.graph, limits)),
             **{
-                name: measured(name, share, None, find(job.graph, budget, job.sensitivity))
+                name: measured(name, share, None, find(job.graph, limits, job.sensitivity))
                 for name, find in FROM_SENSITIVITY.items()
             },
         }
-        mine = [measured("policy", share, seed, proposal(job, agent, budget)) for seed, agent in agents.items()]
+        mine = [measured("policy", share, seed, proposal(job, agent, limits)) for seed, agent in agents.items()]
         found["policy"] += mine
         for name, value in others.items():
             found[name] += [value] * len(mine)

@@ -16,7 +16,7 @@ from gnnrl_lightning.cli.front import DESCRIPTION
 from gnnrl_lightning.cli.resuming import resumed_run, same_wandb_runs
 from gnnrl_lightning.cli.subcommands import SUBCOMMANDS, Subcommand
 from gnnrl_lightning.cli.trainer import SubcommandTrainer
-from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.cost.metrics import METRICS
 from gnnrl_lightning.data import ImageData
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.comparison import CompareOptions
@@ -35,6 +35,7 @@ set_parsing_settings(instantiate_subclass_spec_in_any=False)
 NETWORK_HELP = "Class or function that makes the network; without a dot, one of gnnrl_lightning.networks."
 ARTIFACT_HELP = "Folder of a pruned network, which takes the place of the network: fit prunes it further."
 
+LIMITS_HELP = "Limits on metrics of your own, by import path: {my_package.energy: 60%%}."
 BUDGETS_HELP = "Shares of the dense MACs for which predict tells widths."
 
 
@@ -94,8 +95,7 @@ class ArgumentsCLI(LightningCLI):
         parser.add_argument("--checkpoint", type=str | None, help="File with the network's weights; null trains.")
         parser.add_argument("--artifact", type=str | None, help=ARTIFACT_HELP)
         parser.add_argument("--budgets", type=float, nargs="+", help=BUDGETS_HELP)
-        # Made by the subcommands that need one: an empty budget is an error.
-        parser.add_class_arguments(Budget, "budget", instantiate=False)
+        _add_budget(parser)
         for name, section in get_type_hints(Options).items():
             parser.add_class_arguments(section, name)
         parser.add_class_arguments(CompareOptions, "compare")
@@ -199,6 +199,16 @@ class ArgumentsCLI(LightningCLI):
     def options(self) -> Options:
         """The options of the job, as configured."""
         return Options(**{name: self._get(self.config_init, name) for name in get_type_hints(Options)})
+
+
+def _add_budget(parser: LightningArgumentParser) -> None:
+    """The arguments of a budget, one for each metric; it is made by the subcommands that need one."""
+    for name, metric in METRICS.items():
+        about = f"{metric.unit} at most: 0.5 or 50%% of the dense network's, or a whole number above 1."
+        parser.add_argument(f"--budget.{name}", type=int | float | str | None, help=about)
+    parser.add_argument("--budget.limits", type=dict[str, int | float | str], default={}, help=LIMITS_HELP)
+    parser.add_argument("--budget.channel_multiple", type=int, default=1, help="Widths are multiples of it, or dense.")
+    parser.add_argument("--budget.min_width", type=int, default=1, help="Channels that every group keeps at least.")
 
 
 def _check(config: Any) -> None:

@@ -15,6 +15,7 @@ from lightning.pytorch import Trainer
 from gnnrl_lightning.cli.comparing import agents_of, as_decided, check_goes_on
 from gnnrl_lightning.cli.running import RunningCLI
 from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.cost.metrics import METRICS
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.checked import Checked, check
 from gnnrl_lightning.job.comparison import CompareOptions, Comparison
@@ -28,14 +29,15 @@ from gnnrl_lightning.job.trained import train
 from gnnrl_lightning.networks import save_weights
 from gnnrl_lightning.processes import from_first, rank
 from gnnrl_lightning.report.comparison import comparison_tables, run_line
+from gnnrl_lightning.report.costs import RATIO, cost_names
 from gnnrl_lightning.report.graph_figure import checked_suffix, graph_figure
 from gnnrl_lightning.report.progress import hidden_steps, shown_steps
 from gnnrl_lightning.report.table import inspection_tables, prediction_table, print_result
 from gnnrl_lightning.rl.state.views import hierarchical_graph, simplified_graph
 from gnnrl_lightning.training.finetune import quiet_trainer
 
-# Figures of the pruned network for the loggers: none of the test images, which no sweep may choose by.
-LOGGED = ("macs", "params", "macs_ratio", "params_ratio", "top1_search", "latency_ms")
+# Figures of the pruned network for the loggers beside its costs: none of the test images, which no sweep may choose by.
+LOGGED = ("top1_search", "latency_ms")
 
 
 class CompressionCLI(RunningCLI):
@@ -89,7 +91,9 @@ class CompressionCLI(RunningCLI):
         if delivered is None:
             return
         pruned = delivered.figures[PRUNED]
-        figures = {f"result/{name}": value for name, value in pruned.items() if name in LOGGED}
+        costs = cost_names(pruned)
+        logged = {*costs, *(f"{name}{RATIO}" for name in costs), *LOGGED}
+        figures = {f"result/{name}": value for name, value in pruned.items() if name in logged}
         print_result(dict(delivered.figures), LATENCY_BATCH, self.console)
         self.close_run(self.folder, figures)
 
@@ -181,14 +185,15 @@ class CompressionCLI(RunningCLI):
         if figure is not None:
             checked_suffix(figure)
         graph = self.task.trace()
-        found = inspect(graph)
+        own = self._get(self.config, "budget")["limits"] or {}
+        found = inspect(graph, [*METRICS, *(metric for metric in own if metric not in METRICS)])
         for table in inspection_tables(found):
             self.console.print(table)
         if json is not None:
             _write_json(json, found)
         if figure is not None:
             views = hierarchical_graph(graph), simplified_graph(graph)
-            graph_figure(*views, self.task.network.name).savefig(figure)
+            graph_figure(*views, self.task.name).savefig(figure)
 
 
 def _check_folder(option: str, path: str | None) -> None:

@@ -41,7 +41,7 @@ def agents_of(sections: Mapping[str, Namespace], variants: Mapping[str, Mapping[
     """
     parser = ArgumentParser(exit_on_error=False)
     for name, section in SECTIONS.items():
-        skip = {"env", "proxy", "seed"} if section is GNNRL else set()
+        skip: set[str | int] = {"env", "proxy", "seed"} if section is GNNRL else set()
         parser.add_class_arguments(section, name, skip=skip, fail_untyped=False)
     base = {name: sections[name].as_dict() for name in SECTIONS}
     rows = {name: _agent(parser, name, base, changes) for name, changes in {AGENT: {}, **variants}.items()}

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from gnnrl_lightning.cost.budget import Budget, Prunable
+from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.evaluation.racing import Course
 
 
@@ -19,8 +19,7 @@ class Evaluation:
 
     Attributes:
         widths: Width of each group.
-        macs: MACs for one image.
-        params: Number of parameters.
+        costs: Metric -> cost: of MACs, parameters, and whatever else the budget names.
         top1: Top-1 accuracy on the search split, percent; like the two losses an estimate if it was dropped.
         cross_entropy: Mean cross-entropy on the search split, nats; infinite if the outputs are not numbers.
         divergence: Mean Kullback-Leibler divergence KL(dense || candidate) of the outputs there, nats; likewise.
@@ -33,8 +32,7 @@ class Evaluation:
     """
 
     widths: tuple[int, ...]
-    macs: int
-    params: int
+    costs: dict[str, int | float]
     top1: float
     cross_entropy: float
     divergence: float
@@ -79,6 +77,6 @@ def best_of(evaluations: Iterable[Evaluation], proposer: str | None = None) -> E
     return max(asked, key=lambda item: (not item.dropped, item.top1, -item.cross_entropy), default=None)
 
 
-def within(graph: Prunable, budget: Budget, evaluation: Evaluation) -> bool:
+def within(limits: BoundBudget, evaluation: Evaluation) -> bool:
     """Whether a candidate meets a budget: a policy for all budgets also evaluates some that do not."""
-    return bool(budget.met(graph, torch.tensor(evaluation.widths)))
+    return bool(limits.met(torch.tensor(evaluation.widths)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,14 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
+from gnnrl_lightning.cost.metrics import METRICS, metric_name
 from gnnrl_lightning.data import ImageData, Images
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import ComputationGraph, trace
 from gnnrl_lightning.job import artifact
 from gnnrl_lightning.networks import check_finite, check_num_classes, load_weights
 from gnnrl_lightning.networks.spec import NetworkSpec
+from gnnrl_lightning.report.costs import cost_names
 from gnnrl_lightning.training.finetune import TrainingOptions, top1, train
 
 
@@ -184,17 +186,24 @@ def _call(network: Mapping[str, Any]) -> str:
     return f"{network.get('class_path')} with init_args {network.get('init_args')}"
 
 
-def inspect(graph: ComputationGraph) -> dict[str, Any]:
-    """What can be pruned: groups, frozen groups with reasons, cost, smallest reachable cost."""
+def inspect(graph: ComputationGraph, metrics: Iterable[Any] = METRICS) -> dict[str, Any]:
+    """What can be pruned: groups, frozen groups with reasons, cost, smallest reachable cost.
+
+    Args:
+        graph: The traced network.
+        metrics: The metrics to show, see `ComputationGraph.cost_of`.
+    """
+    both, costs = torch.stack([graph.widths, graph.smallest]), {}
+    for metric in metrics:
+        name, (dense, smallest) = metric_name(metric), graph.cost_of(metric)(both).tolist()
+        costs |= {name: dense, f"smallest_{name}": smallest}
     frozen = [asdict(group) for group in graph.frozen]
     groups = [
         {"name": group.name, "width": group.width, "members": [asdict(member) for member in group.members]}
         for group in graph.groups
     ]
     return {
-        "macs": int(graph.cost.macs(graph.widths)),
-        "params": int(graph.cost.params(graph.widths)),
-        "smallest_macs": int(graph.cost.macs(graph.smallest)),
+        **costs,
         "groups": groups,
         "frozen": frozen,
     }
@@ -215,7 +224,8 @@ def save_finetuned(task: Task, network: nn.Module, accuracy: float, folder: Path
     if task.artifact is None:
         raise UserError("the task has no artifact: its network was not pruned")
     recipe = artifact.read_recipe(task.artifact)
-    figures = {name: recipe["figures"][name] for name in ("macs", "params")} | {"top1_search_after": accuracy}
+    costs = {name: recipe["figures"][name] for name in cost_names(recipe["figures"])}
+    figures = costs | {"top1_search_after": accuracy}
     description = artifact.Description(recipe["network"], recipe["budget"], task.data.transform_record(), figures)
     artifact.save(
         folder,

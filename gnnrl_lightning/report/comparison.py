@@ -8,11 +8,13 @@ from typing import Any
 
 from rich.table import Table
 
+from gnnrl_lightning.report.costs import RATIO
 from gnnrl_lightning.report.paired import Spread, paired_difference
 
 METRICS = {"top1_search": "search", "top1_test_before": "test", "top1_test_after": "tuned"}
 """Key of a row -> its heading."""
-MEANS = ("evaluations", "images", "seconds", "macs_ratio")
+MEANS = ("evaluations", "images", "seconds")
+"""Figures whose mean is told, beside the costs."""
 
 
 def summarise(rows: Sequence[Mapping[str, Any]], agent: str | None) -> dict[str, Any]:
@@ -32,7 +34,8 @@ def summarise(rows: Sequence[Mapping[str, Any]], agent: str | None) -> dict[str,
         for method in _distinct(row["method"] for row in here):
             of_method = [row for row in here if row["method"] == method]
             metrics = [metric for metric in METRICS if all(metric in row for row in of_method)]
-            means = {name: Spread.of([row[name] for row in of_method]).mean for name in MEANS}
+            ratios = [name for name in of_method[0] if name.endswith(RATIO)]
+            means = {name: Spread.of([row[name] for row in of_method]).mean for name in (*MEANS, *ratios)}
             spreads = {metric: asdict(Spread.of([row[metric] for row in of_method])) for metric in metrics}
             summary.append({"budget": budget, "method": method, **means, **spreads})
             if agent is None or method == agent:

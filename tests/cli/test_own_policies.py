@@ -76,7 +76,7 @@ def nothing(evaluation):
 
 
 def for_each_mac_saved(evaluation):
-    return -(100 - evaluation.top1) / (13_464 - evaluation.macs)
+    return -(100 - evaluation.top1) / (13_464 - evaluation.costs["macs"])
 """
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gnnrl_lightning.cli import main
+from gnnrl_lightning.cost.metrics import METRICS
 from gnnrl_lightning.job import artifact
 from gnnrl_lightning.networks.spec import NetworkSpec
 from tests.support.workplace import SPENT, TABLE
@@ -181,7 +182,8 @@ def test_finetune_goes_on_with_weights(fitted, workplace):
 def test_inspect_writes_json(workplace, capsys):
     main(["inspect", "--config", "small.yaml", "--json", "found.json"])
     found = json.loads((workplace / "found.json").read_text())
-    assert list(found) == ["macs", "params", "smallest_macs", "groups", "frozen"]
+    costs = [part for name in METRICS for part in (name, f"smallest_{name}")]
+    assert list(found) == [*costs, "groups", "frozen"]
     assert [(group["name"], group["width"]) for group in found["groups"]] == [("conv1", 8), ("conv2", 12)]
     assert found["smallest_macs"] == 64 * 9 + 9 * 9 + 9 * 10
     assert {"parameter": "conv1.weight", "dimension": 0, "role": "output"} in found["groups"][0]["members"]

@@ -75,7 +75,7 @@ def test_a_course_takes_few_characters_and_comes_back_to_the_last_bit(tmp_path):
     right = torch.rand(5000, generator=generator) < 0.9
     before = Course().followed_by(right[:512], 0.1 + 0.2, 1 / 3).followed_by(right[512:], math.inf, 1e-300)
     assert len(before.correct) == 836
-    evaluation = Evaluation((1, 2), 10, 5, 90.0, 0.3, 0.1, 0.5, 9, "agent", 5000, False, before)
+    evaluation = Evaluation((1, 2), {"macs": 10}, 90.0, 0.3, 0.1, 0.5, 9, "agent", 5000, False, before)
     journal = Journal(tmp_path / "journal.jsonl")
     journal.append(evaluation.as_record())
     assert Evaluation.from_record(journal.read()[0]) == evaluation
@@ -83,10 +83,10 @@ def test_a_course_takes_few_characters_and_comes_back_to_the_last_bit(tmp_path):
 
 
 def test_records_from_before_there_were_races_can_be_read():
-    old = Evaluation((1,), 10, 5, 90.0, 0.3, 0.1, 0.5, 9, "agent").as_record()
+    old = Evaluation((1,), {"macs": 10}, 90.0, 0.3, 0.1, 0.5, 9, "agent").as_record()
     for name in ("seen", "dropped", "course"):
         del old[name]
-    assert Evaluation.from_record(old) == Evaluation((1,), 10, 5, 90.0, 0.3, 0.1, 0.5, 9, "agent")
+    assert Evaluation.from_record(old) == Evaluation((1,), {"macs": 10}, 90.0, 0.3, 0.1, 0.5, 9, "agent")
 
 
 def test_hopeless_by_hand():
@@ -158,7 +158,7 @@ def test_a_dropped_candidate_lies_below_its_incumbent_and_is_never_the_best():
             count += 1
             assert estimate(part, incumbent)[0] < incumbent.scores[0]
     assert count > 100
-    finalist = Evaluation((1,), 1, 1, 50.0, 1.0, 0.1, 0.1, 9, "agent", 9)
+    finalist = Evaluation((1,), {"macs": 1}, 50.0, 1.0, 0.1, 0.1, 9, "agent", 9)
     better = replace(finalist, widths=(2,), top1=60.0, dropped=True)
     assert best_of([better, finalist]) is finalist and best_of([better]) is better
 
@@ -185,8 +185,8 @@ class Shelf:
     """A pruner with a network for each width, which has so many images wrong."""
 
     def __init__(self, images=100):
-        cost = SimpleNamespace(macs=lambda widths: widths.sum(), params=lambda widths: widths.sum())
-        self.graph, self.layers, self.images = SimpleNamespace(cost=cost), {}, 7
+        costs = SimpleNamespace(costs=lambda widths: {"macs": int(widths.sum())})
+        self.graph, self.layers, self.images = costs, {}, 7
         self.device = torch.device("cpu")
         self.numbers = images
         self.network = Answers(torch.zeros(images, dtype=torch.int64))
@@ -248,7 +248,7 @@ def test_what_a_race_reads_is_a_part_of_what_is_scored_without():
 
 
 def journalled(path, resume, shelf):
-    return Journalled(racing(shelf=shelf), Journal(path, resume), lambda macs: macs / 100)
+    return Journalled(racing(shelf=shelf), Journal(path, resume), lambda costs: {"macs_ratio": costs["macs"] / 100})
 
 
 COURSE = [70, 90, 20, 60, 70, 5, 20, 40, 30, 60, 3, 25, 90]

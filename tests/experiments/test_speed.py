@@ -133,7 +133,7 @@ def test_a_search_is_recorded_once_and_a_longer_one_is_thinned_out(speed, tmp_pa
     def search(problem, seed):
         path.write_text("".join(json.dumps({"widths": widths}) + "\n" for widths in asked))
 
-    compression = SimpleNamespace(budget=None, make_problem=lambda *_: None, search=SimpleNamespace(evaluations=8))
+    compression = SimpleNamespace(limits=None, make_problem=lambda *_: None, search=SimpleNamespace(evaluations=8))
     monkeypatch.setattr(candidates, "METHODS", {"cross_entropy": Method(search)})
     assert candidates.recorded(compression, path).tolist() == asked[:7]
     monkeypatch.delattr(candidates, "METHODS")

@@ -14,7 +14,7 @@ from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.data import Digits
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.journal import Journal
-from gnnrl_lightning.job.comparison import AgentRow, CompareOptions, Comparison, budget_label
+from gnnrl_lightning.job.comparison import AgentRow, CompareOptions, Comparison
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.networks.spec import NetworkSpec
@@ -242,8 +242,8 @@ def test_winners_are_fine_tuned_alike(task, tmp_path):
 
 
 def test_what_cannot_be_compared_is_refused(task):
-    with pytest.raises(UserError, match=r"budget 1.0 is met by the dense network"):
-        comparison_of(task, CompareOptions(budgets=[1.0]))
+    with pytest.raises(UserError, match=r"compare.budgets is \[1.0\]: expected shares of the dense MACs below 1"):
+        CompareOptions(budgets=[1.0])
     with pytest.raises(UserError, match=r"budget.macs is 0.001"):
         comparison_of(task, CompareOptions(budgets=[0.001]))
     with pytest.raises(UserError, match=r"compare.methods has slow, which no agent was given for"):
@@ -255,5 +255,5 @@ def test_what_cannot_be_compared_is_refused(task):
 
 
 def test_labels_of_budgets():
-    assert budget_label(Budget(macs=0.5)) == 0.5
-    assert budget_label(Budget(macs=0.5, params=1e6)) == "macs=0.5,params=1e+06"
+    assert Budget(macs=0.5).label == 0.5
+    assert Budget(macs=0.5, params=1e6).label == "macs=0.5,params=1e+06"

@@ -163,7 +163,7 @@ def test_a_policy_for_all_budgets_delivers_what_meets_this_one(task, tmp_path):
     within = [scored for scored in compression.problem.history if scored.widths[0] <= 12]
     best = compression.best()
     assert best.widths[0] <= 12 and best.top1 == max(scored.top1 for scored in within)
-    assert compression.status().macs_ratio == best.widths[0] / 24
+    assert compression.status().kept == {"macs": best.widths[0] / 24}
     # More channels are better here: that the best of all is not the one delivered is what is tested.
     assert best_of(compression.problem.history).top1 > best.top1
     result = deliver(compression, folder)
@@ -308,7 +308,7 @@ def test_there_is_no_teacher_for_the_dense_network(task):
 
 def test_candidates_race_unless_each_has_a_budget_of_its_own(task):
     def error_of(compression, agent=None):
-        return compression.make_problem(compression.budget, Journal(), agent)._evaluate.evaluator.error
+        return compression.make_problem(compression.limits, Journal(), agent)._evaluate.evaluator.error
 
     compression = compression_of(task, racing_error=0.1)
     assert error_of(compression) == 0.1

@@ -28,16 +28,16 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:GPU available but not used"),
 ]
 
-BUDGET = Budget(macs=0.5)
+LIMITS = Budget(macs=0.5).on(small_graph())
 SMALL = partial(Agent, encoder=partial(GCN, hidden=16, layers=1))
 
 
-def problem_of(evaluations=100, budget=BUDGET, table=True, target=(0.9, 0.4, 0.7, 0.6)):
+def problem_of(evaluations=100, limits=LIMITS, table=True, target=(0.9, 0.4, 0.7, 0.6)):
     """100 images of the search split; a table of 250, worth three evaluations."""
     graph, target = small_graph(), torch.tensor(target)
     make = (lambda: random_sensitivity(graph, images=250)) if table else None
     return SearchProblem(
-        graph, budget, Landscape(graph, target), evaluations, starting_candidates(graph, budget), make, 100
+        graph, limits, Landscape(graph, target), evaluations, starting_candidates(graph, limits), make, 100
     )
 
 
@@ -139,7 +139,7 @@ def test_unknown_names_are_refused(settings, message):
 def test_environment_and_proxy_have_the_same_states(learner, max_steps):
     """A policy made for one, before there was a table, acts in the other."""
     search = SearchOptions(max_steps=max_steps)
-    before = environment(small_graph(), BUDGET, search, score=None)
+    before = environment(small_graph(), LIMITS, search, score=None)
     agent, problem = started(search, learner)
     states = NODE_DIM + len(RATIOS)
     assert [env.state_dim for env in (before, agent.env, agent.proxy)] == [states] * 3
@@ -212,10 +212,10 @@ def test_a_range_of_budgets_lets_the_agent_evaluate_beyond_its_own():
         env.step(torch.full((60, 4), 0.02))
         ratios = graph.cost.macs(env.widths) / dense
         assert 0.25 < ratios.min() < 0.4 and 0.7 < ratios.max() <= 0.8
-    over = [item for item in problem.history if not within(graph, BUDGET, item)]
+    over = [item for item in problem.history if not within(LIMITS, item)]
     assert len(over) > 20 and {item.widths for item in over} <= {tuple(row) for row in agent.env.widths.tolist()}
     # The best of all is beyond the budget; what is delivered is the best of those within.
-    best = best_of([item for item in problem.history if within(graph, BUDGET, item)])
+    best = best_of([item for item in problem.history if within(LIMITS, item)])
     assert best_of(problem.history).top1 > best.top1 and best_of(problem.history) in over
     assert int(graph.cost.macs(torch.tensor(best.widths))) <= dense / 2
     with pytest.raises(ValueError, match="does not meet the budget"):
@@ -226,19 +226,19 @@ def test_without_a_range_every_candidate_meets_the_budget():
     agent, problem = started(SearchOptions())
     agent.env.reset(20, torch.Generator().manual_seed(0))
     agent.env.step(torch.full((20, 4), 0.02))
-    assert all(within(problem.graph, BUDGET, item) for item in problem.history)
-    above = Budget(macs=0.6).project(problem.graph, problem.graph.widths)
+    assert all(within(LIMITS, item) for item in problem.history)
+    above = Budget(macs=0.6).on(problem.graph).project(problem.graph.widths)
     with pytest.raises(ValueError, match="does not meet the budget"):
         problem.ask(above, AGENT)
 
 
 def test_a_range_beside_a_budget_of_parameters():
     """The range is of MACs; the limit of parameters stays what it is for all."""
-    budget = Budget(params=0.5)
-    agent, problem = started(SearchOptions(macs_range=(0.2, 0.9)), problem=problem_of(budget=budget))
+    limits = Budget(params=0.5).on(small_graph())
+    agent, problem = started(SearchOptions(macs_range=(0.2, 0.9)), problem=problem_of(limits=limits))
     agent.env.reset(30, torch.Generator().manual_seed(0))
     agent.env.step(torch.full((30, 4), 0.02))
-    assert all(within(problem.graph, budget, item) for item in problem.history)
+    assert all(within(limits, item) for item in problem.history)
     assert len({item.widths for item in problem.history}) > 10
 
 

@@ -59,13 +59,16 @@ def test_predictions_are_maximal_within_their_budgets(compression_of):
     cost, dense = compression.graph.cost, float(compression.graph.cost.macs(compression.graph.widths))
     for share, item in zip((0.3, 0.6), found, strict=True):
         widths = torch.tensor(list(item.widths.values()))
-        assert item.macs_budget == share and item.macs_ratio == float(cost.macs(widths)) / dense <= share
+        assert item.macs_budget == share and item.ratios["macs_ratio"] == float(cost.macs(widths)) / dense <= share
         wider = widths + torch.eye(2, dtype=torch.int64)
-        assert not Budget(macs=share).met(compression.graph, wider).any()
-        assert torch.equal(proposal(compression, agent, Budget(macs=share)), widths)  # nothing random in it
+        limits = Budget(macs=share).on(compression.graph)
+        assert not limits.met(wider).any()
+        assert torch.equal(proposal(compression, agent, limits), widths)  # nothing random in it
         assert 0 <= item.top1_search <= 100
     assert list(found[0].widths) == [group.name for group in compression.graph.groups]
-    assert as_json(compression, found)["predictions"][1]["macs_budget"] == 0.6
+    written = as_json(compression, found)["predictions"][1]
+    assert list(written) == ["macs_budget", "macs_ratio", "params_ratio", "top1_search", "widths"]
+    assert written["macs_budget"] == 0.6 and written["macs_ratio"] == found[1].ratios["macs_ratio"]
 
 
 def test_predictions_are_scored_on_the_whole_search_split(compression_of):
@@ -97,12 +100,15 @@ def test_what_cannot_be_predicted_is_refused(compression_of):
         predict(compression, agent, [0.5, 1e-6])
     with pytest.raises(UserError, match=r"budgets has 1e\+06: expected shares of the dense MACs"):
         predict(compression, agent, [0.5, 1e6])
+    with pytest.raises(UserError, match=r"budgets has 1: expected shares of the dense MACs, above 0 and below 1"):
+        predict(compression, agent, [1.0])
 
 
 def test_the_dense_network_meets_its_own_budget(compression_of):
     compression = compression_of(2)
-    found = predict(compression, agent_for(compression), [0.5, 1.0])
-    assert list(found[1].widths.values()) == [16, 16] and found[1].macs_ratio == 1 > found[0].macs_ratio
+    graph = compression.graph
+    limits = Budget(macs=int(graph.cost.macs(graph.widths))).on(graph)
+    assert proposal(compression, agent_for(compression), limits).tolist() == [16, 16]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from gnnrl_lightning.surrogate.diagnostics import proxy_figures
 
 def asked(*pairs):
     """Candidates of one group: (width, top-1, proposer)."""
-    return [Evaluation((width,), 1, 1, top1, 0.5, 0.5, 0.0, 0, proposer) for width, top1, proposer in pairs]
+    return [Evaluation((width,), {"macs": 1}, top1, 0.5, 0.5, 0.0, 0, proposer) for width, top1, proposer in pairs]
 
 
 def errors(widths):

@@ -42,7 +42,7 @@ def recorded(compression: Compression, path: Path) -> Tensor:
         path: The search's journal; where there is none, cross-entropy search leaves one.
     """
     if not path.exists():
-        METHODS["cross_entropy"].run(compression.make_problem(compression.budget, Journal(path)), 0)
+        METHODS["cross_entropy"].run(compression.make_problem(compression.limits, Journal(path)), 0)
     lines = path.read_text(encoding="utf-8").splitlines()
     asked = dict.fromkeys(tuple(json.loads(line)["widths"]) for line in lines)
     return torch.tensor([*asked][:: math.ceil(len(asked) / compression.search.evaluations)])
