@@ -54,7 +54,8 @@ class CompressionCLI(RunningCLI):
         runtime = Runtime(trainers, shown_steps if rank() == 0 else hidden_steps, self._device())
         checked = check(self.task, budget or self._budget(), options, runtime)
         for section, values in asdict(checked.job.options).items():
-            self._get(self.config, section).update(values)
+            for name, value in values.items():
+                self._get(self.config, section)[name] = value
         if checked.tuned is not None:
             self.console.print(str(checked.tuned), soft_wrap=True)
         return checked
