@@ -20,6 +20,7 @@ from gnnrl_lightning.cost.metrics import METRICS
 from gnnrl_lightning.data import ImageData
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.comparison import CompareOptions
+from gnnrl_lightning.job.groups import GroupOptions
 from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.job.runs import RunFolder, RunOptions
 from gnnrl_lightning.job.task import Task
@@ -96,6 +97,7 @@ class ArgumentsCLI(LightningCLI):
         parser.add_argument("--artifact", type=str | None, help=ARTIFACT_HELP)
         parser.add_argument("--budgets", type=float, nargs="+", help=BUDGETS_HELP)
         _add_budget(parser)
+        parser.add_class_arguments(GroupOptions, "groups")
         for name, section in get_type_hints(Options).items():
             parser.add_class_arguments(section, name)
         parser.add_class_arguments(CompareOptions, "compare")
@@ -193,7 +195,8 @@ class ArgumentsCLI(LightningCLI):
         """The network and its images."""
         network = NetworkSpec(**self._get(self.config, "network").as_dict())
         weights, pruned = (self._get(self.config, name) for name in ("checkpoint", "artifact"))
-        return Task(network, self.datamodule, weights, self.model.seed, pruned)
+        groups = self._get(self.config_init, "groups")
+        return Task(network, self.datamodule, weights, self.model.seed, groups, pruned)
 
     @property
     def options(self) -> Options:

@@ -19,7 +19,8 @@ from gnnrl_lightning.cost.metrics import METRICS
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.checked import Checked, check
 from gnnrl_lightning.job.comparison import CompareOptions, Comparison
-from gnnrl_lightning.job.delivery import LATENCY_BATCH, deliver
+from gnnrl_lightning.job.delivery import LATENCY_BATCH, Delivered, deliver
+from gnnrl_lightning.job.given_widths import as_widths, budget_of, deliver_widths, read_widths
 from gnnrl_lightning.job.job import DENSE, POLICY, PRUNED, PhaseTrainers, Runtime
 from gnnrl_lightning.job.prediction import as_json, predict
 from gnnrl_lightning.job.runs import RunFolder
@@ -88,15 +89,17 @@ class CompressionCLI(RunningCLI):
 
     def after_fit(self) -> None:
         """Prune, fine-tune, test once, save, show."""
-        delivered = deliver(self.searching.finished(), self.folder)
+        self._show(deliver(self.searching.finished(), self.folder), self.folder)
+
+    def _show(self, delivered: Delivered | None, folder: RunFolder) -> None:
+        """Show and log what is delivered, in the first process."""
         if delivered is None:
             return
         pruned = delivered.figures[PRUNED]
         costs = cost_names(pruned)
         logged = {*costs, *(f"{name}{RATIO}" for name in costs), *LOGGED}
-        figures = {f"result/{name}": value for name, value in pruned.items() if name in logged}
         print_result(dict(delivered.figures), LATENCY_BATCH, self.console)
-        self.close_run(self.folder, figures)
+        self.close_run(folder, {f"result/{name}": value for name, value in pruned.items() if name in logged})
 
     def pretrain(self, **_: Any) -> None:
         """Train the dense network and save its weights."""
@@ -173,6 +176,17 @@ class CompressionCLI(RunningCLI):
         self.console.print(prediction_table(found))
         if json is not None:
             _write_json(json, found)
+
+    def prune(self, widths: str | None = None, share: float | None = None, **_: Any) -> None:
+        """Prune to given widths."""
+        if widths is None:
+            raise UserError("prune needs --widths FILE: what predict --json wrote, a result.json, or your own JSON")
+        given = read_widths(widths, share)
+        graph = self.task.trace()
+        chosen = as_widths(graph, given)
+        checked = self._checked(self.phase_trainer, budget_of(graph, chosen))
+        folder = self.open_run()
+        self._show(deliver_widths(train(checked, folder), chosen, folder), folder)
 
     def _quiet(self) -> Callable[..., Trainer]:
         """What makes the trainers of networks of which there are many."""

@@ -37,7 +37,7 @@ REQUIRED: dict[str, type] = {"steps": list} | dict.fromkeys(
 
 
 def step(graph: ComputationGraph, plan: Plan) -> dict[str, Any]:
-    """What the recipe says of one pruning: the graph's fingerprint and the channels that were kept.
+    """What the recipe says of one pruning: the graph's fingerprint, the layers that the user keeps, and the channels that were kept.
 
     Args:
         graph: The graph of the network that was pruned.
@@ -45,6 +45,7 @@ def step(graph: ComputationGraph, plan: Plan) -> dict[str, Any]:
     """
     return {
         "fingerprint": graph.fingerprint,
+        "keep": list(graph.kept),
         "kept": {name: indices.tolist() for name, indices in plan.kept.items()},
     }
 

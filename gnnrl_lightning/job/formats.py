@@ -78,7 +78,7 @@ def load_pruned(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None, 
         raise UserError(f"{path} has weights alone: give the dense network, with any weights, as dense=")
     network = dense
     for step in recipe["steps"]:
-        graph = trace(network, example)
+        graph = trace(network, example, keep=step["keep"])
         if graph.fingerprint != step["fingerprint"]:
             raise UserError(f"{path} was pruned from another network, with other channel groups than this one")
         kept = [torch.tensor(step["kept"][group.name]).view(group.sets, -1) for group in graph.groups]

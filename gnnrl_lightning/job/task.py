@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from gnnrl_lightning.cost.metrics import METRICS, metric_name
 from gnnrl_lightning.data import ImageData, Images
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.graph import ComputationGraph, trace
+from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job import artifact
+from gnnrl_lightning.job.groups import GroupOptions
 from gnnrl_lightning.networks import check_finite, check_num_classes, load_weights
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.report.costs import cost_names
@@ -35,6 +36,7 @@ class Task:
         data: The images.
         checkpoint: File with the network's weights; None for fresh ones, or those of the given network.
         seed: Seed of fresh weights and of training.
+        groups: What of it may be pruned.
         artifact: Folder of a network that was pruned from this one, which is compressed further; None: this one is.
 
     Raises:
@@ -45,6 +47,7 @@ class Task:
     data: ImageData
     checkpoint: str | None = None
     seed: int = 0
+    groups: GroupOptions = field(default_factory=GroupOptions)
     artifact: str | Path | None = None
 
     def __post_init__(self) -> None:
@@ -120,8 +123,11 @@ class Task:
 
         Args:
             network: What `build` has given; None: build it.
+
+        Raises:
+            UserError: The network cannot be traced, or has not what is to be kept or limited.
         """
-        return trace(network or self.build(), self.example())
+        return self.groups.trace(network or self.build(), self.example())
 
     def restore(self, folder: str | Path) -> artifact.Restored:
         """The pruned network of an artifact, checked against the images.
@@ -187,7 +193,9 @@ def _call(network: Mapping[str, Any]) -> str:
 
 
 def inspect(graph: ComputationGraph, metrics: Iterable[Any] = METRICS) -> dict[str, Any]:
-    """What can be pruned: groups, frozen groups with reasons, cost, smallest reachable cost.
+    """What can be pruned: groups with lowest and highest widths, kept layers, frozen groups with reasons, costs.
+
+    The smallest cost is that of the lowest widths, which `min_width` of a budget may raise further.
 
     Args:
         graph: The traced network.
@@ -199,11 +207,20 @@ def inspect(graph: ComputationGraph, metrics: Iterable[Any] = METRICS) -> dict[s
         costs |= {name: dense, f"smallest_{name}": smallest}
     frozen = [asdict(group) for group in graph.frozen]
     groups = [
-        {"name": group.name, "width": group.width, "members": [asdict(member) for member in group.members]}
-        for group in graph.groups
+        {
+            "name": group.name,
+            "width": group.width,
+            "lowest": lowest,
+            "highest": highest,
+            "members": [asdict(member) for member in group.members],
+        }
+        for group, lowest, highest in zip(
+            graph.groups, graph.ranges.lowest.tolist(), graph.ranges.highest.tolist(), strict=True
+        )
     ]
     return {
         **costs,
+        "kept": list(graph.kept),
         "groups": groups,
         "frozen": frozen,
     }

@@ -49,7 +49,10 @@ def test_every_experiment_is_accepted(capsys, path):
     assert {"trainer", "model", "data", "network", "budget", "search", "run"} <= config.keys()
 
 
-@pytest.mark.parametrize("command", ["pretrain", "finetune", "validate", "test", "compare", "predict", "inspect"])
+OTHERS = ["pretrain", "finetune", "validate", "test", "compare", "predict", "prune", "inspect"]
+
+
+@pytest.mark.parametrize("command", OTHERS)
 def test_every_subcommand_accepts_the_same_files(capsys, command):
     config = printed_config(capsys, command, "--config", str(EXPERIMENTS / "digits.yaml"))
     assert {"trainer", "model", "data", "network", "budget", "search", "run"} <= config.keys()
@@ -102,7 +105,7 @@ def test_there_are_documented_commands():
 
 
 def test_help_of_every_subcommand_names_every_section(capsys):
-    for command in ("fit", "pretrain", "finetune", "validate", "test", "compare", "predict", "inspect"):
+    for command in ("fit", *OTHERS):
         with pytest.raises(SystemExit) as end:
             main([command, "--help"])
         text = capsys.readouterr().out
