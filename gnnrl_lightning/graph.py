@@ -119,6 +119,9 @@ class Plan:
     _cuts: dict[str, Cut]
     selection: Selection
 
+    def __repr__(self) -> str:
+        return f"Plan({', '.join(f'{name}: {ranks.shape[-1]}' for name, ranks in self.kept.items())})"
+
     def apply(self, network: nn.Module) -> nn.Module:
         """The smaller network: a new one of the same class; the given one is left as it is."""
         return prune(network, self._cuts, self.selection)
@@ -162,6 +165,23 @@ class ComputationGraph:
         self._values, self._costs = topology.values, dict[Any, Cost]()
         self._map_sizes = [axis_size(self._channels.axis(labels), len(labels)) for labels in topology.channel_labels]
         self.cost = self._make_cost(topology.index)
+
+    def __repr__(self) -> str:
+        costs = (f"{name} {self.cost_of(name)(self.widths).item():,}" for name in METRICS)
+        return f"ComputationGraph({len(self.groups)} groups, {', '.join(costs)})"
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def summary(self) -> str:
+        """What can be pruned, in text: the dense costs, a line for each group, and the frozen channels with reasons."""
+        lines = [repr(self)]
+        ends = zip(self.groups, self.ranges.lowest.tolist(), self.ranges.highest.tolist(), strict=True)
+        for group, lowest, highest in ends:
+            dimensions = f"{len(group.members)} tensor dimensions"
+            lines.append(f"  {group.name}: {group.width} channels, from {lowest} to {highest}, in {dimensions}")
+        lines += [f"  frozen {group.name}: {group.width} channels, {group.reason}" for group in self.frozen]
+        return "\n".join(lines)
 
     def limited(self, limits: Limits | None) -> ComputationGraph:
         """The same graph with other limits of the groups' widths; None: without any.

@@ -37,7 +37,7 @@ REQUIRED: dict[str, type] = {"steps": list} | dict.fromkeys(
 
 
 def step(graph: ComputationGraph, plan: Plan) -> dict[str, Any]:
-    """What the recipe says of one pruning: the graph's fingerprint, the layers that the user keeps, and the channels that were kept.
+    """What the recipe says of one pruning: the graph's fingerprint, the user's kept layers, and the kept channels.
 
     Args:
         graph: The graph of the network that was pruned.

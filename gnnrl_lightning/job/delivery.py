@@ -37,13 +37,13 @@ class Delivered:
         network: The pruned network, fine-tuned, in evaluation mode, on the CPU.
         figures: What was measured: result.json.
         widths: Name of each group -> its width.
-        folder: Folder of the artifact.
+        folder: Folder of the artifact; None: it was not kept.
     """
 
     network: nn.Module
     figures: Mapping[str, Any]
     widths: Mapping[str, int]
-    folder: Path
+    folder: Path | None
 
     def __str__(self) -> str:
         """The figures as a table."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 
 from gnnrl_lightning.evaluation.history import Journalled
 from gnnrl_lightning.evaluation.journal import Journal
@@ -177,8 +177,14 @@ def search(
     if not from_first(policy.is_file()):
         latest = LatestCheckpoint(folder.checkpoint(AGENT), searching.notes)
         folder.checkpoints.mkdir(exist_ok=True)
-        callbacks: list[Callback] = [latest]
-        fitting = trainer(max_epochs=by.iterations(real), callbacks=callbacks, log_every_n_steps=1)
+        fitting = trainer(
+            max_epochs=by.iterations(real),
+            accelerator="gpu" if trained.job.runtime.device.type == "cuda" else "cpu",
+            devices=1,
+            callbacks=[latest],
+            enable_checkpointing=True,  # the latest one
+            log_every_n_steps=1,
+        )
         fitting.fit(by, ckpt_path=latest.found, weights_only=True)
         if rank() == 0:
             by.save_policy(policy)

@@ -101,7 +101,7 @@ def test_a_search_may_end_earlier(fitted, workplace):
 def test_fit_without_a_table_and_over_a_range_of_budgets(fitted, workplace):
     """No proxy then, but episodes beyond the budget; what is delivered is within it."""
     weights = str(fitted / "checkpoints" / "dense.safetensors")
-    search = ["--search.table", "null", "--search.macs_range", "[0.4, 0.9]", "--search.evaluations", "20"]
+    search = ["--search.sensitivity", "null", "--episode.macs_range", "[0.4, 0.9]", "--search.evaluations", "20"]
     main(["fit", "--config", "small.yaml", "--run.name", "ranged", "--checkpoint", weights, *search])
     folder = workplace / "runs" / "ranged"
     assert spent_by_iteration(folder) == [8, 16]
