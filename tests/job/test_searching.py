@@ -169,16 +169,21 @@ def test_a_policy_for_all_budgets_delivers_what_meets_this_one(task, folder):
 def test_a_method_without_an_agent_searches_and_is_delivered(task, folder):
     """It spends what there is to spend, and its journal spares it the work the second time."""
     found = search(trained_of(task, folder, evaluations=9), "random", folder)
-    assert set(proposers(found)) == {"random"} and found.evaluations == 9 and found.episodes is None
+    assert set(proposers(found)) == {*STARTING, "random"} and found.evaluations == 9 and found.episodes is None
     lines = folder.journal.read_text().splitlines()
     again = search(trained_of(task, folder, evaluations=9), "random", folder)
     assert [item.widths for item in again.history] == [item.widths for item in found.history]
     assert folder.journal.read_text().splitlines() == lines
-    delivered = deliver(found, folder)
-    assert "uniform" not in delivered.figures and delivered.figures["search"]["found_by"] == "random"
-    assert delivered.figures["search"]["agent_best"] is None and delivered.figures["search"]["proxy"] is None
     with pytest.raises(UserError, match="method is 'luck'"):
         search(trained_of(task, folder), "luck", folder)
+
+
+def test_one_candidate_is_delivered_without_the_uniform_one(task, folder):
+    found = search(trained_of(task, folder), "greedy", folder)
+    assert proposers(found) == ["greedy"] and found.uniform is None and found.sensitivity is not None
+    result = deliver(found, folder).figures
+    assert "uniform" not in result and result["search"]["found_by"] == "greedy"
+    assert result["search"]["agent_best"] is None and result["search"]["proxy"] is None
 
 
 def test_what_is_delivered_is_repaired_on_more_images(task, folder):
