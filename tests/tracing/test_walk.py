@@ -6,7 +6,7 @@ from torch import nn
 
 import gnnrl_lightning
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.tracing import walk
+from gnnrl_lightning.tracing import rules, walk
 from gnnrl_lightning.tracing.labels import Value
 from gnnrl_lightning.tracing.topology import KINDS
 from tests.support.exactness import macs_of
@@ -31,6 +31,11 @@ def passes(state, x, dim, **options):
 
 def names(graph):
     return [group.name for group in graph.groups]
+
+
+def test_the_rules_are_of_four_kinds_of_operators():
+    modules = {row.apply.__module__.rpartition(".")[2] for row in walk.RULES.values()}
+    assert modules == set(rules.__all__)
 
 
 @pytest.mark.parametrize("name", sorted(set(walk.RULES) - {"pointwise"}))
