@@ -7,6 +7,13 @@ os.environ["WANDB_SILENT"] = "true"
 
 import pytest
 import torch
+from hypothesis import settings
+
+# Random tests draw the same examples each time. `make test-all` asks for the profile "full".
+random = {"deadline": None, "derandomize": True, "database": None}
+settings.register_profile("quick", max_examples=80, **random)
+settings.register_profile("full", max_examples=320, **random)
+settings.load_profile("quick")
 
 # Small tensors gain nothing from more threads, and lose much when other processes compete for the cores.
 torch.set_num_threads(1)

@@ -8,7 +8,7 @@ from tests.support.exactness import check, macs_of, params_of, random_weights, r
 from tests.support.networks_random import Program, programs
 
 
-@settings(max_examples=320, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 @given(programs())
 def test_random_networks_are_pruned_exactly(program):
     """The trace alone, without its own self-test, must find groups that are exact at any widths."""

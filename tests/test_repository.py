@@ -76,10 +76,21 @@ def test_every_part_of_the_order_is_there():
     assert parts == set(ORDER)
 
 
+# Tests of what a part does as a whole; all others bear the name of a module or a folder, or begin with it.
+OF_A_WHOLE = {
+    "candidates": {"device"},
+    "cli": {"configuration", "many_devices", "own_policies", "prune", "refusals", "runs"},
+    "networks": {"class_paths", "libraries"},
+}
+
+
 def test_tests_mirror_the_package():
     for test in (ROOT / "tests").rglob("test_*.py"):
-        folder = test.parent.relative_to(ROOT / "tests")
+        folder, name = test.parent.relative_to(ROOT / "tests"), test.stem.removeprefix("test_")
         assert (PACKAGE / folder).is_dir() or (ROOT / folder).is_dir(), f"{test} mirrors nothing"
+        if folder.parts and (PACKAGE / folder).is_dir() and name not in OF_A_WHOLE.get(folder.as_posix(), ()):
+            there = [path.stem for path in (PACKAGE / folder).iterdir()]
+            assert any(name == each or name.startswith(f"{each}_") for each in there), f"{test} mirrors no file"
 
 
 def test_citation_validates_and_has_the_version():
@@ -107,6 +118,26 @@ def test_notebooks_are_stripped():
     for path in notebooks:
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             assert not cell.get("outputs") and cell.get("execution_count") is None, path
+
+
+def test_the_contributors_page_names_make_targets_that_exist():
+    named = set(re.findall(r"`?make ([\w-]+)", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))) - {"and"}
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert {"test", "test-all", "lint", "docs"} <= named <= targets
+
+
+def test_commits_are_checked_by_what_make_lint_runs():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    assert [repo["repo"] for repo in hooks] == ["local"]  # nothing is fetched
+    commands = [hook["entry"].removesuffix(" --fix") for hook in hooks[0]["hooks"]]
+    lint = (ROOT / "Makefile").read_text(encoding="utf-8").partition("\nlint:")[2].partition("\n\n")[0]
+    assert commands == ["ruff check", "ruff format"] and all(command in lint for command in commands)
+
+
+def test_project_and_citation_say_the_same():
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["authors"][0]["name"] in project and citation["preferred-citation"]["url"] in project
 
 
 def test_make_targets_of_the_readme_exist():

@@ -72,6 +72,8 @@ class Size:
         delivery_images: Calibration images of what is delivered.
         growth_images: For each network of the figure.
         learning: Networks whose updates are timed.
+        calibration_images: Of the candidates.
+        product_rows: Of the matrices whose product is the machine's peak; None for as many as keep it busy.
     """
 
     images: int = 5000
@@ -87,6 +89,8 @@ class Size:
     delivery_images: int | None = SearchOptions.final_calibration_images
     growth_images: int = 1000
     learning: tuple[str, ...] = ("resnet56", "resnet50")
+    calibration_images: int = SearchOptions.calibration_images
+    product_rows: int | None = None
 
 
 SIZES = {
@@ -104,7 +108,7 @@ SIZES = {
         delivery_images=32,
         growth_images=100,
     ),
-    "tiny": Size(40, 4, 2, 1, 12, 1, 16, 8, 64, 1, 16, 8, ("resnet20",)),
+    "tiny": Size(40, 4, 2, 1, 12, 1, 16, 8, 64, 1, 16, 8, ("resnet20",), 16, 128),
 }
 
 
@@ -130,14 +134,13 @@ def _candidates(options: argparse.Namespace, size: Size, count: int) -> dict[str
 
 def pass_forward(options: argparse.Namespace, size: Size) -> dict[str, Any]:
     """The part about forward passes alone."""
-    return forward.measure(_compression(options, size), options.journal, min(size.candidates, 8))
+    return forward.measure(_compression(options, size), options.journal, min(size.candidates, 8), size.product_rows)
 
 
 def _compression(options: argparse.Namespace, size: Size) -> Compression:
     """The network and the images that the candidates are of."""
     search = {"precision": "bf16", "evaluations": size.evaluations, "table": None}
-    if options.size == "tiny":
-        search["calibration_images"] = 16
+    search["calibration_images"] = size.calibration_images
     data = cifar(options.data, size.images)
     return job(NetworkSpec(options.network), data, options.weights, options.device, **search)
 
@@ -149,8 +152,9 @@ def run_two(options: argparse.Namespace, size: Size) -> dict[str, Any]:
     arguments += ["--search.precision", "bf16", "--search.table", "null", "--finetuning.epochs", "0"]
     evaluations = 6 + 4 * (2 + size.candidates // 4)
     arguments += ["--model.episodes_per_iteration", "4", "--search.evaluations", str(evaluations)]
-    if options.size == "tiny":
-        arguments += ["--search.calibration_images", "16", "--search.final_calibration_images", "16"]
+    arguments += ["--search.calibration_images", str(size.calibration_images)]
+    if size.delivery_images is not None:
+        arguments += ["--search.final_calibration_images", str(size.delivery_images)]
     arguments += ["--checkpoint", options.weights] if options.weights else ["--pretraining.epochs", "0"]
     with tempfile.TemporaryDirectory() as folder:
         return devices.measure(arguments, Path(folder))
@@ -162,7 +166,14 @@ def grow(options: argparse.Namespace, size: Size) -> list[dict[str, Any]]:
     if options.size == "tiny":
         axes = {name: values[:2] for name, values in axes.items()}
     return [
-        growth.measure(axis, value, size.growth_images, min(size.candidates, 5), options.device)
+        growth.measure(
+            axis,
+            value,
+            size.growth_images,
+            min(size.candidates, 5),
+            options.device,
+            calibration_images=size.calibration_images,
+        )
         for axis, values in axes.items()
         for value in values
     ]
@@ -175,12 +186,14 @@ def learn(options: argparse.Namespace, size: Size) -> list[dict[str, Any]]:
 
 def large(options: argparse.Namespace, size: Size) -> dict[str, Any]:
     """The part about large images."""
-    return memory.evaluation(size.large_images, size.side, size.large_candidates, options.device)
+    calibration = {"calibration_images": size.calibration_images}
+    return memory.evaluation(size.large_images, size.side, size.large_candidates, options.device, **calibration)
 
 
 def deliver(options: argparse.Namespace, size: Size) -> dict[str, Any]:
     """The part about the memory that the delivery takes on them."""
-    return memory.delivery(size.large_images, size.side, size.delivery_images, options.device)
+    calibration = {"calibration_images": size.calibration_images}
+    return memory.delivery(size.large_images, size.side, size.delivery_images, options.device, **calibration)
 
 
 PARTS: dict[str, Callable[[argparse.Namespace, Size], Any]] = {

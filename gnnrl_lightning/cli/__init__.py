@@ -1,4 +1,4 @@
-"""The command line: `python -m gnnrl_lightning {fit,pretrain,finetune,validate,test,compare,predict,inspect}`."""
+"""The command line: `python -m gnnrl_lightning {fit,pretrain,finetune,validate,test,compare,predict,prune,inspect}`."""
 
 from __future__ import annotations
 

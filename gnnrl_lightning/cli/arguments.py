@@ -20,6 +20,7 @@ from gnnrl_lightning.cost.metrics import METRICS
 from gnnrl_lightning.data import ImageData
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.comparison import CompareOptions
+from gnnrl_lightning.job.groups import GroupOptions
 from gnnrl_lightning.job.policy_search import SearchOptions
 from gnnrl_lightning.job.runs import RunFolder, RunOptions
 from gnnrl_lightning.job.task import Task
@@ -97,6 +98,7 @@ class ArgumentsCLI(LightningCLI):
         parser.add_argument("--artifact", type=str | None, help=ARTIFACT_HELP)
         parser.add_argument("--budgets", type=float, nargs="+", help=BUDGETS_HELP)
         _add_budget(parser)
+        parser.add_class_arguments(GroupOptions, "groups")
         parser.add_class_arguments(SearchOptions, "search")
         parser.add_class_arguments(TrainingOptions, "pretraining")
         parser.add_class_arguments(TrainingOptions, "finetuning")
@@ -195,7 +197,8 @@ class ArgumentsCLI(LightningCLI):
     def task(self) -> Task:
         """The network and its images."""
         network = NetworkSpec(**self._get(self.config, "network").as_dict())
-        return Task(network, self.datamodule, self._get(self.config, "checkpoint"), self.model.seed)
+        groups = self._get(self.config_init, "groups")
+        return Task(network, self.datamodule, self._get(self.config, "checkpoint"), self.model.seed, groups)
 
 
 def _add_budget(parser: LightningArgumentParser) -> None:

@@ -21,6 +21,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.comparison import CompareOptions, Comparison
 from gnnrl_lightning.job.compression import DENSE, POLICY, Compression, PhaseTrainers
 from gnnrl_lightning.job.delivery import LATENCY_BATCH, deliver
+from gnnrl_lightning.job.given_widths import as_widths, budget_of, deliver_widths, read_widths
 from gnnrl_lightning.job.policy_search import SearchOptions
 from gnnrl_lightning.job.prediction import as_json, predict
 from gnnrl_lightning.job.runs import RunFolder
@@ -41,11 +42,11 @@ LOGGED = ("top1_search", "latency_ms")
 class CompressionCLI(RunningCLI):
     """The command line: a method for each subcommand."""
 
-    def _compression(self, trainers: PhaseTrainers) -> Compression:
+    def _compression(self, trainers: PhaseTrainers, budget: Budget | None = None) -> Compression:
         """The job, checked; the configuration has what was tuned from then on."""
         compression = Compression(
             self.task,
-            Budget(**self._get(self.config, "budget").as_dict()),
+            budget or Budget(**self._get(self.config, "budget").as_dict()),
             as_tuned(self._get(self.config_init, "search"), self.unfinished),
             self._get(self.config_init, "pretraining"),
             self._get(self.config_init, "finetuning"),
@@ -178,6 +179,21 @@ class CompressionCLI(RunningCLI):
         self.console.print(prediction_table(found))
         if json is not None:
             _write_json(json, found)
+
+    def prune(self, widths: str | None = None, share: float | None = None, **_: Any) -> None:
+        """Prune to given widths."""
+        if widths is None:
+            raise UserError("prune needs --widths FILE: what predict --json wrote, a result.json, or your own JSON")
+        given = read_widths(widths, share)
+        graph = self.task.trace()
+        chosen = as_widths(graph, given)
+        compression = self._compression(self.phase_trainer, budget_of(graph, chosen))
+        folder = self.open_run()
+        compression.train_dense(folder)
+        result = deliver_widths(compression, chosen, folder)
+        figures = {f"result/{name}": value for name, value in result["pruned"].items() if name in LOGGED}
+        print_result(result, LATENCY_BATCH, self.console)
+        self.close_run(folder, figures)
 
     def _quiet(self) -> Callable[..., Trainer]:
         """What makes the trainers of networks of which there are many."""

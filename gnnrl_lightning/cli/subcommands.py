@@ -55,7 +55,12 @@ SUBCOMMANDS = {
         "Apply a trained policy (--model.policy) to the network for --budgets, without any search; print the widths.",
         alone=True,
     ),
+    "prune": Subcommand(
+        "Prune to the widths in a file (--widths), without any search; fine-tune, test once and save.",
+        writes=True,
+        alone=True,
+    ),
     "inspect": Subcommand(
-        "Show what can be pruned: channel groups, frozen groups with reasons, cost, smallest reachable cost."
+        "Show what can be pruned: channel groups, limits, frozen groups with reasons, cost, smallest reachable cost."
     ),
 }

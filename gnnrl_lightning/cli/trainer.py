@@ -44,8 +44,16 @@ class SubcommandTrainer(Trainer):
             json: File to write the same to, as JSON.
         """
 
+    def prune(self, widths: str | None = None, share: float | None = None) -> None:
+        """Prune to the widths in a file (--widths), without any search; fine-tune, test once and save.
+
+        Args:
+            widths: What `predict --json` wrote, a run's result.json, or JSON of your own: name of each group -> width.
+            share: Which of several predictions: its share of the dense MACs.
+        """
+
     def inspect(self, json: str | None = None, figure: str | None = None) -> None:
-        """Show what can be pruned: channel groups, frozen groups with reasons, cost, smallest reachable cost.
+        """Show what can be pruned: channel groups, limits, frozen groups with reasons, cost, smallest reachable cost.
 
         Args:
             json: File to write the same to, as JSON.

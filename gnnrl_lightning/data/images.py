@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Draw(NamedTuple):
     """A batch to read.
 
-    Args:
+    Attributes:
         indices: which images, int64, shape `(B,)`.
         seed: seed of the batch's augmentation; None leaves the images as they are.
     """

@@ -14,7 +14,7 @@ from gnnrl_lightning.seeds import derived_seed, generator_for
 class RawBatch(NamedTuple):
     """A batch as it leaves the loader.
 
-    Args:
+    Attributes:
         images: uint8, shape `(B, C, H, W)`.
         labels: int64, shape `(B,)`.
         seed: seed of the batch's augmentation; None leaves the images as they are.
@@ -28,7 +28,7 @@ class RawBatch(NamedTuple):
 class Batch(NamedTuple):
     """A batch as a network sees it.
 
-    Args:
+    Attributes:
         images: normalised, float32, shape `(B, C, H, W)`.
         labels: int64, shape `(B,)`.
     """

@@ -25,7 +25,7 @@ from gnnrl_lightning.networks import eval_mode, load_weights
 
 WEIGHTS, RECIPE, PROGRAM = "weights.safetensors", "recipe.json", "model.pt2"
 FORMAT = 1
-REQUIRED: dict[str, type] = {"fingerprint": str} | dict.fromkeys(
+REQUIRED: dict[str, type] = {"fingerprint": str, "keep": list} | dict.fromkeys(
     ("network", "kept", "input", "program", "budget", "transform", "figures", "sha256"), dict
 )
 # Exported kernels may add in another order than eager ones: outputs agree to this share of the largest.
@@ -84,6 +84,7 @@ def save(
         "format": FORMAT,
         "network": dict(description.network),
         "fingerprint": graph.fingerprint,
+        "keep": list(graph.kept),
         "kept": {name: indices.tolist() for name, indices in plan.kept.items()},
         "input": {"shape": list(example.shape[1:]), "dtype": str(example.dtype).removeprefix("torch.")},
         "program": {"batch": batch},
@@ -130,7 +131,7 @@ def restore(folder: str | Path, dense: nn.Module, example: Tensor) -> Restored:
     folder = Path(folder)
     recipe = read_recipe(folder)
     _check(folder / WEIGHTS, recipe)
-    graph = trace(dense, example)
+    graph = trace(dense, example, keep=recipe["keep"])
     if graph.fingerprint != recipe["fingerprint"]:
         raise UserError(f"{folder} was pruned from another network, with other channel groups than this one")
     kept = [torch.tensor(recipe["kept"][group.name]).view(group.sets, -1) for group in graph.groups]

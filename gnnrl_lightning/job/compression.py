@@ -37,7 +37,6 @@ from gnnrl_lightning.evaluation.history import Journalled
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.racing import random_order
 from gnnrl_lightning.evaluation.result import Evaluation, best_of, within
-from gnnrl_lightning.graph import trace
 from gnnrl_lightning.job.policy_search import AGENT, SearchOptions, connect, environment
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.task import Task, save_weights
@@ -112,7 +111,7 @@ class Compression:
         if self.pretrain.distillation_weight > 0:
             raise UserError("pretraining.distillation_weight needs a teacher, which only finetuning has")
         self.dense = task.build()
-        self.graph = trace(self.dense, task.example())
+        self.graph = task.trace(self.dense)
         if not self.graph.groups:
             raise UserError(f"{task.network.class_path} has no channels that can be pruned; inspect says why")
         self.limits = budget.on(self.graph)

@@ -36,11 +36,36 @@ def deliver(compression: Compression, folder: RunFolder) -> dict[str, Any]:
     Raises:
         RuntimeError: There was no search.
     """
-    seconds = compression.notes()["seconds"]
+    seconds = compression.notes()["seconds"]  # before what is pruned, trained and tested here
     best, uniform = compression.best(), best_of(compression.problem.history, "uniform")
     if best is None or uniform is None:
         raise RuntimeError("deliver() comes after start()")
-    chosen, pruner, before = {"uniform": uniform, "pruned": best}, compression.final_pruner(), {}
+    chosen = {"uniform": uniform, "pruned": best}
+    search = _search_figures(compression, best) | {"seconds": seconds} if rank() == 0 else {}
+    return finish(compression, chosen, folder, compression.budget.as_record(), search)
+
+
+def finish(
+    compression: Compression,
+    chosen: Mapping[str, Evaluation],
+    folder: RunFolder,
+    budget: Mapping[str, Any],
+    search: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Prune candidates, fine-tune them alike, test once, and save the one that is called "pruned".
+
+    Args:
+        compression: A job whose dense network is trained.
+        chosen: Phase ("pruned", and maybe "uniform" to compare it with) -> scored candidate.
+        folder: Folder of the run.
+        budget: The budget that they meet, for the record; empty where there was none.
+        search: Figures of how they were found.
+
+    Returns:
+        The figures, as written to result.json. Of several processes the first one tests and saves; the others, which
+        have helped to train, return nothing.
+    """
+    pruner, before = compression.final_pruner(), {}
     plans = {name: pruner.plan(torch.tensor(item.widths)) for name, item in chosen.items()}
     with compression.shown("final pruning", len(plans)) as advance:
         for name, plan in plans.items():
@@ -54,9 +79,9 @@ def deliver(compression: Compression, folder: RunFolder) -> dict[str, Any]:
     result = {
         "network": compression.task.network.name,
         "dataset": compression.task.data.name,
-        "budget": compression.budget.as_record(),
+        "budget": dict(budget),
         **_tested(compression, chosen, before, after),
-        "search": _search_figures(compression, best) | {"seconds": seconds},
+        "search": dict(search),
         "versions": versions(),
     }
     with compression.shown("export", 1) as advance:

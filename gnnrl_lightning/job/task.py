@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from gnnrl_lightning.cost.metrics import METRICS, metric_name
 from gnnrl_lightning.data import ImageData, Images
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.files import replacing
-from gnnrl_lightning.graph import ComputationGraph, trace
+from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job import artifact
+from gnnrl_lightning.job.groups import GroupOptions
 from gnnrl_lightning.networks import check_finite, check_num_classes, load_weights
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.processes import rank
@@ -36,12 +37,14 @@ class Task:
         data: The images.
         checkpoint: File with the network's weights; None for fresh ones.
         seed: Seed of fresh weights and of training.
+        groups: What of it may be pruned.
     """
 
     network: NetworkSpec
     data: ImageData
     checkpoint: str | None = None
     seed: int = 0
+    groups: GroupOptions = field(default_factory=GroupOptions)
 
     def _load_images(self) -> None:
         """Fetch the images where the data module is asked to, and read them."""
@@ -66,9 +69,16 @@ class Task:
             load_weights(network, self.checkpoint)
         return self._checked(network)
 
-    def trace(self) -> ComputationGraph:
-        """The network's computational graph, on one of its images."""
-        return trace(self.build(), self.example())
+    def trace(self, network: nn.Module | None = None) -> ComputationGraph:
+        """The network's computational graph, on one of its images.
+
+        Args:
+            network: What `build` has given; None: build it.
+
+        Raises:
+            UserError: The network cannot be traced, or has not what is to be kept or limited.
+        """
+        return self.groups.trace(network or self.build(), self.example())
 
     def restore(self, folder: str | Path) -> artifact.Restored:
         """The pruned network of an artifact, checked against the images.
@@ -134,7 +144,9 @@ def _call(network: Mapping[str, Any]) -> str:
 
 
 def inspect(graph: ComputationGraph, metrics: Iterable[Any] = METRICS) -> dict[str, Any]:
-    """What can be pruned: groups, frozen groups with reasons, cost, smallest reachable cost.
+    """What can be pruned: groups with lowest and highest widths, kept layers, frozen groups with reasons, costs.
+
+    The smallest cost is that of the lowest widths, which `min_width` of a budget may raise further.
 
     Args:
         graph: The traced network.
@@ -146,11 +158,20 @@ def inspect(graph: ComputationGraph, metrics: Iterable[Any] = METRICS) -> dict[s
         costs |= {name: dense, f"smallest_{name}": smallest}
     frozen = [asdict(group) for group in graph.frozen]
     groups = [
-        {"name": group.name, "width": group.width, "members": [asdict(member) for member in group.members]}
-        for group in graph.groups
+        {
+            "name": group.name,
+            "width": group.width,
+            "lowest": lowest,
+            "highest": highest,
+            "members": [asdict(member) for member in group.members],
+        }
+        for group, lowest, highest in zip(
+            graph.groups, graph.ranges.lowest.tolist(), graph.ranges.highest.tolist(), strict=True
+        )
     ]
     return {
         **costs,
+        "kept": list(graph.kept),
         "groups": groups,
         "frozen": frozen,
     }

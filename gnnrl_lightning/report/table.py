@@ -25,15 +25,17 @@ def result_table(result: Mapping[str, Any], batch: int) -> Table:
     """
     costs, given = cost_names(result["pruned"]), result["budget"]
     budget = ", ".join(f"{name} {_limit(given[name])}" for name in costs if name in given)
+    budget = f"budget: {budget}" if budget else "widths as given"
     table = Table(
-        title=f"{result['network']} on {result['dataset']}, budget: {budget}",
+        title=f"{result['network']} on {result['dataset']}, {budget}",
         caption=f"ms/{batch}: latency for {batch} images; top-1 on the test images in %, before and after fine-tuning",
     )
     table.add_column("network", no_wrap=True)
     for name in (*(part for cost in costs for part in (cost, "kept")), f"ms/{batch}", "pruned", "tuned"):
         table.add_column(name, justify="right", no_wrap=True)
     for key, label in ROWS:
-        table.add_row(label, *_cells(result[key], result["dense"], costs))
+        if key in result:  # there is no uniform network where the user gives the widths
+            table.add_row(label, *_cells(result[key], result["dense"], costs))
     return table
 
 
@@ -63,6 +65,9 @@ def print_result(result: Mapping[str, Any], batch: int, console: Console | None 
     console = console or Console()
     console.print(result_table(result, batch))
     search = result["search"]
+    if "evaluations" not in search:
+        console.print(f"top-1 on the search split {result['pruned']['top1_search']:.2f} % before fine-tuning")
+        return
     agent = search["agent_best"]
     best = "none" if agent is None else f"{agent:.2f} %"
     console.print(
@@ -110,10 +115,13 @@ def inspection_tables(found: Mapping[str, Any]) -> list[Table]:
     for name in [key for key in found if f"smallest_{key}" in found]:
         smallest = found[f"smallest_{name}"]
         cost.add_row(name, f"{found[name]:,}", f"{smallest:,} ({smallest / found[name]:.2%})")
-    groups = Table("group", "width", "parameters with these channels", title="channel groups")
+    kept = f"kept by the user: {', '.join(found['kept'])}" if found["kept"] else None
+    columns = ("group", "width", "lowest", "highest", "parameters with these channels")
+    groups = Table(*columns, title="channel groups", caption=kept)
     for group in found["groups"]:
         members = ", ".join(f"{member['parameter']}[{member['dimension']}]" for member in group["members"])
-        groups.add_row(group["name"], str(group["width"]), members)
+        widths = (str(group[name]) for name in ("width", "lowest", "highest"))
+        groups.add_row(group["name"], *widths, members)
     frozen = Table("group", "width", "operator", "reason", "where", title="frozen groups")
     for group in found["frozen"]:
         frozen.add_row(group["name"], str(group["width"]), group["operator"], group["reason"], group["source"])

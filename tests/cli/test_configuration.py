@@ -49,7 +49,10 @@ def test_every_experiment_is_accepted(capsys, path):
     assert {"trainer", "model", "data", "network", "budget", "search", "run"} <= config.keys()
 
 
-@pytest.mark.parametrize("command", ["pretrain", "finetune", "validate", "test", "compare", "predict", "inspect"])
+OTHERS = ["pretrain", "finetune", "validate", "test", "compare", "predict", "prune", "inspect"]
+
+
+@pytest.mark.parametrize("command", OTHERS)
 def test_every_subcommand_accepts_the_same_files(capsys, command):
     config = printed_config(capsys, command, "--config", str(EXPERIMENTS / "digits.yaml"))
     assert {"trainer", "model", "data", "network", "budget", "search", "run"} <= config.keys()
@@ -81,26 +84,28 @@ def test_sweep_arguments_are_accepted_as_wandb_passes_them(capsys, monkeypatch):
     assert config["trainer"]["logger"]["class_path"].endswith("WandbLogger")
 
 
-def readme_commands():
-    """Those that name a configuration: `fit --resume` takes none."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
-    commands = [line for line in readme.splitlines() if line.startswith("python -m gnnrl_lightning ")]
-    return [line for line in commands if "--config" in line]
+def documented_commands():
+    """Those of README and docs that name a configuration of ours: `fit --resume` takes none."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages).replace("\\\n", " ")
+    commands = [line for line in text.splitlines() if line.startswith("python -m gnnrl_lightning ")]
+    return sorted({line for line in commands if "--config experiments/" in line})
 
 
-@pytest.mark.parametrize("line", readme_commands())
-def test_commands_of_the_readme_are_accepted(capsys, monkeypatch, line):
+@pytest.mark.parametrize("line", documented_commands())
+def test_documented_commands_are_accepted(capsys, monkeypatch, line):
     monkeypatch.chdir(ROOT)
     arguments = shlex.split(line)[3:]
     assert printed_config(capsys, *arguments)["network"]["class_path"]
 
 
-def test_readme_has_commands():
-    assert {shlex.split(line)[3] for line in readme_commands()} >= {"fit", "inspect", "test", "compare"}
+def test_there_are_documented_commands():
+    named = {shlex.split(line)[3] for line in documented_commands()}
+    assert named >= {"fit", "inspect", "test", "compare", "predict", "pretrain", "finetune"}
 
 
 def test_help_of_every_subcommand_names_every_section(capsys):
-    for command in ("fit", "pretrain", "finetune", "validate", "test", "compare", "predict", "inspect"):
+    for command in ("fit", *OTHERS):
         with pytest.raises(SystemExit) as end:
             main([command, "--help"])
         text = capsys.readouterr().out

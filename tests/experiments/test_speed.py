@@ -42,6 +42,7 @@ def run(*arguments):
     return subprocess.run(command, check=True, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_a_tiny_run_has_every_figure(images, tmp_path):
     path, figure = tmp_path / "speed.json", tmp_path / "speed.png"
     printed = run("--data", images, "--network", "resnet20", "--json", path, "--figure", figure).stdout

@@ -58,10 +58,37 @@ def test_agent_without_a_candidate():
     assert "the agent's own best none" in console.file.getvalue()
 
 
+INSPECTED = {"macs": 9, "smallest_macs": 3, "kept": [], "groups": [], "frozen": []}
+
+
+def test_groups_with_their_ranges_and_kept_layers():
+    members = [{"parameter": "a.weight", "dimension": 0}, {"parameter": "b.weight", "dimension": 1}]
+    group = {"name": "a", "width": 8, "lowest": 2, "highest": 6, "members": members}
+    _, table = inspection_tables(INSPECTED | {"groups": [group], "kept": ["stem", "head"]})
+    assert [list(column.cells) for column in table.columns] == [
+        ["a"],
+        ["8"],
+        ["2"],
+        ["6"],
+        ["a.weight[0], b.weight[1]"],
+    ]
+    assert table.caption == "kept by the user: stem, head"
+    assert inspection_tables(INSPECTED)[1].caption is None
+
+
+def test_widths_that_were_given_have_no_uniform_row_and_no_search():
+    given = {name: RESULT[name] for name in RESULT if name != "uniform"} | {"budget": {}, "search": {"seed": 0}}
+    console = Console(file=io.StringIO(), width=140)
+    print_result(given, 64, console)
+    text = console.file.getvalue()
+    assert "ResNet-20 on digits, widths as given" in text and "evaluations" not in text and "uniform" not in text
+    assert "top-1 on the search split 90.50 % before fine-tuning" in text
+
+
 def test_frozen_groups_with_operator_and_source_line():
     frozen = {"name": "stem", "width": 6, "operator": "cumprod", "reason": "no rule", "source": "mix (net.py:7: f(x))"}
     costs = {"macs": 9000, "smallest_macs": 3000, "params": 4, "smallest_params": 1}
-    tables = inspection_tables({**costs, "groups": [], "frozen": [frozen]})
+    tables = inspection_tables(INSPECTED | costs | {"frozen": [frozen]})
     cells = [list(column.cells) for column in tables[0].columns]
     assert cells == [["macs", "params"], ["9,000", "4"], ["3,000 (33.33%)", "1 (25.00%)"]]
     table = tables[-1]

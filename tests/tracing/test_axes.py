@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gnnrl_lightning.tracing.axes import Axis, Selection
@@ -110,7 +110,6 @@ def test_selection_of_nothing():
     assert Selection([], []).source.tolist() == []
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
 @given(
     program=st.lists(st.tuples(st.sampled_from("crif"), st.integers(0, 3), st.integers(0, 3)), max_size=4),
     seed=st.integers(0, 1000),

@@ -24,13 +24,14 @@ REGISTER = 16
 """Output channels that are computed at a time."""
 
 
-def measure(compression: Compression, journal: Path, count: int) -> dict[str, Any]:
+def measure(compression: Compression, journal: Path, count: int, rows: int | None = None) -> dict[str, Any]:
     """Time forward passes over the search split, in both precisions.
 
     Args:
         compression: The network and its images.
         journal: Of the recorded search, see `recorded`.
         count: Candidates that are timed.
+        rows: Of the matrices whose product is the machine's peak; None for as many as keep it busy.
 
     Returns:
         For each precision, of the dense network, of candidates (medians) and of these with widths rounded up to whole
@@ -39,20 +40,20 @@ def measure(compression: Compression, journal: Path, count: int) -> dict[str, An
     graph, widths = compression.graph, recorded(compression, journal)
     narrow = widths[chosen(count, len(widths))]
     full = torch.minimum((narrow + REGISTER - 1) // REGISTER * REGISTER, graph.widths)
-    networks = {"dense": graph.widths[None], "candidates": narrow, "rounded_up": full}
+    candidates = {"dense": graph.widths[None], "candidates": narrow, "rounded_up": full}
     found = {}
     for precision in PRECISIONS:
         evaluator = compression.make_evaluator()
         evaluator.dtype = PRECISIONS[precision]
         found[precision] = {}
-        for name, rows in networks.items():
-            timed = [forward(evaluator, row) for row in rows]
+        for name, each in candidates.items():
+            timed = [forward(evaluator, row, rows) for row in each]
             milliseconds, shares = (statistics.median(column) for column in zip(*timed, strict=True))
             found[precision][name] = {"ms": round(milliseconds, 4), "share": round(shares, 3)}
     return found
 
 
-def forward(evaluator: Evaluator, widths: Tensor) -> tuple[float, float]:
+def forward(evaluator: Evaluator, widths: Tensor, rows: int | None = None) -> tuple[float, float]:
     """Milliseconds an image, and the share of the peak, of one network's passes over the search split."""
     pruner, device = evaluator.pruner, evaluator.pruner.device
     network = for_inference(pruner.prune(pruner.plan(widths)), pruner.layers, evaluator.dtype)
@@ -65,4 +66,4 @@ def forward(evaluator: Evaluator, widths: Tensor) -> tuple[float, float]:
         synchronize(device)
         seconds = (time.perf_counter() - start) / len(evaluator.search)
     rate = int(pruner.graph.cost.macs(widths)) / seconds
-    return 1000 * seconds, rate / matmul_peak(evaluator.dtype, device)
+    return 1000 * seconds, rate / matmul_peak(evaluator.dtype, device, rows)

@@ -26,10 +26,10 @@ def _network(axis: str, value: int) -> NetworkSpec:
     return NetworkSpec("speed_parts.jobs.Chain", sizes)
 
 
-def measure(axis: str, value: int, images: int, candidates: int, device: str) -> dict[str, Any]:
+def measure(axis: str, value: int, images: int, candidates: int, device: str, **search: Any) -> dict[str, Any]:
     """Evaluations a second of one network, all images of the search split read."""
     data = RandomImages(images, 32, 10, eval_batch_size=250)
-    compression = job(_network(axis, value), data, device=device, racing=False, precision="bf16", table=None)
+    compression = job(_network(axis, value), data, device=device, racing=False, precision="bf16", table=None, **search)
     evaluator = compression.make_evaluator()
     seconds = []
     for widths in random_widths(compression, candidates + 1):

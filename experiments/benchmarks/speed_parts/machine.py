@@ -34,9 +34,17 @@ def processor() -> dict[str, Any]:
     }
 
 
-def matmul_peak(dtype: torch.dtype, device: torch.device, repeats: int = 9) -> float:
-    """Multiply-accumulates a second of a square matrix product, the best of several."""
+def matmul_peak(dtype: torch.dtype, device: torch.device, rows: int | None = None, repeats: int = 9) -> float:
+    """Multiply-accumulates a second of a square matrix product, the best of several.
+
+    Args:
+        dtype: Of the matrices.
+        device: Where they are multiplied.
+        rows: Of the matrices; None for as many as keep the device busy.
+        repeats: Products that are timed.
+    """
     size, products = PRODUCTS[device.type]
+    size = rows or size
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     seconds = []
     with rounded_as_convolutions():

@@ -35,18 +35,18 @@ def resnet50(images: int, side: int, device: str, **search: Any) -> Compression:
     return job(network, data, device=device, table=None, precision="bf16", **search)
 
 
-def evaluation(images: int, side: int, candidates: int, device: str) -> dict[str, Any]:
+def evaluation(images: int, side: int, candidates: int, device: str, **search: Any) -> dict[str, Any]:
     """Calibration, and a few evaluations."""
-    compression = resnet50(images, side, device)
+    compression = resnet50(images, side, device, **search)
     evaluator = compression.make_evaluator()
     seconds = [evaluator(widths, "random").seconds for widths in random_widths(compression, candidates)]
     found = {"images": images, "side": side, "seconds_per_candidate": round(min(seconds), 2)}
     return found | peaks(compression.device)
 
 
-def delivery(images: int, side: int, calibration_images: int | None, device: str) -> dict[str, Any]:
+def delivery(images: int, side: int, final_images: int | None, device: str, **search: Any) -> dict[str, Any]:
     """One evaluation, so that what a search holds is in memory; then what is delivered is pruned and repaired."""
-    compression = resnet50(images, side, device, final_calibration_images=calibration_images)
+    compression = resnet50(images, side, device, final_calibration_images=final_images, **search)
     evaluator, widths = compression.make_evaluator(), random_widths(compression, 1)[0]
     evaluator(widths, "random")
     start, pruner = time.perf_counter(), compression.final_pruner()

@@ -1,0 +1,112 @@
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import yaml
+from torch import nn
+
+from gnnrl_lightning import data
+from gnnrl_lightning.cli import main
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def generate():
+    """The hook, which is a file and no module of a package."""
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def rows_of(page):
+    """Section -> key -> default, of all tables of a page."""
+    sections, current = {}, {}
+    for line in page.splitlines():
+        if line.startswith("## "):
+            current = sections[line.removeprefix("## ")] = {}
+        row = re.match(r"\| `([^`]+)` \| .* \| (?:`(.*?)`|required) \| (.*) \|$", line)
+        if row is not None:
+            assert row[3], f"{row[1]} has no description"
+            current[row[1]] = row[2]
+    return sections
+
+
+def test_every_key_has_its_default(generate, capsys):
+    """The page against what `--print_config` says."""
+    rows = rows_of(generate.configuration())
+    with pytest.raises(SystemExit):
+        main(["fit", "--network.class_path", "resnet20", "--data", "Digits", "--print_config"])
+    config = yaml.safe_load(capsys.readouterr().out)
+    config["network"]["class_path"] = None  # those of the page have no default
+    digits = config.pop("data")["init_args"]
+    for section, keys in {name: keys for name, keys in config.items() if isinstance(keys, dict)}.items():
+        told = {key: yaml.safe_load(default) if default is not None else None for key, default in rows[section].items()}
+        assert keys.keys() == told.keys(), section
+        plain = {key: value for key, value in keys.items() if not isinstance(value, dict)}
+        assert plain == {key: told[key] for key in plain}, section
+    single = {name for name, value in config.items() if not isinstance(value, dict)}
+    assert single <= rows["Keys without a section"].keys()
+    assert {key: yaml.safe_load(value) for key, value in rows["data: Digits"].items()} == digits
+
+
+def test_every_class_of_data_has_a_table(generate):
+    rows = rows_of(generate.configuration())
+    named = {title.removeprefix("data: ") for title in rows if title.startswith("data: ")}
+    assert {"Digits", "CIFAR10", "ImageFolder", "StreamingImageFolder"} <= named <= set(data.__all__)
+    assert rows["data: ImageFolder"]["root"] is None  # required
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (int, "int"),
+        (int | None, "int | null"),
+        (list[str], "list of str"),
+        (tuple[float, float], "[float, float]"),
+        (tuple[float, ...], "list of float"),
+        (dict[str, Any], "mapping of str to anything"),
+        (Literal["all", "odd"], "one of all, odd"),
+        (Callable[[int], nn.Module], "class path"),
+        (nn.Module, "Module"),
+    ],
+)
+def test_types_in_the_words_of_yaml(generate, kind, said):
+    assert generate.shown(kind) == said
+
+
+def test_api_has_every_module_once(generate):
+    pages = generate.api_pages()
+    shown = [line.removeprefix("::: ") for text in pages.values() for line in text.splitlines() if line[:4] == "::: "]
+    files = [path for path in (ROOT / "gnnrl_lightning").rglob("*.py") if not path.name.startswith("__")]
+    expected = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files} | {"gnnrl_lightning"}
+    assert len(shown) == len(set(shown)) and set(shown) == expected
+
+
+def test_figures_of_the_results_are_found(generate):
+    figures = re.findall(r"\]\(figures/([^)]+)\)", generate.results())
+    assert all((ROOT / "experiments" / "results" / name).is_file() for name in figures)
+
+
+@pytest.mark.slow
+def test_documentation_builds_without_a_warning(tmp_path):
+    """`.ci/run` builds it every time; here, too, no page asks another host for anything."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "NO_MKDOCS_2_WARNING": "1"}
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    pages = list((tmp_path / "site").rglob("*.html"))
+    assert {"index.html", "configuration", "concepts", "results", "api", "extending"} <= {
+        path.name for path in (tmp_path / "site").iterdir()
+    }
+    for page in pages:
+        fetched = re.findall(r'<(?:script|img|link)[^>]+(?:src|href)="(https?://[^"]+)"', page.read_text("utf-8"))
+        assert fetched == [], page
