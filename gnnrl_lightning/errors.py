@@ -1,17 +1,17 @@
-"""The error that is the user's to mend, and what other errors say."""
+"""User-facing errors, and helpers that format exceptions as one line."""
 
 from collections.abc import Iterator
 
 
 class UserError(ValueError):
-    """Bad input: the message is one line that says what was given, what was expected and what to do.
+    """Invalid input. The message is one line: what was given, what was expected and what to do.
 
-    The command line prints the message and exits with code 2; Python callers get an ordinary `ValueError`.
+    The command line prints the message and exits with code 2. Python callers can catch it as a `ValueError`.
     """
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and those that it came of, each once."""
+    """Yield an error and its causes and contexts, each once."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -20,10 +20,10 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, in one line; its type where it says nothing."""
+    """Return an error's message as one line, or its type if the message is empty."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, where it may go on for pages; its type where it says nothing."""
+    """Return the first line of an error's message, which may be pages long, or its type if the message is empty."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

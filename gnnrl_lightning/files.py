@@ -10,13 +10,13 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file to write in the place of `path`; who is killed meanwhile leaves `path` as it was.
+    """Atomically replace `path`: an interrupted write leaves the old file intact.
 
     Args:
-        path: The file, in a folder that is made if it is not there.
+        path: The file to replace; its folder is created if it is missing.
 
     Yields:
-        The file to write; it becomes `path` once the block ends without an error.
+        A temporary file to write. It becomes `path` when the block ends without an error.
     """
     path.parent.mkdir(exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")

@@ -1,4 +1,4 @@
-"""What the processes of a job tell each other; in a single process nothing is sent."""
+"""Collective operations across processes; no-ops in a single process."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ def _joined() -> bool:
 
 
 def world_size() -> int:
-    """Number of processes that have joined."""
+    """Number of processes in the process group; 1 without a group."""
     return dist.get_world_size() if _joined() else 1
 
 
 def rank() -> int:
-    """Number of this process; before they have joined, what its environment says."""
+    """Rank of this process; before the process group exists, the rank given by the environment."""
     return dist.get_rank() if _joined() else getattr(rank_zero_only, "rank", None) or 0
 
 
 def from_first(value: Value) -> Value:
-    """The first process's value, in all of them; those of the others do not count."""
+    """Broadcast the value of rank 0 to all processes; the values of the other processes are ignored."""
     if world_size() == 1:
         return value
     sent: list[Any] = [value if rank() == 0 else None]
@@ -36,7 +36,7 @@ def from_first(value: Value) -> Value:
 
 
 def of_all(value: Value) -> list[Value]:
-    """Everybody's values in the order of the processes, in all of them."""
+    """Gather every process's value, in rank order, on all processes."""
     if world_size() == 1:
         return [value]
     found: list[Value | None] = [None] * world_size()
@@ -45,7 +45,7 @@ def of_all(value: Value) -> list[Value]:
 
 
 def share(items: Sequence[Value]) -> Sequence[Value]:
-    """This process's share of some work, in one piece: the shares of all, one after another, are the whole."""
+    """Return this process's contiguous share of `items`; the shares in rank order concatenate to `items`."""
     if world_size() == 1:
         return items
     first, last = (len(items) * number // world_size() for number in (rank(), rank() + 1))
@@ -53,7 +53,7 @@ def share(items: Sequence[Value]) -> Sequence[Value]:
 
 
 def share_weights(module: nn.Module) -> None:
-    """Let all processes have the first one's weights and buffers: those of batch norms differ after a training."""
+    """Broadcast the weights and buffers of rank 0; batch-norm buffers differ between processes after training."""
     if world_size() > 1:
-        # By way of the CPU: each process has a device of its own.
+        # Through the CPU: each process has its own device.
         module.load_state_dict(from_first({name: tensor.cpu() for name, tensor in module.state_dict().items()}))

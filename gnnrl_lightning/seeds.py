@@ -1,21 +1,21 @@
-"""Seeds and generators that depend on nothing but a key: everything random derives from them."""
+"""Seeds and generators derived from a key alone; all random numbers of the package come from them."""
 
 import numpy as np
 import torch
 
 
 def generator_for(*key: int) -> torch.Generator:
-    """A CPU generator that depends on nothing but `key`, e.g. (seed, epoch, batch).
+    """Return a CPU generator that depends only on `key`, e.g. (seed, epoch, batch).
 
-    Nothing about it has to be saved: a resumed run derives the same generator again. Keys that differ in any
-    place give unrelated streams (`numpy.random.SeedSequence`).
+    Its state need not be saved: a resumed run derives the same generator again. Keys that differ in any position
+    give independent streams (`numpy.random.SeedSequence`).
 
     Args:
-        key: non-negative integers.
+        key: Non-negative integers.
     """
     return torch.Generator().manual_seed(derived_seed(*key))
 
 
 def derived_seed(*key: int) -> int:
-    """A 63-bit seed that depends on nothing but `key` (non-negative integers)."""
+    """Return a 63-bit seed that depends only on `key` (non-negative integers)."""
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))

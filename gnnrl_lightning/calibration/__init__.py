@@ -1,1 +1,1 @@
-"""Statistics of what layers read and give, from passes over calibration images."""
+"""Statistics of layer inputs and outputs, from passes over calibration images."""

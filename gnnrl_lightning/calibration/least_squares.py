@@ -1,4 +1,4 @@
-"""Least squares with a pull towards the weights that are there."""
+"""Ridge regression towards the existing weights."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from gnnrl_lightning.calibration.observe import Call, Patches
 from gnnrl_lightning.calibration.precision import products_in
 
 RIDGE = 1e-3
-"""Pull towards the dense weights, relative to the mean variance of the kept inputs, where there are enough samples."""
+"""Ridge coefficient relative to the mean variance of the kept inputs, if there are enough samples."""
 
 
 ENOUGH = 100
-"""Samples for each input from which on the pull is `RIDGE`; with fewer it grows in proportion, against overfitting."""
+"""Samples per input above which the coefficient is `RIDGE`; with fewer it grows in proportion, against overfitting."""
 
 
 def relative_pull(inputs: int, samples: int) -> float:
-    """Pull towards the dense weights relative to the mean variance, `RIDGE * max(1, ENOUGH * inputs / samples)`."""
+    """Return the ridge coefficient relative to the mean variance, `RIDGE * max(1, ENOUGH * inputs / samples)`."""
     return RIDGE * max(1.0, ENOUGH * inputs / samples)
 
 
 def solve_ridge(system: Tensor, right: Tensor, prior: Tensor, samples: int) -> Tensor:
-    """Weights near a prior, `(right + l prior) (system + l I)^-1`.
+    """Return ridge-regression weights, `(right + l prior) (system + l I)^-1`.
 
     Args:
         system: Covariance of the inputs `(..., k, k)`.
         right: Covariance of outputs and inputs `(..., rows, k)`.
-        prior: Weights `(..., rows, k)`.
-        samples: Number of input vectors that the system was made of.
+        prior: Weights `(..., rows, k)` towards which the solution is pulled.
+        samples: Number of input vectors behind the covariances.
 
     Returns:
-        Weights `(..., rows, k)`; l is `relative_pull` times the mean diagonal of the system.
+        Weights `(..., rows, k)`; l is `relative_pull` times the mean of the system's diagonal.
     """
     pull = system.diagonal(dim1=-2, dim2=-1).mean(-1).clamp(min=torch.finfo(system.dtype).eps ** 2)
     pull = relative_pull(system.shape[-1], samples) * pull[..., None, None]
@@ -46,19 +46,19 @@ LONGEST_GRAM = 4608
 """Longest input vector with a Gram matrix: 512 channels times 3 x 3, 85 MB."""
 
 CHUNK = 2**24
-"""Elements of the input vectors that are handled at a time: 64 MB."""
+"""Elements of input vectors processed at a time: 64 MB."""
 
 
 STRIPE = 96
-"""Rows of a Gram matrix that are computed at a time: of each the part from the diagonal on."""
+"""Rows of a Gram matrix computed at a time, each from the diagonal on."""
 
 FEW = 256
-"""Vectors that the first guess of their mean is made of."""
+"""Number of vectors for the initial estimate of their mean."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A weight in standard form, and mean and variance `(rows,)` of its outputs, without bias."""
+    """A weight in standard form, with mean and variance `(rows,)` of its outputs, without bias."""
 
     weight: Tensor
     output_mean: Tensor
@@ -68,17 +68,17 @@ class Fit:
 def fit_to_samples(
     call: Call, patches: Patches, values: Tensor, intercept: bool, dtype: torch.dtype = torch.float32
 ) -> Fit:
-    """Least squares from what a layer reads to what it should give, pulled towards the weight that it has.
+    """Fit a layer's weight to target outputs by ridge regression towards its present weight.
 
     Args:
-        call: The call in forward form.
-        patches: Where it is sampled.
-        values: What it should give there `(n, rows)`.
-        intercept: Whether a constant may be added to its outputs.
-        dtype: Precision of the products that Gram matrices sum up.
+        call: The layer's call in forward form.
+        patches: Sampled positions of the call.
+        values: Target outputs at these positions `(n, rows)`.
+        intercept: Whether a constant may be added to the outputs.
+        dtype: Precision of the products summed in Gram matrices.
     """
     weight, groups = call["weight"], call.get("groups", 1)
-    # Vectors have the channels of one kernel position together, as they lie in memory.
+    # In the vectors, the channels of a kernel position are contiguous, as in memory.
     prior = weight.flatten(2).transpose(1, 2) if weight.dim() > 2 else weight
     prior = prior.reshape(groups, len(weight) // groups, -1)
     values = values.reshape(len(values), groups, -1).transpose(0, 1)
@@ -95,7 +95,7 @@ def fit_to_samples(
 
 
 def _vectors(call: Call, patches: Patches) -> Iterator[Tensor]:
-    """Input vectors `(blocks, n, d)`, d = kernel * channels, a few images at a time, in the input's precision."""
+    """Yield input vectors `(blocks, n, d)`, d = kernel * channels, a few images at a time, in the input's precision."""
     x, groups = call["input"], call.get("groups", 1)
     each = patches.positions.shape[1] * call["weight"][0].numel() * groups
     step = max(1, CHUNK // each)
@@ -107,14 +107,14 @@ def _vectors(call: Call, patches: Patches) -> Iterator[Tensor]:
 def _fit_gram(
     call: Call, patches: Patches, values: Tensor, prior: Tensor, intercept: bool, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights `(blocks, rows, d)`, mean of the inputs `(blocks, d)`, variance of the outputs `(blocks, rows)`."""
+    """Return weights `(blocks, rows, d)`, input means `(blocks, d)` and output variances `(blocks, rows)`."""
     blocks, rows, d = prior.shape
     gram, cross = prior.new_zeros(blocks, d, d), prior.new_zeros(blocks, rows + 1, d)
     with_ones = torch.cat([values, values.new_ones(*values.shape[:2], 1)], 2).transpose(1, 2)  # for the vectors' sum
     shift, count = None, 0
     with products_in(dtype):
         for vectors in _vectors(call, patches):
-            if shift is None:  # sums around a first guess of the mean: float32 suffices
+            if shift is None:  # sums around an estimate of the mean: float32 suffices
                 shift = vectors[:, :FEW].to(prior.dtype).mean(1) if intercept else prior.new_zeros(blocks, d)
             centred = vectors - shift[:, None]
             _add_gram(gram, centred, STRIPE if dtype == torch.float32 else d)
@@ -129,12 +129,12 @@ def _fit_gram(
 
 
 def _add_gram(gram: Tensor, vectors: Tensor, stripe: int) -> None:
-    """Add `vectors^T vectors`, from the diagonal on: the rest is known by symmetry.
+    """Add the upper triangle of `vectors^T vectors`, in place; the rest follows by symmetry.
 
     Args:
         gram: `(blocks, d, d)`.
         vectors: `(blocks, n, d)`.
-        stripe: Rows that are computed at a time. Matrix units are fastest with all at once.
+        stripe: Rows computed at a time; matrix units are fastest with all rows at once.
     """
     for start in range(0, gram.shape[1], stripe):
         rows = vectors[:, :, start : start + stripe].transpose(1, 2)
@@ -144,7 +144,7 @@ def _add_gram(gram: Tensor, vectors: Tensor, stripe: int) -> None:
 def _fit_samples(
     call: Call, patches: Patches, values: Tensor, prior: Tensor, intercept: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The same for inputs longer than their samples are many, of which `LONGEST_GRAM` are taken at most."""
+    """Do the same for inputs with more elements than samples, using at most `LONGEST_GRAM` samples."""
     vectors = torch.cat(list(_vectors(call, patches)), 1).to(prior.dtype)
     if vectors.shape[1] > LONGEST_GRAM:
         chosen = torch.linspace(0, vectors.shape[1] - 1, LONGEST_GRAM).long().to(vectors.device)

@@ -1,8 +1,8 @@
-"""Means and covariances of what every contraction reads, from one streaming pass over calibration images.
+"""Means and covariances of the inputs of every contraction, from one streaming pass over calibration images.
 
-Memory: one `(d, d)` float32 matrix for each weight, however many images there are. d = C_in * kernel while that is at
-most `MAX_VECTOR`; beyond, kernel positions (or the positions of a flattened map) share the covariance of the C_in
-channels; weights that read more than `MOST_CHANNELS` channels get none. ResNet-56 takes 23 MB, ResNet-50 390 MB.
+Memory: one `(d, d)` float32 matrix per weight, regardless of the number of images. d = C_in * kernel if that is at
+most `MAX_VECTOR`; otherwise kernel positions (or the positions of a flattened map) share the covariance of the C_in
+channels. Weights that read more than `MOST_CHANNELS` channels have no moments. ResNet-56 takes 23 MB, ResNet-50 390 MB.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gnnrl_lightning.networks.modes import eval_mode
 from gnnrl_lightning.surgery.layers import Layer
 
 MAX_VECTOR = 2304
-"""Longest input vector with a covariance of its own: 256 channels times 3 x 3."""
+"""Longest input vector with its own covariance: 256 channels times 3 x 3."""
 
 MOST_CHANNELS = 8192
 """Largest covariance: 256 MiB."""
@@ -39,9 +39,9 @@ class Moments:
     """Mean and covariance of the input vectors of one weight.
 
     Attributes:
-        mean: `(blocks, d)`: one block for each group of a convolution.
+        mean: `(blocks, d)`, one block for each group of a convolution.
         covariance: `(blocks, d, d)`.
-        samples: Number of input vectors that they were taken of.
+        samples: Number of input vectors behind the moments.
     """
 
     mean: Tensor
@@ -51,7 +51,7 @@ class Moments:
 
 @dataclass
 class _Sums:
-    """Running sums around a first guess of the mean, so that float32 suffices."""
+    """Running sums around an initial estimate of the mean, so that float32 suffices."""
 
     shift: Tensor
     count: int
@@ -71,7 +71,7 @@ class _Sums:
         self.second.baddbmm_(centred.transpose(1, 2), centred)
 
     def moments(self) -> Moments:
-        """Mean and covariance of what was added."""
+        """Return mean and covariance of the added vectors."""
         offset = self.first / self.count
         covariance = self.second / self.count - offset[:, :, None] * offset[:, None, :]
         return Moments(self.shift + offset, covariance, self.count)
@@ -84,14 +84,14 @@ def collect_moments(
     per_image: int = POSITIONS,
     seed: int = 0,
 ) -> dict[str, Moments]:
-    """Weight name -> moments of what it reads when the network runs on the calibration images.
+    """Collect weight name -> moments of its inputs while the network runs on the calibration images.
 
     Args:
-        network: The dense network; it runs in evaluation mode and is left as it is.
-        layers: Layers of the network; depthwise ones, which mix no channels, are left out.
+        network: The dense network; it runs in evaluation mode and is not changed.
+        layers: Layers of the network; depthwise ones are skipped, since they mix no channels.
         batches: Normalised images `(B, C, H, W)`.
-        per_image: Positions sampled from each image.
-        seed: Seed of the positions.
+        per_image: Number of positions sampled from each image.
+        seed: Seed of the sampled positions.
     """
     generator = torch.Generator().manual_seed(seed)
     sums: dict[str, _Sums] = {}
@@ -114,7 +114,7 @@ def collect_moments(
 
 
 def _vectors(layer: Layer, call: Call, per_image: int, generator: torch.Generator) -> Tensor | None:
-    """Input vectors `(n, blocks * d)`, None where they are too long."""
+    """Return input vectors `(n, blocks * d)`, or None if they are too long."""
     call = forward_form(call, layer.transposed)
     x, weight = call["input"], call["weight"]
     if weight[0].numel() <= MAX_VECTOR:

@@ -1,4 +1,4 @@
-"""Seeing the inputs of every contraction while a network runs, whatever module or function calls it."""
+"""Observation of the inputs of every contraction during a forward pass, whatever module or function calls it."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ Visit = Callable[[str, Call], "Tensor | None"]
 
 
 class ContractionObserver(TorchFunctionMode):
-    """Calls `visit` at every convolution and linear layer whose weight is one of the given tensors.
+    """A context in which every convolution and linear layer with one of the given weights calls `visit`.
 
-    Layers are recognised by the tensor that they multiply with, so functional calls and reused modules count too.
+    Layers are identified by their weight tensor, so functional calls and reused modules are included.
 
     Args:
-        weights: Name -> weight tensor of the network that runs.
-        visit: Called before the operator, which then reads the input that it returns, if any.
+        weights: Name -> weight tensor of the running network.
+        visit: Called before the operator; the operator reads the returned input instead, if there is one.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], visit: Visit) -> None:
         super().__init__()
-        self._weights = dict(weights)  # kept alive: their ids must stay theirs
+        self._weights = dict(weights)  # kept alive, so that their ids remain valid
         self._names = {id(weight): name for name, weight in weights.items()}
         self._visit = visit
 
@@ -60,28 +60,29 @@ class ContractionObserver(TorchFunctionMode):
 
 
 def bind(func: Any, args: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a call to a function of `ARGUMENTS` by name."""
+    """Return the arguments of a call to a function of `ARGUMENTS` by name."""
     return dict(zip(ARGUMENTS[func], args, strict=False)) | dict(kwargs)
 
 
 def named_tensors(network: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers of a network by all their names."""
+    """Return the parameters and buffers of a network by all their names, aliases included."""
     return dict(network.named_parameters(remove_duplicate=False)) | dict(network.named_buffers())
 
 
 def named_weights(network: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
-    """The parameters of a network with these names."""
+    """Return the parameters of a network with these names."""
     tensors = named_tensors(network)
     return {name: tensors[name] for name in names}
 
 
 def forward_form(call: Call, transposed: bool) -> dict[str, Any]:
-    """A call of a transposed convolution as a call of the convolution that does the same; others as they are.
+    """Convert a call of a transposed convolution to the equivalent convolution; return other calls unchanged.
 
-    Zeros go between the pixels of the input, the kernel is flipped, input and output channels change places.
+    Zeros are inserted between the pixels of the input, the kernel is flipped, and input and output channels are
+    swapped.
 
     Args:
-        call: The call; its `groups` must be 1 if it is transposed.
+        call: The call; its `groups` must be 1 if it is a transposed convolution.
         transposed: Whether it is a transposed convolution.
     """
     if not transposed:
@@ -103,15 +104,15 @@ def forward_form(call: Call, transposed: bool) -> dict[str, Any]:
 
 
 class Patches:
-    """Input vectors of one contraction at random output positions, the same for every network that it is asked about.
+    """Random output positions of one contraction, and the input vectors there; the positions serve several networks.
 
     Args:
         call: The call, in forward form: a linear layer, or a convolution in any number of dimensions.
-        per_image: Positions taken from each image at most, without repetition.
-        generator: Draws the positions, on the CPU.
+        per_image: Maximum number of positions per image, drawn without repetition.
+        generator: CPU generator that draws the positions.
 
     Attributes:
-        positions: `(images, n)`: flat output positions, on the call's device as all that is known of them.
+        positions: Flat output positions `(images, n)`; like all other tensors here, on the call's device.
     """
 
     def __init__(self, call: Call, per_image: int, generator: torch.Generator) -> None:
@@ -135,13 +136,13 @@ class Patches:
         self._first, self._offsets, self._outside = self._pixels(x.shape[2:])
 
     def _pixels(self, size: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """What each position reads: its first pixel and the kernel's offsets from it, in the flattened image.
+        """Return the pixels that each position reads: its first pixel and the kernel's offsets, in the flattened image.
 
         Args:
-            size: Of the input's spatial dimensions.
+            size: Size of the input's spatial dimensions.
 
         Returns:
-            First pixels `(images, n)`, offsets `(kernel,)`, and which pixels `(images, n, kernel)` are padding.
+            First pixels `(images, n)`, offsets `(kernel,)`, and a mask `(images, n, kernel)` of padding pixels.
         """
         place, step, device = self.positions, 1, self.positions.device
         first, offsets = torch.zeros_like(place), torch.zeros(1, dtype=torch.int64, device=device)
@@ -159,13 +160,13 @@ class Patches:
 
     @property
     def nbytes(self) -> int:
-        """Memory that it takes."""
+        """Memory of the tensors, bytes."""
         return sum(kept.nbytes for kept in (self.positions, self._first, self._outside))
 
     def taps(self, x: Tensor, images: slice = slice(None)) -> Tensor:
-        """Channel vectors `(n, kernel, C_in)` of the given images: what each position of the kernel reads.
+        """Return the channel vectors `(n, kernel, C_in)` that each kernel position reads, for the given images.
 
-        It is fastest where channels lie last in memory.
+        This is fastest in channels-last memory format.
         """
         if self.linear:
             return self.outputs(x, images)[:, None]
@@ -179,15 +180,15 @@ class Patches:
         return found.reshape(-1, len(self._offsets), x.shape[1])
 
     def inputs(self, x: Tensor, images: slice = slice(None)) -> Tensor:
-        """Vectors `(n, C_in * kernel)`, channels first, of the given images.
+        """Return input vectors `(n, C_in * kernel)`, channels first, for the given images.
 
-        With the weight flattened to `(C_out, C_in * kernel)` a product with them gives the outputs there (without
-        bias, for one group).
+        Multiplied by the weight flattened to `(C_out, C_in * kernel)`, they give the outputs at the positions
+        (without bias, for one group).
         """
         return self.taps(x, images).transpose(1, 2).flatten(1)
 
     def outputs(self, y: Tensor, images: slice = slice(None)) -> Tensor:
-        """Channel vectors `(n, C)` of a map that has the output's shape, at the positions."""
+        """Return the channel vectors `(n, C)` at the positions of a map with the output's shape."""
         y, positions = y[images], self.positions[images]
         vectors = (y if self.linear else y.movedim(1, -1)).reshape(-1, y.shape[-1 if self.linear else 1])
         size = len(vectors) // len(y)
@@ -196,15 +197,15 @@ class Patches:
 
 
 def sample_patches(call: Call, per_image: int, generator: torch.Generator) -> Tensor:
-    """Input vectors `(n, C_in * kernel)` of a contraction at random output positions, see `Patches`."""
+    """Return input vectors `(n, C_in * kernel)` of a contraction at random output positions, see `Patches`."""
     return Patches(call, per_image, generator).inputs(call["input"])
 
 
 def sample_channels(x: Tensor, channels: int, per_image: int, generator: torch.Generator) -> Tensor:
-    """Channel vectors `(n, channels)` of an input `(B, channels, ...)` at random positions of each image.
+    """Return channel vectors `(n, channels)` of an input `(B, channels, ...)` at random positions of each image.
 
-    What follows the channels is position, so the input of a linear layer behind a flattened map is given with the
-    number of channels of that map.
+    All elements after the channels are positions; for a linear layer behind a flattened map, `channels` is the number
+    of channels of that map.
     """
     vectors = x.reshape(len(x), channels, -1)
     positions = draw_positions(len(x), vectors.shape[2], per_image, generator).to(x.device)
@@ -212,20 +213,20 @@ def sample_channels(x: Tensor, channels: int, per_image: int, generator: torch.G
 
 
 def draw_positions(images: int, available: int, wanted: int, generator: torch.Generator) -> Tensor:
-    """Positions `(images, n)` without repetition within an image, n = min(available, wanted)."""
+    """Draw positions `(images, n)` without repetition within an image, n = min(available, wanted)."""
     if available <= wanted:
         return torch.arange(available).expand(images, -1)
     return torch.rand(images, available, generator=generator).topk(wanted).indices
 
 
 def sizes(value: int | Iterable[int], spatial: int) -> tuple[int, ...]:
-    """A size for each spatial dimension."""
+    """Return one size for each spatial dimension."""
     values = (value,) if isinstance(value, int) else tuple(value)
     return values * spatial if len(values) == 1 else values
 
 
 def _padding(padding: Any, kernel: tuple[int, ...], dilation: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Padding before and after each spatial dimension."""
+    """Return the padding before and after each spatial dimension."""
     if padding == "same":
         totals = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
         return [(total // 2, total - total // 2) for total in totals]

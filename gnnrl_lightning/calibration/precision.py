@@ -1,4 +1,4 @@
-"""Lower precisions where they are harmless: activations, and products that are summed up in float32."""
+"""Lower precision where it is harmless: activations, and products accumulated in float32."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import torch
 
 
 def activations_in(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[object]:
-    """Convolutions and linear layers compute, and hand on, what they compute in this precision; weights keep theirs.
+    """Return a context in which convolutions and linear layers compute in this precision; weights keep theirs.
 
     Args:
-        dtype: float32: nothing changes.
-        device: Of the network.
+        dtype: Precision of activations; float32 changes nothing.
+        device: Device of the network.
     """
     if dtype == torch.float32:
         return nullcontext()
-    return torch.autocast(device.type, dtype, cache_enabled=False)  # weights change while the network runs
+    return torch.autocast(device.type, dtype, cache_enabled=False)  # weights change during the forward pass
 
 
 @contextmanager
 def products_in(dtype: torch.dtype) -> Iterator[None]:
-    """Matrix products of float32 tensors round their factors to this precision, and sum up in float32, on CPUs.
+    """Round the factors of float32 matrix products to this precision and accumulate in float32, on CPUs.
 
     Args:
-        dtype: bfloat16, or float32: nothing changes.
+        dtype: bfloat16, or float32, which changes nothing.
     """
     if dtype != torch.bfloat16 or not torch.backends.mkldnn.is_available():
         yield

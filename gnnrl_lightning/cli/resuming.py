@@ -1,4 +1,4 @@
-"""What `fit --resume FOLDER` goes on with."""
+"""The run that `fit --resume FOLDER` resumes."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ OPTION = "--resume"
 
 
 def resumed_run(arguments: Sequence[str]) -> RunFolder | None:
-    """The run that the command line asks to go on with; None: it asks for a new one.
+    """Return the run to resume, or None if the command line does not ask to resume one.
 
     Args:
-        arguments: The command line without the program.
+        arguments: The command line without the program's name.
 
     Raises:
-        UserError: There are other options beside it, or the folder is not that of a run of `fit`.
+        UserError: There are other options as well, or the folder is not the folder of a run of `fit`.
     """
     if not any(argument.partition("=")[0] == OPTION for argument in arguments) or arguments[0] != "fit":
         return None
     given = [part for argument in arguments[1:] for part in argument.split("=", argument.startswith(f"{OPTION}="))]
     if len(given) != 2 or given[0] != OPTION:
-        raise UserError(f"{OPTION} takes the folder of a run and nothing beside it: the run is as its config.yaml says")
+        raise UserError(
+            f"{OPTION} expects the folder of a run and no other options: a resumed run uses its own config.yaml"
+        )
     folder = RunFolder(Path(given[1]))
     if not folder.config.is_file():
-        raise UserError(f"{folder.path} is not the folder of a run (it has no config.yaml): nothing to go on with")
+        raise UserError(f"{folder.path} is not the folder of a run (it has no config.yaml): give one made by `fit`")
     name = subcommand_of(folder.config.read_text(encoding="utf-8"))
     if name not in ("fit", None):
-        raise UserError(f"{folder.path} is the folder of {name}: only runs of fit go on with {OPTION}")
+        raise UserError(f"{folder.path} is a run of {name}: {OPTION} resumes runs of fit only")
     return folder
 
 
@@ -40,22 +42,22 @@ HEADER = "# python -m gnnrl_lightning "
 
 
 def with_subcommand(config: str, subcommand: str) -> str:
-    """A configuration that says whose it is, in its first line."""
+    """Prepend a comment line with the subcommand to a configuration."""
     return f"{HEADER}{subcommand} --config\n{config}"
 
 
 def subcommand_of(config: str) -> str | None:
-    """The subcommand that a configuration was written by; None: it does not say."""
+    """Return the subcommand in the first line of a configuration, or None if there is none."""
     first = config.partition("\n")[0]
     return first.removeprefix(HEADER).split()[0] if first.startswith(HEADER) else None
 
 
 def same_wandb_runs(trainer: Namespace, ids: Sequence[str]) -> None:
-    """Let the W&B loggers of a trainer's configuration go on with earlier W&B runs.
+    """Configure the W&B loggers of a trainer to resume earlier W&B runs.
 
     Args:
         trainer: The configuration of `trainer`; changed in place.
-        ids: Ids of the W&B runs in the order of their loggers.
+        ids: Ids of the W&B runs, in the order of the loggers.
     """
     loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
     of_wandb = [item for item in loggers if isinstance(item, Namespace) and item.class_path.endswith("WandbLogger")]

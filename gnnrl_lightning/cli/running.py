@@ -55,7 +55,7 @@ class RunningCLI(ArgumentsCLI):
         """Show what a run came to that is asked to go on and is finished."""
         if self.resumed is not None and self.resumed.result.is_file():
             print_result(json.loads(self.resumed.result.read_text(encoding="utf-8")), LATENCY_BATCH, self.console)
-            self.console.print(f"{self.resumed.path} is finished: there is nothing to go on with", soft_wrap=True)
+            self.console.print(f"{self.resumed.path} is finished: there is nothing to resume", soft_wrap=True)
             raise SystemExit(0)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -173,7 +173,7 @@ class RunningCLI(ArgumentsCLI):
     def _how_it_goes_on(self) -> str:
         if self.subcommand != "fit" or self._folder is None:
             return ""
-        return f"; go on with: python -m gnnrl_lightning fit {OPTION} {shlex.quote(str(self._folder.path))}"
+        return f"; resume with: python -m gnnrl_lightning fit {OPTION} {shlex.quote(str(self._folder.path))}"
 
     def _stop_others(self) -> None:
         """End the processes that this one has started; Lightning's observer would kill it once they have ended."""

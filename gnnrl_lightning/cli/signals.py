@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run at once, and cleanly: what it goes on from is on the disk already."""
+"""Handlers for Ctrl-C and SIGTERM: a run ends at once and cleanly; the state to resume from is on disk already."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from gnnrl_lightning.errors import chain
 
 
 class Stopped(SystemExit):
-    """A signal ends the program, with the exit code that a shell gives to one that a signal has ended.
+    """Exit of the program because of a signal, with the shell's exit code for that signal (128 + its number).
 
-    Not a KeyboardInterrupt, which Lightning makes exit code 1.
+    It is not a KeyboardInterrupt, which Lightning turns into exit code 1.
 
     Args:
         signum: The signal.
@@ -31,13 +31,13 @@ class Stopped(SystemExit):
 
 
 def stop_signal(error: BaseException | None) -> int | None:
-    """The signal that ends the program, if this error is one, or came up while one unwound; None: neither.
+    """Return the signal that ends the program if this error, or one in its chain, stands for a signal; else None.
 
-    The workers of a data loader end at the same signal, which PyTorch takes for an error of theirs in the process that
+    The workers of a data loader end at the same signal, which PyTorch reports as a worker error in the process that
     waits for them.
 
     Args:
-        error: What ended the program's work.
+        error: The exception that ended the program's work.
     """
     for each in chain(error):
         if isinstance(each, Stopped):
@@ -48,24 +48,24 @@ def stop_signal(error: BaseException | None) -> int | None:
 
 
 class OwnHandler(Callback):
-    """Takes SIGTERM back from Lightning's trainer, which would wait for the other processes to receive it first."""
+    """Restore our SIGTERM handler: that of Lightning's trainer first waits until the other processes receive it too."""
 
     def __init__(self) -> None:
         self.handler = signal.getsignal(signal.SIGTERM)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the handler back that was there before the trainer's; the trainer does so when it is done, too."""
+        """Restore the handler from before the trainer's; the trainer also restores it when it is done."""
         if threading.current_thread() is threading.main_thread() and not SLURMEnvironment.detect():
             signal.signal(signal.SIGTERM, self.handler)
 
 
 def forward_signals(to_others: Callable[[], None]) -> None:
-    """Let other processes know at once that a signal ends this one.
+    """Notify the other processes at once when a signal ends this one.
 
-    Its own handler does not run while it waits for the others in a collective operation: these have to end it.
+    The handler of this process does not run while it waits in a collective operation; the others have to end that.
 
     Args:
-        to_others: Called once, from a thread of its own.
+        to_others: Notifies the other processes; called once, from a separate thread.
     """
     ends = {signal.SIGINT, signal.SIGTERM}
     received, sent = os.pipe()
@@ -82,10 +82,10 @@ def forward_signals(to_others: Callable[[], None]) -> None:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Raise `Stopped` at the first Ctrl-C or SIGTERM within this block; further ones do not disturb the clean-up.
+    """Raise `Stopped` at the first Ctrl-C or SIGTERM within this block; later ones do not interrupt the clean-up.
 
-    Lightning's trainers call the handlers that they find after their own, and let the exception pass. Under SLURM
-    SIGTERM stays theirs: a job that is requeued ignores it.
+    Lightning's trainers call the existing handlers after their own, and let the exception pass. Under SLURM, SIGTERM
+    is left to Lightning: a job that is requeued ignores it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -95,7 +95,7 @@ def stopped_by_signals() -> Iterator[None]:
 
     def stop(signum: int, frame: FrameType | None) -> None:
         nonlocal stopping
-        if os.getpid() != process:  # a forked worker, which Ctrl-C reaches as well: it ends with its parent
+        if os.getpid() != process:  # a forked worker, which also receives Ctrl-C: it ends with its parent
             if signum == signal.SIGTERM:
                 os._exit(128 + signum)
             return

@@ -1,4 +1,4 @@
-"""The subcommands: names, help and what each takes and leaves; nothing here imports PyTorch."""
+"""The subcommands: names, help, required inputs and outputs. Nothing here imports PyTorch."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Subcommand:
-    """What a subcommand takes and leaves.
+    """Properties of a subcommand.
 
     Attributes:
-        summary: What it does, in a sentence: the help of `python -m gnnrl_lightning --help`.
-        writes: It makes a run.
-        shared: Several processes share its work.
-        alone: Several processes would disturb it. With neither of the two there is nothing to share.
-        restores: What it does with trained weights, of --artifact or --checkpoint, where it needs them.
-        hidden: Arguments of its method that are not offered.
+        summary: Help text in one sentence, shown by `python -m gnnrl_lightning --help`.
+        writes: Whether it creates a run folder.
+        shared: Whether several processes share its work.
+        alone: Whether it must run in a single process. If neither `shared` nor `alone`, there is no work to share.
+        restores: Verb for its use of trained weights (--artifact or --checkpoint), if it needs them.
+        hidden: Arguments of its method that are not command-line options.
     """
 
     summary: str
@@ -40,27 +40,27 @@ SUBCOMMANDS = {
         restores="fine-tune",
     ),
     "validate": Subcommand(
-        "Print the top-1 accuracy on the search split, of the network or of a pruned one (--artifact).",
+        "Print the top-1 accuracy of the network or of a pruned one (--artifact) on the held-out images.",
         restores="validate",
     ),
     "test": Subcommand(
-        "Print the top-1 accuracy on the test images, of the network or of a pruned one (--artifact).", restores="test"
+        "Print the top-1 accuracy of the network or of a pruned one (--artifact) on the test images.", restores="test"
     ),
     "compare": Subcommand(
-        "Compare the agent with every other way to choose widths; goes on with a comparison of the same --run.name.",
+        "Compare the agent with every other search method; resumes an earlier comparison of the same --run.name.",
         writes=True,
         alone=True,
     ),
     "predict": Subcommand(
-        "Apply a trained policy (--model.policy) to the network for --budgets, without any search; print the widths.",
+        "Apply a trained policy (--model.policy) to the network for --budgets, without a search; print the widths.",
         alone=True,
     ),
     "prune": Subcommand(
-        "Prune to the widths in a file (--widths), without any search; fine-tune, test once and save.",
+        "Prune to the widths in a file (--widths), without a search; fine-tune, test once and save.",
         writes=True,
         alone=True,
     ),
     "inspect": Subcommand(
-        "Show what can be pruned: channel groups, limits, frozen groups with reasons, cost, smallest reachable cost."
+        "Show the prunable channel groups and their limits, the frozen groups with reasons, and the costs."
     ),
 }

@@ -27,33 +27,33 @@ class SubcommandTrainer(Trainer):
         """Train a pruned network (--artifact) or the dense one (--checkpoint) further and save it."""
 
     def validate(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Print the top-1 accuracy on the search split, of the network or of a pruned one (--artifact)."""
+        """Print the top-1 accuracy of the network or of a pruned one (--artifact) on the held-out images."""
 
     def test(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Print the top-1 accuracy on the test images, of the network or of a pruned one (--artifact)."""
+        """Print the top-1 accuracy of the network or of a pruned one (--artifact) on the test images."""
 
     def compare_methods(self) -> None:
-        """Compare the agent with every other way to choose widths; goes on with a comparison of the same --run.name."""
+        """Compare the agent with every other search method; resumes an earlier comparison of the same --run.name."""
 
     compare = compare_methods  # jsonargparse names the options' group after the function, and `compare` is a section
 
     def predict(self, json: str | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Apply a trained policy (--model.policy) to the network for --budgets, without any search; print the widths.
+        """Apply a trained policy (--model.policy) to the network for --budgets, without a search; print the widths.
 
         Args:
             json: File to write the same to, as JSON.
         """
 
     def prune(self, widths: str | None = None, share: float | None = None) -> None:
-        """Prune to the widths in a file (--widths), without any search; fine-tune, test once and save.
+        """Prune to the widths in a file (--widths), without a search; fine-tune, test once and save.
 
         Args:
-            widths: What `predict --json` wrote, a run's result.json, or JSON of your own: name of each group -> width.
-            share: Which of several predictions: its share of the dense MACs.
+            widths: Output of `predict --json`, a run's result.json, or your own JSON: name of each group -> width.
+            share: Share of the dense MACs of the prediction to use, if there are several.
         """
 
     def inspect(self, json: str | None = None, figure: str | None = None) -> None:
-        """Show what can be pruned: channel groups, limits, frozen groups with reasons, cost, smallest reachable cost.
+        """Show the prunable channel groups and their limits, the frozen groups with reasons, and the costs.
 
         Args:
             json: File to write the same to, as JSON.

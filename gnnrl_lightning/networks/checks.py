@@ -1,4 +1,4 @@
-"""Checks of a network before any work is spent on it."""
+"""Checks of a network, made before it is used."""
 
 import torch
 from torch import Tensor, nn
@@ -8,30 +8,30 @@ from gnnrl_lightning.networks.modes import eval_mode
 
 
 def check_finite(network: nn.Module) -> None:
-    """Refuse a network with weights or statistics that are not numbers.
+    """Reject a network with NaN or infinite weights or statistics.
 
     Raises:
-        UserError: a parameter or buffer has NaN or infinite elements; the first one is named.
+        UserError: A parameter or buffer has NaN or infinite elements; the message names the first one.
     """
     check_finite_tensors(network.state_dict(), "the network")
 
 
 def check_finite_tensors(tensors: dict[str, Tensor], where: str) -> None:
-    """Refuse tensors with NaN or infinite elements.
+    """Reject tensors with NaN or infinite elements.
 
     Args:
-        tensors: named tensors of any type.
-        where: what holds them, for the message.
+        tensors: Tensors of any type, by name.
+        where: Name of their container, for the message.
 
     Raises:
-        UserError: the first such tensor, by name, and how many of its elements.
+        UserError: A tensor has such elements; the message names the first one and counts its elements.
     """
     for name, tensor in tensors.items():
         broken = int((~torch.isfinite(tensor)).sum())
         if broken:
             raise UserError(
                 f"{where} has {broken} NaN or infinite values in {name} ({tensor.numel()} elements): "
-                "use weights of a training that did not diverge"
+                "give weights of a training run that did not diverge"
             )
 
 
@@ -39,12 +39,12 @@ def check_num_classes(network: nn.Module, example: Tensor, num_classes: int) -> 
     """Refuse a network that does not read these images, or does not tell this many classes apart.
 
     Args:
-        network: the network, run once in evaluation mode and left as it was.
-        example: normalised images, shape `(N, C, H, W)`, on the network's device.
-        num_classes: classes of the data.
+        network: The network, run once in evaluation mode and left as it was.
+        example: Normalised images, shape `(N, C, H, W)`, on the network's device.
+        num_classes: Classes of the data.
 
     Raises:
-        UserError: the network refuses the images, or its output is not `(N, num_classes)`.
+        UserError: The network refuses the images, or its output is not `(N, num_classes)`.
     """
     size = "x".join(map(str, example.shape[1:]))
     try:

@@ -19,13 +19,14 @@ Shortcut = Literal["A", "B"]
 class OptionAShortcut(nn.Module):
     r"""Parameter-free shortcut that subsamples the image and pads the channels with zeros (option A).
 
-    Which channel each output reads is explicit, so that pruning can rewrite it:
+    An index buffer gives the input channel that each output reads, so that pruning can rewrite it:
     :math:`y_c = x_{\mathrm{index}(c)}` at every `stride`-th pixel, where index `in_channels` reads zeros.
 
     Args:
-        in_channels: input channels.
-        out_channels: output channels, at least as many; the zeros are half before and half after the input's.
-        stride: subsampling of rows and columns.
+        in_channels: Input channels.
+        out_channels: Output channels, at least `in_channels`; half of the zeros come before the input's channels, half
+            after them.
+        stride: Subsampling of rows and columns.
 
     Shape:
         `(N, in_channels, H, W)` to `(N, out_channels, ceil(H / stride), ceil(W / stride))`.
@@ -42,12 +43,12 @@ class OptionAShortcut(nn.Module):
         self.register_buffer("index", index, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Append one channel of zeros and read the channels of `index`."""
+        """Append one channel of zeros and select the channels of `index`."""
         x = x[:, :, :: self.stride, :: self.stride]
         return F.pad(x, (0, 0, 0, 0, 0, 1)).index_select(1, self.index)
 
     def extra_repr(self) -> str:
-        """Outputs and stride, for `print`."""
+        """Return outputs and stride, for `print`."""
         return f"out_channels={len(self.index)}, stride={self.stride}"
 
 
@@ -55,9 +56,9 @@ class BasicBlock(nn.Module):
     """Two 3 x 3 convolutions and a shortcut.
 
     Args:
-        in_channels: input channels.
-        channels: output channels.
-        stride: stride of the first convolution.
+        in_channels: Input channels.
+        channels: Output channels.
+        stride: Stride of the first convolution.
         shortcut: "A" (zeros) or "B" (1 x 1 convolution) where the shape changes.
     """
 
@@ -87,9 +88,9 @@ class CIFARResNet(nn.Module):
     """Residual network of depth 6n + 2: three stages of n basic blocks with 16, 32 and 64 channels.
 
     Args:
-        blocks: blocks n of each stage.
-        num_classes: outputs.
-        in_channels: channels of the images.
+        blocks: Blocks n of each stage.
+        num_classes: Outputs.
+        in_channels: Channels of the images.
         shortcut: "A" (parameter-free) or "B" (1 x 1 convolutions) where the shape changes.
 
     Shape:
@@ -124,8 +125,8 @@ def resnet20(num_classes: int = 10, in_channels: int = 3, shortcut: Shortcut = "
     """ResNet-20 for CIFAR: 0.27 M parameters, 40.6 M MACs at 32 x 32.
 
     Args:
-        num_classes: outputs.
-        in_channels: channels of the images.
+        num_classes: Outputs.
+        in_channels: Channels of the images.
         shortcut: "A" (parameter-free, as published) or "B" (1 x 1 convolutions) where the shape changes.
     """
     return CIFARResNet(3, num_classes, in_channels, shortcut)
@@ -135,8 +136,8 @@ def resnet32(num_classes: int = 10, in_channels: int = 3, shortcut: Shortcut = "
     """ResNet-32 for CIFAR: 0.46 M parameters, 68.9 M MACs at 32 x 32.
 
     Args:
-        num_classes: outputs.
-        in_channels: channels of the images.
+        num_classes: Outputs.
+        in_channels: Channels of the images.
         shortcut: "A" (parameter-free, as published) or "B" (1 x 1 convolutions) where the shape changes.
     """
     return CIFARResNet(5, num_classes, in_channels, shortcut)
@@ -146,8 +147,8 @@ def resnet44(num_classes: int = 10, in_channels: int = 3, shortcut: Shortcut = "
     """ResNet-44 for CIFAR: 0.66 M parameters, 97.2 M MACs at 32 x 32.
 
     Args:
-        num_classes: outputs.
-        in_channels: channels of the images.
+        num_classes: Outputs.
+        in_channels: Channels of the images.
         shortcut: "A" (parameter-free, as published) or "B" (1 x 1 convolutions) where the shape changes.
     """
     return CIFARResNet(7, num_classes, in_channels, shortcut)
@@ -157,8 +158,8 @@ def resnet56(num_classes: int = 10, in_channels: int = 3, shortcut: Shortcut = "
     """ResNet-56 for CIFAR: 0.85 M parameters, 125.5 M MACs at 32 x 32.
 
     Args:
-        num_classes: outputs.
-        in_channels: channels of the images.
+        num_classes: Outputs.
+        in_channels: Channels of the images.
         shortcut: "A" (parameter-free, as published) or "B" (1 x 1 convolutions) where the shape changes.
     """
     return CIFARResNet(9, num_classes, in_channels, shortcut)
@@ -168,8 +169,8 @@ def resnet110(num_classes: int = 10, in_channels: int = 3, shortcut: Shortcut = 
     """ResNet-110 for CIFAR: 1.73 M parameters, 252.9 M MACs at 32 x 32.
 
     Args:
-        num_classes: outputs.
-        in_channels: channels of the images.
+        num_classes: Outputs.
+        in_channels: Channels of the images.
         shortcut: "A" (parameter-free, as published) or "B" (1 x 1 convolutions) where the shape changes.
     """
     return CIFARResNet(18, num_classes, in_channels, shortcut)

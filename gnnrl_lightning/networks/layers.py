@@ -1,10 +1,10 @@
-"""What the networks of this package share: initial weights, and a convolution with its batch norm."""
+"""Building blocks shared by the networks of this package: weight initialisation, and convolution with batch norm."""
 
 from torch import nn
 
 
 def initialize(network: nn.Module) -> None:
-    """Draw the weights of convolutions and linear layers from He's normal distribution, biases zero.
+    """Draw the weights of convolutions and linear layers from He's normal distribution; set biases to zero.
 
     Source: He et al., 2015, https://arxiv.org/abs/1502.01852, equation 10 (fan-in).
     """
@@ -23,15 +23,15 @@ def conv_norm(
     groups: int = 1,
     activation: nn.Module | None = None,
 ) -> list[nn.Module]:
-    """A convolution that keeps the image's size (but for the stride), its batch norm and an activation.
+    """Return a padded convolution (only the stride reduces the image's size), a batch norm and an activation.
 
     Args:
-        in_channels: input channels.
-        channels: output channels.
-        kernel: odd kernel size, pixels.
-        stride: stride.
-        groups: groups of the convolution, `in_channels` for a depthwise one.
-        activation: module that follows the batch norm; None for none.
+        in_channels: Input channels.
+        channels: Output channels.
+        kernel: Odd kernel size, pixels.
+        stride: Stride.
+        groups: Groups of the convolution, `in_channels` for a depthwise one.
+        activation: Module that follows the batch norm; None for none.
     """
     convolution = nn.Conv2d(
         in_channels, channels, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False

@@ -34,11 +34,11 @@ V2_STAGES = (
 
 
 class MobileNetV1(nn.Module):
-    """Thirteen depthwise separable convolutions behind one ordinary one.
+    """An ordinary convolution followed by thirteen depthwise separable ones.
 
     Args:
-        num_classes: outputs.
-        in_channels: channels of the images.
+        num_classes: Outputs.
+        in_channels: Channels of the images.
 
     Shape:
         `(N, in_channels, H, W)`, any H and W, to `(N, num_classes)`.
@@ -62,13 +62,13 @@ class MobileNetV1(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Expansion, depthwise convolution and linear bottleneck, with a residual where the shape stays.
+    """Expansion, depthwise convolution and linear bottleneck, with a residual if the shape does not change.
 
     Args:
-        in_channels: input channels.
-        channels: output channels.
-        expansion: width of the depthwise convolution relative to the input; 1 has no expanding convolution.
-        stride: stride of the depthwise convolution.
+        in_channels: Input channels.
+        channels: Output channels.
+        expansion: Width of the depthwise convolution relative to the input; 1 omits the expanding convolution.
+        stride: Stride of the depthwise convolution.
     """
 
     def __init__(self, in_channels: int, channels: int, expansion: int, stride: int) -> None:
@@ -89,8 +89,8 @@ class MobileNetV2(nn.Module):
     """Seventeen inverted residuals between two ordinary convolutions.
 
     Args:
-        num_classes: outputs.
-        in_channels: channels of the images.
+        num_classes: Outputs.
+        in_channels: Channels of the images.
 
     Shape:
         `(N, in_channels, H, W)`, any H and W, to `(N, num_classes)`.
@@ -118,8 +118,8 @@ def mobilenet_v1(num_classes: int = 10, in_channels: int = 3) -> MobileNetV1:
     """MobileNet v1 for CIFAR: 3.2 M parameters, 46.4 M MACs at 32 x 32.
 
     Args:
-        num_classes: outputs.
-        in_channels: channels of the images.
+        num_classes: Outputs.
+        in_channels: Channels of the images.
     """
     return MobileNetV1(num_classes, in_channels)
 
@@ -128,7 +128,7 @@ def mobilenet_v2(num_classes: int = 10, in_channels: int = 3) -> MobileNetV2:
     """MobileNet v2 for CIFAR: 2.2 M parameters, 88.0 M MACs at 32 x 32.
 
     Args:
-        num_classes: outputs.
-        in_channels: channels of the images.
+        num_classes: Outputs.
+        in_channels: Channels of the images.
     """
     return MobileNetV2(num_classes, in_channels)

@@ -1,4 +1,4 @@
-"""Run a network in evaluation mode and leave it as it was found."""
+"""Run a network in evaluation mode and restore its modes afterwards."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,10 +8,10 @@ from torch import nn
 
 @contextmanager
 def eval_mode(network: nn.Module) -> Iterator[nn.Module]:
-    """Evaluation mode for the block, each module's own mode restored after it.
+    """Switch to evaluation mode for the block, and restore each module's own mode after it.
 
     Args:
-        network: any module; parts of it may be in training and parts in evaluation mode.
+        network: Any module; some of its submodules may be in training mode and others in evaluation mode.
     """
     modes = [(module, module.training) for module in network.modules()]
     network.eval()

@@ -13,14 +13,14 @@ STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 
 
 class VGG(nn.Module):
-    """Thirteen 3 x 3 convolutions in five stages, each with a max pool behind it, and two linear layers.
+    """Thirteen 3 x 3 convolutions in five stages, a max pool after each stage, and two linear layers.
 
     Args:
-        num_classes: outputs.
-        in_channels: channels of the images.
+        num_classes: Outputs.
+        in_channels: Channels of the images.
 
     Shape:
-        `(N, in_channels, H, W)` to `(N, num_classes)`; H and W at least 32, for five poolings halve them.
+        `(N, in_channels, H, W)` to `(N, num_classes)`; H and W are at least 32, since five poolings halve them.
     """
 
     def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
@@ -47,7 +47,7 @@ def vgg16_bn(num_classes: int = 10, in_channels: int = 3) -> VGG:
     """VGG-16 with batch norm for CIFAR: 15.0 M parameters, 313.5 M MACs at 32 x 32, its smallest size.
 
     Args:
-        num_classes: outputs.
-        in_channels: channels of the images.
+        num_classes: Outputs.
+        in_channels: Channels of the images.
     """
     return VGG(num_classes, in_channels)

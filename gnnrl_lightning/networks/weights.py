@@ -1,4 +1,4 @@
-"""Read weights from files without running code that is in them."""
+"""Read weights from files without running code stored in them."""
 
 import pickle
 from collections.abc import Mapping
@@ -14,29 +14,29 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks.checks import check_finite_tensors
 
 TORCH_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".tar", ".bin")
-CONTAINERS = ("state_dict", "model")  # where training scripts keep the state dict of a checkpoint
+CONTAINERS = ("state_dict", "model")  # keys under which training scripts store the state dict of a checkpoint
 WRAPPERS = (
     "module.",
     "network.",
     "_orig_mod.",
 )  # DataParallel and DDP, our own LightningModule, torch.compile
-NAMED = 3  # offending keys named in a message
+NAMED = 3  # maximum number of offending keys in a message
 
 
 def load_weights(network: nn.Module, path: str | Path) -> None:
-    """Load a state dict into a network, strictly, or leave the network as it was.
+    """Load a state dict into a network, strictly; on failure the network is unchanged.
 
-    A checkpoint may hold the state dict as "state_dict" or "model", and its keys may have the prefixes that
-    wrappers add (`module.`, `network.`, `_orig_mod.`). Counters of batches that batch norms saw may be
-    missing, as in the files of old PyTorch releases; nothing else may be.
+    A checkpoint may store the state dict under "state_dict" or "model", and its keys may have the prefixes that
+    wrappers add (`module.`, `network.`, `_orig_mod.`). Only the batch counters of batch norms may be missing, as in
+    files from old PyTorch releases.
 
     Args:
-        network: the network; its parameters and buffers are overwritten, types and device stay.
+        network: The network. Its parameters and buffers are overwritten; their types and device do not change.
         path: `.safetensors`, or `.pt`, `.pth`, `.th`, `.ckpt`, `.tar`, `.bin` as written by `torch.save`.
 
     Raises:
-        UserError: the file is missing, damaged or needs pickle; it is for another number of classes or
-            another network; a weight is NaN or infinite.
+        UserError: The file is missing, damaged or needs pickle; it belongs to another network or has another number
+            of classes; or a weight is NaN or infinite.
     """
     path = Path(path)
     expected = network.state_dict()
@@ -50,9 +50,9 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    """The contents of the file, whatever it holds."""
+    """Return the contents of the file."""
     if not path.is_file():
-        raise UserError(f"there is no file with weights at {path}")
+        raise UserError(f"there is no file with weights at {path}: give a .safetensors file or one of torch.save")
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
@@ -64,26 +64,26 @@ def _read(path: Path) -> Mapping[str, Any]:
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path} holds more than tensors and would need pickle, which can run any code: "
+            f"{path} contains objects other than tensors and would need pickle, which can run any code: "
             "save the network's state_dict() instead"
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"{path} is not a readable file of torch.save: {reason}") from error
+        raise UserError(f"{path} is not a readable torch.save file: {reason}") from error
     if not isinstance(contents, Mapping):
-        raise UserError(f"{path} holds a {type(contents).__name__}: expected a state dict")
+        raise UserError(f"{path} contains a {type(contents).__name__}: expected a state dict")
     return contents
 
 
 def _unwrap(contents: Mapping[str, Any], expected: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """The state dict inside a checkpoint, without the prefixes of wrappers."""
+    """Return the state dict inside a checkpoint, without the prefixes of wrappers."""
     for container in CONTAINERS:
         if isinstance(contents.get(container), Mapping):
             contents = contents[container]
             break
     tensors = {key: value for key, value in contents.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise UserError(f"{path} holds no state dict: expected tensors by parameter name")
+        raise UserError(f"{path} contains no state dict: expected tensors by parameter name")
     stripped = True
     while stripped and not tensors.keys() & expected.keys():
         stripped = False
@@ -96,7 +96,7 @@ def _unwrap(contents: Mapping[str, Any], expected: dict[str, Tensor], path: Path
 
 
 def _check_match(expected: dict[str, Tensor], found: dict[str, Tensor], path: Path) -> None:
-    """Refuse other keys and other shapes; another number of classes has a message of its own."""
+    """Reject different keys and shapes; a different number of classes has its own message."""
     missing = sorted(expected.keys() - found.keys())
     unexpected = sorted(found.keys() - expected.keys())
     if missing or unexpected:
@@ -115,7 +115,7 @@ def _check_match(expected: dict[str, Tensor], found: dict[str, Tensor], path: Pa
 
 
 def _classes(expected: dict[str, Tensor], found: dict[str, Tensor], differing: list[str]) -> tuple[int, int] | None:
-    """The two numbers of classes, if nothing but the outputs of the last layer differ."""
+    """Return both numbers of classes if only the outputs of the last layer differ, else None."""
     last = list(expected)[-1].rpartition(".")[0]
     pairs = {(expected[key].shape[0], found[key].shape[0]) for key in differing if found[key].ndim}
     inner = all(key.rpartition(".")[0] == last and expected[key].shape[1:] == found[key].shape[1:] for key in differing)
@@ -123,6 +123,6 @@ def _classes(expected: dict[str, Tensor], found: dict[str, Tensor], differing: l
 
 
 def _named(items: list[str]) -> str:
-    """The first few items, and how many more there are."""
+    """Return the first few items and the number of further ones."""
     more = f" and {len(items) - NAMED} more" if len(items) > NAMED else ""
     return ", ".join(items[:NAMED]) + more

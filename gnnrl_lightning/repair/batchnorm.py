@@ -1,6 +1,6 @@
 """Batch-norm statistics of a pruned network, re-estimated on calibration images or in closed form.
 
-Pruning shifts the statistics of everything downstream; with the dense network's statistics a pruned network collapses.
+Pruning shifts the statistics of all later layers; with the dense network's statistics, a pruned network collapses.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gnnrl_lightning.tracing.axes import Selection
 def reestimate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replace the running statistics of every batch norm by their averages over the given batches, in place.
 
-    Only the batch norms run in training mode: dropout stays off. Afterwards the training mode is as it was.
+    Only the batch norms run in training mode; dropout is off. The modules' modes are restored afterwards.
 
     Args:
         network: The pruned network.
@@ -50,7 +50,10 @@ def reestimate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None
 
 
 class _Averaging:
-    """Gives each call of a batch norm the same weight; without a momentum PyTorch asks the device for their number."""
+    """A forward pre-hook that weights all calls of a batch norm equally.
+
+    PyTorch's own cumulative average (`momentum=None`) reads the number of calls from the device each time.
+    """
 
     def __init__(self) -> None:
         self.calls = 0
@@ -73,16 +76,16 @@ def predict_batch_norm(
 
         mean = W_S m_S + b,    variance = diag(W_S C[S, S] W_S^T),
 
-    taken relative to the same figures of the dense layer and its running statistics, so that with S = all nothing
-    changes. What other networks upstream change is not seen: the inputs are those of the dense network. Behind a
-    depthwise convolution the statistics stay.
+    relative to the same values of the dense layer and its running statistics, so that S = all changes nothing. Changes
+    in earlier layers are ignored: the inputs are those of the dense network. Statistics after a depthwise convolution
+    are unchanged.
 
     Args:
         dense: The dense network.
         pruned: The pruned network, sliced or reconstructed.
         layers: Layers of the dense network.
         moments: Moments of their inputs.
-        selection: The channels that stay.
+        selection: The kept channels.
     """
     chosen = {
         name: layer
@@ -104,7 +107,7 @@ def predict_batch_norm(
 def _output_moments(
     layer: Layer, weight: Tensor, bias: Tensor | None, moments: Moments, selection: Selection | None
 ) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each output of a layer; kernel positions with rows of their own count as independent."""
+    """Return mean and variance of each output of a layer; kernel positions with separate rows count as independent."""
     weight = layer.standard(weight)
     length = moments.mean.shape[1]
     mean, covariance = moments.mean, moments.covariance

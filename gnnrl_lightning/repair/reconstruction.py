@@ -1,14 +1,13 @@
-"""Consumers of pruned channels, re-fitted in closed form so that they miss them least.
+"""Closed-form reconstruction of the consumers of pruned channels from the remaining inputs.
 
-For the kept inputs S of a weight W with input mean m and covariance C, least squares with a pull towards W gives
+For the kept inputs S of a weight W with input mean m and covariance C, ridge regression towards W gives
 
     W_S = (W C[:, S] + l W[:, S]) (C[S, S] + l I)^-1,    b_S = b + W m - W_S m[S],
 
-l being a small part of the mean diagonal of C[S, S], see `least_squares.relative_pull`. With S = all it is W. The
-moments are those of the dense network, so that a candidate takes no pass over images. Where nothing can take the shift
-of the mean (no bias, no batch norm), second moments take the place of covariances. A depthwise convolution mixes no
-channels: there is nothing to fit; that what it reads has the variance that it had is the batch norm's part, see
-`batchnorm.predict_batch_norm`.
+where l is a small fraction of the mean diagonal of C[S, S], see `least_squares.relative_pull`. S = all gives W. The
+moments are those of the dense network, so a candidate needs no pass over images. If no parameter can absorb the shift
+of the mean (no bias, no batch norm), second moments replace the covariances. A depthwise convolution mixes no channels,
+so there is nothing to fit; `batchnorm.predict_batch_norm` corrects the variance of its inputs.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ def solve_kept(weight: Tensor, mean: Tensor, covariance: Tensor, kept: Tensor, s
         samples: Number of input vectors behind the moments.
 
     Returns:
-        Weights `(rows, k)` and what is missing on average `(rows,)`.
+        Weights `(rows, k)` and the mean residual of each output `(rows,)`.
     """
     if len(kept) == len(mean):
         return weight[:, kept], torch.zeros_like(weight[:, 0])
@@ -51,17 +50,17 @@ def reconstruct(
     moments: Mapping[str, Moments],
     selection: Selection,
 ) -> None:
-    """Re-fit every consumer of the pruned network, in place, from the dense network's moments.
+    """Refit every consumer of the pruned network, in place, from the dense network's moments.
 
-    What the refitted weights miss on average goes into the bias, or into the running mean of the batch norm that alone
-    reads the outputs.
+    The mean residual of the refitted weights is added to the bias, or to the running mean of the batch norm that is
+    the only reader of the outputs.
 
     Args:
         dense: The dense network.
-        pruned: The pruned network, as surgery left it.
+        pruned: The pruned network, as returned by surgery.
         layers: Layers of the dense network.
-        moments: Moments of their inputs, see `collect_moments`; layers without any are left as they are.
-        selection: The channels that stay.
+        moments: Moments of their inputs, see `collect_moments`; layers without moments are not changed.
+        selection: The kept channels.
     """
     chosen = {name: layer for name, layer in layers.items() if layer.blocks and name in moments}
     old, new = named_weights(dense, chosen), named_weights(pruned, chosen)
@@ -82,14 +81,14 @@ def reconstruct(
 def fit_to_moments(
     layer: Layer, weight: Tensor, moments: Moments, selection: Selection, raw: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """The re-fitted weight of one layer in standard form, and what it misses on average for each of its outputs.
+    """Return the refitted weight of one layer in standard form, and the mean residual of each of its outputs.
 
     Args:
         layer: The layer.
         weight: Its dense weight in standard form.
         moments: Moments of its inputs.
-        selection: The channels that stay.
-        raw: Fit second moments: nothing takes the shift.
+        selection: The kept channels.
+        raw: Fit second moments instead of covariances, because no parameter can absorb the shift of the mean.
     """
     length = moments.mean.shape[1]
     rows = layer.rows(selection, len(weight))

@@ -1,24 +1,24 @@
-"""Layer by layer: every layer of a pruned network re-fitted to what it then really reads.
+"""Layer-by-layer refitting of a pruned network to the inputs that its layers actually read.
 
-The dense network runs once and leaves its layers' outputs at sampled positions. Then the pruned network runs once,
-and each weight is replaced, just before it is used, by the least-squares fit of the dense outputs to the layer's own
-inputs,
+The dense network runs once, and its layers' outputs are recorded at sampled positions. Then the pruned network runs
+once, and each weight is replaced, just before it is used, by the least-squares fit of the dense outputs y to the
+layer's actual inputs x,
 
     W, b = argmin |W x + b - y|^2 + l |W - W_0|^2,
 
-W_0 being what surgery left, l as in `reconstruction`. Depthwise and grouped convolutions are fitted block by block.
-The last layer of a residual branch aims at more: it is fitted when its output (of its batch norm, where it has one) is
-added to the shortcut, to the dense network's *sum* minus the pruned network's shortcut, and so makes up for errors of
-the layers before. (Where something else reads that output too, it is fitted for itself.)
+where W_0 is the weight after surgery and l is as in `reconstruction`. Depthwise and grouped convolutions are fitted
+block by block. The last layer of a residual branch is fitted when its output (after its batch norm, if it has one) is
+added to the shortcut. Its target is the dense network's *sum* minus the pruned network's shortcut, so it compensates
+errors of earlier layers. (If another operator also reads its output, the target is its own dense output.)
 
-A batch norm that alone reads a layer keeps its scale, so that the fit stays the best one; its statistics become those
-of its new inputs and its weight and bias make up for that: the network computes the same in evaluation mode and nearly
-the same in training mode.
+A batch norm that is the only reader of a layer keeps its scale, so the fit remains optimal. Its statistics become those
+of its new inputs, and its weight and bias compensate: the outputs are the same in evaluation mode and nearly the same
+in training mode.
 
-Memory: the calibration images pass in one batch, so that one image takes what its largest activations take, plus
+Memory: the calibration images pass in one batch. One image takes the memory of its largest activations, plus
 4 * POSITIONS bytes for each output channel of the network and about 25 * POSITIONS for each of its layers: 0.4 MB +
 0.5 MB for ResNet-56. Gram matrices are at most `LONGEST_GRAM` wide; layers with longer inputs are fitted in the space
-of the samples. What the dense network gives does not depend on the candidate: `record` keeps it for many of them.
+of the samples. The dense network's outputs do not depend on the candidate: `record` computes them once for all.
 
 Sources: Zhang et al. (TPAMI 2016) and He et al. (ICCV 2017) for fitting to the pruned network's own inputs.
 """
@@ -41,12 +41,12 @@ from gnnrl_lightning.surgery.layers import Layer
 from gnnrl_lightning.tracing.axes import Selection
 
 SMALLEST_SCALE = 0.05
-"""A batch norm's scale may be this much of its mean scale at least where a sum is fitted through it."""
+"""Minimum scale of a batch norm, relative to its mean scale, if a sum is fitted through it."""
 
 
 @dataclass
 class _Target:
-    """What one layer should give: the dense network's outputs, or its sum with the shortcut, at sampled positions."""
+    """Target of one layer at sampled positions: the dense network's outputs, or their sum with the shortcut."""
 
     patches: Patches
     values: Tensor
@@ -55,12 +55,12 @@ class _Target:
 
 @dataclass(frozen=True)
 class Recording:
-    """What each layer of a pruned network should give, for all outputs of the dense network.
+    """Targets of all layers of a pruned network: the recorded outputs of the dense network.
 
     Attributes:
         targets: Weight name -> outputs of the dense network at sampled positions.
-        epsilons: Weight name -> epsilon of the batch norm behind the layer.
-        images: The calibration images that it was made on.
+        epsilons: Weight name -> epsilon of the batch norm after the layer.
+        images: The calibration images of the recording.
     """
 
     targets: Mapping[str, _Target]
@@ -69,7 +69,7 @@ class Recording:
 
     @property
     def bytes(self) -> int:
-        """Memory that it takes, images apart."""
+        """Memory of the recording without the images, bytes."""
         return sum(target.values.nbytes + target.patches.nbytes for target in self.targets.values())
 
 
@@ -80,15 +80,18 @@ def refit(
     recording: Recording,
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Re-fit every layer of the pruned network, in place; see the module's first lines.
+    """Refit every layer of the pruned network, in place; see the module's docstring.
 
     Args:
-        pruned: The pruned network, as surgery left it.
+        pruned: The pruned network, as returned by surgery.
         layers: Layers of the dense network.
-        selection: The channels that stay.
-        recording: What the dense network gives, see `record`.
-        dtype: Precision of the pruned network's activations and of the products that Gram matrices sum up. Weights,
-            statistics and the equations that are solved stay in float32.
+        selection: The kept channels.
+        recording: Outputs of the dense network, see `record`.
+        dtype: Precision of the pruned network's activations and of the products summed in Gram matrices. Weights,
+            statistics and the linear systems remain in float32.
+
+    Raises:
+        RuntimeError: The pruned network does not add the same outputs to shortcuts as the dense network.
     """
     with torch.no_grad(), activations_in(dtype, recording.images.device):
         fitter = _Fitter(pruned, layers, selection, recording, dtype)
@@ -103,17 +106,17 @@ def refit(
         with eval_mode(pruned), observer:
             pruned(_channels_last(recording.images))
         if fitter.waiting is not None:
-            raise RuntimeError("the pruned network does not add up what the dense network adds up")
+            raise RuntimeError("the pruned network does not add the same outputs to shortcuts as the dense network")
 
 
 def record(dense: nn.Module, layers: Mapping[str, Layer], images: Tensor, per_image: int = POSITIONS) -> Recording:
-    """Run the dense network and keep what its layers give.
+    """Run the dense network and record its layers' outputs.
 
     Args:
-        dense: The dense network; it runs in evaluation mode and is left as it is.
-        layers: Its layers; those whose weight several operators share will be left as they are.
+        dense: The dense network; it runs in evaluation mode and is not changed.
+        layers: Its layers; layers whose weight several operators share are not refitted.
         images: Calibration images `(N, C, H, W)`.
-        per_image: Positions sampled from each image.
+        per_image: Number of positions sampled from each image.
     """
     layers = {name: layer for name, layer in layers.items() if not layer.shared}
     targets: dict[str, _Target] = {}
@@ -135,7 +138,7 @@ def record(dense: nn.Module, layers: Mapping[str, Layer], images: Tensor, per_im
         epsilons[name] = eps
 
     def at_sum(name: str, output: Tensor, other: Tensor, rerun: Rerun) -> None:
-        # Through a batch norm only where the trace knows it as the only reader.
+        # Through a batch norm only if it is the only reader according to the trace.
         if (name in epsilons) == bool(layers[name].norm):
             sums[name] = patches[name].outputs(output + other)
 
@@ -144,18 +147,18 @@ def record(dense: nn.Module, layers: Mapping[str, Layer], images: Tensor, per_im
     )
     with torch.no_grad(), eval_mode(dense), observer:
         dense(_channels_last(images))
-    for name in sums.keys() - read:  # what others read as well must stay what it is
+    for name in sums.keys() - read:  # an output that others read as well must not change
         targets[name] = _Target(patches[name], sums[name], True)
     return Recording(targets, epsilons, images)
 
 
 def _channels_last(images: Tensor) -> Tensor:
-    """The images as convolutions are fastest and vectors are found fastest; the maps behind them follow."""
+    """Convert images to channels last, the fastest format for convolutions and vectors; feature maps inherit it."""
     return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
 
 
 class _Fitter:
-    """Fits the layers of the pruned network while it runs."""
+    """Observer that fits the layers of the pruned network during its forward pass."""
 
     def __init__(
         self,
@@ -171,7 +174,7 @@ class _Fitter:
         self.waiting: Call | None = None
 
     def before(self, name: str, call: Call) -> bool:
-        """Fit the layer now, unless it waits until its output is added."""
+        """Fit the layer now, or return True to defer it until its output is added to the shortcut."""
         if self.targets[name].is_sum:
             self.waiting = call
             return True
@@ -179,7 +182,7 @@ class _Fitter:
         return False
 
     def at_sum(self, name: str, output: Tensor, other: Tensor, rerun: Rerun) -> Tensor | None:
-        """Fit the layer to what the shortcut leaves, and let it run."""
+        """Fit the layer to the dense sum minus the shortcut, and run it."""
         target = self.targets.pop(name, None)
         if target is None or self.waiting is None:
             return None
@@ -219,10 +222,10 @@ class _Fitter:
 
 
 class _Norm:
-    """The batch norm that alone reads a layer: `s (y - mean) + bias`.
+    """The batch norm that is the only reader of a layer: `s (y - mean) + bias`.
 
     Args:
-        tensors: Its running_mean, running_var and, where it has them, weight and bias.
+        tensors: Its running_mean, running_var and, if it has them, weight and bias.
         eps: Its epsilon.
     """
 
@@ -236,22 +239,22 @@ class _Norm:
         self.scale = scale
 
     def steepen(self) -> None:
-        """Raise scales near zero, through which nothing could be corrected; `absorb` makes it so."""
+        """Raise scales near zero, which would prevent any correction; `absorb` applies the new scales."""
         if self.affine:
             least = SMALLEST_SCALE * self.scale.abs().mean()
             self.scale = torch.where(self.scale < 0, self.scale.clamp(max=-least), self.scale.clamp(min=least))
 
     def before(self, values: Tensor) -> Tensor:
-        """What the layer must give for the norm to give `values (n, C)`."""
+        """Return the layer outputs for which the norm's outputs are `values (n, C)`."""
         return (values - self.tensors.get("bias", 0)) / self.scale + self.mean
 
     def absorb(self, mean: Tensor, variance: Tensor, wanted: Tensor) -> None:
-        """Take the statistics of new inputs, keep the scale, and map their mean to where `wanted` is mapped.
+        """Adopt the statistics of new inputs, keep the scale, and map their mean to the output of `wanted`.
 
         Args:
             mean: Mean of the new inputs `(C,)`.
-            variance: Their variance `(C,)`.
-            wanted: Mean that they should have had `(C,)`.
+            variance: Variance of the new inputs `(C,)`.
+            wanted: Target mean of the inputs `(C,)`.
         """
         if not self.affine:
             self.mean.add_(mean - wanted)

@@ -1,4 +1,4 @@
-"""Seeing layers run, and where their outputs are added to a shortcut."""
+"""Observation of layers during a forward pass, and of the additions of their outputs to shortcuts."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ ADDITIONS = (torch.add, Tensor.add, Tensor.__add__, *IN_PLACE)
 
 
 Rerun = Callable[[], Tensor]
-"""Runs a layer, and the batch norm behind it, once more."""
+"""A function that runs a layer, and the batch norm after it, again."""
 
 
 class ResidualObserver(TorchFunctionMode):
-    """Calls back at every layer with one of the given weights, and where its output is added to another tensor.
+    """A context with callbacks for every layer with one of the given weights, and for additions of its output.
 
     Args:
-        weights: Name -> weight tensor of the network that runs.
-        before: `(name, call)`: a layer is about to run; whether it may wait until its output is added. Then what is
-            added is what `at_sum` gives, and neither the layer nor its batch norm runs before.
-        after: `(name, output)`: it has run.
-        at_norm: `(name, eps)`: a batch norm is about to read it.
-        at_sum: `(name, output, other, rerun)`: the output of the latest layer, or of the batch norm behind it, is about
-            to be added to `other`; gives what is added instead, or None.
-        at_other: `(name,)`: something else reads that output.
+        weights: Name -> weight tensor of the running network.
+        before: `(name, call)`, called before a layer runs. If it returns True, the layer and its batch norm are
+            deferred until the output is added to another tensor; `at_sum` then provides the summand.
+        after: `(name, output)`, called after the layer has run.
+        at_norm: `(name, eps)`, called before a batch norm reads the output.
+        at_sum: `(name, output, other, rerun)`, called before the output of the latest layer, or of the batch norm after
+            it, is added to `other`. Returns a replacement for the output, or None.
+        at_other: `(name,)`, called when another operator reads that output.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class ResidualObserver(TorchFunctionMode):
         at_other: Callable[[str], None],
     ) -> None:
         super().__init__()
-        self._weights = dict(weights)  # kept alive: their ids must stay theirs
+        self._weights = dict(weights)  # kept alive, so that their ids remain valid
         self._names = {id(weight): name for name, weight in weights.items()}
         self._before, self._after, self._at_norm = before, after, at_norm
         self._at_sum, self._at_other = at_sum, at_other
@@ -66,7 +66,7 @@ class ResidualObserver(TorchFunctionMode):
         return output
 
     def _read(self, args: Any, kwargs: Mapping[str, Any], result: Any) -> None:
-        """Tell of known outputs among the arguments of a call that makes tensors."""
+        """Report known outputs among the arguments of a call that returns tensors."""
         if not any(isinstance(item, Tensor) for item in _flat((result,))):
             return
         for item in _flat((*args, *kwargs.values())):
@@ -98,7 +98,7 @@ class ResidualObserver(TorchFunctionMode):
                     self._read((other,), {}, other)
                     if func not in IN_PLACE:
                         return torch.add(output if replaced is None else replaced, other)
-                    self._outputs.pop(id(args[0]), None)  # from here on this tensor is the sum
+                    self._outputs.pop(id(args[0]), None)  # from now on this tensor is the sum
                     return func(*args) if replaced is None else torch.add(replaced, other, out=args[0])
         result = func(*args, **kwargs)
         self._read(args, kwargs, result)
@@ -106,7 +106,7 @@ class ResidualObserver(TorchFunctionMode):
 
 
 def _unset(func: Callable[..., Tensor], call: Call) -> Tensor:
-    """A tensor such as the call gives, without its values."""
+    """Return an uninitialised tensor of the call's output shape."""
     device = call["input"].device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else call["input"].dtype
     meta = {"device": "meta", "dtype": dtype}
@@ -115,7 +115,7 @@ def _unset(func: Callable[..., Tensor], call: Call) -> Tensor:
 
 
 def _flat(items: Any) -> Iterator[Any]:
-    """The items, with those of lists and tuples among them."""
+    """Yield the items of nested lists and tuples."""
     for item in items:
         if isinstance(item, (list, tuple)):
             yield from _flat(item)

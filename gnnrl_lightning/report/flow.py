@@ -1,4 +1,4 @@
-"""Draws a graph that is in order of computation: one row a node, lanes for branches, several columns."""
+"""Draw a graph in order of computation: one row per node, lanes for branches, several columns."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Node:
     """A node to draw.
 
     Attributes:
-        label: What is written beside it.
-        kinds: Keys of `COLOURS`: the first is its colour, the others are dots beside it.
-        channels: Its size.
-        frozen: Drawn hollow.
-        strong: Its label is written dark.
-        block: Neighbours with equal blocks have a common background.
+        label: Text beside the mark.
+        kinds: Keys of `COLOURS`: the first gives the mark's colour, the others give dots beside it.
+        channels: Number of channels, which determines the mark's size.
+        frozen: Whether the mark is hollow.
+        strong: Whether the label is dark.
+        block: Block of the network; neighbours in the same block share a background.
     """
 
     label: str
@@ -57,7 +57,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Flow:
-    """A graph laid out in columns, its sizes in inches."""
+    """A graph laid out in columns; sizes in inches."""
 
     nodes: tuple[Node, ...]
     edges: tuple[tuple[int, int], ...]
@@ -68,17 +68,17 @@ class Flow:
 
     @property
     def width(self) -> float:
-        """Width of all columns and the gaps between them."""
+        """Width of all columns with the gaps between them, inches."""
         return sum(self.widths) + GAP * (len(self.widths) - 1)
 
     @property
     def height(self) -> float:
-        """Height of the longest column."""
+        """Height of the longest column, inches."""
         return ROW * (max(map(len, self.columns)) + 1)
 
 
 def mark_area(channels: int) -> float:
-    """Area of a node's mark in square points: its side grows with the logarithm of its channels."""
+    """Return the area of a node's mark in square points; its side grows with the logarithm of the channels."""
     return 7 + 0.35 * math.log2(max(channels, 1)) ** 2
 
 
@@ -86,9 +86,9 @@ def lay_out(nodes: Sequence[Node], edges: Sequence[tuple[int, int]], rows: int) 
     """Lay out a graph.
 
     Args:
-        nodes: In order of computation.
-        edges: Pairs (source, target); one that runs upwards is left out.
-        rows: Rows of a column at most.
+        nodes: The nodes, in order of computation.
+        edges: Pairs (source, target); edges that point upwards are omitted.
+        rows: Maximum number of rows in a column.
     """
     down = tuple((source, target) for source, target in edges if source < target)
     lanes = assign_lanes(len(nodes), down)
@@ -102,12 +102,12 @@ def lay_out(nodes: Sequence[Node], edges: Sequence[tuple[int, int]], rows: int) 
 
 
 def text_width(text: str, size: float = FONT) -> float:
-    """Width of a text in inches."""
+    """Return the width of a text in inches."""
     return TextPath((0, 0), text, size=size).get_extents().width / 72 if text.strip() else 0.0
 
 
 def _lanes_in(column: range, lanes: Lanes, edges: Sequence[tuple[int, int]]) -> int:
-    """Lanes beside the main one that a column needs."""
+    """Return the number of lanes that a column needs besides the main one."""
     runs = [
         run
         for (source, target), (run, _) in zip(edges, lanes.edges, strict=True)
@@ -117,14 +117,14 @@ def _lanes_in(column: range, lanes: Lanes, edges: Sequence[tuple[int, int]]) -> 
 
 
 def draw(axes: Axes, flow: Flow, left: float, top: float, name: str) -> None:
-    """Draw a flow into axes whose unit is the inch.
+    """Draw a graph into axes whose unit is the inch.
 
     Args:
         axes: The axes.
         flow: The layout.
-        left: Where its first column begins.
-        top: Where its first row begins.
-        name: The collections of nodes and edges have the gids "<name> nodes" and "<name> edges".
+        left: Left edge of its first column.
+        top: Top of its first row.
+        name: Prefix of the gids of the node and edge collections: "<name> nodes" and "<name> edges".
     """
     place = _Place(flow, left, top)
     bands = []
@@ -174,14 +174,14 @@ def draw(axes: Axes, flow: Flow, left: float, top: float, name: str) -> None:
 
 
 def _bands(nodes: Sequence[Node], column: range) -> list[tuple[bool, list[int]]]:
-    """Runs of rows of one block, and whether they are shaded: every other block of the graph is."""
+    """Return the rows of each block, and whether it is shaded: every second block of the graph is."""
     order = {block: number for number, block in enumerate(dict.fromkeys(node.block for node in nodes))}
     runs = groupby(column, key=lambda row: nodes[row].block)
     return [(bool(block) and order[block] % 2 == 1, list(rows)) for block, rows in runs]
 
 
 class _Place:
-    """From rows and lanes to inches."""
+    """Conversion of rows and lanes to inches."""
 
     def __init__(self, flow: Flow, left: float, top: float) -> None:
         self.flow, self.top = flow, top
@@ -192,7 +192,7 @@ class _Place:
         ]
 
     def x(self, lane: int, column: int) -> float:
-        """The main lane is the rightmost, beside the labels."""
+        """Return the x position of a lane; the main lane is the rightmost one, next to the labels."""
         return self._main[column] - LANE * lane
 
     def y(self, row: float, column: int) -> float:
@@ -206,7 +206,7 @@ class _Place:
         return next(number for number, column in enumerate(self.flow.columns) if row in column)
 
     def path(self, source: int, target: int, run: int, turn: int) -> Path:
-        """Down the source's lane, over to the lane of the edge, down, over to the target; again in each column."""
+        """Return the path of an edge: down the source's lane, to the edge's lane, down, to the target; per column."""
         lane = self.flow.lanes.lane
         ends = {source: lane[source], target: lane[target]}
         points = [(row, ends.get(row, lane[source] if row < turn else run)) for row in range(source, target + 1)]

@@ -1,4 +1,4 @@
-"""Figures of computational graphs: the network, the motifs of its operators, its simplified graph."""
+"""Figures of computational graphs: the network, the motifs of its operators, and the simplified graph."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.report.flow import COLOURS, FONT, ROW, Flow, Node, draw, lay_out, mark_area, text_width
 
 SUFFIXES = (".png", ".svg", ".pdf")
-_STRONG = ("input", "conv", "linear", "attention", "add", "mul", "cat")  # kinds whose labels are written dark
+_STRONG = ("input", "conv", "linear", "attention", "add", "mul", "cat")  # kinds with dark labels
 _TIMES = "\N{MULTIPLICATION SIGN}"
 _MARGIN, _HEADER, _SECTION = 0.35, 0.95, 0.35  # inches
 _MOTIF_WIDTH, _MOTIF_HEIGHT, _MOTIFS = 2.3, 1.65, 4
 
 
 class NotebookFigure(Figure):
-    """A figure that notebooks show without pyplot."""
+    """A figure that notebooks display without pyplot."""
 
     def _repr_png_(self) -> bytes:
         buffer = BytesIO()
@@ -32,12 +32,12 @@ class NotebookFigure(Figure):
 
 
 def graph_figure(hierarchical: Any, simplified: Any, title: str = "") -> Figure:
-    """Draw level 2 of a network, the motifs of its most common kinds of operators, and its simplified graph.
+    """Draw level 2 of a network, the motifs of its most frequent kinds of operators, and its simplified graph.
 
     Args:
         hierarchical: The graph of `gnnrl_lightning.rl.state.views.hierarchical_graph`.
         simplified: The graph of `gnnrl_lightning.rl.state.views.simplified_graph`.
-        title: Name of the network, to which MACs, parameters and channel groups are added.
+        title: Name of the network; MACs, parameters and the number of channel groups are appended.
     """
     rows = _rows(len(hierarchical.network.name))
     flows = [_network_flow(hierarchical, rows), _simplified_flow(simplified, hierarchical.groups, rows)]
@@ -75,24 +75,24 @@ def simplified_figure(simplified: Any, groups: Sequence[str] = (), title: str = 
 
     Args:
         simplified: The graph of `gnnrl_lightning.rl.state.views.simplified_graph`.
-        groups: Names of the channel groups, where they should be marked.
+        groups: Names of the channel groups, to mark them.
         title: Name of the network.
     """
     return _single(_simplified_flow(simplified, groups, _rows(len(simplified.name))), title, "", "simplified")
 
 
 def motif_figure(motif: Any) -> Figure:
-    """Draw a motif, one of `HierarchicalGraph.motifs`: its channels and filters, and the quotient's weights."""
+    """Draw a motif, one of `HierarchicalGraph.motifs`: its channels and filters, and the weights of the quotient."""
     figure, axes = _canvas(_MOTIF_WIDTH + 2 * _MARGIN, _MOTIF_HEIGHT + 2 * _MARGIN)
     _draw_motif(axes, motif, _MARGIN, _MOTIF_HEIGHT + _MARGIN)
     return figure
 
 
 def checked_suffix(path: str) -> str:
-    """The path of a figure, if its suffix is one that can be written.
+    """Return the path of a figure if its suffix is supported.
 
     Raises:
-        UserError: It is not.
+        UserError: The suffix is not supported.
     """
     if not path.lower().endswith(SUFFIXES):
         raise UserError(f"--figure {path}: expected a name that ends in {', '.join(SUFFIXES)}")
@@ -107,7 +107,7 @@ def _single(flow: Flow, title: str, facts: str, name: str) -> Figure:
 
 
 def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure with axes all over it whose unit is the inch."""
+    """Return a figure and axes that cover it, with the inch as unit."""
     figure = NotebookFigure(figsize=(width, height), dpi=150)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set(xlim=(0, width), ylim=(0, height))
@@ -133,7 +133,7 @@ def _simplified_flow(simplified: Any, groups: Sequence[str], rows: int) -> Flow:
 
 
 def _rows(nodes: int) -> int:
-    """Rows of a column at most, for a figure that is wider than high."""
+    """Return the maximum number of rows in a column, for a figure that is wider than high."""
     return max(44, int(math.sqrt(8 * nodes)))
 
 
@@ -162,7 +162,7 @@ def _geometry(motif: Any) -> str:
 
 
 def _tags(data: Any, groups: Sequence[str]) -> list[str]:
-    """The channel groups of each node, by number, three at most."""
+    """Return the channel groups of each node by number, at most three."""
     found: list[list[int]] = [[] for _ in data.name]
     if groups:
         for node, group in data.decision_index.T.tolist():
@@ -184,7 +184,7 @@ def _short(count: float) -> str:
 
 
 def _legend_entries(flows: Sequence[Flow]) -> list[tuple[str, str, bool, float]]:
-    """Text, colour, hollow and area of each mark of the legend."""
+    """Return the text, colour, hollowness and area of each mark of the legend."""
     nodes = [node for flow in flows for node in flow.nodes]
     kinds = {kind for node in nodes for kind in node.kinds}
     entries = [(kind, COLOURS[kind], False, 22.0) for kind in COLOURS if kind in kinds]
@@ -195,7 +195,7 @@ def _legend_entries(flows: Sequence[Flow]) -> list[tuple[str, str, bool, float]]
 
 
 def _header(axes: Axes, title: str, facts: str, legend: Sequence[tuple[str, str, bool, float]]) -> float:
-    """Title, costs, legend; returns where the drawing may begin."""
+    """Draw title, costs and legend; return the top of the remaining space."""
     width, height = axes.get_xlim()[1], axes.get_ylim()[1]
     y = height - _MARGIN
     heading = ": ".join(filter(None, (title, facts)))
@@ -220,7 +220,7 @@ def _header(axes: Axes, title: str, facts: str, legend: Sequence[tuple[str, str,
 
 
 def _common(motifs: Sequence[Any]) -> list[Any]:
-    """The most used motif of each of the most used kinds."""
+    """Return the most frequent motif of each of the most frequent kinds."""
     best: dict[str, Any] = {}
     total: dict[str, int] = {}
     for motif in motifs:
@@ -232,7 +232,7 @@ def _common(motifs: Sequence[Any]) -> list[Any]:
 
 
 def _draw_motif(axes: Axes, motif: Any, left: float, top: float) -> None:
-    """Channels, filters and channels from left to right; of more than five, the first four and the last."""
+    """Draw channels, filters and channels from left to right; if more than five, only the first four and the last."""
     sizes = [int(size) for size in motif.members.tolist()]
     read, written = motif.weight[0].item(), motif.weight[1].item()
     name = " ".join(filter(None, (motif.kinds[0], _geometry(motif), *(f"+ {kind}" for kind in motif.kinds[1:]))))
@@ -268,7 +268,7 @@ def _draw_motif(axes: Axes, motif: Any, left: float, top: float) -> None:
 
 
 def _list_groups(axes: Axes, listing: Sequence[str], left: float, top: float) -> None:
-    """The names of the groups, as many as there is room for."""
+    """Draw the names of the groups, as many as fit."""
     axes.text(left, top, "Channel groups", size=9, weight="bold", va="top")
     top -= 0.28
     room = max(int((top - _MARGIN) / 0.13), 1)

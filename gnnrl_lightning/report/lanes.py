@@ -1,4 +1,4 @@
-"""Where to draw the nodes and edges of a graph that is read from top to bottom: one row a node, lanes for branches."""
+"""Layout of a graph from top to bottom, one node per row: assigns the columns (lanes) of nodes and edges."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class Lanes:
     """A layout in rows and lanes; node i is in row i.
 
     Attributes:
-        lane: The lane of each node; 0 is the main line.
-        edges: For each edge a lane and a row: it leaves its source's lane for that lane at that row, and that
-            lane for its target's at the target's row.
+        lane: Lane of each node; 0 is the main lane.
+        edges: A lane and a row for each edge: it moves from its source's lane to that lane at that row, and to its
+            target's lane at the target's row.
     """
 
     lane: tuple[int, ...]
@@ -24,8 +24,8 @@ class Lanes:
 def assign_lanes(nodes: int, edges: Sequence[tuple[int, int]]) -> Lanes:
     """Lay out a graph whose nodes are in order of computation.
 
-    A node goes on in the lane of one of the nodes that it reads, the lowest lane first. What is still to be read
-    further down moves to a free lane and waits there, so that no line runs through a node.
+    A node continues the lane of one of the nodes that it reads, preferably the lowest lane. Outputs that are read
+    further down move to a free lane, so that no line crosses a node.
 
     Args:
         nodes: Number of nodes.
@@ -35,7 +35,7 @@ def assign_lanes(nodes: int, edges: Sequence[tuple[int, int]]) -> Lanes:
         The layout.
 
     Raises:
-        ValueError: An edge runs upwards.
+        ValueError: An edge points upwards.
     """
     if any(source >= target for source, target in edges):
         raise ValueError("edges must run from a node to a later one")
@@ -47,7 +47,7 @@ def assign_lanes(nodes: int, edges: Sequence[tuple[int, int]]) -> Lanes:
     lane = [0] * nodes
     busy: dict[int, int] = {}  # lane -> the node whose output it carries
     waiting: dict[int, int] = {}  # node -> the lane that carries its output
-    moved: dict[int, int] = {}  # node -> the row at which its output leaves its own lane
+    moved: dict[int, int] = {}  # node -> the row at which its output leaves the node's lane
     runs: dict[tuple[int, int], tuple[int, int]] = {}
     for node in range(nodes):
         sources = sorted(set(reads[node]), key=lambda source: waiting[source])
@@ -62,7 +62,7 @@ def assign_lanes(nodes: int, edges: Sequence[tuple[int, int]]) -> Lanes:
         if last[node] > node:
             busy[lane[node]], waiting[node] = node, lane[node]
         if pushed is not None:
-            # The others wait aside; even where the node's own lane ends here, nothing runs through its mark.
+            # The others move to other lanes; no line crosses the node's mark, even if the node's own lane ends here.
             blocked = {**busy, lane[node]: node}
             waiting[pushed], moved[pushed] = _free(blocked), node
             busy[waiting[pushed]] = pushed
@@ -74,25 +74,25 @@ def _free(busy: dict[int, int]) -> int:
 
 
 def split_rows(nodes: int, edges: Sequence[tuple[int, int]], most: int) -> list[range]:
-    """Break rows into columns of at most `most`, of similar length, where few edges are cut.
+    """Split rows into columns of at most `most` rows, of similar length, where few edges are cut.
 
     Args:
         nodes: Number of rows.
         edges: Pairs (source, target) with source < target.
-        most: Rows in a column at most.
+        most: Maximum number of rows in a column.
 
     Returns:
         The rows of each column, in order.
     """
-    crossing = [0] * (nodes + 1)  # edges that run from above a row into it or beyond
+    crossing = [0] * (nodes + 1)  # number of edges from above a row to the row or below
     for source, target in edges:
         for row in range(source + 1, target + 1):
             crossing[row] += 1
     columns, start = [], 0
     while nodes - start > most:
-        left = math.ceil((nodes - start) / (0.9 * most))  # with some freedom where to break
+        left = math.ceil((nodes - start) / (0.9 * most))  # leaves some freedom in where to split
         even = start + -(-(nodes - start) // left)
-        first = max(even - most // 6, nodes - most * (left - 1))  # or one more column would be needed
+        first = max(even - most // 6, nodes - most * (left - 1))  # otherwise one more column would be needed
         choices = range(first, min(start + most, even + most // 6) + 1)
         stop = min(choices, key=lambda row: (crossing[row], abs(row - even)))
         columns.append(range(start, stop))

@@ -1,4 +1,4 @@
-"""metrics.csv: what the loggers of all phases recorded, which a run that goes on adds to."""
+"""metrics.csv: the metrics logged in all phases of a run; a resumed run appends to the file."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from gnnrl_lightning.files import replacing
 
 
 class MetricsFile(Logger):
-    """A table of metrics: a row for what is logged at once, a column for each name.
+    """A table of metrics: one row for each call of `log_metrics`, one column for each name.
 
-    Lightning's own CSVLogger begins a file anew. This one keeps the rows that it finds, but for a last one that was
-    cut off, and whoever is killed while it writes leaves all earlier rows.
+    Lightning's CSVLogger overwrites an existing file. This one keeps the existing rows, except a truncated last one,
+    and an interrupted write leaves all earlier rows intact.
 
     Args:
-        path: The file, created with the first row.
+        path: The file; created with the first row.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
         self._new: list[dict[str, Any]] = []
-        self._columns: list[str] = []  # of the file; none until it has been written once
+        self._columns: list[str] = []  # columns of the file; empty until it has been written once
 
     @property
     def name(self) -> str:
@@ -37,22 +37,22 @@ class MetricsFile(Logger):
 
     @property
     def version(self) -> str:
-        """There are no versions."""
+        """The version, empty: the file has none."""
         return ""
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """These are in config.yaml."""
+        """Ignore hyperparameters: config.yaml contains them."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Tensor | float], step: int | None = None) -> None:
-        """Record a row, to be written by `save`."""
+        """Record a row; `save` writes it."""
         row = {name: value.item() if isinstance(value, Tensor) else value for name, value in metrics.items()}
         if row:
             self._new.append(row | {"step": step})
 
     @rank_zero_only
     def save(self) -> None:
-        """Write what has been recorded."""
+        """Write the recorded rows."""
         if not self._new:
             return
         rows, self._new = self._new, []
@@ -63,12 +63,12 @@ class MetricsFile(Logger):
             self._write([*self._rows(), *rows])
 
     @rank_zero_only
-    def go_on(self, epochs: int, prefix: str = "") -> None:
-        """Forget what a phase logged after its last complete epoch, and all that followed.
+    def resume(self, epochs: int, prefix: str = "") -> None:
+        """Delete the rows that a phase logged after its last complete epoch, and all later rows.
 
         Args:
-            epochs: Complete epochs of the phase.
-            prefix: What stands before the names of its metrics.
+            epochs: Number of complete epochs of the phase.
+            prefix: Prefix of the names of its metrics.
         """
         rows = self._rows()
         ends = [(number, float(row[f"{prefix}epoch"])) for number, row in enumerate(rows) if row.get(f"{prefix}epoch")]
@@ -78,12 +78,12 @@ class MetricsFile(Logger):
             self._write(rows[:kept])
 
     def _rows(self) -> list[dict[str, Any]]:
-        """The rows of the file, without a last one that was cut off."""
+        """Return the rows of the file, without a truncated last one."""
         text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
         return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
-        """Let the file have these rows alone."""
+        """Replace the contents of the file by these rows."""
         self._columns = sorted({name for row in rows for name in row})
         with replacing(self.path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, self._columns)

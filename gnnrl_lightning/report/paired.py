@@ -18,7 +18,7 @@ class Spread:
     Attributes:
         n: Number of values.
         mean: Their mean.
-        sd: Their standard deviation (of a sample: n - 1); None of a single value.
+        sd: Their sample standard deviation (divisor n - 1); None for a single value.
     """
 
     n: int
@@ -27,7 +27,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """The spread of at least one value."""
+        """Return the spread of one or more values."""
         n, mean = len(values), math.fsum(values) / len(values)
         if n == 1:
             return cls(n, mean, None)
@@ -36,13 +36,13 @@ class Spread:
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean of paired differences, with its confidence interval mean +- t sd / sqrt(n).
+    """Mean of paired differences with its confidence interval, mean +- t sd / sqrt(n).
 
     Attributes:
         n: Number of pairs.
         mean: Mean of the differences.
-        low: Lower end of the interval; None of a single pair.
-        high: Upper end.
+        low: Lower end of the interval; None for a single pair.
+        high: Upper end of the interval; None for a single pair.
     """
 
     n: int
@@ -52,14 +52,14 @@ class Difference:
 
 
 def paired_difference(first: Mapping[int, float], second: Mapping[int, float] | float) -> Difference | None:
-    """Mean of `first[seed] - second[seed]` over the seeds that both have.
+    """Return the mean of `first[seed] - second[seed]` over the seeds in both.
 
     Args:
         first: Seed -> value.
-        second: The same; or the one value of something that does not depend on the seed, paired with every seed.
+        second: Seed -> value, or a single value that does not depend on the seed, which is paired with every seed.
 
     Returns:
-        The difference with its 95 % interval, by Student's t with n - 1 degrees of freedom; None if no seed is in both.
+        The difference with its 95 % interval by Student's t with n - 1 degrees of freedom; None if no seed is in both.
     """
     if isinstance(second, Mapping):
         differences = [value - second[seed] for seed, value in first.items() if seed in second]

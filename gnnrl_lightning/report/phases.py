@@ -1,4 +1,4 @@
-"""One log for all phases of a run: training, search and fine-tuning are told apart by a prefix."""
+"""One log for all phases of a run: a prefix distinguishes training, search and fine-tuning."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gnnrl_lightning.report.metrics import MetricsFile
 
 
 class PhaseLogger(Logger):
-    """Hands metrics on to another logger with `<phase>/` before their names.
+    """A logger that passes metrics to another logger with the prefix `<phase>/`.
 
     Args:
         logger: The logger of the run.
@@ -37,13 +37,13 @@ class PhaseLogger(Logger):
         self.logger.log_metrics({f"{self.phase}/{name}": value for name, value in metrics.items()}, step)
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Hyperparameters of a phase are part of the run's configuration, which is recorded once."""
+        """Ignore the hyperparameters of a phase: the run's configuration, recorded once, contains them."""
 
-    def go_on(self, epochs: int) -> None:
-        """Forget what the phase logged after this many epochs, where the run's logger is a file of ours."""
+    def resume(self, epochs: int) -> None:
+        """Delete the rows that the phase logged after this many epochs, if the run's logger is a `MetricsFile`."""
         if isinstance(self.logger, MetricsFile):
-            self.logger.go_on(epochs, f"{self.phase}/")
+            self.logger.resume(epochs, f"{self.phase}/")
 
     def save(self) -> None:
-        """Write what has been recorded; the run's logger is finalised by the run, not by a phase."""
+        """Write the recorded metrics. The run finalises its own logger, not the phase."""
         self.logger.save()

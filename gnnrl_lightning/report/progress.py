@@ -1,4 +1,4 @@
-"""Progress while a run works: one bar for the search, one for each training, one for whatever else takes long."""
+"""Progress bars of a run: for the search, for each training, and for other long operations."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ class _Bar(Progress):
 
 
 ShownSteps = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
-"""Name of some work and its number of steps -> a context that gives what is called after each step."""
+"""`(name of an operation, number of steps) -> context manager`, which yields a function to call after each step."""
 
 
 @contextmanager
 def shown_steps(name: str, steps: int) -> Iterator[Callable[[], None]]:
-    """Show a bar while some work of a few steps is under way.
+    """Show a bar during an operation of a few steps.
 
     Args:
-        name: What is being done.
+        name: Name of the operation.
         steps: Number of its steps.
 
     Yields:
-        What to call after each step.
+        A function to call after each step.
     """
     with _Bar(name, "steps", steps) as bar:
         yield lambda: bar.update(bar.task, advance=1)
@@ -47,19 +47,19 @@ def shown_steps(name: str, steps: int) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def hidden_steps(name: str, steps: int) -> Iterator[Callable[[], None]]:
-    """Show nothing, see `shown_steps`."""
+    """Show no bar; see `shown_steps`."""
     yield lambda: None
 
 
 class _BarCallback(Callback, ABC):
-    """Shows a bar from the start of `fit` to its end, however it ends, on one rank only."""
+    """A callback that shows a bar on rank 0 from the start of `fit` until its end or an error."""
 
     def __init__(self) -> None:
         self.bar: _Bar | None = None
 
     @abstractmethod
     def make(self, trainer: Trainer) -> _Bar:
-        """The bar to show."""
+        """Return the bar to show."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the bar."""
@@ -68,11 +68,11 @@ class _BarCallback(Callback, ABC):
             self.bar.start()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the finished bar where it is."""
+        """Stop the bar, which remains visible."""
         self._stop()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give the terminal back."""
+        """Stop the bar and release the terminal."""
         self._stop()
 
     def _stop(self) -> None:
@@ -83,7 +83,7 @@ class _BarCallback(Callback, ABC):
 
 @dataclass(frozen=True)
 class SearchStatus:
-    """What the bar shows of a search that is under way.
+    """Status of a running search, shown by the bar.
 
     Args:
         evaluations: Evaluations so far.
@@ -102,7 +102,7 @@ class SearchStatus:
 
 
 class _SearchBar(_Bar):
-    """Asks for the status whenever it is drawn: evaluations happen in between Lightning's hooks."""
+    """A bar that reads the status each time it is drawn: evaluations happen between Lightning's hooks."""
 
     def __init__(self, status: Callable[[], SearchStatus], evaluations: int) -> None:
         self.status = status
@@ -116,11 +116,11 @@ class _SearchBar(_Bar):
 
 
 class SearchProgress(_BarCallback):
-    """Evaluation count, best reward, MACs kept and time left, while the agent searches.
+    """Bar with evaluation count, best reward, MACs kept and time left, while the agent searches.
 
     Args:
-        status: Returns the status of the search; called from the thread that draws.
-        evaluations: Evaluations that the search may spend.
+        status: Returns the status of the search; called from the drawing thread.
+        evaluations: Evaluation budget of the search.
     """
 
     def __init__(self, status: Callable[[], SearchStatus], evaluations: int) -> None:
@@ -128,15 +128,15 @@ class SearchProgress(_BarCallback):
         self.status, self.evaluations = status, evaluations
 
     def make(self, trainer: Trainer) -> _Bar:
-        """The bar of the search."""
+        """Return the bar of the search."""
         return _SearchBar(self.status, self.evaluations)
 
 
 class TrainingProgress(_BarCallback):
-    """Epochs, loss and time left, while a network trains.
+    """Bar with epochs, loss and time left, while a network trains.
 
     Args:
-        name: Which network trains.
+        name: Name of the network.
     """
 
     def __init__(self, name: str) -> None:
@@ -144,17 +144,17 @@ class TrainingProgress(_BarCallback):
         self.name = name
 
     def make(self, trainer: Trainer) -> _Bar:
-        """The bar of the training."""
+        """Return the bar of the training."""
         return _Bar(self.name, "epochs", trainer.max_epochs)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin with the epochs that a training which goes on has behind it."""
+        """Start at the completed epochs of a resumed training."""
         if self.bar is not None:
             self.bar.update(self.bar.task, completed=trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Advance by one epoch."""
-        loss = trainer.callback_metrics.get("train/loss")  # on all ranks: they add it up together
+        loss = trainer.callback_metrics.get("train/loss")  # read on all ranks: it is a collective operation
         if self.bar is not None:
             figures = "" if loss is None else f", loss {float(loss):.4f}"
             self.bar.update(self.bar.task, advance=1, figures=figures)

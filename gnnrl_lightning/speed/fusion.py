@@ -1,12 +1,12 @@
-"""Convolutions that add a shortcut and apply their activation on the way out, on CPUs.
+"""Fusion of convolutions with the following addition and activation, on CPUs.
 
-Small networks spend a third of a forward pass on reading and writing maps for additions and activations. oneDNN does
-both while a convolution's outputs are still in registers; torch.compile uses the same operators, but compiles for
-minutes what runs for a second.
+Small networks spend a third of a forward pass on reading and writing feature maps for additions and activations.
+oneDNN does both while a convolution's outputs are still in registers. torch.compile uses the same operators, but takes
+minutes to compile a forward pass of a second.
 
 `fuse_convolutions` rewrites the torch.fx graph of a network: `act(conv(x))`, `conv(x) + y` and `act(conv(x) + y)`
-become one node, where nothing else reads what lies between. Networks that torch.fx cannot trace, and machines without
-oneDNN, keep their operators: the outputs are the same but for rounding, only slower.
+become one node if nothing else reads the intermediate results. Networks that torch.fx cannot trace, and machines
+without oneDNN, keep their operators: the outputs differ by rounding only, and the forward pass is slower.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Activation:
-    """What may follow a convolution.
+    """An activation that can be fused into a convolution.
 
     Attributes:
-        name: In oneDNN.
-        function: What it computes.
-        constants: Of the function, as oneDNN wants them.
+        name: Its name in oneDNN.
+        function: The function that it computes.
+        constants: Constants of the function, in oneDNN's order.
     """
 
     name: str
@@ -41,7 +41,7 @@ RELU, RELU6 = Activation("relu", F.relu), Activation("hardtanh", F.relu6, (0.0, 
 HARDSWISH, SILU = Activation("hardswish", F.hardswish), Activation("swish", F.silu)
 
 MODULES: dict[type[nn.Module], Activation] = {nn.ReLU: RELU, nn.ReLU6: RELU6, nn.Hardswish: HARDSWISH, nn.SiLU: SILU}
-"""Activations that are fused where they are modules; subclasses may do more and are not."""
+"""Module type -> activation to fuse. Subclasses are not fused: they may compute something else."""
 
 FUNCTIONS: dict[Any, Activation] = {
     "relu": RELU,
@@ -51,21 +51,21 @@ FUNCTIONS: dict[Any, Activation] = {
     F.hardswish: HARDSWISH,
     F.silu: SILU,
 }
-"""Likewise functions, and methods by name."""
+"""Function, or name of a method -> activation to fuse."""
 
 ADDITIONS = (operator.add, torch.add, "add")
 IN_PLACE_ADDITIONS = (operator.iadd, "add_")
 
 READING = frozenset((*ADDITIONS, operator.getitem, getattr, F.pad, F.max_pool2d, F.avg_pool2d, torch.cat))
-"""Functions that write into none of their arguments."""
+"""Functions that do not modify their arguments."""
 
 
 class FusedConvolution(nn.Module):
-    """`act(conv(x) + other)`, all in one pass over the outputs.
+    """`act(conv(x) + other)` in a single pass over the outputs.
 
     Args:
         convolution: The convolution; its weight is shared.
-        activation: What follows.
+        activation: The activation to apply.
     """
 
     def __init__(self, convolution: nn.Conv2d, activation: Activation) -> None:
@@ -76,8 +76,8 @@ class FusedConvolution(nn.Module):
         self.geometry = list(padding), list(convolution.stride), list(convolution.dilation), convolution.groups
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
-        """`(B, C_in, H, W)`, and what is added `(B, C_out, H', W')`, to `(B, C_out, H', W')`."""
-        # Without a batch, or where what is added has to be broadcast or converted, one after the other.
+        """Map `x` `(B, C_in, H, W)` and the optional summand `(B, C_out, H', W')` to `(B, C_out, H', W')`."""
+        # Unfused if there is no batch dimension, or if the summand needs broadcasting or conversion.
         if x.dim() != 4 or (other is not None and (other.shape != self._shape(x) or other.dtype != x.dtype)):
             outputs = self.convolution(x)
             return self.activation.function(outputs if other is None else outputs + other)
@@ -101,9 +101,9 @@ class FusedConvolution(nn.Module):
 
 
 class _Proxy(fx.Proxy):
-    """A value while a network is traced.
+    """A value during tracing that records in-place operators as such.
 
-    torch.fx records `y += x` as `y = y + x`, which other names for y would not see.
+    torch.fx records `y += x` as `y = y + x`, which aliases of y would not see.
     """
 
 
@@ -119,7 +119,7 @@ for _name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "
 
 
 class _Tracer(fx.Tracer):
-    """Records operations in place as such."""
+    """A tracer that records in-place operations as such."""
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
@@ -136,16 +136,16 @@ def can_fuse(network: nn.Module) -> bool:
 
 
 def fuse_convolutions(network: nn.Module) -> nn.Module:
-    """The network with fused convolutions, made of the parts of the given one, which is used up.
+    """Return the network with fused convolutions. It reuses the given network's modules: do not use that one again.
 
     Args:
-        network: In evaluation mode, its batch norms folded.
+        network: A network in evaluation mode with folded batch norms.
     """
-    if not can_fuse(network) or _hooked(network):  # whose own hooks torch.fx does not see
+    if not can_fuse(network) or _hooked(network):  # torch.fx does not see the hooks
         return network
     try:
         graph = _Tracer().trace(network)
-    except Exception:  # whatever the network's own code raises when it is given no tensors
+    except Exception:  # the network's own code may raise anything when called with proxies
         return network
     modules = dict(network.named_modules())
     _drop_identities(graph, modules)
@@ -161,16 +161,16 @@ def fuse_convolutions(network: nn.Module) -> nn.Module:
 
 @dataclass
 class _Chain:
-    """A convolution and what follows it."""
+    """A convolution and the nodes to fuse with it."""
 
     convolution: nn.Conv2d
-    nodes: list[fx.Node] = field(default_factory=list)  # what follows it
+    nodes: list[fx.Node] = field(default_factory=list)  # the nodes after it
     other: fx.Node | None = None
     activation: Activation = NONE
 
 
 def _chain(node: fx.Node, modules: Mapping[str, nn.Module]) -> _Chain | None:
-    """What can be fused with the convolution at a node; None: nothing."""
+    """Return the nodes that can be fused with the convolution at `node`, or None."""
     module = modules.get(str(node.target)) if node.op == "call_module" else None
     if not isinstance(module, nn.Conv2d) or type(module) is not nn.Conv2d or _hooked(module):
         return None
@@ -178,7 +178,7 @@ def _chain(node: fx.Node, modules: Mapping[str, nn.Module]) -> _Chain | None:
         return None
     chain = _Chain(module)
     follower = _follower(node, chain, modules)
-    several = module.out_channels > 1  # older oneDNN cannot add to a single channel, where there is little to gain
+    several = module.out_channels > 1  # older oneDNN cannot add to a single channel, and little would be gained
     if several and follower is not None and _is_addition_to(follower, node):
         left, right = follower.args
         other = right if left is node else left
@@ -194,9 +194,9 @@ def _chain(node: fx.Node, modules: Mapping[str, nn.Module]) -> _Chain | None:
 
 
 def _follower(node: fx.Node, chain: _Chain, modules: Mapping[str, nn.Module]) -> fx.Node | None:
-    """The only reader of a chain's last node, if the convolution at its first may move there.
+    """Return the only reader of a chain's last node if the convolution can be moved there, else None.
 
-    It may if nothing in between writes into a tensor that it reads.
+    It can be moved if no node in between writes into a tensor that it reads.
     """
     last = chain.nodes[-1] if chain.nodes else node
     if len(last.users) != 1:
@@ -209,7 +209,7 @@ def _follower(node: fx.Node, chain: _Chain, modules: Mapping[str, nn.Module]) ->
 
 
 def _replace(graph: fx.Graph, node: fx.Node, chain: _Chain, name: str) -> None:
-    """Put one call in the place of the last node of a chain."""
+    """Replace a chain by one call at the position of its last node."""
     last = chain.nodes[-1]
     with graph.inserting_before(last):
         arguments = (node.args[0],) if chain.other is None else (node.args[0], chain.other)
@@ -220,12 +220,12 @@ def _replace(graph: fx.Graph, node: fx.Node, chain: _Chain, name: str) -> None:
 
 
 def _called(node: fx.Node) -> Any:
-    """The function, or the name of the method."""
+    """Return the called function, or the name of the called method."""
     return node.target if node.op in ("call_function", "call_method") else None
 
 
 def _is_addition_to(node: fx.Node, output: fx.Node) -> bool:
-    """Whether a node adds something to an output, and writes into nothing else."""
+    """Whether a node adds a value to `output` without modifying any other tensor."""
     if _called(node) not in (*ADDITIONS, *IN_PLACE_ADDITIONS) or len(node.args) != 2 or node.kwargs:
         return False
     return node.args[0] is output or _called(node) in ADDITIONS
@@ -240,7 +240,7 @@ def _activation(node: fx.Node, modules: Mapping[str, nn.Module]) -> Activation |
 
 
 def _writes(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
-    """Whether a node may write into its arguments; one of which nothing is known may."""
+    """Whether a node may modify its arguments; true for unknown functions."""
     if node.op == "call_module":
         return bool(getattr(modules[str(node.target)], "inplace", False))
     if node.op == "call_method":

@@ -1,4 +1,4 @@
-"""Makes a pruned network ready for fast forward passes: folded batch norms, channels last, a precision, fusion."""
+"""Prepare a pruned network for fast forward passes: folded batch norms, channels last, lower precision, fusion."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from gnnrl_lightning.speed.fusion import fuse_convolutions
 from gnnrl_lightning.surgery.layers import Layer
 
 PRECISIONS = {"32": torch.float32, "bf16": torch.bfloat16}
-"""Name -> precision of weights and activations of a candidate that is scored."""
+"""Name -> precision of weights and activations while a candidate is scored."""
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def for_inference(network: nn.Module, layers: Mapping[str, Layer], dtype: torch.dtype = torch.float32) -> nn.Module:
-    """A fast network made of the parts of this one, which is used up; it computes the same but for rounding.
+    """Return a faster network with the same outputs up to rounding. It reuses the modules of `network`.
 
-    Batch norms are folded into the layers that they alone read, the weights lie with their channels last, and on CPUs
-    convolutions do what follows them on the way out, see `fusion`.
+    Each batch norm is folded into a layer if it is the layer's only reader, the weights are stored channels last, and
+    on CPUs convolutions are fused with the operators that follow them, see `fusion`.
 
     Args:
-        network: A network in evaluation mode that only serves to be scored.
+        network: A network in evaluation mode that is needed for scoring only; do not use it again.
         layers: Its layers, see `find_layers`.
-        dtype: Precision of weights and activations: inputs have to be converted as well.
+        dtype: Precision of weights and activations; convert the inputs as well.
     """
     fold_batch_norms(network, layers)
     network.requires_grad_(False).to(dtype=dtype, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -35,13 +35,13 @@ def for_inference(network: nn.Module, layers: Mapping[str, Layer], dtype: torch.
 
 
 def fold_batch_norms(network: nn.Module, layers: Mapping[str, Layer]) -> None:
-    """Fold every batch norm that alone reads a layer into it, in place; an identity takes its place.
+    """Fold every batch norm that is a layer's only reader into that layer, in place, and replace it by an identity.
 
-    Only PyTorch's own modules are folded: a subclass may do more than its name says.
+    Only PyTorch's own modules are folded: a subclass may compute something else.
 
     Args:
-        network: In evaluation mode.
-        layers: Its layers; `Layer.norm` tells the batch norm that alone reads one.
+        network: A network in evaluation mode.
+        layers: Its layers; `Layer.norm` is the batch norm that is the only reader of a layer.
     """
     for name, layer in layers.items():
         if "running_mean" not in layer.norm or layer.shared:

@@ -1,4 +1,4 @@
-"""How long a forward pass takes, measured so that networks can be compared."""
+"""Latency of forward passes, measured so that networks can be compared."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gnnrl_lightning.networks import eval_mode
 
 WARM_UP = 3
 IN_A_ROW = 5
-"""Passes of one network in a row: the later ones find its weights in the caches."""
+"""Consecutive passes of one network; the later ones find its weights in the caches."""
 
 
 def latency_ms(network: nn.Module, inputs: Tensor, rounds: int = 100) -> float:
@@ -34,24 +34,24 @@ def latency_ms(network: nn.Module, inputs: Tensor, rounds: int = 100) -> float:
 def paired_latency_ms(
     networks: Mapping[str, nn.Module], inputs: Tensor, rounds: int = 100, seconds: float = 15.0
 ) -> dict[str, float]:
-    """Time of the fastest forward pass of each network, measured in turns.
+    """Time of the fastest forward pass of each network, measured in alternation.
 
-    Every round runs each network, beginning with another one each time, so that a machine that slows down or
-    speeds up meanwhile does so for all of them. The fastest pass counts, because other processes can only make a
-    pass slower: on a busy machine means and medians measure the others.
+    Every round runs all networks, starting with a different one each time, so that changes in machine speed affect
+    all of them alike. The minimum is reported because other processes can only slow a pass down: on a busy machine,
+    means and medians measure the other processes.
 
     Args:
-        networks: Networks by name, on the device of `inputs`; measured in evaluation mode and left in the
-            mode they were in.
+        networks: Networks by name, on the device of `inputs`. They are measured in evaluation mode; their modes are
+            restored.
         inputs: One batch of images, shape (B, C, H, W).
-        rounds: Measured rounds at most, after a short warm-up.
-        seconds: Time after which no further round begins.
+        rounds: Maximum number of measured rounds, after a short warm-up.
+        seconds: Time limit in seconds: no round starts after it.
 
     Returns:
         Milliseconds for the whole batch, by name.
 
     Raises:
-        ValueError: If there is no network, or `rounds` is not positive.
+        ValueError: There is no network, or `rounds` is not positive.
     """
     if rounds < 1 or not networks:
         raise ValueError(f"{rounds} rounds of {len(networks)} networks: at least one of each is needed")
@@ -82,7 +82,7 @@ def _seconds(network: nn.Module, inputs: Tensor) -> float:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for what a device still has to do."""
-    # Accelerators run asynchronously: without this the clock stops when the work has been queued.
+    """Wait until a device has finished all queued work."""
+    # Accelerators run asynchronously: without this, the clock stops when the work has been queued.
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

@@ -1,4 +1,4 @@
-"""Keep what is used again: on CPUs freed memory and compiled kernels are dear to get anew."""
+"""Keep freed memory and compiled kernels for reuse; recreating them is expensive on CPUs."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import os
 import sys
 
 LARGEST = 32 * 2**20
-"""Blocks up to 32 MiB come from the heap; it is glibc's upper bound."""
+"""Largest block that is allocated from the heap: 32 MiB, the upper bound of glibc."""
 
 KEPT = 2**30
-"""Bytes of free heap that are kept at most."""
+"""Maximum free heap to keep, bytes."""
 
 KERNELS = 8192
-"""Kernels that oneDNN keeps; its own default is 1,024."""
+"""Capacity of oneDNN's kernel cache; its default is 1,024."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc to reuse freed blocks instead of giving them back to the system.
+    """Make glibc reuse freed blocks instead of returning them to the operating system.
 
-    By default each block above a threshold is mapped when it is allocated and unmapped when it is freed, so that every
-    tensor is faulted in page by page. With small networks that takes longer than computing: scoring states of 93 nodes
-    took 481 microseconds a state before and 92 after. The peak of the memory stays what it was.
+    By default, each block above a threshold is mapped when it is allocated and unmapped when it is freed, so every
+    tensor causes page faults. With small networks these take longer than the computation: scoring states of 93 nodes
+    took 481 microseconds per state before and 92 after. Peak memory is unchanged.
 
     Returns:
-        Whether there was a glibc to tell; other allocators are left alone.
+        Whether the allocator is glibc's; other allocators are left unchanged.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -37,11 +37,11 @@ def keep_freed_memory() -> bool:
 
 
 def keep_kernels() -> None:
-    """Let oneDNN keep more of the kernels that it compiles, one for each shape of a convolution.
+    """Enlarge oneDNN's cache of compiled kernels, one per convolution shape.
 
-    A search over the widths of ResNet-56 needs over a hundred shapes a candidate, most of which come back in later
-    ones: candidates of a race take 0.48 s in place of 0.58. oneDNN reads the number when it compiles its first kernel;
-    what the user has set counts. A search in bfloat16 takes 0.1 GiB more, one that fills the cache some 0.6.
+    A search over the widths of ResNet-56 needs over a hundred shapes per candidate, most of which recur in later
+    candidates: racing candidates take 0.48 s instead of 0.58 s. oneDNN reads the capacity when it compiles its first
+    kernel; a value set by the user is kept. A search in bfloat16 takes 0.1 GiB more memory, a full cache about 0.6 GiB.
     """
     if not {f"{prefix}_PRIMITIVE_CACHE_CAPACITY" for prefix in ("ONEDNN", "DNNL")} & os.environ.keys():
         os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = str(KERNELS)

@@ -1,1 +1,1 @@
-"""Follow every channel through a network's exported graph."""
+"""Trace the channels of a network through its exported graph."""

@@ -1,4 +1,4 @@
-"""How channels lie along tensor dimensions, and which positions stay when some of them go."""
+"""Layout of channels along tensor dimensions, and the positions that remain after pruning."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 
 class Selection:
-    """The channels that stay: for each group the ranks that each of its index sets keeps.
+    """The kept channels: for each group, the ranks that each of its index sets keeps.
 
     Args:
-        kept: For each group ranks `(sets, width)` int64, ascending along the last dimension.
+        kept: Ranks `(sets, width)` int64 for each group, ascending along the last dimension.
         dense: Dense width of each group.
     """
 
@@ -26,14 +26,14 @@ class Selection:
             parts.append(row.flatten())
             start += len(ranks) * width
         self.source = torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64)
-        """For the channel numbered (group, set, rank) of the pruned network its number in the dense one, or -1."""
+        """Number in the pruned network's order (group, set, rank) -> number in the dense network, or -1."""
 
 
 class Axis:
-    """How the channels of all groups lie along one tensor dimension.
+    """Layout of the channels of all groups along one tensor dimension.
 
     Args:
-        group: Group of each position `(n,)`, -1 where the position is fixed.
+        group: Group of each position `(n,)`, -1 for fixed positions.
         row: Index set of each position within its group `(n,)`.
         rank: Rank of each position's channel within its index set `(n,)`.
         widths: Dense widths of all groups `(G,)`.
@@ -50,23 +50,23 @@ class Axis:
         self.counts = {int(g): int((group == g).sum()) // int(widths[g]) for g in np.unique(group[free])}
         number = np.where(free, starts[group] + row * widths[group] + rank, -1)
         self.channels = torch.from_numpy(number)
-        """Channel of each position `(n,)`, numbered group by group, set by set, rank by rank; -1: fixed."""
+        """Channel of each position `(n,)`, numbered by group, then index set, then rank; -1 for fixed positions."""
         self._simple = self._repeats(row, rank, widths)
         if self._simple is None:
             self._index(number)
 
     def size(self, widths: Tensor) -> Tensor:
-        """Length `(...)` of the dimension at `widths (..., G)`."""
+        """Return the length `(...)` of the dimension at `widths (..., G)`."""
         total = torch.full(widths.shape[:-1], self.fixed, dtype=torch.int64)
         for group, count in self.counts.items():
             total = total + count * widths[..., group]
         return total
 
     def positions(self, selection: Selection) -> Tensor:
-        """The positions that stay `(size,)`, in the order in which the pruned network lays them out.
+        """Return the kept positions `(size,)`, in the order of the pruned network.
 
-        The order follows the dense pattern at the smaller width: a shuffle of two halves stays a shuffle of two halves,
-        whichever channels each half keeps.
+        The order follows the dense pattern at the smaller width: a shuffle of two halves remains a shuffle of two
+        halves, whichever channels each half keeps.
         """
         if self._simple is not None:
             group, repeats = self._simple
@@ -79,7 +79,7 @@ class Axis:
         return found[stays]
 
     def _repeats(self, row: np.ndarray, rank: np.ndarray, widths: np.ndarray) -> tuple[int, int] | None:
-        """`(group, r)` if the axis is one index set in order, each channel r times in a row; else None."""
+        """Return `(group, r)` if the axis is one index set in order, each channel r times in a row; else None."""
         if self.fixed or len(self.counts) != 1 or row.max() != 0:
             return None
         group = next(iter(self.counts))
@@ -88,7 +88,7 @@ class Axis:
         return (group, repeats) if np.array_equal(rank, in_order) else None
 
     def _index(self, number: np.ndarray) -> None:
-        """Tables for the general case: where the o-th occurrence of each channel stands."""
+        """Build the lookup table of the general case: the position of the o-th occurrence of each channel."""
         channels, inverse, counts = np.unique(number, return_inverse=True, return_counts=True)
         order = np.argsort(inverse, kind="stable")
         occurrence = np.empty(self.length, dtype=np.int64)

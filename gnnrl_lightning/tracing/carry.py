@@ -1,6 +1,6 @@
-"""Channel labels carried through an exported program, operator by operator.
+"""Propagate channel labels through an exported program, operator by operator.
 
-An operator without a rule freezes what flows through it, and so does one whose rule cannot take its arguments.
+An operator without a rule freezes its operands, as does an operator whose rule does not support its arguments.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from gnnrl_lightning.tracing.walk import Step, Walk, find_rule, operator_name
 
 
 def walk(program: ExportedProgram, network: nn.Module) -> Walk:
-    """Carry labels through an exported program, see `export`.
+    """Propagate labels through an exported program, see `export`.
 
     Args:
         program: The exported network.
-        network: The network itself: the values of its integer buffers are read.
+        network: The network, for the values of its integer buffers.
     """
     state = Walk(network)
     _pass(state, program)
@@ -35,9 +35,9 @@ def walk(program: ExportedProgram, network: nn.Module) -> Walk:
 
 
 def walk_training(state: Walk, program: ExportedProgram) -> None:
-    """Carry labels through the program of the network in training mode as well.
+    """Propagate labels through the program of the network in training mode as well.
 
-    Only what ties the parameters is taken from it: costs and feature maps are those of the evaluation mode.
+    Only the constraints on parameters are used: costs and feature maps are those of evaluation mode.
     """
     steps, results, contractions = list(state.steps), state.results, list(state.contractions)
     _pass(state, program)
@@ -125,15 +125,15 @@ def _call(state: Walk, node: Node, values: dict[Node, Any]) -> Any:
     else:
         args = map_aggregate(node.args, resolve)
         kwargs = map_aggregate(node.kwargs, resolve)
-        # A rule meets shapes and arguments that nobody thought of: what it cannot carry is frozen, and `inspect` says
-        # where and why. These are the errors of torch and of Python for such; others are errors of ours.
+        # A rule may meet unforeseen shapes and arguments. Its operands are then frozen, and `inspect` shows where and
+        # why. These are the exceptions of torch and Python in such cases; any other exception is a bug in this package.
         try:
             result, kind = row.apply(state, *args, **kwargs), row.kind
         except (NotImplementedError, RuntimeError, ValueError, IndexError, TypeError) as error:
             state.keep(0, f"its rule failed: {first_line(error)}")
             result, kind = unknown(state, node, values), "other"
     if isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable and isinstance(node.args[0], Node):
-        values[node.args[0]] = result  # in place: from here on the operand is the result
+        values[node.args[0]] = result  # in place: from now on the operand is the result
     output = result[0] if isinstance(result, (tuple, list)) and result else result
     if isinstance(output, Value):
         inputs = tuple(argument.name for argument in node.all_input_nodes)
@@ -145,7 +145,7 @@ def _call(state: Walk, node: Node, values: dict[Node, Any]) -> Any:
 
 
 def _alias_step(state: Walk, node: Node) -> None:
-    """`getitem` of the first output is the operator's own output under another name."""
+    """Record `getitem` of the first output as an alias of the operator's output."""
     source = node.args[0]
     assert isinstance(source, Node)
     state.steps.append(Step(node.name, state.module, "getitem", "alias", (source.name,), (), Value(()), {}))
@@ -158,7 +158,7 @@ def _storage(node: Node) -> int:
 
 
 def unknown(state: Walk, node: Node, values: dict[Node, Any]) -> Any:
-    """Freeze what flows through an operator without a rule; its MACs are a constant."""
+    """Freeze the operands of an operator without a rule and count its MACs as a constant."""
     for value in _tensors((node.args, node.kwargs), values):
         state.freeze(value, "flows through an operator without a rule")
     if isinstance(node.target, torch._ops.OpOverload) and state.macs():
@@ -192,7 +192,7 @@ def _module(node: Node) -> str:
 
 
 def _source(node: Node) -> str:
-    """Module, file and line of the user's code that called the operator."""
+    """Return module, file and line of the user's code that called the operator."""
     every = re.findall(r'File "([^"]+)", line (\d+), in [^\n]+\n\s*([^\n]*)', node.meta.get("stack_trace") or "")
     frames = [frame for frame in every if "/torch/" not in frame[0]] or every
     where = f"{frames[-1][0].rsplit('/', 1)[-1]}:{frames[-1][1]}: {frames[-1][2].strip()}" if frames else ""

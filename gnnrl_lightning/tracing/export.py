@@ -1,4 +1,4 @@
-"""From a network and an example to an exported, functionalised program."""
+"""Export of a network, with an example input, to a functionalised program."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ Inputs = tuple[Any, ...]
 
 
 def as_inputs(example_inputs: Tensor | Inputs) -> Inputs:
-    """The positional arguments of `forward`."""
+    """Return the example as a tuple of positional arguments of `forward`.
+
+    Raises:
+        UserError: No input is a tensor with a batch dimension.
+    """
     inputs = tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
     if not any(isinstance(item, Tensor) and item.dim() for item in inputs):
         raise UserError("example_inputs has no tensor with a batch dimension: give the network's input, batch first")
@@ -24,7 +28,7 @@ def as_inputs(example_inputs: Tensor | Inputs) -> Inputs:
 
 
 def one_image(inputs: Inputs) -> Inputs:
-    """The same inputs with the first image of the batch alone."""
+    """Return the inputs with only the first image of the batch."""
     images = next(len(item) for item in inputs if isinstance(item, Tensor) and item.dim())
 
     def first(item: Any) -> Any:
@@ -34,7 +38,7 @@ def one_image(inputs: Inputs) -> Inputs:
 
 
 def two_images(inputs: Inputs) -> Inputs:
-    """The same inputs with the only image of the batch twice: batch statistics need more than one value."""
+    """Return the inputs with a single image duplicated: batch statistics need more than one value."""
 
     def twice(item: Any) -> Any:
         return torch.cat([item, item]) if isinstance(item, Tensor) and item.dim() and len(item) == 1 else item
@@ -43,35 +47,35 @@ def two_images(inputs: Inputs) -> Inputs:
 
 
 def unused_parameters(program: ExportedProgram) -> bool:
-    """Whether any parameter of the network has no reader in its program."""
+    """Whether any parameter of the network is unused in its program."""
     names = program.graph_signature.inputs_to_parameters
     return any(node.op == "placeholder" and node.name in names and not node.users for node in program.graph.nodes)
 
 
 def shared_copy(network: nn.Module) -> nn.Module:
-    """A copy of the module structure in evaluation mode that shares the tensors: nothing done to it shows outside."""
+    """Copy the module structure, in evaluation mode, but share the tensors; the original modules remain unchanged."""
     memo = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     return copy.deepcopy(network, memo).eval()
 
 
 def run(network: nn.Module, inputs: Inputs) -> Any:
-    """One forward pass without gradients."""
+    """Run one forward pass without gradients."""
     with torch.no_grad():
         return network(*inputs)
 
 
 def export(network: nn.Module, inputs: Inputs) -> ExportedProgram:
-    """Export a network whose forward pass is known to run, without in-place writes through views in its graph.
+    """Export a network as a graph without in-place writes through views.
 
-    In-place operators on whole tensors (`relu_`, `add_`) stay: the walk takes them for what they compute. Writes into
-    slices are replaced; where other views are written into, the program is functionalised.
+    In-place operators on whole tensors (`relu_`, `add_`) remain: the walk handles them like the out-of-place ones.
+    Writes into slices are replaced; if there are writes into other views, the program is functionalised.
 
     Args:
-        network: A network in evaluation mode that may be changed (see `shared_copy`).
+        network: A network in evaluation mode whose forward pass runs and that may be modified (see `shared_copy`).
         inputs: Positional arguments of `forward`.
 
     Raises:
-        UserError: `torch.export` refuses the network.
+        UserError: `torch.export` fails.
     """
     try:
         with torch.no_grad():

@@ -1,8 +1,8 @@
-"""From labels to channel groups: which channels are interchangeable, which must keep equal counts, which must stay.
+"""Channel groups from labels: interchangeable channels, sets of equal width, and frozen channels.
 
-Channels (connected components of labels) that take part in exactly the same tensor dimensions are interchangeable:
-they form an *index set*. Index sets that must keep equal counts (the halves of a chunk, the blocks of a grouped
-convolution) form one group; every other index set is a group of its own.
+Channels (connected components of labels) that occur in exactly the same tensor dimensions are interchangeable: they
+form an *index set*. Index sets that must keep equal counts (the halves of a chunk, the blocks of a grouped
+convolution) form one group; every other index set is a separate group.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from gnnrl_lightning.tracing.walk import Walk
 
 @dataclass(frozen=True)
 class Member:
-    """A dimension of a parameter or buffer that has channels of a group.
+    """A dimension of a parameter or buffer along which the channels of a group lie.
 
     Attributes:
-        parameter: Its name in `state_dict()`, or in `named_buffers()`.
-        dimension: The dimension that shrinks.
-        role: "output" (the channels are made here), "input" (they are read here) or "channel" (one value each).
+        parameter: Its name in `state_dict()` or `named_buffers()`.
+        dimension: The dimension that pruning shortens.
+        role: "output" (a layer produces the channels), "input" (a layer reads them) or "channel" (one value each).
     """
 
     parameter: str
@@ -35,13 +35,13 @@ class Member:
 
 @dataclass(frozen=True)
 class ChannelGroup:
-    """Channels that can be removed: any of them, independently of every other group.
+    """Channels that can be pruned, any subset, independently of all other groups.
 
     Attributes:
-        name: Module that first makes the channels.
-        width: Number of channels in each index set, dense.
-        members: Every tensor dimension that shrinks with the group.
-        sets: Number of index sets. Each keeps equally many channels, with indices of its own.
+        name: The first module that produces the channels.
+        width: Dense number of channels in each index set.
+        members: All tensor dimensions that pruning the group shortens.
+        sets: Number of index sets. All keep the same number of channels, each with its own indices.
     """
 
     name: str
@@ -52,7 +52,7 @@ class ChannelGroup:
 
 @dataclass(frozen=True)
 class FrozenGroup:
-    """Channels that must stay, with the operator that froze them, where it stands in the code, and the reason."""
+    """Channels that must be kept, with the operator that froze them, its location in the code, and the reason."""
 
     name: str
     width: int
@@ -63,12 +63,12 @@ class FrozenGroup:
 
 @dataclass(frozen=True)
 class Channels:
-    """The channels of a walk sorted into groups.
+    """The channels of a walk, sorted into groups.
 
     Attributes:
-        groups: Prunable groups in the order in which the network makes them.
-        frozen: The channels that must stay.
-        place: For each label its group, index set and rank `(labels, 3)`, -1 where it is in no group.
+        groups: Prunable groups, in the order in which the network produces them.
+        frozen: The channels that must be kept.
+        place: Group, index set and rank of each label `(labels, 3)`, -1 for labels outside all groups.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -77,7 +77,7 @@ class Channels:
     _axes: dict[bytes, Axis] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def axis(self, labels: Tensor) -> Axis | None:
-        """The `Axis` of a label vector, or None where nothing along it can be pruned; equal axes are shared."""
+        """Return the `Axis` of a label vector, or None if nothing along it can be pruned; equal axes are shared."""
         found = np.where((labels.numpy() >= 0)[:, None], self.place[labels.numpy()], -1)
         if not len(found) or (found[:, 0] < 0).all():
             return None
@@ -94,13 +94,13 @@ def form_groups(walk: Walk, unfit: dict[str, str] | None = None) -> Channels:
 
     Args:
         walk: The finished walk.
-        unfit: Names of groups that have failed a test of the pruned network, with the reason; they are frozen.
+        unfit: Groups that failed a test of the pruned network: name -> reason. They are frozen.
     """
     return _Former(walk).form(unfit or {})
 
 
 class _Former:
-    """The work of `form_groups`: one attribute for each intermediate result."""
+    """Implementation of `form_groups`, with one attribute for each intermediate result."""
 
     def __init__(self, walk: Walk) -> None:
         self.walk = walk
@@ -119,7 +119,7 @@ class _Former:
         return bool(fresh)
 
     def _tags(self) -> dict[int, bytes]:
-        """For each channel the tags that its labels bear, with counts, as one key."""
+        """Return for each channel a key made of the tags of its labels and their counts."""
         if not self.walk.labels.tagged:
             return {}
         tagged = self.walk.labels.tagged
@@ -135,7 +135,7 @@ class _Former:
         }
 
     def _index_sets(self) -> dict[int, int]:
-        """The index set of each channel that is made somewhere, numbered in the order of the labels."""
+        """Return the index set of each channel that an operator produces, numbered in the order of the labels."""
         numbers: dict[object, int] = {}
         sets = {}
         for channel in sorted(self.made, key=lambda c: self.first[c]):
@@ -144,7 +144,7 @@ class _Former:
         return sets
 
     def _ties(self, sets: dict[int, int]) -> tuple[list[tuple[int, int]], bool]:
-        """Pairs of index sets that must keep equal counts; whether any channel had to be frozen on the way."""
+        """Return pairs of index sets that must keep equal counts, and whether any channel was frozen in the process."""
         pairs: list[tuple[int, int]] = []
         changed = False
         sizes = Counter(sets.values())
@@ -183,7 +183,7 @@ class _Former:
                 self._freeze(np.concatenate(members), "self-test", reason, "")
 
     def _join(self, sets: dict[int, int], pairs: list[tuple[int, int]]) -> list[tuple[str, list[np.ndarray], bool]]:
-        """Groups as (name, channels of each index set, frozen?), in the order in which the network makes them."""
+        """Return groups as (name, channels of each index set, frozen?), in the order in which they are produced."""
         leader = list(range(max(sets.values(), default=-1) + 1))
 
         def find(index: int) -> int:

@@ -1,9 +1,9 @@
-"""Channel labels: which channel does every element of every tensor belong to?
+"""Channel labels: the channel to which each element of each tensor belongs.
 
-The walk over the exported graph gives each tensor one or more *label tensors*. A label tensor broadcasts to the
-tensor's shape and has size 1 along every dimension over which the label does not change, so that it stays small: the
-labels of a feature map `(B, C, H, W)` have the shape `(1, C, 1, 1)`. Facts ("these two labels are one channel", "this
-channel must stay") are only collected during the walk; `Labels.solve` turns them into channels at the end.
+The walk over the exported graph assigns each tensor one or more *label tensors*. A label tensor broadcasts to the
+tensor's shape and has size 1 along every dimension over which the label does not change, so it is small: the labels of
+a feature map `(B, C, H, W)` have the shape `(1, C, 1, 1)`. The walk only collects constraints ("these two labels are
+one channel", "this channel must be kept"); `Labels.solve` derives the channels from them at the end.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 FIXED = -1
-"""The position carries something that is no channel and cannot be removed."""
+"""Label of a position that is not part of a channel and cannot be removed."""
 
 ZERO = -2
-"""The position is zero whatever the input: zero padding. It takes the label of what it is added to."""
+"""Label of a position that is always zero (zero padding). Adding it to another tensor leaves that tensor's labels."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor of the walk: its shape and its label tensors (none: all of it is fixed).
+    """A tensor of the walk: its shape and its label tensors (if there are none, all positions are fixed).
 
-    Parameters have one label tensor for each dimension longer than 1; feature maps usually have one.
+    Parameters have one label tensor for each dimension longer than 1; feature maps usually have a single one.
     """
 
     shape: tuple[int, ...]
     labels: tuple[Tensor, ...] = ()
 
     def along(self, dim: int) -> Tensor | None:
-        """Labels `(shape[dim],)` that change along `dim` alone, or None where there are none."""
+        """Return the labels `(shape[dim],)` that change along `dim` only, or None if there are none."""
         dim %= len(self.shape)
         for labels in self.labels:
             if support(labels) == (dim,):
@@ -42,18 +42,18 @@ class Value:
         return None
 
     def others(self, dim: int) -> tuple[Tensor, ...]:
-        """The label tensors that do not change along `dim`."""
+        """Return the label tensors that do not change along `dim`."""
         dim %= len(self.shape)
         return tuple(labels for labels in self.labels if labels.shape[dim] == 1)
 
 
 def support(labels: Tensor) -> tuple[int, ...]:
-    """The dimensions along which a label tensor changes."""
+    """Return the dimensions along which a label tensor changes."""
     return tuple(dim for dim, size in enumerate(labels.shape) if size > 1)
 
 
 def compact(labels: Tensor) -> Tensor:
-    """The same labels with size 1 along every dimension over which they do not change."""
+    """Reduce labels to size 1 along every dimension over which they do not change."""
     for dim in support(labels):
         first = labels.narrow(dim, 0, 1)
         if bool((labels == first).all()):
@@ -62,7 +62,7 @@ def compact(labels: Tensor) -> Tensor:
 
 
 def vector(labels: Tensor, ndim: int, dim: int) -> Tensor:
-    """Labels `(n,)` laid along dimension `dim` of a tensor with `ndim` dimensions."""
+    """Reshape labels `(n,)` to lie along dimension `dim` of a tensor with `ndim` dimensions."""
     shape = [1] * ndim
     shape[dim % ndim] = -1
     return labels.reshape(shape)
@@ -70,7 +70,7 @@ def vector(labels: Tensor, ndim: int, dim: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Freeze:
-    """Why some labels must stay: the operator that froze them, where it stands, and the reason."""
+    """Frozen labels with the operator that froze them, its location in the code, and the reason."""
 
     labels: Tensor
     operator: str
@@ -80,7 +80,7 @@ class Freeze:
 
 @dataclass(frozen=True)
 class Rows:
-    """Label vectors of equal length that must keep equal counts, `labels[i]` being row i, and why."""
+    """Label vectors of equal length that must keep equal counts (row i is `labels[i]`), and their origin."""
 
     labels: Tensor
     operator: str
@@ -89,7 +89,7 @@ class Rows:
 
 @dataclass
 class Labels:
-    """All labels handed out, and the facts found about them."""
+    """All labels and the constraints on them."""
 
     count: int = 0
     joined: list[tuple[Tensor, Tensor]] = field(default_factory=list)
@@ -98,14 +98,14 @@ class Labels:
     tagged: list[Tensor] = field(default_factory=list)
 
     def fresh(self, n: int) -> Tensor:
-        """New labels `(n,)`."""
+        """Return new labels `(n,)`."""
         self.count += n
         return torch.arange(self.count - n, self.count)
 
     def join(self, a: Tensor, b: Tensor, operator: str, source: str) -> Tensor:
-        """State that `a` and `b` (broadcastable) label the same channels; return the labels of the result.
+        """Record that `a` and `b` (broadcastable) label the same channels; return the labels of the result.
 
-        Where one is ZERO the other passes; where one is FIXED the other must stay.
+        If one is ZERO, the result has the other label; if one is FIXED, the other is frozen.
         """
         a, b = torch.broadcast_tensors(a, b)
         both = (a >= 0) & (b >= 0)
@@ -116,25 +116,25 @@ class Labels:
         return torch.maximum(a, b)
 
     def freeze(self, labels: Tensor, operator: str, source: str, reason: str) -> None:
-        """State that these labels must stay."""
+        """Record that these labels must be kept."""
         labels = labels[labels >= 0]
         if labels.numel():
             self.frozen.append(Freeze(labels, operator, source, reason))
 
     def tag(self, labels: Tensor) -> None:
-        """State that these labels take part in something together: labels of one group share all their tags."""
+        """Tag labels that occur together: labels of one group share all their tags."""
         labels = labels[labels >= 0]
         if labels.numel():
             self.tagged.append(labels)
 
     def tie(self, labels: Tensor, operator: str, source: str) -> None:
-        """State that the rows of `labels` `(rows, n)` must keep equal counts, each with indices of its own."""
+        """Record that the rows of `labels` `(rows, n)` must keep equal counts, each row with its own indices."""
         self.rows.append(Rows(labels, operator, source))
         for row in labels:
             self.tag(row)
 
     def solve(self) -> np.ndarray:
-        """The channel `(count,)` of each label, numbered from 0: connected components of what was joined."""
+        """Return the channel `(count,)` of each label, numbered from 0: connected components of joined labels."""
         if not self.joined:
             return np.arange(self.count)
         a = torch.cat([pair[0] for pair in self.joined]).numpy()

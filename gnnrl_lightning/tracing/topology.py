@@ -14,7 +14,7 @@ from gnnrl_lightning.tracing.labels import FIXED, Value
 from gnnrl_lightning.tracing.walk import Walk
 
 KINDS = ("conv", "linear", "norm", "activation", "pool", "add", "mul", "cat", "attention", "shape", "other")
-"""Kinds of operators; each rule of the walk names one."""
+"""Kinds of operators; each rule of the walk has one."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class FeatureMap:
     Attributes:
         name: Name in the exported graph.
         shape: Dense shape for one image, without the batch.
-        positions: Elements for each channel.
+        positions: Number of elements per channel.
         base: Index of the first feature map in the same memory: its own, unless it is a view or was written in place.
     """
 
@@ -36,13 +36,13 @@ class FeatureMap:
 
 @dataclass(frozen=True)
 class Operator:
-    """An operator that makes a feature map from others.
+    """An operator that computes a feature map from others.
 
     Attributes:
-        name: Path of the module that called it and its place in the exported graph.
+        name: Path of the module that called it, with its position in the exported graph.
         kind: One of `KINDS`.
         inputs: Indices of the feature maps that it reads.
-        output: Index of the feature map that it makes.
+        output: Index of the feature map that it computes.
         kernel: Kernel size of a convolution; ones otherwise.
         stride: Stride of a convolution; ones otherwise.
         groups: Groups of a convolution.
@@ -59,16 +59,16 @@ class Operator:
 
 @dataclass(frozen=True)
 class Stage:
-    """A chain of operators that the state graph shows as one: a convolution with its batch norm and activation.
+    """A chain of operators that is one edge of the state graph: a convolution with its batch norm and activation.
 
     Attributes:
         members: Indices of the operators, in order.
         kinds: Their kinds, in order.
-        inputs: Indices of the feature maps that the first one reads.
-        output: Index of the feature map that the last one makes.
-        kernel: Kernel size of the first one.
-        stride: Stride of the first one.
-        groups: Groups of the first one.
+        inputs: Indices of the feature maps that the first operator reads.
+        output: Index of the feature map that the last operator computes.
+        kernel: Kernel size of the first operator.
+        stride: Stride of the first operator.
+        groups: Groups of the first operator.
     """
 
     members: tuple[int, ...]
@@ -81,14 +81,14 @@ class Stage:
 
 
 FUSED = ("norm", "activation")
-"""Kinds of operators that belong to the one before them, where nothing else reads what is between."""
+"""Kinds of operators that join the stage of the operator before them if nothing else reads its output."""
 
 
 def stages(operators: Sequence[Operator]) -> tuple[Stage, ...]:
-    """The operators as stages: every batch norm and activation joins the operator whose only reader it is.
+    """Merge operators into stages: every batch norm and activation joins the operator whose only reader it is.
 
     Args:
-        operators: In order of computation; a network's inputs are maps that no operator makes.
+        operators: Operators in order of computation; no operator computes the network's inputs.
     """
     readers = Counter(source for operator in operators for source in set(operator.inputs))
     made_by: dict[int, int] = {}
@@ -132,11 +132,11 @@ class Topology:
 
 
 def build_topology(walk: Walk, prunable: Callable[[Tensor], bool]) -> Topology:
-    """Operators and feature maps of a walk; parameters and constants are no feature maps.
+    """Collect the operators and feature maps of a walk; parameters and constants are not feature maps.
 
     Args:
         walk: The walk.
-        prunable: Whether labels (n,) have channels that can be removed.
+        prunable: Predicate of labels `(n,)`: whether any of their channels can be pruned.
     """
     maps: dict[str, int] = {}
     operators, feature_maps, channel_labels, values = [], [], [], []
@@ -177,9 +177,9 @@ def build_topology(walk: Walk, prunable: Callable[[Tensor], bool]) -> Topology:
 
 
 def _channels(value: Value, prunable: Callable[[Tensor], bool]) -> tuple[Tensor, int]:
-    """Labels of the channels of a feature map `(C,)`, and its elements for each channel and image.
+    """Return the channel labels of a feature map `(C,)`, and its number of elements per channel and image.
 
-    Of several label tensors (tokens and channels) it is the first that can be pruned, or else the longest.
+    If there are several label tensors (tokens and channels), the first prunable one is used, else the longest.
     """
     elements = math.prod(value.shape[1:])
     candidates = [labels.flatten() for labels in value.labels]

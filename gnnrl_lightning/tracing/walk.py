@@ -1,8 +1,8 @@
-"""What a walk over the exported graph knows, and the table of rules that carry labels through its operators.
+"""State of a walk over the exported graph, and the table of rules that propagate labels through operators.
 
-One rule an operator (see `rules/`) says what happens to the labels. The walk (see `carry`) collects what the rest of
-the package needs: the labels of every parameter dimension, the contractions (what costs MACs, and what reads channels),
-the gathers through index buffers, and the feature maps.
+One rule per operator (see `rules/`) defines how labels pass through it. The walk (see `carry`) collects the labels of
+every parameter dimension, the contractions (operators that cost MACs and read channels), the gathers through index
+buffers, and the feature maps.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class Contraction:
 
     Attributes:
         node: Name of the operator in the exported graph.
-        weight: Parameter that it reads, if it reads one as it is.
+        weight: Parameter that it reads, if it reads one unmodified.
         factor: MACs for one image when every size in `sizes` is 1.
-        sizes: Label vectors whose numbers of channels multiply the factor.
-        reads: Labels `(C_in,)` or, for grouped convolutions, `(groups, C_in / groups)` that it contracts.
+        sizes: Label vectors; the factor is multiplied by the number of kept channels of each.
+        reads: Labels `(C_in,)` that it contracts; `(groups, C_in / groups)` for grouped convolutions.
         writes: Labels `(C_out,)` of its output channels.
         groups: Number of groups of a convolution.
-        bias: Bias that is added to the outputs, if it is a parameter as it is.
-        transposed: Whether the weight's first dimension is the one that reads.
+        bias: Parameter that is added to the outputs, if it is one unmodified.
+        transposed: Whether the weight's first dimension is the input dimension.
     """
 
     node: str
@@ -54,12 +54,12 @@ class Gather:
 
     buffer: str
     reads: Tensor
-    """Labels `(n,)` of the channels of x, ZERO where a channel is always zero."""
+    """Labels `(n,)` of the channels of x; ZERO for a channel that is always zero."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One operator of the walk with the tensors that it reads and writes, for the state graph.
+    """One operator of the walk with its input and output tensors, for the state graph.
 
     `storage` is the identity of the memory of the output: views, and what is written in place, share it.
     """
@@ -80,14 +80,14 @@ Rule = Callable[..., Any]
 
 @dataclass(frozen=True)
 class RuleRow:
-    """How labels pass through an operator, and what kind of operator it is in the state graph."""
+    """The rule that propagates labels through an operator, and the operator's kind in the state graph."""
 
     apply: Rule
     kind: str
 
 
 RULES: dict[str, RuleRow] = {}
-"""Operator name (the name of the ATen operator without overload) -> rule."""
+"""Name of an ATen operator, without overload -> rule."""
 
 
 def rule(*operators: str, kind: str) -> Callable[[Rule], Rule]:
@@ -103,31 +103,31 @@ def rule(*operators: str, kind: str) -> Callable[[Rule], Rule]:
 
 @dataclass
 class Walk:
-    """What is known so far, and the operator at hand.
+    """Results of the walk so far, and the current operator.
 
     Attributes:
-        network: The network itself.
-        labels: The labels, and what is joined, tied and frozen.
-        parameters: Parameters and buffers: name -> value whose labels are those of its dimensions.
-        aliases: Identity of a tensor -> the name under which it was first seen.
+        network: The network.
+        labels: The labels, with joins, ties and freezes.
+        parameters: Parameters and buffers: name -> value with one label tensor per dimension.
+        aliases: Identity of a tensor -> its first name.
         contractions: Operators that cost MACs.
-        training: Those that only training mode has.
+        training: Contractions that exist in training mode only.
         gathers: Selections of channels through buffers.
         steps: Operators in order, for the state graph.
         results: Nodes whose outputs the network returns.
-        produced: Channels that operators make, with the modules that name them.
+        produced: Labels of channels that operators produce, with the modules that name them.
         consumed: Labels of weight dimensions along which channels are read.
-        trainable: Names of parameters, buffers left out.
-        joined_parameters: Labels that operators on parameters alone have joined, a pair each.
-        derived: Nodes that are computed from parameters alone.
-        unlabelled: Channels that must stay and have no labels, each as the fields of a `FrozenGroup`.
-        norms: Node -> parameters of the batch norm that alone reads it.
-        names: Identity of a value -> name of the parameter that it is.
-        hyper: Kernel, stride and groups of the operator at hand.
-        node: The operator at hand.
-        operator: Its name.
-        source: Where it stands in the user's code.
-        module: The module that calls it.
+        trainable: Names of parameters, without buffers.
+        joined_parameters: Pairs of labels joined by operators on parameters only.
+        derived: Nodes that are computed from parameters only.
+        unlabelled: Channels without labels that must be kept, each as the fields of a `FrozenGroup`.
+        norms: Node -> parameters of the batch norm that is its only reader.
+        names: Identity of a value -> name of the parameter.
+        hyper: Kernel, stride and groups of the current operator.
+        node: The current operator.
+        operator: Name of the current operator.
+        source: Location of the current operator in the user's code.
+        module: Module that calls the current operator.
     """
 
     network: nn.Module
@@ -154,34 +154,34 @@ class Walk:
     module: str = ""
 
     def parameter_name(self, value: Any) -> str | None:
-        """The name of the parameter or buffer that this value is, untouched; None for any other value."""
+        """Return the name of the parameter or buffer if `value` is one, unmodified; else None."""
         return self.names.get(id(value)) if isinstance(value, Value) else None
 
     def join(self, a: Tensor, b: Tensor) -> Tensor:
-        """See `Labels.join`; the operator at hand is the one that joins."""
+        """Join labels because of the current operator, see `Labels.join`."""
         if self.node in self.derived:
             self.joined_parameters.append((a, b))
         return self.labels.join(a, b, self.operator, self.source)
 
     def freeze(self, value: Value | Tensor | None, reason: str) -> None:
-        """State that every label of a value must stay, because of the operator at hand."""
+        """Freeze all labels of a value because of the current operator."""
         for labels in (value,) if isinstance(value, Tensor) else value.labels if value is not None else ():
             self.labels.freeze(labels, self.operator, self.source, reason)
 
     def keep(self, channels: int, reason: str) -> None:
-        """State that the operator at hand has channels without labels, which must stay."""
+        """Record that the current operator has channels without labels, which must be kept."""
         self.unlabelled.append((self.module, channels, self.operator, reason, self.source))
 
     def tie(self, labels: Tensor) -> None:
-        """See `Labels.tie`."""
+        """Tie the rows of `labels` because of the current operator, see `Labels.tie`."""
         self.labels.tie(labels, self.operator, self.source)
 
     def produce(self, labels: Tensor) -> None:
-        """State that the operator at hand makes these channels (its module names them)."""
+        """Record that the current operator produces these channels; its module names them."""
         self.produced.append((self.module or (self.node.name if self.node else ""), labels))
 
     def consumed_labels(self) -> set[int]:
-        """Labels of the parameter dimensions along which channels are read, sums of parameters included."""
+        """Return the labels of parameter dimensions along which channels are read, including sums of parameters."""
         joined: dict[int, set[int]] = {}
         for a, b in self.joined_parameters:
             for one, other in zip(*(side.flatten().tolist() for side in torch.broadcast_tensors(a, b)), strict=True):
@@ -197,22 +197,22 @@ class Walk:
 
     @property
     def contracted(self) -> set[str]:
-        """Nodes that cost MACs."""
+        """Names of the nodes that cost MACs."""
         return {contraction.node for contraction in self.contractions}
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the output of the operator at hand."""
+        """Shape of the current operator's output."""
         return tuple(self.value_of_output().shape)
 
     def value_of_output(self) -> Tensor:
-        """The fake output tensor of the operator at hand (the first one, where there are several)."""
+        """Return the fake output tensor of the current operator; the first one if there are several."""
         assert self.node is not None
         value = self.node.meta["val"]
         return value[0] if isinstance(value, (tuple, list)) else value
 
     def macs(self) -> int:
-        """MACs of the operator at hand for the whole example batch, measured with `FlopCounterMode` on meta tensors."""
+        """Return the current operator's MACs for the whole example batch: `FlopCounterMode` on meta tensors, halved."""
         assert self.node is not None
 
         def meta(argument: Any) -> Any:
@@ -227,7 +227,7 @@ class Walk:
         return counter.get_total_flops() // 2
 
     def contract(self, sizes: tuple[Tensor, ...], **more: Any) -> None:
-        """Record the cost of the operator at hand, see `Contraction`."""
+        """Record the cost of the current operator, see `Contraction`."""
         factor, rest = divmod(self.macs(), math.prod(len(size) for size in sizes))
         if rest:
             raise AssertionError(f"{self.operator}: its MACs are not a product of its sizes")
@@ -244,7 +244,7 @@ def _meta(value: Any) -> Any:
 
 
 def find_rule(target: Any) -> RuleRow | None:
-    """The rule of an operator: its own row, or the row of all pointwise operators."""
+    """Return the rule of an operator: its own row, or the row of all pointwise operators, or None."""
     name = operator_name(target)
     if name in RULES or not isinstance(target, torch._ops.OpOverload):
         return RULES.get(name)
@@ -254,7 +254,7 @@ def find_rule(target: Any) -> RuleRow | None:
 
 
 def operator_name(target: Any) -> str:
-    """`aten.conv2d.default` -> `conv2d`, `aten.relu_.default` -> `relu`."""
+    """Return the operator's name: `aten.conv2d.default` -> `conv2d`, `aten.relu_.default` -> `relu`."""
     if isinstance(target, torch._ops.OpOverload):
         name = target._schema.name.split("::")[-1]
         return name.rstrip("_") if target._schema.is_mutable else name
@@ -262,5 +262,5 @@ def operator_name(target: Any) -> str:
 
 
 def fixed_labels(value: Value) -> Tensor:
-    """The only label tensor of a value, or FIXED."""
+    """Return the first label tensor of a value, or FIXED labels if it has none."""
     return value.labels[0] if value.labels else torch.full((1,) * len(value.shape), FIXED)

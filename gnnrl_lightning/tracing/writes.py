@@ -1,8 +1,8 @@
-"""In-place writes through views, made visible to a walk that knows one value for each node.
+"""Rewriting of in-place writes through views, for a walk with one value per node.
 
-`z[:, :4] = y` writes into a slice of z, and every later reader of z sees it. `torch.export` can functionalise such
-programs, which takes longer than the export itself, so writes into slices are rewritten here: the readers of z that
-come after the write read `slice_scatter(z, y, ...)` instead.
+`z[:, :4] = y` writes into a slice of z, which changes z for all later readers. `torch.export` can functionalise such
+programs, but that takes longer than the export itself. Writes into slices are therefore rewritten here: readers of z
+after the write read `slice_scatter(z, y, ...)` instead.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ SLICE, SCATTER = torch.ops.aten.slice.Tensor, torch.ops.aten.slice_scatter.defau
 
 
 def replace_slice_writes(graph: Graph) -> bool:
-    """Replace every in-place write into slices of a tensor by an operator that gives the whole tensor.
+    """Replace every in-place write into slices of a tensor by an operator that returns the whole tensor.
 
-    In-place operators on whole tensors (`relu_`, `add_`) stay.
+    In-place operators on whole tensors (`relu_`, `add_`) remain.
 
     Returns:
-        Whether no write through a view is left. If one is of another kind, the graph stays as it is.
+        Whether the graph has no writes through views any more. If there is one of another kind, the graph is unchanged.
     """
     position = {node: i for i, node in enumerate(graph.nodes)}
     writes = [(node, target) for node in graph.nodes if (target := _written(node)) is not None]
@@ -31,7 +31,7 @@ def replace_slice_writes(graph: Graph) -> bool:
 
 
 def _written(node: Node) -> Node | None:
-    """The tensor that an in-place operator changes, if it is, or has, a view."""
+    """Return the tensor that an in-place operator modifies if it is a view or has one, else None."""
     if not (isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable):
         return None
     for argument, formal in zip(node.args, node.target._schema.arguments, strict=False):
@@ -42,7 +42,7 @@ def _written(node: Node) -> Node | None:
 
 
 def _is_plain(write: Node, target: Node, position: dict[Node, int]) -> bool:
-    """Whether nothing but slices lies between a write and a tensor of the network's own, and no older view sees it."""
+    """Whether a write goes to an intermediate tensor through slices only, and no older view is read after it."""
     while target.target is SLICE and len(target.users) == 1:
         target = target.args[0]  # type: ignore[assignment]
     if target.op != "call_function" or _is_alias(target) or write.users:
@@ -52,13 +52,13 @@ def _is_plain(write: Node, target: Node, position: dict[Node, int]) -> bool:
 
 
 def _last_read(alias: Node, position: dict[Node, int]) -> int:
-    """Position of the last operator that reads a view, or anything that shares its memory."""
+    """Return the position of the last operator that reads a view, or a tensor that shares its memory."""
     later = (max(position[user], _last_read(user, position) if _is_alias(user) else 0) for user in alias.users)
     return max(later, default=0)
 
 
 def _scatter(graph: Graph, write: Node, target: Node, position: dict[Node, int]) -> None:
-    """Let the readers that come after a write read the tensor with what was written."""
+    """Redirect the readers after a write to the tensor that includes the written values."""
     whole = write
     while target.target is SLICE:
         source = target.args[0]
@@ -73,7 +73,7 @@ def _scatter(graph: Graph, write: Node, target: Node, position: dict[Node, int])
 
 
 def _is_private(node: Node) -> bool:
-    """Whether nothing else sees what is written into a tensor: it is no view, or the only reader of what it views."""
+    """Whether writes into a tensor affect no other tensor: it is not a view, or it is the only reader of its base."""
     while _is_view(node):
         base = node.args[0]
         if not isinstance(base, Node) or len(base.users) > 1 or base.op != "call_function":

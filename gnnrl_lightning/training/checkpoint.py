@@ -41,10 +41,10 @@ class LatestCheckpoint(Checkpoint):
         checkpoint |= self.notes()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget what was logged after the checkpoint."""
+        """Delete the metrics that were logged after the checkpoint."""
         for logger in trainer.loggers:
             if isinstance(logger, (MetricsFile, PhaseLogger)):
-                logger.go_on(trainer.current_epoch)
+                logger.resume(trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the checkpoint of this epoch."""

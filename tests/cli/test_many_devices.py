@@ -169,7 +169,7 @@ def test_killed_and_resumed_it_comes_to_the_same(pair, workplace):
 def test_a_signal_to_the_first_process_ends_all_at_once(workplace):
     done = two(workplace, *FIT, "ended", accident="ended")
     assert done.returncode == 143, done.stderr
-    assert done.stderr == "stopped; go on with: python -m gnnrl_lightning fit --resume runs/ended\n"
+    assert done.stderr == "stopped; resume with: python -m gnnrl_lightning fit --resume runs/ended\n"
 
 
 @pytest.mark.slow

@@ -212,7 +212,7 @@ def test_signals_end_a_run_cleanly(
     monkeypatch.undo()
     monkeypatch.chdir(workplace)
     assert end.value.code == code
-    assert capsys.readouterr().err == f"stopped; go on with: python -m gnnrl_lightning fit --resume runs/{name}\n"
+    assert capsys.readouterr().err == f"stopped; resume with: python -m gnnrl_lightning fit --resume runs/{name}\n"
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
     assert not (workplace / "runs" / name / "result.json").exists()
     main(["fit", "--resume", f"runs/{name}"])
@@ -222,7 +222,7 @@ def test_signals_end_a_run_cleanly(
 def test_a_process_that_a_signal_ends_says_one_line(workplace):
     done = ended(workplace, "SIGINT", "search", *NEW, "ended")
     assert done.returncode == 130
-    assert done.stderr == "stopped; go on with: python -m gnnrl_lightning fit --resume runs/ended\n"
+    assert done.stderr == "stopped; resume with: python -m gnnrl_lightning fit --resume runs/ended\n"
 
 
 @pytest.mark.parametrize(("how", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
@@ -245,7 +245,7 @@ def test_a_signal_for_the_workers_too_is_no_error_of_theirs(workplace, how, code
     (workplace / "streaming.yaml").write_text(yaml.safe_dump(config))
     arguments = ["fit", "--config", "streaming.yaml", "--run.threads", "1", "--overwrite", "--run.name", "streaming"]
     done = ended(workplace, how, "streaming", *arguments)
-    assert done.stderr == "stopped; go on with: python -m gnnrl_lightning fit --resume runs/streaming\n"
+    assert done.stderr == "stopped; resume with: python -m gnnrl_lightning fit --resume runs/streaming\n"
     assert done.returncode == code
 
 
@@ -286,7 +286,7 @@ def test_a_journal_that_lost_lines_after_the_search_is_searched_again(whole):
     assert_same(folder, whole)
 
 
-def test_interrupted_elsewhere_there_is_nothing_to_go_on_with(workplace, interrupt, monkeypatch, capsys):
+def test_a_run_of_another_subcommand_is_not_resumed(workplace, interrupt, monkeypatch, capsys):
     interrupt(signal.SIGTERM, LatestCheckpoint, "on_train_epoch_end", 1)
     with pytest.raises(SystemExit) as end:
         main(["pretrain", "--config", "small.yaml", "--run.name", "only_dense"])
@@ -295,7 +295,7 @@ def test_interrupted_elsewhere_there_is_nothing_to_go_on_with(workplace, interru
         main(["fit", "--resume", "runs/only_dense"])
     assert end.value.code == 2
     assert capsys.readouterr().err == (
-        "error: runs/only_dense is the folder of pretrain: only runs of fit go on with --resume\n"
+        "error: runs/only_dense is a run of pretrain: --resume resumes runs of fit only\n"
     )
 
 
@@ -305,7 +305,7 @@ def test_a_finished_run_is_shown_again(whole, capsys):
     with pytest.raises(SystemExit) as end:
         main(["fit", f"--resume={whole}"])
     out = capsys.readouterr().out
-    assert end.value.code == 0 and "ours" in out and f"{whole} is finished: there is nothing to go on with" in out
+    assert end.value.code == 0 and "ours" in out and f"{whole} is finished: there is nothing to resume" in out
     assert sorted((path, path.stat().st_mtime_ns) for path in whole.rglob("*")) == before
 
 
@@ -313,14 +313,17 @@ def test_a_finished_run_is_shown_again(whole, capsys):
     ("arguments", "message"),
     [
         (["--resume", "nowhere"], r"nowhere is not the folder of a run \(it has no config.yaml\)"),
-        (["--resume", "runs/whole", "--search.evaluations", "90"], r"--resume takes the folder of a run and nothing"),
-        (["--config", "small.yaml", "--resume", "runs/whole"], r"--resume takes the folder of a run and nothing"),
-        (["--resume=runs/whole", "--overwrite"], r"--resume takes the folder of a run and nothing"),
-        (["--resume"], r"--resume takes the folder of a run and nothing"),
+        (
+            ["--resume", "runs/whole", "--search.evaluations", "90"],
+            r"--resume expects the folder of a run and no",
+        ),
+        (["--config", "small.yaml", "--resume", "runs/whole"], r"--resume expects the folder of a run and no"),
+        (["--resume=runs/whole", "--overwrite"], r"--resume expects the folder of a run and no"),
+        (["--resume"], r"--resume expects the folder of a run and no"),
         (["--config", "small.yaml", "--config", "resume.yaml"], r"resume is no key of a configuration"),
     ],
 )
-def test_what_cannot_go_on_is_refused(workplace, whole, capsys, arguments, message):
+def test_what_cannot_be_resumed_is_refused(workplace, whole, capsys, arguments, message):
     (workplace / "resume.yaml").write_text("resume: runs/whole\n")
     with pytest.raises(SystemExit) as end:
         main(["fit", *arguments])
@@ -343,7 +346,7 @@ def test_a_resolved_configuration_says_whose_it_is(whole):
     assert config["model"]["target_kl"] is None
 
 
-def test_wandb_goes_on_with_the_same_run(workplace, interrupt, monkeypatch, capsys):
+def test_wandb_resumes_the_same_run(workplace, interrupt, monkeypatch, capsys):
     wandb = ["--config", str(ROOT / "experiments" / "wandb.yaml"), "--trainer.logger.init_args.offline", "true"]
     with monkeypatch.context():
         interrupt(signal.SIGTERM, LatestCheckpoint, "on_train_epoch_end", 2)

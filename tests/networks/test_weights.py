@@ -83,11 +83,11 @@ def test_missing_and_damaged_files(tmp_path):
     refused("there is no file with weights", resnet20(), tmp_path)
     for name in ("empty.pt", "empty.safetensors"):
         (tmp_path / name).write_bytes(b"")
-    refused("empty.pt is not a readable file of torch.save", resnet20(), tmp_path / "empty.pt")
+    refused("empty.pt is not a readable torch.save file", resnet20(), tmp_path / "empty.pt")
     refused("empty.safetensors is not a readable safetensors file", resnet20(), tmp_path / "empty.safetensors")
     torch.save(resnet20().state_dict(), tmp_path / "cut.pt")
     (tmp_path / "cut.pt").write_bytes((tmp_path / "cut.pt").read_bytes()[:50_000])
-    refused("cut.pt is not a readable file of torch.save", resnet20(), tmp_path / "cut.pt")
+    refused("cut.pt is not a readable torch.save file", resnet20(), tmp_path / "cut.pt")
     (tmp_path / "text.pt").write_text("not weights")
     refused("text.pt ", resnet20(), tmp_path / "text.pt")
     (tmp_path / "w.npz").write_bytes(b"")
@@ -107,9 +107,9 @@ def test_files_that_need_pickle(tmp_path, source):
 
 def test_files_without_a_state_dict(tmp_path):
     torch.save([1, 2], tmp_path / "list.pt")
-    refused("list.pt holds a list: expected a state dict", resnet20(), tmp_path / "list.pt")
+    refused("list.pt contains a list: expected a state dict", resnet20(), tmp_path / "list.pt")
     torch.save({"epoch": 3}, tmp_path / "epoch.pt")
-    refused("epoch.pt holds no state dict", resnet20(), tmp_path / "epoch.pt")
+    refused("epoch.pt contains no state dict", resnet20(), tmp_path / "epoch.pt")
 
 
 @pytest.mark.parametrize("make", [resnet20, mobilenet_v2])

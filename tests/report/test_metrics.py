@@ -70,5 +70,5 @@ def test_metrics_are_in_step_with_the_checkpoint(tmp_path, phase, epochs, kept):
     run.log_metrics({"epoch": 2, "loss": 1.2})
     run.log_metrics({"loss": 9.0})
     run.save()
-    (run if phase is None else PhaseLogger(run, phase)).go_on(epochs)
+    (run if phase is None else PhaseLogger(run, phase)).resume(epochs)
     assert [float(row["loss"] or row["dense/loss"]) for row in rows(run.path)] == kept

@@ -1,7 +1,7 @@
-"""What every operator does to channel labels: one row an operator.
+"""Rules for channel labels, one per operator.
 
-A rule is a function `(walk, *args, **kwargs) -> Value` called with the operator's own arguments, tensors replaced by
-`Value`; `@rule("name", kind=...)` registers it. Operators that PyTorch tags as pointwise share one row.
+A rule is a function `(walk, *args, **kwargs) -> Value`, called with the operator's arguments, with tensors replaced by
+`Value`s; `@rule("name", kind=...)` registers it. Operators that PyTorch tags as pointwise share one rule.
 """
 
 from gnnrl_lightning.tracing.rules import contractions, elementwise, reductions, shapes

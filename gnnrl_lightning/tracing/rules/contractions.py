@@ -1,7 +1,7 @@
 """Operators that contract channels: convolutions, linear layers, matrix products, embeddings.
 
-The labels of the input channels join those of the weight's input dimension; the output takes those of its output
-dimension.
+The labels of the input channels are joined with those of the weight's input dimension; the output has the labels of
+the weight's output dimension.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gnnrl_lightning.tracing.walk import Walk, rule
 
 
 def _inputs(walk: Walk, x: Value, dim: int) -> Tensor | None:
-    """Labels of the channels of x along `dim`, once everything that hinders their contraction is frozen."""
+    """Return the channel labels of x along `dim`, after freezing all labels that prevent their contraction."""
     dim %= len(x.shape)
     along = x.along(dim)
     for labels in x.labels:
@@ -25,7 +25,7 @@ def _inputs(walk: Walk, x: Value, dim: int) -> Tensor | None:
 
 
 def _contract_weight(walk: Walk, inputs: Tensor | None, weight: Tensor | None) -> Tensor | None:
-    """Join input channels with the weight's input dimension; both are then read here."""
+    """Join input channels with the weight's input dimension, and mark them as read."""
     if inputs is None or weight is None:
         for lonely in (inputs, weight):
             walk.freeze(lonely, "is contracted with values that cannot be pruned")
@@ -36,7 +36,7 @@ def _contract_weight(walk: Walk, inputs: Tensor | None, weight: Tensor | None) -
 
 
 def _outputs(walk: Walk, weight: Value, dim: int, bias: Value | None) -> Tensor | None:
-    """Labels of the output channels: the weight's output dimension, joined with the bias."""
+    """Return the labels of the output channels: the weight's output dimension, joined with the bias."""
     outputs = weight.along(dim)
     if bias is not None:
         along = bias.along(0)
@@ -98,7 +98,7 @@ def transposed_convolution(
 def any_convolution(
     walk: Walk, x: Value, weight: Value, bias, stride, padding, dilation, transposed, _, groups
 ) -> Value:
-    """The operator behind all of them."""
+    """`aten.convolution`, the general form of both."""
     return _convolution(walk, x, weight, bias, stride, groups, transposed=transposed)
 
 
@@ -138,7 +138,7 @@ def _convolution(
 
 
 def _depthwise(walk: Walk, inputs: Tensor, weight: Value, bias: Value | None, groups: int) -> Tensor:
-    """One filter (or `multiplier` filters) for each input channel: the channel passes."""
+    """Depthwise: one filter (or `multiplier` filters) per input channel; output channels are the input channels."""
     outputs = weight.along(0)
     assert outputs is not None
     writes = walk.join(outputs, inputs.repeat_interleave(weight.shape[0] // groups))
@@ -148,7 +148,7 @@ def _depthwise(walk: Walk, inputs: Tensor, weight: Value, bias: Value | None, gr
 
 
 def _grouped(walk: Walk, name: str, inputs: Tensor, weight: Value, bias: Value | None, groups: int) -> Tensor | None:
-    """Blocks keep equal counts, each with indices of its own, at its input and at its output."""
+    """Grouped: all blocks keep equal counts, each with its own indices, at the input and at the output."""
     blocks = inputs.reshape(groups, -1)
     walk.tie(blocks)
     writes = _outputs(walk, weight, 0, bias)
@@ -156,7 +156,7 @@ def _grouped(walk: Walk, name: str, inputs: Tensor, weight: Value, bias: Value |
     if outputs is not None:
         walk.tie(outputs)
     walk.consumed.append(inputs)
-    # A block's input count is the size of one row: every row keeps as many.
+    # A block's input count is the size of one row: all rows keep the same number.
     sizes = (blocks[0],) if writes is None else (blocks[0], writes)
     walk.contract(sizes, weight=name, reads=blocks, writes=writes, groups=groups, bias=walk.parameter_name(bias))
     return writes
@@ -164,7 +164,7 @@ def _grouped(walk: Walk, name: str, inputs: Tensor, weight: Value, bias: Value |
 
 @rule("matmul", "mm", "bmm", kind="linear")
 def matmul(walk: Walk, a: Value, b: Value) -> Value:
-    """Matrix product: the last dimension of `a` with the last but one of `b`."""
+    """Matrix product: contracts the last dimension of `a` with the second-to-last of `b`."""
     inner = -2 if len(b.shape) > 1 else -1
     if len(a.shape) < 2 or len(b.shape) < 2:
         walk.freeze(a, "is part of a product with a vector")
@@ -204,7 +204,7 @@ def addmm(walk: Walk, bias: Value, a: Value, b: Value, *, beta=1, alpha=1) -> Va
 
 @rule("embedding", kind="other")
 def embedding(walk: Walk, weight: Value, indices: Value, *_, **__) -> Value:
-    """Rows of a table: the columns are channels, the rows are not."""
+    """Embedding lookup: the columns of the table are channels, the rows are frozen."""
     walk.freeze(weight.along(0), "is a row of an embedding")
     columns = weight.along(1)
     if columns is None:
@@ -224,7 +224,7 @@ def attention(walk: Walk, query: Value, key: Value, value: Value, mask: Value | 
 
 @rule("_weight_norm", "_weight_norm_interface", kind="other")
 def weight_norm(walk: Walk, direction: Value, magnitude: Value, dim: int = 0) -> Any:
-    """`g * v / |v|` with one norm for each slice along `dim`: pruning other dimensions would change the norms."""
+    """`g * v / |v|` with one norm per slice along `dim`: pruning other dimensions would change the norms."""
     for labels in direction.others(dim):
         walk.freeze(labels, "is part of a norm")
     along, scale = direction.along(dim), magnitude.along(dim)

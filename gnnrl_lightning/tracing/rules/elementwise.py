@@ -1,4 +1,4 @@
-"""Operators that work element by element, and normalisations with one statistic a channel."""
+"""Elementwise operators, and normalisations with one statistic per channel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gnnrl_lightning.tracing.walk import Walk, rule
 
 @rule("pointwise", "hardswish", "log_sigmoid", kind="activation")
 def pointwise(walk: Walk, *args: Any, **kwargs: Any) -> Value:
-    """Channels at the same position are one channel; zeros stay zero only where the operator maps zero to zero."""
+    """Join channels at the same position; zeros remain zero only if the operator maps zero to zero."""
     operands = [argument for argument in (*args, *kwargs.values()) if isinstance(argument, Value)]
     result = Value(walk.shape, merge(walk, operands))
     if any(bool((labels == ZERO).any()) for labels in result.labels) and not _keeps_zero(walk, args, kwargs):
@@ -37,10 +37,10 @@ def mul(walk: Walk, *args: Any, **kwargs: Any) -> Value:
 
 
 def merge(walk: Walk, operands: list[Value]) -> tuple[Tensor, ...]:
-    """Labels of an elementwise result: label tensors that change along the same dimensions are joined.
+    """Return the labels of an elementwise result: label tensors that change along the same dimensions are joined.
 
-    An operand of size 1 along those dimensions is broadcast and has no say. An operand that is longer there and has no
-    such labels pins the size: the labels are frozen.
+    An operand of size 1 along those dimensions is broadcast and adds no constraint. A longer operand without such
+    labels fixes the size: the labels are frozen.
     """
     ndim = len(walk.shape)
     aligned = [
@@ -75,7 +75,7 @@ def _all_zero(found: list[Tensor]) -> bool:
 
 
 def _keeps_zero(walk: Walk, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether the operator at hand gives zero when all its tensors are zero."""
+    """Whether the current operator returns zero if all its tensors are zero."""
     node = walk.node
     assert node is not None
 
@@ -93,13 +93,13 @@ def _keeps_zero(walk: Walk, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bo
 
 @rule("copy", kind="shape")
 def copy(walk: Walk, x: Value, source: Value, *_: Any) -> Value:
-    """An overwritten tensor is its source, broadcast."""
+    """`copy_`: the result has the labels of its source, broadcast."""
     return Value(walk.shape, merge(walk, [source, Value(x.shape, (torch.full((1,) * len(x.shape), ZERO),))]))
 
 
 @rule("prelu", "_prelu_kernel", kind="activation")
 def prelu(walk: Walk, x: Value, weight: Value) -> Value:
-    """One slope a channel."""
+    """PReLU with one slope per channel."""
     slopes = weight.along(0) if len(weight.shape) == 1 else None
     if slopes is None:
         return pointwise(walk, x, weight)
@@ -125,7 +125,7 @@ def batch_norm(walk: Walk, x: Value, *rest: Any) -> Any:
 
 
 def _record_norm(walk: Walk, rest: tuple[Any, ...]) -> None:
-    """Note which norm alone reads a tensor: statistics of what is pruned before it can be corrected there."""
+    """Record a norm that is a tensor's only reader: it can correct the statistics of channels pruned before it."""
     assert walk.node is not None
     source = walk.node.args[0]
     if isinstance(source, Node) and len(source.users) == 1:

@@ -17,7 +17,7 @@ def _dims(value: Value, dim: Any) -> tuple[int, ...]:
 
 
 def _over(walk: Walk, x: Value, dims: tuple[int, ...], reason: str) -> Value:
-    """Freeze the labels that change along `dims`; the others pass."""
+    """Freeze the labels that change along `dims`, and return the others."""
     kept = []
     for labels in x.labels:
         if set(support(labels)) & set(dims):
@@ -30,7 +30,7 @@ def _over(walk: Walk, x: Value, dims: tuple[int, ...], reason: str) -> Value:
 @rule("mean", "sum", "amax", "amin", "var", "std", "logsumexp", "prod", "linalg_vector_norm", "norm", "any", "all",
       kind="pool")  # fmt: skip
 def reduce(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Value:
-    """A reduction over dimensions: over channels it freezes them."""
+    """Reduction over dimensions: channels along them are frozen."""
     positional = args[1:] if walk.operator in ("linalg_vector_norm", "norm") else args
     dim = kwargs.get("dim", positional[0] if positional and not isinstance(positional[0], bool) else None)
     dims = _dims(x, dim)
@@ -43,7 +43,7 @@ def reduce(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Value:
 
 @rule("softmax", "_softmax", "log_softmax", "_log_softmax", "cumsum", "sort", "argsort", "glu", kind="other")
 def along_dimension(walk: Walk, x: Value, dim: int = -1, *_: Any, **__: Any) -> Value:
-    """Operators along one dimension."""
+    """Operators along one dimension, such as softmax: channels along it are frozen."""
     passed = _over(walk, x, _dims(x, dim), "is combined with the other channels")
     return Value(walk.shape, passed.labels)
 
@@ -68,7 +68,7 @@ def native_group_norm(walk: Walk, x: Value, weight: Any, bias: Any, *_: Any) -> 
 
 @rule("instance_norm", kind="norm")
 def instance_norm(walk: Walk, x: Value, *affine: Any) -> Any:
-    """Statistics over each channel of each image: like a batch norm."""
+    """Statistics over each channel of each image: channels pass, as in batch norm."""
     from gnnrl_lightning.tracing.rules.elementwise import batch_norm
 
     result = batch_norm(walk, x, *affine)

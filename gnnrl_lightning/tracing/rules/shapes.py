@@ -1,4 +1,4 @@
-"""Operators that move elements: the labels are moved by the very same operator."""
+"""Operators that move elements; the same operator moves the labels."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from gnnrl_lightning.tracing.walk import Gather, Walk, fixed_labels, operator_na
       "dropout", "feature_dropout", "alpha_dropout", "float", "half", "zeros_like", "ones_like", "full_like",
       "empty_like", "rand_like", "randn_like", "bernoulli", kind="shape")  # fmt: skip
 def same(walk: Walk, x: Value, *_: Any, **__: Any) -> Value:
-    """Nothing moves; tensors made like another shrink with it."""
+    """Operators that move no elements; tensors created like another one are pruned with it."""
     return Value(x.shape, x.labels)
 
 
 @rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "view_as", "reshape_as", kind="shape")
 def view(walk: Walk, x: Value, *_: Any, **__: Any) -> Value:
-    """A new shape for the same elements; a channel dimension that is split keeps equal counts in its rows."""
+    """Reshape: if a channel dimension is split, its rows keep equal counts."""
     moved = []
     for labels in x.labels:
         result = compact(labels.expand(x.shape).reshape(walk.shape))
@@ -35,28 +35,28 @@ def view(walk: Walk, x: Value, *_: Any, **__: Any) -> Value:
 
 @rule("permute", "transpose", "t", "numpy_T", "movedim", "swapaxes", "unsqueeze", kind="shape")
 def permute(walk: Walk, x: Value, *args: Any) -> Value:
-    """The same dimensions in another order, or a new one."""
+    """Permuted dimensions, or a new dimension."""
     return Value(walk.shape, tuple(_same_operator(walk, labels, *args) for labels in x.labels))
 
 
 @rule("squeeze", "repeat", "tile", "repeat_interleave", "channel_shuffle", "native_channel_shuffle", "pixel_shuffle",
       "pixel_unshuffle", "diagonal", kind="shape")  # fmt: skip
 def rearrange(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Value:
-    """Any other movement of elements."""
+    """All other movements of elements."""
     moved = tuple(compact(_same_operator(walk, labels.expand(x.shape), *args, **kwargs)) for labels in x.labels)
     return Value(walk.shape, moved)
 
 
 @rule("expand", "expand_as", "broadcast_to", kind="shape")
 def expand(walk: Walk, x: Value, *_: Any, **__: Any) -> Value:
-    """Dimensions of size 1 repeated: the labels do not change along them."""
+    """Repetition of dimensions of size 1: the labels do not change along them."""
     ndim = len(walk.shape)
     return Value(walk.shape, tuple(labels.reshape((1,) * (ndim - labels.dim()) + labels.shape) for labels in x.labels))
 
 
 @rule("roll", "flip", kind="shape")
 def roll(walk: Walk, x: Value, *args: Any) -> Value:
-    """Elements moved along dimensions that the operator names."""
+    """Cyclic shift and reversal: shifted channels are frozen, reversed channels move with their labels."""
     dims = args[-1] if args else []
     named = {d % len(x.shape) for d in ((dims,) if isinstance(dims, int) else dims)} or set(range(len(x.shape)))
     kept = []
@@ -74,7 +74,7 @@ def _same_operator(walk: Walk, labels: Tensor, *args: Any, **kwargs: Any) -> Ten
 
 
 def _expand(labels: Tensor, value: Value, dim: int) -> Tensor:
-    """A label tensor at full size along `dim`: what an operator along one dimension needs to see."""
+    """Expand a label tensor to full size along `dim`, as required by operators along one dimension."""
     sizes = list(labels.shape)
     sizes[dim] = value.shape[dim]
     return labels.expand(sizes)
@@ -82,7 +82,7 @@ def _expand(labels: Tensor, value: Value, dim: int) -> Tensor:
 
 @rule("cat", "concatenate", kind="cat")
 def cat(walk: Walk, tensors: list[Value], dim: int = 0) -> Value:
-    """Concatenation: labels side by side; along the other dimensions they are joined."""
+    """Concatenation: labels along `dim` are concatenated; along the other dimensions they are joined."""
     tensors = [value for value in tensors if value.shape != (0,)]
     dim %= len(walk.shape)
     several = [value for value in tensors if len(value.labels) > 1]
@@ -95,7 +95,7 @@ def cat(walk: Walk, tensors: list[Value], dim: int = 0) -> Value:
     labels = [fixed_labels(value) for value in tensors]
     supports = {support(each) for each in labels}
     if len(supports) == 1 and dim not in next(iter(supports)):
-        # The concatenation is along another dimension than the channels: the operands share their channels.
+        # The concatenation is not along the channels: the operands share their channels.
         return Value(walk.shape, (functools.reduce(walk.join, labels),))
     parts = [_expand(each, value, dim) for each, value in zip(labels, tensors, strict=True)]
     others = torch.broadcast_shapes(*((*part.shape[:dim], *part.shape[dim + 1 :]) for part in parts))
@@ -105,7 +105,7 @@ def cat(walk: Walk, tensors: list[Value], dim: int = 0) -> Value:
 
 @rule("stack", kind="cat")
 def stack(walk: Walk, tensors: list[Value], dim: int = 0) -> Value:
-    """A new dimension: the operands share their channels."""
+    """Stacking along a new dimension: the operands share their channels."""
     dim %= len(walk.shape)
     laid = [Value(value.shape, tuple(labels.unsqueeze(dim) for labels in value.labels)) for value in tensors]
     shape = (*tensors[0].shape[:dim], 1, *tensors[0].shape[dim:])
@@ -114,7 +114,7 @@ def stack(walk: Walk, tensors: list[Value], dim: int = 0) -> Value:
 
 @rule("chunk", "split", "split_with_sizes", "tensor_split", "unsafe_chunk", "unsafe_split", kind="shape")
 def split(walk: Walk, x: Value, sizes: Any, dim: int = 0) -> list[Value]:
-    """Equal pieces keep equal counts; unequal pieces of channels are constants of the code."""
+    """Splits: equal pieces keep equal counts; sizes of unequal pieces are constants in the network's code."""
     assert walk.node is not None
     shapes = [tuple(piece.shape) for piece in walk.node.meta["val"]]
     dim %= len(x.shape)
@@ -129,7 +129,7 @@ def split(walk: Walk, x: Value, sizes: Any, dim: int = 0) -> list[Value]:
 
 
 def _part(walk: Walk, parts: list[Tensor]) -> None:
-    """Channels cut into parts: equal parts are tied; the sizes of unequal ones are left to the network's own code."""
+    """Tie equal parts of the channels; the network's own code determines the sizes of unequal ones."""
     if any(len(support(part)) > 1 for part in parts):
         for part in parts:
             walk.freeze(part, "is cut together with other dimensions")
@@ -152,7 +152,7 @@ def unbind(walk: Walk, x: Value, dim: int = 0) -> list[Value]:
 
 @rule("slice", kind="shape")
 def cut(walk: Walk, x: Value, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Value:
-    """A slice; across channels its halves are tied, other pieces frozen."""
+    """Slicing: halves of the channels are tied, other pieces are frozen."""
     dim %= len(x.shape)
     if _overwritten(walk):
         return zeros(walk)
@@ -169,7 +169,7 @@ def cut(walk: Walk, x: Value, dim: int = 0, start: int | None = None, end: int |
 
 
 def _overwritten(walk: Walk) -> bool:
-    """Whether every reader of the operator's output only writes over it."""
+    """Whether every reader of the operator's output only overwrites it."""
     assert walk.node is not None
     readers = walk.node.users
     return bool(readers) and all(operator_name(user.target) == "copy" and user.args[0] is walk.node for user in readers)
@@ -177,7 +177,7 @@ def _overwritten(walk: Walk) -> bool:
 
 @rule("select", kind="shape")
 def select(walk: Walk, x: Value, dim: int, index: int) -> Value:
-    """One slice: a channel picked by number cannot move."""
+    """Selection of one index: a channel selected by a constant number is frozen."""
     dim %= len(x.shape)
     for labels in x.labels:
         if labels.shape[dim] > 1:
@@ -204,7 +204,7 @@ def slice_scatter(walk: Walk, x: Value, source: Value, dim: int = 0, start=None,
 
 @rule("constant_pad_nd", "pad", kind="shape")
 def pad(walk: Walk, x: Value, widths: list[int], *rest: Any) -> Value:
-    """Zero padding adds channels that are zero; any other padding adds fixed ones."""
+    """Padding: zero padding adds channels that are always zero; other padding adds fixed ones."""
     value = next((item for item in rest if isinstance(item, (int, float))), 0.0)
     mode = next((item for item in rest if isinstance(item, str)), "constant")
     filler = ZERO if value == 0 and mode == "constant" else FIXED
@@ -226,26 +226,26 @@ def pad(walk: Walk, x: Value, widths: list[int], *rest: Any) -> Value:
 
 @rule("zeros", "new_zeros", kind="other")
 def zeros(walk: Walk, *_: Any, **__: Any) -> Value:
-    """Zeros take the labels of what is added to them."""
+    """Zero tensors: they adopt the labels of tensors added to them."""
     return Value(walk.shape, (torch.full((1,) * len(walk.shape), ZERO),))
 
 
 @rule("ones", "new_ones", "full", "new_full", "arange", "empty", "new_empty", "scalar_tensor", "linspace", kind="other")
 def constant(walk: Walk, *args: Any, **__: Any) -> Value:
-    """Constants of the code."""
+    """Constants in the network's code."""
     numbers = [a for a in args[1:] if isinstance(a, (int, float))] if walk.operator == "full" else []
     return zeros(walk) if numbers == [0] else Value(walk.shape)
 
 
 @rule("index_select", kind="shape")
 def index_select(walk: Walk, x: Value, dim: int, index: Value) -> Value:
-    """Channels picked through an index buffer; see `gather`."""
+    """Selection of channels through an index buffer, see `gather`."""
     return gather(walk, x, dim % len(x.shape), index)
 
 
 @rule("index", kind="shape")
 def index(walk: Walk, x: Value, indices: list[Any]) -> Value:
-    """`x[:, index]` with an index buffer of one dimension; anything else freezes."""
+    """`x[:, index]` with a one-dimensional index buffer; any other indexing freezes the channels."""
     used = [(dim, item) for dim, item in enumerate(indices) if item is not None]
     if len(used) == 1 and len(used[0][1].shape) == 1:
         return gather(walk, x, *used[0])
@@ -262,8 +262,8 @@ def index(walk: Walk, x: Value, indices: list[Any]) -> Value:
 def gather(walk: Walk, x: Value, dim: int, index: Value) -> Value:
     """`out[j] = x[index[j]]` along channels.
 
-    The buffer is rewritten when channels go. If x has a channel that is always zero, an output whose input was
-    pruned reads that one, so the outputs have labels of their own; otherwise an output is the channel that it reads.
+    Pruning rewrites the buffer. If x has a channel that is always zero, an output whose input was pruned reads that
+    channel, so the outputs have their own labels; otherwise an output has the label of the channel that it reads.
     """
     crossing = [labels for labels in x.labels if labels.shape[dim] > 1]
     passing = tuple(labels for labels in x.labels if labels.shape[dim] == 1)
