@@ -26,14 +26,17 @@ class PeakActivations:
     """
 
     def __init__(self, graph: Any) -> None:
-        self._elements = graph.elements
-        self.alive = alive_maps(graph)
+        self._elements, self.alive = graph.elements, alive_maps(graph)
+        dense = self._elements(graph.widths[None])[0].tolist()
+        # The last map of the whole memory knows best what is in it: a buffer of zeros knows nothing of its channels.
+        whole = {item.base: n for n, item in enumerate(graph.feature_maps) if dense[n] == dense[item.base]}
+        self._whole = torch.tensor([whole[item.base] for item in graph.feature_maps])
 
     def __call__(self, widths: Tensor) -> Tensor:
         """Bytes `(...)` int64 at `widths (..., G)`."""
         widths = torch.as_tensor(widths)
-        elements = self._elements(widths.reshape(widths.shape[:-1].numel(), widths.shape[-1])).double()
-        peak = (elements @ self.alive.double()).amax(-1)
+        elements = self._elements(widths.reshape(widths.shape[:-1].numel(), widths.shape[-1]))
+        peak = (elements[:, self._whole].double() @ self.alive.double()).amax(-1)
         return BYTES * peak.long().reshape(widths.shape[:-1])
 
 

@@ -24,7 +24,7 @@ class FeatureMap:
     Attributes:
         name: Name in the exported graph.
         shape: Dense shape for one image, without the batch.
-        positions: Elements for each channel.
+        positions: Number of elements per channel.
         base: Index of the first feature map in the same memory: its own, unless it is a view or was written in place.
     """
 

@@ -18,7 +18,6 @@ from torch.fx import Node
 from torch.fx.node import map_aggregate
 from torch.utils.flop_counter import FlopCounterMode
 
-from gnnrl_lightning.registry import Registry
 from gnnrl_lightning.tracing.labels import FIXED, Labels, Value
 
 
@@ -60,7 +59,7 @@ class Gather:
 
 @dataclass(frozen=True)
 class Step:
-    """One operator of the walk with the tensors that it reads and writes, for the state graph.
+    """One operator of the walk with its input and output tensors, for the state graph.
 
     `storage` is the identity of the memory of the output: views, and what is written in place, share it.
     """
@@ -87,30 +86,16 @@ class RuleRow:
     kind: str
 
 
-def _as_rule(given: Any) -> RuleRow:
-    if not isinstance(given, RuleRow):
-        raise TypeError(f"expected a RuleRow, not a {type(given).__name__}")
-    return given
-
-
-RULES: Registry[RuleRow] = Registry("operator rule", _as_rule)
+RULES: dict[str, RuleRow] = {}
 """Name of an ATen operator, without overload -> rule."""
 
 
 def rule(*operators: str, kind: str) -> Callable[[Rule], Rule]:
-    """Register a rule `(walk, *args, **kwargs) -> Value`, called with the operator's arguments, tensors as `Value`.
-
-    Args:
-        operators: Names of ATen operators without overload and, of those that write in place, without underscore.
-        kind: Their kind in the state graph.
-
-    Raises:
-        UserError: One of them has a rule already.
-    """
+    """Register a rule `(walk, *args, **kwargs) -> Value`, called with the operator's arguments, tensors as `Value`."""
 
     def register(function: Rule) -> Rule:
         for operator in operators:
-            RULES.register(operator, RuleRow(function, kind))
+            RULES[operator] = RuleRow(function, kind)
         return function
 
     return register
@@ -130,7 +115,7 @@ class Walk:
         gathers: Selections of channels through buffers.
         steps: Operators in order, for the state graph.
         results: Nodes whose outputs the network returns.
-        produced: Channels that operators make, with the modules that name them.
+        produced: Labels of channels that operators produce, with the modules that name them.
         consumed: Labels of weight dimensions along which channels are read.
         trainable: Names of parameters, without buffers.
         joined_parameters: Pairs of labels joined by operators on parameters only.

@@ -50,7 +50,7 @@ def test_a_fit_with_metrics_of_ones_own(metrics, capsys, monkeypatch):
     text = capsys.readouterr().out
     folder = metrics / "runs" / "own_metrics"
     result = json.loads((folder / "result.json").read_text())
-    names = ["macs", "params", "activations", "own_metrics.joules", "own_metrics.bumpy"]
+    names = ["macs", "params", "activations", "own_metrics.bumpy", "own_metrics.joules"]
     multiple = {"channel_multiple": 1, "min_width": 1}
     assert result["budget"] == {"macs": "60%", "activations": 0.9, **budget["limits"], **multiple}
     assert [name for name in result["dense"] if name in names] == names
@@ -62,10 +62,10 @@ def test_a_fit_with_metrics_of_ones_own(metrics, capsys, monkeypatch):
         assert row["own_metrics.bumpy"] == sum(n + 2 * (n % 3 > 0) for n in row["widths"]) <= 0.8 * 22
         assert row["own_metrics.joules_ratio"] == row["own_metrics.joules"] / 54
         assert row["macs_ratio"] <= 0.6 and row["activations_ratio"] <= 0.9
-    assert "joules 40.5 J" in text.replace("\n", "") or "own_metrics.joules" in text
+    assert all(name in text for name in ("activations 0.9", "bumpy", "joules"))
     # Two widths, five limits and the steps left.
     assert all(rows.shape[1] == 2 + 5 + 1 for rows in observed)
-    assert observed[-1][0, 2:7].tolist() == pytest.approx([0.6, 1, 0.9, 0.75, 0.8])
+    assert observed[-1][0, 2:7].tolist() == pytest.approx([0.6, 1, 0.9, 0.8, 0.75])
 
 
 def test_inspect_shows_metrics_of_ones_own(metrics, capsys):
