@@ -73,7 +73,8 @@ def test_simplified_graphs_have_the_fields_of_full_states():
     simplified, full = (
         builder(graph)(widths, torch.tensor([0.5, 1.0]).expand(2, 2)) for builder in (SimplifiedBuilder, StateBuilder)
     )
-    assert set(simplified.keys()) == set(full.keys()) and simplified.num_decisions == full.num_decisions
+    assert set(simplified.keys()) == set(full.keys())
+    assert torch.equal(simplified.decision_batch, full.decision_batch)
     assert simplified.num_nodes < full.num_nodes and simplified.x.abs().max() <= 2
     for encoder in (GCN, MultiStage):
         assert encoder(NODE_DIM, hidden=8)(simplified).shape == (simplified.num_nodes, 8)
