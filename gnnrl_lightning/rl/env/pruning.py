@@ -218,7 +218,7 @@ class PruningEnv(gymnasium.Env[Any, Any]):
 
     Args:
         graph: The traced network.
-        score: Rewards of finished candidates, see `gnnrl_lightning.rl.env.score`; None: 0, where nobody learns.
+        score: Rewards of finished candidates, see `gnnrl_lightning.rl.env.score`.
         budget: What the pruned network may cost.
         max_steps: Steps of an episode at most.
         max_ratio_per_step: Largest pruning ratio in one step; 1 where max_steps is 1.

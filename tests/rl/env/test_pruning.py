@@ -254,6 +254,6 @@ def test_without_a_score_episodes_end_alike_and_rewards_are_zero():
         env.reset(2)
         done = torch.tensor([False])
         while not done.all():
-            _, rewards, done = env.step(torch.tensor([[0.3] * 4, [0.6] * 4]))
+            _, rewards, done = env.step(torch.tensor([0.3] * 4 + [0.6] * 4))
     assert torch.equal(scored.widths, silent.widths)
     assert rewards.tolist() == [0, 0] and silent.evaluations == 0
