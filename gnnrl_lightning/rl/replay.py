@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gnnrl_lightning.rl.ragged import Ragged, concatenated, from_plain, plain
 from gnnrl_lightning.seeds import generator_for
 
 
@@ -18,7 +19,7 @@ class Steps:
 
     Attributes:
         observations: (N, S) rows for `VectorGraphEnv.graphs`.
-        actions: (N, A) in [0, 1].
+        actions: N rows of actions in [0, 1], one for each decision of the row's graph.
         rewards: (N,) credited to the step.
         shares: (N,) part of an episode's baseline that the step bears.
         totals: (N,) reward of the whole episode.
@@ -27,7 +28,7 @@ class Steps:
     """
 
     observations: Tensor
-    actions: Tensor
+    actions: Ragged
     rewards: Tensor
     shares: Tensor
     totals: Tensor
@@ -35,9 +36,9 @@ class Steps:
     done: Tensor
 
     def __len__(self) -> int:
-        return len(self.actions)
+        return len(self.rewards)
 
-    def tensors(self) -> dict[str, Tensor]:
+    def rows(self) -> dict[str, Any]:
         """The fields by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
@@ -51,24 +52,22 @@ class Replay:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self._rows: dict[str, Tensor] = {}
+        self._rows: dict[str, Any] = {}
         self._next = 0
 
     def __len__(self) -> int:
-        return len(self._rows["actions"]) if self._rows else 0
+        return len(self._rows["rewards"]) if self._rows else 0
 
     def add(self, steps: Steps) -> None:
         """Add steps; of more than it holds the last ones stay."""
-        new = {name: rows[-self.capacity :] for name, rows in steps.tensors().items()}
-        count = len(new["actions"])
-        space = min(count, self.capacity - len(self))
-        if not self._rows:
-            self._rows = {name: rows[:0] for name, rows in new.items()}
-        self._rows = {name: torch.cat([self._rows[name], rows[:space]]) for name, rows in new.items()}
-        places = (self._next + torch.arange(count)) % self.capacity
-        for name, rows in new.items():
-            self._rows[name][places] = rows
-        self._next = (self._next + count) % self.capacity
+        held, latest = len(self), torch.arange(len(steps))[-self.capacity :]
+        new = {name: rows[latest] for name, rows in steps.rows().items()}
+        # Which of the rows held and the new ones, end to end, stands in each place.
+        source = torch.arange(min(held + len(latest), self.capacity))
+        source[(self._next + torch.arange(len(latest))) % self.capacity] = held + torch.arange(len(latest))
+        both = {name: concatenated([self._rows[name], rows]) for name, rows in new.items()} if self._rows else new
+        self._rows = {name: rows[source] for name, rows in both.items()}
+        self._next = (self._next + len(latest)) % self.capacity
 
     def sample(self, count: int, generator: torch.Generator) -> Steps:
         """Draw this many steps, with replacement."""
@@ -86,17 +85,18 @@ class Replay:
 
     def state_dict(self) -> dict[str, Any]:
         """All of it as plain tensors and numbers."""
-        return {"rows": dict(self._rows), "next": self._next}
+        return {"rows": {name: plain(rows) for name, rows in self._rows.items()}, "next": self._next}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` returned."""
-        self._rows, self._next = dict(state["rows"]), state["next"]
+        self._rows = {name: from_plain(rows) for name, rows in state["rows"].items()}
+        self._next = state["next"]
 
 
 class ReplayLoader:
     """Plays one iteration's episodes, then deals a fixed number of minibatches from the replay.
 
-    The loader is stateful: a checkpoint in the middle of an iteration goes on with the next minibatch.
+    The loader is stateful: a checkpoint in the middle of an iteration resumes with the next minibatch.
 
     Args:
         play: Plays the episodes of an iteration and adds their steps to the replay.
@@ -139,5 +139,5 @@ class ReplayLoader:
         return {"dealt": self._dealt}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with what `state_dict` returned."""
+        """Resume what `state_dict` returned."""
         self._dealt = state["dealt"]

@@ -12,6 +12,7 @@ from torch import Tensor
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.rl.env.protocol import VectorGraphEnv
 from gnnrl_lightning.rl.ppo_losses import gae, normalise
+from gnnrl_lightning.rl.ragged import Ragged, concatenated, from_plain, plain
 from gnnrl_lightning.seeds import derived_seed
 
 ROWS_AT_ONCE = 128
@@ -24,7 +25,7 @@ class Transitions:
 
     Attributes:
         observations: (N, S) rows for `VectorGraphEnv.graphs`.
-        actions: (N, A) raw actions.
+        actions: N rows of raw actions, one for each decision of the row's graph.
         log_probs: (N,) log-probabilities under the policy that acted.
         values: (N,) what the critic expected.
         advantages: (N,) normalised over the rollout, all processes together.
@@ -33,7 +34,7 @@ class Transitions:
     """
 
     observations: Tensor
-    actions: Tensor
+    actions: Ragged
     log_probs: Tensor
     values: Tensor
     advantages: Tensor
@@ -41,7 +42,7 @@ class Transitions:
     weight: Tensor
 
     def __len__(self) -> int:
-        return len(self.actions)
+        return len(self.log_probs)
 
     def rows(self, index: Tensor, weight: float) -> Transitions:
         """Some rows as a minibatch with this weight."""
@@ -51,30 +52,30 @@ class Transitions:
 
 def play(
     env: VectorGraphEnv,
-    act: Callable[[Any], tuple[Tensor, dict[str, Tensor]]],
+    act: Callable[[Any], tuple[Tensor, dict[str, Tensor | Ragged]]],
     episodes: int,
     seed: int,
     device: torch.device | str = "cpu",
-) -> dict[str, Tensor]:
+) -> dict[str, Any]:
     """Play episodes to their ends.
 
     Args:
         env: The environment.
-        act: From a batch of graphs on the device to the actions (B, A) in [0, 1], and what else is to be kept
-            of the step, (B, ...) by name.
+        act: From a batch of B graphs with D decisions, on the device, to the actions (D,) in [0, 1], and what else is
+            to be kept of the step, by name: tensors (B, ...), or `Ragged` with B rows.
         episodes: Episodes B, stepped as one batch.
         seed: Of everything random in it; the state of torch's generators is as before afterwards.
         device: Where the policy lives.
 
     Returns:
-        On the CPU, (T, B, ...) each, for the T steps of the longest episode: `observations`, `rewards`,
-        `next_observations`, `done`, what `act` kept, and `alive`: whether the step belongs to the episode or
-        comes after its end.
+        On the CPU, for the T steps of the longest episode, tensors (T, B, ...) of `observations`, `rewards`,
+        `next_observations`, `done`, `alive` (whether the step belongs to the episode or comes after its end) and what
+        `act` kept; a `Ragged` that it kept has T B rows, in this order, so that it is indexed as the tensors are.
 
     Raises:
         UserError: Every episode was over before its first step.
     """
-    steps: list[dict[str, Tensor]] = []
+    steps: list[dict[str, Any]] = []
     devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices), torch.no_grad():
         torch.manual_seed(seed)
@@ -83,14 +84,22 @@ def play(
             # A part of the states at a time: they fit into the caches.
             parts = [act(env.graphs(rows).to(device)) for rows in observations.split(ROWS_AT_ONCE)]
             actions = torch.cat([part[0] for part in parts])
-            kept = {name: torch.cat([part[1][name] for part in parts]) for name in parts[0][1]}
+            kept: dict[str, Any] = {name: concatenated([part[1][name] for part in parts]) for name in parts[0][1]}
             step = kept | {"observations": observations, "alive": ~done}
             observations, rewards, done = env.step(actions.cpu())
             step |= {"next_observations": observations, "rewards": rewards, "done": done}
-            steps.append({name: value.detach().cpu() for name, value in step.items()})
+            steps.append({name: _kept(value) for name, value in step.items()})
     if not steps:
         raise UserError("every episode was over before its first step (the budget is met): nothing to learn")
-    return {name: torch.stack([step[name] for step in steps]) for name in steps[0]}
+    return {name: _stacked([step[name] for step in steps]) for name in steps[0]}
+
+
+def _kept(value: Tensor | Ragged) -> Tensor | Ragged:
+    return value.cpu() if isinstance(value, Ragged) else value.detach().cpu()
+
+
+def _stacked(steps: list[Any]) -> Tensor | Ragged:
+    return concatenated(steps) if isinstance(steps[0], Ragged) else torch.stack(steps)
 
 
 def play_without_exploring(env: VectorGraphEnv, actor_critic: Any, device: torch.device | str = "cpu") -> None:
@@ -104,7 +113,7 @@ def play_without_exploring(env: VectorGraphEnv, actor_critic: Any, device: torch
     squash = getattr(actor_critic, "squash", lambda action: action)
     mode = getattr(actor_critic, "mode", None) or (lambda state: actor_critic.act(state)[0])
 
-    def act(state: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    def act(state: Any) -> tuple[Tensor, dict[str, Tensor | Ragged]]:
         return squash(mode(state)), {}
 
     play(env, act, 1, 0, device)
@@ -140,13 +149,13 @@ def collect(
     """
     squash = getattr(actor_critic, "squash", lambda action: action)
 
-    def act(state: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    def act(state: Any) -> tuple[Tensor, dict[str, Tensor | Ragged]]:
         actions, log_probs = actor_critic.act(state)
         if log_probs.isnan().any():  # distributions may hide it: samples of Beta are clamped
             raise UserError("the policy has diverged, log-probabilities are NaN: lower model.learning_rate")
         value = getattr(actor_critic, "state_value", None)
         values = value(state) if value else actor_critic.evaluate(state, actions)[1]
-        return squash(actions), {"actions": actions, "log_probs": log_probs, "values": values}
+        return squash(actions), {"actions": Ragged.of(actions, state), "log_probs": log_probs, "values": values}
 
     steps = play(env, act, episodes, seed, device)
     advantages = gae(steps["rewards"], steps["values"], steps["done"], gamma, gae_lambda)
@@ -232,10 +241,11 @@ class RolloutLoader:
         """What is left of the iteration as plain tensors; nothing where there are several processes."""
         if self._pending is None or self._world_size > 1:
             return {}
-        rows = {f.name: getattr(self._pending, f.name) for f in fields(self._pending)}
+        rows = {f.name: plain(getattr(self._pending, f.name)) for f in fields(self._pending)}
         return {"dealt": self._dealt, "transitions": rows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with what `state_dict` returned."""
-        self._pending = Transitions(**state["transitions"]) if state else None
+        """Resume what `state_dict` returned."""
+        rows = {name: from_plain(value) for name, value in state.get("transitions", {}).items()}
+        self._pending = Transitions(**rows) if rows else None
         self._dealt = state.get("dealt", 0)

@@ -166,6 +166,7 @@ def test_killed_and_resumed_it_comes_to_the_same(pair, workplace):
     assert results[0]["pruned"]["widths"] == results[1]["pruned"]["widths"]
 
 
+@pytest.mark.slow
 def test_a_signal_to_the_first_process_ends_all_at_once(workplace):
     done = two(workplace, *FIT, "ended", accident="ended")
     assert done.returncode == 143, done.stderr

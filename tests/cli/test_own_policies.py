@@ -12,7 +12,7 @@ POLICIES = """
 import torch
 from torch import nn
 
-from gnnrl_lightning.rl.policies.actor_critic import graph_mean
+from gnnrl_lightning.rl.policies import graph_mean, sum_over_decisions
 
 
 class Encoder(nn.Module):
@@ -30,7 +30,7 @@ class Actor(nn.Module):
         self.layer = nn.Linear(state_dim, numbers * action_dim)
 
     def forward(self, state):
-        return 0.1 * self.layer(graph_mean(state.x, state)).view(state.num_graphs, -1, 2)
+        return 0.1 * self.layer(graph_mean(state.x, state)).view(-1, 2)
 
 
 class Critic(nn.Module):
@@ -49,17 +49,18 @@ class Whole(nn.Module):
         self.mean, self.value = nn.Linear(state_dim, action_dim), nn.Linear(state_dim, 1)
 
     def distribution(self, state):
-        return torch.distributions.Normal(graph_mean(self.mean(state.x), state).sigmoid(), 0.1)
+        return torch.distributions.Normal(graph_mean(self.mean(state.x), state).sigmoid().flatten(), 0.1)
 
     @torch.no_grad()
     def act(self, state):
         action = self.distribution(state).sample()
-        return action, self.distribution(state).log_prob(action).sum(1)
+        return action, sum_over_decisions(self.distribution(state).log_prob(action), state)
 
     def evaluate(self, state, action):
         found = self.distribution(state)
         value = graph_mean(self.value(state.x), state)[:, 0]
-        return found.log_prob(action).sum(1), value, found.entropy().sum(1)
+        log_prob, entropy = found.log_prob(action), found.entropy()
+        return sum_over_decisions(log_prob, state), value, sum_over_decisions(entropy, state)
 
 
 class NoPolicy(nn.Module):
@@ -131,7 +132,7 @@ BAD_PARTS = {
     "no policy": (["--model.actor_critic", "own_policies.NoPolicy"], r"model.actor_critic .* has no attribute 'act'"),
     "another number of outputs": (
         ["--model.actor_critic.init_args.actor", "{class_path: own_policies.Actor, init_args: {numbers: 4}}"],
-        r"model.actor_critic cannot be made: act's action has shape \(2, 4\), expected \(2, 2\)",
+        r"model.actor_critic cannot be made: the actor puts out \(\d+, 2\), expected \(\d+, 2\): two for each decision",
     ),
     "no numbers": (
         ["--model.actor_critic.init_args.critic", "{class_path: own_policies.Critic, init_args: {nan: true}}"],

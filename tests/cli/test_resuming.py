@@ -188,7 +188,10 @@ def interrupt(monkeypatch):
     return at
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+# Ctrl-C takes the same way: its pairs with the phases are among the slow tests.
+@pytest.mark.parametrize(
+    ("signum", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
+)
 @pytest.mark.parametrize(
     ("phase", "owner", "method", "count"),
     [

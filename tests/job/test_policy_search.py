@@ -156,7 +156,7 @@ def test_environment_and_proxy_have_the_same_states(learner, max_steps):
 
 def test_episodes_in_the_proxy_cost_nothing_and_those_in_the_environment_one_each():
     agent, problem = started(SearchOptions())
-    actions = torch.rand(5, 4, generator=torch.Generator().manual_seed(0))
+    actions = torch.rand(20, generator=torch.Generator().manual_seed(0))
     agent.proxy.reset(5)
     agent.proxy.step(actions)
     assert problem.spent == 9 and agent.proxy.evaluations == 0
@@ -198,7 +198,7 @@ def test_the_proxy_learns_from_all_that_was_evaluated():
     torch.testing.assert_close(agent.proxy.score(rows), expected(rows))
     first = left_over()
     agent.env.reset(40)
-    agent.env.step(torch.rand(40, 4, generator=torch.Generator().manual_seed(2)))
+    agent.env.step(torch.rand(160, generator=torch.Generator().manual_seed(2)))
     assert len(problem.history) == 46
     assert left_over() < first / 2
 
@@ -209,7 +209,7 @@ def test_a_range_of_budgets_lets_the_agent_evaluate_beyond_its_own():
     graph, dense = problem.graph, int(problem.graph.cost.macs(problem.graph.widths))
     for env in (agent.env, agent.proxy):
         env.reset(60, torch.Generator().manual_seed(0))
-        env.step(torch.full((60, 4), 0.02))
+        env.step(torch.full((240,), 0.02))
         ratios = graph.cost.macs(env.widths) / dense
         assert 0.25 < ratios.min() < 0.4 and 0.7 < ratios.max() <= 0.8
     over = [item for item in problem.history if not within(LIMITS, item)]
@@ -225,7 +225,7 @@ def test_a_range_of_budgets_lets_the_agent_evaluate_beyond_its_own():
 def test_without_a_range_every_candidate_meets_the_budget():
     agent, problem = started(SearchOptions())
     agent.env.reset(20, torch.Generator().manual_seed(0))
-    agent.env.step(torch.full((20, 4), 0.02))
+    agent.env.step(torch.full((80,), 0.02))
     assert all(within(LIMITS, item) for item in problem.history)
     above = Budget(macs=0.6).on(problem.graph).project(problem.graph.widths)
     with pytest.raises(ValueError, match="does not meet the budget"):
@@ -237,7 +237,7 @@ def test_a_range_beside_a_budget_of_parameters():
     limits = Budget(params=0.5).on(small_graph())
     agent, problem = started(SearchOptions(macs_range=(0.2, 0.9)), problem=problem_of(limits=limits))
     agent.env.reset(30, torch.Generator().manual_seed(0))
-    agent.env.step(torch.full((30, 4), 0.02))
+    agent.env.step(torch.full((120,), 0.02))
     assert all(within(limits, item) for item in problem.history)
     assert len({item.widths for item in problem.history}) > 10
 
@@ -245,7 +245,7 @@ def test_a_range_beside_a_budget_of_parameters():
 def test_with_a_penalty_only_what_is_within_the_budget_is_scored():
     """In both environments: dense widths, and half of each, which have about a quarter of the MACs."""
     agent, problem = started(SearchOptions(penalty=-100.0))
-    actions = torch.tensor([[0.0], [0.5]]).expand(2, 4)
+    actions = torch.tensor([0.0] * 4 + [0.5] * 4)
     for env in (agent.env, agent.proxy):
         env.reset(2)
         _, rewards, done = env.step(actions)

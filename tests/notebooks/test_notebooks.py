@@ -57,6 +57,7 @@ def test_graphs_runs(execute):
     assert "largest difference" in text and printed(cells[-1]).startswith("actions (8, 1)")
 
 
+@pytest.mark.slow
 def test_custom_policy_runs(execute):
     cells = [cell for cell in execute("custom_policy.ipynb").cells if cell.cell_type == "code"]
     shown = [output.get("data", {}).get("text/plain", "") for cell in cells for output in cell.outputs]
@@ -68,6 +69,7 @@ def test_custom_policy_runs(execute):
     assert reward > constant / 2
 
 
+@pytest.mark.slow
 def test_transfer_runs(execute):
     cells = [cell for cell in execute("transfer.ipynb").cells if cell.cell_type == "code"]
     for cell, groups in ((cells[-2], 12), (cells[-1], 18)):

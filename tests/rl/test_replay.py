@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from gnnrl_lightning.rl.ragged import Ragged
 from gnnrl_lightning.rl.replay import Replay, ReplayLoader, Steps
 
 
@@ -8,7 +9,8 @@ def steps(numbers, shares=None, totals=None):
     rows = torch.tensor(numbers, dtype=torch.float32)
     shares = torch.ones_like(rows) if shares is None else torch.tensor(shares)
     totals = rows if totals is None else torch.tensor(totals)
-    return Steps(rows[:, None], rows[:, None], rows, shares, totals, rows[:, None] + 1, rows > 2)
+    actions = Ragged(rows.repeat_interleave(2), torch.full((len(rows),), 2))
+    return Steps(rows[:, None], actions, rows, shares, totals, rows[:, None] + 1, rows > 2)
 
 
 def held(replay):
@@ -36,6 +38,7 @@ def test_all_fields_of_a_step_stay_together():
     batch = replay.sample(50, torch.Generator().manual_seed(0))
     assert len(batch) == 50 and set(batch.rewards.tolist()) == {11, 12, 13, 14}
     assert torch.equal(batch.observations[:, 0], batch.rewards)
+    assert torch.equal(batch.actions.values, batch.rewards.repeat_interleave(2))
     assert torch.equal(batch.next_observations[:, 0], batch.rewards + 1)
     assert torch.equal(batch.done, batch.rewards > 2)
 

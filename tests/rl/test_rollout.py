@@ -8,6 +8,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.rl.encoders import GCN
 from gnnrl_lightning.rl.env import Evaluated, VectorPruningEnv
 from gnnrl_lightning.rl.policies import Agent
+from gnnrl_lightning.rl.ragged import Ragged
 from gnnrl_lightning.rl.rollout import RolloutLoader, Transitions, collect
 from gnnrl_lightning.seeds import derived_seed
 from tests.support.fakes import Landscape, RingTask, small_graph
@@ -27,7 +28,8 @@ def pruning():
 
 def transitions(count):
     rows = torch.arange(float(count))
-    return Transitions(rows[:, None], rows[:, None], rows, rows, rows, rows, torch.tensor(1.0))
+    actions = Ragged(rows, torch.ones(count, dtype=torch.int64))
+    return Transitions(rows[:, None], actions, rows, rows, rows, rows, torch.tensor(1.0))
 
 
 def test_seeds_differ_in_every_place_and_are_stable():
@@ -40,7 +42,7 @@ def test_seeds_differ_in_every_place_and_are_stable():
 def test_first_ratio_is_one():
     env, agent = pruning()
     batch, _ = collect(env, agent, 6, 0, 1.0, 0.95)
-    log_prob, value, _ = agent.evaluate(env.graphs(batch.observations), batch.actions)
+    log_prob, value, _ = agent.evaluate(env.graphs(batch.observations), batch.actions.values)
     torch.testing.assert_close((log_prob - batch.log_probs).exp(), torch.ones(len(batch)), atol=1e-4, rtol=0)
     torch.testing.assert_close(value, batch.values, atol=1e-5, rtol=0)
 
@@ -62,8 +64,10 @@ def test_collect_is_decided_by_its_seed_and_leaves_the_generator_alone():
     state = torch.get_rng_state()
     first, again, other = (collect(RingTask(), agent, 4, seed, 1.0, 0.95)[0] for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(first.actions, again.actions) and torch.equal(first.observations, again.observations)
-    assert not torch.equal(first.actions, other.actions)
+    assert torch.equal(first.actions.values, again.actions.values) and torch.equal(
+        first.observations, again.observations
+    )
+    assert not torch.equal(first.actions.values, other.actions.values)
 
 
 def test_a_policy_that_has_diverged_is_told():
@@ -99,7 +103,7 @@ def test_two_ranks_use_every_transition_equally_often_and_weigh_it_alike(counts)
         assert len(batches) == len(loader)
         uses, weights = torch.zeros(count), torch.zeros(count)
         for batch in batches:
-            rows = batch.actions.flatten().long()
+            rows = batch.actions.values.long()
             uses[rows] += batch.weight > 0
             weights[rows] += batch.weight / len(batch)
         assert uses.tolist() == [epochs] * count
@@ -110,7 +114,7 @@ def test_two_ranks_use_every_transition_equally_often_and_weigh_it_alike(counts)
 def test_each_epoch_has_an_order_of_its_own_that_the_iteration_decides():
     def order(iteration):
         loader = RolloutLoader(lambda _: transitions(8), lambda: iteration, 2, 1)
-        return [batch.actions.flatten().tolist() for batch in loader]
+        return [batch.actions.values.tolist() for batch in loader]
 
     first, second = order(0)
     assert first != second and sorted(first) == sorted(second)
@@ -124,14 +128,14 @@ def test_a_stopped_iteration_goes_on_where_it_was():
         collected.append(iteration)
         return transitions(6)
 
-    whole = [batch.actions for batch in RolloutLoader(gather, lambda: 4, 2, 3)]
+    whole = [batch.actions.values for batch in RolloutLoader(gather, lambda: 4, 2, 3)]
     first = RolloutLoader(gather, lambda: 4, 2, 3)
     batches = iter(first)
-    begun = [next(batches).actions for _ in range(2)]
+    begun = [next(batches).actions.values for _ in range(2)]
     second = RolloutLoader(gather, lambda: 4, 2, 3)
     second.load_state_dict(first.state_dict())
     collected.clear()
-    rest = [batch.actions for batch in second]
+    rest = [batch.actions.values for batch in second]
     assert collected == []
     assert all(torch.equal(a, b) for a, b in zip(whole, begun + rest, strict=True))
     assert second.state_dict() == {}

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from gnnrl_lightning.speed.memory import keep_kernels
+from gnnrl_lightning.speed.memory import KERNELS, keep_kernels
 
 # Ten times eight blocks of 4 MiB, written and freed together: how many pages are faulted in after the first time?
 SCRIPT = """
@@ -43,20 +43,22 @@ def test_freed_blocks_are_used_again():
     assert 4 * faults("keep") < faults("leave")
 
 
-# Convolutions of 1,200 shapes, twice: how many kernels of the second round are compiled anew?
+# Convolutions of many shapes, twice: how many kernels of the second round are compiled anew?
 SHAPES = """
 import sys
 
 import torch
 
-from gnnrl_lightning.speed.memory import keep_kernels
+from gnnrl_lightning.speed import memory
 
-if sys.argv[1] == "keep":
-    keep_kernels()
+shapes, kernels = map(int, sys.argv[1:])
+if kernels:
+    memory.KERNELS = kernels
+    memory.keep_kernels()
 
 pixel, weight = torch.ones(1, 64, 1, 1), torch.ones(64, 64, 1, 1)
 for _ in range(2):
-    for shape in range(1200):
+    for shape in range(shapes):
         inputs, outputs = 1 + shape % 40, 1 + shape // 40
         kernel = weight[:outputs, :inputs].contiguous()
         torch.ops.mkldnn._convolution_pointwise(
@@ -66,15 +68,20 @@ for _ in range(2):
 """
 
 
-def compiled_again(mode):
+def compiled_again(shapes, kernels):
+    """Kernels of the second round; `kernels` are kept, 0 leaves oneDNN's default."""
     environment = os.environ | {"ONEDNN_VERBOSE": "2"}
     environment.pop("ONEDNN_PRIMITIVE_CACHE_CAPACITY", None)
     done = subprocess.run(
-        [sys.executable, "-c", SHAPES, mode], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", SHAPES, str(shapes), str(kernels)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     lines = done.stdout.split("round\n")[1].splitlines()
     made = [line for line in lines if "create:cache_" in line and ",convolution," in line]
-    assert len(made) >= 1200
+    assert len(made) >= shapes
     return sum("create:cache_miss" in line for line in made)
 
 
@@ -88,7 +95,12 @@ def test_the_users_number_of_kernels_counts(monkeypatch, name):
     assert dict(os.environ) == before
 
 
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="there is no oneDNN")
+def test_as_many_kernels_are_kept_as_is_said():
+    assert compiled_again(32, 16) >= 32 and compiled_again(32, 256) == 0
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="there is no oneDNN")
 def test_kernels_are_kept_until_their_shape_comes_back():
-    assert compiled_again("leave") >= 1200 and compiled_again("keep") == 0
+    assert compiled_again(1200, 0) >= 1200 and compiled_again(1200, KERNELS) == 0

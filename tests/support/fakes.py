@@ -113,9 +113,9 @@ class RingTask:
         return (heights.roll(1, 1) + heights.roll(-1, 1)) / 2
 
     def step(self, actions):
-        self.evaluations += len(actions)
-        rewards = -(actions - self.best(self.heights)).square().mean(1)
-        return self.heights.clone(), rewards, torch.ones(len(actions), dtype=torch.bool)
+        self.evaluations += len(self.heights)
+        rewards = -(actions.view_as(self.heights) - self.best(self.heights)).square().mean(1)
+        return self.heights.clone(), rewards, torch.ones(len(rewards), dtype=torch.bool)
 
     def graphs(self, observations):
         episodes = len(observations)
@@ -128,7 +128,7 @@ class RingTask:
             ptr=torch.arange(episodes + 1) * self.nodes,
             decision_index=torch.arange(count).repeat(2, 1),
             decision_weight=torch.ones(count),
-            num_decisions=count,
+            decision_batch=torch.arange(episodes).repeat_interleave(self.nodes),
         )
 
 

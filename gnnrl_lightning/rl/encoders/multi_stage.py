@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from torch_geometric.nn import GCNConv, MessagePassing
 from torch_geometric.utils import degree, scatter
 
 from gnnrl_lightning.rl.state.builder import EDGE_DIM
+from gnnrl_lightning.rl.state.graph import StateGraph
 from gnnrl_lightning.rl.state.motifs import MOTIF_DIM
 
 
@@ -142,7 +142,7 @@ class MultiStage(nn.Module):
         self.nodes = nn.Linear(state_dim, hidden)
         self.convolutions = nn.ModuleList(MotifConv(hidden, hidden) for _ in range(layers))
 
-    def forward(self, state: Any) -> Tensor:
+    def forward(self, state: StateGraph) -> Tensor:
         """Embeddings of the nodes, (N, hidden)."""
         motifs = self.motifs(
             state.motif_x, state.motif_edge_index, state.motif_weight, state.motif_size, state.motif_batch

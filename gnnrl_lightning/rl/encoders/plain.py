@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 from torch_geometric.nn import GATConv, GCNConv
 from torch_geometric.utils import to_undirected
+
+from gnnrl_lightning.rl.state.graph import StateGraph
 
 
 class GCN(nn.Module):
@@ -32,7 +32,7 @@ class GCN(nn.Module):
     def _convolution(self, hidden: int) -> nn.Module:
         return GCNConv(hidden, hidden)
 
-    def forward(self, state: Any) -> Tensor:
+    def forward(self, state: StateGraph) -> Tensor:
         """Embeddings of the nodes, (N, hidden)."""
         edge_index = to_undirected(state.edge_index, num_nodes=len(state.x))
         h = self.nodes(state.x).tanh()

@@ -13,22 +13,20 @@ class VectorGraphEnv(Protocol):
 
     Observations are plain tensors, one row an episode, that hold what changes (for pruning: widths, limits,
     steps left); `graphs` builds the batch of graphs that the policy sees from such rows. So a rollout is a
-    few small tensors: it is shuffled, moved, and saved in a checkpoint as such, and any subset of it can be made graphs
-    again.
+    few small tensors: it can be shuffled, moved and saved in a checkpoint, and graphs can be built of any of its rows.
 
-    A batch of graphs is a `torch_geometric.data.Batch` (or what serves the actor-critic as well) with `x`,
-    `edge_index`, `batch`, `num_graphs`; and for the policies of this package `decision_index` (2, I) pairs of
-    node and decision, `decision_weight` (I,), weights that sum to one for each decision, and `num_decisions`
-    of the whole batch, equally many in each graph.
+    A batch of graphs is a `torch_geometric.data.Batch` (or what serves the policy as well) with the fields of
+    `gnnrl_lightning.rl.state.graph.StateGraph` that the policy reads. Decisions are flat: graphs may have different
+    numbers of them, and `decision_batch` has the graph of each.
 
     Attributes:
         state_dim: Features of a node.
-        action_dim: Decisions in a graph, each an action in [0, 1].
+        action_dim: Decisions in a graph, each an action in [0, 1]; None where graphs have different numbers of them.
         initial_action: Action in (0, 1) on which a first policy should centre.
     """
 
     state_dim: int
-    action_dim: int
+    action_dim: int | None
     initial_action: float
 
     @property
@@ -48,7 +46,7 @@ class VectorGraphEnv(Protocol):
         """Take one action in each episode; actions of finished episodes are ignored.
 
         Args:
-            actions: (episodes, action_dim) in [0, 1].
+            actions: (D,) in [0, 1], the decisions of all episodes, one episode after the other.
 
         Returns:
             Observations (episodes, S), rewards of this step (episodes,), and (episodes,) bool: episode
@@ -57,5 +55,5 @@ class VectorGraphEnv(Protocol):
         ...
 
     def graphs(self, observations: Tensor) -> Any:
-        """The batch of graphs (on the CPU) of the rows of observations (B, S)."""
+        """The batch of graphs (on the CPU) of the rows of observations (B, S), in their order."""
         ...

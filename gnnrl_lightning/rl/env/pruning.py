@@ -171,19 +171,21 @@ class VectorPruningEnv:
         """Prune each unfinished episode by its action, and score those that end.
 
         Args:
-            actions: (B, G) in [0, 1]; clipped to it.
+            actions: (B G,) in [0, 1], clipped to it: the groups of the first episode, then those of the next.
 
         Returns:
             Observations (B, G + M + 1), rewards (B,) and (B,) bool: finished.
 
         Raises:
-            ValueError: The actions have another shape, or one is NaN.
+            ValueError: The actions have another shape, or one of them is NaN.
         """
-        if actions.shape != self._widths.shape:
-            raise ValueError(f"actions have shape {tuple(actions.shape)}, expected {tuple(self._widths.shape)}")
+        if actions.shape != (self._widths.numel(),):
+            expected = f"({self._widths.numel()},), {self.action_dim} for each of {len(self._widths)} episodes"
+            raise ValueError(f"actions have shape {tuple(actions.shape)}, expected {expected}")
         if actions.isnan().any():
             raise ValueError("an action is NaN: the policy has diverged")
         ratios = actions.to(self._widths.device, torch.float32).clamp(0, 1) * self.max_ratio
+        ratios = ratios.view_as(self._widths)
         proposed = torch.where(self._done[:, None], self._widths, self._round(self._widths * (1 - ratios)))
         self._step += 1
         ends = ~self._done & (self._met(proposed) | (self._step >= self.max_steps))
@@ -201,7 +203,7 @@ class VectorPruningEnv:
         return self._observe(), rewards, self._done.clone()
 
     def graphs(self, observations: Tensor) -> Any:
-        """State graphs of observations (B, G + M + 1), with a field `proposal` (B, G) where there are proposals."""
+        """State graphs of observations (B, G + M + 1), with the field `proposal` (B G,) where there are proposals."""
         observations = observations.cpu()
         widths, limits = observations[:, : self.action_dim], observations[:, self.action_dim : -1]
         proposal = None
@@ -276,7 +278,7 @@ class PruningEnv(gymnasium.Env[Any, Any]):
         """
         if self._within is None:
             raise ResetNeeded("the environment has to be reset before its first step")
-        ratios = torch.as_tensor(np.asarray(action, dtype=np.float32))[None]
+        ratios = torch.as_tensor(np.asarray(action, dtype=np.float32))
         observations, rewards, done = self.vector.step(ratios / self.vector.max_ratio)
         reward = float(self.vector.score(self.vector.widths)) if self._within else float(rewards)
         return self._graph(observations), reward, bool(done), False, self._info()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.rl.env.pool import EnvPool
 from gnnrl_lightning.rl.env.protocol import VectorGraphEnv
 from gnnrl_lightning.rl.policies.policy_file import described, load_policy, save_policy
 from gnnrl_lightning.seeds import derived_seed
@@ -68,6 +69,9 @@ class GraphLearner(pl.LightningModule, ABC):
         seed: Of the policy's weights and of all sampling.
 
     Attributes:
+        evaluations: () evaluations so far, of all processes.
+        evaluations_of: (environments,) those of each environment of an `EnvPool`; there where `env` is one.
+        reward_best: () the largest reward of an evaluation so far.
         exchange: Called in each process after the episodes of an iteration in the environment; where processes share
             what they learn about candidates, it may be set.
 
@@ -76,6 +80,7 @@ class GraphLearner(pl.LightningModule, ABC):
     """
 
     evaluations: Tensor
+    evaluations_of: Tensor
     reward_best: Tensor
 
     def __init__(
@@ -146,6 +151,8 @@ class GraphLearner(pl.LightningModule, ABC):
         if self.actor_critic is not None:
             return
         env = self.environment
+        if isinstance(env, EnvPool):  # a buffer, so that a checkpoint holds it
+            self.register_buffer("evaluations_of", torch.zeros_like(env.evaluations_of))
         keep_freed_memory()
         try:
             with torch.random.fork_rng([]), torch.device("cpu"):  # Lightning calls this with its device for new tensors
@@ -162,13 +169,14 @@ class GraphLearner(pl.LightningModule, ABC):
         self.actor_critic.to(self.device)
 
     def _try_policy(self, env: VectorGraphEnv) -> None:
-        """Let the policy act on two first states: better now than after an hour of evaluations."""
+        """Let the policy act on first states, two at least: better now than after an hour of evaluations."""
         training = self.actor_critic.training
         self.actor_critic.eval()
         described(self.actor_critic)
         with torch.no_grad():
-            state = env.graphs(env.reset(2, torch.Generator().manual_seed(0))[0])
-            for name, (found, shape) in self.outputs(state, (2, env.action_dim)).items():
+            episodes = max(2, self.episodes_per_iteration)
+            state = env.graphs(env.reset(episodes, torch.Generator().manual_seed(0))[0])
+            for name, (found, shape) in self.outputs(state).items():
                 if found.shape != shape:
                     raise ValueError(f"{name} has shape {tuple(found.shape)}, expected {shape}")
                 if not found.isfinite().all():
@@ -176,12 +184,11 @@ class GraphLearner(pl.LightningModule, ABC):
         self.actor_critic.train(training)
 
     @abstractmethod
-    def outputs(self, state: Any, shape: tuple[int, int]) -> dict[str, tuple[Tensor, tuple[int, ...]]]:
+    def outputs(self, state: Any) -> dict[str, tuple[Tensor, tuple[int]]]:
         """What the policy makes of a state, by name, and the shapes that it should have.
 
         Args:
-            state: Batch of B state graphs.
-            shape: B and the decisions in a graph.
+            state: Batch of state graphs.
         """
 
     @property
@@ -221,6 +228,7 @@ class GraphLearner(pl.LightningModule, ABC):
         in_proxy, start = self.in_proxy(iteration), time.perf_counter()
         env = self.proxy if in_proxy and self.proxy is not None else self.environment
         before = env.evaluations
+        before_of = env.evaluations_of if isinstance(env, EnvPool) else None
         training = self.actor_critic.training
         self.actor_critic.eval()
         steps, rewards = play(
@@ -242,7 +250,24 @@ class GraphLearner(pl.LightningModule, ABC):
             best = self.max_over_processes(rewards.max()).to(self.device)
             self.reward_best.copy_(torch.maximum(self.reward_best, best))
             self._rollout |= {"rollout/reward_mean": total / episodes, "charts/eps": new / seconds}
+        if isinstance(env, EnvPool) and before_of is not None:
+            self._rollout |= self._of_each(env, rewards, env.evaluations_of - before_of, in_proxy)
         return steps
+
+    def _of_each(self, pool: EnvPool, rewards: Tensor, new: Tensor, in_proxy: bool) -> dict[str, float]:
+        """What an iteration was like in each environment of a pool, and the evaluations in each so far."""
+        sums, counts = self.sum_over_processes(torch.stack(pool.sums_of(rewards)).double())
+        part = "proxy" if in_proxy else "rollout"
+        found = {
+            f"{part}/reward_mean/{name}": total / count
+            for name, total, count in zip(pool.names, sums.tolist(), counts.tolist(), strict=True)
+            if count
+        }
+        if not in_proxy:
+            self.evaluations_of += self.sum_over_processes(new).to(self.evaluations_of)
+            spent = self.evaluations_of.tolist()
+            found |= {f"search/evaluations/{name}": float(own) for name, own in zip(pool.names, spent, strict=True)}
+        return found
 
     def on_train_epoch_end(self) -> None:
         """Log what the iteration's episodes were like."""

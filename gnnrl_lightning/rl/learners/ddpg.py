@@ -14,6 +14,7 @@ from gnnrl_lightning.rl import ddpg_losses as ddpg
 from gnnrl_lightning.rl.env.protocol import VectorGraphEnv
 from gnnrl_lightning.rl.learners.base import GraphLearner, at_least_one, not_negative, positive
 from gnnrl_lightning.rl.policies.deterministic import DDPGAgent
+from gnnrl_lightning.rl.ragged import Ragged
 from gnnrl_lightning.rl.replay import Replay, ReplayLoader, Steps
 from gnnrl_lightning.rl.rollout import play
 
@@ -133,11 +134,12 @@ class DDPG(GraphLearner):
         if self.target is None:
             self.target = copy.deepcopy(self.actor_critic).requires_grad_(False)
 
-    def outputs(self, state: Any, shape: tuple[int, int]) -> dict[str, tuple[Tensor, tuple[int, ...]]]:
+    def outputs(self, state: Any) -> dict[str, tuple[Tensor, tuple[int]]]:
         """Actions, and the value of each state with them."""
         action = self.actor_critic.actor(state)
         value = self.actor_critic.critic(state, action)
-        return {"actor's action": (action, shape), "critic's value": (value, shape[:1])}
+        each, shape = (state.num_graphs,), (len(state.decision_batch),)
+        return {"actor's action": (action, shape), "critic's value": (value, each)}
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Adam over the critic, Adam over the actor."""
@@ -169,9 +171,9 @@ class DDPG(GraphLearner):
         self._rollout["rollout/spread"] = self.spread
 
     def _steps(self, env: VectorGraphEnv, episodes: int, seed: int) -> tuple[Steps, Tensor]:
-        def act(state: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        def act(state: Any) -> tuple[Tensor, dict[str, Tensor | Ragged]]:
             actions = ddpg.explore(self.actor_critic.actor(state), self.spread)
-            return actions, {"actions": actions}
+            return actions, {"actions": Ragged.of(actions, state)}
 
         steps = play(env, act, episodes, seed, self.device)
         alive = steps.pop("alive")
@@ -184,14 +186,18 @@ class DDPG(GraphLearner):
         """The steps of all processes."""
         if self.trainer.world_size == 1:
             return steps
+        rows = steps.rows()
+        actions = Ragged(self._gathered(steps.actions.values), self._gathered(steps.actions.counts))
+        gathered = {name: self._gathered(own) for name, own in rows.items() if name != "actions"}
+        return Steps(**gathered, actions=actions)
+
+    def _gathered(self, own: Tensor) -> Tensor:
+        """The rows of all processes, (N, ...) on the CPU, which may have different numbers of them."""
         gather = self.trainer.strategy.all_gather
-        counts = gather(torch.tensor([len(steps)], device=self.device)).flatten().tolist()
-        rows = {}
-        for name, own in steps.tensors().items():
-            padded = torch.cat([own, own.new_zeros(max(counts) - len(own), *own.shape[1:])])
-            parts = gather(padded.to(self.device)).cpu()
-            rows[name] = torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
-        return Steps(**rows)
+        counts = gather(torch.tensor([len(own)], device=self.device)).flatten().tolist()
+        padded = torch.cat([own, own.new_zeros(max(counts) - len(own), *own.shape[1:])])
+        parts = gather(padded.to(self.device)).cpu()
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     def training_step(self, batch: Steps, batch_idx: int) -> None:
         """One step of the critic, one of the actor, one of the target networks."""
@@ -203,7 +209,7 @@ class DDPG(GraphLearner):
         targets = ddpg.q_target(rewards, self._next_values(batch), batch.done, self.gamma)
         metrics = {}
 
-        critic = ddpg.critic_loss(policy.critic(state, batch.actions), targets)
+        critic = ddpg.critic_loss(policy.critic(state, batch.actions.values), targets)
         metrics["losses/critic"] = critic.detach()
         metrics["losses/critic_grad_norm"] = self._optimise(critic_optimizer, critic, policy.critic)
         if self.trainer.current_epoch >= self.critic_iterations:

@@ -117,9 +117,9 @@ class GNNRL(GraphLearner):
         """Around the initial action, and around proposals."""
         return self.initial_spread, self.proposal_spread
 
-    def outputs(self, state: Any, shape: tuple[int, int]) -> dict[str, tuple[Tensor, tuple[int, ...]]]:
+    def outputs(self, state: Any) -> dict[str, tuple[Tensor, tuple[int]]]:
         """Actions, and the log-probability, value and entropy of each state."""
-        each = shape[:1]
+        each, shape = (state.num_graphs,), (len(state.decision_batch),)
         action, log_prob = self.actor_critic.act(state)
         squash = getattr(self.actor_critic, "squash", lambda raw: raw)
         evaluated = self.actor_critic.evaluate(state, action)
@@ -193,7 +193,7 @@ class GNNRL(GraphLearner):
     def _moved(self, batch: Transitions) -> float:
         """Divergence of the policy that acted from the present one, nats, on the minibatch of all processes."""
         state = self.environment.graphs(batch.observations).to(self.device)
-        log_prob = self.actor_critic.evaluate(state, batch.actions)[0]
+        log_prob = self.actor_critic.evaluate(state, batch.actions.values)[0]
         approx_kl = ppo.policy_loss(log_prob, batch.log_probs, batch.advantages)[1]
         total, weight = self.sum_over_processes(torch.stack([approx_kl * batch.weight, batch.weight])).tolist()
         return total / max(weight, 1e-12)
@@ -201,7 +201,7 @@ class GNNRL(GraphLearner):
     def training_step(self, batch: Transitions, batch_idx: int) -> Tensor:
         """PPO's loss of a minibatch."""
         state = self.environment.graphs(batch.observations).to(self.device)
-        log_prob, value, entropy = self.actor_critic.evaluate(state, batch.actions)
+        log_prob, value, entropy = self.actor_critic.evaluate(state, batch.actions.values)
         policy, approx_kl, clip_fraction = ppo.policy_loss(
             log_prob, batch.log_probs, batch.advantages, self.clip_epsilon
         )

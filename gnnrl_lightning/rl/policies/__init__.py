@@ -5,6 +5,7 @@ from gnnrl_lightning.rl.policies.actor_critic import ActorCritic, Agent, Critic,
 from gnnrl_lightning.rl.policies.deterministic import DDPGActor, DDPGAgent, QCritic
 from gnnrl_lightning.rl.policies.distributions import Beta, ClippedGaussian, SquashedGaussian, UnitDistribution
 from gnnrl_lightning.rl.policies.policy_file import load_policy, save_policy
+from gnnrl_lightning.rl.policies.readout import decision_mean, decisions_of, graph_mean, sum_over_decisions
 
 __all__ = [
     "AblatedAgent",
@@ -20,6 +21,10 @@ __all__ = [
     "QCritic",
     "SquashedGaussian",
     "UnitDistribution",
+    "decision_mean",
+    "decisions_of",
+    "graph_mean",
     "load_policy",
     "save_policy",
+    "sum_over_decisions",
 ]

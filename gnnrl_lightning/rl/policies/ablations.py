@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from gnnrl_lightning.rl.encoders import MultiStage
 from gnnrl_lightning.rl.policies.actor_critic import Agent
 from gnnrl_lightning.rl.policies.distributions import Beta, UnitDistribution
+from gnnrl_lightning.rl.state.graph import StateGraph
 
 
-def no_messages(state: Any) -> Any:
+def no_messages(state: StateGraph) -> StateGraph:
     """The state without its edges: every node sees itself alone."""
     state = copy.copy(state)
     state.edge_index = state.edge_index[:, :0]
@@ -22,30 +23,28 @@ def no_messages(state: Any) -> Any:
     return state
 
 
-def shuffled_edges(state: Any) -> Any:
-    """The state with the targets of its edges exchanged at random, in every state and graph of a batch alike.
+def shuffled_edges(state: StateGraph) -> StateGraph:
+    """The state with the targets of its edges exchanged at random within each graph, alike in graphs of equal size.
 
-    Raises:
-        ValueError: The graphs of the batch differ in their number of edges.
+    The edges of a graph are next to one another, as state builders and `join_states` leave them.
     """
-    edges, graphs = state.edge_index.shape[1], state.num_graphs
-    if edges % graphs:
-        raise ValueError(f"{edges} edges in {graphs} graphs: edges are exchanged in graphs of equal size only")
-    order = torch.randperm(edges // graphs, generator=torch.Generator().manual_seed(0)).to(state.edge_index.device)
-    targets = state.edge_index[1].view(graphs, -1)[:, order].flatten()
+    counts = state.batch[state.edge_index[0]].bincount(minlength=state.num_graphs).tolist()
+    orders = {count: torch.randperm(count, generator=torch.Generator().manual_seed(0)) for count in set(counts)}
+    starts = accumulate([0, *counts[:-1]])
+    order = torch.cat([orders[count] + start for count, start in zip(counts, starts, strict=True)])
     state = copy.copy(state)
-    state.edge_index = torch.stack([state.edge_index[0], targets])
+    state.edge_index = torch.stack([state.edge_index[0], state.edge_index[1][order.to(state.edge_index.device)]])
     return state
 
 
-def constant_state(state: Any) -> Any:
+def constant_state(state: StateGraph) -> StateGraph:
     """The state with zeros for all features: neither widths nor budget, only the topology is seen."""
     state = copy.copy(state)
     state.x, state.edge_attr = torch.zeros_like(state.x), torch.zeros_like(state.edge_attr)
     return state
 
 
-ABLATIONS: dict[str, Callable[[Any], Any]] = {
+ABLATIONS: dict[str, Callable[[StateGraph], StateGraph]] = {
     "no_messages": no_messages,
     "shuffled_edges": shuffled_edges,
     "constant_state": constant_state,
@@ -56,11 +55,11 @@ ABLATIONS: dict[str, Callable[[Any], Any]] = {
 class _Through(nn.Module):
     """An actor or critic that sees a changed state."""
 
-    def __init__(self, module: nn.Module, change: Callable[[Any], Any]) -> None:
+    def __init__(self, module: nn.Module, change: Callable[[StateGraph], StateGraph]) -> None:
         super().__init__()
         self.module, self.change = module, change
 
-    def forward(self, state: Any) -> Tensor:
+    def forward(self, state: StateGraph) -> Tensor:
         return self.module(self.change(state))
 
 
@@ -69,7 +68,7 @@ class AblatedAgent(Agent):
 
     Args:
         state_dim: Features of each node of the state graph.
-        action_dim: Decisions in a graph.
+        action_dim: Decisions in a graph; None where graphs have different numbers of them.
         ablation: What is taken away: "no_messages", "shuffled_edges" or "constant_state".
         head: As of `Agent`.
         encoder: As of `Agent`.
@@ -82,7 +81,7 @@ class AblatedAgent(Agent):
     def __init__(
         self,
         state_dim: int,
-        action_dim: int,
+        action_dim: int | None,
         ablation: str,
         head: str = "identity",
         encoder: Callable[[int], nn.Module] = MultiStage,

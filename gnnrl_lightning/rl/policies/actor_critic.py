@@ -9,15 +9,24 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.utils import scatter
 
 from gnnrl_lightning.rl.encoders import MultiStage
 from gnnrl_lightning.rl.policies.distributions import Beta, UnitDistribution
+from gnnrl_lightning.rl.policies.readout import (
+    check_count,
+    decision_mean,
+    graph_mean,
+    one_count,
+    sum_over_decisions,
+    to_decisions,
+)
+from gnnrl_lightning.rl.state.graph import StateGraph
 
 # An encoder is made for a number of node features and maps a state to (nodes, out_features).
 Encoder = Callable[[int], nn.Module]
-# An actor or critic is made for a number of node features and a number of decisions in a graph.
-Head = Callable[[int, int], nn.Module]
+# An actor or critic is made for a number of node features and a number of decisions in a graph, None where graphs
+# have different numbers of them.
+Head = Callable[[int, int | None], nn.Module]
 
 
 EDGE = 0.005
@@ -28,22 +37,10 @@ WIDEST = 0.25
 """Largest standard deviation of a first policy's actions around proposals."""
 
 
-def proposed(state: Any) -> Tensor | None:
-    """The actions (B, A) in (0, 1) from which a policy starts in these states, or None where they propose none."""
+def proposed(state: StateGraph) -> Tensor | None:
+    """The actions (D,) in (0, 1) from which a policy starts in these states, or None where they propose none."""
     proposal = getattr(state, "proposal", None)
     return None if proposal is None else proposal.clamp(EDGE, 1 - EDGE)
-
-
-def graph_mean(values: Tensor, state: Any) -> Tensor:
-    """Mean of node values (N, F) over each graph of a batch: (B, F)."""
-    return scatter(values, state.batch, dim_size=state.num_graphs, reduce="mean")
-
-
-def decision_mean(values: Tensor, state: Any) -> Tensor:
-    """Weighted mean of node values (N, F) over the nodes of each decision: (decisions of the batch, F)."""
-    node, decision = state.decision_index
-    weighted = values[node] * state.decision_weight[:, None]
-    return scatter(weighted, decision, dim_size=state.num_decisions, reduce="sum")
 
 
 def mlp(sizes: list[int], last_gain: float) -> nn.Sequential:
@@ -58,38 +55,45 @@ def mlp(sizes: list[int], last_gain: float) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+_CODES = "the head 'identity', with a code for each decision,"
+
+
 class DecisionEncoder(nn.Module):
     """Embeds each decision: what its nodes are, what the whole graph is, and, if wanted, a code of its own.
 
-    A decision sees the weighted mean of its nodes' embeddings and features, the embedding of the whole graph,
+    A decision sees the weighted mean of the embeddings and features of its nodes, the embedding of the whole graph,
     and with `identity` a learned code of its own, so that decisions that look alike can still come out
     differently.
 
     Args:
         state_dim: Node features.
-        action_dim: Decisions in a graph.
+        action_dim: Decisions in a graph. Only the codes depend on it: without any, graphs may have any numbers.
         encoder: Makes the graph encoder for a number of node features.
         identity: Size of the codes; 0 for none.
 
     Shapes:
-        A batch of B graphs with A decisions each to (B, A, out_features).
+        A batch of graphs with D decisions in all to (D, out_features).
+
+    Raises:
+        ValueError: There are codes, and a graph has another number of decisions.
     """
 
-    def __init__(self, state_dim: int, action_dim: int, encoder: Encoder = MultiStage, identity: int = 0) -> None:
+    def __init__(
+        self, state_dim: int, action_dim: int | None, encoder: Encoder = MultiStage, identity: int = 0
+    ) -> None:
         super().__init__()
         self.encoder: Any = encoder(state_dim)
-        self.codes = nn.Parameter(torch.randn(action_dim, identity)) if identity else None
+        self.codes = nn.Parameter(torch.randn(one_count(action_dim, _CODES), identity)) if identity else None
         self.out_features = 2 * int(self.encoder.out_features) + state_dim + identity
 
-    def forward(self, state: Any) -> Tensor:
+    def forward(self, state: StateGraph) -> Tensor:
         """Embedding of each decision."""
         h = self.encoder(state)
-        own = decision_mean(torch.cat([h, state.x], dim=1), state)
-        decisions = state.num_decisions // state.num_graphs
-        parts = [own, graph_mean(h, state).repeat_interleave(decisions, dim=0)]
+        parts = [decision_mean(torch.cat([h, state.x], dim=1), state), to_decisions(graph_mean(h, state), state)]
         if self.codes is not None:
+            check_count(state, len(self.codes), _CODES)
             parts.append(self.codes.repeat(state.num_graphs, 1))
-        return torch.cat(parts, dim=1).view(state.num_graphs, decisions, self.out_features)
+        return torch.cat(parts, dim=1)
 
 
 class NodeActor(nn.Module):
@@ -97,7 +101,7 @@ class NodeActor(nn.Module):
 
     Args:
         state_dim: Node features.
-        action_dim: Decisions in a graph.
+        action_dim: Decisions in a graph; not used where there are no codes.
         encoder: Makes the graph encoder for a number of node features.
         hidden: Size of the hidden layers.
         identity: Size of the codes of `DecisionEncoder`. Without any (0) the head fits every network; with
@@ -105,13 +109,16 @@ class NodeActor(nn.Module):
         outputs: Numbers for each decision; 2 for the parameters of a `UnitDistribution`.
 
     Shapes:
-        A batch of B graphs with A decisions each to (B, A, outputs).
+        A batch of graphs with D decisions in all to (D, outputs).
+
+    Raises:
+        ValueError: There are codes, and a graph has another number of decisions.
     """
 
     def __init__(
         self,
         state_dim: int,
-        action_dim: int,
+        action_dim: int | None,
         encoder: Encoder = MultiStage,
         hidden: int = 64,
         identity: int = 0,
@@ -121,7 +128,7 @@ class NodeActor(nn.Module):
         self.decisions = DecisionEncoder(state_dim, action_dim, encoder, identity)
         self.mlp = mlp([self.decisions.out_features, hidden, hidden, outputs], last_gain=0.01)
 
-    def forward(self, state: Any) -> Tensor:
+    def forward(self, state: StateGraph) -> Tensor:
         """Numbers of each decision."""
         return self.mlp(self.decisions(state))
 
@@ -131,13 +138,16 @@ class GraphActor(nn.Module):
 
     Args:
         state_dim: Node features.
-        action_dim: Decisions in a graph.
+        action_dim: Decisions in a graph: the head fits graphs with exactly so many.
         encoder: Makes the graph encoder for a number of node features.
         hidden: Sizes of the hidden layers.
         outputs: Numbers for each decision; 2 for the parameters of a `UnitDistribution`.
 
     Shapes:
-        A batch of B graphs to (B, action_dim, outputs).
+        A batch of B graphs with action_dim decisions each to (B action_dim, outputs).
+
+    Raises:
+        ValueError: A graph has another number of decisions.
 
     Source: GNN-RL (ICML 2022), section 4.3.
     """
@@ -145,19 +155,20 @@ class GraphActor(nn.Module):
     def __init__(
         self,
         state_dim: int,
-        action_dim: int,
+        action_dim: int | None,
         encoder: Encoder = MultiStage,
         hidden: tuple[int, ...] = (50, 50, 200),
         outputs: int = 2,
     ) -> None:
         super().__init__()
-        self.action_dim, self.outputs = action_dim, outputs
+        self.action_dim, self.outputs = one_count(action_dim, "the head 'graph'"), outputs
         self.encoder: Any = encoder(state_dim)
-        self.mlp = mlp([int(self.encoder.out_features), *hidden, outputs * action_dim], last_gain=0.01)
+        self.mlp = mlp([int(self.encoder.out_features), *hidden, outputs * self.action_dim], last_gain=0.01)
 
-    def forward(self, state: Any) -> Tensor:
+    def forward(self, state: StateGraph) -> Tensor:
         """Numbers of each decision."""
-        return self.mlp(graph_mean(self.encoder(state), state)).view(-1, self.action_dim, self.outputs)
+        check_count(state, self.action_dim, "the head 'graph'")
+        return self.mlp(graph_mean(self.encoder(state), state)).view(-1, self.outputs)
 
 
 class Critic(nn.Module):
@@ -173,12 +184,12 @@ class Critic(nn.Module):
         A batch of B graphs to (B,).
     """
 
-    def __init__(self, state_dim: int, action_dim: int, encoder: Encoder = MultiStage, hidden: int = 64) -> None:
+    def __init__(self, state_dim: int, action_dim: int | None, encoder: Encoder = MultiStage, hidden: int = 64) -> None:
         super().__init__()
         self.encoder: Any = encoder(state_dim)
         self.mlp = mlp([int(self.encoder.out_features), hidden, 1], last_gain=0.1)
 
-    def forward(self, state: Any) -> Tensor:
+    def forward(self, state: StateGraph) -> Tensor:
         """Expected return of each state of the batch."""
         return self.mlp(graph_mean(self.encoder(state), state)).squeeze(-1)
 
@@ -194,14 +205,17 @@ class ActorCritic(nn.Module):
     """A stochastic policy and a value around any actor and any critic.
 
     Args:
-        actor: Maps a batch of B state graphs with A decisions to (B, A, 2): location and spread parameters.
+        actor: Maps a batch of B state graphs with D decisions in all to (D, 2): location and spread parameters.
         critic: Maps it to (B,) values.
         distribution: Distribution of the actions with these parameters.
         fixed_spread: Whether the spread stays that of the start, whatever the actor puts out for it.
 
     What the actor puts out is relative to a start, so that a first policy, whose actor puts out nearly zero, takes
-    the start's actions: those of the state's field `proposal` (B, A) where it has one, else one action for all
+    the start's actions: those of the state's field `proposal` (D,) where it has one, else one action for all
     decisions (`centre_on`). A policy then learns in what to differ from a cheap method's answer.
+
+    Decisions are flat: the graphs of a batch may have different numbers of them, and the state's `decision_batch` (D,)
+    has the graph of each. Log-probabilities and entropies are sums over the decisions of a graph.
 
     Whatever has `act(state)` and `evaluate(state, action)` with these meanings can take its place; the raw
     actions that `act` returns go through `squash` where there is one, and are taken for actions in [0, 1]
@@ -243,8 +257,8 @@ class ActorCritic(nn.Module):
         self.offset.copy_(torch.tensor(self._distribution.parameters(action, spread)))
         self.proposal_spread.fill_(proposal_spread)
 
-    def _start(self, state: Any) -> Tensor:
-        """Parameters at which the actor puts out zero, (2,) or (B, A, 2)."""
+    def _start(self, state: StateGraph) -> Tensor:
+        """Parameters at which the actor puts out zero, (2,) or (D, 2)."""
         proposal = proposed(state)
         if proposal is None:
             return self.offset
@@ -252,34 +266,40 @@ class ActorCritic(nn.Module):
         spread = torch.maximum(self.proposal_spread, state.proposal_step).clamp(max=WIDEST)
         return torch.stack([self._distribution.location_of(proposal), self._distribution.spread_of(spread)], dim=-1)
 
-    def distribution(self, state: Any) -> UnitDistribution:
-        """Distribution of the actions (B, A) in these states."""
-        outputs = self.actor(state)
+    def distribution(self, state: StateGraph) -> UnitDistribution:
+        """Distribution of the actions (D,) in these states.
+
+        Raises:
+            ValueError: The actor does not put out two numbers for each decision.
+        """
+        outputs, expected = self.actor(state), (len(state.decision_batch), 2)
+        if outputs.shape != expected:
+            raise ValueError(f"the actor puts out {tuple(outputs.shape)}, expected {expected}: two for each decision")
         if self.fixed_spread:
             outputs = outputs * outputs.new_tensor([1.0, 0.0])
         return self._distribution(outputs + self._start(state))
 
     @torch.no_grad()
-    def act(self, state: Any) -> tuple[Tensor, Tensor]:
+    def act(self, state: StateGraph) -> tuple[Tensor, Tensor]:
         """Sample raw actions.
 
         Args:
-            state: Batch of B state graphs.
+            state: Batch of B state graphs with D decisions in all.
 
         Returns:
-            Raw actions (B, A) and their log-probabilities (B,).
+            Raw actions (D,), and for each graph the log-probability of its actions (B,).
         """
         distribution = self.distribution(state)
         raw = distribution.sample()
-        return raw, distribution.log_prob(raw).sum(1)
+        return raw, sum_over_decisions(distribution.log_prob(raw), state)
 
     @torch.no_grad()
-    def mode(self, state: Any) -> Tensor:
-        """Raw actions (B, A) that the policy takes when it does not explore."""
+    def mode(self, state: StateGraph) -> Tensor:
+        """Raw actions (D,) that the policy takes when it does not explore."""
         return self.distribution(state).mode
 
     @torch.no_grad()
-    def state_value(self, state: Any) -> Tensor:
+    def state_value(self, state: StateGraph) -> Tensor:
         """What the critic expects of each state of the batch, (B,)."""
         return self.critic(state)
 
@@ -291,14 +311,15 @@ class ActorCritic(nn.Module):
         """Judge raw actions taken earlier, with gradients.
 
         Args:
-            state: Batch of B state graphs.
-            action: (B, A) raw actions.
+            state: Batch of B state graphs with D decisions in all.
+            action: (D,) raw actions.
 
         Returns:
-            Log-probability, value and entropy, (B,) each.
+            Log-probability, value and entropy of each graph, (B,) each.
         """
         distribution = self.distribution(state)
-        return distribution.log_prob(action).sum(1), self.critic(state), distribution.entropy().sum(1)
+        log_prob, entropy = distribution.log_prob(action), distribution.entropy()
+        return sum_over_decisions(log_prob, state), self.critic(state), sum_over_decisions(entropy, state)
 
 
 class Agent(ActorCritic):
@@ -306,7 +327,8 @@ class Agent(ActorCritic):
 
     Args:
         state_dim: Features of each node of the state graph.
-        action_dim: Decisions in a graph: channel groups to prune.
+        action_dim: Decisions in a graph: channel groups to prune; None where graphs have different numbers of them,
+            as with several networks: then head is "node".
         head: "identity" (one MLP shared by all decisions, which also sees a code of each; learns fastest on
             one network), "node" (the same without codes, fits any network) or "graph" (the paper's: one
             embedding of the graph, one output for each decision).
@@ -320,18 +342,18 @@ class Agent(ActorCritic):
     without.
 
     Raises:
-        ValueError: There is no such head.
+        ValueError: There is no such head, or it needs one number of decisions for all graphs.
     """
 
     def __init__(
         self,
         state_dim: int,
-        action_dim: int,
+        action_dim: int | None,
         head: str = "identity",
         encoder: Callable[[int], nn.Module] = MultiStage,
         distribution: type[UnitDistribution] = Beta,
-        actor: Callable[[int, int], nn.Module] | None = None,
-        critic: Callable[[int, int], nn.Module] | None = None,
+        actor: Head | None = None,
+        critic: Head | None = None,
         fixed_spread: bool = False,
     ) -> None:
         if head not in HEADS:

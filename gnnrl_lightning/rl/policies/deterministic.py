@@ -6,7 +6,6 @@ import copy
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,23 +21,25 @@ from gnnrl_lightning.rl.policies.actor_critic import (
     mlp,
     proposed,
 )
+from gnnrl_lightning.rl.policies.readout import mean_over_decisions
+from gnnrl_lightning.rl.state.graph import StateGraph
 
 
-def joined(state: Any, actions: Tensor) -> Any:
+def joined(state: StateGraph, actions: Tensor) -> StateGraph:
     """The state with one more node feature: the action of the decisions on the node.
 
     Where several decisions have parts of a node it is their weighted mean, where none has any it is 0.
 
     Args:
         state: Batch of B state graphs.
-        actions: (B, A) in [0, 1].
+        actions: (D,) in [0, 1].
 
     Returns:
         A batch that shares all else with the state.
     """
     node, decision = state.decision_index
     count, weight = len(state.x), state.decision_weight
-    total = scatter(weight * actions.flatten()[decision], node, dim_size=count, reduce="sum")
+    total = scatter(weight * actions[decision], node, dim_size=count, reduce="sum")
     feature = total / scatter(weight, node, dim_size=count, reduce="sum").clamp(min=1e-12)
     with_actions = copy.copy(state)
     with_actions.x = torch.cat([state.x, feature[:, None]], dim=1)
@@ -48,14 +49,14 @@ def joined(state: Any, actions: Tensor) -> Any:
 class DDPGActor(nn.Module):
     """A deterministic policy: the logistic function of what a head puts out for each decision.
 
-    It is relative to a start, the state's field `proposal` (B, A) or one action for all, as in `ActorCritic`.
+    It is relative to a start, the state's field `proposal` (D,) or one action for all, as in `ActorCritic`.
 
     Args:
-        head: Maps a batch of B state graphs with A decisions to (B, A, K); the first of the K numbers
+        head: Maps a batch of state graphs with D decisions in all to (D, K); the first of the K numbers
             counts, so the actors of `gnnrl_lightning.rl.policies.Agent` serve too.
 
     Shapes:
-        A batch of B graphs to actions (B, A) in (0, 1).
+        A batch of graphs to actions (D,) in (0, 1).
     """
 
     offset: Tensor
@@ -69,7 +70,7 @@ class DDPGActor(nn.Module):
         """Make the head's output relative to a start: zero means this action in (0, 1), or the state's proposal."""
         self.offset.fill_(math.log(action / (1 - action)))
 
-    def forward(self, state: Any) -> Tensor:
+    def forward(self, state: StateGraph) -> Tensor:
         """Action of each decision."""
         proposal = proposed(state)
         start = self.offset if proposal is None else proposal.logit()
@@ -85,19 +86,19 @@ class QCritic(nn.Module):
 
     Args:
         state_dim: Node features.
-        action_dim: Decisions in a graph.
+        action_dim: Decisions in a graph; not used where there are no codes.
         encoder: Makes the graph encoder for a number of node features, the action among them.
         hidden: Size of the hidden layers.
         identity: Size of the codes of decisions; 0 fits every network.
 
     Shapes:
-        A batch of B graphs and actions (B, A) to (B,).
+        A batch of B graphs and actions (D,) to (B,).
     """
 
     def __init__(
         self,
         state_dim: int,
-        action_dim: int,
+        action_dim: int | None,
         encoder: Encoder = MultiStage,
         hidden: int = 64,
         identity: int = 0,
@@ -107,11 +108,11 @@ class QCritic(nn.Module):
         self.each = mlp([self.decisions.out_features + 1, hidden, hidden], last_gain=2**0.5)
         self.whole = mlp([hidden, hidden, 1], last_gain=0.1)
 
-    def forward(self, state: Any, actions: Tensor) -> Tensor:
+    def forward(self, state: StateGraph, actions: Tensor) -> Tensor:
         """Expected return of taking these actions and following the policy afterwards."""
         embeddings = self.decisions(joined(state, actions))
-        each = self.each(torch.cat([embeddings, actions[..., None]], dim=2)).tanh()
-        return self.whole(each.mean(1)).squeeze(-1)
+        each = self.each(torch.cat([embeddings, actions[:, None]], dim=1)).tanh()
+        return self.whole(mean_over_decisions(each, state)).squeeze(-1)
 
 
 # By head: what makes the actor's head and the critic.
@@ -127,7 +128,7 @@ class DDPGAgent(nn.Module):
 
     Args:
         state_dim: Features of each node of the state graph.
-        action_dim: Decisions in a graph: channel groups to prune.
+        action_dim: Decisions in a graph: channel groups to prune; None where graphs have different numbers of them.
         head: "identity", "node" or "graph"; see `gnnrl_lightning.rl.policies.Agent`.
         encoder: Makes a graph encoder for a number of node features; actor and critic have one each.
         actor: Makes another head of the actor for (state_dim, action_dim).
@@ -137,13 +138,13 @@ class DDPGAgent(nn.Module):
     place.
 
     Raises:
-        ValueError: There is no such head.
+        ValueError: There is no such head, or it needs one number of decisions for all graphs.
     """
 
     def __init__(
         self,
         state_dim: int,
-        action_dim: int,
+        action_dim: int | None,
         head: str = "identity",
         encoder: Callable[[int], nn.Module] = MultiStage,
         actor: Head | None = None,
@@ -168,8 +169,8 @@ class DDPGAgent(nn.Module):
         self.actor.centre_on(action)
 
     @torch.no_grad()
-    def mode(self, state: Any) -> Tensor:
-        """Actions (B, A) of the policy."""
+    def mode(self, state: StateGraph) -> Tensor:
+        """Actions (D,) of the policy."""
         return self.actor(state)
 
     def squash(self, action: Tensor) -> Tensor:

@@ -25,7 +25,13 @@ _SHIFTS = {
     "motif_size": None,
     "motif_batch": "motifs",
     "decision_weight": None,
+    "decision_batch": "graphs",
+    "proposal": None,
+    "proposal_step": None,
 }
+_PROPOSALS = ("proposal", "proposal_step")
+# Fields that are joined along their last dimension.
+_LAST = {"edge_index": 1, "motif_edge_index": 1, "decision_index": 1}
 
 
 def state_from(
@@ -85,7 +91,7 @@ def state_from(
         **level1,
         decision_index=torch.stack([tile(chosen[0], graphs * nodes), tile(chosen[1], graphs * weights.shape[1])]),
         decision_weight=weights[chosen[0], chosen[1]].repeat(size),
-        num_decisions=size * weights.shape[1],
+        decision_batch=graphs.repeat_interleave(weights.shape[1]),
     )
 
 
@@ -93,26 +99,67 @@ def join_states(states: Sequence[Any]) -> Batch:
     """One batch of the graphs of several: their disjoint union, in order.
 
     Args:
-        states: Batches of `state_from` or a state builder, with equally many features. The heads expect equally
-            many decisions in every graph; the encoders do not mind.
+        states: Batches of `state_from`, a state builder or an environment, with the same fields and equally many
+            features. Their graphs may differ in nodes, edges and decisions.
+
+    Raises:
+        ValueError: Some have a field that others have not.
     """
     counts = {name: 0 for name in ("nodes", "graphs", "motifs", "classes", "decisions")}
-    parts: dict[str, list[Tensor]] = {name: [] for name in (*_SHIFTS, "ptr", "decision_index")}
+    names = [name for name in _SHIFTS if any(name in state for state in states)]
+    for name in names:
+        if not all(name in state for state in states):
+            raise ValueError(f"some states have the field {name}, and others have none: expected it in all or in none")
+    parts: dict[str, list[Tensor]] = {name: [] for name in (*names, "decision_index")}
     for state in states:
-        for name, shift in _SHIFTS.items():
+        for name in names:
+            shift = _SHIFTS[name]
             parts[name].append(state[name] + counts[shift] if shift else state[name])
-        parts["ptr"].append(state.ptr[:-1] + counts["nodes"])
         offset = state.decision_index.new_tensor([[counts["nodes"]], [counts["decisions"]]])
         parts["decision_index"].append(state.decision_index + offset)
         counts["nodes"] += len(state.x)
         counts["graphs"] += state.num_graphs
-        counts["motifs"] += int(state.motif_batch.max()) + 1
-        counts["classes"] += len(state.motif_x)
-        counts["decisions"] += state.num_decisions
-    parts["ptr"].append(parts["ptr"][-1].new_tensor([counts["nodes"]]))
-    last = {"edge_index": 1, "motif_edge_index": 1, "decision_index": 1}
-    joined = {name: torch.cat(tensors, dim=last.get(name, 0)) for name, tensors in parts.items()}
-    return Batch(**joined, num_decisions=counts["decisions"])
+        counts["decisions"] += len(state.decision_batch)
+        if "motif_x" in state:
+            counts["motifs"] += int(state.motif_batch.max()) + 1
+            counts["classes"] += len(state.motif_x)
+    joined = {name: torch.cat(tensors, dim=_LAST.get(name, 0)) for name, tensors in parts.items()}
+    return Batch(**joined, ptr=_pointers(joined["batch"], counts["graphs"]))
+
+
+def reorder_graphs(state: Any, order: Tensor) -> Batch:
+    """The same batch with its graphs, and their nodes, edges and decisions, in another order.
+
+    Args:
+        state: A batch of B graphs, of `join_states`, `state_from` or a state builder.
+        order: (B,) int64, the new place of each graph, a permutation.
+
+    Returns:
+        A new batch; motifs are shared by all graphs and stay as they are.
+    """
+    graph_of_node, graph_of_decision = order[state.batch], order[state.decision_batch]
+    nodes, decisions = graph_of_node.argsort(stable=True), graph_of_decision.argsort(stable=True)
+    node_place, decision_place = nodes.argsort(), decisions.argsort()
+    edges = graph_of_node[state.edge_index[0]].argsort(stable=True)
+    pairs = graph_of_node[state.decision_index[0]].argsort(stable=True)
+    sorted_by = {"x": nodes, "edge_attr": edges, "edge_motif": edges, "decision_weight": pairs}
+    sorted_by |= dict.fromkeys(_PROPOSALS, decisions)
+    moved = {name: state[name][rows] for name, rows in sorted_by.items() if name in state}
+    moved |= {
+        "batch": graph_of_node[nodes],
+        "ptr": _pointers(graph_of_node, len(order)),
+        "edge_index": node_place[state.edge_index[:, edges]],
+        "decision_index": torch.stack(
+            [node_place[state.decision_index[0, pairs]], decision_place[state.decision_index[1, pairs]]]
+        ),
+        "decision_batch": graph_of_decision[decisions],
+    }
+    return Batch(**{name: moved.get(name, value) for name, value in state.items()})
+
+
+def _pointers(batch: Tensor, graphs: int) -> Tensor:
+    """Where the nodes of each graph start, (graphs + 1,)."""
+    return torch.cat([batch.new_zeros(1), batch.bincount(minlength=graphs).cumsum(0)])
 
 
 def _checked_edges(edge_index: Tensor, nodes: int) -> int:

@@ -44,9 +44,9 @@ class StateBuilder:
     | `motif_batch` | (m,) | the motif of each of their nodes | `MultiStage` |
     | `decision_index` | (2, B i) | pairs (node, channel group) | `NodeActor` |
     | `decision_weight` | (B i,) | their weights, which sum to one for each group | `NodeActor` |
-    | `num_decisions` | int | B G, groups in the batch | `NodeActor` |
-    | `proposal` | (B, G) | actions from which a policy starts; absent where there are none | `ActorCritic` |
-    | `proposal_step` | (B, G) | what one channel is as an action; beside `proposal` | `ActorCritic` |
+    | `decision_batch` | (B G,) | the graph of each decision | heads, critic of actions |
+    | `proposal` | (B G,) | actions from which a policy starts; absent where there are none | `ActorCritic` |
+    | `proposal_step` | (B G,) | what one channel is as an action; beside `proposal` | `ActorCritic` |
 
     `gnnrl_lightning.rl.state.assemble.state_from` makes such a batch of any graph, traced or not.
 
@@ -232,7 +232,7 @@ class StateBuilder:
                     ]
                 ),
                 "decision_weight": self._decision_weight.repeat(size),
-                "num_decisions": size * self.num_groups,
+                "decision_batch": shift.repeat_interleave(self.num_groups),
             }
         return self._batches[size]
 
@@ -288,7 +288,7 @@ class StateBuilder:
             edges[..., first + column] = cost[:, self._edge_stage]
         edges[..., first + 2] = share[:, self._edge_index[0]]
         edges[..., first + 3] = share[:, self._edge_index[1]]
-        start = {} if proposal is None else dict(zip(("proposal", "proposal_step"), proposal, strict=True))
+        start = {} if proposal is None else {"proposal": proposal[0].flatten(), "proposal_step": proposal[1].flatten()}
         return Batch(x=x.flatten(0, 1), edge_attr=edges.flatten(0, 1), **self._batch(size), **start)
 
 

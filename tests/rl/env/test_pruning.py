@@ -28,14 +28,14 @@ def test_a_step_before_the_first_reset_is_refused():
     with pytest.raises(ResetNeeded, match="has to be reset"):
         env.step([0.1] * 4)
     env.reset(seed=0)
-    with pytest.raises(ValueError, match=r"actions have shape \(1, 3\), expected \(1, 4\)"):
+    with pytest.raises(ValueError, match=r"actions have shape \(3,\), expected \(4,\), 4 for each of 1 episodes"):
         env.step([0.1] * 3)
 
 
 def test_first_step_prunes_by_the_ratios():
     env, dense = vector(max_ratio_per_step=0.3), small_graph().widths
     env.reset(2)
-    _, rewards, done = env.step(torch.tensor([[0.0] * 4, [0.5] * 4]))
+    _, rewards, done = env.step(torch.tensor([0.0] * 4 + [0.5] * 4))
     assert torch.equal(env.widths[0], dense)
     assert torch.equal(env.widths[1], (dense * 0.85).round().long())
     assert rewards.tolist() == [0, 0] and not done.any()
@@ -50,7 +50,7 @@ def test_widths_keep_to_the_limits_of_groups(action, settings):
     _, done = env.reset(2)
     assert not done.any()
     while not done.all():
-        _, _, done = env.step(torch.full((2, 4), action))
+        _, _, done = env.step(torch.full((8,), action))
         assert (env.widths >= torch.tensor([10, 1, 1, 16])).all()
         assert (env.widths <= torch.tensor([12, 24, 15, 32])).all()
 
@@ -62,7 +62,7 @@ def test_the_end_is_on_the_budget_and_nothing_could_be_wider(action):
     steps, done, rewards = 0, torch.tensor([False]), torch.zeros(1)
     while not done:
         assert rewards == 0
-        _, rewards, done = env.step(torch.full((1, 4), action))
+        _, rewards, done = env.step(torch.full((4,), action))
         steps += 1
     assert steps <= 5
     widths = env.widths[0]
@@ -77,7 +77,7 @@ def test_the_end_is_on_the_budget_and_nothing_could_be_wider(action):
 def test_episodes_of_a_batch_end_on_their_own():
     env = vector()
     env.reset(2)
-    actions = torch.tensor([[1.0] * 4, [0.1] * 4])
+    actions = torch.tensor([1.0] * 4 + [0.1] * 4)
     lengths, total, done = torch.zeros(2), torch.zeros(2), torch.zeros(2, dtype=torch.bool)
     while not done.all():
         lengths += ~done
@@ -91,7 +91,7 @@ def test_episodes_of_a_batch_end_on_their_own():
         single.reset(1)
         reward, finished = 0.0, False
         while not finished:
-            _, rewards, over = single.step(actions[row : row + 1])
+            _, rewards, over = single.step(actions.view(2, 4)[row])
             reward, finished = reward + rewards.item(), bool(over)
         assert torch.equal(single.widths[0], env.widths[row])
         assert reward == pytest.approx(total[row].item())
@@ -105,7 +105,7 @@ def test_the_single_env_takes_ratios_and_shares_the_episode():
     terminated = False
     while not terminated:
         observation, reward, terminated, truncated, info = env.step([0.06] * 4)
-        _, rewards, _ = batch.step(torch.full((1, 4), 0.2))
+        _, rewards, _ = batch.step(torch.full((4,), 0.2))
         assert not truncated
         assert info["widths"] == batch.widths[0].tolist()
         assert reward == pytest.approx(rewards.item())
@@ -116,7 +116,7 @@ def test_a_network_within_budget_ends_at_reset():
     env = vector(ALL)
     _, done = env.reset(3)
     assert done.all()
-    _, rewards, done = env.step(torch.ones(3, 4))
+    _, rewards, done = env.step(torch.ones(12))
     assert done.all() and rewards.tolist() == [0, 0, 0] and env.evaluations == 0
     single = PruningEnv(small_graph(), Evaluated(small_landscape()), ALL)
     single.reset()
@@ -132,7 +132,7 @@ def test_one_step_reaches_every_width_and_starts_at_the_uniform_pruning():
     assert HALF.on(graph).met((graph.widths * keep).round().long()[None])
     assert not HALF.on(graph).met((graph.widths * (keep + 0.05)).round().long()[None])
     env.reset(1)
-    _, _, done = env.step(torch.full((1, 4), env.initial_action))
+    _, _, done = env.step(torch.full((4,), env.initial_action))
     shares = env.widths[0] / graph.widths
     assert done and (shares >= keep - 0.05).all()
 
@@ -145,7 +145,7 @@ def test_steps_of_the_initial_action_meet_the_budget(macs, steps):
     assert env.initial_action <= 0.6
     env.reset(1)
     taken = 1
-    while not env.step(torch.full((1, 4), env.initial_action))[2]:
+    while not env.step(torch.full((4,), env.initial_action))[2]:
         taken += 1
     assert steps <= taken <= steps + 1  # widths are rounded on the way
 
@@ -165,8 +165,8 @@ def test_the_proposed_actions_lead_to_the_proposed_widths(max_steps):
     for _ in range(max_steps):
         state = env.graphs(observations)
         expected = ((1 - target / env.widths) / env.max_ratio).clamp(0, 1)
-        torch.testing.assert_close(state.proposal, expected)
-        one = env.widths - state.proposal_step * env.max_ratio * env.widths  # a channel fewer
+        torch.testing.assert_close(state.proposal, expected.flatten())
+        one = env.widths - state.proposal_step.view(2, -1) * env.max_ratio * env.widths  # a channel fewer
         torch.testing.assert_close(one, env.widths - 1.0)
         observations, _, done = env.step(state.proposal)
         if done.all():
@@ -179,7 +179,7 @@ def test_the_proposed_actions_lead_to_the_proposed_widths(max_steps):
 def test_proposals_far_below_the_budget_are_filled_up():
     env = vector(max_steps=1)
     env.reset(1)
-    env.step(torch.full((1, 4), 0.95))
+    env.step(torch.full((4,), 0.95))
     cost = small_graph().cost
     kept = cost.macs(env.widths[0]) / cost.macs(small_graph().widths)
     assert 0.48 < kept <= 0.5
@@ -189,7 +189,7 @@ def test_observations_tell_widths_limits_and_steps_left():
     env = vector(Budget(macs=0.5, params=0.6))
     observations, _ = env.reset(2)
     assert observations[0].tolist() == pytest.approx([*small_graph().widths.tolist(), 0.5, 0.6, 1.0])
-    observations, _, _ = env.step(torch.full((2, 4), 0.1))
+    observations, _, _ = env.step(torch.full((8,), 0.1))
     assert observations[1, -1] == pytest.approx(0.8)
     state = env.graphs(observations)
     assert state.x.shape == (2 * vector().builder.num_nodes, env.state_dim)
@@ -199,7 +199,7 @@ def test_observations_tell_widths_limits_and_steps_left():
 def test_reward_may_be_another():
     env = vector(max_steps=1, reward=NegativeCrossEntropy())
     env.reset(1)
-    _, rewards, _ = env.step(torch.full((1, 4), 0.3))
+    _, rewards, _ = env.step(torch.full((4,), 0.3))
     top1 = env.score.evaluator.top1(env.widths[0]).item()
     assert rewards.item() == pytest.approx(-(100 - top1) / 10)
 
@@ -214,7 +214,7 @@ def test_bad_settings_are_refused():
     env = vector()
     env.reset(1)
     with pytest.raises(ValueError, match="NaN"):
-        env.step(torch.full((1, 4), torch.nan))
+        env.step(torch.full((4,), torch.nan))
 
 
 def test_episodes_may_have_budgets_of_their_own():
@@ -224,7 +224,7 @@ def test_episodes_may_have_budgets_of_their_own():
     assert 0.3 <= limits.min() < 0.4 and 0.7 < limits.max() <= 0.8 and len(limits.unique()) == 64
     done = torch.zeros(64, dtype=torch.bool)
     while not done.all():
-        _, _, done = env.step(torch.full((64, 4), 0.4))
+        _, _, done = env.step(torch.full((256,), 0.4))
     kept = graph.cost.macs(env.widths) / graph.cost.macs(graph.widths)
     assert (kept <= limits + 1e-6).all() and (kept > limits - 0.1).all()
     with pytest.raises(UserError, match="macs_range is"):
@@ -237,7 +237,7 @@ def test_without_projection_candidates_over_the_budget_are_punished():
     """The paper's variant: nothing is scored that is over the budget, and what is within stays as it is."""
     env, graph = vector(max_steps=2, penalty=-100.0), small_graph()
     env.reset(2)
-    actions = torch.tensor([[0.1] * 4, [1.0] * 4])
+    actions = torch.tensor([0.1] * 4 + [1.0] * 4)
     _, first, done = env.step(actions)
     _, second, done = env.step(actions)
     assert done.all() and env.evaluations == 1

@@ -241,7 +241,7 @@ class Moved(Callback):
 
     def on_train_epoch_end(self, trainer, module):
         state = module.environment.graphs(self.batch.observations)
-        old, new = (p.evaluate(state, self.batch.actions)[0] for p in (self.before, module.actor_critic))
+        old, new = (p.evaluate(state, self.batch.actions.values)[0] for p in (self.before, module.actor_critic))
         self.kl.append(((new - old).exp() - 1 - (new - old)).mean().item())
 
 
@@ -311,16 +311,17 @@ class Minimal(nn.Module):
         self.value = nn.Parameter(torch.zeros(()))
 
     def distribution(self, state):
-        mean = self.scores.sigmoid().expand(state.num_graphs, -1)
+        mean = self.scores.sigmoid().repeat(state.num_graphs)
         return torch.distributions.Beta(self.concentration * mean, self.concentration * (1 - mean))
 
     def act(self, state):
         action = self.distribution(state).sample().clamp(1e-6, 1 - 1e-6)
-        return action, self.distribution(state).log_prob(action).sum(1)
+        return action, self.distribution(state).log_prob(action).view(state.num_graphs, -1).sum(1)
 
     def evaluate(self, state, action):
         d = self.distribution(state)
-        return d.log_prob(action).sum(1), self.value.expand(len(action)), d.entropy().sum(1)
+        log_prob, entropy = (part.view(state.num_graphs, -1).sum(1) for part in (d.log_prob(action), d.entropy()))
+        return log_prob, self.value.expand(state.num_graphs), entropy
 
 
 def test_a_policy_that_cannot_be_had_is_refused_each_time(tmp_path):

@@ -4,6 +4,7 @@ import torch
 from gnnrl_lightning.rl.encoders import MultiStage
 from gnnrl_lightning.rl.policies import AblatedAgent, Agent
 from gnnrl_lightning.rl.policies.ablations import ABLATIONS, constant_state, no_messages, shuffled_edges
+from gnnrl_lightning.rl.state.assemble import join_states, state_from
 from gnnrl_lightning.rl.state.builder import NODE_DIM, StateBuilder
 from tests.support.fakes import small_graph
 
@@ -64,3 +65,13 @@ def test_ablated_agents_act_and_learn(ablation):
 def test_unknown_ablations_are_refused():
     with pytest.raises(ValueError, match="ablation is 'all'"):
         AblatedAgent(NODE_DIM, 4, "all")
+
+
+def test_edges_are_exchanged_within_each_graph_of_a_batch_of_different_ones():
+    edges = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])
+    states = [state_from(torch.zeros(4, NODE_DIM), edges), state(1), state_from(torch.zeros(4, NODE_DIM), edges)]
+    batch = join_states(states)
+    after = shuffled_edges(batch)
+    assert torch.equal(after.batch[after.edge_index[0]], after.batch[after.edge_index[1]])
+    alone = join_states([shuffled_edges(one) for one in states])
+    assert torch.equal(after.edge_index, alone.edge_index)

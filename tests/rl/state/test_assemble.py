@@ -6,7 +6,7 @@ from torch_geometric.data import Data
 
 from gnnrl_lightning.rl.encoders import GAT, GCN, MultiStage
 from gnnrl_lightning.rl.policies.actor_critic import HEADS, Agent
-from gnnrl_lightning.rl.state.assemble import join_states, state_from
+from gnnrl_lightning.rl.state.assemble import join_states, reorder_graphs, state_from
 from gnnrl_lightning.rl.state.builder import EDGE_DIM, NODE_DIM, StateBuilder
 from gnnrl_lightning.rl.state.motifs import expanded_motif, motif
 from gnnrl_lightning.rl.state.views import hierarchical_graph
@@ -27,7 +27,7 @@ def test_own_graphs_go_through_encoders_heads_and_critics(encoder, head):
     state = state_from(torch.randn(3, 4, 5), PATH)
     agent = Agent(5, 4, head=head, encoder=encoder)
     action, log_prob = agent.act(state)
-    assert encoder(5, hidden=8)(state).shape == (12, 8) and action.shape == (3, 4)
+    assert encoder(5, hidden=8)(state).shape == (12, 8) and action.shape == (12,)
     again, value, entropy = agent.evaluate(state, action)
     torch.testing.assert_close(again, log_prob)
     assert value.shape == entropy.shape == (3,)
@@ -39,7 +39,7 @@ def test_a_state_has_the_fields_of_a_traced_one():
     for name in state.keys():
         if isinstance(state[name], torch.Tensor):
             assert state[name].dtype == traced[name].dtype and state[name].ndim == traced[name].ndim, name
-    assert state.num_graphs == 2 and state.num_decisions == 8
+    assert state.num_graphs == 2 and state.decision_batch.tolist() == [0] * 4 + [1] * 4
     assert state.edge_index.tolist() == [[0, 1, 2, 4, 5, 6], [1, 2, 3, 5, 6, 7]]
     assert state.decision_index.tolist() == [list(range(8))] * 2 and state.decision_weight.tolist() == [1] * 8
 
@@ -59,7 +59,7 @@ def test_decisions_are_weighted_sets_of_nodes():
     weights = torch.tensor([[1.0, 0], [0, 0], [3, 0], [0, 0]])
     state = state_from(torch.randn(4, 5), PATH, decisions=weights)
     assert state.decision_index.tolist() == [[0, 2], [0, 0]] and state.decision_weight.tolist() == [0.25, 0.75]
-    assert state.num_decisions == 2
+    assert state.decision_batch.tolist() == [0, 0]
     assert Agent(5, 2, head="node").mode(state).isfinite().all()
 
 
@@ -85,7 +85,7 @@ def test_graphs_that_are_joined_keep_their_embeddings(encoder):
     states = [own, traced_state(), state_from(torch.randn(2, NODE_DIM), torch.zeros(2, 0, dtype=torch.int64))]
     joined, embed = join_states(states), encoder(NODE_DIM)
     assert joined.num_graphs == 4
-    assert joined.num_decisions == sum(state.num_decisions for state in states)
+    assert joined.decision_batch.tolist() == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 2
     assert joined.ptr.tolist() == [0, 4, 8, 8 + len(states[1].x), 10 + len(states[1].x)]
     torch.testing.assert_close(embed(joined), torch.cat([embed(state) for state in states]))
 
@@ -104,3 +104,30 @@ def test_graphs_that_are_joined_keep_their_embeddings(encoder):
 def test_what_does_not_fit_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         state_from(**({"x": torch.zeros(4, 2), "edge_index": PATH} | arguments))
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_graphs_in_another_order_are_the_same_graphs(encoder):
+    states = [traced_state(2), state_from(torch.randn(3, 4, NODE_DIM), PATH), traced_state()]
+    for state in states:
+        state.proposal = torch.rand(len(state.decision_batch))
+        state.proposal_step = torch.rand(len(state.decision_batch))
+    batch, place, embed = join_states(states), torch.tensor([5, 0, 3, 1, 4, 2]), encoder(NODE_DIM)
+    moved, h = reorder_graphs(batch, place), embed(batch)
+    assert moved.batch.tolist() == sorted(moved.batch.tolist()) and moved.ptr.tolist()[-1] == len(batch.x)
+    agent = Agent(NODE_DIM, None, head="node", encoder=lambda _: embed)
+    for old, new in enumerate(place.tolist()):
+        torch.testing.assert_close(embed(moved)[moved.batch == new], h[batch.batch == old])
+        own, now = batch.decision_batch == old, moved.decision_batch == new
+        assert torch.equal(batch.proposal[own], moved.proposal[now])
+        torch.testing.assert_close(agent.mode(batch)[own], agent.mode(moved)[now])
+    back = reorder_graphs(moved, place.argsort())
+    for name in batch.keys():
+        assert torch.equal(back[name], batch[name]), name
+
+
+def test_proposals_are_in_all_states_or_in_none():
+    with_proposal = traced_state()
+    with_proposal.proposal = torch.rand(4)
+    with pytest.raises(ValueError, match="some states have the field proposal, and others have none"):
+        join_states([with_proposal, traced_state()])

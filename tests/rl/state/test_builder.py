@@ -96,7 +96,7 @@ def test_decision_weights_sum_to_one_over_maps_with_the_groups_channels():
     groups = len(graph.groups)
     sums = torch.zeros(2 * groups).index_add_(0, state.decision_index[1], state.decision_weight)
     torch.testing.assert_close(sums, torch.ones(2 * groups))
-    assert state.num_decisions == 2 * groups
+    assert state.decision_batch.tolist() == [0] * groups + [1] * groups
     for node, group in state.decision_index[:, : state.decision_index.shape[1] // 2].T.tolist():
         assert graph.incidence[StateBuilder(graph).maps[node], group] > 0
 

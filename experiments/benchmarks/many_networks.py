@@ -1,0 +1,201 @@
+"""One policy for several networks and budgets, learnt in one run, and taken to a network that it has never seen.
+
+    python experiments/benchmarks/many_networks.py --data cifar10 --resnet20 cifar10_resnet20.pt \
+        --resnet56 cifar10_resnet56.pt --json experiments/results/many_networks.json
+
+DIR is an image folder (train/, test/) of 32 x 32 images. The policy learns on ResNet-20, VGG-16 and MobileNet-v2 at
+70, 50, 40 and 30 % of the MACs: twelve environments in one pool, each a proxy whose rewards are estimated from the
+network's table of errors. No candidate is evaluated on images while it learns, and it starts from one ratio for all
+groups. Then it acts, without exploring, on all of them and on ResNet-56. Rewards of the proxy, minus the logarithm of
+the summed errors, are compared with those of uniform pruning and of dynamic programming, which is the optimum of the
+proxy but for rounding. ResNet-56 is evaluated on images too: top-1 on the test images before any fine-tuning.
+
+Networks without a file of weights are trained for a few epochs on the images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from speed_parts.machine import processor
+from torch import Tensor
+
+from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.data import ImageData, ImageFolder
+from gnnrl_lightning.job.compression import Compression
+from gnnrl_lightning.job.policy_search import SearchOptions, environment
+from gnnrl_lightning.job.task import Task
+from gnnrl_lightning.networks.spec import NetworkSpec
+from gnnrl_lightning.rl.env import EnvPool, VectorPruningEnv
+from gnnrl_lightning.rl.learners import GNNRL
+from gnnrl_lightning.rl.policies import Agent
+from gnnrl_lightning.rl.rollout import play_without_exploring
+from gnnrl_lightning.search.baselines import FROM_TABLE, uniform
+from gnnrl_lightning.surrogate.proxy import Proxy
+from gnnrl_lightning.training.finetune import TrainingOptions, quiet_trainer, top1
+
+SHARES = (0.7, 0.5, 0.4, 0.3)
+"""Budgets, in MACs relative to the dense network."""
+TARGET_SHARES = (0.5, 0.3)
+"""Those at which candidates of the fourth network are evaluated on images."""
+SOURCES, TARGET = ("resnet20", "vgg16_bn", "mobilenet_v2"), "resnet56"
+OPTIMUM = "dynamic_programming"
+
+
+def compression(name: str, data: ImageData, weights: str | None, images: int, epochs: int) -> Compression:
+    """A dense network with its images: from a file, or trained here.
+
+    Args:
+        name: The network.
+        data: Its images.
+        weights: File of its weights; None: it is trained.
+        images: Calibration images, which its table reads too.
+        epochs: Epochs of training.
+    """
+    search = SearchOptions(calibration_images=images, final_calibration_images=images, proposal=None)
+    job = Compression(Task(NetworkSpec(name), data, weights), Budget(macs=0.5), search)
+    if weights is None:
+        job.task.train(job.dense, TrainingOptions(epochs=epochs, learning_rate=0.05), quiet_trainer)
+    return job
+
+
+def in_proxy(job: Compression, share: float) -> VectorPruningEnv:
+    """Episodes of a network at a share of its MACs, whose rewards are estimates from its table."""
+    groups = len(job.graph.groups)
+    score = Proxy(job.table.of_groups, lambda: (torch.zeros(0, groups, dtype=torch.int64), torch.zeros(0)))
+    return environment(job.graph, replace(job.budget, macs=share), job.search, score, job.table)
+
+
+def train(jobs: Mapping[str, Compression], shares: Sequence[float], iterations: int, episodes: int, seed: int) -> GNNRL:
+    """One policy that learns from every network at every budget in each iteration."""
+    pool = EnvPool({f"{name}/{share}": in_proxy(job, share) for name, job in jobs.items() for share in shares})
+    learner = GNNRL(pool, partial(Agent, head="node"), episodes_per_iteration=episodes, seed=seed)
+    quiet_trainer(max_epochs=iterations, accelerator="cpu", log_every_n_steps=1).fit(learner)
+    return learner
+
+
+def candidates(job: Compression, learner: GNNRL, share: float) -> dict[str, Tensor]:
+    """Widths of the policy's mode, of uniform pruning, and of dynamic programming from the table."""
+    env, budget = in_proxy(job, share), replace(job.budget, macs=share)
+    play_without_exploring(env, learner.actor_critic)
+    return {
+        "policy": env.widths[0],
+        "uniform": uniform(job.graph, budget),
+        OPTIMUM: FROM_TABLE[OPTIMUM](job.graph, budget, job.table),
+    }
+
+
+def compared(
+    name: str, job: Compression, learner: GNNRL, shares: Sequence[float], tested: Sequence[float]
+) -> list[Any]:
+    """A row for each budget: rewards of the proxy, and for some budgets top-1 on the test images, percent."""
+    rows = []
+    for share in shares:
+        found = candidates(job, learner, share)
+        score = in_proxy(job, share).score
+        row: dict[str, Any] = {"network": name, "macs_budget": share}
+        row["proxy_reward"] = {method: round(float(score(widths[None])), 4) for method, widths in found.items()}
+        low, high = row["proxy_reward"]["uniform"], row["proxy_reward"][OPTIMUM]
+        row["share_of_the_gain"] = round((row["proxy_reward"]["policy"] - low) / max(high - low, 1e-9), 3)
+        if share in tested:
+            pruner = job.final_pruner()
+            row["top1_test_before"] = {
+                method: round(top1(pruner.prune(pruner.plan(widths)), job.task.data.test, job.task.data), 2)
+                for method, widths in found.items()
+            }
+        row["widths"] = {method: widths.tolist() for method, widths in found.items()}
+        rows.append(row)
+        print({key: value for key, value in row.items() if key != "widths"}, flush=True)
+    return rows
+
+
+def run(
+    sources: Mapping[str, Compression],
+    target: tuple[str, Compression],
+    shares: Sequence[float] = SHARES,
+    tested: Sequence[float] = TARGET_SHARES,
+    iterations: int = 60,
+    episodes: int = 96,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Train a policy on the sources, and compare it there and on the target.
+
+    Args:
+        sources: Networks by name.
+        target: Name and network that the policy has never seen.
+        shares: Budgets, in MACs relative to the dense network.
+        tested: Those at which candidates of the target are evaluated on images.
+        iterations: Iterations of training.
+        episodes: Episodes of an iteration, shared out among all networks and budgets.
+        seed: Of the policy and its exploration.
+    """
+    start = time.perf_counter()
+    tables = {name: job.table for name, job in {**sources, target[0]: target[1]}.items()}
+    made = time.perf_counter()
+    learner = train(sources, shares, iterations, episodes, seed)
+    trained = time.perf_counter()
+    rows = [row for name, job in sources.items() for row in compared(name, job, learner, shares, ())]
+    unseen = compared(*target, learner, shares, tested)
+    return {
+        "seed": seed,
+        "iterations": iterations,
+        "episodes_per_iteration": episodes,
+        "groups": {name: len(table.errors) for name, table in tables.items()},
+        "table_images": {name: table.images for name, table in tables.items()},
+        "seconds": {"tables": round(made - start, 1), "training_the_policy": round(trained - made, 1)},
+        "learnt_from": rows,
+        "never_seen": unseen,
+    }
+
+
+def main() -> None:
+    """Load or train the networks, train the policy, compare, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, metavar="DIR", help="image folder with train/ and test/")
+    for name in (*SOURCES, TARGET):
+        parser.add_argument(f"--{name}", metavar="FILE", help="its weights; without a file it is trained")
+    parser.add_argument("--epochs", type=int, default=4, help="of training, where there are no weights (default 4)")
+    parser.add_argument("--images", type=int, default=64, help="calibration images of each network (default 64)")
+    parser.add_argument("--search-size", type=int, default=500, help="held-out training images (default 500)")
+    parser.add_argument("--iterations", type=int, default=60, help="of training the policy (default 60)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures are written")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    start = time.perf_counter()
+    data = ImageFolder(options.data, search_size=options.search_size)
+    jobs, networks = {}, {}
+    for name in (*SOURCES, TARGET):
+        weights = getattr(options, name)
+        jobs[name] = compression(name, data, weights, options.images, options.epochs)
+        made = "given weights" if weights else f"trained {options.epochs} epochs on {len(data.train)} images"
+        accuracy = round(top1(jobs[name].dense, data.test, data), 2)
+        networks[name] = {"weights": made, "top1_test": accuracy}
+        print(name, networks[name], flush=True)
+    target = jobs.pop(TARGET)
+    found = run(jobs, (TARGET, target), iterations=options.iterations, seed=options.seed)
+    sizes = {"training": len(data.train), "test": len(data.test)}
+    record = {
+        **processor(),
+        "threads": options.threads,
+        "images": sizes,
+        "networks": networks,
+        "seconds_in_all": round(time.perf_counter() - start, 1),
+        **found,
+    }
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
