@@ -23,7 +23,7 @@ from gnnrl_lightning.cost.metrics import METRICS, SHOWN, Cost
 from gnnrl_lightning.cost.products import CostModel, Products, Size, axis_size
 from gnnrl_lightning.cost.ranges import Limits, WidthRanges
 from gnnrl_lightning.errors import UserError, first_line
-from gnnrl_lightning.importance import Criterion, importance_scores, keep_best
+from gnnrl_lightning.importance import Criterion, Importance, importance_scores, keep_best
 from gnnrl_lightning.surgery.selftest import find_faults
 from gnnrl_lightning.surgery.surgery import Cut, mask, prune
 from gnnrl_lightning.tracing.axes import Selection
@@ -306,7 +306,7 @@ class ComputationGraph:
         self,
         network: nn.Module,
         widths: Tensor,
-        importance: str | Criterion = "l2",
+        importance: str | Importance | Criterion = "l2",
         calibration: Tensor | None = None,
     ) -> Plan:
         """Choose the channels that stay: in each group and index set the `width` most important ones.
@@ -314,7 +314,7 @@ class ComputationGraph:
         Args:
             network: The dense network that was traced, or one of the same shape.
             widths: Widths `(G,)`, between 1 and dense.
-            importance: Name of a criterion, or a callable; see `pruning.importance`.
+            importance: A name of `gnnrl_lightning.importance.IMPORTANCES`, an import path, a row, or a criterion.
             calibration: Images for criteria that need data.
 
         Raises:

@@ -30,6 +30,26 @@ def resolve(path: str, option: str) -> Any:
         raise UserError(f"{option} {path!r} cannot be imported: {one_line(error)}") from error
 
 
+def as_callable(given: Any, expected: str) -> Callable[..., Any]:
+    """A function as it is, or an instance of a class that needs no arguments: the simple rows that users give.
+
+    Args:
+        given: What the user gave.
+        expected: What it should be, for the message.
+
+    Raises:
+        TypeError: It is neither, or the class fails.
+    """
+    if isinstance(given, type):
+        try:
+            given = given()
+        except Exception as error:  # the user's own constructor may raise anything
+            raise TypeError(f"expected {expected}, but making one fails: {one_line(error)}") from error
+    if not callable(given):
+        raise TypeError(f"expected {expected}, not a {type(given).__name__}")
+    return given
+
+
 class Registry(Mapping[str, Row], Generic[Row]):
     """A table from names to rows.
 

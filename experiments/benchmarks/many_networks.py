@@ -5,7 +5,7 @@
 
 DIR is an image folder (train/, test/) of 32 x 32 images. The policy learns on ResNet-20, VGG-16 and MobileNet-v2 at
 70, 50, 40 and 30 % of the MACs: twelve environments in one pool, each a proxy whose rewards are estimated from the
-network's table of errors. No candidate is evaluated on images while it learns, and it starts from one ratio for all
+network's sensitivity. No candidate is evaluated on images while it learns, and it starts from one ratio for all
 groups. Then it acts, without exploring, on all of them and on ResNet-56. Rewards of the proxy, minus the logarithm of
 the summed errors, are compared with those of uniform pruning and of dynamic programming, which is the optimum of the
 proxy but for rounding. ResNet-56 is evaluated on images too: top-1 on the test images before any fine-tuning.
@@ -19,7 +19,6 @@ import argparse
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ from gnnrl_lightning.rl.env import EnvPool, VectorPruningEnv
 from gnnrl_lightning.rl.learners import GNNRL
 from gnnrl_lightning.rl.policies import Agent
 from gnnrl_lightning.rl.rollout import play_without_exploring
-from gnnrl_lightning.search.baselines import FROM_TABLE, uniform
+from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, uniform
 from gnnrl_lightning.surrogate.proxy import Proxy
 from gnnrl_lightning.training.finetune import TrainingOptions, quiet_trainer, top1
 
@@ -57,7 +56,7 @@ def compression(name: str, data: ImageData, weights: str | None, images: int, ep
         name: The network.
         data: Its images.
         weights: File of its weights; None: it is trained.
-        images: Calibration images, which its table reads too.
+        images: Calibration images, which its sensitivity reads too.
         epochs: Epochs of training.
     """
     search = SearchOptions(calibration_images=images, final_calibration_images=images, proposal=None)
@@ -68,10 +67,10 @@ def compression(name: str, data: ImageData, weights: str | None, images: int, ep
 
 
 def in_proxy(job: Compression, share: float) -> VectorPruningEnv:
-    """Episodes of a network at a share of its MACs, whose rewards are estimates from its table."""
+    """Episodes of a network at a share of its MACs, whose rewards are estimates from its sensitivity."""
     groups = len(job.graph.groups)
-    score = Proxy(job.table.of_groups, lambda: (torch.zeros(0, groups, dtype=torch.int64), torch.zeros(0)))
-    return environment(job.graph, replace(job.budget, macs=share), job.search, score, job.table)
+    score = Proxy(job.sensitivity.of_groups, lambda: (torch.zeros(0, groups, dtype=torch.int64), torch.zeros(0)))
+    return environment(job.graph, job.limits.with_limits(macs=share), job.search, score, job.sensitivity)
 
 
 def train(jobs: Mapping[str, Compression], shares: Sequence[float], iterations: int, episodes: int, seed: int) -> GNNRL:
@@ -83,13 +82,13 @@ def train(jobs: Mapping[str, Compression], shares: Sequence[float], iterations: 
 
 
 def candidates(job: Compression, learner: GNNRL, share: float) -> dict[str, Tensor]:
-    """Widths of the policy's mode, of uniform pruning, and of dynamic programming from the table."""
-    env, budget = in_proxy(job, share), replace(job.budget, macs=share)
+    """Widths of the policy's mode, of uniform pruning, and of dynamic programming by the sensitivity."""
+    env, limits = in_proxy(job, share), job.limits.with_limits(macs=share)
     play_without_exploring(env, learner.actor_critic)
     return {
         "policy": env.widths[0],
-        "uniform": uniform(job.graph, budget),
-        OPTIMUM: FROM_TABLE[OPTIMUM](job.graph, budget, job.table),
+        "uniform": uniform(job.graph, limits),
+        OPTIMUM: FROM_SENSITIVITY[OPTIMUM](job.graph, limits, job.sensitivity),
     }
 
 
@@ -138,7 +137,7 @@ def run(
         seed: Of the policy and its exploration.
     """
     start = time.perf_counter()
-    tables = {name: job.table for name, job in {**sources, target[0]: target[1]}.items()}
+    sensitivities = {name: job.sensitivity for name, job in {**sources, target[0]: target[1]}.items()}
     made = time.perf_counter()
     learner = train(sources, shares, iterations, episodes, seed)
     trained = time.perf_counter()
@@ -148,9 +147,9 @@ def run(
         "seed": seed,
         "iterations": iterations,
         "episodes_per_iteration": episodes,
-        "groups": {name: len(table.errors) for name, table in tables.items()},
-        "table_images": {name: table.images for name, table in tables.items()},
-        "seconds": {"tables": round(made - start, 1), "training_the_policy": round(trained - made, 1)},
+        "groups": {name: len(each.losses) for name, each in sensitivities.items()},
+        "sensitivity_images": {name: each.images for name, each in sensitivities.items()},
+        "seconds": {"sensitivities": round(made - start, 1), "training_the_policy": round(trained - made, 1)},
         "learnt_from": rows,
         "never_seen": unseen,
     }

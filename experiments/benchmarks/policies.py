@@ -39,7 +39,7 @@ from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.report.paired import paired_difference
 from gnnrl_lightning.rl.learners import GNNRL
 from gnnrl_lightning.rl.policies import Agent, load_policy, save_policy
-from gnnrl_lightning.search.baselines import FROM_TABLE, uniform
+from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, uniform
 from gnnrl_lightning.training.finetune import quiet_trainer, top1
 
 SEEDS = (0, 1, 2)
@@ -70,7 +70,7 @@ def train(job: Compression, mode: str, seed: int, path: Path) -> None:
         return
     agent = GNNRL(actor_critic=POLICY, proxy_warmup=ITERATIONS, seed=seed)
     problem = job.make_problem(job.limits, Journal())
-    problem.start(from_table=True)
+    problem.start(from_sensitivity=True)
     connect(agent, problem, job.search)
     quiet_trainer(max_epochs=agent.iterations(REAL), accelerator="cpu", log_every_n_steps=1).fit(agent)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,15 +116,15 @@ class Measured:
 
 def measure(job: Compression, agents: Mapping[int, GNNRL], budgets: tuple[float, ...], measured: Measured) -> None:
     """Candidates of the policies, of uniform pruning and from the table, at all budgets; their paired differences."""
-    found: dict[str, list[float]] = {name: [] for name in ("policy", "uniform", *FROM_TABLE)}
+    found: dict[str, list[float]] = {name: [] for name in ("policy", "uniform", *FROM_SENSITIVITY)}
     summary: dict[str, Any] = {"budgets": {}}
     for share in budgets:
         limits = job.limits.with_limits(macs=share)
         others = {
             "uniform": measured("uniform", share, None, uniform(job.graph, limits)),
             **{
-                name: measured(name, share, None, find(job.graph, limits, job.table))
-                for name, find in FROM_TABLE.items()
+                name: measured(name, share, None, find(job.graph, limits, job.sensitivity))
+                for name, find in FROM_SENSITIVITY.items()
             },
         }
         mine = [measured("policy", share, seed, proposal(job, agent, limits)) for seed, agent in agents.items()]
@@ -137,7 +137,9 @@ def measure(job: Compression, agents: Mapping[int, GNNRL], budgets: tuple[float,
             **{f"minus_{name}": paired_difference(dict(enumerate(mine)), value) for name, value in others.items()},
         }
     pairs = {name: dict(enumerate(values)) for name, values in found.items()}
-    summary["minus"] = {name: paired_difference(pairs["policy"], pairs[name]) for name in ("uniform", *FROM_TABLE)}
+    summary["minus"] = {
+        name: paired_difference(pairs["policy"], pairs[name]) for name in ("uniform", *FROM_SENSITIVITY)
+    }
     measured.record["summary"] = json.loads(json.dumps(summary, default=vars))
     measured.write()
     print(json.dumps(measured.record["summary"], indent=1))

@@ -30,10 +30,11 @@ from gnnrl_lightning import ComputationGraph
 from gnnrl_lightning.candidates.pruner import Pruner
 from gnnrl_lightning.data import ImageFolder
 from gnnrl_lightning.graph import Plan
-from gnnrl_lightning.importance import CRITERIA, RANKINGS
+from gnnrl_lightning.importance import IMPORTANCES
 from gnnrl_lightning.networks import load_weights, resnet56
 from gnnrl_lightning.repair.batchnorm import reestimate_batch_norm
 from gnnrl_lightning.repair.reconstruction import reconstruct
+from gnnrl_lightning.repair.table import REPAIRS as REPAIRS_BY_NAME
 from gnnrl_lightning.training.finetune import top1
 
 Repair = Callable[[Pruner, Plan], nn.Module]
@@ -43,8 +44,9 @@ def by_name(repair: str) -> Repair:
     """A repair of the package."""
 
     def run(pruner: Pruner, plan: Plan) -> nn.Module:
-        pruner.repair = repair
-        return pruner.prune(plan)
+        pruned = plan.apply(pruner.network).eval()
+        REPAIRS_BY_NAME[repair].apply(pruner, pruned, plan.selection)
+        return pruned
 
     return run
 
@@ -198,7 +200,7 @@ def main() -> None:
         benchmark.measure(importance, tuple(REPAIRS), options.images)
     for images in options.more_images:
         benchmark.measure("l2", SHORT, images)
-    for importance in (*CRITERIA, *RANKINGS):
+    for importance in IMPORTANCES:
         if importance not in IN_FULL:
             benchmark.measure(importance, SHORT[:1], options.images)
     print("\nseconds for the moments, by images:", benchmark.record["seconds_moments"])

@@ -47,7 +47,7 @@ CLOCK = ("charts/eps", "proxy/episodes_per_second", "result/latency_ms")
 # What a run has done when it is killed: the first file that is not there yet says it.
 PHASES = {
     "dense.safetensors": "dense training",
-    "table.safetensors": "calibration",
+    "sensitivity.safetensors": "calibration",
     "agent.ckpt": "first iteration",
     "policy.safetensors": "search",
     "uniform.safetensors": "fine-tuning, uniform",

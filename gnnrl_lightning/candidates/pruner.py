@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
-from gnnrl_lightning.calibration.moments import Moments, collect_moments
-from gnnrl_lightning.calibration.precision import activations_in
-from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import ComputationGraph, Plan
-from gnnrl_lightning.importance import (
-    Criterion,
-    check_importance,
-    importance_passes,
-    importance_scores,
-    keep_best,
-)
-from gnnrl_lightning.repair.batchnorm import predict_batch_norm, reestimate_batch_norm
-from gnnrl_lightning.repair.reconstruction import reconstruct
-from gnnrl_lightning.repair.refit import Recording, record, refit
-from gnnrl_lightning.surgery.layers import Layer, find_layers
+from gnnrl_lightning.importance import IMPORTANCES, Criterion, Importance, importance_scores, keep_best
+from gnnrl_lightning.repair.dense import Dense
+from gnnrl_lightning.repair.table import REPAIRS, Repair
 
 
-class Pruner:
+class Pruner(Dense):
     """Prunes one network to any widths, the same way every time.
 
     Importance scores, input moments and what the dense network's layers give are computed once, when they are first
@@ -37,13 +24,15 @@ class Pruner:
         graph: The traced network.
         network: The dense network; it is never changed.
         calibration: Normalised training images `(N, C, H, W)` on the network's device.
-        importance: Name of a criterion, or a callable, see `pruning.importance`.
-        repair: What is done to the sliced network, a key of `REPAIRS`.
+        importance: Which channels stay: a name of `gnnrl_lightning.importance.IMPORTANCES`, an import path, a row, or
+            a criterion.
+        repair: What is done to the sliced network: a name of `gnnrl_lightning.repair.table.REPAIRS`, an import path, or
+            a row.
         batch_size: Calibration images in a batch.
         dtype: Precision of activations where the repair passes images through a candidate.
 
     Raises:
-        UserError: An unknown criterion or repair.
+        UserError: An unknown importance or repair.
     """
 
     def __init__(
@@ -51,73 +40,43 @@ class Pruner:
         graph: ComputationGraph,
         network: nn.Module,
         calibration: Tensor,
-        importance: str | Criterion = "l2",
-        repair: str = "batch_norm",
+        importance: str | Importance | Criterion = "l2",
+        repair: str | Repair = "batch_norm",
         batch_size: int = 256,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        check_importance(importance)
-        if repair not in REPAIRS:
-            raise UserError(f"repair is {repair!r}: expected one of {', '.join(REPAIRS)}")
-        self.graph = graph
-        self.network = network
-        self.calibration = calibration
-        self.importance = importance
-        self.repair = repair
-        self.batch_size = batch_size
-        self.dtype = dtype
+        super().__init__(graph, network, calibration, batch_size, dtype)
+        self.graph: ComputationGraph = graph
+        self.importance, self.repair = importance, repair
+        self._importance, self._repair = IMPORTANCES.find(importance), REPAIRS.find(repair)
 
     @cached_property
     def scores(self) -> list[Tensor]:
         """Importance of every channel, `(sets, width)` for each group, on the CPU, where channels are chosen."""
-        moments = self.moments if "moments" in importance_passes(self.importance) else None
+        moments = self.moments if "moments" in self._importance.passes else None
         scores = importance_scores(self.graph, self.network, self.importance, self.calibration, moments)
         return [score.cpu() for score in scores]
-
-    @cached_property
-    def layers(self) -> dict[str, Layer]:
-        """Layers of the dense network by weight."""
-        return find_layers(self.graph)
-
-    @cached_property
-    def moments(self) -> dict[str, Moments]:
-        """Moments of what the dense network's layers read, by weight."""
-        return collect_moments(self.network, self.layers, self.batches())
-
-    @cached_property
-    def recording(self) -> Recording:
-        """What the dense network's layers give, as `refit` needs it."""
-        return record(self.network, self.layers, self.calibration)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network and the calibration images are."""
-        return self.calibration.device
 
     @property
     def images(self) -> int:
         """Forward passes of one image that a candidate takes."""
-        return len(self.calibration) if REPAIRS[self.repair].reads_images else 0
+        return len(self.calibration) if self._repair.reads_images else 0
 
     @property
     def passes(self) -> frozenset[str]:
         """What is found out once for all candidates, in a pass over the calibration images each."""
-        return pruner_passes(self.importance, self.repair)
+        return pruner_passes(self._importance, self._repair)
 
-    def final(self, calibration: Tensor, repair: str) -> Pruner:
+    def final(self, calibration: Tensor, repair: str | Repair) -> Pruner:
         """The same choice of channels, with another repair on other calibration images, in float32.
 
         Args:
             calibration: Normalised training images `(N, C, H, W)` on the network's device.
-            repair: A key of `REPAIRS`.
+            repair: As in `Pruner`.
         """
         other = Pruner(self.graph, self.network, calibration, self.importance, repair, self.batch_size)
         other.__dict__["scores"] = self.scores  # in the place of the cached property
         return other
-
-    def batches(self) -> tuple[Tensor, ...]:
-        """The calibration images in batches."""
-        return self.calibration.split(self.batch_size)
 
     def plan(self, widths: Tensor) -> Plan:
         """The channels that stay at `widths (G,)`."""
@@ -127,79 +86,8 @@ class Pruner:
     def prune(self, plan: Plan) -> nn.Module:
         """The pruned and repaired network in evaluation mode."""
         pruned = plan.apply(self.network).eval()
-        REPAIRS[self.repair].apply(self, pruned, plan)
+        self._repair.apply(self, pruned, plan.selection)
         return pruned
-
-
-def _slice(pruner: Pruner, pruned: nn.Module, plan: Plan) -> None:
-    """Leave the sliced network as it is."""
-
-
-def _batch_norm(pruner: Pruner, pruned: nn.Module, plan: Plan) -> None:
-    """Re-estimate the batch norms on the calibration images."""
-    with activations_in(pruner.dtype, pruner.device):
-        reestimate_batch_norm(pruned, pruner.batches())
-
-
-def _predict(pruner: Pruner, pruned: nn.Module, plan: Plan) -> None:
-    """Set the batch norms' statistics in closed form: no pass over images."""
-    predict_batch_norm(pruner.network, pruned, pruner.layers, pruner.moments, plan.selection)
-
-
-def _reconstruct(pruner: Pruner, pruned: nn.Module, plan: Plan) -> None:
-    """Re-fit the consumers from the dense network's moments, then predict: no pass over images."""
-    reconstruct(pruner.network, pruned, pruner.layers, pruner.moments, plan.selection)
-    _predict(pruner, pruned, plan)
-
-
-def _refit(pruner: Pruner, pruned: nn.Module, plan: Plan) -> None:
-    """Re-fit layer by layer on what the pruned network really reads."""
-    refit(pruned, pruner.layers, plan.selection, pruner.recording, pruner.dtype)
-
-
-@dataclass(frozen=True)
-class Repair:
-    """What is done to a sliced network.
-
-    Attributes:
-        apply: Repairs the network in place: `(pruner, pruned network, plan)`.
-        reads_images: Whether it passes the calibration images through each candidate.
-        passes: What it needs to know of the dense network, from a pass over the calibration images each.
-    """
-
-    apply: Callable[[Pruner, nn.Module, Plan], None]
-    reads_images: bool
-    passes: tuple[str, ...] = ()
-
-
-REPAIRS: dict[str, Repair] = {
-    "none": Repair(_slice, False),
-    "predicted_batch_norm": Repair(_predict, False, ("moments",)),
-    "batch_norm": Repair(_batch_norm, True),
-    "reconstruction": Repair(_reconstruct, False, ("moments",)),
-    "refit": Repair(_refit, True, ("recording",)),
-}
-"""Name -> repair.
-
-On CIFAR-10 with ResNet-56, convolution-1 widths halved, they leave 40, 79, 82, 88 and 90 % top-1 of 93.6 before any
-fine-tuning. Where residual streams are narrowed too, only `refit` leaves much: 94 % on training images at half of the
-MACs in all groups, where `reconstruction` leaves 62 and `batch_norm` 53.
-"""
-
-
-def default_repair(network: nn.Module) -> str:
-    """The cheapest repair whose scores tell how good candidates will be once they are fine-tuned.
-
-    As far as was measured: `batch_norm` leaves much less than `refit` does, and its tau with the accuracy after
-    fine-tuning lies within the interval of the best score, for a fraction of the time. (Who does not fine-tune is
-    better told by `refit`.) Without batch norms it would leave the sliced network as it is, whose scores tell little:
-    then it is `refit`.
-
-    Args:
-        network: The dense network.
-    """
-    norms = (module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
-    return "batch_norm" if any(norm.track_running_stats for norm in norms) else "refit"
 
 
 FINAL_IMAGES, FINAL_PIXELS = 1024, 2**24
@@ -217,14 +105,14 @@ def default_final_images(image_shape: tuple[int, ...]) -> int:
     return max(1, min(FINAL_IMAGES, FINAL_PIXELS // math.prod(image_shape[1:])))
 
 
-def pruner_passes(importance: str | Criterion, repair: str) -> frozenset[str]:
+def pruner_passes(importance: str | Importance | Criterion, repair: str | Repair) -> frozenset[str]:
     """Passes over the calibration images that are made once for all candidates.
 
     Args:
-        importance: As `Pruner`.
-        repair: A key of `REPAIRS`.
+        importance: As in `Pruner`.
+        repair: Likewise.
 
     Returns:
         Names of what is found out in each.
     """
-    return frozenset((*importance_passes(importance), *REPAIRS[repair].passes))
+    return frozenset((*IMPORTANCES.find(importance).passes, *REPAIRS.find(repair).passes))

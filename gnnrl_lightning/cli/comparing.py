@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,6 +14,7 @@ from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.job.comparison import DDPG_METHOD, AgentRow
 from gnnrl_lightning.job.policy_search import AGENT, SearchOptions
 from gnnrl_lightning.job.runs import RunFolder
+from gnnrl_lightning.registry import resolve
 from gnnrl_lightning.rl.learners import DDPG, GNNRL
 from gnnrl_lightning.speed.tuning import AUTO
 
@@ -95,11 +95,10 @@ def _as_written(value: Any) -> Any:
 
 
 def _without_default(path: str) -> set[str]:
-    """Names of the arguments of a class that have no default; of none where it cannot be imported, as is said later."""
-    module, _, name = path.rpartition(".")
+    """Parameters without a default. Empty if the class cannot be imported; that error is reported later."""
     try:
-        parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
-    except (ImportError, AttributeError, ValueError):
+        parameters = inspect.signature(resolve(path, "class_path")).parameters
+    except (UserError, TypeError, ValueError):
         return set()
     return {key for key, parameter in parameters.items() if parameter.default is parameter.empty}
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gnnrl_lightning.importance.subject import Calibration, Subject
+from gnnrl_lightning.networks.norms import BATCH_NORMS
 
 
 def l1(network: nn.Module, parameters: Mapping[str, Tensor], calibration: Calibration | None) -> dict[str, Tensor]:
@@ -28,7 +29,7 @@ def batch_norm_scale(
     network: nn.Module, parameters: Mapping[str, Tensor], calibration: Calibration | None
 ) -> dict[str, Tensor]:
     """Sum of the absolute scales of the batch norms that a channel passes (Liu et al., ICCV 2017)."""
-    norms = (nn.modules.batchnorm._BatchNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+    norms = (*BATCH_NORMS, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
     names = {f"{path}.weight" for path, module in network.named_modules() if isinstance(module, norms)}
     return {name: tensor.abs() for name, tensor in parameters.items() if name in names}
 

@@ -1,7 +1,8 @@
 """The artifact: a pruned network in a folder, with all it takes to use and to check it.
 
-`weights.safetensors` and `recipe.json` are the route without pickle: the network's own class, pruned again by
-the recorded indices. `model.pt2` is an exported program that needs torch alone; such files contain pickled
+`recipe.json` says what was done; beside it stands a file for each of `gnnrl_lightning.job.formats.FORMATS` that was
+asked for. `weights` (`weights.safetensors`) is the route without pickle: the network's own class, pruned again by the
+recorded indices. `program` (`model.pt2`) is an exported program that needs torch alone; such files contain pickled
 parts and count as trusted code. Hashes detect damage, not malice.
 """
 
@@ -9,27 +10,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.graph import ComputationGraph, Plan, trace
+from gnnrl_lightning.graph import ComputationGraph, Plan
+from gnnrl_lightning.job.formats import FORMATS, Format, recorded_plan
 from gnnrl_lightning.job.runs import versions
 from gnnrl_lightning.networks import eval_mode, load_weights
 
-WEIGHTS, RECIPE, PROGRAM = "weights.safetensors", "recipe.json", "model.pt2"
-FORMAT = 1
+RECIPE = "recipe.json"
+FORMAT = 2
+"""Version of the recipe."""
+
+DEFAULT_FORMATS = ("weights", "program")
+
 REQUIRED: dict[str, type] = {"fingerprint": str, "keep": list} | dict.fromkeys(
-    ("network", "kept", "input", "program", "budget", "transform", "figures", "sha256"), dict
+    ("network", "kept", "input", "formats", "budget", "transform", "figures", "sha256"), dict
 )
-# Exported kernels may add in another order than eager ones: outputs agree to this share of the largest.
-TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,9 @@ def save(
     plan: Plan,
     example: Tensor,
     description: Description,
+    formats: Sequence[str] = DEFAULT_FORMATS,
 ) -> None:
-    """Write a pruned network, and read it back in both ways to see that it computes the same.
+    """Write a pruned network, and read every file back to see that it computes the same.
 
     Args:
         folder: Folder to write; made if it is not there.
@@ -69,17 +73,16 @@ def save(
         plan: The channels that were kept.
         example: One batch of images, shape (B, C, H, W).
         description: What else the recipe says.
+        formats: Names of `FORMATS` or import paths.
 
     Raises:
-        RuntimeError: If a way of loading does not give back what was saved.
+        UserError: There is no such format, or two have the same file.
+        RuntimeError: If what is loaded from a file does not compute what was saved.
     """
+    rows = find_formats(formats)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    # Tied tensors are written once for each name: loading them back by name needs no knowledge of the ties.
-    state = network.state_dict()
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-    save_file(tensors, folder / WEIGHTS)
-    batch = _export(network, example, folder / PROGRAM)
+    notes = {name: {"file": row.file, **row.write(network, example, folder / row.file)} for name, row in rows.items()}
     recipe = {
         "format": FORMAT,
         "network": dict(description.network),
@@ -87,17 +90,37 @@ def save(
         "keep": list(graph.kept),
         "kept": {name: indices.tolist() for name, indices in plan.kept.items()},
         "input": {"shape": list(example.shape[1:]), "dtype": str(example.dtype).removeprefix("torch.")},
-        "program": {"batch": batch},
+        "formats": notes,
         "budget": dict(description.budget),
         "transform": dict(description.transform),
         "figures": dict(description.figures),
         "versions": versions(),
-        "sha256": {name: _sha256((folder / name).read_bytes()) for name in (WEIGHTS, PROGRAM)},
+        "sha256": {name: _sha256((folder / name).read_bytes()) for name in (row.file for row in rows.values())},
     }
     recipe["sha256"][RECIPE] = _recipe_hash(recipe)
     (folder / RECIPE).write_text(json.dumps(recipe, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    _verify("the class and the recipe", load(folder, dense, example), network, example)
-    _verify("the exported program", load_exported(folder), network, example)
+    for name, row in rows.items():
+        loaded = row.load(folder / row.file, read_recipe(folder), dense, example)
+        _verify(f"{row.file} ({name})", loaded, network, example, row.tolerance)
+
+
+def find_formats(names: Sequence[str], option: str | None = None) -> dict[str, Format]:
+    """Name or import path -> format.
+
+    Args:
+        names: Names of `FORMATS` or import paths.
+        option: The option that names them, for messages.
+
+    Raises:
+        UserError: There is no such format, it cannot be written here, or two have the same file.
+    """
+    rows = {name: FORMATS.find(name, option) for name in names}
+    files = [RECIPE, *(row.file for row in rows.values())]
+    if len(rows) < len(names) or len(set(files)) < len(files):
+        raise UserError(f"{option or 'formats'} is {list(names)}: expected formats with a file of its own each")
+    for row in rows.values():
+        row.check()
+    return rows
 
 
 @dataclass(frozen=True)
@@ -130,14 +153,10 @@ def restore(folder: str | Path, dense: nn.Module, example: Tensor) -> Restored:
     """
     folder = Path(folder)
     recipe = read_recipe(folder)
-    _check(folder / WEIGHTS, recipe)
-    graph = trace(dense, example, keep=recipe["keep"])
-    if graph.fingerprint != recipe["fingerprint"]:
-        raise UserError(f"{folder} was pruned from another network, with other channel groups than this one")
-    kept = [torch.tensor(recipe["kept"][group.name]).view(group.sets, -1) for group in graph.groups]
-    plan = graph.plan_from(kept)
+    path = _file(folder, recipe, "weights")
+    graph, plan = recorded_plan(recipe, dense, example)
     network = plan.apply(dense)
-    load_weights(network, folder / WEIGHTS)
+    load_weights(network, path)
     return Restored(network.eval(), graph, plan, recipe)
 
 
@@ -146,21 +165,27 @@ def load(folder: str | Path, dense: nn.Module, example: Tensor) -> nn.Module:
     return restore(folder, dense, example).network
 
 
-def load_exported(folder: str | Path) -> nn.Module:
-    """Load the exported program, which needs torch alone but must come from someone you trust.
+def load_as(
+    folder: str | Path, name: str, dense: nn.Module | None = None, example: Tensor | None = None
+) -> Callable[[Tensor], Tensor]:
+    """Load the file of a format.
 
     Args:
         folder: Folder of the artifact.
+        name: Name or import path of the format, as it was saved.
+        dense: The dense network's class, with any weights, for formats that have weights alone.
+        example: Images of the size that the network reads `(B, C, H, W)`, likewise.
 
     Returns:
-        A module that maps images (B, C, H, W) to the outputs of the pruned network.
+        What maps images `(B, C, H, W)` to the outputs of the pruned network.
 
     Raises:
-        UserError: If a file is missing or damaged.
+        UserError: If a file is missing or damaged, or was not saved in this format.
     """
-    folder = Path(folder)
-    _check(folder / PROGRAM, read_recipe(folder))
-    return torch.export.load(folder / PROGRAM).module()
+    recipe = read_recipe(folder)
+    path = _file(Path(folder), recipe, name)
+    given = torch.zeros(1, *recipe["input"]["shape"]) if example is None else example
+    return FORMATS.find(name).load(path, recipe, dense, given)
 
 
 def read_recipe(folder: str | Path) -> dict[str, Any]:
@@ -189,28 +214,23 @@ def read_recipe(folder: str | Path) -> dict[str, Any]:
     return recipe
 
 
-def _export(network: nn.Module, example: Tensor, path: Path) -> str:
-    """Export the network and say for which batches the program is good."""
-    # Batch 1 would be specialised, so two images; expand, because the values do not matter.
-    pair = example[:1].expand(2, *example.shape[1:]).contiguous()
-    with eval_mode(network):
-        try:
-            program = torch.export.export(network, (pair,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
-        except (RuntimeError, ValueError, AssertionError):
-            program = None  # code that fixes its batch cannot be traced for others
-        free = program is not None and bool(program.range_constraints)
-        if program is None or not free:
-            program = torch.export.export(network, (example,))
-    torch.export.save(program, path)
-    return "any" if free else f"fixed at {len(example)}"
-
-
-def _verify(way: str, loaded: nn.Module, network: nn.Module, example: Tensor) -> None:
+def _verify(
+    way: str, loaded: Callable[[Tensor], Tensor], network: nn.Module, example: Tensor, tolerance: float
+) -> None:
     with eval_mode(network), torch.inference_mode():
         expected, found = network(example), loaded(example)
-    error = float((expected - found).abs().max())
-    if not error <= TOLERANCE * max(1.0, float(expected.abs().max())):
-        raise RuntimeError(f"the network loaded from {way} differs by {error:.3g} from the one saved")
+    difference = float((expected - found).abs().max())
+    if not difference <= tolerance * max(1.0, float(expected.abs().max())):
+        raise RuntimeError(f"the network loaded from {way} differs by {difference:.3g} from the one saved")
+
+
+def _file(folder: Path, recipe: Mapping[str, Any], name: str) -> Path:
+    """The file of a format, undamaged."""
+    if name not in recipe["formats"]:
+        raise UserError(f"{folder} was saved as {', '.join(recipe['formats'])}, and not as {name}")
+    path = folder / recipe["formats"][name]["file"]
+    _check(path, recipe)
+    return path
 
 
 def _check(path: Path, recipe: Mapping[str, Any]) -> None:

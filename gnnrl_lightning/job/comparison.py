@@ -31,7 +31,7 @@ from gnnrl_lightning.job.policy_search import AGENT, SearchOptions, connect
 from gnnrl_lightning.job.runs import RunFolder, versions
 from gnnrl_lightning.report.comparison import summarise
 from gnnrl_lightning.rl.learners.base import GraphLearner
-from gnnrl_lightning.search.methods import ITERATIVE, ONE_SHOT, run_method
+from gnnrl_lightning.search.methods import METHODS
 from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
 from gnnrl_lightning.training.finetune import quiet_trainer
 
@@ -47,7 +47,8 @@ class CompareOptions:
     """What is compared.
 
     Args:
-        methods: Names of the methods; those of `variants`, too. The first agent is compared with each of the others.
+        methods: Names of the methods, those of `variants`, too, and import paths of your own, see
+            `gnnrl_lightning.search.methods`. The first agent is compared with each of the others.
         seeds: Seeds of every method that depends on one, and of the agent.
         budgets: Shares of MACs, each in place of budget.macs; null: the budget alone.
         test_half: Test images that are read: all, even (development) or odd (final), by index.
@@ -55,7 +56,7 @@ class CompareOptions:
         variants: Further agents: name to the keys of `model` and `search` that differ.
     """
 
-    methods: list[str] = field(default_factory=lambda: [AGENT, DDPG_METHOD, *ONE_SHOT, *ITERATIVE])
+    methods: list[str] = field(default_factory=lambda: [AGENT, DDPG_METHOD, *METHODS])
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     budgets: list[float] | None = None
     test_half: Literal["all", "even", "odd"] = "all"
@@ -64,13 +65,16 @@ class CompareOptions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be compared."""
-        known = [AGENT, DDPG_METHOD, *self.variants, *ONE_SHOT, *ITERATIVE]
-        unknown = [name for name in self.methods if name not in known]
+        known = [AGENT, DDPG_METHOD, *self.variants, *METHODS]
+        unknown = [name for name in self.methods if name not in known and "." not in name]
         if unknown or not self.methods:
             given = ", ".join(unknown) or "nothing"
-            raise UserError(f"compare.methods has {given}: expected some of {', '.join(known)}")
+            raise UserError(f"compare.methods has {given}: expected some of {', '.join(known)}, or import paths")
+        for name in self.methods:
+            if name not in known:
+                METHODS.find(name, "compare.methods")
         for name in self.variants:
-            if not re.fullmatch(r"[\w.]+", name) or name in (AGENT, DDPG_METHOD, *ONE_SHOT, *ITERATIVE):
+            if not re.fullmatch(r"[\w.]+", name) or name in (AGENT, DDPG_METHOD, *METHODS):
                 raise UserError(f"compare.variants has {name!r}: expected a new name of letters, digits, _ and .")
         for name, values in (("methods", self.methods), ("seeds", self.seeds), ("budgets", self.budgets or [])):
             if len(set(values)) < len(values):
@@ -103,7 +107,7 @@ def run_agent(problem: SearchProblem, seed: int, row: AgentRow) -> None:
         NotApplicable: Not one iteration is left.
     """
     agent, search = row.make(seed), row.search
-    problem.start(from_table=search.table is not None)
+    problem.start(from_sensitivity=search.table is not None)
     iterations = problem.left // agent.episodes_per_iteration
     if iterations < 1:
         raise NotApplicable(f"has {problem.left} evaluations left for an iteration of {agent.episodes_per_iteration}")
@@ -137,7 +141,8 @@ class Comparison:
         for each in self.limits:
             if each.met(compression.graph.widths):
                 raise UserError(f"budget {each.label} is met by the dense network: nothing to prune")
-        missing = [name for name in options.methods if name not in {**ONE_SHOT, **ITERATIVE, **agents}]
+        learning = (AGENT, DDPG_METHOD, *options.variants)
+        missing = [name for name in learning if name in options.methods and name not in agents]
         if missing:
             raise UserError(f"compare.methods has {', '.join(missing)}, which no agent was given for")
         images = compression.task.data.test
@@ -147,10 +152,10 @@ class Comparison:
         self.test: Images = images.subset(indices)
 
     @cached_property
-    def _table_seconds(self) -> float:
-        """Seconds that the table takes, which all methods may read."""
+    def _sensitivity_seconds(self) -> float:
+        """Seconds that the sensitivity takes, which all methods may read."""
         began = time.perf_counter()
-        self.compression.table  # noqa: B018  (made once)
+        self.compression.sensitivity  # noqa: B018  (made once)
         return time.perf_counter() - began
 
     @cached_property
@@ -162,7 +167,7 @@ class Comparison:
         for limits in self.limits:
             for position, seed in enumerate(self.options.seeds):
                 for method in self.options.methods:
-                    if method not in ONE_SHOT:
+                    if method in self.agents or METHODS.find(method).seeded:
                         yield limits, method, seed
                     elif position == 0:
                         yield limits, method, None
@@ -206,14 +211,14 @@ class Comparison:
         compression = self.compression
         pruner = self._final_pruner
         journal.unlink(missing_ok=True)
-        table_seconds = 0.0 if compression.search.table is None else self._table_seconds
+        sensitivity_seconds = 0.0 if compression.search.table is None else self._sensitivity_seconds
         own = self.agents[method].search if method in self.agents else None
         problem = compression.make_problem(limits, Journal(journal), own)
         began = time.perf_counter()
         if method in self.agents:
             run_agent(problem, seed or 0, self.agents[method])
         else:
-            run_method(method, problem, seed or 0)
+            METHODS.find(method).run(problem, seed or 0)
         seconds = time.perf_counter() - began
         best = best_of(item for item in problem.history if within(limits, item))
         if best is None:
@@ -225,7 +230,7 @@ class Comparison:
             "budget": limits.label,
             "evaluations": problem.spent,
             "images": problem.images,
-            "seconds": seconds + (table_seconds if problem.reads_table else 0),  # it was made before
+            "seconds": seconds + (sensitivity_seconds if problem.reads_sensitivity else 0),  # it was made before
             "top1_search": best.top1,
             "top1_test_before": compression.task.top1(network, self.test),
             **limits.ratios(best.costs),

@@ -4,7 +4,7 @@
 compression = Compression(task, Budget(macs=0.5), search)         # checks everything, writes nothing
 compression.train_dense(folder)                                   # where there is no checkpoint
 real = compression.iterations(agent)                              # what the evaluations are enough for
-compression.start(folder, agent)                                  # table, starting candidates, environments
+compression.start(folder, agent)                                  # sensitivity, starting candidates, environments
 Trainer(max_epochs=agent.iterations(real)).fit(agent)
 result = deliver(compression, folder)                             # prunes, fine-tunes, tests once, saves
 ```
@@ -28,7 +28,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
-from gnnrl_lightning.candidates.pruner import Pruner, default_final_images, default_repair
+from gnnrl_lightning.candidates.pruner import Pruner, default_final_images
 from gnnrl_lightning.candidates.short_finetune import ShortFinetune
 from gnnrl_lightning.cost.budget import BoundBudget, Budget
 from gnnrl_lightning.errors import UserError, one_line
@@ -42,6 +42,7 @@ from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.task import Task, save_weights
 from gnnrl_lightning.networks import load_weights
 from gnnrl_lightning.processes import from_first, rank, world_size
+from gnnrl_lightning.repair.table import default_repair
 from gnnrl_lightning.report.progress import SearchStatus, ShownSteps, hidden_steps
 from gnnrl_lightning.rl.env import Evaluated
 from gnnrl_lightning.rl.env.reward import check_reward, find_reward
@@ -51,12 +52,12 @@ from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.speed.inference import PRECISIONS
 from gnnrl_lightning.speed.tuning import AUTO, BATCH_SIZES, Tuned, tune
 from gnnrl_lightning.surgery.layers import find_layers
-from gnnrl_lightning.surrogate.sensitivity import TABLE_PASSES, TABLES, ErrorTable
-from gnnrl_lightning.surrogate.table_file import load_table, save_table
+from gnnrl_lightning.surrogate.measures import SENSITIVITIES
+from gnnrl_lightning.surrogate.sensitivity import Sensitivity, load_sensitivity, save_sensitivity
 from gnnrl_lightning.training.finetune import TrainingOptions, quiet_trainer
 
 # Names of what phases leave in `checkpoints/`, beside AGENT.
-DENSE, TABLE, POLICY = "dense", "table", "policy"
+DENSE, SENSITIVITY, POLICY = "dense", "sensitivity", "policy"
 DELIVERED = ("uniform", "pruned")
 
 PhaseTrainers = Callable[[str], Callable[..., Trainer]]
@@ -158,9 +159,7 @@ class Compression:
         images = data.search, data.normalize, self.search.batch_size or data.eval_batch_size
         return Evaluator(pruner or self.pruner, *images, precision, self._short(), error, self.limits.costs)
 
-    def make_problem(
-        self, limits: BoundBudget, journal: Journal, agent: SearchOptions | None = None
-    ) -> SearchProblem[Evaluation]:
+    def make_problem(self, limits: BoundBudget, journal: Journal, agent: SearchOptions | None = None) -> SearchProblem:
         """A search that has not begun, with all evaluations left, and its own evaluator.
 
         Args:
@@ -172,7 +171,7 @@ class Compression:
         error = (agent or self.search).drop_error
         return self._problem(limits, Journalled(self.make_evaluator(error), journal, limits.ratios))
 
-    def _problem(self, limits: BoundBudget, evaluate: Journalled) -> SearchProblem[Evaluation]:
+    def _problem(self, limits: BoundBudget, evaluate: Journalled) -> SearchProblem:
         search = self.search
         return SearchProblem(
             self.graph,
@@ -180,7 +179,7 @@ class Compression:
             evaluate,
             search.evaluations,
             starting_candidates(self.graph, limits),
-            None if search.table is None else lambda: self.table,
+            None if search.table is None else lambda: self.sensitivity,
             self._evaluation_images,
             self.pruner,
             evaluate.settle,
@@ -200,11 +199,11 @@ class Compression:
         return ShortFinetune(data.train, data.augment, data.normalize, search.finetune_steps, **options)
 
     @cached_property
-    def table(self) -> ErrorTable:
+    def sensitivity(self) -> Sensitivity:
         """What narrowing one group costs: made once, when the dense network is trained."""
-        assert self.search.table is not None, "a search without a table reads none"
-        with self.shown("table of errors", len(self.graph.groups)) as advance:
-            return TABLES[self.search.table].make(self.pruner, advance)
+        assert self.search.table is not None, "a search without a sensitivity reads none"
+        with self.shown("sensitivity", len(self.graph.groups)) as advance:
+            return SENSITIVITIES.find(self.search.table).make(self.pruner, advance)
 
     def iterations(self, agent: GraphLearner, processes: int = 1) -> int:
         """Iterations of the agent in the real environment.
@@ -279,9 +278,9 @@ class Compression:
             checkpoint.unlink(missing_ok=True)
 
     def start(self, folder: RunFolder, agent: GraphLearner) -> None:
-        """Make the table, score the starting candidates, and give the agent its environments.
+        """Measure the sensitivity, score the starting candidates, and give the agent its environments.
 
-        Of a search that was interrupted there are the table, the evaluations in the journal, and the agent's
+        Of a search that was interrupted there are the sensitivity, the evaluations in the journal, and the agent's
         checkpoint, whose iterations are complete.
         """
         self._began, self.episodes = time.perf_counter(), agent.episodes_per_iteration * world_size()
@@ -320,25 +319,25 @@ class Compression:
             path.unlink()
 
     def _calibrate(self, folder: RunFolder) -> None:
-        """Pass the calibration images through the dense network, and make the table or read it.
+        """Pass the calibration images through the dense network, and measure the sensitivity or read it.
 
-        Of several processes each does that for itself; the first one's table counts.
+        Of several processes each does that for itself; the first one's sensitivity counts.
         """
-        passes, saved = {*self.pruner.passes}, folder.weights(TABLE)
+        passes, saved = {*self.pruner.passes}, folder.weights(SENSITIVITY)
         missing = self.search.table is not None and not from_first(saved.is_file())
         if missing:
-            passes |= {*TABLE_PASSES}
+            passes |= {*SENSITIVITIES.find(self.search.table).passes}
         elif self.search.table is not None:
-            self.table = load_table(saved)
+            self.sensitivity = load_sensitivity(saved)
         found = ["scores", *sorted(passes & {"moments", "recording"})]
         with self.shown("calibration", len(found)) as advance:
             for name in found:
                 getattr(self.pruner, name)  # made once
                 advance()
         if missing:
-            self.table = from_first(self.table)
+            self.sensitivity = from_first(self.sensitivity)
             if rank() == 0:
-                save_table(self.table, saved)
+                save_sensitivity(self.sensitivity, saved)
 
     def notes(self) -> dict[str, Any]:
         """What the agent's checkpoint holds beside the agent: seconds since the search began, in all its parts."""

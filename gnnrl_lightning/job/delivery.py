@@ -98,6 +98,7 @@ def finish(
                 compression.task.data.transform_record(),
                 result["pruned"],
             ),
+            formats=compression.search.formats,
         )
         advance()
     folder.write_result(result)
@@ -141,7 +142,7 @@ def _search_figures(compression: Compression, best: Evaluation) -> dict[str, Any
     """What the search cost, who found the winner, and what agent and proxy were worth."""
     problem, agent, proxy = compression.problem, compression.best(AGENT), None
     if compression.search.table is not None:
-        proxy = proxy_figures(problem.history, compression.table, AGENT, compression.episodes)
+        proxy = proxy_figures(problem.history, compression.sensitivity, AGENT, compression.episodes)
     return {
         "evaluations": problem.spent,
         "images": problem.images,

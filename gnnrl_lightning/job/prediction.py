@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from gnnrl_lightning.cost.budget import BoundBudget
@@ -34,16 +33,6 @@ class Prediction:
     widths: dict[str, int]
 
 
-class _Unscored:
-    """A score of nothing: the policy acts, and nobody learns."""
-
-    evaluations = 0
-
-    def __call__(self, widths: Tensor) -> Tensor:
-        """Zeros `(n,)`."""
-        return torch.zeros(len(widths))
-
-
 def proposal(compression: Compression, agent: GraphLearner, limits: BoundBudget) -> Tensor:
     """Widths `(G,)` that a policy takes for a budget when it does not explore; the dense ones if they meet it.
 
@@ -55,8 +44,8 @@ def proposal(compression: Compression, agent: GraphLearner, limits: BoundBudget)
     if limits.met(compression.graph.widths):
         return compression.graph.widths
     search = replace(compression.search, macs_range=None)
-    graph, table = compression.graph, None if search.table is None else compression.table
-    env = environment(graph, limits, search, _Unscored(), table, allocations(graph, limits, search, table))
+    graph, sensitivity = compression.graph, None if search.table is None else compression.sensitivity
+    env = environment(graph, limits, search, None, sensitivity, allocations(graph, limits, search, sensitivity))
     play_without_exploring(env, agent.actor_critic, agent.device)
     return env.widths[0]
 

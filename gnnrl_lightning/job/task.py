@@ -218,5 +218,6 @@ def finetune_artifact(
         plan=restored.plan,
         example=task.example(),
         description=artifact.Description(recipe["network"], recipe["budget"], task.data.transform_record(), figures),
+        formats=list(recipe["formats"]),
     )
     return accuracy

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from gnnrl_lightning.errors import UserError, one_line
+from gnnrl_lightning.registry import resolve
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,8 @@ class NetworkSpec:
         return network
 
     def _find(self) -> Any:
-        module, _, name = self.class_path.rpartition(".")
-        try:
-            make = getattr(importlib.import_module(module or "gnnrl_lightning.networks"), name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise UserError(f"network {self.class_path!r} cannot be imported: {error}") from error
+        path = self.class_path if "." in self.class_path else f"gnnrl_lightning.networks.{self.class_path}"
+        make = resolve(path, "network.class_path")
         if not callable(make):
-            raise UserError(f"network {self.class_path!r} is not a class or function")
+            raise UserError(f"network.class_path {path!r} is not a class or function")
         return make

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gnnrl_lightning.calibration.moments import Moments
 from gnnrl_lightning.calibration.observe import named_tensors
 from gnnrl_lightning.networks.modes import eval_mode
+from gnnrl_lightning.networks.norms import BATCH_NORMS
 from gnnrl_lightning.surgery.layers import Layer, columns, to_matrices
 from gnnrl_lightning.tracing.axes import Selection
 
@@ -27,11 +28,7 @@ def reestimate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None
         network: The pruned network.
         batches: Normalised images `(B, C, H, W)` on the network's device; B > 1.
     """
-    norms = [
-        module
-        for module in network.modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
-    ]
+    norms = [module for module in network.modules() if isinstance(module, BATCH_NORMS) and module.track_running_stats]
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]

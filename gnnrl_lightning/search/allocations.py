@@ -1,4 +1,4 @@
-"""What an allocation by the table takes for any limit of MACs: the proposals from which a policy starts."""
+"""Widths that an allocation takes for any limit of MACs: the proposals from which a policy starts."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from torch import Tensor
 
 from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.graph import ComputationGraph
-from gnnrl_lightning.search.baselines import TableBaseline
-from gnnrl_lightning.surrogate.sensitivity import ErrorTable
+from gnnrl_lightning.search.baselines import Allocation
+from gnnrl_lightning.surrogate.sensitivity import Sensitivity
 
 POINTS = 9
 """Limits of a range at which the allocation is computed."""
@@ -23,8 +23,8 @@ class Allocations:
     Args:
         graph: The traced network.
         limits: What a candidate may cost.
-        table: Errors of the groups.
-        propose: The allocation, a value of `gnnrl_lightning.search.baselines.FROM_TABLE`.
+        sensitivity: Losses of the groups.
+        propose: The allocation, a value of `gnnrl_lightning.search.baselines.FROM_SENSITIVITY`.
         macs_range: The smallest and the largest limit, shares of the dense MACs, in place of the budget's; or None.
     """
 
@@ -32,16 +32,16 @@ class Allocations:
         self,
         graph: ComputationGraph,
         limits: BoundBudget,
-        table: ErrorTable,
-        propose: TableBaseline,
+        sensitivity: Sensitivity,
+        propose: Allocation,
         macs_range: tuple[float, float] | None = None,
     ) -> None:
         if macs_range is None:
-            self._shares, found = torch.zeros(1), [propose(graph, limits, table)]
+            self._shares, found = torch.zeros(1), [propose(graph, limits, sensitivity)]
         else:
             self._shares = torch.linspace(*macs_range, POINTS)
             bound = [limits.with_limits(macs=share) for share in self._shares.double().tolist()]
-            found = [propose(graph, limited, table) for limited in bound]
+            found = [propose(graph, limited, sensitivity) for limited in bound]
         self._widths = torch.stack(found).float()
 
     def __call__(self, limits: Tensor) -> Tensor:

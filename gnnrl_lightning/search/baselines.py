@@ -11,7 +11,7 @@ from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.search.greedy import greedy
 from gnnrl_lightning.search.knapsack import dynamic_programming
-from gnnrl_lightning.surrogate.sensitivity import ErrorTable
+from gnnrl_lightning.surrogate.sensitivity import Sensitivity
 
 Baseline = Callable[[ComputationGraph, BoundBudget], Tensor]
 """`(graph, limits) -> widths (G,)` within the budget."""
@@ -68,13 +68,13 @@ def starting_candidates(graph: ComputationGraph, limits: BoundBudget) -> dict[st
     return {name: propose(graph, limits) for name, propose in STARTING.items()}
 
 
-TableBaseline = Callable[[ComputationGraph, BoundBudget, ErrorTable], Tensor]
-"""`(graph, limits, table) -> widths (G,)` within the budget."""
+Allocation = Callable[[ComputationGraph, BoundBudget, Sensitivity], Tensor]
+"""`(graph, limits, sensitivity) -> widths (G,)` within the budget."""
 
-FROM_TABLE: dict[str, TableBaseline] = {"greedy": greedy, "dynamic_programming": dynamic_programming}
-"""Name -> baseline: the candidates that a search scores next, where there is a table of errors to read."""
+FROM_SENSITIVITY: dict[str, Allocation] = {"greedy": greedy, "dynamic_programming": dynamic_programming}
+"""Name -> allocation: the candidates that a search scores next, where there is a sensitivity to read."""
 
 
-def table_candidates(graph: ComputationGraph, limits: BoundBudget, table: ErrorTable) -> dict[str, Tensor]:
-    """Name -> widths `(G,)` of the starting candidates from a table."""
-    return {name: propose(graph, limits, table) for name, propose in FROM_TABLE.items()}
+def allocation_candidates(graph: ComputationGraph, limits: BoundBudget, sensitivity: Sensitivity) -> dict[str, Tensor]:
+    """Name -> widths `(G,)` of the starting candidates from a sensitivity."""
+    return {name: propose(graph, limits, sensitivity) for name, propose in FROM_SENSITIVITY.items()}

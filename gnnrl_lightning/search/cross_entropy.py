@@ -55,8 +55,8 @@ class CrossEntropySearch:
         sigma: First standard deviation of keep ratios' logarithms.
         inertia: Weight of the Gaussian's moments when they move.
         narrowest: Smallest standard deviation.
-        from_table: Whether the starting candidates from the table and the best of `ProxySearch` are scored, too, before
-            the first round; the table is paid for then.
+        from_sensitivity: Whether the starting candidates from the sensitivity and the best of `ProxySearch` are scored,
+            too, before the first round; the sensitivity is paid for then.
         name: Under which it proposes.
 
     Source: Rubinstein, The cross-entropy method for combinatorial and continuous optimization, 1999; the elite that
@@ -68,7 +68,7 @@ class CrossEntropySearch:
     sigma: float = 0.5
     inertia: float = 0.3
     narrowest: float = 0.1
-    from_table: bool = False
+    from_sensitivity: bool = False
     name: str = "cross_entropy"
 
     @property
@@ -82,8 +82,8 @@ class CrossEntropySearch:
 
     def __call__(self, problem: SearchProblem, seed: int) -> None:
         """Score the starting candidates, then rounds until no evaluation is left."""
-        problem.start(self.from_table)
-        if self.from_table and problem.left:
+        problem.start(self.from_sensitivity)
+        if self.from_sensitivity and problem.left:
             problem.ask(ProxySearch().best(problem, seed), self.name)
         dense = problem.graph.widths
         gaussian = self.around(torch.tensor(problem.ranked()[0].widths) / dense)
@@ -101,7 +101,7 @@ class CrossEntropySearch:
 
 @dataclass(frozen=True)
 class ProxySearch:
-    """Cross-entropy search for the least error in the table alone; what it finds is scored once.
+    """Cross-entropy search for the least loss by the sensitivity alone; what it finds is scored once.
 
     Args:
         rounds: Rounds.
@@ -112,17 +112,17 @@ class ProxySearch:
     search: CrossEntropySearch = CrossEntropySearch(samples=64, elite=0.125, sigma=0.3, narrowest=0.02)
 
     def __call__(self, problem: SearchProblem, seed: int) -> None:
-        """Search in the table, from the uniform candidate; ask once."""
+        """Search by the sensitivity, from the uniform candidate; ask once."""
         problem.ask(self.best(problem, seed), "cross_entropy_proxy")
 
     def best(self, problem: SearchProblem, seed: int) -> Tensor:
-        """Widths `(G,)` of the least error found."""
-        table, dense, search = problem.table, problem.graph.widths, self.search
+        """Widths `(G,)` of the least loss found."""
+        sensitivity, dense, search = problem.sensitivity, problem.graph.widths, self.search
         elite = problem.project(dense)[None]
         gaussian = search.around(elite[0] / dense)
         for number in range(self.rounds):
             widths = problem.project(dense * gaussian.sample(search.samples, generator_for(seed, number)))
             widths = torch.cat([elite, widths]).unique(dim=0)
-            elite = widths[table(widths).argsort(stable=True)[: search.elites]]
+            elite = widths[sensitivity(widths).argsort(stable=True)[: search.elites]]
             gaussian = gaussian.towards(elite / dense, search.inertia, search.narrowest)
         return elite[0]

@@ -27,7 +27,8 @@ class Evolution:
         crossover: Share of children that have two parents.
         mutation: Share of a child's groups that change; at least one does.
         sigma: Standard deviation of the change of a keep ratio's logarithm.
-        from_table: Whether the starting candidates from the table are among the first parents; it is paid for then.
+        from_sensitivity: Whether the starting candidates from the sensitivity are among the first parents; it is paid
+            for then.
         name: Under which it proposes.
     """
 
@@ -36,12 +37,12 @@ class Evolution:
     crossover: float = 0.5
     mutation: float = 0.3
     sigma: float = 0.4
-    from_table: bool = False
+    from_sensitivity: bool = False
     name: str = "evolution"
 
     def __call__(self, problem: SearchProblem, seed: int) -> None:
         """Score the starting candidates, then generations until no evaluation is left."""
-        problem.start(self.from_table)
+        problem.start(self.from_sensitivity)
         generation = 0
         while problem.left:
             parents = torch.tensor([scored.widths for scored in problem.ranked()[: self.parents]])

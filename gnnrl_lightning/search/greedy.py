@@ -7,24 +7,24 @@ from torch import Tensor
 
 from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.graph import ComputationGraph
-from gnnrl_lightning.surrogate.sensitivity import ErrorTable
+from gnnrl_lightning.surrogate.sensitivity import Sensitivity
 
 
-def greedy(graph: ComputationGraph, limits: BoundBudget, table: ErrorTable) -> Tensor:
-    """Widths from the dense ones (or the user's highest) down, by the table's error for each MAC saved.
+def greedy(graph: ComputationGraph, limits: BoundBudget, sensitivity: Sensitivity) -> Tensor:
+    """Widths from the dense ones (or the user's highest) down, by the sensitivity's loss for each MAC saved.
 
     In each step the group g is narrowed by one allowed width for which
 
-        (error_g(narrower) - error_g(now)) / (share of the limit that it saves)
+        (loss_g(narrower) - loss_g(now)) / (share of the limit that it saves)
 
     is smallest (ties: the first), until the budget is met; then the projection fills it up. Of several limits, what is
     saved counts for those that are not met yet. Where no group alone saves anything (a peak that several groups share,
-    a measured cost), the one is narrowed whose error rises least.
+    a measured cost), the one is narrowed whose loss rises least.
 
     Args:
         graph: The traced network.
         limits: What the candidate may cost.
-        table: Errors of the groups.
+        sensitivity: Losses of the groups.
 
     Returns:
         int64 `(G,)`.
@@ -43,7 +43,7 @@ def greedy(graph: ComputationGraph, limits: BoundBudget, table: ErrorTable) -> T
             ((costs[name](widths) - costs[name](rows)).double() / limit for name, limit in over.items()),
             torch.zeros(len(widths), dtype=torch.float64),
         )
-        rise, stays = table.of_groups(narrower) - table.of_groups(widths), narrower == widths
+        rise, stays = sensitivity.of_groups(narrower) - sensitivity.of_groups(widths), narrower == widths
         saves = ~stays & (saved > 0)
         price = rise / saved if saves.any() else rise
         price[~saves if saves.any() else stays] = torch.inf

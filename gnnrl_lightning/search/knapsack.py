@@ -1,4 +1,4 @@
-"""The allocation of least error by the table: dynamic programming over groups on discretised costs."""
+"""The allocation of least loss by the sensitivity: dynamic programming over groups on discretised costs."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.cost.projection import Ladder
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.search.greedy import greedy
-from gnnrl_lightning.surrogate.sensitivity import ErrorTable
+from gnnrl_lightning.surrogate.sensitivity import Sensitivity
 
 LEVELS = 64
 """Widths of a group that are considered at most, evenly spaced among the allowed ones."""
 
 
 def dynamic_programming(
-    graph: ComputationGraph, limits: BoundBudget, table: ErrorTable, bins: int = 2000, rounds: int = 10
+    graph: ComputationGraph, limits: BoundBudget, sensitivity: Sensitivity, bins: int = 2000, rounds: int = 10
 ) -> Tensor:
-    """Widths of the least total error in the table, within the budget.
+    """Widths of the least total loss by the sensitivity, within the budget.
 
     MACs are bilinear in the widths, so a knapsack's costs, one for each group, hold around a candidate w only:
 
@@ -26,13 +26,13 @@ def dynamic_programming(
 
     The knapsack is solved around a candidate, its solution is projected onto the budget, and so on around that one,
     until a candidate comes back; this is done from the uniform candidate and from the greedy one, and the projected
-    candidate of the least error is returned. Of several limits, the mean of the shares that are used up has to stay
+    candidate of the least loss is returned. Of several limits, the mean of the shares that are used up has to stay
     within 1; the projection then meets each of them.
 
     Args:
         graph: The traced network.
         limits: What the candidate may cost.
-        table: Errors of the groups.
+        sensitivity: Losses of the groups.
         bins: Parts into which what may be spent is divided; costs are rounded up to them.
         rounds: Knapsacks from each of the two at most.
 
@@ -42,17 +42,20 @@ def dynamic_programming(
     if not len(graph.groups):
         return graph.widths.clone()
     levels = allowed_levels(limits.ladder)
-    errors = [table.errors[group, widths.clamp(max=table.errors.shape[1] - 1)] for group, widths in enumerate(levels)]
-    best = greedy(graph, limits, table)
+    losses = [
+        sensitivity.losses[group, widths.clamp(max=sensitivity.losses.shape[1] - 1)]
+        for group, widths in enumerate(levels)
+    ]
+    best = greedy(graph, limits, sensitivity)
     for start in (limits.project(graph.widths), best):
         around, seen = start, set()
         for _ in range(rounds):
             seen.add(tuple(around.tolist()))
             costs, capacity = linearised(limits, levels, around)
-            picked = knapsack(costs, errors, capacity, bins)
+            picked = knapsack(costs, losses, capacity, bins)
             widths = torch.stack([level[index] for level, index in zip(levels, picked, strict=True)])
             around = limits.project(widths)
-            if float(table(around)) < float(table(best)):
+            if float(sensitivity(around)) < float(sensitivity(best)):
                 best = around
             if tuple(around.tolist()) in seen:
                 break
@@ -97,14 +100,14 @@ def linearised(limits: BoundBudget, levels: list[Tensor], around: Tensor) -> tup
     return [cost - cost[0] for cost in costs], capacity
 
 
-def knapsack(costs: list[Tensor], errors: list[Tensor], capacity: float, bins: int) -> list[int]:
-    """One item of each group, with the least sum of errors and costs that sum to `capacity` at most.
+def knapsack(costs: list[Tensor], losses: list[Tensor], capacity: float, bins: int) -> list[int]:
+    """One item of each group, with the least sum of losses and costs that sum to `capacity` at most.
 
     Costs are rounded up to `capacity / bins`: what comes back fits, and is optimal but for that rounding.
 
     Args:
         costs: Costs of each group's items, the first 0; what a later one may save counts as 0.
-        errors: Their errors.
+        losses: Their losses.
         capacity: What may be spent.
         bins: Parts of the capacity.
 
@@ -115,7 +118,7 @@ def knapsack(costs: list[Tensor], errors: list[Tensor], capacity: float, bins: i
     least = torch.zeros(bins + 1, dtype=torch.float64)  # least error of the groups so far, for each sum of costs
     choices = []
     weights = [torch.ceil(cost / unit - 1e-9).long().clamp(min=0) for cost in costs]
-    for weight, error in zip(weights, errors, strict=True):
+    for weight, error in zip(weights, losses, strict=True):
         options = torch.full((len(weight), bins + 1), torch.inf, dtype=torch.float64)
         for item, (cost, value) in enumerate(zip(weight.tolist(), error.tolist(), strict=True)):
             if cost <= bins:

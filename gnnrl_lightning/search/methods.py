@@ -1,17 +1,21 @@
-"""Every way to choose widths by name; a method of your own is one more line.
+"""Search methods: ways to choose widths, by name or import path, in one table.
 
-ONE_SHOT["mine"] = lambda problem: problem.project(problem.graph.widths)
-ITERATIVE["mine"] = my_search  # (problem, seed): calls problem.ask(widths, "mine") while problem.left
+```
+METHODS.register("mine", my_search)                   # (problem, seed): problem.ask(widths, "mine") while problem.left
+METHODS.register("narrow", one_shot("narrow", propose))  # (problem) -> widths (G,)
+```
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
-from gnnrl_lightning.search.baselines import FROM_TABLE, TableBaseline, uniform
+from gnnrl_lightning.registry import Registry, as_callable
+from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, Allocation, uniform
 from gnnrl_lightning.search.cross_entropy import CrossEntropySearch, ProxySearch
 from gnnrl_lightning.search.evolution import Evolution
 from gnnrl_lightning.search.problem import SearchProblem
@@ -20,49 +24,68 @@ from gnnrl_lightning.search.threshold import GlobalThreshold
 from gnnrl_lightning.search.torch_pruning import TorchPruning
 
 Proposal = Callable[[SearchProblem], Tensor]
-"""`(problem) -> widths (G,)` within the budget: the same ones every time, scored once."""
-
-Method = Callable[[SearchProblem, int], None]
-"""`(problem, seed)`: asks for candidates while `problem.left`; everything random derives from the seed."""
+"""`(problem) -> widths (G,)` within the budget: the same ones every time."""
 
 
-def _from_table(baseline: TableBaseline, problem: SearchProblem) -> Tensor:
-    return baseline(problem.graph, problem.limits, problem.table)
+@dataclass(frozen=True)
+class Method:
+    """A search method.
+
+    What it reads is counted by the problem: candidates that it asks for, the sensitivity, and passes over the
+    calibration images. Where it cannot do a problem it raises `gnnrl_lightning.search.problem.NotApplicable`.
+
+    Attributes:
+        run: Asks for candidates while `problem.left`, `(problem, seed)`; everything random derives from the seed.
+        seeded: Whether it depends on the seed; if not, one run tells all.
+    """
+
+    run: Callable[[SearchProblem, int], None]
+    seeded: bool = True
 
 
-ONE_SHOT: dict[str, Proposal] = {
+def one_shot(name: str, propose: Proposal) -> Method:
+    """A method of one candidate, which does not depend on a seed.
+
+    Args:
+        name: The proposer of its candidate.
+        propose: Its candidate.
+    """
+
+    def run(problem: SearchProblem, seed: int) -> None:
+        problem.ask(propose(problem), name)
+
+    return Method(run, seeded=False)
+
+
+def _as_method(given: Any) -> Method:
+    if isinstance(given, Method):
+        return given
+    return Method(as_callable(given, "a Method, or a function (problem, seed)"))
+
+
+def _allocated(allocation: Allocation) -> Proposal:
+    return lambda problem: allocation(problem.graph, problem.limits, problem.sensitivity)
+
+
+_PROPOSALS: dict[str, Proposal] = {
     "uniform": lambda problem: uniform(problem.graph, problem.limits),
     "global_l2": GlobalThreshold("l2"),
     "global_taylor": GlobalThreshold("taylor"),
-    **{name: partial(_from_table, baseline) for name, baseline in FROM_TABLE.items()},
+    **{name: _allocated(allocation) for name, allocation in FROM_SENSITIVITY.items()},
     "torch_pruning_uniform": TorchPruning(everywhere=False),
     "torch_pruning_global": TorchPruning(everywhere=True),
 }
-"""Name -> the one candidate of a method without chance."""
 
-ITERATIVE: dict[str, Method] = {
-    "random": random_search,
-    "evolution": Evolution(),
-    "cross_entropy": CrossEntropySearch(),
-    "cross_entropy_proxy": ProxySearch(),
-    "evolution_from_table": Evolution(from_table=True, name="evolution_from_table"),
-    "cross_entropy_from_table": CrossEntropySearch(from_table=True, name="cross_entropy_from_table"),
-}
-"""Name -> search that depends on a seed."""
+METHODS: Registry[Method] = Registry("search method", _as_method)
+"""Name -> search method."""
 
-
-def run_method(name: str, problem: SearchProblem, seed: int) -> None:
-    """Let a method spend its evaluations.
-
-    Args:
-        name: A name of `ONE_SHOT` or `ITERATIVE`.
-        problem: What it works on.
-        seed: Of everything random.
-
-    Raises:
-        NotApplicable: The method cannot do this problem.
-    """
-    if name in ONE_SHOT:
-        problem.ask(ONE_SHOT[name](problem), name)
-    else:
-        ITERATIVE[name](problem, seed)
+for _name, _propose in _PROPOSALS.items():
+    METHODS.register(_name, one_shot(_name, _propose))
+METHODS.register("random", random_search)
+METHODS.register("evolution", Evolution())
+METHODS.register("cross_entropy", CrossEntropySearch())
+METHODS.register("cross_entropy_proxy", ProxySearch())
+METHODS.register("evolution_from_sensitivity", Evolution(from_sensitivity=True, name="evolution_from_sensitivity"))
+METHODS.register(
+    "cross_entropy_from_sensitivity", CrossEntropySearch(from_sensitivity=True, name="cross_entropy_from_sensitivity")
+)

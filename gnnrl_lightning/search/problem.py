@@ -1,54 +1,38 @@
-"""What every way to choose widths is given, and how its evaluations are counted."""
+"""The interface that every search method works against, with its evaluation budget."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Generic, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gnnrl_lightning.candidates.pruner import Pruner
 from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.processes import share
-from gnnrl_lightning.search.baselines import table_candidates
-from gnnrl_lightning.surrogate.sensitivity import ErrorTable
-
-
-class Scored(Protocol):
-    """A scored candidate, see `gnnrl_lightning.evaluation.result.Evaluation`."""
-
-    @property
-    def widths(self) -> tuple[int, ...]: ...  # noqa: D102
-    @property
-    def top1(self) -> float: ...  # noqa: D102
-    @property
-    def cross_entropy(self) -> float: ...  # noqa: D102
-    @property
-    def images(self) -> int: ...  # noqa: D102
+from gnnrl_lightning.search.baselines import allocation_candidates
+from gnnrl_lightning.surrogate.sensitivity import Sensitivity
 
 
 class NotApplicable(UserError):
     """A method cannot do this network, or lacks what it needs; the message says why."""
 
 
-def merit(scored: Scored) -> tuple[float, float]:
+def merit(scored: Evaluation) -> tuple[float, float]:
     """What candidates are ranked by: top-1, then the lower cross-entropy."""
     return scored.top1, -scored.cross_entropy
 
 
-Answer = TypeVar("Answer", bound=Scored)
-
-
-class SearchProblem(Generic[Answer]):
+class SearchProblem:
     """A network, a budget, and a number of evaluations to spend.
 
     All that costs evaluations is counted here: candidates that are asked for, the starting ones and those that were
-    known already included; and the images that are read once for all of them, by the pruner, the table or a method:
-    together `ceil(images / evaluation_images)`.
+    known already included; and the images that are read once for all of them, by the pruner, the sensitivity or a
+    method: together `ceil(images / evaluation_images)`.
 
     Args:
         graph: The traced network.
@@ -56,7 +40,7 @@ class SearchProblem(Generic[Answer]):
         evaluate: Scores a candidate: `(widths (G,), proposer)`.
         evaluations: Evaluations that may be spent.
         starting: Name -> widths `(G,)` of the candidates that a search scores first.
-        table: Makes the table of what narrowing one group costs; None: there is none.
+        sensitivity: Measures what narrowing one group costs; None: there is none to read.
         evaluation_images: Forward passes of one image that an evaluation takes.
         pruner: Gives the network and the calibration images to methods that read them, and says which passes over
             these images are made once for all candidates.
@@ -75,22 +59,22 @@ class SearchProblem(Generic[Answer]):
         self,
         graph: ComputationGraph,
         limits: BoundBudget,
-        evaluate: Callable[[Tensor, str], Answer],
+        evaluate: Callable[[Tensor, str], Evaluation],
         evaluations: int,
         starting: Mapping[str, Tensor],
-        table: Callable[[], ErrorTable] | None = None,
+        sensitivity: Callable[[], Sensitivity] | None = None,
         evaluation_images: int = 1,
         pruner: Pruner | None = None,
-        settle: Callable[[Sequence[Answer]], list[Answer]] | None = None,
+        settle: Callable[[Sequence[Evaluation]], list[Evaluation]] | None = None,
     ) -> None:
         self.graph, self.limits, self.evaluations = graph, limits, evaluations
         self._allowed = limits.limits
         self.starting, self.evaluation_images = dict(starting), evaluation_images
         self.charged_images = 0
-        self.history: list[Answer] = []
-        self._evaluate, self._make_table, self._pruner, self._settle = evaluate, table, pruner, settle
+        self.history: list[Evaluation] = []
+        self._evaluate, self._measure, self._pruner, self._settle = evaluate, sensitivity, pruner, settle
         self._settled = 0
-        self._table: ErrorTable | None = None
+        self._sensitivity: Sensitivity | None = None
         self._seen: set[tuple[int, ...]] = set()
         self._passes: set[str] = set()
 
@@ -110,34 +94,59 @@ class SearchProblem(Generic[Answer]):
         return self.evaluations - self.spent
 
     @property
-    def table(self) -> ErrorTable:
+    def sensitivity(self) -> Sensitivity:
         """What narrowing one group costs; the first reader pays for its images.
 
         Raises:
-            NotApplicable: There is no table, or too few evaluations are left to pay for it.
+            NotApplicable: There is none, or too few evaluations are left to pay for it.
         """
-        if self._table is None:
-            if self._make_table is None:
-                raise NotApplicable("reads a table of errors, and there is none")
-            table = self._make_table()
-            for name in table.passes:
+        if self._sensitivity is None:
+            if self._measure is None:
+                raise NotApplicable("reads a sensitivity, and there is none")
+            sensitivity = self._measure()
+            for name in sensitivity.passes:
                 self.calibrate(name)
-            self.charge(table.images)
-            self._table = table
-        return self._table
+            self.charge(sensitivity.images)
+            self._sensitivity = sensitivity
+        return self._sensitivity
 
     @property
-    def reads_table(self) -> bool:
-        """Whether the table has been read."""
-        return self._table is not None
+    def reads_sensitivity(self) -> bool:
+        """Whether the sensitivity has been read."""
+        return self._sensitivity is not None
 
     @property
-    def pruner(self) -> Pruner:
-        """Has the network and the calibration images.
+    def network(self) -> nn.Module:
+        """The dense network, for methods that read its weights; it is not to be changed.
 
         Raises:
             NotApplicable: There is none.
         """
+        return self._with_weights().network
+
+    @property
+    def example(self) -> Tensor:
+        """One normalised image `(1, C, H, W)`, for its shape; it costs nothing.
+
+        Raises:
+            NotApplicable: There is none.
+        """
+        return self._with_weights().calibration[:1]
+
+    def calibration(self, name: str) -> Tensor:
+        """The calibration images, normalised `(N, C, H, W)`, for a pass over them.
+
+        Args:
+            name: What is found out in the pass, which is paid for once for each name, whoever needs it:
+                `gnnrl_lightning.importance.Importance.passes`, or a name of the method's own.
+
+        Raises:
+            NotApplicable: There are none, or not enough evaluations are left.
+        """
+        self.calibrate(name)
+        return self._with_weights().calibration
+
+    def _with_weights(self) -> Pruner:
         if self._pruner is None:
             raise NotApplicable("reads the network's weights, and has no pruner to take them from")
         return self._pruner
@@ -166,7 +175,7 @@ class SearchProblem(Generic[Answer]):
             NotApplicable: Not enough evaluations are left.
         """
         if name not in self._passes:
-            self.charge(len(self.pruner.calibration))
+            self.charge(len(self._with_weights().calibration))
             self._passes.add(name)
 
     def _pay_for_pruner(self) -> None:
@@ -183,22 +192,22 @@ class SearchProblem(Generic[Answer]):
         """Proposals `(G,)` or `(B, G)`, integer or not, within the budget and maximal: int64."""
         return self.limits.project(widths)
 
-    def start(self, from_table: bool = False, advance: Callable[[], None] = lambda: None) -> None:
-        """Score the starting candidates, those given and, if asked for, those from the table.
+    def start(self, from_sensitivity: bool = False, advance: Callable[[], None] = lambda: None) -> None:
+        """Score the starting candidates, those given and, if asked for, those from the sensitivity.
 
         Several processes share the work, and know all answers in the end.
 
         Args:
-            from_table: Whether to score those from the table, too.
+            from_sensitivity: Whether to score those from the sensitivity, too.
             advance: Called after each candidate that this process scores.
 
         Raises:
-            NotApplicable: There is no table, or too few evaluations are left.
+            NotApplicable: There is no sensitivity, or too few evaluations are left.
         """
         self._pay_for_pruner()
         starting = self.starting
-        if from_table:
-            starting = starting | table_candidates(self.graph, self.limits, self.table)
+        if from_sensitivity:
+            starting = starting | allocation_candidates(self.graph, self.limits, self.sensitivity)
         if len(starting) > self.left:
             raise NotApplicable(f"has {self.left} evaluations left for {len(starting)} starting candidates")
         for name in share(list(starting)):
@@ -206,7 +215,7 @@ class SearchProblem(Generic[Answer]):
             advance()
         self.exchange()
 
-    def ask(self, widths: Tensor, proposer: str) -> Answer:
+    def ask(self, widths: Tensor, proposer: str) -> Evaluation:
         """Score a candidate `(G,)`, at the price of one evaluation.
 
         Raises:
@@ -223,7 +232,7 @@ class SearchProblem(Generic[Answer]):
         self._count([scored])
         return scored
 
-    def remember(self, scored: Sequence[Answer]) -> None:
+    def remember(self, scored: Sequence[Evaluation]) -> None:
         """Count candidates that were asked for before a run was interrupted, by all processes."""
         self._count(scored)
         self._settled = len(self.history)
@@ -238,11 +247,11 @@ class SearchProblem(Generic[Answer]):
             del self.history[self._settled :]
             self.remember(self._settle(own))
 
-    def _count(self, scored: Sequence[Answer]) -> None:
+    def _count(self, scored: Sequence[Evaluation]) -> None:
         self.history += scored
         self._seen |= {item.widths for item in scored}
 
-    def ranked(self) -> list[Answer]:
+    def ranked(self) -> list[Evaluation]:
         """The candidates asked for so far without repetitions, the best first."""
         distinct = {scored.widths: scored for scored in reversed(self.history)}
         return sorted(reversed(distinct.values()), key=merit, reverse=True)

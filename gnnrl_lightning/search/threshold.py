@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gnnrl_lightning.cost.budget import BoundBudget
-from gnnrl_lightning.importance import importance_passes, importance_scores
+from gnnrl_lightning.importance import IMPORTANCES, importance_scores
 from gnnrl_lightning.search.problem import SearchProblem
 
 
@@ -51,15 +51,14 @@ class GlobalThreshold:
     """One candidate by a global threshold on importance.
 
     Args:
-        importance: Name of a criterion of `gnnrl_lightning.importance`.
+        importance: A name of `gnnrl_lightning.importance.IMPORTANCES`, or an import path.
     """
 
     importance: str
 
     def __call__(self, problem: SearchProblem) -> Tensor:
         """Widths `(G,)`."""
-        pruner = problem.pruner
-        for name in importance_passes(self.importance):
-            problem.calibrate(name)
-        scores = importance_scores(problem.graph, pruner.network, self.importance, pruner.calibration)
+        images = [problem.calibration(name) for name in IMPORTANCES.find(self.importance).passes]
+        calibration = images[0] if images else None
+        scores = importance_scores(problem.graph, problem.network, self.importance, calibration)
         return widths_above_threshold(problem.limits, scores)

@@ -58,8 +58,7 @@ class TorchPruning:
         """Widths of its network at one pruning ratio."""
         import torch_pruning  # pyright: ignore[reportMissingImports]
 
-        pruner, graph = problem.pruner, problem.graph
-        network = copy.deepcopy(pruner.network)
+        graph, network = problem.graph, copy.deepcopy(problem.network)
         prunable = {member.parameter.rpartition(".")[0] for group in graph.groups for member in _made_by(group)}
         layers = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
         ignored: list[nn.Module] = [
@@ -70,14 +69,14 @@ class TorchPruning:
                 warnings.simplefilter("ignore")
                 torch_pruning.pruner.MagnitudePruner(
                     network,
-                    pruner.calibration[:1],
+                    problem.example,
                     importance=torch_pruning.importance.MagnitudeImportance(p=2),
                     global_pruning=self.everywhere,
                     pruning_ratio=ratio,
                     ignored_layers=ignored,
                 ).step()
                 with torch.no_grad():
-                    network.eval()(pruner.calibration[:1])
+                    network.eval()(problem.example)
         except Exception as error:  # it raises whatever fits a network that it cannot do
             reason = str(error).strip().splitlines()
             raise NotApplicable(

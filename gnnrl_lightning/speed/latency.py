@@ -17,20 +17,6 @@ IN_A_ROW = 5
 """Consecutive passes of one network; the later ones find its weights in the caches."""
 
 
-def latency_ms(network: nn.Module, inputs: Tensor, rounds: int = 100) -> float:
-    """Time of one forward pass, see `paired_latency_ms`.
-
-    Args:
-        network: The network, on the device of `inputs`.
-        inputs: One batch of images, shape (B, C, H, W).
-        rounds: Measured rounds.
-
-    Returns:
-        Milliseconds for the whole batch.
-    """
-    return paired_latency_ms({"network": network}, inputs, rounds)["network"]
-
-
 def paired_latency_ms(
     networks: Mapping[str, nn.Module], inputs: Tensor, rounds: int = 100, seconds: float = 15.0
 ) -> dict[str, float]:

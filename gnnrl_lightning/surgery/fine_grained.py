@@ -3,6 +3,8 @@
 A mask is a parametrization: `weight = original * mask`, so that training keeps the zeros, export and copies work, and
 both tensors are in the state dict. `bake_masks` makes them permanent: the weight is a parameter of its usual name
 again. Masked weights are zeros in dense tensors: they save neither MACs nor memory, and reports count them apart.
+
+Not wired into the job yet: these functions are for your own code.
 """
 
 from __future__ import annotations

@@ -14,35 +14,35 @@ from gnnrl_lightning.evaluation.result import Evaluation
 
 
 def proxy_figures(
-    evaluations: Sequence[Evaluation], table: Callable[[Tensor], Tensor], agent: str, episodes: int
+    evaluations: Sequence[Evaluation], sensitivity: Callable[[Tensor], Tensor], agent: str, episodes: int
 ) -> dict[str, float | None]:
     """Figures about the two fidelities of a search.
 
     Args:
         evaluations: In the order in which they were asked for.
-        table: Summed errors `(n,)` of candidates `(n, G)`, from which the proxy starts.
+        sensitivity: Summed losses `(n,)` of candidates `(n, G)`, from which the proxy starts.
         agent: Proposer of the agent's candidates.
         episodes: Of an iteration.
 
     Returns:
-        `tau`: Kendall's rank correlation of the table's sums, negated, with top-1 over all distinct candidates, between
+        `tau`: Kendall's rank correlation of these sums, negated, with top-1 over all distinct candidates, between
         -1 and 1; None where there is no ranking. `first_iteration`, `last_iteration`: mean top-1 in percent of the
         candidates that the agent proposed right after its warm-up in the proxy, and of its last ones; None without any.
     """
     distinct = list({item.widths: item for item in reversed(evaluations)}.values())
     own = [item.top1 for item in evaluations if item.proposer == agent]
     return {
-        "tau": _tau(distinct, table),
+        "tau": _tau(distinct, sensitivity),
         "first_iteration": fmean(own[:episodes]) if own else None,
         "last_iteration": fmean(own[-episodes:]) if own else None,
     }
 
 
-def _tau(distinct: Sequence[Evaluation], table: Callable[[Tensor], Tensor]) -> float | None:
+def _tau(distinct: Sequence[Evaluation], sensitivity: Callable[[Tensor], Tensor]) -> float | None:
     top1 = torch.tensor([item.top1 for item in distinct], dtype=torch.float64)
     if len(top1.unique()) < 2:
         return None
-    errors = table(torch.tensor([item.widths for item in distinct], dtype=torch.int64)).double()
-    if len(errors.unique()) < 2:
+    losses = sensitivity(torch.tensor([item.widths for item in distinct], dtype=torch.int64)).double()
+    if len(losses.unique()) < 2:
         return None
-    return float(cast(Tensor, kendall_rank_corrcoef(-errors, top1)))
+    return float(cast(Tensor, kendall_rank_corrcoef(-losses, top1)))

@@ -7,12 +7,13 @@ import torch
 from torch import nn
 
 import gnnrl_lightning
-from gnnrl_lightning.candidates.pruner import REPAIRS, Pruner
+from gnnrl_lightning.candidates.pruner import Pruner
 from gnnrl_lightning.data import ImageSet
 from gnnrl_lightning.evaluation.evaluator import Evaluator
 from gnnrl_lightning.networks import mobilenet_v1, resnet20
+from gnnrl_lightning.repair.table import REPAIRS
 from gnnrl_lightning.surgery.selftest import randomised
-from gnnrl_lightning.surrogate.sensitivity import reconstruction_table, sensitivity_table
+from gnnrl_lightning.surrogate.measures import measure_outputs, measure_reconstruction
 from tests.support.second_device import ELSEWHERE, Remote, SecondDevice
 
 SENT_FOR_A_LAYER = {"none": 0, "batch_norm": 0, "refit": 1, "predicted_batch_norm": 2, "reconstruction": 4}
@@ -87,13 +88,12 @@ def test_channels_are_chosen_by_scores_from_there(importance):
         torch.testing.assert_close(ours, theirs)
 
 
-def test_tables_are_made_there():
+def test_sensitivities_are_measured_there():
     expected, pruner = pruner_on("cpu"), pruner_on(ELSEWHERE)
     with SecondDevice():
-        found = reconstruction_table(pruner), sensitivity_table(pruner, pruner.calibration, ratios=(0.5,))
-    torch.testing.assert_close(found[0].measured, reconstruction_table(expected).measured, rtol=1e-3, atol=1e-6)
-    measured = sensitivity_table(expected, expected.calibration, ratios=(0.5,)).measured
-    torch.testing.assert_close(found[1].measured, measured, rtol=1e-3, atol=1e-6)
+        found = measure_reconstruction(pruner), measure_outputs(pruner, ratios=(0.5,))
+    torch.testing.assert_close(found[0], measure_reconstruction(expected), rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(found[1], measure_outputs(expected, ratios=(0.5,)), rtol=1e-3, atol=1e-6)
 
 
 def test_mixing_is_an_error():

@@ -3,10 +3,11 @@ import torch
 from torch import nn
 
 import gnnrl_lightning
-from gnnrl_lightning.candidates.pruner import REPAIRS, Pruner, default_final_images, default_repair
+from gnnrl_lightning.candidates.pruner import Pruner, default_final_images
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks.cifar_resnet import CIFARResNet
 from gnnrl_lightning.repair.batchnorm import reestimate_batch_norm
+from gnnrl_lightning.repair.table import REPAIRS, Repair, default_repair
 from tests.support.correlated import correlated
 from tests.support.exactness import assert_untouched, macs_of, snapshot
 
@@ -148,6 +149,27 @@ def test_importance_is_computed_once(graph, network, calibration):
     pruner.plan(graph.widths)
     pruner.plan(graph.smallest)
     assert calls == [(True, True)]
+
+
+def halve(dense, pruned, selection):
+    """A repair that can be seen: it halves what is left."""
+    with torch.no_grad():
+        for parameter in pruned.parameters():
+            parameter.mul_(0.5)
+
+
+def test_a_repair_by_its_import_path(graph, network, calibration):
+    """A plain function may read the images, and counts a pass for each candidate."""
+    pruner = Pruner(graph, network, calibration, repair=f"{__name__}.halve")
+    assert (pruner.images, pruner.passes) == (24, frozenset())
+    plan = pruner.plan(graph.widths // 2)
+    sliced = Pruner(graph, network, calibration, repair="none").prune(plan).state_dict()
+    pruned = pruner.prune(plan)
+    assert all(torch.equal(value, sliced[name] / 2) for name, value in pruned.named_parameters())
+    silent = Pruner(graph, network, calibration, repair=Repair(halve, reads_images=False, passes=("moments",)))
+    assert (silent.images, silent.passes) == (0, {"moments"})
+    with pytest.raises(UserError, match=r"repair .*expected a Repair, or a function .*, not a int"):
+        Pruner(graph, network, calibration, repair=3)
 
 
 def test_unknown_names_are_refused(graph, network, calibration):

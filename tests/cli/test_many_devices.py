@@ -15,7 +15,7 @@ import yaml
 from safetensors.torch import load_file
 
 from gnnrl_lightning.cli import main
-from gnnrl_lightning.search.baselines import FROM_TABLE, STARTING
+from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, STARTING
 from tests.support.workplace import make_workplace
 
 ROOT = Path(__file__).parents[2]
@@ -115,7 +115,7 @@ def test_evaluations_are_those_of_the_whole_job(pair):
     lines = lines_of(folder)
     assert len(lines) == 6 + 2 * 2 * 8
     # Those from the first process first, in each iteration; the starting candidates as if there were one process.
-    assert [line["proposer"] for line in lines] == [*STARTING, *FROM_TABLE, *["agent"] * 32]
+    assert [line["proposer"] for line in lines] == [*STARTING, *FROM_SENSITIVITY, *["agent"] * 32]
     with (folder / "metrics.csv").open() as file:
         spent = [float(row["search/evaluations"]) for row in csv.DictReader(file) if row["search/evaluations"]]
     assert spent == [0, 0, 0, 16, 16, 32]

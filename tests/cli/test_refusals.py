@@ -44,7 +44,7 @@ BAD = {
     "unknown repair": (["--search.repair", "glue"], r"repair is 'glue'"),
     "unknown reward": (["--search.reward", "luck"], r"search.reward is 'luck'"),
     "missing reward": (["--search.reward", "own_networks.luck"], r"search.reward 'own_networks.luck' cannot be imp"),
-    "unknown table": (["--search.table", "round"], r"search.table is 'round'.* or null"),
+    "unknown table": (["--search.table", "round"], r"search.table is 'round'.* or an import path"),
     "unknown precision": (["--search.precision", "8"], r"search.precision is '8'"),
     "range of budgets": (["--search.macs_range", "[0.9, 0.4]"], r"macs_range is \(0.9, 0.4\), .*the smaller one first"),
     "impossible range": (["--search.macs_range", "[0.001, 0.5]"], r"macs is 0.001"),

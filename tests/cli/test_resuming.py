@@ -143,10 +143,10 @@ NEW = ["fit", "--config", "small.yaml", "--run.threads", "1", "--run.name"]
     ("moment", "left", "lines"),
     [
         ("dense", {"dense.ckpt", "dense.ckpt.partial"}, 0),
-        ("search", {"dense.safetensors", "table.safetensors", "agent.ckpt"}, 10),
+        ("search", {"dense.safetensors", "sensitivity.safetensors", "agent.ckpt"}, 10),
         (
             "pruned",
-            {"dense.safetensors", "table.safetensors", "agent.ckpt", "policy.safetensors"}
+            {"dense.safetensors", "sensitivity.safetensors", "agent.ckpt", "policy.safetensors"}
             | {"uniform.safetensors", "pruned.ckpt"},
             22,
         ),
@@ -196,7 +196,7 @@ def interrupt(monkeypatch):
     ("phase", "owner", "method", "count"),
     [
         ("dense", LatestCheckpoint, "on_train_epoch_end", 2),  # dense training
-        ("table", "gnnrl_lightning.job.compression", "save_table", 1),
+        ("table", "gnnrl_lightning.job.compression", "save_sensitivity", 1),
         ("starting", Journal, "append", 3),
         ("search", Journal, "append", 17),
         ("uniform", LatestCheckpoint, "on_train_epoch_end", 3 + 6 + 1),

@@ -63,7 +63,7 @@ def test_run_folder_is_complete(fitted):
         "checkpoints/dense.safetensors",
         "checkpoints/policy.safetensors",
         "checkpoints/pruned.safetensors",
-        "checkpoints/table.safetensors",
+        "checkpoints/sensitivity.safetensors",
         "checkpoints/uniform.safetensors",
     ]
     agent = torch.load(fitted / "checkpoints" / "agent.ckpt", weights_only=True)

@@ -3,7 +3,6 @@
 import importlib.util
 import math
 import sys
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -64,8 +63,8 @@ def test_one_policy_of_two_networks_acts_in_a_third(job_of):
     for row in rows:
         job = jobs[row["network"]]
         for method, widths in row["widths"].items():
-            assert replace(job.budget, macs=row["macs_budget"]).met(job.graph, torch.tensor(widths))
-            expected = -math.log(float(job.table(torch.tensor(widths))))
+            assert job.limits.with_limits(macs=row["macs_budget"]).met(torch.tensor(widths))
+            expected = -math.log(float(job.sensitivity(torch.tensor(widths))))
             assert row["proxy_reward"][method] == pytest.approx(expected, abs=1e-3)
     assert set(found["never_seen"][1]["top1_test_before"]) == {"policy", "uniform", "dynamic_programming"}
     assert "top1_test_before" not in found["never_seen"][0]

@@ -13,6 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
+from gnnrl_lightning.search.methods import Method
+
 BENCHMARKS = Path(__file__).parents[2] / "experiments" / "benchmarks"
 KEYS = {
     "network", "dataset", "images", "cpu_features", "ratio_racing", "ratio_plain", "ratio_plain_fp32", "kendall_tau",
@@ -129,12 +131,12 @@ def test_a_search_is_recorded_once_and_a_longer_one_is_thinned_out(speed, tmp_pa
     candidates, path = importlib.import_module("speed_parts.candidates"), tmp_path / "journal.jsonl"
     asked = [[number, number] for number in (*range(7), 3)]  # the last one again
 
-    def search(name, problem, seed):
+    def search(problem, seed):
         path.write_text("".join(json.dumps({"widths": widths}) + "\n" for widths in asked))
 
     compression = SimpleNamespace(limits=None, make_problem=lambda *_: None, search=SimpleNamespace(evaluations=8))
-    monkeypatch.setattr(candidates, "run_method", search)
+    monkeypatch.setattr(candidates, "METHODS", {"cross_entropy": Method(search)})
     assert candidates.recorded(compression, path).tolist() == asked[:7]
-    monkeypatch.delattr(candidates, "run_method")
+    monkeypatch.delattr(candidates, "METHODS")
     compression.search.evaluations = 3
     assert candidates.recorded(compression, path).tolist() == [[0, 0], [3, 3], [6, 6]]

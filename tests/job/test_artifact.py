@@ -8,6 +8,7 @@ from torch import nn
 from gnnrl_lightning import trace
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job import artifact
+from gnnrl_lightning.job.formats import Format
 
 
 class Small(nn.Module):
@@ -52,16 +53,17 @@ DESCRIPTION = artifact.Description(
 )
 
 
-def save(folder, pruned, dense, graph, plan, example=EXAMPLE):
-    artifact.save(folder, pruned, dense=dense, graph=graph, plan=plan, example=example, description=DESCRIPTION)
+def save(folder, pruned, dense, graph, plan, example=EXAMPLE, **more):
+    about = {"dense": dense, "graph": graph, "plan": plan, "example": example, "description": DESCRIPTION}
+    artifact.save(folder, pruned, **about, **more)
 
 
-def saved(folder, network, example=EXAMPLE):
+def saved(folder, network, example=EXAMPLE, **more):
     network.eval()
     graph = trace(network, example)
     plan = graph.plan(network, graph.project(graph.widths, macs=0.5))
     pruned = plan.apply(network)
-    save(folder, pruned, network, graph, plan, example)
+    save(folder, pruned, network, graph, plan, example, **more)
     return pruned.eval()
 
 
@@ -75,7 +77,7 @@ def test_both_ways_of_loading_compute_the_same(folder, kind):
     pruned = saved(folder, kind())
     images = torch.randn(7, 1, 6, 6)
     assert torch.equal(artifact.load(folder, kind(), EXAMPLE)(images), pruned(images))
-    torch.testing.assert_close(artifact.load_exported(folder)(images), pruned(images))
+    torch.testing.assert_close(artifact.load_as(folder, "program")(images), pruned(images))
     assert sum(p.numel() for p in pruned.parameters()) < sum(p.numel() for p in kind().parameters())
 
 
@@ -92,7 +94,10 @@ def test_recipe_says_what_was_done(folder):
     assert recipe["network"] == DESCRIPTION.network and recipe["budget"] == {"macs": 0.5}
     assert recipe["transform"] == {"mean": [0.5]} and recipe["figures"] == {"top1_test_after": 97.5}
     assert recipe["input"] == {"shape": [1, 6, 6], "dtype": "float32"}
-    assert recipe["program"] == {"batch": "any"}
+    assert recipe["formats"] == {
+        "weights": {"file": "weights.safetensors"},
+        "program": {"file": "model.pt2", "batch": "any"},
+    }
     assert recipe["versions"]["torch"]
     kept = recipe["kept"]["conv"]
     assert torch.equal(pruned.conv.weight, network.conv.weight[kept])
@@ -102,8 +107,8 @@ def test_recipe_says_what_was_done(folder):
 
 def test_a_network_that_fixes_its_batch_is_exported_so_and_says_so(folder):
     pruned = saved(folder, FixedBatch())
-    assert artifact.read_recipe(folder)["program"] == {"batch": "fixed at 1"}
-    torch.testing.assert_close(artifact.load_exported(folder)(EXAMPLE), pruned(EXAMPLE))
+    assert artifact.read_recipe(folder)["formats"]["program"] == {"file": "model.pt2", "batch": "fixed at 1"}
+    torch.testing.assert_close(artifact.load_as(folder, "program")(EXAMPLE), pruned(EXAMPLE))
 
 
 def test_saving_leaves_the_mode_as_it_was(folder):
@@ -121,7 +126,7 @@ def test_saving_refuses_what_does_not_load_back(folder):
     plan = graph.plan(network, graph.project(graph.widths, macs=0.5))
     pruned = plan.apply(network)
     pruned.register_forward_hook(lambda module, inputs, output: output + 1)
-    with pytest.raises(RuntimeError, match="loaded from the class and the recipe differs by"):
+    with pytest.raises(RuntimeError, match=r"loaded from weights.safetensors \(weights\) differs by"):
         save(folder, pruned, network, graph, plan)
 
 
@@ -138,7 +143,7 @@ def test_damage_is_named(folder):
         artifact.load(folder, Small(), EXAMPLE)
     flip(folder / "model.pt2")
     with pytest.raises(UserError, match=r"model.pt2 is damaged"):
-        artifact.load_exported(folder)
+        artifact.load_as(folder, "program")
 
 
 def test_changed_recipe_is_named(folder):
@@ -153,7 +158,7 @@ def test_changed_recipe_is_named(folder):
     with pytest.raises(UserError, match=r"recipe.json is damaged"):
         artifact.read_recipe(folder)
     path.write_text('{"format": 99}')
-    with pytest.raises(UserError, match=r"not a recipe of format 1"):
+    with pytest.raises(UserError, match=r"not a recipe of format 2"):
         artifact.read_recipe(folder)
 
 
@@ -163,7 +168,7 @@ def test_missing_files_are_named(folder):
     saved(folder, Small())
     (folder / "model.pt2").unlink()
     with pytest.raises(UserError, match=r"model.pt2 is missing"):
-        artifact.load_exported(folder)
+        artifact.load_as(folder, "program")
 
 
 def test_another_network_is_refused(folder):
@@ -180,3 +185,73 @@ def test_recipe_without_its_keys_is_refused(folder):
         (folder / "recipe.json").write_text(json.dumps({key: recipe[key] for key in recipe if key != name}))
         with pytest.raises(UserError, match=rf"recipe.json is damaged: it lacks {name}"):
             artifact.read_recipe(folder)
+
+
+def write_pickle(network, example, path):
+    torch.save(network, path)
+    return {"trusted": True}
+
+
+def load_pickle(path, recipe, dense, example):
+    return torch.load(path, weights_only=False)
+
+
+def load_halved(path, recipe, dense, example):
+    network = load_pickle(path, recipe, dense, example)
+    return lambda images: network(images) / 2
+
+
+def not_installed():
+    raise UserError("format pickle needs a library that is not installed")
+
+
+PICKLE = Format("model.pkl", write_pickle, load_pickle)
+DAMAGED = Format("model.pkl", write_pickle, load_halved)
+COARSE = Format("model.pkl", write_pickle, load_halved, tolerance=0.6)
+MISSING = Format("model.pkl", write_pickle, load_pickle, check=not_installed)
+
+
+def path_of(name):
+    return f"{__name__}.{name}"
+
+
+def test_a_format_by_its_import_path(folder):
+    """It alone is written, hashed and verified, and the recipe notes what it says."""
+    pruned, pickled = saved(folder, Small(), formats=[path_of("PICKLE")]), path_of("PICKLE")
+    recipe = artifact.read_recipe(folder)
+    assert recipe["formats"] == {pickled: {"file": "model.pkl", "trusted": True}}
+    assert {path.name for path in folder.iterdir()} == set(recipe["sha256"]) == {"model.pkl", "recipe.json"}
+    images = torch.randn(3, 1, 6, 6)
+    assert torch.equal(artifact.load_as(folder, pickled)(images), pruned(images))
+    with pytest.raises(UserError, match=r"was saved as .*PICKLE, and not as weights"):
+        artifact.load(folder, Small(), EXAMPLE)
+
+
+def test_what_a_format_loads_is_compared_within_its_tolerance(folder):
+    with pytest.raises(RuntimeError, match=r"loaded from model.pkl .* differs by"):
+        saved(folder, Small(), formats=[path_of("DAMAGED")])
+    saved(folder, Small(), formats=[path_of("COARSE")])
+
+
+@pytest.mark.parametrize(
+    ("formats", "message"),
+    [
+        (["onions"], "export format is 'onions': expected one of weights, program, or an import path"),
+        (["weights", "weights"], "expected formats with a file of its own each"),
+        ([path_of("PICKLE"), path_of("COARSE")], "expected formats with a file of its own each"),
+        ([path_of("MISSING")], "needs a library that is not installed"),
+        ([path_of("not_installed")], "expected a Format, not a function"),
+    ],
+)
+def test_formats_that_cannot_be_written_are_refused_before_anything_is(folder, formats, message):
+    with pytest.raises(UserError, match=message):
+        saved(folder, Small(), formats=formats)
+    assert not folder.exists()
+
+
+def test_weights_alone_need_the_dense_network(folder):
+    pruned = saved(folder, Small())
+    with pytest.raises(UserError, match="has weights alone: give the dense network"):
+        artifact.load_as(folder, "weights")
+    loaded = artifact.load_as(folder, "weights", Small(), EXAMPLE)
+    assert torch.equal(loaded(EXAMPLE), pruned(EXAMPLE))

@@ -19,7 +19,7 @@ from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.rl.learners import DDPG, GNNRL
-from gnnrl_lightning.search.methods import ONE_SHOT
+from gnnrl_lightning.search.methods import METHODS, one_shot
 from gnnrl_lightning.search.problem import NotApplicable
 from gnnrl_lightning.training.finetune import TrainingOptions
 
@@ -125,7 +125,7 @@ def test_repairs_that_read_images_make_evaluations_dearer_and_tables_cheaper(tas
     options = CompareOptions(methods=["greedy"], seeds=[0])
     rows = {}
     for repair in ("refit", "reconstruction"):
-        comparison = comparison_of(task, options, repair=repair, table="sensitivity", calibration_images=100)
+        comparison = comparison_of(task, options, repair=repair, table="outputs", calibration_images=100)
         (rows[repair],) = comparison.run(RunFolder.create(tmp_path, repair))["rows"]
     assert {repair: row["images"] for repair, row in rows.items()} == {
         "refit": 1100 + 287 + 100,
@@ -200,14 +200,15 @@ def test_a_method_that_cannot_is_listed_with_its_reason(task, tmp_path, monkeypa
     def refuse(problem):
         raise NotApplicable("not on a Tuesday")
 
-    monkeypatch.setitem(ONE_SHOT, "refuser", refuse)
+    monkeypatch.setattr(METHODS, "_rows", dict(METHODS))
+    METHODS.register("refuser", one_shot("refuser", refuse))
     options = CompareOptions(methods=["refuser", "uniform", "agent", "greedy"], seeds=[0])
     figures = comparison_of(task, options, evaluations=6, table=None).run(RunFolder.create(tmp_path, "run"))
     assert [row["method"] for row in figures["rows"]] == ["uniform"] and figures["paired"] == []
     assert {row["method"]: row["refused"] for row in figures["refused"]} == {
         "refuser": "not on a Tuesday",
         "agent": "has 1 evaluations left for an iteration of 3",
-        "greedy": "reads a table of errors, and there is none",
+        "greedy": "reads a sensitivity, and there is none",
     }
 
 

@@ -20,7 +20,7 @@ from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.report.progress import SearchStatus
 from gnnrl_lightning.rl.learners import GNNRL
-from gnnrl_lightning.search.baselines import FROM_TABLE, STARTING
+from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, STARTING
 from gnnrl_lightning.speed.tuning import Tuned
 from gnnrl_lightning.training.finetune import TrainingOptions, quiet_trainer
 
@@ -100,11 +100,11 @@ def test_candidates_from_the_table_come_first_too(task, tmp_path, repair, table)
     folder = RunFolder.create(tmp_path, "run")
     compression.train_dense(folder)
     search_with(compression, folder)
-    assert proposers(compression) == [*STARTING, *FROM_TABLE] + [AGENT] * EPISODES
+    assert proposers(compression) == [*STARTING, *FROM_SENSITIVITY] + [AGENT] * EPISODES
     assert compression.problem.spent == table + len(compression.problem.history) == table + 10
     best = compression.best()
     assert best.top1 == max(scored.top1 for scored in compression.problem.history)
-    assert best.top1 >= max(best_of(compression.problem.history, name).top1 for name in FROM_TABLE)
+    assert best.top1 >= max(best_of(compression.problem.history, name).top1 for name in FROM_SENSITIVITY)
 
 
 def test_images_of_the_table_and_of_the_repair_are_counted(task, tmp_path):

@@ -15,12 +15,12 @@ from gnnrl_lightning.rl.env.reward import find_reward
 from gnnrl_lightning.rl.learners import DDPG, GNNRL
 from gnnrl_lightning.rl.policies import Agent
 from gnnrl_lightning.rl.state.builder import NODE_DIM
-from gnnrl_lightning.search.baselines import FROM_TABLE, STARTING, starting_candidates
+from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, STARTING, starting_candidates
 from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
 from gnnrl_lightning.surrogate.proxy import Proxy
 from gnnrl_lightning.surrogate.sensitivity import RATIOS
 from tests.rl.learners.test_gnnrl import equal, trainer, weights
-from tests.support.fakes import FakeEvaluation, Landscape, SaveAt, random_table, small_graph
+from tests.support.fakes import FakeEvaluation, Landscape, SaveAt, random_sensitivity, small_graph
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers"),
@@ -35,7 +35,7 @@ SMALL = partial(Agent, encoder=partial(GCN, hidden=16, layers=1))
 def problem_of(evaluations=100, limits=LIMITS, table=True, target=(0.9, 0.4, 0.7, 0.6)):
     """100 images of the search split; a table of 250, worth three evaluations."""
     graph, target = small_graph(), torch.tensor(target)
-    make = (lambda: random_table(graph, images=250)) if table else None
+    make = (lambda: random_sensitivity(graph, images=250)) if table else None
     return SearchProblem(
         graph, limits, Landscape(graph, target), evaluations, starting_candidates(graph, limits), make, 100
     )
@@ -45,7 +45,7 @@ def started(search, learner=GNNRL, problem=None, **settings):
     """An agent that is about to begin, and what it works on."""
     problem = problem or problem_of()
     if not problem.history:
-        problem.start(from_table=search.table is not None)
+        problem.start(from_sensitivity=search.table is not None)
     agent = learner(**settings)
     connect(agent, problem, search)
     return agent, problem
@@ -92,7 +92,7 @@ def test_iterations_by_hand(search, evaluation, spent, episodes):
     starting = 4 if search.get("table", "") is None else 6
     assert str(error.value) == (
         f"search.evaluations is {spent + episodes - 1}: at least {spent + episodes} are needed, {spent} for the "
-        f"{starting} starting candidates, calibration and table, and one iteration of {episodes} episodes"
+        f"{starting} starting candidates, calibration and sensitivity, and one iteration of {episodes} episodes"
     )
 
 
@@ -113,7 +113,7 @@ def test_candidates_race_unless_each_has_a_budget_of_its_own():
 
 def test_starting_candidates_are_those_of_the_search():
     assert SearchOptions(table=None).starting == len(STARTING) == 4
-    assert SearchOptions().starting == len(STARTING) + len(FROM_TABLE) == 6
+    assert SearchOptions().starting == len(STARTING) + len(FROM_SENSITIVITY) == 6
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_starting_candidates_are_those_of_the_search():
         ({"racing_error": 0.0}, r"search.racing_error is 0.0: expected a probability up to 0.5, and not 0"),
         ({"racing_error": 0.6}, r"search.racing_error is 0.6: expected a probability up to 0.5"),
         ({"batch_size": 0}, r"search.batch_size is 0: expected at least 1, or null"),
-        ({"table": "round"}, r"search.table is 'round': expected one of reconstruction, sensitivity, or null"),
+        ({"table": "round"}, r"search.table is 'round': expected one of outputs, reconstruction, or an import path"),
     ],
 )
 def test_unknown_names_are_refused(settings, message):
@@ -146,7 +146,7 @@ def test_environment_and_proxy_have_the_same_states(learner, max_steps):
     assert [env.action_dim for env in (before, agent.env, agent.proxy)] == [4] * 3
     assert agent.env.max_steps == agent.proxy.max_steps == max_steps
     assert agent.env.initial_action == agent.proxy.initial_action == before.initial_action
-    assert problem.spent == 3 + 6 and problem.reads_table
+    assert problem.spent == 3 + 6 and problem.reads_sensitivity
     own, estimated = (env.graphs(env.reset(2)[0]) for env in (agent.env, agent.proxy))
     assert torch.equal(own.x, estimated.x) and torch.equal(own.edge_attr, estimated.edge_attr)
     # The table's statistics are in the states, where there were zeros before.
@@ -176,7 +176,7 @@ def test_what_a_proxy_learns_from_are_widths_and_rewards(reward, expected):
 
 
 def test_before_anything_is_scored_there_is_nothing_to_learn_from():
-    graph, table = small_graph(), random_table(small_graph())
+    graph, table = small_graph(), random_sensitivity(small_graph())
     estimate = Proxy(table.of_groups, lambda: evaluated([], find_reward("top1")))
     widths = graph.widths[None] // 2
     torch.testing.assert_close(estimate(widths), -table(widths).log().float())
@@ -194,7 +194,7 @@ def test_the_proxy_learns_from_all_that_was_evaluated():
         return float((estimates - truth).square().mean())
 
     known = problem.history
-    expected = Proxy(problem.table.of_groups, lambda: evaluated(known[:6], find_reward("top1")))
+    expected = Proxy(problem.sensitivity.of_groups, lambda: evaluated(known[:6], find_reward("top1")))
     torch.testing.assert_close(agent.proxy.score(rows), expected(rows))
     first = left_over()
     agent.env.reset(40)
@@ -259,7 +259,7 @@ def test_no_table_no_proxy_no_statistics():
     agent, problem = started(search)
     assert agent.proxy is None and agent.iterations(5) == 5
     assert agent.env.state_dim == NODE_DIM == environment(small_graph(), LIMITS, search, score=None).state_dim
-    assert not problem.reads_table and problem.spent == 4
+    assert not problem.reads_sensitivity and problem.spent == 4
     # Also where there is one that others may read, and where the agent had a proxy before.
     connect(agent, problem, SearchOptions())
     assert agent.proxy is not None
@@ -268,7 +268,7 @@ def test_no_table_no_proxy_no_statistics():
 
 
 def test_a_table_that_is_missing_or_too_dear_is_said():
-    with pytest.raises(NotApplicable, match="reads a table of errors, and there is none"):
+    with pytest.raises(NotApplicable, match="reads a sensitivity, and there is none"):
         connect(GNNRL(), problem_of(table=False), SearchOptions())
     with pytest.raises(NotApplicable, match="reads 250 images, 100 of which are worth an evaluation; 2 of 2 "):
         connect(GNNRL(), problem_of(evaluations=2), SearchOptions())
@@ -288,7 +288,7 @@ def test_two_fidelities_spend_what_was_left_and_no_more():
     trainer(agent.iterations(13 // 4)).fit(agent)
     assert agent.trainer.current_epoch == 2 + 3 + 2 * 2
     assert problem.spent == 9 + 3 * 4 and agent.evaluations == 12 and agent.proxy.evaluations == 0
-    assert [proposer for _, proposer in problem._evaluate.calls] == [*STARTING, *FROM_TABLE] + [AGENT] * 12
+    assert [proposer for _, proposer in problem._evaluate.calls] == [*STARTING, *FROM_SENSITIVITY] + [AGENT] * 12
 
 
 def test_the_same_seed_searches_alike_and_another_seed_does_not():

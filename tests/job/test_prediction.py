@@ -115,7 +115,7 @@ def test_the_dense_network_meets_its_own_budget(compression_of):
     ("changed", "message"),
     [
         ({"proposal": None}, "search.proposal dynamic_programming, here it is None"),
-        ({"table": "reconstruction"}, "search.table sensitivity, here it is reconstruction"),
+        ({"table": "reconstruction"}, "search.table outputs, here it is reconstruction"),
         ({"max_steps": 3}, "search.max_steps 1, here it is 3"),
     ],
 )

@@ -4,10 +4,10 @@ from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.search.allocations import POINTS, Allocations
 from gnnrl_lightning.search.greedy import greedy
 from gnnrl_lightning.search.knapsack import dynamic_programming
-from tests.support.fakes import random_table, small_graph
+from tests.support.fakes import random_sensitivity, small_graph
 
 GRAPH = small_graph()
-TABLE = random_table(GRAPH)
+TABLE = random_sensitivity(GRAPH)
 
 
 def test_without_a_range_it_is_the_allocation_for_the_budget():

@@ -5,7 +5,7 @@ import torch
 import gnnrl_lightning
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.search.greedy import greedy
-from gnnrl_lightning.surrogate.sensitivity import ErrorTable
+from gnnrl_lightning.surrogate.sensitivity import Sensitivity
 from tests.support.fakes import Chain
 
 INF = float("inf")
@@ -16,7 +16,7 @@ def two_groups():
     graph = gnnrl_lightning.trace(Chain((4, 4)), torch.zeros(1, 3, 1, 1))
     assert int(graph.cost.macs(torch.tensor([4, 4]))) == 27 * 4 + 9 * 16 + 10 * 4 == 292
     errors = torch.tensor([[INF, 6.0, 3.0, 1.0, 0.0], [INF, 5.0, 2.0, 0.5, 0.0]], dtype=torch.float64)
-    return graph, ErrorTable((), torch.zeros(2, 0), errors)
+    return graph, Sensitivity((), torch.zeros(2, 0), errors)
 
 
 def test_by_hand():

@@ -11,7 +11,7 @@ from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.cost.projection import Ladder
 from gnnrl_lightning.search.greedy import greedy
 from gnnrl_lightning.search.knapsack import allowed_levels, dynamic_programming, knapsack
-from tests.support.fakes import Chain, random_table
+from tests.support.fakes import Chain, random_sensitivity
 
 SIZES = ((3, 9), (8, 7), (2, 8), (5, 6))
 """Inputs and width of each branch."""
@@ -47,7 +47,7 @@ def test_optimal_where_costs_add_up(share, seed):
     torch.manual_seed(0)
     graph = gnnrl_lightning.trace(Branches(), torch.zeros(2, 8))
     assert int(graph.cost.macs(graph.widths)) == sum((inputs + 10) * width for inputs, width in SIZES)
-    limits, table = Budget(macs=share).on(graph), random_table(graph, seed)
+    limits, table = Budget(macs=share).on(graph), random_sensitivity(graph, seed)
     widths = dynamic_programming(graph, limits, table)
     assert limits.met(widths[None]).all()
     assert float(table(widths)) == pytest.approx(least_error(graph, limits, table), rel=1e-9)
@@ -58,7 +58,7 @@ def test_near_the_optimum_where_costs_are_products(seed):
     """Never worse than greedy, and within a tenth of the least error that any candidate has."""
     torch.manual_seed(0)
     graph = gnnrl_lightning.trace(Chain((8, 7, 8)), torch.zeros(1, 3, 4, 4))
-    limits, table = Budget(macs=0.4).on(graph), random_table(graph, seed)
+    limits, table = Budget(macs=0.4).on(graph), random_sensitivity(graph, seed)
     found = float(table(dynamic_programming(graph, limits, table)))
     assert found <= float(table(greedy(graph, limits, table)))
     assert found <= 1.1 * least_error(graph, limits, table)
@@ -68,7 +68,7 @@ def test_several_limits_hold():
     torch.manual_seed(0)
     graph = gnnrl_lightning.trace(Chain((8, 7, 8)), torch.zeros(1, 3, 4, 4))
     limits = Budget(macs=0.6, params=0.3).on(graph)
-    assert limits.met(dynamic_programming(graph, limits, random_table(graph))[None]).all()
+    assert limits.met(dynamic_programming(graph, limits, random_sensitivity(graph))[None]).all()
 
 
 @pytest.mark.parametrize("seed", range(5))

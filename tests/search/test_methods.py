@@ -5,12 +5,12 @@ import torch
 
 from gnnrl_lightning.candidates.pruner import Pruner
 from gnnrl_lightning.cost.budget import Budget
-from gnnrl_lightning.search.baselines import FROM_TABLE, STARTING, starting_candidates
+from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, STARTING, starting_candidates
 from gnnrl_lightning.search.cross_entropy import CrossEntropySearch, Gaussian, ProxySearch
 from gnnrl_lightning.search.evolution import SURPLUS, Evolution
-from gnnrl_lightning.search.methods import ITERATIVE, ONE_SHOT, run_method
+from gnnrl_lightning.search.methods import METHODS, Method, one_shot
 from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
-from tests.support.fakes import Landscape, SmallResNet, random_table, small_graph
+from tests.support.fakes import Landscape, SmallResNet, random_sensitivity, small_graph
 
 EVALUATIONS = 40
 CALIBRATION = 24
@@ -30,8 +30,8 @@ SPENT = {
     "evolution": EVALUATIONS,
     "cross_entropy": EVALUATIONS,
     "cross_entropy_proxy": 1 + CHARGE,
-    "evolution_from_table": EVALUATIONS,
-    "cross_entropy_from_table": EVALUATIONS,
+    "evolution_from_sensitivity": EVALUATIONS,
+    "cross_entropy_from_sensitivity": EVALUATIONS,
 }
 
 
@@ -52,13 +52,13 @@ def landscape(graph, share=0.5, seed=5):
 def problem_of(pruner=None, budget=None, evaluations=EVALUATIONS, table=True, ranges=None):
     graph = small_graph().limited(ranges)
     limits = (budget or Budget(macs=0.5)).on(graph)
-    make = (lambda: random_table(graph, images=TABLE)) if table else None
+    make = (lambda: random_sensitivity(graph, images=TABLE)) if table else None
     starting = starting_candidates(graph, limits)
     return SearchProblem(graph, limits, landscape(graph), evaluations, starting, make, SEARCH, pruner)
 
 
 def test_the_table_of_what_is_spent_has_every_method():
-    assert list(SPENT) == [*ONE_SHOT, *ITERATIVE]
+    assert list(SPENT) == list(METHODS)
 
 
 @pytest.mark.parametrize("name", SPENT)
@@ -66,7 +66,7 @@ def test_the_table_of_what_is_spent_has_every_method():
 def test_every_proposal_fits_and_cannot_be_wider(pruner, name, budget):
     search = problem_of(pruner, budget)
     limits = search.limits
-    run_method(name, search, 1)
+    METHODS[name].run(search, 1)
     asked = torch.tensor([scored.widths for scored in search.history])
     assert limits.met(asked).all()
     ladder = limits.ladder
@@ -81,7 +81,7 @@ def test_every_proposal_keeps_to_the_limits_of_groups(pruner, name, macs):
     """Also where the budget is met without them: the residual stream (16) is cut to 12, and so are the inner layers."""
     ranges = {"outer.*": {"min": 10, "max": "75%"}, "inner.1": {"max": 15}, "last": {"min": "50%"}}
     search = problem_of(pruner, Budget(macs=macs), ranges=ranges)
-    run_method(name, search, 1)
+    METHODS[name].run(search, 1)
     asked = torch.tensor([scored.widths for scored in search.history])
     assert [group.name for group in search.graph.groups] == ["stem", "inner.0", "inner.1", "last"]
     lowest, highest = torch.tensor([10, 1, 1, 16]), torch.tensor([12, 24, 15, 32])
@@ -95,9 +95,9 @@ def test_every_proposal_keeps_to_the_limits_of_groups(pruner, name, macs):
 @pytest.mark.parametrize("name", SPENT)
 def test_evaluations_are_exactly_as_stated(pruner, name):
     search = problem_of(pruner)
-    run_method(name, search, 1)
+    METHODS[name].run(search, 1)
     assert search.spent == SPENT[name]
-    images = {"global_taylor": CALIBRATION}.get(name, TABLE if search.reads_table else 0)
+    images = {"global_taylor": CALIBRATION}.get(name, TABLE if search.reads_sensitivity else 0)
     charged = -(-images // SEARCH)
     assert search.charged_images == images and len(search.history) == search.spent - charged
 
@@ -105,25 +105,25 @@ def test_evaluations_are_exactly_as_stated(pruner, name):
 @pytest.mark.parametrize("name", ["random", "evolution", "cross_entropy"])
 def test_searches_begin_with_the_starting_candidates(name):
     search = problem_of()
-    run_method(name, search, 1)
-    assert not search.reads_table
+    METHODS[name].run(search, 1)
+    assert not search.reads_sensitivity
     assert [proposer for _, proposer in search._evaluate.calls] == [*STARTING] + [name] * (EVALUATIONS - len(STARTING))
 
 
-@pytest.mark.parametrize("name", ["evolution_from_table", "cross_entropy_from_table"])
+@pytest.mark.parametrize("name", ["evolution_from_sensitivity", "cross_entropy_from_sensitivity"])
 def test_searches_from_the_table_pay_for_it(name):
     search = problem_of()
-    run_method(name, search, 1)
-    names = [*STARTING, *FROM_TABLE]
+    METHODS[name].run(search, 1)
+    names = [*STARTING, *FROM_SENSITIVITY]
     assert [proposer for _, proposer in search._evaluate.calls] == names + [name] * (EVALUATIONS - CHARGE - len(names))
 
 
-@pytest.mark.parametrize("name", ITERATIVE)
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.seeded])
 def test_the_seed_decides(name):
     def history(seed):
         search = problem_of()
         state = torch.get_rng_state()
-        run_method(name, search, seed)
+        METHODS[name].run(search, seed)
         assert torch.equal(torch.get_rng_state(), state)
         return search.history
 
@@ -145,8 +145,8 @@ def test_the_optimum_is_found(method, seed):
 def test_the_proxy_search_finds_the_least_error():
     """Not above dynamic programming's by more than two per cent."""
     search = problem_of()
-    table = random_table(search.graph)
-    least = float(table(FROM_TABLE["dynamic_programming"](search.graph, search.limits, table)))
+    table = random_sensitivity(search.graph)
+    least = float(table(FROM_SENSITIVITY["dynamic_programming"](search.graph, search.limits, table)))
     assert float(table(ProxySearch().best(search, 0))) <= 1.02 * least
 
 
@@ -181,11 +181,41 @@ def test_a_gaussian_moves_towards_its_elite():
 def test_methods_that_lack_something_say_so():
     for name, message in {"global_l2": "has no pruner", "greedy": "there is none"}.items():
         with pytest.raises(NotApplicable, match=message):
-            run_method(name, problem_of(table=False), 0)
+            METHODS[name].run(problem_of(table=False), 0)
 
 
-def test_a_method_of_ones_own_is_one_line(monkeypatch):
-    monkeypatch.setitem(ONE_SHOT, "narrowest", lambda problem: problem.project(torch.ones(4)))
+def test_methods_of_one_candidate_have_no_seed():
+    assert [name for name, method in METHODS.items() if not method.seeded] == list(SPENT)[:7]
+
+
+NARROWEST = one_shot("narrowest", lambda problem: problem.project(torch.ones(4)))
+
+
+class Halving:
+    """A search of the user's own that is a class."""
+
+    def __call__(self, problem, seed):
+        while problem.left:
+            problem.ask(problem.project(problem.graph.widths // 2), "halving")
+
+
+def test_a_method_of_ones_own_by_its_import_path():
     search = problem_of()
-    run_method("narrowest", search, 0)
+    METHODS.find(f"{__name__}.NARROWEST").run(search, 0)
     assert search._evaluate.calls[0][1] == "narrowest" and search.spent == 1
+    method = METHODS.find(f"{__name__}.Halving")
+    method.run(search, 0)
+    assert isinstance(method, Method) and method.seeded and search.spent == EVALUATIONS
+
+
+def test_images_that_a_method_reads_are_paid_for_once(pruner):
+    """24 calibration images on a search split of 10: three evaluations for each pass."""
+    search = problem_of(pruner)
+    assert search.network is pruner.network and torch.equal(search.example, pruner.calibration[:1])
+    assert search.charged_images == 0
+    assert search.calibration("mine") is search.calibration("mine") is pruner.calibration
+    assert (search.charged_images, search.spent) == (CALIBRATION, 3)
+    search.calibration("another")
+    assert search.charged_images == 2 * CALIBRATION
+    with pytest.raises(NotApplicable, match="has no pruner"):
+        problem_of().calibration("mine")

@@ -7,18 +7,18 @@ import pytest
 import torch
 
 from gnnrl_lightning.cost.budget import Budget
-from gnnrl_lightning.search.baselines import FROM_TABLE, STARTING, starting_candidates
+from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, STARTING, starting_candidates
 from gnnrl_lightning.search.problem import NotApplicable, SearchProblem, merit
-from tests.support.fakes import FakeEvaluation, Landscape, random_table, small_graph
+from tests.support.fakes import FakeEvaluation, Landscape, random_sensitivity, small_graph
 
 LIMITS = Budget(macs=0.5).on(small_graph())
 
 
-def problem(evaluations=20, table=None, evaluation_images=100, pruner=None):
+def problem(evaluations=20, sensitivity=None, evaluation_images=100, pruner=None):
     graph = small_graph()
     landscape = Landscape(graph, torch.full((len(graph.groups),), 0.7))
     starting = starting_candidates(graph, LIMITS)
-    make = None if table is None else lambda: table
+    make = None if sensitivity is None else lambda: sensitivity
     return SearchProblem(graph, LIMITS, landscape, evaluations, starting, make, evaluation_images, pruner)
 
 
@@ -35,29 +35,29 @@ def test_starting_candidates_are_scored_first_and_count():
     search.start()
     assert search.spent == len(STARTING) == 4
     assert [proposer for _, proposer in search._evaluate.calls] == list(STARTING)
-    assert not search.reads_table
+    assert not search.reads_sensitivity
 
 
 def test_a_table_adds_starting_candidates_and_is_paid_for_once():
     """301 images on a search split of 100 are worth 4 evaluations."""
-    search = problem(table=random_table(small_graph(), images=301))
+    search = problem(sensitivity=random_sensitivity(small_graph(), images=301))
     assert search.spent == 0
-    search.start(from_table=True)
-    assert search.spent == 4 + len(STARTING) + len(FROM_TABLE)
-    assert search.table is search.table and search.spent == 4 + len(STARTING) + len(FROM_TABLE)
+    search.start(from_sensitivity=True)
+    assert search.spent == 4 + len(STARTING) + len(FROM_SENSITIVITY)
+    assert search.sensitivity is search.sensitivity and search.spent == 4 + len(STARTING) + len(FROM_SENSITIVITY)
     assert [proposer for _, proposer in search._evaluate.calls][-2:] == ["greedy", "dynamic_programming"]
-    assert search.charged_images == 301 and search.reads_table
+    assert search.charged_images == 301 and search.reads_sensitivity
 
 
 def test_images_that_are_read_once_are_added_up_and_paid_for_once():
     """Two passes over 40 calibration images and 301 of a table on a search split of 100: 381 images, 4 evaluations."""
-    table = dataclasses.replace(random_table(small_graph(), images=301), passes=("moments",))
-    search = problem(table=table, pruner=SimpleNamespace(passes={"recording"}, calibration=range(40)))
+    table = dataclasses.replace(random_sensitivity(small_graph(), images=301), passes=("moments",))
+    search = problem(sensitivity=table, pruner=SimpleNamespace(passes={"recording"}, calibration=range(40)))
     assert search.spent == 0
     for _ in range(2):
         search.ask(search.starting["uniform"], "mine")
     assert search.spent == 1 + 2 and search.charged_images == 40
-    search.table  # noqa: B018
+    search.sensitivity  # noqa: B018
     assert search.spent == 4 + 2 and search.charged_images == 381
     search.calibrate("moments")
     search.calibrate("taylor")
@@ -65,19 +65,19 @@ def test_images_that_are_read_once_are_added_up_and_paid_for_once():
 
 
 def test_a_table_from_statistics_that_took_no_image_is_free():
-    search = problem(table=random_table(small_graph(), images=0))
-    assert search.table.images == 0 and search.spent == 0
+    search = problem(sensitivity=random_sensitivity(small_graph(), images=0))
+    assert search.sensitivity.images == 0 and search.spent == 0
 
 
 def test_what_cannot_be_paid_for_is_refused():
     with pytest.raises(NotApplicable, match=r"reads 301 images, 100 of which are worth an evaluation; 3 of 3 "):
-        problem(3, random_table(small_graph(), images=301)).table  # noqa: B018
+        problem(3, random_sensitivity(small_graph(), images=301)).sensitivity  # noqa: B018
     with pytest.raises(NotApplicable, match="there is none"):
-        problem().table  # noqa: B018
+        problem().sensitivity  # noqa: B018
     with pytest.raises(NotApplicable, match="has 3 evaluations left for 4 starting candidates"):
         problem(3).start()
     with pytest.raises(NotApplicable, match="has no pruner"):
-        problem().pruner  # noqa: B018
+        problem().network  # noqa: B018
 
 
 def test_more_questions_than_evaluations_are_an_error():

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from gnnrl_lightning.speed import latency
-from gnnrl_lightning.speed.latency import latency_ms, paired_latency_ms
+from gnnrl_lightning.speed.latency import paired_latency_ms
 
 
 class Sleep(nn.Module):
@@ -22,8 +22,8 @@ class Sleep(nn.Module):
 
 
 def test_latency_is_the_time_of_one_pass_in_milliseconds():
-    measured = latency_ms(Sleep(0.005, []), torch.zeros(1), rounds=3)
-    assert 5.0 <= measured < 15.0
+    measured = paired_latency_ms({"a": Sleep(0.005, [])}, torch.zeros(1), rounds=3)
+    assert 5.0 <= measured["a"] < 15.0
 
 
 def test_turns_are_interleaved_and_rotate(monkeypatch):
@@ -40,7 +40,7 @@ def test_turns_are_interleaved_and_rotate(monkeypatch):
 def test_the_fastest_pass_counts(monkeypatch):
     times = iter([0.003, 0.009, 0.002, 0.004, 0.005] + [0.006, 0.0015, 0.008, 0.007, 0.002] + [0.004] * 5)
     monkeypatch.setattr(latency, "_seconds", lambda network, inputs: next(times))
-    assert latency_ms(nn.Identity(), torch.zeros(1), rounds=3) == pytest.approx(1.5)
+    assert paired_latency_ms({"a": nn.Identity()}, torch.zeros(1), rounds=3) == {"a": pytest.approx(1.5)}
 
 
 def test_no_round_begins_after_the_time():
@@ -53,11 +53,13 @@ def test_mode_is_left_as_it_was():
     network = nn.Sequential(nn.BatchNorm1d(2), nn.ReLU())
     network[0].eval()
     before = network[0].running_mean.clone()
-    latency_ms(network, torch.randn(4, 2), rounds=1)
+    paired_latency_ms({"a": network}, torch.randn(4, 2), rounds=1)
     assert [module.training for module in network.modules()] == [True, False, True]
     assert torch.equal(network[0].running_mean, before)
 
 
 def test_no_rounds_are_refused():
     with pytest.raises(ValueError, match="at least one"):
-        latency_ms(nn.Identity(), torch.zeros(1), rounds=0)
+        paired_latency_ms({"a": nn.Identity()}, torch.zeros(1), rounds=0)
+    with pytest.raises(ValueError, match="at least one"):
+        paired_latency_ms({}, torch.zeros(1))

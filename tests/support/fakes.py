@@ -11,7 +11,7 @@ from torch_geometric.data import Batch
 
 import gnnrl_lightning
 from gnnrl_lightning.rl.state.builder import StateBuilder
-from gnnrl_lightning.surrogate.sensitivity import RATIOS, ErrorTable
+from gnnrl_lightning.surrogate.sensitivity import RATIOS, Sensitivity
 
 
 class SmallResNet(nn.Module):
@@ -81,12 +81,12 @@ class Landscape:
         return FakeEvaluation(self.calls[-1][0], top1, (100 - top1) / 10, proposer=proposer)
 
 
-def random_table(graph, seed=0, images=0):
+def random_sensitivity(graph, seed=0, images=0):
     """Errors that fall with the width and differ from group to group by factors of up to about ten."""
     generator = torch.Generator().manual_seed(seed)
     scale = torch.randn(len(graph.groups), 1, generator=generator).exp()
     narrowed = 1 - torch.tensor(RATIOS)
-    return ErrorTable.interpolate(graph.widths, RATIOS, scale * narrowed.square(), images)
+    return Sensitivity.interpolate(graph.widths, RATIOS, scale * narrowed.square(), images)
 
 
 class RingTask:

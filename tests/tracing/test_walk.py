@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 import gnnrl_lightning
-from gnnrl_lightning.graph import walk
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.tracing import rules, walk
 from gnnrl_lightning.tracing.labels import Value
 from gnnrl_lightning.tracing.topology import KINDS
 from tests.support.exactness import macs_of
@@ -32,16 +33,34 @@ def names(graph):
     return [group.name for group in graph.groups]
 
 
+def test_the_rules_are_of_four_kinds_of_operators():
+    modules = {row.apply.__module__.rpartition(".")[2] for row in walk.RULES.values()}
+    assert modules == set(rules.__all__)
+
+
+@pytest.mark.parametrize("name", sorted(set(walk.RULES) - {"pointwise"}))
+def test_every_rule_is_of_an_operator_that_is_looked_up_by_its_name(name):
+    operator = getattr(torch.ops.aten, name)
+    assert name in {walk.operator_name(getattr(operator, overload)) for overload in operator.overloads()}
+
+
+def test_an_operator_has_one_rule():
+    with pytest.raises(UserError, match="operator rule 'conv2d' is registered already"):
+        walk.rule("conv2d", kind="conv")(passes)
+
+
 def test_a_new_operator_is_one_row(monkeypatch):
     example = torch.rand(1, 3, 4, 4)
     assert names(gnnrl_lightning.trace(Cumulative(3), example)) == ["b"]
-    monkeypatch.setitem(walk.RULES, "cumprod", walk.RuleRow(passes, "activation"))
+    monkeypatch.setattr(walk.RULES, "_rows", dict(walk.RULES))
+    walk.rule("cumprod", kind="activation")(passes)
     assert names(gnnrl_lightning.trace(Cumulative(3), example)) == ["a", "b"]
 
 
 def test_the_self_test_sees_a_wrong_row(monkeypatch):
     """Along the channels the same rule is wrong: what goes multiplies what stays."""
-    monkeypatch.setitem(walk.RULES, "cumprod", walk.RuleRow(passes, "activation"))
+    monkeypatch.setattr(walk.RULES, "_rows", dict(walk.RULES))
+    walk.rule("cumprod", kind="activation")(passes)
     graph = gnnrl_lightning.trace(Cumulative(1), torch.rand(1, 3, 4, 4))
     assert names(graph) == ["b"]
     assert next(group.operator for group in graph.frozen if group.name == "a") == "self-test"
@@ -51,7 +70,8 @@ def test_what_a_rule_cannot_carry_is_frozen_and_says_why(monkeypatch):
     def fails(state, *arguments, **options):
         raise error
 
-    monkeypatch.setitem(walk.RULES, "cumprod", walk.RuleRow(fails, "activation"))
+    monkeypatch.setattr(walk.RULES, "_rows", dict(walk.RULES))
+    walk.rule("cumprod", kind="activation")(fails)
     error = RuntimeError("no such shape\nand pages more")
     graph = gnnrl_lightning.trace(Cumulative(3), torch.rand(1, 3, 4, 4))
     assert names(graph) == ["b"]
@@ -62,9 +82,9 @@ def test_what_a_rule_cannot_carry_is_frozen_and_says_why(monkeypatch):
 
 
 def test_the_decorator_registers_every_name(monkeypatch):
-    monkeypatch.setattr(walk, "RULES", {})
+    monkeypatch.setattr(walk.RULES, "_rows", {})
     walk.rule("one", "two", kind="pool")(passes)
-    assert walk.RULES == {name: walk.RuleRow(passes, "pool") for name in ("one", "two")}
+    assert dict(walk.RULES) == {name: walk.RuleRow(passes, "pool") for name in ("one", "two")}
 
 
 def test_every_rule_has_a_kind_of_the_state_graph():

@@ -19,7 +19,7 @@ from gnnrl_lightning.evaluation.racing import Course, hopeless, stage_ends
 from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.job.compression import Compression
 from gnnrl_lightning.job.policy_search import SearchOptions
-from gnnrl_lightning.search.methods import run_method
+from gnnrl_lightning.search.methods import METHODS
 from gnnrl_lightning.search.problem import merit
 from gnnrl_lightning.speed.latency import synchronize
 from speed_parts.memory import peaks
@@ -42,7 +42,7 @@ def recorded(compression: Compression, path: Path) -> Tensor:
         path: The search's journal; where there is none, cross-entropy search leaves one.
     """
     if not path.exists():
-        run_method("cross_entropy", compression.make_problem(compression.limits, Journal(path)), 0)
+        METHODS["cross_entropy"].run(compression.make_problem(compression.limits, Journal(path)), 0)
     lines = path.read_text(encoding="utf-8").splitlines()
     asked = dict.fromkeys(tuple(json.loads(line)["widths"]) for line in lines)
     return torch.tensor([*asked][:: math.ceil(len(asked) / compression.search.evaluations)])

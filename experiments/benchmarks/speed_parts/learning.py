@@ -19,7 +19,7 @@ from gnnrl_lightning.rl.policies import Agent
 from gnnrl_lightning.rl.rollout import collect
 from gnnrl_lightning.speed.latency import synchronize
 from gnnrl_lightning.surrogate.proxy import Proxy
-from gnnrl_lightning.surrogate.sensitivity import RATIOS, ErrorTable
+from gnnrl_lightning.surrogate.sensitivity import RATIOS, Sensitivity
 from gnnrl_lightning.training.finetune import quiet_trainer
 from speed_parts.machine import median_seconds
 
@@ -55,7 +55,7 @@ def environment(name: str) -> VectorPruningEnv:
     graph = gnnrl_lightning.trace(make().eval(), torch.zeros(1, 3, side, side), self_test=False)
     groups = len(graph.groups)
     measured = torch.rand(groups, len(RATIOS), generator=torch.Generator().manual_seed(0)).sort(1, descending=True)[0]
-    table = ErrorTable.interpolate(graph.widths, RATIOS, measured)
+    table = Sensitivity.interpolate(graph.widths, RATIOS, measured)
     proxy = Proxy(table.of_groups, lambda: (torch.zeros(0, groups, dtype=torch.int64), torch.zeros(0)))
     return VectorPruningEnv(graph, proxy, Budget(macs=0.5), max_steps=1, statistics=table.statistics)
 

@@ -17,7 +17,6 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.rl.env.score import Score
 from gnnrl_lightning.rl.state.builder import EDGE_DIM, StateBuilder
-from gnnrl_lightning.rl.state.simplified import SimplifiedBuilder
 
 _STEPS = 5
 _RATIO = 0.3
@@ -45,7 +44,7 @@ class VectorPruningEnv:
 
     Args:
         graph: The traced network.
-        score: Rewards of finished candidates, see `gnnrl_lightning.rl.env.score`.
+        score: Rewards of finished candidates, see `gnnrl_lightning.rl.env.score`; None: 0, where nobody learns.
         budget: What the pruned network may cost.
         max_steps: Steps of an episode at most.
         max_ratio_per_step: Largest pruning ratio in one step. With max_steps 1 it is 1: every width is in
@@ -59,8 +58,6 @@ class VectorPruningEnv:
         penalty: The reward of a candidate that is over the budget when its episode ends, in place of the projection:
             nothing is filled up or cut then, and only candidates within the budget are scored. The paper has -100.
             None: every candidate is projected.
-        builder: Makes what builds the state graphs, of graph, statistics and metrics: `StateBuilder` or
-            `SimplifiedBuilder`.
 
     Attributes:
         setting: What a policy's states and actions depend on, plain strings by name: `load_policy` compares.
@@ -75,7 +72,7 @@ class VectorPruningEnv:
     def __init__(
         self,
         graph: ComputationGraph,
-        score: Score,
+        score: Score | None,
         budget: Budget,
         max_steps: int = _STEPS,
         max_ratio_per_step: float = _RATIO,
@@ -83,7 +80,6 @@ class VectorPruningEnv:
         statistics: Tensor | None = None,
         penalty: float | None = None,
         proposals: Callable[[Tensor], Tensor] | None = None,
-        builder: Callable[..., StateBuilder | SimplifiedBuilder] = StateBuilder,
     ) -> None:
         if max_steps < 1:
             raise UserError(f"max_steps is {max_steps}, expected at least 1")
@@ -94,7 +90,7 @@ class VectorPruningEnv:
         self.graph, self.score, self.limits, self.macs_range = graph, score, budget.on(graph), macs_range
         self.max_steps, self.penalty, self.proposals = max_steps, penalty, proposals
         self.max_ratio = 1.0 if max_steps == 1 else max_ratio_per_step
-        self.builder = builder(graph, statistics, self.limits.metrics)
+        self.builder = StateBuilder(graph, statistics, self.limits.metrics)
         self.state_dim, self.action_dim = self.builder.state_dim, len(graph.groups)
         # The smallest limits of MACs are the hardest: where they can be met, all can.
         for share in macs_range or ():
@@ -109,7 +105,7 @@ class VectorPruningEnv:
     @property
     def evaluations(self) -> int:
         """Evaluations so far."""
-        return self.score.evaluations
+        return 0 if self.score is None else self.score.evaluations
 
     def _draw_limits(self, episodes: int, generator: torch.Generator | None) -> dict[str, Tensor]:
         """Absolute limits (episodes,) of each metric; without a generator those of the middle of the range."""
@@ -197,7 +193,7 @@ class VectorPruningEnv:
         else:
             scored = ends & self._met(proposed)
             rewards[ends] = self.penalty
-        if scored.any():
+        if self.score is not None and scored.any():
             rewards[scored] = self.score(proposed[scored])
         self._widths, self._done = proposed, self._done | ends
         return self._observe(), rewards, self._done.clone()
@@ -245,6 +241,7 @@ class PruningEnv(gymnasium.Env[Any, Any]):
         self.vector = VectorPruningEnv(
             graph, score, budget, max_steps, max_ratio_per_step, macs_range, statistics, penalty
         )
+        self._score = score
         self._within: bool | None = None
         self.action_space = spaces.Box(0.0, self.vector.max_ratio, (self.vector.action_dim,), np.float32)
         self.observation_space = spaces.Graph(
@@ -280,5 +277,5 @@ class PruningEnv(gymnasium.Env[Any, Any]):
             raise ResetNeeded("the environment has to be reset before its first step")
         ratios = torch.as_tensor(np.asarray(action, dtype=np.float32))
         observations, rewards, done = self.vector.step(ratios / self.vector.max_ratio)
-        reward = float(self.vector.score(self.vector.widths)) if self._within else float(rewards)
+        reward = float(self._score(self.vector.widths)) if self._within else float(rewards)
         return self._graph(observations), reward, bool(done), False, self._info()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ _KEPT = ("conv", "linear", "attention")
 
 
 class SimplifiedBuilder:
-    """Builds the simplified state graph of a network at given widths; takes the place of `StateBuilder`.
+    """Builds the simplified graph of a network at given widths, see `gnnrl_lightning.rl.state.views.simplified_graph`.
 
     Its nodes are the inputs, the convolutions, linear layers and attentions, and whatever joins several feature
     maps; all other operators (norms, activations, pooling, reshapes) belong to the node whose map they read. An
@@ -30,8 +29,6 @@ class SimplifiedBuilder:
 
     Args:
         graph: The traced network.
-        statistics: As for `StateBuilder`.
-        metrics: As for `StateBuilder`.
 
     Attributes:
         full: The builder of the state that is simplified.
@@ -41,13 +38,13 @@ class SimplifiedBuilder:
     Source: GNN-RL (Yu, Mazaheri, Jannesari, ICML 2022), section 4.1, simplified computational graph.
     """
 
-    def __init__(self, graph: Any, statistics: Tensor | None = None, metrics: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, graph: Any) -> None:
         self.graph, self.num_groups = graph, len(graph.groups)
-        self.full = StateBuilder(graph, statistics, metrics)
+        self.full = StateBuilder(graph)
         self.state_dim = self.full.state_dim
         self.node, self.head = _assign(self.full)
         self.num_nodes = len(self.head)
-        dense: Any = self.full(graph.widths[None], torch.ones(1, 2 if metrics is None else len(metrics)))
+        dense: Any = self.full(graph.widths[None], torch.ones(1, 2))
         source, target = self.node[dense.edge_index]
         pairs: dict[tuple[int, int], int] = {}
         first = []
@@ -62,16 +59,10 @@ class SimplifiedBuilder:
         nodes, groups = dense.decision_index
         self._decisions.index_put_((self.node[nodes], groups), dense.decision_weight, accumulate=True)
 
-    def __call__(
-        self,
-        widths: Tensor,
-        limits: Tensor,
-        left: Tensor | None = None,
-        proposal: tuple[Tensor, Tensor] | None = None,
-    ) -> Batch:
-        """State of a batch of candidates; arguments and fields are those of `StateBuilder`."""
+    def __call__(self, widths: Tensor, limits: Tensor) -> Batch:
+        """Graphs of a batch of candidates; arguments and fields are those of `StateBuilder`."""
         size = len(widths)
-        full: Any = self.full(widths, limits, left, proposal)
+        full: Any = self.full(widths, limits)
         maps = full.x.view(size, -1, self.state_dim)
         x = maps[:, self.head]
         costs = maps[..., self.full.cost_columns]
@@ -79,10 +70,7 @@ class SimplifiedBuilder:
         x[..., self.full.cost_columns] = summed.clamp(max=2)
         x[..., self.full.kind_columns] = self._kinds
         edge_attr = full.edge_attr.view(size, -1, full.edge_attr.shape[1])[:, self._edges]
-        state: Any = state_from(x, self._edge_index, edge_attr, self._decisions)
-        if proposal is not None:
-            state.proposal, state.proposal_step = full.proposal, full.proposal_step
-        return state
+        return state_from(x, self._edge_index, edge_attr, self._decisions)
 
 
 def _assign(full: StateBuilder) -> tuple[Tensor, Tensor]:

@@ -246,3 +246,14 @@ def test_without_projection_candidates_over_the_budget_are_punished():
     assert (first + second)[0] == -100
     assert torch.equal(env.widths[0], (((graph.widths * 0.97).round()) * 0.97).round().long())
     assert (first + second)[1] == pytest.approx(env.score.evaluator.top1(env.widths[1]).item() / 100 - 1)
+
+
+def test_without_a_score_episodes_end_alike_and_rewards_are_zero():
+    scored, silent = vector(), VectorPruningEnv(small_graph(), None, HALF)
+    for env in (scored, silent):
+        env.reset(2)
+        done = torch.tensor([False])
+        while not done.all():
+            _, rewards, done = env.step(torch.tensor([0.3] * 4 + [0.6] * 4))
+    assert torch.equal(scored.widths, silent.widths)
+    assert rewards.tolist() == [0, 0] and silent.evaluations == 0

@@ -3,16 +3,13 @@ import torch
 from torch import nn
 
 import gnnrl_lightning
-from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.networks import resnet20
 from gnnrl_lightning.rl.encoders import GCN, MultiStage
-from gnnrl_lightning.rl.env import Evaluated, VectorPruningEnv
-from gnnrl_lightning.rl.policies import Agent
 from gnnrl_lightning.rl.state.blocks import block_names
 from gnnrl_lightning.rl.state.builder import EDGE_DIM, NODE_DIM, StateBuilder
 from gnnrl_lightning.rl.state.simplified import SimplifiedBuilder
 from gnnrl_lightning.rl.state.views import hierarchical_graph, simplified_graph
-from tests.support.fakes import Landscape, small_graph
+from tests.support.fakes import small_graph
 
 
 class Tiny(nn.Module):
@@ -70,7 +67,7 @@ def test_simplified_graph_by_hand(tiny):
     torch.testing.assert_close(weights.T, torch.tensor([[0, 1, 0, 0, 0, 0], [0, 0, 0.25, 0.25, 0.5, 0]]))
 
 
-def test_simplified_states_take_the_place_of_full_ones():
+def test_simplified_graphs_have_the_fields_of_full_states():
     graph = small_graph()
     widths = torch.stack([graph.widths, graph.smallest])
     simplified, full = (
@@ -82,25 +79,6 @@ def test_simplified_states_take_the_place_of_full_ones():
     for encoder in (GCN, MultiStage):
         assert encoder(NODE_DIM, hidden=8)(simplified).shape == (simplified.num_nodes, 8)
     torch.testing.assert_close(simplified.x[0, 22:29], full.x[0, 22:29])
-
-
-@pytest.mark.parametrize("proposals", [None, lambda limits: small_graph().widths.expand(len(limits), -1) / 2])
-def test_policies_act_on_simplified_states(proposals):
-    score = Evaluated(Landscape(small_graph(), torch.full((4,), 0.7)))
-    env = VectorPruningEnv(
-        small_graph(), score, Budget(macs=0.5), max_steps=1, proposals=proposals, builder=SimplifiedBuilder
-    )
-    observations, _ = env.reset(3)
-    state = env.graphs(observations)
-    assert state.num_nodes == 3 * SimplifiedBuilder(small_graph()).num_nodes < 3 * StateBuilder(small_graph()).num_nodes
-    policy = Agent(env.state_dim, env.action_dim)
-    policy.centre_on(env.initial_action, 0.1)
-    actions = policy.squash(policy.act(state)[0])
-    assert actions.shape == (12,)
-    if proposals is not None:  # a half of each width
-        torch.testing.assert_close(policy.squash(policy.mode(state)), torch.full((3, 4), 0.5), atol=0.02, rtol=0)
-    _, rewards, done = env.step(actions)
-    assert done.all() and rewards.isfinite().all()
 
 
 def test_levels_have_the_documented_shapes(residual):

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 import gnnrl_lightning
 from gnnrl_lightning.calibration import least_squares
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.importance import CRITERIA, importance_scores, keep_best, surgeon
+from gnnrl_lightning.importance import IMPORTANCES, Importance, importance_scores, keep_best, surgeon
 from tests.support.networks_hard import TiedWeights
 from tests.support.networks_zoo import ZOO
 
@@ -66,9 +66,45 @@ def test_a_users_own_criterion():
 
 
 def test_a_registered_criterion(monkeypatch):
-    monkeypatch.setitem(CRITERIA, "first", lambda network, p, c: {"a.bias": torch.tensor([0.0, 1.0, 2.0])})
+    monkeypatch.setattr(IMPORTANCES, "_rows", dict(IMPORTANCES))
+    IMPORTANCES.register("first", lambda network, p, c: {"a.bias": torch.tensor([0.0, 1.0, 2.0])})
     network = Two()
     assert traced(network).plan(network, torch.tensor([1]), importance="first").kept["a"].tolist() == [2]
+
+
+class LargestBias:
+    """A criterion that is a class."""
+
+    def __call__(self, network, parameters, calibration):
+        return {"a.bias": parameters["a.bias"]}
+
+
+def by_number(subject):
+    return [torch.arange(size).reshape(1, -1) for size in subject.sizes]
+
+
+BY_NUMBER = Importance(by_number)
+
+
+@pytest.mark.parametrize(("name", "kept"), [("LargestBias", [0]), ("BY_NUMBER", [2])])
+def test_an_importance_by_its_import_path(name, kept):
+    network = Two()
+    importance = f"{__name__}.{name}"
+    assert traced(network).plan(network, torch.tensor([1]), importance=importance).kept["a"].tolist() == kept
+
+
+def test_an_importance_says_which_passes_it_takes():
+    """A plain criterion may read the images, and counts a pass of its own; two criteria count two."""
+    passes = {name: row.passes for name, row in IMPORTANCES.items() if row.passes}
+    assert passes == {"taylor": ("taylor",), "fisher": ("fisher",), "surgeon": ("moments",)}
+    own = [IMPORTANCES.find(given).passes for given in (LargestBias, lambda network, parameters, calibration: {})]
+    assert [len(each) for each in own] == [1, 1] and own[0] != own[1]
+    assert IMPORTANCES.find(BY_NUMBER).passes == ()
+
+
+def test_scores_of_another_shape_are_refused():
+    with pytest.raises(UserError, match=r"importance .*gives scores of the shapes \[\(3,\)\]: expected \[\(1, 3\)\]"):
+        scores_of(Two(), Importance(lambda subject: [torch.zeros(3)]))
 
 
 def test_every_set_of_a_group_has_scores_of_its_own():
@@ -98,7 +134,7 @@ def test_kept_ranks_ascend_in_every_set():
 
 def test_an_unknown_criterion_is_refused():
     network = Two()
-    with pytest.raises(UserError, match=r"importance is 'l3': expected one of l1, l2.* or a callable"):
+    with pytest.raises(UserError, match=r"importance is 'l3': expected one of l1, l2.* or an import path"):
         traced(network).plan(network, torch.tensor([2]), importance="l3")
 
 

@@ -1,0 +1,134 @@
+"""Importance: a score for every channel of a network, by name or import path, and the choice of the best channels.
+
+A row of `IMPORTANCES` scores channels. Most criteria score the elements of parameters instead: `from_elements` sums
+these over everything that is removed with a channel.
+
+```
+IMPORTANCES.register("mine", my_criterion)  # then by name in Python and YAML
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gnnrl_lightning.calibration.moments import Moments
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.importance.gradients import fisher, taylor
+from gnnrl_lightning.importance.magnitude import batch_norm_scale, geometric_median, l1, l2, random
+from gnnrl_lightning.importance.subject import Calibration, Subject
+from gnnrl_lightning.importance.surgeon import surgeon
+from gnnrl_lightning.registry import Registry, as_callable
+
+Criterion = Callable[[nn.Module, Mapping[str, Tensor], "Calibration | None"], Mapping[str, Tensor]]
+"""`(network, prunable parameters by name, calibration) -> importance of each element, by name`.
+
+The calibration is what `plan` was given: images, a tuple of images and labels, or None.
+"""
+
+
+@dataclass(frozen=True)
+class Importance:
+    """A way to score channels.
+
+    Attributes:
+        score: The importance of each channel, `(sets, width)` for each group.
+        passes: Passes over the calibration images that it takes, each by the name of what it finds out; each name is
+            paid for once. `moments`: it reads `Subject.moments`, a pass that repairs and sensitivities share.
+    """
+
+    score: Callable[[Subject], list[Tensor]]
+    passes: tuple[str, ...] = ()
+
+
+def from_elements(criterion: Criterion, passes: tuple[str, ...] = ()) -> Importance:
+    """The importance of channels by that of elements: the sum over all elements that are removed with the channel.
+
+    Args:
+        criterion: Scores elements of parameters.
+        passes: As in `Importance`.
+    """
+
+    def score(subject: Subject) -> list[Tensor]:
+        return _sum_up(subject, criterion(subject.network, subject.parameters, subject.calibration))
+
+    return Importance(score, passes)
+
+
+def _as_importance(given: Any) -> Importance:
+    """A row as it is, or one of a criterion, for which a pass of its own is counted."""
+    if isinstance(given, Importance):
+        return given
+    criterion = as_callable(given, "an Importance, or a function (network, parameters, calibration) -> scores by name")
+    return from_elements(criterion, (f"importance {Registry.name_of(given)}",))
+
+
+IMPORTANCES: Registry[Importance] = Registry("importance", _as_importance)
+"""Name -> importance."""
+
+IMPORTANCES.register("l1", from_elements(l1))
+IMPORTANCES.register("l2", from_elements(l2))
+IMPORTANCES.register("batch_norm", from_elements(batch_norm_scale))
+IMPORTANCES.register("taylor", from_elements(taylor, ("taylor",)))
+IMPORTANCES.register("geometric_median", Importance(geometric_median))
+IMPORTANCES.register("fisher", Importance(fisher, ("fisher",)))
+IMPORTANCES.register("surgeon", Importance(surgeon, ("moments",)))
+IMPORTANCES.register("random", Importance(random))
+
+
+def importance_scores(
+    graph: Any,
+    network: nn.Module,
+    importance: str | Importance | Criterion,
+    calibration: Calibration | None,
+    moments: Mapping[str, Moments] | None = None,
+) -> list[Tensor]:
+    """Score of every channel of every group: `(sets, width)` float64 each.
+
+    They hold for all widths: compute them once for a network.
+
+    Args:
+        graph: The traced network.
+        network: The network itself.
+        importance: A name of `IMPORTANCES`, an import path, a row, or a criterion.
+        calibration: Images, or images and labels, for an importance that needs data.
+        moments: Moments of what the layers read, where they have been collected already.
+
+    Raises:
+        UserError: The importance is unknown, needs images, says nothing about a group, or gives scores of another
+            shape or that are not finite.
+    """
+    scores = IMPORTANCES.find(importance).score(Subject(graph, network, calibration, moments))
+    name, expected = Registry.name_of(importance), list(zip(graph.sets.tolist(), graph.widths.tolist(), strict=True))
+    shapes = [tuple(score.shape) for score in scores]
+    if shapes != expected:
+        raise UserError(f"importance {name} gives scores of the shapes {shapes}: expected {expected}, (sets, width)")
+    for group, score in zip(graph.groups, scores, strict=True):
+        if not bool(score.isfinite().all()):
+            raise UserError(f"importance {name} gives {group.name} scores that are not finite")
+    return scores
+
+
+def _sum_up(subject: Subject, elements: Mapping[str, Tensor]) -> list[Tensor]:
+    """Sum the scores of elements over everything that is removed with a channel."""
+    total = torch.zeros(sum(subject.sizes), dtype=torch.float64)
+    scored = torch.zeros(len(total), dtype=torch.bool)
+    for name, values in elements.items():
+        values = values.to(torch.promote_types(values.dtype, torch.float32))
+        for numbers, slices in subject.slices(name, values):
+            total.index_add_(0, numbers, slices.sum(tuple(range(1, slices.dim()))).double().cpu())
+            scored[numbers] = True
+    for group, part in zip(subject.graph.groups, subject.split(scored), strict=True):
+        if not bool(part.all()):
+            raise UserError(f"this importance says nothing about the channels of {group.name}: choose another")
+    return subject.split(total)
+
+
+def keep_best(scores: Tensor, width: int) -> Tensor:
+    """Ranks of the `width` highest scores of each index set, ascending: `(sets, width)`; ties keep the first."""
+    return scores.argsort(dim=1, descending=True, stable=True)[:, :width].sort(1)[0]

@@ -1,0 +1,117 @@
+"""Export formats: the files in which a pruned network is delivered, by name or import path.
+
+```
+FORMATS.register("mine", Format("mine.bin", write, load))  # then by name in Python and YAML
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.graph import ComputationGraph, Plan, trace
+from gnnrl_lightning.networks import eval_mode, load_weights
+from gnnrl_lightning.registry import Registry
+
+
+def _nothing() -> None:
+    """Every installation can write it."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file that holds a pruned network.
+
+    Attributes:
+        file: Its name in the artifact's folder.
+        write: Writes a network, `(network, example, path)`; `example` is one batch of images `(B, C, H, W)`. It returns
+            what the recipe notes of the file, plain JSON types.
+        load: Reads the file, `(path, recipe, dense, example)`: what computes the outputs of the network for a batch of
+            images. `dense` is the dense network with any weights, or None: for formats that have weights alone.
+        tolerance: How far the outputs of what was loaded may be from the network's, as a share of the largest.
+        check: Raises `UserError` where the file cannot be written, as a library is missing; called before the search.
+    """
+
+    file: str
+    write: Callable[[nn.Module, Tensor, Path], Mapping[str, Any]]
+    load: Callable[[Path, Mapping[str, Any], nn.Module | None, Tensor], Callable[[Tensor], Tensor]]
+    tolerance: float = 1e-4
+    check: Callable[[], None] = _nothing
+
+
+def _as_format(given: Any) -> Format:
+    if not isinstance(given, Format):
+        raise TypeError(f"expected a Format, not a {type(given).__name__}")
+    return given
+
+
+FORMATS: Registry[Format] = Registry("export format", _as_format)
+"""Name -> format."""
+
+
+def write_weights(network: nn.Module, example: Tensor, path: Path) -> dict[str, Any]:
+    """Write the weights by name, without pickle."""
+    # Tied tensors are written once for each name: loading them back by name needs no knowledge of the ties.
+    state = network.state_dict()
+    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, path)
+    return {}
+
+
+def recorded_plan(recipe: Mapping[str, Any], dense: nn.Module, example: Tensor) -> tuple[ComputationGraph, Plan]:
+    """The dense network's graph and the plan that a recipe records.
+
+    Raises:
+        UserError: The recipe is of another network.
+    """
+    graph = trace(dense, example, keep=recipe["keep"])
+    if graph.fingerprint != recipe["fingerprint"]:
+        raise UserError("the artifact was pruned from another network, with other channel groups than this one")
+    kept = [torch.tensor(recipe["kept"][group.name]).view(group.sets, -1) for group in graph.groups]
+    return graph, graph.plan_from(kept)
+
+
+def load_pruned(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None, example: Tensor) -> nn.Module:
+    """Prune the network's own class again by the recorded indices, and load the weights.
+
+    Raises:
+        UserError: There is no dense network, or the recipe is of another one.
+    """
+    if dense is None:
+        raise UserError(f"{path} has weights alone: give the dense network, with any weights, as dense=")
+    network = recorded_plan(recipe, dense, example)[1].apply(dense)
+    load_weights(network, path)
+    return network.eval()
+
+
+def write_program(network: nn.Module, example: Tensor, path: Path) -> dict[str, Any]:
+    """Export the network with `torch.export`, and say for which batches the program is good."""
+    # Batch 1 would be specialised, so two images; expand, because the values do not matter.
+    pair = example[:1].expand(2, *example.shape[1:]).contiguous()
+    with eval_mode(network):
+        try:
+            program = torch.export.export(network, (pair,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+        except (RuntimeError, ValueError, AssertionError):
+            program = None  # code that fixes its batch cannot be traced for others
+        free = program is not None and bool(program.range_constraints)
+        if program is None or not free:
+            program = torch.export.export(network, (example,))
+    torch.export.save(program, path)
+    return {"batch": "any" if free else f"fixed at {len(example)}"}
+
+
+def load_program(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None, example: Tensor) -> nn.Module:
+    """Load the exported program, which needs torch alone but must come from someone you trust."""
+    return torch.export.load(path).module()
+
+
+# Exported kernels may add in another order than eager ones.
+FORMATS.register("weights", Format("weights.safetensors", write_weights, load_pruned))
+FORMATS.register("program", Format("model.pt2", write_program, load_program))

@@ -1,0 +1,47 @@
+"""Every page of docs/extending: its snippet runs, and its YAML is taken by the command line."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from gnnrl_lightning.cli import main
+from gnnrl_lightning.importance import IMPORTANCES
+from gnnrl_lightning.job.formats import FORMATS
+from gnnrl_lightning.repair.table import REPAIRS
+from gnnrl_lightning.search.methods import METHODS
+from gnnrl_lightning.surrogate.measures import SENSITIVITIES
+from tests.support.workplace import working_in
+
+PAGES = Path(__file__).parents[2] / "docs" / "extending"
+NAMES = sorted(path.name for path in PAGES.glob("add-*.md"))
+
+
+@pytest.fixture(autouse=True)
+def own_rows(monkeypatch):
+    """What a snippet registers is gone afterwards."""
+    for table in (IMPORTANCES, REPAIRS, SENSITIVITIES, METHODS, FORMATS):
+        monkeypatch.setattr(table, "_rows", dict(table))
+
+
+def block(page, language):
+    (found,) = re.findall(rf"^```{language}\n(.*?)^```$", (PAGES / page).read_text(), re.MULTILINE | re.DOTALL)
+    return found
+
+
+def test_the_index_names_every_page():
+    assert set(re.findall(r"\((add-[\w-]+\.md)\)", (PAGES / "index.md").read_text())) == set(NAMES)
+
+
+@pytest.mark.parametrize("page", NAMES)
+def test_a_page_is_complete_and_runs(page, tmp_path, capsys):
+    source, settings = block(page, "python"), block(page, "yaml")
+    module = re.match(r"# (\w+)\.py\n", source)
+    assert module and f"{module.group(1)}." in settings, "the YAML names something of the snippet"
+    with working_in(tmp_path):
+        (tmp_path / f"{module.group(1)}.py").write_text(source)
+        (tmp_path / "page.yaml").write_text(settings)
+        runpy.run_path(f"{module.group(1)}.py", run_name="__main__")
+        main(["inspect", "--config", "small.yaml", "--config", "page.yaml"])
+    assert "groups" in capsys.readouterr().out

@@ -1,0 +1,96 @@
+"""What a user adds works by import path from YAML, in whole jobs, without a change to the package."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gnnrl_lightning.cli import main
+from tests.support.workplace import SPENT, working_in
+
+OWN = '''
+import torch
+
+CALLS = {"importance": 0, "repair": 0, "search": 0}
+
+
+def importance(network, parameters, calibration):
+    """The first channels stay."""
+    CALLS["importance"] += 1
+    return {name: -torch.arange(float(len(weight))).reshape(-1, *[1] * (weight.dim() - 1)).expand(weight.shape)
+            for name, weight in parameters.items()}
+
+
+class Repair:
+    """Halves what the classifier gives: ranks nothing anew."""
+
+    def __call__(self, dense, pruned, selection):
+        CALLS["repair"] += 1
+        with torch.no_grad():
+            pruned.classifier.weight *= 0.5
+
+
+def search(problem, seed):
+    """Four candidates around the uniform one."""
+    CALLS["search"] += 1
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(min(4, problem.left)):
+        keep = torch.rand(len(problem.graph.groups), generator=generator)
+        problem.ask(problem.project(problem.graph.widths * keep), "own")
+'''
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    with working_in(tmp_path_factory.mktemp("extending")) as folder:
+        (folder / "own_parts.py").write_text(OWN)
+        yield folder
+
+
+OPTIONS = ["--search.importance", "own_parts.importance", "--search.repair", "own_parts.Repair"]
+
+
+def test_an_importance_and_a_repair_by_import_path_search_and_deliver(folder):
+    """The importance is counted as a pass over 128 images: less than one evaluation, of 287 + 128, more than before."""
+    main(["fit", "--config", "small.yaml", *OPTIONS, "--run.name", "fit"])
+    import own_parts
+
+    result = json.loads(Path("runs/fit/result.json").read_text())
+    journal = [json.loads(line) for line in Path("runs/fit/journal.jsonl").read_text().splitlines()]
+    assert own_parts.CALLS["importance"] == 1
+    assert own_parts.CALLS["repair"] == len({tuple(record["widths"]) for record in journal}) > 1
+    assert result["search"]["evaluations"] <= SPENT
+    recipe = json.loads(Path("runs/fit/pruned/recipe.json").read_text())
+    for kept in recipe["kept"].values():  # the first channels stay
+        assert kept == list(range(len(kept)))
+
+
+def test_a_search_method_by_import_path_is_compared(folder):
+    methods = ["uniform", "own_parts.search"]
+    compared = ["--compare.methods", json.dumps(methods), "--compare.seeds", "[0, 1]"]
+    main(["compare", "--config", "small.yaml", *OPTIONS, *compared, "--run.name", "compare"])
+    figures = json.loads(Path("runs/compare/compare.json").read_text())
+    assert [(row["method"], row["seed"]) for row in figures["rows"]] == [
+        ("uniform", None),
+        ("own_parts.search", 0),
+        ("own_parts.search", 1),
+    ]
+    own = figures["rows"][1]
+    # Four candidates, and one evaluation for the pass of the importance over 128 images.
+    assert own["found_by"] == "own" and own["evaluations"] == 4 + 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--search.importance", "own_parts.nothing", r"search.importance 'own_parts.nothing' cannot be imported"),
+        ("--search.repair", "own_parts.CALLS", r"search.repair 'own_parts.CALLS': expected a Repair, or a function"),
+        ("--search.table", "nowhere.at_all", r"search.table 'nowhere.at_all' cannot be imported"),
+        ("--compare.methods", "[own_parts.CALLS]", r"compare.methods 'own_parts.CALLS': expected a Method"),
+        ("--search.formats", "[own_parts.search]", r"search.formats 'own_parts.search': expected a Format"),
+    ],
+)
+def test_what_is_no_row_is_refused_in_one_line(folder, capsys, option, value, message):
+    from tests.cli.refused import assert_refused
+
+    assert_refused(capsys, folder, [option, value], message)
