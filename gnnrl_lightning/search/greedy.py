@@ -19,7 +19,7 @@ def greedy(graph: ComputationGraph, limits: BoundBudget, sensitivity: Sensitivit
 
     is smallest (ties: the first), until the budget is met; then the projection fills it up. Of several limits, what is
     saved counts for those that are not met yet. Where no group alone saves anything (a peak that several groups share,
-    a measured cost), the one is narrowed whose error rises least.
+    a measured cost), the one is narrowed whose loss rises least.
 
     Args:
         graph: The traced network.

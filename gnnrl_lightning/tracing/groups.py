@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from gnnrl_lightning.tracing.axes import Axis
@@ -184,23 +186,17 @@ class _Former:
 
     def _join(self, sets: dict[int, int], pairs: list[tuple[int, int]]) -> list[tuple[str, list[np.ndarray], bool]]:
         """Return groups as (name, channels of each index set, frozen?), in the order in which they are produced."""
-        leader = list(range(max(sets.values(), default=-1) + 1))
-
-        def find(index: int) -> int:
-            while leader[index] != index:
-                index = leader[index]
-            return index
-
-        for a, b in pairs:
-            leader[max(find(a), find(b))] = min(find(a), find(b))
+        count, (a, b) = max(sets.values(), default=-1) + 1, np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+        joined = coo_array((np.ones(len(pairs), dtype=bool), (a, b)), shape=(count, count))
+        group_of = connected_components(joined, directed=False)[1] if count else np.empty(0, dtype=np.int64)
         members: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
         for channel, index in sets.items():
-            members[find(index)][index].append(channel)
+            members[int(group_of[index])][index].append(channel)
         names: dict[int, str] = {}
         taken: dict[str, int] = defaultdict(int)
         for module, labels in self.walk.produced:
             for channel in dict.fromkeys(self.channel[labels[labels >= 0].numpy()].tolist()):
-                group = find(sets[channel])
+                group = int(group_of[sets[channel]])
                 if group not in names:
                     taken[module] += 1
                     names[group] = module if taken[module] == 1 else f"{module}#{taken[module]}"

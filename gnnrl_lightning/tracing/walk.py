@@ -18,6 +18,7 @@ from torch.fx import Node
 from torch.fx.node import map_aggregate
 from torch.utils.flop_counter import FlopCounterMode
 
+from gnnrl_lightning.registry import Registry
 from gnnrl_lightning.tracing.labels import FIXED, Labels, Value
 
 
@@ -86,16 +87,30 @@ class RuleRow:
     kind: str
 
 
-RULES: dict[str, RuleRow] = {}
+def _as_rule(given: Any) -> RuleRow:
+    if not isinstance(given, RuleRow):
+        raise TypeError(f"expected a RuleRow, not a {type(given).__name__}")
+    return given
+
+
+RULES: Registry[RuleRow] = Registry("operator rule", _as_rule)
 """Name of an ATen operator, without overload -> rule."""
 
 
 def rule(*operators: str, kind: str) -> Callable[[Rule], Rule]:
-    """Register a rule `(walk, *args, **kwargs) -> Value`, called with the operator's arguments, tensors as `Value`."""
+    """Register a rule `(walk, *args, **kwargs) -> Value`, called with the operator's arguments, tensors as `Value`.
+
+    Args:
+        operators: Names of ATen operators without overload and, of those that write in place, without underscore.
+        kind: Their kind in the state graph.
+
+    Raises:
+        UserError: One of them has a rule already.
+    """
 
     def register(function: Rule) -> Rule:
         for operator in operators:
-            RULES[operator] = RuleRow(function, kind)
+            RULES.register(operator, RuleRow(function, kind))
         return function
 
     return register
