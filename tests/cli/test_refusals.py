@@ -76,7 +76,7 @@ BAD = {
     "accelerator": (["--trainer.accelerator", "tpu"], r"^error: trainer: "),
     "policy": (["--model.actor_critic.head", "tail"], r"^error: model.actor_critic cannot be made: "),
     "root": (["--run.root", "small.yaml/runs"], r"run.root small.yaml/runs cannot be made"),
-    "artifact of fit": (["--artifact", "nowhere"], r"fit reads no --artifact"),
+    "artifact that is not there": (["--artifact", "nowhere"], r"nowhere has no recipe.json"),
     "steps": (["--episode.max_steps", "0"], r"max_steps is 0"),
     "threads": (["--run.threads", "0"], r"run.threads is 0"),
     "name with a folder": (["--run.name", "a/b"], r"not a plain folder name"),

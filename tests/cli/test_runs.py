@@ -210,3 +210,15 @@ def test_wandb_by_configuration(workplace):
     ids = {path.name.rsplit("-", 1)[1] for path in (workplace / "wandb").glob("offline-run-*")}
     assert {folder.name for folder in folders} == ids and len(ids) == 2
     assert all("dense/train/loss" in (folder / "metrics.csv").read_text() for folder in folders)
+
+
+def test_a_pruned_network_is_pruned_further(fitted, workplace, capsys):
+    """Its own costs are the dense ones of the second run, whose artifact is restored in one go."""
+    given = ["--config", "small.yaml", "--artifact", str(fitted / "pruned")]
+    quick = ["--run.name", "further", "--trainer.max_epochs", "1", "--finetuning.epochs", "0"]
+    main(["fit", *given, *quick])
+    first, second = result_of(fitted), result_of(workplace / "runs" / "further")
+    assert second["dense"]["macs"] == first["pruned"]["macs"] and second["pruned"]["macs_ratio"] <= 0.5
+    capsys.readouterr()
+    main(["test", "--config", "small.yaml", "--artifact", "runs/further/pruned"])
+    assert f"{second['pruned']['top1_test_after']:.2f} %" in capsys.readouterr().out
