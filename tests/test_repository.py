@@ -37,6 +37,7 @@ ORDER = (
     "data",
     "networks",
     "registry",
+    "options",
     "files",
     "processes",
     "seeds",
