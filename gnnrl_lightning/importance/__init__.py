@@ -1,4 +1,4 @@
-"""Which channels matter: a score for every channel, over everything that goes with it."""
+"""Importance of channels: a score for every channel, over all parameters that are removed with it."""
 
 from gnnrl_lightning.importance.table import (
     IMPORTANCES,

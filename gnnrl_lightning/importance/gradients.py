@@ -1,4 +1,4 @@
-"""Criteria that ask how the loss changes.
+"""Importance criteria based on changes of the loss.
 
 The loss is the cross-entropy with the labels that come with the calibration images. Images without labels are given
 labels drawn from the network's own predictions, always the same ones: the gradients of a confident network at its most
@@ -61,7 +61,7 @@ def fisher(subject: Subject) -> list[Tensor]:
     }
     _check_read(subject, numbers)
     parameters = dict(subject.network.named_parameters(remove_duplicate=False))
-    detached = {id(tensor): tensor.detach() for tensor in parameters.values()}  # tied ones stay one tensor
+    detached = {id(tensor): tensor.detach() for tensor in parameters.values()}  # tied parameters remain one tensor
     weights = {name: detached[id(tensor)] for name, tensor in parameters.items()}
     masks: list[tuple[str, Tensor]] = []
 
@@ -71,7 +71,7 @@ def fisher(subject: Subject) -> list[Tensor]:
         mask = x.new_ones((len(x), x.shape[-1] if last else x.shape[1]), requires_grad=True)
         masks.append((name, mask))
         shape = (len(x), *(1,) * (x.dim() - 2), -1) if last else (len(x), -1, *(1,) * (x.dim() - 2))
-        return x.clone() * mask.reshape(shape)  # cloned: what follows may change x in place
+        return x.clone() * mask.reshape(shape)  # cloned: later operators may modify x in place
 
     total = torch.zeros(channels, dtype=torch.float64)
     observer = ContractionObserver({name: weights[name] for name in numbers}, insert_mask)

@@ -1,4 +1,4 @@
-"""What a criterion may look at: the network, its groups, and the calibration images."""
+"""The input of an importance criterion: the network, its groups, and the calibration images."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Calibration = Tensor | tuple[Tensor, Tensor]
 
 @dataclass
 class Subject:
-    """A network about whose channels a criterion is asked.
+    """A network whose channels are scored, with the data that criteria need.
 
-    Channels are numbered group by group, set by set, rank by rank.
+    Channels are numbered by group, then index set, then rank.
 
     Attributes:
         graph: The traced network.
@@ -51,7 +51,7 @@ class Subject:
 
     @cached_property
     def sizes(self) -> list[int]:
-        """Number of channels of each group, all index sets."""
+        """Number of channels of each group, over all index sets."""
         return (self.graph.widths * self.graph.sets).tolist()
 
     @property
@@ -73,16 +73,16 @@ class Subject:
         return collect_moments(self.network, self.layers, self.images.split(MOMENTS_BATCH))
 
     def split(self, total: Tensor) -> list[Tensor]:
-        """Values of all channels `(channels,)` as `(sets, width)` for each group."""
+        """Split values of all channels `(channels,)` into `(sets, width)` for each group."""
         parts = total.split(self.sizes)
         return [part.reshape(sets, -1) for part, sets in zip(parts, self.graph.sets.tolist(), strict=True)]
 
     def slices(self, name: str, values: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """The slices of a tensor that go with a channel: numbers of the channels `(n,)`, and slices `(n, ..., 1)`.
+        """Yield the slices of a tensor that belong to a channel: channel numbers `(n,)`, and slices `(n, ..., 1)`.
 
         Args:
             name: Name of a prunable parameter.
-            values: The parameter, or something of the same shape.
+            values: The parameter, or a tensor of the same shape.
         """
         cut = self.graph.cuts[name]
         found = [(axis, values.movedim(dim, 0)) for dim, axis in cut.axes.items()]

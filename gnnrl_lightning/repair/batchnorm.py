@@ -67,7 +67,7 @@ def predict_batch_norm(
     moments: Mapping[str, Moments],
     selection: Selection,
 ) -> None:
-    """Set the statistics of every batch norm behind a consumer of pruned channels in closed form, in place.
+    """Set the statistics of every batch norm after a consumer of pruned channels in closed form, in place.
 
     With the kept inputs S, mean m and covariance C of the inputs, the outputs of a layer have
 

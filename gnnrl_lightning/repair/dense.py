@@ -1,4 +1,4 @@
-"""The dense network and what repairs need to know of it, each found out once."""
+"""The dense network and the statistics of it that repairs need, each computed once."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from gnnrl_lightning.surgery.layers import Layer, find_layers
 
 
 class Dense:
-    """A dense network, calibration images, and what is computed from both when it is first needed.
+    """A dense network, calibration images, and lazily computed statistics of both.
 
     Args:
         graph: The traced network.
         network: The network, trained; it is never changed.
         calibration: Normalised training images `(N, C, H, W)` on the network's device.
-        batch_size: Calibration images in a batch.
-        dtype: Precision of activations where images pass through a pruned network.
+        batch_size: Number of calibration images in a batch.
+        dtype: Precision of activations in a pruned network's forward passes.
     """
 
     def __init__(
@@ -42,17 +42,17 @@ class Dense:
 
     @cached_property
     def moments(self) -> dict[str, Moments]:
-        """Moments of what its layers read, by weight: the pass `moments`."""
+        """Moments of the layers' inputs, by weight (the pass `moments`)."""
         return collect_moments(self.network, self.layers, self.batches())
 
     @cached_property
     def recording(self) -> Recording:
-        """What its layers give, as `refit` needs it: the pass `recording`."""
+        """Layer outputs for `refit` (the pass `recording`)."""
         return record(self.network, self.layers, self.calibration)
 
     @property
     def device(self) -> torch.device:
-        """Where the network and the calibration images are."""
+        """Device of the network and the calibration images."""
         return self.calibration.device
 
     def batches(self) -> tuple[Tensor, ...]:

@@ -8,8 +8,8 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks.cifar_resnet import CIFARResNet
 from gnnrl_lightning.repair.batchnorm import reestimate_batch_norm
 from gnnrl_lightning.repair.table import REPAIRS, Repair, default_repair
-from tests.support.correlated import correlated
 from tests.support.exactness import assert_untouched, macs_of, snapshot
+from tests.support.networks_readers import correlated
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Small networks and tasks with known answers, for the tests of the learning part."""
+"""Small networks, evaluators and tasks with known optima, for tests of search and learning."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +15,7 @@ from gnnrl_lightning.surrogate.sensitivity import RATIOS, Sensitivity
 
 
 class SmallResNet(nn.Module):
-    """Two residual blocks and a linear layer; the groups: residual stream, two inner widths, a last width."""
+    """Two residual blocks and a linear layer; groups: the residual stream, two inner widths, and a last width."""
 
     def __init__(self):
         super().__init__()
@@ -39,7 +39,7 @@ def small_graph():
 
 
 class Chain(nn.Module):
-    """Convolutions one after the other: many groups, cheap to trace."""
+    """A chain of convolutions: many groups, cheap to trace."""
 
     def __init__(self, widths):
         super().__init__()
@@ -64,7 +64,7 @@ class FakeEvaluation:
 
 
 class Landscape:
-    """An evaluator with a known answer: 100 minus a weighted squared distance of keep ratios to a target."""
+    """An evaluator with a known optimum: 100 minus a weighted squared distance of keep ratios from a target."""
 
     def __init__(self, graph, target, weight=None):
         self.graph, self.target = graph, target.double()
@@ -90,10 +90,10 @@ def random_sensitivity(graph, seed=0, images=0):
 
 
 class RingTask:
-    """A graph task far from pruning: on a ring of random heights, say how high the two neighbours are.
+    """A graph task unrelated to pruning: predict the mean height of a node's two neighbours on a ring.
 
-    The action of node i should be the mean height of nodes i - 1 and i + 1, so no policy without messages can
-    solve it; the reward is minus the mean squared error, 0 at best, and -1/24 for the best constant answer of
+    The target action of node i is the mean height of nodes i - 1 and i + 1, so a policy without message passing cannot
+    solve the task. The reward is minus the mean squared error: at best 0, and -1/24 for the best constant action with
     heights uniform on [0, 1] (the variance of a mean of two).
     """
 
@@ -133,20 +133,20 @@ class RingTask:
 
 
 def small_landscape():
-    """That of `small_graph`, best at 0.7 of every width."""
+    """Return the landscape of `small_graph` with its optimum at 0.7 of every width."""
     graph = small_graph()
     return Landscape(graph, torch.full((len(graph.groups),), 0.7))
 
 
 def small_states(count=3):
-    """States of `small_graph` at random widths."""
+    """Return states of `small_graph` at random widths."""
     graph = small_graph()
     widths = (torch.rand(count, len(graph.groups)) * graph.widths).long().clamp(min=1)
     return StateBuilder(graph)(widths, torch.tensor([0.5, 1.0]).expand(count, 2))
 
 
 class SaveAt(Callback):
-    """Saves a checkpoint after a step of the optimiser."""
+    """A callback that saves a checkpoint after a given optimiser step."""
 
     def __init__(self, step, path):
         self.step, self.path = step, path

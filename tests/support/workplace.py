@@ -1,4 +1,4 @@
-"""A folder to run the command line in: a network of the user's own, and its configuration."""
+"""A working folder for the command line, with a user's network and its configuration."""
 
 from contextlib import contextmanager
 
@@ -31,7 +31,7 @@ SPENT = TABLE + 6 + 2 * 8
 
 @contextmanager
 def working_in(folder):
-    """Be in a folder with a workplace, whose network can be imported."""
+    """Make `folder` a workplace, change to it, and make its network importable."""
     make_workplace(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
@@ -47,7 +47,7 @@ def make_workplace(folder):
         "data": {"class_path": "gnnrl_lightning.data.Digits"},
         "budget": {"macs": 0.5},
         "search": {"evaluations": SPENT, "calibration_images": 128},
-        # No iteration ends early, so that steps can be counted.
+        # No early stopping (target_kl), so the number of steps is known.
         "model": {"proxy_warmup": 3, "proxy_between": 1, "proxy_episodes": 16, "target_kl": None},
         "pretraining": {"epochs": 3},
         "finetuning": {"epochs": 2, "learning_rate": 0.02},
