@@ -61,7 +61,7 @@ def test_an_importance_and_a_repair_by_import_path_search_and_deliver(folder):
     assert own_parts.CALLS["repair"] == len({tuple(record["widths"]) for record in journal}) > 1
     assert result["search"]["evaluations"] <= SPENT
     recipe = json.loads(Path("runs/fit/pruned/recipe.json").read_text())
-    for kept in recipe["kept"].values():  # the first channels stay
+    for kept in recipe["steps"][0]["kept"].values():  # the first channels stay
         assert kept == list(range(len(kept)))
 
 
