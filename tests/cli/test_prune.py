@@ -82,7 +82,7 @@ def test_kept_layers_stay_as_they_are_in_what_is_saved(workplace, dense):
     (workplace / "one.json").write_text(json.dumps({"conv2": 5}))
     prune("kept", "--widths", "one.json", "--groups.keep", "[conv1]", *dense)
     folder = workplace / "runs" / "kept" / "pruned"
-    assert artifact.read_recipe(folder)["keep"] == ["conv1"]
+    assert artifact.read_recipe(folder)["steps"][0]["keep"] == ["conv1"]
     main(["validate", "--config", "small.yaml", "--artifact", str(folder)])
     program = artifact.load_as(folder, "program")
     assert program.state_dict()["conv1.weight"].shape == torch.Size([8, 1, 3, 3])
