@@ -41,7 +41,7 @@ import gnnrl_lightning
 from gnnrl_lightning import ComputationGraph
 from gnnrl_lightning.candidates.pruner import Pruner
 from gnnrl_lightning.candidates.short_finetune import ShortFinetune
-from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.cost.budget import BoundBudget, Budget
 from gnnrl_lightning.data import ImageFolder, ImageSet
 from gnnrl_lightning.networks import load_weights
 from gnnrl_lightning.networks.spec import NetworkSpec
@@ -57,13 +57,13 @@ SPREADS = (0.15, 0.3, 0.5, 0.8)
 BOOTSTRAPS = 2000
 
 
-def candidates(graph: ComputationGraph, budget: Budget, count: int) -> dict[str, Tensor]:
+def candidates(graph: ComputationGraph, limits: BoundBudget, count: int) -> dict[str, Tensor]:
     """Name -> widths: the starting candidates, then log-normal keep ratios of growing spread around uniform ones."""
-    found = starting_candidates(graph, budget)
+    found = starting_candidates(graph, limits)
     for number in range(count - len(found)):
         spread = SPREADS[number % len(SPREADS)]
         noise = torch.randn(len(graph.groups), generator=generator_for(number))
-        found[f"random{number}"] = budget.project(graph, graph.widths * torch.exp(spread * noise))
+        found[f"random{number}"] = limits.project(graph.widths * torch.exp(spread * noise))
     return found
 
 
@@ -246,7 +246,7 @@ def main() -> None:
         proxies = options.steps, options.proxy_steps
         benchmark = Benchmark(data, options.network, options.weights, options.precision, *proxies)
         if options.journal is None:
-            chosen = candidates(benchmark.graph, Budget(macs=0.5), options.candidates)
+            chosen = candidates(benchmark.graph, Budget(macs=0.5).on(benchmark.graph), options.candidates)
         else:
             chosen = recorded(options.journal, options.candidates)
         for name, widths in chosen.items():

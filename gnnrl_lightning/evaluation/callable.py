@@ -8,7 +8,8 @@ inputs = torch.stack([dataset[i][0] for i in range(256)])  # as the network read
 graph = trace(network, inputs[:1])
 pruner = Pruner(graph, network, inputs, objective=OutputsAlone())
 evaluate = CallableEvaluator(pruner, mean_average_precision)
-problem = SearchProblem(graph, budget, evaluate, 100, starting_candidates(graph, budget), pruner=pruner, ...)
+limits = budget.on(graph)
+problem = SearchProblem(graph, limits, evaluate, 100, starting_candidates(graph, limits), pruner=pruner, ...)
 ```
 
 The inputs are all that the rest needs: an example for the trace, calibration for importance and repair, and, through
@@ -78,15 +79,23 @@ class CallableEvaluator:
             network.
         examples: Forward passes of one example that a call of the function takes, for the accounts: a sensitivity or
             an importance is then worth so many evaluations.
+        costs: Costs of a candidate `(G,)` by metric, see `BoundBudget.costs`; None: MACs and parameters.
 
     Raises:
         UserError: `examples` is not positive.
     """
 
-    def __init__(self, pruner: Pruner, score: Callable[[nn.Module], float], examples: int = 1) -> None:
+    def __init__(
+        self,
+        pruner: Pruner,
+        score: Callable[[nn.Module], float],
+        examples: int = 1,
+        costs: Callable[[Tensor], dict[str, int | float]] | None = None,
+    ) -> None:
         if examples < 1:
             raise UserError(f"examples is {examples}: expected at least 1, those that a call of the score reads")
         self.pruner, self.score, self.examples = pruner, score, examples
+        self.costs = costs or pruner.graph.costs
         self._known: dict[tuple[int, ...], Evaluation] = {}
 
     def learn(self, evaluations: Iterable[Evaluation]) -> None:
@@ -103,14 +112,13 @@ class CallableEvaluator:
         key = tuple(int(width) for width in widths)
         if key in self._known:
             return replace(self._known[key], proposer=proposer, seconds=0.0, examples=0)
-        start, cost = time.perf_counter(), self.pruner.graph.cost
+        start = time.perf_counter()
         value = float(self.score(self.pruner.prune(self.pruner.plan(widths))))
         if not math.isfinite(value):
             raise UserError(f"the score of the candidate with widths {list(key)} is {value}: expected a finite number")
         evaluation = self._known[key] = Evaluation(
             key,
-            int(cost.macs(widths)),
-            int(cost.params(widths)),
+            self.costs(widths),
             {SCORE: value},
             (value,),
             seconds=time.perf_counter() - start,

@@ -47,6 +47,7 @@ class Evaluator:
         finetune: Trains each candidate for a few steps before it is scored; None: none is.
         error: Probability with which a candidate as good as the best one may be dropped; None: all are scored on the
             whole holdout.
+        costs: Costs of a candidate `(G,)` by metric, see `BoundBudget.costs`; None: MACs and parameters.
     """
 
     def __init__(
@@ -59,12 +60,14 @@ class Evaluator:
         precision: str = "32",
         finetune: ShortFinetune | None = None,
         error: float | None = None,
+        costs: Callable[[Tensor], dict[str, int | float]] | None = None,
     ) -> None:
         if precision not in PRECISIONS:
             raise UserError(f"precision is {precision!r}: expected one of {', '.join(PRECISIONS)}")
         keep_freed_memory()
         keep_kernels()
         self.pruner = pruner
+        self.costs = costs or pruner.graph.costs
         self.dtype = PRECISIONS[precision]
         self.holdout, self.normalize, self.objective, self.batch_size = holdout, normalize, objective, batch_size
         self.finetune, self.error = finetune, error
@@ -124,7 +127,7 @@ class Evaluator:
 
     def _evaluate(self, widths: Tensor, key: tuple[int, ...], proposer: str) -> Evaluation:
         self._dense  # noqa: B018  (not on the first candidate's clock)
-        start, cost = time.perf_counter(), self.pruner.graph.cost
+        start = time.perf_counter()
         network = self.pruner.prune(self.pruner.plan(widths))
         examples = self.pruner.examples
         if self.finetune is not None:
@@ -140,8 +143,7 @@ class Evaluator:
         scores = self.objective.values(means) | {DIVERGENCE: divergence}
         return Evaluation(
             key,
-            int(cost.macs(widths)),
-            int(cost.params(widths)),
+            self.costs(widths),
             scores,
             self.objective.merit(scores),
             seconds=time.perf_counter() - start,

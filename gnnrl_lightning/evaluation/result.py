@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from gnnrl_lightning.cost.budget import Budget, Prunable
+from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.evaluation.racing import Course
 
 
@@ -19,8 +19,7 @@ class Evaluation:
 
     Attributes:
         widths: Width of each group.
-        macs: MACs for one example.
-        params: Number of parameters.
+        costs: Metric -> cost: of MACs, parameters, and whatever else the budget names.
         scores: Name -> figure on the holdout, of those of the objective, `divergence` from the dense network included;
             infinite where outputs are not numbers, and estimates if the candidate was dropped.
         merit: What candidates are ranked by, the higher the better: the primary figure, negated if lower is better,
@@ -34,8 +33,7 @@ class Evaluation:
     """
 
     widths: tuple[int, ...]
-    macs: int
-    params: int
+    costs: dict[str, int | float]
     scores: dict[str, float]
     merit: tuple[float, ...]
     seconds: float
@@ -75,6 +73,6 @@ def best_of(evaluations: Iterable[Evaluation], proposer: str | None = None) -> E
     return max(asked, key=lambda item: (not item.dropped, item.merit), default=None)
 
 
-def within(graph: Prunable, budget: Budget, evaluation: Evaluation) -> bool:
+def within(limits: BoundBudget, evaluation: Evaluation) -> bool:
     """Whether a candidate meets a budget: a policy for all budgets also evaluates some that do not."""
-    return bool(budget.met(graph, torch.tensor(evaluation.widths)))
+    return bool(limits.met(torch.tensor(evaluation.widths)))

@@ -14,7 +14,7 @@ from gnnrl_lightning.networks.mobilenet import MobileNetV1, MobileNetV2, mobilen
 from gnnrl_lightning.networks.modes import eval_mode
 from gnnrl_lightning.networks.small import Perceptron, SmallUNet
 from gnnrl_lightning.networks.vgg import VGG, vgg16_bn
-from gnnrl_lightning.networks.weights import load_weights
+from gnnrl_lightning.networks.weights import load_weights, save_weights
 
 __all__ = [
     "VGG",
@@ -35,5 +35,6 @@ __all__ = [
     "resnet44",
     "resnet56",
     "resnet110",
+    "save_weights",
     "vgg16_bn",
 ]

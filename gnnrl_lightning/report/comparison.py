@@ -10,11 +10,13 @@ from rich.table import Table
 
 from gnnrl_lightning.objective import Figure
 from gnnrl_lightning.objective.protocol import primary_figure
+from gnnrl_lightning.report.costs import RATIO
 from gnnrl_lightning.report.paired import Spread, paired_difference
 
 STAGES = {"search": "search", "test_before": "test", "test_after": "tuned"}
 """Where the primary figure was measured -> its heading."""
-MEANS = ("evaluations", "examples", "seconds", "macs_ratio")
+MEANS = ("evaluations", "examples", "seconds")
+"""Figures whose mean is told, beside the costs."""
 
 
 def headings(primary: str) -> dict[str, str]:
@@ -40,7 +42,8 @@ def summarise(rows: Sequence[Mapping[str, Any]], agent: str | None, primary: str
         for method in _distinct(row["method"] for row in here):
             of_method = [row for row in here if row["method"] == method]
             metrics = [metric for metric in headings(primary) if all(metric in row for row in of_method)]
-            means = {name: Spread.of([row[name] for row in of_method]).mean for name in MEANS}
+            ratios = [name for name in of_method[0] if name.endswith(RATIO)]
+            means = {name: Spread.of([row[name] for row in of_method]).mean for name in (*MEANS, *ratios)}
             spreads = {metric: asdict(Spread.of([row[metric] for row in of_method])) for metric in metrics}
             summary.append({"budget": budget, "method": method, **means, **spreads})
             if agent is None or method == agent:

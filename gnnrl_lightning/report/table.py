@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -10,8 +10,8 @@ from rich.table import Table
 
 from gnnrl_lightning.objective import Figure
 from gnnrl_lightning.objective.protocol import primary_figure
+from gnnrl_lightning.report.costs import RATIO, cost_names, readable
 
-METRICS = ("macs", "params", "latency")
 ROWS = (("dense", "dense"), ("uniform", "uniform"), ("pruned", "ours"))
 
 
@@ -19,13 +19,14 @@ def result_table(result: Mapping[str, Any], batch: int) -> Table:
     """Lay out the figures of a run.
 
     Args:
-        result: The figures as in result.json: MACs of one example, latency in milliseconds, the objective's figures.
+        result: The figures as in result.json: costs of one example, latency in milliseconds, the objective's figures.
         batch: Examples of the batch whose latency was measured.
 
     Returns:
         A table with one row for each network.
     """
-    budget = ", ".join(f"{name} {result['budget'][name]:g}" for name in METRICS if name in result["budget"])
+    costs, given = cost_names(result["pruned"]), result["budget"]
+    budget = ", ".join(f"{name} {_limit(given[name])}" for name in costs if name in given)
     budget = f"budget: {budget}" if budget else "widths as given"
     primary, figure = primary_figure(result)
     unit = f" in {figure.unit}" if figure.unit else ""
@@ -35,22 +36,25 @@ def result_table(result: Mapping[str, Any], batch: int) -> Table:
         "after fine-tuning",
     )
     table.add_column("network", no_wrap=True)
-    for name in ("MACs", "kept", "params", "kept", f"ms/{batch}", "pruned", "tuned"):
+    for name in (*(part for cost in costs for part in (cost, "kept")), f"ms/{batch}", "pruned", "tuned"):
         table.add_column(name, justify="right", no_wrap=True)
     for key, label in ROWS:
         if key in result:  # there is no uniform network where the user gives the widths
-            table.add_row(label, *_cells(result[key], result["dense"], primary, figure))
+            table.add_row(label, *_cells(result[key], result["dense"], costs, primary, figure))
     return table
 
 
-def _cells(row: Mapping[str, Any], dense: Mapping[str, Any], primary: str, figure: Figure) -> list[str]:
+def _limit(limit: float | str) -> str:
+    return limit if isinstance(limit, str) else f"{limit:g}"
+
+
+def _cells(
+    row: Mapping[str, Any], dense: Mapping[str, Any], costs: Sequence[str], primary: str, figure: Figure
+) -> list[str]:
     before = row.get(f"{primary}_test_before")
     after = row[f"{primary}_test"] if before is None else row[f"{primary}_test_after"]
     return [
-        f"{row['macs'] / 1e6:.3f} M",
-        f"{row['macs'] / dense['macs']:.1%}",
-        f"{row['params'] / 1e3:.1f} k",
-        f"{row['params'] / dense['params']:.1%}",
+        *(part for name in costs for part in (readable(row[name]), f"{row[name] / dense[name]:.1%}")),
         f"{row['latency_ms']:.2f}",
         "" if before is None else figure.text(before),
         figure.text(after),
@@ -98,10 +102,12 @@ def prediction_table(found: Mapping[str, Any]) -> Table:
     """
     table = Table(title=f"{found['network']} on {found['dataset']}: what the policy takes", caption="widths in order")
     primary, figure = primary_figure(found)
-    for name in ("budget", "MACs kept", "params kept", f"{figure.label} search", "widths"):
+    ratios = [key for key in found["predictions"][0] if key.endswith(RATIO)]
+    kept = (f"{key.removesuffix(RATIO)} kept" for key in ratios)
+    for name in ("budget", *kept, f"{figure.label} search", "widths"):
         table.add_column(name, justify="left" if name == "widths" else "right")
     for row in found["predictions"]:
-        shares = (f"{row[key]:.1%}" for key in ("macs_budget", "macs_ratio", "params_ratio"))
+        shares = (f"{row[key]:.1%}" for key in ("macs_budget", *ratios))
         table.add_row(*shares, figure.text(row[f"{primary}_search"]), " ".join(map(str, row["widths"].values())))
     return table
 
@@ -110,16 +116,17 @@ def inspection_tables(found: Mapping[str, Any]) -> list[Table]:
     """Lay out what can be pruned.
 
     Args:
-        found: MACs and parameters, prunable and frozen groups, as `gnnrl_lightning.job.task.inspect` returns them.
+        found: Costs, prunable and frozen groups, as `gnnrl_lightning.job.task.inspect` returns them.
 
     Returns:
         The cost, the prunable groups and, if there are any, the frozen ones.
     """
     cost = Table(title="cost of one example")
-    for name in ("MACs", "parameters", "smallest reachable MACs"):
-        cost.add_column(name, justify="right")
-    smallest = f"{found['smallest_macs']:,} ({found['smallest_macs'] / found['macs']:.2%})"
-    cost.add_row(f"{found['macs']:,}", f"{found['params']:,}", smallest)
+    for name in ("metric", "dense", "smallest reachable"):
+        cost.add_column(name, justify="left" if name == "metric" else "right")
+    for name in [key for key in found if f"smallest_{key}" in found]:
+        smallest = found[f"smallest_{name}"]
+        cost.add_row(name, f"{found[name]:,}", f"{smallest:,} ({smallest / found[name]:.2%})")
     kept = f"kept by the user: {', '.join(found['kept'])}" if found["kept"] else None
     columns = ("group", "width", "lowest", "highest", "parameters with these channels")
     groups = Table(*columns, title="channel groups", caption=kept)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gnnrl_lightning.candidates.pruner import Pruner
-from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.graph import ComputationGraph
@@ -34,7 +33,7 @@ class SearchProblem:
 
     Args:
         graph: The traced network.
-        budget: What a candidate may cost.
+        limits: What a candidate may cost.
         evaluate: Scores a candidate: `(widths (G,), proposer)`.
         evaluations: Evaluations that may be spent.
         starting: Name -> widths `(G,)` of the candidates that a search scores first.
@@ -56,7 +55,7 @@ class SearchProblem:
     def __init__(
         self,
         graph: ComputationGraph,
-        budget: Budget,
+        limits: BoundBudget,
         evaluate: Callable[[Tensor, str], Evaluation],
         evaluations: int,
         starting: Mapping[str, Tensor],
@@ -65,8 +64,8 @@ class SearchProblem:
         pruner: Pruner | None = None,
         settle: Callable[[Sequence[Evaluation]], list[Evaluation]] | None = None,
     ) -> None:
-        self.graph, self.budget, self.evaluations = graph, budget, evaluations
-        self._allowed = budget
+        self.graph, self.limits, self.evaluations = graph, limits, evaluations
+        self._allowed = limits.limits
         self.starting, self.evaluation_examples = dict(starting), evaluation_examples
         self.charged_examples = 0
         self.history: list[Evaluation] = []
@@ -188,11 +187,12 @@ class SearchProblem:
 
     def allow(self, macs: float) -> None:
         """Let candidates have up to this share of the dense MACs: a policy for all budgets learns beyond this one."""
-        self._allowed = dataclasses.replace(self.budget, macs=max(macs, self.budget.macs or 0.0))
+        share = macs * self.limits.dense["macs"]
+        self._allowed = {**self.limits.limits, "macs": max(share, self.limits.limits.get("macs", 0.0))}
 
     def project(self, widths: Tensor) -> Tensor:
         """Proposals `(G,)` or `(B, G)`, integer or not, within the budget and maximal: int64."""
-        return self.budget.project(self.graph, widths)
+        return self.limits.project(widths)
 
     def start(self, from_sensitivity: bool = False, advance: Callable[[], None] = lambda: None) -> None:
         """Score the starting candidates, those given and, if asked for, those from the sensitivity.
@@ -209,7 +209,7 @@ class SearchProblem:
         self._pay_for_pruner()
         starting = self.starting
         if from_sensitivity:
-            starting = starting | allocation_candidates(self.graph, self.budget, self.sensitivity)
+            starting = starting | allocation_candidates(self.graph, self.limits, self.sensitivity)
         if len(starting) > self.left:
             raise NotApplicable(f"has {self.left} evaluations left for {len(starting)} starting candidates")
         for name in share(list(starting)):
@@ -228,7 +228,7 @@ class SearchProblem:
         self._pay_for_pruner()
         if self.left < 1:
             raise RuntimeError(f"{proposer} asks for more than its {self.evaluations} evaluations")
-        if not self._allowed.met(self.graph, widths):
+        if not self.limits.met(widths, self._allowed):
             raise ValueError(f"{proposer} proposes {widths.tolist()}, which does not meet the budget: project it first")
         scored = self._evaluate(widths, proposer)
         self._count([scored])

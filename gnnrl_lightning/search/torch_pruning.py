@@ -47,7 +47,7 @@ class TorchPruning:
         for _ in range(PROBES):
             middle = (low + high) / 2
             widths = self._widths(problem, middle)
-            if problem.budget.met(problem.graph, widths):
+            if problem.limits.met(widths):
                 high, found = middle, widths
             else:
                 low = middle
@@ -88,7 +88,7 @@ class TorchPruning:
             widths = [_width(group, parameters) for group in graph.groups]
         except UserError as error:
             raise NotApplicable(f"torch-pruning's network is none of our candidates: {error}") from error
-        return problem.budget.ladder(graph).down(torch.tensor(widths))
+        return problem.limits.ladder.down(torch.tensor(widths))
 
 
 def _made_by(group: ChannelGroup) -> list:

@@ -50,12 +50,13 @@ def slow_settle(journalled, answers):
             time.sleep(60)
     return settle(journalled, answers)
 
-def noting_deliver(compression, folder):
-    history = [(item.widths, item.proposer, item.examples) for item in compression.problem.history]
-    known = {"history": history, "spent": compression.problem.spent}
-    known["dense"] = sum(float(value.double().sum()) for value in compression.dense.state_dict().values())
+def noting_deliver(searched, folder):
+    history = [(item.widths, item.proposer, item.examples) for item in searched.history]
+    known = {"history": history, "spent": searched.evaluations}
+    dense = searched.trained.network
+    known["dense"] = sum(float(value.double().sum()) for value in dense.state_dict().values())
     (folder.path / f"known-{rank()}.json").write_text(json.dumps(known))
-    return deliver(compression, folder)
+    return deliver(searched, folder)
 
 def on_train_end(module):
     torch.save(module.state_dict(), f"policy-{rank()}.pt")

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gnnrl_lightning.cli import main
+from gnnrl_lightning.cost.metrics import METRICS
 from gnnrl_lightning.job import artifact
 from gnnrl_lightning.networks.spec import NetworkSpec
 from tests.support.workplace import SPENT, TABLE
@@ -101,7 +102,7 @@ def test_a_search_may_end_earlier(fitted, workplace):
 def test_fit_without_a_table_and_over_a_range_of_budgets(fitted, workplace):
     """No proxy then, but episodes beyond the budget; what is delivered is within it."""
     weights = str(fitted / "checkpoints" / "dense.safetensors")
-    search = ["--search.table", "null", "--search.macs_range", "[0.4, 0.9]", "--search.evaluations", "20"]
+    search = ["--search.sensitivity", "null", "--episode.macs_range", "[0.4, 0.9]", "--search.evaluations", "20"]
     main(["fit", "--config", "small.yaml", "--run.name", "ranged", "--checkpoint", weights, *search])
     folder = workplace / "runs" / "ranged"
     assert spent_by_iteration(folder) == [8, 16]
@@ -169,7 +170,7 @@ def test_validate_and_test_agree_with_the_result(fitted, capsys):
 def test_finetune_goes_on_with_an_artifact(fitted, workplace):
     main(["finetune", "--config", "small.yaml", "--artifact", str(fitted / "pruned"), "--run.name", "tuned"])
     before, after = (artifact.read_recipe(folder / "pruned") for folder in (fitted, workplace / "runs" / "tuned"))
-    assert after["kept"] == before["kept"]
+    assert after["steps"] == before["steps"]
     assert after["sha256"]["weights.safetensors"] != before["sha256"]["weights.safetensors"]
 
 
@@ -182,7 +183,8 @@ def test_finetune_goes_on_with_weights(fitted, workplace):
 def test_inspect_writes_json(workplace, capsys):
     main(["inspect", "--config", "small.yaml", "--json", "found.json"])
     found = json.loads((workplace / "found.json").read_text())
-    assert list(found) == ["macs", "params", "smallest_macs", "kept", "groups", "frozen"]
+    costs = [part for name in METRICS for part in (name, f"smallest_{name}")]
+    assert list(found) == [*costs, "kept", "groups", "frozen"]
     assert [(group["name"], group["width"]) for group in found["groups"]] == [("conv1", 8), ("conv2", 12)]
     assert found["smallest_macs"] == 64 * 9 + 9 * 9 + 9 * 10
     assert {"parameter": "conv1.weight", "dimension": 0, "role": "output"} in found["groups"][0]["members"]
@@ -209,3 +211,15 @@ def test_wandb_by_configuration(workplace):
     ids = {path.name.rsplit("-", 1)[1] for path in (workplace / "wandb").glob("offline-run-*")}
     assert {folder.name for folder in folders} == ids and len(ids) == 2
     assert all("dense/train/loss" in (folder / "metrics.csv").read_text() for folder in folders)
+
+
+def test_a_pruned_network_is_pruned_further(fitted, workplace, capsys):
+    """Its own costs are the dense ones of the second run, whose artifact is restored in one go."""
+    given = ["--config", "small.yaml", "--artifact", str(fitted / "pruned")]
+    quick = ["--run.name", "further", "--trainer.max_epochs", "1", "--finetuning.epochs", "0"]
+    main(["fit", *given, *quick])
+    first, second = result_of(fitted), result_of(workplace / "runs" / "further")
+    assert second["dense"]["macs"] == first["pruned"]["macs"] and second["pruned"]["macs_ratio"] <= 0.5
+    capsys.readouterr()
+    main(["test", "--config", "small.yaml", "--artifact", "runs/further/pruned"])
+    assert f"{second['pruned']['top1_test_after']:.2f} %" in capsys.readouterr().out

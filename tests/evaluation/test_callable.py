@@ -71,14 +71,14 @@ def test_a_candidate_has_its_score_and_is_known_afterwards(pruner):
 
 def test_a_search_with_a_sensitivity_needs_inputs_alone(pruner):
     """Outputs of any structure are compared, and the best of the search is at least as good as uniform pruning."""
-    budget = Budget(macs=0.5)
+    limits = Budget(macs=0.5).on(pruner.graph)
     evaluate = CallableEvaluator(pruner, likeness(pruner), examples=32)
     problem = SearchProblem(
         pruner.graph,
-        budget,
+        limits,
         evaluate,
         30,
-        starting_candidates(pruner.graph, budget),
+        starting_candidates(pruner.graph, limits),
         lambda: SENSITIVITIES["outputs"].make(pruner),
         32,
         pruner,

@@ -65,7 +65,7 @@ def test_scores_by_hand(evaluator, width, slope, top1):
     assert by_hand[0] == top1 == result.scores["top1"]
     assert result.scores["cross_entropy"] == pytest.approx(by_hand[1], rel=1e-6)
     assert result.widths == (width,) and result.proposer == "uniform"
-    assert (result.macs, result.params) == (3 * width, 3 * width + 2)
+    assert result.costs == {"macs": 3 * width, "params": 3 * width + 2}
     assert result.examples == 5 + 4 and result.seconds > 0
     assert (result.seen, result.dropped, result.course) == (4, False, None)
 
@@ -85,7 +85,7 @@ def test_calibration_counts_where_the_repair_reads_it(search, evaluator, repair,
 def test_known_widths_are_answered_from_the_cache(evaluator):
     first = evaluator(torch.tensor([1]), "uniform")
     second = evaluator(torch.tensor([1]), "agent")
-    assert (second.scores, second.macs) == (first.scores, first.macs)
+    assert (second.scores, second.costs) == (first.scores, first.costs)
     assert (second.proposer, second.examples, second.seconds) == ("agent", 0, 0.0)
 
 
@@ -111,7 +111,7 @@ def test_the_same_candidate_scores_the_same_whatever_came_before(search, evaluat
     fresh = Evaluator(evaluator.pruner, search, lambda x: x.float() / 100, Classification(), batch_size=2)
     fresh(torch.tensor([1]), "agent")
     again = fresh(torch.tensor([2]), "agent")
-    assert (again.scores["top1"], again.macs) == (first.scores["top1"], first.macs)
+    assert (again.scores["top1"], again.costs) == (first.scores["top1"], first.costs)
     assert again.scores["cross_entropy"] == pytest.approx(first.scores["cross_entropy"], rel=1e-6)
 
 

@@ -27,15 +27,14 @@ class Counting:
         if new:
             self.evaluated.append(key)
         seconds, examples = (0.5, 7) if new else (0.0, 0)
-        item = scored(
-            key, 50.0 + key[0], 1 / 3, macs=10 * key[0], seconds=seconds, examples=examples, proposer=proposer
-        )
+        costs = {"macs": 10 * key[0]}
+        item = scored(key, 50.0 + key[0], 1 / 3, costs=costs, seconds=seconds, examples=examples, proposer=proposer)
         self.known.setdefault(key, item)
         return item
 
 
 def asking(path, resume=False):
-    return Journalled(Counting(), Journal(path, resume), lambda macs: macs / 100)
+    return Journalled(Counting(), Journal(path, resume), lambda costs: {"macs_ratio": costs["macs"] / 100})
 
 
 def ask(journalled, *widths):
@@ -90,7 +89,7 @@ def test_a_single_process_has_settled_already(tmp_path):
 @pytest.mark.parametrize("lines", range(5))
 def test_the_first_of_two_processes_writes_down_what_both_were_told(tmp_path, monkeypatch, lines):
     """Interrupted anywhere and repeated, the journal answers first, and nothing is in it twice."""
-    other = ask(Journalled(Counting(), Journal(), float), 4, 5)
+    other = ask(Journalled(Counting(), Journal(), dict), 4, 5)
     monkeypatch.setattr(module, "world_size", lambda: 2)
     monkeypatch.setattr(module, "rank", lambda: 0)
     monkeypatch.setattr(module, "of_all", lambda own: [own, other])

@@ -36,6 +36,6 @@ def test_within_a_budget():
     graph = small_graph()
     dense, half = graph.widths, graph.project(graph.widths, macs=0.5)
     whole, smaller = (evaluation(widths=tuple(widths.tolist())) for widths in (dense, half))
-    assert [within(graph, Budget(macs=0.5), item) for item in (whole, smaller)] == [False, True]
-    assert within(graph, Budget(macs=1.0), whole)
+    assert [within(Budget(macs=0.5).on(graph), item) for item in (whole, smaller)] == [False, True]
+    assert within(Budget(macs=int(graph.cost.macs(dense))).on(graph), whole)
     assert isinstance(whole.as_record()["widths"], list) and torch.equal(torch.tensor(smaller.widths), half)

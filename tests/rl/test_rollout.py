@@ -82,7 +82,9 @@ def test_a_policy_that_has_diverged_is_told():
 
 def test_an_environment_with_nothing_to_do_is_refused():
     graph = small_graph()
-    env = VectorPruningEnv(graph, Evaluated(Landscape(graph, torch.ones(4)), TOP1), Budget(macs=1.0))
+    env = VectorPruningEnv(
+        graph, Evaluated(Landscape(graph, torch.ones(4)), TOP1), Budget(macs=int(graph.cost.macs(graph.widths)))
+    )
     with pytest.raises(UserError, match="nothing to learn"):
         collect(env, Agent(env.state_dim, 4), 2, 0, 1.0, 0.95)
 

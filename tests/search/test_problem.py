@@ -11,15 +11,15 @@ from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, STARTING, startin
 from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
 from tests.support.fakes import Landscape, random_sensitivity, small_graph
 
-BUDGET = Budget(macs=0.5)
+LIMITS = Budget(macs=0.5).on(small_graph())
 
 
 def problem(evaluations=20, sensitivity=None, evaluation_examples=100, pruner=None):
     graph = small_graph()
     landscape = Landscape(graph, torch.full((len(graph.groups),), 0.7))
-    starting = starting_candidates(graph, BUDGET)
+    starting = starting_candidates(graph, LIMITS)
     make = None if sensitivity is None else lambda: sensitivity
-    return SearchProblem(graph, BUDGET, landscape, evaluations, starting, make, evaluation_examples, pruner)
+    return SearchProblem(graph, LIMITS, landscape, evaluations, starting, make, evaluation_examples, pruner)
 
 
 def test_every_question_counts_known_candidates_too():
@@ -97,12 +97,12 @@ def test_candidates_over_the_budget_are_an_error():
 def test_a_search_may_be_allowed_to_evaluate_beyond_its_budget():
     """What it proposes for itself, and the starting candidates, are within it all the same."""
     search = problem()
-    above = Budget(macs=0.7).project(search.graph, search.graph.widths)
+    above = Budget(macs=0.7).on(search.graph).project(search.graph.widths)
     search.allow(0.7)
     search.ask(above, "mine")
     assert search.spent == 1 and search.history[0].widths == tuple(above.tolist())
     with pytest.raises(ValueError, match="does not meet the budget"):
-        search.ask(Budget(macs=0.8).project(search.graph, search.graph.widths), "mine")
+        search.ask(Budget(macs=0.8).on(search.graph).project(search.graph.widths), "mine")
     assert torch.equal(search.project(search.graph.widths), search.starting["uniform"])
     search.allow(0.3)  # never less than the budget itself
     search.ask(search.starting["uniform"], "mine")

@@ -80,7 +80,7 @@ TOP1 = FigureReward("top1", Classification.figures["top1"])
 def scored(widths=(1,), top1=50.0, cross_entropy=1.0, divergence=0.1, **other):
     """An evaluation of a classifier."""
     scores = {"top1": top1, "cross_entropy": cross_entropy, "divergence": divergence}
-    given = {"macs": 10, "params": 5, "seconds": 0.5, "examples": 9, "proposer": "agent"} | other
+    given = {"costs": {"macs": 10, "params": 5}, "seconds": 0.5, "examples": 9, "proposer": "agent"} | other
     return Evaluation(widths, scores=scores, merit=Classification().merit(scores), **given)
 
 

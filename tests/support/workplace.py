@@ -46,8 +46,9 @@ def make_workplace(folder):
         "network": {"class_path": "own_networks.Small", "init_args": {}},
         "data": {"class_path": "gnnrl_lightning.data.Digits"},
         "budget": {"macs": 0.5},
-        "search": {"evaluations": SPENT, "calibration_images": 128},
-        # No early stopping (target_kl), so the number of steps is known.
+        "search": {"evaluations": SPENT},
+        "candidate": {"calibration_examples": 128},
+        # No iteration ends early, so that steps can be counted.
         "model": {"proxy_warmup": 3, "proxy_between": 1, "proxy_episodes": 16, "target_kl": None},
         "pretraining": {"epochs": 3},
         "finetuning": {"epochs": 2, "learning_rate": 0.02},

@@ -64,7 +64,7 @@ def rewards(objective: Objective) -> Registry[Reward]:
     return found
 
 
-def find_reward(given: Any, objective: Objective, option: str = "search.reward") -> Reward:
+def find_reward(given: Any, objective: Objective, option: str = "episode.reward") -> Reward:
     """A reward by name, by import path, or as it is.
 
     Args:
@@ -93,6 +93,6 @@ def check_reward(reward: Reward, name: Any, evaluation: Evaluation) -> None:
     try:
         value = float(reward(evaluation))
     except Exception as error:  # the user's own may raise anything
-        raise UserError(f"search.reward {name!r} fails: {one_line(error)}") from error
+        raise UserError(f"episode.reward {name!r} fails: {one_line(error)}") from error
     if not math.isfinite(value):
-        raise UserError(f"search.reward {name!r} gives {value}: expected a finite number")
+        raise UserError(f"episode.reward {name!r} gives {value}: expected a finite number")

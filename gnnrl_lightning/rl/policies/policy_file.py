@@ -45,7 +45,7 @@ def load_policy(actor_critic: nn.Module, path: str | Path, setting: Mapping[str,
     if wrong:
         raise UserError(
             f"model.policy: {path} is a policy of another make, it differs in {wrong[0]} (of {len(wrong)}): "
-            "set model.actor_critic, and search.table, as they were when it was trained"
+            "set model.actor_critic, and search.sensitivity, as they were when it was trained"
         )
     for name, tensor in tensors.items():
         if tensor.shape != own[name].shape:

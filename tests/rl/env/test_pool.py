@@ -97,7 +97,12 @@ def test_environments_of_different_lengths_end_on_their_own():
 
 
 def test_a_network_within_its_budget_is_left_alone():
-    pool = EnvPool({"done": pruning(small_graph(), 1.0), "half": pruning(chain_graph(), 0.5)})
+    pool = EnvPool(
+        {
+            "done": pruning(small_graph(), int(small_graph().cost.macs(small_graph().widths))),
+            "half": pruning(chain_graph(), 0.5),
+        }
+    )
     agent = Agent(pool.state_dim, None, head="node")
     batch, _ = collect(pool, agent, 4, 0, 1.0, 1.0)
     assert len(batch) == 2 and pool.evaluations_of.tolist() == [0, 2]

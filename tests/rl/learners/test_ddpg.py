@@ -36,7 +36,7 @@ def ring(**settings):
 def hidden_target(max_steps):
     """A landscape whose optimum, 100, is within the budget; uniform pruning scores 77.5, random widths 49."""
     graph, budget = small_graph(), Budget(macs=0.5)
-    target = budget.project(graph, torch.tensor([[15, 8, 20, 20]]))[0] / graph.widths
+    target = budget.on(graph).project(torch.tensor([[15, 8, 20, 20]]))[0] / graph.widths
     landscape = Landscape(graph, target, torch.full((4,), 4.0))
     return VectorPruningEnv(graph, Evaluated(landscape, TOP1), budget, max_steps=max_steps)
 

@@ -68,7 +68,7 @@ def test_solves_a_task_far_from_pruning():
 def test_solves_a_landscape_with_a_known_optimum(seed):
     """Within 2 % of the optimum after 96 evaluations, where it scores 100, uniform pruning 94 and random widths 87."""
     graph, budget = small_graph(), Budget(macs=0.5)
-    target = budget.project(graph, torch.tensor([[15, 8, 20, 20]]))[0] / graph.widths
+    target = budget.on(graph).project(torch.tensor([[15, 8, 20, 20]]))[0] / graph.widths
 
     def search(learning_rate):
         env = VectorPruningEnv(graph, Evaluated(Landscape(graph, target), TOP1), budget, max_steps=1)
