@@ -116,7 +116,7 @@ def compared(
         if share in tested:
             pruner, task = trained.final_pruner, trained.job.task
             row["top1_test_before"] = {
-                method: round(top1(pruner.prune(pruner.plan(widths)), task.data.test, task.data), 2)
+                method: round(task.figures(pruner.prune(pruner.plan(widths)), task.data.test)["top1"], 2)
                 for method, widths in found.items()
             }
         row["widths"] = {method: widths.tolist() for method, widths in found.items()}
@@ -186,7 +186,7 @@ def main() -> None:
         weights = getattr(options, name)
         jobs[name] = load(name, data, weights, options.images, options.epochs)
         made = "given weights" if weights else f"trained {options.epochs} epochs on {len(data.train)} images"
-        accuracy = round(top1(jobs[name].network, data.test, data), 2)
+        accuracy = round(jobs[name].job.task.figures(jobs[name].network, data.test)["top1"], 2)
         networks[name] = {"weights": made, "top1_test": accuracy}
         print(name, networks[name], flush=True)
     target = jobs.pop(TARGET)

@@ -150,7 +150,7 @@ def test_without_a_sensitivity_there_is_nothing_to_read_and_no_proxy(task, folde
     assert agent.proxy is None and agent.trainer.current_epoch == 2
     assert proposers(found) == [*STARTING] + [AGENT] * 2 * EPISODES
     assert found.evaluations == 13 and found.sensitivity is None
-    assert found.examples == 64 + sum(scored.images for scored in found.history)  # recorded for refit
+    assert found.examples == 64 + sum(scored.examples for scored in found.history)  # recorded for refit
 
 
 def test_a_policy_for_all_budgets_delivers_what_meets_this_one(task, folder):
@@ -356,8 +356,8 @@ def test_candidates_race_unless_each_has_a_budget_of_its_own(task, folder):
 def test_precision_and_batch_size_are_measured_on_request(task, folder, monkeypatch):
     asked = []
 
-    def tune(network, layers, images, sizes):
-        asked.append((len(images), sizes))
+    def tune(network, layers, inputs, objective, sizes):
+        asked.append((len(inputs), sizes))
         return Tuned("bf16", sizes[-1], {"bf16": 0.1})
 
     monkeypatch.setattr(checking, "tune", tune)
