@@ -8,13 +8,56 @@ from typing import TYPE_CHECKING, Any
 from gnnrl_lightning.errors import UserError
 
 if TYPE_CHECKING:
-    from gnnrl_lightning.graph import ComputationGraph, trace
+    from gnnrl_lightning.cost.budget import Budget
+    from gnnrl_lightning.graph import ComputationGraph, Plan, trace
+    from gnnrl_lightning.job.artifact import load
+    from gnnrl_lightning.job.compress import compress
+    from gnnrl_lightning.job.delivery import Delivered
+    from gnnrl_lightning.job.groups import GroupOptions
+    from gnnrl_lightning.job.options import Options
+    from gnnrl_lightning.job.task import Task
+    from gnnrl_lightning.networks.spec import NetworkSpec
+    from gnnrl_lightning.rl.learners import GNNRL
+    from gnnrl_lightning.speed.memory import keep_kernels
+    from gnnrl_lightning.training.options import TrainingOptions
 
 __version__ = "0.1.0"
-__all__ = ["ComputationGraph", "UserError", "__version__", "trace"]
+__all__ = [
+    "GNNRL",
+    "Budget",
+    "ComputationGraph",
+    "Delivered",
+    "GroupOptions",
+    "NetworkSpec",
+    "Options",
+    "Plan",
+    "Task",
+    "TrainingOptions",
+    "UserError",
+    "__version__",
+    "compress",
+    "keep_kernels",
+    "load",
+    "trace",
+]
 
 # Imported when they are first asked for, because PyTorch takes seconds.
-_HOMES = {"ComputationGraph": "gnnrl_lightning.graph", "trace": "gnnrl_lightning.graph"}
+_HOMES = {
+    "Budget": "gnnrl_lightning.cost.budget",
+    "ComputationGraph": "gnnrl_lightning.graph",
+    "Delivered": "gnnrl_lightning.job.delivery",
+    "GNNRL": "gnnrl_lightning.rl.learners",
+    "GroupOptions": "gnnrl_lightning.job.groups",
+    "NetworkSpec": "gnnrl_lightning.networks.spec",
+    "Options": "gnnrl_lightning.job.options",
+    "Plan": "gnnrl_lightning.graph",
+    "Task": "gnnrl_lightning.job.task",
+    "TrainingOptions": "gnnrl_lightning.training.options",
+    "compress": "gnnrl_lightning.job.compress",
+    "keep_kernels": "gnnrl_lightning.speed.memory",
+    "load": "gnnrl_lightning.job.artifact",
+    "trace": "gnnrl_lightning.graph",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gnnrl_lightning.cost.budget import Budget
-from gnnrl_lightning.cost.products import CostModel, axis_size
+from gnnrl_lightning.cost.metrics import METRICS, SHOWN, Cost
+from gnnrl_lightning.cost.products import CostModel, Products, Size, axis_size
 from gnnrl_lightning.cost.ranges import Limits, WidthRanges
 from gnnrl_lightning.errors import UserError, first_line
 from gnnrl_lightning.importance import Criterion, Importance, importance_scores, keep_best
@@ -37,7 +40,7 @@ from gnnrl_lightning.tracing.export import (
 )
 from gnnrl_lightning.tracing.groups import ChannelGroup, Channels, FrozenGroup, form_groups
 from gnnrl_lightning.tracing.keep import keep_layers
-from gnnrl_lightning.tracing.labels import ZERO, Value
+from gnnrl_lightning.tracing.labels import ZERO, Value, support
 from gnnrl_lightning.tracing.topology import FeatureMap, Operator, build_topology
 from gnnrl_lightning.tracing.walk import Contraction, Walk
 
@@ -116,6 +119,9 @@ class Plan:
     _cuts: dict[str, Cut]
     selection: Selection
 
+    def __repr__(self) -> str:
+        return f"Plan({', '.join(f'{name}: {ranks.shape[-1]}' for name, ranks in self.kept.items())})"
+
     def apply(self, network: nn.Module) -> nn.Module:
         """The smaller network: a new one of the same class; the given one is left as it is."""
         return prune(network, self._cuts, self.selection)
@@ -135,9 +141,10 @@ class ComputationGraph:
         sets: Number of index sets of each group `(G,)` int64.
         ranges: Lowest and highest width that the user allows each group.
         kept: Names of the modules and parameters that the user keeps as they are.
-        cost: MACs and parameters of any candidate.
+        cost: MACs and parameters of any candidate, see `cost_of` for other metrics.
         operators: Operators of the network, in order.
         feature_maps: The tensors between them.
+        outputs: Indices of the feature maps that the network returns.
         incidence: Channels of each feature map for each unit of width `(n_maps, G)` float32.
     """
 
@@ -154,8 +161,27 @@ class ComputationGraph:
         topology = build_topology(walked, lambda labels: self._channels.axis(labels) is not None)
         self.operators: tuple[Operator, ...] = topology.operators
         self.feature_maps: tuple[FeatureMap, ...] = topology.feature_maps
+        self.outputs: tuple[int, ...] = topology.outputs
+        self._values, self._costs = topology.values, dict[Any, Cost]()
         self._map_sizes = [axis_size(self._channels.axis(labels), len(labels)) for labels in topology.channel_labels]
         self.cost = self._make_cost(topology.index)
+
+    def __repr__(self) -> str:
+        costs = (f"{name} {self.cost_of(name)(self.widths).item():,}" for name in METRICS)
+        return f"ComputationGraph({len(self.groups)} groups, {', '.join(costs)})"
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def summary(self) -> str:
+        """What can be pruned, in text: the dense costs, a line for each group, and the frozen channels with reasons."""
+        lines = [repr(self)]
+        ends = zip(self.groups, self.ranges.lowest.tolist(), self.ranges.highest.tolist(), strict=True)
+        for group, lowest, highest in ends:
+            dimensions = f"{len(group.members)} tensor dimensions"
+            lines.append(f"  {group.name}: {group.width} channels, from {lowest} to {highest}, in {dimensions}")
+        lines += [f"  frozen {group.name}: {group.width} channels, {group.reason}" for group in self.frozen]
+        return "\n".join(lines)
 
     def limited(self, limits: Limits | None) -> ComputationGraph:
         """The same graph with other limits of the groups' widths; None: without any.
@@ -232,6 +258,38 @@ class ComputationGraph:
     def _fixed_channels(self) -> Tensor:
         return torch.tensor([fixed for fixed, _ in self._map_sizes])
 
+    @cached_property
+    def elements(self) -> Products:
+        """Elements of each feature map `(B, n_maps)` int64, for one image, at `widths (B, G)`."""
+        return Products.build([self._element_row(value) for value in self._values], len(self.groups))
+
+    def _element_row(self, value: Value) -> tuple[int, list[Size]]:
+        elements, sizes, taken = math.prod(value.shape), [], set()
+        for labels in value.labels:
+            axis, along = self._channels.axis(labels.flatten()), {*support(labels)}
+            if axis is not None and not taken & along:
+                taken |= along
+                elements //= labels.numel()
+                sizes.append(axis_size(axis, labels.numel()))
+        return elements, sizes
+
+    def cost_of(self, metric: Any) -> Cost:
+        """A metric of this network as a function of widths `(..., G)`; made once.
+
+        Args:
+            metric: Name of a row of `gnnrl_lightning.cost.metrics.METRICS`, import path, or a metric itself.
+
+        Raises:
+            UserError: There is no such metric.
+        """
+        if metric not in self._costs:
+            self._costs[metric] = METRICS.find(metric).bind(self)
+        return self._costs[metric]
+
+    def costs(self, widths: Tensor) -> dict[str, int | float]:
+        """Metric -> cost of a candidate `(G,)`, of those that are always shown."""
+        return {name: self.cost_of(name)(widths).item() for name in SHOWN}
+
     def channels(self, widths: Tensor) -> Tensor:
         """Channels of each feature map `(B, n_maps)` int64 at `widths (B, G)`."""
         return (widths.double() @ self.incidence.double().T).long() + self._fixed_channels
@@ -248,26 +306,21 @@ class ComputationGraph:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def project(
-        self,
-        widths: Tensor,
-        macs: float | None = None,
-        params: float | None = None,
-        channel_multiple: int = 1,
-        min_width: int = 1,
+        self, widths: Tensor, channel_multiple: int = 1, min_width: int = 1, **limits: float | str | None
     ) -> Tensor:
-        """The nearest widths below a proposal that meet a budget and cannot be widened; see `graph.budget.project`.
+        """The nearest widths below a proposal that meet a budget and cannot be widened; see `cost.projection.project`.
 
         Args:
             widths: Proposals `(G,)` or `(B, G)`.
-            macs: At most this share of the dense MACs (up to 1), or this many for one image (above 1).
-            params: The same for parameters.
             channel_multiple: Tensor dimensions are multiples of this, or dense.
             min_width: Smallest number of channels of a group.
+            **limits: Limits by the name of a metric, as for `Budget`: `macs=0.5`.
 
         Raises:
             UserError: The budget cannot be reached; the message names the smallest reachable cost.
         """
-        return Budget(macs, params, None, channel_multiple, min_width).project(self, torch.as_tensor(widths))
+        budget = Budget(None, channel_multiple, min_width, **limits)
+        return budget.on(self).project(torch.as_tensor(widths))
 
     def plan(
         self,

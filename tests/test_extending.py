@@ -47,7 +47,7 @@ def folder(tmp_path_factory):
         yield folder
 
 
-OPTIONS = ["--search.importance", "own_parts.importance", "--search.repair", "own_parts.Repair"]
+OPTIONS = ["--candidate.importance", "own_parts.importance", "--candidate.repair", "own_parts.Repair"]
 
 
 def test_an_importance_and_a_repair_by_import_path_search_and_deliver(folder):
@@ -61,7 +61,7 @@ def test_an_importance_and_a_repair_by_import_path_search_and_deliver(folder):
     assert own_parts.CALLS["repair"] == len({tuple(record["widths"]) for record in journal}) > 1
     assert result["search"]["evaluations"] <= SPENT
     recipe = json.loads(Path("runs/fit/pruned/recipe.json").read_text())
-    for kept in recipe["kept"].values():  # the first channels stay
+    for kept in recipe["steps"][0]["kept"].values():  # the first channels stay
         assert kept == list(range(len(kept)))
 
 
@@ -83,11 +83,15 @@ def test_a_search_method_by_import_path_is_compared(folder):
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--search.importance", "own_parts.nothing", r"search.importance 'own_parts.nothing' cannot be imported"),
-        ("--search.repair", "own_parts.CALLS", r"search.repair 'own_parts.CALLS': expected a Repair, or a function"),
-        ("--search.table", "nowhere.at_all", r"search.table 'nowhere.at_all' cannot be imported"),
+        ("--candidate.importance", "own_parts.nothing", r"candidate.importance 'own_parts.nothing' cannot be imported"),
+        (
+            "--candidate.repair",
+            "own_parts.CALLS",
+            r"candidate.repair 'own_parts.CALLS': expected a Repair, or a function",
+        ),
+        ("--search.sensitivity", "nowhere.at_all", r"search.sensitivity 'nowhere.at_all' cannot be imported"),
         ("--compare.methods", "[own_parts.CALLS]", r"compare.methods 'own_parts.CALLS': expected a Method"),
-        ("--search.formats", "[own_parts.search]", r"search.formats 'own_parts.search': expected a Format"),
+        ("--delivery.formats", "[own_parts.search]", r"delivery.formats 'own_parts.search': expected a Format"),
     ],
 )
 def test_what_is_no_row_is_refused_in_one_line(folder, capsys, option, value, message):

@@ -21,6 +21,7 @@ from tests.support.exactness import (
     snapshot,
     train_one_step,
 )
+from tests.support.fakes import small_graph
 from tests.support.networks_zoo import ZOO
 
 MORE = networks_hard, networks_frozen
@@ -103,3 +104,14 @@ def test_tracing_and_pruning_leave_the_network_as_it_is(name):
     assert len(pruned._forward_hooks) == 1
     shared = {id(tensor) for tensor in (*network.parameters(), *network.buffers())}
     assert not shared & {id(tensor) for tensor in (*pruned.parameters(), *pruned.buffers())}
+
+
+def test_a_graph_and_a_plan_say_what_they_are():
+    graph = small_graph()
+    dense = int(graph.cost.macs(graph.widths))
+    assert repr(graph).startswith(f"ComputationGraph(4 groups, macs {dense:,}, params ")
+    lines = str(graph.limited({"last": {"min": 4, "max": 20}})).splitlines()
+    assert lines[0] == repr(graph) and lines[4] == "  last: 32 channels, from 4 to 20, in 3 tensor dimensions"
+    assert any(line.startswith("  frozen head: 10 channels, ") for line in lines[5:])
+    plan = graph.plan_from([torch.arange(width // 2)[None] for width in graph.widths.tolist()])
+    assert repr(plan) == "Plan(stem: 8, inner.0: 12, inner.1: 12, last: 16)"

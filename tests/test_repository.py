@@ -34,9 +34,12 @@ ORDER = (
     "tracing",
     "training",
     "report",
+    "objective",
     "data",
     "networks",
     "registry",
+    "trees",
+    "options",
     "files",
     "processes",
     "seeds",
@@ -79,7 +82,16 @@ def test_every_part_of_the_order_is_there():
 # Tests of what a part does as a whole; all others bear the name of a module or a folder, or begin with it.
 OF_A_WHOLE = {
     "candidates": {"device"},
-    "cli": {"configuration", "many_devices", "own_policies", "prune", "refusals", "runs"},
+    "cli": {
+        "configuration",
+        "many_devices",
+        "other_objectives",
+        "own_metrics",
+        "own_policies",
+        "prune",
+        "refusals",
+        "runs",
+    },
     "networks": {"class_paths", "libraries"},
 }
 

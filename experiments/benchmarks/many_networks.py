@@ -5,7 +5,7 @@
 
 DIR is an image folder (train/, test/) of 32 x 32 images. The policy learns on ResNet-20, VGG-16 and MobileNet-v2 at
 70, 50, 40 and 30 % of the MACs: twelve environments in one pool, each a proxy whose rewards are estimated from the
-network's sensitivity. No candidate is evaluated on images while it learns, and it starts from one ratio for all
+network's table of errors. No candidate is evaluated on images while it learns, and it starts from one ratio for all
 groups. Then it acts, without exploring, on all of them and on ResNet-56. Rewards of the proxy, minus the logarithm of
 the summed errors, are compared with those of uniform pruning and of dynamic programming, which is the optimum of the
 proxy but for rounding. ResNet-56 is evaluated on images too: top-1 on the test images before any fine-tuning.
@@ -19,7 +19,6 @@ import argparse
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,19 +27,23 @@ import torch
 from speed_parts.machine import processor
 from torch import Tensor
 
+from gnnrl_lightning.candidates.options import CandidateOptions
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.data import ImageData, ImageFolder
-from gnnrl_lightning.job.compression import Compression
-from gnnrl_lightning.job.policy_search import SearchOptions, environment
+from gnnrl_lightning.job.checked import check
+from gnnrl_lightning.job.options import DeliveryOptions, Options
 from gnnrl_lightning.job.task import Task
+from gnnrl_lightning.job.trained import Trained, train
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.rl.env import EnvPool, VectorPruningEnv
+from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.learners import GNNRL
 from gnnrl_lightning.rl.policies import Agent
 from gnnrl_lightning.rl.rollout import play_without_exploring
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, uniform
 from gnnrl_lightning.surrogate.proxy import Proxy
-from gnnrl_lightning.training.finetune import TrainingOptions, quiet_trainer, top1
+from gnnrl_lightning.training.options import TrainingOptions
+from gnnrl_lightning.training.train import quiet_trainer
 
 SHARES = (0.7, 0.5, 0.4, 0.3)
 """Budgets, in MACs relative to the dense network."""
@@ -50,7 +53,7 @@ SOURCES, TARGET = ("resnet20", "vgg16_bn", "mobilenet_v2"), "resnet56"
 OPTIMUM = "dynamic_programming"
 
 
-def compression(name: str, data: ImageData, weights: str | None, images: int, epochs: int) -> Compression:
+def load(name: str, data: ImageData, weights: str | None, images: int, epochs: int) -> Trained:
     """A dense network with its images: from a file, or trained here.
 
     Args:
@@ -60,21 +63,26 @@ def compression(name: str, data: ImageData, weights: str | None, images: int, ep
         images: Calibration images, which its sensitivity reads too.
         epochs: Epochs of training.
     """
-    search = SearchOptions(calibration_images=images, final_calibration_images=images, proposal=None)
-    job = Compression(Task(NetworkSpec(name), data, weights), Budget(macs=0.5), search)
+    task = Task(NetworkSpec(name), data, weights)
+    network = task.build()
     if weights is None:
-        job.task.train(job.dense, TrainingOptions(epochs=epochs, learning_rate=0.05), quiet_trainer)
-    return job
+        task.train(network, TrainingOptions(epochs=epochs, learning_rate=0.05), quiet_trainer)
+    options = Options(
+        CandidateOptions(calibration_examples=images),
+        episode=EpisodeOptions(proposal=None),
+        delivery=DeliveryOptions(calibration_examples=images),
+    )
+    return train(check(Task(network, data), Budget(macs=0.5), options))
 
 
-def in_proxy(job: Compression, share: float) -> VectorPruningEnv:
+def in_proxy(trained: Trained, share: float) -> VectorPruningEnv:
     """Episodes of a network at a share of its MACs, whose rewards are estimates from its sensitivity."""
-    groups = len(job.graph.groups)
-    score = Proxy(job.sensitivity.of_groups, lambda: (torch.zeros(0, groups, dtype=torch.int64), torch.zeros(0)))
-    return environment(job.graph, replace(job.budget, macs=share), job.search, score, job.sensitivity)
+    groups, sensitivity = len(trained.job.graph.groups), trained.sensitivity
+    score = Proxy(sensitivity.of_groups, lambda: (torch.zeros(0, groups, dtype=torch.int64), torch.zeros(0)))
+    return trained.job.environments(trained.job.limits.with_limits(macs=share)).make(score, sensitivity)
 
 
-def train(jobs: Mapping[str, Compression], shares: Sequence[float], iterations: int, episodes: int, seed: int) -> GNNRL:
+def learn(jobs: Mapping[str, Trained], shares: Sequence[float], iterations: int, episodes: int, seed: int) -> GNNRL:
     """One policy that learns from every network at every budget in each iteration."""
     pool = EnvPool({f"{name}/{share}": in_proxy(job, share) for name, job in jobs.items() for share in shares})
     learner = GNNRL(pool, partial(Agent, head="node"), episodes_per_iteration=episodes, seed=seed)
@@ -82,33 +90,33 @@ def train(jobs: Mapping[str, Compression], shares: Sequence[float], iterations: 
     return learner
 
 
-def candidates(job: Compression, learner: GNNRL, share: float) -> dict[str, Tensor]:
+def candidates(trained: Trained, learner: GNNRL, share: float) -> dict[str, Tensor]:
     """Widths of the policy's mode, of uniform pruning, and of dynamic programming by the sensitivity."""
-    env, budget = in_proxy(job, share), replace(job.budget, macs=share)
+    env, limits = in_proxy(trained, share), trained.job.limits.with_limits(macs=share)
     play_without_exploring(env, learner.policy)
     return {
         "policy": env.widths[0],
-        "uniform": uniform(job.graph, budget),
-        OPTIMUM: FROM_SENSITIVITY[OPTIMUM](job.graph, budget, job.sensitivity),
+        "uniform": uniform(trained.job.graph, limits),
+        OPTIMUM: FROM_SENSITIVITY[OPTIMUM](trained.job.graph, limits, trained.sensitivity),
     }
 
 
 def compared(
-    name: str, job: Compression, learner: GNNRL, shares: Sequence[float], tested: Sequence[float]
+    name: str, trained: Trained, learner: GNNRL, shares: Sequence[float], tested: Sequence[float]
 ) -> list[Any]:
     """A row for each budget: rewards of the proxy, and for some budgets top-1 on the test images, percent."""
     rows = []
     for share in shares:
-        found = candidates(job, learner, share)
-        score = in_proxy(job, share).score
+        found = candidates(trained, learner, share)
+        score = in_proxy(trained, share).score
         row: dict[str, Any] = {"network": name, "macs_budget": share}
         row["proxy_reward"] = {method: round(float(score(widths[None])), 4) for method, widths in found.items()}
         low, high = row["proxy_reward"]["uniform"], row["proxy_reward"][OPTIMUM]
         row["share_of_the_gain"] = round((row["proxy_reward"]["policy"] - low) / max(high - low, 1e-9), 3)
         if share in tested:
-            pruner = job.final_pruner()
+            pruner, task = trained.final_pruner, trained.job.task
             row["top1_test_before"] = {
-                method: round(top1(pruner.prune(pruner.plan(widths)), job.task.data.test, job.task.data), 2)
+                method: round(task.figures(pruner.prune(pruner.plan(widths)), task.data.test)["top1"], 2)
                 for method, widths in found.items()
             }
         row["widths"] = {method: widths.tolist() for method, widths in found.items()}
@@ -118,8 +126,8 @@ def compared(
 
 
 def run(
-    sources: Mapping[str, Compression],
-    target: tuple[str, Compression],
+    sources: Mapping[str, Trained],
+    target: tuple[str, Trained],
     shares: Sequence[float] = SHARES,
     tested: Sequence[float] = TARGET_SHARES,
     iterations: int = 60,
@@ -138,9 +146,9 @@ def run(
         seed: Of the policy and its exploration.
     """
     start = time.perf_counter()
-    sensitivities = {name: job.sensitivity for name, job in {**sources, target[0]: target[1]}.items()}
+    measured = {name: job.sensitivity for name, job in {**sources, target[0]: target[1]}.items()}
     made = time.perf_counter()
-    learner = train(sources, shares, iterations, episodes, seed)
+    learner = learn(sources, shares, iterations, episodes, seed)
     trained = time.perf_counter()
     rows = [row for name, job in sources.items() for row in compared(name, job, learner, shares, ())]
     unseen = compared(*target, learner, shares, tested)
@@ -148,9 +156,9 @@ def run(
         "seed": seed,
         "iterations": iterations,
         "episodes_per_iteration": episodes,
-        "groups": {name: len(each.losses) for name, each in sensitivities.items()},
-        "sensitivity_images": {name: each.images for name, each in sensitivities.items()},
-        "seconds": {"sensitivities": round(made - start, 1), "training_the_policy": round(trained - made, 1)},
+        "groups": {name: len(each.losses) for name, each in measured.items()},
+        "table_images": {name: each.images for name, each in measured.items()},
+        "seconds": {"tables": round(made - start, 1), "training_the_policy": round(trained - made, 1)},
         "learnt_from": rows,
         "never_seen": unseen,
     }
@@ -172,13 +180,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     start = time.perf_counter()
-    data = ImageFolder(options.data, search_size=options.search_size)
+    data = ImageFolder(options.data, holdout_size=options.holdout_size)
     jobs, networks = {}, {}
     for name in (*SOURCES, TARGET):
         weights = getattr(options, name)
-        jobs[name] = compression(name, data, weights, options.images, options.epochs)
+        jobs[name] = load(name, data, weights, options.images, options.epochs)
         made = "given weights" if weights else f"trained {options.epochs} epochs on {len(data.train)} images"
-        accuracy = round(top1(jobs[name].dense, data.test, data), 2)
+        accuracy = round(jobs[name].job.task.figures(jobs[name].network, data.test)["top1"], 2)
         networks[name] = {"weights": made, "top1_test": accuracy}
         print(name, networks[name], flush=True)
     target = jobs.pop(TARGET)

@@ -20,7 +20,6 @@ import argparse
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,19 +28,24 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from gnnrl_lightning.candidates.options import CandidateOptions
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.data import ImageFolder
 from gnnrl_lightning.evaluation.journal import Journal
-from gnnrl_lightning.job.compression import Compression
-from gnnrl_lightning.job.policy_search import SearchOptions, connect
+from gnnrl_lightning.evaluation.options import ScoringOptions
+from gnnrl_lightning.job.checked import Checked, check
+from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.job.prediction import proposal
 from gnnrl_lightning.job.task import Task
+from gnnrl_lightning.job.trained import Trained, train
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.report.paired import paired_difference
+from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.learners import GNNRL
 from gnnrl_lightning.rl.policies import Agent, load_policy, save_policy
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, uniform
-from gnnrl_lightning.training.finetune import quiet_trainer, top1
+from gnnrl_lightning.search.options import SearchOptions
+from gnnrl_lightning.training.train import quiet_trainer
 
 SEEDS = (0, 1, 2)
 BUDGETS = (0.3, 0.4, 0.5, 0.6, 0.7)
@@ -54,25 +58,26 @@ REAL = 1
 POLICY = partial(Agent, head="node")
 
 
-def compression(network: str, weights: str, data: ImageFolder, mode: str) -> Compression:
-    """A network with its images and table."""
-    search = SearchOptions(
-        evaluations=60,
-        calibration_images=256,
-        precision="bf16",
-        macs_range=RANGE if mode == "budgets" else None,
+def load(network: str, weights: str, data: ImageFolder, mode: str) -> Checked:
+    """A network with its weights and its images."""
+    options = Options(
+        CandidateOptions(calibration_examples=256),
+        ScoringOptions(precision="bf16"),
+        EpisodeOptions(macs_range=RANGE if mode == "budgets" else None),
+        SearchOptions(evaluations=60),
     )
-    return Compression(Task(NetworkSpec(network), data, weights), Budget(macs=0.5), search)
+    return check(Task(NetworkSpec(network), data, weights), Budget(macs=0.5), options)
 
 
-def train(job: Compression, mode: str, seed: int, path: Path) -> None:
+def learn(trained: Trained, seed: int, path: Path) -> None:
     """Train a policy and save it, unless it is there."""
     if path.exists():
         return
     agent = GNNRL(make_policy=POLICY, proxy_warmup=ITERATIONS, seed=seed)
-    problem = job.make_problem(job.budget, Journal())
+    limits = trained.job.limits
+    problem = trained.problem(limits, trained.journalled(limits, Journal()))
     problem.start(from_sensitivity=True)
-    connect(agent, problem, job.search)
+    trained.job.environments().connect(agent, problem)
     quiet_trainer(max_epochs=agent.iterations(REAL), accelerator="cpu", log_every_n_steps=1).fit(agent)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_policy(agent.policy, path)
@@ -81,16 +86,16 @@ def train(job: Compression, mode: str, seed: int, path: Path) -> None:
 class Measured:
     """Test accuracies of candidates, kept in a JSON file."""
 
-    def __init__(self, job: Compression, half: str, path: Path | None) -> None:
-        self.job, self.path = job, path
-        test = job.task.data.test
+    def __init__(self, trained: Trained, half: str, path: Path | None) -> None:
+        self.job, self.path = trained.job, path
+        test = trained.job.task.data.test
         self.half = test.subset(torch.arange(len(test))[int(half == "odd") :: 2])
         self.record: dict[str, Any] = {"half": half, "threads": torch.get_num_threads(), "rows": []}
         if path is not None and path.exists():
             self.record = json.loads(path.read_text(encoding="utf-8"))
             if self.record["half"] != half:
                 raise SystemExit(f"{path} has the {self.record['half']} test images")
-        self.pruner = job.final_pruner()
+        self.pruner = trained.final_pruner
 
     def __call__(self, method: str, budget: float, seed: int | None, widths: Tensor) -> float:
         """Top-1 of a candidate before fine-tuning, percent."""
@@ -99,10 +104,11 @@ class Measured:
             if key.items() <= row.items() and row["widths"] == widths.tolist():
                 return row["top1"]
         network = self.pruner.prune(self.pruner.plan(widths)).to(memory_format=torch.channels_last)  # pyright: ignore
-        accuracy = top1(network, self.half, self.job.task.data)
-        cost = self.job.graph.cost
-        ratio = int(cost.macs(widths)) / int(cost.macs(self.job.graph.widths))
-        self.record["rows"].append({**key, "macs_ratio": ratio, "top1": accuracy, "widths": widths.tolist()})
+        accuracy = self.job.task.figures(network, self.half)["top1"]
+        limits = self.job.limits
+        self.record["rows"].append(
+            {**key, **limits.ratios(limits.costs(widths)), "top1": accuracy, "widths": widths.tolist()}
+        )
         self.write()
         print(f"{method:20} {budget:.1f} {'' if seed is None else seed!s:2} {accuracy:.2f}", flush=True)
         return accuracy
@@ -114,20 +120,21 @@ class Measured:
             self.path.write_text(json.dumps(self.record, indent=1) + "\n", encoding="utf-8")
 
 
-def measure(job: Compression, agents: Mapping[int, GNNRL], budgets: tuple[float, ...], measured: Measured) -> None:
+def measure(trained: Trained, agents: Mapping[int, GNNRL], budgets: tuple[float, ...], measured: Measured) -> None:
     """Candidates of the policies, of uniform pruning and from the table, at all budgets; their paired differences."""
+    job = trained.job
     found: dict[str, list[float]] = {name: [] for name in ("policy", "uniform", *FROM_SENSITIVITY)}
     summary: dict[str, Any] = {"budgets": {}}
     for share in budgets:
-        budget = replace(job.budget, macs=share)
+        limits = job.limits.with_limits(macs=share)
         others = {
-            "uniform": measured("uniform", share, None, uniform(job.graph, budget)),
+            "uniform": measured("uniform", share, None, uniform(job.graph, limits)),
             **{
-                name: measured(name, share, None, find(job.graph, budget, job.sensitivity))
+                name: measured(name, share, None, find(job.graph, limits, trained.sensitivity))
                 for name, find in FROM_SENSITIVITY.items()
             },
         }
-        mine = [measured("policy", share, seed, proposal(job, agent, budget)) for seed, agent in agents.items()]
+        mine = [measured("policy", share, seed, proposal(trained, agent, limits)) for seed, agent in agents.items()]
         found["policy"] += mine
         for name, value in others.items():
             found[name] += [value] * len(mine)
@@ -178,19 +185,19 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads (default: all)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    data = ImageFolder(options.data, search_size=3000)
-    job = compression("resnet56", options.weights, data, options.mode)
-    source = job
+    data = ImageFolder(options.data, holdout_size=3000)
+    checked = load("resnet56", options.weights, data, options.mode)
+    job = source = train(checked)
     if options.mode == "transfer":
         if options.source is None:
             parser.error("transfer needs --source, weights of ResNet-20")
-        source = compression("resnet20", options.source, data, options.mode)
+        source = train(load("resnet20", options.source, data, options.mode))
     agents = {}
     for seed in SEEDS:
         path = options.policies / f"{options.mode}-seed{seed}.safetensors"
-        train(source, options.mode, seed, path)
+        learn(source, seed, path)
         agents[seed] = GNNRL(make_policy=POLICY, seed=seed)
-        job.prepare(agents[seed])
+        checked.prepare(agents[seed])
         load_policy(agents[seed].policy, path)
     measured = Measured(job, options.half, options.json)
     measure(job, agents, BUDGETS if options.mode == "budgets" else (0.5,), measured)

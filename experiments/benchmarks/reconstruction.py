@@ -32,10 +32,10 @@ from gnnrl_lightning.data import ImageFolder
 from gnnrl_lightning.graph import Plan
 from gnnrl_lightning.importance import IMPORTANCES
 from gnnrl_lightning.networks import load_weights, resnet56
+from gnnrl_lightning.objective import Classification
 from gnnrl_lightning.repair.batchnorm import reestimate_batch_norm
 from gnnrl_lightning.repair.reconstruction import reconstruct
-from gnnrl_lightning.repair.table import REPAIRS as REPAIRS_BY_NAME
-from gnnrl_lightning.training.finetune import top1
+from gnnrl_lightning.training.train import figures
 
 Repair = Callable[[Pruner, Plan], nn.Module]
 
@@ -44,9 +44,8 @@ def by_name(repair: str) -> Repair:
     """A repair of the package."""
 
     def run(pruner: Pruner, plan: Plan) -> nn.Module:
-        pruned = plan.apply(pruner.network).eval()
-        REPAIRS_BY_NAME[repair].apply(pruner, pruned, plan.selection)
-        return pruned
+        pruner.repair = repair
+        return pruner.prune(plan)
 
     return run
 
@@ -161,7 +160,8 @@ class Benchmark:
         """Score a network and keep its row."""
         fast = copy.deepcopy(network).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         row: dict[str, Any] = {"importance": importance, "repair": repair, "images": images}
-        row |= {name: round(top1(fast, half, self.data), 2) for name, half in self.halves.items()}
+        accuracies = {name: figures(fast, half, self.data, Classification()) for name, half in self.halves.items()}
+        row |= {name: round(found["top1"], 2) for name, found in accuracies.items()}
         row |= {"seconds_scores": round(scoring, 2), "seconds_candidate": round(seconds, 2)}
         self.record["rows"].append(row)
         if self.path is not None:

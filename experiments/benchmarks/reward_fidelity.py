@@ -41,7 +41,7 @@ import gnnrl_lightning
 from gnnrl_lightning import ComputationGraph
 from gnnrl_lightning.candidates.pruner import Pruner
 from gnnrl_lightning.candidates.short_finetune import ShortFinetune
-from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.cost.budget import BoundBudget, Budget
 from gnnrl_lightning.data import ImageFolder, ImageSet
 from gnnrl_lightning.networks import load_weights
 from gnnrl_lightning.networks.spec import NetworkSpec
@@ -57,13 +57,13 @@ SPREADS = (0.15, 0.3, 0.5, 0.8)
 BOOTSTRAPS = 2000
 
 
-def candidates(graph: ComputationGraph, budget: Budget, count: int) -> dict[str, Tensor]:
+def candidates(graph: ComputationGraph, limits: BoundBudget, count: int) -> dict[str, Tensor]:
     """Name -> widths: the starting candidates, then log-normal keep ratios of growing spread around uniform ones."""
-    found = starting_candidates(graph, budget)
+    found = starting_candidates(graph, limits)
     for number in range(count - len(found)):
         spread = SPREADS[number % len(SPREADS)]
         noise = torch.randn(len(graph.groups), generator=generator_for(number))
-        found[f"random{number}"] = budget.project(graph, graph.widths * torch.exp(spread * noise))
+        found[f"random{number}"] = limits.project(graph.widths * torch.exp(spread * noise))
     return found
 
 
@@ -98,7 +98,7 @@ class Benchmark:
         self.pruner = Pruner(self.graph, self.network, data.calibration(1024), "l2")
         self.pruner.scores, self.pruner.moments  # noqa: B018  (computed once, not part of a candidate's time)
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        self.dense = self.logits(copy.deepcopy(self.network), data.search)
+        self.dense = self.logits(copy.deepcopy(self.network), data.holdout)
         test = data.test.in_memory()
         every = torch.arange(len(test))
         self.halves = {"development": test.subset(every[::2]), "final": test.subset(every[1::2])}
@@ -113,8 +113,8 @@ class Benchmark:
 
     def score(self, network: nn.Module) -> dict[str, float]:
         """The scores on the search split."""
-        labels = self.data.search.labels
-        logits = self.logits(copy.deepcopy(network), self.data.search)
+        labels = self.data.holdout.labels
+        logits = self.logits(copy.deepcopy(network), self.data.holdout)
         divergence = kl_div(log_softmax(logits, 1), log_softmax(self.dense, 1), log_target=True, reduction="batchmean")
         return {
             "top1": 100 * float((logits.argmax(1) == labels).float().mean()),
@@ -241,12 +241,12 @@ def main() -> None:
     if not options.report:
         if options.data is None or options.weights is None:
             parser.error("--data and --weights are needed, or --report")
-        data = ImageFolder(options.data, search_size=5000)
+        data = ImageFolder(options.data, holdout_size=5000)
         data.setup()
         proxies = options.steps, options.proxy_steps
         benchmark = Benchmark(data, options.network, options.weights, options.precision, *proxies)
         if options.journal is None:
-            chosen = candidates(benchmark.graph, Budget(macs=0.5), options.candidates)
+            chosen = candidates(benchmark.graph, Budget(macs=0.5).on(benchmark.graph), options.candidates)
         else:
             chosen = recorded(options.journal, options.candidates)
         for name, widths in chosen.items():

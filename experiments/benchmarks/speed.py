@@ -46,11 +46,11 @@ from typing import Any
 
 import torch
 from speed_parts import candidates, devices, forward, growth, learning, memory
-from speed_parts.jobs import cifar, job
+from speed_parts.jobs import bf16, cifar, job
 from speed_parts.machine import processor
 
-from gnnrl_lightning.job.compression import Compression
-from gnnrl_lightning.job.policy_search import SearchOptions
+from gnnrl_lightning.candidates.options import CandidateOptions
+from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.networks.spec import NetworkSpec
 
 
@@ -86,10 +86,10 @@ class Size:
     large_images: int = 2000
     side: int = 224
     large_candidates: int = 2
-    delivery_images: int | None = SearchOptions.final_calibration_images
+    delivery_images: int | None = None
     growth_images: int = 1000
     learning: tuple[str, ...] = ("resnet56", "resnet50")
-    calibration_images: int = SearchOptions.calibration_images
+    calibration_images: int = CandidateOptions.calibration_examples
     product_rows: int | None = None
 
 
@@ -129,32 +129,31 @@ def evaluate_on_one_core(options: argparse.Namespace, size: Size) -> dict[str, A
 
 
 def _candidates(options: argparse.Namespace, size: Size, count: int) -> dict[str, Any]:
-    return candidates.measure(_compression(options, size), options.journal, count, size.references)
+    return candidates.measure(_trained(options, size), options.journal, count, size.references)
 
 
 def pass_forward(options: argparse.Namespace, size: Size) -> dict[str, Any]:
     """The part about forward passes alone."""
-    return forward.measure(_compression(options, size), options.journal, min(size.candidates, 8), size.product_rows)
+    return forward.measure(_trained(options, size), options.journal, min(size.candidates, 8), size.product_rows)
 
 
-def _compression(options: argparse.Namespace, size: Size) -> Compression:
+def _trained(options: argparse.Namespace, size: Size) -> Trained:
     """The network and the images that the candidates are of."""
-    search = {"precision": "bf16", "evaluations": size.evaluations, "table": None}
-    search["calibration_images"] = size.calibration_images
     data = cifar(options.data, size.images)
-    return job(NetworkSpec(options.network), data, options.weights, options.device, **search)
+    made = bf16(size.calibration_images, evaluations=size.evaluations)
+    return job(NetworkSpec(options.network), data, made, options.weights, options.device)
 
 
 def run_two(options: argparse.Namespace, size: Size) -> dict[str, Any]:
     """The part with several processes: a search on the same network, which trains nothing."""
     arguments = ["--network.class_path", options.network, "--data", "ImageFolder", "--data.root", options.data]
-    arguments += ["--data.init_args.search_size", str(size.images), "--budget.macs", "0.5"]
-    arguments += ["--search.precision", "bf16", "--search.table", "null", "--finetuning.epochs", "0"]
+    arguments += ["--data.init_args.holdout_size", str(size.images), "--budget.macs", "0.5"]
+    arguments += ["--scoring.precision", "bf16", "--search.sensitivity", "null", "--finetuning.epochs", "0"]
     evaluations = 6 + 4 * (2 + size.candidates // 4)
     arguments += ["--model.episodes_per_iteration", "4", "--search.evaluations", str(evaluations)]
-    arguments += ["--search.calibration_images", str(size.calibration_images)]
+    arguments += ["--candidate.calibration_examples", str(size.calibration_images)]
     if size.delivery_images is not None:
-        arguments += ["--search.final_calibration_images", str(size.delivery_images)]
+        arguments += ["--delivery.calibration_examples", str(size.delivery_images)]
     arguments += ["--checkpoint", options.weights] if options.weights else ["--pretraining.epochs", "0"]
     with tempfile.TemporaryDirectory() as folder:
         return devices.measure(arguments, Path(folder))

@@ -157,12 +157,11 @@ def training_step(network: nn.Module, inputs: Tensor) -> bool:
 def reaches(graph: ComputationGraph, name: str) -> bool:
     """Whether the budget that the network should reach can be met: 70 % for transformers, 50 % for the others."""
     macs = 0.7 if name.startswith(TRANSFORMERS) else 0.5
-    budget = Budget(macs=macs)
     try:
-        widths = budget.project(graph, graph.widths)
+        limits = Budget(macs=macs).on(graph)
     except gnnrl_lightning.UserError:
         return False
-    return bool(budget.met(graph, widths))
+    return bool(limits.met(limits.project(graph.widths)))
 
 
 def timed(function: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:

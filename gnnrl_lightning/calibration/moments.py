@@ -23,6 +23,7 @@ from gnnrl_lightning.calibration.observe import (
 )
 from gnnrl_lightning.networks.modes import eval_mode
 from gnnrl_lightning.surgery.layers import Layer
+from gnnrl_lightning.trees import Tree, call
 
 MAX_VECTOR = 2304
 """Longest input vector with its own covariance: 256 channels times 3 x 3."""
@@ -80,7 +81,7 @@ class _Sums:
 def collect_moments(
     network: nn.Module,
     layers: Mapping[str, Layer],
-    batches: Iterable[Tensor],
+    batches: Iterable[Tree],
     per_image: int = POSITIONS,
     seed: int = 0,
 ) -> dict[str, Moments]:
@@ -89,7 +90,7 @@ def collect_moments(
     Args:
         network: The dense network; it runs in evaluation mode and is not changed.
         layers: Layers of the network; depthwise ones are skipped, since they mix no channels.
-        batches: Normalised images `(B, C, H, W)`.
+        batches: Normalised inputs, see `gnnrl_lightning.trees.call`.
         per_image: Number of positions sampled from each image.
         seed: Seed of the sampled positions.
     """
@@ -109,7 +110,7 @@ def collect_moments(
 
     with torch.no_grad(), eval_mode(network), ContractionObserver(named_weights(network, layers), visit):
         for batch in batches:
-            network(batch)
+            call(network, batch)
     return {name: total.moments() for name, total in sums.items()}
 
 

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from gnnrl_lightning.graph import ComputationGraph, Plan
-from gnnrl_lightning.importance import IMPORTANCES, Criterion, Importance, importance_scores, keep_best
+from gnnrl_lightning.importance import IMPORTANCES, Calibration, Criterion, Importance, importance_scores, keep_best
+from gnnrl_lightning.objective import Classification, Objective
 from gnnrl_lightning.repair.dense import Dense
 from gnnrl_lightning.repair.table import REPAIRS, Repair
+from gnnrl_lightning.trees import Tree, count, tensors
 
 
 class Pruner(Dense):
@@ -23,13 +25,14 @@ class Pruner(Dense):
     Args:
         graph: The traced network.
         network: The dense network; it is never changed.
-        calibration: Normalised training images `(N, C, H, W)` on the network's device.
+        calibration: Normalised inputs of training examples on the network's device.
         importance: Which channels stay: a name of `gnnrl_lightning.importance.IMPORTANCES`, an import path, a row, or
             a criterion.
         repair: What is done to the sliced network: a name of `gnnrl_lightning.repair.table.REPAIRS`, an import path, or
             a row.
-        batch_size: Calibration images in a batch.
-        dtype: Precision of activations where the repair passes images through a candidate.
+        batch_size: Calibration examples in a batch.
+        dtype: Precision of activations where the repair passes inputs through a candidate.
+        objective: Gives the loss to an importance that asks for it; None: classification.
 
     Raises:
         UserError: An unknown importance or repair.
@@ -39,42 +42,53 @@ class Pruner(Dense):
         self,
         graph: ComputationGraph,
         network: nn.Module,
-        calibration: Tensor,
+        calibration: Tree,
         importance: str | Importance | Criterion = "l2",
         repair: str | Repair = "batch_norm",
         batch_size: int = 256,
         dtype: torch.dtype = torch.float32,
+        objective: Objective | None = None,
     ) -> None:
         super().__init__(graph, network, calibration, batch_size, dtype)
         self.graph: ComputationGraph = graph
         self.importance, self.repair = importance, repair
+        self.objective = objective or Classification()
         self._importance, self._repair = IMPORTANCES.find(importance), REPAIRS.find(repair)
 
     @cached_property
     def scores(self) -> list[Tensor]:
         """Importance of every channel, `(sets, width)` for each group, on the CPU, where channels are chosen."""
         moments = self.moments if "moments" in self._importance.passes else None
-        scores = importance_scores(self.graph, self.network, self.importance, self.calibration, moments)
+        calibration = Calibration(self.calibration, None, self.objective)
+        scores = importance_scores(self.graph, self.network, self.importance, calibration, moments)
         return [score.cpu() for score in scores]
 
     @property
-    def images(self) -> int:
-        """Forward passes of one image that a candidate takes."""
-        return len(self.calibration) if self._repair.reads_images else 0
+    def examples(self) -> int:
+        """Forward passes of one example that a candidate takes."""
+        return count(self.calibration) if self._repair.reads_images else 0
 
     @property
     def passes(self) -> frozenset[str]:
-        """What is found out once for all candidates, in a pass over the calibration images each."""
+        """What is found out once for all candidates, in a pass over the calibration examples each."""
         return pruner_passes(self._importance, self._repair)
 
-    def final(self, calibration: Tensor, repair: str | Repair) -> Pruner:
-        """The same choice of channels, with another repair on other calibration images, in float32.
+    def final(self, calibration: Tree, repair: str | Repair) -> Pruner:
+        """The same choice of channels, with another repair on other calibration examples, in float32.
 
         Args:
-            calibration: Normalised training images `(N, C, H, W)` on the network's device.
+            calibration: Normalised inputs of training examples on the network's device.
             repair: As in `Pruner`.
         """
-        other = Pruner(self.graph, self.network, calibration, self.importance, repair, self.batch_size)
+        other = Pruner(
+            self.graph,
+            self.network,
+            calibration,
+            self.importance,
+            repair,
+            self.batch_size,
+            objective=self.objective,
+        )
         other.__dict__["scores"] = self.scores  # in the place of the cached property
         return other
 
@@ -90,19 +104,20 @@ class Pruner(Dense):
         return pruned
 
 
-FINAL_IMAGES, FINAL_PIXELS = 1024, 2**24
+FINAL_EXAMPLES, FINAL_POSITIONS = 1024, 2**24
 
 
-def default_final_images(image_shape: tuple[int, ...]) -> int:
-    """Training images for the repair of what is delivered: 1,024, or as many large ones as have 2^24 pixels.
+def default_final_examples(example: Tree) -> int:
+    """Training examples for the repair of what is delivered: 1,024, or as many large ones as have 2^24 positions.
 
     `refit` passes all at once, and so takes memory for every pixel: with ResNet-50 some 300 bytes, 5 GiB for 334 images
     of 224 x 224.
 
     Args:
-        image_shape: `(C, H, W)`.
+        example: Inputs of a network; what follows examples and channels is position.
     """
-    return max(1, min(FINAL_IMAGES, FINAL_PIXELS // math.prod(image_shape[1:])))
+    positions = max(math.prod(tensor.shape[2:]) for tensor in tensors(example))
+    return max(1, min(FINAL_EXAMPLES, FINAL_POSITIONS // positions))
 
 
 def pruner_passes(importance: str | Importance | Criterion, repair: str | Repair) -> frozenset[str]:

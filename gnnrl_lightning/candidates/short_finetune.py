@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import nn
 
-from gnnrl_lightning.data.images import Draw, Images
+from gnnrl_lightning.data.examples import Draw, Examples
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.objective import Objective
 from gnnrl_lightning.seeds import derived_seed, generator_for
-from gnnrl_lightning.training.finetune import learning_rate_factor
+from gnnrl_lightning.training.options import learning_rate_factor
+from gnnrl_lightning.trees import Tree, call, take, to_device
 
 
 @dataclass(frozen=True)
@@ -24,24 +25,26 @@ class ShortFinetune:
     one device.
 
     Args:
-        images: Training images; those on disk are decoded anew for each network.
-        augment: `(uint8 images, generator) -> uint8 images`.
-        normalize: uint8 images -> network inputs.
+        examples: Training examples; images on disk are decoded anew for each network.
+        augment: `(inputs, targets, generator) -> (inputs, targets)`, see `gnnrl_lightning.data.ExampleData.augment`.
+        normalize: Inputs of the examples -> network inputs.
+        objective: Gives the loss.
         steps: Optimiser steps.
-        batch_size: Images of a step.
+        batch_size: Examples of a step.
         learning_rate: The largest one.
         momentum: Nesterov momentum.
         weight_decay: Of all parameters.
-        seed: Of the order of the images and of the augmentation.
+        seed: Of the order of the examples and of the augmentation.
         precision: "32" or "bf16": bfloat16 autocast.
 
     Raises:
         UserError: No steps, or an unknown precision.
     """
 
-    images: Images
-    augment: Callable[[Tensor, torch.Generator], Tensor]
-    normalize: Callable[[Tensor], Tensor]
+    examples: Examples
+    augment: Callable[[Tree, Tree, torch.Generator], tuple[Tree, Tree]]
+    normalize: Callable[[Tree], Tree]
+    objective: Objective
     steps: int
     batch_size: int = 128
     learning_rate: float = 0.02
@@ -58,19 +61,20 @@ class ShortFinetune:
 
     @property
     def seen(self) -> int:
-        """Images that all steps together read."""
-        return self.steps * min(self.batch_size, len(self.images))
+        """Examples that all steps together read."""
+        return self.steps * min(self.batch_size, len(self.examples))
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The normalised images `(batch_size, C, H, W)` and labels `(batch_size,)` of each step."""
+    def batches(self) -> Iterator[tuple[Tree, Tree]]:
+        """The normalised inputs and the targets of each step."""
         draws = list(self._draws())
-        for step, (draw, pixels) in enumerate(zip(draws, self.images.read(draws), strict=True)):
-            augmented = self.augment(pixels, generator_for(self.seed, 1, step))
-            yield self.normalize(augmented), self.images.labels[draw.indices]
+        for step, (draw, inputs) in enumerate(zip(draws, self.examples.read(draws), strict=True)):
+            targets = take(self.examples.targets, draw.indices)
+            inputs, targets = self.augment(inputs, targets, generator_for(self.seed, 1, step))
+            yield self.normalize(inputs), targets
 
     def _draws(self) -> Iterator[Draw]:
-        """Which images each step reads."""
-        count, size = len(self.images), min(self.batch_size, len(self.images))
+        """Which examples each step reads."""
+        count, size = len(self.examples), min(self.batch_size, len(self.examples))
         order, epoch = torch.empty(0, dtype=torch.int64), 0
         for step in range(self.steps):
             if len(order) < size:
@@ -89,12 +93,13 @@ class ShortFinetune:
         network.train()
         with torch.random.fork_rng([]), torch.enable_grad():
             torch.manual_seed(derived_seed(self.seed, 2))  # for dropout
-            for step, (images, labels) in enumerate(self.batches()):
+            for step, (inputs, targets) in enumerate(self.batches()):
                 factor = learning_rate_factor(step, self.steps, self.steps / 10)
                 for group in optimizer.param_groups:
                     group["lr"] = self.learning_rate * factor
                 with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                    loss = cross_entropy(network(images.to(device)), labels.to(device))
+                    outputs = call(network, to_device(inputs, device))
+                    loss = self.objective.loss(outputs, to_device(targets, device))
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

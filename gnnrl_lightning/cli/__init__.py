@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 
@@ -38,6 +39,8 @@ def _run(args: list[str] | None) -> None:
     from gnnrl_lightning.processes import rank
     from gnnrl_lightning.speed.memory import keep_kernels
 
+    if args is None and not {"", os.getcwd()} & {*sys.path}:
+        sys.path.insert(0, os.getcwd())  # as `python -m` does: networks and parts of the user's own lie here
     keep_kernels()  # before the first convolution
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

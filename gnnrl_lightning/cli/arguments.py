@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_type_hints
 
 import torch
-from jsonargparse import set_parsing_settings
+from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rich.console import Console
 
@@ -16,18 +16,17 @@ from gnnrl_lightning.cli.front import DESCRIPTION
 from gnnrl_lightning.cli.resuming import resumed_run, same_wandb_runs
 from gnnrl_lightning.cli.subcommands import SUBCOMMANDS, Subcommand
 from gnnrl_lightning.cli.trainer import SubcommandTrainer
-from gnnrl_lightning.cost.budget import Budget
-from gnnrl_lightning.data import ImageData
+from gnnrl_lightning.cost.metrics import METRICS
+from gnnrl_lightning.data import ExampleData
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.comparison import CompareOptions
 from gnnrl_lightning.job.groups import GroupOptions
-from gnnrl_lightning.job.policy_search import SearchOptions
+from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.job.runs import RunFolder, RunOptions
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.processes import rank
 from gnnrl_lightning.rl.learners import GNNRL
-from gnnrl_lightning.training.finetune import TrainingOptions
 
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
 
@@ -35,8 +34,13 @@ STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused
 set_parsing_settings(instantiate_subclass_spec_in_any=False)
 
 NETWORK_HELP = "Class or function that makes the network; without a dot, one of gnnrl_lightning.networks."
-ARTIFACT_HELP = "Folder of a pruned network, which finetune, validate and test take instead of the dense one."
+ARTIFACT_HELP = "Folder of a pruned network, which takes the place of the network: fit prunes it further."
 
+OBJECTIVE_HELP = (
+    "What the network is for: classification, segmentation, regression, or the import path of an Objective; "
+    "as class_path and init_args where it has arguments."
+)
+LIMITS_HELP = "Limits on metrics of your own, by import path: {my_package.energy: 60%%}."
 BUDGETS_HELP = "Shares of the dense MACs for which predict tells widths."
 
 
@@ -51,7 +55,7 @@ class ArgumentsCLI(LightningCLI):
         self.parsed = {name: row for name, row in SUBCOMMANDS.items() if name in asked} or SUBCOMMANDS
         super().__init__(
             GNNRL,
-            ImageData,
+            ExampleData,
             save_config_callback=None,
             trainer_class=SubcommandTrainer,
             # One process if nobody asks for more. Progress bars and summary are our own.
@@ -86,22 +90,21 @@ class ArgumentsCLI(LightningCLI):
         parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items()})
         # Classes of users need no type hints.
         parser.add_class_arguments(GNNRL, "model", skip={"env", "proxy", "seed"}, fail_untyped=False)
-        parser.add_lightning_class_args(ImageData, "data", subclass_mode=True)
+        parser.add_lightning_class_args(ExampleData, "data", subclass_mode=True)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Arguments of the job."""
         # Not the dataclass: jsonargparse would take class_path for the dataclass's own.
         parser.add_argument("--network.class_path", type=str, required=True, help=NETWORK_HELP)
         parser.add_argument("--network.init_args", type=dict[str, Any], default={}, help="Its arguments by name.")
+        parser.add_argument("--objective", type=str | dict[str, Any], default="classification", help=OBJECTIVE_HELP)
         parser.add_argument("--checkpoint", type=str | None, help="File with the network's weights; null trains.")
         parser.add_argument("--artifact", type=str | None, help=ARTIFACT_HELP)
         parser.add_argument("--budgets", type=float, nargs="+", help=BUDGETS_HELP)
-        # Made by the subcommands that need one: an empty budget is an error.
-        parser.add_class_arguments(Budget, "budget", instantiate=False)
+        _add_budget(parser)
         parser.add_class_arguments(GroupOptions, "groups")
-        parser.add_class_arguments(SearchOptions, "search")
-        parser.add_class_arguments(TrainingOptions, "pretraining")
-        parser.add_class_arguments(TrainingOptions, "finetuning")
+        for name, section in get_type_hints(Options).items():
+            parser.add_class_arguments(section, name)
         parser.add_class_arguments(CompareOptions, "compare")
         parser.add_class_arguments(RunOptions, "run")
         parser.add_argument("--overwrite", action="store_true", help="Replace an existing run of the same name.")
@@ -132,7 +135,7 @@ class ArgumentsCLI(LightningCLI):
                 RunFolder.check(self.run.root, self.run.name, self.overwrite, [path for path in given if path])
         self.model: GNNRL = self._get(self.config_init, "model")
         self.model.seed = self._get(self.config, "seed_everything")
-        self.datamodule: ImageData = self._get(self.config_init, "data")
+        self.datamodule: ExampleData = self._get(self.config_init, "data")
         self.trainer = self.instantiate_trainer()
         if self.asked.shared or self.asked.alone:
             self._check_processes()
@@ -155,13 +158,12 @@ class ArgumentsCLI(LightningCLI):
     def _check_inputs(self) -> None:
         """Refuse weights that the subcommand would not read, and a comparison that needs some."""
         weights, pruned = (self._get(self.config, name) for name in ("checkpoint", "artifact"))
-        if pruned is not None and self.asked.restores is None:
-            restoring = [name for name, subcommand in SUBCOMMANDS.items() if subcommand.restores]
-            raise UserError(f"{self.subcommand} reads no --artifact: that is for {', '.join(restoring)}")
+        if pruned is not None and self.subcommand == "pretrain":
+            raise UserError("pretrain reads no --artifact: a pruned network is trained further by finetune")
         if pruned is not None and weights is not None:
             raise UserError("--artifact and --checkpoint exclude each other: set one of them to null")
         if self.subcommand == "predict":
-            missing = {"checkpoint": weights, "budgets": self._get(self.config, "budgets")} | {
+            missing = {"checkpoint": weights or pruned, "budgets": self._get(self.config, "budgets")} | {
                 "model.policy_file": self.model_policy_file
             }
             names = [f"--{name}" for name, value in missing.items() if not value]
@@ -197,8 +199,25 @@ class ArgumentsCLI(LightningCLI):
     def task(self) -> Task:
         """The network and its images."""
         network = NetworkSpec(**self._get(self.config, "network").as_dict())
-        groups = self._get(self.config_init, "groups")
-        return Task(network, self.datamodule, self._get(self.config, "checkpoint"), self.model.seed, groups)
+        weights, pruned = (self._get(self.config, name) for name in ("checkpoint", "artifact"))
+        groups, objective = self._get(self.config_init, "groups"), self._get(self.config, "objective")
+        objective = objective.as_dict() if isinstance(objective, Namespace) else objective
+        return Task(network, self.datamodule, weights, self.model.seed, groups, pruned, objective)
+
+    @property
+    def options(self) -> Options:
+        """The options of the job, as configured."""
+        return Options(**{name: self._get(self.config_init, name) for name in get_type_hints(Options)})
+
+
+def _add_budget(parser: LightningArgumentParser) -> None:
+    """The arguments of a budget, one for each metric; it is made by the subcommands that need one."""
+    for name, metric in METRICS.items():
+        about = f"{metric.unit} at most: 0.5 or 50%% of the dense network's, or a whole number above 1."
+        parser.add_argument(f"--budget.{name}", type=int | float | str | None, help=about)
+    parser.add_argument("--budget.limits", type=dict[str, int | float | str], default={}, help=LIMITS_HELP)
+    parser.add_argument("--budget.channel_multiple", type=int, default=1, help="Widths are multiples of it, or dense.")
+    parser.add_argument("--budget.min_width", type=int, default=1, help="Channels that every group keeps at least.")
 
 
 def _check(config: Any) -> None:

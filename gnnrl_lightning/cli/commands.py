@@ -4,59 +4,67 @@ from __future__ import annotations
 
 import json as json_format
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from torch import nn
 
-from gnnrl_lightning.cli.comparing import DECIDED, agents_of, as_tuned, check_goes_on
+from gnnrl_lightning.cli.comparing import agents_of, as_decided, check_goes_on
 from gnnrl_lightning.cli.running import RunningCLI
 from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.cost.metrics import METRICS
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.job.checked import Checked, check
 from gnnrl_lightning.job.comparison import CompareOptions, Comparison
-from gnnrl_lightning.job.compression import DENSE, POLICY, Compression, PhaseTrainers
-from gnnrl_lightning.job.delivery import LATENCY_BATCH, deliver
+from gnnrl_lightning.job.delivery import LATENCY_BATCH, Delivered, deliver
 from gnnrl_lightning.job.given_widths import as_widths, budget_of, deliver_widths, read_widths
-from gnnrl_lightning.job.policy_search import SearchOptions
+from gnnrl_lightning.job.job import DENSE, POLICY, PRUNED, PhaseTrainers, Runtime
 from gnnrl_lightning.job.prediction import as_json, predict
 from gnnrl_lightning.job.runs import RunFolder
-from gnnrl_lightning.job.task import finetune_artifact, inspect, save_weights
+from gnnrl_lightning.job.searching import begin
+from gnnrl_lightning.job.task import inspect, save_finetuned
+from gnnrl_lightning.job.trained import train
+from gnnrl_lightning.networks import save_weights
+from gnnrl_lightning.objective.protocol import record
 from gnnrl_lightning.processes import from_first, rank
 from gnnrl_lightning.report.comparison import comparison_tables, run_line
+from gnnrl_lightning.report.costs import RATIO, cost_names
 from gnnrl_lightning.report.graph_figure import checked_suffix, graph_figure
 from gnnrl_lightning.report.progress import hidden_steps, shown_steps
 from gnnrl_lightning.report.table import inspection_tables, prediction_table, print_result
 from gnnrl_lightning.rl.state.views import hierarchical_graph, simplified_graph
-from gnnrl_lightning.training.finetune import quiet_trainer
+from gnnrl_lightning.training.train import quiet_trainer
 
-# Figures of the pruned network for the loggers: none of the test images, which no sweep may choose by.
-LOGGED = ("macs", "params", "macs_ratio", "params_ratio", "top1_search", "latency_ms")
+# Figures of the pruned network for the loggers beside its costs: none of the test examples, by which
+# no sweep may choose.
+LOGGED = ("latency_ms",)
 
 
 class CompressionCLI(RunningCLI):
     """The command line: a method for each subcommand."""
 
-    def _compression(self, trainers: PhaseTrainers, budget: Budget | None = None) -> Compression:
-        """The job, checked; the configuration has what was tuned from then on."""
-        compression = Compression(
-            self.task,
-            budget or Budget(**self._get(self.config, "budget").as_dict()),
-            as_tuned(self._get(self.config_init, "search"), self.unfinished),
-            self._get(self.config_init, "pretraining"),
-            self._get(self.config_init, "finetuning"),
-            trainers,
-            shown_steps if rank() == 0 else hidden_steps,
-            self._device(),
-        )
-        for name in DECIDED:
-            self._get(self.config, "search")[name] = getattr(compression.search, name)
-        if compression.tuned is not None:
-            self.console.print(str(compression.tuned), soft_wrap=True)
-        return compression
+    def _checked(self, trainers: PhaseTrainers, budget: Budget | None = None) -> Checked:
+        """The job, checked; the configuration has what was decided from then on.
+
+        Args:
+            trainers: Makes the trainers of the training phases.
+            budget: What the smaller network may cost; None: as configured.
+        """
+        options = as_decided(self.options, self.unfinished)
+        runtime = Runtime(trainers, shown_steps if rank() == 0 else hidden_steps, self._device())
+        checked = check(self.task, budget or self._budget(), options, runtime)
+        for section, values in asdict(checked.job.options).items():
+            for name, value in values.items():
+                self._get(self.config, section)[name] = value
+        if checked.tuned is not None:
+            self.console.print(str(checked.tuned), soft_wrap=True)
+        return checked
+
+    def _budget(self, **changes: Any) -> Budget:
+        return Budget(**self._get(self.config, "budget").as_dict() | changes)
 
     def _device(self) -> torch.device:
         """Where candidates are scored: the trainer's GPU, if it has one."""
@@ -65,12 +73,11 @@ class CompressionCLI(RunningCLI):
 
     def before_fit(self) -> None:
         """Check everything, open the run, train or load the dense network, score the starting candidates."""
-        self.compression = self._compression(self.phase_trainer)
-        iterations = self.compression.iterations(self.model, self.processes)
-        self.compression.prepare(self.model)
+        checked = self._checked(self.phase_trainer)
+        iterations = checked.iterations(self.model, self.processes)
+        checked.prepare(self.model)
         folder = self.open_run(self.resumed)
-        self.compression.train_dense(folder)
-        self.compression.start(folder, self.model)
+        self._searching = begin(train(checked, folder), self.model, folder)
         limit, whole = self._get(self.config_init, "trainer")["max_epochs"], self.model.iterations(iterations)
         self.trainer.fit_loop.max_epochs = whole if limit is None else min(limit, whole)
 
@@ -84,76 +91,73 @@ class CompressionCLI(RunningCLI):
 
     def after_fit(self) -> None:
         """Prune, fine-tune, test once, save, show."""
-        result = deliver(self.compression, self.folder)
-        if rank() > 0:
+        self._show(deliver(self.searching.finished(), self.folder), self.folder)
+
+    def _show(self, delivered: Delivered | None, folder: RunFolder) -> None:
+        """Show and log what is delivered, in the first process."""
+        if delivered is None:
             return
-        figures = {f"result/{name}": value for name, value in result["pruned"].items() if name in LOGGED}
-        print_result(result, LATENCY_BATCH, self.console)
-        self.close_run(self.folder, figures)
+        pruned = delivered.figures[PRUNED]
+        costs = cost_names(pruned)
+        logged = {*costs, *(f"{name}{RATIO}" for name in costs), *LOGGED}
+        print_result(dict(delivered.figures), LATENCY_BATCH, self.console)
+        shown = {name: value for name, value in pruned.items() if name in logged or name.endswith("_search")}
+        self.close_run(folder, {f"result/{name}": value for name, value in shown.items()})
 
     def pretrain(self, **_: Any) -> None:
         """Train the dense network and save its weights."""
         network = self.task.build()
         folder = self.open_run()
-        self.task.train(network, self._get(self.config_init, "pretraining"), self.phase_trainer("dense"))
+        self.task.train(network, self.options.pretraining, self.phase_trainer("dense"))
         if rank() == 0:
             save_weights(network, folder.weights(DENSE))
-        self._close_training(folder, self.task.top1(network, self.datamodule.search))
+        self._close_training(folder, self.task.figures(network, self.datamodule.holdout))
 
     def finetune(self, **_: Any) -> None:
         """Train a pruned network or the dense one further and save it."""
-        options = self._get(self.config_init, "finetuning")
-        pruned = self._get(self.config, "artifact")
-        if pruned is None:
-            network = self.task.build()
-            folder = self.open_run()
-            self.task.train(network, options, self.phase_trainer("dense"))
-            if rank() == 0:
-                save_weights(network, folder.weights(DENSE))
-            accuracy = self.task.top1(network, self.datamodule.search)
-        else:
-            restored = self.task.restore(pruned)
-            folder = self.open_run()
-            trainer = self.phase_trainer("pruned")
-            accuracy = finetune_artifact(self.task, restored, options, folder.pruned, trainer)
-        self._close_training(folder, accuracy)
+        network = self.task.build()
+        folder = self.open_run()
+        options, pruned = self.options.finetuning, self.task.artifact
+        self.task.train(network, options, self.phase_trainer("dense" if pruned is None else "pruned"))
+        scores = self.task.figures(network, self.datamodule.holdout)
+        if rank() == 0 and pruned is None:
+            save_weights(network, folder.weights(DENSE))
+        elif rank() == 0:
+            save_finetuned(self.task, network, scores, folder.pruned)
+        self._close_training(folder, scores)
 
-    def _close_training(self, folder: RunFolder, accuracy: float) -> None:
-        self.console.print(f"top-1 on the search split: {accuracy:.2f} %")
-        self.close_run(folder, {"result/top1_search": accuracy})
+    def _close_training(self, folder: RunFolder, scores: dict[str, float]) -> None:
+        self.console.print(self.task.line("holdout", scores))
+        self.close_run(folder, {f"result/{name}_search": value for name, value in scores.items()})
 
     def validate(self, **_: Any) -> None:
-        """Top-1 accuracy on the search split."""
-        network = self._network()
-        self.console.print(f"top-1 on the search split: {self.task.top1(network, self.datamodule.search):.2f} %")
+        """Primary figure on the holdout."""
+        network = self.task.build()
+        self.console.print(self.task.line("holdout", self.task.figures(network, self.datamodule.holdout)))
 
     def test(self, **_: Any) -> None:
-        """Top-1 accuracy on the test images."""
-        network = self._network()
-        self.console.print(f"top-1 on the test images: {self.task.top1(network, self.datamodule.test):.2f} %")
-
-    def _network(self) -> nn.Module:
-        pruned = self._get(self.config, "artifact")
-        return self.task.build() if pruned is None else self.task.restore(pruned).network
+        """Primary figure on the test examples."""
+        network = self.task.build()
+        self.console.print(self.task.line("test examples", self.task.figures(network, self.datamodule.test)))
 
     def compare(self, **_: Any) -> None:
         """Compare the agent with every other way to choose widths."""
-        compression = self._compression(lambda phase: self.phase_trainer(phase) if phase == "dense" else self._quiet())
+        checked = self._checked(lambda phase: self.phase_trainer(phase) if phase == DENSE else self._quiet())
         options: CompareOptions = self._get(self.config_init, "compare")
-        agents = agents_of(self._get(self.config, "model"), self._get(self.config, "search"), options.variants)
+        agents = agents_of(self.config[str(self.subcommand)], options.variants)
 
         for name, row in agents.items():
             if name not in {*options.methods, *options.variants}:
                 continue
             try:
-                compression.prepare(row.make(0), row.search)
+                checked.prepare(row.make(0), row.episode)
             except UserError as error:
                 raise UserError(f"compare: {name}: {error}") from error
 
         def report(row: dict[str, Any]) -> None:
-            self.console.print(run_line(row), soft_wrap=True)
+            self.console.print(run_line(row, record(self.task.goal)), soft_wrap=True)
 
-        comparison = Comparison(compression, options, agents, report)
+        comparison = Comparison(checked, options, agents, report)
         config = self.resolved_config()
         if self.unfinished is not None:
             check_goes_on(self.unfinished, config)
@@ -167,11 +171,11 @@ class CompressionCLI(RunningCLI):
         """Tell the widths that a trained policy takes for some budgets."""
         _check_folder("--json", json)
         budgets: list[float] = self._get(self.config, "budgets")
-        first = Budget(**self._get(self.config, "budget").as_dict() | {"macs": min(budgets)})
-        search: SearchOptions = self._get(self.config_init, "search")
-        compression = Compression(self.task, first, replace(search, macs_range=None), device=self._device())
-        compression.prepare(self.model)
-        found = as_json(compression, predict(compression, self.model, budgets))
+        options = replace(self.options, episode=replace(self.options.episode, macs_range=None))
+        checked = check(self.task, self._budget(macs=min(budgets)), options, Runtime(device=self._device()))
+        checked.prepare(self.model)
+        trained = train(checked)
+        found = as_json(trained, predict(trained, self.model, budgets))
         self.console.print(prediction_table(found))
         if json is not None:
             _write_json(json, found)
@@ -183,13 +187,9 @@ class CompressionCLI(RunningCLI):
         given = read_widths(widths, share)
         graph = self.task.trace()
         chosen = as_widths(graph, given)
-        compression = self._compression(self.phase_trainer, budget_of(graph, chosen))
+        checked = self._checked(self.phase_trainer, budget_of(graph, chosen))
         folder = self.open_run()
-        compression.train_dense(folder)
-        result = deliver_widths(compression, chosen, folder)
-        figures = {f"result/{name}": value for name, value in result["pruned"].items() if name in LOGGED}
-        print_result(result, LATENCY_BATCH, self.console)
-        self.close_run(folder, figures)
+        self._show(deliver_widths(train(checked, folder), chosen, folder), folder)
 
     def _quiet(self) -> Callable[..., Trainer]:
         """What makes the trainers of networks of which there are many."""
@@ -203,14 +203,15 @@ class CompressionCLI(RunningCLI):
         if figure is not None:
             checked_suffix(figure)
         graph = self.task.trace()
-        found = inspect(graph)
+        own = self._get(self.config, "budget")["limits"] or {}
+        found = inspect(graph, [*METRICS, *(metric for metric in own if metric not in METRICS)])
         for table in inspection_tables(found):
             self.console.print(table)
         if json is not None:
             _write_json(json, found)
         if figure is not None:
             views = hierarchical_graph(graph), simplified_graph(graph)
-            graph_figure(*views, self.task.network.name).savefig(figure)
+            graph_figure(*views, self.task.name).savefig(figure)
 
 
 def _check_folder(option: str, path: str | None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -12,58 +11,55 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.job.comparison import DDPG_METHOD, AgentRow
-from gnnrl_lightning.job.policy_search import AGENT, SearchOptions
+from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.job.runs import RunFolder
+from gnnrl_lightning.options import decided_as
 from gnnrl_lightning.registry import resolve
+from gnnrl_lightning.rl.env.options import EpisodeOptions
+from gnnrl_lightning.rl.environments import AGENT
 from gnnrl_lightning.rl.learners import DDPG, GNNRL
-from gnnrl_lightning.speed.tuning import AUTO
 
-# What a variant may have of its own of `search`: what an episode is and is worth, and whether there is a table. The
-# rest makes the pruned networks, alike for all.
-OF_THE_AGENT = ("max_steps", "max_ratio_per_step", "penalty", "macs_range", "reward", "table")
+SECTIONS: dict[str, type] = {"model": GNNRL, "episode": EpisodeOptions}
+"""The sections that belong to the agent. All others make and score the candidates, alike for all methods."""
 
-# A comparison may go on with other values of these: what they say is in the names of the finished runs, or changes
+# A comparison may be resumed with other values of these: what they say is in the names of the finished runs, or changes
 # nothing about them.
 FREE = (("run",), ("overwrite",), ("compare", "methods"), ("compare", "seeds"), ("compare", "budgets"))
 VARIANTS = ("compare", "variants")
 
 
-def agents_of(model: Namespace, search: Namespace, variants: Mapping[str, Mapping[str, Any]]) -> dict[str, AgentRow]:
+def agents_of(sections: Mapping[str, Namespace], variants: Mapping[str, Mapping[str, Any]]) -> dict[str, AgentRow]:
     """The configured agent, its variants, and DDPG on the same episodes.
 
     Args:
-        model: The configuration of `model`.
-        search: The configuration of `search`.
-        variants: Name -> the keys of `model` and `search` that differ.
+        sections: The configuration; those of `SECTIONS` are read.
+        variants: Name -> what differs of the sections in `SECTIONS`.
 
     Raises:
-        UserError: A variant names a key that there is not or that is the comparison's, or a value that does not fit.
+        UserError: A variant names a section or key that there is not or that is not the agent's, or a value that does
+            not fit.
     """
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(GNNRL, "model", skip={"env", "proxy", "seed"}, fail_untyped=False)
-    parser.add_class_arguments(SearchOptions, "search")
-    base = {"model": model.as_dict(), "search": search.as_dict()}
+    for name, section in SECTIONS.items():
+        skip: set[str | int] = {"env", "proxy", "seed"} if section is GNNRL else set()
+        parser.add_class_arguments(section, name, skip=skip, fail_untyped=False)
+    base = {name: sections[name].as_dict() for name in SECTIONS}
     rows = {name: _agent(parser, name, base, changes) for name, changes in {AGENT: {}, **variants}.items()}
-    shared = {name: model[name] for name in ("episodes_per_iteration", "proxy_episodes")}
-    return rows | {DDPG_METHOD: AgentRow(lambda seed: DDPG(**shared, seed=seed), rows[AGENT].search)}
+    shared = {name: base["model"][name] for name in ("episodes_per_iteration", "proxy_episodes")}
+    return rows | {DDPG_METHOD: AgentRow(lambda seed: DDPG(**shared, seed=seed), rows[AGENT].episode)}
 
 
 def _agent(parser: ArgumentParser, name: str, base: dict[str, Any], changes: Mapping[str, Any]) -> AgentRow:
     unknown = sorted(set(changes) - set(base))
     if unknown:
-        raise UserError(f"compare.variants.{name} has {', '.join(unknown)}: expected keys of model and search")
-    own = changes.get("search") or {}
-    shared = sorted(set(own) & set(base["search"]) - set(OF_THE_AGENT))
-    if shared or own.get("table") not in (None, base["search"]["table"]):
-        given = ", ".join(shared) or f"another table, {own['table']}"
         raise UserError(
-            f"compare.variants.{name}.search has {given}, which is the same for all: expected some of "
-            f"{', '.join(OF_THE_AGENT)}, and of table null alone"
+            f"compare.variants.{name} has {', '.join(unknown)}: expected the agent's sections, {' and '.join(base)}; "
+            "all others are the same for all"
         )
     merged = {part: {**base[part], **_as_written(changes.get(part) or {})} for part in base}
     try:
         config = parser.parse_object(merged)
-        search: SearchOptions = parser.instantiate(config)["search"]  # makes the module, too, which checks itself
+        episode: EpisodeOptions = parser.instantiate(config)["episode"]  # makes the module, too, which checks itself
     except (ArgumentError, UserError) as error:
         raise UserError(f"compare.variants.{name}: {one_line(error)}") from error
 
@@ -72,7 +68,7 @@ def _agent(parser: ArgumentParser, name: str, base: dict[str, Any], changes: Map
         agent.seed = seed
         return agent
 
-    return AgentRow(make, search)
+    return AgentRow(make, episode)
 
 
 def _as_written(value: Any) -> Any:
@@ -130,21 +126,14 @@ def check_goes_on(folder: RunFolder, config: str) -> None:
             )
 
 
-DECIDED = ("precision", "batch_size", "repair", "final_calibration_images")
-"""What of `search` may be left open."""
-
-
-def as_tuned(search: SearchOptions, folder: RunFolder | None) -> SearchOptions:
-    """The options with what was measured when an earlier comparison began, where they ask for a measurement.
+def as_decided(options: Options, folder: RunFolder | None) -> Options:
+    """The options with what was decided when an earlier comparison began, where they leave it open.
 
     Args:
-        search: As configured.
-        folder: Folder of the earlier comparison, which goes on; None: there is none.
+        options: As configured.
+        folder: Folder of the earlier comparison, which is resumed; None: there is none.
     """
-    if folder is None or search.precision != AUTO:
-        return search
-    before = yaml.safe_load(folder.config.read_text(encoding="utf-8"))["search"]
-    return replace(search, **{name: before.get(name) for name in DECIDED if getattr(search, name) in (AUTO, None)})
+    return options if folder is None else decided_as(options, yaml.safe_load(folder.config.read_text(encoding="utf-8")))
 
 
 def _flat(config: Any, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:

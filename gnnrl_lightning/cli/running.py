@@ -25,24 +25,32 @@ from gnnrl_lightning.cli.resuming import OPTION, with_subcommand
 from gnnrl_lightning.cli.signals import OwnHandler, forward_signals, stop_signal
 from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.files import replacing
-from gnnrl_lightning.job.compression import Compression
 from gnnrl_lightning.job.delivery import LATENCY_BATCH
-from gnnrl_lightning.job.policy_search import AGENT, SearchOptions
 from gnnrl_lightning.job.runs import RunFolder
+from gnnrl_lightning.job.searching import Searching
 from gnnrl_lightning.processes import from_first, of_all, rank
 from gnnrl_lightning.report.metrics import MetricsFile
 from gnnrl_lightning.report.phases import PhaseLogger
 from gnnrl_lightning.report.progress import SearchProgress, TrainingProgress
 from gnnrl_lightning.report.table import print_result
+from gnnrl_lightning.rl.environments import AGENT
 from gnnrl_lightning.training.checkpoint import LatestCheckpoint
-from gnnrl_lightning.training.finetune import quiet_trainer
+from gnnrl_lightning.training.train import quiet_trainer
 
 
 class RunningCLI(ArgumentsCLI):
     """What the subcommands that make a run share."""
 
-    compression: Compression
     _folder: RunFolder | None = None
+
+    _searching: Searching | None = None
+
+    @property
+    def searching(self) -> Searching:
+        """The search under way."""
+        if self._searching is None:
+            raise RuntimeError("there is no search yet: searching comes after begin()")
+        return self._searching
 
     @property
     def folder(self) -> RunFolder:
@@ -64,11 +72,10 @@ class RunningCLI(ArgumentsCLI):
         if settings["logger"] in (None, True):
             kwargs["logger"] = False  # metrics.csv in the run's folder, once there is one
         if self.subcommand == "fit":
-            search: SearchOptions = self._get(self.config_init, "search")
             callbacks = settings["callbacks"] or []
             callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
-            self.latest = LatestCheckpoint(notes=lambda: self.compression.notes())
-            progress = SearchProgress(lambda: self.compression.status(), search.evaluations)
+            self.latest = LatestCheckpoint(notes=lambda: self.searching.notes())
+            progress = SearchProgress(lambda: self.searching.status(), self.options.search.evaluations)
             kwargs["callbacks"] = [*callbacks, progress, OwnHandler(), self.latest]
             kwargs["enable_checkpointing"] = True  # the latest one, and those of the user's callbacks
         try:

@@ -40,11 +40,11 @@ SUBCOMMANDS = {
         restores="fine-tune",
     ),
     "validate": Subcommand(
-        "Print the top-1 accuracy of the network or of a pruned one (--artifact) on the held-out images.",
+        "Print the primary figure of the network or of a pruned one (--artifact) on the held-out examples.",
         restores="validate",
     ),
     "test": Subcommand(
-        "Print the top-1 accuracy of the network or of a pruned one (--artifact) on the test images.", restores="test"
+        "Print the primary figure of the network or of a pruned one (--artifact) on the test examples.", restores="test"
     ),
     "compare": Subcommand(
         "Compare the agent with every other search method; resumes an earlier comparison of the same --run.name.",

@@ -27,10 +27,10 @@ class SubcommandTrainer(Trainer):
         """Train a pruned network (--artifact) or the dense one (--checkpoint) further and save it."""
 
     def validate(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Print the top-1 accuracy of the network or of a pruned one (--artifact) on the held-out images."""
+        """Print the primary figure of the network or of a pruned one (--artifact) on the held-out examples."""
 
     def test(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Print the top-1 accuracy of the network or of a pruned one (--artifact) on the test images."""
+        """Print the primary figure of the network or of a pruned one (--artifact) on the test examples."""
 
     def compare_methods(self) -> None:
         """Compare the agent with every other search method; resumes an earlier comparison of the same --run.name."""

@@ -1,237 +1,272 @@
-"""Budgets, and the projection of widths onto them.
+"""Budgets: what the pruned network may cost, in the metrics of `gnnrl_lightning.cost.metrics`.
 
-The projection first scales the proposed widths by the largest common factor that fits, then widens groups one aligned
-step at a time, those furthest below their proposal first, until no group can be widened any more: what comes
-back meets every limit, and no group could be one step wider.
+```
+limits = Budget(macs=0.5, activations="512k").on(graph)
+widths = limits.project(graph.widths)  # meets every limit, and no group could be wider
+```
 """
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.cost.products import CostModel
+from gnnrl_lightning.cost.metrics import METRICS, SHOWN, Cost, metric_name
+from gnnrl_lightning.cost.projection import Ladder, Limits, fits, project
 from gnnrl_lightning.cost.ranges import WidthRanges
-from gnnrl_lightning.errors import UserError
-
-BISECTIONS = 40
-"""Halvings of the interval of the common factor: its error is far below one channel."""
+from gnnrl_lightning.errors import UserError, one_line
 
 
 class Prunable(Protocol):
     """What a budget needs to know of a traced network."""
 
     @property
-    def cost(self) -> CostModel: ...  # noqa: D102
-    @property
     def widths(self) -> Tensor: ...  # noqa: D102
     @property
     def sets(self) -> Tensor: ...  # noqa: D102
     @property
     def ranges(self) -> WidthRanges: ...  # noqa: D102
-
-
-Limits = Mapping[str, float | Tensor]
-"""Metric ("macs" or "params") -> absolute upper limit: one for all candidates, or one for each `(B,)`."""
+    def cost_of(self, metric: Any) -> Cost: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
+class Limit:
+    """An upper limit: a share of the dense network's cost, or an absolute one."""
+
+    value: float
+    relative: bool
+
+
+def parse_limit(given: float | str, option: str, unit: str = "") -> Limit:
+    """What a limit says.
+
+    Numbers below 1 and percentages are shares of the dense network's cost. Whole numbers above 1 are absolute, also
+    with k, M or G for thousands, millions or billions; with the metric's unit behind it any number is.
+
+    Args:
+        given: The limit, for example 0.5, "50%", 60_000_000, "60M" or "12.5 ms".
+        option: What names it, for messages.
+        unit: Unit of the metric.
+
+    Raises:
+        UserError: It is neither a share nor absolute.
+    """
+    form = r"([+-]?(?:[\d.]+(?:e[+-]?\d+)?|inf|nan))\s*(%|[kMG]?)\s*(" + re.escape(unit) + ")?"
+    found = None if isinstance(given, bool) else re.fullmatch(form, str(given).strip(), re.IGNORECASE)
+    try:
+        value = float(found[1]) if found else None
+    except ValueError:  # several points
+        value = None
+    if found is None or value is None:
+        raise UserError(f"{option} is {given!r}: expected a share such as 0.5 or 50%, or a whole number above 1")
+    if not 0 < value < math.inf:
+        raise UserError(f"{option} is {given}: it must be positive, for example 0.5 (half of the network)")
+    scale, measured = found[2].lower(), bool(unit) and found[3] is not None
+    if scale == "%":
+        value = value / 100
+    elif scale:
+        value *= {"k": 1e3, "m": 1e6, "g": 1e9}[scale]
+    if measured and scale != "%":
+        return Limit(value, relative=False)
+    if value < 1 and (scale == "%" or not scale):
+        return Limit(value, relative=True)
+    if value > 1 and scale != "%" and value.is_integer():
+        return Limit(value, relative=False)
+    raise UserError(
+        f"{option} is {given}, which is neither a share nor absolute: write a share below 1 (0.5 or 50%), a whole "
+        "number above 1 for an absolute limit, or null for none"
+    )
+
+
+@dataclass(frozen=True, init=False, repr=False)
 class Budget:
     """Upper limits on the pruned network; all that are given must hold.
 
     Args:
-        macs: Multiply-accumulates for one image: at most 1 means relative to the dense network, above 1 absolute.
-        params: Number of parameters, relative or absolute in the same way.
-        latency: Not available yet; give macs or params.
+        limits: Metric -> limit: the name of a row of `METRICS`, the import path of a metric of your own, or a metric
+            itself. See `parse_limit` for what a limit may be; None: no limit.
         channel_multiple: Widths are multiples of this number of channels, or dense.
         min_width: Every group keeps at least this many channels (all of them, if it has fewer).
+        **rows: Limits by the name of a row, `Budget(macs=0.5, activations="50%")`.
+
+    Raises:
+        UserError: There is no limit, one is no limit, or a metric is unknown or named twice.
     """
 
-    macs: float | None = None
-    params: float | None = None
-    latency: float | None = None
-    channel_multiple: int = 1
-    min_width: int = 1
+    limits: Mapping[Any, float | str]
+    channel_multiple: int
+    min_width: int
 
-    def __post_init__(self) -> None:
-        if self.latency is not None:
-            raise UserError("budget.latency is not available yet: give budget.macs or budget.params")
-        if self.macs is None and self.params is None:
-            raise UserError("the budget is empty: give budget.macs, budget.params or both, for example macs: 0.5")
-        for name in ("macs", "params"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise UserError(f"budget.{name} is {value}: it must be positive, for example 0.5 (half of the network)")
-        for name in ("channel_multiple", "min_width"):
-            if getattr(self, name) < 1:
-                raise UserError(f"budget.{name} is {getattr(self, name)}: it must be at least 1")
+    def __init__(
+        self,
+        limits: Mapping[Any, float | str | None] | None = None,
+        channel_multiple: int = 1,
+        min_width: int = 1,
+        **rows: float | str | None,
+    ) -> None:
+        given = [(key, value) for key, value in (*rows.items(), *(limits or {}).items()) if value is not None]
+        if not given:
+            raise UserError(f"the budget is empty: give a limit on {', '.join(METRICS)}, for example macs: 0.5")
+        names = [metric_name(key) for key, _ in given]
+        for name in names:
+            if names.count(name) > 1:
+                raise UserError(f"budget has {name} twice: give one limit")
+        for key, value in given:
+            name = metric_name(key)
+            parse_limit(value, f"budget.{name}", METRICS.find(key, "budget").unit)
+        for name, value in (("channel_multiple", channel_multiple), ("min_width", min_width)):
+            if value < 1:
+                raise UserError(f"budget.{name} is {value}: it must be at least 1")
+        object.__setattr__(self, "limits", dict(given))
+        object.__setattr__(self, "channel_multiple", channel_multiple)
+        object.__setattr__(self, "min_width", min_width)
 
-    def ladder(self, graph: Prunable) -> Ladder:
-        """The widths that each group of `graph` may take."""
-        return Ladder(graph.widths, graph.sets, self.channel_multiple, self.min_width, graph.ranges)
+    def __repr__(self) -> str:
+        return f"Budget({', '.join(f'{name}={value}' for name, value in self.as_record().items())})"
 
-    def limits(self, graph: Prunable) -> dict[str, float]:
-        """The budget in absolute numbers, see `absolute_limits`."""
-        return absolute_limits(self, graph.cost, self.ladder(graph))
+    def with_limits(self, **limits: float | str | None) -> Budget:
+        """The same budget with other limits on some metrics; None takes a limit away."""
+        return Budget({**self.limits, **limits}, self.channel_multiple, self.min_width)
 
-    def met(self, graph: Prunable, widths: Tensor) -> Tensor:
-        """Which candidates `(..., G)` meet the budget and keep to the groups' ranges: bool `(...)`."""
-        return fits(graph.cost, widths, self.limits(graph)) & graph.ranges.hold(widths)
+    @property
+    def parsed(self) -> dict[str, Limit]:
+        """Name of each metric that is limited -> its limit."""
+        return {
+            metric_name(key): parse_limit(value, f"budget.{metric_name(key)}", METRICS.find(key, "budget").unit)
+            for key, value in self.limits.items()
+        }
 
-    def project(self, graph: Prunable, widths: Tensor) -> Tensor:
-        """The nearest widths below `widths`, `(G,)` or `(B, G)`, that meet the budget, see `project`."""
-        batch = widths if widths.dim() > 1 else widths[None]
-        return project(graph.cost, self.ladder(graph), batch, self.limits(graph)).reshape(widths.shape)
+    @property
+    def label(self) -> float | str:
+        """The budget in figures: the limit on MACs if that is all, else words."""
+        limits = {name: limit.value for name, limit in self.parsed.items()}
+        return limits["macs"] if list(limits) == ["macs"] else ",".join(f"{n}={v:g}" for n, v in limits.items())
+
+    def as_record(self) -> dict[str, Any]:
+        """The budget in plain JSON types: limits by name, multiple and smallest width."""
+        named = {metric_name(key): value for key, value in self.limits.items()}
+        return named | {"channel_multiple": self.channel_multiple, "min_width": self.min_width}
+
+    def on(self, graph: Prunable) -> BoundBudget:
+        """The budget in the numbers of one network.
+
+        Raises:
+            UserError: A limit exceeds the dense cost, even the smallest network does not meet it, or a metric fails.
+        """
+        ladder = Ladder(graph.widths, graph.sets, self.channel_multiple, self.min_width, graph.ranges)
+        keys = {name: name for name in SHOWN} | {metric_name(key): key for key in self.limits}
+        metrics = {name: graph.cost_of(key) for name, key in keys.items()}
+        ends = {name: _ends(name, cost, ladder) for name, cost in metrics.items()}
+        limits = {}
+        for name, limit in self.parsed.items():
+            dense, smallest = ends[name]
+            limits[name] = _absolute(name, limit, dense, smallest)
+        monotone = frozenset(name for name, key in keys.items() if METRICS.find(key).monotone)
+        dense_costs = {name: dense for name, (dense, _) in ends.items()}
+        return BoundBudget(graph, self, ladder, keys, metrics, limits, dense_costs, monotone)
 
 
-@dataclass(frozen=True)
-class Ladder:
-    """The widths that each group may take.
+def _ends(name: str, cost: Cost, ladder: Ladder) -> tuple[float, float]:
+    """Dense cost and that of the lowest widths, checked: the metric may be a user's own."""
+    widths = torch.stack([ladder.dense, ladder.lowest])
+    try:
+        found = torch.as_tensor(cost(widths))
+    except Exception as error:  # whatever the user's own metric raises
+        raise UserError(f"metric {name} fails: {one_line(error)}") from error
+    if found.shape != (2,):
+        raise UserError(f"metric {name} gives the shape {tuple(found.shape)} for two candidates: expected (2,)")
+    if not bool(found.isfinite().all()) or bool((found < 0).any()) or not found[0] > 0:
+        raise UserError(f"metric {name} gives {found.tolist()}: expected finite costs, the dense one above 0")
+    return found[0].item(), found[1].item()
 
-    Args:
-        dense: Dense widths `(G,)`.
-        sets: Index sets of each group `(G,)`: the tensors' dimensions have `sets * width` channels.
-        channel_multiple: Alignment of the tensors' dimensions.
-        min_width: Smallest number of channels.
-        ranges: Lowest and highest width that the user allows each group; None: any.
+
+def _absolute(name: str, limit: Limit, dense: float, smallest: float) -> float:
+    """A limit in absolute numbers."""
+    if not limit.relative and limit.value > dense:
+        raise UserError(
+            f"budget.{name} is {limit.value:g}, more than the dense network has ({dense:,}): nothing to prune"
+        )
+    absolute = limit.value * dense if limit.relative else limit.value
+    if smallest > absolute:
+        raise UserError(
+            f"budget.{name} is {limit.value:g} ({absolute:,.0f}), which cannot be reached: the smallest network has "
+            f"{smallest:,} {name} ({smallest / dense:.4f} of the dense one)"
+        )
+    return absolute
+
+
+@dataclass(frozen=True, repr=False)
+class BoundBudget:
+    """A budget in the numbers of one network; made by `Budget.on`.
 
     Attributes:
-        step: Difference of neighbouring widths `(G,)`.
-        lowest: Lowest allowed widths `(G,)`.
-        highest: Highest allowed widths `(G,)`.
-
-    Raises:
-        UserError: A group has no allowed width.
+        graph: The traced network.
+        budget: The budget.
+        ladder: The widths that each group may take.
+        metrics: Name -> metric as it was given, for all that figures show: MACs, parameters, and what is limited.
+        functions: Their costs as functions of widths.
+        limits: Metric -> absolute limit.
+        dense: Metric -> cost of the dense network.
+        monotone: The metrics that never rise when a group is narrowed.
     """
 
-    dense: Tensor
-    sets: Tensor
-    channel_multiple: int = 1
-    min_width: int = 1
-    ranges: WidthRanges | None = None
-    step: Tensor = field(init=False)
-    lowest: Tensor = field(init=False)
-    highest: Tensor = field(init=False)
+    graph: Prunable
+    budget: Budget
+    ladder: Ladder
+    metrics: Mapping[str, Any]
+    functions: Mapping[str, Cost]
+    limits: Mapping[str, float]
+    dense: Mapping[str, int | float]
+    monotone: frozenset[str]
 
-    def __post_init__(self) -> None:
-        multiple = torch.full_like(self.dense, self.channel_multiple)
-        step = multiple // torch.gcd(multiple, self.sets)
-        smallest, highest = torch.full_like(self.dense, self.min_width), self.dense
-        if self.ranges is not None:
-            smallest, top = torch.maximum(smallest, self.ranges.lowest), self.ranges.highest
-            highest = torch.where(top >= self.dense, self.dense, top // step * step)
-        lowest = self.up(smallest, step)
-        for name, tensor in (("step", step), ("lowest", lowest), ("highest", highest)):
-            object.__setattr__(self, name, tensor)
-        if bool((lowest > highest).any()):
-            group = int((lowest > highest).nonzero()[0])
-            self._refuse(group, min(int(smallest[group]), int(self.dense[group])))
+    def __repr__(self) -> str:
+        parts = (f"{name} <= {limit:,.0f} of {self.dense[name]:,}" for name, limit in self.limits.items())
+        return f"BoundBudget({', '.join(parts)})"
 
-    def _refuse(self, group: int, smallest: int) -> None:
-        assert self.ranges is not None, "only a user's limit makes a highest width below the lowest one"
-        aligned = f" in steps of {int(self.step[group])}" if int(self.step[group]) > 1 else ""
-        raise UserError(
-            f"groups.limits and the budget leave {self.ranges.names[group]} no width{aligned}: at least {smallest} and "
-            f"at most {int(self.ranges.highest[group])} of its {int(self.dense[group])} channels "
-            f"(budget.min_width is {self.min_width}, budget.channel_multiple {self.channel_multiple})"
-        )
+    @property
+    def label(self) -> float | str:
+        """The budget in figures."""
+        return self.budget.label
 
-    def up(self, widths: Tensor, step: Tensor) -> Tensor:
-        """The next aligned widths not below `widths`, dense at most."""
-        return torch.minimum(((widths + step - 1) // step) * step, self.dense)
+    @property
+    def smallest(self) -> Tensor:
+        """The lowest widths `(G,)` that are allowed."""
+        return self.ladder.lowest
 
-    def down(self, widths: Tensor) -> Tensor:
-        """The next allowed widths not above `widths`, at least the lowest."""
-        aligned = torch.where(widths >= self.dense, self.dense, widths // self.step * self.step)
-        return torch.maximum(torch.minimum(aligned, self.highest), self.lowest)
+    def share(self, name: str) -> float:
+        """The limit on a metric as a share of the dense network's cost; 1 where there is none."""
+        return self.limits[name] / self.dense[name] if name in self.limits else 1.0
 
-    def wider(self, widths: Tensor) -> Tensor:
-        """One step wider (the highest widths stay)."""
-        return torch.minimum((widths // self.step + 1) * self.step, self.highest)
+    def costs(self, widths: Tensor) -> dict[str, int | float]:
+        """Metric -> cost of a candidate `(G,)`."""
+        return {name: cost(widths).item() for name, cost in self.functions.items()}
 
+    def ratios(self, costs: Mapping[str, int | float]) -> dict[str, float]:
+        """`<metric>_ratio` -> cost of a candidate relative to the dense network's."""
+        return {f"{name}_ratio": cost / self.dense[name] for name, cost in costs.items()}
 
-def absolute_limits(budget: Budget, cost: CostModel, ladder: Ladder) -> dict[str, float]:
-    """The budget in absolute numbers.
+    def met(self, widths: Tensor, limits: Limits | None = None) -> Tensor:
+        """Which candidates `(..., G)` meet the budget, or other absolute limits, and keep to the groups' ranges.
 
-    Raises:
-        UserError: The budget exceeds the dense cost, or even the smallest network does not fit.
-    """
-    limits = {}
-    for name in ("macs", "params"):
-        value = getattr(budget, name)
-        if value is None:
-            continue
-        dense, smallest = (int(getattr(cost, name)(widths)) for widths in (ladder.dense, ladder.lowest))
-        if value > 1 and value > dense:
-            raise UserError(
-                f"budget.{name} is {value:g}, more than the dense network has ({dense:,}): nothing to prune"
-            )
-        limit = value * dense if value <= 1 else float(value)
-        if smallest > limit:
-            raise UserError(
-                f"budget.{name} is {value:g} ({limit:,.0f}), which cannot be reached: the smallest network has "
-                f"{smallest:,} {name} ({smallest / dense:.4f} of the dense one)"
-            )
-        limits[name] = limit
-    return limits
+        Returns:
+            bool `(...)`.
+        """
+        met = fits(self.functions, widths, self.limits if limits is None else limits)
+        return met & self.graph.ranges.hold(widths)
 
+    def project(self, widths: Tensor, limits: Limits | None = None) -> Tensor:
+        """The widths nearest to proposals `(G,)` or `(B, G)` that meet the budget, or other absolute limits."""
+        batch = widths if widths.dim() > 1 else widths[None]
+        limits = self.limits if limits is None else limits
+        monotone = self.monotone.issuperset(limits)
+        return project(self.functions, self.ladder, batch, limits, monotone).reshape(widths.shape)
 
-def fits(cost: CostModel, widths: Tensor, limits: Limits) -> Tensor:
-    """Which candidates `(..., G)` meet every limit: bool `(...)`."""
-    met = torch.ones(widths.shape[:-1], dtype=torch.bool)
-    for name, limit in limits.items():
-        met &= getattr(cost, name)(widths) <= limit
-    return met
-
-
-def project(cost: CostModel, ladder: Ladder, widths: Tensor, limits: Limits) -> Tensor:
-    """The widths nearest to a proposal that meet every limit and cannot be widened.
-
-    1. the largest s such that `down(s * proposal)`, the highest widths at most, fits, by bisection;
-    2. growth, one aligned step at a time, of the group whose width is the smallest fraction of its proposal (ties: the
-       first), among those that still fit.
-
-    Args:
-        cost: Costs of widths.
-        ladder: Allowed widths.
-        widths: Proposals `(B, G)`, float or integer.
-        limits: Absolute limits, for all candidates or for each; the lowest widths must fit.
-
-    Returns:
-        int64 `(B, G)`.
-    """
-    if not ladder.dense.numel():
-        return widths.long()
-    proposal = torch.minimum(torch.maximum(widths.double(), ladder.lowest.double()), ladder.dense.double())
-
-    def scaled(factor: Tensor) -> Tensor:
-        return ladder.down((factor[:, None] * proposal + 1e-9).floor().long())
-
-    limits = {name: torch.as_tensor(limit, dtype=torch.float64).expand(len(proposal)) for name, limit in limits.items()}
-    low, high = torch.zeros(len(proposal), dtype=torch.float64), (ladder.dense / proposal).amax(1)
-    low = torch.where(fits(cost, scaled(high), limits), high, low)
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        fit = fits(cost, scaled(middle), limits)
-        low, high = torch.where(fit, middle, low), torch.where(fit, high, middle)
-    return _grow(cost, ladder, scaled(low), proposal, limits)
-
-
-def _grow(cost: CostModel, ladder: Ladder, widths: Tensor, proposal: Tensor, limits: Mapping[str, Tensor]) -> Tensor:
-    """Widen groups one step at a time until none can be widened; a group that does not fit never fits later."""
-    widths = widths.clone()
-    closed = widths >= ladder.highest
-    rows = torch.arange(len(widths))
-    while len(rows := rows[~closed[rows].all(1)]):
-        fraction = torch.where(closed[rows], torch.inf, widths[rows] / proposal[rows])
-        group = fraction.argmin(1)
-        stepped = widths[rows]
-        stepped.scatter_(1, group[:, None], ladder.wider(stepped).gather(1, group[:, None]))
-        fit = fits(cost, stepped, {name: limit[rows] for name, limit in limits.items()})
-        widths[rows] = torch.where(fit[:, None], stepped, widths[rows])
-        closed[rows, group] = ~fit | (widths[rows, group] >= ladder.highest[group])
-    return widths
+    def with_limits(self, **limits: float | str | None) -> BoundBudget:
+        """The same budget with other limits on some metrics, see `Budget.with_limits`."""
+        return self.budget.with_limits(**limits).on(self.graph)

@@ -55,7 +55,7 @@ class Products:
         """Values `(B, rows)` int64 at `widths (B, G)`; sizes below 2^53 are exact in float64."""
         rows, dims, groups = self.counts.shape
         flat = widths.double() @ self.counts.reshape(rows * dims, groups).T
-        sizes = (flat.reshape(-1, rows, dims) + self.constant).long()
+        sizes = (flat.reshape(len(widths), rows, dims) + self.constant).long()
         return self.factor * sizes.prod(-1)
 
 
@@ -86,15 +86,15 @@ class CostModel:
         """Multiply-accumulates for one image.
 
         Args:
-            widths: Widths `(G,)` or `(B, G)`, integers.
+            widths: Widths `(..., G)`, integers.
 
         Returns:
-            int64 `()` or `(B,)`.
+            int64 `(...)`.
         """
         return self._total(self._macs, widths)
 
     def params(self, widths: Tensor) -> Tensor:
-        """Number of parameters at `widths (G,)` or `(B, G)`: int64 `()` or `(B,)`."""
+        """Number of parameters at `widths (..., G)`: int64 `(...)`."""
         return self._total(self._params, widths)
 
     def operator_macs(self, widths: Tensor) -> Tensor:
@@ -108,8 +108,7 @@ class CostModel:
     @staticmethod
     def _total(products: Products, widths: Tensor) -> Tensor:
         widths = torch.as_tensor(widths)
-        batch = widths if widths.dim() > 1 else widths[None]
-        return products(batch).sum(-1).reshape(widths.shape[:-1])
+        return products(widths.reshape(widths.shape[:-1].numel(), widths.shape[-1])).sum(-1).reshape(widths.shape[:-1])
 
     def _spread(self, values: Tensor, index: Tensor) -> Tensor:
         result = torch.zeros(len(values), self._n_operators + 1, dtype=torch.int64)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torchvision import datasets
 
-from gnnrl_lightning.data.base import ImageData
+from gnnrl_lightning.data.image_data import ImageData
 from gnnrl_lightning.data.image_set import ImageSet, LoadedImages
 from gnnrl_lightning.errors import UserError
 

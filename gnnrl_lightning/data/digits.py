@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from gnnrl_lightning.data.base import ImageData
+from gnnrl_lightning.data.image_data import ImageData
 from gnnrl_lightning.data.image_set import ImageSet, LoadedImages
 from gnnrl_lightning.data.splits import stratified_split
 
@@ -14,15 +14,15 @@ TEST_SEED = 0
 class Digits(ImageData):
     """1,797 handwritten digits of 8 x 8 pixels, one channel, ten classes.
 
-    360 of them, stratified and always the same, are the test images; the search split is held out of the
+    360 of them, stratified and always the same, are the test images; the holdout is taken from the
     other 1,437.
 
     Args:
         batch_size: training images in a batch, on each device.
         eval_batch_size: images in a batch of validation, test and scoring.
-        search_size: images held out for the search: below 1 a fraction of the training images, else their
+        holdout_size: Images held out of the training ones: below 1 a fraction, else their
             number.
-        split_seed: seed of the search split.
+        split_seed: Seed of the holdout.
         pad: zero padding of the random crop, pixels; 0 crops nothing.
         flip: mirror half of the training images (mirrored digits are other signs, hence off).
         mean: mean of each channel, of pixels in [0, 1].
@@ -37,7 +37,7 @@ class Digits(ImageData):
         self,
         batch_size: int = 64,
         eval_batch_size: int = 512,
-        search_size: float = 0.2,
+        holdout_size: float = 0.2,
         split_seed: int = 0,
         pad: int = 1,
         flip: bool = False,
@@ -49,7 +49,7 @@ class Digits(ImageData):
         super().__init__(
             batch_size=batch_size,
             eval_batch_size=eval_batch_size,
-            search_size=search_size,
+            holdout_size=holdout_size,
             split_seed=split_seed,
             pad=pad,
             flip=flip,

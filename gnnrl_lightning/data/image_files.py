@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from gnnrl_lightning.data.decoding import Decoder, channels_first, read_rgb
+from gnnrl_lightning.data.examples import Draw
 from gnnrl_lightning.data.image_set import ImageSet
-from gnnrl_lightning.data.images import Draw
 from gnnrl_lightning.data.resized_crop import ResizedCrop
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.seeds import generator_for
@@ -41,6 +41,11 @@ class ImageFiles:
     def __len__(self) -> int:
         """The number of images."""
         return len(self.paths)
+
+    @property
+    def targets(self) -> Tensor:
+        """The class indices."""
+        return self.labels
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
-from gnnrl_lightning.data.base import ImageData
 from gnnrl_lightning.data.decoding import Decoder, image_size
+from gnnrl_lightning.data.image_data import ImageData
 from gnnrl_lightning.data.image_files import ImageFiles
 from gnnrl_lightning.data.image_set import LoadedImages, check_fits
 from gnnrl_lightning.errors import UserError

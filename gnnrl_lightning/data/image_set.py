@@ -1,56 +1,50 @@
 """Decoded images in memory, and the check that they fit."""
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from gnnrl_lightning.data.images import Draw, Images
+from gnnrl_lightning.data.examples import ExampleSet, Images
 from gnnrl_lightning.errors import UserError
 
 
-@dataclass(frozen=True)
-class ImageSet:
+class ImageSet(ExampleSet):
     """Decoded images with their labels.
 
     Args:
-        images: pixels, uint8, shape `(N, C, H, W)`.
-        labels: class indices, int64, shape `(N,)`.
+        inputs: Pixels, uint8, shape `(N, C, H, W)`.
+        targets: Class indices, int64, shape `(N,)`.
+
+    Raises:
+        UserError: They do not belong together.
     """
 
-    images: Tensor
-    labels: Tensor
-
     def __post_init__(self) -> None:
-        """Refuse images and labels that do not belong together."""
-        if self.images.ndim != 4 or self.labels.shape != self.images.shape[:1]:
+        if self.inputs.ndim != 4 or self.targets.shape != self.inputs.shape[:1]:
             raise UserError(
-                f"images of shape {tuple(self.images.shape)} and labels of shape {tuple(self.labels.shape)}: "
+                f"images of shape {tuple(self.inputs.shape)} and labels of shape {tuple(self.targets.shape)}: "
                 "expected (N, C, H, W) and (N,)"
             )
 
-    def __len__(self) -> int:
-        """The number of images."""
-        return len(self.labels)
+    @property
+    def images(self) -> Tensor:
+        """The pixels."""
+        return self.inputs
+
+    @property
+    def labels(self) -> Tensor:
+        """The class indices."""
+        return self.targets
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of every image."""
-        channels, height, width = self.images.shape[1:]
+        channels, height, width = self.inputs.shape[1:]
         return channels, height, width
 
     def subset(self, indices: Tensor) -> "ImageSet":
         """The images at `indices` (int64, shape `(n,)`), copied, in that order."""
-        return ImageSet(self.images[indices], self.labels[indices])
-
-    def in_memory(self) -> "ImageSet":
-        """The images themselves."""
-        return self
-
-    def read(self, draws: Iterable[Draw]) -> Iterator[Tensor]:
-        """The pixels of one batch after the other; their augmentation is left to the device."""
-        for draw in draws:
-            yield self.images[draw.indices]
+        return ImageSet(self.inputs[indices], self.targets[indices])
 
 
 @dataclass(frozen=True)
@@ -58,9 +52,9 @@ class LoadedImages:
     """What a source of images gives: its two official splits and the names of its classes.
 
     Args:
-        train: every training image, the search split's included.
-        test: the test images.
-        classes: names of the classes, by label.
+        train: Every training image, those to be held out included.
+        test: The test images.
+        classes: Names of the classes, by label.
     """
 
     train: Images

@@ -1,4 +1,4 @@
-"""Sized loaders that deal images into batches."""
+"""Sized loaders that deal examples into batches."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -6,22 +6,23 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.data.images import Draw, Images
+from gnnrl_lightning.data.examples import Draw, Examples
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.seeds import derived_seed, generator_for
+from gnnrl_lightning.trees import Tree, take
 
 
 class RawBatch(NamedTuple):
     """A batch as it leaves the loader.
 
     Attributes:
-        images: uint8, shape `(B, C, H, W)`.
-        labels: int64, shape `(B,)`.
-        seed: seed of the batch's augmentation; None leaves the images as they are.
+        inputs: As the split has them, images for instance uint8 `(B, C, H, W)`.
+        targets: Likewise, labels for instance int64 `(B,)`.
+        seed: Seed of the batch's augmentation; None leaves the inputs as they are.
     """
 
-    images: Tensor
-    labels: Tensor
+    inputs: Tree
+    targets: Tree
     seed: int | None
 
 
@@ -29,36 +30,36 @@ class Batch(NamedTuple):
     """A batch as a network sees it.
 
     Attributes:
-        images: normalised, float32, shape `(B, C, H, W)`.
-        labels: int64, shape `(B,)`.
+        inputs: Augmented and normalised.
+        targets: What its outputs are compared with.
     """
 
-    images: Tensor
-    labels: Tensor
+    inputs: Tree
+    targets: Tree
 
 
 class BatchLoader:
-    """Batches of images, from memory or from disk.
+    """Batches of examples, from memory or from disk.
 
-    The images of one epoch are dealt evenly: the sizes of any two batches differ by at most one, so there is
-    neither a small last batch nor an image left out, and all ranks have the same number of batches. The order
+    The examples of one epoch are dealt evenly: the sizes of any two batches differ by at most one, so there is
+    neither a small last batch nor an example left out, and all ranks have the same number of batches. The order
     of an epoch depends on (seed, epoch) alone and the augmentation of a batch on (seed, epoch, batch, rank):
     a run that is resumed, at an epoch's end or within one, sees exactly the batches that the uninterrupted
     run would have seen.
 
     Args:
-        data: the images.
-        batch_size: largest number of images in a batch (of each device).
-        shuffle_seed: seed of the order and of the augmentation; None keeps the order and augments nothing.
-        rank: index of this device.
-        world_size: number of devices that share the images.
+        data: The examples.
+        batch_size: Largest number of examples in a batch (of each device).
+        shuffle_seed: Seed of the order and of the augmentation; None keeps the order and augments nothing.
+        rank: Index of this device.
+        world_size: Number of devices that share the examples.
     """
 
     batch_sampler = None  # Lightning asks whoever has a sampler for it
 
     def __init__(
         self,
-        data: Images,
+        data: Examples,
         batch_size: int,
         shuffle_seed: int | None = None,
         rank: int = 0,
@@ -71,8 +72,8 @@ class BatchLoader:
         self._batches = -(-len(data) // (batch_size * world_size))
         if len(data) // world_size < max(self._batches, 1):
             raise UserError(
-                f"{len(data)} images for {world_size} devices in batches of {batch_size} leave a device "
-                "without images: use fewer devices or a larger batch_size"
+                f"{len(data)} examples for {world_size} devices in batches of {batch_size} leave a device "
+                "without examples: use fewer devices or a larger batch_size"
             )
         self._epoch = 0
         self._served = 0
@@ -100,7 +101,7 @@ class BatchLoader:
         self._resume_at = state_dict["served"] % self._batches
 
     def order(self, epoch: int) -> Tensor:
-        """Indices of this rank's images in the order of one epoch, int64."""
+        """Indices of this rank's examples in the order of one epoch, int64."""
         if self.shuffle_seed is None:
             order = torch.arange(len(self.data))
         else:
@@ -112,9 +113,9 @@ class BatchLoader:
         epoch, first, self._resume_at = self._epoch, self._resume_at, 0
         batches = torch.tensor_split(self.order(epoch), self._batches)
         draws = [Draw(batches[number], self._seed(epoch, number)) for number in range(first, self._batches)]
-        for served, (draw, pixels) in enumerate(zip(draws, self.data.read(draws), strict=True), first + 1):
+        for served, (draw, inputs) in enumerate(zip(draws, self.data.read(draws), strict=True), first + 1):
             self._served = served
-            yield RawBatch(pixels, self.data.labels[draw.indices], draw.seed)
+            yield RawBatch(inputs, take(self.data.targets, draw.indices), draw.seed)
 
     def _seed(self, epoch: int, number: int) -> int | None:
         """Seed of the augmentation of a batch."""

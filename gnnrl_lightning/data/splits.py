@@ -1,4 +1,4 @@
-"""Stratified splits."""
+"""Splits, stratified or not."""
 
 import torch
 from torch import Tensor
@@ -38,3 +38,23 @@ def stratified_split(labels: Tensor, held: int, seed: int) -> tuple[Tensor, Tens
         members = torch.nonzero(labels == label).flatten()
         chosen[members[torch.randperm(len(members), generator=generator)[:share]]] = True
     return torch.nonzero(~chosen).flatten(), torch.nonzero(chosen).flatten()
+
+
+def random_split(examples: int, held: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Hold out a fixed number of examples.
+
+    Args:
+        examples: Number of examples N.
+        held: Number to hold out, 1 <= held < N.
+        seed: Seed of the choice.
+
+    Returns:
+        Indices that stay and indices held out, int64, each in ascending order.
+
+    Raises:
+        UserError: `held` leaves one of the two sides empty.
+    """
+    if not 1 <= held < examples:
+        raise UserError(f"cannot hold out {held} of {examples} examples: expected between 1 and {examples - 1}")
+    order = torch.randperm(examples, generator=generator_for(seed))
+    return order[held:].sort().values, order[:held].sort().values

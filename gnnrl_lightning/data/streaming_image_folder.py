@@ -12,8 +12,8 @@ from gnnrl_lightning.errors import UserError
 class StreamingImageFolder(ImageFolder):
     """An `ImageFolder` whose training and test images are read from disk, batch by batch, when they are needed.
 
-    Folders, order, sizes and splits are those of `ImageFolder`: for the same `search_size` and `split_seed` the same
-    images are held out. Only the search split is decoded into memory (`memory_limit_gib` is for it), and what
+    Folders, order, sizes and splits are those of `ImageFolder`: for the same `holdout_size` and `split_seed` the same
+    images are held out. Only the holdout is decoded into memory (`memory_limit_gib` is for it), and what
     calibration asks for; worker processes decode all other images, each time anew.
 
     With a `size`, training images are random resized crops, as is usual for ImageNet. Without one, or without
@@ -27,7 +27,7 @@ class StreamingImageFolder(ImageFolder):
             to two batches ready in shared memory.
         crop_scale: smallest and largest area of a random resized crop, as shares of the image's; None makes none.
         crop_ratio: smallest and largest aspect ratio of a random resized crop, width by height.
-        search_size: images held out for the search: below 1 a fraction of the training images, else their
+        holdout_size: Images held out of the training ones: below 1 a fraction, else their
             number.
         **kwargs: arguments of `ImageFolder`.
     """
@@ -38,10 +38,10 @@ class StreamingImageFolder(ImageFolder):
         num_workers: int = 4,
         crop_scale: tuple[float, float] | None = (0.08, 1.0),
         crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
-        search_size: float = 5000,
+        holdout_size: float = 5000,
         **kwargs: Any,
     ) -> None:
-        super().__init__(root, search_size=search_size, **kwargs)
+        super().__init__(root, holdout_size=holdout_size, **kwargs)
         if num_workers < 0:
             raise UserError(f"num_workers={num_workers}: expected at least 0")
         self.num_workers = num_workers
@@ -54,11 +54,11 @@ class StreamingImageFolder(ImageFolder):
         """List the images.
 
         Raises:
-            UserError: what `files` raises; the search split exceeds the memory limit.
+            UserError: what `files` raises; the holdout exceeds the memory limit.
         """
         train, test, classes = self.files()
         held = self.held(len(train))
-        remedy = "the search split is held in memory, raise the limit or make `search_size` smaller"
+        remedy = "the holdout is in memory, raise the limit or make `holdout_size` smaller"
         check_fits(held, train.image_shape, self.memory_limit_gib, remedy)
         return LoadedImages(
             replace(train, crop=self.crop, num_workers=self.num_workers),

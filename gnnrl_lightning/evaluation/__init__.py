@@ -1,1 +1,1 @@
-"""Scores of candidates on the search split."""
+"""Scores of candidates on the holdout."""

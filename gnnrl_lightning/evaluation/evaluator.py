@@ -1,66 +1,75 @@
-"""Scores candidates on the search split, in races where that is asked for, and remembers what it has scored."""
+"""Scores candidates on the holdout, in races where that is asked for, and remembers what it has scored."""
 
 from __future__ import annotations
 
 import copy
-import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import kl_div, log_softmax, nll_loss
 
 from gnnrl_lightning.candidates.pruner import Pruner
 from gnnrl_lightning.candidates.short_finetune import ShortFinetune
-from gnnrl_lightning.data.image_set import ImageSet
+from gnnrl_lightning.data.examples import ExampleSet
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.racing import Course, estimate, hopeless, random_order, stage_ends
 from gnnrl_lightning.evaluation.result import Evaluation, best_of
+from gnnrl_lightning.objective import Measured, Objective
+from gnnrl_lightning.objective.protocol import added_up
 from gnnrl_lightning.speed.inference import PRECISIONS, for_inference
 from gnnrl_lightning.speed.memory import keep_freed_memory, keep_kernels
+from gnnrl_lightning.trees import Tree, call, channels_last, count, floats, take, tensors, to_device
+
+Batch = tuple[Tree, Tree]
+"""Inputs and targets."""
 
 
 class Evaluator:
-    """Prunes a candidate, scores it on the search split, and caches it by its widths.
+    """Prunes a candidate, scores it on the holdout, and caches it by its widths.
 
-    All of that happens on the device that the dense network is on. The search split stays there too, where half of
-    the device's free memory holds it; else each batch is sent when it is needed.
+    All of that happens on the device that the dense network is on. The holdout stays there too, where half of the
+    device's free memory holds it; else each batch is sent when it is needed.
 
-    The images are read in a fixed random order. In races a candidate that falls behind the best one asked for so far
+    The examples are read in a fixed random order. In races a candidate that falls behind the best one asked for so far
     is dropped, see `racing`; every answer, those to known candidates included, may make a new best one, so that a
     search that is repeated with some answers known takes the same course.
 
     Args:
         pruner: Makes the pruned networks.
-        search: The search split.
-        normalize: uint8 images -> network inputs.
-        batch_size: Images in a batch.
+        holdout: Held-out examples.
+        normalize: What the holdout has of inputs -> what the network reads.
+        objective: Measures the networks' outputs.
+        batch_size: Examples in a batch.
         precision: "32", or "bf16" for bfloat16 weights and activations.
         finetune: Trains each candidate for a few steps before it is scored; None: none is.
         error: Probability with which a candidate as good as the best one may be dropped; None: all are scored on the
-            whole split.
+            whole holdout.
+        costs: Costs of a candidate `(G,)` by metric, see `BoundBudget.costs`; None: MACs and parameters.
     """
 
     def __init__(
         self,
         pruner: Pruner,
-        search: ImageSet,
-        normalize: Callable[[Tensor], Tensor],
+        holdout: ExampleSet,
+        normalize: Callable[[Tree], Tree],
+        objective: Objective,
         batch_size: int = 256,
         precision: str = "32",
         finetune: ShortFinetune | None = None,
         error: float | None = None,
+        costs: Callable[[Tensor], dict[str, int | float]] | None = None,
     ) -> None:
         if precision not in PRECISIONS:
             raise UserError(f"precision is {precision!r}: expected one of {', '.join(PRECISIONS)}")
         keep_freed_memory()
         keep_kernels()
         self.pruner = pruner
+        self.costs = costs or pruner.graph.costs
         self.dtype = PRECISIONS[precision]
-        self.search, self.normalize, self.batch_size = search, normalize, batch_size
+        self.holdout, self.normalize, self.objective, self.batch_size = holdout, normalize, objective, batch_size
         self.finetune, self.error = finetune, error
         self._known: dict[tuple[int, ...], Evaluation] = {}
         self._incumbent: Evaluation | None = None
@@ -84,101 +93,106 @@ class Evaluator:
         if known is None:
             evaluation = self._known[key] = self._evaluate(widths, key, proposer)
         else:
-            evaluation = replace(known, proposer=proposer, seconds=0.0, images=0)
+            evaluation = replace(known, proposer=proposer, seconds=0.0, examples=0)
         if evaluation.course is not None:
             self._incumbent = best_of(filter(None, (self._incumbent, evaluation)))
         return evaluation
 
     @cached_property
-    def batches(self) -> list[tuple[Tensor, Tensor]]:
-        """Inputs `(B, C, H, W)` and labels `(B,)` of the search split."""
-        search, parts = self.search, random_order(len(self.search)).split(self.batch_size)
-        layout = {"dtype": self.dtype, "memory_format": torch.channels_last}
-        size = len(search) * math.prod(search.image_shape) * self.dtype.itemsize
+    def batches(self) -> list[Batch]:
+        """Inputs and targets of the holdout, batch by batch."""
+        holdout, parts = self.holdout, random_order(len(self.holdout)).split(self.batch_size)
+        one = floats(self.normalize(take(holdout.inputs, slice(1))), self.dtype)
+        size = len(holdout) * sum(tensor.nbytes for tensor in tensors(one))
         home = self.pruner.device if fits(size, self.pruner.device) else torch.device("cpu")
-        return [
-            (self.normalize(search.images[part].to(home)).to(**layout), search.labels[part].to(home)) for part in parts
-        ]
+        return [(self._inputs(part, home), to_device(take(holdout.targets, part), home)) for part in parts]
+
+    def _inputs(self, part: Tensor, home: torch.device) -> Tree:
+        given = to_device(take(self.holdout.inputs, part), home)
+        return channels_last(floats(self.normalize(given), self.dtype))
 
     @cached_property
     def _stages(self) -> list[slice]:
         """The batches of each stage."""
-        sizes = [len(labels) for _, labels in self.batches]
+        sizes = [count(inputs) for inputs, _ in self.batches]
         ends = (len(sizes),) if self.error is None else stage_ends(sizes)
         return [slice(*pair) for pair in zip((0, *ends), ends, strict=False)]
 
     @cached_property
-    def _dense(self) -> list[Tensor]:
-        """Log-probabilities of the dense network for each batch; it has to be trained by then."""
+    def _dense(self) -> list[Tree]:
+        """Outputs of the dense network for each batch; it has to be trained by then."""
         network = for_inference(copy.deepcopy(self.pruner.network).eval(), self.pruner.layers, self.dtype)
         with torch.inference_mode():
-            return [log_softmax(network(inputs.to(self.pruner.device)).float(), 1) for inputs, _ in self.batches]
+            return [floats(call(network, to_device(inputs, self.pruner.device))) for inputs, _ in self.batches]
 
     def _evaluate(self, widths: Tensor, key: tuple[int, ...], proposer: str) -> Evaluation:
         self._dense  # noqa: B018  (not on the first candidate's clock)
-        start, cost = time.perf_counter(), self.pruner.graph.cost
+        start = time.perf_counter()
         network = self.pruner.prune(self.pruner.plan(widths))
-        images = self.pruner.images
+        examples = self.pruner.examples
         if self.finetune is not None:
             self.finetune(network)
-            images += self.finetune.seen
+            examples += self.finetune.seen
         course = self._run(for_inference(network, self.pruner.layers, self.dtype))
-        dropped = course.images < len(self.search)
+        dropped = course.examples < len(self.holdout)
+        means = course.means()
         if dropped:
             assert self._incumbent is not None and self._incumbent.course is not None
-            scores = estimate(course, self._incumbent.course)
-        else:
-            scores = course.scores
+            means = estimate(course, self._incumbent.course)
+        divergence = float(means.pop(DIVERGENCE))
+        scores = self.objective.values(means) | {DIVERGENCE: divergence}
         return Evaluation(
             key,
-            int(cost.macs(widths)),
-            int(cost.params(widths)),
-            *scores,
+            self.costs(widths),
+            scores,
+            self.objective.merit(scores),
             seconds=time.perf_counter() - start,
-            images=images + course.images,
+            examples=examples + course.examples,
             proposer=proposer,
-            seen=course.images,
+            seen=course.examples,
             dropped=dropped,
             course=None if dropped or self.error is None else course,
         )
 
     def _run(self, network: nn.Module) -> Course:
-        """Score a network stage by stage, until it has seen all images or is dropped."""
+        """Score a network stage by stage, until it has seen all examples or is dropped."""
         course, incumbent = Course(), None if self._incumbent is None else self._incumbent.course
         for stage in self._stages:
-            course = course.followed_by(*outcome(network, self.batches[stage], self._dense[stage]))
-            if self.error is None or incumbent is None or course.images == len(self.search):
+            course = course.followed_by(*outcome(network, self.batches[stage], self._dense[stage], self.objective))
+            if self.error is None or incumbent is None or course.examples == len(self.holdout):
                 continue
             if hopeless(course, incumbent, len(self._stages), self.error):
                 break
         return course
 
 
+DIVERGENCE = "divergence"
+"""Name of the figure that every objective has: the mean distance to the dense network's outputs."""
+
+
 def outcome(
-    network: nn.Module, batches: list[tuple[Tensor, Tensor]], dense: list[Tensor]
-) -> tuple[Tensor, float, float]:
-    """What a network in evaluation mode makes of some images.
+    network: nn.Module, batches: Sequence[Batch], dense: Sequence[Tree], objective: Objective
+) -> tuple[Tensor, dict[str, list[float]]]:
+    """What a network in evaluation mode makes of some examples.
 
     Args:
         network: The network.
-        batches: Inputs `(B, C, H, W)` and labels `(B,)`.
-        dense: The dense network's log-probabilities `(B, classes)` of each batch, on the network's device.
+        batches: Inputs and targets.
+        dense: The dense network's outputs for each batch, on the network's device.
+        objective: Measures the outputs.
 
     Returns:
-        Whether each image is right, bool `(n,)`; sums of the cross-entropy and of the divergence KL(dense || network)
-        over the images, in nats.
+        Score of each example `(n,)`, and name -> sums over the examples, elements, `divergence` included.
     """
-    correct, loss, divergence = [], [], []
+    measured = []
     with torch.inference_mode():
-        for (inputs, labels), reference in zip(batches, dense, strict=True):
-            log_probs = log_softmax(network(inputs.to(reference.device)).float(), 1)
-            labels = labels.to(reference.device)
-            correct.append(log_probs.argmax(1) == labels)
-            loss.append(nll_loss(log_probs, labels, reduction="sum"))
-            divergence.append(kl_div(log_probs, reference, log_target=True, reduction="sum"))
-    # The device is asked once, after all batches.
-    sums = torch.stack([torch.stack(loss), torch.stack(divergence)]).cpu()
-    return torch.cat(correct).cpu(), sum(sums[0].tolist()), sum(sums[1].tolist())
+        for (inputs, targets), reference in zip(batches, dense, strict=True):
+            device = tensors(reference)[0].device
+            outputs = floats(call(network, to_device(inputs, device)))
+            batch = objective.measure(outputs, to_device(targets, device))
+            distance = objective.distance(outputs, reference).sum()
+            measured.append(Measured(batch.scores, {**batch.sums, DIVERGENCE: distance}))
+    return torch.cat([batch.scores for batch in measured]).cpu(), added_up([batch.sums for batch in measured])
 
 
 def fits(size: int, device: torch.device) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +11,9 @@ from gnnrl_lightning.evaluation.evaluator import Evaluator
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.processes import from_first, of_all, rank, world_size
+
+Ratios = Callable[[Mapping[str, int | float]], Mapping[str, float]]
+"""Costs of a candidate by metric -> figures for the readers of the journal, see `BoundBudget.ratios`."""
 
 
 class Journalled:
@@ -25,11 +28,11 @@ class Journalled:
     Args:
         evaluator: Scores candidates.
         journal: Where the answers go; of several processes the first one's counts.
-        ratio: MACs of a candidate -> their share of the dense ones, for the readers of the journal.
+        ratios: Costs of a candidate -> their shares of the dense ones, for the readers of the journal.
     """
 
-    def __init__(self, evaluator: Evaluator, journal: Journal, ratio: Callable[[int], float]) -> None:
-        self.evaluator, self.journal, self.ratio = evaluator, journal, ratio
+    def __init__(self, evaluator: Evaluator, journal: Journal, ratios: Ratios) -> None:
+        self.evaluator, self.journal, self.ratios = evaluator, journal, ratios
         evaluator.learn(from_first([Evaluation.from_record(record) for record in journal.before]))
 
     def __call__(self, widths: Tensor, proposer: str) -> Evaluation:
@@ -44,7 +47,7 @@ class Journalled:
         return evaluation
 
     def _write(self, evaluation: Evaluation) -> None:
-        self.journal.append(evaluation.as_record() | {"macs_ratio": self.ratio(evaluation.macs)})
+        self.journal.append(evaluation.as_record() | self.ratios(evaluation.costs))
 
     def settle(self, answers: Sequence[Evaluation]) -> list[Evaluation]:
         """Let all processes know what each was told since they did so last; all call it.

@@ -57,7 +57,7 @@ class Journal:
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add one record and flush it to the disk; floats that are not finite become null."""
-        line = json.dumps({key: _finite(value) for key, value in record.items()}, allow_nan=False)
+        line = json.dumps(_finite(record), allow_nan=False)
         self._drop_rest()
         if self.path is None:
             self._records.append(json.loads(line))
@@ -113,5 +113,9 @@ class Journal:
 
 
 def _finite(value: Any) -> Any:
-    """The value, or None (null) for a float that JSON has no number for."""
+    """The value, with None (null) for each float that JSON has no number for."""
+    if isinstance(value, Mapping):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

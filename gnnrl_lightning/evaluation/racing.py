@@ -1,23 +1,26 @@
-"""Racing: candidates are scored on growing parts of the search split, and those that fall behind are dropped.
+"""Racing: candidates are scored on growing parts of the holdout, and those that fall behind are dropped.
 
-A candidate is compared with the incumbent, the best one so far that was scored on the whole split. After each stage
-but the last, an exact one-sided sign test (McNemar's) looks at the images that one of the two has right and the other
-wrong: of n such images the candidate wins k. One that is as good as the incumbent wins each with probability 1/2, so
+A candidate is compared with the incumbent, the best one so far that was scored on the whole holdout. After each stage
+but the last, an exact one-sided sign test looks at the examples on which the scores of the two differ (for right and
+wrong it is McNemar's test): of n such examples the candidate wins k. One that is as good as the incumbent wins each
+with probability 1/2, so
 
     P(at most k wins) = sum_{i <= k} C(n, i) / 2^n,
 
 and where that is below error / (stages - 1) the candidate is dropped. By Bonferroni's inequality a candidate that is
 as good as the incumbent is dropped with a probability of at most `error`.
 
-The scores of a dropped candidate are estimates, with the incumbent as control variate: its scores on the whole split
-plus the mean difference between the two on the images seen,
+The figures of a dropped candidate are estimates. They are made of means over examples, each with the incumbent as
+control variate: its mean on the whole holdout plus the mean difference between the two on the examples seen,
 
-    s = s_incumbent(all) + mean_seen(candidate - incumbent).
+    m = m_incumbent(all) + mean_seen(candidate - incumbent).
 
-Most images are right or wrong for both and cancel. With an error of at most 1/2 a dropped candidate has lost more
-often than it has won, so that its estimated top-1 lies below the incumbent's: it never comes first.
+Most examples are the same for both and cancel. One that was dropped never comes first, see `best_of`; where the primary
+figure is the mean of a score that is right or wrong, its estimate lies below the incumbent's: with an error of at most
+1/2 it has lost more often than it has won.
 
-Sources: McNemar (Psychometrika 1947); Maron and Moore (NIPS 1993) for races.
+Sources: Dixon and Mood (JASA 1946) for the sign test; McNemar (Psychometrika 1947); Maron and Moore (NIPS 1993) for
+races.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,19 +36,19 @@ import torch
 from torch import Tensor
 
 STAGES = (0.1, 0.2, 0.4, 1.0)
-"""Share of the search split that has been seen after each stage."""
+"""Share of the holdout that has been seen after each stage."""
 
 
 def stage_ends(sizes: Sequence[int], shares: Sequence[float] = STAGES) -> tuple[int, ...]:
     """Number of batches after each stage, ascending: a stage is one or more whole batches.
 
     Args:
-        sizes: Images of each batch.
-        shares: Share of all images after each stage, ascending, the last one 1.
+        sizes: Examples of each batch.
+        shares: Share of all examples after each stage, ascending, the last one 1.
 
     Returns:
         For each stage the fewest batches that hold its share; stages that add none are left out, and those that would
-        hold more than twice their share: of a small split there is little to save.
+        hold more than twice their share: of a small holdout there is little to save.
     """
     held = np.cumsum(sizes)
     wanted = np.array(shares) * held[-1]
@@ -59,112 +62,136 @@ def sign_test(wins: int, losses: int) -> float:
     return sum(math.comb(differing, k) for k in range(wins + 1)) / 2**differing
 
 
+Means = dict[str, Tensor]
+"""Name -> mean per example of what an objective sums up, float64."""
+
+
 @dataclass(frozen=True)
 class Course:
     """How a candidate did, stage by stage: what a later race against it needs.
 
     Attributes:
-        images: Images seen.
-        correct: Whether it has each of them right, in their order: packed bits, base64.
-        cross_entropy: Sum over all images seen after each stage, nats; infinite once it is not a number.
-        divergence: Likewise.
+        examples: Examples seen.
+        kind: Of the scores: "bool" or "float32".
+        packed: Score of each example in their order, base64: bits, or four bytes each.
+        sums: What the objective sums up, over all examples seen after each stage: name -> stage -> elements; infinite
+            once they are no numbers.
     """
 
-    images: int = 0
-    correct: str = ""
-    cross_entropy: tuple[float, ...] = ()
-    divergence: tuple[float, ...] = ()
+    examples: int = 0
+    kind: str = "bool"
+    packed: str = ""
+    sums: Mapping[str, tuple[tuple[float, ...], ...]] = field(default_factory=dict)
 
-    def followed_by(self, correct: Tensor, cross_entropy: float, divergence: float) -> Course:
+    def followed_by(self, scores: Tensor, sums: Mapping[str, Sequence[float]]) -> Course:
         """The course after one more stage.
 
         Args:
-            correct: Whether it has each image of the stage right, bool `(n,)`.
-            cross_entropy: Sum over these images.
-            divergence: Likewise.
+            scores: Score of each example of the stage `(n,)`, bool or floating point; not a number is worse than all.
+            sums: Name -> sums over these examples, elements.
         """
-        right = np.concatenate([self.right(), correct.cpu().numpy()])
+        new = scores.cpu().numpy()
+        kind = "bool" if new.dtype == np.bool_ else "float32"
+        if kind == "float32":
+            new = np.where(np.isnan(new), -np.inf, new).astype("<f4")
+        every = np.concatenate([self.scores(), new]) if self.examples else new
+        packed = np.packbits(every) if kind == "bool" else every
         return Course(
-            len(right),
-            base64.b64encode(np.packbits(right).tobytes()).decode(),
-            _added(self.cross_entropy, cross_entropy),
-            _added(self.divergence, divergence),
+            len(every),
+            kind,
+            base64.b64encode(packed.tobytes()).decode(),
+            {name: _added(self.sums.get(name, ()), tuple(more)) for name, more in sums.items()},
         )
 
-    def right(self) -> np.ndarray:
-        """Whether it has each image right, bool `(images,)`."""
-        packed = np.frombuffer(base64.b64decode(self.correct), dtype=np.uint8)
-        return np.unpackbits(packed, count=self.images).astype(bool)
+    def scores(self) -> np.ndarray:
+        """Score of each example `(examples,)`."""
+        raw = base64.b64decode(self.packed)
+        if self.kind == "float32":
+            return np.frombuffer(raw, dtype="<f4")
+        return np.unpackbits(np.frombuffer(raw, dtype=np.uint8), count=self.examples).astype(bool)
 
-    @property
-    def scores(self) -> tuple[float, float, float]:
-        """Top-1 in percent, mean cross-entropy and divergence in nats on the images seen."""
-        top1 = 100 * int(self.right().sum()) / self.images
-        return top1, self.cross_entropy[-1] / self.images, self.divergence[-1] / self.images
+    def means(self) -> Means:
+        """Means over the examples seen."""
+        return {name: _tensor([value / self.examples for value in stages[-1]]) for name, stages in self.sums.items()}
 
     def as_record(self) -> dict[str, Any]:
-        """The course in plain JSON types; null stands for infinity."""
-        sums = {name: [None if value == math.inf else value for value in getattr(self, name)] for name in SUMS}
-        return asdict(self) | sums
+        """The course in plain JSON types, but for infinite sums, see `Journal`."""
+        return asdict(self)
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Course:
-        """The inverse of `as_record`, exactly."""
-        sums = {name: tuple(math.inf if value is None else value for value in record[name]) for name in SUMS}
-        return cls(record["images"], record["correct"], **sums)
+        """The inverse of `as_record`, exactly; null stands for infinity."""
+        sums = {
+            name: tuple(tuple(math.inf if value is None else value for value in stage) for stage in stages)
+            for name, stages in record["sums"].items()
+        }
+        return cls(record["examples"], record["kind"], record["packed"], sums)
 
 
-SUMS = ("cross_entropy", "divergence")
-"""What a `Course` has a sum of after each stage."""
+def _tensor(elements: Sequence[float]) -> Tensor:
+    """Float64, of a single element without dimensions."""
+    made = torch.tensor(elements, dtype=torch.float64)
+    return made[0] if len(made) == 1 else made
 
 
-def _added(sums: tuple[float, ...], more: float) -> tuple[float, ...]:
-    total = sums[-1] + more if sums else more
+def _added(stages: tuple[tuple[float, ...], ...], more: tuple[float, ...]) -> tuple[tuple[float, ...], ...]:
+    totals = tuple(before + new for before, new in zip(stages[-1], more, strict=True)) if stages else more
     # A network whose outputs are not numbers ranks behind every other.
-    return (*sums, total if math.isfinite(total) else math.inf)
+    return (*stages, tuple(total if math.isfinite(total) else math.inf for total in totals))
 
 
 def hopeless(course: Course, incumbent: Course, stages: int, error: float) -> bool:
     """Whether a candidate is dropped after the stages that it has behind it.
 
     Args:
-        course: Of the candidate; it has not seen all images.
+        course: Of the candidate; it has not seen all examples.
         incumbent: Of the best candidate that has.
         stages: Number of stages, the last one included.
         error: Probability, over all stages, with which one as good as the incumbent may be dropped, at most 1/2.
     """
-    ours, theirs = course.right(), incumbent.right()[: course.images]
-    wins, losses = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
-    return sign_test(wins, losses) < error / (stages - 1)
+    ours, theirs = course.scores(), incumbent.scores()[: course.examples]
+    return sign_test(int((ours > theirs).sum()), int((ours < theirs).sum())) < error / (stages - 1)
 
 
-def estimate(course: Course, incumbent: Course) -> tuple[float, float, float]:
-    """Top-1 in percent, mean cross-entropy and divergence in nats on the whole split, from the images seen.
+def estimate(course: Course, incumbent: Course) -> Means:
+    """Means over the whole holdout, from the examples seen.
 
     None is below zero; where a sum of the incumbent is infinite, the candidate's own mean stands.
 
     Args:
         course: Of the candidate that is dropped.
-        incumbent: Of the best candidate that has seen all images, in the same stages.
+        incumbent: Of the best candidate that has seen all examples, in the same stages.
     """
-    seen = course.images
-    difference = int(course.right().sum()) - int(incumbent.right()[:seen].sum())
-    top1 = max(0.0, incumbent.scores[0] + 100 * difference / seen)
-    cross_entropy, divergence = (
-        _control(getattr(course, name), getattr(incumbent, name), seen, incumbent.images) for name in SUMS
-    )
-    return top1, cross_entropy, divergence
+    return {
+        name: _tensor(
+            [
+                _control(ours, theirs, before, course.examples, incumbent.examples)
+                for ours, theirs, before in zip(
+                    stages[-1], incumbent.sums[name][-1], incumbent.sums[name][len(stages) - 1], strict=True
+                )
+            ]
+        )
+        for name, stages in course.sums.items()
+    }
 
 
-def _control(ours: tuple[float, ...], theirs: tuple[float, ...], seen: int, images: int) -> float:
-    """Estimated mean over all images, from sums after each stage."""
-    if not math.isfinite(ours[-1]):
+def _control(ours: float, theirs: float, before: float, seen: int, examples: int) -> float:
+    """Estimated mean over all examples.
+
+    Args:
+        ours: Sum of the candidate over the examples seen.
+        theirs: Sum of the incumbent over all.
+        before: Sum of the incumbent over those seen.
+        seen: Number of examples seen.
+        examples: Number of all.
+    """
+    if not math.isfinite(ours):
         return math.inf
-    if not math.isfinite(theirs[-1]):
-        return ours[-1] / seen
-    return max(0.0, theirs[-1] / images + (ours[-1] - theirs[len(ours) - 1]) / seen)
+    if not math.isfinite(theirs):
+        return ours / seen
+    return max(0.0, theirs / examples + (ours - before) / seen)
 
 
-def random_order(images: int, seed: int = 0) -> Tensor:
-    """The fixed order `(images,)` in which a search split is read: folders are sorted by class."""
-    return torch.randperm(images, generator=torch.Generator().manual_seed(seed))
+def random_order(examples: int, seed: int = 0) -> Tensor:
+    """The fixed order `(examples,)` in which a holdout is read: folders are sorted by class."""
+    return torch.randperm(examples, generator=torch.Generator().manual_seed(seed))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
 
-from gnnrl_lightning.cost.budget import Budget, Prunable
+from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.evaluation.racing import Course
 
 
@@ -19,27 +19,25 @@ class Evaluation:
 
     Attributes:
         widths: Width of each group.
-        macs: MACs for one image.
-        params: Number of parameters.
-        top1: Top-1 accuracy on the search split, percent; like the two losses an estimate if it was dropped.
-        cross_entropy: Mean cross-entropy on the search split, nats; infinite if the outputs are not numbers.
-        divergence: Mean Kullback-Leibler divergence KL(dense || candidate) of the outputs there, nats; likewise.
+        costs: Metric -> cost: of MACs, parameters, and whatever else the budget names.
+        scores: Name -> figure on the holdout, of those of the objective, `divergence` from the dense network included;
+            infinite where outputs are not numbers, and estimates if the candidate was dropped.
+        merit: What candidates are ranked by, the higher the better: the primary figure, negated if lower is better,
+            then what breaks its ties.
         seconds: Time that the evaluation took; 0 if the candidate was known.
-        images: Forward passes of one image that it took, calibration included; likewise.
+        examples: Forward passes of one example that it took, calibration included; likewise.
         proposer: Who proposed it: "agent", or the name of a starting candidate.
-        seen: Images of the search split that its scores come from.
-        dropped: Whether it fell behind in a race, see `racing`, and was not scored on the whole split.
+        seen: Examples of the holdout that its scores come from.
+        dropped: Whether it fell behind in a race, see `racing`, and was not scored on the whole holdout.
         course: What later races against it need; None if it was dropped, or where nothing races.
     """
 
     widths: tuple[int, ...]
-    macs: int
-    params: int
-    top1: float
-    cross_entropy: float
-    divergence: float
+    costs: dict[str, int | float]
+    scores: dict[str, float]
+    merit: tuple[float, ...]
     seconds: float
-    images: int
+    examples: int
     proposer: str
     seen: int = 0
     dropped: bool = False
@@ -48,26 +46,22 @@ class Evaluation:
     def as_record(self) -> dict[str, Any]:
         """The evaluation in plain JSON types, but for floats that are not finite, see `Journal`."""
         course = None if self.course is None else self.course.as_record()
-        return asdict(self) | {"widths": list(self.widths), "course": course}
+        return asdict(self) | {"widths": list(self.widths), "merit": list(self.merit), "course": course}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Evaluation:
-        """The evaluation of a journal's record, exactly: other keys are left out, null stands for infinity.
-
-        A record from before there were races lacks what they need.
-        """
-        given = (field.name for field in fields(cls) if field.default is MISSING or field.name in record)
-        values = {name: record[name] for name in given}
+        """The evaluation of a journal's record, exactly: other keys are left out, null stands for infinity."""
+        values = {item.name: record[item.name] for item in fields(cls)}
         values["widths"] = tuple(values["widths"])
-        for name in ("cross_entropy", "divergence"):
-            values[name] = math.inf if values[name] is None else values[name]
-        if values.get("course") is not None:
+        values["scores"] = {name: math.inf if value is None else value for name, value in values["scores"].items()}
+        values["merit"] = tuple(-math.inf if value is None else value for value in values["merit"])
+        if values["course"] is not None:
             values["course"] = Course.from_record(values["course"])
         return cls(**values)
 
 
 def best_of(evaluations: Iterable[Evaluation], proposer: str | None = None) -> Evaluation | None:
-    """The evaluation with the highest top-1, then the lowest cross-entropy, then the first; None of none.
+    """The evaluation of the highest merit, the first of several; None of none.
 
     One that was dropped is the best only among others that were.
 
@@ -76,9 +70,9 @@ def best_of(evaluations: Iterable[Evaluation], proposer: str | None = None) -> E
         proposer: Whose; None: anybody's.
     """
     asked = (item for item in evaluations if proposer in (None, item.proposer))
-    return max(asked, key=lambda item: (not item.dropped, item.top1, -item.cross_entropy), default=None)
+    return max(asked, key=lambda item: (not item.dropped, item.merit), default=None)
 
 
-def within(graph: Prunable, budget: Budget, evaluation: Evaluation) -> bool:
+def within(limits: BoundBudget, evaluation: Evaluation) -> bool:
     """Whether a candidate meets a budget: a policy for all budgets also evaluates some that do not."""
-    return bool(budget.met(graph, torch.tensor(evaluation.widths)))
+    return bool(limits.met(torch.tensor(evaluation.widths)))

@@ -1,7 +1,8 @@
-"""Which channels matter: a score for every channel, over everything that goes with it."""
+"""Importance of channels: a score for every channel, over all parameters that are removed with it."""
 
 from gnnrl_lightning.importance.table import (
     IMPORTANCES,
+    Calibration,
     Criterion,
     Importance,
     from_elements,
@@ -9,4 +10,4 @@ from gnnrl_lightning.importance.table import (
     keep_best,
 )
 
-__all__ = ["IMPORTANCES", "Criterion", "Importance", "from_elements", "importance_scores", "keep_best"]
+__all__ = ["IMPORTANCES", "Calibration", "Criterion", "Importance", "from_elements", "importance_scores", "keep_best"]

@@ -1,8 +1,8 @@
-"""Criteria that ask how the loss changes.
+"""Importance criteria based on changes of the loss.
 
-The loss is the cross-entropy with the labels that come with the calibration images. Images without labels are given
-labels drawn from the network's own predictions, always the same ones: the gradients of a confident network at its most
-likely class say little.
+The loss is the objective's, with the targets that come with the calibration. Inputs without targets are given targets
+drawn from the network's own predictions, always the same ones: the gradients of a confident network at its most likely
+class say little.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import cross_entropy
 
 from gnnrl_lightning.calibration.observe import Call, ContractionObserver
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.importance.subject import Calibration, Subject
+from gnnrl_lightning.importance.subject import Calibration, Subject, needed
 from gnnrl_lightning.networks.modes import eval_mode
+from gnnrl_lightning.trees import Tree, call, count, device_of, take, to_device
 
 GRADIENT_BATCH = 32
-"""Images of one gradient."""
+"""Examples of one gradient."""
 
 
 def taylor(network: nn.Module, parameters: Mapping[str, Tensor], calibration: Calibration | None) -> dict[str, Tensor]:
@@ -29,13 +29,13 @@ def taylor(network: nn.Module, parameters: Mapping[str, Tensor], calibration: Ca
     Source: Molchanov et al. (CVPR 2019), equation 8.
 
     Raises:
-        UserError: There are no calibration images, or the network does not give logits.
+        UserError: There is no calibration, or the outputs do not fit the objective.
     """
     weights = {name: tensor.detach().clone().requires_grad_() for name, tensor in parameters.items()}
     total = {name: torch.zeros_like(tensor) for name, tensor in weights.items()}
     with eval_mode(network), torch.enable_grad():
-        for images, labels in _batches(network, calibration):
-            loss = cross_entropy(_logits(functional_call(network, weights, (images,))), labels)
+        for inputs, targets in _batches(network, calibration):
+            loss = needed(calibration).objective.loss(_run(network, weights, inputs), targets)
             gradients = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
             for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
                 total[name] += (weight * gradient).detach().square()
@@ -45,13 +45,13 @@ def taylor(network: nn.Module, parameters: Mapping[str, Tensor], calibration: Ca
 def fisher(subject: Subject) -> list[Tensor]:
     """Diagonal of the empirical Fisher matrix of the channels' masks, `sum_n (dL_n / dm)^2`.
 
-    The mask m multiplies a channel wherever a convolution or linear layer reads it; the gradients of one image are
+    The mask m multiplies a channel wherever a convolution or linear layer reads it; the gradients of one example are
     summed over all of them before they are squared.
 
     Source: Group Fisher (Liu et al., ICML 2021), equation 8; without its division by memory.
 
     Raises:
-        UserError: There are no calibration images, the network does not give logits, or no layer reads a group.
+        UserError: There is no calibration, the outputs do not fit the objective, or no layer reads a group.
     """
     channels = sum(subject.sizes)
     numbers = {
@@ -61,7 +61,7 @@ def fisher(subject: Subject) -> list[Tensor]:
     }
     _check_read(subject, numbers)
     parameters = dict(subject.network.named_parameters(remove_duplicate=False))
-    detached = {id(tensor): tensor.detach() for tensor in parameters.values()}  # tied ones stay one tensor
+    detached = {id(tensor): tensor.detach() for tensor in parameters.values()}  # tied parameters remain one tensor
     weights = {name: detached[id(tensor)] for name, tensor in parameters.items()}
     masks: list[tuple[str, Tensor]] = []
 
@@ -71,20 +71,21 @@ def fisher(subject: Subject) -> list[Tensor]:
         mask = x.new_ones((len(x), x.shape[-1] if last else x.shape[1]), requires_grad=True)
         masks.append((name, mask))
         shape = (len(x), *(1,) * (x.dim() - 2), -1) if last else (len(x), -1, *(1,) * (x.dim() - 2))
-        return x.clone() * mask.reshape(shape)  # cloned: what follows may change x in place
+        return x.clone() * mask.reshape(shape)  # cloned: later operators may modify x in place
 
     total = torch.zeros(channels, dtype=torch.float64)
     observer = ContractionObserver({name: weights[name] for name in numbers}, insert_mask)
     with eval_mode(subject.network), torch.enable_grad():
-        for images, labels in _batches(subject.network, subject.calibration):
+        for inputs, targets in _batches(subject.network, subject.calibration):
             masks.clear()
             with observer:
-                output = functional_call(subject.network, weights, (images,))
-            loss = cross_entropy(_logits(output), labels, reduction="sum")
+                outputs = _run(subject.network, weights, inputs)
+            examples = count(inputs)
+            loss = examples * needed(subject.calibration).objective.loss(outputs, targets)
             gradients = torch.autograd.grad(loss, [mask for _, mask in masks], materialize_grads=True)
-            summed = torch.zeros(len(images), channels, dtype=torch.float64)
+            summed = torch.zeros(examples, channels, dtype=torch.float64)
             for (name, _), gradient in zip(masks, gradients, strict=True):
-                each = gradient.reshape(len(images), -1, gradient.shape[1]).sum(1).double().cpu()
+                each = gradient.reshape(examples, -1, gradient.shape[1]).sum(1).double().cpu()
                 free = numbers[name] >= 0
                 summed.index_add_(1, numbers[name][free], each[:, free])
             total += summed.square().sum(0)
@@ -100,23 +101,22 @@ def _check_read(subject: Subject, numbers: Mapping[str, Tensor]) -> None:
             raise UserError(f"importance fisher: no convolution or linear layer reads {group.name}; choose another")
 
 
-def _batches(network: nn.Module, calibration: Calibration | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images and labels, `GRADIENT_BATCH` at a time."""
-    if calibration is None:
-        raise UserError("this importance needs images: give calibration=images, or calibration=(images, labels)")
-    images, labels = (calibration, None) if isinstance(calibration, Tensor) else calibration
+def _batches(network: nn.Module, calibration: Calibration | None) -> Iterator[tuple[Tree, Tree]]:
+    """Inputs and targets, `GRADIENT_BATCH` at a time."""
+    given = needed(calibration)
     generator = torch.Generator().manual_seed(0)
-    for start in range(0, len(images), GRADIENT_BATCH):
-        batch = images[start : start + GRADIENT_BATCH]
-        if labels is None:
+    for start in range(0, count(given.inputs), GRADIENT_BATCH):
+        batch = take(given.inputs, slice(start, start + GRADIENT_BATCH))
+        if given.targets is None:
             with torch.no_grad():
-                chances = _logits(network(batch)).softmax(1).cpu()
-            yield batch, torch.multinomial(chances, 1, generator=generator).flatten().to(batch.device)
+                drawn = given.objective.draw(call(network, batch), generator)
+            yield batch, drawn
         else:
-            yield batch, labels[start : start + GRADIENT_BATCH].to(batch.device)
+            yield batch, to_device(take(given.targets, slice(start, start + GRADIENT_BATCH)), device_of(batch))
 
 
-def _logits(output: object) -> Tensor:
-    if not isinstance(output, Tensor) or output.dim() != 2:
-        raise UserError("this importance needs a network whose only output are logits (N, classes)")
-    return output
+def _run(network: nn.Module, weights: Mapping[str, Tensor], inputs: Tree) -> Tree:
+    """Outputs of the network with other weights."""
+    if isinstance(inputs, dict):
+        return functional_call(network, dict(weights), (), inputs)
+    return functional_call(network, dict(weights), inputs if isinstance(inputs, tuple) else (inputs,))

@@ -1,4 +1,4 @@
-"""Criteria that only look at the weights."""
+"""Importance criteria computed from the weights only."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def l1(network: nn.Module, parameters: Mapping[str, Tensor], calibration: Calibr
 
 
 def l2(network: nn.Module, parameters: Mapping[str, Tensor], calibration: Calibration | None) -> dict[str, Tensor]:
-    """Sum of squared weights, of what makes the channel and of what reads it.
+    """Sum of squared weights, both those that produce the channel and those that read it.
 
-    On CIFAR-10 with ResNet-56 and reconstruction it makes no difference whether all tensors count, only those that
-    make the channel, or each relative to its mean: within 0.2 points of top-1.
+    On CIFAR-10 with ResNet-56 and reconstruction, the choice of tensors makes no difference: with all tensors, only
+    those that produce the channel, or each relative to its mean, top-1 differs by at most 0.2 points.
     """
     return {name: tensor.square() for name, tensor in parameters.items() if tensor.dim() > 1}
 
@@ -28,16 +28,16 @@ def l2(network: nn.Module, parameters: Mapping[str, Tensor], calibration: Calibr
 def batch_norm_scale(
     network: nn.Module, parameters: Mapping[str, Tensor], calibration: Calibration | None
 ) -> dict[str, Tensor]:
-    """Sum of the absolute scales of the batch norms that a channel passes (Liu et al., ICCV 2017)."""
+    """Sum of the absolute scales of a channel's batch norms (Liu et al., ICCV 2017)."""
     norms = (*BATCH_NORMS, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
     names = {f"{path}.weight" for path, module in network.named_modules() if isinstance(module, norms)}
     return {name: tensor.abs() for name, tensor in parameters.items() if name in names}
 
 
 def geometric_median(subject: Subject) -> list[Tensor]:
-    r"""Distance to all other channels, `sum_j ||x_i - x_j||`: what is near the geometric median is replaceable.
+    r"""Distance to all other channels, `sum_j ||x_i - x_j||`: channels near the geometric median are replaceable.
 
-    x_i holds everything that is removed with channel i, in all weights of its group.
+    x_i is the vector of all elements that are removed with channel i, in all weights of its group.
 
     Source: FPGM (He et al., CVPR 2019), equation 8.
     """
@@ -63,6 +63,6 @@ def geometric_median(subject: Subject) -> list[Tensor]:
 
 
 def random(subject: Subject) -> list[Tensor]:
-    """A random order, the same for the same graph."""
+    """Random scores, always the same for a given graph."""
     generator = torch.Generator().manual_seed(0)
     return subject.split(torch.rand(sum(subject.sizes), generator=generator, dtype=torch.float64))

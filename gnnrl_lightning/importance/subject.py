@@ -1,9 +1,9 @@
-"""What a criterion may look at: the network, its groups, and the calibration images."""
+"""The input of an importance criterion: the network, its groups, and the calibration images."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -11,25 +11,63 @@ from torch import Tensor, nn
 
 from gnnrl_lightning.calibration.moments import Moments, collect_moments
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.objective import Classification, Objective
 from gnnrl_lightning.surgery.layers import Layer, find_layers
+from gnnrl_lightning.trees import Tree, split
 
 MOMENTS_BATCH = 256
-"""Calibration images in a batch where moments are collected."""
+"""Calibration examples in a batch where moments are collected."""
 
-Calibration = Tensor | tuple[Tensor, Tensor]
-"""Normalised images `(N, C, H, W)`, or images and labels `(N,)`."""
+
+@dataclass(frozen=True)
+class Calibration:
+    """Examples for an importance that needs some.
+
+    Attributes:
+        inputs: Normalised inputs on the network's device, see `gnnrl_lightning.trees.call`.
+        targets: Their targets; None: an importance that needs some draws them from the network's own predictions.
+        objective: Gives the loss.
+    """
+
+    inputs: Tree
+    targets: Tree | None = None
+    objective: Objective = field(default_factory=Classification)
+
+    @classmethod
+    def of(cls, given: Any) -> Calibration | None:
+        """The calibration that a user gave.
+
+        Args:
+            given: Inputs; a pair of a tensor of inputs and their targets; a calibration, as it is; None for none.
+        """
+        if given is None or isinstance(given, cls):
+            return given
+        pair = isinstance(given, tuple) and len(given) == 2
+        inputs, targets = given if pair else (given, None)
+        return cls(inputs, targets)
+
+
+def needed(calibration: Calibration | None) -> Calibration:
+    """The calibration.
+
+    Raises:
+        UserError: There is none.
+    """
+    if calibration is None:
+        raise UserError("this importance needs examples: give calibration=inputs, or calibration=(inputs, targets)")
+    return calibration
 
 
 @dataclass
 class Subject:
-    """A network about whose channels a criterion is asked.
+    """A network whose channels are scored, with the data that criteria need.
 
-    Channels are numbered group by group, set by set, rank by rank.
+    Channels are numbered by group, then index set, then rank.
 
     Attributes:
         graph: The traced network.
         network: The network itself.
-        calibration: Images, with labels or without; None if there are none.
+        calibration: Examples; None if there are none.
         known_moments: Moments that were collected before; None: they are collected when they are needed.
     """
 
@@ -51,38 +89,36 @@ class Subject:
 
     @cached_property
     def sizes(self) -> list[int]:
-        """Number of channels of each group, all index sets."""
+        """Number of channels of each group, over all index sets."""
         return (self.graph.widths * self.graph.sets).tolist()
 
     @property
-    def images(self) -> Tensor:
-        """The calibration images.
+    def inputs(self) -> Tree:
+        """The calibration inputs.
 
         Raises:
             UserError: There are none.
         """
-        if self.calibration is None:
-            raise UserError("this importance needs images: give calibration=images, or calibration=(images, labels)")
-        return self.calibration if isinstance(self.calibration, Tensor) else self.calibration[0]
+        return needed(self.calibration).inputs
 
     @cached_property
     def moments(self) -> Mapping[str, Moments]:
         """Moments of what each layer reads."""
         if self.known_moments is not None:
             return self.known_moments
-        return collect_moments(self.network, self.layers, self.images.split(MOMENTS_BATCH))
+        return collect_moments(self.network, self.layers, split(self.inputs, MOMENTS_BATCH))
 
     def split(self, total: Tensor) -> list[Tensor]:
-        """Values of all channels `(channels,)` as `(sets, width)` for each group."""
+        """Split values of all channels `(channels,)` into `(sets, width)` for each group."""
         parts = total.split(self.sizes)
         return [part.reshape(sets, -1) for part, sets in zip(parts, self.graph.sets.tolist(), strict=True)]
 
     def slices(self, name: str, values: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """The slices of a tensor that go with a channel: numbers of the channels `(n,)`, and slices `(n, ..., 1)`.
+        """Yield the slices of a tensor that belong to a channel: channel numbers `(n,)`, and slices `(n, ..., 1)`.
 
         Args:
             name: Name of a prunable parameter.
-            values: The parameter, or something of the same shape.
+            values: The parameter, or a tensor of the same shape.
         """
         cut = self.graph.cuts[name]
         found = [(axis, values.movedim(dim, 0)) for dim, axis in cut.axes.items()]

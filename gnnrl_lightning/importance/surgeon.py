@@ -1,4 +1,4 @@
-"""Block optimal brain surgeon: which channels do their readers miss least, once they have been re-fitted?"""
+"""Block optimal brain surgeon: channels ranked by their readers' error after a least-squares update."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from gnnrl_lightning.importance.subject import Subject
 from gnnrl_lightning.surgery.layers import Layer, to_matrices
 
 AT_ONCE = 64
-"""Of a set of n channels n / AT_ONCE are removed at a time, or one."""
+"""Of a set of n channels, max(1, n / AT_ONCE) are removed at a time."""
 
 
 EPSILON = 1e-5
-"""What is added to a running variance, so that losses behind a dead channel stay finite."""
+"""Constant added to a running variance, so that losses after a dead channel remain finite."""
 
 
 def surgeon(subject: Subject) -> list[Tensor]:
-    """Order in which channels are removed: the last one is the most important.
+    """Return the order in which channels are removed; the last one is the most important.
 
-    Channels go one after the other, the one whose removal costs the readers of its group least after a least-squares
-    update of all their other weights. With P the inverse covariance of a reader's inputs, W its weights and q the
-    inputs of one channel, the squared error of its outputs grows by
+    Channels are removed greedily: each time the one whose removal causes the smallest error in the readers of its
+    group, after a least-squares update of their other weights. With P the inverse covariance of a reader's inputs, W
+    its weights and q the inputs of one channel, the squared error of its outputs grows by
 
         loss = tr(W[:, q] P[q, q]^-1 W[:, q]^T),    W -= W[:, q] P[q, q]^-1 P[q, :],    P -= P[:, q] P[q, q]^-1 P[q, :].
 
-    Losses are summed over all readers of the group, in the units that the batch norm behind each of them makes. All
-    other groups stay dense. The index sets of a group take turns.
+    Losses are summed over all readers of the group, each scaled by the batch norm after it. All other groups remain
+    dense. The index sets of a group alternate.
 
     Source: Hassibi and Stork (NeurIPS 1992); for blocks of weights, Frantar and Alistarh (NeurIPS 2022).
 
@@ -57,8 +57,8 @@ class _Reader:
     """One block of a layer that reads channels.
 
     Attributes:
-        numbers: Channel of each input element `(d,)`, -1 where it is fixed.
-        weight: `(rows, d)`, or any matrix with the same `W^T W`: losses only need this.
+        numbers: Channel of each input element `(d,)`, -1 for fixed ones.
+        weight: `(rows, d)`, or any matrix with the same `W^T W`, on which the losses depend.
         inverse: Inverse covariance of the inputs `(d, d)`.
     """
 
@@ -67,9 +67,9 @@ class _Reader:
     inverse: Tensor
 
     def part(self, channels: Tensor) -> _Reader | None:
-        """A copy that knows the elements of these channels alone, None where it reads none of them.
+        """Return a copy restricted to the elements of these channels, or None if it reads none of them.
 
-        Weights and inverse covariance of elements that go change those of the others, but do not depend on them.
+        Updates of the restricted weights and inverse covariance do not depend on the other elements.
         """
         mine = torch.isin(self.numbers, channels).nonzero().flatten()
         if not len(mine):
@@ -80,7 +80,7 @@ class _Reader:
         return _Reader(self.numbers[mine], weight, self.inverse[mine][:, mine])
 
     def columns(self, channels: Tensor) -> Tensor | None:
-        """Input elements of each of the given channels `(n, m)`, None where it reads none of them."""
+        """Return the input elements of each given channel `(n, m)`, or None if it reads none of them."""
         here = torch.isin(self.numbers, channels).nonzero().flatten()
         if not len(here):
             return None
@@ -88,13 +88,13 @@ class _Reader:
         return ordered.reshape(len(channels), -1)
 
     def losses(self, columns: Tensor) -> Tensor:
-        """Loss of each channel with elements `(n, m)`."""
+        """Return the loss of each channel with elements `(n, m)`."""
         inverse = torch.linalg.inv(self.inverse[columns[:, :, None], columns[:, None, :]])
         weight = self.weight[:, columns].transpose(0, 1)
         return (inverse * (weight.transpose(1, 2) @ weight)).sum((1, 2))
 
     def remove(self, columns: Tensor) -> None:
-        """Remove input elements `(m,)` and update the other weights."""
+        """Remove input elements `(m,)` and update the remaining weights."""
         gain = torch.linalg.solve(self.inverse[columns][:, columns], self.inverse[columns])
         self.weight.addmm_(self.weight[:, columns], gain, alpha=-1)
         self.inverse.addmm_(self.inverse[:, columns], gain, alpha=-1)
@@ -122,12 +122,12 @@ def _readers(subject: Subject, name: str, layer: Layer) -> list[_Reader]:
 
 
 def _order(name: str, numbers: Tensor, readers: list[_Reader]) -> Tensor:
-    """Removal order `(sets, width)` of the channels of one group, given by their numbers."""
+    """Return the removal order `(sets, width)` of the channels of one group, given by their numbers."""
     sets, width = numbers.shape
     mine = [part for reader in readers if (part := reader.part(numbers)) is not None]
     columns = [[reader.columns(row) for reader in mine] for row in numbers]
     if not all(any(part is not None for part in parts) for parts in columns):
-        raise UserError(f"importance surgeon: no layer with known inputs reads {name}; choose another")
+        raise UserError(f"importance surgeon: no layer with known inputs reads {name}; choose another importance")
     order = torch.full((sets, width), -1, dtype=torch.float64)
     alive = [torch.arange(width) for _ in range(sets)]
     removed = 0

@@ -1,7 +1,7 @@
-"""Importance: a score for every channel of a network, by name or import path, and the choice of the best channels.
+"""Importance: a score for every channel of a network, by name or import path, and selection of the best channels.
 
-A row of `IMPORTANCES` scores channels. Most criteria score the elements of parameters instead: `from_elements` sums
-these over everything that is removed with a channel.
+A row of `IMPORTANCES` scores channels. Most criteria score the elements of parameters instead; `from_elements` sums
+these over all elements that are removed with a channel.
 
 ```
 IMPORTANCES.register("mine", my_criterion)  # then by name in Python and YAML
@@ -28,18 +28,18 @@ from gnnrl_lightning.registry import Registry, as_callable
 Criterion = Callable[[nn.Module, Mapping[str, Tensor], "Calibration | None"], Mapping[str, Tensor]]
 """`(network, prunable parameters by name, calibration) -> importance of each element, by name`.
 
-The calibration is what `plan` was given: images, a tuple of images and labels, or None.
+The calibration has `inputs`, `targets` or None, and the `objective`; it is None where there are no examples.
 """
 
 
 @dataclass(frozen=True)
 class Importance:
-    """A way to score channels.
+    """A scoring of channels.
 
     Attributes:
-        score: The importance of each channel, `(sets, width)` for each group.
-        passes: Passes over the calibration images that it takes, each by the name of what it finds out; each name is
-            paid for once. `moments`: it reads `Subject.moments`, a pass that repairs and sensitivities share.
+        score: Returns the importance of each channel, `(sets, width)` for each group.
+        passes: Passes over the calibration images that it needs, by the name of their result; each name counts once.
+            `moments` is the pass of `Subject.moments`, shared with repairs and sensitivities.
     """
 
     score: Callable[[Subject], list[Tensor]]
@@ -47,10 +47,10 @@ class Importance:
 
 
 def from_elements(criterion: Criterion, passes: tuple[str, ...] = ()) -> Importance:
-    """The importance of channels by that of elements: the sum over all elements that are removed with the channel.
+    """Return the importance of channels as the sum of a criterion over all elements that are removed with a channel.
 
     Args:
-        criterion: Scores elements of parameters.
+        criterion: Scores the elements of parameters.
         passes: As in `Importance`.
     """
 
@@ -61,7 +61,7 @@ def from_elements(criterion: Criterion, passes: tuple[str, ...] = ()) -> Importa
 
 
 def _as_importance(given: Any) -> Importance:
-    """A row as it is, or one of a criterion, for which a pass of its own is counted."""
+    """Return a row unchanged, or make a row from a criterion, which counts one separate pass."""
     if isinstance(given, Importance):
         return given
     criterion = as_callable(given, "an Importance, or a function (network, parameters, calibration) -> scores by name")
@@ -85,37 +85,38 @@ def importance_scores(
     graph: Any,
     network: nn.Module,
     importance: str | Importance | Criterion,
-    calibration: Calibration | None,
+    calibration: Any,
     moments: Mapping[str, Moments] | None = None,
 ) -> list[Tensor]:
-    """Score of every channel of every group: `(sets, width)` float64 each.
+    """Compute the score of every channel: `(sets, width)` float64 for each group.
 
-    They hold for all widths: compute them once for a network.
+    Scores do not depend on widths: compute them once per network.
 
     Args:
         graph: The traced network.
-        network: The network itself.
+        network: The network.
         importance: A name of `IMPORTANCES`, an import path, a row, or a criterion.
-        calibration: Images, or images and labels, for an importance that needs data.
-        moments: Moments of what the layers read, where they have been collected already.
+        calibration: Inputs, or a tensor of inputs and their targets, for an importance that needs examples; a
+            `Calibration` says the objective, too; None for none.
+        moments: Moments of the layers' inputs, if they have been collected already.
 
     Raises:
-        UserError: The importance is unknown, needs images, says nothing about a group, or gives scores of another
+        UserError: The importance is unknown, needs images, has no scores for a group, or returns scores of a wrong
             shape or that are not finite.
     """
-    scores = IMPORTANCES.find(importance).score(Subject(graph, network, calibration, moments))
+    scores = IMPORTANCES.find(importance).score(Subject(graph, network, Calibration.of(calibration), moments))
     name, expected = Registry.name_of(importance), list(zip(graph.sets.tolist(), graph.widths.tolist(), strict=True))
     shapes = [tuple(score.shape) for score in scores]
     if shapes != expected:
-        raise UserError(f"importance {name} gives scores of the shapes {shapes}: expected {expected}, (sets, width)")
+        raise UserError(f"importance {name} returns scores of shapes {shapes}: expected {expected}, (sets, width)")
     for group, score in zip(graph.groups, scores, strict=True):
         if not bool(score.isfinite().all()):
-            raise UserError(f"importance {name} gives {group.name} scores that are not finite")
+            raise UserError(f"importance {name} returns scores that are not finite for {group.name}: expected numbers")
     return scores
 
 
 def _sum_up(subject: Subject, elements: Mapping[str, Tensor]) -> list[Tensor]:
-    """Sum the scores of elements over everything that is removed with a channel."""
+    """Sum the scores of elements over all elements that are removed with a channel."""
     total = torch.zeros(sum(subject.sizes), dtype=torch.float64)
     scored = torch.zeros(len(total), dtype=torch.bool)
     for name, values in elements.items():
@@ -125,10 +126,10 @@ def _sum_up(subject: Subject, elements: Mapping[str, Tensor]) -> list[Tensor]:
             scored[numbers] = True
     for group, part in zip(subject.graph.groups, subject.split(scored), strict=True):
         if not bool(part.all()):
-            raise UserError(f"this importance says nothing about the channels of {group.name}: choose another")
+            raise UserError(f"this importance has no scores for the channels of {group.name}: choose another one")
     return subject.split(total)
 
 
 def keep_best(scores: Tensor, width: int) -> Tensor:
-    """Ranks of the `width` highest scores of each index set, ascending: `(sets, width)`; ties keep the first."""
+    """Return the ranks of the `width` highest scores of each index set, ascending, `(sets, width)`; ties: the first."""
     return scores.argsort(dim=1, descending=True, stable=True)[:, :width].sort(1)[0]

@@ -1,1 +1,49 @@
-"""The main job, and what it is made of."""
+"""A job, stage by stage: checked, trained, searched, delivered.
+
+```
+checked = check(task, Budget(macs=0.5), Options())
+trained = train(checked, folder)
+searched = search(trained, GNNRL(), folder)
+delivered = deliver(searched, folder)
+```
+"""
+
+from gnnrl_lightning.candidates.options import CandidateOptions
+from gnnrl_lightning.evaluation.options import ScoringOptions
+from gnnrl_lightning.job.checked import Checked, check
+from gnnrl_lightning.job.compress import compress
+from gnnrl_lightning.job.delivery import Delivered, deliver
+from gnnrl_lightning.job.job import Job, Runtime
+from gnnrl_lightning.job.options import DeliveryOptions, Options
+from gnnrl_lightning.job.prediction import predict
+from gnnrl_lightning.job.runs import RunFolder
+from gnnrl_lightning.job.searching import Searched, Searching, begin, search
+from gnnrl_lightning.job.task import Task
+from gnnrl_lightning.job.trained import Trained, train
+from gnnrl_lightning.rl.env.options import EpisodeOptions
+from gnnrl_lightning.search.options import SearchOptions
+
+__all__ = [
+    "CandidateOptions",
+    "Checked",
+    "Delivered",
+    "DeliveryOptions",
+    "EpisodeOptions",
+    "Job",
+    "Options",
+    "RunFolder",
+    "Runtime",
+    "ScoringOptions",
+    "SearchOptions",
+    "Searched",
+    "Searching",
+    "Task",
+    "Trained",
+    "begin",
+    "check",
+    "compress",
+    "deliver",
+    "predict",
+    "search",
+    "train",
+]

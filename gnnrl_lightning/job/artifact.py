@@ -2,8 +2,9 @@
 
 `recipe.json` says what was done; beside it stands a file for each of `gnnrl_lightning.job.formats.FORMATS` that was
 asked for. `weights` (`weights.safetensors`) is the route without pickle: the network's own class, pruned again by the
-recorded indices. `program` (`model.pt2`) is an exported program that needs torch alone; such files contain pickled
-parts and count as trusted code. Hashes detect damage, not malice.
+recorded indices, in as many steps as it took, for a pruned network may be pruned again. `program` (`model.pt2`) is an
+exported program that needs torch alone; such files contain pickled parts and count as trusted code. Hashes detect
+damage, not malice.
 """
 
 from __future__ import annotations
@@ -20,19 +21,33 @@ from torch import Tensor, nn
 
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import ComputationGraph, Plan
-from gnnrl_lightning.job.formats import FORMATS, Format, recorded_plan
+from gnnrl_lightning.job.formats import FORMATS, Format, load_pruned
 from gnnrl_lightning.job.runs import versions
-from gnnrl_lightning.networks import eval_mode, load_weights
+from gnnrl_lightning.networks import eval_mode
 
 RECIPE = "recipe.json"
-FORMAT = 2
+FORMAT = 3
 """Version of the recipe."""
 
 DEFAULT_FORMATS = ("weights", "program")
 
-REQUIRED: dict[str, type] = {"fingerprint": str, "keep": list} | dict.fromkeys(
-    ("network", "kept", "input", "formats", "budget", "transform", "figures", "sha256"), dict
+REQUIRED: dict[str, type] = {"steps": list} | dict.fromkeys(
+    ("network", "input", "formats", "budget", "transform", "figures", "sha256"), dict
 )
+
+
+def step(graph: ComputationGraph, plan: Plan) -> dict[str, Any]:
+    """What the recipe says of one pruning: the graph's fingerprint, the user's kept layers, and the kept channels.
+
+    Args:
+        graph: The graph of the network that was pruned.
+        plan: The channels that were kept.
+    """
+    return {
+        "fingerprint": graph.fingerprint,
+        "keep": list(graph.kept),
+        "kept": {name: indices.tolist() for name, indices in plan.kept.items()},
+    }
 
 
 @dataclass(frozen=True)
@@ -40,7 +55,7 @@ class Description:
     """What the recipe says besides the indices.
 
     Args:
-        network: Class path and arguments of the dense network.
+        network: Class path and arguments of the network that the first step pruned.
         budget: The budget that was met.
         transform: What has to be done to an image before the network reads it.
         figures: Measured figures of the pruned network.
@@ -57,8 +72,7 @@ def save(
     network: nn.Module,
     *,
     dense: nn.Module,
-    graph: ComputationGraph,
-    plan: Plan,
+    steps: Sequence[Mapping[str, Any]],
     example: Tensor,
     description: Description,
     formats: Sequence[str] = DEFAULT_FORMATS,
@@ -68,9 +82,8 @@ def save(
     Args:
         folder: Folder to write; made if it is not there.
         network: The pruned network.
-        dense: The dense network that it was made of, with any weights.
-        graph: The dense network's graph.
-        plan: The channels that were kept.
+        dense: The network that the first step pruned, with any weights.
+        steps: What was pruned, one `step` after the other.
         example: One batch of images, shape (B, C, H, W).
         description: What else the recipe says.
         formats: Names of `FORMATS` or import paths.
@@ -86,9 +99,7 @@ def save(
     recipe = {
         "format": FORMAT,
         "network": dict(description.network),
-        "fingerprint": graph.fingerprint,
-        "keep": list(graph.kept),
-        "kept": {name: indices.tolist() for name, indices in plan.kept.items()},
+        "steps": [dict(each) for each in steps],
         "input": {"shape": list(example.shape[1:]), "dtype": str(example.dtype).removeprefix("torch.")},
         "formats": notes,
         "budget": dict(description.budget),
@@ -129,14 +140,10 @@ class Restored:
 
     Args:
         network: The pruned network, in evaluation mode.
-        graph: The dense network's graph.
-        plan: The channels that were kept.
         recipe: The contents of recipe.json.
     """
 
     network: nn.Module
-    graph: ComputationGraph
-    plan: Plan
     recipe: Mapping[str, Any]
 
 
@@ -145,7 +152,7 @@ def restore(folder: str | Path, dense: nn.Module, example: Tensor) -> Restored:
 
     Args:
         folder: Folder of the artifact.
-        dense: The dense network's class, with any weights; it is not changed.
+        dense: The network that the first step pruned, with any weights; it is not changed.
         example: Images of the size that the network reads, shape (B, C, H, W).
 
     Raises:
@@ -154,10 +161,7 @@ def restore(folder: str | Path, dense: nn.Module, example: Tensor) -> Restored:
     folder = Path(folder)
     recipe = read_recipe(folder)
     path = _file(folder, recipe, "weights")
-    graph, plan = recorded_plan(recipe, dense, example)
-    network = plan.apply(dense)
-    load_weights(network, path)
-    return Restored(network.eval(), graph, plan, recipe)
+    return Restored(load_pruned(path, recipe, dense, example), recipe)
 
 
 def load(folder: str | Path, dense: nn.Module, example: Tensor) -> nn.Module:

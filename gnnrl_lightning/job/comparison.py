@@ -1,7 +1,7 @@
 """The agent and every other way to choose widths, on the same problem: same pruner, same images, same evaluations.
 
 ```
-comparison = Comparison(compression, CompareOptions(seeds=[0, 1]), {"agent": AgentRow(make_agent, search)})
+comparison = Comparison(checked, CompareOptions(seeds=[0, 1]), {"agent": AgentRow(make_agent, EpisodeOptions())})
 figures = comparison.run(folder)  # compare.json; what was finished before in this folder is not run again
 ```
 """
@@ -12,34 +12,36 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from gnnrl_lightning.candidates.pruner import Pruner
-from gnnrl_lightning.cost.budget import Budget
-from gnnrl_lightning.data import Images
+from gnnrl_lightning.cost.budget import BoundBudget
+from gnnrl_lightning.data import Examples
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.result import best_of, within
 from gnnrl_lightning.files import replacing
-from gnnrl_lightning.job.compression import Compression
-from gnnrl_lightning.job.policy_search import AGENT, SearchOptions, connect
+from gnnrl_lightning.job.checked import Checked
+from gnnrl_lightning.job.job import PRUNED
 from gnnrl_lightning.job.runs import RunFolder, versions
+from gnnrl_lightning.job.trained import Trained, train
+from gnnrl_lightning.objective.protocol import record
 from gnnrl_lightning.report.comparison import summarise
+from gnnrl_lightning.rl.env.options import EpisodeOptions
+from gnnrl_lightning.rl.environments import AGENT, Environments
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.search.methods import METHODS
 from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
-from gnnrl_lightning.training.finetune import quiet_trainer
+from gnnrl_lightning.training.train import quiet_trainer
 
 DDPG_METHOD = "ddpg"
 """Name of the paper's other way to learn, with its own settings, in the same environments as the agent."""
 
 HALVES = {"all": slice(None), "even": slice(0, None, 2), "odd": slice(1, None, 2)}
-"""Which of the test images are read, by their index in the data module's order."""
+"""Which of the test examples are read, by their index in the data module's order."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class CompareOptions:
         budgets: Shares of MACs, each in place of budget.macs; null: the budget alone.
         test_half: Test images that are read: all, even (development) or odd (final), by index.
         finetune: Whether each winner is fine-tuned, all alike, and tested again.
-        variants: Further agents: name to the keys of `model` and `search` that differ.
+        variants: Further agents: name to what differs of the sections `model` and `episode`.
     """
 
     methods: list[str] = field(default_factory=lambda: [AGENT, DDPG_METHOD, *METHODS])
@@ -81,8 +83,8 @@ class CompareOptions:
                 raise UserError(f"compare.{name} is {values}: each is run once")
         if not self.seeds or min(self.seeds) < 0:
             raise UserError(f"compare.seeds is {self.seeds}: expected some that are not negative")
-        if self.budgets == [] or any(not 0 < share <= 1 for share in self.budgets or []):
-            raise UserError(f"compare.budgets is {self.budgets}: expected shares of the dense MACs, or null")
+        if self.budgets == [] or any(not 0 < share < 1 for share in self.budgets or []):
+            raise UserError(f"compare.budgets is {self.budgets}: expected shares of the dense MACs below 1, or null")
         if self.test_half not in HALVES:
             raise UserError(f"compare.test_half is {self.test_half!r}: expected one of {', '.join(HALVES)}")
 
@@ -93,25 +95,24 @@ class AgentRow:
 
     Args:
         make: Seed -> the module, whose policy is not made yet.
-        search: Its episodes and reward; evaluations and all that makes a pruned network are the comparison's.
+        episode: What its episodes are; what makes and scores candidates is the comparison's.
     """
 
     make: Callable[[int], GraphLearner]
-    search: SearchOptions
+    episode: EpisodeOptions
 
 
-def run_agent(problem: SearchProblem, seed: int, row: AgentRow) -> None:
+def run_agent(problem: SearchProblem, agent: GraphLearner, environments: Environments) -> None:
     """Let an agent search: the starting candidates first, then as many whole iterations as there are evaluations.
 
     Raises:
         NotApplicable: Not one iteration is left.
     """
-    agent, search = row.make(seed), row.search
-    problem.start(from_sensitivity=search.table is not None)
+    problem.start(from_sensitivity=environments.measure is not None)
     iterations = problem.left // agent.episodes_per_iteration
     if iterations < 1:
         raise NotApplicable(f"has {problem.left} evaluations left for an iteration of {agent.episodes_per_iteration}")
-    connect(agent, problem, search)
+    environments.connect(agent, problem)
     quiet_trainer(max_epochs=agent.iterations(iterations), accelerator="cpu", log_every_n_steps=1).fit(agent)
 
 
@@ -119,7 +120,7 @@ class Comparison:
     """Runs methods x seeds x budgets, each with an evaluator of its own, and puts the figures side by side.
 
     Args:
-        compression: The network, its images, the pruner, and how many evaluations each method may spend.
+        checked: The network, its data, how candidates are made, and how many evaluations each method may spend.
         options: What is compared.
         agents: Name -> agent, for "agent", "ddpg" and the variants among the methods.
         report: Called with the figures of each run once it is finished.
@@ -130,48 +131,36 @@ class Comparison:
 
     def __init__(
         self,
-        compression: Compression,
+        checked: Checked,
         options: CompareOptions,
         agents: Mapping[str, AgentRow],
         report: Callable[[dict[str, Any]], None] = lambda row: None,
     ) -> None:
-        self.compression, self.options, self.agents, self.report = compression, options, agents, report
-        budget = compression.budget
-        self.budgets = [budget] if options.budgets is None else [replace(budget, macs=at) for at in options.budgets]
-        for each in self.budgets:
-            each.limits(compression.graph)
-            if each.met(compression.graph, compression.graph.widths):
-                raise UserError(f"budget {budget_label(each)} is met by the dense network: nothing to prune")
+        self.checked, self.options, self.agents, self.report = checked, options, agents, report
+        limits = checked.job.limits
+        self.limits = [limits] if options.budgets is None else [limits.with_limits(macs=at) for at in options.budgets]
+        for each in self.limits:
+            if each.met(checked.job.graph.widths):
+                raise UserError(f"budget {each.label} is met by the dense network: nothing to prune")
         learning = (AGENT, DDPG_METHOD, *options.variants)
         missing = [name for name in learning if name in options.methods and name not in agents]
         if missing:
             raise UserError(f"compare.methods has {', '.join(missing)}, which no agent was given for")
-        images = compression.task.data.test
-        indices = torch.arange(len(images))[HALVES[options.test_half]]
+        examples = checked.job.task.data.test
+        indices = torch.arange(len(examples))[HALVES[options.test_half]]
         if not len(indices):
-            raise UserError(f"compare.test_half is {options.test_half}: there is no such test image")
-        self.test: Images = images.subset(indices)
+            raise UserError(f"compare.test_half is {options.test_half}: there is no such test example")
+        self.test: Examples = examples.subset(indices)
 
-    @cached_property
-    def _sensitivity_seconds(self) -> float:
-        """Seconds that the sensitivity takes, which all methods may read."""
-        began = time.perf_counter()
-        self.compression.sensitivity  # noqa: B018  (made once)
-        return time.perf_counter() - began
-
-    @cached_property
-    def _final_pruner(self) -> Pruner:
-        return self.compression.final_pruner()
-
-    def runs(self) -> Iterator[tuple[Budget, str, int | None]]:
+    def runs(self) -> Iterator[tuple[BoundBudget, str, int | None]]:
         """Budget, method and seed of every run; methods without chance have one run, of no seed."""
-        for budget in self.budgets:
+        for limits in self.limits:
             for position, seed in enumerate(self.options.seeds):
                 for method in self.options.methods:
                     if method in self.agents or METHODS.find(method).seeded:
-                        yield budget, method, seed
+                        yield limits, method, seed
                     elif position == 0:
-                        yield budget, method, None
+                        yield limits, method, None
 
     def run(self, folder: RunFolder) -> dict[str, Any]:
         """Run what the folder has no figures of yet.
@@ -182,91 +171,87 @@ class Comparison:
         Returns:
             What compare.json holds.
         """
-        self.compression.train_dense(folder)
+        trained = train(self.checked, folder)
         # What the pruner computes once is not on the first method's clock.
-        pruner = self.compression.pruner
-        pruner.prune(pruner.plan(self.compression.graph.widths))
+        trained.pruner.prune(trained.pruner.plan(trained.job.graph.widths))
         folder.comparison.mkdir(exist_ok=True)
         rows, refused = [], []
-        for budget, method, seed in self.runs():
-            stem = f"{method}-{budget_label(budget)}" + ("" if seed is None else f"-seed{seed}")
+        for limits, method, seed in self.runs():
+            stem = f"{method}-{limits.label}" + ("" if seed is None else f"-seed{seed}")
             path = folder.comparison / f"{stem}.json"
             if path.is_file():
                 rows.append(json.loads(path.read_text(encoding="utf-8")))
                 continue
             try:
-                row = self._row(budget, method, seed, folder.comparison / f"{stem}.jsonl")
+                row = self._row(trained, limits, method, seed, folder.comparison / f"{stem}.jsonl")
             except NotApplicable as error:
-                row = {"method": method, "seed": seed, "budget": budget_label(budget), "refused": str(error)}
+                row = {"method": method, "seed": seed, "budget": limits.label, "refused": str(error)}
                 refused.append(row)
             else:
                 rows.append(row)
                 _write(path, row)
             self.report(row)
-        figures = self._figures(rows, refused)
+        figures = self._figures(trained, rows, refused)
         _write(folder.compare, figures)
         return figures
 
-    def _row(self, budget: Budget, method: str, seed: int | None, journal: Path) -> dict[str, Any]:
+    def _row(
+        self, trained: Trained, limits: BoundBudget, method: str, seed: int | None, journal: Path
+    ) -> dict[str, Any]:
         """Run a method and test its winner."""
-        compression = self.compression
-        graph, pruner = compression.graph, self._final_pruner
+        job, pruner = trained.job, trained.final_pruner
+        primary = job.task.goal.primary
         journal.unlink(missing_ok=True)
-        sensitivity_seconds = 0.0 if compression.search.table is None else self._sensitivity_seconds
-        own = self.agents[method].search if method in self.agents else None
-        problem = compression.make_problem(budget, Journal(journal), own)
+        # Measured before the clock starts, and added for those who read it.
+        sensitivity_seconds = 0.0 if job.options.search.sensitivity is None else trained.sensitivity_seconds
+        row = self.agents.get(method)
+        episode = None if row is None else row.episode
+        problem = trained.problem(limits, trained.journalled(limits, Journal(journal), episode))
         began = time.perf_counter()
-        if method in self.agents:
-            run_agent(problem, seed or 0, self.agents[method])
+        if row is not None:
+            run_agent(problem, row.make(seed or 0), job.environments(limits, row.episode))
         else:
             METHODS.find(method).run(problem, seed or 0)
         seconds = time.perf_counter() - began
-        best = best_of(item for item in problem.history if within(graph, budget, item))
+        best = best_of(item for item in problem.history if within(limits, item))
         if best is None:
             raise NotApplicable("asked for no candidate")
         network = pruner.prune(pruner.plan(torch.tensor(best.widths)))
-        row = {
+        figures = {
             "method": method,
             "seed": seed,
-            "budget": budget_label(budget),
+            "budget": limits.label,
             "evaluations": problem.spent,
-            "images": problem.images,
-            "seconds": seconds + (sensitivity_seconds if problem.reads_sensitivity else 0),  # it was made before
-            "top1_search": best.top1,
-            "top1_test_before": compression.task.top1(network, self.test),
-            "macs_ratio": best.macs / int(graph.cost.macs(graph.widths)),
+            "examples": problem.examples,
+            "seconds": seconds + (sensitivity_seconds if problem.reads_sensitivity else 0),
+            f"{primary}_search": best.scores[primary],
+            f"{primary}_test_before": job.task.figures(network, self.test)[primary],
+            **limits.ratios(best.costs),
             "widths": list(best.widths),
             "found_by": best.proposer,
         }
         if self.options.finetune:
-            trainer = compression.trainers("pruned")
-            compression.task.train(network, compression.finetune, trainer, teacher=compression.dense)
-            row["top1_test_after"] = compression.task.top1(network, self.test)
-        return row
+            trainer = job.runtime.trainers(PRUNED)
+            job.task.train(network, job.options.finetuning, trainer, teacher=trained.network)
+            figures[f"{primary}_test_after"] = job.task.figures(network, self.test)[primary]
+        return figures
 
-    def _figures(self, rows: list[dict[str, Any]], refused: list[dict[str, Any]]) -> dict[str, Any]:
-        compression = self.compression
+    def _figures(self, trained: Trained, rows: list[dict[str, Any]], refused: list[dict[str, Any]]) -> dict[str, Any]:
+        job, primary = trained.job, trained.job.task.goal.primary
         agent = next((name for name in self.options.methods if name in self.agents), None)
         return {
-            "network": compression.task.network.name,
-            "dataset": compression.task.data.name,
-            "dense": {"top1_test": compression.task.top1(compression.dense, self.test)},
-            "search": asdict(compression.search),
+            "network": job.task.name,
+            "dataset": job.task.data.name,
+            "objective": record(job.task.goal),
+            "dense": {f"{primary}_test": job.task.figures(trained.network, self.test)[primary]},
+            "options": asdict(job.options),
             "test_half": self.options.test_half,
-            "test_images": len(self.test),
+            "test_examples": len(self.test),
             "rows": rows,
             "refused": refused,
-            **summarise(rows, agent),
+            **summarise(rows, agent, primary),
             "versions": versions(),
         }
-
-
-def budget_label(budget: Budget) -> float | str:
-    """A budget as it stands in the rows: the limit on MACs if that is all, else words."""
-    limits = {name: getattr(budget, name) for name in ("macs", "params") if getattr(budget, name) is not None}
-    if list(limits) == ["macs"]:
-        return float(budget.macs or 0)
-    return ",".join(f"{name}={value:g}" for name, value in limits.items())
 
 
 def _write(path: Path, contents: dict[str, Any]) -> None:

@@ -1,157 +1,188 @@
-"""What comes of a search: the best candidate pruned, fine-tuned, tested once, and saved with its figures."""
+"""The last stage: what comes of a search, pruned, fine-tuned, tested once, and saved with its figures."""
 
 from __future__ import annotations
 
 import copy
+import io
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from torch import nn
 
-from gnnrl_lightning.evaluation.result import Evaluation, best_of
+from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.job import artifact
-from gnnrl_lightning.job.compression import Compression
-from gnnrl_lightning.job.policy_search import AGENT
+from gnnrl_lightning.job.job import PRUNED, UNIFORM
 from gnnrl_lightning.job.runs import RunFolder, versions
+from gnnrl_lightning.job.searching import Searched
+from gnnrl_lightning.job.trained import Trained
+from gnnrl_lightning.objective.protocol import record
 from gnnrl_lightning.processes import rank
+from gnnrl_lightning.report.table import print_result
+from gnnrl_lightning.rl.environments import AGENT
 from gnnrl_lightning.speed.latency import paired_latency_ms
 from gnnrl_lightning.surrogate.diagnostics import proxy_figures
+from gnnrl_lightning.trees import take, to_device
 
 LATENCY_BATCH = 64
+"""Examples in a batch when the delivered networks are timed."""
 
 
-def deliver(compression: Compression, folder: RunFolder) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Delivered:
+    """What a job has come to.
+
+    Args:
+        network: The pruned network, fine-tuned, in evaluation mode, on the CPU.
+        figures: What was measured: result.json.
+        widths: Name of each group -> its width.
+        folder: Folder of the artifact; None: it was not kept.
+    """
+
+    network: nn.Module
+    figures: Mapping[str, Any]
+    widths: Mapping[str, int]
+    folder: Path | None
+
+    def __str__(self) -> str:
+        """The figures as a table."""
+        text = io.StringIO()
+        print_result(dict(self.figures), LATENCY_BATCH, Console(file=text, width=120))
+        return text.getvalue().rstrip()
+
+
+def deliver(searched: Searched, folder: RunFolder) -> Delivered | None:
     """Prune the best candidate and the uniform one, fine-tune both alike, test once, save.
 
     Args:
-        compression: A job whose search is over.
+        searched: The finished search.
         folder: Folder of the run.
 
     Returns:
-        The figures, as written to result.json. Of several processes the first one tests and saves; the others, which
-        have helped to train, return nothing.
-
-    Raises:
-        RuntimeError: There was no search.
+        What is delivered. Of several processes the first one tests and saves; the others, which have helped to train,
+        get None.
     """
-    seconds = compression.notes()["seconds"]  # before what is pruned, trained and tested here
-    best, uniform = compression.best(), best_of(compression.problem.history, "uniform")
-    if best is None or uniform is None:
-        raise RuntimeError("deliver() comes after start()")
-    chosen = {"uniform": uniform, "pruned": best}
-    budget = {name: value for name, value in asdict(compression.budget).items() if value is not None}
-    search = _search_figures(compression, best) | {"seconds": seconds} if rank() == 0 else {}
-    return finish(compression, chosen, folder, budget, search)
+    chosen = {PRUNED: searched.best}
+    if searched.uniform is not None:
+        chosen = {UNIFORM: searched.uniform, PRUNED: searched.best}
+    budget = searched.trained.job.limits.budget.as_record()
+    return finish(searched.trained, chosen, folder, budget, _search_figures(searched) if rank() == 0 else {})
 
 
 def finish(
-    compression: Compression,
+    trained: Trained,
     chosen: Mapping[str, Evaluation],
     folder: RunFolder,
     budget: Mapping[str, Any],
     search: Mapping[str, Any],
-) -> dict[str, Any]:
+) -> Delivered | None:
     """Prune candidates, fine-tune them alike, test once, and save the one that is called "pruned".
 
     Args:
-        compression: A job whose dense network is trained.
+        trained: The job, its dense network trained.
         chosen: Phase ("pruned", and maybe "uniform" to compare it with) -> scored candidate.
         folder: Folder of the run.
         budget: The budget that they meet, for the record; empty where there was none.
         search: Figures of how they were found.
 
     Returns:
-        The figures, as written to result.json. Of several processes the first one tests and saves; the others, which
-        have helped to train, return nothing.
+        As `deliver`.
     """
-    pruner, before = compression.final_pruner(), {}
+    job, pruner, before = trained.job, trained.final_pruner, {}
     plans = {name: pruner.plan(torch.tensor(item.widths)) for name, item in chosen.items()}
-    with compression.shown("final pruning", len(plans)) as advance:
+    with job.runtime.shown("final pruning", len(plans)) as advance:
         for name, plan in plans.items():
             before[name] = pruner.prune(plan)
             advance()
     after = copy.deepcopy(before)
     for name, network in after.items():
-        compression.train_phase(name, network, compression.finetune, folder, teacher=compression.dense)
+        job.train(name, network, job.options.finetuning, folder, teacher=trained.network)
     if rank() > 0:
-        return {}
+        return None
     result = {
-        "network": compression.task.network.name,
-        "dataset": compression.task.data.name,
+        "network": job.task.name,
+        "dataset": job.task.data.name,
+        "objective": record(job.task.goal),
         "budget": dict(budget),
-        **_tested(compression, chosen, before, after),
+        **_tested(trained, chosen, before, after),
         "search": dict(search),
         "versions": versions(),
     }
-    with compression.shown("export", 1) as advance:
+    network = copy.deepcopy(after[PRUNED]).cpu()
+    with job.runtime.shown("export", 1) as advance:
         artifact.save(
             folder.pruned,
-            copy.deepcopy(after["pruned"]).cpu(),
-            dense=copy.deepcopy(compression.dense).cpu(),
-            graph=compression.graph,
-            plan=plans["pruned"],
-            example=compression.task.example(),
+            network,
+            dense=job.task.original(),
+            steps=[*job.task.steps, artifact.step(job.graph, plans[PRUNED])],
+            example=job.task.example(),
             description=artifact.Description(
-                asdict(compression.task.network),
-                result["budget"],
-                compression.task.data.transform_record(),
-                result["pruned"],
+                job.task.record, result["budget"], job.task.data.transform_record(), result[PRUNED]
             ),
-            formats=compression.search.formats,
+            formats=job.options.delivery.formats,
         )
         advance()
     folder.write_result(result)
-    return result
+    names = [group.name for group in job.graph.groups]
+    widths = dict(zip(names, chosen[PRUNED].widths, strict=True))
+    return Delivered(network.eval(), result, widths, folder.pruned)
 
 
 def _tested(
-    compression: Compression,
+    trained: Trained,
     chosen: Mapping[str, Evaluation],
     before: Mapping[str, nn.Module],
     after: Mapping[str, nn.Module],
 ) -> dict[str, dict[str, Any]]:
-    """Figures of the dense network and of the pruned ones: the only place where the test images are read."""
-    task, dense, cost = compression.task, compression.dense, compression.dense_cost
-    batch = task.example().expand(LATENCY_BATCH, -1, -1, -1).contiguous().to(compression.device)
+    """Figures of the dense network and of the pruned ones: the only place where the test examples are read."""
+    job, dense = trained.job, trained.network
+    task, limits = job.task, job.limits
+    batch = to_device(take(task.example(), torch.zeros(LATENCY_BATCH, dtype=torch.int64)), job.runtime.device)
     tested = {"dense": dense} | {f"{name} before": network for name, network in before.items()}
     tested |= {f"{name} after": network for name, network in after.items()}
-    top1 = {}
-    with compression.shown("test", len(tested) + 1) as advance:
+    scores: dict[str, dict[str, float]] = {}
+    with job.runtime.shown("test", len(tested) + 1) as advance:
         latency = paired_latency_ms({"dense": dense, **after}, batch)
         advance()
         for name, network in tested.items():
-            top1[name] = task.top1(network, task.data.test)
+            scores[name] = task.figures(network, task.data.test)
             advance()
     rows = {
         name: {
-            "macs": item.macs,
-            "params": item.params,
-            "macs_ratio": item.macs / cost["macs"],
-            "params_ratio": item.params / cost["params"],
-            "top1_search": item.top1,
-            "top1_test_before": top1[f"{name} before"],
-            "top1_test_after": top1[f"{name} after"],
+            **item.costs,
+            **limits.ratios(item.costs),
+            **_keyed("search", item.scores),
+            **_keyed("test_before", scores[f"{name} before"]),
+            **_keyed("test_after", scores[f"{name} after"]),
             "latency_ms": latency[name],
             "widths": list(item.widths),
         }
         for name, item in chosen.items()
     }
-    return {"dense": {**cost, "top1_test": top1["dense"], "latency_ms": latency["dense"]}, **rows}
+    return {"dense": {**limits.dense, **_keyed("test", scores["dense"]), "latency_ms": latency["dense"]}, **rows}
 
 
-def _search_figures(compression: Compression, best: Evaluation) -> dict[str, Any]:
+def _keyed(suffix: str, scores: Mapping[str, float]) -> dict[str, float]:
+    """Figures under the keys of result.json."""
+    return {f"{name}_{suffix}": value for name, value in scores.items()}
+
+
+def _search_figures(searched: Searched) -> dict[str, Any]:
     """What the search cost, who found the winner, and what agent and proxy were worth."""
-    problem, agent, proxy = compression.problem, compression.best(AGENT), None
-    if compression.search.table is not None:
-        proxy = proxy_figures(problem.history, compression.sensitivity, AGENT, compression.episodes)
+    agent, proxy = searched.best_by(AGENT), None
+    primary = searched.trained.job.task.goal.primary
+    if searched.sensitivity is not None and searched.episodes is not None:
+        proxy = proxy_figures(list(searched.history), searched.sensitivity, AGENT, searched.episodes, primary)
     return {
-        "evaluations": problem.spent,
-        "images": problem.images,
-        "seed": compression.task.seed,
-        "found_by": best.proposer,
+        "evaluations": searched.evaluations,
+        "examples": searched.examples,
+        "seed": searched.trained.job.task.seed,
+        "found_by": searched.best.proposer,
         # An agent all of whose candidates were dropped has estimates alone, and no best one.
-        "agent_best": None if agent is None or agent.dropped else agent.top1,
+        "agent_best": None if agent is None or agent.dropped else agent.scores[primary],
         "proxy": proxy,
+        "seconds": searched.seconds,
     }

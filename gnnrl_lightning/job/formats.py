@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.graph import ComputationGraph, Plan, trace
+from gnnrl_lightning.graph import trace
 from gnnrl_lightning.networks import eval_mode, load_weights
 from gnnrl_lightning.registry import Registry
 
@@ -65,28 +65,24 @@ def write_weights(network: nn.Module, example: Tensor, path: Path) -> dict[str, 
     return {}
 
 
-def recorded_plan(recipe: Mapping[str, Any], dense: nn.Module, example: Tensor) -> tuple[ComputationGraph, Plan]:
-    """The dense network's graph and the plan that a recipe records.
-
-    Raises:
-        UserError: The recipe is of another network.
-    """
-    graph = trace(dense, example, keep=recipe["keep"])
-    if graph.fingerprint != recipe["fingerprint"]:
-        raise UserError("the artifact was pruned from another network, with other channel groups than this one")
-    kept = [torch.tensor(recipe["kept"][group.name]).view(group.sets, -1) for group in graph.groups]
-    return graph, graph.plan_from(kept)
-
-
 def load_pruned(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None, example: Tensor) -> nn.Module:
     """Prune the network's own class again by the recorded indices, and load the weights.
+
+    Returns:
+        The network in evaluation mode.
 
     Raises:
         UserError: There is no dense network, or the recipe is of another one.
     """
     if dense is None:
         raise UserError(f"{path} has weights alone: give the dense network, with any weights, as dense=")
-    network = recorded_plan(recipe, dense, example)[1].apply(dense)
+    network = dense
+    for step in recipe["steps"]:
+        graph = trace(network, example, keep=step["keep"])
+        if graph.fingerprint != step["fingerprint"]:
+            raise UserError(f"{path} was pruned from another network, with other channel groups than this one")
+        kept = [torch.tensor(step["kept"][group.name]).view(group.sets, -1) for group in graph.groups]
+        network = graph.plan_from(kept).apply(network)
     load_weights(network, path)
     return network.eval()
 

@@ -14,9 +14,10 @@ from torch import Tensor
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import ComputationGraph
-from gnnrl_lightning.job.compression import Compression
-from gnnrl_lightning.job.delivery import finish
+from gnnrl_lightning.job.delivery import Delivered, finish
+from gnnrl_lightning.job.job import PRUNED
 from gnnrl_lightning.job.runs import RunFolder
+from gnnrl_lightning.job.trained import Trained
 
 GIVEN = "given"
 """Proposer of widths that the user gives."""
@@ -108,21 +109,21 @@ def budget_of(graph: ComputationGraph, widths: Tensor) -> Budget:
     return Budget(macs=int(graph.cost.macs(widths)))
 
 
-def deliver_widths(compression: Compression, widths: Tensor, folder: RunFolder) -> dict[str, Any]:
+def deliver_widths(trained: Trained, widths: Tensor, folder: RunFolder) -> Delivered | None:
     """Prune the dense network to given widths, repair, score, fine-tune, test once and save, without a search.
 
-    The repair is that of every delivery (`final_repair`), the score is that before fine-tuning, and 0 epochs of
+    The repair is that of every delivery (`delivery.repair`), the score is that before fine-tuning, and 0 epochs of
     fine-tuning leave it out.
 
     Args:
-        compression: The job, its dense network trained.
+        trained: The job, its dense network trained.
         widths: Checked widths `(G,)`, see `as_widths`.
         folder: Folder of the run.
 
     Returns:
-        The figures, as written to result.json.
+        As `gnnrl_lightning.job.delivery.deliver`.
     """
-    with compression.shown("scoring", 1) as advance:
-        scored = compression.make_evaluator(pruner=compression.final_pruner())(widths, GIVEN)
+    with trained.job.runtime.shown("scoring", 1) as advance:
+        scored = trained.evaluator(pruner=trained.final_pruner)(widths, GIVEN)
         advance()
-    return finish(compression, {"pruned": scored}, folder, {}, {"seed": compression.task.seed, "found_by": GIVEN})
+    return finish(trained, {PRUNED: scored}, folder, {}, {"seed": trained.job.task.seed, "found_by": GIVEN})

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.job.compression import Compression
-from gnnrl_lightning.job.policy_search import allocations, environment
+from gnnrl_lightning.job.trained import Trained
+from gnnrl_lightning.objective.protocol import record
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.rl.rollout import play_without_exploring
 
@@ -22,44 +22,39 @@ class Prediction:
 
     Attributes:
         macs_budget: Share of the dense MACs that was asked for.
-        macs_ratio: MACs relative to the dense network.
-        params_ratio: Parameters, likewise.
-        top1_search: Top-1 accuracy on the search split, percent, before fine-tuning.
+        ratios: `<metric>_ratio` -> cost relative to the dense network's.
+        scores: The objective's figures on the holdout, before fine-tuning.
         widths: Name of each group -> its width.
     """
 
     macs_budget: float
-    macs_ratio: float
-    params_ratio: float
-    top1_search: float
+    ratios: dict[str, float]
+    scores: dict[str, float]
     widths: dict[str, int]
 
 
-def proposal(compression: Compression, agent: GraphLearner, budget: Budget) -> Tensor:
+def proposal(trained: Trained, agent: GraphLearner, limits: BoundBudget) -> Tensor:
     """Widths `(G,)` that a policy takes for a budget when it does not explore; the dense ones if they meet it.
 
     Args:
-        compression: The network, trained, and its images.
+        trained: The job, its dense network trained.
         agent: A module whose policy has been made or loaded.
-        budget: What the candidate may cost.
-
-    Raises:
-        UserError: The budget cannot be reached.
+        limits: What the candidate may cost.
     """
-    if budget.met(compression.graph, compression.graph.widths):
-        return compression.graph.widths
-    search = replace(compression.search, macs_range=None)
-    graph, sensitivity = compression.graph, None if search.table is None else compression.sensitivity
-    env = environment(graph, budget, search, None, sensitivity, allocations(graph, budget, search, sensitivity))
+    job = trained.job
+    if limits.met(job.graph.widths):
+        return job.graph.widths
+    environments = job.environments(limits, replace(job.options.episode, macs_range=None))
+    env = environments.make(None, None if environments.measure is None else trained.sensitivity)
     play_without_exploring(env, agent.policy, agent.device)
     return env.widths[0]
 
 
-def predict(compression: Compression, agent: GraphLearner, budgets: Sequence[float]) -> list[Prediction]:
+def predict(trained: Trained, agent: GraphLearner, budgets: Sequence[float]) -> list[Prediction]:
     """The candidates that a policy takes for given budgets when it does not explore, each scored once, as delivered.
 
     Args:
-        compression: The network, trained, its images, and what a candidate is made of.
+        trained: The job, its dense network trained.
         agent: A module whose policy has been made or loaded.
         budgets: Shares of the dense MACs, each in place of the budget's.
 
@@ -68,24 +63,31 @@ def predict(compression: Compression, agent: GraphLearner, budgets: Sequence[flo
     """
     if not budgets:
         raise UserError("predict has no budgets: give some, for example --budgets 0.3 0.5 0.7")
-    graph = compression.graph
+    graph = trained.job.graph
     for share in budgets:
-        if not 0 < share <= 1:
-            raise UserError(f"budgets has {share:g}: expected shares of the dense MACs, above 0 and up to 1")
-        replace(compression.budget, macs=share).limits(graph)
-    dense = (float(graph.cost.macs(graph.widths)), float(graph.cost.params(graph.widths)))
-    found, evaluator = [], compression.make_evaluator(pruner=compression.final_pruner())
-    for share in budgets:
-        item = evaluator(proposal(compression, agent, replace(compression.budget, macs=share)), "policy")
+        if not 0 < share < 1:
+            raise UserError(f"budgets has {share:g}: expected shares of the dense MACs, above 0 and below 1")
+    bound = [(share, trained.job.limits.with_limits(macs=share)) for share in budgets]
+    found, evaluator = [], trained.evaluator(pruner=trained.final_pruner)
+    for share, limits in bound:
+        item = evaluator(proposal(trained, agent, limits), "policy")
         widths = {group.name: width for group, width in zip(graph.groups, item.widths, strict=True)}
-        found.append(Prediction(share, item.macs / dense[0], item.params / dense[1], item.top1, widths))
+        found.append(Prediction(share, limits.ratios(item.costs), item.scores, widths))
     return found
 
 
-def as_json(compression: Compression, predictions: Sequence[Prediction]) -> dict[str, Any]:
+def as_json(trained: Trained, predictions: Sequence[Prediction]) -> dict[str, Any]:
     """Predictions as `predict --json` writes them."""
     return {
-        "network": compression.task.network.name,
-        "dataset": compression.task.data.name,
-        "predictions": [asdict(prediction) for prediction in predictions],
+        "network": trained.job.task.name,
+        "dataset": trained.job.task.data.name,
+        "objective": record(trained.job.task.goal),
+        "predictions": [_record(prediction) for prediction in predictions],
     }
+
+
+def _record(prediction: Prediction) -> dict[str, Any]:
+    """A prediction in plain JSON types, ratios and figures among its keys."""
+    row = asdict(prediction)
+    scores = {f"{name}_search": value for name, value in row.pop("scores").items()}
+    return {"macs_budget": row.pop("macs_budget"), **row.pop("ratios"), **scores, **row}

@@ -1,6 +1,6 @@
 """Networks for small images, weights from files, and checks of networks."""
 
-from gnnrl_lightning.networks.checks import check_finite, check_num_classes
+from gnnrl_lightning.networks.checks import check_finite, check_runs
 from gnnrl_lightning.networks.cifar_resnet import (
     CIFARResNet,
     OptionAShortcut,
@@ -12,8 +12,9 @@ from gnnrl_lightning.networks.cifar_resnet import (
 )
 from gnnrl_lightning.networks.mobilenet import MobileNetV1, MobileNetV2, mobilenet_v1, mobilenet_v2
 from gnnrl_lightning.networks.modes import eval_mode
+from gnnrl_lightning.networks.small import Perceptron, SmallUNet
 from gnnrl_lightning.networks.vgg import VGG, vgg16_bn
-from gnnrl_lightning.networks.weights import load_weights
+from gnnrl_lightning.networks.weights import load_weights, save_weights
 
 __all__ = [
     "VGG",
@@ -21,8 +22,10 @@ __all__ = [
     "MobileNetV1",
     "MobileNetV2",
     "OptionAShortcut",
+    "Perceptron",
+    "SmallUNet",
     "check_finite",
-    "check_num_classes",
+    "check_runs",
     "eval_mode",
     "load_weights",
     "mobilenet_v1",
@@ -32,5 +35,6 @@ __all__ = [
     "resnet44",
     "resnet56",
     "resnet110",
+    "save_weights",
     "vgg16_bn",
 ]

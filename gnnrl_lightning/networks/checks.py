@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.networks.modes import eval_mode
+from gnnrl_lightning.trees import Tree, call, shapes
 
 
 def check_finite(network: nn.Module) -> None:
@@ -35,28 +36,18 @@ def check_finite_tensors(tensors: dict[str, Tensor], where: str) -> None:
             )
 
 
-def check_num_classes(network: nn.Module, example: Tensor, num_classes: int) -> None:
-    """Refuse a network that does not read these images, or does not tell this many classes apart.
+def check_runs(network: nn.Module, inputs: Tree) -> Tree:
+    """The outputs of a network for some inputs, in evaluation mode; it is left as it was.
 
     Args:
-        network: The network, run once in evaluation mode and left as it was.
-        example: Normalised images, shape `(N, C, H, W)`, on the network's device.
-        num_classes: Classes of the data.
+        network: The network.
+        inputs: Normalised inputs on the network's device, see `gnnrl_lightning.trees.call`.
 
     Raises:
-        UserError: The network refuses the images, or its output is not `(N, num_classes)`.
+        UserError: The network refuses the inputs.
     """
-    size = "x".join(map(str, example.shape[1:]))
     try:
         with eval_mode(network), torch.no_grad():
-            output = network(example)
+            return call(network, inputs)
     except Exception as error:  # the user's own network may raise anything
-        reason = one_line(error)
-        raise UserError(f"the network refuses images of {size}: {reason}") from error
-    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(example):
-        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise UserError(f"the network returns {shape} for {len(example)} images of {size}: expected (images, classes)")
-    if output.shape[1] != num_classes:
-        raise UserError(
-            f"the network has {output.shape[1]} classes, the data has {num_classes}: set `num_classes` of the network"
-        )
+        raise UserError(f"the network refuses inputs of {shapes(inputs)}: {one_line(error)}") from error

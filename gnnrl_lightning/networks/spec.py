@@ -1,4 +1,4 @@
-"""A network by the path of its class: what the YAML says and what the recipe of an artifact records."""
+"""A network given by the import path of its class, as in the YAML and in the recipe of an artifact."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class NetworkSpec:
     """The network to compress.
 
     Args:
-        class_path: Importable path of a class or function that returns the network, for example
+        class_path: Import path of a class or function that returns the network, for example
             `torchvision.models.resnet50`, `timm.create_model` (with `model_name`) or `torch.hub.load` (with
-            `repo_or_dir`, `model` and `source`); a name without a dot is one of `gnnrl_lightning.networks`.
+            `repo_or_dir`, `model` and `source`). A name without a dot refers to `gnnrl_lightning.networks`.
         init_args: Its arguments by name.
     """
 
@@ -28,14 +28,14 @@ class NetworkSpec:
 
     @property
     def name(self) -> str:
-        """The last part of the path."""
+        """Last part of the path."""
         return self.class_path.rpartition(".")[2]
 
     def build(self) -> nn.Module:
-        """Make the network, with fresh weights unless the arguments say otherwise.
+        """Create the network, with newly initialised weights unless the arguments specify others.
 
         Raises:
-            UserError: If the path does not exist, the arguments do not fit, or no `nn.Module` comes out.
+            UserError: The path does not exist, the arguments are invalid, or the result is not an `nn.Module`.
         """
         make = self._find()
         try:

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.files import replacing
 from gnnrl_lightning.networks.checks import check_finite_tensors
 
 TORCH_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".tar", ".bin")
@@ -126,3 +127,10 @@ def _named(items: list[str]) -> str:
     """Return the first few items and the number of further ones."""
     more = f" and {len(items) - NAMED} more" if len(items) > NAMED else ""
     return ", ".join(items[:NAMED]) + more
+
+
+def save_weights(network: nn.Module, path: Path) -> None:
+    """Write a network's weights without pickle; `load_weights` reads them."""
+    state = network.state_dict()
+    with replacing(path) as partial:
+        save_file({name: tensor.cpu().contiguous().clone() for name, tensor in state.items()}, partial)

@@ -17,16 +17,17 @@ from gnnrl_lightning.networks.modes import eval_mode
 from gnnrl_lightning.networks.norms import BATCH_NORMS
 from gnnrl_lightning.surgery.layers import Layer, columns, to_matrices
 from gnnrl_lightning.tracing.axes import Selection
+from gnnrl_lightning.trees import Tree, call
 
 
-def reestimate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None:
+def reestimate_batch_norm(network: nn.Module, batches: Iterable[Tree]) -> None:
     """Replace the running statistics of every batch norm by their averages over the given batches, in place.
 
     Only the batch norms run in training mode; dropout is off. The modules' modes are restored afterwards.
 
     Args:
         network: The pruned network.
-        batches: Normalised images `(B, C, H, W)` on the network's device; B > 1.
+        batches: Normalised inputs, see `gnnrl_lightning.trees.call`, on the network's device; B > 1.
     """
     norms = [module for module in network.modules() if isinstance(module, BATCH_NORMS) and module.track_running_stats]
     if not norms:
@@ -39,7 +40,7 @@ def reestimate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None
                 norm.reset_running_stats()
                 norm.train()
             for batch in batches:
-                network(batch)
+                call(network, batch)
     finally:
         for norm, momentum, hook in zip(norms, momenta, hooks, strict=True):
             norm.momentum = momentum
@@ -67,7 +68,7 @@ def predict_batch_norm(
     moments: Mapping[str, Moments],
     selection: Selection,
 ) -> None:
-    """Set the statistics of every batch norm behind a consumer of pruned channels in closed form, in place.
+    """Set the statistics of every batch norm after a consumer of pruned channels in closed form, in place.
 
     With the kept inputs S, mean m and covariance C of the inputs, the outputs of a layer have
 

@@ -1,4 +1,4 @@
-"""The dense network and what repairs need to know of it, each found out once."""
+"""The dense network and the statistics of it that repairs need, each computed once."""
 
 from __future__ import annotations
 
@@ -6,29 +6,30 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gnnrl_lightning.calibration.moments import Moments, collect_moments
 from gnnrl_lightning.repair.refit import Recording, record
 from gnnrl_lightning.surgery.layers import Layer, find_layers
+from gnnrl_lightning.trees import Tree, device_of, split
 
 
 class Dense:
-    """A dense network, calibration images, and what is computed from both when it is first needed.
+    """A dense network, calibration inputs, and lazily computed statistics of both.
 
     Args:
         graph: The traced network.
         network: The network, trained; it is never changed.
-        calibration: Normalised training images `(N, C, H, W)` on the network's device.
-        batch_size: Calibration images in a batch.
-        dtype: Precision of activations where images pass through a pruned network.
+        calibration: Normalised inputs of training examples on the network's device.
+        batch_size: Number of calibration examples in a batch.
+        dtype: Precision of activations in a pruned network's forward passes.
     """
 
     def __init__(
         self,
         graph: Any,
         network: nn.Module,
-        calibration: Tensor,
+        calibration: Tree,
         batch_size: int = 256,
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -42,19 +43,19 @@ class Dense:
 
     @cached_property
     def moments(self) -> dict[str, Moments]:
-        """Moments of what its layers read, by weight: the pass `moments`."""
+        """Moments of the layers' inputs, by weight (the pass `moments`)."""
         return collect_moments(self.network, self.layers, self.batches())
 
     @cached_property
     def recording(self) -> Recording:
-        """What its layers give, as `refit` needs it: the pass `recording`."""
+        """Layer outputs for `refit` (the pass `recording`)."""
         return record(self.network, self.layers, self.calibration)
 
     @property
     def device(self) -> torch.device:
-        """Where the network and the calibration images are."""
-        return self.calibration.device
+        """Device of the network and the calibration inputs."""
+        return device_of(self.calibration)
 
-    def batches(self) -> tuple[Tensor, ...]:
-        """The calibration images in batches."""
-        return self.calibration.split(self.batch_size)
+    def batches(self) -> list[Tree]:
+        """The calibration inputs in batches."""
+        return list(split(self.calibration, self.batch_size))

@@ -39,6 +39,7 @@ from gnnrl_lightning.networks.modes import eval_mode
 from gnnrl_lightning.repair.residuals import Rerun, ResidualObserver
 from gnnrl_lightning.surgery.layers import Layer
 from gnnrl_lightning.tracing.axes import Selection
+from gnnrl_lightning.trees import Tree, call, channels_last, device_of
 
 SMALLEST_SCALE = 0.05
 """Minimum scale of a batch norm, relative to its mean scale, if a sum is fitted through it."""
@@ -60,16 +61,16 @@ class Recording:
     Attributes:
         targets: Weight name -> outputs of the dense network at sampled positions.
         epsilons: Weight name -> epsilon of the batch norm after the layer.
-        images: The calibration images of the recording.
+        inputs: The calibration inputs of the recording.
     """
 
     targets: Mapping[str, _Target]
     epsilons: Mapping[str, float]
-    images: Tensor
+    inputs: Tree
 
     @property
     def bytes(self) -> int:
-        """Memory of the recording without the images, bytes."""
+        """Memory of the recording without the inputs, bytes."""
         return sum(target.values.nbytes + target.patches.nbytes for target in self.targets.values())
 
 
@@ -93,7 +94,7 @@ def refit(
     Raises:
         RuntimeError: The pruned network does not add the same outputs to shortcuts as the dense network.
     """
-    with torch.no_grad(), activations_in(dtype, recording.images.device):
+    with torch.no_grad(), activations_in(dtype, device_of(recording.inputs)):
         fitter = _Fitter(pruned, layers, selection, recording, dtype)
         observer = ResidualObserver(
             named_weights(pruned, recording.targets),
@@ -104,18 +105,18 @@ def refit(
             at_other=lambda name: None,
         )
         with eval_mode(pruned), observer:
-            pruned(_channels_last(recording.images))
+            call(pruned, channels_last(recording.inputs))
         if fitter.waiting is not None:
             raise RuntimeError("the pruned network does not add the same outputs to shortcuts as the dense network")
 
 
-def record(dense: nn.Module, layers: Mapping[str, Layer], images: Tensor, per_image: int = POSITIONS) -> Recording:
+def record(dense: nn.Module, layers: Mapping[str, Layer], inputs: Tree, per_image: int = POSITIONS) -> Recording:
     """Run the dense network and record its layers' outputs.
 
     Args:
         dense: The dense network; it runs in evaluation mode and is not changed.
         layers: Its layers; layers whose weight several operators share are not refitted.
-        images: Calibration images `(N, C, H, W)`.
+        inputs: Calibration inputs, see `gnnrl_lightning.trees.call`.
         per_image: Number of positions sampled from each image.
     """
     layers = {name: layer for name, layer in layers.items() if not layer.shared}
@@ -146,15 +147,10 @@ def record(dense: nn.Module, layers: Mapping[str, Layer], images: Tensor, per_im
         named_weights(dense, layers), before=before, after=after, at_norm=at_norm, at_sum=at_sum, at_other=read.add
     )
     with torch.no_grad(), eval_mode(dense), observer:
-        dense(_channels_last(images))
+        call(dense, channels_last(inputs))
     for name in sums.keys() - read:  # an output that others read as well must not change
         targets[name] = _Target(patches[name], sums[name], True)
-    return Recording(targets, epsilons, images)
-
-
-def _channels_last(images: Tensor) -> Tensor:
-    """Convert images to channels last, the fastest format for convolutions and vectors; feature maps inherit it."""
-    return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
+    return Recording(targets, epsilons, inputs)
 
 
 class _Fitter:

@@ -171,11 +171,12 @@ def _tags(data: Any, groups: Sequence[str]) -> list[str]:
 
 
 def _costs(hierarchical: Any) -> str:
-    macs, params, groups = hierarchical.macs, hierarchical.params, len(hierarchical.groups)
-    return f"{_short(macs)} MACs, {_short(params)} parameters, {groups} channel group{'s' * (groups != 1)}"
+    costs, groups = hierarchical.costs, len(hierarchical.groups)
+    words = [f"{_short(cost)} {name}" for name, cost in costs.items()]
+    return ", ".join([*words, f"{groups} channel group{'s' * (groups != 1)}"])
 
 
-def _short(count: int) -> str:
+def _short(count: float) -> str:
     for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= unit:
             return f"{count / unit:.3g} {name}"

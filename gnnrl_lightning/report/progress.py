@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import RenderableType
@@ -88,17 +88,17 @@ class SearchStatus:
     Args:
         evaluations: Evaluations so far.
         best_reward: Highest reward so far; None before the first evaluation.
-        macs_ratio: MACs of the best candidate, relative to the dense network; None before the first evaluation.
+        kept: Limited metric -> cost of the best candidate, relative to the dense network; empty before that.
     """
 
     evaluations: int
     best_reward: float | None = None
-    macs_ratio: float | None = None
+    kept: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        if self.best_reward is None or self.macs_ratio is None:
+        if self.best_reward is None:
             return ""
-        return f", best {self.best_reward:.4f}, MACs {self.macs_ratio:.1%}"
+        return f", best {self.best_reward:.4f}" + "".join(f", {name} {share:.1%}" for name, share in self.kept.items())
 
 
 class _SearchBar(_Bar):

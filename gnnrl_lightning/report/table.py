@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-METRICS = ("macs", "params", "latency")
+from gnnrl_lightning.objective import Figure
+from gnnrl_lightning.objective.protocol import primary_figure
+from gnnrl_lightning.report.costs import RATIO, cost_names, readable
+
 ROWS = (("dense", "dense"), ("uniform", "uniform"), ("pruned", "ours"))
 
 
@@ -16,38 +19,45 @@ def result_table(result: Mapping[str, Any], batch: int) -> Table:
     """Lay out the figures of a run.
 
     Args:
-        result: The figures as in result.json: MACs of one image, latency in milliseconds, top-1 in percent.
-        batch: Images of the batch whose latency was measured.
+        result: The figures as in result.json: costs of one example, latency in milliseconds, the objective's figures.
+        batch: Examples of the batch whose latency was measured.
 
     Returns:
         A table with one row for each network.
     """
-    budget = ", ".join(f"{name} {result['budget'][name]:g}" for name in METRICS if name in result["budget"])
+    costs, given = cost_names(result["pruned"]), result["budget"]
+    budget = ", ".join(f"{name} {_limit(given[name])}" for name in costs if name in given)
     budget = f"budget: {budget}" if budget else "widths as given"
+    primary, figure = primary_figure(result)
+    unit = f" in {figure.unit}" if figure.unit else ""
     table = Table(
         title=f"{result['network']} on {result['dataset']}, {budget}",
-        caption=f"ms/{batch}: latency for {batch} images; top-1 on the test images in %, before and after fine-tuning",
+        caption=f"ms/{batch}: latency for {batch} examples; {figure.label} on the test examples{unit}, before and "
+        "after fine-tuning",
     )
     table.add_column("network", no_wrap=True)
-    for name in ("MACs", "kept", "params", "kept", f"ms/{batch}", "pruned", "tuned"):
+    for name in (*(part for cost in costs for part in (cost, "kept")), f"ms/{batch}", "pruned", "tuned"):
         table.add_column(name, justify="right", no_wrap=True)
     for key, label in ROWS:
         if key in result:  # there is no uniform network where the user gives the widths
-            table.add_row(label, *_cells(result[key], result["dense"]))
+            table.add_row(label, *_cells(result[key], result["dense"], costs, primary, figure))
     return table
 
 
-def _cells(row: Mapping[str, Any], dense: Mapping[str, Any]) -> list[str]:
-    before = row.get("top1_test_before")
-    after = row["top1_test"] if before is None else row["top1_test_after"]
+def _limit(limit: float | str) -> str:
+    return limit if isinstance(limit, str) else f"{limit:g}"
+
+
+def _cells(
+    row: Mapping[str, Any], dense: Mapping[str, Any], costs: Sequence[str], primary: str, figure: Figure
+) -> list[str]:
+    before = row.get(f"{primary}_test_before")
+    after = row[f"{primary}_test"] if before is None else row[f"{primary}_test_after"]
     return [
-        f"{row['macs'] / 1e6:.3f} M",
-        f"{row['macs'] / dense['macs']:.1%}",
-        f"{row['params'] / 1e3:.1f} k",
-        f"{row['params'] / dense['params']:.1%}",
+        *(part for name in costs for part in (readable(row[name]), f"{row[name] / dense[name]:.1%}")),
         f"{row['latency_ms']:.2f}",
-        "" if before is None else f"{before:.2f}",
-        f"{after:.2f}",
+        "" if before is None else figure.text(before),
+        figure.text(after),
     ]
 
 
@@ -56,27 +66,31 @@ def print_result(result: Mapping[str, Any], batch: int, console: Console | None 
 
     Args:
         result: The figures as in result.json.
-        batch: Images of the batch whose latency was measured.
+        batch: Examples of the batch whose latency was measured.
         console: Where to print; standard output by default.
     """
     console = console or Console()
     console.print(result_table(result, batch))
     search = result["search"]
+    primary, figure = primary_figure(result)
     if "evaluations" not in search:
-        console.print(f"top-1 on the search split {result['pruned']['top1_search']:.2f} % before fine-tuning")
+        found = figure.with_unit(result["pruned"][f"{primary}_search"])
+        console.print(f"{figure.label} on the holdout {found} before fine-tuning")
         return
     agent = search["agent_best"]
-    best = "none" if agent is None else f"{agent:.2f} %"
+    best = "none" if agent is None else figure.with_unit(agent)
     console.print(
         f"found by {search['found_by']} in {search['evaluations']} evaluations, {search['seconds']:.0f} s; "
-        f"top-1 on the search split {result['pruned']['top1_search']:.2f} %, the agent's own best {best}"
+        f"{figure.label} on the holdout {figure.with_unit(result['pruned'][f'{primary}_search'])}, the agent's own "
+        f"best {best}"
     )
     proxy = search.get("proxy")
     if proxy is not None and proxy["first_iteration"] is not None:
         tau = "no ranking" if proxy["tau"] is None else f"Kendall's tau {proxy['tau']:.2f}"
         console.print(
             f"the proxy ranks candidates with {tau}; the agent's first iteration after it had "
-            f"{proxy['first_iteration']:.2f} % on average, its last one {proxy['last_iteration']:.2f} %"
+            f"{figure.with_unit(proxy['first_iteration'])} on average, its last one "
+            f"{figure.with_unit(proxy['last_iteration'])}"
         )
 
 
@@ -87,11 +101,14 @@ def prediction_table(found: Mapping[str, Any]) -> Table:
         found: As `predict --json` writes it.
     """
     table = Table(title=f"{found['network']} on {found['dataset']}: what the policy takes", caption="widths in order")
-    for name in ("budget", "MACs kept", "params kept", "top-1 search", "widths"):
+    primary, figure = primary_figure(found)
+    ratios = [key for key in found["predictions"][0] if key.endswith(RATIO)]
+    kept = (f"{key.removesuffix(RATIO)} kept" for key in ratios)
+    for name in ("budget", *kept, f"{figure.label} search", "widths"):
         table.add_column(name, justify="left" if name == "widths" else "right")
     for row in found["predictions"]:
-        shares = (f"{row[key]:.1%}" for key in ("macs_budget", "macs_ratio", "params_ratio"))
-        table.add_row(*shares, f"{row['top1_search']:.2f}", " ".join(map(str, row["widths"].values())))
+        shares = (f"{row[key]:.1%}" for key in ("macs_budget", *ratios))
+        table.add_row(*shares, figure.text(row[f"{primary}_search"]), " ".join(map(str, row["widths"].values())))
     return table
 
 
@@ -99,16 +116,17 @@ def inspection_tables(found: Mapping[str, Any]) -> list[Table]:
     """Lay out what can be pruned.
 
     Args:
-        found: MACs and parameters, prunable and frozen groups, as `gnnrl_lightning.job.task.inspect` returns them.
+        found: Costs, prunable and frozen groups, as `gnnrl_lightning.job.task.inspect` returns them.
 
     Returns:
         The cost, the prunable groups and, if there are any, the frozen ones.
     """
-    cost = Table(title="cost of one image")
-    for name in ("MACs", "parameters", "smallest reachable MACs"):
-        cost.add_column(name, justify="right")
-    smallest = f"{found['smallest_macs']:,} ({found['smallest_macs'] / found['macs']:.2%})"
-    cost.add_row(f"{found['macs']:,}", f"{found['params']:,}", smallest)
+    cost = Table(title="cost of one example")
+    for name in ("metric", "dense", "smallest reachable"):
+        cost.add_column(name, justify="left" if name == "metric" else "right")
+    for name in [key for key in found if f"smallest_{key}" in found]:
+        smallest = found[f"smallest_{name}"]
+        cost.add_row(name, f"{found[name]:,}", f"{smallest:,} ({smallest / found[name]:.2%})")
     kept = f"kept by the user: {', '.join(found['kept'])}" if found["kept"] else None
     columns = ("group", "width", "lowest", "highest", "parameters with these channels")
     groups = Table(*columns, title="channel groups", caption=kept)

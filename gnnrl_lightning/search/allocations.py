@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.search.baselines import Allocation
 from gnnrl_lightning.surrogate.sensitivity import Sensitivity
@@ -24,7 +22,7 @@ class Allocations:
 
     Args:
         graph: The traced network.
-        budget: What a candidate may cost.
+        limits: What a candidate may cost.
         sensitivity: Losses of the groups.
         propose: The allocation, a value of `gnnrl_lightning.search.baselines.FROM_SENSITIVITY`.
         macs_range: The smallest and the largest limit, shares of the dense MACs, in place of the budget's; or None.
@@ -33,17 +31,17 @@ class Allocations:
     def __init__(
         self,
         graph: ComputationGraph,
-        budget: Budget,
+        limits: BoundBudget,
         sensitivity: Sensitivity,
         propose: Allocation,
         macs_range: tuple[float, float] | None = None,
     ) -> None:
         if macs_range is None:
-            self._shares, found = torch.zeros(1), [propose(graph, budget, sensitivity)]
+            self._shares, found = torch.zeros(1), [propose(graph, limits, sensitivity)]
         else:
             self._shares = torch.linspace(*macs_range, POINTS)
-            budgets = [dataclasses.replace(budget, macs=share) for share in self._shares.double().tolist()]
-            found = [propose(graph, limited, sensitivity) for limited in budgets]
+            bound = [limits.with_limits(macs=share) for share in self._shares.double().tolist()]
+            found = [propose(graph, limited, sensitivity) for limited in bound]
         self._widths = torch.stack(found).float()
 
     def __call__(self, limits: Tensor) -> Tensor:

@@ -7,19 +7,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.search.greedy import greedy
 from gnnrl_lightning.search.knapsack import dynamic_programming
 from gnnrl_lightning.surrogate.sensitivity import Sensitivity
 
-Baseline = Callable[[ComputationGraph, Budget], Tensor]
-"""`(graph, budget) -> widths (G,)` within the budget."""
+Baseline = Callable[[ComputationGraph, BoundBudget], Tensor]
+"""`(graph, limits) -> widths (G,)` within the budget."""
 
 
-def uniform(graph: ComputationGraph, budget: Budget) -> Tensor:
+def uniform(graph: ComputationGraph, limits: BoundBudget) -> Tensor:
     """The same keep ratio for every group."""
-    return budget.project(graph, graph.widths)
+    return limits.project(graph.widths)
 
 
 def tapered(towards_output: float) -> Baseline:
@@ -29,15 +29,15 @@ def tapered(towards_output: float) -> Baseline:
         towards_output: Ratio of the last group's keep ratio to the first one's, before the projection.
     """
 
-    def propose(graph: ComputationGraph, budget: Budget) -> Tensor:
+    def propose(graph: ComputationGraph, limits: BoundBudget) -> Tensor:
         low, high = sorted((1.0, towards_output))
         ramp = torch.linspace(1.0, towards_output, len(graph.groups), dtype=torch.float64) / high
-        return budget.project(graph, graph.widths * ramp.clamp(min=low / high))
+        return limits.project(graph.widths * ramp.clamp(min=low / high))
 
     return propose
 
 
-def streams_kept(graph: ComputationGraph, budget: Budget) -> Tensor:
+def streams_kept(graph: ComputationGraph, limits: BoundBudget) -> Tensor:
     """Narrow the groups of one producer as far as they must, before those that several layers share.
 
     A residual stream is shared by many layers: each of its channels costs more and carries more. Where the groups of
@@ -45,14 +45,13 @@ def streams_kept(graph: ComputationGraph, budget: Budget) -> Tensor:
     """
     producers = torch.tensor([sum(member.role == "output" for member in group.members) for group in graph.groups])
     inner = (producers <= graph.sets.clamp(min=1)).double()
-    ladder = budget.ladder(graph)
-    floor, top = ladder.lowest.double(), ladder.highest.double()
+    floor, top = limits.ladder.lowest.double(), limits.ladder.highest.double()
     widths = top
     for share in torch.linspace(1.0, 0.0, 101, dtype=torch.float64).tolist():
         widths = torch.where(inner > 0, floor + share * (top - floor), top)
-        if budget.met(graph, widths.floor().long()):
+        if limits.met(widths.floor().long()):
             break
-    return budget.project(graph, widths)
+    return limits.project(widths)
 
 
 STARTING: dict[str, Baseline] = {
@@ -64,18 +63,27 @@ STARTING: dict[str, Baseline] = {
 """Name -> baseline: the candidates that every search scores first."""
 
 
-def starting_candidates(graph: ComputationGraph, budget: Budget) -> dict[str, Tensor]:
+def starting_candidates(graph: ComputationGraph, limits: BoundBudget) -> dict[str, Tensor]:
     """Name -> widths `(G,)` of the starting candidates."""
-    return {name: propose(graph, budget) for name, propose in STARTING.items()}
+    return {name: propose(graph, limits) for name, propose in STARTING.items()}
 
 
-Allocation = Callable[[ComputationGraph, Budget, Sensitivity], Tensor]
-"""`(graph, budget, sensitivity) -> widths (G,)` within the budget."""
+Allocation = Callable[[ComputationGraph, BoundBudget, Sensitivity], Tensor]
+"""`(graph, limits, sensitivity) -> widths (G,)` within the budget."""
 
 FROM_SENSITIVITY: dict[str, Allocation] = {"greedy": greedy, "dynamic_programming": dynamic_programming}
 """Name -> allocation: the candidates that a search scores next, where there is a sensitivity to read."""
 
 
-def allocation_candidates(graph: ComputationGraph, budget: Budget, sensitivity: Sensitivity) -> dict[str, Tensor]:
+def allocation_candidates(graph: ComputationGraph, limits: BoundBudget, sensitivity: Sensitivity) -> dict[str, Tensor]:
     """Name -> widths `(G,)` of the starting candidates from a sensitivity."""
-    return {name: propose(graph, budget, sensitivity) for name, propose in FROM_SENSITIVITY.items()}
+    return {name: propose(graph, limits, sensitivity) for name, propose in FROM_SENSITIVITY.items()}
+
+
+def starting_count(from_sensitivity: bool) -> int:
+    """Number of starting candidates.
+
+    Args:
+        from_sensitivity: Whether those from the sensitivity are among them.
+    """
+    return len(STARTING) + (len(FROM_SENSITIVITY) if from_sensitivity else 0)

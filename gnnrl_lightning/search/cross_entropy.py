@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.search.problem import SearchProblem, merit
+from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.seeds import generator_for
 
 SURPLUS = 2
@@ -93,7 +93,7 @@ class CrossEntropySearch:
             keep = gaussian.sample(SURPLUS * self.samples, generator_for(seed, number))
             candidates = problem.new(problem.project(dense * keep), min(self.samples, problem.left))
             elite += [problem.ask(widths, self.name) for widths in candidates]
-            elite = sorted(elite, key=merit, reverse=True)[: self.elites]
+            elite = sorted(elite, key=lambda scored: scored.merit, reverse=True)[: self.elites]
             kept = torch.tensor([scored.widths for scored in elite]) / dense
             gaussian = gaussian.towards(kept, self.inertia, self.narrowest)
             number += 1

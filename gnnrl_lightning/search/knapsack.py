@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.cost.budget import Budget, Ladder
+from gnnrl_lightning.cost.budget import BoundBudget
+from gnnrl_lightning.cost.projection import Ladder
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.search.greedy import greedy
 from gnnrl_lightning.surrogate.sensitivity import Sensitivity
@@ -15,7 +16,7 @@ LEVELS = 64
 
 
 def dynamic_programming(
-    graph: ComputationGraph, budget: Budget, sensitivity: Sensitivity, bins: int = 2000, rounds: int = 10
+    graph: ComputationGraph, limits: BoundBudget, sensitivity: Sensitivity, bins: int = 2000, rounds: int = 10
 ) -> Tensor:
     """Widths of the least total loss by the sensitivity, within the budget.
 
@@ -30,7 +31,7 @@ def dynamic_programming(
 
     Args:
         graph: The traced network.
-        budget: What the candidate may cost.
+        limits: What the candidate may cost.
         sensitivity: Losses of the groups.
         bins: Parts into which what may be spent is divided; costs are rounded up to them.
         rounds: Knapsacks from each of the two at most.
@@ -40,20 +41,20 @@ def dynamic_programming(
     """
     if not len(graph.groups):
         return graph.widths.clone()
-    levels = allowed_levels(budget.ladder(graph))
+    levels = allowed_levels(limits.ladder)
     losses = [
         sensitivity.losses[group, widths.clamp(max=sensitivity.losses.shape[1] - 1)]
         for group, widths in enumerate(levels)
     ]
-    best = greedy(graph, budget, sensitivity)
-    for start in (budget.project(graph, graph.widths), best):
+    best = greedy(graph, limits, sensitivity)
+    for start in (limits.project(graph.widths), best):
         around, seen = start, set()
         for _ in range(rounds):
             seen.add(tuple(around.tolist()))
-            costs, capacity = linearised(graph, budget, levels, around)
+            costs, capacity = linearised(limits, levels, around)
             picked = knapsack(costs, losses, capacity, bins)
             widths = torch.stack([level[index] for level, index in zip(levels, picked, strict=True)])
-            around = budget.project(graph, widths)
+            around = limits.project(widths)
             if float(sensitivity(around)) < float(sensitivity(best)):
                 best = around
             if tuple(around.tolist()) in seen:
@@ -72,16 +73,13 @@ def allowed_levels(ladder: Ladder, most: int = LEVELS) -> list[Tensor]:
     return levels
 
 
-def linearised(
-    graph: ComputationGraph, budget: Budget, levels: list[Tensor], around: Tensor
-) -> tuple[list[Tensor], float]:
+def linearised(limits: BoundBudget, levels: list[Tensor], around: Tensor) -> tuple[list[Tensor], float]:
     """Cost of each level of each group above its lowest one, around a candidate, and what may be spent.
 
     Costs are shares of the limit (the mean over the limits, if there are several).
 
     Args:
-        graph: The traced network.
-        budget: The limits.
+        limits: The limits.
         levels: Widths of each group, ascending.
         around: A candidate `(G,)` within the budget.
 
@@ -94,8 +92,8 @@ def linearised(
         levels
     )
     rows = torch.cat([rows, around[None]])
-    limits, metrics = budget.limits(graph), {"macs": graph.cost.macs, "params": graph.cost.params}
-    shares = torch.stack([metrics[name](rows).double() / limit for name, limit in limits.items()]).mean(0)
+    absolute = limits.limits.items()
+    shares = torch.stack([limits.functions[name](rows).double() / limit for name, limit in absolute]).mean(0)
     costs = list(shares[:-1].split(counts))
     now = float(shares[-1])
     capacity = 1 - now + sum(now - float(cost[0]) for cost in costs)
@@ -108,7 +106,7 @@ def knapsack(costs: list[Tensor], losses: list[Tensor], capacity: float, bins: i
     Costs are rounded up to `capacity / bins`: what comes back fits, and is optimal but for that rounding.
 
     Args:
-        costs: Costs of each group's items, ascending from 0.
+        costs: Costs of each group's items, the first 0; what a later one may save counts as 0.
         losses: Their losses.
         capacity: What may be spent.
         bins: Parts of the capacity.
@@ -119,7 +117,7 @@ def knapsack(costs: list[Tensor], losses: list[Tensor], capacity: float, bins: i
     unit = max(capacity, 1e-12) / bins
     least = torch.zeros(bins + 1, dtype=torch.float64)  # least error of the groups so far, for each sum of costs
     choices = []
-    weights = [torch.ceil(cost / unit - 1e-9).long() for cost in costs]
+    weights = [torch.ceil(cost / unit - 1e-9).long().clamp(min=0) for cost in costs]
     for weight, error in zip(weights, losses, strict=True):
         options = torch.full((len(weight), bins + 1), torch.inf, dtype=torch.float64)
         for item, (cost, value) in enumerate(zip(weight.tolist(), error.tolist(), strict=True)):

@@ -64,11 +64,11 @@ def _as_method(given: Any) -> Method:
 
 
 def _allocated(allocation: Allocation) -> Proposal:
-    return lambda problem: allocation(problem.graph, problem.budget, problem.sensitivity)
+    return lambda problem: allocation(problem.graph, problem.limits, problem.sensitivity)
 
 
 _PROPOSALS: dict[str, Proposal] = {
-    "uniform": lambda problem: uniform(problem.graph, problem.budget),
+    "uniform": lambda problem: uniform(problem.graph, problem.limits),
     "global_l2": GlobalThreshold("l2"),
     "global_taylor": GlobalThreshold("taylor"),
     **{name: _allocated(allocation) for name, allocation in FROM_SENSITIVITY.items()},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,41 +9,38 @@ import torch
 from torch import Tensor, nn
 
 from gnnrl_lightning.candidates.pruner import Pruner
-from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.graph import ComputationGraph
+from gnnrl_lightning.objective import Classification, Objective
 from gnnrl_lightning.processes import share
 from gnnrl_lightning.search.baselines import allocation_candidates
 from gnnrl_lightning.surrogate.sensitivity import Sensitivity
+from gnnrl_lightning.trees import Tree, count, take
 
 
 class NotApplicable(UserError):
     """A method cannot do this network, or lacks what it needs; the message says why."""
 
 
-def merit(scored: Evaluation) -> tuple[float, float]:
-    """What candidates are ranked by: top-1, then the lower cross-entropy."""
-    return scored.top1, -scored.cross_entropy
-
-
 class SearchProblem:
     """A network, a budget, and a number of evaluations to spend.
 
     All that costs evaluations is counted here: candidates that are asked for, the starting ones and those that were
-    known already included; and the images that are read once for all of them, by the pruner, the sensitivity or a
-    method: together `ceil(images / evaluation_images)`.
+    known already included; and the examples that are read once for all of them, by the pruner, the sensitivity or a
+    method: together `ceil(examples / evaluation_examples)`.
 
     Args:
         graph: The traced network.
-        budget: What a candidate may cost.
+        limits: What a candidate may cost.
         evaluate: Scores a candidate: `(widths (G,), proposer)`.
         evaluations: Evaluations that may be spent.
         starting: Name -> widths `(G,)` of the candidates that a search scores first.
         sensitivity: Measures what narrowing one group costs; None: there is none to read.
-        evaluation_images: Forward passes of one image that an evaluation takes.
-        pruner: Gives the network and the calibration images to methods that read them, and says which passes over
-            these images are made once for all candidates.
+        evaluation_examples: Forward passes of one example that an evaluation takes.
+        pruner: Gives the network and the calibration examples to methods that read them, and says which passes over
+            these examples are made once for all candidates.
         settle: From what this process was told since it was called last to what all processes were told, see
             `exchange`; None: there is one process.
 
@@ -52,26 +48,26 @@ class SearchProblem:
         left: Evaluations that may still be spent.
         spent: Evaluations spent so far.
         history: The candidates in the order in which they were asked for.
-        charged_images: Images that were paid for beside the evaluations.
-        images: All images that were read, those of the evaluations included.
+        charged_examples: Examples that were paid for beside the evaluations.
+        examples: All examples that were read, those of the evaluations included.
     """
 
     def __init__(
         self,
         graph: ComputationGraph,
-        budget: Budget,
+        limits: BoundBudget,
         evaluate: Callable[[Tensor, str], Evaluation],
         evaluations: int,
         starting: Mapping[str, Tensor],
         sensitivity: Callable[[], Sensitivity] | None = None,
-        evaluation_images: int = 1,
+        evaluation_examples: int = 1,
         pruner: Pruner | None = None,
         settle: Callable[[Sequence[Evaluation]], list[Evaluation]] | None = None,
     ) -> None:
-        self.graph, self.budget, self.evaluations = graph, budget, evaluations
-        self._allowed = budget
-        self.starting, self.evaluation_images = dict(starting), evaluation_images
-        self.charged_images = 0
+        self.graph, self.limits, self.evaluations = graph, limits, evaluations
+        self._allowed = limits.limits
+        self.starting, self.evaluation_examples = dict(starting), evaluation_examples
+        self.charged_examples = 0
         self.history: list[Evaluation] = []
         self._evaluate, self._measure, self._pruner, self._settle = evaluate, sensitivity, pruner, settle
         self._settled = 0
@@ -82,12 +78,12 @@ class SearchProblem:
     @property
     def spent(self) -> int:
         """Evaluations spent so far."""
-        return len(self.history) + math.ceil(self.charged_images / self.evaluation_images)
+        return len(self.history) + math.ceil(self.charged_examples / self.evaluation_examples)
 
     @property
-    def images(self) -> int:
-        """Forward passes of one image so far."""
-        return self.charged_images + sum(scored.images for scored in self.history)
+    def examples(self) -> int:
+        """Forward passes of one example so far."""
+        return self.charged_examples + sum(scored.examples for scored in self.history)
 
     @property
     def left(self) -> int:
@@ -96,7 +92,7 @@ class SearchProblem:
 
     @property
     def sensitivity(self) -> Sensitivity:
-        """What narrowing one group costs; the first reader pays for its images.
+        """What narrowing one group costs; the first reader pays for its examples.
 
         Raises:
             NotApplicable: There is none, or too few evaluations are left to pay for it.
@@ -107,7 +103,7 @@ class SearchProblem:
             sensitivity = self._measure()
             for name in sensitivity.passes:
                 self.calibrate(name)
-            self.charge(sensitivity.images)
+            self.charge(sensitivity.examples)
             self._sensitivity = sensitivity
         return self._sensitivity
 
@@ -126,16 +122,21 @@ class SearchProblem:
         return self._with_weights().network
 
     @property
-    def example(self) -> Tensor:
-        """One normalised image `(1, C, H, W)`, for its shape; it costs nothing.
+    def objective(self) -> Objective:
+        """What the network is for; classification where there is none."""
+        return Classification() if self._pruner is None else self._pruner.objective
+
+    @property
+    def example(self) -> Tree:
+        """One normalised example, for its shape; it costs nothing.
 
         Raises:
             NotApplicable: There is none.
         """
-        return self._with_weights().calibration[:1]
+        return take(self._with_weights().calibration, slice(1))
 
-    def calibration(self, name: str) -> Tensor:
-        """The calibration images, normalised `(N, C, H, W)`, for a pass over them.
+    def calibration(self, name: str) -> Tree:
+        """The calibration inputs, normalised, for a pass over them.
 
         Args:
             name: What is found out in the pass, which is paid for once for each name, whoever needs it:
@@ -152,22 +153,22 @@ class SearchProblem:
             raise NotApplicable("reads the network's weights, and has no pruner to take them from")
         return self._pruner
 
-    def charge(self, images: int) -> None:
-        """Pay for forward passes of images that are no evaluation.
+    def charge(self, examples: int) -> None:
+        """Pay for forward passes of examples that are no evaluation.
 
         Raises:
             NotApplicable: Not enough evaluations are left.
         """
-        spent = len(self.history) + math.ceil((self.charged_images + images) / self.evaluation_images)
+        spent = len(self.history) + math.ceil((self.charged_examples + examples) / self.evaluation_examples)
         if spent > self.evaluations:
             raise NotApplicable(
-                f"reads {images} images, {self.evaluation_images} of which are worth an evaluation; {self.left} of "
-                f"{self.evaluations} evaluations are left"
+                f"reads {examples} examples, {self.evaluation_examples} of which are worth an evaluation; {self.left} "
+                f"of {self.evaluations} evaluations are left"
             )
-        self.charged_images += images
+        self.charged_examples += examples
 
     def calibrate(self, name: str) -> None:
-        """Pay for a pass over the calibration images that is made once, whoever needs it.
+        """Pay for a pass over the calibration examples that is made once, whoever needs it.
 
         Args:
             name: What is found out in it, see `Pruner.passes`.
@@ -176,7 +177,7 @@ class SearchProblem:
             NotApplicable: Not enough evaluations are left.
         """
         if name not in self._passes:
-            self.charge(len(self._with_weights().calibration))
+            self.charge(count(self._with_weights().calibration))
             self._passes.add(name)
 
     def _pay_for_pruner(self) -> None:
@@ -186,11 +187,12 @@ class SearchProblem:
 
     def allow(self, macs: float) -> None:
         """Let candidates have up to this share of the dense MACs: a policy for all budgets learns beyond this one."""
-        self._allowed = dataclasses.replace(self.budget, macs=max(macs, self.budget.macs or 0.0))
+        share = macs * self.limits.dense["macs"]
+        self._allowed = {**self.limits.limits, "macs": max(share, self.limits.limits.get("macs", 0.0))}
 
     def project(self, widths: Tensor) -> Tensor:
         """Proposals `(G,)` or `(B, G)`, integer or not, within the budget and maximal: int64."""
-        return self.budget.project(self.graph, widths)
+        return self.limits.project(widths)
 
     def start(self, from_sensitivity: bool = False, advance: Callable[[], None] = lambda: None) -> None:
         """Score the starting candidates, those given and, if asked for, those from the sensitivity.
@@ -207,7 +209,7 @@ class SearchProblem:
         self._pay_for_pruner()
         starting = self.starting
         if from_sensitivity:
-            starting = starting | allocation_candidates(self.graph, self.budget, self.sensitivity)
+            starting = starting | allocation_candidates(self.graph, self.limits, self.sensitivity)
         if len(starting) > self.left:
             raise NotApplicable(f"has {self.left} evaluations left for {len(starting)} starting candidates")
         for name in share(list(starting)):
@@ -226,7 +228,7 @@ class SearchProblem:
         self._pay_for_pruner()
         if self.left < 1:
             raise RuntimeError(f"{proposer} asks for more than its {self.evaluations} evaluations")
-        if not self._allowed.met(self.graph, widths):
+        if not self.limits.met(widths, self._allowed):
             raise ValueError(f"{proposer} proposes {widths.tolist()}, which does not meet the budget: project it first")
         scored = self._evaluate(widths, proposer)
         self._count([scored])
@@ -254,7 +256,7 @@ class SearchProblem:
     def ranked(self) -> list[Evaluation]:
         """The candidates asked for so far without repetitions, the best first."""
         distinct = {scored.widths: scored for scored in reversed(self.history)}
-        return sorted(reversed(distinct.values()), key=merit, reverse=True)
+        return sorted(reversed(distinct.values()), key=lambda scored: scored.merit, reverse=True)
 
     def new(self, widths: Tensor, count: int) -> Tensor:
         """The first `count` of the candidates `(B, G)` that were not asked for yet, each once.

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.cost.budget import Budget
-from gnnrl_lightning.graph import ComputationGraph
-from gnnrl_lightning.importance import IMPORTANCES, importance_scores
+from gnnrl_lightning.cost.budget import BoundBudget
+from gnnrl_lightning.importance import IMPORTANCES, Calibration, importance_scores
 from gnnrl_lightning.search.problem import SearchProblem
 
 
-def widths_above_threshold(graph: ComputationGraph, budget: Budget, scores: list[Tensor]) -> Tensor:
+def widths_above_threshold(limits: BoundBudget, scores: list[Tensor]) -> Tensor:
     """Widths of the lowest threshold on normalised scores that meets the budget, filled up by the projection.
 
     A channel's score is the sum over its index sets (the k-th best of each go together), divided by the mean of its
@@ -21,8 +20,7 @@ def widths_above_threshold(graph: ComputationGraph, budget: Budget, scores: list
     allowed width.
 
     Args:
-        graph: The traced network.
-        budget: What the candidate may cost.
+        limits: What the candidate may cost.
         scores: Importance of each channel, `(sets, width)` for each group.
 
     Returns:
@@ -30,7 +28,6 @@ def widths_above_threshold(graph: ComputationGraph, budget: Budget, scores: list
 
     Source: the normalisation is that of DepGraph, https://arxiv.org/abs/2301.12900, section 3.3.
     """
-    ladder = budget.ladder(graph)
     ordered = [score.double().sort(1, descending=True).values.sum(0) for score in scores]
     ordered = [score / score.mean().clamp(min=torch.finfo(torch.float64).tiny) for score in ordered]
     thresholds = torch.cat(ordered).unique()  # ascending, and a lower threshold keeps no less
@@ -38,15 +35,15 @@ def widths_above_threshold(graph: ComputationGraph, budget: Budget, scores: list
 
     def kept(index: int) -> Tensor:
         threshold = thresholds[index] if index < len(thresholds) else torch.inf
-        return ladder.down(torch.tensor([int((score >= threshold).sum()) for score in ordered]))
+        return limits.ladder.down(torch.tensor([int((score >= threshold).sum()) for score in ordered]))
 
     while low < high:
         middle = (low + high) // 2
-        if budget.met(graph, kept(middle)):
+        if limits.met(kept(middle)):
             high = middle
         else:
             low = middle + 1
-    return budget.project(graph, kept(high))
+    return limits.project(kept(high))
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class GlobalThreshold:
 
     def __call__(self, problem: SearchProblem) -> Tensor:
         """Widths `(G,)`."""
-        images = [problem.calibration(name) for name in IMPORTANCES.find(self.importance).passes]
-        calibration = images[0] if images else None
+        inputs = [problem.calibration(name) for name in IMPORTANCES.find(self.importance).passes]
+        calibration = Calibration(inputs[0], None, problem.objective) if inputs else None
         scores = importance_scores(problem.graph, problem.network, self.importance, calibration)
-        return widths_above_threshold(problem.graph, problem.budget, scores)
+        return widths_above_threshold(problem.limits, scores)

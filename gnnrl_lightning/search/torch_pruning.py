@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
 from gnnrl_lightning.tracing.groups import ChannelGroup
+from gnnrl_lightning.trees import call
 
 PROBES = 12
 """Pruning ratios that are tried: the interval of the ratio is halved so often."""
@@ -46,7 +47,7 @@ class TorchPruning:
         for _ in range(PROBES):
             middle = (low + high) / 2
             widths = self._widths(problem, middle)
-            if problem.budget.met(problem.graph, widths):
+            if problem.limits.met(widths):
                 high, found = middle, widths
             else:
                 low = middle
@@ -76,7 +77,7 @@ class TorchPruning:
                     ignored_layers=ignored,
                 ).step()
                 with torch.no_grad():
-                    network.eval()(problem.example)
+                    call(network.eval(), problem.example)
         except Exception as error:  # it raises whatever fits a network that it cannot do
             reason = str(error).strip().splitlines()
             raise NotApplicable(
@@ -87,7 +88,7 @@ class TorchPruning:
             widths = [_width(group, parameters) for group in graph.groups]
         except UserError as error:
             raise NotApplicable(f"torch-pruning's network is none of our candidates: {error}") from error
-        return problem.budget.ladder(graph).down(torch.tensor(widths))
+        return problem.limits.ladder.down(torch.tensor(widths))
 
 
 def _made_by(group: ChannelGroup) -> list:

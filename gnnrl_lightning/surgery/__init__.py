@@ -1,1 +1,1 @@
-"""Cut channels out of a network, and test that this is exact."""
+"""Remove channels from a network, and test that the result is exact."""

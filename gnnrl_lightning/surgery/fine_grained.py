@@ -1,10 +1,10 @@
-"""Fine-grained pruning: magnitude masks inside linear layers, beside channel pruning.
+"""Fine-grained pruning: magnitude masks for the weights of linear layers, in addition to channel pruning.
 
-A mask is a parametrization: `weight = original * mask`, so that training keeps the zeros, export and copies work, and
-both tensors are in the state dict. `bake_masks` makes them permanent: the weight is a parameter of its usual name
-again. Masked weights are zeros in dense tensors: they save neither MACs nor memory, and reports count them apart.
+A mask is a parametrization, `weight = original * mask`: training preserves the zeros, export and copies work, and both
+tensors are in the state dict. `bake_masks` makes masks permanent: the weight is an ordinary parameter again. Masked
+weights are zeros in dense tensors: they save neither MACs nor memory, and reports count them separately.
 
-Not wired into the job yet: these functions are for your own code.
+The job does not use masks yet: these functions are for your own code.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from gnnrl_lightning.errors import UserError
 
 
 class Mask(nn.Module):
-    """Multiplies a weight with zeros and ones.
+    """Multiplication of a weight by zeros and ones.
 
     Args:
-        mask: Of the weight's shape; False where the weight is held at zero.
+        mask: Boolean tensor of the weight's shape; False where the weight is zero.
     """
 
     def __init__(self, mask: Tensor) -> None:
@@ -31,18 +31,18 @@ class Mask(nn.Module):
         self.register_buffer("mask", mask)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The masked weight."""
+        """Return the masked weight."""
         return weight * self.mask
 
 
 @dataclass(frozen=True)
 class Sparsity:
-    """What is gone, structural and masked apart.
+    """Sparsity of a pruned network, split into removed and masked parameters.
 
     Attributes:
-        dense_params: Parameters of the dense network.
-        params: Parameters of this network, masked ones included.
-        masked: Parameters of this network that a mask holds at zero.
+        dense_params: Number of parameters of the dense network.
+        params: Number of parameters of the pruned network, including masked ones.
+        masked: Number of parameters of the pruned network that are masked to zero.
     """
 
     dense_params: int
@@ -51,17 +51,17 @@ class Sparsity:
 
     @property
     def structural(self) -> float:
-        """Share of the dense parameters that surgery removed."""
+        """Fraction of the dense parameters that surgery removed."""
         return 1 - self.params / self.dense_params
 
     @property
     def fine_grained(self) -> float:
-        """Share of the remaining parameters that masks hold at zero."""
+        """Fraction of the remaining parameters that are masked to zero."""
         return self.masked / self.params
 
 
 def linear_layers(network: nn.Module) -> list[tuple[str, nn.Linear]]:
-    """The linear layers by path, each once."""
+    """Return the linear layers with their paths, each once."""
     return [(path, module) for path, module in network.named_modules() if isinstance(module, nn.Linear)]
 
 
@@ -69,23 +69,23 @@ def mask_smallest(network: nn.Module, amount: float, scope: str = "layer") -> No
     """Mask the smallest weights of the linear layers, in place.
 
     Args:
-        network: Usually a network that surgery has made.
-        amount: Share of the weights to mask, from 0 to below 1; rounded down to whole weights.
-        scope: "layer": this share of each layer; "network": of all linear layers together, smallest first.
+        network: The network, usually after surgery.
+        amount: Fraction of the weights to mask, in [0, 1); rounded down to whole weights.
+        scope: "layer" masks this fraction of each layer; "network" masks it over all linear layers together.
 
     Raises:
-        UserError: The amount or the scope is out of range, or there is no linear layer, or masks are on already.
+        UserError: The amount or the scope is invalid, there is no linear layer, or a weight is parametrized already.
     """
     if not 0 <= amount < 1:
-        raise UserError(f"amount is {amount}: expected a share from 0 to below 1")
+        raise UserError(f"amount is {amount}: expected a fraction from 0 to below 1")
     if scope not in ("layer", "network"):
         raise UserError(f"scope is {scope!r}: expected layer or network")
     layers = linear_layers(network)
     if not layers:
-        raise UserError(f"{type(network).__name__} has no linear layers to mask")
+        raise UserError(f"{type(network).__name__} has no linear layers: expected at least one to mask")
     for path, layer in layers:
         if parametrize.is_parametrized(layer, "weight"):
-            raise UserError(f"{path} has a parametrized weight already: bake_masks first, if it is a mask")
+            raise UserError(f"{path} has a parametrized weight already: call bake_masks first if it is a mask")
     sizes = [layer.weight.detach().abs() for _, layer in layers]
     if scope == "network":
         stays = _largest(torch.cat([size.flatten() for size in sizes]), amount)
@@ -99,21 +99,21 @@ def mask_smallest(network: nn.Module, amount: float, scope: str = "layer") -> No
 
 
 def _largest(sizes: Tensor, amount: float) -> Tensor:
-    """False for the smallest `amount` of all elements."""
+    """Return a mask that is False for the smallest fraction `amount` of all elements."""
     stays = torch.ones(sizes.numel(), dtype=torch.bool, device=sizes.device)
     stays[sizes.flatten().argsort(stable=True)[: int(amount * sizes.numel())]] = False
     return stays.reshape(sizes.shape)
 
 
 def bake_masks(network: nn.Module) -> None:
-    """Make the masks permanent, in place: parameters and state dict have their usual names again."""
+    """Make the masks permanent, in place; parameters and state dict have their usual names again."""
     for _, layer in linear_layers(network):
         if _mask(layer) is not None:
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
 
 
 def sparsity(network: nn.Module, dense: nn.Module) -> Sparsity:
-    """Count what surgery and masks have taken; without a mask the zeros of a linear layer count as masked.
+    """Count removed and masked parameters; zeros of a linear layer without a mask count as masked.
 
     Args:
         network: The pruned network.
@@ -128,7 +128,7 @@ def sparsity(network: nn.Module, dense: nn.Module) -> Sparsity:
 
 
 def _mask(layer: nn.Linear) -> Tensor | None:
-    """The mask of a layer's weight."""
+    """Return the mask of a layer's weight, or None."""
     if not parametrize.is_parametrized(layer, "weight"):
         return None
     chain = layer.get_submodule("parametrizations.weight")

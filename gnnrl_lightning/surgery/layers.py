@@ -1,7 +1,7 @@
-"""Contractions as least squares sees them: stacks of matrices that multiply input vectors.
+"""Contractions in matrix form, for least squares: stacks of matrices that multiply input vectors.
 
-The weight of a layer is one matrix for each block of a grouped convolution; its columns are the elements of the input
-vector. A transposed convolution is treated as the convolution of the input with zeros between its pixels.
+A layer's weight is one matrix per block of a grouped convolution; its columns correspond to the elements of the input
+vector. A transposed convolution is treated as a convolution of the input with zeros between its pixels.
 """
 
 from __future__ import annotations
@@ -20,17 +20,16 @@ from gnnrl_lightning.tracing.axes import Axis, Selection
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution or linear layer with a weight of its own.
+    """A convolution or linear layer whose weight is a parameter.
 
     Attributes:
         weight: Name of its weight.
-        bias: Name of its bias, if it has one of its own.
-        norm: Parameters of the batch norm of its own that alone reads its outputs, by role; empty if there is none.
-        blocks: For each block of filters how channels lie along the inputs that it reads; empty where it reads no
-            channels that can be pruned.
-        outputs: How channels lie along the outputs, None where none can be pruned.
+        bias: Name of its bias, if that is a parameter.
+        norm: Parameters of the batch norm that is the only reader of its outputs, by role; empty if there is none.
+        blocks: Channel layout along the inputs of each block of filters; empty if it reads no prunable channels.
+        outputs: Channel layout along the outputs, or None if they cannot be pruned.
         transposed: Whether it is a transposed convolution.
-        repeats: Inputs in a row that belong to one channel: more than 1 for a linear layer behind a flattened map.
+        repeats: Consecutive inputs that belong to one channel: more than 1 for a linear layer after a flattened map.
         shared: Whether several operators use the weight.
     """
 
@@ -44,18 +43,18 @@ class Layer:
     shared: bool = False
 
     def standard(self, weight: Tensor) -> Tensor:
-        """The weight as `(C_out, C_in / groups, *kernel)` of a convolution that is not transposed; its own inverse."""
+        """Convert the weight to or from standard form, `(C_out, C_in / groups, *kernel)`; it is its own inverse."""
         if not self.transposed:
             return weight
         return weight.transpose(0, 1).flip(tuple(range(2, weight.dim())))
 
     def rows(self, selection: Selection, length: int) -> Tensor:
-        """The outputs that stay, of `length` dense ones."""
+        """Return the kept outputs of `length` dense ones."""
         return torch.arange(length) if self.outputs is None else self.outputs.positions(selection)
 
 
 def find_layers(graph: Any) -> dict[str, Layer]:
-    """Weight name -> layer, in the order of the network; operators whose weight is no parameter are left out.
+    """Return weight name -> layer, in the order of the network; operators whose weight is not a parameter are skipped.
 
     Args:
         graph: The traced network.
@@ -81,37 +80,37 @@ def find_layers(graph: Any) -> dict[str, Layer]:
 
 
 def _repeats(numbers: Tensor) -> int:
-    """How many neighbours belong to the same channel, if it is equally many everywhere; else 1."""
+    """Return the number of neighbours that belong to one channel if it is the same everywhere, else 1."""
     counts = numbers.unique_consecutive(return_counts=True)[1]
     return int(counts[0]) if bool((numbers >= 0).all()) and bool((counts == counts[0]).all()) else 1
 
 
 def to_matrices(weight: Tensor, blocks: int, length: int) -> Tensor:
-    """A weight `(C_out, C_in / blocks, *kernel)` as `(blocks, rows, length)`.
+    """Reshape a weight `(C_out, C_in / blocks, *kernel)` to `(blocks, rows, length)`.
 
     Args:
-        weight: In standard form, see `Layer.standard`.
-        blocks: Blocks of filters.
-        length: Length of the input vectors. Where an output reads several of them (one for each kernel position or
-            position of a flattened map) it has as many rows.
+        weight: The weight in standard form, see `Layer.standard`.
+        blocks: Number of blocks of filters.
+        length: Length of the input vectors. An output that reads several of them (one per kernel position or per
+            position of a flattened map) has one row for each.
     """
     rows = weight.reshape(blocks, len(weight) // blocks, length, -1)
     return rows.transpose(2, 3).reshape(blocks, -1, length)
 
 
 def to_weight(matrices: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The inverse of `to_matrices`: a weight of the given shape."""
+    """Reshape matrices to a weight of the given shape, the inverse of `to_matrices`."""
     length = matrices.shape[2]
     return matrices.reshape(shape[0], -1, length).transpose(1, 2).reshape(shape)
 
 
 def columns(positions: Tensor, dense: int, length: int) -> Tensor:
-    """Elements of the input vector that belong to the kept positions of the weight's input dimension.
+    """Return the elements of the input vector for the kept positions of the weight's input dimension.
 
     Args:
         positions: Kept positions of the input dimension, ascending within a channel.
-        dense: Length of that dimension.
-        length: Length of the input vector: a multiple of `dense`, or a part of it (the map is flattened then).
+        dense: Dense length of that dimension.
+        length: Length of the input vector: a multiple of `dense`, or a divisor of it (for a flattened map).
     """
     if length < dense:
         repeats = dense // length

@@ -1,9 +1,9 @@
-"""Second witnesses of the trace: does the pruned network run, cost and compute what the trace says?
+"""Tests of the trace: whether the pruned network runs, and whether its MACs and outputs are as predicted.
 
-The exported graph does not show which sizes are constants of the code (`view(B, 2, 4, H, W)`), so the user's own
-forward decides. `shape_fault` runs it at smaller widths on meta tensors and compares its MACs with the cost model;
-`exactness_fault` compares the pruned network with the masked dense one in float64. `find_culprits` halves the groups
-until it has those at fault.
+The exported graph does not show which sizes are constants in the code (`view(B, 2, 4, H, W)`), so the network's own
+forward pass is run. `shape_fault` runs it at smaller widths on meta tensors and compares its MACs with the cost model;
+`exactness_fault` compares the pruned network with the masked dense one in float64. `find_culprits` finds the faulty
+groups by bisection.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from gnnrl_lightning.tracing.axes import Selection
 from gnnrl_lightning.tracing.export import Inputs, run
 
 TOLERANCE = 1e-9
-"""Largest difference of pruned and masked outputs relative to the largest output, float64."""
+"""Maximum difference of pruned and masked outputs, relative to the largest output, in float64."""
 
 
 def find_faults(graph: Any, network: nn.Module, inputs: Inputs, self_test: bool) -> dict[str, str]:
-    """Groups that fail the tests of the pruned network, with what is wrong.
+    """Return the groups that fail the tests of the pruned network: name -> description of the fault.
 
     Args:
         graph: The traced network.
-        network: The network itself, in evaluation mode.
-        inputs: Its example for one image.
-        self_test: Compare outputs as well as shapes.
+        network: The network, in evaluation mode.
+        inputs: Its example inputs, for one image.
+        self_test: Whether to compare outputs as well as shapes.
     """
     if not graph.groups:
         return {}
@@ -71,7 +71,7 @@ def find_faults(graph: Any, network: nn.Module, inputs: Inputs, self_test: bool)
 
 @contextmanager
 def kept_random_state() -> Iterator[None]:
-    """Keep the global random state as it is."""
+    """Restore the global random state after the block."""
     state = torch.get_rng_state()
     try:
         yield
@@ -80,13 +80,13 @@ def kept_random_state() -> Iterator[None]:
 
 
 def on_meta(network: nn.Module) -> nn.Module:
-    """A copy of the network whose tensors have shapes and no data."""
+    """Copy the network to the meta device: its tensors have shapes but no data."""
     named = (*network.named_parameters(), *network.named_buffers(), *plain_tensors(network))
     return structural_copy(network, {name: torch.empty_like(tensor, device="meta") for name, tensor in named})
 
 
 def plain_tensors(network: nn.Module) -> list[tuple[str, Tensor]]:
-    """Tensors that modules hold as plain attributes, by name."""
+    """Return the tensors that are plain attributes of modules, with their names."""
     return [
         (f"{path}.{name}" if path else name, value)
         for path, module in network.named_modules()
@@ -96,7 +96,7 @@ def plain_tensors(network: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 def count_macs(network: nn.Module, inputs: Inputs) -> int:
-    """MACs of one forward pass by the oracle, `FlopCounterMode` halved, on meta tensors."""
+    """Count the MACs of one forward pass on meta tensors with `FlopCounterMode`, halved."""
     moved = tuple(item.to("meta") if isinstance(item, Tensor) else item for item in inputs)
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         run(on_meta(network), moved)
@@ -106,9 +106,9 @@ def count_macs(network: nn.Module, inputs: Inputs) -> int:
 def shape_fault(
     network: nn.Module, inputs: Inputs, cuts: Mapping[str, Cut], selection: Selection, macs: int
 ) -> str | None:
-    """Why the pruned network does not run or does not cost `macs`; None if it does both.
+    """Return why the pruned network does not run or does not cost `macs`, or None if it runs at that cost.
 
-    Only shapes count: the network may be on meta, see `on_meta`.
+    Only shapes matter: the network may be on the meta device, see `on_meta`.
     """
     try:
         counted = count_macs(prune(network, cuts, selection), inputs)
@@ -124,7 +124,7 @@ def exactness_fault(
     selection: Selection,
     generator: torch.Generator,
 ) -> str | None:
-    """How the pruned network differs from the masked dense one, float64 and random weights; None if it does not."""
+    """Return how the pruned network differs from the masked dense one, in float64 with random weights, or None."""
     doubled = randomised(network, generator)
     inputs = tuple(_random_like(item, generator) for item in inputs)
     small = _tensors(run(prune(doubled, cuts, selection), inputs))
@@ -140,14 +140,14 @@ def exactness_fault(
 
 
 def _random_like(item: Any, generator: torch.Generator) -> Any:
-    """Float64 noise in place of a float tensor: an example of zeros would hide every difference."""
+    """Replace a float tensor by float64 noise: an example of zeros would hide all differences."""
     if not (isinstance(item, Tensor) and item.is_floating_point()):
         return item
     return torch.randn(item.shape, dtype=torch.float64, generator=generator).to(item.device)
 
 
 def randomised(network: nn.Module, generator: torch.Generator) -> nn.Module:
-    """A float64 copy with random weights: no channel is dead, no scale is zero, so that every difference shows."""
+    """Return a float64 copy with random weights, without dead channels and zero scales, so that differences show."""
 
     def random(name: str, tensor: Tensor) -> Tensor:
         if not tensor.is_floating_point():
@@ -166,11 +166,11 @@ def randomised(network: nn.Module, generator: torch.Generator) -> nn.Module:
 
 
 def find_culprits(groups: Sequence[int], fault: Callable[[Sequence[int]], str | None]) -> dict[int, str]:
-    """The groups at fault with what is wrong, by bisection.
+    """Find the faulty groups by bisection, and return group -> description of the fault.
 
     Args:
-        groups: Groups that are at fault together.
-        fault: What is wrong when these groups are pruned (and no others); None if nothing.
+        groups: Groups that fail together.
+        fault: Returns the fault of pruning exactly the given groups, or None.
     """
     reason = fault(groups)
     if reason is None:
@@ -179,7 +179,7 @@ def find_culprits(groups: Sequence[int], fault: Callable[[Sequence[int]], str | 
         return {groups[0]: reason}
     half = len(groups) // 2
     found = find_culprits(groups[:half], fault) | find_culprits(groups[half:], fault)
-    # Neither half fails alone: they fail together, and the later one is given up.
+    # Neither half fails alone: the halves fail together, and the later one is frozen.
     return found or dict.fromkeys(groups[half:], reason)
 
 

@@ -1,8 +1,8 @@
 """Physical pruning by precomputed slices.
 
-Every parameter and buffer with prunable channels has one `Axis` for each dimension; a candidate is a handful of index
-operations. The smaller network is a structural copy of the user's own: the modules are copied, the pruned tensors are
-put in place of the dense ones wherever these appear, and the sizes that modules write down are updated.
+Every parameter and buffer with prunable channels has one `Axis` per dimension; pruning takes a few index operations
+per tensor. The pruned network is a structural copy of the user's: the modules are copied, the pruned tensors replace
+the dense ones wherever these occur, and size attributes of modules are updated.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ SIZES: dict[type[nn.Module], tuple[tuple[str, str, int], ...]] = {
     nn.GroupNorm: (("num_channels", "weight", 0),),
     nn.PReLU: (("num_parameters", "weight", 0),),
 }
-"""Module type -> (attribute, parameter, dimension): sizes that a module writes down beside its parameters."""
+"""Module type -> (attribute, parameter, dimension): attributes of a module that record sizes of its parameters."""
 
 
 EMPTY = (dict, OrderedDict, set)
-"""Types whose empty instances are copied by making new ones."""
+"""Container types whose empty instances are replaced by new ones instead of being copied."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """How one parameter or buffer shrinks.
+    """How one parameter or buffer is pruned.
 
     Attributes:
-        axes: For each dimension that shrinks its axis.
-        blocks: For the weight of a grouped convolution: one axis for each block, along dimension 1.
-        reads: Dimensions along which channels are read: masking zeroes them there.
-        gather: For an index buffer: how the channels that it points to lie; the entries are renumbered.
+        axes: Axis of each prunable dimension.
+        blocks: For the weight of a grouped convolution: one axis per block, along dimension 1.
+        reads: Dimensions along which channels are read; masking sets pruned channels to zero along these.
+        gather: For an index buffer: axis of the channels that it indexes; pruning renumbers its entries.
         zero: For an index buffer: position of a channel that is always zero, or -1.
     """
 
@@ -53,7 +53,7 @@ class Cut:
 
 
 def prune_tensor(tensor: Tensor, cut: Cut, positions: Mapping[Axis, Tensor]) -> Tensor:
-    """The part of a tensor that stays; `positions` gives what stays along each axis."""
+    """Return the kept part of a tensor; `positions` are the kept positions of each axis."""
     if cut.gather is not None:
         tensor = _renumber(tensor, cut, positions[cut.gather])
     rows = positions[cut.axes[0]] if 0 in cut.axes else None
@@ -69,7 +69,7 @@ def prune_tensor(tensor: Tensor, cut: Cut, positions: Mapping[Axis, Tensor]) -> 
 
 
 def _renumber(index: Tensor, cut: Cut, kept: Tensor) -> Tensor:
-    """Index entries point to the kept channels' new places; to the zero channel where theirs is gone."""
+    """Renumber index entries to the new positions of kept channels; entries of pruned ones read the zero channel."""
     assert cut.gather is not None
     place = torch.full((cut.gather.length,), -1, dtype=index.dtype, device=kept.device)
     place[kept] = torch.arange(len(kept), dtype=index.dtype, device=kept.device)
@@ -79,7 +79,7 @@ def _renumber(index: Tensor, cut: Cut, kept: Tensor) -> Tensor:
 
 
 def _prune_blocks(tensor: Tensor, cut: Cut, rows: Tensor | None, positions: Mapping[Axis, Tensor]) -> Tensor:
-    """Weight of a grouped convolution: each block of filters keeps input channels of its own."""
+    """Prune the weight of a grouped convolution: each block of filters keeps its own input channels."""
     device = positions[cut.blocks[0]].device
     rows = torch.arange(len(tensor), device=device) if rows is None else rows
     columns = torch.stack([positions[axis] for axis in cut.blocks])[rows // (len(tensor) // len(cut.blocks))]
@@ -89,7 +89,7 @@ def _prune_blocks(tensor: Tensor, cut: Cut, rows: Tensor | None, positions: Mapp
 
 
 def mask_tensor(tensor: Tensor, cut: Cut, positions: Mapping[Axis, Tensor]) -> Tensor:
-    """The dense tensor with zeros wherever it reads a channel that goes."""
+    """Return the dense tensor with zeros wherever it reads a pruned channel."""
     result = tensor.clone()
     if cut.gather is not None and cut.zero >= 0:
         stays = torch.zeros(cut.gather.length, dtype=torch.bool)
@@ -113,11 +113,11 @@ def _gone(kept: Tensor, length: int) -> Tensor:
 
 
 def structural_copy(network: nn.Module, replaced: Mapping[str, Tensor]) -> nn.Module:
-    """A copy of the network whose named parameters and buffers are replaced, aliases included.
+    """Copy a network and replace the given parameters and buffers, including their aliases.
 
     Args:
         network: Any module.
-        replaced: Name in the network -> tensor that the copy has instead. Everything else is copied.
+        replaced: Name in the network -> replacement tensor. Everything else is copied.
     """
     memo: dict[int, object] = {}
     for name, tensor in replaced.items():
@@ -129,13 +129,13 @@ def structural_copy(network: nn.Module, replaced: Mapping[str, Tensor]) -> nn.Mo
             memo[id(original)] = parameter
         else:
             memo[id(original)] = tensor
-    for module in network.modules():  # most of a module are empty dictionaries of hooks, slow to copy one by one
+    for module in network.modules():  # most of a module is empty hook dictionaries, slow to copy one by one
         memo |= {id(value): type(value)() for value in vars(module).values() if type(value) in EMPTY and not value}
     return copy.deepcopy(network, memo)
 
 
 def update_sizes(network: nn.Module) -> None:
-    """Set the sizes that modules write down (`out_channels`, `groups`, ...) to those of their tensors."""
+    """Set the size attributes of modules (`out_channels`, `groups`, ...) from the shapes of their tensors."""
     for module in network.modules():
         if isinstance(module, nn.modules.conv._ConvNd):
             _update_convolution(module)
@@ -158,16 +158,16 @@ def _update_convolution(module: nn.modules.conv._ConvNd) -> None:
 
 
 def prune(network: nn.Module, cuts: Mapping[str, Cut], selection: Selection) -> nn.Module:
-    """A smaller network of the same class; the given one is left as it is.
+    """Return a pruned network of the same class; the given one is not changed.
 
     Args:
         network: The dense network.
-        cuts: How each parameter and buffer shrinks.
-        selection: The channels that stay.
+        cuts: How each parameter and buffer is pruned.
+        selection: The kept channels.
     """
     tensors = {name: attrgetter(name)(network).detach() for name in cuts}
     home = {tensor.device for tensor in tensors.values()}
-    device = home.pop() if len(home) == 1 else torch.device("cpu")  # each set of positions is sent there once
+    device = home.pop() if len(home) == 1 else torch.device("cpu")  # each set of positions is moved there once
     positions = {axis: axis.positions(selection).to(device) for axis in _axes(cuts)}
     with torch.no_grad():
         replaced = {name: prune_tensor(tensors[name], cut, positions) for name, cut in cuts.items()}
@@ -177,7 +177,7 @@ def prune(network: nn.Module, cuts: Mapping[str, Cut], selection: Selection) -> 
 
 
 def mask(network: nn.Module, cuts: Mapping[str, Cut], selection: Selection) -> nn.Module:
-    """The dense network, copied, whose consumers read nothing of the channels that go: the reference for `prune`."""
+    """Return a copy of the dense network whose consumers ignore the pruned channels: the reference for `prune`."""
     positions = {axis: axis.positions(selection) for axis in _axes(cuts)}
     with torch.no_grad():
         replaced = {name: mask_tensor(attrgetter(name)(network).detach(), cut, positions) for name, cut in cuts.items()}

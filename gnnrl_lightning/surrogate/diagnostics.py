@@ -14,7 +14,7 @@ from gnnrl_lightning.evaluation.result import Evaluation
 
 
 def proxy_figures(
-    evaluations: Sequence[Evaluation], sensitivity: Callable[[Tensor], Tensor], agent: str, episodes: int
+    evaluations: Sequence[Evaluation], sensitivity: Callable[[Tensor], Tensor], agent: str, episodes: int, primary: str
 ) -> dict[str, float | None]:
     """Figures about the two fidelities of a search.
 
@@ -23,14 +23,16 @@ def proxy_figures(
         sensitivity: Summed losses `(n,)` of candidates `(n, G)`, from which the proxy starts.
         agent: Proposer of the agent's candidates.
         episodes: Of an iteration.
+        primary: Name of the objective's primary figure.
 
     Returns:
-        `tau`: Kendall's rank correlation of these sums, negated, with top-1 over all distinct candidates, between
-        -1 and 1; None where there is no ranking. `first_iteration`, `last_iteration`: mean top-1 in percent of the
-        candidates that the agent proposed right after its warm-up in the proxy, and of its last ones; None without any.
+        `tau`: Kendall's rank correlation of these sums, negated, with the primary figure in its direction over all
+        distinct candidates, between -1 and 1; None where there is no ranking. `first_iteration`, `last_iteration`: mean
+        primary figure of the candidates that the agent proposed right after its warm-up in the proxy, and of its last
+        ones; None without any.
     """
     distinct = list({item.widths: item for item in reversed(evaluations)}.values())
-    own = [item.top1 for item in evaluations if item.proposer == agent]
+    own = [item.scores[primary] for item in evaluations if item.proposer == agent]
     return {
         "tau": _tau(distinct, sensitivity),
         "first_iteration": fmean(own[:episodes]) if own else None,
@@ -39,10 +41,10 @@ def proxy_figures(
 
 
 def _tau(distinct: Sequence[Evaluation], sensitivity: Callable[[Tensor], Tensor]) -> float | None:
-    top1 = torch.tensor([item.top1 for item in distinct], dtype=torch.float64)
-    if len(top1.unique()) < 2:
+    merits = torch.tensor([item.merit[0] for item in distinct], dtype=torch.float64)
+    if len(merits.unique()) < 2:
         return None
     losses = sensitivity(torch.tensor([item.widths for item in distinct], dtype=torch.int64)).double()
     if len(losses.unique()) < 2:
         return None
-    return float(cast(Tensor, kendall_rank_corrcoef(-losses, top1)))
+    return float(cast(Tensor, kendall_rank_corrcoef(-losses, merits)))

@@ -1,9 +1,9 @@
 """Ways to measure a sensitivity, by name or import path.
 
 - `outputs`: the divergence of the network's outputs when one group is narrowed and its readers re-fitted. It takes
-  `groups * ratios` passes over some images, and sees what the rest of the network makes of the change.
+  `groups * ratios` passes over some examples, and sees what the rest of the network makes of the change.
 - `reconstruction`: what is lost of the outputs of a group's readers after they have been re-fitted in closed form,
-  relative to the variance of these outputs. It needs the moments of the layers' inputs and no image more.
+  relative to the variance of these outputs. It needs the moments of the layers' inputs and no example more.
 
 Measured on ResNet-56, CIFAR-10, half of the MACs, candidates repaired by refit, top-1 on 4,000 held-out training
 images: the candidate of least summed divergence has 98.1 % with 512 images and 6 ratios, 98.0 with 256 images and 3
@@ -26,7 +26,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import kl_div, log_softmax
 
 from gnnrl_lightning.calibration.moments import Moments
 from gnnrl_lightning.candidates.pruner import Pruner
@@ -40,11 +39,12 @@ from gnnrl_lightning.speed.inference import for_inference
 from gnnrl_lightning.surgery.layers import Layer, to_matrices
 from gnnrl_lightning.surrogate.sensitivity import RATIOS, Sensitivity, widths_at
 from gnnrl_lightning.tracing.axes import Selection
+from gnnrl_lightning.trees import call, channels_last, count
 
 Measure = Callable[[Pruner, Sequence[float], Callable[[], None]], Tensor]
 """`(pruner, ratios, advance) -> losses (G, K)` of each group alone at each keep ratio, at least 0.
 
-The pruner has the dense network, its channels' scores and the calibration images; `advance` is called once a group is
+The pruner has the dense network, its channels' scores and the calibration examples; `advance` is called once a group is
 done. `narrowed` makes the plan that narrows one group.
 """
 
@@ -115,22 +115,22 @@ def measure_outputs(
 ) -> Tensor:
     """Divergence of the network's outputs when one group alone is narrowed and its readers are re-fitted.
 
-    It is the mean Kullback-Leibler divergence KL(dense || narrowed), in nats.
+    It is the objective's mean distance to the dense network's outputs, for a classifier KL(dense || narrowed) in nats.
 
     Args:
-        pruner: Has scores and moments of the dense network, and the calibration images that are passed.
+        pruner: Has scores and moments of the dense network, the objective, and the calibration inputs that are passed.
         ratios: Keep ratios, ascending.
         advance: Called once a group is done.
 
     Returns:
         `(G, K)` float64.
     """
-    graph, images = pruner.graph, pruner.calibration
+    graph, objective = pruner.graph, pruner.objective
     measured = torch.zeros(len(graph.groups), len(ratios), dtype=torch.float64)
-    batches = [batch.contiguous(memory_format=torch.channels_last) for batch in images.split(pruner.batch_size)]
+    batches = [channels_last(batch) for batch in pruner.batches()]
     with torch.no_grad():
         fast = for_inference(copy.deepcopy(pruner.network).eval(), pruner.layers)
-        dense = [log_softmax(fast(batch), 1) for batch in batches]
+        dense = [call(fast, batch) for batch in batches]
         for number, group in enumerate(graph.groups):
             for column, ratio in enumerate(ratios):
                 width = int(widths_at(graph.widths, ratio)[number])
@@ -141,31 +141,31 @@ def measure_outputs(
                 REPAIRS["reconstruction"].apply(pruner, network, plan.selection)
                 network = for_inference(network, pruner.layers)
                 total = sum(
-                    float(kl_div(log_softmax(network(batch), 1), outputs, log_target=True, reduction="sum"))
+                    float(objective.distance(call(network, batch), outputs).sum())
                     for batch, outputs in zip(batches, dense, strict=True)
                 )
-                measured[number, column] = total / len(images)
+                measured[number, column] = total / count(pruner.calibration)
             advance()
     return measured.clamp(min=0)
 
 
-def outputs_images(dense: Tensor, images: int, ratios: Sequence[float] = RATIOS) -> int:
-    """Forward passes of one image that `measure_outputs` takes, known before it is run.
+def outputs_examples(dense: Tensor, examples: int, ratios: Sequence[float] = RATIOS) -> int:
+    """Forward passes of one example that `measure_outputs` takes, known before it is run.
 
     Args:
         dense: Dense widths `(G,)`.
-        images: Images.
+        examples: Examples.
         ratios: Keep ratios.
     """
     passes = sum(int((widths_at(dense, ratio) < dense).sum()) for ratio in ratios)
-    return images * (1 + passes)
+    return examples * (1 + passes)
 
 
-def _one_pass(dense: Tensor, images: int) -> int:
-    return images
+def _one_pass(dense: Tensor, examples: int) -> int:
+    return examples
 
 
-def _no_image(dense: Tensor, images: int) -> int:
+def _no_example(dense: Tensor, examples: int) -> int:
     return 0
 
 
@@ -175,21 +175,21 @@ class SensitivityMeasure:
 
     Attributes:
         measure: Losses of each group alone.
-        images: Forward passes of one image that this takes, from dense widths `(G,)` and the number of calibration
-            images; one pass over these by default.
-        passes: What it needs to know of the dense network, from a pass over the calibration images each (`moments`,
+        examples: Forward passes of one example that this takes, from dense widths `(G,)` and the number of calibration
+            examples; one pass over these by default.
+        passes: What it needs to know of the dense network, from a pass over the calibration examples each (`moments`,
             `recording`), beside these; each name is paid for once.
     """
 
     measure: Measure
-    images: Callable[[Tensor, int], int] = _one_pass
+    examples: Callable[[Tensor, int], int] = _one_pass
     passes: tuple[str, ...] = ()
 
     def make(self, pruner: Pruner, advance: Callable[[], None] = lambda: None) -> Sensitivity:
         """The sensitivity of the network that a pruner prunes, at `RATIOS`.
 
         Args:
-            pruner: Has the dense network, trained, and the calibration images.
+            pruner: Has the dense network, trained, and the calibration examples.
             advance: Called once a group is done.
 
         Raises:
@@ -203,12 +203,12 @@ class SensitivityMeasure:
                 "a row for each group and a column for each keep ratio"
             )
         return Sensitivity.interpolate(
-            dense, RATIOS, measured, self.images(dense, len(pruner.calibration)), self.passes
+            dense, RATIOS, measured, self.examples(dense, count(pruner.calibration)), self.passes
         )
 
 
 def _as_measure(given: Any) -> SensitivityMeasure:
-    """A row as it is, or one of a function, for which a pass over the calibration images is counted."""
+    """A row as it is, or one of a function, for which a pass over the calibration examples is counted."""
     if isinstance(given, SensitivityMeasure):
         return given
     return SensitivityMeasure(
@@ -219,5 +219,5 @@ def _as_measure(given: Any) -> SensitivityMeasure:
 SENSITIVITIES: Registry[SensitivityMeasure] = Registry("sensitivity", _as_measure)
 """Name -> way to measure it."""
 
-SENSITIVITIES.register("outputs", SensitivityMeasure(measure_outputs, outputs_images, ("moments",)))
-SENSITIVITIES.register("reconstruction", SensitivityMeasure(measure_reconstruction, _no_image, ("moments",)))
+SENSITIVITIES.register("outputs", SensitivityMeasure(measure_outputs, outputs_examples, ("moments",)))
+SENSITIVITIES.register("reconstruction", SensitivityMeasure(measure_reconstruction, _no_example, ("moments",)))

@@ -32,14 +32,14 @@ class Sensitivity:
         measured: The losses there `(G, K)` float64, at least 0.
         losses: The losses at all widths `(G, W + 1)` float64; column w is width w, dense and above are 0. They never
             rise with the width.
-        images: Forward passes of one image that the measurement took.
-        passes: Passes over the calibration images that it needed beside these, see `Pruner.passes`.
+        examples: Forward passes of one example that the measurement took.
+        passes: Passes over the calibration examples that it needed beside these, see `Pruner.passes`.
     """
 
     ratios: tuple[float, ...]
     measured: Tensor
     losses: Tensor
-    images: int = 0
+    examples: int = 0
     passes: tuple[str, ...] = ()
 
     @classmethod
@@ -48,7 +48,7 @@ class Sensitivity:
         dense: Tensor,
         ratios: Sequence[float],
         measured: Tensor,
-        images: int = 0,
+        examples: int = 0,
         passes: tuple[str, ...] = (),
     ) -> Sensitivity:
         """The sensitivity at all widths from losses at a few keep ratios.
@@ -57,8 +57,8 @@ class Sensitivity:
             dense: Dense widths `(G,)`.
             ratios: Keep ratios, ascending, below 1; the widths measured are `widths_at(dense, ratio)`.
             measured: Losses `(G, K)`.
-            images: Forward passes of one image that they took.
-            passes: Passes over the calibration images that they needed beside these.
+            examples: Forward passes of one example that they took.
+            passes: Passes over the calibration examples that they needed beside these.
         """
         losses = torch.zeros(len(dense), int(dense.max()) + 1 if len(dense) else 1, dtype=torch.float64)
         known = torch.stack([widths_at(dense, ratio) for ratio in ratios], 1)
@@ -71,7 +71,7 @@ class Sensitivity:
             xs = torch.tensor(sorted(points), dtype=torch.float64)
             ys = torch.tensor([points[int(x)] for x in xs], dtype=torch.float64)
             losses[group, : width + 1] = _interpolate(torch.arange(width + 1.0, dtype=torch.float64), xs, ys).square()
-        return cls(tuple(ratios), measured.double(), losses, images, passes)
+        return cls(tuple(ratios), measured.double(), losses, examples, passes)
 
     def of_groups(self, widths: Tensor) -> Tensor:
         """Loss of each group `(..., G)` at integer widths `(..., G)`."""
@@ -110,7 +110,7 @@ def save_sensitivity(sensitivity: Sensitivity, path: Path) -> None:
         sensitivity: The sensitivity.
         path: The file, `.safetensors`.
     """
-    beside = {"ratios": sensitivity.ratios, "images": sensitivity.images, "passes": sensitivity.passes}
+    beside = {"ratios": sensitivity.ratios, "examples": sensitivity.examples, "passes": sensitivity.passes}
     tensors = {"measured": sensitivity.measured.contiguous(), "losses": sensitivity.losses.contiguous()}
     with replacing(path) as partial:
         save_file(tensors, partial, {"beside": json.dumps(beside)})
@@ -126,7 +126,7 @@ def load_sensitivity(path: Path) -> Sensitivity:
         with safe_open(path, "pt") as file:
             beside = json.loads(file.metadata()["beside"])
             measured, losses = file.get_tensor("measured"), file.get_tensor("losses")
-        return Sensitivity(tuple(beside["ratios"]), measured, losses, beside["images"], tuple(beside["passes"]))
+        return Sensitivity(tuple(beside["ratios"]), measured, losses, beside["examples"], tuple(beside["passes"]))
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} is damaged ({one_line(error)}): expected a sensitivity; remove the file, and it is measured again"

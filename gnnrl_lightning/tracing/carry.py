@@ -39,10 +39,10 @@ def walk_training(state: Walk, program: ExportedProgram) -> None:
 
     Only the constraints on parameters are used: costs and feature maps are those of evaluation mode.
     """
-    steps, contractions = list(state.steps), list(state.contractions)
+    steps, results, contractions = list(state.steps), state.results, list(state.contractions)
     _pass(state, program)
     evaluated = {contraction.weight for contraction in contractions}
-    state.steps = steps
+    state.steps, state.results = steps, results
     state.training = [item for item in state.contractions[len(contractions) :] if item.weight not in evaluated]
     state.contractions = contractions
 
@@ -59,6 +59,7 @@ def _pass(state: Walk, program: ExportedProgram) -> None:
             values[node] = _call(state, node, values)
         elif node.op == "output":
             state.operator, state.source = "output", ""
+            state.results = [argument.name for argument in node.all_input_nodes]
             for result in _tensors(node.args, values):
                 state.freeze(result, "is an output of the network")
 
@@ -78,7 +79,7 @@ def _placeholder(state: Walk, node: Node, spec: Any) -> Value | None:
                 state.freeze(value, "is the input of the network")
             else:
                 state.keep(1, "is the input of the network")
-        state.steps.append(Step(node.name, node.name, "input", "input", (), (), value, {}))
+        state.steps.append(Step(node.name, node.name, "input", "input", (), (), value, {}, _storage(node)))
         return value
     if spec.kind not in (InputKind.PARAMETER, InputKind.BUFFER):
         return Value(shape)
@@ -138,7 +139,8 @@ def _call(state: Walk, node: Node, values: dict[Node, Any]) -> Any:
         inputs = tuple(argument.name for argument in node.all_input_nodes)
         read = (state.parameter_name(values.get(argument)) for argument in node.all_input_nodes)
         parameters = tuple(name for name in read if name is not None)
-        state.steps.append(Step(node.name, state.module, state.operator, kind, inputs, parameters, output, state.hyper))
+        made = state.module, state.operator, kind, inputs, parameters, output, state.hyper, _storage(node)
+        state.steps.append(Step(node.name, *made))
     return result
 
 
@@ -147,6 +149,12 @@ def _alias_step(state: Walk, node: Node) -> None:
     source = node.args[0]
     assert isinstance(source, Node)
     state.steps.append(Step(node.name, state.module, "getitem", "alias", (source.name,), (), Value(()), {}))
+
+
+def _storage(node: Node) -> int:
+    """Identity of the memory of a node's output, of the first one where there are several."""
+    value = node.meta["val"]
+    return (value[0] if isinstance(value, (tuple, list)) else value).untyped_storage()._cdata
 
 
 def unknown(state: Walk, node: Node, values: dict[Node, Any]) -> Any:

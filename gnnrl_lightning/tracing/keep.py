@@ -1,8 +1,8 @@
-"""Layers that the user keeps as they are.
+"""Layers that the user excludes from pruning.
 
-A kept layer stays exactly as it is: every dimension of its parameters and buffers keeps its size, so that neither the
-channels that it makes nor those that it reads are pruned, and neither are those that other layers share with them.
-(A layer whose outputs alone must stay has `min: 100%` in `groups.limits`.)
+A kept layer does not change: all dimensions of its parameters and buffers keep their sizes. Neither its input nor its
+output channels are pruned, nor the channels that other layers share with them. (To keep only the outputs of a layer,
+set `min: 100%` in `groups.limits`.)
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ OPTION = "groups.keep"
 
 
 def keep_layers(walk: Walk, network: nn.Module, keep: Sequence[str | type[nn.Module]]) -> tuple[str, ...]:
-    """Freeze the channels of the layers that the user keeps.
+    """Freeze the channels of the layers that the user excludes from pruning.
 
     Args:
         walk: The finished walk; its labels are frozen.
-        network: The network that was walked.
-        keep: Each is the name of a module (with all that it contains) or of a parameter or buffer, a glob over these
-            names, or a module type or its import path (`torch.nn.ConvTranspose2d`).
+        network: The network of the walk.
+        keep: Names of modules (with all their submodules), parameters or buffers; globs over these names; or module
+            types or their import paths (`torch.nn.ConvTranspose2d`).
 
     Returns:
-        Names of the modules and parameters that were found: given as `keep` they freeze the same.
+        Names of the modules and parameters found; they freeze the same channels when given as `keep`.
 
     Raises:
-        UserError: One of them matches nothing, or only modules without parameters.
+        UserError: An item matches nothing, or only modules without parameters.
     """
     tensors = dict(network.named_parameters(remove_duplicate=False))
     tensors |= dict(network.named_buffers(remove_duplicate=False))
@@ -57,7 +57,7 @@ def _text(given: str | type[nn.Module]) -> str:
 
 
 def _find(network: nn.Module, tensors: list[str], given: str | type[nn.Module]) -> list[str]:
-    """Names of the modules, parameters and buffers that are meant."""
+    """Return the names of the matching modules, parameters and buffers."""
     modules = dict(network.named_modules(remove_duplicate=False))
     modules.pop("")
     if isinstance(given, str):
@@ -79,7 +79,7 @@ def _find(network: nn.Module, tensors: list[str], given: str | type[nn.Module]) 
 
 
 def _is_path(given: str, names: list[str]) -> bool:
-    """Whether this is an import path rather than a misspelt name: none of the network's names begins as it does."""
+    """Whether `given` is an import path, not a misspelt name: no name of the network starts with its first part."""
     first, *rest = given.split(".")
     return bool(rest) and given.replace(".", "").isidentifier() and first not in {name.split(".")[0] for name in names}
 

@@ -1,4 +1,4 @@
-"""Names that users give: exact ones and globs, and what is said of those that match nothing."""
+"""Name patterns in user options (exact names and globs), and the error for patterns that match nothing."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from gnnrl_lightning.errors import UserError
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Whether a name is the pattern, or matches it as a glob (`*` matches dots as well)."""
+    """Whether a name equals the pattern or matches it as a glob (`*` also matches dots)."""
     return name == pattern or fnmatchcase(name, pattern)
 
 
 def nothing_matches(
     option: str, pattern: str, what: str, names: Collection[str], more: Iterable[str] = ()
 ) -> UserError:
-    """The error about a pattern that matches nothing, with the names that come near.
+    """Return the error for a pattern that matches nothing, with similar names.
 
     Args:
-        option: The option that has the pattern.
-        pattern: What was given.
-        what: What the pattern should match, in the singular.
-        names: Names that could have been given.
-        more: What may be given besides these names.
+        option: Name of the option.
+        pattern: The given pattern.
+        what: Kind of object that it should match, in the singular.
+        names: Valid names.
+        more: Other valid kinds of values.
     """
     near = difflib.get_close_matches(pattern, names, 3)
     meant = f" (did you mean {' or '.join(near)}?)" if near else ""

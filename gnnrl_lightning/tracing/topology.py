@@ -19,11 +19,19 @@ KINDS = ("conv", "linear", "norm", "activation", "pool", "add", "mul", "cat", "a
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """A tensor between operators: name, dense shape for one image, and number of elements per channel."""
+    """A tensor between operators.
+
+    Attributes:
+        name: Name in the exported graph.
+        shape: Dense shape for one image, without the batch.
+        positions: Number of elements per channel.
+        base: Index of the first feature map in the same memory: its own, unless it is a view or was written in place.
+    """
 
     name: str
     shape: tuple[int, ...]
     positions: int
+    base: int
 
 
 @dataclass(frozen=True)
@@ -104,12 +112,23 @@ def stages(operators: Sequence[Operator]) -> tuple[Stage, ...]:
 
 @dataclass(frozen=True)
 class Topology:
-    """Operators, feature maps, channel labels of the maps, and the operator of each graph node and parameter."""
+    """The operators of a network and what is between them.
+
+    Attributes:
+        operators: Operators in order.
+        feature_maps: The tensors between them.
+        channel_labels: Labels of the channels of each feature map.
+        values: Shape, batch included, and all labels of each feature map.
+        index: Operator of each graph node and parameter.
+        outputs: The feature maps that the network returns.
+    """
 
     operators: tuple[Operator, ...]
     feature_maps: tuple[FeatureMap, ...]
     channel_labels: tuple[Tensor, ...]
+    values: tuple[Value, ...]
     index: dict[str, int]
+    outputs: tuple[int, ...]
 
 
 def build_topology(walk: Walk, prunable: Callable[[Tensor], bool]) -> Topology:
@@ -120,7 +139,8 @@ def build_topology(walk: Walk, prunable: Callable[[Tensor], bool]) -> Topology:
         prunable: Predicate of labels `(n,)`: whether any of their channels can be pruned.
     """
     maps: dict[str, int] = {}
-    operators, feature_maps, channel_labels = [], [], []
+    operators, feature_maps, channel_labels, values = [], [], [], []
+    memory: dict[int, int] = {}
     index: dict[str, int] = {}
     for step in walk.steps:
         if step.kind == "alias":
@@ -137,7 +157,9 @@ def build_topology(walk: Walk, prunable: Callable[[Tensor], bool]) -> Topology:
         maps[step.node] = len(feature_maps)
         labels, positions = _channels(step.output, prunable)
         channel_labels.append(labels)
-        feature_maps.append(FeatureMap(step.node, step.output.shape[1:], positions))
+        values.append(step.output)
+        base = memory.setdefault(step.storage, len(feature_maps))
+        feature_maps.append(FeatureMap(step.node, step.output.shape[1:], positions, base))
         if step.kind != "input":
             operators.append(
                 Operator(
@@ -150,7 +172,8 @@ def build_topology(walk: Walk, prunable: Callable[[Tensor], bool]) -> Topology:
                     step.hyper.get("groups", (1,))[0],
                 )
             )
-    return Topology(tuple(operators), tuple(feature_maps), tuple(channel_labels), index)
+    outputs = tuple(maps[name] for name in walk.results if name in maps)
+    return Topology(tuple(operators), tuple(feature_maps), tuple(channel_labels), tuple(values), index, outputs)
 
 
 def _channels(value: Value, prunable: Callable[[Tensor], bool]) -> tuple[Tensor, int]:

@@ -60,7 +60,10 @@ class Gather:
 
 @dataclass(frozen=True)
 class Step:
-    """One operator of the walk with its input and output tensors, for the state graph."""
+    """One operator of the walk with its input and output tensors, for the state graph.
+
+    `storage` is the identity of the memory of the output: views, and what is written in place, share it.
+    """
 
     node: str
     module: str
@@ -70,6 +73,7 @@ class Step:
     parameters: tuple[str, ...]
     output: Value
     hyper: dict[str, tuple[int, ...]]
+    storage: int = 0
 
 
 Rule = Callable[..., Any]
@@ -125,6 +129,7 @@ class Walk:
         training: Contractions that exist in training mode only.
         gathers: Selections of channels through buffers.
         steps: Operators in order, for the state graph.
+        results: Nodes whose outputs the network returns.
         produced: Labels of channels that operators produce, with the modules that name them.
         consumed: Labels of weight dimensions along which channels are read.
         trainable: Names of parameters, without buffers.
@@ -148,6 +153,7 @@ class Walk:
     training: list[Contraction] = field(default_factory=list)
     gathers: list[Gather] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
+    results: list[str] = field(default_factory=list)
     produced: list[tuple[str, Tensor]] = field(default_factory=list)
     consumed: list[Tensor] = field(default_factory=list)
     trainable: list[str] = field(default_factory=list)

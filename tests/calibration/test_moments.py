@@ -7,7 +7,7 @@ from gnnrl_lightning import trace
 from gnnrl_lightning.calibration import moments as statistics
 from gnnrl_lightning.calibration.moments import collect_moments
 from gnnrl_lightning.surgery.layers import find_layers
-from tests.support.correlated import traced
+from tests.support.networks_readers import traced
 from tests.support.networks_zoo import ZOO
 
 

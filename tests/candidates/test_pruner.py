@@ -3,13 +3,13 @@ import torch
 from torch import nn
 
 import gnnrl_lightning
-from gnnrl_lightning.candidates.pruner import Pruner, default_final_images
+from gnnrl_lightning.candidates.pruner import Pruner, default_final_examples
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks.cifar_resnet import CIFARResNet
 from gnnrl_lightning.repair.batchnorm import reestimate_batch_norm
 from gnnrl_lightning.repair.table import REPAIRS, Repair, default_repair
-from tests.support.correlated import correlated
 from tests.support.exactness import assert_untouched, macs_of, snapshot
+from tests.support.networks_readers import correlated
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_plans_are_nested_and_those_of_the_graph(graph, network, calibration):
 def test_repairs_say_whether_they_read_images(graph, network, calibration, repair):
     """What is computed once is; after that, those that read none do without."""
     pruner = Pruner(graph, network, calibration, repair=repair)
-    assert pruner.images == (24 if REPAIRS[repair].reads_images else 0)
+    assert pruner.examples == (24 if REPAIRS[repair].reads_images else 0)
     plan = pruner.plan(graph.widths // 2)
     pruner.prune(plan)
     passed = []
@@ -108,7 +108,7 @@ def test_what_is_delivered_has_the_same_channels_and_a_repair_of_its_own(graph, 
     expected, pruned, before = (each.prune(plans[0]).state_dict() for each in (fresh, other, pruner))
     assert all(torch.equal(tensor, pruned[name]) for name, tensor in expected.items())
     assert any(not torch.equal(tensor, pruned[name]) for name, tensor in before.items())
-    assert (other.images, pruner.final(more, "refit").images) == (0, 64)
+    assert (other.examples, pruner.final(more, "refit").examples) == (0, 64)
 
 
 @pytest.mark.parametrize("repair", ["batch_norm", "refit"])
@@ -128,7 +128,7 @@ def test_a_repair_with_bfloat16_activations_is_close(graph, network, calibration
 @pytest.mark.parametrize(("side", "images"), [(8, 1024), (32, 1024), (128, 1024), (224, 334), (8192, 1)])
 def test_large_images_are_fewer(side, images):
     """2^24 pixels: 128 * 128 * 1024, 224 * 224 * 334.4."""
-    assert default_final_images((3, side, side)) == images
+    assert default_final_examples(torch.empty(1, 3, side, side, device="meta")) == images
 
 
 def test_the_default_repair_is_that_of_batch_norms_where_there_are_any():
@@ -141,7 +141,7 @@ def test_importance_is_computed_once(graph, network, calibration):
     calls = []
 
     def criterion(module, parameters, images):
-        calls.append((module is network, images is calibration))
+        calls.append((module is network, images.inputs is calibration))
         return {name: tensor.abs() for name, tensor in parameters.items()}
 
     pruner = Pruner(graph, network, calibration, importance=criterion)
@@ -161,13 +161,13 @@ def halve(dense, pruned, selection):
 def test_a_repair_by_its_import_path(graph, network, calibration):
     """A plain function may read the images, and counts a pass for each candidate."""
     pruner = Pruner(graph, network, calibration, repair=f"{__name__}.halve")
-    assert (pruner.images, pruner.passes) == (24, frozenset())
+    assert (pruner.examples, pruner.passes) == (24, frozenset())
     plan = pruner.plan(graph.widths // 2)
     sliced = Pruner(graph, network, calibration, repair="none").prune(plan).state_dict()
     pruned = pruner.prune(plan)
     assert all(torch.equal(value, sliced[name] / 2) for name, value in pruned.named_parameters())
     silent = Pruner(graph, network, calibration, repair=Repair(halve, reads_images=False, passes=("moments",)))
-    assert (silent.images, silent.passes) == (0, {"moments"})
+    assert (silent.examples, silent.passes) == (0, {"moments"})
     with pytest.raises(UserError, match=r"repair .*expected a Repair, or a function .*, not a int"):
         Pruner(graph, network, calibration, repair=3)
 

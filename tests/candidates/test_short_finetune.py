@@ -13,6 +13,7 @@ from gnnrl_lightning.data.image_files import ImageFiles
 from gnnrl_lightning.data.image_set import ImageSet
 from gnnrl_lightning.data.resized_crop import ResizedCrop
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.objective import Classification
 
 
 def images(count=40):
@@ -29,7 +30,9 @@ def network():
 
 
 def short(steps=20, **more):
-    return ShortFinetune(images(), lambda pixels, _: pixels, lambda pixels: pixels.float() / 100, steps, 16, **more)
+    return ShortFinetune(
+        images(), lambda *given: given[:2], lambda pixels: pixels.float() / 100, Classification(), steps, 16, **more
+    )
 
 
 def test_it_learns_and_ends_in_evaluation_mode():
@@ -57,7 +60,12 @@ def test_batches_have_one_size_and_an_epoch_repeats_no_image():
     seen = [labels for _, labels in short(steps=5).batches()]
     assert [len(labels) for labels in seen] == [16] * 5
     identity = ImageSet(images().images, torch.arange(40))
-    drawn = [index for _, index in ShortFinetune(identity, lambda p, _: p, torch.Tensor.float, 4, 16).batches()]
+    drawn = [
+        index
+        for _, index in ShortFinetune(
+            identity, lambda *given: given[:2], torch.Tensor.float, Classification(), 4, 16
+        ).batches()
+    ]
     first, second = torch.cat(drawn[:2]), torch.cat(drawn[2:])
     assert len(first.unique()) == 32 and len(second.unique()) == 32
 
@@ -70,7 +78,9 @@ def test_images_on_disk_are_read_as_those_in_memory_and_cropped_from_the_seed(tm
     on_disk = ImageFiles(paths, torch.arange(40), Decoder((4, 4), resize=4))
 
     def read(images, seed=0):
-        batches = ShortFinetune(images, lambda p, _: p, torch.Tensor.float, 4, 16, seed=seed).batches()
+        batches = ShortFinetune(
+            images, lambda *given: given[:2], torch.Tensor.float, Classification(), 4, 16, seed=seed
+        ).batches()
         inputs, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
         return inputs, labels.tolist()
 

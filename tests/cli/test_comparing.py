@@ -5,10 +5,10 @@ import pytest
 import yaml
 
 from gnnrl_lightning.cli import main
-from gnnrl_lightning.job import compression as pipeline
+from gnnrl_lightning.job import checked as checking
 from tests.cli.refused import tree
 
-COMPARE = ["--search.evaluations", "19", "--search.table", "reconstruction", "--compare.seeds", "[0, 1]"]
+COMPARE = ["--search.evaluations", "19", "--search.sensitivity", "reconstruction", "--compare.seeds", "[0, 1]"]
 
 
 def compare(*arguments):
@@ -20,7 +20,7 @@ def compared(fitted, workplace):
     """The folder of a finished comparison, with an agent that differs."""
     (workplace / "variants.yaml").write_text(
         "compare:\n  methods: [agent, three_steps, blind, uniform, greedy, random]\n"
-        "  variants: {three_steps: {model: {episodes_per_iteration: 4, epochs: 2}, search: {max_steps: 3}},\n"
+        "  variants: {three_steps: {model: {episodes_per_iteration: 4, epochs: 2}, episode: {max_steps: 3}},\n"
         "    blind: {model: {make_policy: {class_path: gnnrl_lightning.rl.policies.AblatedAgent, init_args: "
         "{ablation: no_messages, encoder: {class_path: gnnrl_lightning.rl.encoders.GCN}}}}}}\n"
     )
@@ -30,7 +30,7 @@ def compared(fitted, workplace):
 
 def test_comparison_has_the_figures(compared):
     figures = json.loads((compared / "compare.json").read_text())
-    keys = {"method", "seed", "budget", "evaluations", "images", "seconds", "top1_search", "top1_test_before"}
+    keys = {"method", "seed", "budget", "evaluations", "examples", "seconds", "top1_search", "top1_test_before"}
     assert all(keys | {"macs_ratio", "widths"} <= row.keys() and row["macs_ratio"] <= 0.5 for row in figures["rows"])
     spent = {(row["method"], row["seed"]): row["evaluations"] for row in figures["rows"]}
     # The table takes 128 calibration images, worth one evaluation of 287 + 128 for those who read it; with the table
@@ -74,15 +74,24 @@ def test_a_comparison_goes_on_where_it_stopped(compared, capsys):
         (["--compare.test_half", "odd"], r"was compared with compare.test_half 'all', which is 'odd' now"),
         (["--compare.methods", "[agent, magic]"], r"compare.methods has magic: expected some of agent"),
         (["--compare.budgets", "[1.5]"], r"compare.budgets is \[1.5\]"),
-        (["--search.table", "round"], r"search.table is 'round'"),
-        (["--search.table", "outputs"], r"was compared with search.table 'reconstruction', which is 'outputs'"),
+        (["--search.sensitivity", "round"], r"search.sensitivity is 'round'"),
+        (
+            ["--search.sensitivity", "outputs"],
+            r"was compared with search.sensitivity 'reconstruction', which is 'outputs'",
+        ),
         (["--compare.seeds", "[1, 1]"], r"compare.seeds is \[1, 1\]: each is run once"),
-        (["--compare.variants", "{a: {modle: {}}}"], r"compare.variants.a has modle: expected keys of model and"),
+        (
+            ["--compare.variants", "{a: {modle: {}}}"],
+            r"compare.variants.a has modle: expected the agent's sections, model and episode",
+        ),
         (["--compare.variants", "{a: {model: {clip: 1}}}"], r"compare.variants.a: .*clip"),
         (["--compare.variants", "{a: {model: {epochs: 0}}}"], r"compare.variants.a: epochs is 0"),
         (["--compare.variants", "{a: {model: {proxy: null}}}"], r"compare.variants.a: .*proxy"),
-        (["--compare.variants", "{a: {search: {repair: none}}}"], r"variants.a.search has repair, which is the same"),
-        (["--compare.variants", "{a: {search: {table: outputs}}}"], r"a.search has another table, outputs"),
+        (
+            ["--compare.variants", "{a: {candidate: {repair: none}}}"],
+            r"variants.a has candidate: .*are the same for all",
+        ),
+        (["--compare.variants", "{a: {episode: {repair: none}}}"], r"compare.variants.a: .*repair"),
         (["--model.policy_file", "nowhere.safetensors"], r"compare: agent: .*nowhere.safetensors"),
         (
             ["--compare.variants", "{a: {model: {policy_file: nowhere.safetensors}}}"],
@@ -110,18 +119,18 @@ def test_comparisons_that_are_refused(compared, capsys, arguments, message):
 
 def test_what_is_measured_is_written_down_and_read_again(fitted, workplace, capsys, monkeypatch):
     """By `fit`, and by a comparison that goes on: what it began with counts, not what would be measured now."""
-    given = ["--checkpoint", str(fitted / "checkpoints" / "dense.safetensors"), "--search.precision", "auto"]
+    given = ["--checkpoint", str(fitted / "checkpoints" / "dense.safetensors"), "--scoring.precision", "auto"]
     fit = ["--trainer.max_epochs", "1", "--finetuning.epochs", "0"]
     main(["fit", "--config", "small.yaml", "--run.name", "measured", *given, *fit])
-    search = yaml.safe_load((workplace / "runs" / "measured" / "config.yaml").read_text())["search"]
+    scoring = yaml.safe_load((workplace / "runs" / "measured" / "config.yaml").read_text())["scoring"]
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("candidates are scored in"))
-    assert search["precision"] in ("32", "bf16") and search["batch_size"] in (64, 128, 256)
-    assert f"precision {search['precision']}, {search['batch_size']} images a batch" in line
+    assert scoring["precision"] in ("32", "bf16") and scoring["batch_size"] in (64, 128, 256)
+    assert f"precision {scoring['precision']}, {scoring['batch_size']} examples a batch" in line
 
-    both = ["compare", "--config", "small.yaml", "--run.name", "measured_too", *given, "--search.batch_size", "100"]
+    both = ["compare", "--config", "small.yaml", "--run.name", "measured_too", *given, "--scoring.batch_size", "100"]
     main([*both, "--compare.methods", "[uniform]"])
     before = (workplace / "runs" / "measured_too" / "config.yaml").read_text()
-    assert yaml.safe_load(before)["search"]["batch_size"] == 100
-    monkeypatch.setattr(pipeline, "tune", lambda *_: pytest.fail("measured again"))
+    assert yaml.safe_load(before)["scoring"]["batch_size"] == 100
+    monkeypatch.setattr(checking, "tune", lambda *_: pytest.fail("measured again"))
     main([*both, "--compare.methods", "[uniform, greedy]"])
     assert "uniform" in (workplace / "runs" / "measured_too" / "compare.json").read_text()

@@ -50,12 +50,13 @@ def slow_settle(journalled, answers):
             time.sleep(60)
     return settle(journalled, answers)
 
-def noting_deliver(compression, folder):
-    history = [(item.widths, item.proposer, item.images) for item in compression.problem.history]
-    known = {"history": history, "spent": compression.problem.spent}
-    known["dense"] = sum(float(value.double().sum()) for value in compression.dense.state_dict().values())
+def noting_deliver(searched, folder):
+    history = [(item.widths, item.proposer, item.examples) for item in searched.history]
+    known = {"history": history, "spent": searched.evaluations}
+    dense = searched.trained.network
+    known["dense"] = sum(float(value.double().sum()) for value in dense.state_dict().values())
     (folder.path / f"known-{rank()}.json").write_text(json.dumps(known))
-    return deliver(compression, folder)
+    return deliver(searched, folder)
 
 def on_train_end(module):
     torch.save(module.state_dict(), f"policy-{rank()}.pt")
@@ -132,7 +133,7 @@ def test_processes_know_the_same_in_the_end(pair, workplace):
     _, folder = pair
     first, second = (json.loads((folder / f"known-{rank}.json").read_text()) for rank in range(2))
     assert first == second
-    lines = [[line["widths"], line["proposer"], line["images"]] for line in lines_of(folder)]
+    lines = [[line["widths"], line["proposer"], line["examples"]] for line in lines_of(folder)]
     assert first["history"] == lines
     policies = [torch.load(workplace / f"policy-{rank}.pt", weights_only=True) for rank in range(2)]
     assert policies[0].keys() == policies[1].keys()
@@ -177,7 +178,7 @@ def test_a_signal_to_the_first_process_ends_all_at_once(workplace):
 def test_pretrain_and_finetune_share_the_work_too(workplace):
     program = ("-m", "gnnrl_lightning")
     done = two(workplace, "pretrain", *FIT[1:], "dense", program=program)
-    assert done.returncode == 0 and not spoken(done.stderr) and done.stdout.count("top-1 on the search split") == 1
+    assert done.returncode == 0 and not spoken(done.stderr) and done.stdout.count("top-1 on the holdout") == 1
     weights = workplace / "runs" / "dense" / "checkpoints" / "dense.safetensors"
     done = two(workplace, "finetune", *FIT[1:], "tuned", "--checkpoint", str(weights), program=program)
     assert done.returncode == 0 and not spoken(done.stderr)

@@ -77,7 +77,7 @@ def nothing(evaluation):
 
 
 def for_each_mac_saved(evaluation):
-    return -(100 - evaluation.top1) / (13_464 - evaluation.macs)
+    return -(100 - evaluation.scores["top1"]) / (13_464 - evaluation.costs["macs"])
 """
 
 
@@ -123,7 +123,7 @@ def test_a_users_own_parts_are_named_in_the_yaml(policies, capsys, own):
 def test_a_users_own_reward_may_divide_by_what_is_saved(policies, capsys):
     """No candidate is the dense network, which has 13,464 MACs."""
     quick = ["--pretraining.epochs", "0", "--finetuning.epochs", "0", "--run.threads", "1"]
-    main(["fit", "--config", "small.yaml", "--search.reward", "own_policies.for_each_mac_saved", *quick])
+    main(["fit", "--config", "small.yaml", "--episode.reward", "own_policies.for_each_mac_saved", *quick])
     assert "ours" in capsys.readouterr().out
 
 
@@ -139,12 +139,12 @@ BAD_PARTS = {
         r"model.make_policy cannot be made: evaluate's value is not finite",
     ),
     "a reward that fails": (
-        ["--search.reward", "own_policies.raising"],
-        r"search.reward 'own_policies.raising' fails: 'Evaluation' object has no attribute 'beauty'",
+        ["--episode.reward", "own_policies.raising"],
+        r"episode.reward 'own_policies.raising' fails: 'Evaluation' object has no attribute 'beauty'",
     ),
     "a reward that is no number": (
-        ["--search.reward", "own_policies.nothing"],
-        r"search.reward 'own_policies.nothing' gives nan: expected a finite number",
+        ["--episode.reward", "own_policies.nothing"],
+        r"episode.reward 'own_policies.nothing' gives nan: expected a finite number",
     ),
 }
 

@@ -36,7 +36,7 @@ def test_widths_by_name_are_applied_fine_tuned_and_saved(workplace, dense, capsy
     assert "widths as given" in printed and "uniform" not in printed and "ours" in printed
     assert (folder / "checkpoints" / "pruned.safetensors").is_file() and not (folder / "journal.jsonl").exists()
     recipe = artifact.read_recipe(folder / "pruned")
-    assert {name: len(kept) for name, kept in recipe["kept"].items()} == {"conv1": 3, "conv2": 5}
+    assert {name: len(kept) for name, kept in recipe["steps"][0]["kept"].items()} == {"conv1": 3, "conv2": 5}
     main(["test", "--config", "small.yaml", "--artifact", str(folder / "pruned")])
     assert f"{row['top1_test_after']:.2f} %" in capsys.readouterr().out
 
@@ -55,7 +55,7 @@ def test_the_result_of_a_run_is_applied_again(workplace, fitted):
     first, again = (json.loads((workplace / "runs" / name / "result.json").read_text()) for name in ("fitted", "again"))
     for name in ("widths", "macs", "params", "top1_test_before", "top1_test_after"):
         assert again["pruned"][name] == first["pruned"][name], name
-    kept = [artifact.read_recipe(workplace / "runs" / name / "pruned")["kept"] for name in ("fitted", "again")]
+    kept = [artifact.read_recipe(workplace / "runs" / name / "pruned")["steps"] for name in ("fitted", "again")]
     assert kept[0] == kept[1]
 
 
@@ -82,7 +82,7 @@ def test_kept_layers_stay_as_they_are_in_what_is_saved(workplace, dense):
     (workplace / "one.json").write_text(json.dumps({"conv2": 5}))
     prune("kept", "--widths", "one.json", "--groups.keep", "[conv1]", *dense)
     folder = workplace / "runs" / "kept" / "pruned"
-    assert artifact.read_recipe(folder)["keep"] == ["conv1"]
+    assert artifact.read_recipe(folder)["steps"][0]["keep"] == ["conv1"]
     main(["validate", "--config", "small.yaml", "--artifact", str(folder)])
     program = artifact.load_as(folder, "program")
     assert program.state_dict()["conv1.weight"].shape == torch.Size([8, 1, 3, 3])

@@ -196,7 +196,7 @@ def interrupt(monkeypatch):
     ("phase", "owner", "method", "count"),
     [
         ("dense", LatestCheckpoint, "on_train_epoch_end", 2),  # dense training
-        ("table", "gnnrl_lightning.job.compression", "save_sensitivity", 1),
+        ("table", "gnnrl_lightning.job.searching", "save_sensitivity", 1),
         ("starting", Journal, "append", 3),
         ("search", Journal, "append", 17),
         ("uniform", LatestCheckpoint, "on_train_epoch_end", 3 + 6 + 1),
@@ -240,10 +240,10 @@ def test_a_signal_for_the_workers_too_is_no_error_of_theirs(workplace, how, code
         "network": {"class_path": "resnet20", "init_args": {"num_classes": 2}},
         "data": {
             "class_path": "gnnrl_lightning.data.StreamingImageFolder",
-            "init_args": {"root": str(data), "search_size": 10, "batch_size": 4, "num_workers": 1},
+            "init_args": {"root": str(data), "holdout_size": 10, "batch_size": 4, "num_workers": 1},
         },
         "budget": {"macs": 0.5},
-        "search": {"calibration_images": 16},
+        "candidate": {"calibration_examples": 16},
     }
     (workplace / "streaming.yaml").write_text(yaml.safe_dump(config))
     arguments = ["fit", "--config", "streaming.yaml", "--run.threads", "1", "--overwrite", "--run.name", "streaming"]

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gnnrl_lightning.cli import main
+from gnnrl_lightning.cost.metrics import METRICS
 from gnnrl_lightning.job import artifact
 from gnnrl_lightning.networks.spec import NetworkSpec
 from tests.support.workplace import SPENT, TABLE
@@ -23,6 +24,7 @@ def test_result_has_the_figures(fitted):
     assert list(result) == [
         "network",
         "dataset",
+        "objective",
         "budget",
         "dense",
         "uniform",
@@ -31,7 +33,7 @@ def test_result_has_the_figures(fitted):
         "versions",
     ]
     assert (result["network"], result["dataset"], result["budget"]["macs"]) == ("Small", "digits", 0.5)
-    assert set(result["dense"]) == {"macs", "params", "top1_test", "latency_ms"}
+    assert set(result["dense"]) == {"macs", "params", "top1_test", "top5_test", "cross_entropy_test", "latency_ms"}
     # conv1: 64 positions x 9 x 8; conv2: 9 positions x 9 x 8 x 12; classifier: 108 x 10
     assert result["dense"]["macs"] == 64 * 9 * 8 + 9 * 9 * 8 * 12 + 108 * 10
     assert result["dense"]["params"] == (9 * 8 + 8) + 16 + (9 * 8 * 12 + 12) + 24 + (108 * 10 + 10)
@@ -42,14 +44,14 @@ def test_result_has_the_figures(fitted):
         assert row["params_ratio"] == row["params"] / result["dense"]["params"]
         assert {"top1_search", "top1_test_before", "top1_test_after", "latency_ms"} <= row.keys()
     search = result["search"]
-    assert set(search) == {"evaluations", "images", "seconds", "seed", "found_by", "agent_best", "proxy"}
+    assert set(search) == {"evaluations", "examples", "seconds", "seed", "found_by", "agent_best", "proxy"}
     assert set(search["proxy"]) == {"tau", "first_iteration", "last_iteration"}
     assert search["evaluations"] == 4 + 6 + 2 * 8 == SPENT
     assert result["pruned"]["top1_search"] >= max(search["agent_best"], result["uniform"]["top1_search"])
     # Besides calibration and table each candidate that was not known yet: the search split, and what its repair reads.
-    evaluated = (search["images"] - 128 * 10) / (287 + 128)
+    evaluated = (search["examples"] - 128 * 10) / (287 + 128)
     lines = [json.loads(line) for line in (fitted / "journal.jsonl").read_text().splitlines()]
-    assert len(lines) == 6 + 2 * 8 >= evaluated == sum(line["images"] > 0 for line in lines)
+    assert len(lines) == 6 + 2 * 8 >= evaluated == sum(line["examples"] > 0 for line in lines)
 
 
 def test_run_folder_is_complete(fitted):
@@ -69,7 +71,7 @@ def test_run_folder_is_complete(fitted):
     assert (agent["epoch"], agent["global_step"]) == (5, 96)
     journal = [json.loads(line) for line in (fitted / "journal.jsonl").read_text().splitlines()]
     assert {"uniform", "agent"} <= {line["proposer"] for line in journal}
-    known = [tuple(line["widths"]) for line in journal if line["images"] > 0]
+    known = [tuple(line["widths"]) for line in journal if line["examples"] > 0]
     assert len(journal) == 6 + 2 * 8 and len(set(known)) == len(known)
     assert set(known) == {tuple(line["widths"]) for line in journal}
     with (fitted / "metrics.csv").open() as file:
@@ -100,7 +102,7 @@ def test_a_search_may_end_earlier(fitted, workplace):
 def test_fit_without_a_table_and_over_a_range_of_budgets(fitted, workplace):
     """No proxy then, but episodes beyond the budget; what is delivered is within it."""
     weights = str(fitted / "checkpoints" / "dense.safetensors")
-    search = ["--search.table", "null", "--search.macs_range", "[0.4, 0.9]", "--search.evaluations", "20"]
+    search = ["--search.sensitivity", "null", "--episode.macs_range", "[0.4, 0.9]", "--search.evaluations", "20"]
     main(["fit", "--config", "small.yaml", "--run.name", "ranged", "--checkpoint", weights, *search])
     folder = workplace / "runs" / "ranged"
     assert spent_by_iteration(folder) == [8, 16]
@@ -108,7 +110,7 @@ def test_fit_without_a_table_and_over_a_range_of_budgets(fitted, workplace):
     assert result["search"]["evaluations"] == 4 + 2 * 8 and result["pruned"]["macs_ratio"] <= 0.5
     journal = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
     assert 0.5 < max(line["macs_ratio"] for line in journal) <= 0.9
-    within = [line["top1"] for line in journal if line["macs_ratio"] <= 0.5]
+    within = [line["scores"]["top1"] for line in journal if line["macs_ratio"] <= 0.5]
     assert result["pruned"]["top1_search"] == max(within)
 
 
@@ -168,7 +170,7 @@ def test_validate_and_test_agree_with_the_result(fitted, capsys):
 def test_finetune_goes_on_with_an_artifact(fitted, workplace):
     main(["finetune", "--config", "small.yaml", "--artifact", str(fitted / "pruned"), "--run.name", "tuned"])
     before, after = (artifact.read_recipe(folder / "pruned") for folder in (fitted, workplace / "runs" / "tuned"))
-    assert after["kept"] == before["kept"]
+    assert after["steps"] == before["steps"]
     assert after["sha256"]["weights.safetensors"] != before["sha256"]["weights.safetensors"]
 
 
@@ -181,7 +183,8 @@ def test_finetune_goes_on_with_weights(fitted, workplace):
 def test_inspect_writes_json(workplace, capsys):
     main(["inspect", "--config", "small.yaml", "--json", "found.json"])
     found = json.loads((workplace / "found.json").read_text())
-    assert list(found) == ["macs", "params", "smallest_macs", "kept", "groups", "frozen"]
+    costs = [part for name in METRICS for part in (name, f"smallest_{name}")]
+    assert list(found) == [*costs, "kept", "groups", "frozen"]
     assert [(group["name"], group["width"]) for group in found["groups"]] == [("conv1", 8), ("conv2", 12)]
     assert found["smallest_macs"] == 64 * 9 + 9 * 9 + 9 * 10
     assert {"parameter": "conv1.weight", "dimension": 0, "role": "output"} in found["groups"][0]["members"]
@@ -208,3 +211,15 @@ def test_wandb_by_configuration(workplace):
     ids = {path.name.rsplit("-", 1)[1] for path in (workplace / "wandb").glob("offline-run-*")}
     assert {folder.name for folder in folders} == ids and len(ids) == 2
     assert all("dense/train/loss" in (folder / "metrics.csv").read_text() for folder in folders)
+
+
+def test_a_pruned_network_is_pruned_further(fitted, workplace, capsys):
+    """Its own costs are the dense ones of the second run, whose artifact is restored in one go."""
+    given = ["--config", "small.yaml", "--artifact", str(fitted / "pruned")]
+    quick = ["--run.name", "further", "--trainer.max_epochs", "1", "--finetuning.epochs", "0"]
+    main(["fit", *given, *quick])
+    first, second = result_of(fitted), result_of(workplace / "runs" / "further")
+    assert second["dense"]["macs"] == first["pruned"]["macs"] and second["pruned"]["macs_ratio"] <= 0.5
+    capsys.readouterr()
+    main(["test", "--config", "small.yaml", "--artifact", "runs/further/pruned"])
+    assert f"{second['pruned']['top1_test_after']:.2f} %" in capsys.readouterr().out

@@ -42,14 +42,14 @@ def cifar10(tmp_path, monkeypatch):
 
 def test_cifar10_keeps_channels_rows_and_labels(cifar10):
     root, rows, labels = cifar10
-    data = CIFAR10(root=str(root), search_size=20)
+    data = CIFAR10(root=str(root), holdout_size=20)
     data.prepare_data()
     data.setup()
     assert (data.image_shape, data.num_classes, data.name) == ((3, 32, 32), 10, "cifar10")
-    assert (len(data.train), len(data.search), len(data.test)) == (80, 20, 20)
+    assert (len(data.train), len(data.holdout), len(data.test)) == (80, 20, 20)
     assert torch.equal(data.test.images, torch.from_numpy(rows[5]).view(20, 3, 32, 32))
     assert data.test.labels.tolist() == labels[5]
-    assert torch.bincount(data.search.labels).tolist() == [2] * 10
+    assert torch.bincount(data.holdout.labels).tolist() == [2] * 10
     assert data.transform_record()["classes"][3] == "class 3"
 
 
@@ -61,11 +61,11 @@ def test_cifar100_reads_the_fine_labels(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.CIFAR100, "test_list", [write(folder, "test", test)])
     meta = write(folder, "meta", {"fine_label_names": [f"class {i}" for i in range(100)]})
     monkeypatch.setattr(datasets.CIFAR100, "meta", {"filename": "meta", "key": "fine_label_names", "md5": meta[1]})
-    data = CIFAR100(root=str(tmp_path), search_size=100)
+    data = CIFAR100(root=str(tmp_path), holdout_size=100)
     data.setup()
     assert (data.num_classes, data.name) == (100, "cifar100")
     assert data.test.labels.tolist() == list(range(100))
-    assert torch.equal(data.search.labels.sort().values, torch.arange(100))
+    assert torch.equal(data.holdout.labels.sort().values, torch.arange(100))
 
 
 def test_missing_and_damaged_files_get_one_line(cifar10, tmp_path):

@@ -67,7 +67,7 @@ def epoch(images, number=0, **devices):
 
 def same(first, second):
     return len(first) == len(second) and all(
-        torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) and a.seed == b.seed
+        torch.equal(a.inputs, b.inputs) and torch.equal(a.targets, b.targets) and a.seed == b.seed
         for a, b in zip(first, second, strict=True)
     )
 
@@ -75,9 +75,9 @@ def same(first, second):
 def test_pixels_belong_to_the_labels_in_batches_and_in_memory(paths):
     images = files(paths, crop=ResizedCrop())
     batches = epoch(images)
-    assert [len(batch.labels) for batch in batches] == [8, 8, 7, 7]
-    assert all(which(batch.images) == batch.labels.tolist() for batch in batches)
-    assert sorted(torch.cat([batch.labels for batch in batches]).tolist()) == list(range(COUNT))
+    assert [len(batch.targets) for batch in batches] == [8, 8, 7, 7]
+    assert all(which(batch.inputs) == batch.targets.tolist() for batch in batches)
+    assert sorted(torch.cat([batch.targets for batch in batches]).tolist()) == list(range(COUNT))
     part = images.subset(torch.tensor([7, 2, 29]))
     assert (len(part), part.image_shape) == (3, (3, 8, 8))
     assert which(part.in_memory().images) == part.in_memory().labels.tolist() == [7, 2, 29]
@@ -85,7 +85,7 @@ def test_pixels_belong_to_the_labels_in_batches_and_in_memory(paths):
 
 def test_batches_without_a_seed_are_what_is_in_memory(noise):
     images = files(noise, workers=1, crop=ResizedCrop())
-    read = torch.cat([batch.images for batch in BatchLoader(images, 7)])
+    read = torch.cat([batch.inputs for batch in BatchLoader(images, 7)])
     assert torch.equal(read, images.in_memory().images)
 
 
@@ -93,8 +93,8 @@ def test_crops_are_torchvisions_from_the_seed_of_the_batch(noise):
     crop = transforms.RandomResizedCrop(8, (0.2, 0.9), (0.7, 1.4))
     for batch in epoch(files(noise, crop=ResizedCrop((0.2, 0.9), (0.7, 1.4)))):
         torch.manual_seed(derived_seed(batch.seed))
-        expected = [TF.pil_to_tensor(crop(Image.open(noise[label]))) for label in batch.labels.tolist()]
-        assert torch.equal(batch.images, torch.stack(expected))
+        expected = [TF.pil_to_tensor(crop(Image.open(noise[label]))) for label in batch.targets.tolist()]
+        assert torch.equal(batch.inputs, torch.stack(expected))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -129,7 +129,7 @@ def test_a_restored_loader_goes_on_within_the_epoch(noise, workers):
 def test_two_devices_share_the_images(paths):
     first, second = (epoch(files(paths, crop=ResizedCrop()), rank=rank, world_size=2) for rank in range(2))
     assert len(first) == len(second) == 2  # 30 images, 16 a step
-    seen = [index for batch in [*first, *second] for index in which(batch.images)]
+    seen = [index for batch in [*first, *second] for index in which(batch.inputs)]
     assert sorted(seen) == list(range(COUNT))
     assert {batch.seed for batch in first}.isdisjoint(batch.seed for batch in second)
 
@@ -158,7 +158,7 @@ def test_a_broken_image_is_named_in_one_line(paths, tmp_path, workers, contents)
     if contents is not None:
         broken.write_bytes(contents)
     batches = iter(BatchLoader(files((*paths[:3], str(broken)), workers), 2))
-    assert which(next(batches).images) == [0, 1]
+    assert which(next(batches).inputs) == [0, 1]
     with pytest.raises(UserError, match=r"broken\.jpg cannot be read as an image") as caught:
         next(batches)
     assert "\n" not in str(caught.value)

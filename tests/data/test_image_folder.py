@@ -26,7 +26,7 @@ def folder(tmp_path):
 
 
 def test_order_and_pixels_are_torchvisions(folder):
-    data = ImageFolder(str(folder), search_size=3)
+    data = ImageFolder(str(folder), holdout_size=3)
     loaded = data.load()
     for split, images in (("train", loaded.train), ("test", loaded.test)):
         expected = datasets.ImageFolder(str(folder / split))
@@ -34,7 +34,7 @@ def test_order_and_pixels_are_torchvisions(folder):
         assert images.labels.tolist() == expected.targets
         assert torch.equal(images.images, torch.stack([TF.pil_to_tensor(image) for image, _ in expected]))
     data.setup()
-    assert (len(data.train), len(data.search), len(data.test)) == (33, 3, 12)
+    assert (len(data.train), len(data.holdout), len(data.test)) == (33, 3, 12)
     assert data.name == folder.name
     assert ImageFolder(str(folder), name="pets").name == "pets"
 

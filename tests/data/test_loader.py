@@ -13,17 +13,17 @@ def numbered(n):
 
 def seen(loader, epoch=0):
     loader.sampler.set_epoch(epoch)
-    return [(batch.labels.tolist(), batch.seed) for batch in loader]
+    return [(batch.targets.tolist(), batch.seed) for batch in loader]
 
 
 def test_images_are_dealt_evenly_and_each_comes_once():
     loader = BatchLoader(numbered(100), 32, shuffle_seed=7)
     batches = list(loader)
     assert len(loader) == len(batches) == 4
-    assert [len(batch.labels) for batch in batches] == [25, 25, 25, 25]
-    assert sorted(torch.cat([batch.labels for batch in batches]).tolist()) == list(range(100))
-    assert all(torch.equal(batch.images.flatten().long(), batch.labels) for batch in batches)
-    assert [len(batch.labels) for batch in BatchLoader(numbered(10), 4)] == [4, 3, 3]
+    assert [len(batch.targets) for batch in batches] == [25, 25, 25, 25]
+    assert sorted(torch.cat([batch.targets for batch in batches]).tolist()) == list(range(100))
+    assert all(torch.equal(batch.inputs.flatten().long(), batch.targets) for batch in batches)
+    assert [len(batch.targets) for batch in BatchLoader(numbered(10), 4)] == [4, 3, 3]
 
 
 def test_without_a_seed_the_order_stays_and_nothing_is_augmented():
@@ -67,14 +67,14 @@ def test_devices_share_the_images_and_agree_on_the_number_of_batches(images, bat
     loaders = [BatchLoader(numbered(images), batch_size, 0, rank, devices) for rank in range(devices)]
     batches = [list(loader) for loader in loaders]
     assert {len(rank) for rank in batches} == {-(-images // (batch_size * devices))}
-    labels = [batch.labels for rank in batches for batch in rank]
+    labels = [batch.targets for rank in batches for batch in rank]
     assert sorted(torch.cat(labels).tolist()) == list(range(images))
     assert 1 <= min(map(len, labels)) and max(map(len, labels)) <= batch_size
     assert batches[0][0].seed != batches[1][0].seed
 
 
 def test_a_device_without_images_is_refused():
-    with pytest.raises(UserError, match="3 images for 2 devices in batches of 1 leave a device without images"):
+    with pytest.raises(UserError, match="3 examples for 2 devices in batches of 1 leave a device without examples"):
         BatchLoader(numbered(3), 1, world_size=2)
-    with pytest.raises(UserError, match="0 images"):
+    with pytest.raises(UserError, match="0 examples"):
         BatchLoader(numbered(0), 1)

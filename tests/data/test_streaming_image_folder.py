@@ -14,7 +14,10 @@ from gnnrl_lightning.cli import main
 from gnnrl_lightning.data import ImageFolder, StreamingImageFolder
 from gnnrl_lightning.data import decoding as decoding_module
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.training.finetune import Classifier, TrainingOptions, quiet_trainer, top1, train
+from gnnrl_lightning.objective import Classification
+from gnnrl_lightning.training.module import SupervisedModule
+from gnnrl_lightning.training.options import TrainingOptions
+from gnnrl_lightning.training.train import figures, quiet_trainer, train
 from tests.support.fakes import SaveAt
 
 pytestmark = [
@@ -45,7 +48,7 @@ def folder(tmp_path_factory):
     return root
 
 
-SETTINGS = {"size": 12, "resize": 14, "search_size": 18, "batch_size": 16, "eval_batch_size": 8, "split_seed": 5}
+SETTINGS = {"size": 12, "resize": 14, "holdout_size": 18, "batch_size": 16, "eval_batch_size": 8, "split_seed": 5}
 
 
 def streamed(folder, **more):
@@ -80,10 +83,10 @@ def on_cpu(**flags):
 def test_splits_and_calibration_are_those_in_memory(folder):
     data, reference = streamed(folder), in_memory(folder)
     assert data.classes == reference.classes == tuple(CLASSES)
-    assert torch.equal(data.search.images, reference.search.images)
-    assert torch.equal(data.search.labels, reference.search.labels)
-    assert torch.bincount(data.search.labels).tolist() == [6, 6, 6]
-    assert not torch.equal(streamed(folder, split_seed=6).search.images, data.search.images)
+    assert torch.equal(data.holdout.images, reference.holdout.images)
+    assert torch.equal(data.holdout.labels, reference.holdout.labels)
+    assert torch.bincount(data.holdout.labels).tolist() == [6, 6, 6]
+    assert not torch.equal(streamed(folder, split_seed=6).holdout.images, data.holdout.images)
     assert torch.equal(data.calibration(20), reference.calibration(20))
     for name in ("train", "test"):
         images, expected = getattr(data, name), getattr(reference, name)
@@ -99,21 +102,21 @@ def test_loaders_of_search_and_test_images_give_what_is_in_memory(folder):
     for name in ("val_dataloader", "test_dataloader"):
         for batch, expected in zip(getattr(data, name)(), getattr(reference, name)(), strict=True):
             assert batch.seed is None
-            assert torch.equal(batch.images, expected.images) and torch.equal(batch.labels, expected.labels)
+            assert torch.equal(batch.inputs, expected.inputs) and torch.equal(batch.targets, expected.targets)
 
 
 def test_training_images_are_resized_crops_and_half_of_them_mirrored(folder):
     data = streamed(folder, pad=4)
     batch = next(iter(data.train_dataloader()))
-    on_device = data.on_after_batch_transfer(batch, 0).images
-    plain, mirrored = data.normalize(batch.images), data.normalize(batch.images.flip(3))
+    on_device = data.on_after_batch_transfer(batch, 0).inputs
+    plain, mirrored = data.normalize(batch.inputs), data.normalize(batch.inputs.flip(3))
     flipped = [torch.equal(image, other) for image, other in zip(on_device, mirrored, strict=True)]
     kept = [torch.equal(image, other) for image, other in zip(on_device, plain, strict=True)]
     # Nothing is padded. The labels tell the order, the class of each crop its colour.
     assert all(one != other for one, other in zip(flipped, kept, strict=True)) and any(flipped) and any(kept)
-    assert torch.equal(batch.images.float().mean((2, 3)).argmax(1), batch.labels)
+    assert torch.equal(batch.inputs.float().mean((2, 3)).argmax(1), batch.targets)
     decoded = [image.tobytes() for image in data.train.in_memory().images.numpy()]
-    assert not any(image.tobytes() in decoded for image in batch.images.numpy())
+    assert not any(image.tobytes() in decoded for image in batch.inputs.numpy())
 
 
 @pytest.mark.parametrize("arguments", [{"crop_scale": None}, {"size": None, "resize": None}], ids=["crop", "size"])
@@ -128,7 +131,7 @@ def test_otherwise_training_images_are_those_in_memory_padded_and_cropped(folder
     reference = in_memory(folder, **{key: value for key, value in arguments.items() if key != "crop_scale"})
     for batch, expected in zip(data.train_dataloader(), reference.train_dataloader(), strict=True):
         found, expected = (each.on_after_batch_transfer(raw, 0) for each, raw in ((data, batch), (reference, expected)))
-        assert torch.equal(found.images, expected.images) and torch.equal(found.labels, expected.labels)
+        assert torch.equal(found.inputs, expected.inputs) and torch.equal(found.targets, expected.targets)
 
 
 def test_each_device_gets_its_share(folder):
@@ -138,7 +141,7 @@ def test_each_device_gets_its_share(folder):
         data.trainer = SimpleNamespace(global_rank=rank, world_size=2)
         batches = list(data.train_dataloader())
         assert len(batches) == 3  # 72 images, 32 a step
-        labels += [batch.labels for batch in batches]
+        labels += [batch.targets for batch in batches]
     assert torch.bincount(torch.cat(labels)).tolist() == [24, 24, 24]
 
 
@@ -160,8 +163,11 @@ def test_only_what_is_asked_for_is_decoded(folder, monkeypatch):
     assert decoded_by(lambda: None) == 0
     assert decoded_by(lambda: next(batches)) == 15  # 72 images in five batches of at most 16
     assert held.isdisjoint(opened)
-    assert decoded_by(lambda: top1(small(), data.test, data)) == 27
-    assert decoded_by(lambda: top1(small(), data.test.subset(torch.arange(27)[::2]), data)) == 14
+    assert decoded_by(lambda: figures(small(), data.test, data, Classification())["top1"]) == 27
+    assert (
+        decoded_by(lambda: figures(small(), data.test.subset(torch.arange(27)[::2]), data, Classification())["top1"])
+        == 14
+    )
     # Of the images in memory, all were decoded at the start.
     assert decoded_by(lambda: in_memory(folder)) == 117
 
@@ -169,14 +175,14 @@ def test_only_what_is_asked_for_is_decoded(folder, monkeypatch):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_top1_is_that_of_the_images_in_memory(folder, workers):
     data, reference, network = streamed(folder, num_workers=workers), in_memory(folder), small()
-    train(network, reference, TrainingOptions(epochs=2), trainer=on_cpu)
+    train(network, reference, TrainingOptions(epochs=2), Classification(), trainer=on_cpu)
     with torch.no_grad():
         guesses = network(reference.normalize(reference.test.images)).argmax(1)
     expected = 100 * (guesses == reference.test.labels).sum().item() / 27
-    assert top1(network, data.test, data) == expected > 34
+    assert figures(network, data.test, data, Classification())["top1"] == expected > 34
     odd = torch.arange(27)[1::2]
     share = 100 * (guesses[odd] == reference.test.labels[odd]).sum().item() / 13
-    assert top1(network, data.test.subset(odd), data) == share
+    assert figures(network, data.test.subset(odd), data, Classification())["top1"] == share
 
 
 def test_training_learns_alike_with_any_number_of_workers(folder):
@@ -184,8 +190,8 @@ def test_training_learns_alike_with_any_number_of_workers(folder):
     for workers in (0, 2):
         data = streamed(folder, num_workers=workers)
         networks.append(small())
-        train(networks[-1], data, TrainingOptions(epochs=4), trainer=on_cpu, seed=1)
-        assert top1(networks[-1], data.test, data) > 80
+        train(networks[-1], data, TrainingOptions(epochs=4), Classification(), trainer=on_cpu, seed=1)
+        assert figures(networks[-1], data.test, data, Classification())["top1"] > 80
     assert all(map(torch.equal, networks[0].state_dict().values(), networks[1].state_dict().values()))
 
 
@@ -197,7 +203,10 @@ def test_resuming_gives_the_weights_of_the_uninterrupted_run(folder, tmp_path, s
         network = small()
         network[3].p = 0.0  # Lightning restores no random state for dropout
         on_cpu(max_epochs=2, default_root_dir=tmp_path, **flags).fit(
-            Classifier(network, TrainingOptions(epochs=2), 3), datamodule=data, ckpt_path=ckpt_path, weights_only=True
+            SupervisedModule(network, TrainingOptions(epochs=2), Classification()),
+            datamodule=data,
+            ckpt_path=ckpt_path,
+            weights_only=True,
         )
         return network.state_dict().values()
 
@@ -217,9 +226,9 @@ def test_bad_arguments_get_one_line(folder, tmp_path):
     refused("num_workers=-1: expected at least 0", folder, num_workers=-1)
     refused(r"crop_scale=\(0.5, 2.0\)", folder, crop_scale=(0.5, 2.0))
     refused("is no image folder: expected train/", tmp_path)
-    refused("cannot hold out 90 of 90 images", folder, search_size=90)
+    refused("cannot hold out 90 of 90 images", folder, holdout_size=90)
     refused(
-        "18 images of 3x12x12 take .* more than memory_limit_gib=1e-06: the search split is held in memory",
+        "18 images of 3x12x12 take .* more than memory_limit_gib=1e-06: the holdout is in memory",
         folder,
         memory_limit_gib=1e-6,
     )
@@ -238,7 +247,7 @@ def test_a_broken_training_image_is_named_while_training(folder, tmp_path):
     name = data.train.paths[11]
     Path(name).write_bytes(b"not an image")
     with pytest.raises(UserError, match=f"{name} cannot be read as an image"):
-        train(small(), data, TrainingOptions(epochs=1), trainer=on_cpu)
+        train(small(), data, TrainingOptions(epochs=1), Classification(), trainer=on_cpu)
 
 
 OWN = """
@@ -269,7 +278,10 @@ def test_fit_and_test_from_the_command_line(folder, tmp_path, monkeypatch, capsy
             "init_args": {"root": str(folder), "crop_scale": [0.2, 1.0], "num_workers": 1} | SETTINGS,
         },
         "budget": {"macs": 0.5},
-        "search": {"evaluations": 30, "calibration_images": 16, "final_calibration_images": 32, "finetune_steps": 1},
+        "search": {"evaluations": 30},
+        "candidate": {"calibration_examples": 16},
+        "scoring": {"finetune_steps": 1},
+        "delivery": {"calibration_examples": 32},
         "model": {"proxy_warmup": 1, "proxy_between": 0, "proxy_episodes": 8},
         "pretraining": {"epochs": 5},
         "finetuning": {"epochs": 2, "learning_rate": 0.02},
@@ -280,4 +292,4 @@ def test_fit_and_test_from_the_command_line(folder, tmp_path, monkeypatch, capsy
     assert result["dataset"] == folder.name and result["pruned"]["macs_ratio"] <= 0.5
     assert result["pruned"]["top1_test_after"] > 60
     main(["test", "--config", "config.yaml", "--artifact", "runs/run/pruned"])
-    assert f"top-1 on the test images: {result['pruned']['top1_test_after']:.2f} %" in capsys.readouterr().out
+    assert f"top-1 on the test examples: {result['pruned']['top1_test_after']:.2f} %" in capsys.readouterr().out

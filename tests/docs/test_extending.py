@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gnnrl_lightning.cli import main
+from gnnrl_lightning.cost.metrics import METRICS
 from gnnrl_lightning.importance import IMPORTANCES
 from gnnrl_lightning.job.formats import FORMATS
 from gnnrl_lightning.repair.table import REPAIRS
@@ -21,7 +22,7 @@ NAMES = sorted(path.name for path in PAGES.glob("add-*.md"))
 @pytest.fixture(autouse=True)
 def own_rows(monkeypatch):
     """What a snippet registers is gone afterwards."""
-    for table in (IMPORTANCES, REPAIRS, SENSITIVITIES, METHODS, FORMATS):
+    for table in (IMPORTANCES, REPAIRS, SENSITIVITIES, METHODS, FORMATS, METRICS):
         monkeypatch.setattr(table, "_rows", dict(table))
 
 

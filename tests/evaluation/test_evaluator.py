@@ -13,6 +13,8 @@ from gnnrl_lightning.candidates.pruner import Pruner
 from gnnrl_lightning.candidates.short_finetune import ShortFinetune
 from gnnrl_lightning.data.image_set import ImageSet
 from gnnrl_lightning.evaluation.evaluator import Evaluator, outcome
+from gnnrl_lightning.objective import Classification
+from tests.support.fakes import rescored
 
 
 class Brightness(nn.Module):
@@ -42,7 +44,7 @@ def evaluator(search):
     network = Brightness()
     graph = gnnrl_lightning.trace(network, torch.zeros(1, 1, 2, 2))
     pruner = Pruner(graph, network, torch.rand(5, 1, 2, 2))
-    return Evaluator(pruner, search, lambda x: x.float() / 100, batch_size=3)
+    return Evaluator(pruner, search, lambda x: x.float() / 100, Classification(), batch_size=3)
 
 
 def expected(brightness, labels, slope):
@@ -60,11 +62,11 @@ def test_scores_by_hand(evaluator, width, slope, top1):
     """Without the second hidden channel the slope is 2 instead of 1, and 0.8 is on the right side."""
     result = evaluator(torch.tensor([width]), "uniform")
     by_hand = expected([0, 0.2, 0.8, 2.0], [0, 0, 1, 1], slope)
-    assert by_hand[0] == top1 == result.top1
-    assert result.cross_entropy == pytest.approx(by_hand[1], rel=1e-6)
+    assert by_hand[0] == top1 == result.scores["top1"]
+    assert result.scores["cross_entropy"] == pytest.approx(by_hand[1], rel=1e-6)
     assert result.widths == (width,) and result.proposer == "uniform"
-    assert (result.macs, result.params) == (3 * width, 3 * width + 2)
-    assert result.images == 5 + 4 and result.seconds > 0
+    assert result.costs == {"macs": 3 * width, "params": 3 * width + 2}
+    assert result.examples == 5 + 4 and result.seconds > 0
     assert (result.seen, result.dropped, result.course) == (4, False, None)
 
 
@@ -75,42 +77,42 @@ def test_scores_by_hand(evaluator, width, slope, top1):
 def test_calibration_counts_where_the_repair_reads_it(search, evaluator, repair, images):
     first = evaluator.pruner
     pruner = Pruner(first.graph, first.network, first.calibration, repair=repair)
-    scored = Evaluator(pruner, search, lambda x: x.float() / 100)
-    assert scored(torch.tensor([1]), "uniform").images == images
-    assert scored(torch.tensor([1]), "agent").images == 0
+    scored = Evaluator(pruner, search, lambda x: x.float() / 100, Classification())
+    assert scored(torch.tensor([1]), "uniform").examples == images
+    assert scored(torch.tensor([1]), "agent").examples == 0
 
 
 def test_known_widths_are_answered_from_the_cache(evaluator):
     first = evaluator(torch.tensor([1]), "uniform")
     second = evaluator(torch.tensor([1]), "agent")
-    assert (second.top1, second.cross_entropy, second.macs) == (first.top1, first.cross_entropy, first.macs)
-    assert (second.proposer, second.images, second.seconds) == ("agent", 0, 0.0)
+    assert (second.scores, second.costs) == (first.scores, first.costs)
+    assert (second.proposer, second.examples, second.seconds) == ("agent", 0, 0.0)
 
 
 def test_what_was_learnt_is_not_evaluated_again(evaluator, search):
     first = evaluator(torch.tensor([1]), "uniform")
-    other = Evaluator(evaluator.pruner, search, lambda x: pytest.fail("evaluated again"))
+    other = Evaluator(evaluator.pruner, search, lambda x: pytest.fail("evaluated again"), Classification())
     other.learn([first])
-    assert other(torch.tensor([1]), "agent") == replace(first, proposer="agent", images=0, seconds=0.0)
+    assert other(torch.tensor([1]), "agent") == replace(first, proposer="agent", examples=0, seconds=0.0)
 
 
 def test_what_was_learnt_takes_the_place_of_what_was_found_out(evaluator):
     """Of what several processes say of one candidate all believe the same: the first that saw all images."""
     own = evaluator(torch.tensor([1]), "agent")
-    dropped, full, later = (replace(own, top1=top1, dropped=top1 == 10) for top1 in (10.0, 20.0, 30.0))
+    dropped, full, later = (replace(rescored(own, top1=top1), dropped=top1 == 10) for top1 in (10.0, 20.0, 30.0))
     evaluator.learn([dropped, full, later])
-    assert evaluator(torch.tensor([1]), "agent").top1 == 20
+    assert evaluator(torch.tensor([1]), "agent").scores["top1"] == 20
     evaluator.learn([dropped])
-    assert evaluator(torch.tensor([1]), "agent").top1 == 10
+    assert evaluator(torch.tensor([1]), "agent").scores["top1"] == 10
 
 
 def test_the_same_candidate_scores_the_same_whatever_came_before(search, evaluator):
     first = evaluator(torch.tensor([2]), "uniform")
-    fresh = Evaluator(evaluator.pruner, search, lambda x: x.float() / 100, batch_size=2)
+    fresh = Evaluator(evaluator.pruner, search, lambda x: x.float() / 100, Classification(), batch_size=2)
     fresh(torch.tensor([1]), "agent")
     again = fresh(torch.tensor([2]), "agent")
-    assert (again.top1, again.macs) == (first.top1, first.macs)
-    assert again.cross_entropy == pytest.approx(first.cross_entropy, rel=1e-6)
+    assert (again.scores["top1"], again.costs) == (first.scores["top1"], first.costs)
+    assert again.scores["cross_entropy"] == pytest.approx(first.scores["cross_entropy"], rel=1e-6)
 
 
 def test_outcomes_add_up_over_batches():
@@ -119,31 +121,35 @@ def test_outcomes_add_up_over_batches():
     labels = torch.tensor([0, 0, 1, 0])
     even = torch.full((1, 2), math.log(0.5))  # a dense network that does not know
     batches = [(logits[:3], labels[:3]), (logits[3:], labels[3:])]
-    right, loss, divergence = outcome(nn.Identity(), batches, [even.expand(3, 2), even])
+    right, sums = outcome(nn.Identity(), batches, [even.expand(3, 2), even], Classification())
     assert right.tolist() == [True, True, True, False]
     small, large = math.log(1 + math.exp(-2)), math.log(1 + math.exp(2))
-    assert loss == pytest.approx(3 * small + large, rel=1e-6)
-    assert divergence == pytest.approx(2 * (small + large) - 4 * math.log(2), rel=1e-5)
+    assert sums["top1"] == [300.0]
+    assert sums["cross_entropy"] == pytest.approx([3 * small + large], rel=1e-6)
+    assert sums["divergence"] == pytest.approx([2 * (small + large) - 4 * math.log(2)], rel=1e-5)
 
 
 def test_outputs_that_are_not_numbers_rank_last(evaluator):
     with torch.no_grad():
         evaluator.pruner.network.head.bias.fill_(math.nan)
     result = evaluator(torch.tensor([1]), "uniform")
-    assert (result.cross_entropy, result.divergence) == (math.inf, math.inf)
+    assert (result.scores["cross_entropy"], result.scores["divergence"]) == (math.inf, math.inf)
+    assert result.merit[1] == -math.inf
 
 
 def test_candidates_may_be_trained_for_a_few_steps_first(evaluator, search):
     def pixels(images):
         return images.float() / 100
 
-    short = ShortFinetune(search, lambda images, _: images, pixels, steps=3, batch_size=2, learning_rate=0.5)
-    trained = Evaluator(evaluator.pruner, search, pixels, finetune=short)
+    short = ShortFinetune(
+        search, lambda *given: given[:2], pixels, Classification(), steps=3, batch_size=2, learning_rate=0.5
+    )
+    trained = Evaluator(evaluator.pruner, search, pixels, Classification(), finetune=short)
     plain, after = evaluator(torch.tensor([1]), "a"), trained(torch.tensor([1]), "a")
-    assert after.cross_entropy != plain.cross_entropy
-    assert after.images == plain.images + 3 * 2
+    assert after.scores["cross_entropy"] != plain.scores["cross_entropy"]
+    assert after.examples == plain.examples + 3 * 2
     network = trained.pruner.prune(trained.pruner.plan(torch.tensor([1])))
     short(network)
     with torch.no_grad():
         expected = float(cross_entropy(network(pixels(search.images)), search.labels))
-    assert after.cross_entropy == pytest.approx(expected)
+    assert after.scores["cross_entropy"] == pytest.approx(expected)

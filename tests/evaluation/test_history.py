@@ -9,6 +9,7 @@ from gnnrl_lightning.evaluation import history as module
 from gnnrl_lightning.evaluation.history import Journalled
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.result import Evaluation
+from tests.support.fakes import scored
 
 
 class Counting:
@@ -25,14 +26,15 @@ class Counting:
         new = key not in self.known
         if new:
             self.evaluated.append(key)
-        seconds, images = (0.5, 7) if new else (0.0, 0)
-        item = Evaluation(key, 10 * key[0], 5, 50.0 + key[0], 1 / 3, 0.1, seconds, images, proposer)
+        seconds, examples = (0.5, 7) if new else (0.0, 0)
+        costs = {"macs": 10 * key[0]}
+        item = scored(key, 50.0 + key[0], 1 / 3, costs=costs, seconds=seconds, examples=examples, proposer=proposer)
         self.known.setdefault(key, item)
         return item
 
 
 def asking(path, resume=False):
-    return Journalled(Counting(), Journal(path, resume), lambda macs: macs / 100)
+    return Journalled(Counting(), Journal(path, resume), lambda costs: {"macs_ratio": costs["macs"] / 100})
 
 
 def ask(journalled, *widths):
@@ -43,7 +45,7 @@ def test_every_answer_is_written_down_known_ones_too(tmp_path):
     answers = ask(asking(tmp_path / "j"), 3, 4, 3)
     records = Journal(tmp_path / "j").read()
     assert [Evaluation.from_record(record) for record in records] == answers
-    assert [(record["widths"], record["images"], record["macs_ratio"]) for record in records] == [
+    assert [(record["widths"], record["examples"], record["macs_ratio"]) for record in records] == [
         ([3], 7, 0.3), ([4], 7, 0.4), ([3], 0, 0.3),
     ]  # fmt: skip
 
@@ -87,7 +89,7 @@ def test_a_single_process_has_settled_already(tmp_path):
 @pytest.mark.parametrize("lines", range(5))
 def test_the_first_of_two_processes_writes_down_what_both_were_told(tmp_path, monkeypatch, lines):
     """Interrupted anywhere and repeated, the journal answers first, and nothing is in it twice."""
-    other = ask(Journalled(Counting(), Journal(), float), 4, 5)
+    other = ask(Journalled(Counting(), Journal(), dict), 4, 5)
     monkeypatch.setattr(module, "world_size", lambda: 2)
     monkeypatch.setattr(module, "rank", lambda: 0)
     monkeypatch.setattr(module, "of_all", lambda own: [own, other])
@@ -98,7 +100,7 @@ def test_the_first_of_two_processes_writes_down_what_both_were_told(tmp_path, mo
     assert settled == [*told, *other]
     text = (tmp_path / "j").read_text()
     assert [record["widths"] for record in Journal(tmp_path / "j").read()] == [[3], [4], [4], [5]]
-    assert ask(journalled, 5)[0].images == 0  # what the other one evaluated
+    assert ask(journalled, 5)[0].examples == 0  # what the other one evaluated
 
     (tmp_path / "j").write_text("".join(text.splitlines(keepends=True)[:lines]))
     again = asking(tmp_path / "j", resume=True)

@@ -16,6 +16,8 @@ from gnnrl_lightning.evaluation.history import Journalled
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.racing import Course, estimate, hopeless, random_order, sign_test, stage_ends
 from gnnrl_lightning.evaluation.result import Evaluation, best_of
+from gnnrl_lightning.objective import Classification
+from tests.support.fakes import scored
 
 
 @pytest.mark.parametrize(
@@ -48,45 +50,72 @@ def test_stages_are_whole_batches(sizes, expected):
     assert stage_ends(sizes) == expected
 
 
+def sums(right, cross_entropy, divergence):
+    return {"top1": [100.0 * int(right.sum())], "cross_entropy": [cross_entropy], "divergence": [divergence]}
+
+
+def column(course, name):
+    return [stage[0] for stage in course.sums[name]]
+
+
+def scores(means):
+    return tuple(float(mean) for mean in means.values())
+
+
 def course(*stages, loss=1.0):
     """A course over stages of images right (1) and wrong (0), each of which costs `loss`, and diverges by half."""
     made = Course()
     for stage in stages:
         right = torch.tensor([mark == "1" for mark in stage])
-        made = made.followed_by(right, loss * len(stage), loss * len(stage) / 2)
+        made = made.followed_by(right, sums(right, loss * len(stage), loss * len(stage) / 2))
     return made
 
 
 def test_a_course_adds_up():
     made = course("110", "01111", "1", loss=0.5)
-    assert made.images == 9 and made.right().tolist() == [True, True, False, False, *[True] * 5]
-    assert made.cross_entropy == (1.5, 4.0, 4.5) and made.divergence == (0.75, 2.0, 2.25)
-    assert made.scores == (700 / 9, 0.5, 0.25)
+    assert made.examples == 9 and made.scores().tolist() == [True, True, False, False, *[True] * 5]
+    assert column(made, "cross_entropy") == [1.5, 4.0, 4.5] and column(made, "divergence") == [0.75, 2.0, 2.25]
+    assert scores(made.means()) == (700 / 9, 0.5, 0.25)
 
 
 def test_outputs_that_are_not_numbers_stay_infinite():
-    made = course("10").followed_by(torch.tensor([True]), math.nan, 1.0).followed_by(torch.tensor([True]), 1.0, 1.0)
-    assert made.cross_entropy == (2.0, math.inf, math.inf) and made.divergence == (1.0, 2.0, 3.0)
-    assert made.scores == (75.0, math.inf, 0.75)
+    right = torch.tensor([True])
+    made = course("10").followed_by(right, sums(right, math.nan, 1.0)).followed_by(right, sums(right, 1.0, 1.0))
+    assert column(made, "cross_entropy") == [2.0, math.inf, math.inf] and column(made, "divergence") == [1.0, 2.0, 3.0]
+    assert scores(made.means()) == (75.0, math.inf, 0.75)
 
 
 def test_a_course_takes_few_characters_and_comes_back_to_the_last_bit(tmp_path):
     generator = torch.Generator().manual_seed(0)
     right = torch.rand(5000, generator=generator) < 0.9
-    before = Course().followed_by(right[:512], 0.1 + 0.2, 1 / 3).followed_by(right[512:], math.inf, 1e-300)
-    assert len(before.correct) == 836
-    evaluation = Evaluation((1, 2), 10, 5, 90.0, 0.3, 0.1, 0.5, 9, "agent", 5000, False, before)
+    before = Course().followed_by(right[:512], sums(right[:512], 0.1 + 0.2, 1 / 3))
+    before = before.followed_by(right[512:], sums(right[512:], math.inf, 1e-300))
+    assert len(before.packed) == 836
+    evaluation = scored((1, 2), 90.0, 0.3, seen=5000, course=before)
     journal = Journal(tmp_path / "journal.jsonl")
     journal.append(evaluation.as_record())
     assert Evaluation.from_record(journal.read()[0]) == evaluation
-    assert np.array_equal(evaluation.course.right(), right.numpy())
+    assert np.array_equal(evaluation.course.scores(), right.numpy())
 
 
-def test_records_from_before_there_were_races_can_be_read():
-    old = Evaluation((1,), 10, 5, 90.0, 0.3, 0.1, 0.5, 9, "agent").as_record()
-    for name in ("seen", "dropped", "course"):
-        del old[name]
-    assert Evaluation.from_record(old) == Evaluation((1,), 10, 5, 90.0, 0.3, 0.1, 0.5, 9, "agent")
+def test_scores_that_are_no_booleans_come_back_to_the_last_bit(tmp_path):
+    """Four bytes each; what is not a number is worse than all others."""
+    given = torch.tensor([0.1, -3.0, math.nan, 1e-30])
+    before = Course().followed_by(given[:3], {"a": [1.0, 2.0]}).followed_by(given[3:], {"a": [3.0, math.nan]})
+    assert len(before.packed) == 24 and before.sums == {"a": ((1.0, 2.0), (4.0, math.inf))}
+    assert before.scores().tolist() == [*given[:2].tolist(), -math.inf, float(given[3])]
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append(scored(course=before).as_record())
+    assert Evaluation.from_record(journal.read()[0]).course == before
+
+
+def test_hopeless_counts_the_examples_that_are_better_and_worse():
+    """Nine losses against two wins, by however little; ties do not count."""
+    theirs = torch.tensor([0.5] * 15)
+    ours = theirs + torch.tensor([1e-3] * 2 + [-1e-3] * 9 + [0.0] * 4)
+    whole = Course().followed_by(torch.cat([theirs, theirs]), {"a": [0.0]})
+    assert hopeless(Course().followed_by(ours, {"a": [0.0]}), whole, 2, 67 / 2048 + 1e-9)
+    assert not hopeless(Course().followed_by(ours, {"a": [0.0]}), whole, 2, 67 / 2048)
 
 
 def test_hopeless_by_hand():
@@ -101,7 +130,7 @@ def test_hopeless_by_hand():
 def test_estimates_by_hand():
     """The incumbent has 7 of 10 right, 3 of the first 4; the candidate 1 of these 4: 70 - 100 * 2 / 4."""
     theirs, ours = course("1110", "011101", loss=0.3), course("0100", loss=0.7)
-    top1, cross_entropy, divergence = estimate(ours, theirs)
+    top1, cross_entropy, divergence = scores(estimate(ours, theirs))
     assert top1 == 20.0
     assert cross_entropy == pytest.approx(0.3 + (0.7 - 0.3))
     assert divergence == pytest.approx(0.15 + (0.35 - 0.15))
@@ -109,10 +138,10 @@ def test_estimates_by_hand():
 
 def test_estimates_are_never_below_zero_and_infinite_only_by_their_own_fault():
     theirs, ours = course("1111", "0000", "0000", loss=1.0), course("0000", loss=0.0)
-    assert estimate(ours, theirs) == (0.0, 0.0, 0.0)
+    assert scores(estimate(ours, theirs)) == (0.0, 0.0, 0.0)
     wild = course("1111", "0000", loss=math.inf)
-    assert estimate(course("0000", loss=0.7), wild) == (0.0, 0.7, 0.35)
-    assert estimate(course("0000", loss=math.inf), theirs)[1:] == (math.inf, math.inf)
+    assert scores(estimate(course("0000", loss=0.7), wild)) == (0.0, 0.7, 0.35)
+    assert scores(estimate(course("0000", loss=math.inf), theirs))[1:] == (math.inf, math.inf)
 
 
 def test_a_control_variate_takes_the_images_out_of_the_estimate():
@@ -125,11 +154,12 @@ def test_a_control_variate_takes_the_images_out_of_the_estimate():
         parts = order[:100], order[100:]
         incumbent, ours = Course(), Course()
         for part in parts:
-            sums = losses[part].sum(), losses[part].sum() / 2
-            incumbent = incumbent.followed_by(torch.from_numpy(theirs[part]), *sums)
-        ours = ours.followed_by(torch.from_numpy(theirs[parts[0]]), losses[parts[0]].sum() + 10, losses[parts[0]].sum())
-        assert estimate(ours, incumbent)[0] == pytest.approx(100 * theirs.mean())
-        assert estimate(ours, incumbent)[1] == pytest.approx(losses.mean() + 0.1)
+            right, lost = torch.from_numpy(theirs[part]), float(losses[part].sum())
+            incumbent = incumbent.followed_by(right, sums(right, lost, lost / 2))
+        right, lost = torch.from_numpy(theirs[parts[0]]), float(losses[parts[0]].sum())
+        ours = ours.followed_by(right, sums(right, lost + 10, lost))
+        assert scores(estimate(ours, incumbent))[0] == pytest.approx(100 * theirs.mean())
+        assert scores(estimate(ours, incumbent))[1] == pytest.approx(losses.mean() + 0.1)
 
 
 @pytest.mark.parametrize("error", [0.05, 0.3])
@@ -141,8 +171,8 @@ def test_a_candidate_that_is_as_good_is_dropped_at_most_as_often_as_stated(error
     ours = np.repeat([True, False, False, True], [700, 100, 100, 100])
     for _ in range(runs):
         order = rng.permutation(1000)
-        whole = Course().followed_by(torch.from_numpy(theirs[order]), 1.0, 1.0)
-        seen = (Course().followed_by(torch.from_numpy(ours[order[:end]]), 1.0, 1.0) for end in (100, 200, 400))
+        whole = Course().followed_by(torch.from_numpy(theirs[order]), {})
+        seen = (Course().followed_by(torch.from_numpy(ours[order[:end]]), {}) for end in (100, 200, 400))
         dropped += any(hopeless(part, whole, 4, error) for part in seen)
     assert 0 < dropped / runs <= error
 
@@ -152,14 +182,14 @@ def test_a_dropped_candidate_lies_below_its_incumbent_and_is_never_the_best():
     rng, count = np.random.default_rng(1), 0
     for _ in range(400):
         theirs, ours = (torch.from_numpy(rng.random(60) < share) for share in (0.9, rng.random()))
-        incumbent = Course().followed_by(theirs[:30], 1.0, 1.0).followed_by(theirs[30:], 1.0, 1.0)
-        part = Course().followed_by(ours[:30], 1.0, 1.0)
+        incumbent = Course().followed_by(theirs[:30], sums(theirs[:30], 1.0, 1.0))
+        incumbent = incumbent.followed_by(theirs[30:], sums(theirs[30:], 1.0, 1.0))
+        part = Course().followed_by(ours[:30], sums(ours[:30], 1.0, 1.0))
         if hopeless(part, incumbent, 2, 0.5):
             count += 1
-            assert estimate(part, incumbent)[0] < incumbent.scores[0]
+            assert estimate(part, incumbent)["top1"] < incumbent.means()["top1"]
     assert count > 100
-    finalist = Evaluation((1,), 1, 1, 50.0, 1.0, 0.1, 0.1, 9, "agent", 9)
-    better = replace(finalist, widths=(2,), top1=60.0, dropped=True)
+    finalist, better = scored((1,), 50.0, seen=9), scored((2,), 60.0, dropped=True)
     assert best_of([better, finalist]) is finalist and best_of([better]) is better
 
 
@@ -185,8 +215,8 @@ class Shelf:
     """A pruner with a network for each width, which has so many images wrong."""
 
     def __init__(self, images=100):
-        cost = SimpleNamespace(macs=lambda widths: widths.sum(), params=lambda widths: widths.sum())
-        self.graph, self.layers, self.images = SimpleNamespace(cost=cost), {}, 7
+        costs = SimpleNamespace(costs=lambda widths: {"macs": int(widths.sum())})
+        self.graph, self.layers, self.examples = costs, {}, 7
         self.device = torch.device("cpu")
         self.numbers = images
         self.network = Answers(torch.zeros(images, dtype=torch.int64))
@@ -208,7 +238,7 @@ def search_split(images=100):
 
 
 def racing(error=0.2, shelf=None):
-    return Evaluator(shelf or Shelf(), search_split(), torch.Tensor.float, 10, error=error)
+    return Evaluator(shelf or Shelf(), search_split(), torch.Tensor.float, Classification(), 10, error=error)
 
 
 def ask(evaluate, *widths):
@@ -217,11 +247,11 @@ def ask(evaluate, *widths):
 
 def test_the_first_candidate_and_those_that_keep_up_are_scored_in_full():
     first, worse, near, better = ask(racing(), 10, 90, 11, 2)
-    assert (first.top1, first.seen, first.images, first.dropped) == (90.0, 100, 107, False)
-    assert near.top1 == 89.0 and near.seen == 100 and better.top1 == 98.0
+    assert (first.scores["top1"], first.seen, first.examples, first.dropped) == (90.0, 100, 107, False)
+    assert near.scores["top1"] == 89.0 and near.seen == 100 and better.scores["top1"] == 98.0
     # Of the first ten images, one stage, it has too many wrong.
-    assert (worse.seen, worse.images, worse.dropped, worse.course) == (10, 17, True, None)
-    assert worse.top1 < first.top1 and worse.cross_entropy > first.cross_entropy
+    assert (worse.seen, worse.examples, worse.dropped, worse.course) == (10, 17, True, None)
+    assert worse.merit[0] < first.merit[0] and worse.merit[1] < first.merit[1]
 
 
 def test_the_incumbent_is_the_best_finalist():
@@ -234,7 +264,8 @@ def test_the_incumbent_is_the_best_finalist():
 
 def test_without_an_error_all_are_scored_in_full():
     results = ask(racing(error=None), 10, 90, 11)
-    assert [item.seen for item in results] == [100] * 3 and [item.top1 for item in results] == [90.0, 10.0, 89.0]
+    assert [item.seen for item in results] == [100] * 3
+    assert [item.scores["top1"] for item in results] == [90.0, 10.0, 89.0]
     assert all(item.course is None and not item.dropped for item in results)
 
 
@@ -243,12 +274,12 @@ def test_what_a_race_reads_is_a_part_of_what_is_scored_without():
     plain, raced = (ask(racing(error), 30, 50, 20, 90, 10) for error in (None, 0.2))
     for whole, item in zip(plain, raced, strict=True):
         if not item.dropped:
-            assert (item.top1, item.cross_entropy) == (whole.top1, pytest.approx(whole.cross_entropy))
+            assert item.merit == (whole.merit[0], pytest.approx(whole.merit[1]))
     assert sum(item.dropped for item in raced) > 0
 
 
 def journalled(path, resume, shelf):
-    return Journalled(racing(shelf=shelf), Journal(path, resume), lambda macs: macs / 100)
+    return Journalled(racing(shelf=shelf), Journal(path, resume), lambda costs: {"macs_ratio": costs["macs"] / 100})
 
 
 COURSE = [70, 90, 20, 60, 70, 5, 20, 40, 30, 60, 3, 25, 90]
@@ -278,7 +309,7 @@ def test_the_incumbent_follows_what_is_asked_not_what_is_known(tmp_path):
     (other,) = ask(resumed, 61)
     assert not other.dropped
     (late,) = ask(resumed, 2)
-    assert late.images == 0 and ask(resumed, 62)[0].dropped
+    assert late.examples == 0 and ask(resumed, 62)[0].dropped
 
 
 def without_time(evaluations):
@@ -288,5 +319,5 @@ def without_time(evaluations):
 def test_a_journal_line_has_what_a_race_needs_of_finalists_alone(tmp_path):
     ask(journalled(tmp_path / "j", False, Shelf()), 10, 90)
     first, second = (json.loads(line) for line in (tmp_path / "j").read_text().splitlines())
-    assert first["course"]["images"] == 100 and len(first["course"]["cross_entropy"]) == 4
+    assert first["course"]["examples"] == 100 and len(first["course"]["sums"]["cross_entropy"]) == 4
     assert second["course"] is None and (second["dropped"], second["seen"]) == (True, 10)

@@ -7,11 +7,11 @@ import torch
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.result import Evaluation, best_of, within
-from tests.support.fakes import small_graph
+from tests.support.fakes import scored, small_graph
 
 
 def evaluation(top1=70.0, loss=1 / 3, proposer="agent", divergence=0.1 + 0.2, widths=(1, 2)):
-    return Evaluation(widths, 10, 5, top1, loss, divergence, 0.25, 17, proposer)
+    return scored(widths, top1, loss, divergence, proposer=proposer)
 
 
 def test_best_is_accuracy_then_cross_entropy_then_first():
@@ -36,6 +36,6 @@ def test_within_a_budget():
     graph = small_graph()
     dense, half = graph.widths, graph.project(graph.widths, macs=0.5)
     whole, smaller = (evaluation(widths=tuple(widths.tolist())) for widths in (dense, half))
-    assert [within(graph, Budget(macs=0.5), item) for item in (whole, smaller)] == [False, True]
-    assert within(graph, Budget(macs=1.0), whole)
+    assert [within(Budget(macs=0.5).on(graph), item) for item in (whole, smaller)] == [False, True]
+    assert within(Budget(macs=int(graph.cost.macs(dense))).on(graph), whole)
     assert isinstance(whole.as_record()["widths"], list) and torch.equal(torch.tensor(smaller.widths), half)

@@ -3,10 +3,8 @@
 import importlib.util
 import math
 import sys
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -14,10 +12,10 @@ from torch import nn
 
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.data import Digits
-from gnnrl_lightning.job.compression import Compression
-from gnnrl_lightning.job.policy_search import SearchOptions
+from gnnrl_lightning.job.checked import check
 from gnnrl_lightning.job.task import Task
-from gnnrl_lightning.networks.spec import NetworkSpec
+from gnnrl_lightning.job.trained import train
+from tests.support.options import options_of
 
 BENCHMARKS = Path(__file__).parents[2] / "experiments" / "benchmarks"
 
@@ -41,20 +39,13 @@ def layers(widths):
     return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(sizes[-1], 10))
 
 
-@pytest.fixture
-def job_of(monkeypatch):
-    module = ModuleType("hidden_layers")
-    module.layers = layers
-    monkeypatch.setitem(sys.modules, "hidden_layers", module)
-
-    def make(*widths):
-        task = Task(NetworkSpec("hidden_layers.layers", {"widths": list(widths)}), Digits(), seed=1)
-        return Compression(task, Budget(macs=0.5), SearchOptions(calibration_images=16, proposal=None))
-
-    return make
+def job_of(*widths):
+    torch.manual_seed(1)
+    task = Task(layers(widths), Digits(), seed=1)
+    return train(check(task, Budget(macs=0.5), options_of(calibration_examples=16, proposal=None)))
 
 
-def test_one_policy_of_two_networks_acts_in_a_third(job_of):
+def test_one_policy_of_two_networks_acts_in_a_third():
     jobs = {"two": job_of(16, 12), "three": job_of(16, 8, 12), "four": job_of(16, 8, 8, 8)}
     sources = {name: jobs[name] for name in ("two", "three")}
     found = benchmark().run(sources, ("four", jobs["four"]), (0.7, 0.4), (0.4,), iterations=2, episodes=8)
@@ -64,7 +55,7 @@ def test_one_policy_of_two_networks_acts_in_a_third(job_of):
     for row in rows:
         job = jobs[row["network"]]
         for method, widths in row["widths"].items():
-            assert replace(job.budget, macs=row["macs_budget"]).met(job.graph, torch.tensor(widths))
+            assert job.job.limits.with_limits(macs=row["macs_budget"]).met(torch.tensor(widths))
             expected = -math.log(float(job.sensitivity(torch.tensor(widths))))
             assert row["proxy_reward"][method] == pytest.approx(expected, abs=1e-3)
     assert set(found["never_seen"][1]["top1_test_before"]) == {"policy", "uniform", "dynamic_programming"}

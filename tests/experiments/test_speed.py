@@ -134,9 +134,11 @@ def test_a_search_is_recorded_once_and_a_longer_one_is_thinned_out(speed, tmp_pa
     def search(problem, seed):
         path.write_text("".join(json.dumps({"widths": widths}) + "\n" for widths in asked))
 
-    compression = SimpleNamespace(budget=None, make_problem=lambda *_: None, search=SimpleNamespace(evaluations=8))
+    spent = SimpleNamespace(evaluations=8)
+    job = SimpleNamespace(limits=None, options=SimpleNamespace(search=spent))
+    trained = SimpleNamespace(job=job, problem=lambda *_: None, journalled=lambda *_: None)
     monkeypatch.setattr(candidates, "METHODS", {"cross_entropy": Method(search)})
-    assert candidates.recorded(compression, path).tolist() == asked[:7]
+    assert candidates.recorded(trained, path).tolist() == asked[:7]
     monkeypatch.delattr(candidates, "METHODS")
-    compression.search.evaluations = 3
-    assert candidates.recorded(compression, path).tolist() == [[0, 0], [3, 3], [6, 6]]
+    spent.evaluations = 3
+    assert candidates.recorded(trained, path).tolist() == [[0, 0], [3, 3], [6, 6]]

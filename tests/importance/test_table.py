@@ -103,7 +103,7 @@ def test_an_importance_says_which_passes_it_takes():
 
 
 def test_scores_of_another_shape_are_refused():
-    with pytest.raises(UserError, match=r"importance .*gives scores of the shapes \[\(3,\)\]: expected \[\(1, 3\)\]"):
+    with pytest.raises(UserError, match=r"importance .*returns scores of shapes \[\(3,\)\]: expected \[\(1, 3\)\]"):
         scores_of(Two(), Importance(lambda subject: [torch.zeros(3)]))
 
 
@@ -181,7 +181,7 @@ def test_batch_norm_scale():
 
 
 def test_a_criterion_without_a_word_on_a_group_is_refused():
-    with pytest.raises(UserError, match="says nothing about the channels of a"):
+    with pytest.raises(UserError, match="has no scores for the channels of a"):
         scores_of(Two(), "batch_norm")
 
 
@@ -189,7 +189,7 @@ def test_scores_that_are_not_finite_are_refused():
     network = Two()
     with torch.no_grad():
         network.a.weight[0, 0] = torch.nan
-    with pytest.raises(UserError, match="importance l1 gives a scores that are not finite"):
+    with pytest.raises(UserError, match="importance l1 returns scores that are not finite for a"):
         scores_of(network, "l1")
 
 

@@ -54,7 +54,7 @@ DESCRIPTION = artifact.Description(
 
 
 def save(folder, pruned, dense, graph, plan, example=EXAMPLE, **more):
-    about = {"dense": dense, "graph": graph, "plan": plan, "example": example, "description": DESCRIPTION}
+    about = {"dense": dense, "steps": [artifact.step(graph, plan)], "example": example, "description": DESCRIPTION}
     artifact.save(folder, pruned, **about, **more)
 
 
@@ -81,6 +81,25 @@ def test_both_ways_of_loading_compute_the_same(folder, kind):
     assert sum(p.numel() for p in pruned.parameters()) < sum(p.numel() for p in kind().parameters())
 
 
+@pytest.mark.parametrize("kind", [Small, Tied])
+def test_what_is_pruned_twice_is_restored_in_one_go(folder, kind):
+    network = kind().eval()
+    first = trace(network, EXAMPLE)
+    plan = first.plan(network, first.project(first.widths, macs=0.7))
+    between = plan.apply(network).eval()
+    second = trace(between, EXAMPLE)
+    again = second.plan(between, second.project(second.widths, macs=0.7))
+    smallest = again.apply(between).eval()
+    steps = [artifact.step(first, plan), artifact.step(second, again)]
+    artifact.save(folder, smallest, dense=network, steps=steps, example=EXAMPLE, description=DESCRIPTION)
+    sizes = [sum(p.numel() for p in each.parameters()) for each in (network, between, smallest)]
+    assert sizes[0] > sizes[1] > sizes[2]
+    images = torch.randn(7, 1, 6, 6)
+    assert torch.equal(artifact.load(folder, kind(), EXAMPLE)(images), smallest(images))
+    with pytest.raises(UserError, match="with other channel groups than this one"):
+        artifact.load(folder, between, EXAMPLE)  # the first step does not fit what it has pruned
+
+
 def test_ties_survive(folder):
     saved(folder, Tied())
     loaded = artifact.load(folder, Tied(), EXAMPLE)
@@ -99,7 +118,7 @@ def test_recipe_says_what_was_done(folder):
         "program": {"file": "model.pt2", "batch": "any"},
     }
     assert recipe["versions"]["torch"]
-    kept = recipe["kept"]["conv"]
+    kept = recipe["steps"][0]["kept"]["conv"]
     assert torch.equal(pruned.conv.weight, network.conv.weight[kept])
     assert set(recipe["sha256"]) == {"weights.safetensors", "model.pt2", "recipe.json"}
     assert load_file(folder / "weights.safetensors").keys() == pruned.state_dict().keys()
@@ -150,7 +169,7 @@ def test_changed_recipe_is_named(folder):
     saved(folder, Small())
     path = folder / "recipe.json"
     recipe = json.loads(path.read_text())
-    recipe["kept"]["conv"][0] += 1
+    recipe["steps"][0]["kept"]["conv"][0] += 1
     path.write_text(json.dumps(recipe))
     with pytest.raises(UserError, match=r"recipe.json is damaged: it has been changed"):
         artifact.load(folder, Small(), EXAMPLE)
@@ -158,7 +177,7 @@ def test_changed_recipe_is_named(folder):
     with pytest.raises(UserError, match=r"recipe.json is damaged"):
         artifact.read_recipe(folder)
     path.write_text('{"format": 99}')
-    with pytest.raises(UserError, match=r"not a recipe of format 2"):
+    with pytest.raises(UserError, match=r"not a recipe of format 3"):
         artifact.read_recipe(folder)
 
 
@@ -181,7 +200,7 @@ def test_another_network_is_refused(folder):
 def test_recipe_without_its_keys_is_refused(folder):
     saved(folder, Small())
     recipe = json.loads((folder / "recipe.json").read_text())
-    for name in ("network", "kept", "sha256", "transform"):
+    for name in ("network", "steps", "sha256", "transform"):
         (folder / "recipe.json").write_text(json.dumps({key: recipe[key] for key in recipe if key != name}))
         with pytest.raises(UserError, match=rf"recipe.json is damaged: it lacks {name}"):
             artifact.read_recipe(folder)

@@ -8,20 +8,23 @@ from types import ModuleType
 import pytest
 import torch
 
+from gnnrl_lightning.candidates.pruner import Pruner
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.data import Digits
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.journal import Journal
-from gnnrl_lightning.job.comparison import AgentRow, CompareOptions, Comparison, budget_label
-from gnnrl_lightning.job.compression import Compression
-from gnnrl_lightning.job.policy_search import AGENT, SearchOptions
+from gnnrl_lightning.job.checked import check
+from gnnrl_lightning.job.comparison import AgentRow, CompareOptions, Comparison
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.networks.spec import NetworkSpec
+from gnnrl_lightning.rl.env.options import EpisodeOptions
+from gnnrl_lightning.rl.environments import AGENT
 from gnnrl_lightning.rl.learners import DDPG, GNNRL
 from gnnrl_lightning.search.methods import METHODS, one_shot
 from gnnrl_lightning.search.problem import NotApplicable
-from gnnrl_lightning.training.finetune import TrainingOptions
+from gnnrl_lightning.training.options import TrainingOptions
+from tests.support.options import options_of
 
 
 class TwoHidden(torch.nn.Sequential):
@@ -52,13 +55,18 @@ def agent_of(seed):
     return GNNRL(seed=seed, episodes_per_iteration=3, epochs=1, minibatches=2, **proxy)
 
 
-def comparison_of(task, options, agents=None, report=lambda row: None, **search):
-    defaults = {"evaluations": 14, "calibration_images": 64, "repair": "reconstruction", "table": "reconstruction"}
-    search = SearchOptions(**defaults | search)
-    training = TrainingOptions(epochs=3)
-    compression = Compression(task, Budget(macs=0.5), search, training, TrainingOptions(epochs=1, learning_rate=0.02))
-    agents = agents or {"agent": AgentRow(agent_of, search)}
-    return Comparison(compression, options, agents, report)
+def comparison_of(task, options, agents=None, report=lambda row: None, **given):
+    defaults = {
+        "evaluations": 14,
+        "calibration_examples": 64,
+        "repair": "reconstruction",
+        "sensitivity": "reconstruction",
+        "pretraining": TrainingOptions(epochs=3),
+        "finetuning": TrainingOptions(epochs=1, learning_rate=0.02),
+    }
+    checked = check(task, Budget(macs=0.5), options_of(**defaults | given))
+    agents = agents or {"agent": AgentRow(agent_of, checked.job.options.episode)}
+    return Comparison(checked, options, agents, report)
 
 
 def test_the_whole_comparison(task, tmp_path):
@@ -70,7 +78,7 @@ def test_the_whole_comparison(task, tmp_path):
     folder = RunFolder.create(tmp_path, "run")
     figures = comparison.run(folder)
     assert json.loads(folder.compare.read_text()) == figures
-    assert figures["test_images"] == 180 and figures["rows"] == reported
+    assert figures["test_examples"] == 180 and figures["rows"] == reported
     runs = [(row["budget"], row["method"], row["seed"]) for row in figures["rows"]]
     assert runs == [
         (budget, method, seed)
@@ -89,7 +97,7 @@ def test_the_whole_comparison(task, tmp_path):
         assert row["evaluations"] == spent[row["method"]]
         assert 0 <= row["top1_test_before"] <= 100 and "top1_test_after" not in row
         # A candidate reads the search split alone, once if it was not known.
-        evaluated = (row["images"] - 64) / 287
+        evaluated = (row["examples"] - 64) / 287
         assert evaluated == int(evaluated) and 1 <= evaluated <= row["evaluations"] - 1
     assert {(entry["budget"], entry["method"]) for entry in figures["paired"]} == {
         (budget, method) for budget in (0.4, 0.6) for method in ("uniform", "greedy", "evolution")
@@ -102,8 +110,8 @@ def test_ddpg_searches_in_the_same_episodes(task, tmp_path):
     """A table of its own to pay for, the same starting candidates, and whole iterations of the rest."""
     options = CompareOptions(methods=["agent", "ddpg"], seeds=[0, 1])
     shared = {"episodes_per_iteration": 3, "proxy_warmup": 2, "proxy_between": 1, "proxy_episodes": 8}
-    search = SearchOptions(evaluations=14, calibration_images=64, repair="reconstruction", table="reconstruction")
-    rows = {"agent": AgentRow(agent_of, search), "ddpg": AgentRow(lambda seed: DDPG(seed=seed, **shared), search)}
+    episode = EpisodeOptions()
+    rows = {"agent": AgentRow(agent_of, episode), "ddpg": AgentRow(lambda seed: DDPG(seed=seed, **shared), episode)}
     figures = comparison_of(task, options, rows).run(RunFolder.create(tmp_path, "run"))
     found = {(row["method"], row["seed"]): row for row in figures["rows"]}
     assert {row["evaluations"] for row in found.values()} == {1 + 6 + 2 * 3}
@@ -125,9 +133,9 @@ def test_repairs_that_read_images_make_evaluations_dearer_and_tables_cheaper(tas
     options = CompareOptions(methods=["greedy"], seeds=[0])
     rows = {}
     for repair in ("refit", "reconstruction"):
-        comparison = comparison_of(task, options, repair=repair, table="outputs", calibration_images=100)
+        comparison = comparison_of(task, options, repair=repair, sensitivity="outputs", calibration_examples=100)
         (rows[repair],) = comparison.run(RunFolder.create(tmp_path, repair))["rows"]
-    assert {repair: row["images"] for repair, row in rows.items()} == {
+    assert {repair: row["examples"] for repair, row in rows.items()} == {
         "refit": 1100 + 287 + 100,
         "reconstruction": 1000 + 287,
     }
@@ -146,26 +154,26 @@ def test_an_agent_for_all_budgets_wins_with_what_meets_this_one(task, tmp_path):
             ratios = [entry["macs_ratio"] for entry in journal if entry["proposer"] == AGENT]
             assert max(ratios) <= 0.9 and any(ratio > row["budget"] for ratio in ratios)
             met = [entry for entry in journal if entry["macs_ratio"] <= row["budget"]]
-            assert row["top1_search"] == max(entry["top1"] for entry in met)
+            assert row["top1_search"] == max(entry["scores"]["top1"] for entry in met)
         assert row["macs_ratio"] <= row["budget"]
 
 
 def test_winners_are_repaired_on_more_images(task, tmp_path, monkeypatch):
     read = []
-    original = Compression.final_pruner
+    original = Pruner.final
 
-    def final_pruner(compression):
-        pruner = original(compression)
-        read.append(len(pruner.calibration))
-        return pruner
+    def final(pruner, calibration, repair):
+        read.append(len(calibration))
+        return original(pruner, calibration, repair)
 
-    monkeypatch.setattr(Compression, "final_pruner", final_pruner)
+    monkeypatch.setattr(Pruner, "final", final)
     options = CompareOptions(methods=["uniform", "greedy"], seeds=[0])
-    comparison = comparison_of(task, options, final_calibration_images=200)
+    comparison = comparison_of(task, options, delivery={"calibration_examples": 200})
     figures = comparison.run(RunFolder.create(tmp_path, "run"))
     assert read == [200]
-    assert [row["images"] for row in figures["rows"]] == [64 + 287, 64 + 287]  # what the search spent
-    assert figures["search"]["table"] == "reconstruction" and figures["search"]["final_calibration_images"] == 200
+    assert [row["examples"] for row in figures["rows"]] == [64 + 287, 64 + 287]  # what the search spent
+    assert figures["options"]["search"]["sensitivity"] == "reconstruction"
+    assert figures["options"]["delivery"]["calibration_examples"] == 200
 
 
 def test_a_finished_run_is_not_run_again(task, tmp_path, monkeypatch):
@@ -175,7 +183,7 @@ def test_a_finished_run_is_not_run_again(task, tmp_path, monkeypatch):
     (folder.comparison / "evolution-0.5-seed1.json").unlink()
     ran = []
     again = comparison_of(task, options, report=ran.append)
-    monkeypatch.setattr(again.compression, "trainers", lambda phase: pytest.fail("trained again"))
+    monkeypatch.setattr(Task, "train", lambda *_, **__: pytest.fail("trained again"))
     second = again.run(folder)
     assert [(row["method"], row["seed"]) for row in ran] == [("evolution", 1)]
     for figures in (first, second):
@@ -203,7 +211,7 @@ def test_a_method_that_cannot_is_listed_with_its_reason(task, tmp_path, monkeypa
     monkeypatch.setattr(METHODS, "_rows", dict(METHODS))
     METHODS.register("refuser", one_shot("refuser", refuse))
     options = CompareOptions(methods=["refuser", "uniform", "agent", "greedy"], seeds=[0])
-    figures = comparison_of(task, options, evaluations=6, table=None).run(RunFolder.create(tmp_path, "run"))
+    figures = comparison_of(task, options, evaluations=6, sensitivity=None).run(RunFolder.create(tmp_path, "run"))
     assert [row["method"] for row in figures["rows"]] == ["uniform"] and figures["paired"] == []
     assert {row["method"]: row["refused"] for row in figures["refused"]} == {
         "refuser": "not on a Tuesday",
@@ -214,8 +222,7 @@ def test_a_method_that_cannot_is_listed_with_its_reason(task, tmp_path, monkeypa
 
 def test_an_agent_that_cannot_pay_for_its_table_and_an_iteration_is_refused(task, tmp_path):
     """Its own search may read no table: then it has two evaluations more."""
-    poor = SearchOptions(table=None)
-    rich = SearchOptions(table="reconstruction")
+    poor, rich = EpisodeOptions(sensitivity=False), EpisodeOptions()
     agents = {"agent": AgentRow(agent_of, rich), "no_table": AgentRow(agent_of, poor)}
     options = CompareOptions(methods=["agent", "no_table"], seeds=[0], variants={"no_table": {}})
     figures = comparison_of(task, options, agents, evaluations=9).run(RunFolder.create(tmp_path, "run"))
@@ -236,14 +243,14 @@ def test_winners_are_fine_tuned_alike(task, tmp_path):
 
     object.__setattr__(task, "train", record)
     figures = comparison.run(RunFolder.create(tmp_path, "run"))
-    assert trained == [comparison.compression.pretrain] + [comparison.compression.finetune] * 2
+    assert trained == [comparison.checked.job.options.pretraining] + [comparison.checked.job.options.finetuning] * 2
     assert all(0 <= row["top1_test_after"] <= 100 for row in figures["rows"])
     assert {"top1_test_after"} <= figures["summary"][0].keys()
 
 
 def test_what_cannot_be_compared_is_refused(task):
-    with pytest.raises(UserError, match=r"budget 1.0 is met by the dense network"):
-        comparison_of(task, CompareOptions(budgets=[1.0]))
+    with pytest.raises(UserError, match=r"compare.budgets is \[1.0\]: expected shares of the dense MACs below 1"):
+        CompareOptions(budgets=[1.0])
     with pytest.raises(UserError, match=r"budget.macs is 0.001"):
         comparison_of(task, CompareOptions(budgets=[0.001]))
     with pytest.raises(UserError, match=r"compare.methods has slow, which no agent was given for"):
@@ -252,8 +259,3 @@ def test_what_cannot_be_compared_is_refused(task):
         CompareOptions(methods=[])
     with pytest.raises(UserError, match=r"compare.seeds is \[-1\]"):
         CompareOptions(seeds=[-1])
-
-
-def test_labels_of_budgets():
-    assert budget_label(Budget(macs=0.5)) == 0.5
-    assert budget_label(Budget(macs=0.5, params=1e6)) == "macs=0.5,params=1e+06"

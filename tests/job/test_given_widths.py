@@ -94,6 +94,6 @@ def test_widths_keep_to_the_limits_of_groups():
 def test_widths_use_up_their_own_budget():
     graph = small_graph()
     widths = as_widths(graph, WIDTHS)
-    budget = budget_of(graph, widths)
-    assert budget.met(graph, widths)
-    assert not budget.met(graph, widths + torch.eye(4, dtype=torch.int64)).any()
+    limits = budget_of(graph, widths).on(graph)
+    assert limits.met(widths)
+    assert not limits.met(widths + torch.eye(4, dtype=torch.int64)).any()

@@ -8,11 +8,11 @@ from gnnrl_lightning.cost.ranges import GroupLimit
 from gnnrl_lightning.data import Digits
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job import artifact
-from gnnrl_lightning.job.compression import Compression
+from gnnrl_lightning.job.checked import check
 from gnnrl_lightning.job.groups import GroupOptions
-from gnnrl_lightning.job.policy_search import SearchOptions
 from gnnrl_lightning.job.task import Task, inspect
 from gnnrl_lightning.networks.spec import NetworkSpec
+from gnnrl_lightning.search.baselines import starting_candidates
 from tests.support.workplace import working_in
 
 
@@ -40,13 +40,12 @@ def test_inspect_shows_what_is_kept_and_limited():
 
 
 def test_a_job_keeps_to_the_limits():
-    search = SearchOptions(calibration_images=32)
-    compression = Compression(task(limits={"conv*": GroupLimit(max="50%")}), Budget(macs=0.9), search)
-    assert {tuple(widths.tolist()) for widths in compression.problem.starting.values()} == {(4, 6)}
+    limits = check(task(limits={"conv*": GroupLimit(max="50%")}), Budget(macs=0.9)).job.limits
+    assert {tuple(widths.tolist()) for widths in starting_candidates(limits.graph, limits).values()} == {(4, 6)}
     with pytest.raises(UserError, match="which cannot be reached"):
-        Compression(task(limits={"conv*": GroupLimit(min="90%")}), Budget(macs=0.5), search)
+        check(task(limits={"conv*": GroupLimit(min="90%")}), Budget(macs=0.5))
     with pytest.raises(UserError, match="has no channels that can be pruned"):
-        Compression(task(keep=["conv*"]), Budget(macs=0.5), search)
+        check(task(keep=["conv*"]), Budget(macs=0.5))
 
 
 def test_an_artifact_is_restored_with_what_was_kept(tmp_path):
@@ -58,10 +57,11 @@ def test_an_artifact_is_restored_with_what_was_kept(tmp_path):
     small, example = plan.apply(network), made.example()
     record = {"class_path": "own_networks.Small", "init_args": {}}, {}, made.data.transform_record(), {}
     written = artifact.Description(*record)
-    artifact.save(tmp_path, small, dense=network, graph=graph, plan=plan, example=example, description=written)
-    assert artifact.read_recipe(tmp_path)["keep"] == ["classifier"]
+    steps = [artifact.step(graph, plan)]
+    artifact.save(tmp_path, small, dense=network, steps=steps, example=example, description=written)
+    (step,) = artifact.read_recipe(tmp_path)["steps"]
+    assert step["keep"] == ["classifier"] and list(step["kept"]) == ["conv1"]
     restored = task().restore(tmp_path)
-    assert [group.name for group in restored.graph.groups] == ["conv1"]
     with torch.inference_mode():
         assert torch.equal(restored.network(made.example(4)), small(made.example(4)))
 

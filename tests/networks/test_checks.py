@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.networks import check_finite, check_num_classes, eval_mode, resnet20
+from gnnrl_lightning.networks import check_finite, check_runs, eval_mode, resnet20
 
 
 def small():
@@ -27,37 +27,24 @@ def test_a_fitting_network_passes_and_stays_as_it_was():
     network = small()
     network[1].eval()
     before = modes(network)
-    check_num_classes(network, torch.randn(2, 3, 8, 8), 5)
+    assert check_runs(network, torch.randn(2, 3, 8, 8)).shape == (2, 5)
     assert modes(network) == before == [True, True, False, True, True]
     assert network[1].num_batches_tracked == 0
 
 
 @pytest.mark.parametrize(
-    ("shape", "classes", "message"),
+    ("shape", "message"),
     [
-        ((2, 3, 8, 8), 10, "the network has 5 classes, the data has 10: set `num_classes`"),
-        ((2, 3, 9, 9), 5, "the network refuses images of 3x9x9: .*mat1 and mat2 shapes cannot be multiplied"),
-        ((2, 1, 8, 8), 5, "the network refuses images of 1x8x8: .*expected input.*to have 3 channels"),
+        ((2, 3, 9, 9), "the network refuses inputs of 3x9x9: .*mat1 and mat2 shapes cannot be multiplied"),
+        ((2, 1, 8, 8), "the network refuses inputs of 1x8x8: .*expected input.*to have 3 channels"),
     ],
 )
-def test_unfitting_networks_get_one_line(shape, classes, message):
+def test_unfitting_networks_get_one_line(shape, message):
     network = small().train()
     with pytest.raises(UserError, match=message) as caught:
-        check_num_classes(network, torch.zeros(shape), classes)
+        check_runs(network, torch.zeros(shape))
     assert "\n" not in str(caught.value)
     assert all(modes(network))
-
-
-class Pair(nn.Module):
-    def forward(self, x):
-        return x, x
-
-
-def test_outputs_that_are_no_logits_are_refused():
-    with pytest.raises(UserError, match=r"returns \(2, 3, 8, 8\) for 2 images of 3x8x8: expected \(images, classes\)"):
-        check_num_classes(nn.Identity(), torch.zeros(2, 3, 8, 8), 3)
-    with pytest.raises(UserError, match="returns tuple for 2 images"):
-        check_num_classes(Pair(), torch.zeros(2, 3, 8, 8), 3)
 
 
 def test_eval_mode_restores_each_module_also_after_an_error():
@@ -71,5 +58,5 @@ def test_eval_mode_restores_each_module_also_after_an_error():
 
 
 def test_a_network_of_two_inputs_is_refused():
-    with pytest.raises(UserError, match=r"the network refuses images of 1x8x8: .*missing 1 required positional"):
-        check_num_classes(nn.Bilinear(8, 8, 10), torch.zeros(2, 1, 8, 8), 10)
+    with pytest.raises(UserError, match=r"the network refuses inputs of 1x8x8: .*missing 1 required positional"):
+        check_runs(nn.Bilinear(8, 8, 10), torch.zeros(2, 1, 8, 8))

@@ -29,10 +29,10 @@ def test_functions_build_networks(class_path, expected):
 
 
 def test_data_modules_build():
-    data = build(ImageData, "gnnrl_lightning.data.Digits", search_size=100, pad=2)
+    data = build(ImageData, "gnnrl_lightning.data.Digits", holdout_size=100, pad=2)
     assert isinstance(data, Digits)
     data.setup()
-    assert len(data.search) == 100
+    assert len(data.holdout) == 100
 
 
 def test_arguments_are_checked():

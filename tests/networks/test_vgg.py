@@ -3,7 +3,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.networks import check_num_classes, vgg16_bn
+from gnnrl_lightning.networks import check_runs, vgg16_bn
 
 
 def test_cost_by_hand():
@@ -31,5 +31,5 @@ def test_larger_images_and_grey_ones():
 
 
 def test_smaller_images_are_refused_in_one_line():
-    with pytest.raises(UserError, match=r"the network refuses images of 3x16x16: .*[Oo]utput size is too small"):
-        check_num_classes(vgg16_bn(), torch.zeros(1, 3, 16, 16), 10)
+    with pytest.raises(UserError, match=r"the network refuses inputs of 3x16x16: .*[Oo]utput size is too small"):
+        check_runs(vgg16_bn(), torch.zeros(1, 3, 16, 16))

@@ -44,8 +44,10 @@ def test_quickstart_runs(tmp_path, monkeypatch, execute):
     # 16 images through 49 networks, and once more for the moments of layers' inputs, are worth three evaluations of
     # 287 + 16; six starting candidates, one iteration of eight. A candidate that comes up again reads no images.
     assert result["search"]["evaluations"] == 3 + 6 + 8
-    assert result["search"]["images"] <= 16 * (49 + 1) + (6 + 8) * (287 + 16)
-    assert printed(notebook.cells[-1]).startswith(f"{result['pruned']['top1_test_after']:.2f} % on the test images")
+    assert result["search"]["examples"] <= 16 * (49 + 1) + (6 + 8) * (287 + 16)
+    assert printed(notebook.cells[-1]).startswith(
+        f"top-1 on the test examples: {result['pruned']['top1_test_after']:.2f} %"
+    )
 
 
 def test_graphs_runs(execute):
@@ -54,7 +56,9 @@ def test_graphs_runs(execute):
     assert len(figures) == 3
     text = "".join(printed(cell) for cell in cells if cell.cell_type == "code")
     assert "is an output of the network" in text and "layer1.0" in text
-    assert "largest difference" in text and printed(cells[-1]).startswith("actions (8, 1)")
+    assert "largest difference" in text and printed(cells[-1]).startswith(
+        "decisions of each graph [1, 1, 1, 1, 4, 4, 4, 4]"
+    )
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from gnnrl_lightning.calibration.moments import collect_moments
 from gnnrl_lightning.repair.batchnorm import predict_batch_norm, reestimate_batch_norm
 from gnnrl_lightning.repair.reconstruction import reconstruct
 from gnnrl_lightning.surgery.layers import find_layers
-from tests.support.correlated import half, traced
+from tests.support.networks_readers import half, traced
 
 
 class Two(nn.Module):

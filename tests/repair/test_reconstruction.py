@@ -9,7 +9,7 @@ from gnnrl_lightning.calibration.moments import collect_moments
 from gnnrl_lightning.calibration.observe import ContractionObserver, Patches, forward_form
 from gnnrl_lightning.repair.reconstruction import reconstruct, solve_kept
 from gnnrl_lightning.surgery.layers import find_layers
-from tests.support.correlated import READERS, correlated, half, traced
+from tests.support.networks_readers import READERS, correlated, half, traced
 from tests.support.networks_zoo import ZOO
 
 ALL = 10**6

@@ -13,7 +13,7 @@ from gnnrl_lightning.calibration import least_squares
 from gnnrl_lightning.repair.batchnorm import reestimate_batch_norm
 from gnnrl_lightning.repair.refit import record, refit
 from gnnrl_lightning.surgery.layers import find_layers
-from tests.support.correlated import READERS, correlated, half, traced
+from tests.support.networks_readers import READERS, correlated, half, traced
 from tests.support.networks_zoo import ZOO, conv
 
 ALL = 10**6

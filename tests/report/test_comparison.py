@@ -1,9 +1,11 @@
 import pytest
 from rich.console import Console
 
+from gnnrl_lightning.objective import Classification
+from gnnrl_lightning.objective.protocol import record
 from gnnrl_lightning.report.comparison import comparison_tables, run_line, summarise
 
-COSTS = {"evaluations": 9, "images": 100, "seconds": 2.0, "macs_ratio": 0.5}
+COSTS = {"evaluations": 9, "examples": 100, "seconds": 2.0, "macs_ratio": 0.5}
 
 
 def row(method, seed, top1, budget=0.5):
@@ -15,7 +17,7 @@ ROWS = [row("agent", 0, 81.0), row("agent", 1, 83.0), row("uniform", None, 80.0)
 
 
 def test_means_and_differences():
-    figures = summarise([*ROWS, row("uniform", None, 70.0, budget=0.3)], "agent")
+    figures = summarise([*ROWS, row("uniform", None, 70.0, budget=0.3)], "agent", "top1")
     by_method = {(entry["budget"], entry["method"]): entry for entry in figures["summary"]}
     assert by_method[0.5, "agent"]["top1_test_before"] == {"n": 2, "mean": 81.0, "sd": pytest.approx(2**0.5)}
     assert by_method[0.5, "uniform"]["top1_search"] == {"n": 1, "mean": 80.0, "sd": None}
@@ -28,7 +30,7 @@ def test_means_and_differences():
 
 
 def test_without_an_agent_there_are_means_alone():
-    assert summarise(ROWS, None)["paired"] == []
+    assert summarise(ROWS, None, "top1")["paired"] == []
 
 
 def test_tables_and_lines():
@@ -36,11 +38,12 @@ def test_tables_and_lines():
     figures = {
         "network": "Small",
         "dataset": "digits",
+        "objective": record(Classification()),
         "dense": {"top1_test": 98.0},
-        "test_images": 7,
+        "test_examples": 7,
         "test_half": "odd",
         "refused": [refused],
-        **summarise(ROWS, "agent"),
+        **summarise(ROWS, "agent", "top1"),
     }
     console = Console(width=100, record=True, quiet=False)
     with console.capture() as capture:
@@ -49,5 +52,8 @@ def test_tables_and_lines():
     text = " ".join(capture.get().split())
     for part in ("82.00 (1.41)", "agent minus each method, budget 0.5", "+2.00 [-10.71, +14.71]", "it is Tuesday"):
         assert part in text
-    assert run_line(refused) == "magic, budget 0.5: it is Tuesday"
-    assert run_line(ROWS[0]) == "agent, budget 0.5, seed 0: 9 evaluations, 2.0 s, top-1 search 81.00, test 80.00"
+    assert run_line(refused, record(Classification())) == "magic, budget 0.5: it is Tuesday"
+    assert (
+        run_line(ROWS[0], record(Classification()))
+        == "agent, budget 0.5, seed 0: 9 evaluations, 2.0 s, top-1 search 81.00, test 80.00"
+    )

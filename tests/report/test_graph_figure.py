@@ -38,7 +38,7 @@ def test_every_feature_map_and_operator_is_drawn(levels):
     hollow = (drawn(figure, "network nodes").get_facecolors() == torch.ones(4).numpy()).all(1)
     assert hollow.tolist() == (network.prunable == 0).tolist()
     heading = texts(figure)[0]
-    assert heading.startswith("small: ") and "MACs" in heading and "4 channel groups" in heading
+    assert heading.startswith("small: ") and " macs, " in heading and " params, 4 channel groups" in heading
     for text in ("frozen", "conv", "Channel groups", "g0  stem"):
         assert text in texts(figure)
     assert any(text.startswith("last  3×3 /2  → 32 @ 4×4") for text in texts(figure))  # noqa: RUF001

@@ -31,11 +31,11 @@ def test_search_bar_asks_whenever_it_is_drawn(trainer):
     progress.on_fit_start(trainer, None)
     try:
         assert "0/96" in drawn(progress.bar) and "best" not in drawn(progress.bar)
-        status = SearchStatus(evaluations=24, best_reward=-0.0525, macs_ratio=0.4987)
+        status = SearchStatus(evaluations=24, best_reward=-0.0525, kept={"macs": 0.4987, "params": 0.6})
         text = drawn(progress.bar)
     finally:
         progress.on_fit_end(trainer, None)
-    assert "24/96 evaluations, best -0.0525, MACs 49.9%, left" in text
+    assert "24/96 evaluations, best -0.0525, macs 49.9%, params 60.0%, left" in text
     assert progress.bar is None
 
 

@@ -2,11 +2,14 @@ import io
 
 from rich.console import Console
 
+from gnnrl_lightning.objective import Classification
+from gnnrl_lightning.objective.protocol import record
 from gnnrl_lightning.report.table import inspection_tables, print_result, result_table
 
 RESULT = {
     "network": "ResNet-20",
     "dataset": "digits",
+    "objective": record(Classification()),
     "budget": {"macs": 0.5, "channel_multiple": 1, "min_width": 1},
     "dense": {"macs": 2_000_000, "params": 400_000, "top1_test": 99.0, "latency_ms": 8.0},
     "uniform": {
@@ -19,6 +22,8 @@ RESULT = {
     "pruned": {
         "macs": 1_000_000,
         "params": 200_000,
+        "macs_ratio": 0.5,
+        "params_ratio": 0.5,
         "top1_search": 90.5,
         "top1_test_before": 88.0,
         "top1_test_after": 98.75,
@@ -31,7 +36,7 @@ RESULT = {
 def test_cells_are_the_figures():
     columns = {column.header: list(column.cells) for column in result_table(RESULT, 64).columns}
     assert columns["network"] == ["dense", "uniform", "ours"]
-    assert columns["MACs"] == ["2.000 M", "0.998 M", "1.000 M"]
+    assert columns["macs"] == ["2.000 M", "998.0 k", "1.000 M"]
     assert columns["params"] == ["400.0 k", "180.0 k", "200.0 k"]
     assert columns["ms/64"] == ["8.00", "6.00", "5.12"]
     assert columns["pruned"] == ["", "60.00", "88.00"]
@@ -56,7 +61,7 @@ def test_agent_without_a_candidate():
     assert "the agent's own best none" in console.file.getvalue()
 
 
-INSPECTED = {"macs": 9, "params": 4, "smallest_macs": 3, "kept": [], "groups": [], "frozen": []}
+INSPECTED = {"macs": 9, "smallest_macs": 3, "kept": [], "groups": [], "frozen": []}
 
 
 def test_groups_with_their_ranges_and_kept_layers():
@@ -80,12 +85,16 @@ def test_widths_that_were_given_have_no_uniform_row_and_no_search():
     print_result(given, 64, console)
     text = console.file.getvalue()
     assert "ResNet-20 on digits, widths as given" in text and "evaluations" not in text and "uniform" not in text
-    assert "top-1 on the search split 90.50 % before fine-tuning" in text
+    assert "top-1 on the holdout 90.50 % before fine-tuning" in text
 
 
 def test_frozen_groups_with_operator_and_source_line():
     frozen = {"name": "stem", "width": 6, "operator": "cumprod", "reason": "no rule", "source": "mix (net.py:7: f(x))"}
-    table = inspection_tables(INSPECTED | {"frozen": [frozen]})[-1]
+    costs = {"macs": 9000, "smallest_macs": 3000, "params": 4, "smallest_params": 1}
+    tables = inspection_tables(INSPECTED | costs | {"frozen": [frozen]})
+    cells = [list(column.cells) for column in tables[0].columns]
+    assert cells == [["macs", "params"], ["9,000", "4"], ["3,000 (33.33%)", "1 (25.00%)"]]
+    table = tables[-1]
     assert [list(column.cells) for column in table.columns] == [
         ["stem"],
         ["6"],

@@ -11,7 +11,7 @@ from gnnrl_lightning.rl.policies import Agent
 from gnnrl_lightning.rl.ragged import Ragged
 from gnnrl_lightning.rl.rollout import RolloutLoader, Transitions, collect
 from gnnrl_lightning.seeds import derived_seed
-from tests.support.fakes import Landscape, RingTask, small_graph
+from tests.support.fakes import TOP1, Landscape, RingTask, small_graph
 
 
 def ring_agent():
@@ -20,7 +20,7 @@ def ring_agent():
 
 def pruning():
     graph = small_graph()
-    env = VectorPruningEnv(graph, Evaluated(Landscape(graph, torch.full((4,), 0.7))), Budget(macs=0.5))
+    env = VectorPruningEnv(graph, Evaluated(Landscape(graph, torch.full((4,), 0.7)), TOP1), Budget(macs=0.5))
     agent = Agent(env.state_dim, env.action_dim)
     agent.centre_on(0.6, 0.3)
     return env, agent
@@ -82,7 +82,9 @@ def test_a_policy_that_has_diverged_is_told():
 
 def test_an_environment_with_nothing_to_do_is_refused():
     graph = small_graph()
-    env = VectorPruningEnv(graph, Evaluated(Landscape(graph, torch.ones(4))), Budget(macs=1.0))
+    env = VectorPruningEnv(
+        graph, Evaluated(Landscape(graph, torch.ones(4)), TOP1), Budget(macs=int(graph.cost.macs(graph.widths)))
+    )
     with pytest.raises(UserError, match="nothing to learn"):
         collect(env, Agent(env.state_dim, 4), 2, 0, 1.0, 0.95)
 

@@ -11,15 +11,15 @@ TABLE = random_sensitivity(GRAPH)
 
 
 def test_without_a_range_it_is_the_allocation_for_the_budget():
-    budget = Budget(macs=0.5)
-    found = Allocations(GRAPH, budget, TABLE, greedy)(torch.tensor([0.5, 0.1]))
-    assert torch.equal(found, greedy(GRAPH, budget, TABLE).float().repeat(2, 1))
+    limits = Budget(macs=0.5).on(GRAPH)
+    found = Allocations(GRAPH, limits, TABLE, greedy)(torch.tensor([0.5, 0.1]))
+    assert torch.equal(found, greedy(GRAPH, limits, TABLE).float().repeat(2, 1))
 
 
 def test_in_a_range_it_is_the_allocation_for_each_limit_and_between_them_a_mean():
     at = torch.linspace(0.3, 0.7, POINTS)
-    allocations = Allocations(GRAPH, Budget(macs=0.5), TABLE, dynamic_programming, (0.3, 0.7))
-    exact = [dynamic_programming(GRAPH, Budget(macs=float(share)), TABLE) for share in at.double()]
+    allocations = Allocations(GRAPH, Budget(macs=0.5).on(GRAPH), TABLE, dynamic_programming, (0.3, 0.7))
+    exact = [dynamic_programming(GRAPH, Budget(macs=float(share)).on(GRAPH), TABLE) for share in at.double()]
     torch.testing.assert_close(allocations(at), torch.stack(exact).float(), atol=1e-3, rtol=0)
     quarter = at[:-1] + (at[1:] - at[:-1]) / 4
     mean = 0.75 * torch.stack(exact[:-1]) + 0.25 * torch.stack(exact[1:])
@@ -29,7 +29,7 @@ def test_in_a_range_it_is_the_allocation_for_each_limit_and_between_them_a_mean(
 
 
 def test_other_limits_of_the_budget_hold_in_a_range_too():
-    budget = Budget(params=0.4)
-    allocations = Allocations(GRAPH, budget, TABLE, greedy, (0.3, 0.9))
+    limits = Budget(params=0.4).on(GRAPH)
+    allocations = Allocations(GRAPH, limits, TABLE, greedy, (0.3, 0.9))
     widths = allocations(torch.tensor([0.3, 0.9])).long()
-    assert bool(budget.met(GRAPH, widths).all())
+    assert bool(limits.met(widths).all())

@@ -18,22 +18,23 @@ def graph():
 
 
 @pytest.mark.parametrize(
-    "budget", [Budget(macs=0.5), Budget(macs=0.8, params=0.3), Budget(macs=0.4, channel_multiple=4), Budget(macs=1.0)]
+    "budget", [Budget(macs=0.5), Budget(macs=0.8, params=0.3), Budget(macs=0.4, channel_multiple=4), Budget(macs=0.999)]
 )
 def test_every_candidate_fits_and_cannot_be_wider(graph, budget):
-    candidates = starting_candidates(graph, budget)
+    limits = budget.on(graph)
+    candidates = starting_candidates(graph, limits)
     assert list(candidates) == list(STARTING) and "uniform" in candidates
     for name, widths in candidates.items():
         assert widths.shape == graph.widths.shape and widths.dtype == torch.int64
-        assert budget.met(graph, widths[None]).all(), name
+        assert limits.met(widths[None]).all(), name
         step = budget.channel_multiple
         wider = torch.minimum(widths + step * torch.eye(12, dtype=torch.int64), graph.widths)
-        assert not budget.met(graph, wider)[widths < graph.widths].any(), name
+        assert not limits.met(wider)[widths < graph.widths].any(), name
 
 
 def test_uniform_keeps_one_ratio(graph):
     """Every width is within one channel of the same share of its dense width."""
-    widths = starting_candidates(graph, Budget(macs=0.5))["uniform"]
+    widths = starting_candidates(graph, Budget(macs=0.5).on(graph))["uniform"]
     shares = torch.linspace(0.5, 0.9, 401)[:, None]
     distance = (widths - shares * graph.widths).abs().max(1)[0]
     assert distance.min() <= 1
@@ -43,18 +44,18 @@ def test_uniform_keeps_one_ratio(graph):
 
 @pytest.mark.parametrize(("name", "sign"), [("tapered_up", 1), ("tapered_down", -1)])
 def test_tapered_ratios_run_in_one_direction(graph, name, sign):
-    ratios = starting_candidates(graph, Budget(macs=0.5))[name] / graph.widths
+    ratios = starting_candidates(graph, Budget(macs=0.5).on(graph))[name] / graph.widths
     third = len(ratios) // 3
     assert sign * (ratios[-third:].mean() - ratios[:third].mean()) > 0.15
 
 
 def test_a_taper_to_one_is_uniform(graph):
-    budget = Budget(macs=0.5)
-    assert torch.equal(tapered(1.0)(graph, budget), STARTING["uniform"](graph, budget))
+    limits = Budget(macs=0.5).on(graph)
+    assert torch.equal(tapered(1.0)(graph, limits), STARTING["uniform"](graph, limits))
 
 
 def test_streams_stay_dense_where_the_inner_widths_suffice(graph):
-    ratios = starting_candidates(graph, Budget(macs=0.5))["streams_kept"] / graph.widths
+    ratios = starting_candidates(graph, Budget(macs=0.5).on(graph))["streams_kept"] / graph.widths
     inner = [i for i in range(12) if i not in STREAMS]
     assert (ratios[STREAMS] == 1).all()
     assert ratios[inner].max() < 0.6
@@ -62,9 +63,9 @@ def test_streams_stay_dense_where_the_inner_widths_suffice(graph):
 
 def test_streams_follow_where_the_inner_widths_do_not_suffice(graph):
     """With one channel in every block the streams alone still cost more than 2 % of the MACs."""
-    budget = Budget(macs=0.02)
+    limits = Budget(macs=0.02).on(graph)
     alone = graph.widths.clone()
     alone[[i for i in range(12) if i not in STREAMS]] = 1
-    assert not budget.met(graph, alone[None]).any()
-    widths = starting_candidates(graph, budget)["streams_kept"]
-    assert budget.met(graph, widths[None]).all() and (widths[STREAMS] < graph.widths[STREAMS]).any()
+    assert not limits.met(alone[None]).any()
+    widths = starting_candidates(graph, limits)["streams_kept"]
+    assert limits.met(widths[None]).all() and (widths[STREAMS] < graph.widths[STREAMS]).any()

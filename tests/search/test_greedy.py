@@ -25,21 +25,21 @@ def test_by_hand():
     It costs 54 + 54 + 30 = 138, and one channel more costs 166 or 192.
     """
     graph, table = two_groups()
-    assert greedy(graph, Budget(macs=160.0), table).tolist() == [2, 3]
+    assert greedy(graph, Budget(macs=160.0).on(graph), table).tolist() == [2, 3]
 
 
 def test_what_is_left_is_filled_up():
     """With 170, (2, 4) fits as well: 54 + 72 + 40 = 166."""
     graph, table = two_groups()
-    assert greedy(graph, Budget(macs=170.0), table).tolist() == [2, 4]
+    assert greedy(graph, Budget(macs=170.0).on(graph), table).tolist() == [2, 4]
 
 
 def test_a_budget_that_is_met_narrows_nothing():
     graph, table = two_groups()
-    assert greedy(graph, Budget(macs=1.0), table).tolist() == [4, 4]
+    assert greedy(graph, Budget(macs=292).on(graph), table).tolist() == [4, 4]
 
 
 def test_steps_are_aligned():
     graph, table = two_groups()
-    widths = greedy(graph, Budget(macs=0.5, channel_multiple=2), table)
+    widths = greedy(graph, Budget(macs=0.5, channel_multiple=2).on(graph), table)
     assert widths.tolist() in ([2, 2], [2, 4], [4, 2]) and int(graph.cost.macs(widths)) <= 146

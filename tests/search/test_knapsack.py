@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import gnnrl_lightning
-from gnnrl_lightning.cost.budget import Budget, Ladder
+from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.cost.projection import Ladder
 from gnnrl_lightning.search.greedy import greedy
 from gnnrl_lightning.search.knapsack import allowed_levels, dynamic_programming, knapsack
 from tests.support.fakes import Chain, random_sensitivity
@@ -34,9 +35,9 @@ def everything(graph):
     return torch.tensor(list(product(*(range(1, width + 1) for width in graph.widths.tolist()))))
 
 
-def least_error(graph, budget, table):
+def least_error(graph, limits, table):
     candidates = everything(graph)
-    return float(table(candidates[budget.met(graph, candidates)]).min())
+    return float(table(candidates[limits.met(candidates)]).min())
 
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
@@ -46,10 +47,10 @@ def test_optimal_where_costs_add_up(share, seed):
     torch.manual_seed(0)
     graph = gnnrl_lightning.trace(Branches(), torch.zeros(2, 8))
     assert int(graph.cost.macs(graph.widths)) == sum((inputs + 10) * width for inputs, width in SIZES)
-    budget, table = Budget(macs=share), random_sensitivity(graph, seed)
-    widths = dynamic_programming(graph, budget, table)
-    assert budget.met(graph, widths[None]).all()
-    assert float(table(widths)) == pytest.approx(least_error(graph, budget, table), rel=1e-9)
+    limits, table = Budget(macs=share).on(graph), random_sensitivity(graph, seed)
+    widths = dynamic_programming(graph, limits, table)
+    assert limits.met(widths[None]).all()
+    assert float(table(widths)) == pytest.approx(least_error(graph, limits, table), rel=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -57,17 +58,17 @@ def test_near_the_optimum_where_costs_are_products(seed):
     """Never worse than greedy, and within a tenth of the least error that any candidate has."""
     torch.manual_seed(0)
     graph = gnnrl_lightning.trace(Chain((8, 7, 8)), torch.zeros(1, 3, 4, 4))
-    budget, table = Budget(macs=0.4), random_sensitivity(graph, seed)
-    found = float(table(dynamic_programming(graph, budget, table)))
-    assert found <= float(table(greedy(graph, budget, table)))
-    assert found <= 1.1 * least_error(graph, budget, table)
+    limits, table = Budget(macs=0.4).on(graph), random_sensitivity(graph, seed)
+    found = float(table(dynamic_programming(graph, limits, table)))
+    assert found <= float(table(greedy(graph, limits, table)))
+    assert found <= 1.1 * least_error(graph, limits, table)
 
 
 def test_several_limits_hold():
     torch.manual_seed(0)
     graph = gnnrl_lightning.trace(Chain((8, 7, 8)), torch.zeros(1, 3, 4, 4))
-    budget = Budget(macs=0.6, params=0.3)
-    assert budget.met(graph, dynamic_programming(graph, budget, random_sensitivity(graph))[None]).all()
+    limits = Budget(macs=0.6, params=0.3).on(graph)
+    assert limits.met(dynamic_programming(graph, limits, random_sensitivity(graph))[None]).all()
 
 
 @pytest.mark.parametrize("seed", range(5))

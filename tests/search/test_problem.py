@@ -8,18 +8,18 @@ import torch
 
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, STARTING, starting_candidates
-from gnnrl_lightning.search.problem import NotApplicable, SearchProblem, merit
-from tests.support.fakes import FakeEvaluation, Landscape, random_sensitivity, small_graph
+from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
+from tests.support.fakes import Landscape, random_sensitivity, small_graph
 
-BUDGET = Budget(macs=0.5)
+LIMITS = Budget(macs=0.5).on(small_graph())
 
 
-def problem(evaluations=20, sensitivity=None, evaluation_images=100, pruner=None):
+def problem(evaluations=20, sensitivity=None, evaluation_examples=100, pruner=None):
     graph = small_graph()
     landscape = Landscape(graph, torch.full((len(graph.groups),), 0.7))
-    starting = starting_candidates(graph, BUDGET)
+    starting = starting_candidates(graph, LIMITS)
     make = None if sensitivity is None else lambda: sensitivity
-    return SearchProblem(graph, BUDGET, landscape, evaluations, starting, make, evaluation_images, pruner)
+    return SearchProblem(graph, LIMITS, landscape, evaluations, starting, make, evaluation_examples, pruner)
 
 
 def test_every_question_counts_known_candidates_too():
@@ -40,38 +40,38 @@ def test_starting_candidates_are_scored_first_and_count():
 
 def test_a_table_adds_starting_candidates_and_is_paid_for_once():
     """301 images on a search split of 100 are worth 4 evaluations."""
-    search = problem(sensitivity=random_sensitivity(small_graph(), images=301))
+    search = problem(sensitivity=random_sensitivity(small_graph(), examples=301))
     assert search.spent == 0
     search.start(from_sensitivity=True)
     assert search.spent == 4 + len(STARTING) + len(FROM_SENSITIVITY)
     assert search.sensitivity is search.sensitivity and search.spent == 4 + len(STARTING) + len(FROM_SENSITIVITY)
     assert [proposer for _, proposer in search._evaluate.calls][-2:] == ["greedy", "dynamic_programming"]
-    assert search.charged_images == 301 and search.reads_sensitivity
+    assert search.charged_examples == 301 and search.reads_sensitivity
 
 
 def test_images_that_are_read_once_are_added_up_and_paid_for_once():
     """Two passes over 40 calibration images and 301 of a table on a search split of 100: 381 images, 4 evaluations."""
-    table = dataclasses.replace(random_sensitivity(small_graph(), images=301), passes=("moments",))
-    search = problem(sensitivity=table, pruner=SimpleNamespace(passes={"recording"}, calibration=range(40)))
+    table = dataclasses.replace(random_sensitivity(small_graph(), examples=301), passes=("moments",))
+    search = problem(sensitivity=table, pruner=SimpleNamespace(passes={"recording"}, calibration=torch.zeros(40)))
     assert search.spent == 0
     for _ in range(2):
         search.ask(search.starting["uniform"], "mine")
-    assert search.spent == 1 + 2 and search.charged_images == 40
+    assert search.spent == 1 + 2 and search.charged_examples == 40
     search.sensitivity  # noqa: B018
-    assert search.spent == 4 + 2 and search.charged_images == 381
+    assert search.spent == 4 + 2 and search.charged_examples == 381
     search.calibrate("moments")
     search.calibrate("taylor")
-    assert search.spent == 5 + 2 and search.charged_images == 421
+    assert search.spent == 5 + 2 and search.charged_examples == 421
 
 
 def test_a_table_from_statistics_that_took_no_image_is_free():
-    search = problem(sensitivity=random_sensitivity(small_graph(), images=0))
-    assert search.sensitivity.images == 0 and search.spent == 0
+    search = problem(sensitivity=random_sensitivity(small_graph(), examples=0))
+    assert search.sensitivity.examples == 0 and search.spent == 0
 
 
 def test_what_cannot_be_paid_for_is_refused():
-    with pytest.raises(NotApplicable, match=r"reads 301 images, 100 of which are worth an evaluation; 3 of 3 "):
-        problem(3, random_sensitivity(small_graph(), images=301)).sensitivity  # noqa: B018
+    with pytest.raises(NotApplicable, match=r"reads 301 examples, 100 of which are worth an evaluation; 3 of 3 "):
+        problem(3, random_sensitivity(small_graph(), examples=301)).sensitivity  # noqa: B018
     with pytest.raises(NotApplicable, match="there is none"):
         problem().sensitivity  # noqa: B018
     with pytest.raises(NotApplicable, match="has 3 evaluations left for 4 starting candidates"):
@@ -97,22 +97,17 @@ def test_candidates_over_the_budget_are_an_error():
 def test_a_search_may_be_allowed_to_evaluate_beyond_its_budget():
     """What it proposes for itself, and the starting candidates, are within it all the same."""
     search = problem()
-    above = Budget(macs=0.7).project(search.graph, search.graph.widths)
+    above = Budget(macs=0.7).on(search.graph).project(search.graph.widths)
     search.allow(0.7)
     search.ask(above, "mine")
     assert search.spent == 1 and search.history[0].widths == tuple(above.tolist())
     with pytest.raises(ValueError, match="does not meet the budget"):
-        search.ask(Budget(macs=0.8).project(search.graph, search.graph.widths), "mine")
+        search.ask(Budget(macs=0.8).on(search.graph).project(search.graph.widths), "mine")
     assert torch.equal(search.project(search.graph.widths), search.starting["uniform"])
     search.allow(0.3)  # never less than the budget itself
     search.ask(search.starting["uniform"], "mine")
     with pytest.raises(ValueError, match="does not meet the budget"):
         search.ask(above, "mine")
-
-
-def test_merit_is_top1_then_cross_entropy():
-    scored = [FakeEvaluation((1,), 90.0, 0.5), FakeEvaluation((2,), 90.0, 0.4), FakeEvaluation((3,), 80.0, 0.1)]
-    assert [item.widths for item in sorted(scored, key=merit, reverse=True)] == [(2,), (1,), (3,)]
 
 
 def test_ranked_has_each_candidate_once():
@@ -121,8 +116,8 @@ def test_ranked_has_each_candidate_once():
     search.start()
     ranked = search.ranked()
     assert len(ranked) == len({scored.widths for scored in ranked}) == len({s.widths for s in search.history})
-    assert ranked[0].top1 == max(scored.top1 for scored in search.history)
-    assert [s.top1 for s in ranked] == sorted((s.top1 for s in ranked), reverse=True)
+    assert ranked[0].merit[0] == max(scored.merit[0] for scored in search.history)
+    assert [s.merit[0] for s in ranked] == sorted((s.merit[0] for s in ranked), reverse=True)
 
 
 def test_new_candidates_come_first_and_each_once():

@@ -15,7 +15,7 @@ from tests.support.fakes import SmallResNet, small_graph
 
 def problem_of(graph, network, budget):
     pruner = Pruner(graph, network, torch.randn(2, 3, 8, 8))
-    return SearchProblem(graph, budget, lambda widths, proposer: None, 5, {}, pruner=pruner)
+    return SearchProblem(graph, budget.on(graph), lambda widths, proposer: None, 5, {}, pruner=pruner)
 
 
 def test_uniform_ratios_are_uniform():
@@ -25,7 +25,7 @@ def test_uniform_ratios_are_uniform():
     before = {name: value.clone() for name, value in network.state_dict().items()}
     widths = TorchPruning(everywhere=False)(problem_of(graph, network, budget))
     keep = widths / graph.widths
-    assert budget.met(graph, widths[None]).all()
+    assert budget.on(graph).met(widths[None]).all()
     # one ratio but for rounding, and what the projection adds
     assert float(keep.max() - keep.min()) < 0.2
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
@@ -42,7 +42,7 @@ def test_global_ratios_follow_the_weights():
     widths = TorchPruning(everywhere=True)(problem_of(graph, network, Budget(macs=0.5)))
     names = [group.name for group in graph.groups]
     keep = dict(zip(names, (widths / graph.widths).tolist(), strict=True))
-    assert Budget(macs=0.5).met(graph, widths[None]).all()
+    assert Budget(macs=0.5).on(graph).met(widths[None]).all()
     assert keep["inner.0"] < keep["inner.1"]
 
 

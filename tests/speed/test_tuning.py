@@ -6,11 +6,11 @@ import itertools
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import log_softmax
 
 import gnnrl_lightning
 from gnnrl_lightning.networks import resnet20
-from gnnrl_lightning.speed.tuning import AS_GOOD, agrees, tune
+from gnnrl_lightning.objective import Classification
+from gnnrl_lightning.speed.tuning import tune
 from gnnrl_lightning.surgery.layers import find_layers
 
 
@@ -54,7 +54,7 @@ def network():
 def tuned(network, times, sizes=(2, 4, 8), images=8):
     clock = Clock(times)
     inputs = torch.randn(images, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    return tune(clock.watch(network[0]), network[1], inputs, sizes, clock), clock
+    return tune(clock.watch(network[0]), network[1], inputs, Classification(), sizes, clock), clock
 
 
 def table(float32, bfloat16, sizes=(2, 4, 8)):
@@ -114,28 +114,8 @@ def test_a_precision_that_gives_other_outputs_is_refused_however_fast(module):
     assert (result.precision, result.batch_size, result.refused) == ("32", 8, ("bf16",))
     assert {key for key in clock.asked if key[0] == "bf16"} == {("bf16", 2)}
     assert str(result) == (
-        "candidates are scored in precision 32, 8 images a batch (32 1e+03 ms; bf16 does not agree with 32)"
+        "candidates are scored in precision 32, 8 examples a batch (32 1e+03 ms; bf16 does not agree with 32)"
     )
-
-
-def log_probs(*rows):
-    return log_softmax(torch.tensor(rows), 1)
-
-
-def test_agreement_by_hand():
-    """Of 100 images one may be wrong; a class that is nearly as likely is not; and the outputs have to be close."""
-    sure, other = [4.0, 0.0], [3.9, 0.0]
-    reference = log_probs(*[sure] * 100)
-    assert agrees(log_probs(*[other] * 100), reference)
-    wrong = [0.0, 0.01]
-    near = log_probs(*[[0.01, 0.0]] * 200)
-    assert agrees(log_probs(*[wrong] * 200), near)  # ties: 0.01 < AS_GOOD
-    assert AS_GOOD > 0.01
-    close = [[0.12, 0.0]] * 200
-    for count, expected in ((2, True), (3, False)):
-        assert agrees(log_probs(*[[0.0, 0.01]] * count, *close[count:]), log_probs(*close)) is expected
-    assert not agrees(log_probs(*[[2.0, 0.0]] * 100), log_probs(*[[3.0, 0.0]] * 100))  # the same class, less likely
-    assert not agrees(torch.full((100, 2), float("nan")), reference)
 
 
 def test_times_are_the_best_of_the_repetitions(network):
@@ -149,4 +129,7 @@ def test_times_are_the_best_of_the_repetitions(network):
 
     clock = Warming({})
     inputs = torch.randn(4, 3, 16, 16)
-    assert tune(network[0], network[1], inputs, (4,), clock).milliseconds == {"32": 250.0, "bf16": 250.0}
+    assert tune(network[0], network[1], inputs, Classification(), (4,), clock).milliseconds == {
+        "32": 250.0,
+        "bf16": 250.0,
+    }

@@ -1,4 +1,4 @@
-"""What must hold for a traced network at any widths, and how the tests check it."""
+"""Checks of a traced network at any widths: exactness, costs, and an untouched original."""
 
 import copy
 
@@ -7,11 +7,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 TOLERANCE = 1e-9
-"""Largest difference relative to the largest output, float64."""
+"""Maximum difference relative to the largest output, in float64."""
 
 
 def random_weights(network, seed=0):
-    """The network in float64 with random parameters and statistics: nothing is dead, no two channels are equal."""
+    """Return the network in float64 with random parameters and statistics: no dead channels, no two equal ones."""
     generator = torch.Generator().manual_seed(seed)
     network = copy.deepcopy(network).double()
     with torch.no_grad():
@@ -26,12 +26,12 @@ def random_weights(network, seed=0):
 
 
 def random_widths(graph, generator):
-    """Widths `(G,)`, uniform between 1 and dense for each group."""
+    """Draw widths `(G,)`, uniform between 1 and the dense width for each group."""
     return torch.tensor([int(torch.randint(1, n + 1, (), generator=generator)) for n in graph.widths.tolist()])
 
 
 def random_plan(graph, network, widths, generator):
-    """A plan that keeps random channels of every index set."""
+    """Return a plan that keeps random channels of every index set."""
     plan = graph.plan(network, widths, importance=noise(generator))
     for group, width in zip(graph.groups, widths.tolist(), strict=True):
         shape = (width,) if group.sets == 1 else (group.sets, width)
@@ -40,7 +40,7 @@ def random_plan(graph, network, widths, generator):
 
 
 def noise(generator):
-    """An importance criterion that knows nothing."""
+    """Return an importance criterion with random scores."""
 
     def criterion(network, parameters, calibration):
         return {name: torch.rand(tensor.shape, generator=generator) for name, tensor in parameters.items()}
@@ -49,7 +49,7 @@ def noise(generator):
 
 
 def tensors(output):
-    """All tensors of a nested output."""
+    """Return all tensors of a nested output."""
     if output is None:
         return []
     if isinstance(output, torch.Tensor):
@@ -64,7 +64,7 @@ def forward(network, inputs):
 
 
 def difference(output, reference):
-    """Largest difference relative to the largest reference, over all outputs."""
+    """Return the maximum difference relative to the largest reference value, over all outputs."""
     worst = 0.0
     for mine, theirs in zip(output, reference, strict=True):
         assert mine.shape == theirs.shape
@@ -74,7 +74,7 @@ def difference(output, reference):
 
 
 def macs_of(network, inputs):
-    """MACs of one image by the oracle: `FlopCounterMode` on a meta copy of the network, halved."""
+    """Count the MACs of one image with an oracle: `FlopCounterMode` on a meta copy of the network, halved."""
     one = tuple(item[:1].to("meta") for item in inputs)
     with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
         copy.deepcopy(network).to("meta")(*one)
@@ -86,7 +86,7 @@ def params_of(network):
 
 
 def check(graph, network, inputs, widths, generator):
-    """Exactness, MACs and parameters of `graph` at `widths`; returns the pruned network (float64, random weights)."""
+    """Check exactness, MACs and parameters at `widths`; return the pruned network (float64, random weights)."""
     plan = random_plan(graph, network, widths, generator)
     pruned = plan.apply(network)
     assert type(pruned) is type(network)
@@ -97,7 +97,7 @@ def check(graph, network, inputs, widths, generator):
 
 
 def train_one_step(network, inputs):
-    """One step of SGD in training mode; every parameter that the output depends on moves."""
+    """Take one SGD step in training mode; every parameter that affects the output changes."""
     network = copy.deepcopy(network).train()
     before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
@@ -109,7 +109,7 @@ def train_one_step(network, inputs):
 
 
 def snapshot(network):
-    """Everything about a network that a trace must leave as it is."""
+    """Return all state of a network that tracing must not change."""
     return {
         "tensors": {name: (id(t), t.detach().clone()) for name, t in named_tensors(network)},
         "requires_grad": [p.requires_grad for p in network.parameters()],

@@ -1,6 +1,6 @@
-"""Small networks and tasks with known answers, for the tests of the learning part."""
+"""Small networks, evaluators and tasks with known optima, for tests of search and learning."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 
@@ -10,12 +10,15 @@ from torch import nn
 from torch_geometric.data import Batch
 
 import gnnrl_lightning
+from gnnrl_lightning.evaluation.result import Evaluation
+from gnnrl_lightning.objective import Classification
+from gnnrl_lightning.rl.env.reward import FigureReward
 from gnnrl_lightning.rl.state.builder import StateBuilder
 from gnnrl_lightning.surrogate.sensitivity import RATIOS, Sensitivity
 
 
 class SmallResNet(nn.Module):
-    """Two residual blocks and a linear layer; the groups: residual stream, two inner widths, a last width."""
+    """Two residual blocks and a linear layer; groups: the residual stream, two inner widths, and a last width."""
 
     def __init__(self):
         super().__init__()
@@ -39,7 +42,7 @@ def small_graph():
 
 
 class Chain(nn.Module):
-    """Convolutions one after the other: many groups, cheap to trace."""
+    """A chain of convolutions: many groups, cheap to trace."""
 
     def __init__(self, widths):
         super().__init__()
@@ -58,13 +61,37 @@ class FakeEvaluation:
     widths: tuple
     top1: float
     cross_entropy: float
-    images: int = 0
+    examples: int = 0
     proposer: str = ""
     dropped: bool = False
 
+    @property
+    def scores(self):
+        return {"top1": self.top1, "cross_entropy": self.cross_entropy, "divergence": self.cross_entropy}
+
+    @property
+    def merit(self):
+        return Classification().merit(self.scores)
+
+
+TOP1 = FigureReward("top1", Classification.figures["top1"])
+
+
+def scored(widths=(1,), top1=50.0, cross_entropy=1.0, divergence=0.1, **other):
+    """An evaluation of a classifier."""
+    scores = {"top1": top1, "cross_entropy": cross_entropy, "divergence": divergence}
+    given = {"costs": {"macs": 10, "params": 5}, "seconds": 0.5, "examples": 9, "proposer": "agent"} | other
+    return Evaluation(widths, scores=scores, merit=Classification().merit(scores), **given)
+
+
+def rescored(evaluation, **scores):
+    """The same evaluation with other figures."""
+    scores = evaluation.scores | scores
+    return replace(evaluation, scores=scores, merit=Classification().merit(scores))
+
 
 class Landscape:
-    """An evaluator with a known answer: 100 minus a weighted squared distance of keep ratios to a target."""
+    """An evaluator with a known optimum: 100 minus a weighted squared distance of keep ratios from a target."""
 
     def __init__(self, graph, target, weight=None):
         self.graph, self.target = graph, target.double()
@@ -81,19 +108,19 @@ class Landscape:
         return FakeEvaluation(self.calls[-1][0], top1, (100 - top1) / 10, proposer=proposer)
 
 
-def random_sensitivity(graph, seed=0, images=0):
+def random_sensitivity(graph, seed=0, examples=0):
     """Errors that fall with the width and differ from group to group by factors of up to about ten."""
     generator = torch.Generator().manual_seed(seed)
     scale = torch.randn(len(graph.groups), 1, generator=generator).exp()
     narrowed = 1 - torch.tensor(RATIOS)
-    return Sensitivity.interpolate(graph.widths, RATIOS, scale * narrowed.square(), images)
+    return Sensitivity.interpolate(graph.widths, RATIOS, scale * narrowed.square(), examples)
 
 
 class RingTask:
-    """A graph task far from pruning: on a ring of random heights, say how high the two neighbours are.
+    """A graph task unrelated to pruning: predict the mean height of a node's two neighbours on a ring.
 
-    The action of node i should be the mean height of nodes i - 1 and i + 1, so no policy without messages can
-    solve it; the reward is minus the mean squared error, 0 at best, and -1/24 for the best constant answer of
+    The target action of node i is the mean height of nodes i - 1 and i + 1, so a policy without message passing cannot
+    solve the task. The reward is minus the mean squared error: at best 0, and -1/24 for the best constant action with
     heights uniform on [0, 1] (the variance of a mean of two).
     """
 
@@ -133,20 +160,20 @@ class RingTask:
 
 
 def small_landscape():
-    """That of `small_graph`, best at 0.7 of every width."""
+    """Return the landscape of `small_graph` with its optimum at 0.7 of every width."""
     graph = small_graph()
     return Landscape(graph, torch.full((len(graph.groups),), 0.7))
 
 
 def small_states(count=3):
-    """States of `small_graph` at random widths."""
+    """Return states of `small_graph` at random widths."""
     graph = small_graph()
     widths = (torch.rand(count, len(graph.groups)) * graph.widths).long().clamp(min=1)
     return StateBuilder(graph)(widths, torch.tensor([0.5, 1.0]).expand(count, 2))
 
 
 class SaveAt(Callback):
-    """Saves a checkpoint after a step of the optimiser."""
+    """A callback that saves a checkpoint after a given optimiser step."""
 
     def __init__(self, step, path):
         self.step, self.path = step, path

@@ -1,4 +1,4 @@
-"""Networks for the tests with channels that must stay, and why."""
+"""Test networks with channels that cannot be pruned, and the expected reasons."""
 
 import torch
 from torch import nn
@@ -9,7 +9,7 @@ from tests.support.networks_zoo import IO, Headed, Pair, case, conv
 
 @case({"out": (5, 1)}, IO | {"stem": 6}, reason={"stem": "cumprod"})
 class NoRule(Headed):
-    """An operator without a rule freezes what flows through it, and nothing else."""
+    """An operator without a rule freezes its operands only."""
 
     def __init__(self):
         super().__init__()
@@ -21,7 +21,7 @@ class NoRule(Headed):
 
 @case({"out": (5, 1)}, IO | {"stem": 8}, reason={"stem": "does not follow"})
 class ConstantView(Headed):
-    """A channel shuffle with a size that is a constant of the code: only running the network shows it."""
+    """A channel shuffle with a constant size in the code, which only running the network reveals."""
 
     def __init__(self):
         super().__init__()
@@ -35,7 +35,7 @@ class ConstantView(Headed):
 
 @case({"out": (5, 1)}, IO | {"a": 4, "b": 3})
 class ConstantSliceWrites(Headed):
-    """Writes into slices whose bounds are constants of the code: these channels cannot follow."""
+    """Writes into slices with constant bounds in the code: these channels are frozen."""
 
     def __init__(self):
         super().__init__()
@@ -50,7 +50,7 @@ class ConstantSliceWrites(Headed):
 
 @case({"stem": (4, 1), "late": (5, 1)}, IO | {"wide": 4})
 class ZeroPadding(Headed):
-    """Option A by `F.pad`: the four channels that meet zeros are as many as the code says."""
+    """Option A by `F.pad`: the number of channels added to zeros, four, is a constant in the code."""
 
     def __init__(self):
         super().__init__()
@@ -63,7 +63,7 @@ class ZeroPadding(Headed):
 
 @case({"b": (5, 1)}, IO | {"a": 6}, reason={"a": "index"})
 class ConstantPermutation(Pair):
-    """The order is a constant of the code: nothing could rewrite it."""
+    """The order is a constant in the code, which pruning cannot rewrite."""
 
     def __init__(self):
         super().__init__(6, 6)
@@ -83,7 +83,7 @@ class Fourier(Pair):
 
 @case({"b": (5, 1)}, IO | {"a": 6})
 class ChunkTwice(Pair):
-    """Half of the channels is as wide as two quarters: no such tie can be kept, and only `a` pays for it."""
+    """Half of the channels is tied to two quarters, which is not supported: only `a` is frozen."""
 
     def __init__(self):
         super().__init__(8, 2)
@@ -97,7 +97,7 @@ class ChunkTwice(Pair):
 
 @case({"b": (5, 1)}, IO | {"a": 6})
 class PlainTensor(Pair):
-    """A constant that is no buffer cannot shrink."""
+    """A constant tensor that is not a buffer cannot be pruned."""
 
     def __init__(self):
         super().__init__(6, 6)
@@ -109,7 +109,7 @@ class PlainTensor(Pair):
 
 @case({"b": (6, 1), "c": (5, 1)}, IO | {"a": 4})
 class Unfold(Headed):
-    """Patches of all channels as inputs of a linear layer."""
+    """A linear layer that reads patches of all channels."""
 
     def __init__(self):
         super().__init__()
@@ -123,7 +123,7 @@ class Unfold(Headed):
 
 @case({"stem": (6, 1), "out": (5, 1)}, IO | {"gate": 1})
 class AttentionGate(Headed):
-    """One channel that scales all others: it freezes alone."""
+    """One channel that scales all others: only that channel is frozen."""
 
     def __init__(self):
         super().__init__()
@@ -136,7 +136,7 @@ class AttentionGate(Headed):
 
 @case({"hidden": (9, 1)}, {"x": 5, "embed": 6, "head": 10}, ((2, 5, 12),))
 class TokenMLP(nn.Module):
-    """The stream of a transformer block is frozen by its layer norm, the width of its MLP is not."""
+    """The layer norm freezes the residual stream of a transformer block, but not the width of its MLP."""
 
     def __init__(self):
         super().__init__()
@@ -150,7 +150,7 @@ class TokenMLP(nn.Module):
 
 @case({"stem": (6, 1), "out": (5, 1)}, IO | {"a": 4, "up": 6}, reason={"a": "conv_transpose2d", "up": "grouped"})
 class GroupedTransposed(Headed):
-    """Blocks of a transposed convolution; what stands before and behind it can be pruned."""
+    """A grouped transposed convolution; the layers before and after it can be pruned."""
 
     def __init__(self):
         super().__init__()
@@ -173,7 +173,7 @@ class Einsum(Pair):
 
 @case({"b": (5, 1)}, IO | {"a": 8}, reason={"a": "away from the masked"})
 class Interleave(Pair):
-    """Neighbours change places in pairs: half of the channels would be other pairs."""
+    """Neighbouring channels are swapped in pairs: half of the channels would form other pairs."""
 
     def __init__(self):
         super().__init__(8, 8)
@@ -185,7 +185,7 @@ class Interleave(Pair):
 
 @case({"b": (5, 1)}, IO | {"a": 8}, reason={"a": "reduced over"})
 class Maxout(Pair):
-    """The larger one of two neighbours."""
+    """The maximum of two neighbouring channels."""
 
     def __init__(self):
         super().__init__(8, 4)

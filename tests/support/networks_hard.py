@@ -1,4 +1,4 @@
-"""More networks for the tests: what breaks a tracer that knows convolutions, batch norms and residual sums only."""
+"""More test networks, which a tracer of convolutions, batch norms and residual sums alone does not support."""
 
 import torch
 from torch import nn
@@ -21,7 +21,7 @@ class ConcatenatedWithItself(Pair):
 
 @case({"a": (3, 1), "b": (5, 1)}, IO)
 class AddedBackwards(Pair):
-    """Channel i meets channel 5 - i: pairs go together, and the order is mirrored."""
+    """Channel i is added to channel 5 - i: pairs are pruned together, and the order is mirrored."""
 
     def __init__(self):
         super().__init__(6, 6)
@@ -33,7 +33,7 @@ class AddedBackwards(Pair):
 
 @case({"a": (3, 1), "c": (2, 1), "c#2": (3, 1), "b": (5, 1)}, IO)
 class OverlappingConcatenations(Pair):
-    """3 + 5 channels added to 5 + 3 channels: three groups, cut where either concatenation is."""
+    """3 + 5 channels added to 5 + 3 channels: three groups, split at the boundaries of both concatenations."""
 
     def __init__(self):
         super().__init__(3, 8)
@@ -46,7 +46,7 @@ class OverlappingConcatenations(Pair):
 
 @case({"a": (4, 1), "b": (5, 1)}, IO)
 class RepeatedChannels(Pair):
-    """The same channels one after the other and each twice in a row."""
+    """The channels repeated as a whole (`repeat`) and each one twice in a row (`repeat_interleave`)."""
 
     def __init__(self):
         super().__init__(4, 8)
@@ -73,7 +73,7 @@ class UnevenFlatten(nn.Module):
 
 @case({"a": (6, 1), "b": (5, 1)}, IO)
 class Permutation(Pair):
-    """Channels in the order of an index buffer, as they are, and back."""
+    """Channels read in the order of an index buffer, and in their own order."""
 
     def __init__(self):
         super().__init__(6, 6)
@@ -87,7 +87,7 @@ class Permutation(Pair):
 
 @case({"a": (6, 1), "conv2d_1": (5, 1)}, IO)
 class KernelSum(Pair):
-    """RepVGG: the kernel is the sum of two parameters, scaled for each input and output channel."""
+    """RepVGG: the kernel is the sum of two parameters, scaled per input and output channel."""
 
     def __init__(self):
         super().__init__(6, 6)
@@ -101,7 +101,7 @@ class KernelSum(Pair):
 
 @case({"a": (6, 1), "b": (5, 1)}, IO | {"auxiliary": 4})
 class TrainingHead(Pair):
-    """An auxiliary head and noise that only training sees."""
+    """An auxiliary head and noise in training mode only."""
 
     def __init__(self):
         super().__init__(6, 6)
@@ -161,7 +161,7 @@ class RecurrentConvolution(Headed):
 
 @case({"stem": (3, 1), "hidden": (9, 1)}, IO, ((2, 3, 4, 4),))
 class FlattenLast(nn.Module):
-    """Channels last before flattening: they are interleaved along the input of the linear layer."""
+    """Channels are moved last before flattening: they are interleaved along the input of the linear layer."""
 
     def __init__(self):
         super().__init__()
@@ -173,7 +173,7 @@ class FlattenLast(nn.Module):
 
 @case({"stem": (6, 1), "last": (5, 1)}, IO)
 class WeightNorm(Headed):
-    """A parametrized first convolution: direction and length of each filter are removed together."""
+    """A parametrized first convolution: direction and norm of each filter are removed together."""
 
     def __init__(self):
         super().__init__()
@@ -185,7 +185,7 @@ class WeightNorm(Headed):
 
 @case({"conv2d": (6, 1), "conv2d_1": (4, 1)}, IO)
 class FunctionalConvolution(Headed):
-    """`F.conv2d` on parameters that no convolution module holds."""
+    """`F.conv2d` on parameters that do not belong to a convolution module."""
 
     def __init__(self):
         super().__init__()
@@ -200,7 +200,7 @@ class FunctionalConvolution(Headed):
 
 @case({"stem": (6, 1)}, IO)
 class TiedWeights(Headed):
-    """Two modules with one weight tensor: what the first makes the second makes as well."""
+    """Two modules that share one weight tensor: their output channels are the same."""
 
     def __init__(self):
         super().__init__()

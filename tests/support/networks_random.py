@@ -1,4 +1,4 @@
-"""Random small networks: programs of the blocks that people write, for property tests."""
+"""Random small networks built from common blocks, for property tests."""
 
 import torch
 from hypothesis import strategies as st
@@ -6,15 +6,15 @@ from torch import nn
 from torch.nn import functional as F
 
 MAX_CHANNELS = 24
-"""Maps do not grow beyond this, so that an example stays cheap."""
+"""Maximum size of feature maps, so that examples are cheap."""
 
 
 class Program(nn.Module):
-    """Runs a program on a stack of feature maps; every size of the code follows the tensors.
+    """A network that runs a program on a stack of feature maps; all sizes in the code are read from the tensors.
 
     Args:
         steps: `(operation, i, j, n)`: an operation on the i-th (and j-th) latest map, modulo their number, and a size.
-        flat: Whether the head reads the flattened map or its mean over space.
+        flat: Whether the head reads the flattened map instead of its spatial mean.
     """
 
     def __init__(self, steps, flat):
@@ -41,7 +41,7 @@ class Program(nn.Module):
         return len(self.widths) - 1
 
     def _same(self, i, j):
-        """The j-th map with as many channels as the i-th, through a convolution where it has others."""
+        """Return the j-th map with the channel count of the i-th, through a convolution if the counts differ."""
         if self.widths[i] == self.widths[j]:
             return j
         return self._conv(j, 0, self.widths[i])
@@ -108,7 +108,7 @@ class Program(nn.Module):
         self._emit(width, "gate", i, self._layer(layer))
 
     def _attention(self, i, _, n):
-        """A gate of one channel."""
+        """Spatial attention: a gate of one channel."""
         self._emit(self.widths[i], "attention", i, self._layer(nn.Conv2d(self.widths[i], 1, 1)))
 
     def _reuse(self, i, _, n):
@@ -178,6 +178,6 @@ OPERATIONS = (
 
 
 def programs(max_steps=8):
-    """Strategy: a random `Program` in the form of its arguments."""
+    """Return a strategy for the arguments of a random `Program`."""
     step = st.tuples(st.sampled_from(OPERATIONS), st.integers(0, 3), st.integers(0, 5), st.integers(2, 7))
     return st.tuples(st.lists(step, min_size=2, max_size=max_steps), st.booleans())

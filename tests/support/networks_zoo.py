@@ -1,7 +1,7 @@
-"""Small networks for the tests: blocks that people write, each with the channel groups that it has by hand.
+"""Small test networks of common blocks, each with its channel groups derived by hand.
 
-A case names the widths `name -> (width, index sets)` of its groups and the widths of what is frozen. All inputs are
-4 to 8 pixels wide, so that a case is traced and checked in about a second.
+A case gives its groups, `name -> (width, index sets)`, and the widths of its frozen groups. All inputs are 4 to 8
+pixels wide, so tracing and checking a case takes about a second.
 """
 
 from collections.abc import Callable
@@ -16,14 +16,14 @@ from gnnrl_lightning.networks.cifar_resnet import resnet20
 
 @dataclass(frozen=True)
 class Case:
-    """A network, its input, and what a trace of it must say."""
+    """A network, its input, and the expected result of its trace."""
 
     build: Callable[[], nn.Module]
     groups: dict[str, tuple[int, int]]
     frozen: dict[str, int]
     shapes: tuple[tuple[int, ...], ...] = ((2, 3, 8, 8),)
     reason: dict[str, str] = field(default_factory=dict)
-    "Frozen name -> part of the reason or operator that must be given."
+    "Name of a frozen group -> part of the expected reason or operator."
 
     def inputs(self, dtype=torch.float32, seed=0):
         generator = torch.Generator().manual_seed(seed)
@@ -63,7 +63,7 @@ class Pair(Headed):
 
 
 IO = {"x": 3, "head": 10}
-"""What every network here that reads RGB and gives ten logits has frozen."""
+"""Frozen groups of every network here with RGB inputs and ten logits."""
 
 ZOO["ResNet20"] = Case(
     resnet20,
@@ -98,7 +98,7 @@ class Residual(Headed):
 
 @case({"stem": (6, 1), "one": (4, 1), "two": (5, 1), "squeeze": (7, 1)}, IO)
 class DenseConcat(Headed):
-    """DenseNet: every layer reads all before it, through a batch norm over the concatenation."""
+    """DenseNet: every layer reads all earlier ones, through a batch norm over the concatenation."""
 
     def __init__(self):
         super().__init__()
@@ -137,7 +137,7 @@ class Grouped(Headed):
 
 @case({"stem": (4, 2), "inner": (5, 1), "out": (6, 1)}, IO)
 class C2f(Headed):
-    """The halves of a chunk; one goes through a bottleneck with a shortcut; all are concatenated."""
+    """C2f of YOLOv8: a chunk's halves, one passed through a bottleneck with a shortcut; all are concatenated."""
 
     def __init__(self):
         super().__init__()
@@ -152,7 +152,7 @@ class C2f(Headed):
 
 @case({"stem": (4, 2), "out": (5, 1)}, IO)
 class Shuffle(Headed):
-    """Channel shuffle with the sizes read from the tensor; a depthwise convolution on the shuffled channels."""
+    """A channel shuffle with sizes read from the tensor, and a depthwise convolution on the shuffled channels."""
 
     def __init__(self):
         super().__init__()
@@ -193,7 +193,7 @@ class SqueezeExcitation(Headed):
 
 @case({"stem": (6, 1)}, IO)
 class Reused(Headed):
-    """One convolution and one batch norm applied twice: their input and output channels are the same."""
+    """A convolution and a batch norm applied twice: their input and output channels are the same."""
 
     def __init__(self):
         super().__init__()
@@ -231,7 +231,7 @@ class Transposed(Headed):
 
 @case({"a": (4, 1), "b": (3, 1), "out": (5, 1)}, IO)
 class SliceWrites(Headed):
-    """Writes into slices whose bounds follow the tensors."""
+    """Writes into slices with bounds read from the tensors."""
 
     def __init__(self):
         super().__init__()
@@ -247,7 +247,7 @@ class SliceWrites(Headed):
 
 @case({"stem": (6, 1), "deep": (5, 1)}, {"x": 3, "early": 4, "late": 10, "feature": 2})
 class Outputs(nn.Module):
-    """A dictionary with a tuple: an auxiliary head, logits, and a feature map that must stay."""
+    """A dictionary with a tuple as output: an auxiliary head, logits, and a feature map, which is frozen."""
 
     def __init__(self):
         super().__init__()
@@ -266,7 +266,7 @@ class Outputs(nn.Module):
     ((2, 3, 8, 8), (2, 2, 8, 8), (2, 4)),
 )
 class Inputs(nn.Module):
-    """Two images and a vector."""
+    """Two images and a vector as inputs."""
 
     def __init__(self):
         super().__init__()
@@ -293,7 +293,7 @@ class LayerScale(Headed):
 
 @case({"stem": (6, 1), "out": (5, 1)}, IO)
 class Slopes(Headed):
-    """PReLU with one slope a channel, and with one for all."""
+    """PReLU with one slope per channel, and with a single slope."""
 
     def __init__(self):
         super().__init__()
@@ -306,7 +306,7 @@ class Slopes(Headed):
 
 @case({"stem": (3, 1), "hidden": (9, 1)}, IO, ((2, 3, 4, 4),))
 class Flatten(nn.Module):
-    """Each channel of the convolution is four inputs of the linear layer; then a batch norm of one dimension."""
+    """A linear layer that reads each channel of the convolution as four inputs, and a one-dimensional batch norm."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A folder to run the command line in: a network of the user's own, and its configuration."""
+"""A working folder for the command line, with a user's network and its configuration."""
 
 from contextlib import contextmanager
 
@@ -31,7 +31,7 @@ SPENT = TABLE + 6 + 2 * 8
 
 @contextmanager
 def working_in(folder):
-    """Be in a folder with a workplace, whose network can be imported."""
+    """Make `folder` a workplace, change to it, and make its network importable."""
     make_workplace(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
@@ -46,7 +46,8 @@ def make_workplace(folder):
         "network": {"class_path": "own_networks.Small", "init_args": {}},
         "data": {"class_path": "gnnrl_lightning.data.Digits"},
         "budget": {"macs": 0.5},
-        "search": {"evaluations": SPENT, "calibration_images": 128},
+        "search": {"evaluations": SPENT},
+        "candidate": {"calibration_examples": 128},
         # No iteration ends early, so that steps can be counted.
         "model": {"proxy_warmup": 3, "proxy_between": 1, "proxy_episodes": 16, "target_kl": None},
         "pretraining": {"epochs": 3},

@@ -86,7 +86,7 @@ def test_structural_and_masked_sparsity_are_kept_apart(baked):
 
 @pytest.mark.parametrize("amount", [-0.1, 1, 1.5])
 def test_amounts_out_of_range(amount):
-    with pytest.raises(UserError, match="expected a share from 0 to below 1"):
+    with pytest.raises(UserError, match="expected a fraction from 0 to below 1"):
         mask_smallest(network(), amount)
 
 

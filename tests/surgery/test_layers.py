@@ -2,8 +2,8 @@ import torch
 
 from gnnrl_lightning import trace
 from gnnrl_lightning.surgery.layers import columns, find_layers, to_matrices, to_weight
-from tests.support.correlated import traced
 from tests.support.networks_hard import RepeatedChannels
+from tests.support.networks_readers import traced
 from tests.support.networks_zoo import ZOO, Reused
 
 

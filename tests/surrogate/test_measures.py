@@ -15,7 +15,7 @@ from gnnrl_lightning.surrogate.measures import (
     SensitivityMeasure,
     measure_outputs,
     measure_reconstruction,
-    outputs_images,
+    outputs_examples,
 )
 from gnnrl_lightning.surrogate.sensitivity import widths_at
 
@@ -48,7 +48,7 @@ def test_outputs_is_the_divergence_of_one_narrowed_group(pruner):
                 outputs = log_softmax(narrowed(pruner, group, ratio)(images), 1)
                 expected = kl_div(outputs, dense, log_target=True, reduction="batchmean").double()
                 torch.testing.assert_close(measured[group, column], expected, rtol=1e-3, atol=1e-5)
-    assert outputs_images(pruner.graph.widths, 48, RATIOS) == 48 * (1 + len(pruner.graph.groups) * len(RATIOS))
+    assert outputs_examples(pruner.graph.widths, 48, RATIOS) == 48 * (1 + len(pruner.graph.groups) * len(RATIOS))
 
 
 def test_images_are_known_before_anything_is_measured(pruner, monkeypatch):
@@ -57,13 +57,13 @@ def test_images_are_known_before_anything_is_measured(pruner, monkeypatch):
     for row in SENSITIVITIES.values():
         groups = []
         made = row.make(pruner, lambda groups=groups: groups.append(None))
-        assert made.images == row.images(dense, len(images)) and made.passes == row.passes == ("moments",)
+        assert made.examples == row.examples(dense, len(images)) and made.passes == row.passes == ("moments",)
         assert len(groups) == len(dense)
-    assert SENSITIVITIES["outputs"].images(dense, 48) == 48 * (1 + 4 * len(dense))
+    assert SENSITIVITIES["outputs"].examples(dense, 48) == 48 * (1 + 4 * len(dense))
     near = (0.5, 0.98)  # of 16 channels 16, of 32 31, of 64 63
     narrowed = len(dense) + int((dense > 16).sum())
     assert 0 < narrowed < 2 * len(dense)
-    assert outputs_images(dense, 48, near) == 48 * (1 + narrowed)
+    assert outputs_examples(dense, 48, near) == 48 * (1 + narrowed)
     passed = []
     monkeypatch.setattr(measures, "for_inference", lambda network, layers: network)
     with torch.nn.modules.module.register_module_forward_pre_hook(
@@ -71,7 +71,7 @@ def test_images_are_known_before_anything_is_measured(pruner, monkeypatch):
     ):
         measure_outputs(pruner, near)
     assert sum(passed) == 48 * (1 + narrowed)
-    assert SENSITIVITIES["reconstruction"].images(dense, 48) == 0
+    assert SENSITIVITIES["reconstruction"].examples(dense, 48) == 0
 
 
 def test_reconstruction_losses_are_shares_of_the_readers_variance(pruner):
@@ -120,10 +120,10 @@ def test_a_measure_by_its_import_path(pruner):
     """A plain function may read the images: one pass is counted."""
     made = SENSITIVITIES.find(f"{__name__}.by_width").make(pruner)
     dense = pruner.graph.widths
-    assert (made.images, made.passes) == (48, ())
+    assert (made.examples, made.passes) == (48, ())
     assert float(made(dense)) == 0 and float(made(dense // 2)) > 0
-    free = SensitivityMeasure(by_width, images=lambda dense, images: 0).make(pruner)
-    assert free.images == 0 and torch.equal(free.losses, made.losses)
+    free = SensitivityMeasure(by_width, examples=lambda dense, examples: 0).make(pruner)
+    assert free.examples == 0 and torch.equal(free.losses, made.losses)
 
 
 @pytest.mark.parametrize("measured", [torch.zeros(2, 2), torch.full((7, 4), torch.nan)])

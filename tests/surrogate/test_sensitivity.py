@@ -41,7 +41,7 @@ def test_a_sensitivity_comes_back_exactly(tmp_path):
     sensitivity = saved_at(tmp_path / "sensitivity.safetensors")
     again = load_sensitivity(tmp_path / "sensitivity.safetensors")
     assert torch.equal(again.measured, sensitivity.measured) and torch.equal(again.losses, sensitivity.losses)
-    assert (again.ratios, again.images, again.passes) == ((0.1, 0.35), 123, ("moments",))
+    assert (again.ratios, again.examples, again.passes) == ((0.1, 0.35), 123, ("moments",))
 
 
 def cut_short(path):
@@ -57,7 +57,7 @@ def of_another_kind(path):
 
 
 def without_losses(path):
-    save_file({"measured": torch.zeros(1)}, path, {"beside": '{"ratios": [0.5], "images": 0, "passes": []}'})
+    save_file({"measured": torch.zeros(1)}, path, {"beside": '{"ratios": [0.5], "examples": 0, "passes": []}'})
 
 
 @pytest.mark.parametrize("damage", [cut_short, emptied, of_another_kind, without_losses])

@@ -3,8 +3,10 @@ import torch
 from lightning.pytorch import Callback
 
 from gnnrl_lightning.data import Digits
+from gnnrl_lightning.objective import Classification
 from gnnrl_lightning.training.checkpoint import LatestCheckpoint
-from gnnrl_lightning.training.finetune import TrainingOptions, quiet_trainer, train
+from gnnrl_lightning.training.options import TrainingOptions
+from gnnrl_lightning.training.train import quiet_trainer, train
 
 
 class Broken(RuntimeError):
@@ -47,17 +49,17 @@ def test_a_training_goes_on_to_the_same_weights(tmp_path, digits, epoch):
     """With dropout, too: what is drawn in an epoch derives from the seed and the epoch."""
     whole, begun, resumed = with_dropout(), with_dropout(), with_dropout()
     options, path = TrainingOptions(epochs=3), tmp_path / "dense.ckpt"
-    train(whole, digits, options, trainer=on_cpu, seed=5)
+    train(whole, digits, options, Classification(), trainer=on_cpu, seed=5)
 
     def broken(**flags):
         return on_cpu(callbacks=[BreakAt(epoch)], **flags)
 
     with pytest.raises(Broken):
-        train(begun, digits, options, trainer=broken, seed=5, checkpoint=path)
+        train(begun, digits, options, Classification(), trainer=broken, seed=5, checkpoint=path)
     # It breaks before the checkpoint of the epoch before counts.
     assert LatestCheckpoint(path).found == (path if epoch > 1 else None)
     torch.manual_seed(17)  # nothing may depend on it
-    train(resumed, digits, options, trainer=on_cpu, seed=5, checkpoint=path)
+    train(resumed, digits, options, Classification(), trainer=on_cpu, seed=5, checkpoint=path)
     for first, second in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(first, second)
     assert torch.load(path, weights_only=True)["epoch"] == 2
@@ -65,9 +67,9 @@ def test_a_training_goes_on_to_the_same_weights(tmp_path, digits, epoch):
 
 def test_a_finished_training_gives_its_weights_again(tmp_path, digits):
     network, again, path = with_dropout(), with_dropout(), tmp_path / "dense.ckpt"
-    train(network, digits, TrainingOptions(epochs=1), trainer=on_cpu, checkpoint=path)
+    train(network, digits, TrainingOptions(epochs=1), Classification(), trainer=on_cpu, checkpoint=path)
     before = path.stat().st_mtime_ns
-    train(again, digits, TrainingOptions(epochs=1), trainer=on_cpu, checkpoint=path)
+    train(again, digits, TrainingOptions(epochs=1), Classification(), trainer=on_cpu, checkpoint=path)
     assert path.stat().st_mtime_ns == before
     for first, second in zip(network.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(first, second)
@@ -75,5 +77,5 @@ def test_a_finished_training_gives_its_weights_again(tmp_path, digits):
 
 def test_without_a_path_nothing_is_kept(tmp_path, digits, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    train(with_dropout(), digits, TrainingOptions(epochs=1), trainer=on_cpu)
+    train(with_dropout(), digits, TrainingOptions(epochs=1), Classification(), trainer=on_cpu)
     assert LatestCheckpoint().found is None and list(tmp_path.iterdir()) == []

@@ -15,12 +15,11 @@ from scipy.stats import kendalltau
 from torch import Tensor
 
 from gnnrl_lightning.evaluation.journal import Journal
+from gnnrl_lightning.evaluation.options import ScoringOptions
 from gnnrl_lightning.evaluation.racing import Course, hopeless, stage_ends
 from gnnrl_lightning.evaluation.result import Evaluation
-from gnnrl_lightning.job.compression import Compression
-from gnnrl_lightning.job.policy_search import SearchOptions
+from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.search.methods import METHODS
-from gnnrl_lightning.search.problem import merit
 from gnnrl_lightning.speed.latency import synchronize
 from speed_parts.memory import peaks
 from speed_parts.published import evaluate
@@ -29,23 +28,24 @@ RESAMPLES = 1000
 MISS = 0.3
 """Points of top-1 that the race's winner may be below the best candidate before it counts as missed."""
 
-RACING = SearchOptions().racing_error
+RACING = ScoringOptions().drop_probability
 """Probability with which a candidate as good as the best one may be dropped: the default."""
 
 
-def recorded(compression: Compression, path: Path) -> Tensor:
+def recorded(trained: Trained, path: Path) -> Tensor:
     """Widths `(n, G)` in the order in which a search asked for them, each once.
 
     Args:
-        compression: The network and its images; of a search with more evaluations than its own every second, every
+        trained: The network and its images; of a search with more evaluations than its own every second, every
             third, ... candidate is taken.
         path: The search's journal; where there is none, cross-entropy search leaves one.
     """
     if not path.exists():
-        METHODS["cross_entropy"].run(compression.make_problem(compression.budget, Journal(path)), 0)
+        limits = trained.job.limits
+        METHODS["cross_entropy"].run(trained.problem(limits, trained.journalled(limits, Journal(path))), 0)
     lines = path.read_text(encoding="utf-8").splitlines()
     asked = dict.fromkeys(tuple(json.loads(line)["widths"]) for line in lines)
-    return torch.tensor([*asked][:: math.ceil(len(asked) / compression.search.evaluations)])
+    return torch.tensor([*asked][:: math.ceil(len(asked) / trained.job.options.search.evaluations)])
 
 
 def chosen(count: int, of: int) -> list[int]:
@@ -56,48 +56,48 @@ def chosen(count: int, of: int) -> list[int]:
     return sorted({*early, *torch.linspace(last, of - 1, half).round().long().tolist()})
 
 
-def measure(compression: Compression, journal: Path, count: int, references: int) -> dict[str, Any]:
+def measure(trained: Trained, journal: Path, count: int, references: int) -> dict[str, Any]:
     """Time and compare the ways to evaluate, one candidate after the other.
 
     Args:
-        compression: The network and its images, precision bf16.
+        trained: The network and its images, precision bf16.
         journal: Of the recorded search, see `recorded`.
         count: Candidates that are timed.
         references: How many of them the published way evaluates, too: its cost is the same for all.
     """
-    data, graph = compression.task.data, compression.graph
-    widths = recorded(compression, journal)
+    data, graph, device = trained.job.task.data, trained.job.graph, trained.job.runtime.device
+    widths = recorded(trained, journal)
     timed = chosen(count, len(widths))
     ways = {"racing": RACING, "plain": None, "plain_fp32": None, "whole": 0.0}  # error 0: a race that drops nothing
     evaluators = {}
     for way, error in ways.items():
-        evaluators[way] = compression.make_evaluator()
+        evaluators[way] = trained.evaluator()
         evaluators[way].error = error
         evaluators[way].dtype = torch.float32 if way == "plain_fp32" else torch.bfloat16
     start = time.perf_counter()
-    compression.pruner.prune(compression.pruner.plan(graph.widths))
-    synchronize(compression.device)
+    trained.pruner.prune(trained.pruner.plan(graph.widths))
+    synchronize(device)
     calibration = time.perf_counter() - start
     found: dict[str, list[Evaluation]] = {way: [] for way in ways}
     reference: list[float] = []
     for place, row in enumerate(widths):
         for way in ways if place in timed else ("racing", "whole"):
-            compression.pruner.dtype = evaluators[way].dtype
+            trained.pruner.dtype = evaluators[way].dtype
             found[way].append(evaluators[way](row, "recorded"))
         if place in timed and len(reference) < references:
             start = time.perf_counter()
-            evaluate(graph, compression.dense, row, data.search, data.normalize)
+            evaluate(graph, trained.network, row, data.holdout, data.normalize)
             reference.append(time.perf_counter() - start)
     seconds = {way: statistics.mean(item.seconds for item in found[way]) for way in ("plain", "plain_fp32")}
     seconds["racing"] = statistics.mean(found["racing"][place].seconds for place in timed)
-    scores = [[found[way][place].top1 for place in timed] for way in ("racing", "whole")]
+    scores = [[found[way][place].merit[0] for place in timed] for way in ("racing", "whole")]
     published = statistics.mean(reference)
     sizes = [len(labels) for _, labels in evaluators["whole"].batches]
     ends = [sum(sizes[:end]) for end in stage_ends(sizes)]
     return {
         "candidates": len(widths),
         "timed": len(timed),
-        "images": len(data.search),
+        "images": len(data.holdout),
         "calibration_s": round(calibration, 2),
         "published_s": round(published, 2),
         **{f"{way}_s": round(value, 3) for way, value in seconds.items()},
@@ -106,7 +106,7 @@ def measure(compression: Compression, journal: Path, count: int, references: int
         "seen": round(statistics.mean(found["racing"][place].seen for place in timed)),
         "racing_error": RACING,
         "racing_miss": missed(found["whole"], ends, RESAMPLES),
-        **peaks(compression.device),
+        **peaks(device),
     }
 
 
@@ -125,14 +125,14 @@ def missed(evaluations: Sequence[Evaluation], ends: Sequence[int], resamples: in
         resamples: Races between candidates drawn with replacement, in the order of the search.
     """
     generator, misses = torch.Generator().manual_seed(0), 0
-    right = [torch.from_numpy(item.course.right()) for item in evaluations if item.course]
-    parts = [[Course().followed_by(row[:end], 0.0, 0.0) for end in ends] for row in right]
+    right = [torch.from_numpy(item.course.scores()) for item in evaluations if item.course]
+    parts = [[Course().followed_by(row[:end], {}) for end in ends] for row in right]
     for _ in range(resamples):
         drawn = torch.randint(len(evaluations), (len(evaluations),), generator=generator).sort()[0].tolist()
         leader = drawn[0]
         for racer in drawn[1:]:
             behind = (hopeless(part, parts[leader][-1], len(ends), RACING) for part in parts[racer][:-1])
             if not any(behind):
-                leader = max(leader, racer, key=lambda number: merit(evaluations[number]))
-        misses += max(evaluations[number].top1 for number in drawn) - evaluations[leader].top1 > MISS
+                leader = max(leader, racer, key=lambda number: evaluations[number].merit)
+        misses += max(evaluations[number].merit[0] for number in drawn) - evaluations[leader].merit[0] > MISS
     return misses / resamples

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gnnrl_lightning.job.compression import POLICY
+from gnnrl_lightning.job.job import POLICY
 from gnnrl_lightning.job.runs import RunFolder
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gnnrl_lightning.evaluation.evaluator import Evaluator
-from gnnrl_lightning.job.compression import Compression
+from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.speed.inference import PRECISIONS, for_inference
 from gnnrl_lightning.speed.latency import synchronize
 from speed_parts.candidates import chosen, recorded
@@ -24,11 +24,11 @@ REGISTER = 16
 """Output channels that are computed at a time."""
 
 
-def measure(compression: Compression, journal: Path, count: int, rows: int | None = None) -> dict[str, Any]:
+def measure(trained: Trained, journal: Path, count: int, rows: int | None = None) -> dict[str, Any]:
     """Time forward passes over the search split, in both precisions.
 
     Args:
-        compression: The network and its images.
+        trained: The network and its images.
         journal: Of the recorded search, see `recorded`.
         count: Candidates that are timed.
         rows: Of the matrices whose product is the machine's peak; None for as many as keep it busy.
@@ -37,13 +37,13 @@ def measure(compression: Compression, journal: Path, count: int, rows: int | Non
         For each precision, of the dense network, of candidates (medians) and of these with widths rounded up to whole
         registers: `ms`, milliseconds an image, and `share` of the machine's peak in a square matrix product.
     """
-    graph, widths = compression.graph, recorded(compression, journal)
+    graph, widths = trained.job.graph, recorded(trained, journal)
     narrow = widths[chosen(count, len(widths))]
     full = torch.minimum((narrow + REGISTER - 1) // REGISTER * REGISTER, graph.widths)
     candidates = {"dense": graph.widths[None], "candidates": narrow, "rounded_up": full}
     found = {}
     for precision in PRECISIONS:
-        evaluator = compression.make_evaluator()
+        evaluator = trained.evaluator()
         evaluator.dtype = PRECISIONS[precision]
         found[precision] = {}
         for name, each in candidates.items():

@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from gnnrl_lightning.networks.spec import NetworkSpec
-from speed_parts.jobs import RandomImages, job, random_widths
+from speed_parts.jobs import RandomImages, bf16, job, random_widths
 
 LAYERS, WIDTH = 8, 32
 DEPTHS = (20, 32, 44, 56, 110)
@@ -26,22 +26,22 @@ def _network(axis: str, value: int) -> NetworkSpec:
     return NetworkSpec("speed_parts.jobs.Chain", sizes)
 
 
-def measure(axis: str, value: int, images: int, candidates: int, device: str, **search: Any) -> dict[str, Any]:
+def measure(axis: str, value: int, images: int, candidates: int, device: str, **options: Any) -> dict[str, Any]:
     """Evaluations a second of one network, all images of the search split read."""
     data = RandomImages(images, 32, 10, eval_batch_size=250)
-    compression = job(_network(axis, value), data, device=device, racing=False, precision="bf16", table=None, **search)
-    evaluator = compression.make_evaluator()
+    trained = job(_network(axis, value), data, bf16(racing=False, **options), device=device)
+    evaluator = trained.evaluator()
     seconds = []
-    for widths in random_widths(compression, candidates + 1):
+    for widths in random_widths(trained, candidates + 1):
         start = time.perf_counter()
         evaluator(widths, "random")
         seconds.append(time.perf_counter() - start)
-    cost = compression.graph.cost
+    cost = trained.job.graph.cost
     return {
         "axis": axis,
         "value": value,
-        "groups": len(compression.graph.groups),
-        "macs": int(cost.macs(compression.graph.widths)),
+        "groups": len(trained.job.graph.groups),
+        "macs": int(cost.macs(trained.job.graph.widths)),
         "evaluations_per_s": round(1 / statistics.median(seconds[1:]), 3),
     }
 

@@ -7,13 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gnnrl_lightning.candidates.pruner import FINAL_IMAGES
+from gnnrl_lightning.candidates.options import CandidateOptions
+from gnnrl_lightning.candidates.pruner import FINAL_EXAMPLES
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.data import ImageData, ImageFolder, ImageSet, LoadedImages
-from gnnrl_lightning.job.compression import Compression
-from gnnrl_lightning.job.policy_search import SearchOptions
+from gnnrl_lightning.evaluation.options import ScoringOptions
+from gnnrl_lightning.job.checked import check
+from gnnrl_lightning.job.job import Runtime
+from gnnrl_lightning.job.options import DeliveryOptions, Options
 from gnnrl_lightning.job.task import Task
+from gnnrl_lightning.job.trained import Trained, train
 from gnnrl_lightning.networks.spec import NetworkSpec
+from gnnrl_lightning.search.options import SearchOptions
 
 BUDGET = Budget(macs=0.5)
 
@@ -31,7 +36,7 @@ class RandomImages(ImageData):
     name = "noise"
 
     def __init__(self, images: int, size: int, classes: int, **kwargs: Any) -> None:
-        super().__init__(search_size=images, memory_limit_gib=8.0, **kwargs)
+        super().__init__(holdout_size=images, memory_limit_gib=8.0, **kwargs)
         self.images, self.size, self.classes_of_noise = images, size, classes
 
     def load(self) -> LoadedImages:
@@ -42,7 +47,7 @@ class RandomImages(ImageData):
             pixels = torch.randint(256, (count, 3, self.size, self.size), dtype=torch.uint8, generator=generator)
             return ImageSet(pixels, torch.arange(count) % self.classes_of_noise)
 
-        images = self.images + FINAL_IMAGES
+        images = self.images + FINAL_EXAMPLES
         return LoadedImages(draw(images), draw(8), tuple(map(str, range(self.classes_of_noise))))
 
 
@@ -62,20 +67,36 @@ class Chain(nn.Sequential):
         super().__init__(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10))
 
 
+def bf16(
+    calibration_images: int,
+    evaluations: int = 100,
+    racing: bool = True,
+    final_images: int | None = None,
+) -> Options:
+    """Options of a search in bfloat16 without a sensitivity."""
+    return Options(
+        CandidateOptions(calibration_examples=calibration_images),
+        ScoringOptions("bf16", racing=racing),
+        search=SearchOptions(evaluations, None),
+        delivery=DeliveryOptions(calibration_examples=final_images or "auto"),
+    )
+
+
 def job(
-    network: NetworkSpec, data: ImageData, checkpoint: str | None = None, device: str = "cpu", **search: Any
-) -> Compression:
-    """A compression to half of the MACs."""
-    return Compression(Task(network, data, checkpoint), BUDGET, SearchOptions(**search), device=device)
+    network: NetworkSpec, data: ImageData, options: Options, checkpoint: str | None = None, device: str = "cpu"
+) -> Trained:
+    """A job to half of the MACs; without a checkpoint the network has its first weights."""
+    task = Task(network.build() if checkpoint is None else network, data, checkpoint)
+    return train(check(task, BUDGET, options, Runtime(device=torch.device(device))))
 
 
-def random_widths(compression: Compression, count: int) -> Tensor:
+def random_widths(trained: Trained, count: int) -> Tensor:
     """Candidates `(count, G)` of keep ratios that are uniform on [0, 1], within the budget."""
-    dense = compression.graph.widths
+    dense = trained.job.graph.widths
     keep = torch.rand(count, len(dense), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    return BUDGET.project(compression.graph, dense * keep)
+    return trained.job.limits.project(dense * keep)
 
 
 def cifar(folder: str, images: int) -> ImageFolder:
     """CIFAR-10 with a search split of so many images."""
-    return ImageFolder(folder, search_size=images, eval_batch_size=250, name="cifar10")
+    return ImageFolder(folder, holdout_size=images, eval_batch_size=250, name="cifar10")

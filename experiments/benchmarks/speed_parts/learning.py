@@ -20,7 +20,7 @@ from gnnrl_lightning.rl.rollout import collect
 from gnnrl_lightning.speed.latency import synchronize
 from gnnrl_lightning.surrogate.proxy import Proxy
 from gnnrl_lightning.surrogate.sensitivity import RATIOS, Sensitivity
-from gnnrl_lightning.training.finetune import quiet_trainer
+from gnnrl_lightning.training.train import quiet_trainer
 from speed_parts.machine import median_seconds
 
 TRANSITIONS = 100

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from gnnrl_lightning.job.compression import Compression
+from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.networks.spec import NetworkSpec
-from speed_parts.jobs import RandomImages, job, random_widths
+from speed_parts.jobs import RandomImages, bf16, job, random_widths
 
 
 def peaks(device: torch.device) -> dict[str, float]:
@@ -21,37 +21,37 @@ def peaks(device: torch.device) -> dict[str, float]:
     return found
 
 
-def resnet50(images: int, side: int, device: str, **search: Any) -> Compression:
+def resnet50(images: int, side: int, device: str, **options: Any) -> Trained:
     """ResNet-50 on images of ImageNet's size; the table is left out.
 
     Args:
         images: Of the search split.
         side: Of these, pixels.
         device: Where candidates are scored.
-        **search: Further options of the search.
+        **options: Those of `bf16`.
     """
     data = RandomImages(images, side, 1000, eval_batch_size=100)
     network = NetworkSpec("torchvision.models.resnet50")
-    return job(network, data, device=device, table=None, precision="bf16", **search)
+    return job(network, data, bf16(**options), device=device)
 
 
-def evaluation(images: int, side: int, candidates: int, device: str, **search: Any) -> dict[str, Any]:
+def evaluation(images: int, side: int, candidates: int, device: str, **options: Any) -> dict[str, Any]:
     """Calibration, and a few evaluations."""
-    compression = resnet50(images, side, device, **search)
-    evaluator = compression.make_evaluator()
-    seconds = [evaluator(widths, "random").seconds for widths in random_widths(compression, candidates)]
+    trained = resnet50(images, side, device, **options)
+    evaluator = trained.evaluator()
+    seconds = [evaluator(widths, "random").seconds for widths in random_widths(trained, candidates)]
     found = {"images": images, "side": side, "seconds_per_candidate": round(min(seconds), 2)}
-    return found | peaks(compression.device)
+    return found | peaks(trained.job.runtime.device)
 
 
-def delivery(images: int, side: int, final_images: int | None, device: str, **search: Any) -> dict[str, Any]:
+def delivery(images: int, side: int, final_images: int | None, device: str, **options: Any) -> dict[str, Any]:
     """One evaluation, so that what a search holds is in memory; then what is delivered is pruned and repaired."""
-    compression = resnet50(images, side, device, final_calibration_images=final_images, **search)
-    evaluator, widths = compression.make_evaluator(), random_widths(compression, 1)[0]
+    trained = resnet50(images, side, device, final_images=final_images, **options)
+    evaluator, widths = trained.evaluator(), random_widths(trained, 1)[0]
     evaluator(widths, "random")
-    start, pruner = time.perf_counter(), compression.final_pruner()
+    start, pruner = time.perf_counter(), trained.final_pruner
     pruner.prune(pruner.plan(widths))
     seconds = time.perf_counter() - start
     read = len(pruner.calibration)
     found = {"images": images, "side": side, "calibration_images": read, "seconds": round(seconds, 2)}
-    return found | peaks(compression.device)
+    return found | peaks(trained.job.runtime.device)

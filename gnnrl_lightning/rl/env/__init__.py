@@ -3,17 +3,17 @@
 from gnnrl_lightning.rl.env.pool import EnvPool
 from gnnrl_lightning.rl.env.protocol import VectorGraphEnv
 from gnnrl_lightning.rl.env.pruning import PruningEnv, VectorPruningEnv
-from gnnrl_lightning.rl.env.reward import NegativeCrossEntropy, NegativeDivergence, NegativeTop1Error
+from gnnrl_lightning.rl.env.reward import REWARDS, FigureReward, find_reward
 from gnnrl_lightning.rl.env.score import Evaluated, Score
 
 __all__ = [
+    "REWARDS",
     "EnvPool",
     "Evaluated",
-    "NegativeCrossEntropy",
-    "NegativeDivergence",
-    "NegativeTop1Error",
+    "FigureReward",
     "PruningEnv",
     "Score",
     "VectorGraphEnv",
     "VectorPruningEnv",
+    "find_reward",
 ]

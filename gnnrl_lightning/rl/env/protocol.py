@@ -26,8 +26,12 @@ class VectorGraphEnv(Protocol):
     """
 
     state_dim: int
-    action_dim: int | None
     initial_action: float
+
+    @property
+    def action_dim(self) -> int | None:
+        """Decisions in a graph."""
+        ...
 
     @property
     def evaluations(self) -> int:

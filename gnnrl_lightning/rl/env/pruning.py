@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 from torch import Tensor
 
-from gnnrl_lightning.cost.budget import Budget, fits, project
+from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.rl.env.score import Score
@@ -40,8 +39,8 @@ class VectorPruningEnv:
     the candidate; all other rewards are 0. A dense network within budget and limits ends the episode before the first
     step.
 
-    Observations are rows of `action_dim + 3` numbers: the widths, the limits of MACs and of parameters
-    relative to the dense network, and the share of steps left.
+    Observations are rows of `action_dim + M + 1` numbers: the widths, the limits of the M metrics that are shown (MACs,
+    parameters, and what else the budget names) relative to the dense network, and the share of steps left.
 
     Args:
         graph: The traced network.
@@ -86,18 +85,16 @@ class VectorPruningEnv:
             raise UserError(f"max_steps is {max_steps}, expected at least 1")
         if not 0 < max_ratio_per_step <= 1:
             raise UserError(f"max_ratio_per_step is {max_ratio_per_step}, expected a number in (0, 1]")
-        if macs_range is not None and not 0 < macs_range[0] <= macs_range[1] <= 1:
-            raise UserError(f"macs_range is {macs_range}, expected two shares of the dense MACs, the smaller one first")
-        self.graph, self.score, self.budget, self.macs_range = graph, score, budget, macs_range
+        if macs_range is not None and not 0 < macs_range[0] <= macs_range[1] < 1:
+            raise UserError(f"macs_range is {macs_range}, expected two shares below 1, the smaller one first")
+        self.graph, self.score, self.limits, self.macs_range = graph, score, budget.on(graph), macs_range
         self.max_steps, self.penalty, self.proposals = max_steps, penalty, proposals
         self.max_ratio = 1.0 if max_steps == 1 else max_ratio_per_step
-        self.builder = StateBuilder(graph, statistics)
+        self.builder = StateBuilder(graph, statistics, self.limits.metrics)
         self.state_dim, self.action_dim = self.builder.state_dim, len(graph.groups)
-        self._ladder = budget.ladder(graph)
-        self._dense = {"macs": int(graph.cost.macs(graph.widths)), "params": int(graph.cost.params(graph.widths))}
         # The smallest limits of MACs are the hardest: where they can be met, all can.
         for share in macs_range or ():
-            dataclasses.replace(budget, macs=share).limits(graph)
+            self.limits.with_limits(macs=share)
         self._limits = self._draw_limits(1, None)
         self.initial_action = self._uniform_action()
         self._widths = graph.widths[None]
@@ -113,17 +110,16 @@ class VectorPruningEnv:
     def _draw_limits(self, episodes: int, generator: torch.Generator | None) -> dict[str, Tensor]:
         """Absolute limits (episodes,) of each metric; without a generator those of the middle of the range."""
         limits = {
-            name: torch.full((episodes,), limit, dtype=torch.float64)
-            for name, limit in self.budget.limits(self.graph).items()
+            name: torch.full((episodes,), limit, dtype=torch.float64) for name, limit in self.limits.limits.items()
         }
         if self.macs_range is not None:
             low, high = self.macs_range
             drawn = torch.full((episodes,), 0.5) if generator is None else torch.rand(episodes, generator=generator)
-            limits["macs"] = (low + (high - low) * drawn.double()) * self._dense["macs"]
+            limits["macs"] = (low + (high - low) * drawn.double()) * self.limits.dense["macs"]
         return limits
 
     def _met(self, widths: Tensor) -> Tensor:
-        return fits(self.graph.cost, widths, self._limits) & self.graph.ranges.hold(widths)
+        return self.limits.met(widths, self._limits)
 
     def _uniform_action(self) -> float:
         """Action that, taken for every group in every step, just meets the budget, in as few steps as leave room."""
@@ -135,7 +131,7 @@ class VectorPruningEnv:
 
     def _round(self, widths: Tensor) -> Tensor:
         ranges = self.graph.ranges
-        smallest = torch.maximum(self.graph.widths.clamp(max=self.budget.min_width), ranges.lowest)
+        smallest = torch.maximum(self.graph.widths.clamp(max=self.limits.budget.min_width), ranges.lowest)
         return torch.minimum(torch.maximum(widths.round().long(), smallest), ranges.highest)
 
     @property
@@ -147,7 +143,8 @@ class VectorPruningEnv:
         left = 1 - self._step / self.max_steps
         rows = len(self._widths)
         none = torch.ones(rows, dtype=torch.float64)
-        limits = [self._limits[name] / dense if name in self._limits else none for name, dense in self._dense.items()]
+        dense = self.limits.dense.items()
+        limits = [self._limits[name] / cost if name in self._limits else none for name, cost in dense]
         return torch.cat([self._widths, torch.stack(limits, 1), torch.full((rows, 1), left)], dim=1).float()
 
     def reset(self, episodes: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
@@ -158,7 +155,7 @@ class VectorPruningEnv:
             generator: Draws their limits, where there is a range; without one they are those of its middle.
 
         Returns:
-            Observations (B, G + 3), and (B,) whether the dense network is within the budget already.
+            Observations (B, G + M + 1), and (B,) whether the dense network is within the budget already.
         """
         self._step = 0
         self._limits = self._draw_limits(episodes, generator)
@@ -173,7 +170,7 @@ class VectorPruningEnv:
             actions: (B G,) in [0, 1], clipped to it: the groups of the first episode, then those of the next.
 
         Returns:
-            Observations (B, G + 3), rewards (B,) and (B,) bool: finished.
+            Observations (B, G + M + 1), rewards (B,) and (B,) bool: finished.
 
         Raises:
             ValueError: The actions have another shape, or one of them is NaN.
@@ -192,7 +189,7 @@ class VectorPruningEnv:
         if self.penalty is None:
             scored = ends
             limits = {name: limit[ends] for name, limit in self._limits.items()}
-            proposed[ends] = project(self.graph.cost, self._ladder, proposed[ends], limits)
+            proposed[ends] = self.limits.project(proposed[ends], limits)
         else:
             scored = ends & self._met(proposed)
             rewards[ends] = self.penalty
@@ -202,9 +199,9 @@ class VectorPruningEnv:
         return self._observe(), rewards, self._done.clone()
 
     def graphs(self, observations: Tensor) -> Any:
-        """State graphs of observations (B, G + 3), with the field `proposal` (B G,) where there are proposals."""
+        """State graphs of observations (B, G + M + 1), with the field `proposal` (B G,) where there are proposals."""
         observations = observations.cpu()
-        widths, limits = observations[:, :-3], observations[:, -3:-1]
+        widths, limits = observations[:, : self.action_dim], observations[:, self.action_dim : -1]
         proposal = None
         if self.proposals is not None:
             step = 1 / (widths * self.max_ratio)

@@ -1,51 +1,85 @@
-"""Rewards: what an evaluated candidate is worth. A user's own is any callable from Evaluation to float."""
+"""Rewards: what an evaluated candidate is worth.
+
+```
+find_reward("cross_entropy", objective)       # a figure of the objective
+find_reward("my_package.my_reward", objective)  # a function from Evaluation to float, or a class of such functions
+REWARDS.register("mine", my_reward)           # then by name, with every objective
+```
+"""
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 from gnnrl_lightning.errors import UserError, one_line
+from gnnrl_lightning.evaluation.result import Evaluation
+from gnnrl_lightning.objective import Figure, Objective
+from gnnrl_lightning.registry import Registry, as_callable
 
-WORST = 1000.0
-"""Nats that count at most: a network whose outputs overflow has infinitely many, and rewards are finite."""
-
-
-class NegativeTop1Error:
-    """Minus the top-1 error on the search split, as a fraction: -(1 - top1 / 100)."""
-
-    def __call__(self, evaluation: Any) -> float:
-        """Reward of an evaluation with `top1` in percent."""
-        return evaluation.top1 / 100 - 1
+Reward = Callable[[Evaluation], float]
+"""`(evaluation) -> reward`, finite, the higher the better."""
 
 
-class NegativeCrossEntropy:
-    """Minus the cross-entropy on the search split, in nats, of which at most `WORST` count."""
+@dataclass(frozen=True)
+class FigureReward:
+    """A figure as a reward, see `Figure.reward`.
 
-    def __call__(self, evaluation: Any) -> float:
-        """Reward of an evaluation with `cross_entropy` in nats."""
-        return -min(evaluation.cross_entropy, WORST)
+    Args:
+        name: Its name.
+        figure: The figure.
+    """
+
+    name: str
+    figure: Figure
+
+    def __call__(self, evaluation: Evaluation) -> float:
+        """The reward of an evaluation.
+
+        Raises:
+            UserError: It does not have the figure: the network has too few classes for it, for one.
+        """
+        if self.name not in evaluation.scores:
+            raise UserError(f"of this network there is no {self.name}: expected one of {', '.join(evaluation.scores)}")
+        return self.figure.reward(evaluation.scores[self.name])
 
 
-class NegativeDivergence:
-    """Minus the divergence KL(dense || candidate) of the outputs, in nats, of which at most `WORST` count."""
-
-    def __call__(self, evaluation: Any) -> float:
-        """Reward of an evaluation with `divergence` in nats."""
-        return -min(evaluation.divergence, WORST)
+def _as_reward(given: Any) -> Reward:
+    return as_callable(given, "a function from Evaluation to float, or a class of such functions")
 
 
-REWARDS: dict[str, Callable[[Any], float]] = {
-    "top1": NegativeTop1Error(),
-    "cross_entropy": NegativeCrossEntropy(),
-    "divergence": NegativeDivergence(),
-}
-"""Name -> reward."""
+REWARDS: Registry[Reward] = Registry("reward", _as_reward)
+"""Name -> reward, beside the figures of the objective."""
 
 
-def check_reward(reward: Callable[[Any], float], name: str, evaluation: Any) -> None:
+def rewards(objective: Objective) -> Registry[Reward]:
+    """All rewards by name: the objective's figures, and those of `REWARDS`."""
+    found: Registry[Reward] = Registry("reward", _as_reward)
+    for name, figure in objective.reported.items():
+        found.register(name, FigureReward(name, figure))
+    for name, reward in REWARDS.items():
+        found.register(name, reward)
+    return found
+
+
+def find_reward(given: Any, objective: Objective, option: str = "episode.reward") -> Reward:
+    """A reward by name, by import path, or as it is.
+
+    Args:
+        given: A figure of the objective, a name of `REWARDS`, an import path of a function from `Evaluation` to float,
+            or of a class whose instances are such functions, or a function; None: the objective's primary figure.
+        objective: What the network is for.
+        option: The option that names it, for messages.
+
+    Raises:
+        UserError: There is no such reward.
+    """
+    return rewards(objective).find(objective.primary if given is None else given, option)
+
+
+def check_reward(reward: Reward, name: Any, evaluation: Evaluation) -> None:
     """Refuse a reward that fails, or is no finite number, for an evaluation.
 
     Args:
@@ -59,31 +93,6 @@ def check_reward(reward: Callable[[Any], float], name: str, evaluation: Any) -> 
     try:
         value = float(reward(evaluation))
     except Exception as error:  # the user's own may raise anything
-        raise UserError(f"search.reward {name!r} fails: {one_line(error)}") from error
+        raise UserError(f"episode.reward {name!r} fails: {one_line(error)}") from error
     if not math.isfinite(value):
-        raise UserError(f"search.reward {name!r} gives {value}: expected a finite number")
-
-
-def find_reward(name: str) -> Callable[[Any], float]:
-    """A reward by its name, or a user's own by its path.
-
-    Args:
-        name: A key of `REWARDS`, or the importable path of a function from `Evaluation` to float, or of a class
-            whose instances are such functions.
-
-    Raises:
-        UserError: There is no such reward.
-    """
-    if name in REWARDS:
-        return REWARDS[name]
-    module, _, attribute = name.rpartition(".")
-    if not module:
-        raise UserError(f"search.reward is {name!r}: expected one of {', '.join(REWARDS)}, or package.module.name")
-    try:
-        found: Any = getattr(importlib.import_module(module), attribute)
-        found = found() if isinstance(found, type) else found
-    except (ImportError, AttributeError, TypeError) as error:
-        raise UserError(f"search.reward {name!r} cannot be imported: {one_line(error)}") from error
-    if not callable(found):
-        raise UserError(f"search.reward {name!r} is not a function of an evaluation")
-    return cast(Callable[[Any], float], found)
+        raise UserError(f"episode.reward {name!r} gives {value}: expected a finite number")

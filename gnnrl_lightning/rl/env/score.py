@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.rl.env.reward import NegativeTop1Error
 
 
 class Score(Protocol):
     """Turns candidates into rewards.
 
     Attributes:
-        evaluations: Evaluations on images that it has asked for.
+        evaluations: Evaluations that it has asked for.
     """
 
     evaluations: int
@@ -32,17 +31,17 @@ class Evaluated:
 
     Args:
         evaluator: Scores a candidate: (widths `(G,)` int64, proposer) to an `Evaluation`.
-        reward: Turns an evaluation into the reward; minus the top-1 error by default.
+        reward: Turns an evaluation into the reward.
         proposer: Name under which the evaluator counts the candidates.
     """
 
     def __init__(
         self,
         evaluator: Callable[[Tensor, str], Any],
-        reward: Callable[[Any], float] | None = None,
+        reward: Callable[[Any], float],
         proposer: str = "agent",
     ) -> None:
-        self.evaluator, self.reward, self.proposer = evaluator, reward or NegativeTop1Error(), proposer
+        self.evaluator, self.reward, self.proposer = evaluator, reward, proposer
         self.evaluations = 0
 
     def __call__(self, widths: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ def load_policy(policy: nn.Module, path: str | Path, setting: Mapping[str, str] 
     if wrong:
         raise UserError(
             f"model.policy_file: {path} is a policy of another make, it differs in {wrong[0]} (of {len(wrong)}): "
-            "set model.make_policy, and search.table, as they were when it was trained"
+            "set model.make_policy, and search.sensitivity, as they were when it was trained"
         )
     for name, tensor in tensors.items():
         if tensor.shape != own[name].shape:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch_geometric.data import Batch
 
+from gnnrl_lightning.cost.metrics import METRICS, SHOWN
 from gnnrl_lightning.rl.state.motifs import geometry, motif
 from gnnrl_lightning.tracing.topology import KINDS, stages
 
 EDGE_DIM = len(KINDS) + 7
 NODE_DIM = 11 + len(KINDS) + 7
+"""Features of a node where MACs and parameters are the metrics, and there are no statistics."""
+
+
+EDGE_COSTS = 2
+"""Costs that an edge has: those of MACs and parameters."""
 
 
 class StateBuilder:
@@ -66,6 +73,10 @@ class StateBuilder:
     | 28 | share of the episode's steps that is left |
     | 29 on | statistics of its groups, standardised over groups: (s - mean) / (3 std), clipped to [-1, 1] |
 
+    Where there are more metrics than MACs and parameters, each has one more column after those of parameters: what is
+    saved by halving, and in the whole network the cost, limit and excess; and, if the metric is a sum over operators,
+    that of the stage that writes the map. Later columns move.
+
     Edge features:
 
     | column | meaning |
@@ -78,6 +89,11 @@ class StateBuilder:
     Args:
         graph: The traced network (`gnnrl_lightning.trace`).
         statistics: (G, K) finite statistics of the channel groups, any scale; None for none.
+        metrics: Metrics M by name, MACs and parameters first, see `BoundBudget.metrics`; None: these two.
+
+    Attributes:
+        cost_columns: Columns of node features that are costs of stages.
+        kind_columns: Those that are kinds of operators.
 
     Raises:
         ValueError: The statistics are not (G, K) or not finite.
@@ -85,17 +101,23 @@ class StateBuilder:
     Source: GNN-RL (Yu, Mazaheri, Jannesari, ICML 2022), section 4.1, hierarchical computational graph.
     """
 
-    def __init__(self, graph: Any, statistics: Tensor | None = None) -> None:
+    def __init__(self, graph: Any, statistics: Tensor | None = None, metrics: Mapping[str, Any] | None = None) -> None:
         self.graph = graph
+        given = list((dict.fromkeys(SHOWN) if metrics is None else metrics).items())
+        self._costs = [graph.cost_of(name if metric is None else metric) for name, metric in given]
+        rows = [METRICS.find(name if metric is None else metric) for name, metric in given]
+        self._operator_costs = [row.of_operators(graph) for row in rows if row.of_operators is not None]
         self.stages = stages(graph.operators)
         read = {source for stage in self.stages for source in stage.inputs}
         self.maps = torch.tensor(sorted(read | {stage.output for stage in self.stages}), dtype=torch.long)
         self.num_groups, self.num_nodes = len(graph.groups), len(self.maps)
-        self.state_dim = NODE_DIM
+        spread, metrics_count = len(self._operator_costs), len(self._costs)
+        self.cost_columns = slice(5, 6 + spread)
+        self.kind_columns = slice(8 + spread + metrics_count - 1, 8 + spread + metrics_count - 1 + len(KINDS))
+        self.state_dim = NODE_DIM + spread - 2 + 4 * (metrics_count - 2)
         dense = graph.widths[None]
         self._dense_channels = graph.channels(dense)[:, self.maps].float().clamp(min=1)
-        self._dense_macs = graph.cost.macs(dense).double()
-        self._dense_params = graph.cost.params(dense).double()
+        self._dense_costs = [cost(dense).double() for cost in self._costs]
         self._edges()
         self._motifs()
         self._decisions(graph)
@@ -123,12 +145,12 @@ class StateBuilder:
             reads[number, [self._node(source) for source in stage.inputs]] = 1.0
         self._members, self._writes, self._reads = members, writes, reads
         dense = graph.widths[None]
-        self._macs_scale = self._scale(graph.cost.operator_macs(dense), members)
-        self._params_scale = self._scale(graph.cost.operator_params(dense), members)
+        self._scales = [self._scale(cost(dense), members) for cost in self._operator_costs]
 
     @staticmethod
     def _scale(cost: Tensor, members: Tensor) -> float:
-        return max(float((cost.float() @ members).max()), 1.0)
+        most = float((cost.float() @ members).max())
+        return most if most > 0 else 1.0
 
     def _edges(self) -> None:
         pairs = [(source, stage, n) for n, stage in enumerate(self.stages) for source in stage.inputs]
@@ -176,13 +198,10 @@ class StateBuilder:
         halved = dense.repeat(self.num_groups, 1)
         halved.diagonal().copy_((dense // 2).clamp(min=1))
         saved = torch.stack(
-            [
-                (self._dense_macs - graph.cost.macs(halved)).float(),
-                (self._dense_params - graph.cost.params(halved)).float(),
-            ],
-            dim=1,
+            [(whole - cost(halved)).float() for cost, whole in zip(self._costs, self._dense_costs, strict=True)], dim=1
         )
-        most = saved.amax(0).clamp(min=1) if self.num_groups else torch.ones(2)
+        most = saved.amax(0) if self.num_groups else torch.ones(len(self._costs))
+        saved = (saved / torch.where(most > 0, most, 1)).clamp(-1, 1)  # a measured cost may rise
         positions = torch.tensor([float(graph.feature_maps[m].positions) for m in self.maps.tolist()]).clamp(min=1)
         return torch.cat(
             [
@@ -190,7 +209,7 @@ class StateBuilder:
                 positions.log2()[:, None] / 16,
                 torch.linspace(-1, 1, n)[:, None],
                 self._group_to_node.sum(1, keepdim=True).clamp(max=1),
-                self._group_to_node @ (saved / most),
+                self._group_to_node @ saved,
                 kinds,
             ],
             dim=1,
@@ -228,8 +247,7 @@ class StateBuilder:
 
         Args:
             widths: (B, G) int64, channels of each group.
-            limits: (B, 2) limits of MACs and of parameters relative to the dense network; 1 where there is
-                none.
+            limits: (B, M) limits of the metrics relative to the dense network; 1 where there is none.
             left: (B,) share of the episode's steps that is left; all of them by default.
             proposal: (B, G) actions in [0, 1] from which a policy starts, and (B, G) what one channel is as an action;
                 None: neither.
@@ -240,16 +258,12 @@ class StateBuilder:
         size = len(widths)
         left = torch.ones(size) if left is None else left
         kept = self.graph.channels(widths)[:, self.maps].float()
-        operator_macs = self.graph.cost.operator_macs(widths)
-        operator_params = self.graph.cost.operator_params(widths)
-        macs = operator_macs.float() @ self._members / self._macs_scale
-        params = operator_params.float() @ self._members / self._params_scale
+        staged = [
+            cost(widths).float() @ self._members / scale
+            for cost, scale in zip(self._operator_costs, self._scales, strict=True)
+        ]
         now = torch.stack(
-            [
-                (operator_macs.sum(1) / self._dense_macs).float(),
-                (self.graph.cost.params(widths) / self._dense_params).float(),
-            ],
-            dim=1,
+            [(cost(widths) / whole).float() for cost, whole in zip(self._costs, self._dense_costs, strict=True)], dim=1
         )
         whole = torch.cat([now, limits, now - limits, left[:, None]], dim=1)
         share = kept / self._dense_channels
@@ -259,9 +273,8 @@ class StateBuilder:
                 share[..., None],
                 kept.clamp(min=1).log2()[..., None] / 12,
                 static[..., :3],
-                (macs @ self._writes)[..., None],
-                (params @ self._writes)[..., None],
-                (macs @ self._reads).clamp(max=2)[..., None],
+                *((cost @ self._writes)[..., None] for cost in staged),
+                (staged[0] @ self._reads).clamp(max=2)[..., None],
                 static[..., 3:],
                 whole[:, None].expand(-1, self.num_nodes, -1),
                 self._statistics.expand(size, -1, -1),
@@ -270,8 +283,9 @@ class StateBuilder:
         )
         edges = self._edge_static.repeat(size, 1, 1)
         first = len(KINDS)
-        edges[..., first] = macs[:, self._edge_stage]
-        edges[..., first + 1] = params[:, self._edge_stage]
+        # The map that a stage writes has all its costs; those that edges have are as many in every state.
+        for column, cost in enumerate(staged[:EDGE_COSTS]):
+            edges[..., first + column] = cost[:, self._edge_stage]
         edges[..., first + 2] = share[:, self._edge_index[0]]
         edges[..., first + 3] = share[:, self._edge_index[1]]
         start = {} if proposal is None else {"proposal": proposal[0].flatten(), "proposal_step": proposal[1].flatten()}

@@ -13,8 +13,6 @@ from gnnrl_lightning.rl.state.builder import StateBuilder
 from gnnrl_lightning.tracing.topology import KINDS
 
 _KEPT = ("conv", "linear", "attention")
-_COSTS = slice(5, 8)
-_KINDS = slice(11, 11 + len(KINDS))
 
 
 class SimplifiedBuilder:
@@ -55,7 +53,7 @@ class SimplifiedBuilder:
                 first.append(number)
         self._edges = torch.tensor(first, dtype=torch.int64)
         self._edge_index = torch.stack([source, target])[:, self._edges]
-        kinds = dense.x[:, _KINDS]
+        kinds = dense.x[:, self.full.kind_columns]
         self._kinds = torch.zeros(self.num_nodes, len(KINDS)).index_add_(0, self.node, kinds).clamp(max=1)
         self._decisions = torch.zeros(self.num_nodes, self.num_groups)
         nodes, groups = dense.decision_index
@@ -67,9 +65,10 @@ class SimplifiedBuilder:
         full: Any = self.full(widths, limits)
         maps = full.x.view(size, -1, self.state_dim)
         x = maps[:, self.head]
-        summed = torch.zeros(size, self.num_nodes, 3).index_add_(1, self.node, maps[..., _COSTS])
-        x[..., _COSTS] = summed.clamp(max=2)
-        x[..., _KINDS] = self._kinds
+        costs = maps[..., self.full.cost_columns]
+        summed = torch.zeros(size, self.num_nodes, costs.shape[-1]).index_add_(1, self.node, costs)
+        x[..., self.full.cost_columns] = summed.clamp(max=2)
+        x[..., self.full.kind_columns] = self._kinds
         edge_attr = full.edge_attr.view(size, -1, full.edge_attr.shape[1])[:, self._edges]
         return state_from(x, self._edge_index, edge_attr, self._decisions)
 

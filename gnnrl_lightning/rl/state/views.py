@@ -50,16 +50,14 @@ class HierarchicalGraph:
         motifs: Level 1, one graph for each distinct stage.
         blocks: The level above, `gnnrl_lightning.rl.state.blocks`.
         groups: Names of the channel groups.
-        macs: MACs of one image.
-        params: Parameters.
+        costs: Metric -> cost: of MACs of one image, and of parameters.
     """
 
     network: Data
     motifs: tuple[Data, ...]
     blocks: Data
     groups: tuple[str, ...]
-    macs: int
-    params: int
+    costs: dict[str, int | float]
 
 
 def hierarchical_graph(graph: Any, widths: Tensor | None = None) -> HierarchicalGraph:
@@ -102,8 +100,7 @@ def hierarchical_graph(graph: Any, widths: Tensor | None = None) -> Hierarchical
         _motifs(builder, network),
         blocks,
         tuple(group.name for group in graph.groups),
-        int(graph.cost.macs(given)),
-        int(graph.cost.params(given)),
+        graph.costs(given),
     )
 
 

@@ -15,7 +15,7 @@ from gnnrl_lightning.rl.learners import DDPG, GNNRL
 from gnnrl_lightning.rl.policies import Agent, DDPGAgent, decisions_of
 from gnnrl_lightning.rl.rollout import collect
 from tests.rl.learners.test_gnnrl import equal, trainer, weights
-from tests.support.fakes import Chain, Landscape, RingTask, SaveAt, small_graph
+from tests.support.fakes import TOP1, Chain, Landscape, RingTask, SaveAt, small_graph
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers"),
@@ -41,7 +41,7 @@ def chain_graph():
 
 def pruning(graph, macs, max_steps=1):
     landscape = Landscape(graph, torch.full((len(graph.groups),), 0.7))
-    return VectorPruningEnv(graph, Evaluated(landscape), Budget(macs=macs), max_steps=max_steps)
+    return VectorPruningEnv(graph, Evaluated(landscape, TOP1), Budget(macs=macs), max_steps=max_steps)
 
 
 def networks(max_steps=1):
@@ -97,7 +97,12 @@ def test_environments_of_different_lengths_end_on_their_own():
 
 
 def test_a_network_within_its_budget_is_left_alone():
-    pool = EnvPool({"done": pruning(small_graph(), 1.0), "half": pruning(chain_graph(), 0.5)})
+    pool = EnvPool(
+        {
+            "done": pruning(small_graph(), int(small_graph().cost.macs(small_graph().widths))),
+            "half": pruning(chain_graph(), 0.5),
+        }
+    )
     agent = Agent(pool.state_dim, None, head="node")
     batch, _ = collect(pool, agent, 4, 0, 1.0, 1.0)
     assert len(batch) == 2 and pool.evaluations_of.tolist() == [0, 2]

@@ -5,25 +5,28 @@ from gymnasium.utils.env_checker import check_env
 
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.rl.env import Evaluated, NegativeCrossEntropy, PruningEnv, VectorPruningEnv
-from tests.support.fakes import small_graph, small_landscape
+from gnnrl_lightning.objective import Classification
+from gnnrl_lightning.rl.env import Evaluated, PruningEnv, VectorPruningEnv
+from gnnrl_lightning.rl.env.reward import FigureReward
+from tests.support.fakes import TOP1, small_graph, small_landscape
 
 HALF = Budget(macs=0.5)
+ALL = Budget(macs=int(small_graph().cost.macs(small_graph().widths)))
 
 
-def vector(budget=HALF, reward=None, **settings):
+def vector(budget=HALF, reward=TOP1, **settings):
     return VectorPruningEnv(small_graph(), Evaluated(small_landscape(), reward), budget, **settings)
 
 
 @pytest.mark.filterwarnings("ignore:.*(render|spec):UserWarning")
 @pytest.mark.parametrize("max_steps", [1, 5])
 def test_passes_the_gymnasium_checker(max_steps):
-    env = PruningEnv(small_graph(), Evaluated(small_landscape()), HALF, max_steps=max_steps)
+    env = PruningEnv(small_graph(), Evaluated(small_landscape(), TOP1), HALF, max_steps=max_steps)
     check_env(env, skip_render_check=True)
 
 
 def test_a_step_before_the_first_reset_is_refused():
-    env = PruningEnv(small_graph(), Evaluated(small_landscape()), HALF)
+    env = PruningEnv(small_graph(), Evaluated(small_landscape(), TOP1), HALF)
     with pytest.raises(ResetNeeded, match="has to be reset"):
         env.step([0.1] * 4)
     env.reset(seed=0)
@@ -45,7 +48,7 @@ def test_first_step_prunes_by_the_ratios():
 def test_widths_keep_to_the_limits_of_groups(action, settings):
     """From the first step on, whatever the action; a dense network above them is not finished at the start."""
     graph = small_graph().limited({"outer.*": {"min": 10, "max": "75%"}, "inner.1": {"max": 15}, "last": {"min": 16}})
-    env = VectorPruningEnv(graph, Evaluated(small_landscape()), Budget(macs=1.0), **settings)
+    env = VectorPruningEnv(graph, Evaluated(small_landscape(), TOP1), ALL, **settings)
     _, done = env.reset(2)
     assert not done.any()
     while not done.all():
@@ -65,9 +68,9 @@ def test_the_end_is_on_the_budget_and_nothing_could_be_wider(action):
         steps += 1
     assert steps <= 5
     widths = env.widths[0]
-    assert HALF.met(graph, widths[None])
+    assert HALF.on(graph).met(widths[None])
     wider = widths + torch.eye(4, dtype=torch.int64)
-    assert not (HALF.met(graph, wider) & (wider <= graph.widths).all(1)).any()
+    assert not (HALF.on(graph).met(wider) & (wider <= graph.widths).all(1)).any()
     assert rewards.item() == pytest.approx(env.score.evaluator.top1(widths).item() / 100 - 1)
     assert env.score.evaluator.calls == [(tuple(widths.tolist()), "agent")]
     assert env.evaluations == 1
@@ -97,7 +100,7 @@ def test_episodes_of_a_batch_end_on_their_own():
 
 
 def test_the_single_env_takes_ratios_and_shares_the_episode():
-    env, batch = PruningEnv(small_graph(), Evaluated(small_landscape()), HALF), vector()
+    env, batch = PruningEnv(small_graph(), Evaluated(small_landscape(), TOP1), HALF), vector()
     observation, info = env.reset(seed=1)
     assert info["widths"] == small_graph().widths.tolist()
     batch.reset(1)
@@ -112,12 +115,12 @@ def test_the_single_env_takes_ratios_and_shares_the_episode():
 
 
 def test_a_network_within_budget_ends_at_reset():
-    env = vector(Budget(macs=1.0))
+    env = vector(ALL)
     _, done = env.reset(3)
     assert done.all()
     _, rewards, done = env.step(torch.ones(12))
     assert done.all() and rewards.tolist() == [0, 0, 0] and env.evaluations == 0
-    single = PruningEnv(small_graph(), Evaluated(small_landscape()), Budget(macs=1.0))
+    single = PruningEnv(small_graph(), Evaluated(small_landscape(), TOP1), ALL)
     single.reset()
     _, reward, terminated, _, info = single.step([0.3] * 4)
     assert terminated and info["widths"] == small_graph().widths.tolist()
@@ -128,8 +131,8 @@ def test_one_step_reaches_every_width_and_starts_at_the_uniform_pruning():
     env, graph = vector(max_steps=1), small_graph()
     assert env.max_ratio == 1
     keep = 1 - env.initial_action
-    assert HALF.met(graph, (graph.widths * keep).round().long()[None])
-    assert not HALF.met(graph, (graph.widths * (keep + 0.05)).round().long()[None])
+    assert HALF.on(graph).met((graph.widths * keep).round().long()[None])
+    assert not HALF.on(graph).met((graph.widths * (keep + 0.05)).round().long()[None])
     env.reset(1)
     _, _, done = env.step(torch.full((4,), env.initial_action))
     shares = env.widths[0] / graph.widths
@@ -153,7 +156,7 @@ def test_steps_of_the_initial_action_meet_the_budget(macs, steps):
 def test_the_proposed_actions_lead_to_the_proposed_widths(max_steps):
     """In one step all the way, in several by at most 30 % of what is left in each."""
     graph, asked = small_graph(), []
-    target = HALF.project(graph, graph.widths * torch.tensor([0.5, 1.0, 0.8, 0.9]))
+    target = HALF.on(graph).project(graph.widths * torch.tensor([0.5, 1.0, 0.8, 0.9]))
 
     def proposals(limits):
         asked.append(limits)
@@ -196,7 +199,7 @@ def test_observations_tell_widths_limits_and_steps_left():
 
 
 def test_reward_may_be_another():
-    env = vector(max_steps=1, reward=NegativeCrossEntropy())
+    env = vector(max_steps=1, reward=FigureReward("cross_entropy", Classification.figures["cross_entropy"]))
     env.reset(1)
     _, rewards, _ = env.step(torch.full((4,), 0.3))
     top1 = env.score.evaluator.top1(env.widths[0]).item()
@@ -240,7 +243,7 @@ def test_without_projection_candidates_over_the_budget_are_punished():
     _, first, done = env.step(actions)
     _, second, done = env.step(actions)
     assert done.all() and env.evaluations == 1
-    met = HALF.met(graph, env.widths)
+    met = HALF.on(graph).met(env.widths)
     assert met.tolist() == [False, True]
     assert (first + second)[0] == -100
     assert torch.equal(env.widths[0], (((graph.widths * 0.97).round()) * 0.97).round().long())

@@ -4,14 +4,16 @@ import pytest
 import torch
 
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.rl.env import Evaluated, NegativeCrossEntropy
+from gnnrl_lightning.objective import Classification
+from gnnrl_lightning.rl.env import Evaluated
+from gnnrl_lightning.rl.env.reward import FigureReward
 from gnnrl_lightning.surrogate.proxy import Proxy
 from tests.support.fakes import small_graph, small_landscape
 
 
 def test_every_candidate_is_evaluated_and_counted():
     evaluator = small_landscape()
-    score = Evaluated(evaluator, NegativeCrossEntropy(), proposer="me")
+    score = Evaluated(evaluator, FigureReward("cross_entropy", Classification.figures["cross_entropy"]), proposer="me")
     widths = torch.stack([small_graph().widths, small_graph().widths // 2])
     expected = torch.tensor([-(100 - float(evaluator.top1(row))) / 10 for row in widths])
     torch.testing.assert_close(score(widths), expected)

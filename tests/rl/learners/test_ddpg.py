@@ -15,7 +15,7 @@ from gnnrl_lightning.rl.env import Evaluated, VectorPruningEnv
 from gnnrl_lightning.rl.learners import DDPG
 from gnnrl_lightning.rl.policies import DDPGAgent
 from tests.rl.learners.test_gnnrl import equal, trainer, weights
-from tests.support.fakes import Landscape, RingTask, SaveAt, small_graph
+from tests.support.fakes import TOP1, Landscape, RingTask, SaveAt, small_graph
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers"),
@@ -36,9 +36,9 @@ def ring(**settings):
 def hidden_target(max_steps):
     """A landscape whose optimum, 100, is within the budget; uniform pruning scores 77.5, random widths 49."""
     graph, budget = small_graph(), Budget(macs=0.5)
-    target = budget.project(graph, torch.tensor([[15, 8, 20, 20]]))[0] / graph.widths
+    target = budget.on(graph).project(torch.tensor([[15, 8, 20, 20]]))[0] / graph.widths
     landscape = Landscape(graph, target, torch.full((4,), 4.0))
-    return VectorPruningEnv(graph, Evaluated(landscape), budget, max_steps=max_steps)
+    return VectorPruningEnv(graph, Evaluated(landscape, TOP1), budget, max_steps=max_steps)
 
 
 def test_learns_a_task_far_from_pruning():

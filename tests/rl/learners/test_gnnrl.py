@@ -17,7 +17,7 @@ from gnnrl_lightning.rl.encoders import GCN
 from gnnrl_lightning.rl.env import Evaluated, VectorPruningEnv
 from gnnrl_lightning.rl.learners import DDPG, GNNRL
 from gnnrl_lightning.rl.policies import Agent, SquashedGaussian
-from tests.support.fakes import Landscape, RingTask, SaveAt, small_graph
+from tests.support.fakes import TOP1, Landscape, RingTask, SaveAt, small_graph
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers"),
@@ -68,10 +68,10 @@ def test_solves_a_task_far_from_pruning():
 def test_solves_a_landscape_with_a_known_optimum(seed):
     """Within 2 % of the optimum after 96 evaluations, where it scores 100, uniform pruning 94 and random widths 87."""
     graph, budget = small_graph(), Budget(macs=0.5)
-    target = budget.project(graph, torch.tensor([[15, 8, 20, 20]]))[0] / graph.widths
+    target = budget.on(graph).project(torch.tensor([[15, 8, 20, 20]]))[0] / graph.widths
 
     def search(learning_rate):
-        env = VectorPruningEnv(graph, Evaluated(Landscape(graph, target)), budget, max_steps=1)
+        env = VectorPruningEnv(graph, Evaluated(Landscape(graph, target), TOP1), budget, max_steps=1)
         module = GNNRL(env, learning_rate=learning_rate, seed=seed)
         trainer(12).fit(module)
         assert env.evaluations == 96
@@ -380,7 +380,7 @@ def test_default_policy_is_the_agent():
     parser.add_class_arguments(GNNRL, "model", skip={"env"})
     module = parser.instantiate(parser.parse_args([])).model
     graph = small_graph()
-    module.env = VectorPruningEnv(graph, Evaluated(Landscape(graph, torch.ones(4))), Budget(macs=0.5))
+    module.env = VectorPruningEnv(graph, Evaluated(Landscape(graph, torch.ones(4)), TOP1), Budget(macs=0.5))
     module.configure_model()
     assert type(module.policy) is Agent
 
@@ -390,7 +390,7 @@ def test_a_policy_is_made_and_tried_where_its_states_are(learner):
     """Lightning configures a model where new tensors go to its own device."""
     graph = small_graph()
     module = learner()
-    module.env = VectorPruningEnv(graph, Evaluated(Landscape(graph, torch.ones(4))), Budget(macs=0.5))
+    module.env = VectorPruningEnv(graph, Evaluated(Landscape(graph, torch.ones(4)), TOP1), Budget(macs=0.5))
     with torch.device("meta"):
         module.configure_model()
     assert {parameter.device.type for parameter in module.policy.parameters()} == {"cpu"}
@@ -405,6 +405,6 @@ def test_a_description_of_other_things_than_strings_is_refused():
 
     graph = small_graph()
     module = GNNRL(make_policy=Described)
-    module.env = VectorPruningEnv(graph, Evaluated(Landscape(graph, torch.ones(4))), Budget(macs=0.5))
+    module.env = VectorPruningEnv(graph, Evaluated(Landscape(graph, torch.ones(4)), TOP1), Budget(macs=0.5))
     with pytest.raises(TypeError, match="expected strings by name"):
         module.configure_model()

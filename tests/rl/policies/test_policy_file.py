@@ -34,12 +34,12 @@ def test_a_policy_has_the_same_bytes_whenever_it_is_written(tmp_path):
 
 def test_a_policy_of_another_setting_or_make_is_refused(tmp_path):
     """Its weights fit, and its actions would mean something else."""
-    path, setting = tmp_path / "policy", {"search.table": "sensitivity", "search.max_steps": "1"}
+    path, setting = tmp_path / "policy", {"search.sensitivity": "sensitivity", "episode.max_steps": "1"}
     save_policy(Agent(NODE_DIM, 4), path, setting)
     load_policy(Agent(NODE_DIM, 4), path, setting)
     load_policy(Agent(NODE_DIM, 4), path)  # where nothing is known of the setting
-    with pytest.raises(UserError, match=r"was trained with search.max_steps 1, here it is 5"):
-        load_policy(Agent(NODE_DIM, 4), path, setting | {"search.max_steps": "5"})
+    with pytest.raises(UserError, match=r"was trained with episode.max_steps 1, here it is 5"):
+        load_policy(Agent(NODE_DIM, 4), path, setting | {"episode.max_steps": "5"})
     with pytest.raises(UserError, match=r"with distribution gnnrl_.*\.Beta, here it is gnnrl_.*\.SquashedGaussian"):
         load_policy(Agent(NODE_DIM, 4, distribution=SquashedGaussian), path)
     save_policy(AblatedAgent(NODE_DIM, 4, "no_messages"), path)

@@ -89,7 +89,7 @@ def test_levels_have_the_documented_shapes(residual):
     for name in ("name", "kinds", "shape", "channels", "prunable", "block", "map"):
         assert len(network[name]) == nodes, name
     assert network.kinds[0] == ["input"] and network.channels[0] == 3 and network.prunable[0] == 0
-    assert levels.macs == residual.cost.macs(residual.widths) and len(levels.groups) == len(residual.groups)
+    assert levels.costs["macs"] == residual.cost.macs(residual.widths) and len(levels.groups) == len(residual.groups)
     written = network.edge_index[1].tolist()
     assert sum(motif.uses for motif in levels.motifs) == edges
     for target, number in zip(written, network.edge_motif.tolist(), strict=True):
@@ -100,7 +100,7 @@ def test_levels_have_the_documented_shapes(residual):
 def test_levels_follow_the_widths(tiny):
     levels = hierarchical_graph(tiny, torch.tensor([2, 3]))
     assert levels.network.channels.tolist() == [3, 2, 3, 3, 3, 3, 2]
-    assert levels.macs == 16 * (3 * 2 * 9 + 2 * 3 + 2 * 3 * 9) + 3 * 2
+    assert levels.costs["macs"] == 16 * (3 * 2 * 9 + 2 * 3 + 2 * 3 * 9) + 3 * 2
     assert simplified_graph(tiny, torch.tensor([2, 3])).channels.tolist() == [3, 2, 3, 3, 3, 2]
 
 

@@ -29,25 +29,25 @@ def indices(data):
     return data.images[:, 0, 0, 0].tolist()
 
 
-@pytest.mark.parametrize(("search_size", "held"), [(0.25, 30), (30, 30), (12.0, 12), (0.1, 12)])
-def test_search_split_is_disjoint_and_stratified(search_size, held):
-    data = ready(search_size=search_size)
-    assert torch.bincount(data.search.labels).tolist() == [held // 3] * 3
-    assert sorted(indices(data.train) + indices(data.search)) == list(range(120))
-    assert not set(indices(data.train)) & set(indices(data.search))
-    assert indices(data.search) == indices(ready(search_size=search_size, seed=9).search)
-    assert indices(data.search) != indices(ready(search_size=search_size, split_seed=9).search)
+@pytest.mark.parametrize(("holdout_size", "held"), [(0.25, 30), (30, 30), (12.0, 12), (0.1, 12)])
+def test_search_split_is_disjoint_and_stratified(holdout_size, held):
+    data = ready(holdout_size=holdout_size)
+    assert torch.bincount(data.holdout.labels).tolist() == [held // 3] * 3
+    assert sorted(indices(data.train) + indices(data.holdout)) == list(range(120))
+    assert not set(indices(data.train)) & set(indices(data.holdout))
+    assert indices(data.holdout) == indices(ready(holdout_size=holdout_size, seed=9).holdout)
+    assert indices(data.holdout) != indices(ready(holdout_size=holdout_size, split_seed=9).holdout)
     assert len(data.test) == 12
 
 
 def test_loaders_give_training_images_shuffled_and_the_others_in_order():
-    data = ready(batch_size=32, eval_batch_size=8, search_size=30)
-    train = torch.cat([batch.labels for batch in data.train_dataloader()])
+    data = ready(batch_size=32, eval_batch_size=8, holdout_size=30)
+    train = torch.cat([batch.targets for batch in data.train_dataloader()])
     assert len(data.train_dataloader()) == 3 and len(train) == 90
     assert not torch.equal(train, data.train.labels)
-    searched = torch.cat([batch.images for batch in data.val_dataloader()])
-    assert torch.equal(searched, data.search.images)
-    tested = torch.cat([batch.images for batch in data.test_dataloader()])
+    searched = torch.cat([batch.inputs for batch in data.val_dataloader()])
+    assert torch.equal(searched, data.holdout.images)
+    tested = torch.cat([batch.inputs for batch in data.test_dataloader()])
     assert torch.equal(tested, data.test.images)
 
 
@@ -68,24 +68,25 @@ def test_training_batches_are_augmented_from_their_seed_and_others_only_normalis
     data = ready(pad=1)
     batch = next(iter(data.train_dataloader()))
     first, again = (data.on_after_batch_transfer(batch, 0) for _ in range(2))
-    assert isinstance(first, Batch) and first.images.dtype == torch.float32
-    assert torch.equal(first.images, again.images)
+    assert isinstance(first, Batch) and first.inputs.dtype == torch.float32
+    assert torch.equal(first.inputs, again.inputs)
     assert batch.seed is not None
-    augmented = data.augment(batch.images, torch.Generator().manual_seed(batch.seed))
-    assert torch.equal(first.images, data.normalize(augmented))
-    assert not torch.equal(augmented, batch.images)
-    plain = data.on_after_batch_transfer(RawBatch(batch.images, batch.labels, None), 0)
-    assert torch.equal(plain.images, data.normalize(batch.images))
+    augmented, labels = data.augment(batch.inputs, batch.targets, torch.Generator().manual_seed(batch.seed))
+    assert labels is batch.targets
+    assert torch.equal(first.inputs, data.normalize(augmented))
+    assert not torch.equal(augmented, batch.inputs)
+    plain = data.on_after_batch_transfer(RawBatch(batch.inputs, batch.targets, None), 0)
+    assert torch.equal(plain.inputs, data.normalize(batch.inputs))
     assert data.on_after_batch_transfer("another loader's", 0) == "another loader's"
 
 
 def test_nothing_to_augment():
     images = torch.randint(0, 256, (3, 3, 4, 4), dtype=torch.uint8)
-    assert Numbered(pad=0, flip=False).augment(images, torch.Generator()) is images
+    assert Numbered(pad=0, flip=False).augment(images, None, torch.Generator())[0] is images
 
 
 def test_calibration_images_come_from_the_training_images_and_nest():
-    data = ready(search_size=60)
+    data = ready(holdout_size=60)
     few, many = data.calibration(10), data.calibration(60)
     assert torch.equal(few, many[:10])
     assert {tuple(image.shape) for image in many} == {(3, 4, 4)}
@@ -125,11 +126,11 @@ def test_setup_loads_once_and_is_asked_for():
         ({"eval_batch_size": -1}, "eval_batch_size=-1: expected at least 1"),
         ({"pad": -1}, "pad=-1: expected at least 0"),
         ({"seed": -1}, "seed=-1: expected at least 0"),
-        ({"search_size": 0}, "search_size=0: expected a fraction between 0 and 1 or a number"),
-        ({"search_size": 1.5}, "search_size=1.5: expected"),
-        ({"search_size": float("nan")}, "search_size=nan: expected"),
-        ({"search_size": 120}, "cannot hold out 120 of 120 images"),
-        ({"search_size": 0.001}, "cannot hold out 0 of 120 images"),
+        ({"holdout_size": 0}, "holdout_size=0: expected a fraction between 0 and 1 or a number"),
+        ({"holdout_size": 1.5}, "holdout_size=1.5: expected"),
+        ({"holdout_size": float("nan")}, "holdout_size=nan: expected"),
+        ({"holdout_size": 120}, "cannot hold out 120 of 120 images"),
+        ({"holdout_size": 0.001}, "cannot hold out 0 of 120 images"),
         ({"std": (1.0, 0.0, 1.0)}, "std above 0"),
         ({"mean": (0.5,)}, "expected one of each for a channel"),
         ({"mean": (0.5,), "std": (0.5,)}, "numbered has images of 3 channels, but mean and std have 1"),

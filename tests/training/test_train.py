@@ -9,16 +9,10 @@ from torch.nn import functional as F
 
 from gnnrl_lightning.data import Digits
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.training.finetune import (
-    Classifier,
-    Top1,
-    TrainingOptions,
-    distillation_loss,
-    learning_rate_factor,
-    quiet_trainer,
-    top1,
-    train,
-)
+from gnnrl_lightning.objective import Classification
+from gnnrl_lightning.training.module import SupervisedModule
+from gnnrl_lightning.training.options import TrainingOptions, learning_rate_factor
+from gnnrl_lightning.training.train import figures, quiet_trainer, train
 from tests.support.fakes import SaveAt
 
 
@@ -60,28 +54,13 @@ def test_the_schedule_by_hand():
     assert 0 <= learning_rate_factor(3, 2, 5) < 1  # nothing but warm-up
 
 
-def test_distillation_loss_by_hand():
-    logits, teacher = torch.tensor([[0.0, 0.0]]), torch.tensor([[2 * math.log(3), 0.0]])
-    # at temperature 2 the teacher says 3/4 and 1/4, the network 1/2 and 1/2
-    divergence = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
-    assert distillation_loss(logits, teacher, 2.0).item() == pytest.approx(4 * divergence)
-    assert distillation_loss(teacher, teacher, 3.0).item() == pytest.approx(0.0, abs=1e-7)
-
-
-def test_top1_is_in_percent():
-    metric = Top1(3)
-    metric(torch.eye(3), torch.tensor([0, 1, 1]))
-    metric(torch.eye(3)[:1], torch.tensor([0]))
-    assert metric.compute().item() == 75.0
-
-
 def test_training_learns_and_leaves_the_network_ready(digits):
     network = small()
     before = torch.random.get_rng_state()
-    untrained = top1(network, digits.test, digits)
+    untrained = figures(network, digits.test, digits, Classification())["top1"]
     network.train()
-    assert train(network, digits, TrainingOptions(epochs=3), trainer=on_cpu, seed=5) is None
-    assert untrained < 30 < 80 < top1(network, digits.test, digits)
+    assert train(network, digits, TrainingOptions(epochs=3), Classification(), trainer=on_cpu, seed=5) is None
+    assert untrained < 30 < 80 < figures(network, digits.test, digits, Classification())["top1"]
     assert not any(module.training for module in network.modules())
     assert all(parameter.requires_grad for parameter in network.parameters())
     assert digits.seed == 0
@@ -92,7 +71,7 @@ def test_the_same_seed_gives_the_same_weights(digits):
     def trained(seed):
         network = small(dropout=0.2)
         torch.rand(seed + 1)  # the state of the global generator does not matter
-        train(network, digits, TrainingOptions(epochs=1), trainer=on_cpu, seed=seed)
+        train(network, digits, TrainingOptions(epochs=1), Classification(), trainer=on_cpu, seed=seed)
         return network
 
     first, again, other = trained(1), trained(1), trained(2)
@@ -107,7 +86,10 @@ def test_resuming_gives_the_weights_of_the_uninterrupted_run(digits, tmp_path, s
     def run(ckpt_path=None, **flags):
         network = small()
         on_cpu(max_epochs=2, default_root_dir=tmp_path, **flags).fit(
-            Classifier(network, options, 10), datamodule=digits, ckpt_path=ckpt_path, weights_only=True
+            SupervisedModule(network, options, Classification()),
+            datamodule=digits,
+            ckpt_path=ckpt_path,
+            weights_only=True,
         )
         return network
 
@@ -126,14 +108,15 @@ def test_one_step_is_sgd_by_hand(digits, weight):
         learning_rate=0.2,
         warmup_epochs=0,
         weight_decay=0.01,
-        label_smoothing=0.1,
         distillation_weight=weight,
     )
-    on_cpu(max_steps=1).fit(Classifier(network, options, 10, teacher), datamodule=digits)
+    on_cpu(max_steps=1).fit(
+        SupervisedModule(network, options, Classification(label_smoothing=0.1), teacher), datamodule=digits
+    )
     batch = digits.on_after_batch_transfer(next(iter(digits.train_dataloader())), 0)
-    logits = manual(batch.images)
-    loss = F.cross_entropy(logits, batch.labels, label_smoothing=0.1)
-    distance = distillation_loss(logits, teacher.eval()(batch.images).detach(), 4.0)
+    logits = manual(batch.inputs)
+    loss = F.cross_entropy(logits, batch.targets, label_smoothing=0.1)
+    distance = Classification().distillation(logits, teacher.eval()(batch.inputs).detach(), 4.0)
     ((1 - weight) * loss + weight * distance).backward()
     for trained, parameter in zip(network.parameters(), manual.parameters(), strict=True):
         gradient = parameter.grad + 0.01 * parameter
@@ -143,15 +126,17 @@ def test_one_step_is_sgd_by_hand(digits, weight):
 
 def test_metrics_are_logged_in_percent_and_agree_with_top1(digits):
     network = small()
-    classifier = Classifier(network, TrainingOptions(epochs=1), 10)
+    classifier = SupervisedModule(network, TrainingOptions(epochs=1), Classification())
     trainer = on_cpu(max_epochs=1, limit_val_batches=1.0)
     trainer.fit(classifier, datamodule=digits)
-    assert trainer.callback_metrics.keys() == {"train/loss", "train/top1", "val/loss", "val/top1"}
+    assert trainer.callback_metrics.keys() == {
+        f"{stage}/{name}" for stage in ("train", "val") for name in ("loss", "top1", "top5", "cross_entropy")
+    }
     assert 15 < trainer.callback_metrics["train/top1"] <= 100
-    searched = top1(network, digits.search, digits)
+    searched = figures(network, digits.holdout, digits, Classification())["top1"]
     assert trainer.callback_metrics["val/top1"].item() == pytest.approx(searched)
     (metrics,) = trainer.test(classifier, datamodule=digits, verbose=False)
-    assert metrics["test/top1"] == pytest.approx(top1(network, digits.test, digits))
+    assert metrics["test/top1"] == pytest.approx(figures(network, digits.test, digits, Classification())["top1"])
     with torch.no_grad():
         loss = F.cross_entropy(network.eval()(digits.normalize(digits.test.images)), digits.test.labels)
     assert metrics["test/loss"] == pytest.approx(loss.item(), rel=1e-5)
@@ -161,48 +146,50 @@ def test_frozen_parameters_stay(digits):
     network = small()
     network[0].weight.requires_grad_(False)
     before = network[0].weight.clone()
-    train(network, digits, TrainingOptions(epochs=1), trainer=on_cpu)
+    train(network, digits, TrainingOptions(epochs=1), Classification(), trainer=on_cpu)
     assert torch.equal(network[0].weight, before)
     assert [p.requires_grad for p in network.parameters()] == [False, True, True, True, True]
     with pytest.raises(UserError, match="nothing to train"):
-        train(network.requires_grad_(False), digits, TrainingOptions(epochs=1), trainer=on_cpu)
+        train(network.requires_grad_(False), digits, TrainingOptions(epochs=1), Classification(), trainer=on_cpu)
 
 
 def test_zero_epochs_change_nothing_but_the_mode(digits):
     network = small().train()
-    train(network, digits, TrainingOptions(epochs=0), trainer=on_cpu)
+    train(network, digits, TrainingOptions(epochs=0), Classification(), trainer=on_cpu)
     assert same(network, small())
     assert not network.training
 
 
 def test_a_student_follows_its_teacher(digits):
     teacher = small(seed=1)
-    train(teacher, digits, TrainingOptions(epochs=3), trainer=on_cpu)
+    train(teacher, digits, TrainingOptions(epochs=3), Classification(), trainer=on_cpu)
     teacher.train()
     kept = copy.deepcopy(teacher)
     distances = {}
     for weight in (0.0, 1.0):
         student = small(seed=2)
         options = TrainingOptions(epochs=2, distillation_weight=weight)
-        train(student, digits, options, trainer=on_cpu, teacher=teacher)
+        train(student, digits, options, Classification(), trainer=on_cpu, teacher=teacher)
         images = digits.normalize(digits.test.images)
         with torch.no_grad():
-            distances[weight] = distillation_loss(student(images), kept.eval()(images), 4.0).item()
+            distances[weight] = Classification().distillation(student(images), kept.eval()(images), 4.0).item()
     assert distances[1.0] < distances[0.0]
     assert same(teacher, kept) and teacher.training
-    assert not any("teacher" in key for key in Classifier(student, options, 10, teacher).state_dict())
+    assert not any(
+        "teacher" in key for key in SupervisedModule(student, options, Classification(), teacher).state_dict()
+    )
     with pytest.raises(UserError, match=r"distillation_weight=1\.0 without a teacher"):
-        train(student, digits, options, trainer=on_cpu)
+        train(student, digits, options, Classification(), trainer=on_cpu)
 
 
 def test_top1_counts_every_image_and_leaves_the_network_as_it_was(digits):
     network = small().train()
     network[3].eval()
     modes = [module.training for module in network.modules()]
-    value = top1(network, digits.search, digits)
+    value = figures(network, digits.holdout, digits, Classification())["top1"]
     assert [module.training for module in network.modules()] == modes
-    guesses = network.eval()(digits.normalize(digits.search.images)).argmax(1)
-    assert value == 100 * (guesses == digits.search.labels).sum().item() / 287
+    guesses = network.eval()(digits.normalize(digits.holdout.images)).argmax(1)
+    assert value == 100 * (guesses == digits.holdout.labels).sum().item() / 287
 
 
 def test_an_interrupted_training_restores_what_it_borrowed(digits):
@@ -211,7 +198,7 @@ def test_an_interrupted_training_restores_what_it_borrowed(digits):
 
     network = small().train()
     with pytest.raises(OSError, match="no trainer"):
-        train(network, digits, TrainingOptions(epochs=1), trainer=broken, seed=9)
+        train(network, digits, TrainingOptions(epochs=1), Classification(), trainer=broken, seed=9)
     assert digits.seed == 0
     assert not network.training
 
@@ -223,7 +210,7 @@ def test_the_trainer_gets_epochs_and_clipping(digits):
         made.append(on_cpu(**flags))
         return made[-1]
 
-    train(small(), digits, TrainingOptions(epochs=1, gradient_clip=0.5), trainer=remember)
+    train(small(), digits, TrainingOptions(epochs=1, gradient_clip=0.5), Classification(), trainer=remember)
     assert (made[0].max_epochs, made[0].gradient_clip_val, made[0].current_epoch) == (1, 0.5, 1)
 
 
@@ -234,7 +221,6 @@ def test_the_trainer_gets_epochs_and_clipping(digits):
         ("learning_rate", -0.1),
         ("momentum", 1.5),
         ("weight_decay", float("nan")),
-        ("label_smoothing", 2.0),
         ("warmup_epochs", -1.0),
         ("gradient_clip", -1.0),
         ("distillation_weight", 1.1),
@@ -249,7 +235,13 @@ def test_values_out_of_range_are_refused(name, value):
 @pytest.mark.gpu
 def test_the_network_comes_back_from_the_gpu(digits):
     network = small()
-    train(network, digits, TrainingOptions(epochs=1), trainer=lambda **f: quiet_trainer(accelerator="gpu", **f))
+    train(
+        network,
+        digits,
+        TrainingOptions(epochs=1),
+        Classification(),
+        trainer=lambda **f: quiet_trainer(accelerator="gpu", **f),
+    )
     assert next(network.parameters()).device.type == "cpu"
-    assert top1(network, digits.test, digits, device="cuda") > 50
+    assert figures(network, digits.test, digits, Classification(), device="cuda")["top1"] > 50
     assert next(network.parameters()).device.type == "cpu"

@@ -1,7 +1,7 @@
-"""A second device for tests on machines that have none: tensors that claim to be there, and compute on the CPU.
+"""A simulated accelerator for tests on machines without one: tensors that report its device but compute on the CPU.
 
-As on an accelerator, an operation whose tensors are on both devices is an error, but for numbers and for indices on the
-CPU, and only copies go from one to the other.
+As on an accelerator, an operation on tensors of both devices is an error, except for scalars and for indices on the
+CPU, and only copies move data between the devices.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-ELSEWHERE = torch.device("maia", 0)
+SIMULATED = torch.device("maia", 0)
 
 aten = torch.ops.aten
 INDEXING = (aten.index.Tensor, aten.index_put_.default, aten._index_put_impl_.default)
@@ -21,9 +21,9 @@ COPIES = (aten._to_copy.default, aten.copy_.default)
 
 
 class Remote(Tensor):
-    """A tensor on the second device."""
+    """A tensor on the simulated device."""
 
-    __slots__ = ("inner",)  # not among what `vars` gives: copies of a parameter take that over
+    __slots__ = ("inner",)  # not in `vars`, which copies of a parameter take over
 
     @staticmethod
     def __new__(cls, inner: Tensor) -> Remote:
@@ -33,7 +33,7 @@ class Remote(Tensor):
             strides=inner.stride(),
             storage_offset=inner.storage_offset(),
             dtype=inner.dtype,
-            device="meta",  # which needs no driver
+            device="meta",  # a device that needs no driver
             requires_grad=inner.requires_grad,
         )
 
@@ -42,20 +42,20 @@ class Remote(Tensor):
 
     @property
     def device(self) -> torch.device:
-        """What it claims."""
-        return ELSEWHERE
+        """The simulated device."""
+        return SIMULATED
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return run(func, args, kwargs or {})
 
 
-class SecondDevice(TorchDispatchMode):
-    """While it is on, there is a second device.
+class SimulatedDevice(TorchDispatchMode):
+    """A mode in which the simulated device exists.
 
     Attributes:
-        sent: Elements of each tensor that went to the CPU, in order.
-        received: Elements of each tensor that came from there.
+        sent: Number of elements of each tensor copied to the CPU, in order.
+        received: Number of elements of each tensor copied from the CPU, in order.
     """
 
     def __init__(self) -> None:
@@ -66,24 +66,24 @@ class SecondDevice(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         source = args[0] if args else None
-        to_cpu = func is aten._to_copy.default and torch.device(kwargs.get("device") or ELSEWHERE).type == "cpu"
+        to_cpu = func is aten._to_copy.default and torch.device(kwargs.get("device") or SIMULATED).type == "cpu"
         if isinstance(source, Remote) and (to_cpu or func is aten._local_scalar_dense.default):
             self.sent.append(source.numel())
-        to_device = func is aten._to_copy.default and torch.device(kwargs.get("device") or "cpu").type == ELSEWHERE.type
+        to_device = func is aten._to_copy.default and torch.device(kwargs.get("device") or "cpu").type == SIMULATED.type
         if isinstance(source, Tensor) and not isinstance(source, Remote) and to_device:
             self.received.append(source.numel())
         return run(func, args, kwargs)
 
 
 def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """An operation on whatever device its tensors are."""
+    """Run an operation on the device of its tensors."""
     tensors = [item for item in tree_flatten((args, kwargs))[0] if isinstance(item, Tensor)]
     asked = kwargs.get("device")
     asked = None if asked is None else torch.device(asked)
     remote = any(isinstance(item, Remote) for item in tensors)
     if func not in COPIES and asked is not None and asked.type == "meta":
-        asked = ELSEWHERE  # PyTorch itself makes a tensor that is like one of ours
-    if not remote and (asked is None or asked.type != ELSEWHERE.type):
+        asked = SIMULATED  # PyTorch creates a tensor like one of ours
+    if not remote and (asked is None or asked.type != SIMULATED.type):
         return func(*args, **kwargs)
     if remote and func not in COPIES and (asked is None or asked.type != "meta"):
         stray = [item for item in tensors if not isinstance(item, Remote) and item.dim() > 0]
@@ -93,10 +93,10 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             raise RuntimeError(f"{func}: tensors on two devices, {stray[0].shape} on {stray[0].device}")
     plain = tree_map(lambda item: item.inner if isinstance(item, Remote) else item, (args, kwargs))
     inner_args, inner_kwargs = plain
-    if asked is not None and asked.type == ELSEWHERE.type:
+    if asked is not None and asked.type == SIMULATED.type:
         inner_kwargs = inner_kwargs | {"device": torch.device("cpu")}
     result = func(*inner_args, **inner_kwargs)
-    stays = remote if asked is None else asked.type == ELSEWHERE.type
+    stays = remote if asked is None else asked.type == SIMULATED.type
     if func is aten.copy_.default:
         stays = isinstance(args[0], Remote)
     if not stays:

@@ -1,4 +1,4 @@
-"""One network for each kind of layer that reads pruned channels; the layer is called `reader`."""
+"""Networks for each kind of layer that reads pruned channels (the layer is called `reader`), and correlated images."""
 
 import torch
 from torch import nn
@@ -8,7 +8,7 @@ from gnnrl_lightning import trace
 
 
 def correlated(images, channels=3, size=8, seed=0):
-    """Images whose pixels and channels are correlated, as those of real images are."""
+    """Return images whose pixels and channels are correlated, as in real images."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(images, channels, size // 2, size // 2, generator=generator)
     mixed = torch.einsum("ij,bjhw->bihw", torch.rand(channels, channels, generator=generator), coarse)
@@ -16,7 +16,7 @@ def correlated(images, channels=3, size=8, seed=0):
 
 
 class Reads(nn.Module):
-    """A convolution, ReLU, and a reader that is the network's output or is followed by more."""
+    """A convolution, ReLU, and a reader, which is the last layer or is followed by others."""
 
     def __init__(self, reader, width=8, flat=False, tokens=False, norm=False, groups=1):
         super().__init__()
@@ -46,7 +46,7 @@ READERS = {
 
 
 def traced(name, dtype=torch.float64):
-    """A network of `READERS` with random statistics, its graph, and images."""
+    """Return a network of `READERS` with random statistics, its graph, and images."""
     torch.manual_seed(0)
     network = READERS[name]().to(dtype).eval()
     for module in network.modules():
@@ -60,7 +60,7 @@ def traced(name, dtype=torch.float64):
 
 
 def half(graph, network, keep=None):
-    """A plan that keeps the given share of the first group, by l2."""
+    """Return a plan that keeps `keep` channels of the first group (by default half of them), by l2."""
     widths = graph.widths.clone()
     widths[0] = widths[0] // 2 if keep is None else keep
     return graph.plan(network, widths)

@@ -1,17 +1,17 @@
-"""What the agent may spend, what its episodes are, and what it reads before and learns in between."""
+"""What the agent's episodes are played in, and what it reads before and learns in between."""
 
 from functools import partial
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from gnnrl_lightning.cost.budget import Budget
-from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.result import best_of, within
-from gnnrl_lightning.job.policy_search import AGENT, SearchOptions, connect, environment, evaluated
+from gnnrl_lightning.objective import Classification
 from gnnrl_lightning.rl.encoders import GCN
+from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.env.reward import find_reward
+from gnnrl_lightning.rl.environments import AGENT, Environments, evaluated
 from gnnrl_lightning.rl.learners import DDPG, GNNRL
 from gnnrl_lightning.rl.policies import Agent
 from gnnrl_lightning.rl.state.builder import NODE_DIM
@@ -28,119 +28,39 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:GPU available but not used"),
 ]
 
-BUDGET = Budget(macs=0.5)
+LIMITS = Budget(macs=0.5).on(small_graph())
 SMALL = partial(Agent, encoder=partial(GCN, hidden=16, layers=1))
 
 
-def problem_of(evaluations=100, budget=BUDGET, table=True, target=(0.9, 0.4, 0.7, 0.6)):
+def problem_of(evaluations=100, limits=LIMITS, table=True, target=(0.9, 0.4, 0.7, 0.6)):
     """100 images of the search split; a table of 250, worth three evaluations."""
     graph, target = small_graph(), torch.tensor(target)
-    make = (lambda: random_sensitivity(graph, images=250)) if table else None
+    make = (lambda: random_sensitivity(graph, examples=250)) if table else None
     return SearchProblem(
-        graph, budget, Landscape(graph, target), evaluations, starting_candidates(graph, budget), make, 100
+        graph, limits, Landscape(graph, target), evaluations, starting_candidates(graph, limits), make, 100
     )
 
 
-def started(search, learner=GNNRL, problem=None, **settings):
+def environments_of(problem, measure="outputs", **episode):
+    return Environments(problem.graph, problem.limits, EpisodeOptions(**episode), measure, problem.objective)
+
+
+def started(learner=GNNRL, problem=None, measure="outputs", episode=None, **settings):
     """An agent that is about to begin, and what it works on."""
     problem = problem or problem_of()
     if not problem.history:
-        problem.start(from_sensitivity=search.table is not None)
+        problem.start(from_sensitivity=measure is not None)
     agent = learner(**settings)
-    connect(agent, problem, search)
+    environments_of(problem, measure, **(episode or {})).connect(agent, problem)
     return agent, problem
-
-
-@pytest.mark.parametrize(
-    ("search", "evaluation", "spent"),
-    [
-        # Four groups, four ratios, all of which narrow: 64 * (1 + 16) = 1088 images, and 64 for the moments. Refit
-        # records the dense network with 64 more. An evaluation takes 100, and the 64 of the calibration where the
-        # repair reads them: 1216 / 164 = 7.4, 1152 / 164 = 7.02, 1152 / 100 = 11.5.
-        ({}, 164, 8 + 6),
-        ({"repair": "batch_norm"}, 164, 8 + 6),
-        ({"repair": "reconstruction"}, 100, 12 + 6),
-        ({"repair": "none"}, 100, 12 + 6),
-        # Five steps of 30 images, too: 1152 / 250 = 4.6, 1216 / 314 = 3.9.
-        ({"repair": "none", "finetune_steps": 5}, 250, 5 + 6),
-        ({"finetune_steps": 5}, 314, 4 + 6),
-        # Statistics of the dense network alone: 64 images, or 128 with those of refit; a criterion may read 64 more.
-        ({"table": "reconstruction"}, 164, 1 + 6),
-        ({"table": "reconstruction", "importance": "fisher"}, 164, 2 + 6),
-        ({"table": "reconstruction", "repair": "reconstruction"}, 100, 1 + 6),
-        ({"table": None}, 164, 1 + 4),
-        ({"table": None, "repair": "reconstruction"}, 100, 1 + 4),
-        ({"table": None, "repair": "batch_norm"}, 164, 4),
-        # 300 * 17 = 5100 images, and 300 or 600 more, of 400, or 100, an evaluation.
-        ({"calibration_images": 300}, 400, 15 + 6),
-        ({"calibration_images": 300, "repair": "reconstruction"}, 100, 54 + 6),
-    ],
-)
-@pytest.mark.parametrize("episodes", [1, 8])
-def test_iterations_by_hand(search, evaluation, spent, episodes):
-    search = {"calibration_images": 64, "repair": "refit"} | search
-    assert SearchOptions(**search).evaluation_images(100, batch_size=30) == evaluation
-
-    def iterations(evaluations):
-        return SearchOptions(evaluations=evaluations, **search).iterations(small_graph(), evaluation, episodes)
-
-    assert iterations(spent + episodes) == 1
-    assert iterations(spent + 3 * episodes - 1) == 2
-    assert iterations(spent + 3 * episodes) == 3
-    with pytest.raises(UserError) as error:
-        iterations(spent + episodes - 1)
-    starting = 4 if search.get("table", "") is None else 6
-    assert str(error.value) == (
-        f"search.evaluations is {spent + episodes - 1}: at least {spent + episodes} are needed, {spent} for the "
-        f"{starting} starting candidates, calibration and sensitivity, and one iteration of {episodes} episodes"
-    )
-
-
-def test_groups_that_a_ratio_cannot_narrow_take_no_images():
-    """Of one channel nothing can go, of two 0.1, 0.3 and 0.6 leave one, 0.85 two: 50 * (1 + 3) images, and 50 * 2."""
-    graph = SimpleNamespace(widths=torch.tensor([1, 2]))
-    search = SearchOptions(evaluations=6 + 6 + 1, calibration_images=50, repair="refit")
-    assert search.iterations(graph, 50, 1) == 1
-    with pytest.raises(UserError, match=r"search.evaluations is 12: at least 13"):
-        SearchOptions(evaluations=6 + 6, calibration_images=50, repair="refit").iterations(graph, 50, 1)
-
-
-def test_candidates_race_unless_each_has_a_budget_of_its_own():
-    assert SearchOptions(racing_error=0.1).drop_error == 0.1
-    assert SearchOptions(racing=False).drop_error is None
-    assert SearchOptions(macs_range=(0.3, 0.7)).drop_error is None
-
-
-def test_starting_candidates_are_those_of_the_search():
-    assert SearchOptions(table=None).starting == len(STARTING) == 4
-    assert SearchOptions().starting == len(STARTING) + len(FROM_SENSITIVITY) == 6
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"reward": "luck"}, r"search.reward is 'luck': expected one of top1, cross_entropy, divergence, or package"),
-        ({"finetune_steps": -1}, r"search.finetune_steps is -1: expected at least 0"),
-        ({"repair": "glue"}, r"search.repair is 'glue': expected one of none, predicted_batch_norm, batch_norm"),
-        ({"precision": "8"}, r"search.precision is '8': expected one of 32, bf16"),
-        ({"racing_error": 0.0}, r"search.racing_error is 0.0: expected a probability up to 0.5, and not 0"),
-        ({"racing_error": 0.6}, r"search.racing_error is 0.6: expected a probability up to 0.5"),
-        ({"batch_size": 0}, r"search.batch_size is 0: expected at least 1, or null"),
-        ({"table": "round"}, r"search.table is 'round': expected one of outputs, reconstruction, or an import path"),
-    ],
-)
-def test_unknown_names_are_refused(settings, message):
-    with pytest.raises(UserError, match=message):
-        SearchOptions(**settings)
 
 
 @pytest.mark.parametrize("learner", [GNNRL, DDPG])
 @pytest.mark.parametrize("max_steps", [1, 3])
 def test_environment_and_proxy_have_the_same_states(learner, max_steps):
     """A policy made for one, before there was a table, acts in the other."""
-    search = SearchOptions(max_steps=max_steps)
-    before = environment(small_graph(), BUDGET, search, score=None)
-    agent, problem = started(search, learner)
+    before = environments_of(problem_of(), max_steps=max_steps).make(None)
+    agent, problem = started(learner, episode={"max_steps": max_steps})
     states = NODE_DIM + len(RATIOS)
     assert [env.state_dim for env in (before, agent.env, agent.proxy)] == [states] * 3
     assert [env.action_dim for env in (before, agent.env, agent.proxy)] == [4] * 3
@@ -155,7 +75,7 @@ def test_environment_and_proxy_have_the_same_states(learner, max_steps):
 
 
 def test_episodes_in_the_proxy_cost_nothing_and_those_in_the_environment_one_each():
-    agent, problem = started(SearchOptions())
+    agent, problem = started()
     actions = torch.rand(20, generator=torch.Generator().manual_seed(0))
     agent.proxy.reset(5)
     agent.proxy.step(actions)
@@ -170,21 +90,21 @@ def test_episodes_in_the_proxy_cost_nothing_and_those_in_the_environment_one_eac
 @pytest.mark.parametrize(("reward", "expected"), [("top1", [-0.1, -0.25]), ("cross_entropy", [-0.3, -0.9])])
 def test_what_a_proxy_learns_from_are_widths_and_rewards(reward, expected):
     history = [FakeEvaluation((4, 2), 90.0, 0.3), FakeEvaluation((3, 3), 75.0, 0.9)]
-    widths, rewards = evaluated(history, find_reward(reward))
+    widths, rewards = evaluated(history, find_reward(reward, Classification()))
     assert widths.tolist() == [[4, 2], [3, 3]] and widths.dtype == torch.int64
     torch.testing.assert_close(rewards, torch.tensor(expected, dtype=torch.float64))
 
 
 def test_before_anything_is_scored_there_is_nothing_to_learn_from():
     graph, table = small_graph(), random_sensitivity(small_graph())
-    estimate = Proxy(table.of_groups, lambda: evaluated([], find_reward("top1")))
+    estimate = Proxy(table.of_groups, lambda: evaluated([], find_reward("top1", Classification())))
     widths = graph.widths[None] // 2
     torch.testing.assert_close(estimate(widths), -table(widths).log().float())
 
 
 def test_the_proxy_learns_from_all_that_was_evaluated():
     """Starting candidates first, then the agent's own: its estimates come to rank as the evaluations do."""
-    agent, problem = started(SearchOptions())
+    agent, problem = started()
     graph = problem.graph
     rows = problem.project(graph.widths * torch.rand(64, 4, generator=torch.Generator().manual_seed(1)).clamp(min=0.1))
     truth = problem._evaluate.top1(rows) / 100 - 1
@@ -194,7 +114,7 @@ def test_the_proxy_learns_from_all_that_was_evaluated():
         return float((estimates - truth).square().mean())
 
     known = problem.history
-    expected = Proxy(problem.sensitivity.of_groups, lambda: evaluated(known[:6], find_reward("top1")))
+    expected = Proxy(problem.sensitivity.of_groups, lambda: evaluated(known[:6], find_reward("top1", Classification())))
     torch.testing.assert_close(agent.proxy.score(rows), expected(rows))
     first = left_over()
     agent.env.reset(40)
@@ -204,47 +124,47 @@ def test_the_proxy_learns_from_all_that_was_evaluated():
 
 
 def test_a_range_of_budgets_lets_the_agent_evaluate_beyond_its_own():
-    search = SearchOptions(macs_range=(0.3, 0.8))
-    agent, problem = started(search, problem=problem_of(target=(1.0, 1.0, 1.0, 1.0)))
+    problem = problem_of(target=(1.0, 1.0, 1.0, 1.0))
+    agent, problem = started(problem=problem, episode={"macs_range": (0.3, 0.8)})
     graph, dense = problem.graph, int(problem.graph.cost.macs(problem.graph.widths))
     for env in (agent.env, agent.proxy):
         env.reset(60, torch.Generator().manual_seed(0))
         env.step(torch.full((240,), 0.02))
         ratios = graph.cost.macs(env.widths) / dense
         assert 0.25 < ratios.min() < 0.4 and 0.7 < ratios.max() <= 0.8
-    over = [item for item in problem.history if not within(graph, BUDGET, item)]
+    over = [item for item in problem.history if not within(LIMITS, item)]
     assert len(over) > 20 and {item.widths for item in over} <= {tuple(row) for row in agent.env.widths.tolist()}
     # The best of all is beyond the budget; what is delivered is the best of those within.
-    best = best_of([item for item in problem.history if within(graph, BUDGET, item)])
-    assert best_of(problem.history).top1 > best.top1 and best_of(problem.history) in over
+    best = best_of([item for item in problem.history if within(LIMITS, item)])
+    assert best_of(problem.history).merit > best.merit and best_of(problem.history) in over
     assert int(graph.cost.macs(torch.tensor(best.widths))) <= dense / 2
     with pytest.raises(ValueError, match="does not meet the budget"):
         problem.ask(graph.widths, AGENT)
 
 
 def test_without_a_range_every_candidate_meets_the_budget():
-    agent, problem = started(SearchOptions())
+    agent, problem = started()
     agent.env.reset(20, torch.Generator().manual_seed(0))
     agent.env.step(torch.full((80,), 0.02))
-    assert all(within(problem.graph, BUDGET, item) for item in problem.history)
-    above = Budget(macs=0.6).project(problem.graph, problem.graph.widths)
+    assert all(within(LIMITS, item) for item in problem.history)
+    above = Budget(macs=0.6).on(problem.graph).project(problem.graph.widths)
     with pytest.raises(ValueError, match="does not meet the budget"):
         problem.ask(above, AGENT)
 
 
 def test_a_range_beside_a_budget_of_parameters():
     """The range is of MACs; the limit of parameters stays what it is for all."""
-    budget = Budget(params=0.5)
-    agent, problem = started(SearchOptions(macs_range=(0.2, 0.9)), problem=problem_of(budget=budget))
+    limits = Budget(params=0.5).on(small_graph())
+    agent, problem = started(problem=problem_of(limits=limits), episode={"macs_range": (0.2, 0.9)})
     agent.env.reset(30, torch.Generator().manual_seed(0))
     agent.env.step(torch.full((120,), 0.02))
-    assert all(within(problem.graph, budget, item) for item in problem.history)
+    assert all(within(limits, item) for item in problem.history)
     assert len({item.widths for item in problem.history}) > 10
 
 
 def test_with_a_penalty_only_what_is_within_the_budget_is_scored():
     """In both environments: dense widths, and half of each, which have about a quarter of the MACs."""
-    agent, problem = started(SearchOptions(penalty=-100.0))
+    agent, problem = started(episode={"penalty": -100.0})
     actions = torch.tensor([0.0] * 4 + [0.5] * 4)
     for env in (agent.env, agent.proxy):
         env.reset(2)
@@ -255,30 +175,29 @@ def test_with_a_penalty_only_what_is_within_the_budget_is_scored():
 
 
 def test_no_table_no_proxy_no_statistics():
-    search = SearchOptions(table=None)
-    agent, problem = started(search)
+    agent, problem = started(measure=None)
     assert agent.proxy is None and agent.iterations(5) == 5
-    assert agent.env.state_dim == NODE_DIM == environment(small_graph(), BUDGET, search, score=None).state_dim
+    assert agent.env.state_dim == NODE_DIM == environments_of(problem, None).make(None).state_dim
     assert not problem.reads_sensitivity and problem.spent == 4
     # Also where there is one that others may read, and where the agent had a proxy before.
-    connect(agent, problem, SearchOptions())
+    environments_of(problem).connect(agent, problem)
     assert agent.proxy is not None
-    connect(agent, problem, search)
+    environments_of(problem, None).connect(agent, problem)
     assert agent.proxy is None and agent.env.state_dim == NODE_DIM
 
 
 def test_a_table_that_is_missing_or_too_dear_is_said():
     with pytest.raises(NotApplicable, match="reads a sensitivity, and there is none"):
-        connect(GNNRL(), problem_of(table=False), SearchOptions())
-    with pytest.raises(NotApplicable, match="reads 250 images, 100 of which are worth an evaluation; 2 of 2 "):
-        connect(GNNRL(), problem_of(evaluations=2), SearchOptions())
+        environments_of(problem_of()).connect(GNNRL(), problem_of(table=False))
+    with pytest.raises(NotApplicable, match="reads 250 examples, 100 of which are worth an evaluation; 2 of 2 "):
+        environments_of(problem_of()).connect(GNNRL(), problem_of(evaluations=2))
 
 
 def searching(problem=None, seed=0):
     """Two iterations of 16 episodes in the proxy, then one of 4 in the environment and two in the proxy, and so on."""
     settings = {"proxy_warmup": 2, "proxy_between": 2, "proxy_episodes": 16, "episodes_per_iteration": 4}
     steps = {"epochs": 2, "minibatches": 2, "target_kl": None}
-    return started(SearchOptions(), problem=problem, make_policy=SMALL, seed=seed, **settings, **steps)
+    return started(problem=problem, make_policy=SMALL, seed=seed, **settings, **steps)
 
 
 def test_two_fidelities_spend_what_was_left_and_no_more():

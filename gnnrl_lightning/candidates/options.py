@@ -1,0 +1,45 @@
+"""How candidates are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gnnrl_lightning.candidates.pruner import pruner_passes
+from gnnrl_lightning.importance import IMPORTANCES
+from gnnrl_lightning.options import AUTO
+from gnnrl_lightning.repair.table import REPAIRS
+
+
+@dataclass(frozen=True)
+class CandidateOptions:
+    """How a candidate is made of the dense network: which channels stay, and how the sliced network is repaired.
+
+    Args:
+        importance: Which channels stay, a name of `gnnrl_lightning.importance.IMPORTANCES` or an import path.
+        repair: What is done to a sliced network before it is scored: a name of `gnnrl_lightning.repair.table.REPAIRS`,
+            an import path, or auto: the cheapest that ranks candidates well, see
+            `gnnrl_lightning.repair.table.default_repair`.
+        calibration_examples: Training examples for importance, repair and sensitivity.
+
+    Raises:
+        UserError: An unknown importance or repair.
+    """
+
+    importance: str = "l2"
+    repair: str = AUTO
+    calibration_examples: int = 256
+
+    def __post_init__(self) -> None:
+        IMPORTANCES.find(self.importance, "candidate.importance")
+        if self.repair != AUTO:
+            REPAIRS.find(self.repair, "candidate.repair")
+
+    @property
+    def passes(self) -> frozenset[str]:
+        """Passes over the calibration examples that are made once for all candidates."""
+        return pruner_passes(self.importance, self.repair)
+
+    @property
+    def examples(self) -> int:
+        """Calibration examples that the repair of each candidate reads."""
+        return self.calibration_examples if REPAIRS.find(self.repair).reads_images else 0

@@ -1,0 +1,178 @@
+"""The widths that groups may take, and the projection of proposals onto limits.
+
+The projection first scales the proposed widths by the largest common factor that fits, then widens groups one aligned
+step at a time, those furthest below their proposal first, until no group can be widened any more: what comes
+back meets every limit, and no group could be one step wider.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.cost.metrics import Cost
+from gnnrl_lightning.cost.ranges import WidthRanges
+from gnnrl_lightning.errors import UserError
+
+BISECTIONS = 40
+"""Halvings of the interval of the common factor: its error is far below one channel."""
+
+SCANNED = 128
+"""Common factors that are tried first where a cost may rise when groups are narrowed."""
+
+Limits = Mapping[str, float | Tensor]
+"""Metric -> absolute upper limit: one for all candidates, or one for each `(B,)`."""
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The widths that each group may take.
+
+    Args:
+        dense: Dense widths `(G,)`.
+        sets: Index sets of each group `(G,)`: the tensors' dimensions have `sets * width` channels.
+        channel_multiple: Alignment of the tensors' dimensions.
+        min_width: Smallest number of channels.
+        ranges: Lowest and highest width that the user allows each group; None: any.
+
+    Attributes:
+        step: Difference of neighbouring widths `(G,)`.
+        lowest: Lowest allowed widths `(G,)`.
+        highest: Highest allowed widths `(G,)`.
+
+    Raises:
+        UserError: A group has no allowed width.
+    """
+
+    dense: Tensor
+    sets: Tensor
+    channel_multiple: int = 1
+    min_width: int = 1
+    ranges: WidthRanges | None = None
+    step: Tensor = field(init=False)
+    lowest: Tensor = field(init=False)
+    highest: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        multiple = torch.full_like(self.dense, self.channel_multiple)
+        step = multiple // torch.gcd(multiple, self.sets)
+        smallest, highest = torch.full_like(self.dense, self.min_width), self.dense
+        if self.ranges is not None:
+            smallest, top = torch.maximum(smallest, self.ranges.lowest), self.ranges.highest
+            highest = torch.where(top >= self.dense, self.dense, top // step * step)
+        lowest = self.up(smallest, step)
+        for name, tensor in (("step", step), ("lowest", lowest), ("highest", highest)):
+            object.__setattr__(self, name, tensor)
+        if bool((lowest > highest).any()):
+            group = int((lowest > highest).nonzero()[0])
+            self._refuse(group, min(int(smallest[group]), int(self.dense[group])))
+
+    def _refuse(self, group: int, smallest: int) -> None:
+        assert self.ranges is not None, "only a user's limit makes a highest width below the lowest one"
+        aligned = f" in steps of {int(self.step[group])}" if int(self.step[group]) > 1 else ""
+        raise UserError(
+            f"groups.limits and the budget leave {self.ranges.names[group]} no width{aligned}: at least {smallest} and "
+            f"at most {int(self.ranges.highest[group])} of its {int(self.dense[group])} channels "
+            f"(budget.min_width is {self.min_width}, budget.channel_multiple {self.channel_multiple})"
+        )
+
+    def up(self, widths: Tensor, step: Tensor) -> Tensor:
+        """The next aligned widths not below `widths`, dense at most."""
+        return torch.minimum(((widths + step - 1) // step) * step, self.dense)
+
+    def down(self, widths: Tensor) -> Tensor:
+        """The next allowed widths not above `widths`, at least the lowest."""
+        aligned = torch.where(widths >= self.dense, self.dense, widths // self.step * self.step)
+        return torch.maximum(torch.minimum(aligned, self.highest), self.lowest)
+
+    def wider(self, widths: Tensor) -> Tensor:
+        """One step wider (the highest widths stay)."""
+        return torch.minimum((widths // self.step + 1) * self.step, self.highest)
+
+
+def fits(costs: Mapping[str, Cost], widths: Tensor, limits: Limits) -> Tensor:
+    """Which candidates `(..., G)` meet every limit: bool `(...)`."""
+    met = torch.ones(widths.shape[:-1], dtype=torch.bool)
+    for name, limit in limits.items():
+        met &= costs[name](widths) <= limit
+    return met
+
+
+def project(costs: Mapping[str, Cost], ladder: Ladder, widths: Tensor, limits: Limits, monotone: bool = True) -> Tensor:
+    """The widths nearest to a proposal that meet every limit and cannot be widened.
+
+    1. the largest s such that `down(s * proposal)`, the highest widths at most, fits, by bisection; where a cost is not
+       monotone, next to the largest of some evenly spaced s that fit;
+    2. growth, one aligned step at a time, of the group whose width is the smallest fraction of its proposal (ties: the
+       first), among those that still fit; where a cost is not monotone, groups that did not fit are tried again after
+       others have grown.
+
+    Args:
+        costs: Metric -> cost of widths.
+        ladder: Allowed widths.
+        widths: Proposals `(B, G)`, float or integer.
+        limits: Absolute limits, for all candidates or for each; the lowest widths must fit.
+        monotone: Whether no cost ever rises when a group is narrowed.
+
+    Returns:
+        int64 `(B, G)`.
+    """
+    if not ladder.dense.numel():
+        return widths.long()
+    proposal = torch.minimum(torch.maximum(widths.double(), ladder.lowest.double()), ladder.dense.double())
+
+    def scaled(factor: Tensor) -> Tensor:
+        return ladder.down((factor[:, None] * proposal + 1e-9).floor().long())
+
+    limits = {name: torch.as_tensor(limit, dtype=torch.float64).expand(len(proposal)) for name, limit in limits.items()}
+    low, high = torch.zeros(len(proposal), dtype=torch.float64), (ladder.dense / proposal).amax(1)
+    if monotone:
+        low = torch.where(fits(costs, scaled(high), limits), high, low)
+    else:
+        for step in range(1, SCANNED + 1):
+            factor = high * step / SCANNED
+            low = torch.where(fits(costs, scaled(factor), limits), factor, low)
+        high = torch.minimum(low + high / SCANNED, high)
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        fit = fits(costs, scaled(middle), limits)
+        low, high = torch.where(fit, middle, low), torch.where(fit, high, middle)
+    return _grow(costs, ladder, scaled(low), proposal, limits, monotone)
+
+
+def _grow(
+    costs: Mapping[str, Cost],
+    ladder: Ladder,
+    widths: Tensor,
+    proposal: Tensor,
+    limits: Mapping[str, Tensor],
+    monotone: bool,
+) -> Tensor:
+    """Widen groups one step at a time until none can be widened."""
+    while True:
+        grown = _sweep(costs, ladder, widths, proposal, limits)
+        # Where costs are monotone, a group that does not fit never fits later.
+        if monotone or torch.equal(grown, widths):
+            return grown
+        widths = grown
+
+
+def _sweep(
+    costs: Mapping[str, Cost], ladder: Ladder, widths: Tensor, proposal: Tensor, limits: Mapping[str, Tensor]
+) -> Tensor:
+    """Widen groups one step at a time, each until it does not fit once."""
+    widths = widths.clone()
+    closed = widths >= ladder.highest
+    rows = torch.arange(len(widths))
+    while len(rows := rows[~closed[rows].all(1)]):
+        fraction = torch.where(closed[rows], torch.inf, widths[rows] / proposal[rows])
+        group = fraction.argmin(1)
+        stepped = widths[rows]
+        stepped.scatter_(1, group[:, None], ladder.wider(stepped).gather(1, group[:, None]))
+        fit = fits(costs, stepped, {name: limit[rows] for name, limit in limits.items()})
+        widths[rows] = torch.where(fit[:, None], stepped, widths[rows])
+        closed[rows, group] = ~fit | (widths[rows, group] >= ladder.highest[group])
+    return widths

@@ -1,0 +1,49 @@
+"""The diabetes study that comes with scikit-learn: a regression without a download."""
+
+from __future__ import annotations
+
+import torch
+from sklearn.datasets import load_diabetes
+
+from gnnrl_lightning.data.example_data import ExampleData, LoadedExamples
+from gnnrl_lightning.data.examples import ExampleSet
+from gnnrl_lightning.data.splits import random_split
+
+TEST_EXAMPLES = 92
+
+
+class Diabetes(ExampleData):
+    """442 patients: ten measurements `(10,)`, and the progression of their disease a year later `(1,)`.
+
+    Measurements have mean 0 and variance 1, the progression has them over the 350 training examples. 92 patients,
+    always the same, are the test examples.
+
+    Args:
+        batch_size: Training examples in a batch, on each device.
+        eval_batch_size: Examples in a batch of validation, test and scoring.
+        holdout_size: Examples held out of the training ones: below 1 a fraction, else their number.
+        split_seed: Seed of the holdout.
+        seed: Seed of the order of the training examples.
+    """
+
+    name = "diabetes"
+
+    def __init__(
+        self,
+        batch_size: int = 32,
+        eval_batch_size: int = 512,
+        holdout_size: float = 0.3,
+        split_seed: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, holdout_size, split_seed, seed)
+
+    def load(self) -> LoadedExamples:
+        """Standardise the figures and hold out the test examples."""
+        measured, progression = load_diabetes(return_X_y=True)
+        inputs, targets = torch.from_numpy(measured), torch.from_numpy(progression)[:, None]
+        train, test = random_split(len(inputs), TEST_EXAMPLES, 0)
+        inputs = inputs * len(inputs) ** 0.5  # scikit-learn gives columns of length 1
+        targets = (targets - targets[train].mean()) / targets[train].std()
+        data = ExampleSet(inputs.float(), targets.float())
+        return LoadedExamples(data.subset(train), data.subset(test))

@@ -1,0 +1,149 @@
+"""The data module that every source of labelled images shares."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.data.augmentation import crop_flip, draw_crop_flip
+from gnnrl_lightning.data.example_data import ExampleData, at_least
+from gnnrl_lightning.data.examples import Examples, Images
+from gnnrl_lightning.data.image_set import ImageSet, LoadedImages, check_fits
+from gnnrl_lightning.data.splits import stratified_split
+from gnnrl_lightning.errors import UserError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class ImageData(ExampleData):
+    """Labelled images with a stratified holdout that is decoded into memory.
+
+    A source of images is a subclass with a `load` method, and a name. Batches come as uint8 and are cropped, flipped
+    and normalised on the device.
+
+    Args:
+        batch_size: Training images in a batch, on each device.
+        eval_batch_size: Images in a batch of validation, test and scoring.
+        holdout_size: Images held out of the training ones: below 1 a fraction, else their number.
+        split_seed: Seed of the holdout.
+        pad: Zero padding of the random crop, pixels; 0 crops nothing.
+        flip: Whether half of the training images are mirrored.
+        mean: Mean of each channel, of pixels in [0, 1].
+        std: Standard deviation of each channel, of pixels in [0, 1].
+        memory_limit_gib: Images that take more than this, decoded, are refused, GiB.
+        seed: Seed of the order and of the augmentation of the training images.
+
+    Raises:
+        UserError: A value is out of range.
+    """
+
+    unit = "images"
+
+    def __init__(
+        self,
+        batch_size: int = 128,
+        eval_batch_size: int = 256,
+        holdout_size: float = 0.1,
+        split_seed: int = 0,
+        pad: int = 4,
+        flip: bool = True,
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
+        memory_limit_gib: float = 2.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, holdout_size, split_seed, seed)
+        self.pad = at_least("pad", pad, 0)
+        if len(mean) != len(std) or min(std) <= 0:
+            raise UserError(f"mean={mean} and std={std}: expected one of each for a channel, std above 0")
+        self.flip = flip
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+        self.memory_limit_gib = memory_limit_gib
+        self._classes: tuple[str, ...] = ()
+
+    @abstractmethod
+    def load(self) -> LoadedImages:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Both official splits, decoded or, as `ImageFiles`, on disk.
+
+        Raises:
+            UserError: The images are missing, unreadable, or larger than `memory_limit_gib`.
+        """
+
+    def _check(self, loaded: LoadedImages) -> None:
+        decoded = [images for images in (loaded.train, loaded.test) if isinstance(images, ImageSet)]
+        check_fits(sum(map(len, decoded)), loaded.train.image_shape, self.memory_limit_gib)
+        channels = loaded.train.image_shape[0]
+        if channels != len(self.mean):
+            raise UserError(f"{self.name} has images of {channels} channels, but mean and std have {len(self.mean)}")
+        self._classes = loaded.classes
+
+    def split(self, examples: Examples, held: int) -> tuple[Tensor, Tensor]:
+        """Hold images out of each class in proportion to its size."""
+        return stratified_split(examples.targets, held, self.split_seed)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, by label."""
+        self._split("train")  # loaded
+        return self._classes
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return len(self.classes)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of every image."""
+        images: Images = self.train  # pyright: ignore[reportAssignmentType]
+        return images.image_shape
+
+    def transform_record(self) -> dict[str, Any]:
+        """What a deployed network has to do to an image, in plain JSON types.
+
+        Pixels of `channels` channels, resized and cropped to `size` (height, width), become
+        `(pixel * scale - mean) / std`; output i is the class `classes[i]`.
+        """
+        channels, height, width = self.image_shape
+        return {
+            "dataset": self.name,
+            "channels": channels,
+            "size": [height, width],
+            "scale": 1 / 255,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "classes": list(self.classes),
+        }
+
+    def normalize(self, inputs: Tensor) -> Tensor:
+        r"""Turn pixels into what the network reads, :math:`(x / 255 - \mu_c) / \sigma_c`.
+
+        Args:
+            inputs: uint8, shape `(N, C, H, W)`, on any device.
+
+        Returns:
+            float32, same shape and device.
+        """
+        mean = torch.tensor(self.mean, device=inputs.device).view(-1, 1, 1)
+        std = torch.tensor(self.std, device=inputs.device).view(-1, 1, 1)
+        return inputs.float().div_(255).sub_(mean).div_(std)
+
+    def augment(self, inputs: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Random crop with zero padding `pad`, and random mirror images if `flip`.
+
+        Args:
+            inputs: uint8, shape `(N, C, H, W)`, on any device.
+            targets: Labels, which stay.
+            generator: CPU generator; the same state gives the same crops on every device.
+
+        Returns:
+            uint8 images of the same shape and device, and the labels.
+        """
+        if self.pad == 0 and not self.flip:
+            return inputs, targets
+        return crop_flip(inputs, self.pad, draw_crop_flip(len(inputs), self.pad, self.flip, generator)), targets

@@ -1,0 +1,129 @@
+"""Scores of candidates by any function of a network: a detector, a language head, whatever no objective is for.
+
+```
+def mean_average_precision(network: nn.Module) -> float:  # higher is better; yours, with your data
+    ...
+
+inputs = torch.stack([dataset[i][0] for i in range(256)])  # as the network reads them, no labels
+graph = trace(network, inputs[:1])
+pruner = Pruner(graph, network, inputs, objective=OutputsAlone())
+evaluate = CallableEvaluator(pruner, mean_average_precision)
+limits = budget.on(graph)
+problem = SearchProblem(graph, limits, evaluate, 100, starting_candidates(graph, limits), pruner=pruner, ...)
+```
+
+The inputs are all that the rest needs: an example for the trace, calibration for importance and repair, and, through
+`OutputsAlone`, the sensitivity, which compares the outputs with the dense network's, see `relative_distance`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from gnnrl_lightning.candidates.pruner import Pruner
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.evaluation.result import Evaluation
+from gnnrl_lightning.objective import Figure, Measured, Objective
+from gnnrl_lightning.trees import Tree
+
+SCORE = "score"
+"""Name of the only figure."""
+
+
+@dataclass(frozen=True)
+class OutputsAlone(Objective):
+    """The objective where there are no targets: the distance of outputs, and the figure `score`.
+
+    An importance that needs a loss cannot be had, and nothing can be trained.
+    """
+
+    figures: ClassVar[Mapping[str, Figure]] = {SCORE: Figure("score", higher_is_better=True, digits=4)}
+    ranking: ClassVar[tuple[str, ...]] = (SCORE,)
+
+    @property
+    def reported(self) -> dict[str, Figure]:
+        """The score alone: nobody measures a divergence."""
+        return dict(self.figures)
+
+    def loss(self, outputs: Tree, targets: Tree) -> Tensor:
+        """There is none.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError("a score of networks has no loss: choose an importance that needs none, and train yourself")
+
+    def measure(self, outputs: Tree, targets: Tree) -> Measured:
+        """Outputs alone say nothing.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError("a score of networks measures no outputs: the function itself does")
+
+
+class CallableEvaluator:
+    """Prunes a candidate, scores it by a function, and caches it by its widths; stands in for `Evaluator`.
+
+    Candidates do not race: each is scored once.
+
+    Args:
+        pruner: Makes the pruned networks; its objective is `OutputsAlone` where there is no other.
+        score: `(network in evaluation mode, on the pruner's device) -> score`, the higher the better; it may change the
+            network.
+        examples: Forward passes of one example that a call of the function takes, for the accounts: a sensitivity or
+            an importance is then worth so many evaluations.
+        costs: Costs of a candidate `(G,)` by metric, see `BoundBudget.costs`; None: MACs and parameters.
+
+    Raises:
+        UserError: `examples` is not positive.
+    """
+
+    def __init__(
+        self,
+        pruner: Pruner,
+        score: Callable[[nn.Module], float],
+        examples: int = 1,
+        costs: Callable[[Tensor], dict[str, int | float]] | None = None,
+    ) -> None:
+        if examples < 1:
+            raise UserError(f"examples is {examples}: expected at least 1, those that a call of the score reads")
+        self.pruner, self.score, self.examples = pruner, score, examples
+        self.costs = costs or pruner.graph.costs
+        self._known: dict[tuple[int, ...], Evaluation] = {}
+
+    def learn(self, evaluations: Iterable[Evaluation]) -> None:
+        """Take over what was evaluated elsewhere or before: it is not evaluated again."""
+        for evaluation in evaluations:
+            self._known[evaluation.widths] = evaluation
+
+    def __call__(self, widths: Tensor, proposer: str) -> Evaluation:
+        """Score the candidate `widths (G,)`.
+
+        Raises:
+            UserError: The score is no finite number.
+        """
+        key = tuple(int(width) for width in widths)
+        if key in self._known:
+            return replace(self._known[key], proposer=proposer, seconds=0.0, examples=0)
+        start = time.perf_counter()
+        value = float(self.score(self.pruner.prune(self.pruner.plan(widths))))
+        if not math.isfinite(value):
+            raise UserError(f"the score of the candidate with widths {list(key)} is {value}: expected a finite number")
+        evaluation = self._known[key] = Evaluation(
+            key,
+            self.costs(widths),
+            {SCORE: value},
+            (value,),
+            seconds=time.perf_counter() - start,
+            examples=self.pruner.examples + self.examples,
+            proposer=proposer,
+            seen=self.examples,
+        )
+        return evaluation

@@ -1,0 +1,46 @@
+"""How candidates are scored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.options import AUTO, at_least
+from gnnrl_lightning.speed.inference import PRECISIONS
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """How a candidate is scored on the held-out examples.
+
+    Args:
+        precision: Of weights and activations: 32, bf16, or auto: the fastest, measured on the dense network, that
+            agrees with 32 there, see `gnnrl_lightning.speed.tuning`.
+        batch_size: Examples in a batch, or auto: measured where the precision is, else the data module's
+            eval_batch_size.
+        racing: Whether a candidate is dropped once a part of the held-out examples shows that it is worse than the best
+            one so far, see `gnnrl_lightning.evaluation.racing`. Candidates of several budgets are no rivals: with
+            `episode.macs_range` all are scored on all examples.
+        drop_probability: Probability with which a candidate as good as the best one may be dropped, at most 0.5.
+        finetune_steps: Steps of training before each candidate is scored; 0: none.
+
+    Raises:
+        UserError: An unknown precision, or a number out of range.
+    """
+
+    precision: str = "32"
+    batch_size: int | Literal["auto"] = "auto"
+    racing: bool = True
+    drop_probability: float = 0.2
+    finetune_steps: int = 0
+
+    def __post_init__(self) -> None:
+        if self.precision not in (*PRECISIONS, AUTO):
+            choices = ", ".join((*PRECISIONS, AUTO))
+            raise UserError(f"scoring.precision is {self.precision!r}: expected one of {choices}")
+        at_least("scoring", 1, batch_size=self.batch_size)
+        at_least("scoring", 0, finetune_steps=self.finetune_steps)
+        if not 0 < self.drop_probability <= 0.5:
+            given = f"scoring.drop_probability is {self.drop_probability}"
+            raise UserError(f"{given}: expected a probability up to 0.5, and not 0")

@@ -1,0 +1,154 @@
+"""The first stage: a job whose input is right. Nothing has been trained or written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from gnnrl_lightning.candidates.pruner import default_final_examples
+from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.errors import UserError, one_line
+from gnnrl_lightning.evaluation.racing import random_order
+from gnnrl_lightning.evaluation.result import Evaluation
+from gnnrl_lightning.graph import ComputationGraph
+from gnnrl_lightning.job.job import Job, Runtime
+from gnnrl_lightning.job.options import Options
+from gnnrl_lightning.job.task import Task
+from gnnrl_lightning.networks import eval_mode
+from gnnrl_lightning.objective.protocol import untrained
+from gnnrl_lightning.options import AUTO
+from gnnrl_lightning.repair.table import default_repair
+from gnnrl_lightning.rl.env.options import EpisodeOptions
+from gnnrl_lightning.rl.env.reward import check_reward, find_reward
+from gnnrl_lightning.rl.environments import AGENT
+from gnnrl_lightning.rl.learners.base import GraphLearner
+from gnnrl_lightning.speed.tuning import BATCH_SIZES, Tuned, tune
+from gnnrl_lightning.surgery.layers import find_layers
+from gnnrl_lightning.trees import Tree, call, floats, take, to_device
+
+
+def check(task: Task, budget: Budget, options: Options | None = None, runtime: Runtime | None = None) -> Checked:
+    """Check everything that a job is given, and decide what it leaves open. Nothing is written.
+
+    ```
+    checked = check(task, Budget(macs=0.5), Options(search=SearchOptions(evaluations=200)))
+    trained = train(checked, folder)
+    delivered = deliver(search(trained, GNNRL(), folder), folder)
+    ```
+
+    Args:
+        task: The network and its data.
+        budget: What the smaller network may cost.
+        options: How; None: the defaults.
+        runtime: Where and how it works; None: quietly, on the CPU.
+
+    Raises:
+        UserError: Anything about the input is wrong.
+    """
+    options, runtime = options or Options(), runtime or Runtime()
+    network = task.build()
+    graph = task.trace(network)
+    if not graph.groups:
+        raise UserError(f"{task.path} has no channels that can be pruned; inspect says why")
+    limits = budget.on(graph)
+    if limits.met(graph.widths):
+        raise UserError(f"{task.path} meets the budget as it is: nothing to prune")
+    network.to(runtime.device)
+    tuned = _tune(task, graph, network, options, runtime) if options.scoring.precision == AUTO else None
+    job = Job(task, graph, limits, _decided(options, task, network, tuned), runtime)
+    return Checked(job, network, job.calibration(options.candidate.calibration_examples), tuned)
+
+
+def _tune(task: Task, graph: ComputationGraph, network: nn.Module, options: Options, runtime: Runtime) -> Tuned:
+    """The fastest way to score candidates, measured on the dense network; an untrained one takes as long."""
+    data, size = task.data, options.scoring.batch_size
+    sizes = BATCH_SIZES if size == AUTO else (size,)
+    some = take(data.holdout.inputs, random_order(len(data.holdout))[: max(sizes)])
+    return tune(network, find_layers(graph), data.normalize(to_device(some, runtime.device)), task.goal, sizes)
+
+
+def _decided(options: Options, task: Task, network: nn.Module, tuned: Tuned | None) -> Options:
+    """Options without any "auto"."""
+    candidate, scoring, delivery = options.candidate, options.scoring, options.delivery
+    if tuned is not None:
+        scoring = replace(scoring, precision=tuned.precision, batch_size=tuned.batch_size)
+    if scoring.batch_size == AUTO:
+        scoring = replace(scoring, batch_size=task.data.eval_batch_size)
+    if candidate.repair == AUTO:
+        candidate = replace(candidate, repair=default_repair(network))
+    if delivery.calibration_examples == AUTO:
+        delivery = replace(delivery, calibration_examples=default_final_examples(task.example()))
+    return replace(options, candidate=candidate, scoring=scoring, delivery=delivery)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A job whose input is right.
+
+    Args:
+        job: What is to be compressed, and how.
+        network: The dense network, on the job's device; it may be untrained.
+        calibration: Training examples for importance, repair and sensitivity, as the network reads them.
+        tuned: What was measured to decide how candidates are scored; None: nothing had to be.
+    """
+
+    job: Job
+    network: nn.Module
+    calibration: Tree
+    tuned: Tuned | None = None
+
+    def iterations(self, agent: GraphLearner, processes: int = 1) -> int:
+        """Iterations of an agent in the real environment.
+
+        Args:
+            agent: The agent.
+            processes: Processes, each of which plays as many episodes.
+
+        Raises:
+            UserError: There are not enough evaluations for one.
+        """
+        job, episodes = self.job, processes * agent.episodes_per_iteration
+        return job.options.iterations(job.graph, job.evaluation_examples, episodes)
+
+    def prepare(self, agent: GraphLearner, episode: EpisodeOptions | None = None) -> None:
+        """Make the agent's policy, in an environment that scores nothing yet, and try its reward.
+
+        Args:
+            agent: The agent.
+            episode: What its episodes are; None: as configured.
+
+        Raises:
+            UserError: The policy cannot be made, does not fit, or the reward fails.
+        """
+        environments = self.job.environments(episode=episode)
+        agent.env = environments.make(None)
+        try:
+            agent.configure_model()
+        except UserError:
+            raise
+        except Exception as error:  # the user's own policy may raise anything
+            raise UserError(f"model.make_policy cannot be made: {one_line(error)}") from error
+        reward = environments.options.reward
+        check_reward(find_reward(reward, self.job.task.goal), reward, self._untrained())
+
+    def _untrained(self) -> Evaluation:
+        """What an evaluation of a candidate that guesses may look like."""
+        limits, task = self.job.limits, self.job.task
+        widths, holdout = limits.project(self.job.graph.widths), task.data.holdout
+        some = take((holdout.inputs, holdout.targets), slice(task.data.eval_batch_size))
+        inputs, targets = to_device((task.data.normalize(some[0]), some[1]), self.job.runtime.device)
+        with eval_mode(self.network), torch.inference_mode():
+            outputs = floats(call(self.network, inputs))
+        scores = untrained(task.goal, outputs, targets)
+        return Evaluation(
+            tuple(widths.tolist()),
+            limits.costs(widths),
+            scores,
+            task.goal.merit(scores),
+            seconds=1.0,
+            examples=self.job.evaluation_examples,
+            proposer=AGENT,
+            seen=len(holdout),
+        )

@@ -1,0 +1,126 @@
+"""The whole job in one call: a trained network goes in, a smaller one comes out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import nn
+
+from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.data import ExampleData
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.job.checked import Checked, check
+from gnnrl_lightning.job.delivery import Delivered, deliver
+from gnnrl_lightning.job.groups import GroupOptions
+from gnnrl_lightning.job.job import Runtime
+from gnnrl_lightning.job.options import Options
+from gnnrl_lightning.job.runs import RunFolder
+from gnnrl_lightning.job.searching import search
+from gnnrl_lightning.job.task import Task
+from gnnrl_lightning.job.trained import train
+from gnnrl_lightning.networks.spec import NetworkSpec
+from gnnrl_lightning.report.progress import hidden_steps, shown_steps
+from gnnrl_lightning.rl.learners import GNNRL
+from gnnrl_lightning.rl.learners.base import GraphLearner
+
+
+def compress(
+    network: nn.Module | NetworkSpec,
+    data: ExampleData,
+    budget: Budget,
+    *,
+    evaluations: int | None = None,
+    by: GraphLearner | str | None = None,
+    options: Options | None = None,
+    groups: GroupOptions | None = None,
+    objective: Any = "classification",
+    folder: str | Path | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    progress: bool = False,
+) -> Delivered:
+    """Prune a trained network to a budget: search, prune, fine-tune, test once.
+
+    ```
+    delivered = compress(network, CIFAR10("data"), Budget(macs=0.5), evaluations=100)
+    print(delivered)             # the dense network, uniform pruning, and the smaller one
+    smaller = delivered.network  # of the same class, in evaluation mode, on the CPU
+    ```
+
+    Args:
+        network: The trained network, which is copied and never changed; or the class path of one, which is trained
+            first.
+        data: Its data.
+        budget: What the smaller network may cost.
+        evaluations: Candidates that may be evaluated, in place of `options.search.evaluations`.
+        by: What searches: an agent of yours, or the name of a method of `gnnrl_lightning.search.methods.METHODS`;
+            None: `GNNRL`.
+        options: Everything else; None: the defaults.
+        groups: Layers that stay as they are, and limits of single groups; None: all may be pruned.
+        objective: What the network is for: a name of `gnnrl_lightning.objective.OBJECTIVES`, an import path, a class or
+            an objective.
+        folder: Where the run is kept, with the artifact in `pruned/`; the same call resumes a run that was
+            interrupted. None: nothing is kept.
+        seed: Of all that is random.
+        device: Where candidates are pruned, repaired and scored.
+        progress: Whether progress is shown.
+
+    Returns:
+        What is delivered: the network, its widths and all figures.
+
+    Raises:
+        UserError: Anything about the input is wrong, or the folder has a run of other settings.
+    """
+    options = options or Options()
+    if evaluations is not None:
+        options = replace(options, search=replace(options.search, evaluations=evaluations))
+    agent = GNNRL(seed=seed) if by is None else by
+    task = Task(network, data, seed=seed, groups=groups or GroupOptions(), objective=objective)
+    runtime = Runtime(shown=shown_steps if progress else hidden_steps, device=torch.device(device))
+    checked = check(task, budget, options, runtime)
+    if isinstance(agent, GraphLearner):
+        checked.iterations(agent)
+        checked.prepare(agent)
+    with ExitStack() as stack:
+        path = Path(stack.enter_context(TemporaryDirectory()) if folder is None else folder)
+        run = _opened(RunFolder(path), _settings(checked, agent))
+        delivered = deliver(search(train(checked, run), agent, run), run)
+        assert delivered is not None  # there is one process
+        return delivered if folder is not None else replace(delivered, folder=None)
+
+
+def _settings(checked: Checked, by: GraphLearner | str) -> str:
+    """What the result depends on, as JSON."""
+    job, state = checked.job, hashlib.sha256()
+    for name, tensor in checked.network.state_dict().items():
+        state.update(name.encode() + tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    settings = {
+        "network": job.task.record,
+        "weights": state.hexdigest(),
+        "data": job.task.data.name,
+        "objective": repr(job.task.goal),
+        "budget": job.limits.budget.as_record(),
+        "groups": asdict(job.task.groups),
+        "options": asdict(job.options),
+        "by": by if isinstance(by, str) else type(by).__qualname__,
+        "seed": job.task.seed,
+    }
+    return json.dumps(settings, indent=2, default=str) + "\n"
+
+
+def _opened(run: RunFolder, settings: str) -> RunFolder:
+    """The folder of a run with these settings, new or interrupted."""
+    run.path.mkdir(parents=True, exist_ok=True)
+    if not run.config.is_file() and any(run.path.iterdir()):
+        raise UserError(f"{run.path} is not the folder of a run, and not empty: give a new folder")
+    if run.config.is_file() and run.config.read_text(encoding="utf-8") != settings:
+        raise UserError(f"{run.path} has a run of other settings: give a new folder, or delete it")
+    run.write_config(settings)
+    return run

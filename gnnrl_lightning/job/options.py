@@ -1,0 +1,133 @@
+"""The options of a job: a section for each of their readers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gnnrl_lightning.candidates.options import CandidateOptions
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.evaluation.options import ScoringOptions
+from gnnrl_lightning.graph import ComputationGraph
+from gnnrl_lightning.job.artifact import DEFAULT_FORMATS, find_formats
+from gnnrl_lightning.options import at_least
+from gnnrl_lightning.repair.table import REPAIRS
+from gnnrl_lightning.rl.env.options import EpisodeOptions
+from gnnrl_lightning.search.baselines import starting_count
+from gnnrl_lightning.search.options import SearchOptions
+from gnnrl_lightning.surrogate.measures import SENSITIVITIES
+from gnnrl_lightning.training.options import TrainingOptions
+
+
+@dataclass(frozen=True)
+class DeliveryOptions:
+    """How the networks that are fine-tuned and delivered are made of the winning candidates.
+
+    Args:
+        repair: What is done to them before they are fine-tuned, a name of `gnnrl_lightning.repair.table.REPAIRS` or an
+            import path.
+        calibration_examples: Training examples for that repair, as far as there are so many; auto: as many as
+            `gnnrl_lightning.candidates.pruner.default_final_examples` says.
+        formats: Files in which the pruned network is delivered: names of `gnnrl_lightning.job.formats.FORMATS`, or
+            import paths. `weights` is what finetune, validate, test and fit read.
+
+    Raises:
+        UserError: An unknown repair or format, or no examples.
+    """
+
+    repair: str = "refit"
+    calibration_examples: int | Literal["auto"] = "auto"
+    formats: list[str] = field(default_factory=lambda: [*DEFAULT_FORMATS])
+
+    def __post_init__(self) -> None:
+        REPAIRS.find(self.repair, "delivery.repair")
+        at_least("delivery", 1, calibration_examples=self.calibration_examples)
+        find_formats(self.formats, "delivery.formats")
+
+
+@dataclass(frozen=True)
+class Options:
+    """All options of a job. The sections of the YAML are named after these fields.
+
+    Args:
+        candidate: How a candidate is made.
+        scoring: How it is scored.
+        episode: What the agent's episodes are.
+        search: What the search may spend.
+        delivery: How the winner is delivered.
+        pretraining: How the dense network is trained, where it is not trained yet.
+        finetuning: How pruned networks are fine-tuned, uniform and ours alike.
+
+    Raises:
+        UserError: Pretraining asks for distillation.
+    """
+
+    candidate: CandidateOptions = field(default_factory=CandidateOptions)
+    scoring: ScoringOptions = field(default_factory=ScoringOptions)
+    episode: EpisodeOptions = field(default_factory=EpisodeOptions)
+    search: SearchOptions = field(default_factory=SearchOptions)
+    delivery: DeliveryOptions = field(default_factory=DeliveryOptions)
+    pretraining: TrainingOptions = field(default_factory=TrainingOptions)
+    finetuning: TrainingOptions = field(default_factory=TrainingOptions)
+
+    def __post_init__(self) -> None:
+        if self.pretraining.distillation_weight > 0:
+            raise UserError("pretraining.distillation_weight needs a teacher, which only finetuning has")
+
+    def measure(self, episode: EpisodeOptions | None = None) -> str | None:
+        """How the sensitivity is measured that an agent reads; None: it reads none.
+
+        Args:
+            episode: What the agent's episodes are; None: as configured.
+        """
+        return self.search.sensitivity if (episode or self.episode).sensitivity else None
+
+    def drop_probability(self, episode: EpisodeOptions | None = None) -> float | None:
+        """Probability with which a candidate as good as the best may be dropped; None: candidates do not race.
+
+        Those of several budgets are no rivals.
+
+        Args:
+            episode: What the episodes of the agent are that searches; None: as configured.
+        """
+        several = (episode or self.episode).macs_range is not None
+        return self.scoring.drop_probability if self.scoring.racing and not several else None
+
+    def evaluation_examples(self, holdout: int, batch_size: int) -> int:
+        """Forward passes of one example that an evaluation takes: scoring, repair and fine-tuning.
+
+        Args:
+            holdout: Held-out examples.
+            batch_size: Training examples of a step.
+        """
+        return holdout + self.candidate.examples + self.scoring.finetune_steps * batch_size
+
+    def iterations(self, graph: ComputationGraph, evaluation_examples: int, episodes: int) -> int:
+        """The agent's iterations in the real environment: what sensitivity and starting candidates leave.
+
+        Args:
+            graph: The traced network.
+            evaluation_examples: Forward passes of one example that an evaluation takes.
+            episodes: Episodes of an iteration, each of which is an evaluation.
+
+        Raises:
+            UserError: Not one iteration is left.
+        """
+        passes, examples = self.candidate.passes, 0
+        calibration, measure = self.candidate.calibration_examples, self.measure()
+        if measure is not None:
+            row = SENSITIVITIES.find(measure)
+            passes |= {*row.passes}
+            examples = row.examples(graph.widths, calibration)
+        examples += len(passes) * calibration
+        starting = starting_count(measure is not None)
+        spent = starting + math.ceil(examples / evaluation_examples)
+        count = (self.search.evaluations - spent) // episodes
+        if count < 1:
+            raise UserError(
+                f"search.evaluations is {self.search.evaluations}: at least {spent + episodes} are needed, {spent} for "
+                f"the {starting} starting candidates, calibration and sensitivity, and one iteration of {episodes} "
+                "episodes"
+            )
+        return count

@@ -1,0 +1,19 @@
+"""What a network is for: its loss, its figures, and how candidates are compared by them."""
+
+from gnnrl_lightning.objective.classification import Classification
+from gnnrl_lightning.objective.protocol import Figure, Measured, Objective, relative_distance
+from gnnrl_lightning.objective.registry import OBJECTIVES, find_objective
+from gnnrl_lightning.objective.regression import Regression
+from gnnrl_lightning.objective.segmentation import Segmentation
+
+__all__ = [
+    "OBJECTIVES",
+    "Classification",
+    "Figure",
+    "Measured",
+    "Objective",
+    "Regression",
+    "Segmentation",
+    "find_objective",
+    "relative_distance",
+]

@@ -1,0 +1,123 @@
+"""One class for each example."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.objective.protocol import Figure, Measured, Objective
+
+SAME_CLASS = 0.99
+"""Share of the examples that have to get a class that is as good as the reference's, of two precisions."""
+
+AS_GOOD = 0.1
+"""Nats by which a class may be less likely than the reference's best and yet as good: an untrained network has ties."""
+
+TOP = 5
+
+
+@dataclass(frozen=True)
+class Classification(Objective):
+    """Logits `(N, classes)` and classes `(N,)`: top-1 accuracy, then the lower cross-entropy.
+
+    Args:
+        label_smoothing: Share of the target that training spreads over all classes, from 0 to 1.
+
+    Raises:
+        UserError: The share is out of range.
+    """
+
+    label_smoothing: float = 0.0
+
+    figures: ClassVar[Mapping[str, Figure]] = {
+        "top1": Figure("top-1", "%", higher_is_better=True),
+        "top5": Figure("top-5", "%", higher_is_better=True),
+        "cross_entropy": Figure("cross-entropy", "nats", digits=4),
+    }
+    ranking: ClassVar[tuple[str, ...]] = ("top1", "cross_entropy")
+    divergence: ClassVar[Figure] = Figure("divergence", "nats", digits=4)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing <= 1:
+            raise UserError(f"label_smoothing={self.label_smoothing}: expected 0 to 1")
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy, nats."""
+        return F.cross_entropy(logits(outputs), targets, label_smoothing=self.label_smoothing)
+
+    def measure(self, outputs: Tensor, targets: Tensor) -> Measured:
+        """Right or wrong; percent of right ones, of targets among the five likeliest of more, and cross-entropy."""
+        log_probs = F.log_softmax(logits(outputs).float(), 1)
+        right = log_probs.argmax(1) == targets
+        sums = {"top1": 100.0 * right.sum()}
+        if log_probs.shape[1] > TOP:
+            sums["top5"] = 100.0 * (log_probs.topk(TOP, 1).indices == targets[:, None]).sum()
+        sums["cross_entropy"] = F.nll_loss(log_probs, targets, reduction="sum")
+        return Measured(right, sums)
+
+    def distance(self, outputs: Tensor, reference: Tensor) -> Tensor:
+        """Terms `(n, classes)` of the Kullback-Leibler divergence KL(reference || outputs), nats."""
+        ours, theirs = (F.log_softmax(logits(each).float(), 1) for each in (outputs, reference))
+        return F.kl_div(ours, theirs, log_target=True, reduction="none")
+
+    def distillation(self, outputs: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        r"""Divergence of softened outputs, :math:`T^2 \, KL(softmax(z_t / T) \,\|\, softmax(z / T))`, batch mean.
+
+        Source: Hinton et al., Distilling the Knowledge in a Neural Network, https://arxiv.org/abs/1503.02531,
+            section 2.
+        """
+        return temperature**2 * super().distillation(outputs / temperature, teacher / temperature, 1.0)
+
+    def agrees(self, outputs: Tensor, reference: Tensor) -> bool:
+        """As good a class for `SAME_CLASS` of the examples, and next to no divergence."""
+        theirs = F.log_softmax(reference.float(), 1)
+        chosen = theirs.gather(1, outputs.argmax(1, keepdim=True))[:, 0]
+        as_good = (chosen >= theirs.amax(1) - AS_GOOD).float().mean()
+        return float(as_good) >= SAME_CLASS and super().agrees(outputs, reference)
+
+    def draw(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
+        """A class `(N,)` for each example, by the network's own probabilities."""
+        chances = logits(outputs).softmax(1).cpu()
+        return torch.multinomial(chances, 1, generator=generator).flatten().to(outputs.device)
+
+    def check(self, outputs: Any, targets: Any, data: Any = None) -> None:
+        """Refuse outputs that are not `(examples, classes)`, or not of as many classes as the data has."""
+        if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(targets):
+            shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise UserError(f"the network returns {shape} for {len(targets)} examples: expected (examples, classes)")
+        check_classes(outputs.shape[1], targets, data)
+
+
+def check_classes(classes: int, targets: Tensor, data: Any) -> None:
+    """Refuse a network of another number of classes than the data has.
+
+    Args:
+        classes: Of the network.
+        targets: Some of the data's classes.
+        data: The data module, which may know its `num_classes`.
+
+    Raises:
+        UserError: They differ, or a target is beyond the network's classes.
+    """
+    known = getattr(data, "num_classes", None)
+    if known is not None and classes != known:
+        raise UserError(f"the network has {classes} classes, the data has {known}: set `num_classes` of the network")
+    if known is None and targets.numel() and int(targets.max()) >= classes:
+        raise UserError(f"the network has {classes} classes, and a target is {int(targets.max())}: expected fewer")
+
+
+def logits(outputs: object) -> Tensor:
+    """The outputs, if they are logits.
+
+    Raises:
+        UserError: They are not `(N, classes)`.
+    """
+    if not isinstance(outputs, Tensor) or outputs.dim() != 2:
+        raise UserError("classification needs a network whose only output are logits (N, classes)")
+    return outputs

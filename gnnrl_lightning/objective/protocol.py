@@ -1,0 +1,283 @@
+"""The objective: everything that depends on what a network is for.
+
+A subclass says how outputs are trained, measured and compared; nothing else in the package knows. Counting objects:
+
+```
+class Counting(Objective):
+    figures = {"count_error": Figure("count error", digits=3)}
+    ranking = ("count_error",)
+
+    def loss(self, outputs, targets):
+        return poisson_nll_loss(outputs, targets)
+
+    def measure(self, outputs, targets):
+        error = (outputs.exp() - targets).abs()
+        return Measured(-error, {"count_error": error.sum()})
+```
+
+Outputs and targets are tensors, or nested tuples, lists and dictionaries of tensors, with the examples first.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.trees import Tree, count, map_tensors, tensors
+
+WORST = 1000.0
+"""What a loss counts at most as a reward: a network whose outputs overflow has infinitely much, rewards are finite."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure that an objective reports.
+
+    Args:
+        label: Its name in tables.
+        unit: Its unit; "%" for shares of 100.
+        higher_is_better: Its direction.
+        digits: Digits behind the point in tables.
+    """
+
+    label: str
+    unit: str = ""
+    higher_is_better: bool = False
+    digits: int = 2
+
+    @property
+    def heading(self) -> str:
+        """Name and unit."""
+        return f"{self.label} in {self.unit}" if self.unit else self.label
+
+    def text(self, value: float, sign: bool = False) -> str:
+        """A value without its unit.
+
+        Args:
+            value: The value.
+            sign: Whether a plus is written.
+        """
+        return f"{value:{'+' if sign else ''}.{self.digits}f}"
+
+    def with_unit(self, value: float) -> str:
+        """A value with its unit."""
+        return f"{self.text(value)} {self.unit}".rstrip()
+
+    def merit(self, value: float) -> float:
+        """The value, or its negative where lower is better; minus infinity of what is not a number."""
+        if math.isnan(value):
+            return -math.inf
+        return value if self.higher_is_better else -value
+
+    def reward(self, value: float) -> float:
+        """What a value is worth: minus the error as a fraction for percentages, else the finite merit."""
+        if self.unit == "%" and self.higher_is_better:
+            return value / 100 - 1
+        return max(-WORST, min(self.merit(value), WORST))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a batch comes to.
+
+    Args:
+        scores: A score for each example `(n,)`, higher is better: bool where it is right or wrong, else floating point.
+            Races compare them example by example.
+        sums: Name -> sums over the examples of the batch, a tensor of any shape. What is summed up is never negative.
+            Figures are made of the means over all examples, see `Objective.values`.
+    """
+
+    scores: Tensor
+    sums: Mapping[str, Tensor]
+
+
+class Objective(ABC):
+    """What a network is for.
+
+    Attributes:
+        figures: Name -> figure, of those that `values` returns.
+        ranking: Names of the figures that candidates are ranked by: the primary one, then those that break its ties.
+        divergence: The figure that the distance to the dense network's outputs is reported as.
+    """
+
+    figures: ClassVar[Mapping[str, Figure]]
+    ranking: ClassVar[tuple[str, ...]]
+    divergence: ClassVar[Figure] = Figure("divergence", digits=4)
+
+    @abstractmethod
+    def loss(self, outputs: Tree, targets: Tree) -> Tensor:
+        """The loss that training minimises, mean over the batch, shape `()`."""
+
+    @abstractmethod
+    def measure(self, outputs: Tree, targets: Tree) -> Measured:
+        """Scores and sums of a batch."""
+
+    def values(self, means: Mapping[str, Tensor]) -> dict[str, float]:
+        """The figures, from means per example of what `measure` summed up: these themselves, if not overridden.
+
+        Args:
+            means: Name -> mean, float64: `()` of a single number, else the elements `(k,)`.
+                Of an estimate some may be rough, none is negative.
+        """
+        return {name: float(mean) for name, mean in means.items()}
+
+    def distance(self, outputs: Tree, reference: Tree) -> Tensor:
+        """How far outputs are from the dense network's, example by example: `relative_distance`, if not overridden.
+
+        Args:
+            outputs: Outputs of a pruned network.
+            reference: The dense network's outputs for the same inputs.
+
+        Returns:
+            `(n, ...)`, at least 0 where it is summed over what follows the first dimension: the distance of an example.
+        """
+        return relative_distance(outputs, reference)
+
+    def distillation(self, outputs: Tree, teacher: Tree, temperature: float) -> Tensor:
+        """The loss that follows a teacher, shape `()`: the mean distance to its outputs, if not overridden.
+
+        Args:
+            outputs: Outputs of the network that learns.
+            teacher: The teacher's outputs.
+            temperature: Softens both where they are logarithms of probabilities; of no meaning otherwise.
+        """
+        return self.distance(outputs, teacher).sum() / count(outputs)
+
+    def agrees(self, outputs: Tree, reference: Tree) -> bool:
+        """Whether outputs are the reference's but for rounding.
+
+        Args:
+            outputs: Float32 outputs of a network in a lower precision.
+            reference: Those in float32.
+        """
+        finite = all(bool(tensor.isfinite().all()) for tensor in tensors(outputs))
+        return finite and float(self.distance(outputs, reference).sum() / count(outputs)) <= AGREEMENT
+
+    def draw(self, outputs: Tree, generator: torch.Generator) -> Tree:
+        """Targets drawn from what the network itself predicts, for importance without targets.
+
+        Args:
+            outputs: Outputs for a batch.
+            generator: Draws, on the CPU.
+
+        Raises:
+            UserError: The objective does not say how.
+        """
+        raise UserError(
+            f"objective {type(self).__name__} draws no targets: choose an importance that needs no loss, or override "
+            "`draw`"
+        )
+
+    def check(self, outputs: Tree, targets: Tree, data: Any = None) -> None:
+        """Refuse a network whose outputs do not fit the data; nothing is checked, if not overridden.
+
+        Args:
+            outputs: Outputs for a few examples.
+            targets: Their targets.
+            data: The data module, for what else it knows, `num_classes` for one.
+
+        Raises:
+            UserError: They do not fit.
+        """
+        return
+
+    @property
+    def primary(self) -> str:
+        """Name of the primary figure."""
+        return self.ranking[0]
+
+    @property
+    def reported(self) -> dict[str, Figure]:
+        """All figures by name, the divergence from the dense network included."""
+        return {**self.figures, "divergence": self.divergence}
+
+    def merit(self, scores: Mapping[str, float]) -> tuple[float, ...]:
+        """What candidates are ranked by, the higher the better, from the figures of one."""
+        return tuple(self.figures[name].merit(scores[name]) for name in self.ranking)
+
+
+AGREEMENT = 0.01
+"""Largest mean distance of two precisions. Candidates differ by tenths of nats, bfloat16 on ResNet-56 by 1e-5."""
+
+
+def relative_distance(outputs: Tree, reference: Tree) -> Tensor:
+    r"""Squared distance of outputs to a reference relative to the reference's variance over the batch.
+
+    For each tensor with elements j it is :math:`\sum_j (y_{nj} - r_{nj})^2 / \sum_j \mathrm{Var}_n(r_{nj})`, and the
+    mean over the tensors; relative to the mean square of a reference that does not vary. Integers do not count.
+
+    Args:
+        outputs: Tensors `(n, ...)`.
+        reference: Tensors of the same shapes.
+
+    Returns:
+        `(n,)` float32.
+
+    Raises:
+        UserError: No floating-point tensor is among the outputs.
+    """
+    parts = []
+    for output, wanted in zip(tensors(outputs), tensors(reference), strict=True):
+        if not output.is_floating_point():
+            continue
+        output, wanted = (each.float().reshape(len(each), -1) for each in (output, wanted))
+        scale = (wanted - wanted.mean(0)).square().mean(0).sum()
+        scale = torch.where(scale > 0, scale, wanted.square().mean(0).sum()).clamp(min=torch.finfo(torch.float32).tiny)
+        parts.append((output - wanted).square().sum(1) / scale)
+    if not parts:
+        raise UserError("the network's outputs have no floating-point tensor: there is no distance between them")
+    return torch.stack(parts).mean(0)
+
+
+def added_up(batches: Sequence[Mapping[str, Tensor]]) -> dict[str, list[float]]:
+    """Sums over several batches.
+
+    Args:
+        batches: Of each batch name -> sums, tensors of any shape, the same in each batch.
+
+    Returns:
+        Name -> elements, added up in float64 and in the order of the batches.
+    """
+    # The device is asked once, after all batches.
+    rows = (
+        torch.stack([torch.cat([part.double().flatten() for part in sums.values()]) for sums in batches]).cpu().tolist()
+    )
+    totals = iter([sum(column) for column in zip(*rows, strict=True)])
+    return {name: [next(totals) for _ in range(part.numel())] for name, part in batches[0].items()}
+
+
+def measure(objective: Objective, totals: Mapping[str, Sequence[float]], examples: int) -> dict[str, float]:
+    """The figures of sums that were added up over so many examples."""
+    means = {name: torch.tensor(values, dtype=torch.float64) / examples for name, values in totals.items()}
+    return objective.values({name: mean[0] if len(mean) == 1 else mean for name, mean in means.items()})
+
+
+def untrained(objective: Objective, outputs: Tree, targets: Tree) -> dict[str, float]:
+    """All figures of a network that says nothing: its outputs are zero.
+
+    Args:
+        objective: Measures them.
+        outputs: Float outputs of a network, for their shapes, and as the reference of the divergence.
+        targets: The targets.
+    """
+    nothing = map_tensors(torch.zeros_like, outputs)
+    figures = measure(objective, added_up([objective.measure(nothing, targets).sums]), count(targets))
+    return figures | {"divergence": float(objective.distance(nothing, outputs).sum() / count(targets))}
+
+
+def record(objective: Objective) -> dict[str, Any]:
+    """The objective's primary figure in plain JSON types, for whoever lays out results."""
+    return {"primary": objective.primary, **asdict(objective.figures[objective.primary])}
+
+
+def primary_figure(result: Mapping[str, Any]) -> tuple[str, Figure]:
+    """Name and figure that `record` wrote under `objective`."""
+    values = dict(result["objective"])
+    return values.pop("primary"), Figure(**values)

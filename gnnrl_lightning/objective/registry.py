@@ -1,0 +1,51 @@
+"""The objectives by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gnnrl_lightning.errors import UserError, one_line
+from gnnrl_lightning.objective.classification import Classification
+from gnnrl_lightning.objective.protocol import Objective
+from gnnrl_lightning.objective.regression import Regression
+from gnnrl_lightning.objective.segmentation import Segmentation
+from gnnrl_lightning.registry import Registry
+
+
+def _class(given: Any) -> type[Objective]:
+    if not (isinstance(given, type) and issubclass(given, Objective)):
+        raise TypeError(f"{given!r} is no class of gnnrl_lightning.objective.Objective")
+    return given
+
+
+OBJECTIVES: Registry[type[Objective]] = Registry("objective", _class)
+"""Name -> class of an objective."""
+
+OBJECTIVES.register("classification", Classification)
+OBJECTIVES.register("segmentation", Segmentation)
+OBJECTIVES.register("regression", Regression)
+
+
+def find_objective(given: str | Mapping[str, Any] | type[Objective] | Objective) -> Objective:
+    """An objective by its name, import path or class, with arguments where there are some.
+
+    Args:
+        given: A name of `OBJECTIVES` or an import path; a mapping of `class_path` to that and of `init_args` to its
+            arguments by name; a class, or an objective, which is returned as it is.
+
+    Raises:
+        UserError: There is no such objective, or it refuses its arguments.
+    """
+    if isinstance(given, Objective):
+        return given
+    path, arguments = given, {}
+    if isinstance(given, Mapping):
+        if "class_path" not in given or set(given) - {"class_path", "init_args"}:
+            raise UserError(f"objective is {dict(given)}: expected class_path and init_args")
+        path, arguments = given["class_path"], dict(given.get("init_args") or {})
+    found = OBJECTIVES.find(path)
+    try:
+        return found(**arguments)
+    except TypeError as error:
+        raise UserError(f"objective {path!r} refuses its init_args {arguments}: {one_line(error)}") from error

@@ -1,0 +1,101 @@
+"""One class for each pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.objective.classification import check_classes
+from gnnrl_lightning.objective.protocol import Figure, Measured, Objective
+
+
+@dataclass(frozen=True)
+class Segmentation(Objective):
+    r"""Logits `(N, classes, ...)` and classes `(N, ...)`: mean intersection over union, then the lower cross-entropy.
+
+    Of each class c that occurs in targets or predictions, over all pixels of all examples,
+    :math:`IoU_c = |T_c \cap P_c| / |T_c \cup P_c|`. Races compare the mean IoU of each example alone.
+
+    Args:
+        ignore_index: Target of pixels that do not count.
+    """
+
+    ignore_index: int = -100
+
+    figures: ClassVar[Mapping[str, Figure]] = {
+        "mean_iou": Figure("mean IoU", "%", higher_is_better=True),
+        "pixel_accuracy": Figure("pixel accuracy", "%", higher_is_better=True),
+        "cross_entropy": Figure("cross-entropy", "nats", digits=4),
+    }
+    ranking: ClassVar[tuple[str, ...]] = ("mean_iou", "cross_entropy")
+    divergence: ClassVar[Figure] = Figure("divergence", "nats", digits=4)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy, nats, mean over all pixels of the batch that count."""
+        return F.cross_entropy(outputs, targets, ignore_index=self.ignore_index)
+
+    def measure(self, outputs: Tensor, targets: Tensor) -> Measured:
+        """Each example's mean IoU `(n,)`; intersections and unions `(classes,)`, pixels and their cross-entropy."""
+        outputs = outputs.float()
+        confusion = self._confusion(outputs, targets)
+        both = confusion.diagonal(dim1=1, dim2=2)
+        either = confusion.sum(1) + confusion.sum(2) - both
+        present = either > 0
+        scores = (both / either.clamp(min=1)).sum(1) / present.sum(1).clamp(min=1)
+        sums = {
+            "intersection": both.sum(0),
+            "union": either.sum(0),
+            "pixels": confusion.sum(),
+            "cross_entropy": F.cross_entropy(outputs, targets, ignore_index=self.ignore_index, reduction="sum"),
+        }
+        return Measured(scores.float(), sums)
+
+    def _confusion(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Pixels `(n, classes, classes)` float64 of each target (rows) and prediction (columns)."""
+        examples, classes = outputs.shape[:2]
+        guess, wanted = outputs.argmax(1).flatten(1), targets.flatten(1)
+        example = torch.arange(examples, device=outputs.device)[:, None]
+        cells = (example * classes + wanted) * classes + guess
+        counts = cells[wanted != self.ignore_index].bincount(minlength=examples * classes**2)
+        return counts.view(examples, classes, classes).double()
+
+    def values(self, means: Mapping[str, Tensor]) -> dict[str, float]:
+        """Mean IoU and pixel accuracy in percent, cross-entropy of a pixel in nats."""
+        both, either = means["intersection"], means["union"]
+        present = either > 0
+        pixels = means["pixels"].clamp(min=torch.finfo(torch.float64).tiny)
+        iou = (both[present] / either[present]).clamp(max=1)
+        return {
+            "mean_iou": 100 * float(iou.mean()) if len(iou) else 0.0,
+            "pixel_accuracy": 100 * float((both.sum() / pixels).clamp(max=1)),
+            "cross_entropy": float(means["cross_entropy"] / pixels),
+        }
+
+    def distance(self, outputs: Tensor, reference: Tensor) -> Tensor:
+        """Terms `(n, classes, ...)` of the mean KL(reference || outputs) of an example's pixels, nats."""
+        ours, theirs = (F.log_softmax(each.float(), 1) for each in (outputs, reference))
+        return F.kl_div(ours, theirs, log_target=True, reduction="none") / max(1, ours[0, 0].numel())
+
+    def distillation(self, outputs: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """Divergence of softened outputs, mean over all pixels, as in `Classification`."""
+        return temperature**2 * super().distillation(outputs / temperature, teacher / temperature, 1.0)
+
+    def draw(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
+        """A class for each pixel `(N, ...)`, by the network's own probabilities."""
+        chances = outputs.softmax(1).movedim(1, -1)
+        drawn = torch.multinomial(chances.reshape(-1, chances.shape[-1]).cpu(), 1, generator=generator)
+        return drawn.view(chances.shape[:-1]).to(outputs.device)
+
+    def check(self, outputs: Any, targets: Any, data: Any = None) -> None:
+        """Refuse outputs that are not `(examples, classes, ...)` in the size of the targets."""
+        shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        if not isinstance(outputs, Tensor) or outputs.ndim < 3 or outputs[:, 0].shape != targets.shape:
+            wanted = (len(targets), "classes", *targets.shape[1:])
+            raise UserError(f"the network returns {shape} for targets of {tuple(targets.shape)}: expected {wanted}")
+        check_classes(outputs.shape[1], targets[targets != self.ignore_index], data)

@@ -1,0 +1,127 @@
+"""What an agent's episodes are played in: the real environment, and the proxy in which it warms up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.cost.budget import BoundBudget
+from gnnrl_lightning.graph import ComputationGraph
+from gnnrl_lightning.objective import Objective
+from gnnrl_lightning.rl.env import Evaluated, VectorPruningEnv
+from gnnrl_lightning.rl.env.options import EpisodeOptions
+from gnnrl_lightning.rl.env.reward import find_reward
+from gnnrl_lightning.rl.env.score import Score
+from gnnrl_lightning.rl.learners.base import GraphLearner
+from gnnrl_lightning.search.allocations import Allocations
+from gnnrl_lightning.search.baselines import FROM_SENSITIVITY
+from gnnrl_lightning.search.problem import SearchProblem
+from gnnrl_lightning.surrogate.proxy import Proxy
+from gnnrl_lightning.surrogate.sensitivity import RATIOS, Sensitivity
+
+AGENT = "agent"
+"""Proposer of the candidates that an agent asks for."""
+
+
+@dataclass(frozen=True)
+class Environments:
+    """Makes the environments of a network and a budget, all with the same states and actions.
+
+    Args:
+        graph: The traced network.
+        limits: What a candidate may cost.
+        options: What the episodes are.
+        measure: How the sensitivity is measured whose statistics are in the states; None: none are.
+        objective: What the network is for: it gives the rewards their names.
+    """
+
+    graph: ComputationGraph
+    limits: BoundBudget
+    options: EpisodeOptions
+    measure: str | None
+    objective: Objective
+
+    @property
+    def setting(self) -> dict[str, str]:
+        """What the states and actions of a policy depend on: name of an option -> value, as text.
+
+        `gnnrl_lightning.rl.policies.save_policy` writes it, and a policy of another setting is refused.
+        """
+        options = self.options
+        one_step = options.max_steps == 1
+        return {
+            "search.sensitivity": str(self.measure),
+            "episode.proposal": str(self.measure and options.proposal),
+            "episode.max_steps": str(options.max_steps),
+            "episode.max_ratio_per_step": str(1.0 if one_step else float(options.max_ratio_per_step)),
+        }
+
+    def make(self, score: Score | None, sensitivity: Sensitivity | None = None) -> VectorPruningEnv:
+        """An environment.
+
+        Args:
+            score: Its rewards; None: 0, where a policy acts and nobody learns.
+            sensitivity: What narrowing each group costs; where the states have its statistics and it is not measured
+                yet, zeros stand in their place, so that a policy can be made.
+        """
+        return self._make(score, sensitivity, self._allocations(sensitivity))
+
+    def _make(
+        self, score: Score | None, sensitivity: Sensitivity | None, start: Allocations | None
+    ) -> VectorPruningEnv:
+        options, statistics = self.options, None
+        if self.measure is not None:
+            zeros = torch.zeros(len(self.graph.groups), len(RATIOS))
+            statistics = zeros if sensitivity is None else sensitivity.statistics
+        env = VectorPruningEnv(
+            self.graph,
+            score,
+            self.limits.budget,
+            max_steps=options.max_steps,
+            max_ratio_per_step=options.max_ratio_per_step,
+            macs_range=options.macs_range,
+            statistics=statistics,
+            penalty=options.penalty,
+            proposals=start,
+        )
+        env.setting = self.setting
+        return env
+
+    def _allocations(self, sensitivity: Sensitivity | None) -> Allocations | None:
+        """From what the policy starts, for every limit of an episode; None: from the same ratio for all groups."""
+        options = self.options
+        if sensitivity is None or options.proposal is None:
+            return None
+        return Allocations(self.graph, self.limits, sensitivity, FROM_SENSITIVITY[options.proposal], options.macs_range)
+
+    def connect(self, agent: GraphLearner, problem: SearchProblem) -> None:
+        """Give the agent its environment and, where there is a sensitivity, its proxy.
+
+        Args:
+            agent: The module that learns.
+            problem: Counts the evaluations.
+
+        Raises:
+            NotApplicable: Too few evaluations are left to pay for the sensitivity.
+        """
+        reward = find_reward(self.options.reward, self.objective)
+        sensitivity = None if self.measure is None else problem.sensitivity
+        if self.options.macs_range is not None:
+            problem.allow(max(self.options.macs_range))
+        start = self._allocations(sensitivity)
+        agent.env = self._make(Evaluated(problem.ask, reward, AGENT), sensitivity, start)
+        agent.exchange = problem.exchange
+        agent.proxy = None
+        if sensitivity is not None:
+            proxy = Proxy(sensitivity.of_groups, lambda: evaluated(problem.history, reward))
+            agent.proxy = self._make(proxy, sensitivity, start)
+
+
+def evaluated(history: Sequence[Any], reward: Callable[[Any], float]) -> tuple[Tensor, Tensor]:
+    """Widths `(n, G)` and rewards `(n,)` of evaluations, for a proxy to learn from."""
+    widths = torch.tensor([item.widths for item in history], dtype=torch.int64)
+    return widths, torch.tensor([float(reward(item)) for item in history], dtype=torch.float64)

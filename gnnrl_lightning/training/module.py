@@ -1,0 +1,156 @@
+"""The LightningModule that trains a network for its objective."""
+
+from __future__ import annotations
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+
+from gnnrl_lightning.data import Batch
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.networks import eval_mode
+from gnnrl_lightning.objective import Objective
+from gnnrl_lightning.objective.protocol import added_up, measure
+from gnnrl_lightning.seeds import derived_seed
+from gnnrl_lightning.training.options import TrainingOptions, learning_rate_factor
+from gnnrl_lightning.trees import Tree, call, count, floats, map_tensors
+
+
+class SupervisedModule(LightningModule):
+    """A network in training; logs `loss` and the objective's figures under train/, val/ and test/, of each epoch.
+
+    Args:
+        network: Inputs to outputs, see `gnnrl_lightning.trees.call`; parameters that do not require gradients stay as
+            they are.
+        options: How to train.
+        objective: Gives loss and figures.
+        teacher: Network to distil from; it is run in evaluation mode, and is no part of checkpoints.
+        seed: Of what the network draws at random (dropout), in each epoch anew; None leaves PyTorch's generators alone.
+
+    Raises:
+        UserError: Distillation without a teacher, or nothing to train.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        options: TrainingOptions,
+        objective: Objective,
+        teacher: nn.Module | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        if options.distillation_weight > 0 and teacher is None:
+            raise UserError(f"distillation_weight={options.distillation_weight} without a teacher: expected 0")
+        if not any(parameter.requires_grad for parameter in network.parameters()):
+            raise UserError("the network has nothing to train: no parameter requires gradients")
+        self.network = network
+        self.options = options
+        self.objective = objective
+        # in a tuple: a submodule would be saved, synchronised and set to training mode
+        self._teacher = (teacher,)
+        self._seed = seed
+        self._steps = 1
+        self._sums: dict[str, list[dict[str, Tensor]]] = {}
+        self._seen: dict[str, int] = {}
+
+    def forward(self, inputs: Tree) -> Tree:
+        """Outputs for normalised inputs."""
+        return call(self.network, inputs)
+
+    def on_fit_start(self) -> None:
+        """Bring the teacher to the device."""
+        (teacher,) = self._teacher
+        if teacher is not None:
+            teacher.to(self.device)
+
+    def on_train_start(self) -> None:
+        """Learn how long the training is, and set the learning rate of its next step.
+
+        Not in `configure_optimizers`: asked there, Lightning makes the loader before it restores the loader's
+        state, and a run that is resumed within an epoch would begin that epoch anew.
+        """
+        self._steps = int(self.trainer.estimated_stepping_batches)
+        rate = self.options.learning_rate * self._factor(self.trainer.global_step)
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+
+    def on_train_epoch_start(self) -> None:
+        """Seed PyTorch's generators: a checkpoint does not hold their state."""
+        if self._seed is not None:
+            torch.manual_seed(derived_seed(self._seed, self.trainer.current_epoch, self.trainer.global_rank))
+
+    def _factor(self, step: int) -> float:
+        warmup = self.options.warmup_epochs * self._steps / max(1, self.options.epochs)
+        return learning_rate_factor(step, self._steps, warmup)
+
+    def _step(self, batch: Batch, stage: str) -> tuple[Tree, Tensor]:
+        """Outputs and loss of a batch; the loss is logged, and what the figures are made of is kept."""
+        outputs = self(batch.inputs)
+        loss, size = self.objective.loss(outputs, batch.targets), count(batch.targets)
+        with torch.no_grad():
+            measured = self.objective.measure(floats(map_tensors(torch.Tensor.detach, outputs)), batch.targets)
+        self._sums.setdefault(stage, []).append(dict(measured.sums))
+        self._seen[stage] = self._seen.get(stage, 0) + size
+        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
+        return outputs, loss
+
+    def _log_figures(self, stage: str) -> None:
+        """Log the figures of an epoch, of the examples of all processes."""
+        batches, seen = self._sums.pop(stage, None), self._seen.pop(stage, 0)
+        if batches is None:
+            return
+        totals = added_up(batches)
+        flat = torch.tensor([float(seen), *(value for values in totals.values() for value in values)])
+        every = self.trainer.strategy.reduce(flat.double().to(self.device), reduce_op="sum").tolist()
+        examples, elements = every[0], iter(every[1:])
+        summed = {name: [next(elements) for _ in values] for name, values in totals.items()}
+        for name, value in measure(self.objective, summed, int(examples)).items():
+            self.log(f"{stage}/{name}", torch.tensor(value, device=self.device), sync_dist=True)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss, mixed with the distance to the teacher's outputs where there is a teacher."""
+        outputs, loss = self._step(batch, "train")
+        (teacher,) = self._teacher
+        weight = self.options.distillation_weight
+        if teacher is None or weight == 0:
+            return loss
+        with eval_mode(teacher), torch.no_grad():
+            taught = call(teacher, batch.inputs)
+        distance = self.objective.distillation(outputs, taught, self.options.distillation_temperature)
+        return (1 - weight) * loss + weight * distance
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Loss and figures of the holdout."""
+        self._step(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Loss and figures of the test examples."""
+        self._step(batch, "test")
+
+    def on_train_epoch_end(self) -> None:
+        """Log the figures of the training examples."""
+        self._log_figures("train")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the figures of the holdout."""
+        self._log_figures("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the figures of the test examples."""
+        self._log_figures("test")
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """SGD, its learning rate set in every step."""
+        options = self.options
+        optimizer = torch.optim.SGD(
+            [parameter for parameter in self.network.parameters() if parameter.requires_grad],
+            lr=options.learning_rate,
+            momentum=options.momentum,
+            weight_decay=options.weight_decay,
+            nesterov=options.momentum > 0,
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

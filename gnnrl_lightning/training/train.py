@@ -1,0 +1,124 @@
+"""Training of the dense network and of the pruned one afterwards, and the figures of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import nn
+
+from gnnrl_lightning.data import BatchLoader, ExampleData, Examples
+from gnnrl_lightning.networks import eval_mode
+from gnnrl_lightning.objective import Objective
+from gnnrl_lightning.objective.protocol import added_up, measure
+from gnnrl_lightning.processes import share_weights
+from gnnrl_lightning.training.checkpoint import LatestCheckpoint
+from gnnrl_lightning.training.module import SupervisedModule
+from gnnrl_lightning.training.options import TrainingOptions
+from gnnrl_lightning.trees import call, floats, to_device
+
+
+def quiet_trainer(**flags: object) -> Trainer:
+    """A Trainer that trains and writes nothing: no logs, checkpoints, progress bar, summary or validation.
+
+    Args:
+        **flags: Arguments of `Trainer`, which replace these defaults.
+    """
+    defaults = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "limit_val_batches": 0,
+        "num_sanity_val_steps": 0,
+    }
+    return Trainer(**{**defaults, **flags})  # pyright: ignore[reportArgumentType]
+
+
+def train(
+    network: nn.Module,
+    data: ExampleData,
+    options: TrainingOptions,
+    objective: Objective,
+    *,
+    trainer: Callable[..., Trainer] = quiet_trainer,
+    seed: int = 0,
+    teacher: nn.Module | None = None,
+    checkpoint: Path | None = None,
+) -> None:
+    """Train a network in place.
+
+    The network ends in evaluation mode, on the device where it was; which parameters require gradients does
+    not change. Everything random derives from `seed` (the global generators are left as they were), so that
+    the same seed gives the same weights on a CPU. Several processes all end with the first one's weights.
+
+    Args:
+        network: Inputs to outputs, see `gnnrl_lightning.trees.call`.
+        data: The examples, set up; for this run its training order and augmentation derive from `seed`.
+        options: How to train.
+        objective: Gives loss and figures.
+        trainer: Makes the Trainer; called with `max_epochs` and `gradient_clip_val`.
+        seed: Seed of the order, of the augmentation and of dropout.
+        teacher: Network to distil from, needed if `options.distillation_weight` is above 0.
+        checkpoint: File in which each epoch leaves a checkpoint, and from which the training is resumed, to the same
+            weights, where it is there; None: it leaves none.
+
+    Raises:
+        UserError: Distillation without a teacher, or a network without parameters to train.
+    """
+    module = SupervisedModule(network, options, objective, teacher, seed)
+    latest = LatestCheckpoint(checkpoint)
+    devices = [(each, _device(each)) for each in (network, teacher) if each is not None]
+    data_seed, data.seed = data.seed, seed
+    try:
+        if options.epochs > 0:
+            with isolate_rng():
+                network.train()
+                runner = trainer(max_epochs=options.epochs, gradient_clip_val=options.gradient_clip or None)
+                runner.callbacks.append(latest)  # pyright: ignore[reportAttributeAccessIssue]
+                runner.fit(module, datamodule=data, ckpt_path=latest.found, weights_only=True)
+                share_weights(network)
+    finally:
+        data.seed = data_seed
+        network.eval()
+        for each, device in devices:
+            each.to(device)
+
+
+def figures(
+    network: nn.Module,
+    examples: Examples,
+    data: ExampleData,
+    objective: Objective,
+    device: torch.device | str | None = None,
+) -> dict[str, float]:
+    """The objective's figures of a network on some examples.
+
+    Args:
+        network: Inputs to outputs; run in evaluation mode on `device` and left as it was.
+        examples: What it is measured on.
+        data: Gives the normalisation and the batch size.
+        objective: Measures the outputs.
+        device: Where to compute; None where the network is.
+
+    Returns:
+        Name -> figure.
+    """
+    home = _device(network)
+    device = home if device is None else torch.device(device)
+    batches = []
+    try:
+        with eval_mode(network.to(device)), torch.inference_mode():
+            for batch in BatchLoader(examples, data.eval_batch_size):
+                outputs = call(network, data.normalize(to_device(batch.inputs, device)))
+                batches.append(objective.measure(floats(outputs), to_device(batch.targets, device)).sums)
+    finally:
+        network.to(home)
+    return measure(objective, added_up(batches), len(examples))
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next((tensor.device for tensor in network.state_dict().values()), torch.device("cpu"))

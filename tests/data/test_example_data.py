@@ -1,0 +1,66 @@
+"""A data module of a user's own, with inputs in a dictionary."""
+
+import pytest
+import torch
+
+from gnnrl_lightning.data import Batch, ExampleData, ExampleSet, LoadedExamples
+from gnnrl_lightning.errors import UserError
+
+
+class Pairs(ExampleData):
+    name = "pairs"
+
+    def load(self):
+        def examples(n):
+            numbers = torch.arange(n)
+            return ExampleSet({"a": numbers.float()[:, None], "b": numbers}, (numbers * 2, numbers.float()))
+
+        return LoadedExamples(examples(50), examples(10))
+
+    def augment(self, inputs, targets, generator):
+        noise = torch.rand(len(inputs["b"]), generator=generator)
+        return inputs | {"a": inputs["a"] + noise[:, None]}, (targets[0], targets[1] + noise)
+
+
+def ready(**arguments):
+    data = Pairs(**arguments)
+    data.setup()
+    return data
+
+
+def test_splits_belong_together_and_are_random():
+    data = ready(holdout_size=0.2)
+    assert (len(data.train), len(data.holdout), len(data.test)) == (40, 10, 10)
+    numbers = torch.cat([data.train.inputs["b"], data.holdout.inputs["b"]])
+    assert numbers.sort().values.tolist() == list(range(50)) and not torch.equal(numbers, numbers.sort().values)
+    assert torch.equal(data.train.targets[0], 2 * data.train.inputs["b"])
+    assert torch.equal(ready(holdout_size=10).holdout.inputs["b"], data.holdout.inputs["b"])
+    assert not torch.equal(ready(holdout_size=10, split_seed=1).holdout.inputs["b"], data.holdout.inputs["b"])
+
+
+def test_inputs_and_targets_are_augmented_together():
+    data = ready(batch_size=16)
+    raw = next(iter(data.train_dataloader()))
+    batch = data.on_after_batch_transfer(raw, 0)
+    assert isinstance(batch, Batch)
+    change = batch.inputs["a"][:, 0] - raw.inputs["a"][:, 0]
+    torch.testing.assert_close(change, batch.targets[1] - raw.targets[1])
+    assert 0 < float(change.min()) and torch.equal(batch.inputs["b"], raw.inputs["b"])
+    plain = next(iter(data.val_dataloader()))
+    assert torch.equal(data.on_after_batch_transfer(plain, 0).inputs["a"], plain.inputs["a"])
+
+
+def test_calibration_has_the_structure_and_a_record():
+    data = ready()
+    few, many = data.calibration(3), data.calibration(30)
+    assert torch.equal(few["b"], many["b"][:3])
+    assert data.transform_record() == {"dataset": "pairs", "size": "1, scalar", "dtypes": ["float32", "int64"]}
+    with pytest.raises(UserError, match="99 calibration examples asked for: expected 1 to 45"):
+        data.calibration(99)
+
+
+def test_what_does_not_belong_together_is_refused():
+    with pytest.raises(UserError, match=r"as many examples each, got \[2, 3\]"):
+        ExampleSet(torch.zeros(2), torch.zeros(3))
+    with pytest.raises(UserError, match="cannot hold out 50 of 50 examples"):
+        ready(holdout_size=50)

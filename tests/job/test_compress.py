@@ -1,0 +1,112 @@
+"""The whole job in one call, with a network that the caller holds."""
+
+import copy
+
+import pytest
+import torch
+
+import gnnrl_lightning
+from gnnrl_lightning import Budget, GroupOptions, Task, UserError, compress, load
+from gnnrl_lightning.data import Digits
+from gnnrl_lightning.job import artifact
+from gnnrl_lightning.job.checked import check
+from gnnrl_lightning.job.delivery import deliver
+from gnnrl_lightning.job.runs import RunFolder
+from gnnrl_lightning.job.searching import search
+from gnnrl_lightning.job.trained import train
+from gnnrl_lightning.rl.learners import GNNRL
+from gnnrl_lightning.training.options import TrainingOptions
+from tests.support.options import options_of
+
+SHORT = {"calibration_examples": 32, "finetuning": TrainingOptions(epochs=1, learning_rate=0.02)}
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    layers = torch.nn.Linear(64, 24), torch.nn.ReLU(), torch.nn.Linear(24, 16), torch.nn.ReLU(), torch.nn.Linear(16, 10)
+    return torch.nn.Sequential(torch.nn.Flatten(), *layers)
+
+
+def test_a_network_goes_in_and_a_smaller_one_comes_out(network, tmp_path, monkeypatch):
+    """Nothing is kept and the given network is as it was; the figures are those of the network that comes back."""
+    monkeypatch.chdir(tmp_path)
+    before = copy.deepcopy(network.state_dict())
+    agent = GNNRL(episodes_per_iteration=4, proxy_warmup=2, proxy_between=1, proxy_episodes=8, epochs=1)
+    delivered = compress(network, Digits(), Budget(macs=0.5), evaluations=16, by=agent, options=options_of(**SHORT))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert list(tmp_path.iterdir()) == [] and delivered.folder is None
+    first, second = delivered.network[1], delivered.network[3]
+    assert list(delivered.widths.values()) == [first.out_features, second.out_features]
+    macs = sum(layer.weight.numel() for layer in delivered.network if isinstance(layer, torch.nn.Linear))
+    dense = sum(layer.weight.numel() for layer in network if isinstance(layer, torch.nn.Linear))
+    assert delivered.figures["pruned"]["macs"] == macs <= dense / 2 == delivered.figures["dense"]["macs"] / 2
+    assert Task(network, Digits()).figures(delivered.network, ready(Digits()).test)["top1"] == pytest.approx(
+        delivered.figures["pruned"]["top1_test_after"]
+    )
+    assert "Sequential on digits" in str(delivered)
+
+
+def ready(data):
+    data.setup()
+    return data
+
+
+def test_a_kept_run_is_resumed_and_its_artifact_loads(network, tmp_path, monkeypatch):
+    given = {"by": "random", "options": options_of(evaluations=8, **SHORT), "folder": tmp_path / "run"}
+    first = compress(network, Digits(), Budget(macs=0.5), **given)
+    example = torch.zeros(1, 1, 8, 8)
+    assert torch.equal(load(first.folder, network, example)(example), first.network(example))
+    assert artifact.read_recipe(first.folder)["network"]["init_args"] is None
+    monkeypatch.setattr(Task, "train", lambda *_, **__: pytest.fail("trained again"))
+    again = compress(network, Digits(), Budget(macs=0.5), **given)
+    assert again.widths == first.widths and torch.equal(again.network(example), first.network(example))
+    for changed in ({"budget": Budget(macs=0.4)}, {"seed": 1}, {"network": torch.nn.Sequential(*network)}):
+        arguments = {"network": network, "data": Digits(), "budget": Budget(macs=0.5)} | given | changed
+        if "network" in changed:
+            torch.nn.init.zeros_(changed["network"][1].bias)
+        with pytest.raises(UserError, match="has a run of other settings"):
+            compress(**arguments)
+    with pytest.raises(UserError, match="is not the folder of a run, and not empty"):
+        compress(network, Digits(), Budget(macs=0.5), folder=tmp_path, by="random")
+
+
+def test_layers_that_the_caller_keeps_stay(network):
+    kept = GroupOptions(keep=["1"])
+    given = {"by": "uniform", "options": options_of(**SHORT), "groups": kept}
+    delivered = compress(network, Digits(), Budget(macs=0.9), **given)
+    assert list(delivered.widths) == ["3"]
+    assert delivered.network[1].weight.shape == (24, 64) and delivered.network[3].out_features < 16
+
+
+def test_what_is_pruned_twice_is_restored_in_one_go(network, tmp_path):
+    """The second run's budget is relative to what the first one left; its recipe has both steps."""
+    data, options = Digits(), options_of(evaluations=8, **SHORT)
+    folders = [RunFolder.create(tmp_path, name) for name in ("first", "second")]
+    tasks = [Task(network, data), Task(network, data, artifact=folders[0].pruned)]
+    found = []
+    for task, folder in zip(tasks, folders, strict=True):
+        trained = train(check(task, Budget(macs=0.6), options))
+        found.append(deliver(search(trained, "uniform", folder), folder))
+    costs = [
+        each.figures[name]["macs"] for each, name in ((found[0], "pruned"), (found[1], "dense"), (found[1], "pruned"))
+    ]
+    assert costs[0] == costs[1] and costs[2] <= 0.6 * costs[1]
+    recipe = artifact.read_recipe(folders[1].pruned)
+    assert len(recipe["steps"]) == 2 and recipe["steps"][:1] == artifact.read_recipe(folders[0].pruned)["steps"]
+    images = data.test.images[:5].float()
+    restored = artifact.restore(folders[1].pruned, network, images)
+    assert torch.equal(restored.network(images), found[1].network(images))
+    assert torch.equal(Task(network, data, artifact=folders[1].pruned).build()(images), found[1].network(images))
+
+
+def test_an_artifact_and_a_checkpoint_exclude_each_other(network):
+    with pytest.raises(UserError, match="exclude each other"):
+        Task(network, Digits(), "weights.pt", artifact="folder")
+
+
+def test_the_front_door_is_open():
+    for name in gnnrl_lightning.__all__:
+        assert getattr(gnnrl_lightning, name) is not None and name in dir(gnnrl_lightning)
+    with pytest.raises(AttributeError, match="has no attribute 'prune_everything'"):
+        gnnrl_lightning.prune_everything  # noqa: B018

@@ -1,0 +1,118 @@
+"""What a job may spend, what is refused, and what is decided."""
+
+from dataclasses import asdict
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.options import decided_as
+from gnnrl_lightning.rl.env.options import EpisodeOptions
+from tests.support.fakes import small_graph
+from tests.support.options import options_of
+
+
+@pytest.mark.parametrize(
+    ("search", "evaluation", "spent"),
+    [
+        # Four groups, four ratios, all of which narrow: 64 * (1 + 16) = 1088 images, and 64 for the moments. Refit
+        # records the dense network with 64 more. An evaluation takes 100, and the 64 of the calibration where the
+        # repair reads them: 1216 / 164 = 7.4, 1152 / 164 = 7.02, 1152 / 100 = 11.5.
+        ({}, 164, 8 + 6),
+        ({"repair": "batch_norm"}, 164, 8 + 6),
+        ({"repair": "reconstruction"}, 100, 12 + 6),
+        ({"repair": "none"}, 100, 12 + 6),
+        # Five steps of 30 images, too: 1152 / 250 = 4.6, 1216 / 314 = 3.9.
+        ({"repair": "none", "finetune_steps": 5}, 250, 5 + 6),
+        ({"finetune_steps": 5}, 314, 4 + 6),
+        # Statistics of the dense network alone: 64 images, or 128 with those of refit; a criterion may read 64 more.
+        ({"sensitivity": "reconstruction"}, 164, 1 + 6),
+        ({"sensitivity": "reconstruction", "importance": "fisher"}, 164, 2 + 6),
+        ({"sensitivity": "reconstruction", "repair": "reconstruction"}, 100, 1 + 6),
+        ({"sensitivity": None}, 164, 1 + 4),
+        ({"sensitivity": None, "repair": "reconstruction"}, 100, 1 + 4),
+        ({"sensitivity": None, "repair": "batch_norm"}, 164, 4),
+        # 300 * 17 = 5100 images, and 300 or 600 more, of 400, or 100, an evaluation.
+        ({"calibration_examples": 300}, 400, 15 + 6),
+        ({"calibration_examples": 300, "repair": "reconstruction"}, 100, 54 + 6),
+    ],
+)
+@pytest.mark.parametrize("episodes", [1, 8])
+def test_iterations_by_hand(search, evaluation, spent, episodes):
+    search = {"calibration_examples": 64, "repair": "refit"} | search
+    assert options_of(**search).evaluation_examples(100, batch_size=30) == evaluation
+
+    def iterations(evaluations):
+        return options_of(evaluations=evaluations, **search).iterations(small_graph(), evaluation, episodes)
+
+    assert iterations(spent + episodes) == 1
+    assert iterations(spent + 3 * episodes - 1) == 2
+    assert iterations(spent + 3 * episodes) == 3
+    with pytest.raises(UserError) as error:
+        iterations(spent + episodes - 1)
+    starting = 4 if search.get("sensitivity", "") is None else 6
+    assert str(error.value) == (
+        f"search.evaluations is {spent + episodes - 1}: at least {spent + episodes} are needed, {spent} for the "
+        f"{starting} starting candidates, calibration and sensitivity, and one iteration of {episodes} episodes"
+    )
+
+
+def test_groups_that_a_ratio_cannot_narrow_take_no_images():
+    """Of one channel nothing can go, of two 0.1, 0.3 and 0.6 leave one, 0.85 two: 50 * (1 + 3) images, and 50 * 2."""
+    graph = SimpleNamespace(widths=torch.tensor([1, 2]))
+    options = options_of(evaluations=6 + 6 + 1, calibration_examples=50, repair="refit")
+    assert options.iterations(graph, 50, 1) == 1
+    with pytest.raises(UserError, match=r"search.evaluations is 12: at least 13"):
+        options_of(evaluations=6 + 6, calibration_examples=50, repair="refit").iterations(graph, 50, 1)
+
+
+def test_candidates_race_unless_each_has_a_budget_of_its_own():
+    several = EpisodeOptions(macs_range=(0.3, 0.7))
+    assert options_of(drop_probability=0.1).drop_probability() == 0.1
+    assert options_of(racing=False).drop_probability() is None
+    assert options_of(macs_range=(0.3, 0.7)).drop_probability() is None
+    assert options_of().drop_probability(several) is None
+    assert options_of(macs_range=(0.3, 0.7)).drop_probability(EpisodeOptions()) == 0.2
+
+
+def test_an_agent_reads_the_sensitivity_of_the_search_or_none():
+    assert options_of(sensitivity="reconstruction").measure() == "reconstruction"
+    assert options_of(sensitivity=None).measure() is None
+    assert options_of().measure(EpisodeOptions(sensitivity=False)) is None
+    assert options_of(reads_sensitivity=False).measure() is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"reward": "luck"}, r"episode.reward is 'luck': expected one of top1, cross_entropy, divergence, or"),
+        ({"proposal": "luck"}, r"episode.proposal is 'luck': expected one of greedy, dynamic_programming, or null"),
+        ({"finetune_steps": -1}, r"scoring.finetune_steps is -1: expected at least 0$"),
+        ({"repair": "glue"}, r"candidate.repair is 'glue': expected one of none, predicted_batch_norm, batch_norm"),
+        ({"importance": "size"}, r"candidate.importance is 'size': expected one of"),
+        ({"precision": "8"}, r"scoring.precision is '8': expected one of 32, bf16, auto"),
+        ({"drop_probability": 0.0}, r"scoring.drop_probability is 0.0: expected a probability up to 0.5, and not 0"),
+        ({"drop_probability": 0.6}, r"scoring.drop_probability is 0.6: expected a probability up to 0.5"),
+        ({"batch_size": 0}, r"scoring.batch_size is 0: expected at least 1, or auto"),
+        ({"sensitivity": "round"}, r"search.sensitivity is 'round'.* or an import path"),
+        ({"delivery": {"repair": "glue"}}, r"delivery.repair is 'glue'"),
+        (
+            {"delivery": {"calibration_examples": 0}},
+            r"delivery.calibration_examples is 0: expected at least 1, or auto",
+        ),
+        ({"delivery": {"formats": ["onions"]}}, r"delivery.formats is 'onions'"),
+    ],
+)
+def test_what_is_wrong_is_refused_by_its_section(settings, message):
+    with pytest.raises(UserError, match=message):
+        options_of(**settings)
+
+
+def test_what_is_open_is_taken_from_an_earlier_decision_and_nothing_else():
+    earlier = asdict(options_of(repair="refit", batch_size=64, penalty=-100.0, delivery={"calibration_examples": 7}))
+    found = decided_as(options_of(evaluations=9), earlier)
+    assert (found.candidate.repair, found.scoring.batch_size, found.delivery.calibration_examples) == ("refit", 64, 7)
+    assert found.episode.penalty is None and found.search.evaluations == 9
+    assert decided_as(options_of(repair="none"), earlier).candidate.repair == "none"
+    assert decided_as(options_of(), {}) == options_of()

@@ -1,0 +1,40 @@
+"""Trees of tensors."""
+
+import pytest
+import torch
+from torch import nn
+
+from gnnrl_lightning import trees
+
+
+class Sum(nn.Module):
+    def forward(self, a, b=0.0):
+        return a + b
+
+
+def test_networks_get_tensors_tuples_and_dictionaries_as_their_arguments():
+    a, b = torch.ones(2), torch.full((2,), 2.0)
+    assert trees.call(Sum(), a).tolist() == [1, 1]
+    assert trees.call(Sum(), (a, b)).tolist() == [3, 3] == trees.call(Sum(), {"a": a, "b": b}).tolist()
+
+
+def test_examples_are_counted_taken_split_and_joined():
+    tree = {"x": torch.arange(10).view(5, 2), "more": (torch.arange(5), torch.arange(5) * 2)}
+    assert trees.count(tree) == 5
+    parts = list(trees.split(tree, 2))
+    assert [trees.count(part) for part in parts] == [2, 2, 1]
+    again = trees.join(parts)
+    assert all(map(torch.equal, trees.tensors(again), trees.tensors(tree))) and again.keys() == tree.keys()
+    assert trees.take(tree, torch.tensor([4, 0]))["more"][1].tolist() == [8, 0]
+    with pytest.raises(ValueError, match=r"as many examples each, got \[4, 5\]"):
+        trees.count((torch.zeros(4), torch.zeros(5)))
+    with pytest.raises(ValueError, match="as many examples each"):
+        trees.count(())
+
+
+def test_only_floating_point_tensors_change_their_precision():
+    tree = trees.floats((torch.zeros(2), torch.zeros(2, dtype=torch.int64)), torch.bfloat16)
+    assert [tensor.dtype for tensor in tree] == [torch.bfloat16, torch.int64]
+    assert trees.shapes((torch.zeros(2, 3, 4), torch.zeros(2))) == "3x4, scalar"
+    maps = trees.channels_last({"a": torch.zeros(2, 3, 4, 4), "b": torch.zeros(2, 3)})
+    assert maps["a"].is_contiguous(memory_format=torch.channels_last)
