@@ -47,7 +47,7 @@ class Journalled:
         return evaluation
 
     def _write(self, evaluation: Evaluation) -> None:
-        self.journal.append(evaluation.as_record() | self.ratios(evaluation.costs))
+        self.journal.append({**evaluation.as_record(), **self.ratios(evaluation.costs)})
 
     def settle(self, answers: Sequence[Evaluation]) -> list[Evaluation]:
         """Let all processes know what each was told since they did so last; all call it.

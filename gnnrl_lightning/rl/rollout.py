@@ -82,7 +82,7 @@ def play(
         observations, done = env.reset(episodes, torch.Generator().manual_seed(seed))
         while not done.all():
             # A part of the states at a time: they fit into the caches.
-            parts = [act(env.graphs(rows).to(device)) for rows in observations.split(ROWS_AT_ONCE)]
+            parts: list[Any] = [act(env.graphs(rows).to(device)) for rows in observations.split(ROWS_AT_ONCE)]
             actions = torch.cat([part[0] for part in parts])
             kept: dict[str, Any] = {name: concatenated([part[1][name] for part in parts]) for name in parts[0][1]}
             step = kept | {"observations": observations, "alive": ~done}
