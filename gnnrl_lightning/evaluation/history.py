@@ -12,7 +12,7 @@ from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.processes import from_first, of_all, rank, world_size
 
-Ratios = Callable[[Mapping[str, int | float]], Mapping[str, float]]
+Ratios = Callable[[Mapping[str, int | float]], dict[str, float]]
 """Costs of a candidate by metric -> figures for the readers of the journal, see `BoundBudget.ratios`."""
 
 
