@@ -1,10 +1,10 @@
-"""Scores of candidates by any function of a network: a detector, a language head, whatever no objective is for.
+"""Scores of candidates by an arbitrary function of a network, for tasks without an objective (such as detection).
 
 ```
-def mean_average_precision(network: nn.Module) -> float:  # higher is better; yours, with your data
+def mean_average_precision(network: nn.Module) -> float:  # higher is better; your own function, with your data
     ...
 
-inputs = torch.stack([dataset[i][0] for i in range(256)])  # as the network reads them, no labels
+inputs = torch.stack([dataset[i][0] for i in range(256)])  # network inputs without labels
 graph = trace(network, inputs[:1])
 pruner = Pruner(graph, network, inputs, objective=OutputsAlone())
 evaluate = CallableEvaluator(pruner, mean_average_precision)
@@ -14,8 +14,8 @@ problem = SearchProblem(graph, limits, evaluate, 100, starting_candidates(graph,
 
 `gnnrl_lightning.compress_by_score` does all of this in one call.
 
-The inputs are all that the rest needs: an example for the trace, calibration for importance and repair, and, through
-`OutputsAlone`, the sensitivity, which compares the outputs with the dense network's, see `relative_distance`.
+The inputs serve as the example for the trace, as calibration examples for importance and repair, and, through
+`OutputsAlone`, for the sensitivity, which compares outputs with those of the dense network, see `relative_distance`.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from gnnrl_lightning.objective import Figure, Measured, Objective
 from gnnrl_lightning.trees import Tree
 
 SCORE = "score"
-"""Name of the only figure."""
+"""Name of the only score."""
 
 
 @dataclass(frozen=True)
 class OutputsAlone(Objective):
-    """The objective where there are no targets: the distance of outputs, and the figure `score`.
+    """An objective without targets: the distance between outputs, and the figure `score`.
 
-    An importance that needs a loss cannot be had, and nothing can be trained.
+    It has no loss, so it supports neither training nor an importance that needs a loss.
     """
 
     figures: ClassVar[Mapping[str, Figure]] = {SCORE: Figure("score", higher_is_better=True, digits=4)}
@@ -50,11 +50,11 @@ class OutputsAlone(Objective):
 
     @property
     def reported(self) -> dict[str, Figure]:
-        """The score alone: nobody measures a divergence."""
+        """Only the score: no divergence is measured."""
         return dict(self.figures)
 
     def loss(self, outputs: Tree, targets: Tree) -> Tensor:
-        """There is none.
+        """Refuse: this objective has no loss.
 
         Raises:
             UserError: Always.
@@ -62,7 +62,7 @@ class OutputsAlone(Objective):
         raise UserError("a score of networks has no loss: choose an importance that needs none, and train yourself")
 
     def measure(self, outputs: Tree, targets: Tree) -> Measured:
-        """Outputs alone say nothing.
+        """Refuse: outputs cannot be measured without targets.
 
         Raises:
             UserError: Always.
@@ -91,16 +91,16 @@ def score_of(score: Callable[[nn.Module], float], network: nn.Module, which: str
 
 
 class CallableEvaluator:
-    """Prunes a candidate, scores it by a function, and caches it by its widths; stands in for `Evaluator`.
+    """Prunes a candidate, scores it with a function, and caches the result by widths; replaces `Evaluator`.
 
     Candidates do not race: each is scored once.
 
     Args:
-        pruner: Makes the pruned networks; its objective is `OutputsAlone` where there is no other.
-        score: `(network in evaluation mode, on the pruner's device) -> score`, the higher the better; it may change the
+        pruner: Makes the pruned networks; its objective is `OutputsAlone` if no other applies.
+        score: `(network in evaluation mode, on the pruner's device) -> score`, higher is better; it may modify the
             network.
-        examples: Forward passes of one example that a call of the function takes, for the accounts: a sensitivity or
-            an importance is then worth so many evaluations.
+        examples: Number of forward passes of one example per call of the function. It converts the passes of a
+            sensitivity or an importance to evaluations.
         costs: Costs of a candidate `(G,)` by metric, see `BoundBudget.costs`; None: MACs and parameters.
 
     Raises:
@@ -121,7 +121,7 @@ class CallableEvaluator:
         self._known: dict[tuple[int, ...], Evaluation] = {}
 
     def learn(self, evaluations: Iterable[Evaluation]) -> None:
-        """Take over what was evaluated elsewhere or before: it is not evaluated again."""
+        """Add evaluations from other processes or an earlier run to the cache."""
         for evaluation in evaluations:
             self._known[evaluation.widths] = evaluation
 
@@ -129,7 +129,7 @@ class CallableEvaluator:
         """Score the candidate `widths (G,)`.
 
         Raises:
-            UserError: The score fails, or is no finite number.
+            UserError: The score fails or is not finite.
         """
         key = tuple(int(width) for width in widths)
         if key in self._known:
