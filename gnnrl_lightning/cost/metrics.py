@@ -31,7 +31,7 @@ class Metric:
         exact: Whether the cost is exact; else it is an estimate or a measurement.
         monotone: Whether the cost never rises when a group is narrowed. Projection is quicker then.
         of_operators: Makes the cost of each operator, widths `(B, G)` -> `(B, n_operators)`, for the state of a policy;
-            None: the cost is not a sum over operators.
+            None: The cost is not a sum over operators.
     """
 
     bind: Callable[[Any], Cost]

@@ -22,8 +22,8 @@ class Evolution:
     and the projection brings it onto the budget.
 
     Args:
-        parents: mu.
-        children: lambda.
+        parents: Mu.
+        children: Lambda.
         crossover: Share of children that have two parents.
         mutation: Share of a child's groups that change; at least one does.
         sigma: Standard deviation of the change of a keep ratio's logarithm.
