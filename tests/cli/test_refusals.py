@@ -27,7 +27,7 @@ BAD = {
     "budget of nothing": (["--budget.macs", "0"], r"budget.macs is 0.*must be positive"),
     "negative budget": (["--budget.macs", "-0.5"], r"must be positive"),
     "budget above dense": (["--budget.macs", "1e9"], r"more than the dense network has \(13,464\)"),
-    "budget of all": (["--budget.macs", "13464"], r"meets the budget as it is"),
+    "budget of all": (["--budget.macs", "13464"], r"meets the budget already"),
     "one": (["--budget.macs", "1.0"], r"budget.macs is 1.0, which is neither a share nor absolute: write"),
     "more than one": (["--budget.macs", "1.5"], r"budget.macs is 1.5, which is neither a share nor absolute"),
     "no metric": (["--budget.limits", "{own.energy: 0.5}"], r"budget 'own.energy' cannot be imported"),

@@ -62,7 +62,7 @@ def test_a_users_own_criterion():
     plan = traced(network).plan(network, torch.tensor([2]), importance=largest_bias, calibration=images)
     assert plan.kept["a"].tolist() == [1, 2]
     assert seen["parameters"] == ["a.bias", "a.weight", "b.weight"]
-    assert seen["calibration"] is images
+    assert seen["calibration"].inputs is images
 
 
 def test_a_registered_criterion(monkeypatch):

@@ -70,7 +70,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (WIDTHS | {"lst": 3}, r"widths has 'lst' \(did you mean last\?\), which is no group"),
+        (WIDTHS | {"lst": 3}, r"widths has 'lst' \(did you mean last\?\), which is not a prunable group"),
         ({"stem": 8, "inner.1": 3}, r"widths lacks inner.0, last: give the width of every group"),
         (WIDTHS | {"last": 33}, "the width of last is 33: expected a whole number from 1 to 32"),
         (WIDTHS | {"last": 0}, "the width of last is 0: expected"),
