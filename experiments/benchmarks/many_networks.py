@@ -93,7 +93,7 @@ def learn(jobs: Mapping[str, Trained], shares: Sequence[float], iterations: int,
 def candidates(trained: Trained, learner: GNNRL, share: float) -> dict[str, Tensor]:
     """Widths of the policy's mode, of uniform pruning, and of dynamic programming by the sensitivity."""
     env, limits = in_proxy(trained, share), trained.job.limits.with_limits(macs=share)
-    play_without_exploring(env, learner.actor_critic)
+    play_without_exploring(env, learner.policy)
     return {
         "policy": env.widths[0],
         "uniform": uniform(trained.job.graph, limits),
@@ -109,6 +109,7 @@ def compared(
     for share in shares:
         found = candidates(trained, learner, share)
         score = in_proxy(trained, share).score
+        assert score is not None
         row: dict[str, Any] = {"network": name, "macs_budget": share}
         row["proxy_reward"] = {method: round(float(score(widths[None])), 4) for method, widths in found.items()}
         low, high = row["proxy_reward"]["uniform"], row["proxy_reward"][OPTIMUM]
@@ -157,8 +158,8 @@ def run(
         "iterations": iterations,
         "episodes_per_iteration": episodes,
         "groups": {name: len(each.losses) for name, each in measured.items()},
-        "table_images": {name: each.images for name, each in measured.items()},
-        "seconds": {"tables": round(made - start, 1), "training_the_policy": round(trained - made, 1)},
+        "sensitivity_examples": {name: each.examples for name, each in measured.items()},
+        "seconds": {"sensitivities": round(made - start, 1), "training_the_policy": round(trained - made, 1)},
         "learnt_from": rows,
         "never_seen": unseen,
     }

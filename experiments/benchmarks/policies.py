@@ -73,14 +73,14 @@ def learn(trained: Trained, seed: int, path: Path) -> None:
     """Train a policy and save it, unless it is there."""
     if path.exists():
         return
-    agent = GNNRL(actor_critic=POLICY, proxy_warmup=ITERATIONS, seed=seed)
+    agent = GNNRL(make_policy=POLICY, proxy_warmup=ITERATIONS, seed=seed)
     limits = trained.job.limits
     problem = trained.problem(limits, trained.journalled(limits, Journal()))
     problem.start(from_sensitivity=True)
     trained.job.environments().connect(agent, problem)
     quiet_trainer(max_epochs=agent.iterations(REAL), accelerator="cpu", log_every_n_steps=1).fit(agent)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_policy(agent.actor_critic, path)
+    save_policy(agent.policy, path)
 
 
 class Measured:
@@ -196,9 +196,9 @@ def main() -> None:
     for seed in SEEDS:
         path = options.policies / f"{options.mode}-seed{seed}.safetensors"
         learn(source, seed, path)
-        agents[seed] = GNNRL(actor_critic=POLICY, seed=seed)
+        agents[seed] = GNNRL(make_policy=POLICY, seed=seed)
         checked.prepare(agents[seed])
-        load_policy(agents[seed].actor_critic, path)
+        load_policy(agents[seed].policy, path)
     measured = Measured(job, options.half, options.json)
     measure(job, agents, BUDGETS if options.mode == "budgets" else (0.5,), measured)
     if options.figure is not None:

@@ -45,6 +45,7 @@ from gnnrl_lightning.cost.budget import BoundBudget, Budget
 from gnnrl_lightning.data import ImageFolder, ImageSet
 from gnnrl_lightning.networks import load_weights
 from gnnrl_lightning.networks.spec import NetworkSpec
+from gnnrl_lightning.objective import Classification
 from gnnrl_lightning.search.baselines import starting_candidates
 from gnnrl_lightning.seeds import generator_for
 from gnnrl_lightning.speed.inference import for_inference
@@ -100,6 +101,7 @@ class Benchmark:
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self.dense = self.logits(copy.deepcopy(self.network), data.holdout)
         test = data.test.in_memory()
+        assert isinstance(test, ImageSet)
         every = torch.arange(len(test))
         self.halves = {"development": test.subset(every[::2]), "final": test.subset(every[1::2])}
 
@@ -125,9 +127,9 @@ class Benchmark:
     def train(self, network: nn.Module, steps: int, seed: int) -> None:
         """Train in place."""
         data = self.data
-        ShortFinetune(
-            data.train, data.augment, data.normalize, steps, 128, seed=seed, precision=self.precision
-        )(network)  # fmt: skip
+        goal = Classification()
+        options = {"batch_size": 128, "seed": seed, "precision": self.precision}
+        ShortFinetune(data.train, data.augment, data.normalize, goal, steps, **options)(network)
 
     def measure(self, name: str, widths: Tensor) -> dict[str, Any]:
         """Everything about one candidate."""

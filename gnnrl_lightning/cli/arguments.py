@@ -164,7 +164,7 @@ class ArgumentsCLI(LightningCLI):
             raise UserError("--artifact and --checkpoint exclude each other: set one of them to null")
         if self.subcommand == "predict":
             missing = {"checkpoint": weights or pruned, "budgets": self._get(self.config, "budgets")} | {
-                "model.policy": self.model_policy
+                "model.policy_file": self.model_policy_file
             }
             names = [f"--{name}" for name, value in missing.items() if not value]
             if names:
@@ -178,9 +178,9 @@ class ArgumentsCLI(LightningCLI):
         return SUBCOMMANDS[str(self.subcommand)]
 
     @property
-    def model_policy(self) -> str | None:
+    def model_policy_file(self) -> str | None:
         """File of a trained policy."""
-        return self._get(self.config, "model")["policy"]
+        return self._get(self.config, "model")["policy_file"]
 
     @property
     def overwrite(self) -> bool:

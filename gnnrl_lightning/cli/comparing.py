@@ -101,7 +101,7 @@ def _without_default(path: str) -> set[str]:
 
 def policies_of(model: Namespace, variants: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Files of trained policies that the agents read."""
-    given = [model["policy"], *((changes.get("model") or {}).get("policy") for changes in variants.values())]
+    given = [model["policy_file"], *((changes.get("model") or {}).get("policy_file") for changes in variants.values())]
     return [path for path in given if path]
 
 

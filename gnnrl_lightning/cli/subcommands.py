@@ -52,7 +52,7 @@ SUBCOMMANDS = {
         alone=True,
     ),
     "predict": Subcommand(
-        "Apply a trained policy (--model.policy) to the network for --budgets, without a search; print the widths.",
+        "Apply a trained policy (--model.policy_file) to the network for --budgets, no search; print the widths.",
         alone=True,
     ),
     "prune": Subcommand(

@@ -38,7 +38,7 @@ class SubcommandTrainer(Trainer):
     compare = compare_methods  # jsonargparse names the options' group after the function, and `compare` is a section
 
     def predict(self, json: str | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Apply a trained policy (--model.policy) to the network for --budgets, without a search; print the widths.
+        """Apply a trained policy (--model.policy_file) to the network for --budgets, no search; print the widths.
 
         Args:
             json: File to write the same to, as JSON.

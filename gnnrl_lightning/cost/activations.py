@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from gnnrl_lightning.cost.products import Products
+from gnnrl_lightning.tracing.topology import FeatureMap, Operator
+
 BYTES = 4
 """Bytes of an element in float32."""
+
+
+class Scheduled(Protocol):
+    """The operators and feature maps of a traced network, see `gnnrl_lightning.graph.ComputationGraph`."""
+
+    @property
+    def widths(self) -> Tensor: ...  # noqa: D102
+    @property
+    def operators(self) -> tuple[Operator, ...]: ...  # noqa: D102
+    @property
+    def feature_maps(self) -> tuple[FeatureMap, ...]: ...  # noqa: D102
+    @property
+    def outputs(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def elements(self) -> Products: ...  # noqa: D102
 
 
 class PeakActivations:
@@ -25,7 +43,7 @@ class PeakActivations:
         graph: The traced network.
     """
 
-    def __init__(self, graph: Any) -> None:
+    def __init__(self, graph: Scheduled) -> None:
         self._elements, self.alive = graph.elements, alive_maps(graph)
         dense = self._elements(graph.widths[None])[0].tolist()
         # The last map of the whole memory knows best what is in it: a buffer of zeros knows nothing of its channels.
@@ -40,12 +58,12 @@ class PeakActivations:
         return BYTES * peak.long().reshape(widths.shape[:-1])
 
 
-def peak_activations(graph: Any) -> PeakActivations:
+def peak_activations(graph: Scheduled) -> PeakActivations:
     """Peak memory of the feature maps of a traced network, see `PeakActivations`."""
     return PeakActivations(graph)
 
 
-def alive_maps(graph: Any) -> Tensor:
+def alive_maps(graph: Scheduled) -> Tensor:
     """Which feature maps take memory while each operator runs.
 
     Args:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from torch import Tensor
 
@@ -50,7 +50,7 @@ def as_metric(given: Any) -> Metric:
     if isinstance(given, Metric):
         return given
     if callable(given):
-        return Metric(given)
+        return Metric(cast(Callable[[Any], Cost], given))
     raise TypeError(f"expected a Metric, or a function of a traced network that gives one of widths, not {given!r}")
 
 

@@ -87,6 +87,13 @@ class ImageData(ExampleData):
         return stratified_split(examples.targets, held, self.split_seed)
 
     @property
+    def holdout(self) -> ImageSet:
+        """The training images held out to score candidates, decoded."""
+        holdout = super().holdout
+        assert isinstance(holdout, ImageSet)
+        return holdout
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes, by label."""
         self._split("train")  # loaded

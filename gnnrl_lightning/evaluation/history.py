@@ -12,7 +12,7 @@ from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.processes import from_first, of_all, rank, world_size
 
-Ratios = Callable[[Mapping[str, int | float]], Mapping[str, float]]
+Ratios = Callable[[Mapping[str, int | float]], dict[str, float]]
 """Costs of a candidate by metric -> figures for the readers of the journal, see `BoundBudget.ratios`."""
 
 
@@ -47,7 +47,7 @@ class Journalled:
         return evaluation
 
     def _write(self, evaluation: Evaluation) -> None:
-        self.journal.append(evaluation.as_record() | self.ratios(evaluation.costs))
+        self.journal.append({**evaluation.as_record(), **self.ratios(evaluation.costs)})
 
     def settle(self, answers: Sequence[Evaluation]) -> list[Evaluation]:
         """Let all processes know what each was told since they did so last; all call it.

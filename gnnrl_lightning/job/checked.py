@@ -129,7 +129,7 @@ class Checked:
         except UserError:
             raise
         except Exception as error:  # the user's own policy may raise anything
-            raise UserError(f"model.actor_critic cannot be made: {one_line(error)}") from error
+            raise UserError(f"model.make_policy cannot be made: {one_line(error)}") from error
         reward = environments.options.reward
         check_reward(find_reward(reward, self.job.task.goal), reward, self._untrained())
 

@@ -46,7 +46,7 @@ def proposal(trained: Trained, agent: GraphLearner, limits: BoundBudget) -> Tens
         return job.graph.widths
     environments = job.environments(limits, replace(job.options.episode, macs_range=None))
     env = environments.make(None, None if environments.measure is None else trained.sensitivity)
-    play_without_exploring(env, agent.actor_critic, agent.device)
+    play_without_exploring(env, agent.policy, agent.device)
     return env.widths[0]
 
 

@@ -13,6 +13,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.rl.env.protocol import VectorGraphEnv
 from gnnrl_lightning.rl.ppo_losses import gae, normalise
 from gnnrl_lightning.rl.ragged import Ragged, concatenated, from_plain, plain
+from gnnrl_lightning.rl.state.graph import StateGraph
 from gnnrl_lightning.seeds import derived_seed
 
 ROWS_AT_ONCE = 128
@@ -82,7 +83,7 @@ def play(
         observations, done = env.reset(episodes, torch.Generator().manual_seed(seed))
         while not done.all():
             # A part of the states at a time: they fit into the caches.
-            parts = [act(env.graphs(rows).to(device)) for rows in observations.split(ROWS_AT_ONCE)]
+            parts: list[Any] = [act(env.graphs(rows).to(device)) for rows in observations.split(ROWS_AT_ONCE)]
             actions = torch.cat([part[0] for part in parts])
             kept: dict[str, Any] = {name: concatenated([part[1][name] for part in parts]) for name in parts[0][1]}
             step = kept | {"observations": observations, "alive": ~done}
@@ -102,18 +103,18 @@ def _stacked(steps: list[Any]) -> Tensor | Ragged:
     return concatenated(steps) if isinstance(steps[0], Ragged) else torch.stack(steps)
 
 
-def play_without_exploring(env: VectorGraphEnv, actor_critic: Any, device: torch.device | str = "cpu") -> None:
+def play_without_exploring(env: VectorGraphEnv, policy: Any, device: torch.device | str = "cpu") -> None:
     """Play one episode with the actions that a policy takes when it does not explore; `env` has its last state.
 
     Args:
         env: The environment.
-        actor_critic: The policy: its `mode(state)` acts, or `act(state)` where it has none.
+        policy: The policy: its `mode(state)` acts, or `act(state)` where it has none.
         device: Where the policy lives.
     """
-    squash = getattr(actor_critic, "squash", lambda action: action)
-    mode = getattr(actor_critic, "mode", None) or (lambda state: actor_critic.act(state)[0])
+    squash = getattr(policy, "squash", lambda action: action)
+    mode = getattr(policy, "mode", None) or (lambda state: policy.act(state)[0])
 
-    def act(state: Any) -> tuple[Tensor, dict[str, Tensor | Ragged]]:
+    def act(state: StateGraph) -> tuple[Tensor, dict[str, Tensor | Ragged]]:
         return squash(mode(state)), {}
 
     play(env, act, 1, 0, device)
@@ -121,7 +122,7 @@ def play_without_exploring(env: VectorGraphEnv, actor_critic: Any, device: torch
 
 def collect(
     env: VectorGraphEnv,
-    actor_critic: Any,
+    policy: Any,
     episodes: int,
     seed: int,
     gamma: float,
@@ -133,7 +134,7 @@ def collect(
 
     Args:
         env: The environment.
-        actor_critic: The policy, with `act` and `evaluate`.
+        policy: The policy, with `act` and `evaluate`.
         episodes: Episodes B, stepped as one batch.
         seed: Of everything random in it; the state of torch's generators is as before afterwards.
         gamma: Discount.
@@ -147,14 +148,14 @@ def collect(
     Raises:
         UserError: Every episode was over before its first step, or the policy has diverged.
     """
-    squash = getattr(actor_critic, "squash", lambda action: action)
+    squash = getattr(policy, "squash", lambda action: action)
 
-    def act(state: Any) -> tuple[Tensor, dict[str, Tensor | Ragged]]:
-        actions, log_probs = actor_critic.act(state)
+    def act(state: StateGraph) -> tuple[Tensor, dict[str, Tensor | Ragged]]:
+        actions, log_probs = policy.act(state)
         if log_probs.isnan().any():  # distributions may hide it: samples of Beta are clamped
             raise UserError("the policy has diverged, log-probabilities are NaN: lower model.learning_rate")
-        value = getattr(actor_critic, "state_value", None)
-        values = value(state) if value else actor_critic.evaluate(state, actions)[1]
+        value = getattr(policy, "state_value", None)
+        values = value(state) if value else policy.evaluate(state, actions)[1]
         return squash(actions), {"actions": Ragged.of(actions, state), "log_probs": log_probs, "values": values}
 
     steps = play(env, act, episodes, seed, device)

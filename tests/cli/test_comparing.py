@@ -21,7 +21,7 @@ def compared(fitted, workplace):
     (workplace / "variants.yaml").write_text(
         "compare:\n  methods: [agent, three_steps, blind, uniform, greedy, random]\n"
         "  variants: {three_steps: {model: {episodes_per_iteration: 4, epochs: 2}, episode: {max_steps: 3}},\n"
-        "    blind: {model: {actor_critic: {class_path: gnnrl_lightning.rl.policies.AblatedAgent, init_args: "
+        "    blind: {model: {make_policy: {class_path: gnnrl_lightning.rl.policies.AblatedAgent, init_args: "
         "{ablation: no_messages, encoder: {class_path: gnnrl_lightning.rl.encoders.GCN}}}}}}\n"
     )
     compare("--config", "variants.yaml")
@@ -92,17 +92,17 @@ def test_a_comparison_goes_on_where_it_stopped(compared, capsys):
             r"variants.a has candidate: .*are the same for all",
         ),
         (["--compare.variants", "{a: {episode: {repair: none}}}"], r"compare.variants.a: .*repair"),
-        (["--model.policy", "nowhere.safetensors"], r"compare: agent: .*nowhere.safetensors"),
+        (["--model.policy_file", "nowhere.safetensors"], r"compare: agent: .*nowhere.safetensors"),
         (
-            ["--compare.variants", "{a: {model: {policy: nowhere.safetensors}}}"],
+            ["--compare.variants", "{a: {model: {policy_file: nowhere.safetensors}}}"],
             r"compare: a: .*nowhere.safetensors",
         ),
         (
-            ["--compare.variants", "{a: {model: {actor_critic: {class_path: Agnet, init_args: {}}}}}"],
+            ["--compare.variants", "{a: {model: {make_policy: {class_path: Agnet, init_args: {}}}}}"],
             r"compare.variants.a: .*Agnet",
         ),
         (
-            ["--compare.variants", "{a: {model: {actor_critic: {class_path: nowhere.Agent, init_args: {}}}}}"],
+            ["--compare.variants", "{a: {model: {make_policy: {class_path: nowhere.Agent, init_args: {}}}}}"],
             r"compare.variants.a: .*nowhere",
         ),
         (["--compare.variants", "{random: {}}"], r"compare.variants has 'random': expected a new name"),

@@ -140,7 +140,7 @@ def test_processes_know_the_same_in_the_end(pair, workplace):
     assert all(torch.equal(policies[0][name], policies[1][name]) for name in policies[0])
     assert policies[0]["evaluations"] == 32
     saved = load_file(folder / "checkpoints" / "policy.safetensors")
-    assert all(torch.equal(saved[name], policies[0][f"actor_critic.{name}"]) for name in saved)
+    assert all(torch.equal(saved[name], policies[0][f"policy.{name}"]) for name in saved)
 
 
 def test_the_first_process_alone_speaks(pair):
@@ -189,7 +189,7 @@ def test_pretrain_and_finetune_share_the_work_too(workplace):
 def test_what_works_in_one_process_says_so(workplace, monkeypatch, capsys, command):
     monkeypatch.chdir(workplace)
     monkeypatch.syspath_prepend(workplace)
-    policy = ["--checkpoint", "a.pt", "--model.policy", "b.safetensors", "--budgets", "0.5"]
+    policy = ["--checkpoint", "a.pt", "--model.policy_file", "b.safetensors", "--budgets", "0.5"]
     with pytest.raises(SystemExit) as end:
         main([command, "--config", "small.yaml", "--config", "two.yaml", *(policy if command == "predict" else [])])
     assert end.value.code == 2

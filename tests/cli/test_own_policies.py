@@ -108,7 +108,7 @@ OWN = {
 
 @pytest.mark.parametrize("own", OWN)
 def test_a_users_own_parts_are_named_in_the_yaml(policies, capsys, own):
-    (policies / "own.yaml").write_text(yaml.safe_dump({"model": {"actor_critic": OWN[own]}}))
+    (policies / "own.yaml").write_text(yaml.safe_dump({"model": {"make_policy": OWN[own]}}))
     quick = ["--pretraining.epochs", "0", "--finetuning.epochs", "0", "--run.threads", "1"]
     name = f"own_{own}"
     main(["fit", "--config", "small.yaml", "--config", "own.yaml", *quick, "--run.name", name])
@@ -128,15 +128,15 @@ def test_a_users_own_reward_may_divide_by_what_is_saved(policies, capsys):
 
 
 BAD_PARTS = {
-    "no such class": (["--model.actor_critic", f"{AGENT}s"], r"model.actor_critic.*no attribute 'Agents'"),
-    "no policy": (["--model.actor_critic", "own_policies.NoPolicy"], r"model.actor_critic .* has no attribute 'act'"),
+    "no such class": (["--model.make_policy", f"{AGENT}s"], r"model.make_policy.*no attribute 'Agents'"),
+    "no policy": (["--model.make_policy", "own_policies.NoPolicy"], r"model.make_policy .* has no attribute 'act'"),
     "another number of outputs": (
-        ["--model.actor_critic.init_args.actor", "{class_path: own_policies.Actor, init_args: {numbers: 4}}"],
-        r"model.actor_critic cannot be made: the actor puts out \(\d+, 2\), expected \(\d+, 2\): two for each decision",
+        ["--model.make_policy.init_args.actor", "{class_path: own_policies.Actor, init_args: {numbers: 4}}"],
+        r"model.make_policy cannot be made: the actor puts out \(\d+, 2\), expected \(\d+, 2\): two for each decision",
     ),
     "no numbers": (
-        ["--model.actor_critic.init_args.critic", "{class_path: own_policies.Critic, init_args: {nan: true}}"],
-        r"model.actor_critic cannot be made: evaluate's value is not finite",
+        ["--model.make_policy.init_args.critic", "{class_path: own_policies.Critic, init_args: {nan: true}}"],
+        r"model.make_policy cannot be made: evaluate's value is not finite",
     ),
     "a reward that fails": (
         ["--episode.reward", "own_policies.raising"],

@@ -62,7 +62,7 @@ def test_the_result_of_a_run_is_applied_again(workplace, fitted):
 def test_a_prediction_is_applied(workplace, fitted):
     """What predict says of a budget is what prune makes of it."""
     weights = ["--checkpoint", str(fitted / "checkpoints" / "dense.safetensors")]
-    policy = ["--model.policy", str(fitted / "checkpoints" / "policy.safetensors")]
+    policy = ["--model.policy_file", str(fitted / "checkpoints" / "policy.safetensors")]
     budgets = ["--budgets", "0.3", "0.6", "--json", "predicted.json"]
     main(["predict", "--config", "small.yaml", *weights, *policy, *budgets])
     prune("predicted", "--widths", "predicted.json", "--share", "0.6", "--finetuning.epochs", "0", *weights)

@@ -74,7 +74,7 @@ BAD = {
     "negative epochs": (["--trainer.max_epochs", "-2"], r"trainer.max_epochs is -2"),
     "seed": (["--seed_everything", "-1"], r"seed_everything is -1: expected 0 to"),
     "accelerator": (["--trainer.accelerator", "tpu"], r"^error: trainer: "),
-    "policy": (["--model.actor_critic.head", "tail"], r"^error: model.actor_critic cannot be made: "),
+    "policy": (["--model.make_policy.head", "tail"], r"^error: model.make_policy cannot be made: "),
     "root": (["--run.root", "small.yaml/runs"], r"run.root small.yaml/runs cannot be made"),
     "artifact that is not there": (["--artifact", "nowhere"], r"nowhere has no recipe.json"),
     "steps": (["--episode.max_steps", "0"], r"max_steps is 0"),
@@ -86,12 +86,18 @@ BAD = {
         r"--overwrite would delete bad/taken/checkpoints/own.safetensors",
     ),
     "policy in the run that is replaced": (
-        ["--run.name", "taken", "--overwrite", "--model.policy", "bad/taken/checkpoints/own.safetensors"],
+        ["--run.name", "taken", "--overwrite", "--model.policy_file", "bad/taken/checkpoints/own.safetensors"],
         r"--overwrite would delete bad/taken/checkpoints/own.safetensors",
     ),
     "policy of a variant in the run that is replaced": (
-        ["--run.name", "taken", "--overwrite", "--compare.variants", "{a: {model: {policy: bad/taken/x.safetensors}}}"],
-        r"--overwrite would delete bad/taken/x.safetensors",
+        [
+            "--run.name",
+            "taken",
+            "--overwrite",
+            "--compare.variants",
+            "{a: {model: {policy_file: bad/taken/x.safetensors}}}",
+        ],
+        r"--overwrite would delete bad/taken/x",
     ),
 }
 

@@ -372,9 +372,9 @@ def test_metrics_that_fail_are_refused(cost, message):
         Budget({Metric(own): 0.5}).on(CHAINS["two"])
 
 
-def bumpy(rungs, seed):
+def bumpy(graph, rungs, seed):
     """A random cost of every candidate, which may rise when a group is narrowed; the lowest widths cost least."""
-    shape = [max(rung) + 1 for rung in rungs]
+    shape = [width + 1 for width in graph.widths.tolist()]
     values = torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + 0.1
     values[tuple(rung[0] for rung in rungs)] = 0.1
     return lambda widths: values[tuple(widths.unbind(-1))]
@@ -388,7 +388,7 @@ def test_projection_onto_a_cost_that_bumps(chain, others, seed):
     graph = CHAINS[chain]
     multiple, smallest = others.get("channel_multiple", 1), others.get("min_width", 1)
     rungs = allowed(graph, Budget(macs=0.5, channel_multiple=multiple, min_width=smallest))
-    cost = bumpy(rungs, seed)
+    cost = bumpy(graph, rungs, seed)
     try:
         bound = Budget({Metric(lambda graph: cost, unit="s"): "0.5 s"}, **others).on(graph)
     except UserError as error:

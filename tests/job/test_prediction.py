@@ -48,7 +48,7 @@ def stages_of(monkeypatch, tmp_path):
 
 
 def agent_for(stages, **settings):
-    agent = GNNRL(actor_critic=NODE, **settings)
+    agent = GNNRL(make_policy=NODE, **settings)
     stages[0].prepare(agent)
     return agent
 
@@ -88,8 +88,8 @@ def test_predictions_are_scored_on_the_whole_search_split(stages_of):
 
 def test_a_policy_of_one_network_serves_another(stages_of, tmp_path):
     source, target = stages_of(2), stages_of(4)
-    save_policy(agent_for(source, seed=5).actor_critic, tmp_path / "policy")
-    reader = agent_for(target, policy=str(tmp_path / "policy"))
+    save_policy(agent_for(source, seed=5).policy, tmp_path / "policy")
+    reader = agent_for(target, policy_file=str(tmp_path / "policy"))
     assert len(predict(target[1], reader, [0.5])[0].widths) == 4
 
 
@@ -124,4 +124,4 @@ def test_the_dense_network_meets_its_own_budget(stages_of):
 def test_a_policy_is_not_applied_in_another_setting(stages_of, tmp_path, changed, message):
     agent_for(stages_of(2)).save_policy(tmp_path / "policy")
     with pytest.raises(UserError, match=f"was trained with {message}"):
-        agent_for(stages_of(4, **changed), policy=str(tmp_path / "policy"))
+        agent_for(stages_of(4, **changed), policy_file=str(tmp_path / "policy"))

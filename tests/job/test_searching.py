@@ -205,9 +205,9 @@ def test_a_policy_is_made_before_anything_is_scored(task, folder):
     """In an environment of the same states as the one in which it learns."""
     checked, agent = checked_of(task), agent_of()
     checked.prepare(agent)
-    policy, sizes, first = agent.actor_critic, agent.env.state_dim, agent.env.initial_action
+    policy, sizes, first = agent.policy, agent.env.state_dim, agent.env.initial_action
     begin(train(checked, folder), agent, folder)
-    assert agent.actor_critic is policy
+    assert agent.policy is policy
     assert agent.env.state_dim == agent.proxy.state_dim == sizes and agent.env.initial_action == first
 
 
@@ -215,8 +215,8 @@ def test_a_policy_that_cannot_be_made_is_the_users_error(task):
     def broken(state_dim, action_dim):
         raise ZeroDivisionError("no heads\nand no tails")
 
-    with pytest.raises(UserError, match=r"^model.actor_critic cannot be made: no heads and no tails$"):
-        checked_of(task).prepare(GNNRL(actor_critic=broken))
+    with pytest.raises(UserError, match=r"^model.make_policy cannot be made: no heads and no tails$"):
+        checked_of(task).prepare(GNNRL(make_policy=broken))
 
 
 def test_checking_writes_nothing_and_leaves_no_trace_in_the_random_state(task, tmp_path, monkeypatch):

@@ -197,7 +197,7 @@ def searching(problem=None, seed=0):
     """Two iterations of 16 episodes in the proxy, then one of 4 in the environment and two in the proxy, and so on."""
     settings = {"proxy_warmup": 2, "proxy_between": 2, "proxy_episodes": 16, "episodes_per_iteration": 4}
     steps = {"epochs": 2, "minibatches": 2, "target_kl": None}
-    return started(problem=problem, actor_critic=SMALL, seed=seed, **settings, **steps)
+    return started(problem=problem, make_policy=SMALL, seed=seed, **settings, **steps)
 
 
 def test_two_fidelities_spend_what_was_left_and_no_more():

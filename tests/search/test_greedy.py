@@ -1,12 +1,14 @@
 """Greedy allocation, step by step by hand."""
 
+import pytest
 import torch
 
 import gnnrl_lightning
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.search.greedy import greedy
+from gnnrl_lightning.search.knapsack import dynamic_programming
 from gnnrl_lightning.surrogate.sensitivity import Sensitivity
-from tests.support.fakes import Chain
+from tests.support.fakes import Chain, random_sensitivity, small_graph
 
 INF = float("inf")
 
@@ -43,3 +45,32 @@ def test_steps_are_aligned():
     graph, table = two_groups()
     widths = greedy(graph, Budget(macs=0.5, channel_multiple=2).on(graph), table)
     assert widths.tolist() in ([2, 2], [2, 4], [4, 2]) and int(graph.cost.macs(widths)) <= 146
+
+
+@pytest.mark.parametrize("share", [0.9, 0.7, 0.5])
+def test_a_peak_that_no_group_lowers_alone_is_lowered_all_the_same(share):
+    """Narrowing one group of several that share the peak saves nothing; the search goes on to those that follow."""
+    graph = small_graph()
+    limits = Budget(activations=share).on(graph)
+    for propose in (greedy, dynamic_programming):
+        widths = propose(graph, limits, random_sensitivity(graph))
+        assert limits.met(widths)
+        wider = torch.minimum(widths + torch.eye(4, dtype=torch.int64), graph.widths)
+        assert not limits.met(wider)[widths < graph.widths].any()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_cost_that_bumps_ends_within_the_limit(seed):
+    graph = small_graph()
+    bumps = torch.rand(4, 40, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+    def bumpy(graph):
+        groups = torch.arange(4)
+        return lambda widths: (widths + 4 * bumps[groups, widths]).sum(-1)
+
+    limits = Budget({bumpy: "60%"}).on(graph)
+    for propose in (greedy, dynamic_programming):
+        widths = propose(graph, limits, random_sensitivity(graph, seed))
+        assert limits.met(widths)
+        wider = torch.minimum(widths + torch.eye(4, dtype=torch.int64), graph.widths)
+        assert not limits.met(wider)[widths < graph.widths].any()

@@ -14,6 +14,7 @@ import torch
 from scipy.stats import kendalltau
 from torch import Tensor
 
+from gnnrl_lightning.data import ImageSet
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.options import ScoringOptions
 from gnnrl_lightning.evaluation.racing import Course, hopeless, stage_ends
@@ -86,6 +87,7 @@ def measure(trained: Trained, journal: Path, count: int, references: int) -> dic
             found[way].append(evaluators[way](row, "recorded"))
         if place in timed and len(reference) < references:
             start = time.perf_counter()
+            assert isinstance(data.holdout, ImageSet)
             evaluate(graph, trained.network, row, data.holdout, data.normalize)
             reference.append(time.perf_counter() - start)
     seconds = {way: statistics.mean(item.seconds for item in found[way]) for way in ("plain", "plain_fp32")}

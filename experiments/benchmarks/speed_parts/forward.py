@@ -64,6 +64,6 @@ def forward(evaluator: Evaluator, widths: Tensor, rows: int | None = None) -> tu
         for inputs, _ in evaluator.batches:
             network(inputs.to(device))
         synchronize(device)
-        seconds = (time.perf_counter() - start) / len(evaluator.search)
+        seconds = (time.perf_counter() - start) / len(evaluator.holdout)
     rate = int(pruner.graph.cost.macs(widths)) / seconds
     return 1000 * seconds, rate / matmul_peak(evaluator.dtype, device, rows)

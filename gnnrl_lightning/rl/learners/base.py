@@ -16,6 +16,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.rl.env.pool import EnvPool
 from gnnrl_lightning.rl.env.protocol import VectorGraphEnv
 from gnnrl_lightning.rl.policies.policy_file import described, load_policy, save_policy
+from gnnrl_lightning.rl.state.graph import StateGraph
 from gnnrl_lightning.seeds import derived_seed
 from gnnrl_lightning.speed.memory import keep_freed_memory
 
@@ -56,19 +57,21 @@ class GraphLearner(pl.LightningModule, ABC):
 
     Args:
         env: The environment; it may also be set later (`module.env = env`), before the trainer starts.
-        actor_critic: Makes the policy for (features of a node, decisions in a graph).
+        make_policy: Makes the policy for (features of a node, decisions in a graph), the latter None where graphs have
+            different numbers of them.
         episodes_per_iteration: Episodes of an iteration, in each process.
-        max_grad_norm: Largest norm of a gradient.
-        initial_spread: Standard deviation of the first policy's actions around the environment's initial
-            action.
+        max_grad_norm: Largest norm of the gradient; where a rule has several optimisers, of each.
+        initial_spread: Standard deviation of the first policy's actions around the environment's initial action.
         proxy: An environment of the same states with estimated rewards, or None; it may be set later too.
         proxy_warmup: Iterations in the proxy before the first one in the environment.
         proxy_between: Iterations in the proxy after each one in the environment.
         proxy_episodes: Episodes of an iteration in the proxy, in each process.
-        policy: File of a trained policy to start from (`gnnrl_lightning.rl.policies.save_policy`); None: a fresh one.
+        policy_file: File of a trained policy to start from (`gnnrl_lightning.rl.policies.save_policy`); None: a fresh
+            one.
         seed: Of the policy's weights and of all sampling.
 
     Attributes:
+        policy: The policy, a module; None before it is made.
         evaluations: () evaluations so far, of all processes.
         evaluations_of: (environments,) those of each environment of an `EnvPool`; there where `env` is one.
         reward_best: () the largest reward of an evaluation so far.
@@ -86,16 +89,17 @@ class GraphLearner(pl.LightningModule, ABC):
     def __init__(
         self,
         env: VectorGraphEnv | None,
-        actor_critic: Callable[[int, int], nn.Module],
-        episodes_per_iteration: int,
-        max_grad_norm: float,
-        initial_spread: float,
-        proxy: VectorGraphEnv | None,
-        proxy_warmup: int,
-        proxy_between: int,
-        proxy_episodes: int,
-        policy: str | None,
-        seed: int,
+        make_policy: Callable[[int, int | None], nn.Module],
+        *,
+        episodes_per_iteration: int = 8,
+        max_grad_norm: float = 5.0,
+        initial_spread: float = 0.2,
+        proxy: VectorGraphEnv | None = None,
+        proxy_warmup: int = 20,
+        proxy_between: int = 4,
+        proxy_episodes: int = 64,
+        policy_file: str | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         at_least_one(episodes_per_iteration=episodes_per_iteration, proxy_episodes=proxy_episodes)
@@ -103,10 +107,10 @@ class GraphLearner(pl.LightningModule, ABC):
         positive(max_grad_norm=max_grad_norm, initial_spread=initial_spread)
         self.env, self.proxy = env, proxy
         self.proxy_warmup, self.proxy_between, self.proxy_episodes = proxy_warmup, proxy_between, proxy_episodes
-        self.actor_critic: Any = None
-        self._make_actor_critic = actor_critic
+        self.policy: Any = None
+        self._make_policy = make_policy
         self.episodes_per_iteration, self.max_grad_norm = episodes_per_iteration, max_grad_norm
-        self.initial_spread, self.policy, self.seed = initial_spread, policy, seed
+        self.initial_spread, self.policy_file, self.seed = initial_spread, policy_file, seed
         # Buffers, so that a checkpoint holds them.
         self.register_buffer("evaluations", torch.zeros((), dtype=torch.int64))
         self.register_buffer("reward_best", torch.tensor(-torch.inf))
@@ -148,7 +152,7 @@ class GraphLearner(pl.LightningModule, ABC):
         Raises:
             UserError: The file is missing, or its policy does not fit.
         """
-        if self.actor_critic is not None:
+        if self.policy is not None:
             return
         env = self.environment
         if isinstance(env, EnvPool):  # a buffer, so that a checkpoint holds it
@@ -157,22 +161,22 @@ class GraphLearner(pl.LightningModule, ABC):
         try:
             with torch.random.fork_rng([]), torch.device("cpu"):  # Lightning calls this with its device for new tensors
                 torch.manual_seed(derived_seed(self.seed))
-                self.actor_critic = self._make_actor_critic(env.state_dim, env.action_dim)
-                if hasattr(self.actor_critic, "centre_on"):
-                    self.actor_critic.centre_on(env.initial_action, *self.spreads)
-                if self.policy is not None:
-                    load_policy(self.actor_critic, self.policy, self._setting)
+                self.policy = self._make_policy(env.state_dim, env.action_dim)
+                if hasattr(self.policy, "centre_on"):
+                    self.policy.centre_on(env.initial_action, *self.spreads)
+                if self.policy_file is not None:
+                    load_policy(self.policy, self.policy_file, self._setting)
                 self._try_policy(env)
         except BaseException:
-            self.actor_critic = None  # the next call makes it anew, and fails likewise
+            self.policy = None  # the next call makes it anew, and fails likewise
             raise
-        self.actor_critic.to(self.device)
+        self.policy.to(self.device)
 
     def _try_policy(self, env: VectorGraphEnv) -> None:
         """Let the policy act on first states, two at least: better now than after an hour of evaluations."""
-        training = self.actor_critic.training
-        self.actor_critic.eval()
-        described(self.actor_critic)
+        training = self.policy.training
+        self.policy.eval()
+        described(self.policy)
         with torch.no_grad():
             episodes = max(2, self.episodes_per_iteration)
             state = env.graphs(env.reset(episodes, torch.Generator().manual_seed(0))[0])
@@ -181,10 +185,10 @@ class GraphLearner(pl.LightningModule, ABC):
                     raise ValueError(f"{name} has shape {tuple(found.shape)}, expected {shape}")
                 if not found.isfinite().all():
                     raise ValueError(f"{name} is not finite")
-        self.actor_critic.train(training)
+        self.policy.train(training)
 
     @abstractmethod
-    def outputs(self, state: Any) -> dict[str, tuple[Tensor, tuple[int]]]:
+    def outputs(self, state: StateGraph) -> dict[str, tuple[Tensor, tuple[int]]]:
         """What the policy makes of a state, by name, and the shapes that it should have.
 
         Args:
@@ -196,8 +200,8 @@ class GraphLearner(pl.LightningModule, ABC):
         return getattr(self.environment, "setting", {})
 
     def save_policy(self, path: Path) -> None:
-        """Write the policy, with the setting in which it has learnt, for `policy` of another module."""
-        save_policy(self.actor_critic, path, self._setting)
+        """Write the policy, with the setting in which it has learnt, for `policy_file` of another module."""
+        save_policy(self.policy, path, self._setting)
 
     def sum_over_processes(self, value: Tensor) -> Tensor:
         """Sum over processes, in each of them."""
@@ -229,14 +233,14 @@ class GraphLearner(pl.LightningModule, ABC):
         env = self.proxy if in_proxy and self.proxy is not None else self.environment
         before = env.evaluations
         before_of = env.evaluations_of if isinstance(env, EnvPool) else None
-        training = self.actor_critic.training
-        self.actor_critic.eval()
+        training = self.policy.training
+        self.policy.eval()
         steps, rewards = play(
             env,
             self.proxy_episodes if in_proxy else self.episodes_per_iteration,
             derived_seed(self.seed, iteration, self.trainer.global_rank, 0),
         )
-        self.actor_critic.train(training)
+        self.policy.train(training)
         if not in_proxy:
             self.exchange()
         seconds = time.perf_counter() - start

@@ -17,6 +17,7 @@ from gnnrl_lightning.rl.policies.deterministic import DDPGAgent
 from gnnrl_lightning.rl.ragged import Ragged
 from gnnrl_lightning.rl.replay import Replay, ReplayLoader, Steps
 from gnnrl_lightning.rl.rollout import play
+from gnnrl_lightning.rl.state.graph import StateGraph
 
 
 class DDPG(GraphLearner):
@@ -35,7 +36,7 @@ class DDPG(GraphLearner):
 
     Args:
         env: The environment; it may also be set later (`module.env = env`), before the trainer starts.
-        actor_critic: Makes the policy for (features of a node, decisions in a graph): a module with
+        make_policy: Makes the policy for (features of a node, decisions in a graph): a module with
             `actor(state)` and `critic(state, actions)`, see `gnnrl_lightning.rl.policies.DDPGAgent`.
         actor_learning_rate: Of the actor's Adam.
         critic_learning_rate: Of the critic's Adam.
@@ -49,18 +50,12 @@ class DDPG(GraphLearner):
         batch_size: Steps in a minibatch.
         gradient_steps: Minibatches in an iteration.
         critic_iterations: First iterations, in which only the critic learns.
-        episodes_per_iteration: Episodes of an iteration, in each process.
-        max_grad_norm: Largest norm of the gradient of the actor, and of the critic.
-        initial_spread: Standard deviation of the noise in the first iteration.
-        spread_decay: Factor by which it shrinks in each iteration, in (0, 1].
+        spread_decay: Factor by which the standard deviation of the noise shrinks in each iteration, in (0, 1];
+            initial_spread is that of the first one.
         final_spread: It shrinks no further than to this.
-        proxy: An environment of the same states with estimated rewards, or None; it may be set later too. Its
-            steps join the same replay.
-        proxy_warmup: Iterations in the proxy before the first one in the environment.
+        proxy_warmup: Iterations in the proxy before the first one in the environment; their steps join the same replay.
         proxy_between: Iterations in the proxy after each one in the environment.
-        proxy_episodes: Episodes of an iteration in the proxy, in each process.
-        policy: File of a trained policy to start from (`gnnrl_lightning.rl.policies.save_policy`); None: a fresh one.
-        seed: Of the policy's weights and of all sampling.
+        **common: Other arguments of `GraphLearner`.
 
     Raises:
         UserError: A number is out of range.
@@ -71,7 +66,8 @@ class DDPG(GraphLearner):
     def __init__(
         self,
         env: VectorGraphEnv | None = None,
-        actor_critic: Callable[[int, int], nn.Module] = DDPGAgent,
+        make_policy: Callable[[int, int | None], nn.Module] = DDPGAgent,
+        *,
         actor_learning_rate: float = 3e-4,
         critic_learning_rate: float = 3e-3,
         gamma: float = 1.0,
@@ -82,31 +78,13 @@ class DDPG(GraphLearner):
         batch_size: int = 32,
         gradient_steps: int = 20,
         critic_iterations: int = 1,
-        episodes_per_iteration: int = 8,
-        max_grad_norm: float = 5.0,
-        initial_spread: float = 0.2,
         spread_decay: float = 0.9,
         final_spread: float = 0.02,
-        proxy: VectorGraphEnv | None = None,
         proxy_warmup: int = 100,
         proxy_between: int = 2,
-        proxy_episodes: int = 64,
-        policy: str | None = None,
-        seed: int = 0,
+        **common: Any,
     ) -> None:
-        super().__init__(
-            env,
-            actor_critic,
-            episodes_per_iteration,
-            max_grad_norm,
-            initial_spread,
-            proxy,
-            proxy_warmup,
-            proxy_between,
-            proxy_episodes,
-            policy,
-            seed,
-        )
+        super().__init__(env, make_policy, proxy_warmup=proxy_warmup, proxy_between=proxy_between, **common)
         at_least_one(replay_capacity=replay_capacity, batch_size=batch_size, gradient_steps=gradient_steps)
         positive(
             actor_learning_rate=actor_learning_rate,
@@ -132,20 +110,20 @@ class DDPG(GraphLearner):
         """Make the policy and, as a copy of it, the target networks."""
         super().configure_model()
         if self.target is None:
-            self.target = copy.deepcopy(self.actor_critic).requires_grad_(False)
+            self.target = copy.deepcopy(self.policy).requires_grad_(False)
 
-    def outputs(self, state: Any) -> dict[str, tuple[Tensor, tuple[int]]]:
+    def outputs(self, state: StateGraph) -> dict[str, tuple[Tensor, tuple[int]]]:
         """Actions, and the value of each state with them."""
-        action = self.actor_critic.actor(state)
-        value = self.actor_critic.critic(state, action)
+        action = self.policy.actor(state)
+        value = self.policy.critic(state, action)
         each, shape = (state.num_graphs,), (len(state.decision_batch),)
         return {"actor's action": (action, shape), "critic's value": (value, each)}
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Adam over the critic, Adam over the actor."""
         return [
-            torch.optim.Adam(self.actor_critic.critic.parameters(), lr=self.critic_learning_rate),
-            torch.optim.Adam(self.actor_critic.actor.parameters(), lr=self.actor_learning_rate),
+            torch.optim.Adam(self.policy.critic.parameters(), lr=self.critic_learning_rate),
+            torch.optim.Adam(self.policy.actor.parameters(), lr=self.actor_learning_rate),
         ]
 
     def train_dataloader(self) -> ReplayLoader:
@@ -171,8 +149,8 @@ class DDPG(GraphLearner):
         self._rollout["rollout/spread"] = self.spread
 
     def _steps(self, env: VectorGraphEnv, episodes: int, seed: int) -> tuple[Steps, Tensor]:
-        def act(state: Any) -> tuple[Tensor, dict[str, Tensor | Ragged]]:
-            actions = ddpg.explore(self.actor_critic.actor(state), self.spread)
+        def act(state: StateGraph) -> tuple[Tensor, dict[str, Tensor | Ragged]]:
+            actions = ddpg.explore(self.policy.actor(state), self.spread)
             return actions, {"actions": Ragged.of(actions, state)}
 
         steps = play(env, act, episodes, seed, self.device)
@@ -202,7 +180,7 @@ class DDPG(GraphLearner):
     def training_step(self, batch: Steps, batch_idx: int) -> None:
         """One step of the critic, one of the actor, one of the target networks."""
         critic_optimizer, actor_optimizer = self.optimizers()  # pyright: ignore[reportGeneralTypeIssues]
-        policy, environment = self.actor_critic, self.environment
+        policy, environment = self.policy, self.environment
         state = environment.graphs(batch.observations).to(self.device)
         mean, spread = (moment.to(self.device) for moment in self.replay.moments())
         rewards = ddpg.standardise(batch.rewards, batch.shares, mean, spread)

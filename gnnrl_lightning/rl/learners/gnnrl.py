@@ -13,6 +13,7 @@ from gnnrl_lightning.rl.env.protocol import VectorGraphEnv
 from gnnrl_lightning.rl.learners.base import GraphLearner, at_least_one, positive
 from gnnrl_lightning.rl.policies.actor_critic import Agent
 from gnnrl_lightning.rl.rollout import RolloutLoader, Transitions, collect
+from gnnrl_lightning.rl.state.graph import StateGraph
 
 KL_SLACK = 1.5
 """A policy may move so many times target_kl in an iteration."""
@@ -35,7 +36,7 @@ class GNNRL(GraphLearner):
 
     Args:
         env: The environment; it may also be set later (`module.env = env`), before the trainer starts.
-        actor_critic: Makes the policy for (features of a node, decisions in a graph): a module with
+        make_policy: Makes the policy for (features of a node, decisions in a graph): a module with
             `act(state)` and `evaluate(state, action)`, see `gnnrl_lightning.rl.policies.ActorCritic`.
         learning_rate: Of Adam.
         clip_epsilon: Half-width of PPO's trusted interval around a probability ratio of 1.
@@ -45,21 +46,12 @@ class GNNRL(GraphLearner):
         gae_lambda: Advantage estimation: trade of bias (0) for variance (1).
         epochs: Passes over the transitions of an iteration.
         minibatches: Optimiser steps in a pass.
-        episodes_per_iteration: Episodes of an iteration, in each process.
-        max_grad_norm: Largest norm of the gradient; the trainer's `gradient_clip_val`, where given, takes its
-            place.
         target_kl: A step after which the policy is further than 1.5 times this from where the iteration began, in
             nats on the next minibatch, is halved until it is not, and ends the iteration; None: no step is too far.
-        initial_spread: Standard deviation of the first policy's actions around the environment's initial
-            action.
-        proposal_spread: The same around the proposals of the environment's states, where they have any; a channel
-            where that is more.
-        proxy: An environment of the same states with estimated rewards, or None; it may be set later too.
-        proxy_warmup: Iterations in the proxy before the first one in the environment.
-        proxy_between: Iterations in the proxy after each one in the environment.
-        proxy_episodes: Episodes of an iteration in the proxy, in each process.
-        policy: File of a trained policy to start from (`gnnrl_lightning.rl.policies.save_policy`); None: a fresh one.
-        seed: Of the policy's weights and of all sampling.
+        proposal_spread: Standard deviation of the first policy's actions around the proposals of the environment's
+            states, where they have any; a channel where that is more.
+        **common: Arguments of `GraphLearner`. The trainer's `gradient_clip_val`, where given, takes the place of
+            max_grad_norm.
 
     Raises:
         UserError: A number is out of range.
@@ -68,7 +60,8 @@ class GNNRL(GraphLearner):
     def __init__(
         self,
         env: VectorGraphEnv | None = None,
-        actor_critic: Callable[[int, int], nn.Module] = Agent,
+        make_policy: Callable[[int, int | None], nn.Module] = Agent,
+        *,
         learning_rate: float = 3e-3,
         clip_epsilon: float = 0.2,
         entropy_coeff: float = 0.0,
@@ -77,31 +70,11 @@ class GNNRL(GraphLearner):
         gae_lambda: float = 0.95,
         epochs: int = 4,
         minibatches: int = 4,
-        episodes_per_iteration: int = 8,
-        max_grad_norm: float = 5.0,
         target_kl: float | None = 0.4,
-        initial_spread: float = 0.2,
         proposal_spread: float = 0.05,
-        proxy: VectorGraphEnv | None = None,
-        proxy_warmup: int = 20,
-        proxy_between: int = 4,
-        proxy_episodes: int = 64,
-        policy: str | None = None,
-        seed: int = 0,
+        **common: Any,
     ) -> None:
-        super().__init__(
-            env,
-            actor_critic,
-            episodes_per_iteration,
-            max_grad_norm,
-            initial_spread,
-            proxy,
-            proxy_warmup,
-            proxy_between,
-            proxy_episodes,
-            policy,
-            seed,
-        )
+        super().__init__(env, make_policy, **common)
         at_least_one(epochs=epochs, minibatches=minibatches)
         positive(learning_rate=learning_rate, clip_epsilon=clip_epsilon, proposal_spread=proposal_spread)
         self.proposal_spread = proposal_spread
@@ -117,24 +90,24 @@ class GNNRL(GraphLearner):
         """Around the initial action, and around proposals."""
         return self.initial_spread, self.proposal_spread
 
-    def outputs(self, state: Any) -> dict[str, tuple[Tensor, tuple[int]]]:
+    def outputs(self, state: StateGraph) -> dict[str, tuple[Tensor, tuple[int]]]:
         """Actions, and the log-probability, value and entropy of each state."""
         each, shape = (state.num_graphs,), (len(state.decision_batch),)
-        action, log_prob = self.actor_critic.act(state)
-        squash = getattr(self.actor_critic, "squash", lambda raw: raw)
-        evaluated = self.actor_critic.evaluate(state, action)
+        action, log_prob = self.policy.act(state)
+        squash = getattr(self.policy, "squash", lambda raw: raw)
+        evaluated = self.policy.evaluate(state, action)
         names = ("evaluate's log-probability", "evaluate's value", "evaluate's entropy")
         found = {"act's action": (squash(action), shape), "act's log-probability": (log_prob, each)}
         found |= {name: (value, each) for name, value in zip(names, evaluated, strict=True)}
-        if hasattr(self.actor_critic, "state_value"):
-            found["state_value"] = self.actor_critic.state_value(state), each
-        if hasattr(self.actor_critic, "mode"):
-            found["mode"] = squash(self.actor_critic.mode(state)), shape
+        if hasattr(self.policy, "state_value"):
+            found["state_value"] = self.policy.state_value(state), each
+        if hasattr(self.policy, "mode"):
+            found["mode"] = squash(self.policy.mode(state)), shape
         return found
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam over actor and critic."""
-        return torch.optim.Adam(self.actor_critic.parameters(), lr=self.learning_rate, eps=1e-5)
+        return torch.optim.Adam(self.policy.parameters(), lr=self.learning_rate, eps=1e-5)
 
     def train_dataloader(self) -> RolloutLoader:
         """The loader that plays an iteration's episodes when its first minibatch is asked for."""
@@ -154,7 +127,7 @@ class GNNRL(GraphLearner):
         def play(env: VectorGraphEnv, episodes: int, seed: int) -> tuple[Transitions, Tensor]:
             return collect(
                 env,
-                self.actor_critic,
+                self.policy,
                 episodes,
                 seed,
                 self.gamma,
@@ -181,7 +154,7 @@ class GNNRL(GraphLearner):
             return None
         for _ in range(HALVINGS):
             with torch.no_grad():
-                for now, before in zip(self.actor_critic.parameters(), self._before, strict=True):
+                for now, before in zip(self.policy.parameters(), self._before, strict=True):
                     now.lerp_(before.to(now.device), 0.5)
             if self._moved(batch) <= KL_SLACK * self.target_kl:
                 break
@@ -193,7 +166,7 @@ class GNNRL(GraphLearner):
     def _moved(self, batch: Transitions) -> float:
         """Divergence of the policy that acted from the present one, nats, on the minibatch of all processes."""
         state = self.environment.graphs(batch.observations).to(self.device)
-        log_prob = self.actor_critic.evaluate(state, batch.actions.values)[0]
+        log_prob = self.policy.evaluate(state, batch.actions.values)[0]
         approx_kl = ppo.policy_loss(log_prob, batch.log_probs, batch.advantages)[1]
         total, weight = self.sum_over_processes(torch.stack([approx_kl * batch.weight, batch.weight])).tolist()
         return total / max(weight, 1e-12)
@@ -201,7 +174,7 @@ class GNNRL(GraphLearner):
     def training_step(self, batch: Transitions, batch_idx: int) -> Tensor:
         """PPO's loss of a minibatch."""
         state = self.environment.graphs(batch.observations).to(self.device)
-        log_prob, value, entropy = self.actor_critic.evaluate(state, batch.actions.values)
+        log_prob, value, entropy = self.policy.evaluate(state, batch.actions.values)
         policy, approx_kl, clip_fraction = ppo.policy_loss(
             log_prob, batch.log_probs, batch.advantages, self.clip_epsilon
         )
@@ -221,8 +194,8 @@ class GNNRL(GraphLearner):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Keep the policy before the step, and log the norm of the gradient before it is clipped."""
-        self._before = [parameter.detach().clone() for parameter in self.actor_critic.parameters()]
-        gradients = [p.grad.norm() for p in self.actor_critic.parameters() if p.grad is not None]
+        self._before = [parameter.detach().clone() for parameter in self.policy.parameters()]
+        gradients = [p.grad.norm() for p in self.policy.parameters() if p.grad is not None]
         self.log(
             "losses/grad_norm", torch.stack(gradients).norm(),
             on_step=False, on_epoch=True, batch_size=1, sync_dist=self.trainer.world_size > 1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -263,7 +263,7 @@ class ActorCritic(nn.Module):
         if proposal is None:
             return self.offset
         # With a spread of less than a channel nothing else would be tried.
-        spread = torch.maximum(self.proposal_spread, state.proposal_step).clamp(max=WIDEST)
+        spread = torch.maximum(self.proposal_spread, cast(Any, state).proposal_step).clamp(max=WIDEST)
         return torch.stack([self._distribution.location_of(proposal), self._distribution.spread_of(spread)], dim=-1)
 
     def distribution(self, state: StateGraph) -> UnitDistribution:
@@ -307,7 +307,7 @@ class ActorCritic(nn.Module):
         """The actions in [0, 1] of raw actions."""
         return self._distribution.squash(action)
 
-    def evaluate(self, state: Any, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def evaluate(self, state: StateGraph, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Judge raw actions taken earlier, with gradients.
 
         Args:

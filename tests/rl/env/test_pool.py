@@ -129,7 +129,7 @@ def test_one_policy_learns_from_all_of_them_and_acts_in_another():
     trainer(40).fit(module)
     task = RingTask(12)
     heights, _ = task.reset(500, torch.Generator().manual_seed(99))
-    trained = module.actor_critic
+    trained = module.policy
     assert task.step(trained.squash(trained.mode(task.graphs(heights))))[1].mean() > -1 / 24 / 2
 
 

@@ -47,7 +47,7 @@ def test_learns_a_task_far_from_pruning():
     trainer(25).fit(module)
     task = RingTask()
     heights, _ = task.reset(500, torch.Generator().manual_seed(99))
-    assert task.step(module.actor_critic.mode(task.graphs(heights)))[1].mean() > -1 / 24 / 2
+    assert task.step(module.policy.mode(task.graphs(heights)))[1].mean() > -1 / 24 / 2
 
 
 @pytest.mark.parametrize("max_steps, iterations", [(1, 12), (5, 18)])
@@ -60,7 +60,7 @@ def test_solves_a_landscape_with_a_known_optimum(max_steps, iterations):
     scores = torch.stack([evaluator.top1(torch.tensor(widths)) for widths, _ in evaluator.calls])
     observations, done = env.reset(1)
     while not done.all():
-        observations, reward, done = env.step(module.actor_critic.mode(env.graphs(observations)))
+        observations, reward, done = env.step(module.policy.mode(env.graphs(observations)))
     # The best candidate, and what the policy does without noise.
     assert scores.max() > 95 and 100 + 100 * float(reward) > 95
     assert scores[-16:].mean() > scores[:16].mean() + 10
@@ -107,20 +107,20 @@ def test_critic_learns_first_and_target_networks_follow():
             self.before = [p.clone() for p in module.target.parameters()]
 
         def on_train_batch_end(self, trainer, module, *_):
-            pairs = zip(self.before, module.target.parameters(), module.actor_critic.parameters(), strict=True)
+            pairs = zip(self.before, module.target.parameters(), module.policy.parameters(), strict=True)
             for before, slow, fast in pairs:
                 torch.testing.assert_close(slow, 0.25 * fast + 0.75 * before)
 
     module = ring(tau=0.25, critic_iterations=2)
     module.configure_model()
-    actor = [p.clone() for p in module.actor_critic.actor.parameters()]
-    critic = [p.clone() for p in module.actor_critic.critic.parameters()]
+    actor = [p.clone() for p in module.policy.actor.parameters()]
+    critic = [p.clone() for p in module.policy.critic.parameters()]
     trainer(2, callbacks=[Follow()]).fit(module)
-    assert equal(actor, module.actor_critic.actor.parameters())
-    assert not equal(critic, module.actor_critic.critic.parameters())
+    assert equal(actor, module.policy.actor.parameters())
+    assert not equal(critic, module.policy.critic.parameters())
     module = ring(critic_iterations=0)
     trainer(1).fit(module)
-    assert not equal(actor, module.actor_critic.actor.parameters())
+    assert not equal(actor, module.policy.actor.parameters())
 
 
 def test_each_part_has_its_own_clipping():
@@ -142,7 +142,7 @@ def test_scale_and_shift_of_rewards_do_not_matter():
     second.env.step = lambda actions: (lambda o, r, d: (o, 1000 * r + 256, d))(*step(actions))
     for module in (first, second):
         trainer(3).fit(module)
-    for a, b in zip(first.actor_critic.parameters(), second.actor_critic.parameters(), strict=True):
+    for a, b in zip(first.policy.parameters(), second.policy.parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=2e-3, rtol=0)
 
 
@@ -167,14 +167,14 @@ def test_logs_its_metrics(tmp_path):
 
 
 def test_env_may_come_late_but_must_come():
-    module = DDPG(actor_critic=SMALL)
+    module = DDPG(make_policy=SMALL)
     with pytest.raises(UserError, match="DDPG has no environment"):
         module.configure_model()
     module.env = RingTask()
     module.configure_model()
-    policy, target = module.actor_critic, module.target
+    policy, target = module.policy, module.target
     module.configure_model()
-    assert module.actor_critic is policy and module.target is target
+    assert module.policy is policy and module.target is target
     assert equal(policy.parameters(), target.parameters())
 
 
@@ -204,7 +204,7 @@ agent:
   init_args:
     credit: even
     gradient_steps: 2
-    actor_critic:
+    make_policy:
       class_path: gnnrl_lightning.rl.policies.DDPGAgent
       init_args:
         head: graph
@@ -217,4 +217,4 @@ agent:
     module.env = RingTask()
     trainer(2).fit(module)
     assert type(module) is DDPG and module.credit == "even"
-    assert module.actor_critic.actor.head.encoder.out_features == 24
+    assert module.policy.actor.head.encoder.out_features == 24

@@ -59,7 +59,7 @@ def test_solves_a_task_far_from_pruning():
     trainer(40).fit(module)
     task = RingTask()
     heights, _ = task.reset(500, torch.Generator().manual_seed(99))
-    policy = module.actor_critic
+    policy = module.policy
     reward = task.step(policy.squash(policy.mode(task.graphs(heights))))[1].mean()
     assert reward > -1 / 24 / 4
 
@@ -83,7 +83,7 @@ def test_solves_a_landscape_with_a_known_optimum(seed):
     assert found.max() > 99 and found.max() > random.max()
     assert found[-16:].mean() > random[-16:].mean() + 1
     # What the policy does without exploring is as near.
-    policy, observations = module.actor_critic, env.reset(1)[0]
+    policy, observations = module.policy, env.reset(1)[0]
     assert env.step(policy.squash(policy.mode(env.graphs(observations))))[1].item() > -0.02
 
 
@@ -233,7 +233,7 @@ class Moved(Callback):
     """How far the policy is from where the iteration began, on all its transitions, when the iteration ends."""
 
     def on_train_epoch_start(self, trainer, module):
-        self.before = copy.deepcopy(module.actor_critic)
+        self.before = copy.deepcopy(module.policy)
 
     def on_train_batch_start(self, trainer, module, batch, *_):
         if len(batch) == 64:
@@ -241,7 +241,7 @@ class Moved(Callback):
 
     def on_train_epoch_end(self, trainer, module):
         state = module.environment.graphs(self.batch.observations)
-        old, new = (p.evaluate(state, self.batch.actions.values)[0] for p in (self.before, module.actor_critic))
+        old, new = (p.evaluate(state, self.batch.actions.values)[0] for p in (self.before, module.policy))
         self.kl.append(((new - old).exp() - 1 - (new - old)).mean().item())
 
 
@@ -261,7 +261,7 @@ def test_a_step_that_goes_too_far_is_halved(target_kl, most):
 def test_gradient_clipping_is_the_modules_or_the_trainers():
     class Norms(Callback):
         def on_before_zero_grad(self, trainer, module, optimizer):
-            gradients = [p.grad.norm() for p in module.actor_critic.parameters() if p.grad is not None]
+            gradients = [p.grad.norm() for p in module.policy.parameters() if p.grad is not None]
             if gradients:
                 self.norms.append(torch.stack(gradients).norm().item())
 
@@ -276,14 +276,14 @@ def test_gradient_clipping_is_the_modules_or_the_trainers():
 
 
 def test_env_may_come_late_but_must_come():
-    module = GNNRL(actor_critic=SMALL)
+    module = GNNRL(make_policy=SMALL)
     with pytest.raises(UserError, match="no environment"):
         module.configure_model()
     module.env = RingTask()
     module.configure_model()
-    policy = module.actor_critic
+    policy = module.policy
     module.configure_model()
-    assert module.actor_critic is policy
+    assert module.policy is policy
     task = module.env
     heights, _ = task.reset(4, torch.Generator())
     assert (policy.squash(policy.mode(task.graphs(heights))) - task.initial_action).abs().max() < 0.05
@@ -325,7 +325,7 @@ class Minimal(nn.Module):
 
 
 def test_a_policy_that_cannot_be_had_is_refused_each_time(tmp_path):
-    module = GNNRL(RingTask(), SMALL, policy=str(tmp_path / "none"))
+    module = GNNRL(RingTask(), SMALL, policy_file=str(tmp_path / "none"))
     for _ in range(2):
         with pytest.raises(UserError, match="there is no file"):
             module.configure_model()
@@ -345,7 +345,7 @@ def test_yaml_names_the_policy_and_its_parts():
     module = parse("""
 model:
   learning_rate: 0.01
-  actor_critic:
+  make_policy:
     class_path: gnnrl_lightning.rl.policies.Agent
     init_args:
       head: graph
@@ -355,7 +355,7 @@ model:
         init_args:
           hidden: 24
 """)
-    policy = module.actor_critic
+    policy = module.policy
     assert type(policy) is Agent and policy._distribution is SquashedGaussian
     assert policy.actor.encoder.out_features == 24 and policy.actor.action_dim == 6
     trainer(1).fit(module)
@@ -364,15 +364,15 @@ model:
 def test_yaml_names_a_users_own_policy():
     module = parse("""
 model:
-  actor_critic:
+  make_policy:
     class_path: tests.rl.learners.test_gnnrl.Minimal
     init_args:
       concentration: 7.0
 """)
-    assert type(module.actor_critic).__name__ == "Minimal"
-    assert module.actor_critic.concentration == 7.0 and len(module.actor_critic.scores) == 6
+    assert type(module.policy).__name__ == "Minimal"
+    assert module.policy.concentration == 7.0 and len(module.policy.scores) == 6
     trainer(2).fit(module)
-    assert module.actor_critic.scores.abs().max() > 0
+    assert module.policy.scores.abs().max() > 0
 
 
 def test_default_policy_is_the_agent():
@@ -382,7 +382,7 @@ def test_default_policy_is_the_agent():
     graph = small_graph()
     module.env = VectorPruningEnv(graph, Evaluated(Landscape(graph, torch.ones(4)), TOP1), Budget(macs=0.5))
     module.configure_model()
-    assert type(module.actor_critic) is Agent
+    assert type(module.policy) is Agent
 
 
 @pytest.mark.parametrize("learner", [GNNRL, DDPG])
@@ -393,7 +393,7 @@ def test_a_policy_is_made_and_tried_where_its_states_are(learner):
     module.env = VectorPruningEnv(graph, Evaluated(Landscape(graph, torch.ones(4)), TOP1), Budget(macs=0.5))
     with torch.device("meta"):
         module.configure_model()
-    assert {parameter.device.type for parameter in module.actor_critic.parameters()} == {"cpu"}
+    assert {parameter.device.type for parameter in module.policy.parameters()} == {"cpu"}
     assert module.env.evaluations == 0
 
 
@@ -404,7 +404,7 @@ def test_a_description_of_other_things_than_strings_is_refused():
             return {"layers": 3}
 
     graph = small_graph()
-    module = GNNRL(actor_critic=Described)
+    module = GNNRL(make_policy=Described)
     module.env = VectorPruningEnv(graph, Evaluated(Landscape(graph, torch.ones(4)), TOP1), Budget(macs=0.5))
     with pytest.raises(TypeError, match="expected strings by name"):
         module.configure_model()

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch_geometric.nn import GCNConv, global_mean_pool
 
+from gnnrl_lightning.cost.metrics import Metric
 from gnnrl_lightning.rl.state.builder import EDGE_DIM, NODE_DIM, StateBuilder
 from gnnrl_lightning.tracing.topology import KINDS
 from tests.support.fakes import small_graph
@@ -136,3 +137,36 @@ def test_building_is_fast():
         return time.perf_counter() - start
 
     assert min(seconds() for _ in range(20)) < 0.005
+
+
+def test_more_metrics_are_more_columns():
+    """Activations are no sum over operators, twice the MACs are: one column at the stage, four for each in all."""
+    graph = small_graph()
+    twice = Metric(
+        lambda graph: lambda widths: 2 * graph.cost.macs(widths),
+        of_operators=lambda graph: lambda widths: 2 * graph.cost.operator_macs(widths),
+    )
+    metrics = {"macs": "macs", "params": "params", "activations": "activations", "twice": twice}
+    builder = StateBuilder(graph, metrics=metrics)
+    assert builder.state_dim == NODE_DIM + 1 + 4 * 2
+    widths = torch.stack([graph.widths, graph.widths // 2])
+    limits = torch.tensor([[0.5, 1.0, 0.7, 0.4]] * 2)
+    x = builder(widths, limits).x.view(2, builder.num_nodes, -1)
+    plain = StateBuilder(graph)(widths, limits[:, :2])
+    before = plain.x.view(2, builder.num_nodes, -1)
+    kinds = NODE_DIM - 7 - 11
+    peak = graph.cost_of("activations")
+    now = (peak(widths) / peak(graph.widths)).float()
+    for row in range(2):
+        here, there = x[row], before[row]
+        # Stage costs: MACs, parameters, twice the MACs (the same share); then MACs read, prunable, saved by halving.
+        torch.testing.assert_close(here[:, :8], torch.cat([there[:, :7], there[:, 5:6]], 1))
+        torch.testing.assert_close(here[:, [8, 9, 10, 11, 13]], there[:, [7, 8, 9, 10, 9]])
+        assert ((here[:, 12] >= 0) & (here[:, 12] <= 1)).all()
+        torch.testing.assert_close(here[:, 14 : 14 + kinds], there[:, 11 : 11 + kinds])
+        ratio, parameters = there[0, 11 + kinds : 13 + kinds].tolist()
+        whole = torch.tensor([ratio, parameters, float(now[row]), ratio])
+        expected = torch.cat([whole, limits[row], whole - limits[row], torch.ones(1)])
+        torch.testing.assert_close(here[0, 14 + kinds :], expected)
+    assert torch.equal(builder(widths, limits).edge_attr, plain.edge_attr)
+    assert x.isfinite().all() and not torch.equal(now[0], now[1])
