@@ -12,6 +12,8 @@ limits = budget.on(graph)
 problem = SearchProblem(graph, limits, evaluate, 100, starting_candidates(graph, limits), pruner=pruner, ...)
 ```
 
+`gnnrl_lightning.compress_by_score` does all of this in one call.
+
 The inputs serve as the example for the trace, as calibration examples for importance and repair, and, through
 `OutputsAlone`, for the sensitivity, which compares outputs with those of the dense network, see `relative_distance`.
 """
@@ -27,7 +29,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from gnnrl_lightning.candidates.pruner import Pruner
-from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.objective import Figure, Measured, Objective
 from gnnrl_lightning.trees import Tree
@@ -66,6 +68,26 @@ class OutputsAlone(Objective):
             UserError: Always.
         """
         raise UserError("a score of networks measures no outputs: the function itself does")
+
+
+def score_of(score: Callable[[nn.Module], float], network: nn.Module, which: str) -> float:
+    """The score of a network.
+
+    Args:
+        score: `(network) -> score`.
+        network: The network, which the score may change.
+        which: What network it is, for messages.
+
+    Raises:
+        UserError: The score fails, or is no finite number.
+    """
+    try:
+        value = float(score(network))
+    except Exception as error:  # the user's own may raise anything
+        raise UserError(f"the score of {which} fails: {one_line(error)}") from error
+    if not math.isfinite(value):
+        raise UserError(f"the score of {which} is {value}: expected a finite number")
+    return value
 
 
 class CallableEvaluator:
@@ -107,15 +129,14 @@ class CallableEvaluator:
         """Score the candidate `widths (G,)`.
 
         Raises:
-            UserError: The score is not finite.
+            UserError: The score fails or is not finite.
         """
         key = tuple(int(width) for width in widths)
         if key in self._known:
             return replace(self._known[key], proposer=proposer, seconds=0.0, examples=0)
         start = time.perf_counter()
-        value = float(self.score(self.pruner.prune(self.pruner.plan(widths))))
-        if not math.isfinite(value):
-            raise UserError(f"the score of the candidate with widths {list(key)} is {value}: expected a finite number")
+        pruned = self.pruner.prune(self.pruner.plan(widths))
+        value = score_of(self.score, pruned, f"the candidate with widths {list(key)}")
         evaluation = self._known[key] = Evaluation(
             key,
             self.costs(widths),
