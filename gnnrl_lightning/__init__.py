@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gnnrl_lightning.graph import ComputationGraph, Plan, trace
     from gnnrl_lightning.job.artifact import load
     from gnnrl_lightning.job.compress import compress
+    from gnnrl_lightning.job.compress_by_score import compress_by_score
     from gnnrl_lightning.job.delivery import Delivered
     from gnnrl_lightning.job.groups import GroupOptions
     from gnnrl_lightning.job.options import Options
@@ -36,6 +37,7 @@ __all__ = [
     "UserError",
     "__version__",
     "compress",
+    "compress_by_score",
     "keep_kernels",
     "load",
     "trace",
@@ -54,6 +56,7 @@ _HOMES = {
     "Task": "gnnrl_lightning.job.task",
     "TrainingOptions": "gnnrl_lightning.training.options",
     "compress": "gnnrl_lightning.job.compress",
+    "compress_by_score": "gnnrl_lightning.job.compress_by_score",
     "keep_kernels": "gnnrl_lightning.speed.memory",
     "load": "gnnrl_lightning.job.artifact",
     "trace": "gnnrl_lightning.graph",

@@ -45,7 +45,7 @@ from gnnrl_lightning.tracing.topology import FeatureMap, Operator, build_topolog
 from gnnrl_lightning.tracing.walk import Contraction, Walk
 
 MAX_ROUNDS = 8
-"""Rounds of the self-test: each freezes at least one group; more than this and the network is refused."""
+"""Maximum number of rounds of the self-test, each of which freezes at least one group."""
 
 
 def trace(
@@ -55,21 +55,21 @@ def trace(
     keep: Sequence[str | type[nn.Module]] = (),
     limits: Limits | None = None,
 ) -> ComputationGraph:
-    """Trace a network into its computational graph: which channels can be removed together, and what they cost.
+    """Trace a network into its computational graph: groups of channels that are removed together, and costs.
 
-    The network is left exactly as it is. Everything is traced in evaluation mode.
+    The network is not modified, and is traced in evaluation mode.
 
     Args:
-        network: Any module that `torch.export` takes.
+        network: A module that `torch.export` supports.
         example_inputs: Its input, batch first, or a tuple of its positional arguments. Costs are for one image.
-        self_test: Compare a pruned network with the masked dense one in float64, and freeze the groups at fault.
-        keep: Layers that stay as they are: names of modules or parameters, globs over these (`layer1.*`), and module
-            types or their import paths; see `gnnrl_lightning.tracing.keep.keep_layers`.
+        self_test: Whether to compare a pruned network with the masked dense one in float64 and freeze faulty groups.
+        keep: Layers that are not pruned: names of modules or parameters, globs (`layer1.*`), and module types or their
+            import paths; see `gnnrl_lightning.tracing.keep.keep_layers`.
         limits: Lowest and highest widths by group, module or glob, see `gnnrl_lightning.cost.ranges.GroupLimit`.
 
     Raises:
-        UserError: The network refuses the example, cannot be exported, or fails the self-test beyond repair; or what
-            `keep` or `limits` name is not there.
+        UserError: The network refuses the example, cannot be exported, or still fails the self-test after `MAX_ROUNDS`;
+            or `keep` or `limits` match nothing.
     """
     inputs = as_inputs(example_inputs)
     copied = shared_copy(network)
@@ -77,11 +77,11 @@ def trace(
     try:
         program = export(copied, inputs)
     except UserError:
-        _check_takes(copied, given)  # if the network itself refuses the example, it says why
+        _check_takes(copied, given)  # raises a clearer error if the network itself refuses the example
         raise
     walked = walk(program, network)
     if unused_parameters(program):
-        # Parameters that only training uses (auxiliary heads) must shrink with what they read.
+        # Parameters that only training uses (auxiliary heads) must shrink with their inputs.
         walk_training(walked, export(copied.train(), two_images(inputs)))
         copied.eval()
     kept = keep_layers(walked, network, keep)
@@ -106,12 +106,12 @@ def _check_takes(network: nn.Module, inputs: Inputs) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which channels stay.
+    """A selection of channels to keep.
 
     Attributes:
         kept: Group name -> kept indices: `(width,)`, or `(sets, width)` for a group of several index sets.
         widths: The widths `(G,)`.
-        selection: The same channels, for surgery.
+        selection: The same channels in the form that surgery reads.
     """
 
     kept: dict[str, Tensor]
@@ -123,11 +123,11 @@ class Plan:
         return f"Plan({', '.join(f'{name}: {ranks.shape[-1]}' for name, ranks in self.kept.items())})"
 
     def apply(self, network: nn.Module) -> nn.Module:
-        """The smaller network: a new one of the same class; the given one is left as it is."""
+        """Return the pruned network, a new module of the same class; the given network is not modified."""
         return prune(network, self._cuts, self.selection)
 
     def mask(self, network: nn.Module) -> nn.Module:
-        """The dense network (a copy) whose consumers read nothing of the channels that go: the reference."""
+        """Return a copy of the dense network whose consumers ignore the removed channels: the reference for tests."""
         return mask(network, self._cuts, self.selection)
 
 
@@ -135,17 +135,17 @@ class ComputationGraph:
     """A traced network; made by `trace`.
 
     Attributes:
-        groups: Prunable channel groups; their order is the order of widths.
-        frozen: Channels that cannot be removed, with the reasons.
+        groups: Prunable channel groups, in the order of widths.
+        frozen: Channels that cannot be removed, with reasons.
         widths: Dense widths `(G,)` int64.
         sets: Number of index sets of each group `(G,)` int64.
-        ranges: Lowest and highest width that the user allows each group.
-        kept: Names of the modules and parameters that the user keeps as they are.
-        cost: MACs and parameters of any candidate, see `cost_of` for other metrics.
-        operators: Operators of the network, in order.
-        feature_maps: The tensors between them.
+        ranges: The user's lowest and highest width for each group.
+        kept: Names of the modules and parameters that the user excludes from pruning.
+        cost: MACs and parameters of candidates; see `cost_of` for other metrics.
+        operators: Operators of the network, in order of computation.
+        feature_maps: Tensors between the operators.
         outputs: Indices of the feature maps that the network returns.
-        incidence: Channels of each feature map for each unit of width `(n_maps, G)` float32.
+        incidence: Channels of each feature map per unit of width `(n_maps, G)` float32.
     """
 
     def __init__(self, walked: Walk, channels: Channels, kept: tuple[str, ...] = ()) -> None:
@@ -174,7 +174,7 @@ class ComputationGraph:
         return self.summary()
 
     def summary(self) -> str:
-        """What can be pruned, in text: the dense costs, a line for each group, and the frozen channels with reasons."""
+        """Describe the graph as text: dense costs, a line per group, and the frozen channels with reasons."""
         lines = [repr(self)]
         ends = zip(self.groups, self.ranges.lowest.tolist(), self.ranges.highest.tolist(), strict=True)
         for group, lowest, highest in ends:
@@ -184,13 +184,13 @@ class ComputationGraph:
         return "\n".join(lines)
 
     def limited(self, limits: Limits | None) -> ComputationGraph:
-        """The same graph with other limits of the groups' widths; None: without any.
+        """The same graph with other limits on the widths of groups; None: no limits.
 
         Args:
-            limits: Name of a group or of a module whose channels it has, or glob -> limits, `{"min": ..., "max": ...}`.
+            limits: Name of a group or of the module that makes its channels, or glob -> `{"min": ..., "max": ...}`.
 
         Raises:
-            UserError: A name matches no group, or the limits of a group exclude each other.
+            UserError: A name matches no group, or the limits of a group contradict each other.
         """
         graph = copy.copy(self)
         graph.ranges = WidthRanges.of(self.groups, limits)
@@ -247,7 +247,7 @@ class ComputationGraph:
 
     @cached_property
     def incidence(self) -> Tensor:
-        """Channels of each feature map for each unit of width `(n_maps, G)` float32."""
+        """Channels of each feature map per unit of width `(n_maps, G)` float32."""
         table = torch.zeros(len(self.feature_maps), len(self.groups))
         for i, (_, counts) in enumerate(self._map_sizes):
             for group, count in counts.items():
@@ -260,7 +260,7 @@ class ComputationGraph:
 
     @cached_property
     def elements(self) -> Products:
-        """Elements of each feature map `(B, n_maps)` int64, for one image, at `widths (B, G)`."""
+        """Number of elements of each feature map `(B, n_maps)` int64, for one image, at `widths (B, G)`."""
         return Products.build([self._element_row(value) for value in self._values], len(self.groups))
 
     def _element_row(self, value: Value) -> tuple[int, list[Size]]:
@@ -274,20 +274,20 @@ class ComputationGraph:
         return elements, sizes
 
     def cost_of(self, metric: Any) -> Cost:
-        """A metric of this network as a function of widths `(..., G)`; made once.
+        """A metric of this network as a function of widths `(..., G)`; cached.
 
         Args:
-            metric: Name of a row of `gnnrl_lightning.cost.metrics.METRICS`, import path, or a metric itself.
+            metric: Name of `gnnrl_lightning.cost.metrics.METRICS`, import path, or metric object.
 
         Raises:
-            UserError: There is no such metric.
+            UserError: The metric is unknown.
         """
         if metric not in self._costs:
             self._costs[metric] = METRICS.find(metric).bind(self)
         return self._costs[metric]
 
     def costs(self, widths: Tensor) -> dict[str, int | float]:
-        """Metric -> cost of a candidate `(G,)`, of those that are always shown."""
+        """Metric -> cost of a candidate `(G,)`, for the metrics that are always reported."""
         return {name: self.cost_of(name)(widths).item() for name in SHOWN}
 
     def channels(self, widths: Tensor) -> Tensor:
@@ -296,25 +296,25 @@ class ComputationGraph:
 
     @property
     def smallest(self) -> Tensor:
-        """The smallest widths `(G,)`: one channel for each index set, or what the user's limits say."""
+        """The smallest widths `(G,)`: one channel per index set, or the user's limits."""
         return self.ranges.lowest.clone()
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the group names, widths and index sets: recipes only fit the graph that they were made for."""
+        """Hash of the group names, widths and index sets; a recipe is valid only for a graph with the same hash."""
         text = ";".join(f"{group.name}:{group.width}x{group.sets}" for group in self.groups)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def project(
         self, widths: Tensor, channel_multiple: int = 1, min_width: int = 1, **limits: float | str | None
     ) -> Tensor:
-        """The nearest widths below a proposal that meet a budget and cannot be widened; see `cost.projection.project`.
+        """Project a proposal onto a budget: the nearest widths that cannot be widened; see `cost.projection.project`.
 
         Args:
             widths: Proposals `(G,)` or `(B, G)`.
             channel_multiple: Tensor dimensions are multiples of this, or dense.
-            min_width: Smallest number of channels of a group.
-            **limits: Limits by the name of a metric, as for `Budget`: `macs=0.5`.
+            min_width: Minimum number of channels of a group.
+            **limits: Limits by name of a metric, as in `Budget`: `macs=0.5`.
 
         Raises:
             UserError: The budget cannot be reached; the message names the smallest reachable cost.
@@ -329,16 +329,16 @@ class ComputationGraph:
         importance: str | Importance | Criterion = "l2",
         calibration: Tensor | None = None,
     ) -> Plan:
-        """Choose the channels that stay: in each group and index set the `width` most important ones.
+        """Select the channels to keep: the `width` most important ones of each group and index set.
 
         Args:
-            network: The dense network that was traced, or one of the same shape.
+            network: The traced dense network, or one with the same shapes.
             widths: Widths `(G,)`, between 1 and dense.
             importance: A name of `gnnrl_lightning.importance.IMPORTANCES`, an import path, a row, or a criterion.
-            calibration: Images for criteria that need data.
+            calibration: Inputs for criteria that need data.
 
         Raises:
-            UserError: Widths of another length or out of range, or an unknown criterion.
+            UserError: The widths have a wrong length or are out of range, or the criterion is unknown.
         """
         widths = torch.as_tensor(widths, dtype=torch.int64)
         if widths.shape != self.widths.shape:
@@ -351,7 +351,7 @@ class ComputationGraph:
         return self.plan_from([keep_best(score, int(width)) for score, width in zip(scores, widths, strict=True)])
 
     def plan_from(self, kept: list[Tensor]) -> Plan:
-        """A plan that keeps the given ranks, `(sets, width)` for each group, ascending."""
+        """Make a plan that keeps the given ranks, `(sets, width)` for each group, ascending."""
         named = {
             group.name: ranks[0] if group.sets == 1 else ranks for group, ranks in zip(self.groups, kept, strict=True)
         }
@@ -360,12 +360,12 @@ class ComputationGraph:
 
     @property
     def contractions(self) -> tuple[Contraction, ...]:
-        """The operators that cost MACs, in order, with the labels that they read and write."""
+        """The operators with MACs, in order, with the labels that they read and write."""
         return tuple(self._walk.contractions)
 
     @property
     def norms(self) -> dict[str, dict[str, str]]:
-        """Name of a contraction's node -> parameters of the batch norm that alone reads it, by role."""
+        """Name of a contraction's node -> parameters of the batch norm that is its only reader, by role."""
         return self._walk.norms
 
     @property

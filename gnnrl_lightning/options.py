@@ -1,4 +1,4 @@
-"""What the dataclasses of options share: values that are left open, and checks of numbers."""
+"""Helpers for dataclasses of options: open values, and range checks."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from gnnrl_lightning.errors import UserError
 Options = TypeVar("Options")
 
 AUTO = "auto"
-"""Stands for a value that is decided once the network, its data and the machine are known."""
+"""Placeholder for a value that is derived from the network, its data and the machine."""
 
 
 def at_least(section: str, least: int, **values: Any) -> None:
-    """Refuse numbers that are too small; `AUTO` and None are no numbers.
+    """Refuse numbers below a minimum; `AUTO` and None are skipped.
 
     Args:
         section: Section of the options, for the message.
-        least: The smallest value.
+        least: Smallest allowed value.
         **values: Option -> value.
 
     Raises:
-        UserError: A value is smaller.
+        UserError: A value is below the minimum.
     """
     for name, value in values.items():
         if value not in (None, AUTO) and value < least:
@@ -32,11 +32,11 @@ def at_least(section: str, least: int, **values: Any) -> None:
 
 
 def decided_as(options: Options, earlier: Mapping[str, Any]) -> Options:
-    """Options whose open values are those that an earlier run decided on.
+    """Replace the open values of options by those of an earlier run.
 
     Args:
-        options: A dataclass, or a dataclass of such.
-        earlier: Field -> value, likewise nested, as in the earlier run's configuration.
+        options: A dataclass, possibly nested.
+        earlier: Field -> value in the configuration of the earlier run, with the same nesting.
     """
     changes: dict[str, Any] = {}
     for field in fields(options):  # pyright: ignore[reportArgumentType]

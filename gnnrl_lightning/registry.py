@@ -1,4 +1,4 @@
-"""Tables that users extend: a row is given by a registered name, by an import path, or as the object itself."""
+"""Extensible tables, whose rows are given by registered name, import path, or object."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def resolve(path: str, option: str) -> Any:
 
     Args:
         path: Import path, with at least one dot.
-        option: The option that names it, for the message.
+        option: Name of the option, for the message.
 
     Raises:
-        UserError: The path is no import path, or the import fails, whatever the user's module raises.
+        UserError: `path` is not an import path, or the import fails.
     """
     if not all(part.isidentifier() for part in path.split(".")) or "." not in path:
         raise UserError(f"{option} is {path!r}: expected an import path, package.module.name")
@@ -31,14 +31,14 @@ def resolve(path: str, option: str) -> Any:
 
 
 def as_callable(given: Any, expected: str) -> Callable[..., Any]:
-    """A function as it is, or an instance of a class that needs no arguments: the simple rows that users give.
+    """Return a function unchanged, or an instance of a class whose constructor needs no arguments.
 
     Args:
-        given: What the user gave.
-        expected: What it should be, for the message.
+        given: The function or class.
+        expected: Description of the expected value, for the message.
 
     Raises:
-        TypeError: It is neither, or the class fails.
+        TypeError: `given` is neither a function nor a class, or the constructor fails.
     """
     if isinstance(given, type):
         try:
@@ -51,20 +51,20 @@ def as_callable(given: Any, expected: str) -> Callable[..., Any]:
 
 
 class Registry(Mapping[str, Row], Generic[Row]):
-    """A table from names to rows.
+    """A mapping from names to rows.
 
     ```
     REPAIRS: Registry[Repair] = Registry("repair", as_repair)
     REPAIRS.register("refit", Repair(refit, passes=("recording",)))
     REPAIRS.find("refit")                  # by name
     REPAIRS.find("my_package.my_repair")   # by import path
-    REPAIRS.find(Repair(...))              # itself
+    REPAIRS.find(Repair(...))              # the object itself
     ```
 
     Args:
-        kind: What a row is, for messages ("repair").
-        adapt: Makes a row of what a user gives: an instance of the row's type, or something simpler such as a function
-            or a class. It raises `TypeError` with what was expected where it cannot.
+        kind: Noun for a row in messages ("repair").
+        adapt: Converts a user's object to a row: returns instances of the row type unchanged and adapts simpler objects
+            such as functions or classes. Raises `TypeError` with the expected types for other objects.
     """
 
     def __init__(self, kind: str, adapt: Callable[[Any], Row]) -> None:
@@ -88,14 +88,14 @@ class Registry(Mapping[str, Row], Generic[Row]):
         """Add a row.
 
         Args:
-            name: A new name without dots: a name with dots is an import path.
-            row: The row, or what `adapt` makes one of.
+            name: A new name without dots (names with dots are import paths).
+            row: The row, or an object that `adapt` converts.
 
         Returns:
             The row.
 
         Raises:
-            UserError: The name is taken or has a dot, or this is no row.
+            UserError: The name is taken or has a dot, or `adapt` refuses the row.
         """
         if name in self._rows:
             raise UserError(f"{self.kind} {name!r} is registered already: choose another name")
@@ -105,14 +105,14 @@ class Registry(Mapping[str, Row], Generic[Row]):
         return self._rows[name]
 
     def find(self, given: Any, option: str | None = None) -> Row:
-        """The row of a registered name, of an import path, or of an object.
+        """Return the row for a registered name, an import path, or an object.
 
         Args:
-            given: Registered name, import path, or what `adapt` takes.
-            option: The option that names it, for messages; the kind by default.
+            given: Registered name, import path, or an object that `adapt` converts.
+            option: Name of the option, for messages; the kind by default.
 
         Raises:
-            UserError: There is no such name, the import fails, or what was found is no row.
+            UserError: The name is unknown, the import fails, or `adapt` refuses the object.
         """
         option = option or self.kind
         if not isinstance(given, str):
@@ -130,7 +130,7 @@ class Registry(Mapping[str, Row], Generic[Row]):
 
     @staticmethod
     def name_of(given: Any) -> str:
-        """How a row is named in reports: its name or path, or the name of the function or class."""
+        """Name of a row in reports: its name or import path, or the name of its function or class."""
         if isinstance(given, str):
             return given
         return getattr(given, "__qualname__", type(given).__qualname__)

@@ -4,14 +4,41 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from gnnrl_lightning import load
 from gnnrl_lightning.cli import main
+from gnnrl_lightning.data import Digits
 from tests.support.workplace import SPENT, working_in
 
 OWN = '''
 import torch
+from torch import nn
+
+from gnnrl_lightning.objective import Figure, Measured, Objective
 
 CALLS = {"importance": 0, "repair": 0, "search": 0}
+
+
+class Robust(Objective):
+    """Right within a tolerance: the largest logit has to lead by a margin."""
+
+    figures = {
+        "clear": Figure("clearly right", "%", higher_is_better=True),
+        "hinge": Figure("hinge loss", digits=3),
+    }
+    ranking = ("clear", "hinge")
+
+    def __init__(self, margin=1.0):
+        self.margin = margin
+
+    def loss(self, outputs, targets):
+        return nn.functional.multi_margin_loss(outputs, targets, margin=self.margin)
+
+    def measure(self, outputs, targets):
+        hinge = nn.functional.multi_margin_loss(outputs, targets, margin=self.margin, reduction="none")
+        clear = hinge == 0
+        return Measured(clear, {"clear": 100.0 * clear.sum(), "hinge": hinge.sum()})
 
 
 def importance(network, parameters, calibration):
@@ -78,6 +105,33 @@ def test_a_search_method_by_import_path_is_compared(folder):
     own = figures["rows"][1]
     # Four candidates, and one evaluation for the pass of the importance over 128 images.
     assert own["found_by"] == "own" and own["evaluations"] == 4 + 1
+
+
+def test_an_objective_by_import_path_trains_searches_and_is_tested(folder):
+    """The figures in result.json are those of the delivered network on the test images, by the objective's own loss."""
+    own = {"class_path": "own_parts.Robust", "init_args": {"margin": 0.5}}
+    Path("own.yaml").write_text(json.dumps({"objective": own, "episode": {"reward": "hinge"}}))
+    main(["fit", "--config", "small.yaml", "--config", "own.yaml", "--run.name", "objective"])
+    result = json.loads(Path("runs/objective/result.json").read_text())
+    data = Digits()
+    data.setup()
+    network = load("runs/objective/pruned", own_network(), data.normalize(data.test.inputs[:1]))
+    with torch.no_grad():
+        logits = network(data.normalize(data.test.inputs))
+    right = logits.gather(1, data.test.targets[:, None])
+    hinge = (0.5 - right + logits).clamp(min=0).scatter(1, data.test.targets[:, None], 0.0).mean(1)
+    assert result["pruned"]["hinge_test_after"] == pytest.approx(float(hinge.mean()), rel=1e-4)
+    assert result["pruned"]["clear_test_after"] == pytest.approx(100.0 * float((hinge == 0).float().mean()), rel=1e-4)
+    assert result["pruned"]["clear_test_after"] > 50  # of random outputs it is less than 10
+    journal = [json.loads(line) for line in Path("runs/objective/journal.jsonl").read_text().splitlines()]
+    assert all(record["scores"].keys() == {"clear", "hinge", "divergence"} for record in journal)
+
+
+def own_network():
+    """The dense network of the workplace."""
+    from own_networks import Small
+
+    return Small()
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@
 
 DIR is an image folder (train/, test/) of 32 x 32 images. The policy learns on ResNet-20, VGG-16 and MobileNet-v2 at
 70, 50, 40 and 30 % of the MACs: twelve environments in one pool, each a proxy whose rewards are estimated from the
-network's table of errors. No candidate is evaluated on images while it learns, and it starts from one ratio for all
+network's sensitivity. No candidate is evaluated on images while it learns, and it starts from one ratio for all
 groups. Then it acts, without exploring, on all of them and on ResNet-56. Rewards of the proxy, minus the logarithm of
-the summed errors, are compared with those of uniform pruning and of dynamic programming, which is the optimum of the
+the summed losses, are compared with those of uniform pruning and of dynamic programming, which is the optimum of the
 proxy but for rounding. ResNet-56 is evaluated on images too: top-1 on the test images before any fine-tuning.
 
 Networks without a file of weights are trained for a few epochs on the images.
@@ -173,7 +173,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", metavar="FILE", help="its weights; without a file it is trained")
     parser.add_argument("--epochs", type=int, default=4, help="of training, where there are no weights (default 4)")
     parser.add_argument("--images", type=int, default=64, help="calibration images of each network (default 64)")
-    parser.add_argument("--search-size", type=int, default=500, help="held-out training images (default 500)")
+    parser.add_argument("--holdout-size", type=int, default=500, help="held-out training images (default 500)")
     parser.add_argument("--iterations", type=int, default=60, help="of training the policy (default 60)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)

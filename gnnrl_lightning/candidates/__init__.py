@@ -1,1 +1,1 @@
-"""From widths to a pruned, repaired network."""
+"""Candidates: pruned and repaired networks from widths."""

@@ -1,4 +1,4 @@
-"""How candidates are made."""
+"""Options of candidates."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from gnnrl_lightning.repair.table import REPAIRS
 
 @dataclass(frozen=True)
 class CandidateOptions:
-    """How a candidate is made of the dense network: which channels stay, and how the sliced network is repaired.
+    """How a candidate is made from the dense network: selection of channels, and repair of the sliced network.
 
     Args:
-        importance: Which channels stay, a name of `gnnrl_lightning.importance.IMPORTANCES` or an import path.
-        repair: What is done to a sliced network before it is scored: a name of `gnnrl_lightning.repair.table.REPAIRS`,
-            an import path, or auto: the cheapest that ranks candidates well, see
+        importance: Criterion that selects the channels: a name of `gnnrl_lightning.importance.IMPORTANCES` or an import
+            path.
+        repair: Repair of a sliced network before it is scored: a name of `gnnrl_lightning.repair.table.REPAIRS`, an
+            import path, or auto: the cheapest repair that ranks candidates well, see
             `gnnrl_lightning.repair.table.default_repair`.
-        calibration_examples: Training examples for importance, repair and sensitivity.
+        calibration_examples: Number of training examples for importance, repair and sensitivity.
 
     Raises:
-        UserError: An unknown importance or repair.
+        UserError: The importance or repair is unknown.
     """
 
     importance: str = "l2"
@@ -36,10 +37,10 @@ class CandidateOptions:
 
     @property
     def passes(self) -> frozenset[str]:
-        """Passes over the calibration examples that are made once for all candidates."""
+        """Names of the passes over the calibration examples that are made once for all candidates."""
         return pruner_passes(self.importance, self.repair)
 
     @property
     def examples(self) -> int:
-        """Calibration examples that the repair of each candidate reads."""
+        """Number of calibration examples that the repair of each candidate reads."""
         return self.calibration_examples if REPAIRS.find(self.repair).reads_images else 0

@@ -1,4 +1,4 @@
-"""From widths to a pruned network that is ready to be scored: choice of channels, surgery, repair."""
+"""Making a candidate from widths: selection of channels, surgery, and repair."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from gnnrl_lightning.trees import Tree, count, tensors
 
 
 class Pruner(Dense):
-    """Prunes one network to any widths, the same way every time.
+    """Prunes a network to any widths, deterministically.
 
-    Importance scores, input moments and what the dense network's layers give are computed once, when they are first
-    needed: train or load the network before.
+    Importance scores, moments of layer inputs and layer outputs of the dense network are computed lazily and cached:
+    train or load the network first.
 
     Args:
         graph: The traced network.
-        network: The dense network; it is never changed.
+        network: The dense network; never modified.
         calibration: Normalised inputs of training examples on the network's device.
-        importance: Which channels stay: a name of `gnnrl_lightning.importance.IMPORTANCES`, an import path, a row, or
-            a criterion.
-        repair: What is done to the sliced network: a name of `gnnrl_lightning.repair.table.REPAIRS`, an import path, or
-            a row.
-        batch_size: Calibration examples in a batch.
-        dtype: Precision of activations where the repair passes inputs through a candidate.
-        objective: Gives the loss to an importance that asks for it; None: classification.
+        importance: Criterion that selects the channels: a name of `gnnrl_lightning.importance.IMPORTANCES`, an import
+            path, a row, or a criterion.
+        repair: Repair of the sliced network: a name of `gnnrl_lightning.repair.table.REPAIRS`, an import path, or a
+            row.
+        batch_size: Number of calibration examples in a batch.
+        dtype: Precision of activations in forward passes of the repair.
+        objective: Provides the loss for importance criteria that need it; None: classification.
 
     Raises:
-        UserError: An unknown importance or repair.
+        UserError: The importance or repair is unknown.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Pruner(Dense):
 
     @cached_property
     def scores(self) -> list[Tensor]:
-        """Importance of every channel, `(sets, width)` for each group, on the CPU, where channels are chosen."""
+        """Importance of every channel, `(sets, width)` for each group, on the CPU."""
         moments = self.moments if "moments" in self._importance.passes else None
         calibration = Calibration(self.calibration, None, self.objective)
         scores = importance_scores(self.graph, self.network, self.importance, calibration, moments)
@@ -65,20 +65,20 @@ class Pruner(Dense):
 
     @property
     def examples(self) -> int:
-        """Forward passes of one example that a candidate takes."""
+        """Number of forward passes of one example per candidate."""
         return count(self.calibration) if self._repair.reads_images else 0
 
     @property
     def passes(self) -> frozenset[str]:
-        """What is found out once for all candidates, in a pass over the calibration examples each."""
+        """Names of the passes over the calibration examples that are made once for all candidates."""
         return pruner_passes(self._importance, self._repair)
 
     def final(self, calibration: Tree, repair: str | Repair) -> Pruner:
-        """The same choice of channels, with another repair on other calibration examples, in float32.
+        """The same selection of channels with another repair on other calibration examples, in float32.
 
         Args:
             calibration: Normalised inputs of training examples on the network's device.
-            repair: As in `Pruner`.
+            repair: Repair, as in `Pruner`.
         """
         other = Pruner(
             self.graph,
@@ -89,16 +89,16 @@ class Pruner(Dense):
             self.batch_size,
             objective=self.objective,
         )
-        other.__dict__["scores"] = self.scores  # in the place of the cached property
+        other.__dict__["scores"] = self.scores  # sets the cached property
         return other
 
     def plan(self, widths: Tensor) -> Plan:
-        """The channels that stay at `widths (G,)`."""
+        """Select the channels for `widths (G,)`."""
         kept = [keep_best(score, int(width)) for score, width in zip(self.scores, widths, strict=True)]
         return self.graph.plan_from(kept)
 
     def prune(self, plan: Plan) -> nn.Module:
-        """The pruned and repaired network in evaluation mode."""
+        """Return the pruned and repaired network in evaluation mode."""
         pruned = plan.apply(self.network).eval()
         self._repair.apply(self, pruned, plan.selection)
         return pruned
@@ -108,26 +108,26 @@ FINAL_EXAMPLES, FINAL_POSITIONS = 1024, 2**24
 
 
 def default_final_examples(example: Tree) -> int:
-    """Training examples for the repair of what is delivered: 1,024, or as many large ones as have 2^24 positions.
+    """Number of training examples for the repair of the delivered network: 1,024, or fewer with 2^24 positions in all.
 
-    `refit` passes all at once, and so takes memory for every pixel: with ResNet-50 some 300 bytes, 5 GiB for 334 images
-    of 224 x 224.
+    `refit` passes all examples at once, so its memory is proportional to the number of pixels: about 300 bytes each for
+    ResNet-50, 5 GiB for 334 images of 224 x 224.
 
     Args:
-        example: Inputs of a network; what follows examples and channels is position.
+        example: Inputs of a network; dimensions after examples and channels are positions.
     """
     positions = max(math.prod(tensor.shape[2:]) for tensor in tensors(example))
     return max(1, min(FINAL_EXAMPLES, FINAL_POSITIONS // positions))
 
 
 def pruner_passes(importance: str | Importance | Criterion, repair: str | Repair) -> frozenset[str]:
-    """Passes over the calibration images that are made once for all candidates.
+    """Passes over the calibration examples that are made once for all candidates.
 
     Args:
-        importance: As in `Pruner`.
-        repair: Likewise.
+        importance: Importance, as in `Pruner`.
+        repair: Repair, as in `Pruner`.
 
     Returns:
-        Names of what is found out in each.
+        Names of the results of the passes.
     """
     return frozenset((*IMPORTANCES.find(importance).passes, *REPAIRS.find(repair).passes))

@@ -1,4 +1,4 @@
-"""A few steps of training before a candidate is scored."""
+"""Short fine-tuning of a candidate before it is scored."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from gnnrl_lightning.trees import Tree, call, take, to_device
 
 @dataclass(frozen=True)
 class ShortFinetune:
-    """Trains a network for a fixed number of steps, always on the same batches.
+    """Trains a network for a fixed number of steps on fixed batches.
 
-    SGD with Nesterov momentum; the learning rate rises for a tenth of the steps and falls along a cosine to zero.
-    A plain loop, not a Trainer: a candidate is one of thousands, and Trainers of several processes would fight over
-    one device.
+    It uses SGD with Nesterov momentum; the learning rate warms up over a tenth of the steps and decays to zero along a
+    cosine. It is a plain loop rather than a Trainer because there are thousands of candidates, and Trainers of several
+    processes would compete for one device.
 
     Args:
-        examples: Training examples; images on disk are decoded anew for each network.
+        examples: Training examples; images on disk are decoded again for each network.
         augment: `(inputs, targets, generator) -> (inputs, targets)`, see `gnnrl_lightning.data.ExampleData.augment`.
         normalize: Inputs of the examples -> network inputs.
-        objective: Gives the loss.
-        steps: Optimiser steps.
-        batch_size: Examples of a step.
-        learning_rate: The largest one.
+        objective: Provides the loss.
+        steps: Number of optimiser steps.
+        batch_size: Number of examples per step.
+        learning_rate: Maximum learning rate.
         momentum: Nesterov momentum.
-        weight_decay: Of all parameters.
-        seed: Of the order of the examples and of the augmentation.
+        weight_decay: Weight decay of all parameters.
+        seed: Seed of the order of the examples and of the augmentation.
         precision: "32" or "bf16": bfloat16 autocast.
 
     Raises:
-        UserError: No steps, or an unknown precision.
+        UserError: `steps` is below 1, or the precision is unknown.
     """
 
     examples: Examples
@@ -61,7 +61,7 @@ class ShortFinetune:
 
     @property
     def seen(self) -> int:
-        """Examples that all steps together read."""
+        """Number of examples read in all steps."""
         return self.steps * min(self.batch_size, len(self.examples))
 
     def batches(self) -> Iterator[tuple[Tree, Tree]]:
@@ -73,7 +73,7 @@ class ShortFinetune:
             yield self.normalize(inputs), targets
 
     def _draws(self) -> Iterator[Draw]:
-        """Which examples each step reads."""
+        """Draw the examples of each step."""
         count, size = len(self.examples), min(self.batch_size, len(self.examples))
         order, epoch = torch.empty(0, dtype=torch.int64), 0
         for step in range(self.steps):
@@ -84,7 +84,7 @@ class ShortFinetune:
             order = order[size:]
 
     def __call__(self, network: nn.Module) -> None:
-        """Train a network in place; it ends in evaluation mode."""
+        """Train a network in place and leave it in evaluation mode."""
         parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         device = parameters[0].device
         optimizer = torch.optim.SGD(

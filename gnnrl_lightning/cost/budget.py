@@ -1,4 +1,4 @@
-"""Budgets: what the pruned network may cost, in the metrics of `gnnrl_lightning.cost.metrics`.
+"""Budgets: upper limits on the costs of the pruned network, see `gnnrl_lightning.cost.metrics`.
 
 ```
 limits = Budget(macs=0.5, activations="512k").on(graph)
@@ -24,7 +24,7 @@ from gnnrl_lightning.errors import UserError, one_line
 
 
 class Prunable(Protocol):
-    """What a budget needs to know of a traced network."""
+    """The part of a traced network that a budget reads."""
 
     @property
     def widths(self) -> Tensor: ...  # noqa: D102
@@ -44,24 +44,24 @@ class Limit:
 
 
 def parse_limit(given: float | str, option: str, unit: str = "") -> Limit:
-    """What a limit says.
+    """Parse a limit.
 
-    Numbers below 1 and percentages are shares of the dense network's cost. Whole numbers above 1 are absolute, also
-    with k, M or G for thousands, millions or billions; with the metric's unit behind it any number is.
+    Numbers below 1 and percentages are shares of the dense network's cost. Whole numbers above 1 are absolute, with an
+    optional k, M or G for thousands, millions or billions; any number followed by the metric's unit is absolute.
 
     Args:
         given: The limit, for example 0.5, "50%", 60_000_000, "60M" or "12.5 ms".
-        option: What names it, for messages.
+        option: Name of the option, for messages.
         unit: Unit of the metric.
 
     Raises:
-        UserError: It is neither a share nor absolute.
+        UserError: The limit is neither a share nor absolute.
     """
     form = r"([+-]?(?:[\d.]+(?:e[+-]?\d+)?|inf|nan))\s*(%|[kMG]?)\s*(" + re.escape(unit) + ")?"
     found = None if isinstance(given, bool) else re.fullmatch(form, str(given).strip(), re.IGNORECASE)
     try:
         value = float(found[1]) if found else None
-    except ValueError:  # several points
+    except ValueError:  # several decimal points
         value = None
     if found is None or value is None:
         raise UserError(f"{option} is {given!r}: expected a share such as 0.5 or 50%, or a whole number above 1")
@@ -86,17 +86,17 @@ def parse_limit(given: float | str, option: str, unit: str = "") -> Limit:
 
 @dataclass(frozen=True, init=False, repr=False)
 class Budget:
-    """Upper limits on the pruned network; all that are given must hold.
+    """Upper limits on the costs of the pruned network, all of which must hold.
 
     Args:
-        limits: Metric -> limit: the name of a row of `METRICS`, the import path of a metric of your own, or a metric
-            itself. See `parse_limit` for what a limit may be; None: no limit.
+        limits: Metric -> limit. A metric is a name of `METRICS`, an import path, or a metric object; a limit is as in
+            `parse_limit`, or None for no limit.
         channel_multiple: Widths are multiples of this number of channels, or dense.
-        min_width: Every group keeps at least this many channels (all of them, if it has fewer).
-        **rows: Limits by the name of a row, `Budget(macs=0.5, activations="50%")`.
+        min_width: Minimum number of channels that each group keeps (all of them, if it has fewer).
+        **rows: Limits by name of a metric, `Budget(macs=0.5, activations="50%")`.
 
     Raises:
-        UserError: There is no limit, one is no limit, or a metric is unknown or named twice.
+        UserError: There is no limit, a limit is invalid, or a metric is unknown or given twice.
     """
 
     limits: Mapping[Any, float | str]
@@ -131,12 +131,12 @@ class Budget:
         return f"Budget({', '.join(f'{name}={value}' for name, value in self.as_record().items())})"
 
     def with_limits(self, **limits: float | str | None) -> Budget:
-        """The same budget with other limits on some metrics; None takes a limit away."""
+        """The same budget with other limits on some metrics; None removes a limit."""
         return Budget({**self.limits, **limits}, self.channel_multiple, self.min_width)
 
     @property
     def parsed(self) -> dict[str, Limit]:
-        """Name of each metric that is limited -> its limit."""
+        """Name of each limited metric -> its limit."""
         return {
             metric_name(key): parse_limit(value, f"budget.{metric_name(key)}", METRICS.find(key, "budget").unit)
             for key, value in self.limits.items()
@@ -144,20 +144,20 @@ class Budget:
 
     @property
     def label(self) -> float | str:
-        """The budget in figures: the limit on MACs if that is all, else words."""
+        """The budget in reports: the limit on MACs if it is the only one, else all limits as text."""
         limits = {name: limit.value for name, limit in self.parsed.items()}
         return limits["macs"] if list(limits) == ["macs"] else ",".join(f"{n}={v:g}" for n, v in limits.items())
 
     def as_record(self) -> dict[str, Any]:
-        """The budget in plain JSON types: limits by name, multiple and smallest width."""
+        """The budget in plain JSON types: limits by name, `channel_multiple` and `min_width`."""
         named = {metric_name(key): value for key, value in self.limits.items()}
         return named | {"channel_multiple": self.channel_multiple, "min_width": self.min_width}
 
     def on(self, graph: Prunable) -> BoundBudget:
-        """The budget in the numbers of one network.
+        """Bind the budget to a traced network.
 
         Raises:
-            UserError: A limit exceeds the dense cost, even the smallest network does not meet it, or a metric fails.
+            UserError: A limit exceeds the dense cost, the smallest network does not meet a limit, or a metric fails.
         """
         ladder = Ladder(graph.widths, graph.sets, self.channel_multiple, self.min_width, graph.ranges)
         keys = {name: name for name in SHOWN} | {metric_name(key): key for key in self.limits}
@@ -173,11 +173,11 @@ class Budget:
 
 
 def _ends(name: str, cost: Cost, ladder: Ladder) -> tuple[float, float]:
-    """Dense cost and that of the lowest widths, checked: the metric may be a user's own."""
+    """Cost of the dense and of the lowest widths, validated because the metric may be custom."""
     widths = torch.stack([ladder.dense, ladder.lowest])
     try:
         found = torch.as_tensor(cost(widths))
-    except Exception as error:  # whatever the user's own metric raises
+    except Exception as error:  # a custom metric may raise anything
         raise UserError(f"metric {name} fails: {one_line(error)}") from error
     if found.shape != (2,):
         raise UserError(f"metric {name} gives the shape {tuple(found.shape)} for two candidates: expected (2,)")
@@ -187,7 +187,7 @@ def _ends(name: str, cost: Cost, ladder: Ladder) -> tuple[float, float]:
 
 
 def _absolute(name: str, limit: Limit, dense: float, smallest: float) -> float:
-    """A limit in absolute numbers."""
+    """Convert a limit to an absolute one."""
     if not limit.relative and limit.value > dense:
         raise UserError(
             f"budget.{name} is {limit.value:g}, more than the dense network has ({dense:,}): nothing to prune"
@@ -203,17 +203,17 @@ def _absolute(name: str, limit: Limit, dense: float, smallest: float) -> float:
 
 @dataclass(frozen=True, repr=False)
 class BoundBudget:
-    """A budget in the numbers of one network; made by `Budget.on`.
+    """A budget bound to a traced network; made by `Budget.on`.
 
     Attributes:
         graph: The traced network.
         budget: The budget.
-        ladder: The widths that each group may take.
-        metrics: Name -> metric as it was given, for all that figures show: MACs, parameters, and what is limited.
-        functions: Their costs as functions of widths.
+        ladder: The allowed widths of each group.
+        metrics: Name -> metric as given, for all reported metrics: MACs, parameters, and the limited ones.
+        functions: Name -> cost as a function of the widths.
         limits: Metric -> absolute limit.
         dense: Metric -> cost of the dense network.
-        monotone: The metrics that never rise when a group is narrowed.
+        monotone: Names of the metrics that never rise when a group is narrowed.
     """
 
     graph: Prunable
@@ -231,16 +231,16 @@ class BoundBudget:
 
     @property
     def label(self) -> float | str:
-        """The budget in figures."""
+        """The budget in reports, see `Budget.label`."""
         return self.budget.label
 
     @property
     def smallest(self) -> Tensor:
-        """The lowest widths `(G,)` that are allowed."""
+        """The lowest allowed widths `(G,)`."""
         return self.ladder.lowest
 
     def share(self, name: str) -> float:
-        """The limit on a metric as a share of the dense network's cost; 1 where there is none."""
+        """The limit on a metric as a share of the dense network's cost; 1 without a limit."""
         return self.limits[name] / self.dense[name] if name in self.limits else 1.0
 
     def costs(self, widths: Tensor) -> dict[str, int | float]:
@@ -252,7 +252,7 @@ class BoundBudget:
         return {f"{name}_ratio": cost / self.dense[name] for name, cost in costs.items()}
 
     def met(self, widths: Tensor, limits: Limits | None = None) -> Tensor:
-        """Which candidates `(..., G)` meet the budget, or other absolute limits, and keep to the groups' ranges.
+        """Which candidates `(..., G)` meet the budget, or other absolute limits, and the ranges of the groups.
 
         Returns:
             bool `(...)`.

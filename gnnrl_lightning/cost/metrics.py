@@ -1,7 +1,7 @@
-"""What a candidate may cost: a table of metrics, each a function of the widths.
+"""Cost metrics: a table of functions of the widths.
 
-A metric of your own is a function that takes a traced network and gives one from widths `(..., G)` to costs `(...)`.
-Name it in a budget by its import path, or register it under a short name:
+A custom metric is a function that takes a traced network and returns a function from widths `(..., G)` to costs
+`(...)`. A budget names it by its import path, or by a short name after registration:
 
 METRICS.register("energy", Metric(energy, unit="J"))
 """
@@ -18,20 +18,20 @@ from gnnrl_lightning.cost.activations import peak_activations
 from gnnrl_lightning.registry import Registry
 
 Cost: TypeAlias = Callable[[Tensor], Tensor]
-"""Widths `(..., G)` int64 -> costs `(...)`, integers or float64; the same for the same widths, whenever it is asked."""
+"""Widths `(..., G)` int64 -> costs `(...)`, integers or float64; deterministic."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A cost of a network, as a function of its widths.
+    """A cost of a network as a function of its widths.
 
     Args:
-        bind: Makes the cost of a traced network (`ComputationGraph`); called once for each network.
-        unit: Unit of the cost, for people and for limits such as `20 ms`.
-        exact: Whether the cost is exact; else it is an estimate or a measurement.
-        monotone: Whether the cost never rises when a group is narrowed. Projection is quicker then.
-        of_operators: Makes the cost of each operator, widths `(B, G)` -> `(B, n_operators)`, for the state of a policy;
-            None: The cost is not a sum over operators.
+        bind: Returns the cost function of a traced network (`ComputationGraph`); called once per network.
+        unit: Unit of the cost, for output and for limits such as `20 ms`.
+        exact: Whether the cost is exact rather than estimated or measured.
+        monotone: Whether the cost never rises when a group is narrowed; projection is then faster.
+        of_operators: Returns the function for the costs of all operators, widths `(B, G)` -> `(B, n_operators)`, which
+            the state of a policy reads; None: the cost is not a sum over operators.
     """
 
     bind: Callable[[Any], Cost]
@@ -42,10 +42,10 @@ class Metric:
 
 
 def as_metric(given: Any) -> Metric:
-    """The metric of what a user gives.
+    """Return a metric unchanged, or make one from a function.
 
     Raises:
-        TypeError: It is neither a metric nor a function.
+        TypeError: `given` is neither a metric nor a function.
     """
     if isinstance(given, Metric):
         return given
@@ -55,7 +55,7 @@ def as_metric(given: Any) -> Metric:
 
 
 def metric_name(given: Any) -> str:
-    """Name of a metric in figures: its name or import path, or the name of its function."""
+    """Name of a metric in reports: its name or import path, or the name of its function."""
     if isinstance(given, Metric):
         return metric_name(given.bind)
     return given if isinstance(given, str) else getattr(given, "__name__", type(given).__name__)
@@ -87,4 +87,4 @@ METRICS.register(
 METRICS.register("activations", Metric(peak_activations, unit="bytes", exact=True, monotone=True))
 
 SHOWN = ("macs", "params")
-"""Metrics that figures always have; those that a budget names follow them."""
+"""Metrics that are always reported, before the other metrics of the budget."""

@@ -1,7 +1,7 @@
-"""MACs and parameters as functions of the widths, exact to the last one.
+"""Exact MACs and parameters as functions of the widths.
 
-Every operator costs a constant times the product of the sizes of its dimensions, and every size is linear in the
-widths: `cost = sum_k factor_k * prod_d (constant_kd + sum_g count_kdg * width_g)`. A batch of candidates is a few
+The cost of an operator is a constant times the product of the sizes of its dimensions, and every size is linear in the
+widths: `cost = sum_k factor_k * prod_d (constant_kd + sum_g count_kdg * width_g)`. A batch of candidates takes a few
 tensor products. Reference: `torch.utils.flop_counter.FlopCounterMode` halved, on a meta-device copy of the network.
 """
 
@@ -16,17 +16,17 @@ from torch import Tensor
 from gnnrl_lightning.tracing.axes import Axis
 
 Size = tuple[int, dict[int, int]]
-"""A size linear in the widths: constant, and count for each group."""
+"""A size that is linear in the widths: a constant, and a count for each group."""
 
 
 def axis_size(axis: Axis | None, length: int) -> Size:
-    """The size of a dimension of dense `length` whose channels lie as `axis` says (None: all fixed)."""
+    """The size of a dimension of dense `length` with the channel layout `axis` (None: all channels are fixed)."""
     return (length, {}) if axis is None else (axis.fixed, axis.counts)
 
 
 @dataclass(frozen=True)
 class Products:
-    """Rows `factor * prod_d (constant_d + counts_d . widths)`, evaluated for a batch of widths at once.
+    """Rows `factor * prod_d (constant_d + counts_d . widths)`, evaluated for batches of widths.
 
     Attributes:
         factor: `(rows,)` int64.
@@ -40,7 +40,7 @@ class Products:
 
     @classmethod
     def build(cls, rows: Sequence[tuple[int, Sequence[Size]]], groups: int) -> Products:
-        """Make the tensors from rows `(factor, sizes)`."""
+        """Build the tensors from rows `(factor, sizes)`."""
         dims = max((len(sizes) for _, sizes in rows), default=0)
         constant = torch.ones(len(rows), dims, dtype=torch.float64)
         counts = torch.zeros(len(rows), dims, groups, dtype=torch.float64)
@@ -63,8 +63,8 @@ class CostModel:
     """MACs and parameters of any candidate.
 
     Args:
-        operators: For each operator that costs MACs its index in the graph's operators, and its row.
-        parameters: For each parameter its operator's index (-1: none), and its row.
+        operators: For each operator with MACs, its index among the graph's operators and its row.
+        parameters: For each parameter, the index of its operator (-1: none) and its row.
         n_operators: Number of operators of the graph.
         groups: Number of groups.
     """
@@ -102,7 +102,7 @@ class CostModel:
         return self._spread(self._macs(widths), self._macs_of)
 
     def operator_params(self, widths: Tensor) -> Tensor:
-        """Parameters read by each operator of the graph `(B, n_operators)` at `widths (B, G)`."""
+        """Number of parameters read by each operator of the graph `(B, n_operators)` at `widths (B, G)`."""
         return self._spread(self._params(widths), self._params_of)
 
     @staticmethod

@@ -1,8 +1,8 @@
-"""The widths that groups may take, and the projection of proposals onto limits.
+"""Allowed widths of groups, and the projection of proposals onto limits.
 
 The projection first scales the proposed widths by the largest common factor that fits, then widens groups one aligned
-step at a time, those furthest below their proposal first, until no group can be widened any more: what comes
-back meets every limit, and no group could be one step wider.
+step at a time, groups furthest below their proposal first, until no group can be widened. The result meets every limit,
+and no group could be one step wider.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from gnnrl_lightning.cost.ranges import WidthRanges
 from gnnrl_lightning.errors import UserError
 
 BISECTIONS = 40
-"""Halvings of the interval of the common factor: its error is far below one channel."""
+"""Number of bisection steps on the common factor; the remaining error is far below one channel."""
 
 SCANNED = 128
-"""Common factors that are tried first where a cost may rise when groups are narrowed."""
+"""Number of common factors that are tried before the bisection if a cost is not monotone."""
 
 Limits = Mapping[str, float | Tensor]
-"""Metric -> absolute upper limit: one for all candidates, or one for each `(B,)`."""
+"""Metric -> absolute upper limit, for all candidates or for each candidate `(B,)`."""
 
 
 @dataclass(frozen=True)
 class Ladder:
-    """The widths that each group may take.
+    """The allowed widths of each group.
 
     Args:
         dense: Dense widths `(G,)`.
         sets: Index sets of each group `(G,)`: the tensors' dimensions have `sets * width` channels.
         channel_multiple: Alignment of the tensors' dimensions.
         min_width: Smallest number of channels.
-        ranges: Lowest and highest width that the user allows each group; None: any.
+        ranges: The user's lowest and highest width for each group; None: no limits.
 
     Attributes:
-        step: Difference of neighbouring widths `(G,)`.
+        step: Difference between neighbouring widths `(G,)`.
         lowest: Lowest allowed widths `(G,)`.
         highest: Highest allowed widths `(G,)`.
 
@@ -80,16 +80,16 @@ class Ladder:
         )
 
     def up(self, widths: Tensor, step: Tensor) -> Tensor:
-        """The next aligned widths not below `widths`, dense at most."""
+        """Round up to aligned widths, at most dense."""
         return torch.minimum(((widths + step - 1) // step) * step, self.dense)
 
     def down(self, widths: Tensor) -> Tensor:
-        """The next allowed widths not above `widths`, at least the lowest."""
+        """Round down to allowed widths, at least the lowest."""
         aligned = torch.where(widths >= self.dense, self.dense, widths // self.step * self.step)
         return torch.maximum(torch.minimum(aligned, self.highest), self.lowest)
 
     def wider(self, widths: Tensor) -> Tensor:
-        """One step wider (the highest widths stay)."""
+        """Widen by one step, at most to the highest widths."""
         return torch.minimum((widths // self.step + 1) * self.step, self.highest)
 
 
@@ -102,20 +102,20 @@ def fits(costs: Mapping[str, Cost], widths: Tensor, limits: Limits) -> Tensor:
 
 
 def project(costs: Mapping[str, Cost], ladder: Ladder, widths: Tensor, limits: Limits, monotone: bool = True) -> Tensor:
-    """The widths nearest to a proposal that meet every limit and cannot be widened.
+    """Project a proposal: the nearest widths that meet every limit and cannot be widened.
 
-    1. the largest s such that `down(s * proposal)`, the highest widths at most, fits, by bisection; where a cost is not
-       monotone, next to the largest of some evenly spaced s that fit;
-    2. growth, one aligned step at a time, of the group whose width is the smallest fraction of its proposal (ties: the
-       first), among those that still fit; where a cost is not monotone, groups that did not fit are tried again after
-       others have grown.
+    1. Bisection finds the largest s for which `down(s * proposal)` fits. If a cost is not monotone, the bisection
+       starts from the largest of some evenly spaced s that fits.
+    2. The group whose width is the smallest fraction of its proposal (ties: the first) grows by one aligned step, among
+       the groups that still fit, until none does. If a cost is not monotone, groups that did not fit are tried again
+       after others have grown.
 
     Args:
-        costs: Metric -> cost of widths.
+        costs: Metric -> cost function of widths.
         ladder: Allowed widths.
         widths: Proposals `(B, G)`, float or integer.
-        limits: Absolute limits, for all candidates or for each; the lowest widths must fit.
-        monotone: Whether no cost ever rises when a group is narrowed.
+        limits: Absolute limits, for all candidates or for each candidate; the lowest widths must meet them.
+        monotone: Whether no cost rises when a group is narrowed.
 
     Returns:
         int64 `(B, G)`.
@@ -154,7 +154,7 @@ def _grow(
     """Widen groups one step at a time until none can be widened."""
     while True:
         grown = _sweep(costs, ladder, widths, proposal, limits)
-        # Where costs are monotone, a group that does not fit never fits later.
+        # With monotone costs, a group that does not fit never fits later.
         if monotone or torch.equal(grown, widths):
             return grown
         widths = grown
@@ -163,7 +163,7 @@ def _grow(
 def _sweep(
     costs: Mapping[str, Cost], ladder: Ladder, widths: Tensor, proposal: Tensor, limits: Mapping[str, Tensor]
 ) -> Tensor:
-    """Widen groups one step at a time, each until it does not fit once."""
+    """Widen groups one step at a time, each until it does not fit for the first time."""
     widths = widths.clone()
     closed = widths >= ladder.highest
     rows = torch.arange(len(widths))

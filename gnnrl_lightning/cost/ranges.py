@@ -1,4 +1,4 @@
-"""Lowest and highest widths that the user allows single groups, by name or glob.
+"""User-defined lowest and highest widths of groups, by name or glob.
 
 ```
 graph = gnnrl_lightning.trace(network, inputs, limits={"layer3.*": GroupLimit(min=0.25, max=48)})
@@ -23,16 +23,16 @@ OPTION = "groups.limits"
 
 @dataclass(frozen=True)
 class GroupLimit:
-    """Limits of a group's width, each a share of the dense width or a number of channels of each index set.
+    """Limits on the width of a group, each a share of the dense width or a number of channels per index set.
 
     Args:
-        min: Lowest width: 0.25 and 25% are shares, rounded up, whole numbers from 2 on are channels; a group that has
-            fewer channels keeps them all. None: the budget's `min_width`.
-        max: Highest width, likewise, rounded down, at least one channel. The group is cut to it even where the budget
-            is met without that. None: the dense width.
+        min: Lowest width: 0.25 and 25% are shares, rounded up; whole numbers from 2 on are channels. A group with fewer
+            channels keeps all of them. None: the budget's `min_width`.
+        max: Highest width in the same format, rounded down, at least one channel. The group is narrowed to it even if
+            the budget does not require that. None: the dense width.
 
     Raises:
-        UserError: A value is neither a share nor a number of channels, or none is given.
+        UserError: A value is neither a share nor a number of channels, or no value is given.
     """
 
     min: float | str | None = None
@@ -47,14 +47,14 @@ class GroupLimit:
                 _share_or_channels(value, name)
 
     def lowest(self, width: int) -> int:
-        """The lowest width of a group of this dense width."""
+        """Lowest width of a group with the dense width `width`."""
         if self.min is None:
             return 1
         value = _share_or_channels(self.min, "min")
         return min(width, value if isinstance(value, int) else math.ceil(value * width - 1e-9))
 
     def highest(self, width: int) -> int:
-        """The highest width of a group of this dense width."""
+        """Highest width of a group with the dense width `width`."""
         if self.max is None:
             return width
         value = _share_or_channels(self.max, "max")
@@ -62,7 +62,7 @@ class GroupLimit:
 
 
 def _share_or_channels(given: float | str, name: str) -> int | float:
-    """A number of channels as int, a share as float."""
+    """Parse a number of channels (int) or a share (float)."""
     expected = "expected a share of the dense width (0.25 or 25%) or a number of channels (2 or more)"
     refused = UserError(f"{OPTION} has {name} {given}: {expected}")
     try:
@@ -82,7 +82,7 @@ def _share_or_channels(given: float | str, name: str) -> int | float:
 
 
 Limits = Mapping[str, GroupLimit | Mapping[str, float | str | None]]
-"""Name of a group or of a module whose channels it has, or glob over these -> limits; the mapping has min, max."""
+"""Name of a group or of the module that makes its channels, or glob -> limits, as an object or a mapping."""
 
 
 @dataclass(frozen=True)
@@ -101,14 +101,14 @@ class WidthRanges:
 
     @classmethod
     def of(cls, groups: Sequence[ChannelGroup], limits: Limits | None = None) -> WidthRanges:
-        """The ranges of groups; of several limits of one group all hold.
+        """Make the ranges of groups; all limits that match a group apply.
 
         Args:
             groups: Prunable groups.
-            limits: What the user says, by pattern; None: nothing.
+            limits: Pattern -> limits; None: no limits.
 
         Raises:
-            UserError: A pattern matches no group, or the limits of a group exclude each other.
+            UserError: A pattern matches no group, or the limits of a group contradict each other.
         """
         lowest, highest = [1] * len(groups), [group.width for group in groups]
         modules = [_modules(group) for group in groups]
@@ -131,12 +131,12 @@ class WidthRanges:
         return cls(names, torch.tensor(lowest, dtype=torch.int64), torch.tensor(highest, dtype=torch.int64))
 
     def hold(self, widths: Tensor) -> Tensor:
-        """Which candidates `(..., G)` keep to the ranges: bool `(...)`."""
+        """Which candidates `(..., G)` lie within the ranges: bool `(...)`."""
         return ((widths >= self.lowest) & (widths <= self.highest)).all(-1)
 
 
 def as_limit(pattern: str, given: GroupLimit | Mapping[str, float | str | None]) -> GroupLimit:
-    """A limit as it is, or of a mapping with the keys min and max."""
+    """Return a limit unchanged, or make one from a mapping with the keys min and max."""
     if isinstance(given, GroupLimit):
         return given
     if not isinstance(given, Mapping) or not given.keys() <= {"min", "max"}:
@@ -145,7 +145,7 @@ def as_limit(pattern: str, given: GroupLimit | Mapping[str, float | str | None])
 
 
 def _modules(group: ChannelGroup) -> list[str]:
-    """The group's name, the modules that make its channels, and those that contain them."""
+    """Return the names of the group, of the modules that make its channels, and of their parent modules."""
     names = {group.name: None}
     for member in group.members:
         if member.role == "output":

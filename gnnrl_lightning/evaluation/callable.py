@@ -1,10 +1,10 @@
-"""Scores of candidates by any function of a network: a detector, a language head, whatever no objective is for.
+"""Scores of candidates by an arbitrary function of a network, for tasks without an objective (such as detection).
 
 ```
-def mean_average_precision(network: nn.Module) -> float:  # higher is better; yours, with your data
+def mean_average_precision(network: nn.Module) -> float:  # higher is better; your own function, with your data
     ...
 
-inputs = torch.stack([dataset[i][0] for i in range(256)])  # as the network reads them, no labels
+inputs = torch.stack([dataset[i][0] for i in range(256)])  # network inputs without labels
 graph = trace(network, inputs[:1])
 pruner = Pruner(graph, network, inputs, objective=OutputsAlone())
 evaluate = CallableEvaluator(pruner, mean_average_precision)
@@ -12,8 +12,10 @@ limits = budget.on(graph)
 problem = SearchProblem(graph, limits, evaluate, 100, starting_candidates(graph, limits), pruner=pruner, ...)
 ```
 
-The inputs are all that the rest needs: an example for the trace, calibration for importance and repair, and, through
-`OutputsAlone`, the sensitivity, which compares the outputs with the dense network's, see `relative_distance`.
+`gnnrl_lightning.compress_by_score` does all of this in one call.
+
+The inputs serve as the example for the trace, as calibration examples for importance and repair, and, through
+`OutputsAlone`, for the sensitivity, which compares outputs with those of the dense network, see `relative_distance`.
 """
 
 from __future__ import annotations
@@ -27,20 +29,20 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from gnnrl_lightning.candidates.pruner import Pruner
-from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.objective import Figure, Measured, Objective
 from gnnrl_lightning.trees import Tree
 
 SCORE = "score"
-"""Name of the only figure."""
+"""Name of the only score."""
 
 
 @dataclass(frozen=True)
 class OutputsAlone(Objective):
-    """The objective where there are no targets: the distance of outputs, and the figure `score`.
+    """An objective without targets: the distance between outputs, and the figure `score`.
 
-    An importance that needs a loss cannot be had, and nothing can be trained.
+    It has no loss, so it supports neither training nor an importance that needs a loss.
     """
 
     figures: ClassVar[Mapping[str, Figure]] = {SCORE: Figure("score", higher_is_better=True, digits=4)}
@@ -48,11 +50,11 @@ class OutputsAlone(Objective):
 
     @property
     def reported(self) -> dict[str, Figure]:
-        """The score alone: nobody measures a divergence."""
+        """Only the score: no divergence is measured."""
         return dict(self.figures)
 
     def loss(self, outputs: Tree, targets: Tree) -> Tensor:
-        """There is none.
+        """Refuse: this objective has no loss.
 
         Raises:
             UserError: Always.
@@ -60,7 +62,7 @@ class OutputsAlone(Objective):
         raise UserError("a score of networks has no loss: choose an importance that needs none, and train yourself")
 
     def measure(self, outputs: Tree, targets: Tree) -> Measured:
-        """Outputs alone say nothing.
+        """Refuse: outputs cannot be measured without targets.
 
         Raises:
             UserError: Always.
@@ -68,17 +70,37 @@ class OutputsAlone(Objective):
         raise UserError("a score of networks measures no outputs: the function itself does")
 
 
+def score_of(score: Callable[[nn.Module], float], network: nn.Module, which: str) -> float:
+    """The score of a network.
+
+    Args:
+        score: `(network) -> score`.
+        network: The network, which the score may change.
+        which: What network it is, for messages.
+
+    Raises:
+        UserError: The score fails, or is no finite number.
+    """
+    try:
+        value = float(score(network))
+    except Exception as error:  # the user's own may raise anything
+        raise UserError(f"the score of {which} fails: {one_line(error)}") from error
+    if not math.isfinite(value):
+        raise UserError(f"the score of {which} is {value}: expected a finite number")
+    return value
+
+
 class CallableEvaluator:
-    """Prunes a candidate, scores it by a function, and caches it by its widths; stands in for `Evaluator`.
+    """Prunes a candidate, scores it with a function, and caches the result by widths; replaces `Evaluator`.
 
     Candidates do not race: each is scored once.
 
     Args:
-        pruner: Makes the pruned networks; its objective is `OutputsAlone` where there is no other.
-        score: `(network in evaluation mode, on the pruner's device) -> score`, the higher the better; it may change the
+        pruner: Makes the pruned networks; its objective is `OutputsAlone` if no other applies.
+        score: `(network in evaluation mode, on the pruner's device) -> score`, higher is better; it may modify the
             network.
-        examples: Forward passes of one example that a call of the function takes, for the accounts: a sensitivity or
-            an importance is then worth so many evaluations.
+        examples: Number of forward passes of one example per call of the function. It converts the passes of a
+            sensitivity or an importance to evaluations.
         costs: Costs of a candidate `(G,)` by metric, see `BoundBudget.costs`; None: MACs and parameters.
 
     Raises:
@@ -99,7 +121,7 @@ class CallableEvaluator:
         self._known: dict[tuple[int, ...], Evaluation] = {}
 
     def learn(self, evaluations: Iterable[Evaluation]) -> None:
-        """Take over what was evaluated elsewhere or before: it is not evaluated again."""
+        """Add evaluations from other processes or an earlier run to the cache."""
         for evaluation in evaluations:
             self._known[evaluation.widths] = evaluation
 
@@ -107,15 +129,14 @@ class CallableEvaluator:
         """Score the candidate `widths (G,)`.
 
         Raises:
-            UserError: The score is no finite number.
+            UserError: The score fails or is not finite.
         """
         key = tuple(int(width) for width in widths)
         if key in self._known:
             return replace(self._known[key], proposer=proposer, seconds=0.0, examples=0)
         start = time.perf_counter()
-        value = float(self.score(self.pruner.prune(self.pruner.plan(widths))))
-        if not math.isfinite(value):
-            raise UserError(f"the score of the candidate with widths {list(key)} is {value}: expected a finite number")
+        pruned = self.pruner.prune(self.pruner.plan(widths))
+        value = score_of(self.score, pruned, f"the candidate with widths {list(key)}")
         evaluation = self._known[key] = Evaluation(
             key,
             self.costs(widths),

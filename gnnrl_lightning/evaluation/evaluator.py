@@ -1,4 +1,4 @@
-"""Scores candidates on the holdout, in races where that is asked for, and remembers what it has scored."""
+"""Scores candidates on the holdout, optionally in races, and caches the results."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ Batch = tuple[Tree, Tree]
 
 
 class Evaluator:
-    """Prunes a candidate, scores it on the holdout, and caches it by its widths.
+    """Prunes a candidate, scores it on the holdout, and caches the result by widths.
 
-    All of that happens on the device that the dense network is on. The holdout stays there too, where half of the
-    device's free memory holds it; else each batch is sent when it is needed.
+    Candidates run on the device of the dense network. The holdout is kept on that device if it fits in half of the free
+    memory; otherwise batches are moved when they are needed.
 
-    The examples are read in a fixed random order. In races a candidate that falls behind the best one asked for so far
-    is dropped, see `racing`; every answer, those to known candidates included, may make a new best one, so that a
-    search that is repeated with some answers known takes the same course.
+    The examples are read in a fixed random order. In races, a candidate that falls behind the incumbent is dropped, see
+    `racing`. Every evaluation, including cached ones, may become the incumbent, so that a resumed search repeats the
+    same decisions.
 
     Args:
         pruner: Makes the pruned networks.
-        holdout: Held-out examples.
-        normalize: What the holdout has of inputs -> what the network reads.
-        objective: Measures the networks' outputs.
+        holdout: The held-out examples.
+        normalize: Inputs of the holdout -> network inputs.
+        objective: Measures outputs.
         batch_size: Examples in a batch.
         precision: "32", or "bf16" for bfloat16 weights and activations.
-        finetune: Trains each candidate for a few steps before it is scored; None: none is.
-        error: Probability with which a candidate as good as the best one may be dropped; None: all are scored on the
-            whole holdout.
+        finetune: Trains each candidate for a few steps before it is scored; None: no training.
+        drop_probability: Probability with which a candidate as good as the incumbent may be dropped; None: no races,
+            every candidate is scored on the whole holdout.
         costs: Costs of a candidate `(G,)` by metric, see `BoundBudget.costs`; None: MACs and parameters.
     """
 
@@ -59,7 +59,7 @@ class Evaluator:
         batch_size: int = 256,
         precision: str = "32",
         finetune: ShortFinetune | None = None,
-        error: float | None = None,
+        drop_probability: float | None = None,
         costs: Callable[[Tensor], dict[str, int | float]] | None = None,
     ) -> None:
         if precision not in PRECISIONS:
@@ -70,15 +70,15 @@ class Evaluator:
         self.costs = costs or pruner.graph.costs
         self.dtype = PRECISIONS[precision]
         self.holdout, self.normalize, self.objective, self.batch_size = holdout, normalize, objective, batch_size
-        self.finetune, self.error = finetune, error
+        self.finetune, self.drop_probability = finetune, drop_probability
         self._known: dict[tuple[int, ...], Evaluation] = {}
         self._incumbent: Evaluation | None = None
 
     def learn(self, evaluations: Iterable[Evaluation]) -> None:
-        """Take over what was evaluated elsewhere or before: it is not evaluated again.
+        """Add evaluations from other processes or an earlier run to the cache.
 
-        It takes the place of what this process has found out itself, so that all know the same. Of several evaluations
-        of a candidate the first counts that was not dropped from a race, else the first.
+        They replace this process's own evaluations, so that all processes have the same cache. Of several evaluations
+        of a candidate, the first one that was not dropped counts, else the first.
         """
         learnt: dict[tuple[int, ...], Evaluation] = {}
         for evaluation in evaluations:
@@ -100,7 +100,7 @@ class Evaluator:
 
     @cached_property
     def batches(self) -> list[Batch]:
-        """Inputs and targets of the holdout, batch by batch."""
+        """Inputs and targets of the holdout, in batches."""
         holdout, parts = self.holdout, random_order(len(self.holdout)).split(self.batch_size)
         one = floats(self.normalize(take(holdout.inputs, slice(1))), self.dtype)
         size = len(holdout) * sum(tensor.nbytes for tensor in tensors(one))
@@ -115,18 +115,18 @@ class Evaluator:
     def _stages(self) -> list[slice]:
         """The batches of each stage."""
         sizes = [count(inputs) for inputs, _ in self.batches]
-        ends = (len(sizes),) if self.error is None else stage_ends(sizes)
+        ends = (len(sizes),) if self.drop_probability is None else stage_ends(sizes)
         return [slice(*pair) for pair in zip((0, *ends), ends, strict=False)]
 
     @cached_property
     def _dense(self) -> list[Tree]:
-        """Outputs of the dense network for each batch; it has to be trained by then."""
+        """Outputs of the dense network for each batch. Train the dense network first."""
         network = for_inference(copy.deepcopy(self.pruner.network).eval(), self.pruner.layers, self.dtype)
         with torch.inference_mode():
             return [floats(call(network, to_device(inputs, self.pruner.device))) for inputs, _ in self.batches]
 
     def _evaluate(self, widths: Tensor, key: tuple[int, ...], proposer: str) -> Evaluation:
-        self._dense  # noqa: B018  (not on the first candidate's clock)
+        self._dense  # noqa: B018  (excluded from the first candidate's time)
         start = time.perf_counter()
         network = self.pruner.prune(self.pruner.plan(widths))
         examples = self.pruner.examples
@@ -151,29 +151,29 @@ class Evaluator:
             proposer=proposer,
             seen=course.examples,
             dropped=dropped,
-            course=None if dropped or self.error is None else course,
+            course=None if dropped or self.drop_probability is None else course,
         )
 
     def _run(self, network: nn.Module) -> Course:
-        """Score a network stage by stage, until it has seen all examples or is dropped."""
+        """Score a network stage by stage until it is dropped or all examples have been read."""
         course, incumbent = Course(), None if self._incumbent is None else self._incumbent.course
         for stage in self._stages:
             course = course.followed_by(*outcome(network, self.batches[stage], self._dense[stage], self.objective))
-            if self.error is None or incumbent is None or course.examples == len(self.holdout):
+            if self.drop_probability is None or incumbent is None or course.examples == len(self.holdout):
                 continue
-            if hopeless(course, incumbent, len(self._stages), self.error):
+            if hopeless(course, incumbent, len(self._stages), self.drop_probability):
                 break
         return course
 
 
 DIVERGENCE = "divergence"
-"""Name of the figure that every objective has: the mean distance to the dense network's outputs."""
+"""Name of the score that every objective has: the mean distance to the dense network's outputs."""
 
 
 def outcome(
     network: nn.Module, batches: Sequence[Batch], dense: Sequence[Tree], objective: Objective
 ) -> tuple[Tensor, dict[str, list[float]]]:
-    """What a network in evaluation mode makes of some examples.
+    """Score a network in evaluation mode on some examples.
 
     Args:
         network: The network.
@@ -182,7 +182,7 @@ def outcome(
         objective: Measures the outputs.
 
     Returns:
-        Score of each example `(n,)`, and name -> sums over the examples, elements, `divergence` included.
+        Score of each example `(n,)`, and name -> elements of the sums over the examples, including `divergence`.
     """
     measured = []
     with torch.inference_mode():
@@ -196,7 +196,7 @@ def outcome(
 
 
 def fits(size: int, device: torch.device) -> bool:
-    """Whether so many bytes take half of a device's free memory at most; the CPU has no choice."""
+    """Whether `size` bytes fit in half of the device's free memory (always true on the CPU)."""
     if device.type != "cuda":
         return True
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

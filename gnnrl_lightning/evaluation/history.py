@@ -1,4 +1,4 @@
-"""An evaluator whose answers are written down, and which a journal may spare its work."""
+"""An evaluator that logs every result and replays results from an existing journal."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.processes import from_first, of_all, rank, world_size
 
 Ratios = Callable[[Mapping[str, int | float]], dict[str, float]]
-"""Costs of a candidate by metric -> figures for the readers of the journal, see `BoundBudget.ratios`."""
+"""Costs of a candidate by metric -> cost ratios for the journal, see `BoundBudget.ratios`."""
 
 
 class Journalled:
-    """Asks the evaluator and writes every answer down, those for known candidates too: the journal is the history.
+    """Evaluates candidates and appends every evaluation, including cached ones, to the journal.
 
-    Where the journal has been resumed, it answers as long as the same candidates are asked for in the same order; its
-    evaluations are known to the evaluator from the beginning, so that nothing that it holds is evaluated again.
+    A resumed journal is replayed as long as the same candidates are requested in the same order. The evaluator's cache
+    starts with its evaluations, so no candidate in the journal is evaluated again.
 
-    Of several processes each asks its own evaluator; what they were told is written down by the first one, and made
-    known to all, when they settle.
+    Each process has its own evaluator; `settle` exchanges the evaluations, and the first process writes them.
 
     Args:
         evaluator: Scores candidates.
-        journal: Where the answers go; of several processes the first one's counts.
-        ratios: Costs of a candidate -> their shares of the dense ones, for the readers of the journal.
+        journal: The journal; only that of the first process is used.
+        ratios: Costs of a candidate -> shares of the dense costs.
     """
 
     def __init__(self, evaluator: Evaluator, journal: Journal, ratios: Ratios) -> None:
@@ -40,7 +39,7 @@ class Journalled:
         if world_size() > 1:
             return self.evaluator(widths, proposer)
         record = self.journal.take(widths=widths.tolist(), proposer=proposer)
-        evaluation = self.evaluator(widths, proposer)  # also where the journal answers: races depend on what was asked
+        evaluation = self.evaluator(widths, proposer)  # also for replayed candidates: races depend on all requests
         if record is not None:
             return Evaluation.from_record(record)
         self._write(evaluation)
@@ -50,26 +49,26 @@ class Journalled:
         self.journal.append({**evaluation.as_record(), **self.ratios(evaluation.costs)})
 
     def settle(self, answers: Sequence[Evaluation]) -> list[Evaluation]:
-        """Let all processes know what each was told since they did so last; all call it.
+        """Exchange the evaluations since the last call between all processes; a collective call.
 
         Args:
-            answers: What this process was told.
+            answers: Evaluations of this process.
 
         Returns:
-            What all were told, in the order of the processes: the same everywhere. A journal that has been resumed
-            answers first.
+            Evaluations of all processes, in rank order, the same on all processes; replayed from a resumed journal
+            where it has them.
         """
         if world_size() == 1:
             return list(answers)
         told = [answer for part in of_all(list(answers)) for answer in part]
         settled = from_first([self._written(answer) for answer in told] if rank() == 0 else [])
         self.evaluator.learn(settled)
-        for evaluation in settled:  # races depend on what everybody asked
+        for evaluation in settled:  # races depend on the requests of all processes
             self.evaluator(torch.tensor(evaluation.widths), evaluation.proposer)
         return settled
 
     def _written(self, answer: Evaluation) -> Evaluation:
-        """What the journal has of an answer, to which it is added where the journal does not know it."""
+        """Return the journal's record of an evaluation, or append the evaluation to the journal."""
         record = self.journal.take(widths=list(answer.widths), proposer=answer.proposer)
         if record is not None:
             return Evaluation.from_record(record)
@@ -77,14 +76,14 @@ class Journalled:
         return answer
 
     def holds(self, count: int) -> bool:
-        """Whether the resumed journal holds so many evaluations more; all processes call it."""
+        """Whether the resumed journal holds at least `count` more evaluations; a collective call."""
         return from_first(len(self.journal.before) >= count)
 
     def skip(self, count: int) -> list[Evaluation]:
-        """The next evaluations that the resumed journal holds, which are not asked for again.
+        """Replay the next evaluations of the resumed journal without requesting them.
 
         Raises:
-            RuntimeError: It holds fewer.
+            RuntimeError: The journal holds fewer evaluations.
         """
         records = from_first([self.journal.take() for _ in range(count)])
         if None in records:

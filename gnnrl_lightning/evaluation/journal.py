@@ -1,4 +1,4 @@
-"""The journal: everything that a search asked for, written down as it happens."""
+"""The journal: an append-only log of all evaluations of a search."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from gnnrl_lightning.files import replacing
 
 
 class Journal:
-    """Append-only list of records, one JSON line each; a run that is killed loses at most the last line.
+    """Append-only list of records, one JSON line each; an interrupted run loses at most the last line.
 
-    A journal that is resumed first answers with the records that it holds, in their order, as long as the same things
-    are asked; the first thing that differs drops the rest.
+    A resumed journal replays its records in order as long as requests match; the first mismatch drops the remaining
+    records.
 
     Args:
-        path: File to append to, created with the first record; None keeps the records in memory only.
-        resume: Whether the file's records come first. A last line that was cut off is removed, with a warning.
+        path: File to append to, created with the first record; None keeps the records in memory.
+        resume: Whether to replay the records of the file. An incomplete last line is removed with a warning.
 
     Raises:
-        UserError: A line of a file that is resumed is not a JSON object.
+        UserError: A line of the resumed file is not a JSON object.
     """
 
     def __init__(self, path: str | Path | None = None, resume: bool = False) -> None:
@@ -39,13 +39,13 @@ class Journal:
 
     @property
     def before(self) -> list[dict[str, Any]]:
-        """What the file held when it was resumed and has not been asked for yet."""
+        """The records of the resumed file that have not been replayed yet."""
         return list(self._before)
 
     def take(self, **expected: Any) -> dict[str, Any] | None:
-        """The next record of those that the file held, if it has these values; else None.
+        """The next record of the resumed file if it has the expected values, else None.
 
-        Where it has others, it is dropped with all that follow: the search takes another course.
+        A record with other values is dropped together with all later ones: the search has diverged from the file.
         """
         if not self._before:
             return None
@@ -56,7 +56,7 @@ class Journal:
         return None
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add one record and flush it to the disk; floats that are not finite become null."""
+        """Append a record and flush it to disk; floats that are not finite become null."""
         line = json.dumps(_finite(record), allow_nan=False)
         self._drop_rest()
         if self.path is None:
@@ -65,17 +65,17 @@ class Journal:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
             file.flush()
-            os.fsync(file.fileno())  # a checkpoint that counts it may follow, and outlive a crash of the machine
+            os.fsync(file.fileno())  # a later checkpoint may count this record and survive a crash
 
     def read(self) -> list[dict[str, Any]]:
-        """All records in the order they were added, without a last line that was cut off.
+        """All records in order, without an incomplete last line.
 
         Raises:
-            UserError: If a line before the last is not a JSON object.
+            UserError: A line before the last is not a JSON object.
         """
         if self.path is None:
             return list(self._records)
-        # What follows the last newline is empty, or a record whose writing was interrupted.
+        # The text after the last newline is empty or an incomplete record.
         return [self._parse(number, line) for number, line in enumerate(self._lines()[:-1], 1)]
 
     def _lines(self) -> list[str]:
@@ -83,13 +83,13 @@ class Journal:
         return self.path.read_text(encoding="utf-8").split("\n") if self.path.exists() else [""]
 
     def _keep(self, lines: list[str]) -> None:
-        """Let the file have these whole lines alone; whoever is killed meanwhile leaves the old file."""
+        """Replace the file's contents by these lines, atomically."""
         assert self.path is not None
         with replacing(self.path) as partial:
             partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
     def _repair(self) -> None:
-        """Remove a last line that was cut off."""
+        """Remove an incomplete last line."""
         if self.path is None:
             return
         *whole, torn = self._lines()
@@ -113,7 +113,7 @@ class Journal:
 
 
 def _finite(value: Any) -> Any:
-    """The value, with None (null) for each float that JSON has no number for."""
+    """Replace floats that are not finite by None (null), recursively."""
     if isinstance(value, Mapping):
         return {key: _finite(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""How candidates are scored."""
+"""Options of scoring."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from gnnrl_lightning.speed.inference import PRECISIONS
 
 @dataclass(frozen=True)
 class ScoringOptions:
-    """How a candidate is scored on the held-out examples.
+    """How a candidate is scored on the holdout.
 
     Args:
-        precision: Of weights and activations: 32, bf16, or auto: the fastest, measured on the dense network, that
-            agrees with 32 there, see `gnnrl_lightning.speed.tuning`.
-        batch_size: Examples in a batch, or auto: measured where the precision is, else the data module's
+        precision: Precision of weights and activations: 32, bf16, or auto: the fastest precision, measured on the dense
+            network, that agrees with 32, see `gnnrl_lightning.speed.tuning`.
+        batch_size: Examples in a batch, or auto: measured together with the precision, else the data module's
             eval_batch_size.
-        racing: Whether a candidate is dropped once a part of the held-out examples shows that it is worse than the best
-            one so far, see `gnnrl_lightning.evaluation.racing`. Candidates of several budgets are no rivals: with
-            `episode.macs_range` all are scored on all examples.
+        racing: Whether to drop a candidate once a part of the holdout shows that it is worse than the best candidate
+            so far, see `gnnrl_lightning.evaluation.racing`. Candidates of different budgets are not compared: with
+            `episode.macs_range` every candidate is scored on the whole holdout.
         drop_probability: Probability with which a candidate as good as the best one may be dropped, at most 0.5.
-        finetune_steps: Steps of training before each candidate is scored; 0: none.
+        finetune_steps: Training steps before each candidate is scored; 0: no training.
 
     Raises:
-        UserError: An unknown precision, or a number out of range.
+        UserError: The precision is unknown, or a number is out of range.
     """
 
     precision: str = "32"

@@ -1,23 +1,23 @@
-"""Racing: candidates are scored on growing parts of the holdout, and those that fall behind are dropped.
+"""Racing: candidates are scored on growing parts of the holdout, and candidates that fall behind are dropped.
 
-A candidate is compared with the incumbent, the best one so far that was scored on the whole holdout. After each stage
-but the last, an exact one-sided sign test looks at the examples on which the scores of the two differ (for right and
-wrong it is McNemar's test): of n such examples the candidate wins k. One that is as good as the incumbent wins each
+A candidate is compared with the incumbent, the best candidate so far that was scored on the whole holdout. After each
+stage but the last, an exact one-sided sign test is applied to the n examples on which the two scores differ (for scores
+right and wrong it is McNemar's test), of which the candidate wins k. A candidate as good as the incumbent wins each
 with probability 1/2, so
 
     P(at most k wins) = sum_{i <= k} C(n, i) / 2^n,
 
-and where that is below error / (stages - 1) the candidate is dropped. By Bonferroni's inequality a candidate that is
-as good as the incumbent is dropped with a probability of at most `error`.
+and if this is below drop_probability / (stages - 1), the candidate is dropped. By Bonferroni's inequality a candidate
+as good as the incumbent is dropped with a probability of at most `drop_probability`.
 
-The figures of a dropped candidate are estimates. They are made of means over examples, each with the incumbent as
-control variate: its mean on the whole holdout plus the mean difference between the two on the examples seen,
+The scores of a dropped candidate are estimates. They derive from means over examples, each with the incumbent as
+control variate: the incumbent's mean on the whole holdout plus the mean difference on the examples seen,
 
     m = m_incumbent(all) + mean_seen(candidate - incumbent).
 
-Most examples are the same for both and cancel. One that was dropped never comes first, see `best_of`; where the primary
-figure is the mean of a score that is right or wrong, its estimate lies below the incumbent's: with an error of at most
-1/2 it has lost more often than it has won.
+Most examples have the same score for both and cancel. A dropped candidate never ranks first, see `best_of`. If the
+primary score is the mean of scores right and wrong, its estimate lies below the incumbent's: with a `drop_probability`
+of at most 1/2, the candidate has lost more often than it has won.
 
 Sources: Dixon and Mood (JASA 1946) for the sign test; McNemar (Psychometrika 1947); Maron and Moore (NIPS 1993) for
 races.
@@ -36,19 +36,19 @@ import torch
 from torch import Tensor
 
 STAGES = (0.1, 0.2, 0.4, 1.0)
-"""Share of the holdout that has been seen after each stage."""
+"""Share of the holdout seen after each stage."""
 
 
 def stage_ends(sizes: Sequence[int], shares: Sequence[float] = STAGES) -> tuple[int, ...]:
-    """Number of batches after each stage, ascending: a stage is one or more whole batches.
+    """Number of batches after each stage, ascending; a stage is one or more whole batches.
 
     Args:
         sizes: Examples of each batch.
         shares: Share of all examples after each stage, ascending, the last one 1.
 
     Returns:
-        For each stage the fewest batches that hold its share; stages that add none are left out, and those that would
-        hold more than twice their share: of a small holdout there is little to save.
+        For each stage the fewest batches that hold its share. Stages without new batches are omitted, as are stages
+        that would hold more than twice their share: racing saves little on a small holdout.
     """
     held = np.cumsum(sizes)
     wanted = np.array(shares) * held[-1]
@@ -57,25 +57,25 @@ def stage_ends(sizes: Sequence[int], shares: Sequence[float] = STAGES) -> tuple[
 
 
 def sign_test(wins: int, losses: int) -> float:
-    """Probability of at most so many wins, were a win and a loss equally likely; exact."""
+    """Exact probability of at most `wins` wins if wins and losses are equally likely."""
     differing = wins + losses
     return sum(math.comb(differing, k) for k in range(wins + 1)) / 2**differing
 
 
 Means = dict[str, Tensor]
-"""Name -> mean per example of what an objective sums up, float64."""
+"""Name -> mean per example of a sum of the objective, float64."""
 
 
 @dataclass(frozen=True)
 class Course:
-    """How a candidate did, stage by stage: what a later race against it needs.
+    """Results of a candidate by stage, for later races against it.
 
     Attributes:
-        examples: Examples seen.
-        kind: Of the scores: "bool" or "float32".
-        packed: Score of each example in their order, base64: bits, or four bytes each.
-        sums: What the objective sums up, over all examples seen after each stage: name -> stage -> elements; infinite
-            once they are no numbers.
+        examples: Number of examples seen.
+        kind: Type of the scores: "bool" or "float32".
+        packed: Scores of the examples in order, base64: a bit or four bytes each.
+        sums: Sums of the objective over all examples seen after each stage: name -> stage -> elements; NaN is stored
+            as infinity.
     """
 
     examples: int = 0
@@ -87,8 +87,8 @@ class Course:
         """The course after one more stage.
 
         Args:
-            scores: Score of each example of the stage `(n,)`, bool or floating point; not a number is worse than all.
-            sums: Name -> sums over these examples, elements.
+            scores: Score of each example of the stage `(n,)`, bool or floating point; NaN counts as the worst score.
+            sums: Name -> elements of the sums over these examples.
         """
         new = scores.cpu().numpy()
         kind = "bool" if new.dtype == np.bool_ else "float32"
@@ -115,7 +115,7 @@ class Course:
         return {name: _tensor([value / self.examples for value in stages[-1]]) for name, stages in self.sums.items()}
 
     def as_record(self) -> dict[str, Any]:
-        """The course in plain JSON types, but for infinite sums, see `Journal`."""
+        """The course in plain JSON types, except infinite sums, see `Journal`."""
         return asdict(self)
 
     @classmethod
@@ -129,38 +129,38 @@ class Course:
 
 
 def _tensor(elements: Sequence[float]) -> Tensor:
-    """Float64, of a single element without dimensions."""
+    """Make a float64 tensor; a single element becomes a scalar tensor."""
     made = torch.tensor(elements, dtype=torch.float64)
     return made[0] if len(made) == 1 else made
 
 
 def _added(stages: tuple[tuple[float, ...], ...], more: tuple[float, ...]) -> tuple[tuple[float, ...], ...]:
     totals = tuple(before + new for before, new in zip(stages[-1], more, strict=True)) if stages else more
-    # A network whose outputs are not numbers ranks behind every other.
+    # A network whose outputs are NaN ranks last.
     return (*stages, tuple(total if math.isfinite(total) else math.inf for total in totals))
 
 
-def hopeless(course: Course, incumbent: Course, stages: int, error: float) -> bool:
-    """Whether a candidate is dropped after the stages that it has behind it.
+def hopeless(course: Course, incumbent: Course, stages: int, drop_probability: float) -> bool:
+    """Whether to drop a candidate after the stages so far.
 
     Args:
-        course: Of the candidate; it has not seen all examples.
-        incumbent: Of the best candidate that has.
-        stages: Number of stages, the last one included.
-        error: Probability, over all stages, with which one as good as the incumbent may be dropped, at most 1/2.
+        course: Course of the candidate on a part of the holdout.
+        incumbent: Course of the incumbent on the whole holdout.
+        stages: Number of stages, including the last one.
+        drop_probability: Probability, over all stages, of dropping a candidate as good as the incumbent, at most 1/2.
     """
     ours, theirs = course.scores(), incumbent.scores()[: course.examples]
-    return sign_test(int((ours > theirs).sum()), int((ours < theirs).sum())) < error / (stages - 1)
+    return sign_test(int((ours > theirs).sum()), int((ours < theirs).sum())) < drop_probability / (stages - 1)
 
 
 def estimate(course: Course, incumbent: Course) -> Means:
-    """Means over the whole holdout, from the examples seen.
+    """Estimate a dropped candidate's means over the whole holdout.
 
-    None is below zero; where a sum of the incumbent is infinite, the candidate's own mean stands.
+    Estimates are at least zero. If a sum of the incumbent is infinite, the candidate's own mean is used.
 
     Args:
-        course: Of the candidate that is dropped.
-        incumbent: Of the best candidate that has seen all examples, in the same stages.
+        course: Course of the dropped candidate.
+        incumbent: Course of the incumbent on the whole holdout, with the same stages.
     """
     return {
         name: _tensor(
@@ -176,14 +176,14 @@ def estimate(course: Course, incumbent: Course) -> Means:
 
 
 def _control(ours: float, theirs: float, before: float, seen: int, examples: int) -> float:
-    """Estimated mean over all examples.
+    """Estimate a mean over all examples with the incumbent as control variate.
 
     Args:
         ours: Sum of the candidate over the examples seen.
-        theirs: Sum of the incumbent over all.
-        before: Sum of the incumbent over those seen.
+        theirs: Sum of the incumbent over all examples.
+        before: Sum of the incumbent over the examples seen.
         seen: Number of examples seen.
-        examples: Number of all.
+        examples: Number of all examples.
     """
     if not math.isfinite(ours):
         return math.inf
@@ -193,5 +193,5 @@ def _control(ours: float, theirs: float, before: float, seen: int, examples: int
 
 
 def random_order(examples: int, seed: int = 0) -> Tensor:
-    """The fixed order `(examples,)` in which a holdout is read: folders are sorted by class."""
+    """A fixed random order `(examples,)` for reading a holdout, since image folders are sorted by class."""
     return torch.randperm(examples, generator=torch.Generator().manual_seed(seed))

@@ -1,4 +1,4 @@
-"""What is known of a scored candidate, and which of several is the best."""
+"""Evaluations of candidates, and the best of several."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ from gnnrl_lightning.evaluation.racing import Course
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One candidate, scored.
+    """A scored candidate.
 
     Attributes:
         widths: Width of each group.
-        costs: Metric -> cost: of MACs, parameters, and whatever else the budget names.
-        scores: Name -> figure on the holdout, of those of the objective, `divergence` from the dense network included;
-            infinite where outputs are not numbers, and estimates if the candidate was dropped.
-        merit: What candidates are ranked by, the higher the better: the primary figure, negated if lower is better,
-            then what breaks its ties.
-        seconds: Time that the evaluation took; 0 if the candidate was known.
-        examples: Forward passes of one example that it took, calibration included; likewise.
-        proposer: Who proposed it: "agent", or the name of a starting candidate.
-        seen: Examples of the holdout that its scores come from.
-        dropped: Whether it fell behind in a race, see `racing`, and was not scored on the whole holdout.
-        course: What later races against it need; None if it was dropped, or where nothing races.
+        costs: Metric -> cost, for MACs, parameters and the other metrics of the budget.
+        scores: Name -> score on the holdout: those of the objective, and `divergence` from the dense network. Infinite
+            if outputs are NaN; estimates if the candidate was dropped.
+        merit: Ranking key, higher is better: the primary score, negated if lower is better, then the tie-breakers.
+        seconds: Duration of the evaluation; 0 if it was cached.
+        examples: Number of forward passes of one example, including calibration; 0 if it was cached.
+        proposer: Proposer of the candidate: "agent", or the name of a starting candidate or search method.
+        seen: Number of examples of the holdout on which the scores are based.
+        dropped: Whether the candidate was dropped from a race, see `racing`.
+        course: Results by stage for later races; None if the candidate was dropped or racing is off.
     """
 
     widths: tuple[int, ...]
@@ -44,13 +43,13 @@ class Evaluation:
     course: Course | None = None
 
     def as_record(self) -> dict[str, Any]:
-        """The evaluation in plain JSON types, but for floats that are not finite, see `Journal`."""
+        """The evaluation in plain JSON types, except floats that are not finite, see `Journal`."""
         course = None if self.course is None else self.course.as_record()
         return asdict(self) | {"widths": list(self.widths), "merit": list(self.merit), "course": course}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Evaluation:
-        """The evaluation of a journal's record, exactly: other keys are left out, null stands for infinity."""
+        """Read an evaluation from a journal's record, exactly; other keys are ignored, null stands for infinity."""
         values = {item.name: record[item.name] for item in fields(cls)}
         values["widths"] = tuple(values["widths"])
         values["scores"] = {name: math.inf if value is None else value for name, value in values["scores"].items()}
@@ -61,18 +60,18 @@ class Evaluation:
 
 
 def best_of(evaluations: Iterable[Evaluation], proposer: str | None = None) -> Evaluation | None:
-    """The evaluation of the highest merit, the first of several; None of none.
+    """The evaluation with the highest merit (ties: the first); None without evaluations.
 
-    One that was dropped is the best only among others that were.
+    Dropped candidates rank behind all others.
 
     Args:
-        evaluations: In the order in which they were asked for.
-        proposer: Whose; None: anybody's.
+        evaluations: Evaluations, in the order of the requests.
+        proposer: Restrict to candidates of this proposer; None: all.
     """
     asked = (item for item in evaluations if proposer in (None, item.proposer))
     return max(asked, key=lambda item: (not item.dropped, item.merit), default=None)
 
 
 def within(limits: BoundBudget, evaluation: Evaluation) -> bool:
-    """Whether a candidate meets a budget: a policy for all budgets also evaluates some that do not."""
+    """Whether a candidate meets a budget; a policy for several budgets also evaluates candidates that do not."""
     return bool(limits.met(torch.tensor(evaluation.widths)))

@@ -12,6 +12,7 @@ from gnnrl_lightning.candidates.options import CandidateOptions
 from gnnrl_lightning.evaluation.options import ScoringOptions
 from gnnrl_lightning.job.checked import Checked, check
 from gnnrl_lightning.job.compress import compress
+from gnnrl_lightning.job.compress_by_score import Compressed, compress_by_score
 from gnnrl_lightning.job.delivery import Delivered, deliver
 from gnnrl_lightning.job.job import Job, Runtime
 from gnnrl_lightning.job.options import DeliveryOptions, Options
@@ -26,6 +27,7 @@ from gnnrl_lightning.search.options import SearchOptions
 __all__ = [
     "CandidateOptions",
     "Checked",
+    "Compressed",
     "Delivered",
     "DeliveryOptions",
     "EpisodeOptions",
@@ -42,6 +44,7 @@ __all__ = [
     "begin",
     "check",
     "compress",
+    "compress_by_score",
     "deliver",
     "predict",
     "search",

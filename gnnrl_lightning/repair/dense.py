@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import nn
@@ -11,6 +10,7 @@ from torch import nn
 from gnnrl_lightning.calibration.moments import Moments, collect_moments
 from gnnrl_lightning.repair.refit import Recording, record
 from gnnrl_lightning.surgery.layers import Layer, find_layers
+from gnnrl_lightning.surgery.traced import Traced
 from gnnrl_lightning.trees import Tree, device_of, split
 
 
@@ -27,7 +27,7 @@ class Dense:
 
     def __init__(
         self,
-        graph: Any,
+        graph: Traced,
         network: nn.Module,
         calibration: Tree,
         batch_size: int = 256,

@@ -94,6 +94,43 @@ def print_result(result: Mapping[str, Any], batch: int, console: Console | None 
         )
 
 
+def score_table(figures: Mapping[str, Any]) -> Table:
+    """Lay out what pruning by a score has come to.
+
+    Args:
+        figures: Budget, costs and scores, as `gnnrl_lightning.job.compress_by_score.Compressed` has them.
+
+    Returns:
+        A table with one row for each network.
+    """
+    costs = cost_names(figures["pruned"])
+    budget = ", ".join(f"{name} {_limit(figures['budget'][name])}" for name in costs if name in figures["budget"])
+    table = Table(title=f"{figures['network']}, budget: {budget}", caption="pruned networks repaired, not fine-tuned")
+    table.add_column("network", no_wrap=True)
+    for name in (*(part for cost in costs for part in (cost, "kept")), "score"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for key, label in ROWS:
+        row, dense = figures[key], figures["dense"]
+        shares = (part for name in costs for part in (readable(row[name]), f"{row[name] / dense[name]:.1%}"))
+        table.add_row(label, *shares, f"{row['score']:.6g}")
+    return table
+
+
+def print_scores(figures: Mapping[str, Any], console: Console) -> None:
+    """Print the table of `score_table`, and who found the network.
+
+    Args:
+        figures: Likewise.
+        console: Where to print.
+    """
+    console.print(score_table(figures))
+    search = figures["search"]
+    console.print(
+        f"found by {search['found_by']} in {search['evaluations']} evaluations, {search['seconds']:.0f} s; "
+        f"its score in the search {search['score_search']:.6g}"
+    )
+
+
 def prediction_table(found: Mapping[str, Any]) -> Table:
     """What a policy proposes, one row a budget.
 

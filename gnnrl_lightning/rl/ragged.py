@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from gnnrl_lightning.rl.state.graph import StateGraph
+
 
 @dataclass  # not frozen: Lightning moves batches between devices by setting their fields
 class Ragged:
@@ -23,7 +25,7 @@ class Ragged:
     counts: Tensor
 
     @classmethod
-    def of(cls, values: Tensor, state: Any) -> Ragged:
+    def of(cls, values: Tensor, state: StateGraph) -> Ragged:
         """Numbers of the decisions (D,) of a batch of B graphs, as B rows."""
         return cls(values, state.decision_batch.bincount(minlength=state.num_graphs))
 

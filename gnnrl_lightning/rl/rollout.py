@@ -13,6 +13,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.rl.env.protocol import VectorGraphEnv
 from gnnrl_lightning.rl.ppo_losses import gae, normalise
 from gnnrl_lightning.rl.ragged import Ragged, concatenated, from_plain, plain
+from gnnrl_lightning.rl.state.graph import StateGraph
 from gnnrl_lightning.seeds import derived_seed
 
 ROWS_AT_ONCE = 128
@@ -113,7 +114,7 @@ def play_without_exploring(env: VectorGraphEnv, policy: Any, device: torch.devic
     squash = getattr(policy, "squash", lambda action: action)
     mode = getattr(policy, "mode", None) or (lambda state: policy.act(state)[0])
 
-    def act(state: Any) -> tuple[Tensor, dict[str, Tensor | Ragged]]:
+    def act(state: StateGraph) -> tuple[Tensor, dict[str, Tensor | Ragged]]:
         return squash(mode(state)), {}
 
     play(env, act, 1, 0, device)
@@ -149,7 +150,7 @@ def collect(
     """
     squash = getattr(policy, "squash", lambda action: action)
 
-    def act(state: Any) -> tuple[Tensor, dict[str, Tensor | Ragged]]:
+    def act(state: StateGraph) -> tuple[Tensor, dict[str, Tensor | Ragged]]:
         actions, log_probs = policy.act(state)
         if log_probs.isnan().any():  # distributions may hide it: samples of Beta are clamped
             raise UserError("the policy has diverged, log-probabilities are NaN: lower model.learning_rate")

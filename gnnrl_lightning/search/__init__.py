@@ -1,1 +1,1 @@
-"""Ways to choose widths other than the agent."""
+"""Search methods other than the RL agent."""

@@ -1,4 +1,4 @@
-"""Widths that an allocation takes for any limit of MACs: the proposals from which a policy starts."""
+"""Widths of an allocation at any MACs limit: the initial proposals of a policy."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from gnnrl_lightning.search.baselines import Allocation
 from gnnrl_lightning.surrogate.sensitivity import Sensitivity
 
 POINTS = 9
-"""Limits of a range at which the allocation is computed."""
+"""Number of limits in a range at which the allocation is computed."""
 
 
 class Allocations:
-    """Widths that an allocation takes, by the limit of MACs.
+    """Widths of an allocation as a function of the MACs limit.
 
-    Where there is a range of limits the allocation is computed at evenly spaced ones, and widths in between are
-    interpolated linearly; where there is none it is computed once, for the budget.
+    For a range of limits, the allocation is computed at evenly spaced limits and interpolated linearly between them;
+    without a range, it is computed once, for the budget.
 
     Args:
         graph: The traced network.
-        limits: What a candidate may cost.
-        sensitivity: Losses of the groups.
-        propose: The allocation, a value of `gnnrl_lightning.search.baselines.FROM_SENSITIVITY`.
-        macs_range: The smallest and the largest limit, shares of the dense MACs, in place of the budget's; or None.
+        limits: The budget bound to the graph.
+        sensitivity: Losses per group.
+        propose: Allocation, a value of `gnnrl_lightning.search.baselines.FROM_SENSITIVITY`.
+        macs_range: Smallest and largest limit as shares of the dense MACs, instead of the budget's; None: no range.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Allocations:
         self._widths = torch.stack(found).float()
 
     def __call__(self, limits: Tensor) -> Tensor:
-        """Widths `(B, G)`, not rounded, at limits of MACs relative to the dense network `(B,)`."""
+        """Unrounded widths `(B, G)` at MACs limits `(B,)`, relative to the dense network."""
         if len(self._shares) == 1:
             return self._widths.expand(len(limits), -1)
         limits = limits.clamp(self._shares[0], self._shares[-1]).contiguous()

@@ -1,4 +1,4 @@
-"""Cheap ways to choose widths: the starting candidates of every search, and baselines to compare it with."""
+"""Baselines that choose widths cheaply; they are also the starting candidates of every search."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def tapered(towards_output: float) -> Baseline:
     """Keep ratios that change linearly from the first group to the last.
 
     Args:
-        towards_output: Ratio of the last group's keep ratio to the first one's, before the projection.
+        towards_output: Ratio of the last group's keep ratio to the first group's, before the projection.
     """
 
     def propose(graph: ComputationGraph, limits: BoundBudget) -> Tensor:
@@ -38,10 +38,9 @@ def tapered(towards_output: float) -> Baseline:
 
 
 def streams_kept(graph: ComputationGraph, limits: BoundBudget) -> Tensor:
-    """Narrow the groups of one producer as far as they must, before those that several layers share.
+    """Narrow groups with a single producer first, and shared groups only if the budget still is not met.
 
-    A residual stream is shared by many layers: each of its channels costs more and carries more. Where the groups of
-    one producer cannot meet the budget alone, the shared ones follow.
+    Many layers share a residual stream, so each of its channels costs more and carries more information.
     """
     producers = torch.tensor([sum(member.role == "output" for member in group.members) for group in graph.groups])
     inner = (producers <= graph.sets.clamp(min=1)).double()
@@ -60,7 +59,7 @@ STARTING: dict[str, Baseline] = {
     "tapered_down": tapered(0.5),
     "streams_kept": streams_kept,
 }
-"""Name -> baseline: the candidates that every search scores first."""
+"""Name -> baseline of the candidates that every search scores first."""
 
 
 def starting_candidates(graph: ComputationGraph, limits: BoundBudget) -> dict[str, Tensor]:
@@ -72,11 +71,11 @@ Allocation = Callable[[ComputationGraph, BoundBudget, Sensitivity], Tensor]
 """`(graph, limits, sensitivity) -> widths (G,)` within the budget."""
 
 FROM_SENSITIVITY: dict[str, Allocation] = {"greedy": greedy, "dynamic_programming": dynamic_programming}
-"""Name -> allocation: the candidates that a search scores next, where there is a sensitivity to read."""
+"""Name -> allocation of the candidates that a search with a sensitivity scores next."""
 
 
 def allocation_candidates(graph: ComputationGraph, limits: BoundBudget, sensitivity: Sensitivity) -> dict[str, Tensor]:
-    """Name -> widths `(G,)` of the starting candidates from a sensitivity."""
+    """Name -> widths `(G,)` of the starting candidates derived from a sensitivity."""
     return {name: propose(graph, limits, sensitivity) for name, propose in FROM_SENSITIVITY.items()}
 
 
@@ -84,6 +83,6 @@ def starting_count(from_sensitivity: bool) -> int:
     """Number of starting candidates.
 
     Args:
-        from_sensitivity: Whether those from the sensitivity are among them.
+        from_sensitivity: Whether to count the candidates derived from the sensitivity.
     """
     return len(STARTING) + (len(FROM_SENSITIVITY) if from_sensitivity else 0)

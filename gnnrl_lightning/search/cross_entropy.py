@@ -1,4 +1,4 @@
-"""Cross-entropy search: a Gaussian on keep ratios that follows its best samples."""
+"""Cross-entropy search: a Gaussian on keep ratios, refitted to its best samples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.seeds import generator_for
 
 SURPLUS = 2
-"""Samples drawn for each that is scored: those that were scored before are passed over."""
+"""Samples drawn per scored sample; samples that were scored before are skipped."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Gaussian:
 
         Args:
             elite: Keep ratios `(E, G)`.
-            inertia: Weight of the present moments.
+            inertia: Weight of the current moments.
             narrowest: Smallest standard deviation.
         """
         logs = elite.double().log()
@@ -47,20 +47,20 @@ class Gaussian:
 
 @dataclass(frozen=True)
 class CrossEntropySearch:
-    """Cross-entropy search from the best starting candidate; the elite of earlier rounds stays until it is beaten.
+    """Cross-entropy search from the best starting candidate; the elite is kept across rounds until it is beaten.
 
     Args:
-        samples: Candidates of a round.
-        elite: Share of a round's candidates that the Gaussian moves towards.
-        sigma: First standard deviation of keep ratios' logarithms.
-        inertia: Weight of the Gaussian's moments when they move.
+        samples: Candidates per round.
+        elite: Share of a round's candidates to which the Gaussian is refitted.
+        sigma: Initial standard deviation of the logarithms of keep ratios.
+        inertia: Weight of the previous moments when the Gaussian is refitted.
         narrowest: Smallest standard deviation.
-        from_sensitivity: Whether the starting candidates from the sensitivity and the best of `ProxySearch` are scored,
-            too, before the first round; the sensitivity is paid for then.
-        name: Under which it proposes.
+        from_sensitivity: Whether to score the candidates derived from the sensitivity and the best of `ProxySearch`
+            before the first round; the examples of the sensitivity are then charged.
+        name: Proposer of its candidates.
 
-    Source: Rubinstein, The cross-entropy method for combinatorial and continuous optimization, 1999; the elite that
-    stays is that of Pinneri et al., https://arxiv.org/abs/2008.06389.
+    Source: Rubinstein, The cross-entropy method for combinatorial and continuous optimization, 1999; the kept elite
+    follows Pinneri et al., https://arxiv.org/abs/2008.06389.
     """
 
     samples: int = 8
@@ -73,15 +73,15 @@ class CrossEntropySearch:
 
     @property
     def elites(self) -> int:
-        """Candidates that the Gaussian moves towards."""
+        """Number of candidates to which the Gaussian is refitted."""
         return max(2, round(self.elite * self.samples))
 
     def around(self, keep: Tensor) -> Gaussian:
-        """The first Gaussian, around keep ratios `(G,)`."""
+        """The initial Gaussian, around keep ratios `(G,)`."""
         return Gaussian(keep.double().log(), torch.full_like(keep, self.sigma, dtype=torch.float64))
 
     def __call__(self, problem: SearchProblem, seed: int) -> None:
-        """Score the starting candidates, then rounds until no evaluation is left."""
+        """Score the starting candidates, then run rounds until no evaluations are left."""
         problem.start(self.from_sensitivity)
         if self.from_sensitivity and problem.left:
             problem.ask(ProxySearch().best(problem, seed), self.name)
@@ -101,22 +101,22 @@ class CrossEntropySearch:
 
 @dataclass(frozen=True)
 class ProxySearch:
-    """Cross-entropy search for the least loss by the sensitivity alone; what it finds is scored once.
+    """Cross-entropy search for the least loss according to the sensitivity; only its result is scored.
 
     Args:
-        rounds: Rounds.
-        search: A round: its candidates cost microseconds, so there are many.
+        rounds: Number of rounds.
+        search: Settings of a round; candidates cost microseconds, so a round has many.
     """
 
     rounds: int = 60
     search: CrossEntropySearch = CrossEntropySearch(samples=64, elite=0.125, sigma=0.3, narrowest=0.02)
 
     def __call__(self, problem: SearchProblem, seed: int) -> None:
-        """Search by the sensitivity, from the uniform candidate; ask once."""
+        """Search with the sensitivity from the uniform candidate, and score the result."""
         problem.ask(self.best(problem, seed), "cross_entropy_proxy")
 
     def best(self, problem: SearchProblem, seed: int) -> Tensor:
-        """Widths `(G,)` of the least loss found."""
+        """Widths `(G,)` with the least loss found."""
         sensitivity, dense, search = problem.sensitivity, problem.graph.widths, self.search
         elite = problem.project(dense)[None]
         gaussian = search.around(elite[0] / dense)

@@ -1,4 +1,4 @@
-"""Evolution on keep ratios."""
+"""Evolutionary search over keep ratios."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.seeds import generator_for
 
 SURPLUS = 4
-"""Children drawn for each that is scored: those that were scored before are passed over."""
+"""Children drawn per scored child; children that were scored before are skipped."""
 
 
 @dataclass(frozen=True)
 class Evolution:
-    """(mu + lambda) evolution: the best mu candidates of all so far have lambda children, and so on.
+    """(mu + lambda) evolution: in each generation, the best mu candidates so far have lambda children.
 
-    A child takes each group's keep ratio from one of two parents; then some are multiplied by exp(sigma * N(0, 1)),
-    and the projection brings it onto the budget.
+    A child takes each group's keep ratio from one of two parents; some keep ratios are multiplied by
+    exp(sigma * N(0, 1)), and the child is projected onto the budget.
 
     Args:
-        parents: Mu.
-        children: Lambda.
+        parents: Number of parents, mu.
+        children: Number of children, lambda.
         crossover: Share of children that have two parents.
-        mutation: Share of a child's groups that change; at least one does.
-        sigma: Standard deviation of the change of a keep ratio's logarithm.
-        from_sensitivity: Whether the starting candidates from the sensitivity are among the first parents; it is paid
-            for then.
-        name: Under which it proposes.
+        mutation: Share of a child's groups that are mutated; at least one is.
+        sigma: Standard deviation of a mutation of the logarithm of a keep ratio.
+        from_sensitivity: Whether the first parents include the candidates derived from the sensitivity; its examples
+            are then charged.
+        name: Proposer of its candidates.
     """
 
     parents: int = 4
@@ -41,7 +41,7 @@ class Evolution:
     name: str = "evolution"
 
     def __call__(self, problem: SearchProblem, seed: int) -> None:
-        """Score the starting candidates, then generations until no evaluation is left."""
+        """Score the starting candidates, then run generations until no evaluations are left."""
         problem.start(self.from_sensitivity)
         generation = 0
         while problem.left:

@@ -1,4 +1,4 @@
-"""Greedy allocation: narrow, step by step, the group where that costs least for what it saves."""
+"""Greedy allocation: in each step, narrow the group with the least loss per cost saved."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from gnnrl_lightning.surrogate.sensitivity import Sensitivity
 
 
 def greedy(graph: ComputationGraph, limits: BoundBudget, sensitivity: Sensitivity) -> Tensor:
-    """Widths from the dense ones (or the user's highest) down, by the sensitivity's loss for each MAC saved.
+    """Narrow groups from their highest allowed widths, by the sensitivity's loss per cost saved.
 
-    In each step the group g is narrowed by one allowed width for which
+    Each step narrows, by one allowed width, the group g for which
 
         (loss_g(narrower) - loss_g(now)) / (share of the limit that it saves)
 
-    is smallest (ties: the first), until the budget is met; then the projection fills it up. Of several limits, what is
-    saved counts for those that are not met yet. Where no group alone saves anything (a peak that several groups share,
-    a measured cost), the one is narrowed whose loss rises least.
+    is smallest (ties: the first), until the budget is met; the projection then widens the result as far as possible.
+    With several limits, only savings towards limits that are not met yet count. If no single group saves anything (a
+    peak that several groups share, a measured cost), the group whose loss rises least is narrowed.
 
     Args:
         graph: The traced network.
-        limits: What the candidate may cost.
-        sensitivity: Losses of the groups.
+        limits: The budget bound to the graph.
+        sensitivity: Losses per group.
 
     Returns:
         int64 `(G,)`.

@@ -1,4 +1,4 @@
-"""The allocation of least loss by the sensitivity: dynamic programming over groups on discretised costs."""
+"""Allocation with the least loss according to the sensitivity: a knapsack on discretised costs."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from gnnrl_lightning.search.greedy import greedy
 from gnnrl_lightning.surrogate.sensitivity import Sensitivity
 
 LEVELS = 64
-"""Widths of a group that are considered at most, evenly spaced among the allowed ones."""
+"""Maximum number of widths considered per group, evenly spaced among the allowed widths."""
 
 
 def dynamic_programming(
     graph: ComputationGraph, limits: BoundBudget, sensitivity: Sensitivity, bins: int = 2000, rounds: int = 10
 ) -> Tensor:
-    """Widths of the least total loss by the sensitivity, within the budget.
+    """Find widths within the budget with the least total loss according to the sensitivity.
 
-    MACs are bilinear in the widths, so a knapsack's costs, one for each group, hold around a candidate w only:
+    MACs are bilinear in the widths, so the costs of a knapsack, one per group, are valid only around a candidate w:
 
         cost(v) ~ cost(w) + sum_g [cost(w with v_g in place of w_g) - cost(w)].
 
-    The knapsack is solved around a candidate, its solution is projected onto the budget, and so on around that one,
-    until a candidate comes back; this is done from the uniform candidate and from the greedy one, and the projected
-    candidate of the least loss is returned. Of several limits, the mean of the shares that are used up has to stay
-    within 1; the projection then meets each of them.
+    The knapsack is solved around a candidate and its solution is projected onto the budget; this repeats around the
+    projected candidate until a candidate recurs. The search runs from the uniform and from the greedy candidate, and
+    returns the projected candidate with the least loss. With several limits, the knapsack limits the mean of the used
+    shares to 1; the projection then meets each limit.
 
     Args:
         graph: The traced network.
-        limits: What the candidate may cost.
-        sensitivity: Losses of the groups.
-        bins: Parts into which what may be spent is divided; costs are rounded up to them.
-        rounds: Knapsacks from each of the two at most.
+        limits: The budget bound to the graph.
+        sensitivity: Losses per group.
+        bins: Number of parts of the capacity; costs are rounded up to whole parts.
+        rounds: Maximum number of knapsacks from each of the two candidates.
 
     Returns:
         int64 `(G,)`.
@@ -63,7 +63,7 @@ def dynamic_programming(
 
 
 def allowed_levels(ladder: Ladder, most: int = LEVELS) -> list[Tensor]:
-    """Widths that each group may take, ascending, `most` of them at most, the lowest and the highest one included."""
+    """At most `most` allowed widths per group, ascending, including the lowest and the highest."""
     levels = []
     for group in range(len(ladder.dense)):
         lowest, step, highest = (int(part[group]) for part in (ladder.lowest, ladder.step, ladder.highest))
@@ -74,17 +74,17 @@ def allowed_levels(ladder: Ladder, most: int = LEVELS) -> list[Tensor]:
 
 
 def linearised(limits: BoundBudget, levels: list[Tensor], around: Tensor) -> tuple[list[Tensor], float]:
-    """Cost of each level of each group above its lowest one, around a candidate, and what may be spent.
+    """Costs of all levels relative to the lowest level of their group, around a candidate, and the capacity.
 
-    Costs are shares of the limit (the mean over the limits, if there are several).
+    Costs are shares of the limit (with several limits, their mean).
 
     Args:
-        limits: The limits.
+        limits: The budget bound to the graph.
         levels: Widths of each group, ascending.
         around: A candidate `(G,)` within the budget.
 
     Returns:
-        For each group the costs of its levels, the first 0; and the sum that they may reach, at least 0.
+        Costs of each group's levels, the first of which is 0, and the maximum of their sum, at least 0.
     """
     counts = [len(level) for level in levels]
     rows = around.repeat(sum(counts), 1)
@@ -101,26 +101,26 @@ def linearised(limits: BoundBudget, levels: list[Tensor], around: Tensor) -> tup
 
 
 def knapsack(costs: list[Tensor], losses: list[Tensor], capacity: float, bins: int) -> list[int]:
-    """One item of each group, with the least sum of losses and costs that sum to `capacity` at most.
+    """Choose one item per group with the least total loss and a total cost of at most `capacity`.
 
-    Costs are rounded up to `capacity / bins`: what comes back fits, and is optimal but for that rounding.
+    Costs are rounded up to multiples of `capacity / bins`: the result fits, and is optimal up to that rounding.
 
     Args:
-        costs: Costs of each group's items, the first 0; what a later one may save counts as 0.
-        losses: Their losses.
-        capacity: What may be spent.
-        bins: Parts of the capacity.
+        costs: Costs of each group's items, the first of which is 0; negative costs count as 0.
+        losses: Losses of each group's items.
+        capacity: Maximum total cost.
+        bins: Number of parts of the capacity.
 
     Returns:
-        The index of each group's item.
+        Index of the chosen item of each group.
     """
     unit = max(capacity, 1e-12) / bins
-    least = torch.zeros(bins + 1, dtype=torch.float64)  # least error of the groups so far, for each sum of costs
+    least = torch.zeros(bins + 1, dtype=torch.float64)  # least loss of the groups so far, for each total cost
     choices = []
     weights = [torch.ceil(cost / unit - 1e-9).long().clamp(min=0) for cost in costs]
-    for weight, error in zip(weights, losses, strict=True):
+    for weight, loss in zip(weights, losses, strict=True):
         options = torch.full((len(weight), bins + 1), torch.inf, dtype=torch.float64)
-        for item, (cost, value) in enumerate(zip(weight.tolist(), error.tolist(), strict=True)):
+        for item, (cost, value) in enumerate(zip(weight.tolist(), loss.tolist(), strict=True)):
             if cost <= bins:
                 options[item, cost:] = least[: bins + 1 - cost] + value
         least, choice = options.min(0)

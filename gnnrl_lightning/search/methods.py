@@ -1,4 +1,4 @@
-"""Search methods: ways to choose widths, by name or import path, in one table.
+"""Search methods, by name or import path.
 
 ```
 METHODS.register("mine", my_search)                   # (problem, seed): problem.ask(widths, "mine") while problem.left
@@ -24,19 +24,19 @@ from gnnrl_lightning.search.threshold import GlobalThreshold
 from gnnrl_lightning.search.torch_pruning import TorchPruning
 
 Proposal = Callable[[SearchProblem], Tensor]
-"""`(problem) -> widths (G,)` within the budget: the same ones every time."""
+"""`(problem) -> widths (G,)` within the budget; deterministic."""
 
 
 @dataclass(frozen=True)
 class Method:
     """A search method.
 
-    What it reads is counted by the problem: candidates that it asks for, the sensitivity, and passes over the
-    calibration images. Where it cannot do a problem it raises `gnnrl_lightning.search.problem.NotApplicable`.
+    The problem charges the method for the candidates that it scores, the sensitivity, and passes over the calibration
+    examples. A method raises `gnnrl_lightning.search.problem.NotApplicable` for problems that it does not support.
 
     Attributes:
-        run: Asks for candidates while `problem.left`, `(problem, seed)`; everything random derives from the seed.
-        seeded: Whether it depends on the seed; if not, one run tells all.
+        run: `(problem, seed)`; scores candidates while `problem.left`. All randomness derives from the seed.
+        seeded: Whether results depend on the seed; if not, one run suffices.
     """
 
     run: Callable[[SearchProblem, int], None]
@@ -44,11 +44,11 @@ class Method:
 
 
 def one_shot(name: str, propose: Proposal) -> Method:
-    """A method of one candidate, which does not depend on a seed.
+    """A method that scores a single candidate and ignores the seed.
 
     Args:
-        name: The proposer of its candidate.
-        propose: Its candidate.
+        name: Proposer of the candidate.
+        propose: Returns the candidate.
     """
 
     def run(problem: SearchProblem, seed: int) -> None:

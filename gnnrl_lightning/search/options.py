@@ -1,4 +1,4 @@
-"""What a search may spend, and what it may know beforehand."""
+"""Options of a search."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from gnnrl_lightning.surrogate.measures import SENSITIVITIES
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """What a search may spend, and what it may know beforehand.
+    """The evaluation budget of a search, and its sensitivity.
 
     Args:
-        evaluations: Evaluations at most, the starting candidates and the sensitivity's examples included.
-        sensitivity: How the sensitivity is measured, what narrowing each group alone costs: a name of
-            `gnnrl_lightning.surrogate.measures.SENSITIVITIES` or an import path. It gives two more starting candidates,
-            and the agent statistics for its state and the proxy in which it warms up; null: none of these.
+        evaluations: Maximum number of evaluations, including the starting candidates and the examples of the
+            sensitivity.
+        sensitivity: Measure of the loss from narrowing each group alone: a name of
+            `gnnrl_lightning.surrogate.measures.SENSITIVITIES` or an import path. It yields two more starting candidates
+            and, for the agent, statistics for the state and the proxy for the warm-up; null: none of these.
 
     Raises:
         UserError: An unknown sensitivity, or no evaluations.

@@ -21,35 +21,35 @@ from gnnrl_lightning.trees import Tree, count, take
 
 
 class NotApplicable(UserError):
-    """A method cannot do this network, or lacks what it needs; the message says why."""
+    """A method does not support this network or lacks an input; the message gives the reason."""
 
 
 class SearchProblem:
-    """A network, a budget, and a number of evaluations to spend.
+    """A network, a budget, and a number of evaluations.
 
-    All that costs evaluations is counted here: candidates that are asked for, the starting ones and those that were
-    known already included; and the examples that are read once for all of them, by the pruner, the sensitivity or a
-    method: together `ceil(examples / evaluation_examples)`.
+    It counts everything that costs evaluations: all scored candidates, including starting candidates and repeated
+    ones, and the examples that the pruner, the sensitivity or a method reads once for all candidates, as
+    `ceil(examples / evaluation_examples)` evaluations.
 
     Args:
         graph: The traced network.
-        limits: What a candidate may cost.
-        evaluate: Scores a candidate: `(widths (G,), proposer)`.
-        evaluations: Evaluations that may be spent.
+        limits: The budget bound to the graph.
+        evaluate: Scores a candidate, `(widths (G,), proposer)`.
+        evaluations: Maximum number of evaluations.
         starting: Name -> widths `(G,)` of the candidates that a search scores first.
-        sensitivity: Measures what narrowing one group costs; None: there is none to read.
-        evaluation_examples: Forward passes of one example that an evaluation takes.
-        pruner: Gives the network and the calibration examples to methods that read them, and says which passes over
-            these examples are made once for all candidates.
-        settle: From what this process was told since it was called last to what all processes were told, see
-            `exchange`; None: there is one process.
+        sensitivity: Measures the sensitivity; None: no sensitivity is available.
+        evaluation_examples: Forward passes of one example per evaluation.
+        pruner: Provides the network and the calibration examples to methods that read them, and the passes over these
+            examples that are made once for all candidates.
+        settle: Maps the evaluations of this process since the last call to those of all processes, see `exchange`;
+            None: there is a single process.
 
     Attributes:
-        left: Evaluations that may still be spent.
+        left: Evaluations left.
         spent: Evaluations spent so far.
-        history: The candidates in the order in which they were asked for.
-        charged_examples: Examples that were paid for beside the evaluations.
-        examples: All examples that were read, those of the evaluations included.
+        history: Evaluations, in the order of the requests.
+        charged_examples: Examples charged in addition to the evaluations.
+        examples: All examples read so far, including those of the evaluations.
     """
 
     def __init__(
@@ -87,15 +87,15 @@ class SearchProblem:
 
     @property
     def left(self) -> int:
-        """Evaluations that may still be spent."""
+        """Evaluations left."""
         return self.evaluations - self.spent
 
     @property
     def sensitivity(self) -> Sensitivity:
-        """What narrowing one group costs; the first reader pays for its examples.
+        """The sensitivity; its examples are charged at the first access.
 
         Raises:
-            NotApplicable: There is none, or too few evaluations are left to pay for it.
+            NotApplicable: No sensitivity is available, or too few evaluations are left.
         """
         if self._sensitivity is None:
             if self._measure is None:
@@ -114,36 +114,36 @@ class SearchProblem:
 
     @property
     def network(self) -> nn.Module:
-        """The dense network, for methods that read its weights; it is not to be changed.
+        """The dense network, for methods that read its weights; do not modify it.
 
         Raises:
-            NotApplicable: There is none.
+            NotApplicable: The problem has no pruner.
         """
         return self._with_weights().network
 
     @property
     def objective(self) -> Objective:
-        """What the network is for; classification where there is none."""
+        """The objective of the pruner; classification without a pruner."""
         return Classification() if self._pruner is None else self._pruner.objective
 
     @property
     def example(self) -> Tree:
-        """One normalised example, for its shape; it costs nothing.
+        """One normalised example, for its shape; free of charge.
 
         Raises:
-            NotApplicable: There is none.
+            NotApplicable: The problem has no pruner.
         """
         return take(self._with_weights().calibration, slice(1))
 
     def calibration(self, name: str) -> Tree:
-        """The calibration inputs, normalised, for a pass over them.
+        """The normalised calibration inputs; charges one pass over them.
 
         Args:
-            name: What is found out in the pass, which is paid for once for each name, whoever needs it:
-                `gnnrl_lightning.importance.Importance.passes`, or a name of the method's own.
+            name: Name of the result of the pass, from `gnnrl_lightning.importance.Importance.passes` or a name of
+                your own; each name is charged once.
 
         Raises:
-            NotApplicable: There are none, or not enough evaluations are left.
+            NotApplicable: The problem has no pruner, or too few evaluations are left.
         """
         self.calibrate(name)
         return self._with_weights().calibration
@@ -154,10 +154,10 @@ class SearchProblem:
         return self._pruner
 
     def charge(self, examples: int) -> None:
-        """Pay for forward passes of examples that are no evaluation.
+        """Charge forward passes of examples outside evaluations.
 
         Raises:
-            NotApplicable: Not enough evaluations are left.
+            NotApplicable: Too few evaluations are left.
         """
         spent = len(self.history) + math.ceil((self.charged_examples + examples) / self.evaluation_examples)
         if spent > self.evaluations:
@@ -168,43 +168,43 @@ class SearchProblem:
         self.charged_examples += examples
 
     def calibrate(self, name: str) -> None:
-        """Pay for a pass over the calibration examples that is made once, whoever needs it.
+        """Charge a pass over the calibration examples, unless it has been charged already.
 
         Args:
-            name: What is found out in it, see `Pruner.passes`.
+            name: Name of the result of the pass, see `Pruner.passes`.
 
         Raises:
-            NotApplicable: Not enough evaluations are left.
+            NotApplicable: Too few evaluations are left.
         """
         if name not in self._passes:
             self.charge(count(self._with_weights().calibration))
             self._passes.add(name)
 
     def _pay_for_pruner(self) -> None:
-        """Pay for what the pruner finds out before its first candidate."""
+        """Charge the passes that the pruner makes before its first candidate."""
         for name in () if self._pruner is None else self._pruner.passes:
             self.calibrate(name)
 
     def allow(self, macs: float) -> None:
-        """Let candidates have up to this share of the dense MACs: a policy for all budgets learns beyond this one."""
+        """Allow candidates up to this share of the dense MACs, for a policy that is trained for several budgets."""
         share = macs * self.limits.dense["macs"]
         self._allowed = {**self.limits.limits, "macs": max(share, self.limits.limits.get("macs", 0.0))}
 
     def project(self, widths: Tensor) -> Tensor:
-        """Proposals `(G,)` or `(B, G)`, integer or not, within the budget and maximal: int64."""
+        """Project proposals `(G,)` or `(B, G)` onto the budget: int64 widths that cannot be widened."""
         return self.limits.project(widths)
 
     def start(self, from_sensitivity: bool = False, advance: Callable[[], None] = lambda: None) -> None:
-        """Score the starting candidates, those given and, if asked for, those from the sensitivity.
+        """Score the starting candidates.
 
-        Several processes share the work, and know all answers in the end.
+        Several processes share the work and exchange the results.
 
         Args:
-            from_sensitivity: Whether to score those from the sensitivity, too.
+            from_sensitivity: Whether to include the candidates derived from the sensitivity.
             advance: Called after each candidate that this process scores.
 
         Raises:
-            NotApplicable: There is no sensitivity, or too few evaluations are left.
+            NotApplicable: No sensitivity is available, or too few evaluations are left.
         """
         self._pay_for_pruner()
         starting = self.starting
@@ -218,12 +218,12 @@ class SearchProblem:
         self.exchange()
 
     def ask(self, widths: Tensor, proposer: str) -> Evaluation:
-        """Score a candidate `(G,)`, at the price of one evaluation.
+        """Score a candidate `(G,)`; costs one evaluation.
 
         Raises:
-            NotApplicable: It is the first one, and the evaluations do not pay for the pruner's calibration.
-            ValueError: It does not meet the budget.
-            RuntimeError: No evaluation is left.
+            NotApplicable: Too few evaluations are left for the pruner's calibration (at the first candidate).
+            ValueError: The candidate does not meet the budget.
+            RuntimeError: No evaluations are left.
         """
         self._pay_for_pruner()
         if self.left < 1:
@@ -235,14 +235,14 @@ class SearchProblem:
         return scored
 
     def remember(self, scored: Sequence[Evaluation]) -> None:
-        """Count candidates that were asked for before a run was interrupted, by all processes."""
+        """Count the evaluations that all processes made before a run was interrupted."""
         self._count(scored)
         self._settled = len(self.history)
 
     def exchange(self) -> None:
-        """Count what the other processes asked for since they did so last; all call it, at the same points.
+        """Count the evaluations of the other processes since the last exchange; a collective call.
 
-        Until then each process counts its own candidates alone; afterwards all have the same history.
+        Between exchanges each process counts only its own candidates; afterwards all have the same history.
         """
         if self._settle is not None:
             own = self.history[self._settled :]
@@ -254,14 +254,14 @@ class SearchProblem:
         self._seen |= {item.widths for item in scored}
 
     def ranked(self) -> list[Evaluation]:
-        """The candidates asked for so far without repetitions, the best first."""
+        """The distinct evaluations so far, best first."""
         distinct = {scored.widths: scored for scored in reversed(self.history)}
         return sorted(reversed(distinct.values()), key=lambda scored: scored.merit, reverse=True)
 
     def new(self, widths: Tensor, count: int) -> Tensor:
-        """The first `count` of the candidates `(B, G)` that were not asked for yet, each once.
+        """The first `count` distinct candidates among `(B, G)` that have not been scored yet.
 
-        Where there are fewer, old ones follow: a method that has converged spends its evaluations all the same.
+        If there are fewer, candidates that have been scored fill up, so that converged methods use all evaluations.
         """
         fresh: dict[tuple[int, ...], int] = {}
         for number, row in enumerate(map(tuple, widths.tolist())):

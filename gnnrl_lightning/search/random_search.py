@@ -9,7 +9,7 @@ from gnnrl_lightning.seeds import generator_for
 
 
 def random_search(problem: SearchProblem, seed: int) -> None:
-    """Score the starting candidates, then projections of keep ratios that are uniform on [0, 1]."""
+    """Score the starting candidates, then projections of keep ratios drawn uniformly from [0, 1]."""
     problem.start()
     keep = torch.rand(problem.left, len(problem.graph.groups), generator=generator_for(seed), dtype=torch.float64)
     for widths in problem.project(problem.graph.widths * keep):

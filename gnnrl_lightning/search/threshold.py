@@ -1,4 +1,4 @@
-"""A global threshold: the channels of the whole network compete, and the least important ones go."""
+"""Global threshold: remove the least important channels of the whole network."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from gnnrl_lightning.search.problem import SearchProblem
 
 
 def widths_above_threshold(limits: BoundBudget, scores: list[Tensor]) -> Tensor:
-    """Widths of the lowest threshold on normalised scores that meets the budget, filled up by the projection.
+    """Find the lowest threshold on normalised scores that meets the budget, and project its widths onto the budget.
 
-    A channel's score is the sum over its index sets (the k-th best of each go together), divided by the mean of its
-    group: without that, the groups of large layers would stay whole and others vanish. Every group keeps its lowest
-    allowed width.
+    A channel's score is the sum over its index sets (the k-th best channels of all sets are removed together), divided
+    by the mean score of its group: without that, the groups of large layers would stay whole and others vanish. Every
+    group keeps at least its lowest allowed width.
 
     Args:
-        limits: What the candidate may cost.
+        limits: The budget bound to the graph.
         scores: Importance of each channel, `(sets, width)` for each group.
 
     Returns:
         int64 `(G,)`.
 
-    Source: the normalisation is that of DepGraph, https://arxiv.org/abs/2301.12900, section 3.3.
+    Source: The normalisation follows DepGraph, https://arxiv.org/abs/2301.12900, section 3.3.
     """
     ordered = [score.double().sort(1, descending=True).values.sum(0) for score in scores]
     ordered = [score / score.mean().clamp(min=torch.finfo(torch.float64).tiny) for score in ordered]
-    thresholds = torch.cat(ordered).unique()  # ascending, and a lower threshold keeps no less
-    low, high = 0, len(thresholds)  # the answer is in [low, high]; at `high` every group is at its lowest width
+    thresholds = torch.cat(ordered).unique()  # ascending; a lower threshold keeps at least as many channels
+    low, high = 0, len(thresholds)  # the solution is in [low, high]; at `high` every group has its lowest width
 
     def kept(index: int) -> Tensor:
         threshold = thresholds[index] if index < len(thresholds) else torch.inf
@@ -48,10 +48,10 @@ def widths_above_threshold(limits: BoundBudget, scores: list[Tensor]) -> Tensor:
 
 @dataclass(frozen=True)
 class GlobalThreshold:
-    """One candidate by a global threshold on importance.
+    """A single candidate from a global threshold on importance.
 
     Args:
-        importance: A name of `gnnrl_lightning.importance.IMPORTANCES`, or an import path.
+        importance: Name of `gnnrl_lightning.importance.IMPORTANCES`, or import path.
     """
 
     importance: str

@@ -1,4 +1,4 @@
-"""Widths that torch-pruning would choose, where it is installed and can do the network."""
+"""Widths chosen by torch-pruning, if it is installed and supports the network."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from gnnrl_lightning.tracing.groups import ChannelGroup
 from gnnrl_lightning.trees import call
 
 PROBES = 12
-"""Pruning ratios that are tried: the interval of the ratio is halved so often."""
+"""Number of bisection steps on the pruning ratio."""
 
 
 @dataclass(frozen=True)
 class TorchPruning:
-    """One candidate from torch-pruning's magnitude pruner (l2 over whole groups).
+    """A single candidate from torch-pruning's magnitude pruner (l2 over whole groups).
 
-    Its smallest pruning ratio whose network meets the budget is found by bisection; the widths are read from that
-    network's weights and projected, because it stops short of what the budget allows. Layers without a prunable channel
-    of ours at their output are left alone.
+    Bisection finds the smallest pruning ratio whose network meets the budget. The widths are read from that network's
+    weights and projected, because torch-pruning does not use up the budget. Layers whose outputs are not prunable here
+    are ignored.
 
     Args:
-        everywhere: Whether the channels of all groups compete (its `global_pruning`); else all groups lose one share.
+        everywhere: Whether the channels of all groups compete (`global_pruning`); else all groups lose the same share.
 
     Source: https://github.com/VainF/Torch-Pruning; Fang et al., DepGraph, https://arxiv.org/abs/2301.12900.
     """
@@ -39,7 +39,7 @@ class TorchPruning:
         """Widths `(G,)`.
 
         Raises:
-            NotApplicable: It is not installed, fails, or its network has other shapes than any candidate of ours.
+            NotApplicable: torch-pruning is not installed, fails, or its network matches no candidate of this graph.
         """
         if find_spec("torch_pruning") is None:
             raise NotApplicable("torch-pruning is not installed")
@@ -56,7 +56,7 @@ class TorchPruning:
         return problem.project(found)
 
     def _widths(self, problem: SearchProblem, ratio: float) -> Tensor:
-        """Widths of its network at one pruning ratio."""
+        """Widths of torch-pruning's network at a pruning ratio."""
         import torch_pruning  # pyright: ignore[reportMissingImports]
 
         graph, network = problem.graph, copy.deepcopy(problem.network)
@@ -78,7 +78,7 @@ class TorchPruning:
                 ).step()
                 with torch.no_grad():
                     call(network.eval(), problem.example)
-        except Exception as error:  # it raises whatever fits a network that it cannot do
+        except Exception as error:  # torch-pruning raises exceptions of any type for networks that it does not support
             reason = str(error).strip().splitlines()
             raise NotApplicable(
                 f"torch-pruning fails on this network: {type(error).__name__}{': ' + reason[0] if reason else ''}"
@@ -99,7 +99,7 @@ def _width(group: ChannelGroup, parameters: dict[str, nn.Parameter]) -> int:
     """Width of a group in another network of the same modules.
 
     Raises:
-        UserError: Its members disagree, or are gone.
+        UserError: The members of the group have different sizes or are missing.
     """
     sizes = {
         parameters[member.parameter].shape[member.dimension] / group.sets if member.parameter in parameters else 0.0

@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gnnrl_lightning.errors import first_line
 from gnnrl_lightning.surgery.surgery import Cut, mask, prune, structural_copy
+from gnnrl_lightning.surgery.traced import Traced
 from gnnrl_lightning.tracing.axes import Selection
 from gnnrl_lightning.tracing.export import Inputs, run
 
@@ -25,7 +26,7 @@ TOLERANCE = 1e-9
 """Maximum difference of pruned and masked outputs, relative to the largest output, in float64."""
 
 
-def find_faults(graph: Any, network: nn.Module, inputs: Inputs, self_test: bool) -> dict[str, str]:
+def find_faults(graph: Traced, network: nn.Module, inputs: Inputs, self_test: bool) -> dict[str, str]:
     """Return the groups that fail the tests of the pruned network: name -> description of the fault.
 
     Args:

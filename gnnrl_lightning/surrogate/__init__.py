@@ -1,1 +1,1 @@
-"""Estimates of a candidate's score without an evaluation."""
+"""Estimates of candidates' scores without evaluations."""

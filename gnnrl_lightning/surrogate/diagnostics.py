@@ -1,4 +1,4 @@
-"""What the proxy was worth: how well it ranks candidates, and what the policy proposed once it had left it."""
+"""Diagnostics of the proxy: rank correlation with evaluations, and the quality of proposals after the warm-up."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from gnnrl_lightning.evaluation.result import Evaluation
 def proxy_figures(
     evaluations: Sequence[Evaluation], sensitivity: Callable[[Tensor], Tensor], agent: str, episodes: int, primary: str
 ) -> dict[str, float | None]:
-    """Figures about the two fidelities of a search.
+    """Compute figures on the proxy of a search.
 
     Args:
-        evaluations: In the order in which they were asked for.
-        sensitivity: Summed losses `(n,)` of candidates `(n, G)`, from which the proxy starts.
+        evaluations: Evaluations, in the order of the requests.
+        sensitivity: Total losses `(n,)` of candidates `(n, G)`, on which the proxy is based.
         agent: Proposer of the agent's candidates.
-        episodes: Of an iteration.
-        primary: Name of the objective's primary figure.
+        episodes: Episodes per iteration.
+        primary: Name of the objective's primary score.
 
     Returns:
-        `tau`: Kendall's rank correlation of these sums, negated, with the primary figure in its direction over all
-        distinct candidates, between -1 and 1; None where there is no ranking. `first_iteration`, `last_iteration`: mean
-        primary figure of the candidates that the agent proposed right after its warm-up in the proxy, and of its last
-        ones; None without any.
+        `tau`: Kendall's rank correlation between the negated total losses and the primary score (negated if lower is
+        better) over all distinct candidates, between -1 and 1; None if either has no ranking. `first_iteration`,
+        `last_iteration`: mean primary score of the agent's candidates in the first iteration after the warm-up, and in
+        the last one; None without any.
     """
     distinct = list({item.widths: item for item in reversed(evaluations)}.values())
     own = [item.scores[primary] for item in evaluations if item.proposer == agent]

@@ -1,16 +1,16 @@
-"""Ways to measure a sensitivity, by name or import path.
+"""Measures of the sensitivity, by name or import path.
 
-- `outputs`: the divergence of the network's outputs when one group is narrowed and its readers re-fitted. It takes
-  `groups * ratios` passes over some examples, and sees what the rest of the network makes of the change.
-- `reconstruction`: what is lost of the outputs of a group's readers after they have been re-fitted in closed form,
-  relative to the variance of these outputs. It needs the moments of the layers' inputs and no example more.
+- `outputs`: divergence of the network's outputs when one group is narrowed and its readers are refitted. It takes
+  `groups * ratios` passes over some examples, and includes the effect of the change on the rest of the network.
+- `reconstruction`: reconstruction error of the outputs of a group's readers after a refit in closed form, relative to
+  the variance of these outputs. It needs only the moments of the layers' inputs.
 
 Measured on ResNet-56, CIFAR-10, half of the MACs, candidates repaired by refit, top-1 on 4,000 held-out training
-images: the candidate of least summed divergence has 98.1 % with 512 images and 6 ratios, 98.0 with 256 images and 3
-ratios, 95.7 with 128 images (uniform pruning: 91.7). Sums of the divergences' roots do as well (98.0), sums of fourth
+images: the candidate with the least total divergence has 98.1 % with 512 images and 6 ratios, 98.0 with 256 images and
+3 ratios, 95.7 with 128 images (uniform pruning: 91.7). Sums of the divergences' roots do as well (98.0), sums of fourth
 roots collapse (57). Over 64 random candidates Spearman's rank correlation of the sum with the top-1 error is 0.66; for
-`reconstruction` it is *negative*, -0.25: it does not know that a change in a residual stream reaches the output, and
-one inside a block hardly does.
+`reconstruction` it is *negative*, -0.25: it ignores that a change in a residual stream reaches the output, and a
+change inside a block hardly does.
 
 ```
 SENSITIVITIES.register("mine", my_measure)  # then by name in Python and YAML
@@ -44,8 +44,8 @@ from gnnrl_lightning.trees import call, channels_last, count
 Measure = Callable[[Pruner, Sequence[float], Callable[[], None]], Tensor]
 """`(pruner, ratios, advance) -> losses (G, K)` of each group alone at each keep ratio, at least 0.
 
-The pruner has the dense network, its channels' scores and the calibration examples; `advance` is called once a group is
-done. `narrowed` makes the plan that narrows one group.
+The pruner provides the dense network, the scores of its channels and the calibration examples; `advance` is called
+after each group. `narrowed` makes the plan that narrows one group.
 """
 
 
@@ -60,15 +60,15 @@ def narrowed(pruner: Pruner, group: int, width: int) -> Plan:
 def measure_reconstruction(
     pruner: Pruner, ratios: Sequence[float] = RATIOS, advance: Callable[[], None] = lambda: None
 ) -> Tensor:
-    """What is lost of the readers' outputs after they have been re-fitted, relative to these outputs' variance.
+    """Reconstruction error of the refitted readers' outputs, relative to the variance of these outputs.
 
-    For a reader with weights W, refitted ones W_S and input covariance C it is tr(D C D^T) / tr(W C W^T), with
-    D = W - W_S (zero where a channel is gone); several readers are added up.
+    For a reader with weights W, refitted weights W_S and input covariance C the error is tr(D C D^T) / tr(W C W^T)
+    with D = W - W_S (W_S is zero for removed channels); errors are summed over readers.
 
     Args:
-        pruner: Has scores and moments of the dense network.
+        pruner: Provides scores and moments of the dense network.
         ratios: Keep ratios, ascending.
-        advance: Called once a group is done.
+        advance: Called after each group.
 
     Returns:
         `(G, K)` float64.
@@ -113,14 +113,15 @@ def _left_over(layer: Layer, weight: Tensor, moments: Moments, selection: Select
 def measure_outputs(
     pruner: Pruner, ratios: Sequence[float] = RATIOS, advance: Callable[[], None] = lambda: None
 ) -> Tensor:
-    """Divergence of the network's outputs when one group alone is narrowed and its readers are re-fitted.
+    """Divergence of the network's outputs when one group alone is narrowed and its readers are refitted.
 
-    It is the objective's mean distance to the dense network's outputs, for a classifier KL(dense || narrowed) in nats.
+    The divergence is the objective's mean distance to the dense network's outputs: for a classifier,
+    KL(dense || narrowed) in nats.
 
     Args:
-        pruner: Has scores and moments of the dense network, the objective, and the calibration inputs that are passed.
+        pruner: Provides scores and moments of the dense network, the objective, and the calibration inputs.
         ratios: Keep ratios, ascending.
-        advance: Called once a group is done.
+        advance: Called after each group.
 
     Returns:
         `(G, K)` float64.
@@ -150,11 +151,11 @@ def measure_outputs(
 
 
 def outputs_examples(dense: Tensor, examples: int, ratios: Sequence[float] = RATIOS) -> int:
-    """Forward passes of one example that `measure_outputs` takes, known before it is run.
+    """Number of forward passes of one example that `measure_outputs` takes.
 
     Args:
         dense: Dense widths `(G,)`.
-        examples: Examples.
+        examples: Number of calibration examples.
         ratios: Keep ratios.
     """
     passes = sum(int((widths_at(dense, ratio) < dense).sum()) for ratio in ratios)
@@ -171,14 +172,14 @@ def _no_example(dense: Tensor, examples: int) -> int:
 
 @dataclass(frozen=True)
 class SensitivityMeasure:
-    """A way to measure a sensitivity.
+    """A measure of the sensitivity.
 
     Attributes:
-        measure: Losses of each group alone.
-        examples: Forward passes of one example that this takes, from dense widths `(G,)` and the number of calibration
-            examples; one pass over these by default.
-        passes: What it needs to know of the dense network, from a pass over the calibration examples each (`moments`,
-            `recording`), beside these; each name is paid for once.
+        measure: Measures the losses of each group alone.
+        examples: Number of forward passes of one example, as a function of the dense widths `(G,)` and the number of
+            calibration examples; one pass over these by default.
+        passes: Additional passes over the calibration examples that it needs, by the name of their result (`moments`,
+            `recording`); each name is charged once.
     """
 
     measure: Measure
@@ -189,11 +190,11 @@ class SensitivityMeasure:
         """The sensitivity of the network that a pruner prunes, at `RATIOS`.
 
         Args:
-            pruner: Has the dense network, trained, and the calibration examples.
-            advance: Called once a group is done.
+            pruner: Provides the trained dense network and the calibration examples.
+            advance: Called after each group.
 
         Raises:
-            UserError: The losses have another shape than `(G, K)`, or are not finite.
+            UserError: The losses do not have the shape `(G, K)`, or are not finite.
         """
         dense = pruner.graph.widths
         measured, expected = self.measure(pruner, RATIOS, advance), (len(dense), len(RATIOS))
@@ -208,7 +209,7 @@ class SensitivityMeasure:
 
 
 def _as_measure(given: Any) -> SensitivityMeasure:
-    """A row as it is, or one of a function, for which a pass over the calibration examples is counted."""
+    """Return a row unchanged, or make one from a function, which is charged one pass over the calibration examples."""
     if isinstance(given, SensitivityMeasure):
         return given
     return SensitivityMeasure(
@@ -217,7 +218,7 @@ def _as_measure(given: Any) -> SensitivityMeasure:
 
 
 SENSITIVITIES: Registry[SensitivityMeasure] = Registry("sensitivity", _as_measure)
-"""Name -> way to measure it."""
+"""Name -> measure."""
 
 SENSITIVITIES.register("outputs", SensitivityMeasure(measure_outputs, outputs_examples, ("moments",)))
 SENSITIVITIES.register("reconstruction", SensitivityMeasure(measure_reconstruction, _no_example, ("moments",)))

@@ -1,4 +1,4 @@
-"""The proxy: rewards estimated from the sensitivity, which learns from every evaluation."""
+"""The proxy: estimates rewards from the sensitivity, and is refitted after every evaluation."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from torch import Tensor
 
 
 class Proxy:
-    r"""Estimates rewards from what narrowing each group alone costs, and learns from every evaluation that is made.
+    r"""Estimates rewards from the sensitivity of each group, and is refitted after every evaluation.
 
-    The reward of a candidate with losses :math:`e_g` of its groups is estimated as
+    The reward of a candidate whose groups have losses :math:`e_g` is estimated as
 
     .. math::
         \hat r = c - s \log \sum_g b_g e_g, \qquad \log b_g \sim N(0, \tau^2)
 
-    A logarithm, because losses range over orders of magnitude and rewards saturate. c and s are the weighted
-    least-squares line through the evaluations so far at b = 1, log b the posterior mean given what the line leaves
-    over, linearised there. Evaluations near the best one count most (weight 1/2 at the median), since that is where the
-    search is. Before there are three that differ, it is minus the logarithm of the sum.
+    The logarithm accounts for losses that range over orders of magnitude and rewards that saturate. c and s are the
+    weighted least-squares line through the evaluations so far at b = 1; log b is the posterior mean given the residuals
+    of that line, linearised there. Evaluations near the best one have the largest weights (1/2 at the median distance).
+    Before three evaluations with different rewards, the estimate is the negative logarithm of the sum.
 
     Args:
-        losses: Losses of the groups, `(n, G)` widths to `(n, G)`: `gnnrl_lightning.surrogate.sensitivity.Sensitivity`.
-        evaluated: The evaluations so far: widths `(n, G)` and rewards `(n,)`.
-        spread: :math:`\tau`, how far the weights of groups may be from each other; 0 keeps them equal.
-        noise: Standard deviation of a reward that no weights explain, at least.
+        losses: Maps widths `(n, G)` to losses per group `(n, G)`, see `Sensitivity.of_groups`.
+        evaluated: Returns the evaluations so far: widths `(n, G)` and rewards `(n,)`.
+        spread: :math:`\tau`, prior standard deviation of the logarithms of the groups' weights; 0 keeps them equal.
+        noise: Lower bound of the standard deviation of rewards that the weights do not explain.
 
     Attributes:
         evaluations: Always 0: estimates are free.
@@ -53,7 +53,7 @@ class Proxy:
         return (self._offset - self._slope * _log((self._weights * self.losses(widths)).sum(1))).float()
 
     def _fit(self, losses: Tensor, rewards: Tensor) -> None:
-        """Learn from evaluations with losses `(n, G)` and rewards `(n,)`."""
+        """Fit to evaluations with losses `(n, G)` and rewards `(n,)`."""
         distance = rewards.max() - rewards
         weight = 1 / (1 + (distance / distance.median().clamp(min=1e-12)).square())
         weight = weight / weight.sum()
@@ -64,7 +64,7 @@ class Proxy:
         slope = -float((weight * (size - centre) * (rewards - level)).sum() / variance)
         self._slope = slope = max(slope, 1e-6)
         left = rewards - level + slope * (size - centre)
-        # Ridge regression of what the line leaves over, in the dual form: n is small, G may be large.
+        # Ridge regression on the residuals of the line, in dual form: n is small, G may be large.
         noise = float((weight * left.square()).sum()) + self.noise**2
         shares = -slope * losses / total.clamp(min=SMALLEST)[:, None]
         shares = shares - (weight[:, None] * shares).sum(0)
@@ -76,10 +76,10 @@ class Proxy:
 
 
 SMALLEST = 1e-9
-"""Sums of losses below this count as this."""
+"""Lower bound of total losses before the logarithm."""
 
 FURTHEST = 3.0
-"""Weights of groups stay within so many standard deviations."""
+"""Bound of the logarithms of the groups' weights, in standard deviations."""
 
 
 def _log(total: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""The sensitivity of a network: what narrowing one group alone costs, for every group and width.
+"""The sensitivity of a network: the loss from narrowing one group alone, for every group and width.
 
-It scores any candidate in microseconds: the costs of the groups are added up. `gnnrl_lightning.surrogate.measures`
-measures it.
+It scores a candidate in microseconds by summing the losses over groups. See `gnnrl_lightning.surrogate.measures` for
+how it is measured.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.files import replacing
 
 RATIOS = (0.1, 0.3, 0.6, 0.85)
-"""Keep ratios that are measured; between them square roots are interpolated."""
+"""Keep ratios at which losses are measured; square roots of losses are interpolated between them."""
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What narrowing one group alone costs.
+    """The loss from narrowing one group alone.
 
     Attributes:
-        ratios: Keep ratios at which it was measured `(K,)`, ascending.
-        measured: The losses there `(G, K)` float64, at least 0.
-        losses: The losses at all widths `(G, W + 1)` float64; column w is width w, dense and above are 0. They never
-            rise with the width.
-        examples: Forward passes of one example that the measurement took.
-        passes: Passes over the calibration examples that it needed beside these, see `Pruner.passes`.
+        ratios: Measured keep ratios `(K,)`, ascending.
+        measured: Losses at these ratios `(G, K)` float64, at least 0.
+        losses: Losses at all widths `(G, W + 1)` float64; column w is width w, and losses from the dense width on are
+            0. They never rise with the width.
+        examples: Number of forward passes of one example that the measurement took.
+        passes: Names of its additional passes over the calibration examples, see `Pruner.passes`.
     """
 
     ratios: tuple[float, ...]
@@ -51,18 +51,18 @@ class Sensitivity:
         examples: int = 0,
         passes: tuple[str, ...] = (),
     ) -> Sensitivity:
-        """The sensitivity at all widths from losses at a few keep ratios.
+        """Interpolate losses at a few keep ratios to all widths.
 
         Args:
             dense: Dense widths `(G,)`.
-            ratios: Keep ratios, ascending, below 1; the widths measured are `widths_at(dense, ratio)`.
+            ratios: Keep ratios below 1, ascending; the measured widths are `widths_at(dense, ratio)`.
             measured: Losses `(G, K)`.
-            examples: Forward passes of one example that they took.
-            passes: Passes over the calibration examples that they needed beside these.
+            examples: Number of forward passes of one example that the measurement took.
+            passes: Names of additional passes over the calibration examples.
         """
         losses = torch.zeros(len(dense), int(dense.max()) + 1 if len(dense) else 1, dtype=torch.float64)
         known = torch.stack([widths_at(dense, ratio) for ratio in ratios], 1)
-        # A narrower group is never better: noise may say so.
+        # A narrower group is never better; measurements that show otherwise are noise.
         rising = measured.double().clamp(min=0).sqrt().flip(1).cummax(1).values.flip(1)
         for group, width in enumerate(dense.tolist()):
             points: dict[int, float] = {width: 0.0}
@@ -94,7 +94,7 @@ def widths_at(dense: Tensor, ratio: float) -> Tensor:
 
 
 def _interpolate(at: Tensor, xs: Tensor, ys: Tensor) -> Tensor:
-    """Piecewise linear, the first piece extended to the left; `xs` ascend."""
+    """Interpolate piecewise linearly, extrapolating the first piece to the left; `xs` ascend."""
     if len(xs) == 1:
         return torch.zeros_like(at)
     right = torch.searchsorted(xs, at).clamp(1, len(xs) - 1)
@@ -104,11 +104,11 @@ def _interpolate(at: Tensor, xs: Tensor, ys: Tensor) -> Tensor:
 
 
 def save_sensitivity(sensitivity: Sensitivity, path: Path) -> None:
-    """Write a sensitivity: tensors without pickle.
+    """Write a sensitivity to a safetensors file.
 
     Args:
         sensitivity: The sensitivity.
-        path: The file, `.safetensors`.
+        path: Path of the file, `.safetensors`.
     """
     beside = {"ratios": sensitivity.ratios, "examples": sensitivity.examples, "passes": sensitivity.passes}
     tensors = {"measured": sensitivity.measured.contiguous(), "losses": sensitivity.losses.contiguous()}
@@ -117,10 +117,10 @@ def save_sensitivity(sensitivity: Sensitivity, path: Path) -> None:
 
 
 def load_sensitivity(path: Path) -> Sensitivity:
-    """Read what `save_sensitivity` wrote, exactly.
+    """Read a file of `save_sensitivity`, exactly.
 
     Raises:
-        UserError: The file is damaged, or none of these.
+        UserError: The file is damaged or has other contents.
     """
     try:
         with safe_open(path, "pt") as file:

@@ -10,7 +10,9 @@ from gnnrl_lightning.cli import main
 from gnnrl_lightning.cost.metrics import METRICS
 from gnnrl_lightning.importance import IMPORTANCES
 from gnnrl_lightning.job.formats import FORMATS
+from gnnrl_lightning.objective.registry import OBJECTIVES
 from gnnrl_lightning.repair.table import REPAIRS
+from gnnrl_lightning.rl.env.reward import REWARDS
 from gnnrl_lightning.search.methods import METHODS
 from gnnrl_lightning.surrogate.measures import SENSITIVITIES
 from tests.support.workplace import working_in
@@ -22,7 +24,7 @@ NAMES = sorted(path.name for path in PAGES.glob("add-*.md"))
 @pytest.fixture(autouse=True)
 def own_rows(monkeypatch):
     """What a snippet registers is gone afterwards."""
-    for table in (IMPORTANCES, REPAIRS, SENSITIVITIES, METHODS, FORMATS, METRICS):
+    for table in (IMPORTANCES, REPAIRS, SENSITIVITIES, METHODS, FORMATS, METRICS, OBJECTIVES, REWARDS):
         monkeypatch.setattr(table, "_rows", dict(table))
 
 

@@ -62,7 +62,7 @@ def test_a_users_own_criterion():
     plan = traced(network).plan(network, torch.tensor([2]), importance=largest_bias, calibration=images)
     assert plan.kept["a"].tolist() == [1, 2]
     assert seen["parameters"] == ["a.bias", "a.weight", "b.weight"]
-    assert seen["calibration"].inputs is images
+    assert seen["calibration"].inputs is images and seen["calibration"].targets is None
 
 
 def test_a_registered_criterion(monkeypatch):
@@ -294,7 +294,7 @@ def test_gradients_leave_the_network_as_it_is(name):
 
 @pytest.mark.parametrize("name", ["taylor", "fisher", "surgeon"])
 def test_data_is_asked_for(name):
-    with pytest.raises(UserError, match="give calibration=images"):
+    with pytest.raises(UserError, match="give calibration=inputs"):
         scores_of(Two(), name)
 
 

@@ -16,6 +16,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.rl.env.pool import EnvPool
 from gnnrl_lightning.rl.env.protocol import VectorGraphEnv
 from gnnrl_lightning.rl.policies.policy_file import described, load_policy, save_policy
+from gnnrl_lightning.rl.state.graph import StateGraph
 from gnnrl_lightning.seeds import derived_seed
 from gnnrl_lightning.speed.memory import keep_freed_memory
 
@@ -187,7 +188,7 @@ class GraphLearner(pl.LightningModule, ABC):
         self.policy.train(training)
 
     @abstractmethod
-    def outputs(self, state: Any) -> dict[str, tuple[Tensor, tuple[int]]]:
+    def outputs(self, state: StateGraph) -> dict[str, tuple[Tensor, tuple[int]]]:
         """What the policy makes of a state, by name, and the shapes that it should have.
 
         Args:

@@ -17,6 +17,7 @@ from gnnrl_lightning.rl.policies.deterministic import DDPGAgent
 from gnnrl_lightning.rl.ragged import Ragged
 from gnnrl_lightning.rl.replay import Replay, ReplayLoader, Steps
 from gnnrl_lightning.rl.rollout import play
+from gnnrl_lightning.rl.state.graph import StateGraph
 
 
 class DDPG(GraphLearner):
@@ -111,7 +112,7 @@ class DDPG(GraphLearner):
         if self.target is None:
             self.target = copy.deepcopy(self.policy).requires_grad_(False)
 
-    def outputs(self, state: Any) -> dict[str, tuple[Tensor, tuple[int]]]:
+    def outputs(self, state: StateGraph) -> dict[str, tuple[Tensor, tuple[int]]]:
         """Actions, and the value of each state with them."""
         action = self.policy.actor(state)
         value = self.policy.critic(state, action)
@@ -148,7 +149,7 @@ class DDPG(GraphLearner):
         self._rollout["rollout/spread"] = self.spread
 
     def _steps(self, env: VectorGraphEnv, episodes: int, seed: int) -> tuple[Steps, Tensor]:
-        def act(state: Any) -> tuple[Tensor, dict[str, Tensor | Ragged]]:
+        def act(state: StateGraph) -> tuple[Tensor, dict[str, Tensor | Ragged]]:
             actions = ddpg.explore(self.policy.actor(state), self.spread)
             return actions, {"actions": Ragged.of(actions, state)}
 

@@ -13,6 +13,7 @@ from gnnrl_lightning.rl.env.protocol import VectorGraphEnv
 from gnnrl_lightning.rl.learners.base import GraphLearner, at_least_one, positive
 from gnnrl_lightning.rl.policies.actor_critic import Agent
 from gnnrl_lightning.rl.rollout import RolloutLoader, Transitions, collect
+from gnnrl_lightning.rl.state.graph import StateGraph
 
 KL_SLACK = 1.5
 """A policy may move so many times target_kl in an iteration."""
@@ -89,7 +90,7 @@ class GNNRL(GraphLearner):
         """Around the initial action, and around proposals."""
         return self.initial_spread, self.proposal_spread
 
-    def outputs(self, state: Any) -> dict[str, tuple[Tensor, tuple[int]]]:
+    def outputs(self, state: StateGraph) -> dict[str, tuple[Tensor, tuple[int]]]:
         """Actions, and the log-probability, value and entropy of each state."""
         each, shape = (state.num_graphs,), (len(state.decision_batch),)
         action, log_prob = self.policy.act(state)

@@ -307,7 +307,7 @@ class ActorCritic(nn.Module):
         """The actions in [0, 1] of raw actions."""
         return self._distribution.squash(action)
 
-    def evaluate(self, state: Any, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def evaluate(self, state: StateGraph, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Judge raw actions taken earlier, with gradients.
 
         Args:

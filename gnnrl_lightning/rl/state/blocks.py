@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from gnnrl_lightning.graph import ComputationGraph
+from gnnrl_lightning.tracing.topology import Operator
 
 Path = tuple[str, ...]
 
 
-def block_names(graph: Any) -> list[str]:
+def block_names(graph: ComputationGraph) -> list[str]:
     """The block of each feature map, read off the module paths of the operators.
 
     A block is an outermost module, other than the network itself, that joins feature maps in its own forward:
@@ -51,7 +52,7 @@ def _path(name: str) -> Path:
     return tuple(module.split(".")) if module else ()
 
 
-def _joins(operator: Any) -> bool:
+def _joins(operator: Operator) -> bool:
     return len(set(operator.inputs)) > 1
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 from gnnrl_lightning.cost.metrics import METRICS, SHOWN
+from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.rl.state.motifs import geometry, motif
 from gnnrl_lightning.tracing.topology import KINDS, stages
 
@@ -101,7 +102,9 @@ class StateBuilder:
     Source: GNN-RL (Yu, Mazaheri, Jannesari, ICML 2022), section 4.1, hierarchical computational graph.
     """
 
-    def __init__(self, graph: Any, statistics: Tensor | None = None, metrics: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, graph: ComputationGraph, statistics: Tensor | None = None, metrics: Mapping[str, Any] | None = None
+    ) -> None:
         self.graph = graph
         given = list((dict.fromkeys(SHOWN) if metrics is None else metrics).items())
         self._costs = [graph.cost_of(name if metric is None else metric) for name, metric in given]
@@ -134,7 +137,7 @@ class StateBuilder:
         """The node of a feature map."""
         return int(torch.searchsorted(self.maps, feature_map))
 
-    def _stage_costs(self, graph: Any) -> None:
+    def _stage_costs(self, graph: ComputationGraph) -> None:
         """What each stage costs in terms of its operators, and which maps it writes and reads."""
         members = torch.zeros(len(graph.operators), len(self.stages))
         writes = torch.zeros(len(self.stages), self.num_nodes)
@@ -182,7 +185,7 @@ class StateBuilder:
             "motif_batch": torch.arange(len(motifs)).repeat_interleave(3),
         }
 
-    def _decisions(self, graph: Any) -> None:
+    def _decisions(self, graph: ComputationGraph) -> None:
         owned = graph.incidence.float()[self.maps] * graph.widths.float()
         self._group_to_node = owned / self._dense_channels[0][:, None]
         nodes, groups = owned.nonzero(as_tuple=True)
@@ -190,7 +193,7 @@ class StateBuilder:
         self._decision_index = torch.stack([nodes, groups])
         self._decision_weight = readout[nodes, groups]
 
-    def _static_nodes(self, graph: Any) -> Tensor:
+    def _static_nodes(self, graph: ComputationGraph) -> Tensor:
         n, dense = self.num_nodes, graph.widths
         kinds = torch.zeros(n, len(KINDS))
         for stage in self.stages:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.tracing.topology import KINDS
+from gnnrl_lightning.tracing.topology import KINDS, Operator, Stage
 
 ROLES = ("input", "operation", "output")
 MOTIF_DIM = len(ROLES) + len(KINDS) + 3
@@ -109,7 +108,7 @@ def expanded_motif(
     }
 
 
-def geometry(operator: Any) -> tuple[float, float, float]:
+def geometry(operator: Operator | Stage) -> tuple[float, float, float]:
     """Kernel size and stride of an operator, the roots of their areas, and its blocks."""
 
     def root(pair: Sequence[int]) -> float:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch_geometric.data import Batch
 
+from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.rl.state.assemble import state_from
 from gnnrl_lightning.rl.state.builder import StateBuilder
+from gnnrl_lightning.rl.state.graph import StateGraph
 from gnnrl_lightning.tracing.topology import KINDS
 
 _KEPT = ("conv", "linear", "attention")
@@ -38,13 +40,13 @@ class SimplifiedBuilder:
     Source: GNN-RL (Yu, Mazaheri, Jannesari, ICML 2022), section 4.1, simplified computational graph.
     """
 
-    def __init__(self, graph: Any) -> None:
+    def __init__(self, graph: ComputationGraph) -> None:
         self.graph, self.num_groups = graph, len(graph.groups)
         self.full = StateBuilder(graph)
         self.state_dim = self.full.state_dim
         self.node, self.head = _assign(self.full)
         self.num_nodes = len(self.head)
-        dense: Any = self.full(graph.widths[None], torch.ones(1, 2))
+        dense = cast(StateGraph, self.full(graph.widths[None], torch.ones(1, 2)))
         source, target = self.node[dense.edge_index]
         pairs: dict[tuple[int, int], int] = {}
         first = []
@@ -62,7 +64,7 @@ class SimplifiedBuilder:
     def __call__(self, widths: Tensor, limits: Tensor) -> Batch:
         """Graphs of a batch of candidates; arguments and fields are those of `StateBuilder`."""
         size = len(widths)
-        full: Any = self.full(widths, limits)
+        full = cast(StateGraph, self.full(widths, limits))
         maps = full.x.view(size, -1, self.state_dim)
         x = maps[:, self.head]
         costs = maps[..., self.full.cost_columns]

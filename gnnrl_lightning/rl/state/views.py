@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.utils import scatter
 
+from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.rl.state.blocks import block_names
 from gnnrl_lightning.rl.state.builder import StateBuilder
+from gnnrl_lightning.rl.state.graph import StateGraph
 from gnnrl_lightning.rl.state.motifs import geometry, motif
 from gnnrl_lightning.rl.state.simplified import SimplifiedBuilder
 
@@ -60,7 +62,7 @@ class HierarchicalGraph:
     costs: dict[str, int | float]
 
 
-def hierarchical_graph(graph: Any, widths: Tensor | None = None) -> HierarchicalGraph:
+def hierarchical_graph(graph: ComputationGraph, widths: Tensor | None = None) -> HierarchicalGraph:
     """The hierarchical computational graph of a network.
 
     Args:
@@ -72,7 +74,7 @@ def hierarchical_graph(graph: Any, widths: Tensor | None = None) -> Hierarchical
     """
     given: Tensor = graph.widths if widths is None else widths
     builder = StateBuilder(graph)
-    state: Any = builder(given[None], torch.ones(1, 2))
+    state = cast(StateGraph, builder(given[None], torch.ones(1, 2)))
     every = block_names(graph)
     names = [every[feature_map] for feature_map in builder.maps.tolist()]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
@@ -104,7 +106,7 @@ def hierarchical_graph(graph: Any, widths: Tensor | None = None) -> Hierarchical
     )
 
 
-def simplified_graph(graph: Any, widths: Tensor | None = None) -> Data:
+def simplified_graph(graph: ComputationGraph, widths: Tensor | None = None) -> Data:
     """The simplified, single-level graph of a network; see `SimplifiedBuilder`.
 
     Args:
@@ -118,7 +120,7 @@ def simplified_graph(graph: Any, widths: Tensor | None = None) -> Data:
     """
     given: Tensor = graph.widths if widths is None else widths
     builder = SimplifiedBuilder(graph)
-    state: Any = builder(given[None], torch.ones(1, 2))
+    state = cast(StateGraph, builder(given[None], torch.ones(1, 2)))
     every = _facts(builder.full, given, range(builder.full.num_nodes))["kinds"]
     facts = _facts(builder.full, given, builder.head.tolist())
     facts["kinds"] = kinds = [[] for _ in facts["name"]]
