@@ -62,7 +62,7 @@ def test_a_users_own_criterion():
     plan = traced(network).plan(network, torch.tensor([2]), importance=largest_bias, calibration=images)
     assert plan.kept["a"].tolist() == [1, 2]
     assert seen["parameters"] == ["a.bias", "a.weight", "b.weight"]
-    assert seen["calibration"] is images
+    assert seen["calibration"].inputs is images and seen["calibration"].targets is None
 
 
 def test_a_registered_criterion(monkeypatch):
@@ -79,8 +79,8 @@ class LargestBias:
         return {"a.bias": parameters["a.bias"]}
 
 
-def by_number(subject):
-    return [torch.arange(size).reshape(1, -1) for size in subject.sizes]
+def by_number(context):
+    return [torch.arange(size).reshape(1, -1) for size in context.sizes]
 
 
 BY_NUMBER = Importance(by_number)
@@ -104,7 +104,7 @@ def test_an_importance_says_which_passes_it_takes():
 
 def test_scores_of_another_shape_are_refused():
     with pytest.raises(UserError, match=r"importance .*returns scores of shapes \[\(3,\)\]: expected \[\(1, 3\)\]"):
-        scores_of(Two(), Importance(lambda subject: [torch.zeros(3)]))
+        scores_of(Two(), Importance(lambda context: [torch.zeros(3)]))
 
 
 def test_every_set_of_a_group_has_scores_of_its_own():
@@ -294,7 +294,7 @@ def test_gradients_leave_the_network_as_it_is(name):
 
 @pytest.mark.parametrize("name", ["taylor", "fisher", "surgeon"])
 def test_data_is_asked_for(name):
-    with pytest.raises(UserError, match="give calibration=images"):
+    with pytest.raises(UserError, match="give calibration=inputs"):
         scores_of(Two(), name)
 
 

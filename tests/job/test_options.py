@@ -86,7 +86,6 @@ def test_an_agent_reads_the_sensitivity_of_the_search_or_none():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"reward": "luck"}, r"episode.reward is 'luck': expected one of top1, cross_entropy, divergence, or"),
         ({"proposal": "luck"}, r"episode.proposal is 'luck': expected one of greedy, dynamic_programming, or null"),
         ({"finetune_steps": -1}, r"scoring.finetune_steps is -1: expected at least 0$"),
         ({"repair": "glue"}, r"candidate.repair is 'glue': expected one of none, predicted_batch_norm, batch_norm"),

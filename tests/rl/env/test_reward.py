@@ -35,7 +35,7 @@ def test_rewards_follow_the_objective():
     evaluation = SimpleNamespace(scores={"mean_iou": 60.0, "rmse": 2.0})
     assert find_reward("mean_iou", Segmentation())(evaluation) == pytest.approx(-0.4)
     assert find_reward(None, Regression())(evaluation) == -2.0
-    with pytest.raises(UserError, match=r"search\.reward is 'top1': expected one of mean_iou, pixel_accuracy"):
+    with pytest.raises(UserError, match=r"episode\.reward is 'top1': expected one of mean_iou, pixel_accuracy"):
         find_reward("top1", Segmentation())
 
 
