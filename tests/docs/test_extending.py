@@ -12,6 +12,7 @@ from gnnrl_lightning.importance import IMPORTANCES
 from gnnrl_lightning.job.formats import FORMATS
 from gnnrl_lightning.objective.registry import OBJECTIVES
 from gnnrl_lightning.repair.table import REPAIRS
+from gnnrl_lightning.rl.encoders import ENCODERS
 from gnnrl_lightning.rl.env.reward import REWARDS
 from gnnrl_lightning.search.methods import METHODS
 from gnnrl_lightning.surrogate.measures import SENSITIVITIES
@@ -24,7 +25,7 @@ NAMES = sorted(path.name for path in PAGES.glob("add-*.md"))
 @pytest.fixture(autouse=True)
 def own_rows(monkeypatch):
     """What a snippet registers is gone afterwards."""
-    for table in (IMPORTANCES, REPAIRS, SENSITIVITIES, METHODS, FORMATS, METRICS, OBJECTIVES, REWARDS):
+    for table in (IMPORTANCES, REPAIRS, SENSITIVITIES, METHODS, FORMATS, METRICS, OBJECTIVES, REWARDS, ENCODERS):
         monkeypatch.setattr(table, "_rows", dict(table))
 
 

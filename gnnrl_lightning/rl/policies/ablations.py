@@ -9,7 +9,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
-from gnnrl_lightning.rl.encoders import MultiStage
+from gnnrl_lightning.rl.encoders import Encoder
 from gnnrl_lightning.rl.policies.actor_critic import Agent
 from gnnrl_lightning.rl.policies.distributions import Beta, UnitDistribution
 from gnnrl_lightning.rl.state.graph import StateGraph
@@ -84,7 +84,7 @@ class AblatedAgent(Agent):
         action_dim: int | None,
         ablation: str,
         head: str = "identity",
-        encoder: Callable[[int], nn.Module] = MultiStage,
+        encoder: str | Encoder = "MultiStage",
         distribution: type[UnitDistribution] = Beta,
     ) -> None:
         if ablation not in ABLATIONS:

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from gnnrl_lightning.rl.encoders import MultiStage
+from gnnrl_lightning.rl.encoders import ENCODERS, Encoder
 from gnnrl_lightning.rl.policies.distributions import Beta, UnitDistribution
 from gnnrl_lightning.rl.policies.readout import (
     check_count,
@@ -22,8 +22,6 @@ from gnnrl_lightning.rl.policies.readout import (
 )
 from gnnrl_lightning.rl.state.graph import StateGraph
 
-# An encoder is made for a number of node features and maps a state to (nodes, out_features).
-Encoder = Callable[[int], nn.Module]
 # An actor or critic is made for a number of node features and a number of decisions in a graph, None where graphs
 # have different numbers of them.
 Head = Callable[[int, int | None], nn.Module]
@@ -79,10 +77,10 @@ class DecisionEncoder(nn.Module):
     """
 
     def __init__(
-        self, state_dim: int, action_dim: int | None, encoder: Encoder = MultiStage, identity: int = 0
+        self, state_dim: int, action_dim: int | None, encoder: str | Encoder = "MultiStage", identity: int = 0
     ) -> None:
         super().__init__()
-        self.encoder: Any = encoder(state_dim)
+        self.encoder: Any = ENCODERS.find(encoder)(state_dim)
         self.codes = nn.Parameter(torch.randn(one_count(action_dim, _CODES), identity)) if identity else None
         self.out_features = 2 * int(self.encoder.out_features) + state_dim + identity
 
@@ -119,7 +117,7 @@ class NodeActor(nn.Module):
         self,
         state_dim: int,
         action_dim: int | None,
-        encoder: Encoder = MultiStage,
+        encoder: str | Encoder = "MultiStage",
         hidden: int = 64,
         identity: int = 0,
         outputs: int = 2,
@@ -156,13 +154,13 @@ class GraphActor(nn.Module):
         self,
         state_dim: int,
         action_dim: int | None,
-        encoder: Encoder = MultiStage,
+        encoder: str | Encoder = "MultiStage",
         hidden: tuple[int, ...] = (50, 50, 200),
         outputs: int = 2,
     ) -> None:
         super().__init__()
         self.action_dim, self.outputs = one_count(action_dim, "the head 'graph'"), outputs
-        self.encoder: Any = encoder(state_dim)
+        self.encoder: Any = ENCODERS.find(encoder)(state_dim)
         self.mlp = mlp([int(self.encoder.out_features), *hidden, outputs * self.action_dim], last_gain=0.01)
 
     def forward(self, state: StateGraph) -> Tensor:
@@ -184,9 +182,11 @@ class Critic(nn.Module):
         A batch of B graphs to (B,).
     """
 
-    def __init__(self, state_dim: int, action_dim: int | None, encoder: Encoder = MultiStage, hidden: int = 64) -> None:
+    def __init__(
+        self, state_dim: int, action_dim: int | None, encoder: str | Encoder = "MultiStage", hidden: int = 64
+    ) -> None:
         super().__init__()
-        self.encoder: Any = encoder(state_dim)
+        self.encoder: Any = ENCODERS.find(encoder)(state_dim)
         self.mlp = mlp([int(self.encoder.out_features), hidden, 1], last_gain=0.1)
 
     def forward(self, state: StateGraph) -> Tensor:
@@ -332,7 +332,8 @@ class Agent(ActorCritic):
         head: "identity" (one MLP shared by all decisions, which also sees a code of each; learns fastest on
             one network), "node" (the same without codes, fits any network) or "graph" (the paper's: one
             embedding of the graph, one output for each decision).
-        encoder: Makes a graph encoder for a number of node features; actor and critic have one each.
+        encoder: Makes a graph encoder for a number of node features, actor and critic have one each: a name of
+            `gnnrl_lightning.rl.encoders.ENCODERS`, an import path, or a class or function.
         distribution: Distribution of the pruning ratios.
         actor: Makes another actor than the head's for (state_dim, action_dim).
         critic: Makes another critic for (state_dim, action_dim).
@@ -350,7 +351,7 @@ class Agent(ActorCritic):
         state_dim: int,
         action_dim: int | None,
         head: str = "identity",
-        encoder: Callable[[int], nn.Module] = MultiStage,
+        encoder: str | Encoder = "MultiStage",
         distribution: type[UnitDistribution] = Beta,
         actor: Head | None = None,
         critic: Head | None = None,

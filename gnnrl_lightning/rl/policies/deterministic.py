@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
-from gnnrl_lightning.rl.encoders import MultiStage
+from gnnrl_lightning.rl.encoders import Encoder
 from gnnrl_lightning.rl.policies.actor_critic import (
     DecisionEncoder,
-    Encoder,
     GraphActor,
     Head,
     NodeActor,
@@ -99,7 +98,7 @@ class QCritic(nn.Module):
         self,
         state_dim: int,
         action_dim: int | None,
-        encoder: Encoder = MultiStage,
+        encoder: str | Encoder = "MultiStage",
         hidden: int = 64,
         identity: int = 0,
     ) -> None:
@@ -130,7 +129,7 @@ class DDPGAgent(nn.Module):
         state_dim: Features of each node of the state graph.
         action_dim: Decisions in a graph: channel groups to prune; None where graphs have different numbers of them.
         head: "identity", "node" or "graph"; see `gnnrl_lightning.rl.policies.Agent`.
-        encoder: Makes a graph encoder for a number of node features; actor and critic have one each.
+        encoder: As of `Agent`.
         actor: Makes another head of the actor for (state_dim, action_dim).
         critic: Makes another critic for (state_dim, action_dim): called with a state and actions.
 
@@ -146,7 +145,7 @@ class DDPGAgent(nn.Module):
         state_dim: int,
         action_dim: int | None,
         head: str = "identity",
-        encoder: Callable[[int], nn.Module] = MultiStage,
+        encoder: str | Encoder = "MultiStage",
         actor: Head | None = None,
         critic: Head | None = None,
     ) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.rl.encoders import GCN
+from gnnrl_lightning.rl.encoders import ENCODERS, GAT, GCN
 from gnnrl_lightning.rl.env import Evaluated, VectorPruningEnv
 from gnnrl_lightning.rl.learners import DDPG, GNNRL
 from gnnrl_lightning.rl.policies import Agent, SquashedGaussian
@@ -359,6 +359,32 @@ model:
     assert type(policy) is Agent and policy._distribution is SquashedGaussian
     assert policy.actor.encoder.out_features == 24 and policy.actor.action_dim == 6
     trainer(1).fit(module)
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        ("GCN", GCN),
+        ("GAT", GAT),
+        ("mine", GAT),
+        ("gnnrl_lightning.rl.encoders.GCN", GCN),
+        ("{class_path: gnnrl_lightning.rl.encoders.GAT, init_args: {hidden: 24}}", GAT),
+    ],
+)
+def test_yaml_names_an_encoder_by_its_name_or_path(given, kind, monkeypatch):
+    """For the actor and the critic; a name that users register is one like the others."""
+    monkeypatch.setattr(ENCODERS, "_rows", dict(ENCODERS))
+    ENCODERS.register("mine", GAT)
+    path = "gnnrl_lightning.rl.policies.Agent"
+    module = parse(f"model: {{make_policy: {{class_path: {path}, init_args: {{head: graph, encoder: {given}}}}}}}")
+    assert type(module.policy.actor.encoder) is kind and type(module.policy.critic.encoder) is kind
+
+
+def test_what_is_no_encoder_is_refused():
+    with pytest.raises(UserError, match=r"encoder is 'GNC' \(did you mean GCN\?\): expected one of MultiStage, GCN"):
+        Agent(1, 6, encoder="GNC")
+    with pytest.raises(UserError, match=r"encoder 'math\.pi': expected a class or function"):
+        Agent(1, 6, encoder="math.pi")
 
 
 def test_yaml_names_a_users_own_policy():
