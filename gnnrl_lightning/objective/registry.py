@@ -31,8 +31,8 @@ def find_objective(given: str | Mapping[str, Any] | type[Objective] | Objective)
     """Return an objective by name, import path or class.
 
     Args:
-        given: A name in `OBJECTIVES` or an import path; a mapping with `class_path` and `init_args`, arguments by name; a
-            class; or an objective, which is returned unchanged.
+        given: A name in `OBJECTIVES` or an import path; a mapping with `class_path` and `init_args` (arguments by
+            name); a class; or an objective, which is returned unchanged.
 
     Raises:
         UserError: The objective is unknown, or does not accept its arguments.
