@@ -42,7 +42,7 @@ class Segmentation(Objective):
         return F.cross_entropy(outputs, targets, ignore_index=self.ignore_index)
 
     def measure(self, outputs: Tensor, targets: Tensor) -> Measured:
-        """Return the mean IoU of each example `(n,)`; sums: intersections, unions `(classes,)`, pixels, cross-entropy."""
+        """Return mean IoU of each example `(n,)`; sums: intersections, unions `(classes,)`, pixels, cross-entropy."""
         outputs = outputs.float()
         confusion = self._confusion(outputs, targets)
         both = confusion.diagonal(dim1=1, dim2=2)
