@@ -45,8 +45,8 @@ class Evaluator:
         batch_size: Examples in a batch.
         precision: "32", or "bf16" for bfloat16 weights and activations.
         finetune: Trains each candidate for a few steps before it is scored; None: no training.
-        error: Probability with which a candidate as good as the incumbent may be dropped; None: no races, every
-            candidate is scored on the whole holdout.
+        drop_probability: Probability with which a candidate as good as the incumbent may be dropped; None: no races,
+            every candidate is scored on the whole holdout.
         costs: Costs of a candidate `(G,)` by metric, see `BoundBudget.costs`; None: MACs and parameters.
     """
 
@@ -59,7 +59,7 @@ class Evaluator:
         batch_size: int = 256,
         precision: str = "32",
         finetune: ShortFinetune | None = None,
-        error: float | None = None,
+        drop_probability: float | None = None,
         costs: Callable[[Tensor], dict[str, int | float]] | None = None,
     ) -> None:
         if precision not in PRECISIONS:
@@ -70,7 +70,7 @@ class Evaluator:
         self.costs = costs or pruner.graph.costs
         self.dtype = PRECISIONS[precision]
         self.holdout, self.normalize, self.objective, self.batch_size = holdout, normalize, objective, batch_size
-        self.finetune, self.error = finetune, error
+        self.finetune, self.drop_probability = finetune, drop_probability
         self._known: dict[tuple[int, ...], Evaluation] = {}
         self._incumbent: Evaluation | None = None
 
@@ -115,7 +115,7 @@ class Evaluator:
     def _stages(self) -> list[slice]:
         """The batches of each stage."""
         sizes = [count(inputs) for inputs, _ in self.batches]
-        ends = (len(sizes),) if self.error is None else stage_ends(sizes)
+        ends = (len(sizes),) if self.drop_probability is None else stage_ends(sizes)
         return [slice(*pair) for pair in zip((0, *ends), ends, strict=False)]
 
     @cached_property
@@ -151,7 +151,7 @@ class Evaluator:
             proposer=proposer,
             seen=course.examples,
             dropped=dropped,
-            course=None if dropped or self.error is None else course,
+            course=None if dropped or self.drop_probability is None else course,
         )
 
     def _run(self, network: nn.Module) -> Course:
@@ -159,9 +159,9 @@ class Evaluator:
         course, incumbent = Course(), None if self._incumbent is None else self._incumbent.course
         for stage in self._stages:
             course = course.followed_by(*outcome(network, self.batches[stage], self._dense[stage], self.objective))
-            if self.error is None or incumbent is None or course.examples == len(self.holdout):
+            if self.drop_probability is None or incumbent is None or course.examples == len(self.holdout):
                 continue
-            if hopeless(course, incumbent, len(self._stages), self.error):
+            if hopeless(course, incumbent, len(self._stages), self.drop_probability):
                 break
         return course
 

@@ -7,8 +7,8 @@ with probability 1/2, so
 
     P(at most k wins) = sum_{i <= k} C(n, i) / 2^n,
 
-and if this is below error / (stages - 1), the candidate is dropped. By Bonferroni's inequality a candidate as good as
-the incumbent is dropped with a probability of at most `error`.
+and if this is below drop_probability / (stages - 1), the candidate is dropped. By Bonferroni's inequality a candidate
+as good as the incumbent is dropped with a probability of at most `drop_probability`.
 
 The scores of a dropped candidate are estimates. They derive from means over examples, each with the incumbent as
 control variate: the incumbent's mean on the whole holdout plus the mean difference on the examples seen,
@@ -16,8 +16,8 @@ control variate: the incumbent's mean on the whole holdout plus the mean differe
     m = m_incumbent(all) + mean_seen(candidate - incumbent).
 
 Most examples have the same score for both and cancel. A dropped candidate never ranks first, see `best_of`. If the
-primary score is the mean of scores right and wrong, its estimate lies below the incumbent's: with an error of at most
-1/2, the candidate has lost more often than it has won.
+primary score is the mean of scores right and wrong, its estimate lies below the incumbent's: with a `drop_probability`
+of at most 1/2, the candidate has lost more often than it has won.
 
 Sources: Dixon and Mood (JASA 1946) for the sign test; McNemar (Psychometrika 1947); Maron and Moore (NIPS 1993) for
 races.
@@ -140,17 +140,17 @@ def _added(stages: tuple[tuple[float, ...], ...], more: tuple[float, ...]) -> tu
     return (*stages, tuple(total if math.isfinite(total) else math.inf for total in totals))
 
 
-def hopeless(course: Course, incumbent: Course, stages: int, error: float) -> bool:
+def hopeless(course: Course, incumbent: Course, stages: int, drop_probability: float) -> bool:
     """Whether to drop a candidate after the stages so far.
 
     Args:
         course: Course of the candidate on a part of the holdout.
         incumbent: Course of the incumbent on the whole holdout.
         stages: Number of stages, including the last one.
-        error: Probability, over all stages, of dropping a candidate as good as the incumbent, at most 1/2.
+        drop_probability: Probability, over all stages, of dropping a candidate as good as the incumbent, at most 1/2.
     """
     ours, theirs = course.scores(), incumbent.scores()[: course.examples]
-    return sign_test(int((ours > theirs).sum()), int((ours < theirs).sum())) < error / (stages - 1)
+    return sign_test(int((ours > theirs).sum()), int((ours < theirs).sum())) < drop_probability / (stages - 1)
 
 
 def estimate(course: Course, incumbent: Course) -> Means:

@@ -238,7 +238,7 @@ def search_split(images=100):
 
 
 def racing(error=0.2, shelf=None):
-    return Evaluator(shelf or Shelf(), search_split(), torch.Tensor.float, Classification(), 10, error=error)
+    return Evaluator(shelf or Shelf(), search_split(), torch.Tensor.float, Classification(), 10, drop_probability=error)
 
 
 def ask(evaluate, *widths):

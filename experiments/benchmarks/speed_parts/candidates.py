@@ -69,11 +69,11 @@ def measure(trained: Trained, journal: Path, count: int, references: int) -> dic
     data, graph, device = trained.job.task.data, trained.job.graph, trained.job.runtime.device
     widths = recorded(trained, journal)
     timed = chosen(count, len(widths))
-    ways = {"racing": RACING, "plain": None, "plain_fp32": None, "whole": 0.0}  # error 0: a race that drops nothing
+    ways = {"racing": RACING, "plain": None, "plain_fp32": None, "whole": 0.0}  # 0: a race that drops nothing
     evaluators = {}
-    for way, error in ways.items():
+    for way, probability in ways.items():
         evaluators[way] = trained.evaluator()
-        evaluators[way].error = error
+        evaluators[way].drop_probability = probability
         evaluators[way].dtype = torch.float32 if way == "plain_fp32" else torch.bfloat16
     start = time.perf_counter()
     trained.pruner.prune(trained.pruner.plan(graph.widths))
