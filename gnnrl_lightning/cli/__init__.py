@@ -15,10 +15,10 @@ def main(args: list[str] | None = None) -> None:
     """Run the command line.
 
     Args:
-        args: Arguments; None for those of the process.
+        args: Arguments; None: those of the process.
 
     Raises:
-        SystemExit: With code 0 after help and version; with 2 and one line on standard error, if the input is wrong;
+        SystemExit: With code 0 after help and version; with 2 and one line on standard error if the input is invalid;
             with 130 after Ctrl-C and 143 after SIGTERM.
     """
     try:
@@ -33,18 +33,18 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _run(args: list[str] | None) -> None:
-    """Do what a subcommand is for: only now PyTorch and Lightning are imported, which takes seconds."""
+    """Run a subcommand. Only now PyTorch and Lightning are imported, which takes seconds."""
     from gnnrl_lightning.cli.commands import CompressionCLI
     from gnnrl_lightning.cli.signals import stopped_by_signals
     from gnnrl_lightning.processes import rank
     from gnnrl_lightning.speed.memory import keep_kernels
 
     if args is None and not {"", os.getcwd()} & {*sys.path}:
-        sys.path.insert(0, os.getcwd())  # as `python -m` does: networks and parts of the user's own lie here
+        sys.path.insert(0, os.getcwd())  # as `python -m` does: the user's own modules are in the current folder
     keep_kernels()  # before the first convolution
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    if rank() > 0:  # what there is to say the first process says
+    if rank() > 0:  # only the first process reports
         warnings.simplefilter("ignore")
     try:
         with stopped_by_signals():
@@ -59,5 +59,5 @@ def _run(args: list[str] | None) -> None:
 
 
 def _user_error(error: BaseException | None) -> UserError | None:
-    """The user's error, also where jsonargparse has wrapped it in its own."""
+    """Return the `UserError` in the chain, which jsonargparse may have wrapped in its own error."""
     return next((each for each in chain(error) if isinstance(each, UserError)), None)

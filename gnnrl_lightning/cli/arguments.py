@@ -1,4 +1,4 @@
-"""The arguments: what there is to configure, and what is refused before anything is written."""
+"""The command line's arguments, and the checks made before anything is written."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ from gnnrl_lightning.rl.learners import GNNRL
 
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
 
-# What compare.variants says of classes is made into agents one by one, by `agents_of`.
+# `agents_of` creates the agents of compare.variants one by one; jsonargparse must not instantiate their classes.
 set_parsing_settings(instantiate_subclass_spec_in_any=False)
 
 NETWORK_HELP = "Class or function that makes the network; without a dot, one of gnnrl_lightning.networks."
-ARTIFACT_HELP = "Folder of a pruned network, which takes the place of the network: fit prunes it further."
+ARTIFACT_HELP = "Folder of a pruned network to use in place of the network: fit prunes it further."
 
 OBJECTIVE_HELP = (
-    "What the network is for: classification, segmentation, regression, or the import path of an Objective; "
-    "as class_path and init_args where it has arguments."
+    "Task of the network: classification, segmentation, regression, or the import path of an Objective; "
+    "class_path and init_args if it has arguments."
 )
 LIMITS_HELP = "Limits on metrics of your own, by import path: {my_package.energy: 60%%}."
-BUDGETS_HELP = "Shares of the dense MACs for which predict tells widths."
+BUDGETS_HELP = "Shares of the dense MACs for which predict proposes widths."
 
 
 class ArgumentsCLI(LightningCLI):
-    """The arguments of all subcommands, parsed, checked and made into objects; `CompressionCLI` works with them."""
+    """Parses and checks the arguments of all subcommands and creates the configured objects for `CompressionCLI`."""
 
     def __init__(self, args: list[str] | None = None) -> None:
         self.console = Console(quiet=rank() > 0)
         self.processes = 1
-        # Making the parser of a subcommand takes as long as reading a configuration: only that of the one asked for.
+        # Building the parser of a subcommand is slow, so only the requested one is built.
         asked = (sys.argv[1:] if args is None else args)[:1]
         self.parsed = {name: row for name, row in SUBCOMMANDS.items() if name in asked} or SUBCOMMANDS
         super().__init__(
@@ -58,7 +58,7 @@ class ArgumentsCLI(LightningCLI):
             ExampleData,
             save_config_callback=None,
             trainer_class=SubcommandTrainer,
-            # One process if nobody asks for more. Progress bars and summary are our own.
+            # One process by default. Progress bars and summary are our own.
             trainer_defaults={
                 "devices": 1,
                 "enable_progress_bar": False,
@@ -75,26 +75,26 @@ class ArgumentsCLI(LightningCLI):
         )
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """A parser that says in one line what is wrong."""
+        """Return a parser whose errors are one line."""
         parser = super().init_parser(**kwargs)
         parser.error = _refuse
         return parser
 
     def subcommands(self) -> dict[str, set[str]]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The subcommands that are parsed, each with the arguments of its method that are not offered."""
+        """Return the parsed subcommands, each with the arguments of its method that are not options."""
         return {name: set(subcommand.hidden) for name, subcommand in self.parsed.items()}
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Arguments of trainer, agent and data."""
+        """Add the arguments of trainer, learner and data."""
         parser.add_lightning_class_args(self.trainer_class, "trainer")
         parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items()})
-        # Classes of users need no type hints.
+        # Users' classes need no type hints.
         parser.add_class_arguments(GNNRL, "model", skip={"env", "proxy", "seed"}, fail_untyped=False)
         parser.add_lightning_class_args(ExampleData, "data", subclass_mode=True)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Arguments of the job."""
-        # Not the dataclass: jsonargparse would take class_path for the dataclass's own.
+        """Add the arguments of the job."""
+        # Not the dataclass: jsonargparse would read class_path as the class of the dataclass itself.
         parser.add_argument("--network.class_path", type=str, required=True, help=NETWORK_HELP)
         parser.add_argument("--network.init_args", type=dict[str, Any], default={}, help="Its arguments by name.")
         parser.add_argument("--objective", type=str | dict[str, Any], default="classification", help=OBJECTIVE_HELP)
@@ -110,7 +110,7 @@ class ArgumentsCLI(LightningCLI):
         parser.add_argument("--overwrite", action="store_true", help="Replace an existing run of the same name.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse `args`, or else the command line."""
+        """Parse `args`, or the command line if there are none."""
         self.started_in_python = args is not None
         self.resumed = resumed_run(sys.argv[1:] if args is None else args)
         if self.resumed is not None:
@@ -122,7 +122,7 @@ class ArgumentsCLI(LightningCLI):
             same_wandb_runs(config.trainer, self.resumed.wandb.read_text(encoding="utf-8").split())
 
     def instantiate_classes(self) -> None:
-        """Make everything that the configuration describes; nothing is written."""
+        """Create everything in the configuration; nothing is written."""
         self.config_init = self.parser.instantiate(self.config)
         self._check_inputs()
         self.run: RunOptions = self._get(self.config_init, "run")
@@ -141,14 +141,14 @@ class ArgumentsCLI(LightningCLI):
             self._check_processes()
 
     def _check_processes(self) -> None:
-        """Count the processes that the trainer is for; refuse those that cannot work."""
+        """Count the trainer's processes; refuse unsupported numbers and strategies."""
         self.processes = self.trainer.num_devices * self.trainer.num_nodes
         if self.processes == 1:
             return
         name = self._get(self.config, "trainer")["strategy"]
-        given = f"trainer.devices and trainer.num_nodes are for {self.processes} processes"
+        given = f"trainer.devices and trainer.num_nodes make {self.processes} processes"
         if self.asked.alone:
-            raise UserError(f"{given}: {self.subcommand} works in one, set both to 1")
+            raise UserError(f"{given}: {self.subcommand} runs in one, set both to 1")
         if name not in STRATEGIES:
             raise UserError(f"trainer.strategy is {name}, {given}: expected one of {', '.join(STRATEGIES)}")
         environment = getattr(self.trainer.strategy, "cluster_environment", None)
@@ -156,7 +156,7 @@ class ArgumentsCLI(LightningCLI):
             raise UserError(f"{given}: only the command line starts them (python -m gnnrl_lightning, or torchrun)")
 
     def _check_inputs(self) -> None:
-        """Refuse weights that the subcommand would not read, and a comparison that needs some."""
+        """Refuse weights that the subcommand does not read, and missing ones that it needs."""
         weights, pruned = (self._get(self.config, name) for name in ("checkpoint", "artifact"))
         if pruned is not None and self.subcommand == "pretrain":
             raise UserError("pretrain reads no --artifact: a pruned network is trained further by finetune")
@@ -189,7 +189,7 @@ class ArgumentsCLI(LightningCLI):
 
     @property
     def unfinished(self) -> RunFolder | None:
-        """The folder of a comparison of this name, which goes on."""
+        """The folder of an earlier comparison of this name, which is resumed."""
         if self.subcommand != "compare" or self.overwrite or self.run.name is None:
             return None
         folder = RunFolder(Path(self.run.root) / self.run.name)
@@ -197,7 +197,7 @@ class ArgumentsCLI(LightningCLI):
 
     @property
     def task(self) -> Task:
-        """The network and its images."""
+        """The task: network, data and objective."""
         network = NetworkSpec(**self._get(self.config, "network").as_dict())
         weights, pruned = (self._get(self.config, name) for name in ("checkpoint", "artifact"))
         groups, objective = self._get(self.config_init, "groups"), self._get(self.config, "objective")
@@ -211,28 +211,32 @@ class ArgumentsCLI(LightningCLI):
 
 
 def _add_budget(parser: LightningArgumentParser) -> None:
-    """The arguments of a budget, one for each metric; it is made by the subcommands that need one."""
+    """Add the arguments of a budget, one for each metric; the subcommands that need a budget create it."""
     for name, metric in METRICS.items():
-        about = f"{metric.unit} at most: 0.5 or 50%% of the dense network's, or a whole number above 1."
+        about = f"Upper limit in {metric.unit}: a share of the dense network's (0.5, 50%%) or a whole number above 1."
         parser.add_argument(f"--budget.{name}", type=int | float | str | None, help=about)
     parser.add_argument("--budget.limits", type=dict[str, int | float | str], default={}, help=LIMITS_HELP)
-    parser.add_argument("--budget.channel_multiple", type=int, default=1, help="Widths are multiples of it, or dense.")
-    parser.add_argument("--budget.min_width", type=int, default=1, help="Channels that every group keeps at least.")
+    parser.add_argument(
+        "--budget.channel_multiple", type=int, default=1, help="Widths are multiples of this, or dense."
+    )
+    parser.add_argument("--budget.min_width", type=int, default=1, help="Smallest number of channels of every group.")
 
 
 def _check(config: Any) -> None:
-    """Refuse a seed and settings of the trainer that Lightning would refuse late, or not at all."""
+    """Refuse invalid seeds and trainer settings that Lightning would refuse late or not at all."""
     seed, trainer = config["seed_everything"], config["trainer"]
     if not isinstance(seed, bool) and not 0 <= seed < 2**32:
         raise UserError(f"seed_everything is {seed}: expected 0 to {2**32 - 1}")
     if trainer["devices"] == "auto":
         trainer["devices"] = 1
     if config.get("resume") is not None:
-        raise UserError("resume is no key of a configuration: give --resume FOLDER on the command line, and that alone")
+        raise UserError(
+            "resume is not a key of a configuration: give --resume FOLDER on the command line, without other options"
+        )
     if trainer["max_epochs"] is not None and trainer["max_epochs"] < 1:
         raise UserError(f"trainer.max_epochs is {trainer['max_epochs']}: expected at least 1, or null")
 
 
 def _refuse(message: str, ex: Exception | None = None) -> NoReturn:
-    """Raise what a parser has to say of the input, in one line and without its usage."""
+    """Raise a parser's error as one line, without usage."""
     raise UserError(" ".join(message.split())) from ex

@@ -1,4 +1,4 @@
-"""What the subcommands do."""
+"""The implementation of the subcommands."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ from gnnrl_lightning.report.table import inspection_tables, prediction_table, pr
 from gnnrl_lightning.rl.state.views import hierarchical_graph, simplified_graph
 from gnnrl_lightning.training.train import quiet_trainer
 
-# Figures of the pruned network for the loggers beside its costs: none of the test examples, by which
-# no sweep may choose.
+# Figures of the pruned network to log besides its costs. None is measured on the test examples: sweeps must not
+# select by them.
 LOGGED = ("latency_ms",)
 
 
@@ -47,11 +47,11 @@ class CompressionCLI(RunningCLI):
     """The command line: a method for each subcommand."""
 
     def _checked(self, trainers: PhaseTrainers, budget: Budget | None = None) -> Checked:
-        """The job, checked; the configuration has what was decided from then on.
+        """Check the job, and write its resolved options back into the configuration.
 
         Args:
-            trainers: Makes the trainers of the training phases.
-            budget: What the smaller network may cost; None: as configured.
+            trainers: Creates the trainers of the training phases.
+            budget: Upper limits on the costs; None: as configured.
         """
         options = as_decided(self.options, self.unfinished)
         runtime = Runtime(trainers, shown_steps if rank() == 0 else hidden_steps, self._device())
@@ -67,12 +67,12 @@ class CompressionCLI(RunningCLI):
         return Budget(**self._get(self.config, "budget").as_dict() | changes)
 
     def _device(self) -> torch.device:
-        """Where candidates are scored: the trainer's GPU, if it has one."""
+        """Return the device that scores candidates: the trainer's GPU, if it has one, else the CPU."""
         device = self.trainer.strategy.root_device
         return device if device.type == "cuda" else torch.device("cpu")
 
     def before_fit(self) -> None:
-        """Check everything, open the run, train or load the dense network, score the starting candidates."""
+        """Check the input, open the run, train or load the dense network, and score the starting candidates."""
         checked = self._checked(self.phase_trainer)
         iterations = checked.iterations(self.model, self.processes)
         checked.prepare(self.model)
@@ -82,7 +82,7 @@ class CompressionCLI(RunningCLI):
         self.trainer.fit_loop.max_epochs = whole if limit is None else min(limit, whole)
 
     def fit(self, **_: Any) -> None:
-        """Search, as far as that has not been done before."""
+        """Search, unless the search was finished before an interruption."""
         policy = self.folder.weights(POLICY)
         if not from_first(policy.is_file()):
             self.trainer.fit(self.model, ckpt_path=self.latest.found, weights_only=True)
@@ -90,11 +90,11 @@ class CompressionCLI(RunningCLI):
                 self.model.save_policy(policy)
 
     def after_fit(self) -> None:
-        """Prune, fine-tune, test once, save, show."""
+        """Prune, fine-tune, test once, save and show the result."""
         self._show(deliver(self.searching.finished(), self.folder), self.folder)
 
     def _show(self, delivered: Delivered | None, folder: RunFolder) -> None:
-        """Show and log what is delivered, in the first process."""
+        """Show and log the result in the first process."""
         if delivered is None:
             return
         pruned = delivered.figures[PRUNED]
@@ -131,17 +131,17 @@ class CompressionCLI(RunningCLI):
         self.close_run(folder, {f"result/{name}_search": value for name, value in scores.items()})
 
     def validate(self, **_: Any) -> None:
-        """Primary figure on the holdout."""
+        """Print the primary figure on the holdout."""
         network = self.task.build()
         self.console.print(self.task.line("holdout", self.task.figures(network, self.datamodule.holdout)))
 
     def test(self, **_: Any) -> None:
-        """Primary figure on the test examples."""
+        """Print the primary figure on the test examples."""
         network = self.task.build()
         self.console.print(self.task.line("test examples", self.task.figures(network, self.datamodule.test)))
 
     def compare(self, **_: Any) -> None:
-        """Compare the agent with every other way to choose widths."""
+        """Compare the agent with every other search method."""
         checked = self._checked(lambda phase: self.phase_trainer(phase) if phase == DENSE else self._quiet())
         options: CompareOptions = self._get(self.config_init, "compare")
         agents = agents_of(self.config[str(self.subcommand)], options.variants)
@@ -168,7 +168,7 @@ class CompressionCLI(RunningCLI):
         self.close_run(folder, {})
 
     def predict(self, json: str | None = None, **_: Any) -> None:
-        """Tell the widths that a trained policy takes for some budgets."""
+        """Print the widths that a trained policy proposes for some budgets."""
         _check_folder("--json", json)
         budgets: list[float] = self._get(self.config, "budgets")
         options = replace(self.options, episode=replace(self.options.episode, macs_range=None))
@@ -183,7 +183,7 @@ class CompressionCLI(RunningCLI):
     def prune(self, widths: str | None = None, share: float | None = None, **_: Any) -> None:
         """Prune to given widths."""
         if widths is None:
-            raise UserError("prune needs --widths FILE: what predict --json wrote, a result.json, or your own JSON")
+            raise UserError("prune needs --widths FILE: output of predict --json, a result.json, or your own JSON")
         given = read_widths(widths, share)
         graph = self.task.trace()
         chosen = as_widths(graph, given)
@@ -192,12 +192,12 @@ class CompressionCLI(RunningCLI):
         self._show(deliver_widths(train(checked, folder), chosen, folder), folder)
 
     def _quiet(self) -> Callable[..., Trainer]:
-        """What makes the trainers of networks of which there are many."""
+        """Return a factory of trainers without output, for the many networks of a comparison."""
         settings = self._get(self.config_init, "trainer")
         return partial(quiet_trainer, **{name: settings[name] for name in ("accelerator", "devices", "precision")})
 
     def inspect(self, json: str | None = None, figure: str | None = None, **_: Any) -> None:
-        """Show what can be pruned."""
+        """Show prunable groups, frozen groups and costs."""
         _check_folder("--json", json)
         _check_folder("--figure", figure)
         if figure is not None:
@@ -215,9 +215,9 @@ class CompressionCLI(RunningCLI):
 
 
 def _check_folder(option: str, path: str | None) -> None:
-    """Refuse a file in a folder that there is not."""
+    """Refuse a file whose folder does not exist."""
     if path is not None and not Path(path).absolute().parent.is_dir():
-        raise UserError(f"{option} {path}: there is no folder {Path(path).parent}")
+        raise UserError(f"{option} {path}: folder {Path(path).parent} does not exist")
 
 
 def _write_json(path: str, contents: Any) -> None:

@@ -1,4 +1,4 @@
-"""What `compare` makes of its configuration: the agents, and whether an earlier comparison may go on."""
+"""The configuration of `compare`: its agents, and the check that an earlier comparison may be resumed."""
 
 from __future__ import annotations
 
@@ -20,24 +20,23 @@ from gnnrl_lightning.rl.environments import AGENT
 from gnnrl_lightning.rl.learners import DDPG, GNNRL
 
 SECTIONS: dict[str, type] = {"model": GNNRL, "episode": EpisodeOptions}
-"""The sections that belong to the agent. All others make and score the candidates, alike for all methods."""
+"""The sections of the agent. All others configure candidates and scoring, which are the same for all methods."""
 
-# A comparison may be resumed with other values of these: what they say is in the names of the finished runs, or changes
-# nothing about them.
+# A comparison may be resumed with other values of these keys: they are in the names of the finished runs, or do not
+# affect them.
 FREE = (("run",), ("overwrite",), ("compare", "methods"), ("compare", "seeds"), ("compare", "budgets"))
 VARIANTS = ("compare", "variants")
 
 
 def agents_of(sections: Mapping[str, Namespace], variants: Mapping[str, Mapping[str, Any]]) -> dict[str, AgentRow]:
-    """The configured agent, its variants, and DDPG on the same episodes.
+    """Return the configured agent, its variants, and DDPG with the same episodes.
 
     Args:
-        sections: The configuration; those of `SECTIONS` are read.
-        variants: Name -> what differs of the sections in `SECTIONS`.
+        sections: The configuration, of which `SECTIONS` are read.
+        variants: Name -> changes to the sections in `SECTIONS`.
 
     Raises:
-        UserError: A variant names a section or key that there is not or that is not the agent's, or a value that does
-            not fit.
+        UserError: A variant has an unknown section or key, one that is not the agent's, or an invalid value.
     """
     parser = ArgumentParser(exit_on_error=False)
     for name, section in SECTIONS.items():
@@ -72,10 +71,10 @@ def _agent(parser: ArgumentParser, name: str, base: dict[str, Any], changes: Map
 
 
 def _as_written(value: Any) -> Any:
-    """A part of the configuration without the nulls that stand for arguments which are not for the user to give.
+    """Return a part of the configuration without the nulls of arguments that the user does not set.
 
-    jsonargparse completes what it takes for a class even where any value is allowed, and does not know there which
-    arguments the caller passes (state_dim, action_dim): it sets these to null, and refuses them later.
+    jsonargparse fills in the arguments of anything that looks like a class, those that the caller passes (state_dim,
+    action_dim) included: it sets them to null, and refuses them later.
     """
     if isinstance(value, Namespace):
         value = value.as_dict()
@@ -100,23 +99,23 @@ def _without_default(path: str) -> set[str]:
 
 
 def policies_of(model: Namespace, variants: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Files of trained policies that the agents read."""
+    """Return the files of trained policies that the agents read."""
     given = [model["policy_file"], *((changes.get("model") or {}).get("policy_file") for changes in variants.values())]
     return [path for path in given if path]
 
 
 def check_goes_on(folder: RunFolder, config: str) -> None:
-    """Refuse to go on with a comparison of other settings.
+    """Refuse to resume a comparison with other settings.
 
     Args:
         folder: Folder of the earlier comparison.
-        config: The present configuration, YAML.
+        config: The current configuration, YAML.
 
     Raises:
-        UserError: Something differs that the finished runs depend on.
+        UserError: A setting differs that affects the finished runs.
     """
     before, now = (_flat(yaml.safe_load(text)) for text in (folder.config.read_text(encoding="utf-8"), config))
-    variants = {key[:3] for key in before} & {key[:3] for key in now}  # those that both have
+    variants = {key[:3] for key in before} & {key[:3] for key in now}  # keys in both
     for key in sorted(before.keys() | now.keys()):
         alone = key[:2] == VARIANTS and key[:3] not in variants
         if before.get(key) != now.get(key) and not alone and key[:1] not in FREE and key[:2] not in FREE:
@@ -127,7 +126,7 @@ def check_goes_on(folder: RunFolder, config: str) -> None:
 
 
 def as_decided(options: Options, folder: RunFolder | None) -> Options:
-    """The options with what was decided when an earlier comparison began, where they leave it open.
+    """Replace "auto" options by the values resolved in the earlier comparison.
 
     Args:
         options: As configured.
@@ -137,7 +136,7 @@ def as_decided(options: Options, folder: RunFolder | None) -> Options:
 
 
 def _flat(config: Any, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-    """Keys of keys -> values that are no dictionaries."""
+    """Flatten nested dictionaries: path of keys -> value."""
     if not isinstance(config, dict):
         return {prefix: config}
     return {key: value for name, part in config.items() for key, value in _flat(part, (*prefix, str(name))).items()}

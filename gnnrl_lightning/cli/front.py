@@ -1,4 +1,4 @@
-"""What the command line answers at once, before anything heavy is imported: help, the version, plain mistakes."""
+"""Help, version and simple errors of the command line, without heavy imports."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ CONFIG = ("-c", "--config")
 
 
 def answer(arguments: Sequence[str]) -> str | None:
-    """What can be said without a parser of all options; None: that takes one.
+    """Return the output if the full parser is not needed; None: it is needed.
 
     Args:
-        arguments: The command line without the program.
+        arguments: The command line without the program's name.
 
     Raises:
-        UserError: There is no subcommand of this name, or no configuration file where one is named.
+        UserError: The subcommand is unknown, or a configuration file does not exist.
     """
     if not arguments:
-        raise UserError(f"no subcommand: expected one of {', '.join(SUBCOMMANDS)}; --help tells what they do")
+        raise UserError(f"no subcommand: expected one of {', '.join(SUBCOMMANDS)}; see --help")
     first = arguments[0]
     if first in ("-h", "--help"):
         return _help()
@@ -43,7 +43,10 @@ def _help() -> str:
     parser = ArgumentParser("python -m gnnrl_lightning", description=DESCRIPTION)
     parser.add_argument("--version", action="store_true", help="Print the version and exit.")
     chosen = parser.add_subparsers(
-        title="subcommands", required=True, metavar="subcommand", description="Each explains its options with --help."
+        title="subcommands",
+        required=True,
+        metavar="subcommand",
+        description="Run a subcommand with --help to see its options.",
     )
     for name, subcommand in SUBCOMMANDS.items():
         chosen.add_parser(name, help=subcommand.summary)
@@ -51,7 +54,7 @@ def _help() -> str:
 
 
 def _config_files(arguments: Sequence[str]) -> list[str]:
-    """The values of --config that are names of YAML files; YAML itself is a value, too."""
+    """Return the values of --config that are names of YAML files; a value may also be YAML itself."""
     values = [value for option, value in pairwise(arguments) if option in CONFIG]
     values += [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{CONFIG[1]}=")]
     return [value for value in values if "\n" not in value and value.endswith((".yaml", ".yml"))]

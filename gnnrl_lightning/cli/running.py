@@ -1,4 +1,4 @@
-"""A run around the subcommands: its folder, its loggers, its trainers, and how it ends."""
+"""The run of a subcommand: folder, loggers, trainers, processes and the end by a signal."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from gnnrl_lightning.training.train import quiet_trainer
 
 
 class RunningCLI(ArgumentsCLI):
-    """What the subcommands that make a run share."""
+    """The part that all subcommands with a run folder share."""
 
     _folder: RunFolder | None = None
 
@@ -47,7 +47,7 @@ class RunningCLI(ArgumentsCLI):
 
     @property
     def searching(self) -> Searching:
-        """The search under way."""
+        """The running search."""
         if self._searching is None:
             raise RuntimeError("there is no search yet: searching comes after begin()")
         return self._searching
@@ -60,14 +60,14 @@ class RunningCLI(ArgumentsCLI):
         return self._folder
 
     def before_instantiate_classes(self) -> None:
-        """Show what a run came to that is asked to go on and is finished."""
+        """Show the result if the run to resume is finished."""
         if self.resumed is not None and self.resumed.result.is_file():
             print_result(json.loads(self.resumed.result.read_text(encoding="utf-8")), LATENCY_BATCH, self.console)
             self.console.print(f"{self.resumed.path} is finished: there is nothing to resume", soft_wrap=True)
             raise SystemExit(0)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The search's trainer: as many epochs as there are evaluations to spend, our progress bar and log."""
+        """Create the trainer of the search, with our progress bar and log; its epochs are iterations."""
         settings = self._get(self.config_init, "trainer")
         if settings["logger"] in (None, True):
             kwargs["logger"] = False  # metrics.csv in the run's folder, once there is one
@@ -84,10 +84,10 @@ class RunningCLI(ArgumentsCLI):
             raise UserError(f"trainer: {one_line(error)}") from error
 
     def open_run(self, earlier: RunFolder | None = None) -> RunFolder:
-        """Make the run's folder, once all input has been checked, and begin to log.
+        """Create the run's folder after all input has been checked, and start logging.
 
         Args:
-            earlier: Folder of an interrupted run, to go on with instead.
+            earlier: Folder of an interrupted run to resume instead.
         """
         self._join_processes()
         configured, config = self.trainer.loggers, self.resolved_config()
@@ -99,7 +99,7 @@ class RunningCLI(ArgumentsCLI):
                 callback.dirpath = str(folder.checkpoints / AGENT)
         for logger in configured:
             logger.log_hyperparams(yaml.safe_load(config))
-        # What Lightning saves of a job that SLURM requeues is out of the way: a run goes on from what it keeps itself.
+        # Lightning's own checkpoint of a job that SLURM requeues is not used: a run resumes from its own files.
         if rank() == 0:
             shutil.rmtree(self._requeued, ignore_errors=True)
         self.trainer._default_root_dir = self._requeued  # pyright: ignore[reportAttributeAccessIssue]
@@ -108,9 +108,9 @@ class RunningCLI(ArgumentsCLI):
         return folder
 
     def _join_processes(self) -> None:
-        """Start the processes that the trainer is for, where torchrun or SLURM have not, and let them find each other.
+        """Start the trainer's processes, unless torchrun or SLURM has started them, and connect them.
 
-        Those that are started run the same command line, and come here as well. Later trainers find them joined.
+        Every process runs the same command line and reaches this point. Later trainers reuse the connection.
         """
         if self.processes == 1:
             return
@@ -122,7 +122,7 @@ class RunningCLI(ArgumentsCLI):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         torch.set_num_threads(self.run.threads or max(1, cores // self.trainer.num_devices))
         if len(set(of_all(self.model.seed))) > 1:
-            raise UserError("each process has drawn a seed of its own: seed_everything needs a number")
+            raise UserError("each process has drawn its own seed: set seed_everything to a number")
 
     @property
     def _requeued(self) -> str:
@@ -144,14 +144,14 @@ class RunningCLI(ArgumentsCLI):
         return folder
 
     def resolved_config(self) -> str:
-        """The configuration with all defaults, as YAML."""
+        """Return the configuration with all defaults, as YAML."""
         resolved = self.config[str(self.subcommand)].clone()
-        resolved.overwrite = False  # said of this run only: repeating it must not delete it
+        resolved.overwrite = False  # only for this run: repeating it must not delete it
         resolved.pop("resume", None)  # an option of `fit` alone
         return self._parser(self.subcommand).dump(resolved, skip_unset=False)  # null may differ from the default
 
     def close_run(self, folder: RunFolder, figures: dict[str, float]) -> None:
-        """Log the final figures, let the loggers go, and say where the run is."""
+        """Log the final figures, close the loggers, and print the folder of the run."""
         for logger in self.trainer.loggers:
             logger.log_metrics(figures)
         self._let_go("success", 0)
@@ -164,7 +164,7 @@ class RunningCLI(ArgumentsCLI):
                 logger.experiment.finish(exit_code=code)
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Do what was asked for; where a signal ends it, let the loggers go and say how it goes on."""
+        """Run the subcommand; if a signal ends it, close the loggers and print how to resume."""
         try:
             super()._run_subcommand(subcommand)
         except BaseException as error:
@@ -183,14 +183,14 @@ class RunningCLI(ArgumentsCLI):
         return f"; resume with: python -m gnnrl_lightning fit {OPTION} {shlex.quote(str(self._folder.path))}"
 
     def _stop_others(self) -> None:
-        """End the processes that this one has started; Lightning's observer would kill it once they have ended."""
+        """Stop the processes that this one has started, without Lightning's observer, which would kill this one too."""
         launcher = self.trainer.strategy.launcher
         if isinstance(launcher, _SubprocessScriptLauncher):
             launcher.kill(signal.SIGTERM)
             launcher.procs.clear()
 
     def phase_trainer(self, phase: str) -> Callable[..., Trainer]:
-        """What makes the trainer of a training phase: on the search's device, with progress of its own."""
+        """Return the factory of a training phase's trainer: on the search's device, with its own progress bar."""
         settings = self._get(self.config_init, "trainer")
         names = ("accelerator", "devices", "precision")
         if self.processes > 1:

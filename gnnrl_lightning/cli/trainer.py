@@ -1,4 +1,4 @@
-"""What Lightning's command line takes the subcommands from: a trainer with a method for each."""
+"""A trainer with a method for each subcommand, from which LightningCLI derives the command line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class SubcommandTrainer(Trainer):
 
         Args:
             *args: As Lightning's.
-            resume: Folder of a run that was interrupted: it goes on, as its config.yaml says, without other options.
+            resume: Folder of an interrupted run to resume with its own config.yaml, without other options.
             **kwargs: As Lightning's.
         """
         super().fit(*args, **kwargs)

@@ -12,9 +12,9 @@ class CropFlip:
     """One crop position and one flip for each image of a batch.
 
     Args:
-        top: first row of the crop in the padded image, int64, shape `(N,)`, from 0 to 2 x padding.
-        left: first column, likewise.
-        flip: whether the crop is mirrored, bool, shape `(N,)`.
+        top: First row of the crop in the padded image, int64, shape `(N,)`, from 0 to 2 x padding.
+        left: First column, likewise.
+        flip: Whether the crop is mirrored, bool, shape `(N,)`.
     """
 
     top: Tensor
@@ -29,10 +29,10 @@ def draw_crop_flip(images: int, pad: int, flip: bool, generator: torch.Generator
     images.
 
     Args:
-        images: number of images N.
-        pad: padding on each side, pixels.
-        flip: draw flips at all.
-        generator: source of the randomness.
+        images: Number of images N.
+        pad: Padding on each side, pixels.
+        flip: Draw flips at all.
+        generator: Source of the randomness.
     """
     device = generator.device
     top, left = torch.randint(0, 2 * pad + 1, (2, images), generator=generator, device=device)
@@ -44,9 +44,9 @@ def crop_flip(images: Tensor, pad: int, drawn: CropFlip) -> Tensor:
     """Crop each image at its own position out of the zero-padded image, and mirror it where asked.
 
     Args:
-        images: shape `(N, C, H, W)`, any dtype.
-        pad: zero padding on each side, pixels.
-        drawn: crop positions and flips of the N images.
+        images: Shape `(N, C, H, W)`, any dtype.
+        pad: Zero padding on each side, pixels.
+        drawn: Crop positions and flips of the N images.
 
     Returns:
         Images of the same shape and dtype.

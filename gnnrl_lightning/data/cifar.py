@@ -18,9 +18,9 @@ class CIFAR10(ImageData):
     Further arguments are those of `ImageData`.
 
     Args:
-        root: folder that has, or gets, the files of torchvision's data set.
-        download: fetch the files if they are missing.
-        **kwargs: arguments of `ImageData`.
+        root: Folder that has, or gets, the files of torchvision's data set.
+        download: Fetch the files if they are missing.
+        **kwargs: Arguments of `ImageData`.
     """
 
     name = "cifar10"
@@ -35,7 +35,7 @@ class CIFAR10(ImageData):
         """Download the files if asked to; Lightning calls this in one process of a machine.
 
         Raises:
-            UserError: the download failed.
+            UserError: The download failed.
         """
         if not self.download:
             return
@@ -48,7 +48,7 @@ class CIFAR10(ImageData):
         """Read the files under `root`.
 
         Raises:
-            UserError: they are missing or damaged.
+            UserError: They are missing or damaged.
         """
         train, test = self._read(train=True), self._read(train=False)
         return LoadedImages(_image_set(train), _image_set(test), tuple(train.classes))
@@ -67,9 +67,9 @@ class CIFAR100(CIFAR10):
     """The 60,000 images of CIFAR-100, 32 x 32 pixels, three channels, a hundred classes.
 
     Args:
-        root: folder that has, or gets, the files of torchvision's data set.
-        download: fetch the files if they are missing.
-        **kwargs: arguments of `ImageData`.
+        root: Folder that has, or gets, the files of torchvision's data set.
+        download: Fetch the files if they are missing.
+        **kwargs: Arguments of `ImageData`.
     """
 
     name = "cifar100"

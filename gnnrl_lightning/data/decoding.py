@@ -17,8 +17,8 @@ class Decoder:
     """Decodes image files to RGB pixels of one size.
 
     Args:
-        shape: height and width of what comes out, pixels.
-        resize: length of the shorter side before the centre crop, pixels; None resamples and crops nothing,
+        shape: Height and width of what comes out, pixels.
+        resize: Length of the shorter side before the centre crop, pixels; None resamples and crops nothing,
             and refuses images of another size.
     """
 
@@ -29,7 +29,7 @@ class Decoder:
         """One image as uint8, shape `(3, H, W)`.
 
         Raises:
-            UserError: it cannot be read, or has another size where nothing is resampled.
+            UserError: It cannot be read, or has another size where nothing is resampled.
         """
         image: Any = read_rgb(path)  # the type hints of torchvision know tensors alone
         height, width = self.shape
@@ -46,7 +46,7 @@ def read_rgb(path: str) -> Image.Image:
     """An image file, converted to RGB.
 
     Raises:
-        UserError: it cannot be read as an image; the message names it.
+        UserError: It cannot be read as an image; the message names it.
     """
     with _opened(path) as file:
         return file.convert("RGB")
@@ -56,7 +56,7 @@ def image_size(path: str) -> tuple[int, int]:
     """Height and width of an image file, without decoding it.
 
     Raises:
-        UserError: it cannot be read as an image; the message names it.
+        UserError: It cannot be read as an image; the message names it.
     """
     with _opened(path) as file:
         return file.height, file.width

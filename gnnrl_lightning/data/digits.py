@@ -18,17 +18,17 @@ class Digits(ImageData):
     other 1,437.
 
     Args:
-        batch_size: training images in a batch, on each device.
-        eval_batch_size: images in a batch of validation, test and scoring.
+        batch_size: Training images in a batch, on each device.
+        eval_batch_size: Images in a batch of validation, test and scoring.
         holdout_size: Images held out of the training ones: below 1 a fraction, else their
             number.
         split_seed: Seed of the holdout.
-        pad: zero padding of the random crop, pixels; 0 crops nothing.
-        flip: mirror half of the training images (mirrored digits are other signs, hence off).
-        mean: mean of each channel, of pixels in [0, 1].
-        std: standard deviation of each channel, of pixels in [0, 1].
-        memory_limit_gib: refuse images that take more than this, decoded, in GiB.
-        seed: seed of the order and of the augmentation of the training images.
+        pad: Zero padding of the random crop, pixels; 0 crops nothing.
+        flip: Mirror half of the training images (mirrored digits are other signs, hence off).
+        mean: Mean of each channel, of pixels in [0, 1].
+        std: Standard deviation of each channel, of pixels in [0, 1].
+        memory_limit_gib: Refuse images that take more than this, decoded, in GiB.
+        seed: Seed of the order and of the augmentation of the training images.
     """
 
     name = "digits"

@@ -20,7 +20,7 @@ from gnnrl_lightning.trees import Tree, shapes, tensors
 class LoadedExamples(NamedTuple):
     """What a source of examples gives: its two official splits.
 
-    Args:
+    Attributes:
         train: Every training example, those to be held out included.
         test: The test examples.
     """

@@ -15,7 +15,7 @@ from gnnrl_lightning.trees import Tree, count, take
 class Draw(NamedTuple):
     """A batch to read.
 
-    Args:
+    Attributes:
         indices: Which examples, int64, shape `(B,)`.
         seed: Seed of the batch's augmentation; None leaves the inputs as they are.
     """

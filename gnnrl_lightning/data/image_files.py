@@ -25,11 +25,11 @@ class ImageFiles:
     """Paths of images with their labels.
 
     Args:
-        paths: the N files.
-        labels: class indices, int64, shape `(N,)`.
-        decoder: from a file to pixels, of images that are not augmented.
-        crop: random crop of the images of batches that have a seed; None decodes them like all others.
-        num_workers: processes that decode batches, each up to two of them ahead; 0 decodes in this one.
+        paths: The N files.
+        labels: Class indices, int64, shape `(N,)`.
+        decoder: From a file to pixels, of images that are not augmented.
+        crop: Random crop of the images of batches that have a seed; None decodes them like all others.
+        num_workers: Processes that decode batches, each up to two of them ahead; 0 decodes in this one.
     """
 
     paths: tuple[str, ...]
@@ -60,7 +60,7 @@ class ImageFiles:
         """All of these images, decoded in as many threads as there are cores.
 
         Raises:
-            UserError: an image cannot be read.
+            UserError: An image cannot be read.
         """
         images = np.empty((len(self), *self.image_shape), dtype=np.uint8)
 
@@ -79,7 +79,7 @@ class ImageFiles:
         Workers get the paths of a batch, not the list of all: they hold nothing but the batches that they decode.
 
         Raises:
-            UserError: an image cannot be read.
+            UserError: An image cannot be read.
         """
         loader = DataLoader(
             _Decoding(self.decoder, self.crop),

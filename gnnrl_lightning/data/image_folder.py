@@ -22,13 +22,13 @@ class ImageFolder(ImageData):
     `StreamingImageFolder`. Further arguments are those of `ImageData`.
 
     Args:
-        root: the folder that has `train` and `test` (or `val`).
-        size: height and width of the square images, pixels; None takes the images' own size, which must be
+        root: The folder that has `train` and `test` (or `val`).
+        size: Height and width of the square images, pixels; None takes the images' own size, which must be
             the same for all.
-        resize: length of the shorter side before the centre crop, pixels (256 for a usual ImageNet network of
+        resize: Length of the shorter side before the centre crop, pixels (256 for a usual ImageNet network of
             `size: 224`); None means `size`.
-        name: name of the data set; None takes the folder's.
-        **kwargs: arguments of `ImageData`.
+        name: Name of the data set; None takes the folder's.
+        **kwargs: Arguments of `ImageData`.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class ImageFolder(ImageData):
         """The training and the test images, not decoded yet, and the names of the classes.
 
         Raises:
-            UserError: a folder is missing or empty, the splits differ in their classes, or the first image, which
+            UserError: A folder is missing or empty, the splits differ in their classes, or the first image, which
                 tells the size where there is no `size`, cannot be read.
         """
         train_folder = self.root / "train"
@@ -73,7 +73,7 @@ class ImageFolder(ImageData):
         """Decode all images, in as many threads as there are cores.
 
         Raises:
-            UserError: what `files` raises; an image cannot be read, the sizes differ, or the images exceed the
+            UserError: What `files` raises; an image cannot be read, the sizes differ, or the images exceed the
                 memory limit.
         """
         train, test, classes = self.files()

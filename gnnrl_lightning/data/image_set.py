@@ -71,13 +71,13 @@ def check_fits(
     """Refuse to hold more decoded images in memory than the limit allows.
 
     Args:
-        images: number of images that are to be decoded.
+        images: Number of images that are to be decoded.
         image_shape: `(C, H, W)`, one byte an element.
-        limit_gib: the limit in GiB.
-        remedy: what the user can do about it.
+        limit_gib: The limit in GiB.
+        remedy: What the user can do about it.
 
     Raises:
-        UserError: they would take more than `limit_gib`.
+        UserError: They would take more than `limit_gib`.
     """
     channels, height, width = image_shape
     gib = images * channels * height * width / 2**30

@@ -20,8 +20,8 @@ class ResizedCrop:
     aspect ratio is allowed.
 
     Args:
-        scale: smallest and largest area, as shares of the image's.
-        ratio: smallest and largest aspect ratio, width by height, before it is resized.
+        scale: Smallest and largest area, as shares of the image's.
+        ratio: Smallest and largest aspect ratio, width by height, before it is resized.
 
     Source: Szegedy et al., Going Deeper with Convolutions, https://arxiv.org/abs/1409.4842, section 6; drawn as
         torchvision.transforms.RandomResizedCrop draws it.
@@ -34,7 +34,7 @@ class ResizedCrop:
         """Refuse empty ranges.
 
         Raises:
-            UserError: a range is not in ascending order, or not above 0, or the area above 1.
+            UserError: A range is not in ascending order, or not above 0, or the area above 1.
         """
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise UserError(f"crop_scale={self.scale}: expected two shares of the area, 0 < low <= high <= 1")
@@ -45,8 +45,8 @@ class ResizedCrop:
         """Draw a rectangle: top, left, height and width, in pixels.
 
         Args:
-            height: the image's, pixels.
-            width: the image's, pixels.
+            height: The image's, pixels.
+            width: The image's, pixels.
             generator: CPU generator.
         """
         low, high = (math.log(bound) for bound in self.ratio)

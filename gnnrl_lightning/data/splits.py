@@ -15,9 +15,9 @@ def stratified_split(labels: Tensor, held: int, seed: int) -> tuple[Tensor, Tens
     decides.
 
     Args:
-        labels: class indices, int64, shape `(N,)`.
-        held: number of images h to hold out, 1 <= h < N.
-        seed: seed of the choice.
+        labels: Class indices, int64, shape `(N,)`.
+        held: Number of images h to hold out, 1 <= h < N.
+        seed: Seed of the choice.
 
     Returns:
         Indices that stay and indices held out, int64, each in ascending order.

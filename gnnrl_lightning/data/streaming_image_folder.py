@@ -22,14 +22,14 @@ class StreamingImageFolder(ImageFolder):
     `ImageFolder`.
 
     Args:
-        root: the folder that has `train` and `test` (or `val`).
-        num_workers: processes that decode images, of each device; 0 decodes in the process that trains. Each has up
+        root: The folder that has `train` and `test` (or `val`).
+        num_workers: Processes that decode images, of each device; 0 decodes in the process that trains. Each has up
             to two batches ready in shared memory.
-        crop_scale: smallest and largest area of a random resized crop, as shares of the image's; None makes none.
-        crop_ratio: smallest and largest aspect ratio of a random resized crop, width by height.
+        crop_scale: Smallest and largest area of a random resized crop, as shares of the image's; None makes none.
+        crop_ratio: Smallest and largest aspect ratio of a random resized crop, width by height.
         holdout_size: Images held out of the training ones: below 1 a fraction, else their
             number.
-        **kwargs: arguments of `ImageFolder`.
+        **kwargs: Arguments of `ImageFolder`.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class StreamingImageFolder(ImageFolder):
         """List the images.
 
         Raises:
-            UserError: what `files` raises; the holdout exceeds the memory limit.
+            UserError: What `files` raises; the holdout exceeds the memory limit.
         """
         train, test, classes = self.files()
         held = self.held(len(train))

@@ -15,7 +15,7 @@ from torch.func import functional_call
 
 from gnnrl_lightning.calibration.observe import Call, ContractionObserver
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.importance.subject import Calibration, Subject, needed
+from gnnrl_lightning.importance.context import Calibration, ImportanceContext, needed
 from gnnrl_lightning.networks.modes import eval_mode
 from gnnrl_lightning.trees import Tree, call, count, device_of, take, to_device
 
@@ -42,7 +42,7 @@ def taylor(network: nn.Module, parameters: Mapping[str, Tensor], calibration: Ca
     return total
 
 
-def fisher(subject: Subject) -> list[Tensor]:
+def fisher(context: ImportanceContext) -> list[Tensor]:
     """Diagonal of the empirical Fisher matrix of the channels' masks, `sum_n (dL_n / dm)^2`.
 
     The mask m multiplies a channel wherever a convolution or linear layer reads it; the gradients of one example are
@@ -53,14 +53,14 @@ def fisher(subject: Subject) -> list[Tensor]:
     Raises:
         UserError: There is no calibration, the outputs do not fit the objective, or no layer reads a group.
     """
-    channels = sum(subject.sizes)
+    channels = sum(context.sizes)
     numbers = {
         name: torch.cat([axis.channels for axis in layer.blocks])
-        for name, layer in subject.layers.items()
+        for name, layer in context.layers.items()
         if layer.blocks
     }
-    _check_read(subject, numbers)
-    parameters = dict(subject.network.named_parameters(remove_duplicate=False))
+    _check_read(context, numbers)
+    parameters = dict(context.network.named_parameters(remove_duplicate=False))
     detached = {id(tensor): tensor.detach() for tensor in parameters.values()}  # tied parameters remain one tensor
     weights = {name: detached[id(tensor)] for name, tensor in parameters.items()}
     masks: list[tuple[str, Tensor]] = []
@@ -75,13 +75,13 @@ def fisher(subject: Subject) -> list[Tensor]:
 
     total = torch.zeros(channels, dtype=torch.float64)
     observer = ContractionObserver({name: weights[name] for name in numbers}, insert_mask)
-    with eval_mode(subject.network), torch.enable_grad():
-        for inputs, targets in _batches(subject.network, subject.calibration):
+    with eval_mode(context.network), torch.enable_grad():
+        for inputs, targets in _batches(context.network, context.calibration):
             masks.clear()
             with observer:
-                outputs = _run(subject.network, weights, inputs)
+                outputs = _run(context.network, weights, inputs)
             examples = count(inputs)
-            loss = examples * needed(subject.calibration).objective.loss(outputs, targets)
+            loss = examples * needed(context.calibration).objective.loss(outputs, targets)
             gradients = torch.autograd.grad(loss, [mask for _, mask in masks], materialize_grads=True)
             summed = torch.zeros(examples, channels, dtype=torch.float64)
             for (name, _), gradient in zip(masks, gradients, strict=True):
@@ -89,14 +89,14 @@ def fisher(subject: Subject) -> list[Tensor]:
                 free = numbers[name] >= 0
                 summed.index_add_(1, numbers[name][free], each[:, free])
             total += summed.square().sum(0)
-    return subject.split(total)
+    return context.split(total)
 
 
-def _check_read(subject: Subject, numbers: Mapping[str, Tensor]) -> None:
-    read = torch.zeros(sum(subject.sizes) + 1, dtype=torch.bool)
+def _check_read(context: ImportanceContext, numbers: Mapping[str, Tensor]) -> None:
+    read = torch.zeros(sum(context.sizes) + 1, dtype=torch.bool)
     for along in numbers.values():
         read[along] = True
-    for group, part in zip(subject.graph.groups, subject.split(read[:-1]), strict=True):
+    for group, part in zip(context.graph.groups, context.split(read[:-1]), strict=True):
         if not bool(part.all()):
             raise UserError(f"importance fisher: no convolution or linear layer reads {group.name}; choose another")
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from gnnrl_lightning.importance.subject import Calibration, Subject
+from gnnrl_lightning.importance.context import Calibration, ImportanceContext
 from gnnrl_lightning.networks.norms import BATCH_NORMS
 
 
@@ -34,25 +34,25 @@ def batch_norm_scale(
     return {name: tensor.abs() for name, tensor in parameters.items() if name in names}
 
 
-def geometric_median(subject: Subject) -> list[Tensor]:
+def geometric_median(context: ImportanceContext) -> list[Tensor]:
     r"""Distance to all other channels, `sum_j ||x_i - x_j||`: channels near the geometric median are replaceable.
 
     x_i is the vector of all elements that are removed with channel i, in all weights of its group.
 
     Source: FPGM (He et al., CVPR 2019), equation 8.
     """
-    starts = torch.tensor([0, *subject.sizes]).cumsum(0)
+    starts = torch.tensor([0, *context.sizes]).cumsum(0)
     squares = [
         torch.zeros(int(sets), int(width), int(width), dtype=torch.float64)
-        for sets, width in zip(subject.graph.sets, subject.graph.widths, strict=True)
+        for sets, width in zip(context.graph.sets, context.graph.widths, strict=True)
     ]
-    for name, tensor in subject.parameters.items():
+    for name, tensor in context.parameters.items():
         if tensor.dim() < 2:
             continue
-        for numbers, slices in subject.slices(name, tensor):
+        for numbers, slices in context.slices(name, tensor):
             group = torch.bucketize(numbers, starts, right=True) - 1
             for i in group.unique().tolist():
-                width = int(subject.graph.widths[i])
+                width = int(context.graph.widths[i])
                 local = numbers - starts[i]
                 for row in (local[group == i] // width).unique().tolist():
                     mine = ((group == i) & (local // width == row)).nonzero().flatten()
@@ -62,7 +62,7 @@ def geometric_median(subject: Subject) -> list[Tensor]:
     return [square.sqrt().sum(2) for square in squares]
 
 
-def random(subject: Subject) -> list[Tensor]:
+def random(context: ImportanceContext) -> list[Tensor]:
     """Random scores, always the same for a given graph."""
     generator = torch.Generator().manual_seed(0)
-    return subject.split(torch.rand(sum(subject.sizes), generator=generator, dtype=torch.float64))
+    return context.split(torch.rand(sum(context.sizes), generator=generator, dtype=torch.float64))

@@ -10,7 +10,7 @@ from torch import Tensor
 from gnnrl_lightning.calibration.least_squares import relative_pull
 from gnnrl_lightning.calibration.observe import named_tensors
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.importance.subject import Subject
+from gnnrl_lightning.importance.context import ImportanceContext
 from gnnrl_lightning.surgery.layers import Layer, to_matrices
 
 AT_ONCE = 64
@@ -21,7 +21,7 @@ EPSILON = 1e-5
 """Constant added to a running variance, so that losses after a dead channel remain finite."""
 
 
-def surgeon(subject: Subject) -> list[Tensor]:
+def surgeon(context: ImportanceContext) -> list[Tensor]:
     """Return the order in which channels are removed; the last one is the most important.
 
     Channels are removed greedily: each time the one whose removal causes the smallest error in the readers of its
@@ -40,12 +40,12 @@ def surgeon(subject: Subject) -> list[Tensor]:
     """
     readers = [
         reader
-        for name, layer in subject.layers.items()
-        if layer.blocks and name in subject.moments
-        for reader in _readers(subject, name, layer)
+        for name, layer in context.layers.items()
+        if layer.blocks and name in context.moments
+        for reader in _readers(context, name, layer)
     ]
     orders, start = [], 0
-    for group, size in zip(subject.graph.groups, subject.sizes, strict=True):
+    for group, size in zip(context.graph.groups, context.sizes, strict=True):
         numbers = torch.arange(start, start + size).reshape(group.sets, group.width)
         orders.append(_order(group.name, numbers, readers))
         start += size
@@ -100,10 +100,10 @@ class _Reader:
         self.inverse.addmm_(self.inverse[:, columns], gain, alpha=-1)
 
 
-def _readers(subject: Subject, name: str, layer: Layer) -> list[_Reader]:
-    moments = subject.moments[name]
+def _readers(context: ImportanceContext, name: str, layer: Layer) -> list[_Reader]:
+    moments = context.moments[name]
     length = moments.mean.shape[1]
-    tensors = named_tensors(subject.network)
+    tensors = named_tensors(context.network)
     weight = layer.standard(tensors[name].detach()).double().cpu()
     if {"weight", "running_var"} <= layer.norm.keys():
         scale = tensors[layer.norm["weight"]].detach() * (tensors[layer.norm["running_var"]] + EPSILON).rsqrt()

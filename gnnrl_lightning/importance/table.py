@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from gnnrl_lightning.calibration.moments import Moments
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.importance.context import Calibration, ImportanceContext
 from gnnrl_lightning.importance.gradients import fisher, taylor
 from gnnrl_lightning.importance.magnitude import batch_norm_scale, geometric_median, l1, l2, random
-from gnnrl_lightning.importance.subject import Calibration, Subject
 from gnnrl_lightning.importance.surgeon import surgeon
 from gnnrl_lightning.registry import Registry, as_callable
 from gnnrl_lightning.surgery.traced import Traced
@@ -40,10 +40,10 @@ class Importance:
     Attributes:
         score: Returns the importance of each channel, `(sets, width)` for each group.
         passes: Passes over the calibration images that it needs, by the name of their result; each name counts once.
-            `moments` is the pass of `Subject.moments`, shared with repairs and sensitivities.
+            `moments` is the pass of `ImportanceContext.moments`, shared with repairs and sensitivities.
     """
 
-    score: Callable[[Subject], list[Tensor]]
+    score: Callable[[ImportanceContext], list[Tensor]]
     passes: tuple[str, ...] = ()
 
 
@@ -55,8 +55,8 @@ def from_elements(criterion: Criterion, passes: tuple[str, ...] = ()) -> Importa
         passes: As in `Importance`.
     """
 
-    def score(subject: Subject) -> list[Tensor]:
-        return _sum_up(subject, criterion(subject.network, subject.parameters, subject.calibration))
+    def score(context: ImportanceContext) -> list[Tensor]:
+        return _sum_up(context, criterion(context.network, context.parameters, context.calibration))
 
     return Importance(score, passes)
 
@@ -105,7 +105,7 @@ def importance_scores(
         UserError: The importance is unknown, needs images, has no scores for a group, or returns scores of a wrong
             shape or that are not finite.
     """
-    scores = IMPORTANCES.find(importance).score(Subject(graph, network, Calibration.of(calibration), moments))
+    scores = IMPORTANCES.find(importance).score(ImportanceContext(graph, network, Calibration.of(calibration), moments))
     name, expected = Registry.name_of(importance), list(zip(graph.sets.tolist(), graph.widths.tolist(), strict=True))
     shapes = [tuple(score.shape) for score in scores]
     if shapes != expected:
@@ -116,19 +116,19 @@ def importance_scores(
     return scores
 
 
-def _sum_up(subject: Subject, elements: Mapping[str, Tensor]) -> list[Tensor]:
+def _sum_up(context: ImportanceContext, elements: Mapping[str, Tensor]) -> list[Tensor]:
     """Sum the scores of elements over all elements that are removed with a channel."""
-    total = torch.zeros(sum(subject.sizes), dtype=torch.float64)
+    total = torch.zeros(sum(context.sizes), dtype=torch.float64)
     scored = torch.zeros(len(total), dtype=torch.bool)
     for name, values in elements.items():
         values = values.to(torch.promote_types(values.dtype, torch.float32))
-        for numbers, slices in subject.slices(name, values):
+        for numbers, slices in context.slices(name, values):
             total.index_add_(0, numbers, slices.sum(tuple(range(1, slices.dim()))).double().cpu())
             scored[numbers] = True
-    for group, part in zip(subject.graph.groups, subject.split(scored), strict=True):
+    for group, part in zip(context.graph.groups, context.split(scored), strict=True):
         if not bool(part.all()):
             raise UserError(f"this importance has no scores for the channels of {group.name}: choose another one")
-    return subject.split(total)
+    return context.split(total)
 
 
 def keep_best(scores: Tensor, width: int) -> Tensor:

@@ -1,10 +1,10 @@
-"""The artifact: a pruned network in a folder, with all it takes to use and to check it.
+"""The artifact: a folder with a pruned network and everything needed to load and verify it.
 
-`recipe.json` says what was done; beside it stands a file for each of `gnnrl_lightning.job.formats.FORMATS` that was
-asked for. `weights` (`weights.safetensors`) is the route without pickle: the network's own class, pruned again by the
-recorded indices, in as many steps as it took, for a pruned network may be pruned again. `program` (`model.pt2`) is an
-exported program that needs torch alone; such files contain pickled parts and count as trusted code. Hashes detect
-damage, not malice.
+`recipe.json` records how the network was pruned; one more file is written for each requested format, see
+`gnnrl_lightning.job.formats.FORMATS`. `weights` (`weights.safetensors`) needs no pickle: it is loaded by pruning the
+network's own class again with the recorded indices, step by step if the network was pruned more than once. `program`
+(`model.pt2`) is an exported program that needs torch alone; such files contain pickled parts, so load only files that
+you trust. Hashes detect damage, not malice.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ REQUIRED: dict[str, type] = {"steps": list} | dict.fromkeys(
 
 
 def step(graph: ComputationGraph, plan: Plan) -> dict[str, Any]:
-    """What the recipe says of one pruning: the graph's fingerprint, the user's kept layers, and the kept channels.
+    """The recipe's record of one pruning: fingerprint of the graph, layers that the user keeps, and kept channels.
 
     Args:
         graph: The graph of the network that was pruned.
@@ -52,12 +52,12 @@ def step(graph: ComputationGraph, plan: Plan) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Description:
-    """What the recipe says besides the indices.
+    """Contents of the recipe besides the indices.
 
     Args:
         network: Class path and arguments of the network that the first step pruned.
         budget: The budget that was met.
-        transform: What has to be done to an image before the network reads it.
+        transform: Preprocessing that turns an image into the network's input.
         figures: Measured figures of the pruned network.
     """
 
@@ -77,20 +77,20 @@ def save(
     description: Description,
     formats: Sequence[str] = DEFAULT_FORMATS,
 ) -> None:
-    """Write a pruned network, and read every file back to see that it computes the same.
+    """Write a pruned network, then load every file and verify that its outputs agree.
 
     Args:
-        folder: Folder to write; made if it is not there.
+        folder: Folder to write; created if it does not exist.
         network: The pruned network.
         dense: The network that the first step pruned, with any weights.
-        steps: What was pruned, one `step` after the other.
+        steps: The prunings in order, see `step`.
         example: One batch of images, shape (B, C, H, W).
-        description: What else the recipe says.
+        description: The rest of the recipe.
         formats: Names of `FORMATS` or import paths.
 
     Raises:
-        UserError: There is no such format, or two have the same file.
-        RuntimeError: If what is loaded from a file does not compute what was saved.
+        UserError: A format is unknown, or two formats write the same file.
+        RuntimeError: The outputs of a loaded file differ from those of the network.
     """
     rows = find_formats(formats)
     folder = Path(folder)
@@ -116,19 +116,19 @@ def save(
 
 
 def find_formats(names: Sequence[str], option: str | None = None) -> dict[str, Format]:
-    """Name or import path -> format.
+    """Return the formats by the names or import paths given.
 
     Args:
         names: Names of `FORMATS` or import paths.
-        option: The option that names them, for messages.
+        option: The option that lists them, for error messages.
 
     Raises:
-        UserError: There is no such format, it cannot be written here, or two have the same file.
+        UserError: A format is unknown or cannot be written here, or two formats write the same file.
     """
     rows = {name: FORMATS.find(name, option) for name in names}
     files = [RECIPE, *(row.file for row in rows.values())]
     if len(rows) < len(names) or len(set(files)) < len(files):
-        raise UserError(f"{option or 'formats'} is {list(names)}: expected formats with a file of its own each")
+        raise UserError(f"{option or 'formats'} is {list(names)}: expected different formats, each with its own file")
     for row in rows.values():
         row.check()
     return rows
@@ -136,7 +136,7 @@ def find_formats(names: Sequence[str], option: str | None = None) -> dict[str, F
 
 @dataclass(frozen=True)
 class Restored:
-    """A pruned network together with what it was made by.
+    """A pruned network and its recipe.
 
     Args:
         network: The pruned network, in evaluation mode.
@@ -156,7 +156,7 @@ def restore(folder: str | Path, dense: nn.Module, example: Tensor) -> Restored:
         example: Images of the size that the network reads, shape (B, C, H, W).
 
     Raises:
-        UserError: If a file is missing or damaged, or the network is another one than was pruned.
+        UserError: A file is missing or damaged, or the recipe belongs to a different network.
     """
     folder = Path(folder)
     recipe = read_recipe(folder)
@@ -177,14 +177,14 @@ def load_as(
     Args:
         folder: Folder of the artifact.
         name: Name or import path of the format, as it was saved.
-        dense: The dense network's class, with any weights, for formats that have weights alone.
-        example: Images of the size that the network reads `(B, C, H, W)`, likewise.
+        dense: The dense network with any weights; needed by formats that store only weights.
+        example: Images of the size that the network reads, `(B, C, H, W)`; needed by the same formats.
 
     Returns:
-        What maps images `(B, C, H, W)` to the outputs of the pruned network.
+        A callable that maps images `(B, C, H, W)` to the outputs of the pruned network.
 
     Raises:
-        UserError: If a file is missing or damaged, or was not saved in this format.
+        UserError: A file is missing or damaged, or the artifact was not saved in this format.
     """
     recipe = read_recipe(folder)
     path = _file(Path(folder), recipe, name)
@@ -199,7 +199,7 @@ def read_recipe(folder: str | Path) -> dict[str, Any]:
         folder: Folder of the artifact.
 
     Raises:
-        UserError: If it is missing, damaged or of another format.
+        UserError: It is missing, damaged or of another version.
     """
     path = Path(folder) / RECIPE
     try:
@@ -209,7 +209,7 @@ def read_recipe(folder: str | Path) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
     if not isinstance(recipe, dict) or recipe.get("format") != FORMAT:
-        raise UserError(f"{path} is not a recipe of format {FORMAT}")
+        raise UserError(f"{path} is not a recipe of version {FORMAT}: save the artifact again with this release")
     missing = [name for name, kind in REQUIRED.items() if not isinstance(recipe.get(name), kind)]
     if missing:
         raise UserError(f"{path} is damaged: it lacks {', '.join(missing)}")
@@ -229,9 +229,9 @@ def _verify(
 
 
 def _file(folder: Path, recipe: Mapping[str, Any], name: str) -> Path:
-    """The file of a format, undamaged."""
+    """Return the file of a format after checking its hash."""
     if name not in recipe["formats"]:
-        raise UserError(f"{folder} was saved as {', '.join(recipe['formats'])}, and not as {name}")
+        raise UserError(f"{folder} was saved as {', '.join(recipe['formats'])}, not as {name}")
     path = folder / recipe["formats"][name]["file"]
     _check(path, recipe)
     return path

@@ -1,4 +1,4 @@
-"""The first stage: a job whose input is right. Nothing has been trained or written."""
+"""The first stage: a job with validated input. Nothing has been trained or written."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from gnnrl_lightning.trees import Tree, call, floats, take, to_device
 
 
 def check(task: Task, budget: Budget, options: Options | None = None, runtime: Runtime | None = None) -> Checked:
-    """Check everything that a job is given, and decide what it leaves open. Nothing is written.
+    """Validate the input of a job and resolve every "auto" option. Nothing is written.
 
     ```
     checked = check(task, Budget(macs=0.5), Options(search=SearchOptions(evaluations=200)))
@@ -40,21 +40,21 @@ def check(task: Task, budget: Budget, options: Options | None = None, runtime: R
 
     Args:
         task: The network and its data.
-        budget: What the smaller network may cost.
-        options: How; None: the defaults.
-        runtime: Where and how it works; None: quietly, on the CPU.
+        budget: Upper limits on the costs of the pruned network.
+        options: Options of all stages; None: the defaults.
+        runtime: Device, trainers and progress; None: the CPU, without output.
 
     Raises:
-        UserError: Anything about the input is wrong.
+        UserError: The input is invalid.
     """
     options, runtime = options or Options(), runtime or Runtime()
     network = task.build()
     graph = task.trace(network)
     if not graph.groups:
-        raise UserError(f"{task.path} has no channels that can be pruned; inspect says why")
+        raise UserError(f"{task.path} has no channels that can be pruned: inspect shows the reasons")
     limits = budget.on(graph)
     if limits.met(graph.widths):
-        raise UserError(f"{task.path} meets the budget as it is: nothing to prune")
+        raise UserError(f"{task.path} meets the budget already: nothing to prune")
     network.to(runtime.device)
     tuned = _tune(task, graph, network, options, runtime) if options.scoring.precision == AUTO else None
     job = Job(task, graph, limits, _decided(options, task, network, tuned), runtime)
@@ -62,7 +62,7 @@ def check(task: Task, budget: Budget, options: Options | None = None, runtime: R
 
 
 def _tune(task: Task, graph: ComputationGraph, network: nn.Module, options: Options, runtime: Runtime) -> Tuned:
-    """The fastest way to score candidates, measured on the dense network; an untrained one takes as long."""
+    """Measure the fastest way to score candidates on the dense network; an untrained network takes as long."""
     data, size = task.data, options.scoring.batch_size
     sizes = BATCH_SIZES if size == AUTO else (size,)
     some = take(data.holdout.inputs, random_order(len(data.holdout))[: max(sizes)])
@@ -70,7 +70,7 @@ def _tune(task: Task, graph: ComputationGraph, network: nn.Module, options: Opti
 
 
 def _decided(options: Options, task: Task, network: nn.Module, tuned: Tuned | None) -> Options:
-    """Options without any "auto"."""
+    """Return the options with every "auto" resolved."""
     candidate, scoring, delivery = options.candidate, options.scoring, options.delivery
     if tuned is not None:
         scoring = replace(scoring, precision=tuned.precision, batch_size=tuned.batch_size)
@@ -85,13 +85,13 @@ def _decided(options: Options, task: Task, network: nn.Module, tuned: Tuned | No
 
 @dataclass(frozen=True)
 class Checked:
-    """A job whose input is right.
+    """A job with validated input.
 
     Args:
-        job: What is to be compressed, and how.
+        job: The task with its limits and options.
         network: The dense network, on the job's device; it may be untrained.
-        calibration: Training examples for importance, repair and sensitivity, as the network reads them.
-        tuned: What was measured to decide how candidates are scored; None: nothing had to be.
+        calibration: Normalised training examples for importance, repair and sensitivity.
+        tuned: Measurements behind the choice of precision and batch size; None: nothing was measured.
     """
 
     job: Job
@@ -100,24 +100,24 @@ class Checked:
     tuned: Tuned | None = None
 
     def iterations(self, agent: GraphLearner, processes: int = 1) -> int:
-        """Iterations of an agent in the real environment.
+        """Return the number of iterations of an agent in the real environment.
 
         Args:
             agent: The agent.
-            processes: Processes, each of which plays as many episodes.
+            processes: Number of processes; each plays the agent's episodes per iteration.
 
         Raises:
-            UserError: There are not enough evaluations for one.
+            UserError: The evaluations do not suffice for one iteration.
         """
         job, episodes = self.job, processes * agent.episodes_per_iteration
         return job.options.iterations(job.graph, job.evaluation_examples, episodes)
 
     def prepare(self, agent: GraphLearner, episode: EpisodeOptions | None = None) -> None:
-        """Make the agent's policy, in an environment that scores nothing yet, and try its reward.
+        """Create the agent's policy in an environment without scores, and call its reward once.
 
         Args:
             agent: The agent.
-            episode: What its episodes are; None: as configured.
+            episode: Options of its episodes; None: as configured.
 
         Raises:
             UserError: The policy cannot be made, does not fit, or the reward fails.
@@ -134,7 +134,7 @@ class Checked:
         check_reward(find_reward(reward, self.job.task.goal), reward, self._untrained())
 
     def _untrained(self) -> Evaluation:
-        """What an evaluation of a candidate that guesses may look like."""
+        """Return an example evaluation: that of a candidate that guesses."""
         limits, task = self.job.limits, self.job.task
         widths, holdout = limits.project(self.job.graph.widths), task.data.holdout
         some = take((holdout.inputs, holdout.targets), slice(task.data.eval_batch_size))

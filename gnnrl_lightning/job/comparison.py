@@ -1,4 +1,4 @@
-"""The agent and every other way to choose widths, on the same problem: same pruner, same images, same evaluations.
+"""Comparison of the agent with other search methods on one problem: same pruner, examples and evaluations.
 
 ```
 comparison = Comparison(checked, CompareOptions(seeds=[0, 1]), {"agent": AgentRow(make_agent, EpisodeOptions())})
@@ -38,7 +38,7 @@ from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
 from gnnrl_lightning.training.train import quiet_trainer
 
 DDPG_METHOD = "ddpg"
-"""Name of the paper's other way to learn, with its own settings, in the same environments as the agent."""
+"""Name of the paper's other algorithm, with its own settings, in the same environments as the agent."""
 
 HALVES = {"all": slice(None), "even": slice(0, None, 2), "odd": slice(1, None, 2)}
 """Which of the test examples are read, by their index in the data module's order."""
@@ -46,16 +46,16 @@ HALVES = {"all": slice(None), "even": slice(0, None, 2), "odd": slice(1, None, 2
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """What is compared.
+    """The methods, seeds and budgets of a comparison.
 
     Args:
-        methods: Names of the methods, those of `variants`, too, and import paths of your own, see
+        methods: Names of methods (those of `variants` included), or import paths of your own, see
             `gnnrl_lightning.search.methods`. The first agent is compared with each of the others.
-        seeds: Seeds of every method that depends on one, and of the agent.
-        budgets: Shares of MACs, each in place of budget.macs; null: the budget alone.
-        test_half: Test images that are read: all, even (development) or odd (final), by index.
-        finetune: Whether each winner is fine-tuned, all alike, and tested again.
-        variants: Further agents: name to what differs of the sections `model` and `episode`.
+        seeds: Seeds of the agent and of every other random method.
+        budgets: Shares of the dense MACs, each in place of budget.macs; null: only the configured budget.
+        test_half: Test examples to read, by index: all, even (development) or odd (final).
+        finetune: Fine-tune every winner with the same settings and test it again.
+        variants: Further agents: name -> changes to the sections `model` and `episode`.
     """
 
     methods: list[str] = field(default_factory=lambda: [AGENT, DDPG_METHOD, *METHODS])
@@ -66,7 +66,7 @@ class CompareOptions:
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be compared."""
+        """Refuse invalid values."""
         known = [AGENT, DDPG_METHOD, *self.variants, *METHODS]
         unknown = [name for name in self.methods if name not in known and "." not in name]
         if unknown or not self.methods:
@@ -94,8 +94,8 @@ class AgentRow:
     """An agent to compare.
 
     Args:
-        make: Seed -> the module, whose policy is not made yet.
-        episode: What its episodes are; what makes and scores candidates is the comparison's.
+        make: Seed -> the learner, before its policy is created.
+        episode: Options of its episodes. Candidates are made and scored as the comparison is configured.
     """
 
     make: Callable[[int], GraphLearner]
@@ -103,10 +103,10 @@ class AgentRow:
 
 
 def run_agent(problem: SearchProblem, agent: GraphLearner, environments: Environments) -> None:
-    """Let an agent search: the starting candidates first, then as many whole iterations as there are evaluations.
+    """Search with an agent: the starting candidates first, then as many whole iterations as the evaluations allow.
 
     Raises:
-        NotApplicable: Not one iteration is left.
+        NotApplicable: The evaluations do not suffice for one iteration.
     """
     problem.start(from_sensitivity=environments.measure is not None)
     iterations = problem.left // agent.episodes_per_iteration
@@ -117,16 +117,16 @@ def run_agent(problem: SearchProblem, agent: GraphLearner, environments: Environ
 
 
 class Comparison:
-    """Runs methods x seeds x budgets, each with an evaluator of its own, and puts the figures side by side.
+    """Runs methods x seeds x budgets, each with its own evaluator, and collects the figures.
 
     Args:
-        checked: The network, its data, how candidates are made, and how many evaluations each method may spend.
-        options: What is compared.
+        checked: The checked job; each method may spend its `search.evaluations`.
+        options: The methods, seeds and budgets.
         agents: Name -> agent, for "agent", "ddpg" and the variants among the methods.
-        report: Called with the figures of each run once it is finished.
+        report: Called with the figures of each finished run.
 
     Raises:
-        UserError: A budget is impossible, or there is nothing to test on.
+        UserError: A budget cannot be reached, or there are no test examples.
     """
 
     def __init__(
@@ -145,15 +145,15 @@ class Comparison:
         learning = (AGENT, DDPG_METHOD, *options.variants)
         missing = [name for name in learning if name in options.methods and name not in agents]
         if missing:
-            raise UserError(f"compare.methods has {', '.join(missing)}, which no agent was given for")
+            raise UserError(f"compare.methods has {', '.join(missing)}, but no agent of that name was given")
         examples = checked.job.task.data.test
         indices = torch.arange(len(examples))[HALVES[options.test_half]]
         if not len(indices):
-            raise UserError(f"compare.test_half is {options.test_half}: there is no such test example")
+            raise UserError(f"compare.test_half is {options.test_half}: the test set has no such example")
         self.test: Examples = examples.subset(indices)
 
     def runs(self) -> Iterator[tuple[BoundBudget, str, int | None]]:
-        """Budget, method and seed of every run; methods without chance have one run, of no seed."""
+        """Budget, method and seed of every run; deterministic methods have one run, without a seed."""
         for limits in self.limits:
             for position, seed in enumerate(self.options.seeds):
                 for method in self.options.methods:
@@ -163,16 +163,16 @@ class Comparison:
                         yield limits, method, None
 
     def run(self, folder: RunFolder) -> dict[str, Any]:
-        """Run what the folder has no figures of yet.
+        """Run everything that has no figures in the folder yet.
 
         Args:
-            folder: `compare/` gets a JSON file and a journal for each run, `compare.json` all figures.
+            folder: Run folder; `compare/` receives a JSON file and a journal for each run, `compare.json` all figures.
 
         Returns:
-            What compare.json holds.
+            The contents of compare.json.
         """
         trained = train(self.checked, folder)
-        # What the pruner computes once is not on the first method's clock.
+        # Computed once and shared: its time must not count for the first method.
         trained.pruner.prune(trained.pruner.plan(trained.job.graph.widths))
         folder.comparison.mkdir(exist_ok=True)
         rows, refused = [], []
@@ -202,7 +202,7 @@ class Comparison:
         job, pruner = trained.job, trained.final_pruner
         primary = job.task.goal.primary
         journal.unlink(missing_ok=True)
-        # Measured before the clock starts, and added for those who read it.
+        # Measured before the clock starts, and added for methods that read it.
         sensitivity_seconds = 0.0 if job.options.search.sensitivity is None else trained.sensitivity_seconds
         row = self.agents.get(method)
         episode = None if row is None else row.episode
@@ -215,7 +215,7 @@ class Comparison:
         seconds = time.perf_counter() - began
         best = best_of(item for item in problem.history if within(limits, item))
         if best is None:
-            raise NotApplicable("asked for no candidate")
+            raise NotApplicable("has evaluated no candidate")
         network = pruner.prune(pruner.plan(torch.tensor(best.widths)))
         figures = {
             "method": method,
@@ -255,6 +255,6 @@ class Comparison:
 
 
 def _write(path: Path, contents: dict[str, Any]) -> None:
-    """Write JSON; whoever finds the file finds all of it."""
+    """Write JSON atomically: the file is complete or absent."""
     with replacing(path) as partial:
         partial.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")

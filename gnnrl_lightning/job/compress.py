@@ -1,4 +1,4 @@
-"""The whole job in one call: a trained network goes in, a smaller one comes out."""
+"""The whole job in one call: from a trained network to a smaller one."""
 
 from __future__ import annotations
 
@@ -55,28 +55,27 @@ def compress(
     ```
 
     Args:
-        network: The trained network, which is copied and never changed; or the class path of one, which is trained
+        network: The trained network, which is copied and never changed; or a class path, whose network is trained
             first.
-        data: Its data.
-        budget: What the smaller network may cost.
-        evaluations: Candidates that may be evaluated, in place of `options.search.evaluations`.
-        by: What searches: an agent of yours, or the name of a method of `gnnrl_lightning.search.methods.METHODS`;
-            None: `GNNRL`.
-        options: Everything else; None: the defaults.
-        groups: Layers that stay as they are, and limits of single groups; None: all may be pruned.
-        objective: What the network is for: a name of `gnnrl_lightning.objective.OBJECTIVES`, an import path, a class or
-            an objective.
-        folder: Where the run is kept, with the artifact in `pruned/`; the same call resumes a run that was
-            interrupted. None: nothing is kept.
-        seed: Of all that is random.
-        device: Where candidates are pruned, repaired and scored.
-        progress: Whether progress is shown.
+        data: The data module.
+        budget: Upper limits on the costs of the pruned network.
+        evaluations: Evaluations to spend, in place of `options.search.evaluations`.
+        by: The search method: an agent, or a name in `gnnrl_lightning.search.methods.METHODS`; None: `GNNRL`.
+        options: All other options; None: the defaults.
+        groups: Layers to keep, and limits of single groups; None: all may be pruned.
+        objective: The task of the network: a name in `gnnrl_lightning.objective.OBJECTIVES`, an import path, a class
+            or an objective.
+        folder: Folder of the run, with the artifact in `pruned/`; the same call resumes an interrupted run. None:
+            nothing is kept.
+        seed: Seed of everything random.
+        device: Device on which candidates are pruned, repaired and scored.
+        progress: Show progress.
 
     Returns:
-        What is delivered: the network, its widths and all figures.
+        The pruned network, its widths and all figures.
 
     Raises:
-        UserError: Anything about the input is wrong, or the folder has a run of other settings.
+        UserError: The input is invalid, or the folder has a run with other settings.
     """
     options = options or Options()
     if evaluations is not None:
@@ -97,7 +96,7 @@ def compress(
 
 
 def _settings(checked: Checked, by: GraphLearner | str) -> str:
-    """What the result depends on, as JSON."""
+    """Return the settings on which the result depends, as JSON."""
     job, state = checked.job, hashlib.sha256()
     for name, tensor in checked.network.state_dict().items():
         state.update(name.encode() + tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
@@ -119,8 +118,8 @@ def _opened(run: RunFolder, settings: str) -> RunFolder:
     """The folder of a run with these settings, new or interrupted."""
     run.path.mkdir(parents=True, exist_ok=True)
     if not run.config.is_file() and any(run.path.iterdir()):
-        raise UserError(f"{run.path} is not the folder of a run, and not empty: give a new folder")
+        raise UserError(f"{run.path} is neither empty nor the folder of a run: give a new folder")
     if run.config.is_file() and run.config.read_text(encoding="utf-8") != settings:
-        raise UserError(f"{run.path} has a run of other settings: give a new folder, or delete it")
+        raise UserError(f"{run.path} has a run with other settings: give a new folder, or delete it")
     run.write_config(settings)
     return run

@@ -1,4 +1,4 @@
-"""The last stage: what comes of a search, pruned, fine-tuned, tested once, and saved with its figures."""
+"""The last stage: prune, fine-tune, test and save the best candidate."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ LATENCY_BATCH = 64
 
 @dataclass(frozen=True)
 class Delivered:
-    """What a job has come to.
+    """The result of a job.
 
     Args:
-        network: The pruned network, fine-tuned, in evaluation mode, on the CPU.
-        figures: What was measured: result.json.
+        network: The pruned, fine-tuned network, in evaluation mode, on the CPU.
+        figures: The measured figures, as in result.json.
         widths: Name of each group -> its width.
-        folder: Folder of the artifact; None: it was not kept.
+        folder: Folder of the artifact; None: nothing was kept.
     """
 
     network: nn.Module
@@ -55,15 +55,15 @@ class Delivered:
 
 
 def deliver(searched: Searched, folder: RunFolder) -> Delivered | None:
-    """Prune the best candidate and the uniform one, fine-tune both alike, test once, save.
+    """Prune the best candidate and the uniform one, fine-tune both with the same settings, test once and save.
 
     Args:
         searched: The finished search.
         folder: Folder of the run.
 
     Returns:
-        What is delivered. Of several processes the first one tests and saves; the others, which have helped to train,
-        get None.
+        The result. With several processes, all of them train, and only the first one tests and saves; the others
+        return None.
     """
     chosen = {PRUNED: searched.best}
     if searched.uniform is not None:
@@ -79,14 +79,14 @@ def finish(
     budget: Mapping[str, Any],
     search: Mapping[str, Any],
 ) -> Delivered | None:
-    """Prune candidates, fine-tune them alike, test once, and save the one that is called "pruned".
+    """Prune candidates, fine-tune them with the same settings, test once, and save the one named "pruned".
 
     Args:
         trained: The job, its dense network trained.
-        chosen: Phase ("pruned", and maybe "uniform" to compare it with) -> scored candidate.
+        chosen: Phase ("pruned", and optionally "uniform" for comparison) -> scored candidate.
         folder: Folder of the run.
-        budget: The budget that they meet, for the record; empty where there was none.
-        search: Figures of how they were found.
+        budget: The budget that they meet, for the record; empty if there was none.
+        search: Figures of the search.
 
     Returns:
         As `deliver`.
@@ -137,7 +137,7 @@ def _tested(
     before: Mapping[str, nn.Module],
     after: Mapping[str, nn.Module],
 ) -> dict[str, dict[str, Any]]:
-    """Figures of the dense network and of the pruned ones: the only place where the test examples are read."""
+    """Return the figures of the dense and the pruned networks. The test examples are read nowhere else."""
     job, dense = trained.job, trained.network
     task, limits = job.task, job.limits
     batch = to_device(take(task.example(), torch.zeros(LATENCY_BATCH, dtype=torch.int64)), job.runtime.device)
@@ -171,7 +171,7 @@ def _keyed(suffix: str, scores: Mapping[str, float]) -> dict[str, float]:
 
 
 def _search_figures(searched: Searched) -> dict[str, Any]:
-    """What the search cost, who found the winner, and what agent and proxy were worth."""
+    """Return the cost of the search, the proposer of the winner, and the contributions of agent and proxy."""
     agent, proxy = searched.best_by(AGENT), None
     primary = searched.trained.job.task.goal.primary
     if searched.sensitivity is not None and searched.episodes is not None:
@@ -181,7 +181,7 @@ def _search_figures(searched: Searched) -> dict[str, Any]:
         "examples": searched.examples,
         "seed": searched.trained.job.task.seed,
         "found_by": searched.best.proposer,
-        # An agent all of whose candidates were dropped has estimates alone, and no best one.
+        # If all candidates of the agent were dropped, there are only estimates and no best one.
         "agent_best": None if agent is None or agent.dropped else agent.scores[primary],
         "proxy": proxy,
         "seconds": searched.seconds,

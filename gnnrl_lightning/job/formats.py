@@ -32,12 +32,14 @@ class Format:
 
     Attributes:
         file: Its name in the artifact's folder.
-        write: Writes a network, `(network, example, path)`; `example` is one batch of images `(B, C, H, W)`. It returns
-            what the recipe notes of the file, plain JSON types.
-        load: Reads the file, `(path, recipe, dense, example)`: what computes the outputs of the network for a batch of
-            images. `dense` is the dense network with any weights, or None: for formats that have weights alone.
-        tolerance: How far the outputs of what was loaded may be from the network's, as a share of the largest.
-        check: Raises `UserError` where the file cannot be written, as a library is missing; called before the search.
+        write: `(network, example, path)`: writes a network; `example` is one batch of images `(B, C, H, W)`. It returns
+            notes for the recipe, in plain JSON types.
+        load: `(path, recipe, dense, example)`: reads the file and returns a callable that maps a batch of images to
+            the outputs of the network. `dense` is the dense network with any weights, or None; formats that store only
+            weights need it.
+        tolerance: Largest difference of outputs after loading, relative to the largest output.
+        check: Raises `UserError` if the file cannot be written, for instance because a library is missing; called
+            before the search.
     """
 
     file: str
@@ -59,7 +61,7 @@ FORMATS: Registry[Format] = Registry("export format", _as_format)
 
 def write_weights(network: nn.Module, example: Tensor, path: Path) -> dict[str, Any]:
     """Write the weights by name, without pickle."""
-    # Tied tensors are written once for each name: loading them back by name needs no knowledge of the ties.
+    # Tied tensors are written once for each name, so they can be loaded by name.
     state = network.state_dict()
     save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, path)
     return {}
@@ -72,15 +74,15 @@ def load_pruned(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None, 
         The network in evaluation mode.
 
     Raises:
-        UserError: There is no dense network, or the recipe is of another one.
+        UserError: There is no dense network, or the recipe belongs to a different one.
     """
     if dense is None:
-        raise UserError(f"{path} has weights alone: give the dense network, with any weights, as dense=")
+        raise UserError(f"{path} stores only weights: give the dense network, with any weights, as dense=")
     network = dense
     for step in recipe["steps"]:
         graph = trace(network, example, keep=step["keep"])
         if graph.fingerprint != step["fingerprint"]:
-            raise UserError(f"{path} was pruned from another network, with other channel groups than this one")
+            raise UserError(f"{path} was pruned from a different network: its channel groups are not those of this one")
         kept = [torch.tensor(step["kept"][group.name]).view(group.sets, -1) for group in graph.groups]
         network = graph.plan_from(kept).apply(network)
     load_weights(network, path)
@@ -88,7 +90,7 @@ def load_pruned(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None, 
 
 
 def write_program(network: nn.Module, example: Tensor, path: Path) -> dict[str, Any]:
-    """Export the network with `torch.export`, and say for which batches the program is good."""
+    """Export the network with `torch.export`; note the batch sizes that the program accepts."""
     # Batch 1 would be specialised, so two images; expand, because the values do not matter.
     pair = example[:1].expand(2, *example.shape[1:]).contiguous()
     with eval_mode(network):
@@ -104,10 +106,10 @@ def write_program(network: nn.Module, example: Tensor, path: Path) -> dict[str, 
 
 
 def load_program(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None, example: Tensor) -> nn.Module:
-    """Load the exported program, which needs torch alone but must come from someone you trust."""
+    """Load the exported program. It needs torch alone, but must come from a trusted source."""
     return torch.export.load(path).module()
 
 
-# Exported kernels may add in another order than eager ones.
+# Exported kernels may sum in another order than eager ones.
 FORMATS.register("weights", Format("weights.safetensors", write_weights, load_pruned))
 FORMATS.register("program", Format("model.pt2", write_program, load_program))

@@ -1,4 +1,4 @@
-"""Widths that the user gives: read, checked, applied, and delivered as those that a search has found."""
+"""Pruning to widths that the user gives: read and check them, then deliver as after a search."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ GIVEN = "given"
 
 
 def read_widths(path: str | Path, share: float | None = None) -> Mapping[str, int] | Sequence[int]:
-    """The widths in a file.
+    """Read the widths in a file.
 
     Args:
-        path: What `predict --json` wrote, a run's result.json, or JSON of the user's own: name of each group -> width,
-            or the list of widths in the groups' order.
-        share: Which of several predictions: its share of the dense MACs; None: the only one.
+        path: Output of `predict --json`, a run's result.json, or the user's own JSON: name of each group -> width, or
+            a list of widths in the order of the groups.
+        share: Share of the dense MACs of the prediction to use, if there are several; None: there is only one.
 
     Returns:
         Widths by name or in order, not checked yet.
 
     Raises:
-        UserError: The file cannot be read, is none of these, or has several predictions, or not the one asked for.
+        UserError: The file cannot be read or has another format, several predictions match, or none.
     """
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"--widths {path} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise UserError(f"--widths {path} is no JSON: {error}") from error
+        raise UserError(f"--widths {path} is not JSON: {error}") from error
     if isinstance(found, dict) and isinstance(found.get("predictions"), list):
         return _prediction(path, found["predictions"], share)
     if share is not None:
-        raise UserError(f"--share {share:g} chooses among predictions, and {path} has none: leave it out")
+        raise UserError(f"--share {share:g} selects a prediction, but {path} has none: omit it")
     if isinstance(found, dict) and isinstance(found.get("pruned"), dict):
         found = found["pruned"].get("widths")
     if not isinstance(found, (dict, list)):
@@ -72,14 +72,14 @@ def _prediction(path: str | Path, predictions: Sequence[Any], share: float | Non
 
 
 def as_widths(graph: ComputationGraph, given: Mapping[str, int] | Sequence[int]) -> Tensor:
-    """Widths `(G,)` of a graph's groups, checked.
+    """Check widths and return them as a tensor `(G,)`.
 
     Args:
         graph: The traced network.
-        given: Name of each group -> width, or all widths in the groups' order.
+        given: Name of each group -> width, or all widths in the order of the groups.
 
     Raises:
-        UserError: A group is missing or unknown, a width is out of its range, or nothing would be pruned.
+        UserError: A group is missing or unknown, a width is out of range, or nothing would be pruned.
     """
     names = [group.name for group in graph.groups]
     if isinstance(given, Mapping):
@@ -87,13 +87,15 @@ def as_widths(graph: ComputationGraph, given: Mapping[str, int] | Sequence[int])
             if name not in names:
                 near = difflib.get_close_matches(str(name), names, 1)
                 meant = f" (did you mean {near[0]}?)" if near else ""
-                raise UserError(f"widths has {name!r}{meant}, which is no group that can be pruned: see inspect")
+                raise UserError(f"widths has {name!r}{meant}, which is not a prunable group: see inspect")
         missing = [name for name in names if name not in given]
         if missing:
             raise UserError(f"widths lacks {', '.join(missing)}: give the width of every group")
         given = [given[name] for name in names]
     if len(given) != len(names):
-        raise UserError(f"widths has {len(given)} numbers, the network {len(names)} groups: give the width of each")
+        raise UserError(
+            f"widths has {len(given)} numbers, but the network has {len(names)} groups: give one width for each"
+        )
     ranges = zip(names, given, graph.ranges.lowest.tolist(), graph.ranges.highest.tolist(), strict=True)
     for name, width, lowest, highest in ranges:
         if not isinstance(width, int) or isinstance(width, bool) or not lowest <= width <= highest:
@@ -105,15 +107,14 @@ def as_widths(graph: ComputationGraph, given: Mapping[str, int] | Sequence[int])
 
 
 def budget_of(graph: ComputationGraph, widths: Tensor) -> Budget:
-    """The budget that widths use up: as many MACs as they cost."""
+    """Return the budget that these widths meet exactly: their MACs."""
     return Budget(macs=int(graph.cost.macs(widths)))
 
 
 def deliver_widths(trained: Trained, widths: Tensor, folder: RunFolder) -> Delivered | None:
     """Prune the dense network to given widths, repair, score, fine-tune, test once and save, without a search.
 
-    The repair is that of every delivery (`delivery.repair`), the score is that before fine-tuning, and 0 epochs of
-    fine-tuning leave it out.
+    The repair is `delivery.repair`, the score is measured before fine-tuning, and 0 epochs skip fine-tuning.
 
     Args:
         trained: The job, its dense network trained.

@@ -1,4 +1,4 @@
-"""What the user says about single layers: which stay as they are, and how wide the others may be."""
+"""Options for single layers: those to keep, and limits on the widths of the others."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from gnnrl_lightning.graph import ComputationGraph, trace
 
 @dataclass(frozen=True)
 class GroupOptions:
-    """What may be pruned of a network.
+    """The parts of a network that may be pruned.
 
     Args:
-        keep: Layers that stay exactly as they are, in all dimensions: names of modules or parameters, globs over these
-            (`layer1.*`), or import paths of module types (`torch.nn.ConvTranspose2d`). What they read and make is kept.
-        limits: Lowest and highest width by name of a group, or of a module that makes channels of it, or glob; for
-            example `{"layer3.*": {min: 25%, max: 48}}`, each a share of the dense width or channels.
+        keep: Layers to leave unchanged in all dimensions, so that their inputs and outputs keep all channels: names
+            of modules or parameters, globs (`layer1.*`), or import paths of module types (`torch.nn.ConvTranspose2d`).
+        limits: Lowest and highest width by name of a group, name of a module that produces its channels, or glob; each
+            a share of the dense width or a number of channels, for example `{"layer3.*": {min: 25%, max: 48}}`.
     """
 
     keep: Sequence[str] = ()
     limits: Mapping[str, GroupLimit] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse one name where a list of them is expected."""
+        """Refuse a single name in place of a list."""
         if isinstance(self.keep, str):
             raise UserError(f"groups.keep is {self.keep!r}: expected a list of names, [{self.keep}]")
 
     def trace(self, network: nn.Module, example: Tensor) -> ComputationGraph:
-        """The network's computational graph, with what is kept and limited.
+        """Trace the network's computational graph, with these layers kept and these limits.
 
         Args:
             network: The dense network.
-            example: An image that it takes, `(1, C, H, W)`.
+            example: Its normalised input, for instance an image `(1, C, H, W)`.
         """
         return trace(network, example, keep=self.keep, limits=self.limits)

@@ -1,4 +1,4 @@
-"""What all stages of a job share: the task, the limits, the options, and where and how it works."""
+"""The part that all stages of a job share: task, limits, options and runtime."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from gnnrl_lightning.training.options import TrainingOptions
 from gnnrl_lightning.training.train import quiet_trainer
 from gnnrl_lightning.trees import Tree, to_device
 
-# Names of what phases leave in `checkpoints/`, beside AGENT.
+# Names of the phases whose files are in `checkpoints/`, besides AGENT.
 DENSE, SENSITIVITY, POLICY = "dense", "sensitivity", "policy"
 DELIVERED = UNIFORM, PRUNED = ("uniform", "pruned")
 
 PhaseTrainers = Callable[[str], Callable[..., Trainer]]
-"""Phase ("dense", "uniform", "pruned") -> what makes the trainer of that phase."""
+"""Phase ("dense", "uniform", "pruned") -> factory of the trainer of that phase."""
 
 
 def quiet_trainers(phase: str) -> Callable[..., Trainer]:
-    """Trainers that show and write nothing."""
+    """Return trainers without output."""
     return quiet_trainer
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and how a job works; nothing of it changes the result on one device.
+    """Device, trainers and progress of a job. On a given device they do not change the result.
 
     Args:
-        trainers: Makes the trainers of the training phases.
-        shown: Shows progress of what else takes long.
-        device: Where candidates are pruned, repaired and scored: the dense network, the calibration examples and, as
-            far as they fit, the held-out examples are kept there.
+        trainers: Creates the trainers of the training phases.
+        shown: Shows progress of other long steps.
+        device: Device on which candidates are pruned, repaired and scored. The dense network, the calibration examples
+            and, if they fit, the held-out examples are kept there.
     """
 
     trainers: PhaseTrainers = quiet_trainers
@@ -54,14 +54,14 @@ class Runtime:
 
 @dataclass(frozen=True)
 class Job:
-    """A checked task: what is to be compressed, and how.
+    """A checked task with its limits and options.
 
     Args:
         task: The network and its data.
         graph: The traced network.
-        limits: What the smaller network may cost.
-        options: All options, every "auto" decided.
-        runtime: Where and how it works.
+        limits: Upper limits on the costs of the pruned network.
+        options: All options, with every "auto" resolved.
+        runtime: Device, trainers and progress.
     """
 
     task: Task
@@ -72,20 +72,20 @@ class Job:
 
     @property
     def evaluation_examples(self) -> int:
-        """Forward passes of one example that an evaluation takes."""
+        """Forward passes of single examples in an evaluation."""
         data = self.task.data
         return self.options.evaluation_examples(len(data.holdout), min(data.batch_size, len(data.train)))
 
     def calibration(self, examples: int) -> Tree:
-        """Training examples as the network reads them, on the job's device."""
+        """Normalised training examples on the job's device."""
         return to_device(self.task.data.calibration(examples), self.runtime.device)
 
     def environments(self, limits: BoundBudget | None = None, episode: EpisodeOptions | None = None) -> Environments:
-        """What makes an agent's environments.
+        """Return the factory of an agent's environments.
 
         Args:
-            limits: What a candidate may cost; None: the job's.
-            episode: What the episodes are; None: as configured.
+            limits: Upper limits on the costs of a candidate; None: those of the job.
+            episode: Options of the episodes; None: as configured.
         """
         episode = episode or self.options.episode
         return Environments(self.graph, limits or self.limits, episode, self.options.measure(episode), self.task.goal)
@@ -98,14 +98,14 @@ class Job:
         folder: RunFolder,
         teacher: nn.Module | None = None,
     ) -> None:
-        """Train a network in place and save its weights, or load those that the folder has.
+        """Train a network in place and save its weights, or load them if the folder has them.
 
         Args:
             phase: "dense", "uniform" or "pruned".
             network: Trained in place.
-            options: How.
-            folder: Keeps checkpoint and weights.
-            teacher: The network to distil from, where the options ask for that.
+            options: Training options.
+            folder: Run folder for checkpoint and weights.
+            teacher: Network to distil from, if the options include distillation.
         """
         weights, checkpoint = folder.weights(phase), folder.checkpoint(phase)
         if from_first(weights.is_file()):

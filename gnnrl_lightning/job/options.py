@@ -1,4 +1,4 @@
-"""The options of a job: a section for each of their readers."""
+"""The options of a job, one section for each stage or component that reads them."""
 
 from __future__ import annotations
 
@@ -22,15 +22,14 @@ from gnnrl_lightning.training.options import TrainingOptions
 
 @dataclass(frozen=True)
 class DeliveryOptions:
-    """How the networks that are fine-tuned and delivered are made of the winning candidates.
+    """Repair and file formats of the delivered networks.
 
     Args:
-        repair: What is done to them before they are fine-tuned, a name of `gnnrl_lightning.repair.table.REPAIRS` or an
-            import path.
-        calibration_examples: Training examples for that repair, as far as there are so many; auto: as many as
-            `gnnrl_lightning.candidates.pruner.default_final_examples` says.
-        formats: Files in which the pruned network is delivered: names of `gnnrl_lightning.job.formats.FORMATS`, or
-            import paths. `weights` is what finetune, validate, test and fit read.
+        repair: Repair before fine-tuning: a name in `gnnrl_lightning.repair.table.REPAIRS` or an import path.
+        calibration_examples: Training examples for that repair, at most all of them; auto:
+            `gnnrl_lightning.candidates.pruner.default_final_examples`.
+        formats: Files of the pruned network: names in `gnnrl_lightning.job.formats.FORMATS`, or import paths. finetune,
+            validate, test and fit read `weights`.
 
     Raises:
         UserError: An unknown repair or format, or no examples.
@@ -51,16 +50,16 @@ class Options:
     """All options of a job. The sections of the YAML are named after these fields.
 
     Args:
-        candidate: How a candidate is made.
-        scoring: How it is scored.
-        episode: What the agent's episodes are.
-        search: What the search may spend.
-        delivery: How the winner is delivered.
-        pretraining: How the dense network is trained, where it is not trained yet.
-        finetuning: How pruned networks are fine-tuned, uniform and ours alike.
+        candidate: Importance, repair and calibration of candidates.
+        scoring: Scoring of candidates.
+        episode: Episodes of the agent.
+        search: Evaluations and sensitivity of the search.
+        delivery: Repair and file formats of the delivered networks.
+        pretraining: Training of the dense network, if it is not trained yet.
+        finetuning: Fine-tuning of pruned networks, the same for uniform pruning and ours.
 
     Raises:
-        UserError: Pretraining asks for distillation.
+        UserError: Pretraining includes distillation.
     """
 
     candidate: CandidateOptions = field(default_factory=CandidateOptions)
@@ -76,43 +75,43 @@ class Options:
             raise UserError("pretraining.distillation_weight needs a teacher, which only finetuning has")
 
     def measure(self, episode: EpisodeOptions | None = None) -> str | None:
-        """How the sensitivity is measured that an agent reads; None: it reads none.
+        """Return the measure of the sensitivity that an agent reads; None: it reads none.
 
         Args:
-            episode: What the agent's episodes are; None: as configured.
+            episode: Options of the agent's episodes; None: as configured.
         """
         return self.search.sensitivity if (episode or self.episode).sensitivity else None
 
     def drop_probability(self, episode: EpisodeOptions | None = None) -> float | None:
-        """Probability with which a candidate as good as the best may be dropped; None: candidates do not race.
+        """Return the probability of dropping a candidate that is as good as the best one; None: no racing.
 
-        Those of several budgets are no rivals.
+        Candidates of several budgets cannot be compared and do not race.
 
         Args:
-            episode: What the episodes of the agent are that searches; None: as configured.
+            episode: Options of the searching agent's episodes; None: as configured.
         """
         several = (episode or self.episode).macs_range is not None
         return self.scoring.drop_probability if self.scoring.racing and not several else None
 
     def evaluation_examples(self, holdout: int, batch_size: int) -> int:
-        """Forward passes of one example that an evaluation takes: scoring, repair and fine-tuning.
+        """Return the forward passes of single examples in an evaluation: scoring, repair and fine-tuning.
 
         Args:
-            holdout: Held-out examples.
-            batch_size: Training examples of a step.
+            holdout: Number of held-out examples.
+            batch_size: Training examples in a step.
         """
         return holdout + self.candidate.examples + self.scoring.finetune_steps * batch_size
 
     def iterations(self, graph: ComputationGraph, evaluation_examples: int, episodes: int) -> int:
-        """The agent's iterations in the real environment: what sensitivity and starting candidates leave.
+        """Return the agent's iterations in the real environment, after sensitivity and starting candidates are paid.
 
         Args:
             graph: The traced network.
-            evaluation_examples: Forward passes of one example that an evaluation takes.
-            episodes: Episodes of an iteration, each of which is an evaluation.
+            evaluation_examples: Forward passes of single examples in an evaluation.
+            episodes: Episodes of an iteration, one evaluation each.
 
         Raises:
-            UserError: Not one iteration is left.
+            UserError: The evaluations do not suffice for one iteration.
         """
         passes, examples = self.candidate.passes, 0
         calibration, measure = self.candidate.calibration_examples, self.measure()

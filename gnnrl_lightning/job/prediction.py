@@ -1,4 +1,4 @@
-"""A trained policy applied to a network, its own or another, without any search."""
+"""Application of a trained policy to a network, its own or another, without a search."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from gnnrl_lightning.rl.rollout import play_without_exploring
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a policy proposes for a budget.
+    """The widths that a policy proposes for a budget.
 
     Attributes:
-        macs_budget: Share of the dense MACs that was asked for.
-        ratios: `<metric>_ratio` -> cost relative to the dense network's.
+        macs_budget: The budget, a share of the dense MACs.
+        ratios: `<metric>_ratio` -> cost relative to that of the dense network.
         scores: The objective's figures on the holdout, before fine-tuning.
         widths: Name of each group -> its width.
     """
@@ -34,12 +34,12 @@ class Prediction:
 
 
 def proposal(trained: Trained, agent: GraphLearner, limits: BoundBudget) -> Tensor:
-    """Widths `(G,)` that a policy takes for a budget when it does not explore; the dense ones if they meet it.
+    """Return the widths `(G,)` that a policy proposes for a budget without exploring; the dense ones if they meet it.
 
     Args:
-        trained: The job, its dense network trained.
-        agent: A module whose policy has been made or loaded.
-        limits: What the candidate may cost.
+        trained: The job with its trained dense network.
+        agent: A learner whose policy has been created or loaded.
+        limits: Upper limits on the costs of the candidate.
     """
     job = trained.job
     if limits.met(job.graph.widths):
@@ -51,15 +51,15 @@ def proposal(trained: Trained, agent: GraphLearner, limits: BoundBudget) -> Tens
 
 
 def predict(trained: Trained, agent: GraphLearner, budgets: Sequence[float]) -> list[Prediction]:
-    """The candidates that a policy takes for given budgets when it does not explore, each scored once, as delivered.
+    """Score the candidates that a policy proposes for given budgets without exploring, repaired as for delivery.
 
     Args:
-        trained: The job, its dense network trained.
-        agent: A module whose policy has been made or loaded.
+        trained: The job with its trained dense network.
+        agent: A learner whose policy has been created or loaded.
         budgets: Shares of the dense MACs, each in place of the budget's.
 
     Raises:
-        UserError: There is no budget, or one of them is no share or cannot be reached.
+        UserError: There is no budget, or one of them is not a share or cannot be reached.
     """
     if not budgets:
         raise UserError("predict has no budgets: give some, for example --budgets 0.3 0.5 0.7")
@@ -87,7 +87,7 @@ def as_json(trained: Trained, predictions: Sequence[Prediction]) -> dict[str, An
 
 
 def _record(prediction: Prediction) -> dict[str, Any]:
-    """A prediction in plain JSON types, ratios and figures among its keys."""
+    """Return a prediction in plain JSON types, with a key for each ratio and figure."""
     row = asdict(prediction)
     scores = {f"{name}_search": value for name, value in row.pop("scores").items()}
     return {"macs_budget": row.pop("macs_budget"), **row.pop("ratios"), **scores, **row}

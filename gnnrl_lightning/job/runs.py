@@ -1,4 +1,4 @@
-"""The run folder: where one run keeps what it was asked, what it did and what came out."""
+"""The run folder: configuration, logs, checkpoints and results of one run."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from gnnrl_lightning.files import replacing
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where a run is kept.
+    """Name and place of a run folder.
 
     Args:
-        name: Name of the run's folder; null for the W&B run's id, or else the experiment and the time.
+        name: Name of the run's folder; null: the W&B run's id, or else the experiment and the time.
         experiment: Name of the experiment, for the default name.
         root: Folder of all runs.
-        threads: CPU threads; null for PyTorch's default.
+        threads: CPU threads; null: PyTorch's default.
     """
 
     name: str | None = None
@@ -34,7 +34,7 @@ class RunOptions:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a number of threads that is not one."""
+        """Refuse an invalid number of threads."""
         if self.threads is not None and self.threads < 1:
             raise UserError(f"run.threads is {self.threads}: expected at least 1, or null")
 
@@ -56,7 +56,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """What the loggers of all phases recorded."""
+        """The logged metrics of all phases."""
         return self.path / "metrics.csv"
 
     @property
@@ -66,11 +66,11 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of what the phases leave, and go on from."""
+        """Folder of the phases' checkpoints and final weights, from which a run resumes."""
         return self.path / "checkpoints"
 
     def weights(self, phase: str) -> Path:
-        """What a phase comes to, tensors alone; it is done where the file is there."""
+        """Final weights of a phase (tensors only). The phase is complete once this file exists."""
         return self.checkpoints / f"{phase}.safetensors"
 
     def checkpoint(self, phase: str) -> Path:
@@ -79,7 +79,7 @@ class RunFolder:
 
     @property
     def wandb(self) -> Path:
-        """Ids of the W&B runs, a line each, where there are any."""
+        """Ids of the W&B runs, one per line, if there are any."""
         return self.checkpoints / "wandb.txt"
 
     @property
@@ -114,13 +114,13 @@ class RunFolder:
 
         Args:
             root: Folder of all runs.
-            name: Name that the user asked for, or None for the default.
+            name: Name that the user gave; None: the default.
             overwrite: Whether an existing run of that name may be replaced.
             inputs: Files and folders that the new run reads.
 
         Raises:
-            UserError: If the name is not a plain folder name, is taken, or is that of a folder that is no run
-                or holds an input.
+            UserError: The name is not a plain folder name or is taken, or the existing folder is not that of a run or
+                contains an input.
         """
         if name is None:
             return
@@ -132,7 +132,9 @@ class RunFolder:
         if _occupied(path) and not overwrite:
             raise UserError(f"run folder {path} exists; choose another name or pass --overwrite")
         if _occupied(path) and not cls(path).config.is_file():
-            raise UserError(f"{path} is not the folder of a run (it has no config.yaml): --overwrite leaves it alone")
+            raise UserError(
+                f"{path} is not the folder of a run (it has no config.yaml): --overwrite does not delete it"
+            )
         for given in inputs:
             if path.exists() and Path(given).resolve().is_relative_to(path.resolve()):
                 raise UserError(f"--overwrite would delete {given}, which the run reads; choose another name")
@@ -147,18 +149,18 @@ class RunFolder:
         overwrite: bool = False,
         wandb_id: str | None = None,
     ) -> RunFolder:
-        """Make the folder, to be called once everything else about the input has been checked.
+        """Create the folder. Call this after everything else about the input has been checked.
 
         Args:
             root: Folder of all runs.
-            name: Explicit name; None for the W&B run's id, or else the experiment and the time.
-            experiment: Name of the experiment, used in the default name.
-            overwrite: Whether an existing run of the explicit name is replaced (what a run writes is
-                deleted, other files in the folder stay).
-            wandb_id: Id of the W&B run, where there is one.
+            name: Explicit name; None: the W&B run's id, or else the experiment and the time.
+            experiment: Name of the experiment, for the default name.
+            overwrite: Replace an existing run of the explicit name: files that a run writes are deleted, other files
+                in the folder stay.
+            wandb_id: Id of the W&B run, if there is one.
 
         Returns:
-            The new folder; without a name no two calls return the same one, even within a second or between processes.
+            The new folder. Without a name, it is unique even within a second and between processes.
 
         Raises:
             UserError: As `check`.
@@ -167,7 +169,7 @@ class RunFolder:
         try:
             Path(root).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"run.root {root} cannot be made: {error.strerror}") from error
+            raise UserError(f"run.root {root} cannot be created: {error.strerror}") from error
         if name is None:
             return cls(_fresh(Path(root), wandb_id or f"{experiment}-{datetime.now():%Y%m%d-%H%M%S}"))
         folder = cls(Path(root) / name)
@@ -176,12 +178,12 @@ class RunFolder:
         return folder
 
     def write_config(self, config: str) -> None:
-        """Write the resolved configuration, which makes the folder that of a run."""
+        """Write the resolved configuration, which marks the folder as that of a run."""
         with replacing(self.config) as partial:
             partial.write_text(config, encoding="utf-8")
 
     def write_result(self, result: dict[str, Any]) -> None:
-        """Write the figures of the run to result.json, with which it is finished."""
+        """Write the figures of the run to result.json, which marks the run as finished."""
         with replacing(self.result) as partial:
             partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
@@ -194,7 +196,7 @@ class RunFolder:
 
 
 def _occupied(path: Path) -> bool:
-    """Whether a folder has anything that a run which was killed as it began has not left."""
+    """Return True if a folder has files other than those of a run that was interrupted at its start."""
     return path.exists() and any(item.name != "config.yaml.partial" for item in path.iterdir())
 
 
@@ -212,7 +214,7 @@ def _fresh(root: Path, stem: str) -> Path:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that figures depend on."""
+    """Return the versions of Python and of the packages that affect the figures."""
     packages = ("torch", "torchvision", "lightning", "torch-geometric", "gymnasium", "numpy")
     return {
         "python": platform.python_version(),

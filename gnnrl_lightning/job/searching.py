@@ -1,4 +1,4 @@
-"""The third stage: a search under way, and what it comes to."""
+"""The third stage: a running search and its result."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from gnnrl_lightning.training.train import quiet_trainer
 
 @dataclass(frozen=True)
 class Searching:
-    """A search that has begun: the starting candidates are scored, the agent has its environments.
+    """A running search: the starting candidates are scored, and the agent has its environments.
 
     Args:
-        trained: The job, its dense network trained.
-        problem: The search's history and what it has spent.
-        sensitivity: What narrowing each group costs, where the search reads that.
-        episodes: Of an iteration of the agent, all processes together; None: a method without iterations searches.
-        began: Reading of `time.perf_counter` when the search began, as if it had never been interrupted.
+        trained: The job with its trained dense network.
+        problem: The history of the search and its account of evaluations.
+        sensitivity: Effect of narrowing each group, if the search reads it.
+        episodes: Episodes of an iteration of the agent, over all processes; None: the method has no iterations.
+        began: Reading of `time.perf_counter` at the start of the search, corrected for interruptions.
     """
 
     trained: Trained
@@ -51,24 +51,24 @@ class Searching:
 
     @property
     def seconds(self) -> float:
-        """Seconds since the search began, in all its parts."""
+        """Seconds that the search has taken, without interruptions."""
         return time.perf_counter() - self.began
 
     def notes(self) -> dict[str, Any]:
-        """What the agent's checkpoint holds beside the agent."""
+        """State of the search that the agent's checkpoint holds in addition to the learner."""
         return {"seconds": self.seconds}
 
     def best(self, proposer: str | None = None) -> Evaluation | None:
         """The best evaluation within the budget so far.
 
         Args:
-            proposer: Whose; None: anybody's.
+            proposer: Name of the proposer; None: any.
         """
         limits = self.trained.job.limits
         return best_of((item for item in self.problem.history if within(limits, item)), proposer)
 
     def status(self) -> SearchStatus:
-        """How far the search is."""
+        """Progress of the search."""
         best, limits = self.best(), self.trained.job.limits
         if best is None:
             return SearchStatus(self.problem.spent)
@@ -77,14 +77,14 @@ class Searching:
         return SearchStatus(self.problem.spent, reward(best), kept)
 
     def finished(self) -> Searched:
-        """What the search has come to.
+        """Return the finished search.
 
         Raises:
-            RuntimeError: No candidate was within the budget.
+            RuntimeError: No candidate met the budget.
         """
         best = self.best()
         if best is None:
-            raise RuntimeError("the search has asked for no candidate within the budget")
+            raise RuntimeError("the search has evaluated no candidate within the budget")
         history = tuple(self.problem.history)
         spent = self.problem.spent, self.problem.examples
         return Searched(self.trained, history, best, *spent, self.seconds, self.sensitivity, self.episodes)
@@ -95,14 +95,14 @@ class Searched:
     """A finished search.
 
     Args:
-        trained: The job, its dense network trained.
-        history: The candidates in the order in which they were asked for.
-        best: The best one within the budget.
-        evaluations: Evaluations that were spent.
-        examples: Forward passes of one example that were spent.
-        seconds: How long it took.
-        sensitivity: What narrowing each group costs, where the search read that.
-        episodes: Of an iteration of the agent, all processes together; None: a method without iterations searched.
+        trained: The job with its trained dense network.
+        history: The candidates in the order of their evaluation.
+        best: The best candidate within the budget.
+        evaluations: Evaluations spent.
+        examples: Forward passes of single examples spent.
+        seconds: Duration, seconds.
+        sensitivity: Effect of narrowing each group, if the search read it.
+        episodes: Episodes of an iteration of the agent, over all processes; None: the method has no iterations.
     """
 
     trained: Trained
@@ -115,24 +115,24 @@ class Searched:
     episodes: int | None
 
     def best_by(self, proposer: str) -> Evaluation | None:
-        """The best evaluation within the budget of those that somebody proposed."""
+        """Return the best evaluation within the budget of one proposer."""
         limits = self.trained.job.limits
         return best_of((item for item in self.history if within(limits, item)), proposer)
 
     @property
     def uniform(self) -> Evaluation | None:
-        """The candidate with one keep ratio for all groups; None: the method has not asked for it."""
+        """The candidate with one keep ratio for all groups; None: the method has not evaluated it."""
         return best_of(self.history, UNIFORM)
 
 
 def begin(trained: Trained, agent: GraphLearner, folder: RunFolder) -> Searching:
-    """Measure the sensitivity, score the starting candidates, and give the agent its environments.
+    """Measure the sensitivity, score the starting candidates, and connect the agent to its environments.
 
-    Of a search that was interrupted there are the sensitivity, the evaluations in the journal, and the agent's
-    checkpoint, whose iterations are complete: they are taken over.
+    An interrupted search is resumed: its sensitivity, the evaluations in the journal, and the complete iterations in
+    the agent's checkpoint are reused.
 
     Args:
-        trained: The job, its dense network trained.
+        trained: The job with its trained dense network.
         agent: The agent.
         folder: Folder of the run.
     """
@@ -156,16 +156,16 @@ def search(
     folder: RunFolder,
     trainer: Callable[..., Trainer] = quiet_trainer,
 ) -> Searched:
-    """Search, as far as that has not been done before in this folder.
+    """Search, or resume the search that this folder has.
 
     Args:
-        trained: The job, its dense network trained.
-        by: The agent that searches, or the name of a method, see `gnnrl_lightning.search.methods.METHODS`.
+        trained: The job with its trained dense network.
+        by: An agent, or the name of a method, see `gnnrl_lightning.search.methods.METHODS`.
         folder: Folder of the run.
-        trainer: Makes the agent's trainer.
+        trainer: Creates the agent's trainer.
 
     Raises:
-        UserError: There are not enough evaluations, or the method cannot do this network.
+        UserError: The evaluations do not suffice, or the method does not support this network.
     """
     if isinstance(by, str):
         return search_by_method(trained, by, folder)
@@ -192,15 +192,15 @@ def search(
 
 
 def search_by_method(trained: Trained, name: str, folder: RunFolder) -> Searched:
-    """Let a method without an agent spend the evaluations; what the journal in the folder knows costs no time.
+    """Search with a method other than an agent; evaluations in the folder's journal are not repeated.
 
     Args:
-        trained: The job, its dense network trained.
+        trained: The job with its trained dense network.
         name: Name or import path of the method.
         folder: Folder of the run.
 
     Raises:
-        UserError: There is no such method, or it cannot do this network.
+        UserError: The method is unknown or does not support this network.
     """
     method, began = METHODS.find(name, "method"), time.perf_counter()
     job = trained.job
@@ -215,9 +215,9 @@ def _journal(folder: RunFolder) -> Journal:
 
 
 def _calibrate(trained: Trained, measure: str | None, folder: RunFolder) -> Sensitivity | None:
-    """Pass the calibration examples through the dense network, and measure the sensitivity or read it.
+    """Pass the calibration examples through the dense network, and measure the sensitivity or read it from its file.
 
-    Of several processes each does that for itself; the first one's sensitivity counts.
+    Every process does this; the sensitivity of the first one is used.
     """
     pruner, saved = trained.pruner, folder.weights(SENSITIVITY)
     passes, known = {*pruner.passes}, None
@@ -239,7 +239,7 @@ def _calibrate(trained: Trained, measure: str | None, folder: RunFolder) -> Sens
 
 
 def _resumed(searching: Searching, folder: RunFolder, journalled: Journalled) -> Searching:
-    """Take over the evaluations that the agent's checkpoint counts, where the journal has them all."""
+    """Reuse the evaluations that the agent's checkpoint counts, if the journal has all of them."""
     path, counted = folder.checkpoint(AGENT), (0, 0.0)
     if rank() == 0:  # alone: it may remove the file before others have read it
         saved = torch.load(path, map_location="cpu", weights_only=True)
@@ -250,11 +250,11 @@ def _resumed(searching: Searching, folder: RunFolder, journalled: Journalled) ->
         return replace(searching, began=searching.began - seconds)
     if rank() == 0:
         warnings.warn(
-            f"{folder.journal} has lost evaluations of iterations that {path.name} counts as complete: "
-            "the agent begins anew, and what the journal holds is not evaluated again",
+            f"{folder.journal} lacks evaluations of iterations that {path.name} counts as complete: "
+            "the agent starts again, and evaluations in the journal are not repeated",
             stacklevel=3,
         )
-        # What came of the search goes too; the agent last, so that an interruption leaves it to be found again.
+        # Results of the search are deleted too, the agent last, so that an interruption is detected again.
         for phase in (POLICY, *DELIVERED):
             folder.weights(phase).unlink(missing_ok=True)
             folder.checkpoint(phase).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A network, its examples and what it is for: what every subcommand works on."""
+"""A task: network, data and objective, the input of every subcommand."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ from gnnrl_lightning.trees import Tree
 
 @dataclass(frozen=True)
 class Task:
-    """A network, its examples, and what it is for.
+    """A network, its data and its objective.
 
     Args:
         network: The network's class path and arguments, or the trained network itself, which is copied and never
             changed.
-        data: The examples.
-        checkpoint: File with the network's weights; None for fresh ones, or those of the given network.
-        seed: Seed of fresh weights and of training.
-        groups: What of it may be pruned.
-        artifact: Folder of a network that was pruned from this one, which is compressed further; None: this one is.
-        objective: What the network is for: a name of `gnnrl_lightning.objective.OBJECTIVES`, an import path, both also
-            as `class_path` with `init_args`, a class, or an objective.
+        data: The data module.
+        checkpoint: File with the network's weights; None: random ones, or those of the given network.
+        seed: Seed of random weights and of training.
+        groups: Layers to keep and limits of widths.
+        artifact: Folder of a network that was pruned from this one and is pruned further; None: prune this one.
+        objective: A name in `gnnrl_lightning.objective.OBJECTIVES` or an import path (both also as `class_path` with
+            `init_args`), a class, or an objective.
 
     Raises:
-        UserError: There are both an artifact and a checkpoint, or there is no such objective.
+        UserError: Both an artifact and a checkpoint are given, or the objective is unknown.
     """
 
     network: NetworkSpec | nn.Module
@@ -79,42 +79,42 @@ class Task:
 
     @property
     def path(self) -> str:
-        """Where the network's class or function comes from."""
+        """Import path of the network's class or function."""
         if isinstance(self.network, NetworkSpec):
             return self.network.class_path
         return f"{type(self.network).__module__}.{type(self.network).__qualname__}"
 
     @property
     def record(self) -> dict[str, Any]:
-        """Class path and arguments, as a recipe has them; of a network that was given itself the arguments are null."""
+        """Class path and arguments for the recipe; the arguments are null if the network itself was given."""
         if isinstance(self.network, NetworkSpec):
             return json.loads(json.dumps(asdict(self.network), default=str))
         return {"class_path": self.path, "init_args": None}
 
     @property
     def trained(self) -> bool:
-        """Whether the network needs no training: it has weights from a file, or was given itself."""
+        """True if the network needs no training: its weights are read from a file, or the network itself was given."""
         return self.checkpoint is not None or self.artifact is not None or isinstance(self.network, nn.Module)
 
     @property
     def steps(self) -> list[Mapping[str, Any]]:
-        """The prunings that have led to the network, see `gnnrl_lightning.job.artifact.step`."""
+        """The earlier prunings of the network, see `gnnrl_lightning.job.artifact.step`."""
         return [] if self.artifact is None else artifact.read_recipe(self.artifact)["steps"]
 
     def _load_examples(self) -> None:
-        """Fetch the examples where the data module is asked to, and read them."""
+        """Download the examples if the data module is configured to, and read them."""
         self.data.prepare_data()
         self.data.setup()
 
     def example(self, examples: int = 1) -> Tree:
-        """Normalised inputs of training examples."""
+        """Return normalised inputs of training examples."""
         return self.data.calibration(examples)
 
     def original(self) -> nn.Module:
-        """The network that no step has pruned yet, in evaluation mode: with fresh weights, or a copy of the given one.
+        """Return the unpruned network in evaluation mode: with random weights, or a copy of the given one.
 
         Raises:
-            UserError: It cannot be made.
+            UserError: It cannot be created.
         """
         if isinstance(self.network, nn.Module):
             return copy.deepcopy(self.network).cpu().eval()
@@ -123,7 +123,7 @@ class Task:
             return self.network.build().eval()
 
     def build(self) -> nn.Module:
-        """The network in evaluation mode, checked against the data.
+        """Create the network in evaluation mode and check it against the data.
 
         Raises:
             UserError: Examples or weights are missing, or do not fit the network.
@@ -137,18 +137,18 @@ class Task:
         return self._checked(network)
 
     def trace(self, network: nn.Module | None = None) -> ComputationGraph:
-        """The network's computational graph, on one of its examples.
+        """Trace the network's computational graph with one example.
 
         Args:
-            network: What `build` has given; None: build it.
+            network: Result of `build`; None: build it.
 
         Raises:
-            UserError: The network cannot be traced, or has not what is to be kept or limited.
+            UserError: The network cannot be traced, or lacks a layer to keep or limit.
         """
         return self.groups.trace(network or self.build(), self.example())
 
     def restore(self, folder: str | Path) -> artifact.Restored:
-        """The pruned network of an artifact, checked against the data.
+        """Load the pruned network of an artifact and check it against the data.
 
         Raises:
             UserError: Examples or files are missing, damaged, or do not fit.
@@ -160,18 +160,20 @@ class Task:
         return restored
 
     def _check_recipe(self, recipe: Mapping[str, Any], folder: str | Path) -> None:
-        """Refuse a recipe of another network or other images; the path that it names is never imported."""
+        """Refuse a recipe of a different network or image format; the path in the recipe is never imported."""
         given = self.record
         if recipe["network"] != given:
             raise UserError(
                 f"{folder} was pruned from {_call(recipe['network'])}, network is {_call(given)}: "
-                "set network as the recipe has it"
+                "set network as in the recipe"
             )
         self._load_examples()
         for name, value in self.data.transform_record().items():
             recorded = recipe["transform"].get(name, value)
             if name in ("mean", "std", "size") and recorded != value:
-                raise UserError(f"{folder} reads images of {name} {recorded}, the data module gives {value}")
+                raise UserError(
+                    f"{folder} was saved with {name} {recorded}, the data module has {value}: set it as in the recipe"
+                )
 
     def _checked(self, network: nn.Module) -> nn.Module:
         check_finite(network)
@@ -187,14 +189,14 @@ class Task:
         teacher: nn.Module | None = None,
         checkpoint: Path | None = None,
     ) -> None:
-        """Train a network in place, with a teacher where the options ask for distillation.
+        """Train a network in place, with a teacher if the options include distillation.
 
         Args:
-            network: Inputs to outputs.
-            options: How to train.
-            trainer: Makes the trainer.
+            network: The network.
+            options: Training options.
+            trainer: Creates the trainer.
             teacher: Network to distil from.
-            checkpoint: File of each epoch's checkpoint, from which the training is resumed; None: it keeps none.
+            checkpoint: File of the checkpoint after each epoch, from which training resumes; None: keep none.
 
         Raises:
             UserError: The training diverged.
@@ -204,11 +206,11 @@ class Task:
         check_finite(network)
 
     def figures(self, network: nn.Module, examples: Examples) -> dict[str, float]:
-        """The objective's figures of a network, by name."""
+        """Return the objective's figures of a network, by name."""
         return figures(network, examples, self.data, self.goal)
 
     def line(self, where: str, scores: Mapping[str, float]) -> str:
-        """The primary figure and where it was measured, for the user."""
+        """Format the primary figure and the split on which it was measured."""
         return f"{self.primary.label} on the {where}: {self.primary.with_unit(scores[self.goal.primary])}"
 
 
@@ -217,9 +219,9 @@ def _call(network: Mapping[str, Any]) -> str:
 
 
 def inspect(graph: ComputationGraph, metrics: Iterable[Any] = METRICS) -> dict[str, Any]:
-    """What can be pruned: groups with lowest and highest widths, kept layers, frozen groups with reasons, costs.
+    """Return the groups with lowest and highest widths, kept layers, frozen groups with reasons, and costs.
 
-    The smallest cost is that of the lowest widths, which `min_width` of a budget may raise further.
+    The smallest cost is that of the lowest widths; `min_width` of a budget may raise them further.
 
     Args:
         graph: The traced network.
@@ -251,11 +253,11 @@ def inspect(graph: ComputationGraph, metrics: Iterable[Any] = METRICS) -> dict[s
 
 
 def save_finetuned(task: Task, network: nn.Module, scores: Mapping[str, float], folder: Path) -> None:
-    """Save the pruned network of a task's artifact, which was trained further, as an artifact of its own.
+    """Save the pruned network of a task's artifact as a new artifact after further training.
 
     Args:
-        task: Has the artifact that the network is from.
-        network: The network.
+        task: The task with the original artifact.
+        network: The trained network.
         scores: The objective's figures of it on the holdout.
         folder: Folder of the new artifact.
 
@@ -263,7 +265,7 @@ def save_finetuned(task: Task, network: nn.Module, scores: Mapping[str, float], 
         UserError: The task has no artifact.
     """
     if task.artifact is None:
-        raise UserError("the task has no artifact: its network was not pruned")
+        raise UserError("the task has no artifact: give the folder of a pruned network")
     recipe = artifact.read_recipe(task.artifact)
     costs = {name: recipe["figures"][name] for name in cost_names(recipe["figures"])}
     figures = costs | {f"{name}_search_after": value for name, value in scores.items()}

@@ -1,4 +1,4 @@
-"""The second stage: the dense network is trained, so that candidates can be made of it and scored."""
+"""The second stage: a trained dense network, from which candidates are made and scored."""
 
 from __future__ import annotations
 
@@ -34,13 +34,12 @@ def train(checked: Checked, folder: RunFolder | None = None) -> Trained:
 
     Args:
         checked: The checked job.
-        folder: Folder of the run, which may have the weights; None: there is nothing to write, as the network is
-            trained.
+        folder: Folder of the run, from which existing weights are loaded; None: the network is trained already.
 
     Raises:
-        UserError: There is no folder, and the network is not trained.
+        UserError: The network is not trained, and there is no folder.
     """
-    job = replace(checked.job, options=from_first(checked.job.options))  # where each process has tuned for itself
+    job = replace(checked.job, options=from_first(checked.job.options))  # each process has tuned by itself
     network = checked.network
     if not job.task.trained:
         if folder is None:
@@ -55,12 +54,12 @@ def train(checked: Checked, folder: RunFolder | None = None) -> Trained:
 
 @dataclass(frozen=True)
 class Trained:
-    """A job whose dense network is trained.
+    """A job with its trained dense network.
 
     Args:
-        job: What is to be compressed, and how.
-        network: The dense network, trained, on the job's device.
-        pruner: Makes candidates of it.
+        job: The task with its limits and options.
+        network: The trained dense network, on the job's device.
+        pruner: Makes candidates from it.
     """
 
     job: Job
@@ -69,20 +68,20 @@ class Trained:
 
     @cached_property
     def final_pruner(self) -> Pruner:
-        """Prunes what is delivered, with the repair and as many calibration examples as are meant for that."""
+        """The pruner of the delivered networks, with the repair and calibration examples of `delivery`."""
         delivery, train = self.job.options.delivery, self.job.task.data.train
-        assert isinstance(delivery.calibration_examples, int)  # decided
+        assert isinstance(delivery.calibration_examples, int)  # resolved
         calibration = self.job.calibration(min(delivery.calibration_examples, len(train)))
         return self.pruner.final(calibration, delivery.repair)
 
     @property
     def sensitivity(self) -> Sensitivity:
-        """What narrowing one group costs, measured once."""
+        """Effect of narrowing each group, measured once."""
         return self._measured[0]
 
     @property
     def sensitivity_seconds(self) -> float:
-        """Seconds that it takes to measure the sensitivity."""
+        """Duration of the measurement of the sensitivity, seconds."""
         return self._measured[1]
 
     @cached_property
@@ -94,15 +93,15 @@ class Trained:
         return found, time.perf_counter() - began
 
     def evaluator(self, drop_probability: float | None = None, pruner: Pruner | None = None) -> Evaluator:
-        """What scores candidates, and knows none yet.
+        """Return a new evaluator, without results.
 
         Args:
-            drop_probability: With which one as good as the best may be dropped; None: each is scored on all held-out
-                examples.
-            pruner: Makes the candidates; None: the search's.
+            drop_probability: Probability of dropping a candidate that is as good as the best one; None: each is scored
+                on all held-out examples.
+            pruner: Makes the candidates; None: the pruner of the search.
         """
         data, scoring = self.job.task.data, self.job.options.scoring
-        assert isinstance(scoring.batch_size, int)  # decided
+        assert isinstance(scoring.batch_size, int)  # resolved
         return Evaluator(
             pruner or self.pruner,
             data.holdout,
@@ -116,7 +115,7 @@ class Trained:
         )
 
     def _short_finetune(self) -> ShortFinetune | None:
-        """The training of candidates before they are scored."""
+        """Return the short fine-tuning of candidates before scoring, if configured."""
         task, scoring = self.job.task, self.job.options.scoring
         if scoring.finetune_steps == 0:
             return None
@@ -125,25 +124,25 @@ class Trained:
         return ShortFinetune(data.train, data.augment, data.normalize, task.goal, scoring.finetune_steps, **made)
 
     def journalled(self, limits: BoundBudget, journal: Journal, episode: EpisodeOptions | None = None) -> Journalled:
-        """An evaluator whose answers are written down.
+        """Return an evaluator that records its results in a journal.
 
         Args:
-            limits: What a candidate may cost.
-            journal: Where the answers go, and come from.
-            episode: What the episodes of the agent are that searches: where each has a budget of its own, candidates
-                do not race; None: as configured.
+            limits: Upper limits on the costs of a candidate.
+            journal: File of the results; those that it has are not evaluated again.
+            episode: Options of the searching agent's episodes: with a budget for each, candidates do not race; None:
+                as configured.
         """
         return Journalled(self.evaluator(self.job.options.drop_probability(episode)), journal, limits.ratios)
 
     def problem(
         self, limits: BoundBudget, evaluate: Journalled, sensitivity: Callable[[], Sensitivity] | None = None
     ) -> SearchProblem:
-        """A search that has not begun, with all evaluations left.
+        """Return a new search problem with all evaluations left.
 
         Args:
-            limits: What a candidate may cost.
+            limits: Upper limits on the costs of a candidate.
             evaluate: Scores candidates.
-            sensitivity: Gives the sensitivity to those who read it; None: as configured.
+            sensitivity: Returns the sensitivity; None: as configured.
         """
         options = self.job.options
         configured = None if options.search.sensitivity is None else lambda: self.sensitivity

@@ -1,4 +1,4 @@
-"""What a network is for: its loss, its figures, and how candidates are compared by them."""
+"""Objectives: loss, figures and comparison of candidates for each kind of task."""
 
 from gnnrl_lightning.objective.classification import Classification
 from gnnrl_lightning.objective.protocol import Figure, Measured, Objective, relative_distance

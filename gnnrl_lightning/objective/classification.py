@@ -14,20 +14,20 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.objective.protocol import Figure, Measured, Objective
 
 SAME_CLASS = 0.99
-"""Share of the examples that have to get a class that is as good as the reference's, of two precisions."""
+"""Share of the examples that must get a class as good as the reference's for two precisions to agree."""
 
 AS_GOOD = 0.1
-"""Nats by which a class may be less likely than the reference's best and yet as good: an untrained network has ties."""
+"""Log-probability, nats, by which a class may be below the best and still be as good: untrained networks have ties."""
 
 TOP = 5
 
 
 @dataclass(frozen=True)
 class Classification(Objective):
-    """Logits `(N, classes)` and classes `(N,)`: top-1 accuracy, then the lower cross-entropy.
+    """Logits `(N, classes)` and classes `(N,)`; candidates are ranked by top-1 accuracy, then by cross-entropy.
 
     Args:
-        label_smoothing: Share of the target that training spreads over all classes, from 0 to 1.
+        label_smoothing: Label smoothing of the training loss, from 0 to 1.
 
     Raises:
         UserError: The share is out of range.
@@ -52,7 +52,7 @@ class Classification(Objective):
         return F.cross_entropy(logits(outputs), targets, label_smoothing=self.label_smoothing)
 
     def measure(self, outputs: Tensor, targets: Tensor) -> Measured:
-        """Right or wrong; percent of right ones, of targets among the five likeliest of more, and cross-entropy."""
+        """Return correctness of each example; sums for top-1, top-5 (with more than five classes) and cross-entropy."""
         log_probs = F.log_softmax(logits(outputs).float(), 1)
         right = log_probs.argmax(1) == targets
         sums = {"top1": 100.0 * right.sum()}
@@ -75,14 +75,14 @@ class Classification(Objective):
         return temperature**2 * super().distillation(outputs / temperature, teacher / temperature, 1.0)
 
     def agrees(self, outputs: Tensor, reference: Tensor) -> bool:
-        """As good a class for `SAME_CLASS` of the examples, and next to no divergence."""
+        """Return True if `SAME_CLASS` of the examples get a class as good, and the divergence is negligible."""
         theirs = F.log_softmax(reference.float(), 1)
         chosen = theirs.gather(1, outputs.argmax(1, keepdim=True))[:, 0]
         as_good = (chosen >= theirs.amax(1) - AS_GOOD).float().mean()
         return float(as_good) >= SAME_CLASS and super().agrees(outputs, reference)
 
     def draw(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
-        """A class `(N,)` for each example, by the network's own probabilities."""
+        """Draw a class for each example, `(N,)`, from the network's own probabilities."""
         chances = logits(outputs).softmax(1).cpu()
         return torch.multinomial(chances, 1, generator=generator).flatten().to(outputs.device)
 
@@ -95,15 +95,15 @@ class Classification(Objective):
 
 
 def check_classes(classes: int, targets: Tensor, data: Any) -> None:
-    """Refuse a network of another number of classes than the data has.
+    """Refuse a network whose number of classes differs from that of the data.
 
     Args:
-        classes: Of the network.
-        targets: Some of the data's classes.
-        data: The data module, which may know its `num_classes`.
+        classes: Number of the network's classes.
+        targets: Some targets.
+        data: The data module, which may have `num_classes`.
 
     Raises:
-        UserError: They differ, or a target is beyond the network's classes.
+        UserError: The numbers differ, or a target is not among the network's classes.
     """
     known = getattr(data, "num_classes", None)
     if known is not None and classes != known:
@@ -113,11 +113,11 @@ def check_classes(classes: int, targets: Tensor, data: Any) -> None:
 
 
 def logits(outputs: object) -> Tensor:
-    """The outputs, if they are logits.
+    """Return the outputs if they are logits.
 
     Raises:
         UserError: They are not `(N, classes)`.
     """
     if not isinstance(outputs, Tensor) or outputs.dim() != 2:
-        raise UserError("classification needs a network whose only output are logits (N, classes)")
+        raise UserError("classification needs a network whose only output is logits (N, classes)")
     return outputs

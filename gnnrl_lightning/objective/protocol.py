@@ -1,6 +1,7 @@
-"""The objective: everything that depends on what a network is for.
+"""The objective: everything that depends on the task of a network.
 
-A subclass says how outputs are trained, measured and compared; nothing else in the package knows. Counting objects:
+A subclass defines how outputs are trained, measured and compared; the rest of the package is independent of the task.
+For example, counting objects:
 
 ```
 class Counting(Objective):
@@ -33,7 +34,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.trees import Tree, count, map_tensors, tensors
 
 WORST = 1000.0
-"""What a loss counts at most as a reward: a network whose outputs overflow has infinitely much, rewards are finite."""
+"""Upper limit of a loss as a reward: outputs that overflow have an infinite loss, but rewards must be finite."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +72,13 @@ class Figure:
         return f"{self.text(value)} {self.unit}".rstrip()
 
     def merit(self, value: float) -> float:
-        """The value, or its negative where lower is better; minus infinity of what is not a number."""
+        """Return the value, or its negative if lower is better; minus infinity for NaN."""
         if math.isnan(value):
             return -math.inf
         return value if self.higher_is_better else -value
 
     def reward(self, value: float) -> float:
-        """What a value is worth: minus the error as a fraction for percentages, else the finite merit."""
+        """Return the reward of a value: minus the error as a fraction for percentages, else the clipped merit."""
         if self.unit == "%" and self.higher_is_better:
             return value / 100 - 1
         return max(-WORST, min(self.merit(value), WORST))
@@ -85,13 +86,13 @@ class Figure:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a batch comes to.
+    """The measurements of a batch.
 
     Args:
-        scores: A score for each example `(n,)`, higher is better: bool where it is right or wrong, else floating point.
-            Races compare them example by example.
-        sums: Name -> sums over the examples of the batch, a tensor of any shape. What is summed up is never negative.
-            Figures are made of the means over all examples, see `Objective.values`.
+        scores: A score for each example `(n,)`, higher is better: bool if examples are right or wrong, else floating
+            point. Races compare them example by example.
+        sums: Name -> sum over the examples of the batch, a tensor of any shape; the summands are never negative.
+            Figures are computed from the means over all examples, see `Objective.values`.
     """
 
     scores: Tensor
@@ -99,12 +100,12 @@ class Measured:
 
 
 class Objective(ABC):
-    """What a network is for.
+    """The task of a network.
 
     Attributes:
-        figures: Name -> figure, of those that `values` returns.
-        ranking: Names of the figures that candidates are ranked by: the primary one, then those that break its ties.
-        divergence: The figure that the distance to the dense network's outputs is reported as.
+        figures: Name -> figure, for each name that `values` returns.
+        ranking: Names of the figures that rank candidates: the primary one, then those that break its ties.
+        divergence: The figure that reports the distance to the dense network's outputs.
     """
 
     figures: ClassVar[Mapping[str, Figure]]
@@ -120,38 +121,38 @@ class Objective(ABC):
         """Scores and sums of a batch."""
 
     def values(self, means: Mapping[str, Tensor]) -> dict[str, float]:
-        """The figures, from means per example of what `measure` summed up: these themselves, if not overridden.
+        """Compute the figures from means over examples of the sums of `measure`; by default these means themselves.
 
         Args:
-            means: Name -> mean, float64: `()` of a single number, else the elements `(k,)`.
-                Of an estimate some may be rough, none is negative.
+            means: Name -> mean, float64: `()` for a single number, else the elements `(k,)`. They may be estimates, but
+                are never negative.
         """
         return {name: float(mean) for name, mean in means.items()}
 
     def distance(self, outputs: Tree, reference: Tree) -> Tensor:
-        """How far outputs are from the dense network's, example by example: `relative_distance`, if not overridden.
+        """Return the distance of outputs to the dense network's for each example; by default `relative_distance`.
 
         Args:
             outputs: Outputs of a pruned network.
             reference: The dense network's outputs for the same inputs.
 
         Returns:
-            `(n, ...)`, at least 0 where it is summed over what follows the first dimension: the distance of an example.
+            `(n, ...)`; the distance of an example is the sum over all other dimensions, and never negative.
         """
         return relative_distance(outputs, reference)
 
     def distillation(self, outputs: Tree, teacher: Tree, temperature: float) -> Tensor:
-        """The loss that follows a teacher, shape `()`: the mean distance to its outputs, if not overridden.
+        """Return the distillation loss, shape `()`; by default the mean distance to the teacher's outputs.
 
         Args:
-            outputs: Outputs of the network that learns.
-            teacher: The teacher's outputs.
-            temperature: Softens both where they are logarithms of probabilities; of no meaning otherwise.
+            outputs: Outputs of the student.
+            teacher: Outputs of the teacher.
+            temperature: Softens both if they are log-probabilities; ignored otherwise.
         """
         return self.distance(outputs, teacher).sum() / count(outputs)
 
     def agrees(self, outputs: Tree, reference: Tree) -> bool:
-        """Whether outputs are the reference's but for rounding.
+        """Return True if outputs equal the reference up to rounding.
 
         Args:
             outputs: Float32 outputs of a network in a lower precision.
@@ -161,14 +162,14 @@ class Objective(ABC):
         return finite and float(self.distance(outputs, reference).sum() / count(outputs)) <= AGREEMENT
 
     def draw(self, outputs: Tree, generator: torch.Generator) -> Tree:
-        """Targets drawn from what the network itself predicts, for importance without targets.
+        """Draw targets from the network's own predictions, for an importance without targets.
 
         Args:
             outputs: Outputs for a batch.
-            generator: Draws, on the CPU.
+            generator: Source of the randomness, on the CPU.
 
         Raises:
-            UserError: The objective does not say how.
+            UserError: The objective does not implement it.
         """
         raise UserError(
             f"objective {type(self).__name__} draws no targets: choose an importance that needs no loss, or override "
@@ -176,12 +177,12 @@ class Objective(ABC):
         )
 
     def check(self, outputs: Tree, targets: Tree, data: Any = None) -> None:
-        """Refuse a network whose outputs do not fit the data; nothing is checked, if not overridden.
+        """Refuse a network whose outputs do not fit the data; by default nothing is checked.
 
         Args:
             outputs: Outputs for a few examples.
             targets: Their targets.
-            data: The data module, for what else it knows, `num_classes` for one.
+            data: The data module, for further attributes such as `num_classes`.
 
         Raises:
             UserError: They do not fit.
@@ -199,7 +200,7 @@ class Objective(ABC):
         return {**self.figures, "divergence": self.divergence}
 
     def merit(self, scores: Mapping[str, float]) -> tuple[float, ...]:
-        """What candidates are ranked by, the higher the better, from the figures of one."""
+        """Return the sort key of a candidate from its figures; higher is better."""
         return tuple(self.figures[name].merit(scores[name]) for name in self.ranking)
 
 
@@ -208,7 +209,7 @@ AGREEMENT = 0.01
 
 
 def relative_distance(outputs: Tree, reference: Tree) -> Tensor:
-    r"""Squared distance of outputs to a reference relative to the reference's variance over the batch.
+    r"""Return the squared distance of outputs to a reference, relative to the reference's variance over the batch.
 
     For each tensor with elements j it is :math:`\sum_j (y_{nj} - r_{nj})^2 / \sum_j \mathrm{Var}_n(r_{nj})`, and the
     mean over the tensors; relative to the mean square of a reference that does not vary. Integers do not count.
@@ -237,15 +238,15 @@ def relative_distance(outputs: Tree, reference: Tree) -> Tensor:
 
 
 def added_up(batches: Sequence[Mapping[str, Tensor]]) -> dict[str, list[float]]:
-    """Sums over several batches.
+    """Add up sums over several batches.
 
     Args:
-        batches: Of each batch name -> sums, tensors of any shape, the same in each batch.
+        batches: Name -> sums for each batch, tensors of any shape, the same in each batch.
 
     Returns:
-        Name -> elements, added up in float64 and in the order of the batches.
+        Name -> elements, added in float64 in the order of the batches.
     """
-    # The device is asked once, after all batches.
+    # One transfer from the device, after all batches.
     rows = (
         torch.stack([torch.cat([part.double().flatten() for part in sums.values()]) for sums in batches]).cpu().tolist()
     )
@@ -254,13 +255,13 @@ def added_up(batches: Sequence[Mapping[str, Tensor]]) -> dict[str, list[float]]:
 
 
 def measure(objective: Objective, totals: Mapping[str, Sequence[float]], examples: int) -> dict[str, float]:
-    """The figures of sums that were added up over so many examples."""
+    """Compute the figures from sums over a number of examples."""
     means = {name: torch.tensor(values, dtype=torch.float64) / examples for name, values in totals.items()}
     return objective.values({name: mean[0] if len(mean) == 1 else mean for name, mean in means.items()})
 
 
 def untrained(objective: Objective, outputs: Tree, targets: Tree) -> dict[str, float]:
-    """All figures of a network that says nothing: its outputs are zero.
+    """Return all figures of a network whose outputs are zero.
 
     Args:
         objective: Measures them.
@@ -273,11 +274,11 @@ def untrained(objective: Objective, outputs: Tree, targets: Tree) -> dict[str, f
 
 
 def record(objective: Objective) -> dict[str, Any]:
-    """The objective's primary figure in plain JSON types, for whoever lays out results."""
+    """Return the objective's primary figure in plain JSON types, for tables of results."""
     return {"primary": objective.primary, **asdict(objective.figures[objective.primary])}
 
 
 def primary_figure(result: Mapping[str, Any]) -> tuple[str, Figure]:
-    """Name and figure that `record` wrote under `objective`."""
+    """Return the name and the figure that `record` wrote under `objective`."""
     values = dict(result["objective"])
     return values.pop("primary"), Figure(**values)

@@ -28,14 +28,14 @@ OBJECTIVES.register("regression", Regression)
 
 
 def find_objective(given: str | Mapping[str, Any] | type[Objective] | Objective) -> Objective:
-    """An objective by its name, import path or class, with arguments where there are some.
+    """Return an objective by name, import path or class.
 
     Args:
-        given: A name of `OBJECTIVES` or an import path; a mapping of `class_path` to that and of `init_args` to its
-            arguments by name; a class, or an objective, which is returned as it is.
+        given: A name in `OBJECTIVES` or an import path; a mapping with `class_path` and `init_args` (arguments by
+            name); a class; or an objective, which is returned unchanged.
 
     Raises:
-        UserError: There is no such objective, or it refuses its arguments.
+        UserError: The objective is unknown, or does not accept its arguments.
     """
     if isinstance(given, Objective):
         return given

@@ -16,7 +16,7 @@ from gnnrl_lightning.objective.protocol import Figure, Measured, Objective
 
 @dataclass(frozen=True)
 class Regression(Objective):
-    """Outputs `(N, ...)` and targets of the same shape: root mean squared error, then mean absolute error.
+    """Outputs `(N, ...)` and targets of the same shape; ranked by root mean squared error, then mean absolute error.
 
     The distance to the dense network's outputs is `relative_distance`.
     """
@@ -32,7 +32,7 @@ class Regression(Objective):
         return F.mse_loss(outputs, targets)
 
     def measure(self, outputs: Tensor, targets: Tensor) -> Measured:
-        """Minus each example's mean squared error `(n,)`; sums of squared and of absolute errors."""
+        """Return minus the mean squared error of each example `(n,)`; sums of squared and absolute errors."""
         error = (outputs.float() - targets.float()).reshape(len(outputs), -1)
         squared = error.square().mean(1)
         return Measured(-squared, {"squared_error": squared.sum(), "absolute_error": error.abs().mean(1).sum()})
@@ -45,11 +45,11 @@ class Regression(Objective):
         }
 
     def draw(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
-        """The outputs with normal noise of variance 1: targets as likely as the squared error takes them to be."""
+        """Add normal noise of variance 1 to the outputs: the distribution whose likelihood is the squared error."""
         return outputs + torch.randn(outputs.shape, generator=generator).to(outputs.device)
 
     def check(self, outputs: Any, targets: Any, data: Any = None) -> None:
-        """Refuse outputs of another shape than the targets, which would be broadcast."""
+        """Refuse outputs whose shape differs from that of the targets, which would be broadcast."""
         shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         if shape != tuple(targets.shape):
             raise UserError(f"the network returns {shape}, targets are {tuple(targets.shape)}: expected the same shape")

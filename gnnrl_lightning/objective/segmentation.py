@@ -17,13 +17,14 @@ from gnnrl_lightning.objective.protocol import Figure, Measured, Objective
 
 @dataclass(frozen=True)
 class Segmentation(Objective):
-    r"""Logits `(N, classes, ...)` and classes `(N, ...)`: mean intersection over union, then the lower cross-entropy.
+    r"""Logits `(N, classes, ...)` and classes `(N, ...)`; ranked by mean intersection over union, then cross-entropy.
 
-    Of each class c that occurs in targets or predictions, over all pixels of all examples,
-    :math:`IoU_c = |T_c \cap P_c| / |T_c \cup P_c|`. Races compare the mean IoU of each example alone.
+    The mean is over the classes c that occur in targets or predictions, with
+    :math:`IoU_c = |T_c \cap P_c| / |T_c \cup P_c|` over all pixels of all examples. Races compare the mean IoU of each
+    single example.
 
     Args:
-        ignore_index: Target of pixels that do not count.
+        ignore_index: Target of pixels to ignore.
     """
 
     ignore_index: int = -100
@@ -37,11 +38,11 @@ class Segmentation(Objective):
     divergence: ClassVar[Figure] = Figure("divergence", "nats", digits=4)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy, nats, mean over all pixels of the batch that count."""
+        """Return the cross-entropy, nats, mean over all pixels of the batch that are not ignored."""
         return F.cross_entropy(outputs, targets, ignore_index=self.ignore_index)
 
     def measure(self, outputs: Tensor, targets: Tensor) -> Measured:
-        """Each example's mean IoU `(n,)`; intersections and unions `(classes,)`, pixels and their cross-entropy."""
+        """Return mean IoU of each example `(n,)`; sums: intersections, unions `(classes,)`, pixels, cross-entropy."""
         outputs = outputs.float()
         confusion = self._confusion(outputs, targets)
         both = confusion.diagonal(dim1=1, dim2=2)
@@ -87,7 +88,7 @@ class Segmentation(Objective):
         return temperature**2 * super().distillation(outputs / temperature, teacher / temperature, 1.0)
 
     def draw(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
-        """A class for each pixel `(N, ...)`, by the network's own probabilities."""
+        """Draw a class for each pixel `(N, ...)` from the network's own probabilities."""
         chances = outputs.softmax(1).movedim(1, -1)
         drawn = torch.multinomial(chances.reshape(-1, chances.shape[-1]).cpu(), 1, generator=generator)
         return drawn.view(chances.shape[:-1]).to(outputs.device)

@@ -1,1 +1,1 @@
-"""What a run shows: progress while it works, a table at the end."""
+"""Output of a run: progress bars, logs, tables and figures."""

@@ -1,4 +1,4 @@
-"""What a comparison says: means of each method, and paired differences between the agent and each of them."""
+"""Tables of a comparison: means of each method, and paired differences between the agent and each of them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from gnnrl_lightning.report.costs import RATIO
 from gnnrl_lightning.report.paired import Spread, paired_difference
 
 STAGES = {"search": "search", "test_before": "test", "test_after": "tuned"}
-"""Where the primary figure was measured -> its heading."""
+"""Split and phase of the primary figure -> heading."""
 MEANS = ("evaluations", "examples", "seconds")
-"""Figures whose mean is told, beside the costs."""
+"""Figures whose mean is reported, besides the costs."""
 
 
 def headings(primary: str) -> dict[str, str]:
@@ -28,8 +28,8 @@ def summarise(rows: Sequence[Mapping[str, Any]], agent: str | None, primary: str
     """Means over seeds, and paired differences.
 
     Args:
-        rows: Figures of the runs: `method`, `seed` (None where there is no chance in a method), `budget` and metrics.
-        agent: The method that is compared with each other one; None: there is none.
+        rows: Figures of the runs: `method`, `seed` (None for deterministic methods), `budget` and metrics.
+        agent: The method to compare with every other one; None: there is none.
         primary: Name of the objective's primary figure.
 
     Returns:
@@ -71,11 +71,11 @@ def comparison_tables(figures: Mapping[str, Any]) -> list[Table]:
     """Lay out a comparison.
 
     Args:
-        figures: What compare.json holds.
+        figures: The contents of compare.json.
 
     Returns:
         For each budget a table of the methods' means and, if there is an agent, one of paired differences; and the
-        methods that could not do the network, if there are any.
+        methods that do not support the network, if there are any.
     """
     tables, found = [], headings(figures["objective"]["primary"])
     for budget in _distinct(entry["budget"] for entry in figures["summary"]):
@@ -145,7 +145,7 @@ def _interval(difference: Mapping[str, Any], figure: Figure) -> str:
 
 
 def run_line(row: Mapping[str, Any], objective: Mapping[str, Any]) -> str:
-    """One line on a run that has finished.
+    """Format a finished run as one line.
 
     Args:
         row: Its figures.

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 RATIO = "_ratio"
-"""What follows the name of a metric in the name of its share of the dense network's."""
+"""Suffix of a metric's name for its ratio to the dense network's cost."""
 
 
 def cost_names(row: Mapping[str, Any]) -> list[str]:
-    """Names of the metrics in a row of figures: those that stand there with their share of the dense network's."""
+    """Return the names of the metrics in a row of figures: those with a ratio to the dense network's cost."""
     return [name for name in row if f"{name}{RATIO}" in row]
 
 
 def readable(cost: float) -> str:
-    """A cost with four digits and the prefix that suits it: 40.55 M."""
+    """Format a cost with four digits and a unit prefix: 40.55 M."""
     for unit, prefix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if abs(cost) >= unit:
             return f"{cost / unit:#.4g}{prefix}"

@@ -39,7 +39,7 @@ def result_table(result: Mapping[str, Any], batch: int) -> Table:
     for name in (*(part for cost in costs for part in (cost, "kept")), f"ms/{batch}", "pruned", "tuned"):
         table.add_column(name, justify="right", no_wrap=True)
     for key, label in ROWS:
-        if key in result:  # there is no uniform network where the user gives the widths
+        if key in result:  # no uniform network if the user gave the widths
             table.add_row(label, *_cells(result[key], result["dense"], costs, primary, figure))
     return table
 
@@ -132,10 +132,10 @@ def print_scores(figures: Mapping[str, Any], console: Console) -> None:
 
 
 def prediction_table(found: Mapping[str, Any]) -> Table:
-    """What a policy proposes, one row a budget.
+    """Lay out a policy's predictions, one row for each budget.
 
     Args:
-        found: As `predict --json` writes it.
+        found: Predictions as `predict --json` writes them.
     """
     table = Table(title=f"{found['network']} on {found['dataset']}: what the policy takes", caption="widths in order")
     primary, figure = primary_figure(found)
@@ -150,7 +150,7 @@ def prediction_table(found: Mapping[str, Any]) -> Table:
 
 
 def inspection_tables(found: Mapping[str, Any]) -> list[Table]:
-    """Lay out what can be pruned.
+    """Lay out prunable and frozen groups.
 
     Args:
         found: Costs, prunable and frozen groups, as `gnnrl_lightning.job.task.inspect` returns them.

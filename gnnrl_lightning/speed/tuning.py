@@ -20,26 +20,26 @@ AUTO = "auto"
 """Stands for what is found out: the precision that `tune` finds, or the repair that suits the network."""
 
 REFERENCE = "32"
-"""Name of the precision that the others have to agree with."""
+"""Name of the precision with which all others must agree."""
 
 BATCH_SIZES = (64, 128, 256, 512)
-"""Batch sizes that are tried, in this order, until one is no faster than the one before."""
+"""Batch sizes to try, in this order, until one is no faster than the previous one."""
 
 CHECKED = 256
-"""Examples on which precisions are compared."""
+"""Number of examples on which precisions are compared."""
 
 REPEATS = 2
-"""Times that each batch is timed; the fastest counts."""
+"""Number of measurements of each batch; the fastest one counts."""
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What was found.
+    """The fastest precision and batch size, with the measurements.
 
     Attributes:
         precision: A key of `PRECISIONS`.
         batch_size: Examples in a batch.
-        milliseconds: Precision -> time of an example in its best batch size.
+        milliseconds: Precision -> time per example with its best batch size, milliseconds.
         refused: Precisions whose outputs do not agree with those of float32.
     """
 
@@ -65,18 +65,18 @@ def tune(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Tuned:
-    """Measure forward passes of a network that has been made fast as candidates are.
+    """Measure forward passes of a network that is optimised in the same way as candidates.
 
-    A precision below float32 is taken only where it is faster and agrees with float32 on the first `CHECKED` examples,
+    A precision below float32 is chosen only if it is faster and agrees with float32 on the first `CHECKED` examples,
     see `Objective.agrees`.
 
     Args:
-        network: The dense network; it is left as it is.
+        network: The dense network; it is not changed.
         layers: Its layers, see `find_layers`.
         inputs: Normalised inputs of N examples of the holdout.
-        objective: Says whether outputs agree.
-        batch_sizes: Sizes to try, ascending; those above N are left out, but not the first.
-        clock: Seconds.
+        objective: Decides whether outputs agree.
+        batch_sizes: Sizes to try, ascending; those above N are skipped, except the first one.
+        clock: Returns the time, seconds.
     """
     keep_freed_memory()
     sizes = [batch_sizes[0], *(size for size in batch_sizes[1:] if size <= count(inputs))]
@@ -100,7 +100,7 @@ def tune(
 
 
 def _fastest(network: nn.Module, inputs: Tree, sizes: Sequence[int], clock: Callable[[], float]) -> tuple[float, int]:
-    """Seconds an example in the best batch size, and that size."""
+    """Return the seconds per example with the best batch size, and that size."""
     best: tuple[float, int] | None = None
     for size in sizes:
         batch = take(inputs, slice(size))

@@ -1,4 +1,4 @@
-"""The one checkpoint that a phase of a run goes on from."""
+"""The checkpoint from which a phase of a run resumes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ from gnnrl_lightning.report.phases import PhaseLogger
 class LatestCheckpoint(Checkpoint):
     """Keeps the checkpoint of the last complete epoch, and metrics.csv in step with it.
 
-    It is made at the end of an epoch and takes the place of the one before once the epoch's metrics have been logged:
-    whoever is killed in between repeats the epoch. When the training goes on from it, the metrics of later epochs are
-    forgotten.
+    It is created at the end of an epoch and replaces the previous one after the epoch's metrics have been logged: a run
+    that is interrupted in between repeats the epoch. When training resumes, the metrics of later epochs are deleted.
 
     Args:
         path: The file; None: nothing is kept.
-        notes: What a checkpoint holds beside what Lightning puts into it, plain values by name.
+        notes: Returns values to save in addition to Lightning's, plain values by name.
     """
 
     def __init__(self, path: Path | None = None, notes: Callable[[], dict[str, Any]] = dict) -> None:
@@ -33,7 +32,7 @@ class LatestCheckpoint(Checkpoint):
 
     @property
     def found(self) -> Path | None:
-        """The checkpoint to go on from; None: the training begins."""
+        """The checkpoint to resume from; None: training starts from the beginning."""
         return self.path if from_first(self.path is not None and self.path.is_file()) else None
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -47,13 +46,13 @@ class LatestCheckpoint(Checkpoint):
                 logger.resume(trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make the checkpoint of this epoch."""
+        """Create the checkpoint of this epoch."""
         if self.path is not None:
             self._made = self.path.with_name(f"{self.path.name}.partial")
             trainer.save_checkpoint(self._made)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep it: the epoch before has been logged."""
+        """Keep the checkpoint, as the metrics of its epoch have been logged."""
         self._keep(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

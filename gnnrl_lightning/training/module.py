@@ -18,18 +18,18 @@ from gnnrl_lightning.trees import Tree, call, count, floats, map_tensors
 
 
 class SupervisedModule(LightningModule):
-    """A network in training; logs `loss` and the objective's figures under train/, val/ and test/, of each epoch.
+    """A network in training; logs `loss` and the objective's figures of each epoch under train/, val/ and test/.
 
     Args:
-        network: Inputs to outputs, see `gnnrl_lightning.trees.call`; parameters that do not require gradients stay as
-            they are.
-        options: How to train.
-        objective: Gives loss and figures.
-        teacher: Network to distil from; it is run in evaluation mode, and is no part of checkpoints.
-        seed: Of what the network draws at random (dropout), in each epoch anew; None leaves PyTorch's generators alone.
+        network: Maps inputs to outputs, see `gnnrl_lightning.trees.call`; parameters that do not require gradients are
+            not changed.
+        options: Training options.
+        objective: Computes loss and figures.
+        teacher: Network to distil from, in evaluation mode; not saved in checkpoints.
+        seed: Seed of the network's own randomness (dropout), set in each epoch; None: leave PyTorch's generators alone.
 
     Raises:
-        UserError: Distillation without a teacher, or nothing to train.
+        UserError: Distillation without a teacher, or no parameters to train.
     """
 
     def __init__(
@@ -60,16 +60,16 @@ class SupervisedModule(LightningModule):
         return call(self.network, inputs)
 
     def on_fit_start(self) -> None:
-        """Bring the teacher to the device."""
+        """Move the teacher to the device."""
         (teacher,) = self._teacher
         if teacher is not None:
             teacher.to(self.device)
 
     def on_train_start(self) -> None:
-        """Learn how long the training is, and set the learning rate of its next step.
+        """Determine the number of steps, and set the learning rate of the next one.
 
-        Not in `configure_optimizers`: asked there, Lightning makes the loader before it restores the loader's
-        state, and a run that is resumed within an epoch would begin that epoch anew.
+        This cannot be done in `configure_optimizers`: it would make Lightning create the loader before restoring the
+        loader's state, and a run resumed within an epoch would repeat that epoch.
         """
         self._steps = int(self.trainer.estimated_stepping_batches)
         rate = self.options.learning_rate * self._factor(self.trainer.global_step)
@@ -87,7 +87,7 @@ class SupervisedModule(LightningModule):
         return learning_rate_factor(step, self._steps, warmup)
 
     def _step(self, batch: Batch, stage: str) -> tuple[Tree, Tensor]:
-        """Outputs and loss of a batch; the loss is logged, and what the figures are made of is kept."""
+        """Compute outputs and loss of a batch; log the loss and accumulate the sums of the figures."""
         outputs = self(batch.inputs)
         loss, size = self.objective.loss(outputs, batch.targets), count(batch.targets)
         with torch.no_grad():
@@ -98,7 +98,7 @@ class SupervisedModule(LightningModule):
         return outputs, loss
 
     def _log_figures(self, stage: str) -> None:
-        """Log the figures of an epoch, of the examples of all processes."""
+        """Log the figures of an epoch over the examples of all processes."""
         batches, seen = self._sums.pop(stage, None), self._seen.pop(stage, 0)
         if batches is None:
             return
@@ -111,7 +111,7 @@ class SupervisedModule(LightningModule):
             self.log(f"{stage}/{name}", torch.tensor(value, device=self.device), sync_dist=True)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss, mixed with the distance to the teacher's outputs where there is a teacher."""
+        """Return the loss, mixed with the distillation loss if there is a teacher."""
         outputs, loss = self._step(batch, "train")
         (teacher,) = self._teacher
         weight = self.options.distillation_weight
@@ -143,7 +143,7 @@ class SupervisedModule(LightningModule):
         self._log_figures("test")
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """SGD, its learning rate set in every step."""
+        """Return SGD; its learning rate is set in every step."""
         options = self.options
         optimizer = torch.optim.SGD(
             [parameter for parameter in self.network.parameters() if parameter.requires_grad],

@@ -1,4 +1,4 @@
-"""How to train: options and the learning rate's course."""
+"""Training options and the learning rate schedule."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gnnrl_lightning.errors import UserError
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How to train: SGD with Nesterov momentum, linear warm-up and a cosine to zero, in every step.
+    """Options of SGD with Nesterov momentum; the learning rate has a linear warm-up and a cosine decay, step by step.
 
     Args:
         epochs: Passes over the training examples; 0 trains nothing.
@@ -18,10 +18,9 @@ class TrainingOptions:
         momentum: Nesterov momentum.
         weight_decay: Weight decay of all parameters.
         warmup_epochs: Epochs in which the learning rate rises from zero, fractions allowed.
-        gradient_clip: Largest norm of the gradient of a step; 0 clips nothing.
-        distillation_weight: Share of the loss that compares with the teacher's outputs, from 0 to 1; above 0
-            it needs a teacher.
-        distillation_temperature: Softens both networks' outputs for it, where these are logarithms of probabilities.
+        gradient_clip: Largest norm of the gradient of a step; 0: no clipping.
+        distillation_weight: Share of the distillation loss, from 0 to 1; above 0 it needs a teacher.
+        distillation_temperature: Temperature that softens both networks' outputs for it, if they are log-probabilities.
     """
 
     epochs: int = 100
@@ -56,7 +55,7 @@ class TrainingOptions:
 
 
 def learning_rate_factor(step: int, steps: int, warmup_steps: float) -> float:
-    r"""The share of the largest learning rate that step t of T has, with a warm-up of w steps.
+    r"""Return the learning rate of step t of T as a share of the largest one, with a warm-up of w steps.
 
     :math:`(t + 1) / (w + 1)` for t < w, then :math:`(1 + \cos(\pi (t - w) / (T - w))) / 2`.
 

@@ -1,4 +1,4 @@
-"""Training of the dense network and of the pruned one afterwards, and the figures of a network."""
+"""Training of dense and pruned networks, and the figures of a network."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from gnnrl_lightning.trees import call, floats, to_device
 
 
 def quiet_trainer(**flags: object) -> Trainer:
-    """A Trainer that trains and writes nothing: no logs, checkpoints, progress bar, summary or validation.
+    """Return a Trainer without logs, checkpoints, progress bar, summary or validation.
 
     Args:
-        **flags: Arguments of `Trainer`, which replace these defaults.
+        **flags: Arguments of `Trainer` that override these defaults.
     """
     defaults = {
         "logger": False,
@@ -51,20 +51,20 @@ def train(
 ) -> None:
     """Train a network in place.
 
-    The network ends in evaluation mode, on the device where it was; which parameters require gradients does
-    not change. Everything random derives from `seed` (the global generators are left as they were), so that
-    the same seed gives the same weights on a CPU. Several processes all end with the first one's weights.
+    Afterwards the network is in evaluation mode, on its original device, and the same parameters require gradients as
+    before. All randomness derives from `seed` (the global generators are restored), so the same seed gives the same
+    weights on a CPU. With several processes, all end with the weights of the first one.
 
     Args:
-        network: Inputs to outputs, see `gnnrl_lightning.trees.call`.
-        data: The examples, set up; for this run its training order and augmentation derive from `seed`.
-        options: How to train.
-        objective: Gives loss and figures.
-        trainer: Makes the Trainer; called with `max_epochs` and `gradient_clip_val`.
+        network: Maps inputs to outputs, see `gnnrl_lightning.trees.call`.
+        data: The data module, set up; for this run its training order and augmentation derive from `seed`.
+        options: Training options.
+        objective: Computes loss and figures.
+        trainer: Creates the Trainer; called with `max_epochs` and `gradient_clip_val`.
         seed: Seed of the order, of the augmentation and of dropout.
         teacher: Network to distil from, needed if `options.distillation_weight` is above 0.
-        checkpoint: File in which each epoch leaves a checkpoint, and from which the training is resumed, to the same
-            weights, where it is there; None: it leaves none.
+        checkpoint: File of the checkpoint after each epoch; if it exists, training resumes from it and ends with the
+            same weights. None: no checkpoints.
 
     Raises:
         UserError: Distillation without a teacher, or a network without parameters to train.
@@ -95,14 +95,14 @@ def figures(
     objective: Objective,
     device: torch.device | str | None = None,
 ) -> dict[str, float]:
-    """The objective's figures of a network on some examples.
+    """Compute the objective's figures of a network on some examples.
 
     Args:
-        network: Inputs to outputs; run in evaluation mode on `device` and left as it was.
-        examples: What it is measured on.
-        data: Gives the normalisation and the batch size.
+        network: Maps inputs to outputs; run in evaluation mode on `device`, and restored afterwards.
+        examples: The examples.
+        data: Data module with normalisation and batch size.
         objective: Measures the outputs.
-        device: Where to compute; None where the network is.
+        device: Device to compute on; None: that of the network.
 
     Returns:
         Name -> figure.

@@ -194,5 +194,5 @@ def test_what_works_in_one_process_says_so(workplace, monkeypatch, capsys, comma
         main([command, "--config", "small.yaml", "--config", "two.yaml", *(policy if command == "predict" else [])])
     assert end.value.code == 2
     assert capsys.readouterr().err == (
-        f"error: trainer.devices and trainer.num_nodes are for 2 processes: {command} works in one, set both to 1\n"
+        f"error: trainer.devices and trainer.num_nodes make 2 processes: {command} runs in one, set both to 1\n"
     )

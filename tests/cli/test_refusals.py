@@ -27,7 +27,7 @@ BAD = {
     "budget of nothing": (["--budget.macs", "0"], r"budget.macs is 0.*must be positive"),
     "negative budget": (["--budget.macs", "-0.5"], r"must be positive"),
     "budget above dense": (["--budget.macs", "1e9"], r"more than the dense network has \(13,464\)"),
-    "budget of all": (["--budget.macs", "13464"], r"meets the budget as it is"),
+    "budget of all": (["--budget.macs", "13464"], r"meets the budget already"),
     "one": (["--budget.macs", "1.0"], r"budget.macs is 1.0, which is neither a share nor absolute: write"),
     "more than one": (["--budget.macs", "1.5"], r"budget.macs is 1.5, which is neither a share nor absolute"),
     "no metric": (["--budget.limits", "{own.energy: 0.5}"], r"budget 'own.energy' cannot be imported"),
@@ -64,18 +64,18 @@ BAD = {
     "batch size": (["--data.init_args.batch_size", "0"], r"^error: batch_size=0: expected at least 1$"),
     "search size": (["--data.init_args.holdout_size", "0.0"], r"^error: holdout_size=0.0"),
     "mean of another length": (["--data.init_args.mean", "[0.1, 0.2]"], r"^error: mean=.*one of each for a channel"),
-    "devices": (["--trainer.devices", "2"], r"are for 2 processes: only the command line starts them"),
-    "nodes": (["--trainer.num_nodes", "2"], r"are for 2 processes: only the command line starts them"),
+    "devices": (["--trainer.devices", "2"], r"make 2 processes: only the command line starts them"),
+    "nodes": (["--trainer.num_nodes", "2"], r"make 2 processes: only the command line starts them"),
     "strategy": (
         ["--trainer.devices", "2", "--trainer.strategy", "ddp_spawn"],
-        r"trainer.strategy is ddp_spawn, .* are for 2 processes: expected one of auto, ddp, ddp_find",
+        r"trainer.strategy is ddp_spawn, .* make 2 processes: expected one of auto, ddp, ddp_find",
     ),
     "endless epochs": (["--trainer.max_epochs", "-1"], r"trainer.max_epochs is -1: expected at least 1"),
     "negative epochs": (["--trainer.max_epochs", "-2"], r"trainer.max_epochs is -2"),
     "seed": (["--seed_everything", "-1"], r"seed_everything is -1: expected 0 to"),
     "accelerator": (["--trainer.accelerator", "tpu"], r"^error: trainer: "),
     "policy": (["--model.make_policy.head", "tail"], r"^error: model.make_policy cannot be made: "),
-    "root": (["--run.root", "small.yaml/runs"], r"run.root small.yaml/runs cannot be made"),
+    "root": (["--run.root", "small.yaml/runs"], r"run.root small.yaml/runs cannot be created"),
     "artifact that is not there": (["--artifact", "nowhere"], r"nowhere has no recipe.json"),
     "steps": (["--episode.max_steps", "0"], r"max_steps is 0"),
     "threads": (["--run.threads", "0"], r"run.threads is 0"),
@@ -153,7 +153,7 @@ def test_missing_artifact(workplace, capsys, command):
     [
         (["--network.class_path", "resnet20"], r"was pruned from own_networks.Small with .*network is resnet20"),
         (["--network.init_args.size", "8"], r"from own_networks.Small with init_args \{\}, network is .*size"),
-        (["--data.init_args.mean", "[0.5]"], r"reads images of mean \[0.305\], the data module gives \[0.5\]"),
+        (["--data.init_args.mean", "[0.5]"], r"was saved with mean \[0.305\], the data module has \[0.5\]"),
     ],
 )
 def test_an_artifact_of_another_network_or_other_images(fitted, capsys, arguments, message):
@@ -190,7 +190,7 @@ def test_inspect_into_a_folder_that_is_not_there(workplace, capsys, option):
         main(["inspect", "--config", "small.yaml", *option.split()])
     done = capsys.readouterr()
     assert (end.value.code, done.out) == (2, "")
-    assert done.err == f"error: {option}: there is no folder nowhere\n"
+    assert done.err == f"error: {option}: folder nowhere does not exist\n"
 
 
 def test_unknown_key_in_the_yaml(workplace, capsys):

@@ -267,7 +267,7 @@ def test_a_journal_that_lost_what_the_agent_counts_is_searched_again(workplace, 
     evaluated = []
     original = Evaluator._evaluate
     monkeypatch.setattr(Evaluator, "_evaluate", lambda *given: evaluated.append(given) or original(*given))
-    with pytest.warns(UserWarning, match=r"journal.jsonl has lost evaluations .* the agent begins anew"):
+    with pytest.warns(UserWarning, match=r"journal.jsonl lacks evaluations .* the agent starts again"):
         main(["fit", "--resume", str(folder)])
     kept = {tuple(json.loads(line)["widths"]) for line in lines[:-2]}
     asked = {tuple(record["widths"]) for record in journal_of(whole)}
@@ -284,7 +284,7 @@ def test_a_journal_that_lost_lines_after_the_search_is_searched_again(whole):
     (folder / "journal.jsonl").write_text("".join(lines[:-2]))
     for name in ("uniform", "pruned"):
         (folder / "checkpoints" / f"{name}.safetensors").write_bytes(b"of another network")
-    with pytest.warns(UserWarning, match=r"journal.jsonl has lost evaluations .* the agent begins anew"):
+    with pytest.warns(UserWarning, match=r"journal.jsonl lacks evaluations .* the agent starts again"):
         main(["fit", "--resume", str(folder)])
     assert_same(folder, whole)
 
@@ -323,7 +323,7 @@ def test_a_finished_run_is_shown_again(whole, capsys):
         (["--config", "small.yaml", "--resume", "runs/whole"], r"--resume expects the folder of a run and no"),
         (["--resume=runs/whole", "--overwrite"], r"--resume expects the folder of a run and no"),
         (["--resume"], r"--resume expects the folder of a run and no"),
-        (["--config", "small.yaml", "--config", "resume.yaml"], r"resume is no key of a configuration"),
+        (["--config", "small.yaml", "--config", "resume.yaml"], r"resume is not a key of a configuration"),
     ],
 )
 def test_what_cannot_be_resumed_is_refused(workplace, whole, capsys, arguments, message):

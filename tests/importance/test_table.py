@@ -79,8 +79,8 @@ class LargestBias:
         return {"a.bias": parameters["a.bias"]}
 
 
-def by_number(subject):
-    return [torch.arange(size).reshape(1, -1) for size in subject.sizes]
+def by_number(context):
+    return [torch.arange(size).reshape(1, -1) for size in context.sizes]
 
 
 BY_NUMBER = Importance(by_number)
@@ -104,7 +104,7 @@ def test_an_importance_says_which_passes_it_takes():
 
 def test_scores_of_another_shape_are_refused():
     with pytest.raises(UserError, match=r"importance .*returns scores of shapes \[\(3,\)\]: expected \[\(1, 3\)\]"):
-        scores_of(Two(), Importance(lambda subject: [torch.zeros(3)]))
+        scores_of(Two(), Importance(lambda context: [torch.zeros(3)]))
 
 
 def test_every_set_of_a_group_has_scores_of_its_own():
@@ -299,7 +299,7 @@ def test_data_is_asked_for(name):
 
 
 def test_gradients_need_logits():
-    with pytest.raises(UserError, match="only output are logits"):
+    with pytest.raises(UserError, match="only output is logits"):
         scores_of(ZOO["Outputs"].build(), "taylor", labelled(2)[0], torch.zeros(1, 3, 8, 8))
 
 

@@ -96,7 +96,7 @@ def test_what_is_pruned_twice_is_restored_in_one_go(folder, kind):
     assert sizes[0] > sizes[1] > sizes[2]
     images = torch.randn(7, 1, 6, 6)
     assert torch.equal(artifact.load(folder, kind(), EXAMPLE)(images), smallest(images))
-    with pytest.raises(UserError, match="with other channel groups than this one"):
+    with pytest.raises(UserError, match="its channel groups are not those of this one"):
         artifact.load(folder, between, EXAMPLE)  # the first step does not fit what it has pruned
 
 
@@ -177,7 +177,7 @@ def test_changed_recipe_is_named(folder):
     with pytest.raises(UserError, match=r"recipe.json is damaged"):
         artifact.read_recipe(folder)
     path.write_text('{"format": 99}')
-    with pytest.raises(UserError, match=r"not a recipe of format 3"):
+    with pytest.raises(UserError, match=r"not a recipe of version 3"):
         artifact.read_recipe(folder)
 
 
@@ -193,7 +193,7 @@ def test_missing_files_are_named(folder):
 def test_another_network_is_refused(folder):
     saved(folder, Small())
     for other in (Small(channels=8), nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 3, 4), nn.Flatten())):
-        with pytest.raises(UserError, match="with other channel groups than this one"):
+        with pytest.raises(UserError, match="its channel groups are not those of this one"):
             artifact.load(folder, other, EXAMPLE)
 
 
@@ -242,7 +242,7 @@ def test_a_format_by_its_import_path(folder):
     assert {path.name for path in folder.iterdir()} == set(recipe["sha256"]) == {"model.pkl", "recipe.json"}
     images = torch.randn(3, 1, 6, 6)
     assert torch.equal(artifact.load_as(folder, pickled)(images), pruned(images))
-    with pytest.raises(UserError, match=r"was saved as .*PICKLE, and not as weights"):
+    with pytest.raises(UserError, match=r"was saved as .*PICKLE, not as weights"):
         artifact.load(folder, Small(), EXAMPLE)
 
 
@@ -256,8 +256,8 @@ def test_what_a_format_loads_is_compared_within_its_tolerance(folder):
     ("formats", "message"),
     [
         (["onions"], "export format is 'onions': expected one of weights, program, or an import path"),
-        (["weights", "weights"], "expected formats with a file of its own each"),
-        ([path_of("PICKLE"), path_of("COARSE")], "expected formats with a file of its own each"),
+        (["weights", "weights"], "expected different formats, each with its own file"),
+        ([path_of("PICKLE"), path_of("COARSE")], "expected different formats, each with its own file"),
         ([path_of("MISSING")], "needs a library that is not installed"),
         ([path_of("not_installed")], "expected a Format, not a function"),
     ],
@@ -270,7 +270,7 @@ def test_formats_that_cannot_be_written_are_refused_before_anything_is(folder, f
 
 def test_weights_alone_need_the_dense_network(folder):
     pruned = saved(folder, Small())
-    with pytest.raises(UserError, match="has weights alone: give the dense network"):
+    with pytest.raises(UserError, match="stores only weights: give the dense network"):
         artifact.load_as(folder, "weights")
     loaded = artifact.load_as(folder, "weights", Small(), EXAMPLE)
     assert torch.equal(loaded(EXAMPLE), pruned(EXAMPLE))

@@ -253,7 +253,7 @@ def test_what_cannot_be_compared_is_refused(task):
         CompareOptions(budgets=[1.0])
     with pytest.raises(UserError, match=r"budget.macs is 0.001"):
         comparison_of(task, CompareOptions(budgets=[0.001]))
-    with pytest.raises(UserError, match=r"compare.methods has slow, which no agent was given for"):
+    with pytest.raises(UserError, match=r"compare.methods has slow, but no agent of that name was given"):
         comparison_of(task, CompareOptions(methods=["slow"], variants={"slow": {}}))
     with pytest.raises(UserError, match=r"compare.methods has nothing"):
         CompareOptions(methods=[])

@@ -65,9 +65,9 @@ def test_a_kept_run_is_resumed_and_its_artifact_loads(network, tmp_path, monkeyp
         arguments = {"network": network, "data": Digits(), "budget": Budget(macs=0.5)} | given | changed
         if "network" in changed:
             torch.nn.init.zeros_(changed["network"][1].bias)
-        with pytest.raises(UserError, match="has a run of other settings"):
+        with pytest.raises(UserError, match="has a run with other settings"):
             compress(**arguments)
-    with pytest.raises(UserError, match="is not the folder of a run, and not empty"):
+    with pytest.raises(UserError, match="is neither empty nor the folder of a run"):
         compress(network, Digits(), Budget(macs=0.5), folder=tmp_path, by="random")
 
 

@@ -47,14 +47,14 @@ def test_what_predict_fit_and_users_write_is_read(written, contents, share, last
 @pytest.mark.parametrize(
     ("contents", "share", "message"),
     [
-        ("{", None, "is no JSON"),
+        ("{", None, "is not JSON"),
         ("3", None, "has no widths: expected predictions, a result"),
         ({"pruned": {}}, None, "has no widths"),
         (PREDICTIONS, None, r"has predictions for 0.3, 0.5: choose one, for example --share 0.5"),
         (PREDICTIONS, 0.4, r"has no prediction for 0.4: expected one of 0.3, 0.5"),
         ({"predictions": [{"widths": WIDTHS}]}, None, "predictions without macs_budget and widths"),
         ({"predictions": []}, None, "has no predictions"),
-        (WIDTHS, 0.5, r"--share 0.5 chooses among predictions, and .* has none"),
+        (WIDTHS, 0.5, r"--share 0.5 selects a prediction, but .* has none"),
     ],
 )
 def test_files_without_widths_are_refused(written, contents, share, message):
@@ -70,13 +70,13 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (WIDTHS | {"lst": 3}, r"widths has 'lst' \(did you mean last\?\), which is no group"),
+        (WIDTHS | {"lst": 3}, r"widths has 'lst' \(did you mean last\?\), which is not a prunable group"),
         ({"stem": 8, "inner.1": 3}, r"widths lacks inner.0, last: give the width of every group"),
         (WIDTHS | {"last": 33}, "the width of last is 33: expected a whole number from 1 to 32"),
         (WIDTHS | {"last": 0}, "the width of last is 0: expected"),
         (WIDTHS | {"last": 2.5}, r"the width of last is 2.5: expected"),
         (WIDTHS | {"last": True}, "the width of last is True: expected"),
-        ([8, 24, 6], "widths has 3 numbers, the network 4 groups"),
+        ([8, 24, 6], "widths has 3 numbers, but the network has 4 groups"),
         ([16, 24, 24, 32], "the dense width of every group: nothing to prune"),
     ],
 )

@@ -57,13 +57,13 @@ class VectorPruningEnv:
             action that brings each group there, and `proposal_step`. None: no such fields.
         penalty: The reward of a candidate that is over the budget when its episode ends, in place of the projection:
             nothing is filled up or cut then, and only candidates within the budget are scored. The paper has -100.
-            None: every candidate is projected.
+            None: Every candidate is projected.
 
     Attributes:
         setting: What a policy's states and actions depend on, plain strings by name: `load_policy` compares.
 
     Raises:
-        UserError: max_steps, max_ratio_per_step or macs_range are out of range, or the budget is impossible for this
+        UserError: Max_steps, max_ratio_per_step or macs_range are out of range, or the budget is impossible for this
             network.
 
     Source: GNN-RL (ICML 2022), section 4.4; the projection replaces its penalty for networks over budget.

@@ -253,7 +253,7 @@ class StateBuilder:
             limits: (B, M) limits of the metrics relative to the dense network; 1 where there is none.
             left: (B,) share of the episode's steps that is left; all of them by default.
             proposal: (B, G) actions in [0, 1] from which a policy starts, and (B, G) what one channel is as an action;
-                None: neither.
+                None: Neither.
 
         Returns:
             A batch of B graphs with the fields of the class's table, on the CPU.

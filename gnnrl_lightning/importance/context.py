@@ -60,7 +60,7 @@ def needed(calibration: Calibration | None) -> Calibration:
 
 
 @dataclass
-class Subject:
+class ImportanceContext:
     """A network whose channels are scored, with the data that criteria need.
 
     Channels are numbered by group, then index set, then rank.
