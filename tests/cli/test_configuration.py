@@ -94,7 +94,7 @@ def documented_commands():
 @pytest.mark.parametrize("line", documented_commands())
 def test_documented_commands_are_accepted(capsys, monkeypatch, line):
     monkeypatch.chdir(ROOT)
-    arguments = shlex.split(line)[3:]
+    arguments = shlex.split(line, comments=True)[3:]
     assert printed_config(capsys, *arguments)["network"]["class_path"]
 
 
