@@ -43,6 +43,7 @@ from gnnrl_lightning.tracing.keep import keep_layers
 from gnnrl_lightning.tracing.labels import ZERO, Value, support
 from gnnrl_lightning.tracing.topology import FeatureMap, Operator, build_topology
 from gnnrl_lightning.tracing.walk import Contraction, Walk
+from gnnrl_lightning.trees import tensors
 
 MAX_ROUNDS = 8
 """Maximum number of rounds of the self-test, each of which freezes at least one group."""
@@ -50,7 +51,7 @@ MAX_ROUNDS = 8
 
 def trace(
     network: nn.Module,
-    example_inputs: Tensor | Inputs,
+    example_inputs: Any,
     self_test: bool = True,
     keep: Sequence[str | type[nn.Module]] = (),
     limits: Limits | None = None,
@@ -61,7 +62,8 @@ def trace(
 
     Args:
         network: A module that `torch.export` supports.
-        example_inputs: Its input, batch first, or a tuple of its positional arguments. Costs are for one image.
+        example_inputs: Its input, batch first, or a tuple of its positional arguments, or a dictionary of its keyword
+            arguments. Costs are for one image.
         self_test: Whether to compare a pruned network with the masked dense one in float64 and freeze faulty groups.
         keep: Layers that are not pruned: names of modules or parameters, globs (`layer1.*`), and module types or their
             import paths; see `gnnrl_lightning.tracing.keep.keep_layers`.
@@ -99,7 +101,7 @@ def _check_takes(network: nn.Module, inputs: Inputs) -> None:
     try:
         run(network, inputs)
     except Exception as error:
-        shapes = ", ".join(str(tuple(item.shape)) for item in inputs if isinstance(item, Tensor))
+        shapes = ", ".join(str(tuple(item.shape)) for item in tensors(inputs))
         name = type(network).__name__
         raise UserError(f"{name} refuses an input of shape {shapes}: {first_line(error)}") from error
 

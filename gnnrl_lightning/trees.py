@@ -9,18 +9,18 @@ call(network, take(inputs, slice(2)))  # network(tokens=..., mask=...) of the fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 Tree = Any
 """A tensor, or nested tuples, lists and dictionaries of tensors."""
 
 
-def map_tensors(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
+def map_tensors(function: Callable[[Tensor], Any], tree: Tree) -> Tree:
     """Apply a function to each tensor and keep the structure."""
     return function(tree) if isinstance(tree, Tensor) else tree_map_only(Tensor, function, tree)
 
@@ -86,7 +86,25 @@ def shapes(tree: Tree) -> str:
     return ", ".join("x".join(map(str, tensor.shape[1:])) or "scalar" for tensor in tensors(tree))
 
 
-def call(network: nn.Module, inputs: Tree) -> Tree:
+def layout(tree: Tree) -> dict[str, Any]:
+    """Shapes (without the examples) and types of a tree in plain JSON types, see `zeros_of`."""
+    if isinstance(tree, Tensor):
+        return {"shape": list(tree.shape[1:]), "dtype": str(tree.dtype).removeprefix("torch.")}
+    if isinstance(tree, dict):
+        return {"dict": {name: layout(part) for name, part in tree.items()}}
+    return {"tuple": [layout(part) for part in tree]}
+
+
+def zeros_of(laid_out: Mapping[str, Any]) -> Tree:
+    """One example of zeros with a layout."""
+    if "dict" in laid_out:
+        return {name: zeros_of(part) for name, part in laid_out["dict"].items()}
+    if "tuple" in laid_out:
+        return tuple(zeros_of(part) for part in laid_out["tuple"])
+    return torch.zeros(1, *laid_out["shape"], dtype=getattr(torch, laid_out["dtype"]))
+
+
+def call(network: Callable[..., Tree], inputs: Tree) -> Tree:
     """Run a network on a tensor, a tuple of positional arguments, or a dictionary of keyword arguments."""
     if isinstance(inputs, dict):
         return network(**inputs)

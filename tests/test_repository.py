@@ -82,6 +82,7 @@ def test_every_part_of_the_order_is_there():
 # Tests of what a part does as a whole; all others bear the name of a module or a folder, or begin with it.
 OF_A_WHOLE = {
     "candidates": {"device"},
+    "job": {"several_inputs"},
     "cli": {
         "configuration",
         "many_devices",

@@ -1,5 +1,7 @@
 """Trees of tensors."""
 
+import json
+
 import pytest
 import torch
 from torch import nn
@@ -38,3 +40,12 @@ def test_only_floating_point_tensors_change_their_precision():
     assert trees.shapes((torch.zeros(2, 3, 4), torch.zeros(2))) == "3x4, scalar"
     maps = trees.channels_last({"a": torch.zeros(2, 3, 4, 4), "b": torch.zeros(2, 3)})
     assert maps["a"].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_layout_gives_zeros_of_the_same_structure():
+    tree = {"x": torch.ones(3, 2, 4), "more": (torch.ones(3, dtype=torch.int64), [torch.ones(3, 1)])}
+    laid_out = json.loads(json.dumps(trees.layout(tree)))
+    zeros = trees.zeros_of(laid_out)
+    assert trees.shapes(zeros) == trees.shapes(tree) == "2x4, scalar, 1"
+    assert [tensor.dtype for tensor in trees.tensors(zeros)] == [torch.float32, torch.int64, torch.float32]
+    assert trees.count(zeros) == 1 and not any(tensor.any() for tensor in trees.tensors(zeros))

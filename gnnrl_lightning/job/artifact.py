@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import ComputationGraph, Plan
 from gnnrl_lightning.job.formats import FORMATS, Format, load_pruned
 from gnnrl_lightning.job.runs import versions
 from gnnrl_lightning.networks import eval_mode
+from gnnrl_lightning.trees import Tree, call, layout, tensors, zeros_of
 
 RECIPE = "recipe.json"
 FORMAT = 3
@@ -73,7 +74,7 @@ def save(
     *,
     dense: nn.Module,
     steps: Sequence[Mapping[str, Any]],
-    example: Tensor,
+    example: Tree,
     description: Description,
     formats: Sequence[str] = DEFAULT_FORMATS,
 ) -> None:
@@ -84,7 +85,7 @@ def save(
         network: The pruned network.
         dense: The network that the first step pruned, with any weights.
         steps: The prunings in order, see `step`.
-        example: One batch of images, shape (B, C, H, W).
+        example: One batch of normalised inputs, see `gnnrl_lightning.trees.call`.
         description: The rest of the recipe.
         formats: Names of `FORMATS` or import paths.
 
@@ -100,7 +101,7 @@ def save(
         "format": FORMAT,
         "network": dict(description.network),
         "steps": [dict(each) for each in steps],
-        "input": {"shape": list(example.shape[1:]), "dtype": str(example.dtype).removeprefix("torch.")},
+        "input": layout(example),
         "formats": notes,
         "budget": dict(description.budget),
         "transform": dict(description.transform),
@@ -147,13 +148,13 @@ class Restored:
     recipe: Mapping[str, Any]
 
 
-def restore(folder: str | Path, dense: nn.Module, example: Tensor) -> Restored:
+def restore(folder: str | Path, dense: nn.Module, example: Tree) -> Restored:
     """Rebuild a pruned network from its class and the recipe, without pickle.
 
     Args:
         folder: Folder of the artifact.
         dense: The network that the first step pruned, with any weights; it is not changed.
-        example: Images of the size that the network reads, shape (B, C, H, W).
+        example: Inputs of the shapes that the network reads.
 
     Raises:
         UserError: A file is missing or damaged, or the recipe belongs to a different network.
@@ -164,31 +165,31 @@ def restore(folder: str | Path, dense: nn.Module, example: Tensor) -> Restored:
     return Restored(load_pruned(path, recipe, dense, example), recipe)
 
 
-def load(folder: str | Path, dense: nn.Module, example: Tensor) -> nn.Module:
+def load(folder: str | Path, dense: nn.Module, example: Tree) -> nn.Module:
     """The network of `restore`."""
     return restore(folder, dense, example).network
 
 
 def load_as(
-    folder: str | Path, name: str, dense: nn.Module | None = None, example: Tensor | None = None
-) -> Callable[[Tensor], Tensor]:
+    folder: str | Path, name: str, dense: nn.Module | None = None, example: Tree | None = None
+) -> Callable[..., Tree]:
     """Load the file of a format.
 
     Args:
         folder: Folder of the artifact.
         name: Name or import path of the format, as it was saved.
         dense: The dense network with any weights; needed by formats that store only weights.
-        example: Images of the size that the network reads, `(B, C, H, W)`; needed by the same formats.
+        example: Inputs of the shapes that the network reads; needed by the same formats.
 
     Returns:
-        A callable that maps images `(B, C, H, W)` to the outputs of the pruned network.
+        A callable that maps a batch of inputs to the outputs of the pruned network.
 
     Raises:
         UserError: A file is missing or damaged, or the artifact was not saved in this format.
     """
     recipe = read_recipe(folder)
     path = _file(Path(folder), recipe, name)
-    given = torch.zeros(1, *recipe["input"]["shape"]) if example is None else example
+    given = zeros_of(recipe["input"]) if example is None else example
     return FORMATS.find(name).load(path, recipe, dense, given)
 
 
@@ -218,14 +219,13 @@ def read_recipe(folder: str | Path) -> dict[str, Any]:
     return recipe
 
 
-def _verify(
-    way: str, loaded: Callable[[Tensor], Tensor], network: nn.Module, example: Tensor, tolerance: float
-) -> None:
+def _verify(way: str, loaded: Callable[..., Tree], network: nn.Module, example: Tree, tolerance: float) -> None:
     with eval_mode(network), torch.inference_mode():
-        expected, found = network(example), loaded(example)
-    difference = float((expected - found).abs().max())
-    if not difference <= tolerance * max(1.0, float(expected.abs().max())):
-        raise RuntimeError(f"the network loaded from {way} differs by {difference:.3g} from the one saved")
+        expected, found = call(network, example), call(loaded, example)
+    for wanted, given in zip(tensors(expected), tensors(found), strict=True):
+        difference = float((wanted - given).abs().max())
+        if not difference <= tolerance * max(1.0, float(wanted.abs().max())):
+            raise RuntimeError(f"the network loaded from {way} differs by {difference:.3g} from the one saved")
 
 
 def _file(folder: Path, recipe: Mapping[str, Any], name: str) -> Path:

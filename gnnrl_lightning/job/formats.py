@@ -14,12 +14,14 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import trace
 from gnnrl_lightning.networks import eval_mode, load_weights
 from gnnrl_lightning.registry import Registry
+from gnnrl_lightning.tracing.export import arguments, as_inputs
+from gnnrl_lightning.trees import Tree, count, map_tensors, take
 
 
 def _nothing() -> None:
@@ -43,8 +45,8 @@ class Format:
     """
 
     file: str
-    write: Callable[[nn.Module, Tensor, Path], Mapping[str, Any]]
-    load: Callable[[Path, Mapping[str, Any], nn.Module | None, Tensor], Callable[[Tensor], Tensor]]
+    write: Callable[[nn.Module, Tree, Path], Mapping[str, Any]]
+    load: Callable[[Path, Mapping[str, Any], nn.Module | None, Tree], Callable[..., Tree]]
     tolerance: float = 1e-4
     check: Callable[[], None] = _nothing
 
@@ -59,7 +61,7 @@ FORMATS: Registry[Format] = Registry("export format", _as_format)
 """Name -> format."""
 
 
-def write_weights(network: nn.Module, example: Tensor, path: Path) -> dict[str, Any]:
+def write_weights(network: nn.Module, example: Tree, path: Path) -> dict[str, Any]:
     """Write the weights by name, without pickle."""
     # Tied tensors are written once for each name, so they can be loaded by name.
     state = network.state_dict()
@@ -67,7 +69,7 @@ def write_weights(network: nn.Module, example: Tensor, path: Path) -> dict[str, 
     return {}
 
 
-def load_pruned(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None, example: Tensor) -> nn.Module:
+def load_pruned(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None, example: Tree) -> nn.Module:
     """Prune the network's own class again by the recorded indices, and load the weights.
 
     Returns:
@@ -89,23 +91,24 @@ def load_pruned(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None, 
     return network.eval()
 
 
-def write_program(network: nn.Module, example: Tensor, path: Path) -> dict[str, Any]:
+def write_program(network: nn.Module, example: Tree, path: Path) -> dict[str, Any]:
     """Export the network with `torch.export`; note the batch sizes that the program accepts."""
-    # Batch 1 would be specialised, so two images; expand, because the values do not matter.
-    pair = example[:1].expand(2, *example.shape[1:]).contiguous()
+    # Batch 1 would be specialised, so twice the first example: the values do not matter.
+    pair = as_inputs(take(example, torch.zeros(2, dtype=torch.int64)))
+    free_batch = map_tensors(lambda tensor: {0: torch.export.Dim.AUTO}, pair)
     with eval_mode(network):
         try:
-            program = torch.export.export(network, (pair,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+            program = torch.export.export(network, *arguments(pair), dynamic_shapes=free_batch)
         except (RuntimeError, ValueError, AssertionError):
             program = None  # code that fixes its batch cannot be traced for others
         free = program is not None and bool(program.range_constraints)
         if program is None or not free:
-            program = torch.export.export(network, (example,))
+            program = torch.export.export(network, *arguments(as_inputs(example)))
     torch.export.save(program, path)
-    return {"batch": "any" if free else f"fixed at {len(example)}"}
+    return {"batch": "any" if free else f"fixed at {count(example)}"}
 
 
-def load_program(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None, example: Tensor) -> nn.Module:
+def load_program(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None, example: Tree) -> nn.Module:
     """Load the exported program. It needs torch alone, but must come from a trusted source."""
     return torch.export.load(path).module()
 

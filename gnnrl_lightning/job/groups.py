@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from torch import Tensor, nn
+from torch import nn
 
 from gnnrl_lightning.cost.ranges import GroupLimit
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import ComputationGraph, trace
+from gnnrl_lightning.trees import Tree
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class GroupOptions:
         if isinstance(self.keep, str):
             raise UserError(f"groups.keep is {self.keep!r}: expected a list of names, [{self.keep}]")
 
-    def trace(self, network: nn.Module, example: Tensor) -> ComputationGraph:
+    def trace(self, network: nn.Module, example: Tree) -> ComputationGraph:
         """Trace the network's computational graph, with these layers kept and these limits.
 
         Args:

@@ -27,7 +27,7 @@ from gnnrl_lightning.objective import Figure, Objective, find_objective
 from gnnrl_lightning.report.costs import cost_names
 from gnnrl_lightning.training.options import TrainingOptions
 from gnnrl_lightning.training.train import figures, train
-from gnnrl_lightning.trees import Tree
+from gnnrl_lightning.trees import Tree, zeros_of
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class Task:
         """
         recipe = artifact.read_recipe(folder)
         self._check_recipe(recipe, folder)
-        restored = artifact.restore(folder, self.original(), torch.zeros(1, *recipe["input"]["shape"]))
+        restored = artifact.restore(folder, self.original(), zeros_of(recipe["input"]))
         self._checked(restored.network)
         return restored
 

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gnnrl_lightning.networks import eval_mode
+from gnnrl_lightning.trees import Tree, call, device_of
 
 WARM_UP = 3
 IN_A_ROW = 5
@@ -18,7 +19,7 @@ IN_A_ROW = 5
 
 
 def paired_latency_ms(
-    networks: Mapping[str, nn.Module], inputs: Tensor, rounds: int = 100, seconds: float = 15.0
+    networks: Mapping[str, nn.Module], inputs: Tree, rounds: int = 100, seconds: float = 15.0
 ) -> dict[str, float]:
     """Time of the fastest forward pass of each network, measured in alternation.
 
@@ -29,7 +30,7 @@ def paired_latency_ms(
     Args:
         networks: Networks by name, on the device of `inputs`. They are measured in evaluation mode; their modes are
             restored.
-        inputs: One batch of images, shape (B, C, H, W).
+        inputs: One batch of normalised inputs, see `gnnrl_lightning.trees.call`.
         rounds: Maximum number of measured rounds, after a short warm-up.
         seconds: Time limit in seconds: no round starts after it.
 
@@ -47,7 +48,7 @@ def paired_latency_ms(
         for network in networks.values():
             modes.enter_context(eval_mode(network))
             for _ in range(WARM_UP):
-                network(inputs)
+                call(network, inputs)
         end = time.perf_counter() + seconds
         for number in range(rounds):
             first = number % len(names)
@@ -59,11 +60,11 @@ def paired_latency_ms(
     return {name: 1e3 * value for name, value in fastest.items()}
 
 
-def _seconds(network: nn.Module, inputs: Tensor) -> float:
-    synchronize(inputs.device)
+def _seconds(network: nn.Module, inputs: Tree) -> float:
+    synchronize(device_of(inputs))
     start = time.perf_counter()
-    network(inputs)
-    synchronize(inputs.device)
+    call(network, inputs)
+    synchronize(device_of(inputs))
     return time.perf_counter() - start
 
 

@@ -21,6 +21,7 @@ from gnnrl_lightning.surgery.surgery import Cut, mask, prune, structural_copy
 from gnnrl_lightning.surgery.traced import Traced
 from gnnrl_lightning.tracing.axes import Selection
 from gnnrl_lightning.tracing.export import Inputs, run
+from gnnrl_lightning.trees import map_tensors, to_device
 
 TOLERANCE = 1e-9
 """Maximum difference of pruned and masked outputs, relative to the largest output, in float64."""
@@ -98,7 +99,7 @@ def plain_tensors(network: nn.Module) -> list[tuple[str, Tensor]]:
 
 def count_macs(network: nn.Module, inputs: Inputs) -> int:
     """Count the MACs of one forward pass on meta tensors with `FlopCounterMode`, halved."""
-    moved = tuple(item.to("meta") if isinstance(item, Tensor) else item for item in inputs)
+    moved = to_device(inputs, "meta")
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         run(on_meta(network), moved)
     return counter.get_total_flops() // 2
@@ -127,7 +128,7 @@ def exactness_fault(
 ) -> str | None:
     """Return how the pruned network differs from the masked dense one, in float64 with random weights, or None."""
     doubled = randomised(network, generator)
-    inputs = tuple(_random_like(item, generator) for item in inputs)
+    inputs = map_tensors(lambda tensor: _random_like(tensor, generator), inputs)
     small = _tensors(run(prune(doubled, cuts, selection), inputs))
     reference = _tensors(run(mask(doubled, cuts, selection), inputs))
     for mine, theirs in zip(small, reference, strict=True):
@@ -140,11 +141,11 @@ def exactness_fault(
     return None
 
 
-def _random_like(item: Any, generator: torch.Generator) -> Any:
+def _random_like(tensor: Tensor, generator: torch.Generator) -> Tensor:
     """Replace a float tensor by float64 noise: an example of zeros would hide all differences."""
-    if not (isinstance(item, Tensor) and item.is_floating_point()):
-        return item
-    return torch.randn(item.shape, dtype=torch.float64, generator=generator).to(item.device)
+    if not tensor.is_floating_point():
+        return tensor
+    return torch.randn(tensor.shape, dtype=torch.float64, generator=generator).to(tensor.device)
 
 
 def randomised(network: nn.Module, generator: torch.Generator) -> nn.Module:

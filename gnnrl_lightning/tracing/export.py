@@ -6,44 +6,46 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.export import ExportedProgram
 
 from gnnrl_lightning.errors import UserError, first_line
 from gnnrl_lightning.tracing.writes import replace_slice_writes
+from gnnrl_lightning.trees import call, map_tensors, tensors
 
-Inputs = tuple[Any, ...]
+Inputs = tuple[Any, ...] | dict[str, Any]
+"""Positional or keyword arguments of `forward`; tensors may be nested in tuples, lists and dictionaries."""
 
 
-def as_inputs(example_inputs: Tensor | Inputs) -> Inputs:
-    """Return the example as a tuple of positional arguments of `forward`.
+def as_inputs(example_inputs: Any) -> Inputs:
+    """Return the example as the arguments of `forward`.
 
     Raises:
         UserError: No input is a tensor with a batch dimension.
     """
-    inputs = tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
-    if not any(isinstance(item, Tensor) and item.dim() for item in inputs):
+    inputs = example_inputs if isinstance(example_inputs, (tuple, list, dict)) else (example_inputs,)
+    inputs = tuple(inputs) if isinstance(inputs, list) else inputs
+    if not any(tensor.dim() for tensor in tensors(inputs)):
         raise UserError("example_inputs has no tensor with a batch dimension: give the network's input, batch first")
     return inputs
 
 
 def one_image(inputs: Inputs) -> Inputs:
     """Return the inputs with only the first image of the batch."""
-    images = next(len(item) for item in inputs if isinstance(item, Tensor) and item.dim())
-
-    def first(item: Any) -> Any:
-        return item[:1] if isinstance(item, Tensor) and item.dim() and len(item) == images else item
-
-    return tuple(first(item) for item in inputs)
+    images = next(len(tensor) for tensor in tensors(inputs) if tensor.dim())
+    return map_tensors(lambda tensor: tensor[:1] if tensor.dim() and len(tensor) == images else tensor, inputs)
 
 
 def two_images(inputs: Inputs) -> Inputs:
     """Return the inputs with a single image duplicated: batch statistics need more than one value."""
+    return map_tensors(
+        lambda tensor: torch.cat([tensor, tensor]) if tensor.dim() and len(tensor) == 1 else tensor, inputs
+    )
 
-    def twice(item: Any) -> Any:
-        return torch.cat([item, item]) if isinstance(item, Tensor) and item.dim() and len(item) == 1 else item
 
-    return tuple(twice(item) for item in inputs)
+def arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return positional and keyword arguments."""
+    return ((), inputs) if isinstance(inputs, dict) else (inputs, {})
 
 
 def unused_parameters(program: ExportedProgram) -> bool:
@@ -61,7 +63,7 @@ def shared_copy(network: nn.Module) -> nn.Module:
 def run(network: nn.Module, inputs: Inputs) -> Any:
     """Run one forward pass without gradients."""
     with torch.no_grad():
-        return network(*inputs)
+        return call(network, inputs)
 
 
 def export(network: nn.Module, inputs: Inputs) -> ExportedProgram:
@@ -72,14 +74,14 @@ def export(network: nn.Module, inputs: Inputs) -> ExportedProgram:
 
     Args:
         network: A network in evaluation mode whose forward pass runs and that may be modified (see `shared_copy`).
-        inputs: Positional arguments of `forward`.
+        inputs: Arguments of `forward`.
 
     Raises:
         UserError: `torch.export` fails.
     """
     try:
         with torch.no_grad():
-            program = torch.export.export(network, inputs, strict=False)
+            program = torch.export.export(network, *arguments(inputs), strict=False)
             return program if replace_slice_writes(program.graph) else program.run_decompositions({})
     except Exception as error:
         raise UserError(f"{type(network).__name__} cannot be traced: torch.export says: {first_line(error)}") from error
