@@ -8,7 +8,7 @@ ENCODERS.register("mine", MyEncoder)  # then by name in Python and YAML, as Mult
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -23,7 +23,7 @@ Encoder = Callable[[int], nn.Module]
 def _as_encoder(given: Any) -> Encoder:
     if not callable(given):
         raise TypeError(f"expected a class or function (state_dim) -> encoder, not a {type(given).__name__}")
-    return given
+    return cast(Encoder, given)
 
 
 ENCODERS: Registry[Encoder] = Registry("encoder", _as_encoder)

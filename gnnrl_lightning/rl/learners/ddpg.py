@@ -31,7 +31,7 @@ class DDPG(GraphLearner):
         actor: -mean(Q(s, mu(s))) + saturation_coeff * saturation loss of mu(s).
 
     Rewards are standardised by those of the episodes in the replay, so their scale does not matter.
-    The same seed, on the CPU, gives the same search, also when it goes on from a checkpoint. Several processes
+    The same seed, on the CPU, gives the same search, also when it resumes from a checkpoint. Several processes
     share their steps, and need a strategy that lets parameters be unused: `ddp_find_unused_parameters_true`.
 
     Args:

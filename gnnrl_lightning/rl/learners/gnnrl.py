@@ -32,7 +32,7 @@ class GNNRL(GraphLearner):
 
     A proxy is used as `GraphLearner` says.
 
-    The same seed, on the CPU, gives the same search, also when it goes on from a checkpoint.
+    The same seed, on the CPU, gives the same search, also when it resumes from a checkpoint.
 
     Args:
         env: The environment; it may also be set later (`module.env = env`), before the trainer starts.
