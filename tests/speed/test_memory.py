@@ -7,7 +7,7 @@ import torch
 
 from gnnrl_lightning.speed.memory import KERNELS, keep_kernels
 
-# Ten times eight blocks of 4 MiB, written and freed together: how many pages are faulted in after the first time?
+# Ten times eight blocks of 4 MiB, written and freed together: how many pages are faulted in after ten times more?
 SCRIPT = """
 import resource
 import sys
@@ -24,7 +24,8 @@ def use():
     return [torch.empty(2**20).fill_(1.0) for _ in range(8)]
 
 
-use()
+for _ in range(10):  # until the heap has room for all blocks at once
+    use()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
     use()
@@ -39,8 +40,12 @@ def faults(mode):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="there is no glibc to tell")
 def test_freed_blocks_are_used_again():
-    """In processes of their own: what a test suite has freed before lies about the heap. Eight blocks: 8,192 pages."""
-    assert 4 * faults("keep") < faults("leave")
+    """In processes of their own: what a test suite has freed before lies about the heap. A block is 1,024 pages.
+
+    Left alone, the allocator gives blocks back or not, depending on what happens to lie behind them on the heap.
+    """
+    assert max(faults("keep") for _ in range(3)) < 1024
+    assert any(faults("leave") > 8 * 1024 for _ in range(12))
 
 
 # Convolutions of many shapes, twice: how many kernels of the second round are compiled anew?
