@@ -12,7 +12,7 @@ from gnnrl_lightning.seeds import generator_for
 SIZE = 16
 """Height and width of the images, pixels."""
 
-COPIES = 6
+COPIES = 3
 """Noisy, shifted copies of each digit."""
 
 
@@ -24,7 +24,7 @@ class NoisyDigits(ImageData):
 
     name = "noisy_digits"
 
-    def __init__(self, holdout_size: float = 768, batch_size: int = 128) -> None:
+    def __init__(self, holdout_size: float = 512, batch_size: int = 64) -> None:
         super().__init__(batch_size, 256, holdout_size, 0, pad=2, flip=False, mean=(0.35,), std=(0.33,))
 
     def load(self) -> LoadedImages:
@@ -43,7 +43,7 @@ def _noisy(images: ImageSet, seed: int) -> ImageSet:
     rows = (shifts[:, :1] + torch.arange(SIZE))[:, None, :, None]
     columns = (shifts[:, 1:] + torch.arange(SIZE))[:, None, None, :]
     shifted = padded[torch.arange(len(large))[:, None, None, None], torch.zeros_like(rows), rows, columns]
-    noise = 50 * torch.randn(shifted.shape, generator=generator)
+    noise = 40 * torch.randn(shifted.shape, generator=generator)
     return ImageSet((shifted + noise).clamp(0, 255).to(torch.uint8), images.targets.repeat(COPIES))
 
 
@@ -59,7 +59,7 @@ class SmallPhotographs(ImageData):
 
     name = "small_photographs"
 
-    def __init__(self, root: str, images: int = 12000, holdout_size: float = 768, batch_size: int = 128) -> None:
+    def __init__(self, root: str, images: int = 6000, holdout_size: float = 512, batch_size: int = 64) -> None:
         super().__init__(batch_size, 256, holdout_size, 0, pad=2)
         self.root, self.images = root, images
 

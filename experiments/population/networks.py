@@ -207,15 +207,16 @@ DEEP = 0.3
 """Share of the networks that are deep."""
 
 
-def random_recipe(number: int, channels: int, size: int) -> Recipe:
+def random_recipe(number: int, attempt: int, channels: int, size: int) -> Recipe:
     """The recipe of a number, always the same.
 
     Args:
         number: Number of the network; networks of consecutive numbers take the kinds of blocks in turn.
+        attempt: Another one of the same kind of blocks.
         channels: Channels of the images.
         size: Height and width of the images.
     """
-    generator = generator_for(0, number)
+    generator = generator_for(0, number, attempt)
 
     def pick(options: list[Any]) -> Any:
         return options[int(torch.randint(len(options), (), generator=generator))]
