@@ -1,4 +1,4 @@
-"""What candidates are worth at the end of an episode."""
+"""Scores: rewards of the candidates at the end of episodes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from gnnrl_lightning.errors import UserError
 
 
 class Score(Protocol):
-    """Turns candidates into rewards.
+    """Maps candidates to rewards.
 
     Attributes:
-        evaluations: Evaluations that it has asked for.
+        evaluations: Number of evaluations so far.
     """
 
     evaluations: int
@@ -27,12 +27,12 @@ class Score(Protocol):
 
 
 class Evaluated:
-    """Every candidate is evaluated.
+    """A score that evaluates every candidate.
 
     Args:
-        evaluator: Scores a candidate: (widths `(G,)` int64, proposer) to an `Evaluation`.
-        reward: Turns an evaluation into the reward.
-        proposer: Name under which the evaluator counts the candidates.
+        evaluator: Maps widths `(G,)` int64 and the proposer's name to an `Evaluation`.
+        reward: Maps an evaluation to the reward.
+        proposer: Name of the proposer.
     """
 
     def __init__(
@@ -45,17 +45,17 @@ class Evaluated:
         self.evaluations = 0
 
     def __call__(self, widths: Tensor) -> Tensor:
-        """Rewards `(n,)`, at the cost of n evaluations.
+        """Rewards `(n,)`; costs n evaluations.
 
         Raises:
-            UserError: One is infinite or not a number.
+            UserError: A reward is infinite or NaN.
         """
         self.evaluations += len(widths)
         return torch.tensor([self._reward(self.evaluator(row, self.proposer)) for row in widths])
 
     def _reward(self, evaluation: Any) -> float:
         value = float(self.reward(evaluation))
-        if not math.isfinite(value):  # one alone would spoil all gradients
+        if not math.isfinite(value):  # a single one would make all gradients NaN
             widths = list(evaluation.widths)
             raise UserError(f"the reward of the candidate with widths {widths} is {value}: expected a finite number")
         return value
