@@ -1,16 +1,13 @@
 """Learn what structure tells of candidates: train the prior network on a population, by marginal likelihood.
 
-    python experiments/population/learn.py population.jsonl --out prior.safetensors
+python experiments/population/learn.py population.jsonl --out prior.safetensors
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -78,7 +75,12 @@ def negative_evidence(example: Example, prior: Prior) -> Tensor:
 
 
 def learn(
-    network: PriorNetwork, examples: Sequence[Example], steps: int, learning_rate: float = 3e-3, batch: int = 16, seed: int = 0
+    network: PriorNetwork,
+    examples: Sequence[Example],
+    steps: int,
+    learning_rate: float = 3e-3,
+    batch: int = 16,
+    seed: int = 0,
 ) -> float:
     """Train a prior network in place; returns the mean loss of the last tenth."""
     generator = torch.Generator().manual_seed(seed)

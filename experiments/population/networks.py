@@ -238,4 +238,6 @@ def random_recipe(number: int, attempt: int, channels: int, size: int) -> Recipe
         stages.append(Stage(block, width, blocks, 1 if place == 0 else pick([2, 2, 2, 1]), inner, groups))
         width = int(width * pick([1.0, 1.5, 2.0])) // 4 * 4
     hidden = pick([0, 0, 0, 32, 64])
-    return Recipe(pick([8, 12, 16, 24]), tuple(stages), hidden, pick(["relu", "relu", "silu", "hardswish"]), channels, size)
+    return Recipe(
+        pick([8, 12, 16, 24]), tuple(stages), hidden, pick(["relu", "relu", "silu", "hardswish"]), channels, size
+    )

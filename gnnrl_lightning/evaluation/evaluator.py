@@ -48,6 +48,7 @@ class Evaluator:
         drop_probability: Probability with which a candidate as good as the incumbent may be dropped; None: no races,
             every candidate is scored on the whole holdout.
         costs: Costs of a candidate `(G,)` by metric, see `BoundBudget.costs`; None: MACs and parameters.
+        reward: Ranks candidates before the figures of the objective do; None: these alone.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Evaluator:
         finetune: ShortFinetune | None = None,
         drop_probability: float | None = None,
         costs: Callable[[Tensor], dict[str, int | float]] | None = None,
+        reward: Callable[[Evaluation], float] | None = None,
     ) -> None:
         if precision not in PRECISIONS:
             raise UserError(f"precision is {precision!r}: expected one of {', '.join(PRECISIONS)}")
@@ -70,7 +72,7 @@ class Evaluator:
         self.costs = costs or pruner.graph.costs
         self.dtype = PRECISIONS[precision]
         self.holdout, self.normalize, self.objective, self.batch_size = holdout, normalize, objective, batch_size
-        self.finetune, self.drop_probability = finetune, drop_probability
+        self.finetune, self.drop_probability, self.reward = finetune, drop_probability, reward
         self._known: dict[tuple[int, ...], Evaluation] = {}
         self._incumbent: Evaluation | None = None
 
@@ -141,7 +143,7 @@ class Evaluator:
             means = estimate(course, self._incumbent.course)
         divergence = float(means.pop(DIVERGENCE))
         scores = self.objective.values(means) | {DIVERGENCE: divergence}
-        return Evaluation(
+        evaluation = Evaluation(
             key,
             self.costs(widths),
             scores,
@@ -153,6 +155,9 @@ class Evaluator:
             dropped=dropped,
             course=None if dropped or self.drop_probability is None else course,
         )
+        if self.reward is None:
+            return evaluation
+        return replace(evaluation, merit=(float(self.reward(evaluation)), *evaluation.merit))
 
     def _run(self, network: nn.Module) -> Course:
         """Score a network stage by stage until it is dropped or all examples have been read."""

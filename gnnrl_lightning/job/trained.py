@@ -22,6 +22,7 @@ from gnnrl_lightning.job.job import DENSE, Job
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.processes import from_first
 from gnnrl_lightning.rl.env.options import EpisodeOptions
+from gnnrl_lightning.rl.env.reward import find_reward
 from gnnrl_lightning.search.baselines import starting_candidates
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.speed.inference import PRECISIONS
@@ -100,7 +101,7 @@ class Trained:
                 on all held-out examples.
             pruner: Makes the candidates; None: the pruner of the search.
         """
-        data, scoring = self.job.task.data, self.job.options.scoring
+        data, scoring, reward = self.job.task.data, self.job.options.scoring, self.job.options.episode.reward
         assert isinstance(scoring.batch_size, int)  # resolved
         return Evaluator(
             pruner or self.pruner,
@@ -112,6 +113,7 @@ class Trained:
             self._short_finetune(),
             drop_probability,
             self.job.limits.costs,
+            None if reward is None else find_reward(reward, self.job.task.goal),
         )
 
     def _short_finetune(self) -> ShortFinetune | None:

@@ -41,7 +41,7 @@ class Classification(Objective):
         "cross_entropy": Figure("cross-entropy", "nats", digits=4),
     }
     ranking: ClassVar[tuple[str, ...]] = ("top1", "cross_entropy")
-    divergence: ClassVar[Figure] = Figure("divergence", "nats", digits=4)
+    divergence: ClassVar[Figure] = Figure("divergence", "nats", digits=4, logarithmic=True)
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing <= 1:

@@ -36,6 +36,9 @@ from gnnrl_lightning.trees import Tree, count, map_tensors, tensors
 WORST = 1000.0
 """Upper limit of a loss as a reward: outputs that overflow have an infinite loss, but rewards must be finite."""
 
+SMALLEST = 1e-6
+"""Lower limit of a value before its logarithm."""
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -46,12 +49,14 @@ class Figure:
         unit: Its unit; "%" for shares of 100.
         higher_is_better: Its direction.
         digits: Digits behind the point in tables.
+        logarithmic: Whether values range over orders of magnitude, so that a reward is their logarithm.
     """
 
     label: str
     unit: str = ""
     higher_is_better: bool = False
     digits: int = 2
+    logarithmic: bool = False
 
     @property
     def heading(self) -> str:
@@ -78,7 +83,12 @@ class Figure:
         return value if self.higher_is_better else -value
 
     def reward(self, value: float) -> float:
-        """Return the reward of a value: minus the error as a fraction for percentages, else the clipped merit."""
+        """Return the reward of a value: minus the error as a fraction for percentages, else the clipped merit.
+
+        That of a logarithmic figure is its logarithm, negated if lower is better.
+        """
+        if self.logarithmic:
+            value = math.log(max(value, SMALLEST)) if not math.isnan(value) else value
         if self.unit == "%" and self.higher_is_better:
             return value / 100 - 1
         return max(-WORST, min(self.merit(value), WORST))
@@ -110,7 +120,7 @@ class Objective(ABC):
 
     figures: ClassVar[Mapping[str, Figure]]
     ranking: ClassVar[tuple[str, ...]]
-    divergence: ClassVar[Figure] = Figure("divergence", digits=4)
+    divergence: ClassVar[Figure] = Figure("divergence", digits=4, logarithmic=True)
 
     @abstractmethod
     def loss(self, outputs: Tree, targets: Tree) -> Tensor:

@@ -35,7 +35,7 @@ class Segmentation(Objective):
         "cross_entropy": Figure("cross-entropy", "nats", digits=4),
     }
     ranking: ClassVar[tuple[str, ...]] = ("mean_iou", "cross_entropy")
-    divergence: ClassVar[Figure] = Figure("divergence", "nats", digits=4)
+    divergence: ClassVar[Figure] = Figure("divergence", "nats", digits=4, logarithmic=True)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy, nats, mean over all pixels of the batch that are not ignored."""

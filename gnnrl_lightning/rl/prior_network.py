@@ -94,7 +94,9 @@ def _prior(single: Tensor, pair: Tensor, whole: Tensor) -> Prior:
     share = math.sqrt(10 / len(single))
     linear, square, product = (share * TYPICAL[name] for name in ("linear", "square", "pair"))
     ones = whole.new_ones(1)
-    mean = torch.cat([0 * ones, 0.8 + 0.4 * whole[:1], linear * single[:, 0], square * single[:, 1], product * pair[:, 0]])
+    mean = torch.cat(
+        [0 * ones, 0.8 + 0.4 * whole[:1], linear * single[:, 0], square * single[:, 1], product * pair[:, 0]]
+    )
     scale = torch.cat(
         [
             10 * ones,
@@ -105,6 +107,7 @@ def _prior(single: Tensor, pair: Tensor, whole: Tensor) -> Prior:
         ]
     )
     amplitude, length, noise = (
-        TYPICAL[name] * whole[place].clamp(-4, 4).exp() for name, place in (("amplitude", 2), ("length", 3), ("noise", 4))
+        TYPICAL[name] * whole[place].clamp(-4, 4).exp()
+        for name, place in (("amplitude", 2), ("length", 3), ("noise", 4))
     )
     return Prior(mean, scale, amplitude, length, noise)  # pyright: ignore[reportArgumentType]

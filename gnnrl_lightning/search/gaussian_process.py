@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gnnrl_lightning.search.problem import SearchProblem
+from gnnrl_lightning.search.variations import ask_maximisers, first_variations, variations
 from gnnrl_lightning.seeds import generator_for
 
 SMALLEST = 1e-7
@@ -46,47 +47,22 @@ class GaussianProcessSearch:
     def __call__(self, problem: SearchProblem, seed: int) -> None:
         """Score the starting candidates, then run rounds until no evaluations are left."""
         problem.start(from_sensitivity=True)
-        centre = problem.ranked()[0].widths if problem.left else ()
-        generator = generator_for(seed)
-        noise = torch.randn(4 * self.random, len(problem.graph.groups), generator=generator, dtype=torch.float64)
-        first = problem.project(torch.tensor(centre, dtype=torch.float64) * (self.spread * noise).exp())
-        for widths in problem.new(first, min(self.random, problem.left)):
-            problem.ask(widths, self.name)
+        if problem.left:
+            for widths in first_variations(problem, min(self.random, problem.left), self.spread, generator_for(seed)):
+                problem.ask(widths, self.name)
         number = 0
         while problem.left:
             number += 1
-            self._round(problem, generator_for(seed, number))
+            generator = generator_for(seed, number)
+            pool = variations(problem, self.parents, self.variations, generator)
+            ask_maximisers(problem, pool, self._functions(problem, pool, generator), self.name)
 
-    def _round(self, problem: SearchProblem, generator: torch.Generator) -> None:
-        """Score the maximisers of some functions."""
-        pool = self._variations(problem, generator)
+    def _functions(self, problem: SearchProblem, pool: Tensor, generator: torch.Generator) -> Tensor:
+        """Functions drawn from the posterior, and its mean, at the candidates of a pool: `(draws + 1, n)`."""
         mean, covariance = self._posterior(problem, pool)
-        factor = torch.linalg.cholesky(covariance + 1e-8 * covariance.diagonal().mean() * torch.eye(len(pool)).double())
+        jitter = 1e-8 * covariance.diagonal().mean() * torch.eye(len(pool), dtype=torch.float64)
         noise = torch.randn(len(pool), self.draws, generator=generator, dtype=torch.float64)
-        functions = torch.cat([(mean[:, None] + factor @ noise).T, mean[None]])
-        taken: set[int] = set()
-        for function in functions:
-            if not problem.left:
-                return
-            order = function.argsort(descending=True).tolist()
-            best = next((place for place in order if place not in taken), None)
-            if best is None:
-                return
-            taken.add(best)
-            problem.ask(pool[best], self.name)
-
-    def _variations(self, problem: SearchProblem, generator: torch.Generator) -> Tensor:
-        """Candidates `(n, G)` that have not been scored, near the best ones."""
-        parents = torch.tensor([item.widths for item in problem.ranked()[: self.parents]], dtype=torch.float64)
-        shape = self.variations, parents.shape[1]
-        chosen = parents[torch.randint(len(parents), (self.variations,), generator=generator)]
-        spread = 0.05 + 0.4 * torch.rand(self.variations, 1, generator=generator, dtype=torch.float64)
-        share = torch.rand(self.variations, 1, generator=generator)
-        changed = torch.rand(shape, generator=generator) < share.clamp(min=2 / parents.shape[1])
-        noise = torch.randn(shape, generator=generator, dtype=torch.float64)
-        varied = problem.project(chosen * (spread * noise * changed).exp()).unique(dim=0)
-        known = {item.widths for item in problem.history}
-        return varied[[tuple(row) not in known for row in varied.tolist()]]
+        return torch.cat([(mean[:, None] + torch.linalg.cholesky(covariance + jitter) @ noise).T, mean[None]])
 
     def _posterior(self, problem: SearchProblem, pool: Tensor) -> tuple[Tensor, Tensor]:
         """Mean `(n,)` and covariance `(n, n)` of the rewards of candidates, standardised."""
@@ -110,7 +86,8 @@ class GaussianProcessSearch:
             warnings.simplefilter("ignore", ConvergenceWarning)  # a parameter at its bound
             process.fit((known - centre) / scale, (rewards - level) / range_)
         mean, covariance = process.predict((self._inputs(problem, pool) - centre) / scale, return_cov=True)
-        noise = process.kernel_.k2.noise_level
+        fitted: Any = process.kernel_
+        noise = fitted.k2.noise_level
         return torch.from_numpy(mean), torch.from_numpy(covariance - noise * np.eye(len(pool)))
 
     @staticmethod

@@ -18,8 +18,10 @@ from gnnrl_lightning.registry import Registry, as_callable
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, Allocation, uniform
 from gnnrl_lightning.search.cross_entropy import CrossEntropySearch, ProxySearch
 from gnnrl_lightning.search.evolution import Evolution
+from gnnrl_lightning.search.gaussian_process import GaussianProcessSearch
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.search.random_search import random_search
+from gnnrl_lightning.search.surrogate_search import SurrogateSearch
 from gnnrl_lightning.search.threshold import GlobalThreshold
 from gnnrl_lightning.search.torch_pruning import TorchPruning
 
@@ -89,3 +91,5 @@ METHODS.register("evolution_from_sensitivity", Evolution(from_sensitivity=True, 
 METHODS.register(
     "cross_entropy_from_sensitivity", CrossEntropySearch(from_sensitivity=True, name="cross_entropy_from_sensitivity")
 )
+METHODS.register("gaussian_process", GaussianProcessSearch())
+METHODS.register("surrogate", SurrogateSearch())

@@ -30,10 +30,6 @@ class Terms:
     Args:
         graph: The traced network.
         losses: Losses of each group `(n, G)` at widths `(n, G)`, see `Sensitivity.of_groups`.
-
-    Attributes:
-        pairs: `(2, P)` int64, the groups of each pair.
-        count: Number of terms, 2 + 2 G + P.
     """
 
     def __init__(self, graph: ComputationGraph, losses: Callable[[Tensor], Tensor]) -> None:
@@ -42,10 +38,12 @@ class Terms:
 
     @cached_property
     def pairs(self) -> Tensor:
+        """Neighbouring groups `(2, P)` int64."""
         return neighbours(self.graph)
 
     @property
     def count(self) -> int:
+        """Number of terms, 2 + 2 G + P."""
         return 2 + 2 * len(self.dense) + self.pairs.shape[1]
 
     def logs(self, widths: Tensor) -> Tensor:
