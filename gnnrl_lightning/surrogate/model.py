@@ -44,8 +44,8 @@ class Prior:
 
     mean: Tensor
     scale: Tensor
-    amplitude: float = 0.2
-    length: float = 0.5
+    amplitude: float = 0.18
+    length: float = 0.2
     noise: float = 0.1
 
     def scaled(self, scale: float, noise: float) -> Prior:
@@ -55,14 +55,21 @@ class Prior:
         return replace(self, scale=self.scale * factor, amplitude=self.amplitude * scale, noise=self.noise * noise)
 
 
+LINEAR, SQUARE, SHARE, PAIR = 0.15, 0.1, 0.35, 0.05
+"""Standard deviations of the coefficients of a network of ten groups, for terms of groups and of pairs."""
+
+SLOPE = 0.35, 0.15
+"""Mean and standard deviation of the coefficient of the log loss."""
+
+
 def flat_prior(terms: Terms) -> Prior:
-    """The prior that knows nothing of the network: losses as the sensitivity says, and small deviations."""
+    """The prior of a network of which only the number of groups is known."""
     groups, pairs = len(terms.dense), terms.pairs.shape[1]
-    mean, scale = torch.zeros(terms.count, dtype=torch.float64), torch.zeros(terms.count, dtype=torch.float64)
-    mean[1] = 0.8
-    scale[:2] = torch.tensor([10.0, 0.4])
-    scale[2:] = torch.tensor([0.3] * groups + [0.15] * groups + [0.1] * pairs) * math.sqrt(10 / groups)
-    return Prior(mean, scale)
+    scale = [LINEAR] * groups + [SQUARE] * groups + [SHARE] * groups + [PAIR] * pairs
+    shared = math.sqrt(10 / groups)
+    mean = torch.zeros(terms.count, dtype=torch.float64)
+    mean[1] = SLOPE[0]
+    return Prior(mean, torch.tensor([10.0, SLOPE[1], *(shared * each for each in scale)], dtype=torch.float64))
 
 
 class Surrogate:
@@ -103,7 +110,9 @@ class Surrogate:
         return float(-0.5 * whitened.square().sum() - factor.diagonal().log().sum())
 
     def _solve(self, residual: Tensor) -> Tensor:
-        return torch.cholesky_solve(residual.reshape(len(residual), -1), self._factor).reshape(residual.shape)
+        """Residuals `(n,)` or `(n, S)` multiplied by the inverse of the evaluations' covariance."""
+        columns = residual if residual.dim() == 2 else residual[:, None]
+        return torch.cholesky_solve(columns, self._factor).view_as(residual)
 
     def cross(self, phi: Tensor, x: Tensor) -> Tensor:
         """Covariances `(m, n)` of candidates with the evaluations."""

@@ -25,6 +25,7 @@ class Terms:
     | :math:`t = \log \sum_g e_g`, the summed losses of the sensitivity | 1 |
     | :math:`x_g` | G |
     | :math:`x_g^2` | G |
+    | :math:`\sqrt{e_g / \sum_h e_h}`, which group the losses come from | G |
     | :math:`x_g x_h` of groups of which a layer reads one and writes the other | P |
 
     Args:
@@ -43,8 +44,8 @@ class Terms:
 
     @property
     def count(self) -> int:
-        """Number of terms, 2 + 2 G + P."""
-        return 2 + 2 * len(self.dense) + self.pairs.shape[1]
+        """Number of terms, 2 + 3 G + P."""
+        return 2 + 3 * len(self.dense) + self.pairs.shape[1]
 
     def logs(self, widths: Tensor) -> Tensor:
         """Logarithms of the keep ratios `(n, G)` float64."""
@@ -53,9 +54,11 @@ class Terms:
     def __call__(self, widths: Tensor) -> Tensor:
         """Terms `(n, count)` float64 of candidates `(n, G)`."""
         x = self.logs(widths)
-        total = self.losses(widths).double().sum(1, keepdim=True).clamp(min=SMALLEST).log()
+        losses = self.losses(widths).double()
+        total = losses.sum(1, keepdim=True).clamp(min=SMALLEST)
         first, second = self.pairs
-        return torch.cat([torch.ones_like(total), total, x, x.square(), x[:, first] * x[:, second]], 1)
+        singles = [x, x.square(), (losses / total).sqrt()]
+        return torch.cat([torch.ones_like(total), total.log(), *singles, x[:, first] * x[:, second]], 1)
 
 
 def neighbours(graph: ComputationGraph) -> Tensor:
