@@ -72,7 +72,7 @@ class Pruner(Dense):
     @property
     def examples(self) -> int:
         """Number of forward passes of one example per candidate."""
-        return count(self.calibration) if self._repair.reads_images else 0
+        return count(self.calibration) if self._repair.reads_examples else 0
 
     @property
     def passes(self) -> frozenset[str]:

@@ -160,7 +160,7 @@ class Task:
         return restored
 
     def _check_recipe(self, recipe: Mapping[str, Any], folder: str | Path) -> None:
-        """Refuse a recipe of a different network or image format; the path in the recipe is never imported."""
+        """Refuse a recipe of a different network or preprocessing; the path in the recipe is never imported."""
         given = self.record
         if recipe["network"] != given:
             raise UserError(
