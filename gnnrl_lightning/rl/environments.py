@@ -79,8 +79,8 @@ class Environments:
             statistics = zeros if sensitivity is None else sensitivity.statistics
         env = VectorPruningEnv(
             self.graph,
+            self.limits,
             score,
-            self.limits.budget,
             max_steps=options.max_steps,
             max_ratio_per_step=options.max_ratio_per_step,
             macs_range=options.macs_range,
