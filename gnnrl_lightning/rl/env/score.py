@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.errors import finite_number
 
 
 class Score(Protocol):
@@ -48,14 +47,11 @@ class Evaluated:
         """Rewards `(n,)`, at the cost of n evaluations.
 
         Raises:
-            UserError: One is infinite or not a number.
+            UserError: The reward fails, or is no finite number.
         """
         self.evaluations += len(widths)
         return torch.tensor([self._reward(self.evaluator(row, self.proposer)) for row in widths])
 
     def _reward(self, evaluation: Any) -> float:
-        value = float(self.reward(evaluation))
-        if not math.isfinite(value):  # one alone would spoil all gradients
-            widths = list(evaluation.widths)
-            raise UserError(f"the reward of the candidate with widths {widths} is {value}: expected a finite number")
-        return value
+        what = f"the reward of the candidate with widths {list(evaluation.widths)}"
+        return finite_number(lambda: self.reward(evaluation), what)  # one alone would spoil all gradients
