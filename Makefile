@@ -1,7 +1,8 @@
 # For a machine with Python 3.10 or newer, git and make:
 #   make quickstart   installs into .venv and runs the digits job
 #   make test         installs the dev extra into .venv and runs linter, type checker and tests, but for the slow ones
-#   make test-all     runs the slow tests, too, and random tests with all of their examples
+#   make test COVERAGE=1  the same with coverage and its floor, a third slower; .ci/run does so
+#   make test-all     runs the slow tests, too, and random tests with all of their examples, with coverage
 #   make test-lowest  runs the tests with the lowest supported PyTorch, in .venv-lowest
 #   make docs         builds the documentation into build/site
 # All may be repeated. Another interpreter: make quickstart PYTHON=python3.12
@@ -14,6 +15,7 @@ BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 LOWEST_TORCH := "torch==2.9.*" "torchvision==0.24.*"
 PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=15
+COVERED := --cov --cov-report=term
 
 .PHONY: quickstart test test-all test-lowest lint docs clean
 .DELETE_ON_ERROR:
@@ -22,10 +24,10 @@ quickstart: $(VENV)/.installed
 	$(BIN)/python -m gnnrl_lightning fit --config experiments/digits.yaml
 
 test: lint
-	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term
+	$(BIN)/python -m pytest $(PARALLEL) $(if $(COVERAGE),$(COVERED))
 
 test-all: lint
-	$(BIN)/python -m pytest $(PARALLEL) -m "not gpu" --hypothesis-profile=full --cov --cov-report=term
+	$(BIN)/python -m pytest $(PARALLEL) -m "not gpu" --hypothesis-profile=full $(COVERED)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -111,7 +111,7 @@ def run_agent(problem: SearchProblem, agent: GraphLearner, environments: Environ
     problem.start(from_sensitivity=environments.measure is not None)
     iterations = problem.left // agent.episodes_per_iteration
     if iterations < 1:
-        raise NotApplicable(f"has {problem.left} evaluations left for an iteration of {agent.episodes_per_iteration}")
+        raise NotApplicable(f"has {problem.left} evaluations left, an iteration needs {agent.episodes_per_iteration}")
     environments.connect(agent, problem)
     quiet_trainer(max_epochs=agent.iterations(iterations), accelerator="cpu", log_every_n_steps=1).fit(agent)
 

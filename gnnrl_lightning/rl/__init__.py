@@ -1,1 +1,1 @@
-"""The agent: states, encoders, policies, environments and learners."""
+"""The RL agent: states, encoders, policies, environments and learners."""

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 
 def q_target(rewards: Tensor, next_values: Tensor, done: Tensor, gamma: float = 1.0) -> Tensor:
-    """What the critic should say of an action: y = r + gamma Q'(s', mu'(s')), and y = r at an episode's end.
+    """Targets of the critic: y = r + gamma Q'(s', mu'(s')), and y = r for the last step of an episode.
 
     Args:
         rewards: (N,) reward of the step.
-        next_values: (N,) the target critic's value of the target actor's action in the next state.
-        done: (N,) bool, whether the episode ended with this step.
+        next_values: (N,) target critic's value of the target actor's action in the next state.
+        done: (N,) bool, True for the last step of an episode.
         gamma: Discount.
 
     Returns:
@@ -29,26 +29,26 @@ def q_target(rewards: Tensor, next_values: Tensor, done: Tensor, gamma: float = 
 
 
 def critic_loss(values: Tensor, targets: Tensor) -> Tensor:
-    """Half the mean squared error of the critic's values, both (N,)."""
+    """Half the mean squared error between values and targets, both (N,)."""
     return (values - targets).square().mean() / 2
 
 
 def actor_loss(values: Tensor) -> Tensor:
-    """Minus the mean of the critic's values (N,) of the actor's own actions."""
+    """Negative mean of the critic's values (N,) of the actor's own actions."""
     return -values.mean()
 
 
 def saturation_loss(actions: Tensor, margin: float = 2.0) -> Tensor:
-    """Mean of max(0, |logit(a)| - margin)^2: holds actions where the logistic function still has a slope.
+    """Mean of max(0, |logit(a)| - margin)^2: keeps actions away from 0 and 1, where the sigmoid saturates.
 
-    An early critic, wrong far from what was tried, drives the actor to 0 or 1, where no gradient leads back.
-    Between 0.12 and 0.88 (margin 2) actions are free, and beyond they can be had where the critic insists.
+    An untrained critic extrapolates badly and can drive the actor to 0 or 1, where its gradient vanishes. Actions
+    between 0.12 and 0.88 (margin 2) cost nothing; actions outside are penalised, not forbidden.
 
     Args:
         actions: (...) in (0, 1).
-        margin: Largest free logit.
+        margin: Largest absolute logit without a penalty.
     """
-    # Closer to the bounds than this the logit in single precision would be infinite.
+    # Without the clamp, single-precision logits of 0 and 1 are infinite.
     logits = torch.special.logit(actions.clamp(1e-6, 1 - 1e-6))
     return (logits.abs() - margin).relu().square().mean()
 
@@ -58,8 +58,8 @@ def soft_update(target: nn.Module, source: nn.Module, tau: float) -> None:
     """Move a target network towards its source: theta' = tau theta + (1 - tau) theta'; buffers are copied.
 
     Args:
-        target: Is changed in place.
-        source: Of the same architecture.
+        target: Target network, modified in place.
+        source: Network of the same architecture.
         tau: Step in (0, 1].
     """
     for slow, fast in zip(target.parameters(), source.parameters(), strict=True):
@@ -69,21 +69,21 @@ def soft_update(target: nn.Module, source: nn.Module, tau: float) -> None:
 
 
 def decayed_spread(initial: float, decay: float, smallest: float, iteration: int) -> float:
-    """Spread of the exploration in an iteration: max(smallest, initial * decay^iteration)."""
+    """Standard deviation of the exploration noise in an iteration: max(smallest, initial * decay^iteration)."""
     return max(smallest, initial * decay**iteration)
 
 
 def explore(actions: Tensor, spread: float) -> Tensor:
-    """Actions around these: normal with this spread, truncated to [0, 1].
+    """Add truncated normal noise to actions.
 
-        a ~ N(mu, spread^2) given 0 <= a <= 1, by the inverse of its distribution function.
+        a ~ N(mu, spread^2) given 0 <= a <= 1, sampled by inverting the distribution function.
 
     Args:
         actions: (...) in [0, 1].
         spread: Standard deviation before truncation.
 
     Returns:
-        (...) in [0, 1], drawn from torch's global generator.
+        (...) in [0, 1], sampled with torch's global generator.
 
     Source: AMC, section 3.3 (truncated normal noise that decays).
     """
@@ -98,13 +98,13 @@ def explore(actions: Tensor, spread: float) -> Tensor:
 
 
 def credit_as_given(rewards: Tensor, alive: Tensor) -> tuple[Tensor, Tensor]:
-    """Each step keeps its own reward, and the last one bears the baseline; see `CREDITS`."""
+    """Each step keeps its own reward, and the last step carries the whole baseline; see `CREDITS`."""
     ahead = torch.cat([alive[1:], torch.zeros_like(alive[:1])])
     return rewards * alive, (alive & ~ahead).to(rewards)
 
 
 def credit_evenly(rewards: Tensor, alive: Tensor) -> tuple[Tensor, Tensor]:
-    """Each of an episode's T steps has 1 / T of its whole reward and of the baseline; see `CREDITS`.
+    """Each of an episode's T steps gets 1 / T of the episode's reward and of its baseline; see `CREDITS`.
 
     Source: Zhong et al., Practical Block-wise Neural Network Architecture Generation, 2018 (shaped reward);
         AMC gives the whole reward to each step, which is the same up to the factor T.
@@ -117,21 +117,21 @@ CREDITS: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
     "end": credit_as_given,
     "even": credit_evenly,
 }
-"""From rewards (T, B) of steps and whether they belong to the episode, (T, B) bool, to the rewards credited to
-each step and the part of an episode's baseline that it bears, both (T, B), the latter summing to 1."""
+"""Name -> credit assignment `(rewards, alive) -> (credited rewards, shares)`, all `(T, B)`. `alive` marks the steps
+that belong to an episode; the shares of the episode's baseline sum to 1 over its steps."""
 
 
 def standardise(rewards: Tensor, shares: Tensor, mean: Tensor, spread: Tensor) -> Tensor:
-    """Rewards of steps (N,) such that those of whole episodes have mean 0 and standard deviation 1.
+    """Standardise the rewards of steps (N,) so that episode rewards have mean 0 and standard deviation 1.
 
         r' = (r - share * mean) / spread
 
-    The best policy stays the best where gamma is 1: every episode is shifted and scaled alike.
+    With gamma 1 the optimal policy does not change, since all episodes are shifted and scaled by the same amounts.
 
     Args:
-        rewards: (N,) credited to steps.
-        shares: (N,) part of the baseline that a step bears.
-        mean: () mean reward of an episode.
-        spread: () its standard deviation.
+        rewards: (N,) rewards credited to the steps.
+        shares: (N,) shares of the baseline that the steps carry.
+        mean: () mean of the episode rewards.
+        spread: () standard deviation of the episode rewards.
     """
     return (rewards - shares * mean) / (spread + 1e-6)

@@ -1,4 +1,4 @@
-"""What an agent's episodes are played in: the real environment, and the proxy in which it warms up."""
+"""Environments of an agent: the real one, and the proxy for warm-up."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from gnnrl_lightning.surrogate.proxy import Proxy
 from gnnrl_lightning.surrogate.sensitivity import RATIOS, Sensitivity
 
 AGENT = "agent"
-"""Proposer of the candidates that an agent asks for."""
+"""Proposer name of the agent's candidates."""
 
 
 @dataclass(frozen=True)
 class Environments:
-    """Makes the environments of a network and a budget, all with the same states and actions.
+    """Factory of the environments for one network and budget; all of them share states and actions.
 
     Args:
         graph: The traced network.
-        limits: What a candidate may cost.
-        options: What the episodes are.
-        measure: How the sensitivity is measured whose statistics are in the states; None: none are.
-        objective: What the network is for: it gives the rewards their names.
+        limits: The budget bound to the graph.
+        options: Options of the episodes.
+        measure: Name of the sensitivity measure whose statistics the states include; None: no statistics.
+        objective: Objective of the network, which names the rewards.
     """
 
     graph: ComputationGraph
@@ -49,9 +49,9 @@ class Environments:
 
     @property
     def setting(self) -> dict[str, str]:
-        """What the states and actions of a policy depend on: name of an option -> value, as text.
+        """Options that define a policy's states and actions: name -> value as text.
 
-        `gnnrl_lightning.rl.policies.save_policy` writes it, and a policy of another setting is refused.
+        `gnnrl_lightning.rl.policies.save_policy` stores them, and `load_policy` refuses a policy with other values.
         """
         options = self.options
         one_step = options.max_steps == 1
@@ -63,12 +63,12 @@ class Environments:
         }
 
     def make(self, score: Score | None, sensitivity: Sensitivity | None = None) -> VectorPruningEnv:
-        """An environment.
+        """Create an environment.
 
         Args:
-            score: Its rewards; None: 0, where a policy acts and nobody learns.
-            sensitivity: What narrowing each group costs; where the states have its statistics and it is not measured
-                yet, zeros stand in their place, so that a policy can be made.
+            score: Rewards of finished episodes; None: rewards are 0, to run a policy without training.
+            sensitivity: Sensitivity of the groups. If the states include its statistics and it is None (not measured
+                yet), they are zeros, so that a policy can be created.
         """
         return self._make(score, sensitivity, self._allocations(sensitivity))
 
@@ -94,7 +94,7 @@ class Environments:
         return env
 
     def _allocations(self, sensitivity: Sensitivity | None) -> Allocations | None:
-        """From what the policy starts, for every limit of an episode; None: from the same ratio for all groups."""
+        """Initial proposals of the policy for every limit; None: the policy starts from one ratio for all groups."""
         options = self.options
         if sensitivity is None or options.proposal is None:
             return None
@@ -133,11 +133,11 @@ class Environments:
         check_reward(find_reward(name, self.objective), name, tried)
 
     def connect(self, agent: GraphLearner, problem: SearchProblem) -> None:
-        """Give the agent its environment and, where there is a sensitivity, its proxy.
+        """Set the agent's environment and, if a sensitivity is used, its proxy.
 
         Args:
-            agent: The module that learns.
-            problem: Counts the evaluations.
+            agent: The learner.
+            problem: The search problem, which counts the evaluations.
 
         Raises:
             NotApplicable: Too few evaluations are left to pay for the sensitivity.
@@ -156,6 +156,6 @@ class Environments:
 
 
 def evaluated(history: Sequence[Any], reward: Callable[[Any], float]) -> tuple[Tensor, Tensor]:
-    """Widths `(n, G)` and rewards `(n,)` of evaluations, for a proxy to learn from."""
+    """Widths `(n, G)` and rewards `(n,)` of evaluations: the training data of a proxy."""
     widths = torch.tensor([item.widths for item in history], dtype=torch.int64)
     return widths, torch.tensor([float(reward(item)) for item in history], dtype=torch.float64)

@@ -13,40 +13,40 @@ from torch import Tensor
 
 
 def gae(rewards: Tensor, values: Tensor, done: Tensor, gamma: float = 1.0, gae_lambda: float = 0.95) -> Tensor:
-    """Generalised advantage estimation for episodes that end inside the rollout.
+    """Generalised advantage estimation for episodes that end within the rollout.
 
-        A_t = r_t + gamma v_{t+1} - v_t + gamma lambda A_{t+1}, and v_{t+1} = A_{t+1} = 0 after the last step.
+        A_t = r_t + gamma v_{t+1} - v_t + gamma lambda A_{t+1}, with v_{t+1} = A_{t+1} = 0 after the last step.
 
     Args:
         rewards: (T, B) reward of each step.
         values: (T, B) value of the state in which the step was taken.
-        done: (T, B) bool, whether the episode ended with this step (or before).
-        gamma: Discount; 1 where the reward comes at the end.
-        gae_lambda: Trade of bias (0) for variance (1).
+        done: (T, B) bool, True from the last step of an episode on.
+        gamma: Discount factor; 1 if the reward comes only at the end.
+        gae_lambda: Trade-off between bias (0) and variance (1).
 
     Returns:
-        (T, B) advantages; those of steps after an episode's end mean nothing.
+        (T, B) advantages; values after the end of an episode are meaningless.
 
     Source: Schulman et al., High-Dimensional Continuous Control Using Generalized Advantage Estimation, 2016.
     """
     advantages = torch.zeros_like(rewards)
     ahead_value, ahead = torch.zeros_like(rewards[0]), torch.zeros_like(rewards[0])
     for t in reversed(range(len(rewards))):
-        goes_on = (~done[t]).to(rewards)
-        ahead = rewards[t] + goes_on * gamma * (ahead_value + gae_lambda * ahead) - values[t]
+        unfinished = (~done[t]).to(rewards)
+        ahead = rewards[t] + unfinished * gamma * (ahead_value + gae_lambda * ahead) - values[t]
         advantages[t], ahead_value = ahead, values[t]
     return advantages
 
 
 def normalise(advantages: Tensor, reduce: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
-    """Advantages with mean 0 and standard deviation 1 over the whole rollout.
+    """Standardise advantages to mean 0 and standard deviation 1 over the whole rollout.
 
     Args:
         advantages: (N,) advantages of this process.
-        reduce: Sums a tensor over processes; none by default.
+        reduce: Sums a tensor over processes; the default is for a single process.
 
     Returns:
-        (N,); zeros where all advantages are equal.
+        (N,); zeros if all advantages are equal.
     """
     total, count = reduce(torch.stack([advantages.sum(), advantages.new_tensor(float(advantages.numel()))]))
     centred = advantages - total / count
@@ -62,14 +62,14 @@ def policy_loss(
         L = -mean(min(r A, clip(r, 1 - eps, 1 + eps) A)),    r = exp(log_prob - old_log_prob)
 
     Args:
-        log_prob: (N,) under the present policy.
-        old_log_prob: (N,) under the policy that acted.
+        log_prob: (N,) log-probabilities under the current policy.
+        old_log_prob: (N,) log-probabilities under the policy that played the episodes.
         advantages: (N,).
-        clip_epsilon: Half-width of the trusted interval around a ratio of 1.
+        clip_epsilon: Half-width of the clipping interval around a ratio of 1.
 
     Returns:
-        The loss, the approximate Kullback-Leibler divergence mean(r - 1 - log r) of the two policies, and the
-        fraction of ratios outside the interval; the latter two without gradient.
+        The loss, the approximate Kullback-Leibler divergence mean(r - 1 - log r) between the two policies, and the
+        fraction of clipped ratios. Only the loss has a gradient.
     """
     log_ratio = log_prob - old_log_prob
     ratio = log_ratio.exp()
@@ -82,19 +82,19 @@ def policy_loss(
 
 
 def value_loss(values: Tensor, returns: Tensor) -> Tensor:
-    """Half the mean squared error of the values, both (N,)."""
+    """Half the mean squared error between values and returns, both (N,)."""
     return (values - returns).square().mean() / 2
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
-    """1 - Var(returns - values) / Var(returns): 1 is a perfect critic, 0 one that knows the mean only.
+    """1 - Var(returns - values) / Var(returns): 1 for a perfect critic, 0 for one that predicts only the mean.
 
     Args:
-        values: (N,) predictions.
-        returns: (N,) what came.
+        values: (N,) predicted returns.
+        returns: (N,) observed returns.
 
     Returns:
-        Scalar; 0 where the returns do not vary.
+        Scalar; 0 if the returns do not vary.
     """
     variance = returns.var(correction=0)
     if variance <= 0:

@@ -1,4 +1,4 @@
-"""Rows of different lengths in two plain tensors: the decisions of graphs that have different numbers of them."""
+"""Ragged rows in two plain tensors, for the decisions of graphs of different sizes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from gnnrl_lightning.rl.state.graph import StateGraph
 
 @dataclass  # not frozen: Lightning moves batches between devices by setting their fields
 class Ragged:
-    """N rows of different lengths, end to end.
+    """N concatenated rows of different lengths.
 
     Attributes:
-        values: (D,) the rows, one after the other.
-        counts: (N,) int64, length of each row; they sum to D.
+        values: (D,) concatenated rows.
+        counts: (N,) int64 length of each row; the lengths sum to D.
     """
 
     values: Tensor
@@ -26,17 +26,17 @@ class Ragged:
 
     @classmethod
     def of(cls, values: Tensor, state: StateGraph) -> Ragged:
-        """Numbers of the decisions (D,) of a batch of B graphs, as B rows."""
+        """Values (D,) of the decisions in a batch of B graphs, as B rows."""
         return cls(values, state.decision_batch.bincount(minlength=state.num_graphs))
 
     def __len__(self) -> int:
         return len(self.counts)
 
     def __getitem__(self, index: Tensor) -> Ragged:
-        """Some of the rows.
+        """Select rows.
 
         Args:
-            index: int64 numbers of rows, or bool for each row; of several dimensions, it is flattened.
+            index: int64 indices or a bool mask of rows; flattened if it has several dimensions.
         """
         index = index.flatten()
         rows = index.nonzero().flatten() if index.dtype == torch.bool else index
@@ -46,7 +46,7 @@ class Ragged:
         return Ragged(self.values[shift + torch.arange(len(shift), device=shift.device)], counts)
 
     def cpu(self) -> Ragged:
-        """The same without a gradient, on the CPU."""
+        """A detached copy on the CPU."""
         return Ragged(self.values.detach().cpu(), self.counts.cpu())
 
 
@@ -54,7 +54,7 @@ Rows = TypeVar("Rows", Tensor, Ragged)
 
 
 def concatenated(parts: Sequence[Rows]) -> Rows:
-    """Rows of several tensors, or of several `Ragged`, in order."""
+    """Concatenate the rows of several tensors, or of several `Ragged`."""
     if isinstance(parts[0], Ragged):
         values, counts = zip(*((part.values, part.counts) for part in parts if isinstance(part, Ragged)), strict=True)
         return Ragged(torch.cat(values), torch.cat(counts))
@@ -62,10 +62,10 @@ def concatenated(parts: Sequence[Rows]) -> Rows:
 
 
 def plain(rows: Tensor | Ragged) -> Any:
-    """What a checkpoint may hold: a tensor as it is, the two tensors of a `Ragged` by name."""
+    """Rows in a form that checkpoints can store: tensors unchanged, a `Ragged` as a dictionary of its two tensors."""
     return dict(vars(rows)) if isinstance(rows, Ragged) else rows
 
 
 def from_plain(rows: Any) -> Any:
-    """What `plain` was given."""
+    """Inverse of `plain`."""
     return Ragged(**rows) if isinstance(rows, dict) else rows

@@ -1,4 +1,4 @@
-"""Replay: the steps of past episodes as plain tensors, and the sized loader that deals minibatches from them."""
+"""Replay buffer of past steps as plain tensors, and the sized loader that samples minibatches from it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from gnnrl_lightning.seeds import generator_for
 
 @dataclass  # not frozen: Lightning moves batches between devices by setting their fields
 class Steps:
-    """Steps of episodes, one row each; also a minibatch of them.
+    """Steps of episodes, one per row; also used for minibatches.
 
     Attributes:
         observations: (N, S) rows for `VectorGraphEnv.graphs`.
-        actions: N rows of actions in [0, 1], one for each decision of the row's graph.
-        rewards: (N,) credited to the step.
-        shares: (N,) part of an episode's baseline that the step bears.
+        actions: N rows of actions in [0, 1], one action per decision of the row's graph.
+        rewards: (N,) reward credited to the step.
+        shares: (N,) share of the episode's baseline that the step carries.
         totals: (N,) reward of the whole episode.
-        next_observations: (N, S).
-        done: (N,) bool, whether the episode ended with the step.
+        next_observations: (N, S) observations after the step.
+        done: (N,) bool, True for the last step of an episode.
     """
 
     observations: Tensor
@@ -44,10 +44,10 @@ class Steps:
 
 
 class Replay:
-    """The latest steps; new ones take the places of the oldest once it is full.
+    """Ring buffer of the latest steps: once it is full, new steps replace the oldest.
 
     Args:
-        capacity: Steps it holds.
+        capacity: Maximum number of steps.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -59,10 +59,10 @@ class Replay:
         return len(self._rows["rewards"]) if self._rows else 0
 
     def add(self, steps: Steps) -> None:
-        """Add steps; of more than it holds the last ones stay."""
+        """Add steps; if there are more than the capacity, only the last ones are kept."""
         held, latest = len(self), torch.arange(len(steps))[-self.capacity :]
         new = {name: rows[latest] for name, rows in steps.rows().items()}
-        # Which of the rows held and the new ones, end to end, stands in each place.
+        # Index of each slot's new content in the concatenation of old and new rows.
         source = torch.arange(min(held + len(latest), self.capacity))
         source[(self._next + torch.arange(len(latest))) % self.capacity] = held + torch.arange(len(latest))
         both = {name: concatenated([self._rows[name], rows]) for name, rows in new.items()} if self._rows else new
@@ -70,42 +70,42 @@ class Replay:
         self._next = (self._next + len(latest)) % self.capacity
 
     def sample(self, count: int, generator: torch.Generator) -> Steps:
-        """Draw this many steps, with replacement."""
+        """Sample `count` steps with replacement."""
         index = torch.randint(len(self), (count,), generator=generator)
         return Steps(**{name: rows[index] for name, rows in self._rows.items()})
 
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the rewards of the episodes in it, scalars.
+        """Mean and standard deviation of the episode rewards in the buffer, scalars.
 
-        An episode counts by the shares of its steps that are still there.
+        An episode is weighted by the shares of its steps that are still in the buffer.
         """
         totals, shares = self._rows["totals"], self._rows["shares"]
         mean = (totals * shares).sum() / shares.sum()
         return mean, ((totals - mean).square() * shares).sum().div(shares.sum()).sqrt()
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it as plain tensors and numbers."""
+        """The whole state as plain tensors and numbers."""
         return {"rows": {name: plain(rows) for name, rows in self._rows.items()}, "next": self._next}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` returned."""
+        """Restore a state returned by `state_dict`."""
         self._rows = {name: from_plain(rows) for name, rows in state["rows"].items()}
         self._next = state["next"]
 
 
 class ReplayLoader:
-    """Plays one iteration's episodes, then deals a fixed number of minibatches from the replay.
+    """Plays the episodes of an iteration, then yields a fixed number of minibatches from the replay buffer.
 
-    The loader is stateful: a checkpoint in the middle of an iteration resumes with the next minibatch.
+    The loader is stateful: a run that resumes in the middle of an iteration starts with the next minibatch.
 
     Args:
-        play: Plays the episodes of an iteration and adds their steps to the replay.
-        replay: Where the minibatches come from.
-        iteration: The present iteration.
-        batches: Minibatches in an iteration.
-        batch_size: Steps in a minibatch.
-        seed: Of what the minibatches hold.
-        rank: This process.
+        play: Plays the episodes of an iteration and adds their steps to the replay buffer.
+        replay: The replay buffer.
+        iteration: Returns the current iteration.
+        batches: Minibatches per iteration.
+        batch_size: Steps per minibatch.
+        seed: Seed of the sampling.
+        rank: Rank of this process.
     """
 
     def __init__(
@@ -135,9 +135,9 @@ class ReplayLoader:
             yield self._replay.sample(self._batch_size, generator_for(self._seed, iteration, self._rank, 1, number))
 
     def state_dict(self) -> dict[str, Any]:
-        """How many minibatches of the iteration were dealt."""
+        """Number of minibatches of the iteration that have been yielded."""
         return {"dealt": self._dealt}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resume what `state_dict` returned."""
+        """Restore a state returned by `state_dict`."""
         self._dealt = state["dealt"]

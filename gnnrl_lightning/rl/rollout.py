@@ -1,4 +1,4 @@
-"""Episodes played to their ends, and the sized loader that makes an epoch of the trainer an iteration of PPO."""
+"""Rollouts of whole episodes, and the sized loader that makes each trainer epoch one PPO iteration."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from gnnrl_lightning.rl.state.graph import StateGraph
 from gnnrl_lightning.seeds import derived_seed
 
 ROWS_AT_ONCE = 128
-"""States that are made graphs and seen by the policy at a time while episodes are played."""
+"""Maximum number of states per forward pass of the policy during a rollout."""
 
 
 @dataclass  # not frozen: Lightning moves batches between devices by setting their fields
 class Transitions:
-    """Transitions of whole episodes, one row each; also a minibatch of them.
+    """Transitions of whole episodes, one per row; also used for minibatches.
 
     Attributes:
         observations: (N, S) rows for `VectorGraphEnv.graphs`.
-        actions: N rows of raw actions, one for each decision of the row's graph.
-        log_probs: (N,) log-probabilities under the policy that acted.
-        values: (N,) what the critic expected.
-        advantages: (N,) normalised over the rollout, all processes together.
+        actions: N rows of raw actions, one action per decision of the row's graph.
+        log_probs: (N,) log-probabilities under the policy that played the episodes.
+        values: (N,) values predicted by the critic.
+        advantages: (N,) advantages, standardised over the rollouts of all processes.
         returns: (N,) targets of the critic.
-        weight: () factor of the minibatch's loss: its count relative to an even share.
+        weight: () weight of the minibatch's loss: its size relative to the mean size.
     """
 
     observations: Tensor
@@ -46,7 +46,7 @@ class Transitions:
         return len(self.log_probs)
 
     def rows(self, index: Tensor, weight: float) -> Transitions:
-        """Some rows as a minibatch with this weight."""
+        """A minibatch of some rows with a given weight."""
         picked = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name != "weight"}
         return Transitions(**picked, weight=self.weight.new_tensor(weight))
 
@@ -58,20 +58,20 @@ def play(
     seed: int,
     device: torch.device | str = "cpu",
 ) -> dict[str, Any]:
-    """Play episodes to their ends.
+    """Play whole episodes.
 
     Args:
         env: The environment.
-        act: From a batch of B graphs with D decisions, on the device, to the actions (D,) in [0, 1], and what else is
-            to be kept of the step, by name: tensors (B, ...), or `Ragged` with B rows.
-        episodes: Episodes B, stepped as one batch.
-        seed: Of everything random in it; the state of torch's generators is as before afterwards.
-        device: Where the policy lives.
+        act: Maps a batch of B graphs with D decisions, on the device, to the actions (D,) in [0, 1] and a dictionary
+            of values to record for the step: tensors (B, ...), or `Ragged` with B rows.
+        episodes: Number of episodes B, stepped as one batch.
+        seed: Seed of all sampling; the states of torch's global generators are restored afterwards.
+        device: Device of the policy.
 
     Returns:
-        On the CPU, for the T steps of the longest episode, tensors (T, B, ...) of `observations`, `rewards`,
-        `next_observations`, `done`, `alive` (whether the step belongs to the episode or comes after its end) and what
-        `act` kept; a `Ragged` that it kept has T B rows, in this order, so that it is indexed as the tensors are.
+        CPU tensors (T, B, ...), T being the length of the longest episode: `observations`, `rewards`,
+        `next_observations`, `done`, `alive` (False after the end of an episode) and the values recorded by `act`. A
+        recorded `Ragged` has T B rows in the same order, so that flattened masks apply to it too.
 
     Raises:
         UserError: Every episode was over before its first step.
@@ -82,7 +82,7 @@ def play(
         torch.manual_seed(seed)
         observations, done = env.reset(episodes, torch.Generator().manual_seed(seed))
         while not done.all():
-            # A part of the states at a time: they fit into the caches.
+            # Chunks of states that fit into the CPU's caches are faster.
             parts: list[Any] = [act(env.graphs(rows).to(device)) for rows in observations.split(ROWS_AT_ONCE)]
             actions = torch.cat([part[0] for part in parts])
             kept: dict[str, Any] = {name: concatenated([part[1][name] for part in parts]) for name in parts[0][1]}
@@ -104,12 +104,12 @@ def _stacked(steps: list[Any]) -> Tensor | Ragged:
 
 
 def play_without_exploring(env: VectorGraphEnv, policy: Any, device: torch.device | str = "cpu") -> None:
-    """Play one episode with the actions that a policy takes when it does not explore; `env` has its last state.
+    """Play one episode with a policy's deterministic actions; `env` is left in the final state.
 
     Args:
         env: The environment.
-        policy: The policy: its `mode(state)` acts, or `act(state)` where it has none.
-        device: Where the policy lives.
+        policy: The policy. Its `mode(state)` chooses the actions, or `act(state)` if it has no `mode`.
+        device: Device of the policy.
     """
     squash = getattr(policy, "squash", lambda action: action)
     mode = getattr(policy, "mode", None) or (lambda state: policy.act(state)[0])
@@ -130,20 +130,20 @@ def collect(
     device: torch.device | str = "cpu",
     reduce: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> tuple[Transitions, Tensor]:
-    """Play episodes to their ends with the present policy and estimate advantages.
+    """Play whole episodes with the current policy and estimate advantages.
 
     Args:
         env: The environment.
         policy: The policy, with `act` and `evaluate`.
-        episodes: Episodes B, stepped as one batch.
-        seed: Of everything random in it; the state of torch's generators is as before afterwards.
-        gamma: Discount.
+        episodes: Number of episodes B, stepped as one batch.
+        seed: Seed of all sampling; the states of torch's global generators are restored afterwards.
+        gamma: Discount factor.
         gae_lambda: See `gnnrl_lightning.rl.ppo_losses.gae`.
-        device: Where the policy lives.
+        device: Device of the policy.
         reduce: Sums a tensor over processes.
 
     Returns:
-        The transitions on the CPU, and the sum of rewards of each episode (B,).
+        The transitions on the CPU, and the sum of the rewards of each episode (B,).
 
     Raises:
         UserError: Every episode was over before its first step, or the policy has diverged.
@@ -152,7 +152,7 @@ def collect(
 
     def act(state: StateGraph) -> tuple[Tensor, dict[str, Tensor | Ragged]]:
         actions, log_probs = policy.act(state)
-        if log_probs.isnan().any():  # distributions may hide it: samples of Beta are clamped
+        if log_probs.isnan().any():  # actions may look valid: samples of Beta are clamped
             raise UserError("the policy has diverged, log-probabilities are NaN: lower model.learning_rate")
         value = getattr(policy, "state_value", None)
         values = value(state) if value else policy.evaluate(state, actions)[1]
@@ -172,25 +172,23 @@ def collect(
 
 
 class RolloutLoader:
-    """Deals one iteration's transitions into a fixed number of minibatches, `epochs` times over.
+    """Splits the transitions of an iteration into a fixed number of minibatches, once per epoch.
 
-    Its length is epochs x minibatches, however many transitions there are, and the same on all processes. In
-    each epoch every transition is in exactly one minibatch; a minibatch of n transitions weighs n times
-    minibatches over the mean number of transitions of a process, so that the weighted losses average to the
-    mean over all transitions of all processes. Where there are fewer transitions than minibatches the surplus
-    ones hold one row of weight 0.
+    The length is epochs x minibatches on all processes, regardless of the number of transitions. In each epoch every
+    transition is in exactly one minibatch. A minibatch of n transitions has weight n * minibatches / (mean number of
+    transitions per process), so that the weighted losses average to the mean over the transitions of all processes.
+    If there are fewer transitions than minibatches, the empty minibatches hold one row with weight 0.
 
-    The loader is stateful: in a single process a checkpoint in the middle of an iteration holds the rest of
-    it.
+    The loader is stateful: in a single process, a checkpoint in the middle of an iteration stores the rest of it.
 
     Args:
         collect: Collects the transitions of an iteration.
-        iteration: The present iteration.
+        iteration: Returns the current iteration.
         epochs: Passes over the transitions.
-        minibatches: Minibatches in a pass.
-        seed: Of the order of transitions.
-        rank: This process.
-        world_size: Processes.
+        minibatches: Minibatches per pass.
+        seed: Seed of the order of the transitions.
+        rank: Rank of this process.
+        world_size: Number of processes.
         reduce: Sums a tensor over processes.
     """
 
@@ -235,18 +233,18 @@ class RolloutLoader:
             yield transitions.rows(part if len(part) else torch.zeros(1, dtype=torch.long), weight)
 
     def drop(self) -> None:
-        """Forget what is left of the iteration; the next one starts afresh."""
+        """Discard the rest of the iteration."""
         self._pending = None
 
     def state_dict(self) -> dict[str, Any]:
-        """What is left of the iteration as plain tensors; nothing where there are several processes."""
+        """The rest of the iteration as plain tensors; empty if there are several processes."""
         if self._pending is None or self._world_size > 1:
             return {}
         rows = {f.name: plain(getattr(self._pending, f.name)) for f in fields(self._pending)}
         return {"dealt": self._dealt, "transitions": rows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resume what `state_dict` returned."""
+        """Restore a state returned by `state_dict`."""
         rows = {name: from_plain(value) for name, value in state.get("transitions", {}).items()}
         self._pending = Transitions(**rows) if rows else None
         self._dealt = state.get("dealt", 0)

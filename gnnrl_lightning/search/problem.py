@@ -99,7 +99,7 @@ class SearchProblem:
         """
         if self._sensitivity is None:
             if self._measure is None:
-                raise NotApplicable("reads a sensitivity, and there is none")
+                raise NotApplicable("needs a sensitivity, but none is measured")
             sensitivity = self._measure()
             for name in sensitivity.passes:
                 self.calibrate(name)
@@ -150,7 +150,7 @@ class SearchProblem:
 
     def _with_weights(self) -> Pruner:
         if self._pruner is None:
-            raise NotApplicable("reads the network's weights, and has no pruner to take them from")
+            raise NotApplicable("needs the network's weights, but the problem has no pruner")
         return self._pruner
 
     def charge(self, examples: int) -> None:
@@ -162,8 +162,8 @@ class SearchProblem:
         spent = len(self.history) + math.ceil((self.charged_examples + examples) / self.evaluation_examples)
         if spent > self.evaluations:
             raise NotApplicable(
-                f"reads {examples} examples, {self.evaluation_examples} of which are worth an evaluation; {self.left} "
-                f"of {self.evaluations} evaluations are left"
+                f"needs passes of {examples} examples ({self.evaluation_examples} cost one evaluation), but only "
+                f"{self.left} of {self.evaluations} evaluations are left"
             )
         self.charged_examples += examples
 
@@ -211,7 +211,7 @@ class SearchProblem:
         if from_sensitivity:
             starting = starting | allocation_candidates(self.graph, self.limits, self.sensitivity)
         if len(starting) > self.left:
-            raise NotApplicable(f"has {self.left} evaluations left for {len(starting)} starting candidates")
+            raise NotApplicable(f"has {self.left} evaluations left, the starting candidates need {len(starting)}")
         for name in share(list(starting)):
             self.ask(starting[name], name)
             advance()

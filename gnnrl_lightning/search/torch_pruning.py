@@ -52,7 +52,7 @@ class TorchPruning:
             else:
                 low = middle
         if found is None:
-            raise NotApplicable("no pruning ratio of torch-pruning's meets the budget")
+            raise NotApplicable("torch-pruning meets the budget at no pruning ratio")
         return problem.project(found)
 
     def _widths(self, problem: SearchProblem, ratio: float) -> Tensor:
@@ -87,7 +87,7 @@ class TorchPruning:
         try:
             widths = [_width(group, parameters) for group in graph.groups]
         except UserError as error:
-            raise NotApplicable(f"torch-pruning's network is none of our candidates: {error}") from error
+            raise NotApplicable(f"torch-pruning's network matches no candidate: {error}") from error
         return problem.limits.ladder.down(torch.tensor(widths))
 
 

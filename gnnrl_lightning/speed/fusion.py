@@ -40,6 +40,9 @@ NONE = Activation("none", lambda x: x)
 RELU, RELU6 = Activation("relu", F.relu), Activation("hardtanh", F.relu6, (0.0, 6.0))
 HARDSWISH, SILU = Activation("hardswish", F.hardswish), Activation("swish", F.silu)
 
+AFTER_ADDITION = (RELU,)
+"""Activations that oneDNN's convolution applies after an addition; others are applied to its result."""
+
 MODULES: dict[type[nn.Module], Activation] = {nn.ReLU: RELU, nn.ReLU6: RELU6, nn.Hardswish: HARDSWISH, nn.SiLU: SILU}
 """Module type -> activation to fuse. Subclasses are not fused: they may compute something else."""
 
@@ -85,10 +88,11 @@ class FusedConvolution(nn.Module):
         name, constants = self.activation.name, list(self.activation.constants)
         if other is None:
             return torch.ops.mkldnn._convolution_pointwise(x, *convolution, name, constants, "")
-        activation = None if self.activation is NONE else name
-        return torch.ops.mkldnn._convolution_pointwise.binary(
-            x, other, *convolution, "add", 1.0, activation, constants, ""
+        within = self.activation in AFTER_ADDITION
+        summed = torch.ops.mkldnn._convolution_pointwise.binary(
+            x, other, *convolution, "add", 1.0, name if within else None, constants if within else [], ""
         )
+        return summed if within else self.activation.function(summed)
 
     def _shape(self, x: Tensor) -> tuple[int, ...]:
         padding, stride, dilation, _ = self.geometry

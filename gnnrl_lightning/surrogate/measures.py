@@ -7,13 +7,13 @@
 
 Measured on ResNet-56, CIFAR-10, half of the MACs, candidates repaired by refit, top-1 on 4,000 held-out training
 images: the candidate with the least total divergence has 98.1 % with 512 images and 6 ratios, 98.0 with 256 images and
-3 ratios, 95.7 with 128 images (uniform pruning: 91.7). Sums of the divergences' roots do as well (98.0), sums of fourth
-roots collapse (57). Over 64 random candidates Spearman's rank correlation of the sum with the top-1 error is 0.66; for
-`reconstruction` it is *negative*, -0.25: it ignores that a change in a residual stream reaches the output, and a
-change inside a block hardly does.
+3 ratios, 95.7 with 128 images (uniform pruning: 91.7). Sums of square roots of the divergences work equally well
+(98.0), sums of fourth roots fail (57). Over 64 random candidates, Spearman's rank correlation of the sum with the top-1
+error is 0.66. For `reconstruction` it is *negative*, -0.25: this measure ignores that a change in a residual stream
+reaches the output, while a change inside a block hardly does.
 
 ```
-SENSITIVITIES.register("mine", my_measure)  # then by name in Python and YAML
+SENSITIVITIES.register("mine", my_measure)  # then available by name in Python and YAML
 ```
 """
 

@@ -117,7 +117,7 @@ def save_sensitivity(sensitivity: Sensitivity, path: Path) -> None:
 
 
 def load_sensitivity(path: Path) -> Sensitivity:
-    """Read a file of `save_sensitivity`, exactly.
+    """Read a file written by `save_sensitivity`.
 
     Raises:
         UserError: The file is damaged or has other contents.
@@ -129,5 +129,5 @@ def load_sensitivity(path: Path) -> Sensitivity:
         return Sensitivity(tuple(beside["ratios"]), measured, losses, beside["examples"], tuple(beside["passes"]))
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{path} is damaged ({one_line(error)}): expected a sensitivity; remove the file, and it is measured again"
+            f"{path} is damaged ({one_line(error)}): expected a sensitivity; remove the file to measure it again"
         ) from error

@@ -187,9 +187,9 @@ def test_no_table_no_proxy_no_statistics():
 
 
 def test_a_table_that_is_missing_or_too_dear_is_said():
-    with pytest.raises(NotApplicable, match="reads a sensitivity, and there is none"):
+    with pytest.raises(NotApplicable, match="needs a sensitivity, but none is measured"):
         environments_of(problem_of()).connect(GNNRL(), problem_of(table=False))
-    with pytest.raises(NotApplicable, match="reads 250 examples, 100 of which are worth an evaluation; 2 of 2 "):
+    with pytest.raises(NotApplicable, match=r"passes of 250 examples \(100 cost one evaluation\), but only 2 of 2 "):
         environments_of(problem_of()).connect(GNNRL(), problem_of(evaluations=2))
 
 

@@ -179,7 +179,7 @@ def test_a_gaussian_moves_towards_its_elite():
 
 
 def test_methods_that_lack_something_say_so():
-    for name, message in {"global_l2": "has no pruner", "greedy": "there is none"}.items():
+    for name, message in {"global_l2": "has no pruner", "greedy": "none is measured"}.items():
         with pytest.raises(NotApplicable, match=message):
             METHODS[name].run(problem_of(table=False), 0)
 

@@ -70,11 +70,11 @@ def test_a_table_from_statistics_that_took_no_image_is_free():
 
 
 def test_what_cannot_be_paid_for_is_refused():
-    with pytest.raises(NotApplicable, match=r"reads 301 examples, 100 of which are worth an evaluation; 3 of 3 "):
+    with pytest.raises(NotApplicable, match=r"passes of 301 examples \(100 cost one evaluation\), but only 3 of 3 "):
         problem(3, random_sensitivity(small_graph(), examples=301)).sensitivity  # noqa: B018
-    with pytest.raises(NotApplicable, match="there is none"):
+    with pytest.raises(NotApplicable, match="none is measured"):
         problem().sensitivity  # noqa: B018
-    with pytest.raises(NotApplicable, match="has 3 evaluations left for 4 starting candidates"):
+    with pytest.raises(NotApplicable, match="has 3 evaluations left, the starting candidates need 4"):
         problem(3).start()
     with pytest.raises(NotApplicable, match="has no pruner"):
         problem().network  # noqa: B018

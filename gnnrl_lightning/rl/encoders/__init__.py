@@ -1,7 +1,7 @@
-"""Graph encoders: from a batch of graphs to one embedding for each node.
+"""Graph encoders: map a batch of graphs to an embedding of each node.
 
 ```
-ENCODERS.register("mine", MyEncoder)  # then by name in Python and YAML, as MultiStage, GCN and GAT
+ENCODERS.register("mine", MyEncoder)  # then available by name in Python and YAML, like MultiStage, GCN and GAT
 ```
 """
 
@@ -17,7 +17,7 @@ from gnnrl_lightning.rl.encoders.multi_stage import MotifConv, MotifEncoder, Mul
 from gnnrl_lightning.rl.encoders.plain import GAT, GCN
 
 Encoder = Callable[[int], nn.Module]
-"""`(number of node features) -> module` that maps a state to (nodes, out_features) and has `out_features`."""
+"""`(number of node features) -> module`; the module maps a state to (nodes, out_features) and has `out_features`."""
 
 
 def _as_encoder(given: Any) -> Encoder:
@@ -27,7 +27,7 @@ def _as_encoder(given: Any) -> Encoder:
 
 
 ENCODERS: Registry[Encoder] = Registry("encoder", _as_encoder)
-"""Name -> what makes an encoder."""
+"""Name -> encoder class or function."""
 
 ENCODERS.register("MultiStage", MultiStage)
 ENCODERS.register("GCN", GCN)

@@ -1,4 +1,4 @@
-"""m-GNN: embed the motif of each operator first, then pass messages over the network with them."""
+"""m-GNN: embed the motif of each operator, then pass messages over the network, gated by these embeddings."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from gnnrl_lightning.rl.state.motifs import MOTIF_DIM
 
 
 def both_ways(edge_index: Tensor, e: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
-    r"""Edges taken along and against their direction, with the factors of their messages.
+    r"""Edges in both directions, with the factors of their messages.
 
-    :math:`g_{ij} = c_{ij} e_{ij}`, :math:`c_{ij} = (d_i d_j)^{-1/2}`, d the number of neighbours, parallel edges
-    counted each. All convolutions over one graph share them.
+    :math:`g_{ij} = c_{ij} e_{ij}`, :math:`c_{ij} = (d_i d_j)^{-1/2}`, where d is the number of neighbours, counting
+    parallel edges separately. All convolutions over one graph share them.
 
     Args:
         edge_index: (2, E).
-        e: (E, F) embedding of the operator on each edge.
+        e: (E, F) embedding of each edge's operator.
         nodes: Number of nodes.
 
     Returns:
@@ -35,7 +35,7 @@ def both_ways(edge_index: Tensor, e: Tensor, nodes: int) -> tuple[Tensor, Tensor
 
 
 class MotifConv(MessagePassing):
-    r"""Graph convolution whose messages are gated by the embedding of the operator on the edge.
+    r"""Graph convolution whose messages are gated by the embedding of the edge's operator.
 
     .. math::
         h_i' = W \sum_{j \in N(i)} h_j \odot g_{ij}
@@ -58,8 +58,8 @@ class MotifConv(MessagePassing):
         self.linear = nn.Linear(in_features, out_features, bias=False)
 
     def forward(self, h: Tensor, edge_index: Tensor, g: Tensor) -> Tensor:
-        """Apply the convolution; see the class for formula and shapes."""
-        # W is linear, so it may be applied to the sum of messages: N products instead of E.
+        """Apply the convolution; see the class for the formula and shapes."""
+        # W is linear, so it is applied to the sums of messages: N products instead of E.
         return self.linear(self.propagate(edge_index, h=h, g=g, size=(len(h), len(h))))
 
     def message(self, h_j: Tensor, g: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -71,15 +71,15 @@ class MotifConv(MessagePassing):
 
 
 class MotifEncoder(nn.Module):
-    """Stage 1: embeds the level-1 graphs with a GCN and pools each to one vector, the mean over its nodes.
+    """Stage 1: embeds each level-1 graph with a GCN, followed by mean pooling over its nodes.
 
-    The motifs are weighted quotients (`gnnrl_lightning.rl.state.motifs.motif`); the result is that of the same
-    network on the graphs written out node by node.
+    The motifs are weighted quotient graphs (`gnnrl_lightning.rl.state.motifs.motif`); the result equals that of the
+    same network on the expanded graphs.
 
     Args:
-        motif_dim: Node features of the motifs.
+        motif_dim: Number of node features of the motifs.
         hidden: Size of the embedding.
-        layers: Graph convolutions.
+        layers: Number of graph convolutions.
     """
 
     def __init__(self, motif_dim: int, hidden: int, layers: int = 2) -> None:
@@ -91,11 +91,11 @@ class MotifEncoder(nn.Module):
         """Embeddings of the motifs.
 
         Args:
-            x: (N, motif_dim) features of the nodes, or classes of nodes.
+            x: (N, motif_dim) features of the nodes; each node stands for a class of equivalent nodes.
             edge_index: (2, E).
-            weight: (E,) neighbours in the source's class of one node of the target's class.
-            size: (N,) nodes in each class.
-            motif: (N,) the motif of each class.
+            weight: (E,) number of neighbours in the source class per node of the target class.
+            size: (N,) number of nodes in each class.
+            motif: (N,) index of the motif of each class.
 
         Returns:
             (motifs, hidden).
@@ -106,19 +106,19 @@ class MotifEncoder(nn.Module):
 
 
 class MultiStage(nn.Module):
-    """The multi-stage graph encoder (m-GNN): motifs first, then the network.
+    """The multi-stage graph encoder (m-GNN): first the motifs, then the network.
 
-    The edge embedding e_ij of `MotifConv` is the motif's embedding plus a linear map of the edge's own
-    features (its present share of the costs); each convolution adds to what the node had. No dropout and no
-    batch normalisation: the policy must be the same function when it acts and when it learns.
+    The edge embedding e_ij of `MotifConv` is the motif's embedding plus a linear map of the edge's own features (its
+    current share of the costs); the convolutions are residual. There is no dropout or batch normalisation, because the
+    policy must be the same function in rollouts and in training.
 
     Args:
-        state_dim: Node features of the state graph.
+        state_dim: Number of node features of the state graph.
         hidden: Size of the embeddings.
-        layers: Convolutions over the network.
-        motif_layers: Convolutions over the motifs.
-        edge_dim: Edge features of the state graph.
-        motif_dim: Node features of the motifs.
+        layers: Number of convolutions over the network.
+        motif_layers: Number of convolutions over the motifs.
+        edge_dim: Number of edge features of the state graph.
+        motif_dim: Number of node features of the motifs.
 
     Shapes:
         A state with the fields of `gnnrl_lightning.rl.state.builder.StateBuilder` to (nodes, hidden).
@@ -143,7 +143,7 @@ class MultiStage(nn.Module):
         self.convolutions = nn.ModuleList(MotifConv(hidden, hidden) for _ in range(layers))
 
     def forward(self, state: StateGraph) -> Tensor:
-        """Embeddings of the nodes, (N, hidden)."""
+        """Node embeddings (N, hidden)."""
         motifs = self.motifs(
             state.motif_x, state.motif_edge_index, state.motif_weight, state.motif_size, state.motif_batch
         )

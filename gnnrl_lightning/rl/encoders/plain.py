@@ -1,4 +1,4 @@
-"""Single-level encoders: the graph without motifs, with the usual convolutions."""
+"""Single-level encoders: standard graph convolutions that ignore the motifs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from gnnrl_lightning.rl.state.graph import StateGraph
 
 
 class GCN(nn.Module):
-    """Graph convolutions over node features alone; messages pass along and against the edges.
+    """Graph convolutions over node features only; messages pass along edges in both directions.
 
     Args:
-        state_dim: Node features.
+        state_dim: Number of node features.
         hidden: Size of the embeddings.
-        layers: Convolutions.
+        layers: Number of convolutions.
 
     Shapes:
         A graph batch with `x` (N, state_dim) and `edge_index` (2, E) to (N, hidden).
@@ -33,7 +33,7 @@ class GCN(nn.Module):
         return GCNConv(hidden, hidden)
 
     def forward(self, state: StateGraph) -> Tensor:
-        """Embeddings of the nodes, (N, hidden)."""
+        """Node embeddings (N, hidden)."""
         edge_index = to_undirected(state.edge_index, num_nodes=len(state.x))
         h = self.nodes(state.x).tanh()
         for convolution in self.convolutions:
@@ -42,23 +42,23 @@ class GCN(nn.Module):
 
 
 class GAT(GCN):
-    """Graph attention over node features alone; messages pass along and against the edges.
+    """Graph attention over node features only; messages pass along edges in both directions.
 
     Args:
-        state_dim: Node features.
+        state_dim: Number of node features.
         hidden: Size of the embeddings, a multiple of heads.
-        layers: Convolutions.
-        heads: Attention heads.
+        layers: Number of convolutions.
+        heads: Number of attention heads.
 
     Shapes:
-        As `GCN`.
+        As for `GCN`.
 
     Source: Velickovic et al., Graph Attention Networks, 2018.
     """
 
     def __init__(self, state_dim: int, hidden: int = 32, layers: int = 3, heads: int = 4) -> None:
         if hidden % heads:
-            raise ValueError(f"hidden is {hidden} with {heads} heads; expected a multiple of the heads")
+            raise ValueError(f"hidden is {hidden} with {heads} heads; expected a multiple of the number of heads")
         self._heads = heads
         super().__init__(state_dim, hidden, layers)
 

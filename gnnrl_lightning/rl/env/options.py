@@ -1,4 +1,4 @@
-"""What the agent's episodes are."""
+"""Options of the agent's episodes."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from gnnrl_lightning.search.baselines import FROM_SENSITIVITY
 
 @dataclass(frozen=True)
 class EpisodeOptions:
-    """What the agent's episodes are: their steps, their limits, their reward, and what their states tell.
+    """Options of the agent's episodes: steps, limits, reward and state features.
 
     Args:
-        max_steps: Steps of a pruning episode at most; 1 makes it a one-step problem.
-        max_ratio_per_step: Largest share of a group's channels that one step removes, where there are several.
-        penalty: Reward of a candidate that is over the budget when its episode ends, in place of the projection onto
-            the budget, as in the paper (-100); null: projection.
-        macs_range: Two shares of the dense MACs, between which each episode draws a limit of its own: one policy for
-            all budgets; null: all episodes have the budget's.
-        reward: What the agent learns from: a figure of the objective (minus the error, or minus the loss), `divergence`
-            from the dense network included, or the path of a function or class of yours, see
+        max_steps: Maximum number of steps of a pruning episode; 1 makes it a one-step problem.
+        max_ratio_per_step: Largest share of a group's channels that one step removes, if there are several steps.
+        penalty: Reward of a candidate that exceeds the budget at the end of its episode, instead of projecting it onto
+            the budget; the paper uses -100. null: project.
+        macs_range: Smallest and largest MACs limit as shares of the dense MACs; each episode draws its own limit, so
+            that one policy serves all budgets. null: all episodes use the budget's limit.
+        reward: Reward of a candidate: a figure of the objective (the negative error or loss), including `divergence`
+            from the dense network, or the import path of your own function or class, see
             `gnnrl_lightning.rl.env.reward.find_reward`; null: the objective's primary figure.
-        sensitivity: Whether the agent reads the sensitivity, where the search has one: starting candidates, statistics
-            in the states, and the proxy.
-        proposal: Allocation by the sensitivity from which the policy starts: dynamic_programming, greedy, or null: the
+        sensitivity: Whether the agent uses the sensitivity, if the search measures one: for starting candidates,
+            statistics in the states, and the proxy.
+        proposal: Sensitivity-based allocation that initialises the policy: dynamic_programming or greedy; null: the
             same ratio for all groups.
 
     Raises:
-        UserError: An unknown proposal; the reward is checked with the objective, the other values by the environment.
+        UserError: The proposal is unknown. The reward is checked together with the objective, the other values by the
+            environment.
     """
 
     max_steps: int = 1

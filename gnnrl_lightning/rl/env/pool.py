@@ -1,4 +1,4 @@
-"""Several environments, of several networks and budgets, played as one: a policy learns from all of them at once."""
+"""Pool of environments for several networks and budgets, for training one policy on all of them."""
 
 from __future__ import annotations
 
@@ -15,33 +15,34 @@ from gnnrl_lightning.rl.state.assemble import join_states, reorder_graphs
 
 
 class EnvPool:
-    """An environment made of several (`gnnrl_lightning.rl.env.VectorGraphEnv`), for example networks x budgets.
+    """An environment that combines several (`gnnrl_lightning.rl.env.VectorGraphEnv`), for example networks x budgets.
 
-    The episodes of an iteration are shared out among all of them, or among some that are drawn anew each time, as
-    evenly as can be. States are batches of graphs of different networks, which the policy head "node" fits.
+    The episodes of an iteration are split as evenly as possible among all environments, or among a random subset that
+    is drawn for each iteration. States are batches of graphs of different networks; the policy head "node" supports
+    them.
 
-    An observation is the number of its environment, then the row of that environment, then zeros up to the longest.
+    An observation is the index of its environment, followed by that environment's observation, padded with zeros.
 
     Args:
-        environments: The environments by name; names appear in logs. All have the same features of nodes, and each has
-            one number of decisions.
-        drawn: Environments that are played in an iteration, drawn without replacement; None: all.
+        environments: The environments by name; the names appear in logs. All must have the same number of node
+            features, and each a fixed number of decisions.
+        drawn: Number of environments per iteration, drawn without replacement; None: all.
 
     Attributes:
-        names: The names.
-        action_dim: Decisions in a graph; None where the environments have different numbers of them.
-        initial_action: The mean over the environments.
-        setting: What the states and actions of a policy depend on, the same in all environments.
-        played: (episodes,) int64, the number of the environment of each episode since the last reset.
+        names: Names of the environments.
+        action_dim: Decisions per graph; None if it differs between environments.
+        initial_action: Mean over the environments.
+        setting: Options that define a policy's states and actions, the same in all environments.
+        played: (episodes,) int64 environment index of each episode since the last reset.
 
     Raises:
-        UserError: There is no environment, they do not fit together, or drawn is out of range.
+        UserError: There is no environment, the environments are incompatible, or drawn is out of range.
     """
 
     def __init__(self, environments: Mapping[str, VectorGraphEnv], drawn: int | None = None) -> None:
         self.names, self._environments = tuple(environments), tuple(environments.values())
         if not self.names:
-            raise UserError("the pool has no environment: expected one at least, by name")
+            raise UserError("the pool has no environment: expected at least one, by name")
         if drawn is not None and not 1 <= drawn <= len(self.names):
             raise UserError(f"drawn is {drawn}: expected 1 to {len(self.names)}, the environments of the pool, or None")
         self.drawn = len(self.names) if drawn is None else drawn
@@ -56,7 +57,7 @@ class EnvPool:
         self._decisions = [int(count) for count in counts if count is not None]
         self.action_dim = self._decisions[0] if len(set(self._decisions)) == 1 else None
         self.initial_action = sum(env.initial_action for env in self._environments) / len(self.names)
-        # Rows of all iterations have one length, whichever environments are drawn.
+        # All observations have the same length, whichever environments are drawn.
         first = [env.reset(1, torch.Generator().manual_seed(0))[0] for env in self._environments]
         self._sizes = [rows.shape[1] for rows in first]
         self.played = torch.zeros(0, dtype=torch.int64)
@@ -74,42 +75,42 @@ class EnvPool:
 
     @property
     def evaluations(self) -> int:
-        """Evaluations so far, of all environments."""
+        """Number of evaluations so far, over all environments."""
         return sum(env.evaluations for env in self._environments)
 
     @property
     def evaluations_of(self) -> Tensor:
-        """Evaluations so far of each environment, (environments,) int64."""
+        """Number of evaluations so far in each environment, (environments,) int64."""
         return torch.tensor([env.evaluations for env in self._environments], dtype=torch.int64)
 
     def sums_of(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum of what the episodes of each environment have, and their number.
+        """Sum a quantity over the episodes of each environment, and count the episodes.
 
         Args:
-            values: (episodes,) since the last reset.
+            values: (episodes,) values of the episodes since the last reset.
 
         Returns:
-            (environments,) each, 0 where none was played.
+            Sums and counts, (environments,) each; 0 for environments without episodes.
         """
         sums = values.new_zeros(len(self.names)).index_add_(0, self.played, values)
         return sums, self.played.bincount(minlength=len(self.names)).to(values)
 
     def reset(self, episodes: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Start episodes, shared out among all environments, or among those that the generator draws.
+        """Start episodes in all environments, or in a randomly drawn subset.
 
         Args:
-            episodes: Number of episodes B, at least one for each environment that is played.
-            generator: Decides which environments are played, and all that is random in them.
+            episodes: Number of episodes B, at least one per environment.
+            generator: Draws the environments, and all that is random in them.
 
         Returns:
-            Observations (B, S), and (B,) whether an episode is over before it began.
+            Observations (B, S), and (B,) bool: whether the episode is already over.
 
         Raises:
-            UserError: There are fewer episodes than environments to play.
+            UserError: There are fewer episodes than environments.
         """
         if episodes < self.drawn:
             raise UserError(
-                f"{episodes} episodes are too few for {self.drawn} environments: expected one for each, raise "
+                f"{episodes} episodes are too few for {self.drawn} environments: expected at least one for each; raise "
                 "episodes_per_iteration (proxy_episodes in a proxy), or let the pool draw fewer environments"
             )
         chosen = range(len(self.names))
@@ -130,16 +131,16 @@ class EnvPool:
         return functional.pad(functional.pad(rows, (1, 0), value=float(number)), (0, max(self._sizes) - rows.shape[1]))
 
     def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Take one action in each episode; an environment whose episodes are all over is left alone.
+        """Take one step in each episode; environments whose episodes are all over are skipped.
 
         Args:
-            actions: (D,) in [0, 1], the decisions of all episodes, one episode after the other.
+            actions: (D,) in [0, 1], concatenated over episodes.
 
         Returns:
-            Observations (B, S), rewards (B,), and (B,) bool: finished.
+            Observations (B, S), rewards (B,), and (B,) bool: whether the episode is over.
 
         Raises:
-            ValueError: There are more or fewer actions than decisions.
+            ValueError: The number of actions differs from the number of decisions.
         """
         of_episodes = torch.tensor(self._decisions)[self.played]
         if actions.shape != (int(of_episodes.sum()),):
@@ -155,7 +156,7 @@ class EnvPool:
         return self._observations.clone(), rewards, self._done.clone()
 
     def graphs(self, observations: Tensor) -> Any:
-        """The batch of graphs (on the CPU) of the rows of observations (B, S), in their order."""
+        """Batch of graphs (on the CPU) for observations (B, S), in the same order."""
         observations = observations.cpu()
         numbers = observations[:, 0].long()
         states = [

@@ -1,4 +1,4 @@
-"""What a graph environment is for the learning module."""
+"""The protocol of graph environments that learners train on."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from torch import Tensor
 
 
 class VectorGraphEnv(Protocol):
-    """A task on graphs, several episodes of which are stepped as one batch.
+    """An environment on graphs that steps several episodes as one batch.
 
-    Observations are plain tensors, one row an episode, that hold what changes (for pruning: widths, limits,
-    steps left); `graphs` builds the batch of graphs that the policy sees from such rows. So a rollout is a
-    few small tensors: it can be shuffled, moved and saved in a checkpoint, and graphs can be built of any of its rows.
+    Observations are plain tensors with one row per episode and only the quantities that change (for pruning: widths,
+    limits, remaining steps); `graphs` builds the policy's input, a batch of graphs, from such rows. A rollout is
+    therefore a few small tensors that can be shuffled, moved between devices and stored in a checkpoint.
 
-    A batch of graphs is a `torch_geometric.data.Batch` (or what serves the policy as well) with the fields of
-    `gnnrl_lightning.rl.state.graph.StateGraph` that the policy reads. Decisions are flat: graphs may have different
-    numbers of them, and `decision_batch` has the graph of each.
+    A batch of graphs is a `torch_geometric.data.Batch`, or any object with the fields of
+    `gnnrl_lightning.rl.state.graph.StateGraph` that the policy reads. Decisions are flat: graphs may differ in their
+    number of decisions, and `decision_batch` maps each decision to its graph.
 
     Attributes:
-        state_dim: Features of a node.
-        action_dim: Decisions in a graph, each an action in [0, 1]; None where graphs have different numbers of them.
-        initial_action: Action in (0, 1) on which a first policy should centre.
+        state_dim: Number of node features.
+        action_dim: Decisions per graph, each an action in [0, 1]; None if graphs differ in their number of decisions.
+        initial_action: Action in (0, 1) on which an untrained policy should centre.
     """
 
     state_dim: int
@@ -30,34 +30,34 @@ class VectorGraphEnv(Protocol):
 
     @property
     def action_dim(self) -> int | None:
-        """Decisions in a graph."""
+        """Decisions per graph."""
         ...
 
     @property
     def evaluations(self) -> int:
-        """Rewards computed so far that cost an evaluation."""
+        """Number of evaluations so far."""
         ...
 
     def reset(self, episodes: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Start a number of episodes; whatever is random in them comes from the generator.
+        """Start episodes; the generator is the only source of randomness.
 
         Returns:
-            Observations (episodes, S) and whether an episode is over before it began, (episodes,) bool.
+            Observations (episodes, S), and (episodes,) bool: whether the episode is already over.
         """
         ...
 
     def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Take one action in each episode; actions of finished episodes are ignored.
+        """Take one step in each episode; actions of finished episodes are ignored.
 
         Args:
-            actions: (D,) in [0, 1], the decisions of all episodes, one episode after the other.
+            actions: (D,) in [0, 1], concatenated over episodes.
 
         Returns:
-            Observations (episodes, S), rewards of this step (episodes,), and (episodes,) bool: episode
-            finished.
+            Observations (episodes, S), rewards of this step (episodes,), and (episodes,) bool: whether the episode is
+            over.
         """
         ...
 
     def graphs(self, observations: Tensor) -> Any:
-        """The batch of graphs (on the CPU) of the rows of observations (B, S), in their order."""
+        """Batch of graphs (on the CPU) for observations (B, S), in the same order."""
         ...

@@ -1,4 +1,4 @@
-"""The pruning episode: shrink the channel groups of a network until it meets its budget, then be scored."""
+"""The pruning environment: narrow the channel groups of a network until it meets the budget, then score it."""
 
 from __future__ import annotations
 
@@ -19,50 +19,51 @@ from gnnrl_lightning.rl.env.score import Score
 from gnnrl_lightning.rl.state.builder import EDGE_DIM, StateBuilder
 
 _ROOM = 0.6
-"""The first policy's actions are at most this, if possible: from there ratios can grow as well as shrink."""
+"""Largest initial action, if possible: it leaves room for ratios to grow as well as to shrink."""
 
 
 class VectorPruningEnv:
     """Pruning episodes of one network, stepped as one batch (`gnnrl_lightning.rl.env.protocol.VectorGraphEnv`).
 
-    An episode starts from the dense network. An action is a pruning ratio for each channel group, relative to
-    its present width: a in [0, 1] stands for the ratio a * max_ratio, and
+    An episode starts from the dense network. An action is a pruning ratio for each channel group, relative to its
+    current width: a in [0, 1] stands for the ratio a * max_ratio, and
 
         width' = max(round(width * (1 - ratio)), min_width),
 
-    within the limits that the user sets for the group.
+    within the user's limits for the group.
 
-    The episode ends when the budget is met, at the latest after max_steps, and its last widths are projected
-    onto the budget: no constraint is broken and no group could be wider. The reward of that step is the score of
-    the candidate; all other rewards are 0. A dense network within budget and limits ends the episode before the first
-    step.
+    The episode ends as soon as the budget is met, or after max_steps. The final widths are then projected onto the
+    budget: they meet all limits, and no group can be widened. The reward of the last step is the score of the
+    candidate; all other rewards are 0. If the dense network already meets the budget, the episode is over before its
+    first step.
 
-    Observations are rows of `action_dim + M + 1` numbers: the widths, the limits of the M metrics that are shown (MACs,
-    parameters, and what else the budget names) relative to the dense network, and the share of steps left.
+    Observations are rows of `action_dim + M + 1` numbers: the widths, the limits of the M metrics (MACs, parameters
+    and any other metric of the budget) relative to the dense network, and the share of remaining steps.
 
     Args:
         graph: The traced network.
-        limits: What the pruned network may cost, see `Budget.on`.
-        score: Rewards of finished candidates, see `gnnrl_lightning.rl.env.score`; None: 0, where nobody learns.
-        max_steps: Steps of an episode at most.
-        max_ratio_per_step: Largest pruning ratio in one step. With max_steps 1 it is 1: every width is in
-            reach.
-        macs_range: Each episode has a limit of MACs of its own, drawn from this range (shares of the dense ones), in
-            place of the budget's: a policy for all budgets.
+        limits: Budget of the pruned network, bound to the graph by `Budget.on`.
+        score: Rewards of finished candidates, see `gnnrl_lightning.rl.env.score`; None: rewards are 0, to run a policy
+            without training.
+        max_steps: Maximum number of steps of an episode.
+        max_ratio_per_step: Largest pruning ratio in one step. If max_steps is 1 it is ignored and taken as 1, so that
+            every width can be reached.
+        macs_range: Range of MACs limits, as shares of the dense MACs. Each episode draws its own limit instead of
+            using the budget's, so that one policy serves all budgets.
         statistics: (G, K) statistics of the groups for the state; see `StateBuilder`.
-        proposals: What to start from, see `gnnrl_lightning.search.allocations`: the widths (B, G) that a cheap method
-            takes for limits of MACs relative to the dense network (B,). The state then has the fields `proposal`, the
-            action that brings each group there, and `proposal_step`. None: no such fields.
-        penalty: The reward of a candidate that is over the budget when its episode ends, in place of the projection:
-            nothing is filled up or cut then, and only candidates within the budget are scored. The paper has -100.
-            None: Every candidate is projected.
+        proposals: Maps MACs limits (B,), relative to the dense network, to the widths (B, G) of a cheap method that
+            initialise the policy, see `gnnrl_lightning.search.allocations`. The state then has the fields `proposal`
+            (the action that leads to these widths) and `proposal_step`. None: no such fields.
+        penalty: Reward of a candidate that exceeds the budget at the end of its episode, instead of projecting it:
+            candidates are then never changed, and only those that meet the budget are scored. The paper uses -100.
+            None: every candidate is projected.
 
     Attributes:
-        setting: What a policy's states and actions depend on, plain strings by name: `load_policy` compares.
+        setting: Options that define a policy's states and actions, as strings by name; `load_policy` compares them.
 
     Raises:
-        UserError: Max_steps, max_ratio_per_step or macs_range are out of range, or the network cannot be pruned to the
-            lower end of macs_range.
+        UserError: `max_steps`, `max_ratio_per_step` or `macs_range` is out of range, or this network cannot meet the
+            lower end of `macs_range`.
 
     Source: GNN-RL (ICML 2022), section 4.4; the projection replaces its penalty for networks over budget.
     """
@@ -91,7 +92,7 @@ class VectorPruningEnv:
         self.max_ratio = 1.0 if max_steps == 1 else max_ratio_per_step
         self.builder = StateBuilder(graph, statistics, limits.metrics)
         self.state_dim, self.action_dim = self.builder.state_dim, len(graph.groups)
-        # The smallest limits of MACs are the hardest: where they can be met, all can.
+        # Raises if the network cannot meet the ends of the range.
         for share in macs_range or ():
             limits.with_limits(macs=share)
         self._limits = self._draw_limits(1, None)
@@ -103,11 +104,11 @@ class VectorPruningEnv:
 
     @property
     def evaluations(self) -> int:
-        """Evaluations so far."""
+        """Number of evaluations so far."""
         return 0 if self.score is None else self.score.evaluations
 
     def _draw_limits(self, episodes: int, generator: torch.Generator | None) -> dict[str, Tensor]:
-        """Absolute limits (episodes,) of each metric; without a generator those of the middle of the range."""
+        """Absolute limits (episodes,) of each metric; without a generator, the middle of the range."""
         limits = {
             name: torch.full((episodes,), limit, dtype=torch.float64) for name, limit in self.limits.limits.items()
         }
@@ -121,7 +122,7 @@ class VectorPruningEnv:
         return self.limits.met(widths, self._limits)
 
     def _uniform_action(self) -> float:
-        """Action that, taken for every group in every step, just meets the budget, in as few steps as leave room."""
+        """Action that just meets the budget if taken throughout, with the fewest steps that keep it below _ROOM."""
         keep = torch.linspace(1, 0, 201)[:, None]
         met = self._met(self._round(self.graph.widths * keep))
         share = float(keep[met.nonzero()[0]]) if met.any() else 0.0
@@ -135,7 +136,7 @@ class VectorPruningEnv:
 
     @property
     def widths(self) -> Tensor:
-        """Present widths of each episode, (episodes, G) int64."""
+        """Current widths of each episode, (episodes, G) int64."""
         return self._widths
 
     def _observe(self) -> Tensor:
@@ -151,10 +152,10 @@ class VectorPruningEnv:
 
         Args:
             episodes: Number of episodes B.
-            generator: Draws their limits, where there is a range; without one they are those of its middle.
+            generator: Draws the limits if there is a range; None: all limits are in the middle of the range.
 
         Returns:
-            Observations (B, G + M + 1), and (B,) whether the dense network is within the budget already.
+            Observations (B, G + M + 1), and (B,) bool: whether the dense network already meets the budget.
         """
         self._step = 0
         self._limits = self._draw_limits(episodes, generator)
@@ -163,16 +164,16 @@ class VectorPruningEnv:
         return self._observe(), self._done.clone()
 
     def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Prune each unfinished episode by its action, and score those that end.
+        """Prune the network in each unfinished episode, and score the episodes that end.
 
         Args:
-            actions: (B G,) in [0, 1], clipped to it: the groups of the first episode, then those of the next.
+            actions: (B G,), concatenated over episodes; clipped to [0, 1].
 
         Returns:
-            Observations (B, G + M + 1), rewards (B,) and (B,) bool: finished.
+            Observations (B, G + M + 1), rewards (B,), and (B,) bool: whether the episode is over.
 
         Raises:
-            ValueError: The actions have another shape, or one of them is NaN.
+            ValueError: The actions have the wrong shape, or one of them is NaN.
         """
         if actions.shape != (self._widths.numel(),):
             expected = f"({self._widths.numel()},), {self.action_dim} for each of {len(self._widths)} episodes"
@@ -198,7 +199,7 @@ class VectorPruningEnv:
         return self._observe(), rewards, self._done.clone()
 
     def graphs(self, observations: Tensor) -> Any:
-        """State graphs of observations (B, G + M + 1), with the field `proposal` (B G,) where there are proposals."""
+        """State graphs for observations (B, G + M + 1), with the field `proposal` (B G,) if there are proposals."""
         observations = observations.cpu()
         widths, limits = observations[:, : self.action_dim], observations[:, self.action_dim : -1]
         proposal = None
@@ -209,18 +210,18 @@ class VectorPruningEnv:
 
 
 class PruningEnv(gymnasium.Env[Any, Any]):
-    """One pruning episode at a time as a gymnasium environment; `VectorPruningEnv` says what an episode is.
+    """A gymnasium environment with one pruning episode at a time; `VectorPruningEnv` documents the episodes.
 
     ```
     env = PruningEnv(VectorPruningEnv(graph, Budget(macs=0.5).on(graph), score))
     ```
 
-    An observation is the level-2 state graph (`spaces.Graph`: node features, edge features, edges), an action
-    the pruning ratio of each group, a `Box` from 0 to max_ratio_per_step. A network within its budget from
-    the start is scored as it is in the first step, whatever the action. `info` has the present `widths`.
+    An observation is the level-2 state graph (`spaces.Graph`: node features, edge features, edges). An action holds the
+    pruning ratio of each group, a `Box` from 0 to max_ratio_per_step. If the dense network already meets the budget,
+    the first step scores it unchanged, whatever the action. `info` contains the current `widths`.
 
     Args:
-        vector: The episodes, of which one is played at a time.
+        vector: The environment, which plays one episode at a time.
     """
 
     def __init__(self, vector: VectorPruningEnv) -> None:
@@ -242,7 +243,7 @@ class PruningEnv(gymnasium.Env[Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[spaces.GraphInstance, dict[str, Any]]:
-        """Start from the dense network; `seed` decides the limits, where there is a range."""
+        """Start from the dense network; `seed` determines the limit if there is a range."""
         super().reset(seed=seed, options=options)
         drawn = int(self.np_random.integers(2**63))
         observations, done = self.vector.reset(1, torch.Generator().manual_seed(drawn))
@@ -250,14 +251,14 @@ class PruningEnv(gymnasium.Env[Any, Any]):
         return self._graph(observations), self._info()
 
     def step(self, action: Any) -> tuple[spaces.GraphInstance, float, bool, bool, dict[str, Any]]:
-        """Prune by these ratios (G,).
+        """Prune by the given ratios (G,).
 
         Raises:
             ResetNeeded: The environment has not been reset.
-            ValueError: There are not G ratios, or one is NaN.
+            ValueError: The number of ratios is not G, or one is NaN.
         """
         if self._within is None:
-            raise ResetNeeded("the environment has to be reset before its first step")
+            raise ResetNeeded("call reset() before the first step")
         ratios = torch.as_tensor(np.asarray(action, dtype=np.float32))
         observations, rewards, done = self.vector.step(ratios / self.vector.max_ratio)
         score = self.vector.score

@@ -1,9 +1,9 @@
-"""Rewards: what an evaluated candidate is worth.
+"""Rewards of evaluated candidates.
 
 ```
 find_reward("cross_entropy", objective)       # a figure of the objective
 find_reward("my_package.my_reward", objective)  # a function from Evaluation to float, or a class of such functions
-REWARDS.register("mine", my_reward)           # then by name, with every objective
+REWARDS.register("mine", my_reward)           # then available by name with every objective
 ```
 """
 
@@ -19,7 +19,7 @@ from gnnrl_lightning.objective import Figure, Objective
 from gnnrl_lightning.registry import Registry, as_callable
 
 Reward = Callable[[Evaluation], float]
-"""`(evaluation) -> reward`, finite, the higher the better."""
+"""`(evaluation) -> reward`, finite; higher is better."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class FigureReward:
     """A figure as a reward, see `Figure.reward`.
 
     Args:
-        name: Its name.
+        name: Name of the figure.
         figure: The figure.
     """
 
@@ -38,10 +38,10 @@ class FigureReward:
         """The reward of an evaluation.
 
         Raises:
-            UserError: It does not have the figure: the network has too few classes for it, for one.
+            UserError: The evaluation lacks the figure, for example because the network has too few classes.
         """
         if self.name not in evaluation.scores:
-            raise UserError(f"of this network there is no {self.name}: expected one of {', '.join(evaluation.scores)}")
+            raise UserError(f"this network has no {self.name}: expected one of {', '.join(evaluation.scores)}")
         return self.figure.reward(evaluation.scores[self.name])
 
 
@@ -50,11 +50,11 @@ def _as_reward(given: Any) -> Reward:
 
 
 REWARDS: Registry[Reward] = Registry("reward", _as_reward)
-"""Name -> reward, beside the figures of the objective."""
+"""Name -> reward, in addition to the figures of the objective."""
 
 
 def rewards(objective: Objective) -> Registry[Reward]:
-    """All rewards by name: the objective's figures, and those of `REWARDS`."""
+    """All rewards by name: the objective's figures and the rows of `REWARDS`."""
     found: Registry[Reward] = Registry("reward", _as_reward)
     for name, figure in objective.reported.items():
         found.register(name, FigureReward(name, figure))
@@ -64,13 +64,13 @@ def rewards(objective: Objective) -> Registry[Reward]:
 
 
 def find_reward(given: Any, objective: Objective, option: str = "episode.reward") -> Reward:
-    """A reward by name, by import path, or as it is.
+    """Look up a reward by name or import path, or pass a function through.
 
     Args:
-        given: A figure of the objective, a name of `REWARDS`, an import path of a function from `Evaluation` to float,
-            or of a class whose instances are such functions, or a function; None: the objective's primary figure.
-        objective: What the network is for.
-        option: The option that names it, for messages.
+        given: A figure of the objective, a name of `REWARDS`, a function from `Evaluation` to float, or the import path
+            of such a function or of a class whose instances are such functions; None: the objective's primary figure.
+        objective: Objective of the network.
+        option: Name of the option, for error messages.
 
     Raises:
         UserError: There is no such reward.
@@ -79,14 +79,14 @@ def find_reward(given: Any, objective: Objective, option: str = "episode.reward"
 
 
 def check_reward(reward: Reward, name: Any, evaluation: Evaluation) -> None:
-    """Refuse a reward that fails, or is no finite number, for an evaluation.
+    """Check that a reward returns a finite number for an evaluation.
 
     Args:
         reward: The reward.
-        name: Its name or path.
-        evaluation: What it is tried on.
+        name: Its name or import path.
+        evaluation: The evaluation to try.
 
     Raises:
-        UserError: It fails.
+        UserError: The reward raises an exception or is not finite.
     """
     finite_number(lambda: reward(evaluation), f"episode.reward {name!r}")

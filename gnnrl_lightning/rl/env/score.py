@@ -1,4 +1,4 @@
-"""What candidates are worth at the end of an episode."""
+"""Scores: rewards of the candidates at the end of episodes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from gnnrl_lightning.errors import finite_number
 
 
 class Score(Protocol):
-    """Turns candidates into rewards.
+    """Maps candidates to rewards.
 
     Attributes:
-        evaluations: Evaluations that it has asked for.
+        evaluations: Number of evaluations so far.
     """
 
     evaluations: int
@@ -26,12 +26,12 @@ class Score(Protocol):
 
 
 class Evaluated:
-    """Every candidate is evaluated.
+    """A score that evaluates every candidate.
 
     Args:
-        evaluator: Scores a candidate: (widths `(G,)` int64, proposer) to an `Evaluation`.
-        reward: Turns an evaluation into the reward.
-        proposer: Name under which the evaluator counts the candidates.
+        evaluator: Maps widths `(G,)` int64 and the proposer's name to an `Evaluation`.
+        reward: Maps an evaluation to the reward.
+        proposer: Name of the proposer.
     """
 
     def __init__(
@@ -44,14 +44,14 @@ class Evaluated:
         self.evaluations = 0
 
     def __call__(self, widths: Tensor) -> Tensor:
-        """Rewards `(n,)`, at the cost of n evaluations.
+        """Rewards `(n,)`; costs n evaluations.
 
         Raises:
-            UserError: The reward fails, or is no finite number.
+            UserError: A reward raises an exception or is not finite.
         """
         self.evaluations += len(widths)
         return torch.tensor([self._reward(self.evaluator(row, self.proposer)) for row in widths])
 
     def _reward(self, evaluation: Any) -> float:
         what = f"the reward of the candidate with widths {list(evaluation.widths)}"
-        return finite_number(lambda: self.reward(evaluation), what)  # one alone would spoil all gradients
+        return finite_number(lambda: self.reward(evaluation), what)  # a single NaN would make all gradients NaN

@@ -1,4 +1,4 @@
-"""LightningModules that train a policy on a graph environment: GNNRL with PPO, and DDPG."""
+"""LightningModules that train a policy on a graph environment: GNNRL (PPO) and DDPG."""
 
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.rl.learners.ddpg import DDPG

@@ -1,4 +1,4 @@
-"""What learning rules share: an environment, a policy made for it, counted evaluations, seeds and logs."""
+"""Base class of the learners: environment, policy creation, evaluation counts, seeds and logging."""
 
 from __future__ import annotations
 
@@ -24,59 +24,60 @@ Experience = TypeVar("Experience", bound=Sized)
 
 
 def at_least_one(**counts: int) -> None:
-    """Refuse counts below 1 by name."""
+    """Raise a `UserError` for any named count below 1."""
     for name, count in counts.items():
         if count < 1:
             raise UserError(f"{name} is {count}, expected at least 1")
 
 
 def not_negative(**counts: int) -> None:
-    """Refuse counts below 0 by name."""
+    """Raise a `UserError` for any named count below 0."""
     for name, count in counts.items():
         if count < 0:
             raise UserError(f"{name} is {count}, expected at least 0")
 
 
 def positive(**values: float) -> None:
-    """Refuse numbers that are not positive by name."""
+    """Raise a `UserError` for any named number that is not positive."""
     for name, value in values.items():
         if not value > 0:
             raise UserError(f"{name} is {value}, expected a positive number")
 
 
 class GraphLearner(pl.LightningModule, ABC):
-    """Base of the modules that train a policy on an environment whose observations are graphs.
+    """Base class of the learners: LightningModules that train a policy on a graph environment.
 
-    An epoch of the trainer is an iteration: the rule plays whole episodes with its present policy (through
-    `measured`, which counts and logs them), then takes a fixed number of optimiser steps. Several processes play
-    episodes of their own, and average their gradients.
+    Each trainer epoch is one iteration: the learner plays whole episodes with the current policy (through `measured`,
+    which counts and logs them), then takes a fixed number of optimiser steps. Each process plays its own episodes;
+    gradients are averaged over processes.
 
-    With a proxy, an environment whose rewards are estimates that cost microseconds, the search has two fidelities: the
-    first `proxy_warmup` iterations play `proxy_episodes` each in the proxy, then every iteration in the real
-    environment is followed by `proxy_between` in the proxy, which has learnt from what the real one said.
+    A proxy is an environment with estimated rewards that cost microseconds. With a proxy, the search has two
+    fidelities: the first `proxy_warmup` iterations play `proxy_episodes` each in the proxy. After that, each iteration
+    in the real environment is followed by `proxy_between` iterations in the proxy, which is refitted to the real
+    rewards.
 
     Args:
-        env: The environment; it may also be set later (`module.env = env`), before the trainer starts.
-        make_policy: Makes the policy for (features of a node, decisions in a graph), the latter None where graphs have
-            different numbers of them.
-        episodes_per_iteration: Episodes of an iteration, in each process.
-        max_grad_norm: Largest norm of the gradient; where a rule has several optimisers, of each.
-        initial_spread: Standard deviation of the first policy's actions around the environment's initial action.
-        proxy: An environment of the same states with estimated rewards, or None; it may be set later too.
-        proxy_warmup: Iterations in the proxy before the first one in the environment.
-        proxy_between: Iterations in the proxy after each one in the environment.
-        proxy_episodes: Episodes of an iteration in the proxy, in each process.
-        policy_file: File of a trained policy to start from (`gnnrl_lightning.rl.policies.save_policy`); None: a fresh
-            one.
-        seed: Of the policy's weights and of all sampling.
+        env: The environment; it can also be set later (`module.env = env`), before training starts.
+        make_policy: Creates the policy from (number of node features, decisions per graph); the latter is None if
+            graphs differ in their number of decisions.
+        episodes_per_iteration: Episodes per iteration and process.
+        max_grad_norm: Maximum gradient norm; applies to each optimiser separately.
+        initial_spread: Standard deviation of the untrained policy's actions around the environment's initial action.
+        proxy: An environment with the same states and estimated rewards, or None; it can also be set later.
+        proxy_warmup: Iterations in the proxy before the first one in the real environment.
+        proxy_between: Iterations in the proxy after each one in the real environment.
+        proxy_episodes: Episodes per iteration in the proxy and process.
+        policy_file: File of a trained policy to start from (`gnnrl_lightning.rl.policies.save_policy`); None: start
+            from random weights.
+        seed: Seed of the policy's weights and of all sampling.
 
     Attributes:
-        policy: The policy, a module; None before it is made.
-        evaluations: () evaluations so far, of all processes.
-        evaluations_of: (environments,) those of each environment of an `EnvPool`; there where `env` is one.
-        reward_best: () the largest reward of an evaluation so far.
-        exchange: Called in each process after the episodes of an iteration in the environment; where processes share
-            what they learn about candidates, it may be set.
+        policy: The policy module; None before `configure_model`.
+        evaluations: () number of evaluations so far, over all processes.
+        evaluations_of: (environments,) number of evaluations in each environment; exists only if `env` is an `EnvPool`.
+        reward_best: () largest reward of an evaluation so far.
+        exchange: Called in each process after the episodes of an iteration in the real environment; set it to exchange
+            evaluations between processes.
 
     Raises:
         UserError: A number is out of range.
@@ -111,7 +112,7 @@ class GraphLearner(pl.LightningModule, ABC):
         self._make_policy = make_policy
         self.episodes_per_iteration, self.max_grad_norm = episodes_per_iteration, max_grad_norm
         self.initial_spread, self.policy_file, self.seed = initial_spread, policy_file, seed
-        # Buffers, so that a checkpoint holds them.
+        # Buffers are stored in checkpoints.
         self.register_buffer("evaluations", torch.zeros((), dtype=torch.int64))
         self.register_buffer("reward_best", torch.tensor(-torch.inf))
         self._rollout: dict[str, float] = {}
@@ -119,7 +120,11 @@ class GraphLearner(pl.LightningModule, ABC):
 
     @property
     def environment(self) -> VectorGraphEnv:
-        """The environment; a `UserError` where there is none."""
+        """The environment.
+
+        Raises:
+            UserError: It has not been set.
+        """
         if self.env is None:
             name = type(self).__name__
             raise UserError(f"{name} has no environment: pass env, or set module.env before the trainer starts")
@@ -127,13 +132,13 @@ class GraphLearner(pl.LightningModule, ABC):
 
     @property
     def spreads(self) -> tuple[float, ...]:
-        """Standard deviations of a first policy's actions, as its `centre_on` takes them."""
+        """Initial standard deviations of the actions: the arguments of the policy's `centre_on`."""
         return (self.initial_spread,)
 
     def iterations(self, real: int) -> int:
-        """Iterations of a whole search with so many in the real environment.
+        """Total number of iterations of a search with `real` iterations in the real environment.
 
-        The last real iteration is not followed by any in the proxy: nothing would come of them.
+        No proxy iterations follow the last real one, since they could not affect the result.
         """
         if self.proxy is None:
             return real
@@ -147,19 +152,19 @@ class GraphLearner(pl.LightningModule, ABC):
         return after < 0 or after % (1 + self.proxy_between) > 0
 
     def configure_model(self) -> None:
-        """Make the policy for the environment's sizes, from the seed or from a file.
+        """Create the policy for the environment, from the seed or from a file.
 
         Raises:
-            UserError: The file is missing, or its policy does not fit.
+            UserError: The file is missing, or its policy does not match.
         """
         if self.policy is not None:
             return
         env = self.environment
-        if isinstance(env, EnvPool):  # a buffer, so that a checkpoint holds it
+        if isinstance(env, EnvPool):  # buffers are stored in checkpoints
             self.register_buffer("evaluations_of", torch.zeros_like(env.evaluations_of))
         keep_freed_memory()
         try:
-            with torch.random.fork_rng([]), torch.device("cpu"):  # Lightning calls this with its device for new tensors
+            with torch.random.fork_rng([]), torch.device("cpu"):  # Lightning sets its device as the default
                 torch.manual_seed(derived_seed(self.seed))
                 self.policy = self._make_policy(env.state_dim, env.action_dim)
                 if hasattr(self.policy, "centre_on"):
@@ -168,12 +173,12 @@ class GraphLearner(pl.LightningModule, ABC):
                     load_policy(self.policy, self.policy_file, self._setting)
                 self._try_policy(env)
         except BaseException:
-            self.policy = None  # the next call makes it anew, and fails likewise
+            self.policy = None  # so that another call fails with the same message
             raise
         self.policy.to(self.device)
 
     def _try_policy(self, env: VectorGraphEnv) -> None:
-        """Let the policy act on first states, two at least: better now than after an hour of evaluations."""
+        """Run the policy on at least two initial states, to report errors before the expensive evaluations."""
         training = self.policy.training
         self.policy.eval()
         described(self.policy)
@@ -189,7 +194,7 @@ class GraphLearner(pl.LightningModule, ABC):
 
     @abstractmethod
     def outputs(self, state: StateGraph) -> dict[str, tuple[Tensor, tuple[int]]]:
-        """What the policy makes of a state, by name, and the shapes that it should have.
+        """The policy's outputs for a state and their expected shapes, by name.
 
         Args:
             state: Batch of state graphs.
@@ -200,31 +205,32 @@ class GraphLearner(pl.LightningModule, ABC):
         return getattr(self.environment, "setting", {})
 
     def save_policy(self, path: Path) -> None:
-        """Write the policy, with the setting in which it has learnt, for `policy_file` of another module."""
+        """Write the policy and its setting to a file, for `policy_file` of another learner."""
         save_policy(self.policy, path, self._setting)
 
     def sum_over_processes(self, value: Tensor) -> Tensor:
-        """Sum over processes, in each of them."""
+        """Sum over processes; all of them receive the result."""
         return self._reduced(value, "sum")
 
     def max_over_processes(self, value: Tensor) -> Tensor:
-        """Maximum over processes, in each of them."""
+        """Maximum over processes; all of them receive the result."""
         return self._reduced(value, "max")
 
     def _reduced(self, value: Tensor, operation: str) -> Tensor:
-        if self.trainer.world_size == 1:  # some devices, Apple's for one, have no numbers of double precision
+        if self.trainer.world_size == 1:  # without moving to the device: Apple's has no double precision
             return value
         return self.trainer.strategy.reduce(value.to(self.device), reduce_op=operation).to(value.device)
 
     def measured(
         self, play: Callable[[VectorGraphEnv, int, int], tuple[Experience, Tensor]], iteration: int
     ) -> Experience:
-        """Play the episodes of an iteration, count their evaluations and note their rewards.
+        """Play the episodes of an iteration, count their evaluations and record their rewards.
 
         Args:
-            play: From an environment, a number of episodes B and a seed to the steps played, one item each, and
+            play: Maps an environment, a number of episodes B and a seed to the steps played, one item per step, and
                 the reward of each episode (B,).
-            iteration: With the module's seed and the process it decides the seed.
+            iteration: Number of the iteration; the seed of the episodes is derived from it, the learner's seed and the
+                rank.
 
         Returns:
             The steps.
@@ -259,7 +265,7 @@ class GraphLearner(pl.LightningModule, ABC):
         return steps
 
     def _of_each(self, pool: EnvPool, rewards: Tensor, new: Tensor, in_proxy: bool) -> dict[str, float]:
-        """What an iteration was like in each environment of a pool, and the evaluations in each so far."""
+        """Log values per environment of a pool: mean reward of the iteration, and evaluations so far."""
         sums, counts = self.sum_over_processes(torch.stack(pool.sums_of(rewards)).double())
         part = "proxy" if in_proxy else "rollout"
         found = {
@@ -274,7 +280,7 @@ class GraphLearner(pl.LightningModule, ABC):
         return found
 
     def on_train_epoch_end(self) -> None:
-        """Log what the iteration's episodes were like."""
+        """Log the statistics of the iteration's episodes."""
         metrics = self._rollout | {"search/evaluations": float(self.evaluations)}
         if self.evaluations > 0:
             metrics["rollout/reward_best"] = float(self.reward_best)

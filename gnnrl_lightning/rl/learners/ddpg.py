@@ -1,4 +1,4 @@
-"""DDPG: the LightningModule that trains a deterministic policy on a graph environment from a replay."""
+"""DDPG: the LightningModule that trains a deterministic policy on a graph environment from a replay buffer."""
 
 from __future__ import annotations
 
@@ -21,46 +21,47 @@ from gnnrl_lightning.rl.state.graph import StateGraph
 
 
 class DDPG(GraphLearner):
-    """Trains a deterministic policy and a critic of actions on an environment whose observations are graphs.
+    """Trains a deterministic policy and an action-value critic on a graph environment.
 
-    An epoch of the trainer is an iteration: episodes are played to their ends with the present policy and
-    truncated normal noise and join the replay; then `gradient_steps` times a minibatch of steps is drawn
-    from it, the critic takes one optimiser step on it, the actor another, and the target networks follow:
+    Each trainer epoch is one iteration: whole episodes are played with the current policy and truncated normal noise,
+    and their steps are added to the replay buffer. Then, `gradient_steps` times, a minibatch of steps is sampled, the
+    critic and the actor take one optimiser step each, and the target networks are updated:
 
         critic: mean((Q(s, a) - r - gamma Q'(s', mu'(s')))^2) / 2,
         actor: -mean(Q(s, mu(s))) + saturation_coeff * saturation loss of mu(s).
 
-    Rewards are standardised by those of the episodes in the replay, so their scale does not matter.
-    The same seed, on the CPU, gives the same search, also when it resumes from a checkpoint. Several processes
-    share their steps, and need a strategy that lets parameters be unused: `ddp_find_unused_parameters_true`.
+    Rewards are standardised with the episode rewards in the replay buffer, so their scale does not matter.
+    On the CPU, the same seed gives the same search, even if it is interrupted and resumed. Several processes share
+    their steps and need a strategy that allows unused parameters: `ddp_find_unused_parameters_true`.
 
     Args:
-        env: The environment; it may also be set later (`module.env = env`), before the trainer starts.
-        make_policy: Makes the policy for (features of a node, decisions in a graph): a module with
+        env: The environment; it can also be set later (`module.env = env`), before training starts.
+        make_policy: Creates the policy from (number of node features, decisions per graph): a module with
             `actor(state)` and `critic(state, actions)`, see `gnnrl_lightning.rl.policies.DDPGAgent`.
-        actor_learning_rate: Of the actor's Adam.
-        critic_learning_rate: Of the critic's Adam.
-        gamma: Discount; 1 where the reward comes at the end of an episode.
-        tau: Step of the target networks towards the learned ones, in (0, 1].
-        credit: "end" leaves the rewards to the steps at which they come; "even" spreads the sum of an
-            episode's rewards evenly over its steps.
-        saturation_coeff: Weight of the loss that holds the actor's actions off 0 and 1, where its gradient
+        actor_learning_rate: Adam's learning rate for the actor.
+        critic_learning_rate: Adam's learning rate for the critic.
+        gamma: Discount factor; 1 if the reward comes only at the end of an episode.
+        tau: Step size of the target networks towards the trained networks, in (0, 1].
+        credit: "end" credits rewards to the steps in which they occur; "even" spreads the sum of an episode's rewards
+            evenly over its steps.
+        saturation_coeff: Weight of the loss that keeps the actor's actions away from 0 and 1, where its gradient
             vanishes (`gnnrl_lightning.rl.ddpg_losses.saturation_loss`).
-        replay_capacity: Steps in the replay, the latest ones.
-        batch_size: Steps in a minibatch.
-        gradient_steps: Minibatches in an iteration.
-        critic_iterations: First iterations, in which only the critic learns.
-        spread_decay: Factor by which the standard deviation of the noise shrinks in each iteration, in (0, 1];
-            initial_spread is that of the first one.
-        final_spread: It shrinks no further than to this.
-        proxy_warmup: Iterations in the proxy before the first one in the environment; their steps join the same replay.
-        proxy_between: Iterations in the proxy after each one in the environment.
+        replay_capacity: Maximum number of steps in the replay buffer.
+        batch_size: Steps per minibatch.
+        gradient_steps: Minibatches per iteration.
+        critic_iterations: Number of initial iterations in which only the critic is trained.
+        spread_decay: Factor on the standard deviation of the noise after each iteration, in (0, 1]; it starts at
+            initial_spread.
+        final_spread: Smallest standard deviation of the noise.
+        proxy_warmup: Iterations in the proxy before the first one in the real environment; their steps are added to
+            the same replay buffer.
+        proxy_between: Iterations in the proxy after each one in the real environment.
         **common: Other arguments of `GraphLearner`.
 
     Raises:
         UserError: A number is out of range.
 
-    Source: Lillicrap et al., 2016; with graphs and for pruning, the alternative to PPO of GNN-RL (ICML 2022).
+    Source: Lillicrap et al., 2016; GNN-RL (ICML 2022) uses it on graphs as an alternative to PPO.
     """
 
     def __init__(
@@ -107,27 +108,27 @@ class DDPG(GraphLearner):
         self.spread_decay, self.final_spread = spread_decay, final_spread
 
     def configure_model(self) -> None:
-        """Make the policy and, as a copy of it, the target networks."""
+        """Create the policy and its copy, the target networks."""
         super().configure_model()
         if self.target is None:
             self.target = copy.deepcopy(self.policy).requires_grad_(False)
 
     def outputs(self, state: StateGraph) -> dict[str, tuple[Tensor, tuple[int]]]:
-        """Actions, and the value of each state with them."""
+        """Actions, and their value in each state."""
         action = self.policy.actor(state)
         value = self.policy.critic(state, action)
         each, shape = (state.num_graphs,), (len(state.decision_batch),)
         return {"actor's action": (action, shape), "critic's value": (value, each)}
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Adam over the critic, Adam over the actor."""
+        """One Adam optimiser for the critic and one for the actor."""
         return [
             torch.optim.Adam(self.policy.critic.parameters(), lr=self.critic_learning_rate),
             torch.optim.Adam(self.policy.actor.parameters(), lr=self.actor_learning_rate),
         ]
 
     def train_dataloader(self) -> ReplayLoader:
-        """The loader that plays an iteration's episodes when its first minibatch is asked for."""
+        """The loader that plays an iteration's episodes before it yields its first minibatch."""
         return ReplayLoader(
             self._play,
             self.replay,
@@ -140,7 +141,7 @@ class DDPG(GraphLearner):
 
     @property
     def spread(self) -> float:
-        """Standard deviation of the noise in the present iteration."""
+        """Standard deviation of the noise in the current iteration."""
         iteration = self.trainer.current_epoch
         return ddpg.decayed_spread(self.initial_spread, self.spread_decay, self.final_spread, iteration)
 
@@ -170,7 +171,7 @@ class DDPG(GraphLearner):
         return Steps(**gathered, actions=actions)
 
     def _gathered(self, own: Tensor) -> Tensor:
-        """The rows of all processes, (N, ...) on the CPU, which may have different numbers of them."""
+        """Rows of all processes, (N, ...) on the CPU; processes may have different numbers of rows."""
         gather = self.trainer.strategy.all_gather
         counts = gather(torch.tensor([len(own)], device=self.device)).flatten().tolist()
         padded = torch.cat([own, own.new_zeros(max(counts) - len(own), *own.shape[1:])])
@@ -178,7 +179,7 @@ class DDPG(GraphLearner):
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     def training_step(self, batch: Steps, batch_idx: int) -> None:
-        """One step of the critic, one of the actor, one of the target networks."""
+        """One step each of the critic, the actor and the target networks."""
         critic_optimizer, actor_optimizer = self.optimizers()  # pyright: ignore[reportGeneralTypeIssues]
         policy, environment = self.policy, self.environment
         state = environment.graphs(batch.observations).to(self.device)
@@ -205,7 +206,7 @@ class DDPG(GraphLearner):
 
     @torch.no_grad()
     def _next_values(self, batch: Steps) -> Tensor:
-        """The target networks' values (N,) of the next states; 0 where the episode has ended."""
+        """The target networks' values (N,) of the next states; 0 after the end of an episode."""
         values, ahead = torch.zeros_like(batch.rewards), ~batch.done
         if ahead.any():
             state = self.environment.graphs(batch.next_observations[ahead]).to(self.device)
@@ -213,7 +214,7 @@ class DDPG(GraphLearner):
         return values
 
     def _optimise(self, optimizer: Any, loss: Tensor, part: nn.Module) -> Tensor:
-        """Take an optimiser step on a part of the policy; returns the norm of the gradient before clipping."""
+        """Take an optimiser step on a part of the policy; return the gradient norm before clipping."""
         optimizer.zero_grad()
         self.manual_backward(loss)
         norm = nn.utils.clip_grad_norm_(part.parameters(), self.max_grad_norm)
@@ -221,9 +222,9 @@ class DDPG(GraphLearner):
         return norm
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the replay."""
+        """Store the replay buffer."""
         checkpoint["replay"] = self.replay.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the replay."""
+        """Restore the replay buffer."""
         self.replay.load_state_dict(checkpoint["replay"])

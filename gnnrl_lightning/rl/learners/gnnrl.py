@@ -16,42 +16,42 @@ from gnnrl_lightning.rl.rollout import RolloutLoader, Transitions, collect
 from gnnrl_lightning.rl.state.graph import StateGraph
 
 KL_SLACK = 1.5
-"""A policy may move so many times target_kl in an iteration."""
+"""Largest move of the policy in an iteration, as a multiple of target_kl."""
 
 HALVINGS = 10
-"""A step that goes too far is halved so many times at most."""
+"""Maximum number of times that a step that went too far is halved."""
 
 
 class GNNRL(GraphLearner):
-    """Trains an actor-critic on an environment whose observations are graphs, with PPO.
+    """Trains an actor-critic on a graph environment with PPO.
 
-    An epoch of the trainer is an iteration: episodes are played to their ends with the present policy, then
-    their transitions pass `epochs` times through `minibatches` optimiser steps of
+    Each trainer epoch is one iteration: whole episodes are played with the current policy, then `epochs` passes are
+    made over their transitions, each with `minibatches` optimiser steps on
 
         L = policy loss + value_coeff * value loss - entropy_coeff * entropy.
 
-    A proxy is used as `GraphLearner` says.
+    See `GraphLearner` for the use of a proxy.
 
-    The same seed, on the CPU, gives the same search, also when it resumes from a checkpoint.
+    On the CPU, the same seed gives the same search, even if it is interrupted and resumed.
 
     Args:
-        env: The environment; it may also be set later (`module.env = env`), before the trainer starts.
-        make_policy: Makes the policy for (features of a node, decisions in a graph): a module with
+        env: The environment; it can also be set later (`module.env = env`), before training starts.
+        make_policy: Creates the policy from (number of node features, decisions per graph): a module with
             `act(state)` and `evaluate(state, action)`, see `gnnrl_lightning.rl.policies.ActorCritic`.
-        learning_rate: Of Adam.
-        clip_epsilon: Half-width of PPO's trusted interval around a probability ratio of 1.
+        learning_rate: Adam's learning rate.
+        clip_epsilon: Half-width of PPO's clipping interval around a probability ratio of 1.
         entropy_coeff: Weight of the entropy bonus.
         value_coeff: Weight of the critic's loss.
-        gamma: Discount; 1 where the reward comes at the end of an episode.
-        gae_lambda: Advantage estimation: trade of bias (0) for variance (1).
+        gamma: Discount factor; 1 if the reward comes only at the end of an episode.
+        gae_lambda: Trade-off between bias (0) and variance (1) of the advantage estimates.
         epochs: Passes over the transitions of an iteration.
-        minibatches: Optimiser steps in a pass.
-        target_kl: A step after which the policy is further than 1.5 times this from where the iteration began, in
-            nats on the next minibatch, is halved until it is not, and ends the iteration; None: no step is too far.
-        proposal_spread: Standard deviation of the first policy's actions around the proposals of the environment's
-            states, where they have any; a channel where that is more.
-        **common: Arguments of `GraphLearner`. The trainer's `gradient_clip_val`, where given, takes the place of
-            max_grad_norm.
+        minibatches: Optimiser steps per pass.
+        target_kl: Target divergence per iteration, in nats. If a step moves the policy further than 1.5 times this
+            from the start of the iteration, measured on the next minibatch, the step is halved until it does not, and
+            the iteration ends. None: no limit.
+        proposal_spread: Standard deviation of the untrained policy's actions around the proposals in the states, if
+            there are any; at least one channel.
+        **common: Arguments of `GraphLearner`. The trainer's `gradient_clip_val`, if set, replaces max_grad_norm.
 
     Raises:
         UserError: A number is out of range.
@@ -87,7 +87,7 @@ class GNNRL(GraphLearner):
 
     @property
     def spreads(self) -> tuple[float, ...]:
-        """Around the initial action, and around proposals."""
+        """Standard deviations around the initial action and around proposals."""
         return self.initial_spread, self.proposal_spread
 
     def outputs(self, state: StateGraph) -> dict[str, tuple[Tensor, tuple[int]]]:
@@ -106,11 +106,11 @@ class GNNRL(GraphLearner):
         return found
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam over actor and critic."""
+        """One Adam optimiser for actor and critic."""
         return torch.optim.Adam(self.policy.parameters(), lr=self.learning_rate, eps=1e-5)
 
     def train_dataloader(self) -> RolloutLoader:
-        """The loader that plays an iteration's episodes when its first minibatch is asked for."""
+        """The loader that plays an iteration's episodes before it yields its first minibatch."""
         self._loader = RolloutLoader(
             self._collect,
             lambda: self.trainer.current_epoch,
@@ -142,13 +142,13 @@ class GNNRL(GraphLearner):
         return transitions
 
     def on_train_epoch_start(self) -> None:
-        """The policy has not moved yet in this iteration."""
+        """Forget the parameters of the previous iteration."""
         self._before = []
 
     def on_train_batch_start(self, batch: Transitions, batch_idx: int) -> int | None:
-        """Halve the last step until the policy is near enough, and end the iteration, where it went too far.
+        """If the last step moved the policy too far, halve it until it does not, and end the iteration.
 
-        Clipping bounds what is gained by moving, not the move. All processes agree on it.
+        PPO's clipping bounds the gain from a step, but not its size. All processes take the same decision.
         """
         if self.target_kl is None or not self._before or self._moved(batch) <= KL_SLACK * self.target_kl:
             return None
@@ -164,7 +164,7 @@ class GNNRL(GraphLearner):
 
     @torch.no_grad()
     def _moved(self, batch: Transitions) -> float:
-        """Divergence of the policy that acted from the present one, nats, on the minibatch of all processes."""
+        """Divergence (nats) of the policy that played the episodes from the current one, over all processes."""
         state = self.environment.graphs(batch.observations).to(self.device)
         log_prob = self.policy.evaluate(state, batch.actions.values)[0]
         approx_kl = ppo.policy_loss(log_prob, batch.log_probs, batch.advantages)[1]
@@ -172,7 +172,7 @@ class GNNRL(GraphLearner):
         return total / max(weight, 1e-12)
 
     def training_step(self, batch: Transitions, batch_idx: int) -> Tensor:
-        """PPO's loss of a minibatch."""
+        """PPO loss of a minibatch."""
         state = self.environment.graphs(batch.observations).to(self.device)
         log_prob, value, entropy = self.policy.evaluate(state, batch.actions.values)
         policy, approx_kl, clip_fraction = ppo.policy_loss(
@@ -193,7 +193,7 @@ class GNNRL(GraphLearner):
         return batch.weight * (policy + self.value_coeff * critic - self.entropy_coeff * entropy)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Keep the policy before the step, and log the norm of the gradient before it is clipped."""
+        """Remember the parameters before the step, and log the gradient norm before clipping."""
         self._before = [parameter.detach().clone() for parameter in self.policy.parameters()]
         gradients = [p.grad.norm() for p in self.policy.parameters() if p.grad is not None]
         self.log(
@@ -202,11 +202,11 @@ class GNNRL(GraphLearner):
         )  # fmt: skip
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the policy before the last step: within an iteration it may be needed."""
+        """Store the parameters before the last step, which may still be halved."""
         checkpoint["policy_before"] = self._before
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the policy before the last step."""
+        """Restore the parameters before the last step."""
         self._before = checkpoint["policy_before"]
 
     def configure_gradient_clipping(
@@ -215,7 +215,7 @@ class GNNRL(GraphLearner):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the gradient's norm, as the trainer says or else to max_grad_norm."""
+        """Clip the gradient norm to the trainer's `gradient_clip_val` if set, else to max_grad_norm."""
         if gradient_clip_val is not None:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         else:

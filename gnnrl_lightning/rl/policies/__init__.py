@@ -1,4 +1,4 @@
-"""Policies and how they learn: distributions over actions, actor-critics, PPO, DDPG."""
+"""Policies: distributions over actions, actor-critics, deterministic policies, and policy files."""
 
 from gnnrl_lightning.rl.policies.ablations import AblatedAgent
 from gnnrl_lightning.rl.policies.actor_critic import ActorCritic, Agent, Critic, GraphActor, NodeActor

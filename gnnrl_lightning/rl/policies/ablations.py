@@ -1,4 +1,4 @@
-"""The default policy with a part of what it sees taken away: does the graph earn its place?"""
+"""Ablations of the default policy's input, to measure the contribution of the graph."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gnnrl_lightning.rl.state.graph import StateGraph
 
 
 def no_messages(state: StateGraph) -> StateGraph:
-    """The state without its edges: every node sees itself alone."""
+    """The state without edges: no messages pass between nodes."""
     state = copy.copy(state)
     state.edge_index = state.edge_index[:, :0]
     state.edge_attr, state.edge_motif = state.edge_attr[:0], state.edge_motif[:0]
@@ -24,9 +24,10 @@ def no_messages(state: StateGraph) -> StateGraph:
 
 
 def shuffled_edges(state: StateGraph) -> StateGraph:
-    """The state with the targets of its edges exchanged at random within each graph, alike in graphs of equal size.
+    """The state with the targets of its edges permuted at random within each graph.
 
-    The edges of a graph are next to one another, as state builders and `join_states` leave them.
+    Graphs with equally many edges use the same permutation. The edges of a graph must be contiguous, as in the states
+    from state builders and `join_states`.
     """
     counts = state.batch[state.edge_index[0]].bincount(minlength=state.num_graphs).tolist()
     orders = {count: torch.randperm(count, generator=torch.Generator().manual_seed(0)) for count in set(counts)}
@@ -38,7 +39,7 @@ def shuffled_edges(state: StateGraph) -> StateGraph:
 
 
 def constant_state(state: StateGraph) -> StateGraph:
-    """The state with zeros for all features: neither widths nor budget, only the topology is seen."""
+    """The state with all features set to zero: only the topology is left, without widths and budget."""
     state = copy.copy(state)
     state.x, state.edge_attr = torch.zeros_like(state.x), torch.zeros_like(state.edge_attr)
     return state
@@ -49,11 +50,11 @@ ABLATIONS: dict[str, Callable[[StateGraph], StateGraph]] = {
     "shuffled_edges": shuffled_edges,
     "constant_state": constant_state,
 }
-"""Name -> what is done to a state before the policy sees it; the state itself is left as it is."""
+"""Name -> function from a state to the ablated state; the original state is not modified."""
 
 
 class _Through(nn.Module):
-    """An actor or critic that sees a changed state."""
+    """An actor or critic with an ablated input."""
 
     def __init__(self, module: nn.Module, change: Callable[[StateGraph], StateGraph]) -> None:
         super().__init__()
@@ -64,15 +65,15 @@ class _Through(nn.Module):
 
 
 class AblatedAgent(Agent):
-    """The default policy, actor and critic alike, without a part of what it sees.
+    """The default policy with an ablated input for both actor and critic.
 
     Args:
-        state_dim: Features of each node of the state graph.
-        action_dim: Decisions in a graph; None where graphs have different numbers of them.
-        ablation: What is taken away: "no_messages", "shuffled_edges" or "constant_state".
-        head: As of `Agent`.
-        encoder: As of `Agent`.
-        distribution: As of `Agent`.
+        state_dim: Number of node features of the state graph.
+        action_dim: Decisions per graph; None if graphs differ in their number of decisions.
+        ablation: "no_messages", "shuffled_edges" or "constant_state".
+        head: As for `Agent`.
+        encoder: As for `Agent`.
+        distribution: As for `Agent`.
 
     Raises:
         ValueError: There is no such ablation, or head.
@@ -96,5 +97,5 @@ class AblatedAgent(Agent):
 
     @property
     def description(self) -> dict[str, str]:
-        """Also what is taken away."""
+        """The description of `Agent`, and the ablation."""
         return super().description | {"ablation": self.ablation}

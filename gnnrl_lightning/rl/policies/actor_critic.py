@@ -1,4 +1,4 @@
-"""Actor-critics over state graphs: the default policy and the parts that users may replace."""
+"""Actor-critics over state graphs: the default policy and its replaceable parts."""
 
 from __future__ import annotations
 
@@ -22,27 +22,26 @@ from gnnrl_lightning.rl.policies.readout import (
 )
 from gnnrl_lightning.rl.state.graph import StateGraph
 
-# An actor or critic is made for a number of node features and a number of decisions in a graph, None where graphs
-# have different numbers of them.
+# (number of node features, decisions per graph) -> actor or critic; the latter number is None if it differs by graph.
 Head = Callable[[int, int | None], nn.Module]
 
 
 EDGE = 0.005
-"""A policy starts so far from actions of 0 and 1 at least: at these themselves nothing would be learnt."""
+"""Smallest distance of initial actions from 0 and 1, where the gradients vanish."""
 
 
 WIDEST = 0.25
-"""Largest standard deviation of a first policy's actions around proposals."""
+"""Largest standard deviation of an untrained policy's actions around proposals."""
 
 
 def proposed(state: StateGraph) -> Tensor | None:
-    """The actions (D,) in (0, 1) from which a policy starts in these states, or None where they propose none."""
+    """The proposed initial actions (D,) in (0, 1), or None if the states have no proposals."""
     proposal = getattr(state, "proposal", None)
     return None if proposal is None else proposal.clamp(EDGE, 1 - EDGE)
 
 
 def mlp(sizes: list[int], last_gain: float) -> nn.Sequential:
-    """Tanh layers, orthogonal, biases zero; the last one is linear and scaled by last_gain."""
+    """MLP with tanh activations, orthogonal weights and zero biases; the last layer is linear with gain last_gain."""
     layers: list[nn.Module] = []
     for number, (inputs, outputs) in enumerate(pairwise(sizes)):
         last = number == len(sizes) - 2
@@ -53,27 +52,27 @@ def mlp(sizes: list[int], last_gain: float) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-_CODES = "the head 'identity', with a code for each decision,"
+_CODES = "the head 'identity', with its embedding of each decision,"
 
 
 class DecisionEncoder(nn.Module):
-    """Embeds each decision: what its nodes are, what the whole graph is, and, if wanted, a code of its own.
+    """Embeds each decision.
 
-    A decision sees the weighted mean of the embeddings and features of its nodes, the embedding of the whole graph,
-    and with `identity` a learned code of its own, so that decisions that look alike can still come out
-    differently.
+    The embedding concatenates the weighted mean of the embeddings and features of the decision's nodes, the embedding
+    of the whole graph and, if `identity` is positive, a learned identity embedding, which distinguishes decisions with
+    equal features.
 
     Args:
-        state_dim: Node features.
-        action_dim: Decisions in a graph. Only the codes depend on it: without any, graphs may have any numbers.
-        encoder: Makes the graph encoder for a number of node features.
-        identity: Size of the codes; 0 for none.
+        state_dim: Number of node features.
+        action_dim: Decisions per graph; only identity embeddings depend on it.
+        encoder: Graph encoder: a function of the number of node features, a name or an import path.
+        identity: Size of the identity embeddings; 0: none.
 
     Shapes:
-        A batch of graphs with D decisions in all to (D, out_features).
+        A batch of graphs with D decisions in total to (D, out_features).
 
     Raises:
-        ValueError: There are codes, and a graph has another number of decisions.
+        ValueError: There are identity embeddings, and a graph has another number of decisions.
     """
 
     def __init__(
@@ -85,7 +84,7 @@ class DecisionEncoder(nn.Module):
         self.out_features = 2 * int(self.encoder.out_features) + state_dim + identity
 
     def forward(self, state: StateGraph) -> Tensor:
-        """Embedding of each decision."""
+        """Embedding of each decision, (D, out_features)."""
         h = self.encoder(state)
         parts = [decision_mean(torch.cat([h, state.x], dim=1), state), to_decisions(graph_mean(h, state), state)]
         if self.codes is not None:
@@ -95,22 +94,22 @@ class DecisionEncoder(nn.Module):
 
 
 class NodeActor(nn.Module):
-    """One shared MLP over the embedding of each decision: works for any number of decisions, on any network.
+    """One MLP, shared by all decisions, over the embedding of each decision.
 
     Args:
-        state_dim: Node features.
-        action_dim: Decisions in a graph; not used where there are no codes.
-        encoder: Makes the graph encoder for a number of node features.
+        state_dim: Number of node features.
+        action_dim: Decisions per graph; used only if `identity` is positive.
+        encoder: Graph encoder, as for `DecisionEncoder`.
         hidden: Size of the hidden layers.
-        identity: Size of the codes of `DecisionEncoder`. Without any (0) the head fits every network; with
-            them only networks with action_dim decisions.
-        outputs: Numbers for each decision; 2 for the parameters of a `UnitDistribution`.
+        identity: Size of the identity embeddings of `DecisionEncoder`. Without them (0), the head supports every
+            network; with them, only networks with action_dim decisions.
+        outputs: Outputs per decision; 2 for the parameters of a `UnitDistribution`.
 
     Shapes:
-        A batch of graphs with D decisions in all to (D, outputs).
+        A batch of graphs with D decisions in total to (D, outputs).
 
     Raises:
-        ValueError: There are codes, and a graph has another number of decisions.
+        ValueError: There are identity embeddings, and a graph has another number of decisions.
     """
 
     def __init__(
@@ -127,19 +126,19 @@ class NodeActor(nn.Module):
         self.mlp = mlp([self.decisions.out_features, hidden, hidden, outputs], last_gain=0.01)
 
     def forward(self, state: StateGraph) -> Tensor:
-        """Numbers of each decision."""
+        """Outputs for each decision."""
         return self.mlp(self.decisions(state))
 
 
 class GraphActor(nn.Module):
-    """The paper's head: one embedding of the graph, one MLP with an output for each decision.
+    """The paper's head: an MLP from the embedding of the graph to the outputs of all decisions.
 
     Args:
-        state_dim: Node features.
-        action_dim: Decisions in a graph: the head fits graphs with exactly so many.
-        encoder: Makes the graph encoder for a number of node features.
+        state_dim: Number of node features.
+        action_dim: Decisions per graph; the head supports only graphs with this number.
+        encoder: Graph encoder, as for `DecisionEncoder`.
         hidden: Sizes of the hidden layers.
-        outputs: Numbers for each decision; 2 for the parameters of a `UnitDistribution`.
+        outputs: Outputs per decision; 2 for the parameters of a `UnitDistribution`.
 
     Shapes:
         A batch of B graphs with action_dim decisions each to (B action_dim, outputs).
@@ -164,7 +163,7 @@ class GraphActor(nn.Module):
         self.mlp = mlp([int(self.encoder.out_features), *hidden, outputs * self.action_dim], last_gain=0.01)
 
     def forward(self, state: StateGraph) -> Tensor:
-        """Numbers of each decision."""
+        """Outputs for each decision."""
         check_count(state, self.action_dim, "the head 'graph'")
         return self.mlp(graph_mean(self.encoder(state), state)).view(-1, self.outputs)
 
@@ -173,9 +172,9 @@ class Critic(nn.Module):
     """Value of a state: an MLP over the embedding of the graph.
 
     Args:
-        state_dim: Node features.
-        action_dim: Decisions in a graph; not used.
-        encoder: Makes the graph encoder for a number of node features.
+        state_dim: Number of node features.
+        action_dim: Decisions per graph; not used.
+        encoder: Graph encoder, as for `DecisionEncoder`.
         hidden: Size of the hidden layer.
 
     Shapes:
@@ -202,26 +201,26 @@ HEADS: dict[str, Callable[..., nn.Module]] = {
 
 
 class ActorCritic(nn.Module):
-    """A stochastic policy and a value around any actor and any critic.
+    """A stochastic policy with a value function, built from an actor and a critic.
 
     Args:
-        actor: Maps a batch of B state graphs with D decisions in all to (D, 2): location and spread parameters.
-        critic: Maps it to (B,) values.
-        distribution: Distribution of the actions with these parameters.
-        fixed_spread: Whether the spread stays that of the start, whatever the actor puts out for it.
+        actor: Maps a batch of B state graphs with D decisions in total to (D, 2): location and spread parameters.
+        critic: Maps the batch to values (B,).
+        distribution: Distribution of the actions, given these parameters.
+        fixed_spread: Whether to keep the initial spread and ignore the actor's spread output.
 
-    What the actor puts out is relative to a start, so that a first policy, whose actor puts out nearly zero, takes
-    the start's actions: those of the state's field `proposal` (D,) where it has one, else one action for all
-    decisions (`centre_on`). A policy then learns in what to differ from a cheap method's answer.
+    The actor's output is an offset from initial actions. An untrained actor, whose output is close to zero, therefore
+    takes the initial actions: the state's field `proposal` (D,) if it exists, else one action for all decisions
+    (`centre_on`). The policy learns corrections to the widths of a cheap method.
 
-    Decisions are flat: the graphs of a batch may have different numbers of them, and the state's `decision_batch` (D,)
-    has the graph of each. Log-probabilities and entropies are sums over the decisions of a graph.
+    Decisions are flat: the graphs of a batch may differ in their number of decisions, and the state's
+    `decision_batch` (D,) maps each decision to its graph. Log-probabilities and entropies are sums over the decisions
+    of a graph.
 
-    Whatever has `act(state)` and `evaluate(state, action)` with these meanings can take its place; the raw
-    actions that `act` returns go through `squash` where there is one, and are taken for actions in [0, 1]
-    otherwise.
+    Any object with equivalent `act(state)` and `evaluate(state, action)` can replace this class. If it has `squash`,
+    the raw actions from `act` are passed through it; otherwise they must lie in [0, 1].
 
-    Source: the start from another method's actions is residual policy learning (Silver et al., 2018).
+    Source: learning corrections to another method's actions is residual policy learning (Silver et al., 2018).
     """
 
     offset: Tensor
@@ -241,40 +240,41 @@ class ActorCritic(nn.Module):
 
     @property
     def description(self) -> dict[str, str]:
-        """What its weights do not tell and its actions depend on: for `save_policy`."""
+        """Settings that affect the actions but not the weights, for `save_policy`."""
         name = f"{self._distribution.__module__}.{self._distribution.__qualname__}"
         return {"distribution": name, "fixed_spread": str(self.fixed_spread)}
 
     def centre_on(self, action: float, spread: float, proposal_spread: float = 0.05) -> None:
-        """Make the actor's output relative to a start: zero means this action, with this spread.
+        """Set the initial action and spread: those for an actor output of zero.
 
         Args:
-            action: Mode in (0, 1) where the state has no proposal.
-            spread: Standard deviation of the action there.
-            proposal_spread: Standard deviation of an action around a proposal of 0.5, where a channel, the state's
-                `proposal_step`, is not more; near 0 and 1, where the spread parameter is the same, it is smaller.
+            action: Mode in (0, 1), for states without proposals.
+            spread: Standard deviation of the action, for states without proposals.
+            proposal_spread: Standard deviation of an action around a proposal of 0.5; at least one channel (the
+                state's `proposal_step`). The spread parameter does not depend on the proposal, so that the standard
+                deviation is smaller near 0 and 1.
         """
         self.offset.copy_(torch.tensor(self._distribution.parameters(action, spread)))
         self.proposal_spread.fill_(proposal_spread)
 
     def _start(self, state: StateGraph) -> Tensor:
-        """Parameters at which the actor puts out zero, (2,) or (D, 2)."""
+        """Distribution parameters for an actor output of zero, (2,) or (D, 2)."""
         proposal = proposed(state)
         if proposal is None:
             return self.offset
-        # With a spread of less than a channel nothing else would be tried.
+        # With a spread below one channel, rounding would always give the same width.
         spread = torch.maximum(self.proposal_spread, cast(Any, state).proposal_step).clamp(max=WIDEST)
         return torch.stack([self._distribution.location_of(proposal), self._distribution.spread_of(spread)], dim=-1)
 
     def distribution(self, state: StateGraph) -> UnitDistribution:
-        """Distribution of the actions (D,) in these states.
+        """Distribution of the actions (D,) in a batch of states.
 
         Raises:
-            ValueError: The actor does not put out two numbers for each decision.
+            ValueError: The actor does not return two numbers per decision.
         """
         outputs, expected = self.actor(state), (len(state.decision_batch), 2)
         if outputs.shape != expected:
-            raise ValueError(f"the actor puts out {tuple(outputs.shape)}, expected {expected}: two for each decision")
+            raise ValueError(f"the actor returns {tuple(outputs.shape)}, expected {expected}: two per decision")
         if self.fixed_spread:
             outputs = outputs * outputs.new_tensor([1.0, 0.0])
         return self._distribution(outputs + self._start(state))
@@ -284,10 +284,10 @@ class ActorCritic(nn.Module):
         """Sample raw actions.
 
         Args:
-            state: Batch of B state graphs with D decisions in all.
+            state: Batch of B state graphs with D decisions in total.
 
         Returns:
-            Raw actions (D,), and for each graph the log-probability of its actions (B,).
+            Raw actions (D,), and the log-probability of each graph's actions (B,).
         """
         distribution = self.distribution(state)
         raw = distribution.sample()
@@ -295,23 +295,23 @@ class ActorCritic(nn.Module):
 
     @torch.no_grad()
     def mode(self, state: StateGraph) -> Tensor:
-        """Raw actions (D,) that the policy takes when it does not explore."""
+        """Deterministic raw actions (D,): the modes of the distributions."""
         return self.distribution(state).mode
 
     @torch.no_grad()
     def state_value(self, state: StateGraph) -> Tensor:
-        """What the critic expects of each state of the batch, (B,)."""
+        """The critic's values of the states in a batch, (B,)."""
         return self.critic(state)
 
     def squash(self, action: Tensor) -> Tensor:
-        """The actions in [0, 1] of raw actions."""
+        """Map raw actions to actions in [0, 1]."""
         return self._distribution.squash(action)
 
     def evaluate(self, state: StateGraph, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Judge raw actions taken earlier, with gradients.
+        """Evaluate raw actions from a rollout, with gradients.
 
         Args:
-            state: Batch of B state graphs with D decisions in all.
+            state: Batch of B state graphs with D decisions in total.
             action: (D,) raw actions.
 
         Returns:
@@ -323,27 +323,27 @@ class ActorCritic(nn.Module):
 
 
 class Agent(ActorCritic):
-    """The default policy for a graph with so many node features and so many channel groups to prune.
+    """The default stochastic policy.
 
     Args:
-        state_dim: Features of each node of the state graph.
-        action_dim: Decisions in a graph: channel groups to prune; None where graphs have different numbers of them,
-            as with several networks: then head is "node".
-        head: "identity" (one MLP shared by all decisions, which also sees a code of each; learns fastest on
-            one network), "node" (the same without codes, fits any network) or "graph" (the paper's: one
-            embedding of the graph, one output for each decision).
-        encoder: Makes a graph encoder for a number of node features, actor and critic have one each: a name of
-            `gnnrl_lightning.rl.encoders.ENCODERS`, an import path, or a class or function.
+        state_dim: Number of node features of the state graph.
+        action_dim: Decisions per graph, one per channel group; None if graphs differ in their number of decisions, as
+            with several networks; the head must then be "node".
+        head: "identity": an MLP shared by all decisions, with an identity embedding of each; trains fastest on a
+            single network. "node": the same without identity embeddings; supports any network. "graph": the paper's
+            head, an MLP from the embedding of the graph to the outputs of all decisions.
+        encoder: Graph encoder, created once for the actor and once for the critic: a name in
+            `gnnrl_lightning.rl.encoders.ENCODERS`, an import path, or a function of the number of node features.
         distribution: Distribution of the pruning ratios.
-        actor: Makes another actor than the head's for (state_dim, action_dim).
-        critic: Makes another critic for (state_dim, action_dim).
-        fixed_spread: Whether the spread stays that of the start.
+        actor: Function (state_dim, action_dim) -> actor, which replaces the head; None: the head.
+        critic: Function (state_dim, action_dim) -> critic; None: `Critic`.
+        fixed_spread: Whether to keep the initial spread.
 
-    The paper's policy is `Agent(state_dim, action_dim, "graph", distribution=ClippedGaussian)`, with `fixed_spread` or
-    without.
+    The paper's policy is `Agent(state_dim, action_dim, "graph", distribution=ClippedGaussian)`, with or without
+    `fixed_spread`.
 
     Raises:
-        ValueError: There is no such head, or it needs one number of decisions for all graphs.
+        ValueError: There is no such head, or it needs the same number of decisions in all graphs.
     """
 
     def __init__(

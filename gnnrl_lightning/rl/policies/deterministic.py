@@ -1,4 +1,4 @@
-"""Deterministic policies over state graphs and critics of actions, for DDPG."""
+"""Deterministic policies and action-value critics over state graphs, for DDPG."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from gnnrl_lightning.rl.state.graph import StateGraph
 
 
 def joined(state: StateGraph, actions: Tensor) -> StateGraph:
-    """The state with one more node feature: the action of the decisions on the node.
+    """Append the actions to a state as a node feature.
 
-    Where several decisions have parts of a node it is their weighted mean, where none has any it is 0.
+    The feature is the weighted mean of the actions of the node's decisions, or 0 without decisions.
 
     Args:
         state: Batch of B state graphs.
         actions: (D,) in [0, 1].
 
     Returns:
-        A batch that shares all else with the state.
+        A batch that shares all other fields with the state.
     """
     node, decision = state.decision_index
     count, weight = len(state.x), state.decision_weight
@@ -46,13 +46,14 @@ def joined(state: StateGraph, actions: Tensor) -> StateGraph:
 
 
 class DDPGActor(nn.Module):
-    """A deterministic policy: the logistic function of what a head puts out for each decision.
+    """A deterministic policy: the sigmoid of a head's output for each decision.
 
-    It is relative to a start, the state's field `proposal` (D,) or one action for all, as in `ActorCritic`.
+    The output is an offset from initial actions, the state's field `proposal` (D,) or one action for all, as in
+    `ActorCritic`.
 
     Args:
-        head: Maps a batch of state graphs with D decisions in all to (D, K); the first of the K numbers
-            counts, so the actors of `gnnrl_lightning.rl.policies.Agent` serve too.
+        head: Maps a batch of state graphs with D decisions in total to (D, K). Only the first of the K outputs is
+            used, so the actors of `gnnrl_lightning.rl.policies.Agent` work too.
 
     Shapes:
         A batch of graphs to actions (D,) in (0, 1).
@@ -66,29 +67,29 @@ class DDPGActor(nn.Module):
         self.register_buffer("offset", torch.zeros(()))
 
     def centre_on(self, action: float) -> None:
-        """Make the head's output relative to a start: zero means this action in (0, 1), or the state's proposal."""
+        """Set the initial action in (0, 1), that of a head output of zero, for states without proposals."""
         self.offset.fill_(math.log(action / (1 - action)))
 
     def forward(self, state: StateGraph) -> Tensor:
-        """Action of each decision."""
+        """Action of each decision, (D,)."""
         proposal = proposed(state)
         start = self.offset if proposal is None else proposal.logit()
         return (self.head(state)[..., 0] + start).sigmoid()
 
 
 class QCritic(nn.Module):
-    """Value of the actions in a state; it sees each action at the nodes that it concerns and at its decision.
+    """Value of the actions in a state; each action is an input both of its nodes and of its decision.
 
         Q(s, a) = w(mean_d f(embedding_d(s, a), a_d))
 
-    Messages carry actions to their neighbours, so Q need not be a sum over decisions.
+    Messages carry actions to neighbouring nodes, so Q is not limited to a sum over decisions.
 
     Args:
-        state_dim: Node features.
-        action_dim: Decisions in a graph; not used where there are no codes.
-        encoder: Makes the graph encoder for a number of node features, the action among them.
+        state_dim: Number of node features.
+        action_dim: Decisions per graph; used only if `identity` is positive.
+        encoder: Graph encoder, as for `DecisionEncoder`; the number of node features includes the action.
         hidden: Size of the hidden layers.
-        identity: Size of the codes of decisions; 0 fits every network.
+        identity: Size of the identity embeddings of decisions; with 0 the critic supports every network.
 
     Shapes:
         A batch of B graphs and actions (D,) to (B,).
@@ -114,7 +115,7 @@ class QCritic(nn.Module):
         return self.whole(mean_over_decisions(each, state)).squeeze(-1)
 
 
-# By head: what makes the actor's head and the critic.
+# Head name -> (factory of the actor's head, factory of the critic).
 PARTS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] = {
     "node": (NodeActor, QCritic),
     "identity": (partial(NodeActor, identity=32), partial(QCritic, identity=32)),
@@ -123,21 +124,21 @@ PARTS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] = {
 
 
 class DDPGAgent(nn.Module):
-    """The default policy of DDPG for a graph with so many node features and so many channel groups to prune.
+    """The default policy of DDPG.
 
     Args:
-        state_dim: Features of each node of the state graph.
-        action_dim: Decisions in a graph: channel groups to prune; None where graphs have different numbers of them.
+        state_dim: Number of node features of the state graph.
+        action_dim: Decisions per graph, one per channel group; None if graphs differ in their number of decisions.
         head: "identity", "node" or "graph"; see `gnnrl_lightning.rl.policies.Agent`.
-        encoder: As of `Agent`.
-        actor: Makes another head of the actor for (state_dim, action_dim).
-        critic: Makes another critic for (state_dim, action_dim): called with a state and actions.
+        encoder: As for `Agent`.
+        actor: Function (state_dim, action_dim) -> head of the actor; None: the head named by `head`.
+        critic: Function (state_dim, action_dim) -> critic, a module called with a state and actions; None: `QCritic`.
 
-    Whatever has `actor(state)`, actions in [0, 1], and `critic(state, actions)`, as modules, can take its
-    place.
+    Any object with modules `actor(state)`, which returns actions in [0, 1], and `critic(state, actions)` can replace
+    this class.
 
     Raises:
-        ValueError: There is no such head, or it needs one number of decisions for all graphs.
+        ValueError: There is no such head, or it needs the same number of decisions in all graphs.
     """
 
     def __init__(
@@ -159,19 +160,19 @@ class DDPGAgent(nn.Module):
         self.critic = critic(state_dim, action_dim) if critic else make_critic(state_dim, action_dim, encoder=encoder)
 
     def centre_on(self, action: float, spread: float) -> None:
-        """Make the actor's output relative to a start: zero means this action, or the state's proposal.
+        """Set the initial action, for states without proposals.
 
         Args:
-            action: In (0, 1).
-            spread: Not used: exploring is left to who plays.
+            action: Action in (0, 1) for a head output of zero.
+            spread: Not used, because `DDPG` adds the exploration noise.
         """
         self.actor.centre_on(action)
 
     @torch.no_grad()
     def mode(self, state: StateGraph) -> Tensor:
-        """Actions (D,) of the policy."""
+        """Deterministic actions (D,)."""
         return self.actor(state)
 
     def squash(self, action: Tensor) -> Tensor:
-        """The action itself, which is in [0, 1] already."""
+        """The action itself, which is already in [0, 1]."""
         return action

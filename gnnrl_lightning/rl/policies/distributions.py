@@ -1,4 +1,4 @@
-"""Distributions over actions in [0, 1], with a small contract: sample, squash, log_prob, entropy, mode."""
+"""Distributions over actions in [0, 1]; their interface is sample, squash, log_prob, entropy and mode."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ _EDGE = 1e-6
 class UnitDistribution(ABC):
     """Independent distributions over [0, 1], one for each decision.
 
-    What is sampled and stored is the *raw* action, before any squashing into [0, 1]: its log-probability can
-    be computed again without inverting the squashing, which loses all digits near 0 and 1. `squash` turns it
-    into the action proper. Log-probability and entropy are those of the action in [0, 1].
+    Samples are *raw* actions, before they are squashed into [0, 1]. Their log-probability can be recomputed without
+    inverting the squashing function, which would lose all precision near 0 and 1. `squash` maps a raw action to the
+    action. Log-probability and entropy refer to the action in [0, 1].
 
     Args:
-        parameters: (..., 2) what the actor puts out: location and spread, both unbounded; zeros are a
-            sensible start.
+        parameters: (..., 2) location and spread from the actor, both unbounded; zeros give a reasonable distribution.
     """
 
     def __init__(self, parameters: Tensor) -> None:
@@ -31,30 +30,30 @@ class UnitDistribution(ABC):
     @staticmethod
     @abstractmethod
     def parameters(action: float, spread: float) -> tuple[float, float]:
-        """Location and spread parameters with this mode in (0, 1) and, nearly, this standard deviation."""
+        """Location and spread parameters for a mode in (0, 1) and, approximately, a standard deviation."""
 
     @staticmethod
     @abstractmethod
     def location_of(action: Tensor) -> Tensor:
-        """Location parameters with these modes in (0, 1)."""
+        """Location parameters for modes in (0, 1)."""
 
     @staticmethod
     @abstractmethod
     def spread_of(spread: Tensor) -> Tensor:
-        """Spread parameters with these standard deviations at a mode of 0.5."""
+        """Spread parameters for standard deviations at a mode of 0.5."""
 
     @abstractmethod
     def sample(self) -> Tensor:
-        """Raw action, drawn without gradient from torch's global generator."""
+        """Sample a raw action, without gradient, using torch's global generator."""
 
     @staticmethod
     @abstractmethod
     def squash(raw: Tensor) -> Tensor:
-        """The action in [0, 1] of a raw action."""
+        """Map a raw action to the action in [0, 1]."""
 
     @abstractmethod
     def log_prob(self, raw: Tensor) -> Tensor:
-        """Log-density of the action in [0, 1] that a raw action stands for."""
+        """Log-density of the action in [0, 1], given the raw action."""
 
     @abstractmethod
     def entropy(self) -> Tensor:
@@ -63,14 +62,14 @@ class UnitDistribution(ABC):
     @property
     @abstractmethod
     def mode(self) -> Tensor:
-        """Raw action that a deterministic policy takes."""
+        """Deterministic raw action."""
 
 
 class Beta(UnitDistribution):
-    """Beta distribution by its mode m and concentration k: Beta(1 + k m, 1 + k (1 - m)).
+    """Beta distribution with mode m and concentration k: Beta(1 + k m, 1 + k (1 - m)).
 
-    m = sigmoid(location) and k = exp(spread + 3). It is unimodal for every k > 0, uniform at k = 0, and
-    nothing of it lies outside [0, 1]. The raw action is the action.
+    m = sigmoid(location) and k = exp(spread + 3). The distribution is unimodal for k > 0 and uniform for k = 0, and
+    its support is [0, 1]. The raw action is the action.
 
     Source: Chou, Maturana, Scherer, Improving Stochastic Policy Gradients in Continuous Control with Deep
     Reinforcement Learning using the Beta Distribution, 2017.
@@ -84,7 +83,7 @@ class Beta(UnitDistribution):
 
     @staticmethod
     def parameters(action: float, spread: float) -> tuple[float, float]:
-        """The standard deviation is that of a Beta distribution with this mean: sqrt(m (1 - m) / (k + 3))."""
+        """Approximates the standard deviation by that of a Beta distribution with mean m, sqrt(m (1 - m) / (k + 3))."""
         k = max(action * (1 - action) / spread**2 - 3, math.exp(-5))
         return math.log(action / (1 - action)), math.log(k) - 3
 
@@ -95,7 +94,7 @@ class Beta(UnitDistribution):
 
     @staticmethod
     def spread_of(spread: Tensor) -> Tensor:
-        """As in `parameters`."""
+        """The approximation of `parameters`."""
         return (0.25 / spread.square() - 3).clamp(min=math.exp(-5)).log() - 3
 
     def sample(self) -> Tensor:
@@ -112,7 +111,7 @@ class Beta(UnitDistribution):
         return self._beta.log_prob(raw)
 
     def entropy(self) -> Tensor:
-        """In closed form."""
+        """Entropy in closed form."""
         return self._beta.entropy()
 
     @property
@@ -124,11 +123,11 @@ class Beta(UnitDistribution):
 class SquashedGaussian(UnitDistribution):
     """Normal distribution squashed by tanh and mapped to [0, 1]: a = (tanh(z) + 1) / 2, z ~ N(location, s^2).
 
-    s = exp(spread - 1). The raw action is z; with |da/dz| = 2 s(2z) s(-2z), s the logistic function,
+    s = exp(spread - 1). The raw action is z. With |da/dz| = 2 sigmoid(2z) sigmoid(-2z),
 
-        log p(a) = log N(z) - log 2 - log s(2z) - log s(-2z).
+        log p(a) = log N(z) - log 2 - log sigmoid(2z) - log sigmoid(-2z).
 
-    The entropy is that of z plus the mean of log |da/dz|, by Gauss-Hermite quadrature with 16 points.
+    The entropy is the entropy of z plus the mean of log |da/dz|, by Gauss-Hermite quadrature with 16 points.
     """
 
     _nodes, _weights = (torch.from_numpy(a).float() for a in np.polynomial.hermite_e.hermegauss(16))
@@ -141,7 +140,7 @@ class SquashedGaussian(UnitDistribution):
 
     @staticmethod
     def parameters(action: float, spread: float) -> tuple[float, float]:
-        """The standard deviation is right to first order: s |da/dz|."""
+        """Approximates the standard deviation to first order: s |da/dz|."""
         return math.atanh(2 * action - 1), math.log(spread / (2 * action * (1 - action))) + 1
 
     @staticmethod
@@ -151,7 +150,7 @@ class SquashedGaussian(UnitDistribution):
 
     @staticmethod
     def spread_of(spread: Tensor) -> Tensor:
-        """As in `parameters`."""
+        """The approximation of `parameters`."""
         return (2 * spread).log() + 1
 
     @staticmethod
@@ -172,7 +171,7 @@ class SquashedGaussian(UnitDistribution):
         return self._normal.log_prob(raw) - self._log_slope(raw)
 
     def entropy(self) -> Tensor:
-        """By quadrature."""
+        """Entropy by quadrature."""
         nodes = self._nodes.to(self.location)
         weights = self._weights.to(self.location) / math.sqrt(2 * math.pi)
         z = self.location[..., None] + self._normal.scale[..., None] * nodes
@@ -185,14 +184,14 @@ class SquashedGaussian(UnitDistribution):
 
 
 class ClippedGaussian(UnitDistribution):
-    """The paper's: a normal distribution around a tanh, clipped and mapped to [0, 1].
+    """The paper's distribution: a normal distribution with a tanh mean, clipped and mapped to [0, 1].
 
-    z ~ N(tanh(location), s^2) with s = exp(spread - 1), and a = (clip(z, -1, 1) + 1) / 2. The raw action is z;
-    log-probability and entropy are those of (z + 1) / 2, which is the action where nothing is clipped:
+    z ~ N(tanh(location), s^2) with s = exp(spread - 1), and a = (clip(z, -1, 1) + 1) / 2. The raw action is z.
+    Log-probability and entropy are those of the unclipped variable (z + 1) / 2:
 
         log p = log N(z) + log 2.
 
-    What is clipped stays apart in z, so that a policy learns from actions of exactly 0 and 1 too.
+    Different clipped values keep different z, so the policy also learns from actions of exactly 0 and 1.
 
     Source: GNN-RL (ICML 2022), section 4.3.
     """
@@ -204,7 +203,7 @@ class ClippedGaussian(UnitDistribution):
 
     @staticmethod
     def parameters(action: float, spread: float) -> tuple[float, float]:
-        """Exact, but for what is clipped: z is twice as wide as a."""
+        """Exact up to clipping; the standard deviation of z is twice that of a."""
         return math.atanh(2 * action - 1), math.log(2 * spread) + 1
 
     @staticmethod
@@ -214,7 +213,7 @@ class ClippedGaussian(UnitDistribution):
 
     @staticmethod
     def spread_of(spread: Tensor) -> Tensor:
-        """As in `parameters`."""
+        """The approximation of `parameters`."""
         return (2 * spread).log() + 1
 
     def sample(self) -> Tensor:
@@ -231,7 +230,7 @@ class ClippedGaussian(UnitDistribution):
         return self._normal.log_prob(raw) + math.log(2)
 
     def entropy(self) -> Tensor:
-        """Of (z + 1) / 2, in closed form."""
+        """Entropy of (z + 1) / 2, in closed form."""
         return self._normal.entropy() - math.log(2)
 
     @property

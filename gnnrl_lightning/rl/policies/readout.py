@@ -1,4 +1,4 @@
-"""Between nodes, decisions and graphs: means and sums over batches of graphs with any numbers of decisions."""
+"""Pooling and broadcasting between the nodes, decisions and graphs of a batch."""
 
 from __future__ import annotations
 
@@ -22,21 +22,20 @@ def decision_mean(values: Tensor, state: StateGraph) -> Tensor:
 
 
 def sum_over_decisions(values: Tensor, state: StateGraph) -> Tensor:
-    """Sum of what each decision has, (D,) or (D, F), over each graph of a batch: (B,) or (B, F).
+    """Sum of decision values (D,) or (D, F) over each graph of a batch: (B,) or (B, F).
 
-    Rows are padded with zeros and summed at once: with many decisions this rounds less than adding one after the
-    other, as scatter does.
+    Rows are padded with zeros and summed in one reduction, which rounds less than the sequential additions of scatter.
     """
     return to_dense_batch(values, state.decision_batch, batch_size=state.num_graphs)[0].sum(1)
 
 
 def mean_over_decisions(values: Tensor, state: StateGraph) -> Tensor:
-    """Mean of what each decision has, (D, F), over each graph of a batch: (B, F); 0 where a graph has none."""
+    """Mean of decision values (D, F) over each graph of a batch: (B, F); 0 for graphs without decisions."""
     return sum_over_decisions(values, state) / decisions_of(state).clamp(min=1)[:, None]
 
 
 def to_decisions(values: Tensor, state: StateGraph) -> Tensor:
-    """What each graph has, (B, F), at each of its decisions: (D, F); the adjoint of `sum_over_decisions`."""
+    """Repeat graph values (B, F) for each decision of the graph: (D, F); the adjoint of `sum_over_decisions`."""
     counts = decisions_of(state)
     width = int(counts.max()) if len(counts) else 0
     real = torch.arange(width, device=values.device) < counts[:, None]
@@ -49,26 +48,28 @@ def decisions_of(state: StateGraph) -> Tensor:
 
 
 def one_count(action_dim: int | None, part: str) -> int:
-    """The number of decisions of all graphs, for a part that has weights for each of them.
+    """The common number of decisions, for a module with weights for each decision.
 
     Raises:
-        ValueError: There is no such number.
+        ValueError: The graphs differ in their number of decisions.
     """
     if action_dim is None:
-        raise ValueError(f"{part} has weights for each decision, and the graphs differ in theirs: use the head 'node'")
+        raise ValueError(
+            f"{part} has weights for each decision, but graphs differ in their number of decisions: use the head 'node'"
+        )
     return action_dim
 
 
 def check_count(state: StateGraph, action_dim: int, part: str) -> None:
-    """Refuse graphs with other numbers of decisions than a part has weights for.
+    """Check that all graphs have the number of decisions for which a module has weights.
 
     Raises:
-        ValueError: There is one.
+        ValueError: A graph has another number.
     """
     counts = decisions_of(state)
     if bool((counts != action_dim).any()):
         found = ", ".join(str(count) for count in sorted(set(counts.tolist())))
         raise ValueError(
-            f"{part} is made for graphs of {action_dim} decisions, these have {found}: use the head 'node', which "
-            "fits every graph"
+            f"{part} needs graphs with {action_dim} decisions, these have {found}: use the head 'node', which "
+            "supports every graph"
         )

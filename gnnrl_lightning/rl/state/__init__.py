@@ -1,1 +1,1 @@
-"""The hierarchical state graph, and other views of a computational graph."""
+"""The hierarchical state graph and other views of a computational graph."""

@@ -1,4 +1,4 @@
-"""State batches of any graph: what encoders and policies read, without a traced network."""
+"""State batches, the input of encoders and policies, for graphs without a traced network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch_geometric.data import Batch
 from gnnrl_lightning.rl.state.builder import EDGE_DIM, tile
 from gnnrl_lightning.rl.state.motifs import MOTIF_DIM
 
-# Field -> the count that its entries are shifted by when graphs are put side by side; None: they are not.
+# Field -> the count by which its entries are shifted when graphs are joined; None: not shifted.
 _SHIFTS = {
     "x": None,
     "edge_index": "nodes",
@@ -30,7 +30,7 @@ _SHIFTS = {
     "proposal_step": None,
 }
 _PROPOSALS = ("proposal", "proposal_step")
-# Fields that are joined along their last dimension.
+# Fields that are concatenated along their last dimension.
 _LAST = {"edge_index": 1, "motif_edge_index": 1, "decision_index": 1}
 
 
@@ -41,29 +41,28 @@ def state_from(
     decisions: Tensor | None = None,
     motifs: Sequence[Any] | None = None,
 ) -> Batch:
-    """A state batch of a graph of your own, with every field of the table of `StateBuilder`.
+    """Build a state batch from your own graph, with every field in the table of `StateBuilder`.
 
-    All encoders, heads and critics of this package take it. Graphs of different shape are made one by one and
-    put together by `join_states`.
+    All encoders, heads and critics of this package accept it. To combine graphs of different sizes, build them
+    separately and call `join_states`.
 
     Args:
         x: (N, F) node features of one graph, or (B, N, F) of B graphs with the same edges.
-        edge_index: (2, E) source and target of each edge. Encoders pass messages both ways.
-        edge_attr: (E, D) or (B, E, D) edge features; for D other than EDGE_DIM make the encoder with
+        edge_index: (2, E) source and target of each edge. Encoders pass messages in both directions.
+        edge_attr: (E, D) or (B, E, D) edge features; if D is not EDGE_DIM, create the encoder with
             `MultiStage(F, edge_dim=D)`. Zeros (E, EDGE_DIM) by default.
-        decisions: (N, A) weights, at least 0, of each node in each of the A decisions; columns are scaled to sum
-            to one, and those of zeros see the graph as a whole only. One decision for each node by default;
+        decisions: (N, A) non-negative weights of each node in each of the A decisions. Columns are scaled to sum to
+            one; a decision whose column is zero sees only the graph as a whole. One decision per node by default;
             `torch.eye(N)[:, [2, 5]]` decides for nodes 2 and 5.
-        motifs: The level-1 graph of each edge, E of them, of which equal ones should be the same object: with
-            `x` (n, MOTIF_DIM or another number for all, which the encoder is then told) and `edge_index` (2, e),
-            and where it is a quotient `weight` (e,) and `members` (n,), as `Data(**motif(...))`. By default all
-            edges share a motif of one node.
+        motifs: E level-1 graphs, one per edge; pass the same object for equal motifs. Each has `x` (n, MOTIF_DIM, or
+            another size that is passed to the encoder) and `edge_index` (2, e), and quotient graphs also have
+            `weight` (e,) and `members` (n,), as in `Data(**motif(...))`. By default all edges share a one-node motif.
 
     Returns:
-        A batch of B graphs (1 for x of two dimensions) on the device of x.
+        A batch of B graphs (B = 1 if x has two dimensions) on the device of x.
 
     Raises:
-        ValueError: Shapes do not fit, an index is out of range, or a weight is negative.
+        ValueError: Shapes are inconsistent, an index is out of range, or a weight is negative.
     """
     if x.ndim not in (2, 3):
         raise ValueError(f"x has shape {tuple(x.shape)}, expected (N, F), or (B, N, F) for B graphs")
@@ -96,20 +95,20 @@ def state_from(
 
 
 def join_states(states: Sequence[Any]) -> Batch:
-    """One batch of the graphs of several: their disjoint union, in order.
+    """Concatenate batches of graphs into one batch (their disjoint union).
 
     Args:
-        states: Batches of `state_from`, a state builder or an environment, with the same fields and equally many
+        states: Batches from `state_from`, a state builder or an environment, with the same fields and numbers of
             features. Their graphs may differ in nodes, edges and decisions.
 
     Raises:
-        ValueError: Some have a field that others have not.
+        ValueError: Some batches have a field that others lack.
     """
     counts = {name: 0 for name in ("nodes", "graphs", "motifs", "classes", "decisions")}
     names = [name for name in _SHIFTS if any(name in state for state in states)]
     for name in names:
         if not all(name in state for state in states):
-            raise ValueError(f"some states have the field {name}, and others have none: expected it in all or in none")
+            raise ValueError(f"some states have the field {name} and others lack it: expected it in all or in none")
     parts: dict[str, list[Tensor]] = {name: [] for name in (*names, "decision_index")}
     for state in states:
         for name in names:
@@ -128,14 +127,14 @@ def join_states(states: Sequence[Any]) -> Batch:
 
 
 def reorder_graphs(state: Any, order: Tensor) -> Batch:
-    """The same batch with its graphs, and their nodes, edges and decisions, in another order.
+    """Permute the graphs of a batch, with their nodes, edges and decisions.
 
     Args:
-        state: A batch of B graphs, of `join_states`, `state_from` or a state builder.
-        order: (B,) int64, the new place of each graph, a permutation.
+        state: A batch of B graphs from `join_states`, `state_from` or a state builder.
+        order: (B,) int64 new position of each graph.
 
     Returns:
-        A new batch; motifs are shared by all graphs and stay as they are.
+        A new batch; the motifs, which all graphs share, are unchanged.
     """
     graph_of_node, graph_of_decision = order[state.batch], order[state.decision_batch]
     nodes, decisions = graph_of_node.argsort(stable=True), graph_of_decision.argsort(stable=True)
@@ -158,7 +157,7 @@ def reorder_graphs(state: Any, order: Tensor) -> Batch:
 
 
 def _pointers(batch: Tensor, graphs: int) -> Tensor:
-    """Where the nodes of each graph start, (graphs + 1,)."""
+    """Index of each graph's first node, and the number of nodes: (graphs + 1,)."""
     return torch.cat([batch.new_zeros(1), batch.bincount(minlength=graphs).cumsum(0)])
 
 
@@ -171,7 +170,7 @@ def _checked_edges(edge_index: Tensor, nodes: int) -> int:
 
 
 def _motif_fields(motifs: Sequence[Any] | None, edges: int, like: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """The motif of each edge, and the level-1 fields."""
+    """Motif index of each edge, and the level-1 fields."""
     if motifs is None:
         return torch.zeros(edges, dtype=torch.int64, device=like.device), {
             "motif_x": like.new_ones(1, MOTIF_DIM),

@@ -1,4 +1,4 @@
-"""The block level of a traced network: feature maps grouped by the network's own modules."""
+"""The block level of a traced network: feature maps grouped by the network's modules."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ Path = tuple[str, ...]
 
 
 def block_names(graph: ComputationGraph) -> list[str]:
-    """The block of each feature map, read off the module paths of the operators.
+    """The block of each feature map, derived from the module paths of the operators.
 
     A block is an outermost module, other than the network itself, that joins feature maps in its own forward:
-    residual blocks, inception modules, dense blocks. Where one module of a container is a block, its siblings are
-    blocks too (the first block of a MobileNet has no shortcut). Of the other operators, those of one child of the
-    network are a block if there are several; single ones, and what the network's own forward computes, go with
-    the feature map that they read. Inputs are blocks by themselves.
+    residual blocks, inception modules, dense blocks. If one module of a container is a block, its siblings are blocks
+    too (the first block of a MobileNet has no shortcut). Other operators form a block if several of them belong to the
+    same child of the network. Single operators, and operators of the network's own forward, join the block of the
+    feature map that they read. Each input is a block of its own.
 
     Args:
         graph: The traced network.
@@ -30,7 +30,7 @@ def block_names(graph: ComputationGraph) -> list[str]:
     found = [_within(path, outermost, containers) for path in paths]
     outside = [path[0] for path, block in zip(paths, found, strict=True) if not block and path]
     names = [feature_map.name for feature_map in graph.feature_maps]
-    loose: set[int] = set()  # maps whose block others may be added to
+    loose: set[int] = set()  # maps whose block may grow
     for path, block, operator in zip(paths, found, graph.operators, strict=True):
         output = operator.output
         reads = next((i for i in operator.inputs if i in loose), None)
@@ -57,7 +57,7 @@ def _joins(operator: Operator) -> bool:
 
 
 def _within(path: Path, outermost: set[Path], containers: set[Path]) -> Path:
-    """The block that a module is part of, () where it is part of none."""
+    """The block that contains a module; () if there is none."""
     for depth in range(1, len(path) + 1):
         part = path[:depth]
         if part in outermost or (part[:-1] in containers and part not in containers):

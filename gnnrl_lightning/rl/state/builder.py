@@ -1,4 +1,4 @@
-"""The hierarchical state graph: what the policy sees of a network that is being pruned."""
+"""The hierarchical state graph: the policy's view of a network that is being pruned."""
 
 from __future__ import annotations
 
@@ -16,67 +16,67 @@ from gnnrl_lightning.tracing.topology import KINDS, stages
 
 EDGE_DIM = len(KINDS) + 7
 NODE_DIM = 11 + len(KINDS) + 7
-"""Features of a node where MACs and parameters are the metrics, and there are no statistics."""
+"""Number of node features if the metrics are MACs and parameters and there are no statistics."""
 
 
 EDGE_COSTS = 2
-"""Costs that an edge has: those of MACs and parameters."""
+"""Number of costs among the edge features: MACs and parameters."""
 
 
 class StateBuilder:
-    """Builds the state graph of a network at given widths, by tensor updates only.
+    """Builds the state graph of a network at given widths, using tensor operations only.
 
-    Level 2 of the state is the network: nodes are feature maps, an edge is one input of one stage (an operator with the
-    batch norm and the activation that alone read it, see `topology.stages`), from the feature map that is read to the
-    one that is written; maps within a stage are no nodes. Level 1 holds a motif for each distinct stage (kinds, kernel,
-    stride, blocks and dense channels). What does not change with the widths is computed once.
+    Level 2 of the state is the network. Nodes are feature maps. A stage is an operator with the batch norm and
+    activation that are its only readers, see `topology.stages`. Each input of a stage is an edge, from the feature map
+    that the stage reads to the one that it writes; maps within a stage are not nodes. Level 1 has a motif for each
+    distinct stage (kinds, kernel, stride, blocks and dense channels). Everything that does not depend on the widths is
+    computed once.
 
     The state is a `torch_geometric.data.Batch` of disjoint graphs with the fields
 
     | field | shape | meaning | read by |
     |---|---|---|---|
     | `x` | (B n, F) | features of the feature maps, below | all encoders, `NodeActor` |
-    | `edge_index` | (2, B e) | from the map that is read to the map that is written | all encoders |
-    | `batch`, `ptr` | (B n,), (B + 1,) | the graph of each node, where each graph starts | heads, critic |
+    | `edge_index` | (2, B e) | from the map that a stage reads to the map that it writes | all encoders |
+    | `batch`, `ptr` | (B n,), (B + 1,) | graph of each node, first node of each graph | heads, critic |
     | `edge_attr` | (B e, EDGE_DIM) | features of the stages, below | `MultiStage` |
-    | `edge_motif` | (B e,) | the motif of each edge; all graphs of a batch share the motifs | `MultiStage` |
-    | `motif_x`, `motif_edge_index` | (m, MOTIF_DIM), (2, k) | level-1 graphs (`motif`), end to end | `MultiStage` |
-    | `motif_weight`, `motif_size` | (k,), (m,) | weights of edges, nodes that a node stands for | `MultiStage` |
-    | `motif_batch` | (m,) | the motif of each of their nodes | `MultiStage` |
+    | `edge_motif` | (B e,) | motif of each edge; all graphs of a batch share the motifs | `MultiStage` |
+    | `motif_x`, `motif_edge_index` | (m, MOTIF_DIM), (2, k) | level-1 graphs (`motif`), concatenated | `MultiStage` |
+    | `motif_weight`, `motif_size` | (k,), (m,) | weights of motif edges, size of each motif node | `MultiStage` |
+    | `motif_batch` | (m,) | motif of each motif node | `MultiStage` |
     | `decision_index` | (2, B i) | pairs (node, channel group) | `NodeActor` |
-    | `decision_weight` | (B i,) | their weights, which sum to one for each group | `NodeActor` |
-    | `decision_batch` | (B G,) | the graph of each decision | heads, critic of actions |
-    | `proposal` | (B G,) | actions from which a policy starts; absent where there are none | `ActorCritic` |
-    | `proposal_step` | (B G,) | what one channel is as an action; beside `proposal` | `ActorCritic` |
+    | `decision_weight` | (B i,) | weights of these pairs, which sum to one for each group | `NodeActor` |
+    | `decision_batch` | (B G,) | graph of each decision | heads, critic of actions |
+    | `proposal` | (B G,) | initial actions; absent if there are no proposals | `ActorCritic` |
+    | `proposal_step` | (B G,) | change of the action that removes one channel; along with `proposal` | `ActorCritic` |
 
-    `gnnrl_lightning.rl.state.assemble.state_from` makes such a batch of any graph, traced or not.
+    `gnnrl_lightning.rl.state.assemble.state_from` builds such a batch from any graph, traced or not.
 
-    The weight of a node in a group's readout is the share of its channels that is the group's, normalised
-    over nodes.
+    The weight of a node in a group's readout is the group's share of the node's channels, normalised over nodes.
 
-    Node features (all finite, within about [-1, 1]; "share" of MACs or parameters is relative to the largest
+    Node features (all finite, within about [-1, 1]; a "share" of MACs or parameters is relative to the largest
     feature map of the dense network unless stated otherwise):
 
     | column | meaning |
     |---|---|
     | 0 | channels now / dense channels |
     | 1, 2 | log2 of channels now, of dense channels, / 12 |
-    | 3 | log2 of positions (elements a channel) / 16 |
-    | 4 | place in the order of computation, -1 first to 1 last |
+    | 3 | log2 of positions (elements per channel) / 16 |
+    | 4 | position in the order of computation, from -1 (first) to 1 (last) |
     | 5, 6 | MACs, parameters now of the stage that writes the map, share |
     | 7 | MACs now of the stages that read it, share |
-    | 8 | prunable part of its channels |
-    | 9, 10 | MACs, parameters saved by halving its groups alone, relative to the most that one group saves |
-    | 11 to 21 | kinds of the operators that write it, multi-hot (none for the network's input) |
+    | 8 | prunable share of its channels |
+    | 9, 10 | MACs, parameters saved by halving only its groups, relative to the largest saving of any group |
+    | 11 to 21 | kinds of the operators that write it, multi-hot (zeros for the network's input) |
     | 22, 23 | whole network: MACs, parameters now / dense |
-    | 24, 25 | whole network: limits of MACs and of parameters / dense (1: no limit) |
-    | 26, 27 | whole network: how far MACs and parameters now exceed these limits |
-    | 28 | share of the episode's steps that is left |
-    | 29 on | statistics of its groups, standardised over groups: (s - mean) / (3 std), clipped to [-1, 1] |
+    | 24, 25 | whole network: limits on MACs and parameters / dense (1: no limit) |
+    | 26, 27 | whole network: excess of current MACs and parameters over these limits |
+    | 28 | remaining share of the episode's steps |
+    | from 29 | statistics of its groups, standardised over groups: (s - mean) / (3 std), clipped to [-1, 1] |
 
-    Where there are more metrics than MACs and parameters, each has one more column after those of parameters: what is
-    saved by halving, and in the whole network the cost, limit and excess; and, if the metric is a sum over operators,
-    that of the stage that writes the map. Later columns move.
+    Each metric other than MACs and parameters adds columns after those of parameters: the saving by halving and, for
+    the whole network, the cost, the limit and the excess. A metric that is a sum over operators also adds the cost of
+    the stage that writes the map. Later columns shift accordingly.
 
     Edge features:
 
@@ -84,20 +84,20 @@ class StateBuilder:
     |---|---|
     | 0 to 10 | kinds of the stage's operators, multi-hot |
     | 11, 12 | MACs, parameters now of the stage, share |
-    | 13, 14 | channels kept of the map read, of the map written |
+    | 13, 14 | share of channels kept of the map read, of the map written |
     | 15, 16, 17 | log2 of kernel / 3, of stride / 3, of blocks / 10 |
 
     Args:
         graph: The traced network (`gnnrl_lightning.trace`).
-        statistics: (G, K) finite statistics of the channel groups, any scale; None for none.
-        metrics: Metrics M by name, MACs and parameters first, see `BoundBudget.metrics`; None: these two.
+        statistics: (G, K) finite statistics of the channel groups, of any scale; None: no statistics.
+        metrics: M metrics by name, MACs and parameters first, see `BoundBudget.metrics`; None: only these two.
 
     Attributes:
-        cost_columns: Columns of node features that are costs of stages.
-        kind_columns: Those that are kinds of operators.
+        cost_columns: Columns of the node features with costs of stages.
+        kind_columns: Columns of the node features with kinds of operators.
 
     Raises:
-        ValueError: The statistics are not (G, K) or not finite.
+        ValueError: The statistics have the wrong shape or are not finite.
 
     Source: GNN-RL (Yu, Mazaheri, Jannesari, ICML 2022), section 4.1, hierarchical computational graph.
     """
@@ -134,11 +134,11 @@ class StateBuilder:
         self._batches: dict[int, dict[str, Any]] = {}
 
     def _node(self, feature_map: int) -> int:
-        """The node of a feature map."""
+        """Index of a feature map's node."""
         return int(torch.searchsorted(self.maps, feature_map))
 
     def _stage_costs(self, graph: ComputationGraph) -> None:
-        """What each stage costs in terms of its operators, and which maps it writes and reads."""
+        """Incidence matrices of stages with their operators and with the maps that they write and read."""
         members = torch.zeros(len(graph.operators), len(self.stages))
         writes = torch.zeros(len(self.stages), self.num_nodes)
         reads = torch.zeros(len(self.stages), self.num_nodes)
@@ -219,7 +219,7 @@ class StateBuilder:
         )
 
     def _batch(self, size: int) -> dict[str, Any]:
-        """What a batch of this many states has whatever the widths are."""
+        """Fields of a batch that do not depend on the widths."""
         if size not in self._batches:
             shift = torch.arange(size)
             self._batches[size] = {
@@ -250,13 +250,13 @@ class StateBuilder:
 
         Args:
             widths: (B, G) int64, channels of each group.
-            limits: (B, M) limits of the metrics relative to the dense network; 1 where there is none.
-            left: (B,) share of the episode's steps that is left; all of them by default.
-            proposal: (B, G) actions in [0, 1] from which a policy starts, and (B, G) what one channel is as an action;
-                None: Neither.
+            limits: (B, M) limits of the metrics relative to the dense network; 1 without a limit.
+            left: (B,) remaining share of the episode's steps; 1 by default.
+            proposal: (B, G) initial actions in [0, 1], and (B, G) the change of the action that removes one channel;
+                None: no proposals.
 
         Returns:
-            A batch of B graphs with the fields of the class's table, on the CPU.
+            A batch of B graphs with the fields in the class's table, on the CPU.
         """
         size = len(widths)
         left = torch.ones(size) if left is None else left
@@ -286,7 +286,7 @@ class StateBuilder:
         )
         edges = self._edge_static.repeat(size, 1, 1)
         first = len(KINDS)
-        # The map that a stage writes has all its costs; those that edges have are as many in every state.
+        # Nodes hold the costs of all metrics; edges hold only the first ones, so that their size is constant.
         for column, cost in enumerate(staged[:EDGE_COSTS]):
             edges[..., first + column] = cost[:, self._edge_stage]
         edges[..., first + 2] = share[:, self._edge_index[0]]
@@ -296,13 +296,13 @@ class StateBuilder:
 
 
 def tile(index: Tensor, shift: Tensor) -> Tensor:
-    """Indices `(..., I)` repeated for each graph, moved by its shift `(B,)`: `(..., B I)`."""
+    """Repeat indices `(..., I)` for each graph, offset by its shift `(B,)`: `(..., B I)`."""
     return (index[..., None, :] + shift[:, None]).flatten(-2)
 
 
 def _standardise(statistics: Tensor, groups: int) -> Tensor:
     if statistics.ndim != 2 or len(statistics) != groups:
-        raise ValueError(f"statistics have shape {tuple(statistics.shape)}, expected ({groups}, K): one row a group")
+        raise ValueError(f"statistics have shape {tuple(statistics.shape)}, expected ({groups}, K): one row per group")
     if not statistics.isfinite().all():
         raise ValueError("statistics have entries that are NaN or infinite")
     centred = statistics.float() - statistics.float().mean(0)

@@ -1,4 +1,4 @@
-"""The batch of state graphs that environments make and that encoders, heads and critics read."""
+"""The interface of state batches, which environments build and encoders, heads and critics read."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from torch import Tensor
 
 
 class StateGraph(Protocol):
-    """A batch of B disjoint graphs with N nodes, E edges and D decisions in all.
+    """A batch of B disjoint graphs with N nodes, E edges and D decisions in total.
 
-    Whatever has the fields can serve, usually a `torch_geometric.data.Batch`. Graphs may differ in nodes, edges and
-    decisions. The encoders `GCN` and `GAT` read nodes and edges alone; heads and critics read the decisions, too.
+    Any object with these fields works, usually a `torch_geometric.data.Batch`. Graphs may differ in nodes, edges and
+    decisions. The encoders `GCN` and `GAT` read only nodes and edges; heads and critics also read the decisions.
 
     Attributes:
-        x: (N, F) features of nodes.
+        x: (N, F) node features.
         edge_index: (2, E) source and target of each edge.
-        batch: (N,) the graph of each node, in increasing order.
-        ptr: (B + 1,) the first node of each graph, and N.
+        batch: (N,) graph of each node, in increasing order.
+        ptr: (B + 1,) first node of each graph, and N.
         num_graphs: B.
-        edge_attr: (E, K) features of edges.
-        edge_motif: (E,) the motif of each edge.
-        motif_x: (n, M) features of the nodes of the motifs, end to end.
-        motif_edge_index: (2, k) their edges.
-        motif_weight: (k,) weights of their edges.
-        motif_size: (n,) nodes that each of their nodes stands for.
-        motif_batch: (n,) the motif of each of their nodes.
-        decision_index: (2, I) pairs of a node and a decision that it is part of.
-        decision_weight: (I,) their weights, which sum to one for each decision.
-        decision_batch: (D,) the graph of each decision, in increasing order.
+        edge_attr: (E, K) edge features.
+        edge_motif: (E,) motif of each edge.
+        motif_x: (n, M) node features of all motifs, concatenated.
+        motif_edge_index: (2, k) motif edges.
+        motif_weight: (k,) weights of the motif edges.
+        motif_size: (n,) number of nodes that each motif node stands for.
+        motif_batch: (n,) motif of each motif node.
+        decision_index: (2, I) pairs of a node and a decision that involves it.
+        decision_weight: (I,) weights of these pairs, which sum to one for each decision.
+        decision_batch: (D,) graph of each decision, in increasing order.
 
-    A state may also have `proposal` (D,), actions from which a policy starts, and `proposal_step` (D,), what one
-    channel is as an action.
+    A state may also have `proposal` (D,), initial actions, and `proposal_step` (D,), the change of the action that
+    removes one channel.
     """
 
     x: Tensor

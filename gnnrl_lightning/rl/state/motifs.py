@@ -12,36 +12,37 @@ from gnnrl_lightning.tracing.topology import KINDS, Operator, Stage
 ROLES = ("input", "operation", "output")
 MOTIF_DIM = len(ROLES) + len(KINDS) + 3
 
-# Kinds whose operation reads every input channel; all others work channel by channel.
+# Kinds that mix channels; all others operate on each channel separately.
 _MIXING = ("conv", "linear")
 
 
 def motif(
     kinds: str | Sequence[str], inputs: int, outputs: int, kernel: float = 1, stride: float = 1, groups: int = 1
 ) -> dict[str, Tensor]:
-    """Level-1 graph of one operator or chain of operators, stored as the quotient by its automorphisms.
+    """Level-1 graph of an operator or a chain of operators, stored as the quotient by its automorphisms.
 
-    Written out, a convolution has one node for each input channel, each filter and each output channel;
-    filter and input channel are joined when the filter reads the channel, filter and output channel when it
-    writes it. The parallel filters (and the channels of one kind) are automorphic: any permutation of them is
-    a symmetry of the graph, so message passing gives them equal embeddings. Three nodes are left, and the
-    edge from class s to class t weighs as many s-nodes as one t-node has for neighbours (the quotient of an
-    equitable partition): a graph convolution with these weights computes for each class what it would compute
-    for every member of it.
+    The expanded graph of a convolution has a node for each input channel, each filter and each output channel. A
+    filter is connected to the input channels that it reads and to the output channel that it writes. The parallel
+    filters, and the channels of the same kind, are automorphic: any permutation of them is a symmetry of the graph, so
+    message passing gives them equal embeddings. The quotient therefore has three nodes, one per class. The weight of
+    the edge from class s to class t is the number of s-nodes that are neighbours of one t-node (the quotient of an
+    equitable partition). A graph convolution with these weights computes for each class the same values as for every
+    member of it in the expanded graph.
 
-    What follows a convolution in its chain (batch norm, activation) works filter by filter and marks the filters.
+    Operators that follow a convolution in a chain (batch norm, activation) act on each filter separately; their kinds
+    are features of the filters.
 
     Args:
-        kinds: One of `gnnrl_lightning.tracing.topology.KINDS`, or those of a chain; the first decides who reads whom.
-        inputs: Input channels.
-        outputs: Output channels.
-        kernel: Kernel size (the root of its area where it is not square).
+        kinds: One of `gnnrl_lightning.tracing.topology.KINDS`, or the kinds of a chain; the first determines the edges.
+        inputs: Number of input channels.
+        outputs: Number of output channels.
+        kernel: Kernel size (the square root of its area if it is not square).
         stride: Stride (likewise).
         groups: Blocks of a grouped convolution.
 
     Returns:
-        `x` (3, MOTIF_DIM) features of the classes, `edge_index` (2, 4), `weight` (4,) of the edges, and
-        `members` (3,): how many nodes each class stands for.
+        `x` (3, MOTIF_DIM) features of the classes, `edge_index` (2, 4), `weight` (4,) of the edges, and `members` (3,):
+        number of nodes in each class.
     """
     kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
     if kinds[0] in _MIXING:
@@ -67,15 +68,15 @@ def motif(
 def expanded_motif(
     kinds: str | Sequence[str], inputs: int, outputs: int, kernel: float = 1, stride: float = 1, groups: int = 1
 ) -> dict[str, Tensor]:
-    """The same level-1 graph written out: a node for each input channel, each filter and each output channel.
+    """The expanded level-1 graph, with a node for each input channel, each filter and each output channel.
 
-    `MotifEncoder` embeds it as it embeds the quotient; it is for looking at, since a convolution has
-    inputs x outputs / groups edges each way.
+    `MotifEncoder` gives the same embedding for it as for the quotient. It is meant for inspection only, since a
+    convolution has inputs x outputs / groups edges in each direction.
 
     Args:
-        kinds: As for `motif`, like the other arguments.
-        inputs: Input channels, the first nodes.
-        outputs: Output channels: as many filters, the next nodes, and as many outputs, the last nodes.
+        kinds: As for `motif`.
+        inputs: Number of input channels; their nodes come first.
+        outputs: Number of output channels and of filters; the nodes of the filters come next, then the outputs.
         kernel: Kernel size.
         stride: Stride.
         groups: Blocks of a grouped convolution.
@@ -84,13 +85,12 @@ def expanded_motif(
         `x` (inputs + 2 outputs, MOTIF_DIM), `edge_index` (2, E), `weight` (E,) and `members` (nodes,), all ones.
 
     Raises:
-        ValueError: The blocks are no whole number of channels, so that members of a class have different numbers
-            of neighbours and no such graph exists.
+        ValueError: The channels cannot be divided into equal blocks, so that no such graph exists.
     """
     first = kinds if isinstance(kinds, str) else kinds[0]
     blocks = groups if first in _MIXING else inputs
     if inputs % blocks or outputs % blocks:
-        raise ValueError(f"{first} from {inputs} to {outputs} channels in {blocks} equal blocks cannot be written out")
+        raise ValueError(f"{first} from {inputs} to {outputs} channels cannot be divided into {blocks} equal blocks")
     quotient = motif(kinds, inputs, outputs, kernel, stride, groups)
     filters = torch.arange(outputs)
     reads = (torch.arange(inputs) // (inputs // blocks))[:, None] == filters // (outputs // blocks)
@@ -109,7 +109,7 @@ def expanded_motif(
 
 
 def geometry(operator: Operator | Stage) -> tuple[float, float, float]:
-    """Kernel size and stride of an operator, the roots of their areas, and its blocks."""
+    """Kernel size and stride of an operator (square roots of their areas), and its number of blocks."""
 
     def root(pair: Sequence[int]) -> float:
         return float(max(pair[0] * pair[1], 1)) ** 0.5

@@ -1,4 +1,4 @@
-"""The simplified, single-level state graph: one node for each operator that mixes or joins channels."""
+"""The simplified, single-level state graph: one node per operator that mixes channels or joins feature maps."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _KEPT = ("conv", "linear", "attention")
 class SimplifiedBuilder:
     """Builds the simplified graph of a network at given widths, see `gnnrl_lightning.rl.state.views.simplified_graph`.
 
-    Its nodes are the inputs, the convolutions, linear layers and attentions, and whatever joins several feature
-    maps; all other operators (norms, activations, pooling, reshapes) belong to the node whose map they read. An
-    edge says that channels flow from one node to another. There are no motifs: all edges share one that says
-    nothing, so that every encoder takes the state.
+    The nodes are the inputs, convolutions, linear layers and attentions, and operators that join several feature
+    maps. All other operators (norms, activations, pooling, reshapes) belong to the node whose map they read. An edge
+    means that channels flow from one node to another. There are no motifs: all edges share an empty one, so that every
+    encoder accepts the state.
 
-    The fields and features are those of `StateBuilder`. A node has the features of the map that its first
-    stage writes, but for its costs (columns 5, 6, 7), which are summed over its stages, and its kinds, which
-    are those of all its operators. Its weight in a group's readout is the sum over its maps.
+    The fields and features are those of `StateBuilder`. A node has the features of the map that its first stage
+    writes, except that costs (columns 5, 6, 7) are summed over its stages, and kinds are those of all its operators.
+    Its weight in a group's readout is the sum over its maps.
 
     Args:
         graph: The traced network.
 
     Attributes:
-        full: The builder of the state that is simplified.
-        node: (n,) the node of each of its nodes.
-        head: (m,) the first of its nodes in each node.
+        full: Builder of the full state.
+        node: (n,) simplified node of each full node.
+        head: (m,) first full node of each simplified node.
 
     Source: GNN-RL (Yu, Mazaheri, Jannesari, ICML 2022), section 4.1, simplified computational graph.
     """
@@ -62,7 +62,7 @@ class SimplifiedBuilder:
         self._decisions.index_put_((self.node[nodes], groups), dense.decision_weight, accumulate=True)
 
     def __call__(self, widths: Tensor, limits: Tensor) -> Batch:
-        """Graphs of a batch of candidates; arguments and fields are those of `StateBuilder`."""
+        """Build the graphs of a batch of candidates; arguments and fields as for `StateBuilder`."""
         size = len(widths)
         full = cast(StateGraph, self.full(widths, limits))
         maps = full.x.view(size, -1, self.state_dim)
@@ -76,7 +76,7 @@ class SimplifiedBuilder:
 
 
 def _assign(full: StateBuilder) -> tuple[Tensor, Tensor]:
-    """The node of each node of the full state, and the first of them in each."""
+    """Simplified node of each full node, and first full node of each simplified node."""
     place = {feature_map: number for number, feature_map in enumerate(full.maps.tolist())}
     follows = {
         place[stage.output]: place[stage.inputs[0]]

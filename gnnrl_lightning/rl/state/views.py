@@ -1,4 +1,4 @@
-"""The computational graph to look at and to compute with: a traced network as torch_geometric data."""
+"""The computational graph of a traced network as torch_geometric data, for inspection and computation."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ from gnnrl_lightning.rl.state.simplified import SimplifiedBuilder
 
 @dataclass(frozen=True)
 class HierarchicalGraph:
-    """A network at given widths, on three levels, each a `torch_geometric.data.Data`.
+    """A network at given widths as graphs on three levels, each a `torch_geometric.data.Data`.
 
     | `network`, level 2 | shape | meaning |
     |---|---|---|
-    | `x`, `edge_index`, `edge_attr` | (n, NODE_DIM), (2, e), (e, EDGE_DIM) | as in `StateBuilder`'s tables, no limits |
+    | `x`, `edge_index`, `edge_attr` | (n, NODE_DIM), (2, e), (e, EDGE_DIM) | as in `StateBuilder`, without limits |
     | `edge_motif` | (e,) | index into `motifs` |
     | `map` | (n,) | index of the node's feature map in the traced network |
-    | `block` | (n,) | index of the node of `blocks` that the node belongs to |
-    | `channels`, `prunable` | (n,), (n,) | channels now, the share of them that is prunable |
+    | `block` | (n,) | index of the node's block in `blocks` |
+    | `channels`, `prunable` | (n,), (n,) | current channels, and the share of them that is prunable |
     | `decision_index`, `decision_weight` | (2, i), (i,) | pairs (node, channel group) and their weights |
     | `name`, `kinds` | n each | first operator of the stage that writes the map, kinds of all its operators |
-    | `shape` | n | dense shapes of the maps, for one image |
+    | `shape` | n | dense shapes of the maps, for one example |
 
     | each of `motifs`, level 1 | shape | meaning |
     |---|---|---|
     | `x`, `edge_index`, `weight`, `members` | as `motif` | the quotient, for the dense channels |
-    | `kinds`, `kernel`, `stride`, `groups` | strings, float, float, int | the stage |
-    | `uses` | int | edges of the network that have this motif |
+    | `kinds`, `kernel`, `stride`, `groups` | strings, float, float, int | properties of the stage |
+    | `uses` | int | number of edges of the network with this motif |
 
     | `blocks` | shape | meaning |
     |---|---|---|
     | `x` | (b, NODE_DIM) | mean of the features of the block's nodes |
-    | `edge_index` | (2, E) | blocks that read what a block writes |
+    | `edge_index` | (2, E) | from a block that writes a map to a block that reads it |
     | `name`, `members` | b strings, (b,) | module path, number of nodes |
 
     Attributes:
         network: Level 2, feature maps and the stages (operators with their norms and activations) between them.
-            An input has "input" for its only kind.
+            The only kind of an input is "input".
         motifs: Level 1, one graph for each distinct stage.
-        blocks: The level above, `gnnrl_lightning.rl.state.blocks`.
+        blocks: Level 3, see `gnnrl_lightning.rl.state.blocks`.
         groups: Names of the channel groups.
-        costs: Metric -> cost: of MACs of one image, and of parameters.
+        costs: Metric -> cost: MACs per example, and parameters.
     """
 
     network: Data
@@ -70,7 +70,7 @@ def hierarchical_graph(graph: ComputationGraph, widths: Tensor | None = None) ->
         widths: (G,) int64 widths of the channel groups; dense by default.
 
     Returns:
-        Its levels; see `HierarchicalGraph`.
+        The graphs of all levels.
     """
     given: Tensor = graph.widths if widths is None else widths
     builder = StateBuilder(graph)
@@ -115,8 +115,8 @@ def simplified_graph(graph: ComputationGraph, widths: Tensor | None = None) -> D
 
     Returns:
         `x` (m, NODE_DIM), `edge_index` (2, E), `edge_attr` (E, EDGE_DIM), `decision_index`, `decision_weight`,
-        `channels`, `prunable`, `name` and `shape` as in level 2 of the `HierarchicalGraph`, of the first stage of each
-        node; `kinds`: the kinds of all operators of each node; `node` (n,): the node of each node of level 2.
+        `channels`, `prunable`, `name` and `shape` as in level 2 of the `HierarchicalGraph`, for the first stage of each
+        node; `kinds`: kinds of all operators of each node; `node` (n,): simplified node of each level-2 node.
     """
     given: Tensor = graph.widths if widths is None else widths
     builder = SimplifiedBuilder(graph)
@@ -138,7 +138,7 @@ def simplified_graph(graph: ComputationGraph, widths: Tensor | None = None) -> D
 
 
 def _facts(builder: StateBuilder, widths: Tensor, nodes: Sequence[int]) -> dict[str, Any]:
-    """What describes some of the nodes in words and plain numbers."""
+    """Names, kinds, shapes and channel counts of some nodes."""
     graph, maps = builder.graph, builder.maps[list(nodes)]
     writer = {stage.output: stage for stage in builder.stages}
     channels = graph.channels(widths[None])[0]

@@ -34,5 +34,5 @@ def test_messages_go_both_ways_and_as_far_as_there_are_layers(make):
 
 
 def test_gat_refuses_heads_that_do_not_divide():
-    with pytest.raises(ValueError, match="multiple of the heads"):
+    with pytest.raises(ValueError, match="multiple of the number of heads"):
         GAT(3, 10, heads=4)

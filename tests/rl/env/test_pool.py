@@ -218,5 +218,5 @@ def test_wrong_numbers_of_actions_are_refused():
 @pytest.mark.parametrize("learner", [GNNRL, DDPG])
 def test_the_head_of_one_network_is_refused_when_the_policy_is_made(learner):
     module = learner(networks())
-    with pytest.raises(ValueError, match="the graphs differ in theirs: use the head 'node'"):
+    with pytest.raises(ValueError, match="graphs differ in their number of decisions: use the head 'node'"):
         module.configure_model()

@@ -27,7 +27,7 @@ def test_passes_the_gymnasium_checker(max_steps):
 
 def test_a_step_before_the_first_reset_is_refused():
     env = PruningEnv(vector())
-    with pytest.raises(ResetNeeded, match="has to be reset"):
+    with pytest.raises(ResetNeeded, match="call reset"):
         env.step([0.1] * 4)
     env.reset(seed=0)
     with pytest.raises(ValueError, match=r"actions have shape \(3,\), expected \(4,\), 4 for each of 1 episodes"):

@@ -40,7 +40,7 @@ def test_rewards_follow_the_objective():
 
 
 def test_a_figure_that_the_network_does_not_have_says_so():
-    with pytest.raises(UserError, match="'top5' fails: of this network there is no top5: expected one of top1, cross"):
+    with pytest.raises(UserError, match="'top5' fails: this network has no top5: expected one of top1, cross"):
         check_reward(find_reward("top5", OBJECTIVE), "top5", scored())
 
 

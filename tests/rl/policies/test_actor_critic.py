@@ -135,7 +135,7 @@ def test_actor_and_critic_are_replaceable():
 
 def test_an_actor_that_puts_out_another_number_is_refused():
     agent = Agent(NODE_DIM, GROUPS, actor=lambda features, _: TwoLayers(features, 2 * GROUPS), critic=TanhCritic)
-    with pytest.raises(ValueError, match=r"the actor puts out \(24, 2\), expected \(12, 2\): two for each decision"):
+    with pytest.raises(ValueError, match=r"the actor returns \(24, 2\), expected \(12, 2\): two per decision"):
         agent.act(small_states())
 
 
@@ -182,7 +182,7 @@ def alone_of(batch, number):
 @pytest.mark.parametrize("head", ["identity", "graph"])
 def test_heads_of_one_network_say_so(head):
     agent, batch = Agent(NODE_DIM, GROUPS, head=head), ragged()
-    with pytest.raises(ValueError, match=f"the head '{head}'.* is made for graphs of 4 decisions, these have 2, 4, 9"):
+    with pytest.raises(ValueError, match=f"the head '{head}'.* needs graphs with 4 decisions, these have 2, 4, 9"):
         agent.act(batch)
-    with pytest.raises(ValueError, match=f"the head '{head}'.* has weights for each decision, and the graphs differ"):
+    with pytest.raises(ValueError, match=f"the head '{head}'.* has weights for each decision, but graphs differ"):
         Agent(NODE_DIM, None, head=head)

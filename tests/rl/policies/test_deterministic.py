@@ -119,5 +119,5 @@ def test_one_policy_serves_graphs_with_different_numbers_of_decisions():
     assert actions.shape == (9,)
     alone = [agent.critic(state, own)[0] for state, own in zip(states, actions.split([6, 3]), strict=True)]
     torch.testing.assert_close(agent.critic(batch, actions), torch.stack(alone))
-    with pytest.raises(ValueError, match=r"the head 'identity'.* is made for graphs of 6 decisions, these have 3, 6"):
+    with pytest.raises(ValueError, match=r"the head 'identity'.* needs graphs with 6 decisions, these have 3, 6"):
         DDPGAgent(1, 6, encoder=partial(GCN, hidden=8)).actor(batch)

@@ -59,14 +59,14 @@ def test_what_is_no_policy_is_refused(tmp_path):
     policy = Agent(NODE_DIM, 4)
     with pytest.raises(UserError, match="there is no file"):
         load_policy(policy, tmp_path / "none")
-    with pytest.raises(UserError, match="is a folder, a policy is a file"):
+    with pytest.raises(UserError, match="is a folder: expected a file"):
         load_policy(policy, tmp_path)
     (tmp_path / "text").write_text("no tensors")
-    with pytest.raises(UserError, match="is no policy"):
+    with pytest.raises(UserError, match="is not a policy file"):
         load_policy(policy, tmp_path / "text")
     save_file({}, tmp_path / "list", {"beside": "[1]"})
-    with pytest.raises(UserError, match=r"is no policy: what is said of it is \[1\]"):
+    with pytest.raises(UserError, match=r"is not a policy file: its metadata is \[1\]"):
         load_policy(policy, tmp_path / "list")
     save_policy(Agent(NODE_DIM, 4, head="graph"), tmp_path / "graph")
-    with pytest.raises(UserError, match="a policy of another make"):
+    with pytest.raises(UserError, match="has another architecture"):
         load_policy(policy, tmp_path / "graph")

@@ -53,8 +53,8 @@ def test_decisions_read_their_nodes_by_weight():
 
 def test_parts_with_weights_for_each_decision_say_what_they_fit():
     check_count(state_from(torch.zeros(2, 3, 1), EDGE), 3, "the head")
-    with pytest.raises(ValueError, match="the head is made for graphs of 3 decisions, these have 0, 2, 3: use"):
+    with pytest.raises(ValueError, match="the head needs graphs with 3 decisions, these have 0, 2, 3: use"):
         check_count(ragged(), 3, "the head")
     assert one_count(3, "the head") == 3
-    with pytest.raises(ValueError, match="the head has weights for each decision, and the graphs differ"):
+    with pytest.raises(ValueError, match="the head has weights for each decision, but graphs differ"):
         one_count(None, "the head")

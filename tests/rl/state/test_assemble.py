@@ -129,5 +129,5 @@ def test_graphs_in_another_order_are_the_same_graphs(encoder):
 def test_proposals_are_in_all_states_or_in_none():
     with_proposal = traced_state()
     with_proposal.proposal = torch.rand(4)
-    with pytest.raises(ValueError, match="some states have the field proposal, and others have none"):
+    with pytest.raises(ValueError, match="some states have the field proposal and others lack it"):
         join_states([with_proposal, traced_state()])

@@ -48,8 +48,8 @@ def test_a_grouped_convolution_written_out_by_hand():
     assert written["weight"].tolist() == [1] * 12 and written["members"].tolist() == [1] * 8
 
 
-def test_blocks_of_unequal_size_cannot_be_written_out():
-    with pytest.raises(ValueError, match="cat from 4 to 10 channels in 4 equal blocks"):
+def test_blocks_of_unequal_size_are_refused():
+    with pytest.raises(ValueError, match="cat from 4 to 10 channels cannot be divided into 4 equal blocks"):
         expanded_motif("cat", 4, 10)
 
 
