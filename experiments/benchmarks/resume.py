@@ -5,7 +5,7 @@
 A search on the digits, with a table, iterations in the proxy and in the environment, and short trainings, runs once to
 its end. Then it is started again for each kill, killed (SIGKILL) at a random moment between its first file and its
 last, resumed, and compared bit for bit: the figures of result.json (but for seconds and latency), the journal (but for
-seconds), the metrics (but for speeds), and all weights. A second call goes on with the kills that are missing. Small
+seconds), the metrics (but for speeds), and all weights. A second call adds the kills that are missing. Small
 batches make the search a race of several stages; the run fails where no candidate is dropped.
 """
 
@@ -134,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--json", type=Path, help="file of the figures, which a second call goes on with")
+    parser.add_argument("--json", type=Path, help="file of the figures, to which a second call adds")
     options = parser.parse_args()
     found: dict[str, Any] = {"settings": SETTINGS, "seed": options.seed, "kills": []}
     if options.json is not None and options.json.is_file():

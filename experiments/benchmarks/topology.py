@@ -229,7 +229,7 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="*", help="names; default: all")
-    parser.add_argument("--json", type=Path, help="file to write, and to go on from")
+    parser.add_argument("--json", type=Path, help="file to write; rows that it has are not measured again")
     parser.add_argument("--again", action="store_true", help="measure rows again that are in the file")
     parser.add_argument("--summary", action="store_true", help="only sum up the file")
     parser.add_argument("--threads", type=int, default=1, help="threads of each process")

@@ -50,7 +50,7 @@ def test_comparison_has_the_figures(compared):
     assert {(entry["agent"], entry["method"]) for entry in figures["paired"]} >= {("agent", "uniform")}
 
 
-def test_a_comparison_goes_on_where_it_stopped(compared, capsys):
+def test_a_comparison_resumes_where_it_stopped(compared, capsys):
     before = json.loads((compared / "compare.json").read_text())
     (compared / "compare" / "random-0.5-seed1.json").unlink()
     capsys.readouterr()
@@ -118,7 +118,7 @@ def test_comparisons_that_are_refused(compared, capsys, arguments, message):
 
 
 def test_what_is_measured_is_written_down_and_read_again(fitted, workplace, capsys, monkeypatch):
-    """By `fit`, and by a comparison that goes on: what it began with counts, not what would be measured now."""
+    """By `fit`, and by a comparison that is resumed: what it began with counts, not what would be measured now."""
     given = ["--checkpoint", str(fitted / "checkpoints" / "dense.safetensors"), "--scoring.precision", "auto"]
     fit = ["--trainer.max_epochs", "1", "--finetuning.epochs", "0"]
     main(["fit", "--config", "small.yaml", "--run.name", "measured", *given, *fit])
