@@ -15,15 +15,19 @@ from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.objective import Objective
 from gnnrl_lightning.rl.env import Evaluated, VectorPruningEnv
+from gnnrl_lightning.rl.env.imagination import EFFECTS, Imagination
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.env.reward import check_reward, find_reward
 from gnnrl_lightning.rl.env.score import Score
 from gnnrl_lightning.rl.learners.base import GraphLearner
+from gnnrl_lightning.rl.rounds import Rounds
 from gnnrl_lightning.search.allocations import Allocations
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, uniform
 from gnnrl_lightning.search.problem import SearchProblem
+from gnnrl_lightning.surrogate.model import flat_prior
 from gnnrl_lightning.surrogate.proxy import Proxy
 from gnnrl_lightning.surrogate.sensitivity import RATIOS, Sensitivity
+from gnnrl_lightning.surrogate.terms import Terms
 
 AGENT = "agent"
 """Proposer name of the agent's candidates."""
@@ -58,6 +62,7 @@ class Environments:
         return {
             "search.sensitivity": str(self.measure),
             "episode.proposal": str(self.measure and options.proposal),
+            "episode.surrogate": str(options.surrogate),
             "episode.max_steps": str(options.max_steps),
             "episode.max_ratio_per_step": str(1.0 if one_step else float(options.max_ratio_per_step)),
         }
@@ -73,7 +78,11 @@ class Environments:
         return self._make(score, sensitivity, self._allocations(sensitivity))
 
     def _make(
-        self, score: Score | None, sensitivity: Sensitivity | None, start: Allocations | None
+        self,
+        score: Score | None,
+        sensitivity: Sensitivity | None,
+        start: Allocations | None,
+        imagined: Imagination | None = None,
     ) -> VectorPruningEnv:
         options, statistics = self.options, None
         if self.measure is not None:
@@ -89,9 +98,18 @@ class Environments:
             statistics=statistics,
             penalty=options.penalty,
             proposals=start,
+            imagined=imagined,
+            group_features=EFFECTS if options.surrogate else 0,
         )
         env.setting = self.setting
         return env
+
+    def imagination(
+        self, sensitivity: Sensitivity, evaluated: Callable[[], tuple[Tensor, Tensor]], mean: bool = False
+    ) -> Imagination:
+        """What scores imagined episodes, see `Imagination`."""
+        terms = Terms(self.graph, sensitivity.of_groups)
+        return Imagination(self.graph, terms, flat_prior(terms), evaluated, mean)
 
     def _allocations(self, sensitivity: Sensitivity | None) -> Allocations | None:
         """Initial proposals of the policy for every limit; None: the policy starts from one ratio for all groups."""
@@ -147,12 +165,19 @@ class Environments:
         if self.options.macs_range is not None:
             problem.allow(max(self.options.macs_range))
         start = self._allocations(sensitivity)
+        agent.exchange, agent.proxy, agent.evaluate = problem.exchange, None, None
+
+        def known() -> tuple[Tensor, Tensor]:
+            return evaluated(problem.history, reward)
+
+        if self.options.surrogate and sensitivity is not None:
+            imagined = self.imagination(sensitivity, known)
+            agent.env = agent.proxy = self._make(None, sensitivity, start, imagined)
+            agent.evaluate = Rounds(problem, imagined, reward, AGENT)
+            return
         agent.env = self._make(Evaluated(problem.ask, reward, AGENT), sensitivity, start)
-        agent.exchange = problem.exchange
-        agent.proxy = None
         if sensitivity is not None:
-            proxy = Proxy(sensitivity.of_groups, lambda: evaluated(problem.history, reward))
-            agent.proxy = self._make(proxy, sensitivity, start)
+            agent.proxy = self._make(Proxy(sensitivity.of_groups, known), sensitivity, start)
 
 
 def evaluated(history: Sequence[Any], reward: Callable[[Any], float]) -> tuple[Tensor, Tensor]:

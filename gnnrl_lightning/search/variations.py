@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.search.problem import SearchProblem
 
 NARROWEST, WIDEST = 0.05, 0.45
@@ -29,9 +30,7 @@ def variations(problem: SearchProblem, parents: int, count: int, generator: torc
     share = torch.rand(count, 1, generator=generator).clamp(min=2 / best.shape[1])
     changed = torch.rand(shape, generator=generator) < share
     noise = torch.randn(shape, generator=generator, dtype=torch.float64)
-    varied = problem.project(chosen * (spread * noise * changed).exp()).unique(dim=0)
-    known = {item.widths for item in problem.history}
-    return varied[[tuple(row) not in known for row in varied.tolist()]]
+    return unseen(problem, problem.project(chosen * (spread * noise * changed).exp()))
 
 
 def first_variations(problem: SearchProblem, count: int, spread: float, generator: torch.Generator) -> Tensor:
@@ -48,13 +47,20 @@ def first_variations(problem: SearchProblem, count: int, spread: float, generato
     return problem.new(problem.project(centre * (spread * noise).exp()), count)
 
 
-def ask_maximisers(problem: SearchProblem, pool: Tensor, functions: Tensor, proposer: str) -> None:
+def ask_maximisers(problem: SearchProblem, pool: Tensor, functions: Tensor, proposer: str) -> list[Evaluation]:
     """Score the best candidate of a pool `(n, G)` by each of some functions `(S, n)`, each candidate once."""
-    taken: set[int] = set()
+    taken: dict[int, Evaluation] = {}
     for function in functions:
         order = function.argsort(descending=True, stable=True).tolist()
         best = next((place for place in order if place not in taken), None)
         if best is None or not problem.left:
-            return
-        taken.add(best)
-        problem.ask(pool[best], proposer)
+            break
+        taken[best] = problem.ask(pool[best], proposer)
+    return list(taken.values())
+
+
+def unseen(problem: SearchProblem, widths: Tensor) -> Tensor:
+    """The distinct candidates among `(n, G)` that have not been scored."""
+    distinct = widths.unique(dim=0)
+    known = {item.widths for item in problem.history}
+    return distinct[[tuple(row) not in known for row in distinct.tolist()]]

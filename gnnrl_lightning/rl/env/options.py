@@ -26,6 +26,8 @@ class EpisodeOptions:
             statistics in the states, and the proxy.
         proposal: Sensitivity-based allocation that initialises the policy: dynamic_programming or greedy; null: the
             same ratio for all groups.
+        surrogate: Whether the policy learns in imagined episodes, scored by functions drawn from the surrogate, and only
+            the most promising of their candidates are evaluated; otherwise each episode ends with an evaluation.
 
     Raises:
         UserError: The proposal is unknown. The reward is checked together with the objective, the other values by the
@@ -39,6 +41,7 @@ class EpisodeOptions:
     reward: str | None = None
     sensitivity: bool = True
     proposal: str | None = "dynamic_programming"
+    surrogate: bool = False
 
     def __post_init__(self) -> None:
         if self.proposal is not None and self.proposal not in FROM_SENSITIVITY:

@@ -15,6 +15,7 @@ from torch import Tensor
 from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import ComputationGraph
+from gnnrl_lightning.rl.env.imagination import Imagination
 from gnnrl_lightning.rl.env.score import Score
 from gnnrl_lightning.rl.state.builder import EDGE_DIM, StateBuilder
 
@@ -80,6 +81,8 @@ class VectorPruningEnv:
         statistics: Tensor | None = None,
         penalty: float | None = None,
         proposals: Callable[[Tensor], Tensor] | None = None,
+        imagined: Imagination | None = None,
+        group_features: int = 0,
     ) -> None:
         if max_steps < 1:
             raise UserError(f"max_steps is {max_steps}, expected at least 1")
@@ -90,7 +93,8 @@ class VectorPruningEnv:
         self.graph, self.score, self.limits, self.macs_range = graph, score, limits, macs_range
         self.max_steps, self.penalty, self.proposals = max_steps, penalty, proposals
         self.max_ratio = 1.0 if max_steps == 1 else max_ratio_per_step
-        self.builder = StateBuilder(graph, statistics, limits.metrics)
+        self.imagined = imagined
+        self.builder = StateBuilder(graph, statistics, limits.metrics, group_features)
         self.state_dim, self.action_dim = self.builder.state_dim, len(graph.groups)
         # Raises if the network cannot meet the ends of the range.
         for share in macs_range or ():
@@ -98,6 +102,7 @@ class VectorPruningEnv:
         self._limits = self._draw_limits(1, None)
         self.initial_action = self._uniform_action()
         self._widths = graph.widths[None]
+        self._start, self._features = self._beginnings(1, None)
         self._done = torch.zeros(1, dtype=torch.bool)
         self._step = 0
         self.setting: dict[str, str] = {}
@@ -139,13 +144,26 @@ class VectorPruningEnv:
         """Current widths of each episode, (episodes, G) int64."""
         return self._widths
 
-    def _observe(self) -> Tensor:
-        left = 1 - self._step / self.max_steps
-        rows = len(self._widths)
+    def _beginnings(self, episodes: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """Proposed widths (B, G), none (B, 0) if there are no proposals, and features of the groups (B, G, K)."""
+        limits = self._relative_limits(episodes)
+        start = self.proposals(limits[:, 0]) if self.proposals is not None else torch.zeros(episodes, 0)
+        if self.imagined is None:
+            return start, torch.zeros(episodes, len(self.graph.groups), self.builder.group_features)
+        return self.imagined.begin(start, self._limits, generator or torch.Generator().manual_seed(0))
+
+    def _relative_limits(self, rows: int) -> Tensor:
+        """Limits (B, M) relative to the dense network, 1 where there is none."""
         none = torch.ones(rows, dtype=torch.float64)
         dense = self.limits.dense.items()
         limits = [self._limits[name] / cost if name in self._limits else none for name, cost in dense]
-        return torch.cat([self._widths, torch.stack(limits, 1), torch.full((rows, 1), left)], dim=1).float()
+        return torch.stack(limits, 1).float()
+
+    def _observe(self) -> Tensor:
+        left = 1 - self._step / self.max_steps
+        rows = len(self._widths)
+        parts = [self._widths, self._relative_limits(rows), torch.full((rows, 1), left)]
+        return torch.cat([*parts, self._start, self._features.flatten(1)], dim=1).float()
 
     def reset(self, episodes: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Start episodes from the dense network.
@@ -155,11 +173,12 @@ class VectorPruningEnv:
             generator: Draws the limits if there is a range; None: all limits are in the middle of the range.
 
         Returns:
-            Observations (B, G + M + 1), and (B,) bool: whether the dense network already meets the budget.
+            Observations (B, S), and (B,) bool: whether the dense network already meets the budget.
         """
         self._step = 0
         self._limits = self._draw_limits(episodes, generator)
         self._widths = self.graph.widths.repeat(episodes, 1)
+        self._start, self._features = self._beginnings(episodes, generator)
         self._done = self._met(self._widths)
         return self._observe(), self._done.clone()
 
@@ -170,7 +189,7 @@ class VectorPruningEnv:
             actions: (B G,), concatenated over episodes; clipped to [0, 1].
 
         Returns:
-            Observations (B, G + M + 1), rewards (B,), and (B,) bool: whether the episode is over.
+            Observations (B, S), rewards (B,), and (B,) bool: whether the episode is over.
 
         Raises:
             ValueError: The actions have the wrong shape, or one of them is NaN.
@@ -193,20 +212,26 @@ class VectorPruningEnv:
         else:
             scored = ends & self._met(proposed)
             rewards[ends] = self.penalty
-        if self.score is not None and scored.any():
-            rewards[scored] = self.score(proposed[scored])
+        if scored.any():
+            if self.imagined is not None:
+                rewards[scored] = self.imagined.rewards(proposed[scored], scored.nonzero()[:, 0])
+            elif self.score is not None:
+                rewards[scored] = self.score(proposed[scored])
         self._widths, self._done = proposed, self._done | ends
         return self._observe(), rewards, self._done.clone()
 
     def graphs(self, observations: Tensor) -> Any:
-        """State graphs for observations (B, G + M + 1), with the field `proposal` (B G,) if there are proposals."""
+        """State graphs for observations (B, S), with the field `proposal` (B G,) if there are proposals."""
         observations = observations.cpu()
-        widths, limits = observations[:, : self.action_dim], observations[:, self.action_dim : -1]
+        groups, metrics = self.action_dim, len(self.limits.dense)
+        sizes = [groups, metrics, 1, self._start.shape[1], groups * self.builder.group_features]
+        widths, limits, left, start, features = observations.split(sizes, dim=1)
         proposal = None
-        if self.proposals is not None:
+        if start.shape[1]:
             step = 1 / (widths * self.max_ratio)
-            proposal = ((widths - self.proposals(limits[:, 0])) * step).clamp(0, 1), step
-        return self.builder(widths.long(), limits, observations[:, -1], proposal)
+            proposal = ((widths - start) * step).clamp(0, 1), step
+        features = features.view(len(features), groups, -1) if self.builder.group_features else None
+        return self.builder(widths.long(), limits, left[:, 0], proposal, features)
 
 
 class PruningEnv(gymnasium.Env[Any, Any]):

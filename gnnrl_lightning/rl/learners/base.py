@@ -117,6 +117,7 @@ class GraphLearner(pl.LightningModule, ABC):
         self.register_buffer("reward_best", torch.tensor(-torch.inf))
         self._rollout: dict[str, float] = {}
         self.exchange: Callable[[], None] = lambda: None
+        self.evaluate: Callable[[Tensor, int, int], Tensor] | None = None
 
     @property
     def environment(self) -> VectorGraphEnv:
@@ -239,18 +240,22 @@ class GraphLearner(pl.LightningModule, ABC):
         env = self.proxy if in_proxy and self.proxy is not None else self.environment
         before = env.evaluations
         before_of = env.evaluations_of if isinstance(env, EnvPool) else None
-        training = self.policy.training
-        self.policy.eval()
-        steps, rewards = play(
-            env,
-            self.proxy_episodes if in_proxy else self.episodes_per_iteration,
+        imagined, seed = (
+            in_proxy or self.evaluate is not None,
             derived_seed(self.seed, iteration, self.trainer.global_rank, 0),
         )
+        training = self.policy.training
+        self.policy.eval()
+        steps, rewards = play(env, self.proxy_episodes if imagined else self.episodes_per_iteration, seed)
         self.policy.train(training)
+        new = env.evaluations - before
+        if not in_proxy and self.evaluate is not None:
+            rewards = self.evaluate(env.widths, self.episodes_per_iteration, seed)
+            new = len(rewards)
         if not in_proxy:
             self.exchange()
         seconds = time.perf_counter() - start
-        counts = [env.evaluations - before, len(rewards), rewards.sum(), len(steps)]
+        counts = [new, len(rewards), rewards.sum(), len(steps)]
         new, episodes, total, taken = self.sum_over_processes(torch.tensor(counts, dtype=torch.float64)).tolist()
         self._rollout = {"rollout/steps": taken / episodes}
         if in_proxy:

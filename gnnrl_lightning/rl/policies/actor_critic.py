@@ -30,10 +30,6 @@ EDGE = 0.005
 """Smallest distance of initial actions from 0 and 1, where the gradients vanish."""
 
 
-WIDEST = 0.25
-"""Largest standard deviation of an untrained policy's actions around proposals."""
-
-
 def proposed(state: StateGraph) -> Tensor | None:
     """The proposed initial actions (D,) in (0, 1), or None if the states have no proposals."""
     proposal = getattr(state, "proposal", None)
@@ -262,9 +258,10 @@ class ActorCritic(nn.Module):
         proposal = proposed(state)
         if proposal is None:
             return self.offset
+        step = cast(Any, state).proposal_step
         # With a spread below one channel, rounding would always give the same width.
-        spread = torch.maximum(self.proposal_spread, cast(Any, state).proposal_step).clamp(max=WIDEST)
-        return torch.stack([self._distribution.location_of(proposal), self._distribution.spread_of(spread)], dim=-1)
+        spread = self._distribution.spread_around(proposal, self.proposal_spread, step)
+        return torch.stack([self._distribution.location_of(proposal), spread], dim=-1)
 
     def distribution(self, state: StateGraph) -> UnitDistribution:
         """Distribution of the actions (D,) in a batch of states.

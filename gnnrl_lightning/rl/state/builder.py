@@ -91,6 +91,7 @@ class StateBuilder:
         graph: The traced network (`gnnrl_lightning.trace`).
         statistics: (G, K) finite statistics of the channel groups, of any scale; None: no statistics.
         metrics: M metrics by name, MACs and parameters first, see `BoundBudget.metrics`; None: only these two.
+        group_features: Number K of further features of each group, which a call gives: the last columns of nodes.
 
     Attributes:
         cost_columns: Columns of the node features with costs of stages.
@@ -103,7 +104,11 @@ class StateBuilder:
     """
 
     def __init__(
-        self, graph: ComputationGraph, statistics: Tensor | None = None, metrics: Mapping[str, Any] | None = None
+        self,
+        graph: ComputationGraph,
+        statistics: Tensor | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        group_features: int = 0,
     ) -> None:
         self.graph = graph
         given = list((dict.fromkeys(SHOWN) if metrics is None else metrics).items())
@@ -131,6 +136,8 @@ class StateBuilder:
             self.state_dim += statistics.shape[1]
         else:
             self._statistics = torch.zeros(self.num_nodes, 0)
+        self.group_features = group_features
+        self.state_dim += group_features
         self._batches: dict[int, dict[str, Any]] = {}
 
     def _node(self, feature_map: int) -> int:
@@ -245,6 +252,7 @@ class StateBuilder:
         limits: Tensor,
         left: Tensor | None = None,
         proposal: tuple[Tensor, Tensor] | None = None,
+        features: Tensor | None = None,
     ) -> Batch:
         """State of a batch of candidates.
 
@@ -254,6 +262,7 @@ class StateBuilder:
             left: (B,) remaining share of the episode's steps; 1 by default.
             proposal: (B, G) initial actions in [0, 1], and (B, G) the change of the action that removes one channel;
                 None: no proposals.
+            features: (B, G, K) features of the groups that differ between the graphs; None: there are none (K is 0).
 
         Returns:
             A batch of B graphs with the fields in the class's table, on the CPU.
@@ -281,6 +290,7 @@ class StateBuilder:
                 static[..., 3:],
                 whole[:, None].expand(-1, self.num_nodes, -1),
                 self._statistics.expand(size, -1, -1),
+                *(() if features is None else (self._group_to_node @ features,)),
             ],
             dim=2,
         )

@@ -1,0 +1,128 @@
+"""Imagined episodes: scored by functions that are drawn from the surrogate, another one for each episode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.graph import ComputationGraph
+from gnnrl_lightning.surrogate.model import Draws, Prior, Surrogate
+from gnnrl_lightning.surrogate.terms import Terms
+
+EFFECTS = 2
+"""Features of a group in imagined episodes: the effect of narrowing and of widening it alone."""
+
+STEP = 0.25
+"""Change of a log keep ratio whose effect is a feature."""
+
+PARENTS = 6
+"""Number of best candidates from which episodes start."""
+
+
+class Imagination:
+    """What imagined episodes start from, what the policy sees of their functions, and their rewards.
+
+    Each episode has a function drawn from the posterior of the surrogate: the policy learns to maximise all of them
+    (Thompson sampling by a policy). It sees the function in its effects: the change in reward when one group of the
+    proposal is narrowed or widened, in units of their root mean square over the groups.
+
+    Args:
+        graph: The traced network.
+        terms: Terms of candidates.
+        prior: Prior of the surrogate.
+        evaluated: Returns the evaluations so far: widths `(n, G)` and rewards `(n,)`.
+        mean: Whether all functions are the posterior mean: nothing is drawn.
+    """
+
+    def __init__(
+        self,
+        graph: ComputationGraph,
+        terms: Terms,
+        prior: Prior,
+        evaluated: Callable[[], tuple[Tensor, Tensor]],
+        mean: bool = False,
+    ) -> None:
+        self.graph, self.terms, self.prior, self.evaluated, self.mean = graph, terms, prior, evaluated, mean
+        self._known = -1
+        self._costs = graph.cost_of("macs")
+
+    @property
+    def surrogate(self) -> Surrogate:
+        """The surrogate, conditioned on all evaluations so far."""
+        widths, rewards = self.evaluated()
+        if len(rewards) != self._known:
+            self._known = len(rewards)
+            self._surrogate = Surrogate(self.terms, self.prior, widths, -rewards)
+            self._widths, self._rewards = widths, rewards
+        return self._surrogate
+
+    def functions(self, count: int, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+        """Functions from candidates `(m, G)`, or `(count, m, G)`, to rewards `(count, m)`."""
+        if self.mean:
+            surrogate = self.surrogate
+            return lambda widths: -_mean(surrogate, widths, count)
+        draws: Draws = self.surrogate.draw(count, generator)
+        return lambda widths: -draws(widths)
+
+    def begin(self, proposals: Tensor, limits: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Start episodes.
+
+        Args:
+            proposals: Widths `(B, G)` of an allocation, or `(B, 0)`.
+            limits: Absolute limits `(B,)` of each metric.
+            generator: Draws functions and proposals.
+
+        Returns:
+            Proposed widths `(B, G)`, each one of the best candidates that meet the episode's limits, or the allocation;
+            and the effects `(B, G, 2)`.
+        """
+        count = len(proposals)
+        self._functions = self.functions(count, generator)
+        start = self._proposals(proposals, limits, generator)
+        self._level = self._functions(start[:, None].long())[:, 0]
+        return start, self._effects(start)
+
+    def rewards(self, widths: Tensor, episodes: Tensor) -> Tensor:
+        """Rewards `(n,)` of candidates `(n, G)` by the functions of their episodes `(n,)`, relative to the proposals."""
+        everything = self.graph.widths.repeat(len(self._level), 1)
+        everything[episodes] = widths
+        return (self._functions(everything[:, None])[:, 0] - self._level)[episodes].float()
+
+    def _proposals(self, proposals: Tensor, limits: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+        self.surrogate  # noqa: B018  (reads the evaluations)
+        if proposals.shape[1] == 0:
+            raise ValueError("imagined episodes start from an allocation: episode.proposal is null")
+        if not len(self._rewards) or self.mean:
+            return proposals
+        costs = self._costs(self._widths)
+        chosen = proposals.clone()
+        for row in range(len(proposals)):
+            fits = (costs <= limits["macs"][row]) & (costs >= 0.8 * limits["macs"][row])
+            order = self._rewards.where(fits, -torch.inf).argsort(descending=True)[: min(PARENTS, int(fits.sum()))]
+            if len(order):
+                chosen[row] = self._widths[order[int(torch.randint(len(order), (), generator=generator))]].to(chosen)
+        return chosen
+
+    def _effects(self, start: Tensor) -> Tensor:
+        count, groups = start.shape
+        eye = torch.eye(groups, dtype=torch.float64)
+        factors = torch.cat([(-STEP * eye).exp(), (STEP * eye).exp()])
+        lowest, highest = self.graph.ranges.lowest, self.graph.ranges.highest
+        varied = (start[:, None].double() * factors).round().long()
+        changed = torch.minimum(torch.maximum(varied, lowest), highest)
+        change = self._functions(changed) - self._level[:, None]
+        # Per unit of the log keep ratio: integer widths change by other factors.
+        logs = (changed.double() / start[:, None].double()).log()
+        own = torch.cat([logs[:, :groups].diagonal(dim1=1, dim2=2), logs[:, groups:].diagonal(dim1=1, dim2=2)], 1)
+        slopes = torch.where(own.abs() > 0, change / own.where(own.abs() > 0, torch.ones(())), torch.zeros(()))
+        effects = slopes.view(count, 2, groups).transpose(1, 2)
+        scale = effects.square().mean((1, 2), keepdim=True).sqrt().clamp(min=1e-9)
+        return (effects / (3 * scale)).clamp(-1, 1).float()
+
+
+def _mean(surrogate: Surrogate, widths: Tensor, count: int) -> Tensor:
+    """Posterior means `(count, m)` of candidates `(m, G)` or `(count, m, G)`."""
+    means = surrogate.mean(widths.reshape(-1, widths.shape[-1]))
+    return means.expand(count, -1) if widths.dim() == 2 else means.view(widths.shape[:2])
