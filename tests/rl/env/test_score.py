@@ -29,7 +29,7 @@ def test_rewards_that_are_not_finite_are_refused(value):
 
 
 def errors(widths):
-    """Error of each group: the square of what it lacks of 40 channels, in tens."""
+    """Loss of each group: the square of its removed channels (of 40), in tens."""
     return ((40 - widths.double()) / 10).square()
 
 
