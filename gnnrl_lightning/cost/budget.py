@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from gnnrl_lightning.cost.metrics import METRICS, SHOWN, Cost, metric_name
-from gnnrl_lightning.cost.projection import Ladder, Limits, fits, project
+from gnnrl_lightning.cost.projection import AllowedWidths, Limits, fits, project
 from gnnrl_lightning.cost.ranges import WidthRanges
 from gnnrl_lightning.errors import UserError, one_line
 
@@ -159,22 +159,22 @@ class Budget:
         Raises:
             UserError: A limit exceeds the dense cost, the smallest network does not meet a limit, or a metric fails.
         """
-        ladder = Ladder(graph.widths, graph.sets, self.channel_multiple, self.min_width, graph.ranges)
+        allowed = AllowedWidths(graph.widths, graph.sets, self.channel_multiple, self.min_width, graph.ranges)
         keys = {name: name for name in SHOWN} | {metric_name(key): key for key in self.limits}
         metrics = {name: graph.cost_of(key) for name, key in keys.items()}
-        ends = {name: _ends(name, cost, ladder) for name, cost in metrics.items()}
+        ends = {name: _ends(name, cost, allowed) for name, cost in metrics.items()}
         limits = {}
         for name, limit in self.parsed.items():
             dense, smallest = ends[name]
             limits[name] = _absolute(name, limit, dense, smallest)
         monotone = frozenset(name for name, key in keys.items() if METRICS.find(key).monotone)
         dense_costs = {name: dense for name, (dense, _) in ends.items()}
-        return BoundBudget(graph, self, ladder, keys, metrics, limits, dense_costs, monotone)
+        return BoundBudget(graph, self, allowed, keys, metrics, limits, dense_costs, monotone)
 
 
-def _ends(name: str, cost: Cost, ladder: Ladder) -> tuple[float, float]:
+def _ends(name: str, cost: Cost, allowed: AllowedWidths) -> tuple[float, float]:
     """Cost of the dense and of the lowest widths, validated because the metric may be custom."""
-    widths = torch.stack([ladder.dense, ladder.lowest])
+    widths = torch.stack([allowed.dense, allowed.lowest])
     try:
         found = torch.as_tensor(cost(widths))
     except Exception as error:  # a custom metric may raise anything
@@ -208,7 +208,7 @@ class BoundBudget:
     Attributes:
         graph: The traced network.
         budget: The budget.
-        ladder: The allowed widths of each group.
+        allowed: The allowed widths of each group.
         metrics: Name -> metric as given, for all reported metrics: MACs, parameters, and the limited ones.
         functions: Name -> cost as a function of the widths.
         limits: Metric -> absolute limit.
@@ -218,7 +218,7 @@ class BoundBudget:
 
     graph: Prunable
     budget: Budget
-    ladder: Ladder
+    allowed: AllowedWidths
     metrics: Mapping[str, Any]
     functions: Mapping[str, Cost]
     limits: Mapping[str, float]
@@ -237,7 +237,7 @@ class BoundBudget:
     @property
     def smallest(self) -> Tensor:
         """The lowest allowed widths `(G,)`."""
-        return self.ladder.lowest
+        return self.allowed.lowest
 
     def share(self, name: str) -> float:
         """The limit on a metric as a share of the dense network's cost; 1 without a limit."""
@@ -265,7 +265,7 @@ class BoundBudget:
         batch = widths if widths.dim() > 1 else widths[None]
         limits = self.limits if limits is None else limits
         monotone = self.monotone.issuperset(limits)
-        return project(self.functions, self.ladder, batch, limits, monotone).reshape(widths.shape)
+        return project(self.functions, self.allowed, batch, limits, monotone).reshape(widths.shape)
 
     def with_limits(self, **limits: float | str | None) -> BoundBudget:
         """The same budget with other limits on some metrics, see `Budget.with_limits`."""

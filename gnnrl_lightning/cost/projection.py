@@ -28,7 +28,7 @@ Limits = Mapping[str, float | Tensor]
 
 
 @dataclass(frozen=True)
-class Ladder:
+class AllowedWidths:
     """The allowed widths of each group.
 
     Args:
@@ -101,7 +101,9 @@ def fits(costs: Mapping[str, Cost], widths: Tensor, limits: Limits) -> Tensor:
     return met
 
 
-def project(costs: Mapping[str, Cost], ladder: Ladder, widths: Tensor, limits: Limits, monotone: bool = True) -> Tensor:
+def project(
+    costs: Mapping[str, Cost], allowed: AllowedWidths, widths: Tensor, limits: Limits, monotone: bool = True
+) -> Tensor:
     """Project a proposal: the nearest widths that meet every limit and cannot be widened.
 
     1. Bisection finds the largest s for which `down(s * proposal)` fits. If a cost is not monotone, the bisection
@@ -112,7 +114,7 @@ def project(costs: Mapping[str, Cost], ladder: Ladder, widths: Tensor, limits: L
 
     Args:
         costs: Metric -> cost function of widths.
-        ladder: Allowed widths.
+        allowed: Allowed widths.
         widths: Proposals `(B, G)`, float or integer.
         limits: Absolute limits, for all candidates or for each candidate; the lowest widths must meet them.
         monotone: Whether no cost rises when a group is narrowed.
@@ -120,15 +122,15 @@ def project(costs: Mapping[str, Cost], ladder: Ladder, widths: Tensor, limits: L
     Returns:
         int64 `(B, G)`.
     """
-    if not ladder.dense.numel():
+    if not allowed.dense.numel():
         return widths.long()
-    proposal = torch.minimum(torch.maximum(widths.double(), ladder.lowest.double()), ladder.dense.double())
+    proposal = torch.minimum(torch.maximum(widths.double(), allowed.lowest.double()), allowed.dense.double())
 
     def scaled(factor: Tensor) -> Tensor:
-        return ladder.down((factor[:, None] * proposal + 1e-9).floor().long())
+        return allowed.down((factor[:, None] * proposal + 1e-9).floor().long())
 
     limits = {name: torch.as_tensor(limit, dtype=torch.float64).expand(len(proposal)) for name, limit in limits.items()}
-    low, high = torch.zeros(len(proposal), dtype=torch.float64), (ladder.dense / proposal).amax(1)
+    low, high = torch.zeros(len(proposal), dtype=torch.float64), (allowed.dense / proposal).amax(1)
     if monotone:
         low = torch.where(fits(costs, scaled(high), limits), high, low)
     else:
@@ -140,12 +142,12 @@ def project(costs: Mapping[str, Cost], ladder: Ladder, widths: Tensor, limits: L
         middle = (low + high) / 2
         fit = fits(costs, scaled(middle), limits)
         low, high = torch.where(fit, middle, low), torch.where(fit, high, middle)
-    return _grow(costs, ladder, scaled(low), proposal, limits, monotone)
+    return _grow(costs, allowed, scaled(low), proposal, limits, monotone)
 
 
 def _grow(
     costs: Mapping[str, Cost],
-    ladder: Ladder,
+    allowed: AllowedWidths,
     widths: Tensor,
     proposal: Tensor,
     limits: Mapping[str, Tensor],
@@ -153,7 +155,7 @@ def _grow(
 ) -> Tensor:
     """Widen groups one step at a time until none can be widened."""
     while True:
-        grown = _sweep(costs, ladder, widths, proposal, limits)
+        grown = _sweep(costs, allowed, widths, proposal, limits)
         # With monotone costs, a group that does not fit never fits later.
         if monotone or torch.equal(grown, widths):
             return grown
@@ -161,18 +163,18 @@ def _grow(
 
 
 def _sweep(
-    costs: Mapping[str, Cost], ladder: Ladder, widths: Tensor, proposal: Tensor, limits: Mapping[str, Tensor]
+    costs: Mapping[str, Cost], allowed: AllowedWidths, widths: Tensor, proposal: Tensor, limits: Mapping[str, Tensor]
 ) -> Tensor:
     """Widen groups one step at a time, each until it does not fit for the first time."""
     widths = widths.clone()
-    closed = widths >= ladder.highest
+    closed = widths >= allowed.highest
     rows = torch.arange(len(widths))
     while len(rows := rows[~closed[rows].all(1)]):
         fraction = torch.where(closed[rows], torch.inf, widths[rows] / proposal[rows])
         group = fraction.argmin(1)
         stepped = widths[rows]
-        stepped.scatter_(1, group[:, None], ladder.wider(stepped).gather(1, group[:, None]))
+        stepped.scatter_(1, group[:, None], allowed.wider(stepped).gather(1, group[:, None]))
         fit = fits(costs, stepped, {name: limit[rows] for name, limit in limits.items()})
         widths[rows] = torch.where(fit[:, None], stepped, widths[rows])
-        closed[rows, group] = ~fit | (widths[rows, group] >= ladder.highest[group])
+        closed[rows, group] = ~fit | (widths[rows, group] >= allowed.highest[group])
     return widths

@@ -1,4 +1,4 @@
-"""Lightning data modules: examples in memory or images streamed from disk, and a holdout of the training examples."""
+"""Lightning data modules: examples in memory or images streamed from disk, with a holdout of the training examples."""
 
 from gnnrl_lightning.data.cifar import CIFAR10, CIFAR100
 from gnnrl_lightning.data.diabetes import Diabetes

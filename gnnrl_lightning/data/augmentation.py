@@ -1,4 +1,4 @@
-"""Random crop and horizontal flip of a whole batch, in one gather on the device of the images."""
+"""Random crop and horizontal flip of a whole batch in one gather on the images' device."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class CropFlip:
-    """One crop position and one flip for each image of a batch.
+    """Crop position and flip of each image in a batch.
 
     Args:
-        top: First row of the crop in the padded image, int64, shape `(N,)`, from 0 to 2 x padding.
+        top: First row of the crop in the padded image, int64, shape `(N,)`, from 0 to 2 * padding.
         left: First column, likewise.
-        flip: Whether the crop is mirrored, bool, shape `(N,)`.
+        flip: Whether to mirror the crop, bool, shape `(N,)`.
     """
 
     top: Tensor
@@ -23,16 +23,15 @@ class CropFlip:
 
 
 def draw_crop_flip(images: int, pad: int, flip: bool, generator: torch.Generator) -> CropFlip:
-    """Draw uniform crop positions and fair flips.
+    """Draw uniform crop positions, and flips with probability 1/2.
 
-    They are drawn where the generator lives; with a CPU generator every device sees the same augmented
-    images.
+    Random numbers are drawn on the generator's device; a CPU generator gives the same augmentation on every device.
 
     Args:
         images: Number of images N.
-        pad: Padding on each side, pixels.
-        flip: Draw flips at all.
-        generator: Source of the randomness.
+        pad: Padding on each side, in pixels.
+        flip: Whether to flip images at all.
+        generator: Random generator.
     """
     device = generator.device
     top, left = torch.randint(0, 2 * pad + 1, (2, images), generator=generator, device=device)
@@ -41,11 +40,11 @@ def draw_crop_flip(images: int, pad: int, flip: bool, generator: torch.Generator
 
 
 def crop_flip(images: Tensor, pad: int, drawn: CropFlip) -> Tensor:
-    """Crop each image at its own position out of the zero-padded image, and mirror it where asked.
+    """Pad images with zeros, crop each at its own position, and mirror some of them.
 
     Args:
         images: Shape `(N, C, H, W)`, any dtype.
-        pad: Zero padding on each side, pixels.
+        pad: Zero padding on each side, in pixels.
         drawn: Crop positions and flips of the N images.
 
     Returns:

@@ -15,12 +15,11 @@ class CIFAR10(ImageData):
     """The 60,000 images of CIFAR-10, 32 x 32 pixels, three channels, ten classes.
 
     Mean and standard deviation default to those of ImageNet, which the published CIFAR ResNet weights expect.
-    Further arguments are those of `ImageData`.
 
     Args:
-        root: Folder that has, or gets, the files of torchvision's data set.
-        download: Fetch the files if they are missing.
-        **kwargs: Arguments of `ImageData`.
+        root: Folder of torchvision's data set.
+        download: Whether to download the files if they are missing.
+        **kwargs: Other arguments of `ImageData`.
     """
 
     name = "cifar10"
@@ -32,7 +31,7 @@ class CIFAR10(ImageData):
         self.download = download
 
     def prepare_data(self) -> None:
-        """Download the files if asked to; Lightning calls this in one process of a machine.
+        """Download the files if `download` is set; Lightning calls this in one process per machine.
 
         Raises:
             UserError: The download failed.
@@ -48,7 +47,7 @@ class CIFAR10(ImageData):
         """Read the files under `root`.
 
         Raises:
-            UserError: They are missing or damaged.
+            UserError: The files are missing or damaged.
         """
         train, test = self._read(train=True), self._read(train=False)
         return LoadedImages(_image_set(train), _image_set(test), tuple(train.classes))
@@ -59,7 +58,7 @@ class CIFAR10(ImageData):
         except (OSError, RuntimeError) as error:
             raise UserError(
                 f"{self.name} is missing or damaged in {Path(self.root).resolve()}: set `root` to the folder "
-                f"that has {self.source.base_folder}, or `download: true`"
+                f"that contains {self.source.base_folder}, or `download: true`"
             ) from error
 
 
@@ -67,9 +66,9 @@ class CIFAR100(CIFAR10):
     """The 60,000 images of CIFAR-100, 32 x 32 pixels, three channels, a hundred classes.
 
     Args:
-        root: Folder that has, or gets, the files of torchvision's data set.
-        download: Fetch the files if they are missing.
-        **kwargs: Arguments of `ImageData`.
+        root: Folder of torchvision's data set.
+        download: Whether to download the files if they are missing.
+        **kwargs: Other arguments of `ImageData`.
     """
 
     name = "cifar100"

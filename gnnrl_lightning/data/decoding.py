@@ -1,4 +1,4 @@
-"""From an image file to pixels."""
+"""Decoding of image files."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,27 +14,27 @@ from gnnrl_lightning.errors import UserError
 
 @dataclass(frozen=True)
 class Decoder:
-    """Decodes image files to RGB pixels of one size.
+    """Decodes image files to RGB pixels of a fixed size.
 
     Args:
-        shape: Height and width of what comes out, pixels.
-        resize: Length of the shorter side before the centre crop, pixels; None resamples and crops nothing,
-            and refuses images of another size.
+        shape: Height and width of the decoded images, in pixels.
+        resize: Length of the shorter side before the centre crop, in pixels; None: images are neither resized nor
+            cropped and must have the right size.
     """
 
     shape: tuple[int, int]
     resize: int | None = None
 
     def __call__(self, path: str) -> np.ndarray:
-        """One image as uint8, shape `(3, H, W)`.
+        """Decode an image to uint8, shape `(3, H, W)`.
 
         Raises:
-            UserError: It cannot be read, or has another size where nothing is resampled.
+            UserError: The image cannot be read, or has the wrong size and `resize` is None.
         """
-        image: Any = read_rgb(path)  # the type hints of torchvision know tensors alone
+        image: Any = read_rgb(path)  # torchvision's type hints only allow tensors
         height, width = self.shape
         if self.resize is None and image.size != (width, height):
-            raise UserError(f"{path} is {image.height}x{image.width}, others are {height}x{width}: set `size`")
+            raise UserError(f"{path} is {image.height}x{image.width}, other images are {height}x{width}: set `size`")
         if self.resize is not None and min(image.size) != self.resize:
             image = TF.resize(image, [self.resize], antialias=True)
         if image.size != (width, height):
@@ -43,10 +43,10 @@ class Decoder:
 
 
 def read_rgb(path: str) -> Image.Image:
-    """An image file, converted to RGB.
+    """Read an image file and convert it to RGB.
 
     Raises:
-        UserError: It cannot be read as an image; the message names it.
+        UserError: The file cannot be read as an image; the message names it.
     """
     with _opened(path) as file:
         return file.convert("RGB")
@@ -56,7 +56,7 @@ def image_size(path: str) -> tuple[int, int]:
     """Height and width of an image file, without decoding it.
 
     Raises:
-        UserError: It cannot be read as an image; the message names it.
+        UserError: The file cannot be read as an image; the message names it.
     """
     with _opened(path) as file:
         return file.height, file.width
@@ -67,10 +67,10 @@ def _opened(path: str) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as file:
             yield file
-    except Exception as error:  # each format's decoder raises what it likes
+    except Exception as error:  # the decoders of different formats raise different exceptions
         raise UserError(f"{path} cannot be read as an image: {error}") from error
 
 
 def channels_first(image: Image.Image) -> np.ndarray:
-    """The pixels of an RGB image, uint8, shape `(3, H, W)`."""
+    """Pixels of an RGB image as uint8, shape `(3, H, W)`."""
     return np.asarray(image).transpose(2, 0, 1)

@@ -1,4 +1,4 @@
-"""The diabetes study that comes with scikit-learn: a regression without a download."""
+"""The diabetes data set of scikit-learn: a regression problem that needs no download."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ TEST_EXAMPLES = 92
 
 
 class Diabetes(ExampleData):
-    """442 patients: ten measurements `(10,)`, and the progression of their disease a year later `(1,)`.
+    """442 patients: ten measurements `(10,)`, and the progression of the disease after one year `(1,)`.
 
-    Measurements have mean 0 and variance 1, the progression has them over the 350 training examples. 92 patients,
-    always the same, are the test examples.
+    Measurements are standardised over all patients, the progression over the 350 training examples. The test examples
+    are a fixed set of 92 patients.
 
     Args:
-        batch_size: Training examples in a batch, on each device.
-        eval_batch_size: Examples in a batch of validation, test and scoring.
-        holdout_size: Examples held out of the training ones: below 1 a fraction, else their number.
+        batch_size: Training examples per batch on each device.
+        eval_batch_size: Examples per batch in validation, test and scoring.
+        holdout_size: Size of the holdout: a fraction of the training examples if below 1, else a number.
         split_seed: Seed of the holdout.
         seed: Seed of the order of the training examples.
     """
@@ -39,11 +39,11 @@ class Diabetes(ExampleData):
         super().__init__(batch_size, eval_batch_size, holdout_size, split_seed, seed)
 
     def load(self) -> LoadedExamples:
-        """Standardise the figures and hold out the test examples."""
+        """Standardise the data and split off the test examples."""
         measured, progression = load_diabetes(return_X_y=True)
         inputs, targets = torch.from_numpy(measured), torch.from_numpy(progression)[:, None]
         train, test = random_split(len(inputs), TEST_EXAMPLES, 0)
-        inputs = inputs * len(inputs) ** 0.5  # scikit-learn gives columns of length 1
+        inputs = inputs * len(inputs) ** 0.5  # scikit-learn's columns are centred and have norm 1
         targets = (targets - targets[train].mean()) / targets[train].std()
         data = ExampleSet(inputs.float(), targets.float())
         return LoadedExamples(data.subset(train), data.subset(test))

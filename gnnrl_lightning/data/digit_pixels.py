@@ -1,4 +1,4 @@
-"""Handwritten digits strewn over small canvases: a segmentation without a download."""
+"""Handwritten digits at random positions on small canvases: a segmentation problem that needs no download."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from gnnrl_lightning.data.examples import ExampleSet
 from gnnrl_lightning.seeds import generator_for
 
 SIDE, INK = 20, 6
-"""Side of a canvas, pixels; grey level, of 16, from which a pixel is ink."""
+"""Side of a canvas in pixels; grey level (0 to 16) from which a pixel counts as ink."""
 
 
 class DigitPixels(ExampleData):
-    """Canvases `(1, 20, 20)` with four of scikit-learn's digits each, and a class for each pixel `(20, 20)`.
+    """Canvases `(1, 20, 20)` with four of scikit-learn's digits, and a class for each pixel `(20, 20)`.
 
-    The classes are 0 for paper, 1 for ink of an even digit and 2 for ink of an odd one. Training and test canvases have
-    different digits.
+    The classes are 0 for background, 1 for ink of an even digit and 2 for ink of an odd digit. Training and test
+    canvases use different digits.
 
     Args:
         canvases: Number of training canvases; there are a quarter as many test canvases.
-        batch_size: Training canvases in a batch, on each device.
-        eval_batch_size: Canvases in a batch of validation, test and scoring.
-        holdout_size: Canvases held out of the training ones: below 1 a fraction, else their number.
+        batch_size: Training canvases per batch on each device.
+        eval_batch_size: Canvases per batch in validation, test and scoring.
+        holdout_size: Size of the holdout: a fraction of the training canvases if below 1, else a number.
         split_seed: Seed of the holdout.
         seed: Seed of the order of the training canvases.
     """
@@ -55,12 +55,12 @@ class DigitPixels(ExampleData):
         )
 
     def normalize(self, inputs: Tensor) -> Tensor:
-        """Grey levels 0 to 16, uint8, to mean and variance near 0 and 1."""
+        """Scale grey levels 0 to 16 (uint8) to roughly zero mean and unit variance."""
         return (inputs.float() - 3.0) / 5.0
 
 
 def _strewn(digits: Tensor, labels: Tensor, canvases: int, generator: torch.Generator) -> ExampleSet:
-    """Canvases with a digit in each quarter, moved by up to two pixels."""
+    """Canvases with a digit in each quarter, shifted by up to two pixels."""
     grey = torch.zeros(canvases, 1, SIDE, SIDE, dtype=torch.uint8)
     classes = torch.zeros(canvases, SIDE, SIDE, dtype=torch.int64)
     chosen = torch.randint(len(digits), (canvases, 4), generator=generator)

@@ -1,4 +1,4 @@
-"""The handwritten digits that come with scikit-learn: real images without a download."""
+"""The handwritten digits of scikit-learn: real images that need no download."""
 
 import numpy as np
 import torch
@@ -14,21 +14,19 @@ TEST_SEED = 0
 class Digits(ImageData):
     """1,797 handwritten digits of 8 x 8 pixels, one channel, ten classes.
 
-    360 of them, stratified and always the same, are the test images; the holdout is taken from the
-    other 1,437.
+    The test images are a fixed, stratified set of 360; the holdout is taken from the other 1,437.
 
     Args:
-        batch_size: Training images in a batch, on each device.
-        eval_batch_size: Images in a batch of validation, test and scoring.
-        holdout_size: Images held out of the training ones: below 1 a fraction, else their
-            number.
+        batch_size: Training images per batch on each device.
+        eval_batch_size: Images per batch in validation, test and scoring.
+        holdout_size: Size of the holdout: a fraction of the training images if below 1, else a number.
         split_seed: Seed of the holdout.
-        pad: Zero padding of the random crop, pixels; 0 crops nothing.
-        flip: Mirror half of the training images (mirrored digits are other signs, hence off).
-        mean: Mean of each channel, of pixels in [0, 1].
-        std: Standard deviation of each channel, of pixels in [0, 1].
-        memory_limit_gib: Refuse images that take more than this, decoded, in GiB.
-        seed: Seed of the order and of the augmentation of the training images.
+        pad: Zero padding of the random crop, in pixels; 0: no random crop.
+        flip: Whether to mirror half of the training images; off by default, since mirrored digits are not digits.
+        mean: Mean of each channel, for pixels in [0, 1].
+        std: Standard deviation of each channel, for pixels in [0, 1].
+        memory_limit_gib: Maximum memory of the decoded images, in GiB.
+        seed: Seed of the order and the augmentation of the training images.
     """
 
     name = "digits"
@@ -60,8 +58,8 @@ class Digits(ImageData):
         )
 
     def load(self) -> LoadedImages:
-        """Scale the seventeen grey levels 0..16 to 0..255 and hold out the test images."""
-        from sklearn.datasets import load_digits  # takes long to import, and only this needs it
+        """Scale the grey levels from 0..16 to 0..255 and split off the test images."""
+        from sklearn.datasets import load_digits  # slow to import and only needed here
 
         pixels, labels = load_digits(return_X_y=True)
         levels = np.rint(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)

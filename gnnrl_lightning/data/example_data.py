@@ -1,4 +1,4 @@
-"""The data module that every source of examples shares."""
+"""Base class of all data modules."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from gnnrl_lightning.trees import Tree, shapes, tensors
 
 
 class LoadedExamples(NamedTuple):
-    """What a source of examples gives: its two official splits.
+    """The two official splits of a data set.
 
     Attributes:
-        train: Every training example, those to be held out included.
+        train: All training examples, including the holdout.
         test: The test examples.
     """
 
@@ -36,9 +36,9 @@ class _Splits(NamedTuple):
 
 
 class ExampleData(LightningDataModule, ABC):
-    """Examples with a holdout, a part of the training examples that candidates are scored on, in memory.
+    """Base class of data modules with a holdout: training examples, kept in memory, on which candidates are scored.
 
-    A source of examples is a subclass with a name and a `load` method:
+    A data set is a subclass with a name and a `load` method:
 
     ```
     class Waves(ExampleData):
@@ -49,15 +49,16 @@ class ExampleData(LightningDataModule, ABC):
             return LoadedExamples(ExampleSet(x[:3000], x[:3000].sin()), ExampleSet(x[3000:], x[3000:].sin()))
     ```
 
-    It may also override `normalize`, `augment` and `split`. After `setup()` there are `train` (the training examples
-    without the holdout), `holdout` and `test`. The training loader shuffles and augments; validation reads the holdout.
+    It may also override `normalize`, `augment` and `split`. After `setup()`, the splits are available as `train` (the
+    training examples without the holdout), `holdout` and `test`. The training loader shuffles and augments; validation
+    uses the holdout.
 
     Args:
-        batch_size: Training examples in a batch, on each device.
-        eval_batch_size: Examples in a batch of validation, test and scoring.
-        holdout_size: Examples held out of the training ones: below 1 a fraction, else their number.
+        batch_size: Training examples per batch on each device.
+        eval_batch_size: Examples per batch in validation, test and scoring.
+        holdout_size: Size of the holdout: a fraction of the training examples if below 1, else a number.
         split_seed: Seed of the holdout.
-        seed: Seed of the order and of the augmentation of the training examples.
+        seed: Seed of the order and the augmentation of the training examples.
 
     Raises:
         UserError: A value is out of range.
@@ -88,20 +89,20 @@ class ExampleData(LightningDataModule, ABC):
 
     @abstractmethod
     def load(self) -> LoadedExamples:
-        """Both official splits.
+        """Load both official splits.
 
         Raises:
             UserError: They are missing or unreadable.
         """
 
     def setup(self, stage: str | None = None) -> None:
-        """Load the examples and hold some out; further calls do nothing.
+        """Load the examples and split off the holdout; further calls do nothing.
 
         Args:
-            stage: Ignored, all splits are loaded together.
+            stage: Ignored; all splits are loaded at once.
 
         Raises:
-            UserError: What `load` raises; a holdout that leaves no training examples.
+            UserError: `load` fails, or the holdout leaves no training examples.
         """
         if self._splits is not None:
             return
@@ -111,14 +112,14 @@ class ExampleData(LightningDataModule, ABC):
         self._splits = _Splits(loaded.train.subset(train), loaded.train.subset(held).in_memory(), loaded.test)
 
     def _check(self, loaded: Any) -> None:
-        """Refuse what was loaded and does not fit; nothing, if not overridden."""
+        """Validate the loaded splits; does nothing by default."""
 
     def split(self, examples: Examples, held: int) -> tuple[Tensor, Tensor]:
-        """Indices `(n,)` of training examples that stay and of those held out; at random, if not overridden."""
+        """Indices `(n,)` of the remaining training examples and of the holdout; random by default."""
         return random_split(len(examples), held, self.split_seed)
 
     def held(self, examples: int) -> int:
-        """Size of the holdout of so many training examples."""
+        """Size of the holdout for a number of training examples."""
         return int(self.holdout_size if self.holdout_size >= 1 else self.holdout_size * examples)
 
     def _split(self, name: str) -> Any:
@@ -133,7 +134,7 @@ class ExampleData(LightningDataModule, ABC):
 
     @property
     def holdout(self) -> ExampleSet:
-        """The training examples held out to score candidates."""
+        """The holdout: training examples reserved for scoring candidates."""
         return self._split("holdout")
 
     @property
@@ -142,22 +143,22 @@ class ExampleData(LightningDataModule, ABC):
         return self._split("test")
 
     def transform_record(self) -> dict[str, Any]:
-        """What a deployed network has to do to its inputs, in plain JSON types: here their shapes and types alone."""
+        """Preprocessing that a deployed network needs, in plain JSON types; by default, shapes and types of inputs."""
         example = self.calibration(1)
         kinds = [str(tensor.dtype).removeprefix("torch.") for tensor in tensors(example)]
         return {"dataset": self.name, "size": shapes(example), "dtypes": kinds}
 
     def normalize(self, inputs: Tree) -> Tree:
-        """Turn inputs of a split into what the network reads, on any device; as they are, if not overridden."""
+        """Convert inputs of a split to network inputs, on any device; the identity by default."""
         return inputs
 
     def augment(self, inputs: Tree, targets: Tree, generator: torch.Generator) -> tuple[Tree, Tree]:
-        """Change a training batch at random; as it is, if not overridden.
+        """Augment a training batch; the identity by default.
 
         Args:
-            inputs: Inputs, as a split has them, on any device.
-            targets: Their targets.
-            generator: CPU generator; the same state gives the same changes on every device.
+            inputs: Inputs in the format of the split, on any device.
+            targets: Targets of the inputs.
+            generator: CPU generator; the same state gives the same augmentation on every device.
 
         Returns:
             Inputs and targets of the same structure.
@@ -165,30 +166,30 @@ class ExampleData(LightningDataModule, ABC):
         return inputs, targets
 
     def calibration(self, examples: int) -> Tree:
-        """Normalised inputs of training examples to calibrate on, never of the holdout.
+        """Normalised inputs of training examples for calibration; never from the holdout.
 
         Args:
-            examples: How many; a fixed random choice, and fewer examples are the first of more.
+            examples: Number of examples. The choice is random but fixed; fewer examples are a prefix of more.
 
         Returns:
-            Inputs on the CPU, as a network reads them.
+            Network inputs on the CPU.
 
         Raises:
-            UserError: There are not that many training examples.
+            UserError: There are fewer training examples.
         """
         return self.normalize(self.some(examples).inputs)
 
     def some(self, examples: int) -> ExampleSet:
-        """Training examples of `calibration`, as the split has them, with their targets.
+        """The examples of `calibration` in the format of the split, with their targets.
 
         Args:
-            examples: How many.
+            examples: Number of examples.
 
         Raises:
-            UserError: There are not that many training examples.
+            UserError: There are fewer training examples.
         """
         if not 1 <= examples <= len(self.train):
-            raise UserError(f"{examples} calibration {self.unit} asked for: expected 1 to {len(self.train)}")
+            raise UserError(f"{examples} calibration {self.unit}: expected between 1 and {len(self.train)}")
         chosen = torch.randperm(len(self.train), generator=generator_for(self.split_seed))[:examples]
         return self.train.subset(chosen).in_memory()
 
@@ -210,7 +211,7 @@ class ExampleData(LightningDataModule, ABC):
         return self._loader(self.test, self.eval_batch_size)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Augment (training batches) and normalise on the device; batches of other loaders pass unchanged."""
+        """Augment (training batches only) and normalise on the device; batches of other loaders are unchanged."""
         if not isinstance(batch, RawBatch):
             return batch
         inputs, targets = batch.inputs, batch.targets
@@ -220,10 +221,10 @@ class ExampleData(LightningDataModule, ABC):
 
 
 def at_least(name: str, value: int, least: int) -> int:
-    """The value.
+    """Return a value if it is at least `least`.
 
     Raises:
-        UserError: It is smaller.
+        UserError: The value is smaller.
     """
     if value < least:
         raise UserError(f"{name}={value}: expected at least {least}")

@@ -1,4 +1,4 @@
-"""What every split of a data module offers, whether its examples lie in memory or on disk."""
+"""The interface of a split of a data module, in memory or on disk, and the split in memory."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Draw(NamedTuple):
     """A batch to read.
 
     Attributes:
-        indices: Which examples, int64, shape `(B,)`.
-        seed: Seed of the batch's augmentation; None leaves the inputs as they are.
+        indices: Indices of the examples, int64, shape `(B,)`.
+        seed: Seed of the batch's augmentation; None: no augmentation.
     """
 
     indices: Tensor
@@ -25,15 +25,15 @@ class Draw(NamedTuple):
 
 
 class Examples(Protocol):
-    """Inputs with their targets: `ExampleSet` and `ImageSet` have them in memory, `ImageFiles` on disk."""
+    """Inputs with their targets: `ExampleSet` and `ImageSet` hold them in memory, `ImageFiles` on disk."""
 
     @property
     def targets(self) -> Tree:
-        """The targets of all examples, the examples first."""
+        """The targets of all examples; examples are the first dimension."""
         ...
 
     def __len__(self) -> int:
-        """The number of examples N."""
+        """Number of examples N."""
         ...
 
     def subset(self, indices: Tensor) -> Examples:
@@ -41,19 +41,16 @@ class Examples(Protocol):
         ...
 
     def in_memory(self) -> ExampleSet:
-        """All of these examples, read."""
+        """Read all examples into memory."""
         ...
 
     def read(self, draws: Iterable[Draw]) -> Iterator[Tree]:
-        """The inputs of one batch after the other.
-
-        Nothing is read before the first batch is asked for.
-        """
+        """Yield the inputs of each batch; batches are read lazily."""
         ...
 
 
 class Images(Examples, Protocol):
-    """Labelled images of one size: `ImageSet` has them in memory, `ImageFiles` on disk."""
+    """Labelled images of one size: `ImageSet` holds them in memory, `ImageFiles` on disk."""
 
     @property
     def labels(self) -> Tensor:
@@ -75,12 +72,13 @@ class ExampleSet:
     """Inputs with their targets, in memory.
 
     Args:
-        inputs: A tensor, or nested tuples and dictionaries of tensors, with the N examples first. A network gets a
-            tensor as its only argument, a tuple as its positional arguments, a dictionary as its keyword arguments.
-        targets: Likewise; what they are the objective says.
+        inputs: A tensor, or nested tuples and dictionaries of tensors; the first dimension is the N examples. A tensor
+            is passed to the network as its only argument, a tuple as positional arguments, a dictionary as keyword
+            arguments.
+        targets: Likewise; the objective defines their meaning.
 
     Raises:
-        UserError: Two tensors differ in their number of examples, or there is none.
+        UserError: Tensors differ in their number of examples, or there are none.
     """
 
     inputs: Tree
@@ -93,7 +91,7 @@ class ExampleSet:
             raise UserError(f"inputs and targets: {error}") from error
 
     def __len__(self) -> int:
-        """The number of examples."""
+        """Number of examples."""
         return count(self.targets)
 
     def subset(self, indices: Tensor) -> ExampleSet:
@@ -101,10 +99,10 @@ class ExampleSet:
         return type(self)(take(self.inputs, indices), take(self.targets, indices))
 
     def in_memory(self) -> ExampleSet:
-        """The examples themselves."""
+        """Return the split itself."""
         return self
 
     def read(self, draws: Iterable[Draw]) -> Iterator[Tree]:
-        """The inputs of one batch after the other; their augmentation is left to the device."""
+        """Yield the inputs of each batch; the data module augments them on the device."""
         for draw in draws:
             yield take(self.inputs, draw.indices)

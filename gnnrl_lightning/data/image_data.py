@@ -1,4 +1,4 @@
-"""The data module that every source of labelled images shares."""
+"""Base class of the data modules with labelled images."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class ImageData(ExampleData):
-    """Labelled images with a stratified holdout that is decoded into memory.
+    """Base class of data modules with labelled images and a stratified holdout, which is decoded into memory.
 
-    A source of images is a subclass with a `load` method, and a name. Batches come as uint8 and are cropped, flipped
-    and normalised on the device.
+    A data set is a subclass with a name and a `load` method. Batches are uint8; they are cropped, flipped and
+    normalised on the device.
 
     Args:
-        batch_size: Training images in a batch, on each device.
-        eval_batch_size: Images in a batch of validation, test and scoring.
-        holdout_size: Images held out of the training ones: below 1 a fraction, else their number.
+        batch_size: Training images per batch on each device.
+        eval_batch_size: Images per batch in validation, test and scoring.
+        holdout_size: Size of the holdout: a fraction of the training images if below 1, else a number.
         split_seed: Seed of the holdout.
-        pad: Zero padding of the random crop, pixels; 0 crops nothing.
-        flip: Whether half of the training images are mirrored.
-        mean: Mean of each channel, of pixels in [0, 1].
-        std: Standard deviation of each channel, of pixels in [0, 1].
-        memory_limit_gib: Images that take more than this, decoded, are refused, GiB.
-        seed: Seed of the order and of the augmentation of the training images.
+        pad: Zero padding of the random crop, in pixels; 0: no random crop.
+        flip: Whether to mirror half of the training images.
+        mean: Mean of each channel, for pixels in [0, 1].
+        std: Standard deviation of each channel, for pixels in [0, 1].
+        memory_limit_gib: Maximum memory of the decoded images, in GiB.
+        seed: Seed of the order and the augmentation of the training images.
 
     Raises:
         UserError: A value is out of range.
@@ -59,7 +59,7 @@ class ImageData(ExampleData):
         super().__init__(batch_size, eval_batch_size, holdout_size, split_seed, seed)
         self.pad = at_least("pad", pad, 0)
         if len(mean) != len(std) or min(std) <= 0:
-            raise UserError(f"mean={mean} and std={std}: expected one of each for a channel, std above 0")
+            raise UserError(f"mean={mean} and std={std}: expected one value per channel for each, std above 0")
         self.flip = flip
         self.mean = tuple(mean)
         self.std = tuple(std)
@@ -68,7 +68,7 @@ class ImageData(ExampleData):
 
     @abstractmethod
     def load(self) -> LoadedImages:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Both official splits, decoded or, as `ImageFiles`, on disk.
+        """Load both official splits, decoded or as `ImageFiles` on disk.
 
         Raises:
             UserError: The images are missing, unreadable, or larger than `memory_limit_gib`.
@@ -79,29 +79,31 @@ class ImageData(ExampleData):
         check_fits(sum(map(len, decoded)), loaded.train.image_shape, self.memory_limit_gib)
         channels = loaded.train.image_shape[0]
         if channels != len(self.mean):
-            raise UserError(f"{self.name} has images of {channels} channels, but mean and std have {len(self.mean)}")
+            raise UserError(
+                f"the images of {self.name} have {channels} channels, but mean and std have {len(self.mean)} values"
+            )
         self._classes = loaded.classes
 
     def split(self, examples: Examples, held: int) -> tuple[Tensor, Tensor]:
-        """Hold images out of each class in proportion to its size."""
+        """Take the holdout from each class in proportion to its size."""
         return stratified_split(examples.targets, held, self.split_seed)
 
     @property
     def holdout(self) -> ImageSet:
-        """The training images held out to score candidates, decoded."""
+        """The holdout: decoded training images reserved for scoring candidates."""
         holdout = super().holdout
         assert isinstance(holdout, ImageSet)
         return holdout
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes, by label."""
-        self._split("train")  # loaded
+        """Names of the classes, by label."""
+        self._split("train")  # raises before setup()
         return self._classes
 
     @property
     def num_classes(self) -> int:
-        """The number of classes."""
+        """Number of classes."""
         return len(self.classes)
 
     @property
@@ -111,10 +113,10 @@ class ImageData(ExampleData):
         return images.image_shape
 
     def transform_record(self) -> dict[str, Any]:
-        """What a deployed network has to do to an image, in plain JSON types.
+        """Preprocessing that a deployed network needs, in plain JSON types.
 
-        Pixels of `channels` channels, resized and cropped to `size` (height, width), become
-        `(pixel * scale - mean) / std`; output i is the class `classes[i]`.
+        Images with `channels` channels are resized and cropped to `size` (height, width), and pixels are mapped to
+        `(pixel * scale - mean) / std`. Output i is the class `classes[i]`.
         """
         channels, height, width = self.image_shape
         return {
@@ -128,7 +130,7 @@ class ImageData(ExampleData):
         }
 
     def normalize(self, inputs: Tensor) -> Tensor:
-        r"""Turn pixels into what the network reads, :math:`(x / 255 - \mu_c) / \sigma_c`.
+        r"""Convert pixels to network inputs, :math:`(x / 255 - \mu_c) / \sigma_c`.
 
         Args:
             inputs: uint8, shape `(N, C, H, W)`, on any device.
@@ -141,15 +143,15 @@ class ImageData(ExampleData):
         return inputs.float().div_(255).sub_(mean).div_(std)
 
     def augment(self, inputs: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Random crop with zero padding `pad`, and random mirror images if `flip`.
+        """Crop randomly with zero padding `pad`, and mirror half of the images if `flip` is set.
 
         Args:
             inputs: uint8, shape `(N, C, H, W)`, on any device.
-            targets: Labels, which stay.
-            generator: CPU generator; the same state gives the same crops on every device.
+            targets: Labels.
+            generator: CPU generator; the same state gives the same augmentation on every device.
 
         Returns:
-            uint8 images of the same shape and device, and the labels.
+            uint8 images of the same shape and device, and the unchanged labels.
         """
         if self.pad == 0 and not self.flip:
             return inputs, targets

@@ -1,4 +1,4 @@
-"""Labelled image files that are decoded when they are read, batch by batch in worker processes."""
+"""Labelled image files that worker processes decode batch by batch."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -17,7 +17,7 @@ from gnnrl_lightning.data.resized_crop import ResizedCrop
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.seeds import generator_for
 
-CHUNK = 256  # images a thread decodes at a time: large enough that handing them out costs nothing
+CHUNK = 256  # images per task of a thread: large enough to make the scheduling overhead negligible
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,12 @@ class ImageFiles:
     """Paths of images with their labels.
 
     Args:
-        paths: The N files.
+        paths: Paths of the N files.
         labels: Class indices, int64, shape `(N,)`.
-        decoder: From a file to pixels, of images that are not augmented.
-        crop: Random crop of the images of batches that have a seed; None decodes them like all others.
-        num_workers: Processes that decode batches, each up to two of them ahead; 0 decodes in this one.
+        decoder: Decodes images without augmentation.
+        crop: Random crop for the images of batches that have a seed; None: no random crop.
+        num_workers: Number of worker processes that decode batches, each up to two batches ahead; 0: decode in this
+            process.
     """
 
     paths: tuple[str, ...]
@@ -39,7 +40,7 @@ class ImageFiles:
     num_workers: int = 0
 
     def __len__(self) -> int:
-        """The number of images."""
+        """Number of images."""
         return len(self.paths)
 
     @property
@@ -49,7 +50,7 @@ class ImageFiles:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of every image, once it is decoded."""
+        """Channels, height and width of the decoded images."""
         return 3, *self.decoder.shape
 
     def subset(self, indices: Tensor) -> "ImageFiles":
@@ -57,7 +58,7 @@ class ImageFiles:
         return replace(self, paths=self._paths(indices), labels=self.labels[indices])
 
     def in_memory(self) -> ImageSet:
-        """All of these images, decoded in as many threads as there are cores.
+        """Decode all images, using one thread per core.
 
         Raises:
             UserError: An image cannot be read.
@@ -74,9 +75,9 @@ class ImageFiles:
         return ImageSet(torch.from_numpy(images), self.labels)
 
     def read(self, draws: Iterable[Draw]) -> Iterator[Tensor]:
-        """The pixels of one batch after the other, the same for any number of workers.
+        """Yield the pixels of each batch; they do not depend on the number of workers.
 
-        Workers get the paths of a batch, not the list of all: they hold nothing but the batches that they decode.
+        Workers receive the paths of one batch at a time, to save memory.
 
         Raises:
             UserError: An image cannot be read.
@@ -86,7 +87,7 @@ class ImageFiles:
             batch_size=None,
             sampler=((self._paths(draw.indices), draw.seed) for draw in draws),
             num_workers=self.num_workers,
-            generator=torch.Generator(),  # else each pass would draw from the global one
+            generator=torch.Generator(),  # otherwise each pass draws from the global generator
         )
         for batch in loader:
             if isinstance(batch, UserError):
@@ -99,7 +100,7 @@ class ImageFiles:
 
 @dataclass(frozen=True)
 class _Decoding(Dataset[Tensor | UserError]):
-    """What a worker does: paths and seed of a batch -> its pixels, uint8, shape `(B, 3, H, W)`."""
+    """The data set of a worker: maps paths and seed of a batch to its pixels, uint8, shape `(B, 3, H, W)`."""
 
     decoder: Decoder
     crop: ResizedCrop | None
@@ -108,13 +109,13 @@ class _Decoding(Dataset[Tensor | UserError]):
         paths, seed = batch
         try:
             return torch.from_numpy(np.stack(list(self._decoded(paths, seed))))
-        except UserError as error:  # returned: raised, it would arrive with the worker's traceback as its message
+        except UserError as error:  # returned, because a raised one would carry the worker's traceback in its message
             return error
 
     def _decoded(self, paths: tuple[str, ...], seed: int | None) -> Iterator[np.ndarray]:
         if self.crop is None or seed is None:
             yield from map(self.decoder, paths)
             return
-        generator = generator_for(seed)  # not the seed itself, from which the flips on the device are drawn
+        generator = generator_for(seed)  # differs from the generator of the flips, which uses the seed itself
         for path in paths:
             yield channels_first(self.crop(read_rgb(path), self.decoder.shape, generator))

@@ -1,4 +1,4 @@
-"""Folders with one sub-folder of images for each class."""
+"""Image folders with one sub-folder per class."""
 
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,18 @@ from gnnrl_lightning.errors import UserError
 class ImageFolder(ImageData):
     """RGB images in class folders: `root/train/<class>/*` and `root/test/<class>/*` (or `val` for `test`).
 
-    Classes and images are ordered as in torchvision's ImageFolder. Images of another size than asked for are
-    resized (shorter side, bilinear, antialiased) and centre-cropped; images that already have it are not
-    resampled. Where there are both `test` and `val`, `test` is read. Images that do not fit into memory are for
-    `StreamingImageFolder`. Further arguments are those of `ImageData`.
+    Classes and images are ordered as in torchvision's ImageFolder. Images are resized (shorter side, bilinear,
+    antialiased) and centre-cropped to `size`, unless they already have that size. If there are both `test` and `val`,
+    `test` is used. Use `StreamingImageFolder` for images that do not fit into memory.
 
     Args:
-        root: The folder that has `train` and `test` (or `val`).
-        size: Height and width of the square images, pixels; None takes the images' own size, which must be
-            the same for all.
-        resize: Length of the shorter side before the centre crop, pixels (256 for a usual ImageNet network of
-            `size: 224`); None means `size`.
-        name: Name of the data set; None takes the folder's.
-        **kwargs: Arguments of `ImageData`.
+        root: Folder that contains `train` and `test` (or `val`).
+        size: Height and width of the square images, in pixels; None: the size of the images, which must all have the
+            same size.
+        resize: Length of the shorter side before the centre crop, in pixels (256 is usual for ImageNet networks with
+            `size: 224`); None: `size`.
+        name: Name of the data set; None: the name of the folder.
+        **kwargs: Other arguments of `ImageData`.
     """
 
     def __init__(
@@ -43,23 +42,23 @@ class ImageFolder(ImageData):
         if size is not None and size < 1:
             raise UserError(f"size={size}: expected at least 1 pixel")
         if resize is not None and (size is None or resize < size):
-            raise UserError(f"resize={resize} with size={size}: expected a `size`, and a `resize` not below it")
+            raise UserError(f"resize={resize} with size={size}: expected a `size`, and a `resize` of at least `size`")
         self.root = Path(root)
         self.size = size
         self.resize = resize
         self.name = name or self.root.resolve().name
 
     def files(self) -> tuple[ImageFiles, ImageFiles, tuple[str, ...]]:
-        """The training and the test images, not decoded yet, and the names of the classes.
+        """List the training and test images, without decoding them, and the class names.
 
         Raises:
-            UserError: A folder is missing or empty, the splits differ in their classes, or the first image, which
-                tells the size where there is no `size`, cannot be read.
+            UserError: A folder is missing or empty, the splits differ in their classes, or `size` is None and the
+                first image cannot be read.
         """
         train_folder = self.root / "train"
         test_folder = self.root / "test" if (self.root / "test").is_dir() else self.root / "val"
         if not train_folder.is_dir() or not test_folder.is_dir():
-            raise UserError(f"{self.root.resolve()} is no image folder: expected train/ and test/ (or val/) in it")
+            raise UserError(f"{self.root.resolve()} is not an image folder: expected train/ and test/ (or val/) in it")
         classes, train, train_labels = _listed(train_folder)
         test_classes, test, test_labels = _listed(test_folder)
         if classes != test_classes:
@@ -70,24 +69,23 @@ class ImageFolder(ImageData):
         return ImageFiles(train, train_labels, decoder), ImageFiles(test, test_labels, decoder), classes
 
     def load(self) -> LoadedImages:
-        """Decode all images, in as many threads as there are cores.
+        """Decode all images, using one thread per core.
 
         Raises:
-            UserError: What `files` raises; an image cannot be read, the sizes differ, or the images exceed the
-                memory limit.
+            UserError: `files` fails, an image cannot be read, the sizes differ, or the images exceed the memory limit.
         """
         train, test, classes = self.files()
-        remedy = "raise the limit, make `size` smaller, or stream them with data.StreamingImageFolder"
+        remedy = "raise the limit, reduce `size`, or stream the images with data.StreamingImageFolder"
         check_fits(len(train) + len(test), train.image_shape, self.memory_limit_gib, remedy)
         return LoadedImages(train.in_memory(), test.in_memory(), classes)
 
 
 def _listed(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], torch.Tensor]:
-    """Class names, and the path and label of every image, in torchvision's order."""
+    """Class names, paths and labels, in torchvision's order."""
     try:
         classes, labels = find_classes(folder)
         samples = make_dataset(folder, labels, extensions=IMG_EXTENSIONS)
     except FileNotFoundError as error:
-        raise UserError(f"{folder} has no images, or a class folder without any: {error}") from error
+        raise UserError(f"{folder} has no images, or a class folder without images: {error}") from error
     paths = tuple(path for path, _ in samples)
     return tuple(classes), paths, torch.tensor([label for _, label in samples], dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""Decoded images in memory, and the check that they fit."""
+"""Decoded images in memory, and the check of their memory limit."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class ImageSet(ExampleSet):
         targets: Class indices, int64, shape `(N,)`.
 
     Raises:
-        UserError: They do not belong together.
+        UserError: The shapes do not match.
     """
 
     def __post_init__(self) -> None:
@@ -49,10 +49,10 @@ class ImageSet(ExampleSet):
 
 @dataclass(frozen=True)
 class LoadedImages:
-    """What a source of images gives: its two official splits and the names of its classes.
+    """The two official splits of a data set, and its class names.
 
     Args:
-        train: Every training image, those to be held out included.
+        train: All training images, including the holdout.
         test: The test images.
         classes: Names of the classes, by label.
     """
@@ -66,18 +66,18 @@ def check_fits(
     images: int,
     image_shape: tuple[int, int, int],
     limit_gib: float,
-    remedy: str = "raise the limit, make `size` smaller or use fewer images",
+    remedy: str = "raise the limit, reduce `size` or use fewer images",
 ) -> None:
-    """Refuse to hold more decoded images in memory than the limit allows.
+    """Check that decoded images do not exceed a memory limit.
 
     Args:
-        images: Number of images that are to be decoded.
-        image_shape: `(C, H, W)`, one byte an element.
-        limit_gib: The limit in GiB.
-        remedy: What the user can do about it.
+        images: Number of images to decode.
+        image_shape: `(C, H, W)`, one byte per element.
+        limit_gib: Limit in GiB.
+        remedy: Advice for the error message.
 
     Raises:
-        UserError: They would take more than `limit_gib`.
+        UserError: The images exceed the limit.
     """
     channels, height, width = image_shape
     gib = images * channels * height * width / 2**30

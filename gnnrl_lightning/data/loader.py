@@ -1,4 +1,4 @@
-"""Sized loaders that deal examples into batches."""
+"""The loader that splits examples into batches."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -13,12 +13,12 @@ from gnnrl_lightning.trees import Tree, take
 
 
 class RawBatch(NamedTuple):
-    """A batch as it leaves the loader.
+    """A batch from the loader.
 
     Attributes:
-        inputs: As the split has them, images for instance uint8 `(B, C, H, W)`.
-        targets: Likewise, labels for instance int64 `(B,)`.
-        seed: Seed of the batch's augmentation; None leaves the inputs as they are.
+        inputs: Inputs in the format of the split; images, for example, are uint8 `(B, C, H, W)`.
+        targets: Targets in the format of the split; labels, for example, are int64 `(B,)`.
+        seed: Seed of the batch's augmentation; None: no augmentation.
     """
 
     inputs: Tree
@@ -27,11 +27,11 @@ class RawBatch(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A batch as a network sees it.
+    """A batch for the network.
 
     Attributes:
-        inputs: Augmented and normalised.
-        targets: What its outputs are compared with.
+        inputs: Augmented and normalised inputs.
+        targets: Targets of the network's outputs.
     """
 
     inputs: Tree
@@ -41,21 +41,20 @@ class Batch(NamedTuple):
 class BatchLoader:
     """Batches of examples, from memory or from disk.
 
-    The examples of one epoch are dealt evenly: the sizes of any two batches differ by at most one, so there is
-    neither a small last batch nor an example left out, and all ranks have the same number of batches. The order
-    of an epoch depends on (seed, epoch) alone and the augmentation of a batch on (seed, epoch, batch, rank):
-    a run that is resumed, at an epoch's end or within one, sees exactly the batches that the uninterrupted
-    run would have seen.
+    The batch sizes of an epoch differ by at most one, so there is no small last batch and no example is dropped. All
+    ranks have the same number of batches. The order of an epoch depends only on (seed, epoch), and the augmentation of
+    a batch only on (seed, epoch, batch, rank). A resumed run therefore reads exactly the same batches as an
+    uninterrupted one, even if it was interrupted within an epoch.
 
     Args:
         data: The examples.
-        batch_size: Largest number of examples in a batch (of each device).
-        shuffle_seed: Seed of the order and of the augmentation; None keeps the order and augments nothing.
+        batch_size: Maximum number of examples per batch on each device.
+        shuffle_seed: Seed of the order and the augmentation; None: neither shuffle nor augment.
         rank: Index of this device.
         world_size: Number of devices that share the examples.
     """
 
-    batch_sampler = None  # Lightning asks whoever has a sampler for it
+    batch_sampler = None  # Lightning reads this attribute of loaders that have a sampler
 
     def __init__(
         self,
@@ -72,36 +71,36 @@ class BatchLoader:
         self._batches = -(-len(data) // (batch_size * world_size))
         if len(data) // world_size < max(self._batches, 1):
             raise UserError(
-                f"{len(data)} examples for {world_size} devices in batches of {batch_size} leave a device "
-                "without examples: use fewer devices or a larger batch_size"
+                f"with {len(data)} examples, {world_size} devices and a batch_size of {batch_size}, a device has no "
+                "examples: use fewer devices or a larger batch_size"
             )
         self._epoch = 0
         self._served = 0
         self._resume_at = 0
 
     def __len__(self) -> int:
-        """Batches in an epoch, the same on every rank."""
+        """Number of batches per epoch, the same on every rank."""
         return self._batches
 
     @property
     def sampler(self) -> "BatchLoader":
-        """The loader itself: Lightning announces each epoch to `loader.sampler.set_epoch`."""
+        """The loader itself, because Lightning calls `loader.sampler.set_epoch` at the start of each epoch."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch whose order comes next."""
+        """Set the epoch of the next iteration over the loader."""
         self._epoch = epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """The number of batches of the current epoch that were handed out."""
+        """Number of batches of the current epoch that have been read."""
         return {"served": self._served}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Begin the next epoch after the batches that were handed out before the checkpoint."""
+        """Skip the batches that were read before the checkpoint in the next iteration over the loader."""
         self._resume_at = state_dict["served"] % self._batches
 
     def order(self, epoch: int) -> Tensor:
-        """Indices of this rank's examples in the order of one epoch, int64."""
+        """Indices (int64) of this rank's examples in the order of an epoch."""
         if self.shuffle_seed is None:
             order = torch.arange(len(self.data))
         else:
@@ -109,7 +108,7 @@ class BatchLoader:
         return order[self.rank :: self.world_size]
 
     def __iter__(self) -> Iterator[RawBatch]:
-        """The batches of the epoch last set."""
+        """Yield the batches of the current epoch."""
         epoch, first, self._resume_at = self._epoch, self._resume_at, 0
         batches = torch.tensor_split(self.order(epoch), self._batches)
         draws = [Draw(batches[number], self._seed(epoch, number)) for number in range(first, self._batches)]
@@ -118,7 +117,7 @@ class BatchLoader:
             yield RawBatch(inputs, take(self.data.targets, draw.indices), draw.seed)
 
     def _seed(self, epoch: int, number: int) -> int | None:
-        """Seed of the augmentation of a batch."""
+        """Seed of a batch's augmentation."""
         if self.shuffle_seed is None:
             return None
         return derived_seed(self.shuffle_seed, epoch, number, self.rank)

@@ -1,4 +1,4 @@
-"""The random resized crop that networks for ImageNet are trained with."""
+"""The random resized crop, the usual augmentation for ImageNet."""
 
 import math
 from dataclasses import dataclass
@@ -8,45 +8,44 @@ from PIL import Image
 
 from gnnrl_lightning.errors import UserError
 
-ATTEMPTS = 10  # crops drawn until one lies within the image, as torchvision does
+ATTEMPTS = 10  # maximum number of draws until a crop lies within the image, as in torchvision
 
 
 @dataclass(frozen=True)
 class ResizedCrop:
-    """Cuts a random rectangle out of an image and resizes it (bilinear, antialiased).
+    """Crops a random rectangle from an image and resizes it (bilinear, antialiased).
 
-    The rectangle's area is uniform, its aspect ratio log-uniform, its place uniform among all that lie within
-    the image. If ten rectangles in a row are larger than the image, it is the largest one in the middle whose
-    aspect ratio is allowed.
+    The rectangle's area is uniform, its aspect ratio log-uniform, and its position uniform within the image. If ten
+    rectangles in a row are larger than the image, the largest centred rectangle with an allowed aspect ratio is used.
 
     Args:
-        scale: Smallest and largest area, as shares of the image's.
-        ratio: Smallest and largest aspect ratio, width by height, before it is resized.
+        scale: Smallest and largest area, as shares of the image's area.
+        ratio: Smallest and largest aspect ratio (width / height) before resizing.
 
-    Source: Szegedy et al., Going Deeper with Convolutions, https://arxiv.org/abs/1409.4842, section 6; drawn as
-        torchvision.transforms.RandomResizedCrop draws it.
+    Source: Szegedy et al., Going Deeper with Convolutions, https://arxiv.org/abs/1409.4842, section 6; sampled as in
+        torchvision.transforms.RandomResizedCrop.
     """
 
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
     def __post_init__(self) -> None:
-        """Refuse empty ranges.
+        """Check the ranges.
 
         Raises:
-            UserError: A range is not in ascending order, or not above 0, or the area above 1.
+            UserError: A range is not ascending or not positive, or the area exceeds 1.
         """
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise UserError(f"crop_scale={self.scale}: expected two shares of the area, 0 < low <= high <= 1")
         if not 0 < self.ratio[0] <= self.ratio[1] < math.inf:
-            raise UserError(f"crop_ratio={self.ratio}: expected two ratios of width to height, 0 < low <= high")
+            raise UserError(f"crop_ratio={self.ratio}: expected two ratios width / height, 0 < low <= high")
 
     def draw(self, height: int, width: int, generator: torch.Generator) -> tuple[int, int, int, int]:
         """Draw a rectangle: top, left, height and width, in pixels.
 
         Args:
-            height: The image's, pixels.
-            width: The image's, pixels.
+            height: Height of the image, in pixels.
+            width: Width of the image, in pixels.
             generator: CPU generator.
         """
         low, high = (math.log(bound) for bound in self.ratio)
@@ -63,7 +62,7 @@ class ResizedCrop:
         return (height - h) // 2, (width - w) // 2, h, w
 
     def __call__(self, image: Image.Image, shape: tuple[int, int], generator: torch.Generator) -> Image.Image:
-        """A random rectangle of the image, resized to `shape` (height, width; pixels)."""
+        """Crop a random rectangle and resize it to `shape` (height, width; in pixels)."""
         top, left, height, width = self.draw(image.height, image.width, generator)
         cut = image.crop((left, top, left + width, top + height))
         return cut.resize((shape[1], shape[0]), Image.Resampling.BILINEAR)

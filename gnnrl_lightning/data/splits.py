@@ -1,4 +1,4 @@
-"""Splits, stratified or not."""
+"""Random and stratified splits."""
 
 import torch
 from torch import Tensor
@@ -10,20 +10,19 @@ from gnnrl_lightning.seeds import generator_for
 def stratified_split(labels: Tensor, held: int, seed: int) -> tuple[Tensor, Tensor]:
     r"""Hold out a fixed number of images, from each class in proportion to its size.
 
-    Class c gives :math:`\lfloor h\,n_c/N \rfloor` images, and the classes with the largest remainders (the
-    smaller label first among equals) one more until `held` is reached; which images of a class, the seed
-    decides.
+    Class c contributes :math:`\lfloor h\,n_c/N \rfloor` images, and the classes with the largest remainders (ties:
+    the smaller label) one more each, until `held` is reached. The seed determines the images of each class.
 
     Args:
         labels: Class indices, int64, shape `(N,)`.
         held: Number of images h to hold out, 1 <= h < N.
-        seed: Seed of the choice.
+        seed: Seed of the random choice.
 
     Returns:
-        Indices that stay and indices held out, int64, each in ascending order.
+        Remaining indices and held-out indices, int64, each in ascending order.
 
     Raises:
-        UserError: `held` leaves one of the two sides empty.
+        UserError: `held` leaves one of the two parts empty.
     """
     total = len(labels)
     if not 1 <= held < total:
@@ -46,13 +45,13 @@ def random_split(examples: int, held: int, seed: int) -> tuple[Tensor, Tensor]:
     Args:
         examples: Number of examples N.
         held: Number to hold out, 1 <= held < N.
-        seed: Seed of the choice.
+        seed: Seed of the random choice.
 
     Returns:
-        Indices that stay and indices held out, int64, each in ascending order.
+        Remaining indices and held-out indices, int64, each in ascending order.
 
     Raises:
-        UserError: `held` leaves one of the two sides empty.
+        UserError: `held` leaves one of the two parts empty.
     """
     if not 1 <= held < examples:
         raise UserError(f"cannot hold out {held} of {examples} examples: expected between 1 and {examples - 1}")

@@ -1,4 +1,4 @@
-"""Folders of more images than fit into memory, ImageNet's for one."""
+"""Image folders that do not fit into memory, such as ImageNet."""
 
 from dataclasses import replace
 from typing import Any
@@ -10,26 +10,25 @@ from gnnrl_lightning.errors import UserError
 
 
 class StreamingImageFolder(ImageFolder):
-    """An `ImageFolder` whose training and test images are read from disk, batch by batch, when they are needed.
+    """An `ImageFolder` that reads training and test images from disk, batch by batch.
 
-    Folders, order, sizes and splits are those of `ImageFolder`: for the same `holdout_size` and `split_seed` the same
-    images are held out. Only the holdout is decoded into memory (`memory_limit_gib` is for it), and what
-    calibration asks for; worker processes decode all other images, each time anew.
+    Folders, order, sizes and splits are those of `ImageFolder`; the same `holdout_size` and `split_seed` give the same
+    holdout. Only the holdout (limited by `memory_limit_gib`) and the calibration images are decoded into memory; worker
+    processes decode all other images each time they are read.
 
-    With a `size`, training images are random resized crops, as is usual for ImageNet. Without one, or without
-    `crop_scale`, they are padded and cropped as in `ImageFolder`; `pad` is for that alone. Both ways `flip` mirrors
-    half of them. Test images are resized and centre-cropped as in `ImageFolder`. Further arguments are those of
-    `ImageFolder`.
+    If `size` and `crop_scale` are set, training images are random resized crops, as is usual for ImageNet. Otherwise
+    they are padded by `pad` and cropped as in `ImageFolder`. In both cases `flip` mirrors half of them. Test images
+    are resized and centre-cropped as in `ImageFolder`.
 
     Args:
-        root: The folder that has `train` and `test` (or `val`).
-        num_workers: Processes that decode images, of each device; 0 decodes in the process that trains. Each has up
-            to two batches ready in shared memory.
-        crop_scale: Smallest and largest area of a random resized crop, as shares of the image's; None makes none.
-        crop_ratio: Smallest and largest aspect ratio of a random resized crop, width by height.
-        holdout_size: Images held out of the training ones: below 1 a fraction, else their
-            number.
-        **kwargs: Arguments of `ImageFolder`.
+        root: Folder that contains `train` and `test` (or `val`).
+        num_workers: Number of worker processes per device that decode images, each up to two batches ahead in shared
+            memory; 0: decode in the training process.
+        crop_scale: Smallest and largest area of a random resized crop, as shares of the image's area; None: no random
+            resized crops.
+        crop_ratio: Smallest and largest aspect ratio (width / height) of a random resized crop.
+        holdout_size: Size of the holdout: a fraction of the training images if below 1, else a number.
+        **kwargs: Other arguments of `ImageFolder`.
     """
 
     def __init__(
@@ -54,11 +53,11 @@ class StreamingImageFolder(ImageFolder):
         """List the images.
 
         Raises:
-            UserError: What `files` raises; the holdout exceeds the memory limit.
+            UserError: `files` fails, or the holdout exceeds the memory limit.
         """
         train, test, classes = self.files()
         held = self.held(len(train))
-        remedy = "the holdout is in memory, raise the limit or make `holdout_size` smaller"
+        remedy = "the holdout is kept in memory; raise the limit or reduce `holdout_size`"
         check_fits(held, train.image_shape, self.memory_limit_gib, remedy)
         return LoadedImages(
             replace(train, crop=self.crop, num_workers=self.num_workers),

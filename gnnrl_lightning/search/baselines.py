@@ -44,7 +44,7 @@ def streams_kept(graph: ComputationGraph, limits: BoundBudget) -> Tensor:
     """
     producers = torch.tensor([sum(member.role == "output" for member in group.members) for group in graph.groups])
     inner = (producers <= graph.sets.clamp(min=1)).double()
-    floor, top = limits.ladder.lowest.double(), limits.ladder.highest.double()
+    floor, top = limits.allowed.lowest.double(), limits.allowed.highest.double()
     widths = top
     for share in torch.linspace(1.0, 0.0, 101, dtype=torch.float64).tolist():
         widths = torch.where(inner > 0, floor + share * (top - floor), top)

@@ -29,14 +29,14 @@ def greedy(graph: ComputationGraph, limits: BoundBudget, sensitivity: Sensitivit
     Returns:
         int64 `(G,)`.
     """
-    ladder, costs = limits.ladder, limits.functions
+    allowed, costs = limits.allowed, limits.functions
     groups = torch.arange(len(graph.groups))
-    widths = ladder.highest.clone()
+    widths = allowed.highest.clone()
     while True:
         over = {name: limit for name, limit in limits.limits.items() if costs[name](widths) > limit}
         if not over:
             return limits.project(widths)
-        narrower = ladder.down(widths - 1)
+        narrower = allowed.down(widths - 1)
         rows = widths.repeat(len(widths), 1)
         rows[groups, groups] = narrower
         saved = sum(

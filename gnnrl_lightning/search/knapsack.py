@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gnnrl_lightning.cost.budget import BoundBudget
-from gnnrl_lightning.cost.projection import Ladder
+from gnnrl_lightning.cost.projection import AllowedWidths
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.search.greedy import greedy
 from gnnrl_lightning.surrogate.sensitivity import Sensitivity
@@ -41,7 +41,7 @@ def dynamic_programming(
     """
     if not len(graph.groups):
         return graph.widths.clone()
-    levels = allowed_levels(limits.ladder)
+    levels = allowed_levels(limits.allowed)
     losses = [
         sensitivity.losses[group, widths.clamp(max=sensitivity.losses.shape[1] - 1)]
         for group, widths in enumerate(levels)
@@ -62,11 +62,11 @@ def dynamic_programming(
     return best
 
 
-def allowed_levels(ladder: Ladder, most: int = LEVELS) -> list[Tensor]:
+def allowed_levels(allowed: AllowedWidths, most: int = LEVELS) -> list[Tensor]:
     """At most `most` allowed widths per group, ascending, including the lowest and the highest."""
     levels = []
-    for group in range(len(ladder.dense)):
-        lowest, step, highest = (int(part[group]) for part in (ladder.lowest, ladder.step, ladder.highest))
+    for group in range(len(allowed.dense)):
+        lowest, step, highest = (int(part[group]) for part in (allowed.lowest, allowed.step, allowed.highest))
         widths = torch.tensor([*range(lowest, highest, step), highest])
         chosen = torch.linspace(0, len(widths) - 1, min(most, len(widths)), dtype=torch.float64).round().long()
         levels.append(widths[chosen])

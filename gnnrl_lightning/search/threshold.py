@@ -35,7 +35,7 @@ def widths_above_threshold(limits: BoundBudget, scores: list[Tensor]) -> Tensor:
 
     def kept(index: int) -> Tensor:
         threshold = thresholds[index] if index < len(thresholds) else torch.inf
-        return limits.ladder.down(torch.tensor([int((score >= threshold).sum()) for score in ordered]))
+        return limits.allowed.down(torch.tensor([int((score >= threshold).sum()) for score in ordered]))
 
     while low < high:
         middle = (low + high) // 2

@@ -88,7 +88,7 @@ class TorchPruning:
             widths = [_width(group, parameters) for group in graph.groups]
         except UserError as error:
             raise NotApplicable(f"torch-pruning's network matches no candidate: {error}") from error
-        return problem.limits.ladder.down(torch.tensor(widths))
+        return problem.limits.allowed.down(torch.tensor(widths))
 
 
 def _made_by(group: ChannelGroup) -> list:

@@ -59,11 +59,11 @@ BAD = {
     ),
     "short training": (["--scoring.finetune_steps", "-1"], r"scoring.finetune_steps is -1"),
     "proxy": (["--model.proxy_warmup", "-1"], r"proxy_warmup is -1, expected at least 0"),
-    "calibration": (["--candidate.calibration_examples", "100000"], r"expected 1 to"),
+    "calibration": (["--candidate.calibration_examples", "100000"], r"expected between 1 and"),
     "learning rate": (["--finetuning.learning_rate", "-1"], r"learning_rate=-1"),
     "batch size": (["--data.init_args.batch_size", "0"], r"^error: batch_size=0: expected at least 1$"),
     "search size": (["--data.init_args.holdout_size", "0.0"], r"^error: holdout_size=0.0"),
-    "mean of another length": (["--data.init_args.mean", "[0.1, 0.2]"], r"^error: mean=.*one of each for a channel"),
+    "mean of another length": (["--data.init_args.mean", "[0.1, 0.2]"], r"^error: mean=.*one value per channel"),
     "devices": (["--trainer.devices", "2"], r"make 2 processes: only the command line starts them"),
     "nodes": (["--trainer.num_nodes", "2"], r"make 2 processes: only the command line starts them"),
     "strategy": (

@@ -64,14 +64,14 @@ BUDGETS = {
 }
 
 
-def allowed(graph, budget):
+def allowed_by_definition(graph, budget):
     """Allowed widths of each group, by the definition: aligned or dense, not below the minimum, within limits."""
-    rungs = []
+    levels = []
     for dense, sets in zip(graph.widths.tolist(), graph.sets.tolist(), strict=True):
         aligned = [n for n in range(1, dense + 1) if n == dense or n * sets % budget.channel_multiple == 0]
-        rungs.append([n for n in aligned if n >= min(budget.min_width, dense)])
-    limits = zip(rungs, graph.ranges.lowest.tolist(), graph.ranges.highest.tolist(), strict=True)
-    return [[n for n in rung if low <= n <= high] for rung, low, high in limits]
+        levels.append([n for n in aligned if n >= min(budget.min_width, dense)])
+    limits = zip(levels, graph.ranges.lowest.tolist(), graph.ranges.highest.tolist(), strict=True)
+    return [[n for n in level if low <= n <= high] for level, low, high in limits]
 
 
 def feasible(graph, budget, widths):
@@ -87,21 +87,23 @@ def feasible(graph, budget, widths):
 @pytest.mark.parametrize("chain", CHAINS)
 def test_projection_is_allowed_feasible_and_maximal(chain, budget):
     graph, budget = CHAINS[chain], Budget(**BUDGETS[budget])
-    rungs = allowed(graph, budget)
+    levels = allowed_by_definition(graph, budget)
     generator = torch.Generator().manual_seed(0)
-    proposals = torch.cat([graph.widths[None].double(), torch.rand(20, len(rungs), generator=generator) * graph.widths])
+    proposals = torch.cat(
+        [graph.widths[None].double(), torch.rand(20, len(levels), generator=generator) * graph.widths]
+    )
     try:
         projected = budget.on(graph).project(proposals)
     except UserError:
-        assert not any(feasible(graph, budget, torch.tensor(widths)) for widths in itertools.product(*rungs))
+        assert not any(feasible(graph, budget, torch.tensor(widths)) for widths in itertools.product(*levels))
         return
     assert projected.dtype == torch.int64 and projected.shape == proposals.shape
     assert budget.on(graph).met(projected).all()
     for row in projected:
-        assert all(int(n) in rung for n, rung in zip(row, rungs, strict=True))
+        assert all(int(n) in level for n, level in zip(row, levels, strict=True))
         assert feasible(graph, budget, row)
-        for group, rung in enumerate(rungs):
-            wider = [n for n in rung if n > int(row[group])]
+        for group, level in enumerate(levels):
+            wider = [n for n in level if n > int(row[group])]
             if wider:
                 step = row.clone()
                 step[group] = wider[0]
@@ -172,10 +174,10 @@ def test_a_minimum_above_the_budget_is_refused():
 
 def test_limited_widths_are_aligned_inwards():
     graph = Chain([20, 20, 20], limits={"layer0": {"min": 5, "max": 15}, "layer1": {"max": "100%"}})
-    ladder = Budget(macs=0.9, channel_multiple=4).on(graph).ladder
-    assert ladder.lowest.tolist() == [8, 4, 4] and ladder.highest.tolist() == [12, 20, 20]
-    assert ladder.wider(torch.tensor([8, 16, 20])).tolist() == [12, 20, 20]
-    assert ladder.down(torch.tensor([20, 20, 3])).tolist() == [12, 20, 4]
+    allowed = Budget(macs=0.9, channel_multiple=4).on(graph).allowed
+    assert allowed.lowest.tolist() == [8, 4, 4] and allowed.highest.tolist() == [12, 20, 20]
+    assert allowed.wider(torch.tensor([8, 16, 20])).tolist() == [12, 20, 20]
+    assert allowed.down(torch.tensor([20, 20, 3])).tolist() == [12, 20, 4]
 
 
 def test_batch_equals_single():
@@ -206,17 +208,17 @@ def test_channel_multiple_eight_of_a_real_network():
 def test_alignment_counts_all_sets_of_a_dimension():
     """Four blocks of w channels are a dimension of 4 w: a multiple of 8 when w is even; 3 is the dense width."""
     graph = Chain([16, 8, 3], [1, 2, 4])
-    ladder = Budget(macs=0.9, channel_multiple=8).on(graph).ladder
-    assert ladder.step.tolist() == [8, 4, 2]
-    assert ladder.lowest.tolist() == [8, 4, 2]
-    assert ladder.wider(torch.tensor([8, 4, 2])).tolist() == [16, 8, 3]
-    assert ladder.down(torch.tensor([15, 7, 2])).tolist() == [8, 4, 2]
+    allowed = Budget(macs=0.9, channel_multiple=8).on(graph).allowed
+    assert allowed.step.tolist() == [8, 4, 2]
+    assert allowed.lowest.tolist() == [8, 4, 2]
+    assert allowed.wider(torch.tensor([8, 4, 2])).tolist() == [16, 8, 3]
+    assert allowed.down(torch.tensor([15, 7, 2])).tolist() == [8, 4, 2]
 
 
 def test_alignment_wider_than_a_group_keeps_it_dense():
-    ladder = Budget(macs=0.9, channel_multiple=8).on(Chain([5, 12])).ladder
-    assert ladder.lowest.tolist() == [5, 8]
-    assert ladder.down(torch.tensor([3, 11])).tolist() == [5, 8]
+    allowed = Budget(macs=0.9, channel_multiple=8).on(Chain([5, 12])).allowed
+    assert allowed.lowest.tolist() == [5, 8]
+    assert allowed.down(torch.tensor([3, 11])).tolist() == [5, 8]
 
 
 def test_limits_are_absolute():
@@ -372,11 +374,11 @@ def test_metrics_that_fail_are_refused(cost, message):
         Budget({Metric(own): 0.5}).on(CHAINS["two"])
 
 
-def bumpy(graph, rungs, seed):
+def bumpy(graph, levels, seed):
     """A random cost of every candidate, which may rise when a group is narrowed; the lowest widths cost least."""
     shape = [width + 1 for width in graph.widths.tolist()]
     values = torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + 0.1
-    values[tuple(rung[0] for rung in rungs)] = 0.1
+    values[tuple(level[0] for level in levels)] = 0.1
     return lambda widths: values[tuple(widths.unbind(-1))]
 
 
@@ -387,21 +389,23 @@ def test_projection_onto_a_cost_that_bumps(chain, others, seed):
     """Every limit is met and no group can be one step wider, by the definition, where the cost is random."""
     graph = CHAINS[chain]
     multiple, smallest = others.get("channel_multiple", 1), others.get("min_width", 1)
-    rungs = allowed(graph, Budget(macs=0.5, channel_multiple=multiple, min_width=smallest))
-    cost = bumpy(graph, rungs, seed)
+    levels = allowed_by_definition(graph, Budget(macs=0.5, channel_multiple=multiple, min_width=smallest))
+    cost = bumpy(graph, levels, seed)
     try:
         bound = Budget({Metric(lambda graph: cost, unit="s"): "0.5 s"}, **others).on(graph)
     except UserError as error:
         assert "more than the dense network has" in str(error) or "cannot be reached" in str(error)
         return
     generator = torch.Generator().manual_seed(seed)
-    proposals = torch.cat([graph.widths[None].double(), torch.rand(10, len(rungs), generator=generator) * graph.widths])
+    proposals = torch.cat(
+        [graph.widths[None].double(), torch.rand(10, len(levels), generator=generator) * graph.widths]
+    )
     projected = bound.project(proposals)
     for row in projected:
-        assert all(int(n) in rung for n, rung in zip(row, rungs, strict=True))
+        assert all(int(n) in level for n, level in zip(row, levels, strict=True))
         assert bound.met(row) and float(cost(row)) <= 0.5
-        for group, rung in enumerate(rungs):
-            wider = [n for n in rung if n > int(row[group])]
+        for group, level in enumerate(levels):
+            wider = [n for n in level if n > int(row[group])]
             if wider:
                 step = row.clone()
                 step[group] = wider[0]
@@ -417,10 +421,10 @@ def test_groups_are_tried_again_where_a_cost_bumps():
         return values[tuple(widths.unbind(-1))]
 
     graph = Chain([3, 3])
-    ladder = Budget(macs=0.9).on(graph).ladder
+    allowed = Budget(macs=0.9).on(graph).allowed
     proposal = torch.tensor([[3.0, 1.0]])  # the first group is the one furthest below its proposal
     for monotone, expected in ((False, [[2, 2]]), (True, [[1, 2]])):
-        assert project({"cost": cost}, ladder, proposal, {"cost": 1.0}, monotone).tolist() == expected
+        assert project({"cost": cost}, allowed, proposal, {"cost": 1.0}, monotone).tolist() == expected
 
 
 @pytest.mark.parametrize("chain", CHAINS)
@@ -429,5 +433,5 @@ def test_scanning_finds_what_bisection_finds_where_costs_are_monotone(chain):
     limits = Budget(macs=0.4, params=0.5).on(graph)
     generator = torch.Generator().manual_seed(3)
     proposals = torch.rand(20, len(graph.widths), generator=generator, dtype=torch.float64) * graph.widths
-    scanned = project(limits.functions, limits.ladder, proposals, limits.limits, monotone=False)
+    scanned = project(limits.functions, limits.allowed, proposals, limits.limits, monotone=False)
     assert torch.equal(scanned, limits.project(proposals))

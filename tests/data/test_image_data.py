@@ -92,7 +92,7 @@ def test_calibration_images_come_from_the_training_images_and_nest():
     assert {tuple(image.shape) for image in many} == {(3, 4, 4)}
     values = many[:, 0, 0, 0].mul(data.std[0]).add(data.mean[0]).mul(255).round().int().tolist()
     assert sorted(values) == sorted(indices(data.train))
-    with pytest.raises(UserError, match="61 calibration images asked for: expected 1 to 60"):
+    with pytest.raises(UserError, match="61 calibration images: expected between 1 and 60"):
         data.calibration(61)
 
 
@@ -132,8 +132,8 @@ def test_setup_loads_once_and_is_asked_for():
         ({"holdout_size": 120}, "cannot hold out 120 of 120 images"),
         ({"holdout_size": 0.001}, "cannot hold out 0 of 120 images"),
         ({"std": (1.0, 0.0, 1.0)}, "std above 0"),
-        ({"mean": (0.5,)}, "expected one of each for a channel"),
-        ({"mean": (0.5,), "std": (0.5,)}, "numbered has images of 3 channels, but mean and std have 1"),
+        ({"mean": (0.5,)}, "expected one value per channel for each"),
+        ({"mean": (0.5,), "std": (0.5,)}, "images of numbered have 3 channels, but mean and std have 1 values"),
         (
             {"memory_limit_gib": 1e-6},
             "132 images of 3x4x4 take 5.9e-06 GiB decoded, more than memory_limit_gib=1e-06",

@@ -172,5 +172,5 @@ def test_an_image_that_was_cut_short_is_named(tmp_path, noise):
 
 
 def test_another_size_is_refused_where_nothing_is_resampled(paths):
-    with pytest.raises(UserError, match=r"/0\.jpg is 35x20, others are 8x8: set `size`"):
+    with pytest.raises(UserError, match=r"/0\.jpg is 35x20, other images are 8x8: set `size`"):
         list(BatchLoader(files(paths, resize=None), 8))

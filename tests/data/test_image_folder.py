@@ -89,9 +89,9 @@ def refused(message, root, **arguments):
 
 
 def test_bad_folders_get_one_line(folder, tmp_path):
-    refused(r"nowhere is no image folder: expected train/ and test/ \(or val/\)", tmp_path / "nowhere")
+    refused(r"nowhere is not an image folder: expected train/ and test/ \(or val/\)", tmp_path / "nowhere")
     (folder / "train" / "empty").mkdir()
-    refused("train has no images, or a class folder without any: .*empty", folder)
+    refused("train has no images, or a class folder without images: .*empty", folder)
     (folder / "train" / "empty").rmdir()
     write(folder / "test" / "zebra" / "0.png")
     refused("train and .*test differ in their class folders: zebra", folder)
@@ -99,7 +99,7 @@ def test_bad_folders_get_one_line(folder, tmp_path):
 
 def test_images_of_several_sizes_need_a_size(folder):
     write(folder / "train" / "cat" / "large.png", 9, 8)
-    refused("large.png is 9x8, others are 8x8: set `size`", folder)
+    refused("large.png is 9x8, other images are 8x8: set `size`", folder)
 
 
 @pytest.mark.parametrize("name", ["Dog/0.png", "cat/3.png"])  # the first image also tells the size

@@ -74,7 +74,7 @@ def test_devices_share_the_images_and_agree_on_the_number_of_batches(images, bat
 
 
 def test_a_device_without_images_is_refused():
-    with pytest.raises(UserError, match="3 examples for 2 devices in batches of 1 leave a device without examples"):
+    with pytest.raises(UserError, match="3 examples, 2 devices and a batch_size of 1, a device has no examples"):
         BatchLoader(numbered(3), 1, world_size=2)
     with pytest.raises(UserError, match="0 examples"):
         BatchLoader(numbered(0), 1)

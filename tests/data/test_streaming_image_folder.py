@@ -93,7 +93,7 @@ def test_splits_and_calibration_are_those_in_memory(folder):
         assert torch.equal(images.labels, expected.labels)
         assert torch.equal(images.in_memory().images, expected.images)
     assert data.transform_record() == reference.transform_record()
-    with pytest.raises(UserError, match="73 calibration images asked for: expected 1 to 72"):
+    with pytest.raises(UserError, match="73 calibration images: expected between 1 and 72"):
         data.calibration(73)
 
 
@@ -225,14 +225,14 @@ def refused(message, folder, **arguments):
 def test_bad_arguments_get_one_line(folder, tmp_path):
     refused("num_workers=-1: expected at least 0", folder, num_workers=-1)
     refused(r"crop_scale=\(0.5, 2.0\)", folder, crop_scale=(0.5, 2.0))
-    refused("is no image folder: expected train/", tmp_path)
+    refused("is not an image folder: expected train/", tmp_path)
     refused("cannot hold out 90 of 90 images", folder, holdout_size=90)
     refused(
-        "18 images of 3x12x12 take .* more than memory_limit_gib=1e-06: the holdout is in memory",
+        "18 images of 3x12x12 take .* more than memory_limit_gib=1e-06: the holdout is kept in memory",
         folder,
         memory_limit_gib=1e-6,
     )
-    with pytest.raises(UserError, match=r"117 images .*stream them with data.StreamingImageFolder"):
+    with pytest.raises(UserError, match=r"117 images .*stream the images with data.StreamingImageFolder"):
         in_memory(folder, memory_limit_gib=1e-6)
     # What is not held in memory has no limit: 18 of 117 images do fit.
     assert len(streamed(folder, memory_limit_gib=18 * 3 * 12 * 12 / 2**30).train) == 72

@@ -8,7 +8,7 @@ from torch import nn
 
 import gnnrl_lightning
 from gnnrl_lightning.cost.budget import Budget
-from gnnrl_lightning.cost.projection import Ladder
+from gnnrl_lightning.cost.projection import AllowedWidths
 from gnnrl_lightning.search.greedy import greedy
 from gnnrl_lightning.search.knapsack import allowed_levels, dynamic_programming, knapsack
 from tests.support.fakes import Chain, random_sensitivity
@@ -90,7 +90,7 @@ def test_knapsack_against_all_choices(seed):
 
 
 def test_levels_are_the_allowed_widths():
-    ladder = Ladder(torch.tensor([10, 300]), torch.tensor([1, 1]), channel_multiple=4)
-    ten, many = allowed_levels(ladder, most=8)
+    allowed = AllowedWidths(torch.tensor([10, 300]), torch.tensor([1, 1]), channel_multiple=4)
+    ten, many = allowed_levels(allowed, most=8)
     assert ten.tolist() == [4, 8, 10]
     assert len(many) == 8 and many[0] == 4 and many[-1] == 300 and (many % 4 == 0).all()

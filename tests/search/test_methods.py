@@ -69,9 +69,9 @@ def test_every_proposal_fits_and_cannot_be_wider(pruner, name, budget):
     METHODS[name].run(search, 1)
     asked = torch.tensor([scored.widths for scored in search.history])
     assert limits.met(asked).all()
-    ladder = limits.ladder
+    allowed = limits.allowed
     for widths in asked.unique(dim=0):
-        wider = torch.where(torch.eye(len(widths), dtype=torch.bool), ladder.wider(widths), widths)
+        wider = torch.where(torch.eye(len(widths), dtype=torch.bool), allowed.wider(widths), widths)
         assert not limits.met(wider)[widths < search.graph.widths].any()
 
 
