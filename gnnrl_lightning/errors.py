@@ -1,6 +1,8 @@
 """User-facing errors, and helpers that format exceptions as one line."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
 
 
 class UserError(ValueError):
@@ -27,3 +29,22 @@ def one_line(error: BaseException) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, which may be pages long, or its type if the message is empty."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def finite_number(given: Callable[[], Any], what: str) -> float:
+    """Return the number that a user's function gives.
+
+    Args:
+        given: The call of the function.
+        what: What the number is, for messages.
+
+    Raises:
+        UserError: The call fails, or its result is no finite number.
+    """
+    try:
+        value = float(given())
+    except Exception as error:  # the user's own may raise anything
+        raise UserError(f"{what} fails: {one_line(error)}") from error
+    if not math.isfinite(value):
+        raise UserError(f"{what} is {value}: expected a finite number")
+    return value

@@ -32,10 +32,10 @@ from gnnrl_lightning.tracing.export import (
     Inputs,
     as_inputs,
     export,
-    one_image,
+    one_example,
     run,
     shared_copy,
-    two_images,
+    two_examples,
     unused_parameters,
 )
 from gnnrl_lightning.tracing.groups import ChannelGroup, Channels, FrozenGroup, form_groups
@@ -63,7 +63,7 @@ def trace(
     Args:
         network: A module that `torch.export` supports.
         example_inputs: Its input, batch first, or a tuple of its positional arguments, or a dictionary of its keyword
-            arguments. Costs are for one image.
+            arguments. Costs are for one example.
         self_test: Whether to compare a pruned network with the masked dense one in float64 and freeze faulty groups.
         keep: Layers that are not pruned: names of modules or parameters, globs (`layer1.*`), and module types or their
             import paths; see `gnnrl_lightning.tracing.keep.keep_layers`.
@@ -75,7 +75,7 @@ def trace(
     """
     inputs = as_inputs(example_inputs)
     copied = shared_copy(network)
-    given, inputs = inputs, one_image(inputs)
+    given, inputs = inputs, one_example(inputs)
     try:
         program = export(copied, inputs)
     except UserError:
@@ -84,7 +84,7 @@ def trace(
     walked = walk(program, network)
     if unused_parameters(program):
         # Parameters that only training uses (auxiliary heads) must shrink with their inputs.
-        walk_training(walked, export(copied.train(), two_images(inputs)))
+        walk_training(walked, export(copied.train(), two_examples(inputs)))
         copied.eval()
     kept = keep_layers(walked, network, keep)
     unfit: dict[str, str] = {}
@@ -262,7 +262,7 @@ class ComputationGraph:
 
     @cached_property
     def elements(self) -> Products:
-        """Number of elements of each feature map `(B, n_maps)` int64, for one image, at `widths (B, G)`."""
+        """Number of elements of each feature map `(B, n_maps)` int64, for one example, at `widths (B, G)`."""
         return Products.build([self._element_row(value) for value in self._values], len(self.groups))
 
     def _element_row(self, value: Value) -> tuple[int, list[Size]]:

@@ -5,7 +5,7 @@
 A search on the digits, with a sensitivity, iterations in the proxy and in the real environment, and short trainings,
 is first run without interruption. Then it is started once per kill, killed (SIGKILL) at a random moment between its
 first and its last file, resumed, and compared bit for bit: the figures of result.json (except seconds and latency), the
-journal (except seconds), the metrics (except speeds), and all weights. A second call resumes with the missing kills.
+journal (except seconds), the metrics (except speeds), and all weights. A second call adds the missing kills.
 Batches are small, so that races have several stages; the benchmark fails if no candidate is dropped.
 """
 
@@ -134,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments of the kills")
-    parser.add_argument("--json", type=Path, help="file of the results; a second call resumes from it")
+    parser.add_argument("--json", type=Path, help="file of the results; a second call adds to it")
     options = parser.parse_args()
     found: dict[str, Any] = {"settings": SETTINGS, "seed": options.seed, "kills": []}
     if options.json is not None and options.json.is_file():

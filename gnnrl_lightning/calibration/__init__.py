@@ -1,1 +1,1 @@
-"""Statistics of layer inputs and outputs, from passes over calibration images."""
+"""Statistics of layer inputs and outputs, from passes over calibration examples."""

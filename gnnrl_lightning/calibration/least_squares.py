@@ -95,7 +95,7 @@ def fit_to_samples(
 
 
 def _vectors(call: Call, patches: Patches) -> Iterator[Tensor]:
-    """Yield input vectors `(blocks, n, d)`, d = kernel * channels, a few images at a time, in the input's precision."""
+    """Yield input vectors `(blocks, n, d)`, d = kernel * channels, of a few examples at a time, in their precision."""
     x, groups = call["input"], call.get("groups", 1)
     each = patches.positions.shape[1] * call["weight"][0].numel() * groups
     step = max(1, CHUNK // each)

@@ -1,6 +1,6 @@
-"""Means and covariances of the inputs of every contraction, from one streaming pass over calibration images.
+"""Means and covariances of the inputs of every contraction, from one streaming pass over calibration examples.
 
-Memory: one `(d, d)` float32 matrix per weight, regardless of the number of images. d = C_in * kernel if that is at
+Memory: one `(d, d)` float32 matrix per weight, regardless of the number of examples. d = C_in * kernel if that is at
 most `MAX_VECTOR`; otherwise kernel positions (or the positions of a flattened map) share the covariance of the C_in
 channels. Weights that read more than `MOST_CHANNELS` channels have no moments. ResNet-56 takes 23 MB, ResNet-50 390 MB.
 """
@@ -32,7 +32,7 @@ MOST_CHANNELS = 8192
 """Largest covariance: 256 MiB."""
 
 POSITIONS = 48
-"""Positions sampled from each image."""
+"""Positions sampled from each example."""
 
 
 @dataclass(frozen=True)
@@ -82,16 +82,16 @@ def collect_moments(
     network: nn.Module,
     layers: Mapping[str, Layer],
     batches: Iterable[Tree],
-    per_image: int = POSITIONS,
+    per_example: int = POSITIONS,
     seed: int = 0,
 ) -> dict[str, Moments]:
-    """Collect weight name -> moments of its inputs while the network runs on the calibration images.
+    """Collect weight name -> moments of its inputs while the network runs on the calibration examples.
 
     Args:
         network: The dense network; it runs in evaluation mode and is not changed.
         layers: Layers of the network; depthwise ones are skipped, since they mix no channels.
         batches: Normalised inputs, see `gnnrl_lightning.trees.call`.
-        per_image: Number of positions sampled from each image.
+        per_example: Number of positions sampled from each example.
         seed: Seed of the sampled positions.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -100,7 +100,7 @@ def collect_moments(
     def visit(name: str, call: Call) -> None:
         groups = call.get("groups", 1)
         depthwise = groups > 1 and call["weight"].shape[1] == 1
-        vectors = None if depthwise else _vectors(layers[name], call, per_image, generator)
+        vectors = None if depthwise else _vectors(layers[name], call, per_example, generator)
         if vectors is None:
             return
         vectors = vectors.reshape(len(vectors), groups, -1).transpose(0, 1)
@@ -114,16 +114,16 @@ def collect_moments(
     return {name: total.moments() for name, total in sums.items()}
 
 
-def _vectors(layer: Layer, call: Call, per_image: int, generator: torch.Generator) -> Tensor | None:
+def _vectors(layer: Layer, call: Call, per_example: int, generator: torch.Generator) -> Tensor | None:
     """Return input vectors `(n, blocks * d)`, or None if they are too long."""
     call = forward_form(call, layer.transposed)
     x, weight = call["input"], call["weight"]
     if weight[0].numel() <= MAX_VECTOR:
-        return sample_patches(call, per_image, generator)
+        return sample_patches(call, per_example, generator)
     flattened = weight.dim() == 2 and x.dim() == 2
     channels = x.shape[-1] // layer.repeats if flattened else weight.shape[1]
     if channels > MOST_CHANNELS:
         return None
     if weight.dim() == 2 and not flattened:
-        return sample_patches(call, per_image, generator)
-    return sample_channels(x, channels if flattened else x.shape[1], per_image, generator)
+        return sample_patches(call, per_example, generator)
+    return sample_channels(x, channels if flattened else x.shape[1], per_example, generator)

@@ -108,14 +108,14 @@ class Patches:
 
     Args:
         call: The call, in forward form: a linear layer, or a convolution in any number of dimensions.
-        per_image: Maximum number of positions per image, drawn without repetition.
+        per_example: Maximum number of positions per example, drawn without repetition.
         generator: CPU generator that draws the positions.
 
     Attributes:
-        positions: Flat output positions `(images, n)`; like all other tensors here, on the call's device.
+        positions: Flat output positions `(examples, n)`; like all other tensors here, on the call's device.
     """
 
-    def __init__(self, call: Call, per_image: int, generator: torch.Generator) -> None:
+    def __init__(self, call: Call, per_example: int, generator: torch.Generator) -> None:
         x, weight = call["input"], call["weight"]
         self.kernel = tuple(weight.shape[2:])
         self.linear = weight.dim() == 2
@@ -132,17 +132,17 @@ class Patches:
                     x.shape[2:], self.padding, self.dilation, self.kernel, self.stride, strict=True
                 )
             )
-        self.positions = draw_positions(len(x), math.prod(self.out), per_image, generator).to(x.device)
+        self.positions = draw_positions(len(x), math.prod(self.out), per_example, generator).to(x.device)
         self._first, self._offsets, self._outside = self._pixels(x.shape[2:])
 
     def _pixels(self, size: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the pixels that each position reads: its first pixel and the kernel's offsets, in the flattened image.
+        """Return the pixels that each position reads: its first pixel and the kernel's offsets, in the flattened input.
 
         Args:
             size: Size of the input's spatial dimensions.
 
         Returns:
-            First pixels `(images, n)`, offsets `(kernel,)`, and a mask `(images, n, kernel)` of padding pixels.
+            First pixels `(examples, n)`, offsets `(kernel,)`, and a mask `(examples, n, kernel)` of padding pixels.
         """
         place, step, device = self.positions, 1, self.positions.device
         first, offsets = torch.zeros_like(place), torch.zeros(1, dtype=torch.int64, device=device)
@@ -163,14 +163,14 @@ class Patches:
         """Memory of the tensors, bytes."""
         return sum(kept.nbytes for kept in (self.positions, self._first, self._outside))
 
-    def taps(self, x: Tensor, images: slice = slice(None)) -> Tensor:
-        """Return the channel vectors `(n, kernel, C_in)` that each kernel position reads, for the given images.
+    def taps(self, x: Tensor, examples: slice = slice(None)) -> Tensor:
+        """Return the channel vectors `(n, kernel, C_in)` that each kernel position reads, for the given examples.
 
         This is fastest in channels-last memory format.
         """
         if self.linear:
-            return self.outputs(x, images)[:, None]
-        x, first, outside = x[images], self._first[images], self._outside[images]
+            return self.outputs(x, examples)[:, None]
+        x, first, outside = x[examples], self._first[examples], self._outside[examples]
         pixels = x.movedim(1, -1).reshape(-1, x.shape[1])
         size = len(pixels) // len(x)
         first = first + torch.arange(0, len(pixels), size, dtype=first.dtype, device=first.device)[:, None]
@@ -179,44 +179,44 @@ class Patches:
         found.index_fill_(0, outside.flatten().nonzero().flatten(), 0)
         return found.reshape(-1, len(self._offsets), x.shape[1])
 
-    def inputs(self, x: Tensor, images: slice = slice(None)) -> Tensor:
-        """Return input vectors `(n, C_in * kernel)`, channels first, for the given images.
+    def inputs(self, x: Tensor, examples: slice = slice(None)) -> Tensor:
+        """Return input vectors `(n, C_in * kernel)`, channels first, for the given examples.
 
         Multiplied by the weight flattened to `(C_out, C_in * kernel)`, they give the outputs at the positions
         (without bias, for one group).
         """
-        return self.taps(x, images).transpose(1, 2).flatten(1)
+        return self.taps(x, examples).transpose(1, 2).flatten(1)
 
-    def outputs(self, y: Tensor, images: slice = slice(None)) -> Tensor:
+    def outputs(self, y: Tensor, examples: slice = slice(None)) -> Tensor:
         """Return the channel vectors `(n, C)` at the positions of a map with the output's shape."""
-        y, positions = y[images], self.positions[images]
+        y, positions = y[examples], self.positions[examples]
         vectors = (y if self.linear else y.movedim(1, -1)).reshape(-1, y.shape[-1 if self.linear else 1])
         size = len(vectors) // len(y)
         index = positions + torch.arange(0, len(vectors), size, device=positions.device)[:, None]
         return vectors.index_select(0, index.flatten())
 
 
-def sample_patches(call: Call, per_image: int, generator: torch.Generator) -> Tensor:
+def sample_patches(call: Call, per_example: int, generator: torch.Generator) -> Tensor:
     """Return input vectors `(n, C_in * kernel)` of a contraction at random output positions, see `Patches`."""
-    return Patches(call, per_image, generator).inputs(call["input"])
+    return Patches(call, per_example, generator).inputs(call["input"])
 
 
-def sample_channels(x: Tensor, channels: int, per_image: int, generator: torch.Generator) -> Tensor:
-    """Return channel vectors `(n, channels)` of an input `(B, channels, ...)` at random positions of each image.
+def sample_channels(x: Tensor, channels: int, per_example: int, generator: torch.Generator) -> Tensor:
+    """Return channel vectors `(n, channels)` of an input `(B, channels, ...)` at random positions of each example.
 
     All elements after the channels are positions; for a linear layer behind a flattened map, `channels` is the number
     of channels of that map.
     """
     vectors = x.reshape(len(x), channels, -1)
-    positions = draw_positions(len(x), vectors.shape[2], per_image, generator).to(x.device)
+    positions = draw_positions(len(x), vectors.shape[2], per_example, generator).to(x.device)
     return vectors.gather(2, positions[:, None, :].expand(-1, channels, -1)).transpose(1, 2).reshape(-1, channels)
 
 
-def draw_positions(images: int, available: int, wanted: int, generator: torch.Generator) -> Tensor:
-    """Draw positions `(images, n)` without repetition within an image, n = min(available, wanted)."""
+def draw_positions(examples: int, available: int, wanted: int, generator: torch.Generator) -> Tensor:
+    """Draw positions `(examples, n)` without repetition within an example, n = min(available, wanted)."""
     if available <= wanted:
-        return torch.arange(available).expand(images, -1)
-    return torch.rand(images, available, generator=generator).topk(wanted).indices
+        return torch.arange(available).expand(examples, -1)
+    return torch.rand(examples, available, generator=generator).topk(wanted).indices
 
 
 def sizes(value: int | Iterable[int], spatial: int) -> tuple[int, ...]:

@@ -43,4 +43,4 @@ class CandidateOptions:
     @property
     def examples(self) -> int:
         """Number of calibration examples that the repair of each candidate reads."""
-        return self.calibration_examples if REPAIRS.find(self.repair).reads_images else 0
+        return self.calibration_examples if REPAIRS.find(self.repair).reads_examples else 0

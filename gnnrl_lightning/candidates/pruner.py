@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
@@ -33,6 +34,7 @@ class Pruner(Dense):
         batch_size: Number of calibration examples in a batch.
         dtype: Precision of activations in forward passes of the repair.
         objective: Provides the loss for importance criteria that need it; None: classification.
+        scores: Importance of every channel, see `Pruner.scores`, if it is known already; None: the criterion is asked.
 
     Raises:
         UserError: The importance or repair is unknown.
@@ -48,16 +50,20 @@ class Pruner(Dense):
         batch_size: int = 256,
         dtype: torch.dtype = torch.float32,
         objective: Objective | None = None,
+        scores: Sequence[Tensor] | None = None,
     ) -> None:
         super().__init__(graph, network, calibration, batch_size, dtype)
         self.graph: ComputationGraph = graph
         self.importance, self.repair = importance, repair
         self.objective = objective or Classification()
         self._importance, self._repair = IMPORTANCES.find(importance), REPAIRS.find(repair)
+        self._given_scores = scores
 
     @cached_property
-    def scores(self) -> list[Tensor]:
+    def scores(self) -> Sequence[Tensor]:
         """Importance of every channel, `(sets, width)` for each group, on the CPU."""
+        if self._given_scores is not None:
+            return self._given_scores
         moments = self.moments if "moments" in self._importance.passes else None
         calibration = Calibration(self.calibration, None, self.objective)
         scores = importance_scores(self.graph, self.network, self.importance, calibration, moments)
@@ -66,7 +72,7 @@ class Pruner(Dense):
     @property
     def examples(self) -> int:
         """Number of forward passes of one example per candidate."""
-        return count(self.calibration) if self._repair.reads_images else 0
+        return count(self.calibration) if self._repair.reads_examples else 0
 
     @property
     def passes(self) -> frozenset[str]:
@@ -80,7 +86,7 @@ class Pruner(Dense):
             calibration: Normalised inputs of training examples on the network's device.
             repair: Repair, as in `Pruner`.
         """
-        other = Pruner(
+        return Pruner(
             self.graph,
             self.network,
             calibration,
@@ -88,9 +94,8 @@ class Pruner(Dense):
             repair,
             self.batch_size,
             objective=self.objective,
+            scores=self.scores,
         )
-        other.__dict__["scores"] = self.scores  # sets the cached property
-        return other
 
     def plan(self, widths: Tensor) -> Plan:
         """Select the channels for `widths (G,)`."""

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from gnnrl_lightning.cli.comparing import agents_of, as_decided, check_goes_on
+from gnnrl_lightning.cli.comparing import agents_of, as_decided, check_resumable
 from gnnrl_lightning.cli.running import RunningCLI
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.cost.metrics import METRICS
@@ -160,7 +160,7 @@ class CompressionCLI(RunningCLI):
         comparison = Comparison(checked, options, agents, report)
         config = self.resolved_config()
         if self.unfinished is not None:
-            check_goes_on(self.unfinished, config)
+            check_resumable(self.unfinished, config)
         folder = self.open_run(self.unfinished)
         figures = comparison.run(folder)
         for table in comparison_tables(figures):

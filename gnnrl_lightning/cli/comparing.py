@@ -104,7 +104,7 @@ def policies_of(model: Namespace, variants: Mapping[str, Mapping[str, Any]]) -> 
     return [path for path in given if path]
 
 
-def check_goes_on(folder: RunFolder, config: str) -> None:
+def check_resumable(folder: RunFolder, config: str) -> None:
     """Refuse to resume a comparison with other settings.
 
     Args:

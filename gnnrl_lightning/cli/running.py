@@ -174,10 +174,10 @@ class RunningCLI(ArgumentsCLI):
                 raise
             self._let_go("failed", 128 + signum)
             if rank() == 0:
-                print(f"stopped{self._how_it_goes_on()}", file=sys.stderr)
+                print(f"stopped{self._resume_hint()}", file=sys.stderr)
             raise SystemExit(128 + signum) from error
 
-    def _how_it_goes_on(self) -> str:
+    def _resume_hint(self) -> str:
         if self.subcommand != "fit" or self._folder is None:
             return ""
         return f"; resume with: python -m gnnrl_lightning fit {OPTION} {shlex.quote(str(self._folder.path))}"

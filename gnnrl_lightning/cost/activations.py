@@ -30,7 +30,7 @@ class Scheduled(Protocol):
 
 
 class PeakActivations:
-    """Bytes of the largest set of simultaneously live feature maps, for one image in float32.
+    """Bytes of the largest set of simultaneously live feature maps, for one example in float32.
 
     Operators run sequentially, in the order of the trace. A feature map is live from the operator that computes it to
     its last reader; inputs are live from the beginning, outputs to the end. Views and in-place results share the memory

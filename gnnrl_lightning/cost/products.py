@@ -83,7 +83,7 @@ class CostModel:
         self._n_operators = n_operators
 
     def macs(self, widths: Tensor) -> Tensor:
-        """Multiply-accumulates for one image.
+        """Multiply-accumulates for one example.
 
         Args:
             widths: Widths `(..., G)`, integers.

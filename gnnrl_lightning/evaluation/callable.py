@@ -20,7 +20,6 @@ The inputs serve as the example for the trace, as calibration examples for impor
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -29,7 +28,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from gnnrl_lightning.candidates.pruner import Pruner
-from gnnrl_lightning.errors import UserError, one_line
+from gnnrl_lightning.errors import UserError, finite_number
 from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.objective import Figure, Measured, Objective
 from gnnrl_lightning.trees import Tree
@@ -81,13 +80,7 @@ def score_of(score: Callable[[nn.Module], float], network: nn.Module, which: str
     Raises:
         UserError: The score fails, or is no finite number.
     """
-    try:
-        value = float(score(network))
-    except Exception as error:  # the user's own may raise anything
-        raise UserError(f"the score of {which} fails: {one_line(error)}") from error
-    if not math.isfinite(value):
-        raise UserError(f"the score of {which} is {value}: expected a finite number")
-    return value
+    return finite_number(lambda: score(network), f"the score of {which}")
 
 
 class CallableEvaluator:

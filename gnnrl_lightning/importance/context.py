@@ -1,4 +1,4 @@
-"""The input of an importance criterion: the network, its groups, and the calibration images."""
+"""The input of an importance criterion: the network, its groups, and the calibration examples."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def surgeon(context: ImportanceContext) -> list[Tensor]:
     Source: Hassibi and Stork (NeurIPS 1992); for blocks of weights, Frantar and Alistarh (NeurIPS 2022).
 
     Raises:
-        UserError: There are no calibration images, or no layer with moments reads a group.
+        UserError: There are no calibration examples, or no layer with moments reads a group.
     """
     readers = [
         reader

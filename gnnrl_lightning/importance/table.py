@@ -39,7 +39,7 @@ class Importance:
 
     Attributes:
         score: Returns the importance of each channel, `(sets, width)` for each group.
-        passes: Passes over the calibration images that it needs, by the name of their result; each name counts once.
+        passes: Passes over the calibration examples that it needs, by the name of their result; each name counts once.
             `moments` is the pass of `ImportanceContext.moments`, shared with repairs and sensitivities.
     """
 
@@ -102,7 +102,7 @@ def importance_scores(
         moments: Moments of the layers' inputs, if they have been collected already.
 
     Raises:
-        UserError: The importance is unknown, needs images, has no scores for a group, or returns scores of a wrong
+        UserError: The importance is unknown, needs examples, has no scores for a group, or returns scores of a wrong
             shape or that are not finite.
     """
     scores = IMPORTANCES.find(importance).score(ImportanceContext(graph, network, Calibration.of(calibration), moments))

@@ -58,7 +58,7 @@ class Description:
     Args:
         network: Class path and arguments of the network that the first step pruned.
         budget: The budget that was met.
-        transform: Preprocessing that turns an image into the network's input.
+        transform: Preprocessing that turns an example into the network's input.
         figures: Measured figures of the pruned network.
     """
 

@@ -8,10 +8,9 @@ import torch
 from torch import nn
 
 from gnnrl_lightning.candidates.pruner import default_final_examples
-from gnnrl_lightning.cost.budget import Budget
-from gnnrl_lightning.errors import UserError, one_line
+from gnnrl_lightning.cost.budget import BoundBudget, Budget
+from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.racing import random_order
-from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.job import Job, Runtime
 from gnnrl_lightning.job.options import Options
@@ -21,8 +20,6 @@ from gnnrl_lightning.objective.protocol import untrained
 from gnnrl_lightning.options import AUTO
 from gnnrl_lightning.repair.table import default_repair
 from gnnrl_lightning.rl.env.options import EpisodeOptions
-from gnnrl_lightning.rl.env.reward import check_reward, find_reward
-from gnnrl_lightning.rl.environments import AGENT
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.speed.tuning import BATCH_SIZES, Tuned, tune
 from gnnrl_lightning.surgery.layers import find_layers
@@ -50,15 +47,46 @@ def check(task: Task, budget: Budget, options: Options | None = None, runtime: R
     options, runtime = options or Options(), runtime or Runtime()
     network = task.build()
     graph = task.trace(network)
-    if not graph.groups:
-        raise UserError(f"{task.path} has no channels that can be pruned: inspect shows the reasons")
-    limits = budget.on(graph)
-    if limits.met(graph.widths):
-        raise UserError(f"{task.path} meets the budget already: nothing to prune")
+    limits = limits_on(graph, budget, task.path)
     network.to(runtime.device)
     tuned = _tune(task, graph, network, options, runtime) if options.scoring.precision == AUTO else None
     job = Job(task, graph, limits, _decided(options, task, network, tuned), runtime)
     return Checked(job, network, job.calibration(options.candidate.calibration_examples), tuned)
+
+
+def limits_on(graph: ComputationGraph, budget: Budget, name: str) -> BoundBudget:
+    """Bind a budget to a network that has something to prune.
+
+    Args:
+        graph: The traced network.
+        budget: Upper limits on the costs of the pruned network.
+        name: Name of the network, for messages.
+
+    Raises:
+        UserError: The network has no prunable channels, meets the budget already, or cannot meet it.
+    """
+    if not graph.groups:
+        raise UserError(f"{name} has no channels that can be pruned: inspect shows the reasons, as does `graph.frozen`")
+    limits = budget.on(graph)
+    if limits.met(graph.widths):
+        raise UserError(f"{name} meets the budget already: nothing to prune")
+    return limits
+
+
+def without_auto(options: Options, network: nn.Module, example: Tree) -> Options:
+    """Resolve every "auto" in the sections `candidate` and `delivery`.
+
+    Args:
+        options: As configured.
+        network: The dense network.
+        example: Its input, one normalised example.
+    """
+    candidate, delivery = options.candidate, options.delivery
+    if candidate.repair == AUTO:
+        candidate = replace(candidate, repair=default_repair(network))
+    if delivery.calibration_examples == AUTO:
+        delivery = replace(delivery, calibration_examples=default_final_examples(example))
+    return replace(options, candidate=candidate, delivery=delivery)
 
 
 def _tune(task: Task, graph: ComputationGraph, network: nn.Module, options: Options, runtime: Runtime) -> Tuned:
@@ -71,16 +99,12 @@ def _tune(task: Task, graph: ComputationGraph, network: nn.Module, options: Opti
 
 def _decided(options: Options, task: Task, network: nn.Module, tuned: Tuned | None) -> Options:
     """Return the options with every "auto" resolved."""
-    candidate, scoring, delivery = options.candidate, options.scoring, options.delivery
+    scoring = options.scoring
     if tuned is not None:
         scoring = replace(scoring, precision=tuned.precision, batch_size=tuned.batch_size)
     if scoring.batch_size == AUTO:
         scoring = replace(scoring, batch_size=task.data.eval_batch_size)
-    if candidate.repair == AUTO:
-        candidate = replace(candidate, repair=default_repair(network))
-    if delivery.calibration_examples == AUTO:
-        delivery = replace(delivery, calibration_examples=default_final_examples(task.example()))
-    return replace(options, candidate=candidate, scoring=scoring, delivery=delivery)
+    return replace(without_auto(options, network, task.example()), scoring=scoring)
 
 
 @dataclass(frozen=True)
@@ -123,32 +147,14 @@ class Checked:
             UserError: The policy cannot be made, does not fit, or the reward fails.
         """
         environments = self.job.environments(episode=episode)
-        agent.env = environments.make(None)
-        try:
-            agent.configure_model()
-        except UserError:
-            raise
-        except Exception as error:  # the user's own policy may raise anything
-            raise UserError(f"model.make_policy cannot be made: {one_line(error)}") from error
-        reward = environments.options.reward
-        check_reward(find_reward(reward, self.job.task.goal), reward, self._untrained())
+        holdout = len(self.job.task.data.holdout)
+        environments.prepare(agent, self._untrained(), self.job.evaluation_examples, holdout)
 
-    def _untrained(self) -> Evaluation:
-        """Return an example evaluation: that of a candidate that guesses."""
-        limits, task = self.job.limits, self.job.task
-        widths, holdout = limits.project(self.job.graph.widths), task.data.holdout
+    def _untrained(self) -> dict[str, float]:
+        """Return the scores of a candidate that guesses."""
+        task, holdout = self.job.task, self.job.task.data.holdout
         some = take((holdout.inputs, holdout.targets), slice(task.data.eval_batch_size))
         inputs, targets = to_device((task.data.normalize(some[0]), some[1]), self.job.runtime.device)
         with eval_mode(self.network), torch.inference_mode():
             outputs = floats(call(self.network, inputs))
-        scores = untrained(task.goal, outputs, targets)
-        return Evaluation(
-            tuple(widths.tolist()),
-            limits.costs(widths),
-            scores,
-            task.goal.merit(scores),
-            seconds=1.0,
-            examples=self.job.evaluation_examples,
-            proposer=AGENT,
-            seen=len(holdout),
-        )
+        return untrained(task.goal, outputs, targets)

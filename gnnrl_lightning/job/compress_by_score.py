@@ -11,30 +11,28 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from torch import nn
+from torch import Tensor, nn
 
-from gnnrl_lightning.candidates.pruner import Pruner, default_final_examples
+from gnnrl_lightning.candidates.pruner import Pruner
 from gnnrl_lightning.cost.budget import BoundBudget, Budget
 from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.evaluation.callable import SCORE, CallableEvaluator, OutputsAlone, score_of
 from gnnrl_lightning.evaluation.result import Evaluation, best_of, within
+from gnnrl_lightning.job.checked import limits_on, without_auto
 from gnnrl_lightning.job.comparison import run_agent
 from gnnrl_lightning.job.groups import GroupOptions
 from gnnrl_lightning.job.job import PRUNED, UNIFORM
-from gnnrl_lightning.job.options import Options
+from gnnrl_lightning.job.options import DeliveryOptions, Options
 from gnnrl_lightning.networks import check_finite, check_runs
-from gnnrl_lightning.options import AUTO
-from gnnrl_lightning.repair.table import default_repair
 from gnnrl_lightning.report.table import print_scores
-from gnnrl_lightning.rl.env.reward import check_reward, find_reward
-from gnnrl_lightning.rl.environments import AGENT, Environments
+from gnnrl_lightning.rl.environments import Environments
 from gnnrl_lightning.rl.learners import GNNRL
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.search.baselines import starting_candidates, uniform
-from gnnrl_lightning.search.methods import METHODS
+from gnnrl_lightning.search.methods import METHODS, Method
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.surrogate.measures import SENSITIVITIES
-from gnnrl_lightning.trees import Tree, count, map_tensors, take, tensors, to_device
+from gnnrl_lightning.trees import Tree, count, take, tensors, to_device
 
 
 @dataclass(frozen=True)
@@ -89,9 +87,9 @@ def compress_by_score(
         network: The trained network, which is copied and never changed.
         score: `(network in evaluation mode, on the device) -> score`, a finite number, the higher the better. Agents
             learn from values between -1,000 and 1,000; what is beyond counts as that.
-        inputs: Training examples as the network reads them, with the examples first: a tensor, or a tuple of the
-            positional arguments. The first one is traced; importance, repair and sensitivity calibrate on as many as
-            the options say, as far as there are so many.
+        inputs: Training examples as the network reads them, with the examples first: a tensor, a tuple of the
+            positional arguments, or a dictionary of the keyword arguments. The first one is traced; importance, repair
+            and sensitivity calibrate on as many as the options say, as far as there are so many.
         budget: What the smaller network may cost.
         examples: Forward passes of one example that a call of the score takes: by these the examples that are read
             beside the score are counted as evaluations.
@@ -111,67 +109,38 @@ def compress_by_score(
     Raises:
         UserError: Anything about the input is wrong, or the score fails or is no finite number.
     """
-    agent = GNNRL(seed=seed) if by is None else by
-    device = torch.device(device)
-    method = METHODS.find(by, "by") if isinstance(by, str) else None
-    inputs = to_device(inputs, device)
-    given, number = _checked(options or Options(), inputs)
-    dense = copy.deepcopy(network).eval()
-    check_finite(dense)
-    dense.to(device)
-    check_runs(dense, take(inputs, slice(2)))
+    if isinstance(by, str):
+        searcher = METHODS.find(by, "by")
+    else:
+        searcher = GNNRL(seed=seed) if by is None else by
+    inputs = _checked_inputs(to_device(inputs, device))
+    dense, name = _checked_copy(network, inputs, device), type(network).__qualname__
     graph = (groups or GroupOptions()).trace(dense, take(inputs, slice(1)))
-    name = type(network).__qualname__
-    if not graph.groups:
-        raise UserError(f"{name} has no channels that can be pruned: see its graph's frozen groups for why")
-    limits = budget.on(graph)
-    if limits.met(graph.widths):
-        raise UserError(f"{name} meets the budget as it is: nothing to prune")
-    options = _decided(given, dense, inputs, number, evaluations)
+    limits = limits_on(graph, budget, name)
+    options = _decided(_checked_options(options or Options()), dense, inputs, evaluations)
 
-    candidate, search, objective = options.candidate, options.search, OutputsAlone()
+    candidate, objective = options.candidate, OutputsAlone()
     calibration = take(inputs, slice(candidate.calibration_examples))
     pruner = Pruner(graph, dense, calibration, candidate.importance, candidate.repair, objective=objective)
-    evaluate = CallableEvaluator(pruner, score, examples, limits.costs)
-    measure = search.sensitivity
-    problem = SearchProblem(
-        graph,
-        limits,
-        evaluate,
-        search.evaluations,
-        starting_candidates(graph, limits),
-        None if measure is None else lambda: SENSITIVITIES.find(measure).make(pruner),
-        examples + candidate.examples,
-        pruner,
-    )
+    problem = _problem(pruner, limits, options, CallableEvaluator(pruner, score, examples, limits.costs))
     environments = Environments(graph, limits, options.episode, options.measure(), objective)
-    if isinstance(agent, GraphLearner):
-        _prepare(agent, environments, options, problem.evaluation_examples)
+    if isinstance(searcher, GraphLearner):
+        options.iterations(graph, problem.evaluation_examples, searcher.episodes_per_iteration)
+        environments.prepare(searcher, {SCORE: 0.0}, problem.evaluation_examples)
+
     scores = {"dense": score_of(score, copy.deepcopy(dense), "the dense network")}
-
     began = time.perf_counter()
-    if method is None:
-        assert isinstance(agent, GraphLearner)
-        run_agent(problem, agent, environments)
-    else:
-        method.run(problem, seed)
+    best = _search(problem, searcher, environments, seed)
     seconds = time.perf_counter() - began
-    best = best_of(item for item in problem.history if within(limits, item))
-    if best is None:
-        raise UserError("the search has asked for no candidate within the budget")
 
-    delivery = options.delivery
-    assert isinstance(delivery.calibration_examples, int)  # decided
-    final = pruner.final(take(inputs, slice(delivery.calibration_examples)), delivery.repair)
     chosen = {UNIFORM: uniform(graph, limits), PRUNED: torch.tensor(best.widths)}
-    made = {key: final.prune(final.plan(widths)) for key, widths in chosen.items()}
-    for key, each in made.items():
-        scores[key] = score_of(score, copy.deepcopy(each), f"the {key} network")
+    made = _delivered(pruner, chosen, inputs, options.delivery)
+    scores |= {key: score_of(score, copy.deepcopy(each), f"the {key} network") for key, each in made.items()}
     figures = {
         "network": name,
         "budget": limits.budget.as_record(),
         "dense": {**limits.dense, SCORE: scores["dense"]},
-        **{key: _row(limits, widths.tolist(), scores[key]) for key, widths in chosen.items()},
+        **{key: _row(limits, widths, scores[key]) for key, widths in chosen.items()},
         "search": {
             "evaluations": problem.spent,
             "examples": problem.examples,
@@ -185,16 +154,19 @@ def compress_by_score(
     return Compressed(made[PRUNED].cpu().eval(), figures, dict(zip(names, best.widths, strict=True)))
 
 
-def _checked(options: Options, inputs: Tree) -> tuple[Options, int]:
-    """The options, none of which goes unread, and the number of inputs."""
+def _checked_options(options: Options) -> Options:
+    """Refuse options that nothing here reads."""
     defaults = Options()
     for section in ("scoring", "pretraining", "finetuning"):
         if getattr(options, section) != getattr(defaults, section):
             raise UserError(f"options.{section} is given, and a score of yours reads nothing of it: leave it out")
     if options.delivery.formats != defaults.delivery.formats:
         raise UserError("options.delivery.formats is given, and nothing is written: leave it out, and save the network")
-    if isinstance(inputs, dict):
-        raise UserError("inputs is a dictionary: expected a tensor, or a tuple of the network's positional arguments")
+    return options
+
+
+def _checked_inputs(inputs: Tree) -> Tree:
+    """Refuse inputs that are no examples."""
     if any(tensor.dim() == 0 for tensor in tensors(inputs)):
         raise UserError("inputs has a tensor without dimensions: expected the examples first")
     try:
@@ -206,41 +178,68 @@ def _checked(options: Options, inputs: Tree) -> tuple[Options, int]:
     for tensor in tensors(inputs):
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise UserError("inputs has NaN or infinite values: give training examples, as the network reads them")
-    return options, number
+    return inputs
 
 
-def _decided(options: Options, network: nn.Module, inputs: Tree, number: int, evaluations: int | None) -> Options:
-    """Options without any "auto", and with no more examples than there are."""
+def _checked_copy(network: nn.Module, inputs: Tree, device: torch.device | str) -> nn.Module:
+    """Copy the network to the device, in evaluation mode, and run it once."""
+    dense = copy.deepcopy(network).eval()
+    check_finite(dense)
+    dense.to(device)
+    check_runs(dense, take(inputs, slice(2)))
+    return dense
+
+
+def _decided(options: Options, network: nn.Module, inputs: Tree, evaluations: int | None) -> Options:
+    """Resolve every "auto", and read no more examples than there are."""
+    options, number = without_auto(options, network, take(inputs, slice(1))), count(inputs)
     candidate, delivery, search = options.candidate, options.delivery, options.search
+    assert isinstance(delivery.calibration_examples, int)  # resolved
     candidate = replace(candidate, calibration_examples=min(candidate.calibration_examples, number))
-    if candidate.repair == AUTO:
-        candidate = replace(candidate, repair=default_repair(network))
-    wanted = delivery.calibration_examples
-    if wanted == AUTO:
-        wanted = default_final_examples(map_tensors(lambda tensor: tensor[:1], inputs))
-    delivery = replace(delivery, calibration_examples=min(wanted, number))
+    delivery = replace(delivery, calibration_examples=min(delivery.calibration_examples, number))
     if evaluations is not None:
         search = replace(search, evaluations=evaluations)
     return replace(options, candidate=candidate, delivery=delivery, search=search)
 
 
-def _prepare(agent: GraphLearner, environments: Environments, options: Options, examples: int) -> None:
-    """Refuse an agent without an iteration, with a policy that cannot be made or a reward that fails."""
-    options.iterations(environments.graph, examples, agent.episodes_per_iteration)
-    agent.env = environments.make(None)
-    try:
-        agent.configure_model()
-    except UserError:
-        raise
-    except Exception as error:  # the user's own policy may raise anything
-        raise UserError(f"the agent's policy cannot be made: {one_line(error)}") from error
-    limits, reward = environments.limits, options.episode.reward
-    widths = uniform(environments.graph, limits)
-    key, costs = tuple(widths.tolist()), limits.costs(widths)
-    tried = Evaluation(key, costs, {SCORE: 0.0}, (0.0,), seconds=1.0, examples=examples, proposer=AGENT)
-    check_reward(find_reward(reward, environments.objective), reward, tried)
+def _problem(pruner: Pruner, limits: BoundBudget, options: Options, evaluate: CallableEvaluator) -> SearchProblem:
+    """Return the search problem with all evaluations left."""
+    graph, measure = pruner.graph, options.search.sensitivity
+    return SearchProblem(
+        graph,
+        limits,
+        evaluate,
+        options.search.evaluations,
+        starting_candidates(graph, limits),
+        None if measure is None else lambda: SENSITIVITIES.find(measure).make(pruner),
+        evaluate.examples + options.candidate.examples,
+        pruner,
+    )
 
 
-def _row(limits: BoundBudget, widths: list[int], score: float) -> dict[str, Any]:
-    costs = limits.costs(torch.tensor(widths))
-    return {**costs, **limits.ratios(costs), SCORE: score, "widths": widths}
+def _search(
+    problem: SearchProblem, searcher: GraphLearner | Method, environments: Environments, seed: int
+) -> Evaluation:
+    """Spend the evaluations, and return the best candidate within the budget."""
+    if isinstance(searcher, Method):
+        searcher.run(problem, seed)
+    else:
+        run_agent(problem, searcher, environments)
+    best = best_of(item for item in problem.history if within(problem.limits, item))
+    if best is None:
+        raise UserError("the search has asked for no candidate within the budget")
+    return best
+
+
+def _delivered(
+    pruner: Pruner, chosen: Mapping[str, Tensor], inputs: Tree, delivery: DeliveryOptions
+) -> dict[str, nn.Module]:
+    """Prune to widths by name, with the repair of the delivery."""
+    assert isinstance(delivery.calibration_examples, int)  # resolved
+    final = pruner.final(take(inputs, slice(delivery.calibration_examples)), delivery.repair)
+    return {name: final.prune(final.plan(widths)) for name, widths in chosen.items()}
+
+
+def _row(limits: BoundBudget, widths: Tensor, score: float) -> dict[str, Any]:
+    costs = limits.costs(widths)
+    return {**costs, **limits.ratios(costs), SCORE: score, "widths": widths.tolist()}

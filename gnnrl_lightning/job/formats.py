@@ -34,9 +34,9 @@ class Format:
 
     Attributes:
         file: Its name in the artifact's folder.
-        write: `(network, example, path)`: writes a network; `example` is one batch of images `(B, C, H, W)`. It returns
-            notes for the recipe, in plain JSON types.
-        load: `(path, recipe, dense, example)`: reads the file and returns a callable that maps a batch of images to
+        write: `(network, example, path)`: writes a network; `example` is one batch of inputs, see
+            `gnnrl_lightning.trees.call`. It returns notes for the recipe, in plain JSON types.
+        load: `(path, recipe, dense, example)`: reads the file and returns a callable that maps a batch of inputs to
             the outputs of the network. `dense` is the dense network with any weights, or None; formats that store only
             weights need it.
         tolerance: Largest difference of outputs after loading, relative to the largest output.

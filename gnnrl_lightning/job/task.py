@@ -24,7 +24,7 @@ from gnnrl_lightning.job.groups import GroupOptions
 from gnnrl_lightning.networks import check_finite, check_runs, load_weights
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.objective import Figure, Objective, find_objective
-from gnnrl_lightning.report.costs import cost_names
+from gnnrl_lightning.report.costs import cost_figures
 from gnnrl_lightning.training.options import TrainingOptions
 from gnnrl_lightning.training.train import figures, train
 from gnnrl_lightning.trees import Tree, zeros_of
@@ -160,7 +160,7 @@ class Task:
         return restored
 
     def _check_recipe(self, recipe: Mapping[str, Any], folder: str | Path) -> None:
-        """Refuse a recipe of a different network or image format; the path in the recipe is never imported."""
+        """Refuse a recipe of a different network or preprocessing; the path in the recipe is never imported."""
         given = self.record
         if recipe["network"] != given:
             raise UserError(
@@ -267,8 +267,7 @@ def save_finetuned(task: Task, network: nn.Module, scores: Mapping[str, float], 
     if task.artifact is None:
         raise UserError("the task has no artifact: give the folder of a pruned network")
     recipe = artifact.read_recipe(task.artifact)
-    costs = {name: recipe["figures"][name] for name in cost_names(recipe["figures"])}
-    figures = costs | {f"{name}_search_after": value for name, value in scores.items()}
+    figures = cost_figures(recipe["figures"]) | {f"{name}_search_after": value for name, value in scores.items()}
     description = artifact.Description(recipe["network"], recipe["budget"], task.data.transform_record(), figures)
     artifact.save(
         folder,

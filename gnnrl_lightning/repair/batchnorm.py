@@ -1,4 +1,4 @@
-"""Batch-norm statistics of a pruned network, re-estimated on calibration images or in closed form.
+"""Batch-norm statistics of a pruned network, re-estimated on calibration examples or in closed form.
 
 Pruning shifts the statistics of all later layers; with the dense network's statistics, a pruned network collapses.
 """

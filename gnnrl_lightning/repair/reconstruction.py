@@ -5,7 +5,7 @@ For the kept inputs S of a weight W with input mean m and covariance C, ridge re
     W_S = (W C[:, S] + l W[:, S]) (C[S, S] + l I)^-1,    b_S = b + W m - W_S m[S],
 
 where l is a small fraction of the mean diagonal of C[S, S], see `least_squares.relative_pull`. S = all gives W. The
-moments are those of the dense network, so a candidate needs no pass over images. If no parameter can absorb the shift
+moments are those of the dense network, so a candidate needs no pass over examples. If no parameter can absorb the shift
 of the mean (no bias, no batch norm), second moments replace the covariances. A depthwise convolution mixes no channels,
 so there is nothing to fit; `batchnorm.predict_batch_norm` corrects the variance of its inputs.
 """

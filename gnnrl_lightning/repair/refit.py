@@ -15,7 +15,7 @@ A batch norm that is the only reader of a layer keeps its scale, so the fit rema
 of its new inputs, and its weight and bias compensate: the outputs are the same in evaluation mode and nearly the same
 in training mode.
 
-Memory: the calibration images pass in one batch. One image takes the memory of its largest activations, plus
+Memory: the calibration examples pass in one batch. One example takes the memory of its largest activations, plus
 4 * POSITIONS bytes for each output channel of the network and about 25 * POSITIONS for each of its layers: 0.4 MB +
 0.5 MB for ResNet-56. Gram matrices are at most `LONGEST_GRAM` wide; layers with longer inputs are fitted in the space
 of the samples. The dense network's outputs do not depend on the candidate: `record` computes them once for all.
@@ -110,14 +110,14 @@ def refit(
             raise RuntimeError("the pruned network does not add the same outputs to shortcuts as the dense network")
 
 
-def record(dense: nn.Module, layers: Mapping[str, Layer], inputs: Tree, per_image: int = POSITIONS) -> Recording:
+def record(dense: nn.Module, layers: Mapping[str, Layer], inputs: Tree, per_example: int = POSITIONS) -> Recording:
     """Run the dense network and record its layers' outputs.
 
     Args:
         dense: The dense network; it runs in evaluation mode and is not changed.
         layers: Its layers; layers whose weight several operators share are not refitted.
         inputs: Calibration inputs, see `gnnrl_lightning.trees.call`.
-        per_image: Number of positions sampled from each image.
+        per_example: Number of positions sampled from each example.
     """
     layers = {name: layer for name, layer in layers.items() if not layer.shared}
     targets: dict[str, _Target] = {}
@@ -129,7 +129,7 @@ def record(dense: nn.Module, layers: Mapping[str, Layer], inputs: Tree, per_imag
 
     def before(name: str, call: Call) -> bool:
         call = forward_form(call, layers[name].transposed)
-        patches[name] = Patches(call, per_image, generator)
+        patches[name] = Patches(call, per_example, generator)
         return False
 
     def after(name: str, output: Tensor) -> None:

@@ -29,13 +29,13 @@ class Repair:
 
     Attributes:
         apply: `(dense, pruned network, selection)`, repairs the pruned network in place.
-        reads_images: Whether it passes the calibration images through each candidate; this counts for each candidate.
-        passes: Results that it needs from passes of the dense network over the calibration images: `moments`,
+        reads_examples: Whether it passes the calibration examples through each candidate; each of these passes counts.
+        passes: Results that it needs from passes of the dense network over the calibration examples: `moments`,
             `recording`, or other names; each name counts once.
     """
 
     apply: Callable[[Dense, nn.Module, Selection], None]
-    reads_images: bool
+    reads_examples: bool
     passes: tuple[str, ...] = ()
 
 
@@ -44,18 +44,18 @@ def _slice(dense: Dense, pruned: nn.Module, selection: Selection) -> None:
 
 
 def _batch_norm(dense: Dense, pruned: nn.Module, selection: Selection) -> None:
-    """Re-estimate the batch norms on the calibration images."""
+    """Re-estimate the batch norms on the calibration examples."""
     with activations_in(dense.dtype, dense.device):
         reestimate_batch_norm(pruned, dense.batches())
 
 
 def _predict(dense: Dense, pruned: nn.Module, selection: Selection) -> None:
-    """Set the batch norms' statistics in closed form: no pass over images."""
+    """Set the batch norms' statistics in closed form: no pass over examples."""
     predict_batch_norm(dense.network, pruned, dense.layers, dense.moments, selection)
 
 
 def _reconstruct(dense: Dense, pruned: nn.Module, selection: Selection) -> None:
-    """Refit the consumers from the dense network's moments, then predict batch norms: no pass over images."""
+    """Refit the consumers from the dense network's moments, then predict batch norms: no pass over examples."""
     reconstruct(dense.network, pruned, dense.layers, dense.moments, selection)
     _predict(dense, pruned, selection)
 
@@ -66,10 +66,10 @@ def _refit(dense: Dense, pruned: nn.Module, selection: Selection) -> None:
 
 
 def _as_repair(given: Any) -> Repair:
-    """Return a row unchanged, or make a row from a function, which counts one pass over the images per candidate."""
+    """Return a row unchanged, or make a row from a function, which counts one pass over the examples per candidate."""
     if isinstance(given, Repair):
         return given
-    return Repair(as_callable(given, "a Repair, or a function (dense, pruned network, selection)"), reads_images=True)
+    return Repair(as_callable(given, "a Repair, or a function (dense, pruned network, selection)"), reads_examples=True)
 
 
 REPAIRS: Registry[Repair] = Registry("repair", _as_repair)
@@ -81,11 +81,11 @@ top-1 in this order, before fine-tuning. If residual streams are pruned too, onl
 `batch_norm`.
 """
 
-REPAIRS.register("none", Repair(_slice, reads_images=False))
-REPAIRS.register("predicted_batch_norm", Repair(_predict, reads_images=False, passes=("moments",)))
-REPAIRS.register("batch_norm", Repair(_batch_norm, reads_images=True))
-REPAIRS.register("reconstruction", Repair(_reconstruct, reads_images=False, passes=("moments",)))
-REPAIRS.register("refit", Repair(_refit, reads_images=True, passes=("recording",)))
+REPAIRS.register("none", Repair(_slice, reads_examples=False))
+REPAIRS.register("predicted_batch_norm", Repair(_predict, reads_examples=False, passes=("moments",)))
+REPAIRS.register("batch_norm", Repair(_batch_norm, reads_examples=True))
+REPAIRS.register("reconstruction", Repair(_reconstruct, reads_examples=False, passes=("moments",)))
+REPAIRS.register("refit", Repair(_refit, reads_examples=True, passes=("recording",)))
 
 
 def default_repair(network: nn.Module) -> str:

@@ -14,6 +14,11 @@ def cost_names(row: Mapping[str, Any]) -> list[str]:
     return [name for name in row if f"{name}{RATIO}" in row]
 
 
+def cost_figures(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the costs in a row of figures, each with its ratio to the dense network's cost."""
+    return {key: row[key] for name in cost_names(row) for key in (name, f"{name}{RATIO}")}
+
+
 def readable(cost: float) -> str:
     """Format a cost with four digits and a unit prefix: 40.55 M."""
     for unit, prefix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,15 +10,17 @@ import torch
 from torch import Tensor
 
 from gnnrl_lightning.cost.budget import BoundBudget
+from gnnrl_lightning.errors import UserError, one_line
+from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.objective import Objective
 from gnnrl_lightning.rl.env import Evaluated, VectorPruningEnv
 from gnnrl_lightning.rl.env.options import EpisodeOptions
-from gnnrl_lightning.rl.env.reward import find_reward
+from gnnrl_lightning.rl.env.reward import check_reward, find_reward
 from gnnrl_lightning.rl.env.score import Score
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.search.allocations import Allocations
-from gnnrl_lightning.search.baselines import FROM_SENSITIVITY
+from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, uniform
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.surrogate.proxy import Proxy
 from gnnrl_lightning.surrogate.sensitivity import RATIOS, Sensitivity
@@ -79,8 +81,8 @@ class Environments:
             statistics = zeros if sensitivity is None else sensitivity.statistics
         env = VectorPruningEnv(
             self.graph,
+            self.limits,
             score,
-            self.limits.budget,
             max_steps=options.max_steps,
             max_ratio_per_step=options.max_ratio_per_step,
             macs_range=options.macs_range,
@@ -97,6 +99,38 @@ class Environments:
         if sensitivity is None or options.proposal is None:
             return None
         return Allocations(self.graph, self.limits, sensitivity, FROM_SENSITIVITY[options.proposal], options.macs_range)
+
+    def prepare(self, agent: GraphLearner, scores: Mapping[str, float], examples: int, seen: int = 0) -> None:
+        """Create the agent's policy in an environment without scores, and call its reward once.
+
+        Args:
+            agent: The agent.
+            scores: Scores of some candidate, for the reward: any that the objective may give.
+            examples: Forward passes of single examples in an evaluation.
+            seen: Held-out examples behind the scores.
+
+        Raises:
+            UserError: The policy cannot be made, does not fit, or the reward fails.
+        """
+        agent.env = self.make(None)
+        try:
+            agent.configure_model()
+        except UserError:
+            raise
+        except Exception as error:  # the user's own policy may raise anything
+            raise UserError(f"model.make_policy cannot be made: {one_line(error)}") from error
+        widths, merit, name = uniform(self.graph, self.limits), self.objective.merit(scores), self.options.reward
+        tried = Evaluation(
+            tuple(widths.tolist()),
+            self.limits.costs(widths),
+            dict(scores),
+            merit,
+            seconds=1.0,
+            examples=examples,
+            proposer=AGENT,
+            seen=seen,
+        )
+        check_reward(find_reward(name, self.objective), name, tried)
 
     def connect(self, agent: GraphLearner, problem: SearchProblem) -> None:
         """Set the agent's environment and, if a sensitivity is used, its proxy.

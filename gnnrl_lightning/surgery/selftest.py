@@ -33,7 +33,7 @@ def find_faults(graph: Traced, network: nn.Module, inputs: Inputs, self_test: bo
     Args:
         graph: The traced network.
         network: The network, in evaluation mode.
-        inputs: Its example inputs, for one image.
+        inputs: Its inputs for one example.
         self_test: Whether to compare outputs as well as shapes.
     """
     if not graph.groups:

@@ -30,14 +30,14 @@ def as_inputs(example_inputs: Any) -> Inputs:
     return inputs
 
 
-def one_image(inputs: Inputs) -> Inputs:
-    """Return the inputs with only the first image of the batch."""
-    images = next(len(tensor) for tensor in tensors(inputs) if tensor.dim())
-    return map_tensors(lambda tensor: tensor[:1] if tensor.dim() and len(tensor) == images else tensor, inputs)
+def one_example(inputs: Inputs) -> Inputs:
+    """Return the inputs with only the first example of the batch."""
+    examples = next(len(tensor) for tensor in tensors(inputs) if tensor.dim())
+    return map_tensors(lambda tensor: tensor[:1] if tensor.dim() and len(tensor) == examples else tensor, inputs)
 
 
-def two_images(inputs: Inputs) -> Inputs:
-    """Return the inputs with a single image duplicated: batch statistics need more than one value."""
+def two_examples(inputs: Inputs) -> Inputs:
+    """Return the inputs with a single example duplicated: batch statistics need more than one value."""
     return map_tensors(
         lambda tensor: torch.cat([tensor, tensor]) if tensor.dim() and len(tensor) == 1 else tensor, inputs
     )

@@ -23,7 +23,7 @@ class FeatureMap:
 
     Attributes:
         name: Name in the exported graph.
-        shape: Dense shape for one image, without the batch.
+        shape: Dense shape for one example, without the batch.
         positions: Number of elements per channel.
         base: Index of the first feature map in the same memory: its own, unless it is a view or was written in place.
     """
@@ -177,7 +177,7 @@ def build_topology(walk: Walk, prunable: Callable[[Tensor], bool]) -> Topology:
 
 
 def _channels(value: Value, prunable: Callable[[Tensor], bool]) -> tuple[Tensor, int]:
-    """Return the channel labels of a feature map `(C,)`, and its number of elements per channel and image.
+    """Return the channel labels of a feature map `(C,)`, and its number of elements per channel and example.
 
     If there are several label tensors (tokens and channels), the first prunable one is used, else the longest.
     """

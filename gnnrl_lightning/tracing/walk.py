@@ -29,7 +29,7 @@ class Contraction:
     Attributes:
         node: Name of the operator in the exported graph.
         weight: Parameter that it reads, if it reads one unmodified.
-        factor: MACs for one image when every size in `sizes` is 1.
+        factor: MACs for one example when every size in `sizes` is 1.
         sizes: Label vectors; the factor is multiplied by the number of kept channels of each.
         reads: Labels `(C_in,)` that it contracts; `(groups, C_in / groups)` for grouped convolutions.
         writes: Labels `(C_out,)` of its output channels.

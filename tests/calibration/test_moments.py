@@ -11,9 +11,9 @@ from tests.support.networks_readers import traced
 from tests.support.networks_zoo import ZOO
 
 
-def reader_moments(name, per_image=10**6, **options):
+def reader_moments(name, per_example=10**6, **options):
     network, graph, images = traced(name)
-    moments = collect_moments(network, find_layers(graph), images.split(7), per_image, **options)["reader.weight"]
+    moments = collect_moments(network, find_layers(graph), images.split(7), per_example, **options)["reader.weight"]
     with torch.no_grad():
         return moments, network.stem(images).relu(), network
 
@@ -82,5 +82,5 @@ def test_the_network_is_left_as_it_is():
 
 
 def test_memory_does_not_depend_on_the_number_of_images():
-    small = reader_moments("conv", per_image=1)[0]
+    small = reader_moments("conv", per_example=1)[0]
     assert small.covariance.shape == reader_moments("conv")[0].covariance.shape

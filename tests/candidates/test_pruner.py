@@ -85,20 +85,20 @@ def test_plans_are_nested_and_those_of_the_graph(graph, network, calibration):
 
 
 @pytest.mark.parametrize("repair", REPAIRS)
-def test_repairs_say_whether_they_read_images(graph, network, calibration, repair):
+def test_repairs_say_whether_they_read_examples(graph, network, calibration, repair):
     """Shared results are computed once, and only if a repair reads them."""
     pruner = Pruner(graph, network, calibration, repair=repair)
-    assert pruner.examples == (24 if REPAIRS[repair].reads_images else 0)
+    assert pruner.examples == (24 if REPAIRS[repair].reads_examples else 0)
     plan = pruner.plan(graph.widths // 2)
     pruner.prune(plan)
     passed = []
     with torch.nn.modules.module.register_module_forward_pre_hook(lambda module, inputs: passed.append(module)):
         pruner.prune(plan)
-    assert bool(passed) == REPAIRS[repair].reads_images
+    assert bool(passed) == REPAIRS[repair].reads_examples
 
 
 def test_what_is_delivered_has_the_same_channels_and_a_repair_of_its_own(graph, network, calibration):
-    """Scores are those of the first images, also where they depend on images."""
+    """Scores are those of the first examples, also where they depend on examples."""
     pruner = Pruner(graph, network, calibration, importance="surgeon", repair="batch_norm", dtype=torch.bfloat16)
     more = torch.cat([calibration, torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(2))])
     other = pruner.final(more, "reconstruction")
@@ -159,14 +159,14 @@ def halve(dense, pruned, selection):
 
 
 def test_a_repair_by_its_import_path(graph, network, calibration):
-    """A plain function may read the images, and counts a pass for each candidate."""
+    """A plain function may read the examples, and counts a pass for each candidate."""
     pruner = Pruner(graph, network, calibration, repair=f"{__name__}.halve")
     assert (pruner.examples, pruner.passes) == (24, frozenset())
     plan = pruner.plan(graph.widths // 2)
     sliced = Pruner(graph, network, calibration, repair="none").prune(plan).state_dict()
     pruned = pruner.prune(plan)
     assert all(torch.equal(value, sliced[name] / 2) for name, value in pruned.named_parameters())
-    silent = Pruner(graph, network, calibration, repair=Repair(halve, reads_images=False, passes=("moments",)))
+    silent = Pruner(graph, network, calibration, repair=Repair(halve, reads_examples=False, passes=("moments",)))
     assert (silent.examples, silent.passes) == (0, {"moments"})
     with pytest.raises(UserError, match=r"repair .*expected a Repair, or a function .*, not a int"):
         Pruner(graph, network, calibration, repair=3)

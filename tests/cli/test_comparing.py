@@ -50,7 +50,7 @@ def test_comparison_has_the_figures(compared):
     assert {(entry["agent"], entry["method"]) for entry in figures["paired"]} >= {("agent", "uniform")}
 
 
-def test_a_comparison_goes_on_where_it_stopped(compared, capsys):
+def test_a_comparison_resumes_where_it_stopped(compared, capsys):
     before = json.loads((compared / "compare.json").read_text())
     (compared / "compare" / "random-0.5-seed1.json").unlink()
     capsys.readouterr()

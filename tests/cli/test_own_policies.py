@@ -144,7 +144,7 @@ BAD_PARTS = {
     ),
     "a reward that is no number": (
         ["--episode.reward", "own_policies.nothing"],
-        r"episode.reward 'own_policies.nothing' gives nan: expected a finite number",
+        r"episode.reward 'own_policies.nothing' is nan: expected a finite number",
     ),
 }
 

@@ -1,5 +1,6 @@
 import csv
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -167,14 +168,22 @@ def test_validate_and_test_agree_with_the_result(fitted, capsys):
     assert 0 < printed_percent(capsys) <= 100
 
 
-def test_finetune_goes_on_with_an_artifact(fitted, workplace):
-    main(["finetune", "--config", "small.yaml", "--artifact", str(fitted / "pruned"), "--run.name", "tuned"])
-    before, after = (artifact.read_recipe(folder / "pruned") for folder in (fitted, workplace / "runs" / "tuned"))
-    assert after["steps"] == before["steps"]
-    assert after["sha256"]["weights.safetensors"] != before["sha256"]["weights.safetensors"]
+def test_finetune_trains_an_artifact_further(fitted, workplace):
+    """Again and again: the costs and their ratios stay, the weights change."""
+    folders = [fitted, workplace / "runs" / "tuned", workplace / "runs" / "tuned_again"]
+    for before, after in pairwise(folders):
+        given = ["--artifact", str(before / "pruned"), "--run.name", after.name]
+        main(["finetune", "--config", "small.yaml", *given, "--finetuning.epochs", "1"])
+    first, *others = (artifact.read_recipe(folder / "pruned") for folder in folders)
+    costs = {name: first["figures"][name] for name in ("macs", "macs_ratio", "params", "params_ratio")}
+    for recipe in others:
+        assert recipe["steps"] == first["steps"]
+        assert {name: value for name, value in recipe["figures"].items() if not name.endswith("_after")} == costs
+    hashes = {recipe["sha256"]["weights.safetensors"] for recipe in (first, *others)}
+    assert len(hashes) == 3
 
 
-def test_finetune_goes_on_with_weights(fitted, workplace):
+def test_finetune_trains_weights_further(fitted, workplace):
     weights = str(fitted / "checkpoints" / "dense.safetensors")
     main(["finetune", "--config", "small.yaml", "--checkpoint", weights, "--run.name", "dense"])
     assert (workplace / "runs" / "dense" / "checkpoints" / "dense.safetensors").is_file()

@@ -112,7 +112,7 @@ def test_the_global_generator_is_left_alone(noise):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_restored_loader_goes_on_within_the_epoch(noise, workers):
+def test_a_restored_loader_resumes_within_the_epoch(noise, workers):
     images = files(noise, workers, ResizedCrop())
     whole, loader = epoch(images, 2), BatchLoader(images, 8, shuffle_seed=3)
     loader.set_epoch(2)

@@ -38,7 +38,7 @@ def test_an_epoch_depends_on_seed_and_epoch_alone():
     assert len({seed for epoch in epochs for _, seed in epoch}) == 12
 
 
-def test_a_restored_loader_goes_on_within_the_epoch_and_then_from_the_start():
+def test_a_restored_loader_resumes_within_the_epoch_and_then_from_the_start():
     loader = BatchLoader(numbered(50), 8, shuffle_seed=1)
     whole = seen(loader, 3)
     loader.set_epoch(3)

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
 
 import gnnrl_lightning
 from gnnrl_lightning.candidates.pruner import Pruner
@@ -17,19 +16,7 @@ from gnnrl_lightning.search.baselines import starting_candidates
 from gnnrl_lightning.search.methods import METHODS
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.surrogate.measures import SENSITIVITIES
-
-
-class Detector(nn.Module):
-    """A backbone with two heads, whose outputs are a dictionary."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 12, 3, padding=1)
-        self.boxes, self.classes = nn.Conv2d(12, 4, 1), nn.Conv2d(12, 5, 1)
-
-    def forward(self, x):
-        x = self.second(self.first(x).relu()).relu()
-        return {"boxes": self.boxes(x), "classes": self.classes(x)}
+from tests.support.fakes import Detector, boxes_likeness
 
 
 @pytest.fixture
@@ -40,22 +27,8 @@ def pruner():
     return Pruner(graph, network, inputs, repair="reconstruction", objective=OutputsAlone())
 
 
-def likeness(pruner):
-    """A score of a user's own: minus the mean squared change of the boxes."""
-    inputs = torch.randn(32, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        wanted = pruner.network(inputs)["boxes"]
-
-    def score(network):
-        assert not network.training
-        with torch.no_grad():
-            return -float((network(inputs)["boxes"] - wanted).square().mean())
-
-    return score
-
-
 def test_a_candidate_has_its_score_and_is_known_afterwards(pruner):
-    score = likeness(pruner)
+    score = boxes_likeness(pruner.network)
     evaluate = CallableEvaluator(pruner, score, examples=32)
     widths = torch.tensor([4, 6])
     first = evaluate(widths, "mine")
@@ -72,7 +45,7 @@ def test_a_candidate_has_its_score_and_is_known_afterwards(pruner):
 def test_a_search_with_a_sensitivity_needs_inputs_alone(pruner):
     """Outputs of any structure are compared, and the best of the search is at least as good as uniform pruning."""
     limits = Budget(macs=0.5).on(pruner.graph)
-    evaluate = CallableEvaluator(pruner, likeness(pruner), examples=32)
+    evaluate = CallableEvaluator(pruner, boxes_likeness(pruner.network), examples=32)
     problem = SearchProblem(
         pruner.graph,
         limits,

@@ -10,19 +10,7 @@ from torch import nn
 
 from gnnrl_lightning import GNNRL, Budget, GroupOptions, Options, TrainingOptions, UserError, compress_by_score
 from gnnrl_lightning.job import CandidateOptions, DeliveryOptions, EpisodeOptions, ScoringOptions
-
-
-class Detector(nn.Module):
-    """A backbone with two heads, whose outputs are a dictionary."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 12, 3, padding=1)
-        self.boxes, self.classes = nn.Conv2d(12, 4, 1), nn.Conv2d(12, 5, 1)
-
-    def forward(self, x):
-        x = self.second(self.first(x).relu()).relu()
-        return {"boxes": self.boxes(x), "classes": self.classes(x)}
+from tests.support.fakes import Detector, boxes_likeness
 
 
 class Two(nn.Module):
@@ -43,21 +31,15 @@ def detector():
 
 
 INPUTS = torch.randn(24, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-HELD_OUT = torch.randn(32, 3, 8, 8, generator=torch.Generator().manual_seed(2))
 
 
 class Likeness:
-    """Minus the mean squared change of the boxes; it counts its calls, and spoils each network that it is given."""
+    """The likeness of the boxes; it counts its calls, and spoils each network that it is given."""
 
     def __init__(self, dense):
-        self.calls, self.dense = 0, copy.deepcopy(dense).eval()
-
-    def of(self, network):
-        with torch.no_grad():
-            return -float((network(HELD_OUT)["boxes"] - self.dense(HELD_OUT)["boxes"]).square().mean())
+        self.calls, self.of = 0, boxes_likeness(copy.deepcopy(dense).eval())
 
     def __call__(self, network):
-        assert not network.training
         self.calls += 1
         value = self.of(network)
         with torch.no_grad():
@@ -125,27 +107,56 @@ def test_the_best_score_wins_and_more_than_macs_can_be_limited(detector):
     assert found.figures["pruned"]["activations_ratio"] <= 0.95
 
 
-def test_inputs_may_be_a_tuple_and_layers_kept():
+def named(examples, seed):
+    """Inputs of `Two`; by name they need not be in the order of its arguments."""
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(examples, size, generator=generator) for name, size in {"right": 4, "left": 6}.items()}
+
+
+def likeness_of_two(network):
+    held_out = named(20, 2)
+    wanted = network(**held_out).detach()
+
+    @torch.no_grad()
+    def score(pruned):
+        return -float((pruned(**held_out) - wanted).square().mean())
+
+    return score
+
+
+@pytest.fixture
+def two():
     torch.manual_seed(0)
-    network, generator = Two(), torch.Generator().manual_seed(1)
-    inputs = torch.randn(40, 6, generator=generator), torch.randn(40, 4, generator=generator)
-    held_out = torch.randn(20, 6, generator=generator), torch.randn(20, 4, generator=generator)
-    wanted = network.eval()(*held_out).detach()
+    return Two().eval()
 
-    def likeness(pruned):
-        with torch.no_grad():
-            return -float((pruned(*held_out) - wanted).square().mean())
 
-    options = Options(candidate=CandidateOptions(calibration_examples=16))
-    given = {"examples": 20, "evaluations": 40, "by": "greedy", "options": options}
-    found = compress_by_score(network, likeness, inputs, Budget(params=0.5), **given)
-    assert set(found.widths) == {"left", "right"}
-    parameters = sum(parameter.numel() for parameter in found.network.parameters())
-    assert found.figures["pruned"]["params"] == parameters <= 0.5 * found.figures["dense"]["params"]
-    assert found.figures["pruned"]["score"] == pytest.approx(likeness(found.network))
+FEW = {"examples": 20, "evaluations": 40, "options": Options(candidate=CandidateOptions(calibration_examples=16))}
 
+
+def test_inputs_may_be_several_by_position_or_by_name_with_the_same_result(two):
+    inputs, score = named(40, 1), likeness_of_two(two)
+    by_name, by_position = (
+        compress_by_score(two, score, given, Budget(params=0.5), by="greedy", **FEW)
+        for given in (inputs, (inputs["left"], inputs["right"]))
+    )
+    assert set(by_name.widths) == {"left", "right"} and by_name.widths == by_position.widths
+    assert by_name.figures["pruned"]["score"] == by_position.figures["pruned"]["score"]
+    for found in (by_name, by_position):
+        parameters = sum(parameter.numel() for parameter in found.network.parameters())
+        assert found.figures["pruned"]["params"] == parameters <= 0.5 * found.figures["dense"]["params"]
+        assert found.figures["pruned"]["score"] == pytest.approx(score(found.network))
+
+
+def test_an_agent_prunes_a_network_of_inputs_by_name(two):
+    agent = GNNRL(episodes_per_iteration=4, proxy_warmup=1, proxy_between=0, proxy_episodes=4, epochs=1)
+    found = compress_by_score(two, likeness_of_two(two), named(40, 1), Budget(params=0.5), by=agent, **FEW)
+    assert agent.env.evaluations >= 4 and found.figures["pruned"]["params_ratio"] <= 0.5
+
+
+def test_layers_may_be_kept(two):
+    groups = GroupOptions(keep=["right"])
     kept = compress_by_score(
-        network, likeness, inputs, Budget(params=0.7), groups=GroupOptions(keep=["right"]), **given
+        two, likeness_of_two(two), named(40, 1), Budget(params=0.7), by="greedy", groups=groups, **FEW
     )
     assert set(kept.widths) == {"left"} and kept.network.get_parameter("right.weight").shape == (10, 4)
 
@@ -178,7 +189,7 @@ def test_a_score_that_is_none_is_refused_in_one_line(detector, score, message):
     [
         ({"inputs": INPUTS[:0]}, "inputs is empty"),
         ({"inputs": (INPUTS, INPUTS[:3])}, r"inputs: expected tensors of as many examples each, got \[3, 24\]"),
-        ({"inputs": {"x": INPUTS}}, "inputs is a dictionary: expected a tensor, or a tuple"),
+        ({"inputs": {"y": INPUTS}}, "the network refuses inputs of 3x8x8: .*unexpected keyword argument 'y'"),
         ({"inputs": torch.tensor(1.0)}, "inputs has a tensor without dimensions"),
         ({"inputs": torch.full((4, 3, 8, 8), math.nan)}, "inputs has NaN or infinite values"),
         ({"inputs": torch.zeros(4, 5, 8, 8)}, "the network refuses inputs of 5x8x8"),

@@ -115,7 +115,7 @@ def calibrated(plan_of, reconstructed=False):
     reestimate_batch_norm(network, [images])
     plan = plan_of(graph, network)
     layers = find_layers(graph)
-    moments = collect_moments(network, layers, [images], per_image=10**6)
+    moments = collect_moments(network, layers, [images], per_example=10**6)
     pruned = plan.apply(network)
     if reconstructed:
         reconstruct(network, pruned, layers, moments, plan.selection)

@@ -16,11 +16,11 @@ ALL = 10**6
 """More positions than any map has: the moments are those of every position."""
 
 
-def repaired(name, plan_of=half, per_image=ALL):
+def repaired(name, plan_of=half, per_example=ALL):
     network, graph, images = traced(name)
     plan = plan_of(graph, network)
     layers = find_layers(graph)
-    moments = collect_moments(network, layers, [images], per_image)
+    moments = collect_moments(network, layers, [images], per_example)
     sliced, pruned = plan.apply(network), plan.apply(network)
     reconstruct(network, pruned, layers, moments, plan.selection)
     with torch.no_grad():

@@ -24,7 +24,7 @@ def refitted(network, images, plan_of, **options):
     plan = plan_of(graph, network)
     sliced, pruned = plan.apply(network), plan.apply(network)
     layers = find_layers(graph)
-    refit(pruned, layers, plan.selection, record(network, layers, images, **{"per_image": ALL, **options}))
+    refit(pruned, layers, plan.selection, record(network, layers, images, **{"per_example": ALL, **options}))
     with torch.no_grad():
         return network(images), sliced(images), pruned(images), pruned
 

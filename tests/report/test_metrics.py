@@ -31,7 +31,7 @@ def test_columns_may_come_later(tmp_path):
     assert (logger.name, logger.version) == ("metrics", "")
 
 
-def test_a_file_goes_on_without_the_line_that_was_cut_off(tmp_path):
+def test_a_file_is_continued_without_the_line_that_was_cut_off(tmp_path):
     path = tmp_path / "metrics.csv"
     for loss in (2.0, 1.0):
         logger = MetricsFile(path)

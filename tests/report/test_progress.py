@@ -61,7 +61,7 @@ def test_other_ranks_show_nothing(trainer):
     assert progress.bar is None
 
 
-def test_a_training_that_goes_on_begins_where_it_was(trainer):
+def test_a_resumed_training_begins_where_it_was(trainer):
     trainer.current_epoch = 3
     progress = TrainingProgress("pruned network")
     progress.on_fit_start(trainer, None)

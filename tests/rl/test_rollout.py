@@ -20,7 +20,8 @@ def ring_agent():
 
 def pruning():
     graph = small_graph()
-    env = VectorPruningEnv(graph, Evaluated(Landscape(graph, torch.full((4,), 0.7)), TOP1), Budget(macs=0.5))
+    score = Evaluated(Landscape(graph, torch.full((4,), 0.7)), TOP1)
+    env = VectorPruningEnv(graph, Budget(macs=0.5).on(graph), score)
     agent = Agent(env.state_dim, env.action_dim)
     agent.centre_on(0.6, 0.3)
     return env, agent
@@ -82,9 +83,8 @@ def test_a_policy_that_has_diverged_is_told():
 
 def test_an_environment_with_nothing_to_do_is_refused():
     graph = small_graph()
-    env = VectorPruningEnv(
-        graph, Evaluated(Landscape(graph, torch.ones(4)), TOP1), Budget(macs=int(graph.cost.macs(graph.widths)))
-    )
+    limits = Budget(macs=int(graph.cost.macs(graph.widths))).on(graph)
+    env = VectorPruningEnv(graph, limits, Evaluated(Landscape(graph, torch.ones(4)), TOP1))
     with pytest.raises(UserError, match="nothing to learn"):
         collect(env, Agent(env.state_dim, 4), 2, 0, 1.0, 0.95)
 

@@ -56,6 +56,33 @@ class Chain(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+class Detector(nn.Module):
+    """A backbone with two heads, whose outputs are a dictionary; no objective knows such outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 12, 3, padding=1)
+        self.boxes, self.classes = nn.Conv2d(12, 4, 1), nn.Conv2d(12, 5, 1)
+
+    def forward(self, x):
+        x = self.second(self.first(x).relu()).relu()
+        return {"boxes": self.boxes(x), "classes": self.classes(x)}
+
+
+def boxes_likeness(detector):
+    """Return a score as a user would write it: minus the mean squared change of a detector's boxes."""
+    held_out = torch.randn(32, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        wanted = detector(held_out)["boxes"]
+
+    def score(network):
+        assert not network.training
+        with torch.no_grad():
+            return -float((network(held_out)["boxes"] - wanted).square().mean())
+
+    return score
+
+
 @dataclass(frozen=True)
 class FakeEvaluation:
     widths: tuple

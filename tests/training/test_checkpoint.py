@@ -45,7 +45,7 @@ def digits():
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 2])
-def test_a_training_goes_on_to_the_same_weights(tmp_path, digits, epoch):
+def test_a_training_resumes_to_the_same_weights(tmp_path, digits, epoch):
     """Also with dropout: random draws of an epoch derive from the seed and the epoch."""
     whole, begun, resumed = with_dropout(), with_dropout(), with_dropout()
     options, path = TrainingOptions(epochs=3), tmp_path / "dense.ckpt"

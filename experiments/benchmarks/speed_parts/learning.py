@@ -57,7 +57,7 @@ def environment(name: str) -> VectorPruningEnv:
     measured = torch.rand(groups, len(RATIOS), generator=torch.Generator().manual_seed(0)).sort(1, descending=True)[0]
     table = Sensitivity.interpolate(graph.widths, RATIOS, measured)
     proxy = Proxy(table.of_groups, lambda: (torch.zeros(0, groups, dtype=torch.int64), torch.zeros(0)))
-    return VectorPruningEnv(graph, proxy, Budget(macs=0.5), max_steps=1, statistics=table.statistics)
+    return VectorPruningEnv(graph, Budget(macs=0.5).on(graph), proxy, max_steps=1, statistics=table.statistics)
 
 
 def measure(name: str, episodes: int, repeats: int, device: str) -> dict[str, Any]:

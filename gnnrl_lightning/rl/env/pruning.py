@@ -12,14 +12,12 @@ from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 from torch import Tensor
 
-from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.rl.env.score import Score
 from gnnrl_lightning.rl.state.builder import EDGE_DIM, StateBuilder
 
-_STEPS = 5
-_RATIO = 0.3
 _ROOM = 0.6
 """Largest initial action, if possible: it leaves room for ratios to grow as well as to shrink."""
 
@@ -44,9 +42,9 @@ class VectorPruningEnv:
 
     Args:
         graph: The traced network.
+        limits: Budget of the pruned network, bound to the graph by `Budget.on`.
         score: Rewards of finished candidates, see `gnnrl_lightning.rl.env.score`; None: rewards are 0, to run a policy
             without training.
-        budget: Budget of the pruned network.
         max_steps: Maximum number of steps of an episode.
         max_ratio_per_step: Largest pruning ratio in one step. If max_steps is 1 it is ignored and taken as 1, so that
             every width can be reached.
@@ -65,7 +63,7 @@ class VectorPruningEnv:
 
     Raises:
         UserError: `max_steps`, `max_ratio_per_step` or `macs_range` is out of range, or this network cannot meet the
-            budget.
+            lower end of `macs_range`.
 
     Source: GNN-RL (ICML 2022), section 4.4; the projection replaces its penalty for networks over budget.
     """
@@ -73,10 +71,11 @@ class VectorPruningEnv:
     def __init__(
         self,
         graph: ComputationGraph,
+        limits: BoundBudget,
         score: Score | None,
-        budget: Budget,
-        max_steps: int = _STEPS,
-        max_ratio_per_step: float = _RATIO,
+        *,
+        max_steps: int = 5,
+        max_ratio_per_step: float = 0.3,
         macs_range: tuple[float, float] | None = None,
         statistics: Tensor | None = None,
         penalty: float | None = None,
@@ -88,14 +87,14 @@ class VectorPruningEnv:
             raise UserError(f"max_ratio_per_step is {max_ratio_per_step}, expected a number in (0, 1]")
         if macs_range is not None and not 0 < macs_range[0] <= macs_range[1] < 1:
             raise UserError(f"macs_range is {macs_range}, expected two shares below 1, the smaller one first")
-        self.graph, self.score, self.limits, self.macs_range = graph, score, budget.on(graph), macs_range
+        self.graph, self.score, self.limits, self.macs_range = graph, score, limits, macs_range
         self.max_steps, self.penalty, self.proposals = max_steps, penalty, proposals
         self.max_ratio = 1.0 if max_steps == 1 else max_ratio_per_step
-        self.builder = StateBuilder(graph, statistics, self.limits.metrics)
+        self.builder = StateBuilder(graph, statistics, limits.metrics)
         self.state_dim, self.action_dim = self.builder.state_dim, len(graph.groups)
         # Raises if the network cannot meet the ends of the range.
         for share in macs_range or ():
-            self.limits.with_limits(macs=share)
+            limits.with_limits(macs=share)
         self._limits = self._draw_limits(1, None)
         self.initial_action = self._uniform_action()
         self._widths = graph.widths[None]
@@ -213,40 +212,24 @@ class VectorPruningEnv:
 class PruningEnv(gymnasium.Env[Any, Any]):
     """A gymnasium environment with one pruning episode at a time; `VectorPruningEnv` documents the episodes.
 
+    ```
+    env = PruningEnv(VectorPruningEnv(graph, Budget(macs=0.5).on(graph), score))
+    ```
+
     An observation is the level-2 state graph (`spaces.Graph`: node features, edge features, edges). An action holds the
     pruning ratio of each group, a `Box` from 0 to max_ratio_per_step. If the dense network already meets the budget,
     the first step scores it unchanged, whatever the action. `info` contains the current `widths`.
 
     Args:
-        graph: The traced network.
-        score: Rewards of finished candidates, see `gnnrl_lightning.rl.env.score`.
-        budget: Budget of the pruned network.
-        max_steps: Maximum number of steps of an episode.
-        max_ratio_per_step: Largest pruning ratio in one step; taken as 1 if max_steps is 1.
-        macs_range: Range from which each episode draws its MACs limit.
-        statistics: (G, K) statistics of the groups for the state.
-        penalty: Reward of a candidate that exceeds the budget, instead of projecting it.
+        vector: The environment, which plays one episode at a time.
     """
 
-    def __init__(
-        self,
-        graph: ComputationGraph,
-        score: Score,
-        budget: Budget,
-        max_steps: int = _STEPS,
-        max_ratio_per_step: float = _RATIO,
-        macs_range: tuple[float, float] | None = None,
-        statistics: Tensor | None = None,
-        penalty: float | None = None,
-    ) -> None:
-        self.vector = VectorPruningEnv(
-            graph, score, budget, max_steps, max_ratio_per_step, macs_range, statistics, penalty
-        )
-        self._score = score
+    def __init__(self, vector: VectorPruningEnv) -> None:
+        self.vector = vector
         self._within: bool | None = None
-        self.action_space = spaces.Box(0.0, self.vector.max_ratio, (self.vector.action_dim,), np.float32)
+        self.action_space = spaces.Box(0.0, vector.max_ratio, (vector.action_dim,), np.float32)
         self.observation_space = spaces.Graph(
-            spaces.Box(-np.inf, np.inf, (self.vector.state_dim,), np.float32),
+            spaces.Box(-np.inf, np.inf, (vector.state_dim,), np.float32),
             spaces.Box(-np.inf, np.inf, (EDGE_DIM,), np.float32),
         )
 
@@ -278,5 +261,6 @@ class PruningEnv(gymnasium.Env[Any, Any]):
             raise ResetNeeded("call reset() before the first step")
         ratios = torch.as_tensor(np.asarray(action, dtype=np.float32))
         observations, rewards, done = self.vector.step(ratios / self.vector.max_ratio)
-        reward = float(self._score(self.vector.widths)) if self._within else float(rewards)
+        score = self.vector.score
+        reward = float(rewards if score is None or not self._within else score(self.vector.widths))
         return self._graph(observations), reward, bool(done), False, self._info()

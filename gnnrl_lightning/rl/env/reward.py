@@ -9,12 +9,11 @@ REWARDS.register("mine", my_reward)           # then available by name with ever
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gnnrl_lightning.errors import UserError, one_line
+from gnnrl_lightning.errors import UserError, finite_number
 from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.objective import Figure, Objective
 from gnnrl_lightning.registry import Registry, as_callable
@@ -90,9 +89,4 @@ def check_reward(reward: Reward, name: Any, evaluation: Evaluation) -> None:
     Raises:
         UserError: The reward raises an exception or is not finite.
     """
-    try:
-        value = float(reward(evaluation))
-    except Exception as error:  # user code may raise anything
-        raise UserError(f"episode.reward {name!r} fails: {one_line(error)}") from error
-    if not math.isfinite(value):
-        raise UserError(f"episode.reward {name!r} gives {value}: expected a finite number")
+    finite_number(lambda: reward(evaluation), f"episode.reward {name!r}")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.errors import finite_number
 
 
 class Score(Protocol):
@@ -48,14 +47,11 @@ class Evaluated:
         """Rewards `(n,)`; costs n evaluations.
 
         Raises:
-            UserError: A reward is infinite or NaN.
+            UserError: A reward raises an exception or is not finite.
         """
         self.evaluations += len(widths)
         return torch.tensor([self._reward(self.evaluator(row, self.proposer)) for row in widths])
 
     def _reward(self, evaluation: Any) -> float:
-        value = float(self.reward(evaluation))
-        if not math.isfinite(value):  # a single one would make all gradients NaN
-            widths = list(evaluation.widths)
-            raise UserError(f"the reward of the candidate with widths {widths} is {value}: expected a finite number")
-        return value
+        what = f"the reward of the candidate with widths {list(evaluation.widths)}"
+        return finite_number(lambda: self.reward(evaluation), what)  # a single NaN would make all gradients NaN

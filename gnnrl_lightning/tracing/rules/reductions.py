@@ -68,7 +68,7 @@ def native_group_norm(walk: Walk, x: Value, weight: Any, bias: Any, *_: Any) -> 
 
 @rule("instance_norm", kind="norm")
 def instance_norm(walk: Walk, x: Value, *affine: Any) -> Any:
-    """Statistics over each channel of each image: channels pass, as in batch norm."""
+    """Statistics over each channel of each example: channels pass, as in batch norm."""
     from gnnrl_lightning.tracing.rules.elementwise import batch_norm
 
     result = batch_norm(walk, x, *affine)

@@ -41,7 +41,7 @@ def chain_graph():
 
 def pruning(graph, macs, max_steps=1):
     landscape = Landscape(graph, torch.full((len(graph.groups),), 0.7))
-    return VectorPruningEnv(graph, Evaluated(landscape, TOP1), Budget(macs=macs), max_steps=max_steps)
+    return VectorPruningEnv(graph, Budget(macs=macs).on(graph), Evaluated(landscape, TOP1), max_steps=max_steps)
 
 
 def networks(max_steps=1):

@@ -15,18 +15,18 @@ ALL = Budget(macs=int(small_graph().cost.macs(small_graph().widths)))
 
 
 def vector(budget=HALF, reward=TOP1, **settings):
-    return VectorPruningEnv(small_graph(), Evaluated(small_landscape(), reward), budget, **settings)
+    graph = small_graph()
+    return VectorPruningEnv(graph, budget.on(graph), Evaluated(small_landscape(), reward), **settings)
 
 
 @pytest.mark.filterwarnings("ignore:.*(render|spec):UserWarning")
 @pytest.mark.parametrize("max_steps", [1, 5])
 def test_passes_the_gymnasium_checker(max_steps):
-    env = PruningEnv(small_graph(), Evaluated(small_landscape(), TOP1), HALF, max_steps=max_steps)
-    check_env(env, skip_render_check=True)
+    check_env(PruningEnv(vector(max_steps=max_steps)), skip_render_check=True)
 
 
 def test_a_step_before_the_first_reset_is_refused():
-    env = PruningEnv(small_graph(), Evaluated(small_landscape(), TOP1), HALF)
+    env = PruningEnv(vector())
     with pytest.raises(ResetNeeded, match="call reset"):
         env.step([0.1] * 4)
     env.reset(seed=0)
@@ -48,7 +48,7 @@ def test_first_step_prunes_by_the_ratios():
 def test_widths_keep_to_the_limits_of_groups(action, settings):
     """From the first step on, whatever the action; a dense network above them is not finished at the start."""
     graph = small_graph().limited({"outer.*": {"min": 10, "max": "75%"}, "inner.1": {"max": 15}, "last": {"min": 16}})
-    env = VectorPruningEnv(graph, Evaluated(small_landscape(), TOP1), ALL, **settings)
+    env = VectorPruningEnv(graph, ALL.on(graph), Evaluated(small_landscape(), TOP1), **settings)
     _, done = env.reset(2)
     assert not done.any()
     while not done.all():
@@ -100,7 +100,7 @@ def test_episodes_of_a_batch_end_on_their_own():
 
 
 def test_the_single_env_takes_ratios_and_shares_the_episode():
-    env, batch = PruningEnv(small_graph(), Evaluated(small_landscape(), TOP1), HALF), vector()
+    env, batch = PruningEnv(vector()), vector()
     observation, info = env.reset(seed=1)
     assert info["widths"] == small_graph().widths.tolist()
     batch.reset(1)
@@ -120,7 +120,7 @@ def test_a_network_within_budget_ends_at_reset():
     assert done.all()
     _, rewards, done = env.step(torch.ones(12))
     assert done.all() and rewards.tolist() == [0, 0, 0] and env.evaluations == 0
-    single = PruningEnv(small_graph(), Evaluated(small_landscape(), TOP1), ALL)
+    single = PruningEnv(vector(ALL))
     single.reset()
     _, reward, terminated, _, info = single.step([0.3] * 4)
     assert terminated and info["widths"] == small_graph().widths.tolist()
@@ -251,7 +251,7 @@ def test_without_projection_candidates_over_the_budget_are_punished():
 
 
 def test_without_a_score_episodes_end_alike_and_rewards_are_zero():
-    scored, silent = vector(), VectorPruningEnv(small_graph(), None, HALF)
+    scored, silent = vector(), VectorPruningEnv(small_graph(), HALF.on(small_graph()), None)
     for env in (scored, silent):
         env.reset(2)
         done = torch.tensor([False])

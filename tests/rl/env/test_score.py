@@ -28,6 +28,12 @@ def test_rewards_that_are_not_finite_are_refused(value):
         score(small_graph().widths[None])
 
 
+def test_a_reward_that_fails_is_told_in_one_line():
+    score = Evaluated(small_landscape(), lambda evaluation: evaluation.scores["beauty"])
+    with pytest.raises(UserError, match=r"^the reward of the candidate with widths \[16, .*\] fails: 'beauty'$"):
+        score(small_graph().widths[None])
+
+
 def errors(widths):
     """Loss of each group: the square of its removed channels (of 40), in tens."""
     return ((40 - widths.double()) / 10).square()

@@ -35,10 +35,11 @@ def ring(**settings):
 
 def hidden_target(max_steps):
     """A landscape whose optimum, 100, is within the budget; uniform pruning scores 77.5, random widths 49."""
-    graph, budget = small_graph(), Budget(macs=0.5)
-    target = budget.on(graph).project(torch.tensor([[15, 8, 20, 20]]))[0] / graph.widths
+    graph = small_graph()
+    limits = Budget(macs=0.5).on(graph)
+    target = limits.project(torch.tensor([[15, 8, 20, 20]]))[0] / graph.widths
     landscape = Landscape(graph, target, torch.full((4,), 4.0))
-    return VectorPruningEnv(graph, Evaluated(landscape, TOP1), budget, max_steps=max_steps)
+    return VectorPruningEnv(graph, limits, Evaluated(landscape, TOP1), max_steps=max_steps)
 
 
 def test_learns_a_task_far_from_pruning():

@@ -67,11 +67,12 @@ def test_solves_a_task_far_from_pruning():
 @pytest.mark.parametrize("seed", [0, 1])
 def test_solves_a_landscape_with_a_known_optimum(seed):
     """Within 2 % of the optimum after 96 evaluations, where it scores 100, uniform pruning 94 and random widths 87."""
-    graph, budget = small_graph(), Budget(macs=0.5)
-    target = budget.on(graph).project(torch.tensor([[15, 8, 20, 20]]))[0] / graph.widths
+    graph = small_graph()
+    limits = Budget(macs=0.5).on(graph)
+    target = limits.project(torch.tensor([[15, 8, 20, 20]]))[0] / graph.widths
 
     def search(learning_rate):
-        env = VectorPruningEnv(graph, Evaluated(Landscape(graph, target), TOP1), budget, max_steps=1)
+        env = VectorPruningEnv(graph, limits, Evaluated(Landscape(graph, target), TOP1), max_steps=1)
         module = GNNRL(env, learning_rate=learning_rate, seed=seed)
         trainer(12).fit(module)
         assert env.evaluations == 96
@@ -406,7 +407,7 @@ def test_default_policy_is_the_agent():
     parser.add_class_arguments(GNNRL, "model", skip={"env"})
     module = parser.instantiate(parser.parse_args([])).model
     graph = small_graph()
-    module.env = VectorPruningEnv(graph, Evaluated(Landscape(graph, torch.ones(4)), TOP1), Budget(macs=0.5))
+    module.env = VectorPruningEnv(graph, Budget(macs=0.5).on(graph), Evaluated(Landscape(graph, torch.ones(4)), TOP1))
     module.configure_model()
     assert type(module.policy) is Agent
 
@@ -416,7 +417,7 @@ def test_a_policy_is_made_and_tried_where_its_states_are(learner):
     """Lightning configures a model where new tensors go to its own device."""
     graph = small_graph()
     module = learner()
-    module.env = VectorPruningEnv(graph, Evaluated(Landscape(graph, torch.ones(4)), TOP1), Budget(macs=0.5))
+    module.env = VectorPruningEnv(graph, Budget(macs=0.5).on(graph), Evaluated(Landscape(graph, torch.ones(4)), TOP1))
     with torch.device("meta"):
         module.configure_model()
     assert {parameter.device.type for parameter in module.policy.parameters()} == {"cpu"}
@@ -431,6 +432,6 @@ def test_a_description_of_other_things_than_strings_is_refused():
 
     graph = small_graph()
     module = GNNRL(make_policy=Described)
-    module.env = VectorPruningEnv(graph, Evaluated(Landscape(graph, torch.ones(4)), TOP1), Budget(macs=0.5))
+    module.env = VectorPruningEnv(graph, Budget(macs=0.5).on(graph), Evaluated(Landscape(graph, torch.ones(4)), TOP1))
     with pytest.raises(TypeError, match="expected strings by name"):
         module.configure_model()
