@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-# Random tests draw the same examples each time. `make test-all` asks for the profile "full".
+# Random tests draw the same examples each time. `make test-all` uses the profile "full".
 random = {"deadline": None, "derandomize": True, "database": None}
 settings.register_profile("quick", max_examples=50, **random)
 settings.register_profile("full", max_examples=320, **random)

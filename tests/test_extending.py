@@ -1,4 +1,4 @@
-"""What a user adds works by import path from YAML, in whole jobs, without a change to the package."""
+"""User-defined parts work by import path from YAML in whole jobs, without changes to the package."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Exactness, costs and surgery on networks that people write: see `networks_zoo` for what each must give."""
+"""Exactness, costs and surgery on typical networks: see `networks_zoo` for the expected results."""
 
 import copy
 import re

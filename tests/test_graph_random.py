@@ -1,4 +1,4 @@
-"""Any program of the usual blocks is pruned exactly: see `networks_random`."""
+"""Random programs of common blocks are pruned exactly: see `networks_random`."""
 
 import torch
 from hypothesis import HealthCheck, event, given, settings
@@ -11,7 +11,7 @@ from tests.support.networks_random import Program, programs
 @settings(suppress_health_check=list(HealthCheck))
 @given(programs())
 def test_random_networks_are_pruned_exactly(program):
-    """The trace alone, without its own self-test, must find groups that are exact at any widths."""
+    """Tracing without the self-test must find groups that are exact at any widths."""
     network = random_weights(Program(*program))
     inputs = (torch.randn(2, 3, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)),)
     graph = gnnrl_lightning.trace(network, inputs, self_test=False)

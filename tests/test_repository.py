@@ -79,7 +79,7 @@ def test_every_part_of_the_order_is_there():
     assert parts == set(ORDER)
 
 
-# Tests of what a part does as a whole; all others bear the name of a module or a folder, or begin with it.
+# Tests of a part as a whole; the names of all others are, or begin with, the name of a module or folder.
 OF_A_WHOLE = {
     "candidates": {"device"},
     "job": {"several_inputs"},

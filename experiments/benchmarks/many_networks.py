@@ -1,16 +1,17 @@
-"""One policy for several networks and budgets, learnt in one run, and taken to a network that it has never seen.
+"""One policy for several networks and budgets, trained in one run and applied to a network not seen in training.
 
     python experiments/benchmarks/many_networks.py --data cifar10 --resnet20 cifar10_resnet20.pt \
         --resnet56 cifar10_resnet56.pt --json experiments/results/many_networks.json
 
-DIR is an image folder (train/, test/) of 32 x 32 images. The policy learns on ResNet-20, VGG-16 and MobileNet-v2 at
+DIR is an image folder (train/, test/) of 32 x 32 images. The policy is trained on ResNet-20, VGG-16 and MobileNet-v2 at
 70, 50, 40 and 30 % of the MACs: twelve environments in one pool, each a proxy whose rewards are estimated from the
-network's sensitivity. No candidate is evaluated on images while it learns, and it starts from one ratio for all
-groups. Then it acts, without exploring, on all of them and on ResNet-56. Rewards of the proxy, minus the logarithm of
-the summed losses, are compared with those of uniform pruning and of dynamic programming, which is the optimum of the
-proxy but for rounding. ResNet-56 is evaluated on images too: top-1 on the test images before any fine-tuning.
+network's sensitivity. No candidate is evaluated on images during training, and the policy starts from one ratio for all
+groups. The trained policy is then applied, without exploration, to all these networks and to ResNet-56. Rewards of the
+proxy (the negative logarithm of the summed losses) are compared with those of uniform pruning and of dynamic
+programming, which is the optimum of the proxy up to rounding. ResNet-56 is also evaluated on images: top-1 on the test
+images before fine-tuning.
 
-Networks without a file of weights are trained for a few epochs on the images.
+Networks without a weights file are trained for a few epochs on the images.
 """
 
 from __future__ import annotations
@@ -48,19 +49,19 @@ from gnnrl_lightning.training.train import quiet_trainer
 SHARES = (0.7, 0.5, 0.4, 0.3)
 """Budgets, in MACs relative to the dense network."""
 TARGET_SHARES = (0.5, 0.3)
-"""Those at which candidates of the fourth network are evaluated on images."""
+"""Budgets at which candidates of the fourth network are evaluated on images."""
 SOURCES, TARGET = ("resnet20", "vgg16_bn", "mobilenet_v2"), "resnet56"
 OPTIMUM = "dynamic_programming"
 
 
 def load(name: str, data: ImageData, weights: str | None, images: int, epochs: int) -> Trained:
-    """A dense network with its images: from a file, or trained here.
+    """Load or train a dense network.
 
     Args:
-        name: The network.
-        data: Its images.
-        weights: File of its weights; None: it is trained.
-        images: Calibration images, which its sensitivity reads too.
+        name: Name of the network.
+        data: The images.
+        weights: Weights file; None: train the network.
+        images: Number of calibration images, also for the sensitivity.
         epochs: Epochs of training.
     """
     task = Task(NetworkSpec(name), data, weights)
@@ -76,14 +77,14 @@ def load(name: str, data: ImageData, weights: str | None, images: int, epochs: i
 
 
 def in_proxy(trained: Trained, share: float) -> VectorPruningEnv:
-    """Episodes of a network at a share of its MACs, whose rewards are estimates from its sensitivity."""
+    """Environment of a network at a share of its MACs, with rewards estimated from its sensitivity."""
     groups, sensitivity = len(trained.job.graph.groups), trained.sensitivity
     score = Proxy(sensitivity.of_groups, lambda: (torch.zeros(0, groups, dtype=torch.int64), torch.zeros(0)))
     return trained.job.environments(trained.job.limits.with_limits(macs=share)).make(score, sensitivity)
 
 
 def learn(jobs: Mapping[str, Trained], shares: Sequence[float], iterations: int, episodes: int, seed: int) -> GNNRL:
-    """One policy that learns from every network at every budget in each iteration."""
+    """Train one policy on all networks and budgets in each iteration."""
     pool = EnvPool({f"{name}/{share}": in_proxy(job, share) for name, job in jobs.items() for share in shares})
     learner = GNNRL(pool, partial(Agent, head="node"), episodes_per_iteration=episodes, seed=seed)
     quiet_trainer(max_epochs=iterations, accelerator="cpu", log_every_n_steps=1).fit(learner)
@@ -91,7 +92,7 @@ def learn(jobs: Mapping[str, Trained], shares: Sequence[float], iterations: int,
 
 
 def candidates(trained: Trained, learner: GNNRL, share: float) -> dict[str, Tensor]:
-    """Widths of the policy's mode, of uniform pruning, and of dynamic programming by the sensitivity."""
+    """Widths of the policy (deterministic), of uniform pruning, and of dynamic programming on the sensitivity."""
     env, limits = in_proxy(trained, share), trained.job.limits.with_limits(macs=share)
     play_without_exploring(env, learner.policy)
     return {
@@ -104,7 +105,7 @@ def candidates(trained: Trained, learner: GNNRL, share: float) -> dict[str, Tens
 def compared(
     name: str, trained: Trained, learner: GNNRL, shares: Sequence[float], tested: Sequence[float]
 ) -> list[Any]:
-    """A row for each budget: rewards of the proxy, and for some budgets top-1 on the test images, percent."""
+    """A row for each budget: rewards of the proxy and, for some budgets, top-1 on the test images in percent."""
     rows = []
     for share in shares:
         found = candidates(trained, learner, share)
@@ -135,16 +136,16 @@ def run(
     episodes: int = 96,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Train a policy on the sources, and compare it there and on the target.
+    """Train a policy on the sources, and compare it on the sources and the target.
 
     Args:
         sources: Networks by name.
-        target: Name and network that the policy has never seen.
+        target: Name and network that is not used in training.
         shares: Budgets, in MACs relative to the dense network.
-        tested: Those at which candidates of the target are evaluated on images.
+        tested: Budgets at which candidates of the target are evaluated on images.
         iterations: Iterations of training.
-        episodes: Episodes of an iteration, shared out among all networks and budgets.
-        seed: Of the policy and its exploration.
+        episodes: Episodes per iteration, divided among all networks and budgets.
+        seed: Seed of the policy and its exploration.
     """
     start = time.perf_counter()
     measured = {name: job.sensitivity for name, job in {**sources, target[0]: target[1]}.items()}
@@ -166,18 +167,18 @@ def run(
 
 
 def main() -> None:
-    """Load or train the networks, train the policy, compare, write."""
+    """Load or train the networks, train and compare the policy, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, metavar="DIR", help="image folder with train/ and test/")
     for name in (*SOURCES, TARGET):
-        parser.add_argument(f"--{name}", metavar="FILE", help="its weights; without a file it is trained")
-    parser.add_argument("--epochs", type=int, default=4, help="of training, where there are no weights (default 4)")
-    parser.add_argument("--images", type=int, default=64, help="calibration images of each network (default 64)")
+        parser.add_argument(f"--{name}", metavar="FILE", help="its weights (default: train the network)")
+    parser.add_argument("--epochs", type=int, default=4, help="epochs of training without weights (default 4)")
+    parser.add_argument("--images", type=int, default=64, help="calibration images per network (default 64)")
     parser.add_argument("--holdout-size", type=int, default=500, help="held-out training images (default 500)")
-    parser.add_argument("--iterations", type=int, default=60, help="of training the policy (default 60)")
+    parser.add_argument("--iterations", type=int, default=60, help="iterations of the policy (default 60)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures are written")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="output file")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     start = time.perf_counter()

@@ -1,17 +1,17 @@
-"""Trained policies without search: one for all budgets, and one for a network that it has never seen.
+"""Trained policies without a search: one for all budgets, and one for a network not seen in training.
 
     python experiments/benchmarks/policies.py budgets --data cifar10 --weights cifar10_resnet56.pt \
         --json experiments/results/policy_budgets.json --figure experiments/results/policy_budgets.png
     python experiments/benchmarks/policies.py transfer --data cifar10 --weights cifar10_resnet56.pt \
         --source cifar10_resnet20.pt --json experiments/results/policy_transfer.json
 
-DIR is an image folder (train/, test/) of 32 x 32 images; the weights are of ResNet-56 and ResNet-20. `budgets` trains a
-policy on ResNet-56 with limits drawn between 25 and 75 % of the MACs, and takes its candidates at five budgets;
-`transfer` trains one on ResNet-20 and takes its candidate for ResNet-56 at half of the MACs. Three training seeds each,
-against uniform pruning, the greedy allocation from the same table, and the dynamic programming there from which the
-policy starts; top-1 before any fine-tuning, repaired alike, on the odd test images (the final half; `--half even` is
-for development). Differences are paired by budget and seed, with 95 % confidence intervals. What is in the JSON file
-already is not measured again.
+DIR is an image folder (train/, test/) of 32 x 32 images; the weights are for ResNet-56 and ResNet-20. `budgets` trains
+a policy on ResNet-56 with limits drawn between 25 and 75 % of the MACs, and tests its candidates at five budgets;
+`transfer` trains one on ResNet-20 and tests its candidate for ResNet-56 at half of the MACs. Both use three training
+seeds, and are compared with uniform pruning, greedy allocation on the same sensitivity, and dynamic programming on it,
+from which the policy starts. The figures are top-1 before fine-tuning, after the same repair, on the odd test images
+(the final half; `--half even` is for development). Differences are paired by budget and seed, with 95 % confidence
+intervals. Results that are already in the JSON file are not measured again.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ BUDGETS = (0.3, 0.4, 0.5, 0.6, 0.7)
 RANGE = (0.25, 0.75)
 MODES = ("budgets", "transfer")
 ITERATIONS = 40
-"""Iterations in the proxy: of 64 episodes each."""
+"""Iterations in the proxy, of 64 episodes each."""
 REAL = 1
-"""Iterations of real evaluations: a run needs one; it is the last."""
+"""Iterations with real evaluations: a run needs one, which is the last."""
 POLICY = partial(Agent, head="node")
 
 
 def load(network: str, weights: str, data: ImageFolder, mode: str) -> Checked:
-    """A network with its weights and its images."""
+    """Load a network with its weights and images."""
     options = Options(
         CandidateOptions(calibration_examples=256),
         ScoringOptions(precision="bf16"),
@@ -70,7 +70,7 @@ def load(network: str, weights: str, data: ImageFolder, mode: str) -> Checked:
 
 
 def learn(trained: Trained, seed: int, path: Path) -> None:
-    """Train a policy and save it, unless it is there."""
+    """Train and save a policy, unless its file exists."""
     if path.exists():
         return
     agent = GNNRL(make_policy=POLICY, proxy_warmup=ITERATIONS, seed=seed)
@@ -98,7 +98,7 @@ class Measured:
         self.pruner = trained.final_pruner
 
     def __call__(self, method: str, budget: float, seed: int | None, widths: Tensor) -> float:
-        """Top-1 of a candidate before fine-tuning, percent."""
+        """Top-1 of a candidate before fine-tuning, in percent."""
         key = {"method": method, "budget": budget, "seed": seed}
         for row in self.record["rows"]:
             if key.items() <= row.items() and row["widths"] == widths.tolist():
@@ -114,14 +114,14 @@ class Measured:
         return accuracy
 
     def write(self) -> None:
-        """Keep what is known."""
+        """Write the known results."""
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text(json.dumps(self.record, indent=1) + "\n", encoding="utf-8")
 
 
 def measure(trained: Trained, agents: Mapping[int, GNNRL], budgets: tuple[float, ...], measured: Measured) -> None:
-    """Candidates of the policies, of uniform pruning and from the table, at all budgets; their paired differences."""
+    """Test the policies, uniform pruning and the allocations at all budgets, and compute paired differences."""
     job = trained.job
     found: dict[str, list[float]] = {name: [] for name in ("policy", "uniform", *FROM_SENSITIVITY)}
     summary: dict[str, Any] = {"budgets": {}}
@@ -153,7 +153,7 @@ def measure(trained: Trained, agents: Mapping[int, GNNRL], budgets: tuple[float,
 
 
 def draw(record: Mapping[str, Any], path: Path) -> None:
-    """Accuracy against budget, one line a method."""
+    """Plot accuracy over budget, one line per method."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for method, colour in (("policy", "tab:blue"), ("greedy", "tab:orange"), ("uniform", "tab:gray")):
@@ -172,16 +172,16 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
 
 
 def main() -> None:
-    """Train, measure, print."""
+    """Train, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("mode", choices=MODES)
     parser.add_argument("--data", required=True, metavar="DIR", help="image folder with train/ and test/")
     parser.add_argument("--weights", required=True, metavar="FILE", help="weights of the dense ResNet-56")
     parser.add_argument("--source", metavar="FILE", help="weights of the dense ResNet-20, for transfer")
     parser.add_argument("--policies", type=Path, default=Path("runs/policies"), help="folder of the trained policies")
-    parser.add_argument("--half", choices=("even", "odd"), default="odd", help="of the test images (default odd)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures are kept")
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="where the figure of budgets is drawn")
+    parser.add_argument("--half", choices=("even", "odd"), default="odd", help="half of the test images (default odd)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file of the results")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="image file of the plot of budgets")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads (default: all)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -1,13 +1,14 @@
-"""What each way to choose and repair channels leaves of CIFAR-10 ResNet-56, before any fine-tuning.
+"""Accuracy of CIFAR-10 ResNet-56 before fine-tuning, for every importance and repair.
 
     python experiments/benchmarks/reconstruction.py --data cifar10 --weights cifar10_resnet56.pt \
         --json experiments/results/reconstruction.json
 
-Convolution-1 widths of every block are halved (50 % of the MACs). DIR is an image folder (train/, test/) of 32 x 32
-images; FILE are weights of `gnnrl_lightning.networks.resnet56`. Top-1 in percent of the even test images, by which the
-methods were developed, and of the odd ones, which were kept for this table. Calibration is on training images. Seconds
-are processor seconds of all threads (`time.process_time`), so that other jobs of the machine do not count. Rows are
-written as they finish, and a row that is in the JSON file already is not measured again.
+The width of the first convolution in every block is halved (50 % of the MACs). DIR is an image folder (train/, test/)
+of 32 x 32 images; FILE contains weights of `gnnrl_lightning.networks.resnet56`. Figures are top-1 in percent on the
+even test images, which were used to develop the methods, and on the odd ones, which were reserved for this table.
+Calibration uses training images. Seconds are processor seconds of all threads (`time.process_time`), which exclude
+other jobs on the machine. Rows are written as they finish, and rows that are already in the JSON file are not measured
+again.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ Repair = Callable[[Pruner, Plan], nn.Module]
 
 
 def by_name(repair: str) -> Repair:
-    """A repair of the package."""
+    """A repair from the package."""
 
     def run(pruner: Pruner, plan: Plan) -> nn.Module:
         pruner.repair = repair
@@ -58,7 +59,7 @@ def reconstruct_only(pruner: Pruner, plan: Plan) -> nn.Module:
 
 
 def then_batch_norm(first: Repair) -> Repair:
-    """A repair, after which the batch norms are re-estimated on the calibration images."""
+    """A repair, followed by re-estimating the batch norms on the calibration images."""
 
     def run(pruner: Pruner, plan: Plan) -> nn.Module:
         pruned = first(pruner, plan)
@@ -94,7 +95,7 @@ def timed(repeats: int, run: Callable[[], Any]) -> tuple[Any, float]:
 
 
 class Benchmark:
-    """The network, its images and the table so far."""
+    """The network, its images and the rows measured so far."""
 
     def __init__(self, data: ImageFolder, weights: str, repeats: int, path: Path | None) -> None:
         self.data, self.repeats, self.path = data, repeats, path
@@ -121,13 +122,13 @@ class Benchmark:
         self.moments: dict[int, Any] = {}
 
     def known(self, importance: str, repair: str, images: int) -> dict[str, Any] | None:
-        """The row that was measured before."""
+        """A row from an earlier run."""
         key = (importance, repair, images)
         rows = self.record["rows"]
         return next((row for row in rows if (row["importance"], row["repair"], row["images"]) == key), None)
 
     def pruner(self, importance: str, images: int) -> Pruner:
-        """A pruner whose moments are collected once for each number of images."""
+        """A pruner; its moments are collected once per number of images."""
         pruner = Pruner(self.graph, self.network, self.data.calibration(images), importance)
         if images not in self.moments:
             self.moments[images], seconds = timed(1, lambda: pruner.moments)
@@ -136,7 +137,7 @@ class Benchmark:
         return pruner
 
     def measure(self, importance: str, repairs: tuple[str, ...], images: int) -> None:
-        """All given repairs of the channels that one criterion chooses."""
+        """Measure several repairs for the channels chosen by one importance."""
         if any(self.known(importance, name, images) is None for name in repairs):
             pruner = self.pruner(importance, images)
             _, scoring = timed(1, lambda: pruner.scores)
@@ -149,7 +150,7 @@ class Benchmark:
             self.show(importance, name, images)
 
     def dense(self) -> None:
-        """The row of the dense network."""
+        """Measure the dense network."""
         if self.known("", "dense", 0) is None:
             self.add("", "dense", 0, self.network, 0.0, 0.0)
         self.show("", "dense", 0)
@@ -157,7 +158,7 @@ class Benchmark:
     def add(
         self, importance: str, repair: str, images: int, network: nn.Module, scoring: float, seconds: float
     ) -> None:
-        """Score a network and keep its row."""
+        """Score a network and store its row."""
         fast = copy.deepcopy(network).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         row: dict[str, Any] = {"importance": importance, "repair": repair, "images": images}
         accuracies = {name: figures(fast, half, self.data, Classification()) for name, half in self.halves.items()}
@@ -183,10 +184,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, metavar="DIR", help="image folder with train/ and test/")
     parser.add_argument("--weights", required=True, metavar="FILE", help="weights of the dense ResNet-56")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where the table is written as JSON")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="JSON file of the results")
     parser.add_argument("--images", type=int, default=1024, help="calibration images (default 1024)")
-    parser.add_argument("--more-images", type=int, nargs="*", default=[256], help="others, for l2 (default 256)")
-    parser.add_argument("--repeats", type=int, default=1, help="runs of each repair; the median time counts")
+    parser.add_argument("--more-images", type=int, nargs="*", default=[256], help="more numbers, for l2 (default 256)")
+    parser.add_argument("--repeats", type=int, default=1, help="runs per repair, for the median time (default 1)")
     parser.add_argument("--threads", type=int, default=1, help="threads (default 1)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -1,12 +1,12 @@
-"""Does a run that is killed and resumed end like one that never was?
+"""Compare runs that are killed and resumed with an uninterrupted run.
 
     python experiments/benchmarks/resume.py --kills 20 --json experiments/results/resume.json
 
-A search on the digits, with a table, iterations in the proxy and in the environment, and short trainings, runs once to
-its end. Then it is started again for each kill, killed (SIGKILL) at a random moment between its first file and its
-last, resumed, and compared bit for bit: the figures of result.json (but for seconds and latency), the journal (but for
-seconds), the metrics (but for speeds), and all weights. A second call adds the kills that are missing. Small
-batches make the search a race of several stages; the run fails where no candidate is dropped.
+A search on the digits, with a sensitivity, iterations in the proxy and in the real environment, and short trainings,
+is first run without interruption. Then it is started once per kill, killed (SIGKILL) at a random moment between its
+first and its last file, resumed, and compared bit for bit: the figures of result.json (except seconds and latency), the
+journal (except seconds), the metrics (except speeds), and all weights. A second call adds the missing kills.
+Batches are small, so that races have several stages; the benchmark fails if no candidate is dropped.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SETTINGS = {
 }
 CLOCK = ("charts/eps", "proxy/episodes_per_second", "result/latency_ms")
 
-# What a run has done when it is killed: the first file that is not there yet says it.
+# Phase of a run when it is killed, identified by the first missing file.
 PHASES = {
     "dense.safetensors": "dense training",
     "sensitivity.safetensors": "calibration",
@@ -56,7 +56,7 @@ PHASES = {
 
 
 def start(root: Path, name: str) -> subprocess.Popen[bytes]:
-    """A new run; it has its configuration when this returns."""
+    """Start a run and wait for its configuration file."""
     options = [f"--{key}={value}" for key, value in SETTINGS.items()]
     files = ["--config", str(ROOT / "experiments" / "digits.yaml")]
     command = [*PROGRAM, *files, *options, "--run.root", str(root), "--run.name", name]
@@ -69,12 +69,12 @@ def start(root: Path, name: str) -> subprocess.Popen[bytes]:
 
 
 def phase_of(folder: RunFolder) -> str:
-    """What a run was doing."""
+    """Phase of a killed run."""
     return next((phase for name, phase in PHASES.items() if not (folder.checkpoints / name).is_file()), "test, export")
 
 
 def contents(folder: RunFolder) -> dict[str, Any]:
-    """All that a run came to, without what depends on the clock."""
+    """All results of a run that do not depend on the clock."""
     result = json.loads(folder.result.read_text(encoding="utf-8"))
     result["search"].pop("seconds")
     for name in ("dense", "uniform", "pruned"):
@@ -86,7 +86,7 @@ def contents(folder: RunFolder) -> dict[str, Any]:
 
 
 def differences(folder: RunFolder, whole: RunFolder) -> list[str]:
-    """Names of what differs between two runs."""
+    """Names of the results that differ between two runs."""
     first, second = contents(folder), contents(whole)
     found = [name for name in first if first[name] != second[name]]
     for path in [*whole.checkpoints.glob("*.safetensors"), whole.pruned / "weights.safetensors"]:
@@ -99,7 +99,7 @@ def differences(folder: RunFolder, whole: RunFolder) -> list[str]:
 
 
 def measure(root: Path) -> dict[str, Any]:
-    """Run once without a kill: seconds between the configuration and the end, and candidates that races dropped."""
+    """Run without interruption; return the seconds from configuration to end, and the number of dropped candidates."""
     process, began = start(root, "whole"), time.perf_counter()
     process.wait()
     seconds = time.perf_counter() - began
@@ -111,7 +111,7 @@ def measure(root: Path) -> dict[str, Any]:
 
 
 def kill(root: Path, whole: RunFolder, seconds: float, number: int, seed: int) -> dict[str, Any]:
-    """Start a run, kill it, resume it, compare it."""
+    """Start, kill, resume and compare a run."""
     share = random.Random(f"{seed}-{number}").random()
     folder = RunFolder(root / f"killed-{number}")
     process = start(root, folder.path.name)
@@ -130,11 +130,11 @@ def kill(root: Path, whole: RunFolder, seconds: float, number: int, seed: int) -
 
 
 def main() -> None:
-    """Kill and resume."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--json", type=Path, help="file of the figures, to which a second call adds")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments of the kills")
+    parser.add_argument("--json", type=Path, help="file of the results; a second call adds to it")
     options = parser.parse_args()
     found: dict[str, Any] = {"settings": SETTINGS, "seed": options.seed, "kills": []}
     if options.json is not None and options.json.is_file():

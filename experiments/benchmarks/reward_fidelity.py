@@ -1,4 +1,4 @@
-"""Which score of a pruned network, before fine-tuning, tells how good it is afterwards?
+"""Rank correlation between scores of a pruned network before fine-tuning and its accuracy after it.
 
     python experiments/benchmarks/reward_fidelity.py --data cifar10 --weights cifar10_resnet20.pt \
         --folder experiments/results/reward_fidelity
@@ -7,17 +7,17 @@
         --journal experiments/results/recorded_search.jsonl --candidates 40 --steps 0 --proxy-steps \
         --folder experiments/results/repair_fidelity
 
-ResNet-20 on CIFAR-10 (an image folder of 32 x 32 images), half of the MACs. Candidates spread over the whole space, the
-starting candidates of a search among them, are repaired in several ways, trained for a few steps or not at all, and
-scored on the search split: top-1, cross-entropy, and the Kullback-Leibler divergence from the dense network's outputs.
-Then each is fine-tuned for 1,900 steps of batch 128, with another seed and data order than any proxy, and tested.
-`--report` prints for each proxy Kendall's tau with the fine-tuned accuracy, its bootstrap interval (5 to 95 %) and the
-seconds that a candidate takes, and writes them to report.json: on the even test images (the development half, by which
-the default reward is chosen) and on the odd ones (the final half). One JSON file a candidate; what is there already is
-not measured again.
+ResNet-20 on CIFAR-10 (an image folder of 32 x 32 images), half of the MACs. Candidates from the whole space, including
+the starting candidates of a search, are repaired in several ways, trained for zero or a few steps, and scored on the
+holdout: top-1, cross-entropy, and the Kullback-Leibler divergence from the dense network's outputs. Each such score is
+called a proxy here. Each candidate is then fine-tuned for 1,900 steps of batch size 128, with a seed and data order
+that no proxy uses, and tested. `--report` prints, for each proxy, Kendall's tau with the fine-tuned accuracy, its
+bootstrap interval (5 to 95 %) and the seconds per candidate, and writes them to report.json: on the even test images
+(the development half, used to choose the default reward) and on the odd ones (the final half). There is one JSON file
+per candidate; candidates with a file are not measured again.
 
-The last command asks which repair tells best how good a network is that is not fine-tuned at all: `--steps 0` tests
-each as `refit` leaves it, `--journal` takes candidates of a recorded search, evenly spread over its course.
+The last command finds the repair that best predicts accuracy without fine-tuning: `--steps 0` tests each candidate
+after `refit`, and `--journal` takes candidates evenly from a recorded search.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ BOOTSTRAPS = 2000
 
 
 def candidates(graph: ComputationGraph, limits: BoundBudget, count: int) -> dict[str, Tensor]:
-    """Name -> widths: the starting candidates, then log-normal keep ratios of growing spread around uniform ones."""
+    """Name -> widths: the starting candidates, then log-normal keep ratios around uniform with growing spread."""
     found = starting_candidates(graph, limits)
     for number in range(count - len(found)):
         spread = SPREADS[number % len(SPREADS)]
@@ -69,7 +69,7 @@ def candidates(graph: ComputationGraph, limits: BoundBudget, count: int) -> dict
 
 
 def recorded(path: Path, count: int) -> dict[str, Tensor]:
-    """Name -> widths: different candidates of a search's journal, evenly spread over its course."""
+    """Name -> widths: distinct candidates from a search's journal, evenly spaced."""
     lines = path.read_text(encoding="utf-8").splitlines()
     widths = list(dict.fromkeys(tuple(json.loads(line)["widths"]) for line in lines))
     chosen = np.unique(np.linspace(0, len(widths) - 1, count).round().astype(int))
@@ -81,11 +81,11 @@ class Benchmark:
 
     Args:
         data: The images.
-        network: One of gnnrl_lightning.networks.
-        weights: Its weights.
-        precision: Of training and scoring.
-        steps: Of the fine-tuning; 0: none.
-        proxy_steps: Of training before a candidate is scored, a proxy each.
+        network: Name in gnnrl_lightning.networks.
+        weights: Weights file.
+        precision: Precision of training and scoring.
+        steps: Steps of fine-tuning; 0: none.
+        proxy_steps: Training steps before scoring, one proxy for each number.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Benchmark:
         self.halves = {"development": test.subset(every[::2]), "final": test.subset(every[1::2])}
 
     def logits(self, network: nn.Module, images: ImageSet) -> Tensor:
-        """Outputs of a network, which is made fast in place."""
+        """Outputs of a network, which is optimised for inference in place."""
         fast = for_inference(network.eval(), self.pruner.layers, self.dtype)
         with torch.inference_mode():
             batches = images.images.split(250)
@@ -114,7 +114,7 @@ class Benchmark:
             return torch.cat([fast(self.data.normalize(batch).to(**layout)).float() for batch in batches])
 
     def score(self, network: nn.Module) -> dict[str, float]:
-        """The scores on the search split."""
+        """Scores on the holdout."""
         labels = self.data.holdout.labels
         logits = self.logits(copy.deepcopy(network), self.data.holdout)
         divergence = kl_div(log_softmax(logits, 1), log_softmax(self.dense, 1), log_target=True, reduction="batchmean")
@@ -125,14 +125,14 @@ class Benchmark:
         }
 
     def train(self, network: nn.Module, steps: int, seed: int) -> None:
-        """Train in place."""
+        """Train a network in place."""
         data = self.data
         goal = Classification()
         options = {"batch_size": 128, "seed": seed, "precision": self.precision}
         ShortFinetune(data.train, data.augment, data.normalize, goal, steps, **options)(network)
 
     def measure(self, name: str, widths: Tensor) -> dict[str, Any]:
-        """Everything about one candidate."""
+        """Measure a candidate."""
         plan = self.pruner.plan(widths)
         proxies: dict[str, Any] = {}
         made: dict[str, nn.Module] = {}
@@ -224,25 +224,25 @@ def show(found: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Measure, or report what was measured."""
+    """Measure, or report earlier measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", metavar="DIR", help="image folder with train/ and test/")
     parser.add_argument("--weights", metavar="FILE", help="weights of the dense network")
     parser.add_argument("--network", default="resnet20", help="one of gnnrl_lightning.networks (default resnet20)")
-    parser.add_argument("--journal", type=Path, metavar="FILE", help="a search's, whose candidates are taken")
-    parser.add_argument("--steps", type=int, default=1900, help="of the fine-tuning (default 1900)")
+    parser.add_argument("--journal", type=Path, metavar="FILE", help="journal of the search to take candidates from")
+    parser.add_argument("--steps", type=int, default=1900, help="steps of fine-tuning (default 1900)")
     parser.add_argument("--proxy-steps", type=int, nargs="*", default=[30, 100, 300], help="(default 30 100 300)")
-    parser.add_argument("--folder", type=Path, required=True, help="where the JSON files are")
-    parser.add_argument("--candidates", type=int, default=24, help="how many (default 24)")
-    parser.add_argument("--precision", choices=("32", "bf16"), default="bf16", help="of training and scoring")
+    parser.add_argument("--folder", type=Path, required=True, help="folder of the JSON files")
+    parser.add_argument("--candidates", type=int, default=24, help="number of candidates (default 24)")
+    parser.add_argument("--precision", choices=("32", "bf16"), default="bf16", help="precision of training and scoring")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads (default: all)")
-    parser.add_argument("--report", action="store_true", help="only print the table of what is there")
+    parser.add_argument("--report", action="store_true", help="only print the table of existing results")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     options.folder.mkdir(parents=True, exist_ok=True)
     if not options.report:
         if options.data is None or options.weights is None:
-            parser.error("--data and --weights are needed, or --report")
+            parser.error("expected --data and --weights, or --report")
         data = ImageFolder(options.data, holdout_size=5000)
         data.setup()
         proxies = options.steps, options.proxy_steps

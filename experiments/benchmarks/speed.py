@@ -1,34 +1,36 @@
-r"""How fast everything is: candidates, against the published way; PPO, states, proxy; several processes; memory.
+r"""Speed of candidates (compared with the published method), PPO, states, proxy and several processes; memory.
 
     python experiments/benchmarks/speed.py --data cifar10 --weights cifar10_resnet56.pt \
         --journal experiments/results/recorded_search.jsonl --json experiments/results/speed.json \
         --figure experiments/results/speed.png
     python experiments/benchmarks/speed.py --data cifar10 --weights cifar10_resnet56.pt --quick
 
-Each part runs in a process of its own and is written to the JSON file as it finishes; what is there already is not
-measured again, and a file that was measured under other settings is refused. Nothing else should run on the machine.
-With `--device cuda` candidates are scored and the policy learns there; its states are made on the CPU, and the parts
-about CPU cores, `one_core` and `devices`, are left out unless `--parts` names them. What the keys say:
+Each part runs in its own process and is written to the JSON file as it finishes. Parts that are already in the file are
+not measured again, and a file with other settings is refused. The machine should be idle otherwise. With
+`--device cuda`, candidates are scored and the policy is trained on the GPU; states are built on the CPU, and the parts
+about CPU cores, `one_core` and `devices`, are skipped unless `--parts` lists them. Meaning of the keys:
 
     ratio_racing, ratio_plain, ratio_plain_fp32
-        candidates a second (choice of channels, surgery, repair, forward passes) relative to the published way in the
-        same process: masks on the weights, float32, channels first, the dense network's full cost, batches of 256.
-        In a race in bfloat16; on the whole search split in bfloat16; likewise in float32. With one thread, too
+        candidates per second (choice of channels, surgery, repair, forward passes) relative to the published method in
+        the same process: masks on the weights, float32, channels first, the dense network's full cost, batches of 256.
+        In a race in bfloat16, on the whole holdout in bfloat16, and on the whole holdout in float32; also with one
+        thread
     kendall_tau, racing_miss
-        of the scores in the race with those on the whole split, for the timed candidates, half of which are from the
-        search's last quarter; how often, in resampled races, the winner is more than 0.3 points below the best
+        rank correlation of the scores in the race with those on the whole holdout, for the timed candidates, half of
+        which are from the last quarter of the search; share of resampled races whose winner is more than 0.3 points
+        below the best candidate
     evaluations_per_s, evaluations_per_s_plain
-        in a race, and on the whole search split, in bfloat16
+        in a race, and on the whole holdout, in bfloat16
     peak_fraction, peak_fraction_dense, peak_fraction_fp32, peak_fraction_fp32_dense
-        multiply-accumulates a second of candidates' forward passes, and of the dense network's, relative to a square
+        multiply-accumulates per second in forward passes of candidates and of the dense network, relative to a square
         matrix product, in bfloat16 and in float32
     ppo_update_s, state_ms, proxy_episodes_per_s
-        100 transitions for 10 epochs; one state graph; whole episodes in the proxy, policy and states included
+        100 transitions for 10 epochs; one state graph; whole episodes in the proxy, including policy and states
     ddp_speedup
-        evaluations a second of two processes on two cores, relative to one on one core
+        evaluations per second of two processes on two cores, relative to one process on one core
     peak_rss_gib, peak_rss_gib_imagenet, delivery_peak_rss_gib
-        most memory of a process that evaluates candidates; of ResNet-50 on images of 224 x 224; of one that has done so
-        and prunes and repairs what is delivered, ResNet-50, too. With peak_gpu_gib in their names: of the CUDA device
+        peak memory of a process that evaluates candidates, of the same for ResNet-50 on images of 224 x 224, and of one
+        that then also prunes and repairs the delivered ResNet-50. Keys with peak_gpu_gib: memory of the CUDA device
 """
 
 from __future__ import annotations
@@ -56,24 +58,25 @@ from gnnrl_lightning.networks.spec import NetworkSpec
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured.
+    """Amounts of work.
 
     Attributes:
-        images: Of the search split.
-        candidates: That are timed.
-        one_core: Of these with one thread.
-        references: Evaluations in the published way.
-        evaluations: Of the recorded search at most, all of which are scored in a race and on the whole split.
-        repeats: Of each part of the learning.
-        episodes: In the proxy at a time.
-        large_images: Of ImageNet's size.
-        side: Of these, pixels.
-        large_candidates: Evaluated on them.
-        delivery_images: Calibration images of what is delivered.
-        growth_images: For each network of the figure.
+        images: Images in the holdout.
+        candidates: Number of timed candidates.
+        one_core: Number of candidates timed with one thread.
+        references: Number of evaluations with the published method.
+        evaluations: Maximum number of candidates from the recorded search; all are scored in a race and on the whole
+            holdout.
+        repeats: Repetitions of each learning benchmark.
+        episodes: Episodes in the proxy per batch.
+        large_images: Number of images of ImageNet's size.
+        side: Height and width of these images, in pixels.
+        large_candidates: Number of candidates evaluated on them.
+        delivery_images: Calibration images of the delivered network.
+        growth_images: Images per network in the plot.
         learning: Networks whose updates are timed.
-        calibration_images: Of the candidates.
-        product_rows: Of the matrices whose product is the machine's peak; None for as many as keep it busy.
+        calibration_images: Calibration images of candidates.
+        product_rows: Rows of the matrices whose product defines the peak rate; None: enough to keep the device busy.
     """
 
     images: int = 5000
@@ -113,18 +116,18 @@ SIZES = {
 
 
 def alone(threads: int, run: Callable[..., Any], *arguments: Any) -> Any:
-    """The result of a function that runs in a process of its own."""
+    """Run a function in its own process and return the result."""
     with ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
         return pool.submit(run, *arguments).result()
 
 
 def evaluate_candidates(options: argparse.Namespace, size: Size) -> dict[str, Any]:
-    """The part that compares with the published way."""
+    """The comparison with the published method."""
     return _candidates(options, size, size.candidates)
 
 
 def evaluate_on_one_core(options: argparse.Namespace, size: Size) -> dict[str, Any]:
-    """The same with one thread."""
+    """The comparison with one thread."""
     return _candidates(options, size, size.one_core)
 
 
@@ -133,19 +136,19 @@ def _candidates(options: argparse.Namespace, size: Size, count: int) -> dict[str
 
 
 def pass_forward(options: argparse.Namespace, size: Size) -> dict[str, Any]:
-    """The part about forward passes alone."""
+    """Forward passes."""
     return forward.measure(_trained(options, size), options.journal, min(size.candidates, 8), size.product_rows)
 
 
 def _trained(options: argparse.Namespace, size: Size) -> Trained:
-    """The network and the images that the candidates are of."""
+    """The network and images of the candidates."""
     data = cifar(options.data, size.images)
     made = bf16(size.calibration_images, evaluations=size.evaluations)
     return job(NetworkSpec(options.network), data, made, options.weights, options.device)
 
 
 def run_two(options: argparse.Namespace, size: Size) -> dict[str, Any]:
-    """The part with several processes: a search on the same network, which trains nothing."""
+    """Several processes: a search on the same network without training."""
     arguments = ["--network.class_path", options.network, "--data", "ImageFolder", "--data.root", options.data]
     arguments += ["--data.init_args.holdout_size", str(size.images), "--budget.macs", "0.5"]
     arguments += ["--scoring.precision", "bf16", "--search.sensitivity", "null", "--finetuning.epochs", "0"]
@@ -160,7 +163,7 @@ def run_two(options: argparse.Namespace, size: Size) -> dict[str, Any]:
 
 
 def grow(options: argparse.Namespace, size: Size) -> list[dict[str, Any]]:
-    """The part for the figure."""
+    """Data of the plot."""
     axes = {"depth": growth.DEPTHS, "width": growth.WIDTHS, "groups": growth.GROUPS}
     if options.size == "tiny":
         axes = {name: values[:2] for name, values in axes.items()}
@@ -179,18 +182,18 @@ def grow(options: argparse.Namespace, size: Size) -> list[dict[str, Any]]:
 
 
 def learn(options: argparse.Namespace, size: Size) -> list[dict[str, Any]]:
-    """The part about PPO."""
+    """PPO."""
     return [learning.measure(name, size.episodes, size.repeats, options.device) for name in size.learning]
 
 
 def large(options: argparse.Namespace, size: Size) -> dict[str, Any]:
-    """The part about large images."""
+    """Memory for large images."""
     calibration = {"calibration_images": size.calibration_images}
     return memory.evaluation(size.large_images, size.side, size.large_candidates, options.device, **calibration)
 
 
 def deliver(options: argparse.Namespace, size: Size) -> dict[str, Any]:
-    """The part about the memory that the delivery takes on them."""
+    """Memory of the delivery for large images."""
     calibration = {"calibration_images": size.calibration_images}
     return memory.delivery(size.large_images, size.side, size.delivery_images, options.device, **calibration)
 
@@ -207,11 +210,11 @@ PARTS: dict[str, Callable[[argparse.Namespace, Size], Any]] = {
 }
 ABOUT_CORES = ("one_core", "devices")
 MEMORY = {"candidates": "{}", "imagenet": "{}_imagenet", "delivery": "delivery_{}"}
-"""Part -> name of its peak among the figures."""
+"""Part -> key of its peak memory in the results."""
 
 
 def settings(options: argparse.Namespace) -> dict[str, Any]:
-    """All that figures of one file have in common."""
+    """Settings that all results in a file share."""
     found: dict[str, Any] = {"network": options.network, "dataset": Path(options.data).name}
     found |= {"weights": Path(options.weights or "").name, "journal": Path(options.journal or "").name}
     found |= {"size": options.size, "threads": options.threads, "device": options.device, **processor()}
@@ -221,7 +224,7 @@ def settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def summary(parts: dict[str, Any]) -> dict[str, Any]:
-    """The figures that are asked for most, out of the parts."""
+    """The most important figures of all parts."""
     found: dict[str, Any] = {}
     keys = ("images", "ratio_racing", "ratio_plain", "ratio_plain_fp32", "kendall_tau", "racing_miss")
     if "candidates" in parts:
@@ -246,18 +249,18 @@ def summary(parts: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    """Measure, write, print."""
+    """Measure, write and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, metavar="DIR", help="image folder of 32 x 32 images, train/ and test/")
-    parser.add_argument("--weights", metavar="FILE", help="weights of the dense network; fresh ones without")
+    parser.add_argument("--weights", metavar="FILE", help="weights of the dense network (default: random)")
     parser.add_argument("--network", default="resnet56", help="one of gnnrl_lightning.networks (default resnet56)")
-    parser.add_argument("--journal", type=Path, metavar="FILE", help="a search's journal; without, one is recorded")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures are kept")
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="where the growth of the cost is drawn")
-    parser.add_argument("--parts", nargs="+", choices=tuple(PARTS), help="which (default: all that the device has)")
-    parser.add_argument("--size", choices=tuple(SIZES), default="full", help="how much is measured (default full)")
-    parser.add_argument("--quick", dest="size", action="store_const", const="quick", help="within five minutes")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what is measured (default cpu)")
+    parser.add_argument("--journal", type=Path, metavar="FILE", help="journal of a search (default: record one)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file of the results")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="image file of the plot of growing costs")
+    parser.add_argument("--parts", nargs="+", choices=tuple(PARTS), help="parts (default: all for the device)")
+    parser.add_argument("--size", choices=tuple(SIZES), default="full", help="amount of work (default full)")
+    parser.add_argument("--quick", dest="size", action="store_const", const="quick", help="at most five minutes")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="device to measure (default cpu)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads (default: all)")
     options = parser.parse_args(arguments)
     figures = common = settings(options)
@@ -271,7 +274,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             parser.error(f"{options.json} was measured with {'; '.join(others)}: name another file")
         parts = known["parts"]
     with tempfile.TemporaryDirectory() as folder:
-        options.journal = options.journal or Path(folder) / "journal.jsonl"  # the first part that needs one leaves it
+        options.journal = options.journal or Path(folder) / "journal.jsonl"  # recorded by the first part that needs it
         for name in options.parts or [name for name in PARTS if options.device == "cpu" or name not in ABOUT_CORES]:
             if name not in parts:
                 threads = 1 if name == "one_core" else options.threads

@@ -1,11 +1,11 @@
-"""From widths to a pruned network, against torch-pruning; and what the cost model does in a second.
+"""Speed of surgery compared with torch-pruning, and of the cost model.
 
     python experiments/benchmarks/surgery_speed.py --json experiments/results/surgery_speed.json
 
-Both start from a dense network in memory and end with a pruned copy of it, one thread, paired in every round; medians
-count. torch-pruning copies the network, builds its graph, scores the channels and prunes at a uniform ratio. Ours plans
-and prunes at the widths of half the MACs: once with the scores of a `Pruner`, as in a search, and once by `graph.plan`,
-which scores all channels anew.
+Both start from a dense network in memory and produce a pruned copy, with one thread; results are medians of paired
+rounds. torch-pruning copies the network, builds its graph, scores the channels and prunes at a uniform ratio. This
+package plans and prunes at the widths of half the MACs: once with the scores of a `Pruner`, as in a search, and once
+with `graph.plan`, which scores all channels again.
 """
 
 from __future__ import annotations

@@ -1,22 +1,22 @@
-"""Every classification model of torchvision, and the project's own: traced, costed, cut exactly, trained one step.
+"""Trace, cost, prune and train every classification model of torchvision and of this package.
 
     python experiments/benchmarks/topology.py --json experiments/results/topology.json
     python experiments/benchmarks/topology.py --json experiments/results/topology.json --summary
     python experiments/benchmarks/topology.py --networks resnet50 densenet121 --again
 
-Each network runs in a process of its own, so that its memory can be told; rows are written to the JSON file as they
-finish, and a row that is there already is not measured again, unless `--again` asks for it. The columns of a row:
+Each network runs in its own process, so that its memory can be measured. Rows are written to the JSON file as they
+finish, and rows that are already in the file are not measured again without `--again`. The columns of a row:
 
     trace_seconds, self_test_seconds
-        processor seconds of the process (`time.process_time`, one thread), so that other jobs of the machine do not
-        count; the trace without its self-test, and what the self-test adds
+        processor seconds of the process (`time.process_time`, one thread), which exclude other jobs on the machine; for
+        the trace without its self-test, and for the self-test
     trace_gib
-        memory of the process at its highest during the trace, less what it was with the network loaded
+        peak memory of the process during the trace, minus its memory with the network loaded
     smallest_macs
-        share of the dense MACs that one channel in each index set leaves
+        share of the dense MACs that is left with one channel in each index set
     difference, macs_exact, params_exact, trains
         at three random widths: largest difference between pruned and masked outputs (float64, relative to the largest
-        output), costs against `FlopCounterMode` and the tensors, and whether one training step works
+        output), costs compared with `FlopCounterMode` and the tensors, and whether one training step works
     reaches
         whether 50 % of the MACs can be met; 70 % for transformers
 """
@@ -56,13 +56,13 @@ UNINITIALISED = {"googlenet", "inception_v3"}
 TRANSFORMERS = ("vit", "swin", "maxvit")
 SMALL_SIZES = (32, 64, 96, 128, 160, 224, 299)
 PLAIN = ("cifar_", "resnet", "mobilenet", "vgg", "densenet")
-"""Networks of which nothing but input and logits may be frozen, by the beginning of their names."""
+"""Name prefixes of networks in which only input and logits may be frozen."""
 CANDIDATES = 3
 MAX_SECONDS, MAX_GIB = 10.0, 2.0
 
 
 def build(name: str) -> tuple[nn.Module, int]:
-    """A network with random weights, and the side of its usual input."""
+    """A network with random weights, and the usual side of its inputs."""
     torch.manual_seed(0)
     if name in OWN:
         return OWN[name](), 32
@@ -118,7 +118,7 @@ def cut(graph: ComputationGraph, network: nn.Module, example: Tensor) -> dict[st
 
 
 def smallest_input(network: nn.Module, example: Tensor) -> Tensor:
-    """Two images of the smallest size that the network takes, in training mode too."""
+    """Two images of the smallest size that the network accepts, also in training mode."""
     for side in SMALL_SIZES:
         if side >= example.shape[-1]:
             break
@@ -136,7 +136,7 @@ def smallest_input(network: nn.Module, example: Tensor) -> Tensor:
 
 
 def difference(plan: Any, doubled: nn.Module, inputs: Tensor) -> float:
-    """Largest difference of pruned and masked outputs, relative to the largest output."""
+    """Largest difference between pruned and masked outputs, relative to the largest output."""
     with torch.no_grad():
         small = plan.apply(doubled)(inputs)
         reference = plan.mask(doubled)(inputs)
@@ -144,7 +144,7 @@ def difference(plan: Any, doubled: nn.Module, inputs: Tensor) -> float:
 
 
 def training_step(network: nn.Module, inputs: Tensor) -> bool:
-    """Forward in training mode, backward, optimizer step; all parameters finite afterwards."""
+    """Whether all parameters are finite after a training step (forward, backward, optimiser)."""
     network.train()
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-6)
     outputs = network(torch.cat([inputs, inputs]))
@@ -155,7 +155,7 @@ def training_step(network: nn.Module, inputs: Tensor) -> bool:
 
 
 def reaches(graph: ComputationGraph, name: str) -> bool:
-    """Whether the budget that the network should reach can be met: 70 % for transformers, 50 % for the others."""
+    """Whether the network can meet its budget: 70 % of the MACs for transformers, 50 % for others."""
     macs = 0.7 if name.startswith(TRANSFORMERS) else 0.5
     try:
         limits = Budget(macs=macs).on(graph)
@@ -165,14 +165,14 @@ def reaches(graph: ComputationGraph, name: str) -> bool:
 
 
 def timed(function: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
-    """Seconds that a call takes."""
+    """Processor seconds of a call."""
     start = clock()
     function()
     return clock() - start
 
 
 def in_own_process(name: str, threads: int) -> dict[str, Any]:
-    """`measure` in a fresh process; an error becomes part of the row."""
+    """Run `measure` in a new process; errors are stored in the row."""
     command = [sys.executable, __file__, "--one", name, "--threads", str(threads)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -195,7 +195,7 @@ def line(row: dict[str, Any]) -> str:
 
 
 def summary(rows: list[dict[str, Any]]) -> str:
-    """What holds for all rows, and which rows are the exceptions."""
+    """Claims about all rows, with exceptions."""
     done = [row for row in rows if "error" not in row]
     claims: dict[str, Callable[[dict[str, Any]], bool]] = {
         f"pruned is masked dense to {TOLERANCE:.0e}": lambda row: row["difference"] <= TOLERANCE,
@@ -221,7 +221,7 @@ def summary(rows: list[dict[str, Any]]) -> str:
 
 
 def failing(rows: list[dict[str, Any]]) -> str:
-    """The names of rows that are exceptions."""
+    """Names of the networks that are exceptions."""
     return "; not " + ", ".join(row["network"] for row in rows) if rows else ""
 
 
@@ -229,10 +229,10 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="*", help="names; default: all")
-    parser.add_argument("--json", type=Path, help="file to write; rows that it has are not measured again")
-    parser.add_argument("--again", action="store_true", help="measure rows again that are in the file")
-    parser.add_argument("--summary", action="store_true", help="only sum up the file")
-    parser.add_argument("--threads", type=int, default=1, help="threads of each process")
+    parser.add_argument("--json", type=Path, help="output file; existing rows are kept")
+    parser.add_argument("--again", action="store_true", help="measure existing rows again")
+    parser.add_argument("--summary", action="store_true", help="only summarise the file")
+    parser.add_argument("--threads", type=int, default=1, help="threads per process")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -252,7 +252,7 @@ def main() -> None:
 
 
 def write(path: Path | None, rows: list[dict[str, Any]]) -> None:
-    """Write the rows found so far."""
+    """Write the rows measured so far."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(rows, indent=1) + "\n")

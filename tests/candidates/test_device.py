@@ -1,4 +1,4 @@
-"""The whole evaluation on a device of its own, which mixes with the CPU nowhere."""
+"""Evaluation on a separate device, without any mix-up with the CPU."""
 
 import copy
 

@@ -75,7 +75,7 @@ def test_batch_norm_repair_is_the_slices_with_new_statistics(graph, network, cal
 
 
 def test_plans_are_nested_and_those_of_the_graph(graph, network, calibration):
-    """Channels that stay at a smaller width stay at a larger one; the graph's own plan chooses alike."""
+    """Channels kept at a smaller width are kept at a larger one; the graph's own plan makes the same choice."""
     pruner = Pruner(graph, network, calibration, importance="l1")
     small, large = pruner.plan(graph.widths // 4), pruner.plan(graph.widths // 2)
     own = graph.plan(network, graph.widths // 2, importance="l1")
@@ -86,7 +86,7 @@ def test_plans_are_nested_and_those_of_the_graph(graph, network, calibration):
 
 @pytest.mark.parametrize("repair", REPAIRS)
 def test_repairs_say_whether_they_read_examples(graph, network, calibration, repair):
-    """What is computed once is; after that, those that read none do without."""
+    """Shared results are computed once, and only if a repair reads them."""
     pruner = Pruner(graph, network, calibration, repair=repair)
     assert pruner.examples == (24 if REPAIRS[repair].reads_examples else 0)
     plan = pruner.plan(graph.widths // 2)
@@ -152,7 +152,7 @@ def test_importance_is_computed_once(graph, network, calibration):
 
 
 def halve(dense, pruned, selection):
-    """A repair that can be seen: it halves what is left."""
+    """A repair with a visible effect: it halves the weights."""
     with torch.no_grad():
         for parameter in pruned.parameters():
             parameter.mul_(0.5)

@@ -33,8 +33,8 @@ def test_comparison_has_the_figures(compared):
     keys = {"method", "seed", "budget", "evaluations", "examples", "seconds", "top1_search", "top1_test_before"}
     assert all(keys | {"macs_ratio", "widths"} <= row.keys() and row["macs_ratio"] <= 0.5 for row in figures["rows"])
     spent = {(row["method"], row["seed"]): row["evaluations"] for row in figures["rows"]}
-    # The table takes 128 calibration images, worth one evaluation of 287 + 128 for those who read it; with the table
-    # an agent has six candidates to start from.
+    # Calibration takes 128 images, one evaluation of 287 + 128 for methods that use the sensitivity; with it, an agent
+    # has six starting candidates.
     assert spent == {
         ("agent", 0): 1 + 6 + 8,
         ("agent", 1): 1 + 6 + 8,
@@ -118,7 +118,7 @@ def test_comparisons_that_are_refused(compared, capsys, arguments, message):
 
 
 def test_what_is_measured_is_written_down_and_read_again(fitted, workplace, capsys, monkeypatch):
-    """By `fit`, and by a comparison that is resumed: what it began with counts, not what would be measured now."""
+    """By `fit`, and by a resumed comparison, which keeps its first measurements instead of measuring again."""
     given = ["--checkpoint", str(fitted / "checkpoints" / "dense.safetensors"), "--scoring.precision", "auto"]
     fit = ["--trainer.max_epochs", "1", "--finetuning.epochs", "0"]
     main(["fit", "--config", "small.yaml", "--run.name", "measured", *given, *fit])

@@ -25,11 +25,11 @@ def test_base_says_the_defaults(capsys):
 
 
 def test_base_lists_every_key_where_it_belongs(capsys):
-    """Those that have no default of their own, and the policy, as comments; of Lightning's trainer some."""
+    """Keys without a default, and the policy, are comments; only some keys of Lightning's trainer are listed."""
     parts = re.split(r"^(?:# )?(\w+):", (EXPERIMENTS / "base.yaml").read_text(), flags=re.MULTILINE)
     sections = dict(zip(parts[1::2], parts[2::2], strict=True))
     config = printed_config(capsys, "fit", "--network.class_path", "resnet20", "--data", "Digits")
-    config.pop("resume", None)  # an option of the command line alone
+    config.pop("resume", None)  # an option of the command line only
     assert sections.keys() == config.keys()
     assert config["finetuning"].keys() == config["pretraining"].keys()  # "the same keys"
     for name in config.keys() - {"trainer", "data", "finetuning"}:
@@ -69,7 +69,7 @@ def test_sweep_arguments_are_accepted_as_wandb_passes_them(capsys, monkeypatch):
     chosen = {
         name: spec["values"][-1] if "values" in spec else spec["max"] for name, spec in sweep["parameters"].items()
     }
-    # As wandb's agent does: ${args} becomes --name=value for each parameter, each an argument of its own.
+    # As in wandb's agent: ${args} becomes one argument --name=value per parameter.
     arguments = [f"--{name}={value}" for name, value in chosen.items()]
     command = sweep["command"]
     assert command[:4] == ["${env}", "${interpreter}", "-m", "gnnrl_lightning"] and command[-1] == "${args}"

@@ -25,7 +25,7 @@ AT_ONCE = {
     "no such file beside others": (["fit", "-c", "experiments/digits.yaml", "--config=none.yml"], 2),
 }
 
-# What `python -m` does, for one command line after another; then what has been imported, and written, by then.
+# Runs several command lines like `python -m`, then lists imported modules and written files.
 SCRIPT = """
 import json
 import os

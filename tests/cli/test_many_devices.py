@@ -1,4 +1,4 @@
-"""Two processes on the CPU, through the command line; gloo carries what they tell each other."""
+"""Two processes on the CPU, started from the command line; they communicate through gloo."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ from tests.support.workplace import make_workplace
 
 ROOT = Path(__file__).parents[2]
 
-# The command line, with what each process knows in the end put down; and some accidents.
+# The command line; writes the final state of each process, and simulates failures.
 TWO = """
 import json, os, signal, sys, threading, time, torch
 from gnnrl_lightning.__main__ import main
@@ -68,7 +68,7 @@ main()
 
 
 def spoken(stderr):
-    """What is on standard error but for warnings that PyTorch itself raises: older versions have some at the export."""
+    """Standard error without PyTorch's own warnings, which older versions raise at the export."""
     return re.sub(r"^\S+/site-packages/torch/\S+\.py:\d+: \w+Warning: .*\n(  .*\n)?", "", stderr, flags=re.MULTILINE)
 
 
@@ -98,7 +98,7 @@ FIT = ["fit", "--config", "small.yaml", "--config", "two.yaml", "--run.name"]
 
 @pytest.fixture(scope="module")
 def pair(workplace):
-    """A finished run of two processes: what they printed, and its folder."""
+    """A finished run of two processes: its output and its folder."""
     done = two(workplace, *FIT, "pair")
     assert done.returncode == 0, done.stderr
     return done, workplace / "runs" / "pair"

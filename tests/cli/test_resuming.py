@@ -66,7 +66,7 @@ def rows_of(folder):
 
 
 def assert_same(folder, whole):
-    """Bit for bit, but for the clock."""
+    """Bit for bit, except for times."""
     assert result_of(folder) == result_of(whole)
     assert journal_of(folder) == journal_of(whole)
     assert rows_of(folder) == rows_of(whole)
@@ -79,7 +79,7 @@ def assert_same(folder, whole):
     assert all(torch.equal(first[name], second[name]) for name in first.keys() | second.keys())
 
 
-# In a program of its own: what ends it, and the moment. `end()` kills it there and then.
+# A separate program that is interrupted in a given way at a given moment. `end()` kills it immediately.
 KILLED = """
 import os, signal, sys
 from gnnrl_lightning.__main__ import main
@@ -165,7 +165,7 @@ def test_killed_and_resumed_is_never_killed(workplace, whole, monkeypatch, momen
     with torn if moment == "search" else nullcontext():
         main(["fit", "--resume", str(folder)])
     assert (folder / "journal.jsonl").read_text().splitlines()[:lines] == before
-    # Nothing that the journal held is asked for twice.
+    # Evaluations in the journal are not repeated.
     assert len(added) == len(journal_of(whole)) - lines
     assert_same(folder, whole)
 
@@ -276,7 +276,7 @@ def test_a_journal_that_lost_what_the_agent_counts_is_searched_again(workplace, 
 
 
 def test_a_journal_that_lost_lines_after_the_search_is_searched_again(whole):
-    """What the search had led to does not count: its policy, and what was trained of its winner."""
+    """Results of the search are discarded: its policy, and networks trained from its winner."""
     folder = whole.parent / "lost_late"
     shutil.copytree(whole, folder)
     (folder / "result.json").unlink()
@@ -345,7 +345,7 @@ def test_a_resolved_configuration_says_whose_it_is(whole):
     assert text.startswith("# python -m gnnrl_lightning fit --config\n")
     config = yaml.safe_load(text)
     assert "resume" not in config
-    # null is what was asked for, and not the default.
+    # null was given explicitly; it is not the default.
     assert config["model"]["target_kl"] is None
 
 

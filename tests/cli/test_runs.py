@@ -49,7 +49,7 @@ def test_result_has_the_figures(fitted):
     assert set(search["proxy"]) == {"tau", "first_iteration", "last_iteration"}
     assert search["evaluations"] == 4 + 6 + 2 * 8 == SPENT
     assert result["pruned"]["top1_search"] >= max(search["agent_best"], result["uniform"]["top1_search"])
-    # Besides calibration and table each candidate that was not known yet: the search split, and what its repair reads.
+    # Besides calibration and sensitivity, each new candidate reads the holdout and the examples of its repair.
     evaluated = (search["examples"] - 128 * 10) / (287 + 128)
     lines = [json.loads(line) for line in (fitted / "journal.jsonl").read_text().splitlines()]
     assert len(lines) == 6 + 2 * 8 >= evaluated == sum(line["examples"] > 0 for line in lines)
@@ -101,7 +101,7 @@ def test_a_search_may_end_earlier(fitted, workplace):
 
 
 def test_fit_without_a_table_and_over_a_range_of_budgets(fitted, workplace):
-    """No proxy then, but episodes beyond the budget; what is delivered is within it."""
+    """There is no proxy, and episodes exceed the budget, but the delivered network meets it."""
     weights = str(fitted / "checkpoints" / "dense.safetensors")
     search = ["--search.sensitivity", "null", "--episode.macs_range", "[0.4, 0.9]", "--search.evaluations", "20"]
     main(["fit", "--config", "small.yaml", "--run.name", "ranged", "--checkpoint", weights, *search])

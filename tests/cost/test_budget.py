@@ -137,7 +137,7 @@ def everything(graph):
 
 
 def test_a_budget_of_everything_gives_everything():
-    """But for what the user's limits take."""
+    """Except for channels that the user's limits remove."""
     for graph in CHAINS.values():
         limits = everything(graph)
         assert torch.equal(limits.project(torch.ones_like(graph.widths)), graph.ranges.highest)

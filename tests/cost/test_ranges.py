@@ -20,7 +20,7 @@ def graph():
         (GroupLimit(min=0.25), 10, 3, 10),
         (GroupLimit(max=0.25), 10, 1, 2),
         (GroupLimit(max="1%"), 10, 1, 1),
-        (GroupLimit(min="30%", max="70%"), 10, 3, 7),  # 0.3 * 10 and 0.7 * 10 are no whole numbers in binary
+        (GroupLimit(min="30%", max="70%"), 10, 3, 7),  # 0.3 * 10 and 0.7 * 10 are not whole in floating point
         (GroupLimit(min=4, max=48), 64, 4, 48),
         (GroupLimit(min="4", max=48.0), 16, 4, 16),
         (GroupLimit(min=64), 16, 16, 16),

@@ -13,7 +13,7 @@ def digits():
 
 
 def test_sizes_and_shape(digits):
-    # 1,797 = 360 test + 1,437, of which int(0.2 * 1,437) = 287 are the search split
+    # 1,797 = 360 test + 1,437, of which int(0.2 * 1,437) = 287 are the holdout
     assert (len(digits.train), len(digits.holdout), len(digits.test)) == (1150, 287, 360)
     assert (digits.image_shape, digits.num_classes, digits.name) == ((1, 8, 8), 10, "digits")
 

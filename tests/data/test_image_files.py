@@ -41,7 +41,7 @@ def paths(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory):
-    """Files of which no two crops are alike."""
+    """Files whose crops all differ."""
     folder = tmp_path_factory.mktemp("noise")
     for index in range(COUNT):
         pixels = np.random.default_rng(index).integers(0, 256, (20 + index, 35 - index // 2, 3), dtype=np.uint8)
@@ -117,7 +117,7 @@ def test_a_restored_loader_resumes_within_the_epoch(noise, workers):
     whole, loader = epoch(images, 2), BatchLoader(images, 8, shuffle_seed=3)
     loader.set_epoch(2)
     iterator = iter(loader)
-    next(iterator), next(iterator)  # the workers are ahead by then, what counts is what was handed out
+    next(iterator), next(iterator)  # the workers are ahead, but only batches that were read count
     restored = BatchLoader(images, 8, shuffle_seed=3)
     restored.load_state_dict(loader.state_dict())
     restored.set_epoch(2)

@@ -155,7 +155,7 @@ def test_only_what_is_asked_for_is_decoded(folder, monkeypatch):
         return len(opened)
 
     made = []
-    assert decoded_by(lambda: made.append(streamed(folder))) == 18  # the search split
+    assert decoded_by(lambda: made.append(streamed(folder))) == 18  # the holdout
     (data,) = made
     held = set(opened)
     assert decoded_by(lambda: data.calibration(5)) == 5 and held.isdisjoint(opened)
@@ -234,7 +234,7 @@ def test_bad_arguments_get_one_line(folder, tmp_path):
     )
     with pytest.raises(UserError, match=r"117 images .*stream the images with data.StreamingImageFolder"):
         in_memory(folder, memory_limit_gib=1e-6)
-    # What is not held in memory has no limit: 18 of 117 images do fit.
+    # Images that are not held in memory do not count: the 18 of 117 that do fit.
     assert len(streamed(folder, memory_limit_gib=18 * 3 * 12 * 12 / 2**30).train) == 72
 
 

@@ -24,7 +24,7 @@ NAMES = sorted(path.name for path in PAGES.glob("add-*.md"))
 
 @pytest.fixture(autouse=True)
 def own_rows(monkeypatch):
-    """What a snippet registers is gone afterwards."""
+    """Removes what a snippet registers."""
     for table in (IMPORTANCES, REPAIRS, SENSITIVITIES, METHODS, FORMATS, METRICS, OBJECTIVES, REWARDS, ENCODERS):
         monkeypatch.setattr(table, "_rows", dict(table))
 

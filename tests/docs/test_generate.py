@@ -98,7 +98,7 @@ def test_figures_of_the_results_are_found(generate):
 
 @pytest.mark.slow
 def test_documentation_builds_without_a_warning(tmp_path):
-    """`.ci/run` builds it every time; here, too, no page asks another host for anything."""
+    """`.ci/run` builds it every time. This test also checks that no page loads anything from another host."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "NO_MKDOCS_2_WARNING": "1"}
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""A network of two outputs, of which no objective knows, pruned by a function's score."""
+"""A network with two outputs, which no objective supports, pruned by a score function."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What is asked for is written down, and a resumed journal answers instead of the evaluator."""
+"""Evaluations are logged, and a resumed run reads them from the journal."""
 
 import json
 
@@ -13,7 +13,7 @@ from tests.support.fakes import scored
 
 
 class Counting:
-    """An evaluator that counts; known candidates cost nothing."""
+    """An evaluator that counts its calls; cached candidates are free."""
 
     def __init__(self):
         self.known, self.evaluated = {}, []

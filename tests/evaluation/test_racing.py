@@ -99,7 +99,7 @@ def test_a_course_takes_few_characters_and_comes_back_to_the_last_bit(tmp_path):
 
 
 def test_scores_that_are_no_booleans_come_back_to_the_last_bit(tmp_path):
-    """Four bytes each; what is not a number is worse than all others."""
+    """Four bytes per score; NaN is worse than all other scores."""
     given = torch.tensor([0.1, -3.0, math.nan, 1e-30])
     before = Course().followed_by(given[:3], {"a": [1.0, 2.0]}).followed_by(given[3:], {"a": [3.0, math.nan]})
     assert len(before.packed) == 24 and before.sums == {"a": ((1.0, 2.0), (4.0, math.inf))}
@@ -145,7 +145,7 @@ def test_estimates_are_never_below_zero_and_infinite_only_by_their_own_fault():
 
 
 def test_a_control_variate_takes_the_images_out_of_the_estimate():
-    """Where two candidates differ by the same everywhere, the estimate is exact whatever images were seen."""
+    """If two candidates differ by a constant, the estimate is exact for any images seen."""
     rng = np.random.default_rng(0)
     theirs = rng.random(1000) < 0.9
     losses = rng.random(1000)
@@ -201,7 +201,7 @@ def test_the_order_is_fixed_and_mixes_classes():
 
 
 class Answers(nn.Module):
-    """A network that knows its answers: the image's number -> class."""
+    """A network with given answers: the image's number -> class."""
 
     def __init__(self, answers):
         super().__init__()
@@ -212,7 +212,7 @@ class Answers(nn.Module):
 
 
 class Shelf:
-    """A pruner with a network for each width, which has so many images wrong."""
+    """A pruner that returns, for each width, a network with a given number of wrong images."""
 
     def __init__(self, images=100):
         costs = SimpleNamespace(costs=lambda widths: {"macs": int(widths.sum())})
@@ -288,7 +288,7 @@ COURSE = [70, 90, 20, 60, 70, 5, 20, 40, 30, 60, 3, 25, 90]
 @pytest.mark.parametrize("lines", range(len(COURSE) + 1))
 @pytest.mark.parametrize("skip", [False, True])
 def test_a_search_that_is_resumed_anywhere_takes_the_same_course(tmp_path, lines, skip):
-    """The journal is all that is left; what it skips or answers is followed, what comes later is not foreseen."""
+    """With only a journal, its evaluations are replayed in order, without using later ones."""
     whole = ask(journalled(tmp_path / "whole", False, Shelf()), *COURSE)
     assert 0 < sum(item.dropped for item in whole) < len(COURSE)
     text = (tmp_path / "whole").read_text().splitlines(keepends=True)
@@ -302,7 +302,7 @@ def test_a_search_that_is_resumed_anywhere_takes_the_same_course(tmp_path, lines
 
 
 def test_the_incumbent_follows_what_is_asked_not_what_is_known(tmp_path):
-    """The journal knows a candidate with 2 wrong; until it is asked for, the best one is that with 70."""
+    """The journal has a candidate with 2 wrong; until it is requested, the best one is the one with 70."""
     ask(journalled(tmp_path / "j", False, Shelf()), 70, 2)
     resumed = journalled(tmp_path / "j", True, Shelf())
     ask(resumed, 70)

@@ -1,4 +1,4 @@
-"""A tiny run of the benchmark of one policy for many networks: its figures are there, and are what they say."""
+"""A tiny run of the benchmark of one policy for many networks: its figures are complete and correct."""
 
 import importlib.util
 import math

@@ -52,11 +52,11 @@ def test_a_tiny_run_has_every_figure(images, tmp_path):
     assert found.keys() >= KEYS and found["images"] == 40 and found["dataset"] == images.name
     positive = KEYS - {"network", "dataset", "cpu_features", "kendall_tau", "racing_miss"}
     assert all(found[key] > 0 for key in positive)
-    assert found["kendall_tau"] is None or -1 <= found["kendall_tau"] <= 1  # of noise all may be worth the same
+    assert found["kendall_tau"] is None or -1 <= found["kendall_tau"] <= 1  # on noise, all scores may be equal
     assert 0 <= found["racing_miss"] <= 1
     assert figure.stat().st_size > 10_000
     assert all(f"| {key} |" in printed for key in KEYS)
-    # What is there is not measured again.
+    # Existing results are not measured again.
     before = path.read_text()
     run("--data", images, "--network", "resnet20", "--json", path)
     assert path.read_text() == before
@@ -64,7 +64,7 @@ def test_a_tiny_run_has_every_figure(images, tmp_path):
 
 @pytest.fixture
 def speed(monkeypatch):
-    """The benchmark, which measures nothing: every part is told by its name, and has no figures."""
+    """The benchmark without measurements: every part returns its name and no figures."""
     monkeypatch.syspath_prepend(BENCHMARKS)
     module = importlib.import_module("speed")
     monkeypatch.setattr(module, "alone", lambda threads, part, *_: part.__name__)

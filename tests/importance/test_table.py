@@ -94,7 +94,7 @@ def test_an_importance_by_its_import_path(name, kept):
 
 
 def test_an_importance_says_which_passes_it_takes():
-    """A plain criterion may read the images, and counts a pass of its own; two criteria count two."""
+    """A plain function may read the images and counts as one pass; two functions count as two."""
     passes = {name: row.passes for name, row in IMPORTANCES.items() if row.passes}
     assert passes == {"taylor": ("taylor",), "fisher": ("fisher",), "surgeon": ("moments",)}
     own = [IMPORTANCES.find(given).passes for given in (LargestBias, lambda network, parameters, calibration: {})]

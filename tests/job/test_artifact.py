@@ -97,7 +97,7 @@ def test_what_is_pruned_twice_is_restored_in_one_go(folder, kind):
     images = torch.randn(7, 1, 6, 6)
     assert torch.equal(artifact.load(folder, kind(), EXAMPLE)(images), smallest(images))
     with pytest.raises(UserError, match="its channel groups are not those of this one"):
-        artifact.load(folder, between, EXAMPLE)  # the first step does not fit what it has pruned
+        artifact.load(folder, between, EXAMPLE)  # the first step does not fit the already pruned network
 
 
 def test_ties_survive(folder):
@@ -235,7 +235,7 @@ def path_of(name):
 
 
 def test_a_format_by_its_import_path(folder):
-    """It alone is written, hashed and verified, and the recipe notes what it says."""
+    """Only this format is written, hashed and verified, and the recipe stores its notes."""
     pruned, pickled = saved(folder, Small(), formats=[path_of("PICKLE")]), path_of("PICKLE")
     recipe = artifact.read_recipe(folder)
     assert recipe["formats"] == {pickled: {"file": "model.pkl", "trusted": True}}

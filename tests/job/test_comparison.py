@@ -91,12 +91,12 @@ def test_the_whole_comparison(task, tmp_path):
     for row in figures["rows"]:
         first, second = row["widths"]
         assert row["macs_ratio"] == (64 * first + first * second + second * 10) / dense <= row["budget"]
-        # The moments, which the repair and the table read, take one evaluation, for 64 images of 287. Of the agent's 14
-        # that leaves two iterations of three after the six starting candidates.
+        # The moments, which the repair and the sensitivity use, cost one evaluation, for 64 images of 287. After six
+        # starting candidates, the agent's 14 evaluations suffice for two iterations of three.
         spent = {"agent": 1 + 6 + 2 * 3, "uniform": 1 + 1, "greedy": 1 + 1, "evolution": 14}
         assert row["evaluations"] == spent[row["method"]]
         assert 0 <= row["top1_test_before"] <= 100 and "top1_test_after" not in row
-        # A candidate reads the search split alone, once if it was not known.
+        # A candidate reads only the holdout, once if it is not cached.
         evaluated = (row["examples"] - 64) / 287
         assert evaluated == int(evaluated) and 1 <= evaluated <= row["evaluations"] - 1
     assert {(entry["budget"], entry["method"]) for entry in figures["paired"]} == {
@@ -107,7 +107,7 @@ def test_the_whole_comparison(task, tmp_path):
 
 
 def test_ddpg_searches_in_the_same_episodes(task, tmp_path):
-    """A table of its own to pay for, the same starting candidates, and whole iterations of the rest."""
+    """It pays for its own sensitivity, starts with the same candidates, and spends the rest in whole iterations."""
     options = CompareOptions(methods=["agent", "ddpg"], seeds=[0, 1])
     shared = {"episodes_per_iteration": 3, "proxy_warmup": 2, "proxy_between": 1, "proxy_episodes": 8}
     episode = EpisodeOptions()
@@ -128,7 +128,7 @@ def test_ddpg_searches_in_the_same_episodes(task, tmp_path):
 
 
 def test_repairs_that_read_images_make_evaluations_dearer_and_tables_cheaper(task, tmp_path):
-    """Two groups at four widths: a table of 100 * (1 + 2 * 4) images, and 100 for the moments that it needs. Refit
+    """Two groups at four widths: a sensitivity of 100 * (1 + 2 * 4) images, and 100 for its moments. Refit
     records 100 more, in evaluations of 287 + 100 where the other has 287."""
     options = CompareOptions(methods=["greedy"], seeds=[0])
     rows = {}

@@ -87,7 +87,7 @@ def test_methods_by_name_search_too(detector, method):
 
 
 def test_the_best_score_wins_and_more_than_macs_can_be_limited(detector):
-    """A score that likes one group alone gets as many of its channels as the budget allows."""
+    """With a score that depends on one group only, that group keeps as many channels as the budget allows."""
 
     def wide_first(network):
         return network.first.out_channels

@@ -1,4 +1,4 @@
-"""Widths that the user gives: what is read, what is refused, and what comes of them."""
+"""Widths from the user: reading, validation and pruning."""
 
 import json
 

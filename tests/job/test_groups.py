@@ -1,4 +1,4 @@
-"""What is kept and limited reaches the job and the artifact."""
+"""Kept layers and limits reach the job and the artifact."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What a job may spend, what is refused, and what is decided."""
+"""Options of a job: costs, validation, and resolution of "auto"."""
 
 from dataclasses import asdict
 from types import SimpleNamespace

@@ -23,7 +23,7 @@ NODE = partial(Agent, head="node")
 
 
 class Layers(torch.nn.Sequential):
-    """So many hidden layers of 16 on the pixels of a digit."""
+    """A perceptron on the pixels of a digit, with a given number of hidden layers of 16 units."""
 
     def __init__(self, hidden):
         layers = [torch.nn.Flatten(), torch.nn.Linear(64, 16), torch.nn.ReLU()]

@@ -1,4 +1,4 @@
-"""The stages of a job: what is checked, what is trained, what a search spends and comes to, and what is delivered."""
+"""The stages of a job: checks, training, costs and results of the search, and delivery."""
 
 import dataclasses
 import json
@@ -56,9 +56,9 @@ def task(monkeypatch):
     return Task(NetworkSpec("flat_networks.Flat"), Digits(), seed=3)
 
 
-# Of 64 calibration images the table passes each through the dense network, twice (once for the moments), and four
-# narrower ones; refit records the dense network once more: 448 images. An evaluation passes them and the 287 of the
-# search split, so that these are worth two.
+# The sensitivity passes 64 calibration images through the dense network twice (once for the moments) and through four
+# narrower networks; refit records the dense network once more: 448 images. An evaluation reads the calibration images
+# and the 287 of the holdout, so that these passes cost two evaluations.
 TABLE = 2
 STARTS = TABLE + 6
 EPISODES = 4
@@ -107,7 +107,7 @@ def begun(task, folder, **options):
 
 @pytest.mark.parametrize(("repair", "spent"), [("refit", TABLE), ("reconstruction", 2)])
 def test_candidates_from_the_sensitivity_come_first_too(task, folder, repair, spent):
-    """So what comes back is never worse than greedy or dynamic programming, on the held-out images."""
+    """So the result is never worse than greedy or dynamic programming on the held-out images."""
     found = search(trained_of(task, folder, repair=repair, evaluations=spent + 6 + EPISODES), agent_of(), folder)
     assert proposers(found) == [*STARTING, *FROM_SENSITIVITY] + [AGENT] * EPISODES
     assert found.evaluations == spent + len(found.history) == spent + 10
@@ -162,7 +162,7 @@ def test_a_policy_for_all_budgets_delivers_what_meets_this_one(task, folder):
     within = [scored for scored in found.history if scored.widths[0] <= 12]
     best = found.best
     assert best.widths[0] <= 12 and best.merit[0] == max(scored.merit[0] for scored in within)
-    # More channels are better here: that the best of all is not the one delivered is what is tested.
+    # More channels are better here; the test is that the best candidate of all is not delivered.
     assert best_of(found.history).merit[0] > best.merit[0]
     result = deliver(found, folder).figures
     assert result["pruned"]["macs_ratio"] <= 0.5 and result["pruned"]["widths"] == list(best.widths)
@@ -243,7 +243,7 @@ def test_seed_gives_the_weights(task):
 
 
 def test_the_whole_job(task, folder, monkeypatch):
-    """Test images are read by deliver alone, and uniform is fine-tuned exactly as ours is."""
+    """Only deliver reads test images, and uniform pruning is fine-tuned exactly like the pruned network."""
     phases, reads = [], []
 
     def trainers(phase):

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_clie
 
 @pytest.fixture
 def execute(tmp_path, monkeypatch):
-    """Runs a notebook in a folder of its own and returns it with its outputs."""
+    """Runs a notebook in its own folder and returns it with its outputs."""
 
     def run(name):
         monkeypatch.setenv("PYTHONPATH", str(NOTEBOOKS.parent))
@@ -24,7 +24,7 @@ def execute(tmp_path, monkeypatch):
         NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path}}).execute()
         outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
         warned = "".join(output["text"] for output in outputs if output.get("name") == "stderr")
-        assert str(NOTEBOOKS.parent / "gnnrl_lightning") + "/" not in warned  # what others warn of is not ours to mend
+        assert str(NOTEBOOKS.parent / "gnnrl_lightning") + "/" not in warned  # warnings from other packages are allowed
         return notebook
 
     return run
@@ -41,8 +41,8 @@ def test_quickstart_runs(tmp_path, monkeypatch, execute):
     (run,) = (tmp_path / "runs").iterdir()
     result = json.loads((run / "result.json").read_text())
     assert result["network"] == "resnet20" and result["pruned"]["macs_ratio"] <= 0.5
-    # 16 images through 49 networks, and once more for the moments of layers' inputs, are worth three evaluations of
-    # 287 + 16; six starting candidates, one iteration of eight. A candidate that comes up again reads no images.
+    # 16 images through 49 networks, and once more for the moments of layers' inputs, cost three evaluations of
+    # 287 + 16; then six starting candidates and one iteration of eight. Repeated candidates read no images.
     assert result["search"]["evaluations"] == 3 + 6 + 8
     assert result["search"]["examples"] <= 16 * (49 + 1) + (6 + 8) * (287 + 16)
     assert printed(notebook.cells[-1]).startswith(

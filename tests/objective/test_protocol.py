@@ -11,7 +11,7 @@ from gnnrl_lightning.objective.protocol import WORST, added_up, measure, primary
 
 
 class Counting(Objective):
-    """A user's own objective, with what it has to have and nothing else."""
+    """A minimal user-defined objective."""
 
     figures = {"count_error": Figure("count error", digits=3)}  # noqa: RUF012
     ranking = ("count_error",)

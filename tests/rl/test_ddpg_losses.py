@@ -78,7 +78,7 @@ def test_spread_decays_to_its_smallest():
     assert spreads == pytest.approx([0.4, 0.2, 0.1, 0.06, 0.06])
 
 
-# Three episodes of one, two and three steps; what comes after an end is never looked at.
+# Three episodes of one, two and three steps; values after their ends are ignored.
 ALIVE = torch.tensor([[True, True, True], [False, True, True], [False, False, True]])
 REWARDS = torch.tensor([[4.0, 0.0, 1.0], [9.0, 6.0, 0.0], [9.0, 9.0, 2.0]])
 

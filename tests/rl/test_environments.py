@@ -1,4 +1,4 @@
-"""What the agent's episodes are played in, and what it reads before and learns in between."""
+"""The agent's environments, its sensitivity, and its proxy."""
 
 from functools import partial
 
@@ -33,7 +33,7 @@ SMALL = partial(Agent, encoder=partial(GCN, hidden=16, layers=1))
 
 
 def problem_of(evaluations=100, limits=LIMITS, table=True, target=(0.9, 0.4, 0.7, 0.6)):
-    """100 images of the search split; a table of 250, worth three evaluations."""
+    """100 images in the holdout; a sensitivity of 250 images, which costs three evaluations."""
     graph, target = small_graph(), torch.tensor(target)
     make = (lambda: random_sensitivity(graph, examples=250)) if table else None
     return SearchProblem(
@@ -46,7 +46,7 @@ def environments_of(problem, measure="outputs", **episode):
 
 
 def started(learner=GNNRL, problem=None, measure="outputs", episode=None, **settings):
-    """An agent that is about to begin, and what it works on."""
+    """An agent before its search, and its problem."""
     problem = problem or problem_of()
     if not problem.history:
         problem.start(from_sensitivity=measure is not None)
@@ -58,7 +58,7 @@ def started(learner=GNNRL, problem=None, measure="outputs", episode=None, **sett
 @pytest.mark.parametrize("learner", [GNNRL, DDPG])
 @pytest.mark.parametrize("max_steps", [1, 3])
 def test_environment_and_proxy_have_the_same_states(learner, max_steps):
-    """A policy made for one, before there was a table, acts in the other."""
+    """A policy created before the sensitivity is measured acts in the final environment."""
     before = environments_of(problem_of(), max_steps=max_steps).make(None)
     agent, problem = started(learner, episode={"max_steps": max_steps})
     states = NODE_DIM + len(RATIOS)
@@ -69,7 +69,7 @@ def test_environment_and_proxy_have_the_same_states(learner, max_steps):
     assert problem.spent == 3 + 6 and problem.reads_sensitivity
     own, estimated = (env.graphs(env.reset(2)[0]) for env in (agent.env, agent.proxy))
     assert torch.equal(own.x, estimated.x) and torch.equal(own.edge_attr, estimated.edge_attr)
-    # The table's statistics are in the states, where there were zeros before.
+    # The states contain the statistics of the sensitivity, which were zeros before.
     assert not torch.equal(own.x, before.graphs(before.reset(2)[0]).x)
     assert torch.equal(own.x[:, :NODE_DIM], before.graphs(before.reset(2)[0]).x[:, :NODE_DIM])
 
@@ -134,7 +134,7 @@ def test_a_range_of_budgets_lets_the_agent_evaluate_beyond_its_own():
         assert 0.25 < ratios.min() < 0.4 and 0.7 < ratios.max() <= 0.8
     over = [item for item in problem.history if not within(LIMITS, item)]
     assert len(over) > 20 and {item.widths for item in over} <= {tuple(row) for row in agent.env.widths.tolist()}
-    # The best of all is beyond the budget; what is delivered is the best of those within.
+    # The best candidate exceeds the budget; the delivered one is the best of those that meet it.
     best = best_of([item for item in problem.history if within(LIMITS, item)])
     assert best_of(problem.history).merit > best.merit and best_of(problem.history) in over
     assert int(graph.cost.macs(torch.tensor(best.widths))) <= dense / 2
@@ -153,7 +153,7 @@ def test_without_a_range_every_candidate_meets_the_budget():
 
 
 def test_a_range_beside_a_budget_of_parameters():
-    """The range is of MACs; the limit of parameters stays what it is for all."""
+    """The range applies to MACs; the limit on parameters is the same for all."""
     limits = Budget(params=0.5).on(small_graph())
     agent, problem = started(problem=problem_of(limits=limits), episode={"macs_range": (0.2, 0.9)})
     agent.env.reset(30, torch.Generator().manual_seed(0))
@@ -179,7 +179,7 @@ def test_no_table_no_proxy_no_statistics():
     assert agent.proxy is None and agent.iterations(5) == 5
     assert agent.env.state_dim == NODE_DIM == environments_of(problem, None).make(None).state_dim
     assert not problem.reads_sensitivity and problem.spent == 4
-    # Also where there is one that others may read, and where the agent had a proxy before.
+    # Also if other methods may read one, and if the agent had a proxy before.
     environments_of(problem).connect(agent, problem)
     assert agent.proxy is not None
     environments_of(problem, None).connect(agent, problem)
@@ -201,7 +201,7 @@ def searching(problem=None, seed=0):
 
 
 def test_two_fidelities_spend_what_was_left_and_no_more():
-    """Three for the table, six for the starting candidates, and three iterations of four of the 13 that are left."""
+    """Three for the sensitivity, six for the starting candidates, and three iterations of four of the remaining 13."""
     agent, problem = searching(problem_of(evaluations=22))
     assert problem.left == 13
     trainer(agent.iterations(13 // 4)).fit(agent)
@@ -228,7 +228,7 @@ def test_goes_on_from_an_iteration_in_the_proxy_bit_by_bit(tmp_path, step):
     iteration = -(-step // 4)
     trainer(iteration, callbacks=[SaveAt(step, tmp_path / "begun.ckpt")]).fit(begun)
     assert begun.in_proxy(iteration - 1) and len(before.history) == 6 + 4 * (iteration > 2)
-    resumed, _ = searching(before)  # what was evaluated is there, as in its journal
+    resumed, _ = searching(before)  # the evaluations are there, as in its journal
     torch.manual_seed(17)  # nothing may depend on torch's generator
     trainer(6).fit(resumed, ckpt_path=tmp_path / "begun.ckpt", weights_only=True)
     assert equal(weights(whole), weights(resumed))

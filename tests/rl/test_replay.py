@@ -44,7 +44,7 @@ def test_all_fields_of_a_step_stay_together():
 
 
 def test_moments_are_those_of_episodes():
-    """Episodes worth 1 (one step) and 5 (two steps): mean 3, deviation 2, whoever bears the baseline."""
+    """Episodes with rewards 1 (one step) and 5 (two steps): mean 3, deviation 2, for any shares of the baseline."""
     for shares in ([1.0, 0.0, 1.0], [1.0, 0.5, 0.5]):
         replay = Replay(9)
         replay.add(steps([1, 2, 3], shares, [1.0, 5.0, 5.0]))

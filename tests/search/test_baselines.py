@@ -62,7 +62,7 @@ def test_streams_stay_dense_where_the_inner_widths_suffice(graph):
 
 
 def test_streams_follow_where_the_inner_widths_do_not_suffice(graph):
-    """With one channel in every block the streams alone still cost more than 2 % of the MACs."""
+    """With one channel in every block, the residual streams still cost more than 2 % of the MACs."""
     limits = Budget(macs=0.02).on(graph)
     alone = graph.widths.clone()
     alone[[i for i in range(12) if i not in STREAMS]] = 1

@@ -49,7 +49,7 @@ def test_steps_are_aligned():
 
 @pytest.mark.parametrize("share", [0.9, 0.7, 0.5])
 def test_a_peak_that_no_group_lowers_alone_is_lowered_all_the_same(share):
-    """Narrowing one group of several that share the peak saves nothing; the search goes on to those that follow."""
+    """Narrowing one of several groups that share the peak saves nothing; the search continues with later groups."""
     graph = small_graph()
     limits = Budget(activations=share).on(graph)
     for propose in (greedy, dynamic_programming):

@@ -17,7 +17,7 @@ CALIBRATION = 24
 SEARCH = 10
 TABLE = 31
 CHARGE = 4
-"""31 images of the table on a search split of 10."""
+"""A sensitivity of 31 images on a holdout of 10."""
 SPENT = {
     "uniform": 1,
     "global_l2": 1,
@@ -209,7 +209,7 @@ def test_a_method_of_ones_own_by_its_import_path():
 
 
 def test_images_that_a_method_reads_are_paid_for_once(pruner):
-    """24 calibration images on a search split of 10: three evaluations for each pass."""
+    """24 calibration images on a holdout of 10: three evaluations per pass."""
     search = problem_of(pruner)
     assert search.network is pruner.network and torch.equal(search.example, pruner.calibration[:1])
     assert search.charged_examples == 0

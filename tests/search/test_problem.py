@@ -1,4 +1,4 @@
-"""What a search may spend, and what counts."""
+"""The evaluation budget of a search, and its costs."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -39,7 +39,7 @@ def test_starting_candidates_are_scored_first_and_count():
 
 
 def test_a_table_adds_starting_candidates_and_is_paid_for_once():
-    """301 images on a search split of 100 are worth 4 evaluations."""
+    """301 images on a holdout of 100 cost 4 evaluations."""
     search = problem(sensitivity=random_sensitivity(small_graph(), examples=301))
     assert search.spent == 0
     search.start(from_sensitivity=True)
@@ -50,7 +50,7 @@ def test_a_table_adds_starting_candidates_and_is_paid_for_once():
 
 
 def test_images_that_are_read_once_are_added_up_and_paid_for_once():
-    """Two passes over 40 calibration images and 301 of a table on a search split of 100: 381 images, 4 evaluations."""
+    """Two passes over 40 calibration images and a sensitivity of 301, on a holdout of 100: 4 evaluations."""
     table = dataclasses.replace(random_sensitivity(small_graph(), examples=301), passes=("moments",))
     search = problem(sensitivity=table, pruner=SimpleNamespace(passes={"recording"}, calibration=torch.zeros(40)))
     assert search.spent == 0
@@ -95,7 +95,7 @@ def test_candidates_over_the_budget_are_an_error():
 
 
 def test_a_search_may_be_allowed_to_evaluate_beyond_its_budget():
-    """What it proposes for itself, and the starting candidates, are within it all the same."""
+    """Its own proposals and the starting candidates still meet the budget."""
     search = problem()
     above = Budget(macs=0.7).on(search.graph).project(search.graph.widths)
     search.allow(0.7)

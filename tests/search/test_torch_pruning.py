@@ -26,7 +26,7 @@ def test_uniform_ratios_are_uniform():
     widths = TorchPruning(everywhere=False)(problem_of(graph, network, budget))
     keep = widths / graph.widths
     assert budget.on(graph).met(widths[None]).all()
-    # one ratio but for rounding, and what the projection adds
+    # one ratio, up to rounding and the projection
     assert float(keep.max() - keep.min()) < 0.2
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 

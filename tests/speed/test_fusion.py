@@ -35,7 +35,7 @@ def fused(network):
 
 
 def compare(network, x):
-    """The network fused, which must compute what it computed before."""
+    """Fuses the network and checks that its outputs are unchanged."""
     with torch.inference_mode():
         expected = network(x.clone())
         made = fuse_convolutions(network.eval())

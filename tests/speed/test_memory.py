@@ -40,15 +40,15 @@ def faults(mode):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="there is no glibc to tell")
 def test_freed_blocks_are_used_again():
-    """In processes of their own: what a test suite has freed before lies about the heap. A block is 1,024 pages.
+    """In separate processes, because earlier tests leave freed memory on the heap. A block is 1,024 pages.
 
-    Left alone, the allocator gives blocks back or not, depending on what happens to lie behind them on the heap.
+    By default, the allocator returns blocks or not, depending on what follows them on the heap.
     """
     assert max(faults("keep") for _ in range(3)) < 1024
     assert any(faults("leave") > 8 * 1024 for _ in range(12))
 
 
-# Convolutions of many shapes, twice: how many kernels of the second round are compiled anew?
+# Convolutions of many shapes, twice: how many kernels are compiled again in the second round?
 SHAPES = """
 import sys
 

@@ -1,4 +1,4 @@
-"""What is chosen follows the times, which are made up here, and the outputs, which are real."""
+"""The choice depends on times, which are artificial here, and on outputs, which are real."""
 
 import copy
 import itertools
@@ -15,17 +15,17 @@ from gnnrl_lightning.surgery.layers import find_layers
 
 
 class Clock:
-    """Makes every forward pass take the time that a table says, in seconds an image.
+    """Makes every forward pass take a given time, in seconds per image.
 
     Args:
-        times: (precision, batch size) -> seconds an image.
+        times: (precision, batch size) -> seconds per image.
     """
 
     def __init__(self, times):
         self.times, self.now, self.asked = times, 0.0, []
 
     def watch(self, network):
-        """The network, copied, which tells the clock of each pass."""
+        """A copy of the network that advances the clock at each pass."""
         watched = copy.deepcopy(network)
         watched.clock = self
 

@@ -1,4 +1,4 @@
-"""More test networks, which a tracer of convolutions, batch norms and residual sums alone does not support."""
+"""More test networks, which a tracer for only convolutions, batch norms and residual sums would not support."""
 
 import torch
 from torch import nn

@@ -24,7 +24,8 @@ class Small(nn.Module):
 """
 
 
-# Two groups at four ratios: 128 * (1 + 2 * 4) images of the table and 128 for the moments, in evaluations of 287 + 128.
+# Two groups at four ratios: 128 * (1 + 2 * 4) images for the sensitivity and 128 for its moments, in evaluations of
+# 287 + 128.
 TABLE = -(-128 * 10 // (287 + 128))
 SPENT = TABLE + 6 + 2 * 8
 

@@ -1,4 +1,4 @@
-"""The witnesses: who is at fault, and what they say of networks whose code does not follow."""
+"""The self-test: which groups fail, and messages for networks whose code depends on widths."""
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ def test_bisection_finds_exactly_the_culprits(bad):
 
 
 def test_groups_that_fail_only_together():
-    """1 and 6 of eight: the later half is given up, and what is left passes."""
+    """Groups 1 and 6 of eight fail: the later half is frozen, and the rest passes."""
 
     def fault(groups):
         return "1 and 6 do not go together" if {1, 6} <= set(groups) else None

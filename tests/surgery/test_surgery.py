@@ -1,4 +1,4 @@
-"""Surgery by hand, and what a pruned network keeps of the dense one."""
+"""Surgery with given channels, and properties that a pruned network shares with the dense one."""
 
 import copy
 
@@ -165,7 +165,7 @@ def test_pruning_twice():
 
 def test_structural_copy_keeps_everything_but_the_replaced_tensors():
     class Own(nn.Linear):
-        """A user's own class, with state that is no tensor."""
+        """A user-defined class with state that is not a tensor."""
 
     layer = Own(4, 3)
     layer.weight.requires_grad_(False)

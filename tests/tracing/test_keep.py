@@ -11,7 +11,7 @@ from tests.support.networks_zoo import ZOO
 
 
 class Branches(nn.Module):
-    """conv1 -> norm1 -> conv2 -> conv3 -> head, with a weight of its own on the way."""
+    """conv1 -> norm1 -> conv2 -> conv3 -> head, with an additional parameter in between."""
 
     def __init__(self):
         super().__init__()
@@ -41,7 +41,7 @@ def names(graph):
     ("keep", "left", "found"),
     [
         ([], ["conv1", "conv2", "conv3", "up"], ()),
-        (["conv2"], ["conv3", "up"], ("conv2",)),  # what it reads and what it makes
+        (["conv2"], ["conv3", "up"], ("conv2",)),  # its inputs and its outputs
         (["conv1"], ["conv2", "conv3", "up"], ("conv1",)),
         (["norm1"], ["conv2", "conv3", "up"], ("norm1",)),
         (["norm1.running_mean"], ["conv2", "conv3", "up"], ("norm1.running_mean",)),
@@ -88,7 +88,7 @@ def test_kept_layers_have_the_same_tensors_after_pruning(pattern):
 
 @pytest.mark.parametrize("name", ["Grouped", "DepthwiseMultiplier", "DenseConcat", "Residual", "C2f", "Flatten"])
 def test_each_layer_of_other_networks_can_be_kept(name):
-    """Of grouped and concatenated channels too, and what is left is pruned exactly."""
+    """Also for grouped and concatenated channels; the other groups are pruned exactly."""
     case = ZOO[name]
     network = case.build()
     for layer in {parameter.rpartition(".")[0] for parameter, _ in network.named_parameters()} - {""}:

@@ -72,7 +72,7 @@ def test_freezing_ignores_what_is_no_label(labels):
 
 
 def test_tied_rows_are_tagged_one_by_one(labels):
-    """The rows of a tie are different index sets, however alike they are otherwise."""
+    """The rows of a tie are different index sets, even if they are otherwise equal."""
     rows = labels.fresh(6).reshape(2, 3)
     labels.tie(rows, "chunk", "")
     assert [tag.tolist() for tag in labels.tagged] == [[0, 1, 2], [3, 4, 5]]

@@ -44,7 +44,7 @@ def added(x):
 
 
 def older_view(x):
-    """A view that is read after the write that it must see."""
+    """A view that is read after a write that changes it."""
     z = x.clone()
     view = z.flatten(1)
     z[:, :2] = 0

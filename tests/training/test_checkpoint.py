@@ -46,7 +46,7 @@ def digits():
 
 @pytest.mark.parametrize("epoch", [0, 1, 2])
 def test_a_training_resumes_to_the_same_weights(tmp_path, digits, epoch):
-    """With dropout, too: what is drawn in an epoch derives from the seed and the epoch."""
+    """Also with dropout: random draws of an epoch derive from the seed and the epoch."""
     whole, begun, resumed = with_dropout(), with_dropout(), with_dropout()
     options, path = TrainingOptions(epochs=3), tmp_path / "dense.ckpt"
     train(whole, digits, options, Classification(), trainer=on_cpu, seed=5)

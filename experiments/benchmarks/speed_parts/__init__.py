@@ -1,1 +1,1 @@
-"""Parts of speed.py: each measures one thing in a process of its own and returns its figures."""
+"""Parts of speed.py: each measures one aspect in its own process and returns the figures."""

@@ -1,4 +1,4 @@
-"""Candidates of a recorded search: evaluated as the published code does, in full, and in a race."""
+"""Candidates of a recorded search, evaluated with the published method, on the whole holdout, and in a race."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from speed_parts.published import evaluate
 
 RESAMPLES = 1000
 MISS = 0.3
-"""Points of top-1 that the race's winner may be below the best candidate before it counts as missed."""
+"""A race counts as missed if its winner is more than this many points of top-1 below the best candidate."""
 
 RACING = ScoringOptions().drop_probability
-"""Probability with which a candidate as good as the best one may be dropped: the default."""
+"""Probability of dropping a candidate that is as good as the best one: the default."""
 
 
 def recorded(trained: Trained, path: Path) -> Tensor:
-    """Widths `(n, G)` in the order in which a search asked for them, each once.
+    """Distinct widths `(n, G)` of a search, in the order of its requests.
 
     Args:
-        trained: The network and its images; of a search with more evaluations than its own every second, every
-            third, ... candidate is taken.
-        path: The search's journal; where there is none, cross-entropy search leaves one.
+        trained: The network and its images; if the search has more evaluations, every second, third, ... candidate is
+            taken.
+        path: Journal of the search; if the file is missing, a cross-entropy search is recorded.
     """
     if not path.exists():
         limits = trained.job.limits
@@ -50,7 +50,7 @@ def recorded(trained: Trained, path: Path) -> Tensor:
 
 
 def chosen(count: int, of: int) -> list[int]:
-    """Places of the candidates that are timed: half of them from the last quarter, evenly spread in both parts."""
+    """Indices of the timed candidates: half of them from the last quarter, evenly spaced in both parts."""
     last = of - of // 4
     half = min(count // 2, of - last)
     early = torch.linspace(1, last - 1, count - half).round().long().tolist()
@@ -58,13 +58,13 @@ def chosen(count: int, of: int) -> list[int]:
 
 
 def measure(trained: Trained, journal: Path, count: int, references: int) -> dict[str, Any]:
-    """Time and compare the ways to evaluate, one candidate after the other.
+    """Time and compare the evaluation methods for each candidate.
 
     Args:
-        trained: The network and its images, precision bf16.
-        journal: Of the recorded search, see `recorded`.
-        count: Candidates that are timed.
-        references: How many of them the published way evaluates, too: its cost is the same for all.
+        trained: The network and its images, with precision bf16.
+        journal: Journal of the recorded search, see `recorded`.
+        count: Number of timed candidates.
+        references: Number of candidates for the published method, whose cost does not depend on the candidate.
     """
     data, graph, device = trained.job.task.data, trained.job.graph, trained.job.runtime.device
     widths = recorded(trained, journal)
@@ -113,18 +113,18 @@ def measure(trained: Trained, journal: Path, count: int, references: int) -> dic
 
 
 def tau(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Kendall's rank correlation; None where all values of one are the same."""
+    """Kendall's rank correlation; None if one of the inputs is constant."""
     found: Any = kendalltau(first, second)
     return round(float(found.statistic), 3) if math.isfinite(found.statistic) else None
 
 
 def missed(evaluations: Sequence[Evaluation], ends: Sequence[int], resamples: int) -> float:
-    """How often the winner of a race is more than `MISS` points below the best candidate.
+    """Share of races whose winner is more than `MISS` points below the best candidate.
 
     Args:
-        evaluations: All scored on the whole split, with their courses.
-        ends: Images seen after each stage.
-        resamples: Races between candidates drawn with replacement, in the order of the search.
+        evaluations: Evaluations on the whole holdout, with their results by stage.
+        ends: Number of images seen after each stage.
+        resamples: Number of races between candidates drawn with replacement, in the order of the search.
     """
     generator, misses = torch.Generator().manual_seed(0), 0
     right = [torch.from_numpy(item.course.scores()) for item in evaluations if item.course]

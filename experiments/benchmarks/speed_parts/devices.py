@@ -1,4 +1,4 @@
-"""Two processes against one: evaluations a second of a whole search from the command line; what follows is stopped."""
+"""Evaluations per second of a search from the command line, with one and with two processes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from gnnrl_lightning.job.runs import RunFolder
 
 
 def evaluations_per_s(arguments: list[str], folder: Path, processes: int, cores: int) -> float:
-    """Median over the iterations of what `fit` logs as charts/eps.
+    """Median of the metric charts/eps of `fit` over the iterations.
 
     Args:
-        arguments: Of `fit`: configuration and data.
+        arguments: Arguments of `fit`: configuration and data.
         folder: Folder of the runs.
-        processes: Processes, of one thread each.
-        cores: Cores that they may use.
+        processes: Number of processes, with one thread each.
+        cores: Cores that the processes may use.
     """
     run = RunFolder(folder / f"processes{processes}")
     command = [sys.executable, "-m", "gnnrl_lightning", "fit", *arguments, "--run.root", str(folder)]
@@ -44,6 +44,6 @@ def evaluations_per_s(arguments: list[str], folder: Path, processes: int, cores:
 
 
 def measure(arguments: list[str], folder: Path) -> dict[str, Any]:
-    """One process on one core, and two on two."""
+    """Measure one process on one core, and two processes on two cores."""
     one, two = (evaluations_per_s(arguments, folder, count, count) for count in (1, 2))
     return {"one": round(one, 3), "two": round(two, 3), "ddp_speedup": round(two / one, 2)}

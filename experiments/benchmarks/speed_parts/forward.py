@@ -1,6 +1,6 @@
 """Forward passes of candidates, of the dense network, and of candidates that fill whole registers.
 
-Vector units multiply 16 float32 channels at a time. Ones that a layer does not have cost as much as ones that it has.
+Vector units multiply 16 float32 channels at a time; unused lanes cost as much as used ones.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ REGISTER = 16
 
 
 def measure(trained: Trained, journal: Path, count: int, rows: int | None = None) -> dict[str, Any]:
-    """Time forward passes over the search split, in both precisions.
+    """Time forward passes over the holdout in both precisions.
 
     Args:
         trained: The network and its images.
-        journal: Of the recorded search, see `recorded`.
-        count: Candidates that are timed.
-        rows: Of the matrices whose product is the machine's peak; None for as many as keep it busy.
+        journal: Journal of the recorded search, see `recorded`.
+        count: Number of timed candidates.
+        rows: Rows of the matrices whose product defines the peak rate; None: enough to keep the device busy.
 
     Returns:
-        For each precision, of the dense network, of candidates (medians) and of these with widths rounded up to whole
-        registers: `ms`, milliseconds an image, and `share` of the machine's peak in a square matrix product.
+        For each precision, and for the dense network, the candidates (medians), and the candidates with widths rounded
+        up to whole registers: `ms`, milliseconds per image, and `share`, relative to the peak rate.
     """
     graph, widths = trained.job.graph, recorded(trained, journal)
     narrow = widths[chosen(count, len(widths))]
@@ -54,7 +54,7 @@ def measure(trained: Trained, journal: Path, count: int, rows: int | None = None
 
 
 def forward(evaluator: Evaluator, widths: Tensor, rows: int | None = None) -> tuple[float, float]:
-    """Milliseconds an image, and the share of the peak, of one network's passes over the search split."""
+    """Milliseconds per image and share of the peak rate for a network's passes over the holdout."""
     pruner, device = evaluator.pruner, evaluator.pruner.device
     network = for_inference(pruner.prune(pruner.plan(widths)), pruner.layers, evaluator.dtype)
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""How the cost of an evaluation grows: with the depth of a network, with its width, with its channel groups."""
+"""Cost of an evaluation as a function of a network's depth, width and number of channel groups."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _network(axis: str, value: int) -> NetworkSpec:
 
 
 def measure(axis: str, value: int, images: int, candidates: int, device: str, **options: Any) -> dict[str, Any]:
-    """Evaluations a second of one network, all images of the search split read."""
+    """Evaluations per second of a network on the whole holdout."""
     data = RandomImages(images, 32, 10, eval_batch_size=250)
     trained = job(_network(axis, value), data, bf16(racing=False, **options), device=device)
     evaluator = trained.evaluator()
@@ -47,7 +47,7 @@ def measure(axis: str, value: int, images: int, candidates: int, device: str, **
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Evaluations a second along each axis."""
+    """Evaluations per second along each axis."""
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     labels = {
         "depth": "depth of a CIFAR ResNet",

@@ -1,4 +1,4 @@
-"""The jobs whose candidates are evaluated."""
+"""Jobs of the speed benchmarks."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ BUDGET = Budget(macs=0.5)
 
 
 class RandomImages(ImageData):
-    """Noise in place of photographs: costs do not depend on what is seen.
+    """Noise instead of photographs, since costs do not depend on the content of images.
 
     Args:
-        images: Images of the search split; there are as many more as all calibrations need.
-        size: Height and width, pixels.
+        images: Images in the holdout; there are additional ones for calibration.
+        size: Height and width, in pixels.
         classes: Number of classes.
         **kwargs: Arguments of `ImageData`.
     """
@@ -40,7 +40,7 @@ class RandomImages(ImageData):
         self.images, self.size, self.classes_of_noise = images, size, classes
 
     def load(self) -> LoadedImages:
-        """Draw them."""
+        """Draw the images."""
         generator = torch.Generator().manual_seed(0)
 
         def draw(count: int) -> ImageSet:
@@ -52,11 +52,11 @@ class RandomImages(ImageData):
 
 
 class Chain(nn.Sequential):
-    """Convolutions with batch norms, one after the other, and a linear layer.
+    """A chain of convolutions with batch norms, and a linear layer.
 
     Args:
-        layers: Convolutions, each of which is a channel group.
-        width: Channels of each.
+        layers: Number of convolutions, each of which is a channel group.
+        width: Channels per convolution.
     """
 
     def __init__(self, layers: int, width: int) -> None:
@@ -85,18 +85,18 @@ def bf16(
 def job(
     network: NetworkSpec, data: ImageData, options: Options, checkpoint: str | None = None, device: str = "cpu"
 ) -> Trained:
-    """A job to half of the MACs; without a checkpoint the network has its first weights."""
+    """A job with half of the MACs; without a checkpoint, the weights are random."""
     task = Task(network.build() if checkpoint is None else network, data, checkpoint)
     return train(check(task, BUDGET, options, Runtime(device=torch.device(device))))
 
 
 def random_widths(trained: Trained, count: int) -> Tensor:
-    """Candidates `(count, G)` of keep ratios that are uniform on [0, 1], within the budget."""
+    """Candidates `(count, G)` with keep ratios uniform on [0, 1], projected onto the budget."""
     dense = trained.job.graph.widths
     keep = torch.rand(count, len(dense), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     return trained.job.limits.project(dense * keep)
 
 
 def cifar(folder: str, images: int) -> ImageFolder:
-    """CIFAR-10 with a search split of so many images."""
+    """CIFAR-10 with a holdout of a given size."""
     return ImageFolder(folder, holdout_size=images, eval_batch_size=250, name="cifar10")

@@ -1,4 +1,4 @@
-"""PPO's update, the state graph, and episodes in the proxy."""
+"""PPO updates, state graphs, and episodes in the proxy."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ NETWORKS = {
 
 
 class _Update(Callback):
-    """Seconds from the first minibatch of an iteration to its end."""
+    """Measures the seconds from the first minibatch of an iteration to its end."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Start with the first one."""
+        """Start with the first minibatch."""
         if batch_idx == 0:
             self._start = time.perf_counter()
 
@@ -50,7 +50,7 @@ class _Update(Callback):
 
 
 def environment(name: str) -> VectorPruningEnv:
-    """Episodes of one step in a proxy with a made-up table."""
+    """One-step episodes in a proxy with an artificial sensitivity."""
     make, side = NETWORKS[name]
     graph = gnnrl_lightning.trace(make().eval(), torch.zeros(1, 3, side, side), self_test=False)
     groups = len(graph.groups)
@@ -61,7 +61,7 @@ def environment(name: str) -> VectorPruningEnv:
 
 
 def measure(name: str, episodes: int, repeats: int, device: str) -> dict[str, Any]:
-    """The figures of one network: the policy is on the device, environments and their states on the CPU."""
+    """Figures of one network, with the policy on the device, and environments and states on the CPU."""
     env = environment(name)
     module = GNNRL(env, episodes_per_iteration=TRANSITIONS, epochs=EPOCHS, target_kl=None)
     update = _Update()

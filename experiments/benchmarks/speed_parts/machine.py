@@ -1,4 +1,4 @@
-"""What the machine can do: its processor, and how fast it multiplies matrices."""
+"""Properties of the machine: its processor, and its rate of matrix products."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from gnnrl_lightning.speed.latency import synchronize
 
 FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8")
 PRODUCTS = {"cpu": (2048, 1), "cuda": (8192, 10)}
-"""Rows of the matrices, and products between two waits: of a few small ones a GPU's time would go to launches."""
+"""Rows of the matrices, and products per synchronisation; with few small products, launches would dominate on a GPU."""
 
 
 def processor() -> dict[str, Any]:
-    """Name, cores and the vector features that matter here."""
+    """Name, cores and relevant vector extensions of the processor."""
     info = Path("/proc/cpuinfo")
     text = info.read_text(encoding="utf-8") if info.exists() else ""
     lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
@@ -35,13 +35,13 @@ def processor() -> dict[str, Any]:
 
 
 def matmul_peak(dtype: torch.dtype, device: torch.device, rows: int | None = None, repeats: int = 9) -> float:
-    """Multiply-accumulates a second of a square matrix product, the best of several.
+    """Multiply-accumulates per second of a square matrix product, the best of several.
 
     Args:
-        dtype: Of the matrices.
-        device: Where they are multiplied.
-        rows: Of the matrices; None for as many as keep the device busy.
-        repeats: Products that are timed.
+        dtype: Type of the matrices.
+        device: Device of the product.
+        rows: Rows of the matrices; None: enough to keep the device busy.
+        repeats: Number of timed products.
     """
     size, products = PRODUCTS[device.type]
     size = rows or size
@@ -59,7 +59,7 @@ def matmul_peak(dtype: torch.dtype, device: torch.device, rows: int | None = Non
 
 @contextmanager
 def rounded_as_convolutions() -> Iterator[None]:
-    """CUDA's products of float32 matrices round to what convolutions round to, TF32 unless that is changed."""
+    """Use the precision of CUDA's float32 convolutions, TF32 by default, for matrix products too."""
     backends: Any = torch.backends
     products, before = backends.cuda.matmul, backends.cuda.matmul.fp32_precision
     products.fp32_precision = backends.cudnn.conv.fp32_precision
@@ -70,7 +70,7 @@ def rounded_as_convolutions() -> Iterator[None]:
 
 
 def median_seconds(run: Any, repeats: int) -> float:
-    """Median wall time of calls, after one that does not count."""
+    """Median wall time of calls, after a warm-up call."""
     run()
     seconds = []
     for _ in range(repeats):

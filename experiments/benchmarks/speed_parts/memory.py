@@ -1,4 +1,4 @@
-"""Memory: what a process has at most."""
+"""Peak memory of processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from speed_parts.jobs import RandomImages, bf16, job, random_widths
 
 
 def peaks(device: torch.device) -> dict[str, float]:
-    """The most memory that this process has had, and has had of a CUDA device, GiB (Linux counts kilobytes)."""
+    """Peak memory of this process and of the CUDA device, in GiB (Linux counts kilobytes)."""
     found = {"peak_rss_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)}
     if device.type == "cuda":
         found["peak_gpu_gib"] = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
@@ -22,13 +22,13 @@ def peaks(device: torch.device) -> dict[str, float]:
 
 
 def resnet50(images: int, side: int, device: str, **options: Any) -> Trained:
-    """ResNet-50 on images of ImageNet's size; the table is left out.
+    """ResNet-50 on images of ImageNet's size, without a sensitivity.
 
     Args:
-        images: Of the search split.
-        side: Of these, pixels.
-        device: Where candidates are scored.
-        **options: Those of `bf16`.
+        images: Images in the holdout.
+        side: Height and width of the images, in pixels.
+        device: Device on which candidates are scored.
+        **options: Options of `bf16`.
     """
     data = RandomImages(images, side, 1000, eval_batch_size=100)
     network = NetworkSpec("torchvision.models.resnet50")
@@ -36,7 +36,7 @@ def resnet50(images: int, side: int, device: str, **options: Any) -> Trained:
 
 
 def evaluation(images: int, side: int, candidates: int, device: str, **options: Any) -> dict[str, Any]:
-    """Calibration, and a few evaluations."""
+    """Calibrate, and evaluate a few candidates."""
     trained = resnet50(images, side, device, **options)
     evaluator = trained.evaluator()
     seconds = [evaluator(widths, "random").seconds for widths in random_widths(trained, candidates)]
@@ -45,7 +45,7 @@ def evaluation(images: int, side: int, candidates: int, device: str, **options: 
 
 
 def delivery(images: int, side: int, final_images: int | None, device: str, **options: Any) -> dict[str, Any]:
-    """One evaluation, so that what a search holds is in memory; then what is delivered is pruned and repaired."""
+    """Evaluate a candidate, to hold the memory of a search, then prune and repair the delivered network."""
     trained = resnet50(images, side, device, final_images=final_images, **options)
     evaluator, widths = trained.evaluator(), random_widths(trained, 1)[0]
     evaluator(widths, "random")

@@ -1,4 +1,4 @@
-"""How the published GNN-RL code evaluates a candidate: masks on the weights, and the dense network's full cost."""
+"""Evaluation as in the published GNN-RL code: masks on the weights, at the full cost of the dense network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BATCH = 256
 
 
 def masked(graph: ComputationGraph, network: nn.Module, widths: Tensor) -> nn.Module:
-    """A copy of the network whose convolutions have the filters of smallest l2 norm masked.
+    """A copy of the network in which the filters with the smallest l2 norms are masked.
 
     Args:
         graph: The traced network.
@@ -41,7 +41,7 @@ def evaluate(
     images: ImageSet,
     normalize: Callable[[Tensor], Tensor],
 ) -> float:
-    """Top-1 of a candidate in percent, where the network is: float32, channels first, batches of 256."""
+    """Top-1 of a candidate in percent, on the network's device: float32, channels first, batches of 256."""
     candidate, correct = masked(graph, network, widths), 0
     device = next(network.parameters()).device
     with torch.no_grad():

@@ -154,7 +154,7 @@ def test_steps_of_the_initial_action_meet_the_budget(macs, steps):
 
 @pytest.mark.parametrize("max_steps", [1, 5])
 def test_the_proposed_actions_lead_to_the_proposed_widths(max_steps):
-    """In one step all the way, in several by at most 30 % of what is left in each."""
+    """One step can reach any width; with several, each removes at most 30 % of the remaining channels."""
     graph, asked = small_graph(), []
     target = HALF.on(graph).project(graph.widths * torch.tensor([0.5, 1.0, 0.8, 0.9]))
 
@@ -236,7 +236,7 @@ def test_episodes_may_have_budgets_of_their_own():
 
 
 def test_without_projection_candidates_over_the_budget_are_punished():
-    """The paper's variant: nothing is scored that is over the budget, and what is within stays as it is."""
+    """The paper's variant: candidates over the budget are not scored, and those within it are not changed."""
     env, graph = vector(max_steps=2, penalty=-100.0), small_graph()
     env.reset(2)
     actions = torch.tensor([0.1] * 4 + [1.0] * 4)

@@ -35,7 +35,7 @@ def test_a_reward_that_fails_is_told_in_one_line():
 
 
 def errors(widths):
-    """Error of each group: the square of what it lacks of 40 channels, in tens."""
+    """Loss of each group: the square of its removed channels (of 40), in tens."""
     return ((40 - widths.double()) / 10).square()
 
 

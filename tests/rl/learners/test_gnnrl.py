@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*number of training batches .* is smaller than the logging interval"),
     pytest.mark.filterwarnings("ignore:.*exists and is not empty"),
     pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks used to create"),
-    # Lightning asks for the type of a leaf in a way that newer PyTorch deprecates.
+    # Lightning checks the type of a leaf in a way that newer PyTorch deprecates.
     pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.:FutureWarning"),
     pytest.mark.filterwarnings("ignore:GPU available but not used"),
 ]
@@ -303,7 +303,7 @@ def test_iterations_in_the_proxy_must_not_be_negative(name):
 
 
 class Minimal(nn.Module):
-    """A user's own actor-critic: act and evaluate, and nothing else; actions are in [0, 1] as they are."""
+    """A minimal user-defined actor-critic: only act and evaluate; actions are in [0, 1] without squashing."""
 
     def __init__(self, state_dim: int, action_dim: int, concentration: float = 5.0):
         super().__init__()

@@ -74,7 +74,7 @@ def test_first_policy_is_centred_on_the_proposals_of_the_states(kind):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         drawn = torch.stack([agent.squash(agent.act(many)[0]) for _ in range(2000)])
-    # A channel of sixteen, and of ten, is more than what was asked for.
+    # One channel of sixteen, or of ten, is more than the given spread.
     assert drawn.std(0).tolist() == pytest.approx([0.04, 1 / 16, 0.04, 0.1], rel=0.1)
 
 
@@ -156,7 +156,7 @@ def test_one_policy_acts_and_is_judged_in_a_batch_of_graphs_with_different_numbe
     again, value, entropy = agent.evaluate(batch, action)
     assert action.shape == (4 + 4 + 9 + 2,) and log_prob.shape == value.shape == entropy.shape == (4,)
     torch.testing.assert_close(again, log_prob)
-    # Each graph alone has the same log-probability, value and entropy, whatever is beside it.
+    # The log-probability, value and entropy of a graph do not depend on the rest of the batch.
     for number, own in enumerate(action.split([4, 4, 9, 2])):
         alone = agent.evaluate(alone_of(batch, number), own)
         for found, expected in zip((again, value, entropy), alone, strict=True):

@@ -111,7 +111,7 @@ def test_unknown_head_is_refused():
 
 
 def test_one_policy_serves_graphs_with_different_numbers_of_decisions():
-    """Values of a batch are those of its graphs alone."""
+    """Values in a batch equal those of single graphs."""
     agent, edge = DDPGAgent(1, None, head="node", encoder=partial(GCN, hidden=8)), torch.tensor([[0, 1], [1, 0]])
     states = [state_from(torch.randn(size, 1), edge) for size in (6, 3)]
     batch = join_states(states)

@@ -88,7 +88,7 @@ def test_many_parameters_of_a_clipped_gaussian_are_those_of_each():
 
 
 def test_a_saturated_gaussian_action_keeps_its_log_probability():
-    """Where squashing rounds to 1 the raw action still tells the density."""
+    """The density is computed from the raw action, even if squashing rounds to 1."""
     distribution = SquashedGaussian(torch.tensor([9.0, 0.0]))
     raw = torch.tensor(9.5)
     assert distribution.squash(raw) == 1

@@ -37,7 +37,7 @@ def test_a_policy_of_another_setting_or_make_is_refused(tmp_path):
     path, setting = tmp_path / "policy", {"search.sensitivity": "sensitivity", "episode.max_steps": "1"}
     save_policy(Agent(NODE_DIM, 4), path, setting)
     load_policy(Agent(NODE_DIM, 4), path, setting)
-    load_policy(Agent(NODE_DIM, 4), path)  # where nothing is known of the setting
+    load_policy(Agent(NODE_DIM, 4), path)  # without a setting
     with pytest.raises(UserError, match=r"was trained with episode.max_steps 1, here it is 5"):
         load_policy(Agent(NODE_DIM, 4), path, setting | {"episode.max_steps": "5"})
     with pytest.raises(UserError, match=r"with distribution gnnrl_.*\.Beta, here it is gnnrl_.*\.SquashedGaussian"):

@@ -140,7 +140,7 @@ def test_building_is_fast():
 
 
 def test_more_metrics_are_more_columns():
-    """Activations are no sum over operators, twice the MACs are: one column at the stage, four for each in all."""
+    """Activations are not a sum over operators, twice the MACs are: one column for the stage, four per metric."""
     graph = small_graph()
     twice = Metric(
         lambda graph: lambda widths: 2 * graph.cost.macs(widths),

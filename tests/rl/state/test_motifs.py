@@ -1,4 +1,4 @@
-"""A motif stored as a quotient is worth the motif written out."""
+"""A motif stored as a quotient is equivalent to the expanded motif."""
 
 import pytest
 import torch
