@@ -12,6 +12,8 @@ from gnnrl_lightning.rl.env.imagination import Imagination
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.search.variations import ask_maximisers, unseen, variations
 from gnnrl_lightning.seeds import generator_for
+from gnnrl_lightning.surrogate.diagnostics import kendall
+from gnnrl_lightning.surrogate.model import Surrogate
 
 PARENTS, VARIATIONS = 6, 256
 """Best candidates that are varied, and variations, where a policy imagines too few new candidates."""
@@ -28,12 +30,21 @@ class Rounds:
         imagination: Draws the functions.
         reward: Turns an evaluation into a reward.
         proposer: Name under which the candidates are counted.
+
+    Attributes:
+        figures: Name -> figure of the last round, for logs: `search/new`, the imagined candidates that had not been
+            scored; `search/distance`, root mean square difference of their log keep ratios from those of the best
+            candidate; `surrogate/tau`, Kendall's rank correlation of the rewards since the search began, or was resumed,
+            with what the surrogate expected of them.
     """
 
     def __init__(
         self, problem: SearchProblem, imagination: Imagination, reward: Callable[[Any], float], proposer: str
     ) -> None:
         self.problem, self.imagination, self.reward, self.proposer = problem, imagination, reward, proposer
+        self.figures: dict[str, float] = {}
+        self._expected: list[float] = []
+        self._observed: list[float] = []
 
     def __call__(self, widths: Tensor, count: int, seed: int) -> Tensor:
         """Score candidates.
@@ -47,10 +58,26 @@ class Rounds:
             Rewards `(m,)`, m at most count.
         """
         generator = generator_for(seed)
-        pool = unseen(self.problem, widths)
+        pool = fresh = unseen(self.problem, widths)
         if len(pool) < count:
             pool = torch.cat([pool, variations(self.problem, PARENTS, VARIATIONS, generator)])
+        surrogate = self.imagination.surrogate
         drawn = self.imagination.functions(count - 1, generator)(pool) if count > 1 else torch.zeros(0, len(pool))
-        functions = torch.cat([drawn, -self.imagination.surrogate.mean(pool)[None]])
+        functions = torch.cat([drawn, -surrogate.mean(pool)[None]])
         asked = ask_maximisers(self.problem, pool, functions, self.proposer)
-        return torch.tensor([float(self.reward(item)) for item in asked])
+        rewards = torch.tensor([float(self.reward(item)) for item in asked])
+        if asked:
+            self._record(torch.tensor([item.widths for item in asked]), rewards, len(fresh), surrogate)
+        return rewards
+
+    def _record(self, widths: Tensor, rewards: Tensor, fresh: int, surrogate: Surrogate) -> None:
+        """Set the figures of a round, whose surrogate did not know its rewards."""
+        self._expected += (-surrogate.mean(widths)).tolist()
+        self._observed += rewards.tolist()
+        logs = surrogate.terms.logs(widths)
+        best = surrogate.terms.logs(torch.tensor([self.problem.ranked()[0].widths]))
+        distance = (logs - best).square().mean().sqrt()
+        self.figures = {"search/new": float(fresh), "search/distance": float(distance)}
+        tau = kendall(self._expected, self._observed)
+        if tau is not None:
+            self.figures["surrogate/tau"] = tau

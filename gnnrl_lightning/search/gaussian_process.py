@@ -22,9 +22,8 @@ SMALLEST = 1e-7
 class GaussianProcessSearch:
     """A Gaussian process predicts rewards from the log keep ratios and the log of the summed losses.
 
-    The starting candidates and `random` variations of the best allocation by the sensitivity are scored first. Then each
-    round scores the maximisers of `draws` functions drawn from the posterior, and that of its mean, among variations of
-    the best candidates.
+    The starting candidates and `random` variations of the best one are scored first. Then each round scores the
+    maximisers of `draws` functions drawn from the posterior, and that of its mean, among variations of the best ones.
 
     Args:
         random: Random candidates before the first round.
@@ -45,7 +44,7 @@ class GaussianProcessSearch:
     name: str = "gaussian_process"
 
     def __call__(self, problem: SearchProblem, seed: int) -> None:
-        """Score the starting candidates, then run rounds until no evaluations are left."""
+        """Score the starting candidates, then run rounds until no evaluations, or no new candidates, are left."""
         problem.start(from_sensitivity=True)
         if problem.left:
             for widths in first_variations(problem, min(self.random, problem.left), self.spread, generator_for(seed)):
@@ -55,6 +54,8 @@ class GaussianProcessSearch:
             number += 1
             generator = generator_for(seed, number)
             pool = variations(problem, self.parents, self.variations, generator)
+            if not len(pool):
+                return  # everything near the best candidates is known
             ask_maximisers(problem, pool, self._functions(problem, pool, generator), self.name)
 
     def _functions(self, problem: SearchProblem, pool: Tensor, generator: torch.Generator) -> Tensor:

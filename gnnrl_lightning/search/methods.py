@@ -19,6 +19,7 @@ from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, Allocation, unifo
 from gnnrl_lightning.search.cross_entropy import CrossEntropySearch, ProxySearch
 from gnnrl_lightning.search.evolution import Evolution
 from gnnrl_lightning.search.gaussian_process import GaussianProcessSearch
+from gnnrl_lightning.search.optuna_search import OptunaSearch
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.search.random_search import random_search
 from gnnrl_lightning.search.surrogate_search import SurrogateSearch
@@ -93,3 +94,5 @@ METHODS.register(
 )
 METHODS.register("gaussian_process", GaussianProcessSearch())
 METHODS.register("surrogate", SurrogateSearch())
+METHODS.register("optuna_tpe", OptunaSearch("tpe", "optuna_tpe"))
+METHODS.register("optuna_cma_es", OptunaSearch("cma_es", "optuna_cma_es"))

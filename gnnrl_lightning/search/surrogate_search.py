@@ -35,7 +35,7 @@ class SurrogateSearch:
     name: str = "surrogate"
 
     def __call__(self, problem: SearchProblem, seed: int) -> None:
-        """Score the starting candidates, then run rounds until no evaluations are left."""
+        """Score the starting candidates, then run rounds until no evaluations, or no new candidates, are left."""
         problem.start(from_sensitivity=True)
         if problem.left and self.random:
             for widths in first_variations(problem, min(self.random, problem.left), self.spread, generator_for(seed)):
@@ -47,6 +47,8 @@ class SurrogateSearch:
             number += 1
             generator = generator_for(seed, number)
             pool = variations(problem, self.parents, self.variations, generator)
+            if not len(pool):
+                return  # everything near the best candidates is known
             ask_maximisers(problem, pool, self._functions(problem, terms, prior, pool, generator), self.name)
 
     def prior(self, problem: SearchProblem, terms: Terms) -> Prior:

@@ -41,10 +41,13 @@ def proxy_figures(
 
 
 def _tau(distinct: Sequence[Evaluation], sensitivity: Callable[[Tensor], Tensor]) -> float | None:
-    merits = torch.tensor([item.merit[0] for item in distinct], dtype=torch.float64)
-    if len(merits.unique()) < 2:
+    losses = sensitivity(torch.tensor([item.widths for item in distinct], dtype=torch.int64))
+    return kendall((-losses).tolist(), [item.merit[0] for item in distinct])
+
+
+def kendall(expected: Sequence[float], observed: Sequence[float]) -> float | None:
+    """Kendall's rank correlation of two sequences; None if either has no ranking."""
+    first, second = (torch.tensor(values, dtype=torch.float64) for values in (expected, observed))
+    if len(first.unique()) < 2 or len(second.unique()) < 2:
         return None
-    losses = sensitivity(torch.tensor([item.widths for item in distinct], dtype=torch.int64)).double()
-    if len(losses.unique()) < 2:
-        return None
-    return float(cast(Tensor, kendall_rank_corrcoef(-losses, merits)))
+    return float(cast(Tensor, kendall_rank_corrcoef(first, second)))

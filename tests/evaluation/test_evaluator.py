@@ -115,6 +115,18 @@ def test_the_same_candidate_scores_the_same_whatever_came_before(search, evaluat
     assert again.scores["cross_entropy"] == pytest.approx(first.scores["cross_entropy"], rel=1e-6)
 
 
+def test_a_reward_ranks_before_the_figures_of_the_objective(search, evaluator):
+    """Top-1 prefers one hidden copy to two; a reward that does not comes first."""
+    plain = [evaluator(torch.tensor([width]), "uniform") for width in (1, 2)]
+    assert plain[0].merit > plain[1].merit
+    ranked = Evaluator(
+        evaluator.pruner, search, lambda x: x.float() / 100, Classification(), reward=lambda item: -item.scores["divergence"]
+    )
+    found = [ranked(torch.tensor([width]), "uniform") for width in (1, 2)]
+    assert found[0].merit < found[1].merit
+    assert [item.merit for item in found] == [(-item.scores["divergence"], *plain.merit) for item, plain in zip(found, plain, strict=True)]
+
+
 def test_outcomes_add_up_over_batches():
     """Batches of three and one: three images right of four."""
     logits = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0], [0.0, 2.0]])

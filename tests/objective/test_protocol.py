@@ -71,10 +71,14 @@ def test_sums_add_up_in_float64_whatever_their_shape():
         (Figure("loss"), math.inf, -WORST),
         (Figure("loss"), math.nan, -WORST),
         (Figure("score", higher_is_better=True), math.nan, -WORST),
+        (Figure("divergence", logarithmic=True), math.exp(-2), 2.0),
+        (Figure("divergence", logarithmic=True), 0.0, -math.log(SMALLEST)),
+        (Figure("divergence", logarithmic=True), math.inf, -WORST),
+        (Figure("divergence", logarithmic=True), math.nan, -WORST),
     ],
 )
 def test_rewards_of_figures(figure, value, expected):
-    assert figure.reward(value) == expected
+    assert figure.reward(value) == pytest.approx(expected, rel=1e-12)
 
 
 def test_figures_are_written_with_unit_and_digits():

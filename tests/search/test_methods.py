@@ -32,6 +32,8 @@ SPENT = {
     "cross_entropy_proxy": 1 + CHARGE,
     "evolution_from_sensitivity": EVALUATIONS,
     "cross_entropy_from_sensitivity": EVALUATIONS,
+    "gaussian_process": EVALUATIONS,
+    "surrogate": EVALUATIONS,
 }
 
 
@@ -110,7 +112,9 @@ def test_searches_begin_with_the_starting_candidates(name):
     assert [proposer for _, proposer in search._evaluate.calls] == [*STARTING] + [name] * (EVALUATIONS - len(STARTING))
 
 
-@pytest.mark.parametrize("name", ["evolution_from_sensitivity", "cross_entropy_from_sensitivity"])
+@pytest.mark.parametrize(
+    "name", ["evolution_from_sensitivity", "cross_entropy_from_sensitivity", "gaussian_process", "surrogate"]
+)
 def test_searches_from_the_table_pay_for_it(name):
     search = problem_of()
     METHODS[name].run(search, 1)
@@ -130,6 +134,26 @@ def test_the_seed_decides(name):
     assert history(3) == history(3)
     if name != "cross_entropy_proxy":  # which may find the same optimum
         assert history(3) != history(4)
+
+
+@pytest.mark.parametrize("name", ["gaussian_process", "surrogate"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_model_finds_the_optimum_sooner(name, seed):
+    """Within half a point in 60 evaluations, whatever the sensitivity, which is random here; none is repeated."""
+    search = problem_of(evaluations=60)
+    METHODS[name].run(search, seed)
+    assert search.ranked()[0].merit[0] > 99.5
+    assert len(search.ranked()) == len(search.history) - 1  # the two allocations are the same candidate
+
+
+@pytest.mark.parametrize("name", ["gaussian_process", "surrogate"])
+def test_a_model_ends_when_every_candidate_is_known(name):
+    """Four groups of at most four widths: all projections of all of them are scored, each once or, at first, twice."""
+    search = problem_of(budget=Budget(macs=0.5, channel_multiple=8), evaluations=200)
+    METHODS[name].run(search, 0)
+    levels = [torch.arange(8, int(width) + 1, 8) for width in search.graph.widths]
+    everything = {tuple(row) for row in search.project(torch.cartesian_prod(*levels)).tolist()}
+    assert search.left > 0 and {scored.widths for scored in search.ranked()} == everything
 
 
 @pytest.mark.parametrize("method", [Evolution(), CrossEntropySearch()], ids=["evolution", "cross_entropy"])

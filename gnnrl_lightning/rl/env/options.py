@@ -26,8 +26,8 @@ class EpisodeOptions:
             statistics in the states, and the proxy.
         proposal: Sensitivity-based allocation that initialises the policy: dynamic_programming or greedy; null: the
             same ratio for all groups.
-        surrogate: Whether the policy learns in imagined episodes, scored by functions drawn from the surrogate, and only
-            the most promising of their candidates are evaluated; otherwise each episode ends with an evaluation.
+        surrogate: Whether the policy learns in imagined episodes, whose rewards are functions drawn from the surrogate,
+            and only the most promising of their candidates are evaluated; otherwise each real episode is.
 
     Raises:
         UserError: The proposal is unknown. The reward is checked together with the objective, the other values by the

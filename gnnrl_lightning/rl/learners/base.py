@@ -76,6 +76,8 @@ class GraphLearner(pl.LightningModule, ABC):
         evaluations: () number of evaluations so far, over all processes.
         evaluations_of: (environments,) number of evaluations in each environment; exists only if `env` is an `EnvPool`.
         reward_best: () largest reward of an evaluation so far.
+        evaluate: Scores the most promising of the final widths of imagined episodes, (widths, count, seed) to rewards,
+            see `gnnrl_lightning.rl.rounds.Rounds`; None: the episodes of real iterations are scored themselves.
         exchange: Called in each process after the episodes of an iteration in the real environment; set it to exchange
             evaluations between processes.
 
@@ -237,37 +239,45 @@ class GraphLearner(pl.LightningModule, ABC):
             The steps.
         """
         in_proxy, start = self.in_proxy(iteration), time.perf_counter()
-        env = self.proxy if in_proxy and self.proxy is not None else self.environment
+        imagined = in_proxy or self.evaluate is not None
+        env = self.proxy if imagined and self.proxy is not None else self.environment
         before = env.evaluations
         before_of = env.evaluations_of if isinstance(env, EnvPool) else None
-        imagined, seed = (
-            in_proxy or self.evaluate is not None,
-            derived_seed(self.seed, iteration, self.trainer.global_rank, 0),
-        )
+        seed = derived_seed(self.seed, iteration, self.trainer.global_rank, 0)
         training = self.policy.training
         self.policy.eval()
         steps, rewards = play(env, self.proxy_episodes if imagined else self.episodes_per_iteration, seed)
         self.policy.train(training)
-        new = env.evaluations - before
-        if not in_proxy and self.evaluate is not None:
-            rewards = self.evaluate(env.widths, self.episodes_per_iteration, seed)
-            new = len(rewards)
-        if not in_proxy:
-            self.exchange()
-        seconds = time.perf_counter() - start
-        counts = [new, len(rewards), rewards.sum(), len(steps)]
-        new, episodes, total, taken = self.sum_over_processes(torch.tensor(counts, dtype=torch.float64)).tolist()
+        episodes, total, taken = self._summed(len(rewards), rewards.sum(), len(steps))
         self._rollout = {"rollout/steps": taken / episodes}
-        if in_proxy:
+        if imagined:
+            seconds = time.perf_counter() - start
             self._rollout |= {"proxy/reward_mean": total / episodes, "proxy/episodes_per_second": episodes / seconds}
-        else:
-            self.evaluations += int(new)
-            best = self.max_over_processes(rewards.max()).to(self.device)
-            self.reward_best.copy_(torch.maximum(self.reward_best, best))
-            self._rollout |= {"rollout/reward_mean": total / episodes, "charts/eps": new / seconds}
+        if not in_proxy:
+            if self.evaluate is not None:
+                rewards = self.evaluate(env.widths, self.episodes_per_iteration, seed)  # pyright: ignore
+                self._rollout |= getattr(self.evaluate, "figures", {})
+            self.exchange()
+            new = len(rewards) if self.evaluate is not None else env.evaluations - before
+            self._record(rewards, new, time.perf_counter() - start)
         if isinstance(env, EnvPool) and before_of is not None:
             self._rollout |= self._of_each(env, rewards, env.evaluations_of - before_of, in_proxy)
         return steps
+
+    def _record(self, rewards: Tensor, new: int, seconds: float) -> None:
+        """Count the evaluations of an iteration and record their rewards; without any, the search is over."""
+        count, total, evaluated = self._summed(len(rewards), rewards.sum(), new)
+        if not count:  # every candidate is known
+            self.trainer.should_stop = True
+            return
+        self.evaluations += int(evaluated)
+        best = rewards.max() if len(rewards) else torch.tensor(-torch.inf)
+        self.reward_best.copy_(torch.maximum(self.reward_best, self.max_over_processes(best).to(self.device)))
+        self._rollout |= {"rollout/reward_mean": total / count, "charts/eps": evaluated / seconds}
+
+    def _summed(self, *values: Any) -> list[float]:
+        """Sums of values over the processes."""
+        return self.sum_over_processes(torch.tensor([float(value) for value in values], dtype=torch.float64)).tolist()
 
     def _of_each(self, pool: EnvPool, rewards: Tensor, new: Tensor, in_proxy: bool) -> dict[str, float]:
         """Log values per environment of a pool: mean reward of the iteration, and evaluations so far."""

@@ -120,6 +120,17 @@ def test_statistics_are_standardised_and_placed_on_their_groups_maps():
         torch.testing.assert_close(state.x[node, -1], expected[group, 0])
 
 
+def test_features_of_groups_are_the_last_columns_of_their_maps():
+    graph = small_graph()
+    builder = StateBuilder(graph, group_features=2)
+    features = torch.arange(16.0).view(2, 4, 2)
+    state = builder(graph.widths.repeat(2, 1), torch.ones(2, 2), features=features)
+    assert state.x.shape[1] == builder.state_dim == NODE_DIM + 2
+    by_decision = features.flatten(0, 1)
+    for node, decision in state.decision_index.T.tolist():
+        torch.testing.assert_close(state.x[node, -2:], by_decision[decision])
+
+
 @pytest.mark.parametrize("statistics", [torch.zeros(2, 3), torch.full((4, 1), torch.nan)])
 def test_bad_statistics_are_refused(statistics):
     with pytest.raises(ValueError, match="statistics have"):

@@ -1,0 +1,193 @@
+"""Agents that learn in imagined episodes and evaluate the most promising of their candidates."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+
+from gnnrl_lightning.rl.env.imagination import EFFECTS, Imagination
+from gnnrl_lightning.rl.env.options import EpisodeOptions
+from gnnrl_lightning.rl.env.reward import find_reward
+from gnnrl_lightning.rl.environments import AGENT, Environments
+from gnnrl_lightning.rl.learners import DDPG, GNNRL
+from gnnrl_lightning.rl.policies import Agent, LogKeep
+from gnnrl_lightning.rl.rounds import Rounds
+from gnnrl_lightning.surrogate.model import flat_prior
+from gnnrl_lightning.surrogate.terms import Terms
+from tests.rl.learners.test_gnnrl import equal, trainer, weights
+from tests.rl.test_environments import LIMITS, SMALL, problem_of, started
+from tests.support.fakes import SaveAt, random_sensitivity, small_graph
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers"),
+    pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks used to create"),
+    pytest.mark.filterwarnings("ignore:GPU available but not used"),
+]
+
+IMAGINED = {"surrogate": True, "reward": "top1"}
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def imagination_of(widths=None, rewards=None, mean=False):
+    graph = small_graph()
+    terms = Terms(graph, random_sensitivity(graph).of_groups)
+    known = torch.zeros(0, 4, dtype=torch.int64) if widths is None else widths
+    scores = torch.zeros(0) if rewards is None else rewards
+    return Imagination(graph, terms, flat_prior(terms), lambda: (known, scores), mean)
+
+
+def begin(imagination, proposals, seed=0):
+    limits = {"macs": torch.full((len(proposals),), LIMITS.limits["macs"], dtype=torch.float64)}
+    return imagination.begin(proposals, limits, generator(seed))
+
+
+def test_rewards_are_relative_to_the_proposal_and_those_of_the_episodes_function():
+    proposals = LIMITS.project(small_graph().widths).repeat(3, 1)
+    imagination = imagination_of()
+    start, effects = begin(imagination, proposals)
+    assert torch.equal(start, proposals) and effects.shape == (3, 4, EFFECTS)
+    assert imagination.rewards(proposals, torch.arange(3)).tolist() == [0.0, 0.0, 0.0]
+    other = LIMITS.project(small_graph().widths * torch.tensor([0.3, 1.0, 1.0, 1.0])).repeat(3, 1)
+    rewards = imagination.rewards(other, torch.arange(3))
+    assert len(set(rewards.tolist())) == 3  # three functions
+    assert torch.equal(imagination.rewards(other[1:2], torch.tensor([1])), rewards[1:2])
+    mean = imagination_of(mean=True)
+    begin(mean, proposals)
+    assert len(set(mean.rewards(other, torch.arange(3)).tolist())) == 1
+
+
+def test_effects_are_slopes_of_the_function():
+    """By the posterior mean, narrowing by a quarter of a log keep ratio and widening, in units of 3 root mean squares."""
+    proposals = torch.tensor([[12, 16, 16, 24]])
+    imagination = imagination_of(mean=True)
+    _, effects = begin(imagination, proposals)
+    slopes = torch.zeros(4, 2, dtype=torch.float64)
+    level = float(imagination.surrogate.mean(proposals))
+    for group in range(4):
+        for side, sign in enumerate((-1, 1)):
+            changed = proposals.clone()
+            width = round(int(proposals[0, group]) * math.exp(sign * 0.25))
+            changed[0, group] = min(width, int(small_graph().widths[group]))
+            step = math.log(int(changed[0, group]) / int(proposals[0, group]))
+            slopes[group, side] = -(float(imagination.surrogate.mean(changed)) - level) / step
+    expected = slopes / (3 * slopes.square().mean().sqrt())
+    torch.testing.assert_close(effects[0].double(), expected.clamp(-1, 1), atol=1e-5, rtol=1e-4)
+
+
+def test_episodes_start_from_the_best_candidates_within_their_limits():
+    graph = small_graph()
+    keep = torch.rand(30, 4, generator=generator()).clamp(min=0.2)
+    widths = torch.cat([LIMITS.project(graph.widths * keep).unique(dim=0), graph.widths[None]])
+    rewards = torch.arange(len(widths), dtype=torch.float64)  # the dense network, over the budget, is the best
+    imagination = imagination_of(widths, rewards)
+    start, _ = begin(imagination, LIMITS.project(graph.widths).repeat(64, 1))
+    assert {tuple(row) for row in start.tolist()} == {tuple(row) for row in widths[-7:-1].tolist()}
+
+
+def test_a_round_scores_new_candidates_that_promise_most():
+    agent, problem = started(episode=IMAGINED)
+    before = {item.widths for item in problem.history}
+    graph = problem.graph
+    keep = torch.rand(64, 4, generator=generator(1)).clamp(min=0.1)
+    widths = torch.cat([problem.project(graph.widths * keep), torch.tensor(sorted(before))])
+    rewards = agent.evaluate(widths, 4, 0)
+    asked = problem.history[-4:]
+    assert len(rewards) == 4 and {item.proposer for item in asked} == {AGENT}
+    assert len({item.widths for item in asked} - before) == 4
+    # The last one is the best by the posterior mean of those that were not taken.
+    surrogate = imagination_at(problem, 4)
+    pool = [row for row in {tuple(row) for row in widths.tolist()} if row not in before]
+    left = [row for row in pool if row not in {item.widths for item in asked[:3]}]
+    means = surrogate.mean(torch.tensor(left))
+    assert left[int(means.argmin())] == asked[3].widths
+
+
+def imagination_at(problem, back):
+    """The surrogate before the last evaluations of a problem."""
+    history = problem.history[:-back]
+    reward = find_reward("top1", problem.objective)
+    widths = torch.tensor([item.widths for item in history])
+    rewards = torch.tensor([reward(item) for item in history], dtype=torch.float64)
+    terms = Terms(problem.graph, problem.sensitivity.of_groups)
+    return Imagination(problem.graph, terms, flat_prior(terms), lambda: (widths, rewards)).surrogate
+
+
+def test_known_candidates_are_replaced_by_variations_of_the_best():
+    agent, problem = started(episode=IMAGINED)
+    before = {item.widths for item in problem.history}
+    rewards = agent.evaluate(torch.tensor(sorted(before)), 4, 0)
+    assert len(rewards) == 4 and len({item.widths for item in problem.history} - before) == 4
+
+
+def searching(problem=None, seed=0, learner=GNNRL, **settings):
+    given = {"episodes_per_iteration": 4, "proxy_warmup": 2, "proxy_between": 1, "proxy_episodes": 16, "seed": seed}
+    make = {"make_policy": partial(SMALL, distribution=LogKeep)} if learner is GNNRL else {}
+    return started(learner, problem, episode=IMAGINED, **given | make | settings)
+
+
+def test_a_search_never_repeats_a_candidate_and_counts_what_it_scores():
+    agent, problem = searching(problem_of(evaluations=3 + 6 + 8 * 4))
+    trainer(agent.iterations(8)).fit(agent)
+    assert problem.left == 0 and int(agent.evaluations) == 32
+    own = [item.widths for item in problem.history if item.proposer == AGENT]
+    assert len(own) == 32 == len({*own} - {item.widths for item in problem.history[:6]})
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_the_optimum_is_found(seed):
+    """Within a point; the best starting candidate is several points below it."""
+    agent, problem = searching(problem_of(evaluations=3 + 6 + 10 * 4), seed, proxy_episodes=64)
+    trainer(agent.iterations(10)).fit(agent)
+    best = max(item.top1 for item in problem.history)
+    target = float(problem._evaluate.top1(problem.project(problem.graph.widths * problem._evaluate.target)))
+    assert best > target - 1 and best > max(item.top1 for item in problem.history[:6]) + 1
+
+
+def test_the_same_seed_searches_alike_and_another_seed_does_not():
+    def history(seed):
+        agent, problem = searching(seed=seed)
+        trainer(agent.iterations(2)).fit(agent)
+        return [item.widths for item in problem.history]
+
+    assert history(0) == history(0) != history(1)
+
+
+@pytest.mark.parametrize("step", [5, 16 * 3 - 3])
+def test_resumes_bit_by_bit(tmp_path, step):
+    """From the middle of an imagined iteration before a round, and of one after it."""
+    whole, problem = searching()
+    trainer(5).fit(whole)
+    begun, before = searching()
+    trainer(step // 16 + 1, callbacks=[SaveAt(step, tmp_path / "begun.ckpt")]).fit(begun)
+    resumed, _ = searching(before)
+    torch.manual_seed(17)
+    trainer(5).fit(resumed, ckpt_path=tmp_path / "begun.ckpt", weights_only=True)
+    assert equal(weights(whole), weights(resumed))
+    assert [item.widths for item in before.history] == [item.widths for item in problem.history]
+
+
+def test_several_steps_and_a_range_of_budgets():
+    episode = {**IMAGINED, "max_steps": 3, "macs_range": (0.5, 0.9)}
+    agent, problem = started(GNNRL, episode=episode, episodes_per_iteration=4, proxy_warmup=1, proxy_between=1)
+    trainer(agent.iterations(2)).fit(agent)
+    shares = [item.widths for item in problem.history if item.proposer == AGENT]
+    costs = problem.graph.cost.macs(torch.tensor(shares)) / problem.limits.dense["macs"]
+    assert len(shares) == 8 and float(costs.max()) > 0.55 and float(costs.max()) <= 0.9
+
+
+def test_ddpg_learns_in_imagined_episodes_too():
+    agent, problem = searching(learner=DDPG)
+    trainer(agent.iterations(2)).fit(agent)
+    assert len({item.widths for item in problem.history if item.proposer == AGENT}) == 8
+
+
+def test_a_policy_is_made_before_anything_is_known():
+    environments = Environments(small_graph(), LIMITS, EpisodeOptions(**IMAGINED), "outputs", problem_of().objective)
+    env = environments.make(None)
+    state = env.graphs(env.reset(2)[0])
+    assert state.x.shape[1] == env.state_dim and Agent(env.state_dim, env.action_dim).act(state)[0].isfinite().all()
+    assert isinstance(started(episode=IMAGINED)[0].evaluate, Rounds)

@@ -1,0 +1,106 @@
+"""The surrogate against Gaussian conditioning by hand."""
+
+import pytest
+import torch
+
+from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.surrogate.model import Prior, Surrogate, flat_prior
+from gnnrl_lightning.surrogate.terms import Terms
+from tests.support.fakes import random_sensitivity, small_graph
+
+GRAPH = small_graph()
+TERMS = Terms(GRAPH, random_sensitivity(GRAPH).of_groups)
+
+
+def candidates(count, seed=0):
+    keep = 0.1 + 0.9 * torch.rand(count, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return Budget(macs=0.5).on(GRAPH).project(GRAPH.widths * keep).unique(dim=0)
+
+
+def truth(widths):
+    """Not what any of the terms is alone."""
+    x = TERMS.logs(widths)
+    return 0.3 * TERMS(widths)[:, 1] - x[:, 0] + 0.5 * x[:, 1].square() + 0.1 * (3 * x[:, 2]).sin()
+
+
+def covariance(prior, first, second):
+    linear = (TERMS(first) * prior.scale.square()) @ TERMS(second).T
+    squared = (TERMS.logs(first)[:, None] - TERMS.logs(second)[None]).square().mean(2)
+    return linear + prior.amplitude**2 * (-squared / (2 * prior.length**2)).exp()
+
+
+def test_the_posterior_is_that_of_a_gaussian():
+    known, new = candidates(12), candidates(30, seed=1)
+    values, prior = truth(known), flat_prior(TERMS)
+    surrogate = Surrogate(TERMS, prior, known, values, adapt=False)
+    gain = covariance(prior, new, known) @ torch.linalg.inv(
+        covariance(prior, known, known) + prior.noise**2 * torch.eye(len(known))
+    )
+    mean = TERMS(new) @ prior.mean + gain @ (values - TERMS(known) @ prior.mean)
+    variance = (covariance(prior, new, new) - gain @ covariance(prior, known, new)).diagonal()
+    torch.testing.assert_close(surrogate.mean(new), mean, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(surrogate.deviation(new), variance.sqrt(), atol=1e-4, rtol=1e-3)
+
+
+def test_without_evaluations_it_is_the_prior():
+    none = Surrogate(TERMS, flat_prior(TERMS), torch.zeros(0, 4, dtype=torch.int64), torch.zeros(0))
+    new = candidates(5)
+    torch.testing.assert_close(none.mean(new), TERMS(new) @ flat_prior(TERMS).mean)
+    assert (none.deviation(new) > 1).all()
+
+
+def test_draws_have_the_moments_of_the_posterior():
+    known, new = candidates(12), candidates(30, seed=1)
+    surrogate = Surrogate(TERMS, flat_prior(TERMS), known, truth(known))
+    draws = surrogate.draw(4000, torch.Generator().manual_seed(0))(new)
+    assert draws.shape == (4000, len(new))
+    deviation = surrogate.deviation(new)
+    error = (draws.mean(0) - surrogate.mean(new)) / deviation
+    assert error.abs().max() < 0.1
+    torch.testing.assert_close(draws.std(0), deviation, rtol=0.1, atol=0.005)
+
+
+def test_each_function_can_have_candidates_of_its_own():
+    known, new = candidates(12), candidates(30, seed=1)
+    draws = Surrogate(TERMS, flat_prior(TERMS), known, truth(known)).draw(5, torch.Generator().manual_seed(0))
+    own = new[:20].view(5, 4, 4)
+    everywhere = draws(new)
+    expected = torch.stack([everywhere[number, 4 * number : 4 * number + 4] for number in range(5)])
+    torch.testing.assert_close(draws(own), expected)
+
+
+def test_the_same_generator_draws_the_same_functions():
+    known = candidates(12)
+    surrogate = Surrogate(TERMS, flat_prior(TERMS), known, truth(known))
+    first, second, other = (surrogate.draw(3, torch.Generator().manual_seed(seed))(known) for seed in (0, 0, 1))
+    assert torch.equal(first, second) and not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_it_ranks_better_with_more_evaluations(noise):
+    everything = candidates(400)
+    order = torch.randperm(len(everything), generator=torch.Generator().manual_seed(0))
+    known, new = everything[order[:60]], everything[order[60:]]
+    values = truth(known) + noise * torch.randn(60, generator=torch.Generator().manual_seed(2))
+    errors = []
+    for count in (0, 20, 60):
+        surrogate = Surrogate(TERMS, flat_prior(TERMS), known[:count], values[:count])
+        errors.append(1 - float(torch.corrcoef(torch.stack([surrogate.mean(new), truth(new)]))[0, 1]))
+    assert errors[2] < errors[1] < errors[0] and errors[2] < (0.1 if noise else 0.01)
+
+
+def test_scale_and_noise_adapt_to_the_evaluations():
+    """Values ten times as far apart are not taken for noise."""
+    known = candidates(40)
+    generator = torch.Generator().manual_seed(0)
+    plain = Surrogate(TERMS, flat_prior(TERMS), known, truth(known))
+    loud = Surrogate(TERMS, flat_prior(TERMS), known, truth(known) + torch.randn(len(known), generator=generator))
+    wide = Surrogate(TERMS, flat_prior(TERMS), known, 10 * truth(known))
+    assert loud.prior.noise > plain.prior.noise
+    assert wide.prior.amplitude > plain.prior.amplitude
+
+
+def test_a_prior_scales_all_but_the_intercept():
+    scaled = Prior(torch.zeros(3), torch.tensor([10.0, 1.0, 0.5])).scaled(2.0, 0.5)
+    assert scaled.scale.tolist() == [10.0, 2.0, 1.0]
+    assert (scaled.amplitude, scaled.noise) == (0.36, 0.05)
