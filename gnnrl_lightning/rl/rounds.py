@@ -34,8 +34,8 @@ class Rounds:
     Attributes:
         figures: Name -> figure of the last round, for logs: `search/new`, the imagined candidates that had not been
             scored; `search/distance`, root mean square difference of their log keep ratios from those of the best
-            candidate; `surrogate/tau`, Kendall's rank correlation of the rewards since the search began, or was resumed,
-            with what the surrogate expected of them.
+            candidate; `surrogate/tau`, Kendall's rank correlation of the rewards, since the search began or was
+            resumed, with the surrogate's predictions before it knew them.
     """
 
     def __init__(

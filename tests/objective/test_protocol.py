@@ -7,7 +7,7 @@ import torch
 
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.objective import Classification, Figure, Measured, Objective, Regression, relative_distance
-from gnnrl_lightning.objective.protocol import WORST, added_up, measure, primary_figure, record, untrained
+from gnnrl_lightning.objective.protocol import SMALLEST, WORST, added_up, measure, primary_figure, record, untrained
 
 
 class Counting(Objective):

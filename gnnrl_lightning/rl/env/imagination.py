@@ -85,7 +85,7 @@ class Imagination:
         return start, self._effects(start)
 
     def rewards(self, widths: Tensor, episodes: Tensor) -> Tensor:
-        """Rewards `(n,)` of candidates `(n, G)` by the functions of their episodes `(n,)`; 0 is that of the proposal."""
+        """Rewards `(n,)` of candidates `(n, G)` by the functions of their episodes `(n,)`; a proposal has 0."""
         everything = self.graph.widths.repeat(len(self._level), 1)
         everything[episodes] = widths
         return (self._functions(everything[:, None])[:, 0] - self._level)[episodes].float()
