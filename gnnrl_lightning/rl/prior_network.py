@@ -16,13 +16,9 @@ from gnnrl_lightning.rl.policies.readout import mean_over_decisions
 from gnnrl_lightning.rl.state.assemble import join_states
 from gnnrl_lightning.rl.state.builder import StateBuilder
 from gnnrl_lightning.rl.state.graph import StateGraph
-from gnnrl_lightning.surrogate.model import Prior
+from gnnrl_lightning.surrogate.model import LINEAR, PAIR, SHARE, SLOPE, SQUARE, Prior
 from gnnrl_lightning.surrogate.sensitivity import Sensitivity
 from gnnrl_lightning.surrogate.terms import neighbours
-
-TYPICAL = {"linear": 0.3, "square": 0.15, "pair": 0.1, "slope": 0.4, "amplitude": 0.2, "length": 0.5, "noise": 0.1}
-"""Standard deviations of an untrained prior network, those of `flat_prior` for ten groups."""
-
 
 @dataclass(frozen=True)
 class Read:
@@ -67,7 +63,7 @@ class PriorNetwork(nn.Module):
         self.groups = DecisionEncoder(state_dim, None, encoder)
         size = self.groups.out_features + statistics + 1
         self.reduce = nn.Sequential(nn.Linear(size, hidden), nn.Tanh())
-        self.single = mlp([hidden, hidden, 4], last_gain=0.01)
+        self.single = mlp([hidden, hidden, 6], last_gain=0.01)
         self.pair = mlp([2 * hidden, hidden, 2], last_gain=0.01)
         self.whole = mlp([hidden, hidden, 5], last_gain=0.01)
 
@@ -90,24 +86,17 @@ class PriorNetwork(nn.Module):
 
 
 def _prior(single: Tensor, pair: Tensor, whole: Tensor) -> Prior:
-    """The prior of raw outputs for G groups, P pairs and the network."""
-    share = math.sqrt(10 / len(single))
-    linear, square, product = (share * TYPICAL[name] for name in ("linear", "square", "pair"))
-    ones = whole.new_ones(1)
-    mean = torch.cat(
-        [0 * ones, 0.8 + 0.4 * whole[:1], linear * single[:, 0], square * single[:, 1], product * pair[:, 0]]
-    )
-    scale = torch.cat(
-        [
-            10 * ones,
-            TYPICAL["slope"] * whole[1:2].exp(),
-            linear * single[:, 2].exp(),
-            square * single[:, 3].exp(),
-            product * pair[:, 1].exp(),
-        ]
-    )
+    """The prior of raw outputs for G groups, P pairs and the network; zeros make that of `flat_prior`."""
+    share, ones = math.sqrt(10 / len(single)), whole.new_ones(1)
+    means, scales = [0 * ones, SLOPE[0] + SLOPE[1] * whole[:1]], [10 * ones, SLOPE[1] * whole[1:2].exp()]
+    for column, typical in enumerate((LINEAR, SQUARE, SHARE)):
+        means.append(share * typical * single[:, column])
+        scales.append(share * typical * single[:, 3 + column].exp())
+    means.append(share * PAIR * pair[:, 0])
+    scales.append(share * PAIR * pair[:, 1].exp())
+    typical = Prior(ones, ones)
     amplitude, length, noise = (
-        TYPICAL[name] * whole[place].clamp(-4, 4).exp()
-        for name, place in (("amplitude", 2), ("length", 3), ("noise", 4))
+        value * whole[place].clamp(-4, 4).exp()
+        for place, value in ((2, typical.amplitude), (3, typical.length), (4, typical.noise))
     )
-    return Prior(mean, scale, amplitude, length, noise)  # pyright: ignore[reportArgumentType]
+    return Prior(torch.cat(means), torch.cat(scales), amplitude, length, noise)  # pyright: ignore[reportArgumentType]
