@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gnnrl_lightning.processes import rank
 from gnnrl_lightning.rl.env.imagination import Imagination
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.search.variations import ask_maximisers, unseen, variations
@@ -19,11 +20,19 @@ PARENTS, VARIATIONS = 6, 256
 """Best candidates that are varied, and variations, where a policy imagines too few new candidates."""
 
 
+PARTS = 16
+"""Partial moves of each imagined episode."""
+
+LONGEST = 1.5
+"""A partial move is at most this many times as long as the policy's."""
+
+
 class Rounds:
     """Scores the most promising candidates of imagined episodes.
 
-    The first ones maximise functions drawn from the surrogate's posterior, the last one its mean. A candidate that has
-    been scored is never asked for again: where too few are new, variations of the best candidates take their places.
+    They maximise functions drawn from the surrogate's posterior; in the first process, the last one maximises its mean.
+    Each episode moves from a proposal to its final widths: parts of that move, in some of the groups, are candidates
+    too. A candidate that has been scored is never asked for again; if too few are new, the best ones are varied.
 
     Args:
         problem: Scores and counts the candidates.
@@ -58,17 +67,27 @@ class Rounds:
             Rewards `(m,)`, m at most count.
         """
         generator = generator_for(seed)
-        pool = fresh = unseen(self.problem, widths)
+        pool = fresh = unseen(self.problem, torch.cat([widths, self._partial(widths, generator)]))
         if len(pool) < count:
             pool = torch.cat([pool, variations(self.problem, PARENTS, VARIATIONS, generator)])
         surrogate = self.imagination.surrogate
-        drawn = self.imagination.functions(count - 1, generator)(pool) if count > 1 else torch.zeros(0, len(pool))
-        functions = torch.cat([drawn, -surrogate.mean(pool)[None]])
+        functions = self.imagination.functions(count, generator)(pool)
+        if rank() == 0:  # the other processes would ask for the same one
+            functions[-1] = -surrogate.mean(pool)
         asked = ask_maximisers(self.problem, pool, functions, self.proposer)
         rewards = torch.tensor([float(self.reward(item)) for item in asked])
         if asked:
             self._record(torch.tensor([item.widths for item in asked]), rewards, len(fresh), surrogate)
         return rewards
+
+    def _partial(self, widths: Tensor, generator: torch.Generator) -> Tensor:
+        """Candidates between the proposals of the episodes and their final widths, in some of the groups."""
+        start = self.imagination.start.repeat(PARTS, 1).double()
+        change = (widths.repeat(PARTS, 1).double() / start).log()
+        share = torch.rand(len(start), 1, generator=generator).clamp(min=2 / start.shape[1])
+        chosen = torch.rand(start.shape, generator=generator) < share
+        size = LONGEST * torch.rand(len(start), 1, generator=generator, dtype=torch.float64)
+        return self.problem.project(start * (size * chosen * change).exp())
 
     def _record(self, widths: Tensor, rewards: Tensor, fresh: int, surrogate: Surrogate) -> None:
         """Set the figures of a round, whose surrogate did not know its rewards."""

@@ -34,7 +34,12 @@ class Imagination:
         prior: Prior of the surrogate.
         evaluated: Returns the evaluations so far: widths `(n, G)` and rewards `(n,)`.
         mean: Whether all functions are the posterior mean: nothing is drawn.
+
+    Attributes:
+        start: Proposed widths `(B, G)` of the episodes.
     """
+
+    start: Tensor
 
     def __init__(
         self,
@@ -80,7 +85,7 @@ class Imagination:
         """
         count = len(proposals)
         self._functions = self.functions(count, generator)
-        start = self._proposals(proposals, limits, generator)
+        self.start = start = self._proposals(proposals, limits, generator)
         self._level = self._functions(start[:, None].long())[:, 0]
         return start, self._effects(start)
 

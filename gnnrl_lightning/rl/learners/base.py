@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sized
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import lightning.pytorch as pl
 import torch
@@ -251,23 +251,23 @@ class GraphLearner(pl.LightningModule, ABC):
         episodes, total, taken = self._summed(len(rewards), rewards.sum(), len(steps))
         self._rollout = {"rollout/steps": taken / episodes}
         if imagined:
-            seconds = time.perf_counter() - start
-            self._rollout |= {"proxy/reward_mean": total / episodes, "proxy/episodes_per_second": episodes / seconds}
+            rate = episodes / (time.perf_counter() - start)
+            self._rollout |= {"proxy/reward_mean": total / episodes, "proxy/episodes_per_second": rate}
         if not in_proxy:
+            new = env.evaluations - before
             if self.evaluate is not None:
-                rewards = self.evaluate(env.widths, self.episodes_per_iteration, seed)  # pyright: ignore
-                self._rollout |= getattr(self.evaluate, "figures", {})
+                rewards = self.evaluate(cast(Any, env).widths, self.episodes_per_iteration, seed)
+                new, self._rollout = len(rewards), self._rollout | getattr(self.evaluate, "figures", {})
             self.exchange()
-            new = len(rewards) if self.evaluate is not None else env.evaluations - before
             self._record(rewards, new, time.perf_counter() - start)
         if isinstance(env, EnvPool) and before_of is not None:
             self._rollout |= self._of_each(env, rewards, env.evaluations_of - before_of, in_proxy)
         return steps
 
     def _record(self, rewards: Tensor, new: int, seconds: float) -> None:
-        """Count the evaluations of an iteration and record their rewards; without any, the search is over."""
+        """Count the evaluations of an iteration and record their rewards; without any new ones the search ends."""
         count, total, evaluated = self._summed(len(rewards), rewards.sum(), new)
-        if not count:  # every candidate is known
+        if not count:
             self.trainer.should_stop = True
             return
         self.evaluations += int(evaluated)
