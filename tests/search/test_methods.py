@@ -5,6 +5,7 @@ import torch
 
 from gnnrl_lightning.candidates.pruner import Pruner
 from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.search import optuna_search
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, STARTING, starting_candidates
 from gnnrl_lightning.search.cross_entropy import CrossEntropySearch, Gaussian, ProxySearch
 from gnnrl_lightning.search.evolution import SURPLUS, Evolution
@@ -34,7 +35,10 @@ SPENT = {
     "cross_entropy_from_sensitivity": EVALUATIONS,
     "gaussian_process": EVALUATIONS,
     "surrogate": EVALUATIONS,
+    "optuna_tpe": EVALUATIONS,
+    "optuna_cma_es": EVALUATIONS,
 }
+OPTUNA = ["optuna_tpe", "optuna_cma_es"]
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +117,7 @@ def test_searches_begin_with_the_starting_candidates(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["evolution_from_sensitivity", "cross_entropy_from_sensitivity", "gaussian_process", "surrogate"]
+    "name", ["evolution_from_sensitivity", "cross_entropy_from_sensitivity", "gaussian_process", "surrogate", *OPTUNA]
 )
 def test_searches_from_the_table_pay_for_it(name):
     search = problem_of()
@@ -146,7 +150,23 @@ def test_a_model_finds_the_optimum_sooner(name, seed):
     assert len(search.ranked()) == len(search.history) - 1  # the two allocations are the same candidate
 
 
-@pytest.mark.parametrize("name", ["gaussian_process", "surrogate"])
+@pytest.mark.parametrize("name", OPTUNA)
+def test_optunas_samplers_improve_and_repeat_nothing(name):
+    search = problem_of(evaluations=60)
+    METHODS[name].run(search, 0)
+    starting = max(scored.merit[0] for scored in search.history[:6])
+    assert starting < 95 and search.ranked()[0].merit[0] > 97
+    assert len(search.ranked()) == len(search.history) - 1  # the two allocations are the same candidate
+
+
+@pytest.mark.parametrize(("name", "package"), [("optuna_tpe", "optuna"), ("optuna_cma_es", "cmaes")])
+def test_without_optuna_its_samplers_do_not_apply(monkeypatch, name, package):
+    monkeypatch.setattr(optuna_search, "find_spec", lambda name: None if name == package else object())
+    with pytest.raises(NotApplicable, match=f"{package} is not installed"):
+        METHODS[name].run(problem_of(), 0)
+
+
+@pytest.mark.parametrize("name", ["gaussian_process", "surrogate", *OPTUNA])
 def test_a_model_ends_when_every_candidate_is_known(name):
     """Four groups of at most four widths: all projections of all of them are scored, each once or, at first, twice."""
     search = problem_of(budget=Budget(macs=0.5, channel_multiple=8), evaluations=200)
