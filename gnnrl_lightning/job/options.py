@@ -59,7 +59,7 @@ class Options:
         finetuning: Fine-tuning of pruned networks, the same for uniform pruning and ours.
 
     Raises:
-        UserError: Pretraining includes distillation.
+        UserError: Pretraining includes distillation, or a surrogate lacks a sensitivity.
     """
 
     candidate: CandidateOptions = field(default_factory=CandidateOptions)
@@ -73,6 +73,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.pretraining.distillation_weight > 0:
             raise UserError("pretraining.distillation_weight needs a teacher, which only finetuning has")
+        if self.episode.surrogate and self.search.sensitivity is None:
+            raise UserError("episode.surrogate needs a sensitivity: set search.sensitivity")
 
     def measure(self, episode: EpisodeOptions | None = None) -> str | None:
         """Return the measure of the sensitivity that an agent reads; None: it reads none.

@@ -109,7 +109,7 @@ class Environments:
     ) -> Imagination:
         """What scores imagined episodes, see `Imagination`."""
         terms = Terms(self.graph, sensitivity.of_groups)
-        return Imagination(self.graph, terms, flat_prior(terms), evaluated, mean)
+        return Imagination(self.graph, self.limits, terms, flat_prior(terms), evaluated, mean)
 
     def _allocations(self, sensitivity: Sensitivity | None) -> Allocations | None:
         """Initial proposals of the policy for every limit; None: the policy starts from one ratio for all groups."""

@@ -87,6 +87,8 @@ def test_an_agent_reads_the_sensitivity_of_the_search_or_none():
     ("settings", "message"),
     [
         ({"proposal": "luck"}, r"episode.proposal is 'luck': expected one of greedy, dynamic_programming, or null"),
+        ({"surrogate": True, "proposal": None}, r"episode.surrogate needs the sensitivity, and an allocation"),
+        ({"surrogate": True, "sensitivity": None}, r"episode.surrogate needs a sensitivity: set search.sensitivity"),
         ({"finetune_steps": -1}, r"scoring.finetune_steps is -1: expected at least 0$"),
         ({"repair": "glue"}, r"candidate.repair is 'glue': expected one of none, predicted_batch_norm, batch_norm"),
         ({"importance": "size"}, r"candidate.importance is 'size': expected one of"),

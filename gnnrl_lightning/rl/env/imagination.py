@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.surrogate.model import Draws, Prior, Surrogate
 from gnnrl_lightning.surrogate.terms import Terms
@@ -30,6 +31,7 @@ class Imagination:
 
     Args:
         graph: The traced network.
+        limits: The budget, bound to the graph.
         terms: Terms of candidates.
         prior: Prior of the surrogate.
         evaluated: Returns the evaluations so far: widths `(n, G)` and rewards `(n,)`.
@@ -44,14 +46,15 @@ class Imagination:
     def __init__(
         self,
         graph: ComputationGraph,
+        limits: BoundBudget,
         terms: Terms,
         prior: Prior,
         evaluated: Callable[[], tuple[Tensor, Tensor]],
         mean: bool = False,
     ) -> None:
-        self.graph, self.terms, self.prior, self.evaluated, self.mean = graph, terms, prior, evaluated, mean
+        self.graph, self.limits, self.terms, self.prior = graph, limits, terms, prior
+        self.evaluated, self.mean = evaluated, mean
         self._known = -1
-        self._costs = graph.cost_of("macs")
 
     @property
     def surrogate(self) -> Surrogate:
@@ -75,7 +78,7 @@ class Imagination:
         """Start episodes.
 
         Args:
-            proposals: Widths `(B, G)` of an allocation, or `(B, 0)`.
+            proposals: Widths `(B, G)` of an allocation.
             limits: Absolute limits `(B,)` of each metric.
             generator: Draws functions and proposals.
 
@@ -97,14 +100,12 @@ class Imagination:
 
     def _proposals(self, proposals: Tensor, limits: dict[str, Tensor], generator: torch.Generator) -> Tensor:
         self.surrogate  # noqa: B018  (reads the evaluations)
-        if proposals.shape[1] == 0:
-            raise ValueError("imagined episodes start from an allocation: episode.proposal is null")
         if not len(self._rewards) or self.mean:
             return proposals
-        costs = self._costs(self._widths)
         chosen = proposals.clone()
         for row in range(len(proposals)):
-            fits = (costs <= limits["macs"][row]) & (costs >= 0.8 * limits["macs"][row])
+            own = {name: limit[row].expand(len(self._widths)) for name, limit in limits.items()}
+            fits = self.limits.met(self._widths, own)
             order = self._rewards.where(fits, -torch.inf).argsort(descending=True)[: min(PARENTS, int(fits.sum()))]
             if len(order):
                 chosen[row] = self._widths[order[int(torch.randint(len(order), (), generator=generator))]].to(chosen)

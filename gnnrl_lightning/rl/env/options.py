@@ -47,3 +47,5 @@ class EpisodeOptions:
         if self.proposal is not None and self.proposal not in FROM_SENSITIVITY:
             known = ", ".join(FROM_SENSITIVITY)
             raise UserError(f"episode.proposal is {self.proposal!r}: expected one of {known}, or null")
+        if self.surrogate and (self.proposal is None or not self.sensitivity):
+            raise UserError("episode.surrogate needs the sensitivity, and an allocation in episode.proposal")

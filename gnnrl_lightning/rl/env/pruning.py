@@ -102,7 +102,9 @@ class VectorPruningEnv:
         self._limits = self._draw_limits(1, None)
         self.initial_action = self._uniform_action()
         self._widths = graph.widths[None]
-        self._start, self._features = self._beginnings(1, None)
+        groups = len(graph.groups)
+        self._start = torch.zeros(1, 0 if proposals is None else groups)
+        self._features = torch.zeros(1, groups, group_features)
         self._done = torch.zeros(1, dtype=torch.bool)
         self._step = 0
         self.setting: dict[str, str] = {}

@@ -20,7 +20,7 @@ def imagination_of(widths=None, rewards=None, mean=False):
     terms = Terms(graph, random_sensitivity(graph).of_groups)
     known = torch.zeros(0, 4, dtype=torch.int64) if widths is None else widths
     scores = torch.zeros(0) if rewards is None else rewards
-    return Imagination(graph, terms, flat_prior(terms), lambda: (known, scores), mean)
+    return Imagination(graph, LIMITS, terms, flat_prior(terms), lambda: (known, scores), mean)
 
 
 def begin(imagination, proposals, seed=0):

@@ -25,7 +25,7 @@ class Mine:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("top1", -0.25), (None, -0.25), ("cross_entropy", -0.5), ("divergence", -0.125)]
+    ("name", "value"), [("top1", -0.25), (None, -0.25), ("cross_entropy", -0.5), ("divergence", math.log(8))]
 )
 def test_rewards_by_name(name, value):
     assert find_reward(name, OBJECTIVE)(scored(top1=75.0, cross_entropy=0.5, divergence=0.125)) == value
