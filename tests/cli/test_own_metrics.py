@@ -63,8 +63,9 @@ def test_a_fit_with_metrics_of_ones_own(metrics, capsys, monkeypatch):
         assert row["own_metrics.joules_ratio"] == row["own_metrics.joules"] / 54
         assert row["macs_ratio"] <= 0.6 and row["activations_ratio"] <= 0.9
     assert all(name in text for name in ("activations 0.9", "bumpy", "joules"))
-    # Two widths, five limits and the steps left.
-    assert all(rows.shape[1] == 2 + 5 + 1 for rows in observed)
+    # Two widths, five limits and the steps left; and two proposed widths, once the sensitivity is measured.
+    assert [rows.shape[1] for rows in observed][-1] == 2 + 5 + 1 + 2
+    assert {rows.shape[1] for rows in observed} == {2 + 5 + 1, 2 + 5 + 1 + 2}
     assert observed[-1][0, 2:7].tolist() == pytest.approx([0.6, 1, 0.9, 0.8, 0.75])
 
 
