@@ -71,11 +71,17 @@ class Environments:
         """Create an environment.
 
         Args:
-            score: Rewards of finished episodes; None: rewards are 0, to run a policy without training.
+            score: Rewards of finished episodes; None: rewards are 0, or the mean of the surrogate's prior, to run
+                a policy without training.
             sensitivity: Sensitivity of the groups. If the states include its statistics and it is None (not measured
                 yet), they are zeros, so that a policy can be created.
         """
-        return self._make(score, sensitivity, self._allocations(sensitivity))
+        imagined = None
+        if self.options.surrogate and sensitivity is not None:  # nothing is evaluated: the mean of the prior
+            groups = len(self.graph.groups)
+            nothing = torch.zeros(0, groups, dtype=torch.int64), torch.zeros(0, dtype=torch.float64)
+            imagined = self.imagination(sensitivity, lambda: nothing, mean=True)
+        return self._make(score, sensitivity, self._allocations(sensitivity), imagined)
 
     def _make(
         self,

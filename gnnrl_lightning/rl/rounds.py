@@ -69,7 +69,7 @@ class Rounds:
         generator = generator_for(seed)
         pool = fresh = unseen(self.problem, torch.cat([widths, self._partial(widths, generator)]))
         if len(pool) < count:
-            pool = torch.cat([pool, variations(self.problem, PARENTS, VARIATIONS, generator)])
+            pool = torch.cat([pool, variations(self.problem, PARENTS, VARIATIONS, generator)]).unique(dim=0)
         surrogate = self.imagination.surrogate
         functions = self.imagination.functions(count, generator)(pool)
         if rank() == 0:  # the other processes would ask for the same one

@@ -232,3 +232,26 @@ def test_a_pruned_network_is_pruned_further(fitted, workplace, capsys):
     capsys.readouterr()
     main(["test", "--config", "small.yaml", "--artifact", "runs/further/pruned"])
     assert f"{second['pruned']['top1_test_after']:.2f} %" in capsys.readouterr().out
+
+
+def test_an_agent_with_a_surrogate_evaluates_different_candidates(workplace, fitted):
+    """As long as there are any: two groups have few. Its figures are logged, its policy applies to other budgets."""
+    weights = str(fitted / "checkpoints" / "dense.safetensors")
+    imagined = ["--episode.surrogate", "true", "--episode.reward", "divergence", "--model.proposal_spread", "0.3"]
+    policy = ["--model.make_policy", "gnnrl_lightning.rl.policies.Agent"]
+    policy += ["--model.make_policy.distribution", "gnnrl_lightning.rl.policies.LogKeep"]
+    common = ["--config", "small.yaml", "--checkpoint", weights, *imagined, *policy]
+    main(["fit", *common, "--run.name", "imagined"])
+    run = workplace / "runs" / "imagined"
+    lines = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+    own = [tuple(line["widths"]) for line in lines if line["proposer"] == "agent"]
+    known = {tuple(line["widths"]) for line in lines[:6]}
+    assert 3 <= len(own) == len({*own} - known) <= 2 * 8
+    # The candidate of the least divergence is delivered.
+    best = min(lines, key=lambda line: line["scores"]["divergence"])
+    assert result_of(run)["pruned"]["widths"] == best["widths"]
+    with (run / "metrics.csv").open() as file:
+        logged = {name for row in csv.DictReader(file) for name, value in row.items() if value}
+    assert {"surrogate/tau", "search/new", "search/distance"} <= logged
+    file = str(run / "checkpoints" / "policy.safetensors")
+    main(["predict", *common, "--model.policy_file", file, "--budgets", "0.7", "0.4"])
