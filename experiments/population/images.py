@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from gnnrl_lightning.data import Digits, ImageData, ImageFolder
+from gnnrl_lightning.data.examples import Images
 from gnnrl_lightning.data.image_set import ImageSet, LoadedImages
 from gnnrl_lightning.seeds import generator_for
 
@@ -34,9 +35,10 @@ class NoisyDigits(ImageData):
         return LoadedImages(_noisy(loaded.train, 0), _noisy(loaded.test, 1), loaded.classes)
 
 
-def _noisy(images: ImageSet, seed: int) -> ImageSet:
+def _noisy(images: Images, seed: int) -> ImageSet:
     generator = generator_for(seed)
-    copies = images.inputs.repeat(COPIES, 1, 1, 1).float()
+    decoded = images.in_memory()
+    copies = decoded.inputs.repeat(COPIES, 1, 1, 1).float()
     large = functional.interpolate(copies, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
     padded = functional.pad(large, (2, 2, 2, 2))
     shifts = torch.randint(5, (len(large), 2), generator=generator)
@@ -44,7 +46,7 @@ def _noisy(images: ImageSet, seed: int) -> ImageSet:
     columns = (shifts[:, 1:] + torch.arange(SIZE))[:, None, None, :]
     shifted = padded[torch.arange(len(large))[:, None, None, None], torch.zeros_like(rows), rows, columns]
     noise = 40 * torch.randn(shifted.shape, generator=generator)
-    return ImageSet((shifted + noise).clamp(0, 255).to(torch.uint8), images.targets.repeat(COPIES))
+    return ImageSet((shifted + noise).clamp(0, 255).to(torch.uint8), decoded.targets.repeat(COPIES))
 
 
 class SmallPhotographs(ImageData):
@@ -70,8 +72,8 @@ class SmallPhotographs(ImageData):
         return LoadedImages(_averaged(loaded.train, self.images), _averaged(loaded.test, test), loaded.classes)
 
 
-def _averaged(images: ImageSet, count: int) -> ImageSet:
+def _averaged(images: Images, count: int) -> ImageSet:
     chosen = torch.randperm(len(images), generator=generator_for(0))[:count]
-    some = images.subset(chosen)
+    some = images.subset(chosen).in_memory()
     small = functional.adaptive_avg_pool2d(some.inputs.float(), SIZE)
     return ImageSet(small.round().to(torch.uint8), some.targets)
