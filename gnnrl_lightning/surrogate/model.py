@@ -23,6 +23,9 @@ from gnnrl_lightning.surrogate.terms import Terms
 FREQUENCIES = 256
 """Random Fourier features in a function drawn from the process f."""
 
+UNITS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+"""Units of the values, in those of a log divergence, of which the likeliest is taken: rewards may be anything."""
+
 SCALES = (0.5, 1.0, 2.0, 4.0)
 """Factors of the prior's standard deviations, of which the likeliest is taken."""
 
@@ -47,6 +50,12 @@ class Prior:
     amplitude: float = 0.18
     length: float = 0.2
     noise: float = 0.1
+
+    def in_units(self, unit: float) -> Prior:
+        """The prior of values in other units; the intercept stays."""
+        mean, scale = self.mean * unit, self.scale * unit
+        mean[0], scale[0] = self.mean[0], self.scale[0] * max(unit, 1.0)
+        return Prior(mean, scale, self.amplitude * unit, self.length, self.noise * unit)
 
     def scaled(self, scale: float, noise: float) -> Prior:
         """The prior with standard deviations and noise multiplied by factors; the intercept stays."""
@@ -80,14 +89,15 @@ class Surrogate:
         prior: Prior of the coefficients.
         widths: Evaluated candidates `(n, G)`; none at first.
         values: Their log losses `(n,)`, the lower the better.
-        adapt: Whether the prior's scale and noise are adapted to the evaluations by their marginal likelihood.
+        adapt: Whether the prior's units, scale and noise are adapted to the evaluations by their marginal likelihood.
     """
 
     def __init__(self, terms: Terms, prior: Prior, widths: Tensor, values: Tensor, adapt: bool = True) -> None:
         self.terms, self.prior = terms, prior
         self._phi, self._x, self._values = terms(widths), terms.logs(widths), values.double()
         if adapt and len(values) >= 8:
-            grid = [prior.scaled(scale, noise) for scale in SCALES for noise in NOISES]
+            self.prior = max((prior.in_units(unit) for unit in UNITS), key=self._evidence)
+            grid = [self.prior.scaled(scale, noise) for scale in SCALES for noise in NOISES]
             self.prior = max(grid, key=self._evidence)
         self._factor = torch.linalg.cholesky(self._covariance(self.prior))
         self._weights = self._solve(self._values - self._phi @ self.prior.mean)

@@ -142,7 +142,7 @@ NEW = ["fit", "--config", "small.yaml", "--run.threads", "1", "--run.name"]
 @pytest.mark.parametrize(
     ("moment", "left", "lines"),
     [
-        ("dense", {"dense.ckpt", "dense.ckpt.partial"}, 0),
+        pytest.param("dense", {"dense.ckpt", "dense.ckpt.partial"}, 0, marks=pytest.mark.slow),
         ("search", {"dense.safetensors", "sensitivity.safetensors", "agent.ckpt"}, 10),
         (
             "pruned",
@@ -228,7 +228,7 @@ def test_a_process_that_a_signal_ends_says_one_line(workplace):
     assert done.stderr == "stopped; resume with: python -m gnnrl_lightning fit --resume runs/ended\n"
 
 
-@pytest.mark.parametrize(("how", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize(("how", "code"), [pytest.param("SIGINT", 130, marks=pytest.mark.slow), ("SIGTERM", 143)])
 def test_a_signal_for_the_workers_too_is_no_error_of_theirs(workplace, how, code):
     data, draw = workplace / "photographs", np.random.default_rng(0)
     for split, label in itertools.product(("train", "test"), "ab"):

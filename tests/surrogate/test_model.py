@@ -100,6 +100,16 @@ def test_scale_and_noise_adapt_to_the_evaluations():
     assert wide.prior.amplitude > plain.prior.amplitude
 
 
+@pytest.mark.parametrize("unit", [0.01, 1.0, 40.0])
+def test_units_adapt_to_the_evaluations(unit):
+    """A share of errors, or points of per cent, are learnt from as well as a log divergence."""
+    known, new = candidates(40), candidates(200, seed=1)
+    surrogate = Surrogate(TERMS, flat_prior(TERMS), known, unit * truth(known) + 7)
+    both = torch.stack([surrogate.mean(new), truth(new)])
+    assert float(torch.corrcoef(both)[0, 1]) > 0.98
+    assert unit / 4 < surrogate.prior.mean[1] / flat_prior(TERMS).mean[1] < unit * 4
+
+
 def test_a_prior_scales_all_but_the_intercept():
     scaled = Prior(torch.zeros(3), torch.tensor([10.0, 1.0, 0.5])).scaled(2.0, 0.5)
     assert scaled.scale.tolist() == [10.0, 2.0, 1.0]
