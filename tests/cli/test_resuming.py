@@ -144,11 +144,12 @@ NEW = ["fit", "--config", "small.yaml", "--run.threads", "1", "--run.name"]
     [
         pytest.param("dense", {"dense.ckpt", "dense.ckpt.partial"}, 0, marks=pytest.mark.slow),
         ("search", {"dense.safetensors", "sensitivity.safetensors", "agent.ckpt"}, 10),
-        (
+        pytest.param(
             "pruned",
             {"dense.safetensors", "sensitivity.safetensors", "agent.ckpt", "policy.safetensors"}
             | {"uniform.safetensors", "pruned.ckpt"},
             22,
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -188,19 +189,19 @@ def interrupt(monkeypatch):
     return at
 
 
-# Ctrl-C takes the same way: its pairs with the phases are among the slow tests.
+# Ctrl-C takes the same way: its pairs with the phases are among the slow tests, and so are three of the phases.
 @pytest.mark.parametrize(
     ("signum", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
 )
 @pytest.mark.parametrize(
     ("phase", "owner", "method", "count"),
     [
-        ("dense", LatestCheckpoint, "on_train_epoch_end", 2),  # dense training
+        pytest.param("dense", LatestCheckpoint, "on_train_epoch_end", 2, marks=pytest.mark.slow),
         ("table", "gnnrl_lightning.job.searching", "save_sensitivity", 1),
-        ("starting", Journal, "append", 3),
+        pytest.param("starting", Journal, "append", 3, marks=pytest.mark.slow),
         ("search", Journal, "append", 17),
         ("uniform", LatestCheckpoint, "on_train_epoch_end", 3 + 6 + 1),
-        ("export", "gnnrl_lightning.job.artifact", "save", 1),
+        pytest.param("export", "gnnrl_lightning.job.artifact", "save", 1, marks=pytest.mark.slow),
     ],
 )
 def test_signals_end_a_run_cleanly(

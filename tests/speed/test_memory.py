@@ -38,6 +38,7 @@ def faults(mode):
     return int(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="there is no glibc to tell")
 def test_freed_blocks_are_used_again():
     """In separate processes, because earlier tests leave freed memory on the heap. A block is 1,024 pages.

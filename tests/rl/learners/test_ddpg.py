@@ -42,6 +42,7 @@ def hidden_target(max_steps):
     return VectorPruningEnv(graph, limits, Evaluated(landscape, TOP1), max_steps=max_steps)
 
 
+@pytest.mark.slow
 def test_learns_a_task_far_from_pruning():
     """The best answer without messages has -1/24; neighbours' heights are needed for more."""
     module = ring(episodes_per_iteration=32, gradient_steps=20, batch_size=32, replay_capacity=2000, seed=1)
