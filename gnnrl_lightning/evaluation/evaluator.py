@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gnnrl_lightning.candidates.pruner import Pruner
 from gnnrl_lightning.candidates.short_finetune import ShortFinetune
 from gnnrl_lightning.data.examples import ExampleSet
-from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.errors import UserError, finite_number
 from gnnrl_lightning.evaluation.racing import Course, estimate, hopeless, random_order, stage_ends
 from gnnrl_lightning.evaluation.result import Evaluation, best_of
 from gnnrl_lightning.objective import Measured, Objective
@@ -157,7 +157,8 @@ class Evaluator:
         )
         if self.reward is None:
             return evaluation
-        return replace(evaluation, merit=(float(self.reward(evaluation)), *evaluation.merit))
+        reward, what = self.reward, f"the reward of the candidate with widths {list(key)}"
+        return replace(evaluation, merit=(finite_number(lambda: reward(evaluation), what), *evaluation.merit))
 
     def _run(self, network: nn.Module) -> Course:
         """Score a network stage by stage until it is dropped or all examples have been read."""

@@ -9,16 +9,15 @@ import torch
 from torch import Tensor
 
 from gnnrl_lightning.processes import rank
-from gnnrl_lightning.rl.env.imagination import Imagination
+from gnnrl_lightning.rl.env.imagination import PARENTS, Imagination
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.search.variations import ask_maximisers, unseen, variations
 from gnnrl_lightning.seeds import generator_for
 from gnnrl_lightning.surrogate.diagnostics import kendall
 from gnnrl_lightning.surrogate.model import Surrogate
 
-PARENTS, VARIATIONS = 6, 256
-"""Best candidates that are varied, and variations, where a policy imagines too few new candidates."""
-
+VARIATIONS = 256
+"""Variations of the best candidates, if a policy imagines too few new ones."""
 
 PARTS = 16
 """Partial moves of each imagined episode."""

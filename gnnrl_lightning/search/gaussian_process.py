@@ -10,56 +10,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gnnrl_lightning.search.model_based import ModelBasedSearch
 from gnnrl_lightning.search.problem import SearchProblem
-from gnnrl_lightning.search.variations import ask_maximisers, first_variations, variations
-from gnnrl_lightning.seeds import generator_for
-
-SMALLEST = 1e-7
-"""Lower bound of a summed loss, before its logarithm."""
+from gnnrl_lightning.surrogate.terms import SMALLEST
 
 
 @dataclass(frozen=True)
-class GaussianProcessSearch:
+class GaussianProcessSearch(ModelBasedSearch):
     """A Gaussian process predicts rewards from the log keep ratios and the log of the summed losses.
-
-    The starting candidates and `random` variations of the best one are scored first. Then each round scores the
-    maximisers of `draws` functions drawn from the posterior, and that of its mean, among variations of the best ones.
-
-    Args:
-        random: Random candidates before the first round.
-        spread: Standard deviation of their log keep ratios.
-        draws: Functions drawn in a round.
-        parents: Best candidates that are varied.
-        variations: Variations of them, in a round.
-        name: Proposer of its candidates.
 
     The kernel is the sum of a linear, a quadratic and a radial one; its parameters maximise the marginal likelihood.
     """
 
-    random: int = 16
-    spread: float = 0.3
-    draws: int = 3
-    parents: int = 6
-    variations: int = 2000
     name: str = "gaussian_process"
 
-    def __call__(self, problem: SearchProblem, seed: int) -> None:
-        """Score the starting candidates, then run rounds until no evaluations, or no new candidates, are left."""
-        problem.start(from_sensitivity=True)
-        if problem.left:
-            for widths in first_variations(problem, min(self.random, problem.left), self.spread, generator_for(seed)):
-                problem.ask(widths, self.name)
-        number = 0
-        while problem.left:
-            number += 1
-            generator = generator_for(seed, number)
-            pool = variations(problem, self.parents, self.variations, generator)
-            if not len(pool):
-                return  # everything near the best candidates is known
-            ask_maximisers(problem, pool, self._functions(problem, pool, generator), self.name)
-
-    def _functions(self, problem: SearchProblem, pool: Tensor, generator: torch.Generator) -> Tensor:
-        """Functions drawn from the posterior, and its mean, at the candidates of a pool: `(draws + 1, n)`."""
+    def functions(self, problem: SearchProblem, pool: Tensor, generator: torch.Generator) -> Tensor:
+        """Rewards in units of their standard deviation."""
         mean, covariance = self._posterior(problem, pool)
         jitter = 1e-8 * covariance.diagonal().mean() * torch.eye(len(pool), dtype=torch.float64)
         noise = torch.randn(len(pool), self.draws, generator=generator, dtype=torch.float64)

@@ -34,7 +34,7 @@ def variations(problem: SearchProblem, parents: int, count: int, generator: torc
 
 
 def first_variations(problem: SearchProblem, count: int, spread: float, generator: torch.Generator) -> Tensor:
-    """Candidates `(count, G)` around the best one so far.
+    """Distinct candidates `(n, G)` around the best one so far that have not been scored; at most `count`.
 
     Args:
         problem: The search problem.
@@ -44,7 +44,8 @@ def first_variations(problem: SearchProblem, count: int, spread: float, generato
     """
     centre = torch.tensor(problem.ranked()[0].widths, dtype=torch.float64)
     noise = torch.randn(4 * count, len(centre), generator=generator, dtype=torch.float64)
-    return problem.new(problem.project(centre * (spread * noise).exp()), count)
+    varied = problem.project(centre * (spread * noise).exp())
+    return problem.new(varied, min(count, len(unseen(problem, varied))))
 
 
 def ask_maximisers(problem: SearchProblem, pool: Tensor, functions: Tensor, proposer: str) -> list[Evaluation]:

@@ -1,0 +1,56 @@
+"""Model-based search: what the methods with a model of the rewards share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.search.problem import SearchProblem
+from gnnrl_lightning.search.variations import ask_maximisers, first_variations, variations
+from gnnrl_lightning.seeds import generator_for
+
+
+@dataclass(frozen=True)
+class ModelBasedSearch(ABC):
+    """Thompson sampling among variations of the best candidates.
+
+    The starting candidates and `random` variations of the best one are scored first. Then each round scores the
+    maximisers of `draws` functions drawn from the posterior, and that of its mean, among variations of the best ones.
+
+    Args:
+        name: Proposer of its candidates.
+        random: Random candidates before the first round.
+        spread: Standard deviation of their log keep ratios.
+        draws: Functions drawn in a round.
+        parents: Best candidates that are varied.
+        variations: Variations of them, in a round.
+    """
+
+    name: str
+    random: int = 16
+    spread: float = 0.3
+    draws: int = 3
+    parents: int = 6
+    variations: int = 2000
+
+    def __call__(self, problem: SearchProblem, seed: int) -> None:
+        """Score the starting candidates, then run rounds until no evaluations, or no new candidates, are left."""
+        problem.start(from_sensitivity=True)
+        if problem.left:
+            for widths in first_variations(problem, min(self.random, problem.left), self.spread, generator_for(seed)):
+                problem.ask(widths, self.name)
+        number = 0
+        while problem.left:
+            number += 1
+            generator = generator_for(seed, number)
+            pool = variations(problem, self.parents, self.variations, generator)
+            if not len(pool):
+                return  # everything near the best candidates is known
+            ask_maximisers(problem, pool, self.functions(problem, pool, generator), self.name)
+
+    @abstractmethod
+    def functions(self, problem: SearchProblem, pool: Tensor, generator: torch.Generator) -> Tensor:
+        """Rewards `(draws + 1, n)` of a pool `(n, G)`, by functions drawn from the posterior and by its mean."""
