@@ -91,22 +91,25 @@ class MobileNetV2(nn.Module):
     Args:
         num_classes: Outputs.
         in_channels: Channels of the images.
+        width: Factor of the numbers of channels.
 
     Shape:
         `(N, in_channels, H, W)`, any H and W, to `(N, num_classes)`.
     """
 
-    def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
+    def __init__(self, num_classes: int = 10, in_channels: int = 3, width: float = 1.0) -> None:
         super().__init__()
-        layers = conv_norm(in_channels, 32, 3, activation=nn.ReLU6())
-        width = 32
-        for expansion, channels, blocks, stride in V2_STAGES:
+        stem, last = round(32 * width), round(1280 * max(width, 1.0))  # as in the paper, the last one never narrows
+        layers = conv_norm(in_channels, stem, 3, activation=nn.ReLU6())
+        before = stem
+        for expansion, full, blocks, stride in V2_STAGES:
+            channels = round(full * width)
             for block in range(blocks):
-                layers.append(InvertedResidual(width, channels, expansion, stride if block == 0 else 1))
-                width = channels
-        layers += conv_norm(width, 1280, 1, activation=nn.ReLU6())
+                layers.append(InvertedResidual(before, channels, expansion, stride if block == 0 else 1))
+                before = channels
+        layers += conv_norm(before, last, 1, activation=nn.ReLU6())
         self.features = nn.Sequential(*layers)
-        self.linear = nn.Linear(1280, num_classes)
+        self.linear = nn.Linear(last, num_classes)
         initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -124,11 +127,12 @@ def mobilenet_v1(num_classes: int = 10, in_channels: int = 3) -> MobileNetV1:
     return MobileNetV1(num_classes, in_channels)
 
 
-def mobilenet_v2(num_classes: int = 10, in_channels: int = 3) -> MobileNetV2:
+def mobilenet_v2(num_classes: int = 10, in_channels: int = 3, width: float = 1.0) -> MobileNetV2:
     """MobileNet v2 for CIFAR: 2.2 M parameters, 88.0 M MACs at 32 x 32.
 
     Args:
         num_classes: Outputs.
         in_channels: Channels of the images.
+        width: Factor of the numbers of channels.
     """
-    return MobileNetV2(num_classes, in_channels)
+    return MobileNetV2(num_classes, in_channels, width)

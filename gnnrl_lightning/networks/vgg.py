@@ -18,23 +18,27 @@ class VGG(nn.Module):
     Args:
         num_classes: Outputs.
         in_channels: Channels of the images.
+        width: Factor of the numbers of channels.
 
     Shape:
         `(N, in_channels, H, W)` to `(N, num_classes)`; H and W are at least 32, since five poolings halve them.
     """
 
-    def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
+    def __init__(self, num_classes: int = 10, in_channels: int = 3, width: float = 1.0) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for stage in STAGES:
-            for channels in stage:
+            for channels in (round(width * full) for full in stage):
                 layers += conv_norm(in_channels, channels, 3, activation=nn.ReLU())
                 in_channels = channels
             layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(
-            nn.Linear(512, 512, bias=False), nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, num_classes)
+            nn.Linear(in_channels, in_channels, bias=False),
+            nn.BatchNorm1d(in_channels),
+            nn.ReLU(),
+            nn.Linear(in_channels, num_classes),
         )
         initialize(self)
 
@@ -43,11 +47,12 @@ class VGG(nn.Module):
         return self.classifier(self.pool(self.features(x)).flatten(1))
 
 
-def vgg16_bn(num_classes: int = 10, in_channels: int = 3) -> VGG:
+def vgg16_bn(num_classes: int = 10, in_channels: int = 3, width: float = 1.0) -> VGG:
     """VGG-16 with batch norm for CIFAR: 15.0 M parameters, 313.5 M MACs at 32 x 32, its smallest size.
 
     Args:
         num_classes: Outputs.
         in_channels: Channels of the images.
+        width: Factor of the numbers of channels.
     """
-    return VGG(num_classes, in_channels)
+    return VGG(num_classes, in_channels, width)
