@@ -7,7 +7,7 @@ class say little.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +60,33 @@ def fisher(context: ImportanceContext) -> list[Tensor]:
         if layer.blocks
     }
     _check_read(context, numbers)
-    parameters = dict(context.network.named_parameters(remove_duplicate=False))
+    total = torch.zeros(channels, dtype=torch.float64)
+    objective = needed(context.calibration).objective
+    for inputs, targets in _batches(context.network, context.calibration):
+
+        def loss(outputs: Tree, targets: Tree = targets, examples: int = count(inputs)) -> Tensor:
+            return examples * objective.loss(outputs, targets)
+
+        total += mask_gradients(context.network, numbers, channels, inputs, loss).square().sum(0)
+    return context.split(total)
+
+
+def mask_gradients(
+    network: nn.Module, numbers: Mapping[str, Tensor], channels: int, inputs: Tree, loss: Callable[[Tree], Tensor]
+) -> Tensor:
+    """Gradients of a loss with respect to masks that multiply channels wherever a convolution or linear layer reads them.
+
+    Args:
+        network: The network; it runs in evaluation mode and is not changed.
+        numbers: Weight name -> number of the channel at each position of the layer's input `(n,)`; -1 for none.
+        channels: Number of channels.
+        inputs: Inputs of the network.
+        loss: Of its outputs, summed over the examples.
+
+    Returns:
+        `(examples, channels)` float64, on the CPU, summed over the layers that read a channel.
+    """
+    parameters = dict(network.named_parameters(remove_duplicate=False))
     detached = {id(tensor): tensor.detach() for tensor in parameters.values()}  # tied parameters remain one tensor
     weights = {name: detached[id(tensor)] for name, tensor in parameters.items()}
     masks: list[tuple[str, Tensor]] = []
@@ -73,23 +99,18 @@ def fisher(context: ImportanceContext) -> list[Tensor]:
         shape = (len(x), *(1,) * (x.dim() - 2), -1) if last else (len(x), -1, *(1,) * (x.dim() - 2))
         return x.clone() * mask.reshape(shape)  # cloned: later operators may modify x in place
 
-    total = torch.zeros(channels, dtype=torch.float64)
+    examples = count(inputs)
+    summed = torch.zeros(examples, channels, dtype=torch.float64)
     observer = ContractionObserver({name: weights[name] for name in numbers}, insert_mask)
-    with eval_mode(context.network), torch.enable_grad():
-        for inputs, targets in _batches(context.network, context.calibration):
-            masks.clear()
-            with observer:
-                outputs = _run(context.network, weights, inputs)
-            examples = count(inputs)
-            loss = examples * needed(context.calibration).objective.loss(outputs, targets)
-            gradients = torch.autograd.grad(loss, [mask for _, mask in masks], materialize_grads=True)
-            summed = torch.zeros(examples, channels, dtype=torch.float64)
-            for (name, _), gradient in zip(masks, gradients, strict=True):
-                each = gradient.reshape(examples, -1, gradient.shape[1]).sum(1).double().cpu()
-                free = numbers[name] >= 0
-                summed.index_add_(1, numbers[name][free], each[:, free])
-            total += summed.square().sum(0)
-    return context.split(total)
+    with eval_mode(network), torch.enable_grad():
+        with observer:
+            outputs = _run(network, weights, inputs)
+        gradients = torch.autograd.grad(loss(outputs), [mask for _, mask in masks], materialize_grads=True)
+    for (name, _), gradient in zip(masks, gradients, strict=True):
+        each = gradient.reshape(examples, -1, gradient.shape[1]).sum(1).double().cpu()
+        free = numbers[name] >= 0
+        summed.index_add_(1, numbers[name][free], each[:, free])
+    return summed
 
 
 def _check_read(context: ImportanceContext, numbers: Mapping[str, Tensor]) -> None:

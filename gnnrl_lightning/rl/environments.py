@@ -23,8 +23,9 @@ from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.rl.rounds import Rounds
 from gnnrl_lightning.search.allocations import Allocations
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, uniform
+from gnnrl_lightning.search.knowledge import Knowledge
 from gnnrl_lightning.search.problem import SearchProblem
-from gnnrl_lightning.surrogate.model import flat_prior
+from gnnrl_lightning.surrogate.model import Surrogate, flat_prior
 from gnnrl_lightning.surrogate.proxy import Proxy
 from gnnrl_lightning.surrogate.sensitivity import RATIOS, Sensitivity
 from gnnrl_lightning.surrogate.terms import Terms
@@ -78,9 +79,10 @@ class Environments:
         """
         imagined = None
         if self.options.surrogate and sensitivity is not None:  # nothing is evaluated: the mean of the prior
-            groups = len(self.graph.groups)
-            nothing = torch.zeros(0, groups, dtype=torch.int64), torch.zeros(0, dtype=torch.float64)
-            imagined = self.imagination(sensitivity, lambda: nothing, mean=True)
+            terms = Terms(self.graph, sensitivity.of_groups)
+            nothing = torch.zeros(0, len(self.graph.groups), dtype=torch.int64), torch.zeros(0, dtype=torch.float64)
+            prior = Surrogate(terms, flat_prior(terms), *nothing)
+            imagined = Imagination(self.graph, self.limits, lambda: prior, lambda: nothing, mean=True)
         return self._make(score, sensitivity, self._allocations(sensitivity), imagined)
 
     def _make(
@@ -109,13 +111,6 @@ class Environments:
         )
         env.setting = self.setting
         return env
-
-    def imagination(
-        self, sensitivity: Sensitivity, evaluated: Callable[[], tuple[Tensor, Tensor]], mean: bool = False
-    ) -> Imagination:
-        """What scores imagined episodes, see `Imagination`."""
-        terms = Terms(self.graph, sensitivity.of_groups)
-        return Imagination(self.graph, self.limits, terms, flat_prior(terms), evaluated, mean)
 
     def _allocations(self, sensitivity: Sensitivity | None) -> Allocations | None:
         """Initial proposals of the policy for every limit; None: the policy starts from one ratio for all groups."""
@@ -173,14 +168,23 @@ class Environments:
         start = self._allocations(sensitivity)
         agent.exchange, agent.proxy, agent.evaluate = problem.exchange, None, None
 
+        if self.options.surrogate and sensitivity is not None:
+            knowledge = Knowledge(problem, reward)
+            imagined = Imagination(self.graph, self.limits, lambda: knowledge.surrogate, knowledge.evaluated)
+            agent.env = agent.proxy = self._make(None, sensitivity, start, imagined)
+            agent.evaluate = Rounds(problem, knowledge, imagined, AGENT)
+
+            def exchange() -> None:
+                problem.exchange()
+                knowledge.look()  # all processes have the same history now
+
+            agent.exchange = exchange
+            knowledge.look()
+            return
+
         def known() -> tuple[Tensor, Tensor]:
             return evaluated(problem.history, reward)
 
-        if self.options.surrogate and sensitivity is not None:
-            imagined = self.imagination(sensitivity, known)
-            agent.env = agent.proxy = self._make(None, sensitivity, start, imagined)
-            agent.evaluate = Rounds(problem, imagined, reward, AGENT)
-            return
         agent.env = self._make(Evaluated(problem.ask, reward, AGENT), sensitivity, start)
         if sensitivity is not None:
             agent.proxy = self._make(Proxy(sensitivity.of_groups, known), sensitivity, start)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from gnnrl_lightning.processes import rank
 from gnnrl_lightning.rl.env.imagination import PARENTS, Imagination
+from gnnrl_lightning.search.knowledge import Knowledge
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.search.variations import ask_maximisers, unseen, variations
 from gnnrl_lightning.seeds import generator_for
@@ -35,8 +33,8 @@ class Rounds:
 
     Args:
         problem: Scores and counts the candidates.
+        knowledge: What is known of candidates; slopes are measured before a search's first round and after each one.
         imagination: Draws the functions.
-        reward: Turns an evaluation into a reward.
         proposer: Name under which the candidates are counted.
 
     Attributes:
@@ -47,9 +45,9 @@ class Rounds:
     """
 
     def __init__(
-        self, problem: SearchProblem, imagination: Imagination, reward: Callable[[Any], float], proposer: str
+        self, problem: SearchProblem, knowledge: Knowledge, imagination: Imagination, proposer: str
     ) -> None:
-        self.problem, self.imagination, self.reward, self.proposer = problem, imagination, reward, proposer
+        self.problem, self.knowledge, self.imagination, self.proposer = problem, knowledge, imagination, proposer
         self.figures: dict[str, float] = {}
         self._expected: list[float] = []
         self._observed: list[float] = []
@@ -74,7 +72,7 @@ class Rounds:
         if rank() == 0:  # the other processes would ask for the same one
             functions[-1] = -surrogate.mean(pool)
         asked = ask_maximisers(self.problem, pool, functions, self.proposer)
-        rewards = torch.tensor([float(self.reward(item)) for item in asked])
+        rewards = torch.tensor([float(self.knowledge.reward(item)) for item in asked])
         if asked:
             self._record(torch.tensor([item.widths for item in asked]), rewards, len(fresh), surrogate)
         return rewards

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.search.model_based import ModelBasedSearch
+from gnnrl_lightning.search.model_based import Functions, ModelBasedSearch
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.surrogate.terms import SMALLEST
 
@@ -24,12 +24,16 @@ class GaussianProcessSearch(ModelBasedSearch):
 
     name: str = "gaussian_process"
 
-    def functions(self, problem: SearchProblem, pool: Tensor, generator: torch.Generator) -> Tensor:
+    def model(self, problem: SearchProblem) -> Functions:
         """Rewards in units of their standard deviation."""
-        mean, covariance = self._posterior(problem, pool)
-        jitter = 1e-8 * covariance.diagonal().mean() * torch.eye(len(pool), dtype=torch.float64)
-        noise = torch.randn(len(pool), self.draws, generator=generator, dtype=torch.float64)
-        return torch.cat([(mean[:, None] + torch.linalg.cholesky(covariance + jitter) @ noise).T, mean[None]])
+
+        def functions(pool: Tensor, generator: torch.Generator) -> Tensor:
+            mean, covariance = self._posterior(problem, pool)
+            jitter = 1e-8 * covariance.diagonal().mean() * torch.eye(len(pool), dtype=torch.float64)
+            noise = torch.randn(len(pool), self.draws, generator=generator, dtype=torch.float64)
+            return torch.cat([(mean[:, None] + torch.linalg.cholesky(covariance + jitter) @ noise).T, mean[None]])
+
+        return functions
 
     def _posterior(self, problem: SearchProblem, pool: Tensor) -> tuple[Tensor, Tensor]:
         """Mean `(n,)` and covariance `(n, n)` of the rewards of candidates, standardised."""

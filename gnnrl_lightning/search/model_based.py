@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,10 @@ from torch import Tensor
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.search.variations import ask_maximisers, first_variations, variations
 from gnnrl_lightning.seeds import generator_for
+
+
+Functions = Callable[[Tensor, torch.Generator], Tensor]
+"""`(pool (n, G), generator) -> rewards (S, n)` by S functions."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +47,15 @@ class ModelBasedSearch(ABC):
         if problem.left:
             for widths in first_variations(problem, min(self.random, problem.left), self.spread, generator_for(seed)):
                 problem.ask(widths, self.name)
-        number = 0
+        number, functions = 0, self.model(problem)
         while problem.left:
             number += 1
             generator = generator_for(seed, number)
             pool = variations(problem, self.parents, self.variations, generator)
             if not len(pool):
                 return  # everything near the best candidates is known
-            ask_maximisers(problem, pool, self.functions(problem, pool, generator), self.name)
+            ask_maximisers(problem, pool, functions(pool, generator), self.name)
 
     @abstractmethod
-    def functions(self, problem: SearchProblem, pool: Tensor, generator: torch.Generator) -> Tensor:
-        """Rewards `(draws + 1, n)` of a pool `(n, G)`, by functions drawn from the posterior and by its mean."""
+    def model(self, problem: SearchProblem) -> Functions:
+        """Return what predicts rewards from all evaluations so far, `draws` functions from the posterior and its mean."""

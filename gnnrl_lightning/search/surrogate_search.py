@@ -7,23 +7,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.search.model_based import ModelBasedSearch
+from gnnrl_lightning.search.knowledge import Knowledge
+from gnnrl_lightning.search.model_based import Functions, ModelBasedSearch
 from gnnrl_lightning.search.problem import SearchProblem
-from gnnrl_lightning.surrogate.model import Surrogate, flat_prior
-from gnnrl_lightning.surrogate.terms import Terms
 
 
 @dataclass(frozen=True)
 class SurrogateSearch(ModelBasedSearch):
-    """The surrogate of the agent, without an agent, predicts rewards."""
+    """The surrogate of the agent, without an agent, predicts rewards from values and slopes."""
 
     name: str = "surrogate"
+    random: int = 0
 
-    def functions(self, problem: SearchProblem, pool: Tensor, generator: torch.Generator) -> Tensor:
+    def model(self, problem: SearchProblem) -> Functions:
         """Rewards by the surrogate, which predicts their negatives."""
-        scored = problem.ranked()
-        widths = torch.tensor([item.widths for item in scored])
-        losses = -torch.tensor([item.merit[0] for item in scored], dtype=torch.float64)
-        terms = Terms(problem.graph, problem.sensitivity.of_groups)
-        surrogate = Surrogate(terms, flat_prior(terms), widths, losses)
-        return -torch.cat([surrogate.draw(self.draws, generator)(pool), surrogate.mean(pool)[None]])
+        knowledge = Knowledge(problem, lambda scored: scored.merit[0])
+
+        def functions(pool: Tensor, generator: torch.Generator) -> Tensor:
+            knowledge.look()
+            surrogate = knowledge.surrogate
+            return -torch.cat([surrogate.draw(self.draws, generator)(pool), surrogate.mean(pool)[None]])
+
+        return functions

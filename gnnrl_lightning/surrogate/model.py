@@ -6,13 +6,15 @@ The logarithm of a candidate's divergence from the dense network is nearly linea
     y(w) = \theta^T \phi(w) + f(x(w)) + \epsilon, \quad
     \theta_i \sim N(m_i, s_i^2), \quad f \sim GP(0, a^2 e^{-|x - x'|^2 / (2 l^2 G)}), \quad \epsilon \sim N(0, \sigma^2)
 
-so its posterior is in closed form, and functions are drawn from it for Thompson sampling. The prior (`Prior`) comes
-from `PriorNetwork`, which reads the network's graph, or is the same for all coefficients.
+so its posterior is in closed form, and functions are drawn from it for Thompson sampling. Beside values it observes
+slopes of candidates (`Slopes`): derivatives of y by each log keep ratio, which are measured with an error that is the
+same for all slopes of a group, and noise.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -31,6 +33,9 @@ SCALES = (0.5, 1.0, 2.0, 4.0)
 
 NOISES = (0.5, 1.0, 2.0)
 """Factors of the noise, of which the likeliest is taken."""
+
+DOUBTS = (1.0, 3.0, 10.0)
+"""Factors of the errors of slopes, of which the likeliest is taken: they say less about some networks."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,103 @@ def flat_prior(terms: Terms) -> Prior:
     return Prior(mean, torch.tensor([10.0, SLOPE[1], *(shared * each for each in scale)], dtype=torch.float64))
 
 
+@dataclass(frozen=True)
+class Slopes:
+    """Derivatives of a candidate's log loss by the log keep ratios of its groups.
+
+    Attributes:
+        widths: The candidate `(G,)`.
+        values: The derivatives `(G,)` float64; NaN: not known.
+        bias: Standard deviations `(G,)` of the error that all slopes of a group share.
+        noise: Standard deviations `(G,)` of the rest.
+    """
+
+    widths: Tensor
+    values: Tensor
+    bias: Tensor
+    noise: Tensor
+
+
+STEP = 0.25
+"""Change of a log keep ratio, either way, over which a slope is taken."""
+
+
+@dataclass(frozen=True)
+class _Observations:
+    """Values of candidates, and slopes: differences of pairs of points.
+
+    Attributes:
+        points: Candidates `(n + 2 k, G)`: evaluated ones, upper points of the k slopes, lower ones.
+        spans: Differences of the points' log keep ratios `(k,)`.
+        observed: Values and slopes `(n + k,)`.
+        bias: Standard deviation of the error that each observation shares with others of its group `(n + k, G)`.
+        noise: Standard deviations `(n + k,)`; those of values are relative to the prior's.
+    """
+
+    points: Tensor
+    spans: Tensor
+    observed: Tensor
+    bias: Tensor
+    noise: Tensor
+
+    @classmethod
+    def of(cls, dense: Tensor, widths: Tensor, values: Tensor, slopes: Sequence[Slopes]) -> _Observations:
+        """Observations of evaluated candidates `(n, G)`, their values `(n,)`, and slopes."""
+        groups, double = len(dense), torch.float64
+        upper, lower, spans, found, bias, noise = [], [], [], [], [], []
+        for each in slopes:
+            start = each.widths.double()
+            up = torch.maximum((start * math.exp(STEP)).round(), start + 1).minimum(dense.double())
+            down = torch.minimum((start * math.exp(-STEP)).round(), start - 1).clamp(min=1.0)
+            known = ((up > down) & each.values.isfinite()).nonzero()[:, 0]
+            rows = each.widths.long().repeat(len(known), 1)
+            index = torch.arange(len(known)), known
+            upper.append(rows.index_put(index, up[known].long()))
+            lower.append(rows.index_put(index, down[known].long()))
+            spans.append((up / down).log()[known])
+            found.append(each.values[known])
+            bias.append(torch.zeros(len(known), groups, dtype=double).index_put(index, each.bias[known]))
+            noise.append(each.noise[known])
+        count = len(values)
+        return cls(
+            torch.cat([widths.long(), *upper, *lower]),
+            torch.cat([torch.zeros(0, dtype=double), *spans]),
+            torch.cat([values.double(), *found]),
+            torch.cat([torch.zeros(count, groups, dtype=double), *bias]),
+            torch.cat([torch.ones(count, dtype=double), *noise]),
+        )
+
+    @property
+    def count(self) -> int:
+        """Number of values n."""
+        return len(self.observed) - len(self.spans)
+
+    def scaled(self, unit: float) -> _Observations:
+        """The observations with slopes in units of the values."""
+        factor = torch.ones_like(self.observed)
+        factor[self.count :] = unit
+        return replace(
+            self, observed=self.observed * factor, bias=self.bias * unit, noise=self.noise * factor
+        )
+
+    def doubted(self, factor: float) -> _Observations:
+        """The observations with errors of slopes multiplied by a factor."""
+        factors = torch.ones_like(self.noise)
+        factors[self.count :] = factor
+        return replace(self, bias=self.bias * factor, noise=self.noise * factors)
+
+    def combined(self, at_points: Tensor) -> Tensor:
+        """What is observed of functions, `(n + k, ...)`, from their values at the points `(n + 2 k, ...)`."""
+        values, upper, lower = at_points.split([self.count, len(self.spans), len(self.spans)])
+        return torch.cat([values, (upper - lower) / self.spans.view(-1, *(1,) * (at_points.dim() - 1))])
+
+    def deviations(self, noise: float) -> Tensor:
+        """Standard deviations `(n + k,)` of the noise, if that of a value is given."""
+        factor = torch.ones_like(self.noise)
+        factor[: self.count] = noise
+        return self.noise * factor
+
+
 class Surrogate:
     """Posterior of the function from candidates to log losses.
 
@@ -89,44 +191,69 @@ class Surrogate:
         prior: Prior of the coefficients.
         widths: Evaluated candidates `(n, G)`; none at first.
         values: Their log losses `(n,)`, the lower the better.
+        slopes: Slopes of some candidates, evaluated or not.
         adapt: Whether the prior's units, scale and noise are adapted to the evaluations by their marginal likelihood.
     """
 
-    def __init__(self, terms: Terms, prior: Prior, widths: Tensor, values: Tensor, adapt: bool = True) -> None:
+    def __init__(
+        self,
+        terms: Terms,
+        prior: Prior,
+        widths: Tensor,
+        values: Tensor,
+        slopes: Sequence[Slopes] = (),
+        adapt: bool = True,
+    ) -> None:
         self.terms, self.prior = terms, prior
-        self._phi, self._x, self._values = terms(widths), terms.logs(widths), values.double()
+        self._data = _Observations.of(terms.dense, widths, values, slopes)
+        self._points = terms.logs(self._data.points)
+        self._phi = self._data.combined(terms(self._data.points))
         if adapt and len(values) >= 8:
-            self.prior = max((prior.in_units(unit) for unit in UNITS), key=self._evidence)
-            grid = [self.prior.scaled(scale, noise) for scale in SCALES for noise in NOISES]
-            self.prior = max(grid, key=self._evidence)
-        self._factor = torch.linalg.cholesky(self._covariance(self.prior))
-        self._weights = self._solve(self._values - self._phi @ self.prior.mean)
+            self._adapt()
+        self._factor = torch.linalg.cholesky(self._covariance(self.prior, self._data))
+        self._weights = self._solve(self._data.observed - self._phi @ self.prior.mean)
+
+    def _adapt(self) -> None:
+        data, prior = self._data, self.prior
+        likeliest = [
+            # The density of the slopes as they were measured.
+            self._evidence(prior.in_units(unit), data.scaled(unit)) + len(data.spans) * math.log(unit)
+            for unit in UNITS
+        ]
+        unit = UNITS[likeliest.index(max(likeliest))]
+        self._data, prior = data.scaled(unit), prior.in_units(unit)
+        if len(data.spans):
+            doubt = max(DOUBTS, key=lambda doubt: self._evidence(prior, self._data.doubted(doubt)))
+            self._data = self._data.doubted(doubt)
+        grid = [prior.scaled(scale, noise) for scale in SCALES for noise in NOISES]
+        self.prior = max(grid, key=lambda prior: self._evidence(prior, self._data))
 
     def _kernel(self, x: Tensor, other: Tensor, prior: Prior) -> Tensor:
         squared = torch.cdist(x, other).square() / x.shape[1]
         return prior.amplitude**2 * torch.exp(-squared / (2 * prior.length**2))
 
-    def _covariance(self, prior: Prior) -> Tensor:
-        """Of the evaluations, noise included."""
+    def _covariance(self, prior: Prior, data: _Observations) -> Tensor:
+        """Of the observations, noise included."""
         linear = (self._phi * prior.scale.square()) @ self._phi.T
-        noise = prior.noise**2 * torch.eye(len(self._phi), dtype=torch.float64)
-        return linear + self._kernel(self._x, self._x, prior) + noise
+        smooth = data.combined(data.combined(self._kernel(self._points, self._points, prior)).T)
+        return linear + smooth + data.bias @ data.bias.T + data.deviations(prior.noise).square().diag()
 
-    def _evidence(self, prior: Prior) -> float:
-        """Log marginal likelihood of the evaluations, up to a constant."""
-        factor = torch.linalg.cholesky(self._covariance(prior))
-        residual = (self._values - self._phi @ prior.mean)[:, None]
+    def _evidence(self, prior: Prior, data: _Observations) -> float:
+        """Log marginal likelihood of the observations, up to a constant."""
+        factor = torch.linalg.cholesky(self._covariance(prior, data))
+        residual = (data.observed - self._phi @ prior.mean)[:, None]
         whitened = torch.linalg.solve_triangular(factor, residual, upper=False)
         return float(-0.5 * whitened.square().sum() - factor.diagonal().log().sum())
 
     def _solve(self, residual: Tensor) -> Tensor:
-        """Residuals `(n,)` or `(n, S)` multiplied by the inverse of the evaluations' covariance."""
+        """Residuals `(n + k,)` or `(n + k, S)` multiplied by the inverse of the observations' covariance."""
         columns = residual if residual.dim() == 2 else residual[:, None]
         return torch.cholesky_solve(columns, self._factor).view_as(residual)
 
     def cross(self, phi: Tensor, x: Tensor) -> Tensor:
-        """Covariances `(m, n)` of candidates with the evaluations."""
-        return (phi * self.prior.scale.square()) @ self._phi.T + self._kernel(x, self._x, self.prior)
+        """Covariances `(m, n + k)` of candidates with the observations."""
+        smooth = self._data.combined(self._kernel(x, self._points, self.prior).T).T
+        return (phi * self.prior.scale.square()) @ self._phi.T + smooth
 
     def mean(self, widths: Tensor) -> Tensor:
         """Posterior means `(m,)` of candidates `(m, G)`."""
@@ -155,7 +282,7 @@ class Surrogate:
         Source: Wilson et al., Efficiently sampling functions from Gaussian process posteriors, 2020,
             https://arxiv.org/abs/2002.09309.
         """
-        prior, groups = self.prior, self._x.shape[1]
+        prior, groups = self.prior, self._points.shape[1]
 
         def normal(*shape: int) -> Tensor:
             return torch.randn(*shape, generator=generator, dtype=torch.float64)
@@ -164,9 +291,11 @@ class Surrogate:
         frequencies = normal(count, FREQUENCIES, groups) / (prior.length * math.sqrt(groups))
         phases = 2 * math.pi * torch.rand(count, FREQUENCIES, generator=generator, dtype=torch.float64)
         waves = prior.amplitude * math.sqrt(2 / FREQUENCIES) * normal(count, FREQUENCIES)
-        draws = Draws(self, coefficients, frequencies, phases, waves, torch.zeros(count, len(self._values)))
-        known = draws._before(self._phi, self._x) + prior.noise * normal(count, len(self._values))
-        updates = self._solve((self._values - known).T).T
+        data = self._data
+        draws = Draws(self, coefficients, frequencies, phases, waves, torch.zeros(count, len(data.observed)))
+        smooth = data.combined(draws._smooth(self._points).T).T
+        error = data.deviations(prior.noise) * normal(count, len(data.observed)) + normal(count, groups) @ data.bias.T
+        updates = self._solve((data.observed - coefficients @ self._phi.T - smooth - error).T).T
         return replace(draws, updates=updates)
 
 
@@ -180,7 +309,7 @@ class Draws:
         frequencies: `(S, R, G)` of the process f.
         phases: `(S, R)`.
         waves: Amplitudes `(S, R)`.
-        updates: `(S, n)`, weights of the covariances with the evaluations.
+        updates: `(S, n + k)`, weights of the covariances with the observations.
     """
 
     surrogate: Surrogate
@@ -210,9 +339,12 @@ class Draws:
 
     def _before(self, phi: Tensor, x: Tensor) -> Tensor:
         """Values `(S, m)` before conditioning, at terms `(m, F)` or `(S, m, F)` and log keep ratios alike."""
+        return (phi @ self.coefficients[:, :, None])[..., 0] + self._smooth(x)
+
+    def _smooth(self, x: Tensor) -> Tensor:
+        """Values `(S, m)` of the process f before conditioning, at log keep ratios `(m, G)` or `(S, m, G)`."""
         angles = x @ self.frequencies.transpose(1, 2) + self.phases[:, None]
-        linear = phi @ self.coefficients[:, :, None]
-        return (linear + angles.cos() @ self.waves[:, :, None])[..., 0]
+        return (angles.cos() @ self.waves[:, :, None])[..., 0]
 
     def elasticities(self) -> Tensor:
         """Posterior coefficients of the terms `(S, F)` of each function, without the process f."""

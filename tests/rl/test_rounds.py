@@ -6,14 +6,13 @@ import pytest
 import torch
 
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.rl.env.imagination import Imagination
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.env.reward import find_reward
 from gnnrl_lightning.rl.environments import AGENT, Environments
 from gnnrl_lightning.rl.learners import DDPG, GNNRL
 from gnnrl_lightning.rl.policies import Agent, LogKeep
 from gnnrl_lightning.rl.rounds import Rounds
-from gnnrl_lightning.surrogate.model import flat_prior
+from gnnrl_lightning.surrogate.model import Surrogate, flat_prior
 from gnnrl_lightning.surrogate.terms import Terms
 from tests.rl.learners.test_gnnrl import equal, trainer, weights
 from tests.rl.test_environments import LIMITS, SMALL, problem_of, started
@@ -57,7 +56,7 @@ def imagination_at(problem, back):
     widths = torch.tensor([item.widths for item in history])
     rewards = torch.tensor([reward(item) for item in history], dtype=torch.float64)
     terms = Terms(problem.graph, problem.sensitivity.of_groups)
-    return Imagination(problem.graph, problem.limits, terms, flat_prior(terms), lambda: (widths, rewards)).surrogate
+    return Surrogate(terms, flat_prior(terms), widths, -rewards)
 
 
 def test_known_candidates_are_replaced_by_variations_of_the_best():

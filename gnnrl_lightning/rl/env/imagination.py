@@ -9,8 +9,7 @@ from torch import Tensor
 
 from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.graph import ComputationGraph
-from gnnrl_lightning.surrogate.model import Draws, Prior, Surrogate
-from gnnrl_lightning.surrogate.terms import Terms
+from gnnrl_lightning.surrogate.model import Draws, Surrogate
 
 EFFECTS = 2
 """Features of a group in imagined episodes: the effect of narrowing and of widening it alone."""
@@ -32,8 +31,7 @@ class Imagination:
     Args:
         graph: The traced network.
         limits: The budget, bound to the graph.
-        terms: Terms of candidates.
-        prior: Prior of the surrogate.
+        surrogate: Returns the surrogate, conditioned on what is known so far.
         evaluated: Returns the evaluations so far: widths `(n, G)` and rewards `(n,)`.
         mean: Whether all functions are the posterior mean: nothing is drawn.
 
@@ -47,24 +45,17 @@ class Imagination:
         self,
         graph: ComputationGraph,
         limits: BoundBudget,
-        terms: Terms,
-        prior: Prior,
+        surrogate: Callable[[], Surrogate],
         evaluated: Callable[[], tuple[Tensor, Tensor]],
         mean: bool = False,
     ) -> None:
-        self.graph, self.limits, self.terms, self.prior = graph, limits, terms, prior
-        self.evaluated, self.mean = evaluated, mean
-        self._known = -1
+        self.graph, self.limits = graph, limits
+        self._surrogate, self.evaluated, self.mean = surrogate, evaluated, mean
 
     @property
     def surrogate(self) -> Surrogate:
-        """The surrogate, conditioned on all evaluations so far."""
-        widths, rewards = self.evaluated()
-        if len(rewards) != self._known:
-            self._known = len(rewards)
-            self._surrogate = Surrogate(self.terms, self.prior, widths, -rewards)
-            self._widths, self._rewards = widths, rewards
-        return self._surrogate
+        """The surrogate, conditioned on what is known so far."""
+        return self._surrogate()
 
     def functions(self, count: int, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
         """Functions from candidates `(m, G)`, or `(count, m, G)`, to rewards `(count, m)`."""
@@ -99,16 +90,16 @@ class Imagination:
         return (self._functions(everything[:, None])[:, 0] - self._level)[episodes].float()
 
     def _proposals(self, proposals: Tensor, limits: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-        self.surrogate  # noqa: B018  (reads the evaluations)
-        if not len(self._rewards) or self.mean:
+        widths, rewards = self.evaluated()
+        if not len(rewards) or self.mean:
             return proposals
         chosen = proposals.clone()
         for row in range(len(proposals)):
-            own = {name: limit[row].expand(len(self._widths)) for name, limit in limits.items()}
-            fits = self.limits.met(self._widths, own)
-            order = self._rewards.where(fits, -torch.inf).argsort(descending=True)[: min(PARENTS, int(fits.sum()))]
+            own = {name: limit[row].expand(len(widths)) for name, limit in limits.items()}
+            fits = self.limits.met(widths, own)
+            order = rewards.where(fits, -torch.inf).argsort(descending=True)[: min(PARENTS, int(fits.sum()))]
             if len(order):
-                chosen[row] = self._widths[order[int(torch.randint(len(order), (), generator=generator))]].to(chosen)
+                chosen[row] = widths[order[int(torch.randint(len(order), (), generator=generator))]].to(chosen)
         return chosen
 
     def _effects(self, start: Tensor) -> Tensor:

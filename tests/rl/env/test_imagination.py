@@ -5,7 +5,7 @@ import math
 import torch
 
 from gnnrl_lightning.rl.env.imagination import EFFECTS, Imagination
-from gnnrl_lightning.surrogate.model import flat_prior
+from gnnrl_lightning.surrogate.model import Surrogate, flat_prior
 from gnnrl_lightning.surrogate.terms import Terms
 from tests.rl.test_environments import LIMITS
 from tests.support.fakes import random_sensitivity, small_graph
@@ -20,7 +20,8 @@ def imagination_of(widths=None, rewards=None, mean=False):
     terms = Terms(graph, random_sensitivity(graph).of_groups)
     known = torch.zeros(0, 4, dtype=torch.int64) if widths is None else widths
     scores = torch.zeros(0) if rewards is None else rewards
-    return Imagination(graph, LIMITS, terms, flat_prior(terms), lambda: (known, scores), mean)
+    surrogate = Surrogate(terms, flat_prior(terms), known, -scores)
+    return Imagination(graph, LIMITS, lambda: surrogate, lambda: (known, scores), mean)
 
 
 def begin(imagination, proposals, seed=0):

@@ -1,0 +1,72 @@
+"""What a model-based search knows of its candidates: values and slopes, and the surrogate that is conditioned on both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.search.problem import SearchProblem
+from gnnrl_lightning.surrogate.model import Prior, Surrogate, flat_prior
+from gnnrl_lightning.surrogate.slopes import slopes_from
+from gnnrl_lightning.surrogate.terms import Terms
+
+UNIFORM = "uniform"
+"""Name of the starting candidate with one keep ratio for all groups."""
+
+MOST_SLOPES = 8
+"""Candidates whose slopes are used, the best ones."""
+
+
+class Knowledge:
+    """Knowledge of a search problem; slopes are measured at the best candidate whenever that is a new one.
+
+    Args:
+        problem: The problem.
+        reward: Turns an evaluation into a reward.
+    """
+
+    def __init__(self, problem: SearchProblem, reward: Callable[[Any], float]) -> None:
+        self.problem, self.reward = problem, reward
+        self.terms = Terms(problem.graph, problem.sensitivity.of_groups)
+        self.prior: Prior = flat_prior(self.terms)
+        self._known = (-1, -1)
+
+    def evaluated(self) -> tuple[Tensor, Tensor]:
+        """Widths `(n, G)` and rewards `(n,)` float64 of the evaluations so far."""
+        history = self.problem.history
+        widths = torch.tensor([item.widths for item in history], dtype=torch.int64).view(-1, len(self.terms.dense))
+        return widths, torch.tensor([float(self.reward(item)) for item in history], dtype=torch.float64)
+
+    def look(self) -> None:
+        """Measure slopes at the best candidate, if that is a new one, and first at that with one ratio for all groups.
+
+        Nothing is measured without a pruner, or if fewer than two evaluations would be left. A collective call.
+        """
+        problem, measure = self.problem, self.problem.effect_measure
+        ranked = problem.ranked()
+        if measure is None or not ranked:
+            return
+        wanted = [torch.tensor(ranked[0].widths)]
+        if not problem.known_effects:
+            wanted += [widths for name, widths in problem.starting.items() if name == UNIFORM]
+        cost = math.ceil(measure.examples / problem.evaluation_examples)
+        for widths in wanted:
+            if tuple(widths.tolist()) not in problem.known_effects and problem.left >= cost + 2:
+                problem.effects(widths)
+
+    @property
+    def surrogate(self) -> Surrogate:
+        """The surrogate, conditioned on everything that is known so far."""
+        effects = self.problem.known_effects
+        known = len(self.problem.history), len(effects)
+        if known != self._known:
+            self._known = known
+            widths, rewards = self.evaluated()
+            best = [item.widths for item in self.problem.ranked() if item.widths in effects][:MOST_SLOPES]
+            slopes = [slopes_from(torch.tensor(key), effects[key]) for key in best]
+            self._surrogate = Surrogate(self.terms, self.prior, widths, -rewards, slopes)
+        return self._surrogate
