@@ -73,7 +73,7 @@ def example(record: dict[str, Any]) -> Example:
     if graph.widths.tolist() != record["dense"]:
         raise ValueError(f"network {record['number']} has widths {graph.widths.tolist()}, expected {record['dense']}")
     measured = torch.tensor(record["measured"], dtype=torch.float64)
-    sensitivity = Sensitivity.interpolate(graph.widths, RATIOS, measured)
+    sensitivity = Sensitivity.interpolate(graph.widths, RATIOS[-measured.shape[1] :], measured)
     terms = Terms(graph, sensitivity.of_groups)
     widths = torch.tensor([row["widths"] for row in record["rows"]])
     divergence = torch.tensor([row["scores"]["divergence"] for row in record["rows"]], dtype=torch.float64)

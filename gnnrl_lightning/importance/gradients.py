@@ -62,12 +62,13 @@ def fisher(context: ImportanceContext) -> list[Tensor]:
     _check_read(context, numbers)
     total = torch.zeros(channels, dtype=torch.float64)
     objective = needed(context.calibration).objective
-    for inputs, targets in _batches(context.network, context.calibration):
+    with eval_mode(context.network):
+        for inputs, targets in _batches(context.network, context.calibration):
 
-        def loss(outputs: Tree, targets: Tree = targets, examples: int = count(inputs)) -> Tensor:
-            return examples * objective.loss(outputs, targets)
+            def loss(outputs: Tree, targets: Tree = targets, examples: int = count(inputs)) -> Tensor:
+                return examples * objective.loss(outputs, targets)
 
-        total += mask_gradients(context.network, numbers, channels, inputs, loss).square().sum(0)
+            total += mask_gradients(context.network, numbers, channels, inputs, loss).square().sum(0)
     return context.split(total)
 
 

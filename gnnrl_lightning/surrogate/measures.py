@@ -133,9 +133,11 @@ def measure_outputs(
         fast = for_inference(copy.deepcopy(pruner.network).eval(), pruner.layers)
         dense = [call(fast, batch) for batch in batches]
         for number, group in enumerate(graph.groups):
+            known = {group.width: 0.0}
             for column, ratio in enumerate(ratios):
                 width = int(widths_at(graph.widths, ratio)[number])
-                if width == group.width:
+                if width in known:
+                    measured[number, column] = known[width]
                     continue
                 plan = narrowed(pruner, number, width)
                 network = plan.apply(pruner.network).eval()
@@ -145,7 +147,7 @@ def measure_outputs(
                     float(objective.distance(call(network, batch), outputs).sum())
                     for batch, outputs in zip(batches, dense, strict=True)
                 )
-                measured[number, column] = total / count(pruner.calibration)
+                measured[number, column] = known[width] = total / count(pruner.calibration)
             advance()
     return measured.clamp(min=0)
 
@@ -158,7 +160,8 @@ def outputs_examples(dense: Tensor, examples: int, ratios: Sequence[float] = RAT
         examples: Number of calibration examples.
         ratios: Keep ratios.
     """
-    passes = sum(int((widths_at(dense, ratio) < dense).sum()) for ratio in ratios)
+    measured = torch.stack([widths_at(dense, ratio) for ratio in ratios], 1)
+    passes = sum(len(set(widths) - {full}) for widths, full in zip(measured.tolist(), dense.tolist(), strict=True))
     return examples * (1 + passes)
 
 

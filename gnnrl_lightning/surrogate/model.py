@@ -34,7 +34,7 @@ SCALES = (0.5, 1.0, 2.0, 4.0)
 NOISES = (0.5, 1.0, 2.0)
 """Factors of the noise, of which the likeliest is taken."""
 
-DOUBTS = (1.0, 3.0, 10.0)
+DOUBTS = (1.0, 3.0, 10.0, 30.0)
 """Factors of the errors of slopes, of which the likeliest is taken: they say less about some networks."""
 
 

@@ -19,8 +19,13 @@ from torch import Tensor
 from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.files import replacing
 
-RATIOS = (0.1, 0.3, 0.6, 0.85)
-"""Keep ratios at which losses are measured; square roots of losses are interpolated between them."""
+RATIOS = (0.0, 0.1, 0.3, 0.6, 0.85)
+"""Keep ratios at which losses are measured, 0 standing for one channel; square roots of losses are interpolated.
+
+One channel is measured because nothing else tells what is lost there: wide layers lose nothing at a tenth of their
+channels and everything at one. Without it, half of the MACs of a VGG-16 left 30 % top-1 by dynamic programming, and
+with it 89 %.
+"""
 
 
 @dataclass(frozen=True)

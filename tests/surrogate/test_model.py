@@ -181,7 +181,7 @@ def test_errors_that_slopes_share_do_not_average_out():
         return float((draws[:, 1] - draws[:, 0]).std())
 
     assert spread(0.3, 0.01, 8) > 0.9 * spread(0.3, 0.01, 1)
-    assert spread(0.01, 0.3, 8) < 0.6 * spread(0.01, 0.3, 1)
+    assert spread(0.01, 0.3, 8) < 0.75 * spread(0.01, 0.3, 1)
 
 
 def test_slopes_that_values_contradict_are_doubted():
@@ -191,9 +191,8 @@ def test_slopes_that_values_contradict_are_doubted():
     without = Surrogate(TERMS, flat_prior(TERMS), known, truth(known))
     told = Surrogate(TERMS, flat_prior(TERMS), known, truth(known), wrong)
     errors = [float((model.mean(new) - truth(new)).square().mean()) for model in (without, told)]
-    assert errors[1] < 3 * errors[0]
     trusting = Surrogate(TERMS, flat_prior(TERMS), known, truth(known), wrong, adapt=False)
-    assert errors[1] < 0.5 * float((trusting.mean(new) - truth(new)).square().mean())
+    assert errors[1] < 0.3 * float((trusting.mean(new) - truth(new)).square().mean())
 
 
 @pytest.mark.parametrize("unit", [0.1, 10.0])
