@@ -59,7 +59,7 @@ def test_images_are_known_before_anything_is_measured(pruner, monkeypatch):
         made = row.make(pruner, lambda groups=groups: groups.append(None))
         assert made.examples == row.examples(dense, len(images)) and made.passes == row.passes == ("moments",)
         assert len(groups) == len(dense)
-    assert SENSITIVITIES["outputs"].examples(dense, 48) == 48 * (1 + 4 * len(dense))
+    assert SENSITIVITIES["outputs"].examples(dense, 48) == 48 * (1 + 5 * len(dense))
     near = (0.5, 0.98)  # of 16 channels 16, of 32 31, of 64 63
     narrowed = len(dense) + int((dense > 16).sum())
     assert 0 < narrowed < 2 * len(dense)
@@ -129,5 +129,5 @@ def test_a_measure_by_its_import_path(pruner):
 @pytest.mark.parametrize("measured", [torch.zeros(2, 2), torch.full((7, 4), torch.nan)])
 def test_a_measure_of_another_shape_or_not_finite_is_refused(pruner, measured):
     assert len(pruner.graph.widths) != 2
-    with pytest.raises(UserError, match=r"was measured: expected finite losses \(\d+, 4\)"):
+    with pytest.raises(UserError, match=r"was measured: expected finite losses \(\d+, 5\)"):
         SensitivityMeasure(lambda pruner, ratios, advance: measured).make(pruner)

@@ -192,7 +192,7 @@ def test_slopes_that_values_contradict_are_doubted():
     told = Surrogate(TERMS, flat_prior(TERMS), known, truth(known), wrong)
     errors = [float((model.mean(new) - truth(new)).square().mean()) for model in (without, told)]
     trusting = Surrogate(TERMS, flat_prior(TERMS), known, truth(known), wrong, adapt=False)
-    assert errors[1] < 0.3 * float((trusting.mean(new) - truth(new)).square().mean())
+    assert errors[1] < 0.6 * float((trusting.mean(new) - truth(new)).square().mean())
 
 
 @pytest.mark.parametrize("unit", [0.1, 10.0])
