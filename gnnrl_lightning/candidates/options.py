@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from gnnrl_lightning.candidates.pruner import pruner_passes
 from gnnrl_lightning.importance import IMPORTANCES
-from gnnrl_lightning.options import AUTO
 from gnnrl_lightning.repair.table import REPAIRS
 
 
@@ -18,8 +17,8 @@ class CandidateOptions:
         importance: Criterion that selects the channels: a name of `gnnrl_lightning.importance.IMPORTANCES` or an import
             path.
         repair: Repair of a sliced network before it is scored: a name of `gnnrl_lightning.repair.table.REPAIRS`, an
-            import path, or auto: the cheapest repair that ranks candidates well, see
-            `gnnrl_lightning.repair.table.default_repair`.
+            import path. After `batch_norm`, which takes two thirds of the time, deep cuts all look alike: candidates of
+            ResNet-20 at 30 % of the MACs have 14 to 35 % top-1, and 70 to 80 % after `refit`.
         calibration_examples: Number of training examples for importance, repair and sensitivity.
 
     Raises:
@@ -27,13 +26,12 @@ class CandidateOptions:
     """
 
     importance: str = "l2"
-    repair: str = AUTO
+    repair: str = "refit"
     calibration_examples: int = 256
 
     def __post_init__(self) -> None:
         IMPORTANCES.find(self.importance, "candidate.importance")
-        if self.repair != AUTO:
-            REPAIRS.find(self.repair, "candidate.repair")
+        REPAIRS.find(self.repair, "candidate.repair")
 
     @property
     def passes(self) -> frozenset[str]:

@@ -16,7 +16,7 @@ from gnnrl_lightning.candidates.short_finetune import ShortFinetune
 from gnnrl_lightning.data.examples import ExampleSet
 from gnnrl_lightning.errors import UserError, finite_number
 from gnnrl_lightning.evaluation.racing import Course, estimate, hopeless, random_order, stage_ends
-from gnnrl_lightning.evaluation.result import Evaluation, best_of
+from gnnrl_lightning.evaluation.result import DIVERGENCE, Evaluation, best_of
 from gnnrl_lightning.objective import Measured, Objective
 from gnnrl_lightning.objective.protocol import added_up
 from gnnrl_lightning.speed.inference import PRECISIONS, for_inference
@@ -170,10 +170,6 @@ class Evaluator:
             if hopeless(course, incumbent, len(self._stages), self.drop_probability):
                 break
         return course
-
-
-DIVERGENCE = "divergence"
-"""Name of the score that every objective has: the mean distance to the dense network's outputs."""
 
 
 def outcome(

@@ -13,6 +13,10 @@ from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.evaluation.racing import Course
 
 
+DIVERGENCE = "divergence"
+"""Name of the score that every objective has: the mean distance to the dense network's outputs."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """A scored candidate.

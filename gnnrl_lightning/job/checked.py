@@ -18,7 +18,6 @@ from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.networks import eval_mode
 from gnnrl_lightning.objective.protocol import untrained
 from gnnrl_lightning.options import AUTO
-from gnnrl_lightning.repair.table import default_repair
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.speed.tuning import BATCH_SIZES, Tuned, tune
@@ -73,20 +72,17 @@ def limits_on(graph: ComputationGraph, budget: Budget, name: str) -> BoundBudget
     return limits
 
 
-def without_auto(options: Options, network: nn.Module, example: Tree) -> Options:
-    """Resolve every "auto" in the sections `candidate` and `delivery`.
+def without_auto(options: Options, example: Tree) -> Options:
+    """Resolve every "auto" in the section `delivery`.
 
     Args:
         options: As configured.
-        network: The dense network.
-        example: Its input, one normalised example.
+        example: The network's input, one normalised example.
     """
-    candidate, delivery = options.candidate, options.delivery
-    if candidate.repair == AUTO:
-        candidate = replace(candidate, repair=default_repair(network))
+    delivery = options.delivery
     if delivery.calibration_examples == AUTO:
         delivery = replace(delivery, calibration_examples=default_final_examples(example))
-    return replace(options, candidate=candidate, delivery=delivery)
+    return replace(options, delivery=delivery)
 
 
 def _tune(task: Task, graph: ComputationGraph, network: nn.Module, options: Options, runtime: Runtime) -> Tuned:
@@ -104,7 +100,7 @@ def _decided(options: Options, task: Task, network: nn.Module, tuned: Tuned | No
         scoring = replace(scoring, precision=tuned.precision, batch_size=tuned.batch_size)
     if scoring.batch_size == AUTO:
         scoring = replace(scoring, batch_size=task.data.eval_batch_size)
-    return replace(without_auto(options, network, task.example()), scoring=scoring)
+    return replace(without_auto(options, task.example()), scoring=scoring)
 
 
 @dataclass(frozen=True)

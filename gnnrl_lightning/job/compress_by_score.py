@@ -192,7 +192,7 @@ def _checked_copy(network: nn.Module, inputs: Tree, device: torch.device | str) 
 
 def _decided(options: Options, network: nn.Module, inputs: Tree, evaluations: int | None) -> Options:
     """Resolve every "auto", and read no more examples than there are."""
-    options, number = without_auto(options, network, take(inputs, slice(1))), count(inputs)
+    options, number = without_auto(options, take(inputs, slice(1))), count(inputs)
     candidate, delivery, search = options.candidate, options.delivery, options.search
     assert isinstance(delivery.calibration_examples, int)  # resolved
     candidate = replace(candidate, calibration_examples=min(candidate.calibration_examples, number))

@@ -87,13 +87,14 @@ class Options:
     def drop_probability(self, episode: EpisodeOptions | None = None) -> float | None:
         """Return the probability of dropping a candidate that is as good as the best one; None: no racing.
 
-        Candidates of several budgets cannot be compared and do not race.
+        Candidates of several budgets cannot be compared and do not race; nor do those from which a surrogate learns.
 
         Args:
             episode: Options of the searching agent's episodes; None: as configured.
         """
-        several = (episode or self.episode).macs_range is not None
-        return self.scoring.drop_probability if self.scoring.racing and not several else None
+        used = episode or self.episode
+        whole = used.macs_range is not None or used.imagines(self.measure(episode))
+        return self.scoring.drop_probability if self.scoring.racing and not whole else None
 
     def evaluation_examples(self, holdout: int, batch_size: int) -> int:
         """Return the forward passes of single examples in an evaluation: scoring, repair and fine-tuning.

@@ -14,7 +14,6 @@ from typing import Any
 from torch import nn
 
 from gnnrl_lightning.calibration.precision import activations_in
-from gnnrl_lightning.networks.norms import BATCH_NORMS
 from gnnrl_lightning.registry import Registry, as_callable
 from gnnrl_lightning.repair.batchnorm import predict_batch_norm, reestimate_batch_norm
 from gnnrl_lightning.repair.dense import Dense
@@ -86,18 +85,3 @@ REPAIRS.register("predicted_batch_norm", Repair(_predict, reads_examples=False, 
 REPAIRS.register("batch_norm", Repair(_batch_norm, reads_examples=True))
 REPAIRS.register("reconstruction", Repair(_reconstruct, reads_examples=False, passes=("moments",)))
 REPAIRS.register("refit", Repair(_refit, reads_examples=True, passes=("recording",)))
-
-
-def default_repair(network: nn.Module) -> str:
-    """Return the cheapest repair whose scores predict the quality of candidates after fine-tuning.
-
-    In our measurements, `batch_norm` retains much less accuracy than `refit`, but its Kendall tau with the accuracy
-    after fine-tuning lies within the confidence interval of the best score, at a fraction of the time. (If you will not
-    fine-tune, `refit` ranks candidates better.) For a network without batch norms it would do nothing, and scores of an
-    unrepaired network are poor predictors; the default is then `refit`.
-
-    Args:
-        network: The dense network.
-    """
-    norms = (module for module in network.modules() if isinstance(module, BATCH_NORMS))
-    return "batch_norm" if any(norm.track_running_stats for norm in norms) else "refit"

@@ -53,6 +53,11 @@ class Environments:
     objective: Objective
 
     @property
+    def imagines(self) -> bool:
+        """Whether a policy learns in imagined episodes."""
+        return self.options.imagines(self.measure)
+
+    @property
     def setting(self) -> dict[str, str]:
         """Options that define a policy's states and actions: name -> value as text.
 
@@ -63,7 +68,7 @@ class Environments:
         return {
             "search.sensitivity": str(self.measure),
             "episode.proposal": str(self.measure and options.proposal),
-            "episode.surrogate": str(options.surrogate),
+            "episode.surrogate": str(self.imagines),
             "episode.max_steps": str(options.max_steps),
             "episode.max_ratio_per_step": str(1.0 if one_step else float(options.max_ratio_per_step)),
         }
@@ -78,7 +83,7 @@ class Environments:
                 yet), they are zeros, so that a policy can be created.
         """
         imagined = None
-        if self.options.surrogate and sensitivity is not None:  # nothing is evaluated: the mean of the prior
+        if self.imagines and sensitivity is not None:  # nothing is evaluated: the mean of the prior
             terms = Terms(self.graph, sensitivity.of_groups)
             nothing = torch.zeros(0, len(self.graph.groups), dtype=torch.int64), torch.zeros(0, dtype=torch.float64)
             prior = Surrogate(terms, flat_prior(terms), *nothing)
@@ -107,7 +112,7 @@ class Environments:
             penalty=options.penalty,
             proposals=start,
             imagined=imagined,
-            group_features=EFFECTS if options.surrogate else 0,
+            group_features=EFFECTS if self.imagines else 0,
         )
         env.setting = self.setting
         return env
@@ -168,7 +173,7 @@ class Environments:
         start = self._allocations(sensitivity)
         agent.exchange, agent.proxy, agent.evaluate = problem.exchange, None, None
 
-        if self.options.surrogate and sensitivity is not None:
+        if self.imagines and sensitivity is not None:
             knowledge = Knowledge(problem, reward)
             imagined = Imagination(self.graph, self.limits, lambda: knowledge.surrogate, knowledge.evaluated)
             agent.env = agent.proxy = self._make(None, sensitivity, start, imagined)

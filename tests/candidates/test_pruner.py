@@ -7,7 +7,7 @@ from gnnrl_lightning.candidates.pruner import Pruner, default_final_examples
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks.cifar_resnet import CIFARResNet
 from gnnrl_lightning.repair.batchnorm import reestimate_batch_norm
-from gnnrl_lightning.repair.table import REPAIRS, Repair, default_repair
+from gnnrl_lightning.repair.table import REPAIRS, Repair
 from tests.support.exactness import assert_untouched, macs_of, snapshot
 from tests.support.networks_readers import correlated
 
@@ -129,12 +129,6 @@ def test_a_repair_with_bfloat16_activations_is_close(graph, network, calibration
 def test_large_images_are_fewer(side, images):
     """2^24 pixels: 128 * 128 * 1024, 224 * 224 * 334.4."""
     assert default_final_examples(torch.empty(1, 3, side, side, device="meta")) == images
-
-
-def test_the_default_repair_is_that_of_batch_norms_where_there_are_any():
-    assert default_repair(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))) == "batch_norm"
-    assert default_repair(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False))) == "refit"
-    assert default_repair(nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4))) == "refit"
 
 
 def test_importance_is_computed_once(graph, network, calibration):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.evaluation.result import DIVERGENCE
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY
 
 
@@ -21,13 +22,15 @@ class EpisodeOptions:
             that one policy serves all budgets. null: all episodes use the budget's limit.
         reward: Reward of a candidate: a figure of the objective (the negative error or loss), including `divergence`
             from the dense network, or the import path of your own function or class, see
-            `gnnrl_lightning.rl.env.reward.find_reward`; null: the objective's primary figure.
+            `gnnrl_lightning.rl.env.reward.find_reward`; null: the objective's primary figure. The divergence tells
+            candidates apart where accuracy does not, and needs no labels.
         sensitivity: Whether the agent uses the sensitivity, if the search measures one: for starting candidates,
             statistics in the states, and the proxy.
         proposal: Sensitivity-based allocation that initialises the policy: dynamic_programming or greedy; null: the
             same ratio for all groups.
         surrogate: Whether the policy learns in imagined episodes, whose rewards are functions drawn from the surrogate,
-            and only the most promising of their candidates are evaluated; otherwise each real episode is.
+            and only the most promising of their candidates are evaluated; otherwise each real episode is. null: if the
+            agent uses a sensitivity and proposals, and episodes have one step and no penalty.
 
     Raises:
         UserError: The proposal is unknown. The reward is checked together with the objective, the other values by the
@@ -38,10 +41,10 @@ class EpisodeOptions:
     max_ratio_per_step: float = 0.3
     penalty: float | None = None
     macs_range: tuple[float, float] | None = None
-    reward: str | None = None
+    reward: str | None = DIVERGENCE
     sensitivity: bool = True
     proposal: str | None = "dynamic_programming"
-    surrogate: bool = False
+    surrogate: bool | None = None
 
     def __post_init__(self) -> None:
         if self.proposal is not None and self.proposal not in FROM_SENSITIVITY:
@@ -49,3 +52,14 @@ class EpisodeOptions:
             raise UserError(f"episode.proposal is {self.proposal!r}: expected one of {known}, or null")
         if self.surrogate and (self.proposal is None or not self.sensitivity):
             raise UserError("episode.surrogate needs the sensitivity, and an allocation in episode.proposal")
+
+    def imagines(self, measure: str | None) -> bool:
+        """Whether the policy learns in imagined episodes.
+
+        Args:
+            measure: Measure of the sensitivity that the agent reads; None: it reads none.
+        """
+        if self.surrogate is not None:
+            return self.surrogate
+        simple = self.max_steps == 1 and self.penalty is None
+        return simple and measure is not None and self.proposal is not None and self.sensitivity

@@ -71,7 +71,7 @@ class GNNRL(GraphLearner):
         epochs: int = 4,
         minibatches: int = 4,
         target_kl: float | None = 0.4,
-        proposal_spread: float = 0.05,
+        proposal_spread: float = 0.3,
         **common: Any,
     ) -> None:
         super().__init__(env, make_policy, **common)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from gnnrl_lightning.rl.encoders import Encoder
 from gnnrl_lightning.rl.policies.actor_critic import Agent
-from gnnrl_lightning.rl.policies.distributions import Beta, UnitDistribution
+from gnnrl_lightning.rl.policies.distributions import UnitDistribution
+from gnnrl_lightning.rl.policies.log_keep import LogKeep
 from gnnrl_lightning.rl.state.graph import StateGraph
 
 
@@ -86,7 +87,7 @@ class AblatedAgent(Agent):
         ablation: str,
         head: str = "identity",
         encoder: str | Encoder = "MultiStage",
-        distribution: type[UnitDistribution] = Beta,
+        distribution: type[UnitDistribution] = LogKeep,
     ) -> None:
         if ablation not in ABLATIONS:
             raise ValueError(f"ablation is {ablation!r}, expected one of {', '.join(map(repr, ABLATIONS))}")

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from gnnrl_lightning.rl.encoders import ENCODERS, Encoder
-from gnnrl_lightning.rl.policies.distributions import Beta, UnitDistribution
+from gnnrl_lightning.rl.policies.distributions import UnitDistribution
+from gnnrl_lightning.rl.policies.log_keep import LogKeep
 from gnnrl_lightning.rl.policies.readout import (
     check_count,
     decision_mean,
@@ -226,7 +227,7 @@ class ActorCritic(nn.Module):
         self,
         actor: nn.Module,
         critic: nn.Module,
-        distribution: type[UnitDistribution] = Beta,
+        distribution: type[UnitDistribution] = LogKeep,
         fixed_spread: bool = False,
     ) -> None:
         super().__init__()
@@ -349,7 +350,7 @@ class Agent(ActorCritic):
         action_dim: int | None,
         head: str = "identity",
         encoder: str | Encoder = "MultiStage",
-        distribution: type[UnitDistribution] = Beta,
+        distribution: type[UnitDistribution] = LogKeep,
         actor: Head | None = None,
         critic: Head | None = None,
         fixed_spread: bool = False,
