@@ -39,7 +39,7 @@ from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.rl.env import EnvPool, VectorPruningEnv
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.learners import GNNRL
-from gnnrl_lightning.rl.policies import Agent
+from gnnrl_lightning.rl.policies import Agent, Beta
 from gnnrl_lightning.rl.rollout import play_without_exploring
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, uniform
 from gnnrl_lightning.surrogate.proxy import Proxy
@@ -69,8 +69,8 @@ def load(name: str, data: ImageData, weights: str | None, images: int, epochs: i
     if weights is None:
         task.train(network, TrainingOptions(epochs=epochs, learning_rate=0.05), quiet_trainer)
     options = Options(
-        CandidateOptions(calibration_examples=images),
-        episode=EpisodeOptions(proposal=None),
+        CandidateOptions(repair="batch_norm", calibration_examples=images),
+        episode=EpisodeOptions(proposal=None, reward=None),
         delivery=DeliveryOptions(calibration_examples=images),
     )
     return train(check(Task(network, data), Budget(macs=0.5), options))
@@ -86,7 +86,7 @@ def in_proxy(trained: Trained, share: float) -> VectorPruningEnv:
 def learn(jobs: Mapping[str, Trained], shares: Sequence[float], iterations: int, episodes: int, seed: int) -> GNNRL:
     """Train one policy on all networks and budgets in each iteration."""
     pool = EnvPool({f"{name}/{share}": in_proxy(job, share) for name, job in jobs.items() for share in shares})
-    learner = GNNRL(pool, partial(Agent, head="node"), episodes_per_iteration=episodes, seed=seed)
+    learner = GNNRL(pool, partial(Agent, head="node", distribution=Beta), episodes_per_iteration=episodes, seed=seed)
     quiet_trainer(max_epochs=iterations, accelerator="cpu", log_every_n_steps=1).fit(learner)
     return learner
 

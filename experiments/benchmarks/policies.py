@@ -42,7 +42,7 @@ from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.report.paired import paired_difference
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.learners import GNNRL
-from gnnrl_lightning.rl.policies import Agent, load_policy, save_policy
+from gnnrl_lightning.rl.policies import Agent, Beta, load_policy, save_policy
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, uniform
 from gnnrl_lightning.search.options import SearchOptions
 from gnnrl_lightning.training.train import quiet_trainer
@@ -55,15 +55,17 @@ ITERATIONS = 40
 """Iterations in the proxy, of 64 episodes each."""
 REAL = 1
 """Iterations with real evaluations: a run needs one, which is the last."""
-POLICY = partial(Agent, head="node")
+POLICY = partial(Agent, head="node", distribution=Beta)
+PROXY = {"episodes_per_iteration": 8, "proxy_between": 4, "proposal_spread": 0.05}
+"""Settings of an agent that learns in the proxy and from its own evaluations."""
 
 
 def load(network: str, weights: str, data: ImageFolder, mode: str) -> Checked:
     """Load a network with its weights and images."""
     options = Options(
-        CandidateOptions(calibration_examples=256),
+        CandidateOptions(repair="batch_norm", calibration_examples=256),
         ScoringOptions(precision="bf16"),
-        EpisodeOptions(macs_range=RANGE if mode == "budgets" else None),
+        EpisodeOptions(macs_range=RANGE if mode == "budgets" else None, reward=None, surrogate=False),
         SearchOptions(evaluations=60),
     )
     return check(Task(NetworkSpec(network), data, weights), Budget(macs=0.5), options)
@@ -73,7 +75,7 @@ def learn(trained: Trained, seed: int, path: Path) -> None:
     """Train and save a policy, unless its file exists."""
     if path.exists():
         return
-    agent = GNNRL(make_policy=POLICY, proxy_warmup=ITERATIONS, seed=seed)
+    agent = GNNRL(make_policy=POLICY, proxy_warmup=ITERATIONS, seed=seed, **PROXY)
     limits = trained.job.limits
     problem = trained.problem(limits, trained.journalled(limits, Journal()))
     problem.start(from_sensitivity=True)
@@ -196,7 +198,7 @@ def main() -> None:
     for seed in SEEDS:
         path = options.policies / f"{options.mode}-seed{seed}.safetensors"
         learn(source, seed, path)
-        agents[seed] = GNNRL(make_policy=POLICY, seed=seed)
+        agents[seed] = GNNRL(make_policy=POLICY, proxy_warmup=20, seed=seed, **PROXY)
         checked.prepare(agents[seed])
         load_policy(agents[seed].policy, path)
     measured = Measured(job, options.half, options.json)

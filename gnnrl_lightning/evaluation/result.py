@@ -12,7 +12,6 @@ import torch
 from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.evaluation.racing import Course
 
-
 DIVERGENCE = "divergence"
 """Name of the score that every objective has: the mean distance to the dense network's outputs."""
 

@@ -75,7 +75,7 @@ def fisher(context: ImportanceContext) -> list[Tensor]:
 def mask_gradients(
     network: nn.Module, numbers: Mapping[str, Tensor], channels: int, inputs: Tree, loss: Callable[[Tree], Tensor]
 ) -> Tensor:
-    """Gradients of a loss with respect to masks that multiply channels wherever a convolution or linear layer reads them.
+    """Gradients of a loss by masks that multiply channels wherever a convolution or linear layer reads them.
 
     Args:
         network: The network; it runs in evaluation mode and is not changed.

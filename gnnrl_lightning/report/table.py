@@ -88,7 +88,7 @@ def print_result(result: Mapping[str, Any], batch: int, console: Console | None 
     if proxy is not None and proxy["first_iteration"] is not None:
         tau = "no ranking" if proxy["tau"] is None else f"Kendall's tau {proxy['tau']:.2f}"
         console.print(
-            f"the proxy ranks candidates with {tau}; the agent's first iteration after it had "
+            f"the sensitivity alone ranks candidates with {tau}; the agent's first iteration had "
             f"{figure.with_unit(proxy['first_iteration'])} on average, its last one "
             f"{figure.with_unit(proxy['last_iteration'])}"
         )

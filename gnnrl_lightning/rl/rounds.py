@@ -44,9 +44,7 @@ class Rounds:
             resumed, with the surrogate's predictions before it knew them.
     """
 
-    def __init__(
-        self, problem: SearchProblem, knowledge: Knowledge, imagination: Imagination, proposer: str
-    ) -> None:
+    def __init__(self, problem: SearchProblem, knowledge: Knowledge, imagination: Imagination, proposer: str) -> None:
         self.problem, self.knowledge, self.imagination, self.proposer = problem, knowledge, imagination, proposer
         self.figures: dict[str, float] = {}
         self._expected: list[float] = []

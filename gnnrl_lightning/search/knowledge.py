@@ -1,4 +1,4 @@
-"""What a model-based search knows of its candidates: values and slopes, and the surrogate that is conditioned on both."""
+"""What a model-based search knows of its candidates: values, slopes, and the surrogate that is conditioned on both."""
 
 from __future__ import annotations
 

@@ -13,7 +13,6 @@ from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.search.variations import ask_maximisers, first_variations, variations
 from gnnrl_lightning.seeds import generator_for
 
-
 Functions = Callable[[Tensor, torch.Generator], Tensor]
 """`(pool (n, G), generator) -> rewards (S, n)` by S functions."""
 
@@ -58,4 +57,4 @@ class ModelBasedSearch(ABC):
 
     @abstractmethod
     def model(self, problem: SearchProblem) -> Functions:
-        """Return what predicts rewards from all evaluations so far, `draws` functions from the posterior and its mean."""
+        """Return what predicts rewards from all evaluations so far: `draws` functions, and the posterior's mean."""

@@ -161,9 +161,7 @@ class _Observations:
         """The observations with slopes in units of the values."""
         factor = torch.ones_like(self.observed)
         factor[self.count :] = unit
-        return replace(
-            self, observed=self.observed * factor, bias=self.bias * unit, noise=self.noise * factor
-        )
+        return replace(self, observed=self.observed * factor, bias=self.bias * unit, noise=self.noise * factor)
 
     def doubted(self, factor: float) -> _Observations:
         """The observations with errors of slopes multiplied by a factor."""

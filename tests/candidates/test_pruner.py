@@ -1,6 +1,5 @@
 import pytest
 import torch
-from torch import nn
 
 import gnnrl_lightning
 from gnnrl_lightning.candidates.pruner import Pruner, default_final_examples

@@ -42,7 +42,9 @@ def problem_of(evaluations=100, limits=LIMITS, table=True, target=(0.9, 0.4, 0.7
 
 
 def environments_of(problem, measure="outputs", **episode):
-    return Environments(problem.graph, problem.limits, EpisodeOptions(**episode), measure, problem.objective)
+    """Without a surrogate, and with the error as the reward, unless the episode's options say otherwise."""
+    options = EpisodeOptions(**{"surrogate": False, "reward": None} | episode)
+    return Environments(problem.graph, problem.limits, options, measure, problem.objective)
 
 
 def started(learner=GNNRL, problem=None, measure="outputs", episode=None, **settings):

@@ -30,7 +30,7 @@ class EpisodeOptions:
             same ratio for all groups.
         surrogate: Whether the policy learns in imagined episodes, whose rewards are functions drawn from the surrogate,
             and only the most promising of their candidates are evaluated; otherwise each real episode is. null: if the
-            agent uses a sensitivity and proposals, and episodes have one step and no penalty.
+            agent uses a sensitivity and proposals, and episodes have one step, one budget and no penalty.
 
     Raises:
         UserError: The proposal is unknown. The reward is checked together with the objective, the other values by the
@@ -61,5 +61,5 @@ class EpisodeOptions:
         """
         if self.surrogate is not None:
             return self.surrogate
-        simple = self.max_steps == 1 and self.penalty is None
+        simple = self.max_steps == 1 and self.penalty is None and self.macs_range is None
         return simple and measure is not None and self.proposal is not None and self.sensitivity

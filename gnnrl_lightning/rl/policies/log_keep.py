@@ -49,7 +49,8 @@ class LogKeep(UnitDistribution):
 
     def sample(self) -> Tensor:
         """z, any real number."""
-        return self._normal.sample()
+        noise = torch.randn_like(self.location)
+        return (self._normal.loc + self._normal.scale * noise).detach()  # NaN stays NaN, and is told by the rollout
 
     @staticmethod
     def squash(raw: Tensor) -> Tensor:

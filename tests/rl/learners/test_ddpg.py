@@ -56,7 +56,7 @@ def test_learns_a_task_far_from_pruning():
 def test_solves_a_landscape_with_a_known_optimum(max_steps, iterations):
     """Within 5 % of the optimum after 96 evaluations in episodes of one step, and after 144 in longer ones."""
     env = hidden_target(max_steps)
-    trainer(iterations).fit(module := DDPG(env, SMALL))
+    trainer(iterations).fit(module := DDPG(env, SMALL, episodes_per_iteration=8))
     assert env.evaluations == 8 * iterations
     evaluator = env.score.evaluator
     scores = torch.stack([evaluator.top1(torch.tensor(widths)) for widths, _ in evaluator.calls])

@@ -16,7 +16,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.rl.encoders import ENCODERS, GAT, GCN
 from gnnrl_lightning.rl.env import Evaluated, VectorPruningEnv
 from gnnrl_lightning.rl.learners import DDPG, GNNRL
-from gnnrl_lightning.rl.policies import Agent, SquashedGaussian
+from gnnrl_lightning.rl.policies import Agent, Beta, SquashedGaussian
 from tests.support.fakes import TOP1, Landscape, RingTask, SaveAt, small_graph
 
 pytestmark = [
@@ -40,9 +40,9 @@ def trainer(iterations, **settings):
     )
 
 
-def ring(**settings):
+def ring(make=SMALL, **settings):
     defaults = {"episodes_per_iteration": 8, "epochs": 2, "minibatches": 2, "target_kl": None}
-    return GNNRL(RingTask(), SMALL, **(defaults | settings))
+    return GNNRL(RingTask(), make, **(defaults | settings))
 
 
 def weights(module):
@@ -73,7 +73,8 @@ def test_solves_a_landscape_with_a_known_optimum(seed):
 
     def search(learning_rate):
         env = VectorPruningEnv(graph, limits, Evaluated(Landscape(graph, target), TOP1), max_steps=1)
-        module = GNNRL(env, learning_rate=learning_rate, seed=seed)
+        make = partial(Agent, distribution=Beta)
+        module = GNNRL(env, make, learning_rate=learning_rate, seed=seed, episodes_per_iteration=8)
         trainer(12).fit(module)
         assert env.evaluations == 96
         evaluator = env.score.evaluator
@@ -187,7 +188,8 @@ def test_goes_on_from_an_iterations_end_bit_by_bit(tmp_path, target_kl, settings
 @pytest.mark.parametrize("target_kl", [None, 0.05])
 @pytest.mark.parametrize("step", [4, 5, 6, 8])
 def test_goes_on_from_the_middle_of_an_iteration_bit_by_bit(tmp_path, step, target_kl):
-    whole, begun, resumed = (ring(target_kl=target_kl, epochs=8) for _ in range(3))
+    make = partial(SMALL, distribution=Beta)
+    whole, begun, resumed = (ring(make, target_kl=target_kl, epochs=8) for _ in range(3))
     trainer(4).fit(whole)
     trainer(2, callbacks=[SaveAt(step, tmp_path / "middle.ckpt")]).fit(begun)
     trainer(4).fit(resumed, ckpt_path=tmp_path / "middle.ckpt", weights_only=True)

@@ -40,7 +40,7 @@ def test_a_policy_of_another_setting_or_make_is_refused(tmp_path):
     load_policy(Agent(NODE_DIM, 4), path)  # without a setting
     with pytest.raises(UserError, match=r"was trained with episode.max_steps 1, here it is 5"):
         load_policy(Agent(NODE_DIM, 4), path, setting | {"episode.max_steps": "5"})
-    with pytest.raises(UserError, match=r"with distribution gnnrl_.*\.Beta, here it is gnnrl_.*\.SquashedGaussian"):
+    with pytest.raises(UserError, match=r"with distribution gnnrl_.*\.LogKeep, here it is gnnrl_.*\.SquashedGaussian"):
         load_policy(Agent(NODE_DIM, 4, distribution=SquashedGaussian), path)
     save_policy(AblatedAgent(NODE_DIM, 4, "no_messages"), path)
     with pytest.raises(UserError, match=r"was trained with ablation no_messages, here it is constant_state"):
