@@ -6,7 +6,7 @@ import torch
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.search.knowledge import MOST_SLOPES, Knowledge
 from gnnrl_lightning.search.problem import NotApplicable
-from tests.search.test_methods import pruner, problem_of  # noqa: F401  (a fixture)
+from tests.search.test_methods import problem_of, pruner  # noqa: F401  (a fixture)
 
 
 def knowledge_of(pruner, evaluations=60):  # noqa: F811
