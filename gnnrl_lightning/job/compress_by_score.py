@@ -17,7 +17,7 @@ from gnnrl_lightning.candidates.pruner import Pruner
 from gnnrl_lightning.cost.budget import BoundBudget, Budget
 from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.evaluation.callable import SCORE, CallableEvaluator, OutputsAlone, score_of
-from gnnrl_lightning.evaluation.result import Evaluation, best_of, within
+from gnnrl_lightning.evaluation.result import DIVERGENCE, Evaluation, best_of, within
 from gnnrl_lightning.job.checked import limits_on, without_auto
 from gnnrl_lightning.job.comparison import run_agent
 from gnnrl_lightning.job.groups import GroupOptions
@@ -97,8 +97,8 @@ def compress_by_score(
             with the repair of the delivery, the uniform and the pruned one are scored besides.
         by: What searches: an agent of yours, or the name of a method of `gnnrl_lightning.search.methods.METHODS`;
             None: `GNNRL`.
-        options: The sections `candidate`, `episode`, `search` and `delivery`, apart from its formats; None: the
-            defaults.
+        options: The sections `candidate`, `episode`, whose reward `divergence` stands for the score, `search` and
+            `delivery`, apart from its formats; None: the defaults.
         groups: Layers that stay as they are, and limits of single groups; None: all may be pruned.
         seed: Of all that is random, the score apart.
         device: Where candidates are pruned, repaired and scored.
@@ -191,7 +191,7 @@ def _checked_copy(network: nn.Module, inputs: Tree, device: torch.device | str) 
 
 
 def _decided(options: Options, network: nn.Module, inputs: Tree, evaluations: int | None) -> Options:
-    """Resolve every "auto", and read no more examples than there are."""
+    """Resolve every "auto", read no more examples than there are, and take the score as the reward."""
     options, number = without_auto(options, take(inputs, slice(1))), count(inputs)
     candidate, delivery, search = options.candidate, options.delivery, options.search
     assert isinstance(delivery.calibration_examples, int)  # resolved
@@ -199,7 +199,10 @@ def _decided(options: Options, network: nn.Module, inputs: Tree, evaluations: in
     delivery = replace(delivery, calibration_examples=min(delivery.calibration_examples, number))
     if evaluations is not None:
         search = replace(search, evaluations=evaluations)
-    return replace(options, candidate=candidate, delivery=delivery, search=search)
+    episode = options.episode
+    if episode.reward == DIVERGENCE:  # nothing but the score is measured
+        episode = replace(episode, reward=None)
+    return replace(options, candidate=candidate, delivery=delivery, search=search, episode=episode)
 
 
 def _problem(pruner: Pruner, limits: BoundBudget, options: Options, evaluate: CallableEvaluator) -> SearchProblem:

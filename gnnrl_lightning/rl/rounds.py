@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.processes import rank
+from gnnrl_lightning.evaluation.result import Evaluation
+from gnnrl_lightning.processes import of_all, rank, share
 from gnnrl_lightning.rl.env.imagination import PARENTS, Imagination
 from gnnrl_lightning.search.knowledge import Knowledge
 from gnnrl_lightning.search.problem import SearchProblem
@@ -40,39 +43,40 @@ class Rounds:
     Attributes:
         figures: Name -> figure of the last round, for logs: `search/new`, the imagined candidates that had not been
             scored; `search/distance`, root mean square difference of their log keep ratios from those of the best
-            candidate; `surrogate/tau`, Kendall's rank correlation of the rewards, since the search began or was
-            resumed, with the surrogate's predictions before it knew them.
+            candidate; `surrogate/tau`, Kendall's rank correlation of the rewards so far with the surrogate's
+            predictions before it knew them. All processes have the same names; none if nothing was scored.
+        predicted: Predicted and actual rewards of all processes so far.
     """
 
     def __init__(self, problem: SearchProblem, knowledge: Knowledge, imagination: Imagination, proposer: str) -> None:
         self.problem, self.knowledge, self.imagination, self.proposer = problem, knowledge, imagination, proposer
         self.figures: dict[str, float] = {}
-        self._expected: list[float] = []
-        self._observed: list[float] = []
+        self.predicted: list[tuple[float, float]] = []
 
     def __call__(self, widths: Tensor, count: int, seed: int) -> Tensor:
-        """Score candidates.
+        """Score candidates; a collective call.
 
         Args:
             widths: Final widths `(n, G)` of imagined episodes.
-            count: Number of candidates to score.
+            count: Number of candidates to score; fewer if the evaluations left, shared by all processes, are fewer.
             seed: Of the functions and variations.
 
         Returns:
             Rewards `(m,)`, m at most count.
         """
         generator = generator_for(seed)
+        count = min(count, len(share(range(self.problem.left))))
         pool = fresh = unseen(self.problem, torch.cat([widths, self._partial(widths, generator)]))
         if len(pool) < count:
             pool = torch.cat([pool, variations(self.problem, PARENTS, VARIATIONS, generator)]).unique(dim=0)
-        surrogate = self.imagination.surrogate
-        functions = self.imagination.functions(count, generator)(pool)
-        if rank() == 0:  # the other processes would ask for the same one
-            functions[-1] = -surrogate.mean(pool)
-        asked = ask_maximisers(self.problem, pool, functions, self.proposer)
+        surrogate, asked = self.imagination.surrogate, list[Evaluation]()
+        if count:
+            functions = self.imagination.functions(count, generator)(pool)
+            if rank() == 0:  # the other processes would ask for the same one
+                functions[-1] = -surrogate.mean(pool)
+            asked = ask_maximisers(self.problem, pool, functions, self.proposer)
         rewards = torch.tensor([float(self.knowledge.reward(item)) for item in asked])
-        if asked:
-            self._record(torch.tensor([item.widths for item in asked]), rewards, len(fresh), surrogate)
+        self._record([item.widths for item in asked], rewards, len(fresh), surrogate)
         return rewards
 
     def _partial(self, widths: Tensor, generator: torch.Generator) -> Tensor:
@@ -84,14 +88,21 @@ class Rounds:
         size = LONGEST * torch.rand(len(start), 1, generator=generator, dtype=torch.float64)
         return self.problem.project(start * (size * chosen * change).exp())
 
-    def _record(self, widths: Tensor, rewards: Tensor, fresh: int, surrogate: Surrogate) -> None:
-        """Set the figures of a round, whose surrogate did not know its rewards."""
-        self._expected += (-surrogate.mean(widths)).tolist()
-        self._observed += rewards.tolist()
+    def _record(self, asked: list[tuple[int, ...]], rewards: Tensor, fresh: int, surrogate: Surrogate) -> None:
+        """Set the figures of a round of all processes, whose surrogate did not know its rewards."""
+        widths = torch.tensor(asked, dtype=torch.int64).view(-1, len(surrogate.terms.dense))
+        expected = -surrogate.mean(widths)
         logs = surrogate.terms.logs(widths)
         best = surrogate.terms.logs(torch.tensor([self.problem.ranked()[0].widths]))
-        distance = (logs - best).square().mean().sqrt()
-        self.figures = {"search/new": float(fresh), "search/distance": float(distance)}
-        tau = kendall(self._expected, self._observed)
+        squared = (logs - best).square().mean(1).tolist()
+        parts = of_all((fresh, squared, list(zip(expected.tolist(), rewards.tolist(), strict=True))))
+        self.predicted += [pair for _, _, pairs in parts for pair in pairs]
+        squares = [value for _, part, _ in parts for value in part]
+        self.figures = {}
+        if not squares:
+            return
+        self.figures["search/new"] = sum(number for number, _, _ in parts) / len(parts)
+        self.figures["search/distance"] = math.sqrt(sum(squares) / len(squares))
+        tau = kendall([pair[0] for pair in self.predicted], [pair[1] for pair in self.predicted])
         if tau is not None:
             self.figures["surrogate/tau"] = tau

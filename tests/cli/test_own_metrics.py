@@ -29,6 +29,7 @@ def broken(graph):
 joules = Metric(energy, unit="J", exact=True, monotone=True)
 """
 QUICK = ["--pretraining.epochs", "0", "--finetuning.epochs", "0", "--run.threads", "1", "--trainer.max_epochs", "1"]
+IMAGINED = ["--episode.surrogate", "null"]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def test_a_fit_with_metrics_of_ones_own(metrics, capsys, monkeypatch):
     monkeypatch.setattr(
         pruning.VectorPruningEnv, "_observe", lambda env: observed.append(observe(env)) or observed[-1], raising=True
     )
-    main(["fit", "--config", "small.yaml", "--config", "own.yaml", *QUICK, "--run.name", "own_metrics"])
+    main(["fit", "--config", "small.yaml", "--config", "own.yaml", *QUICK, *IMAGINED, "--run.name", "own_metrics"])
     text = capsys.readouterr().out
     folder = metrics / "runs" / "own_metrics"
     result = json.loads((folder / "result.json").read_text())
@@ -63,9 +64,10 @@ def test_a_fit_with_metrics_of_ones_own(metrics, capsys, monkeypatch):
         assert row["own_metrics.joules_ratio"] == row["own_metrics.joules"] / 54
         assert row["macs_ratio"] <= 0.6 and row["activations_ratio"] <= 0.9
     assert all(name in text for name in ("activations 0.9", "bumpy", "joules"))
-    # Two widths, five limits and the steps left; and two proposed widths, once the sensitivity is measured.
-    assert [rows.shape[1] for rows in observed][-1] == 2 + 5 + 1 + 2
-    assert {rows.shape[1] for rows in observed} == {2 + 5 + 1, 2 + 5 + 1 + 2}
+    # Two widths, five limits, the steps left and two effects of each width; and two proposed widths, once the
+    # sensitivity is measured.
+    assert [rows.shape[1] for rows in observed][-1] == 2 + 5 + 1 + 2 * 2 + 2
+    assert {rows.shape[1] for rows in observed} == {2 + 5 + 1 + 2 * 2, 2 + 5 + 1 + 2 * 2 + 2}
     assert observed[-1][0, 2:7].tolist() == pytest.approx([0.6, 1, 0.9, 0.8, 0.75])
 
 

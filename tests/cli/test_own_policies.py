@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 
 from gnnrl_lightning.cli import main
 from tests.cli.refused import assert_refused
-from tests.support.workplace import SPENT
+from tests.support.workplace import ROUNDS
 
 POLICIES = """
 import torch
@@ -111,9 +111,15 @@ def test_a_users_own_parts_are_named_in_the_yaml(policies, capsys, own):
     (policies / "own.yaml").write_text(yaml.safe_dump({"model": {"make_policy": OWN[own]}}))
     quick = ["--pretraining.epochs", "0", "--finetuning.epochs", "0", "--run.threads", "1"]
     name = f"own_{own}"
-    main(["fit", "--config", "small.yaml", "--config", "own.yaml", *quick, "--run.name", name])
-    result = json.loads((policies / "runs" / name / "result.json").read_text())
-    assert result["search"]["evaluations"] == SPENT and result["search"]["agent_best"] is not None
+    configs = ["--config", "small.yaml", "--config", "rounds.yaml", "--config", "own.yaml"]
+    main(["fit", *configs, *quick, "--run.name", name])
+    search = json.loads((policies / "runs" / name / "result.json").read_text())["search"]
+    lines = [json.loads(line) for line in (policies / "runs" / name / "journal.jsonl").read_text().splitlines()]
+    # Twelve passes of 128 images, and slopes for four passes each.
+    charged = search["examples"] - sum(line["examples"] for line in lines)
+    assert charged >= 16 * 128 and charged % (4 * 128) == 0
+    assert search["evaluations"] == -(-charged // (287 + 128)) + len(lines) <= ROUNDS["search"]["evaluations"]
+    assert len(lines) > 6 and search["agent_best"] is not None
     weights = load_file(policies / "runs" / name / "checkpoints" / "policy.safetensors")
     part = {"encoder": "actor.decisions.encoder", "both": "actor"}.get(own, own)
     layer = {"whole": "mean.weight"}.get(own, f"{part}.layer.weight")

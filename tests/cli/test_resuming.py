@@ -34,8 +34,13 @@ def workplace(tmp_path_factory):
         yield folder
 
 
+# Three iterations in imagined episodes, a round of four candidates, one more iteration, and a round of the two that are
+# left. The first round finds a better candidate, whose slopes are measured: a resumed run does not measure them again.
+NEW = ["fit", "--config", "small.yaml", "--config", "rounds.yaml", "--run.threads", "1", "--run.name"]
+
+
 def fit(name, *arguments):
-    main(["fit", "--config", "small.yaml", "--run.threads", "1", "--run.name", name, *arguments])
+    main([*NEW, name, *arguments])
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +81,8 @@ def assert_same(folder, whole):
         assert (folder / path).read_bytes() == (whole / path).read_bytes(), path
     agents = [torch.load(run / "checkpoints" / "agent.ckpt", weights_only=True) for run in (folder, whole)]
     first, second = (agent["state_dict"] for agent in agents)
+    known = [{key: effects.tolist() for key, effects in agent["effects"].items()} for agent in agents]
+    assert known[0] == known[1] and agents[0]["predicted"] == agents[1]["predicted"]
     assert all(torch.equal(first[name], second[name]) for name in first.keys() | second.keys())
 
 
@@ -114,7 +121,7 @@ MOMENTS = {
     "streaming": (LatestCheckpoint, "on_train_batch_start", lambda calls: len(calls) == 3),
     # The second epoch's checkpoint has been made, but does not count yet.
     "dense": (LatestCheckpoint, "_keep", lambda calls: len(calls) == 3),
-    # In the first iteration of the agent in the environment: six starting candidates and four of its own are known.
+    # In the agent's second round: six starting candidates and the four of its first round are known.
     "search": (Journal, "append", torn),
     # Uniform has been trained; of the pruned network's two epochs one is done.
     "pruned": (
@@ -136,9 +143,6 @@ def ended(workplace, how, moment, *arguments):
     return subprocess.run(command, cwd=workplace, env=environment, **options)
 
 
-NEW = ["fit", "--config", "small.yaml", "--run.threads", "1", "--run.name"]
-
-
 @pytest.mark.parametrize(
     ("moment", "left", "lines"),
     [
@@ -148,7 +152,7 @@ NEW = ["fit", "--config", "small.yaml", "--run.threads", "1", "--run.name"]
             "pruned",
             {"dense.safetensors", "sensitivity.safetensors", "agent.ckpt", "policy.safetensors"}
             | {"uniform.safetensors", "pruned.ckpt"},
-            22,
+            12,
             marks=pytest.mark.slow,
         ),
     ],
@@ -169,6 +173,16 @@ def test_killed_and_resumed_is_never_killed(workplace, whole, monkeypatch, momen
     # Evaluations in the journal are not repeated.
     assert len(added) == len(journal_of(whole)) - lines
     assert_same(folder, whole)
+
+
+def test_slopes_are_measured_in_the_first_round(whole):
+    """At the best starting candidate, at uniform pruning, and at the better candidate that the round found."""
+    agent = torch.load(whole / "checkpoints" / "agent.ckpt", weights_only=True)
+    lines = journal_of(whole)
+    best = min(lines[:10], key=lambda line: line["scores"]["divergence"])
+    assert best["proposer"] == "agent" and len(lines) == 6 + 4 + 2
+    assert len(agent["effects"]) == 3 and tuple(best["widths"]) in agent["effects"]
+    assert len(agent["predicted"]) == 6
 
 
 @pytest.fixture
@@ -199,7 +213,7 @@ def interrupt(monkeypatch):
         pytest.param("dense", LatestCheckpoint, "on_train_epoch_end", 2, marks=pytest.mark.slow),
         ("table", "gnnrl_lightning.job.searching", "save_sensitivity", 1),
         pytest.param("starting", Journal, "append", 3, marks=pytest.mark.slow),
-        ("search", Journal, "append", 17),
+        ("search", Journal, "append", 12),
         ("uniform", LatestCheckpoint, "on_train_epoch_end", 3 + 6 + 1),
         pytest.param("export", "gnnrl_lightning.job.artifact", "save", 1, marks=pytest.mark.slow),
     ],
@@ -263,7 +277,7 @@ def test_a_journal_that_lost_what_the_agent_counts_is_searched_again(workplace, 
     monkeypatch.chdir(workplace)
     folder = workplace / "runs" / "lost"
     lines = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
-    assert len(lines) == 6 + 8
+    assert len(lines) == 6 + 4
     (folder / "journal.jsonl").write_text("".join(lines[:-2]))
     evaluated = []
     original = Evaluator._evaluate
@@ -381,7 +395,7 @@ def test_each_wandb_logger_gets_its_own_id():
 
 def test_seconds_add_up(workplace, interrupt, monkeypatch):
     with monkeypatch.context():
-        interrupt(signal.SIGTERM, Journal, "append", 17)
+        interrupt(signal.SIGTERM, Journal, "append", 11)
         with pytest.raises(SystemExit):
             fit("clock")
     monkeypatch.undo()

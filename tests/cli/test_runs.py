@@ -234,24 +234,25 @@ def test_a_pruned_network_is_pruned_further(fitted, workplace, capsys):
     assert f"{second['pruned']['top1_test_after']:.2f} %" in capsys.readouterr().out
 
 
-def test_an_agent_with_a_surrogate_evaluates_different_candidates(workplace, fitted):
-    """As long as there are any: two groups have few. Its figures are logged, its policy applies to other budgets."""
-    weights = str(fitted / "checkpoints" / "dense.safetensors")
-    imagined = ["--episode.surrogate", "true", "--episode.reward", "divergence", "--model.proposal_spread", "0.3"]
-    policy = ["--model.make_policy", "gnnrl_lightning.rl.policies.Agent"]
-    policy += ["--model.make_policy.distribution", "gnnrl_lightning.rl.policies.LogKeep"]
-    common = ["--config", "small.yaml", "--checkpoint", weights, *imagined, *policy]
+def test_an_agent_by_default_evaluates_different_candidates(workplace):
+    """As long as there are any. Its figures are logged, its policy applies to other budgets."""
+    common = ["--config", "small.yaml", "--config", "rounds.yaml", "--finetuning.epochs", "0"]
     main(["fit", *common, "--run.name", "imagined"])
     run = workplace / "runs" / "imagined"
     lines = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
     own = [tuple(line["widths"]) for line in lines if line["proposer"] == "agent"]
     known = {tuple(line["widths"]) for line in lines[:6]}
-    assert 3 <= len(own) == len({*own} - known) <= 2 * 8
+    assert len(own) == len({*own} - known) == 4 + 2 and len(known) == 4
+    assert spent_by_iteration(run) == [0, 0, 0, 4, 4, 6]
+    # Twelve passes for calibration and sensitivity, and three measurements of slopes, each of four passes.
+    search = result_of(run)["search"]
+    assert search["examples"] == 128 * (12 + 3 * 4) + (287 + 128) * (4 + 6)
+    assert search["evaluations"] == -(-128 * (12 + 3 * 4) // (287 + 128)) + len(lines)
     # The candidate of the least divergence is delivered.
     best = min(lines, key=lambda line: line["scores"]["divergence"])
     assert result_of(run)["pruned"]["widths"] == best["widths"]
     with (run / "metrics.csv").open() as file:
         logged = {name for row in csv.DictReader(file) for name, value in row.items() if value}
     assert {"surrogate/tau", "search/new", "search/distance"} <= logged
-    file = str(run / "checkpoints" / "policy.safetensors")
-    main(["predict", *common, "--model.policy_file", file, "--budgets", "0.7", "0.4"])
+    dense, policy = (str(run / "checkpoints" / f"{name}.safetensors") for name in ("dense", "policy"))
+    main(["predict", *common, "--checkpoint", dense, "--model.policy_file", policy, "--budgets", "0.7", "0.4"])

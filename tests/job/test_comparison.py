@@ -110,7 +110,7 @@ def test_ddpg_searches_in_the_same_episodes(task, tmp_path):
     """It pays for its own sensitivity, starts with the same candidates, and spends the rest in whole iterations."""
     options = CompareOptions(methods=["agent", "ddpg"], seeds=[0, 1])
     shared = {"episodes_per_iteration": 3, "proxy_warmup": 2, "proxy_between": 1, "proxy_episodes": 8}
-    episode = EpisodeOptions()
+    episode = EpisodeOptions(surrogate=False, reward=None)
     rows = {"agent": AgentRow(agent_of, episode), "ddpg": AgentRow(lambda seed: DDPG(seed=seed, **shared), episode)}
     figures = comparison_of(task, options, rows).run(RunFolder.create(tmp_path, "run"))
     found = {(row["method"], row["seed"]): row for row in figures["rows"]}
@@ -128,7 +128,7 @@ def test_ddpg_searches_in_the_same_episodes(task, tmp_path):
 
 
 def test_repairs_that_read_images_make_evaluations_dearer_and_tables_cheaper(task, tmp_path):
-    """Two groups at four widths: a sensitivity of 100 * (1 + 2 * 4) images, and 100 for its moments. Refit
+    """Two groups at five widths: a sensitivity of 100 * (1 + 2 * 5) images, and 100 for its moments. Refit
     records 100 more, in evaluations of 287 + 100 where the other has 287."""
     options = CompareOptions(methods=["greedy"], seeds=[0])
     rows = {}
@@ -136,11 +136,11 @@ def test_repairs_that_read_images_make_evaluations_dearer_and_tables_cheaper(tas
         comparison = comparison_of(task, options, repair=repair, sensitivity="outputs", calibration_examples=100)
         (rows[repair],) = comparison.run(RunFolder.create(tmp_path, repair))["rows"]
     assert {repair: row["examples"] for repair, row in rows.items()} == {
-        "refit": 1100 + 287 + 100,
-        "reconstruction": 1000 + 287,
+        "refit": 1300 + 287 + 100,
+        "reconstruction": 1200 + 287,
     }
-    assert math.ceil(1100 / (287 + 100)) == 3 and math.ceil(1000 / 287) == 4
-    assert {repair: row["evaluations"] for repair, row in rows.items()} == {"refit": 3 + 1, "reconstruction": 4 + 1}
+    assert math.ceil(1300 / (287 + 100)) == 4 and math.ceil(1200 / 287) == 5
+    assert {repair: row["evaluations"] for repair, row in rows.items()} == {"refit": 4 + 1, "reconstruction": 5 + 1}
 
 
 def test_an_agent_for_all_budgets_wins_with_what_meets_this_one(task, tmp_path):

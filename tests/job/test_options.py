@@ -16,16 +16,16 @@ from tests.support.options import options_of
 @pytest.mark.parametrize(
     ("search", "evaluation", "spent"),
     [
-        # Four groups, four ratios, all of which narrow: 64 * (1 + 16) = 1088 images, and 64 for the moments. Refit
+        # Four groups, five ratios, all of which narrow: 64 * (1 + 20) = 1344 images, and 64 for the moments. Refit
         # records the dense network with 64 more. An evaluation takes 100, and the 64 of the calibration where the
-        # repair reads them: 1216 / 164 = 7.4, 1152 / 164 = 7.02, 1152 / 100 = 11.5.
-        ({}, 164, 8 + 6),
-        ({"repair": "batch_norm"}, 164, 8 + 6),
-        ({"repair": "reconstruction"}, 100, 12 + 6),
-        ({"repair": "none"}, 100, 12 + 6),
-        # Five steps of 30 images, too: 1152 / 250 = 4.6, 1216 / 314 = 3.9.
-        ({"repair": "none", "finetune_steps": 5}, 250, 5 + 6),
-        ({"finetune_steps": 5}, 314, 4 + 6),
+        # repair reads them: 1472 / 164 = 8.98, 1408 / 164 = 8.6, 1408 / 100 = 14.1.
+        ({}, 164, 9 + 6),
+        ({"repair": "batch_norm"}, 164, 9 + 6),
+        ({"repair": "reconstruction"}, 100, 15 + 6),
+        ({"repair": "none"}, 100, 15 + 6),
+        # Five steps of 30 images, too: 1408 / 250 = 5.6, 1472 / 314 = 4.7.
+        ({"repair": "none", "finetune_steps": 5}, 250, 6 + 6),
+        ({"finetune_steps": 5}, 314, 5 + 6),
         # Statistics of the dense network alone: 64 images, or 128 with those of refit; a criterion may read 64 more.
         ({"sensitivity": "reconstruction"}, 164, 1 + 6),
         ({"sensitivity": "reconstruction", "importance": "fisher"}, 164, 2 + 6),
@@ -33,9 +33,9 @@ from tests.support.options import options_of
         ({"sensitivity": None}, 164, 1 + 4),
         ({"sensitivity": None, "repair": "reconstruction"}, 100, 1 + 4),
         ({"sensitivity": None, "repair": "batch_norm"}, 164, 4),
-        # 300 * 17 = 5100 images, and 300 or 600 more, of 400, or 100, an evaluation.
-        ({"calibration_examples": 300}, 400, 15 + 6),
-        ({"calibration_examples": 300, "repair": "reconstruction"}, 100, 54 + 6),
+        # 300 * 21 = 6300 images, and 300 or 600 more, of 400, or 100, an evaluation.
+        ({"calibration_examples": 300}, 400, 18 + 6),
+        ({"calibration_examples": 300, "repair": "reconstruction"}, 100, 66 + 6),
     ],
 )
 @pytest.mark.parametrize("episodes", [1, 8])
@@ -59,12 +59,12 @@ def test_iterations_by_hand(search, evaluation, spent, episodes):
 
 
 def test_groups_that_a_ratio_cannot_narrow_take_no_images():
-    """Of one channel nothing can go, of two 0.1, 0.3 and 0.6 leave one, 0.85 two: 50 * (1 + 3) images, and 50 * 2."""
+    """Of one channel nothing can go; of two, all ratios up to 0.6 leave one, which is measured once, and 0.85 two."""
     graph = SimpleNamespace(widths=torch.tensor([1, 2]))
-    options = options_of(evaluations=6 + 6 + 1, calibration_examples=50, repair="refit")
+    options = options_of(evaluations=4 + 6 + 1, calibration_examples=50, repair="refit")  # 50 * (1 + 1) images + 50 * 2
     assert options.iterations(graph, 50, 1) == 1
-    with pytest.raises(UserError, match=r"search.evaluations is 12: at least 13"):
-        options_of(evaluations=6 + 6, calibration_examples=50, repair="refit").iterations(graph, 50, 1)
+    with pytest.raises(UserError, match=r"search.evaluations is 10: at least 11"):
+        options_of(evaluations=4 + 6, calibration_examples=50, repair="refit").iterations(graph, 50, 1)
 
 
 def test_candidates_race_unless_each_has_a_budget_of_its_own():
@@ -73,7 +73,31 @@ def test_candidates_race_unless_each_has_a_budget_of_its_own():
     assert options_of(racing=False).drop_probability() is None
     assert options_of(macs_range=(0.3, 0.7)).drop_probability() is None
     assert options_of().drop_probability(several) is None
-    assert options_of(macs_range=(0.3, 0.7)).drop_probability(EpisodeOptions()) == 0.2
+    assert options_of(macs_range=(0.3, 0.7)).drop_probability(EpisodeOptions(surrogate=False)) == 0.2
+
+
+def test_candidates_from_which_a_surrogate_learns_do_not_race():
+    assert options_of(surrogate=None).drop_probability() is None
+    assert options_of().drop_probability(EpisodeOptions()) is None
+    assert options_of(surrogate=None, sensitivity=None).drop_probability() == 0.2
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, True),
+        ({"max_steps": 5}, False),
+        ({"penalty": -100.0}, False),
+        ({"macs_range": (0.3, 0.7)}, False),
+        ({"proposal": None}, False),
+        ({"sensitivity": False}, False),
+        ({"surrogate": False}, False),
+        ({"surrogate": True, "max_steps": 5}, True),
+    ],
+)
+def test_a_surrogate_is_used_where_nothing_speaks_against_it(settings, expected):
+    assert EpisodeOptions(**settings).imagines("outputs") is expected
+    assert EpisodeOptions(**settings).imagines(None) is (settings.get("surrogate") is True)
 
 
 def test_an_agent_reads_the_sensitivity_of_the_search_or_none():

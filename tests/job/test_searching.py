@@ -56,8 +56,8 @@ def task(monkeypatch):
     return Task(NetworkSpec("flat_networks.Flat"), Digits(), seed=3)
 
 
-# The sensitivity passes 64 calibration images through the dense network twice (once for the moments) and through four
-# narrower networks; refit records the dense network once more: 448 images. An evaluation reads the calibration images
+# The sensitivity passes 64 calibration images through the dense network twice (once for the moments) and through five
+# narrower networks; refit records the dense network once more: 512 images. An evaluation reads the calibration images
 # and the 287 of the holdout, so that these passes cost two evaluations.
 TABLE = 2
 STARTS = TABLE + 6
@@ -119,10 +119,10 @@ def test_images_of_the_sensitivity_and_of_the_repair_are_counted(task, folder):
     """Refit reads the 64 calibration images in each evaluation; candidates with one width are evaluated once."""
     found = search(trained_of(task, folder), agent_of(), folder)
     assert {scored.widths for scored in found.history} == {(12,)}
-    assert found.examples == 287 + 64 + 64 * (3 + 4)
+    assert found.examples == 287 + 64 + 64 * (3 + 5)
     result = deliver(found, folder).figures
     assert (
-        result["search"]["examples"] == 287 + 64 + 7 * 64 and result["search"]["evaluations"] == STARTS + 2 * EPISODES
+        result["search"]["examples"] == 287 + 64 + 8 * 64 and result["search"]["evaluations"] == STARTS + 2 * EPISODES
     )
 
 
@@ -131,7 +131,7 @@ def test_a_short_training_of_candidates_is_counted(task, folder):
     assert task.data.batch_size == 64
     problem = begun(task, folder, finetune_steps=3).problem
     assert problem.history[0].examples == 287 + 64 + 3 * 64 == problem.evaluation_examples
-    assert problem.spent == 1 + 6  # 448 images for the sensitivity and refit, of 543 an evaluation
+    assert problem.spent == 1 + 6  # 512 images for the sensitivity and refit, of 543 an evaluation
 
 
 def test_no_more_images_are_counted_than_there_are_to_train_on(task, folder):

@@ -9,8 +9,10 @@ def options_of(delivery=None, pretraining=None, finetuning=None, reads_sensitivi
     """Options of which some differ from the defaults.
 
     Those of `delivery` come as a dictionary, because names of theirs are names in `candidate`; `sensitivity` is that of
-    the search, and `reads_sensitivity` says whether the agent reads it.
+    the search, and `reads_sensitivity` says whether the agent reads it. Unless told otherwise, every episode of the
+    agent is an evaluation, so that these can be counted by hand, and the reward is the primary figure.
     """
+    given = {"surrogate": False, "reward": None} | given
     defaults, sections, known = Options(), {}, set()
     for name in ("candidate", "scoring", "search", "episode"):
         kind = type(getattr(defaults, name))

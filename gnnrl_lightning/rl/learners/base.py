@@ -294,6 +294,16 @@ class GraphLearner(pl.LightningModule, ABC):
             found |= {f"search/evaluations/{name}": float(own) for name, own in zip(pool.names, spent, strict=True)}
         return found
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save what was predicted of the evaluations, for the figures of a resumed search."""
+        if self.evaluate is not None:
+            checkpoint["predicted"] = list(getattr(self.evaluate, "predicted", []))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore what was predicted of the evaluations."""
+        if hasattr(self.evaluate, "predicted"):
+            cast(Any, self.evaluate).predicted = list(checkpoint["predicted"])
+
     def on_train_epoch_end(self) -> None:
         """Log the statistics of the iteration's episodes."""
         metrics = self._rollout | {"search/evaluations": float(self.evaluations)}

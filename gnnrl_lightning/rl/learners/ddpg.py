@@ -223,8 +223,10 @@ class DDPG(GraphLearner):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the replay buffer."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["replay"] = self.replay.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the replay buffer."""
+        super().on_load_checkpoint(checkpoint)
         self.replay.load_state_dict(checkpoint["replay"])

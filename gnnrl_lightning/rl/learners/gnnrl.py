@@ -203,10 +203,12 @@ class GNNRL(GraphLearner):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the parameters before the last step, which may still be halved."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["policy_before"] = self._before
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the parameters before the last step."""
+        super().on_load_checkpoint(checkpoint)
         self._before = checkpoint["policy_before"]
 
     def configure_gradient_clipping(

@@ -40,6 +40,9 @@ def load_policy(policy: nn.Module, path: str | Path, setting: Mapping[str, str] 
         UserError: The file is missing or damaged, or its policy has another architecture or setting.
     """
     tensors, before = _read(Path(path))
+    for name, value in (described(policy) | dict(setting or {})).items():
+        if before.get(name, value) != value:
+            raise UserError(f"model.policy_file: {path} was trained with {name} {before[name]}, here it is {value}")
     own = policy.state_dict()
     wrong = sorted(own.keys() ^ tensors.keys())
     if wrong:
@@ -53,9 +56,6 @@ def load_policy(policy: nn.Module, path: str | Path, setting: Mapping[str, str] 
                 f"model.policy_file: {path} has {name} of shape {tuple(tensor.shape)}, this network needs "
                 f"{tuple(own[name].shape)}: only policies with the head 'node' support every network"
             )
-    for name, value in (described(policy) | dict(setting or {})).items():
-        if before.get(name, value) != value:
-            raise UserError(f"model.policy_file: {path} was trained with {name} {before[name]}, here it is {value}")
     policy.load_state_dict(tensors)
 
 
