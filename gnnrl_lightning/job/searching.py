@@ -243,7 +243,7 @@ def _resumed(searching: Searching, folder: RunFolder, journalled: Journalled) ->
     path, counted = folder.checkpoint(AGENT), (0, 0.0, dict[Any, Any]())
     if rank() == 0:  # alone: it may remove the file before others have read it
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        counted = int(saved["state_dict"]["evaluations"]), saved["seconds"], saved["effects"]
+        counted = int(saved["state_dict"]["evaluations"]), saved["seconds"], saved.get("effects", {})
     count, seconds, effects = from_first(counted)
     if journalled.holds(count):
         searching.problem.remember(journalled.skip(count))

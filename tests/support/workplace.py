@@ -24,8 +24,8 @@ class Small(nn.Module):
 """
 
 
-# Two groups at four ratios: 128 * (1 + 2 * 4) images for the sensitivity and 128 for its moments, in evaluations of
-# 287 + 128.
+# Two groups at four widths each (the two smallest of five ratios leave one channel): 128 * (1 + 2 * 4) images for the
+# sensitivity and 128 for its moments, in evaluations of 287 + 128.
 TABLE = -(-128 * 10 // (287 + 128))
 SPENT = TABLE + 6 + 2 * 8
 

@@ -302,7 +302,7 @@ class GraphLearner(pl.LightningModule, ABC):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what was predicted of the evaluations."""
         if hasattr(self.evaluate, "predicted"):
-            cast(Any, self.evaluate).predicted = list(checkpoint["predicted"])
+            cast(Any, self.evaluate).predicted = list(checkpoint.get("predicted", []))
 
     def on_train_epoch_end(self) -> None:
         """Log the statistics of the iteration's episodes."""
