@@ -171,7 +171,7 @@ class CompressionCLI(RunningCLI):
         """Print the widths that a trained policy proposes for some budgets."""
         _check_folder("--json", json)
         budgets: list[float] = self._get(self.config, "budgets")
-        options = replace(self.options, episode=replace(self.options.episode, macs_range=None))
+        options = replace(self.options, episode=self.options.episode.for_one_budget(self.options.measure()))
         checked = check(self.task, self._budget(macs=min(budgets)), options, Runtime(device=self._device()))
         checked.prepare(self.model)
         trained = train(checked)

@@ -81,7 +81,9 @@ def compress_by_score(
     smaller = found.network  # of the same class; fine-tune it, then test it on other data than the score's
     ```
 
-    Nothing is trained, tested or written: there are no targets to do it with.
+    Nothing is trained, tested or written: there are no targets to do it with. With the default options the agent learns
+    from a surrogate of the score, which also reads slopes of the outputs' distance from the dense network's, if these
+    have gradients.
 
     Args:
         network: The trained network, which is copied and never changed.
@@ -117,7 +119,7 @@ def compress_by_score(
     dense, name = _checked_copy(network, inputs, device), type(network).__qualname__
     graph = (groups or GroupOptions()).trace(dense, take(inputs, slice(1)))
     limits = limits_on(graph, budget, name)
-    options = _decided(_checked_options(options or Options()), dense, inputs, evaluations)
+    options = _decided(_checked_options(options or Options()), inputs, evaluations)
 
     candidate, objective = options.candidate, OutputsAlone()
     calibration = take(inputs, slice(candidate.calibration_examples))
@@ -190,7 +192,7 @@ def _checked_copy(network: nn.Module, inputs: Tree, device: torch.device | str) 
     return dense
 
 
-def _decided(options: Options, network: nn.Module, inputs: Tree, evaluations: int | None) -> Options:
+def _decided(options: Options, inputs: Tree, evaluations: int | None) -> Options:
     """Resolve every "auto", read no more examples than there are, and take the score as the reward."""
     options, number = without_auto(options, take(inputs, slice(1))), count(inputs)
     candidate, delivery, search = options.candidate, options.delivery, options.search

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor
@@ -44,7 +44,7 @@ def proposal(trained: Trained, agent: GraphLearner, limits: BoundBudget) -> Tens
     job = trained.job
     if limits.met(job.graph.widths):
         return job.graph.widths
-    environments = job.environments(limits, replace(job.options.episode, macs_range=None))
+    environments = job.environments(limits, job.options.episode.for_one_budget(job.options.measure()))
     env = environments.make(None, None if environments.measure is None else trained.sensitivity)
     play_without_exploring(env, agent.policy, agent.device)
     return env.widths[0]

@@ -44,7 +44,8 @@ class Knowledge:
     def look(self) -> None:
         """Measure slopes at the best candidate, if that is a new one, and first at that with one ratio for all groups.
 
-        Nothing is measured without a pruner, or if fewer than two evaluations would be left. A collective call.
+        Nothing is measured without a pruner, if fewer than two evaluations would be left, or once a measurement has
+        told nothing. A collective call.
         """
         problem, measure = self.problem, self.problem.effect_measure
         ranked = problem.ranked()
@@ -55,6 +56,8 @@ class Knowledge:
             wanted += [widths for name, widths in problem.starting.items() if name == UNIFORM]
         cost = math.ceil(measure.examples / problem.evaluation_examples)
         for widths in wanted:
+            if not all(bool(effects.any()) for effects in problem.known_effects.values()):
+                return  # the outputs have no gradients: the next ones would cost examples, too
             if tuple(widths.tolist()) not in problem.known_effects and problem.left >= cost + 2:
                 problem.effects(widths)
 

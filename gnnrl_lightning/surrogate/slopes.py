@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gnnrl_lightning.candidates.pruner import Pruner
 from gnnrl_lightning.graph import Plan
-from gnnrl_lightning.importance.gradients import mask_gradients
+from gnnrl_lightning.importance.gradients import NoGradient, mask_gradients
 from gnnrl_lightning.surrogate.model import Slopes
 from gnnrl_lightning.trees import Tree, call, count, floats, split
 
@@ -82,7 +82,7 @@ class EffectMeasure:
         Returns:
             `(G,)` float64: sums over the channels of the magnitudes of the first-order changes of the divergence from
             the dense network when they are removed, relative to the divergence. Zeros where no convolution or linear
-            layer reads the group.
+            layer reads the group, and everywhere if the divergence has no gradients.
         """
         plan = self.pruner.plan(widths)
         return self.of_network(plan, self.pruner.prune(plan))
@@ -105,7 +105,10 @@ class EffectMeasure:
                 seen.append(float(summed.detach()))
                 return summed
 
-            total += mask_gradients(network, numbers, len(total), inputs, loss).sum(0)
+            try:
+                total += mask_gradients(network, numbers, len(total), inputs, loss).sum(0)
+            except NoGradient:
+                return torch.zeros(len(sizes), dtype=torch.float64)
             divergence += sum(seen)
         groups = torch.stack([part.abs().sum() for part in total.split(sizes)])
         return (groups / max(divergence, SMALLEST * self.count)).nan_to_num(0.0, 0.0, 0.0)

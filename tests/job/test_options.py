@@ -112,6 +112,7 @@ def test_an_agent_reads_the_sensitivity_of_the_search_or_none():
     [
         ({"proposal": "luck"}, r"episode.proposal is 'luck': expected one of greedy, dynamic_programming, or null"),
         ({"surrogate": True, "proposal": None}, r"episode.surrogate needs the sensitivity, and an allocation"),
+        ({"surrogate": True, "penalty": -100.0}, r"episode.surrogate evaluates only what meets the budget"),
         ({"surrogate": True, "sensitivity": None}, r"episode.surrogate needs a sensitivity: set search.sensitivity"),
         ({"finetune_steps": -1}, r"scoring.finetune_steps is -1: expected at least 0$"),
         ({"repair": "glue"}, r"candidate.repair is 'glue': expected one of none, predicted_batch_norm, batch_norm"),

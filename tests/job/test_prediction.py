@@ -93,6 +93,14 @@ def test_a_policy_of_one_network_serves_another(stages_of, tmp_path):
     assert len(predict(target[1], reader, [0.5])[0].widths) == 4
 
 
+def test_a_policy_for_a_range_of_budgets_predicts_in_the_states_that_it_has_learnt_with(stages_of):
+    """Without its range the options would let a surrogate imagine episodes, whose states have more features."""
+    stages = stages_of(2, macs_range=(0.3, 0.7), surrogate=None)
+    agent = agent_for(stages)
+    for item in predict(stages[1], agent, [0.3, 0.6]):
+        assert item.ratios["macs_ratio"] <= item.macs_budget
+
+
 def test_what_cannot_be_predicted_is_refused(stages_of):
     stages = stages_of(2)
     agent, trained = agent_for(stages), stages[1]

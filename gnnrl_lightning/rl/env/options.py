@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.result import DIVERGENCE
@@ -52,6 +52,8 @@ class EpisodeOptions:
             raise UserError(f"episode.proposal is {self.proposal!r}: expected one of {known}, or null")
         if self.surrogate and (self.proposal is None or not self.sensitivity):
             raise UserError("episode.surrogate needs the sensitivity, and an allocation in episode.proposal")
+        if self.surrogate and self.penalty is not None:
+            raise UserError("episode.surrogate evaluates only what meets the budget: leave out episode.penalty")
 
     def imagines(self, measure: str | None) -> bool:
         """Whether the policy learns in imagined episodes.
@@ -63,3 +65,11 @@ class EpisodeOptions:
             return self.surrogate
         simple = self.max_steps == 1 and self.penalty is None and self.macs_range is None
         return simple and measure is not None and self.proposal is not None and self.sensitivity
+
+    def for_one_budget(self, measure: str | None) -> EpisodeOptions:
+        """Options of episodes of the same states and actions, all with the budget's limit.
+
+        Args:
+            measure: As for `imagines`, which stays what it is.
+        """
+        return replace(self, macs_range=None, surrogate=self.imagines(measure))
