@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.objective import Objective
 from gnnrl_lightning.rl.env import Evaluated, VectorPruningEnv
-from gnnrl_lightning.rl.env.imagination import EFFECTS, Imagination
+from gnnrl_lightning.rl.env.imagination import SLOPES, Imagination
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.env.reward import check_reward, find_reward
 from gnnrl_lightning.rl.env.score import Score
@@ -23,7 +22,7 @@ from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.rl.rounds import Rounds
 from gnnrl_lightning.search.allocations import Allocations
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, uniform
-from gnnrl_lightning.search.knowledge import Knowledge
+from gnnrl_lightning.search.knowledge import Knowledge, evaluated
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.surrogate.model import Surrogate, flat_prior
 from gnnrl_lightning.surrogate.proxy import Proxy
@@ -112,7 +111,7 @@ class Environments:
             penalty=options.penalty,
             proposals=start,
             imagined=imagined,
-            group_features=EFFECTS if self.imagines else 0,
+            group_features=SLOPES if self.imagines else 0,
         )
         env.setting = self.setting
         return env
@@ -193,9 +192,3 @@ class Environments:
         agent.env = self._make(Evaluated(problem.ask, reward, AGENT), sensitivity, start)
         if sensitivity is not None:
             agent.proxy = self._make(Proxy(sensitivity.of_groups, known), sensitivity, start)
-
-
-def evaluated(history: Sequence[Any], reward: Callable[[Any], float]) -> tuple[Tensor, Tensor]:
-    """Widths `(n, G)` and rewards `(n,)` of evaluations: the training data of a proxy."""
-    widths = torch.tensor([item.widths for item in history], dtype=torch.int64)
-    return widths, torch.tensor([float(reward(item)) for item in history], dtype=torch.float64)

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gnnrl_lightning.search.baselines import uniform
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.surrogate.model import Prior, Surrogate, flat_prior
 from gnnrl_lightning.surrogate.slopes import slopes_from
 from gnnrl_lightning.surrogate.terms import Terms
 
-UNIFORM = "uniform"
-"""Name of the starting candidate with one keep ratio for all groups."""
-
 MOST_SLOPES = 8
 """Candidates whose slopes are used, the best ones."""
+
+
+def evaluated(history: Sequence[Any], reward: Callable[[Any], float]) -> tuple[Tensor, Tensor]:
+    """Widths `(n, G)` int64 and rewards `(n,)` float64 of evaluations: the training data of a surrogate or proxy."""
+    widths = torch.tensor([item.widths for item in history], dtype=torch.int64)
+    return widths, torch.tensor([float(reward(item)) for item in history], dtype=torch.float64)
 
 
 class Knowledge:
@@ -36,10 +40,8 @@ class Knowledge:
         self._known = (-1, -1)
 
     def evaluated(self) -> tuple[Tensor, Tensor]:
-        """Widths `(n, G)` and rewards `(n,)` float64 of the evaluations so far."""
-        history = self.problem.history
-        widths = torch.tensor([item.widths for item in history], dtype=torch.int64).view(-1, len(self.terms.dense))
-        return widths, torch.tensor([float(self.reward(item)) for item in history], dtype=torch.float64)
+        """Widths `(n, G)` and rewards `(n,)` of the evaluations so far."""
+        return evaluated(self.problem.history, self.reward)
 
     def look(self) -> None:
         """Measure slopes at the best candidate, if that is a new one, and first at that with one ratio for all groups.
@@ -53,7 +55,7 @@ class Knowledge:
             return
         wanted = [torch.tensor(ranked[0].widths)]
         if not problem.known_effects:
-            wanted += [widths for name, widths in problem.starting.items() if name == UNIFORM]
+            wanted.append(uniform(problem.graph, problem.limits))
         cost = math.ceil(measure.examples / problem.evaluation_examples)
         for widths in wanted:
             if not all(bool(effects.any()) for effects in problem.known_effects.values()):

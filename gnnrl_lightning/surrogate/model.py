@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from gnnrl_lightning.surrogate.observations import Observations, Slopes
 from gnnrl_lightning.surrogate.terms import Terms
 
 FREQUENCIES = 256
@@ -86,101 +87,6 @@ def flat_prior(terms: Terms) -> Prior:
     return Prior(mean, torch.tensor([10.0, SLOPE[1], *(shared * each for each in scale)], dtype=torch.float64))
 
 
-@dataclass(frozen=True)
-class Slopes:
-    """Derivatives of a candidate's log loss by the log keep ratios of its groups.
-
-    Attributes:
-        widths: The candidate `(G,)`.
-        values: The derivatives `(G,)` float64; NaN: not known.
-        bias: Standard deviations `(G,)` of the error that all slopes of a group share.
-        noise: Standard deviations `(G,)` of the rest.
-    """
-
-    widths: Tensor
-    values: Tensor
-    bias: Tensor
-    noise: Tensor
-
-
-STEP = 0.25
-"""Change of a log keep ratio, either way, over which a slope is taken."""
-
-
-@dataclass(frozen=True)
-class _Observations:
-    """Values of candidates, and slopes: differences of pairs of points.
-
-    Attributes:
-        points: Candidates `(n + 2 k, G)`: evaluated ones, upper points of the k slopes, lower ones.
-        spans: Differences of the points' log keep ratios `(k,)`.
-        observed: Values and slopes `(n + k,)`.
-        bias: Standard deviation of the error that each observation shares with others of its group `(n + k, G)`.
-        noise: Standard deviations `(n + k,)`; those of values are relative to the prior's.
-    """
-
-    points: Tensor
-    spans: Tensor
-    observed: Tensor
-    bias: Tensor
-    noise: Tensor
-
-    @classmethod
-    def of(cls, dense: Tensor, widths: Tensor, values: Tensor, slopes: Sequence[Slopes]) -> _Observations:
-        """Observations of evaluated candidates `(n, G)`, their values `(n,)`, and slopes."""
-        groups, double = len(dense), torch.float64
-        upper, lower, spans, found, bias, noise = [], [], [], [], [], []
-        for each in slopes:
-            start = each.widths.double()
-            up = torch.maximum((start * math.exp(STEP)).round(), start + 1).minimum(dense.double())
-            down = torch.minimum((start * math.exp(-STEP)).round(), start - 1).clamp(min=1.0)
-            known = ((up > down) & each.values.isfinite()).nonzero()[:, 0]
-            rows = each.widths.long().repeat(len(known), 1)
-            index = torch.arange(len(known)), known
-            upper.append(rows.index_put(index, up[known].long()))
-            lower.append(rows.index_put(index, down[known].long()))
-            spans.append((up / down).log()[known])
-            found.append(each.values[known])
-            bias.append(torch.zeros(len(known), groups, dtype=double).index_put(index, each.bias[known]))
-            noise.append(each.noise[known])
-        count = len(values)
-        return cls(
-            torch.cat([widths.long(), *upper, *lower]),
-            torch.cat([torch.zeros(0, dtype=double), *spans]),
-            torch.cat([values.double(), *found]),
-            torch.cat([torch.zeros(count, groups, dtype=double), *bias]),
-            torch.cat([torch.ones(count, dtype=double), *noise]),
-        )
-
-    @property
-    def count(self) -> int:
-        """Number of values n."""
-        return len(self.observed) - len(self.spans)
-
-    def scaled(self, unit: float) -> _Observations:
-        """The observations with slopes in units of the values."""
-        factor = torch.ones_like(self.observed)
-        factor[self.count :] = unit
-        return replace(self, observed=self.observed * factor, bias=self.bias * unit, noise=self.noise * factor)
-
-    def doubted(self, factor: float) -> _Observations:
-        """The observations with errors of slopes multiplied by a factor."""
-        factors = torch.ones_like(self.noise)
-        factors[self.count :] = factor
-        return replace(self, bias=self.bias * factor, noise=self.noise * factors)
-
-    def combined(self, at_points: Tensor) -> Tensor:
-        """What is observed of functions, `(n + k, ...)`, from their values at the points `(n + 2 k, ...)`."""
-        values, upper, lower = at_points.split([self.count, len(self.spans), len(self.spans)])
-        return torch.cat([values, (upper - lower) / self.spans.view(-1, *(1,) * (at_points.dim() - 1))])
-
-    def deviations(self, noise: float) -> Tensor:
-        """Standard deviations `(n + k,)` of the noise, if that of a value is given."""
-        factor = torch.ones_like(self.noise)
-        factor[: self.count] = noise
-        return self.noise * factor
-
-
 class Surrogate:
     """Posterior of the function from candidates to log losses.
 
@@ -203,7 +109,7 @@ class Surrogate:
         adapt: bool = True,
     ) -> None:
         self.terms, self.prior = terms, prior
-        self._data = _Observations.of(terms.dense, widths, values, slopes)
+        self._data = Observations.of(terms.dense, widths, values, slopes)
         self._points = terms.logs(self._data.points)
         self._phi = self._data.combined(terms(self._data.points))
         if adapt and len(values) >= 8:
@@ -230,13 +136,13 @@ class Surrogate:
         squared = torch.cdist(x, other).square() / x.shape[1]
         return prior.amplitude**2 * torch.exp(-squared / (2 * prior.length**2))
 
-    def _covariance(self, prior: Prior, data: _Observations) -> Tensor:
+    def _covariance(self, prior: Prior, data: Observations) -> Tensor:
         """Of the observations, noise included."""
         linear = (self._phi * prior.scale.square()) @ self._phi.T
         smooth = data.combined(data.combined(self._kernel(self._points, self._points, prior)).T)
         return linear + smooth + data.bias @ data.bias.T + data.deviations(prior.noise).square().diag()
 
-    def _evidence(self, prior: Prior, data: _Observations) -> float:
+    def _evidence(self, prior: Prior, data: Observations) -> float:
         """Log marginal likelihood of the observations, up to a constant."""
         factor = torch.linalg.cholesky(self._covariance(prior, data))
         residual = (data.observed - self._phi @ prior.mean)[:, None]
@@ -265,10 +171,6 @@ class Surrogate:
         cross = self.cross(phi, x)
         whitened = torch.linalg.solve_triangular(self._factor, cross.T, upper=False)
         return (before - whitened.square().sum(0)).clamp(min=0).sqrt()
-
-    def coefficients(self) -> Tensor:
-        """Posterior means of the coefficients `(F,)`."""
-        return self.prior.mean + self.prior.scale.square() * (self._phi.T @ self._weights)
 
     def draw(self, count: int, generator: torch.Generator) -> Draws:
         """Functions drawn from the posterior, by Matheron's rule.
@@ -343,8 +245,3 @@ class Draws:
         """Values `(S, m)` of the process f before conditioning, at log keep ratios `(m, G)` or `(S, m, G)`."""
         angles = x @ self.frequencies.transpose(1, 2) + self.phases[:, None]
         return (angles.cos() @ self.waves[:, :, None])[..., 0]
-
-    def elasticities(self) -> Tensor:
-        """Posterior coefficients of the terms `(S, F)` of each function, without the process f."""
-        surrogate = self.surrogate
-        return self.coefficients + surrogate.prior.scale.square() * (self.updates @ surrogate._phi)

@@ -11,12 +11,11 @@ from __future__ import annotations
 from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gnnrl_lightning.candidates.pruner import Pruner
-from gnnrl_lightning.graph import Plan
 from gnnrl_lightning.importance.gradients import NoGradient, mask_gradients
-from gnnrl_lightning.surrogate.model import Slopes
+from gnnrl_lightning.surrogate.observations import Slopes
 from gnnrl_lightning.trees import Tree, call, count, floats, split
 
 BATCH = 64
@@ -85,10 +84,7 @@ class EffectMeasure:
             layer reads the group, and everywhere if the divergence has no gradients.
         """
         plan = self.pruner.plan(widths)
-        return self.of_network(plan, self.pruner.prune(plan))
-
-    def of_network(self, plan: Plan, network: nn.Module) -> Tensor:
-        """Effects of the groups of a network that was pruned by a plan, as above."""
+        network = self.pruner.prune(plan)
         graph, distance = self.pruner.graph, self.pruner.objective.distance
         sizes = (graph.widths * graph.sets).tolist()
         numbers = {

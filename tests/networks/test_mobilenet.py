@@ -51,3 +51,13 @@ def test_v2_computes_what_torchvision_does_at_the_same_strides():
 @pytest.mark.parametrize("make", [mobilenet_v1, mobilenet_v2])
 def test_small_grey_images(make):
     assert make(7, in_channels=1)(torch.randn(2, 1, 8, 8)).shape == (2, 7)
+
+
+def test_a_narrow_v2_keeps_the_width_of_the_last_convolution():
+    with torch.device("meta"):
+        full, narrow, wide = (mobilenet_v2(width=width) for width in (1.0, 0.5, 2.0))
+    for name, parameter in narrow.named_parameters():
+        if parameter.dim() == 4 and parameter.shape[0] != 1280:
+            assert len(parameter) == 0.5 * len(full.get_parameter(name))
+    assert [network.linear.in_features for network in (full, narrow, wide)] == [1280, 1280, 2560]
+    assert narrow.features[0].out_channels == 16

@@ -33,3 +33,13 @@ def test_larger_images_and_grey_ones():
 def test_smaller_images_are_refused_in_one_line():
     with pytest.raises(UserError, match=r"the network refuses inputs of 3x16x16: .*[Oo]utput size is too small"):
         check_runs(vgg16_bn(), torch.zeros(1, 3, 16, 16))
+
+
+def test_a_narrow_one_has_that_share_of_all_channels():
+    with torch.device("meta"):
+        full, narrow = (dict(vgg16_bn(width=width).named_parameters()) for width in (1.0, 0.375))
+    assert full.keys() == narrow.keys()
+    for name, parameter in narrow.items():
+        if not name.startswith("classifier.3"):
+            assert len(parameter) == 0.375 * len(full[name])
+    assert narrow["classifier.3.weight"].shape == (10, 192)

@@ -11,11 +11,12 @@ from gnnrl_lightning.objective import Classification
 from gnnrl_lightning.rl.encoders import GCN
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.env.reward import find_reward
-from gnnrl_lightning.rl.environments import AGENT, Environments, evaluated
+from gnnrl_lightning.rl.environments import AGENT, Environments
 from gnnrl_lightning.rl.learners import DDPG, GNNRL
 from gnnrl_lightning.rl.policies import Agent
 from gnnrl_lightning.rl.state.builder import NODE_DIM
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, STARTING, starting_candidates
+from gnnrl_lightning.search.knowledge import evaluated
 from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
 from gnnrl_lightning.surrogate.proxy import Proxy
 from gnnrl_lightning.surrogate.sensitivity import RATIOS

@@ -10,12 +10,10 @@ from torch import Tensor
 from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.surrogate.model import Draws, Surrogate
+from gnnrl_lightning.surrogate.observations import STEP
 
-EFFECTS = 2
-"""Features of a group in imagined episodes: the effect of narrowing and of widening it alone."""
-
-STEP = 0.25
-"""Change of a log keep ratio whose effect is a feature."""
+SLOPES = 2
+"""Features of a group in imagined episodes: slopes of the reward towards narrower and wider ones."""
 
 PARENTS = 6
 """Number of best candidates from which episodes start."""
@@ -25,7 +23,7 @@ class Imagination:
     """What imagined episodes start from, what the policy sees of their functions, and their rewards.
 
     Each episode has a function drawn from the posterior of the surrogate: the policy learns to maximise all of them
-    (Thompson sampling by a policy). It sees the function in its effects: the change in reward when one group of the
+    (Thompson sampling by a policy). It sees the function in its slopes: the change in reward when one group of the
     proposal is narrowed or widened, in units of their root mean square over the groups.
 
     Args:
@@ -75,13 +73,13 @@ class Imagination:
 
         Returns:
             Proposed widths `(B, G)`, each one of the best candidates that meet the episode's limits, or the allocation;
-            and the effects `(B, G, 2)`.
+            and the slopes `(B, G, 2)`.
         """
         count = len(proposals)
         self._functions = self.functions(count, generator)
         self.start = start = self._proposals(proposals, limits, generator)
         self._level = self._functions(start[:, None].long())[:, 0]
-        return start, self._effects(start)
+        return start, self._slopes(start)
 
     def rewards(self, widths: Tensor, episodes: Tensor) -> Tensor:
         """Rewards `(n,)` of candidates `(n, G)` by the functions of their episodes `(n,)`; a proposal has 0."""
@@ -102,7 +100,7 @@ class Imagination:
                 chosen[row] = widths[order[int(torch.randint(len(order), (), generator=generator))]].to(chosen)
         return chosen
 
-    def _effects(self, start: Tensor) -> Tensor:
+    def _slopes(self, start: Tensor) -> Tensor:
         count, groups = start.shape
         eye = torch.eye(groups, dtype=torch.float64)
         factors = torch.cat([(-STEP * eye).exp(), (STEP * eye).exp()])
@@ -114,9 +112,9 @@ class Imagination:
         logs = (changed.double() / start[:, None].double()).log()
         own = torch.cat([logs[:, :groups].diagonal(dim1=1, dim2=2), logs[:, groups:].diagonal(dim1=1, dim2=2)], 1)
         slopes = torch.where(own.abs() > 0, change / own.where(own.abs() > 0, torch.ones(())), torch.zeros(()))
-        effects = slopes.view(count, 2, groups).transpose(1, 2)
-        scale = effects.square().mean((1, 2), keepdim=True).sqrt().clamp(min=1e-9)
-        return (effects / (3 * scale)).clamp(-1, 1).float()
+        slopes = slopes.view(count, 2, groups).transpose(1, 2)
+        scale = slopes.square().mean((1, 2), keepdim=True).sqrt().clamp(min=1e-9)
+        return (slopes / (3 * scale)).clamp(-1, 1).float()
 
 
 def _mean(surrogate: Surrogate, widths: Tensor, count: int) -> Tensor:

@@ -4,8 +4,9 @@ import math
 
 import torch
 
-from gnnrl_lightning.rl.env.imagination import EFFECTS, Imagination
+from gnnrl_lightning.rl.env.imagination import SLOPES, Imagination
 from gnnrl_lightning.surrogate.model import Surrogate, flat_prior
+from gnnrl_lightning.surrogate.observations import STEP
 from gnnrl_lightning.surrogate.terms import Terms
 from tests.rl.test_environments import LIMITS
 from tests.support.fakes import random_sensitivity, small_graph
@@ -32,8 +33,8 @@ def begin(imagination, proposals, seed=0):
 def test_rewards_are_relative_to_the_proposal_and_those_of_the_episodes_function():
     proposals = LIMITS.project(small_graph().widths).repeat(3, 1)
     imagination = imagination_of()
-    start, effects = begin(imagination, proposals)
-    assert torch.equal(start, proposals) and effects.shape == (3, 4, EFFECTS)
+    start, slopes = begin(imagination, proposals)
+    assert torch.equal(start, proposals) and slopes.shape == (3, 4, SLOPES)
     assert imagination.rewards(proposals, torch.arange(3)).tolist() == [0.0, 0.0, 0.0]
     other = LIMITS.project(small_graph().widths * torch.tensor([0.3, 1.0, 1.0, 1.0])).repeat(3, 1)
     rewards = imagination.rewards(other, torch.arange(3))
@@ -44,22 +45,22 @@ def test_rewards_are_relative_to_the_proposal_and_those_of_the_episodes_function
     assert len(set(mean.rewards(other, torch.arange(3)).tolist())) == 1
 
 
-def test_effects_are_slopes_of_the_function():
+def test_the_policy_sees_the_slopes_of_the_function():
     """By the posterior mean, narrowing and widening by a quarter of a log keep ratio, over 3 root mean squares."""
     proposals = torch.tensor([[12, 16, 16, 24]])
     imagination = imagination_of(mean=True)
-    _, effects = begin(imagination, proposals)
+    _, seen = begin(imagination, proposals)
     slopes = torch.zeros(4, 2, dtype=torch.float64)
     level = float(imagination.surrogate.mean(proposals))
     for group in range(4):
         for side, sign in enumerate((-1, 1)):
             changed = proposals.clone()
-            width = round(int(proposals[0, group]) * math.exp(sign * 0.25))
+            width = round(int(proposals[0, group]) * math.exp(sign * STEP))
             changed[0, group] = min(width, int(small_graph().widths[group]))
             step = math.log(int(changed[0, group]) / int(proposals[0, group]))
             slopes[group, side] = -(float(imagination.surrogate.mean(changed)) - level) / step
     expected = slopes / (3 * slopes.square().mean().sqrt())
-    torch.testing.assert_close(effects[0].double(), expected.clamp(-1, 1), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(seen[0].double(), expected.clamp(-1, 1), atol=1e-5, rtol=1e-4)
 
 
 def test_episodes_start_from_the_best_candidates_within_their_limits():
