@@ -73,9 +73,9 @@ def bf16(
     racing: bool = True,
     final_images: int | None = None,
 ) -> Options:
-    """Options of a search in bfloat16 without a sensitivity."""
+    """Options of a search in bfloat16 without a sensitivity, whose candidates are repaired by their batch norms."""
     return Options(
-        CandidateOptions(calibration_examples=calibration_images),
+        CandidateOptions(repair="batch_norm", calibration_examples=calibration_images),
         ScoringOptions("bf16", racing=racing),
         search=SearchOptions(evaluations, None),
         delivery=DeliveryOptions(calibration_examples=final_images or "auto"),
