@@ -32,12 +32,14 @@ def values(comparisons: Sequence[dict[str, Any]]) -> dict[str, dict[tuple[Any, .
     return found
 
 
-def differences(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> dict[str, Difference | None]:
-    """Method -> paired difference of the agent of some comparisons with the method of others."""
+def differences(
+    ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]] | None = None
+) -> dict[str, Difference | None]:
+    """Method -> paired difference of the agent of some comparisons with the method of others; None: of the same."""
     agent = {number: item for number, item in enumerate(values(ours)[AGENT].items())}
     found = {}
-    for method, known in values(theirs).items():
-        if method == AGENT and ours is theirs:
+    for method, known in values(theirs or ours).items():
+        if method == AGENT and theirs is None:
             continue
         other = {number: known.get(place, known.get((*place[:2], None))) for number, (place, _) in agent.items()}
         paired = {number: value for number, value in other.items() if value is not None}
@@ -52,7 +54,7 @@ def main() -> None:
     parser.add_argument("--against", type=Path, nargs="+", help="compare.json of runs with the methods; else the same")
     args = parser.parse_args()
     ours = [json.loads(path.read_text()) for path in args.files]
-    theirs = ours if args.against is None else [json.loads(path.read_text()) for path in args.against]
+    theirs = None if args.against is None else [json.loads(path.read_text()) for path in args.against]
     for method, found in differences(ours, theirs).items():
         if found is not None:
             interval = "" if found.low is None else f" [{found.low:+.2f}, {found.high:+.2f}]"

@@ -30,7 +30,7 @@ def comparison(network, **methods):
 def test_pairs_have_the_same_network_budget_and_seed(pooled):
     first = comparison("a", agent=[90.0, 91.0], once=89.0, random=[88.0, 90.0])
     second = comparison("b", agent=[80.0], random=[79.5], alone=[1.0])
-    found = pooled.differences([first, second], [first, second])
+    found = pooled.differences([first, second])
     assert set(found) == {"once", "random", "alone"}
     assert (found["once"].n, found["once"].mean) == (2, 1.5)
     assert (found["random"].n, found["random"].mean) == (3, pytest.approx((2 + 1 + 0.5) / 3))
