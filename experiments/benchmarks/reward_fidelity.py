@@ -4,10 +4,13 @@
         --folder experiments/results/reward_fidelity
     python experiments/benchmarks/reward_fidelity.py --folder experiments/results/reward_fidelity --report
     python experiments/benchmarks/reward_fidelity.py --data cifar10 --weights cifar10_resnet56.pt --network resnet56 \
-        --journal experiments/results/recorded_search.jsonl --candidates 40 --steps 0 --proxy-steps \
+        --journals experiments/results/recorded_search.jsonl --candidates 40 --steps 0 --proxy-steps \
         --folder experiments/results/repair_fidelity
+    python experiments/benchmarks/reward_fidelity.py --data cifar10 --weights cifar10_resnet20.pt --budget 0.15 \
+        --journals runs/compare/*.jsonl --best 0.33 --candidates 16 --proxy-steps 100 300 \
+        --folder experiments/results/reward_fidelity_0.15
 
-ResNet-20 on CIFAR-10 (an image folder of 32 x 32 images), half of the MACs. Candidates from the whole space, including
+ResNet-20 on CIFAR-10 (an image folder of 32 x 32 images), half of the MACs or `--budget`. Candidates from the whole space, including
 the starting candidates of a search, are repaired in several ways, trained for zero or a few steps, and scored on the
 holdout: top-1, cross-entropy, and the Kullback-Leibler divergence from the dense network's outputs. Each such score is
 called a proxy here. Each candidate is then fine-tuned for 1,900 steps of batch size 128, with a seed and data order
@@ -16,8 +19,10 @@ bootstrap interval (5 to 95 %) and the seconds per candidate, and writes them to
 (the development half, used to choose the default reward) and on the odd ones (the final half). There is one JSON file
 per candidate; candidates with a file are not measured again.
 
-The last command finds the repair that best predicts accuracy without fine-tuning: `--steps 0` tests each candidate
-after `refit`, and `--journal` takes candidates evenly from a recorded search.
+The third command finds the repair that best predicts accuracy without fine-tuning: `--steps 0` tests each candidate
+after `refit`, and `--journals` takes candidates evenly from a recorded search. The last one asks what tells good
+candidates apart: `--best` takes the best share of the candidates of several searches, and of these the most different
+ones.
 """
 
 from __future__ import annotations
@@ -68,12 +73,32 @@ def candidates(graph: ComputationGraph, limits: BoundBudget, count: int) -> dict
     return found
 
 
-def recorded(path: Path, count: int) -> dict[str, Tensor]:
-    """Name -> widths: distinct candidates from a search's journal, evenly spaced."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    widths = list(dict.fromkeys(tuple(json.loads(line)["widths"]) for line in lines))
-    chosen = np.unique(np.linspace(0, len(widths) - 1, count).round().astype(int))
+def recorded(paths: Sequence[Path], count: int, best: float | None) -> dict[str, Tensor]:
+    """Name -> widths: distinct candidates from the journals of searches.
+
+    Args:
+        paths: The journals.
+        count: Number of candidates.
+        best: Share of the candidates, those with the least divergence, from which the most different ones are taken;
+            None: they are evenly spaced in the order of the searches.
+    """
+    lines = [json.loads(line) for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
+    found = {tuple(line["widths"]): line["scores"].get("divergence", 0.0) for line in lines}
+    if best is None:
+        widths = list(found)
+        chosen = np.unique(np.linspace(0, len(widths) - 1, count).round().astype(int)).tolist()
+    else:
+        widths = sorted(found, key=found.__getitem__)[: max(count, round(best * len(found)))]
+        chosen = most_different(torch.tensor(widths, dtype=torch.float64).log(), count)
     return {f"recorded{number}": torch.tensor(widths[number]) for number in chosen}
+
+
+def most_different(points: Tensor, count: int) -> list[int]:
+    """Rows of `points (n, G)`: the first one, then always the one that is farthest from those taken, in order."""
+    taken = [0]
+    while len(taken) < min(count, len(points)):
+        taken.append(int(torch.cdist(points, points[taken]).min(1).values.argmax()))
+    return sorted(taken)
 
 
 class Benchmark:
@@ -230,7 +255,9 @@ def main() -> None:
     parser.add_argument("--data", metavar="DIR", help="image folder with train/ and test/")
     parser.add_argument("--weights", metavar="FILE", help="weights of the dense network")
     parser.add_argument("--network", default="resnet20", help="one of gnnrl_lightning.networks (default resnet20)")
-    parser.add_argument("--journal", type=Path, metavar="FILE", help="journal of the search to take candidates from")
+    parser.add_argument("--budget", type=float, default=0.5, help="share of the MACs (default 0.5)")
+    parser.add_argument("--journals", type=Path, nargs="*", metavar="FILE", help="searches to take candidates from")
+    parser.add_argument("--best", type=float, metavar="SHARE", help="take them from this share, the best ones")
     parser.add_argument("--steps", type=int, default=1900, help="steps of fine-tuning (default 1900)")
     parser.add_argument("--proxy-steps", type=int, nargs="*", default=[30, 100, 300], help="(default 30 100 300)")
     parser.add_argument("--folder", type=Path, required=True, help="folder of the JSON files")
@@ -248,10 +275,11 @@ def main() -> None:
         data.setup()
         proxies = options.steps, options.proxy_steps
         benchmark = Benchmark(data, options.network, options.weights, options.precision, *proxies)
-        if options.journal is None:
-            chosen = candidates(benchmark.graph, Budget(macs=0.5).on(benchmark.graph), options.candidates)
+        if options.journals is None:
+            limits = Budget(macs=options.budget).on(benchmark.graph)
+            chosen = candidates(benchmark.graph, limits, options.candidates)
         else:
-            chosen = recorded(options.journal, options.candidates)
+            chosen = recorded(options.journals, options.candidates, options.best)
         for name, widths in chosen.items():
             path = options.folder / f"candidate_{name}.json"
             if not path.exists():

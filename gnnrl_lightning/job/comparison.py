@@ -51,10 +51,10 @@ class CompareOptions:
     Args:
         methods: Names of methods (those of `variants` included), or import paths of your own, see
             `gnnrl_lightning.search.methods`. The first agent is compared with each of the others.
-        seeds: Seeds of the agent and of every other random method.
+        seeds: Seeds of the agent, of every other random method, and of fine-tuning.
         budgets: Shares of the dense MACs, each in place of budget.macs; null: only the configured budget.
         test_half: Test examples to read, by index: all, even (development) or odd (final).
-        finetune: Fine-tune every winner with the same settings and test it again.
+        finetune: Fine-tune every winner with the same settings and test it again; every method is run for each seed.
         variants: Further agents: name -> changes to the sections `model` and `episode`.
     """
 
@@ -153,11 +153,11 @@ class Comparison:
         self.test: Examples = examples.subset(indices)
 
     def runs(self) -> Iterator[tuple[BoundBudget, str, int | None]]:
-        """Budget, method and seed of every run; deterministic methods have one run, without a seed."""
+        """Budget, method and seed of every run; without fine-tuning, deterministic methods run once, without a seed."""
         for limits in self.limits:
             for position, seed in enumerate(self.options.seeds):
                 for method in self.options.methods:
-                    if method in self.agents or METHODS.find(method).seeded:
+                    if self.options.finetune or method in self.agents or METHODS.find(method).seeded:
                         yield limits, method, seed
                     elif position == 0:
                         yield limits, method, None
@@ -232,7 +232,7 @@ class Comparison:
         }
         if self.options.finetune:
             trainer = job.runtime.trainers(PRUNED)
-            job.task.train(network, job.options.finetuning, trainer, teacher=trained.network)
+            job.task.train(network, job.options.finetuning, trainer, teacher=trained.network, seed=seed)
             figures[f"{primary}_test_after"] = job.task.figures(network, self.test)[primary]
         return figures
 

@@ -188,6 +188,7 @@ class Task:
         trainer: Callable[..., Trainer],
         teacher: nn.Module | None = None,
         checkpoint: Path | None = None,
+        seed: int | None = None,
     ) -> None:
         """Train a network in place, with a teacher if the options include distillation.
 
@@ -197,11 +198,13 @@ class Task:
             trainer: Creates the trainer.
             teacher: Network to distil from.
             checkpoint: File of the checkpoint after each epoch, from which training resumes; None: keep none.
+            seed: Seed of order, augmentation and dropout; None: that of the task.
 
         Raises:
             UserError: The training diverged.
         """
-        settings = {"trainer": trainer, "seed": self.seed, "teacher": teacher, "checkpoint": checkpoint}
+        seed = self.seed if seed is None else seed
+        settings = {"trainer": trainer, "seed": seed, "teacher": teacher, "checkpoint": checkpoint}
         train(network, self.data, options, self.goal, **settings)
         check_finite(network)
 

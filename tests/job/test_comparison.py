@@ -231,19 +231,24 @@ def test_an_agent_that_cannot_pay_for_its_table_and_an_iteration_is_refused(task
     assert refused == {"agent": "has 2 evaluations left, an iteration needs 3"}
 
 
-def test_winners_are_fine_tuned_alike(task, tmp_path):
+def test_winners_are_fine_tuned_alike_with_each_seed(task, tmp_path):
     trained = []
-    options = CompareOptions(methods=["uniform", "random"], seeds=[0], finetune=True)
+    options = CompareOptions(methods=["uniform", "random"], seeds=[0, 1], finetune=True)
     comparison = comparison_of(task, options)
     original = task.train
 
-    def record(network, given, trainer, teacher=None, checkpoint=None):
-        trained.append(given)
-        original(network, given, trainer, teacher, checkpoint)
+    def record(network, given, trainer, teacher=None, checkpoint=None, seed=None):
+        trained.append((given, seed))
+        original(network, given, trainer, teacher, checkpoint, seed)
 
     object.__setattr__(task, "train", record)
     figures = comparison.run(RunFolder.create(tmp_path, "run"))
-    assert trained == [comparison.checked.job.options.pretraining] + [comparison.checked.job.options.finetuning] * 2
+    job = comparison.checked.job.options
+    assert trained == [(job.pretraining, None)] + [(job.finetuning, seed) for seed in (0, 0, 1, 1)]
+    assert [(row["method"], row["seed"]) for row in figures["rows"]][:2] == [("uniform", 0), ("random", 0)]
+    first, second = (row for row in figures["rows"] if row["method"] == "uniform")
+    assert first["top1_test_before"] == second["top1_test_before"]
+    assert first["top1_test_after"] != second["top1_test_after"]
     assert all(0 <= row["top1_test_after"] <= 100 for row in figures["rows"])
     assert {"top1_test_after"} <= figures["summary"][0].keys()
 
