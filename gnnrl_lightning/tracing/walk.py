@@ -8,6 +8,7 @@ buffers, and the feature maps.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gnnrl_lightning.registry import Registry
 from gnnrl_lightning.tracing.labels import FIXED, Labels, Value
+from gnnrl_lightning.tracing.records import ModuleSize, Statistic
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,9 @@ class Walk:
         contractions: Operators that cost MACs.
         training: Contractions that exist in training mode only.
         gathers: Selections of channels through buffers.
+        sizes: Numbers of channels that modules hold as attributes.
+        statistics: Operators that summarise channels together.
+        calls: Number of calls of such operators, by module and name.
         steps: Operators in order, for the state graph.
         results: Nodes whose outputs the network returns.
         produced: Labels of channels that operators produce, with the modules that name them.
@@ -152,6 +157,9 @@ class Walk:
     contractions: list[Contraction] = field(default_factory=list)
     training: list[Contraction] = field(default_factory=list)
     gathers: list[Gather] = field(default_factory=list)
+    sizes: list[ModuleSize] = field(default_factory=list)
+    statistics: list[Statistic] = field(default_factory=list)
+    calls: Counter[tuple[int, str]] = field(default_factory=Counter)
     steps: list[Step] = field(default_factory=list)
     results: list[str] = field(default_factory=list)
     produced: list[tuple[str, Tensor]] = field(default_factory=list)
@@ -190,6 +198,26 @@ class Walk:
     def tie(self, labels: Tensor) -> None:
         """Tie the rows of `labels` because of the current operator, see `Labels.tie`."""
         self.labels.tie(labels, self.operator, self.source)
+
+    def call_number(self) -> int:
+        """Count the calls of the current operator by its module; return the number of calls before this one."""
+        key = id(self.network.get_submodule(self.module)), self.operator
+        self.calls[key] += 1
+        return self.calls[key] - 1
+
+    def hold(self, attribute: str, value: Any, labels: Tensor, place: int | None = None, unit: int = 1) -> None:
+        """Record the attribute of the current module that is the number of these channels, see `ModuleSize`.
+
+        Args:
+            attribute: Its name.
+            value: Its dense value, as given to the current operator: an attribute with another value is another one.
+            labels: Labels `(n,)` of the channels.
+            place: Index of the number if `value` is a tuple.
+            unit: Number of channels that count as one.
+        """
+        held = getattr(self.network.get_submodule(self.module), attribute, None)
+        if (tuple(held) if isinstance(held, (tuple, list)) else held) == value:
+            self.sizes.append(ModuleSize(self.module, attribute, place, labels, unit))
 
     def produce(self, labels: Tensor) -> None:
         """Record that the current operator produces these channels; its module names them."""
