@@ -201,7 +201,7 @@ class ComputationGraph:
         return graph
 
     def _make_cuts(self) -> dict[str, Cut]:
-        consumed = self._walk.consumed_labels()
+        consumed = self._walk.masked_labels()
         blocks = {
             contraction.weight: contraction.reads
             for contraction in (*self._walk.contractions, *self._walk.training)

@@ -1,8 +1,8 @@
 """The masked reference of operators that summarise channels: means over the channels, layer norms.
 
 The masked dense network ignores removed channels where it reads them: weights that multiply them are zero. An operator
-without such weights summarises the channels that are kept, as it does in the pruned network. For a layer norm over the
-kept channels K,
+without such weights summarises the channels that are kept, as it does in the pruned network: a spectral norm is the
+norm of the kept part of the weight. For a layer norm over the kept channels K,
 
     y_c = w_c (x_c - m) / sqrt(v + eps) + b_c,   m = mean of x_k over k in K,   v = mean of (x_k - m)^2 over k in K.
 
@@ -11,7 +11,7 @@ While the masked network runs, a mode of `torch.overrides` computes these operat
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from gnnrl_lightning.tracing.axes import Axis
+from gnnrl_lightning.tracing.records import READERS
 
 
 @dataclass(frozen=True)
@@ -42,71 +43,97 @@ class Summary:
     axis: Axis
 
 
-def layer_norm(
-    x: Tensor,
-    stays: Tensor,
-    dim: int,
-    normalized_shape: Sequence[int],
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-) -> Tensor:
-    """Layer norm with the statistics of the positions `stays` along `dim`."""
-    y = _standardised(x, stays, dim, tuple(range(-len(normalized_shape), 0)), eps)
-    y = y if weight is None else y * weight
-    return y if bias is None else y + bias
+Places = Mapping[int, Tensor]
+"""Dimension -> positions along it that are kept."""
 
 
-def group_norm(
-    x: Tensor,
-    stays: Tensor,
-    dim: int,
-    num_groups: int,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-) -> Tensor:
-    """Group norm of a single group with the statistics of the positions `stays` along `dim`."""
-    y = _standardised(x, stays, dim, tuple(range(1, x.dim())), eps)
-    shape = (-1, *(1,) * (x.dim() - 2))
-    y = y if weight is None else y * weight.reshape(shape)
-    return y if bias is None else y + bias.reshape(shape)
+def _kept(x: Tensor, places: Places) -> Tensor:
+    for dim, stays in places.items():
+        x = x.index_select(dim, stays)
+    return x
 
 
-def rms_norm(
-    x: Tensor,
-    stays: Tensor,
-    dim: int,
-    normalized_shape: Sequence[int],
-    weight: Tensor | None = None,
-    eps: float | None = None,
-) -> Tensor:
-    """RMS norm with the mean square of the positions `stays` along `dim`."""
-    dims = tuple(range(-len(normalized_shape), 0))
-    square = x.index_select(dim, stays).square().mean(dims, keepdim=True)
-    y = x * (square + (torch.finfo(x.dtype).eps if eps is None else eps)).rsqrt()
-    return y if weight is None else y * weight
-
-
-def _standardised(x: Tensor, stays: Tensor, dim: int, dims: tuple[int, ...], eps: float) -> Tensor:
-    kept = x.index_select(dim, stays)
-    mean = kept.mean(dims, keepdim=True)
-    variance = (kept - mean).square().mean(dims, keepdim=True)
+def _standardised(x: Tensor, places: Places, dims: tuple[int, ...], eps: float) -> Tensor:
+    mean = _kept(x, places).mean(dims, keepdim=True)
+    variance = (_kept(x, places) - mean).square().mean(dims, keepdim=True)
     return (x - mean) / (variance + eps).sqrt()
 
 
-NORMS: dict[str, Callable[..., Tensor]] = {"layer_norm": layer_norm, "group_norm": group_norm, "rms_norm": rms_norm}
-"""Name of a norm -> its formula; every other operator is applied to the kept channels."""
+def _scaled(x: Tensor, weight: Tensor | None, bias: Tensor | None, shape: tuple[int, ...]) -> Tensor:
+    x = x if weight is None else x * weight.reshape(shape)
+    return x if bias is None else x + bias.reshape(shape)
+
+
+def layer_norm(x: Tensor, places: Places, normalized_shape: Any, weight=None, bias=None, eps: float = 1e-5) -> Tensor:
+    """Layer norm with the statistics of the kept positions."""
+    y = _standardised(x, places, tuple(range(-len(normalized_shape), 0)), eps)
+    return _scaled(y, weight, bias, tuple(normalized_shape))
+
+
+def group_norm(x: Tensor, places: Places, num_groups: int, weight=None, bias=None, eps: float = 1e-5) -> Tensor:
+    """Group norm of a single group with the statistics of the kept positions."""
+    y = _standardised(x, places, tuple(range(1, x.dim())), eps)
+    return _scaled(y, weight, bias, (-1, *(1,) * (x.dim() - 2)))
+
+
+def rms_norm(x: Tensor, places: Places, normalized_shape: Any, weight=None, eps: float | None = None) -> Tensor:
+    """RMS norm with the mean square of the kept positions."""
+    square = _kept(x, places).square().mean(tuple(range(-len(normalized_shape), 0)), keepdim=True)
+    y = x / (square + (torch.finfo(x.dtype).eps if eps is None else eps)).sqrt()
+    return _scaled(y, weight, None, tuple(normalized_shape))
+
+
+def batch_norm(x: Tensor, places: Places, _, __, weight=None, bias=None, training=True, momentum=0.1, eps=1e-5):
+    """Standardised weights `(1, C_out, n)`: the statistics of the kept positions of each filter."""
+    y = _standardised(x, places, (0, *range(2, x.dim())), eps)
+    return _scaled(y, weight, bias, (-1, *(1,) * (x.dim() - 2)))
+
+
+def weight_norm(direction: Tensor, places: Places, magnitude: Tensor, dim: int = 0) -> Tensor:
+    """`g v / |v|` with the norms of the kept positions."""
+    dims = tuple(d for d in range(direction.dim()) if d != dim)
+    return direction * (magnitude / _kept(direction, places).square().sum(dims, keepdim=True).sqrt())
+
+
+def product(a: Tensor, places: Places, b: Tensor, *rest: Any, operator: Callable[..., Tensor]) -> Tensor:
+    """Product of a matrix or vector with a vector along the kept positions."""
+    ((dim, stays),) = places.items()
+    return operator(a.index_select(dim, stays), b.index_select(0, stays), *rest)
+
+
+def read(x: Tensor, places: Places, *rest: Any, operator: Callable[..., Tensor], **options: Any) -> Tensor:
+    """A layer whose weight is computed from others: it reads zeros in place of removed channels."""
+    for dim, stays in places.items():
+        x = torch.zeros_like(x).index_copy(dim, stays, x.index_select(dim, stays))
+    return operator(x, *rest, **options)
+
+
+def summary(x: Tensor, places: Places, *rest: Any, operator: Callable[..., Any], **options: Any) -> Any:
+    """Any other operator: it is applied to the kept positions."""
+    return operator(_kept(x, places), *rest, **options)
+
+
+FORMULAS: dict[str, Callable[..., Any]] = {
+    "layer_norm": layer_norm,
+    "group_norm": group_norm,
+    "rms_norm": rms_norm,
+    "batch_norm": batch_norm,
+    "_weight_norm": weight_norm,
+}
+"""Operators that are computed by a formula of their own."""
+
+KINDS: dict[str, Callable[..., Any]] = dict.fromkeys(("mv", "dot", "vdot"), product) | dict.fromkeys(READERS, read)
+"""Operators that are applied to changed operands; all others are summaries."""
 
 
 class _Summaries(TorchFunctionMode):
     """Computes the given calls of operators from the kept channels only.
 
     Args:
-        kept: Identity of a module, operator, number of the call -> dimension, and positions that are kept.
+        kept: Identity of a module, operator, number of the call -> positions that are kept, by dimension.
     """
 
-    def __init__(self, kept: Mapping[tuple[int, str, int], tuple[int, Tensor]]) -> None:
+    def __init__(self, kept: Mapping[tuple[int, str, int], Places]) -> None:
         super().__init__()
         self.kept = kept
         self.operators = {operator for _, operator, _ in kept}
@@ -122,12 +149,11 @@ class _Summaries(TorchFunctionMode):
         self.calls[key] += 1
         if found is None:
             return func(*args, **kwargs)
-        dim, stays = found
         x, rest = (args[0], args[1:]) if args else (kwargs.pop("input"), ())
-        stays = stays.to(x.device)
-        if name in NORMS:
-            return NORMS[name](x, stays, dim, *rest, **kwargs)
-        return func(x.index_select(dim, stays), *rest, **kwargs)
+        places = {dim: stays.to(x.device) for dim, stays in found.items()}
+        if name in FORMULAS:
+            return FORMULAS[name](x, places, *rest, **kwargs)
+        return KINDS.get(name, summary)(x, places, *rest, operator=func, **kwargs)
 
     def start(self, module: nn.Module, _: Any) -> None:
         """Note that a module runs; the first one is the network."""
@@ -153,12 +179,11 @@ def summarise_kept(network: nn.Module, summaries: Sequence[Summary], positions: 
     """
     if not summaries:
         return
-    mode = _Summaries(
-        {
-            (id(network.get_submodule(item.module)), item.operator, item.number): (item.dim, positions[item.axis])
-            for item in summaries
-        }
-    )
+    kept: dict[tuple[int, str, int], dict[int, Tensor]] = defaultdict(dict)
+    for item in summaries:
+        key = id(network.get_submodule(item.module)), item.operator, item.number
+        kept[key][item.dim] = positions[item.axis]
+    mode = _Summaries(kept)
     for module in network.modules():
-        module.register_forward_pre_hook(mode.start)
+        module.register_forward_pre_hook(mode.start, prepend=True)
         module.register_forward_hook(mode.end, always_call=True)

@@ -237,7 +237,7 @@ class _Former:
 
     def _members(self, place: np.ndarray) -> dict[int, list[Member]]:
         made = {label for _, labels in self.walk.produced for label in labels.tolist() if label >= 0}
-        read = self.walk.consumed_labels()
+        read = self.walk.read_labels()
         found: dict[int, list[Member]] = defaultdict(list)
         for name, value in self.walk.parameters.items():
             for dim in range(len(value.shape)):

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+READERS = ("linear", *(f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3)))
+"""Operators that multiply channels by a weight, which may be computed from parameters."""
+
 
 @dataclass(frozen=True)
 class ModuleSize:
@@ -28,7 +31,7 @@ class ModuleSize:
 
 @dataclass(frozen=True)
 class Statistic:
-    """An operator that summarises channels together: a mean over the channels, a layer norm.
+    """An operator that reads channels, and has no weight of its own to mask: a mean, a layer norm.
 
     Attributes:
         module: Path of the module that calls it.

@@ -137,6 +137,7 @@ class Walk:
         results: Nodes whose outputs the network returns.
         produced: Labels of channels that operators produce, with the modules that name them.
         consumed: Labels of weight dimensions along which channels are read.
+        computed: Those of weights that are computed from parameters; their operators are among `statistics`.
         trainable: Names of parameters, without buffers.
         joined_parameters: Pairs of labels joined by operators on parameters only.
         derived: Nodes that are computed from parameters only.
@@ -164,6 +165,7 @@ class Walk:
     results: list[str] = field(default_factory=list)
     produced: list[tuple[str, Tensor]] = field(default_factory=list)
     consumed: list[Tensor] = field(default_factory=list)
+    computed: list[Tensor] = field(default_factory=list)
     trainable: list[str] = field(default_factory=list)
     joined_parameters: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     derived: set[Node] = field(default_factory=set)
@@ -205,6 +207,10 @@ class Walk:
         self.calls[key] += 1
         return self.calls[key] - 1
 
+    def statistic(self, number: int, dim: int, labels: Tensor) -> None:
+        """Record that the current operator reads channels along `dim`, see `Statistic`."""
+        self.statistics.append(Statistic(self.module, self.operator, number, dim, labels))
+
     def hold(self, attribute: str, value: Any, labels: Tensor, place: int | None = None, unit: int = 1) -> None:
         """Record the attribute of the current module that is the number of these channels, see `ModuleSize`.
 
@@ -223,14 +229,22 @@ class Walk:
         """Record that the current operator produces these channels; its module names them."""
         self.produced.append((self.module or (self.node.name if self.node else ""), labels))
 
-    def consumed_labels(self) -> set[int]:
+    def masked_labels(self) -> set[int]:
+        """Return the labels of parameter dimensions that a mask sets to zero: those along which channels are read."""
+        return self._with_joined(self.consumed)
+
+    def read_labels(self) -> set[int]:
         """Return the labels of parameter dimensions along which channels are read, including sums of parameters."""
+        return self._with_joined([*self.consumed, *self.computed])
+
+    def _with_joined(self, labels: list[Tensor]) -> set[int]:
+        """Return the given labels and those that operators on parameters join with them."""
         joined: dict[int, set[int]] = {}
         for a, b in self.joined_parameters:
             for one, other in zip(*(side.flatten().tolist() for side in torch.broadcast_tensors(a, b)), strict=True):
                 joined.setdefault(one, set()).add(other)
                 joined.setdefault(other, set()).add(one)
-        found = {label for labels in self.consumed for label in labels.flatten().tolist()}
+        found = {label for each in labels for label in each.flatten().tolist()}
         waiting = list(found)
         while waiting:
             fresh = joined.get(waiting.pop(), set()) - found

@@ -6,9 +6,8 @@ the weight's output dimension.
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
+from torch.fx import Node
 
 from gnnrl_lightning.tracing.labels import Value, support, vector
 from gnnrl_lightning.tracing.walk import Walk, rule
@@ -35,6 +34,20 @@ def _contract_weight(walk: Walk, inputs: Tensor | None, weight: Tensor | None) -
     return joined
 
 
+def _read(walk: Walk, x: Value, dim: int, weight: Value, along: Tensor | None) -> Tensor | None:
+    """Contract the channels of x along `dim` with a weight's input dimension; the weight may be computed."""
+    dim, number = dim % len(x.shape), walk.call_number()
+    inputs = _inputs(walk, x, dim)
+    reads = _contract_weight(walk, inputs, along)
+    assert walk.node is not None
+    made = walk.node.args[1]
+    if walk.parameter_name(weight) is None and isinstance(made, Node) and made in walk.derived and reads is not None:
+        if inputs is not None and along is not None:
+            walk.computed.append(walk.consumed.pop())
+            walk.statistic(number, dim, inputs)
+    return reads
+
+
 def _outputs(walk: Walk, weight: Value, dim: int, bias: Value | None) -> Tensor | None:
     """Return the labels of the output channels: the weight's output dimension, joined with the bias."""
     outputs = weight.along(dim)
@@ -57,8 +70,7 @@ def _outputs(walk: Walk, weight: Value, dim: int, bias: Value | None) -> Tensor 
 def linear(walk: Walk, x: Value, weight: Value, bias: Value | None = None) -> Value:
     """`x (..., in) @ weight (out, in).T + bias`."""
     ndim = len(x.shape)
-    inputs = _inputs(walk, x, -1)
-    reads = _contract_weight(walk, inputs, weight.along(1))
+    reads = _read(walk, x, -1, weight, weight.along(1))
     writes = _outputs(walk, weight, 0, bias)
     others = tuple(labels for labels in x.others(-1) if len(support(labels)) == 1)
     for labels in x.others(-1):
@@ -109,19 +121,21 @@ def _convolution(
     dim = len(x.shape) - spatial - 1
     stride = (stride,) if isinstance(stride, int) else tuple(stride)
     walk.hyper = {"kernel": weight.shape[2:], "stride": stride, "groups": (groups,)}
-    inputs = _inputs(walk, x, dim)
     for labels in x.others(dim):
         walk.freeze(labels, "changes along the spatial dimensions of a convolution")
     out_dim, in_dim = (1, 0) if transposed else (0, 1)
     name = walk.parameter_name(weight)
     if groups == 1:
-        reads = _contract_weight(walk, inputs, weight.along(in_dim))
+        reads = _read(walk, x, dim, weight, weight.along(in_dim))
         writes = _outputs(walk, weight, out_dim, bias)
         sizes = tuple(size for size in (reads, writes) if size is not None)
         walk.contract(
             sizes, weight=name, reads=reads, writes=writes, bias=walk.parameter_name(bias), transposed=transposed
         )
-    elif transposed or name is None or inputs is None:
+        return _made(walk, x, dim, writes)
+    walk.call_number()
+    inputs = _inputs(walk, x, dim)
+    if transposed or name is None or inputs is None:
         reason = "is part of a grouped convolution whose channels cannot be told apart"
         for value in (x, weight, bias):
             walk.freeze(value, reason)
@@ -133,6 +147,10 @@ def _convolution(
         walk.contract((writes,), weight=name, writes=writes, groups=groups, bias=walk.parameter_name(bias))
     else:
         writes = _grouped(walk, name, inputs, weight, bias, groups)
+    return _made(walk, x, dim, writes)
+
+
+def _made(walk: Walk, x: Value, dim: int, writes: Tensor | None) -> Value:
     made = () if writes is None else (vector(writes, len(x.shape), dim),)
     return Value(walk.shape, made)
 
@@ -220,16 +238,3 @@ def attention(walk: Walk, query: Value, key: Value, value: Value, mask: Value | 
         walk.freeze(operand, "is part of an attention head")
     walk.contract(())
     return Value(walk.shape)
-
-
-@rule("_weight_norm", "_weight_norm_interface", kind="other")
-def weight_norm(walk: Walk, direction: Value, magnitude: Value, dim: int = 0) -> Any:
-    """`g * v / |v|` with one norm per slice along `dim`: pruning other dimensions would change the norms."""
-    for labels in direction.others(dim):
-        walk.freeze(labels, "is part of a norm")
-    along, scale = direction.along(dim), magnitude.along(dim)
-    labels = () if along is None else (vector(along, len(direction.shape), dim),)
-    if along is not None and scale is not None:
-        walk.join(along, scale)
-    result = Value(direction.shape, labels)
-    return (result, magnitude) if walk.operator == "_weight_norm_interface" else result

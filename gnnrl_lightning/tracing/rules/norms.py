@@ -24,6 +24,8 @@ from gnnrl_lightning.tracing.walk import Walk, rule
 def batch_norm(walk: Walk, x: Value, *rest: Any) -> Any:
     """Batch normalisation with running statistics: weight, bias and statistics belong to the channels."""
     _record_norm(walk, rest)
+    if walk.node in walk.derived:  # standardised weights: one statistic per filter, over the inputs that are kept
+        x = summarise(walk, x, (0, *range(2, len(x.shape))), "is standardised together with other dimensions")
     result = _scaled(walk, x, rest[:4])
     return result if walk.operator == "batch_norm" else (result, Value((0,)), Value((0,)))
 
@@ -114,3 +116,28 @@ def _record_norm(walk: Walk, rest: tuple[Any, ...]) -> None:
         roles = ("weight", "bias", "running_mean", "running_var")
         named = zip(roles, map(walk.parameter_name, rest[:4]), strict=False)
         walk.norms[source.name] = {role: name for role, name in named if name is not None}
+
+
+@rule("_weight_norm", "_weight_norm_interface", kind="other")
+def weight_norm(walk: Walk, direction: Value, magnitude: Value, dim: int = 0) -> Any:
+    """`g * v / |v|` with one norm per slice along `dim`, of what is kept along the other dimensions."""
+    dims = [other for other in range(len(direction.shape)) if other != dim]
+    passed = summarise(walk, direction, dims, "is part of a norm")
+    along, scale = direction.along(dim), magnitude.along(dim)
+    if dim >= 0 and along is not None and scale is not None:
+        walk.join(along, scale)
+    result = Value(direction.shape, passed.labels)
+    return (result, magnitude) if walk.operator == "_weight_norm_interface" else result
+
+
+@rule("mv", "dot", "vdot", kind="other")
+def product_with_vector(walk: Walk, a: Value, b: Value) -> Value:
+    """Products of a spectral norm, `u^T W v` with vectors from power iterations: of the kept part of the weight."""
+    number, dim = walk.call_number(), len(a.shape) - 1
+    left, right = a.along(dim), b.along(0)
+    if walk.node not in walk.derived or left is None or right is None:
+        walk.freeze(a, "is part of a product with a vector")
+        walk.freeze(b, "is part of a product with a vector")
+    else:
+        walk.statistic(number, dim, walk.join(left, right))
+    return Value(walk.shape, tuple(labels.squeeze(dim) for labels in a.others(dim)))

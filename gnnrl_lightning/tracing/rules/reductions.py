@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from gnnrl_lightning.tracing.labels import Value, support
-from gnnrl_lightning.tracing.records import Statistic
 from gnnrl_lightning.tracing.rules.elementwise import pointwise
 from gnnrl_lightning.tracing.walk import Walk, rule
 
@@ -32,15 +31,15 @@ def over(walk: Walk, x: Value, dims: tuple[int, ...], reason: str) -> Value:
 def summarise(walk: Walk, x: Value, dims: Iterable[int], reason: str) -> Value:
     """Record the channels along `dims` that an operator summarises together, see `Statistic`.
 
-    The result has all labels but those that are frozen: labels that change along several dimensions or share the
-    summary with others, and dimensions of weights, which a mask sets to zero only where they are read.
+    Labels that change along several dimensions are frozen; the result has all others.
     """
     along, number = set(dims), walk.call_number()
-    crossing = [labels for labels in x.labels if set(support(labels)) & along]
-    if len(crossing) != 1 or len(support(crossing[0])) > 1 or walk.node in walk.derived:
+    crossing = {dims for labels in x.labels if set(dims := support(labels)) & along}
+    if any(len(dims) > 1 for dims in crossing):
         return over(walk, x, tuple(along), reason)
-    (dim,) = support(crossing[0])
-    walk.statistics.append(Statistic(walk.module, walk.operator, number, dim, crossing[0].flatten()))
+    for labels in x.labels:
+        if support(labels) in crossing:
+            walk.statistic(number, support(labels)[0], labels.flatten())
     return x
 
 
@@ -65,7 +64,7 @@ def extremum(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Any:
     assert walk.node is not None
     dim = kwargs.get("dim", args[0] if args else None)
     dims = _dims(x, dim)
-    if dim is not None and all(user.args[1] == 0 for user in walk.node.users):
+    if dim is not None and all(user.args[1] == 0 or not user.users for user in walk.node.users):
         passed = summarise(walk, x, dims, "is reduced over")
     else:
         walk.call_number()
