@@ -108,6 +108,12 @@ def read(x: Tensor, places: Places, *rest: Any, operator: Callable[..., Tensor],
     return operator(x, *rest, **options)
 
 
+def einsum(equation: str, places: Places, *operands: Any, operator: Callable[..., Tensor]) -> Tensor:
+    """Einstein summation: its first tensor reads zeros in place of removed channels."""
+    first, *others = operands[0] if isinstance(operands[0], (tuple, list)) else operands
+    return operator(equation, read(first, places, operator=torch.clone), *others)
+
+
 def summary(x: Tensor, places: Places, *rest: Any, operator: Callable[..., Any], **options: Any) -> Any:
     """Any other operator: it is applied to the kept positions."""
     return operator(_kept(x, places), *rest, **options)
@@ -122,7 +128,11 @@ FORMULAS: dict[str, Callable[..., Any]] = {
 }
 """Operators that are computed by a formula of their own."""
 
-KINDS: dict[str, Callable[..., Any]] = dict.fromkeys(("mv", "dot", "vdot"), product) | dict.fromkeys(READERS, read)
+KINDS: dict[str, Callable[..., Any]] = {
+    **dict.fromkeys(("mv", "dot", "vdot"), product),
+    **dict.fromkeys(READERS, read),
+    "einsum": einsum,
+}
 """Operators that are applied to changed operands; all others are summaries."""
 
 
@@ -150,7 +160,7 @@ class _Summaries(TorchFunctionMode):
         if found is None:
             return func(*args, **kwargs)
         x, rest = (args[0], args[1:]) if args else (kwargs.pop("input"), ())
-        places = {dim: stays.to(x.device) for dim, stays in found.items()}
+        places = found if isinstance(x, str) else {dim: stays.to(x.device) for dim, stays in found.items()}
         if name in FORMULAS:
             return FORMULAS[name](x, places, *rest, **kwargs)
         return KINDS.get(name, summary)(x, places, *rest, operator=func, **kwargs)

@@ -6,6 +6,8 @@ the weight's output dimension.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 from torch.fx import Node
 
@@ -218,6 +220,54 @@ def addmm(walk: Walk, bias: Value, a: Value, b: Value, *, beta=1, alpha=1) -> Va
         walk.freeze(outputs, "has a bias that cannot be pruned")
         walk.freeze(along, "belongs to outputs that cannot be pruned")
     return product
+
+
+@rule("einsum", kind="linear")
+def einsum(walk: Walk, equation: str, operands: list[Value], *_: Any, **__: Any) -> Value:
+    """Einstein summation of one or two tensors, by its subscripts: those left out on the right are contracted."""
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    subscripts, number = left.split(","), walk.call_number()
+    if not arrow:
+        right = "".join(sorted(letter for letter in {*left} - {","} if left.count(letter) == 1))
+    if len(operands) > 2 or "." in left or any(len({*letters}) < len(letters) for letters in subscripts):
+        for operand in operands:
+            walk.freeze(operand, "is part of an einsum of three tensors, with an ellipsis or with a diagonal")
+        walk.contract(())
+        return Value(walk.shape)
+    found, sizes = {}, []
+    for letter in dict.fromkeys(left.replace(",", "")):
+        dims = [(value, letters.index(letter)) for value, letters in zip(operands, subscripts, strict=True)
+                if letter in letters]  # fmt: skip
+        labels = _subscript(walk, dims)
+        if labels is None:
+            continue
+        if letter not in right and len(dims) == 1:
+            walk.freeze(labels, "is summed over")
+            continue
+        if letter not in right:
+            walk.statistic(number, dims[0][1], labels)
+        elif any(walk.parameter_name(value) for value, _ in dims):
+            walk.produce(labels)
+        found[letter] = labels
+        sizes.append(labels)
+    walk.contract(tuple(sizes) if walk.macs() else ())
+    made = [vector(found[letter], len(right), dim) for dim, letter in enumerate(right) if letter in found]
+    return Value(walk.shape, tuple(made))
+
+
+def _subscript(walk: Walk, dims: list[tuple[Value, int]]) -> Tensor | None:
+    """Join the labels of the dimensions of one subscript, and mark those of parameters as read if they are several."""
+    first, *others = (_inputs(walk, value, dim) for value, dim in dims)
+    if not others:
+        return first
+    (second,) = others
+    if first is None or second is None:
+        for labels in (first, second):
+            walk.freeze(labels, "is combined with values that cannot be pruned")
+        return second if first is None else first
+    walk.computed += [labels for (value, _), labels in zip(dims, (first, second), strict=True)
+                      if walk.parameter_name(value)]  # fmt: skip
+    return walk.join(first, second)
 
 
 @rule("embedding", kind="other")

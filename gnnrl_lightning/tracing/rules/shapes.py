@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gnnrl_lightning.tracing.labels import FIXED, ZERO, Value, compact, support
 from gnnrl_lightning.tracing.rules.elementwise import merge
-from gnnrl_lightning.tracing.walk import Gather, Walk, fixed_labels, operator_name, rule
+from gnnrl_lightning.tracing.walk import Walk, fixed_labels, operator_name, rule
 
 
 @rule("alias", "clone", "contiguous", "detach", "lift_fresh_copy", "lift_fresh", "to", "_to_copy", "type_as",
@@ -235,52 +235,3 @@ def constant(walk: Walk, *args: Any, **__: Any) -> Value:
     """Constants in the network's code."""
     numbers = [a for a in args[1:] if isinstance(a, (int, float))] if walk.operator == "full" else []
     return zeros(walk) if numbers == [0] else Value(walk.shape)
-
-
-@rule("index_select", kind="shape")
-def index_select(walk: Walk, x: Value, dim: int, index: Value) -> Value:
-    """Selection of channels through an index buffer, see `gather`."""
-    return gather(walk, x, dim % len(x.shape), index)
-
-
-@rule("index", kind="shape")
-def index(walk: Walk, x: Value, indices: list[Any]) -> Value:
-    """`x[:, index]` with a one-dimensional index buffer; any other indexing freezes the channels."""
-    used = [(dim, item) for dim, item in enumerate(indices) if item is not None]
-    if len(used) == 1 and len(used[0][1].shape) == 1:
-        return gather(walk, x, *used[0])
-    touched = {dim for dim, _ in used}
-    for labels in x.labels:
-        walk.freeze(labels, "is indexed")
-    for _, item in used:
-        walk.freeze(item, "is an index")
-    if touched & {d for labels in x.labels for d in support(labels)} or len(walk.shape) != len(x.shape):
-        return Value(walk.shape)
-    return Value(walk.shape, x.labels)
-
-
-def gather(walk: Walk, x: Value, dim: int, index: Value) -> Value:
-    """`out[j] = x[index[j]]` along channels.
-
-    Pruning rewrites the buffer. If x has a channel that is always zero, an output whose input was pruned reads that
-    channel, so the outputs have their own labels; otherwise an output has the label of the channel that it reads.
-    """
-    crossing = [labels for labels in x.labels if labels.shape[dim] > 1]
-    passing = tuple(labels for labels in x.labels if labels.shape[dim] == 1)
-    name = walk.parameter_name(index)
-    outputs, inputs = index.along(0), x.along(dim)
-    if not crossing:
-        walk.freeze(index, "indexes values that cannot be pruned")
-        return Value(walk.shape, passing)
-    if name is None or outputs is None or inputs is None or len(crossing) > 1:
-        for labels in crossing:
-            walk.freeze(labels, "is picked through an index that is not a buffer")
-        walk.freeze(index, "is an index")
-        return Value(walk.shape, passing)
-    read = inputs[walk.network.get_buffer(name).cpu()]
-    walk.labels.tag(inputs)
-    walk.gathers.append(Gather(name, inputs))
-    labels = outputs if bool((inputs == ZERO).any()) else walk.join(outputs, read)
-    shape = [1] * len(walk.shape)
-    shape[dim] = -1
-    return Value(walk.shape, (*passing, labels.reshape(shape)))
