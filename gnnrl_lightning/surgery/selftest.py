@@ -40,7 +40,9 @@ def find_faults(graph: Traced, network: nn.Module, inputs: Inputs, self_test: bo
         return {}
     generator = torch.Generator().manual_seed(0)
     dense = graph.widths
-    drawn = (torch.rand(len(graph.groups), generator=generator) * dense).long().clamp(min=1)
+    drawn = (torch.rand(len(graph.groups), generator=generator) * dense).long()
+    # Where einsum contracts a single channel, PyTorch multiplies instead, which `FlopCounterMode` does not count.
+    drawn = torch.maximum(drawn, (dense - 1).clamp(max=2))
     orders = [
         torch.stack([torch.randperm(group.width, generator=generator) for _ in range(group.sets)])
         for group in graph.groups

@@ -16,12 +16,21 @@ from gnnrl_lightning.tracing.walk import Walk, rule
 
 
 def _inputs(walk: Walk, x: Value, dim: int) -> Tensor | None:
-    """Return the channel labels of x along `dim`, after freezing all labels that prevent their contraction."""
+    """Return the channel labels of x along `dim`; labels that also change along other dimensions are joined there.
+
+    A convolution reads a channel at all positions: where a view has made positions of channels (a linear layer before
+    a convolution), all those of one channel go together.
+    """
     dim %= len(x.shape)
     along = x.along(dim)
     for labels in x.labels:
         if labels.shape[dim] > 1 and support(labels) != (dim,):
-            walk.freeze(labels, "is contracted together with other dimensions")
+            if along is not None:
+                walk.freeze(labels, "is contracted together with other dimensions")
+                continue
+            positions = labels.movedim(dim, 0).flatten(1)
+            walk.join(positions[:, :1], positions[:, 1:])
+            along = positions[:, 0]
     return along
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.tracing.labels import FIXED, ZERO, Value, compact, support
+from gnnrl_lightning.tracing.labels import FIXED, ZERO, Split, Value, compact, support
 from gnnrl_lightning.tracing.rules.elementwise import merge
+from gnnrl_lightning.tracing.rules.reductions import over
 from gnnrl_lightning.tracing.walk import Walk, fixed_labels, operator_name, rule
 
 
@@ -21,14 +22,25 @@ def same(walk: Walk, x: Value, *_: Any, **__: Any) -> Value:
     return Value(x.shape, x.labels)
 
 
-@rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "view_as", "reshape_as", kind="shape")
+@rule("unflatten", kind="shape")
+def unflatten(walk: Walk, x: Value, dim: int, sizes: list[int]) -> Value:
+    """A dimension becomes several; `nn.Unflatten` holds the number of channels, the first of their sizes."""
+    result, dim = view(walk, x), dim % len(x.shape)
+    for labels in result.labels:
+        if labels.shape[dim] > 1 and sizes[0] > 0:
+            channels = labels.movedim(dim, 0).flatten(1)[:, 0]
+            walk.hold("unflattened_size", tuple(sizes), channels, place=0)
+    return result
+
+
+@rule("view", "reshape", "_unsafe_view", "flatten", "view_as", "reshape_as", kind="shape")
 def view(walk: Walk, x: Value, *_: Any, **__: Any) -> Value:
-    """Reshape: if a channel dimension is split, its rows keep equal counts."""
+    """Reshape: a channel dimension may be split into several, one of which shrinks, see `Labels.settle`."""
     moved = []
     for labels in x.labels:
         result = compact(labels.expand(x.shape).reshape(walk.shape))
-        if len(support(labels)) == 1 and len(dims := support(result)) > 1:
-            walk.tie(result.flatten().reshape(-1, result.shape[dims[-1]]))
+        if len(support(labels)) == 1 and len(support(result)) > 1:
+            walk.labels.splits.append(Split(result, walk.operator, walk.source))
         moved.append(result)
     return Value(walk.shape, tuple(moved))
 
@@ -39,12 +51,25 @@ def permute(walk: Walk, x: Value, *args: Any) -> Value:
     return Value(walk.shape, tuple(_same_operator(walk, labels, *args) for labels in x.labels))
 
 
-@rule("squeeze", "repeat", "tile", "repeat_interleave", "channel_shuffle", "native_channel_shuffle", "pixel_shuffle",
-      "pixel_unshuffle", "diagonal", kind="shape")  # fmt: skip
+@rule("squeeze", "repeat", "tile", "repeat_interleave", "channel_shuffle", "native_channel_shuffle", "pixel_unshuffle",
+      "diagonal", kind="shape")  # fmt: skip
 def rearrange(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Value:
     """All other movements of elements."""
     moved = tuple(compact(_same_operator(walk, labels.expand(x.shape), *args, **kwargs)) for labels in x.labels)
     return Value(walk.shape, moved)
+
+
+@rule("pixel_shuffle", kind="shape")
+def pixel_shuffle(walk: Walk, x: Value, factor: int) -> Value:
+    """Blocks of `factor ** 2` channels become pixels of one: they go together."""
+    dim = len(x.shape) - 3
+    passed = over(walk, x, (dim + 1, dim + 2), "changes along the pixels that are shuffled")
+    made = []
+    for labels in passed.labels:
+        blocks = labels.unflatten(dim, (-1, factor**2)) if labels.shape[dim] > 1 else labels.unsqueeze(dim + 1)
+        walk.join(blocks.narrow(dim + 1, 0, 1), blocks)
+        made.append(blocks.select(dim + 1, 0))
+    return Value(walk.shape, tuple(made))
 
 
 @rule("expand", "expand_as", "broadcast_to", kind="shape")
