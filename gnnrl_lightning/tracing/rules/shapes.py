@@ -202,10 +202,10 @@ def _overwritten(walk: Walk) -> bool:
 
 @rule("select", kind="shape")
 def select(walk: Walk, x: Value, dim: int, index: int) -> Value:
-    """Selection of one index: a channel selected by a constant number is frozen."""
+    """Selection of one index: a channel selected by a constant number is frozen, a row of channels is not."""
     dim %= len(x.shape)
     for labels in x.labels:
-        if labels.shape[dim] > 1:
+        if labels.shape[dim] > 1 and support(labels)[-1] == dim:
             walk.freeze(labels, "is picked by its number")
     return Value(walk.shape, tuple(compact(_expand(labels, x, dim).select(dim, index)) for labels in x.labels))
 

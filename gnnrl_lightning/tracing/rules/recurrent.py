@@ -1,0 +1,148 @@
+"""Recurrent layers: the hidden size of all layers and directions is one width, each with its own units.
+
+A unit is a row in each gate of both weights of its layer, a column of the recurrent weight, and an input of the next
+layer. The weights of a layer are `(gates * hidden, in)` and `(gates * hidden, hidden)`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.tracing.labels import Value, support, vector
+from gnnrl_lightning.tracing.walk import Contraction, Walk, rule
+
+
+@rule("lstm", kind="linear")
+def lstm(walk: Walk, x: Value, states: list[Value], weights: list[Value], biased: bool, layers: int, *rest: Any) -> Any:
+    """LSTM of several layers, one or two directions: `(output, h, c)`."""
+    out, state = _layers(walk, x, states, weights, biased, layers, bidirectional=rest[2])
+    return out, state, state
+
+
+@rule("gru", "rnn_tanh", "rnn_relu", kind="linear")
+def gru(walk: Walk, x: Value, state: Value, weights: list[Value], biased: bool, layers: int, *rest: Any) -> Any:
+    """GRU and simple recurrent networks of several layers, one or two directions: `(output, h)`."""
+    return _layers(walk, x, [state], weights, biased, layers, bidirectional=rest[2])
+
+
+@rule("lstm_cell", kind="linear")
+def lstm_cell(walk: Walk, x: Value, states: list[Value], *weights: Value | None) -> tuple[Value, Value]:
+    """One step of an LSTM: `(h, c)`."""
+    h = _cell(walk, x, states, weights)
+    return h, h
+
+
+@rule("gru_cell", "rnn_tanh_cell", "rnn_relu_cell", kind="linear")
+def gru_cell(walk: Walk, x: Value, state: Value, *weights: Value | None) -> Value:
+    """One step of a GRU or of a simple recurrent network."""
+    return _cell(walk, x, [state], weights)
+
+
+def _layers(
+    walk: Walk,
+    x: Value,
+    states: Sequence[Value],
+    weights: Sequence[Value],
+    biased: bool,
+    layers: int,
+    *,
+    bidirectional: bool,
+) -> tuple[Value, Value]:
+    """Return the output `(..., directions * hidden)` and the last states `(layers * directions, batch, hidden)`."""
+    directions, each = 1 + bidirectional, 4 if biased else 2
+    if len(weights) != layers * directions * each:
+        raise NotImplementedError("packed sequences and projected states have no rule")
+    inputs, places, units = _channels(walk, x), math.prod(x.shape[:-1]), []
+    for layer in range(layers):
+        first = layer * directions
+        parts = [weights[(first + i) * each : (first + i + 1) * each] for i in range(directions)]
+        made = [_units(walk, inputs, part, places) for part in parts]
+        if layer == 0:
+            _hold(walk, x, inputs, made[0])
+        inputs = torch.cat(made)
+        units += made
+    if len(units) > 1:
+        walk.tie(torch.stack(units))
+    _check_macs(walk)
+    stacked = torch.stack(units)[:, None]
+    _join_states(walk, states, stacked)
+    return Value(walk.shape, (vector(inputs, len(x.shape), -1),)), Value(tuple(states[0].shape), (stacked,))
+
+
+def _cell(walk: Walk, x: Value, states: Sequence[Value], weights: Sequence[Value | None]) -> Value:
+    inputs = _channels(walk, x)
+    units = _units(walk, inputs, [weight for weight in weights if weight is not None], math.prod(x.shape[:-1]))
+    _hold(walk, x, inputs, units)
+    _check_macs(walk)
+    made = vector(units, len(walk.shape), -1)
+    _join_states(walk, states, made)
+    return Value(walk.shape, (made,))
+
+
+def _channels(walk: Walk, x: Value) -> Tensor | None:
+    """Return the labels of the last dimension; those of others are frozen."""
+    for labels in x.labels:
+        if support(labels) != (len(x.shape) - 1,):
+            walk.freeze(labels, "changes along the steps of a recurrent layer")
+    return x.along(-1)
+
+
+def _units(walk: Walk, inputs: Tensor | None, weights: Sequence[Value], places: int) -> Tensor:
+    """Join the rows and columns of the units of one layer and direction; return their labels `(hidden,)`.
+
+    Args:
+        walk: The walk.
+        inputs: Labels of the inputs, or None if they are fixed.
+        weights: Input weight, recurrent weight, and biases if there are any.
+        places: Steps times examples.
+    """
+    read, units = weights[0].along(1), weights[1].along(1)
+    if units is None:
+        raise NotImplementedError("a single hidden unit has no rule")
+    for weight in weights:
+        rows = weight.along(0)
+        assert rows is not None
+        walk.join(rows.reshape(-1, len(units)), units)
+        walk.produce(rows)
+    rows = weights[0].along(0)
+    assert rows is not None and walk.node is not None
+    for labels in (inputs, read):
+        if inputs is None or read is None:
+            walk.freeze(labels, "is contracted with values that cannot be pruned")
+    if inputs is not None and read is not None:
+        walk.join(inputs, read)
+        walk.consumed.append(read)
+    walk.consumed.append(units)
+    sizes, factor = ((rows,), places * weights[0].shape[1]) if read is None else ((rows, read), places)
+    walk.contractions.append(Contraction(walk.node.name, None, factor, sizes, reads=read, writes=rows))
+    walk.contractions.append(Contraction(walk.node.name, None, places, (rows, units), reads=units, writes=rows))
+    return units
+
+
+def _hold(walk: Walk, x: Value, inputs: Tensor | None, units: Tensor) -> None:
+    """Record the sizes that the module holds."""
+    walk.hold("hidden_size", len(units), units)
+    if inputs is not None:
+        walk.hold("input_size", x.shape[-1], inputs)
+
+
+def _check_macs(walk: Walk) -> None:
+    """Compare the MACs of the products with those of the operator."""
+    assert walk.node is not None
+    mine = [item for item in walk.contractions if item.node == walk.node.name]
+    counted = sum(item.factor * math.prod(len(size) for size in item.sizes) for item in mine)
+    if counted != walk.macs():
+        walk.contractions = [item for item in walk.contractions if item not in mine]
+        raise ValueError(f"{counted} MACs where {walk.macs()} are counted")
+
+
+def _join_states(walk: Walk, states: Sequence[Value], made: Tensor) -> None:
+    """Join the channels of given first states, in the shape of `made`, with the units."""
+    for state in states:
+        (labels,) = state.labels if len(state.labels) == 1 else (torch.full((1,) * made.dim(), -1),)
+        walk.join(labels, made)
