@@ -10,7 +10,7 @@ from torch import Tensor
 from gnnrl_lightning.cost.products import CostModel
 from gnnrl_lightning.surgery.surgery import Beside, Cut
 from gnnrl_lightning.tracing.groups import ChannelGroup
-from gnnrl_lightning.tracing.walk import Contraction
+from gnnrl_lightning.tracing.records import Contraction
 
 
 class Traced(Protocol):

@@ -18,16 +18,35 @@ from gnnrl_lightning.tracing.walk import Contraction, Walk, rule
 
 
 @rule("lstm", kind="linear")
-def lstm(walk: Walk, x: Value, states: list[Value], weights: list[Value], biased: bool, layers: int, *rest: Any) -> Any:
+def lstm(walk: Walk, x: Value, states: Any, weights: Any, biased: Any, layers: Any, *rest: Any) -> Any:
     """LSTM of several layers, one or two directions: `(output, h, c)`."""
-    out, state = _layers(walk, x, states, weights, biased, layers, bidirectional=rest[2])
+    directions, each = 1 + bool(rest[2]), 4 if biased else 2
+    if isinstance(states, Value) or len(weights) != layers * directions * each:
+        return _frozen(walk, (x, states, weights, biased))
+    out, state = _layers(walk, x, states, [weights[i : i + each] for i in range(0, len(weights), each)], directions)
     return out, state, state
 
 
 @rule("gru", "rnn_tanh", "rnn_relu", kind="linear")
-def gru(walk: Walk, x: Value, state: Value, weights: list[Value], biased: bool, layers: int, *rest: Any) -> Any:
+def gru(walk: Walk, x: Value, state: Any, weights: Any, biased: Any, layers: Any, *rest: Any) -> Any:
     """GRU and simple recurrent networks of several layers, one or two directions: `(output, h)`."""
-    return _layers(walk, x, [state], weights, biased, layers, bidirectional=rest[2])
+    if isinstance(weights, Value):
+        return _frozen(walk, (x, state, weights, biased))
+    directions, each = 1 + bool(rest[2]), 4 if biased else 2
+    return _layers(walk, x, [state], [weights[i : i + each] for i in range(0, len(weights), each)], directions)
+
+
+def _frozen(walk: Walk, operands: Any) -> tuple[Value, ...]:
+    """Freeze all operands: packed sequences, whose operators have other arguments, and projected states."""
+    assert walk.node is not None
+    reason = "is part of a packed sequence or of projected states"
+    for operand in operands:
+        for value in operand if isinstance(operand, (tuple, list)) else (operand,):
+            if isinstance(value, Value):
+                walk.freeze(value, reason)
+    walk.keep(walk.shape[-1], reason)
+    walk.contract(())
+    return tuple(Value(tuple(made.shape)) for made in walk.node.meta["val"])
 
 
 @rule("lstm_cell", kind="linear")
@@ -44,25 +63,21 @@ def gru_cell(walk: Walk, x: Value, state: Value, *weights: Value | None) -> Valu
 
 
 def _layers(
-    walk: Walk,
-    x: Value,
-    states: Sequence[Value],
-    weights: Sequence[Value],
-    biased: bool,
-    layers: int,
-    *,
-    bidirectional: bool,
+    walk: Walk, x: Value, states: Sequence[Value], weights: Sequence[Sequence[Value]], directions: int
 ) -> tuple[Value, Value]:
-    """Return the output `(..., directions * hidden)` and the last states `(layers * directions, batch, hidden)`."""
-    directions, each = 1 + bidirectional, 4 if biased else 2
-    if len(weights) != layers * directions * each:
-        raise NotImplementedError("packed sequences and projected states have no rule")
+    """Return the output `(..., directions * hidden)` and the last states `(layers * directions, batch, hidden)`.
+
+    Args:
+        walk: The walk.
+        x: The input.
+        states: First states, each `(layers * directions, batch, hidden)`.
+        weights: Weights and biases of each layer and direction.
+        directions: Number of directions.
+    """
     inputs, places, units = _channels(walk, x), math.prod(x.shape[:-1]), []
-    for layer in range(layers):
-        first = layer * directions
-        parts = [weights[(first + i) * each : (first + i + 1) * each] for i in range(directions)]
-        made = [_units(walk, inputs, part, places) for part in parts]
-        if layer == 0:
+    for first in range(0, len(weights), directions):
+        made = [_units(walk, inputs, part, places) for part in weights[first : first + directions]]
+        if first == 0:
             _hold(walk, x, inputs, made[0])
         inputs = torch.cat(made)
         units += made

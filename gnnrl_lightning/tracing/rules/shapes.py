@@ -16,7 +16,7 @@ from gnnrl_lightning.tracing.walk import Walk, fixed_labels, operator_name, rule
 
 @rule("alias", "clone", "contiguous", "detach", "lift_fresh_copy", "lift_fresh", "to", "_to_copy", "type_as",
       "dropout", "feature_dropout", "alpha_dropout", "zeros_like", "ones_like", "full_like",
-      "empty_like", "rand_like", "randn_like", "bernoulli", kind="shape")  # fmt: skip
+      "empty_like", "rand_like", "randn_like", "bernoulli", "real", "imag", kind="shape")  # fmt: skip
 def same(walk: Walk, x: Value, *_: Any, **__: Any) -> Value:
     """Operators that move no elements; tensors created like another one are pruned with it."""
     return Value(x.shape, x.labels)
