@@ -84,7 +84,7 @@ def operators() -> str:
         found = getattr(rules, module)
         mine = [rule for rule in named if rule.__module__ == found.__name__]
         text += [f"## {module}\n", f"{_first_line(found)}\n", "| operators | channels |", "|---|---|"]
-        text += [f"| {_code(named[rule])} | {_escaped(_first_line(rule))} |" for rule in mine]
+        text += [f"| {_code(named[rule])} | {_first_line(rule)} |" for rule in mine]
         text.append("")
     text += ["## Pointwise operators\n", f"{_code(_pointwise())}\n"]
     return "\n".join(text)

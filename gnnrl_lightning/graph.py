@@ -26,7 +26,7 @@ from gnnrl_lightning.errors import UserError, first_line
 from gnnrl_lightning.importance import Criterion, Importance, importance_scores, keep_best
 from gnnrl_lightning.surgery.reference import Summary
 from gnnrl_lightning.surgery.selftest import find_faults
-from gnnrl_lightning.surgery.surgery import Beside, Cut, HeldSize, mask, prune
+from gnnrl_lightning.surgery.surgery import NOTHING, Beside, Cut, HeldSize, mask, prune
 from gnnrl_lightning.tracing.axes import Selection
 from gnnrl_lightning.tracing.carry import walk, walk_training
 from gnnrl_lightning.tracing.export import (
@@ -121,7 +121,7 @@ class Plan:
     widths: Tensor
     _cuts: dict[str, Cut]
     selection: Selection
-    _beside: Beside = Beside()
+    _beside: Beside = NOTHING
 
     def __repr__(self) -> str:
         return f"Plan({', '.join(f'{name}: {ranks.shape[-1]}' for name, ranks in self.kept.items())})"
@@ -149,6 +149,7 @@ class ComputationGraph:
         operators: Operators of the network, in order of computation.
         feature_maps: Tensors between the operators.
         outputs: Indices of the feature maps that the network returns.
+        beside: What depends on the kept channels beside parameters and buffers.
         incidence: Channels of each feature map per unit of width `(n_maps, G)` float32.
     """
 
@@ -162,6 +163,7 @@ class ComputationGraph:
         self._channels = channels
         self._walk = walked
         self._cuts = self._make_cuts()
+        self.beside = self._make_beside()
         topology = build_topology(walked, lambda labels: self._channels.axis(labels) is not None)
         self.operators: tuple[Operator, ...] = topology.operators
         self.feature_maps: tuple[FeatureMap, ...] = topology.feature_maps
@@ -221,9 +223,7 @@ class ComputationGraph:
                 cuts[name] = Cut(axes, tuple(row for row in rows if row is not None), reads, gather, zero)
         return cuts
 
-    @cached_property
-    def beside(self) -> Beside:
-        """What depends on the kept channels beside parameters and buffers: sizes of modules, means over channels."""
+    def _make_beside(self) -> Beside:
         axis = self._channels.axis
         sizes = [
             HeldSize(item.module, item.attribute, item.place, found, item.unit)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gnnrl_lightning.errors import first_line
-from gnnrl_lightning.surgery.surgery import Beside, Cut, mask, prune, structural_copy
+from gnnrl_lightning.surgery.surgery import NOTHING, Beside, Cut, mask, prune, structural_copy
 from gnnrl_lightning.surgery.traced import Traced
 from gnnrl_lightning.tracing.axes import Selection
 from gnnrl_lightning.tracing.export import Inputs, run
@@ -113,7 +113,7 @@ def shape_fault(
     cuts: Mapping[str, Cut],
     selection: Selection,
     macs: int,
-    beside: Beside = Beside(),
+    beside: Beside = NOTHING,
 ) -> str | None:
     """Return why the pruned network does not run or does not cost `macs`, or None if it runs at that cost.
 
@@ -132,7 +132,7 @@ def exactness_fault(
     cuts: Mapping[str, Cut],
     selection: Selection,
     generator: torch.Generator,
-    beside: Beside = Beside(),
+    beside: Beside = NOTHING,
 ) -> str | None:
     """Return how the pruned network differs from the masked dense one, in float64 with random weights, or None."""
     doubled = randomised(network, generator)

@@ -84,6 +84,10 @@ class Beside:
     summaries: tuple[Summary, ...] = ()
 
 
+NOTHING = Beside()
+"""For networks whose modules hold no sizes and that summarise no channels."""
+
+
 def prune_tensor(tensor: Tensor, cut: Cut, positions: Mapping[Axis, Tensor]) -> Tensor:
     """Return the kept part of a tensor; `positions` are the kept positions of each axis."""
     if cut.gather is not None:
@@ -189,7 +193,7 @@ def _update_convolution(module: nn.modules.conv._ConvNd) -> None:
     module.in_channels = weight.shape[inputs] * (1 if module.transposed else module.groups)
 
 
-def prune(network: nn.Module, cuts: Mapping[str, Cut], selection: Selection, beside: Beside = Beside()) -> nn.Module:
+def prune(network: nn.Module, cuts: Mapping[str, Cut], selection: Selection, beside: Beside = NOTHING) -> nn.Module:
     """Return a pruned network of the same class; the given one is not changed.
 
     Args:
@@ -220,7 +224,7 @@ def _hold(module: nn.Module, item: HeldSize, size: int) -> None:
         setattr(module, item.attribute, size)
 
 
-def mask(network: nn.Module, cuts: Mapping[str, Cut], selection: Selection, beside: Beside = Beside()) -> nn.Module:
+def mask(network: nn.Module, cuts: Mapping[str, Cut], selection: Selection, beside: Beside = NOTHING) -> nn.Module:
     """Return a copy of the dense network whose consumers ignore the pruned channels: the reference for `prune`."""
     axes = _axes(cuts) | {item.axis for item in beside.summaries}
     positions = {axis: axis.positions(selection) for axis in axes}

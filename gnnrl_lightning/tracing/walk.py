@@ -23,7 +23,6 @@ from gnnrl_lightning.registry import Registry
 from gnnrl_lightning.tracing.labels import FIXED, Labels, Value
 from gnnrl_lightning.tracing.records import Contraction, Gather, ModuleSize, Statistic, Step
 
-
 Rule = Callable[..., Any]
 
 

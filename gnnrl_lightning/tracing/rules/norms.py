@@ -120,7 +120,7 @@ def _record_norm(walk: Walk, rest: tuple[Any, ...]) -> None:
 
 @rule("_weight_norm", "_weight_norm_interface", kind="other")
 def weight_norm(walk: Walk, direction: Value, magnitude: Value, dim: int = 0) -> Any:
-    """`g * v / |v|` with one norm per slice along `dim`, of what is kept along the other dimensions."""
+    """Weight norm, `g * v / norm(v)`: one norm per slice along `dim`, of what is kept along the other dimensions."""
     dims = [other for other in range(len(direction.shape)) if other != dim]
     passed = summarise(walk, direction, dims, "is part of a norm")
     along, scale = direction.along(dim), magnitude.along(dim)

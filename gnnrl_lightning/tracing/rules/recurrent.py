@@ -74,19 +74,19 @@ def _layers(
         weights: Weights and biases of each layer and direction.
         directions: Number of directions.
     """
-    inputs, places, units = _channels(walk, x), math.prod(x.shape[:-1]), []
+    inputs, places = _channels(walk, x), math.prod(x.shape[:-1])
+    units: list[Tensor] = []
     for first in range(0, len(weights), directions):
-        made = [_units(walk, inputs, part, places) for part in weights[first : first + directions]]
-        if first == 0:
-            _hold(walk, x, inputs, made[0])
-        inputs = torch.cat(made)
-        units += made
+        read = torch.cat(units[-directions:]) if units else inputs
+        units += [_units(walk, read, part, places) for part in weights[first : first + directions]]
+    _hold(walk, x, inputs, units[0])
     if len(units) > 1:
         walk.tie(torch.stack(units))
     _check_macs(walk)
     stacked = torch.stack(units)[:, None]
     _join_states(walk, states, stacked)
-    return Value(walk.shape, (vector(inputs, len(x.shape), -1),)), Value(tuple(states[0].shape), (stacked,))
+    made = torch.cat(units[-directions:])
+    return Value(walk.shape, (vector(made, len(x.shape), -1),)), Value(tuple(states[0].shape), (stacked,))
 
 
 def _cell(walk: Walk, x: Value, states: Sequence[Value], weights: Sequence[Value | None]) -> Value:
