@@ -146,15 +146,24 @@ class Walk:
         """Tie the rows of `labels` because of the current operator, see `Labels.tie`."""
         self.labels.tie(labels, self.operator, self.source)
 
+    @property
+    def _caller(self) -> nn.Module | None:
+        """The module that calls the current operator; None if the network makes it in its forward pass."""
+        try:
+            return self.network.get_submodule(self.module)
+        except AttributeError:
+            return None
+
     def call_number(self) -> int:
         """Count the calls of the current operator by its module; return the number of calls before this one."""
-        key = id(self.network.get_submodule(self.module)), self.operator
+        key = id(self._caller), self.operator
         self.calls[key] += 1
         return self.calls[key] - 1
 
     def statistic(self, number: int, dim: int, labels: Tensor) -> None:
         """Record that the current operator reads channels along `dim`, see `Statistic`."""
-        self.statistics.append(Statistic(self.module, self.operator, number, dim, labels))
+        if self._caller is not None:
+            self.statistics.append(Statistic(self.module, self.operator, number, dim, labels))
 
     def hold(self, attribute: str, value: Any, labels: Tensor, place: int | None = None, unit: int = 1) -> None:
         """Record the attribute of the current module that is the number of these channels, see `ModuleSize`.
@@ -166,7 +175,7 @@ class Walk:
             place: Index of the number if `value` is a tuple.
             unit: Number of channels that count as one.
         """
-        held = getattr(self.network.get_submodule(self.module), attribute, None)
+        held = getattr(self._caller, attribute, None)
         if (tuple(held) if isinstance(held, (tuple, list)) else held) == value:
             self.sizes.append(ModuleSize(self.module, attribute, place, labels, unit))
 
