@@ -113,7 +113,7 @@ class Assigned(Pair):
 
 @case({"a": (6, 1), "b": (5, 1)}, IO)
 class Subscripts(Pair):
-    """A gate and pairs of pixels as Einstein sums; see `test_einsum` for sums over channels."""
+    """A gate and pairs of pixels as Einstein sums; `rules/test_contractions.py` has sums over channels."""
 
     def __init__(self):
         super().__init__(6, 6)
