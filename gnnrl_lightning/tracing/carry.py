@@ -105,6 +105,8 @@ def _placeholder(state: Walk, node: Node, spec: Any) -> Value | None:
 
 def _call(state: Walk, node: Node, values: dict[Node, Any]) -> Any:
     target = node.target
+    if node.all_input_nodes and all(source in state.derived for source in node.all_input_nodes):
+        state.derived.add(node)
     if getattr(target, "__name__", "") == "getitem" and not isinstance(target, torch._ops.OpOverload):
         source, place = node.args
         container = values[source] if isinstance(source, Node) else None
@@ -114,8 +116,6 @@ def _call(state: Walk, node: Node, values: dict[Node, Any]) -> Any:
         return result
     state.operator = operator_name(target)
     state.hyper = {}
-    if node.all_input_nodes and all(source in state.derived for source in node.all_input_nodes):
-        state.derived.add(node)
 
     def resolve(argument: Any) -> Any:
         return values[argument] if isinstance(argument, Node) else argument

@@ -151,3 +151,21 @@ class StandardizedWeights(Pair):
 
     def features(self, x):
         return self.b(self.norm(self.a(x)).relu())
+
+
+class CenteredConv(nn.Conv2d):
+    def forward(self, x):
+        variance, mean = torch.var_mean(self.weight, (1, 2, 3), keepdim=True)
+        return F.conv2d(x, (self.weight - mean) * (variance + 1e-6).rsqrt(), self.bias, padding=self.padding)
+
+
+@case({"a": (6, 1), "b": (5, 1)}, IO)
+class CenteredWeights(Pair):
+    """Standardised weights by hand: the mean is subtracted from weights of removed inputs, too."""
+
+    def __init__(self):
+        super().__init__(6, 6)
+        self.a, self.b = CenteredConv(3, 6, 3, padding=1), CenteredConv(6, 5, 3, padding=1)
+
+    def features(self, x):
+        return self.b(self.a(x).relu())

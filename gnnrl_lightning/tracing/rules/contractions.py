@@ -133,7 +133,7 @@ def _convolution(
     stride = (stride,) if isinstance(stride, int) else tuple(stride)
     walk.hyper = {"kernel": weight.shape[2:], "stride": stride, "groups": (groups,)}
     for labels in x.others(dim):
-        walk.freeze(labels, "changes along the spatial dimensions of a convolution")
+        walk.freeze(labels, "lies along the positions over which a convolution slides")
     out_dim, in_dim = (1, 0) if transposed else (0, 1)
     name = walk.parameter_name(weight)
     if groups == 1:
