@@ -10,6 +10,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
+import torch
 import yaml
 from jsonargparse import ArgumentParser
 from mkdocs.config.defaults import MkDocsConfig
@@ -18,6 +19,8 @@ from mkdocs.structure.files import File, Files
 from gnnrl_lightning import data
 from gnnrl_lightning.cli.arguments import ArgumentsCLI
 from gnnrl_lightning.cli.subcommands import SUBCOMMANDS
+from gnnrl_lightning.tracing import rules
+from gnnrl_lightning.tracing.walk import RULES
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "gnnrl_lightning"
@@ -29,6 +32,15 @@ Every key of a YAML file, and with `--` before it every option of the command li
 means, as the parser itself says. The key `name` of the section `run` is the option `--run.name`, and in a file it is
 nested: `run: {name: mine}`. `null` is no value. `python -m gnnrl_lightning SUBCOMMAND --print_config` prints the whole
 configuration after all files and options have been applied, and each run leaves it in `config.yaml`.
+
+"""
+
+
+OPERATORS = """# Operators
+
+The ATen operators through which channels are followed, with the rules of the tracer. Channels that flow through any
+other operator are frozen, and `inspect` names it. A rule of your own is one function, see
+`gnnrl_lightning.tracing.walk.rule`.
 
 """
 
@@ -53,12 +65,44 @@ def _listed(entry: Any, config: MkDocsConfig) -> Any:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made here, and the figures that they show."""
-    pages = {"configuration.md": configuration(), "results.md": results(), **api_pages()}
+    made = {"configuration.md": configuration(), "operators.md": operators(), "results.md": results()}
+    pages = made | api_pages()
     for name, text in pages.items():
         files.append(File.generated(config, name, content=text))
     for figure in sorted(RESULTS.glob("*.png")):
         files.append(File.generated(config, f"figures/{figure.name}", abs_src_path=str(figure)))
     return files
+
+
+def operators() -> str:
+    """The page of operators through which channels are followed: a table for each file of rules, and pointwise ones."""
+    named: dict[Any, list[str]] = defaultdict(list)
+    for name, row in sorted(RULES.items()):
+        named[row.apply].append(name)
+    text = [OPERATORS]
+    for module in rules.__all__:
+        found = getattr(rules, module)
+        mine = [rule for rule in named if rule.__module__ == found.__name__]
+        text += [f"## {module}\n", f"{_first_line(found)}\n", "| operators | channels |", "|---|---|"]
+        text += [f"| {_code(named[rule])} | {_first_line(rule)} |" for rule in mine]
+        text.append("")
+    text += ["## Pointwise operators\n", f"{_code(_pointwise())}\n"]
+    return "\n".join(text)
+
+
+def _pointwise() -> list[str]:
+    """Names of the operators that PyTorch tags as pointwise and that have no rule of their own."""
+    packets = {name: getattr(torch.ops.aten, name) for name in dir(torch.ops.aten) if not name.endswith("_")}
+    found = {name: packet for name, packet in packets.items() if hasattr(packet, "overloads") and name not in RULES}
+    return sorted(
+        name
+        for name, packet in found.items()
+        if any(torch.Tag.pointwise in getattr(packet, overload).tags for overload in packet.overloads())
+    )
+
+
+def _code(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names if name != "pointwise")
 
 
 def results() -> str:
@@ -192,8 +236,8 @@ def shown(kind: Any) -> str:
     return getattr(kind, "__name__", str(kind))
 
 
-def _first_line(cls: type) -> str:
-    return (inspect.getdoc(cls) or "").partition("\n")[0]
+def _first_line(item: Any) -> str:
+    return (inspect.getdoc(item) or "").partition("\n")[0]
 
 
 def _sentence(text: str | None) -> str:

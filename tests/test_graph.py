@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import gnnrl_lightning
-from tests.support import networks_frozen, networks_hard
+from gnnrl_lightning.tracing.walk import RULES
+from tests.support import networks_frozen, networks_hard, networks_norms, networks_recurrent, networks_space
 from tests.support.exactness import (
     assert_untouched,
     check,
@@ -24,8 +25,11 @@ from tests.support.exactness import (
 from tests.support.fakes import small_graph
 from tests.support.networks_zoo import ZOO
 
-MORE = networks_hard, networks_frozen
+MORE = networks_hard, networks_frozen, networks_norms, networks_recurrent, networks_space
 """Importing them registers their networks."""
+
+WITHOUT_A_RULE = {"NoRule": {"cumprod"}, "Fourier": {"fft_fft"}}
+"""Network -> its operators that have no rule."""
 
 every_network = pytest.mark.parametrize("name", ZOO)
 
@@ -50,6 +54,14 @@ def test_groups_and_frozen_channels(name):
     reasons = {group.name: f"{group.operator}: {group.reason}" for group in graph.frozen}
     for frozen, words in ZOO[name].reason.items():
         assert words in reasons[frozen]
+
+
+@every_network
+def test_every_operator_has_a_rule(name):
+    """All operators in the graphs of the test networks, but two."""
+    walked = traced(name)[1]._walk
+    without = {step.operator for step in walked.steps if step.kind == "other" and step.operator not in RULES}
+    assert without == WITHOUT_A_RULE.get(name, set())
 
 
 @every_network

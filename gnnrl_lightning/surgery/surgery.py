@@ -16,6 +16,7 @@ from operator import attrgetter
 import torch
 from torch import Tensor, nn
 
+from gnnrl_lightning.surgery.reference import Summary, summarise_kept
 from gnnrl_lightning.tracing.axes import Axis, Selection
 
 SIZES: dict[type[nn.Module], tuple[tuple[str, str, int], ...]] = {
@@ -23,7 +24,6 @@ SIZES: dict[type[nn.Module], tuple[tuple[str, str, int], ...]] = {
     nn.Bilinear: (("out_features", "weight", 0),),
     nn.Embedding: (("num_embeddings", "weight", 0), ("embedding_dim", "weight", 1)),
     nn.modules.batchnorm._NormBase: (("num_features", "running_mean", 0), ("num_features", "weight", 0)),
-    nn.GroupNorm: (("num_channels", "weight", 0),),
     nn.PReLU: (("num_parameters", "weight", 0),),
 }
 """Module type -> (attribute, parameter, dimension): attributes of a module that record sizes of its parameters."""
@@ -50,6 +50,42 @@ class Cut:
     reads: tuple[int, ...] = ()
     gather: Axis | None = None
     zero: int = -1
+
+
+@dataclass(frozen=True)
+class HeldSize:
+    """A number of channels that a module holds as an attribute, see `gnnrl_lightning.tracing.records.ModuleSize`.
+
+    Attributes:
+        module: Path of the module.
+        attribute: Its attribute, an integer or a tuple of integers.
+        place: Index in the tuple, or None.
+        axis: Layout of the channels.
+        unit: Number of channels that count as one.
+    """
+
+    module: str
+    attribute: str
+    place: int | None
+    axis: Axis
+    unit: int
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What depends on the kept channels beside the tensors.
+
+    Attributes:
+        sizes: Numbers that modules hold.
+        summaries: Operators that summarise channels; a masked network computes them from the kept ones.
+    """
+
+    sizes: tuple[HeldSize, ...] = ()
+    summaries: tuple[Summary, ...] = ()
+
+
+NOTHING = Beside()
+"""For networks whose modules hold no sizes and that summarise no channels."""
 
 
 def prune_tensor(tensor: Tensor, cut: Cut, positions: Mapping[Axis, Tensor]) -> Tensor:
@@ -157,13 +193,14 @@ def _update_convolution(module: nn.modules.conv._ConvNd) -> None:
     module.in_channels = weight.shape[inputs] * (1 if module.transposed else module.groups)
 
 
-def prune(network: nn.Module, cuts: Mapping[str, Cut], selection: Selection) -> nn.Module:
+def prune(network: nn.Module, cuts: Mapping[str, Cut], selection: Selection, beside: Beside = NOTHING) -> nn.Module:
     """Return a pruned network of the same class; the given one is not changed.
 
     Args:
         network: The dense network.
         cuts: How each parameter and buffer is pruned.
         selection: The kept channels.
+        beside: What else depends on the kept channels.
     """
     tensors = {name: attrgetter(name)(network).detach() for name in cuts}
     home = {tensor.device for tensor in tensors.values()}
@@ -173,15 +210,29 @@ def prune(network: nn.Module, cuts: Mapping[str, Cut], selection: Selection) -> 
         replaced = {name: prune_tensor(tensors[name], cut, positions) for name, cut in cuts.items()}
     pruned = structural_copy(network, replaced)
     update_sizes(pruned)
+    for item in beside.sizes:
+        _hold(pruned.get_submodule(item.module), item, len(item.axis.positions(selection)) // item.unit)
     return pruned
 
 
-def mask(network: nn.Module, cuts: Mapping[str, Cut], selection: Selection) -> nn.Module:
+def _hold(module: nn.Module, item: HeldSize, size: int) -> None:
+    """Set a size that a module holds."""
+    if item.place is not None:
+        held = getattr(module, item.attribute)
+        setattr(module, item.attribute, type(held)(size if i == item.place else n for i, n in enumerate(held)))
+    else:
+        setattr(module, item.attribute, size)
+
+
+def mask(network: nn.Module, cuts: Mapping[str, Cut], selection: Selection, beside: Beside = NOTHING) -> nn.Module:
     """Return a copy of the dense network whose consumers ignore the pruned channels: the reference for `prune`."""
-    positions = {axis: axis.positions(selection) for axis in _axes(cuts)}
+    axes = _axes(cuts) | {item.axis for item in beside.summaries}
+    positions = {axis: axis.positions(selection) for axis in axes}
     with torch.no_grad():
         replaced = {name: mask_tensor(attrgetter(name)(network).detach(), cut, positions) for name, cut in cuts.items()}
-    return structural_copy(network, replaced)
+    masked = structural_copy(network, replaced)
+    summarise_kept(masked, beside.summaries, positions)
+    return masked
 
 
 def _axes(cuts: Mapping[str, Cut]) -> set[Axis]:

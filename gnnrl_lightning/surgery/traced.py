@@ -8,9 +8,9 @@ from typing import Protocol
 from torch import Tensor
 
 from gnnrl_lightning.cost.products import CostModel
-from gnnrl_lightning.surgery.surgery import Cut
+from gnnrl_lightning.surgery.surgery import Beside, Cut
 from gnnrl_lightning.tracing.groups import ChannelGroup
-from gnnrl_lightning.tracing.walk import Contraction
+from gnnrl_lightning.tracing.records import Contraction
 
 
 class Traced(Protocol):
@@ -30,3 +30,5 @@ class Traced(Protocol):
     def norms(self) -> Mapping[str, Mapping[str, str]]: ...  # noqa: D102
     @property
     def cuts(self) -> Mapping[str, Cut]: ...  # noqa: D102
+    @property
+    def beside(self) -> Beside: ...  # noqa: D102

@@ -40,9 +40,10 @@ def walk_training(state: Walk, program: ExportedProgram) -> None:
     Only the constraints on parameters are used: costs and feature maps are those of evaluation mode.
     """
     steps, results, contractions = list(state.steps), state.results, list(state.contractions)
+    statistics = list(state.statistics)
     _pass(state, program)
     evaluated = {contraction.weight for contraction in contractions}
-    state.steps, state.results = steps, results
+    state.steps, state.results, state.statistics = steps, results, statistics
     state.training = [item for item in state.contractions[len(contractions) :] if item.weight not in evaluated]
     state.contractions = contractions
 
@@ -104,6 +105,8 @@ def _placeholder(state: Walk, node: Node, spec: Any) -> Value | None:
 
 def _call(state: Walk, node: Node, values: dict[Node, Any]) -> Any:
     target = node.target
+    if node.all_input_nodes and all(source in state.derived for source in node.all_input_nodes):
+        state.derived.add(node)
     if getattr(target, "__name__", "") == "getitem" and not isinstance(target, torch._ops.OpOverload):
         source, place = node.args
         container = values[source] if isinstance(source, Node) else None
@@ -113,8 +116,6 @@ def _call(state: Walk, node: Node, values: dict[Node, Any]) -> Any:
         return result
     state.operator = operator_name(target)
     state.hyper = {}
-    if node.all_input_nodes and all(source in state.derived for source in node.all_input_nodes):
-        state.derived.add(node)
 
     def resolve(argument: Any) -> Any:
         return values[argument] if isinstance(argument, Node) else argument

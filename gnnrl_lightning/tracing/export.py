@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import torch
@@ -80,7 +81,9 @@ def export(network: nn.Module, inputs: Inputs) -> ExportedProgram:
         UserError: `torch.export` fails.
     """
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            # A recurrent layer also lists its weights; the network here is a copy, and keeps its parameters.
+            warnings.filterwarnings("ignore", r"(?s)The tensor attributes .*_flat_weights", UserWarning)
             program = torch.export.export(network, *arguments(inputs), strict=False)
             return program if replace_slice_writes(program.graph) else program.run_decompositions({})
     except Exception as error:

@@ -113,18 +113,18 @@ class _Former:
         self.reasons: dict[int, tuple[str, str, str]] = {}
         for freeze in walk.labels.frozen:
             self._freeze(self.channel[freeze.labels.numpy()], freeze.operator, freeze.reason, freeze.source)
-        self.tags = self._tags()
+        self.rows, tagged = walk.labels.settle(self.channel)
+        self.tags = self._tags(tagged)
 
     def _freeze(self, channels: np.ndarray, operator: str, reason: str, source: str) -> bool:
         fresh = [int(c) for c in np.unique(channels) if int(c) not in self.reasons]
         self.reasons.update(dict.fromkeys(fresh, (operator, reason, source)))
         return bool(fresh)
 
-    def _tags(self) -> dict[int, bytes]:
+    def _tags(self, tagged: list[Tensor]) -> dict[int, bytes]:
         """Return for each channel a key made of the tags of its labels and their counts."""
-        if not self.walk.labels.tagged:
+        if not tagged:
             return {}
-        tagged = self.walk.labels.tagged
         numbers = np.repeat(np.arange(len(tagged)), [labels.numel() for labels in tagged])
         channels = self.channel[torch.cat([labels.flatten() for labels in tagged]).numpy()]
         codes, counts = np.unique(channels.astype(np.int64) * len(tagged) + numbers, return_counts=True)
@@ -150,7 +150,7 @@ class _Former:
         pairs: list[tuple[int, int]] = []
         changed = False
         sizes = Counter(sets.values())
-        for rows in self.walk.labels.rows:
+        for rows in self.rows:
             labels = rows.labels.numpy()
             free = labels >= 0
             channels = np.where(free, self.channel[labels], -1)
@@ -237,7 +237,7 @@ class _Former:
 
     def _members(self, place: np.ndarray) -> dict[int, list[Member]]:
         made = {label for _, labels in self.walk.produced for label in labels.tolist() if label >= 0}
-        read = self.walk.consumed_labels()
+        read = self.walk.read_labels()
         found: dict[int, list[Member]] = defaultdict(list)
         for name, value in self.walk.parameters.items():
             for dim in range(len(value.shape)):

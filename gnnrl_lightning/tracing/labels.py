@@ -87,6 +87,15 @@ class Rows:
     source: str
 
 
+@dataclass(frozen=True)
+class Split:
+    """Labels of a channel dimension that a view has split into several, and their origin."""
+
+    labels: Tensor
+    operator: str
+    source: str
+
+
 @dataclass
 class Labels:
     """All labels and the constraints on them."""
@@ -95,6 +104,7 @@ class Labels:
     joined: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     frozen: list[Freeze] = field(default_factory=list)
     rows: list[Rows] = field(default_factory=list)
+    splits: list[Split] = field(default_factory=list)
     tagged: list[Tensor] = field(default_factory=list)
 
     def fresh(self, n: int) -> Tensor:
@@ -132,6 +142,31 @@ class Labels:
         self.rows.append(Rows(labels, operator, source))
         for row in labels:
             self.tag(row)
+
+    def settle(self, channel: np.ndarray) -> tuple[list[Rows], list[Tensor]]:
+        """Return all rows that must keep equal counts and all tags, with those of splits.
+
+        If the channels of a split change along one of its dimensions only (a convolution reads each together with all
+        positions of the others), that dimension shrinks. Otherwise the last one does: its rows keep equal counts.
+
+        Args:
+            channel: The channel of each label, see `solve`.
+        """
+        rows, tagged = list(self.rows), list(self.tagged)
+        for split in self.splits:
+            free = split.labels >= 0
+            numbers = compact(torch.where(free, torch.from_numpy(channel)[split.labels], split.labels))
+            if len(support(numbers)) == 1:
+                first = split.labels
+                for dim in set(support(first)) - set(support(numbers)):
+                    first = first.narrow(dim, 0, 1)
+                tagged.append(first[first >= 0])
+                continue
+            dims = support(split.labels)
+            found = split.labels.flatten().reshape(-1, split.labels.shape[dims[-1]])
+            rows.append(Rows(found, split.operator, split.source))
+            tagged += [row[row >= 0] for row in found]
+        return rows, [labels for labels in tagged if labels.numel()]
 
     def solve(self) -> np.ndarray:
         """Return the channel `(count,)` of each label, numbered from 0: connected components of joined labels."""

@@ -8,6 +8,7 @@ buffers, and the feature maps.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,61 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gnnrl_lightning.registry import Registry
 from gnnrl_lightning.tracing.labels import FIXED, Labels, Value
-
-
-@dataclass(frozen=True)
-class Contraction:
-    """An operator that costs MACs: `macs = factor * product of the sizes of its labelled dimensions`.
-
-    Attributes:
-        node: Name of the operator in the exported graph.
-        weight: Parameter that it reads, if it reads one unmodified.
-        factor: MACs for one example when every size in `sizes` is 1.
-        sizes: Label vectors; the factor is multiplied by the number of kept channels of each.
-        reads: Labels `(C_in,)` that it contracts; `(groups, C_in / groups)` for grouped convolutions.
-        writes: Labels `(C_out,)` of its output channels.
-        groups: Number of groups of a convolution.
-        bias: Parameter that is added to the outputs, if it is one unmodified.
-        transposed: Whether the weight's first dimension is the input dimension.
-    """
-
-    node: str
-    weight: str | None
-    factor: int
-    sizes: tuple[Tensor, ...]
-    reads: Tensor | None = None
-    writes: Tensor | None = None
-    groups: int = 1
-    bias: str | None = None
-    transposed: bool = False
-
-
-@dataclass(frozen=True)
-class Gather:
-    """A selection of channels through an integer buffer: `out[j] = x[index[j]]`."""
-
-    buffer: str
-    reads: Tensor
-    """Labels `(n,)` of the channels of x; ZERO for a channel that is always zero."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One operator of the walk with its input and output tensors, for the state graph.
-
-    `storage` is the identity of the memory of the output: views, and what is written in place, share it.
-    """
-
-    node: str
-    module: str
-    operator: str
-    kind: str
-    inputs: tuple[str, ...]
-    parameters: tuple[str, ...]
-    output: Value
-    hyper: dict[str, tuple[int, ...]]
-    storage: int = 0
-
+from gnnrl_lightning.tracing.records import Contraction, Gather, ModuleSize, Statistic, Step
 
 Rule = Callable[..., Any]
 
@@ -128,10 +75,14 @@ class Walk:
         contractions: Operators that cost MACs.
         training: Contractions that exist in training mode only.
         gathers: Selections of channels through buffers.
+        sizes: Numbers of channels that modules hold as attributes.
+        statistics: Operators that summarise channels together.
+        calls: Number of calls of such operators, by module and name.
         steps: Operators in order, for the state graph.
         results: Nodes whose outputs the network returns.
         produced: Labels of channels that operators produce, with the modules that name them.
         consumed: Labels of weight dimensions along which channels are read.
+        computed: Those of weights that are computed from parameters; their operators are among `statistics`.
         trainable: Names of parameters, without buffers.
         joined_parameters: Pairs of labels joined by operators on parameters only.
         derived: Nodes that are computed from parameters only.
@@ -152,10 +103,14 @@ class Walk:
     contractions: list[Contraction] = field(default_factory=list)
     training: list[Contraction] = field(default_factory=list)
     gathers: list[Gather] = field(default_factory=list)
+    sizes: list[ModuleSize] = field(default_factory=list)
+    statistics: list[Statistic] = field(default_factory=list)
+    calls: Counter[tuple[int, str]] = field(default_factory=Counter)
     steps: list[Step] = field(default_factory=list)
     results: list[str] = field(default_factory=list)
     produced: list[tuple[str, Tensor]] = field(default_factory=list)
     consumed: list[Tensor] = field(default_factory=list)
+    computed: list[Tensor] = field(default_factory=list)
     trainable: list[str] = field(default_factory=list)
     joined_parameters: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     derived: set[Node] = field(default_factory=set)
@@ -191,18 +146,59 @@ class Walk:
         """Tie the rows of `labels` because of the current operator, see `Labels.tie`."""
         self.labels.tie(labels, self.operator, self.source)
 
+    @property
+    def _caller(self) -> nn.Module | None:
+        """The module that calls the current operator; None if the network makes it in its forward pass."""
+        try:
+            return self.network.get_submodule(self.module)
+        except AttributeError:
+            return None
+
+    def call_number(self) -> int:
+        """Count the calls of the current operator by its module; return the number of calls before this one."""
+        key = id(self._caller), self.operator
+        self.calls[key] += 1
+        return self.calls[key] - 1
+
+    def statistic(self, number: int, dim: int, labels: Tensor) -> None:
+        """Record that the current operator reads channels along `dim`, see `Statistic`."""
+        if self._caller is not None:
+            self.statistics.append(Statistic(self.module, self.operator, number, dim, labels))
+
+    def hold(self, attribute: str, value: Any, labels: Tensor, place: int | None = None, unit: int = 1) -> None:
+        """Record the attribute of the current module that is the number of these channels, see `ModuleSize`.
+
+        Args:
+            attribute: Its name.
+            value: Its dense value, as given to the current operator: an attribute with another value is another one.
+            labels: Labels `(n,)` of the channels.
+            place: Index of the number if `value` is a tuple.
+            unit: Number of channels that count as one.
+        """
+        held = getattr(self._caller, attribute, None)
+        if (tuple(held) if isinstance(held, (tuple, list)) else held) == value:
+            self.sizes.append(ModuleSize(self.module, attribute, place, labels, unit))
+
     def produce(self, labels: Tensor) -> None:
         """Record that the current operator produces these channels; its module names them."""
         self.produced.append((self.module or (self.node.name if self.node else ""), labels))
 
-    def consumed_labels(self) -> set[int]:
+    def masked_labels(self) -> set[int]:
+        """Return the labels of parameter dimensions that a mask sets to zero: those along which channels are read."""
+        return self._with_joined(self.consumed)
+
+    def read_labels(self) -> set[int]:
         """Return the labels of parameter dimensions along which channels are read, including sums of parameters."""
+        return self._with_joined([*self.consumed, *self.computed])
+
+    def _with_joined(self, labels: list[Tensor]) -> set[int]:
+        """Return the given labels and those that operators on parameters join with them."""
         joined: dict[int, set[int]] = {}
         for a, b in self.joined_parameters:
             for one, other in zip(*(side.flatten().tolist() for side in torch.broadcast_tensors(a, b)), strict=True):
                 joined.setdefault(one, set()).add(other)
                 joined.setdefault(other, set()).add(one)
-        found = {label for labels in self.consumed for label in labels.flatten().tolist()}
+        found = {label for each in labels for label in each.flatten().tolist()}
         waiting = list(found)
         while waiting:
             fresh = joined.get(waiting.pop(), set()) - found

@@ -13,6 +13,7 @@ from torch import nn
 
 from gnnrl_lightning import data
 from gnnrl_lightning.cli import main
+from gnnrl_lightning.tracing.walk import RULES
 
 ROOT = Path(__file__).parents[2]
 
@@ -89,6 +90,16 @@ def test_api_has_every_module_once(generate):
     files = [path for path in (ROOT / "gnnrl_lightning").rglob("*.py") if not path.name.startswith("__")]
     expected = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files} | {"gnnrl_lightning"}
     assert len(shown) == len(set(shown)) and set(shown) == expected
+
+
+def test_every_rule_is_among_the_operators(generate):
+    page = generate.operators()
+    tables, _, pointwise = page.partition("## Pointwise operators")
+    rows = [row for row in tables.splitlines() if row.startswith("| `")]
+    listed = [name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert len(listed) == len(set(listed)) and set(listed) == set(RULES) - {"pointwise"}
+    assert all(row.count("|") == 3 and row.split("|")[2].strip() for row in rows)
+    assert {"relu", "exp", "maximum"} <= set(re.findall(r"`(\w+)`", pointwise)).difference(listed)
 
 
 def test_figures_of_the_results_are_found(generate):

@@ -34,5 +34,5 @@ def test_the_readme_cuts_to_half_of_the_macs(capsys):
 def test_links_lead_to_files():
     for page in PAGES:
         for target in re.findall(r"\]\(([\w./]+\.(?:md|png|yaml))\)", page.read_text("utf-8")):
-            made = {"configuration.md", "results.md", "figures/policy_budgets.png"}
+            made = {"configuration.md", "operators.md", "results.md", "figures/policy_budgets.png"}
             assert target in made or (page.parent / target).is_file(), f"{page.name}: {target}"

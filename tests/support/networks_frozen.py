@@ -107,20 +107,6 @@ class PlainTensor(Pair):
         return self.b(self.a(x) * self.scale.to(x))
 
 
-@case({"b": (6, 1), "c": (5, 1)}, IO | {"a": 4})
-class Unfold(Headed):
-    """A linear layer that reads patches of all channels."""
-
-    def __init__(self):
-        super().__init__()
-        self.a, self.b, self.c, self.head = conv(3, 4), nn.Linear(36, 6), conv(6, 5), nn.Linear(5, 10)
-
-    def features(self, x):
-        patches = F.unfold(self.a(x).sigmoid(), 3, padding=1).transpose(1, 2)
-        b, _, h, w = x.shape
-        return self.c(self.b(patches).transpose(1, 2).reshape(b, -1, h, w))
-
-
 @case({"stem": (6, 1), "out": (5, 1)}, IO | {"gate": 1})
 class AttentionGate(Headed):
     """One channel that scales all others: only that channel is frozen."""
@@ -134,18 +120,39 @@ class AttentionGate(Headed):
         return self.out(x * self.gate(x).sigmoid())
 
 
-@case({"hidden": (9, 1)}, {"x": 5, "embed": 6, "head": 10}, ((2, 5, 12),))
-class TokenMLP(nn.Module):
-    """The layer norm freezes the residual stream of a transformer block, but not the width of its MLP."""
+@case({"b": (5, 1)}, IO | {"a": 6}, reason={"a": "changes along the dimensions that are pooled"})
+class LocalResponse(Pair):
+    """A norm over neighbouring channels: without one, others would be neighbours."""
+
+    def __init__(self):
+        super().__init__(6, 6)
+        self.norm = nn.LocalResponseNorm(3)
+
+    def features(self, x):
+        return self.b(self.norm(self.a(x)))
+
+
+@case({"b": (5, 1)}, IO | {"a": 2}, reason={"a": "does not follow"})
+class ConstantGroupNorm(Pair):
+    """The number of groups is a constant in the code."""
+
+    def __init__(self):
+        super().__init__(6, 6)
+
+    def features(self, x):
+        return self.b(F.group_norm(self.a(x), 2))
+
+
+@case({}, {"x": 5, "embed": 6, "rnn": 4, "head": 10}, ((2, 5, 12),), {"embed": "projected states"})
+class ProjectedStates(nn.Module):
+    """An LSTM whose states are projected: the projection is as wide as what it is added to by the next step."""
 
     def __init__(self):
         super().__init__()
-        self.embed, self.norm, self.hidden = nn.Linear(12, 6), nn.LayerNorm(6), nn.Linear(6, 9)
-        self.back, self.head = nn.Linear(9, 6), nn.Linear(6, 10)
+        self.embed, self.rnn, self.head = nn.Linear(12, 6), nn.LSTM(6, 8, proj_size=4), nn.Linear(4, 10)
 
     def forward(self, x):
-        x = self.embed(x)
-        return self.head((x + self.back(F.gelu(self.hidden(self.norm(x))))).mean(1))
+        return self.head(self.rnn(self.embed(x))[0].mean(1))
 
 
 @case({"stem": (6, 1), "out": (5, 1)}, IO | {"a": 4, "up": 6}, reason={"a": "conv_transpose2d", "up": "grouped"})
@@ -161,8 +168,10 @@ class GroupedTransposed(Headed):
         return self.out(self.up(self.a(self.stem(x).sigmoid()).sigmoid()).sigmoid())
 
 
-@case({"b": (5, 1)}, IO | {"a": 6}, reason={"a": "einsum: flows through an operator without a rule"})
+@case({"b": (5, 1)}, IO | {"a": 6}, reason={"a": "einsum: is summed over"})
 class Einsum(Pair):
+    """A subscript that is on the left only is summed over before the product."""
+
     def __init__(self):
         super().__init__(6, 6)
 

@@ -1,6 +1,7 @@
 """Surgery with given channels, and properties that a pruned network shares with the dense one."""
 
 import copy
+from operator import attrgetter
 
 import pytest
 import torch
@@ -9,9 +10,13 @@ from torch import nn
 import gnnrl_lightning
 from gnnrl_lightning.networks.cifar_resnet import BasicBlock, resnet20
 from gnnrl_lightning.surgery.surgery import structural_copy, update_sizes
+from tests.support import networks_norms, networks_recurrent, networks_space
 from tests.support.exactness import TOLERANCE, difference, forward, random_weights
 from tests.support.networks_hard import TiedWeights
 from tests.support.networks_zoo import ZOO, conv
+
+MORE = networks_norms, networks_recurrent, networks_space
+"""Importing them registers their networks."""
 
 
 def kept_by(graph, kept):
@@ -71,6 +76,31 @@ def test_sizes_that_modules_write_down():
     assert pruned.norm.num_features == 3
     assert (pruned.head.in_features, pruned.head.out_features) == (2, 10)
     assert torch.equal(pruned.norm.running_mean, network.norm.running_mean[[0, 3, 4]])
+
+
+@pytest.mark.parametrize(
+    ("name", "kept", "attributes"),
+    [
+        ("GroupNorms", {"inner": [0, 2]}, {"one.num_groups": 2, "one.num_channels": 6, "two.num_groups": 3}),
+        (
+            "GroupNormsOfOne",
+            {"a": [1, 2], "b": [0]},
+            {"each.num_groups": 2, "all.num_groups": 1, "all.num_channels": 1},
+        ),
+        ("TokenMLP", {"embed": [0, 3]}, {"norm.normalized_shape": (2,), "last.normalized_shape": (2,)}),
+        ("TokenRMS", {"embed": [0, 3]}, {"norm.normalized_shape": (2,)}),
+        ("LSTM", {"embed": [5], "rnn": [[0, 1, 3]] * 4}, {"rnn.input_size": 1, "rnn.hidden_size": 3}),
+        ("LSTMSteps", {"rnn": [0, 6]}, {"rnn.input_size": 6, "rnn.hidden_size": 2}),
+        ("Generator", {"start.0": [0, 4]}, {"start.3.unflattened_size": (2, 3, 3)}),
+    ],
+)
+def test_sizes_that_modules_hold_without_a_tensor_of_that_size(name, kept, attributes):
+    network, inputs, graph = zoo(name)
+    dense = {path: attrgetter(path)(network) for path in attributes}
+    pruned = kept_by(graph, kept).apply(network)
+    assert {path: attrgetter(path)(pruned) for path in attributes} == attributes
+    assert {path: attrgetter(path)(network) for path in attributes} == dense
+    forward(pruned, inputs)
 
 
 @pytest.mark.parametrize(

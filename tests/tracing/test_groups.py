@@ -11,7 +11,7 @@ from torch.nn import functional as F
 import gnnrl_lightning
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks.cifar_resnet import resnet20
-from tests.support.networks_frozen import NoRule, TokenMLP
+from tests.support.networks_frozen import LocalResponse, NoRule
 from tests.support.networks_zoo import ZOO, Pair
 
 
@@ -98,10 +98,10 @@ def test_a_frozen_group_says_where_and_why():
 
 
 def test_the_line_is_of_the_code_that_calls_a_module_of_torch():
-    """Not the line within `nn.LayerNorm` that calls its function."""
-    (group,) = (group for group in traced(TokenMLP.__name__).frozen if group.name == "embed")
-    assert group.operator == "layer_norm" and "normalised together" in group.reason
-    assert re.fullmatch(r"norm \(networks_frozen\.py:\d+: return self\.head.+", group.source)
+    """Not the line within `nn.LocalResponseNorm` that calls its function."""
+    (group,) = (group for group in traced(LocalResponse.__name__).frozen if group.name == "a")
+    assert group.operator == "avg_pool3d"
+    assert re.fullmatch(r"norm \(networks_zoo\.py:\d+: return self\.head.+", group.source)
 
 
 def test_input_and_output_are_frozen():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from gnnrl_lightning.tracing.labels import FIXED, ZERO, Labels, Value, compact, support, vector
+from gnnrl_lightning.tracing.labels import FIXED, ZERO, Labels, Split, Value, compact, support, vector
 
 
 @pytest.fixture
@@ -96,3 +96,30 @@ def test_labels_along_a_dimension():
     assert value.along(-3).tolist() == [6, 7, 8]
     assert value.along(2) is None
     assert len(value.others(0)) == 1 and torch.equal(value.others(0)[0], value.labels[1])
+
+
+def split_in_two_rows(joined):
+    """Six labels that a view has split into two rows of three; these labels are joined."""
+    labels = Labels()
+    six = labels.fresh(6).reshape(2, 3)
+    labels.splits.append(Split(six, "view", "here"))
+    for a, b in joined:
+        labels.join(six[a], six[b], "conv", "there")
+    return labels.settle(labels.solve())
+
+
+def test_the_last_dimension_of_a_split_shrinks():
+    rows, tagged = split_in_two_rows([])
+    assert [row.labels.tolist() for row in rows] == [[[0, 1, 2], [3, 4, 5]]]
+    assert [tag.tolist() for tag in tagged] == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_a_dimension_whose_channels_are_read_together_does_not_shrink():
+    """Each row is one channel: the two rows are channels, and need not keep equal counts of anything."""
+    rows, tagged = split_in_two_rows([((slice(None), slice(0, 1)), (slice(None), slice(1, None)))])
+    assert rows == [] and [tag.tolist() for tag in tagged] == [[0, 3]]
+
+
+def test_columns_that_are_read_together():
+    rows, tagged = split_in_two_rows([(0, 1)])
+    assert rows == [] and [tag.tolist() for tag in tagged] == [[0, 1, 2]]

@@ -33,7 +33,7 @@ def names(graph):
     return [group.name for group in graph.groups]
 
 
-def test_the_rules_are_of_four_kinds_of_operators():
+def test_every_file_of_rules_has_rules():
     modules = {row.apply.__module__.rpartition(".")[2] for row in walk.RULES.values()}
     assert modules == set(rules.__all__)
 

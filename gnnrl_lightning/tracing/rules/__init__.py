@@ -4,6 +4,15 @@ A rule is a function `(walk, *args, **kwargs) -> Value`, called with the operato
 `Value`s; `@rule("name", kind=...)` registers it. Operators that PyTorch tags as pointwise share one rule.
 """
 
-from gnnrl_lightning.tracing.rules import contractions, elementwise, reductions, shapes
+from gnnrl_lightning.tracing.rules import (
+    contractions,
+    elementwise,
+    indexing,
+    norms,
+    recurrent,
+    reductions,
+    shapes,
+    space,
+)
 
-__all__ = ["contractions", "elementwise", "reductions", "shapes"]
+__all__ = ["contractions", "elementwise", "indexing", "norms", "recurrent", "reductions", "shapes", "space"]

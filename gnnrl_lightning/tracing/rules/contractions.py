@@ -9,18 +9,28 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
+from torch.fx import Node
 
 from gnnrl_lightning.tracing.labels import Value, support, vector
 from gnnrl_lightning.tracing.walk import Walk, rule
 
 
 def _inputs(walk: Walk, x: Value, dim: int) -> Tensor | None:
-    """Return the channel labels of x along `dim`, after freezing all labels that prevent their contraction."""
+    """Return the channel labels of x along `dim`; labels that also change along other dimensions are joined there.
+
+    A convolution reads a channel at all positions: where a view has made positions of channels (a linear layer before
+    a convolution), all those of one channel go together.
+    """
     dim %= len(x.shape)
     along = x.along(dim)
     for labels in x.labels:
         if labels.shape[dim] > 1 and support(labels) != (dim,):
-            walk.freeze(labels, "is contracted together with other dimensions")
+            if along is not None:
+                walk.freeze(labels, "is contracted together with other dimensions")
+                continue
+            positions = labels.movedim(dim, 0).flatten(1)
+            walk.join(positions[:, :1], positions[:, 1:])
+            along = positions[:, 0]
     return along
 
 
@@ -33,6 +43,20 @@ def _contract_weight(walk: Walk, inputs: Tensor | None, weight: Tensor | None) -
     joined = walk.join(inputs, weight)
     walk.consumed.append(weight)
     return joined
+
+
+def _read(walk: Walk, x: Value, dim: int, weight: Value, along: Tensor | None) -> Tensor | None:
+    """Contract the channels of x along `dim` with a weight's input dimension; the weight may be computed."""
+    dim, number = dim % len(x.shape), walk.call_number()
+    inputs = _inputs(walk, x, dim)
+    reads = _contract_weight(walk, inputs, along)
+    assert walk.node is not None
+    made = walk.node.args[1]
+    if walk.parameter_name(weight) is None and isinstance(made, Node) and made in walk.derived and reads is not None:
+        if inputs is not None and along is not None:
+            walk.computed.append(walk.consumed.pop())
+            walk.statistic(number, dim, inputs)
+    return reads
 
 
 def _outputs(walk: Walk, weight: Value, dim: int, bias: Value | None) -> Tensor | None:
@@ -57,8 +81,7 @@ def _outputs(walk: Walk, weight: Value, dim: int, bias: Value | None) -> Tensor 
 def linear(walk: Walk, x: Value, weight: Value, bias: Value | None = None) -> Value:
     """`x (..., in) @ weight (out, in).T + bias`."""
     ndim = len(x.shape)
-    inputs = _inputs(walk, x, -1)
-    reads = _contract_weight(walk, inputs, weight.along(1))
+    reads = _read(walk, x, -1, weight, weight.along(1))
     writes = _outputs(walk, weight, 0, bias)
     others = tuple(labels for labels in x.others(-1) if len(support(labels)) == 1)
     for labels in x.others(-1):
@@ -109,19 +132,21 @@ def _convolution(
     dim = len(x.shape) - spatial - 1
     stride = (stride,) if isinstance(stride, int) else tuple(stride)
     walk.hyper = {"kernel": weight.shape[2:], "stride": stride, "groups": (groups,)}
-    inputs = _inputs(walk, x, dim)
     for labels in x.others(dim):
-        walk.freeze(labels, "changes along the spatial dimensions of a convolution")
+        walk.freeze(labels, "lies along the positions over which a convolution slides")
     out_dim, in_dim = (1, 0) if transposed else (0, 1)
     name = walk.parameter_name(weight)
     if groups == 1:
-        reads = _contract_weight(walk, inputs, weight.along(in_dim))
+        reads = _read(walk, x, dim, weight, weight.along(in_dim))
         writes = _outputs(walk, weight, out_dim, bias)
         sizes = tuple(size for size in (reads, writes) if size is not None)
         walk.contract(
             sizes, weight=name, reads=reads, writes=writes, bias=walk.parameter_name(bias), transposed=transposed
         )
-    elif transposed or name is None or inputs is None:
+        return _made(walk, x, dim, writes)
+    walk.call_number()
+    inputs = _inputs(walk, x, dim)
+    if transposed or name is None or inputs is None:
         reason = "is part of a grouped convolution whose channels cannot be told apart"
         for value in (x, weight, bias):
             walk.freeze(value, reason)
@@ -133,6 +158,10 @@ def _convolution(
         walk.contract((writes,), weight=name, writes=writes, groups=groups, bias=walk.parameter_name(bias))
     else:
         writes = _grouped(walk, name, inputs, weight, bias, groups)
+    return _made(walk, x, dim, writes)
+
+
+def _made(walk: Walk, x: Value, dim: int, writes: Tensor | None) -> Value:
     made = () if writes is None else (vector(writes, len(x.shape), dim),)
     return Value(walk.shape, made)
 
@@ -202,6 +231,54 @@ def addmm(walk: Walk, bias: Value, a: Value, b: Value, *, beta=1, alpha=1) -> Va
     return product
 
 
+@rule("einsum", kind="linear")
+def einsum(walk: Walk, equation: str, operands: list[Value], *_: Any, **__: Any) -> Value:
+    """Einstein summation of one or two tensors, by its subscripts: those left out on the right are contracted."""
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    subscripts, number = left.split(","), walk.call_number()
+    if not arrow:
+        right = "".join(sorted(letter for letter in {*left} - {","} if left.count(letter) == 1))
+    if len(operands) > 2 or "." in left or any(len({*letters}) < len(letters) for letters in subscripts):
+        for operand in operands:
+            walk.freeze(operand, "is part of an einsum of three tensors, with an ellipsis or with a diagonal")
+        walk.contract(())
+        return Value(walk.shape)
+    found, sizes = {}, []
+    for letter in dict.fromkeys(left.replace(",", "")):
+        dims = [(value, letters.index(letter)) for value, letters in zip(operands, subscripts, strict=True)
+                if letter in letters]  # fmt: skip
+        labels = _subscript(walk, dims)
+        if labels is None:
+            continue
+        if letter not in right and len(dims) == 1:
+            walk.freeze(labels, "is summed over")
+            continue
+        if letter not in right:
+            walk.statistic(number, dims[0][1], labels)
+        elif any(walk.parameter_name(value) for value, _ in dims):
+            walk.produce(labels)
+        found[letter] = labels
+        sizes.append(labels)
+    walk.contract(tuple(sizes) if walk.macs() else ())
+    made = [vector(found[letter], len(right), dim) for dim, letter in enumerate(right) if letter in found]
+    return Value(walk.shape, tuple(made))
+
+
+def _subscript(walk: Walk, dims: list[tuple[Value, int]]) -> Tensor | None:
+    """Join the labels of the dimensions of one subscript, and mark those of parameters as read if they are several."""
+    first, *others = (_inputs(walk, value, dim) for value, dim in dims)
+    if not others:
+        return first
+    (second,) = others
+    if first is None or second is None:
+        for labels in (first, second):
+            walk.freeze(labels, "is combined with values that cannot be pruned")
+        return second if first is None else first
+    walk.computed += [labels for (value, _), labels in zip(dims, (first, second), strict=True)
+                      if walk.parameter_name(value)]  # fmt: skip
+    return walk.join(first, second)
+
+
 @rule("embedding", kind="other")
 def embedding(walk: Walk, weight: Value, indices: Value, *_, **__) -> Value:
     """Embedding lookup: the columns of the table are channels, the rows are frozen."""
@@ -220,16 +297,3 @@ def attention(walk: Walk, query: Value, key: Value, value: Value, mask: Value | 
         walk.freeze(operand, "is part of an attention head")
     walk.contract(())
     return Value(walk.shape)
-
-
-@rule("_weight_norm", "_weight_norm_interface", kind="other")
-def weight_norm(walk: Walk, direction: Value, magnitude: Value, dim: int = 0) -> Any:
-    """`g * v / |v|` with one norm per slice along `dim`: pruning other dimensions would change the norms."""
-    for labels in direction.others(dim):
-        walk.freeze(labels, "is part of a norm")
-    along, scale = direction.along(dim), magnitude.along(dim)
-    labels = () if along is None else (vector(along, len(direction.shape), dim),)
-    if along is not None and scale is not None:
-        walk.join(along, scale)
-    result = Value(direction.shape, labels)
-    return (result, magnitude) if walk.operator == "_weight_norm_interface" else result

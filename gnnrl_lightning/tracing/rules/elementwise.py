@@ -1,4 +1,4 @@
-"""Elementwise operators, and normalisations with one statistic per channel."""
+"""Elementwise operators."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Node
 from torch.fx.node import map_aggregate
 
 from gnnrl_lightning.tracing.labels import FIXED, ZERO, Value, support, vector
@@ -105,33 +104,6 @@ def prelu(walk: Walk, x: Value, weight: Value) -> Value:
         return pointwise(walk, x, weight)
     laid = Value((1, weight.shape[0], *(1,) * (len(x.shape) - 2)), (vector(slopes, len(x.shape), 1),))
     return pointwise(walk, x, laid)
-
-
-@rule("_native_batch_norm_legit_no_training", "batch_norm", "native_batch_norm", kind="norm")
-def batch_norm(walk: Walk, x: Value, *rest: Any) -> Any:
-    """Batch normalisation with running statistics: weight, bias and statistics belong to the channels."""
-    ndim = len(x.shape)
-    _record_norm(walk, rest)
-    labels = Value(x.shape, x.labels)
-    for parameter in rest[:4]:
-        if isinstance(parameter, Value):
-            along = parameter.along(0)
-            laid = () if along is None else (vector(along, ndim, 1),)
-            shape = (1, parameter.shape[0], *(1,) * (ndim - 2))
-            labels = Value(x.shape, merge(walk, [labels, Value(shape, laid)]))
-    shifted = tuple(torch.where(item == ZERO, FIXED, item) for item in labels.labels)
-    result = Value(x.shape, shifted)
-    return result if walk.operator == "batch_norm" else (result, Value((0,)), Value((0,)))
-
-
-def _record_norm(walk: Walk, rest: tuple[Any, ...]) -> None:
-    """Record a norm that is a tensor's only reader: it can correct the statistics of channels pruned before it."""
-    assert walk.node is not None
-    source = walk.node.args[0]
-    if isinstance(source, Node) and len(source.users) == 1:
-        roles = ("weight", "bias", "running_mean", "running_var")
-        named = zip(roles, map(walk.parameter_name, rest[:4]), strict=False)
-        walk.norms[source.name] = {role: name for role, name in named if name is not None}
 
 
 @rule("native_dropout", kind="activation")

@@ -1,11 +1,12 @@
-"""Operators that reduce or normalise over dimensions, and pooling over space."""
+"""Operators that summarise, reduce or order the elements along dimensions."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterable
 from typing import Any
 
 from gnnrl_lightning.tracing.labels import Value, support
+from gnnrl_lightning.tracing.rules.elementwise import pointwise
 from gnnrl_lightning.tracing.walk import Walk, rule
 
 
@@ -16,7 +17,7 @@ def _dims(value: Value, dim: Any) -> tuple[int, ...]:
     return tuple(d % ndim for d in ((dim,) if isinstance(dim, int) else dim))
 
 
-def _over(walk: Walk, x: Value, dims: tuple[int, ...], reason: str) -> Value:
+def over(walk: Walk, x: Value, dims: tuple[int, ...], reason: str) -> Value:
     """Freeze the labels that change along `dims`, and return the others."""
     kept = []
     for labels in x.labels:
@@ -27,80 +28,80 @@ def _over(walk: Walk, x: Value, dims: tuple[int, ...], reason: str) -> Value:
     return Value(x.shape, tuple(kept))
 
 
-@rule("mean", "sum", "amax", "amin", "var", "std", "logsumexp", "prod", "linalg_vector_norm", "norm", "any", "all",
-      kind="pool")  # fmt: skip
+def summarise(walk: Walk, x: Value, dims: Iterable[int], reason: str) -> Value:
+    """Record the channels along `dims` that an operator summarises together, see `Statistic`.
+
+    Labels that change along several dimensions are frozen; the result has all others.
+    """
+    along, number = set(dims), walk.call_number()
+    crossing = {dims for labels in x.labels if set(dims := support(labels)) & along}
+    if any(len(dims) > 1 for dims in crossing):
+        return over(walk, x, tuple(along), reason)
+    for labels in x.labels:
+        if support(labels) in crossing:
+            walk.statistic(number, support(labels)[0], labels.flatten())
+    return x
+
+
+@rule("mean", "sum", "amax", "amin", "var", "std", "var_mean", "std_mean", kind="pool")
+def summary(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Any:
+    """Summary over dimensions: of the channels along them, of those that are kept."""
+    dims = _dims(x, kwargs.get("dim", args[0] if args and not isinstance(args[0], bool) else None))
+    passed = summarise(walk, x, dims, "is reduced over")
+    result = _reduced(walk, passed, dims)
+    return (result, result) if walk.operator in ("var_mean", "std_mean") else result
+
+
+@rule("max", "min", kind="pool")
+def extremum(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Any:
+    """Extremum over a dimension, over all of them, or of two tensors.
+
+    Along the channels, the index of an extremum is the number of a channel: they are frozen if it is used.
+    """
+    if isinstance(args[0] if args else None, Value):
+        walk.call_number()
+        return pointwise(walk, x, *args)
+    assert walk.node is not None
+    dim = kwargs.get("dim", args[0] if args else None)
+    dims = _dims(x, dim)
+    if dim is not None and all(user.args[1] == 0 or not user.users for user in walk.node.users):
+        passed = summarise(walk, x, dims, "is reduced over")
+    else:
+        walk.call_number()
+        passed = over(walk, x, dims, "is reduced over")
+    result = _reduced(walk, passed, dims)
+    return result if dim is None else (result, result)
+
+
+@rule("logsumexp", "prod", "linalg_vector_norm", "norm", "any", "all", "argmax", "argmin", kind="pool")
 def reduce(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Value:
     """Reduction over dimensions: channels along them are frozen."""
     positional = args[1:] if walk.operator in ("linalg_vector_norm", "norm") else args
     dim = kwargs.get("dim", positional[0] if positional and not isinstance(positional[0], bool) else None)
     dims = _dims(x, dim)
-    passed = _over(walk, x, dims, "is reduced over")
+    return _reduced(walk, over(walk, x, dims, "is reduced over"), dims)
+
+
+def _reduced(walk: Walk, x: Value, dims: tuple[int, ...]) -> Value:
+    """Labels after dimensions are reduced: those that do not change along them."""
+    left = tuple(labels for labels in x.labels if not set(support(labels)) & set(dims))
     if len(walk.shape) == len(x.shape):
-        return Value(walk.shape, passed.labels)
+        return Value(walk.shape, left)
     kept = [d for d in range(len(x.shape)) if d not in dims]
-    return Value(walk.shape, tuple(labels.reshape([labels.shape[d] for d in kept]) for labels in passed.labels))
+    return Value(walk.shape, tuple(labels.reshape([labels.shape[d] for d in kept]) for labels in left))
 
 
-@rule("softmax", "_softmax", "log_softmax", "_log_softmax", "cumsum", "sort", "argsort", "glu", kind="other")
+@rule("softmax", "_softmax", "log_softmax", "_log_softmax", "cumsum", "argsort", "glu", kind="other")
 def along_dimension(walk: Walk, x: Value, dim: int = -1, *_: Any, **__: Any) -> Value:
     """Operators along one dimension, such as softmax: channels along it are frozen."""
-    passed = _over(walk, x, _dims(x, dim), "is combined with the other channels")
+    passed = over(walk, x, _dims(x, dim), "is combined with the other channels")
     return Value(walk.shape, passed.labels)
 
 
-@rule("layer_norm", "native_layer_norm", "rms_norm", kind="norm")
-def layer_norm(walk: Walk, x: Value, normalized_shape: Any, *affine: Any) -> Any:
-    """Statistics over the last dimensions: channels there are frozen."""
-    return _normalised(walk, x, range(len(x.shape) - len(normalized_shape), len(x.shape)), affine)
-
-
-@rule("group_norm", kind="norm")
-def group_norm(walk: Walk, x: Value, num_groups: int, *affine: Any) -> Any:
-    """Statistics over blocks of channels."""
-    return _normalised(walk, x, range(1, len(x.shape)), affine)
-
-
-@rule("native_group_norm", kind="norm")
-def native_group_norm(walk: Walk, x: Value, weight: Any, bias: Any, *_: Any) -> Any:
-    """Statistics over blocks of channels."""
-    return _normalised(walk, x, range(1, len(x.shape)), (weight, bias))
-
-
-@rule("instance_norm", kind="norm")
-def instance_norm(walk: Walk, x: Value, *affine: Any) -> Any:
-    """Statistics over each channel of each example: channels pass, as in batch norm."""
-    from gnnrl_lightning.tracing.rules.elementwise import batch_norm
-
-    result = batch_norm(walk, x, *affine)
-    return result[0] if isinstance(result, tuple) else result
-
-
-def _normalised(walk: Walk, x: Value, dims: Any, affine: tuple[Any, ...]) -> Any:
-    passed = _over(walk, x, tuple(dims), "is normalised together with the other channels")
-    for parameter in affine:
-        if isinstance(parameter, Value):
-            walk.freeze(parameter, "is normalised together with the other channels")
-    return (passed, Value(()), Value(())) if walk.operator.startswith("native_") else passed
-
-
-@rule("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d",
-      "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool2d", "_adaptive_avg_pool2d",
-      "max_pool2d_with_indices", kind="pool")  # fmt: skip
-def pool(walk: Walk, x: Value, *_: Any, **__: Any) -> Any:
-    """Pooling over the last dimensions: channels pass."""
-    spatial = next(int(digit) for digit in re.findall(r"(\d)d", walk.operator))
-    result = _spatial(walk, x, spatial)
-    return (result, result) if walk.operator in ("max_pool2d_with_indices", "adaptive_max_pool2d") else result
-
-
-@rule("upsample_nearest1d", "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d",
-      "_upsample_bilinear2d_aa", "_upsample_nearest_exact2d", "upsample_linear1d", kind="pool")  # fmt: skip
-def upsample(walk: Walk, x: Value, *_: Any, **__: Any) -> Value:
-    """Interpolation over space: channels pass."""
-    return _spatial(walk, x, len(x.shape) - 2)
-
-
-def _spatial(walk: Walk, x: Value, spatial: int) -> Value:
-    dims = tuple(range(len(x.shape) - spatial, len(x.shape)))
-    passed = _over(walk, x, dims, "changes along the dimensions that are pooled")
-    return Value(walk.shape, passed.labels)
+@rule("sort", "topk", kind="other")
+def ordered(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> tuple[Value, Value]:
+    """The sorted or largest elements along a dimension with their indices: channels along it are frozen."""
+    positional = args[1:] if walk.operator == "topk" else [item for item in args if not isinstance(item, bool)]
+    dim = kwargs.get("dim", positional[0] if positional else -1)
+    result = Value(walk.shape, over(walk, x, _dims(x, dim), "is combined with the other channels").labels)
+    return result, result

@@ -8,27 +8,39 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.tracing.labels import FIXED, ZERO, Value, compact, support
+from gnnrl_lightning.tracing.labels import FIXED, ZERO, Split, Value, compact, support
 from gnnrl_lightning.tracing.rules.elementwise import merge
-from gnnrl_lightning.tracing.walk import Gather, Walk, fixed_labels, operator_name, rule
+from gnnrl_lightning.tracing.rules.reductions import over
+from gnnrl_lightning.tracing.walk import Walk, fixed_labels, operator_name, rule
 
 
 @rule("alias", "clone", "contiguous", "detach", "lift_fresh_copy", "lift_fresh", "to", "_to_copy", "type_as",
       "dropout", "feature_dropout", "alpha_dropout", "zeros_like", "ones_like", "full_like",
-      "empty_like", "rand_like", "randn_like", "bernoulli", kind="shape")  # fmt: skip
+      "empty_like", "rand_like", "randn_like", "bernoulli", "real", "imag", kind="shape")  # fmt: skip
 def same(walk: Walk, x: Value, *_: Any, **__: Any) -> Value:
     """Operators that move no elements; tensors created like another one are pruned with it."""
     return Value(x.shape, x.labels)
 
 
-@rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "view_as", "reshape_as", kind="shape")
+@rule("unflatten", kind="shape")
+def unflatten(walk: Walk, x: Value, dim: int, sizes: list[int]) -> Value:
+    """A dimension becomes several; `nn.Unflatten` holds the number of channels, the first of their sizes."""
+    result, dim = view(walk, x), dim % len(x.shape)
+    for labels in result.labels:
+        if labels.shape[dim] > 1 and sizes[0] > 0:
+            channels = labels.movedim(dim, 0).flatten(1)[:, 0]
+            walk.hold("unflattened_size", tuple(sizes), channels, place=0)
+    return result
+
+
+@rule("view", "reshape", "_unsafe_view", "flatten", "view_as", "reshape_as", kind="shape")
 def view(walk: Walk, x: Value, *_: Any, **__: Any) -> Value:
-    """Reshape: if a channel dimension is split, its rows keep equal counts."""
+    """Reshape: a channel dimension may be split into several, one of which shrinks, see `Labels.settle`."""
     moved = []
     for labels in x.labels:
         result = compact(labels.expand(x.shape).reshape(walk.shape))
-        if len(support(labels)) == 1 and len(dims := support(result)) > 1:
-            walk.tie(result.flatten().reshape(-1, result.shape[dims[-1]]))
+        if len(support(labels)) == 1 and len(support(result)) > 1:
+            walk.labels.splits.append(Split(result, walk.operator, walk.source))
         moved.append(result)
     return Value(walk.shape, tuple(moved))
 
@@ -39,12 +51,25 @@ def permute(walk: Walk, x: Value, *args: Any) -> Value:
     return Value(walk.shape, tuple(_same_operator(walk, labels, *args) for labels in x.labels))
 
 
-@rule("squeeze", "repeat", "tile", "repeat_interleave", "channel_shuffle", "native_channel_shuffle", "pixel_shuffle",
-      "pixel_unshuffle", "diagonal", kind="shape")  # fmt: skip
+@rule("squeeze", "repeat", "tile", "repeat_interleave", "channel_shuffle", "native_channel_shuffle", "pixel_unshuffle",
+      "diagonal", kind="shape")  # fmt: skip
 def rearrange(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Value:
     """All other movements of elements."""
     moved = tuple(compact(_same_operator(walk, labels.expand(x.shape), *args, **kwargs)) for labels in x.labels)
     return Value(walk.shape, moved)
+
+
+@rule("pixel_shuffle", kind="shape")
+def pixel_shuffle(walk: Walk, x: Value, factor: int) -> Value:
+    """Blocks of `factor ** 2` channels become pixels of one: they go together."""
+    dim = len(x.shape) - 3
+    passed = over(walk, x, (dim + 1, dim + 2), "changes along the pixels that are shuffled")
+    made = []
+    for labels in passed.labels:
+        blocks = labels.unflatten(dim, (-1, factor**2)) if labels.shape[dim] > 1 else labels.unsqueeze(dim + 1)
+        walk.join(blocks.narrow(dim + 1, 0, 1), blocks)
+        made.append(blocks.select(dim + 1, 0))
+    return Value(walk.shape, tuple(made))
 
 
 @rule("expand", "expand_as", "broadcast_to", kind="shape")
@@ -177,10 +202,10 @@ def _overwritten(walk: Walk) -> bool:
 
 @rule("select", kind="shape")
 def select(walk: Walk, x: Value, dim: int, index: int) -> Value:
-    """Selection of one index: a channel selected by a constant number is frozen."""
+    """Selection of one index: a channel selected by a constant number is frozen, a row of channels is not."""
     dim %= len(x.shape)
     for labels in x.labels:
-        if labels.shape[dim] > 1:
+        if labels.shape[dim] > 1 and support(labels)[-1] == dim:
             walk.freeze(labels, "is picked by its number")
     return Value(walk.shape, tuple(compact(_expand(labels, x, dim).select(dim, index)) for labels in x.labels))
 
@@ -235,52 +260,3 @@ def constant(walk: Walk, *args: Any, **__: Any) -> Value:
     """Constants in the network's code."""
     numbers = [a for a in args[1:] if isinstance(a, (int, float))] if walk.operator == "full" else []
     return zeros(walk) if numbers == [0] else Value(walk.shape)
-
-
-@rule("index_select", kind="shape")
-def index_select(walk: Walk, x: Value, dim: int, index: Value) -> Value:
-    """Selection of channels through an index buffer, see `gather`."""
-    return gather(walk, x, dim % len(x.shape), index)
-
-
-@rule("index", kind="shape")
-def index(walk: Walk, x: Value, indices: list[Any]) -> Value:
-    """`x[:, index]` with a one-dimensional index buffer; any other indexing freezes the channels."""
-    used = [(dim, item) for dim, item in enumerate(indices) if item is not None]
-    if len(used) == 1 and len(used[0][1].shape) == 1:
-        return gather(walk, x, *used[0])
-    touched = {dim for dim, _ in used}
-    for labels in x.labels:
-        walk.freeze(labels, "is indexed")
-    for _, item in used:
-        walk.freeze(item, "is an index")
-    if touched & {d for labels in x.labels for d in support(labels)} or len(walk.shape) != len(x.shape):
-        return Value(walk.shape)
-    return Value(walk.shape, x.labels)
-
-
-def gather(walk: Walk, x: Value, dim: int, index: Value) -> Value:
-    """`out[j] = x[index[j]]` along channels.
-
-    Pruning rewrites the buffer. If x has a channel that is always zero, an output whose input was pruned reads that
-    channel, so the outputs have their own labels; otherwise an output has the label of the channel that it reads.
-    """
-    crossing = [labels for labels in x.labels if labels.shape[dim] > 1]
-    passing = tuple(labels for labels in x.labels if labels.shape[dim] == 1)
-    name = walk.parameter_name(index)
-    outputs, inputs = index.along(0), x.along(dim)
-    if not crossing:
-        walk.freeze(index, "indexes values that cannot be pruned")
-        return Value(walk.shape, passing)
-    if name is None or outputs is None or inputs is None or len(crossing) > 1:
-        for labels in crossing:
-            walk.freeze(labels, "is picked through an index that is not a buffer")
-        walk.freeze(index, "is an index")
-        return Value(walk.shape, passing)
-    read = inputs[walk.network.get_buffer(name).cpu()]
-    walk.labels.tag(inputs)
-    walk.gathers.append(Gather(name, inputs))
-    labels = outputs if bool((inputs == ZERO).any()) else walk.join(outputs, read)
-    shape = [1] * len(walk.shape)
-    shape[dim] = -1
-    return Value(walk.shape, (*passing, labels.reshape(shape)))

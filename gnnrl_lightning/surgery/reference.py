@@ -1,0 +1,199 @@
+"""The masked reference of operators that summarise channels: means over the channels, layer norms.
+
+The masked dense network ignores removed channels where it reads them: weights that multiply them are zero. An operator
+without such weights summarises the channels that are kept, as it does in the pruned network: a spectral norm is the
+norm of the kept part of the weight. For a layer norm over the kept channels K,
+
+    y_c = w_c (x_c - m) / sqrt(v + eps) + b_c,   m = mean of x_k over k in K,   v = mean of (x_k - m)^2 over k in K.
+
+While the masked network runs, a mode of `torch.overrides` computes these operators by such formulas.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from gnnrl_lightning.tracing.axes import Axis
+from gnnrl_lightning.tracing.records import READERS
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Where a network summarises channels, see `gnnrl_lightning.tracing.records.Statistic`.
+
+    Attributes:
+        module: Path of the module that calls the operator.
+        operator: Its name.
+        number: How many operators of this name the module has called before.
+        dim: Dimension of its operand along which the channels lie.
+        axis: Their layout.
+    """
+
+    module: str
+    operator: str
+    number: int
+    dim: int
+    axis: Axis
+
+
+Places = Mapping[int, Tensor]
+"""Dimension -> positions along it that are kept."""
+
+
+def _kept(x: Tensor, places: Places) -> Tensor:
+    for dim, stays in places.items():
+        x = x.index_select(dim, stays)
+    return x
+
+
+def _standardised(x: Tensor, places: Places, dims: tuple[int, ...], eps: float) -> Tensor:
+    mean = _kept(x, places).mean(dims, keepdim=True)
+    variance = (_kept(x, places) - mean).square().mean(dims, keepdim=True)
+    return (x - mean) / (variance + eps).sqrt()
+
+
+def _scaled(x: Tensor, weight: Tensor | None, bias: Tensor | None, shape: tuple[int, ...]) -> Tensor:
+    x = x if weight is None else x * weight.reshape(shape)
+    return x if bias is None else x + bias.reshape(shape)
+
+
+def layer_norm(x: Tensor, places: Places, normalized_shape: Any, weight=None, bias=None, eps: float = 1e-5) -> Tensor:
+    """Layer norm with the statistics of the kept positions."""
+    y = _standardised(x, places, tuple(range(-len(normalized_shape), 0)), eps)
+    return _scaled(y, weight, bias, tuple(normalized_shape))
+
+
+def group_norm(x: Tensor, places: Places, num_groups: int, weight=None, bias=None, eps: float = 1e-5) -> Tensor:
+    """Group norm of a single group with the statistics of the kept positions."""
+    y = _standardised(x, places, tuple(range(1, x.dim())), eps)
+    return _scaled(y, weight, bias, (-1, *(1,) * (x.dim() - 2)))
+
+
+def rms_norm(x: Tensor, places: Places, normalized_shape: Any, weight=None, eps: float | None = None) -> Tensor:
+    """RMS norm with the mean square of the kept positions."""
+    square = _kept(x, places).square().mean(tuple(range(-len(normalized_shape), 0)), keepdim=True)
+    y = x / (square + (torch.finfo(x.dtype).eps if eps is None else eps)).sqrt()
+    return _scaled(y, weight, None, tuple(normalized_shape))
+
+
+def batch_norm(x: Tensor, places: Places, _, __, weight=None, bias=None, training=True, momentum=0.1, eps=1e-5):
+    """Standardised weights `(1, C_out, n)`: the statistics of the kept positions of each filter."""
+    y = _standardised(x, places, (0, *range(2, x.dim())), eps)
+    return _scaled(y, weight, bias, (-1, *(1,) * (x.dim() - 2)))
+
+
+def weight_norm(direction: Tensor, places: Places, magnitude: Tensor, dim: int = 0) -> Tensor:
+    """`g v / |v|` with the norms of the kept positions."""
+    dims = tuple(d for d in range(direction.dim()) if d != dim)
+    return direction * (magnitude / _kept(direction, places).square().sum(dims, keepdim=True).sqrt())
+
+
+def product(a: Tensor, places: Places, b: Tensor, *rest: Any, operator: Callable[..., Tensor]) -> Tensor:
+    """Product of a matrix or vector with a vector along the kept positions."""
+    ((dim, stays),) = places.items()
+    return operator(a.index_select(dim, stays), b.index_select(0, stays), *rest)
+
+
+def read(x: Tensor, places: Places, *rest: Any, operator: Callable[..., Tensor], **options: Any) -> Tensor:
+    """A layer whose weight is computed from others: it reads zeros in place of removed channels."""
+    for dim, stays in places.items():
+        x = torch.zeros_like(x).index_copy(dim, stays, x.index_select(dim, stays))
+    return operator(x, *rest, **options)
+
+
+def einsum(equation: str, places: Places, *operands: Any, operator: Callable[..., Tensor]) -> Tensor:
+    """Einstein summation: its first tensor reads zeros in place of removed channels."""
+    first, *others = operands[0] if isinstance(operands[0], (tuple, list)) else operands
+    return operator(equation, read(first, places, operator=torch.clone), *others)
+
+
+def summary(x: Tensor, places: Places, *rest: Any, operator: Callable[..., Any], **options: Any) -> Any:
+    """Any other operator: it is applied to the kept positions."""
+    return operator(_kept(x, places), *rest, **options)
+
+
+FORMULAS: dict[str, Callable[..., Any]] = {
+    "layer_norm": layer_norm,
+    "group_norm": group_norm,
+    "rms_norm": rms_norm,
+    "batch_norm": batch_norm,
+    "_weight_norm": weight_norm,
+}
+"""Operators that are computed by a formula of their own."""
+
+KINDS: dict[str, Callable[..., Any]] = {
+    **dict.fromkeys(("mv", "dot", "vdot"), product),
+    **dict.fromkeys(READERS, read),
+    "einsum": einsum,
+}
+"""Operators that are applied to changed operands; all others are summaries."""
+
+
+class _Summaries(TorchFunctionMode):
+    """Computes the given calls of operators from the kept channels only.
+
+    Args:
+        kept: Identity of a module, operator, number of the call -> positions that are kept, by dimension.
+    """
+
+    def __init__(self, kept: Mapping[tuple[int, str, int], Places]) -> None:
+        super().__init__()
+        self.kept = kept
+        self.operators = {operator for _, operator, _ in kept}
+        self.modules: list[int] = []
+        self.calls: Counter[tuple[int, str]] = Counter()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, name = kwargs or {}, getattr(func, "__name__", "")
+        if name not in self.operators or not self.modules:
+            return func(*args, **kwargs)
+        key = self.modules[-1], name
+        found = self.kept.get((*key, self.calls[key]))
+        self.calls[key] += 1
+        if found is None:
+            return func(*args, **kwargs)
+        x, rest = (args[0], args[1:]) if args else (kwargs.pop("input"), ())
+        places = found if isinstance(x, str) else {dim: stays.to(x.device) for dim, stays in found.items()}
+        if name in FORMULAS:
+            return FORMULAS[name](x, places, *rest, **kwargs)
+        return KINDS.get(name, summary)(x, places, *rest, operator=func, **kwargs)
+
+    def start(self, module: nn.Module, _: Any) -> None:
+        """Note that a module runs; the first one is the network."""
+        if not self.modules:
+            self.calls.clear()
+            self.__enter__()
+        self.modules.append(id(module))
+
+    def end(self, *_: Any) -> None:
+        """Note that the module has run."""
+        self.modules.pop()
+        if not self.modules:
+            self.__exit__(None, None, None)
+
+
+def summarise_kept(network: nn.Module, summaries: Sequence[Summary], positions: Mapping[Axis, Tensor]) -> None:
+    """Let a network summarise only the kept positions of channels, in place.
+
+    Args:
+        network: The masked network.
+        summaries: Where it summarises channels.
+        positions: The kept positions of each axis.
+    """
+    if not summaries:
+        return
+    kept: dict[tuple[int, str, int], dict[int, Tensor]] = defaultdict(dict)
+    for item in summaries:
+        key = id(network.get_submodule(item.module)), item.operator, item.number
+        kept[key][item.dim] = positions[item.axis]
+    mode = _Summaries(kept)
+    for module in network.modules():
+        module.register_forward_pre_hook(mode.start, prepend=True)
+        module.register_forward_hook(mode.end, always_call=True)

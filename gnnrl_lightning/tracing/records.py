@@ -1,0 +1,104 @@
+"""What a walk records of the operators and modules of a network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from gnnrl_lightning.tracing.labels import Value
+
+READERS = ("linear", *(f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3)))
+"""Operators that multiply channels by a weight, which may be computed from parameters."""
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """An operator that costs MACs: `macs = factor * product of the sizes of its labelled dimensions`.
+
+    Attributes:
+        node: Name of the operator in the exported graph.
+        weight: Parameter that it reads, if it reads one unmodified.
+        factor: MACs for one example when every size in `sizes` is 1.
+        sizes: Label vectors; the factor is multiplied by the number of kept channels of each.
+        reads: Labels `(C_in,)` that it contracts; `(groups, C_in / groups)` for grouped convolutions.
+        writes: Labels `(C_out,)` of its output channels.
+        groups: Number of groups of a convolution.
+        bias: Parameter that is added to the outputs, if it is one unmodified.
+        transposed: Whether the weight's first dimension is the input dimension.
+    """
+
+    node: str
+    weight: str | None
+    factor: int
+    sizes: tuple[Tensor, ...]
+    reads: Tensor | None = None
+    writes: Tensor | None = None
+    groups: int = 1
+    bias: str | None = None
+    transposed: bool = False
+
+
+@dataclass(frozen=True)
+class Gather:
+    """A selection of channels through an integer buffer: `out[j] = x[index[j]]`."""
+
+    buffer: str
+    reads: Tensor
+    """Labels `(n,)` of the channels of x; ZERO for a channel that is always zero."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operator of the walk with its input and output tensors, for the state graph.
+
+    `storage` is the identity of the memory of the output: views, and what is written in place, share it.
+    """
+
+    node: str
+    module: str
+    operator: str
+    kind: str
+    inputs: tuple[str, ...]
+    parameters: tuple[str, ...]
+    output: Value
+    hyper: dict[str, tuple[int, ...]]
+    storage: int = 0
+
+
+@dataclass(frozen=True)
+class ModuleSize:
+    """A number of channels that a module of PyTorch holds as an attribute: `LayerNorm.normalized_shape[0]`.
+
+    Attributes:
+        module: Path of the module.
+        attribute: Its attribute, an integer or a tuple of integers.
+        place: Index in the tuple, or None.
+        labels: Labels `(n,)` of the channels that it counts.
+        unit: Number of channels that count as one: the channels of one group of a `GroupNorm` for its `num_groups`.
+    """
+
+    module: str
+    attribute: str
+    place: int | None
+    labels: Tensor
+    unit: int = 1
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """An operator that reads channels, and has no weight of its own to mask: a mean, a layer norm.
+
+    Attributes:
+        module: Path of the module that calls it.
+        operator: Its name.
+        number: How many operators of this name the module has called before.
+        dim: Dimension of its operand along which the channels lie.
+        labels: Labels `(n,)` of these channels.
+    """
+
+    module: str
+    operator: str
+    number: int
+    dim: int
+    labels: Tensor

@@ -1,0 +1,143 @@
+"""Normalisations, and reparametrised weights that are divided by a norm.
+
+Batch and instance norms have one statistic per channel: channels pass. Group norm has one per block of channels: whole
+blocks go. Statistics over all channels (layer norm, RMS norm) are over the channels that are kept, see
+`gnnrl_lightning.surgery.reference`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from gnnrl_lightning.tracing.labels import FIXED, ZERO, Value, support, vector
+from gnnrl_lightning.tracing.rules.elementwise import merge
+from gnnrl_lightning.tracing.rules.reductions import summarise
+from gnnrl_lightning.tracing.walk import Walk, rule
+
+
+@rule("_native_batch_norm_legit_no_training", "batch_norm", "native_batch_norm", kind="norm")
+def batch_norm(walk: Walk, x: Value, *rest: Any) -> Any:
+    """Batch normalisation with running statistics: weight, bias and statistics belong to the channels."""
+    _record_norm(walk, rest)
+    if walk.node in walk.derived:  # standardised weights: one statistic per filter, over the inputs that are kept
+        x = summarise(walk, x, (0, *range(2, len(x.shape))), "is standardised together with other dimensions")
+    result = _scaled(walk, x, rest[:4])
+    return result if walk.operator == "batch_norm" else (result, Value((0,)), Value((0,)))
+
+
+@rule("instance_norm", kind="norm")
+def instance_norm(walk: Walk, x: Value, *rest: Any) -> Value:
+    """Statistics over each channel of each example: channels pass, as in batch norm."""
+    _record_norm(walk, rest)
+    return _scaled(walk, x, rest[:4])
+
+
+@rule("layer_norm", "native_layer_norm", "rms_norm", kind="norm")
+def layer_norm(walk: Walk, x: Value, normalized_shape: Sequence[int], *affine: Any) -> Any:
+    """Statistics over the last dimensions: over the channels that are kept."""
+    first = len(x.shape) - len(normalized_shape)
+    passed = summarise(walk, x, range(first, len(x.shape)), "is normalised together with the other channels")
+    for labels in passed.labels:
+        for dim in support(labels):
+            if dim >= first:
+                walk.hold("normalized_shape", tuple(normalized_shape), labels.flatten(), place=dim - first)
+    scales = [parameter for parameter in affine[:2] if isinstance(parameter, Value)]
+    result = Value(x.shape, _shifted(merge(walk, [passed, *scales])))
+    return (result, Value(()), Value(())) if walk.operator.startswith("native_") else result
+
+
+@rule("group_norm", kind="norm")
+def group_norm(walk: Walk, x: Value, num_groups: int, *affine: Any) -> Value:
+    """Statistics over blocks of channels: whole blocks go."""
+    return _group_norm(walk, x, num_groups, affine[:2])
+
+
+@rule("native_group_norm", kind="norm")
+def native_group_norm(walk: Walk, x: Value, weight: Any, bias: Any, *sizes: int) -> Any:
+    """Statistics over blocks of channels, with the arguments `(N, C, positions, num_groups, eps)`."""
+    return _group_norm(walk, x, sizes[3], (weight, bias)), Value(()), Value(())
+
+
+def _group_norm(walk: Walk, x: Value, num_groups: int, affine: Sequence[Any]) -> Value:
+    unit = x.shape[1] // num_groups
+    if num_groups == 1:
+        x = summarise(walk, x, range(1, len(x.shape)), "is normalised together with the other channels")
+    else:
+        x = Value(x.shape, tuple(_blocks(walk, labels, unit) for labels in x.labels if _is_channels(walk, labels)))
+    channels = x.along(1)
+    if channels is not None:
+        walk.hold("num_channels", x.shape[1], channels)
+        if num_groups > 1:
+            walk.hold("num_groups", num_groups, channels, unit=unit)
+    return _scaled(walk, x, affine)
+
+
+def _is_channels(walk: Walk, labels: Tensor) -> bool:
+    """Whether labels change along dimension 1 only; all others are frozen."""
+    if support(labels) != (1,):
+        walk.freeze(labels, "is normalised together with the other channels")
+    return support(labels) == (1,)
+
+
+def _blocks(walk: Walk, labels: Tensor, unit: int) -> Tensor:
+    """Join the channels of each block, which go together; a block with a fixed channel stays."""
+    blocks = torch.where(labels == ZERO, FIXED, labels).reshape(-1, unit)
+    walk.join(blocks[:, :1], blocks[:, 1:])
+    return labels
+
+
+def _scaled(walk: Walk, x: Value, parameters: Sequence[Any]) -> Value:
+    """Scale and shift channels: the parameters `(C,)` have the channels of dimension 1."""
+    ndim = len(x.shape)
+    for parameter in parameters:
+        if isinstance(parameter, Value):
+            along = parameter.along(0)
+            laid = () if along is None else (vector(along, ndim, 1),)
+            shape = (1, parameter.shape[0], *(1,) * (ndim - 2))
+            x = Value(x.shape, merge(walk, [x, Value(shape, laid)]))
+    return Value(x.shape, _shifted(x.labels))
+
+
+def _shifted(labels: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Labels after a norm: what was zero is no longer."""
+    return tuple(torch.where(item == ZERO, FIXED, item) for item in labels)
+
+
+def _record_norm(walk: Walk, rest: tuple[Any, ...]) -> None:
+    """Record a norm that is a tensor's only reader: it can correct the statistics of channels pruned before it."""
+    assert walk.node is not None
+    source = walk.node.args[0]
+    if isinstance(source, Node) and len(source.users) == 1:
+        roles = ("weight", "bias", "running_mean", "running_var")
+        named = zip(roles, map(walk.parameter_name, rest[:4]), strict=False)
+        walk.norms[source.name] = {role: name for role, name in named if name is not None}
+
+
+@rule("_weight_norm", "_weight_norm_interface", kind="other")
+def weight_norm(walk: Walk, direction: Value, magnitude: Value, dim: int = 0) -> Any:
+    """Weight norm, `g * v / norm(v)`: one norm per slice along `dim`, of what is kept along the other dimensions."""
+    dims = [other for other in range(len(direction.shape)) if other != dim]
+    passed = summarise(walk, direction, dims, "is part of a norm")
+    along, scale = direction.along(dim), magnitude.along(dim)
+    if dim >= 0 and along is not None and scale is not None:
+        walk.join(along, scale)
+    result = Value(direction.shape, passed.labels)
+    return (result, magnitude) if walk.operator == "_weight_norm_interface" else result
+
+
+@rule("mv", "dot", "vdot", kind="other")
+def product_with_vector(walk: Walk, a: Value, b: Value) -> Value:
+    """Products of a spectral norm, `u^T W v` with vectors from power iterations: of the kept part of the weight."""
+    number, dim = walk.call_number(), len(a.shape) - 1
+    left, right = a.along(dim), b.along(0)
+    if walk.node not in walk.derived or left is None or right is None:
+        walk.freeze(a, "is part of a product with a vector")
+        walk.freeze(b, "is part of a product with a vector")
+    else:
+        walk.statistic(number, dim, walk.join(left, right))
+    return Value(walk.shape, tuple(labels.squeeze(dim) for labels in a.others(dim)))

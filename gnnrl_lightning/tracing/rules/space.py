@@ -1,0 +1,76 @@
+"""Operators over space: pooling, interpolation, sampling, patches. Channels pass."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from gnnrl_lightning.tracing.labels import Value
+from gnnrl_lightning.tracing.rules.reductions import over
+from gnnrl_lightning.tracing.walk import Walk, rule
+
+
+@rule("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d",
+      "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool2d", "_adaptive_avg_pool2d",
+      "max_pool2d_with_indices", kind="pool")  # fmt: skip
+def pool(walk: Walk, x: Value, *_: Any, **__: Any) -> Any:
+    """Pooling over the last dimensions: channels pass."""
+    spatial = next(int(digit) for digit in re.findall(r"(\d)d", walk.operator))
+    result = _spatial(walk, x, spatial)
+    return (result, result) if walk.operator in ("max_pool2d_with_indices", "adaptive_max_pool2d") else result
+
+
+@rule("upsample_nearest1d", "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d",
+      "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "upsample_linear1d", "upsample_trilinear3d",
+      "upsample_nearest3d", "_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "_upsample_nearest_exact3d",
+      kind="pool")  # fmt: skip
+def upsample(walk: Walk, x: Value, *_: Any, **__: Any) -> Value:
+    """Interpolation over space: channels pass."""
+    return _spatial(walk, x, len(x.shape) - 2)
+
+
+def _spatial(walk: Walk, x: Value, spatial: int) -> Value:
+    dims = tuple(range(len(x.shape) - spatial, len(x.shape)))
+    passed = over(walk, x, dims, "changes along the dimensions that are pooled")
+    return Value(walk.shape, passed.labels)
+
+
+@rule("grid_sampler", "grid_sampler_2d", "grid_sampler_3d", kind="pool")
+def grid_sample(walk: Walk, x: Value, grid: Value, *_: Any) -> Value:
+    """Values at the positions of a grid: channels pass, coordinates stay."""
+    walk.freeze(grid, "is the coordinate of a sample")
+    return _spatial(walk, x, len(x.shape) - 2)
+
+
+@rule("affine_grid_generator", kind="other")
+def affine_grid(walk: Walk, theta: Value, *_: Any) -> Value:
+    """A grid of coordinates from affine matrices, whose size is given."""
+    walk.freeze(theta, "is part of an affine matrix")
+    return Value(walk.shape)
+
+
+@rule("unfold", kind="shape")
+def unfold(walk: Walk, x: Value, dim: int, *_: Any) -> Value:
+    """Windows along a dimension, as a new last dimension."""
+    passed = over(walk, x, (dim % len(x.shape),), "is cut into windows")
+    return Value(walk.shape, tuple(labels.unsqueeze(-1) for labels in passed.labels))
+
+
+@rule("im2col", kind="shape")
+def patches(walk: Walk, x: Value, kernel: list[int], *_: Any) -> Value:
+    """Patches `(N, C * kernel, L)` of a map: each channel is a block of neighbours."""
+    passed = _spatial(walk, x, 2).along(1)
+    labels = () if passed is None else (passed.repeat_interleave(kernel[0] * kernel[1]).reshape(1, -1, 1),)
+    return Value(walk.shape, labels)
+
+
+@rule("col2im", kind="shape")
+def map_of_patches(walk: Walk, x: Value, size: Any, kernel: list[int], *_: Any) -> Value:
+    """A map from its patches, the inverse of `im2col`: the neighbours of a block go together."""
+    blocks = x.along(1)
+    over(walk, x, (2,), "changes along the patches")
+    if blocks is None:
+        return Value(walk.shape)
+    blocks = blocks.reshape(-1, kernel[0] * kernel[1])
+    walk.join(blocks[:, :1], blocks[:, 1:])
+    return Value(walk.shape, (blocks[:, 0].reshape(1, -1, 1, 1),))

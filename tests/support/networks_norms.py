@@ -1,0 +1,171 @@
+"""Test networks with norms over channels, summaries of channels, and weights that are computed from norms."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
+
+from tests.support.networks_zoo import IO, Headed, Pair, case, conv
+
+
+@case({"stem": (3, 1), "inner": (4, 1)}, IO)
+class GroupNorms(Headed):
+    """Blocks of two channels on the stream, of three inside: whole blocks go."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.inner, self.outer, self.head = conv(3, 6), conv(6, 12), conv(12, 6), nn.Linear(6, 10)
+        self.one, self.two = nn.GroupNorm(4, 12), nn.GroupNorm(3, 6, affine=False)
+
+    def features(self, x):
+        x = self.stem(x)
+        return (x + self.two(self.outer(self.one(self.inner(x)).relu()))).relu()
+
+
+@case({"a": (6, 1), "b": (5, 1)}, IO)
+class GroupNormsOfOne(Pair):
+    """One channel a group, as in an instance norm; one group of all, as in a layer norm."""
+
+    def __init__(self):
+        super().__init__(6, 6)
+        self.each, self.all = nn.GroupNorm(6, 6), nn.GroupNorm(1, 5)
+
+    def features(self, x):
+        return self.all(self.b(self.each(self.a(x)).relu()))
+
+
+@case({"a": (2, 1), "b": (5, 1)}, IO)
+class GroupNormWithFixedChannels(Pair):
+    """The last of three blocks is a channel of the layer and one of the input: it stays."""
+
+    def __init__(self):
+        super().__init__(5, 6)
+        self.norm = nn.GroupNorm(3, 6)
+
+    def features(self, x):
+        return self.b(self.norm(torch.cat([self.a(x), x[:, :1]], 1)).relu())
+
+
+@case({"embed": (6, 1), "hidden": (9, 1)}, {"x": 5, "head": 10}, ((2, 5, 12),))
+class TokenMLP(nn.Module):
+    """A block of a transformer without attention: layer norms over the residual stream, with and without weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.norm, self.hidden = nn.Linear(12, 6), nn.LayerNorm(6), nn.Linear(6, 9)
+        self.back, self.last, self.head = nn.Linear(9, 6), nn.LayerNorm(6, elementwise_affine=False), nn.Linear(6, 10)
+
+    def forward(self, x):
+        x = self.embed(x)
+        return self.head(self.last(x + self.back(F.gelu(self.hidden(self.norm(x))))).mean(1))
+
+
+@case({"embed": (6, 1), "hidden": (9, 1)}, {"x": 5, "head": 10}, ((2, 5, 12),))
+class TokenRMS(nn.Module):
+    """RMS norms: the module, and one by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.norm, self.hidden = nn.Linear(12, 6), nn.RMSNorm(6), nn.Linear(6, 9)
+        self.scale, self.head = nn.Parameter(torch.rand(9)), nn.Linear(9, 10)
+
+    def forward(self, x):
+        x = self.hidden(self.norm(self.embed(x))).relu()
+        return self.head(x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * self.scale)
+
+
+@case({"stem": (6, 1), "inner": (12, 1), "down": (8, 1)}, IO)
+class ConvNeXt(Headed):
+    """A block of ConvNeXt, and a layer norm over the first dimension by hand before the next stage."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.deep, self.norm = conv(3, 6), conv(6, 6, groups=6), nn.LayerNorm(6)
+        self.inner, self.outer, self.scale = nn.Linear(6, 12), nn.Linear(12, 6), nn.Parameter(torch.rand(6))
+        self.weight, self.down, self.head = nn.Parameter(torch.rand(6, 1, 1)), conv(6, 8, 1), nn.Linear(8, 10)
+
+    def features(self, x):
+        x = self.stem(x)
+        y = self.outer(F.gelu(self.inner(self.norm(self.deep(x).permute(0, 2, 3, 1)))))
+        x = x + (y * self.scale).permute(0, 3, 1, 2)
+        mean = x.mean(1, keepdim=True)
+        variance = (x - mean).pow(2).mean(1, keepdim=True)
+        return self.down((x - mean) / (variance + 1e-6).sqrt() * self.weight)
+
+
+@case({"a": (6, 1), "b": (5, 1)}, IO | {"gate": 1})
+class SpatialGate(Pair):
+    """CBAM: mean and maximum over the channels."""
+
+    def __init__(self):
+        super().__init__(6, 6)
+        self.gate = conv(2, 1)
+
+    def features(self, x):
+        x = self.a(x)
+        summary = torch.cat([x.mean(1, keepdim=True), x.max(1, keepdim=True)[0]], 1)
+        return self.b(x * self.gate(summary).sigmoid())
+
+
+class ReparametrizedWeights(Headed):
+    """Two convolutions and a transposed one with weights that are computed from norms."""
+
+    def __init__(self, computed):
+        super().__init__()
+        self.a, self.b, self.head = computed(conv(3, 6)), computed(conv(6, 5)), nn.Linear(4, 10)
+        self.up = computed(nn.ConvTranspose2d(5, 4, 2, stride=2))
+
+    def features(self, x):
+        return self.up(self.b(self.a(x).sigmoid()).sigmoid())
+
+
+WIDTHS = {"a": (6, 1), "b": (5, 1), "up": (4, 1)}
+
+
+@case(WIDTHS, IO)
+class WeightNorms(ReparametrizedWeights):
+    def __init__(self):
+        super().__init__(weight_norm)
+
+
+@case(WIDTHS, IO)
+class SpectralNorms(ReparametrizedWeights):
+    def __init__(self):
+        super().__init__(spectral_norm)
+
+
+class StandardizedConv(nn.Conv2d):
+    def forward(self, x):
+        weight = F.batch_norm(self.weight.flatten(1)[None], None, None, training=True).reshape(self.weight.shape)
+        return F.conv2d(x, weight, self.bias, padding=self.padding)
+
+
+@case({"a": (3, 1), "b": (5, 1)}, IO)
+class StandardizedWeights(Pair):
+    """Weights with mean 0 and variance 1 per filter, and a group norm: Big Transfer."""
+
+    def __init__(self):
+        super().__init__(6, 6)
+        self.a, self.norm = StandardizedConv(3, 6, 3, padding=1), nn.GroupNorm(3, 6)
+        self.b = StandardizedConv(6, 5, 3, padding=1)
+
+    def features(self, x):
+        return self.b(self.norm(self.a(x)).relu())
+
+
+class CenteredConv(nn.Conv2d):
+    def forward(self, x):
+        variance, mean = torch.var_mean(self.weight, (1, 2, 3), keepdim=True)
+        return F.conv2d(x, (self.weight - mean) * (variance + 1e-6).rsqrt(), self.bias, padding=self.padding)
+
+
+@case({"a": (6, 1), "b": (5, 1)}, IO)
+class CenteredWeights(Pair):
+    """Standardised weights by hand: the mean is subtracted from weights of removed inputs, too."""
+
+    def __init__(self):
+        super().__init__(6, 6)
+        self.a, self.b = CenteredConv(3, 6, 3, padding=1), CenteredConv(6, 5, 3, padding=1)
+
+    def features(self, x):
+        return self.b(self.a(x).relu())

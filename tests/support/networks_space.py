@@ -1,0 +1,137 @@
+"""Test networks that move, sample and select over space, and that read blocks of channels."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from tests.support.networks_zoo import IO, Headed, Pair, case, conv
+
+
+@case({"a": (4, 1), "b": (6, 1), "c": (5, 1)}, IO)
+class Unfold(Headed):
+    """A linear layer that reads patches of all channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c, self.head = conv(3, 4), nn.Linear(36, 6), conv(6, 5), nn.Linear(5, 10)
+
+    def features(self, x):
+        patches = F.unfold(self.a(x).sigmoid(), 3, padding=1).transpose(1, 2)
+        b, _, h, w = x.shape
+        return self.c(self.b(patches).transpose(1, 2).reshape(b, -1, h, w))
+
+
+@case({"a": (6, 1), "b": (5, 1)}, IO)
+class Folded(Pair):
+    """A map from its own patches: overlapping ones add up."""
+
+    def __init__(self):
+        super().__init__(6, 6)
+
+    def features(self, x):
+        return self.b(F.fold(F.unfold(self.a(x), 2), x.shape[2:], 2))
+
+
+@case({"a": (3, 1), "b": (5, 1)}, IO)
+class PixelShuffle(Pair):
+    """Blocks of four channels become pixels, and after a convolution pixels become channels."""
+
+    def __init__(self):
+        super().__init__(12, 3)
+        self.slope, self.head = nn.PReLU(3), nn.Linear(20, 10)
+
+    def features(self, x):
+        return F.pixel_unshuffle(self.b(self.slope(F.pixel_shuffle(self.a(x), 2))), 2)
+
+
+@case({"a": (3, 1), "b": (5, 1)}, IO)
+class ShuffledByHand(Pair):
+    """The same with a view and a permutation."""
+
+    def __init__(self):
+        super().__init__(12, 3)
+
+    def features(self, x):
+        x = self.a(x)
+        b, c, h, w = x.shape
+        return self.b(x.view(b, c // 4, 2, 2, h, w).permute(0, 1, 4, 2, 5, 3).reshape(b, c // 4, 2 * h, 2 * w))
+
+
+@case({"start.0": (6, 1), "up": (5, 1)}, {"last": 3}, ((2, 4),))
+class Generator(nn.Module):
+    """A linear layer makes a map of 6 channels for a transposed convolution: each channel is nine of its outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.start = nn.Sequential(nn.Linear(4, 54), nn.BatchNorm1d(54), nn.ReLU(), nn.Unflatten(1, (6, 3, 3)))
+        self.up, self.last = nn.ConvTranspose2d(6, 5, 2, stride=2), conv(5, 3)
+
+    def forward(self, z):
+        return self.last(self.up(self.start(z)).relu())
+
+
+@case({"a": (6, 1), "b": (5, 1)}, IO | {"flow": 2}, reason={"flow": "coordinate"})
+class Warped(Pair):
+    """Features at coordinates that a convolution makes."""
+
+    def __init__(self):
+        super().__init__(6, 6)
+        self.flow = conv(6, 2)
+
+    def features(self, x):
+        x = self.a(x)
+        return self.b(F.grid_sample(x, self.flow(x).permute(0, 2, 3, 1).tanh(), align_corners=True))
+
+
+@case({"a": (6, 1), "b": (5, 1)}, {"x": 3, "head": 10}, ((2, 3, 4, 4, 4),))
+class Volumes(nn.Module):
+    """Interpolation, maxima and sorted values of volumes."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = nn.Conv3d(3, 6, 3, padding=1), nn.Conv3d(6, 5, 1), nn.Linear(5, 10)
+
+    def forward(self, x):
+        x = F.interpolate(self.a(x), scale_factor=2, mode="trilinear")
+        x = self.b(x.unfold(2, 2, 2).mean(-1).relu()).flatten(2)
+        return self.head(x.topk(8, -1)[0].mean(-1) + x.min(-1).values)
+
+
+@case({"a": (6, 1), "b": (5, 1)}, IO)
+class Assigned(Pair):
+    """Assignment by a mask and at positions, and values picked by their order."""
+
+    def __init__(self):
+        super().__init__(6, 6)
+
+    def features(self, x):
+        x = self.a(x).clone()
+        x[x > 0.5] = 0.25
+        x[:, :, [0, 2]] = 1.0
+        return self.b(x * torch.take_along_dim(x, x.argmax(2, keepdim=True), 2))
+
+
+@case({"a": (6, 1), "b": (5, 1)}, IO)
+class Subscripts(Pair):
+    """A gate and pairs of pixels as Einstein sums; `rules/test_contractions.py` has sums over channels."""
+
+    def __init__(self):
+        super().__init__(6, 6)
+
+    def features(self, x):
+        x = self.a(x)
+        x = torch.einsum("bchw, bc -> bchw", x, x.amax((2, 3)))
+        return self.b(torch.einsum("bchw,bcvw->bchv", x, x))
+
+
+@case({"stem": (6, 1), "out": (5, 1)}, IO)
+class Ordered(Headed):
+    """Cumulative sums and sorted values along a row; channels on another dimension than the first."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.out, self.head = conv(3, 6), nn.Linear(6, 5), nn.Linear(5, 10)
+
+    def features(self, x):
+        x = self.stem(x).cumsum(3).sort(2)[0]
+        return self.out(x.movedim(1, -1)).movedim(-1, 1)
