@@ -10,14 +10,14 @@
         --journals runs/compare/*.jsonl --best 0.33 --candidates 16 --proxy-steps 100 300 \
         --folder experiments/results/reward_fidelity_0.15
 
-ResNet-20 on CIFAR-10 (an image folder of 32 x 32 images), half of the MACs or `--budget`. Candidates from the whole space, including
-the starting candidates of a search, are repaired in several ways, trained for zero or a few steps, and scored on the
-holdout: top-1, cross-entropy, and the Kullback-Leibler divergence from the dense network's outputs. Each such score is
-called a proxy here. Each candidate is then fine-tuned for 1,900 steps of batch size 128, with a seed and data order
-that no proxy uses, and tested. `--report` prints, for each proxy, Kendall's tau with the fine-tuned accuracy, its
-bootstrap interval (5 to 95 %) and the seconds per candidate, and writes them to report.json: on the even test images
-(the development half, used to choose the default reward) and on the odd ones (the final half). There is one JSON file
-per candidate; candidates with a file are not measured again.
+ResNet-20 on CIFAR-10 (an image folder of 32 x 32 images), half of the MACs or `--budget`. Candidates from the whole
+space, including the starting candidates of a search, are repaired in several ways, trained for zero or a few steps, and
+scored on the holdout: top-1, cross-entropy, and the Kullback-Leibler divergence from the dense network's outputs. Each
+such score is called a proxy here. Each candidate is then fine-tuned for 1,900 steps of batch size 128, with a seed and
+data order that no proxy uses, and tested. `--report` prints, for each proxy, Kendall's tau with the fine-tuned
+accuracy, its bootstrap interval (5 to 95 %) and the seconds per candidate, and writes them to report.json: on the even
+test images (the development half, used to choose the default reward) and on the odd ones (the final half). There is one
+JSON file per candidate; candidates with a file are not measured again.
 
 The third command finds the repair that best predicts accuracy without fine-tuning: `--steps 0` tests each candidate
 after `refit`, and `--journals` takes candidates evenly from a recorded search. The last one asks what tells good
