@@ -18,8 +18,8 @@ TIMM = {
 }
 """One small network of each family; no weights are fetched."""
 
-FROZEN = {"convnext_atto", "vit_tiny_patch16_224"}
-"""Layer norms and attention heads must stay; elsewhere nothing but input and logits."""
+FROZEN = {"vit_tiny_patch16_224"}
+"""Attention heads must stay; elsewhere nothing but input and logits."""
 
 HUB = """
 dependencies = ["torch"]

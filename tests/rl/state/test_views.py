@@ -172,9 +172,9 @@ class Tokens(nn.Module):
 
 def test_channels_of_tokens_are_found_beside_the_positions():
     graph = gnnrl_lightning.trace(Tokens().eval(), torch.zeros(1, 5, 6))
-    ((group, width),) = [(group.name, group.width) for group in graph.groups]
-    assert (group, width) == ("up", 12)
+    assert [(group.name, group.width) for group in graph.groups] == [("embed", 8), ("up", 12)]
     data = hierarchical_graph(graph).network
     hidden = [number for number, name in enumerate(data.name) if name.startswith("up:")]
     assert data.channels[hidden].tolist() == [12] and data.prunable[hidden].tolist() == [1]
-    assert data.decision_index.tolist() == [hidden, [0]]
+    nodes, groups = data.decision_index.tolist()
+    assert [node for node, group in zip(nodes, groups, strict=True) if group == 1] == hidden
