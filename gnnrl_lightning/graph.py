@@ -24,9 +24,8 @@ from gnnrl_lightning.cost.products import CostModel, Products, Size, axis_size
 from gnnrl_lightning.cost.ranges import Limits, WidthRanges
 from gnnrl_lightning.errors import UserError, first_line
 from gnnrl_lightning.importance import Criterion, Importance, importance_scores, keep_best
-from gnnrl_lightning.surgery.reference import Summary
 from gnnrl_lightning.surgery.selftest import find_faults
-from gnnrl_lightning.surgery.surgery import NOTHING, Beside, Cut, HeldSize, mask, prune
+from gnnrl_lightning.surgery.surgery import NOTHING, Cut, Dependents, mask, prune
 from gnnrl_lightning.tracing.axes import Selection
 from gnnrl_lightning.tracing.carry import walk, walk_training
 from gnnrl_lightning.tracing.export import (
@@ -121,18 +120,18 @@ class Plan:
     widths: Tensor
     _cuts: dict[str, Cut]
     selection: Selection
-    _beside: Beside = NOTHING
+    _dependents: Dependents = NOTHING
 
     def __repr__(self) -> str:
         return f"Plan({', '.join(f'{name}: {ranks.shape[-1]}' for name, ranks in self.kept.items())})"
 
     def apply(self, network: nn.Module) -> nn.Module:
         """Return the pruned network, a new module of the same class; the given network is not modified."""
-        return prune(network, self._cuts, self.selection, self._beside)
+        return prune(network, self._cuts, self.selection, self._dependents)
 
     def mask(self, network: nn.Module) -> nn.Module:
         """Return a copy of the dense network whose consumers ignore the removed channels: the reference for tests."""
-        return mask(network, self._cuts, self.selection, self._beside)
+        return mask(network, self._cuts, self.selection, self._dependents)
 
 
 class ComputationGraph:
@@ -149,7 +148,7 @@ class ComputationGraph:
         operators: Operators of the network, in order of computation.
         feature_maps: Tensors between the operators.
         outputs: Indices of the feature maps that the network returns.
-        beside: What depends on the kept channels beside parameters and buffers.
+        dependents: What depends on the kept channels beside parameters and buffers.
         incidence: Channels of each feature map per unit of width `(n_maps, G)` float32.
     """
 
@@ -163,7 +162,7 @@ class ComputationGraph:
         self._channels = channels
         self._walk = walked
         self._cuts = self._make_cuts()
-        self.beside = self._make_beside()
+        self.dependents = self._make_dependents()
         topology = build_topology(walked, lambda labels: self._channels.axis(labels) is not None)
         self.operators: tuple[Operator, ...] = topology.operators
         self.feature_maps: tuple[FeatureMap, ...] = topology.feature_maps
@@ -223,19 +222,12 @@ class ComputationGraph:
                 cuts[name] = Cut(axes, tuple(row for row in rows if row is not None), reads, gather, zero)
         return cuts
 
-    def _make_beside(self) -> Beside:
+    def _make_dependents(self) -> Dependents:
         axis = self._channels.axis
-        sizes = [
-            HeldSize(item.module, item.attribute, item.place, found, item.unit)
-            for item in self._walk.sizes
-            if (found := axis(item.labels)) is not None
-        ]
-        summaries = [
-            Summary(item.module, item.operator.removeprefix("native_"), item.number, item.dim, found)
-            for item in self._walk.statistics
-            if (found := axis(item.labels)) is not None
-        ]
-        return Beside(tuple(sizes), tuple(summaries))
+        walk = self._walk
+        sizes = [(item, found) for item in walk.sizes if (found := axis(item.labels)) is not None]
+        summaries = [(item, found) for item in walk.statistics if (found := axis(item.labels)) is not None]
+        return Dependents(tuple(sizes), tuple(summaries))
 
     def _make_cost(self, index: dict[str, int]) -> CostModel:
         def size(labels: Tensor) -> tuple[int, dict[int, int]]:
@@ -376,7 +368,7 @@ class ComputationGraph:
             group.name: ranks[0] if group.sets == 1 else ranks for group, ranks in zip(self.groups, kept, strict=True)
         }
         widths = torch.tensor([ranks.shape[1] for ranks in kept], dtype=torch.int64)
-        return Plan(named, widths, self._cuts, Selection(kept, self.widths.tolist()), self.beside)
+        return Plan(named, widths, self._cuts, Selection(kept, self.widths.tolist()), self.dependents)
 
     @property
     def contractions(self) -> tuple[Contraction, ...]:

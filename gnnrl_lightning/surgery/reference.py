@@ -13,35 +13,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from gnnrl_lightning.tracing.axes import Axis
-from gnnrl_lightning.tracing.records import READERS
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Where a network summarises channels, see `gnnrl_lightning.tracing.records.Statistic`.
-
-    Attributes:
-        module: Path of the module that calls the operator.
-        operator: Its name.
-        number: How many operators of this name the module has called before.
-        dim: Dimension of its operand along which the channels lie.
-        axis: Their layout.
-    """
-
-    module: str
-    operator: str
-    number: int
-    dim: int
-    axis: Axis
-
+from gnnrl_lightning.tracing.records import READERS, Statistic
 
 Places = Mapping[int, Tensor]
 """Dimension -> positions along it that are kept."""
@@ -179,20 +157,18 @@ class _Summaries(TorchFunctionMode):
             self.__exit__(None, None, None)
 
 
-def summarise_kept(network: nn.Module, summaries: Sequence[Summary], positions: Mapping[Axis, Tensor]) -> None:
+def summarise_kept(network: nn.Module, summaries: Sequence[tuple[Statistic, Tensor]]) -> None:
     """Let a network summarise only the kept positions of channels, in place.
 
     Args:
         network: The masked network.
-        summaries: Where it summarises channels.
-        positions: The kept positions of each axis.
+        summaries: Where it summarises channels, and the positions that are kept there.
     """
     if not summaries:
         return
     kept: dict[tuple[int, str, int], dict[int, Tensor]] = defaultdict(dict)
-    for item in summaries:
-        key = id(network.get_submodule(item.module)), item.operator, item.number
-        kept[key][item.dim] = positions[item.axis]
+    for item, stays in summaries:
+        kept[id(network.get_submodule(item.module)), item.operator, item.number][item.dim] = stays
     mode = _Summaries(kept)
     for module in network.modules():
         module.register_forward_pre_hook(mode.start, prepend=True)

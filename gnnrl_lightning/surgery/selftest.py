@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gnnrl_lightning.errors import first_line
-from gnnrl_lightning.surgery.surgery import NOTHING, Beside, Cut, mask, prune, structural_copy
+from gnnrl_lightning.surgery.surgery import NOTHING, Cut, Dependents, mask, prune, structural_copy
 from gnnrl_lightning.surgery.traced import Traced
 from gnnrl_lightning.tracing.axes import Selection
 from gnnrl_lightning.tracing.export import Inputs, run
@@ -40,9 +40,11 @@ def find_faults(graph: Traced, network: nn.Module, inputs: Inputs, self_test: bo
         return {}
     generator = torch.Generator().manual_seed(0)
     dense = graph.widths
-    drawn = (torch.rand(len(graph.groups), generator=generator) * dense).long()
-    # Where einsum contracts a single channel, PyTorch multiplies instead, which `FlopCounterMode` does not count.
-    drawn = torch.maximum(drawn, (dense - 1).clamp(max=2))
+    drawn = (torch.rand(len(graph.groups), generator=generator) * dense).long().clamp(min=1)
+    for item, axis in graph.dependents.summaries:
+        if item.operator == "einsum":  # over one channel PyTorch multiplies, which `FlopCounterMode` does not count
+            summed = list(axis.counts)
+            drawn[summed] = drawn[summed].clamp(min=2)
     orders = [
         torch.stack([torch.randperm(group.width, generator=generator) for _ in range(group.sets)])
         for group in graph.groups
@@ -59,11 +61,11 @@ def find_faults(graph: Traced, network: nn.Module, inputs: Inputs, self_test: bo
 
     def shapes(pruned: Sequence[int]) -> str | None:
         chosen, widths = selection(pruned)
-        return shape_fault(skeleton, inputs, graph.cuts, chosen, int(graph.cost.macs(widths)), graph.beside)
+        return shape_fault(skeleton, inputs, graph.cuts, chosen, int(graph.cost.macs(widths)), graph.dependents)
 
     def values(pruned: Sequence[int]) -> str | None:
         fresh = torch.Generator().manual_seed(1)
-        return exactness_fault(network, inputs, graph.cuts, selection(pruned)[0], fresh, graph.beside)
+        return exactness_fault(network, inputs, graph.cuts, selection(pruned)[0], fresh, graph.dependents)
 
     every = range(len(graph.groups))
     found = find_culprits(every, shapes)
@@ -113,14 +115,14 @@ def shape_fault(
     cuts: Mapping[str, Cut],
     selection: Selection,
     macs: int,
-    beside: Beside = NOTHING,
+    dependents: Dependents = NOTHING,
 ) -> str | None:
     """Return why the pruned network does not run or does not cost `macs`, or None if it runs at that cost.
 
     Only shapes matter: the network may be on the meta device, see `on_meta`.
     """
     try:
-        counted = count_macs(prune(network, cuts, selection, beside), inputs)
+        counted = count_macs(prune(network, cuts, selection, dependents), inputs)
     except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
         return f"the network's own code does not follow when it is pruned ({first_line(error)[:160]})"
     return None if counted == macs else f"the pruned network has {counted:,} MACs where {macs:,} were expected"
@@ -132,13 +134,13 @@ def exactness_fault(
     cuts: Mapping[str, Cut],
     selection: Selection,
     generator: torch.Generator,
-    beside: Beside = NOTHING,
+    dependents: Dependents = NOTHING,
 ) -> str | None:
     """Return how the pruned network differs from the masked dense one, in float64 with random weights, or None."""
     doubled = randomised(network, generator)
     inputs = map_tensors(lambda tensor: _random_like(tensor, generator), inputs)
-    small = _tensors(run(prune(doubled, cuts, selection, beside), inputs))
-    reference = _tensors(run(mask(doubled, cuts, selection, beside), inputs))
+    small = _tensors(run(prune(doubled, cuts, selection, dependents), inputs))
+    reference = _tensors(run(mask(doubled, cuts, selection, dependents), inputs))
     for mine, theirs in zip(small, reference, strict=True):
         if mine.shape != theirs.shape:
             return f"the pruned network's output has the shape {tuple(mine.shape)} instead of {tuple(theirs.shape)}"

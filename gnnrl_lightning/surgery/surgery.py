@@ -16,8 +16,9 @@ from operator import attrgetter
 import torch
 from torch import Tensor, nn
 
-from gnnrl_lightning.surgery.reference import Summary, summarise_kept
+from gnnrl_lightning.surgery.reference import summarise_kept
 from gnnrl_lightning.tracing.axes import Axis, Selection
+from gnnrl_lightning.tracing.records import ModuleSize, Statistic
 
 SIZES: dict[type[nn.Module], tuple[tuple[str, str, int], ...]] = {
     nn.Linear: (("out_features", "weight", 0), ("in_features", "weight", 1)),
@@ -53,38 +54,19 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class HeldSize:
-    """A number of channels that a module holds as an attribute, see `gnnrl_lightning.tracing.records.ModuleSize`.
-
-    Attributes:
-        module: Path of the module.
-        attribute: Its attribute, an integer or a tuple of integers.
-        place: Index in the tuple, or None.
-        axis: Layout of the channels.
-        unit: Number of channels that count as one.
-    """
-
-    module: str
-    attribute: str
-    place: int | None
-    axis: Axis
-    unit: int
-
-
-@dataclass(frozen=True)
-class Beside:
-    """What depends on the kept channels beside the tensors.
+class Dependents:
+    """What depends on the kept channels beside parameters and buffers, each with the layout of its channels.
 
     Attributes:
         sizes: Numbers that modules hold.
         summaries: Operators that summarise channels; a masked network computes them from the kept ones.
     """
 
-    sizes: tuple[HeldSize, ...] = ()
-    summaries: tuple[Summary, ...] = ()
+    sizes: tuple[tuple[ModuleSize, Axis], ...] = ()
+    summaries: tuple[tuple[Statistic, Axis], ...] = ()
 
 
-NOTHING = Beside()
+NOTHING = Dependents()
 """For networks whose modules hold no sizes and that summarise no channels."""
 
 
@@ -193,14 +175,16 @@ def _update_convolution(module: nn.modules.conv._ConvNd) -> None:
     module.in_channels = weight.shape[inputs] * (1 if module.transposed else module.groups)
 
 
-def prune(network: nn.Module, cuts: Mapping[str, Cut], selection: Selection, beside: Beside = NOTHING) -> nn.Module:
+def prune(
+    network: nn.Module, cuts: Mapping[str, Cut], selection: Selection, dependents: Dependents = NOTHING
+) -> nn.Module:
     """Return a pruned network of the same class; the given one is not changed.
 
     Args:
         network: The dense network.
         cuts: How each parameter and buffer is pruned.
         selection: The kept channels.
-        beside: What else depends on the kept channels.
+        dependents: What else depends on the kept channels.
     """
     tensors = {name: attrgetter(name)(network).detach() for name in cuts}
     home = {tensor.device for tensor in tensors.values()}
@@ -210,28 +194,30 @@ def prune(network: nn.Module, cuts: Mapping[str, Cut], selection: Selection, bes
         replaced = {name: prune_tensor(tensors[name], cut, positions) for name, cut in cuts.items()}
     pruned = structural_copy(network, replaced)
     update_sizes(pruned)
-    for item in beside.sizes:
-        _hold(pruned.get_submodule(item.module), item, len(item.axis.positions(selection)) // item.unit)
+    for held, axis in dependents.sizes:
+        _hold(pruned.get_submodule(held.module), held, len(axis.positions(selection)) // held.unit)
     return pruned
 
 
-def _hold(module: nn.Module, item: HeldSize, size: int) -> None:
+def _hold(module: nn.Module, held: ModuleSize, size: int) -> None:
     """Set a size that a module holds."""
-    if item.place is not None:
-        held = getattr(module, item.attribute)
-        setattr(module, item.attribute, type(held)(size if i == item.place else n for i, n in enumerate(held)))
+    if held.place is not None:
+        sizes = getattr(module, held.attribute)
+        setattr(module, held.attribute, type(sizes)(size if i == held.place else n for i, n in enumerate(sizes)))
     else:
-        setattr(module, item.attribute, size)
+        setattr(module, held.attribute, size)
 
 
-def mask(network: nn.Module, cuts: Mapping[str, Cut], selection: Selection, beside: Beside = NOTHING) -> nn.Module:
+def mask(
+    network: nn.Module, cuts: Mapping[str, Cut], selection: Selection, dependents: Dependents = NOTHING
+) -> nn.Module:
     """Return a copy of the dense network whose consumers ignore the pruned channels: the reference for `prune`."""
-    axes = _axes(cuts) | {item.axis for item in beside.summaries}
+    axes = _axes(cuts) | {axis for _, axis in dependents.summaries}
     positions = {axis: axis.positions(selection) for axis in axes}
     with torch.no_grad():
         replaced = {name: mask_tensor(attrgetter(name)(network).detach(), cut, positions) for name, cut in cuts.items()}
     masked = structural_copy(network, replaced)
-    summarise_kept(masked, beside.summaries, positions)
+    summarise_kept(masked, [(item, positions[axis]) for item, axis in dependents.summaries])
     return masked
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from gnnrl_lightning.cost.products import CostModel
-from gnnrl_lightning.surgery.surgery import Beside, Cut
+from gnnrl_lightning.surgery.surgery import Cut, Dependents
 from gnnrl_lightning.tracing.groups import ChannelGroup
 from gnnrl_lightning.tracing.records import Contraction
 
@@ -31,4 +31,4 @@ class Traced(Protocol):
     @property
     def cuts(self) -> Mapping[str, Cut]: ...  # noqa: D102
     @property
-    def beside(self) -> Beside: ...  # noqa: D102
+    def dependents(self) -> Dependents: ...  # noqa: D102

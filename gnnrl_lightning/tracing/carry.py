@@ -128,9 +128,11 @@ def _call(state: Walk, node: Node, values: dict[Node, Any]) -> Any:
         kwargs = map_aggregate(node.kwargs, resolve)
         # A rule may meet unforeseen shapes and arguments. Its operands are then frozen, and `inspect` shows where and
         # why. These are the exceptions of torch and Python in such cases; any other exception is a bug in this package.
+        costs = len(state.contractions)
         try:
             result, kind = row.apply(state, *args, **kwargs), row.kind
         except (NotImplementedError, RuntimeError, ValueError, IndexError, TypeError) as error:
+            del state.contractions[costs:]  # `unknown` counts all of the operator's MACs
             state.keep(0, f"its rule failed: {first_line(error)}")
             result, kind = unknown(state, node, values), "other"
     if isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable and isinstance(node.args[0], Node):

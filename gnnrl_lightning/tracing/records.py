@@ -91,7 +91,7 @@ class Statistic:
 
     Attributes:
         module: Path of the module that calls it.
-        operator: Its name.
+        operator: Name of the function that the module calls.
         number: How many operators of this name the module has called before.
         dim: Dimension of its operand along which the channels lie.
         labels: Labels `(n,)` of these channels.

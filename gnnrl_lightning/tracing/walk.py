@@ -163,7 +163,8 @@ class Walk:
     def statistic(self, number: int, dim: int, labels: Tensor) -> None:
         """Record that the current operator reads channels along `dim`, see `Statistic`."""
         if self._caller is not None:
-            self.statistics.append(Statistic(self.module, self.operator, number, dim, labels))
+            called = self.operator.removeprefix("native_")
+            self.statistics.append(Statistic(self.module, called, number, dim, labels))
 
     def hold(self, attribute: str, value: Any, labels: Tensor, place: int | None = None, unit: int = 1) -> None:
         """Record the attribute of the current module that is the number of these channels, see `ModuleSize`.

@@ -155,6 +155,20 @@ class ProjectedStates(nn.Module):
         return self.head(self.rnn(self.embed(x))[0].mean(1))
 
 
+@case({"fc": (5, 1)}, {"x": 5, "embed": 6, "rnn": 1, "cell": 1, "head": 10}, ((2, 5, 12),), {"embed": "single"})
+class SingleUnit(nn.Module):
+    """A recurrent layer and a cell of one unit each."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.rnn, self.cell = nn.Linear(12, 6), nn.LSTM(6, 1, batch_first=True), nn.GRUCell(6, 1)
+        self.fc, self.head = nn.Linear(1, 5), nn.Linear(5, 10)
+
+    def forward(self, x):
+        x = self.embed(x)
+        return self.head(self.fc(self.rnn(x)[0].mean(1) + self.cell(x[:, 0])).relu())
+
+
 @case({"stem": (6, 1), "out": (5, 1)}, IO | {"a": 4, "up": 6}, reason={"a": "conv_transpose2d", "up": "grouped"})
 class GroupedTransposed(Headed):
     """A grouped transposed convolution; the layers before and after it can be pruned."""

@@ -113,6 +113,20 @@ def test_units_adapt_to_the_evaluations(unit):
     assert unit / 4 < surrogate.prior.mean[1] / flat_prior(TERMS).mean[1] < unit * 4
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_few_evaluations_of_the_prior_do_not_change_it(seed, monkeypatch):
+    """Ten values of a function drawn from the prior; without the priors on the factors, some are adapted to."""
+    known = candidates(10, seed=seed)
+    nothing = Surrogate(TERMS, flat_prior(TERMS), known[:0], torch.zeros(0, dtype=torch.float64))
+    values = nothing.draw(1, torch.Generator().manual_seed(seed))(known)[0]
+    prior = Surrogate(TERMS, flat_prior(TERMS), known, values).prior
+    assert (prior.amplitude, prior.noise) == (flat_prior(TERMS).amplitude, flat_prior(TERMS).noise)
+    for rate in ("UNIT_RATE", "SCALE_RATE"):
+        monkeypatch.setattr(f"gnnrl_lightning.surrogate.model.{rate}", 0.0)
+    eager = Surrogate(TERMS, flat_prior(TERMS), known, values).prior
+    assert (eager.amplitude, eager.noise) != (prior.amplitude, prior.noise)
+
+
 def test_a_prior_scales_all_but_the_intercept():
     scaled = Prior(torch.zeros(3), torch.tensor([10.0, 1.0, 0.5])).scaled(2.0, 0.5)
     assert scaled.scale.tolist() == [10.0, 2.0, 1.0]

@@ -81,6 +81,17 @@ def test_what_a_rule_cannot_carry_is_frozen_and_says_why(monkeypatch):
         gnnrl_lightning.trace(Cumulative(3), torch.rand(1, 3, 4, 4))
 
 
+def test_what_a_failing_rule_has_counted_counts_once(monkeypatch):
+    def fails(state, *arguments, **options):
+        state.contract(())
+        raise NotImplementedError
+
+    monkeypatch.setattr(walk.RULES, "_rows", dict(walk.RULES) | {"linear": walk.RuleRow(fails, "linear")})
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(16, 5))
+    graph = gnnrl_lightning.trace(network, torch.zeros(1, 3, 2, 2), self_test=False)
+    assert int(graph.cost.macs(graph.widths)) == macs_of(network, (torch.zeros(1, 3, 2, 2),))
+
+
 def test_the_decorator_registers_every_name(monkeypatch):
     monkeypatch.setattr(walk.RULES, "_rows", {})
     walk.rule("one", "two", kind="pool")(passes)

@@ -22,7 +22,9 @@ def lstm(walk: Walk, x: Value, states: Any, weights: Any, biased: Any, layers: A
     """LSTM of several layers, one or two directions: `(output, h, c)`."""
     directions, each = 1 + bool(rest[2]), 4 if biased else 2
     if isinstance(states, Value) or len(weights) != layers * directions * each:
-        return _frozen(walk, (x, states, weights, biased))
+        return _frozen(walk, (x, states, weights, biased), "is part of a packed sequence or of projected states")
+    if _is_single(weights):
+        return _frozen(walk, (x, states, weights), SINGLE)
     out, state = _layers(walk, x, states, [weights[i : i + each] for i in range(0, len(weights), each)], directions)
     return out, state, state
 
@@ -31,27 +33,42 @@ def lstm(walk: Walk, x: Value, states: Any, weights: Any, biased: Any, layers: A
 def gru(walk: Walk, x: Value, state: Any, weights: Any, biased: Any, layers: Any, *rest: Any) -> Any:
     """GRU and simple recurrent networks of several layers, one or two directions: `(output, h)`."""
     if isinstance(weights, Value):
-        return _frozen(walk, (x, state, weights, biased))
+        return _frozen(walk, (x, state, weights, biased), "is part of a packed sequence")
+    if _is_single(weights):
+        return _frozen(walk, (x, state, weights), SINGLE)
     directions, each = 1 + bool(rest[2]), 4 if biased else 2
     return _layers(walk, x, [state], [weights[i : i + each] for i in range(0, len(weights), each)], directions)
 
 
-def _frozen(walk: Walk, operands: Any) -> tuple[Value, ...]:
-    """Freeze all operands: packed sequences, whose operators have other arguments, and projected states."""
+SINGLE = "is part of a recurrent layer with a single unit"
+"""Reason to freeze: a dimension of one element has no label."""
+
+
+def _is_single(weights: Sequence[Value | None]) -> bool:
+    """Whether the recurrent weight `(gates * hidden, hidden)` is that of a single unit."""
+    recurrent = weights[1]
+    assert recurrent is not None
+    return recurrent.shape[1] == 1
+
+
+def _frozen(walk: Walk, operands: Any, reason: str) -> Any:
+    """Freeze all operands, and keep the outputs: their units have no labels here."""
     assert walk.node is not None
-    reason = "is part of a packed sequence or of projected states"
     for operand in operands:
         for value in operand if isinstance(operand, (tuple, list)) else (operand,):
             if isinstance(value, Value):
                 walk.freeze(value, reason)
     walk.keep(walk.shape[-1], reason)
     walk.contract(())
-    return tuple(Value(tuple(made.shape)) for made in walk.node.meta["val"])
+    made = walk.node.meta["val"]
+    return Value(tuple(made.shape)) if isinstance(made, Tensor) else tuple(Value(tuple(each.shape)) for each in made)
 
 
 @rule("lstm_cell", kind="linear")
 def lstm_cell(walk: Walk, x: Value, states: list[Value], *weights: Value | None) -> tuple[Value, Value]:
     """One step of an LSTM: `(h, c)`."""
+    if _is_single(weights):
+        return _frozen(walk, (x, states, weights), SINGLE)
     h = _cell(walk, x, states, weights)
     return h, h
 
@@ -59,6 +76,8 @@ def lstm_cell(walk: Walk, x: Value, states: list[Value], *weights: Value | None)
 @rule("gru_cell", "rnn_tanh_cell", "rnn_relu_cell", kind="linear")
 def gru_cell(walk: Walk, x: Value, state: Value, *weights: Value | None) -> Value:
     """One step of a GRU or of a simple recurrent network."""
+    if _is_single(weights):
+        return _frozen(walk, (x, state, weights), SINGLE)
     return _cell(walk, x, [state], weights)
 
 
@@ -117,8 +136,7 @@ def _units(walk: Walk, inputs: Tensor | None, weights: Sequence[Value], places: 
         places: Steps times examples.
     """
     read, units = weights[0].along(1), weights[1].along(1)
-    if units is None:
-        raise NotImplementedError("a single hidden unit has no rule")
+    assert units is not None  # several
     for weight in weights:
         rows = weight.along(0)
         assert rows is not None
@@ -152,7 +170,6 @@ def _check_macs(walk: Walk) -> None:
     mine = [item for item in walk.contractions if item.node == walk.node.name]
     counted = sum(item.factor * math.prod(len(size) for size in item.sizes) for item in mine)
     if counted != walk.macs():
-        walk.contractions = [item for item in walk.contractions if item not in mine]
         raise ValueError(f"{counted} MACs where {walk.macs()} are counted")
 
 
