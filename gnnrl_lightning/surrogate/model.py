@@ -37,10 +37,10 @@ NOISES = (0.5, 1.0, 2.0)
 """Factors of the noise, of which the most probable is taken."""
 
 DOUBTS = (1.0, 3.0, 10.0, 30.0)
-"""Factors of the errors of slopes, of which the most probable is taken: they say less about some networks."""
+"""Factors of the errors of slopes, of which the likeliest is taken: they say less about some networks."""
 
-UNIT_RATE, SCALE_RATE, DOUBT_RATE = 6.0, 10.0, 6.0
-"""Rates of the exponential priors on the magnitudes of the logarithms of units, of scales and noises, and of doubts.
+UNIT_RATE, SCALE_RATE = 6.0, 10.0
+"""Rates of the exponential priors on the magnitudes of the logarithms of units, and of scales and noises.
 
 A few evaluations say little about these factors: without the priors, the fit is worse for up to 40 evaluations. The
 rates were chosen by the rank correlations of `experiments/benchmarks/slopes.py` on ResNet-20 and ResNet-56.
@@ -137,8 +137,8 @@ class Surrogate:
         unit = max(UNITS, key=probability_of_unit)
         data, prior = data.scaled(unit), prior.in_units(unit)
         if len(data.spans):
-            doubts = [self._evidence(prior, data.doubted(doubt)) - DOUBT_RATE * math.log(doubt) for doubt in DOUBTS]
-            data = data.doubted(DOUBTS[doubts.index(max(doubts))])
+            doubted = [data.doubted(doubt) for doubt in DOUBTS]
+            data = max(doubted, key=lambda doubted: self._evidence(prior, doubted))
 
         def probability(factors: tuple[float, float]) -> float:
             distance = sum(abs(math.log(factor)) for factor in factors)
