@@ -11,8 +11,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.objective.classification import check_classes
-from gnnrl_lightning.objective.protocol import Figure, Measured, Objective
+from gnnrl_lightning.objective.classification import (
+    TEMPERATURE,
+    check_classes,
+    check_temperature,
+    softened_divergence,
+)
+from gnnrl_lightning.objective.protocol import AGREEMENT, Figure, Measured, Objective
 
 
 @dataclass(frozen=True)
@@ -25,9 +30,14 @@ class Segmentation(Objective):
 
     Args:
         ignore_index: Target of pixels to ignore.
+        divergence_temperature: Temperature of `distance`, as in `Classification`.
+
+    Raises:
+        UserError: The temperature is below 1.
     """
 
     ignore_index: int = -100
+    divergence_temperature: float = TEMPERATURE
 
     figures: ClassVar[Mapping[str, Figure]] = {
         "mean_iou": Figure("mean IoU", "%", higher_is_better=True),
@@ -36,6 +46,9 @@ class Segmentation(Objective):
     }
     ranking: ClassVar[tuple[str, ...]] = ("mean_iou", "cross_entropy")
     divergence: ClassVar[Figure] = Figure("divergence", "nats", digits=4, logarithmic=True)
+
+    def __post_init__(self) -> None:
+        check_temperature(self.divergence_temperature)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy, nats, mean over all pixels of the batch that are not ignored."""
@@ -79,13 +92,16 @@ class Segmentation(Objective):
         }
 
     def distance(self, outputs: Tensor, reference: Tensor) -> Tensor:
-        """Terms `(n, classes, ...)` of the mean KL(reference || outputs) of an example's pixels, nats."""
-        ours, theirs = (F.log_softmax(each.float(), 1) for each in (outputs, reference))
-        return F.kl_div(ours, theirs, log_target=True, reduction="none") / max(1, ours[0, 0].numel())
+        """Terms `(n, classes, ...)` of the softened divergence from the reference, mean of an example's pixels, nats."""
+        return mean_of_pixels(outputs, reference, self.divergence_temperature)
 
     def distillation(self, outputs: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-        """Divergence of softened outputs, mean over all pixels, as in `Classification`."""
-        return temperature**2 * super().distillation(outputs / temperature, teacher / temperature, 1.0)
+        """Softened divergence from the teacher, mean over all pixels."""
+        return mean_of_pixels(outputs, teacher, temperature).sum() / len(outputs)
+
+    def agrees(self, outputs: Tensor, reference: Tensor) -> bool:
+        """Return True if the divergence of the pixels from the reference is negligible."""
+        return float(mean_of_pixels(outputs, reference, 1.0).sum() / len(outputs)) <= AGREEMENT
 
     def draw(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
         """Draw a class for each pixel `(N, ...)` from the network's own probabilities."""
@@ -100,3 +116,8 @@ class Segmentation(Objective):
             wanted = (len(targets), "classes", *targets.shape[1:])
             raise UserError(f"the network returns {shape} for targets of {tuple(targets.shape)}: expected {wanted}")
         check_classes(outputs.shape[1], targets[targets != self.ignore_index], data)
+
+
+def mean_of_pixels(outputs: Tensor, reference: Tensor, temperature: float) -> Tensor:
+    """Terms `(n, classes, ...)` of an example's softened divergence, which is the mean over its pixels."""
+    return softened_divergence(outputs, reference, temperature) / max(1, outputs[0, 0].numel())

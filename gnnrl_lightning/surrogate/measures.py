@@ -115,7 +115,7 @@ def measure_outputs(
 ) -> Tensor:
     """Divergence of the network's outputs when one group alone is narrowed and its readers are refitted.
 
-    The divergence is the objective's mean distance to the dense network's outputs: for a classifier,
+    The divergence is the objective's mean distance to the dense network's outputs: for a classifier, the softened
     KL(dense || narrowed) in nats.
 
     Args:

@@ -133,7 +133,8 @@ def test_outcomes_add_up_over_batches():
     labels = torch.tensor([0, 0, 1, 0])
     even = torch.full((1, 2), math.log(0.5))  # a dense network that does not know
     batches = [(logits[:3], labels[:3]), (logits[3:], labels[3:])]
-    right, sums = outcome(nn.Identity(), batches, [even.expand(3, 2), even], Classification())
+    goal = Classification(divergence_temperature=1)
+    right, sums = outcome(nn.Identity(), batches, [even.expand(3, 2), even], goal)
     assert right.tolist() == [True, True, True, False]
     small, large = math.log(1 + math.exp(-2)), math.log(1 + math.exp(2))
     assert sums["top1"] == [300.0]

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.objective import Classification
+from gnnrl_lightning.objective import Classification, Segmentation
 from gnnrl_lightning.objective.classification import AS_GOOD
 from gnnrl_lightning.objective.protocol import added_up, measure
 
@@ -39,12 +39,26 @@ def test_figures_are_those_of_torchmetrics(classes):
     assert Classification().measure(logits, targets).scores.dtype == torch.bool
 
 
-def test_distances_add_up_to_the_divergence():
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_distances_add_up_to_the_softened_divergence(temperature):
     ours, theirs = drawn(40, 6)[0], drawn(40, 6, 1)[0]
-    each = Classification().distance(ours, theirs)
-    expected = kl_div(log_softmax(ours, 1), log_softmax(theirs, 1), log_target=True, reduction="sum")
-    assert each.sum() == expected  # to the last bit
-    assert bool((each.sum(1) > 0).all()) and Classification().distance(ours, ours).abs().max() == 0
+    goal = Classification(divergence_temperature=temperature)
+    each = goal.distance(ours, theirs)
+    softened = (log_softmax(logits / temperature, 1) for logits in (ours, theirs))
+    expected = temperature**2 * kl_div(*softened, log_target=True, reduction="sum")
+    assert each.sum() == expected  # to the last bit: the temperature is a power of two
+    assert bool((each.sum(1) > 0).all()) and goal.distance(ours, ours).abs().max() == 0
+
+
+def test_the_divergence_is_softened_by_default():
+    ours, theirs = torch.tensor([[9.0, 0.0, 1.0]]), torch.tensor([[0.0, 9.0, 1.0]])
+    plain, soft = Classification(divergence_temperature=1), Classification()
+    assert float(soft.distance(ours, theirs).sum()) == pytest.approx(float(soft.distillation(ours, theirs, 4.0)))
+    assert float(soft.distance(ours, theirs).sum()) != pytest.approx(float(plain.distance(ours, theirs).sum()), rel=0.5)
+    for goal in (Classification, Segmentation):
+        for temperature in (0.5, math.nan, math.inf):
+            with pytest.raises(UserError, match=rf"divergence_temperature={temperature}: expected at least 1"):
+                goal(divergence_temperature=temperature)
 
 
 def test_distillation_by_hand():
@@ -115,3 +129,5 @@ def test_agreement_by_hand():
         assert Classification().agrees(log_probs(*[[0.0, 0.01]] * count, *close[count:]), log_probs(*close)) is expected
     assert not Classification().agrees(log_probs(*[[2.0, 0.0]] * 100), log_probs(*[[3.0, 0.0]] * 100))
     assert not Classification().agrees(torch.full((100, 2), float("nan")), reference)
+    sure, surer = torch.tensor([[20.0, 0.0]] * 100), torch.tensor([[24.0, 0.0]] * 100)
+    assert Classification(divergence_temperature=64).agrees(surer, sure)  # it compares probabilities, not softened ones

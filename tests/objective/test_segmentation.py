@@ -64,7 +64,11 @@ def test_the_distance_is_the_mean_divergence_of_the_pixels():
     outputs = reference.clone()
     outputs[0, 1, 0] = math.log(3.0)
     divergence = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
-    assert float(Segmentation().distance(outputs, reference).sum()) == pytest.approx(divergence / 2)
+    plain = Segmentation(divergence_temperature=1)
+    assert float(plain.distance(outputs, reference).sum()) == pytest.approx(divergence / 2)
+    assert plain.agrees(outputs / 9, reference) and not plain.agrees(outputs, reference)
+    softened = Segmentation(divergence_temperature=4)
+    assert torch.equal(softened.distance(outputs, reference), 16 * plain.distance(outputs / 4, reference / 4))
     assert float(Segmentation().distillation(reference, reference, 4.0)) == 0
 
 

@@ -8,6 +8,7 @@ import gnnrl_lightning
 from gnnrl_lightning.candidates.pruner import Pruner
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks.cifar_resnet import CIFARResNet
+from gnnrl_lightning.objective.classification import TEMPERATURE
 from gnnrl_lightning.repair.batchnorm import reestimate_batch_norm
 from gnnrl_lightning.surrogate import measures
 from gnnrl_lightning.surrogate.measures import (
@@ -42,11 +43,12 @@ def test_outputs_is_the_divergence_of_one_narrowed_group(pruner):
     images = pruner.calibration
     measured = measure_outputs(pruner, RATIOS)
     with torch.no_grad():
-        dense = log_softmax(pruner.network(images), 1)
+        dense = pruner.network(images)
         for group in range(len(pruner.graph.groups)):
             for column, ratio in enumerate(RATIOS):
-                outputs = log_softmax(narrowed(pruner, group, ratio)(images), 1)
-                expected = kl_div(outputs, dense, log_target=True, reduction="batchmean").double()
+                outputs = narrowed(pruner, group, ratio)(images)
+                softened = (log_softmax(logits / TEMPERATURE, 1) for logits in (outputs, dense))
+                expected = TEMPERATURE**2 * kl_div(*softened, log_target=True, reduction="batchmean").double()
                 torch.testing.assert_close(measured[group, column], expected, rtol=1e-3, atol=1e-5)
     assert outputs_examples(pruner.graph.widths, 48, RATIOS) == 48 * (1 + len(pruner.graph.groups) * len(RATIOS))
 

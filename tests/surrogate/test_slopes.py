@@ -6,6 +6,7 @@ from torch import nn
 
 from gnnrl_lightning.candidates.pruner import Pruner
 from gnnrl_lightning.graph import trace
+from gnnrl_lightning.objective.classification import TEMPERATURE
 from gnnrl_lightning.surrogate import slopes
 from gnnrl_lightning.surrogate.slopes import EffectMeasure, slopes_from
 
@@ -48,9 +49,9 @@ def test_effects_are_gradients_by_masks_relative_to_the_divergence(pruner, monke
     for mask in masks:
         mask.requires_grad_()
     with torch.no_grad():
-        dense = pruner.network(pruner.calibration).log_softmax(1)
-    ours = network(pruner.calibration, masks).log_softmax(1)
-    divergence = (dense.exp() * (dense - ours)).sum()
+        dense = (pruner.network(pruner.calibration) / TEMPERATURE).log_softmax(1)
+    ours = (network(pruner.calibration, masks) / TEMPERATURE).log_softmax(1)
+    divergence = (dense.exp() * (dense - ours)).sum() * TEMPERATURE**2
     gradients = torch.autograd.grad(divergence, masks)
     expected = torch.stack([gradient.abs().sum() for gradient in gradients]) / divergence.detach()
     torch.testing.assert_close(measured.float(), expected, rtol=1e-4, atol=1e-4)
@@ -68,7 +69,7 @@ def test_the_dense_network_has_no_effects_that_are_not_finite(pruner):
 
 
 def test_slopes_fall_with_the_effect_and_are_unknown_without_one():
-    found = slopes_from(torch.tensor([4, 5, 6, 7]), torch.tensor([0.0, 0.2, 1.5, 5.5]))
+    found = slopes_from(torch.tensor([4, 5, 6, 7]), torch.tensor([0.0, 0.2, 1.35, 5.35]))
     assert found.values[0].isnan()
-    torch.testing.assert_close(found.values[1:], torch.tensor([0.0, -0.1, -0.5], dtype=torch.float64))
+    torch.testing.assert_close(found.values[1:], torch.tensor([0.0, -0.22, -1.1], dtype=torch.float64))
     assert (found.bias.diff() >= 0).all() and (found.noise.diff() >= 0).all() and (found.noise > 0).all()
