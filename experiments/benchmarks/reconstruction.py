@@ -36,6 +36,7 @@ from gnnrl_lightning.networks import load_weights, resnet56
 from gnnrl_lightning.objective import Classification
 from gnnrl_lightning.repair.batchnorm import reestimate_batch_norm
 from gnnrl_lightning.repair.reconstruction import reconstruct
+from gnnrl_lightning.repair.table import REPAIRS as TABLE
 from gnnrl_lightning.training.train import figures
 
 Repair = Callable[[Pruner, Plan], nn.Module]
@@ -45,8 +46,9 @@ def by_name(repair: str) -> Repair:
     """A repair from the package."""
 
     def run(pruner: Pruner, plan: Plan) -> nn.Module:
-        pruner.repair = repair
-        return pruner.prune(plan)
+        pruned = plan.apply(pruner.network).eval()
+        TABLE.find(repair).apply(pruner, pruned, plan.selection)
+        return pruned
 
     return run
 

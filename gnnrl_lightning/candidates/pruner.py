@@ -54,10 +54,20 @@ class Pruner(Dense):
     ) -> None:
         super().__init__(graph, network, calibration, batch_size, dtype)
         self.graph: ComputationGraph = graph
-        self.importance, self.repair = importance, repair
+        self._given = importance, repair
         self.objective = objective or Classification()
         self._importance, self._repair = IMPORTANCES.find(importance), REPAIRS.find(repair)
         self._given_scores = scores
+
+    @property
+    def importance(self) -> str | Importance | Criterion:
+        """The criterion as it was given; for another one, make another pruner."""
+        return self._given[0]
+
+    @property
+    def repair(self) -> str | Repair:
+        """The repair as it was given; for another one, see `final`."""
+        return self._given[1]
 
     @cached_property
     def scores(self) -> Sequence[Tensor]:
