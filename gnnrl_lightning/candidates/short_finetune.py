@@ -15,6 +15,9 @@ from gnnrl_lightning.seeds import derived_seed, generator_for
 from gnnrl_lightning.training.options import learning_rate_factor
 from gnnrl_lightning.trees import Tree, call, take, to_device
 
+PASSES = 3
+"""Cost of a backward pass and the forward pass before it, in forward passes."""
+
 
 @dataclass(frozen=True)
 class ShortFinetune:
@@ -60,9 +63,9 @@ class ShortFinetune:
             raise UserError(f"precision is {self.precision!r}: expected '32' or 'bf16'")
 
     @property
-    def seen(self) -> int:
-        """Number of examples read in all steps."""
-        return self.steps * min(self.batch_size, len(self.examples))
+    def cost(self) -> int:
+        """Cost of all steps, in forward passes of one example."""
+        return PASSES * self.steps * min(self.batch_size, len(self.examples))
 
     def batches(self) -> Iterator[tuple[Tree, Tree]]:
         """The normalised inputs and the targets of each step."""

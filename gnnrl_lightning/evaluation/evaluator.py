@@ -134,7 +134,7 @@ class Evaluator:
         examples = self.pruner.examples
         if self.finetune is not None:
             self.finetune(network)
-            examples += self.finetune.seen
+            examples += self.finetune.cost
         course = self._run(for_inference(network, self.pruner.layers, self.dtype))
         dropped = course.examples < len(self.holdout)
         means = course.means()

@@ -22,6 +22,7 @@ from gnnrl_lightning.job.searching import Searched, Searching, begin, search
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.job.trained import Trained, train
 from gnnrl_lightning.rl.env.options import EpisodeOptions
+from gnnrl_lightning.search.finals import FinalsOptions
 from gnnrl_lightning.search.options import SearchOptions
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Delivered",
     "DeliveryOptions",
     "EpisodeOptions",
+    "FinalsOptions",
     "Job",
     "Options",
     "RunFolder",

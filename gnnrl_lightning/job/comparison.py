@@ -25,6 +25,7 @@ from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.result import best_of, within
 from gnnrl_lightning.files import replacing
 from gnnrl_lightning.job.checked import Checked
+from gnnrl_lightning.job.finals import play
 from gnnrl_lightning.job.job import PRUNED
 from gnnrl_lightning.job.runs import RunFolder, versions
 from gnnrl_lightning.job.trained import Trained, train
@@ -216,6 +217,10 @@ class Comparison:
         best = best_of(item for item in problem.history if within(limits, item))
         if best is None:
             raise NotApplicable("has evaluated no candidate")
+        finals = None
+        if job.options.finals.candidates:
+            finals = play(trained, limits, problem.history, best, Journal(journal.with_suffix(".finals.jsonl")))
+            best = finals.winner
         network = pruner.prune(pruner.plan(torch.tensor(best.widths)))
         figures = {
             "method": method,
@@ -230,6 +235,8 @@ class Comparison:
             "widths": list(best.widths),
             "found_by": best.proposer,
         }
+        if finals is not None:
+            figures["finals"] = finals.as_record(job.task.goal)
         if self.options.finetune:
             trainer = job.runtime.trainers(PRUNED)
             job.task.train(network, job.options.finetuning, trainer, teacher=trained.network, seed=seed)

@@ -162,6 +162,8 @@ def _checked_options(options: Options) -> Options:
     for section in ("scoring", "pretraining", "finetuning"):
         if getattr(options, section) != getattr(defaults, section):
             raise UserError(f"options.{section} is given, and a score of yours reads nothing of it: leave it out")
+    if options.finals != defaults.finals:
+        raise UserError("options.finals is given, and nothing is trained: leave it out")
     if options.delivery.formats != defaults.delivery.formats:
         raise UserError("options.delivery.formats is given, and nothing is written: leave it out, and save the network")
     return options

@@ -185,4 +185,5 @@ def _search_figures(searched: Searched) -> dict[str, Any]:
         "agent_best": None if agent is None or agent.dropped else agent.scores[primary],
         "proxy": proxy,
         "seconds": searched.seconds,
+        "finals": None if searched.finals is None else searched.finals.as_record(searched.trained.job.task.goal),
     }

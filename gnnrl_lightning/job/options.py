@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gnnrl_lightning.candidates.options import CandidateOptions
+from gnnrl_lightning.candidates.short_finetune import PASSES
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.options import ScoringOptions
 from gnnrl_lightning.graph import ComputationGraph
@@ -15,6 +16,7 @@ from gnnrl_lightning.options import at_least
 from gnnrl_lightning.repair.table import REPAIRS
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.search.baselines import starting_count
+from gnnrl_lightning.search.finals import FinalsOptions
 from gnnrl_lightning.search.options import SearchOptions
 from gnnrl_lightning.surrogate.measures import SENSITIVITIES
 from gnnrl_lightning.training.options import TrainingOptions
@@ -54,6 +56,7 @@ class Options:
         scoring: Scoring of candidates.
         episode: Episodes of the agent.
         search: Evaluations and sensitivity of the search.
+        finals: Short trainings after the search, which choose the candidate that is delivered.
         delivery: Repair and file formats of the delivered networks.
         pretraining: Training of the dense network, if it is not trained yet.
         finetuning: Fine-tuning of pruned networks, the same for uniform pruning and ours.
@@ -66,6 +69,7 @@ class Options:
     scoring: ScoringOptions = field(default_factory=ScoringOptions)
     episode: EpisodeOptions = field(default_factory=EpisodeOptions)
     search: SearchOptions = field(default_factory=SearchOptions)
+    finals: FinalsOptions = field(default_factory=FinalsOptions)
     delivery: DeliveryOptions = field(default_factory=DeliveryOptions)
     pretraining: TrainingOptions = field(default_factory=TrainingOptions)
     finetuning: TrainingOptions = field(default_factory=TrainingOptions)
@@ -103,7 +107,7 @@ class Options:
             holdout: Number of held-out examples.
             batch_size: Training examples in a step.
         """
-        return holdout + self.candidate.examples + self.scoring.finetune_steps * batch_size
+        return holdout + self.candidate.examples + PASSES * self.scoring.finetune_steps * batch_size
 
     def iterations(self, graph: ComputationGraph, evaluation_examples: int, episodes: int) -> int:
         """Return the agent's iterations in the real environment, after sensitivity and starting candidates are paid.

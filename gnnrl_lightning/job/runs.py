@@ -65,6 +65,11 @@ class RunFolder:
         return self.path / "journal.jsonl"
 
     @property
+    def finals(self) -> Path:
+        """One JSON line for each finalist."""
+        return self.path / "finals.jsonl"
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of the phases' checkpoints and final weights, from which a run resumes."""
         return self.path / "checkpoints"
@@ -188,7 +193,7 @@ class RunFolder:
             partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
     def _clear(self) -> None:
-        for file in (self.config, self.metrics, self.journal, self.result, self.compare):
+        for file in (self.config, self.metrics, self.journal, self.finals, self.result, self.compare):
             file.unlink(missing_ok=True)
         for folder in (self.checkpoints, self.pruned, self.comparison):
             if folder.is_dir():

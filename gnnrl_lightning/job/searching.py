@@ -14,6 +14,7 @@ from lightning.pytorch import Trainer
 from gnnrl_lightning.evaluation.history import Journalled
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.result import Evaluation, best_of, within
+from gnnrl_lightning.job.finals import Played, play
 from gnnrl_lightning.job.job import DELIVERED, POLICY, SENSITIVITY, UNIFORM
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.trained import Trained
@@ -97,12 +98,13 @@ class Searched:
     Args:
         trained: The job with its trained dense network.
         history: The candidates in the order of their evaluation.
-        best: The best candidate within the budget.
+        best: The candidate to deliver: the best one within the budget, or the winner of the finals.
         evaluations: Evaluations spent.
         examples: Forward passes of single examples spent.
         seconds: Duration, seconds.
         sensitivity: Effect of narrowing each group, if the search read it.
         episodes: Episodes of an iteration of the agent, over all processes; None: the method has no iterations.
+        finals: The finalists, of which the best one is `best`; None: nothing was trained after the search.
     """
 
     trained: Trained
@@ -113,6 +115,7 @@ class Searched:
     seconds: float
     sensitivity: Sensitivity | None
     episodes: int | None
+    finals: Played | None = None
 
     def best_by(self, proposer: str) -> Evaluation | None:
         """Return the best evaluation within the budget of one proposer."""
@@ -168,7 +171,7 @@ def search(
         UserError: The evaluations do not suffice, or the method does not support this network.
     """
     if isinstance(by, str):
-        return search_by_method(trained, by, folder)
+        return with_finals(search_by_method(trained, by, folder), folder)
     real = trained.job.options.iterations(
         trained.job.graph, trained.job.evaluation_examples, by.episodes_per_iteration * world_size()
     )
@@ -188,7 +191,7 @@ def search(
         fitting.fit(by, ckpt_path=latest.found, weights_only=True)
         if rank() == 0:
             by.save_policy(policy)
-    return searching.finished()
+    return with_finals(searching.finished(), folder)
 
 
 def search_by_method(trained: Trained, name: str, folder: RunFolder) -> Searched:
@@ -208,6 +211,20 @@ def search_by_method(trained: Trained, name: str, folder: RunFolder) -> Searched
     method.run(problem, job.task.seed)
     sensitivity = problem.sensitivity if problem.reads_sensitivity else None
     return Searching(trained, problem, sensitivity, None, began).finished()
+
+
+def with_finals(searched: Searched, folder: RunFolder) -> Searched:
+    """Train the finalists if the options want any, and choose the best of them; those in the journal are not repeated.
+
+    Args:
+        searched: The finished search.
+        folder: Folder of the run.
+    """
+    if searched.trained.job.options.finals.candidates == 0:
+        return searched
+    journal = Journal(folder.finals, resume=True) if rank() == 0 else Journal()
+    played = play(searched.trained, searched.trained.job.limits, searched.history, searched.best, journal)
+    return replace(searched, best=played.winner, finals=played)
 
 
 def _journal(folder: RunFolder) -> Journal:

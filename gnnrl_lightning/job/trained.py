@@ -17,6 +17,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.evaluator import Evaluator
 from gnnrl_lightning.evaluation.history import Journalled
 from gnnrl_lightning.evaluation.journal import Journal
+from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.job.checked import Checked
 from gnnrl_lightning.job.job import DENSE, Job
 from gnnrl_lightning.job.runs import RunFolder
@@ -101,29 +102,39 @@ class Trained:
                 on all held-out examples.
             pruner: Makes the candidates; None: the pruner of the search.
         """
-        data, scoring, reward = self.job.task.data, self.job.options.scoring, self.job.options.episode.reward
+        steps, reward = self.job.options.scoring.finetune_steps, self.job.options.episode.reward
+        ranked = None if reward is None else find_reward(reward, self.job.task.goal)
+        return self._evaluator(pruner or self.pruner, steps, drop_probability, ranked)
+
+    def finals_evaluator(self) -> Evaluator:
+        """Return a new evaluator of finalists: networks as they would be delivered, trained for a few steps."""
+        return self._evaluator(self.final_pruner, self.job.options.finals.steps)
+
+    def _evaluator(
+        self,
+        pruner: Pruner,
+        steps: int,
+        drop_probability: float | None = None,
+        reward: Callable[[Evaluation], float] | None = None,
+    ) -> Evaluator:
+        task, scoring = self.job.task, self.job.options.scoring
+        data, finetune = task.data, None
         assert isinstance(scoring.batch_size, int)  # resolved
+        if steps > 0:
+            made = {"batch_size": data.batch_size, "seed": task.seed, "precision": scoring.precision}
+            finetune = ShortFinetune(data.train, data.augment, data.normalize, task.goal, steps, **made)
         return Evaluator(
-            pruner or self.pruner,
+            pruner,
             data.holdout,
             data.normalize,
-            self.job.task.goal,
+            task.goal,
             scoring.batch_size,
             scoring.precision,
-            self._short_finetune(),
+            finetune,
             drop_probability,
             self.job.limits.costs,
-            None if reward is None else find_reward(reward, self.job.task.goal),
+            reward,
         )
-
-    def _short_finetune(self) -> ShortFinetune | None:
-        """Return the short fine-tuning of candidates before scoring, if configured."""
-        task, scoring = self.job.task, self.job.options.scoring
-        if scoring.finetune_steps == 0:
-            return None
-        data = task.data
-        made = {"batch_size": data.batch_size, "seed": task.seed, "precision": scoring.precision}
-        return ShortFinetune(data.train, data.augment, data.normalize, task.goal, scoring.finetune_steps, **made)
 
     def journalled(self, limits: BoundBudget, journal: Journal, episode: EpisodeOptions | None = None) -> Journalled:
         """Return an evaluator that records its results in a journal.

@@ -92,7 +92,7 @@ class Segmentation(Objective):
         }
 
     def distance(self, outputs: Tensor, reference: Tensor) -> Tensor:
-        """Terms `(n, classes, ...)` of the softened divergence from the reference, mean of an example's pixels, nats."""
+        """Terms `(n, classes, ...)` of the softened divergence of an example: the mean over its pixels, nats."""
         return mean_of_pixels(outputs, reference, self.divergence_temperature)
 
     def distillation(self, outputs: Tensor, teacher: Tensor, temperature: float) -> Tensor:

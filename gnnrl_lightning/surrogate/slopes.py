@@ -14,15 +14,13 @@ import torch
 from torch import Tensor
 
 from gnnrl_lightning.candidates.pruner import Pruner
+from gnnrl_lightning.candidates.short_finetune import PASSES
 from gnnrl_lightning.importance.gradients import NoGradient, mask_gradients
 from gnnrl_lightning.surrogate.observations import Slopes
 from gnnrl_lightning.trees import Tree, call, count, floats, split
 
 BATCH = 64
 """Examples of one backward pass."""
-
-PASSES = 3
-"""Cost of a backward pass and the forward pass before it, in forward passes."""
 
 SMALLEST = 1e-6
 """Lower bound of the loss by which effects are divided."""

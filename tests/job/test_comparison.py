@@ -106,6 +106,19 @@ def test_the_whole_comparison(task, tmp_path):
     assert best["agent"] >= max(best["uniform"], best["greedy"])
 
 
+def test_finals_choose_the_winner_of_every_method(task, tmp_path):
+    options = CompareOptions(methods=["uniform", "evolution"], seeds=[0])
+    folder = RunFolder.create(tmp_path, "run")
+    figures = comparison_of(task, options, finals={"candidates": 2, "steps": 10}).run(folder)
+    for row in figures["rows"]:
+        count = {"uniform": 1, "evolution": 2}[row["method"]]
+        assert row["widths"] in [item["widths"] for item in row["finals"]["trained"]]
+        assert len(row["finals"]["trained"]) == count and row["finals"]["examples"] > count * 3 * 10 * 64
+    stem = "evolution-0.5-seed0"
+    assert len(Journal(folder.comparison / f"{stem}.finals.jsonl").read()) == 2
+    assert len(Journal(folder.comparison / f"{stem}.jsonl").read()) > 2
+
+
 def test_ddpg_searches_in_the_same_episodes(task, tmp_path):
     """It pays for its own sensitivity, starts with the same candidates, and spends the rest in whole iterations."""
     options = CompareOptions(methods=["agent", "ddpg"], seeds=[0, 1])

@@ -9,7 +9,14 @@ import torch
 from torch import nn
 
 from gnnrl_lightning import GNNRL, Budget, GroupOptions, Options, TrainingOptions, UserError, compress_by_score
-from gnnrl_lightning.job import CandidateOptions, DeliveryOptions, EpisodeOptions, ScoringOptions, SearchOptions
+from gnnrl_lightning.job import (
+    CandidateOptions,
+    DeliveryOptions,
+    EpisodeOptions,
+    FinalsOptions,
+    ScoringOptions,
+    SearchOptions,
+)
 from tests.support.fakes import Detector, boxes_likeness
 
 
@@ -230,6 +237,7 @@ def test_a_score_that_is_none_is_refused_in_one_line(detector, score, message):
         ({"examples": 0}, "examples is 0"),
         ({"options": Options(scoring=ScoringOptions(finetune_steps=1))}, "options.scoring is given"),
         ({"options": Options(finetuning=TrainingOptions(epochs=1))}, "options.finetuning is given"),
+        ({"options": Options(finals=FinalsOptions(candidates=2))}, "options.finals is given"),
         ({"options": Options(delivery=DeliveryOptions(formats=["weights"]))}, "options.delivery.formats is given"),
         ({"by": None, "options": Options(episode=EpisodeOptions(reward="top1"))}, "episode.reward is 'top1'"),
     ],

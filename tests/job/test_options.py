@@ -23,9 +23,9 @@ from tests.support.options import options_of
         ({"repair": "batch_norm"}, 164, 9 + 6),
         ({"repair": "reconstruction"}, 100, 15 + 6),
         ({"repair": "none"}, 100, 15 + 6),
-        # Five steps of 30 images, too: 1408 / 250 = 5.6, 1472 / 314 = 4.7.
-        ({"repair": "none", "finetune_steps": 5}, 250, 6 + 6),
-        ({"finetune_steps": 5}, 314, 5 + 6),
+        # Five steps of 30 images, too, each as dear as three passes: 1408 / 550 = 2.6, 1472 / 614 = 2.4.
+        ({"repair": "none", "finetune_steps": 5}, 550, 3 + 6),
+        ({"finetune_steps": 5}, 614, 3 + 6),
         # Statistics of the dense network alone: 64 images, or 128 with those of refit; a criterion may read 64 more.
         ({"sensitivity": "reconstruction"}, 164, 1 + 6),
         ({"sensitivity": "reconstruction", "importance": "fisher"}, 164, 2 + 6),
@@ -122,6 +122,8 @@ def test_an_agent_reads_the_sensitivity_of_the_search_or_none():
         ({"drop_probability": 0.6}, r"scoring.drop_probability is 0.6: expected a probability up to 0.5"),
         ({"batch_size": 0}, r"scoring.batch_size is 0: expected at least 1, or auto"),
         ({"sensitivity": "round"}, r"search.sensitivity is 'round'.* or an import path"),
+        ({"finals": {"candidates": -1}}, r"finals.candidates is -1: expected at least 0"),
+        ({"finals": {"steps": 0}}, r"finals.steps is 0: expected at least 1"),
         ({"delivery": {"repair": "glue"}}, r"delivery.repair is 'glue'"),
         (
             {"delivery": {"calibration_examples": 0}},

@@ -127,11 +127,11 @@ def test_images_of_the_sensitivity_and_of_the_repair_are_counted(task, folder):
 
 
 def test_a_short_training_of_candidates_is_counted(task, folder):
-    """Three steps of 64 images more an evaluation."""
+    """Three steps of 64 images more an evaluation, each as dear as three forward passes."""
     assert task.data.batch_size == 64
     problem = begun(task, folder, finetune_steps=3).problem
-    assert problem.history[0].examples == 287 + 64 + 3 * 64 == problem.evaluation_examples
-    assert problem.spent == 1 + 6  # 512 images for the sensitivity and refit, of 543 an evaluation
+    assert problem.history[0].examples == 287 + 64 + 3 * 3 * 64 == problem.evaluation_examples
+    assert problem.spent == 1 + 6  # 512 images for the sensitivity and refit, of 927 an evaluation
 
 
 def test_no_more_images_are_counted_than_there_are_to_train_on(task, folder):
@@ -139,7 +139,7 @@ def test_no_more_images_are_counted_than_there_are_to_train_on(task, folder):
     trained = trained_of(task, folder, finetune_steps=1, evaluations=30)
     task.data.batch_size = 5000
     problem = begin(trained, agent_of(), folder).problem
-    assert problem.history[0].examples == 287 + 64 + len(task.data.train) == problem.evaluation_examples
+    assert problem.history[0].examples == 287 + 64 + 3 * len(task.data.train) == problem.evaluation_examples
 
 
 @pytest.mark.parametrize("options", [{"sensitivity": None}, {"reads_sensitivity": False}])

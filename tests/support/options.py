@@ -5,12 +5,13 @@ from dataclasses import fields
 from gnnrl_lightning.job.options import Options
 
 
-def options_of(delivery=None, pretraining=None, finetuning=None, reads_sensitivity=True, **given):
+def options_of(delivery=None, finals=None, pretraining=None, finetuning=None, reads_sensitivity=True, **given):
     """Options of which some differ from the defaults.
 
-    Those of `delivery` come as a dictionary, because names of theirs are names in `candidate`; `sensitivity` is that of
-    the search, and `reads_sensitivity` says whether the agent reads it. Unless told otherwise, every episode of the
-    agent is an evaluation, so that these can be counted by hand, and the reward is the primary figure.
+    Those of `delivery` and `finals` come as dictionaries, because names of theirs are names of other sections;
+    `sensitivity` is that of the search, and `reads_sensitivity` says whether the agent reads it. Unless told otherwise,
+    every episode of the agent is an evaluation, so that these can be counted by hand, and the reward is the primary
+    figure.
     """
     given = {"surrogate": False, "reward": None} | given
     defaults, sections, known = Options(), {}, set()
@@ -23,6 +24,7 @@ def options_of(delivery=None, pretraining=None, finetuning=None, reads_sensitivi
     sections["episode"]["sensitivity"] = reads_sensitivity
     made = {name: type(getattr(defaults, name))(**values) for name, values in sections.items()}
     made["delivery"] = type(defaults.delivery)(**(delivery or {}))
+    made["finals"] = type(defaults.finals)(**(finals or {}))
     for name, training in (("pretraining", pretraining), ("finetuning", finetuning)):
         made[name] = training or getattr(defaults, name)
     return Options(**made)

@@ -1,0 +1,87 @@
+"""Finalists of a search: trained once, counted, and the best of them delivered."""
+
+import math
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+
+from gnnrl_lightning.candidates.short_finetune import ShortFinetune
+from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.data import Digits
+from gnnrl_lightning.evaluation.result import best_of
+from gnnrl_lightning.job.checked import check
+from gnnrl_lightning.job.delivery import deliver
+from gnnrl_lightning.job.finals import FINALIST
+from gnnrl_lightning.job.runs import RunFolder
+from gnnrl_lightning.job.searching import search
+from gnnrl_lightning.job.task import Task
+from gnnrl_lightning.job.trained import train
+from gnnrl_lightning.networks.spec import NetworkSpec
+from gnnrl_lightning.training.options import TrainingOptions
+from tests.support.options import options_of
+
+
+class TwoHidden(torch.nn.Sequential):
+    """Two hidden layers on the pixels of a digit."""
+
+    def __init__(self):
+        hidden = torch.nn.Linear(64, 24), torch.nn.ReLU(), torch.nn.Linear(24, 16), torch.nn.ReLU()
+        super().__init__(torch.nn.Flatten(), *hidden, torch.nn.Linear(16, 10))
+
+
+@pytest.fixture
+def task(monkeypatch):
+    module = ModuleType("two_hidden")
+    module.TwoHidden = TwoHidden
+    monkeypatch.setitem(sys.modules, "two_hidden", module)
+    return Task(NetworkSpec("two_hidden.TwoHidden"), Digits(), seed=3)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder.create(tmp_path, "run")
+
+
+def trained_of(task, folder, **finals):
+    training = {"pretraining": TrainingOptions(epochs=5), "finetuning": TrainingOptions(epochs=1, learning_rate=0.02)}
+    options = options_of(evaluations=16, calibration_examples=64, finals=finals, **training)
+    return train(check(task, Budget(macs=0.5), options), folder)
+
+
+def test_finalists_are_trained_and_the_best_of_them_is_delivered(task, folder, monkeypatch):
+    """Their journal spares them the training the second time."""
+    assert task.data.batch_size == 64
+    finals = {"candidates": 3, "steps": 20}
+    found = search(trained_of(task, folder, **finals), "random", folder)
+    kept = len({item.widths for item in found.history})
+    count = min(3, math.ceil(kept / 2))
+    assert found.finals is not None and count > 1
+    trained = found.finals.trained
+    assert [item.proposer for item in trained] == [FINALIST] * count
+    assert len({item.widths for item in trained}) == count
+    assert trained[0].widths == best_of(found.history).widths
+    assert found.best.widths in {item.widths for item in trained}
+    assert found.best in found.history  # as it was scored in the search
+    assert {item.examples for item in trained} == {287 + 1024 + 3 * 20 * 64}  # of the last repair, too
+    before = {item.widths: item.scores["cross_entropy"] for item in found.history}
+    assert all(item.scores["cross_entropy"] != before[item.widths] for item in trained)
+    lines = folder.finals.read_text().splitlines()
+    monkeypatch.setattr(ShortFinetune, "__call__", lambda *_: pytest.fail("trained again"))
+    again = search(trained_of(task, folder, **finals), "random", folder)
+    assert again.best.widths == found.best.widths and folder.finals.read_text().splitlines() == lines
+    record = deliver(again, folder).figures["search"]["finals"]
+    assert [row["widths"] for row in record["trained"]] == [list(item.widths) for item in trained]
+    assert record["examples"] == sum(item.examples for item in trained) and record["seconds"] > 0
+
+
+def test_finalists_that_cannot_be_trained_leave_the_choice_to_the_search(task, folder, monkeypatch):
+    def broken(finetune, network):
+        torch.nn.init.constant_(network[1].weight, math.nan)
+
+    trained = trained_of(task, folder, candidates=2)
+    monkeypatch.setattr(ShortFinetune, "__call__", broken)
+    with pytest.warns(UserWarning, match="no finalist could be trained: the best evaluation is delivered"):
+        found = search(trained, "random", folder)
+    assert found.best.widths == best_of(found.history).widths and len(found.finals.trained) == 2
