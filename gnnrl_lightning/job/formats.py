@@ -15,9 +15,11 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.export import ExportedProgram
 
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import trace
+from gnnrl_lightning.job.onnx_runtime import Session, check_onnx
 from gnnrl_lightning.networks import eval_mode, load_weights
 from gnnrl_lightning.registry import Registry
 from gnnrl_lightning.tracing.export import arguments, as_inputs
@@ -91,8 +93,16 @@ def load_pruned(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None, 
     return network.eval()
 
 
-def write_program(network: nn.Module, example: Tree, path: Path) -> dict[str, Any]:
-    """Export the network with `torch.export`; note the batch sizes that the program accepts."""
+def exported(network: nn.Module, example: Tree) -> tuple[ExportedProgram, dict[str, Any]]:
+    """Export the network with `torch.export`, for any batch size if its code allows it.
+
+    Args:
+        network: The network.
+        example: One batch of inputs.
+
+    Returns:
+        The program, and the note `batch`: "any", or the size that it is fixed at.
+    """
     # Batch 1 would be specialised, so twice the first example: the values do not matter.
     pair = as_inputs(take(example, torch.zeros(2, dtype=torch.int64)))
     free_batch = map_tensors(lambda tensor: {0: torch.export.Dim.AUTO}, pair)
@@ -104,8 +114,14 @@ def write_program(network: nn.Module, example: Tree, path: Path) -> dict[str, An
         free = program is not None and bool(program.range_constraints)
         if program is None or not free:
             program = torch.export.export(network, *arguments(as_inputs(example)))
+    return program, {"batch": "any" if free else f"fixed at {count(example)}"}
+
+
+def write_program(network: nn.Module, example: Tree, path: Path) -> dict[str, Any]:
+    """Write the exported program; note the batch sizes that it accepts."""
+    program, notes = exported(network, example)
     torch.export.save(program, path)
-    return {"batch": "any" if free else f"fixed at {count(example)}"}
+    return notes
 
 
 def load_program(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None, example: Tree) -> nn.Module:
@@ -113,6 +129,18 @@ def load_program(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None,
     return torch.export.load(path).module()
 
 
+def write_onnx(network: nn.Module, example: Tree, path: Path) -> dict[str, Any]:
+    """Write an ONNX file; note the batch sizes that it accepts, and how its outputs are nested."""
+    program, notes = exported(network, example)
+    return notes | Session.write(program, path)
+
+
+def load_onnx(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None, example: Tree) -> Session:
+    """Load an ONNX file in ONNX Runtime, on the CPU."""
+    return Session(path, recipe["formats"]["onnx"]["outputs"])
+
+
 # Exported kernels may sum in another order than eager ones.
 FORMATS.register("weights", Format("weights.safetensors", write_weights, load_pruned))
 FORMATS.register("program", Format("model.pt2", write_program, load_program))
+FORMATS.register("onnx", Format("model.onnx", write_onnx, load_onnx, tolerance=1e-3, check=check_onnx))

@@ -1,0 +1,85 @@
+"""ONNX files: written by PyTorch's exporter, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import OutputKind, TensorArgument
+from torch.utils._pytree import tree_unflatten
+
+from gnnrl_lightning.errors import UserError, first_line
+from gnnrl_lightning.trees import Tree, tensors
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+"""Packages of the extra `onnx`."""
+
+
+def check_onnx() -> None:
+    """Refuse the format if a package is missing.
+
+    Raises:
+        UserError: It names the packages that are missing, and the extra that brings them.
+    """
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        raise UserError(f"the format onnx needs {', '.join(missing)}: pip install 'gnnrl-lightning[onnx]'")
+
+
+class Session:
+    """An ONNX file in ONNX Runtime, on the CPU.
+
+    Args:
+        path: The file.
+        outputs: The nested outputs, numbers in place of tensors, as `write` returns them.
+    """
+
+    def __init__(self, path: Path, outputs: Any) -> None:
+        import onnxruntime
+
+        self._outputs = outputs
+        self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    @staticmethod
+    def write(program: ExportedProgram, path: Path) -> dict[str, Any]:
+        """Write an exported program as a single ONNX file.
+
+        Args:
+            program: The program.
+            path: The file.
+
+        Returns:
+            Note for the recipe: the nested outputs, numbers in place of tensors.
+
+        Raises:
+            UserError: An operator has no translation.
+        """
+        outputs = [spec.arg for spec in program.graph_signature.output_specs if spec.kind is OutputKind.USER_OUTPUT]
+        if not all(isinstance(output, TensorArgument) for output in outputs):
+            raise UserError("the network cannot be written as ONNX: it returns something other than tensors")
+        try:
+            with warnings.catch_warnings(action="ignore"):  # the exporter's own deprecations
+                torch.onnx.export(program, (), path, dynamo=True, external_data=False, verbose=False)
+        except Exception as error:
+            raise UserError(f"the network cannot be written as ONNX: {first_line(error)}") from error
+        return {"outputs": tree_unflatten(list(range(len(outputs))), program.call_spec.out_spec)}
+
+    def __call__(self, *inputs: Tree, **named: Tree) -> Tree:
+        """Run the network on a batch of inputs, as its `forward` takes them."""
+        given = [tensor.detach().cpu().numpy() for tensor in tensors((inputs, named))]
+        names = [each.name for each in self._session.get_inputs()]
+        found = [torch.from_numpy(array) for array in self._session.run(None, dict(zip(names, given, strict=True)))]
+        return _filled(self._outputs, found)
+
+
+def _filled(outputs: Any, found: list[torch.Tensor]) -> Tree:
+    """Nested outputs with their tensors."""
+    if isinstance(outputs, dict):
+        return {name: _filled(part, found) for name, part in outputs.items()}
+    if isinstance(outputs, (list, tuple)):
+        return tuple(_filled(part, found) for part in outputs)
+    return found[outputs]

@@ -1,0 +1,116 @@
+"""ONNX files: any batch, nested inputs and outputs, and no PyTorch where they are run."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gnnrl_lightning import trace
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.job import artifact, onnx_runtime
+from gnnrl_lightning.job.formats import FORMATS
+from gnnrl_lightning.trees import call, tensors
+
+
+class Nested(nn.Module):
+    """Keyword inputs; maps in a list, and a sequence beside them."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.recurrent = nn.GRU(8, 6, batch_first=True, bidirectional=True)
+
+    def forward(self, image, scale):
+        maps = self.conv(image).relu() * scale[:, None, None, None]
+        return {"maps": [maps, maps.mean((2, 3))], "sequence": self.recurrent(maps.mean(3).transpose(1, 2))[0]}
+
+
+class Image(nn.Module):
+    """A pooled convolution that is padded by hand, and a depthwise one."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.depthwise = nn.Conv2d(3, 12, 3), nn.Conv2d(12, 12, 3, groups=12, padding=1)
+        self.norm, self.last = nn.BatchNorm2d(12), nn.Linear(12, 4)
+
+    def forward(self, x):
+        x = self.norm(self.first(nn.functional.pad(x, (1, 1, 1, 1))))
+        return self.last(self.depthwise(nn.functional.hardswish(x)).mean((2, 3)))
+
+
+class Counts(Image):
+    """It returns a number beside its tensor."""
+
+    def forward(self, x):
+        return super().forward(x), 3
+
+
+def written(network, example, path):
+    row = FORMATS.find("onnx")
+    notes = row.write(network.eval(), example, path)
+    return notes, row.load(path, {"formats": {"onnx": notes}}, None, example)
+
+
+def test_nested_outputs_come_back_as_they_were_for_any_batch(tmp_path):
+    torch.manual_seed(0)
+    network = Nested()
+    example = {"image": torch.randn(2, 3, 12, 12), "scale": torch.rand(2)}
+    notes, session = written(network, example, tmp_path / "model.onnx")
+    assert notes == {"batch": "any", "outputs": {"maps": [0, 1], "sequence": 2}}
+    for batch in (1, 7):
+        inputs = {"image": torch.randn(batch, 3, 12, 12), "scale": torch.rand(batch)}
+        found, expected = call(session, inputs), call(network, inputs)
+        assert found.keys() == expected.keys() and len(found["maps"]) == 2
+        for ours, theirs in zip(tensors(found), tensors(expected), strict=True):
+            torch.testing.assert_close(ours, theirs.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_pruned_network_runs_without_pytorch(tmp_path):
+    """In a process that has neither torch nor this package: imports of either fail."""
+    torch.manual_seed(0)
+    dense, example = Image().eval(), torch.randn(2, 3, 10, 10)
+    graph = trace(dense, example)
+    plan = graph.plan(dense, graph.project(graph.widths, macs=0.5))
+    pruned, folder = plan.apply(dense).eval(), tmp_path / "pruned"
+    artifact.save(
+        folder,
+        pruned,
+        dense=dense,
+        steps=[artifact.step(graph, plan)],
+        example=example,
+        description=artifact.Description({}, {}, {}, {}),
+        formats=["weights", "onnx"],
+    )
+    assert sorted(path.name for path in folder.iterdir()) == ["model.onnx", "recipe.json", "weights.safetensors"]
+    images = torch.randn(7, 3, 10, 10)
+    np.save(tmp_path / "images.npy", images.numpy())
+    code = (
+        "import sys; sys.modules |= dict.fromkeys(('torch', 'gnnrl_lightning'))\n"
+        "import numpy, onnxruntime\n"
+        "session = onnxruntime.InferenceSession('pruned/model.onnx', providers=['CPUExecutionProvider'])\n"
+        "(name,) = [each.name for each in session.get_inputs()]\n"
+        "numpy.save('outputs.npy', session.run(None, {name: numpy.load('images.npy')})[0])\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=120)
+    outputs = torch.from_numpy(np.load(tmp_path / "outputs.npy"))
+    torch.testing.assert_close(outputs, pruned(images).detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(artifact.load_as(folder, "onnx")(images), outputs)
+
+
+def test_what_cannot_be_written_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"cannot be written as ONNX: it returns something other than tensors"):
+        written(Counts(), torch.randn(2, 3, 10, 10), tmp_path / "model.onnx")
+    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("no rule\nmore")))
+    with pytest.raises(UserError, match=r"^the network cannot be written as ONNX: no rule$"):
+        written(Image(), torch.randn(2, 3, 10, 10), tmp_path / "model.onnx")
+
+
+def test_missing_packages_are_named_before_anything_is_written(monkeypatch):
+    monkeypatch.setattr(onnx_runtime, "PACKAGES", ("onnx", "of_no_such_name", "nor_this_one"))
+    with pytest.raises(
+        UserError, match=r"needs of_no_such_name, nor_this_one: pip install 'gnnrl-lightning\[onnx"
+    ):
+        artifact.find_formats(["weights", "onnx"], "delivery.formats")
