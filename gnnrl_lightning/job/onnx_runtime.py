@@ -42,7 +42,7 @@ class Session:
         import onnxruntime
 
         self._outputs = outputs
-        self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        self._session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     @staticmethod
     def write(program: ExportedProgram, path: Path) -> dict[str, Any]:
@@ -62,11 +62,14 @@ class Session:
         if not all(isinstance(output, TensorArgument) for output in outputs):
             raise UserError("the network cannot be written as ONNX: it returns something other than tensors")
         try:
-            with warnings.catch_warnings(action="ignore"):  # the exporter's own deprecations
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the exporter's own deprecations
                 torch.onnx.export(program, (), path, dynamo=True, external_data=False, verbose=False)
         except Exception as error:
             raise UserError(f"the network cannot be written as ONNX: {first_line(error)}") from error
-        return {"outputs": tree_unflatten(list(range(len(outputs))), program.call_spec.out_spec)}
+        nested = program.call_spec.out_spec
+        assert nested is not None  # as of every program that was exported from a network
+        return {"outputs": tree_unflatten(list(range(len(outputs))), nested)}
 
     def __call__(self, *inputs: Tree, **named: Tree) -> Tree:
         """Run the network on a batch of inputs, as its `forward` takes them."""
