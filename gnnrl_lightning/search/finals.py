@@ -38,7 +38,7 @@ LEVEL = 25.0
 STEPS = 5
 """Fixed-point steps for the unit."""
 
-ELIGIBLE = 0.5
+ELIGIBLE = 0.75
 """Share of the candidates that may become finalists, those with the least loss before training."""
 
 

@@ -19,6 +19,7 @@ from gnnrl_lightning.job.searching import search
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.job.trained import train
 from gnnrl_lightning.networks.spec import NetworkSpec
+from gnnrl_lightning.search.finals import ELIGIBLE
 from gnnrl_lightning.training.options import TrainingOptions
 from tests.support.options import options_of
 
@@ -56,7 +57,7 @@ def test_finalists_are_trained_and_the_best_of_them_is_delivered(task, folder, m
     finals = {"candidates": 3, "steps": 20}
     found = search(trained_of(task, folder, **finals), "random", folder)
     kept = len({item.widths for item in found.history})
-    count = min(3, math.ceil(kept / 2))
+    count = min(3, math.ceil(ELIGIBLE * kept))
     assert found.finals is not None and count > 1
     trained = found.finals.trained
     assert [item.proposer for item in trained] == [FINALIST] * count
