@@ -17,7 +17,7 @@ from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.job import artifact
 from gnnrl_lightning.job.job import PRUNED, UNIFORM
 from gnnrl_lightning.job.runs import RunFolder, versions
-from gnnrl_lightning.job.searching import Searched
+from gnnrl_lightning.job.searching import Searched, with_finals
 from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.objective.protocol import record
 from gnnrl_lightning.processes import rank
@@ -57,6 +57,8 @@ class Delivered:
 def deliver(searched: Searched, folder: RunFolder) -> Delivered | None:
     """Prune the best candidate and the uniform one, fine-tune both with the same settings, test once and save.
 
+    If the options want finals, short trainings choose the best candidate, see `gnnrl_lightning.job.finals`.
+
     Args:
         searched: The finished search.
         folder: Folder of the run.
@@ -65,6 +67,7 @@ def deliver(searched: Searched, folder: RunFolder) -> Delivered | None:
         The result. With several processes, all of them train, and only the first one tests and saves; the others
         return None.
     """
+    searched = with_finals(searched, folder)
     chosen = {PRUNED: searched.best}
     if searched.uniform is not None:
         chosen = {UNIFORM: searched.uniform, PRUNED: searched.best}

@@ -171,7 +171,7 @@ def search(
         UserError: The evaluations do not suffice, or the method does not support this network.
     """
     if isinstance(by, str):
-        return with_finals(search_by_method(trained, by, folder), folder)
+        return search_by_method(trained, by, folder)
     real = trained.job.options.iterations(
         trained.job.graph, trained.job.evaluation_examples, by.episodes_per_iteration * world_size()
     )
@@ -191,7 +191,7 @@ def search(
         fitting.fit(by, ckpt_path=latest.found, weights_only=True)
         if rank() == 0:
             by.save_policy(policy)
-    return with_finals(searching.finished(), folder)
+    return searching.finished()
 
 
 def search_by_method(trained: Trained, name: str, folder: RunFolder) -> Searched:

@@ -15,7 +15,7 @@ from gnnrl_lightning.job.checked import check
 from gnnrl_lightning.job.delivery import deliver
 from gnnrl_lightning.job.finals import FINALIST
 from gnnrl_lightning.job.runs import RunFolder
-from gnnrl_lightning.job.searching import search
+from gnnrl_lightning.job.searching import search, with_finals
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.job.trained import train
 from gnnrl_lightning.networks.spec import NetworkSpec
@@ -55,7 +55,7 @@ def test_finalists_are_trained_and_the_best_of_them_is_delivered(task, folder, m
     """Their journal spares them the training the second time."""
     assert task.data.batch_size == 64
     finals = {"candidates": 3, "steps": 20}
-    found = search(trained_of(task, folder, **finals), "random", folder)
+    found = with_finals(search(trained_of(task, folder, **finals), "random", folder), folder)
     kept = len({item.widths for item in found.history})
     count = min(3, math.ceil(ELIGIBLE * kept))
     assert found.finals is not None and count > 1
@@ -71,8 +71,10 @@ def test_finalists_are_trained_and_the_best_of_them_is_delivered(task, folder, m
     lines = folder.finals.read_text().splitlines()
     monkeypatch.setattr(ShortFinetune, "__call__", lambda *_: pytest.fail("trained again"))
     again = search(trained_of(task, folder, **finals), "random", folder)
-    assert again.best.widths == found.best.widths and folder.finals.read_text().splitlines() == lines
-    record = deliver(again, folder).figures["search"]["finals"]
+    assert with_finals(again, folder).best.widths == found.best.widths and folder.finals.read_text().splitlines() == lines
+    result = deliver(again, folder).figures
+    assert result["pruned"]["widths"] == list(found.best.widths)
+    record = result["search"]["finals"]
     assert [row["widths"] for row in record["trained"]] == [list(item.widths) for item in trained]
     assert record["examples"] == sum(item.examples for item in trained) and record["seconds"] > 0
 
@@ -84,5 +86,5 @@ def test_finalists_that_cannot_be_trained_leave_the_choice_to_the_search(task, f
     trained = trained_of(task, folder, candidates=2)
     monkeypatch.setattr(ShortFinetune, "__call__", broken)
     with pytest.warns(UserWarning, match="no finalist could be trained: the best evaluation is delivered"):
-        found = search(trained, "random", folder)
+        found = with_finals(search(trained, "random", folder), folder)
     assert found.best.widths == best_of(found.history).widths and len(found.finals.trained) == 2
