@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, NoReturn, get_type_hints
+from typing import Any, Literal, NoReturn, get_type_hints
 
 import torch
 from jsonargparse import Namespace, set_parsing_settings
@@ -217,7 +217,10 @@ def _add_budget(parser: LightningArgumentParser) -> None:
         parser.add_argument(f"--budget.{name}", type=int | float | str | None, help=about)
     parser.add_argument("--budget.limits", type=dict[str, int | float | str], default={}, help=LIMITS_HELP)
     parser.add_argument(
-        "--budget.channel_multiple", type=int, default=1, help="Widths are multiples of this, or dense."
+        "--budget.channel_multiple",
+        type=int | Literal["auto"],
+        default=1,
+        help="Widths are multiples of this, or dense; auto: the number with which the network is fastest here.",
     )
     parser.add_argument("--budget.min_width", type=int, default=1, help="Smallest number of channels of every group.")
 

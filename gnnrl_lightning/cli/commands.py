@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from gnnrl_lightning.cli.comparing import agents_of, as_decided, check_resumable
+from gnnrl_lightning.cli.comparing import agents_of, as_aligned, as_decided, check_resumable
 from gnnrl_lightning.cli.running import RunningCLI
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.cost.metrics import METRICS
@@ -54,13 +54,17 @@ class CompressionCLI(RunningCLI):
             budget: Upper limits on the costs; None: as configured.
         """
         options = as_decided(self.options, self.unfinished)
+        configured = as_aligned(self._budget(), self.unfinished)
         runtime = Runtime(trainers, shown_steps if rank() == 0 else hidden_steps, self._device())
-        checked = check(self.task, budget or self._budget(), options, runtime)
+        checked = check(self.task, budget or configured, options, runtime)
         for section, values in asdict(checked.job.options).items():
             for name, value in values.items():
                 self._get(self.config, section)[name] = value
-        if checked.tuned is not None:
-            self.console.print(str(checked.tuned), soft_wrap=True)
+        for measured in filter(None, (checked.alignment, checked.tuned)):
+            self.console.print(str(measured), soft_wrap=True)
+        if budget is None:
+            multiple = checked.job.limits.budget.channel_multiple
+            self._get(self.config, "budget")["channel_multiple"] = multiple
         return checked
 
     def _budget(self, **changes: Any) -> Budget:

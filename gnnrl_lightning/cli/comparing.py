@@ -9,11 +9,12 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.job.comparison import DDPG_METHOD, AgentRow
 from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.job.runs import RunFolder
-from gnnrl_lightning.options import decided_as
+from gnnrl_lightning.options import AUTO, decided_as
 from gnnrl_lightning.registry import resolve
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.environments import AGENT
@@ -133,6 +134,14 @@ def as_decided(options: Options, folder: RunFolder | None) -> Options:
         folder: Folder of the earlier comparison, which is resumed; None: there is none.
     """
     return options if folder is None else decided_as(options, yaml.safe_load(folder.config.read_text(encoding="utf-8")))
+
+
+def as_aligned(budget: Budget, folder: RunFolder | None) -> Budget:
+    """Replace the channel multiple "auto" by the number measured in the earlier comparison, as `as_decided` does."""
+    if folder is None or budget.channel_multiple != AUTO:
+        return budget
+    earlier = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
+    return budget.aligned(earlier["budget"]["channel_multiple"])
 
 
 def _flat(config: Any, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from gnnrl_lightning.cost.metrics import METRICS, SHOWN, Cost, metric_name
 from gnnrl_lightning.cost.projection import AllowedWidths, Limits, fits, project
 from gnnrl_lightning.cost.ranges import WidthRanges
 from gnnrl_lightning.errors import UserError, one_line
+from gnnrl_lightning.options import AUTO
 
 
 class Prunable(Protocol):
@@ -91,7 +92,8 @@ class Budget:
     Args:
         limits: Metric -> limit. A metric is a name of `METRICS`, an import path, or a metric object; a limit is as in
             `parse_limit`, or None for no limit.
-        channel_multiple: Widths are multiples of this number of channels, or dense.
+        channel_multiple: Widths are multiples of this number of channels, or dense; auto: the number with which the
+            network is fastest, which a job measures, see `gnnrl_lightning.speed.alignment`.
         min_width: Minimum number of channels that each group keeps (all of them, if it has fewer).
         **rows: Limits by name of a metric, `Budget(macs=0.5, activations="50%")`.
 
@@ -100,13 +102,13 @@ class Budget:
     """
 
     limits: Mapping[Any, float | str]
-    channel_multiple: int
+    channel_multiple: int | Literal["auto"]
     min_width: int
 
     def __init__(
         self,
         limits: Mapping[Any, float | str | None] | None = None,
-        channel_multiple: int = 1,
+        channel_multiple: int | Literal["auto"] = 1,
         min_width: int = 1,
         **rows: float | str | None,
     ) -> None:
@@ -121,7 +123,9 @@ class Budget:
             name = metric_name(key)
             parse_limit(value, f"budget.{name}", METRICS.find(key, "budget").unit)
         for name, value in (("channel_multiple", channel_multiple), ("min_width", min_width)):
-            if value < 1:
+            if value == AUTO and name == "channel_multiple":
+                continue
+            if isinstance(value, str) or value < 1:
                 raise UserError(f"budget.{name} is {value}: it must be at least 1")
         object.__setattr__(self, "limits", dict(given))
         object.__setattr__(self, "channel_multiple", channel_multiple)
@@ -133,6 +137,10 @@ class Budget:
     def with_limits(self, **limits: float | str | None) -> Budget:
         """The same budget with other limits on some metrics; None removes a limit."""
         return Budget({**self.limits, **limits}, self.channel_multiple, self.min_width)
+
+    def aligned(self, channel_multiple: int) -> Budget:
+        """The same budget with widths that are multiples of another number of channels."""
+        return Budget(self.limits, channel_multiple, self.min_width)
 
     @property
     def parsed(self) -> dict[str, Limit]:
@@ -157,8 +165,14 @@ class Budget:
         """Bind the budget to a traced network.
 
         Raises:
-            UserError: A limit exceeds the dense cost, the smallest network does not meet a limit, or a metric fails.
+            UserError: A limit exceeds the dense cost, the smallest network does not meet a limit, a metric fails, or
+                `channel_multiple` is "auto": nothing has been measured yet.
         """
+        if self.channel_multiple == AUTO:
+            raise UserError(
+                "budget.channel_multiple is auto, which jobs measure: give a number, or see "
+                "gnnrl_lightning.speed.alignment.align"
+            )
         allowed = AllowedWidths(graph.widths, graph.sets, self.channel_multiple, self.min_width, graph.ranges)
         keys = {name: name for name in SHOWN} | {metric_name(key): key for key in self.limits}
         metrics = {name: graph.cost_of(key) for name, key in keys.items()}

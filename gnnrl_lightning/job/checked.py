@@ -20,9 +20,13 @@ from gnnrl_lightning.objective.protocol import untrained
 from gnnrl_lightning.options import AUTO
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.learners.base import GraphLearner
+from gnnrl_lightning.speed.alignment import Alignment, align
 from gnnrl_lightning.speed.tuning import BATCH_SIZES, Tuned, tune
 from gnnrl_lightning.surgery.layers import find_layers
 from gnnrl_lightning.trees import Tree, call, floats, take, to_device
+
+ALIGNED_ON = 64
+"""Examples in the batch on which multiples of channels are measured."""
 
 
 def check(task: Task, budget: Budget, options: Options | None = None, runtime: Runtime | None = None) -> Checked:
@@ -46,11 +50,15 @@ def check(task: Task, budget: Budget, options: Options | None = None, runtime: R
     options, runtime = options or Options(), runtime or Runtime()
     network = task.build()
     graph = task.trace(network)
-    limits = limits_on(graph, budget, task.path)
     network.to(runtime.device)
+    alignment = None
+    if budget.channel_multiple == AUTO and graph.groups:
+        alignment = align(graph, network, budget, _some(task, ALIGNED_ON, runtime))
+        budget = budget.aligned(alignment.multiple)
+    limits = limits_on(graph, budget, task.path)
     tuned = _tune(task, graph, network, options, runtime) if options.scoring.precision == AUTO else None
     job = Job(task, graph, limits, _decided(options, task, network, tuned), runtime)
-    return Checked(job, network, job.calibration(options.candidate.calibration_examples), tuned)
+    return Checked(job, network, job.calibration(options.candidate.calibration_examples), tuned, alignment)
 
 
 def limits_on(graph: ComputationGraph, budget: Budget, name: str) -> BoundBudget:
@@ -87,10 +95,16 @@ def without_auto(options: Options, example: Tree) -> Options:
 
 def _tune(task: Task, graph: ComputationGraph, network: nn.Module, options: Options, runtime: Runtime) -> Tuned:
     """Measure the fastest way to score candidates on the dense network; an untrained network takes as long."""
-    data, size = task.data, options.scoring.batch_size
+    size = options.scoring.batch_size
     sizes = BATCH_SIZES if size == AUTO else (size,)
-    some = take(data.holdout.inputs, random_order(len(data.holdout))[: max(sizes)])
-    return tune(network, find_layers(graph), data.normalize(to_device(some, runtime.device)), task.goal, sizes)
+    return tune(network, find_layers(graph), _some(task, max(sizes), runtime), task.goal, sizes)
+
+
+def _some(task: Task, count: int, runtime: Runtime) -> Tree:
+    """Return normalised inputs of at most `count` examples of the holdout, on the device."""
+    data = task.data
+    some = take(data.holdout.inputs, random_order(len(data.holdout))[:count])
+    return data.normalize(to_device(some, runtime.device))
 
 
 def _decided(options: Options, task: Task, network: nn.Module, tuned: Tuned | None) -> Options:
@@ -112,12 +126,14 @@ class Checked:
         network: The dense network, on the job's device; it may be untrained.
         calibration: Normalised training examples for importance, repair and sensitivity.
         tuned: Measurements behind the choice of precision and batch size; None: nothing was measured.
+        alignment: Measurements behind the choice of `budget.channel_multiple`; None: it was given.
     """
 
     job: Job
     network: nn.Module
     calibration: Tree
     tuned: Tuned | None = None
+    alignment: Alignment | None = None
 
     def iterations(self, agent: GraphLearner, processes: int = 1) -> int:
         """Return the number of iterations of an agent in the real environment.

@@ -42,6 +42,9 @@ def train(checked: Checked, folder: RunFolder | None = None) -> Trained:
         UserError: The network is not trained, and there is no folder.
     """
     job = replace(checked.job, options=from_first(checked.job.options))  # each process has tuned by itself
+    multiple = from_first(job.limits.budget.channel_multiple)
+    if isinstance(multiple, int) and multiple != job.limits.budget.channel_multiple:
+        job = replace(job, limits=job.limits.budget.aligned(multiple).on(job.graph))
     network = checked.network
     if not job.task.trained:
         if folder is None:

@@ -71,7 +71,9 @@ def test_finalists_are_trained_and_the_best_of_them_is_delivered(task, folder, m
     lines = folder.finals.read_text().splitlines()
     monkeypatch.setattr(ShortFinetune, "__call__", lambda *_: pytest.fail("trained again"))
     again = search(trained_of(task, folder, **finals), "random", folder)
-    assert with_finals(again, folder).best.widths == found.best.widths and folder.finals.read_text().splitlines() == lines
+    assert (
+        with_finals(again, folder).best.widths == found.best.widths and folder.finals.read_text().splitlines() == lines
+    )
     result = deliver(again, folder).figures
     assert result["pruned"]["widths"] == list(found.best.widths)
     record = result["search"]["finals"]
