@@ -13,7 +13,9 @@ from gnnrl_lightning.networks import eval_mode
 from gnnrl_lightning.objective import Objective
 from gnnrl_lightning.objective.protocol import added_up, measure
 from gnnrl_lightning.seeds import derived_seed
-from gnnrl_lightning.training.options import TrainingOptions, learning_rate_factor
+from gnnrl_lightning.training.optimizers import make_optimizer
+from gnnrl_lightning.training.options import TrainingOptions
+from gnnrl_lightning.training.schedules import SCHEDULES
 from gnnrl_lightning.trees import Tree, call, count, floats, map_tensors
 
 
@@ -41,13 +43,13 @@ class SupervisedModule(LightningModule):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        if options.distillation_weight > 0 and teacher is None:
-            raise UserError(f"distillation_weight={options.distillation_weight} without a teacher: expected 0")
+        self._taught = options.share_taught(teacher is not None)
         if not any(parameter.requires_grad for parameter in network.parameters()):
             raise UserError("the network has nothing to train: no parameter requires gradients")
         self.network = network
         self.options = options
         self.objective = objective
+        self._schedule = SCHEDULES.find(options.schedule)
         # in a tuple: a submodule would be saved, synchronised and set to training mode
         self._teacher = (teacher,)
         self._seed = seed
@@ -84,7 +86,7 @@ class SupervisedModule(LightningModule):
 
     def _factor(self, step: int) -> float:
         warmup = self.options.warmup_epochs * self._steps / max(1, self.options.epochs)
-        return learning_rate_factor(step, self._steps, warmup)
+        return self._schedule(step, self._steps, warmup)
 
     def _step(self, batch: Batch, stage: str) -> tuple[Tree, Tensor]:
         """Compute outputs and loss of a batch; log the loss and accumulate the sums of the figures."""
@@ -114,7 +116,7 @@ class SupervisedModule(LightningModule):
         """Return the loss, mixed with the distillation loss if there is a teacher."""
         outputs, loss = self._step(batch, "train")
         (teacher,) = self._teacher
-        weight = self.options.distillation_weight
+        weight = self._taught
         if teacher is None or weight == 0:
             return loss
         with eval_mode(teacher), torch.no_grad():
@@ -143,14 +145,14 @@ class SupervisedModule(LightningModule):
         self._log_figures("test")
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Return SGD; its learning rate is set in every step."""
+        """Return the optimiser; its learning rate is set in every step."""
         options = self.options
-        optimizer = torch.optim.SGD(
-            [parameter for parameter in self.network.parameters() if parameter.requires_grad],
-            lr=options.learning_rate,
-            momentum=options.momentum,
-            weight_decay=options.weight_decay,
-            nesterov=options.momentum > 0,
+        optimizer = make_optimizer(
+            options.optimizer,
+            self.network.parameters(),
+            options.learning_rate,
+            options.weight_decay,
+            options.decay_norms_and_biases,
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

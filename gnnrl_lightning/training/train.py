@@ -15,6 +15,7 @@ from gnnrl_lightning.networks import eval_mode
 from gnnrl_lightning.objective import Objective
 from gnnrl_lightning.objective.protocol import added_up, measure
 from gnnrl_lightning.processes import share_weights
+from gnnrl_lightning.training.averaging import MovingAverage
 from gnnrl_lightning.training.checkpoint import LatestCheckpoint
 from gnnrl_lightning.training.module import SupervisedModule
 from gnnrl_lightning.training.options import TrainingOptions
@@ -62,7 +63,7 @@ def train(
         objective: Computes loss and figures.
         trainer: Creates the Trainer; called with `max_epochs` and `gradient_clip_val`.
         seed: Seed of the order, of the augmentation and of dropout.
-        teacher: Network to distil from, needed if `options.distillation_weight` is above 0.
+        teacher: Network to distil from, needed if `options.distillation_weight` is above 0; null is 0.5 with one.
         checkpoint: File of the checkpoint after each epoch; if it exists, training resumes from it and ends with the
             same weights. None: no checkpoints.
 
@@ -78,8 +79,12 @@ def train(
             with isolate_rng():
                 network.train()
                 runner = trainer(max_epochs=options.epochs, gradient_clip_val=options.gradient_clip or None)
-                runner.callbacks.append(latest)  # pyright: ignore[reportAttributeAccessIssue]
+                average = MovingAverage(network, options.ema_decay) if options.ema_decay > 0 else None
+                callbacks = [latest] if average is None else [average, latest]
+                runner.callbacks.extend(callbacks)  # pyright: ignore[reportAttributeAccessIssue]
                 runner.fit(module, datamodule=data, ckpt_path=latest.found, weights_only=True)
+                if average is not None:
+                    average.exchange()
                 share_weights(network)
     finally:
         data.seed = data_seed

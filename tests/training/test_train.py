@@ -1,5 +1,4 @@
 import copy
-import math
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from gnnrl_lightning.data import Digits
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.objective import Classification
 from gnnrl_lightning.training.module import SupervisedModule
-from gnnrl_lightning.training.options import TrainingOptions, learning_rate_factor
+from gnnrl_lightning.training.options import TrainingOptions
 from gnnrl_lightning.training.train import figures, quiet_trainer, train
 from tests.support.fakes import SaveAt
 
@@ -43,17 +42,6 @@ def same(first, second):
     return all(map(torch.equal, first.state_dict().values(), second.state_dict().values()))
 
 
-def test_the_schedule_by_hand():
-    # ten steps, four of warm-up, then a half cosine over six
-    factors = [learning_rate_factor(step, 10, 4) for step in range(11)]
-    assert factors[:5] == [0.2, 0.4, 0.6, 0.8, 1.0]
-    assert factors[5] == pytest.approx((1 + math.cos(math.pi / 6)) / 2)
-    assert factors[7] == pytest.approx(0.5)
-    assert factors[10] == pytest.approx(0.0)
-    assert learning_rate_factor(0, 10, 0) == 1.0
-    assert 0 <= learning_rate_factor(3, 2, 5) < 1  # nothing but warm-up
-
-
 def test_training_learns_and_leaves_the_network_ready(digits):
     network = small()
     before = torch.random.get_rng_state()
@@ -81,7 +69,7 @@ def test_the_same_seed_gives_the_same_weights(digits):
 
 @pytest.mark.parametrize("save_at", [5, 9, 12], ids=["within an epoch", "at an epoch's end", "in the second epoch"])
 def test_resuming_gives_the_weights_of_the_uninterrupted_run(digits, tmp_path, save_at):
-    options = TrainingOptions(epochs=2, momentum=0.8)
+    options = TrainingOptions(epochs=2)
 
     def run(ckpt_path=None, **flags):
         network = small()
@@ -178,6 +166,7 @@ def test_a_student_follows_its_teacher(digits):
     assert not any(
         "teacher" in key for key in SupervisedModule(student, options, Classification(), teacher).state_dict()
     )
+    assert TrainingOptions().share_taught(True) == 0.5 and TrainingOptions().share_taught(False) == 0
     with pytest.raises(UserError, match=r"distillation_weight=1\.0 without a teacher"):
         train(student, digits, options, Classification(), trainer=on_cpu)
 
@@ -219,11 +208,11 @@ def test_the_trainer_gets_epochs_and_clipping(digits):
     [
         ("epochs", -1),
         ("learning_rate", -0.1),
-        ("momentum", 1.5),
         ("weight_decay", float("nan")),
         ("warmup_epochs", -1.0),
         ("gradient_clip", -1.0),
         ("distillation_weight", 1.1),
+        ("ema_decay", 1.0),
         ("distillation_temperature", 0.0),
     ],
 )
