@@ -102,12 +102,13 @@ def finish(
         job.train(name, network, job.options.finetuning, folder, teacher=trained.network)
     if rank() > 0:
         return None
+    held = _kept_better(trained, before, after)
     result = {
         "network": job.task.name,
         "dataset": job.task.data.name,
         "objective": record(job.task.goal),
         "budget": dict(budget),
-        **_tested(trained, chosen, before, after),
+        **_tested(trained, chosen, before, after, held),
         "search": dict(search),
         "versions": versions(),
     }
@@ -131,11 +132,39 @@ def finish(
     return Delivered(network.eval(), result, widths, folder.pruned)
 
 
+def _kept_better(
+    trained: Trained, before: Mapping[str, nn.Module], after: dict[str, nn.Module]
+) -> dict[str, dict[str, Any]]:
+    """Replace networks that fine-tuning has made worse on the holdout by those before it.
+
+    Returns:
+        Name -> figures on the holdout before and after fine-tuning, and whether the fine-tuned network is delivered.
+    """
+    task, held = trained.job.task, {}
+    figure, primary = task.primary, task.goal.primary
+    with trained.job.runtime.shown("holdout", 2 * len(before)) as advance:
+        for name, network in before.items():
+            scores = []
+            for each in (network, after[name]):
+                scores.append(task.figures(each, task.data.holdout))
+                advance()
+            better = figure.merit(scores[1][primary]) >= figure.merit(scores[0][primary])
+            if not better:
+                after[name] = network
+            held[name] = {
+                **_keyed("search_before", scores[0]),
+                **_keyed("search_after", scores[1]),
+                "finetuning_kept": better,
+            }
+    return held
+
+
 def _tested(
     trained: Trained,
     chosen: Mapping[str, Evaluation],
     before: Mapping[str, nn.Module],
     after: Mapping[str, nn.Module],
+    held: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, dict[str, Any]]:
     """Return the figures of the dense and the pruned networks. The test examples are read nowhere else."""
     job, dense = trained.job, trained.network
@@ -155,6 +184,7 @@ def _tested(
             **item.costs,
             **limits.ratios(item.costs),
             **_keyed("search", item.scores),
+            **held[name],
             **_keyed("test_before", scores[f"{name} before"]),
             **_keyed("test_after", scores[f"{name} after"]),
             "latency_ms": latency[name],

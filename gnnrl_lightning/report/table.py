@@ -71,6 +71,7 @@ def print_result(result: Mapping[str, Any], batch: int, console: Console | None 
     """
     console = console or Console()
     console.print(result_table(result, batch))
+    _print_kept(result, console)
     search = result["search"]
     primary, figure = primary_figure(result)
     if "evaluations" not in search:
@@ -91,6 +92,21 @@ def print_result(result: Mapping[str, Any], batch: int, console: Console | None 
             f"the sensitivity alone ranks candidates with {tau}; the agent's first iteration had "
             f"{figure.with_unit(proxy['first_iteration'])} on average, its last one "
             f"{figure.with_unit(proxy['last_iteration'])}"
+        )
+
+
+def _print_kept(result: Mapping[str, Any], console: Console) -> None:
+    """Say for which networks fine-tuning was undone."""
+    primary, figure = primary_figure(result)
+    for key, label in ROWS:
+        row = result.get(key, {})
+        if row.get("finetuning_kept", True):
+            continue
+        before, after = (figure.with_unit(row[f"{primary}_search_{when}"]) for when in ("before", "after"))
+        console.print(
+            f"{label}: fine-tuning ended below the network before it on the holdout ({figure.label} {after}, before "
+            f"{before}), so the one before it is delivered: try a smaller finetuning.learning_rate",
+            soft_wrap=True,
         )
 
 

@@ -54,6 +54,15 @@ def test_printed_table_names_budget_and_finder():
     assert "the agent's own best 90.50 %" in text
 
 
+def test_a_fine_tuning_that_was_undone_is_said():
+    console = Console(file=io.StringIO(), width=140)
+    held = {"top1_search_before": 90.0, "top1_search_after": 67.0, "finetuning_kept": False}
+    print_result({**RESULT, "pruned": {**RESULT["pruned"], **held}}, 64, console)
+    text = console.file.getvalue()
+    assert "ours: fine-tuning ended below the network before it on the holdout (top-1 67.00 %, before 90.00 %)" in text
+    assert "uniform: fine-tuning" not in text
+
+
 def test_agent_without_a_candidate():
     console = Console(file=io.StringIO(), width=140)
     search = {**RESULT["search"], "found_by": "uniform", "agent_best": None}
