@@ -42,7 +42,9 @@ class MovingAverage(Callback):
         self.average.to(pl_module.device)
         self._seen = trainer.global_step
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Include the weights after an optimiser step."""
         if trainer.global_step == self._seen:  # gradients are still accumulated
             return
