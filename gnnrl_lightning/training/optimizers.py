@@ -55,7 +55,7 @@ def make_optimizer(
         parts = ((several, weight_decay), (single, 0.0))
         groups = [{"params": part, "weight_decay": decay} for part, decay in parts if part]
     try:
-        return found(groups, lr=learning_rate, **arguments)
+        return found(groups, **{"lr": learning_rate, **arguments})
     except (TypeError, ValueError) as error:
         raise UserError(f"optimizer {path!r} refuses its arguments {arguments}: {one_line(error)}") from error
 
