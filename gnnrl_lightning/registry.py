@@ -50,6 +50,23 @@ def as_callable(given: Any, expected: str) -> Callable[..., Any]:
     return given
 
 
+def name_and_arguments(given: Any, option: str) -> tuple[Any, dict[str, Any]]:
+    """Split what the user gives for a row into the row itself and arguments.
+
+    Args:
+        given: A mapping with `class_path` and `init_args` (arguments by name); anything else has no arguments.
+        option: Name of the option, for the message.
+
+    Raises:
+        UserError: The mapping has other keys.
+    """
+    if not isinstance(given, Mapping):
+        return given, {}
+    if "class_path" not in given or set(given) - {"class_path", "init_args"}:
+        raise UserError(f"{option} is {dict(given)}: expected class_path and init_args")
+    return given["class_path"], dict(given.get("init_args") or {})
+
+
 class Registry(Mapping[str, Row], Generic[Row]):
     """A mapping from names to rows.
 

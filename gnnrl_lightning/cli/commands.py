@@ -107,6 +107,7 @@ class CompressionCLI(RunningCLI):
     def pretrain(self, **_: Any) -> None:
         """Train the dense network and save its weights."""
         network = self.task.build()
+        self.task.check_training(network, self.options.pretraining, "pretraining")
         folder = self.open_run()
         self.task.train(network, self.options.pretraining, self.phase_trainer("dense"))
         if rank() == 0:
@@ -116,8 +117,9 @@ class CompressionCLI(RunningCLI):
     def finetune(self, **_: Any) -> None:
         """Train a pruned network or the dense one further and save it."""
         network = self.task.build()
-        folder = self.open_run()
         options, pruned = self.options.finetuning, self.task.artifact
+        self.task.check_training(network, options, "finetuning")
+        folder = self.open_run()
         self.task.train(network, options, self.phase_trainer("dense" if pruned is None else "pruned"))
         scores = self.task.figures(network, self.datamodule.holdout)
         if rank() == 0 and pruned is None:

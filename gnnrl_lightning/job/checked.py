@@ -47,6 +47,9 @@ def check(task: Task, budget: Budget, options: Options | None = None, runtime: R
     network = task.build()
     graph = task.trace(network)
     limits = limits_on(graph, budget, task.path)
+    if not task.trained:
+        task.check_training(network, options.pretraining, "pretraining")
+    task.check_training(network, options.finetuning, "finetuning", teacher=network)
     network.to(runtime.device)
     tuned = _tune(task, graph, network, options, runtime) if options.scoring.precision == AUTO else None
     job = Job(task, graph, limits, _decided(options, task, network, tuned), runtime)

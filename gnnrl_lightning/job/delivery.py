@@ -15,6 +15,7 @@ from torch import nn
 
 from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.job import artifact
+from gnnrl_lightning.job.finetuning import Finetuned, finetune, keyed
 from gnnrl_lightning.job.job import PRUNED, UNIFORM
 from gnnrl_lightning.job.runs import RunFolder, versions
 from gnnrl_lightning.job.searching import Searched
@@ -81,6 +82,8 @@ def finish(
 ) -> Delivered | None:
     """Prune candidates, fine-tune them with the same settings, test once, and save the one named "pruned".
 
+    A fine-tuning that has made a network worse on the holdout is undone, see `gnnrl_lightning.job.finetuning`.
+
     Args:
         trained: The job, its dense network trained.
         chosen: Phase ("pruned", and optionally "uniform" for comparison) -> scored candidate.
@@ -97,22 +100,19 @@ def finish(
         for name, plan in plans.items():
             before[name] = pruner.prune(plan)
             advance()
-    after = copy.deepcopy(before)
-    for name, network in after.items():
-        job.train(name, network, job.options.finetuning, folder, teacher=trained.network)
+    after = finetune(trained, before, folder)
     if rank() > 0:
         return None
-    held = _kept_better(trained, before, after)
     result = {
         "network": job.task.name,
         "dataset": job.task.data.name,
         "objective": record(job.task.goal),
         "budget": dict(budget),
-        **_tested(trained, chosen, before, after, held),
+        **_tested(trained, chosen, before, after),
         "search": dict(search),
         "versions": versions(),
     }
-    network = copy.deepcopy(after[PRUNED]).cpu()
+    network = copy.deepcopy(after[PRUNED].network).cpu()
     with job.runtime.shown("export", 1) as advance:
         artifact.save(
             folder.pruned,
@@ -132,49 +132,21 @@ def finish(
     return Delivered(network.eval(), result, widths, folder.pruned)
 
 
-def _kept_better(
-    trained: Trained, before: Mapping[str, nn.Module], after: dict[str, nn.Module]
-) -> dict[str, dict[str, Any]]:
-    """Replace networks that fine-tuning has made worse on the holdout by those before it.
-
-    Returns:
-        Name -> figures on the holdout before and after fine-tuning, and whether the fine-tuned network is delivered.
-    """
-    task, held = trained.job.task, {}
-    figure, primary = task.primary, task.goal.primary
-    with trained.job.runtime.shown("holdout", 2 * len(before)) as advance:
-        for name, network in before.items():
-            scores = []
-            for each in (network, after[name]):
-                scores.append(task.figures(each, task.data.holdout))
-                advance()
-            better = figure.merit(scores[1][primary]) >= figure.merit(scores[0][primary])
-            if not better:
-                after[name] = network
-            held[name] = {
-                **_keyed("search_before", scores[0]),
-                **_keyed("search_after", scores[1]),
-                "finetuning_kept": better,
-            }
-    return held
-
-
 def _tested(
     trained: Trained,
     chosen: Mapping[str, Evaluation],
     before: Mapping[str, nn.Module],
-    after: Mapping[str, nn.Module],
-    held: Mapping[str, Mapping[str, Any]],
+    after: Mapping[str, Finetuned],
 ) -> dict[str, dict[str, Any]]:
     """Return the figures of the dense and the pruned networks. The test examples are read nowhere else."""
     job, dense = trained.job, trained.network
     task, limits = job.task, job.limits
     batch = to_device(take(task.example(), torch.zeros(LATENCY_BATCH, dtype=torch.int64)), job.runtime.device)
     tested = {"dense": dense} | {f"{name} before": network for name, network in before.items()}
-    tested |= {f"{name} after": network for name, network in after.items()}
+    tested |= {f"{name} after": item.network for name, item in after.items()}
     scores: dict[str, dict[str, float]] = {}
     with job.runtime.shown("test", len(tested) + 1) as advance:
-        latency = paired_latency_ms({"dense": dense, **after}, batch)
+        latency = paired_latency_ms({"dense": dense, **{name: item.network for name, item in after.items()}}, batch)
         advance()
         for name, network in tested.items():
             scores[name] = task.figures(network, task.data.test)
@@ -183,21 +155,16 @@ def _tested(
         name: {
             **item.costs,
             **limits.ratios(item.costs),
-            **_keyed("search", item.scores),
-            **held[name],
-            **_keyed("test_before", scores[f"{name} before"]),
-            **_keyed("test_after", scores[f"{name} after"]),
+            **keyed("search", item.scores),
+            **after[name].figures,
+            **keyed("test_before", scores[f"{name} before"]),
+            **keyed("test_after", scores[f"{name} after"]),
             "latency_ms": latency[name],
             "widths": list(item.widths),
         }
         for name, item in chosen.items()
     }
-    return {"dense": {**limits.dense, **_keyed("test", scores["dense"]), "latency_ms": latency["dense"]}, **rows}
-
-
-def _keyed(suffix: str, scores: Mapping[str, float]) -> dict[str, float]:
-    """Figures under the keys of result.json."""
-    return {f"{name}_{suffix}": value for name, value in scores.items()}
+    return {"dense": {**limits.dense, **keyed("test", scores["dense"]), "latency_ms": latency["dense"]}, **rows}
 
 
 def _search_figures(searched: Searched) -> dict[str, Any]:

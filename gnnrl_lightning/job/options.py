@@ -71,7 +71,7 @@ class Options:
     finetuning: TrainingOptions = field(default_factory=TrainingOptions)
 
     def __post_init__(self) -> None:
-        if self.pretraining.distillation_weight:
+        if self.pretraining.distillation_weight > 0:
             raise UserError("pretraining.distillation_weight needs a teacher, which only finetuning has")
         if self.episode.surrogate and self.search.sensitivity is None:
             raise UserError("episode.surrogate needs a sensitivity: set search.sensitivity")

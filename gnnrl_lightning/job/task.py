@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import nn
+from torch import Tensor, nn
 
 from gnnrl_lightning.cost.metrics import METRICS, metric_name
 from gnnrl_lightning.data import ExampleData, Examples
@@ -26,7 +26,7 @@ from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.objective import Figure, Objective, find_objective
 from gnnrl_lightning.report.costs import cost_figures
 from gnnrl_lightning.training.options import TrainingOptions
-from gnnrl_lightning.training.train import figures, train
+from gnnrl_lightning.training.train import check_training, scored, train
 from gnnrl_lightning.trees import Tree, zeros_of
 
 
@@ -189,7 +189,7 @@ class Task:
         teacher: nn.Module | None = None,
         checkpoint: Path | None = None,
         seed: int | None = None,
-    ) -> None:
+    ) -> list[dict[str, float]]:
         """Train a network in place, with a teacher if the options include distillation.
 
         Args:
@@ -198,19 +198,46 @@ class Task:
             trainer: Creates the trainer.
             teacher: Network to distil from.
             checkpoint: File of the checkpoint after each epoch, from which training resumes; None: keep none.
-            seed: Seed of order, augmentation and dropout; None: that of the task.
+            seed: Seed of order, augmentation, mixup and dropout; None: that of the task.
+
+        Returns:
+            The figures on the holdout after each epoch.
 
         Raises:
             UserError: The training diverged.
         """
         seed = self.seed if seed is None else seed
         settings = {"trainer": trainer, "seed": seed, "teacher": teacher, "checkpoint": checkpoint}
-        train(network, self.data, options, self.goal, **settings)
+        found = train(network, self.data, options, self.goal, **settings)
         check_finite(network)
+        return found
+
+    def check_training(
+        self, network: nn.Module, options: TrainingOptions, name: str, teacher: nn.Module | None = None
+    ) -> None:
+        """Refuse training options that do not fit the network and the data.
+
+        Args:
+            network: The network to train, or one with the same kinds of parameters.
+            options: Training options.
+            name: Name of their section, for the message.
+            teacher: Network to distil from.
+
+        Raises:
+            UserError: See `gnnrl_lightning.training.train.check_training`.
+        """
+        try:
+            check_training(network, options, self.goal, self.example(), teacher)
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from error
 
     def figures(self, network: nn.Module, examples: Examples) -> dict[str, float]:
         """Return the objective's figures of a network, by name."""
-        return figures(network, examples, self.data, self.goal)
+        return self.scored(network, examples)[1]
+
+    def scored(self, network: nn.Module, examples: Examples) -> tuple[Tensor, dict[str, float]]:
+        """Return the score of each example `(N,)`, higher is better, and the objective's figures by name."""
+        return scored(network, examples, self.data, self.goal)
 
     def line(self, where: str, scores: Mapping[str, float]) -> str:
         """Format the primary figure and the split on which it was measured."""

@@ -25,9 +25,14 @@ class Segmentation(Objective):
 
     Args:
         ignore_index: Target of pixels to ignore.
+        label_smoothing: Label smoothing of the training loss, from 0 to 1.
+
+    Raises:
+        UserError: The share is out of range.
     """
 
     ignore_index: int = -100
+    label_smoothing: float = 0.0
 
     figures: ClassVar[Mapping[str, Figure]] = {
         "mean_iou": Figure("mean IoU", "%", higher_is_better=True),
@@ -37,9 +42,14 @@ class Segmentation(Objective):
     ranking: ClassVar[tuple[str, ...]] = ("mean_iou", "cross_entropy")
     divergence: ClassVar[Figure] = Figure("divergence", "nats", digits=4, logarithmic=True)
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing <= 1:
+            raise UserError(f"label_smoothing={self.label_smoothing}: expected 0 to 1")
+
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy, nats, mean over all pixels of the batch that are not ignored."""
-        return F.cross_entropy(outputs, targets, ignore_index=self.ignore_index)
+        smoothing = self.label_smoothing
+        return F.cross_entropy(outputs, targets, ignore_index=self.ignore_index, label_smoothing=smoothing)
 
     def measure(self, outputs: Tensor, targets: Tensor) -> Measured:
         """Return mean IoU of each example `(n,)`; sums: intersections, unions `(classes,)`, pixels, cross-entropy."""

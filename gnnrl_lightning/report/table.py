@@ -71,7 +71,7 @@ def print_result(result: Mapping[str, Any], batch: int, console: Console | None 
     """
     console = console or Console()
     console.print(result_table(result, batch))
-    _print_kept(result, console)
+    _print_finetuning(result, console)
     search = result["search"]
     primary, figure = primary_figure(result)
     if "evaluations" not in search:
@@ -95,19 +95,25 @@ def print_result(result: Mapping[str, Any], batch: int, console: Console | None 
         )
 
 
-def _print_kept(result: Mapping[str, Any], console: Console) -> None:
-    """Say for which networks fine-tuning was undone."""
+def _print_finetuning(result: Mapping[str, Any], console: Console) -> None:
+    """Say what fine-tuning has come to on the holdout, and for which networks it was undone."""
     primary, figure = primary_figure(result)
     for key, label in ROWS:
         row = result.get(key, {})
-        if row.get("finetuning_kept", True):
+        epochs = row.get(f"{primary}_search_epochs")
+        if not epochs:
             continue
         before, after = (figure.with_unit(row[f"{primary}_search_{when}"]) for when in ("before", "after"))
+        best = max(range(len(epochs)), key=lambda epoch: figure.merit(epochs[epoch]))
+        others = f", after epoch {best + 1} of {len(epochs)} {figure.with_unit(epochs[best])}"
         console.print(
-            f"{label}: fine-tuning ended below the network before it on the holdout ({figure.label} {after}, before "
-            f"{before}), so the one before it is delivered: try a smaller finetuning.learning_rate",
+            f"{label}: {figure.label} on the holdout before fine-tuning {before}, after it {after}"
+            + (others if figure.merit(epochs[best]) > figure.merit(epochs[-1]) else ""),
             soft_wrap=True,
         )
+        if not row["finetuning_kept"]:
+            advice = "try a smaller finetuning.learning_rate"
+            console.print(f"{label}: the network before fine-tuning is delivered: {advice}", soft_wrap=True)
 
 
 def score_table(figures: Mapping[str, Any]) -> Table:

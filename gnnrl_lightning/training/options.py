@@ -9,9 +9,6 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.training.optimizers import OptimizerSpec, check_optimizer
 from gnnrl_lightning.training.schedules import SCHEDULES
 
-TAUGHT = 0.5
-"""Share of the distillation loss by default, if there is a teacher."""
-
 
 @dataclass(frozen=True)
 class TrainingOptions:
@@ -19,19 +16,21 @@ class TrainingOptions:
 
     Args:
         epochs: Passes over the training examples; 0 trains nothing.
-        optimizer: Class path of the optimiser, which gets lr and weight_decay; class_path and init_args if it has other
-            arguments. torch.optim.SGD alone has Nesterov momentum 0.9.
+        optimizer: sgd (with Nesterov momentum 0.9), adamw, or an import path such as torch.optim.RAdam; class_path and
+            init_args if it has arguments besides lr and weight_decay.
         learning_rate: Largest learning rate, reached after the warm-up.
         weight_decay: Weight decay.
-        decay_norms_and_biases: Whether it applies to parameters of one dimension, too.
-        schedule: What follows the warm-up: cosine, linear, one_cycle, or the import path of your own, see
+        decay_norms_and_biases: Whether it also applies to parameters of one dimension.
+        schedule: The learning rate over the steps: cosine, linear, one_cycle, or the import path of your own, see
             `gnnrl_lightning.training.schedules`.
         warmup_epochs: Epochs in which the learning rate rises, fractions allowed.
         gradient_clip: Largest norm of the gradient of a step; 0: no clipping.
-        ema_decay: Decay of the exponential moving average of the weights, which is what the training gives; 0: the last
-            weights.
-        distillation_weight: Share of the distillation loss, from 0 to 1; above 0 it needs a teacher. null: 0.5 for
-            pruned networks, whose teacher is the dense one, else 0.
+        mixup: Alpha of mixup, which trains on weighted means of two examples, see `gnnrl_lightning.training.mixup`; 0:
+            none.
+        ema_decay: Decay of the exponential moving average of the weights, which is the result of the training; 0: the
+            last weights.
+        distillation_weight: Share of the distillation loss, from 0 to 1; above 0 it needs a teacher, whose forward pass
+            is added to each step.
         distillation_temperature: Temperature that softens both networks' outputs for it, if they are log-probabilities.
 
     Raises:
@@ -39,15 +38,16 @@ class TrainingOptions:
     """
 
     epochs: int = 100
-    optimizer: OptimizerSpec = "torch.optim.SGD"
+    optimizer: OptimizerSpec = "sgd"
     learning_rate: float = 0.1
     weight_decay: float = 5e-4
     decay_norms_and_biases: bool = True
     schedule: str = "cosine"
     warmup_epochs: float = 1.0
     gradient_clip: float = 0.0
+    mixup: float = 0.0
     ema_decay: float = 0.0
-    distillation_weight: float | None = None
+    distillation_weight: float = 0.0
     distillation_temperature: float = 4.0
 
     def __post_init__(self) -> None:
@@ -57,30 +57,15 @@ class TrainingOptions:
             "weight_decay": (0, math.inf),
             "warmup_epochs": (0, math.inf),
             "gradient_clip": (0, math.inf),
+            "mixup": (0, math.inf),
             "distillation_weight": (0, 1),
         }
         for name, (low, high) in ranges.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise UserError(f"{name}={value}: expected {low} to {high}")
+            if not low <= getattr(self, name) <= high:
+                raise UserError(f"{name}={getattr(self, name)}: expected {low} to {high}")
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"ema_decay={self.ema_decay}: expected at least 0 and below 1")
         if not self.distillation_temperature > 0:
             raise UserError(f"distillation_temperature={self.distillation_temperature}: expected above 0")
         SCHEDULES.find(self.schedule)
         check_optimizer(self.optimizer)
-
-    def share_taught(self, has_teacher: bool) -> float:
-        """Return the share of the distillation loss.
-
-        Args:
-            has_teacher: Whether there is a network to distil from.
-
-        Raises:
-            UserError: The options ask for distillation, and there is none.
-        """
-        if not has_teacher and self.distillation_weight:
-            raise UserError(f"distillation_weight={self.distillation_weight} without a teacher: expected 0 or null")
-        if self.distillation_weight is None:
-            return TAUGHT if has_teacher else 0.0
-        return self.distillation_weight

@@ -14,10 +14,8 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.result import best_of
 from gnnrl_lightning.job import checked as checking
-from gnnrl_lightning.job.artifact import load
 from gnnrl_lightning.job.checked import check
 from gnnrl_lightning.job.delivery import deliver
-from gnnrl_lightning.job.given_widths import deliver_widths
 from gnnrl_lightning.job.job import Runtime
 from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.job.runs import RunFolder
@@ -337,27 +335,6 @@ def test_the_dense_network_teaches_the_pruned_ones(task, folder):
     trained = train(check(task, Budget(macs=0.5), given), folder)
     deliver(search(trained, agent_of(), folder), folder)
     assert taught == [None, trained.network, trained.network]
-
-
-@pytest.mark.parametrize(("rate", "kept"), [(0.1, True), (3.0, False)])
-def test_a_fine_tuning_that_ends_below_its_start_is_undone(task, folder, rate, kept):
-    """By the holdout; the test examples have no say."""
-    finetuning = TrainingOptions(epochs=4, learning_rate=rate, gradient_clip=1, distillation_weight=0)
-    short = {"evaluations": STARTS + EPISODES, "calibration_examples": 64, "pretraining": TrainingOptions(epochs=1)}
-    trained = train(check(task, Budget(macs=0.5), options_of(finetuning=finetuning, **short)), folder)
-    widths = torch.tensor([12])
-    row = deliver_widths(trained, widths, folder).figures["pruned"]
-    assert row["finetuning_kept"] is kept == (row["top1_search_after"] >= row["top1_search_before"])
-    pruner = trained.final_pruner
-    before = pruner.prune(pruner.plan(widths))
-    delivered = load(folder.pruned, task.original(), task.example())
-    assert same_weights(before, delivered) is not kept
-    wanted = row["top1_search_after" if kept else "top1_search_before"]
-    assert task.figures(delivered, task.data.holdout)["top1"] == pytest.approx(wanted)
-
-
-def same_weights(first, second):
-    return all(map(torch.equal, first.state_dict().values(), second.state_dict().values()))
 
 
 def test_there_is_no_teacher_for_the_dense_network():

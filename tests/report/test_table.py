@@ -1,5 +1,6 @@
 import io
 
+import pytest
 from rich.console import Console
 
 from gnnrl_lightning.objective import Classification
@@ -54,13 +55,28 @@ def test_printed_table_names_budget_and_finder():
     assert "the agent's own best 90.50 %" in text
 
 
-def test_a_fine_tuning_that_was_undone_is_said():
+@pytest.mark.parametrize(
+    ("epochs", "kept", "said"),
+    [
+        ([70.0, 92.5], True, ["ours: top-1 on the holdout before fine-tuning 90.00 %, after it 92.50 %"]),
+        (
+            [67.0, 91.25, 89.5],
+            False,
+            [
+                "ours: top-1 on the holdout before fine-tuning 90.00 %, after it 89.50 %, after epoch 2 of 3 91.25 %",
+                "ours: the network before fine-tuning is delivered: try a smaller finetuning.learning_rate",
+            ],
+        ),
+        ([], True, []),
+    ],
+)
+def test_what_fine_tuning_has_come_to_is_said(epochs, kept, said):
     console = Console(file=io.StringIO(), width=140)
-    held = {"top1_search_before": 90.0, "top1_search_after": 67.0, "finetuning_kept": False}
-    print_result({**RESULT, "pruned": {**RESULT["pruned"], **held}}, 64, console)
-    text = console.file.getvalue()
-    assert "ours: fine-tuning ended below the network before it on the holdout (top-1 67.00 %, before 90.00 %)" in text
-    assert "uniform: fine-tuning" not in text
+    after = epochs[-1] if epochs else 90.0
+    found = {"top1_search_before": 90.0, "top1_search_after": after, "top1_search_epochs": epochs}
+    print_result({**RESULT, "pruned": RESULT["pruned"] | found | {"finetuning_kept": kept}}, 64, console)
+    lines = console.file.getvalue().splitlines()
+    assert [line for line in lines if "fine-tuning" in line and ": " in line and "latency" not in line] == said
 
 
 def test_agent_without_a_candidate():

@@ -11,20 +11,31 @@ def network():
     return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 2))
 
 
-def test_sgd_alone_has_nesterov_momentum_and_with_arguments_only_these():
-    alone = make_optimizer("torch.optim.SGD", network().parameters(), 0.1, 0.01)
-    assert [alone.defaults[name] for name in ("lr", "momentum", "nesterov")] == [0.1, 0.9, True]
-    plain = make_optimizer({"class_path": "torch.optim.SGD", "init_args": {}}, network().parameters(), 0.1, 0.01)
-    assert plain.defaults["momentum"] == 0
-    adam = {"class_path": "torch.optim.AdamW", "init_args": {"betas": (0.8, 0.9)}}
-    found = make_optimizer(adam, network().parameters(), 0.1, 0.01)
-    assert isinstance(found, torch.optim.AdamW) and found.defaults["betas"] == (0.8, 0.9)
+def with_arguments(path, **arguments):
+    return {"class_path": path, "init_args": arguments}
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "defaults"),
+    [
+        ("sgd", torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+        (with_arguments("sgd", momentum=0.5), torch.optim.SGD, {"momentum": 0.5, "nesterov": True}),
+        ("torch.optim.SGD", torch.optim.SGD, {"momentum": 0, "nesterov": False}),
+        ("adamw", torch.optim.AdamW, {"betas": (0.9, 0.999)}),
+        (with_arguments("torch.optim.RAdam", betas=(0.8, 0.9)), torch.optim.RAdam, {"betas": (0.8, 0.9)}),
+        ({"class_path": "sgd", "init_args": None}, torch.optim.SGD, {"momentum": 0.9}),
+    ],
+)
+def test_optimizers_by_name_and_path(given, kind, defaults):
+    made = make_optimizer(given, network().parameters(), 0.1, 0.01)
+    assert type(made) is kind
+    assert made.defaults.items() >= ({"lr": 0.1, "weight_decay": 0.01} | defaults).items()
 
 
 def test_norms_and_biases_can_go_without_decay():
     some = network()
     some[3].weight.requires_grad_(False)
-    decayed, spared = make_optimizer("torch.optim.AdamW", some.parameters(), 0.1, 0.01, decay_all=False).param_groups
+    decayed, spared = make_optimizer("adamw", some.parameters(), 0.1, 0.01, decay_all=False).param_groups
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.01, 0)
     assert [id(each) for each in decayed["params"]] == [id(some[0].weight)]
     assert [id(each) for each in spared["params"]] == [
@@ -32,18 +43,27 @@ def test_norms_and_biases_can_go_without_decay():
         *map(id, some[1].parameters()),
         id(some[3].bias),
     ]
-    (every,) = make_optimizer("torch.optim.AdamW", some.parameters(), 0.1, 0.01).param_groups
+    (every,) = make_optimizer("adamw", some.parameters(), 0.1, 0.01).param_groups
     assert every["weight_decay"] == 0.01 and len(every["params"]) == 5
+    (alone,) = make_optimizer("adamw", some[1].parameters(), 0.1, 0.01, decay_all=False).param_groups
+    assert alone["weight_decay"] == 0
+
+
+def no_optimizer(params, lr, weight_decay):
+    return [params, lr, weight_decay]
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ("adam", r"optimizer is 'adam' \(did you mean adamw\?\)"),
         ("torch.optim.Adamw", "optimizer 'torch.optim.Adamw' cannot be imported"),
-        ("torch.nn.Linear", "is no torch.optim.Optimizer"),
-        ("torch.optim.LBFGS", "takes no weight_decay"),
-        ({"class_path": "torch.optim.SGD", "init_args": {"nesterov": True}}, "refuses its arguments"),
-        ({"class_path": "torch.optim.SGD", "init_args": {"lr": 1}}, "set learning_rate beside optimizer"),
+        ("torch.nn.Linear", "'torch.nn.Linear' takes no lr"),
+        ("torch.pi", "optimizer 'torch.pi': expected a torch.optim.Optimizer, .* not a float"),
+        ("torch.optim.LBFGS", "takes no weight_decay: choose another"),
+        (f"{__name__}.no_optimizer", "makes a list: expected a torch.optim.Optimizer"),
+        (with_arguments("torch.optim.SGD", nesterov=True), "refuses its arguments {'nesterov': True}: Nesterov"),
+        (with_arguments("sgd", lr=1), "set learning_rate beside optimizer"),
         ({"path": "torch.optim.SGD"}, "expected class_path and init_args"),
     ],
 )

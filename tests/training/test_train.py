@@ -6,20 +6,13 @@ from lightning.pytorch import Trainer
 from torch import nn
 from torch.nn import functional as F
 
-from gnnrl_lightning.data import Digits
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.objective import Classification
+from gnnrl_lightning.training.mixup import mix
 from gnnrl_lightning.training.module import SupervisedModule
 from gnnrl_lightning.training.options import TrainingOptions
-from gnnrl_lightning.training.train import figures, quiet_trainer, train
+from gnnrl_lightning.training.train import check_training, figures, quiet_trainer, train
 from tests.support.fakes import SaveAt
-
-
-@pytest.fixture(scope="module")
-def digits():
-    data = Digits(batch_size=128)
-    data.setup()
-    return data
 
 
 def small(seed=0, dropout=0.0):
@@ -47,8 +40,10 @@ def test_training_learns_and_leaves_the_network_ready(digits):
     before = torch.random.get_rng_state()
     untrained = figures(network, digits.test, digits, Classification())["top1"]
     network.train()
-    assert train(network, digits, TrainingOptions(epochs=3), Classification(), trainer=on_cpu, seed=5) is None
+    validated = train(network, digits, TrainingOptions(epochs=3), Classification(), trainer=on_cpu, seed=5)
     assert untrained < 30 < 80 < figures(network, digits.test, digits, Classification())["top1"]
+    assert len(validated) == 3 and validated[0]["top1"] < validated[2]["top1"]
+    assert validated[2] == pytest.approx(figures(network, digits.holdout, digits, Classification()))
     assert not any(module.training for module in network.modules())
     assert all(parameter.requires_grad for parameter in network.parameters())
     assert digits.seed == 0
@@ -87,8 +82,8 @@ def test_resuming_gives_the_weights_of_the_uninterrupted_run(digits, tmp_path, s
     assert same(whole, resumed)
 
 
-@pytest.mark.parametrize("weight", [0.0, 0.3])
-def test_one_step_is_sgd_by_hand(digits, weight):
+@pytest.mark.parametrize(("weight", "alpha"), [(0.0, 0.0), (0.3, 0.0), (0.3, 1.0)])
+def test_one_step_is_sgd_by_hand(digits, weight, alpha):
     network, teacher = small(), small(seed=1)
     manual = copy.deepcopy(network).train()
     options = TrainingOptions(
@@ -97,14 +92,19 @@ def test_one_step_is_sgd_by_hand(digits, weight):
         warmup_epochs=0,
         weight_decay=0.01,
         distillation_weight=weight,
+        mixup=alpha,
     )
     on_cpu(max_steps=1).fit(
         SupervisedModule(network, options, Classification(label_smoothing=0.1), teacher), datamodule=digits
     )
     batch = digits.on_after_batch_transfer(next(iter(digits.train_dataloader())), 0)
-    logits = manual(batch.inputs)
-    loss = F.cross_entropy(logits, batch.targets, label_smoothing=0.1)
-    distance = Classification().distillation(logits, teacher.eval()(batch.inputs).detach(), 4.0)
+    inputs, targets = batch.inputs, F.one_hot(batch.targets).float()
+    if alpha > 0:
+        mixed = mix(inputs, targets, alpha, 0, 0, 0, 0, 1)  # seed, epoch, batch, process, and what tells it from crops
+        inputs, targets = mixed.inputs, mixed.weight * mixed.targets + (1 - mixed.weight) * mixed.others
+    logits = manual(inputs)
+    loss = F.cross_entropy(logits, targets, label_smoothing=0.1)
+    distance = Classification().distillation(logits, teacher.eval()(inputs).detach(), 4.0)
     ((1 - weight) * loss + weight * distance).backward()
     for trained, parameter in zip(network.parameters(), manual.parameters(), strict=True):
         gradient = parameter.grad + 0.01 * parameter
@@ -141,6 +141,21 @@ def test_frozen_parameters_stay(digits):
         train(network.requires_grad_(False), digits, TrainingOptions(epochs=1), Classification(), trainer=on_cpu)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"distillation_weight": 0.5}, r"distillation_weight=0\.5 without a teacher"),
+        ({"mixup": 0.2}, "mixup with inputs of type uint8"),
+        ({"optimizer": "torch.optim.Muon"}, "optimizer 'torch.optim.Muon' refuses its arguments"),
+    ],
+)
+def test_what_does_not_fit_the_network_is_refused_before_the_training(digits, options, message):
+    inputs = digits.train.inputs[:1]
+    check_training(small(), TrainingOptions(epochs=0, **options), Classification(), inputs)
+    with pytest.raises(UserError, match=message):
+        check_training(small(), TrainingOptions(epochs=1, **options), Classification(), inputs)
+
+
 def test_zero_epochs_change_nothing_but_the_mode(digits):
     network = small().train()
     train(network, digits, TrainingOptions(epochs=0), Classification(), trainer=on_cpu)
@@ -166,7 +181,6 @@ def test_a_student_follows_its_teacher(digits):
     assert not any(
         "teacher" in key for key in SupervisedModule(student, options, Classification(), teacher).state_dict()
     )
-    assert TrainingOptions().share_taught(True) == 0.5 and TrainingOptions().share_taught(False) == 0
     with pytest.raises(UserError, match=r"distillation_weight=1\.0 without a teacher"):
         train(student, digits, options, Classification(), trainer=on_cpu)
 
@@ -211,6 +225,7 @@ def test_the_trainer_gets_epochs_and_clipping(digits):
         ("weight_decay", float("nan")),
         ("warmup_epochs", -1.0),
         ("gradient_clip", -1.0),
+        ("mixup", -0.1),
         ("distillation_weight", 1.1),
         ("ema_decay", 1.0),
         ("distillation_temperature", 0.0),
