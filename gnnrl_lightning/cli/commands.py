@@ -20,12 +20,13 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.checked import Checked, check
 from gnnrl_lightning.job.comparison import CompareOptions, Comparison
 from gnnrl_lightning.job.delivery import LATENCY_BATCH, Delivered, deliver
+from gnnrl_lightning.job.finetuning import save_finetuned
 from gnnrl_lightning.job.given_widths import as_widths, budget_of, deliver_widths, read_widths
 from gnnrl_lightning.job.job import DENSE, POLICY, PRUNED, PhaseTrainers, Runtime
 from gnnrl_lightning.job.prediction import as_json, predict
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.searching import begin
-from gnnrl_lightning.job.task import inspect, save_finetuned
+from gnnrl_lightning.job.task import inspect
 from gnnrl_lightning.job.trained import train
 from gnnrl_lightning.networks import save_weights
 from gnnrl_lightning.objective.protocol import record

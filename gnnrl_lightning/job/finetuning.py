@@ -1,4 +1,4 @@
-"""Fine-tuning of the pruned networks, and which of them are delivered: those after it, or those before."""
+"""Fine-tuning of pruned networks, and which of them are delivered: those after it, or those before."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gnnrl_lightning.evaluation.racing import sign_test
+from gnnrl_lightning.job import artifact
 from gnnrl_lightning.job.job import DENSE
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.processes import rank
+from gnnrl_lightning.report.costs import cost_figures
 from gnnrl_lightning.trees import Tree, map_tensors
 
 GUESS = "guess"
@@ -28,7 +31,6 @@ WORSE = 0.05
 
 NEAR_CHANCE = 0.1
 """Share of the way from guessing to the dense network's primary figure below which fine-tuning is warned of."""
-
 
 Scored = tuple[Tensor, dict[str, float]]
 """Scores of the held-out examples `(N,)`, higher is better, and the objective's figures."""
@@ -137,3 +139,30 @@ def _warn_near_chance(task: Task, starts: Mapping[str, Mapping[str, float]]) -> 
                 "rate as a new network needs",
                 stacklevel=2,
             )
+
+
+def save_finetuned(task: Task, network: nn.Module, scores: Mapping[str, float], folder: Path) -> None:
+    """Save the pruned network of a task's artifact as a new artifact after further training.
+
+    Args:
+        task: The task with the original artifact.
+        network: The trained network.
+        scores: The objective's figures of it on the holdout.
+        folder: Folder of the new artifact.
+
+    Raises:
+        UserError: The task has no artifact.
+    """
+    if task.artifact is None:
+        raise UserError("the task has no artifact: give the folder of a pruned network")
+    recipe = artifact.read_recipe(task.artifact)
+    figures = cost_figures(recipe["figures"]) | {f"{name}_search_after": value for name, value in scores.items()}
+    description = artifact.Description(recipe["network"], recipe["budget"], task.data.transform_record(), figures)
+    artifact.save(
+        folder,
+        network,
+        dense=task.original(),
+        steps=recipe["steps"],
+        example=task.example(),
+        description=description,
+    )

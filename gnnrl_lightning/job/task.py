@@ -24,7 +24,6 @@ from gnnrl_lightning.job.groups import GroupOptions
 from gnnrl_lightning.networks import check_finite, check_runs, load_weights
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.objective import Figure, Objective, find_objective
-from gnnrl_lightning.report.costs import cost_figures
 from gnnrl_lightning.training.options import TrainingOptions
 from gnnrl_lightning.training.train import check_training, scored, train
 from gnnrl_lightning.trees import Tree, zeros_of
@@ -280,30 +279,3 @@ def inspect(graph: ComputationGraph, metrics: Iterable[Any] = METRICS) -> dict[s
         "groups": groups,
         "frozen": frozen,
     }
-
-
-def save_finetuned(task: Task, network: nn.Module, scores: Mapping[str, float], folder: Path) -> None:
-    """Save the pruned network of a task's artifact as a new artifact after further training.
-
-    Args:
-        task: The task with the original artifact.
-        network: The trained network.
-        scores: The objective's figures of it on the holdout.
-        folder: Folder of the new artifact.
-
-    Raises:
-        UserError: The task has no artifact.
-    """
-    if task.artifact is None:
-        raise UserError("the task has no artifact: give the folder of a pruned network")
-    recipe = artifact.read_recipe(task.artifact)
-    figures = cost_figures(recipe["figures"]) | {f"{name}_search_after": value for name, value in scores.items()}
-    description = artifact.Description(recipe["network"], recipe["budget"], task.data.transform_record(), figures)
-    artifact.save(
-        folder,
-        network,
-        dense=task.original(),
-        steps=recipe["steps"],
-        example=task.example(),
-        description=description,
-    )

@@ -61,6 +61,17 @@ BAD = {
     "proxy": (["--model.proxy_warmup", "-1"], r"proxy_warmup is -1, expected at least 0"),
     "calibration": (["--candidate.calibration_examples", "100000"], r"expected between 1 and"),
     "learning rate": (["--finetuning.learning_rate", "-1"], r"learning_rate=-1"),
+    "optimiser": (["--finetuning.optimizer", "adam"], r"optimizer is 'adam' \(did you mean adamw\?\)"),
+    "argument of an optimiser": (
+        ["--finetuning.optimizer", "{class_path: sgd, init_args: {betas: 1}}"],
+        r"optimizer 'sgd' refuses its arguments \{'betas': 1\}",
+    ),
+    "optimiser of matrices": (
+        ["--finetuning.optimizer", "torch.optim.Muon"],
+        r"^error: finetuning: .* refuses its arg",
+    ),
+    "teacher of the dense network": (["--pretraining.distillation_weight", "1"], r"a teacher, which only finetuning"),
+    "cutout": (["--data.init_args.cutout", "9"], r"cutout=9 with images of 8x8 pixels"),
     "batch size": (["--data.init_args.batch_size", "0"], r"^error: batch_size=0: expected at least 1$"),
     "search size": (["--data.init_args.holdout_size", "0.0"], r"^error: holdout_size=0.0"),
     "mean of another length": (["--data.init_args.mean", "[0.1, 0.2]"], r"^error: mean=.*one value per channel"),
@@ -172,6 +183,22 @@ def test_a_recipe_runs_nothing_that_it_names(fitted, workplace, capsys):
         main(["test", "--config", "small.yaml", "--artifact", "foreign"])
     assert end.value.code == 2 and "was pruned from os.mkdir" in capsys.readouterr().err
     assert not (workplace / "ran").exists()
+
+
+def test_there_is_no_teacher_for_an_artifact(fitted, workplace, capsys):
+    with pytest.raises(SystemExit) as end:
+        given = [
+            "--artifact",
+            str(fitted / "pruned"),
+            "--run.name",
+            "taught",
+            "--finetuning.distillation_weight",
+            "0.5",
+        ]
+        main(["finetune", "--config", "small.yaml", *given])
+    assert end.value.code == 2 and not (workplace / "runs" / "taught").exists()
+    message = "error: finetuning: distillation_weight=0.5 without a teacher: expected 0\n"
+    assert capsys.readouterr().err.endswith(message)
 
 
 @pytest.mark.parametrize(("command", "verb"), [("finetune", "fine-tune"), ("validate", "validate"), ("test", "test")])

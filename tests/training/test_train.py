@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from torch import nn
 from torch.nn import functional as F
 
@@ -11,6 +11,7 @@ from gnnrl_lightning.objective import Classification
 from gnnrl_lightning.training.mixup import mix
 from gnnrl_lightning.training.module import SupervisedModule
 from gnnrl_lightning.training.options import TrainingOptions
+from gnnrl_lightning.training.schedules import one_cycle
 from gnnrl_lightning.training.train import check_training, figures, quiet_trainer, train
 from tests.support.fakes import SaveAt
 
@@ -110,6 +111,25 @@ def test_one_step_is_sgd_by_hand(digits, weight, alpha):
         gradient = parameter.grad + 0.01 * parameter
         # Nesterov's first step: gradient + momentum * gradient
         torch.testing.assert_close(trained, parameter - 0.2 * 1.9 * gradient)
+
+
+def test_every_step_has_its_rate_in_every_group(digits):
+    rates = []
+
+    class Rates(Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            rates.append([group["lr"] for group in optimizer.param_groups])
+
+    options = TrainingOptions(
+        epochs=2,
+        optimizer="adamw",
+        learning_rate=0.3,
+        schedule="one_cycle",
+        warmup_epochs=0.5,
+        decay_norms_and_biases=False,
+    )
+    train(small(), digits, options, Classification(), trainer=lambda **f: on_cpu(callbacks=[Rates()], **f))
+    assert rates == [[pytest.approx(0.3 * one_cycle(step, 18, 4.5))] * 2 for step in range(18)]
 
 
 def test_metrics_are_logged_in_percent_and_agree_with_top1(digits):
