@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.racing import sign_test
 from gnnrl_lightning.job import artifact
 from gnnrl_lightning.job.job import DENSE
