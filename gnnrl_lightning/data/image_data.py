@@ -163,5 +163,6 @@ class ImageData(ExampleData):
             inputs = crop_flip(inputs, self.pad, draw_crop_flip(len(inputs), self.pad, self.flip, generator))
         if self.cutout > 0:
             fill = torch.tensor(self.mean).mul(255).round().clamp(0, 255).to(inputs.dtype)
-            inputs = cut_out(inputs, self.cutout, draw_centres(len(inputs), *inputs.shape[2:], generator), fill)
+            images, _, height, width = inputs.shape
+            inputs = cut_out(inputs, self.cutout, draw_centres(images, height, width, generator), fill)
         return inputs, targets

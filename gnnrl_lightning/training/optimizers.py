@@ -17,7 +17,7 @@ from gnnrl_lightning.registry import Registry, name_and_arguments
 OptimizerSpec = str | dict[str, Any]
 """A name in `OPTIMIZERS` or an import path; or a mapping of `class_path`, which is either, and `init_args`."""
 
-MakeOptimizer = Callable[..., Optimizer]
+MakeOptimizer = Callable[..., Any]
 """`(parameters or parameter groups, lr=, weight_decay=, arguments by name) -> optimiser`: a class, or a function."""
 
 
