@@ -1,4 +1,4 @@
-"""The command line: `python -m gnnrl_lightning {fit,pretrain,finetune,validate,test,compare,predict,prune,inspect}`."""
+"""The command line: `python -m gnnrl_lightning {fit,pretrain,finetune,validate,test,compare,predict,prune,inspect,report}`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import warnings
 
 from gnnrl_lightning.cli.front import answer
+from gnnrl_lightning.cli.reporting import REPORT, report
 from gnnrl_lightning.errors import UserError, chain
 
 
@@ -21,8 +22,12 @@ def main(args: list[str] | None = None) -> None:
         SystemExit: With code 0 after help and version; with 2 and one line on standard error if the input is invalid;
             with 130 after Ctrl-C and 143 after SIGTERM.
     """
+    arguments = sys.argv[1:] if args is None else args
     try:
-        said = answer(sys.argv[1:] if args is None else args)
+        said = answer(arguments)
+        if arguments[:1] == [REPORT]:
+            print(report(arguments[1:]), end="")
+            return
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error

@@ -14,7 +14,7 @@ from rich.console import Console
 from gnnrl_lightning.cli.comparing import policies_of
 from gnnrl_lightning.cli.front import DESCRIPTION
 from gnnrl_lightning.cli.resuming import resumed_run, same_wandb_runs
-from gnnrl_lightning.cli.subcommands import SUBCOMMANDS, Subcommand
+from gnnrl_lightning.cli.subcommands import CONFIGURED, Subcommand
 from gnnrl_lightning.cli.trainer import SubcommandTrainer
 from gnnrl_lightning.cost.metrics import METRICS
 from gnnrl_lightning.data import ExampleData
@@ -52,7 +52,7 @@ class ArgumentsCLI(LightningCLI):
         self.processes = 1
         # Building the parser of a subcommand is slow, so only the requested one is built.
         asked = (sys.argv[1:] if args is None else args)[:1]
-        self.parsed = {name: row for name, row in SUBCOMMANDS.items() if name in asked} or SUBCOMMANDS
+        self.parsed = {name: row for name, row in CONFIGURED.items() if name in asked} or CONFIGURED
         super().__init__(
             GNNRL,
             ExampleData,
@@ -175,7 +175,7 @@ class ArgumentsCLI(LightningCLI):
     @property
     def asked(self) -> Subcommand:
         """The subcommand."""
-        return SUBCOMMANDS[str(self.subcommand)]
+        return CONFIGURED[str(self.subcommand)]
 
     @property
     def model_policy_file(self) -> str | None:

@@ -23,6 +23,7 @@ from gnnrl_lightning.job.delivery import LATENCY_BATCH, Delivered, deliver
 from gnnrl_lightning.job.given_widths import as_widths, budget_of, deliver_widths, read_widths
 from gnnrl_lightning.job.job import DENSE, POLICY, PRUNED, PhaseTrainers, Runtime
 from gnnrl_lightning.job.prediction import as_json, predict
+from gnnrl_lightning.job.reporting import write_report
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.searching import begin
 from gnnrl_lightning.job.task import inspect, save_finetuned
@@ -102,7 +103,14 @@ class CompressionCLI(RunningCLI):
         logged = {*costs, *(f"{name}{RATIO}" for name in costs), *LOGGED}
         print_result(dict(delivered.figures), LATENCY_BATCH, self.console)
         shown = {name: value for name, value in pruned.items() if name in logged or name.endswith("_search")}
+        self._report(folder)
         self.close_run(folder, {f"result/{name}": value for name, value in shown.items()})
+
+    def _report(self, folder: RunFolder) -> None:
+        """Write the report of a finished run from its files."""
+        for logger in self.trainer.loggers:
+            logger.save()
+        write_report(folder, str(self.subcommand))
 
     def pretrain(self, **_: Any) -> None:
         """Train the dense network and save its weights."""
@@ -165,6 +173,7 @@ class CompressionCLI(RunningCLI):
         figures = comparison.run(folder)
         for table in comparison_tables(figures):
             self.console.print(table)
+        self._report(folder)
         self.close_run(folder, {})
 
     def predict(self, json: str | None = None, **_: Any) -> None:

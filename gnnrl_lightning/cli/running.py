@@ -155,7 +155,7 @@ class RunningCLI(ArgumentsCLI):
         for logger in self.trainer.loggers:
             logger.log_metrics(figures)
         self._let_go("success", 0)
-        self.console.print(f"written to {folder.path}")
+        self.console.print(f"written to {folder.report if folder.report.is_file() else folder.path}")
 
     def _let_go(self, status: str, code: int) -> None:
         for logger in self.trainer.loggers:

@@ -35,6 +35,7 @@ from gnnrl_lightning.rl.environments import AGENT, Environments
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.search.methods import METHODS
 from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
+from gnnrl_lightning.speed.machine import machine
 from gnnrl_lightning.training.train import quiet_trainer
 
 DDPG_METHOD = "ddpg"
@@ -177,13 +178,13 @@ class Comparison:
         folder.comparison.mkdir(exist_ok=True)
         rows, refused = [], []
         for limits, method, seed in self.runs():
-            stem = f"{method}-{limits.label}" + ("" if seed is None else f"-seed{seed}")
-            path = folder.comparison / f"{stem}.json"
+            name = stem(method, limits.label, seed)
+            path = folder.comparison / f"{name}.json"
             if path.is_file():
                 rows.append(json.loads(path.read_text(encoding="utf-8")))
                 continue
             try:
-                row = self._row(trained, limits, method, seed, folder.comparison / f"{stem}.jsonl")
+                row = self._row(trained, limits, method, seed, folder.comparison / f"{name}.jsonl")
             except NotApplicable as error:
                 row = {"method": method, "seed": seed, "budget": limits.label, "refused": str(error)}
                 refused.append(row)
@@ -250,8 +251,14 @@ class Comparison:
             "rows": rows,
             "refused": refused,
             **summarise(rows, agent, primary),
+            "machine": machine(job.runtime.device),
             "versions": versions(),
         }
+
+
+def stem(method: str, budget: Any, seed: int | None) -> str:
+    """Return the name of a run's files in the folder `compare/`, without their suffixes."""
+    return f"{method}-{budget}" + ("" if seed is None else f"-seed{seed}")
 
 
 def _write(path: Path, contents: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 from torch import nn
 
 from gnnrl_lightning.evaluation.result import Evaluation
+from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job import artifact
 from gnnrl_lightning.job.job import PRUNED, UNIFORM
 from gnnrl_lightning.job.runs import RunFolder, versions
@@ -24,6 +25,7 @@ from gnnrl_lightning.processes import rank
 from gnnrl_lightning.report.table import print_result
 from gnnrl_lightning.rl.environments import AGENT
 from gnnrl_lightning.speed.latency import paired_latency_ms
+from gnnrl_lightning.speed.machine import machine
 from gnnrl_lightning.surrogate.diagnostics import proxy_figures
 from gnnrl_lightning.trees import take, to_device
 
@@ -108,7 +110,10 @@ def finish(
         "objective": record(job.task.goal),
         "budget": dict(budget),
         **_tested(trained, chosen, before, after),
+        "test_examples": len(job.task.data.test),
         "search": dict(search),
+        **_structure(job.graph, chosen),
+        "machine": machine(job.runtime.device),
         "versions": versions(),
     }
     network = copy.deepcopy(after[PRUNED]).cpu()
@@ -163,6 +168,21 @@ def _tested(
         for name, item in chosen.items()
     }
     return {"dense": {**limits.dense, **_keyed("test", scores["dense"]), "latency_ms": latency["dense"]}, **rows}
+
+
+def _structure(graph: ComputationGraph, chosen: Mapping[str, Evaluation]) -> dict[str, Any]:
+    """Return the dense width of every group, and the MACs of every layer in all networks, in order of computation."""
+    widths = torch.stack([graph.widths, *(torch.tensor(item.widths) for item in chosen.values())])
+    macs = graph.cost.operator_macs(widths).T.tolist()
+    layers = [
+        {
+            "name": operator.name.rpartition(":")[0] or operator.name,
+            "macs": dict(zip(("dense", *chosen), row, strict=True)),
+        }
+        for operator, row in zip(graph.operators, macs, strict=True)
+        if row[0] > 0
+    ]
+    return {"groups": {group.name: group.width for group in graph.groups}, "layers": layers}
 
 
 def _keyed(suffix: str, scores: Mapping[str, float]) -> dict[str, float]:

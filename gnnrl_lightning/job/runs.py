@@ -93,6 +93,16 @@ class RunFolder:
         return self.path / "result.json"
 
     @property
+    def report(self) -> Path:
+        """The page that shows the run."""
+        return self.path / "report.html"
+
+    @property
+    def figures(self) -> Path:
+        """Folder of the page's figures as PNG files."""
+        return self.path / "figures"
+
+    @property
     def compare(self) -> Path:
         """The figures of a comparison."""
         return self.path / "compare.json"
@@ -188,9 +198,9 @@ class RunFolder:
             partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
     def _clear(self) -> None:
-        for file in (self.config, self.metrics, self.journal, self.result, self.compare):
+        for file in (self.config, self.metrics, self.journal, self.result, self.compare, self.report):
             file.unlink(missing_ok=True)
-        for folder in (self.checkpoints, self.pruned, self.comparison):
+        for folder in (self.checkpoints, self.pruned, self.comparison, self.figures):
             if folder.is_dir():
                 shutil.rmtree(folder)
 

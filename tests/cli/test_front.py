@@ -9,7 +9,7 @@ import pytest
 
 from gnnrl_lightning import __version__
 from gnnrl_lightning.cli import main
-from gnnrl_lightning.cli.subcommands import SUBCOMMANDS
+from gnnrl_lightning.cli.subcommands import CONFIGURED, SUBCOMMANDS
 from gnnrl_lightning.cli.trainer import SubcommandTrainer
 
 ROOT = Path(__file__).parents[2]
@@ -87,7 +87,7 @@ def test_help_names_every_subcommand_with_its_summary(capsys):
         assert f" {name} {subcommand.summary}" in text
 
 
-@pytest.mark.parametrize("name", SUBCOMMANDS)
+@pytest.mark.parametrize("name", CONFIGURED)
 def test_a_subcommand_says_the_same_of_itself(name):
     documented = docstring_parser.parse(getattr(SubcommandTrainer, name).__doc__).short_description
-    assert documented == SUBCOMMANDS[name].summary
+    assert documented == CONFIGURED[name].summary

@@ -1,0 +1,161 @@
+"""Figures of a search: what its candidates cost and score, and who proposed them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from statistics import median
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gnnrl_lightning.report.costs import RATIO, cost_names
+from gnnrl_lightning.report.pages.drawing import (
+    INK,
+    MUTED,
+    OURS,
+    PAPER,
+    START,
+    UNIFORM,
+    canvas,
+    legend,
+    whole_numbers,
+)
+from gnnrl_lightning.report.pages.records import RunRecord
+from gnnrl_lightning.report.pages.words import cost_name
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How candidates of some proposers are drawn."""
+
+    label: str
+    colour: str
+    shape: str
+    size: float
+
+
+STARTING = Mark("starting candidates", START, "^", 36)
+MARKS = {"agent": Mark("agent", OURS, "o", 26), "uniform": Mark("uniform", UNIFORM, "s", 42)}
+"""Proposer -> its mark; every other one proposes starting candidates."""
+
+
+def candidates_figure(record: RunRecord) -> Figure | None:
+    """Score against cost of all candidates, their Pareto front, and the delivered one."""
+    points = [item for item in record.candidates if record.primary in item["scores"]]
+    if not points:
+        return None
+    metric, figure = _spread_metric(points), record.figure
+    values = [_number(item["scores"][record.primary], figure.higher_is_better) for item in points]
+    shares = [100 * item[f"{metric}{RATIO}"] for item in points]
+    drawing, (axes,) = canvas()
+    _scatter(axes, points, shares, values)
+    front = pareto_front(shares, [figure.merit(value) for value in values])
+    axes.plot(
+        [shares[i] for i in front], [values[i] for i in front],
+        color=MUTED, linewidth=1, drawstyle="steps-post", zorder=1, label="Pareto front",
+    )  # fmt: skip
+    if record.result is not None:
+        pruned = record.result["pruned"]
+        axes.scatter(
+            [100 * pruned[f"{metric}{RATIO}"]], [pruned[f"{record.primary}_search"]],
+            s=150, facecolors="none", edgecolors=INK, linewidths=1.3, zorder=4, label="delivered",
+        )  # fmt: skip
+    axes.set(xlabel=f"{cost_name(metric)} kept, % of dense", ylabel=_on_holdout(record))
+    _better_up(axes, values, figure.higher_is_better, figure.logarithmic)
+    legend(drawing, axes)
+    return drawing
+
+
+def search_figure(record: RunRecord) -> Figure | None:
+    """Reward of each candidate in the order of evaluation, by proposer, and the best so far."""
+    points = list(record.candidates)
+    if not points:
+        return None
+    rewards = [_number(item["merit"][0], True) for item in points]
+    order = [*range(1, len(points) + 1)]
+    drawing, (axes,) = canvas()
+    _scatter(axes, points, order, rewards)
+    kept = [-math.inf if item["dropped"] else reward for item, reward in zip(points, rewards, strict=True)]
+    best = [*accumulate(kept, max)]
+    axes.plot(order, best, color=INK, linewidth=1.2, drawstyle="steps-post", zorder=1, label="best so far")
+    reward = (record.config.get("episode") or {}).get("reward")
+    axes.set(xlabel="candidate, in order of evaluation", ylabel=f"reward ({reward})" if reward else _on_holdout(record))
+    _better_up(axes, rewards, True, False)
+    whole_numbers(axes)
+    legend(drawing, axes)
+    return drawing
+
+
+def pareto_front(costs: Sequence[float], merits: Sequence[float]) -> list[int]:
+    """Return the indices of the points that no other point beats in both, in order of their costs.
+
+    Args:
+        costs: Costs, lower is better.
+        merits: Merits, higher is better.
+    """
+    front: list[int] = []
+    for i in sorted(range(len(costs)), key=lambda i: (costs[i], -merits[i])):
+        if not front or merits[i] > merits[front[-1]]:
+            front.append(i)
+    return front
+
+
+def _spread_metric(points: Sequence[Mapping[str, Any]]) -> str:
+    """Return the cost in which candidates differ most: all of them meet the limited one almost exactly."""
+    names = cost_names({**points[0]["costs"], **points[0]})
+    shares = {name: [item[f"{name}{RATIO}"] for item in points] for name in names}
+    return max(names, key=lambda name: max(shares[name]) - min(shares[name]))
+
+
+def _scatter(axes: Axes, points: Sequence[Mapping[str, Any]], across: Sequence[float], values: Sequence[float]) -> None:
+    """Draw candidates by proposer; hollow marks are estimates of dropped ones."""
+    marks = [MARKS.get(item["proposer"], STARTING) for item in points]
+    for mark in (MARKS["agent"], STARTING, MARKS["uniform"]):
+        own = [i for i, each in enumerate(marks) if each is mark]
+        if own:
+            faces = ["none" if points[i]["dropped"] else mark.colour for i in own]
+            edges = [mark.colour if points[i]["dropped"] else PAPER for i in own]
+            axes.scatter(
+                [across[i] for i in own], [values[i] for i in own],
+                s=mark.size, marker=mark.shape, c=faces, edgecolors=edges, linewidths=0.8, zorder=3,
+            )  # fmt: skip
+            axes.scatter([], [], s=mark.size, marker=mark.shape, c=mark.colour, label=mark.label)
+    if any(item["dropped"] for item in points):
+        axes.scatter([], [], s=26, marker="o", c="none", edgecolors=MUTED, label="dropped, an estimate")
+
+
+def _better_up(axes: Axes, values: Sequence[float], higher_is_better: bool, logarithmic: bool) -> None:
+    """Turn the better end up, and leave far worse values outside, which would flatten all others."""
+    signed = [value if higher_is_better else -value for value in values if math.isfinite(value)]
+    if not signed:
+        return
+    best, floor = max(signed), min(signed)
+    reach = 4 * (best - median(signed))
+    if not logarithmic and 0 < reach < best - floor:
+        floor = best - reach
+        left_out = sum(value < floor for value in signed)
+        axes.annotate(
+            f"{left_out} worse {'one' if left_out == 1 else 'ones'} below", (0.01, 0.02), xycoords="axes fraction",
+            fontsize=8, color=MUTED,
+        )  # fmt: skip
+    margin = 0.06 * (best - floor) or 0.5
+    low, high = floor - margin, best + margin
+    if logarithmic:
+        axes.set_yscale("log")
+        axes.invert_yaxis() if not higher_is_better else None
+        return
+    axes.set_ylim(*((low, high) if higher_is_better else (-low, -high)))
+
+
+def _number(value: float | None, higher_is_better: bool) -> float:
+    """Return a value of the journal, where null stands for the worst."""
+    return (-math.inf if higher_is_better else math.inf) if value is None else value
+
+
+def _on_holdout(record: RunRecord) -> str:
+    unit = f", {record.figure.unit}" if record.figure.unit else ""
+    return f"{record.figure.label} on the holdout{unit}"

@@ -1,0 +1,105 @@
+"""What the files of a run say, in plain types, for its report."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gnnrl_lightning.objective import Figure
+from gnnrl_lightning.objective.protocol import primary_figure
+
+NETWORKS = {"dense": "dense", "uniform": "uniform", "pruned": "ours"}
+"""Networks of a result -> their names for readers."""
+
+UNIFORM, AGENT = "uniform", "agent"
+"""Proposers of candidates that have a mark of their own."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What narrowing each group alone does.
+
+    Attributes:
+        ratios: Keep ratios `K`, ascending.
+        measured: Loss of each group at each ratio, `G` rows of `K`.
+    """
+
+    ratios: Sequence[float]
+    measured: Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The files of one run.
+
+    Attributes:
+        folder: The folder of the run.
+        subcommand: The subcommand that made it.
+        config: The resolved configuration.
+        configuration: The same as text.
+        objective: The objective's record, see `gnnrl_lightning.objective.protocol.record`.
+        result: Contents of result.json; None: the run has not finished, or writes none.
+        candidates: Contents of the journal, in the order of evaluation.
+        metrics: Rows of metrics.csv, each with the values that it has.
+        losses: The sensitivity; None: the run has measured none.
+    """
+
+    folder: Path
+    subcommand: str
+    config: Mapping[str, Any]
+    configuration: str
+    objective: Mapping[str, Any]
+    result: Mapping[str, Any] | None = None
+    candidates: Sequence[Mapping[str, Any]] = ()
+    metrics: Sequence[Mapping[str, float]] = ()
+    losses: Losses | None = None
+
+    @property
+    def primary(self) -> str:
+        """Name of the objective's primary figure."""
+        return primary_figure({"objective": self.objective})[0]
+
+    @property
+    def figure(self) -> Figure:
+        """The objective's primary figure."""
+        return primary_figure({"objective": self.objective})[1]
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return self.folder.resolve().name
+
+    @property
+    def network(self) -> str:
+        """Name of the network."""
+        return self.result["network"] if self.result else str(self.config["network"]["class_path"]).rpartition(".")[2]
+
+    def series(self, name: str, at: str) -> tuple[list[float], list[float]]:
+        """Return the values of a metric and where they were logged, in order.
+
+        Args:
+            name: Name of the metric.
+            at: Name of the metric logged beside it that counts the steps.
+        """
+        rows = [row for row in self.metrics if name in row and at in row]
+        return [row[at] for row in rows], [row[name] for row in rows]
+
+    def logged(self) -> list[str]:
+        """Return the names of all metrics with a value."""
+        return sorted({name for row in self.metrics for name in row})
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Read metrics.csv: the rows with the values that they have; no rows if there is no file.
+
+    Args:
+        path: The file.
+    """
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
+    return [{name: float(value) for name, value in row.items()} for row in rows]

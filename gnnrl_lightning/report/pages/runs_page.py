@@ -1,0 +1,196 @@
+"""A page that compares the results of several runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.report.costs import RATIO
+from gnnrl_lightning.report.pages import markup
+from gnnrl_lightning.report.pages.comparison_figures import LINES, best_so_far, lines_figure
+from gnnrl_lightning.report.pages.drawing import MUTED, OURS, UNIFORM, canvas, legend, styled, svg
+from gnnrl_lightning.report.pages.network_figures import LABELLED
+from gnnrl_lightning.report.pages.records import RunRecord
+from gnnrl_lightning.report.pages.words import percent, title
+
+TEXTS = {
+    "macs": ("Score against MACs", "After fine-tuning, on the test set. Numbers are those of the table."),
+    "time": ("Score against time", "After fine-tuning; time of a forward pass, measured in each run."),
+    "search": ("The searches", "Score on the holdout of the best candidate so far."),
+    "widths": ("Widths", "Share of its channels that each group keeps."),
+}
+"""Figure -> heading and caption."""
+
+
+def check_comparable(records: Sequence[RunRecord]) -> None:
+    """Refuse runs that one table cannot compare.
+
+    Args:
+        records: The runs.
+
+    Raises:
+        UserError: Fewer than two or too many runs, one without a result, or different primary figures.
+    """
+    if not 2 <= len(records) <= len(LINES):
+        raise UserError(f"--compare got {len(records)} runs: expected 2 to {len(LINES)}")
+    unfinished = [record.name for record in records if record.result is None]
+    if unfinished:
+        raise UserError(f"--compare: {', '.join(unfinished)} has no result.json: give finished runs of fit or prune")
+    primaries = {record.primary for record in records}
+    if len(primaries) > 1:
+        raise UserError(f"--compare: the runs report {', '.join(sorted(primaries))}: expected the same primary figure")
+
+
+def runs_page(records: Sequence[RunRecord]) -> str:
+    """Return the page.
+
+    Args:
+        records: The runs, checked by `check_comparable`.
+    """
+    with styled():
+        figures = [
+            markup.figure(svg(drawn, name, TEXTS[name][0]), *TEXTS[name]) for name, drawn in runs_figures(records)
+        ]
+    names = ", ".join(record.name for record in records)
+    parts = [
+        markup.heading(f"{len(records)} runs compared", 1),
+        markup.paragraph(names, "about"),
+        markup.block([markup.paragraph(text) for text in _verdict(records)], "verdict"),
+        _results(records),
+        markup.heading("Figures"),
+        markup.block(figures, "figures"),
+        markup.heading("What differs in their configurations"),
+        markup.table(["key", *(record.name for record in records)], differences(records), kind="facts"),
+    ]
+    return markup.page(f"Runs compared: {names}", parts)
+
+
+def runs_figures(records: Sequence[RunRecord]) -> Iterator[tuple[str, Figure]]:
+    """Draw the figures; use and save them within `drawing.styled`.
+
+    Args:
+        records: The runs.
+
+    Yields:
+        Name and figure.
+    """
+    figure, results = records[0].figure, _results_of(records)
+    yield "macs", _against(records, "MACs kept, % of dense", lambda result, row: 100 * row[f"macs{RATIO}"])
+    yield (
+        "time",
+        _against(
+            records, "time, % of dense", lambda result, row: 100 * row["latency_ms"] / result["dense"]["latency_ms"]
+        ),
+    )
+    courses = {_numbered(i, record): best_so_far(record.candidates, record.primary) for i, record in enumerate(records)}
+    points = {name: [*enumerate(course, 1)] for name, course in courses.items() if course}
+    if points:
+        unit = f", {figure.unit}" if figure.unit else ""
+        yield "search", lines_figure(points, "candidates evaluated", f"{figure.label} on the holdout{unit}")
+    groups = [result.get("groups") for result in results]
+    if groups[0] and all(each == groups[0] for each in groups):
+        kept = {
+            _numbered(i, record): [
+                (at, 100 * width / dense)
+                for at, (width, dense) in enumerate(zip(result["pruned"]["widths"], groups[0].values(), strict=True), 1)
+            ]
+            for i, (record, result) in enumerate(zip(records, results, strict=True))
+        }
+        names = list(groups[0]) if len(groups[0]) <= LABELLED else []
+        yield "widths", lines_figure(kept, "channel groups, in order of computation", "channels kept, %", names)
+
+
+def differences(records: Sequence[RunRecord]) -> list[list[str]]:
+    """Return the keys of the configurations whose values differ, with each run's value.
+
+    Args:
+        records: The runs.
+    """
+    flat = [_flat(record.config) for record in records]
+    keys = dict.fromkeys(key for each in flat for key in each)
+    rows = [[f"`{key}`", *(str(each.get(key, "")) for each in flat)] for key in keys if key != "run.name"]
+    return [row for row in rows if len({*row[1:]}) > 1]
+
+
+def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(config, Mapping) or not config:
+        return {prefix: config}
+    parts = (_flat(part, f"{prefix}.{name}" if prefix else str(name)) for name, part in config.items())
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def _against(records: Sequence[RunRecord], label: str, share: Any) -> Figure:
+    """Draw the score after fine-tuning against a share of the dense network's cost, ours numbered."""
+    drawing, (axes,) = canvas()
+    figure, key = records[0].figure, f"{records[0].primary}_test_after"
+    for number, result in enumerate(_results_of(records), 1):
+        for name, colour, shape in (("uniform", UNIFORM, "s"), ("pruned", OURS, "o")):
+            if name in result:
+                x, y = share(result, result[name]), result[name][key]
+                axes.scatter([x], [y], s=34, color=colour, marker=shape, zorder=3)
+                axes.annotate(str(number), (x, y), (5, 4), textcoords="offset points", color=colour, fontsize=8.5)
+    dense = {result["dense"][f"{records[0].primary}_test"] for result in _results_of(records)}
+    for value in dense:
+        axes.axhline(value, color=MUTED, linewidth=1, linestyle="--", zorder=1)
+    axes.plot([], [], "o", color=OURS, label="ours")
+    axes.plot([], [], "s", color=UNIFORM, label="uniform")
+    axes.plot([], [], "--", color=MUTED, linewidth=1, label="dense")
+    axes.margins(0.12)
+    axes.set(xlabel=label, ylabel=f"{figure.label} on the test set" + (f", {figure.unit}" if figure.unit else ""))
+    legend(drawing, axes)
+    return drawing
+
+
+def _verdict(records: Sequence[RunRecord]) -> Iterator[str]:
+    figure, results = records[0].figure, _results_of(records)
+    tested = [result["pruned"][f"{records[0].primary}_test_after"] for result in results]
+    best = max(range(len(records)), key=lambda i: figure.merit(tested[i]))
+    shares = [result["pruned"]["latency_ms"] / result["dense"]["latency_ms"] for result in results]
+    fastest = min(range(len(records)), key=lambda i: shares[i])
+    yield (
+        f"The best network after fine-tuning is that of {records[best].name}: {figure.with_unit(tested[best])} "
+        f"{figure.label} and {percent(shares[best], 0)} of its dense network's time. The fastest is that of "
+        f"{records[fastest].name}: {percent(shares[fastest], 0)} and {figure.with_unit(tested[fastest])}."
+    )
+    if len({(result["network"], result["dataset"]) for result in results}) > 1:
+        yield "The runs are of different networks or data: compare differences to the dense network, not figures."
+
+
+def _results(records: Sequence[RunRecord]) -> str:
+    """The table of all runs."""
+    primary, figure = records[0].primary, records[0].figure
+    unit = f", {figure.unit}" if figure.unit else ""
+    heads = [
+        "run",
+        "problem",
+        f"dense{unit}",
+        f"uniform{unit}",
+        f"ours{unit}",
+        "minus dense",
+        "MACs kept",
+        "parameters kept",
+    ]
+    heads += ["time", "evaluations", "search, s"]
+    rows = []
+    for i, (record, result) in enumerate(zip(records, _results_of(records), strict=True)):
+        dense, ours, search = result["dense"][f"{primary}_test"], result["pruned"], result["search"]
+        after = ours[f"{primary}_test_after"]
+        uniform = figure.text(result["uniform"][f"{primary}_test_after"]) if "uniform" in result else ""
+        rows.append(
+            [_numbered(i, record), title(result), figure.text(dense), uniform, figure.text(after),
+             figure.text(after - dense, sign=True), percent(ours[f"macs{RATIO}"]), percent(ours[f"params{RATIO}"]),
+             percent(ours["latency_ms"] / result["dense"]["latency_ms"], 0), str(search.get("evaluations", "")),
+             f"{search['seconds']:.0f}" if "seconds" in search else ""]
+        )  # fmt: skip
+    return markup.table(heads, rows)
+
+
+def _numbered(position: int, record: RunRecord) -> str:
+    return f"{position + 1} {record.name}"
+
+
+def _results_of(records: Sequence[RunRecord]) -> list[Mapping[str, Any]]:
+    return [record.result for record in records if record.result is not None]

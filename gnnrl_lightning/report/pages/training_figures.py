@@ -1,0 +1,84 @@
+"""Figures of what learns: the agent, its surrogate, and the trained networks."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from gnnrl_lightning.report.pages.drawing import (
+    DENSE,
+    HEIGHT,
+    MUTED,
+    OTHER,
+    OURS,
+    START,
+    UNIFORM,
+    canvas,
+    legend,
+    whole_numbers,
+)
+from gnnrl_lightning.report.pages.records import NETWORKS, RunRecord
+
+COLOURS = {"dense": DENSE, "uniform": UNIFORM, "pruned": OURS}
+
+
+def policy_figure(record: RunRecord) -> Figure | None:
+    """Entropy of the policy and mean reward of its episodes, by iteration."""
+    entropy = record.series("losses/entropy", "epoch")
+    if not entropy[0]:
+        return None
+    drawing, (top, bottom) = canvas(2, 1.15 * HEIGHT, sharex=True)
+    top.plot(*entropy, color=OURS, marker="o", markersize=3)
+    top.set_ylabel("entropy, nats")
+    for name, label, colour, shape in (
+        ("proxy/reward_mean", "imagined episodes", START, "^"),
+        ("rollout/reward_mean", "evaluated episodes", OURS, "o"),
+    ):
+        found = record.series(name, "epoch")
+        if found[0]:
+            bottom.plot(*found, color=colour, marker=shape, markersize=3, label=label)
+    bottom.set(xlabel="iteration of the agent", ylabel="mean reward")
+    whole_numbers(bottom)
+    legend(drawing, bottom)
+    drawing.align_ylabels()
+    return drawing
+
+
+def surrogate_figure(record: RunRecord) -> Figure | None:
+    """Rank correlation of the surrogate's predictions, and distance of new candidates from the best one."""
+    tau = record.series("surrogate/tau", "search/evaluations")
+    distance = record.series("search/distance", "search/evaluations")
+    if not tau[0] or not distance[0]:
+        return None
+    drawing, (top, bottom) = canvas(2, 1.15 * HEIGHT, sharex=True)
+    top.axhline(0, color=MUTED, linewidth=0.8)
+    top.plot(*tau, color=OURS, marker="o", markersize=3)
+    top.set(ylim=(-1.05, 1.05), ylabel="Kendall's tau")
+    bottom.plot(*distance, color=OTHER, marker="D", markersize=3)
+    bottom.set(xlabel="evaluations spent by the agent", ylabel="distance")
+    bottom.set_ylim(bottom=0)
+    drawing.align_ylabels()
+    return drawing
+
+
+def learning_figure(record: RunRecord) -> Figure | None:
+    """Primary figure and loss of every training, by epoch."""
+    curves = [(phase, name) for phase in NETWORKS for name in record.logged() if name.startswith(f"{phase}/")]
+    shown = {what: [(phase, name) for phase, name in curves if name.endswith(f"/{what}")] for what in
+             (record.primary, "loss")}  # fmt: skip
+    if not shown["loss"]:
+        return None
+    drawing, axes = canvas(2, 1.25 * HEIGHT, sharex=True)
+    for each, (what, names) in zip(axes, shown.items(), strict=True):
+        for phase, name in names:
+            split = name.split("/")[1]
+            epochs, values = record.series(name, f"{phase}/epoch")
+            label = NETWORKS[phase] if split == "train" else f"{NETWORKS[phase]}, {split}"
+            style = "-" if split == "train" else "--"
+            each.plot([epoch + 1 for epoch in epochs], values, style, color=COLOURS[phase], label=label)
+        each.set_ylabel(record.figure.heading.replace(" in ", ", ") if what == record.primary else "loss")
+    axes[1].set_yscale("log")
+    axes[1].set_xlabel("epoch")
+    whole_numbers(axes[1])
+    legend(drawing, axes[1])
+    drawing.align_ylabels()
+    return drawing
