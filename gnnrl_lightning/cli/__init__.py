@@ -1,4 +1,4 @@
-"""The command line: `python -m gnnrl_lightning {fit,pretrain,finetune,validate,test,compare,predict,prune,inspect,report}`."""
+"""The command line: `python -m gnnrl_lightning SUBCOMMAND`, see `gnnrl_lightning.cli.subcommands`."""
 
 from __future__ import annotations
 

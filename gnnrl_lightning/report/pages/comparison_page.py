@@ -69,21 +69,18 @@ def comparison_page(name: str, command: str, configuration: str, found: Mapping[
         found: Contents of compare.json.
         journals: Reads the journal of a run.
     """
+    figures: dict[str, list[str]] = {}
     with styled():
-        figures = [
-            markup.figure(
-                svg(drawn, f"{kind}-{number}", TEXTS[kind][0]), f"{TEXTS[kind][0]}, budget {budget}", TEXTS[kind][1]
-            )
-            for number, (kind, budget, drawn) in enumerate(comparison_figures(found, journals))
-        ]
+        for kind, budget, drawn in comparison_figures(found, journals):
+            shown = svg(drawn, f"{kind}-{sum(map(len, figures.values()))}", TEXTS[kind][0])
+            figures.setdefault(budget, []).append(markup.figure(shown, *TEXTS[kind]))
     title = f"{found['network']} on {found['dataset']}: search methods compared"
     parts = [
         markup.heading(title, 1),
         markup.paragraph(f"Run {name}", "about"),
         markup.block([markup.paragraph(text) for text in verdicts(found)], "verdict"),
         *(part for table in comparison_tables(found) for part in rich_table(table)),
-        markup.heading("Figures"),
-        markup.block(figures, "figures"),
+        *(part for budget, drawn in figures.items() for part in _section(budget, drawn)),
         markup.heading("Repeat"),
         markup.code(command),
         markup.table(
@@ -94,6 +91,11 @@ def comparison_page(name: str, command: str, configuration: str, found: Mapping[
         markup.folded("Configuration", markup.code(configuration)),
     ]
     return markup.page(f"{name}: {title}", parts)
+
+
+def _section(budget: str, figures: Sequence[str]) -> Iterator[str]:
+    yield markup.heading(f"Figures, budget {budget}")
+    yield markup.block(figures, "figures")
 
 
 def verdicts(found: Mapping[str, Any]) -> Iterator[str]:
@@ -108,8 +110,8 @@ def verdicts(found: Mapping[str, Any]) -> Iterator[str]:
         key = last_stage(rows, primary)
         summary = [entry for entry in found["summary"] if str(entry["budget"]) == budget]
         best = max(summary, key=lambda entry: figure.merit(entry[key]["mean"]))
-        text = f"Budget {budget}: {_plain(best['method'])} is best with {figure.with_unit(best[key]['mean'])} {figure.label}"
-        text += f" (dense {figure.text(found['dense'][f'{primary}_test'])})."
+        score, dense = figure.with_unit(best[key]["mean"]), figure.text(found["dense"][f"{primary}_test"])
+        text = f"Budget {budget}: {_plain(best['method'])} is best with {score} {figure.label} (dense {dense})."
         paired = [entry for entry in found["paired"] if (str(entry["budget"]), entry["metric"]) == (budget, key)]
         yield text + (_lead(paired, figure.higher_is_better) if paired else "")
 

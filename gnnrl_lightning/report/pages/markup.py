@@ -27,7 +27,8 @@ def page(title: str, parts: Sequence[str]) -> str:
         f"<title>{escape(title)}</title>\n<style>\n{colours}{STYLE.read_text(encoding='utf-8')}</style>"
     )
     body = "\n".join(part for part in parts if part)
-    return f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n'
+    whole = f"<head>\n{head}\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>"
+    return f'<!doctype html>\n<html lang="en">\n{whole}\n</html>\n'
 
 
 def heading(text: str, level: int = 2) -> str:

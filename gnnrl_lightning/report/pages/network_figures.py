@@ -60,7 +60,7 @@ def sensitivity_figure(record: RunRecord) -> Figure | None:
         label = "one channel" if ratios[at] == 0 else f"{ratios[at]:.0%}"
         losses = [max(row[at], lowest) for row in measured]
         axes.plot(numbers, losses, color=colour, marker="osD^v"[at % 5], markersize=3.5, label=label)
-    axes.set(yscale="log", xlabel="channel groups, in order of computation", ylabel="loss from narrowing it alone")
+    axes.set(yscale="log", xlabel="channel groups, in order of computation", ylabel="loss, narrowed alone")
     names = None if record.result is None else record.result.get("groups")
     _name_positions(axes, list(names) if names else [str(number) for number in numbers])
     legend(drawing, axes, columns=5)

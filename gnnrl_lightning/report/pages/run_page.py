@@ -17,8 +17,8 @@ from gnnrl_lightning.report.pages.training_figures import learning_figure, polic
 from gnnrl_lightning.report.pages.words import repeat, result_rows, title, verdict
 
 CAPTION = (
-    "Pruned: before fine-tuning, which is the same for all pruned networks. Both are figures of the test set, which is read "
-    "once, when the search is over."
+    "Figures of the test set, which is read once, when the search is over; pruned networks are fine-tuned alike. "
+    "Time: of a forward pass."
 )
 
 
@@ -41,8 +41,8 @@ PANELS: Mapping[str, Panel] = {
     "candidates": Panel(
         candidates_figure,
         "Score against cost",
-        "Every candidate of the search, before fine-tuning. The line connects those that no other one beats in both; the "
-        "circled one, the best by what the search maximises, is delivered.",
+        "Every candidate of the search, before fine-tuning. The line connects those that no other one beats in both. "
+        "Delivered: the best by what the search maximises.",
     ),
     "search": Panel(
         search_figure,
@@ -62,8 +62,8 @@ PANELS: Mapping[str, Panel] = {
     "surrogate": Panel(
         surrogate_figure,
         "The surrogate",
-        "Rank correlation of rewards with what was predicted before (1 is perfect), and distance of new candidates from "
-        "the best one.",
+        "Rank correlation of rewards with what was predicted before (1: perfect), and distance of new candidates "
+        "from the best one.",
     ),
     "learning": Panel(
         learning_figure, "Learning curves", "Training of the dense network, and fine-tuning of the pruned ones."

@@ -25,6 +25,10 @@ TEXTS = {
 """Figure -> heading and caption."""
 
 
+LEAST = 4.0
+"""Least range of the horizontal axis, percent: differences below are none."""
+
+
 def check_comparable(records: Sequence[RunRecord]) -> None:
     """Refuse runs that one table cannot compare.
 
@@ -57,7 +61,7 @@ def runs_page(records: Sequence[RunRecord]) -> str:
     names = ", ".join(record.name for record in records)
     parts = [
         markup.heading(f"{len(records)} runs compared", 1),
-        markup.paragraph(names, "about"),
+        markup.paragraph("; ".join({title(result): None for result in _results_of(records)}), "about"),
         markup.block([markup.paragraph(text) for text in _verdict(records)], "verdict"),
         _results(records),
         markup.heading("Figures"),
@@ -111,7 +115,7 @@ def differences(records: Sequence[RunRecord]) -> list[list[str]]:
     """
     flat = [_flat(record.config) for record in records]
     keys = dict.fromkeys(key for each in flat for key in each)
-    rows = [[f"`{key}`", *(str(each.get(key, "")) for each in flat)] for key in keys if key != "run.name"]
+    rows = [[f"`{key}`", *(str(each.get(key, "")) for each in flat)] for key in keys if not key.startswith("run.")]
     return [row for row in rows if len({*row[1:]}) > 1]
 
 
@@ -126,12 +130,15 @@ def _against(records: Sequence[RunRecord], label: str, share: Any) -> Figure:
     """Draw the score after fine-tuning against a share of the dense network's cost, ours numbered."""
     drawing, (axes,) = canvas()
     figure, key = records[0].figure, f"{records[0].primary}_test_after"
-    for number, result in enumerate(_results_of(records), 1):
-        for name, colour, shape in (("uniform", UNIFORM, "s"), ("pruned", OURS, "o")):
+    for name, colour, shape in (("uniform", UNIFORM, "s"), ("pruned", OURS, "o")):
+        numbers: dict[tuple[float, float], list[str]] = {}  # runs at the same place share a label
+        for number, result in enumerate(_results_of(records), 1):
             if name in result:
-                x, y = share(result, result[name]), result[name][key]
-                axes.scatter([x], [y], s=34, color=colour, marker=shape, zorder=3)
-                axes.annotate(str(number), (x, y), (5, 4), textcoords="offset points", color=colour, fontsize=8.5)
+                place = round(share(result, result[name]), 1), round(result[name][key], figure.digits)
+                numbers.setdefault(place, []).append(str(number))
+        for place, own in numbers.items():
+            axes.scatter(*place, s=34, color=colour, marker=shape, zorder=3)
+            axes.annotate(", ".join(own), place, (5, 4), textcoords="offset points", color=colour, fontsize=8.5)
     dense = {result["dense"][f"{records[0].primary}_test"] for result in _results_of(records)}
     for value in dense:
         axes.axhline(value, color=MUTED, linewidth=1, linestyle="--", zorder=1)
@@ -139,6 +146,9 @@ def _against(records: Sequence[RunRecord], label: str, share: Any) -> Figure:
     axes.plot([], [], "s", color=UNIFORM, label="uniform")
     axes.plot([], [], "--", color=MUTED, linewidth=1, label="dense")
     axes.margins(0.12)
+    low, high = axes.get_xlim()
+    if high - low < LEAST:
+        axes.set_xlim((low + high - LEAST) / 2, (low + high + LEAST) / 2)
     axes.set(xlabel=label, ylabel=f"{figure.label} on the test set" + (f", {figure.unit}" if figure.unit else ""))
     legend(drawing, axes)
     return drawing
@@ -147,14 +157,14 @@ def _against(records: Sequence[RunRecord], label: str, share: Any) -> Figure:
 def _verdict(records: Sequence[RunRecord]) -> Iterator[str]:
     figure, results = records[0].figure, _results_of(records)
     tested = [result["pruned"][f"{records[0].primary}_test_after"] for result in results]
-    best = max(range(len(records)), key=lambda i: figure.merit(tested[i]))
     shares = [result["pruned"]["latency_ms"] / result["dense"]["latency_ms"] for result in results]
+    best = max(range(len(records)), key=lambda i: (figure.merit(round(tested[i], figure.digits)), -shares[i]))
     fastest = min(range(len(records)), key=lambda i: shares[i])
-    yield (
-        f"The best network after fine-tuning is that of {records[best].name}: {figure.with_unit(tested[best])} "
-        f"{figure.label} and {percent(shares[best], 0)} of its dense network's time. The fastest is that of "
-        f"{records[fastest].name}: {percent(shares[fastest], 0)} and {figure.with_unit(tested[fastest])}."
-    )
+    said = [f"{figure.with_unit(score)} {figure.label}, {percent(share, 0)} of the dense network's time"
+            for score, share in zip(tested, shares, strict=True)]  # fmt: skip
+    text = f"The best network after fine-tuning is that of {records[best].name}: {said[best]}."
+    other = f" The fastest is that of {records[fastest].name}: {said[fastest]}."
+    yield text + (" It is also the fastest." if best == fastest else other)
     if len({(result["network"], result["dataset"]) for result in results}) > 1:
         yield "The runs are of different networks or data: compare differences to the dense network, not figures."
 
@@ -165,7 +175,6 @@ def _results(records: Sequence[RunRecord]) -> str:
     unit = f", {figure.unit}" if figure.unit else ""
     heads = [
         "run",
-        "problem",
         f"dense{unit}",
         f"uniform{unit}",
         f"ours{unit}",
@@ -180,7 +189,7 @@ def _results(records: Sequence[RunRecord]) -> str:
         after = ours[f"{primary}_test_after"]
         uniform = figure.text(result["uniform"][f"{primary}_test_after"]) if "uniform" in result else ""
         rows.append(
-            [_numbered(i, record), title(result), figure.text(dense), uniform, figure.text(after),
+            [_numbered(i, record), figure.text(dense), uniform, figure.text(after),
              figure.text(after - dense, sign=True), percent(ours[f"macs{RATIO}"]), percent(ours[f"params{RATIO}"]),
              percent(ours["latency_ms"] / result["dense"]["latency_ms"], 0), str(search.get("evaluations", "")),
              f"{search['seconds']:.0f}" if "seconds" in search else ""]

@@ -10,6 +10,7 @@ from typing import Any
 from gnnrl_lightning.objective import Figure
 from gnnrl_lightning.objective.protocol import primary_figure
 from gnnrl_lightning.report.costs import RATIO, cost_names, readable
+from gnnrl_lightning.report.pages.records import NETWORKS
 
 NAMES = {"macs": "MACs", "params": "parameters", "activations": "activations"}
 SAVES = 0.97
@@ -98,7 +99,7 @@ def joined(parts: list[str]) -> str:
 
 
 def result_rows(result: Mapping[str, Any], batch: int) -> tuple[list[str], list[list[str]]]:
-    """Return the headings and the rows of the table of a result.
+    """Return the headings and the rows of the table of a result, what matters most first.
 
     Args:
         result: The figures as in result.json.
@@ -107,18 +108,23 @@ def result_rows(result: Mapping[str, Any], batch: int) -> tuple[list[str], list[
     primary, figure = primary_figure(result)
     costs, dense = cost_names(result["pruned"]), result["dense"]
     unit = f", {figure.unit}" if figure.unit else ""
-    headings = ["network", f"{figure.label} pruned{unit}", f"fine-tuned{unit}", "minus dense"]
-    headings += [part for name in costs for part in (cost_name(name), "kept")]
-    headings += [f"ms for {batch}", "of dense"]
+    headings = [
+        "network",
+        f"{figure.label}{unit}",
+        "minus dense",
+        *(f"{cost_name(name)} kept" for name in costs),
+        "time",
+    ]
+    headings += ["before tuning", *map(cost_name, costs), f"ms for {batch}"]
     rows = []
-    for key, name in (("dense", "dense"), ("uniform", "uniform"), ("pruned", "ours")):
-        if key not in result:
+    for key, name in NETWORKS.items():
+        if key not in result:  # no uniform network if the user gave the widths
             continue
         row, reference = result[key], dense[f"{primary}_test"]
         after = row[f"{primary}_test"] if key == "dense" else row[f"{primary}_test_after"]
-        before = "" if key == "dense" else figure.text(row[f"{primary}_test_before"])
-        cells = [name, before, figure.text(after), "" if key == "dense" else figure.text(after - reference, sign=True)]
-        cells += [part for cost in costs for part in (readable(row[cost]), f"{percent(row[cost] / dense[cost])}")]
-        cells += [f"{row['latency_ms']:.2f}", f"{percent(row['latency_ms'] / dense['latency_ms'], 0)}"]
-        rows.append(cells)
+        cells = [name, figure.text(after), "" if key == "dense" else figure.text(after - reference, sign=True)]
+        cells += [percent(row[cost] / dense[cost]) for cost in costs]
+        cells += [percent(row["latency_ms"] / dense["latency_ms"], 0)]
+        cells += ["" if key == "dense" else figure.text(row[f"{primary}_test_before"])]
+        rows.append([*cells, *(readable(row[cost]) for cost in costs), f"{row['latency_ms']:.2f}"])
     return headings, rows
