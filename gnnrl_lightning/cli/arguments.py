@@ -13,6 +13,7 @@ from rich.console import Console
 
 from gnnrl_lightning.cli.comparing import policies_of
 from gnnrl_lightning.cli.front import DESCRIPTION
+from gnnrl_lightning.cli.loggers import with_loggers
 from gnnrl_lightning.cli.resuming import resumed_run, same_wandb_runs
 from gnnrl_lightning.cli.subcommands import CONFIGURED, Subcommand
 from gnnrl_lightning.cli.trainer import SubcommandTrainer
@@ -112,7 +113,8 @@ class ArgumentsCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse `args`, or the command line if there are none."""
         self.started_in_python = args is not None
-        self.resumed = resumed_run(sys.argv[1:] if args is None else args)
+        args = with_loggers(sys.argv[1:] if args is None else args)
+        self.resumed = resumed_run(args)
         if self.resumed is not None:
             args = ["fit", "--config", str(self.resumed.config)]
         self.config = parser.parse_args(args)

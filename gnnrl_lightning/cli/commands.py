@@ -23,7 +23,7 @@ from gnnrl_lightning.job.delivery import LATENCY_BATCH, Delivered, deliver
 from gnnrl_lightning.job.given_widths import as_widths, budget_of, deliver_widths, read_widths
 from gnnrl_lightning.job.job import DENSE, POLICY, PRUNED, PhaseTrainers, Runtime
 from gnnrl_lightning.job.prediction import as_json, predict
-from gnnrl_lightning.job.reporting import write_report
+from gnnrl_lightning.job.reporting import evidence, write_report
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.searching import begin
 from gnnrl_lightning.job.task import inspect, save_finetuned
@@ -34,6 +34,7 @@ from gnnrl_lightning.processes import from_first, rank
 from gnnrl_lightning.report.comparison import comparison_tables, run_line
 from gnnrl_lightning.report.costs import RATIO, cost_names
 from gnnrl_lightning.report.graph_figure import checked_suffix, graph_figure
+from gnnrl_lightning.report.loggers import publish
 from gnnrl_lightning.report.progress import hidden_steps, shown_steps
 from gnnrl_lightning.report.table import inspection_tables, prediction_table, print_result
 from gnnrl_lightning.rl.state.views import hierarchical_graph, simplified_graph
@@ -107,10 +108,11 @@ class CompressionCLI(RunningCLI):
         self.close_run(folder, {f"result/{name}": value for name, value in shown.items()})
 
     def _report(self, folder: RunFolder) -> None:
-        """Write the report of a finished run from its files."""
+        """Write the report of a finished run from its files, and show the loggers the same."""
         for logger in self.trainer.loggers:
             logger.save()
         write_report(folder, str(self.subcommand))
+        publish(self.trainer.loggers, evidence(folder))
 
     def pretrain(self, **_: Any) -> None:
         """Train the dense network and save its weights."""

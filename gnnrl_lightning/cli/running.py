@@ -29,6 +29,7 @@ from gnnrl_lightning.job.delivery import LATENCY_BATCH
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.searching import Searching
 from gnnrl_lightning.processes import from_first, of_all, rank
+from gnnrl_lightning.report.loggers import WandbAxes
 from gnnrl_lightning.report.metrics import MetricsFile
 from gnnrl_lightning.report.phases import PhaseLogger
 from gnnrl_lightning.report.progress import SearchProgress, TrainingProgress
@@ -93,7 +94,8 @@ class RunningCLI(ArgumentsCLI):
         configured, config = self.trainer.loggers, self.resolved_config()
         folder = self._folder = earlier or from_first(self._create_run(config) if rank() == 0 else None)
         assert folder is not None
-        self.trainer.loggers = [MetricsFile(folder.metrics), *configured]
+        axes = [WandbAxes(logger) for logger in configured if isinstance(logger, WandbLogger)]
+        self.trainer.loggers = [MetricsFile(folder.metrics), *axes, *configured]
         for callback in self.trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(folder.checkpoints / AGENT)

@@ -19,12 +19,13 @@ from gnnrl_lightning.job.job import SENSITIVITY
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.objective import find_objective
 from gnnrl_lightning.objective.protocol import record as objective_record
+from gnnrl_lightning.report.loggers import Evidence
 from gnnrl_lightning.report.pages.comparison_page import comparison_figures, comparison_page
 from gnnrl_lightning.report.pages.drawing import styled
 from gnnrl_lightning.report.pages.records import Losses, RunRecord, read_metrics
 from gnnrl_lightning.report.pages.run_page import run_figures, run_page
 from gnnrl_lightning.report.pages.runs_page import check_comparable, runs_page
-from gnnrl_lightning.report.pages.words import repeat
+from gnnrl_lightning.report.pages.words import candidate_table, repeat, result_table
 from gnnrl_lightning.surrogate.sensitivity import load_sensitivity
 
 
@@ -72,6 +73,26 @@ def write_comparison(runs: Mapping[RunFolder, str], path: Path) -> Path:
     return _write(path, runs_page(records))
 
 
+def evidence(folder: RunFolder) -> Evidence:
+    """Return what the loggers of a finished run show besides metrics: the tables and figures of its report.
+
+    Args:
+        folder: Folder of the run, with its report.
+    """
+    result, compared = _json(folder.result), _json(folder.compare)
+    tables = {
+        "results": [] if result is None else result_table(result),
+        "candidates": candidate_table(Journal(folder.journal).read()),
+        "runs": [] if compared is None else [_plain(row) for row in compared["rows"]],
+    }
+    found = {name: rows for name, rows in tables.items() if rows}
+    return Evidence(found, sorted(folder.figures.glob("*.png")), folder.pruned if folder.pruned.is_dir() else None)
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "widths"}
+
+
 def _write_methods(folder: RunFolder) -> Path:
     """Write the report of a comparison of methods."""
     found = _json(folder.compare)
@@ -91,6 +112,8 @@ def _write_methods(folder: RunFolder) -> Path:
 
 def _save(folder: Path, figures: Iterable[tuple[str, Figure]]) -> None:
     folder.mkdir(exist_ok=True)
+    for old in folder.glob("*.png"):
+        old.unlink()
     for name, drawn in figures:
         drawn.savefig(folder / f"{name}.png", dpi=200)
 

@@ -51,8 +51,8 @@ def sensitivity_figure(record: RunRecord) -> Figure | None:
     """Loss from narrowing each group alone, at each measured keep ratio."""
     if record.losses is None or not len(record.losses.measured):
         return None
-    drawing, (axes,) = canvas()
     measured, ratios = record.losses.measured, record.losses.ratios
+    drawing, (axes,) = canvas(height=HEIGHT * (1.25 if len(measured) <= LABELLED else 1))
     numbers = [*range(1, len(measured) + 1)]
     lowest = min((value for row in measured for value in row if value > 0), default=1.0)
     for at in range(len(ratios)):

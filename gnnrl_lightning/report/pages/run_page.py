@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import yaml
 from matplotlib.figure import Figure
@@ -14,7 +15,7 @@ from gnnrl_lightning.report.pages.drawing import styled, svg
 from gnnrl_lightning.report.pages.network_figures import layers_figure, sensitivity_figure, widths_figure
 from gnnrl_lightning.report.pages.records import RunRecord
 from gnnrl_lightning.report.pages.training_figures import learning_figure, policy_figure, surrogate_figure
-from gnnrl_lightning.report.pages.words import repeat, result_rows, title, verdict
+from gnnrl_lightning.report.pages.words import candidate_table, repeat, result_rows, title, verdict
 
 CAPTION = (
     "Figures of the test set, which is read once, when the search is over; pruned networks are fine-tuned alike. "
@@ -160,17 +161,11 @@ def _details(record: RunRecord) -> Iterator[str]:
 
 
 def _candidates(record: RunRecord) -> str:
-    scores, costs = (list(record.candidates[0][part]) for part in ("scores", "costs"))
-    heads = ["number", "proposer", *scores, *costs, "seconds", "dropped"]
-    rows = [
-        [
-            str(number),
-            item["proposer"],
-            *(f"{item['scores'][name]:.5g}" if item["scores"][name] is not None else "infinite" for name in scores),
-            *(f"{item['costs'][name]:,}" for name in costs),
-            f"{item['seconds']:.2f}",
-            "yes" if item["dropped"] else "",
-        ]
-        for number, item in enumerate(record.candidates, 1)
-    ]
-    return markup.table(heads, rows)
+    rows = candidate_table(record.candidates)
+    return markup.table(list(rows[0]), [[_cell(value) for value in row.values()] for row in rows])
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    return "infinite" if value is None else f"{value:,}" if isinstance(value, int) and value > 9999 else str(value)

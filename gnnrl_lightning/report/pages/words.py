@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,15 +98,44 @@ def joined(parts: list[str]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
 
 
+def result_table(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the results of all networks as numbers, what matters most first: one row for each network.
+
+    Args:
+        result: The figures as in result.json.
+    """
+    primary, _ = primary_figure(result)
+    costs, dense, rows = cost_names(result["pruned"]), result["dense"], []
+    reference = dense[f"{primary}_test"]
+    for key, name in NETWORKS.items():
+        if key not in result:  # no uniform network if the user gave the widths
+            continue
+        row = result[key]
+        after = reference if key == "dense" else row[f"{primary}_test_after"]
+        rows.append(
+            {
+                "network": name,
+                primary: after,
+                "minus_dense": after - reference,
+                **{f"{cost}{RATIO}": row[cost] / dense[cost] for cost in costs},
+                f"latency{RATIO}": row["latency_ms"] / dense["latency_ms"],
+                f"{primary}_before": row.get(f"{primary}_test_before"),
+                **{cost: row[cost] for cost in costs},
+                "latency_ms": row["latency_ms"],
+            }
+        )
+    return rows
+
+
 def result_rows(result: Mapping[str, Any], batch: int) -> tuple[list[str], list[list[str]]]:
-    """Return the headings and the rows of the table of a result, what matters most first.
+    """Return the headings and the cells of `result_table`.
 
     Args:
         result: The figures as in result.json.
         batch: Examples of the batch whose latency was measured.
     """
     primary, figure = primary_figure(result)
-    costs, dense = cost_names(result["pruned"]), result["dense"]
+    costs = cost_names(result["pruned"])
     unit = f", {figure.unit}" if figure.unit else ""
     headings = [
         "network",
@@ -116,15 +145,37 @@ def result_rows(result: Mapping[str, Any], batch: int) -> tuple[list[str], list[
         "time",
     ]
     headings += ["before tuning", *map(cost_name, costs), f"ms for {batch}"]
-    rows = []
-    for key, name in NETWORKS.items():
-        if key not in result:  # no uniform network if the user gave the widths
-            continue
-        row, reference = result[key], dense[f"{primary}_test"]
-        after = row[f"{primary}_test"] if key == "dense" else row[f"{primary}_test_after"]
-        cells = [name, figure.text(after), "" if key == "dense" else figure.text(after - reference, sign=True)]
-        cells += [percent(row[cost] / dense[cost]) for cost in costs]
-        cells += [percent(row["latency_ms"] / dense["latency_ms"], 0)]
-        cells += ["" if key == "dense" else figure.text(row[f"{primary}_test_before"])]
-        rows.append([*cells, *(readable(row[cost]) for cost in costs), f"{row['latency_ms']:.2f}"])
+    rows = [
+        [
+            row["network"],
+            figure.text(row[primary]),
+            "" if row["network"] == NETWORKS["dense"] else figure.text(row["minus_dense"], sign=True),
+            *(percent(row[f"{cost}{RATIO}"]) for cost in costs),
+            percent(row[f"latency{RATIO}"], 0),
+            "" if row[f"{primary}_before"] is None else figure.text(row[f"{primary}_before"]),
+            *(readable(row[cost]) for cost in costs),
+            f"{row['latency_ms']:.2f}",
+        ]
+        for row in result_table(result)
+    ]
     return headings, rows
+
+
+def candidate_table(journal: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the candidates of a journal as numbers, one row for each.
+
+    Args:
+        journal: Records in the order of evaluation.
+    """
+    return [
+        {
+            "number": number,
+            "proposer": item["proposer"],
+            **item["scores"],
+            **item["costs"],
+            **{f"{cost}{RATIO}": item[f"{cost}{RATIO}"] for cost in item["costs"]},
+            "seconds": item["seconds"],
+            "dropped": item["dropped"],
+        }
+        for number, item in enumerate(journal, 1)
+    ]
