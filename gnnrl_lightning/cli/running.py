@@ -157,7 +157,8 @@ class RunningCLI(ArgumentsCLI):
         for logger in self.trainer.loggers:
             logger.log_metrics(figures)
         self._let_go("success", 0)
-        self.console.print(f"written to {folder.report if folder.report.is_file() else folder.path}")
+        see = f"; see {folder.report}" if folder.report.is_file() else ""
+        self.console.print(f"written to {folder.path}{see}", soft_wrap=True)
 
     def _let_go(self, status: str, code: int) -> None:
         for logger in self.trainer.loggers:

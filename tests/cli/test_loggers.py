@@ -2,9 +2,16 @@ import json
 
 import pytest
 
+from gnnrl_lightning.cli import loggers
 from gnnrl_lightning.cli.loggers import LOGGERS, with_loggers
+from gnnrl_lightning.errors import UserError
 
 BOARD = json.dumps(LOGGERS["tensorboard"])
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    monkeypatch.setattr(loggers, "find_spec", lambda name: name)
 
 
 @pytest.mark.parametrize(
@@ -16,5 +23,13 @@ BOARD = json.dumps(LOGGERS["tensorboard"])
         (["fit", "--run.name", "tensorboard"], ["fit", "--run.name", "tensorboard"]),
     ],
 )
-def test_short_names_stand_for_configurations(given, expected):
+def test_short_names_stand_for_configurations(given, expected, installed):
     assert with_loggers(given) == expected
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setattr(loggers, "find_spec", lambda name: None)
+    with pytest.raises(
+        UserError, match=r"--trainer.logger tensorboard: its package is not installed; pip install tens"
+    ):
+        with_loggers(["fit", "--trainer.logger", "tensorboard"])

@@ -53,7 +53,9 @@ def candidates_figure(record: RunRecord) -> Figure | None:
     shares = [100 * item[f"{metric}{RATIO}"] for item in points]
     drawing, (axes,) = canvas()
     _scatter(axes, points, shares, values)
-    front = pareto_front(shares, [figure.merit(value) for value in values])
+    scored = [i for i, item in enumerate(points) if not item["dropped"]]
+    found = pareto_front([shares[i] for i in scored], [figure.merit(values[i]) for i in scored])
+    front = [scored[i] for i in found]
     axes.plot(
         [shares[i] for i in front], [values[i] for i in front],
         color=MUTED, linewidth=1, drawstyle="steps-post", zorder=1, label="Pareto front",
@@ -138,10 +140,8 @@ def _better_up(axes: Axes, values: Sequence[float], higher_is_better: bool, loga
     if not logarithmic and 0 < reach < best - floor:
         floor = best - reach
         left_out = sum(value < floor for value in signed)
-        axes.annotate(
-            f"{left_out} worse {'one' if left_out == 1 else 'ones'} below", (0.01, 0.02), xycoords="axes fraction",
-            fontsize=8, color=MUTED,
-        )  # fmt: skip
+        said = f"{left_out} worse {'one' if left_out == 1 else 'ones'} below"
+        axes.set_title(said, loc="right", fontsize=8, color=MUTED)
     margin = 0.06 * (best - floor) or 0.5
     low, high = floor - margin, best + margin
     if logarithmic:

@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from gnnrl_lightning.objective import Figure as Scale
 from gnnrl_lightning.objective.protocol import primary_figure
 from gnnrl_lightning.report.comparison import headings
 from gnnrl_lightning.report.pages.drawing import (
@@ -106,6 +107,7 @@ def progress_figure(
         {name.replace("_", " "): [*enumerate(courses[name], 1)] for name in order[: len(LINES)]},
         "candidates evaluated",
         f"{figure.label} on the holdout" + (f", {figure.unit}" if figure.unit else ""),
+        figure,
     )
 
 
@@ -128,16 +130,14 @@ def mean_course(courses: Sequence[Sequence[float]]) -> list[float]:
     return [fmean(values) for values in zip(*courses, strict=False)]
 
 
-def lines_figure(
-    series: Mapping[str, Sequence[tuple[float, float]]], across: str, up: str, names: Sequence[str] = ()
-) -> Figure:
-    """Draw a few series of points, told apart by colour, line and mark.
+def lines_figure(series: Mapping[str, Sequence[tuple[float, float]]], across: str, up: str, scale: Scale) -> Figure:
+    """Draw a few series of points, told apart by colour, line and mark; better is up.
 
     Args:
         series: Name -> points; at most as many as `LINES`.
         across: Label of the horizontal axis.
         up: Label of the vertical axis.
-        names: Names of the positions 1, 2, ... on the horizontal axis; empty: numbers.
+        scale: The figure on the vertical axis.
     """
     drawing, (axes,) = canvas()
     for (name, points), (colour, line, shape) in zip(series.items(), LINES, strict=False):
@@ -147,10 +147,9 @@ def lines_figure(
             color=colour, linestyle=line, marker=shape, markersize=4, markevery=every, label=name,
         )  # fmt: skip
     axes.set(xlabel=across, ylabel=up)
-    if names:
-        axes.set_xticks(range(1, len(names) + 1), names, rotation=90, fontsize=7.5)
-    else:
-        whole_numbers(axes)
+    if not scale.higher_is_better:
+        axes.invert_yaxis()
+    whole_numbers(axes)
     legend(drawing, axes, columns=2)
     return drawing
 

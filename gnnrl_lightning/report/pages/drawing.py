@@ -24,7 +24,7 @@ PALETTE: Mapping[str, tuple[str, str]] = {
     "ink": ("#1c1f24", "#e6e8eb"),
     "muted": ("#5a616b", "#a3abb6"),
     "line": ("#dcdfe4", "#363c45"),
-    "shade": ("#eceef1", "#252a31"),
+    "shade": ("#e6e9ed", "#2e343d"),
     "dense": ("#8a9099", "#8d949f"),
     "ours": ("#0b66b5", "#5fb2ff"),
     "uniform": ("#c85a00", "#ff9c47"),
@@ -46,7 +46,7 @@ SCALE = tuple(PALETTE[f"scale{number}"][0] for number in range(1, 6))
 WIDTH, HEIGHT = 5.0, 3.1
 """Size of a figure, inches. A page shows it 360 to 620 pixels wide, and its text stays between 9 and 15 pixels."""
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.size": 9,
     "font.family": ["DejaVu Sans"],
     "axes.spines.top": False,

@@ -62,7 +62,7 @@ def sensitivity_figure(record: RunRecord) -> Figure | None:
         axes.plot(numbers, losses, color=colour, marker="osD^v"[at % 5], markersize=3.5, label=label)
     axes.set(yscale="log", xlabel="channel groups, in order of computation", ylabel="loss, narrowed alone")
     names = None if record.result is None else record.result.get("groups")
-    _name_positions(axes, list(names) if names else [str(number) for number in numbers])
+    name_positions(axes, list(names) if names else [str(number) for number in numbers])
     legend(drawing, axes, columns=5)
     return drawing
 
@@ -72,20 +72,23 @@ def _along(names: Sequence[str], dense: Sequence[float], rows: Mapping[str, Sequ
     labelled = len(names) <= LABELLED
     drawing, (axes,) = canvas(height=HEIGHT * (1.25 if labelled else 1))
     numbers = [*range(1, len(names) + 1)]
-    axes.bar(numbers, dense, width=0.84, color=SHADE, edgecolor=DENSE, linewidth=0.5, label=NETWORKS["dense"])
-    axes.bar(numbers, rows["pruned"], width=0.5, color=OURS, label=NETWORKS["pruned"])
+    wide, inner, edge = (0.84, 0.5, 0.5) if labelled else (1.0, 0.6, 0.0)
+    axes.bar(numbers, dense, width=wide, color=SHADE, edgecolor=DENSE, linewidth=edge, label=NETWORKS["dense"])
+    axes.bar(numbers, rows["pruned"], width=inner, color=OURS, label=NETWORKS["pruned"])
     if "uniform" in rows:
-        left, right = [number - 0.42 for number in numbers], [number + 0.42 for number in numbers]
-        axes.hlines(rows["uniform"], left, right, color=UNIFORM, linewidth=1.8, label=NETWORKS["uniform"])
+        ends = ([number + side * wide / 2 for number in numbers] for side in (-1, 1))
+        axes.hlines(
+            rows["uniform"], *ends, color=UNIFORM, linewidth=1.8 if labelled else 1.2, label=NETWORKS["uniform"]
+        )
     axes.set_ylabel(label)
     axes.grid(axis="x", visible=False)
-    _name_positions(axes, names)
+    name_positions(axes, names)
     legend(drawing, axes, order=list(NETWORKS.values()))
     return drawing
 
 
-def _name_positions(axes: Axes, names: Sequence[str]) -> None:
-    """Label positions 1, 2, ... by name if there is room, else by number."""
+def name_positions(axes: Axes, names: Sequence[str]) -> None:
+    """Label positions 1, 2, ... on the horizontal axis by name if there is room, else by number."""
     axes.set_xlim(0.4, len(names) + 0.6)
     if len(names) > LABELLED:
         whole_numbers(axes)

@@ -12,7 +12,7 @@ from gnnrl_lightning.report.costs import RATIO
 from gnnrl_lightning.report.pages import markup
 from gnnrl_lightning.report.pages.comparison_figures import LINES, best_so_far, lines_figure
 from gnnrl_lightning.report.pages.drawing import MUTED, OURS, UNIFORM, canvas, legend, styled, svg
-from gnnrl_lightning.report.pages.network_figures import LABELLED
+from gnnrl_lightning.report.pages.network_figures import name_positions
 from gnnrl_lightning.report.pages.records import RunRecord
 from gnnrl_lightning.report.pages.words import percent, title
 
@@ -20,7 +20,7 @@ TEXTS = {
     "macs": ("Score against MACs", "After fine-tuning, on the test set. Numbers are those of the table."),
     "time": ("Score against time", "After fine-tuning; time of a forward pass, measured in each run."),
     "search": ("The searches", "Score on the holdout of the best candidate so far."),
-    "widths": ("Widths", "Share of its channels that each group keeps."),
+    "widths": ("Widths", "Share of its channels that each group keeps, by run."),
 }
 """Figure -> heading and caption."""
 
@@ -67,7 +67,7 @@ def runs_page(records: Sequence[RunRecord]) -> str:
         markup.heading("Figures"),
         markup.block(figures, "figures"),
         markup.heading("What differs in their configurations"),
-        markup.table(["key", *(record.name for record in records)], differences(records), kind="facts"),
+        _configurations(records),
     ]
     return markup.page(f"Runs compared: {names}", parts)
 
@@ -93,18 +93,23 @@ def runs_figures(records: Sequence[RunRecord]) -> Iterator[tuple[str, Figure]]:
     points = {name: [*enumerate(course, 1)] for name, course in courses.items() if course}
     if points:
         unit = f", {figure.unit}" if figure.unit else ""
-        yield "search", lines_figure(points, "candidates evaluated", f"{figure.label} on the holdout{unit}")
+        yield "search", lines_figure(points, "candidates evaluated", f"{figure.label} on the holdout{unit}", figure)
     groups = [result.get("groups") for result in results]
     if groups[0] and all(each == groups[0] for each in groups):
-        kept = {
-            _numbered(i, record): [
-                (at, 100 * width / dense)
-                for at, (width, dense) in enumerate(zip(result["pruned"]["widths"], groups[0].values(), strict=True), 1)
-            ]
-            for i, (record, result) in enumerate(zip(records, results, strict=True))
-        }
-        names = list(groups[0]) if len(groups[0]) <= LABELLED else []
-        yield "widths", lines_figure(kept, "channel groups, in order of computation", "channels kept, %", names)
+        yield "widths", _widths(results, groups[0])
+
+
+def _widths(results: Sequence[Mapping[str, Any]], dense: Mapping[str, int]) -> Figure:
+    """Draw the share of its channels that each group keeps, one run above the other."""
+    drawing, axes = canvas(len(results), 1.3 + 0.65 * len(results), sharex=True)
+    for number, (each, result) in enumerate(zip(axes, results, strict=True), 1):
+        kept = [100 * width / most for width, most in zip(result["pruned"]["widths"], dense.values(), strict=True)]
+        each.bar(range(1, len(kept) + 1), kept, width=0.8, color=OURS)
+        each.set(ylim=(0, 105), yticks=(0, 50, 100), ylabel=f"{number}, %")
+        each.grid(axis="x", visible=False)
+    name_positions(axes[-1], list(dense))
+    axes[-1].set_xlabel("channel groups, in order of computation")
+    return drawing
 
 
 def differences(records: Sequence[RunRecord]) -> list[list[str]]:
@@ -117,6 +122,13 @@ def differences(records: Sequence[RunRecord]) -> list[list[str]]:
     keys = dict.fromkeys(key for each in flat for key in each)
     rows = [[f"`{key}`", *(str(each.get(key, "")) for each in flat)] for key in keys if not key.startswith("run.")]
     return [row for row in rows if len({*row[1:]}) > 1]
+
+
+def _configurations(records: Sequence[RunRecord]) -> str:
+    rows = differences(records)
+    if not rows:
+        return markup.paragraph("Nothing.")
+    return markup.table(["key", *(record.name for record in records)], rows, kind="facts")
 
 
 def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -150,6 +162,8 @@ def _against(records: Sequence[RunRecord], label: str, share: Any) -> Figure:
     if high - low < LEAST:
         axes.set_xlim((low + high - LEAST) / 2, (low + high + LEAST) / 2)
     axes.set(xlabel=label, ylabel=f"{figure.label} on the test set" + (f", {figure.unit}" if figure.unit else ""))
+    if not figure.higher_is_better:
+        axes.invert_yaxis()
     legend(drawing, axes)
     return drawing
 

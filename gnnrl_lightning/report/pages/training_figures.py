@@ -18,6 +18,8 @@ from gnnrl_lightning.report.pages.drawing import (
 )
 from gnnrl_lightning.report.pages.records import NETWORKS, RunRecord
 
+FEW = 20
+"""Number of epochs below which each has a mark."""
 COLOURS = {"dense": DENSE, "uniform": UNIFORM, "pruned": OURS}
 
 
@@ -63,22 +65,26 @@ def surrogate_figure(record: RunRecord) -> Figure | None:
 def learning_figure(record: RunRecord) -> Figure | None:
     """Primary figure and loss of every training, by epoch."""
     curves = [(phase, name) for phase in NETWORKS for name in record.logged() if name.startswith(f"{phase}/")]
-    shown = {what: [(phase, name) for phase, name in curves if name.endswith(f"/{what}")] for what in
-             (record.primary, "loss")}  # fmt: skip
-    if not shown["loss"]:
+    labels = {record.primary: record.figure.heading.replace(" in ", ", "), "loss": "loss"}
+    shown = {what: [(phase, name) for phase, name in curves if name.endswith(f"/{what}")] for what in labels}
+    shown = {what: names for what, names in shown.items() if names}
+    if "loss" not in shown:
         return None
-    drawing, axes = canvas(2, 1.25 * HEIGHT, sharex=True)
+    drawing, axes = canvas(len(shown), HEIGHT * (0.75 + 0.25 * len(shown)), sharex=True)
     for each, (what, names) in zip(axes, shown.items(), strict=True):
         for phase, name in names:
             split = name.split("/")[1]
             epochs, values = record.series(name, f"{phase}/epoch")
             label = NETWORKS[phase] if split == "train" else f"{NETWORKS[phase]}, {split}"
-            style = "-" if split == "train" else "--"
-            each.plot([epoch + 1 for epoch in epochs], values, style, color=COLOURS[phase], label=label)
-        each.set_ylabel(record.figure.heading.replace(" in ", ", ") if what == record.primary else "loss")
-    axes[1].set_yscale("log")
-    axes[1].set_xlabel("epoch")
-    whole_numbers(axes[1])
-    legend(drawing, axes[1])
+            line, few = "-" if split == "train" else "--", len(epochs) < FEW
+            each.plot(
+                [epoch + 1 for epoch in epochs], values, line,
+                color=COLOURS[phase], marker="o" if few else None, markersize=3, label=label,
+            )  # fmt: skip
+        each.set_ylabel(labels[what])
+    axes[-1].set_yscale("log")
+    axes[-1].set_xlabel("epoch")
+    whole_numbers(axes[-1])
+    legend(drawing, axes[0])
     drawing.align_ylabels()
     return drawing
