@@ -11,9 +11,14 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 PHASES = ("dense", "uniform", "pruned")
-STEPS = dict.fromkeys(("rollout", "search", "surrogate"), "search/evaluations") | dict.fromkeys(
-    ("losses", "proxy", "charts"), "epoch"
-)
+STEPS = {
+    "rollout": "search/evaluations",
+    "search": "search/evaluations",
+    "surrogate": "search/evaluations",
+    "losses": "epoch",
+    "proxy": "epoch",
+    "charts": "epoch",
+}
 """First part of a metric's name -> the metric on its horizontal axis; each training phase counts its own epochs."""
 
 
@@ -94,7 +99,7 @@ def _to_wandb(logger: Any, evidence: Evidence) -> None:
 
     shown: dict[str, Any] = {}
     for name, rows in evidence.tables.items():
-        columns = list(rows[0])
+        columns: list[Any] = list(rows[0])
         shown[f"report/{name}"] = wandb.Table(columns, [[row[column] for column in columns] for row in rows])
     shown |= {f"report/{path.stem}": wandb.Image(str(path)) for path in evidence.figures}
     logger.experiment.log(shown)

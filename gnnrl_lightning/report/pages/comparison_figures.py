@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
 from statistics import fmean
 from typing import Any
 
@@ -118,11 +118,13 @@ def best_so_far(journal: Sequence[Mapping[str, Any]], primary: str) -> list[floa
         journal: Records in the order of evaluation.
         primary: Name of the primary score.
     """
-    ranked = [(not item["dropped"], [-1e300 if part is None else part for part in item["merit"]], at)
-              for at, item in enumerate(journal)]  # fmt: skip
-    best = accumulate(ranked, lambda before, new: new if new[:2] > before[:2] else before)
-    scores = [journal[at]["scores"][primary] for _, _, at in best]
-    return [float("nan") if score is None else score for score in scores]
+    scores, best = [], None
+    for item in journal:
+        rank = not item["dropped"], tuple(-math.inf if part is None else part for part in item["merit"])
+        if best is None or rank > best[0]:
+            best = rank, item["scores"][primary]
+        scores.append(best[1])
+    return [math.nan if score is None else score for score in scores]
 
 
 def mean_course(courses: Sequence[Sequence[float]]) -> list[float]:

@@ -122,7 +122,7 @@ def svg(figure: Figure, name: str, title: str) -> str:
         title: What it shows, for readers that do not see it.
     """
     text = StringIO()
-    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):  # the same ids every time
+    with mpl.rc_context(STYLE | {"svg.hashsalt": name}):  # the same ids every time
         FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None})
     element = text.getvalue()
     element = element[element.index("<svg") :]

@@ -76,9 +76,9 @@ def _along(names: Sequence[str], dense: Sequence[float], rows: Mapping[str, Sequ
     axes.bar(numbers, dense, width=wide, color=SHADE, edgecolor=DENSE, linewidth=edge, label=NETWORKS["dense"])
     axes.bar(numbers, rows["pruned"], width=inner, color=OURS, label=NETWORKS["pruned"])
     if "uniform" in rows:
-        ends = ([number + side * wide / 2 for number in numbers] for side in (-1, 1))
+        left, right = ([number + side * wide / 2 for number in numbers] for side in (-1, 1))
         axes.hlines(
-            rows["uniform"], *ends, color=UNIFORM, linewidth=1.8 if labelled else 1.2, label=NETWORKS["uniform"]
+            rows["uniform"], left, right, color=UNIFORM, linewidth=1.8 if labelled else 1.2, label=NETWORKS["uniform"]
         )
     axes.set_ylabel(label)
     axes.grid(axis="x", visible=False)
