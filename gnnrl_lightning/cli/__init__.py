@@ -25,7 +25,7 @@ def main(args: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if args is None else args
     try:
         said = answer(arguments)
-        if arguments[:1] == [REPORT]:
+        if said is None and arguments[0] == REPORT:
             print(report(arguments[1:]), end="")
             return
     except UserError as error:

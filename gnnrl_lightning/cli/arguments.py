@@ -13,13 +13,12 @@ from rich.console import Console
 
 from gnnrl_lightning.cli.comparing import policies_of
 from gnnrl_lightning.cli.front import DESCRIPTION
-from gnnrl_lightning.cli.loggers import with_loggers
 from gnnrl_lightning.cli.resuming import resumed_run, same_wandb_runs
 from gnnrl_lightning.cli.subcommands import CONFIGURED, Subcommand
 from gnnrl_lightning.cli.trainer import SubcommandTrainer
 from gnnrl_lightning.cost.metrics import METRICS
 from gnnrl_lightning.data import ExampleData
-from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.errors import UserError, chain, first_line
 from gnnrl_lightning.job.comparison import CompareOptions
 from gnnrl_lightning.job.groups import GroupOptions
 from gnnrl_lightning.job.options import Options
@@ -113,8 +112,7 @@ class ArgumentsCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse `args`, or the command line if there are none."""
         self.started_in_python = args is not None
-        args = with_loggers(sys.argv[1:] if args is None else args)
-        self.resumed = resumed_run(args)
+        self.resumed = resumed_run(sys.argv[1:] if args is None else args)
         if self.resumed is not None:
             args = ["fit", "--config", str(self.resumed.config)]
         self.config = parser.parse_args(args)
@@ -125,7 +123,7 @@ class ArgumentsCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Create everything in the configuration; nothing is written."""
-        self.config_init = self.parser.instantiate(self.config)
+        self.config_init = self._instantiated()
         self._check_inputs()
         self.run: RunOptions = self._get(self.config_init, "run")
         if self.run.threads is not None:
@@ -141,6 +139,15 @@ class ArgumentsCLI(LightningCLI):
         self.trainer = self.instantiate_trainer()
         if self.asked.shared or self.asked.alone:
             self._check_processes()
+
+    def _instantiated(self) -> Any:
+        try:
+            return self.parser.instantiate(self.config)
+        except Exception as error:  # jsonargparse's, around the one that a class has raised
+            missing = next((each for each in chain(error) if isinstance(each, ImportError)), None)
+            if missing is None:
+                raise
+            raise UserError(f"a package is missing: {first_line(missing)}") from error
 
     def _check_processes(self) -> None:
         """Count the trainer's processes; refuse unsupported numbers and strategies."""

@@ -33,14 +33,14 @@ def write_report(folder: RunFolder, subcommand: str) -> Path:
     """Write report.html and its figures as PNG files.
 
     Args:
-        folder: Folder of the run.
+        folder: Folder of the run, with its configuration.
         subcommand: The subcommand that made it.
 
     Returns:
         Path of the page.
 
     Raises:
-        UserError: The folder has no run, or nothing to report yet.
+        UserError: There is nothing to report yet.
     """
     if subcommand == "compare":
         return _write_methods(folder)
@@ -128,16 +128,12 @@ def read_run(folder: RunFolder, subcommand: str) -> RunRecord:
     """Read the files of a run; those that it does not have are left out.
 
     Args:
-        folder: Folder of the run.
+        folder: Folder of the run, with its configuration.
         subcommand: The subcommand that made it.
 
     Raises:
-        UserError: The folder has no run, or neither a result nor candidates nor metrics.
+        UserError: There is neither a result nor candidates nor metrics.
     """
-    if not folder.config.is_file():
-        raise UserError(
-            f"{folder.path} is not the folder of a run (it has no config.yaml): give one, such as runs/NAME"
-        )
     text = folder.config.read_text(encoding="utf-8")
     config, result = yaml.safe_load(text), _json(folder.result)
     candidates, metrics = Journal(folder.journal).read(), read_metrics(folder.metrics)

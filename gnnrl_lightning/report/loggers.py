@@ -10,7 +10,9 @@ from typing import Any
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
-PHASES = ("dense", "uniform", "pruned")
+from gnnrl_lightning.report.pages.records import NETWORKS
+from gnnrl_lightning.report.phases import AttachedLogger
+
 STEPS = {
     "rollout": "search/evaluations",
     "search": "search/evaluations",
@@ -25,11 +27,11 @@ STEPS = {
 def step_of(name: str) -> str | None:
     """Return the metric on the horizontal axis of a metric; None: the logger's default."""
     part = name.partition("/")[0]
-    step = f"{part}/epoch" if part in PHASES else STEPS.get(part)
+    step = f"{part}/epoch" if part in NETWORKS else STEPS.get(part)
     return None if step == name else step
 
 
-class WandbAxes(Logger):
+class WandbAxes(AttachedLogger):
     """Tells W&B the horizontal axis of every metric. It stands before the W&B logger, and logs nothing itself.
 
     Each name is defined when it is first logged: W&B does not say which of several matching patterns holds, and
@@ -40,21 +42,8 @@ class WandbAxes(Logger):
     """
 
     def __init__(self, logger: WandbLogger) -> None:
-        super().__init__()
-        self.logger, self._defined = logger, set[str]()
-
-    @property
-    def name(self) -> str | None:
-        """Name of the run."""
-        return self.logger.name
-
-    @property
-    def version(self) -> int | str | None:
-        """Version of the run."""
-        return self.logger.version
-
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Ignore hyperparameters: the W&B logger gets them."""
+        super().__init__(logger)
+        self.experiment, self._defined = logger.experiment, set[str]()
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -62,7 +51,7 @@ class WandbAxes(Logger):
         for name in metrics.keys() - self._defined:
             axis = step_of(name)
             if axis is not None:
-                self.logger.experiment.define_metric(name, step_metric=axis)
+                self.experiment.define_metric(name, step_metric=axis)
             self._defined.add(name)
 
 

@@ -29,6 +29,15 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 def processor() -> str:
     """Return the name of the processor; on Linux that of /proc/cpuinfo, which `platform` does not read."""
+    return next(iter(cpu_info("model name")), platform.processor() or platform.machine())
+
+
+def cpu_info(field: str) -> list[str]:
+    """Return a field of /proc/cpuinfo for each processor; on other systems than Linux there is none.
+
+    Args:
+        field: Name of the field.
+    """
     text = CPUINFO.read_text(encoding="utf-8") if CPUINFO.exists() else ""
-    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
-    return next(iter(names), platform.processor() or platform.machine())
+    lines = (line.partition(":") for line in text.splitlines())
+    return [value.strip() for name, _, value in lines if name.strip() == field]

@@ -1,12 +1,15 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
 from gnnrl_lightning.cli import main
 from gnnrl_lightning.report.pages.run_page import PANELS
+from tests.cli.refused import assert_refused
 
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 # The agent of small.yaml learns without a surrogate.
 DRAWN = set(PANELS) - {"surrogate"}
 
@@ -47,7 +50,7 @@ def test_an_interrupted_run_is_reported_as_far_as_it_is(fitted, workplace):
         shutil.copy(fitted / name, folder)
     main(["report", "runs/interrupted"])
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert "This run has no result: 22 candidates have been evaluated." in page
+    assert "This run has no result.json; candidates evaluated: 22." in page
     assert {path.stem for path in (folder / "figures").iterdir()} == {"candidates", "search", "policy", "learning"}
 
 
@@ -79,27 +82,30 @@ def test_wandb_gets_what_the_report_shows(fitted, workplace, monkeypatch):
     """Offline: tables, figures and the artifact are among its local files."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     given = ["--checkpoint", str(fitted / "checkpoints" / "dense.safetensors"), "--finetuning.epochs", "1"]
-    main(
-        [
-            "fit",
-            "--config",
-            "small.yaml",
-            "--trainer.logger",
-            "wandb",
-            "--run.root",
-            "shown",
-            "--trainer.max_epochs",
-            "4",
-            *given,
-        ]
-    )
+    given += ["--trainer.max_epochs", "4", "--run.root", "shown"]
+    main(["fit", "--config", "small.yaml", "--config", str(EXPERIMENTS / "wandb.yaml"), *given])
     (folder,) = (workplace / "shown").iterdir()
     (files,) = (workplace / "wandb").glob(f"offline-run-*-{folder.name}/files")
     media = {path.name.rsplit("_", 2)[0] for path in (files / "media").rglob("*.*")}
-    assert media == {"results", "candidates", *DRAWN - {"learning"}} | {"learning"}
+    assert media == {"results", "candidates", *DRAWN}
     (table,) = (files / "media" / "table" / "report").glob("results_*.json")
     columns, rows = (json.loads(table.read_text())[name] for name in ("columns", "data"))
     result = json.loads((folder / "result.json").read_text())
     tested = dict(zip(columns, rows[-1], strict=True))
     assert [row[0] for row in rows] == ["dense", "uniform", "ours"]
     assert (tested["top1"], tested["macs"]) == (result["pruned"]["top1_test_after"], result["pruned"]["macs"])
+
+
+def test_tensorboard_by_configuration(fitted, workplace):
+    pytest.importorskip("tensorboard")
+    given = ["--pretraining.epochs", "1", "--run.root", "board_runs"]
+    main(["pretrain", "--config", "small.yaml", "--config", str(EXPERIMENTS / "tensorboard.yaml"), *given])
+    assert list((workplace / "runs" / "tensorboard" / "version_0").glob("events.*"))
+    assert len(list((workplace / "board_runs").iterdir())) == 1
+
+
+def test_a_missing_package_is_named(workplace, monkeypatch, capsys):
+    for name in ("_TENSORBOARD_AVAILABLE", "_TENSORBOARDX_AVAILABLE"):
+        monkeypatch.setattr(f"lightning.fabric.loggers.tensorboard.{name}", False)
+    arguments = ["--config", str(EXPERIMENTS / "tensorboard.yaml")]
+    assert_refused(capsys, workplace, arguments, "error: a package is missing: Neither `tensorboard` nor")

@@ -2,35 +2,8 @@ import io
 
 from rich.console import Console
 
-from gnnrl_lightning.objective import Classification
-from gnnrl_lightning.objective.protocol import record
 from gnnrl_lightning.report.table import inspection_tables, print_result, result_table
-
-RESULT = {
-    "network": "ResNet-20",
-    "dataset": "digits",
-    "objective": record(Classification()),
-    "budget": {"macs": 0.5, "channel_multiple": 1, "min_width": 1},
-    "dense": {"macs": 2_000_000, "params": 400_000, "top1_test": 99.0, "latency_ms": 8.0},
-    "uniform": {
-        "macs": 998_000,
-        "params": 180_000,
-        "top1_test_before": 60.0,
-        "top1_test_after": 98.25,
-        "latency_ms": 6.0,
-    },
-    "pruned": {
-        "macs": 1_000_000,
-        "params": 200_000,
-        "macs_ratio": 0.5,
-        "params_ratio": 0.5,
-        "top1_search": 90.5,
-        "top1_test_before": 88.0,
-        "top1_test_after": 98.75,
-        "latency_ms": 5.125,
-    },
-    "search": {"evaluations": 96, "seconds": 41.6, "found_by": "agent", "agent_best": 90.5},
-}
+from tests.support.results import RESULT
 
 
 def test_cells_are_the_figures():

@@ -12,6 +12,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gnnrl_lightning.objective import Figure as Scale
 from gnnrl_lightning.report.costs import RATIO, cost_names
 from gnnrl_lightning.report.pages.drawing import (
     INK,
@@ -25,7 +26,7 @@ from gnnrl_lightning.report.pages.drawing import (
     whole_numbers,
 )
 from gnnrl_lightning.report.pages.records import RunRecord
-from gnnrl_lightning.report.pages.words import cost_name
+from gnnrl_lightning.report.pages.words import cost_name, unit_of
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Mark:
 STARTING = Mark("starting candidates", START, "^", 36)
 MARKS = {"agent": Mark("agent", OURS, "o", 26), "uniform": Mark("uniform", UNIFORM, "s", 42)}
 """Proposer -> its mark; every other one proposes starting candidates."""
+REWARD = Scale("reward", higher_is_better=True)
 
 
 def candidates_figure(record: RunRecord) -> Figure | None:
@@ -49,7 +51,7 @@ def candidates_figure(record: RunRecord) -> Figure | None:
     if not points:
         return None
     metric, figure = _spread_metric(points), record.figure
-    values = [_number(item["scores"][record.primary], figure.higher_is_better) for item in points]
+    values = [_number(item["scores"][record.primary], figure) for item in points]
     shares = [100 * item[f"{metric}{RATIO}"] for item in points]
     drawing, (axes,) = canvas()
     _scatter(axes, points, shares, values)
@@ -67,7 +69,7 @@ def candidates_figure(record: RunRecord) -> Figure | None:
             s=150, facecolors="none", edgecolors=INK, linewidths=1.3, zorder=4, label="delivered",
         )  # fmt: skip
     axes.set(xlabel=f"{cost_name(metric)} kept, % of dense", ylabel=_on_holdout(record))
-    _better_up(axes, values, figure.higher_is_better, figure.logarithmic)
+    _better_up(axes, values, figure)
     legend(drawing, axes)
     return drawing
 
@@ -77,7 +79,7 @@ def search_figure(record: RunRecord) -> Figure | None:
     points = list(record.candidates)
     if not points:
         return None
-    rewards = [_number(item["merit"][0], True) for item in points]
+    rewards = [_number(item["merit"][0], REWARD) for item in points]
     order = [*range(1, len(points) + 1)]
     drawing, (axes,) = canvas()
     _scatter(axes, points, order, rewards)
@@ -86,7 +88,7 @@ def search_figure(record: RunRecord) -> Figure | None:
     axes.plot(order, best, color=INK, linewidth=1.2, drawstyle="steps-post", zorder=1, label="best so far")
     reward = (record.config.get("episode") or {}).get("reward")
     axes.set(xlabel="candidate, in order of evaluation", ylabel=f"reward ({reward})" if reward else _on_holdout(record))
-    _better_up(axes, rewards, True, False)
+    _better_up(axes, rewards, REWARD)
     whole_numbers(axes)
     legend(drawing, axes)
     return drawing
@@ -130,32 +132,33 @@ def _scatter(axes: Axes, points: Sequence[Mapping[str, Any]], across: Sequence[f
         axes.scatter([], [], s=26, marker="o", c="none", edgecolors=MUTED, label="dropped, an estimate")
 
 
-def _better_up(axes: Axes, values: Sequence[float], higher_is_better: bool, logarithmic: bool) -> None:
-    """Turn the better end up, and leave far worse values outside, which would flatten all others."""
-    signed = [value if higher_is_better else -value for value in values if math.isfinite(value)]
-    if not signed:
+def _better_up(axes: Axes, values: Sequence[float], scale: Scale) -> None:
+    """Turn the better end of the vertical axis up; a linear one leaves out what is far worse and flattens the rest."""
+    if scale.logarithmic:
+        axes.set_yscale("log")
+    if not scale.higher_is_better:
+        axes.invert_yaxis()
+    merits = [scale.merit(value) for value in values if math.isfinite(value)]
+    if scale.logarithmic or not merits:
         return
-    best, floor = max(signed), min(signed)
-    reach = 4 * (best - median(signed))
-    if not logarithmic and 0 < reach < best - floor:
+    best, floor = max(merits), min(merits)
+    reach = 4 * (best - median(merits))
+    if 0 < reach < best - floor:
         floor = best - reach
-        left_out = sum(value < floor for value in signed)
+        left_out = sum(merit < floor for merit in merits)
         said = f"{left_out} worse {'one' if left_out == 1 else 'ones'} below"
         axes.set_title(said, loc="right", fontsize=8, color=MUTED)
     margin = 0.06 * (best - floor) or 0.5
-    low, high = floor - margin, best + margin
-    if logarithmic:
-        axes.set_yscale("log")
-        axes.invert_yaxis() if not higher_is_better else None
-        return
-    axes.set_ylim(*((low, high) if higher_is_better else (-low, -high)))
+    limits = floor - margin, best + margin
+    axes.set_ylim(*(limits if scale.higher_is_better else (-merit for merit in limits)))
 
 
-def _number(value: float | None, higher_is_better: bool) -> float:
+def _number(value: float | None, scale: Scale) -> float:
     """Return a value of the journal, where null stands for the worst."""
-    return (-math.inf if higher_is_better else math.inf) if value is None else value
+    if value is None:
+        return -math.inf if scale.higher_is_better else math.inf
+    return value
 
 
 def _on_holdout(record: RunRecord) -> str:
-    unit = f", {record.figure.unit}" if record.figure.unit else ""
-    return f"{record.figure.label} on the holdout{unit}"
+    return f"{record.figure.label} on the holdout{unit_of(record.figure)}"

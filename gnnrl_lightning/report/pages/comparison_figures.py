@@ -24,6 +24,7 @@ from gnnrl_lightning.report.pages.drawing import (
     legend,
     whole_numbers,
 )
+from gnnrl_lightning.report.pages.words import unit_of
 
 LINES = tuple(zip((OURS, UNIFORM, START, OTHER, DENSE, INK), ("-", "--", "-.", ":", "-", "--"), "osD^vP", strict=True))
 """Colour, line and mark of each series; one figure has at most as many."""
@@ -55,7 +56,7 @@ def methods_figure(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) 
         axes.vlines(mean, at - 0.32, at + 0.32, color=INK, linewidth=1.6, zorder=4)
     axes.set_yticks(range(len(order)), [name.replace("_", " ") for name in order])
     axes.set_ylim(-0.6, len(order) - 0.4)
-    axes.set_xlabel(figure.heading.replace(" in ", ", "))
+    axes.set_xlabel(figure.label + unit_of(figure))
     return drawing
 
 
@@ -106,7 +107,7 @@ def progress_figure(
     return lines_figure(
         {name.replace("_", " "): [*enumerate(courses[name], 1)] for name in order[: len(LINES)]},
         "candidates evaluated",
-        f"{figure.label} on the holdout" + (f", {figure.unit}" if figure.unit else ""),
+        f"{figure.label} on the holdout{unit_of(figure)}",
         figure,
     )
 

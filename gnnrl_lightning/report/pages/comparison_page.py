@@ -28,7 +28,7 @@ TEXTS = {
     "differences": ("The agent minus each method", "Mean over seeds, and its 95 % confidence interval."),
     "progress": (
         "Progress",
-        "Score of the best candidate so far, mean over seeds: the agent and the best other methods.",
+        "Score of the candidate with the best reward so far, mean over seeds: the agent and the best other methods.",
     ),
 }
 """Figure -> heading and caption."""

@@ -69,6 +69,7 @@ STYLE: Any = {
     "lines.linewidth": 1.5,
     "lines.markersize": 4.5,
     "text.color": INK,
+    "text.parse_math": False,  # a name with dollar signs is no formula
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "xtick.labelcolor": INK,

@@ -58,7 +58,10 @@ PANELS: Mapping[str, Panel] = {
         "Change of the network's outputs if one group alone is narrowed to this share of its channels.",
     ),
     "policy": Panel(
-        policy_figure, "The agent", "Spread of the policy, as its entropy, and the mean reward of its episodes."
+        policy_figure,
+        "The agent",
+        "Entropy of the policy, and mean reward of its episodes. With a surrogate, imagined rewards are gains over the "
+        "candidate that an episode starts from.",
     ),
     "surrogate": Panel(
         surrogate_figure,
@@ -115,8 +118,8 @@ def run_page(record: RunRecord, batch: int) -> str:
 def _summary(record: RunRecord, batch: int) -> Iterator[str]:
     """The verdict and the table of results; for an unfinished run, how far it is."""
     if record.result is None:
-        count = f"{len(record.candidates)} candidates have been evaluated" if record.candidates else "no search so far"
-        yield markup.block([markup.paragraph(f"This run has no result: {count}.")], "verdict")
+        text = f"This run has no result.json; candidates evaluated: {len(record.candidates)}."
+        yield markup.block([markup.paragraph(text)], "verdict")
         return
     said = [*verdict(record.result, batch), *_found(record)]
     yield markup.block([markup.paragraph(text) for text in said], "verdict")
@@ -166,6 +169,8 @@ def _candidates(record: RunRecord) -> str:
 
 
 def _cell(value: Any) -> str:
+    if value is None:
+        return "infinite"
     if isinstance(value, float):
         return f"{value:.5g}"
-    return "infinite" if value is None else f"{value:,}" if isinstance(value, int) and value > 9999 else str(value)
+    return str(value) if isinstance(value, (bool, str)) else f"{value:,}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import yaml
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gnnrl_lightning.errors import UserError
@@ -14,17 +16,21 @@ from gnnrl_lightning.report.pages.comparison_figures import LINES, best_so_far, 
 from gnnrl_lightning.report.pages.drawing import MUTED, OURS, UNIFORM, canvas, legend, styled, svg
 from gnnrl_lightning.report.pages.network_figures import name_positions
 from gnnrl_lightning.report.pages.records import RunRecord
-from gnnrl_lightning.report.pages.words import percent, title
+from gnnrl_lightning.report.pages.words import percent, title, unit_of
 
 TEXTS = {
     "macs": ("Score against MACs", "After fine-tuning, on the test set. Numbers are those of the table."),
     "time": ("Score against time", "After fine-tuning; time of a forward pass, measured in each run."),
-    "search": ("The searches", "Score on the holdout of the best candidate so far."),
+    "search": ("The searches", "Score on the holdout of the candidate with the best reward so far."),
     "widths": ("Widths", "Share of its channels that each group keeps, by run."),
 }
 """Figure -> heading and caption."""
 
-
+SHARES: Mapping[str, tuple[str, Callable[[Mapping[str, Any], Mapping[str, Any]], float]]] = {
+    "macs": ("MACs kept, % of dense", lambda dense, row: 100 * row[f"macs{RATIO}"]),
+    "time": ("time, % of dense", lambda dense, row: 100 * row["latency_ms"] / dense["latency_ms"]),
+}
+"""Figure -> label of its horizontal axis, and its value from the figures of the dense and of another network."""
 LEAST = 4.0
 """Least range of the horizontal axis, percent: differences below are none."""
 
@@ -82,18 +88,12 @@ def runs_figures(records: Sequence[RunRecord]) -> Iterator[tuple[str, Figure]]:
         Name and figure.
     """
     figure, results = records[0].figure, _results_of(records)
-    yield "macs", _against(records, "MACs kept, % of dense", lambda result, row: 100 * row[f"macs{RATIO}"])
-    yield (
-        "time",
-        _against(
-            records, "time, % of dense", lambda result, row: 100 * row["latency_ms"] / result["dense"]["latency_ms"]
-        ),
-    )
+    yield from ((name, _against(records, name)) for name in SHARES)
     courses = {_numbered(i, record): best_so_far(record.candidates, record.primary) for i, record in enumerate(records)}
     points = {name: [*enumerate(course, 1)] for name, course in courses.items() if course}
     if points:
-        unit = f", {figure.unit}" if figure.unit else ""
-        yield "search", lines_figure(points, "candidates evaluated", f"{figure.label} on the holdout{unit}", figure)
+        label = f"{figure.label} on the holdout{unit_of(figure)}"
+        yield "search", lines_figure(points, "candidates evaluated", label, figure)
     groups = [result.get("groups") for result in results]
     if groups[0] and all(each == groups[0] for each in groups):
         yield "widths", _widths(results, groups[0])
@@ -120,8 +120,17 @@ def differences(records: Sequence[RunRecord]) -> list[list[str]]:
     """
     flat = [_flat(record.config) for record in records]
     keys = dict.fromkeys(key for each in flat for key in each)
-    rows = [[f"`{key}`", *(str(each.get(key, "")) for each in flat)] for key in keys if not key.startswith("run.")]
+    rows = [
+        [f"`{key}`", *(_written(each[key]) if key in each else "" for each in flat)]
+        for key in keys
+        if not key.startswith("run.")
+    ]
     return [row for row in rows if len({*row[1:]}) > 1]
+
+
+def _written(value: Any) -> str:
+    """Return a value as a configuration has it."""
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
 
 
 def _configurations(records: Sequence[RunRecord]) -> str:
@@ -138,34 +147,45 @@ def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
     return {key: value for part in parts for key, value in part.items()}
 
 
-def _against(records: Sequence[RunRecord], label: str, share: Any) -> Figure:
-    """Draw the score after fine-tuning against a share of the dense network's cost, ours numbered."""
+def _against(records: Sequence[RunRecord], shares: str) -> Figure:
+    """Draw the score after fine-tuning against a share of the dense network's cost, a key of `SHARES`."""
     drawing, (axes,) = canvas()
-    figure, key = records[0].figure, f"{records[0].primary}_test_after"
-    for name, colour, shape in (("uniform", UNIFORM, "s"), ("pruned", OURS, "o")):
-        numbers: dict[tuple[float, float], list[str]] = {}  # runs at the same place share a label
-        for number, result in enumerate(_results_of(records), 1):
-            if name in result:
-                place = round(share(result, result[name]), 1), round(result[name][key], figure.digits)
-                numbers.setdefault(place, []).append(str(number))
-        for place, own in numbers.items():
+    figure, (label, share) = records[0].figure, SHARES[shares]
+    for name, colour, shape, legible in (("uniform", UNIFORM, "s", "uniform"), ("pruned", OURS, "o", "ours")):
+        axes.plot([], [], shape, color=colour, label=legible)
+        for place, numbers in _places(records, name, share).items():
             axes.scatter(*place, s=34, color=colour, marker=shape, zorder=3)
-            axes.annotate(", ".join(own), place, (5, 4), textcoords="offset points", color=colour, fontsize=8.5)
-    dense = {result["dense"][f"{records[0].primary}_test"] for result in _results_of(records)}
-    for value in dense:
+            axes.annotate(numbers, place, (5, 4), textcoords="offset points", color=colour, fontsize=8.5)
+    for value in {result["dense"][f"{records[0].primary}_test"] for result in _results_of(records)}:
         axes.axhline(value, color=MUTED, linewidth=1, linestyle="--", zorder=1)
-    axes.plot([], [], "o", color=OURS, label="ours")
-    axes.plot([], [], "s", color=UNIFORM, label="uniform")
     axes.plot([], [], "--", color=MUTED, linewidth=1, label="dense")
+    axes.set(xlabel=label, ylabel=f"{figure.label} on the test set{unit_of(figure)}")
+    _limits(axes, figure.higher_is_better)
+    legend(drawing, axes, order=("ours", "uniform", "dense"))
+    return drawing
+
+
+def _places(
+    records: Sequence[RunRecord], name: str, share: Callable[[Mapping[str, Any], Mapping[str, Any]], float]
+) -> dict[tuple[float, float], str]:
+    """Return where to draw one of the networks of all runs, and the numbers of the runs at each place."""
+    figure, found = records[0].figure, dict[tuple[float, float], str]()
+    for number, result in enumerate(_results_of(records), 1):
+        if name in result:
+            score = round(result[name][f"{records[0].primary}_test_after"], figure.digits)
+            place = round(share(result["dense"], result[name]), 1), score
+            found[place] = f"{found[place]}, {number}" if place in found else str(number)
+    return found
+
+
+def _limits(axes: Axes, higher_is_better: bool) -> None:
+    """Leave room for labels, do not magnify small differences of shares, and turn the better end up."""
     axes.margins(0.12)
     low, high = axes.get_xlim()
     if high - low < LEAST:
         axes.set_xlim((low + high - LEAST) / 2, (low + high + LEAST) / 2)
-    axes.set(xlabel=label, ylabel=f"{figure.label} on the test set" + (f", {figure.unit}" if figure.unit else ""))
-    if not figure.higher_is_better:
+    if not higher_is_better:
         axes.invert_yaxis()
-    legend(drawing, axes)
-    return drawing
 
 
 def _verdict(records: Sequence[RunRecord]) -> Iterator[str]:
@@ -185,30 +205,27 @@ def _verdict(records: Sequence[RunRecord]) -> Iterator[str]:
 
 def _results(records: Sequence[RunRecord]) -> str:
     """The table of all runs."""
-    primary, figure = records[0].primary, records[0].figure
-    unit = f", {figure.unit}" if figure.unit else ""
-    heads = [
-        "run",
-        f"dense{unit}",
-        f"uniform{unit}",
-        f"ours{unit}",
-        "minus dense",
-        "MACs kept",
-        "parameters kept",
+    unit = unit_of(records[0].figure)
+    scores = [f"dense{unit}", f"uniform{unit}", f"ours{unit}", "minus dense"]
+    headings = ["run", *scores, "MACs kept", "parameters kept", "time", "evaluations", "search, s"]
+    rows = [
+        [_numbered(number, record), *_cells(record, result)]
+        for number, (record, result) in enumerate(zip(records, _results_of(records), strict=True))
     ]
-    heads += ["time", "evaluations", "search, s"]
-    rows = []
-    for i, (record, result) in enumerate(zip(records, _results_of(records), strict=True)):
-        dense, ours, search = result["dense"][f"{primary}_test"], result["pruned"], result["search"]
-        after = ours[f"{primary}_test_after"]
-        uniform = figure.text(result["uniform"][f"{primary}_test_after"]) if "uniform" in result else ""
-        rows.append(
-            [_numbered(i, record), figure.text(dense), uniform, figure.text(after),
-             figure.text(after - dense, sign=True), percent(ours[f"macs{RATIO}"]), percent(ours[f"params{RATIO}"]),
-             percent(ours["latency_ms"] / result["dense"]["latency_ms"], 0), str(search.get("evaluations", "")),
-             f"{search['seconds']:.0f}" if "seconds" in search else ""]
-        )  # fmt: skip
-    return markup.table(heads, rows)
+    return markup.table(headings, rows)
+
+
+def _cells(record: RunRecord, result: Mapping[str, Any]) -> list[str]:
+    """The cells of a run, without its name."""
+    dense, ours, search, figure = result["dense"], result["pruned"], result["search"], record.figure
+    reference, after = dense[f"{record.primary}_test"], ours[f"{record.primary}_test_after"]
+    uniform = figure.text(result["uniform"][f"{record.primary}_test_after"]) if "uniform" in result else ""
+    return [
+        figure.text(reference), uniform, figure.text(after), figure.text(after - reference, sign=True),
+        percent(ours[f"macs{RATIO}"]), percent(ours[f"params{RATIO}"]),
+        percent(ours["latency_ms"] / dense["latency_ms"], 0),
+        str(search.get("evaluations", "")), f"{search['seconds']:.0f}" if "seconds" in search else "",
+    ]  # fmt: skip
 
 
 def _numbered(position: int, record: RunRecord) -> str:

@@ -17,30 +17,31 @@ from gnnrl_lightning.report.pages.drawing import (
     whole_numbers,
 )
 from gnnrl_lightning.report.pages.records import NETWORKS, RunRecord
+from gnnrl_lightning.report.pages.words import unit_of
 
 FEW = 20
 """Number of epochs below which each has a mark."""
 COLOURS = {"dense": DENSE, "uniform": UNIFORM, "pruned": OURS}
+POLICY = (
+    ("losses/entropy", "entropy, nats", OURS, "o"),
+    ("proxy/reward_mean", "reward, imagined", START, "^"),
+    ("rollout/reward_mean", "reward, evaluated", OURS, "s"),
+)
+"""Metric, label, colour and mark of what is drawn of the agent."""
 
 
 def policy_figure(record: RunRecord) -> Figure | None:
-    """Entropy of the policy and mean reward of its episodes, by iteration."""
-    entropy = record.series("losses/entropy", "epoch")
-    if not entropy[0]:
+    """Entropy of the policy, and mean reward of imagined and of evaluated episodes, by iteration."""
+    found = [(record.series(name, "epoch"), *looks) for name, *looks in POLICY]
+    found = [(series, *looks) for series, *looks in found if series[0]]
+    if not found:
         return None
-    drawing, (top, bottom) = canvas(2, 1.15 * HEIGHT, sharex=True)
-    top.plot(*entropy, color=OURS, marker="o", markersize=3)
-    top.set_ylabel("entropy, nats")
-    for name, label, colour, shape in (
-        ("proxy/reward_mean", "imagined episodes", START, "^"),
-        ("rollout/reward_mean", "evaluated episodes", OURS, "o"),
-    ):
-        found = record.series(name, "epoch")
-        if found[0]:
-            bottom.plot(*found, color=colour, marker=shape, markersize=3, label=label)
-    bottom.set(xlabel="iteration of the agent", ylabel="mean reward")
-    whole_numbers(bottom)
-    legend(drawing, bottom)
+    drawing, axes = canvas(len(found), HEIGHT * (0.55 + 0.3 * len(found)), sharex=True)
+    for each, (series, label, colour, shape) in zip(axes, found, strict=True):
+        each.plot(*series, color=colour, marker=shape, markersize=3)
+        each.set_ylabel(label)
+    axes[-1].set_xlabel("iteration of the agent")
+    whole_numbers(axes[-1])
     drawing.align_ylabels()
     return drawing
 
@@ -65,7 +66,7 @@ def surrogate_figure(record: RunRecord) -> Figure | None:
 def learning_figure(record: RunRecord) -> Figure | None:
     """Primary figure and loss of every training, by epoch."""
     curves = [(phase, name) for phase in NETWORKS for name in record.logged() if name.startswith(f"{phase}/")]
-    labels = {record.primary: record.figure.heading.replace(" in ", ", "), "loss": "loss"}
+    labels = {record.primary: record.figure.label + unit_of(record.figure), "loss": "loss"}
     shown = {what: [(phase, name) for phase, name in curves if name.endswith(f"/{what}")] for what in labels}
     shown = {what: names for what, names in shown.items() if names}
     if "loss" not in shown:

@@ -22,6 +22,11 @@ def cost_name(metric: str) -> str:
     return NAMES.get(metric, metric)
 
 
+def unit_of(figure: Figure) -> str:
+    """Return the unit of a figure with a comma before it, for the end of a label; nothing if it has none."""
+    return f", {figure.unit}" if figure.unit else ""
+
+
 def title(result: Mapping[str, Any]) -> str:
     """Return network, data and budget in a few words."""
     costs, budget = cost_names(result["pruned"]), result["budget"]
@@ -53,7 +58,7 @@ def verdict(result: Mapping[str, Any], batch: int) -> list[str]:
         against.append(compared(figure, tested, uniform, "uniform pruning with the same budget and fine-tuning"))
     score = f"The pruned network has {figure.with_unit(tested)} {figure.label} on the test set{examples}: "
     kept = [f"{percent(ours[f'{name}{RATIO}'])} of the {cost_name(name)}" for name in cost_names(ours)]
-    return [score + " and ".join(against) + ".", f"It keeps {joined(kept)}{_time(dense, ours, batch)}."]
+    return [score + " and ".join(against) + ".", f"It keeps {_kept(kept, dense, ours, batch)}."]
 
 
 def compared(figure: Figure, value: float, reference: float, name: str) -> str:
@@ -73,12 +78,13 @@ def compared(figure: Figure, value: float, reference: float, name: str) -> str:
     return f"{text}{unit} {'better' if gain > 0 else 'worse'} than {name} ({figure.text(reference)})"
 
 
-def _time(dense: Mapping[str, Any], ours: Mapping[str, Any], batch: int) -> str:
+def _kept(costs: list[str], dense: Mapping[str, Any], ours: Mapping[str, Any], batch: int) -> str:
     before, after = dense["latency_ms"], ours["latency_ms"]
     measured = f"{after:.3g} ms instead of {before:.3g} ms for a batch of {batch}"
     if after <= SAVES * before:
-        return f" and {percent(after / before, 0)} of the time: {measured}"
-    return f", but saves no time on this device: {measured}. A `budget.channel_multiple` of 8 often helps"
+        return f"{joined([*costs, f'{percent(after / before, 0)} of the time'])}: {measured}"
+    hint = "A `budget.channel_multiple` of 8 often helps"
+    return f"{joined(costs)}, but saves no time on this device: {measured}. {hint}"
 
 
 def repeat(subcommand: str, folder: Path) -> str:
@@ -136,15 +142,14 @@ def result_rows(result: Mapping[str, Any], batch: int) -> tuple[list[str], list[
     """
     primary, figure = primary_figure(result)
     costs = cost_names(result["pruned"])
-    unit = f", {figure.unit}" if figure.unit else ""
     headings = [
         "network",
-        f"{figure.label}{unit}",
+        f"{figure.label}{unit_of(figure)}",
         "minus dense",
         *(f"{cost_name(name)} kept" for name in costs),
         "time",
     ]
-    headings += ["before tuning", *map(cost_name, costs), f"ms for {batch}"]
+    headings += ["before fine-tuning", *map(cost_name, costs), f"ms for {batch}"]
     rows = [
         [
             row["network"],

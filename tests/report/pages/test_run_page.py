@@ -6,7 +6,12 @@ import pytest
 
 from gnnrl_lightning.report.pages.drawing import PALETTE, styled
 from gnnrl_lightning.report.pages.run_page import PANELS, run_figures, run_page
-from tests.support.results import candidate, run_record
+from tests.support.results import RESULT, candidate, run_record
+
+
+@pytest.fixture(scope="module")
+def page():
+    return run_page(run_record(), 64)
 
 
 def drawn(record):
@@ -35,15 +40,13 @@ def test_what_a_run_lacks_is_left_out(missing):
     assert all((PANELS[name].heading in page) == (name not in left_out) for name in PANELS)
 
 
-def test_the_page_needs_nothing_else():
-    page = run_page(run_record(), 64)
+def test_the_page_needs_nothing_else(page):
     assert not re.search(r'(?:src|href)="(?!#)', page) and "<script" not in page and "@import" not in page
     assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page
 
 
-def test_figures_follow_the_mode():
+def test_figures_follow_the_mode(page):
     """No colour is fixed within a figure: each is a variable that both modes define."""
-    page = run_page(run_record(), 64)
     figures = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
     assert len(figures) == len(PANELS)
     for figure in figures:
@@ -67,24 +70,29 @@ class _Ids(HTMLParser):
         self.links += [values["xlink:href"][1:]] if "xlink:href" in values else []
 
 
-def test_ids_are_unique_and_found():
-    page = _Ids()
-    page.feed(run_page(run_record(), 64))
-    assert len(page.ids) == len(set(page.ids)) and page.links and set(page.links) <= set(page.ids)
+def test_ids_are_unique_and_found(page):
+    found = _Ids()
+    found.feed(page)
+    assert len(found.ids) == len(set(found.ids)) and found.links and set(found.links) <= set(found.ids)
 
 
-def test_text_is_escaped():
-    page = run_page(run_record(), 64)
+def test_text_is_escaped(page):
     assert "layer1.&lt;0&gt;.conv1" in page and "layer1.<0>" not in page
 
 
-def test_the_same_run_gives_the_same_page():
-    assert run_page(run_record(), 64) == run_page(run_record(), 64)
+def test_the_same_run_gives_the_same_page(page):
+    assert run_page(run_record(), 64) == page
+
+
+def test_names_with_dollar_signs_are_no_formulas():
+    result = {**RESULT, "groups": {"a$b": 16, "x_$1": 32}}
+    page = run_page(run_record(result=result), 64)
+    assert ">a$b</text>" in page and ">x_$1</text>" in page
 
 
 def test_an_unfinished_run_says_how_far_it_is():
     page = run_page(run_record(result=None), 64)
-    assert "This run has no result: 4 candidates have been evaluated." in page
+    assert "This run has no result.json; candidates evaluated: 4." in page
 
 
 def test_scores_that_are_not_finite_are_told():

@@ -32,7 +32,7 @@ def test_only_keys_that_differ_are_listed():
     other = run_record("two", config={**CONFIG, "seed_everything": 1, "episode": {"reward": None}})
     assert differences([run_record("one"), other]) == [
         ["`seed_everything`", "0", "1"],
-        ["`episode.reward`", "divergence", "None"],
+        ["`episode.reward`", "divergence", "null"],
     ]
 
 

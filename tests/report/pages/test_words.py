@@ -40,7 +40,7 @@ def test_the_verdict_answers_what_a_reader_asks_first():
     assert score.startswith("The pruned network has 98.75 % top-1 on the test set (400 examples): 0.25 points worse")
     assert "0.50 points better than uniform pruning" in score
     assert cost == (
-        "It keeps 50.0 % of the MACs and 50.0 % of the parameters and 64 % of the time: 5.12 ms instead of 8 ms for a "
+        "It keeps 50.0 % of the MACs, 50.0 % of the parameters and 64 % of the time: 5.12 ms instead of 8 ms for a "
         "batch of 64."
     )
 
@@ -67,7 +67,7 @@ def test_cells_are_the_figures():
         "MACs kept": ["100.0 %", "49.9 %", "50.0 %"],
         "parameters kept": ["100.0 %", "45.0 %", "50.0 %"],
         "time": ["100 %", "75 %", "64 %"],
-        "before tuning": ["", "60.00", "88.00"],
+        "before fine-tuning": ["", "60.00", "88.00"],
         "MACs": ["2.000 M", "998.0 k", "1.000 M"],
         "parameters": ["400.0 k", "180.0 k", "200.0 k"],
         "ms for 64": ["8.00", "6.00", "5.12"],
