@@ -144,10 +144,10 @@ class ArgumentsCLI(LightningCLI):
         try:
             return self.parser.instantiate(self.config)
         except Exception as error:  # jsonargparse's, around the one that a class has raised
-            missing = next((each for each in chain(error) if isinstance(each, ImportError)), None)
-            if missing is None:
+            cause = next((each for each in chain(error) if isinstance(each, (UserError, ImportError))), None)
+            if not isinstance(cause, ImportError):
                 raise
-            raise UserError(f"a package is missing: {first_line(missing)}") from error
+            raise UserError(f"a package is missing: {first_line(cause)}") from error
 
     def _check_processes(self) -> None:
         """Count the trainer's processes; refuse unsupported numbers and strategies."""
