@@ -24,7 +24,7 @@ class _Parser(ArgumentParser):
 def parser() -> ArgumentParser:
     """Return the parser of the arguments after `report`."""
     made = _Parser(f"python -m gnnrl_lightning {REPORT}", description=SUBCOMMANDS[REPORT].summary)
-    made.add_argument("runs", nargs="+", metavar="RUN", help="Folder of a run of fit, prune or compare.")
+    made.add_argument("runs", nargs="+", metavar="RUN", help="Folder of a run of fit, prune, compare or `compress`.")
     made.add_argument("--compare", action="store_true", help="Write one page that compares all given runs.")
     made.add_argument("--output", help="File of that page; comparison.html beside the first run if left out.")
     return made
@@ -47,6 +47,7 @@ def report(arguments: Sequence[str]) -> str:
     from gnnrl_lightning.cli.resuming import subcommand_of
     from gnnrl_lightning.job.reporting import write_comparison, write_report
     from gnnrl_lightning.job.runs import RunFolder
+    from gnnrl_lightning.report.pages.records import COMPRESS
 
     if asked.output and not asked.compare:
         raise UserError(f"--output {asked.output} needs --compare: the page of a run is report.html in its folder")
@@ -55,7 +56,7 @@ def report(arguments: Sequence[str]) -> str:
     for folder in folders:
         if not folder.config.is_file():
             raise UserError(f"{folder.path} is not the folder of a run (it has no config.yaml): give runs/NAME")
-        made[folder] = subcommand_of(folder.config.read_text(encoding="utf-8")) or "fit"
+        made[folder] = subcommand_of(folder.config.read_text(encoding="utf-8")) or COMPRESS
     if asked.compare:
         output = Path(asked.output) if asked.output else folders[0].path.resolve().parent / "comparison.html"
         return f"written to {shlex.quote(str(write_comparison(made, output)))}\n"

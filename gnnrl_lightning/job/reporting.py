@@ -22,7 +22,7 @@ from gnnrl_lightning.objective.protocol import record as objective_record
 from gnnrl_lightning.report.loggers import Evidence
 from gnnrl_lightning.report.pages.comparison_page import comparison_figures, comparison_page
 from gnnrl_lightning.report.pages.drawing import styled
-from gnnrl_lightning.report.pages.records import Losses, RunRecord, read_metrics
+from gnnrl_lightning.report.pages.records import COMPRESS, Losses, RunRecord, read_metrics
 from gnnrl_lightning.report.pages.run_page import run_figures, run_page
 from gnnrl_lightning.report.pages.runs_page import check_comparable, runs_page
 from gnnrl_lightning.report.pages.words import candidate_table, repeat, result_table
@@ -139,6 +139,8 @@ def read_run(folder: RunFolder, subcommand: str) -> RunRecord:
     candidates, metrics = Journal(folder.journal).read(), read_metrics(folder.metrics)
     if result is None and not candidates and not metrics:
         raise UserError(f"{folder.path} has nothing to report yet: neither a result nor candidates nor metrics")
+    if result is None and subcommand == COMPRESS:
+        raise UserError(f"{folder.path} has no result.json: repeat the call of `compress`, which resumes it")
     objective = objective_record(find_objective(config["objective"])) if result is None else result["objective"]
     saved, losses = folder.weights(SENSITIVITY), None
     if saved.is_file():

@@ -7,6 +7,7 @@ import torch
 
 import gnnrl_lightning
 from gnnrl_lightning import Budget, GroupOptions, Task, UserError, compress, load
+from gnnrl_lightning.cli import main
 from gnnrl_lightning.data import Digits
 from gnnrl_lightning.job import artifact
 from gnnrl_lightning.job.checked import check
@@ -58,6 +59,9 @@ def test_a_kept_run_is_resumed_and_its_artifact_loads(network, tmp_path, monkeyp
     example = torch.zeros(1, 1, 8, 8)
     assert torch.equal(load(first.folder, network, example)(example), first.network(example))
     assert artifact.read_recipe(first.folder)["network"]["init_args"] is None
+    main(["report", str(first.folder)])
+    page = (first.folder / "report.html").read_text(encoding="utf-8")
+    assert "A run of <code>gnnrl_lightning.compress</code>" in page and "compress, seed 0" in page
     monkeypatch.setattr(Task, "train", lambda *_, **__: pytest.fail("trained again"))
     again = compress(network, Digits(), Budget(macs=0.5), **given)
     assert again.widths == first.widths and torch.equal(again.network(example), first.network(example))

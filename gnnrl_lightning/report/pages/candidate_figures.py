@@ -86,8 +86,8 @@ def search_figure(record: RunRecord) -> Figure | None:
     kept = [-math.inf if item["dropped"] else reward for item, reward in zip(points, rewards, strict=True)]
     best = [*accumulate(kept, max)]
     axes.plot(order, best, color=INK, linewidth=1.2, drawstyle="steps-post", zorder=1, label="best so far")
-    reward = (record.config.get("episode") or {}).get("reward")
-    axes.set(xlabel="candidate, in order of evaluation", ylabel=f"reward ({reward})" if reward else _on_holdout(record))
+    reward = f"reward ({record.reward})" if record.reward else _on_holdout(record)
+    axes.set(xlabel="candidate, in order of evaluation", ylabel=reward)
     _better_up(axes, rewards, REWARD)
     whole_numbers(axes)
     legend(drawing, axes)

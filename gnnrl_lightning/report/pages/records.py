@@ -14,8 +14,8 @@ from gnnrl_lightning.objective.protocol import primary_figure
 NETWORKS = {"dense": "dense", "uniform": "uniform", "pruned": "ours"}
 """Networks of a result -> their names for readers."""
 
-UNIFORM, AGENT = "uniform", "agent"
-"""Proposers of candidates that have a mark of their own."""
+COMPRESS = "compress"
+"""Maker of the runs of `gnnrl_lightning.compress`, whose settings are no configuration of the command line."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class RunRecord:
 
     Attributes:
         folder: The folder of the run.
-        subcommand: The subcommand that made it.
+        subcommand: The subcommand that made it, or `COMPRESS`.
         config: The resolved configuration.
         configuration: The same as text.
         objective: The objective's record, see `gnnrl_lightning.objective.protocol.record`.
@@ -71,6 +71,17 @@ class RunRecord:
     def name(self) -> str:
         """Name of the run."""
         return self.folder.resolve().name
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run."""
+        return self.config["seed" if self.subcommand == COMPRESS else "seed_everything"]
+
+    @property
+    def reward(self) -> str | None:
+        """Name of the reward; None: the primary figure."""
+        sections = self.config["options"] if self.subcommand == COMPRESS else self.config
+        return sections["episode"]["reward"]
 
     @property
     def network(self) -> str:

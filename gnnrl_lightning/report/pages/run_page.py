@@ -13,7 +13,7 @@ from gnnrl_lightning.report.pages import markup
 from gnnrl_lightning.report.pages.candidate_figures import candidates_figure, search_figure
 from gnnrl_lightning.report.pages.drawing import styled, svg
 from gnnrl_lightning.report.pages.network_figures import layers_figure, sensitivity_figure, widths_figure
-from gnnrl_lightning.report.pages.records import RunRecord
+from gnnrl_lightning.report.pages.records import COMPRESS, RunRecord
 from gnnrl_lightning.report.pages.training_figures import learning_figure, policy_figure, surrogate_figure
 from gnnrl_lightning.report.pages.words import candidate_table, repeat, result_rows, title, verdict
 
@@ -106,7 +106,7 @@ def run_page(record: RunRecord, batch: int) -> str:
     named = title(record.result) if record.result else f"{record.network}: {record.subcommand} without a result"
     parts = [
         markup.heading(named, 1),
-        markup.paragraph(f"Run {record.name}, {record.subcommand}, seed {record.config['seed_everything']}", "about"),
+        markup.paragraph(f"Run {record.name}, {record.subcommand}, seed {record.seed}", "about"),
         *_summary(record, batch),
         markup.heading("Figures") if figures else "",
         markup.block(figures, "figures"),
@@ -154,7 +154,10 @@ def _details(record: RunRecord) -> Iterator[str]:
     if record.candidates:
         yield markup.folded("All candidates", _candidates(record))
     yield markup.heading("Repeat")
-    yield markup.code(repeat(record.subcommand, record.folder))
+    if record.subcommand == COMPRESS:
+        yield markup.paragraph("A run of `gnnrl_lightning.compress`: the same call in another folder repeats it.")
+    else:
+        yield markup.code(repeat(record.subcommand, record.folder))
     facts = {**result.get("machine", {}), **result.get("versions", {})}
     if facts:
         yield markup.table(["environment", ""], [[name, str(value)] for name, value in facts.items()], kind="facts")
