@@ -22,6 +22,7 @@ from gnnrl_lightning.report.pages.drawing import (
     UNIFORM,
     canvas,
     legend,
+    literal,
     whole_numbers,
 )
 from gnnrl_lightning.report.pages.words import unit_of
@@ -54,7 +55,7 @@ def methods_figure(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) 
         axes.scatter(values[name], [at] * len(values[name]), s=22, color=colour, zorder=3)
         mean = fmean(values[name])
         axes.vlines(mean, at - 0.32, at + 0.32, color=INK, linewidth=1.6, zorder=4)
-    axes.set_yticks(range(len(order)), [name.replace("_", " ") for name in order])
+    axes.set_yticks(range(len(order)), [literal(name.replace("_", " ")) for name in order])
     axes.set_ylim(-0.6, len(order) - 0.4)
     axes.set_xlabel(figure.label + unit_of(figure))
     return drawing
@@ -80,7 +81,7 @@ def differences_figure(found: Mapping[str, Any], paired: Sequence[Mapping[str, A
         if entry["low"] is not None:
             axes.hlines(at, entry["low"], entry["high"], color=OURS, linewidth=1.8)
         axes.scatter([entry["mean"]], [at], s=26, color=OURS, zorder=3)
-    axes.set_yticks(range(len(entries)), [entry["method"].replace("_", " ") for entry in reversed(entries)])
+    axes.set_yticks(range(len(entries)), [literal(entry["method"].replace("_", " ")) for entry in reversed(entries)])
     axes.set_ylim(-0.6, len(entries) - 0.4)
     unit = {"%": "points", "": figure.label}.get(figure.unit, figure.unit)
     axes.set_xlabel(
@@ -147,7 +148,7 @@ def lines_figure(series: Mapping[str, Sequence[tuple[float, float]]], across: st
         every = max(1, len(points) // 12)
         axes.plot(
             [x for x, _ in points], [y for _, y in points],
-            color=colour, linestyle=line, marker=shape, markersize=4, markevery=every, label=name,
+            color=colour, linestyle=line, marker=shape, markersize=4, markevery=every, label=literal(name),
         )  # fmt: skip
     axes.set(xlabel=across, ylabel=up)
     if not scale.higher_is_better:

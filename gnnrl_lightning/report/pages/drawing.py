@@ -69,7 +69,6 @@ STYLE: Any = {
     "lines.linewidth": 1.5,
     "lines.markersize": 4.5,
     "text.color": INK,
-    "text.parse_math": False,  # a name with dollar signs is no formula
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "xtick.labelcolor": INK,
@@ -107,6 +106,11 @@ def legend(figure: Figure, axes: Axes, columns: int = 3, order: Sequence[str] = 
     handles, labels = axes.get_legend_handles_labels()
     pairs = sorted(zip(handles, labels, strict=True), key=lambda pair: order.index(pair[1]) if order else 0)
     figure.legend(*zip(*pairs, strict=True), loc="outside upper left", ncols=columns)
+
+
+def literal(name: str) -> str:
+    """Return a name as a label: what is between its dollar signs is no formula."""
+    return name.replace("$", r"\$")
 
 
 def whole_numbers(axes: Axes) -> None:

@@ -16,6 +16,7 @@ from gnnrl_lightning.report.pages.drawing import (
     UNIFORM,
     canvas,
     legend,
+    literal,
     whole_numbers,
 )
 from gnnrl_lightning.report.pages.records import NETWORKS, RunRecord
@@ -93,7 +94,7 @@ def name_positions(axes: Axes, names: Sequence[str]) -> None:
     if len(names) > LABELLED:
         whole_numbers(axes)
         return
-    axes.set_xticks(range(1, len(names) + 1), names, rotation=90, fontsize=7.5)
+    axes.set_xticks(range(1, len(names) + 1), [*map(literal, names)], rotation=90, fontsize=7.5)
 
 
 def _unit(most: float) -> tuple[float, str]:

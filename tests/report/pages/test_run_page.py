@@ -85,9 +85,8 @@ def test_the_same_run_gives_the_same_page(page):
 
 
 def test_names_with_dollar_signs_are_no_formulas():
-    result = {**RESULT, "groups": {"a$b": 16, "x_$1": 32}}
-    page = run_page(run_record(result=result), 64)
-    assert ">a$b</text>" in page and ">x_$1</text>" in page
+    page = run_page(run_record(result={**RESULT, "groups": {"a$b": 16, "$x_$1": 32}}), 64)
+    assert ">a$b</text>" in page and ">$x_$1</text>" in page and r">$\mathdefault" not in page
 
 
 def test_an_unfinished_run_says_how_far_it_is():
