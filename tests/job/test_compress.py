@@ -59,8 +59,8 @@ def test_a_kept_run_is_resumed_and_its_artifact_loads(network, tmp_path, monkeyp
     example = torch.zeros(1, 1, 8, 8)
     assert torch.equal(load(first.folder, network, example)(example), first.network(example))
     assert artifact.read_recipe(first.folder)["network"]["init_args"] is None
-    main(["report", str(first.folder)])
-    page = (first.folder / "report.html").read_text(encoding="utf-8")
+    main(["report", str(given["folder"])])
+    page = (given["folder"] / "report.html").read_text(encoding="utf-8")
     assert "A run of <code>gnnrl_lightning.compress</code>" in page and "compress, seed 0" in page
     monkeypatch.setattr(Task, "train", lambda *_, **__: pytest.fail("trained again"))
     again = compress(network, Digits(), Budget(macs=0.5), **given)
