@@ -17,6 +17,7 @@ from gnnrl_lightning.cli.running import RunningCLI
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.cost.metrics import METRICS
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.files import replacing
 from gnnrl_lightning.job.checked import Checked, check
 from gnnrl_lightning.job.comparison import CompareOptions, Comparison
 from gnnrl_lightning.job.delivery import LATENCY_BATCH, Delivered, deliver
@@ -89,7 +90,8 @@ class CompressionCLI(RunningCLI):
         if not from_first(policy.is_file()):
             self.trainer.fit(self.model, ckpt_path=self.latest.found, weights_only=True)
             if rank() == 0:
-                self.model.save_policy(policy)
+                with replacing(policy, checksum=True) as partial:
+                    self.model.save_policy(partial)
 
     def after_fit(self) -> None:
         """Prune, fine-tune, test once, save and show the result."""

@@ -10,6 +10,7 @@ from lightning.pytorch import Trainer
 from torch import nn
 
 from gnnrl_lightning.cost.budget import BoundBudget
+from gnnrl_lightning.files import replacing
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.job.runs import RunFolder
@@ -113,5 +114,6 @@ class Job:
             return
         self.task.train(network, options, self.runtime.trainers(phase), teacher=teacher, checkpoint=checkpoint)
         if rank() == 0:
-            save_weights(network, weights)
+            with replacing(weights, checksum=True) as partial:
+                save_weights(network, partial)
             checkpoint.unlink(missing_ok=True)

@@ -14,7 +14,12 @@ from typing import Any
 
 from gnnrl_lightning import __version__
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.files import replacing
+from gnnrl_lightning.files import SUMS, replacing
+from gnnrl_lightning.job.lock import HOLDER, LOCK
+
+
+UNCOUNTED = (LOCK, HOLDER, SUMS, f"{SUMS}.partial", "config.yaml.partial")
+"""Files that a run writes before its configuration."""
 
 
 @dataclass(frozen=True)
@@ -189,16 +194,17 @@ class RunFolder:
 
     def write_config(self, config: str) -> None:
         """Write the resolved configuration, which marks the folder as that of a run."""
-        with replacing(self.config) as partial:
+        with replacing(self.config, checksum=True) as partial:
             partial.write_text(config, encoding="utf-8")
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write the figures of the run to result.json, which marks the run as finished."""
-        with replacing(self.result) as partial:
+        with replacing(self.result, checksum=True) as partial:
             partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
     def _clear(self) -> None:
-        for file in (self.config, self.metrics, self.journal, self.result, self.compare, self.report):
+        state = (self.config, self.metrics, self.journal, self.result, self.compare, self.report, self.path / SUMS)
+        for file in state:
             file.unlink(missing_ok=True)
         for folder in (self.checkpoints, self.pruned, self.comparison, self.figures):
             if folder.is_dir():
@@ -207,7 +213,7 @@ class RunFolder:
 
 def _occupied(path: Path) -> bool:
     """Return True if a folder has files other than those of a run that was interrupted at its start."""
-    return path.exists() and any(item.name != "config.yaml.partial" for item in path.iterdir())
+    return path.exists() and any(item.name not in UNCOUNTED for item in path.iterdir())
 
 
 def _fresh(root: Path, stem: str) -> Path:

@@ -14,6 +14,7 @@ from lightning.pytorch import Trainer
 from gnnrl_lightning.evaluation.history import Journalled
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.result import Evaluation, best_of, within
+from gnnrl_lightning.files import replacing
 from gnnrl_lightning.job.job import DELIVERED, POLICY, SENSITIVITY, UNIFORM
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.trained import Trained
@@ -139,7 +140,7 @@ def begin(trained: Trained, agent: GraphLearner, folder: RunFolder) -> Searching
     job, began = trained.job, time.perf_counter()
     measure = job.options.measure()
     sensitivity = _calibrate(trained, measure, folder)
-    journalled = trained.journalled(job.limits, _journal(folder))
+    journalled = trained.journalled(job.limits, _journal(trained, folder))
     problem = trained.problem(job.limits, journalled, None if sensitivity is None else lambda: sensitivity)
     with job.runtime.shown("starting candidates", starting_count(measure is not None) // world_size()) as advance:
         problem.start(measure is not None, advance)
@@ -187,7 +188,8 @@ def search(
         )
         fitting.fit(by, ckpt_path=latest.found, weights_only=True)
         if rank() == 0:
-            by.save_policy(policy)
+            with replacing(policy, checksum=True) as partial:
+                by.save_policy(partial)
     return searching.finished()
 
 
@@ -204,14 +206,14 @@ def search_by_method(trained: Trained, name: str, folder: RunFolder) -> Searched
     """
     method, began = METHODS.find(name, "method"), time.perf_counter()
     job = trained.job
-    problem = trained.problem(job.limits, trained.journalled(job.limits, _journal(folder)))
+    problem = trained.problem(job.limits, trained.journalled(job.limits, _journal(trained, folder)))
     method.run(problem, job.task.seed)
     sensitivity = problem.sensitivity if problem.reads_sensitivity else None
     return Searching(trained, problem, sensitivity, None, began).finished()
 
 
-def _journal(folder: RunFolder) -> Journal:
-    return Journal(folder.journal, resume=True) if rank() == 0 else Journal()
+def _journal(trained: Trained, folder: RunFolder) -> Journal:
+    return Journal(folder.journal, resume=True, start=trained.fingerprint) if rank() == 0 else Journal()
 
 
 def _calibrate(trained: Trained, measure: str | None, folder: RunFolder) -> Sensitivity | None:
@@ -234,7 +236,8 @@ def _calibrate(trained: Trained, measure: str | None, folder: RunFolder) -> Sens
         return known
     sensitivity = from_first(trained.sensitivity)
     if rank() == 0:
-        save_sensitivity(sensitivity, saved)
+        with replacing(saved, checksum=True) as partial:
+            save_sensitivity(sensitivity, partial)
     return sensitivity
 
 

@@ -11,7 +11,11 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
+from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.files import replacing
+
+REST = "more"
+"""Key of what a row has beyond the columns."""
 
 
 class MetricsFile(Logger):
@@ -62,6 +66,14 @@ class MetricsFile(Logger):
         else:
             self._write([*self._rows(), *rows])
 
+    def check(self) -> None:
+        """Read the file.
+
+        Raises:
+            UserError: It is damaged.
+        """
+        self._rows()
+
     @rank_zero_only
     def resume(self, epochs: int, prefix: str = "") -> None:
         """Delete the rows that a phase logged after its last complete epoch, and all later rows.
@@ -79,8 +91,19 @@ class MetricsFile(Logger):
 
     def _rows(self) -> list[dict[str, Any]]:
         """Return the rows of the file, without a truncated last one."""
-        text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
-        return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
+        try:
+            text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+            rows = list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines(), restkey=REST, strict=True))
+            if any(REST in row or None in row.values() for row in rows):
+                raise ValueError("its rows have different lengths")
+            for row in rows:
+                [float(value) for value in row.values() if value]
+        except (ValueError, csv.Error, IsADirectoryError) as error:  # an invalid encoding is a ValueError
+            raise UserError(
+                f"{self.path} is damaged ({one_line(error)}): expected a table of metrics; delete it to go on without "
+                "the metrics so far"
+            ) from error
+        return rows
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         """Replace the contents of the file by these rows."""
