@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
@@ -12,15 +15,20 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rich.console import Console
 
 from gnnrl_lightning.cli.comparing import policies_of
+from gnnrl_lightning.cli.ending import reading_user_code
+from gnnrl_lightning.cli.experiments import with_experiments
 from gnnrl_lightning.cli.front import DESCRIPTION
 from gnnrl_lightning.cli.resuming import resumed_run, same_wandb_runs
 from gnnrl_lightning.cli.subcommands import CONFIGURED, Subcommand
 from gnnrl_lightning.cli.trainer import SubcommandTrainer
+from gnnrl_lightning.cli.wording import refusal
 from gnnrl_lightning.cost.metrics import METRICS
 from gnnrl_lightning.data import ExampleData
-from gnnrl_lightning.errors import UserError, chain, first_line
+from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.comparison import CompareOptions
 from gnnrl_lightning.job.groups import GroupOptions
+from gnnrl_lightning.job.integrity import check_files
+from gnnrl_lightning.job.lock import locked
 from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.job.runs import RunFolder, RunOptions
 from gnnrl_lightning.job.task import Task
@@ -32,6 +40,9 @@ STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused
 
 # `agents_of` creates the agents of compare.variants one by one; jsonargparse must not instantiate their classes.
 set_parsing_settings(instantiate_subclass_spec_in_any=False)
+
+LARGEST = 2**31 - 1
+"""The largest number that counts anything here."""
 
 NETWORK_HELP = "Class or function that makes the network; without a dot, one of gnnrl_lightning.networks."
 ARTIFACT_HELP = "Folder of a pruned network to use in place of the network: fit prunes it further."
@@ -47,7 +58,8 @@ BUDGETS_HELP = "Shares of the dense MACs for which predict proposes widths."
 class ArgumentsCLI(LightningCLI):
     """Parses and checks the arguments of all subcommands and creates the configured objects for `CompressionCLI`."""
 
-    def __init__(self, args: list[str] | None = None) -> None:
+    def __init__(self, args: list[str] | None = None, held: ExitStack | None = None) -> None:
+        self.held = held or ExitStack()  # locks, until the program ends
         self.console = Console(quiet=rank() > 0)
         self.processes = 1
         # Building the parser of a subcommand is slow, so only the requested one is built.
@@ -76,9 +88,14 @@ class ArgumentsCLI(LightningCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Return a parser whose errors are one line."""
-        parser = super().init_parser(**kwargs)
-        parser.error = _refuse
+        parser = super().init_parser(**kwargs, allow_abbrev=False)
+        parser.error = self._refuse
         return parser
+
+    def _refuse(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise a parser's error as one line, without usage."""
+        keys = (action.dest for parser in self._subcommand_parsers.values() for action in parser._actions)
+        raise UserError(refusal(message, keys)) from ex
 
     def subcommands(self) -> dict[str, set[str]]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the parsed subcommands, each with the arguments of its method that are not options."""
@@ -114,18 +131,30 @@ class ArgumentsCLI(LightningCLI):
         self.started_in_python = args is not None
         self.resumed = resumed_run(sys.argv[1:] if args is None else args)
         if self.resumed is not None:
+            if not self.resumed.result.exists():
+                self.hold(self.resumed)
             args = ["fit", "--config", str(self.resumed.config)]
-        self.config = parser.parse_args(args)
+        with reading_user_code():
+            self.config = parser.parse_args(with_experiments(sys.argv[1:] if args is None else args))
         config = self.config[self.config["subcommand"]]
         _check(config)
         if self.resumed is not None and self.resumed.wandb.is_file():
             same_wandb_runs(config.trainer, self.resumed.wandb.read_text(encoding="utf-8").split())
 
+    def hold(self, folder: RunFolder) -> None:
+        """Lock the folder of an interrupted run, and check its files before any is used."""
+        if rank() == 0:
+            self.held.enter_context(locked(folder.path))
+            check_files(folder)
+
     def instantiate_classes(self) -> None:
         """Create everything in the configuration; nothing is written."""
-        self.config_init = self._instantiated()
+        with reading_user_code():
+            self.config_init = self.parser.instantiate(self.config)
         self._check_inputs()
         self.run: RunOptions = self._get(self.config_init, "run")
+        if self.unfinished is not None:
+            self.hold(self.unfinished)
         if self.run.threads is not None:
             torch.set_num_threads(self.run.threads)
         if self.asked.writes:
@@ -139,15 +168,6 @@ class ArgumentsCLI(LightningCLI):
         self.trainer = self.instantiate_trainer()
         if self.asked.shared or self.asked.alone:
             self._check_processes()
-
-    def _instantiated(self) -> Any:
-        try:
-            return self.parser.instantiate(self.config)
-        except Exception as error:  # jsonargparse's, around the one that a class has raised
-            cause = next((each for each in chain(error) if isinstance(each, (UserError, ImportError))), None)
-            if not isinstance(cause, ImportError):
-                raise
-            raise UserError(f"a package is missing: {first_line(cause)}") from error
 
     def _check_processes(self) -> None:
         """Count the trainer's processes; refuse unsupported numbers and strategies."""
@@ -233,6 +253,17 @@ def _add_budget(parser: LightningArgumentParser) -> None:
 
 def _check(config: Any) -> None:
     """Refuse invalid seeds and trainer settings that Lightning would refuse late or not at all."""
+    for name, value in _values(config):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{name} is {value}: expected a finite number")
+        if (
+            isinstance(value, int)
+            and abs(value) > LARGEST
+            and name.partition(".")[0] not in ("budget", "seed_everything")
+        ):
+            raise UserError(f"{name} is {value}: expected a number of at most {LARGEST:,}")
+        if isinstance(value, str) and "\0" in value:
+            raise UserError(f"{name} is {value!r}: expected text without null bytes")
     seed, trainer = config["seed_everything"], config["trainer"]
     if not isinstance(seed, bool) and not 0 <= seed < 2**32:
         raise UserError(f"seed_everything is {seed}: expected 0 to {2**32 - 1}")
@@ -246,6 +277,15 @@ def _check(config: Any) -> None:
         raise UserError(f"trainer.max_epochs is {trainer['max_epochs']}: expected at least 1, or null")
 
 
-def _refuse(message: str, ex: Exception | None = None) -> NoReturn:
-    """Raise a parser's error as one line, without usage."""
-    raise UserError(" ".join(message.split())) from ex
+def _values(part: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the single values of a configuration by key."""
+    if isinstance(part, Namespace):
+        part = vars(part)
+    if isinstance(part, Mapping):
+        for key, value in part.items():
+            yield from _values(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(part, (list, tuple)):
+        for value in part:
+            yield from _values(value, name)
+    else:
+        yield name, part

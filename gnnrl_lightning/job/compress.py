@@ -19,7 +19,9 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.checked import Checked, check
 from gnnrl_lightning.job.delivery import Delivered, deliver
 from gnnrl_lightning.job.groups import GroupOptions
+from gnnrl_lightning.job.integrity import check_files
 from gnnrl_lightning.job.job import Runtime
+from gnnrl_lightning.job.lock import locked
 from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.searching import search
@@ -89,7 +91,10 @@ def compress(
         checked.prepare(agent)
     with ExitStack() as stack:
         path = Path(stack.enter_context(TemporaryDirectory()) if folder is None else folder)
-        run = _opened(RunFolder(path), _settings(checked, agent))
+        run = RunFolder(path)
+        run.path.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(locked(run.path))
+        _open(run, _settings(checked, agent))
         delivered = deliver(search(train(checked, run), agent, run), run)
         assert delivered is not None  # there is one process
         return delivered if folder is not None else replace(delivered, folder=None)
@@ -114,12 +119,13 @@ def _settings(checked: Checked, by: GraphLearner | str) -> str:
     return json.dumps(settings, indent=2, default=str) + "\n"
 
 
-def _opened(run: RunFolder, settings: str) -> RunFolder:
-    """The folder of a run with these settings, new or interrupted."""
-    run.path.mkdir(parents=True, exist_ok=True)
-    if not run.config.is_file() and any(run.path.iterdir()):
+def _open(run: RunFolder, settings: str) -> None:
+    """Begin a run with these settings in an empty folder, or check the interrupted one that it has."""
+    if not run.config.is_file() and run.occupied:
         raise UserError(f"{run.path} is neither empty nor the folder of a run: give a new folder")
     if run.config.is_file() and run.config.read_text(encoding="utf-8") != settings:
         raise UserError(f"{run.path} has a run with other settings: give a new folder, or delete it")
-    run.write_config(settings)
-    return run
+    if run.config.is_file():
+        check_files(run)
+    else:
+        run.write_config(settings)
