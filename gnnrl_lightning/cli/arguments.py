@@ -44,6 +44,9 @@ set_parsing_settings(instantiate_subclass_spec_in_any=False)
 LARGEST = 2**31 - 1
 """The largest number that counts anything here."""
 
+UNBOUNDED = ("budget", "seed_everything")
+"""Sections with larger numbers, which are checked by themselves."""
+
 NETWORK_HELP = "Class or function that makes the network; without a dot, one of gnnrl_lightning.networks."
 ARTIFACT_HELP = "Folder of a pruned network to use in place of the network: fit prunes it further."
 
@@ -256,11 +259,7 @@ def _check(config: Any) -> None:
     for name, value in _values(config):
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{name} is {value}: expected a finite number")
-        if (
-            isinstance(value, int)
-            and abs(value) > LARGEST
-            and name.partition(".")[0] not in ("budget", "seed_everything")
-        ):
+        if isinstance(value, int) and abs(value) > LARGEST and name.partition(".")[0] not in UNBOUNDED:
             raise UserError(f"{name} is {value}: expected a number of at most {LARGEST:,}")
         if isinstance(value, str) and "\0" in value:
             raise UserError(f"{name} is {value!r}: expected text without null bytes")

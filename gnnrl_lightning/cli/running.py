@@ -221,5 +221,5 @@ def _wandb_id(logger: WandbLogger) -> str:
         return str(logger.experiment.id)
     except wandb.Error as error:
         raise UserError(
-            f"W&B refuses: {first_line(error)}: log in with `wandb login`, or set trainer.logger.init_args.offline to true"
+            f"W&B refuses: {first_line(error)}: log in (wandb login), or set trainer.logger.init_args.offline to true"
         ) from error

@@ -1,4 +1,4 @@
-"""Handlers for Ctrl-C, SIGTERM and SIGHUP: a run ends at once and cleanly; the state to resume from is on disk already."""
+"""Handlers for signals: a run ends at once and cleanly; the state to resume from is on disk already."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def forward_signals(to_others: Callable[[], None]) -> None:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Raise `Stopped` at the first Ctrl-C, SIGTERM or SIGHUP within this block; later ones do not interrupt the clean-up.
+    """Raise `Stopped` at the first of these signals within this block; later ones do not interrupt the clean-up.
 
     Lightning's trainers call the existing handlers after their own, and let the exception pass. Under SLURM, SIGTERM
     is left to Lightning: a job that is requeued ignores it. SIGHUP (the terminal was closed) stays ignored under nohup.

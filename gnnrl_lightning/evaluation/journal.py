@@ -141,7 +141,7 @@ class Journal:
 
     def _damaged(self, reason: str) -> UserError:
         return UserError(
-            f"journal {self.path} is damaged ({reason}): restore it, or delete it to go on; its evaluations are repeated"
+            f"journal {self.path} is damaged ({reason}): restore it, or delete it to go on; evaluations are repeated"
         )
 
 

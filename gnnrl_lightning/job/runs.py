@@ -65,7 +65,7 @@ def plain_name(option: str, name: str) -> None:
         raise UserError(f"{option} is {name!r}: expected a plain folder name, without slashes")
     if len(name.encode()) > LONGEST_NAME:
         raise UserError(
-            f"{option} has {len(name.encode())} bytes: expected at most {LONGEST_NAME}; choose a shorter name"
+            f"{option} is {len(name.encode())} bytes long: expected at most {LONGEST_NAME}; choose a shorter one"
         )
 
 

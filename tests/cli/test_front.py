@@ -59,7 +59,7 @@ def test_what_is_answered_at_once_imports_nothing_heavy():
     ("arguments", "message"),
     [
         ([], "no subcommand: expected one of fit, pretrain, "),
-        (["fitt"], "fitt is no subcommand: expected one of fit, pretrain, "),
+        (["fitt"], "fitt is no subcommand (did you mean fit?): expected one of fit, pretrain, "),
         (["fit", "--config", "none.yaml"], "--config none.yaml: there is no such file"),
         (["fit", "--config=none.yaml", "--overwrite"], "--config none.yaml: there is no such file"),
     ],

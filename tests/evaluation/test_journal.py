@@ -72,9 +72,7 @@ def test_damage_is_named_with_line_and_remedy(tmp_path, case):
     damage, reason = DAMAGES[case]
     path.write_text("".join(damage(written(path, {"a": 1}, {"a": 2}, {"a": 4}, start="this network"))))
     for resume in (False, True):
-        with pytest.raises(
-            UserError, match=rf"journal.jsonl is damaged \({reason}.*\): restore it, or delete it to go"
-        ):
+        with pytest.raises(UserError, match=rf"journal.jsonl is damaged \({reason}.*\): restore it, or delete it"):
             Journal(path, resume, "this network")
 
 

@@ -37,7 +37,7 @@ def test_what_a_run_left_that_was_killed_as_it_began_is_no_run(tmp_path, left):
         (tmp_path / "mine" / name).write_text("")
     folder = RunFolder.create(tmp_path, "mine")
     folder.write_config("a: 1\n")
-    assert [path.name for path in folder.path.iterdir()] == ["config.yaml"]
+    assert {path.name for path in folder.path.iterdir()} == {"config.yaml", "checksums.json"}
 
 
 def test_overwrite_replaces_what_a_run_wrote_and_nothing_else(tmp_path):
