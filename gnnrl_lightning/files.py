@@ -36,10 +36,8 @@ def replacing(path: Path, checksum: bool = False) -> Iterator[Path]:
     """
     path.parent.mkdir(exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
-    try:
+    with os_errors(path):
         yield partial
-    except Exception as error:
-        raise _as_os_error(error, path) from error
     if checksum:
         keep(partial, path)
     else:
@@ -99,12 +97,30 @@ def sha256(path: Path) -> str:
     return found.hexdigest()
 
 
+@contextmanager
+def os_errors(path: Path) -> Iterator[None]:
+    """Raise the `OSError` behind errors of libraries that write files within this block.
+
+    Args:
+        path: The file that is written, for the message.
+    """
+    try:
+        yield
+    except Exception as error:
+        found = _as_os_error(error, path)
+        if found is error:
+            raise
+        raise found from error
+
+
 def _as_os_error(error: Exception, path: Path) -> Exception:
     """Return the error of the operating system behind an error of a library that writes files, else the error itself.
 
     safetensors has the number in its message; PyTorch's own writer only says that it failed to write.
     """
     number = re.search(r"\(os error (\d+)\)", str(error))
+    if isinstance(error, OSError) and error.filename is None:  # of a write
+        return OSError(error.errno, error.strerror or one_line(error), str(path))
     if number is not None and not isinstance(error, OSError):
         return OSError(int(number[1]), os.strerror(int(number[1])), str(path))
     if isinstance(error, RuntimeError) and re.search("write failed|failed writing", str(error)):

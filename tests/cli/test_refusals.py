@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from gnnrl_lightning.cli import main
 from gnnrl_lightning.job import artifact
+from gnnrl_lightning.job.recipe import recipe_hash
 from gnnrl_lightning.networks.spec import NetworkSpec
 from tests.cli.refused import assert_refused
 
@@ -168,7 +169,7 @@ def test_an_artifact_of_another_network_or_other_images(fitted, capsys, argument
 def test_a_recipe_runs_nothing_that_it_names(fitted, workplace, capsys):
     recipe = artifact.read_recipe(fitted / "pruned")
     recipe["network"] = {"class_path": "os.mkdir", "init_args": {"path": "ran"}}
-    recipe["sha256"]["recipe.json"] = artifact._recipe_hash(recipe)
+    recipe["sha256"]["recipe.json"] = recipe_hash(recipe)
     (workplace / "foreign").mkdir()
     (workplace / "foreign" / "recipe.json").write_text(json.dumps(recipe))
     with pytest.raises(SystemExit) as end:
