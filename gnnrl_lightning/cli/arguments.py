@@ -18,6 +18,7 @@ from gnnrl_lightning.cli.comparing import policies_of
 from gnnrl_lightning.cli.ending import reading_user_code
 from gnnrl_lightning.cli.experiments import with_experiments
 from gnnrl_lightning.cli.front import DESCRIPTION
+from gnnrl_lightning.cli.parser import CompressionParser
 from gnnrl_lightning.cli.resuming import resumed_run, same_wandb_runs
 from gnnrl_lightning.cli.subcommands import CONFIGURED, Subcommand
 from gnnrl_lightning.cli.trainer import SubcommandTrainer
@@ -83,6 +84,7 @@ class ArgumentsCLI(LightningCLI):
             },
             seed_everything_default=0,
             subclass_mode_data=True,
+            parser_class=CompressionParser,
             parser_kwargs={"description": DESCRIPTION},
             args=args,
             auto_configure_optimizers=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from gnnrl_lightning.errors import UserError, one_line
 
 OPTIONS = ("-c", "--config")
 PACKAGE = Path(__file__).parents[1]
-FOLDERS = (PACKAGE / "experiments", PACKAGE.parent / "experiments")
-"""Where the experiments are: in an installed package, and in a clone of the repository."""
+INSTALLED = PACKAGE / "experiments"
+FOLDER = INSTALLED if INSTALLED.is_dir() else PACKAGE.parent / "experiments"
+"""Where the experiments are: in an installed package, else in a clone of the repository."""
 
 
 def with_experiments(arguments: Sequence[str]) -> list[str]:
@@ -40,10 +42,10 @@ def config_file(given: str) -> str:
         return given
     path = Path(given)
     if not path.exists() and path.name == given and not path.suffix:
-        path = next((folder / f"{given}.yaml" for folder in FOLDERS if (folder / f"{given}.yaml").is_file()), path)
+        path = next(FOLDER.glob(f"{glob.escape(given)}.yaml"), path)
     if not path.is_file():
         what = "is not a regular file" if path.exists() else "there is no such file"
-        known = sorted({each.stem for folder in FOLDERS for each in folder.glob("*.yaml")})
+        known = sorted(each.stem for each in FOLDER.glob("*.yaml"))
         expected = f"expected a YAML file, or one of {', '.join(known)}"
         raise UserError(f"--config {given}: {what}{suggestion(path.stem, known)}: {expected}")
     try:

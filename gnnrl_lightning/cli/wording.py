@@ -3,35 +3,69 @@
 from __future__ import annotations
 
 import difflib
+import importlib
+import inspect
 import re
 from collections.abc import Iterable
 
 TYPE = re.compile(r"<class '(?:[\w.]+\.)?(\w+)'>")
 WRONG_VALUE = re.compile(r'Parser key "(?P<key>[\w.]+)": Expected (?:a|an) (?P<kind>.+?)\. Got value: (?P<value>.*)')
-UNKNOWN = (
+SEVERAL_TYPES = re.compile(
+    r'Parser key "(?P<key>[\w.]+)": .*?Errors: - (?P<reason>.*?)(?: - Expected an? | Given value)'
+)
+UNKNOWN_KEY = (
     re.compile(r"unrecognized arguments: (?P<key>-*[\w.]+)"),
     re.compile(r"Subcommand '\w+' does not accept option '(?P<key>[\w.]+)'"),
-    re.compile(r"Option '(?P<key>[\w.]+)' is not accepted"),
 )
+UNKNOWN_ARGUMENT = re.compile(r"class_path '(?P<path>[\w.]+)': Option '(?P<key>[\w.]+)' is not accepted")
+UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (?P<name>\w+)")
+CLASSES = {
+    "data": "gnnrl_lightning.data",
+    "trainer.logger": "lightning.pytorch.loggers",
+    "trainer.callbacks": "lightning.pytorch.callbacks",
+    "model.make_policy": "gnnrl_lightning.rl.policies",
+}
+"""Key -> module whose classes may be named without it."""
 
 
 def refusal(message: str, keys: Iterable[str]) -> str:
-    """Return a message of the parser as one line, with a suggestion for an unknown key.
+    """Return a message of the parser as one line, with what was probably meant.
 
     Args:
         message: As the parser words it, possibly many lines.
         keys: All keys of the configuration, with dots.
     """
     line = TYPE.sub(r"\1", " ".join(message.split()))
-    wrong = WRONG_VALUE.fullmatch(line)
-    if wrong is not None:
-        return f"{wrong['key']} is {wrong['value']}: expected {wrong['kind']}"
-    for pattern in UNKNOWN:
-        found = pattern.search(line)
-        if found is not None:
-            meant = suggestion(found["key"], keys)
-            return f"{line}{meant}: expected a key of the configuration, see --help" if meant else line
+    if found := WRONG_VALUE.fullmatch(line):
+        return f"{found['key']} is {found['value']}: expected {found['kind']}"
+    for pattern in UNKNOWN_KEY:
+        if found := pattern.search(line):
+            return f"{line}{suggestion(found['key'], keys)}: expected a key of the configuration, see --help"
+    if found := SEVERAL_TYPES.match(line):
+        return f"{found['key']}: {_class_refusal(found['key'], found['reason'])}"
     return line
+
+
+def _class_refusal(key: str, reason: str) -> str:
+    """Return why a class with arguments is refused."""
+    if found := UNKNOWN_CLASS.search(reason):
+        known = vars(importlib.import_module(CLASSES[key])) if key in CLASSES else ()
+        meant = suggestion(found["name"], [name for name in known if name[:1].isupper()])
+        return f"there is no class {found['name']}{meant}: expected its name or import path, package.module.Class"
+    if found := UNKNOWN_ARGUMENT.search(reason):
+        known = _arguments(found["path"])
+        return f"{found['path']} has no argument {found['key']}{suggestion(found['key'], known)}: see its documentation"
+    return reason
+
+
+def _arguments(path: str) -> set[str]:
+    """Return the names of the arguments of a class and its bases."""
+    module, _, name = path.rpartition(".")
+    given = getattr(importlib.import_module(module), name)
+    makers = [each.__init__ for each in inspect.getmro(given)] if isinstance(given, type) else [given]
+    return {
+        key for make in makers for key in inspect.signature(make).parameters if key not in ("self", "args", "kwargs")
+    }
 
 
 def suggestion(given: str, known: Iterable[str]) -> str:
@@ -41,10 +75,7 @@ def suggestion(given: str, known: Iterable[str]) -> str:
         given: What the user wrote, perhaps with dashes before it.
         known: The names that exist.
     """
-    name, names = given.lstrip("-"), sorted(known)
-    close = difflib.get_close_matches(name, names, 1, 0.7)
-    if not close and "." not in name:  # the last part alone, as in the arguments of a class
-        ends = {each.rpartition(".")[2]: each for each in names}
-        close = difflib.get_close_matches(name, ends, 1, 0.7)
+    name = given.lstrip("-")
+    close = difflib.get_close_matches(name, sorted(known), 1, 0.7)
     dashes = given[: len(given) - len(name)]
     return f" (did you mean {dashes}{close[0]}?)" if close else ""

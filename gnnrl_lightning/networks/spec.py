@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 from torch import nn
@@ -49,7 +51,17 @@ class NetworkSpec:
         return network
 
     def _find(self) -> Any:
-        path = self.class_path if "." in self.class_path else f"gnnrl_lightning.networks.{self.class_path}"
+        path = self.class_path
+        if "." not in path:
+            known = import_module("gnnrl_lightning.networks").__all__
+            if path not in known:
+                close = difflib.get_close_matches(path, known, 1)
+                meant = f" (did you mean {close[0]}?)" if close else ""
+                raise UserError(
+                    f"network.class_path is {path!r}{meant}: expected a network of gnnrl_lightning.networks, or an "
+                    "import path, package.module.name"
+                )
+            path = f"gnnrl_lightning.networks.{path}"
         make = resolve(path, "network.class_path")
         if not callable(make):
             raise UserError(f"network.class_path {path!r} is not a class or function")

@@ -48,7 +48,7 @@ class TrainingOptions:
             "distillation_weight": (0, 1),
         }
         for name, (low, high) in ranges.items():
-            if not low <= getattr(self, name) <= high:
+            if not low <= getattr(self, name) <= high or math.isinf(getattr(self, name)):
                 raise UserError(f"{name}={getattr(self, name)}: expected {low} to {high}")
         if not self.distillation_temperature > 0:
             raise UserError(f"distillation_temperature={self.distillation_temperature}: expected above 0")
