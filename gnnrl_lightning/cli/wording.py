@@ -13,6 +13,7 @@ WRONG_VALUE = re.compile(r'Parser key "(?P<key>[\w.]+)": Expected (?:a|an) (?P<k
 SEVERAL_TYPES = re.compile(
     r'Parser key "(?P<key>[\w.]+)": .*?Errors: - (?P<reason>.*?)(?: - Expected an? | Given value)'
 )
+ONE_TYPE = re.compile(r'Parser key "(?P<key>[\w.]+)": (?P<reason>.*)')
 UNKNOWN_KEY = (
     re.compile(r"unrecognized arguments: (?P<key>-*[\w.]+)"),
     re.compile(r"Subcommand '\w+' does not accept option '(?P<key>[\w.]+)'"),
@@ -41,7 +42,7 @@ def refusal(message: str, keys: Iterable[str]) -> str:
     for pattern in UNKNOWN_KEY:
         if found := pattern.search(line):
             return f"{line}{suggestion(found['key'], keys)}: expected a key of the configuration, see --help"
-    if found := SEVERAL_TYPES.match(line):
+    if found := (SEVERAL_TYPES.match(line) or ONE_TYPE.fullmatch(line)):
         return f"{found['key']}: {_class_refusal(found['key'], found['reason'])}"
     return line
 
