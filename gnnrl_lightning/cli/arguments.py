@@ -45,8 +45,11 @@ set_parsing_settings(instantiate_subclass_spec_in_any=False)
 LARGEST = 2**31 - 1
 """The largest number that counts anything here."""
 
-UNBOUNDED = ("budget", "seed_everything")
-"""Sections with larger numbers, which are checked by themselves."""
+UNBOUNDED = (*(f"budget.{name}" for name in (*METRICS, "limits")), "seed_everything")
+"""Keys of larger numbers, which are checked by themselves."""
+
+SECTIONS = (*get_type_hints(Options), "network", "budget", "groups", "compare", "run", "model", "trainer")
+"""Keys with further keys in them."""
 
 NETWORK_HELP = "Class or function that makes the network; without a dot, one of gnnrl_lightning.networks."
 ARTIFACT_HELP = "Folder of a pruned network to use in place of the network: fit prunes it further."
@@ -258,10 +261,13 @@ def _add_budget(parser: LightningArgumentParser) -> None:
 
 def _check(config: Any) -> None:
     """Refuse invalid seeds and trainer settings that Lightning would refuse late or not at all."""
+    for name in SECTIONS:
+        if not isinstance(config[name], Namespace):
+            raise UserError(f"{name} is {config[name]!r}: expected its keys with their values, see --help")
     for name, value in _values(config):
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{name} is {value}: expected a finite number")
-        if isinstance(value, int) and abs(value) > LARGEST and name.partition(".")[0] not in UNBOUNDED:
+        if isinstance(value, int) and abs(value) > LARGEST and not name.startswith(UNBOUNDED):
             raise UserError(f"{name} is {value}: expected a number of at most {LARGEST:,}")
         if isinstance(value, str) and "\0" in value:
             raise UserError(f"{name} is {value!r}: expected text without null bytes")

@@ -69,7 +69,7 @@ def reading_user_code() -> Iterator[None]:
     except UserError:
         raise
     except (Exception, SystemExit) as error:
-        place = _user_place(error.__traceback__)
+        place = error.filename if isinstance(error, SyntaxError) else _user_place(error.__traceback__)
         if place is None:
             raise
         what = one_line(error) if isinstance(error, Exception) else f"sys.exit({error.code})"

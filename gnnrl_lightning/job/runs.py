@@ -167,6 +167,9 @@ class RunFolder:
             UserError: The name is not a plain folder name or is taken, or the existing folder is not that of a run or
                 contains an input.
         """
+        above = next(each for each in (Path(root).absolute(), *Path(root).absolute().parents) if each.exists())
+        if not above.is_dir():
+            raise UserError(f"run.root {root} cannot be created: {above} is no folder; choose another root")
         if name is None:
             return
         plain_name("run.name", name)

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from gnnrl_lightning.cli.commands import CompressionCLI
-from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.cli.ending import INVALID, ending
 from gnnrl_lightning.job.checked import check
 from tests.cli.refused import tree
 
@@ -90,7 +90,7 @@ MISSPELT = {
     "--data.init_args.batchsize=3": "batch_size",
     "--data.init_args.holdout_siz=3": "holdout_size",
     "--data=Digitz": "Digits",
-    "--network.class_path=resnet21": "resnet20",
+    "--network.class_path=resent20": "resnet20",
     "--objective=clasification": "classification",
     "--candidate.importance=tailor": "taylor",
     "--candidate.repair=refitt": "refit",
@@ -249,9 +249,11 @@ def test_what_is_good_is_accepted(cli):
 @pytest.mark.parametrize(("given", "message"), CASES, ids=[given[:60] for given, _ in CASES])
 def test_bad_input_is_refused_in_one_line(cli, workplace, given, message):
     before = tree(workplace)
-    with pytest.raises(UserError) as error:
+    with pytest.raises(Exception) as error:
         cli.prepare(given)
-    said = str(error.value)
-    assert said.isprintable() and "Traceback" not in said and len(said) > 20
+    end = ending(error.value)
+    assert end is not None and end.code == INVALID, repr(error.value)
+    said = end.line
+    assert said.isprintable() and "Traceback" not in said and len(said) > 30
     assert message is None or re.search(message, said), said
     assert tree(workplace) == before
