@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gnnrl_lightning.errors import UserError, one_line
-from gnnrl_lightning.files import replacing
+from gnnrl_lightning.files import os_errors, replacing
 
 CHECK = "check"
 """Key of a line's checksum."""
@@ -78,7 +78,7 @@ class Journal:
             self._records.append(json.loads(line))
             return
         check = _check(self._last, line)
-        with self.path.open("a", encoding="utf-8") as file:
+        with os_errors(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({**json.loads(line), CHECK: check}) + "\n")
             file.flush()
             os.fsync(file.fileno())  # a later checkpoint may count this record and survive a crash

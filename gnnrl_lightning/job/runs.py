@@ -213,12 +213,10 @@ class RunFolder:
 
         Raises:
             UserError: As `check`.
+            OSError: The folder cannot be created or written.
         """
         cls.check(root, name, overwrite)
-        try:
-            Path(root).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"run.root {root} cannot be created: {error.strerror}") from error
+        Path(root).mkdir(parents=True, exist_ok=True)
         if name is None:
             folder = cls(_fresh(Path(root), wandb_id or f"{experiment}-{datetime.now():%Y%m%d-%H%M%S}"))
         else:

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
 from gnnrl_lightning.errors import UserError, one_line
-from gnnrl_lightning.files import replacing
+from gnnrl_lightning.files import os_errors, replacing
 
 REST = "more"
 """Key of what a row has beyond the columns."""
@@ -61,7 +61,7 @@ class MetricsFile(Logger):
             return
         rows, self._new = self._new, []
         if {name for row in rows for name in row} <= {*self._columns}:
-            with self.path.open("a", encoding="utf-8", newline="") as file:
+            with os_errors(self.path), self.path.open("a", encoding="utf-8", newline="") as file:
                 csv.DictWriter(file, self._columns).writerows(rows)
         else:
             self._write([*self._rows(), *rows])

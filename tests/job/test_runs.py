@@ -83,7 +83,7 @@ def test_file_in_the_way_is_refused_even_with_overwrite(tmp_path):
 
 def test_a_root_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"run.root .*file/runs cannot be created: Not a directory"):
+    with pytest.raises(UserError, match=r"run.root .*file/runs cannot be created: .*file is no folder"):
         RunFolder.create(tmp_path / "file" / "runs")
 
 
