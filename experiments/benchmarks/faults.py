@@ -224,7 +224,8 @@ class Trials:
     def damages(self, name: str, count: int, draw: random.Random) -> Iterator[bool]:
         """Random damages to a file of a finished run: refused in one line, or without any effect."""
         path = self.whole.path / DAMAGED[name]
-        data = path.read_bytes()
+        data, self.records = path.read_bytes(), Journal(self.whole.journal).read()
+        self.recipe = artifact.read_recipe(self.whole.pruned)
         try:
             for _ in range(count):
                 path.write_bytes(damaged(data, draw))
@@ -233,15 +234,19 @@ class Trials:
             path.write_bytes(data)
 
     def _is_noticed(self, name: str) -> bool:
-        """Whether the damaged file is refused in one line; a shorter journal and other metrics have no effect."""
+        """Whether the damaged file is refused in one line, or reads as before.
+
+        A journal may be shorter, because evaluations that it lost are repeated; metrics decide nothing.
+        """
         try:
             if name == "result":
                 read_result(self.whole)
             elif name == "journal":
-                return Journal(self.whole.journal, True, self.trained.fingerprint).before in self.beginnings
+                found = Journal(self.whole.journal, True, self.trained.fingerprint).before
+                return found == self.records[: len(found)]
             elif name in ("recipe", "pruned network"):
                 task = self.trained.job.task
-                artifact.load(self.whole.pruned, task.original(), task.example())
+                return artifact.restore(self.whole.pruned, task.original(), task.example()).recipe == self.recipe
             else:
                 check_files(self.whole)
                 return name == "metrics"
@@ -257,12 +262,6 @@ class Trials:
         return train(
             check(task, Budget(macs=0.5), Options(candidate=CandidateOptions(**CONFIG["candidate"]))), self.whole
         )
-
-    @cached_property
-    def beginnings(self) -> list[list[dict[str, Any]]]:
-        """What a journal may be shortened to: lost evaluations are repeated."""
-        records = Journal(self.whole.journal).read()
-        return [records[:count] for count in range(len(records) + 1)]
 
 
 @contextmanager
@@ -313,7 +312,7 @@ def main() -> None:
         parts |= {
             "two_processes": trials.two_processes(),
             "renamed": trials.moved(lambda run: run.rename(elsewhere(run)), lambda run: elsewhere(run).rename(run)),
-            "removed": trials.moved(shutil.rmtree, None),
+            "removed": trials.moved(lambda run: shutil.rmtree(run.rename(elsewhere(run))), None),
             "file_in_the_way": trials.moved(
                 lambda run: (run.rename(elsewhere(run)), run.write_text("")),
                 lambda run: (run.unlink(), elsewhere(run).rename(run)),
