@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import extract_tb
 from types import TracebackType
 
 from gnnrl_lightning.errors import UserError, chain, one_line
@@ -80,12 +81,11 @@ def reading_user_code() -> Iterator[None]:
 
 def _user_place(traceback: TracebackType | None) -> str | None:
     """Return file and line where an error was raised if that is in the user's own code."""
-    if traceback is None:
+    frames = [frame for frame in extract_tb(traceback) if not frame.filename.startswith("<frozen")]
+    if not frames:
         return None
-    while traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    path, package = Path(traceback.tb_frame.f_code.co_filename), Path(__file__).parents[1]
+    path, package = Path(frames[-1].filename), Path(__file__).parents[1]
     library = Path(contextmanager.__code__.co_filename).parent  # Python's own
     foreign = path.is_absolute() and not set(INSTALLED) & set(path.parts)
     inside = path.is_relative_to(package) or path.is_relative_to(library)
-    return f"{path}, line {traceback.tb_lineno}" if foreign and not inside else None
+    return f"{path}, line {frames[-1].lineno}" if foreign and not inside else None

@@ -75,8 +75,13 @@ def lasting_streams() -> Iterator[None]:
     before = sys.stdout, sys.stderr
     wrapped = [_lasting(stream) for stream in before]
     sys.stdout, sys.stderr = (cast("Any", stream) for stream in wrapped)
+    ended: SystemExit | None = None
     try:
         yield
+    except SystemExit as end:
+        if end.code:
+            raise
+        ended = end
     finally:
         for stream in wrapped:
             if isinstance(stream, LastingStream):
@@ -85,6 +90,8 @@ def lasting_streams() -> Iterator[None]:
     if isinstance(wrapped[0], LastingStream) and wrapped[0].failure is not None:
         reason = wrapped[0].failure
         raise OSError(reason.errno, reason.strerror, "standard output")
+    if ended is not None:
+        raise ended
 
 
 def _lasting(stream: Any) -> Any:

@@ -27,7 +27,7 @@ def test_names_of_experiments_stand_for_their_files(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["digts", "none.yaml", "*", "../experiments/none"])
 def test_what_is_neither_is_refused(name):
-    with pytest.raises(UserError, match="there is no such file.*: expected a YAML file, or one of base, "):
+    with pytest.raises(UserError, match=r"there is no such file.*: expected a YAML file, or one of base, "):
         with_experiments(["fit", "--config", name])
 
 

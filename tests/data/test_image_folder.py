@@ -96,7 +96,7 @@ def refused(message, root, **arguments):
 def test_bad_folders_get_one_line(folder, tmp_path):
     refused(r"nowhere is not an image folder: expected train/ and test/ \(or val/\)", tmp_path / "nowhere")
     (folder / "train" / "empty").mkdir()
-    refused("train has no images, or a class folder without images: .*empty", folder)
+    refused("train has no images in empty: expected folders of", folder)
     (folder / "train" / "empty").rmdir()
     write(folder / "test" / "zebra" / "0.png")
     refused("train and .*test differ in their class folders: zebra", folder)
