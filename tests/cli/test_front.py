@@ -91,3 +91,9 @@ def test_help_names_every_subcommand_with_its_summary(capsys):
 def test_a_subcommand_says_the_same_of_itself(name):
     documented = docstring_parser.parse(getattr(SubcommandTrainer, name).__doc__).short_description
     assert documented == CONFIGURED[name].summary
+
+
+def test_the_documented_completion_knows_every_subcommand():
+    page = (ROOT / "docs" / "running.md").read_text(encoding="utf-8")
+    (words,) = [line.split('"')[1] for line in page.splitlines() if line.startswith("complete ")]
+    assert {*SUBCOMMANDS, "--config", "--resume", "--help", "--version"} == set(words.split())
