@@ -27,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -115,7 +116,7 @@ class Started:
         except SystemExit as end:
             code = int(end.code or 0)
         except BaseException:
-            sys.excepthook(*sys.exc_info())
+            traceback.print_exc()
         finally:
             sys.stderr.flush()
             os._exit(code)
@@ -183,18 +184,18 @@ class Trials:
                 yield (end.is_line(1) or end.code == 0) and self.same(disk / "run")
 
     def read_only(self) -> Iterator[bool]:
-        """A file system that becomes read-only: before a run, and during its search."""
+        """A read-only file system: for a new run, and for one that was killed in its search."""
         with mounted(self.root / "read-only", "size=1g") as disk:
-            for name in (None, "journal.jsonl"):
-                run = None if name is None else self.start("run", disk)
-                if name is not None:
-                    self.until(disk / "run", name)
-                # Files that are open for writing keep the file system busy for a moment.
-                while subprocess.run(["mount", "-o", "remount,ro", str(disk)], capture_output=True).returncode:
-                    time.sleep(0.001)
-                end = (run or self.start("run", disk)).wait()
+            for killed in (False, True):
+                if killed:
+                    run = self.start("run", disk)
+                    self.until(disk / "run", "journal.jsonl")
+                    os.kill(run.process, signal.SIGKILL)
+                    run.wait()
+                subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+                end = self.resume(disk / "run")
                 subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
-                yield end.is_line(1) and (name is None or self.same(disk / "run"))
+                yield end.is_line(1) and (not killed or self.same(disk / "run"))
 
     def moved(self, change: Callable[[Path], Any], again: Callable[[Path], Any] | None) -> Iterator[bool]:
         """Change the folder of a run during its search; put it back by `again`, if it can be."""
@@ -258,10 +259,9 @@ class Trials:
     def trained(self) -> Trained:
         """The dense network of the uninterrupted run."""
         spec = NetworkSpec(**yaml.safe_load(EXPERIMENT.read_text(encoding="utf-8"))["network"])
-        task = Task(spec, Diabetes(), objective="regression")
-        return train(
-            check(task, Budget(macs=0.5), Options(candidate=CandidateOptions(**CONFIG["candidate"]))), self.whole
-        )
+        task, examples = Task(spec, Diabetes(), objective="regression"), CONFIG["candidate"]["calibration_examples"]
+        options = Options(candidate=CandidateOptions(calibration_examples=examples))
+        return train(check(task, Budget(macs=0.5), options), self.whole)
 
 
 @contextmanager

@@ -95,7 +95,7 @@ def lasting_streams() -> Iterator[None]:
 
 
 def _lasting(stream: Any) -> Any:
-    if stream is None or stream not in (sys.__stdout__, sys.__stderr__):
+    if not isinstance(stream, io.TextIOWrapper) or stream not in (sys.__stdout__, sys.__stderr__):
         return stream
     stream.reconfigure(errors="replace")
     return LastingStream(stream)

@@ -119,6 +119,7 @@ def kept_channels(graph: ComputationGraph, step: Mapping[str, Any], path: Path) 
 
 
 def _kept(group: ChannelGroup, given: Any, path: Path) -> Tensor:
+    ranks = torch.empty(0)
     try:
         kept = torch.tensor(given)
         ranks = kept.view(group.sets, -1)
