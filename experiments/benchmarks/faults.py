@@ -302,7 +302,10 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--damages", type=int, default=200, help="random damages to each kind of file")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="file of the results")
+    parser.add_argument("--only", help="one part, such as read_only")
+    parser.add_argument(
+        "--json", type=Path, help="file of the results; a later call replaces the parts that it measures"
+    )
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # of torn lines of the journal
     draw, counts = random.Random(options.seed), {}
@@ -321,7 +324,11 @@ def main() -> None:
             "full_disk": trials.full_disk(),
             "kills": trials.kills(options.kills, draw),
         }
+        if options.json is not None and options.json.is_file():
+            counts = json.loads(options.json.read_text(encoding="utf-8"))["counts"]
         for name, part in parts.items():
+            if options.only not in (None, name):
+                continue
             passed = []
             for each in part:
                 passed.append(each)
