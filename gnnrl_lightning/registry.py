@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
-from gnnrl_lightning.errors import UserError, one_line
+from gnnrl_lightning.errors import UserError, one_line, suggestion
 
 Row = TypeVar("Row")
 
@@ -120,11 +119,9 @@ class Registry(Mapping[str, Row], Generic[Row]):
         if given in self._rows:
             return self._rows[given]
         if "." not in given:
-            close = difflib.get_close_matches(given, self._rows, 1)
-            meant = f" (did you mean {close[0]}?)" if close else ""
             raise UserError(
-                f"{option} is {given!r}{meant}: expected one of {', '.join(self._rows)}, or an import path, "
-                "package.module.name"
+                f"{option} is {given!r}{suggestion(given, self._rows)}: expected one of {', '.join(self._rows)}, or an "
+                "import path, package.module.name"
             )
         return self._made(resolve(given, option), given, option)
 

@@ -237,7 +237,8 @@ class Trials:
     def _is_noticed(self, name: str) -> bool:
         """Whether the damaged file is refused in one line, or reads as before.
 
-        A journal may be shorter, because evaluations that it lost are repeated; metrics decide nothing.
+        A journal may be shorter, because evaluations that it lost are repeated; metrics decide nothing, nor does what a
+        configuration may change in.
         """
         try:
             if name == "result":
@@ -250,7 +251,7 @@ class Trials:
                 return artifact.restore(self.whole.pruned, task.original(), task.example()).recipe == self.recipe
             else:
                 check_files(self.whole)
-                return name == "metrics"
+                return name in ("metrics", "configuration")
         except UserError as error:
             return str(error).isprintable()
         return False

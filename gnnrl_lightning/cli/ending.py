@@ -10,7 +10,7 @@ from pathlib import Path
 from traceback import extract_tb
 from types import TracebackType
 
-from gnnrl_lightning.errors import UserError, chain, one_line
+from gnnrl_lightning.errors import UserError, chain, first_line, one_line
 
 INVALID, REFUSED = 2, 1
 """Exit codes: the input is invalid; the operating system refuses (a full disk, a folder without write access)."""
@@ -64,7 +64,7 @@ def ending(error: BaseException) -> Ending | None:
 
 @contextmanager
 def reading_user_code() -> Iterator[None]:
-    """Turn errors of the user's own code within this block, such as a failing import, into a `UserError`."""
+    """Turn errors of the user's own code within this block, and missing packages, into a `UserError`."""
     try:
         yield
     except UserError:
@@ -72,7 +72,10 @@ def reading_user_code() -> Iterator[None]:
     except (Exception, SystemExit) as error:
         place = error.filename if isinstance(error, SyntaxError) else _user_place(error.__traceback__)
         if place is None:
-            raise
+            cause = next((each for each in chain(error) if isinstance(each, (UserError, ImportError))), None)
+            if not isinstance(cause, ImportError):
+                raise
+            raise UserError(f"a package is missing: {first_line(cause)}") from error
         what = one_line(error) if isinstance(error, Exception) else f"sys.exit({error.code})"
         raise UserError(
             f"{place} ends with {type(error).__name__}: {what}: expected code that can be imported"

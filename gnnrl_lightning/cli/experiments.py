@@ -6,8 +6,7 @@ import glob
 from collections.abc import Sequence
 from pathlib import Path
 
-from gnnrl_lightning.cli.wording import suggestion
-from gnnrl_lightning.errors import UserError, one_line
+from gnnrl_lightning.errors import UserError, one_line, suggestion
 
 OPTIONS = ("-c", "--config")
 PACKAGE = Path(__file__).parents[1]

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from gnnrl_lightning import __version__
 from gnnrl_lightning.cli.experiments import with_experiments
 from gnnrl_lightning.cli.subcommands import SUBCOMMANDS
-from gnnrl_lightning.cli.wording import suggestion
-from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.errors import UserError, suggestion
 
 DESCRIPTION = "Make a trained network physically smaller, within a budget."
 

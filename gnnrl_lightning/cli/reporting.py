@@ -56,7 +56,7 @@ def report(arguments: Sequence[str]) -> str:
     for folder in folders:
         if not folder.config.is_file():
             raise UserError(f"{folder.path} is not the folder of a run (it has no config.yaml): give runs/NAME")
-        made[folder] = subcommand_of(folder.config.read_text(encoding="utf-8")) or COMPRESS
+        made[folder] = subcommand_of(folder) or COMPRESS
     if asked.compare:
         output = Path(asked.output) if asked.output else folders[0].path.resolve().parent / "comparison.html"
         return f"written to {shlex.quote(str(write_comparison(made, output)))}\n"

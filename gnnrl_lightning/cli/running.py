@@ -96,7 +96,7 @@ class RunningCLI(ArgumentsCLI):
         """
         self._join_processes()
         configured, config = self.trainer.loggers, self.resolved_config()
-        folder = self._folder = earlier or from_first(self._create_run(config) if rank() == 0 else None)
+        folder = self._folder = from_first(self._first_opens(earlier, config) if rank() == 0 else None)
         assert folder is not None
         axes = [WandbAxes(logger) for logger in configured if isinstance(logger, WandbLogger)]
         self.trainer.loggers = [MetricsFile(folder.metrics), *axes, *configured]
@@ -134,20 +134,25 @@ class RunningCLI(ArgumentsCLI):
     def _requeued(self) -> str:
         return str(self.folder.checkpoints / "slurm")
 
-    def _create_run(self, config: str) -> RunFolder:
+    def _first_opens(self, earlier: RunFolder | None, config: str) -> RunFolder:
+        """Create the run's folder, unless it is an earlier run's, and note its W&B runs there."""
         ids = [_wandb_id(logger) for logger in self.trainer.loggers if isinstance(logger, WandbLogger)]
+        folder = earlier or self._create_run(config, next(iter(ids), None))
+        if ids:
+            with replacing(folder.wandb) as partial_file:
+                partial_file.write_text("\n".join(ids) + "\n", encoding="utf-8")
+        return folder
+
+    def _create_run(self, config: str, wandb_id: str | None) -> RunFolder:
         folder = RunFolder.create(
             self.run.root,
             self.run.name,
             experiment=self.run.experiment,
             overwrite=self.overwrite,
-            wandb_id=next(iter(ids), None),
+            wandb_id=wandb_id,
             hold=self.held.enter_context,
         )
         folder.write_config(with_subcommand(config, str(self.subcommand)))
-        if ids:
-            with replacing(folder.wandb) as partial_file:
-                partial_file.write_text("\n".join(ids) + "\n", encoding="utf-8")
         return folder
 
     def resolved_config(self) -> str:

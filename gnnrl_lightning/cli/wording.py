@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import re
 from collections.abc import Iterable
+
+from gnnrl_lightning.errors import suggestion
 
 TYPE = re.compile(r"<class '(?:[\w.]+\.)?(\w+)'>")
 WRONG_VALUE = re.compile(r'Parser key "(?P<key>[\w.]+)": Expected (?:a|an) (?P<kind>.+?)\. Got value: (?P<value>.*)')
@@ -67,16 +68,3 @@ def _arguments(path: str) -> set[str]:
     return {
         key for make in makers for key in inspect.signature(make).parameters if key not in ("self", "args", "kwargs")
     }
-
-
-def suggestion(given: str, known: Iterable[str]) -> str:
-    """Return "(did you mean ...?)" with a space before it, or nothing if no known name is close.
-
-    Args:
-        given: What the user wrote, perhaps with dashes before it.
-        known: The names that exist.
-    """
-    name = given.lstrip("-")
-    close = difflib.get_close_matches(name, sorted(known), 1, 0.7)
-    dashes = given[: len(given) - len(name)]
-    return f" (did you mean {dashes}{close[0]}?)" if close else ""

@@ -23,8 +23,9 @@ from gnnrl_lightning.data import Examples
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.result import best_of, within
-from gnnrl_lightning.files import replacing, unchanged
+from gnnrl_lightning.files import replacing
 from gnnrl_lightning.job.checked import Checked
+from gnnrl_lightning.job.integrity import read_figures
 from gnnrl_lightning.job.job import PRUNED
 from gnnrl_lightning.job.runs import RunFolder, versions
 from gnnrl_lightning.job.trained import Trained, train
@@ -181,7 +182,7 @@ class Comparison:
             name = stem(method, limits.label, seed)
             path = folder.comparison / f"{name}.json"
             if path.is_file():
-                rows.append(_finished(path))
+                rows.append(read_figures(path, "this run is repeated"))
                 continue
             try:
                 row = self._row(trained, limits, method, seed, folder.comparison / f"{name}.jsonl")
@@ -259,13 +260,6 @@ class Comparison:
 def stem(method: str, budget: Any, seed: int | None) -> str:
     """Return the name of a run's files in the folder `compare/`, without their suffixes."""
     return f"{method}-{budget}" + ("" if seed is None else f"-seed{seed}")
-
-
-def _finished(path: Path) -> dict[str, Any]:
-    """Read the figures of a finished run."""
-    if not unchanged(path):
-        raise UserError(f"{path} was changed or damaged since it was written: delete it to go on; this run is repeated")
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _write(path: Path, contents: dict[str, Any]) -> None:

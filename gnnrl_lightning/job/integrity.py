@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gnnrl_lightning.errors import UserError, one_line
+from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.files import unchanged
 from gnnrl_lightning.job.job import DELIVERED, DENSE, POLICY, SENSITIVITY
 from gnnrl_lightning.job.runs import RunFolder
-from gnnrl_lightning.report.metrics import MetricsFile
+from gnnrl_lightning.job.settings import check_settings
+from gnnrl_lightning.report.metrics import read_rows
 from gnnrl_lightning.rl.environments import AGENT
 
 DELETE = {
@@ -34,16 +35,17 @@ def check_files(folder: RunFolder) -> None:
     Raises:
         UserError: A file was damaged or edited; the message has the remedy and what it costs.
     """
-    if not _is_unchanged(folder.config):
+    if not _is_unchanged(folder.began):
         raise UserError(
-            f"{folder.config} was changed or damaged since the run began: restore it, or begin another run, "
-            "fit --config FILE --run.name NAME"
+            f"{folder.began} is missing or was changed since the run began, perhaps by an earlier release: begin "
+            "another run, fit --config FILE --run.name NAME"
         )
+    check_settings(folder)
     for path in sorted(folder.checkpoints.glob("*")):
         if path.suffix in (".safetensors", ".ckpt") and not _is_unchanged(path):
             cost = DELETE.get(path.stem, "what it holds is made again")
             raise UserError(f"{path} was changed or damaged since it was written: delete it to go on; {cost}")
-    MetricsFile(folder.metrics).check()
+    read_rows(folder.metrics)
 
 
 def read_result(folder: RunFolder) -> dict[str, Any]:
@@ -55,13 +57,22 @@ def read_result(folder: RunFolder) -> dict[str, Any]:
     Raises:
         UserError: They were damaged or edited.
     """
-    path, again = folder.result, "delete it to go on; the networks are tested and saved again"
+    return read_figures(folder.result, "the networks are tested and saved again")
+
+
+def read_figures(path: Path, cost: str) -> dict[str, Any]:
+    """Read a JSON file that was written with a checksum.
+
+    Args:
+        path: The file.
+        cost: What is repeated if it is deleted, for the message.
+
+    Raises:
+        UserError: It was damaged or edited.
+    """
     if not _is_unchanged(path):
-        raise UserError(f"{path} was changed or damaged since it was written: {again}")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({one_line(error)}): {again}") from error
+        raise UserError(f"{path} was changed or damaged since it was written: delete it to go on; {cost}")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _is_unchanged(path: Path) -> bool:

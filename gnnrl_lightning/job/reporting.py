@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from matplotlib.figure import Figure
 
 from gnnrl_lightning.errors import UserError
@@ -15,14 +13,17 @@ from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.files import replacing
 from gnnrl_lightning.job.comparison import stem
 from gnnrl_lightning.job.delivery import LATENCY_BATCH
+from gnnrl_lightning.job.integrity import read_figures, read_result
 from gnnrl_lightning.job.job import SENSITIVITY
 from gnnrl_lightning.job.runs import RunFolder
+from gnnrl_lightning.job.settings import read_config
 from gnnrl_lightning.objective import find_objective
 from gnnrl_lightning.objective.protocol import record as objective_record
 from gnnrl_lightning.report.loggers import Evidence
+from gnnrl_lightning.report.metrics import read_rows
 from gnnrl_lightning.report.pages.comparison_page import comparison_figures, comparison_page
 from gnnrl_lightning.report.pages.drawing import styled
-from gnnrl_lightning.report.pages.records import COMPRESS, Losses, RunRecord, read_metrics
+from gnnrl_lightning.report.pages.records import COMPRESS, Losses, RunRecord
 from gnnrl_lightning.report.pages.run_page import run_figures, run_page
 from gnnrl_lightning.report.pages.runs_page import check_comparable, runs_page
 from gnnrl_lightning.report.pages.words import candidate_table, repeat, result_table
@@ -79,7 +80,8 @@ def evidence(folder: RunFolder) -> Evidence:
     Args:
         folder: Folder of the run, with its report.
     """
-    result, compared = _json(folder.result), _json(folder.compare)
+    result = read_result(folder) if folder.result.exists() else None
+    compared = _compared(folder) if folder.compare.exists() else None
     tables = {
         "results": [] if result is None else result_table(result),
         "candidates": candidate_table(Journal(folder.journal).read()),
@@ -95,9 +97,9 @@ def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _write_methods(folder: RunFolder) -> Path:
     """Write the report of a comparison of methods."""
-    found = _json(folder.compare)
-    if found is None:
+    if not folder.compare.exists():
         raise UserError(f"{folder.path} has no compare.json: the comparison has not finished, repeat its command")
+    found = _compared(folder)
 
     def journal(budget: str, method: str, seed: int | None) -> list[dict[str, Any]]:
         return Journal(folder.comparison / f"{stem(method, budget, seed)}.jsonl").read()
@@ -105,9 +107,13 @@ def _write_methods(folder: RunFolder) -> Path:
     with styled():
         drawn = [(f"{kind}-{budget}", figure) for kind, budget, figure in comparison_figures(found, journal)]
         _save(folder.figures, drawn)
-    text = folder.config.read_text(encoding="utf-8")
+    _, text = read_config(folder)
     command = repeat("compare", folder.path)
     return _write(folder.report, comparison_page(folder.path.resolve().name, command, text, found, journal))
+
+
+def _compared(folder: RunFolder) -> dict[str, Any]:
+    return read_figures(folder.compare, "the comparison is summed up again")
 
 
 def _save(folder: Path, figures: Iterable[tuple[str, Figure]]) -> None:
@@ -132,11 +138,12 @@ def read_run(folder: RunFolder, subcommand: str) -> RunRecord:
         subcommand: The subcommand that made it.
 
     Raises:
-        UserError: There is neither a result nor candidates nor metrics.
+        UserError: There is neither a result nor candidates nor metrics, or a file was damaged or edited.
     """
-    text = folder.config.read_text(encoding="utf-8")
-    config, result = yaml.safe_load(text), _json(folder.result)
-    candidates, metrics = Journal(folder.journal).read(), read_metrics(folder.metrics)
+    config, text = read_config(folder)
+    result = read_result(folder) if folder.result.exists() else None
+    candidates, rows = Journal(folder.journal).read(), read_rows(folder.metrics)
+    metrics = [{name: float(value) for name, value in row.items() if value} for row in rows]
     if result is None and not candidates and not metrics:
         raise UserError(f"{folder.path} has nothing to report yet: neither a result nor candidates nor metrics")
     if result is None and subcommand == COMPRESS:
@@ -147,7 +154,3 @@ def read_run(folder: RunFolder, subcommand: str) -> RunRecord:
         sensitivity = load_sensitivity(saved)
         losses = Losses(sensitivity.ratios, sensitivity.measured.tolist())
     return RunRecord(folder.path, subcommand, config, text, objective, result, candidates, metrics, losses)
-
-
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

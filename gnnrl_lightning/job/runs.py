@@ -22,7 +22,13 @@ MOST_THREADS = 4096
 LONGEST_NAME = 200
 """Bytes: file systems allow 255, of which the time and a number take some."""
 
-UNCOUNTED = (LOCK, HOLDER, SUMS, f"{SUMS}.partial", "config.yaml.partial")
+BEGAN = ".began.yaml"
+UNCOUNTED = (
+    LOCK,
+    HOLDER,
+    *(f"{name}{end}" for name in (SUMS, BEGAN) for end in ("", ".partial")),
+    "config.yaml.partial",
+)
 """Files that a run writes before its configuration."""
 
 
@@ -83,6 +89,11 @@ class RunFolder:
     def config(self) -> Path:
         """The resolved configuration."""
         return self.path / "config.yaml"
+
+    @property
+    def began(self) -> Path:
+        """The configuration that the run began with."""
+        return self.path / BEGAN
 
     @property
     def metrics(self) -> Path:
@@ -229,7 +240,9 @@ class RunFolder:
 
     def write_config(self, config: str) -> None:
         """Write the resolved configuration, which marks the folder as that of a run."""
-        with replacing(self.config, checksum=True) as partial:
+        with replacing(self.began, checksum=True) as partial:
+            partial.write_text(config, encoding="utf-8")
+        with replacing(self.config) as partial:
             partial.write_text(config, encoding="utf-8")
 
     def write_result(self, result: dict[str, Any]) -> None:
@@ -238,8 +251,8 @@ class RunFolder:
             partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
     def _clear(self) -> None:
-        state = (self.config, self.metrics, self.journal, self.result, self.compare, self.report, self.path / SUMS)
-        for file in state:
+        settings = (self.config, self.began, self.path / SUMS)
+        for file in (*settings, self.metrics, self.journal, self.result, self.compare, self.report):
             file.unlink(missing_ok=True)
         for folder in (self.checkpoints, self.pruned, self.comparison, self.figures):
             if folder.is_dir():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -10,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from gnnrl_lightning.errors import UserError, one_line
+from gnnrl_lightning.errors import UserError, one_line, suggestion
 from gnnrl_lightning.registry import resolve
 
 
@@ -55,11 +54,9 @@ class NetworkSpec:
         if "." not in path:
             known = import_module("gnnrl_lightning.networks").__all__
             if path not in known:
-                close = difflib.get_close_matches(path, known, 1)
-                meant = f" (did you mean {close[0]}?)" if close else ""
                 raise UserError(
-                    f"network.class_path is {path!r}{meant}: expected a network of gnnrl_lightning.networks, or an "
-                    "import path, package.module.name"
+                    f"network.class_path is {path!r}{suggestion(path, known)}: expected a network of "
+                    "gnnrl_lightning.networks, or an import path, package.module.name"
                 )
             path = f"gnnrl_lightning.networks.{path}"
         make = resolve(path, "network.class_path")

@@ -376,6 +376,9 @@ def test_wandb_resumes_the_same_run(workplace, interrupt, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
     (folder,) = (workplace / "wandb_runs").iterdir()
     assert (folder / "checkpoints" / "wandb.txt").read_text() == f"{folder.name}\n"
+    config = (folder / "config.yaml").read_text()
+    assert "project: gnnrl_lightning" in config  # decides no result
+    (folder / "config.yaml").write_text(config.replace("project: gnnrl_lightning", "project: another"))
     main(["fit", "--resume", str(folder)])
     # offline-run-TIME-ID, and -1 behind it for a second one of the same second
     ids = {path.name.split("-")[3] for path in (workplace / "wandb").glob("offline-run-*")}

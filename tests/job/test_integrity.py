@@ -2,6 +2,7 @@ import random
 import re
 
 import pytest
+import yaml
 
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.files import replacing
@@ -31,7 +32,7 @@ def test_an_untouched_run_is_accepted(run):
 
 
 DAMAGES = {
-    "config.yaml": "config.yaml was changed or damaged since the run began: restore it, or begin another run",
+    ".began.yaml": ".began.yaml is missing or was changed since the run began, perhaps by an earlier release: begin",
     "checkpoints/dense.safetensors": "delete it to go on; the dense network is trained again",
     "checkpoints/sensitivity.safetensors": "delete it to go on; the sensitivity is measured again",
     "checkpoints/agent.ckpt": "delete it to go on; the agent starts again, and evaluations in the journal are not",
@@ -56,10 +57,18 @@ def test_damage_is_named_with_its_remedy(run, name):
         check_files(run)
 
 
-def test_a_value_of_the_configuration_is_not_changed_between_resumes(run):
-    run.config.write_text(run.config.read_text().replace("20", "21"))
-    with pytest.raises(UserError, match=r"config\.yaml was changed"):
-        check_files(run)
+def test_damage_to_the_configuration_is_refused_unless_its_values_are_the_same(run):
+    draw, data, refused = random.Random(0), run.config.read_bytes(), 0
+    for _ in range(200):
+        run.config.write_bytes(damaged(data, draw))
+        try:
+            check_files(run)
+        except UserError as error:
+            assert str(error).startswith(str(run.config)) and str(error).isprintable()
+            refused += 1
+        else:
+            assert yaml.safe_load(run.config.read_text()) == {"search": {"evaluations": 20}}
+    assert refused > 150
 
 
 def test_a_file_of_another_run_is_refused(run, tmp_path):

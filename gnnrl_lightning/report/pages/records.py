@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,16 +100,3 @@ class RunRecord:
     def logged(self) -> list[str]:
         """Return the names of all metrics with a value."""
         return sorted({name for row in self.metrics for name in row})
-
-
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Read metrics.csv: the rows with the values that they have; no rows if there is no file.
-
-    Args:
-        path: The file.
-    """
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
-    return [{name: float(value) for name, value in row.items()} for row in rows]

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.options import flat
 from gnnrl_lightning.report.costs import RATIO
 from gnnrl_lightning.report.pages import markup
 from gnnrl_lightning.report.pages.comparison_figures import LINES, best_so_far, lines_figure
@@ -118,10 +119,10 @@ def differences(records: Sequence[RunRecord]) -> list[list[str]]:
     Args:
         records: The runs.
     """
-    flat = [_flat(record.config) for record in records]
-    keys = dict.fromkeys(key for each in flat for key in each)
+    found = [{".".join(key): value for key, value in flat(record.config).items()} for record in records]
+    keys = dict.fromkeys(key for each in found for key in each)
     rows = [
-        [f"`{key}`", *(_written(each[key]) if key in each else "" for each in flat)]
+        [f"`{key}`", *(_written(each[key]) if key in each else "" for each in found)]
         for key in keys
         if not key.startswith("run.")
     ]
@@ -138,13 +139,6 @@ def _configurations(records: Sequence[RunRecord]) -> str:
     if not rows:
         return markup.paragraph("Nothing.")
     return markup.table(["key", *(record.name for record in records)], rows, kind="facts")
-
-
-def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(config, Mapping) or not config:
-        return {prefix: config}
-    parts = (_flat(part, f"{prefix}.{name}" if prefix else str(name)) for name, part in config.items())
-    return {key: value for part in parts for key, value in part.items()}
 
 
 def _against(records: Sequence[RunRecord], shares: str) -> Figure:
