@@ -192,8 +192,9 @@ def load_as(
     recipe = read_recipe(folder)
     path = _file(Path(folder), recipe, name)
     given = zeros_of(recipe["input"]) if example is None else example
-    loaded = FORMATS.find(name).load(path, recipe, dense, given)
-    check_probe(loaded, recipe, path)
+    row = FORMATS.find(name)
+    loaded = row.load(path, recipe, dense, given)
+    check_probe(loaded, recipe, path, row.tolerance)
     return loaded
 
 

@@ -150,13 +150,14 @@ def probe(network: Callable[..., Tree], laid_out: Mapping[str, Any]) -> list[lis
     return [torch.nan_to_num(output.double()).flatten()[:PROBED].tolist() for output in tensors(outputs)]
 
 
-def check_probe(network: Callable[..., Tree], recipe: Mapping[str, Any], path: Path) -> None:
+def check_probe(network: Callable[..., Tree], recipe: Mapping[str, Any], path: Path, tolerance: float = 0) -> None:
     """Refuse a loaded network that does not compute what was saved.
 
     Args:
         network: The network.
         recipe: The recipe.
         path: What was loaded, for the message.
+        tolerance: Tolerance of its format, if that is larger than `TOLERANCE`.
 
     Raises:
         UserError: Its outputs for the probe differ from those in the recipe.
@@ -166,7 +167,7 @@ def check_probe(network: Callable[..., Tree], recipe: Mapping[str, Any], path: P
         pairs = [(torch.tensor(one), torch.tensor(other)) for one, other in zip(found, saved, strict=True)]
         largest = [float(other.abs().max().clamp(min=1)) for _, other in pairs]
         differences = [float((one - other).abs().max()) for one, other in pairs]
-        same = all(each <= TOLERANCE * most for each, most in zip(differences, largest, strict=True))
+        same = all(each <= max(TOLERANCE, tolerance) * most for each, most in zip(differences, largest, strict=True))
     except (TypeError, ValueError, RuntimeError):  # other numbers of outputs or values
         same = False
     if not same:
