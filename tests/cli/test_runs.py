@@ -67,11 +67,12 @@ def test_result_has_the_figures(fitted):
 def test_run_folder_is_complete(fitted):
     names = {path.name for path in fitted.iterdir()}
     assert {"config.yaml", "metrics.csv", "journal.jsonl", "checkpoints", "pruned", "result.json"} <= names
-    assert {"report.html", "figures"} <= names
-    weights = [str(path.relative_to(fitted)) for path in (fitted / "checkpoints").rglob("*.*")]
+    assert {"report.html", "figures", "checksums.json", ".began.yaml"} <= names
+    files = [str(path.relative_to(fitted)) for path in (fitted / "checkpoints").rglob("*.*")]
     # Three iterations in the proxy, one in the environment, one in the proxy, one in the environment: of 16 steps.
-    assert sorted(weights) == [
+    assert sorted(files) == [
         "checkpoints/agent.ckpt",
+        "checkpoints/checksums.json",
         "checkpoints/dense.safetensors",
         "checkpoints/policy.safetensors",
         "checkpoints/pruned.safetensors",
