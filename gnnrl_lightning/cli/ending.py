@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from traceback import extract_tb
-from types import TracebackType
 
 from gnnrl_lightning.errors import UserError, chain, first_line, one_line
 
@@ -70,7 +69,7 @@ def reading_user_code() -> Iterator[None]:
     except UserError:
         raise
     except (Exception, SystemExit) as error:
-        place = error.filename if isinstance(error, SyntaxError) else _user_place(error.__traceback__)
+        place = error.filename if isinstance(error, SyntaxError) else _user_place(error)
         if place is None:
             cause = next((each for each in chain(error) if isinstance(each, (UserError, ImportError))), None)
             if not isinstance(cause, ImportError):
@@ -82,13 +81,21 @@ def reading_user_code() -> Iterator[None]:
         ) from error
 
 
-def _user_place(traceback: TracebackType | None) -> str | None:
-    """Return file and line where an error was raised if that is in the user's own code."""
-    frames = [frame for frame in extract_tb(traceback) if not frame.filename.startswith("<frozen")]
-    if not frames:
+def _user_place(error: BaseException) -> str | None:
+    """Return file and line where an error was raised if that is in the user's own code.
+
+    An exit may pass through a hook of a library (W&B has one): the place is where the user's code asks for it.
+    """
+    frames = [frame for frame in extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
+    if isinstance(error, SystemExit):
+        frames = [frame for frame in frames if _is_users(Path(frame.filename))]
+    if not frames or not _is_users(Path(frames[-1].filename)):
         return None
-    path, package = Path(frames[-1].filename), Path(__file__).parents[1]
-    library = Path(contextmanager.__code__.co_filename).parent  # Python's own
-    foreign = path.is_absolute() and not set(INSTALLED) & set(path.parts)
-    inside = path.is_relative_to(package) or path.is_relative_to(library)
-    return f"{path}, line {frames[-1].lineno}" if foreign and not inside else None
+    return f"{frames[-1].filename}, line {frames[-1].lineno}"
+
+
+def _is_users(path: Path) -> bool:
+    """Whether a file of code belongs neither to this package, nor to Python, nor to an installed package."""
+    package, library = Path(__file__).parents[1], Path(contextmanager.__code__.co_filename).parent
+    inside = path.is_relative_to(package) or path.is_relative_to(library) or set(INSTALLED) & set(path.parts)
+    return path.is_absolute() and not inside

@@ -37,6 +37,14 @@ def test_errors_of_the_users_own_code_name_file_and_line(tmp_path, statement):
     assert str(error.value).isprintable()
 
 
+def test_an_exit_through_a_hook_of_a_library_is_the_users(tmp_path):
+    hook, own = tmp_path / "site-packages" / "hook.py", tmp_path / "own.py"
+    names = {}
+    exec(compile("def leave():\n    raise SystemExit(0)\n", hook, "exec"), names)
+    with pytest.raises(UserError, match=rf"^{own}, line 1 ends with SystemExit: "), reading_user_code():
+        exec(compile("leave()", own, "exec"), names)
+
+
 def test_errors_of_libraries_and_our_own_pass():
     with pytest.raises(UserError, match=r"^ours$"), reading_user_code():
         raise UserError("ours")

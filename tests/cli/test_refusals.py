@@ -26,7 +26,7 @@ BAD = {
     ),
     "no number": (["--search.evaluations", "many"], r"search.evaluations.*many"),
     "no such file": (["--config", "none.yaml"], r"none.yaml"),
-    "no such argument of the data": (["--data.siz", "3"], r"Option 'siz' is not accepted"),
+    "no such argument of the data": (["--data.siz", "3"], r"Digits has no argument siz"),
     "impossible budget": (["--budget.macs", "0.001"], r"has 747 macs"),
     "budget of nothing": (["--budget.macs", "0"], r"budget.macs is 0.*must be positive"),
     "negative budget": (["--budget.macs", "-0.5"], r"must be positive"),
