@@ -20,7 +20,8 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import trace
 from gnnrl_lightning.networks import eval_mode, load_weights
 from gnnrl_lightning.registry import Registry
-from gnnrl_lightning.tracing.export import arguments, as_inputs
+from gnnrl_lightning.tracing.checks import as_inputs
+from gnnrl_lightning.tracing.export import arguments
 from gnnrl_lightning.trees import Tree, count, map_tensors, take
 
 

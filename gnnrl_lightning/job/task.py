@@ -222,7 +222,7 @@ def _call(network: Mapping[str, Any]) -> str:
 
 
 def inspect(graph: ComputationGraph, metrics: Iterable[Any] = METRICS) -> dict[str, Any]:
-    """Return the groups with lowest and highest widths, kept layers, frozen groups with reasons, and costs.
+    """Return the groups with lowest and highest widths, kept layers, frozen groups, their reasons, and costs.
 
     The smallest cost is that of the lowest widths; `min_width` of a budget may raise them further.
 
@@ -252,6 +252,7 @@ def inspect(graph: ComputationGraph, metrics: Iterable[Any] = METRICS) -> dict[s
         "kept": list(graph.kept),
         "groups": groups,
         "frozen": frozen,
+        "reasons": [asdict(reason) for reason in graph.reasons],
     }
 
 

@@ -150,13 +150,13 @@ def prediction_table(found: Mapping[str, Any]) -> Table:
 
 
 def inspection_tables(found: Mapping[str, Any]) -> list[Table]:
-    """Lay out prunable and frozen groups.
+    """Lay out prunable groups and the reasons of frozen ones.
 
     Args:
-        found: Costs, prunable and frozen groups, as `gnnrl_lightning.job.task.inspect` returns them.
+        found: Costs, prunable groups and reasons, as `gnnrl_lightning.job.task.inspect` returns them.
 
     Returns:
-        The cost, the prunable groups and, if there are any, the frozen ones.
+        The cost, the prunable groups and, if channels are frozen, the reasons, the one with most MACs first.
     """
     cost = Table(title="cost of one example")
     for name in ("metric", "dense", "smallest reachable"):
@@ -171,7 +171,14 @@ def inspection_tables(found: Mapping[str, Any]) -> list[Table]:
         members = ", ".join(f"{member['parameter']}[{member['dimension']}]" for member in group["members"])
         widths = (str(group[name]) for name in ("width", "lowest", "highest"))
         groups.add_row(group["name"], *widths, members)
-    frozen = Table("group", "width", "operator", "reason", "where", title="frozen groups")
-    for group in found["frozen"]:
-        frozen.add_row(group["name"], str(group["width"]), group["operator"], group["reason"], group["source"])
-    return [cost, groups, frozen] if found["frozen"] else [cost, groups]
+    if not found["reasons"]:
+        return [cost, groups]
+    reasons = Table(
+        "frozen groups", "channels", "MACs", "operator", "reason", "where", "what to do", title="frozen channels"
+    )
+    reasons.caption = "MACs: at least how many fewer the smallest network would have without the reason"
+    for row in found["reasons"]:
+        sizes = (f"{row[name]:,}" for name in ("channels", "macs"))
+        words = (row[name] for name in ("operator", "reason", "source", "remedy"))
+        reasons.add_row(", ".join(row["groups"]), *sizes, *words)
+    return [cost, groups, reasons]

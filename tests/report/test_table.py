@@ -61,7 +61,7 @@ def test_agent_without_a_candidate():
     assert "the agent's own best none" in console.file.getvalue()
 
 
-INSPECTED = {"macs": 9, "smallest_macs": 3, "kept": [], "groups": [], "frozen": []}
+INSPECTED = {"macs": 9, "smallest_macs": 3, "kept": [], "groups": [], "reasons": []}
 
 
 def test_groups_with_their_ranges_and_kept_layers():
@@ -88,17 +88,20 @@ def test_widths_that_were_given_have_no_uniform_row_and_no_search():
     assert "top-1 on the holdout 90.50 % before fine-tuning" in text
 
 
-def test_frozen_groups_with_operator_and_source_line():
-    frozen = {"name": "stem", "width": 6, "operator": "cumprod", "reason": "no rule", "source": "mix (net.py:7: f(x))"}
+def test_reasons_of_frozen_groups_with_line_and_remedy():
+    words = {"operator": "cumprod", "reason": "no rule", "source": "net.py:7: f(x)", "remedy": "use cumsum"}
+    reason = {"groups": ["stem", "head"], "channels": 6, "macs": 1200, **words}
     costs = {"macs": 9000, "smallest_macs": 3000, "params": 4, "smallest_params": 1}
-    tables = inspection_tables(INSPECTED | costs | {"frozen": [frozen]})
+    tables = inspection_tables(INSPECTED | costs | {"reasons": [reason]})
     cells = [list(column.cells) for column in tables[0].columns]
     assert cells == [["macs", "params"], ["9,000", "4"], ["3,000 (33.33%)", "1 (25.00%)"]]
     table = tables[-1]
     assert [list(column.cells) for column in table.columns] == [
-        ["stem"],
+        ["stem, head"],
         ["6"],
+        ["1,200"],
         ["cumprod"],
         ["no rule"],
-        ["mix (net.py:7: f(x))"],
+        ["net.py:7: f(x)"],
+        ["use cumsum"],
     ]
