@@ -18,7 +18,7 @@ from mkdocs.structure.files import File, Files
 
 from gnnrl_lightning import data
 from gnnrl_lightning.cli.arguments import ArgumentsCLI
-from gnnrl_lightning.cli.subcommands import SUBCOMMANDS
+from gnnrl_lightning.cli.subcommands import CONFIGURED
 from gnnrl_lightning.tracing import rules
 from gnnrl_lightning.tracing.walk import RULES
 
@@ -153,7 +153,7 @@ def configuration() -> str:
     text += ["\n## Options of single subcommands\n"]
     text += [
         f"- `{name}`: `--{action.dest}`, {_sentence(action.help)}"
-        for name in SUBCOMMANDS
+        for name in CONFIGURED
         for action in options(name)
         if action.dest not in everywhere
     ]

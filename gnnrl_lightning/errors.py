@@ -1,7 +1,8 @@
 """User-facing errors, and helpers that format exceptions as one line."""
 
+import difflib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 
@@ -29,6 +30,20 @@ def one_line(error: BaseException) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, which may be pages long, or its type if the message is empty."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def suggestion(given: str, known: Iterable[str], most: int = 1) -> str:
+    """Return "(did you mean ...?)" with a space before it, or nothing if no known name is close.
+
+    Args:
+        given: What the user wrote, perhaps an option with dashes before it.
+        known: The names that exist.
+        most: Largest number of names to suggest.
+    """
+    name = given.lstrip("-")
+    dashes = given[: len(given) - len(name)]
+    close = difflib.get_close_matches(name, sorted(known), most)
+    return f" (did you mean {' or '.join(dashes + each for each in close)}?)" if close else ""
 
 
 def finite_number(given: Callable[[], Any], what: str) -> float:

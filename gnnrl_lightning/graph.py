@@ -22,28 +22,23 @@ from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.cost.metrics import METRICS, SHOWN, Cost
 from gnnrl_lightning.cost.products import CostModel, Products, Size, axis_size
 from gnnrl_lightning.cost.ranges import Limits, WidthRanges
-from gnnrl_lightning.errors import UserError, first_line
+from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.importance import Criterion, Importance, importance_scores, keep_best
 from gnnrl_lightning.surgery.selftest import find_faults
-from gnnrl_lightning.surgery.surgery import NOTHING, Cut, Dependents, mask, prune
+from gnnrl_lightning.surgery.surgery import NOTHING, Cut, Dependents, dense_tensors, mask, prune
 from gnnrl_lightning.tracing.axes import Selection
 from gnnrl_lightning.tracing.carry import walk, walk_training
-from gnnrl_lightning.tracing.export import (
-    Inputs,
-    as_inputs,
-    export,
-    one_example,
-    run,
-    shared_copy,
-    two_examples,
-    unused_parameters,
-)
-from gnnrl_lightning.tracing.groups import ChannelGroup, Channels, FrozenGroup, form_groups
+from gnnrl_lightning.tracing.checks import as_inputs, check_network, check_takes
+from gnnrl_lightning.tracing.copies import shared_copy
+from gnnrl_lightning.tracing.export import export, one_example, two_examples, unused_parameters
+from gnnrl_lightning.tracing.groups import ChannelGroup, Channels, Fault, FrozenGroup, form_groups
 from gnnrl_lightning.tracing.keep import keep_layers
 from gnnrl_lightning.tracing.labels import ZERO, Value, support
+from gnnrl_lightning.tracing.pruned_shapes import shapes_by_line
+from gnnrl_lightning.tracing.reasons import Reason, find_reasons
+from gnnrl_lightning.tracing.records import Contraction
 from gnnrl_lightning.tracing.topology import FeatureMap, Operator, build_topology
-from gnnrl_lightning.tracing.walk import Contraction, Walk
-from gnnrl_lightning.trees import tensors
+from gnnrl_lightning.tracing.walk import Walk
 
 MAX_ROUNDS = 8
 """Maximum number of rounds of the self-test, each of which freezes at least one group."""
@@ -70,40 +65,34 @@ def trace(
         limits: Lowest and highest widths by group, module or glob, see `gnnrl_lightning.cost.ranges.GroupLimit`.
 
     Raises:
-        UserError: The network refuses the example, cannot be exported, or still fails the self-test after `MAX_ROUNDS`;
-            or `keep` or `limits` match nothing.
+        UserError: The network refuses the example, cannot be exported, has no MACs or others than its graph, or still
+            fails the self-test after `MAX_ROUNDS`; or `keep` or `limits` match nothing.
     """
+    check_network(network)
     inputs = as_inputs(example_inputs)
-    copied = shared_copy(network)
     given, inputs = inputs, one_example(inputs)
+    # Each pass gets a copy of its own: the network's code may keep the tensors of a pass.
     try:
-        program = export(copied, inputs)
+        program = export(shared_copy(network), inputs)
     except UserError:
-        _check_takes(copied, given)  # raises a clearer error if the network itself refuses the example
+        check_takes(network, given)  # raises a clearer error if the network itself refuses the example
         raise
     walked = walk(program, network)
     if unused_parameters(program):
         # Parameters that only training uses (auxiliary heads) must shrink with their inputs.
-        walk_training(walked, export(copied.train(), two_examples(inputs)))
-        copied.eval()
+        walk_training(walked, export(shared_copy(network).train(), two_examples(inputs)))
     kept = keep_layers(walked, network, keep)
-    unfit: dict[str, str] = {}
+    copied = shared_copy(network)
+    unfit: dict[str, Fault] = {}
     for _ in range(MAX_ROUNDS):
         graph = ComputationGraph(walked, form_groups(walked, unfit), kept)
         found = find_faults(graph, copied, inputs, self_test)
         if not found:
+            if not int(graph.cost.macs(graph.widths)):
+                raise UserError(f"{type(network).__name__} has no MACs for this example: there is nothing to prune")
             return graph.limited(limits)
         unfit |= found
-    raise UserError(f"{type(network).__name__} cannot be pruned exactly: {next(iter(unfit.values()))}")
-
-
-def _check_takes(network: nn.Module, inputs: Inputs) -> None:
-    try:
-        run(network, inputs)
-    except Exception as error:
-        shapes = ", ".join(str(tuple(item.shape)) for item in tensors(inputs))
-        name = type(network).__name__
-        raise UserError(f"{name} refuses an input of shape {shapes}: {first_line(error)}") from error
+    raise UserError(f"{type(network).__name__} cannot be pruned exactly: {next(iter(unfit.values())).reason}")
 
 
 @dataclass(frozen=True)
@@ -126,11 +115,19 @@ class Plan:
         return f"Plan({', '.join(f'{name}: {ranks.shape[-1]}' for name, ranks in self.kept.items())})"
 
     def apply(self, network: nn.Module) -> nn.Module:
-        """Return the pruned network, a new module of the same class; the given network is not modified."""
+        """Return the pruned network, a new module of the same class; the given network is not modified.
+
+        Raises:
+            UserError: The network is not the traced one.
+        """
         return prune(network, self._cuts, self.selection, self._dependents)
 
     def mask(self, network: nn.Module) -> nn.Module:
-        """Return a copy of the dense network whose consumers ignore the removed channels: the reference for tests."""
+        """Return a copy of the dense network whose consumers ignore the removed channels: the reference for tests.
+
+        Raises:
+            UserError: The network is not the traced one.
+        """
         return mask(network, self._cuts, self.selection, self._dependents)
 
 
@@ -179,14 +176,23 @@ class ComputationGraph:
         return self.summary()
 
     def summary(self) -> str:
-        """Describe the graph as text: dense costs, a line per group, and the frozen channels with reasons."""
+        """Describe the graph as text: dense costs, a line per group, and the reasons of frozen channels."""
         lines = [repr(self)]
         ends = zip(self.groups, self.ranges.lowest.tolist(), self.ranges.highest.tolist(), strict=True)
         for group, lowest, highest in ends:
             dimensions = f"{len(group.members)} tensor dimensions"
             lines.append(f"  {group.name}: {group.width} channels, from {lowest} to {highest}, in {dimensions}")
-        lines += [f"  frozen {group.name}: {group.width} channels, {group.reason}" for group in self.frozen]
+        for item in self.reasons:
+            size = f"{item.channels} channels, {item.macs:,} MACs"
+            where, what_to_do = f" ({item.source})" if item.source else "", f"; {item.remedy}" if item.remedy else ""
+            why = f"{item.operator}: {item.reason}{where}{what_to_do}"
+            lines.append(f"  frozen {', '.join(item.groups)}: {size}, {why}")
         return "\n".join(lines)
+
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        """Why channels are frozen, the reason that costs most MACs first."""
+        return find_reasons(self._channels, self._walk.contractions, self.smallest)
 
     def limited(self, limits: Limits | None) -> ComputationGraph:
         """The same graph with other limits on the widths of groups; None: no limits.
@@ -350,8 +356,10 @@ class ComputationGraph:
             calibration: Inputs for criteria that need data.
 
         Raises:
-            UserError: The widths have a wrong length or are out of range, or the criterion is unknown.
+            UserError: The widths have a wrong length or are out of range, the criterion is unknown, or the network is
+                not the traced one.
         """
+        dense_tensors(network, self._cuts)  # refuses another network
         widths = torch.as_tensor(widths, dtype=torch.int64)
         if widths.shape != self.widths.shape:
             raise UserError(f"widths has the shape {tuple(widths.shape)}: expected ({len(self.groups)},)")
@@ -384,3 +392,7 @@ class ComputationGraph:
     def cuts(self) -> dict[str, Cut]:
         """How each parameter and buffer shrinks, by name."""
         return self._cuts
+
+    def shapes_by_line(self, widths: Tensor) -> dict[tuple[str, tuple[int, ...]], set[tuple[int, ...]]]:
+        """Line of the user's code and dense shape -> shapes of the outputs that it computes at `widths (G,)`."""
+        return shapes_by_line(self._walk.steps, self._channels, widths)

@@ -14,6 +14,19 @@ AUTO = "auto"
 """Placeholder for a value that is derived from the network, its data and the machine."""
 
 
+def flat(config: Any, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """Flatten a configuration: path of keys -> value that has no keys.
+
+    Args:
+        config: Nested mappings.
+        prefix: Path that leads to them.
+    """
+    if not isinstance(config, Mapping):
+        return {prefix: config}
+    parts = (flat(part, (*prefix, str(name))) for name, part in config.items())
+    return {key: value for part in parts for key, value in part.items()}
+
+
 def at_least(section: str, least: int, **values: Any) -> None:
     """Refuse numbers below a minimum; `AUTO` and None are skipped.
 

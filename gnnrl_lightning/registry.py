@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
-from gnnrl_lightning.errors import UserError, one_line
+from gnnrl_lightning.errors import UserError, one_line, suggestion
 
 Row = TypeVar("Row")
 
@@ -48,6 +47,23 @@ def as_callable(given: Any, expected: str) -> Callable[..., Any]:
     if not callable(given):
         raise TypeError(f"expected {expected}, not a {type(given).__name__}")
     return given
+
+
+def name_and_arguments(given: Any, option: str) -> tuple[Any, dict[str, Any]]:
+    """Split what the user gives for a row into the row itself and arguments.
+
+    Args:
+        given: A mapping with `class_path` and `init_args` (arguments by name); anything else has no arguments.
+        option: Name of the option, for the message.
+
+    Raises:
+        UserError: The mapping has other keys.
+    """
+    if not isinstance(given, Mapping):
+        return given, {}
+    if "class_path" not in given or set(given) - {"class_path", "init_args"}:
+        raise UserError(f"{option} is {dict(given)}: expected class_path and init_args")
+    return given["class_path"], dict(given.get("init_args") or {})
 
 
 class Registry(Mapping[str, Row], Generic[Row]):
@@ -120,11 +136,9 @@ class Registry(Mapping[str, Row], Generic[Row]):
         if given in self._rows:
             return self._rows[given]
         if "." not in given:
-            close = difflib.get_close_matches(given, self._rows, 1)
-            meant = f" (did you mean {close[0]}?)" if close else ""
             raise UserError(
-                f"{option} is {given!r}{meant}: expected one of {', '.join(self._rows)}, or an import path, "
-                "package.module.name"
+                f"{option} is {given!r}{suggestion(given, self._rows)}: expected one of {', '.join(self._rows)}, or an "
+                "import path, package.module.name"
             )
         return self._made(resolve(given, option), given, option)
 

@@ -9,25 +9,67 @@ call(network, take(inputs, slice(2)))  # network(tokens=..., mask=...) of the fi
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import enum
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map
 
 Tree = Any
-"""A tensor, or nested tuples, lists and dictionaries of tensors."""
+"""A tensor, or nested tuples, lists, dictionaries and objects with attributes (such as dataclasses) of tensors."""
 
 
 def map_tensors(function: Callable[[Tensor], Any], tree: Tree) -> Tree:
     """Apply a function to each tensor and keep the structure."""
-    return function(tree) if isinstance(tree, Tensor) else tree_map_only(Tensor, function, tree)
+    if isinstance(tree, Tensor):
+        return function(tree)
+
+    def mapped(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor):
+            return function(leaf)
+        parts = _parts(leaf)
+        if not parts:
+            return leaf
+        made = copy.copy(leaf)
+        put = operator.setitem if isinstance(leaf, (Mapping, list)) else object.__setattr__  # it may be frozen
+        for name, part in parts.items():
+            put(made, name, map_tensors(function, part))
+        return made
+
+    return tree_map(mapped, tree)
+
+
+def leaves(tree: Tree) -> Iterator[Any]:
+    """Yield tensors, and whatever else has no parts, in a fixed order."""
+    for leaf in tree_leaves(tree):
+        parts = _parts(leaf)
+        if parts:
+            yield from leaves(tuple(parts.values()))
+        else:
+            yield leaf
 
 
 def tensors(tree: Tree) -> list[Tensor]:
     """List all tensors in a fixed order."""
-    return [tree] if isinstance(tree, Tensor) else [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+    return [tree] if isinstance(tree, Tensor) else [leaf for leaf in leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _parts(leaf: Any) -> dict[Any, Any]:
+    """Return the parts of what PyTorch does not look into: subclasses of dict and list, and objects with attributes."""
+    if isinstance(leaf, Mapping):
+        return dict(leaf)
+    if isinstance(leaf, list):
+        return dict(enumerate(leaf))
+    if isinstance(leaf, (Tensor, type, enum.Enum)) or callable(leaf):
+        return {}
+    if dataclasses.is_dataclass(leaf):
+        return {field.name: getattr(leaf, field.name) for field in dataclasses.fields(leaf)}
+    return getattr(leaf, "__dict__", {})
 
 
 def count(tree: Tree) -> int:
@@ -55,8 +97,8 @@ def split(tree: Tree, size: int) -> Iterator[Tree]:
 
 def join(trees: list[Tree]) -> Tree:
     """Concatenate the examples of several trees of the same structure."""
-    leaves = [iter(tensors(tree)) for tree in trees]
-    return map_tensors(lambda _: torch.cat([next(leaf) for leaf in leaves]), trees[0])
+    each = [iter(tensors(tree)) for tree in trees]
+    return map_tensors(lambda _: torch.cat([next(found) for found in each]), trees[0])
 
 
 def to_device(tree: Tree, device: torch.device | str) -> Tree:

@@ -84,6 +84,7 @@ OF_A_WHOLE = {
     "candidates": {"device"},
     "job": {"several_inputs"},
     "cli": {
+        "bad_input",
         "configuration",
         "many_devices",
         "other_objectives",

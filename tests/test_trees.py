@@ -1,6 +1,8 @@
 """Trees of tensors."""
 
+import dataclasses
 import json
+import types
 
 import pytest
 import torch
@@ -32,6 +34,36 @@ def test_examples_are_counted_taken_split_and_joined():
         trees.count((torch.zeros(4), torch.zeros(5)))
     with pytest.raises(ValueError, match="as many examples each"):
         trees.count(())
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Found:
+    boxes: torch.Tensor
+    more: object
+
+
+class Named(dict):
+    pass
+
+
+class Listed(list):
+    pass
+
+
+def test_tensors_are_found_and_mapped_in_objects():
+    one, two, three, four = (torch.full((2,), float(i)) for i in range(4))
+    tree = (
+        Found(one, Named(b=two)),
+        Listed([three, "text", None]),
+        types.SimpleNamespace(x=four, device=torch.float32),
+    )
+    assert [int(tensor[0]) for tensor in trees.tensors(tree)] == [0, 1, 2, 3]
+    found, listed, space = trees.take(tree, slice(1))
+    assert isinstance(found, Found) and isinstance(found.more, Named) and isinstance(listed, Listed)
+    assert [len(tensor) for tensor in (found.boxes, found.more["b"], listed[0], space.x)] == [1, 1, 1, 1]
+    assert listed[1:] == ["text", None] and space.device is torch.float32
+    assert trees.count(tree) == 2  # the given tree is as it was
+    assert trees.count(trees.join([tree, tree])) == 4
 
 
 def test_only_floating_point_tensors_change_their_precision():

@@ -82,7 +82,7 @@ def contents(folder: RunFolder) -> dict[str, Any]:
     journal = [json.loads(line) for line in folder.journal.read_text(encoding="utf-8").splitlines()]
     with folder.metrics.open(encoding="utf-8") as file:
         metrics = [row | dict.fromkeys(CLOCK) for row in csv.DictReader(file)]
-    return {"result": result, "journal": [line | {"seconds": 0} for line in journal], "metrics": metrics}
+    return {"result": result, "journal": [line | {"seconds": 0, "check": ""} for line in journal], "metrics": metrics}
 
 
 def differences(folder: RunFolder, whole: RunFolder) -> list[str]:

@@ -12,7 +12,7 @@ from gnnrl_lightning.data.examples import Draw, Examples
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.objective import Objective
 from gnnrl_lightning.seeds import derived_seed, generator_for
-from gnnrl_lightning.training.options import learning_rate_factor
+from gnnrl_lightning.training.schedules import cosine
 from gnnrl_lightning.trees import Tree, call, take, to_device
 
 PASSES = 3
@@ -97,7 +97,7 @@ class ShortFinetune:
         with torch.random.fork_rng([]), torch.enable_grad():
             torch.manual_seed(derived_seed(self.seed, 2))  # for dropout
             for step, (inputs, targets) in enumerate(self.batches()):
-                factor = learning_rate_factor(step, self.steps, self.steps / 10)
+                factor = cosine(step, self.steps, self.steps / 10)
                 for group in optimizer.param_groups:
                     group["lr"] = self.learning_rate * factor
                 with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):

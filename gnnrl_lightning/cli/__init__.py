@@ -1,4 +1,4 @@
-"""The command line: `python -m gnnrl_lightning {fit,pretrain,finetune,validate,test,compare,predict,prune,inspect}`."""
+"""The command line: `python -m gnnrl_lightning SUBCOMMAND`, see `gnnrl_lightning.cli.subcommands`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import logging
 import os
 import sys
 import warnings
+from contextlib import ExitStack
 
+from gnnrl_lightning.cli.ending import ending
 from gnnrl_lightning.cli.front import answer
-from gnnrl_lightning.errors import UserError, chain
+from gnnrl_lightning.cli.reporting import REPORT, report
+from gnnrl_lightning.cli.streams import lasting_streams
 
 
 def main(args: list[str] | None = None) -> None:
@@ -19,17 +22,29 @@ def main(args: list[str] | None = None) -> None:
 
     Raises:
         SystemExit: With code 0 after help and version; with 2 and one line on standard error if the input is invalid;
-            with 130 after Ctrl-C and 143 after SIGTERM.
+            with 1 and one line if the operating system refuses; with 130 after Ctrl-C, 143 after SIGTERM and 129 after
+            SIGHUP.
     """
     try:
-        said = answer(sys.argv[1:] if args is None else args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
-    if said is not None:
-        print(said, end="")
-        raise SystemExit(0)
-    _run(args)
+        with lasting_streams():
+            _answer(args)
+    except OSError as error:  # of standard output, after all else is done
+        _end(error)
+
+
+def _answer(args: list[str] | None) -> None:
+    arguments = sys.argv[1:] if args is None else args
+    try:
+        said = answer(arguments)
+        if said is not None:
+            print(said, end="")
+            raise SystemExit(0)
+        if arguments[0] == REPORT:
+            print(report(arguments[1:]), end="")
+        else:
+            _run(args)
+    except Exception as error:
+        _end(error)
 
 
 def _run(args: list[str] | None) -> None:
@@ -46,18 +61,24 @@ def _run(args: list[str] | None) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     if rank() > 0:  # only the first process reports
         warnings.simplefilter("ignore")
-    try:
-        with stopped_by_signals():
-            CompressionCLI(args)
-    except Exception as error:
-        cause = _user_error(error)
-        if cause is None:
-            raise
-        if rank() == 0:
-            print(f"error: {cause}", file=sys.stderr)
-        raise SystemExit(2) from error
+    with ExitStack() as held, stopped_by_signals():
+        CompressionCLI(args, held)
 
 
-def _user_error(error: BaseException | None) -> UserError | None:
-    """Return the `UserError` in the chain, which jsonargparse may have wrapped in its own error."""
-    return next((each for each in chain(error) if isinstance(each, UserError)), None)
+def _end(error: Exception) -> None:
+    """End the program with a line and an exit code, unless the error is a defect."""
+    end = ending(error)
+    if end is None:
+        raise error
+    if not _is_other_process():
+        print(end.line, file=sys.stderr)
+    raise SystemExit(end.code) from error
+
+
+def _is_other_process() -> bool:
+    """Whether this is one of several processes, and not the first, which alone reports."""
+    if "gnnrl_lightning.processes" not in sys.modules:
+        return False
+    from gnnrl_lightning.processes import rank
+
+    return rank() > 0

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_type_hints
 
@@ -12,15 +15,21 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rich.console import Console
 
 from gnnrl_lightning.cli.comparing import policies_of
+from gnnrl_lightning.cli.ending import reading_user_code
+from gnnrl_lightning.cli.experiments import with_experiments
 from gnnrl_lightning.cli.front import DESCRIPTION
+from gnnrl_lightning.cli.parser import CompressionParser
 from gnnrl_lightning.cli.resuming import resumed_run, same_wandb_runs
-from gnnrl_lightning.cli.subcommands import SUBCOMMANDS, Subcommand
+from gnnrl_lightning.cli.subcommands import CONFIGURED, Subcommand
 from gnnrl_lightning.cli.trainer import SubcommandTrainer
+from gnnrl_lightning.cli.wording import refusal
 from gnnrl_lightning.cost.metrics import METRICS
 from gnnrl_lightning.data import ExampleData
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.comparison import CompareOptions
 from gnnrl_lightning.job.groups import GroupOptions
+from gnnrl_lightning.job.integrity import check_files
+from gnnrl_lightning.job.lock import locked
 from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.job.runs import RunFolder, RunOptions
 from gnnrl_lightning.job.task import Task
@@ -32,6 +41,15 @@ STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused
 
 # `agents_of` creates the agents of compare.variants one by one; jsonargparse must not instantiate their classes.
 set_parsing_settings(instantiate_subclass_spec_in_any=False)
+
+LARGEST = 2**31 - 1
+"""The largest number that counts anything here."""
+
+UNBOUNDED = (*(f"budget.{name}" for name in (*METRICS, "limits")), "seed_everything")
+"""Keys of larger numbers, which are checked by themselves."""
+
+SECTIONS = (*get_type_hints(Options), "network", "budget", "groups", "compare", "run", "model", "trainer")
+"""Keys with further keys in them."""
 
 NETWORK_HELP = "Class or function that makes the network; without a dot, one of gnnrl_lightning.networks."
 ARTIFACT_HELP = "Folder of a pruned network to use in place of the network: fit prunes it further."
@@ -47,12 +65,13 @@ BUDGETS_HELP = "Shares of the dense MACs for which predict proposes widths."
 class ArgumentsCLI(LightningCLI):
     """Parses and checks the arguments of all subcommands and creates the configured objects for `CompressionCLI`."""
 
-    def __init__(self, args: list[str] | None = None) -> None:
+    def __init__(self, args: list[str] | None = None, held: ExitStack | None = None) -> None:
+        self.held = held or ExitStack()  # locks, until the program ends
         self.console = Console(quiet=rank() > 0)
         self.processes = 1
         # Building the parser of a subcommand is slow, so only the requested one is built.
         asked = (sys.argv[1:] if args is None else args)[:1]
-        self.parsed = {name: row for name, row in SUBCOMMANDS.items() if name in asked} or SUBCOMMANDS
+        self.parsed = {name: row for name, row in CONFIGURED.items() if name in asked} or CONFIGURED
         super().__init__(
             GNNRL,
             ExampleData,
@@ -68,6 +87,7 @@ class ArgumentsCLI(LightningCLI):
             },
             seed_everything_default=0,
             subclass_mode_data=True,
+            parser_class=CompressionParser,
             parser_kwargs={"description": DESCRIPTION},
             args=args,
             auto_configure_optimizers=False,
@@ -76,9 +96,14 @@ class ArgumentsCLI(LightningCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Return a parser whose errors are one line."""
-        parser = super().init_parser(**kwargs)
-        parser.error = _refuse
+        parser = super().init_parser(**kwargs, allow_abbrev=False)
+        parser.error = self._refuse
         return parser
+
+    def _refuse(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise a parser's error as one line, without usage."""
+        keys = (action.dest for parser in self._subcommand_parsers.values() for action in parser._actions)
+        raise UserError(refusal(message, keys)) from ex
 
     def subcommands(self) -> dict[str, set[str]]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the parsed subcommands, each with the arguments of its method that are not options."""
@@ -114,18 +139,30 @@ class ArgumentsCLI(LightningCLI):
         self.started_in_python = args is not None
         self.resumed = resumed_run(sys.argv[1:] if args is None else args)
         if self.resumed is not None:
+            if not self.resumed.result.exists():
+                self.hold(self.resumed)
             args = ["fit", "--config", str(self.resumed.config)]
-        self.config = parser.parse_args(args)
+        with reading_user_code():
+            self.config = parser.parse_args(with_experiments(sys.argv[1:] if args is None else args))
         config = self.config[self.config["subcommand"]]
         _check(config)
         if self.resumed is not None and self.resumed.wandb.is_file():
             same_wandb_runs(config.trainer, self.resumed.wandb.read_text(encoding="utf-8").split())
 
+    def hold(self, folder: RunFolder) -> None:
+        """Lock the folder of an interrupted run, and check its files before any is used."""
+        if rank() == 0:
+            self.held.enter_context(locked(folder.path))
+            check_files(folder)
+
     def instantiate_classes(self) -> None:
         """Create everything in the configuration; nothing is written."""
-        self.config_init = self.parser.instantiate(self.config)
+        with reading_user_code():
+            self.config_init = self.parser.instantiate(self.config)
         self._check_inputs()
         self.run: RunOptions = self._get(self.config_init, "run")
+        if self.unfinished is not None:
+            self.hold(self.unfinished)
         if self.run.threads is not None:
             torch.set_num_threads(self.run.threads)
         if self.asked.writes:
@@ -175,7 +212,7 @@ class ArgumentsCLI(LightningCLI):
     @property
     def asked(self) -> Subcommand:
         """The subcommand."""
-        return SUBCOMMANDS[str(self.subcommand)]
+        return CONFIGURED[str(self.subcommand)]
 
     @property
     def model_policy_file(self) -> str | None:
@@ -227,6 +264,16 @@ def _add_budget(parser: LightningArgumentParser) -> None:
 
 def _check(config: Any) -> None:
     """Refuse invalid seeds and trainer settings that Lightning would refuse late or not at all."""
+    for name in SECTIONS:
+        if not isinstance(config[name], Namespace):
+            raise UserError(f"{name} is {config[name]!r}: expected its keys with their values, see --help")
+    for name, value in _values(config):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{name} is {value}: expected a finite number")
+        if isinstance(value, int) and abs(value) > LARGEST and not name.startswith(UNBOUNDED):
+            raise UserError(f"{name} is {value}: expected a number of at most {LARGEST:,}")
+        if isinstance(value, str) and "\0" in value:
+            raise UserError(f"{name} is {value!r}: expected text without null bytes")
     seed, trainer = config["seed_everything"], config["trainer"]
     if not isinstance(seed, bool) and not 0 <= seed < 2**32:
         raise UserError(f"seed_everything is {seed}: expected 0 to {2**32 - 1}")
@@ -240,6 +287,15 @@ def _check(config: Any) -> None:
         raise UserError(f"trainer.max_epochs is {trainer['max_epochs']}: expected at least 1, or null")
 
 
-def _refuse(message: str, ex: Exception | None = None) -> NoReturn:
-    """Raise a parser's error as one line, without usage."""
-    raise UserError(" ".join(message.split())) from ex
+def _values(part: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the single values of a configuration by key."""
+    if isinstance(part, Namespace):
+        part = vars(part)
+    if isinstance(part, Mapping):
+        for key, value in part.items():
+            yield from _values(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(part, (list, tuple)):
+        for value in part:
+            yield from _values(value, name)
+    else:
+        yield name, part

@@ -17,15 +17,18 @@ from gnnrl_lightning.cli.running import RunningCLI
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.cost.metrics import METRICS
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.files import replacing
 from gnnrl_lightning.job.checked import Checked, check
 from gnnrl_lightning.job.comparison import CompareOptions, Comparison
 from gnnrl_lightning.job.delivery import LATENCY_BATCH, Delivered, deliver
+from gnnrl_lightning.job.finetuning import save_finetuned
 from gnnrl_lightning.job.given_widths import as_widths, budget_of, deliver_widths, read_widths
 from gnnrl_lightning.job.job import DENSE, POLICY, PRUNED, PhaseTrainers, Runtime
 from gnnrl_lightning.job.prediction import as_json, predict
+from gnnrl_lightning.job.reporting import evidence, write_report
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.searching import begin
-from gnnrl_lightning.job.task import inspect, save_finetuned
+from gnnrl_lightning.job.task import inspect
 from gnnrl_lightning.job.trained import train
 from gnnrl_lightning.networks import save_weights
 from gnnrl_lightning.objective.protocol import record
@@ -33,6 +36,7 @@ from gnnrl_lightning.processes import from_first, rank
 from gnnrl_lightning.report.comparison import comparison_tables, run_line
 from gnnrl_lightning.report.costs import RATIO, cost_names
 from gnnrl_lightning.report.graph_figure import checked_suffix, graph_figure
+from gnnrl_lightning.report.loggers import publish
 from gnnrl_lightning.report.progress import hidden_steps, shown_steps
 from gnnrl_lightning.report.table import inspection_tables, prediction_table, print_result
 from gnnrl_lightning.rl.state.views import hierarchical_graph, simplified_graph
@@ -91,7 +95,8 @@ class CompressionCLI(RunningCLI):
         if not from_first(policy.is_file()):
             self.trainer.fit(self.model, ckpt_path=self.latest.found, weights_only=True)
             if rank() == 0:
-                self.model.save_policy(policy)
+                with replacing(policy, checksum=True) as partial:
+                    self.model.save_policy(partial)
 
     def after_fit(self) -> None:
         """Prune, fine-tune, test once, save and show the result."""
@@ -106,11 +111,20 @@ class CompressionCLI(RunningCLI):
         logged = {*costs, *(f"{name}{RATIO}" for name in costs), *LOGGED}
         print_result(dict(delivered.figures), LATENCY_BATCH, self.console)
         shown = {name: value for name, value in pruned.items() if name in logged or name.endswith("_search")}
+        self._report(folder)
         self.close_run(folder, {f"result/{name}": value for name, value in shown.items()})
+
+    def _report(self, folder: RunFolder) -> None:
+        """Write the report of a finished run from its files, and show the loggers the same."""
+        for logger in self.trainer.loggers:
+            logger.save()
+        write_report(folder, str(self.subcommand))
+        publish(self.trainer.loggers, evidence(folder))
 
     def pretrain(self, **_: Any) -> None:
         """Train the dense network and save its weights."""
         network = self.task.build()
+        self.task.check_training(network, self.options.pretraining, "pretraining")
         folder = self.open_run()
         self.task.train(network, self.options.pretraining, self.phase_trainer("dense"))
         if rank() == 0:
@@ -120,8 +134,9 @@ class CompressionCLI(RunningCLI):
     def finetune(self, **_: Any) -> None:
         """Train a pruned network or the dense one further and save it."""
         network = self.task.build()
-        folder = self.open_run()
         options, pruned = self.options.finetuning, self.task.artifact
+        self.task.check_training(network, options, "finetuning")
+        folder = self.open_run()
         self.task.train(network, options, self.phase_trainer("dense" if pruned is None else "pruned"))
         scores = self.task.figures(network, self.datamodule.holdout)
         if rank() == 0 and pruned is None:
@@ -169,6 +184,7 @@ class CompressionCLI(RunningCLI):
         figures = comparison.run(folder)
         for table in comparison_tables(figures):
             self.console.print(table)
+        self._report(folder)
         self.close_run(folder, {})
 
     def predict(self, json: str | None = None, **_: Any) -> None:

@@ -14,7 +14,8 @@ from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.job.comparison import DDPG_METHOD, AgentRow
 from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.job.runs import RunFolder
-from gnnrl_lightning.options import AUTO, decided_as
+from gnnrl_lightning.job.settings import FREE, changes, read_settings
+from gnnrl_lightning.options import AUTO, decided_as, flat
 from gnnrl_lightning.registry import resolve
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.environments import AGENT
@@ -23,9 +24,8 @@ from gnnrl_lightning.rl.learners import DDPG, GNNRL
 SECTIONS: dict[str, type] = {"model": GNNRL, "episode": EpisodeOptions}
 """The sections of the agent. All others configure candidates and scoring, which are the same for all methods."""
 
-# A comparison may be resumed with other values of these keys: they are in the names of the finished runs, or do not
-# affect them.
-FREE = (("run",), ("overwrite",), ("compare", "methods"), ("compare", "seeds"), ("compare", "budgets"))
+COMPARED = ("compare.methods", "compare.seeds", "compare.budgets")
+"""Keys with which a comparison may go on although they differ: the names of finished runs have their values."""
 VARIANTS = ("compare", "variants")
 
 
@@ -115,14 +115,13 @@ def check_resumable(folder: RunFolder, config: str) -> None:
     Raises:
         UserError: A setting differs that affects the finished runs.
     """
-    before, now = (_flat(yaml.safe_load(text)) for text in (folder.config.read_text(encoding="utf-8"), config))
-    variants = {key[:3] for key in before} & {key[:3] for key in now}  # keys in both
-    for key in sorted(before.keys() | now.keys()):
-        alone = key[:2] == VARIANTS and key[:3] not in variants
-        if before.get(key) != now.get(key) and not alone and key[:1] not in FREE and key[:2] not in FREE:
+    before, now = read_settings(folder), yaml.safe_load(config)
+    variants = {key[:3] for key in flat(before)} & {key[:3] for key in flat(now)}  # in both
+    for key, earlier, later in changes(before, now, (*FREE, *COMPARED)):
+        if key[:2] != VARIANTS or key[:3] in variants:
             raise UserError(
-                f"{folder.path} was compared with {'.'.join(key)} {before.get(key)!r}, which is {now.get(key)!r} now: "
-                "choose another name or pass --overwrite"
+                f"{folder.path} was compared with {'.'.join(key)} {earlier!r}, which is {later!r} now: choose another "
+                "name or pass --overwrite"
             )
 
 
@@ -133,19 +132,11 @@ def as_decided(options: Options, folder: RunFolder | None) -> Options:
         options: As configured.
         folder: Folder of the earlier comparison, which is resumed; None: there is none.
     """
-    return options if folder is None else decided_as(options, yaml.safe_load(folder.config.read_text(encoding="utf-8")))
+    return options if folder is None else decided_as(options, read_settings(folder))
 
 
 def as_aligned(budget: Budget, folder: RunFolder | None) -> Budget:
     """Replace the channel multiple "auto" by the number measured in the earlier comparison, as `as_decided` does."""
     if folder is None or budget.channel_multiple != AUTO:
         return budget
-    earlier = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
-    return budget.aligned(earlier["budget"]["channel_multiple"])
-
-
-def _flat(config: Any, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-    """Flatten nested dictionaries: path of keys -> value."""
-    if not isinstance(config, dict):
-        return {prefix: config}
-    return {key: value for name, part in config.items() for key, value in _flat(part, (*prefix, str(name))).items()}
+    return budget.aligned(read_settings(folder)["budget"]["channel_multiple"])

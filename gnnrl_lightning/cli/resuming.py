@@ -32,7 +32,7 @@ def resumed_run(arguments: Sequence[str]) -> RunFolder | None:
     folder = RunFolder(Path(given[1]))
     if not folder.config.is_file():
         raise UserError(f"{folder.path} is not the folder of a run (it has no config.yaml): give one made by `fit`")
-    name = subcommand_of(folder.config.read_text(encoding="utf-8"))
+    name = subcommand_of(folder)
     if name not in ("fit", None):
         raise UserError(f"{folder.path} is a run of {name}: {OPTION} resumes runs of fit only")
     return folder
@@ -46,9 +46,10 @@ def with_subcommand(config: str, subcommand: str) -> str:
     return f"{HEADER}{subcommand} --config\n{config}"
 
 
-def subcommand_of(config: str) -> str | None:
-    """Return the subcommand in the first line of a configuration, or None if there is none."""
-    first = config.partition("\n")[0]
+def subcommand_of(folder: RunFolder) -> str | None:
+    """Return the subcommand in the first line of a run's configuration, or None if there is none."""
+    with folder.config.open(encoding="utf-8", errors="replace") as file:
+        first = file.readline()
     return first.removeprefix(HEADER).split()[0] if first.startswith(HEADER) else None
 
 

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import torch
+import wandb
 import yaml
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from gnnrl_lightning.cli.arguments import ArgumentsCLI
+from gnnrl_lightning.cli.ending import INVALID, Ending, ending
 from gnnrl_lightning.cli.resuming import OPTION, with_subcommand
 from gnnrl_lightning.cli.signals import OwnHandler, forward_signals, stop_signal
-from gnnrl_lightning.errors import UserError, one_line
+from gnnrl_lightning.errors import UserError, first_line, one_line
 from gnnrl_lightning.files import replacing
 from gnnrl_lightning.job.delivery import LATENCY_BATCH
+from gnnrl_lightning.job.integrity import read_result
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.searching import Searching
 from gnnrl_lightning.processes import from_first, of_all, rank
+from gnnrl_lightning.report.loggers import WandbAxes
 from gnnrl_lightning.report.metrics import MetricsFile
 from gnnrl_lightning.report.phases import PhaseLogger
 from gnnrl_lightning.report.progress import SearchProgress, TrainingProgress
@@ -61,8 +64,8 @@ class RunningCLI(ArgumentsCLI):
 
     def before_instantiate_classes(self) -> None:
         """Show the result if the run to resume is finished."""
-        if self.resumed is not None and self.resumed.result.is_file():
-            print_result(json.loads(self.resumed.result.read_text(encoding="utf-8")), LATENCY_BATCH, self.console)
+        if self.resumed is not None and self.resumed.result.exists():
+            print_result(read_result(self.resumed), LATENCY_BATCH, self.console)
             self.console.print(f"{self.resumed.path} is finished: there is nothing to resume", soft_wrap=True)
             raise SystemExit(0)
 
@@ -80,7 +83,9 @@ class RunningCLI(ArgumentsCLI):
             kwargs["enable_checkpointing"] = True  # the latest one, and those of the user's callbacks
         try:
             return super().instantiate_trainer(**kwargs)
-        except (MisconfigurationException, ImportError, ValueError) as error:
+        except UserError:
+            raise
+        except Exception as error:  # Lightning's own checks, and loggers and callbacks of the user's
             raise UserError(f"trainer: {one_line(error)}") from error
 
     def open_run(self, earlier: RunFolder | None = None) -> RunFolder:
@@ -91,9 +96,10 @@ class RunningCLI(ArgumentsCLI):
         """
         self._join_processes()
         configured, config = self.trainer.loggers, self.resolved_config()
-        folder = self._folder = earlier or from_first(self._create_run(config) if rank() == 0 else None)
+        folder = self._folder = from_first(self._first_opens(earlier, config) if rank() == 0 else None)
         assert folder is not None
-        self.trainer.loggers = [MetricsFile(folder.metrics), *configured]
+        axes = [WandbAxes(logger) for logger in configured if isinstance(logger, WandbLogger)]
+        self.trainer.loggers = [MetricsFile(folder.metrics), *axes, *configured]
         for callback in self.trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(folder.checkpoints / AGENT)
@@ -128,19 +134,25 @@ class RunningCLI(ArgumentsCLI):
     def _requeued(self) -> str:
         return str(self.folder.checkpoints / "slurm")
 
-    def _create_run(self, config: str) -> RunFolder:
-        wandb = [str(logger.experiment.id) for logger in self.trainer.loggers if isinstance(logger, WandbLogger)]
+    def _first_opens(self, earlier: RunFolder | None, config: str) -> RunFolder:
+        """Create the run's folder, unless it is an earlier run's, and note its W&B runs there."""
+        ids = [_wandb_id(logger) for logger in self.trainer.loggers if isinstance(logger, WandbLogger)]
+        folder = earlier or self._create_run(config, next(iter(ids), None))
+        if ids:
+            with replacing(folder.wandb) as partial_file:
+                partial_file.write_text("\n".join(ids) + "\n", encoding="utf-8")
+        return folder
+
+    def _create_run(self, config: str, wandb_id: str | None) -> RunFolder:
         folder = RunFolder.create(
             self.run.root,
             self.run.name,
             experiment=self.run.experiment,
             overwrite=self.overwrite,
-            wandb_id=next(iter(wandb), None),
+            wandb_id=wandb_id,
+            hold=self.held.enter_context,
         )
         folder.write_config(with_subcommand(config, str(self.subcommand)))
-        if wandb:
-            with replacing(folder.wandb) as partial_file:
-                partial_file.write_text("\n".join(wandb) + "\n", encoding="utf-8")
         return folder
 
     def resolved_config(self) -> str:
@@ -155,7 +167,8 @@ class RunningCLI(ArgumentsCLI):
         for logger in self.trainer.loggers:
             logger.log_metrics(figures)
         self._let_go("success", 0)
-        self.console.print(f"written to {folder.path}")
+        see = f"; see {folder.report}" if folder.report.is_file() else ""
+        self.console.print(f"written to {folder.path}{see}", soft_wrap=True)
 
     def _let_go(self, status: str, code: int) -> None:
         for logger in self.trainer.loggers:
@@ -164,21 +177,23 @@ class RunningCLI(ArgumentsCLI):
                 logger.experiment.finish(exit_code=code)
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Run the subcommand; if a signal ends it, close the loggers and print how to resume."""
+        """Run the subcommand; if a signal or the system ends it, close the loggers and print how to resume."""
         try:
             super()._run_subcommand(subcommand)
         except BaseException as error:
             self._stop_others()
             signum = stop_signal(error)
-            if signum is None:
+            end = ending(error) if signum is None else Ending("stopped", 128 + signum)
+            if end is None or end.code == INVALID:
                 raise
-            self._let_go("failed", 128 + signum)
+            with suppress(OSError):  # of a full disk
+                self._let_go("failed", end.code)
             if rank() == 0:
-                print(f"stopped{self._resume_hint()}", file=sys.stderr)
-            raise SystemExit(128 + signum) from error
+                print(f"{end.line}{self._resume_hint()}", file=sys.stderr)
+            raise SystemExit(end.code) from error
 
     def _resume_hint(self) -> str:
-        if self.subcommand != "fit" or self._folder is None:
+        if self.subcommand != "fit" or self._folder is None or not self._folder.config.is_file():
             return ""
         return f"; resume with: python -m gnnrl_lightning fit {OPTION} {shlex.quote(str(self._folder.path))}"
 
@@ -203,3 +218,13 @@ class RunningCLI(ArgumentsCLI):
             log_every_n_steps=1,
             default_root_dir=self._requeued,
         )
+
+
+def _wandb_id(logger: WandbLogger) -> str:
+    """Start the run of a W&B logger and return its id."""
+    try:
+        return str(logger.experiment.id)
+    except wandb.Error as error:
+        raise UserError(
+            f"W&B refuses: {first_line(error)}: log in (wandb login), or set trainer.logger.init_args.offline to true"
+        ) from error

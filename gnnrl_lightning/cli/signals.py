@@ -1,4 +1,4 @@
-"""Handlers for Ctrl-C and SIGTERM: a run ends at once and cleanly; the state to resume from is on disk already."""
+"""Handlers for signals: a run ends at once and cleanly; the state to resume from is on disk already."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from gnnrl_lightning.errors import chain
+
+ENDS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Signals that end a run, besides Ctrl-C; Windows has no SIGHUP."""
 
 
 class Stopped(SystemExit):
@@ -67,7 +70,7 @@ def forward_signals(to_others: Callable[[], None]) -> None:
     Args:
         to_others: Notifies the other processes; called once, from a separate thread.
     """
-    ends = {signal.SIGINT, signal.SIGTERM}
+    ends = {signal.SIGINT, *ENDS}
     received, sent = os.pipe()
     os.set_blocking(sent, False)
     signal.set_wakeup_fd(sent)
@@ -82,21 +85,23 @@ def forward_signals(to_others: Callable[[], None]) -> None:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Raise `Stopped` at the first Ctrl-C or SIGTERM within this block; later ones do not interrupt the clean-up.
+    """Raise `Stopped` at the first of these signals within this block; later ones do not interrupt the clean-up.
 
     Lightning's trainers call the existing handlers after their own, and let the exception pass. Under SLURM, SIGTERM
-    is left to Lightning: a job that is requeued ignores it.
+    is left to Lightning: a job that is requeued ignores it. SIGHUP (the terminal was closed) stays ignored under nohup.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    signals = [signal.SIGINT] if SLURMEnvironment.detect() else [signal.SIGINT, signal.SIGTERM]
+    signals = [signal.SIGINT, *(signum for signum in ENDS if signal.getsignal(signum) != signal.SIG_IGN)]
+    if SLURMEnvironment.detect():
+        signals.remove(signal.SIGTERM)
     process, stopping = os.getpid(), False
 
     def stop(signum: int, frame: FrameType | None) -> None:
         nonlocal stopping
         if os.getpid() != process:  # a forked worker, which also receives Ctrl-C: it ends with its parent
-            if signum == signal.SIGTERM:
+            if signum in ENDS:
                 os._exit(128 + signum)
             return
         if not stopping:

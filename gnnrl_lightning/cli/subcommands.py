@@ -16,6 +16,7 @@ class Subcommand:
         alone: Whether it must run in a single process. If neither `shared` nor `alone`, there is no work to share.
         restores: Verb for its use of trained weights (--artifact or --checkpoint), if it needs them.
         hidden: Arguments of its method that are not command-line options.
+        configured: Whether its arguments are those of a configuration.
     """
 
     summary: str
@@ -24,6 +25,7 @@ class Subcommand:
     alone: bool = False
     restores: str | None = None
     hidden: frozenset[str] = frozenset()
+    configured: bool = True
 
 
 LIGHTNING_FIT = frozenset({"model", "train_dataloaders", "val_dataloaders", "datamodule", "ckpt_path", "weights_only"})
@@ -63,4 +65,10 @@ SUBCOMMANDS = {
     "inspect": Subcommand(
         "Show the prunable channel groups and their limits, the frozen groups with reasons, and the costs."
     ),
+    "report": Subcommand(
+        "Write report.html of finished runs again, or one page that compares several (--compare).", configured=False
+    ),
 }
+
+CONFIGURED = {name: row for name, row in SUBCOMMANDS.items() if row.configured}
+"""The subcommands of Lightning's command line; the others have their own arguments."""

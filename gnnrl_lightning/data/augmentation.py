@@ -1,4 +1,4 @@
-"""Random crop and horizontal flip of a whole batch in one gather on the images' device."""
+"""Random crop, horizontal flip and cutout of a whole batch on the images' device."""
 
 from dataclasses import dataclass
 
@@ -59,3 +59,42 @@ def crop_flip(images: Tensor, pad: int, drawn: CropFlip) -> Tensor:
     columns = columns + drawn.left.to(device)[:, None]
     source = (rows[:, :, None] * (width + 2 * pad) + columns[:, None, :]).flatten(1)
     return padded.gather(2, source[:, None].expand(n, channels, height * width)).view(images.shape)
+
+
+def draw_centres(images: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+    """Draw a uniform pixel of each image.
+
+    Args:
+        images: Number of images N.
+        height: Height of the images, in pixels.
+        width: Width, likewise.
+        generator: CPU generator.
+
+    Returns:
+        Row and column, int64, shape `(2, N)`.
+    """
+    rows = torch.randint(0, height, (images,), generator=generator)
+    return torch.stack([rows, torch.randint(0, width, (images,), generator=generator)])
+
+
+def cut_out(images: Tensor, side: int, centres: Tensor, fill: Tensor) -> Tensor:
+    """Replace a square of each image, of which the part beyond the image's border is lost.
+
+    Args:
+        images: Shape `(N, C, H, W)`, any dtype.
+        side: Side of the square, in pixels: rows and columns from centre - side // 2.
+        centres: Row and column of each square, shape `(2, N)`.
+        fill: The new pixel, shape `(C,)`, of the images' dtype.
+
+    Returns:
+        Images of the same shape and dtype.
+
+    Source: DeVries and Taylor, Improved Regularization of Convolutional Neural Networks with Cutout,
+        https://arxiv.org/abs/1708.04552.
+    """
+    height, width = images.shape[2:]
+    first_row, first_column = centres.to(images.device)[:, :, None] - side // 2
+    rows = torch.arange(height, device=images.device) - first_row
+    columns = torch.arange(width, device=images.device) - first_column
+    inside = ((rows >= 0) & (rows < side))[:, None, :, None] & ((columns >= 0) & (columns < side))[:, None, None, :]
+    return torch.where(inside, fill.to(images.device)[:, None, None], images)

@@ -23,6 +23,7 @@ class Digits(ImageData):
         split_seed: Seed of the holdout.
         pad: Zero padding of the random crop, in pixels; 0: no random crop.
         flip: Whether to mirror half of the training images; off by default, since mirrored digits are not digits.
+        cutout: Side of a square of each training image that is replaced by the mean, in pixels; 0: none.
         mean: Mean of each channel, for pixels in [0, 1].
         std: Standard deviation of each channel, for pixels in [0, 1].
         memory_limit_gib: Maximum memory of the decoded images, in GiB.
@@ -39,6 +40,7 @@ class Digits(ImageData):
         split_seed: int = 0,
         pad: int = 1,
         flip: bool = False,
+        cutout: int = 0,
         mean: tuple[float, ...] = (0.305,),
         std: tuple[float, ...] = (0.376,),
         memory_limit_gib: float = 2.0,
@@ -51,6 +53,7 @@ class Digits(ImageData):
             split_seed=split_seed,
             pad=pad,
             flip=flip,
+            cutout=cutout,
             mean=mean,
             std=std,
             memory_limit_gib=memory_limit_gib,

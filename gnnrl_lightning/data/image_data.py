@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.data.augmentation import crop_flip, draw_crop_flip
+from gnnrl_lightning.data.augmentation import crop_flip, cut_out, draw_centres, draw_crop_flip
 from gnnrl_lightning.data.example_data import ExampleData, at_least
 from gnnrl_lightning.data.examples import Examples, Images
 from gnnrl_lightning.data.image_set import ImageSet, LoadedImages, check_fits
@@ -22,8 +22,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class ImageData(ExampleData):
     """Base class of data modules with labelled images and a stratified holdout, which is decoded into memory.
 
-    A data set is a subclass with a name and a `load` method. Batches are uint8; they are cropped, flipped and
-    normalised on the device.
+    A data set is a subclass with a name and a `load` method. Batches are uint8; they are cropped, flipped, cut
+    out and normalised on the device.
 
     Args:
         batch_size: Training images per batch on each device.
@@ -32,6 +32,7 @@ class ImageData(ExampleData):
         split_seed: Seed of the holdout.
         pad: Zero padding of the random crop, in pixels; 0: no random crop.
         flip: Whether to mirror half of the training images.
+        cutout: Side of a square of each training image that is replaced by the mean, in pixels; 0: none.
         mean: Mean of each channel, for pixels in [0, 1].
         std: Standard deviation of each channel, for pixels in [0, 1].
         memory_limit_gib: Maximum memory of the decoded images, in GiB.
@@ -51,6 +52,7 @@ class ImageData(ExampleData):
         split_seed: int = 0,
         pad: int = 4,
         flip: bool = True,
+        cutout: int = 0,
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
         memory_limit_gib: float = 2.0,
@@ -58,6 +60,7 @@ class ImageData(ExampleData):
     ) -> None:
         super().__init__(batch_size, eval_batch_size, holdout_size, split_seed, seed)
         self.pad = at_least("pad", pad, 0)
+        self.cutout = at_least("cutout", cutout, 0)
         if len(mean) != len(std) or min(std) <= 0:
             raise UserError(f"mean={mean} and std={std}: expected one value per channel for each, std above 0")
         self.flip = flip
@@ -82,6 +85,9 @@ class ImageData(ExampleData):
             raise UserError(
                 f"the images of {self.name} have {channels} channels, but mean and std have {len(self.mean)} values"
             )
+        if self.cutout > min(loaded.train.image_shape[1:]):
+            shape = "x".join(map(str, loaded.train.image_shape[1:]))
+            raise UserError(f"cutout={self.cutout} with images of {shape} pixels: expected a smaller square, or 0")
         self._classes = loaded.classes
 
     def split(self, examples: Examples, held: int) -> tuple[Tensor, Tensor]:
@@ -143,7 +149,7 @@ class ImageData(ExampleData):
         return inputs.float().div_(255).sub_(mean).div_(std)
 
     def augment(self, inputs: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Crop randomly with zero padding `pad`, and mirror half of the images if `flip` is set.
+        """Crop randomly with zero padding `pad`, mirror half of the images if `flip` is set, and replace `cutout`.
 
         Args:
             inputs: uint8, shape `(N, C, H, W)`, on any device.
@@ -153,6 +159,10 @@ class ImageData(ExampleData):
         Returns:
             uint8 images of the same shape and device, and the unchanged labels.
         """
-        if self.pad == 0 and not self.flip:
-            return inputs, targets
-        return crop_flip(inputs, self.pad, draw_crop_flip(len(inputs), self.pad, self.flip, generator)), targets
+        if self.pad > 0 or self.flip:
+            inputs = crop_flip(inputs, self.pad, draw_crop_flip(len(inputs), self.pad, self.flip, generator))
+        if self.cutout > 0:
+            fill = torch.tensor(self.mean).mul(255).round().clamp(0, 255).to(inputs.dtype)
+            images, _, height, width = inputs.shape
+            inputs = cut_out(inputs, self.cutout, draw_centres(images, height, width, generator), fill)
+        return inputs, targets

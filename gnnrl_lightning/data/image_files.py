@@ -4,11 +4,13 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from gnnrl_lightning.data.decoding import Decoder, channels_first, read_rgb
 from gnnrl_lightning.data.examples import Draw
@@ -18,6 +20,36 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.seeds import generator_for
 
 CHUNK = 256  # images per task of a thread: large enough to make the scheduling overhead negligible
+
+
+def sorted_images(folder: str | Path) -> list[str]:
+    """Return the images in and below a folder, links followed, in the order of torchvision's ImageFolder.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        UserError: A link leads to a folder above it, or what has the name of an image is no regular file.
+    """
+    found = sorted(_images_by_folder(str(folder), ()))
+    return [os.path.join(place, name) for place, names in found for name in sorted(names)]
+
+
+def _images_by_folder(folder: str, above: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
+    """Yield folders with the names of the images in each; `above` are the real paths of the folders that led here."""
+    real = os.path.realpath(folder)
+    if real in above:
+        raise UserError(f"{folder} is a link to a folder that contains it: remove the link")
+    with os.scandir(folder) as entries:
+        listed = list(entries)
+    images = [entry for entry in listed if entry.name.lower().endswith(IMG_EXTENSIONS) and not entry.is_dir()]
+    for entry in images:
+        if not entry.is_file():
+            raise UserError(f"{entry.path} is no regular file: expected an image, not a pipe, device or broken link")
+    yield folder, [entry.name for entry in images]
+    for entry in listed:
+        if entry.is_dir():
+            yield from _images_by_folder(entry.path, (*above, real))
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,15 @@
 """Image folders with one sub-folder per class."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
-from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from gnnrl_lightning.data.decoding import Decoder, image_size
 from gnnrl_lightning.data.image_data import ImageData
-from gnnrl_lightning.data.image_files import ImageFiles
+from gnnrl_lightning.data.image_files import ImageFiles, sorted_images
 from gnnrl_lightning.data.image_set import LoadedImages, check_fits
 from gnnrl_lightning.errors import UserError
 
@@ -82,10 +83,11 @@ class ImageFolder(ImageData):
 
 def _listed(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], torch.Tensor]:
     """Class names, paths and labels, in torchvision's order."""
-    try:
-        classes, labels = find_classes(folder)
-        samples = make_dataset(folder, labels, extensions=IMG_EXTENSIONS)
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} has no images, or a class folder without images: {error}") from error
-    paths = tuple(path for path, _ in samples)
-    return tuple(classes), paths, torch.tensor([label for _, label in samples], dtype=torch.int64)
+    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    images = [sorted_images(folder / name) for name in classes]
+    empty = [name for name, found in zip(classes, images, strict=True) if not found]
+    if not classes or empty:
+        what = f"has no images in {', '.join(empty[:5])}" if classes else "has no class folders"
+        raise UserError(f"{folder} {what}: expected folders of {', '.join(IMG_EXTENSIONS)} files, one for each class")
+    labels = [label for label, found in enumerate(images) for _ in found]
+    return tuple(classes), tuple(path for found in images for path in found), torch.tensor(labels, dtype=torch.int64)

@@ -9,7 +9,6 @@ you trust. Hashes detect damage, not malice.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,21 +19,15 @@ import torch
 from torch import nn
 
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.files import os_errors, replacing, sha256
 from gnnrl_lightning.graph import ComputationGraph, Plan
 from gnnrl_lightning.job.formats import FORMATS, Format, load_pruned
+from gnnrl_lightning.job.recipe import FORMAT, RECIPE, check_probe, probe, read_recipe, recipe_hash
 from gnnrl_lightning.job.runs import versions
 from gnnrl_lightning.networks import eval_mode
 from gnnrl_lightning.trees import Tree, call, layout, tensors, zeros_of
 
-RECIPE = "recipe.json"
-FORMAT = 3
-"""Version of the recipe."""
-
 DEFAULT_FORMATS = ("weights", "program")
-
-REQUIRED: dict[str, type] = {"steps": list} | dict.fromkeys(
-    ("network", "input", "formats", "budget", "transform", "figures", "sha256"), dict
-)
 
 
 def step(graph: ComputationGraph, plan: Plan) -> dict[str, Any]:
@@ -96,21 +89,28 @@ def save(
     rows = find_formats(formats)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    notes = {name: {"file": row.file, **row.write(network, example, folder / row.file)} for name, row in rows.items()}
+    notes = {}
+    for name, row in rows.items():
+        with os_errors(folder / row.file):
+            notes[name] = {"file": row.file, **row.write(network, example, folder / row.file)}
+    with eval_mode(network):
+        probed = probe(network, layout(example))
     recipe = {
         "format": FORMAT,
         "network": dict(description.network),
         "steps": [dict(each) for each in steps],
         "input": layout(example),
+        "probe": probed,
         "formats": notes,
         "budget": dict(description.budget),
         "transform": dict(description.transform),
         "figures": dict(description.figures),
         "versions": versions(),
-        "sha256": {name: _sha256((folder / name).read_bytes()) for name in (row.file for row in rows.values())},
+        "sha256": {name: sha256(folder / name) for name in (row.file for row in rows.values())},
     }
-    recipe["sha256"][RECIPE] = _recipe_hash(recipe)
-    (folder / RECIPE).write_text(json.dumps(recipe, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    recipe["sha256"][RECIPE] = recipe_hash(recipe)
+    with replacing(folder / RECIPE) as partial:
+        partial.write_text(json.dumps(recipe, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     for name, row in rows.items():
         loaded = row.load(folder / row.file, read_recipe(folder), dense, example)
         _verify(f"{row.file} ({name})", loaded, network, example, row.tolerance)
@@ -162,7 +162,9 @@ def restore(folder: str | Path, dense: nn.Module, example: Tree) -> Restored:
     folder = Path(folder)
     recipe = read_recipe(folder)
     path = _file(folder, recipe, "weights")
-    return Restored(load_pruned(path, recipe, dense, example), recipe)
+    network = load_pruned(path, recipe, dense, example)
+    check_probe(network, recipe, path)
+    return Restored(network, recipe)
 
 
 def load(folder: str | Path, dense: nn.Module, example: Tree) -> nn.Module:
@@ -190,33 +192,10 @@ def load_as(
     recipe = read_recipe(folder)
     path = _file(Path(folder), recipe, name)
     given = zeros_of(recipe["input"]) if example is None else example
-    return FORMATS.find(name).load(path, recipe, dense, given)
-
-
-def read_recipe(folder: str | Path) -> dict[str, Any]:
-    """Read and check recipe.json.
-
-    Args:
-        folder: Folder of the artifact.
-
-    Raises:
-        UserError: It is missing, damaged or of another version.
-    """
-    path = Path(folder) / RECIPE
-    try:
-        recipe = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} has no {RECIPE}: it is not the folder of a pruned network") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged: {error}") from error
-    if not isinstance(recipe, dict) or recipe.get("format") != FORMAT:
-        raise UserError(f"{path} is not a recipe of version {FORMAT}: save the artifact again with this release")
-    missing = [name for name, kind in REQUIRED.items() if not isinstance(recipe.get(name), kind)]
-    if missing:
-        raise UserError(f"{path} is damaged: it lacks {', '.join(missing)}")
-    if recipe["sha256"].get(RECIPE) != _recipe_hash(recipe):
-        raise UserError(f"{path} is damaged: it has been changed since it was written")
-    return recipe
+    row = FORMATS.find(name)
+    loaded = row.load(path, recipe, dense, given)
+    check_probe(loaded, recipe, path, row.tolerance)
+    return loaded
 
 
 def _verify(way: str, loaded: Callable[..., Tree], network: nn.Module, example: Tree, tolerance: float) -> None:
@@ -241,16 +220,7 @@ def _check(path: Path, recipe: Mapping[str, Any]) -> None:
     expected = recipe["sha256"].get(path.name)
     if not path.is_file():
         raise UserError(f"{path} is missing")
-    found = _sha256(path.read_bytes())
+    found = sha256(path)
     if found != expected:
         wanted = str(expected)[:12]
         raise UserError(f"{path} is damaged: its SHA-256 is {found[:12]}..., the recipe says {wanted}...")
-
-
-def _recipe_hash(recipe: Mapping[str, Any]) -> str:
-    hashes = {name: value for name, value in recipe["sha256"].items() if name != RECIPE}
-    return _sha256(json.dumps({**recipe, "sha256": hashes}, sort_keys=True).encode())
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

@@ -50,6 +50,9 @@ def check(task: Task, budget: Budget, options: Options | None = None, runtime: R
     options, runtime = options or Options(), runtime or Runtime()
     network = task.build()
     graph = task.trace(network)
+    if not task.trained:
+        task.check_training(network, options.pretraining, "pretraining")
+    task.check_training(network, options.finetuning, "finetuning", teacher=network)
     network.to(runtime.device)
     alignment = None
     if budget.channel_multiple == AUTO and graph.groups:

@@ -26,6 +26,7 @@ from gnnrl_lightning.evaluation.result import best_of, within
 from gnnrl_lightning.files import replacing
 from gnnrl_lightning.job.checked import Checked
 from gnnrl_lightning.job.finals import play
+from gnnrl_lightning.job.integrity import read_figures
 from gnnrl_lightning.job.job import PRUNED
 from gnnrl_lightning.job.runs import RunFolder, versions
 from gnnrl_lightning.job.trained import Trained, train
@@ -36,6 +37,7 @@ from gnnrl_lightning.rl.environments import AGENT, Environments
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.search.methods import METHODS
 from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
+from gnnrl_lightning.speed.machine import machine
 from gnnrl_lightning.training.train import quiet_trainer
 
 DDPG_METHOD = "ddpg"
@@ -178,13 +180,13 @@ class Comparison:
         folder.comparison.mkdir(exist_ok=True)
         rows, refused = [], []
         for limits, method, seed in self.runs():
-            stem = f"{method}-{limits.label}" + ("" if seed is None else f"-seed{seed}")
-            path = folder.comparison / f"{stem}.json"
+            name = stem(method, limits.label, seed)
+            path = folder.comparison / f"{name}.json"
             if path.is_file():
-                rows.append(json.loads(path.read_text(encoding="utf-8")))
+                rows.append(read_figures(path, "this run is repeated"))
                 continue
             try:
-                row = self._row(trained, limits, method, seed, folder.comparison / f"{stem}.jsonl")
+                row = self._row(trained, limits, method, seed, folder.comparison / f"{name}.jsonl")
             except NotApplicable as error:
                 row = {"method": method, "seed": seed, "budget": limits.label, "refused": str(error)}
                 refused.append(row)
@@ -257,11 +259,17 @@ class Comparison:
             "rows": rows,
             "refused": refused,
             **summarise(rows, agent, primary),
+            "machine": machine(job.runtime.device),
             "versions": versions(),
         }
 
 
+def stem(method: str, budget: Any, seed: int | None) -> str:
+    """Return the name of a run's files in the folder `compare/`, without their suffixes."""
+    return f"{method}-{budget}" + ("" if seed is None else f"-seed{seed}")
+
+
 def _write(path: Path, contents: dict[str, Any]) -> None:
     """Write JSON atomically: the file is complete or absent."""
-    with replacing(path) as partial:
+    with replacing(path, checksum=True) as partial:
         partial.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")

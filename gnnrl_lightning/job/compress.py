@@ -19,13 +19,16 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.checked import Checked, check
 from gnnrl_lightning.job.delivery import Delivered, deliver
 from gnnrl_lightning.job.groups import GroupOptions
+from gnnrl_lightning.job.integrity import check_files
 from gnnrl_lightning.job.job import Runtime
+from gnnrl_lightning.job.lock import locked
 from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.searching import search
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.job.trained import train
 from gnnrl_lightning.networks.spec import NetworkSpec
+from gnnrl_lightning.options import AUTO, decided_as
 from gnnrl_lightning.report.progress import hidden_steps, shown_steps
 from gnnrl_lightning.rl.learners import GNNRL
 from gnnrl_lightning.rl.learners.base import GraphLearner
@@ -83,16 +86,34 @@ def compress(
     agent = GNNRL(seed=seed) if by is None else by
     task = Task(network, data, seed=seed, groups=groups or GroupOptions(), objective=objective)
     runtime = Runtime(shown=shown_steps if progress else hidden_steps, device=torch.device(device))
+    options, budget = _as_decided(options, budget, folder)
     checked = check(task, budget, options, runtime)
     if isinstance(agent, GraphLearner):
         checked.iterations(agent)
         checked.prepare(agent)
     with ExitStack() as stack:
         path = Path(stack.enter_context(TemporaryDirectory()) if folder is None else folder)
-        run = _opened(RunFolder(path), _settings(checked, agent))
+        run = RunFolder(path)
+        run.path.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(locked(run.path))
+        _open(run, _settings(checked, agent))
         delivered = deliver(search(train(checked, run), agent, run), run)
         assert delivered is not None  # there is one process
         return delivered if folder is not None else replace(delivered, folder=None)
+
+
+def _as_decided(options: Options, budget: Budget, folder: str | Path | None) -> tuple[Options, Budget]:
+    """Replace what is "auto" by what the interrupted run in the folder has measured, if there is one."""
+    config = None if folder is None else RunFolder(Path(folder)).config
+    if config is None or not config.is_file():
+        return options, budget
+    try:
+        earlier = json.loads(config.read_text(encoding="utf-8"))
+        multiple = int(earlier["budget"]["channel_multiple"])
+        decided = decided_as(options, earlier["options"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return options, budget  # not of such a run, which is refused later
+    return decided, budget.aligned(multiple) if budget.channel_multiple == AUTO else budget
 
 
 def _settings(checked: Checked, by: GraphLearner | str) -> str:
@@ -114,12 +135,13 @@ def _settings(checked: Checked, by: GraphLearner | str) -> str:
     return json.dumps(settings, indent=2, default=str) + "\n"
 
 
-def _opened(run: RunFolder, settings: str) -> RunFolder:
-    """The folder of a run with these settings, new or interrupted."""
-    run.path.mkdir(parents=True, exist_ok=True)
-    if not run.config.is_file() and any(run.path.iterdir()):
+def _open(run: RunFolder, settings: str) -> None:
+    """Begin a run with these settings in an empty folder, or check the interrupted one that it has."""
+    if not run.config.is_file() and run.occupied:
         raise UserError(f"{run.path} is neither empty nor the folder of a run: give a new folder")
     if run.config.is_file() and run.config.read_text(encoding="utf-8") != settings:
         raise UserError(f"{run.path} has a run with other settings: give a new folder, or delete it")
-    run.write_config(settings)
-    return run
+    if run.config.is_file():
+        check_files(run)
+    else:
+        run.write_config(settings)

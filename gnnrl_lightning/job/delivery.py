@@ -14,7 +14,9 @@ from rich.console import Console
 from torch import nn
 
 from gnnrl_lightning.evaluation.result import Evaluation
+from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job import artifact
+from gnnrl_lightning.job.finetuning import Finetuned, finetune, keyed
 from gnnrl_lightning.job.job import PRUNED, UNIFORM
 from gnnrl_lightning.job.runs import RunFolder, versions
 from gnnrl_lightning.job.searching import Searched, with_finals
@@ -24,6 +26,7 @@ from gnnrl_lightning.processes import rank
 from gnnrl_lightning.report.table import print_result
 from gnnrl_lightning.rl.environments import AGENT
 from gnnrl_lightning.speed.latency import paired_latency_ms
+from gnnrl_lightning.speed.machine import machine
 from gnnrl_lightning.surrogate.diagnostics import proxy_figures
 from gnnrl_lightning.trees import take, to_device
 
@@ -84,6 +87,8 @@ def finish(
 ) -> Delivered | None:
     """Prune candidates, fine-tune them with the same settings, test once, and save the one named "pruned".
 
+    A fine-tuning that has made a network worse on the holdout is undone, see `gnnrl_lightning.job.finetuning`.
+
     Args:
         trained: The job, its dense network trained.
         chosen: Phase ("pruned", and optionally "uniform" for comparison) -> scored candidate.
@@ -100,9 +105,7 @@ def finish(
         for name, plan in plans.items():
             before[name] = pruner.prune(plan)
             advance()
-    after = copy.deepcopy(before)
-    for name, network in after.items():
-        job.train(name, network, job.options.finetuning, folder, teacher=trained.network)
+    after = finetune(trained, before, folder)
     if rank() > 0:
         return None
     result = {
@@ -111,10 +114,13 @@ def finish(
         "objective": record(job.task.goal),
         "budget": dict(budget),
         **_tested(trained, chosen, before, after),
+        "test_examples": len(job.task.data.test),
         "search": dict(search),
+        **_structure(job.graph, chosen),
+        "machine": machine(job.runtime.device),
         "versions": versions(),
     }
-    network = copy.deepcopy(after[PRUNED]).cpu()
+    network = copy.deepcopy(after[PRUNED].network).cpu()
     with job.runtime.shown("export", 1) as advance:
         artifact.save(
             folder.pruned,
@@ -138,17 +144,17 @@ def _tested(
     trained: Trained,
     chosen: Mapping[str, Evaluation],
     before: Mapping[str, nn.Module],
-    after: Mapping[str, nn.Module],
+    after: Mapping[str, Finetuned],
 ) -> dict[str, dict[str, Any]]:
     """Return the figures of the dense and the pruned networks. The test examples are read nowhere else."""
     job, dense = trained.job, trained.network
     task, limits = job.task, job.limits
     batch = to_device(take(task.example(), torch.zeros(LATENCY_BATCH, dtype=torch.int64)), job.runtime.device)
     tested = {"dense": dense} | {f"{name} before": network for name, network in before.items()}
-    tested |= {f"{name} after": network for name, network in after.items()}
+    tested |= {f"{name} after": item.network for name, item in after.items()}
     scores: dict[str, dict[str, float]] = {}
     with job.runtime.shown("test", len(tested) + 1) as advance:
-        latency = paired_latency_ms({"dense": dense, **after}, batch)
+        latency = paired_latency_ms({"dense": dense, **{name: item.network for name, item in after.items()}}, batch)
         advance()
         for name, network in tested.items():
             scores[name] = task.figures(network, task.data.test)
@@ -157,20 +163,31 @@ def _tested(
         name: {
             **item.costs,
             **limits.ratios(item.costs),
-            **_keyed("search", item.scores),
-            **_keyed("test_before", scores[f"{name} before"]),
-            **_keyed("test_after", scores[f"{name} after"]),
+            **keyed("search", item.scores),
+            **after[name].figures,
+            **keyed("test_before", scores[f"{name} before"]),
+            **keyed("test_after", scores[f"{name} after"]),
             "latency_ms": latency[name],
             "widths": list(item.widths),
         }
         for name, item in chosen.items()
     }
-    return {"dense": {**limits.dense, **_keyed("test", scores["dense"]), "latency_ms": latency["dense"]}, **rows}
+    return {"dense": {**limits.dense, **keyed("test", scores["dense"]), "latency_ms": latency["dense"]}, **rows}
 
 
-def _keyed(suffix: str, scores: Mapping[str, float]) -> dict[str, float]:
-    """Figures under the keys of result.json."""
-    return {f"{name}_{suffix}": value for name, value in scores.items()}
+def _structure(graph: ComputationGraph, chosen: Mapping[str, Evaluation]) -> dict[str, Any]:
+    """Return the dense width of every group, and the MACs of every layer in all networks, in order of computation."""
+    widths = torch.stack([graph.widths, *(torch.tensor(item.widths) for item in chosen.values())])
+    macs = graph.cost.operator_macs(widths).T.tolist()
+    layers = [
+        {
+            "name": operator.name.rpartition(":")[0] or operator.name,
+            "macs": dict(zip(("dense", *chosen), row, strict=True)),
+        }
+        for operator, row in zip(graph.operators, macs, strict=True)
+        if row[0] > 0
+    ]
+    return {"groups": {group.name: group.width for group in graph.groups}, "layers": layers}
 
 
 def _search_figures(searched: Searched) -> dict[str, Any]:

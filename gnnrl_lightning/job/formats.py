@@ -20,9 +20,11 @@ from torch.export import ExportedProgram
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import trace
 from gnnrl_lightning.job.onnx_runtime import Session, check_onnx
+from gnnrl_lightning.job.recipe import kept_channels
 from gnnrl_lightning.networks import eval_mode, load_weights
 from gnnrl_lightning.registry import Registry
-from gnnrl_lightning.tracing.export import arguments, as_inputs
+from gnnrl_lightning.tracing.checks import as_inputs
+from gnnrl_lightning.tracing.export import arguments
 from gnnrl_lightning.trees import Tree, count, map_tensors, take
 
 
@@ -85,10 +87,7 @@ def load_pruned(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None, 
     network = dense
     for step in recipe["steps"]:
         graph = trace(network, example, keep=step["keep"])
-        if graph.fingerprint != step["fingerprint"]:
-            raise UserError(f"{path} was pruned from a different network: its channel groups are not those of this one")
-        kept = [torch.tensor(step["kept"][group.name]).view(group.sets, -1) for group in graph.groups]
-        network = graph.plan_from(kept).apply(network)
+        network = graph.plan_from(kept_channels(graph, step, path)).apply(network)
     load_weights(network, path)
     return network.eval()
 

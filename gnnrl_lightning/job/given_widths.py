@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gnnrl_lightning.cost.budget import Budget
-from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.errors import UserError, suggestion
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.delivery import Delivered, finish
 from gnnrl_lightning.job.job import PRUNED
@@ -85,9 +84,9 @@ def as_widths(graph: ComputationGraph, given: Mapping[str, int] | Sequence[int])
     if isinstance(given, Mapping):
         for name in given:
             if name not in names:
-                near = difflib.get_close_matches(str(name), names, 1)
-                meant = f" (did you mean {near[0]}?)" if near else ""
-                raise UserError(f"widths has {name!r}{meant}, which is not a prunable group: see inspect")
+                raise UserError(
+                    f"widths has {name!r}{suggestion(str(name), names)}, which is not a prunable group: see inspect"
+                )
         missing = [name for name in names if name not in given]
         if missing:
             raise UserError(f"widths lacks {', '.join(missing)}: give the width of every group")

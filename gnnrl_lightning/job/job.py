@@ -10,11 +10,12 @@ from lightning.pytorch import Trainer
 from torch import nn
 
 from gnnrl_lightning.cost.budget import BoundBudget
+from gnnrl_lightning.files import replacing
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.task import Task
-from gnnrl_lightning.networks import load_weights, save_weights
+from gnnrl_lightning.networks import load_weights, read_notes, save_weights
 from gnnrl_lightning.processes import from_first, rank
 from gnnrl_lightning.report.progress import ShownSteps, hidden_steps
 from gnnrl_lightning.rl.env.options import EpisodeOptions
@@ -26,6 +27,9 @@ from gnnrl_lightning.trees import Tree, to_device
 # Names of the phases whose files are in `checkpoints/`, besides AGENT.
 DENSE, SENSITIVITY, POLICY = "dense", "sensitivity", "policy"
 DELIVERED = UNIFORM, PRUNED = ("uniform", "pruned")
+
+HOLDOUT = "holdout"
+"""Name of the figures on the holdout after each epoch, in the file with a phase's weights."""
 
 PhaseTrainers = Callable[[str], Callable[..., Trainer]]
 """Phase ("dense", "uniform", "pruned") -> factory of the trainer of that phase."""
@@ -97,7 +101,7 @@ class Job:
         options: TrainingOptions,
         folder: RunFolder,
         teacher: nn.Module | None = None,
-    ) -> None:
+    ) -> list[dict[str, float]]:
         """Train a network in place and save its weights, or load them if the folder has them.
 
         Args:
@@ -106,12 +110,18 @@ class Job:
             options: Training options.
             folder: Run folder for checkpoint and weights.
             teacher: Network to distil from, if the options include distillation.
+
+        Returns:
+            The figures on the holdout after each epoch.
         """
         weights, checkpoint = folder.weights(phase), folder.checkpoint(phase)
         if from_first(weights.is_file()):
             load_weights(network, weights)
-            return
-        self.task.train(network, options, self.runtime.trainers(phase), teacher=teacher, checkpoint=checkpoint)
+            return read_notes(weights)[HOLDOUT]
+        trainer = self.runtime.trainers(phase)
+        figures = self.task.train(network, options, trainer, teacher=teacher, checkpoint=checkpoint)
         if rank() == 0:
-            save_weights(network, weights)
+            with replacing(weights, checksum=True) as partial:
+                save_weights(network, partial, {HOLDOUT: figures})
             checkpoint.unlink(missing_ok=True)
+        return figures

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
@@ -14,7 +15,21 @@ from typing import Any
 
 from gnnrl_lightning import __version__
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.files import replacing
+from gnnrl_lightning.files import SUMS, replacing
+from gnnrl_lightning.job.lock import HOLDER, LOCK, locked
+
+MOST_THREADS = 4096
+LONGEST_NAME = 200
+"""Bytes: file systems allow 255, of which the time and a number take some."""
+
+BEGAN = ".began.yaml"
+UNCOUNTED = (
+    LOCK,
+    HOLDER,
+    *(f"{name}{end}" for name in (SUMS, BEGAN) for end in ("", ".partial")),
+    "config.yaml.partial",
+)
+"""Files that a run writes before its configuration."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +49,30 @@ class RunOptions:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse an invalid number of threads."""
-        if self.threads is not None and self.threads < 1:
-            raise UserError(f"run.threads is {self.threads}: expected at least 1, or null")
+        """Refuse invalid names and numbers of threads."""
+        plain_name("run.experiment", self.experiment)
+        if self.name is not None:
+            plain_name("run.name", self.name)
+        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
+            raise UserError(f"run.threads is {self.threads}: expected 1 to {MOST_THREADS}, or null")
+
+
+def plain_name(option: str, name: str) -> None:
+    """Refuse what is not a plain name of a folder.
+
+    Args:
+        option: The option, for the message.
+        name: The name.
+
+    Raises:
+        UserError: It has slashes or characters that cannot be in a name, or is too long.
+    """
+    if name in ("", ".", "..") or Path(name).name != name or not name.isprintable() or "\\" in name:
+        raise UserError(f"{option} is {name!r}: expected a plain folder name, without slashes")
+    if len(name.encode()) > LONGEST_NAME:
+        raise UserError(
+            f"{option} is {len(name.encode())} bytes long: expected at most {LONGEST_NAME}; choose a shorter one"
+        )
 
 
 @dataclass(frozen=True)
@@ -53,6 +89,11 @@ class RunFolder:
     def config(self) -> Path:
         """The resolved configuration."""
         return self.path / "config.yaml"
+
+    @property
+    def began(self) -> Path:
+        """The configuration that the run began with."""
+        return self.path / BEGAN
 
     @property
     def metrics(self) -> Path:
@@ -98,6 +139,16 @@ class RunFolder:
         return self.path / "result.json"
 
     @property
+    def report(self) -> Path:
+        """The page that shows the run."""
+        return self.path / "report.html"
+
+    @property
+    def figures(self) -> Path:
+        """Folder of the page's figures as PNG files."""
+        return self.path / "figures"
+
+    @property
     def compare(self) -> Path:
         """The figures of a comparison."""
         return self.path / "compare.json"
@@ -106,6 +157,11 @@ class RunFolder:
     def comparison(self) -> Path:
         """Folder of a comparison's runs."""
         return self.path / "compare"
+
+    @property
+    def occupied(self) -> bool:
+        """Whether the folder has files other than those of a run that was interrupted at its start."""
+        return self.path.exists() and any(item.name not in UNCOUNTED for item in self.path.iterdir())
 
     @classmethod
     def check(
@@ -127,16 +183,18 @@ class RunFolder:
             UserError: The name is not a plain folder name or is taken, or the existing folder is not that of a run or
                 contains an input.
         """
+        above = next(each for each in (Path(root).absolute(), *Path(root).absolute().parents) if each.exists())
+        if not above.is_dir():
+            raise UserError(f"run.root {root} cannot be created: {above} is no folder; choose another root")
         if name is None:
             return
-        if name in ("", ".", "..") or Path(name).name != name:
-            raise UserError(f"run name {name!r} is not a plain folder name; give one without slashes")
+        plain_name("run.name", name)
         path = Path(root) / name
         if path.exists() and not path.is_dir():
             raise UserError(f"run folder {path} is a file; choose another name")
-        if _occupied(path) and not overwrite:
+        if cls(path).occupied and not overwrite:
             raise UserError(f"run folder {path} exists; choose another name or pass --overwrite")
-        if _occupied(path) and not cls(path).config.is_file():
+        if cls(path).occupied and not cls(path).config.is_file():
             raise UserError(
                 f"{path} is not the folder of a run (it has no config.yaml): --overwrite does not delete it"
             )
@@ -153,6 +211,7 @@ class RunFolder:
         experiment: str = "run",
         overwrite: bool = False,
         wandb_id: str | None = None,
+        hold: Callable[[AbstractContextManager[None]], object] | None = None,
     ) -> RunFolder:
         """Create the folder. Call this after everything else about the input has been checked.
 
@@ -163,46 +222,46 @@ class RunFolder:
             overwrite: Replace an existing run of the explicit name: files that a run writes are deleted, other files
                 in the folder stay.
             wandb_id: Id of the W&B run, if there is one.
+            hold: Enters a context that holds the lock of the folder; None: the folder is not locked.
 
         Returns:
             The new folder. Without a name, it is unique even within a second and between processes.
 
         Raises:
             UserError: As `check`.
+            OSError: The folder cannot be created or written.
         """
         cls.check(root, name, overwrite)
-        try:
-            Path(root).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"run.root {root} cannot be created: {error.strerror}") from error
+        Path(root).mkdir(parents=True, exist_ok=True)
         if name is None:
-            return cls(_fresh(Path(root), wandb_id or f"{experiment}-{datetime.now():%Y%m%d-%H%M%S}"))
-        folder = cls(Path(root) / name)
-        folder._clear()
-        folder.path.mkdir(exist_ok=True)
+            folder = cls(_fresh(Path(root), wandb_id or f"{experiment}-{datetime.now():%Y%m%d-%H%M%S}"))
+        else:
+            folder = cls(Path(root) / name)
+            folder.path.mkdir(exist_ok=True)
+        if hold is not None:
+            hold(locked(folder.path))
+        folder._clear()  # only once no other process runs there
         return folder
 
     def write_config(self, config: str) -> None:
         """Write the resolved configuration, which marks the folder as that of a run."""
+        with replacing(self.began, checksum=True) as partial:
+            partial.write_text(config, encoding="utf-8")
         with replacing(self.config) as partial:
             partial.write_text(config, encoding="utf-8")
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write the figures of the run to result.json, which marks the run as finished."""
-        with replacing(self.result) as partial:
+        with replacing(self.result, checksum=True) as partial:
             partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
     def _clear(self) -> None:
-        for file in (self.config, self.metrics, self.journal, self.finals, self.result, self.compare):
+        settings = (self.config, self.began, self.path / SUMS)
+        for file in (*settings, self.metrics, self.journal, self.finals, self.result, self.compare, self.report):
             file.unlink(missing_ok=True)
-        for folder in (self.checkpoints, self.pruned, self.comparison):
+        for folder in (self.checkpoints, self.pruned, self.comparison, self.figures):
             if folder.is_dir():
                 shutil.rmtree(folder)
-
-
-def _occupied(path: Path) -> bool:
-    """Return True if a folder has files other than those of a run that was interrupted at its start."""
-    return path.exists() and any(item.name != "config.yaml.partial" for item in path.iterdir())
 
 
 def _fresh(root: Path, stem: str) -> Path:

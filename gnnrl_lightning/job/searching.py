@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from lightning.pytorch import Trainer
 from gnnrl_lightning.evaluation.history import Journalled
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.result import Evaluation, best_of, within
+from gnnrl_lightning.files import replacing
 from gnnrl_lightning.job.finals import Played, play
 from gnnrl_lightning.job.job import DELIVERED, POLICY, SENSITIVITY, UNIFORM
 from gnnrl_lightning.job.runs import RunFolder
@@ -142,7 +144,7 @@ def begin(trained: Trained, agent: GraphLearner, folder: RunFolder) -> Searching
     job, began = trained.job, time.perf_counter()
     measure = job.options.measure()
     sensitivity = _calibrate(trained, measure, folder)
-    journalled = trained.journalled(job.limits, _journal(folder))
+    journalled = trained.journalled(job.limits, _journal(trained, folder.journal))
     problem = trained.problem(job.limits, journalled, None if sensitivity is None else lambda: sensitivity)
     with job.runtime.shown("starting candidates", starting_count(measure is not None) // world_size()) as advance:
         problem.start(measure is not None, advance)
@@ -190,7 +192,8 @@ def search(
         )
         fitting.fit(by, ckpt_path=latest.found, weights_only=True)
         if rank() == 0:
-            by.save_policy(policy)
+            with replacing(policy, checksum=True) as partial:
+                by.save_policy(partial)
     return searching.finished()
 
 
@@ -207,7 +210,7 @@ def search_by_method(trained: Trained, name: str, folder: RunFolder) -> Searched
     """
     method, began = METHODS.find(name, "method"), time.perf_counter()
     job = trained.job
-    problem = trained.problem(job.limits, trained.journalled(job.limits, _journal(folder)))
+    problem = trained.problem(job.limits, trained.journalled(job.limits, _journal(trained, folder.journal)))
     method.run(problem, job.task.seed)
     sensitivity = problem.sensitivity if problem.reads_sensitivity else None
     return Searching(trained, problem, sensitivity, None, began).finished()
@@ -222,13 +225,13 @@ def with_finals(searched: Searched, folder: RunFolder) -> Searched:
     """
     if searched.trained.job.options.finals.candidates == 0:
         return searched
-    journal = Journal(folder.finals, resume=True) if rank() == 0 else Journal()
+    journal = _journal(searched.trained, folder.finals)
     played = play(searched.trained, searched.trained.job.limits, searched.history, searched.best, journal)
     return replace(searched, best=played.winner, finals=played)
 
 
-def _journal(folder: RunFolder) -> Journal:
-    return Journal(folder.journal, resume=True) if rank() == 0 else Journal()
+def _journal(trained: Trained, path: Path) -> Journal:
+    return Journal(path, resume=True, start=trained.fingerprint) if rank() == 0 else Journal()
 
 
 def _calibrate(trained: Trained, measure: str | None, folder: RunFolder) -> Sensitivity | None:
@@ -251,7 +254,8 @@ def _calibrate(trained: Trained, measure: str | None, folder: RunFolder) -> Sens
         return known
     sensitivity = from_first(trained.sensitivity)
     if rank() == 0:
-        save_sensitivity(sensitivity, saved)
+        with replacing(saved, checksum=True) as partial:
+            save_sensitivity(sensitivity, partial)
     return sensitivity
 
 

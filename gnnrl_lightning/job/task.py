@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import nn
+from torch import Tensor, nn
 
 from gnnrl_lightning.cost.metrics import METRICS, metric_name
 from gnnrl_lightning.data import ExampleData, Examples
@@ -24,9 +24,8 @@ from gnnrl_lightning.job.groups import GroupOptions
 from gnnrl_lightning.networks import check_finite, check_runs, load_weights
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.objective import Figure, Objective, find_objective
-from gnnrl_lightning.report.costs import cost_figures
 from gnnrl_lightning.training.options import TrainingOptions
-from gnnrl_lightning.training.train import figures, train
+from gnnrl_lightning.training.train import check_training, scored, train
 from gnnrl_lightning.trees import Tree, zeros_of
 
 
@@ -189,7 +188,7 @@ class Task:
         teacher: nn.Module | None = None,
         checkpoint: Path | None = None,
         seed: int | None = None,
-    ) -> None:
+    ) -> list[dict[str, float]]:
         """Train a network in place, with a teacher if the options include distillation.
 
         Args:
@@ -198,19 +197,46 @@ class Task:
             trainer: Creates the trainer.
             teacher: Network to distil from.
             checkpoint: File of the checkpoint after each epoch, from which training resumes; None: keep none.
-            seed: Seed of order, augmentation and dropout; None: that of the task.
+            seed: Seed of order, augmentation, mixup and dropout; None: that of the task.
+
+        Returns:
+            The figures on the holdout after each epoch.
 
         Raises:
             UserError: The training diverged.
         """
         seed = self.seed if seed is None else seed
         settings = {"trainer": trainer, "seed": seed, "teacher": teacher, "checkpoint": checkpoint}
-        train(network, self.data, options, self.goal, **settings)
+        found = train(network, self.data, options, self.goal, **settings)
         check_finite(network)
+        return found
+
+    def check_training(
+        self, network: nn.Module, options: TrainingOptions, name: str, teacher: nn.Module | None = None
+    ) -> None:
+        """Refuse training options that do not fit the network and the data.
+
+        Args:
+            network: The network to train, or one with the same kinds of parameters.
+            options: Training options.
+            name: Name of their section, for the message.
+            teacher: Network to distil from.
+
+        Raises:
+            UserError: See `gnnrl_lightning.training.train.check_training`.
+        """
+        try:
+            check_training(network, options, self.goal, self.example(), teacher)
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from error
 
     def figures(self, network: nn.Module, examples: Examples) -> dict[str, float]:
         """Return the objective's figures of a network, by name."""
-        return figures(network, examples, self.data, self.goal)
+        return self.scored(network, examples)[1]
+
+    def scored(self, network: nn.Module, examples: Examples) -> tuple[Tensor, dict[str, float]]:
+        """Return the score of each example `(N,)`, higher is better, and the objective's figures by name."""
+        return scored(network, examples, self.data, self.goal)
 
     def line(self, where: str, scores: Mapping[str, float]) -> str:
         """Format the primary figure and the split on which it was measured."""
@@ -222,7 +248,7 @@ def _call(network: Mapping[str, Any]) -> str:
 
 
 def inspect(graph: ComputationGraph, metrics: Iterable[Any] = METRICS) -> dict[str, Any]:
-    """Return the groups with lowest and highest widths, kept layers, frozen groups with reasons, and costs.
+    """Return the groups with lowest and highest widths, kept layers, frozen groups, their reasons, and costs.
 
     The smallest cost is that of the lowest widths; `min_width` of a budget may raise them further.
 
@@ -252,31 +278,5 @@ def inspect(graph: ComputationGraph, metrics: Iterable[Any] = METRICS) -> dict[s
         "kept": list(graph.kept),
         "groups": groups,
         "frozen": frozen,
+        "reasons": [asdict(reason) for reason in graph.reasons],
     }
-
-
-def save_finetuned(task: Task, network: nn.Module, scores: Mapping[str, float], folder: Path) -> None:
-    """Save the pruned network of a task's artifact as a new artifact after further training.
-
-    Args:
-        task: The task with the original artifact.
-        network: The trained network.
-        scores: The objective's figures of it on the holdout.
-        folder: Folder of the new artifact.
-
-    Raises:
-        UserError: The task has no artifact.
-    """
-    if task.artifact is None:
-        raise UserError("the task has no artifact: give the folder of a pruned network")
-    recipe = artifact.read_recipe(task.artifact)
-    figures = cost_figures(recipe["figures"]) | {f"{name}_search_after": value for name, value in scores.items()}
-    description = artifact.Description(recipe["network"], recipe["budget"], task.data.transform_record(), figures)
-    artifact.save(
-        folder,
-        network,
-        dense=task.original(),
-        steps=recipe["steps"],
-        example=task.example(),
-        description=description,
-    )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import torch
 from torch import nn
 
 from gnnrl_lightning.candidates.pruner import Pruner
@@ -78,6 +80,15 @@ class Trained:
         assert isinstance(delivery.calibration_examples, int)  # resolved
         calibration = self.job.calibration(min(delivery.calibration_examples, len(train)))
         return self.pruner.final(calibration, delivery.repair)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the graph and of the dense weights, hexadecimal: evaluations in a journal are of this network."""
+        found = hashlib.sha256(self.job.graph.fingerprint.encode())
+        for name, tensor in self.network.state_dict().items():
+            found.update(name.encode())
+            found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        return found.hexdigest()
 
     @property
     def sensitivity(self) -> Sensitivity:

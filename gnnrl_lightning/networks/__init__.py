@@ -14,7 +14,7 @@ from gnnrl_lightning.networks.mobilenet import MobileNetV1, MobileNetV2, mobilen
 from gnnrl_lightning.networks.modes import eval_mode
 from gnnrl_lightning.networks.small import Perceptron, SmallUNet
 from gnnrl_lightning.networks.vgg import VGG, vgg16_bn
-from gnnrl_lightning.networks.weights import load_weights, save_weights
+from gnnrl_lightning.networks.weights import load_weights, read_notes, save_weights
 
 __all__ = [
     "VGG",
@@ -30,6 +30,7 @@ __all__ = [
     "load_weights",
     "mobilenet_v1",
     "mobilenet_v2",
+    "read_notes",
     "resnet20",
     "resnet32",
     "resnet44",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 from torch import nn
 
-from gnnrl_lightning.errors import UserError, one_line
+from gnnrl_lightning.errors import UserError, one_line, suggestion
 from gnnrl_lightning.registry import resolve
 
 
@@ -49,7 +50,15 @@ class NetworkSpec:
         return network
 
     def _find(self) -> Any:
-        path = self.class_path if "." in self.class_path else f"gnnrl_lightning.networks.{self.class_path}"
+        path = self.class_path
+        if "." not in path:
+            known = import_module("gnnrl_lightning.networks").__all__
+            if path not in known:
+                raise UserError(
+                    f"network.class_path is {path!r}{suggestion(path, known)}: expected a network of "
+                    "gnnrl_lightning.networks, or an import path, package.module.name"
+                )
+            path = f"gnnrl_lightning.networks.{path}"
         make = resolve(path, "network.class_path")
         if not callable(make):
             raise UserError(f"network.class_path {path!r} is not a class or function")

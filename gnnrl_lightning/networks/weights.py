@@ -1,12 +1,13 @@
 """Read weights from files without running code stored in them."""
 
+import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -129,8 +130,21 @@ def _named(items: list[str]) -> str:
     return ", ".join(items[:NAMED]) + more
 
 
-def save_weights(network: nn.Module, path: Path) -> None:
-    """Write a network's weights without pickle; `load_weights` reads them."""
+def save_weights(network: nn.Module, path: Path, notes: Mapping[str, Any] | None = None) -> None:
+    """Write a network's weights without pickle; `load_weights` reads them.
+
+    Args:
+        network: The network.
+        path: The file, `.safetensors`.
+        notes: Values of plain JSON types by name, kept in the file's header; `read_notes` reads them.
+    """
     state = network.state_dict()
+    header = {name: json.dumps(value) for name, value in (notes or {}).items()}
     with replacing(path) as partial:
-        save_file({name: tensor.cpu().contiguous().clone() for name, tensor in state.items()}, partial)
+        save_file({name: tensor.cpu().contiguous().clone() for name, tensor in state.items()}, partial, header)
+
+
+def read_notes(path: Path) -> dict[str, Any]:
+    """Return the notes that `save_weights` has kept in a file."""
+    with safe_open(path, "pt") as file:
+        return {name: json.loads(text) for name, text in (file.metadata() or {}).items()}

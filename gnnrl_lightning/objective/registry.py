@@ -10,7 +10,7 @@ from gnnrl_lightning.objective.classification import Classification
 from gnnrl_lightning.objective.protocol import Objective
 from gnnrl_lightning.objective.regression import Regression
 from gnnrl_lightning.objective.segmentation import Segmentation
-from gnnrl_lightning.registry import Registry
+from gnnrl_lightning.registry import Registry, name_and_arguments
 
 
 def _class(given: Any) -> type[Objective]:
@@ -39,11 +39,7 @@ def find_objective(given: str | Mapping[str, Any] | type[Objective] | Objective)
     """
     if isinstance(given, Objective):
         return given
-    path, arguments = given, {}
-    if isinstance(given, Mapping):
-        if "class_path" not in given or set(given) - {"class_path", "init_args"}:
-            raise UserError(f"objective is {dict(given)}: expected class_path and init_args")
-        path, arguments = given["class_path"], dict(given.get("init_args") or {})
+    path, arguments = name_and_arguments(given, "objective")
     found = OBJECTIVES.find(path)
     try:
         return found(**arguments)

@@ -30,13 +30,15 @@ class Segmentation(Objective):
 
     Args:
         ignore_index: Target of pixels to ignore.
+        label_smoothing: Label smoothing of the training loss, from 0 to 1.
         divergence_temperature: Temperature of `distance`, as in `Classification`.
 
     Raises:
-        UserError: The temperature is below 1.
+        UserError: The share or the temperature is out of range.
     """
 
     ignore_index: int = -100
+    label_smoothing: float = 0.0
     divergence_temperature: float = TEMPERATURE
 
     figures: ClassVar[Mapping[str, Figure]] = {
@@ -48,11 +50,14 @@ class Segmentation(Objective):
     divergence: ClassVar[Figure] = Figure("divergence", "nats", digits=4, logarithmic=True)
 
     def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing <= 1:
+            raise UserError(f"label_smoothing={self.label_smoothing}: expected 0 to 1")
         check_temperature(self.divergence_temperature)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy, nats, mean over all pixels of the batch that are not ignored."""
-        return F.cross_entropy(outputs, targets, ignore_index=self.ignore_index)
+        smoothing = self.label_smoothing
+        return F.cross_entropy(outputs, targets, ignore_index=self.ignore_index, label_smoothing=smoothing)
 
     def measure(self, outputs: Tensor, targets: Tensor) -> Measured:
         """Return mean IoU of each example `(n,)`; sums: intersections, unions `(classes,)`, pixels, cross-entropy."""

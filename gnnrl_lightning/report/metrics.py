@@ -11,7 +11,35 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
-from gnnrl_lightning.files import replacing
+from gnnrl_lightning.errors import UserError, one_line
+from gnnrl_lightning.files import os_errors, replacing
+
+REST = "more"
+"""Key of what a row has beyond the columns."""
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Read a table of metrics, without a truncated last row; no rows if there is no file.
+
+    Args:
+        path: The file.
+
+    Raises:
+        UserError: It is damaged.
+    """
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        rows = list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines(), restkey=REST, strict=True))
+        if any(REST in row or None in row.values() for row in rows):
+            raise ValueError("its rows have different lengths")
+        for row in rows:
+            [float(value) for value in row.values() if value]
+    except (ValueError, csv.Error, IsADirectoryError) as error:  # an invalid encoding is a ValueError
+        raise UserError(
+            f"{path} is damaged ({one_line(error)}): expected a table of metrics; delete it to go on without the "
+            "metrics so far"
+        ) from error
+    return rows
 
 
 class MetricsFile(Logger):
@@ -57,10 +85,10 @@ class MetricsFile(Logger):
             return
         rows, self._new = self._new, []
         if {name for row in rows for name in row} <= {*self._columns}:
-            with self.path.open("a", encoding="utf-8", newline="") as file:
+            with os_errors(self.path), self.path.open("a", encoding="utf-8", newline="") as file:
                 csv.DictWriter(file, self._columns).writerows(rows)
         else:
-            self._write([*self._rows(), *rows])
+            self._write([*read_rows(self.path), *rows])
 
     @rank_zero_only
     def resume(self, epochs: int, prefix: str = "") -> None:
@@ -70,17 +98,12 @@ class MetricsFile(Logger):
             epochs: Number of complete epochs of the phase.
             prefix: Prefix of the names of its metrics.
         """
-        rows = self._rows()
+        rows = read_rows(self.path)
         ends = [(number, float(row[f"{prefix}epoch"])) for number, row in enumerate(rows) if row.get(f"{prefix}epoch")]
         first = min((number for number, _ in ends), default=len(rows))
         kept = max((number + 1 for number, epoch in ends if epoch < epochs), default=first)
         if kept < len(rows):
             self._write(rows[:kept])
-
-    def _rows(self) -> list[dict[str, Any]]:
-        """Return the rows of the file, without a truncated last one."""
-        text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
-        return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         """Replace the contents of the file by these rows."""

@@ -10,17 +10,16 @@ from lightning.pytorch.loggers import Logger
 from gnnrl_lightning.report.metrics import MetricsFile
 
 
-class PhaseLogger(Logger):
-    """A logger that passes metrics to another logger with the prefix `<phase>/`.
+class AttachedLogger(Logger):
+    """A logger beside or before another one, with its name and version; it ignores hyperparameters, which that one has.
 
     Args:
-        logger: The logger of the run.
-        phase: Name of the phase.
+        logger: The other logger.
     """
 
-    def __init__(self, logger: Logger, phase: str) -> None:
+    def __init__(self, logger: Logger) -> None:
         super().__init__()
-        self.logger, self.phase = logger, phase
+        self.logger = logger
 
     @property
     def name(self) -> str | None:
@@ -32,12 +31,25 @@ class PhaseLogger(Logger):
         """Version of the run."""
         return self.logger.version
 
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Ignore hyperparameters: the other logger has recorded the run's configuration."""
+
+
+class PhaseLogger(AttachedLogger):
+    """A logger that passes metrics to another logger with the prefix `<phase>/`.
+
+    Args:
+        logger: The logger of the run.
+        phase: Name of the phase.
+    """
+
+    def __init__(self, logger: Logger, phase: str) -> None:
+        super().__init__(logger)
+        self.phase = phase
+
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Record the metrics of one step."""
         self.logger.log_metrics({f"{self.phase}/{name}": value for name, value in metrics.items()}, step)
-
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Ignore the hyperparameters of a phase: the run's configuration, recorded once, contains them."""
 
     def resume(self, epochs: int) -> None:
         """Delete the rows that the phase logged after this many epochs, if the run's logger is a `MetricsFile`."""

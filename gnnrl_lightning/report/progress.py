@@ -6,9 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from rich.console import RenderableType
+from rich import get_console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
@@ -22,8 +24,14 @@ class _Bar(Progress):
             MofNCompleteColumn(),
             TextColumn(unit + "{task.fields[figures]}, left"),
             TimeRemainingColumn(compact=True),
+            console=_console(),
         )
         self.task = self.add_task(name, total=total, figures="")
+
+
+def _console() -> Console:
+    """The console of the bars. Without ipywidgets a notebook cannot redraw them: it gets their last state."""
+    return get_console() if find_spec("ipywidgets") is not None else Console(force_jupyter=False)
 
 
 ShownSteps = Callable[[str, int], AbstractContextManager[Callable[[], None]]]

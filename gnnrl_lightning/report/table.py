@@ -12,6 +12,9 @@ from gnnrl_lightning.objective import Figure
 from gnnrl_lightning.objective.protocol import primary_figure
 from gnnrl_lightning.report.costs import RATIO, cost_names, readable
 
+TIME_SAVED = 0.5
+"""Smallest share of the saved MACs that should be saved of the time, too."""
+
 ROWS = (("dense", "dense"), ("uniform", "uniform"), ("pruned", "ours"))
 
 
@@ -71,6 +74,8 @@ def print_result(result: Mapping[str, Any], batch: int, console: Console | None 
     """
     console = console or Console()
     console.print(result_table(result, batch))
+    _print_time(result, console)
+    _print_finetuning(result, console)
     search = result["search"]
     primary, figure = primary_figure(result)
     if "evaluations" not in search:
@@ -84,6 +89,8 @@ def print_result(result: Mapping[str, Any], batch: int, console: Console | None 
         f"{figure.label} on the holdout {figure.with_unit(result['pruned'][f'{primary}_search'])}, the agent's own "
         f"best {best}"
     )
+    if search.get("finals"):
+        console.print(finals_line(search["finals"]))
     proxy = search.get("proxy")
     if proxy is not None and proxy["first_iteration"] is not None:
         tau = "no ranking" if proxy["tau"] is None else f"Kendall's tau {proxy['tau']:.2f}"
@@ -92,6 +99,45 @@ def print_result(result: Mapping[str, Any], batch: int, console: Console | None 
             f"{figure.with_unit(proxy['first_iteration'])} on average, its last one "
             f"{figure.with_unit(proxy['last_iteration'])}"
         )
+
+
+def finals_line(finals: Mapping[str, Any]) -> str:
+    """Say what the finals of a search were; `finals` as in result.json."""
+    return (
+        f"{len(finals['trained'])} finalists were trained for a few steps, {finals['seconds']:.0f} s; the best of them "
+        "is delivered"
+    )
+
+
+def _print_time(result: Mapping[str, Any], console: Console) -> None:
+    """Say so if the pruned network saves MACs and little time."""
+    kept, taken = (result["pruned"][name] / result["dense"][name] for name in ("macs", "latency_ms"))
+    if 1 - taken < TIME_SAVED * (1 - kept):
+        console.print(
+            f"{kept:.0%} of the MACs take {taken:.0%} of the dense network's time here: try budget.channel_multiple 8, "
+            "or auto"
+        )
+
+
+def _print_finetuning(result: Mapping[str, Any], console: Console) -> None:
+    """Say what fine-tuning has come to on the holdout, and for which networks it was undone."""
+    primary, figure = primary_figure(result)
+    for key, label in ROWS:
+        row = result.get(key, {})
+        epochs = row.get(f"{primary}_search_epochs")
+        if not epochs:
+            continue
+        before, after = (figure.with_unit(row[f"{primary}_search_{when}"]) for when in ("before", "after"))
+        best = max(range(len(epochs)), key=lambda epoch: figure.merit(epochs[epoch]))
+        others = f", after epoch {best + 1} of {len(epochs)} {figure.with_unit(epochs[best])}"
+        console.print(
+            f"{label}: {figure.label} on the holdout before fine-tuning {before}, after it {after}"
+            + (others if figure.merit(epochs[best]) > figure.merit(epochs[-1]) else ""),
+            soft_wrap=True,
+        )
+        if not row["finetuning_kept"]:
+            advice = "try a smaller finetuning.learning_rate"
+            console.print(f"{label}: the network before fine-tuning is delivered: {advice}", soft_wrap=True)
 
 
 def score_table(figures: Mapping[str, Any]) -> Table:
@@ -150,13 +196,13 @@ def prediction_table(found: Mapping[str, Any]) -> Table:
 
 
 def inspection_tables(found: Mapping[str, Any]) -> list[Table]:
-    """Lay out prunable and frozen groups.
+    """Lay out prunable groups and the reasons of frozen ones.
 
     Args:
-        found: Costs, prunable and frozen groups, as `gnnrl_lightning.job.task.inspect` returns them.
+        found: Costs, prunable groups and reasons, as `gnnrl_lightning.job.task.inspect` returns them.
 
     Returns:
-        The cost, the prunable groups and, if there are any, the frozen ones.
+        The cost, the prunable groups and, if channels are frozen, the reasons, the one with most MACs first.
     """
     cost = Table(title="cost of one example")
     for name in ("metric", "dense", "smallest reachable"):
@@ -171,7 +217,14 @@ def inspection_tables(found: Mapping[str, Any]) -> list[Table]:
         members = ", ".join(f"{member['parameter']}[{member['dimension']}]" for member in group["members"])
         widths = (str(group[name]) for name in ("width", "lowest", "highest"))
         groups.add_row(group["name"], *widths, members)
-    frozen = Table("group", "width", "operator", "reason", "where", title="frozen groups")
-    for group in found["frozen"]:
-        frozen.add_row(group["name"], str(group["width"]), group["operator"], group["reason"], group["source"])
-    return [cost, groups, frozen] if found["frozen"] else [cost, groups]
+    if not found["reasons"]:
+        return [cost, groups]
+    reasons = Table(
+        "frozen groups", "channels", "MACs", "operator", "reason", "where", "what to do", title="frozen channels"
+    )
+    reasons.caption = "MACs: at least how many fewer the smallest network would have without the reason"
+    for row in found["reasons"]:
+        sizes = (f"{row[name]:,}" for name in ("channels", "macs"))
+        words = (row[name] for name in ("operator", "reason", "source", "remedy"))
+        reasons.add_row(", ".join(row["groups"]), *sizes, *words)
+    return [cost, groups, reasons]

@@ -92,6 +92,11 @@ def einsum(equation: str, places: Places, *operands: Any, operator: Callable[...
     return operator(equation, read(first, places, operator=torch.clone), *others)
 
 
+def addmm(bias: Tensor, places: Places, first: Tensor, *rest: Any, operator: Callable[..., Tensor], **options: Any):
+    """`bias + first @ second`: the first factor reads zeros in place of removed channels."""
+    return operator(bias, read(first, places, operator=torch.clone), *rest, **options)
+
+
 def summary(x: Tensor, places: Places, *rest: Any, operator: Callable[..., Any], **options: Any) -> Any:
     """Any other operator: it is applied to the kept positions."""
     return operator(_kept(x, places), *rest, **options)
@@ -108,10 +113,17 @@ FORMULAS: dict[str, Callable[..., Any]] = {
 
 KINDS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("mv", "dot", "vdot"), product),
-    **dict.fromkeys(READERS, read),
+    **dict.fromkeys((*READERS, "matmul", "mm", "bmm"), read),
+    "addmm": addmm,
     "einsum": einsum,
 }
 """Operators that are applied to changed operands; all others are summaries."""
+
+
+def _operator_name(function: Any) -> str:
+    """Return the name of an operator of torch: `__matmul__` -> `matmul`."""
+    name = getattr(function, "__name__", "")
+    return name.strip("_") if name.startswith("__") else name
 
 
 class _Summaries(TorchFunctionMode):
@@ -129,7 +141,7 @@ class _Summaries(TorchFunctionMode):
         self.calls: Counter[tuple[int, str]] = Counter()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs, name = kwargs or {}, getattr(func, "__name__", "")
+        kwargs, name = kwargs or {}, _operator_name(func)
         if name not in self.operators or not self.modules:
             return func(*args, **kwargs)
         key = self.modules[-1], name

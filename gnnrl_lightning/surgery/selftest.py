@@ -10,34 +10,66 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from gnnrl_lightning.errors import first_line
-from gnnrl_lightning.surgery.surgery import NOTHING, Cut, Dependents, mask, prune, structural_copy
+from gnnrl_lightning.errors import UserError, first_line
+from gnnrl_lightning.surgery.constants import DOES_NOT_FOLLOW, Expected, explain_shapes, explain_values
+from gnnrl_lightning.surgery.surgery import NOTHING, Cut, Dependents, mask, prune
 from gnnrl_lightning.surgery.traced import Traced
 from gnnrl_lightning.tracing.axes import Selection
+from gnnrl_lightning.tracing.copies import converted_copy, shared_copy
 from gnnrl_lightning.tracing.export import Inputs, run
-from gnnrl_lightning.trees import map_tensors, to_device
+from gnnrl_lightning.tracing.groups import Fault
+from gnnrl_lightning.tracing.sources import in_line
+from gnnrl_lightning.trees import map_tensors, tensors, to_device
 
 TOLERANCE = 1e-9
 """Maximum difference of pruned and masked outputs, relative to the largest output, in float64."""
 
 
-def find_faults(graph: Traced, network: nn.Module, inputs: Inputs, self_test: bool) -> dict[str, str]:
-    """Return the groups that fail the tests of the pruned network: name -> description of the fault.
+def find_faults(graph: Traced, network: nn.Module, inputs: Inputs, self_test: bool) -> dict[str, Fault]:
+    """Return the groups that fail the tests of the pruned network: name -> fault.
 
     Args:
         graph: The traced network.
         network: The network, in evaluation mode.
         inputs: Its inputs for one example.
         self_test: Whether to compare outputs as well as shapes.
+
+    Raises:
+        UserError: The network fails with nothing pruned, as it is or in float64, or has other MACs than its graph.
     """
-    if not graph.groups:
-        return {}
+    every = range(len(graph.groups))
+    choose = _selections(graph)
+    tested = on_meta(network), to_device(inputs, "meta")
+
+    def shapes(pruned: Sequence[int]) -> str | None:
+        chosen, widths = choose(pruned)
+        return shape_fault(*tested, graph.cuts, chosen, int(graph.cost.macs(widths)), graph.dependents)
+
+    def values(pruned: Sequence[int]) -> str | None:
+        fresh = torch.Generator().manual_seed(1)
+        return exactness_fault(network, inputs, graph.cuts, choose(pruned)[0], fresh, graph.dependents)
+
+    explain, found = explain_shapes, dict[int, str]()
+    with kept_random_state():
+        if not every or shapes(every) is not None:
+            # If pruned groups pass, the costs of the dense network are right, too.
+            tested = check_dense(network, inputs, int(graph.cost.macs(graph.widths)))
+            found = find_culprits(every, shapes)
+        if not found and self_test and every:
+            explain, found = explain_values, find_culprits(every, values)
+        return {
+            graph.groups[group].name: explain(reason, *_both(graph, *tested, *choose([group])))
+            for group, reason in found.items()
+        }
+
+
+def _selections(graph: Traced) -> Callable[[Sequence[int]], tuple[Selection, Tensor]]:
+    """Return a function of the groups to prune, to random widths; it gives the kept channels and the widths."""
     generator = torch.Generator().manual_seed(0)
     dense = graph.widths
     drawn = (torch.rand(len(graph.groups), generator=generator) * dense).long().clamp(min=1)
@@ -50,29 +82,53 @@ def find_faults(graph: Traced, network: nn.Module, inputs: Inputs, self_test: bo
         for group in graph.groups
     ]
 
-    def selection(pruned: Sequence[int]) -> tuple[Selection, Tensor]:
+    def choose(pruned: Sequence[int]) -> tuple[Selection, Tensor]:
         chosen = torch.zeros(len(graph.groups), dtype=torch.bool)
         chosen[list(pruned)] = True
         widths = torch.where(chosen, drawn, dense)
         kept = [order[:, : int(width)].sort(1)[0] for order, width in zip(orders, widths, strict=True)]
         return Selection(kept, dense.tolist()), widths
 
-    skeleton = on_meta(network)
+    return choose
 
-    def shapes(pruned: Sequence[int]) -> str | None:
-        chosen, widths = selection(pruned)
-        return shape_fault(skeleton, inputs, graph.cuts, chosen, int(graph.cost.macs(widths)), graph.dependents)
 
-    def values(pruned: Sequence[int]) -> str | None:
-        fresh = torch.Generator().manual_seed(1)
-        return exactness_fault(network, inputs, graph.cuts, selection(pruned)[0], fresh, graph.dependents)
+def check_dense(network: nn.Module, inputs: Inputs, macs: int) -> tuple[nn.Module, Inputs]:
+    """Run the network with nothing pruned and count its MACs.
 
-    every = range(len(graph.groups))
-    found = find_culprits(every, shapes)
-    if not found and self_test:
-        with kept_random_state():
-            found = find_culprits(every, values)
-    return {graph.groups[group].name: reason for group, reason in found.items()}
+    Args:
+        network: The network, in evaluation mode.
+        inputs: Its inputs for one example.
+        macs: MACs of its graph.
+
+    Returns:
+        A network and inputs on which shapes can be tested: on the meta device, or as given if the code needs values.
+
+    Raises:
+        UserError: It does not run, or its MACs are others.
+    """
+    name, error = type(network).__name__, None
+    for tested, given in ((on_meta(network), to_device(inputs, "meta")), (network, inputs)):
+        try:
+            counted = _count(shared_copy(tested), given)
+        except Exception as raised:  # on the meta device: the code needs values, or makes tensors elsewhere
+            error = raised
+            continue
+        if counted != macs:
+            raise UserError(
+                f"{name} has {counted:,} MACs by torch.utils.flop_counter, but {macs:,} in its graph: "
+                "its forward pass takes another path when torch.export traces it"
+            )
+        return tested, given
+    assert error is not None
+    raise UserError(f"{name} fails with nothing pruned{in_line(error)}: {first_line(error)}") from error
+
+
+def _both(
+    graph: Traced, network: nn.Module, inputs: Inputs, selection: Selection, widths: Tensor
+) -> tuple[nn.Module, nn.Module, Inputs, Expected]:
+    """Return the pruned and the dense network, their inputs, and the shapes that are expected of the pruned one."""
+    small = prune(network, graph.cuts, selection, graph.dependents)
+    return small, shared_copy(network), inputs, graph.shapes_by_line(widths)
 
 
 @contextmanager
@@ -87,25 +143,17 @@ def kept_random_state() -> Iterator[None]:
 
 def on_meta(network: nn.Module) -> nn.Module:
     """Copy the network to the meta device: its tensors have shapes but no data."""
-    named = (*network.named_parameters(), *network.named_buffers(), *plain_tensors(network))
-    return structural_copy(network, {name: torch.empty_like(tensor, device="meta") for name, tensor in named})
-
-
-def plain_tensors(network: nn.Module) -> list[tuple[str, Tensor]]:
-    """Return the tensors that are plain attributes of modules, with their names."""
-    return [
-        (f"{path}.{name}" if path else name, value)
-        for path, module in network.named_modules()
-        for name, value in vars(module).items()
-        if isinstance(value, Tensor)
-    ]
+    return converted_copy(network, lambda name, tensor: torch.empty_like(tensor, device="meta"))
 
 
 def count_macs(network: nn.Module, inputs: Inputs) -> int:
     """Count the MACs of one forward pass on meta tensors with `FlopCounterMode`, halved."""
-    moved = to_device(inputs, "meta")
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        run(on_meta(network), moved)
+    return _count(on_meta(network), to_device(inputs, "meta"))
+
+
+def _count(network: nn.Module, inputs: Inputs) -> int:
+    with FlopCounterMode(display=False) as counter:
+        run(network, inputs)
     return counter.get_total_flops() // 2
 
 
@@ -122,9 +170,9 @@ def shape_fault(
     Only shapes matter: the network may be on the meta device, see `on_meta`.
     """
     try:
-        counted = count_macs(prune(network, cuts, selection, dependents), inputs)
-    except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
-        return f"the network's own code does not follow when it is pruned ({first_line(error)[:160]})"
+        counted = _count(prune(network, cuts, selection, dependents), inputs)
+    except Exception as error:  # the user's code may raise anything at other widths
+        return f"{DOES_NOT_FOLLOW} ({first_line(error)[:160]})"
     return None if counted == macs else f"the pruned network has {counted:,} MACs where {macs:,} were expected"
 
 
@@ -139,15 +187,38 @@ def exactness_fault(
     """Return how the pruned network differs from the masked dense one, in float64 with random weights, or None."""
     doubled = randomised(network, generator)
     inputs = map_tensors(lambda tensor: _random_like(tensor, generator), inputs)
-    small = _tensors(run(prune(doubled, cuts, selection, dependents), inputs))
-    reference = _tensors(run(mask(doubled, cuts, selection, dependents), inputs))
-    for mine, theirs in zip(small, reference, strict=True):
-        if mine.shape != theirs.shape:
-            return f"the pruned network's output has the shape {tuple(mine.shape)} instead of {tuple(theirs.shape)}"
-        scale = theirs.abs().max().clamp(min=torch.finfo(torch.float64).tiny)
-        difference = float((mine - theirs).abs().max() / scale)
-        if not difference <= TOLERANCE:
-            return f"the pruned network's output is {difference:.1e} away from the masked dense network's"
+    try:
+        small = _outputs(prune(doubled, cuts, selection, dependents), inputs)
+        reference = _outputs(mask(doubled, cuts, selection, dependents), inputs)
+    except Exception as error:  # the user's code may raise anything
+        _check_doubled(doubled, inputs)
+        return f"{DOES_NOT_FOLLOW} ({first_line(error)[:160]})"
+    if len(small) != len(reference):
+        return f"the pruned network returns {len(small)} tensors instead of {len(reference)}"
+    return next((fault for pair in zip(small, reference, strict=True) if (fault := _difference(*pair))), None)
+
+
+def _check_doubled(network: nn.Module, inputs: Inputs) -> None:
+    """Refuse a network that fails in float64 with nothing pruned: it cannot be tested so."""
+    try:
+        run(shared_copy(network), inputs)
+    except Exception as error:
+        raise UserError(
+            f"{type(network).__name__} fails in float64 with random weights and inputs{in_line(error)}: "
+            f"{first_line(error)}; let its code follow the type of its input, or give self_test=False"
+        ) from error
+
+
+def _difference(mine: Tensor, theirs: Tensor) -> str | None:
+    """Return how an output of the pruned network differs from the masked dense network's, or None."""
+    if mine.shape != theirs.shape:
+        return f"the pruned network's output has the shape {tuple(mine.shape)} instead of {tuple(theirs.shape)}"
+    if not mine.numel():
+        return None
+    scale = theirs.abs().max().clamp(min=torch.finfo(torch.float64).tiny)
+    difference = float((mine - theirs).abs().max() / scale)
+    if not difference <= TOLERANCE:
+        return f"the pruned network's output is {difference:.1e} away from the masked dense network's"
     return None
 
 
@@ -173,8 +244,7 @@ def randomised(network: nn.Module, generator: torch.Generator) -> nn.Module:
             noise.uniform_(0.5, 1.5, generator=generator)
         return noise.to(tensor.device)
 
-    named = (*network.named_parameters(), *network.named_buffers(), *plain_tensors(network))
-    return structural_copy(network, {name: random(name, tensor.detach()) for name, tensor in named})
+    return converted_copy(network, lambda name, tensor: random(name, tensor.detach()))
 
 
 def find_culprits(groups: Sequence[int], fault: Callable[[Sequence[int]], str | None]) -> dict[int, str]:
@@ -195,11 +265,6 @@ def find_culprits(groups: Sequence[int], fault: Callable[[Sequence[int]], str | 
     return found or dict.fromkeys(groups[half:], reason)
 
 
-def _tensors(output: Any) -> list[Tensor]:
-    if isinstance(output, Tensor):
-        return [output.double()]
-    if isinstance(output, Mapping):
-        output = tuple(output.values())
-    if isinstance(output, (tuple, list)):
-        return [tensor for item in output for tensor in _tensors(item)]
-    return []
+def _outputs(network: nn.Module, inputs: Inputs) -> list[Tensor]:
+    found = tensors(run(network, inputs))
+    return [tensor.to(torch.complex128 if tensor.is_complex() else torch.float64) for tensor in found]

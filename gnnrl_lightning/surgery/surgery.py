@@ -7,8 +7,6 @@ the dense ones wherever these occur, and size attributes of modules are updated.
 
 from __future__ import annotations
 
-import copy
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
@@ -16,8 +14,10 @@ from operator import attrgetter
 import torch
 from torch import Tensor, nn
 
+from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.surgery.reference import summarise_kept
 from gnnrl_lightning.tracing.axes import Axis, Selection
+from gnnrl_lightning.tracing.copies import structural_copy
 from gnnrl_lightning.tracing.records import ModuleSize, Statistic
 
 SIZES: dict[type[nn.Module], tuple[tuple[str, str, int], ...]] = {
@@ -28,10 +28,6 @@ SIZES: dict[type[nn.Module], tuple[tuple[str, str, int], ...]] = {
     nn.PReLU: (("num_parameters", "weight", 0),),
 }
 """Module type -> (attribute, parameter, dimension): attributes of a module that record sizes of its parameters."""
-
-
-EMPTY = (dict, OrderedDict, set)
-"""Container types whose empty instances are replaced by new ones instead of being copied."""
 
 
 @dataclass(frozen=True)
@@ -130,28 +126,6 @@ def _gone(kept: Tensor, length: int) -> Tensor:
     return (~stays).nonzero().flatten()
 
 
-def structural_copy(network: nn.Module, replaced: Mapping[str, Tensor]) -> nn.Module:
-    """Copy a network and replace the given parameters and buffers, including their aliases.
-
-    Args:
-        network: Any module.
-        replaced: Name in the network -> replacement tensor. Everything else is copied.
-    """
-    memo: dict[int, object] = {}
-    for name, tensor in replaced.items():
-        original = attrgetter(name)(network)
-        if isinstance(original, nn.Parameter):
-            parameter = nn.Parameter(tensor, requires_grad=original.requires_grad)
-            for key, value in vars(original).items():
-                setattr(parameter, key, value)
-            memo[id(original)] = parameter
-        else:
-            memo[id(original)] = tensor
-    for module in network.modules():  # most of a module is empty hook dictionaries, slow to copy one by one
-        memo |= {id(value): type(value)() for value in vars(module).values() if type(value) in EMPTY and not value}
-    return copy.deepcopy(network, memo)
-
-
 def update_sizes(network: nn.Module) -> None:
     """Set the size attributes of modules (`out_channels`, `groups`, ...) from the shapes of their tensors."""
     for module in network.modules():
@@ -175,6 +149,27 @@ def _update_convolution(module: nn.modules.conv._ConvNd) -> None:
     module.in_channels = weight.shape[inputs] * (1 if module.transposed else module.groups)
 
 
+def dense_tensors(network: nn.Module, cuts: Mapping[str, Cut]) -> dict[str, Tensor]:
+    """Return the parameters and buffers of a network that are pruned.
+
+    Raises:
+        UserError: The network is not the traced one: it lacks one of them, or has one of another size.
+    """
+    name, found = type(network).__name__, {}
+    for path, cut in cuts.items():
+        try:
+            tensor = found[path] = attrgetter(path)(network).detach()
+        except AttributeError as error:
+            raise UserError(f"{name} has no {path}, which the traced network has: {TRACED}") from error
+        shape = tuple(tensor.shape)
+        if any(dim >= len(shape) or axis.length != shape[dim] for dim, axis in cut.axes.items()):
+            raise UserError(f"{path} of {name} has the shape {shape}, unlike the traced network's: {TRACED}")
+    return found
+
+
+TRACED = "give the network that was traced, or trace this one (a pruned network has channel groups of its own)"
+
+
 def prune(
     network: nn.Module, cuts: Mapping[str, Cut], selection: Selection, dependents: Dependents = NOTHING
 ) -> nn.Module:
@@ -185,8 +180,11 @@ def prune(
         cuts: How each parameter and buffer is pruned.
         selection: The kept channels.
         dependents: What else depends on the kept channels.
+
+    Raises:
+        UserError: The network is not the traced one.
     """
-    tensors = {name: attrgetter(name)(network).detach() for name in cuts}
+    tensors = dense_tensors(network, cuts)
     home = {tensor.device for tensor in tensors.values()}
     device = home.pop() if len(home) == 1 else torch.device("cpu")  # each set of positions is moved there once
     positions = {axis: axis.positions(selection).to(device) for axis in _axes(cuts)}
@@ -211,11 +209,16 @@ def _hold(module: nn.Module, held: ModuleSize, size: int) -> None:
 def mask(
     network: nn.Module, cuts: Mapping[str, Cut], selection: Selection, dependents: Dependents = NOTHING
 ) -> nn.Module:
-    """Return a copy of the dense network whose consumers ignore the pruned channels: the reference for `prune`."""
+    """Return a copy of the dense network whose consumers ignore the pruned channels: the reference for `prune`.
+
+    Raises:
+        UserError: The network is not the traced one.
+    """
     axes = _axes(cuts) | {axis for _, axis in dependents.summaries}
     positions = {axis: axis.positions(selection) for axis in axes}
+    tensors = dense_tensors(network, cuts)
     with torch.no_grad():
-        replaced = {name: mask_tensor(attrgetter(name)(network).detach(), cut, positions) for name, cut in cuts.items()}
+        replaced = {name: mask_tensor(tensors[name], cut, positions) for name, cut in cuts.items()}
     masked = structural_copy(network, replaced)
     summarise_kept(masked, [(item, positions[axis]) for item, axis in dependents.summaries])
     return masked

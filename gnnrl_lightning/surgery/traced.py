@@ -32,3 +32,4 @@ class Traced(Protocol):
     def cuts(self) -> Mapping[str, Cut]: ...  # noqa: D102
     @property
     def dependents(self) -> Dependents: ...  # noqa: D102
+    def shapes_by_line(self, widths: Tensor) -> Mapping[tuple[str, tuple[int, ...]], set[tuple[int, ...]]]: ...  # noqa: D102

@@ -5,7 +5,6 @@ An operator without a rule freezes its operands, as does an operator whose rule 
 
 from __future__ import annotations
 
-import re
 from operator import attrgetter
 from typing import Any
 
@@ -19,7 +18,9 @@ from torch.fx.node import map_aggregate
 import gnnrl_lightning.tracing.rules  # noqa: F401  (registers the rules)
 from gnnrl_lightning.errors import first_line
 from gnnrl_lightning.tracing.labels import Value, vector
-from gnnrl_lightning.tracing.walk import Step, Walk, find_rule, operator_name
+from gnnrl_lightning.tracing.records import Step
+from gnnrl_lightning.tracing.sources import line_of, module_of, source_of
+from gnnrl_lightning.tracing.walk import Walk, find_rule, operator_name
 
 
 def walk(program: ExportedProgram, network: nn.Module) -> Walk:
@@ -52,7 +53,8 @@ def _pass(state: Walk, program: ExportedProgram) -> None:
     values: dict[Node, Any] = {}
     specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs if hasattr(spec.arg, "name")}
     for node in program.graph.nodes:
-        state.node, state.module, state.source = node, _module(node), _source(node)
+        state.node, state.module, state.line = node, module_of(node), line_of(node)
+        state.source = source_of(state.module, state.line)
         if node.op == "placeholder":
             state.operator = "input"
             values[node] = _placeholder(state, node, specs[node.name])
@@ -114,6 +116,8 @@ def _call(state: Walk, node: Node, values: dict[Node, Any]) -> Any:
         if isinstance(result, Value):
             _alias_step(state, node)
         return result
+    if _returns_nothing(target):
+        return None  # an assertion reads no channels
     state.operator = operator_name(target)
     state.hyper = {}
 
@@ -122,7 +126,7 @@ def _call(state: Walk, node: Node, values: dict[Node, Any]) -> Any:
 
     row = find_rule(target)
     if row is None:
-        result, kind = unknown(state, node, values), "other"
+        result, kind = unknown(state, node, values, "flows through an operator without a rule"), "other"
     else:
         args = map_aggregate(node.args, resolve)
         kwargs = map_aggregate(node.kwargs, resolve)
@@ -133,8 +137,8 @@ def _call(state: Walk, node: Node, values: dict[Node, Any]) -> Any:
             result, kind = row.apply(state, *args, **kwargs), row.kind
         except (NotImplementedError, RuntimeError, ValueError, IndexError, TypeError) as error:
             del state.contractions[costs:]  # `unknown` counts all of the operator's MACs
-            state.keep(0, f"its rule failed: {first_line(error)}")
-            result, kind = unknown(state, node, values), "other"
+            reason = f"flows through an operator whose rule does not know these arguments ({first_line(error)})"
+            result, kind = unknown(state, node, values, reason), "other"
     if isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable and isinstance(node.args[0], Node):
         values[node.args[0]] = result  # in place: from now on the operand is the result
     output = result[0] if isinstance(result, (tuple, list)) and result else result
@@ -142,9 +146,13 @@ def _call(state: Walk, node: Node, values: dict[Node, Any]) -> Any:
         inputs = tuple(argument.name for argument in node.all_input_nodes)
         read = (state.parameter_name(values.get(argument)) for argument in node.all_input_nodes)
         parameters = tuple(name for name in read if name is not None)
-        made = state.module, state.operator, kind, inputs, parameters, output, state.hyper, _storage(node)
-        state.steps.append(Step(node.name, *made))
+        made = inputs, parameters, output, state.hyper, _storage(node), state.line
+        state.steps.append(Step(node.name, state.module, state.operator, kind, *made))
     return result
+
+
+def _returns_nothing(target: Any) -> bool:
+    return isinstance(target, torch._ops.OpOverload) and not (target._schema.returns or target._schema.is_mutable)
 
 
 def _alias_step(state: Walk, node: Node) -> None:
@@ -160,10 +168,10 @@ def _storage(node: Node) -> int:
     return (value[0] if isinstance(value, (tuple, list)) else value).untyped_storage()._cdata
 
 
-def unknown(state: Walk, node: Node, values: dict[Node, Any]) -> Any:
-    """Freeze the operands of an operator without a rule and count its MACs as a constant."""
+def unknown(state: Walk, node: Node, values: dict[Node, Any], reason: str) -> Any:
+    """Freeze the operands of an operator without a rule that fits, and count its MACs as a constant."""
     for value in _tensors((node.args, node.kwargs), values):
-        state.freeze(value, "flows through an operator without a rule")
+        state.freeze(value, reason)
     if isinstance(node.target, torch._ops.OpOverload) and state.macs():
         state.contract(())
 
@@ -187,17 +195,3 @@ def _tensors(arguments: Any, values: dict[Node, Any]) -> list[Value]:
 
     map_aggregate(arguments, visit)
     return found
-
-
-def _module(node: Node) -> str:
-    stack = node.meta.get("nn_module_stack") or {}
-    return next(reversed(stack.values()))[0] if stack else ""
-
-
-def _source(node: Node) -> str:
-    """Return module, file and line of the user's code that called the operator."""
-    every = re.findall(r'File "([^"]+)", line (\d+), in [^\n]+\n\s*([^\n]*)', node.meta.get("stack_trace") or "")
-    frames = [frame for frame in every if "/torch/" not in frame[0]] or every
-    where = f"{frames[-1][0].rsplit('/', 1)[-1]}:{frames[-1][1]}: {frames[-1][2].strip()}" if frames else ""
-    module = _module(node)
-    return f"{module} ({where})" if module and where else module or where

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import copy
+import logging
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from enum import Enum
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from gnnrl_lightning.errors import UserError, first_line
+from gnnrl_lightning.tracing.regions import enter_regions, region_name, regions
+from gnnrl_lightning.tracing.sources import in_line, line_of, module_of, source_of
 from gnnrl_lightning.tracing.writes import replace_slice_writes
-from gnnrl_lightning.trees import call, map_tensors, tensors
+from gnnrl_lightning.trees import call, leaves, map_tensors, tensors
 
 Inputs = tuple[Any, ...] | dict[str, Any]
 """Positional or keyword arguments of `forward`; tensors may be nested in tuples, lists and dictionaries."""
-
-
-def as_inputs(example_inputs: Any) -> Inputs:
-    """Return the example as the arguments of `forward`.
-
-    Raises:
-        UserError: No input is a tensor with a batch dimension.
-    """
-    inputs = example_inputs if isinstance(example_inputs, (tuple, list, dict)) else (example_inputs,)
-    inputs = tuple(inputs) if isinstance(inputs, list) else inputs
-    if not any(tensor.dim() for tensor in tensors(inputs)):
-        raise UserError("example_inputs has no tensor with a batch dimension: give the network's input, batch first")
-    return inputs
 
 
 def one_example(inputs: Inputs) -> Inputs:
@@ -55,36 +47,109 @@ def unused_parameters(program: ExportedProgram) -> bool:
     return any(node.op == "placeholder" and node.name in names and not node.users for node in program.graph.nodes)
 
 
-def shared_copy(network: nn.Module) -> nn.Module:
-    """Copy the module structure, in evaluation mode, but share the tensors; the original modules remain unchanged."""
-    memo = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-    return copy.deepcopy(network, memo).eval()
-
-
 def run(network: nn.Module, inputs: Inputs) -> Any:
-    """Run one forward pass without gradients."""
-    with torch.no_grad():
+    """Run one forward pass without gradients; if the inputs are on the meta device, so is what the code creates."""
+    device = next(tensor.device for tensor in tensors(inputs))
+    with torch.no_grad(), device if device.type == "meta" else nullcontext():
         return call(network, inputs)
 
 
 def export(network: nn.Module, inputs: Inputs) -> ExportedProgram:
-    """Export a network as a graph without in-place writes through views.
+    """Export a network as a graph without regions and without in-place writes through views.
 
     In-place operators on whole tensors (`relu_`, `add_`) remain: the walk handles them like the out-of-place ones.
-    Writes into slices are replaced; if there are writes into other views, the program is functionalised.
+    Regions are entered and writes into slices are replaced; if there are writes into other views, the program is
+    functionalised. The outputs are a flat list of tensors.
 
     Args:
         network: A network in evaluation mode whose forward pass runs and that may be modified (see `shared_copy`).
         inputs: Arguments of `forward`.
 
     Raises:
-        UserError: `torch.export` fails.
+        UserError: `torch.export` fails, the network has a region that cannot be entered, such as `torch.cond`, or it
+            returns an object that may hide tensors.
     """
+    name = type(network).__name__
+    hook = network.register_forward_hook(_flat)
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            # A recurrent layer also lists its weights; the network here is a copy, and keeps its parameters.
-            warnings.filterwarnings("ignore", r"(?s)The tensor attributes .*_flat_weights", UserWarning)
+        with torch.no_grad(), _quiet():
             program = torch.export.export(network, *arguments(inputs), strict=False)
-            return program if replace_slice_writes(program.graph) else program.run_decompositions({})
+            entered = enter_regions(program.graph_module)
+            if not replace_slice_writes(program.graph):
+                again = torch.export.export(network, *arguments(inputs), strict=False) if entered else program
+                program = again.run_decompositions({})  # enters regions as well, but forgets where their code is
+    except UserError:
+        raise
     except Exception as error:
-        raise UserError(f"{type(network).__name__} cannot be traced: torch.export says: {first_line(error)}") from error
+        raise UserError(f"{name} cannot be traced: {_why(error)}") from error
+    finally:
+        hook.remove()
+    for region in regions(program.graph):
+        where = f" ({source})" if (source := source_of(module_of(region), line_of(region))) else ""
+        raise UserError(
+            f"{name} cannot be traced: it calls {region_name(region)}{where}, whose graph cannot be entered: "
+            "write it without, for instance torch.where in place of torch.cond"
+        )
+    return program
+
+
+CONSTANTS = (
+    type,
+    type(None),
+    Enum,
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    torch.dtype,
+    torch.device,
+    torch.Size,
+    Mapping,
+    list,
+)
+"""Types of outputs that hold no tensors; dictionaries and lists are empty ones."""
+
+
+def _flat(network: nn.Module, _: Any, outputs: Any) -> tuple[Tensor, ...]:
+    """Return the tensors of the outputs."""
+    for leaf in leaves(outputs):
+        if not isinstance(leaf, (Tensor, *CONSTANTS)):
+            raise UserError(
+                f"{type(network).__name__} returns a {type(leaf).__name__}, whose tensors cannot be found: "
+                "return them in tuples, lists, dictionaries or dataclasses"
+            )
+    return tuple(tensors(outputs))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence torch's own pages about an error that is raised as well."""
+    loggers = [logging.getLogger(f"torch.{name}") for name in ("_subclasses.fake_tensor", "fx.experimental")]
+    before = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        with warnings.catch_warnings():
+            # What the code keeps of a pass stays in the copy that is exported.
+            warnings.filterwarnings("ignore", "The tensor attributes? ", UserWarning)
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+VALUES = ("data-dependent", ".numpy()", "GuardOnDataDependent")
+"""Words in the errors of `torch.export` about code that reads values of tensors."""
+
+
+def _why(error: Exception) -> str:
+    """Say in one line why a network cannot be exported, with the line of its code."""
+    where = in_line(error)
+    if any(word in str(error) for word in VALUES):
+        return (
+            f"its code depends on the values of a tensor{where}: "
+            "write torch.where, clamp or a mask in place of if, float(), item() and numpy()"
+        )
+    return f"torch.export says{where}: {first_line(error)}"

@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from gnnrl_lightning.tracing.axes import Axis
+from gnnrl_lightning.tracing.labels import Use
 from gnnrl_lightning.tracing.walk import Walk
 
 
@@ -64,6 +65,14 @@ class FrozenGroup:
 
 
 @dataclass(frozen=True)
+class Fault:
+    """Why a test of the pruned network fails, and the line of the user's code, if it is known."""
+
+    reason: str
+    source: str = ""
+
+
+@dataclass(frozen=True)
 class Channels:
     """The channels of a walk, sorted into groups.
 
@@ -71,11 +80,13 @@ class Channels:
         groups: Prunable groups, in the order in which the network produces them.
         frozen: The channels that must be kept.
         place: Group, index set and rank of each label `(labels, 3)`, -1 for labels outside all groups.
+        owner: Position of each label's channel in `frozen` `(labels + 1,)`, -1 for the others and at the end.
     """
 
     groups: tuple[ChannelGroup, ...]
     frozen: tuple[FrozenGroup, ...]
     place: np.ndarray
+    owner: np.ndarray
     _axes: dict[bytes, Axis] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def axis(self, labels: Tensor) -> Axis | None:
@@ -91,12 +102,12 @@ class Channels:
         return self._axes[key]
 
 
-def form_groups(walk: Walk, unfit: dict[str, str] | None = None) -> Channels:
+def form_groups(walk: Walk, unfit: dict[str, Fault] | None = None) -> Channels:
     """Sort the channels that a walk has found into groups.
 
     Args:
         walk: The finished walk.
-        unfit: Groups that failed a test of the pruned network: name -> reason. They are frozen.
+        unfit: Groups that failed a test of the pruned network: name -> fault. They are frozen.
     """
     return _Former(walk).form(unfit or {})
 
@@ -166,7 +177,7 @@ class _Former:
                 pairs.extend(set(zip(patterns[0], pattern, strict=True)))
         return pairs, changed
 
-    def form(self, unfit: dict[str, str]) -> Channels:
+    def form(self, unfit: dict[str, Fault]) -> Channels:
         while True:
             sets = self._index_sets()
             pairs, changed = self._ties(sets)
@@ -175,14 +186,30 @@ class _Former:
             classes = self._join(sets, pairs)
             for _, channels, frozen in classes:
                 if not frozen and len(channels[0]) == 1:
-                    changed |= self._freeze(np.concatenate(channels), "", "is a single channel", "")
+                    changed |= self._freeze(np.concatenate(channels), *self._why_single(int(channels[0][0])))
             if changed:
                 continue
             failed = [(channels, unfit[name]) for name, channels, frozen in classes if not frozen and name in unfit]
             if not failed:
                 return self._build(classes)
-            for members, reason in failed:
-                self._freeze(np.concatenate(members), "self-test", reason, "")
+            for members, fault in failed:
+                cut = self._use_of(int(members[0][0]), self.walk.labels.cuts)
+                source = fault.source or (cut.source if cut else "")
+                self._freeze(np.concatenate(members), "self-test", fault.reason, source)
+
+    def _use_of(self, channel: int, uses: list[Use]) -> Use | None:
+        """Return the first of the given uses of a channel."""
+        return next((use for use in uses if (self.channel[use.labels[use.labels >= 0].numpy()] == channel).any()), None)
+
+    def _why_single(self, channel: int) -> tuple[str, str, str]:
+        """Return operator, reason and source of a group that has only one channel."""
+        for _, labels in self.walk.produced:
+            if np.count_nonzero(self.channel[labels[labels >= 0].numpy()] == channel) > 1:
+                return "layer", "is one channel, for all channels of its layer go together", ""
+        cut = self._use_of(channel, self.walk.labels.cuts + self.rows)
+        if cut is None:
+            return "layer", "is the only channel of its layer", ""
+        return cut.operator, "is used apart from the other channels of its layer", cut.source
 
     def _join(self, sets: dict[int, int], pairs: list[tuple[int, int]]) -> list[tuple[str, list[np.ndarray], bool]]:
         """Return groups as (name, channels of each index set, frozen?), in the order in which they are produced."""
@@ -215,11 +242,13 @@ class _Former:
         together: dict[tuple[str, str, str, str], int] = {}
         kept: list[tuple[str, list[np.ndarray]]] = []
         by_channel = np.full((len(self.first), 3), -1, dtype=np.int64)
+        owner = np.full(len(self.first), -1, dtype=np.int64)
         for name, members, is_frozen in classes:
             if is_frozen:
                 why = self.reasons[int(members[0][0])]
                 key = (name.split("#")[0], *why)
                 together[key] = together.get(key, 0) + sum(len(m) for m in members)
+                owner[np.concatenate(members)] = len(frozen) + list(together).index(key)
                 continue
             for row, channels in enumerate(members):
                 by_channel[channels, 0] = len(kept)
@@ -233,7 +262,7 @@ class _Former:
         groups = tuple(
             ChannelGroup(name, len(members[0]), tuple(found[i]), len(members)) for i, (name, members) in enumerate(kept)
         )
-        return Channels(groups, tuple(frozen), place)
+        return Channels(groups, tuple(frozen), place, np.append(owner[self.channel], -1))
 
     def _members(self, place: np.ndarray) -> dict[int, list[Member]]:
         made = {label for _, labels in self.walk.produced for label in labels.tolist() if label >= 0}

@@ -8,6 +8,7 @@ one channel", "this channel must be kept"); `Labels.solve` derives the channels 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -79,17 +80,8 @@ class Freeze:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Label vectors of equal length that must keep equal counts (row i is `labels[i]`), and their origin."""
-
-    labels: Tensor
-    operator: str
-    source: str
-
-
-@dataclass(frozen=True)
-class Split:
-    """Labels of a channel dimension that a view has split into several, and their origin."""
+class Use:
+    """Labels that an operator uses in one way, see `Labels`, with its name and its location in the code."""
 
     labels: Tensor
     operator: str
@@ -98,13 +90,24 @@ class Split:
 
 @dataclass
 class Labels:
-    """All labels and the constraints on them."""
+    """All labels and the constraints on them.
+
+    Attributes:
+        count: Number of labels.
+        joined: Pairs of labels of one channel.
+        frozen: Labels that must be kept.
+        rows: Label vectors `(rows, n)` that must keep equal counts.
+        splits: Labels of a channel dimension that a view has split into several.
+        cuts: Labels `(n,)` of one of the unequal parts of a channel dimension.
+        tagged: Labels that occur together.
+    """
 
     count: int = 0
     joined: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     frozen: list[Freeze] = field(default_factory=list)
-    rows: list[Rows] = field(default_factory=list)
-    splits: list[Split] = field(default_factory=list)
+    rows: list[Use] = field(default_factory=list)
+    splits: list[Use] = field(default_factory=list)
+    cuts: list[Use] = field(default_factory=list)
     tagged: list[Tensor] = field(default_factory=list)
 
     def fresh(self, n: int) -> Tensor:
@@ -137,13 +140,19 @@ class Labels:
         if labels.numel():
             self.tagged.append(labels)
 
+    def cut(self, parts: Sequence[Tensor], operator: str, source: str) -> None:
+        """Record that an operator takes unequal parts of the channels, which are separate index sets then."""
+        for part in parts:
+            self.tag(part)
+            self.cuts.append(Use(part.flatten(), operator, source))
+
     def tie(self, labels: Tensor, operator: str, source: str) -> None:
         """Record that the rows of `labels` `(rows, n)` must keep equal counts, each row with its own indices."""
-        self.rows.append(Rows(labels, operator, source))
+        self.rows.append(Use(labels, operator, source))
         for row in labels:
             self.tag(row)
 
-    def settle(self, channel: np.ndarray) -> tuple[list[Rows], list[Tensor]]:
+    def settle(self, channel: np.ndarray) -> tuple[list[Use], list[Tensor]]:
         """Return all rows that must keep equal counts and all tags, with those of splits.
 
         If the channels of a split change along one of its dimensions only (a convolution reads each together with all
@@ -164,7 +173,7 @@ class Labels:
                 continue
             dims = support(split.labels)
             found = split.labels.flatten().reshape(-1, split.labels.shape[dims[-1]])
-            rows.append(Rows(found, split.operator, split.source))
+            rows.append(Use(found, split.operator, split.source))
             tagged += [row[row >= 0] for row in found]
         return rows, [labels for labels in tagged if labels.numel()]
 

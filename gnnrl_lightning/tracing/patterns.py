@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 
-from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.errors import UserError, suggestion
 
 
 def matches(pattern: str, name: str) -> bool:
@@ -26,7 +25,7 @@ def nothing_matches(
         names: Valid names.
         more: Other valid kinds of values.
     """
-    near = difflib.get_close_matches(pattern, names, 3)
-    meant = f" (did you mean {' or '.join(near)}?)" if near else ""
     also = "".join(f", or {item}" for item in more)
-    return UserError(f"{option} {pattern!r} matches no {what}{meant}: expected a name or a glob{also}")
+    return UserError(
+        f"{option} {pattern!r} matches no {what}{suggestion(pattern, names, 3)}: expected a name or a glob{also}"
+    )

@@ -53,6 +53,7 @@ class Step:
     """One operator of the walk with its input and output tensors, for the state graph.
 
     `storage` is the identity of the memory of the output: views, and what is written in place, share it.
+    `line` is the user's code that calls the operator.
     """
 
     node: str
@@ -64,6 +65,7 @@ class Step:
     output: Value
     hyper: dict[str, tuple[int, ...]]
     storage: int = 0
+    line: str = ""
 
 
 @dataclass(frozen=True)

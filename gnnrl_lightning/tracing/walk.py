@@ -92,7 +92,8 @@ class Walk:
         hyper: Kernel, stride and groups of the current operator.
         node: The current operator.
         operator: Name of the current operator.
-        source: Location of the current operator in the user's code.
+        line: Line of the user's code that calls the current operator.
+        source: The line and its module.
         module: Module that calls the current operator.
     """
 
@@ -120,6 +121,7 @@ class Walk:
     hyper: dict[str, tuple[int, ...]] = field(default_factory=dict)
     node: Node | None = None
     operator: str = ""
+    line: str = ""
     source: str = ""
     module: str = ""
 
@@ -140,7 +142,7 @@ class Walk:
 
     def keep(self, channels: int, reason: str) -> None:
         """Record that the current operator has channels without labels, which must be kept."""
-        self.unlabelled.append((self.module, channels, self.operator, reason, self.source))
+        self.unlabelled.append((self.name, channels, self.operator, reason, self.source))
 
     def tie(self, labels: Tensor) -> None:
         """Tie the rows of `labels` because of the current operator, see `Labels.tie`."""
@@ -182,7 +184,12 @@ class Walk:
 
     def produce(self, labels: Tensor) -> None:
         """Record that the current operator produces these channels; its module names them."""
-        self.produced.append((self.module or (self.node.name if self.node else ""), labels))
+        self.produced.append((self.name, labels))
+
+    @property
+    def name(self) -> str:
+        """The module that calls the current operator or, if the network itself does, the operator."""
+        return self.module or (self.node.name if self.node else "")
 
     def masked_labels(self) -> set[int]:
         """Return the labels of parameter dimensions that a mask sets to zero: those along which channels are read."""
@@ -249,7 +256,9 @@ class Walk:
 
 def _meta(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return torch.empty(value.shape, dtype=value.dtype, device="meta")
+        # Within autocast, operands have different types; their number of MACs is the same.
+        dtype = torch.float32 if value.is_floating_point() else value.dtype
+        return torch.empty(value.shape, dtype=dtype, device="meta")
     if isinstance(value, (tuple, list)):
         return type(value)(_meta(item) for item in value)
     return value

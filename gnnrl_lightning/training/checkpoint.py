@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from gnnrl_lightning.files import keep
 from gnnrl_lightning.processes import from_first
 from gnnrl_lightning.report.metrics import MetricsFile
 from gnnrl_lightning.report.phases import PhaseLogger
@@ -61,5 +61,5 @@ class LatestCheckpoint(Checkpoint):
 
     def _keep(self, trainer: Trainer) -> None:
         if self._made is not None and self.path is not None and trainer.is_global_zero:
-            os.replace(self._made, self.path)
+            keep(self._made, self.path)
         self._made = None

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from gnnrl_lightning.data import Batch
-from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.errors import UserError, finite_number
 from gnnrl_lightning.networks import eval_mode
 from gnnrl_lightning.objective import Objective
 from gnnrl_lightning.objective.protocol import added_up, measure
 from gnnrl_lightning.seeds import derived_seed
-from gnnrl_lightning.training.options import TrainingOptions, learning_rate_factor
+from gnnrl_lightning.training.mixup import Mixed, mix
+from gnnrl_lightning.training.optimizers import make_optimizer
+from gnnrl_lightning.training.options import TrainingOptions
+from gnnrl_lightning.training.schedules import SCHEDULES
 from gnnrl_lightning.trees import Tree, call, count, floats, map_tensors
+
+MIXUP = 1
+"""Last part of the key of mixup's random numbers: the rest of it is the key of the batch's augmentation."""
 
 
 class SupervisedModule(LightningModule):
     """A network in training; logs `loss` and the objective's figures of each epoch under train/, val/ and test/.
+
+    With mixup, those of the training are about mixed inputs: `loss` is for both targets, and the figures are for the
+    one with the larger weight.
+
+    Attributes:
+        holdout: The figures of the holdout after each epoch, if the trainer validates.
 
     Args:
         network: Maps inputs to outputs, see `gnnrl_lightning.trees.call`; parameters that do not require gradients are
@@ -48,10 +64,12 @@ class SupervisedModule(LightningModule):
         self.network = network
         self.options = options
         self.objective = objective
+        self._schedule = SCHEDULES.find(options.schedule)
         # in a tuple: a submodule would be saved, synchronised and set to training mode
         self._teacher = (teacher,)
         self._seed = seed
         self._steps = 1
+        self.holdout: list[dict[str, float]] = []
         self._sums: dict[str, list[dict[str, Tensor]]] = {}
         self._seen: dict[str, int] = {}
 
@@ -84,73 +102,98 @@ class SupervisedModule(LightningModule):
 
     def _factor(self, step: int) -> float:
         warmup = self.options.warmup_epochs * self._steps / max(1, self.options.epochs)
-        return learning_rate_factor(step, self._steps, warmup)
+        share = partial(self._schedule, step, self._steps, warmup)
+        return finite_number(share, f"schedule {self.options.schedule}")
 
-    def _step(self, batch: Batch, stage: str) -> tuple[Tree, Tensor]:
-        """Compute outputs and loss of a batch; log the loss and accumulate the sums of the figures."""
-        outputs = self(batch.inputs)
-        loss, size = self.objective.loss(outputs, batch.targets), count(batch.targets)
+    def _record(self, stage: str, outputs: Tree, targets: Tree, loss: Tensor) -> None:
+        """Log the loss of a batch and accumulate the sums of the figures."""
+        size = count(targets)
         with torch.no_grad():
-            measured = self.objective.measure(floats(map_tensors(torch.Tensor.detach, outputs)), batch.targets)
+            measured = self.objective.measure(floats(map_tensors(torch.Tensor.detach, outputs)), targets)
         self._sums.setdefault(stage, []).append(dict(measured.sums))
         self._seen[stage] = self._seen.get(stage, 0) + size
         self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
-        return outputs, loss
 
-    def _log_figures(self, stage: str) -> None:
-        """Log the figures of an epoch over the examples of all processes."""
+    def _log_figures(self, stage: str) -> dict[str, float]:
+        """Log and return the figures of an epoch over the examples of all processes."""
         batches, seen = self._sums.pop(stage, None), self._seen.pop(stage, 0)
         if batches is None:
-            return
+            return {}
         totals = added_up(batches)
         flat = torch.tensor([float(seen), *(value for values in totals.values() for value in values)])
         every = self.trainer.strategy.reduce(flat.double().to(self.device), reduce_op="sum").tolist()
         examples, elements = every[0], iter(every[1:])
         summed = {name: [next(elements) for _ in values] for name, values in totals.items()}
-        for name, value in measure(self.objective, summed, int(examples)).items():
+        figures = measure(self.objective, summed, int(examples))
+        for name, value in figures.items():
             self.log(f"{stage}/{name}", torch.tensor(value, device=self.device), sync_dist=True)
+        return figures
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss, mixed with the distillation loss if there is a teacher."""
-        outputs, loss = self._step(batch, "train")
+        mixed = self._mixed(batch, batch_idx)
+        outputs = self(mixed.inputs)
+        loss = mixed.loss(self.objective, outputs)
+        self._record("train", outputs, batch.targets, loss)
         (teacher,) = self._teacher
         weight = self.options.distillation_weight
         if teacher is None or weight == 0:
             return loss
         with eval_mode(teacher), torch.no_grad():
-            taught = call(teacher, batch.inputs)
+            taught = call(teacher, mixed.inputs)
         distance = self.objective.distillation(outputs, taught, self.options.distillation_temperature)
         return (1 - weight) * loss + weight * distance
 
+    def _mixed(self, batch: Batch, batch_idx: int) -> Mixed:
+        """Mix the examples of a batch, if configured; the random numbers depend on seed, epoch, batch and process."""
+        if self.options.mixup == 0:
+            return Mixed(batch.inputs, batch.targets, batch.targets, 1.0)
+        key = (self._seed or 0, self.trainer.current_epoch, batch_idx, self.trainer.global_rank, MIXUP)
+        return mix(batch.inputs, batch.targets, self.options.mixup, *key)
+
+    def _evaluate(self, batch: Batch, stage: str) -> None:
+        outputs = self(batch.inputs)
+        self._record(stage, outputs, batch.targets, self.objective.loss(outputs, batch.targets))
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Loss and figures of the holdout."""
-        self._step(batch, "val")
+        self._evaluate(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Loss and figures of the test examples."""
-        self._step(batch, "test")
+        self._evaluate(batch, "test")
 
     def on_train_epoch_end(self) -> None:
         """Log the figures of the training examples."""
         self._log_figures("train")
 
     def on_validation_epoch_end(self) -> None:
-        """Log the figures of the holdout."""
-        self._log_figures("val")
+        """Log the figures of the holdout, and keep those of a training's epochs."""
+        figures = self._log_figures("val")
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+            self.holdout.append(figures)
 
     def on_test_epoch_end(self) -> None:
         """Log the figures of the test examples."""
         self._log_figures("test")
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Return SGD; its learning rate is set in every step."""
+        """Return the optimiser; its learning rate is set in every step."""
         options = self.options
-        optimizer = torch.optim.SGD(
-            [parameter for parameter in self.network.parameters() if parameter.requires_grad],
-            lr=options.learning_rate,
-            momentum=options.momentum,
-            weight_decay=options.weight_decay,
-            nesterov=options.momentum > 0,
+        optimizer = make_optimizer(
+            options.optimizer,
+            self.network.parameters(),
+            options.learning_rate,
+            options.weight_decay,
+            options.decay_norms_and_biases,
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the figures of the holdout."""
+        checkpoint["holdout"] = self.holdout
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Continue with those of the epochs before."""
+        self.holdout = checkpoint["holdout"]

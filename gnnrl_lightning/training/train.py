@@ -8,17 +8,19 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import nn
+from torch import Tensor, nn
 
 from gnnrl_lightning.data import BatchLoader, ExampleData, Examples
 from gnnrl_lightning.networks import eval_mode
 from gnnrl_lightning.objective import Objective
 from gnnrl_lightning.objective.protocol import added_up, measure
 from gnnrl_lightning.processes import share_weights
+from gnnrl_lightning.training.averaging import MovingAverage
 from gnnrl_lightning.training.checkpoint import LatestCheckpoint
+from gnnrl_lightning.training.mixup import check_mixable
 from gnnrl_lightning.training.module import SupervisedModule
 from gnnrl_lightning.training.options import TrainingOptions
-from gnnrl_lightning.trees import call, floats, to_device
+from gnnrl_lightning.trees import Tree, call, floats, to_device
 
 
 def quiet_trainer(**flags: object) -> Trainer:
@@ -48,8 +50,8 @@ def train(
     seed: int = 0,
     teacher: nn.Module | None = None,
     checkpoint: Path | None = None,
-) -> None:
-    """Train a network in place.
+) -> list[dict[str, float]]:
+    """Train a network in place, and validate it on the holdout after each epoch.
 
     Afterwards the network is in evaluation mode, on its original device, and the same parameters require gradients as
     before. All randomness derives from `seed` (the global generators are restored), so the same seed gives the same
@@ -60,11 +62,14 @@ def train(
         data: The data module, set up; for this run its training order and augmentation derive from `seed`.
         options: Training options.
         objective: Computes loss and figures.
-        trainer: Creates the Trainer; called with `max_epochs` and `gradient_clip_val`.
-        seed: Seed of the order, of the augmentation and of dropout.
+        trainer: Creates the Trainer; called with `max_epochs`, `gradient_clip_val` and `limit_val_batches`.
+        seed: Seed of the order, of the augmentation, of mixup and of dropout.
         teacher: Network to distil from, needed if `options.distillation_weight` is above 0.
         checkpoint: File of the checkpoint after each epoch; if it exists, training resumes from it and ends with the
             same weights. None: no checkpoints.
+
+    Returns:
+        The objective's figures of the holdout after each epoch, those of a resumed training included.
 
     Raises:
         UserError: Distillation without a teacher, or a network without parameters to train.
@@ -77,15 +82,43 @@ def train(
         if options.epochs > 0:
             with isolate_rng():
                 network.train()
-                runner = trainer(max_epochs=options.epochs, gradient_clip_val=options.gradient_clip or None)
-                runner.callbacks.append(latest)  # pyright: ignore[reportAttributeAccessIssue]
+                flags = {"max_epochs": options.epochs, "gradient_clip_val": options.gradient_clip or None}
+                runner = trainer(**flags, limit_val_batches=None)
+                average = MovingAverage(network, options.ema_decay) if options.ema_decay > 0 else None
+                callbacks = [latest] if average is None else [average, latest]
+                runner.callbacks.extend(callbacks)  # pyright: ignore[reportAttributeAccessIssue]
                 runner.fit(module, datamodule=data, ckpt_path=latest.found, weights_only=True)
+                if average is not None:
+                    average.exchange()
                 share_weights(network)
     finally:
         data.seed = data_seed
         network.eval()
         for each, device in devices:
             each.to(device)
+    return module.holdout
+
+
+def check_training(
+    network: nn.Module, options: TrainingOptions, objective: Objective, inputs: Tree, teacher: nn.Module | None = None
+) -> None:
+    """Refuse options that do not fit a network, before the training begins.
+
+    Args:
+        network: The network, or one with the same kinds of parameters.
+        options: Training options.
+        objective: Computes loss and figures.
+        inputs: Some network inputs.
+        teacher: Network to distil from.
+
+    Raises:
+        UserError: Distillation without a teacher, no parameters to train, an optimiser that refuses these parameters,
+            or mixup of inputs that are not floating-point.
+    """
+    if options.epochs > 0:
+        SupervisedModule(network, options, objective, teacher).configure_optimizers()
+        if options.mixup > 0:
+            check_mixable(inputs)
 
 
 def figures(
@@ -95,17 +128,28 @@ def figures(
     objective: Objective,
     device: torch.device | str | None = None,
 ) -> dict[str, float]:
-    """Compute the objective's figures of a network on some examples.
+    """Compute the objective's figures of a network on some examples, by name; see `scored`."""
+    return scored(network, examples, data, objective, device)[1]
+
+
+def scored(
+    network: nn.Module,
+    examples: Examples,
+    data: ExampleData,
+    objective: Objective,
+    device: torch.device | str | None = None,
+) -> tuple[Tensor, dict[str, float]]:
+    """Compute the score of each of some examples and the objective's figures.
 
     Args:
-        network: Maps inputs to outputs; run in evaluation mode on `device`, and restored afterwards.
-        examples: The examples.
+        network: The network; run in evaluation mode on `device`, and restored afterwards.
+        examples: The N examples.
         data: Data module with normalisation and batch size.
         objective: Measures the outputs.
         device: Device to compute on; None: that of the network.
 
     Returns:
-        Name -> figure.
+        Scores `(N,)` on the CPU, higher is better, see `gnnrl_lightning.objective.protocol.Measured`; figures by name.
     """
     home = _device(network)
     device = home if device is None else torch.device(device)
@@ -114,10 +158,11 @@ def figures(
         with eval_mode(network.to(device)), torch.inference_mode():
             for batch in BatchLoader(examples, data.eval_batch_size):
                 outputs = call(network, data.normalize(to_device(batch.inputs, device)))
-                batches.append(objective.measure(floats(outputs), to_device(batch.targets, device)).sums)
+                batches.append(objective.measure(floats(outputs), to_device(batch.targets, device)))
     finally:
         network.to(home)
-    return measure(objective, added_up(batches), len(examples))
+    found = measure(objective, added_up([batch.sums for batch in batches]), len(examples))
+    return torch.cat([batch.scores for batch in batches]).cpu(), found
 
 
 def _device(network: nn.Module) -> torch.device:

@@ -6,6 +6,9 @@ import pytest
 
 from gnnrl_lightning.cli import main
 
+# Of other packages, and of the lock, which a refused process may have taken.
+UNCOUNTED = {"__pycache__", "wandb", ".lock", ".holder.json"}
+
 
 def assert_refused(capsys, folder, arguments, message):
     """One line, exit code 2, and nothing is written into the folder."""
@@ -19,5 +22,5 @@ def assert_refused(capsys, folder, arguments, message):
 
 
 def tree(folder):
-    files = [path for path in folder.rglob("*") if not {"__pycache__", "wandb"} & set(path.parts)]
+    files = [path for path in folder.rglob("*") if not UNCOUNTED & set(path.parts)]
     return sorted((str(path), path.stat().st_mtime_ns) for path in files)

@@ -9,7 +9,7 @@ import pytest
 
 from gnnrl_lightning import __version__
 from gnnrl_lightning.cli import main
-from gnnrl_lightning.cli.subcommands import SUBCOMMANDS
+from gnnrl_lightning.cli.subcommands import CONFIGURED, SUBCOMMANDS
 from gnnrl_lightning.cli.trainer import SubcommandTrainer
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +59,7 @@ def test_what_is_answered_at_once_imports_nothing_heavy():
     ("arguments", "message"),
     [
         ([], "no subcommand: expected one of fit, pretrain, "),
-        (["fitt"], "fitt is no subcommand: expected one of fit, pretrain, "),
+        (["fitt"], "fitt is no subcommand (did you mean fit?): expected one of fit, pretrain, "),
         (["fit", "--config", "none.yaml"], "--config none.yaml: there is no such file"),
         (["fit", "--config=none.yaml", "--overwrite"], "--config none.yaml: there is no such file"),
     ],
@@ -87,7 +87,13 @@ def test_help_names_every_subcommand_with_its_summary(capsys):
         assert f" {name} {subcommand.summary}" in text
 
 
-@pytest.mark.parametrize("name", SUBCOMMANDS)
+@pytest.mark.parametrize("name", CONFIGURED)
 def test_a_subcommand_says_the_same_of_itself(name):
     documented = docstring_parser.parse(getattr(SubcommandTrainer, name).__doc__).short_description
-    assert documented == SUBCOMMANDS[name].summary
+    assert documented == CONFIGURED[name].summary
+
+
+def test_the_documented_completion_knows_every_subcommand():
+    page = (ROOT / "docs" / "running.md").read_text(encoding="utf-8")
+    (words,) = [line.split('"')[1] for line in page.splitlines() if line.startswith("complete ")]
+    assert {*SUBCOMMANDS, "--config", "--resume", "--help", "--version"} == set(words.split())

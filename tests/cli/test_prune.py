@@ -27,7 +27,9 @@ def test_widths_by_name_are_applied_fine_tuned_and_saved(workplace, dense, capsy
     printed = capsys.readouterr().out
     folder = workplace / "runs" / "own"
     result = json.loads((folder / "result.json").read_text())
-    assert list(result) == ["network", "dataset", "objective", "budget", "dense", "pruned", "search", "versions"]
+    assert {"dense", "pruned", "search"} <= result.keys() and "uniform" not in result
+    assert result["layers"][0]["macs"] == {"dense": 64 * 9 * 8, "pruned": 64 * 9 * 3}
+    assert "widths as given" in (folder / "report.html").read_text(encoding="utf-8")
     assert result["budget"] == {} and result["search"] == {"seed": 0, "found_by": "given"}
     row = result["pruned"]
     # conv1: 64 positions x 9 x 3; conv2: 9 positions x 9 x 3 x 5; classifier: 45 x 10

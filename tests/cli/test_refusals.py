@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from gnnrl_lightning.cli import main
 from gnnrl_lightning.job import artifact
+from gnnrl_lightning.job.recipe import recipe_hash
 from gnnrl_lightning.networks.spec import NetworkSpec
 from tests.cli.refused import assert_refused
 
@@ -19,10 +20,13 @@ ROOT = Path(__file__).parents[2]
 
 
 BAD = {
-    "no such option": (["--search.evaluatons", "3"], r"^error: unrecognized arguments: --search.evaluatons 3$"),
+    "no such option": (
+        ["--search.evaluatons", "3"],
+        r"^error: unrecognized arguments: --search.evaluatons 3 \(did you mean --search.evaluations\?\): expected",
+    ),
     "no number": (["--search.evaluations", "many"], r"search.evaluations.*many"),
     "no such file": (["--config", "none.yaml"], r"none.yaml"),
-    "no such argument of the data": (["--data.siz", "3"], r"Option 'siz' is not accepted"),
+    "no such argument of the data": (["--data.siz", "3"], r"Digits has no argument siz"),
     "impossible budget": (["--budget.macs", "0.001"], r"has 747 macs"),
     "budget of nothing": (["--budget.macs", "0"], r"budget.macs is 0.*must be positive"),
     "negative budget": (["--budget.macs", "-0.5"], r"must be positive"),
@@ -61,6 +65,17 @@ BAD = {
     "proxy": (["--model.proxy_warmup", "-1"], r"proxy_warmup is -1, expected at least 0"),
     "calibration": (["--candidate.calibration_examples", "100000"], r"expected between 1 and"),
     "learning rate": (["--finetuning.learning_rate", "-1"], r"learning_rate=-1"),
+    "optimiser": (["--finetuning.optimizer", "adam"], r"optimizer is 'adam' \(did you mean adamw\?\)"),
+    "argument of an optimiser": (
+        ["--finetuning.optimizer", "{class_path: sgd, init_args: {betas: 1}}"],
+        r"optimizer 'sgd' refuses its arguments \{'betas': 1\}",
+    ),
+    "optimiser of matrices": (
+        ["--finetuning.optimizer", "torch.optim.Muon"],
+        r"^error: finetuning: .* refuses its arg",
+    ),
+    "teacher of the dense network": (["--pretraining.distillation_weight", "1"], r"a teacher, which only finetuning"),
+    "cutout": (["--data.init_args.cutout", "9"], r"cutout=9 with images of 8x8 pixels"),
     "batch size": (["--data.init_args.batch_size", "0"], r"^error: batch_size=0: expected at least 1$"),
     "search size": (["--data.init_args.holdout_size", "0.0"], r"^error: holdout_size=0.0"),
     "mean of another length": (["--data.init_args.mean", "[0.1, 0.2]"], r"^error: mean=.*one value per channel"),
@@ -79,7 +94,7 @@ BAD = {
     "artifact that is not there": (["--artifact", "nowhere"], r"nowhere has no recipe.json"),
     "steps": (["--episode.max_steps", "0"], r"max_steps is 0"),
     "threads": (["--run.threads", "0"], r"run.threads is 0"),
-    "name with a folder": (["--run.name", "a/b"], r"not a plain folder name"),
+    "name with a folder": (["--run.name", "a/b"], r"run.name is .a/b.: expected a plain folder name"),
     "existing name": (["--run.name", "taken"], r"taken exists; choose another name or pass --overwrite"),
     "checkpoint in the run that is replaced": (
         ["--run.name", "taken", "--overwrite", "--checkpoint", "bad/taken/checkpoints/own.safetensors"],
@@ -165,13 +180,29 @@ def test_an_artifact_of_another_network_or_other_images(fitted, capsys, argument
 def test_a_recipe_runs_nothing_that_it_names(fitted, workplace, capsys):
     recipe = artifact.read_recipe(fitted / "pruned")
     recipe["network"] = {"class_path": "os.mkdir", "init_args": {"path": "ran"}}
-    recipe["sha256"]["recipe.json"] = artifact._recipe_hash(recipe)
+    recipe["sha256"]["recipe.json"] = recipe_hash(recipe)
     (workplace / "foreign").mkdir()
     (workplace / "foreign" / "recipe.json").write_text(json.dumps(recipe))
     with pytest.raises(SystemExit) as end:
         main(["test", "--config", "small.yaml", "--artifact", "foreign"])
     assert end.value.code == 2 and "was pruned from os.mkdir" in capsys.readouterr().err
     assert not (workplace / "ran").exists()
+
+
+def test_there_is_no_teacher_for_an_artifact(fitted, workplace, capsys):
+    with pytest.raises(SystemExit) as end:
+        given = [
+            "--artifact",
+            str(fitted / "pruned"),
+            "--run.name",
+            "taught",
+            "--finetuning.distillation_weight",
+            "0.5",
+        ]
+        main(["finetune", "--config", "small.yaml", *given])
+    assert end.value.code == 2 and not (workplace / "runs" / "taught").exists()
+    message = "error: finetuning: distillation_weight=0.5 without a teacher: expected 0\n"
+    assert capsys.readouterr().err.endswith(message)
 
 
 @pytest.mark.parametrize(("command", "verb"), [("finetune", "fine-tune"), ("validate", "validate"), ("test", "test")])

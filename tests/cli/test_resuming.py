@@ -22,6 +22,7 @@ from gnnrl_lightning.cli import main
 from gnnrl_lightning.cli.resuming import resumed_run, same_wandb_runs
 from gnnrl_lightning.evaluation.evaluator import Evaluator
 from gnnrl_lightning.evaluation.journal import Journal
+from gnnrl_lightning.files import replacing
 from gnnrl_lightning.training.checkpoint import LatestCheckpoint
 from tests.support.workplace import working_in
 
@@ -61,7 +62,7 @@ def result_of(folder):
 
 def journal_of(folder):
     lines = (folder / "journal.jsonl").read_text().splitlines()
-    return [{**json.loads(line), "seconds": None} for line in lines]
+    return [{**json.loads(line), "seconds": None, "check": None} for line in lines]
 
 
 def rows_of(folder):
@@ -161,7 +162,7 @@ def test_killed_and_resumed_is_never_killed(workplace, whole, monkeypatch, momen
     done = ended(workplace, "SIGKILL", moment, *NEW, f"killed_{moment}")
     folder = workplace / "runs" / f"killed_{moment}"
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert {path.name for path in (folder / "checkpoints").iterdir()} == left
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {*left, "checksums.json"}
     before = (folder / "journal.jsonl").read_text().splitlines()[:lines] if lines else []
     added = []
     append = Journal.append
@@ -298,7 +299,8 @@ def test_a_journal_that_lost_lines_after_the_search_is_searched_again(whole):
     lines = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
     (folder / "journal.jsonl").write_text("".join(lines[:-2]))
     for name in ("uniform", "pruned"):
-        (folder / "checkpoints" / f"{name}.safetensors").write_bytes(b"of another network")
+        with replacing(folder / "checkpoints" / f"{name}.safetensors", checksum=True) as partial:
+            partial.write_bytes(b"of another network")
     with pytest.warns(UserWarning, match=r"journal.jsonl lacks evaluations .* the agent starts again"):
         main(["fit", "--resume", str(folder)])
     assert_same(folder, whole)
@@ -374,6 +376,9 @@ def test_wandb_resumes_the_same_run(workplace, interrupt, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
     (folder,) = (workplace / "wandb_runs").iterdir()
     assert (folder / "checkpoints" / "wandb.txt").read_text() == f"{folder.name}\n"
+    config = (folder / "config.yaml").read_text()
+    assert "project: gnnrl_lightning" in config  # decides no result
+    (folder / "config.yaml").write_text(config.replace("project: gnnrl_lightning", "project: another"))
     main(["fit", "--resume", str(folder)])
     # offline-run-TIME-ID, and -1 behind it for a second one of the same second
     ids = {path.name.split("-")[3] for path in (workplace / "wandb").glob("offline-run-*")}
@@ -403,7 +408,8 @@ def test_seconds_add_up(workplace, interrupt, monkeypatch):
     path = workplace / "runs" / "clock" / "checkpoints" / "agent.ckpt"
     saved = torch.load(path, weights_only=True)
     assert 0 < saved["seconds"] < 100
-    torch.save(saved | {"seconds": 1000.0}, path)
+    with replacing(path, checksum=True) as partial:
+        torch.save(saved | {"seconds": 1000.0}, partial)
     main(["fit", "--resume", "runs/clock"])
     assert 1000 < json.loads((path.parents[1] / "result.json").read_text())["search"]["seconds"] < 1100
 

@@ -30,7 +30,11 @@ def test_result_has_the_figures(fitted):
         "dense",
         "uniform",
         "pruned",
+        "test_examples",
         "search",
+        "groups",
+        "layers",
+        "machine",
         "versions",
     ]
     assert (result["network"], result["dataset"], result["budget"]["macs"]) == ("Small", "digits", 0.5)
@@ -44,6 +48,11 @@ def test_result_has_the_figures(fitted):
         assert row["macs_ratio"] == row["macs"] / result["dense"]["macs"] <= 0.5
         assert row["params_ratio"] == row["params"] / result["dense"]["params"]
         assert {"top1_search", "top1_test_before", "top1_test_after", "latency_ms"} <= row.keys()
+    assert (result["test_examples"], result["groups"]) == (360, {"conv1": 8, "conv2": 12})
+    assert [layer["name"] for layer in result["layers"]] == ["conv1", "conv2", "classifier"]
+    for name in ("dense", "uniform", "pruned"):
+        assert sum(layer["macs"][name] for layer in result["layers"]) == result[name]["macs"]
+    assert result["layers"][0]["macs"]["pruned"] == 64 * 9 * result["pruned"]["widths"][0]
     search = result["search"]
     assert set(search) == {"evaluations", "examples", "seconds", "seed", "found_by", "agent_best", "proxy"}
     assert set(search["proxy"]) == {"tau", "first_iteration", "last_iteration"}
@@ -58,10 +67,12 @@ def test_result_has_the_figures(fitted):
 def test_run_folder_is_complete(fitted):
     names = {path.name for path in fitted.iterdir()}
     assert {"config.yaml", "metrics.csv", "journal.jsonl", "checkpoints", "pruned", "result.json"} <= names
-    weights = [str(path.relative_to(fitted)) for path in (fitted / "checkpoints").rglob("*.*")]
+    assert {"report.html", "figures", "checksums.json", ".began.yaml"} <= names
+    files = [str(path.relative_to(fitted)) for path in (fitted / "checkpoints").rglob("*.*")]
     # Three iterations in the proxy, one in the environment, one in the proxy, one in the environment: of 16 steps.
-    assert sorted(weights) == [
+    assert sorted(files) == [
         "checkpoints/agent.ckpt",
+        "checkpoints/checksums.json",
         "checkpoints/dense.safetensors",
         "checkpoints/policy.safetensors",
         "checkpoints/pruned.safetensors",
@@ -193,7 +204,7 @@ def test_inspect_writes_json(workplace, capsys):
     main(["inspect", "--config", "small.yaml", "--json", "found.json"])
     found = json.loads((workplace / "found.json").read_text())
     costs = [part for name in METRICS for part in (name, f"smallest_{name}")]
-    assert list(found) == [*costs, "kept", "groups", "frozen"]
+    assert list(found) == [*costs, "kept", "groups", "frozen", "reasons"]
     assert [(group["name"], group["width"]) for group in found["groups"]] == [("conv1", 8), ("conv2", 12)]
     assert found["smallest_macs"] == 64 * 9 + 9 * 9 + 9 * 10
     assert {"parameter": "conv1.weight", "dimension": 0, "role": "output"} in found["groups"][0]["members"]

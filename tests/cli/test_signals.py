@@ -37,7 +37,7 @@ def ready_to_end(parent):
     time.sleep(60)
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, None), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, None), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_forked_worker_is_ended_by_sigterm_and_not_by_ctrl_c(signum, code):
     with stopped_by_signals():
         ours, theirs = multiprocessing.Pipe()
@@ -51,3 +51,16 @@ def test_a_forked_worker_is_ended_by_sigterm_and_not_by_ctrl_c(signum, code):
         assert worker.exitcode == code
         worker.kill()
         worker.join()
+
+
+def test_a_closed_terminal_ends_a_run_unless_nohup_ignores_it():
+    with pytest.raises(Stopped) as end, stopped_by_signals():
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert end.value.code == 129
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stopped_by_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -80,6 +80,20 @@ def test_training_batches_are_augmented_from_their_seed_and_others_only_normalis
     assert data.on_after_batch_transfer("another loader's", 0) == "another loader's"
 
 
+@pytest.mark.parametrize("others", [{"pad": 0, "flip": False}, {"pad": 2, "flip": True}])
+def test_cutout_is_the_mean_and_comes_after_the_crop(others):
+    """The crop is that of the same seed without cutout."""
+    images = torch.full((64, 3, 4, 4), 255, dtype=torch.uint8)
+    plain, cut = (Numbered(cutout=side, **others) for side in (0, 2))
+    before, _ = plain.augment(images, None, torch.Generator().manual_seed(3))
+    after, _ = cut.augment(images, None, torch.Generator().manual_seed(3))
+    replaced = (after == torch.tensor([124, 116, 104])[:, None, None]).all(1)  # 255 * 0.485, 0.456, 0.406
+    assert torch.equal(after, torch.where(replaced[:, None], after, before))
+    pixels = replaced.sum((1, 2))
+    assert {1, 2, 4} == {*pixels.tolist()}  # at a corner, at a border, inside
+    assert cut.normalize(after)[replaced[:, None].expand_as(after)].abs().max() < 0.01
+
+
 def test_nothing_to_augment():
     images = torch.randint(0, 256, (3, 3, 4, 4), dtype=torch.uint8)
     assert Numbered(pad=0, flip=False).augment(images, None, torch.Generator())[0] is images
@@ -125,6 +139,8 @@ def test_setup_loads_once_and_is_asked_for():
         ({"batch_size": 0}, "batch_size=0: expected at least 1"),
         ({"eval_batch_size": -1}, "eval_batch_size=-1: expected at least 1"),
         ({"pad": -1}, "pad=-1: expected at least 0"),
+        ({"cutout": -1}, "cutout=-1: expected at least 0"),
+        ({"cutout": 5}, "cutout=5 with images of 4x4 pixels: expected a smaller square, or 0"),
         ({"seed": -1}, "seed=-1: expected at least 0"),
         ({"holdout_size": 0}, "holdout_size=0: expected a fraction between 0 and 1 or a number"),
         ({"holdout_size": 1.5}, "holdout_size=1.5: expected"),

@@ -1,11 +1,16 @@
+import itertools
+import os
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torchvision import datasets
+from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 from torchvision.transforms import functional as TF
 
 from gnnrl_lightning.data import ImageFolder
+from gnnrl_lightning.data.image_files import sorted_images
 from gnnrl_lightning.errors import UserError
 
 
@@ -91,7 +96,7 @@ def refused(message, root, **arguments):
 def test_bad_folders_get_one_line(folder, tmp_path):
     refused(r"nowhere is not an image folder: expected train/ and test/ \(or val/\)", tmp_path / "nowhere")
     (folder / "train" / "empty").mkdir()
-    refused("train has no images, or a class folder without images: .*empty", folder)
+    refused("train has no images in empty: expected folders of", folder)
     (folder / "train" / "empty").rmdir()
     write(folder / "test" / "zebra" / "0.png")
     refused("train and .*test differ in their class folders: zebra", folder)
@@ -117,3 +122,38 @@ def test_bad_sizes_get_one_line(folder):
     refused("size=0: expected at least 1 pixel", folder, size=0)
     refused("resize=4 with size=8: expected", folder, size=8, resize=4)
     refused("resize=8 with size=None: expected", folder, resize=8)
+
+
+def test_pipes_and_circles_of_links_are_refused_at_once(tmp_path):
+    for split, label in itertools.product(("train", "test"), "ab"):
+        (tmp_path / split / label).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / split / label / "0.png")
+    folder = tmp_path / "train" / "a"
+    assert len(ImageFolder(str(tmp_path)).files()[0]) == 2
+    for name, make, message in (
+        ("pipe.png", os.mkfifo, r"pipe.png is no regular file"),
+        ("gone.png", lambda path: path.symlink_to("nowhere"), r"gone.png is no regular file"),
+        ("self", lambda path: path.symlink_to(folder), r"self is a link to a folder that contains it"),
+        ("other", lambda path: path.symlink_to(tmp_path), r"is a link to a folder that contains it"),
+    ):
+        make(folder / name)
+        with pytest.raises(UserError, match=message):
+            ImageFolder(str(tmp_path)).files()
+        (folder / name).unlink()
+
+
+def test_two_folders_that_link_to_each_other_are_a_circle(tmp_path):
+    for name, other in (("a", "b"), ("b", "a")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "link").symlink_to(tmp_path / other)
+    with pytest.raises(UserError, match="is a link to a folder that contains it"):
+        sorted_images(tmp_path / "a")
+
+
+def test_the_order_is_torchvisions(tmp_path):
+    for name in ("b.png", "a/z.png", "a/b/y.PNG", "a-x/w.jpg", "a.png/v.png", "note.txt"):
+        (tmp_path / "class" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "class" / name).write_bytes(b"")
+    (tmp_path / "class" / "linked").symlink_to(tmp_path / "class" / "a-x")
+    expected = [path for path, _ in make_dataset(tmp_path, {"class": 0}, extensions=IMG_EXTENSIONS)]
+    assert sorted_images(tmp_path / "class") == expected and len(expected) == 6

@@ -16,8 +16,12 @@ from gnnrl_lightning.rl.encoders import ENCODERS
 from gnnrl_lightning.rl.env.reward import REWARDS
 from gnnrl_lightning.search.methods import METHODS
 from gnnrl_lightning.surrogate.measures import SENSITIVITIES
+from gnnrl_lightning.training.optimizers import OPTIMIZERS
+from gnnrl_lightning.training.schedules import SCHEDULES
 from tests.support.workplace import working_in
 
+TABLES = [IMPORTANCES, REPAIRS, SENSITIVITIES, METHODS, FORMATS, METRICS, OBJECTIVES, REWARDS, ENCODERS]
+TABLES += [OPTIMIZERS, SCHEDULES]
 PAGES = Path(__file__).parents[2] / "docs" / "extending"
 NAMES = sorted(path.name for path in PAGES.glob("add-*.md"))
 
@@ -25,7 +29,7 @@ NAMES = sorted(path.name for path in PAGES.glob("add-*.md"))
 @pytest.fixture(autouse=True)
 def own_rows(monkeypatch):
     """Removes what a snippet registers."""
-    for table in (IMPORTANCES, REPAIRS, SENSITIVITIES, METHODS, FORMATS, METRICS, OBJECTIVES, REWARDS, ENCODERS):
+    for table in TABLES:
         monkeypatch.setattr(table, "_rows", dict(table))
 
 

@@ -1,4 +1,6 @@
 import json
+import random
+import shutil
 
 import pytest
 import torch
@@ -9,6 +11,8 @@ from gnnrl_lightning import trace
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job import artifact
 from gnnrl_lightning.job.formats import Format
+from gnnrl_lightning.job.recipe import recipe_hash
+from tests.support.damage import damaged
 
 
 class Small(nn.Module):
@@ -177,7 +181,7 @@ def test_changed_recipe_is_named(folder):
     with pytest.raises(UserError, match=r"recipe.json is damaged"):
         artifact.read_recipe(folder)
     path.write_text('{"format": 99}')
-    with pytest.raises(UserError, match=r"not a recipe of version 3"):
+    with pytest.raises(UserError, match=r"not a recipe of version 4, but of 99: update"):
         artifact.read_recipe(folder)
 
 
@@ -204,6 +208,108 @@ def test_recipe_without_its_keys_is_refused(folder):
         (folder / "recipe.json").write_text(json.dumps({key: recipe[key] for key in recipe if key != name}))
         with pytest.raises(UserError, match=rf"recipe.json is damaged: it lacks {name}"):
             artifact.read_recipe(folder)
+
+
+def with_recipe(folder, change):
+    """Change a recipe as someone would who knows its hash."""
+    path = folder / "recipe.json"
+    recipe = json.loads(path.read_text())
+    change(recipe)
+    recipe["sha256"]["recipe.json"] = recipe_hash(recipe)
+    path.write_text(json.dumps(recipe))
+
+
+def setting(*keys, to):
+    """Function that sets a part of a recipe."""
+
+    def change(recipe):
+        *outer, last = keys
+        for key in outer:
+            recipe = recipe[key]
+        recipe[last] = to
+
+    return change
+
+
+CONV = ("steps", 0, "kept", "conv")
+INVALID = {
+    "an older version": (setting("format", to=3), "not a recipe of version 4, but of 3: save the artifact again"),
+    "a newer version": (setting("format", to=5), "not a recipe of version 4, but of 5: update gnnrl_lightning"),
+    "a version that is no number": (setting("format", to="4"), "not a recipe of version 4"),
+    "steps of another type": (setting("steps", to={}), "lacks steps"),
+    "a step of another type": (setting("steps", 0, to=[]), "step 0 lacks fingerprint, keep, kept"),
+    "a step without its hash": (setting("steps", 0, "fingerprint", to=None), "step 0 lacks fingerprint"),
+    "kept layers of another type": (setting("steps", 0, "keep", to="conv"), "step 0 lacks"),
+    "no shape": (setting("input", "shape", to=None), r"has the shape None"),
+    "a negative shape": (
+        setting("input", "shape", to=[1, -6, 6]),
+        r"shape \[1, -6, 6\], expected positive",
+    ),
+    "a huge shape": (setting("input", "shape", to=[10**9, 10**9, 6]), "expected positive sizes"),
+    "sizes that are no numbers": (setting("input", "shape", to=["1", 6, 6]), "expected positive sizes"),
+    "a type that PyTorch lacks": (setting("input", "dtype", to="float33"), "has the type 'float33'"),
+    "a type that is a function": (setting("input", "dtype", to="load"), "has the type 'load'"),
+    "no input": (setting("input", to={"tuple": [3]}), "an input is 3"),
+    "a file elsewhere": (setting("formats", "weights", "file", to="../w.safetensors"), "expected a plain name"),
+    "no file": (setting("formats", "weights", to=None), "has the file None"),
+    "no channels of a group": (lambda recipe: recipe["steps"][0]["kept"].pop("conv"), "keeps None of conv"),
+    "channels out of range": (setting(*CONV, to=[0, 1, 6]), r"keeps \[0, 1, 6\] of conv: expected .* from 0 to 5"),
+    "negative channels": (setting(*CONV, to=[-1, 1, 2]), "expected ascending channels"),
+    "a channel twice": (setting(*CONV, to=[1, 1, 2]), "expected ascending channels"),
+    "channels out of order": (setting(*CONV, to=[2, 1, 3]), "expected ascending channels"),
+    "no channels": (setting(*CONV, to=[]), "expected ascending channels"),
+    "channels that are fractions": (setting(*CONV, to=[0.5, 1.0]), "expected ascending channels"),
+    "channels that are text": (setting(*CONV, to=["a"]), "expected ascending channels"),
+    "channels of other lengths": (setting(*CONV, to=[[0, 1], [0]]), "expected ascending channels"),
+    "a channel too large for an integer": (setting(*CONV, to=[10**30]), "expected ascending channels"),
+    "other channels, as many": (setting(*CONV, to=[0]), "weights.safetensors is for another network"),
+    "another fingerprint": (setting("steps", 0, "fingerprint", to="0"), "was pruned from a different network"),
+    "other outputs": (setting("probe", to=[[0.0, 0.0, 9.0]]), "does not compute what was saved"),
+    "fewer outputs": (setting("probe", to=[]), "does not compute what was saved"),
+    "outputs of another type": (setting("probe", to=[["a"]]), "does not compute what was saved"),
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "pruned"
+    saved(folder, Small(), formats=("weights",))
+    return folder
+
+
+@pytest.mark.parametrize("case", INVALID)
+def test_a_recipe_with_invalid_parts_is_one_line(whole, tmp_path, case):
+    folder = shutil.copytree(whole, tmp_path / "pruned")
+    change, message = INVALID[case]
+    with_recipe(folder, change)
+    with pytest.raises(UserError, match=message) as error:
+        artifact.load(folder, Small(), EXAMPLE)
+    assert "\n" not in str(error.value)
+
+
+class Changed(Small):
+    """The same parameters, and other code."""
+
+    def forward(self, x):
+        return self.second(self.first(self.bn(self.conv(x)).sigmoid().mean((2, 3))).relu())
+
+
+def test_code_that_has_changed_since_is_noticed(whole):
+    assert isinstance(artifact.load(whole, Small(), EXAMPLE), Small)
+    with pytest.raises(UserError, match=r"weights.safetensors does not compute what was saved: expected the network's"):
+        artifact.load(whole, Changed(), EXAMPLE)
+
+
+@pytest.mark.parametrize("name", ["recipe.json", "weights.safetensors"])
+def test_random_damage_is_one_line(whole, tmp_path, name):
+    """Flipped, removed, added and truncated bytes; nothing but a refusal, or the same network."""
+    folder, draw = shutil.copytree(whole, tmp_path / "pruned"), random.Random(0)
+    data = (folder / name).read_bytes()
+    for _ in range(200):
+        (folder / name).write_bytes(damaged(data, draw))
+        with pytest.raises(UserError) as error:
+            artifact.load(folder, Small(), EXAMPLE)
+        assert "\n" not in str(error.value)
 
 
 def write_pickle(network, example, path):
@@ -249,7 +355,8 @@ def test_a_format_by_its_import_path(folder):
 def test_what_a_format_loads_is_compared_within_its_tolerance(folder):
     with pytest.raises(RuntimeError, match=r"loaded from model.pkl .* differs by"):
         saved(folder, Small(), formats=[path_of("DAMAGED")])
-    saved(folder, Small(), formats=[path_of("COARSE")])
+    pruned, images = saved(folder, Small(), formats=[path_of("COARSE")]), torch.randn(3, 1, 6, 6)
+    assert torch.equal(artifact.load_as(folder, path_of("COARSE"))(images), pruned(images) / 2)
 
 
 @pytest.mark.parametrize(

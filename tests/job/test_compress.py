@@ -7,6 +7,7 @@ import torch
 
 import gnnrl_lightning
 from gnnrl_lightning import Budget, GroupOptions, Task, UserError, compress, load
+from gnnrl_lightning.cli import main
 from gnnrl_lightning.data import Digits
 from gnnrl_lightning.job import artifact
 from gnnrl_lightning.job.checked import check
@@ -15,6 +16,7 @@ from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.searching import search
 from gnnrl_lightning.job.trained import train
 from gnnrl_lightning.rl.learners import GNNRL
+from gnnrl_lightning.speed.alignment import Alignment
 from gnnrl_lightning.training.options import TrainingOptions
 from tests.support.options import options_of
 
@@ -58,6 +60,9 @@ def test_a_kept_run_is_resumed_and_its_artifact_loads(network, tmp_path, monkeyp
     example = torch.zeros(1, 1, 8, 8)
     assert torch.equal(load(first.folder, network, example)(example), first.network(example))
     assert artifact.read_recipe(first.folder)["network"]["init_args"] is None
+    main(["report", str(given["folder"])])
+    page = (given["folder"] / "report.html").read_text(encoding="utf-8")
+    assert "A run of <code>gnnrl_lightning.compress</code>" in page and "compress, seed 0" in page
     monkeypatch.setattr(Task, "train", lambda *_, **__: pytest.fail("trained again"))
     again = compress(network, Digits(), Budget(macs=0.5), **given)
     assert again.widths == first.widths and torch.equal(again.network(example), first.network(example))
@@ -69,6 +74,21 @@ def test_a_kept_run_is_resumed_and_its_artifact_loads(network, tmp_path, monkeyp
             compress(**arguments)
     with pytest.raises(UserError, match="is neither empty nor the folder of a run"):
         compress(network, Digits(), Budget(macs=0.5), folder=tmp_path, by="random")
+
+
+def test_what_was_measured_is_not_measured_again(network, tmp_path, monkeypatch):
+    """Another measurement may come to another number, with which nothing could be resumed."""
+    monkeypatch.setattr("gnnrl_lightning.job.checked.align", lambda *_: Alignment(4, {1: 2.0, 4: 1.0}, 3.0, 64))
+    options = options_of(evaluations=8, precision="auto", **SHORT)
+    given = {"by": "random", "options": options, "folder": tmp_path / "run"}
+    first = compress(network, Digits(), Budget(macs=0.5, channel_multiple="auto"), **given)
+    assert all(width % 4 == 0 for width in first.widths.values()) and first.figures["budget"]["channel_multiple"] == 4
+    for name in ("align", "tune"):
+        monkeypatch.setattr(f"gnnrl_lightning.job.checked.{name}", lambda *_: pytest.fail("measured again"))
+    again = compress(network, Digits(), Budget(macs=0.5, channel_multiple="auto"), **given)
+    assert again.widths == first.widths
+    with pytest.raises(UserError, match="has a run with other settings"):
+        compress(network, Digits(), Budget(macs=0.5, channel_multiple=2), **given)
 
 
 def test_layers_that_the_caller_keeps_stay(network):

@@ -30,14 +30,16 @@ def test_existing_explicit_folder_is_refused_and_untouched(tmp_path):
     assert (tmp_path / "mine" / "result.json").read_text() == "{}"
 
 
-@pytest.mark.parametrize("left", [[], ["config.yaml.partial"]])
+@pytest.mark.parametrize("left", [[], ["config.yaml.partial"], [".began.yaml", "checksums.json", ".lock"]])
 def test_what_a_run_left_that_was_killed_as_it_began_is_no_run(tmp_path, left):
     (tmp_path / "mine").mkdir()
     for name in left:
         (tmp_path / "mine" / name).write_text("")
     folder = RunFolder.create(tmp_path, "mine")
     folder.write_config("a: 1\n")
-    assert [path.name for path in folder.path.iterdir()] == ["config.yaml"]
+    assert {path.name for path in folder.path.iterdir()} == {"config.yaml", ".began.yaml", "checksums.json"} | {
+        *left
+    } - {"config.yaml.partial"}
 
 
 def test_overwrite_replaces_what_a_run_wrote_and_nothing_else(tmp_path):
@@ -83,7 +85,7 @@ def test_file_in_the_way_is_refused_even_with_overwrite(tmp_path):
 
 def test_a_root_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"run.root .*file/runs cannot be created: Not a directory"):
+    with pytest.raises(UserError, match=r"run.root .*file/runs cannot be created: .*file is no folder"):
         RunFolder.create(tmp_path / "file" / "runs")
 
 

@@ -329,7 +329,7 @@ def test_the_dense_network_teaches_the_pruned_ones(task, folder):
 
     def record(network, options, trainer, teacher=None, checkpoint=None):
         taught.append(teacher)
-        original(network, options, trainer, teacher, checkpoint)
+        return original(network, options, trainer, teacher, checkpoint)
 
     object.__setattr__(task, "train", record)
     trained = train(check(task, Budget(macs=0.5), given), folder)

@@ -26,7 +26,7 @@ def test_a_short_name_is_one_of_ours():
     [
         ("nowhere.Network", {}, "cannot be imported: No module named 'nowhere'"),
         ("torch.nn.Nothing", {}, "cannot be imported: .*Nothing"),
-        ("nothing", {}, "cannot be imported: .*nothing"),
+        ("nothing", {}, "is 'nothing': expected a network of gnnrl_lightning.networks, or an import path"),
         ("torch.nn.", {}, "expected an import path, package.module.name"),
         ("torch.nn.Linear", {"in_features": 3}, "refuses its init_args.*missing a required argument"),
         ("torch.nn.Linear", {"width": 3}, "refuses its init_args.*"),

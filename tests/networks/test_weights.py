@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.networks import load_weights, mobilenet_v2, resnet20, resnet32
+from gnnrl_lightning.networks import load_weights, mobilenet_v2, read_notes, resnet20, resnet32, save_weights
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,14 @@ def test_safetensors(tmp_path, source):
     network = resnet20()
     load_weights(network, str(tmp_path / "weights.safetensors"))
     assert equal(network, source)
+
+
+@pytest.mark.parametrize("notes", [None, {"curve": [{"top1": 1 / 3}], "name": "dense"}])
+def test_notes_are_kept_beside_the_weights(tmp_path, source, notes):
+    save_weights(source, tmp_path / "weights.safetensors", notes)
+    network = resnet20()
+    load_weights(network, tmp_path / "weights.safetensors")
+    assert equal(network, source) and read_notes(tmp_path / "weights.safetensors") == (notes or {})
 
 
 def test_names_of_the_network_itself_that_look_like_a_wrapper(tmp_path):

@@ -35,6 +35,19 @@ def test_mean_iou_is_that_of_torchmetrics_over_all_pixels(ignored):
     assert found["cross_entropy"] == pytest.approx(float(cross_entropy(logits, targets, ignore_index=255)))
 
 
+def test_label_smoothing_is_of_the_loss_alone_and_ignores_what_is_ignored():
+    logits, targets = drawn()
+    targets[:, 0] = 255
+    plain, smooth = (Segmentation(ignore_index=255, label_smoothing=share) for share in (0.0, 0.2))
+    log_probs = logits.log_softmax(1)[:, :, 1:]
+    uniform = -log_probs.mean(1).mean()
+    expected = 0.8 * plain.loss(logits, targets) + 0.2 * uniform
+    assert float(smooth.loss(logits, targets)) == pytest.approx(float(expected), rel=1e-5)
+    assert figures(smooth, logits, targets) == figures(plain, logits, targets)
+    with pytest.raises(UserError, match=r"label_smoothing=1.5: expected 0 to 1"):
+        Segmentation(label_smoothing=1.5)
+
+
 def test_a_class_that_does_not_occur_does_not_count_and_the_mean_is_no_mean_of_examples():
     """Two images of two pixels; class 2 is neither there nor predicted.
 

@@ -1,36 +1,10 @@
 import io
 
+import pytest
 from rich.console import Console
 
-from gnnrl_lightning.objective import Classification
-from gnnrl_lightning.objective.protocol import record
 from gnnrl_lightning.report.table import inspection_tables, print_result, result_table
-
-RESULT = {
-    "network": "ResNet-20",
-    "dataset": "digits",
-    "objective": record(Classification()),
-    "budget": {"macs": 0.5, "channel_multiple": 1, "min_width": 1},
-    "dense": {"macs": 2_000_000, "params": 400_000, "top1_test": 99.0, "latency_ms": 8.0},
-    "uniform": {
-        "macs": 998_000,
-        "params": 180_000,
-        "top1_test_before": 60.0,
-        "top1_test_after": 98.25,
-        "latency_ms": 6.0,
-    },
-    "pruned": {
-        "macs": 1_000_000,
-        "params": 200_000,
-        "macs_ratio": 0.5,
-        "params_ratio": 0.5,
-        "top1_search": 90.5,
-        "top1_test_before": 88.0,
-        "top1_test_after": 98.75,
-        "latency_ms": 5.125,
-    },
-    "search": {"evaluations": 96, "seconds": 41.6, "found_by": "agent", "agent_best": 90.5},
-}
+from tests.support.results import RESULT
 
 
 def test_cells_are_the_figures():
@@ -54,6 +28,48 @@ def test_printed_table_names_budget_and_finder():
     assert "the agent's own best 90.50 %" in text
 
 
+@pytest.mark.parametrize(("milliseconds", "said"), [(6.5, True), (5.9, False), (9.0, True)])
+def test_macs_that_save_little_time_are_said(milliseconds, said):
+    """Half of the MACs: a quarter of the 8 ms should be gone."""
+    console = Console(file=io.StringIO(), width=140)
+    print_result({**RESULT, "pruned": RESULT["pruned"] | {"latency_ms": milliseconds}}, 64, console)
+    line = (
+        f"50% of the MACs take {milliseconds / 8:.0%} of the dense network's time here: try budget.channel_multiple 8"
+    )
+    assert (line in console.file.getvalue()) is said
+
+
+@pytest.mark.parametrize(
+    ("epochs", "kept", "said"),
+    [
+        ([70.0, 92.5], True, ["ours: top-1 on the holdout before fine-tuning 90.00 %, after it 92.50 %"]),
+        (
+            [67.0, 91.25, 89.5],
+            False,
+            [
+                "ours: top-1 on the holdout before fine-tuning 90.00 %, after it 89.50 %, after epoch 2 of 3 91.25 %",
+                "ours: the network before fine-tuning is delivered: try a smaller finetuning.learning_rate",
+            ],
+        ),
+        ([], True, []),
+    ],
+)
+def test_what_fine_tuning_has_come_to_is_said(epochs, kept, said):
+    console = Console(file=io.StringIO(), width=140)
+    after = epochs[-1] if epochs else 90.0
+    found = {"top1_search_before": 90.0, "top1_search_after": after, "top1_search_epochs": epochs}
+    print_result({**RESULT, "pruned": RESULT["pruned"] | found | {"finetuning_kept": kept}}, 64, console)
+    lines = console.file.getvalue().splitlines()
+    assert [line for line in lines if "fine-tuning" in line and ": " in line and "latency" not in line] == said
+
+
+def test_finals_are_said():
+    console = Console(file=io.StringIO(), width=140)
+    finals = {"trained": [{}, {}, {}], "seconds": 61.2}
+    print_result({**RESULT, "search": {**RESULT["search"], "finals": finals}}, 64, console)
+    assert "3 finalists were trained for a few steps, 61 s; the best of them is delivered" in console.file.getvalue()
+
+
 def test_agent_without_a_candidate():
     console = Console(file=io.StringIO(), width=140)
     search = {**RESULT["search"], "found_by": "uniform", "agent_best": None}
@@ -61,7 +77,7 @@ def test_agent_without_a_candidate():
     assert "the agent's own best none" in console.file.getvalue()
 
 
-INSPECTED = {"macs": 9, "smallest_macs": 3, "kept": [], "groups": [], "frozen": []}
+INSPECTED = {"macs": 9, "smallest_macs": 3, "kept": [], "groups": [], "reasons": []}
 
 
 def test_groups_with_their_ranges_and_kept_layers():
@@ -88,17 +104,20 @@ def test_widths_that_were_given_have_no_uniform_row_and_no_search():
     assert "top-1 on the holdout 90.50 % before fine-tuning" in text
 
 
-def test_frozen_groups_with_operator_and_source_line():
-    frozen = {"name": "stem", "width": 6, "operator": "cumprod", "reason": "no rule", "source": "mix (net.py:7: f(x))"}
+def test_reasons_of_frozen_groups_with_line_and_remedy():
+    words = {"operator": "cumprod", "reason": "no rule", "source": "net.py:7: f(x)", "remedy": "use cumsum"}
+    reason = {"groups": ["stem", "head"], "channels": 6, "macs": 1200, **words}
     costs = {"macs": 9000, "smallest_macs": 3000, "params": 4, "smallest_params": 1}
-    tables = inspection_tables(INSPECTED | costs | {"frozen": [frozen]})
+    tables = inspection_tables(INSPECTED | costs | {"reasons": [reason]})
     cells = [list(column.cells) for column in tables[0].columns]
     assert cells == [["macs", "params"], ["9,000", "4"], ["3,000 (33.33%)", "1 (25.00%)"]]
     table = tables[-1]
     assert [list(column.cells) for column in table.columns] == [
-        ["stem"],
+        ["stem, head"],
         ["6"],
+        ["1,200"],
         ["cumprod"],
         ["no rule"],
-        ["mix (net.py:7: f(x))"],
+        ["net.py:7: f(x)"],
+        ["use cumsum"],
     ]

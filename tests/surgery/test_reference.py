@@ -158,3 +158,40 @@ def test_the_masked_network_runs_again_after_an_error():
     assert difference(forward(masked, (x,)), forward(plan.apply(network), (x,))) <= TOLERANCE
     ones = torch.ones(1, 6, dtype=torch.float64)
     assert torch.equal(F.layer_norm(ones, (6,)), torch.zeros_like(ones))
+
+
+class Product(nn.Module):
+    """Queries and keys without heads: their product reads channels of two activations."""
+
+    def __init__(self, product):
+        super().__init__()
+        self.q, self.k, self.v = nn.Linear(4, 6), nn.Linear(4, 6), nn.Linear(4, 2)
+        self.product = product
+
+    def forward(self, x):
+        return self.product(self.q(x).relu(), self.k(x).sigmoid().transpose(-1, -2)).relu() @ self.v(x)
+
+
+@pytest.mark.parametrize(
+    ("product", "dims"),
+    [
+        (torch.matmul, 3),
+        (torch.Tensor.__matmul__, 3),
+        (torch.bmm, 3),
+        (torch.mm, 2),
+        (lambda a, b: torch.addmm(a.new_ones(1, 1), a, b, alpha=2), 2),
+    ],
+)
+def test_a_product_of_two_activations_reads_no_removed_channel(product, dims):
+    """The reference is made by hand: queries and keys lose the columns that are not kept."""
+    network, x = Product(product).double().eval(), torch.randn(1, 5, 4, dtype=torch.float64)
+    x = x if dims == 3 else x[0]
+    graph = gnnrl_lightning.trace(network, x)
+    (group,) = graph.groups
+    assert group.width == 6
+    plan = graph.plan(network, torch.tensor([3]))
+    (kept,) = plan.kept.values()
+    q, k = network.q(x).relu()[..., kept], network.k(x).sigmoid()[..., kept]
+    wanted = product(q, k.transpose(-1, -2)).relu() @ network.v(x)
+    for made in (plan.apply(network), plan.mask(network)):
+        assert torch.allclose(made(x), wanted, rtol=0, atol=1e-12)

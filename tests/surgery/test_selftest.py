@@ -17,6 +17,7 @@ from gnnrl_lightning.surgery.selftest import (
 )
 from gnnrl_lightning.tracing.axes import Selection
 from tests.support.exactness import macs_of, random_weights
+from tests.support.networks_code import Code, macs
 from tests.support.networks_zoo import Pair
 
 
@@ -118,6 +119,58 @@ def test_a_network_that_no_frozen_group_repairs_is_refused(monkeypatch):
         gnnrl_lightning.trace(HardCoded(), torch.zeros(1, 3, 4, 4))
 
 
+class Untraced(Code):
+    """Its forward pass fails without export."""
+
+    def between(self, x):
+        if not torch.compiler.is_exporting():
+            raise ValueError("only for export")
+        return x
+
+
+class OtherPath(Code):
+    def between(self, x):
+        return x if torch.compiler.is_exporting() else self.b(x).repeat(1, 2, 2, 2)[:, :8, :4, :4]
+
+
+class SinglePrecision(Code):
+    def between(self, x):
+        return x.float()
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (Untraced(), r"Untraced fails with nothing pruned \(test_selftest.py:\d+: raise .*: only for export"),
+        (OtherPath(), f"OtherPath has .* MACs by torch.utils.flop_counter, but {macs():,} in its graph"),
+        (
+            SinglePrecision(),
+            r"fails in float64 with random weights and inputs \(networks_code.py:\d+: .* self_test=False",
+        ),
+    ],
+)
+def test_a_network_that_cannot_be_tested_is_refused_in_one_line(network, message):
+    with pytest.raises(UserError, match=message) as caught:
+        gnnrl_lightning.trace(network, torch.randn(1, 3, 6, 6))
+    assert "\n" not in str(caught.value)
+
+
+class Values(Code):
+    """A grid of as many points as an element of a list says: the code needs values, which the meta device lacks."""
+
+    def __init__(self):
+        super().__init__()
+        self.points = [torch.tensor(4)]
+
+    def between(self, x):
+        return x + torch.ones(self.points[0].tolist())
+
+
+def test_code_that_needs_values_is_tested_with_data():
+    graph = gnnrl_lightning.trace(Values(), torch.randn(1, 3, 6, 6))
+    assert [(group.name, group.width) for group in graph.groups] == [("a", 8), ("b", 6)]
+
+
 @pytest.fixture(scope="module")
 def traced():
     network = resnet20().eval()
@@ -133,10 +186,10 @@ def half(graph):
 def test_the_shape_witness_counts(traced):
     network, inputs, graph = traced
     selection, widths = half(graph)
-    macs = int(graph.cost.macs(widths))
-    assert shape_fault(network, inputs, graph.cuts, selection, macs) is None
-    message = shape_fault(network, inputs, graph.cuts, selection, macs + 1)
-    assert message == f"the pruned network has {macs:,} MACs where {macs + 1:,} were expected"
+    counted = int(graph.cost.macs(widths))
+    assert shape_fault(network, inputs, graph.cuts, selection, counted) is None
+    message = shape_fault(network, inputs, graph.cuts, selection, counted + 1)
+    assert message == f"the pruned network has {counted:,} MACs where {counted + 1:,} were expected"
 
 
 def test_a_missing_cut_is_seen(traced):

@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 import gnnrl_lightning
+from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks.cifar_resnet import BasicBlock, resnet20
-from gnnrl_lightning.surgery.surgery import structural_copy, update_sizes
+from gnnrl_lightning.surgery.surgery import update_sizes
+from gnnrl_lightning.tracing.copies import structural_copy
 from tests.support import networks_norms, networks_recurrent, networks_space
 from tests.support.exactness import TOLERANCE, difference, forward, random_weights
 from tests.support.networks_hard import TiedWeights
@@ -229,3 +231,15 @@ def test_a_plan_applies_to_another_network_of_the_same_shape():
     other = random_weights(ZOO["Plain"].build(), seed=5)
     plan = kept_by(graph, {"a": [0, 3, 4]})
     assert torch.equal(plan.apply(other).a.weight, other.a.weight[[0, 3, 4]])
+
+
+def test_a_plan_of_another_network_is_refused():
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 2))
+    graph = gnnrl_lightning.trace(network, torch.randn(1, 3, 6, 6))
+    plan = graph.plan(network, graph.smallest)
+    small = plan.apply(network)
+    for use in (plan.apply, plan.mask, lambda other: graph.plan(other, graph.smallest)):
+        with pytest.raises(UserError, match=r"0.weight of Sequential has the shape \(1, 3, 3, 3\), unlike the traced"):
+            use(small)
+        with pytest.raises(UserError, match=r"Sequential has no 0\.weight, which the traced network has"):
+            use(nn.Sequential())

@@ -168,5 +168,19 @@ def test_code_that_cannot_be_exported_is_refused():
             x = self.a(x)
             return self.b(x if x.sum() > 0 else F.relu(x))
 
-    with pytest.raises(UserError, match=r"Branch cannot be traced: torch.export says: .+"):
+    with pytest.raises(UserError, match=r"its code depends on the values of a tensor \(test_groups.py:\d+: "):
         gnnrl_lightning.trace(Branch(4, 4), torch.zeros(1, 3, 4, 4))
+
+
+class Mirrored(Pair):
+    """Both channels of `a` are in both channels that `b` reads."""
+
+    def features(self, x):
+        x = self.a(x)
+        return self.b(x + x.flip(1))
+
+
+def test_channels_that_go_together_as_one_say_so():
+    graph = gnnrl_lightning.trace(Mirrored(2, 2), torch.zeros(1, 3, 4, 4))
+    reasons = {group.name: group.reason for group in graph.frozen}
+    assert reasons["a"] == "is one channel, for all channels of its layer go together"

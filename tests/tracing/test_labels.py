@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from gnnrl_lightning.tracing.labels import FIXED, ZERO, Labels, Split, Value, compact, support, vector
+from gnnrl_lightning.tracing.labels import FIXED, ZERO, Labels, Use, Value, compact, support, vector
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def split_in_two_rows(joined):
     """Six labels that a view has split into two rows of three; these labels are joined."""
     labels = Labels()
     six = labels.fresh(6).reshape(2, 3)
-    labels.splits.append(Split(six, "view", "here"))
+    labels.splits.append(Use(six, "view", "here"))
     for a, b in joined:
         labels.join(six[a], six[b], "conv", "there")
     return labels.settle(labels.solve())

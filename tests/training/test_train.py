@@ -1,26 +1,19 @@
 import copy
-import math
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from torch import nn
 from torch.nn import functional as F
 
-from gnnrl_lightning.data import Digits
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.objective import Classification
+from gnnrl_lightning.training.mixup import mix
 from gnnrl_lightning.training.module import SupervisedModule
-from gnnrl_lightning.training.options import TrainingOptions, learning_rate_factor
-from gnnrl_lightning.training.train import figures, quiet_trainer, train
+from gnnrl_lightning.training.options import TrainingOptions
+from gnnrl_lightning.training.schedules import one_cycle
+from gnnrl_lightning.training.train import check_training, figures, quiet_trainer, train
 from tests.support.fakes import SaveAt
-
-
-@pytest.fixture(scope="module")
-def digits():
-    data = Digits(batch_size=128)
-    data.setup()
-    return data
 
 
 def small(seed=0, dropout=0.0):
@@ -43,24 +36,15 @@ def same(first, second):
     return all(map(torch.equal, first.state_dict().values(), second.state_dict().values()))
 
 
-def test_the_schedule_by_hand():
-    # ten steps, four of warm-up, then a half cosine over six
-    factors = [learning_rate_factor(step, 10, 4) for step in range(11)]
-    assert factors[:5] == [0.2, 0.4, 0.6, 0.8, 1.0]
-    assert factors[5] == pytest.approx((1 + math.cos(math.pi / 6)) / 2)
-    assert factors[7] == pytest.approx(0.5)
-    assert factors[10] == pytest.approx(0.0)
-    assert learning_rate_factor(0, 10, 0) == 1.0
-    assert 0 <= learning_rate_factor(3, 2, 5) < 1  # nothing but warm-up
-
-
 def test_training_learns_and_leaves_the_network_ready(digits):
     network = small()
     before = torch.random.get_rng_state()
     untrained = figures(network, digits.test, digits, Classification())["top1"]
     network.train()
-    assert train(network, digits, TrainingOptions(epochs=3), Classification(), trainer=on_cpu, seed=5) is None
+    validated = train(network, digits, TrainingOptions(epochs=3), Classification(), trainer=on_cpu, seed=5)
     assert untrained < 30 < 80 < figures(network, digits.test, digits, Classification())["top1"]
+    assert len(validated) == 3 and validated[0]["top1"] < validated[2]["top1"]
+    assert validated[2] == pytest.approx(figures(network, digits.holdout, digits, Classification()))
     assert not any(module.training for module in network.modules())
     assert all(parameter.requires_grad for parameter in network.parameters())
     assert digits.seed == 0
@@ -81,7 +65,7 @@ def test_the_same_seed_gives_the_same_weights(digits):
 
 @pytest.mark.parametrize("save_at", [5, 9, 12], ids=["within an epoch", "at an epoch's end", "in the second epoch"])
 def test_resuming_gives_the_weights_of_the_uninterrupted_run(digits, tmp_path, save_at):
-    options = TrainingOptions(epochs=2, momentum=0.8)
+    options = TrainingOptions(epochs=2)
 
     def run(ckpt_path=None, **flags):
         network = small()
@@ -99,8 +83,8 @@ def test_resuming_gives_the_weights_of_the_uninterrupted_run(digits, tmp_path, s
     assert same(whole, resumed)
 
 
-@pytest.mark.parametrize("weight", [0.0, 0.3])
-def test_one_step_is_sgd_by_hand(digits, weight):
+@pytest.mark.parametrize(("weight", "alpha"), [(0.0, 0.0), (0.3, 0.0), (0.3, 1.0)])
+def test_one_step_is_sgd_by_hand(digits, weight, alpha):
     network, teacher = small(), small(seed=1)
     manual = copy.deepcopy(network).train()
     options = TrainingOptions(
@@ -109,19 +93,43 @@ def test_one_step_is_sgd_by_hand(digits, weight):
         warmup_epochs=0,
         weight_decay=0.01,
         distillation_weight=weight,
+        mixup=alpha,
     )
     on_cpu(max_steps=1).fit(
         SupervisedModule(network, options, Classification(label_smoothing=0.1), teacher), datamodule=digits
     )
     batch = digits.on_after_batch_transfer(next(iter(digits.train_dataloader())), 0)
-    logits = manual(batch.inputs)
-    loss = F.cross_entropy(logits, batch.targets, label_smoothing=0.1)
-    distance = Classification().distillation(logits, teacher.eval()(batch.inputs).detach(), 4.0)
+    inputs, targets = batch.inputs, F.one_hot(batch.targets).float()
+    if alpha > 0:
+        mixed = mix(inputs, targets, alpha, 0, 0, 0, 0, 1)  # seed, epoch, batch, process, and what tells it from crops
+        inputs, targets = mixed.inputs, mixed.weight * mixed.targets + (1 - mixed.weight) * mixed.others
+    logits = manual(inputs)
+    loss = F.cross_entropy(logits, targets, label_smoothing=0.1)
+    distance = Classification().distillation(logits, teacher.eval()(inputs).detach(), 4.0)
     ((1 - weight) * loss + weight * distance).backward()
     for trained, parameter in zip(network.parameters(), manual.parameters(), strict=True):
         gradient = parameter.grad + 0.01 * parameter
         # Nesterov's first step: gradient + momentum * gradient
         torch.testing.assert_close(trained, parameter - 0.2 * 1.9 * gradient)
+
+
+def test_every_step_has_its_rate_in_every_group(digits):
+    rates = []
+
+    class Rates(Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            rates.append([group["lr"] for group in optimizer.param_groups])
+
+    options = TrainingOptions(
+        epochs=2,
+        optimizer="adamw",
+        learning_rate=0.3,
+        schedule="one_cycle",
+        warmup_epochs=0.5,
+        decay_norms_and_biases=False,
+    )
+    train(small(), digits, options, Classification(), trainer=lambda **f: on_cpu(callbacks=[Rates()], **f))
+    assert rates == [[pytest.approx(0.3 * one_cycle(step, 18, 4.5))] * 2 for step in range(18)]
 
 
 def test_metrics_are_logged_in_percent_and_agree_with_top1(digits):
@@ -151,6 +159,21 @@ def test_frozen_parameters_stay(digits):
     assert [p.requires_grad for p in network.parameters()] == [False, True, True, True, True]
     with pytest.raises(UserError, match="nothing to train"):
         train(network.requires_grad_(False), digits, TrainingOptions(epochs=1), Classification(), trainer=on_cpu)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"distillation_weight": 0.5}, r"distillation_weight=0\.5 without a teacher"),
+        ({"mixup": 0.2}, "mixup with inputs of type uint8"),
+        ({"optimizer": "torch.optim.Muon"}, "optimizer 'torch.optim.Muon' refuses its arguments"),
+    ],
+)
+def test_what_does_not_fit_the_network_is_refused_before_the_training(digits, options, message):
+    inputs = digits.train.inputs[:1]
+    check_training(small(), TrainingOptions(epochs=0, **options), Classification(), inputs)
+    with pytest.raises(UserError, match=message):
+        check_training(small(), TrainingOptions(epochs=1, **options), Classification(), inputs)
 
 
 def test_zero_epochs_change_nothing_but_the_mode(digits):
@@ -219,11 +242,12 @@ def test_the_trainer_gets_epochs_and_clipping(digits):
     [
         ("epochs", -1),
         ("learning_rate", -0.1),
-        ("momentum", 1.5),
         ("weight_decay", float("nan")),
         ("warmup_epochs", -1.0),
         ("gradient_clip", -1.0),
+        ("mixup", -0.1),
         ("distillation_weight", 1.1),
+        ("ema_decay", 1.0),
         ("distillation_temperature", 0.0),
     ],
 )

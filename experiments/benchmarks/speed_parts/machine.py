@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import platform
 import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from gnnrl_lightning.speed import machine
 from gnnrl_lightning.speed.latency import synchronize
 
 FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8")
@@ -22,13 +21,9 @@ PRODUCTS = {"cpu": (2048, 1), "cuda": (8192, 10)}
 
 def processor() -> dict[str, Any]:
     """Name, cores and relevant vector extensions of the processor."""
-    info = Path("/proc/cpuinfo")
-    text = info.read_text(encoding="utf-8") if info.exists() else ""
-    lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    fields = {name.strip(): value.strip() for name, value in lines.items()}
-    flags = fields.get("flags", "").split()
+    flags = next(iter(machine.cpu_info("flags")), "").split()
     return {
-        "processor": fields.get("model name", platform.processor()),
+        "processor": machine.processor(),
         "cores": os.cpu_count(),
         "cpu_features": [name for name in FEATURES if name in flags],
     }

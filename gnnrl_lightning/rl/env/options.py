@@ -8,6 +8,9 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.result import DIVERGENCE
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY
 
+MOST_STEPS = 10_000
+"""No episode needs more: each step removes a channel at least, or nothing more is left to remove."""
+
 
 @dataclass(frozen=True)
 class EpisodeOptions:
@@ -33,8 +36,8 @@ class EpisodeOptions:
             agent uses a sensitivity and proposals, and episodes have one step, one budget and no penalty.
 
     Raises:
-        UserError: The proposal is unknown. The reward is checked together with the objective, the other values by the
-            environment.
+        UserError: The proposal is unknown, or the number of steps is out of range. The reward is checked together with
+            the objective, the other values by the environment.
     """
 
     max_steps: int = 1
@@ -47,6 +50,8 @@ class EpisodeOptions:
     surrogate: bool | None = None
 
     def __post_init__(self) -> None:
+        if not 1 <= self.max_steps <= MOST_STEPS:
+            raise UserError(f"episode.max_steps is {self.max_steps}: expected 1 to {MOST_STEPS}")
         if self.proposal is not None and self.proposal not in FROM_SENSITIVITY:
             known = ", ".join(FROM_SENSITIVITY)
             raise UserError(f"episode.proposal is {self.proposal!r}: expected one of {known}, or null")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sized
@@ -30,17 +31,24 @@ def at_least_one(**counts: int) -> None:
             raise UserError(f"{name} is {count}, expected at least 1")
 
 
-def not_negative(**counts: int) -> None:
-    """Raise a `UserError` for any named count below 0."""
-    for name, count in counts.items():
-        if count < 0:
-            raise UserError(f"{name} is {count}, expected at least 0")
+def not_negative(**values: float) -> None:
+    """Raise a `UserError` for any named number below 0, or infinite, or NaN."""
+    for name, value in values.items():
+        if not 0 <= value < math.inf:
+            raise UserError(f"{name} is {value}, expected at least 0")
+
+
+def at_most_one(**values: float) -> None:
+    """Raise a `UserError` for any named number above 1."""
+    for name, value in values.items():
+        if value > 1:
+            raise UserError(f"{name} is {value}, expected at most 1")
 
 
 def positive(**values: float) -> None:
-    """Raise a `UserError` for any named number that is not positive."""
+    """Raise a `UserError` for any named number that is not positive and finite."""
     for name, value in values.items():
-        if not value > 0:
+        if not 0 < value < math.inf:
             raise UserError(f"{name} is {value}, expected a positive number")
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gnnrl_lightning.rl import ppo_losses as ppo
 from gnnrl_lightning.rl.env.protocol import VectorGraphEnv
-from gnnrl_lightning.rl.learners.base import GraphLearner, at_least_one, positive
+from gnnrl_lightning.rl.learners.base import GraphLearner, at_least_one, at_most_one, not_negative, positive
 from gnnrl_lightning.rl.policies.actor_critic import Agent
 from gnnrl_lightning.rl.rollout import RolloutLoader, Transitions, collect
 from gnnrl_lightning.rl.state.graph import StateGraph
@@ -77,6 +77,10 @@ class GNNRL(GraphLearner):
         super().__init__(env, make_policy, **common)
         at_least_one(epochs=epochs, minibatches=minibatches)
         positive(learning_rate=learning_rate, clip_epsilon=clip_epsilon, proposal_spread=proposal_spread)
+        not_negative(entropy_coeff=entropy_coeff, value_coeff=value_coeff, gamma=gamma, gae_lambda=gae_lambda)
+        at_most_one(gamma=gamma, gae_lambda=gae_lambda)
+        if target_kl is not None:
+            positive(target_kl=target_kl)
         self.proposal_spread = proposal_spread
         self.learning_rate = learning_rate
         self.clip_epsilon, self.entropy_coeff, self.value_coeff = clip_epsilon, entropy_coeff, value_coeff

@@ -196,12 +196,17 @@ def matmul(walk: Walk, a: Value, b: Value) -> Value:
     """Matrix product: contracts the last dimension of `a` with the second-to-last of `b`."""
     inner = -2 if len(b.shape) > 1 else -1
     if len(a.shape) < 2 or len(b.shape) < 2:
+        walk.call_number()
         walk.freeze(a, "is part of a product with a vector")
         walk.freeze(b, "is part of a product with a vector")
         walk.contract(())
         return Value(walk.shape)
+    number = walk.call_number()
     left, right = _inputs(walk, a, -1), _inputs(walk, b, inner)
     reads = _contract_weight(walk, left, right)
+    assert walk.node is not None
+    if left is not None and right is not None and not walk.derived.intersection(walk.node.all_input_nodes):
+        walk.statistic(number, len(a.shape) - 1, left)  # neither is a weight, which a mask would set to zero
     ndim = len(walk.shape)
     made, sizes = [], [reads] if reads is not None else []
     for value, contracted in ((a, -1), (b, inner)):

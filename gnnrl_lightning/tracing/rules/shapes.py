@@ -8,16 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.tracing.labels import FIXED, ZERO, Split, Value, compact, support
+from gnnrl_lightning.tracing.labels import FIXED, ZERO, Use, Value, compact, support
 from gnnrl_lightning.tracing.rules.elementwise import merge
 from gnnrl_lightning.tracing.rules.reductions import over
 from gnnrl_lightning.tracing.walk import Walk, fixed_labels, operator_name, rule
 
 
 @rule("alias", "clone", "contiguous", "detach", "lift_fresh_copy", "lift_fresh", "to", "_to_copy", "type_as",
-      "dropout", "feature_dropout", "alpha_dropout", "zeros_like", "ones_like", "full_like",
-      "empty_like", "rand_like", "randn_like", "bernoulli", "real", "imag", kind="shape")  # fmt: skip
+      kind="shape")  # fmt: skip
 def same(walk: Walk, x: Value, *_: Any, **__: Any) -> Value:
+    """Copies and casts: a parameter remains one."""
+    return x
+
+
+@rule("dropout", "feature_dropout", "alpha_dropout", "zeros_like", "ones_like", "full_like",
+      "empty_like", "rand_like", "randn_like", "bernoulli", "real", "imag", kind="shape")  # fmt: skip
+def like(walk: Walk, x: Value, *_: Any, **__: Any) -> Value:
     """Operators that move no elements; tensors created like another one are pruned with it."""
     return Value(x.shape, x.labels)
 
@@ -40,7 +46,7 @@ def view(walk: Walk, x: Value, *_: Any, **__: Any) -> Value:
     for labels in x.labels:
         result = compact(labels.expand(x.shape).reshape(walk.shape))
         if len(support(labels)) == 1 and len(support(result)) > 1:
-            walk.labels.splits.append(Split(result, walk.operator, walk.source))
+            walk.labels.splits.append(Use(result, walk.operator, walk.source))
         moved.append(result)
     return Value(walk.shape, tuple(moved))
 
@@ -161,8 +167,7 @@ def _part(walk: Walk, parts: list[Tensor]) -> None:
     elif len({part.numel() for part in parts}) == 1:
         walk.tie(torch.stack([part.flatten() for part in parts]))
     else:
-        for part in parts:
-            walk.labels.tag(part)
+        walk.labels.cut(parts, walk.operator, walk.source)
 
 
 @rule("unbind", kind="shape")

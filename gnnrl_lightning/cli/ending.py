@@ -1,0 +1,101 @@
+"""How the program ends early: the line on standard error, and the exit code."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from traceback import extract_tb
+
+from gnnrl_lightning.errors import UserError, chain, first_line, one_line
+
+INVALID, REFUSED = 2, 1
+"""Exit codes: the input is invalid; the operating system refuses (a full disk, a folder without write access)."""
+
+REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "expected permission to read and write there"),
+    **dict.fromkeys((errno.ENOENT, errno.ESTALE), "expected it to stay in place while the program runs"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "expected a folder; move the file away or choose another place"),
+    errno.EISDIR: "expected a file; move the folder away",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "expected no links in a circle",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+}
+"""Error number of the operating system -> what to do."""
+
+INSTALLED = ("site-packages", "dist-packages")
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The end of the program by an error that needs no traceback.
+
+    Attributes:
+        line: What to say.
+        code: The exit code.
+    """
+
+    line: str
+    code: int
+
+
+def ending(error: BaseException) -> Ending | None:
+    """Return how an error ends the program; None: it is a defect, whose traceback is needed.
+
+    Args:
+        error: The error; libraries may have wrapped its cause.
+    """
+    for each in chain(error):
+        if isinstance(each, UserError):
+            return Ending(f"error: {each}", INVALID)
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__
+    if cause is None:
+        return None
+    where = "" if cause.filename is None else f"{cause.filename}: "
+    remedy = REMEDIES.get(cause.errno or 0)
+    return Ending(f"error: {where}{cause.strerror or one_line(cause)}" + (f": {remedy}" if remedy else ""), REFUSED)
+
+
+@contextmanager
+def reading_user_code() -> Iterator[None]:
+    """Turn errors of the user's own code within this block, and missing packages, into a `UserError`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        place = error.filename if isinstance(error, SyntaxError) else _user_place(error)
+        if place is None:
+            cause = next((each for each in chain(error) if isinstance(each, (UserError, ImportError))), None)
+            if not isinstance(cause, ImportError):
+                raise
+            raise UserError(f"a package is missing: {first_line(cause)}") from error
+        what = one_line(error) if isinstance(error, Exception) else f"sys.exit({error.code})"
+        raise UserError(
+            f"{place} ends with {type(error).__name__}: {what}: expected code that can be imported"
+        ) from error
+
+
+def _user_place(error: BaseException) -> str | None:
+    """Return file and line where an error was raised if that is in the user's own code.
+
+    An exit may pass through a hook of a library (W&B has one): the place is where the user's code asks for it.
+    """
+    frames = [frame for frame in extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
+    if isinstance(error, SystemExit):
+        frames = [frame for frame in frames if _is_users(Path(frame.filename))]
+    if not frames or not _is_users(Path(frames[-1].filename)):
+        return None
+    return f"{frames[-1].filename}, line {frames[-1].lineno}"
+
+
+def _is_users(path: Path) -> bool:
+    """Whether a file of code belongs neither to this package, nor to Python, nor to an installed package."""
+    package, library = Path(__file__).parents[1], Path(contextmanager.__code__.co_filename).parent
+    inside = path.is_relative_to(package) or path.is_relative_to(library) or set(INSTALLED) & set(path.parts)
+    return path.is_absolute() and not inside

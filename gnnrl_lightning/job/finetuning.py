@@ -1,0 +1,169 @@
+"""Fine-tuning of pruned networks, and which of them are delivered: those after it, or those before."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.evaluation.racing import sign_test
+from gnnrl_lightning.job import artifact
+from gnnrl_lightning.job.job import DENSE
+from gnnrl_lightning.job.runs import RunFolder
+from gnnrl_lightning.job.task import Task
+from gnnrl_lightning.job.trained import Trained
+from gnnrl_lightning.processes import rank
+from gnnrl_lightning.report.costs import cost_figures
+from gnnrl_lightning.trees import Tree, map_tensors
+
+GUESS = "guess"
+"""Name of a network whose outputs are zero, among those that are measured before the fine-tuning."""
+
+WORSE = 0.05
+"""Level of the sign test by which a fine-tuning has made a network worse."""
+
+NEAR_CHANCE = 0.1
+"""Share of the way from guessing to the dense network's primary figure below which fine-tuning is warned of."""
+
+Scored = tuple[Tensor, dict[str, float]]
+"""Scores of the held-out examples `(N,)`, higher is better, and the objective's figures."""
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """A network after its fine-tuning.
+
+    Args:
+        network: The fine-tuned network, or the one before, if fine-tuning has made it worse.
+        figures: Figures on the holdout under the keys of result.json: `*_search_before` and `*_search_after`
+            fine-tuning, the primary figure after each epoch (`*_search_epochs`), and `finetuning_kept`: whether
+            `network` is the fine-tuned one.
+    """
+
+    network: nn.Module
+    figures: Mapping[str, Any]
+
+
+def finetune(trained: Trained, before: Mapping[str, nn.Module], folder: RunFolder) -> dict[str, Finetuned]:
+    """Fine-tune copies of pruned networks with the same settings, and undo what has made a network worse.
+
+    It has if the primary figure on the holdout is worse, and a paired sign test on the scores of the held-out examples
+    is sure of it (`WORSE`): differences of few examples are chance. The network of the last epoch counts, not that of
+    the best one: the best of many epochs on the holdout owes much to chance, too.
+
+    Args:
+        trained: The job, its dense network trained.
+        before: Phase ("uniform" or "pruned") -> network before fine-tuning, which is not changed.
+        folder: Folder of the run.
+
+    Returns:
+        Phase -> network and figures; empty in all processes but the first one.
+    """
+    job = trained.job
+    starts = {}
+    if rank() == 0:
+        known = {GUESS: _Guess(trained.network), DENSE: trained.network}
+        starts = _on_holdout(trained, {**known, **before})
+        if job.options.finetuning.epochs > 0:
+            _warn_near_chance(job.task, {name: figures for name, (_, figures) in starts.items()})
+    after, curves = {name: copy.deepcopy(network) for name, network in before.items()}, {}
+    for name, network in after.items():
+        curves[name] = job.train(name, network, job.options.finetuning, folder, teacher=trained.network)
+    if rank() > 0:
+        return {}
+    ends, found = _on_holdout(trained, after), {}
+    for name, network in after.items():
+        kept = not _worse(job.task, starts[name], ends[name])
+        figures = {
+            **keyed("search_before", starts[name][1]),
+            **keyed("search_after", ends[name][1]),
+            f"{job.task.goal.primary}_search_epochs": [epoch[job.task.goal.primary] for epoch in curves[name]],
+            "finetuning_kept": kept,
+        }
+        found[name] = Finetuned(network if kept else before[name], figures)
+    return found
+
+
+def _worse(task: Task, start: Scored, end: Scored) -> bool:
+    """Return True if the second network is worse, by more than chance."""
+    primary = task.goal.primary
+    if task.primary.merit(end[1][primary]) >= task.primary.merit(start[1][primary]):
+        return False
+    first, second = (scores.double().nan_to_num(-math.inf, math.inf, -math.inf) for scores, _ in (start, end))
+    return sign_test(int((second > first).sum()), int((second < first).sum())) < WORSE
+
+
+def keyed(suffix: str, scores: Mapping[str, float]) -> dict[str, float]:
+    """Return figures under the keys of result.json, `<name>_<suffix>`."""
+    return {f"{name}_{suffix}": value for name, value in scores.items()}
+
+
+def _on_holdout(trained: Trained, networks: Mapping[str, nn.Module]) -> dict[str, Scored]:
+    """Return the scores of the held-out examples, and the figures, of networks by name."""
+    task, found = trained.job.task, {}
+    with trained.job.runtime.shown("holdout", len(networks)) as advance:
+        for name, network in networks.items():
+            found[name] = task.scored(network, task.data.holdout)
+            advance()
+    return found
+
+
+class _Guess(nn.Module):
+    """A network whose outputs are zero."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Tree, **named: Tree) -> Tree:
+        return map_tensors(torch.zeros_like, self.network(*inputs, **named))
+
+
+def _warn_near_chance(task: Task, starts: Mapping[str, Mapping[str, float]]) -> None:
+    """Warn of networks that have lost nearly all that the dense one has learned."""
+    figure, values = task.primary, {name: scores[task.goal.primary] for name, scores in starts.items()}
+    guess, dense = figure.merit(values[GUESS]), figure.merit(values[DENSE])
+    for name in [each for each in values if each not in (GUESS, DENSE)]:
+        if dense > guess and figure.merit(values[name]) < guess + NEAR_CHANCE * (dense - guess):
+            warnings.warn(
+                f"the {name} network starts its fine-tuning near chance: {figure.label} on the holdout "
+                f"{figure.with_unit(values[name])}, of a guess {figure.with_unit(values[GUESS])}, of the dense network "
+                f"{figure.with_unit(values[DENSE])}; set a larger budget, or as many epochs and as large a learning "
+                "rate as a new network needs",
+                stacklevel=2,
+            )
+
+
+def save_finetuned(task: Task, network: nn.Module, scores: Mapping[str, float], folder: Path) -> None:
+    """Save the pruned network of a task's artifact as a new artifact after further training.
+
+    Args:
+        task: The task with the original artifact.
+        network: The trained network.
+        scores: The objective's figures of it on the holdout.
+        folder: Folder of the new artifact.
+
+    Raises:
+        UserError: The task has no artifact.
+    """
+    if task.artifact is None:
+        raise UserError("the task has no artifact: give the folder of a pruned network")
+    recipe = artifact.read_recipe(task.artifact)
+    figures = cost_figures(recipe["figures"]) | {f"{name}_search_after": value for name, value in scores.items()}
+    description = artifact.Description(recipe["network"], recipe["budget"], task.data.transform_record(), figures)
+    artifact.save(
+        folder,
+        network,
+        dense=task.original(),
+        steps=recipe["steps"],
+        example=task.example(),
+        description=description,
+    )

@@ -1,0 +1,143 @@
+"""The report of a comparison of methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from gnnrl_lightning.objective.protocol import primary_figure
+from gnnrl_lightning.report.comparison import comparison_tables
+from gnnrl_lightning.report.pages import markup
+from gnnrl_lightning.report.pages.comparison_figures import (
+    differences_figure,
+    last_stage,
+    methods_figure,
+    progress_figure,
+)
+from gnnrl_lightning.report.pages.drawing import styled, svg
+from gnnrl_lightning.report.pages.words import joined
+
+Journals = Callable[[str, str, int | None], Sequence[Mapping[str, Any]]]
+"""`(budget, method, seed) -> records of its journal`."""
+
+TEXTS = {
+    "methods": ("Every run", "A dot for each seed, a line for the mean of the method."),
+    "differences": ("The agent minus each method", "Mean over seeds, and its 95 % confidence interval."),
+    "progress": (
+        "Progress",
+        "Score of the candidate with the best reward so far, mean over seeds: the agent and the best other methods.",
+    ),
+}
+"""Figure -> heading and caption."""
+
+
+def comparison_figures(found: Mapping[str, Any], journals: Journals) -> Iterator[tuple[str, str, Figure]]:
+    """Draw the figures of every budget; use and save them within `drawing.styled`.
+
+    Args:
+        found: Contents of compare.json.
+        journals: Reads the journal of a run.
+
+    Yields:
+        Kind (a key of `TEXTS`), budget, and figure.
+    """
+    primary, _ = primary_figure(found)
+    for budget in {str(row["budget"]): None for row in found["rows"]}:
+        rows = [row for row in found["rows"] if str(row["budget"]) == budget]
+        paired = [entry for entry in found["paired"] if str(entry["budget"]) == budget]
+        runs: dict[str, list[Sequence[Mapping[str, Any]]]] = {}
+        for row in rows:
+            runs.setdefault(row["method"], []).append(journals(budget, row["method"], row["seed"]))
+        drawn = {
+            "methods": methods_figure(found, rows),
+            "differences": differences_figure(found, paired, last_stage(rows, primary)),
+            "progress": progress_figure(found, runs),
+        }
+        yield from ((kind, budget, figure) for kind, figure in drawn.items() if figure is not None)
+
+
+def comparison_page(name: str, command: str, configuration: str, found: Mapping[str, Any], journals: Journals) -> str:
+    """Return the page of a comparison.
+
+    Args:
+        name: Name of the run.
+        command: The command that repeats it.
+        configuration: Its resolved configuration.
+        found: Contents of compare.json.
+        journals: Reads the journal of a run.
+    """
+    figures: dict[str, list[str]] = {}
+    with styled():
+        for kind, budget, drawn in comparison_figures(found, journals):
+            shown = svg(drawn, f"{kind}-{sum(map(len, figures.values()))}", TEXTS[kind][0])
+            figures.setdefault(budget, []).append(markup.figure(shown, *TEXTS[kind]))
+    title = f"{found['network']} on {found['dataset']}: search methods compared"
+    parts = [
+        markup.heading(title, 1),
+        markup.paragraph(f"Run {name}", "about"),
+        markup.block([markup.paragraph(text) for text in verdicts(found)], "verdict"),
+        *(part for table in comparison_tables(found) for part in rich_table(table)),
+        *(part for budget, drawn in figures.items() for part in _section(budget, drawn)),
+        markup.heading("Repeat"),
+        markup.code(command),
+        markup.table(
+            ["environment", ""],
+            [[name, str(value)] for name, value in {**found.get("machine", {}), **found["versions"]}.items()],
+            kind="facts",
+        ),
+        markup.folded("Configuration", markup.code(configuration)),
+    ]
+    return markup.page(f"{name}: {title}", parts)
+
+
+def _section(budget: str, figures: Sequence[str]) -> Iterator[str]:
+    yield markup.heading(f"Figures, budget {budget}")
+    yield markup.block(figures, "figures")
+
+
+def verdicts(found: Mapping[str, Any]) -> Iterator[str]:
+    """Say for each budget which method is best, and over which ones the agent's lead is more than chance.
+
+    Args:
+        found: Contents of compare.json.
+    """
+    primary, figure = primary_figure(found)
+    for budget in {str(entry["budget"]): None for entry in found["summary"]}:
+        rows = [row for row in found["rows"] if str(row["budget"]) == budget]
+        key = last_stage(rows, primary)
+        summary = [entry for entry in found["summary"] if str(entry["budget"]) == budget]
+        best = max(summary, key=lambda entry: figure.merit(entry[key]["mean"]))
+        score, dense = figure.with_unit(best[key]["mean"]), figure.text(found["dense"][f"{primary}_test"])
+        text = f"Budget {budget}: {_plain(best['method'])} is best with {score} {figure.label} (dense {dense})."
+        paired = [entry for entry in found["paired"] if (str(entry["budget"]), entry["metric"]) == (budget, key)]
+        yield text + (_lead(paired, figure.higher_is_better) if paired else "")
+
+
+def _lead(paired: Sequence[Mapping[str, Any]], higher_is_better: bool) -> str:
+    sides: dict[str, list[str]] = {"is better than": [], "is worse than": [], "cannot be told from": []}
+    for entry in paired:
+        low, high = entry["low"], entry["high"]
+        if low is None or low <= 0 <= high:
+            sides["cannot be told from"].append(_plain(entry["method"]))
+        else:
+            sides["is better than" if (low > 0) == higher_is_better else "is worse than"].append(
+                _plain(entry["method"])
+            )
+    told = [f"{side} {joined(methods)}" for side, methods in sides.items() if methods]
+    return f" With 95 % confidence {_plain(paired[0]['agent'])} {', '.join(told)}."
+
+
+def rich_table(table: Table) -> Iterator[str]:
+    """Return a table of the terminal as HTML: title, cells and caption."""
+    yield markup.heading(str(table.title or ""), 2)
+    rows = zip(*([str(cell) for cell in column.cells] for column in table.columns), strict=True)
+    yield markup.table([str(column.header) for column in table.columns], [*map(list, rows)], strong="agent")
+    if table.caption:
+        yield markup.paragraph(str(table.caption), "about")
+
+
+def _plain(method: str) -> str:
+    return "the agent" if method == "agent" else method.replace("_", " ")

@@ -1,0 +1,182 @@
+"""The report of a run: whether it worked, what it cost, and how it came about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from matplotlib.figure import Figure
+
+from gnnrl_lightning.report.pages import markup
+from gnnrl_lightning.report.pages.candidate_figures import candidates_figure, search_figure
+from gnnrl_lightning.report.pages.drawing import styled, svg
+from gnnrl_lightning.report.pages.network_figures import layers_figure, sensitivity_figure, widths_figure
+from gnnrl_lightning.report.pages.records import COMPRESS, RunRecord
+from gnnrl_lightning.report.pages.training_figures import learning_figure, policy_figure, surrogate_figure
+from gnnrl_lightning.report.pages.words import candidate_table, repeat, result_rows, title, verdict
+from gnnrl_lightning.report.table import finals_line
+
+CAPTION = (
+    "Figures of the test set, which is read once, when the search is over; pruned networks are fine-tuned alike. "
+    "Time: of a forward pass."
+)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A figure of the report.
+
+    Args:
+        draw: Draws it; None: the run's files lack what it draws.
+        heading: Its heading.
+        caption: What it shows.
+    """
+
+    draw: Callable[[RunRecord], Figure | None]
+    heading: str
+    caption: str
+
+
+PANELS: Mapping[str, Panel] = {
+    "candidates": Panel(
+        candidates_figure,
+        "Score against cost",
+        "Every candidate of the search, before fine-tuning. The line connects those that no other one beats in both. "
+        "Delivered: the best by what the search maximises.",
+    ),
+    "search": Panel(
+        search_figure,
+        "The search over time",
+        "What the search maximises, by who proposed the candidate; higher is better.",
+    ),
+    "widths": Panel(widths_figure, "Widths", "Channels of each group before and after; groups are pruned together."),
+    "layers": Panel(layers_figure, "MACs by layer", "Where the multiply-accumulates are, before and after."),
+    "sensitivity": Panel(
+        sensitivity_figure,
+        "Sensitivity",
+        "Change of the network's outputs if one group alone is narrowed to this share of its channels.",
+    ),
+    "policy": Panel(
+        policy_figure,
+        "The agent",
+        "Entropy of the policy, and mean reward of its episodes. With a surrogate, imagined rewards are gains over the "
+        "candidate that an episode starts from.",
+    ),
+    "surrogate": Panel(
+        surrogate_figure,
+        "The surrogate",
+        "Rank correlation of rewards with what was predicted before (1: perfect), and distance of new candidates "
+        "from the best one.",
+    ),
+    "learning": Panel(
+        learning_figure, "Learning curves", "Training of the dense network, and fine-tuning of the pruned ones."
+    ),
+}
+"""Name of a figure, also of its file -> figure."""
+
+
+def run_figures(record: RunRecord) -> Iterator[tuple[str, Figure]]:
+    """Draw the figures for which the run has data; use and save them within `drawing.styled`.
+
+    Args:
+        record: The run.
+
+    Yields:
+        Name and figure.
+    """
+    for name, panel in PANELS.items():
+        drawn = panel.draw(record)
+        if drawn is not None:
+            yield name, drawn
+
+
+def run_page(record: RunRecord, batch: int) -> str:
+    """Return the page of a run.
+
+    Args:
+        record: The run.
+        batch: Examples of the batch whose latency was measured.
+    """
+    with styled():
+        figures = [
+            markup.figure(svg(drawn, name, PANELS[name].heading), PANELS[name].heading, PANELS[name].caption)
+            for name, drawn in run_figures(record)
+        ]
+    named = title(record.result) if record.result else f"{record.network}: {record.subcommand} without a result"
+    parts = [
+        markup.heading(named, 1),
+        markup.paragraph(f"Run {record.name}, {record.subcommand}, seed {record.seed}", "about"),
+        *_summary(record, batch),
+        markup.heading("Figures") if figures else "",
+        markup.block(figures, "figures"),
+        *_details(record),
+    ]
+    return markup.page(f"{record.name}: {named}", parts)
+
+
+def _summary(record: RunRecord, batch: int) -> Iterator[str]:
+    """The verdict and the table of results; for an unfinished run, how far it is."""
+    if record.result is None:
+        text = f"This run has no result.json; candidates evaluated: {len(record.candidates)}."
+        yield markup.block([markup.paragraph(text)], "verdict")
+        return
+    said = [*verdict(record.result, batch), *_found(record)]
+    yield markup.block([markup.paragraph(text) for text in said], "verdict")
+    yield markup.table(*result_rows(record.result, batch), strong="ours")
+    yield markup.paragraph(CAPTION, "about")
+
+
+def _found(record: RunRecord) -> Iterator[str]:
+    """Who found the network, and what a single run does not tell."""
+    search = (record.result or {}).get("search", {})
+    if "evaluations" not in search:
+        return
+    yield (
+        f"Found by {search['found_by'].replace('_', ' ')} in {search['evaluations']} evaluations, "
+        f"{search['seconds']:.0f} s. This is one run: small differences may be chance, `compare` repeats a search with "
+        "several seeds."
+    )
+    if search.get("finals"):
+        yield f"{finals_line(search['finals'])}."
+
+
+def _details(record: RunRecord) -> Iterator[str]:
+    """Numbers behind the figures, the environment, and how to repeat the run."""
+    result = record.result or {}
+    if "groups" in result:
+        rows = [name for name in ("uniform", "pruned") if name in result]
+        widths = zip(*(result[name]["widths"] for name in rows), strict=True)
+        cells = [
+            [f"`{name}`", str(dense), *map(str, own)]
+            for (name, dense), own in zip(result["groups"].items(), widths, strict=True)
+        ]
+        heads = ["group", "dense", *("ours" if name == "pruned" else name for name in rows)]
+        yield markup.folded("Widths of all groups", markup.table(heads, cells))
+    if record.candidates:
+        yield markup.folded("All candidates", _candidates(record))
+    yield markup.heading("Repeat")
+    if record.subcommand == COMPRESS:
+        yield markup.paragraph("A run of `gnnrl_lightning.compress`: the same call in another folder repeats it.")
+    else:
+        yield markup.code(repeat(record.subcommand, record.folder))
+    facts = {**result.get("machine", {}), **result.get("versions", {})}
+    if facts:
+        yield markup.table(["environment", ""], [[name, str(value)] for name, value in facts.items()], kind="facts")
+    yield markup.folded("Configuration", markup.code(record.configuration))
+    if result:
+        yield markup.folded("Search", markup.code(yaml.safe_dump(dict(result["search"]), sort_keys=False)))
+
+
+def _candidates(record: RunRecord) -> str:
+    rows = candidate_table(record.candidates)
+    return markup.table(list(rows[0]), [[_cell(value) for value in row.values()] for row in rows])
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "infinite"
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    return str(value) if isinstance(value, (bool, str)) else f"{value:,}"

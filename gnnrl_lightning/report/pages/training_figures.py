@@ -1,0 +1,91 @@
+"""Figures of what learns: the agent, its surrogate, and the trained networks."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from gnnrl_lightning.report.pages.drawing import (
+    DENSE,
+    HEIGHT,
+    MUTED,
+    OTHER,
+    OURS,
+    START,
+    UNIFORM,
+    canvas,
+    legend,
+    whole_numbers,
+)
+from gnnrl_lightning.report.pages.records import NETWORKS, RunRecord
+from gnnrl_lightning.report.pages.words import unit_of
+
+FEW = 20
+"""Number of epochs below which each has a mark."""
+COLOURS = {"dense": DENSE, "uniform": UNIFORM, "pruned": OURS}
+POLICY = (
+    ("losses/entropy", "entropy, nats", OURS, "o"),
+    ("proxy/reward_mean", "reward, imagined", START, "^"),
+    ("rollout/reward_mean", "reward, evaluated", OURS, "s"),
+)
+"""Metric, label, colour and mark of what is drawn of the agent."""
+
+
+def policy_figure(record: RunRecord) -> Figure | None:
+    """Entropy of the policy, and mean reward of imagined and of evaluated episodes, by iteration."""
+    found = [(record.series(name, "epoch"), *looks) for name, *looks in POLICY]
+    found = [(series, *looks) for series, *looks in found if series[0]]
+    if not found:
+        return None
+    drawing, axes = canvas(len(found), HEIGHT * (0.55 + 0.3 * len(found)), sharex=True)
+    for each, (series, label, colour, shape) in zip(axes, found, strict=True):
+        each.plot(*series, color=colour, marker=shape, markersize=3)
+        each.set_ylabel(label)
+    axes[-1].set_xlabel("iteration of the agent")
+    whole_numbers(axes[-1])
+    drawing.align_ylabels()
+    return drawing
+
+
+def surrogate_figure(record: RunRecord) -> Figure | None:
+    """Rank correlation of the surrogate's predictions, and distance of new candidates from the best one."""
+    tau = record.series("surrogate/tau", "search/evaluations")
+    distance = record.series("search/distance", "search/evaluations")
+    if not tau[0] or not distance[0]:
+        return None
+    drawing, (top, bottom) = canvas(2, 1.15 * HEIGHT, sharex=True)
+    top.axhline(0, color=MUTED, linewidth=0.8)
+    top.plot(*tau, color=OURS, marker="o", markersize=3)
+    top.set(ylim=(-1.05, 1.05), ylabel="Kendall's tau")
+    bottom.plot(*distance, color=OTHER, marker="D", markersize=3)
+    bottom.set(xlabel="evaluations spent by the agent", ylabel="distance")
+    bottom.set_ylim(bottom=0)
+    drawing.align_ylabels()
+    return drawing
+
+
+def learning_figure(record: RunRecord) -> Figure | None:
+    """Primary figure and loss of every training, by epoch."""
+    curves = [(phase, name) for phase in NETWORKS for name in record.logged() if name.startswith(f"{phase}/")]
+    labels = {record.primary: record.figure.label + unit_of(record.figure), "loss": "loss"}
+    shown = {what: [(phase, name) for phase, name in curves if name.endswith(f"/{what}")] for what in labels}
+    shown = {what: names for what, names in shown.items() if names}
+    if "loss" not in shown:
+        return None
+    drawing, axes = canvas(len(shown), HEIGHT * (0.75 + 0.25 * len(shown)), sharex=True)
+    for each, (what, names) in zip(axes, shown.items(), strict=True):
+        for phase, name in names:
+            split = name.split("/")[1]
+            epochs, values = record.series(name, f"{phase}/epoch")
+            label = NETWORKS[phase] if split == "train" else f"{NETWORKS[phase]}, {split}"
+            line, few = "-" if split == "train" else "--", len(epochs) < FEW
+            each.plot(
+                [epoch + 1 for epoch in epochs], values, line,
+                color=COLOURS[phase], marker="o" if few else None, markersize=3, label=label,
+            )  # fmt: skip
+        each.set_ylabel(labels[what])
+    axes[-1].set_yscale("log")
+    axes[-1].set_xlabel("epoch")
+    whole_numbers(axes[-1])
+    legend(drawing, axes[0])
+    drawing.align_ylabels()
+    return drawing

@@ -1,0 +1,186 @@
+"""What a result says, in sentences and cells."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gnnrl_lightning.objective import Figure
+from gnnrl_lightning.objective.protocol import primary_figure
+from gnnrl_lightning.report.costs import RATIO, cost_names, readable
+from gnnrl_lightning.report.pages.records import NETWORKS
+
+NAMES = {"macs": "MACs", "params": "parameters", "activations": "activations"}
+SAVES = 0.97
+"""Highest share of the dense network's time that counts as saved time: a measurement varies by some percent."""
+
+
+def cost_name(metric: str) -> str:
+    """Return the name of a cost for readers."""
+    return NAMES.get(metric, metric)
+
+
+def unit_of(figure: Figure) -> str:
+    """Return the unit of a figure with a comma before it, for the end of a label; nothing if it has none."""
+    return f", {figure.unit}" if figure.unit else ""
+
+
+def title(result: Mapping[str, Any]) -> str:
+    """Return network, data and budget in a few words."""
+    costs, budget = cost_names(result["pruned"]), result["budget"]
+    limits = [f"{limit(budget[name])} {cost_name(name)}" for name in budget if name in costs]
+    return f"{result['network']} on {result['dataset']}: {'at most ' + joined(limits) if limits else 'widths as given'}"
+
+
+def limit(value: float | str) -> str:
+    """Return an upper limit in words: a share as a percentage, a count with its unit prefix."""
+    if isinstance(value, str):
+        return f"{value} of the" if value.endswith("%") else value
+    return readable(value) if value > 1 else f"{100 * value:.4g} % of the"
+
+
+def verdict(result: Mapping[str, Any], batch: int) -> list[str]:
+    """Return what a reader wants to know first: is it good, what does it cost, is it better than uniform pruning.
+
+    Args:
+        result: The figures as in result.json.
+        batch: Examples of the batch whose latency was measured.
+    """
+    primary, figure = primary_figure(result)
+    dense, ours = result["dense"], result["pruned"]
+    tested = ours[f"{primary}_test_after"]
+    examples = f" ({result['test_examples']:,} examples)" if "test_examples" in result else ""
+    against = [compared(figure, tested, dense[f"{primary}_test"], "the dense network")]
+    if "uniform" in result:
+        uniform = result["uniform"][f"{primary}_test_after"]
+        against.append(compared(figure, tested, uniform, "uniform pruning with the same budget and fine-tuning"))
+    score = f"The pruned network has {figure.with_unit(tested)} {figure.label} on the test set{examples}: "
+    kept = [f"{percent(ours[f'{name}{RATIO}'])} of the {cost_name(name)}" for name in cost_names(ours)]
+    return [score + " and ".join(against) + ".", f"It keeps {_kept(kept, dense, ours, batch)}."]
+
+
+def compared(figure: Figure, value: float, reference: float, name: str) -> str:
+    """Return how far a figure is better or worse than that of another network.
+
+    Args:
+        figure: The figure.
+        value: Its value.
+        reference: The other network's value.
+        name: Name of the other network.
+    """
+    gain = figure.merit(value) - figure.merit(reference)
+    unit = {"%": " points", "": ""}.get(figure.unit, f" {figure.unit}")
+    text = figure.text(abs(gain))
+    if float(text) == 0:
+        return f"the same as {name}"
+    return f"{text}{unit} {'better' if gain > 0 else 'worse'} than {name} ({figure.text(reference)})"
+
+
+def _kept(costs: list[str], dense: Mapping[str, Any], ours: Mapping[str, Any], batch: int) -> str:
+    before, after = dense["latency_ms"], ours["latency_ms"]
+    measured = f"{after:.3g} ms instead of {before:.3g} ms for a batch of {batch}"
+    if after <= SAVES * before:
+        return f"{joined([*costs, f'{percent(after / before, 0)} of the time'])}: {measured}"
+    hint = "A `budget.channel_multiple` of 8 often helps; `auto` measures"
+    return f"{joined(costs)}, but saves no time on this device: {measured}. {hint}"
+
+
+def repeat(subcommand: str, folder: Path) -> str:
+    """Return the command that repeats a run under another name."""
+    return (
+        f"python -m gnnrl_lightning {subcommand} --config {shlex.quote(str(folder / 'config.yaml'))} --run.name again"
+    )
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """Return a share as a percentage."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def joined(parts: list[str]) -> str:
+    """Return an enumeration: a, b and c."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
+
+
+def result_table(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the results of all networks as numbers, what matters most first: one row for each network.
+
+    Args:
+        result: The figures as in result.json.
+    """
+    primary, _ = primary_figure(result)
+    costs, dense, rows = cost_names(result["pruned"]), result["dense"], []
+    reference = dense[f"{primary}_test"]
+    for key, name in NETWORKS.items():
+        if key not in result:  # no uniform network if the user gave the widths
+            continue
+        row = result[key]
+        after = reference if key == "dense" else row[f"{primary}_test_after"]
+        rows.append(
+            {
+                "network": name,
+                primary: after,
+                "minus_dense": after - reference,
+                **{f"{cost}{RATIO}": row[cost] / dense[cost] for cost in costs},
+                f"latency{RATIO}": row["latency_ms"] / dense["latency_ms"],
+                f"{primary}_before": row.get(f"{primary}_test_before"),
+                **{cost: row[cost] for cost in costs},
+                "latency_ms": row["latency_ms"],
+            }
+        )
+    return rows
+
+
+def result_rows(result: Mapping[str, Any], batch: int) -> tuple[list[str], list[list[str]]]:
+    """Return the headings and the cells of `result_table`.
+
+    Args:
+        result: The figures as in result.json.
+        batch: Examples of the batch whose latency was measured.
+    """
+    primary, figure = primary_figure(result)
+    costs = cost_names(result["pruned"])
+    headings = [
+        "network",
+        f"{figure.label}{unit_of(figure)}",
+        "minus dense",
+        *(f"{cost_name(name)} kept" for name in costs),
+        "time",
+    ]
+    headings += ["before fine-tuning", *map(cost_name, costs), f"ms for {batch}"]
+    rows = [
+        [
+            row["network"],
+            figure.text(row[primary]),
+            "" if row["network"] == NETWORKS["dense"] else figure.text(row["minus_dense"], sign=True),
+            *(percent(row[f"{cost}{RATIO}"]) for cost in costs),
+            percent(row[f"latency{RATIO}"], 0),
+            "" if row[f"{primary}_before"] is None else figure.text(row[f"{primary}_before"]),
+            *(readable(row[cost]) for cost in costs),
+            f"{row['latency_ms']:.2f}",
+        ]
+        for row in result_table(result)
+    ]
+    return headings, rows
+
+
+def candidate_table(journal: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the candidates of a journal as numbers, one row for each.
+
+    Args:
+        journal: Records in the order of evaluation.
+    """
+    return [
+        {
+            "number": number,
+            "proposer": item["proposer"],
+            **item["scores"],
+            **item["costs"],
+            **{f"{cost}{RATIO}": item[f"{cost}{RATIO}"] for cost in item["costs"]},
+            "seconds": item["seconds"],
+            "dropped": item["dropped"],
+        }
+        for number, item in enumerate(journal, 1)
+    ]

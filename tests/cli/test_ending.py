@@ -1,0 +1,52 @@
+import errno
+import statistics
+
+import pytest
+
+from gnnrl_lightning.cli.ending import ending, reading_user_code
+from gnnrl_lightning.errors import UserError
+
+
+def test_refusals_of_the_system_have_exit_code_1_and_a_remedy():
+    end = ending(OSError(errno.ENOSPC, "No space left on device", "runs/a/journal.jsonl"))
+    assert end.code == 1 and end.line == "error: runs/a/journal.jsonl: No space left on device: make room"
+    wrapped = RuntimeError("while saving")
+    wrapped.__cause__ = PermissionError(errno.EACCES, "Permission denied", "runs")
+    assert ending(wrapped).line == "error: runs: Permission denied: expected permission to read and write there"
+    assert ending(OSError("no number")).line == "error: no number"
+
+
+def test_invalid_input_has_exit_code_2_wherever_it_was_wrapped():
+    wrapped = ValueError("Parser key")
+    wrapped.__context__ = UserError("batch_size=-1: expected at least 1")
+    assert (ending(wrapped).code, ending(wrapped).line) == (2, "error: batch_size=-1: expected at least 1")
+
+
+def test_defects_keep_their_traceback():
+    defect = AttributeError("no such attribute")
+    defect.__context__ = FileNotFoundError(errno.ENOENT, "No such file", "a")  # handled, when the defect struck
+    assert ending(defect) is None and ending(TypeError("x")) is None
+
+
+@pytest.mark.parametrize("statement", ["raise RuntimeError('no\\nway')", "import sys; sys.exit()", "1 / 0", "quit(3)"])
+def test_errors_of_the_users_own_code_name_file_and_line(tmp_path, statement):
+    path = tmp_path / "own.py"
+    path.write_text(f"\n{statement}\n")
+    with pytest.raises(UserError, match=rf"^{path}, line 2 ends with \w+: ") as error, reading_user_code():
+        exec(compile(path.read_text(), path, "exec"), {})
+    assert str(error.value).isprintable()
+
+
+def test_an_exit_through_a_hook_of_a_library_is_the_users(tmp_path):
+    hook, own = tmp_path / "site-packages" / "hook.py", tmp_path / "own.py"
+    names = {}
+    exec(compile("def leave():\n    raise SystemExit(0)\n", hook, "exec"), names)
+    with pytest.raises(UserError, match=rf"^{own}, line 1 ends with SystemExit: "), reading_user_code():
+        exec(compile("leave()", own, "exec"), names)
+
+
+def test_errors_of_libraries_and_our_own_pass():
+    with pytest.raises(UserError, match=r"^ours$"), reading_user_code():
+        raise UserError("ours")
+    with pytest.raises(statistics.StatisticsError), reading_user_code():
+        statistics.mean([])

@@ -1,0 +1,87 @@
+import re
+
+import pytest
+
+from gnnrl_lightning.objective import Classification
+from gnnrl_lightning.objective.protocol import record
+from gnnrl_lightning.report.comparison import summarise
+from gnnrl_lightning.report.pages.comparison_figures import best_so_far, last_stage, mean_course
+from gnnrl_lightning.report.pages.comparison_page import comparison_page, verdicts
+from tests.support.results import candidate
+
+
+def row(method, seed, score, budget=0.5):
+    figures = {"top1_search": score, "top1_test_before": score, "macs_ratio": budget, "params_ratio": 0.4}
+    return {
+        "method": method,
+        "seed": seed,
+        "budget": budget,
+        "evaluations": 80,
+        "examples": 9,
+        "seconds": 3.0,
+    } | figures
+
+
+ROWS = [row("agent", seed, 90 + 0.1 * seed) for seed in range(3)]
+ROWS += [row("evolution", seed, 85 + 0.1 * seed) for seed in range(3)]
+ROWS += [row("random", seed, score) for seed, score in enumerate((89.0, 91.0, 90.2))] + [row("uniform", None, 95.0)]
+
+
+@pytest.fixture
+def found():
+    return {
+        "network": "ResNet-20",
+        "dataset": "digits",
+        "objective": record(Classification()),
+        "dense": {"top1_test": 99.0},
+        "test_half": "all",
+        "test_examples": 400,
+        "rows": ROWS,
+        "refused": [],
+        **summarise(ROWS, "agent", "top1"),
+        "versions": {"torch": "2.9"},
+    }
+
+
+def test_the_verdict_says_what_is_more_than_chance(found):
+    (text,) = verdicts(found)
+    assert text == (
+        "Budget 0.5: uniform is best with 95.00 % top-1 (dense 99.00). With 95 % confidence the agent is better than "
+        "evolution, is worse than uniform, cannot be told from random."
+    )
+
+
+def test_the_page_has_a_section_for_each_budget(found):
+    rows = [*ROWS, *(row("agent", seed, 80.0 + seed, budget=0.3) for seed in range(2))]
+    figures = {**found, "rows": rows, **summarise(rows, "agent", "top1")}
+    read = []
+
+    def journal(budget, method, seed):
+        read.append((budget, method, seed))
+        return [candidate(method, 70.0, 0.5), candidate(method, 80.0, 0.5)]
+
+    page = comparison_page("mine", "repeat it", "a: 1\n", figures, journal)
+    assert ("0.3", "agent", 1) in read and len(read) == len(set(read)) == len(rows)
+    headings = re.findall(r"<h2>Figures, budget ([^<]+)</h2>", page)
+    assert headings == ["0.5", "0.3"]
+    # No differences at 0.3, where there is the agent alone.
+    assert [len(re.findall("<svg", part)) for part in page.split("<h2>Figures, budget")[1:]] == [3, 2]
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+
+
+def test_the_last_stage_is_one_that_all_runs_have():
+    tuned = {**row("agent", 0, 90.0), "top1_test_after": 91.0}
+    assert last_stage([tuned], "top1") == "top1_test_after"
+    assert last_stage([tuned, row("agent", 1, 90.0)], "top1") == "top1_test_before"
+
+
+def test_progress_is_the_primary_score_of_the_best_by_merit():
+    journal = [
+        candidate("a", 80.0, 0.5, merit=1.0),
+        candidate("a", 79.0, 0.5, merit=2.0),
+        candidate("a", 99.0, 0.5, merit=3.0, dropped=True),
+        candidate("a", 85.0, 0.5, merit=None),
+    ]
+    assert best_so_far(journal, "top1") == [80.0, 79.0, 79.0, 85.0]
+    assert mean_course([[1.0, 2.0, 3.0], [3.0, 4.0]]) == [2.0, 3.0]

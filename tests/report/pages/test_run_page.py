@@ -1,0 +1,107 @@
+import re
+import xml.dom.minidom
+from html.parser import HTMLParser
+
+import pytest
+
+from gnnrl_lightning.report.pages.drawing import PALETTE, styled
+from gnnrl_lightning.report.pages.run_page import PANELS, run_figures, run_page
+from tests.support.results import RESULT, candidate, run_record
+
+
+@pytest.fixture(scope="module")
+def page():
+    return run_page(run_record(), 64)
+
+
+def drawn(record):
+    with styled():
+        return dict(run_figures(record))
+
+
+def test_a_run_with_all_files_has_every_figure():
+    assert list(drawn(run_record())) == list(PANELS)
+
+
+WITHOUT = {
+    "result": ({"result": None}, {"widths", "layers"}),
+    "candidates": ({"candidates": ()}, {"candidates", "search"}),
+    "metrics": ({"metrics": ()}, {"policy", "surrogate", "learning"}),
+    "losses": ({"losses": None}, {"sensitivity"}),
+}
+
+
+@pytest.mark.parametrize("missing", WITHOUT)
+def test_what_a_run_lacks_is_left_out(missing):
+    changes, left_out = WITHOUT[missing]
+    record = run_record(**changes)
+    assert set(PANELS) - set(drawn(record)) == left_out
+    page = run_page(record, 64)
+    assert all((PANELS[name].heading in page) == (name not in left_out) for name in PANELS)
+
+
+def test_the_page_needs_nothing_else(page):
+    assert not re.search(r'(?:src|href)="(?!#)', page) and "<script" not in page and "@import" not in page
+    assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page
+
+
+def test_figures_follow_the_mode(page):
+    """No colour is fixed within a figure: each is a variable that both modes define."""
+    figures = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert len(figures) == len(PANELS)
+    for figure in figures:
+        xml.dom.minidom.parseString(figure)
+        assert re.findall(r"#[0-9a-fA-F]{6}\b", figure) == []
+    used = set(re.findall(r"var\(--(\w+)\)", page))
+    assert used <= set(PALETTE) and {"ours", "uniform", "dense", "ink"} <= used
+    light, dark = (set(re.findall(r"--(\w+):", part)) for part in page.split("@media")[:2])
+    assert light == dark == set(PALETTE)
+
+
+class _Ids(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.ids, self.links = [], []
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.ids += [values["id"]] if "id" in values else []
+        self.links += re.findall(r"url\(#([^)]+)\)", values.get("clip-path", ""))
+        self.links += [values["xlink:href"][1:]] if "xlink:href" in values else []
+
+
+def test_ids_are_unique_and_found(page):
+    found = _Ids()
+    found.feed(page)
+    assert len(found.ids) == len(set(found.ids)) and found.links and set(found.links) <= set(found.ids)
+
+
+def test_text_is_escaped(page):
+    assert "layer1.&lt;0&gt;.conv1" in page and "layer1.<0>" not in page
+
+
+def test_the_same_run_gives_the_same_page(page):
+    assert run_page(run_record(), 64) == page
+
+
+def test_names_with_dollar_signs_are_no_formulas():
+    page = run_page(run_record(result={**RESULT, "groups": {"a$b": 16, "$x_$1": 32}}), 64)
+    assert ">a$b</text>" in page and ">$x_$1</text>" in page and r">$\mathdefault" not in page
+
+
+def test_an_unfinished_run_says_how_far_it_is():
+    page = run_page(run_record(result=None), 64)
+    assert "This run has no result.json; candidates evaluated: 4." in page
+
+
+def test_scores_that_are_not_finite_are_told():
+    record = run_record(candidates=(candidate("uniform", 80.0, 0.4), candidate("agent", None, 0.5, merit=-1.0)))
+    assert "infinite" in run_page(record, 64)
+
+
+def test_far_worse_candidates_do_not_flatten_the_others():
+    near = [candidate("agent", 90 + 0.1 * i, 0.4 + 0.01 * i) for i in range(9)]
+    figure = drawn(run_record(candidates=[candidate("uniform", 10.0, 0.5), *near]))["candidates"]
+    low, high = figure.axes[0].get_ylim()
+    assert 85 < low < 90 and 90.8 < high < 92
+    assert figure.axes[0].get_title(loc="right") == "1 worse one below"

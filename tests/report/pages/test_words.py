@@ -1,0 +1,102 @@
+from pathlib import Path
+
+import pytest
+
+from gnnrl_lightning.objective import Classification, Figure, Regression
+from gnnrl_lightning.objective.protocol import record
+from gnnrl_lightning.report.pages.words import (
+    compared,
+    joined,
+    limit,
+    repeat,
+    result_rows,
+    result_table,
+    title,
+    verdict,
+)
+from tests.support.results import RESULT
+
+TOP1 = Figure("top-1", "%", higher_is_better=True)
+ERROR = Figure("error", "mm", digits=1)
+
+
+@pytest.mark.parametrize(
+    ("figure", "value", "reference", "said"),
+    [
+        (TOP1, 98.75, 99.0, "0.25 points worse than it (99.00)"),
+        (TOP1, 98.75, 98.25, "0.50 points better than it (98.25)"),
+        (TOP1, 98.75, 98.751, "the same as it"),
+        (ERROR, 2.0, 3.5, "1.5 mm better than it (3.5)"),
+        (ERROR, 4.0, 3.5, "0.5 mm worse than it (3.5)"),
+        (Figure("loss"), 4.0, 3.5, "0.50 worse than it (3.50)"),
+    ],
+)
+def test_a_figure_is_compared_in_its_direction(figure, value, reference, said):
+    assert compared(figure, value, reference, "it") == said
+
+
+def test_the_verdict_answers_what_a_reader_asks_first():
+    score, cost = verdict(RESULT, 64)
+    assert score.startswith("The pruned network has 98.75 % top-1 on the test set (400 examples): 0.25 points worse")
+    assert "0.50 points better than uniform pruning" in score
+    assert cost == (
+        "It keeps 50.0 % of the MACs, 50.0 % of the parameters and 64 % of the time: 5.12 ms instead of 8 ms for a "
+        "batch of 64."
+    )
+
+
+@pytest.mark.parametrize(("latency", "saves"), [(7.7, True), (7.9, False), (9.0, False)])
+def test_a_result_without_saved_time_says_so(latency, saves):
+    result = {**RESULT, "pruned": {**RESULT["pruned"], "latency_ms": latency}}
+    assert ("saves no time" in verdict(result, 64)[1]) is not saves
+
+
+def test_widths_as_given_are_compared_with_the_dense_network_only():
+    given = {name: value for name, value in RESULT.items() if name != "uniform"} | {"budget": {}}
+    assert "uniform" not in verdict(given, 64)[0] and title(given) == "ResNet-20 on digits: widths as given"
+    assert [row["network"] for row in result_table(given)] == ["dense", "ours"]
+
+
+def test_cells_are_the_figures():
+    headings, rows = result_rows(RESULT, 64)
+    cells = {heading: [row[i] for row in rows] for i, heading in enumerate(headings)}
+    assert cells == {
+        "network": ["dense", "uniform", "ours"],
+        "top-1, %": ["99.00", "98.25", "98.75"],
+        "minus dense": ["", "-0.75", "-0.25"],
+        "MACs kept": ["100.0 %", "49.9 %", "50.0 %"],
+        "parameters kept": ["100.0 %", "45.0 %", "50.0 %"],
+        "time": ["100 %", "75 %", "64 %"],
+        "before fine-tuning": ["", "60.00", "88.00"],
+        "MACs": ["2.000 M", "998.0 k", "1.000 M"],
+        "parameters": ["400.0 k", "180.0 k", "200.0 k"],
+        "ms for 64": ["8.00", "6.00", "5.12"],
+    }
+
+
+def test_other_objectives_have_their_own_words():
+    scores = {"rmse_test": 5.0, "rmse_test_before": 9.0, "rmse_test_after": 6.0}
+    rows = {name: {**RESULT[name], **scores} for name in ("dense", "uniform", "pruned")}
+    objective = record(Regression())
+    assert objective["primary"] == "rmse" and record(Classification())["primary"] == "top1"
+    assert "1.0000 worse than the dense network (5.0000)" in verdict({**RESULT, **rows, "objective": objective}, 64)[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0.5, "50 % of the"), ("60%", "60% of the"), (40_000_000, "40.00 M"), (0.125, "12.5 % of the"), ("3 ms", "3 ms")],
+)
+def test_limits(value, said):
+    assert limit(value) == said
+
+
+@pytest.mark.parametrize(("parts", "said"), [([], ""), (["a"], "a"), (["a", "b"], "a and b"), ([*"abc"], "a, b and c")])
+def test_enumerations(parts, said):
+    assert joined(parts) == said
+
+
+def test_the_command_is_quoted():
+    assert (
+        repeat("fit", Path("my runs/a"))
+        == "python -m gnnrl_lightning fit --config 'my runs/a/config.yaml' --run.name again"
+    )

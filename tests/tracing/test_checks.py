@@ -1,0 +1,39 @@
+"""What `trace` refuses before anything is exported."""
+
+import pytest
+import torch
+from torch import nn
+
+import gnnrl_lightning
+from gnnrl_lightning.errors import UserError
+from tests.support.networks_code import Code
+
+EXAMPLE = torch.randn(1, 3, 6, 6)
+
+
+class Named(Code):
+    def forward(self, images):
+        return super().forward(images)
+
+
+@pytest.mark.parametrize(
+    ("network", "example", "message"),
+    [
+        (Code, EXAMPLE, "network is the class Code: give an instance"),
+        (Code().state_dict(), EXAMPLE, "network is a dictionary of weights"),
+        (lambda x: x, EXAMPLE, "network is a function"),
+        (nn.Sequential(nn.ReLU()), EXAMPLE, "has no parameters"),
+        (nn.Sequential(nn.LazyConv2d(4, 3)), EXAMPLE, "lazy layers without weights"),
+        (nn.Sequential(nn.PReLU()), EXAMPLE, "has no MACs"),
+        (nn.Sequential(torch.jit.script(nn.Conv2d(3, 4, 1))), EXAMPLE, "its module 0 is compiled by TorchScript"),
+        (Code(), None, "it is None: give the network's input"),
+        (Code(), (1, 3, 6, 6), r"it is the shape \(1, 3, 6, 6\): give"),
+        (Code(), EXAMPLE[:, :2], r"Code refuses an input of shape \(1, 2, 6, 6\): "),
+        (Named(), {"x": EXAMPLE}, "a dictionary has arguments by name"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+def test_what_cannot_be_traced_is_refused_in_one_line(network, example, message):
+    with pytest.raises(UserError, match=message) as caught:
+        gnnrl_lightning.trace(network, example)
+    assert "\n" not in str(caught.value)

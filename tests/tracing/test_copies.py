@@ -1,0 +1,45 @@
+"""Copies of networks whose tensors are anywhere."""
+
+import types
+
+import torch
+from torch import nn
+
+from gnnrl_lightning.tracing.copies import converted_copy, held_tensors, shared_copy
+from tests.support.networks_code import Normed
+
+
+def network_with_tensors_anywhere():
+    network = Normed()
+    network.plain = torch.ones(1)
+    network.nested = {"list": [torch.ones(2), types.SimpleNamespace(tensor=torch.ones(3), itself=network)]}
+    network.unregistered = [nn.Linear(4, 4, bias=False)]
+    network.again = network.a.weight
+    network.made = network.head.weight * 2  # not a leaf: it does not copy itself
+    return network
+
+
+def shapes(tensors):
+    return sorted(tuple(tensor.shape) for tensor in tensors)
+
+
+def test_every_tensor_is_converted_once():
+    network = network_with_tensors_anywhere()
+    held = [tensor for tensor in held_tensors(network) if tensor is not network.a.weight]
+    assert shapes(held) == [(1,), (2,), (2, 6), (3,), (4, 4)]
+    copied = converted_copy(network, lambda name, tensor: torch.empty_like(tensor, device="meta"))
+    found = [*copied.parameters(), *copied.buffers(), *held_tensors(copied)]
+    assert {tensor.device.type for tensor in found} == {"meta"}
+    assert copied.again is copied.a.weight and copied.nested["list"][1].itself is copied
+    assert all(tensor.device.type == "cpu" for tensor in (*network.parameters(), *held))
+
+
+def test_a_shared_copy_shares_what_is_trained_and_keeps_its_own_history():
+    network = network_with_tensors_anywhere().train()
+    copied = shared_copy(network)
+    assert network.training and not copied.training
+    assert all(map(lambda one, other: one is other, network.parameters(), copied.parameters()))
+    assert copied.again is network.a.weight
+    assert torch.equal(copied.made, network.made) and copied.made is not network.made and copied.made.is_leaf
+    copied.nested["list"][0] = None
+    assert network.nested["list"][0] is not None
