@@ -54,7 +54,8 @@ def test_result_has_the_figures(fitted):
         assert sum(layer["macs"][name] for layer in result["layers"]) == result[name]["macs"]
     assert result["layers"][0]["macs"]["pruned"] == 64 * 9 * result["pruned"]["widths"][0]
     search = result["search"]
-    assert set(search) == {"evaluations", "examples", "seconds", "seed", "found_by", "agent_best", "proxy"}
+    assert set(search) == {"evaluations", "examples", "seconds", "seed", "found_by", "agent_best", "finals", "proxy"}
+    assert search["finals"] is None
     assert set(search["proxy"]) == {"tau", "first_iteration", "last_iteration"}
     assert search["evaluations"] == 4 + 6 + 2 * 8 == SPENT
     assert result["pruned"]["top1_search"] >= max(search["agent_best"], result["uniform"]["top1_search"])
@@ -109,6 +110,18 @@ def test_a_search_may_end_earlier(fitted, workplace):
     folder = workplace / "runs" / "earlier"
     assert spent_by_iteration(folder) == [0, 0, 0, 8]
     assert result_of(folder)["search"]["evaluations"] == TABLE + 6 + 8
+
+
+def test_a_search_may_end_with_finals(fitted, workplace, capsys):
+    weights = str(fitted / "checkpoints" / "dense.safetensors")
+    arguments = ["--checkpoint", weights, "--trainer.max_epochs", "4", "--finetuning.epochs", "0"]
+    finals = ["--finals.candidates", "2", "--finals.steps", "3"]
+    main(["fit", "--config", "small.yaml", "--run.name", "finals", *arguments, *finals])
+    folder = workplace / "runs" / "finals"
+    result, found = result_of(folder), result_of(folder)["search"]["finals"]
+    assert len((folder / "finals.jsonl").read_text().splitlines()) == len(found["trained"]) == 2
+    assert result["pruned"]["widths"] in [row["widths"] for row in found["trained"]]
+    assert "2 finalists were trained" in capsys.readouterr().out
 
 
 def test_fit_without_a_table_and_over_a_range_of_budgets(fitted, workplace):
