@@ -10,6 +10,14 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from gnnrl_lightning.cli.signals import Stopped, stop_signal, stopped_by_signals
 
 
+@pytest.fixture(autouse=True)
+def terminal():
+    """Signals are handled as in a terminal, also if the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def unwinding(first, second):
     """The second error, which comes up while the first one unwinds."""
     try:
@@ -57,10 +65,7 @@ def test_a_closed_terminal_ends_a_run_unless_nohup_ignores_it():
     with pytest.raises(Stopped) as end, stopped_by_signals():
         os.kill(os.getpid(), signal.SIGHUP)
     assert end.value.code == 129
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with stopped_by_signals():
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with stopped_by_signals():
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
