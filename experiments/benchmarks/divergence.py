@@ -12,7 +12,6 @@ intervals (5 to 95 %).
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 from pathlib import Path
@@ -21,18 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.stats import kendalltau
-from slopes import random_candidates
+from slopes import arguments, random_candidates, trained_network, write
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from gnnrl_lightning.candidates.options import CandidateOptions
-from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.data import ImageFolder, ImageSet
-from gnnrl_lightning.job.checked import check
-from gnnrl_lightning.job.options import DeliveryOptions, Options
-from gnnrl_lightning.job.task import Task
-from gnnrl_lightning.job.trained import Trained, train
-from gnnrl_lightning.networks.spec import NetworkSpec
+from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.objective import Classification
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, uniform
 from gnnrl_lightning.speed.inference import for_inference
@@ -105,23 +98,12 @@ def candidates(trained: Trained, count: int, journals: list[Path]) -> Tensor:
 
 def main() -> None:
     """Measure one network at one budget."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", required=True, help="name of a network of the package")
-    parser.add_argument("--arguments", type=json.loads, default={}, help="its arguments (JSON)")
-    parser.add_argument("--checkpoint", required=True, help="its weights")
-    parser.add_argument("--images", required=True, help="image folder with train/ and test/")
-    parser.add_argument("--budget", type=float, required=True, help="share of the MACs")
-    parser.add_argument("--candidates", type=int, default=40, help="number of candidates")
+    parser = arguments(__doc__, candidates=40)
     parser.add_argument("--journals", type=Path, nargs="*", default=[], help="searches to take candidates from")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    parser.add_argument("--json", type=Path, help="where the figures are written")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    data = ImageFolder(args.images, name="cifar10", holdout_size=MANY)
-    data.setup()
-    task = Task(NetworkSpec(args.network, args.arguments), data, args.checkpoint)
-    options = Options(CandidateOptions(), delivery=DeliveryOptions(calibration_examples=256))
-    trained = train(check(task, Budget(macs=args.budget), options))
+    trained = trained_network(args, MANY)
+    data = trained.job.task.data
+    assert isinstance(data, ImageFolder)
     test = data.test.in_memory()
     assert isinstance(test, ImageSet) and isinstance(data.holdout, ImageSet)
     held, tested = (
@@ -134,17 +116,11 @@ def main() -> None:
         rows.append({**figures(held, held.logits(network)), "test_error": 100 * float(wrong.float().mean())})
     errors = np.array([row.pop("test_error") for row in rows])
     found = {
-        "network": args.network,
-        "arguments": args.arguments,
-        "budget": args.budget,
         "candidates": len(rows),
         "test_error": {"least": round(errors.min(), 2), "mean": round(errors.mean(), 2)},
         "figures": {name: correlations(np.array([row[name] for row in rows]), errors) for name in rows[0]},
     }
-    print(json.dumps(found, indent=1))
-    if args.json is not None:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write(args, found)
 
 
 if __name__ == "__main__":

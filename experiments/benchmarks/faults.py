@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from damage import damaged
 from resume import differences
 
 from gnnrl_lightning.candidates.options import CandidateOptions
@@ -274,22 +275,6 @@ def mounted(folder: Path, options: str) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def damaged(data: bytes, draw: random.Random) -> bytes:
-    """The bytes with one damage: a flipped bit, bytes lost, added or overwritten, an end cut off, or nothing left."""
-    at = draw.randrange(len(data))
-    some = draw.randrange(1, 1 + min(64, len(data) - at))
-    return draw.choice(
-        [
-            data[:at] + bytes([data[at] ^ (1 << draw.randrange(8))]) + data[at + 1 :],
-            data[:at] + data[at + some :],
-            data[:at] + draw.randbytes(some) + data[at:],
-            data[:at] + bytes(255 - each for each in data[at : at + some]) + data[at + some :],
-            data[:at],
-            b"",
-        ]
-    )
 
 
 def elsewhere(folder: Path) -> Path:

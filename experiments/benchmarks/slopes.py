@@ -129,29 +129,50 @@ def figures(trained: Trained, count: int, pool: Path | None) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Measure one network at one budget."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(description: str | None, candidates: int) -> argparse.ArgumentParser:
+    """Arguments of a benchmark of one network at one budget.
+
+    Args:
+        description: The benchmark's.
+        candidates: Default number of candidates.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", required=True, help="name of a network of the package")
     parser.add_argument("--arguments", type=json.loads, default={}, help="its arguments (JSON)")
     parser.add_argument("--checkpoint", required=True, help="its weights")
     parser.add_argument("--images", required=True, help="image folder with train/ and test/")
     parser.add_argument("--budget", type=float, required=True, help="share of the MACs")
-    parser.add_argument("--candidates", type=int, default=60, help="random candidates")
-    parser.add_argument("--pool", type=Path, help="file of evaluated candidates to use instead")
+    parser.add_argument("--candidates", type=int, default=candidates, help=f"candidates (default {candidates})")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--json", type=Path, help="where the figures are written")
-    args = parser.parse_args()
+    return parser
+
+
+def trained_network(args: argparse.Namespace, holdout: int) -> Trained:
+    """The network of these arguments, with a number of held-out images."""
     torch.set_num_threads(args.threads)
-    data = ImageFolder(args.images, name="cifar10", holdout_size=1000)
+    data = ImageFolder(args.images, name="cifar10", holdout_size=holdout)
     data.setup()
     task = Task(NetworkSpec(args.network, args.arguments), data, args.checkpoint)
     options = Options(CandidateOptions(), delivery=DeliveryOptions(calibration_examples=256))
-    found = figures(train(check(task, Budget(macs=args.budget), options)), args.candidates, args.pool)
+    return train(check(task, Budget(macs=args.budget), options))
+
+
+def write(args: argparse.Namespace, found: dict[str, Any]) -> None:
+    """Print the figures, and write them where the arguments say."""
     found = {"network": args.network, "arguments": args.arguments, "budget": args.budget, **found}
     print(json.dumps(found, indent=1))
     if args.json is not None:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Measure one network at one budget."""
+    parser = arguments(__doc__, candidates=60)
+    parser.add_argument("--pool", type=Path, help="file of evaluated candidates to use instead")
+    args = parser.parse_args()
+    write(args, figures(trained_network(args, 1000), args.candidates, args.pool))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from torch.export import ExportedProgram
 
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import trace
-from gnnrl_lightning.job.onnx_runtime import Session, check_onnx
+from gnnrl_lightning.job.onnx_runtime import Session, check_onnx, write_program_as_onnx
 from gnnrl_lightning.job.recipe import kept_channels
 from gnnrl_lightning.networks import eval_mode, load_weights
 from gnnrl_lightning.registry import Registry
@@ -131,7 +131,7 @@ def load_program(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None,
 def write_onnx(network: nn.Module, example: Tree, path: Path) -> dict[str, Any]:
     """Write an ONNX file; note the batch sizes that it accepts, and how its outputs are nested."""
     program, notes = exported(network, example)
-    return notes | Session.write(program, path)
+    return notes | write_program_as_onnx(program, path)
 
 
 def load_onnx(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None, example: Tree) -> Session:

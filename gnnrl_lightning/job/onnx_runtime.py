@@ -30,12 +30,39 @@ def check_onnx() -> None:
         raise UserError(f"the format onnx needs {', '.join(missing)}: pip install 'gnnrl-lightning[onnx]'")
 
 
+def write_program_as_onnx(program: ExportedProgram, path: Path) -> dict[str, Any]:
+    """Write an exported program as a single ONNX file.
+
+    Args:
+        program: The program.
+        path: The file.
+
+    Returns:
+        Note for the recipe: the nested outputs, numbers in place of tensors.
+
+    Raises:
+        UserError: An operator has no translation.
+    """
+    outputs = [spec.arg for spec in program.graph_signature.output_specs if spec.kind is OutputKind.USER_OUTPUT]
+    if not all(isinstance(output, TensorArgument) for output in outputs):
+        raise UserError("the network cannot be written as ONNX: it returns something other than tensors")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter's own deprecations
+            torch.onnx.export(program, (), path, dynamo=True, external_data=False, verbose=False)
+    except Exception as error:
+        raise UserError(f"the network cannot be written as ONNX: {first_line(error)}") from error
+    nested = program.call_spec.out_spec
+    assert nested is not None  # as of every program that was exported from a network
+    return {"outputs": tree_unflatten(list(range(len(outputs))), nested)}
+
+
 class Session:
     """An ONNX file in ONNX Runtime, on the CPU.
 
     Args:
         path: The file.
-        outputs: The nested outputs, numbers in place of tensors, as `write` returns them.
+        outputs: The nested outputs, numbers in place of tensors, as `write_program_as_onnx` notes them.
     """
 
     def __init__(self, path: Path, outputs: Any) -> None:
@@ -43,33 +70,6 @@ class Session:
 
         self._outputs = outputs
         self._session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-
-    @staticmethod
-    def write(program: ExportedProgram, path: Path) -> dict[str, Any]:
-        """Write an exported program as a single ONNX file.
-
-        Args:
-            program: The program.
-            path: The file.
-
-        Returns:
-            Note for the recipe: the nested outputs, numbers in place of tensors.
-
-        Raises:
-            UserError: An operator has no translation.
-        """
-        outputs = [spec.arg for spec in program.graph_signature.output_specs if spec.kind is OutputKind.USER_OUTPUT]
-        if not all(isinstance(output, TensorArgument) for output in outputs):
-            raise UserError("the network cannot be written as ONNX: it returns something other than tensors")
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the exporter's own deprecations
-                torch.onnx.export(program, (), path, dynamo=True, external_data=False, verbose=False)
-        except Exception as error:
-            raise UserError(f"the network cannot be written as ONNX: {first_line(error)}") from error
-        nested = program.call_spec.out_spec
-        assert nested is not None  # as of every program that was exported from a network
-        return {"outputs": tree_unflatten(list(range(len(outputs))), nested)}
 
     def __call__(self, *inputs: Tree, **named: Tree) -> Tree:
         """Run the network on a batch of inputs, as its `forward` takes them."""

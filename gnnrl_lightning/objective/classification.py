@@ -51,9 +51,7 @@ class Classification(Objective):
     divergence: ClassVar[Figure] = Figure("divergence", "nats", digits=4, logarithmic=True)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing <= 1:
-            raise UserError(f"label_smoothing={self.label_smoothing}: expected 0 to 1")
-        check_temperature(self.divergence_temperature)
+        check_softness(self.label_smoothing, self.divergence_temperature)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy, nats."""
@@ -118,12 +116,18 @@ def softened_divergence(outputs: Tensor, reference: Tensor, temperature: float) 
     return temperature**2 * F.kl_div(ours, theirs, log_target=True, reduction="none")
 
 
-def check_temperature(temperature: float) -> None:
-    """Refuse a temperature below 1.
+def check_softness(label_smoothing: float, temperature: float) -> None:
+    """Refuse options of a classifier's loss and divergence.
+
+    Args:
+        label_smoothing: Share, from 0 to 1.
+        temperature: Temperature of the divergence, at least 1 and finite.
 
     Raises:
-        UserError: It is below 1, or not finite.
+        UserError: One is out of range.
     """
+    if not 0 <= label_smoothing <= 1:
+        raise UserError(f"label_smoothing={label_smoothing}: expected 0 to 1")
     if not 1 <= temperature < math.inf:
         raise UserError(f"divergence_temperature={temperature}: expected at least 1")
 

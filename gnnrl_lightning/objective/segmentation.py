@@ -14,7 +14,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.objective.classification import (
     TEMPERATURE,
     check_classes,
-    check_temperature,
+    check_softness,
     softened_divergence,
 )
 from gnnrl_lightning.objective.protocol import AGREEMENT, Figure, Measured, Objective
@@ -50,9 +50,7 @@ class Segmentation(Objective):
     divergence: ClassVar[Figure] = Figure("divergence", "nats", digits=4, logarithmic=True)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing <= 1:
-            raise UserError(f"label_smoothing={self.label_smoothing}: expected 0 to 1")
-        check_temperature(self.divergence_temperature)
+        check_softness(self.label_smoothing, self.divergence_temperature)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy, nats, mean over all pixels of the batch that are not ignored."""

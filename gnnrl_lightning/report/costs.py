@@ -9,6 +9,18 @@ RATIO = "_ratio"
 """Suffix of a metric's name for its ratio to the dense network's cost."""
 
 
+TIME_SAVED = 0.5
+"""Smallest share of the saved MACs that should be saved of the time, too."""
+
+TIME_HINT = "a `budget.channel_multiple` of 8 often helps, `auto` measures"
+
+
+def saves_little_time(dense: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
+    """Whether a pruned network saves less of the time than `TIME_SAVED` of the share that it saves of the MACs."""
+    kept, taken = (ours[name] / dense[name] for name in ("macs", "latency_ms"))
+    return 1 - taken < TIME_SAVED * (1 - kept)
+
+
 def cost_names(row: Mapping[str, Any]) -> list[str]:
     """Return the names of the metrics in a row of figures: those with a ratio to the dense network's cost."""
     return [name for name in row if f"{name}{RATIO}" in row]

@@ -10,10 +10,7 @@ from rich.table import Table
 
 from gnnrl_lightning.objective import Figure
 from gnnrl_lightning.objective.protocol import primary_figure
-from gnnrl_lightning.report.costs import RATIO, cost_names, readable
-
-TIME_SAVED = 0.5
-"""Smallest share of the saved MACs that should be saved of the time, too."""
+from gnnrl_lightning.report.costs import RATIO, TIME_HINT, cost_names, readable, saves_little_time
 
 ROWS = (("dense", "dense"), ("uniform", "uniform"), ("pruned", "ours"))
 
@@ -111,12 +108,10 @@ def finals_line(finals: Mapping[str, Any]) -> str:
 
 def _print_time(result: Mapping[str, Any], console: Console) -> None:
     """Say so if the pruned network saves MACs and little time."""
-    kept, taken = (result["pruned"][name] / result["dense"][name] for name in ("macs", "latency_ms"))
-    if 1 - taken < TIME_SAVED * (1 - kept):
-        console.print(
-            f"{kept:.0%} of the MACs take {taken:.0%} of the dense network's time here: try budget.channel_multiple 8, "
-            "or auto"
-        )
+    dense, ours = result["dense"], result["pruned"]
+    if saves_little_time(dense, ours):
+        kept, taken = (ours[name] / dense[name] for name in ("macs", "latency_ms"))
+        console.print(f"{kept:.0%} of the MACs take {taken:.0%} of the dense network's time here: {TIME_HINT}")
 
 
 def _print_finetuning(result: Mapping[str, Any], console: Console) -> None:

@@ -57,6 +57,19 @@ def test_the_same_widths_give_the_same_network(graph, network, calibration, repa
         assert all(torch.equal(tensor, one[name]) for name, tensor in other.state_dict().items())
 
 
+def test_another_repair_needs_another_pruner(graph, network, calibration):
+    """An assignment would change nothing: the repair is looked up once."""
+    pruner = Pruner(graph, network, calibration, repair="none")
+    with pytest.raises(AttributeError):
+        pruner.repair = "refit"
+    with pytest.raises(AttributeError):
+        pruner.importance = "l1"
+    other = pruner.final(calibration, "refit")
+    assert (pruner.repair, other.repair, other.importance) == ("none", "refit", pruner.importance)
+    before, after = (each.prune(each.plan(graph.widths // 2))(calibration) for each in (pruner, other))
+    assert not torch.allclose(before, after)
+
+
 def test_without_repair_the_weights_are_slices(graph, network, calibration):
     pruner = Pruner(graph, network, calibration, repair="none")
     plan = pruner.plan(graph.widths // 2)

@@ -362,7 +362,10 @@ def test_what_a_format_loads_is_compared_within_its_tolerance(folder):
 @pytest.mark.parametrize(
     ("formats", "message"),
     [
-        (["onions"], "export format is 'onions'.*: expected one of weights, program, onnx, or an import path"),
+        (
+            ["onions"],
+            r"format is 'onions' \(did you mean onnx\?\): expected one of weights, program, onnx, or an import path",
+        ),
         (["weights", "weights"], "expected different formats, each with its own file"),
         ([path_of("PICKLE"), path_of("COARSE")], "expected different formats, each with its own file"),
         ([path_of("MISSING")], "needs a library that is not installed"),

@@ -2,22 +2,18 @@
 
 import json
 import math
-import sys
-from types import ModuleType
 
 import pytest
 import torch
 
 from gnnrl_lightning.candidates.pruner import Pruner
 from gnnrl_lightning.cost.budget import Budget
-from gnnrl_lightning.data import Digits
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.job.checked import check
 from gnnrl_lightning.job.comparison import AgentRow, CompareOptions, Comparison
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.task import Task
-from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.environments import AGENT
 from gnnrl_lightning.rl.learners import DDPG, GNNRL
@@ -25,29 +21,12 @@ from gnnrl_lightning.search.methods import METHODS, one_shot
 from gnnrl_lightning.search.problem import NotApplicable
 from gnnrl_lightning.training.options import TrainingOptions
 from tests.support.options import options_of
-
-
-class TwoHidden(torch.nn.Sequential):
-    """Two hidden layers on the pixels of a digit."""
-
-    def __init__(self):
-        widths = (64, 24, 16, 10)
-        super().__init__(
-            torch.nn.Flatten(),
-            torch.nn.Linear(widths[0], widths[1]),
-            torch.nn.ReLU(),
-            torch.nn.Linear(widths[1], widths[2]),
-            torch.nn.ReLU(),
-            torch.nn.Linear(widths[2], widths[3]),
-        )
+from tests.support.two_hidden import two_hidden_task
 
 
 @pytest.fixture
 def task(monkeypatch):
-    module = ModuleType("two_hidden")
-    module.TwoHidden = TwoHidden
-    monkeypatch.setitem(sys.modules, "two_hidden", module)
-    return Task(NetworkSpec("two_hidden.TwoHidden"), Digits(), seed=3)
+    return two_hidden_task(monkeypatch)
 
 
 def agent_of(seed):

@@ -1,43 +1,28 @@
 """Finalists of a search: trained once, counted, and the best of them delivered."""
 
 import math
-import sys
-from types import ModuleType
 
 import pytest
 import torch
 
 from gnnrl_lightning.candidates.short_finetune import ShortFinetune
 from gnnrl_lightning.cost.budget import Budget
-from gnnrl_lightning.data import Digits
 from gnnrl_lightning.evaluation.result import best_of
 from gnnrl_lightning.job.checked import check
 from gnnrl_lightning.job.delivery import deliver
 from gnnrl_lightning.job.finals import FINALIST
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.searching import search, with_finals
-from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.job.trained import train
-from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.search.finals import ELIGIBLE
 from gnnrl_lightning.training.options import TrainingOptions
 from tests.support.options import options_of
-
-
-class TwoHidden(torch.nn.Sequential):
-    """Two hidden layers on the pixels of a digit."""
-
-    def __init__(self):
-        hidden = torch.nn.Linear(64, 24), torch.nn.ReLU(), torch.nn.Linear(24, 16), torch.nn.ReLU()
-        super().__init__(torch.nn.Flatten(), *hidden, torch.nn.Linear(16, 10))
+from tests.support.two_hidden import two_hidden_task
 
 
 @pytest.fixture
 def task(monkeypatch):
-    module = ModuleType("two_hidden")
-    module.TwoHidden = TwoHidden
-    monkeypatch.setitem(sys.modules, "two_hidden", module)
-    return Task(NetworkSpec("two_hidden.TwoHidden"), Digits(), seed=3)
+    return two_hidden_task(monkeypatch)
 
 
 @pytest.fixture

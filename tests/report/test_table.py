@@ -33,9 +33,7 @@ def test_macs_that_save_little_time_are_said(milliseconds, said):
     """Half of the MACs: a quarter of the 8 ms should be gone."""
     console = Console(file=io.StringIO(), width=140)
     print_result({**RESULT, "pruned": RESULT["pruned"] | {"latency_ms": milliseconds}}, 64, console)
-    line = (
-        f"50% of the MACs take {milliseconds / 8:.0%} of the dense network's time here: try budget.channel_multiple 8"
-    )
+    line = f"50% of the MACs take {milliseconds / 8:.0%} of the dense network's time here: a `budget.channel_multiple` of 8"
     assert (line in console.file.getvalue()) is said
 
 

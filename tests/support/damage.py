@@ -1,22 +1,11 @@
-"""Random damage to the contents of a file."""
+"""The random damage of the benchmark of faults."""
 
+import importlib.util
+from pathlib import Path
 
-def damaged(data, draw):
-    """The bytes with one damage: a flipped bit, bytes lost, added or overwritten, an end cut off, or nothing left.
+SCRIPT = Path(__file__).parents[2] / "experiments" / "benchmarks" / "damage.py"
 
-    Args:
-        data: The contents, at least one byte.
-        draw: A `random.Random`.
-    """
-    at = draw.randrange(len(data))
-    some = draw.randrange(1, 1 + min(64, len(data) - at))
-    return draw.choice(
-        [
-            data[:at] + bytes([data[at] ^ (1 << draw.randrange(8))]) + data[at + 1 :],
-            data[:at] + data[at + some :],
-            data[:at] + draw.randbytes(some) + data[at:],
-            data[:at] + bytes(255 - each for each in data[at : at + some]) + data[at + some :],
-            data[:at],
-            b"",
-        ]
-    )
+spec = importlib.util.spec_from_file_location("damage", SCRIPT)
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+damaged = module.damaged

@@ -9,7 +9,7 @@ from typing import Any
 
 from gnnrl_lightning.objective import Figure
 from gnnrl_lightning.objective.protocol import primary_figure
-from gnnrl_lightning.report.costs import RATIO, cost_names, readable
+from gnnrl_lightning.report.costs import RATIO, TIME_HINT, cost_names, readable, saves_little_time
 from gnnrl_lightning.report.pages.records import NETWORKS
 
 NAMES = {"macs": "MACs", "params": "parameters", "activations": "activations"}
@@ -81,10 +81,10 @@ def compared(figure: Figure, value: float, reference: float, name: str) -> str:
 def _kept(costs: list[str], dense: Mapping[str, Any], ours: Mapping[str, Any], batch: int) -> str:
     before, after = dense["latency_ms"], ours["latency_ms"]
     measured = f"{after:.3g} ms instead of {before:.3g} ms for a batch of {batch}"
-    if after <= SAVES * before:
-        return f"{joined([*costs, f'{percent(after / before, 0)} of the time'])}: {measured}"
-    hint = "A `budget.channel_multiple` of 8 often helps; `auto` measures"
-    return f"{joined(costs)}, but saves no time on this device: {measured}. {hint}"
+    if after > SAVES * before:
+        return f"{joined(costs)}, but saves no time on this device: {measured}; {TIME_HINT}"
+    hint = f"; {TIME_HINT}" if saves_little_time(dense, ours) else ""
+    return f"{joined([*costs, f'{percent(after / before, 0)} of the time'])}: {measured}{hint}"
 
 
 def repeat(subcommand: str, folder: Path) -> str:
