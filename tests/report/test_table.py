@@ -3,6 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
+from gnnrl_lightning.report.costs import TIME_HINT
 from gnnrl_lightning.report.table import inspection_tables, print_result, result_table
 from tests.support.results import RESULT
 
@@ -33,7 +34,7 @@ def test_macs_that_save_little_time_are_said(milliseconds, said):
     """Half of the MACs: a quarter of the 8 ms should be gone."""
     console = Console(file=io.StringIO(), width=140)
     print_result({**RESULT, "pruned": RESULT["pruned"] | {"latency_ms": milliseconds}}, 64, console)
-    line = f"50% of the MACs take {milliseconds / 8:.0%} of the dense network's time here: a `budget.channel_multiple` of 8"
+    line = f"50% of the MACs take {milliseconds / 8:.0%} of the dense network's time here: {TIME_HINT}"
     assert (line in console.file.getvalue()) is said
 
 
