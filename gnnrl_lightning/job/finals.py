@@ -69,6 +69,8 @@ def play(
     known = {item.widths: item for item in history if not item.dropped and within(limits, item)}
     known = {best.widths: best, **known}
     candidates = [item for item in known.values() if -WORST < item.merit[0]]
+    if not candidates:
+        return _unchanged(best)
     finals = Finals(
         trained.job.graph.widths,
         torch.tensor([item.widths for item in candidates]),
@@ -92,9 +94,14 @@ def play(
                 advance()
     seconds = max(time.perf_counter() - began, sum(item.seconds for item in played))
     if not losses:
-        warnings.warn("no finalist could be trained: the best evaluation is delivered", stacklevel=2)
-        return Played(best, tuple(played), seconds)
+        return _unchanged(best, played, seconds)
     return Played(candidates[finals.best(losses)], tuple(played), seconds)
+
+
+def _unchanged(best: Evaluation, played: Sequence[Evaluation] = (), seconds: float = 0.0) -> Played:
+    """Keep the best evaluation, and warn of it."""
+    warnings.warn("no finalist could be trained: the best evaluation is delivered", stacklevel=3)
+    return Played(best, tuple(played), seconds)
 
 
 def loss_after(evaluation: Evaluation, objective: Objective) -> float:

@@ -1,5 +1,6 @@
 """Finalists of a search: trained once, counted, and the best of them delivered."""
 
+import dataclasses
 import math
 
 import pytest
@@ -7,10 +8,11 @@ import torch
 
 from gnnrl_lightning.candidates.short_finetune import ShortFinetune
 from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.result import best_of
 from gnnrl_lightning.job.checked import check
 from gnnrl_lightning.job.delivery import deliver
-from gnnrl_lightning.job.finals import FINALIST
+from gnnrl_lightning.job.finals import FINALIST, play
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.searching import search, with_finals
 from gnnrl_lightning.job.trained import train
@@ -64,6 +66,16 @@ def test_finalists_are_trained_and_the_best_of_them_is_delivered(task, folder, m
     record = result["search"]["finals"]
     assert [row["widths"] for row in record["trained"]] == [list(item.widths) for item in trained]
     assert record["examples"] == sum(item.examples for item in trained) and record["seconds"] > 0
+
+
+def test_candidates_without_a_score_are_not_trained(task, folder):
+    """Outputs that are not numbers: there is nothing to choose from."""
+    trained = trained_of(task, folder, candidates=2)
+    found = search(trained, "uniform", folder)
+    broken = dataclasses.replace(found.best, merit=(-math.inf, -math.inf))
+    with pytest.warns(UserWarning, match="no finalist could be trained"):
+        played = play(trained, trained.job.limits, [broken], broken, Journal())
+    assert played.winner is broken and played.trained == ()
 
 
 def test_finalists_that_cannot_be_trained_leave_the_choice_to_the_search(task, folder, monkeypatch):
