@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from gnnrl_lightning.tracing.records import READERS, Statistic
+from gnnrl_lightning.tracing.records import CONVOLUTIONS, Statistic
 
 Places = Mapping[int, Tensor]
 """Dimension -> positions along it that are kept."""
@@ -97,6 +97,31 @@ def addmm(bias: Tensor, places: Places, first: Tensor, *rest: Any, operator: Cal
     return operator(bias, read(first, places, operator=torch.clone), *rest, **options)
 
 
+def convolution(x: Tensor, places: Places, *rest: Any, operator: Callable[..., Tensor], **options: Any) -> Tensor:
+    """A convolution: it reads zeros in place of removed channels, or slides over those that are kept."""
+    ((dim, _),) = places.items()
+    slides = dim >= x.dim() - int(operator.__name__[-2])
+    return (among_kept if slides else read)(x, places, *rest, operator=operator, **options)
+
+
+def among_kept(x: Tensor, places: Places, *rest: Any, operator: Callable[..., Tensor], **options: Any) -> Tensor:
+    """An operator on neighbouring channels: on the kept positions, with zeros at the others."""
+    ((dim, stays),) = places.items()
+    found = operator(_kept(x, places), *rest, **options)
+    shape = (*found.shape[:dim], x.shape[dim], *found.shape[dim + 1 :])
+    return found.new_zeros(shape).index_copy(dim, stays, found)
+
+
+def normalize(x: Tensor, places: Places, p: float = 2.0, dim: int = 1, eps: float = 1e-12, **options: Any) -> Tensor:
+    """`x / |x|` with the norms of the kept positions."""
+    return x / _kept(x, places).norm(p, dim, keepdim=True).clamp_min(eps)
+
+
+def distance(x: Tensor, places: Places, other: Tensor, *rest: Any, operator: Callable[..., Tensor], **options: Any):
+    """Distance or similarity of two tensors along the kept positions."""
+    return operator(_kept(x, places), _kept(other, places), *rest, **options)
+
+
 def summary(x: Tensor, places: Places, *rest: Any, operator: Callable[..., Any], **options: Any) -> Any:
     """Any other operator: it is applied to the kept positions."""
     return operator(_kept(x, places), *rest, **options)
@@ -108,16 +133,24 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "rms_norm": rms_norm,
     "batch_norm": batch_norm,
     "_weight_norm": weight_norm,
+    "normalize": normalize,
 }
 """Operators that are computed by a formula of their own."""
 
 KINDS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("mv", "dot", "vdot"), product),
-    **dict.fromkeys((*READERS, "matmul", "mm", "bmm"), read),
+    **dict.fromkeys(("linear", "matmul", "mm", "bmm"), read),
+    **dict.fromkeys(CONVOLUTIONS, convolution),
+    "local_response_norm": among_kept,
+    **dict.fromkeys(("cosine_similarity", "pairwise_distance", "cdist"), distance),
     "addmm": addmm,
     "einsum": einsum,
 }
 """Operators that are applied to changed operands; all others are summaries."""
+
+
+OPERATORS = dict.fromkeys(("norm", "normalize"), "linalg_vector_norm")
+"""Functions of torch -> the operator that they call, where the names differ."""
 
 
 def _operator_name(function: Any) -> str:
@@ -142,9 +175,10 @@ class _Summaries(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, name = kwargs or {}, _operator_name(func)
-        if name not in self.operators or not self.modules:
+        operator = OPERATORS.get(name, name)
+        if operator not in self.operators or not self.modules:
             return func(*args, **kwargs)
-        key = self.modules[-1], name
+        key = self.modules[-1], operator
         found = self.kept.get((*key, self.calls[key]))
         self.calls[key] += 1
         if found is None:

@@ -21,7 +21,7 @@ from gnnrl_lightning.surgery.surgery import NOTHING, Cut, Dependents, mask, prun
 from gnnrl_lightning.surgery.traced import Traced
 from gnnrl_lightning.tracing.axes import Selection
 from gnnrl_lightning.tracing.copies import converted_copy, shared_copy
-from gnnrl_lightning.tracing.export import Inputs, run
+from gnnrl_lightning.tracing.export import Inputs, run, two_examples
 from gnnrl_lightning.tracing.groups import Fault
 from gnnrl_lightning.tracing.sources import in_line
 from gnnrl_lightning.trees import map_tensors, tensors, to_device
@@ -185,11 +185,13 @@ def exactness_fault(
     dependents: Dependents = NOTHING,
 ) -> str | None:
     """Return how the pruned network differs from the masked dense one, in float64 with random weights, or None."""
-    doubled = randomised(network, generator)
-    inputs = map_tensors(lambda tensor: _random_like(tensor, generator), inputs)
+    doubled, given = randomised(network, generator), inputs
     try:
+        for inputs in _examples(given, generator):
+            reference = _outputs(mask(doubled, cuts, selection, dependents), inputs)
+            if all(bool(tensor.isfinite().all()) for tensor in reference):
+                break
         small = _outputs(prune(doubled, cuts, selection, dependents), inputs)
-        reference = _outputs(mask(doubled, cuts, selection, dependents), inputs)
     except Exception as error:  # the user's code may raise anything
         _check_doubled(doubled, inputs)
         return f"{DOES_NOT_FOLLOW} ({first_line(error)[:160]})"
@@ -227,6 +229,17 @@ def _random_like(tensor: Tensor, generator: torch.Generator) -> Tensor:
     if not tensor.is_floating_point():
         return tensor
     return torch.randn(tensor.shape, dtype=torch.float64, generator=generator).to(tensor.device)
+
+
+def _examples(inputs: Inputs, generator: torch.Generator) -> Iterator[Inputs]:
+    """Inputs of a test, to be tried until the outputs are finite: noise, the given ones, two examples of noise."""
+
+    def noise(tensor: Tensor) -> Tensor:
+        return _random_like(tensor, generator)
+
+    yield map_tensors(noise, inputs)
+    yield map_tensors(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor, inputs)
+    yield map_tensors(noise, two_examples(inputs))
 
 
 def randomised(network: nn.Module, generator: torch.Generator) -> nn.Module:

@@ -142,8 +142,8 @@ def update_sizes(network: nn.Module) -> None:
 def _update_convolution(module: nn.modules.conv._ConvNd) -> None:
     outputs, inputs = (1, 0) if module.transposed else (0, 1)
     weight = module.weight
-    if module.groups > 1 and module.groups == module.in_channels and not module.transposed:
-        multiplier = module.out_channels // module.groups
+    if module.groups > 1 and module.groups == module.in_channels:
+        multiplier = 1 if module.transposed else module.out_channels // module.groups
         module.groups = weight.shape[0] // multiplier
     module.out_channels = weight.shape[outputs] * (module.groups if module.transposed else 1)
     module.in_channels = weight.shape[inputs] * (1 if module.transposed else module.groups)

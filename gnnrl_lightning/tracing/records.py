@@ -8,8 +8,8 @@ from torch import Tensor
 
 from gnnrl_lightning.tracing.labels import Value
 
-READERS = ("linear", *(f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3)))
-"""Operators that multiply channels by a weight, which may be computed from parameters."""
+CONVOLUTIONS = tuple(f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3))
+"""Names of convolutions."""
 
 
 @dataclass(frozen=True)

@@ -156,16 +156,20 @@ class Walk:
         except AttributeError:
             return None
 
-    def call_number(self) -> int:
-        """Count the calls of the current operator by its module; return the number of calls before this one."""
-        key = id(self._caller), self.operator
+    def call_number(self, called: str | None = None) -> int:
+        """Count the calls of the current operator by its module; return the number of calls before this one.
+
+        Args:
+            called: Name of the function of torch that calls the operator; None: it has the operator's name.
+        """
+        key = id(self._caller), called or self.operator
         self.calls[key] += 1
         return self.calls[key] - 1
 
-    def statistic(self, number: int, dim: int, labels: Tensor) -> None:
-        """Record that the current operator reads channels along `dim`, see `Statistic`."""
+    def statistic(self, number: int, dim: int, labels: Tensor, called: str | None = None) -> None:
+        """Record that the current operator reads channels along `dim`, see `Statistic` and `call_number`."""
         if self._caller is not None:
-            called = self.operator.removeprefix("native_")
+            called = called or self.operator.removeprefix("native_")
             self.statistics.append(Statistic(self.module, called, number, dim, labels))
 
     def hold(self, attribute: str, value: Any, labels: Tensor, place: int | None = None, unit: int = 1) -> None:

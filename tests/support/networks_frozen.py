@@ -120,18 +120,6 @@ class AttentionGate(Headed):
         return self.out(x * self.gate(x).sigmoid())
 
 
-@case({"b": (5, 1)}, IO | {"a": 6}, reason={"a": "changes along the dimensions that are pooled"})
-class LocalResponse(Pair):
-    """A norm over neighbouring channels: without one, others would be neighbours."""
-
-    def __init__(self):
-        super().__init__(6, 6)
-        self.norm = nn.LocalResponseNorm(3)
-
-    def features(self, x):
-        return self.b(self.norm(self.a(x)))
-
-
 @case({"b": (5, 1)}, IO | {"a": 2}, reason={"a": "does not follow"})
 class ConstantGroupNorm(Pair):
     """The number of groups is a constant in the code."""
@@ -204,15 +192,3 @@ class Interleave(Pair):
     def features(self, x):
         b, c, h, w = x.shape[0], self.a.out_channels, *x.shape[2:]
         return self.b(self.a(x).sigmoid().view(b, c // 2, 2, h, w).transpose(1, 2).reshape(b, c, h, w))
-
-
-@case({"b": (5, 1)}, IO | {"a": 8}, reason={"a": "reduced over"})
-class Maxout(Pair):
-    """The maximum of two neighbouring channels."""
-
-    def __init__(self):
-        super().__init__(8, 4)
-
-    def features(self, x):
-        b, c, h, w = x.shape[0], self.a.out_channels, *x.shape[2:]
-        return self.b(self.a(x).view(b, c // 2, 2, h, w).amax(2))

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torchvision.ops import deform_conv2d, roi_align
 
 from tests.support.networks_zoo import IO, Headed, Pair, case, conv
 
@@ -135,3 +136,41 @@ class Ordered(Headed):
     def features(self, x):
         x = self.stem(x).cumsum(3).sort(2)[0]
         return self.out(x.movedim(1, -1)).movedim(-1, 1)
+
+
+@case({"a": (6, 1), "b": (5, 1), "deform_conv2d": (7, 1)}, IO | {"shift": 18})
+class Deformable(Pair):
+    """A convolution at positions that another one shifts."""
+
+    def __init__(self):
+        super().__init__(6, 7)
+        self.shift, self.kernel = conv(6, 18), nn.Parameter(torch.randn(7, 6, 3, 3))
+
+    def features(self, x):
+        x = self.a(x)
+        return self.b(deform_conv2d(x, self.shift(x), self.kernel, padding=1))
+
+
+@case({"a": (6, 1), "b": (5, 1)}, {"x": 3, "head": 10}, ((2, 3, 8, 8), (2, 4)))
+class Boxes(Pair):
+    """Boxes of each image are cut out, their sides sorted, so that they are boxes for any numbers."""
+
+    def __init__(self):
+        super().__init__(6, 6)
+
+    def forward(self, x, boxes):
+        corners = boxes.view(-1, 2, 2).abs().cumsum(1).flatten(1)
+        first = torch.arange(len(x), dtype=x.dtype)[:, None]
+        return self.head(self.b(roi_align(self.a(x), torch.cat([first, corners], 1), 3)).mean((2, 3)))
+
+
+@case({"a": (6, 1), "b": (5, 1)}, IO)
+class Enlarged(Pair):
+    """A transposed convolution enlarges each channel by itself."""
+
+    def __init__(self):
+        super().__init__(6, 6)
+        self.up = nn.ConvTranspose2d(6, 6, 4, stride=2, padding=1, groups=6)
+
+    def features(self, x):
+        return self.b(self.up(self.a(x)))

@@ -113,6 +113,21 @@ def test_the_self_test_does_not_depend_on_the_examples_values():
     assert [group.name for group in graph.groups] == ["b"]
 
 
+def test_inputs_that_a_network_does_not_take_are_the_users():
+    """Logarithms of noise are not numbers."""
+
+    class Logarithms(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3)
+
+        def forward(self, x):
+            return self.b(self.a(x.log()))
+
+    graph = gnnrl_lightning.trace(Logarithms(), torch.full((1, 3, 8, 8), 2.0))
+    assert [group.name for group in graph.groups] == ["a"]
+
+
 def test_a_network_that_no_frozen_group_repairs_is_refused(monkeypatch):
     monkeypatch.setattr("gnnrl_lightning.graph.MAX_ROUNDS", 1)
     with pytest.raises(UserError, match="HardCoded cannot be pruned exactly: the network's own code does not follow"):

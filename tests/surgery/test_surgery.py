@@ -12,12 +12,12 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks.cifar_resnet import BasicBlock, resnet20
 from gnnrl_lightning.surgery.surgery import update_sizes
 from gnnrl_lightning.tracing.copies import structural_copy
-from tests.support import networks_norms, networks_recurrent, networks_space
+from tests.support import networks_compared, networks_norms, networks_recurrent, networks_space
 from tests.support.exactness import TOLERANCE, difference, forward, random_weights
 from tests.support.networks_hard import TiedWeights
 from tests.support.networks_zoo import ZOO, conv
 
-MORE = networks_norms, networks_recurrent, networks_space
+MORE = networks_compared, networks_norms, networks_recurrent, networks_space
 """Importing them registers their networks."""
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 import gnnrl_lightning
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks.cifar_resnet import resnet20
-from tests.support.networks_frozen import LocalResponse, NoRule
+from tests.support.networks_frozen import NoRule
 from tests.support.networks_zoo import ZOO, Pair
 
 
@@ -98,9 +98,19 @@ def test_a_frozen_group_says_where_and_why():
 
 
 def test_the_line_is_of_the_code_that_calls_a_module_of_torch():
-    """Not the line within `nn.LocalResponseNorm` that calls its function."""
-    (group,) = (group for group in traced(LocalResponse.__name__).frozen if group.name == "a")
-    assert group.operator == "avg_pool3d"
+    """Not the line within `nn.Softmax` that calls its function."""
+
+    class Shares(Pair):
+        def __init__(self):
+            super().__init__(6, 6)
+            self.norm = nn.Softmax(1)
+
+        def features(self, x):
+            return self.b(self.norm(self.a(x)))
+
+    graph = gnnrl_lightning.trace(Shares(), torch.rand(1, 3, 8, 8), self_test=False)
+    (group,) = (group for group in graph.frozen if group.name == "a")
+    assert group.operator == "softmax"
     assert re.fullmatch(r"norm \(networks_zoo\.py:\d+: return self\.head.+", group.source)
 
 

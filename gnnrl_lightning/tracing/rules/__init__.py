@@ -13,6 +13,7 @@ from gnnrl_lightning.tracing.rules import (
     reductions,
     shapes,
     space,
+    vision,
 )
 
-__all__ = ["contractions", "elementwise", "indexing", "norms", "recurrent", "reductions", "shapes", "space"]
+__all__ = ["contractions", "elementwise", "indexing", "norms", "recurrent", "reductions", "shapes", "space", "vision"]

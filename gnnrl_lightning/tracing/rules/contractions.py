@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from gnnrl_lightning.tracing.labels import Value, support, vector
-from gnnrl_lightning.tracing.walk import Walk, rule
+from gnnrl_lightning.tracing.walk import Walk, operator_name, rule
 
 
 def _inputs(walk: Walk, x: Value, dim: int) -> Tensor | None:
@@ -132,10 +132,15 @@ def _convolution(
     dim = len(x.shape) - spatial - 1
     stride = (stride,) if isinstance(stride, int) else tuple(stride)
     walk.hyper = {"kernel": weight.shape[2:], "stride": stride, "groups": (groups,)}
-    for labels in x.others(dim):
-        walk.freeze(labels, "lies along the positions over which a convolution slides")
     out_dim, in_dim = (1, 0) if transposed else (0, 1)
     name = walk.parameter_name(weight)
+    if not transposed and (slid := _slid_over(walk, x, dim, weight, stride)) is not None:
+        walk.statistic(walk.call_number(), support(slid)[0], slid.flatten())
+        _outputs(walk, weight, 0, bias)
+        walk.contract((slid.flatten(),), weight=name, bias=walk.parameter_name(bias))
+        return Value(walk.shape, (slid,))
+    for labels in x.others(dim):
+        walk.freeze(labels, "lies along the positions over which a convolution slides")
     if groups == 1:
         reads = _read(walk, x, dim, weight, weight.along(in_dim))
         writes = _outputs(walk, weight, out_dim, bias)
@@ -146,7 +151,10 @@ def _convolution(
         return _made(walk, x, dim, writes)
     walk.call_number()
     inputs = _inputs(walk, x, dim)
-    if transposed or name is None or inputs is None:
+    if inputs is not None and _is_one_kernel(walk, weight, groups):
+        walk.contract((inputs,))
+        return _made(walk, x, dim, inputs)
+    if name is None or inputs is None or (transposed and weight.shape[:2] != (groups, 1)):
         reason = "is part of a grouped convolution whose channels cannot be told apart"
         for value in (x, weight, bias):
             walk.freeze(value, reason)
@@ -161,9 +169,35 @@ def _convolution(
     return _made(walk, x, dim, writes)
 
 
+def _slid_over(walk: Walk, x: Value, dim: int, weight: Value, stride: tuple[int, ...]) -> Tensor | None:
+    """The channels over which a convolution to one map slides, as efficient channel attention does.
+
+    It gives a value for each of them, computed from its neighbours: of those that are kept.
+    """
+    if weight.shape[0] != 1 or len(x.labels) != 1 or len(support(x.labels[0])) != 1:
+        return None
+    along = support(x.labels[0])[0]
+    steps = stride[min(along - dim - 1, len(stride) - 1)]
+    return x.labels[0] if along > dim and steps == 1 and walk.shape[along] == x.shape[along] else None
+
+
 def _made(walk: Walk, x: Value, dim: int, writes: Tensor | None) -> Value:
     made = () if writes is None else (vector(writes, len(x.shape), dim),)
     return Value(walk.shape, made)
+
+
+def _is_one_kernel(walk: Walk, weight: Value, groups: int) -> bool:
+    """Whether a depthwise convolution has the same kernel, which the code repeats, for all channels."""
+    assert walk.node is not None
+    made = walk.node.args[1]
+    bias = walk.node.args[2] if len(walk.node.args) > 2 else None
+    if weight.along(0) is not None or bias is not None or not isinstance(made, Node):
+        return False
+    if tuple(weight.shape[:2]) != (groups, 1) or not made.all_input_nodes:
+        return False
+    given = made.all_input_nodes[0].meta["val"].shape
+    repeated = operator_name(made.target) in ("expand", "repeat", "expand_as", "broadcast_to", "tile")
+    return repeated and (len(given) < len(weight.shape) or given[0] == 1)
 
 
 def _depthwise(walk: Walk, inputs: Tensor, weight: Value, bias: Value | None, groups: int) -> Tensor:
@@ -217,6 +251,13 @@ def matmul(walk: Walk, a: Value, b: Value) -> Value:
                 sizes.append(labels.flatten())
             else:
                 walk.freeze(labels, "is a batch dimension of a matrix product")
+    along = [support(labels)[0] for labels in made]
+    if len({*along}) < len(along):  # a view has made one dimension of two with channels
+        for labels in made:
+            walk.freeze(labels, "shares a dimension of a matrix product with other channels")
+        walk.freeze(reads, "is contracted with channels that share a dimension")
+        walk.contract(())
+        return Value(walk.shape)
     walk.contract(tuple(sizes), reads=reads)
     return Value(walk.shape, tuple(made))
 
@@ -248,6 +289,7 @@ def einsum(walk: Walk, equation: str, operands: list[Value], *_: Any, **__: Any)
             walk.freeze(operand, "is part of an einsum of three tensors, with an ellipsis or with a diagonal")
         walk.contract(())
         return Value(walk.shape)
+    operands = [_halves(walk, value, letters, left, right) for value, letters in zip(operands, subscripts, strict=True)]
     found, sizes = {}, []
     for letter in dict.fromkeys(left.replace(",", "")):
         dims = [(value, letters.index(letter)) for value, letters in zip(operands, subscripts, strict=True)
@@ -267,6 +309,22 @@ def einsum(walk: Walk, equation: str, operands: list[Value], *_: Any, **__: Any)
     walk.contract(tuple(sizes) if walk.macs() else ())
     made = [vector(found[letter], len(right), dim) for dim, letter in enumerate(right) if letter in found]
     return Value(walk.shape, tuple(made))
+
+
+def _halves(walk: Walk, value: Value, letters: str, left: str, right: str) -> Value:
+    """A tensor whose channels a view has split, of which one dimension alone passes: they go together along the others.
+
+    The channels of a graph convolution are those of each of its matrices: `nkctv, kvw -> nctw`.
+    """
+    found = []
+    for labels in value.labels:
+        free = [dim for dim in support(labels) if letters[dim] in right and left.count(letters[dim]) == 1]
+        for dim in support(labels) if len(support(labels)) > 1 and len(free) == 1 else ():
+            if dim not in free:
+                walk.join(labels.narrow(dim, 0, 1), labels)
+                labels = labels.narrow(dim, 0, 1)
+        found.append(labels)
+    return Value(value.shape, tuple(found)) if any(len(support(labels)) > 1 for labels in value.labels) else value
 
 
 def _subscript(walk: Walk, dims: list[tuple[Value, int]]) -> Tensor | None:

@@ -6,8 +6,9 @@ import math
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from gnnrl_lightning.tracing.labels import ZERO, Value, support
+from gnnrl_lightning.tracing.labels import ZERO, Value
 from gnnrl_lightning.tracing.rules.elementwise import merge
 from gnnrl_lightning.tracing.rules.reductions import over
 from gnnrl_lightning.tracing.walk import Gather, Walk, rule
@@ -21,18 +22,24 @@ def index_select(walk: Walk, x: Value, dim: int, index: Value) -> Value:
 
 @rule("index", kind="shape")
 def index(walk: Walk, x: Value, indices: list[Any]) -> Value:
-    """`x[:, index]` with a one-dimensional index buffer; any other indexing freezes the channels."""
+    """`x[:, index]` with a one-dimensional index buffer; any other indexing freezes the channels that it selects."""
     used = [(dim, item) for dim, item in enumerate(indices) if item is not None]
     if len(used) == 1 and len(used[0][1].shape) == 1:
         return gather(walk, x, *used[0])
-    touched = {dim for dim, _ in used}
-    for labels in x.labels:
-        walk.freeze(labels, "is indexed")
     for _, item in used:
         walk.freeze(item, "is an index")
-    if touched & {d for labels in x.labels for d in support(labels)} or len(walk.shape) != len(x.shape):
-        return Value(walk.shape)
-    return Value(walk.shape, x.labels)
+    masks = [place for place in _indices(walk) if place is not None and place.dtype in (torch.bool, torch.uint8)]
+    touched = [dim for dim, _ in used]
+    passed = over(walk, x, tuple(range(len(x.shape)) if masks else touched), "is indexed")
+    new = (1,) * max(len(item.shape) for _, item in used)
+    # The dimensions of the indices take the place of neighbouring ones, and come first otherwise.
+    first = touched[0] if touched == list(range(touched[0], touched[-1] + 1)) else 0
+    left = [[size for dim, size in enumerate(labels.shape) if dim not in touched] for labels in passed.labels]
+    laid = (
+        labels.reshape((*sizes[:first], *new, *sizes[first:]))
+        for labels, sizes in zip(passed.labels, left, strict=True)
+    )
+    return Value(walk.shape, tuple(laid))
 
 
 def gather(walk: Walk, x: Value, dim: int, index: Value) -> Value:
@@ -77,9 +84,14 @@ def index_put(walk: Walk, x: Value, indices: list[Any], values: Value, *_: Any) 
 
 
 def _is_mask(walk: Walk) -> bool:
+    (index,) = _indices(walk)
+    return index is not None and index.dtype == torch.bool
+
+
+def _indices(walk: Walk) -> list[Tensor | None]:
+    """The indices of the current operator, fake tensors."""
     assert walk.node is not None
-    (index,) = walk.node.args[1]  # type: ignore[misc]
-    return index.meta["val"].dtype == torch.bool  # type: ignore[union-attr]
+    return [None if item is None else item.meta["val"] for item in walk.node.args[1]]  # type: ignore[union-attr]
 
 
 @rule("gather", "take_along_dim", kind="other")

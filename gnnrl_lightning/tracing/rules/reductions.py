@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from torch import Tensor
+
 from gnnrl_lightning.tracing.labels import Value, support
 from gnnrl_lightning.tracing.rules.elementwise import pointwise
 from gnnrl_lightning.tracing.walk import Walk, rule
@@ -31,16 +33,38 @@ def over(walk: Walk, x: Value, dims: tuple[int, ...], reason: str) -> Value:
 def summarise(walk: Walk, x: Value, dims: Iterable[int], reason: str) -> Value:
     """Record the channels along `dims` that an operator summarises together, see `Statistic`.
 
-    Labels that change along several dimensions are frozen; the result has all others.
+    Channels that a view has split, of which only some dimensions are summarised, go together along these: the halves
+    of the channels, or each channel with its neighbour. Labels that change in other ways are frozen.
     """
     along, number = set(dims), walk.call_number()
-    crossing = {dims for labels in x.labels if set(dims := support(labels)) & along}
-    if any(len(dims) > 1 for dims in crossing):
-        return over(walk, x, tuple(along), reason)
     for labels in x.labels:
+        for dim in set(support(labels)) & along if set(support(labels)) - along else ():
+            walk.join(labels.narrow(dim, 0, 1), labels)
+    found = Value(x.shape, tuple(_first(labels, along) for labels in x.labels))
+    crossing = {dims for labels in found.labels if set(dims := support(labels)) & along}
+    if any(len(dims) > 1 for dims in crossing):
+        return over(walk, found, tuple(along), reason)
+    for labels in found.labels:
         if support(labels) in crossing:
             walk.statistic(number, support(labels)[0], labels.flatten())
-    return x
+    return found
+
+
+def _first(labels: Tensor, along: set[int]) -> Tensor:
+    """The first labels along the dimensions that are summarised, if the labels change along others, too."""
+    if set(support(labels)) - along:
+        for dim in set(support(labels)) & along:
+            labels = labels.narrow(dim, 0, 1)
+    return labels
+
+
+@rule("linalg_vector_norm", "linalg_norm", kind="pool")
+def norm(walk: Walk, x: Value, order: float | str | None = 2, dim: Any = None, *_: Any, **__: Any) -> Value:
+    """Norm over dimensions: of the channels along them, of those that are kept; of a matrix, they are frozen."""
+    dims = _dims(x, dim)
+    if walk.operator == "linalg_norm" and order is not None and len(dims) > 1:
+        return _reduced(walk, over(walk, x, dims, "is part of the norm of a matrix"), dims)
+    return _reduced(walk, summarise(walk, x, dims, "is reduced over"), dims)
 
 
 @rule("mean", "sum", "amax", "amin", "var", "std", "var_mean", "std_mean", kind="pool")
@@ -73,10 +97,10 @@ def extremum(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Any:
     return result if dim is None else (result, result)
 
 
-@rule("logsumexp", "prod", "linalg_vector_norm", "norm", "any", "all", "argmax", "argmin", kind="pool")
+@rule("logsumexp", "prod", "norm", "any", "all", "argmax", "argmin", kind="pool")
 def reduce(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Value:
     """Reduction over dimensions: channels along them are frozen."""
-    positional = args[1:] if walk.operator in ("linalg_vector_norm", "norm") else args
+    positional = args[1:] if walk.operator == "norm" else args
     dim = kwargs.get("dim", positional[0] if positional and not isinstance(positional[0], bool) else None)
     dims = _dims(x, dim)
     return _reduced(walk, over(walk, x, dims, "is reduced over"), dims)
@@ -91,11 +115,33 @@ def _reduced(walk: Walk, x: Value, dims: tuple[int, ...]) -> Value:
     return Value(walk.shape, tuple(labels.reshape([labels.shape[d] for d in kept]) for labels in left))
 
 
-@rule("softmax", "_softmax", "log_softmax", "_log_softmax", "cumsum", "argsort", "glu", kind="other")
+@rule("softmax", "_softmax", "log_softmax", "_log_softmax", "cumsum", "argsort", kind="other")
 def along_dimension(walk: Walk, x: Value, dim: int = -1, *_: Any, **__: Any) -> Value:
     """Operators along one dimension, such as softmax: channels along it are frozen."""
     passed = over(walk, x, _dims(x, dim), "is combined with the other channels")
     return Value(walk.shape, passed.labels)
+
+
+@rule("cosine_similarity", "pairwise_distance", "cdist", kind="pool")
+def distance(walk: Walk, x: Value, other: Value, *args: Any, **kwargs: Any) -> Value:
+    """Similarity or distance of vectors, over their elements: of the channels along them, of those that are kept."""
+    given = kwargs.get("dim", args[0] if args else 1) if walk.operator == "cosine_similarity" else -1
+    number, ndim = walk.call_number(), max(len(x.shape), len(other.shape))
+    dim = given % ndim
+    vectors = [value.along(dim - ndim) if len(value.shape) == ndim else None for value in (x, other)]
+    if vectors[0] is None or vectors[1] is None:
+        for value in (x, other):
+            walk.freeze(value, "is compared with values that cannot be pruned")
+        return Value(walk.shape)
+    walk.statistic(number, dim, walk.join(*vectors))
+    if walk.operator == "cdist":  # rows by rows
+        for value in (x, other):
+            over(walk, value, tuple(d for d in range(ndim) if d != dim), "is compared with others")
+        return Value(walk.shape)
+    left = [Value(value.shape, tuple(each for each in value.labels if support(each) != (dim,))) for value in (x, other)]
+    for value in left:
+        over(walk, value, tuple(range(ndim)), "is compared with others")
+    return Value(walk.shape)
 
 
 @rule("sort", "topk", kind="other")

@@ -78,11 +78,20 @@ def pixel_shuffle(walk: Walk, x: Value, factor: int) -> Value:
     return Value(walk.shape, tuple(made))
 
 
-@rule("expand", "expand_as", "broadcast_to", kind="shape")
+@rule("expand", "broadcast_to", kind="shape")
 def expand(walk: Walk, x: Value, *_: Any, **__: Any) -> Value:
     """Repetition of dimensions of size 1: the labels do not change along them."""
     ndim = len(walk.shape)
     return Value(walk.shape, tuple(labels.reshape((1,) * (ndim - labels.dim()) + labels.shape) for labels in x.labels))
+
+
+@rule("expand_as", kind="shape")
+def expand_as(walk: Walk, x: Value, like: Value) -> Value:
+    """Repetition of dimensions of size 1 as often as another tensor has channels: it has their labels."""
+    sizes = (*(1,) * (len(like.shape) - len(x.shape)), *x.shape)
+    repeated = {dim for dim, size in enumerate(sizes) if size == 1}
+    followed = tuple(labels for labels in like.labels if set(support(labels)) <= repeated)
+    return Value(walk.shape, (*expand(walk, x).labels, *followed))
 
 
 @rule("roll", "flip", kind="shape")
@@ -125,7 +134,7 @@ def cat(walk: Walk, tensors: list[Value], dim: int = 0) -> Value:
         return Value(walk.shape)
     labels = [fixed_labels(value) for value in tensors]
     supports = {support(each) for each in labels}
-    if len(supports) == 1 and dim not in next(iter(supports)):
+    if len(supports) == 1 and dim not in next(iter(supports)) and supports != {()}:
         # The concatenation is not along the channels: the operands share their channels.
         return Value(walk.shape, (functools.reduce(walk.join, labels),))
     parts = [_expand(each, value, dim) for each, value in zip(labels, tensors, strict=True)]
@@ -147,8 +156,17 @@ def stack(walk: Walk, tensors: list[Value], dim: int = 0) -> Value:
 def split(walk: Walk, x: Value, sizes: Any, dim: int = 0) -> list[Value]:
     """Splits: equal pieces keep equal counts; sizes of unequal pieces are constants in the network's code."""
     assert walk.node is not None
-    shapes = [tuple(piece.shape) for piece in walk.node.meta["val"]]
-    dim %= len(x.shape)
+    return _pieces(walk, x, [tuple(piece.shape) for piece in walk.node.meta["val"]], dim % len(x.shape))
+
+
+@rule("glu", kind="activation")
+def glu(walk: Walk, x: Value, dim: int = -1) -> Value:
+    """One half of the channels, gated by the other: the halves share their channels."""
+    return Value(walk.shape, merge(walk, _pieces(walk, x, [walk.shape] * 2, dim % len(x.shape))))
+
+
+def _pieces(walk: Walk, x: Value, shapes: list[tuple[int, ...]], dim: int) -> list[Value]:
+    """The pieces of these shapes along a dimension."""
     pieces: list[list[Tensor]] = [[] for _ in shapes]
     for labels in x.labels:
         parts = list(torch.split(_expand(labels, x, dim), [shape[dim] for shape in shapes], dim))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from gnnrl_lightning.tracing.labels import Value
+from gnnrl_lightning.tracing.labels import ZERO, Value, support, vector
 from gnnrl_lightning.tracing.rules.reductions import over
 from gnnrl_lightning.tracing.walk import Walk, rule
 
@@ -16,8 +16,26 @@ from gnnrl_lightning.tracing.walk import Walk, rule
 def pool(walk: Walk, x: Value, *_: Any, **__: Any) -> Any:
     """Pooling over the last dimensions: channels pass."""
     spatial = next(int(digit) for digit in re.findall(r"(\d)d", walk.operator))
-    result = _spatial(walk, x, spatial)
+    result = _local_response(walk, x) or _spatial(walk, x, spatial)
     return (result, result) if walk.operator in ("max_pool2d_with_indices", "adaptive_max_pool2d") else result
+
+
+def _local_response(walk: Walk, x: Value) -> Value | None:
+    """Sums over neighbouring channels in a local response norm: of those that are kept; None: another pooling.
+
+    The norm pads the channels with zeros, so that there are as many sums as channels.
+    """
+    if not walk.operator.startswith("avg_pool") or len(x.labels) != 1 or x.shape[1] != 1:
+        return None
+    labels, shape = x.labels[0], walk.shape
+    free = labels.flatten() >= 0
+    if support(labels) != (2,) or x.shape[3:] != shape[3:] or not bool((labels.flatten()[~free] == ZERO).all()):
+        return None
+    if int(free.sum()) != shape[2] or shape[2] == x.shape[2]:
+        return None
+    kept = labels.flatten()[free]
+    walk.statistic(walk.call_number("local_response_norm"), 1, kept, "local_response_norm")
+    return Value(shape, (vector(kept, len(shape), 2),))
 
 
 @rule("upsample_nearest1d", "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d",
