@@ -149,7 +149,7 @@ KINDS: dict[str, Callable[..., Any]] = {
 """Operators that are applied to changed operands; all others are summaries."""
 
 
-OPERATORS = dict.fromkeys(("norm", "normalize"), "linalg_vector_norm")
+OPERATORS: dict[str, str] = dict.fromkeys(("norm", "normalize"), "linalg_vector_norm")
 """Functions of torch -> the operator that they call, where the names differ."""
 
 

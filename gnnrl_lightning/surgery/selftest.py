@@ -185,7 +185,7 @@ def exactness_fault(
     dependents: Dependents = NOTHING,
 ) -> str | None:
     """Return how the pruned network differs from the masked dense one, in float64 with random weights, or None."""
-    doubled, given = randomised(network, generator), inputs
+    doubled, given, reference = randomised(network, generator), inputs, list[Tensor]()
     try:
         for inputs in _examples(given, generator):
             reference = _outputs(mask(doubled, cuts, selection, dependents), inputs)

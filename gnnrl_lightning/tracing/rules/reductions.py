@@ -128,19 +128,13 @@ def distance(walk: Walk, x: Value, other: Value, *args: Any, **kwargs: Any) -> V
     given = kwargs.get("dim", args[0] if args else 1) if walk.operator == "cosine_similarity" else -1
     number, ndim = walk.call_number(), max(len(x.shape), len(other.shape))
     dim = given % ndim
-    vectors = [value.along(dim - ndim) if len(value.shape) == ndim else None for value in (x, other)]
-    if vectors[0] is None or vectors[1] is None:
-        for value in (x, other):
-            walk.freeze(value, "is compared with values that cannot be pruned")
-        return Value(walk.shape)
-    walk.statistic(number, dim, walk.join(*vectors))
-    if walk.operator == "cdist":  # rows by rows
-        for value in (x, other):
-            over(walk, value, tuple(d for d in range(ndim) if d != dim), "is compared with others")
-        return Value(walk.shape)
-    left = [Value(value.shape, tuple(each for each in value.labels if support(each) != (dim,))) for value in (x, other)]
-    for value in left:
-        over(walk, value, tuple(range(ndim)), "is compared with others")
+    first, second = (value.along(dim) if len(value.shape) == ndim else None for value in (x, other))
+    compared = () if first is None or second is None else (dim,)
+    for labels in (*x.labels, *other.labels):
+        if support(labels) != compared:
+            walk.freeze(labels, "is compared with values that cannot be pruned")
+    if first is not None and second is not None:
+        walk.statistic(number, dim, walk.join(first, second))
     return Value(walk.shape)
 
 
