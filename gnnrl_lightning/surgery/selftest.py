@@ -142,8 +142,11 @@ def kept_random_state() -> Iterator[None]:
 
 
 def on_meta(network: nn.Module) -> nn.Module:
-    """Copy the network to the meta device: its tensors have shapes but no data."""
-    return converted_copy(network, lambda name, tensor: torch.empty_like(tensor, device="meta"))
+    """Copy the network to the meta device: its tensors have shapes but no data, and no gradients.
+
+    `FlopCounterMode` fails on modules that are called with a parameter which requires one.
+    """
+    return converted_copy(network, lambda name, tensor: torch.empty_like(tensor, device="meta")).requires_grad_(False)
 
 
 def count_macs(network: nn.Module, inputs: Inputs) -> int:

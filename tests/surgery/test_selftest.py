@@ -113,6 +113,27 @@ def test_the_self_test_does_not_depend_on_the_examples_values():
     assert [group.name for group in graph.groups] == ["b"]
 
 
+def test_a_module_that_is_called_with_a_parameter_is_counted():
+    """As the class token of a vision transformer."""
+
+    class Added(nn.Module):
+        def forward(self, x, offset):
+            return x + offset
+
+    class Offset(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.add, self.offset = nn.Conv2d(3, 4, 3), Added(), nn.Parameter(torch.rand(1, 4, 1, 1))
+            self.b = nn.Conv2d(4, 5, 3)
+
+        def forward(self, x):
+            return self.b(self.add(self.a(x), self.offset.expand(len(x), -1, -1, -1)))
+
+    network = Offset()
+    graph = gnnrl_lightning.trace(network, torch.rand(1, 3, 8, 8))
+    assert [group.name for group in graph.groups] == ["a"] and network.offset.requires_grad
+
+
 def test_inputs_that_a_network_does_not_take_are_the_users():
     """Logarithms of noise are not numbers."""
 
