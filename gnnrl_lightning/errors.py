@@ -13,6 +13,10 @@ class UserError(ValueError):
     """
 
 
+class Diverged(UserError):
+    """A training ended with weights or statistics that are not finite."""
+
+
 def chain(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an error and its causes and contexts, each once."""
     seen: set[int] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json as json_format
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -21,7 +22,7 @@ from gnnrl_lightning.files import replacing
 from gnnrl_lightning.job.checked import Checked, check
 from gnnrl_lightning.job.comparison import CompareOptions, Comparison
 from gnnrl_lightning.job.delivery import LATENCY_BATCH, Delivered, deliver
-from gnnrl_lightning.job.finetuning import save_finetuned
+from gnnrl_lightning.job.finetuning import save_finetuned, worse
 from gnnrl_lightning.job.given_widths import as_widths, budget_of, deliver_widths, read_widths
 from gnnrl_lightning.job.job import DENSE, POLICY, PRUNED, PhaseTrainers, Runtime
 from gnnrl_lightning.job.prediction import as_json, predict
@@ -132,17 +133,22 @@ class CompressionCLI(RunningCLI):
         self._close_training(folder, self.task.figures(network, self.datamodule.holdout))
 
     def finetune(self, **_: Any) -> None:
-        """Train a pruned network or the dense one further and save it."""
-        network = self.task.build()
-        options, pruned = self.options.finetuning, self.task.artifact
-        self.task.check_training(network, options, "finetuning")
+        """Train a pruned network or the dense one further and save it, or the one before if that is better."""
+        network, task = self.task.build(), self.task
+        options, pruned = self.options.finetuning, task.artifact
+        task.check_training(network, options, "finetuning")
         folder = self.open_run()
-        self.task.train(network, options, self.phase_trainer("dense" if pruned is None else "pruned"))
-        scores = self.task.figures(network, self.datamodule.holdout)
+        before, start = copy.deepcopy(network), task.scored(network, self.datamodule.holdout)
+        task.train(network, options, self.phase_trainer("dense" if pruned is None else "pruned"))
+        end = task.scored(network, self.datamodule.holdout)
+        if worse(task, start, end):
+            network, end = before, start
+            self.console.print("the network before fine-tuning is saved: try a smaller finetuning.learning_rate")
+        scores = end[1]
         if rank() == 0 and pruned is None:
             save_weights(network, folder.weights(DENSE))
         elif rank() == 0:
-            save_finetuned(self.task, network, scores, folder.pruned)
+            save_finetuned(task, network, scores, folder.pruned)
         self._close_training(folder, scores)
 
     def _close_training(self, folder: RunFolder, scores: dict[str, float]) -> None:

@@ -81,7 +81,8 @@ def finetune(trained: Trained, before: Mapping[str, nn.Module], folder: RunFolde
         return {}
     ends, found = _on_holdout(trained, after), {}
     for name, network in after.items():
-        kept = not _worse(job.task, starts[name], ends[name])
+        undone = not curves[name] and job.options.finetuning.epochs > 0  # it diverged
+        kept = not undone and not worse(job.task, starts[name], ends[name])
         figures = {
             **keyed("search_before", starts[name][1]),
             **keyed("search_after", ends[name][1]),
@@ -92,8 +93,14 @@ def finetune(trained: Trained, before: Mapping[str, nn.Module], folder: RunFolde
     return found
 
 
-def _worse(task: Task, start: Scored, end: Scored) -> bool:
-    """Return True if the second network is worse, by more than chance."""
+def worse(task: Task, start: Scored, end: Scored) -> bool:
+    """Whether training has made a network worse on the holdout, by more than chance.
+
+    Args:
+        task: The task.
+        start: Scores and figures before the training, see `Task.scored`.
+        end: Those after it.
+    """
     primary = task.goal.primary
     if task.primary.merit(end[1][primary]) >= task.primary.merit(start[1][primary]):
         return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -10,6 +12,7 @@ from lightning.pytorch import Trainer
 from torch import nn
 
 from gnnrl_lightning.cost.budget import BoundBudget
+from gnnrl_lightning.errors import Diverged
 from gnnrl_lightning.files import replacing
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.options import Options
@@ -104,6 +107,8 @@ class Job:
     ) -> list[dict[str, float]]:
         """Train a network in place and save its weights, or load them if the folder has them.
 
+        A fine-tuning that diverges is undone, with a warning: the network is as it was before.
+
         Args:
             phase: "dense", "uniform" or "pruned".
             network: Trained in place.
@@ -112,14 +117,24 @@ class Job:
             teacher: Network to distil from, if the options include distillation.
 
         Returns:
-            The figures on the holdout after each epoch.
+            The figures on the holdout after each epoch; none if the training was undone.
+
+        Raises:
+            Diverged: The training of the dense network diverged.
         """
         weights, checkpoint = folder.weights(phase), folder.checkpoint(phase)
         if from_first(weights.is_file()):
             load_weights(network, weights)
             return read_notes(weights)[HOLDOUT]
-        trainer = self.runtime.trainers(phase)
-        figures = self.task.train(network, options, trainer, teacher=teacher, checkpoint=checkpoint)
+        trainer, start = self.runtime.trainers(phase), copy.deepcopy(network.state_dict())
+        try:
+            figures = self.task.train(network, options, trainer, teacher=teacher, checkpoint=checkpoint)
+        except Diverged as error:
+            if phase not in DELIVERED:
+                raise
+            warnings.warn(f"{phase} network: {error}; the network before fine-tuning is delivered", stacklevel=2)
+            network.load_state_dict(start)
+            figures = []
         if rank() == 0:
             with replacing(weights, checksum=True) as partial:
                 save_weights(network, partial, {HOLDOUT: figures})

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from gnnrl_lightning.cost.metrics import METRICS, metric_name
 from gnnrl_lightning.data import ExampleData, Examples
-from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.errors import Diverged, UserError
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job import artifact
 from gnnrl_lightning.job.groups import GroupOptions
-from gnnrl_lightning.networks import check_finite, check_runs, load_weights
+from gnnrl_lightning.networks import check_finite, check_runs, load_weights, not_finite
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.objective import Figure, Objective, find_objective
 from gnnrl_lightning.training.options import TrainingOptions
@@ -203,12 +203,13 @@ class Task:
             The figures on the holdout after each epoch.
 
         Raises:
-            UserError: The training diverged.
+            Diverged: The network has NaN or infinite weights or statistics after it.
         """
         seed = self.seed if seed is None else seed
         settings = {"trainer": trainer, "seed": seed, "teacher": teacher, "checkpoint": checkpoint}
         found = train(network, self.data, options, self.goal, **settings)
-        check_finite(network)
+        if (broken := not_finite(network.state_dict())) is not None:
+            raise Diverged(f"the training diverged: the network has {broken}; try a smaller learning_rate")
         return found
 
     def check_training(

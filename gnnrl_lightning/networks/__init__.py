@@ -1,6 +1,6 @@
 """Networks for small images, weights from files, and checks of networks."""
 
-from gnnrl_lightning.networks.checks import check_finite, check_runs
+from gnnrl_lightning.networks.checks import check_finite, check_runs, not_finite
 from gnnrl_lightning.networks.cifar_resnet import (
     CIFARResNet,
     OptionAShortcut,
@@ -30,6 +30,7 @@ __all__ = [
     "load_weights",
     "mobilenet_v1",
     "mobilenet_v2",
+    "not_finite",
     "read_notes",
     "resnet20",
     "resnet32",

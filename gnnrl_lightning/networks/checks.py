@@ -27,13 +27,17 @@ def check_finite_tensors(tensors: dict[str, Tensor], where: str) -> None:
     Raises:
         UserError: A tensor has such elements; the message names the first one and counts its elements.
     """
+    if (found := not_finite(tensors)) is not None:
+        raise UserError(f"{where} has {found}: give weights of a training run that did not diverge")
+
+
+def not_finite(tensors: dict[str, Tensor]) -> str | None:
+    """How many elements of the first tensor that has any are NaN or infinite, in words; None: all are finite."""
     for name, tensor in tensors.items():
         broken = int((~torch.isfinite(tensor)).sum())
         if broken:
-            raise UserError(
-                f"{where} has {broken} NaN or infinite values in {name} ({tensor.numel()} elements): "
-                "give weights of a training run that did not diverge"
-            )
+            return f"{broken} NaN or infinite values in {name} ({tensor.numel()} elements)"
+    return None
 
 
 def check_runs(network: nn.Module, inputs: Tree) -> Tree:

@@ -207,6 +207,17 @@ def test_finetune_trains_an_artifact_further(fitted, workplace):
     assert len(hashes) == 3
 
 
+def test_finetune_undoes_a_training_that_harms(fitted, workplace, capsys):
+    given = ["--artifact", str(fitted / "pruned"), "--run.name", "harmed"]
+    main(["finetune", "--config", "small.yaml", *given, "--finetuning.epochs", "1", "--finetuning.learning_rate", "3"])
+    assert "the network before fine-tuning is saved" in capsys.readouterr().out
+    hashes = {
+        artifact.read_recipe(folder / "pruned")["sha256"]["weights.safetensors"]
+        for folder in (fitted, workplace / "runs" / "harmed")
+    }
+    assert len(hashes) == 1
+
+
 def test_finetune_trains_weights_further(fitted, workplace):
     weights = str(fitted / "checkpoints" / "dense.safetensors")
     main(["finetune", "--config", "small.yaml", "--checkpoint", weights, "--run.name", "dense"])

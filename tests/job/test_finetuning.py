@@ -47,6 +47,16 @@ def folder(tmp_path):
     return RunFolder(tmp_path)
 
 
+def test_a_fine_tuning_that_diverges_is_undone(task, folder):
+    """Hours of a search are not lost by a learning rate; a second call finds the same."""
+    trained, before = pruned(task, 12, epochs=1, learning_rate=1e12)
+    with pytest.warns(UserWarning, match=r"pruned network: the training diverged: the network has \d+ NaN or infinite"):
+        found = finetuned(trained, before, folder)
+    assert found.network is before and found.figures["finetuning_kept"] is False
+    assert found.figures["top1_search_after"] == found.figures["top1_search_before"]
+    assert finetuned(trained, before, folder).figures == found.figures
+
+
 @pytest.mark.parametrize(("rate", "kept"), [(0.1, True), (3.0, False)])
 def test_a_fine_tuning_that_ends_below_its_start_is_undone(task, folder, rate, kept):
     """By the holdout, with the last epoch: the test examples have no say, and neither have other epochs."""
