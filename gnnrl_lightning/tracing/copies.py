@@ -39,7 +39,7 @@ def structural_copy(network: nn.Module, replaced: Mapping[str, Tensor]) -> nn.Mo
     for name, tensor in replaced.items():
         original = attrgetter(name)(network)
         memo[id(original)] = _as_original(tensor, original)
-    return copy.deepcopy(network, memo)
+    return _copied(network, memo)
 
 
 def converted_copy(network: nn.Module, convert: Callable[[str, Tensor], Tensor]) -> nn.Module:
@@ -53,7 +53,16 @@ def converted_copy(network: nn.Module, convert: Callable[[str, Tensor], Tensor])
     for name, tensor in (*named_tensors(network), *(("", tensor) for tensor in held)):
         if id(tensor) not in memo:
             memo[id(tensor)] = _as_original(convert(name, tensor), tensor)
-    return copy.deepcopy(network, memo)
+    return _copied(network, memo)
+
+
+def _copied(network: nn.Module, memo: dict[int, object]) -> nn.Module:
+    """Copy a network in the mode it is in: a copy of a `torch.fx.GraphModule` is in training mode."""
+    modes = [module.training for module in network.modules()]
+    copied = copy.deepcopy(network, memo)
+    for module, mode in zip(copied.modules(), modes, strict=True):
+        module.training = mode
+    return copied
 
 
 def named_tensors(network: nn.Module) -> list[tuple[str, Tensor]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from enum import Enum
 from typing import Any
 
@@ -125,16 +127,18 @@ def _flat(network: nn.Module, _: Any, outputs: Any) -> tuple[Tensor, ...]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence torch's own pages about an error that is raised as well."""
+    """Silence torch's own pages about an error that is raised as well, in its log and on the standard error output."""
+    printed = io.StringIO()
     loggers = [logging.getLogger(f"torch.{name}") for name in ("_subclasses.fake_tensor", "fx.experimental")]
     before = [logger.level for logger in loggers]
     try:
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(printed):
             # What the code keeps of a pass stays in the copy that is exported.
             warnings.filterwarnings("ignore", "The tensor attributes? ", UserWarning)
             yield
+        sys.stderr.write(printed.getvalue())  # of the network's own code
     finally:
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)

@@ -134,6 +134,23 @@ def test_a_module_that_is_called_with_a_parameter_is_counted():
     assert [group.name for group in graph.groups] == ["a"] and network.offset.requires_grad
 
 
+def test_noise_in_the_code_is_the_same_in_both_networks():
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3)
+
+        def forward(self, x):
+            return self.b(self.a(x + torch.randn_like(x)))
+
+    assert [group.name for group in gnnrl_lightning.trace(Noisy(), torch.rand(1, 3, 8, 8)).groups] == ["a"]
+
+
+def test_a_fault_of_nothing_pruned_is_an_error():
+    with pytest.raises(UserError, match="fails a test with nothing pruned: it is broken"):
+        find_culprits([], lambda groups: "it is broken")
+
+
 def test_inputs_that_a_network_does_not_take_are_the_users():
     """Logarithms of noise are not numbers."""
 

@@ -43,3 +43,12 @@ def test_a_shared_copy_shares_what_is_trained_and_keeps_its_own_history():
     assert torch.equal(copied.made, network.made) and copied.made is not network.made and copied.made.is_leaf
     copied.nested["list"][0] = None
     assert network.nested["list"][0] is not None
+
+
+def test_a_copy_is_in_the_mode_of_its_network():
+    """Copies of graph modules come in training mode."""
+    network = torch.fx.symbolic_trace(nn.Sequential(nn.BatchNorm2d(3), nn.ReLU()).eval()).eval()
+    getattr(network, "1").train()
+    copied = converted_copy(network, lambda name, tensor: tensor.clone())
+    assert [module.training for module in copied.modules()] == [module.training for module in network.modules()]
+    assert [module.training for module in copied.modules()] == [False, False, True]

@@ -206,7 +206,9 @@ class Branch(Code):
         ),
     ],
 )
-def test_code_that_cannot_be_exported_is_refused_in_one_line(network, message):
+def test_code_that_cannot_be_exported_is_refused_in_one_line(network, message, capsys):
+    """Without the graph, which torch prints."""
     with pytest.raises(UserError, match=message) as caught:
         gnnrl_lightning.trace(network, EXAMPLE)
     assert "\n" not in str(caught.value)
+    assert capsys.readouterr().err == ""
