@@ -124,7 +124,9 @@ def reduce(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Value:
 
 def _reduced(walk: Walk, x: Value, dims: tuple[int, ...]) -> Value:
     """Labels after dimensions are reduced: those that change along others; the first of each block."""
-    left = tuple(_first(labels, {*dims}) for labels in x.labels if set(support(labels)) - set(dims) or not support(labels))
+    left = tuple(
+        _first(labels, {*dims}) for labels in x.labels if set(support(labels)) - set(dims) or not support(labels)
+    )
     if len(walk.shape) == len(x.shape):
         return Value(walk.shape, left)
     kept = [d for d in range(len(x.shape)) if d not in dims]
