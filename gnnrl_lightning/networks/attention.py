@@ -6,6 +6,8 @@ pruned network this subclass takes its place: the same parameters under the same
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -79,7 +81,7 @@ def _additive(mask: Tensor | None, padding: Tensor | None, q: Tensor) -> Tensor 
     return sum(sums[1:], sums[0]) if sums else None
 
 
-def is_replaced(module: nn.Module) -> bool:
+def is_replaced(module: nn.Module) -> TypeGuard[nn.MultiheadAttention]:
     """Whether a module is multi-head attention that a pruned network computes by `MultiheadAttention`."""
     if type(module) not in (nn.MultiheadAttention, MultiheadAttention):
         return False

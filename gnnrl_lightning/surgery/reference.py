@@ -39,6 +39,13 @@ def _kept(x: Tensor, places: Places) -> Tensor:
     return x
 
 
+def _single(places: Places) -> tuple[int, Tensor]:
+    """The only dimension and its positions."""
+    ((dim, stays),) = places.items()
+    assert isinstance(dim, int)
+    return dim, stays
+
+
 def _only(x: Tensor, places: Places) -> Tensor:
     """Zeros in place of what is not kept."""
     for where, stays in places.items():
@@ -99,8 +106,7 @@ def weight_norm(direction: Tensor, places: Places, magnitude: Tensor, dim: int =
 
 def product(a: Tensor, places: Places, b: Tensor, *rest: Any, operator: Callable[..., Tensor]) -> Tensor:
     """Product of a matrix or vector with a vector along the kept positions."""
-    ((dim, stays),) = places.items()
-    assert isinstance(dim, int)
+    dim, stays = _single(places)
     return operator(a.index_select(dim, stays), b.index_select(0, stays), *rest)
 
 
@@ -130,14 +136,14 @@ def addmm(bias: Tensor, places: Places, first: Tensor, *rest: Any, operator: Cal
 
 def convolution(x: Tensor, places: Places, *rest: Any, operator: Callable[..., Tensor], **options: Any) -> Tensor:
     """A convolution: it reads zeros in place of removed channels, or slides over those that are kept."""
-    ((dim, _),) = places.items()
+    dim, _ = _single(places)
     slides = dim >= x.dim() - int(operator.__name__[-2])
     return (among_kept if slides else read)(x, places, *rest, operator=operator, **options)
 
 
 def among_kept(x: Tensor, places: Places, *rest: Any, operator: Callable[..., Tensor], **options: Any) -> Tensor:
     """An operator on neighbouring channels: on the kept positions, with zeros at the others."""
-    ((dim, stays),) = places.items()
+    dim, stays = _single(places)
     found = operator(_kept(x, places), *rest, **options)
     shape = (*found.shape[:dim], x.shape[dim], *found.shape[dim + 1 :])
     return found.new_zeros(shape).index_copy(dim, stays, found)

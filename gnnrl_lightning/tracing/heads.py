@@ -16,19 +16,17 @@ Otherwise the channels are frozen, and the reason names the call whose size is a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gnnrl_lightning.networks.attention import is_replaced
-from gnnrl_lightning.tracing.copies import shared_copy
 from gnnrl_lightning.tracing.export import Inputs
-from gnnrl_lightning.tracing.held import Call, Module, Sizes, find_modules
-from gnnrl_lightning.tracing.labels import FIXED, shrinking
+from gnnrl_lightning.tracing.following import Following, Found, free, grown_sizes
+from gnnrl_lightning.tracing.labels import FIXED
 from gnnrl_lightning.tracing.records import Heads, ModuleSize, SizedCall, Statistic
 from gnnrl_lightning.tracing.walk import Walk
 
@@ -41,13 +39,13 @@ def decide_heads(walk: Walk, network: nn.Module, inputs: Inputs) -> None:
         network: Its network.
         inputs: The inputs with which it was traced.
     """
-    held = _Held(walk, network, inputs)
+    held = Following(walk, network, inputs)
     if not walk.heads and not held.plain:
         return
     components = _components(walk, held.channel)
     whole = _with_whole_heads(walk, [heads for part in components if not part.frozen for heads in part.heads])
     for part in components:
-        part.calls = [call for call in held.calls if part.takes(held.channel[_free(call.labels)])]
+        part.calls = [call for call in held.calls if part.takes(held.channel[free(call.labels)])]
         held.plain = [call for call in held.plain if all(call is not other for other in part.calls)]
         _decide(part, held, whole)
     held.hold_plain()
@@ -76,7 +74,7 @@ class _Part:
     def width(self, channels: np.ndarray, numbers: np.ndarray) -> int | None:
         """Return the number of channels of each head among which these are, or None if they are heads themselves."""
         for heads in self.heads:
-            if np.isin(channels, numbers[_free(heads.channels)]).any():
+            if np.isin(channels, numbers[free(heads.channels)]).any():
                 return heads.channels.shape[1]
         return None
 
@@ -86,8 +84,8 @@ def _components(walk: Walk, channel: np.ndarray) -> list[_Part]:
     frozen = {int(c) for freeze in walk.labels.frozen for c in channel[freeze.labels.numpy()]} if walk.heads else set()
     parts: list[_Part] = []
     for heads in walk.heads.values():
-        own = channel[_free(heads.labels)]
-        mine = {*own.tolist(), *channel[_free(heads.channels)].tolist()}
+        own = channel[free(heads.labels)]
+        mine = {*own.tolist(), *channel[free(heads.channels)].tolist()}
         near = [part for part in parts if not part.channels.isdisjoint(mine)]
         parts = [part for part in parts if part.channels.isdisjoint(mine)]
         stays = not frozen.isdisjoint(own.tolist()) or bool((heads.channels < 0).any())
@@ -110,20 +108,20 @@ def _with_whole_heads(walk: Walk, heads: Sequence[Heads]) -> np.ndarray:
     return labels.solve()
 
 
-def _decide(part: _Part, held: _Held, whole: np.ndarray) -> None:
+def _decide(part: _Part, held: Following, whole: np.ndarray) -> None:
     walk = held.walk
     replaced = {heads.module for heads in part.heads if is_replaced(walk.network.get_submodule(heads.module))}
     calls = [call for call in part.calls if call.module not in replaced]
 
     def of_heads(along: Tensor) -> int:
-        return len(np.unique(whole[_free(along)]))
+        return len(np.unique(whole[free(along)]))
 
     def of_width(along: Tensor) -> int | None:
-        return part.width(held.channel[_free(along)], held.channel)
+        return part.width(held.channel[free(along)], held.channel)
 
     culprit: SizedCall | None = None
     if not part.frozen:
-        found = held.follow(calls, _grown(calls, whole, of_heads), {})
+        found = held.follow(calls, grown_sizes(calls, whole, of_heads), {})
         if found.culprit is None:
             _take_whole_heads(walk, part)
             held.hold(found.attributes, whole)
@@ -132,7 +130,7 @@ def _decide(part: _Part, held: _Held, whole: np.ndarray) -> None:
                     walk.sizes.append(ModuleSize(heads.module, "num_heads", None, heads.labels))
             return
         culprit = found.culprit
-    grown = _grown(calls, held.channel, of_width)
+    grown = grown_sizes(calls, held.channel, of_width)
     found = held.follow(calls, grown, {})
     read = _inputs_of(walk, part)
     with_input = found.culprit is not None and read is not None and not replaced
@@ -172,13 +170,13 @@ def _maker(walk: Walk, heads: Heads) -> str:
     return next((name for name, made in walk.produced if not mine.isdisjoint(made.tolist())), heads.module)
 
 
-def _note_scalings(part: _Part, held: _Held, found: _Following) -> None:
+def _note_scalings(part: _Part, held: Following, found: Found) -> None:
     """Record numbers of the code that depend on the width of a head: with one channel more they are others."""
     heads = part.heads[0]
     width = heads.channels.shape[1]
     for item in held.walk.scalings:
         now = found.factors.get(item.module, {}).get((item.operator, item.number), item.value)
-        if now != item.value and now / item.value > 0 and part.takes(held.channel[_free(item.labels)]):
+        if now != item.value and now / item.value > 0 and part.takes(held.channel[free(item.labels)]):
             power = math.log(now / item.value) / math.log((width + 1) / width)
             power = power if item.operator == "mul" else -power
             labels = heads.channels.flatten()
@@ -216,170 +214,3 @@ def _inputs_of(walk: Walk, part: _Part) -> Tensor | None:
         if item.reads is not None and item.writes is not None and not made.isdisjoint(item.writes.flatten().tolist())
     ]
     return found[0] if found and all(reads.shape == (number * width,) for reads in found) else None
-
-
-Grown = dict[Call, Sizes]
-
-
-def _grown(calls: Sequence[SizedCall], numbers: np.ndarray, units: Callable[[Tensor], int | None]) -> Grown:
-    """Return the sizes of calls with one head more, or with one channel more in every head."""
-    grown: Grown = {}
-    for call in calls:
-        sizes = _grow(call, numbers, units) or call.shape
-        before = grown.get(_key(call), call.shape)
-        grown[_key(call)] = tuple(map(max, sizes, before))
-    return grown
-
-
-def _grow(call: SizedCall, numbers: np.ndarray, units: Callable[[Tensor], int | None]) -> Sizes | None:
-    found = _shrinking(call, numbers)
-    if found is None:
-        return None
-    dim, along, rows = found
-    count = units(along.reshape(rows, -1)[0])
-    if count is None:
-        return None
-    return tuple(size // count * (count + 1) if d == dim else size for d, size in enumerate(call.shape))
-
-
-def _shrinking(call: SizedCall, numbers: np.ndarray) -> tuple[int, Tensor, int] | None:
-    return shrinking(call.labels, torch.from_numpy(numbers)[call.labels])
-
-
-def _key(call: SizedCall) -> Call:
-    return call.operator, call.number
-
-
-def _free(labels: Tensor) -> np.ndarray:
-    return labels[labels >= 0].numpy()
-
-
-@dataclass(frozen=True)
-class _Following:
-    """How the code of modules follows other sizes.
-
-    Attributes:
-        attributes: Module, attribute, and a call and the dimension of which it is the size; there may be several.
-        culprit: A call that does not follow, or None.
-        factors: By module, the numbers by which its calls multiply.
-    """
-
-    attributes: tuple[tuple[str, str, SizedCall, int], ...]
-    culprit: SizedCall | None
-    factors: dict[str, dict[Call, float]] = field(default_factory=dict)
-
-
-class _Held:
-    """What modules hold: runs them with other values of their attributes.
-
-    Attributes:
-        calls: Calls that are given sizes.
-        plain: Those whose size may be an attribute of the module, and that are not of heads.
-        channel: Channel of each label.
-        rows: By module and attribute, labels of the channels of which it is the size, and the channel of each label.
-    """
-
-    def __init__(self, walk: Walk, network: nn.Module, inputs: Inputs) -> None:
-        self.walk, self.network, self.inputs = walk, network, inputs
-        self.calls = walk.calls_of_sizes
-        self.rows: dict[tuple[str, str], list[tuple[Tensor, np.ndarray]]] = {}
-        likely = [call for call in self.calls if self._integers(call.module) & {*call.sizes} - {1}]
-        self.plain: list[SizedCall] = likely
-        if likely or walk.heads:
-            self.channel = walk.labels.solve()
-            self.plain = [call for call in likely if self._is_attribute(call)]
-
-    def _integers(self, path: str) -> set[int]:
-        return {value for value in vars(self.walk.network.get_submodule(path)).values() if type(value) is int}
-
-    def _is_attribute(self, call: SizedCall) -> bool:
-        """Whether the size of the dimension that shrinks may be an attribute."""
-        found = _shrinking(call, self.channel)
-        return found is not None and call.sizes[found[0]] in self._integers(call.module)
-
-    @cached_property
-    def modules(self) -> dict[str, Module]:
-        paths = list(dict.fromkeys(call.module for call in self.calls))
-        return find_modules(shared_copy(self.network), self.inputs, paths)
-
-    def follow(self, calls: Sequence[SizedCall], grown: Grown, inputs: dict[int, int]) -> _Following:
-        """Find the attributes that are sizes of calls, and whether all calls follow if they are set.
-
-        Args:
-            calls: The calls.
-            grown: Their other sizes.
-            inputs: Size of dimensions of the modules' inputs -> other size.
-        """
-        attributes: list[tuple[str, str, SizedCall, int]] = []
-        factors: dict[str, dict[Call, float]] = {}
-        for path in dict.fromkeys(call.module for call in calls):
-            mine = [call for call in calls if call.module == path]
-            sizes = {_key(call): grown[_key(call)] for call in mine}
-            module = self.modules.get(path)
-            if module is None:
-                fixed = next((call for call in mine if _misses(call, call.sizes, sizes)), None)
-                if fixed is not None:
-                    return _Following((), fixed)
-                continue
-            found = _attributes(module, mine, sizes, inputs)
-            values = {name: sizes[_key(call)][dim] for name, ((call, dim), *_) in found.items()}
-            given = module.sizes(mine, values, sizes, inputs)
-            factors[path] = given.factors
-            for call in mine:
-                if _misses(call, given.sizes.get(_key(call), (-1,) * len(call.sizes)), sizes):
-                    return _Following((), call)
-            attributes += [(path, name, call, dim) for name, where in found.items() for call, dim in where]
-        return _Following(tuple(attributes), None, factors)
-
-    def hold_plain(self) -> None:
-        """Find attributes that are sizes of channels without heads, and record them."""
-        for path in dict.fromkeys(call.module for call in self.plain):
-            calls, module = [call for call in self.plain if call.module == path], self.modules.get(path)
-            if module is not None:
-                grown = _grown(calls, self.channel, lambda along: len(np.unique(self.channel[_free(along)])))
-                found = _attributes(module, calls, grown, {})
-                self.hold([(path, name, *each) for name, where in found.items() for each in where[:1]], self.channel)
-
-    def hold(self, attributes: Sequence[tuple[str, str, SizedCall, int]], numbers: np.ndarray) -> None:
-        """Note attributes that are sizes of calls, given the channel of each label."""
-        for path, name, call, dim in attributes:
-            found = _shrinking(call, numbers)
-            if found is not None and found[0] == dim:
-                _, along, rows = found
-                self.rows.setdefault((path, name), []).append((along.reshape(rows, -1), numbers))
-
-    def record(self) -> None:
-        """Record the attributes as sizes that modules hold; channels of which one attribute is the size are tied."""
-        for (path, name), found in self.rows.items():
-            tables = [table for table, _ in found]
-            self.walk.sizes.append(ModuleSize(path, name, None, tables[0].flatten(), len(tables[0])))
-            channels = {numbers[_free(table)].tobytes() for table, numbers in found}
-            if len(channels) > 1 and len({table.shape[1] for table in tables}) == 1:
-                self.walk.labels.tie(torch.cat(tables), "attention", "")
-
-
-def _misses(call: SizedCall, given: Sizes, grown: Grown) -> bool:
-    """Whether a call is given another size than it should be."""
-    return any(size not in (-1, wanted) for size, wanted in zip(given, grown[_key(call)], strict=False))
-
-
-def _attributes(
-    module: Module, calls: Sequence[SizedCall], grown: Grown, inputs: dict[int, int]
-) -> dict[str, list[tuple[SizedCall, int]]]:
-    """Return the attributes of a module that are sizes of calls, with the calls and their dimensions."""
-    found: dict[str, list[tuple[SizedCall, int]]] = {}
-    changing = [
-        (call, dim)
-        for call in calls
-        for dim, size in enumerate(call.sizes)
-        if size != -1 and grown[_key(call)][dim] != call.shape[dim]
-    ]
-    for name, value in module.integers().items():
-        likely = [(call, dim) for call, dim in changing if call.sizes[dim] == value]
-        for wanted in dict.fromkeys(grown[_key(call)][dim] for call, dim in likely):
-            given = module.sizes(calls, {name: wanted}, grown, inputs).sizes
-            follows = [(call, dim) for call, dim in likely if given.get(_key(call), call.sizes)[dim] == wanted]
-            if follows:
-                found[name] = follows
-                break
-    return found
