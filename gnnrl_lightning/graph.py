@@ -32,6 +32,7 @@ from gnnrl_lightning.tracing.checks import as_inputs, check_network, check_takes
 from gnnrl_lightning.tracing.copies import shared_copy
 from gnnrl_lightning.tracing.export import export, one_example, two_examples, unused_parameters
 from gnnrl_lightning.tracing.groups import ChannelGroup, Channels, Fault, FrozenGroup, form_groups
+from gnnrl_lightning.tracing.heads import decide_heads
 from gnnrl_lightning.tracing.keep import keep_layers
 from gnnrl_lightning.tracing.labels import ZERO, Value, support
 from gnnrl_lightning.tracing.pruned_shapes import shapes_by_line
@@ -82,6 +83,7 @@ def trace(
         # Parameters that only training uses (auxiliary heads) must shrink with their inputs.
         walk_training(walked, export(shared_copy(network).train(), two_examples(inputs)))
     kept = keep_layers(walked, network, keep)
+    decide_heads(walked, network, inputs)
     copied = shared_copy(network)
     unfit: dict[str, Fault] = {}
     for _ in range(MAX_ROUNDS):

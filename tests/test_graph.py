@@ -10,6 +10,7 @@ import torch
 import gnnrl_lightning
 from gnnrl_lightning.tracing.walk import RULES
 from tests.support import (
+    networks_attention,
     networks_compared,
     networks_frozen,
     networks_hard,
@@ -32,7 +33,15 @@ from tests.support.exactness import (
 from tests.support.fakes import small_graph
 from tests.support.networks_zoo import ZOO
 
-MORE = networks_compared, networks_hard, networks_frozen, networks_norms, networks_recurrent, networks_space
+MORE = (
+    networks_attention,
+    networks_compared,
+    networks_hard,
+    networks_frozen,
+    networks_norms,
+    networks_recurrent,
+    networks_space,
+)
 """Importing them registers their networks."""
 
 WITHOUT_A_RULE = {"NoRule": {"cumprod"}, "Fourier": {"fft_fft"}}

@@ -11,6 +11,7 @@ While the masked network runs, a mode of `torch.overrides` computes these operat
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,16 +20,46 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from gnnrl_lightning.tracing.held import SCALINGS
 from gnnrl_lightning.tracing.records import CONVOLUTIONS, Statistic
 
-Places = Mapping[int, Tensor]
-"""Dimension -> positions along it that are kept."""
+Shape = tuple[int, ...]
+
+CallOf = tuple[int, str, int]
+"""Identity of a module, operator, and how many of this name the module has called before."""
+
+Places = Mapping[int | Shape, Tensor]
+"""Dimension -> positions along it that are kept; for several dimensions, the shape in which they broadcast."""
 
 
 def _kept(x: Tensor, places: Places) -> Tensor:
     for dim, stays in places.items():
+        assert isinstance(dim, int)
         x = x.index_select(dim, stays)
     return x
+
+
+def _single(places: Places) -> tuple[int, Tensor]:
+    """The only dimension and its positions."""
+    ((dim, stays),) = places.items()
+    assert isinstance(dim, int)
+    return dim, stays
+
+
+def _only(x: Tensor, places: Places) -> Tensor:
+    """Zeros in place of what is not kept."""
+    for where, stays in places.items():
+        if isinstance(where, int):
+            x = torch.zeros_like(x).index_copy(where, stays, x.index_select(where, stays))
+        else:
+            x = x * _mask(x, where, stays)
+    return x
+
+
+def _mask(x: Tensor, shape: Shape, stays: Tensor) -> Tensor:
+    """Ones where a tensor is kept; heads in the same dimension as the examples are repeated for each example."""
+    mask = x.new_zeros(math.prod(shape)).index_fill(0, stays, 1).reshape(shape)
+    return mask.repeat([long // short if short > 1 else 1 for long, short in zip(x.shape, shape, strict=True)])
 
 
 def _standardised(x: Tensor, places: Places, dims: tuple[int, ...], eps: float) -> Tensor:
@@ -75,38 +106,44 @@ def weight_norm(direction: Tensor, places: Places, magnitude: Tensor, dim: int =
 
 def product(a: Tensor, places: Places, b: Tensor, *rest: Any, operator: Callable[..., Tensor]) -> Tensor:
     """Product of a matrix or vector with a vector along the kept positions."""
-    ((dim, stays),) = places.items()
+    dim, stays = _single(places)
     return operator(a.index_select(dim, stays), b.index_select(0, stays), *rest)
 
 
 def read(x: Tensor, places: Places, *rest: Any, operator: Callable[..., Tensor], **options: Any) -> Tensor:
     """A layer whose weight is computed from others: it reads zeros in place of removed channels."""
-    for dim, stays in places.items():
-        x = torch.zeros_like(x).index_copy(dim, stays, x.index_select(dim, stays))
-    return operator(x, *rest, **options)
+    return operator(_only(x, places), *rest, **options)
+
+
+def attention(q: Tensor, places: Places, *rest: Any, operator: Callable[..., Tensor], **options: Any) -> Tensor:
+    """Attention: queries have zeros in place of removed channels, and are scaled by the width that is kept."""
+    if options.get("scale") is None:
+        kept = _only(torch.ones_like(q[:1, ..., :1, :]), places).sum(-1).max()
+        options["scale"] = float(kept) ** -0.5
+    return operator(_only(q, places), *rest, **options)
 
 
 def einsum(equation: str, places: Places, *operands: Any, operator: Callable[..., Tensor]) -> Tensor:
     """Einstein summation: its first tensor reads zeros in place of removed channels."""
     first, *others = operands[0] if isinstance(operands[0], (tuple, list)) else operands
-    return operator(equation, read(first, places, operator=torch.clone), *others)
+    return operator(equation, _only(first, places), *others)
 
 
 def addmm(bias: Tensor, places: Places, first: Tensor, *rest: Any, operator: Callable[..., Tensor], **options: Any):
     """`bias + first @ second`: the first factor reads zeros in place of removed channels."""
-    return operator(bias, read(first, places, operator=torch.clone), *rest, **options)
+    return operator(bias, _only(first, places), *rest, **options)
 
 
 def convolution(x: Tensor, places: Places, *rest: Any, operator: Callable[..., Tensor], **options: Any) -> Tensor:
     """A convolution: it reads zeros in place of removed channels, or slides over those that are kept."""
-    ((dim, _),) = places.items()
+    dim, _ = _single(places)
     slides = dim >= x.dim() - int(operator.__name__[-2])
     return (among_kept if slides else read)(x, places, *rest, operator=operator, **options)
 
 
 def among_kept(x: Tensor, places: Places, *rest: Any, operator: Callable[..., Tensor], **options: Any) -> Tensor:
     """An operator on neighbouring channels: on the kept positions, with zeros at the others."""
-    ((dim, stays),) = places.items()
+    dim, stays = _single(places)
     found = operator(_kept(x, places), *rest, **options)
     shape = (*found.shape[:dim], x.shape[dim], *found.shape[dim + 1 :])
     return found.new_zeros(shape).index_copy(dim, stays, found)
@@ -143,8 +180,9 @@ KINDS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(CONVOLUTIONS, convolution),
     "local_response_norm": among_kept,
     **dict.fromkeys(("cosine_similarity", "pairwise_distance", "cdist"), distance),
-    "addmm": addmm,
+    **dict.fromkeys(("addmm", "baddbmm"), addmm),
     "einsum": einsum,
+    "scaled_dot_product_attention": attention,
 }
 """Operators that are applied to changed operands; all others are summaries."""
 
@@ -156,6 +194,8 @@ OPERATORS: dict[str, str] = dict.fromkeys(("norm", "normalize"), "linalg_vector_
 def _operator_name(function: Any) -> str:
     """Return the name of an operator of torch: `__matmul__` -> `matmul`."""
     name = getattr(function, "__name__", "")
+    if name in SCALINGS:
+        return SCALINGS[name]
     return name.strip("_") if name.startswith("__") else name
 
 
@@ -164,12 +204,13 @@ class _Summaries(TorchFunctionMode):
 
     Args:
         kept: Identity of a module, operator, number of the call -> positions that are kept, by dimension.
+        factors: The same of products with a number -> what they are multiplied by as well.
     """
 
-    def __init__(self, kept: Mapping[tuple[int, str, int], Places]) -> None:
+    def __init__(self, kept: Mapping[CallOf, Places], factors: Mapping[CallOf, float]) -> None:
         super().__init__()
-        self.kept = kept
-        self.operators = {operator for _, operator, _ in kept}
+        self.kept, self.factors = kept, factors
+        self.operators = {operator for _, operator, _ in (*kept, *factors)}
         self.modules: list[int] = []
         self.calls: Counter[tuple[int, str]] = Counter()
 
@@ -182,7 +223,9 @@ class _Summaries(TorchFunctionMode):
         found = self.kept.get((*key, self.calls[key]))
         self.calls[key] += 1
         if found is None:
-            return func(*args, **kwargs)
+            result = func(*args, **kwargs)
+            factor = self.factors.get((*key, self.calls[key] - 1))
+            return result if factor is None else result * factor
         x, rest = (args[0], args[1:]) if args else (kwargs.pop("input"), ())
         places = found if isinstance(x, str) else {dim: stays.to(x.device) for dim, stays in found.items()}
         if name in FORMULAS:
@@ -212,10 +255,15 @@ def summarise_kept(network: nn.Module, summaries: Sequence[tuple[Statistic, Tens
     """
     if not summaries:
         return
-    kept: dict[tuple[int, str, int], dict[int, Tensor]] = defaultdict(dict)
+    kept: dict[CallOf, dict[int | Shape, Tensor]] = defaultdict(dict)
+    factors: dict[CallOf, float] = {}
     for item, stays in summaries:
-        kept[id(network.get_submodule(item.module)), item.operator, item.number][item.dim] = stays
-    mode = _Summaries(kept)
+        call = id(network.get_submodule(item.module)), item.operator, item.number
+        if item.power:
+            factors[call] = (len(stays) / len(item.labels)) ** item.power
+        else:
+            kept[call][item.shape or item.dim] = stays
+    mode = _Summaries(kept, factors)
     for module in network.modules():
         module.register_forward_pre_hook(mode.start, prepend=True)
         module.register_forward_hook(mode.end, always_call=True)

@@ -20,7 +20,7 @@ from gnnrl_lightning.surgery.constants import DOES_NOT_FOLLOW, Expected, explain
 from gnnrl_lightning.surgery.surgery import NOTHING, Cut, Dependents, mask, prune
 from gnnrl_lightning.surgery.traced import Traced
 from gnnrl_lightning.tracing.axes import Selection
-from gnnrl_lightning.tracing.copies import converted_copy, shared_copy
+from gnnrl_lightning.tracing.copies import converted_copy, on_meta, shared_copy
 from gnnrl_lightning.tracing.export import Inputs, run, two_examples
 from gnnrl_lightning.tracing.groups import Fault
 from gnnrl_lightning.tracing.sources import in_line
@@ -139,14 +139,6 @@ def kept_random_state() -> Iterator[None]:
         yield
     finally:
         torch.set_rng_state(state)
-
-
-def on_meta(network: nn.Module) -> nn.Module:
-    """Copy the network to the meta device: its tensors have shapes but no data, and no gradients.
-
-    `FlopCounterMode` fails on modules that are called with a parameter which requires one.
-    """
-    return converted_copy(network, lambda name, tensor: torch.empty_like(tensor, device="meta")).requires_grad_(False)
 
 
 def count_macs(network: nn.Module, inputs: Inputs) -> int:

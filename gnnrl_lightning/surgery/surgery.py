@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.networks.attention import fit_attention, is_replaced
 from gnnrl_lightning.surgery.reference import summarise_kept
 from gnnrl_lightning.tracing.axes import Axis, Selection
 from gnnrl_lightning.tracing.copies import structural_copy
@@ -194,6 +195,9 @@ def prune(
     update_sizes(pruned)
     for held, axis in dependents.sizes:
         _hold(pruned.get_submodule(held.module), held, len(axis.positions(selection)) // held.unit)
+    for module in pruned.modules():
+        if is_replaced(module):
+            fit_attention(module)
     return pruned
 
 

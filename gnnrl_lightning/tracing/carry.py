@@ -41,10 +41,11 @@ def walk_training(state: Walk, program: ExportedProgram) -> None:
     Only the constraints on parameters are used: costs and feature maps are those of evaluation mode.
     """
     steps, results, contractions = list(state.steps), state.results, list(state.contractions)
-    statistics = list(state.statistics)
+    statistics, calls, scalings = list(state.statistics), list(state.calls_of_sizes), list(state.scalings)
     _pass(state, program)
     evaluated = {contraction.weight for contraction in contractions}
     state.steps, state.results, state.statistics = steps, results, statistics
+    state.calls_of_sizes, state.scalings = calls, scalings
     state.training = [item for item in state.contractions[len(contractions) :] if item.weight not in evaluated]
     state.contractions = contractions
 

@@ -65,6 +65,14 @@ def _copied(network: nn.Module, memo: dict[int, object]) -> nn.Module:
     return copied
 
 
+def on_meta(network: nn.Module) -> nn.Module:
+    """Copy a network to the meta device: its tensors have shapes but no data, and no gradients.
+
+    `FlopCounterMode` fails on modules that are called with a parameter which requires one.
+    """
+    return converted_copy(network, lambda name, tensor: torch.empty_like(tensor, device="meta")).requires_grad_(False)
+
+
 def named_tensors(network: nn.Module) -> list[tuple[str, Tensor]]:
     """Return the parameters and buffers with their names, each tensor once."""
     return [*network.named_parameters(), *network.named_buffers()]

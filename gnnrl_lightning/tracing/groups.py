@@ -81,12 +81,14 @@ class Channels:
         frozen: The channels that must be kept.
         place: Group, index set and rank of each label `(labels, 3)`, -1 for labels outside all groups.
         owner: Position of each label's channel in `frozen` `(labels + 1,)`, -1 for the others and at the end.
+        numbers: Channel of each label `(labels,)`.
     """
 
     groups: tuple[ChannelGroup, ...]
     frozen: tuple[FrozenGroup, ...]
     place: np.ndarray
     owner: np.ndarray
+    numbers: np.ndarray
     _axes: dict[bytes, Axis] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def axis(self, labels: Tensor) -> Axis | None:
@@ -262,7 +264,7 @@ class _Former:
         groups = tuple(
             ChannelGroup(name, len(members[0]), tuple(found[i]), len(members)) for i, (name, members) in enumerate(kept)
         )
-        return Channels(groups, tuple(frozen), place, np.append(owner[self.channel], -1))
+        return Channels(groups, tuple(frozen), place, np.append(owner[self.channel], -1), self.channel)
 
     def _members(self, place: np.ndarray) -> dict[int, list[Member]]:
         made = {label for _, labels in self.walk.produced for label in labels.tolist() if label >= 0}

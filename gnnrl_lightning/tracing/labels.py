@@ -62,6 +62,25 @@ def compact(labels: Tensor) -> Tensor:
     return labels.contiguous()
 
 
+def shrinking(labels: Tensor, channels: Tensor) -> tuple[int, Tensor, int] | None:
+    """Return the dimension that shrinks with the channels of labels, labels that count it, and how many count as one.
+
+    Channels may not change along some of the dimensions: a convolution reads each channel together with all positions
+    of the others, a head of attention goes as a whole. Of the dimensions along which they change, the last one shrinks,
+    and its rows keep equal counts.
+
+    Args:
+        labels: A label tensor.
+        channels: The channel of each label, in the same shape.
+    """
+    dims = support(compact(torch.where(labels >= 0, channels, labels)))
+    if not dims:
+        return None
+    for dim in set(support(labels)) - set(dims):
+        labels = labels.narrow(dim, 0, 1)
+    return dims[-1], labels.flatten(), labels.numel() // labels.shape[dims[-1]]
+
+
 def vector(labels: Tensor, ndim: int, dim: int) -> Tensor:
     """Reshape labels `(n,)` to lie along dimension `dim` of a tensor with `ndim` dimensions."""
     shape = [1] * ndim
@@ -155,24 +174,21 @@ class Labels:
     def settle(self, channel: np.ndarray) -> tuple[list[Use], list[Tensor]]:
         """Return all rows that must keep equal counts and all tags, with those of splits.
 
-        If the channels of a split change along one of its dimensions only (a convolution reads each together with all
-        positions of the others), that dimension shrinks. Otherwise the last one does: its rows keep equal counts.
+        If the last dimension of a split shrinks, see `shrinking`, its rows keep equal counts.
 
         Args:
             channel: The channel of each label, see `solve`.
         """
         rows, tagged = list(self.rows), list(self.tagged)
         for split in self.splits:
-            free = split.labels >= 0
-            numbers = compact(torch.where(free, torch.from_numpy(channel)[split.labels], split.labels))
-            if len(support(numbers)) == 1:
-                first = split.labels
-                for dim in set(support(first)) - set(support(numbers)):
-                    first = first.narrow(dim, 0, 1)
-                tagged.append(first[first >= 0])
+            shrinks = shrinking(split.labels, torch.from_numpy(channel)[split.labels])
+            if shrinks is None:
+                continue  # a single channel
+            _, along, unit = shrinks
+            if unit == 1:
+                tagged.append(along[along >= 0])
                 continue
-            dims = support(split.labels)
-            found = split.labels.flatten().reshape(-1, split.labels.shape[dims[-1]])
+            found = along.reshape(unit, -1)
             rows.append(Use(found, split.operator, split.source))
             tagged += [row[row >= 0] for row in found]
         return rows, [labels for labels in tagged if labels.numel()]

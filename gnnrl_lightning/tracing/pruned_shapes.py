@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from gnnrl_lightning.tracing.groups import Channels
-from gnnrl_lightning.tracing.labels import Value, support
+from gnnrl_lightning.tracing.labels import Value, shrinking, support
 from gnnrl_lightning.tracing.records import Step
 
 Shape = tuple[int, ...]
@@ -29,19 +30,17 @@ def shapes_by_line(steps: Sequence[Step], channels: Channels, widths: Tensor) ->
 def pruned_shape(value: Value, channels: Channels, widths: Tensor) -> Shape | None:
     """Return the shape of a tensor at `widths (G,)`, or None if channels of two kinds lie along one dimension.
 
-    Of channels that are split over several dimensions, the last one shrinks.
+    Of channels that are split over several dimensions, one shrinks, see `Labels.settle`.
     """
     shape = list(value.shape)
     taken: set[int] = set()
     for labels in value.labels:
-        dims = support(labels)
-        if taken & set(dims):
+        if taken & set(support(labels)):
             return None
-        taken |= set(dims)
-        if dims:
-            first = labels
-            for dim in dims[:-1]:
-                first = first.narrow(dim, 0, 1)
-            axis = channels.axis(first.flatten())
-            shape[dims[-1]] = shape[dims[-1]] if axis is None else int(axis.size(widths))
+        taken |= set(support(labels))
+        found = shrinking(labels, torch.from_numpy(channels.numbers)[labels])
+        if found:
+            dim, along, unit = found
+            axis = channels.axis(along)
+            shape[dim] = shape[dim] if axis is None else int(axis.size(widths)) // unit
     return tuple(shape)

@@ -26,6 +26,7 @@ REMEDIES = {
     "is indexed": "select channels with torch.index_select and a buffer",
     "through an index": "write with a mask, x[mask] = number, or with torch.where",
     "einsum of three tensors": "write it as einsums of two tensors, without ellipsis and diagonal",
+    "attention head": "give it sizes that are attributes of the module: view(n, -1, self.heads, self.width)",
     "packed sequence": "give the recurrent layer padded sequences, and no projection",
 }
 """Words of a reason -> what to do; reasons that are not listed follow from the network's function."""

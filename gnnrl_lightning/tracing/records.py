@@ -95,12 +95,80 @@ class Statistic:
         module: Path of the module that calls it.
         operator: Name of the function that the module calls.
         number: How many operators of this name the module has called before.
-        dim: Dimension of its operand along which the channels lie.
+        dim: Dimension of its operand along which the channels lie, the last one if there are several.
         labels: Labels `(n,)` of these channels.
+        shape: If the channels lie along several dimensions, the shape in which their labels broadcast to the operand.
+        power: If not 0, the operator multiplies by a number of the code, in which there is this power of the share of
+            channels that is kept: `q * q.shape[-1] ** -0.5`.
     """
 
     module: str
     operator: str
     number: int
     dim: int
+    labels: Tensor
+    shape: tuple[int, ...] = ()
+    power: float = 0.0
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Channels that lie along heads of attention: `(head, channel of the head)`.
+
+    Attributes:
+        labels: Labels `(heads,)` of the heads themselves.
+        channels: Labels `(heads, n)` of their channels.
+        row: Labels `(n,)` of the channels of the first head; costs refer to it for the width of a head.
+        module: Module in which they are multiplied.
+        operator: Operator that multiplies them.
+        source: Line of the user's code that calls it.
+    """
+
+    labels: Tensor
+    channels: Tensor
+    row: Tensor
+    module: str
+    operator: str
+    source: str
+
+
+@dataclass(frozen=True)
+class SizedCall:
+    """A call whose arguments are sizes of labelled dimensions: `view(-1, self.heads, self.width)`.
+
+    Attributes:
+        module: Path of the module that calls it.
+        operator: Name of the operator.
+        number: How many operators of this name the module has called before.
+        sizes: The sizes of its output that it is given; -1 for one that follows from the others.
+        shape: Shape of its output.
+        labels: Labels of its output.
+        source: Line of the user's code.
+    """
+
+    module: str
+    operator: str
+    number: int
+    sizes: tuple[int, ...]
+    shape: tuple[int, ...]
+    labels: Tensor
+    source: str
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """A product or quotient of channels of heads, or of heads, and a number of the code.
+
+    Attributes:
+        module: Path of the module that calls it.
+        operator: Name of the operator.
+        number: How many operators of this name the module has called before.
+        value: The number.
+        labels: Labels of the tensor.
+    """
+
+    module: str
+    operator: str
+    number: int
+    value: float
     labels: Tensor

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +20,8 @@ from torch.fx.node import map_aggregate
 from torch.utils.flop_counter import FlopCounterMode
 
 from gnnrl_lightning.registry import Registry
-from gnnrl_lightning.tracing.labels import FIXED, Labels, Value
-from gnnrl_lightning.tracing.records import Contraction, Gather, ModuleSize, Statistic, Step
+from gnnrl_lightning.tracing.labels import FIXED, Labels, Value, support
+from gnnrl_lightning.tracing.records import Contraction, Gather, Heads, ModuleSize, Scaling, SizedCall, Statistic, Step
 
 Rule = Callable[..., Any]
 
@@ -76,6 +76,9 @@ class Walk:
         training: Contractions that exist in training mode only.
         gathers: Selections of channels through buffers.
         sizes: Numbers of channels that modules hold as attributes.
+        heads: Channels along heads of attention, by their labels.
+        calls_of_sizes: Calls whose arguments are sizes of labelled dimensions.
+        scalings: Products of channels of heads and numbers of the code.
         statistics: Operators that summarise channels together.
         calls: Number of calls of such operators, by module and name.
         steps: Operators in order, for the state graph.
@@ -105,6 +108,9 @@ class Walk:
     training: list[Contraction] = field(default_factory=list)
     gathers: list[Gather] = field(default_factory=list)
     sizes: list[ModuleSize] = field(default_factory=list)
+    heads: dict[tuple[bytes, int], Heads] = field(default_factory=dict)
+    calls_of_sizes: list[SizedCall] = field(default_factory=list)
+    scalings: list[Scaling] = field(default_factory=list)
     statistics: list[Statistic] = field(default_factory=list)
     calls: Counter[tuple[int, str]] = field(default_factory=Counter)
     steps: list[Step] = field(default_factory=list)
@@ -167,10 +173,53 @@ class Walk:
         return self.calls[key] - 1
 
     def statistic(self, number: int, dim: int, labels: Tensor, called: str | None = None) -> None:
-        """Record that the current operator reads channels along `dim`, see `Statistic` and `call_number`."""
+        """Record that the current operator reads channels along `dim`, see `Statistic` and `call_number`.
+
+        Args:
+            number: How many operators of this name the module has called before.
+            dim: The dimension, the last one if there are several.
+            labels: Labels `(n,)` of the channels or, if they lie along several dimensions, a label tensor.
+            called: Name of the function that the module calls, if it is not that of the operator.
+        """
         if self._caller is not None:
             called = called or self.operator.removeprefix("native_")
-            self.statistics.append(Statistic(self.module, called, number, dim, labels))
+            shape = tuple(labels.shape) if labels.dim() > 1 else ()
+            self.statistics.append(Statistic(self.module, called, number, dim, labels.flatten(), shape))
+
+    def heads_of(self, labels: Tensor, dims: Collection[int]) -> tuple[Tensor, Heads]:
+        """Return the labels of the heads along which channels lie, of size 1 along `dims`, and the record of them.
+
+        Whether heads go as a whole, or channels of every head, is decided after the walk, see `tracing.heads`.
+
+        Args:
+            labels: Label tensor that changes along dimensions of heads and along `dims`.
+            dims: Dimensions of the channels of a head.
+        """
+        outer = [dim for dim in support(labels) if dim not in dims]
+        inner = [dim for dim in support(labels) if dim in dims]
+        rest = [dim for dim in range(labels.dim()) if dim not in (*outer, *inner)]
+        number = math.prod(labels.shape[dim] for dim in outer)
+        channels = labels.permute(*outer, *inner, *rest).reshape(number, -1)
+        key = channels.contiguous().numpy().tobytes(), number
+        if key not in self.heads:
+            made = self.labels.fresh(number)
+            self.heads[key] = Heads(made, channels, channels[0], self.module, self.operator, self.source)
+        found = self.heads[key]
+        return found.labels.reshape([labels.shape[dim] if dim in outer else 1 for dim in range(labels.dim())]), found
+
+    def together(self, labels: Tensor, dims: Collection[int]) -> Tensor:
+        """Join labels along `dims`, where only all of them or none can be removed; return them with size 1 there."""
+        first = labels
+        for dim in dims:
+            first = first.narrow(dim, 0, 1)
+        self.join(first, labels)
+        return first
+
+    def sized(self, labels: Tensor, sizes: Sequence[int], number: int) -> None:
+        """Record a call whose arguments are the sizes of its output, see `SizedCall`."""
+        if support(labels) and self._caller is not None:
+            call = SizedCall(self.module, self.operator, number, tuple(sizes), self.shape, labels, self.source)
+            self.calls_of_sizes.append(call)
 
     def hold(self, attribute: str, value: Any, labels: Tensor, place: int | None = None, unit: int = 1) -> None:
         """Record the attribute of the current module that is the number of these channels, see `ModuleSize`.

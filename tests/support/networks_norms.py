@@ -169,3 +169,15 @@ class CenteredWeights(Pair):
 
     def features(self, x):
         return self.b(self.a(x).relu())
+
+
+@case({"a": (4, 1), "b": (5, 1)}, IO)
+class Maxout(Pair):
+    """The maximum of two neighbouring channels, which go together."""
+
+    def __init__(self):
+        super().__init__(8, 4)
+
+    def features(self, x):
+        b, c, h, w = x.shape[0], self.a.out_channels, *x.shape[2:]
+        return self.b(self.a(x).view(b, c // 2, 2, h, w).amax(2))

@@ -9,6 +9,7 @@ from gnnrl_lightning.tracing.rules import (
     elementwise,
     indexing,
     norms,
+    products,
     recurrent,
     reductions,
     shapes,
@@ -16,4 +17,15 @@ from gnnrl_lightning.tracing.rules import (
     vision,
 )
 
-__all__ = ["contractions", "elementwise", "indexing", "norms", "recurrent", "reductions", "shapes", "space", "vision"]
+__all__ = [
+    "contractions",
+    "elementwise",
+    "indexing",
+    "norms",
+    "products",
+    "recurrent",
+    "reductions",
+    "shapes",
+    "space",
+    "vision",
+]

@@ -1,12 +1,10 @@
-"""Operators that contract channels: convolutions, linear layers, matrix products, embeddings.
+"""Layers that contract channels: convolutions, linear layers, embeddings.
 
 The labels of the input channels are joined with those of the weight's input dimension; the output has the labels of
 the weight's output dimension.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 from torch import Tensor
 from torch.fx import Node
@@ -15,7 +13,7 @@ from gnnrl_lightning.tracing.labels import Value, support, vector
 from gnnrl_lightning.tracing.walk import Walk, operator_name, rule
 
 
-def _inputs(walk: Walk, x: Value, dim: int) -> Tensor | None:
+def inputs_along(walk: Walk, x: Value, dim: int) -> Tensor | None:
     """Return the channel labels of x along `dim`; labels that also change along other dimensions are joined there.
 
     A convolution reads a channel at all positions: where a view has made positions of channels (a linear layer before
@@ -48,7 +46,7 @@ def _contract_weight(walk: Walk, inputs: Tensor | None, weight: Tensor | None) -
 def _read(walk: Walk, x: Value, dim: int, weight: Value, along: Tensor | None) -> Tensor | None:
     """Contract the channels of x along `dim` with a weight's input dimension; the weight may be computed."""
     dim, number = dim % len(x.shape), walk.call_number()
-    inputs = _inputs(walk, x, dim)
+    inputs = inputs_along(walk, x, dim)
     reads = _contract_weight(walk, inputs, along)
     assert walk.node is not None
     made = walk.node.args[1]
@@ -150,7 +148,7 @@ def _convolution(
         )
         return _made(walk, x, dim, writes)
     walk.call_number()
-    inputs = _inputs(walk, x, dim)
+    inputs = inputs_along(walk, x, dim)
     if inputs is not None and _is_one_kernel(walk, weight, groups):
         walk.contract((inputs,))
         return _made(walk, x, dim, inputs)
@@ -225,123 +223,6 @@ def _grouped(walk: Walk, name: str, inputs: Tensor, weight: Value, bias: Value |
     return writes
 
 
-@rule("matmul", "mm", "bmm", kind="linear")
-def matmul(walk: Walk, a: Value, b: Value) -> Value:
-    """Matrix product: contracts the last dimension of `a` with the second-to-last of `b`."""
-    inner = -2 if len(b.shape) > 1 else -1
-    if len(a.shape) < 2 or len(b.shape) < 2:
-        walk.call_number()
-        walk.freeze(a, "is part of a product with a vector")
-        walk.freeze(b, "is part of a product with a vector")
-        walk.contract(())
-        return Value(walk.shape)
-    number = walk.call_number()
-    left, right = _inputs(walk, a, -1), _inputs(walk, b, inner)
-    reads = _contract_weight(walk, left, right)
-    assert walk.node is not None
-    if left is not None and right is not None and not walk.derived.intersection(walk.node.all_input_nodes):
-        walk.statistic(number, len(a.shape) - 1, left)  # neither is a weight, which a mask would set to zero
-    ndim = len(walk.shape)
-    made, sizes = [], [reads] if reads is not None else []
-    for value, contracted in ((a, -1), (b, inner)):
-        for labels in value.others(contracted):
-            dims = support(labels)
-            if len(dims) == 1 and dims[0] - len(value.shape) >= -2:
-                made.append(vector(labels.flatten(), ndim, dims[0] - len(value.shape)))
-                sizes.append(labels.flatten())
-            else:
-                walk.freeze(labels, "is a batch dimension of a matrix product")
-    along = [support(labels)[0] for labels in made]
-    if len({*along}) < len(along):  # a view has made one dimension of two with channels
-        for labels in made:
-            walk.freeze(labels, "shares a dimension of a matrix product with other channels")
-        walk.freeze(reads, "is contracted with channels that share a dimension")
-        walk.contract(())
-        return Value(walk.shape)
-    walk.contract(tuple(sizes), reads=reads)
-    return Value(walk.shape, tuple(made))
-
-
-@rule("addmm", kind="linear")
-def addmm(walk: Walk, bias: Value, a: Value, b: Value, *, beta=1, alpha=1) -> Value:
-    """`bias + a @ b`."""
-    product = matmul(walk, a, b)
-    outputs = product.along(-1)
-    along = bias.along(-1)
-    if outputs is not None and along is not None:
-        walk.join(outputs, along)
-        walk.produce(outputs)
-    else:
-        walk.freeze(outputs, "has a bias that cannot be pruned")
-        walk.freeze(along, "belongs to outputs that cannot be pruned")
-    return product
-
-
-@rule("einsum", kind="linear")
-def einsum(walk: Walk, equation: str, operands: list[Value], *_: Any, **__: Any) -> Value:
-    """Einstein summation of one or two tensors, by its subscripts: those left out on the right are contracted."""
-    left, arrow, right = equation.replace(" ", "").partition("->")
-    subscripts, number = left.split(","), walk.call_number()
-    if not arrow:
-        right = "".join(sorted(letter for letter in {*left} - {","} if left.count(letter) == 1))
-    if len(operands) > 2 or "." in left or any(len({*letters}) < len(letters) for letters in subscripts):
-        for operand in operands:
-            walk.freeze(operand, "is part of an einsum of three tensors, with an ellipsis or with a diagonal")
-        walk.contract(())
-        return Value(walk.shape)
-    operands = [_halves(walk, value, letters, left, right) for value, letters in zip(operands, subscripts, strict=True)]
-    found, sizes = {}, []
-    for letter in dict.fromkeys(left.replace(",", "")):
-        dims = [(value, letters.index(letter)) for value, letters in zip(operands, subscripts, strict=True)
-                if letter in letters]  # fmt: skip
-        labels = _subscript(walk, dims)
-        if labels is None:
-            continue
-        if letter not in right and len(dims) == 1:
-            walk.freeze(labels, "is summed over")
-            continue
-        if letter not in right:
-            walk.statistic(number, dims[0][1], labels)
-        elif any(walk.parameter_name(value) for value, _ in dims):
-            walk.produce(labels)
-        found[letter] = labels
-        sizes.append(labels)
-    walk.contract(tuple(sizes) if walk.macs() else ())
-    made = [vector(found[letter], len(right), dim) for dim, letter in enumerate(right) if letter in found]
-    return Value(walk.shape, tuple(made))
-
-
-def _halves(walk: Walk, value: Value, letters: str, left: str, right: str) -> Value:
-    """A tensor whose channels a view has split, of which one dimension alone passes: they go together along the others.
-
-    The channels of a graph convolution are those of each of its matrices: `nkctv, kvw -> nctw`.
-    """
-    found = []
-    for labels in value.labels:
-        free = [dim for dim in support(labels) if letters[dim] in right and left.count(letters[dim]) == 1]
-        for dim in support(labels) if len(support(labels)) > 1 and len(free) == 1 else ():
-            if dim not in free:
-                walk.join(labels.narrow(dim, 0, 1), labels)
-                labels = labels.narrow(dim, 0, 1)
-        found.append(labels)
-    return Value(value.shape, tuple(found)) if any(len(support(labels)) > 1 for labels in value.labels) else value
-
-
-def _subscript(walk: Walk, dims: list[tuple[Value, int]]) -> Tensor | None:
-    """Join the labels of the dimensions of one subscript, and mark those of parameters as read if they are several."""
-    first, *others = (_inputs(walk, value, dim) for value, dim in dims)
-    if not others:
-        return first
-    (second,) = others
-    if first is None or second is None:
-        for labels in (first, second):
-            walk.freeze(labels, "is combined with values that cannot be pruned")
-        return second if first is None else first
-    walk.computed += [labels for (value, _), labels in zip(dims, (first, second), strict=True)
-                      if walk.parameter_name(value)]  # fmt: skip
-    return walk.join(first, second)
-
-
 @rule("embedding", kind="other")
 def embedding(walk: Walk, weight: Value, indices: Value, *_, **__) -> Value:
     """Embedding lookup: the columns of the table are channels, the rows are frozen."""
@@ -351,12 +232,3 @@ def embedding(walk: Walk, weight: Value, indices: Value, *_, **__) -> Value:
         return Value(walk.shape)
     walk.produce(columns)
     return Value(walk.shape, (vector(columns, len(walk.shape), -1),))
-
-
-@rule("scaled_dot_product_attention", kind="attention")
-def attention(walk: Walk, query: Value, key: Value, value: Value, mask: Value | None = None, *_, **__) -> Value:
-    """Attention heads are frozen."""
-    for operand in (query, key, value, mask):
-        walk.freeze(operand, "is part of an attention head")
-    walk.contract(())
-    return Value(walk.shape)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.fx.node import map_aggregate
 
 from gnnrl_lightning.tracing.labels import FIXED, ZERO, Value, support, vector
+from gnnrl_lightning.tracing.records import Scaling
 from gnnrl_lightning.tracing.walk import Walk, rule
 
 
@@ -31,7 +32,12 @@ def add(walk: Walk, *args: Any, **kwargs: Any) -> Value:
 
 @rule("mul", "div", kind="mul")
 def mul(walk: Walk, *args: Any, **kwargs: Any) -> Value:
-    """Products: gates, layer scales."""
+    """Products: gates, layer scales, products of heads and a number that may depend on their width."""
+    number = walk.call_number()
+    if len(args) > 1 and isinstance(args[0], Value) and isinstance(args[1], (int, float)):
+        for labels in args[0].labels:
+            if support(labels):
+                walk.scalings.append(Scaling(walk.module, walk.operator, number, float(args[1]), labels))
     return pointwise(walk, *args, **kwargs)
 
 
@@ -39,7 +45,8 @@ def merge(walk: Walk, operands: list[Value]) -> tuple[Tensor, ...]:
     """Return the labels of an elementwise result: label tensors that change along the same dimensions are joined.
 
     An operand of size 1 along those dimensions is broadcast and adds no constraint. A longer operand without such
-    labels fixes the size: the labels are frozen.
+    labels fixes the size: the labels are frozen, or go together along it if they change along other dimensions, too.
+    Labels along the first of several dimensions of another operand's channels are those of heads.
     """
     ndim = len(walk.shape)
     aligned = [
@@ -55,18 +62,42 @@ def merge(walk: Walk, operands: list[Value]) -> tuple[Tensor, ...]:
         if not dims:
             continue
         result: Tensor | None = None
+        rigid: set[int] = set()
         for shape, found in aligned:
             mine = [labels for labels in found if support(labels) == dims]
             zero = [labels for labels in found if not support(labels) and int(labels.flatten()[0]) == ZERO]
             if not mine and (zero or all(shape[dim] == 1 for dim in dims)):
                 continue
-            labels = mine[0] if mine else torch.full((1,) * ndim, FIXED)
+            labelled = {dim for labels in found for dim in support(labels) if {*support(labels)} < {*dims}}
+            stiff = {dim for dim in dims if shape[dim] > 1} - labelled
+            if not mine and len(stiff) < len(dims):
+                rigid |= stiff  # labels along some of these dimensions are merged on their own
+                continue
+            labels = mine[0] if mine else _of_several(walk, found, dims)
             result = labels if result is None else walk.join(result, labels)
         if result is not None:
+            if rigid:
+                walk.together(result, rigid)
             merged.append(result)
     if not merged and aligned and all(_all_zero(found) for _, found in aligned):
         return (torch.full((1,) * ndim, ZERO),)
-    return tuple(merged)
+    return tuple(merged) if len(merged) < 2 else tuple(_widest(merged))
+
+
+def _of_several(walk: Walk, found: list[Tensor], dims: tuple[int, ...]) -> Tensor:
+    """Return labels along `dims` of an operand without such labels: of its heads, or FIXED."""
+    for labels in found:
+        others = set(support(labels)) - {*dims}
+        if {*dims} < {*support(labels)}:
+            if max(dims) < min(others):
+                return walk.heads_of(labels, others)[0]
+            walk.together(labels, dims)
+    return torch.full((1,) * max((labels.dim() for labels in found), default=1), FIXED)
+
+
+def _widest(merged: list[Tensor]) -> list[Tensor]:
+    """Leave out labels along dimensions along which others change as well: those of heads, or of parts of a head."""
+    return [labels for labels in merged if not any({*support(labels)} < {*support(other)} for other in merged)]
 
 
 def _all_zero(found: list[Tensor]) -> bool:

@@ -43,9 +43,9 @@ def layer_norm(walk: Walk, x: Value, normalized_shape: Sequence[int], *affine: A
     first = len(x.shape) - len(normalized_shape)
     passed = summarise(walk, x, range(first, len(x.shape)), "is normalised together with the other channels")
     for labels in passed.labels:
-        for dim in support(labels):
-            if dim >= first:
-                walk.hold("normalized_shape", tuple(normalized_shape), labels.flatten(), place=dim - first)
+        (dim, *others) = support(labels) or (-1,)
+        if dim >= first and not others:
+            walk.hold("normalized_shape", tuple(normalized_shape), labels.flatten(), place=dim - first)
     scales = [parameter for parameter in affine[:2] if isinstance(parameter, Value)]
     result = Value(x.shape, _shifted(merge(walk, [passed, *scales])))
     return (result, Value(()), Value(())) if walk.operator.startswith("native_") else result

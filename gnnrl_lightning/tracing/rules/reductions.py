@@ -30,6 +30,23 @@ def over(walk: Walk, x: Value, dims: tuple[int, ...], reason: str) -> Value:
     return Value(x.shape, tuple(kept))
 
 
+def blocks(walk: Walk, x: Value, dims: Iterable[int], reason: str) -> Value:
+    """Join the labels along `dims` that change along other dimensions, too: such blocks of channels go as a whole.
+
+    Labels that change along `dims` only are frozen; the result has all others.
+    """
+    along, kept = set(dims), []
+    for labels in x.labels:
+        crossing = set(support(labels)) & along
+        if crossing and crossing == set(support(labels)):
+            walk.freeze(labels, reason)
+            continue
+        if crossing:
+            walk.together(labels, crossing)
+        kept.append(labels)
+    return Value(x.shape, tuple(kept))
+
+
 def summarise(walk: Walk, x: Value, dims: Iterable[int], reason: str) -> Value:
     """Record the channels along `dims` that an operator summarises together, see `Statistic`.
 
@@ -38,8 +55,8 @@ def summarise(walk: Walk, x: Value, dims: Iterable[int], reason: str) -> Value:
     """
     along, number = set(dims), walk.call_number()
     for labels in x.labels:
-        for dim in set(support(labels)) & along if set(support(labels)) - along else ():
-            walk.join(labels.narrow(dim, 0, 1), labels)
+        if set(support(labels)) - along:
+            walk.together(labels, set(support(labels)) & along)
     found = Value(x.shape, tuple(_first(labels, along) for labels in x.labels))
     crossing = {dims for labels in found.labels if set(dims := support(labels)) & along}
     if any(len(dims) > 1 for dims in crossing):
@@ -52,9 +69,8 @@ def summarise(walk: Walk, x: Value, dims: Iterable[int], reason: str) -> Value:
 
 def _first(labels: Tensor, along: set[int]) -> Tensor:
     """The first labels along the dimensions that are summarised, if the labels change along others, too."""
-    if set(support(labels)) - along:
-        for dim in set(support(labels)) & along:
-            labels = labels.narrow(dim, 0, 1)
+    for dim in set(support(labels)) & along if set(support(labels)) - along else ():
+        labels = labels.narrow(dim, 0, 1)
     return labels
 
 
@@ -103,12 +119,14 @@ def reduce(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Value:
     positional = args[1:] if walk.operator == "norm" else args
     dim = kwargs.get("dim", positional[0] if positional and not isinstance(positional[0], bool) else None)
     dims = _dims(x, dim)
-    return _reduced(walk, over(walk, x, dims, "is reduced over"), dims)
+    return _reduced(walk, blocks(walk, x, dims, "is reduced over"), dims)
 
 
 def _reduced(walk: Walk, x: Value, dims: tuple[int, ...]) -> Value:
-    """Labels after dimensions are reduced: those that do not change along them."""
-    left = tuple(labels for labels in x.labels if not set(support(labels)) & set(dims))
+    """Labels after dimensions are reduced: those that change along others; the first of each block."""
+    left = tuple(
+        _first(labels, {*dims}) for labels in x.labels if set(support(labels)) - set(dims) or not support(labels)
+    )
     if len(walk.shape) == len(x.shape):
         return Value(walk.shape, left)
     kept = [d for d in range(len(x.shape)) if d not in dims]
@@ -117,9 +135,8 @@ def _reduced(walk: Walk, x: Value, dims: tuple[int, ...]) -> Value:
 
 @rule("softmax", "_softmax", "log_softmax", "_log_softmax", "cumsum", "argsort", kind="other")
 def along_dimension(walk: Walk, x: Value, dim: int = -1, *_: Any, **__: Any) -> Value:
-    """Operators along one dimension, such as softmax: channels along it are frozen."""
-    passed = over(walk, x, _dims(x, dim), "is combined with the other channels")
-    return Value(walk.shape, passed.labels)
+    """Operators along one dimension, such as softmax: channels along it are frozen, blocks of them go as a whole."""
+    return Value(walk.shape, blocks(walk, x, _dims(x, dim), "is combined with the other channels").labels)
 
 
 @rule("cosine_similarity", "pairwise_distance", "cdist", kind="pool")

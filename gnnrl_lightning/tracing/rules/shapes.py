@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ def like(walk: Walk, x: Value, *_: Any, **__: Any) -> Value:
 @rule("unflatten", kind="shape")
 def unflatten(walk: Walk, x: Value, dim: int, sizes: list[int]) -> Value:
     """A dimension becomes several; `nn.Unflatten` holds the number of channels, the first of their sizes."""
-    result, dim = view(walk, x), dim % len(x.shape)
+    result, dim = _viewed(walk, x, (*x.shape[:dim], *sizes, *x.shape[dim:][1:])), dim % len(x.shape)
     for labels in result.labels:
         if labels.shape[dim] > 1 and sizes[0] > 0:
             channels = labels.movedim(dim, 0).flatten(1)[:, 0]
@@ -40,13 +41,19 @@ def unflatten(walk: Walk, x: Value, dim: int, sizes: list[int]) -> Value:
 
 
 @rule("view", "reshape", "_unsafe_view", "flatten", "view_as", "reshape_as", kind="shape")
-def view(walk: Walk, x: Value, *_: Any, **__: Any) -> Value:
+def view(walk: Walk, x: Value, *args: Any, **__: Any) -> Value:
     """Reshape: a channel dimension may be split into several, one of which shrinks, see `Labels.settle`."""
-    moved = []
+    sizes = args[0] if args and isinstance(args[0], (list, tuple)) else (-1,) * len(walk.shape)
+    return _viewed(walk, x, sizes)
+
+
+def _viewed(walk: Walk, x: Value, sizes: Sequence[int]) -> Value:
+    moved, number = [], walk.call_number()
     for labels in x.labels:
         result = compact(labels.expand(x.shape).reshape(walk.shape))
         if len(support(labels)) == 1 and len(support(result)) > 1:
             walk.labels.splits.append(Use(result, walk.operator, walk.source))
+        walk.sized(result, sizes, number)
         moved.append(result)
     return Value(walk.shape, tuple(moved))
 
@@ -79,10 +86,13 @@ def pixel_shuffle(walk: Walk, x: Value, factor: int) -> Value:
 
 
 @rule("expand", "broadcast_to", kind="shape")
-def expand(walk: Walk, x: Value, *_: Any, **__: Any) -> Value:
+def expand(walk: Walk, x: Value, *args: Any, **__: Any) -> Value:
     """Repetition of dimensions of size 1: the labels do not change along them."""
-    ndim = len(walk.shape)
-    return Value(walk.shape, tuple(labels.reshape((1,) * (ndim - labels.dim()) + labels.shape) for labels in x.labels))
+    ndim, number = len(walk.shape), walk.call_number()
+    made = tuple(labels.reshape((1,) * (ndim - labels.dim()) + labels.shape) for labels in x.labels)
+    for labels in made if args and isinstance(args[0], (list, tuple)) else ():
+        walk.sized(labels, args[0], number)
+    return Value(walk.shape, made)
 
 
 @rule("expand_as", kind="shape")
@@ -101,10 +111,13 @@ def roll(walk: Walk, x: Value, *args: Any) -> Value:
     named = {d % len(x.shape) for d in ((dims,) if isinstance(dims, int) else dims)} or set(range(len(x.shape)))
     kept = []
     for labels in x.labels:
-        if walk.operator == "roll" and named & set(support(labels)):
+        rolled = named & set(support(labels)) if walk.operator == "roll" else set()
+        if rolled == set(support(labels)) and rolled:
             walk.freeze(labels, "is rolled along the channels")
-        else:
-            kept.append(compact(_same_operator(walk, labels.expand(x.shape), *args)))
+            continue
+        if rolled:
+            walk.together(labels, rolled)
+        kept.append(compact(_same_operator(walk, labels.expand(x.shape), *args)))
     return Value(walk.shape, tuple(kept))
 
 
@@ -171,17 +184,19 @@ def _pieces(walk: Walk, x: Value, shapes: list[tuple[int, ...]], dim: int) -> li
     for labels in x.labels:
         parts = list(torch.split(_expand(labels, x, dim), [shape[dim] for shape in shapes], dim))
         if labels.shape[dim] > 1:
-            _part(walk, parts)
+            _part(walk, parts, dim)
         for piece, part in zip(pieces, parts, strict=True):
             piece.append(compact(part))
     return [Value(shape, tuple(piece)) for shape, piece in zip(shapes, pieces, strict=True)]
 
 
-def _part(walk: Walk, parts: list[Tensor]) -> None:
-    """Tie equal parts of the channels; the network's own code determines the sizes of unequal ones."""
-    if any(len(support(part)) > 1 for part in parts):
-        for part in parts:
-            walk.freeze(part, "is cut together with other dimensions")
+def _part(walk: Walk, parts: list[Tensor], dim: int) -> None:
+    """Tie equal parts of the channels; the network's own code determines the sizes of unequal ones.
+
+    Channels that change along other dimensions, too, such as heads, go together along the one that is cut.
+    """
+    if any(set(support(part)) - {dim} for part in parts):
+        walk.together(torch.cat(parts, dim), (dim,))
     elif len({part.numel() for part in parts}) == 1:
         walk.tie(torch.stack([part.flatten() for part in parts]))
     else:
@@ -211,7 +226,7 @@ def cut(walk: Walk, x: Value, dim: int = 0, start: int | None = None, end: int |
         if labels.shape[dim] > 1 and part.shape[dim] < x.shape[dim]:
             inside = torch.zeros(x.shape[dim], dtype=torch.bool)
             inside[torch.arange(x.shape[dim])[start:end:step]] = True
-            _part(walk, [whole.index_select(dim, index.nonzero().flatten()) for index in (inside, ~inside)])
+            _part(walk, [whole.index_select(dim, index.nonzero().flatten()) for index in (inside, ~inside)], dim)
         kept.append(compact(part))
     return Value(walk.shape, tuple(kept))
 
@@ -229,7 +244,10 @@ def select(walk: Walk, x: Value, dim: int, index: int) -> Value:
     dim %= len(x.shape)
     for labels in x.labels:
         if labels.shape[dim] > 1 and support(labels)[-1] == dim:
-            walk.freeze(labels, "is picked by its number")
+            if support(labels) == (dim,):
+                walk.freeze(labels, "is picked by its number")
+            else:
+                walk.together(labels, (dim,))
     return Value(walk.shape, tuple(compact(_expand(labels, x, dim).select(dim, index)) for labels in x.labels))
 
 

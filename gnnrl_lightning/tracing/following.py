@@ -1,0 +1,190 @@
+"""How the code of modules follows when a dimension of its tensors has another size.
+
+Sizes that the code gives to its calls may be attributes of the module, which are then set in the pruned network, may
+follow from the tensors, or may be constants. See `tracing.held` for how that is found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gnnrl_lightning.tracing.copies import shared_copy
+from gnnrl_lightning.tracing.export import Inputs
+from gnnrl_lightning.tracing.held import Call, Module, Sizes, find_modules
+from gnnrl_lightning.tracing.labels import shrinking
+from gnnrl_lightning.tracing.records import ModuleSize, SizedCall
+from gnnrl_lightning.tracing.walk import Walk
+
+Grown = dict[Call, Sizes]
+
+
+def grown_sizes(calls: Sequence[SizedCall], numbers: np.ndarray, units: Callable[[Tensor], int | None]) -> Grown:
+    """Return the sizes of calls with one head more, or with one channel more in every head."""
+    grown: Grown = {}
+    for call in calls:
+        sizes = _grow(call, numbers, units) or call.shape
+        before = grown.get(_key(call), call.shape)
+        grown[_key(call)] = tuple(map(max, sizes, before))
+    return grown
+
+
+def _grow(call: SizedCall, numbers: np.ndarray, units: Callable[[Tensor], int | None]) -> Sizes | None:
+    found = _shrinking(call, numbers)
+    if found is None:
+        return None
+    dim, along, rows = found
+    count = units(along.reshape(rows, -1)[0])
+    if count is None:
+        return None
+    return tuple(size // count * (count + 1) if d == dim else size for d, size in enumerate(call.shape))
+
+
+def _shrinking(call: SizedCall, numbers: np.ndarray) -> tuple[int, Tensor, int] | None:
+    return shrinking(call.labels, torch.from_numpy(numbers)[call.labels])
+
+
+def _key(call: SizedCall) -> Call:
+    return call.operator, call.number
+
+
+def free(labels: Tensor) -> np.ndarray:
+    """Return the labels of a tensor that are channels."""
+    return labels[labels >= 0].numpy()
+
+
+@dataclass(frozen=True)
+class Found:
+    """How the code of modules follows other sizes.
+
+    Attributes:
+        attributes: Module, attribute, and a call and the dimension of which it is the size; there may be several.
+        culprit: A call that does not follow, or None.
+        factors: By module, the numbers by which its calls multiply.
+    """
+
+    attributes: tuple[tuple[str, str, SizedCall, int], ...]
+    culprit: SizedCall | None
+    factors: dict[str, dict[Call, float]] = field(default_factory=dict)
+
+
+class Following:
+    """What modules hold: runs them with other values of their attributes.
+
+    Attributes:
+        calls: Calls that are given sizes.
+        plain: Those whose size may be an attribute of the module, and that are not of heads.
+        channel: Channel of each label.
+        rows: By module and attribute, labels of the channels of which it is the size, and the channel of each label.
+    """
+
+    def __init__(self, walk: Walk, network: nn.Module, inputs: Inputs) -> None:
+        self.walk, self.network, self.inputs = walk, network, inputs
+        self.calls = walk.calls_of_sizes
+        self.rows: dict[tuple[str, str], list[tuple[Tensor, np.ndarray]]] = {}
+        likely = [call for call in self.calls if self._integers(call.module) & {*call.sizes} - {1}]
+        self.plain: list[SizedCall] = likely
+        if likely or walk.heads:
+            self.channel = walk.labels.solve()
+            self.plain = [call for call in likely if self._is_attribute(call)]
+
+    def _integers(self, path: str) -> set[int]:
+        return {value for value in vars(self.walk.network.get_submodule(path)).values() if type(value) is int}
+
+    def _is_attribute(self, call: SizedCall) -> bool:
+        """Whether the size of the dimension that shrinks may be an attribute."""
+        found = _shrinking(call, self.channel)
+        return found is not None and call.sizes[found[0]] in self._integers(call.module)
+
+    @cached_property
+    def modules(self) -> dict[str, Module]:
+        """Modules that give sizes to their calls, by path."""
+        paths = list(dict.fromkeys(call.module for call in self.calls))
+        return find_modules(shared_copy(self.network), self.inputs, paths)
+
+    def follow(self, calls: Sequence[SizedCall], grown: Grown, inputs: dict[int, int]) -> Found:
+        """Find the attributes that are sizes of calls, and whether all calls follow if they are set.
+
+        Args:
+            calls: The calls.
+            grown: Their other sizes.
+            inputs: Size of dimensions of the modules' inputs -> other size.
+        """
+        attributes: list[tuple[str, str, SizedCall, int]] = []
+        factors: dict[str, dict[Call, float]] = {}
+        for path in dict.fromkeys(call.module for call in calls):
+            mine = [call for call in calls if call.module == path]
+            sizes = {_key(call): grown[_key(call)] for call in mine}
+            module = self.modules.get(path)
+            if module is None:
+                fixed = next((call for call in mine if _misses(call, call.sizes, sizes)), None)
+                if fixed is not None:
+                    return Found((), fixed)
+                continue
+            found = _attributes(module, mine, sizes, inputs)
+            values = {name: sizes[_key(call)][dim] for name, ((call, dim), *_) in found.items()}
+            given = module.sizes(mine, values, sizes, inputs)
+            factors[path] = given.factors
+            for call in mine:
+                if _misses(call, given.sizes.get(_key(call), (-1,) * len(call.sizes)), sizes):
+                    return Found((), call)
+            attributes += [(path, name, call, dim) for name, where in found.items() for call, dim in where]
+        return Found(tuple(attributes), None, factors)
+
+    def hold_plain(self) -> None:
+        """Find attributes that are sizes of channels without heads, and record them."""
+        for path in dict.fromkeys(call.module for call in self.plain):
+            calls, module = [call for call in self.plain if call.module == path], self.modules.get(path)
+            if module is not None:
+                grown = grown_sizes(calls, self.channel, lambda along: len(np.unique(self.channel[free(along)])))
+                found = _attributes(module, calls, grown, {})
+                self.hold([(path, name, *each) for name, where in found.items() for each in where[:1]], self.channel)
+
+    def hold(self, attributes: Sequence[tuple[str, str, SizedCall, int]], numbers: np.ndarray) -> None:
+        """Note attributes that are sizes of calls, given the channel of each label."""
+        for path, name, call, dim in attributes:
+            found = _shrinking(call, numbers)
+            if found is not None and found[0] == dim:
+                _, along, rows = found
+                self.rows.setdefault((path, name), []).append((along.reshape(rows, -1), numbers))
+
+    def record(self) -> None:
+        """Record the attributes as sizes that modules hold; channels of which one attribute is the size are tied."""
+        for (path, name), found in self.rows.items():
+            tables = [table for table, _ in found]
+            self.walk.sizes.append(ModuleSize(path, name, None, tables[0].flatten(), len(tables[0])))
+            channels = {numbers[free(table)].tobytes() for table, numbers in found}
+            if len(channels) > 1 and len({table.shape[1] for table in tables}) == 1:
+                self.walk.labels.tie(torch.cat(tables), "attention", "")
+
+
+def _misses(call: SizedCall, given: Sizes, grown: Grown) -> bool:
+    """Whether a call is given another size than it should be."""
+    return any(size not in (-1, wanted) for size, wanted in zip(given, grown[_key(call)], strict=False))
+
+
+def _attributes(
+    module: Module, calls: Sequence[SizedCall], grown: Grown, inputs: dict[int, int]
+) -> dict[str, list[tuple[SizedCall, int]]]:
+    """Return the attributes of a module that are sizes of calls, with the calls and their dimensions."""
+    found: dict[str, list[tuple[SizedCall, int]]] = {}
+    changing = [
+        (call, dim)
+        for call in calls
+        for dim, size in enumerate(call.sizes)
+        if size != -1 and grown[_key(call)][dim] != call.shape[dim]
+    ]
+    for name, value in module.integers().items():
+        likely = [(call, dim) for call, dim in changing if call.sizes[dim] == value]
+        for wanted in dict.fromkeys(grown[_key(call)][dim] for call, dim in likely):
+            given = module.sizes(calls, {name: wanted}, grown, inputs).sizes
+            follows = [(call, dim) for call, dim in likely if given.get(_key(call), call.sizes)[dim] == wanted]
+            if follows:
+                found[name] = follows
+                break
+    return found

@@ -1,0 +1,216 @@
+"""Attention: what of its heads can be pruned, decided after the walk.
+
+Channels that lie along heads, `(head, channel)`, can go in two ways: whole heads, with their rows of queries, keys and
+values and their columns of the output projection, or the same number of channels of every head. The network's code
+must follow. Where it gives sizes to its calls, these may be attributes of the module, which are then set in the pruned
+network (see `tracing.held`), or may follow from the tensors. The first that holds is taken:
+
+1. Whole heads go.
+2. Channels of every head go, the number of heads stays.
+3. Channels of every head go together with the channels of the layer's input, for code that computes the width of a head
+   from the input's: `view(-1, heads, x.shape[-1] // heads)`.
+
+Otherwise the channels are frozen, and the reason names the call whose size is a constant.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gnnrl_lightning.networks.attention import is_replaced
+from gnnrl_lightning.tracing.export import Inputs
+from gnnrl_lightning.tracing.following import Following, Found, free, grown_sizes
+from gnnrl_lightning.tracing.labels import FIXED
+from gnnrl_lightning.tracing.records import Heads, ModuleSize, SizedCall, Statistic
+from gnnrl_lightning.tracing.walk import Walk
+
+
+def decide_heads(walk: Walk, network: nn.Module, inputs: Inputs) -> None:
+    """Decide which channels of heads go together, and find the sizes that modules hold as attributes.
+
+    Args:
+        walk: The finished walk; its labels, sizes and contractions are completed.
+        network: Its network.
+        inputs: The inputs with which it was traced.
+    """
+    held = Following(walk, network, inputs)
+    if not walk.heads and not held.plain:
+        return
+    components = _components(walk, held.channel)
+    whole = _with_whole_heads(walk, [heads for part in components if not part.frozen for heads in part.heads])
+    for part in components:
+        part.calls = [call for call in held.calls if part.takes(held.channel[free(call.labels)])]
+        held.plain = [call for call in held.plain if all(call is not other for other in part.calls)]
+        _decide(part, held, whole)
+    held.hold_plain()
+    held.record()
+
+
+@dataclass
+class _Part:
+    """Heads that go together.
+
+    Attributes:
+        heads: Their records.
+        channels: Numbers of the channels of these heads.
+        frozen: Whether a constraint of the walk keeps all heads.
+        calls: Calls that are given their sizes.
+    """
+
+    heads: list[Heads]
+    channels: set[int]
+    frozen: bool
+    calls: list[SizedCall] = field(default_factory=list)
+
+    def takes(self, channels: np.ndarray) -> bool:
+        return not self.channels.isdisjoint(channels.tolist())
+
+    def width(self, channels: np.ndarray, numbers: np.ndarray) -> int | None:
+        """Return the number of channels of each head among which these are, or None if they are heads themselves."""
+        for heads in self.heads:
+            if np.isin(channels, numbers[free(heads.channels)]).any():
+                return heads.channels.shape[1]
+        return None
+
+
+def _components(walk: Walk, channel: np.ndarray) -> list[_Part]:
+    """Return the heads that are joined, or share channels."""
+    frozen = {int(c) for freeze in walk.labels.frozen for c in channel[freeze.labels.numpy()]} if walk.heads else set()
+    parts: list[_Part] = []
+    for heads in walk.heads.values():
+        own = channel[free(heads.labels)]
+        mine = {*own.tolist(), *channel[free(heads.channels)].tolist()}
+        near = [part for part in parts if not part.channels.isdisjoint(mine)]
+        parts = [part for part in parts if part.channels.isdisjoint(mine)]
+        stays = not frozen.isdisjoint(own.tolist()) or bool((heads.channels < 0).any())
+        parts.append(
+            _Part(
+                [*(other for part in near for other in part.heads), heads],
+                mine.union(*(part.channels for part in near)),
+                stays or any(part.frozen for part in near),
+            )
+        )
+    return parts
+
+
+def _with_whole_heads(walk: Walk, heads: Sequence[Heads]) -> np.ndarray:
+    """Return the channel of each label if the channels of each of these heads were one."""
+    labels = replace(walk.labels, joined=list(walk.labels.joined))
+    for item in heads:
+        a, b = torch.broadcast_tensors(item.labels[:, None], item.channels)
+        labels.joined.append((a[b >= 0], b[b >= 0]))
+    return labels.solve()
+
+
+def _decide(part: _Part, held: Following, whole: np.ndarray) -> None:
+    walk = held.walk
+    replaced = {heads.module for heads in part.heads if is_replaced(walk.network.get_submodule(heads.module))}
+    calls = [call for call in part.calls if call.module not in replaced]
+
+    def of_heads(along: Tensor) -> int:
+        return len(np.unique(whole[free(along)]))
+
+    def of_width(along: Tensor) -> int | None:
+        return part.width(held.channel[free(along)], held.channel)
+
+    culprit: SizedCall | None = None
+    if not part.frozen:
+        found = held.follow(calls, grown_sizes(calls, whole, of_heads), {})
+        if found.culprit is None:
+            _take_whole_heads(walk, part)
+            held.hold(found.attributes, whole)
+            for heads in part.heads:
+                if heads.module in replaced:
+                    walk.sizes.append(ModuleSize(heads.module, "num_heads", None, heads.labels))
+            return
+        culprit = found.culprit
+    grown = grown_sizes(calls, held.channel, of_width)
+    found = held.follow(calls, grown, {})
+    read = _inputs_of(walk, part)
+    with_input = found.culprit is not None and read is not None and not replaced
+    if with_input and read is not None:
+        width = part.heads[0].channels.shape[1]
+        found = held.follow(calls, grown, {len(read): len(read) // width * (width + 1)})
+    if found.culprit is not None or replaced:
+        _freeze(walk, part, culprit or found.culprit)
+        return
+    _take_width(walk, part, culprit, read if with_input else None)
+    _note_scalings(part, held, found)
+    held.hold(found.attributes, held.channel)
+
+
+def _take_whole_heads(walk: Walk, part: _Part) -> None:
+    rows = {id(heads.row) for heads in part.heads}
+    for heads in part.heads:
+        walk.labels.join(heads.labels[:, None], heads.channels, heads.operator, heads.source)
+    walk.contractions = [
+        replace(item, sizes=tuple(torch.full_like(size, FIXED) if id(size) in rows else size for size in item.sizes))
+        for item in walk.contractions
+    ]
+
+
+def _take_width(walk: Walk, part: _Part, culprit: SizedCall | None, read: Tensor | None) -> None:
+    """Let channels of every head go, together with those of the input where `read` has their labels."""
+    for heads in part.heads:
+        tables = [heads.channels] if read is None else [read.reshape(heads.channels.shape), heads.channels]
+        walk.labels.tie(torch.cat(tables), heads.operator, heads.source)
+        _freeze_labels(walk, heads, heads.labels, culprit)
+        walk.produced.append((_maker(walk, heads), heads.labels))
+
+
+def _maker(walk: Walk, heads: Heads) -> str:
+    """Return the name of the module that produces the channels of heads."""
+    mine = set(heads.channels.flatten().tolist())
+    return next((name for name, made in walk.produced if not mine.isdisjoint(made.tolist())), heads.module)
+
+
+def _note_scalings(part: _Part, held: Following, found: Found) -> None:
+    """Record numbers of the code that depend on the width of a head: with one channel more they are others."""
+    heads = part.heads[0]
+    width = heads.channels.shape[1]
+    for item in held.walk.scalings:
+        now = found.factors.get(item.module, {}).get((item.operator, item.number), item.value)
+        if now != item.value and now / item.value > 0 and part.takes(held.channel[free(item.labels)]):
+            power = math.log(now / item.value) / math.log((width + 1) / width)
+            power = power if item.operator == "mul" else -power
+            labels = heads.channels.flatten()
+            held.walk.statistics.append(Statistic(item.module, item.operator, item.number, 0, labels, power=power))
+
+
+def _freeze(walk: Walk, part: _Part, culprit: SizedCall | None) -> None:
+    for heads in part.heads:
+        for labels in (heads.labels, heads.channels):
+            _freeze_labels(walk, heads, labels, culprit)
+
+
+def _freeze_labels(walk: Walk, heads: Heads, labels: Tensor, culprit: SizedCall | None) -> None:
+    if culprit is None:
+        walk.labels.freeze(labels, heads.operator, heads.source, "is part of an attention head that cannot be pruned")
+        return
+    sizes = ", ".join(map(str, culprit.sizes))
+    reason = f"is part of an attention head: {culprit.operator}({sizes}) has a size that the code fixes"
+    walk.labels.freeze(labels, culprit.operator, culprit.source, reason)
+
+
+def _inputs_of(walk: Walk, part: _Part) -> Tensor | None:
+    """Return the labels of the channels that all layers of these heads read, if they are as many as those of all heads.
+
+    All heads must have the same number of channels.
+    """
+    shapes = {tuple(heads.channels.shape) for heads in part.heads}
+    if len(shapes) != 1:
+        return None
+    (number, width) = shapes.pop()
+    made = {int(label) for heads in part.heads for label in heads.channels.flatten()}
+    found = [
+        item.reads
+        for item in walk.contractions
+        if item.reads is not None and item.writes is not None and not made.isdisjoint(item.writes.flatten().tolist())
+    ]
+    return found[0] if found and all(reads.shape == (number * width,) for reads in found) else None

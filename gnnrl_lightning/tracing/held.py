@@ -1,0 +1,197 @@
+"""Sizes that a module of the user's code holds as attributes: `self.num_heads` in `view(-1, self.num_heads, width)`.
+
+An attribute may have the value of a size by chance, so nothing is assumed: a copy of the module runs with another value
+of the attribute, and those arguments of its calls that change to this value are the attribute. The module runs alone,
+on the meta device, with the arguments that it has in the network. Sizes that do not fit the tensors are no error
+there: a call returns what it is asked for.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from gnnrl_lightning.tracing.copies import on_meta
+from gnnrl_lightning.tracing.export import Inputs, run
+from gnnrl_lightning.tracing.records import SizedCall
+from gnnrl_lightning.trees import map_tensors, to_device
+
+Call = tuple[str, int]
+"""Name of an operator, and how many of this name the module has called before."""
+
+Sizes = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a module gives to its calls.
+
+    Attributes:
+        sizes: The sizes of their outputs.
+        factors: Numbers by which products and quotients multiply.
+    """
+
+    sizes: dict[Call, Sizes]
+    factors: dict[Call, float]
+
+
+SCALINGS = {
+    **dict.fromkeys(("mul", "mul_", "__mul__", "__rmul__", "__imul__", "multiply"), "mul"),
+    **dict.fromkeys(("div", "div_", "__truediv__", "__itruediv__", "divide", "true_divide"), "div"),
+}
+"""Name of a function that multiplies or divides -> name of its operator."""
+
+VIEWS = ("view", "reshape", "unflatten", "expand")
+"""Calls whose arguments are sizes of their output."""
+
+
+@dataclass
+class Module:
+    """A module, on the meta device, with the arguments of its first call.
+
+    Attributes:
+        module: The module.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+    """
+
+    module: nn.Module
+    args: Any
+    kwargs: Any
+
+    def integers(self) -> dict[str, int]:
+        """Attributes of the module itself that are integers."""
+        return {name: value for name, value in vars(self.module).items() if type(value) is int}
+
+    def sizes(
+        self,
+        calls: Sequence[SizedCall],
+        values: Mapping[str, int],
+        answers: Mapping[Call, Sizes],
+        inputs: Mapping[int, int] | None = None,
+    ) -> Given:
+        """Run the module with other values of attributes, and return the sizes and numbers that its calls are given.
+
+        Args:
+            calls: Calls that are of interest.
+            values: Attribute -> value.
+            answers: The sizes that follow from others, -1 in the call.
+            inputs: Size of dimensions of the module's inputs -> other size.
+        """
+        copied = copy.deepcopy(self.module)
+        for name, value in values.items():
+            setattr(copied, name, value)
+        wanted = {(call.operator, call.number) for call in calls}
+        recorder = _Recorder(wanted, answers)
+        for child in copied.modules():
+            if child is not copied:
+                child.register_forward_pre_hook(recorder.start)
+                child.register_forward_hook(recorder.end, always_call=True)
+        args, kwargs = (map_tensors(lambda tensor: _resized(tensor, inputs or {}), given)
+                        for given in (self.args, self.kwargs))  # fmt: skip
+        try:
+            with torch.no_grad(), torch.device("meta"), recorder:
+                copied(*args, **kwargs)
+        except Exception:  # the user's code may raise anything at other sizes; what it has called until then counts
+            return recorder.given
+        return recorder.given
+
+
+def find_modules(network: nn.Module, inputs: Inputs, paths: Sequence[str]) -> dict[str, Module]:
+    """Return modules with the arguments that they have in a forward pass; none if the network needs values.
+
+    Args:
+        network: The network, in evaluation mode.
+        inputs: Its inputs.
+        paths: Paths of the modules.
+    """
+    copied, found = on_meta(network).eval(), dict[str, Module]()
+
+    def note(path: str) -> Any:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            found.setdefault(path, Module(module, args, kwargs))
+
+        return hook
+
+    handles = [copied.get_submodule(path).register_forward_pre_hook(note(path), with_kwargs=True) for path in paths]
+    try:
+        run(copied, to_device(inputs, "meta"))
+    except Exception:  # the user's code may read values of tensors, which meta tensors do not have
+        return {}
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+class _Recorder(TorchFunctionMode):
+    """Records sizes that a module gives to its calls, and returns tensors of these sizes.
+
+    Args:
+        wanted: Calls of interest.
+        answers: Sizes of their outputs that follow from others.
+    """
+
+    def __init__(self, wanted: set[Call], answers: Mapping[Call, Sizes]) -> None:
+        super().__init__()
+        self.wanted, self.answers = wanted, answers
+        self.given = Given({}, {})
+        self.calls: Counter[str] = Counter()
+        self.depth = 0
+
+    def start(self, *_: Any) -> None:
+        self.depth += 1
+
+    def end(self, *_: Any) -> None:
+        self.depth -= 1
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Record a call."""
+        kwargs, name = kwargs or {}, getattr(func, "__name__", "")
+        key = None
+        if name in VIEWS and not self.depth:
+            key = name, self.calls[name]
+            self.calls[name] += 1
+        if key in self.wanted and key is not None:
+            given = _given(name, args, kwargs)
+            self.given.sizes[key] = given
+            answers = self.answers.get(key, given)
+            return args[0].new_empty(
+                [answer if size == -1 else size for size, answer in zip(given, answers, strict=True)]
+            )
+        if name in SCALINGS and not self.depth:
+            scaling = SCALINGS[name], self.calls[SCALINGS[name]]
+            self.calls[scaling[0]] += 1
+            for item in args:
+                if isinstance(item, (int, float)):
+                    self.given.factors[scaling] = float(item)
+        try:
+            return func(*args, **kwargs)
+        except (RuntimeError, ValueError):
+            if key is not None:
+                return args[0].new_empty([max(size, 1) for size in _given(name, args, kwargs)])
+            if name == "linear" and len(args) > 1:  # its weight has the dense sizes
+                return args[0].new_empty(*args[0].shape[:-1], len(args[1]))
+            raise
+
+
+def _given(name: str, args: Any, kwargs: Any) -> Sizes:
+    """Return the sizes of the output that a call is given."""
+    x, *rest = args
+    sizes = kwargs.get("shape", kwargs.get("size", kwargs.get("sizes", rest[-1] if rest else ())))
+    if name == "unflatten":
+        dim = kwargs.get("dim", rest[0] if rest else 0) % x.dim()
+        return (*x.shape[:dim], *sizes, *x.shape[dim + 1 :])
+    return tuple(sizes) if isinstance(sizes, (tuple, list)) else tuple(rest)
+
+
+def _resized(tensor: Tensor, sizes: Mapping[int, int]) -> Tensor:
+    shape = [sizes.get(size, size) for size in tensor.shape]
+    return tensor if shape == list(tensor.shape) else tensor.new_empty(shape)

@@ -1,0 +1,161 @@
+"""Products of two tensors: matrix products, Einstein sums, scaled dot-product attention; see `tracing.product`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from gnnrl_lightning.tracing.labels import Value, support
+from gnnrl_lightning.tracing.product import Product
+from gnnrl_lightning.tracing.records import Contraction
+from gnnrl_lightning.tracing.rules.elementwise import merge
+from gnnrl_lightning.tracing.walk import Walk, rule
+
+
+def _letters(ndim: int, last: str) -> str:
+    """Return letters of the dimensions of a tensor: batch dimensions, counted from the right, and the last ones."""
+    return "".join(chr(ord("A") + i) for i in reversed(range(ndim - len(last)))) + last
+
+
+@rule("matmul", "mm", "bmm", kind="linear")
+def matmul(walk: Walk, a: Value, b: Value) -> Value:
+    """Matrix product: the last dimension of `a` with the second-to-last of `b`; heads are batch dimensions."""
+    number = walk.call_number()
+    if len(a.shape) < 2 or len(b.shape) < 2:
+        walk.freeze(a, "is part of a product with a vector")
+        walk.freeze(b, "is part of a product with a vector")
+        walk.contract(())
+        return Value(walk.shape)
+    letters = _letters(len(a.shape), "mk"), _letters(len(b.shape), "kn")
+    product = Product(walk, (a, b), letters, _letters(len(walk.shape), "mn"), number)
+    labels = product.labels()
+    reads = product.reads if product.reads is None else product.reads.flatten()
+    walk.contract(tuple(product.sizes), reads=reads)
+    return Value(walk.shape, labels)
+
+
+@rule("addmm", kind="linear")
+def addmm(walk: Walk, bias: Value, a: Value, b: Value, *, beta=1, alpha=1) -> Value:
+    """`bias + a @ b`."""
+    product = matmul(walk, a, b)
+    outputs = product.along(-1)
+    along = bias.along(-1)
+    if outputs is not None and along is not None:
+        walk.join(outputs, along)
+        walk.produce(outputs)
+    else:
+        walk.freeze(outputs, "has a bias that cannot be pruned")
+        walk.freeze(along, "belongs to outputs that cannot be pruned")
+    return product
+
+
+@rule("baddbmm", kind="linear")
+def baddbmm(walk: Walk, bias: Value, a: Value, b: Value, *, beta=1, alpha=1) -> Value:
+    """`bias + a @ b`, such as masked scores of attention."""
+    product = matmul(walk, a, b)
+    return Value(walk.shape, merge(walk, [product, bias]))
+
+
+@rule("einsum", kind="linear")
+def einsum(walk: Walk, equation: str, operands: list[Value], *_: Any, **__: Any) -> Value:
+    """Einstein summation of one or two tensors, by its subscripts: those left out on the right are contracted."""
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    subscripts, number = left.split(","), walk.call_number()
+    if not arrow:
+        right = "".join(sorted(letter for letter in {*left} - {","} if left.count(letter) == 1))
+    if len(operands) > 2 or "." in left or any(len({*letters}) < len(letters) for letters in subscripts):
+        for operand in operands:
+            walk.freeze(operand, "is part of an einsum of three tensors, with an ellipsis or with a diagonal")
+        walk.contract(())
+        return Value(walk.shape)
+    if len(operands) == 1:
+        return _one_operand(walk, operands[0], left, right)
+    operands = [_halves(walk, value, letters, left, right) for value, letters in zip(operands, subscripts, strict=True)]
+    product = Product(walk, operands, subscripts, right, number, masked=False)
+    labels = product.labels()
+    for value, mine in zip(operands, subscripts, strict=True):
+        for along in value.labels if walk.parameter_name(value) else ():
+            if len(dims := support(along)) == 1 and mine[dims[0]] in right:
+                walk.produce(along.flatten())
+    walk.contract(tuple(product.sizes) if walk.macs() else ())
+    return Value(walk.shape, labels)
+
+
+def _halves(walk: Walk, value: Value, letters: str, left: str, right: str) -> Value:
+    """A tensor whose channels a view has split, of which one dimension alone passes: they go together along the others.
+
+    The channels of a graph convolution are those of each of its matrices: `nkctv, kvw -> nctw`.
+    """
+    found = []
+    for labels in value.labels:
+        dims = support(labels)
+        free = [dim for dim in dims if letters[dim] in right and left.count(letters[dim]) == 1]
+        gone = [dim for dim in dims if letters[dim] not in right]
+        found.append(walk.together(labels, gone) if len(free) == 1 and gone else labels)
+    changed = any(labels is not before for labels, before in zip(found, value.labels, strict=True))
+    return Value(value.shape, tuple(found)) if changed else value
+
+
+def _one_operand(walk: Walk, value: Value, left: str, right: str) -> Value:
+    """Einstein summation of one tensor: a permutation, and sums."""
+    made = []
+    for labels in value.labels:
+        if any(left[dim] not in right for dim in support(labels)):
+            walk.freeze(labels, "is summed over")
+        elif support(labels):
+            gone = [dim for dim, letter in enumerate(left) if letter not in right]
+            kept = [letter for letter in left if letter in right]
+            squeezed = labels.squeeze(gone) if gone else labels
+            made.append(squeezed.permute([kept.index(letter) for letter in right]))
+    walk.contract(())
+    return Value(walk.shape, tuple(made))
+
+
+@rule("scaled_dot_product_attention", kind="attention")
+def attention(
+    walk: Walk,
+    query: Value,
+    key: Value,
+    value: Value,
+    mask: Value | None = None,
+    dropout: float = 0.0,
+    causal: bool = False,
+    *,
+    enable_gqa: bool = False,
+    **_: Any,
+) -> Value:
+    """`softmax(q k^T / sqrt(width)) v`: whole heads go, or channels of every head, of q and k and of v together."""
+    number, ndim = walk.call_number(), len(query.shape)
+    if enable_gqa:
+        key, value = (_repeated(item, query.shape[-3] // item.shape[-3]) for item in (key, value))
+    batch = _letters(ndim - 2, "")
+    scores = Product(walk, (query, key), (f"{batch}md", f"{batch}nd"), f"{batch}mn", number, masked=False)
+    shape = (*query.shape[:-1], key.shape[-2])
+    laid = Value(shape, scores.labels())
+    if mask is not None:
+        laid = Value(shape, merge(walk, [laid, mask]))
+    read = Product(walk, (laid, value), (f"{batch}mn", f"{batch}nv"), f"{batch}mv", number, masked=False)
+    labels = read.labels()
+    places = math.prod(query.shape[:-1]) * key.shape[-2]
+    both = [(scores, places * query.shape[-1]), (read, places * value.shape[-1])]
+    if sum(macs for _, macs in both) != walk.macs():
+        raise ValueError(f"{sum(macs for _, macs in both)} MACs where {walk.macs()} are counted")
+    assert walk.node is not None
+    for product, macs in both:
+        factor = macs // math.prod(len(size) for size in product.sizes)
+        walk.contractions.append(Contraction(walk.node.name, None, factor, tuple(product.sizes)))
+    return Value(walk.shape, labels)
+
+
+def _repeated(value: Value, times: int) -> Value:
+    """Each head of a tensor several times in a row, as grouped-query attention does; a single head is broadcast."""
+    dim = len(value.shape) - 3
+    if value.shape[dim] == 1:
+        return value
+    shape = tuple(size * times if d == dim else size for d, size in enumerate(value.shape))
+    made = tuple(
+        torch.repeat_interleave(labels, times, dim) if labels.shape[dim] > 1 else labels for labels in value.labels
+    )
+    return Value(shape, made)

@@ -1,0 +1,391 @@
+"""Test networks with attention, in the styles in which it is written: what of its heads can be pruned."""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from tests.support.networks_zoo import case
+
+ENDS = {"x": 5, "head": 10}
+HEADS, WIDTH = 3, 4
+
+
+class Model(nn.Module):
+    """Tokens are embedded, attend to each other beside a residual connection, and are averaged."""
+
+    def __init__(self, attention):
+        super().__init__()
+        self.embed, self.attention, self.head = nn.Linear(9, 12), attention, nn.Linear(12, 10)
+
+    def forward(self, x):
+        x = self.embed(x)
+        return self.head((x + self.attention(x)).mean(1))
+
+
+def attention(groups, frozen=None, reason=None):
+    """Register a module as the attention of a model, see `case`."""
+
+    def register(module):
+        build = type(module.__name__, (Model,), {"__init__": lambda self: Model.__init__(self, module())})
+        case(groups, ENDS | (frozen or {}), ((2, 5, 9),), reason)(build)
+        return module
+
+    return register
+
+
+class Fused(nn.Module):
+    """Queries, keys and values are made by one layer; the module holds the number of heads and their width."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_heads, self.head_dim, self.scale = HEADS, WIDTH, WIDTH**-0.5
+        self.qkv, self.proj = nn.Linear(12, 36), nn.Linear(12, 12)
+
+    def split(self, x):
+        """Queries, keys and values `(B, heads, N, width)`."""
+        B, N, _ = x.shape
+        return self.qkv(x).reshape(B, N, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+
+    def forward(self, x):
+        return self.proj(self.mix(*self.split(x)).transpose(1, 2).flatten(2))
+
+
+def heads(width=HEADS, name="qkv", **more):
+    """Groups of the channels of the tokens and of whole heads."""
+    return {"embed": (12, 1), f"attention.{name}": (width, 1)} | more
+
+
+@attention(heads())
+class Scaled(Fused):
+    """As in timm, with the width of all heads as an attribute as well."""
+
+    def __init__(self):
+        super().__init__()
+        self.attn_dim = HEADS * WIDTH
+
+    def forward(self, x):
+        B, N, _ = x.shape
+        x = F.scaled_dot_product_attention(*self.split(x))
+        return self.proj(x.transpose(1, 2).reshape(B, N, self.attn_dim))
+
+
+@attention(heads())
+class ByHand(Fused):
+    """Matrix products, a scale that the module holds, and a mask."""
+
+    def mix(self, q, k, v):
+        scores = q * self.scale @ k.transpose(-2, -1)
+        places = torch.arange(5)
+        scores = scores.masked_fill(places[:, None] < places, -torch.inf)
+        return scores.softmax(dim=-1) @ v
+
+
+@attention(heads())
+class ByEinsum(Fused):
+    """Einstein sums, with tokens before heads."""
+
+    def forward(self, x):
+        q, k, v = (item.transpose(1, 2) for item in self.split(x))
+        weights = torch.einsum("bqhd,bkhd->bhqk", q, k).mul(self.scale).softmax(-1)
+        return self.proj(torch.einsum("bhqk,bkhd->bqhd", weights, v).flatten(2))
+
+
+@attention(heads(name="q"))
+class ThreeLayers(nn.Module):
+    """A layer each, and sizes that follow from the tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v, self.out = (nn.Linear(12, 12) for _ in range(4))
+
+    def forward(self, x):
+        q, k, v = (layer(x).unflatten(-1, (-1, WIDTH)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        return self.out(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
+
+
+@attention(heads())
+class Chunked(Fused):
+    """The fused layer is cut first; examples and heads are one dimension."""
+
+    def forward(self, x):
+        B, N, _ = x.shape
+        q, k, v = (
+            part.view(B, N, self.num_heads, self.head_dim).transpose(1, 2).reshape(B * self.num_heads, N, self.head_dim)
+            for part in self.qkv(x).chunk(3, -1)
+        )
+        mixed = torch.bmm(torch.baddbmm(q.new_zeros(1), q, k.transpose(1, 2), beta=0).softmax(-1), v)
+        return self.proj(mixed.view(B, self.num_heads, N, self.head_dim).transpose(1, 2).reshape(B, N, -1))
+
+
+@attention(heads())
+class HeadsFirst(Fused):
+    """Each head has its queries, keys and values side by side."""
+
+    def split(self, x):
+        B, N, _ = x.shape
+        return self.qkv(x).view(B, N, self.num_heads, 3, self.head_dim).permute(3, 0, 2, 1, 4)
+
+    mix = staticmethod(F.scaled_dot_product_attention)
+
+
+@attention(heads())
+class PositionBias(Fused):
+    """A table of biases by relative position has a column for each head."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(9, HEADS))
+        self.register_buffer("places", torch.arange(5)[:, None] - torch.arange(5) + 4)
+
+    def mix(self, q, k, v):
+        bias = self.table[self.places.view(-1)].view(5, 5, -1).permute(2, 0, 1)
+        return ((q @ k.transpose(-2, -1)) * self.scale + bias).softmax(-1) @ v
+
+
+@attention(heads())
+class MaskedByBias(PositionBias):
+    """The same bias as a mask of `scaled_dot_product_attention`."""
+
+    def mix(self, q, k, v):
+        bias = self.table[self.places.view(-1)].view(5, 5, -1).permute(2, 0, 1).unsqueeze(0)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+
+
+@attention(heads())
+class NormedHeads(Fused):
+    """Queries and keys are normalised within each head, whose width must therefore stay."""
+
+    def __init__(self):
+        super().__init__()
+        self.q_norm, self.k_norm = nn.LayerNorm(WIDTH), nn.RMSNorm(WIDTH)
+
+    def mix(self, q, k, v):
+        return F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v)
+
+
+@attention(heads())
+class CosineAttention(Fused):
+    """Cosines, with a temperature for each head."""
+
+    def __init__(self):
+        super().__init__()
+        self.temperature = nn.Parameter(torch.rand(HEADS, 1, 1))
+
+    def mix(self, q, k, v):
+        cosines = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)
+        return (cosines * self.temperature.clamp(max=4).exp()).softmax(-1) @ v
+
+
+@attention(heads())
+class Rotary(Fused):
+    """Rotary positions: pairs of channels of a head turn by constant angles."""
+
+    def mix(self, q, k, v):
+        angles = torch.arange(5)[:, None] * 10.0 ** -torch.arange(WIDTH)
+        q, k = (item * angles.cos() + item.roll(1, -1) * angles.sin() for item in (q, k))
+        return F.scaled_dot_product_attention(q, k, v)
+
+
+@attention(heads())
+class LinearAttention(Fused):
+    """Keys and values are multiplied first: their widths are both in the product."""
+
+    def mix(self, q, k, v):
+        return q.softmax(-1) @ (k.softmax(-2).transpose(-2, -1) @ v)
+
+
+@attention(heads())
+class CrossCovariance(Fused):
+    """Channels of a head attend to each other."""
+
+    def mix(self, q, k, v):
+        q, k, v = (item.transpose(-2, -1) for item in (q, k, v))
+        return ((q @ k.transpose(-2, -1)).softmax(-1) @ v).transpose(-2, -1)
+
+
+@attention(heads())
+class Convolutional(Fused):
+    """A convolution makes the heads, and positions come last."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv = nn.Conv1d(12, 36, 1)
+
+    def forward(self, x):
+        B, N, _ = x.shape
+        q, k, v = self.qkv(x.transpose(1, 2)).view(B, 3, self.num_heads, self.head_dim, N).unbind(1)
+        mixed = v @ (q.transpose(-2, -1) @ k * self.scale).softmax(-1).transpose(-2, -1)
+        return self.proj(mixed.flatten(1, 2).transpose(1, 2))
+
+
+class Grouped(nn.Module):
+    """Grouped-query attention: two queries share a head of keys and values."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_heads, self.num_kv_heads, self.head_dim = 6, 3, WIDTH
+        self.q, self.k, self.v, self.out = nn.Linear(12, 24), nn.Linear(12, 12), nn.Linear(12, 12), nn.Linear(24, 12)
+
+    def forward(self, x):
+        B, N, _ = x.shape
+        q = self.q(x).view(B, N, self.num_heads, self.head_dim).transpose(1, 2)
+        k, v = (layer(x).view(B, N, self.num_kv_heads, self.head_dim).transpose(1, 2) for layer in (self.k, self.v))
+        return self.out(self.mix(q, k, v).transpose(1, 2).reshape(B, N, -1))
+
+
+@attention(heads(name="q"))
+class GroupedByOption(Grouped):
+    def mix(self, q, k, v):
+        return F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+
+
+@attention(heads(name="q"))
+class GroupedByRepetition(Grouped):
+    def mix(self, q, k, v):
+        k, v = (item.repeat_interleave(2, 1) for item in (k, v))
+        return (q @ k.transpose(-2, -1) / WIDTH**0.5).softmax(-1) @ v
+
+
+@attention(heads(name="q"))
+class GroupedByExpansion(Grouped):
+    """The way of many language models."""
+
+    def repeat(self, x):
+        batch, number, length, width = x.shape
+        x = x[:, :, None].expand(batch, number, 2, length, width)
+        return x.reshape(batch, number * 2, length, width)
+
+    def mix(self, q, k, v):
+        return F.scaled_dot_product_attention(q, self.repeat(k), self.repeat(v))
+
+
+@attention(heads(name="q"))
+class GroupedByBroadcast(Grouped):
+    """Heads of queries are split into groups."""
+
+    def mix(self, q, k, v):
+        q = q.unflatten(1, (self.num_kv_heads, 2))
+        return ((q @ k[:, :, None].transpose(-2, -1)).softmax(-1) @ v[:, :, None]).flatten(1, 2)
+
+
+@attention({"embed": (12, 1), "attention.q": (4, 2)}, {"attention.q": 6}, {"attention.q": "shares keys or values"})
+class OneKey(Grouped):
+    """All queries share keys and values: their width is pruned, one attribute for queries, keys and values."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_kv_heads = 1
+        self.k, self.v = nn.Linear(12, WIDTH), nn.Linear(12, WIDTH)
+
+    def mix(self, q, k, v):
+        return F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+
+
+@attention(heads(name="attention"))
+class Builtin(nn.Module):
+    """PyTorch's own layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(12, HEADS, batch_first=True)
+
+    def forward(self, x):
+        return self.attention(x, x, x, need_weights=False)[0]
+
+
+@attention(heads(name="attention", **{"attention.keys": (7, 1)}))
+class BuiltinWithWeights(nn.Module):
+    """PyTorch's own layer, which computes its weights explicitly; keys and values have sizes of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.keys, self.attention = nn.Linear(12, 7), nn.MultiheadAttention(12, HEADS, kdim=7, vdim=12, bias=False)
+
+    def forward(self, x):
+        x = x.transpose(0, 1)
+        return self.attention(x, self.keys(x), x)[0].transpose(0, 1)
+
+
+@attention(
+    {"embed": (12, 1)}
+    | {
+        f"attention.layers.layers.{i}.{name}": (width, 1)
+        for i in (0, 1)
+        for name, width in (("self_attn", 3), ("linear1", 7))
+    }
+)
+class Encoder(nn.Module):
+    """Layers of PyTorch's transformer."""
+
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(12, HEADS, 7, batch_first=True, norm_first=True)
+        self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+@attention(
+    {"embed": (12, 1), "attention.qkv": (4, 6)}, {"attention.qkv": 3}, {"attention.qkv": "reshape(1, 5, 3, 3, -1)"}
+)
+class ConstantHeads(Fused):
+    """The number of heads is a constant in the code: their width is pruned, and the scale follows it."""
+
+    def split(self, x):
+        B, N, _ = x.shape
+        return self.qkv(x).reshape(B, N, 3, 3, -1).permute(2, 0, 3, 1, 4)
+
+    mix = staticmethod(F.scaled_dot_product_attention)
+
+
+@attention({"embed": (12, 1), "attention.q": (5, 3), "attention.v": (4, 3)}, {"attention.q": 3})
+class ScaledByWidth(Fused):
+    """The same by hand; queries and keys have another width than values."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(12, size) for size in (15, 15, 12))
+        del self.qkv
+
+    def split(self, x):
+        return (layer(x).unflatten(-1, (3, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+
+    def mix(self, q, k, v):
+        return (q @ k.transpose(-2, -1) / math.sqrt(k.size(-1))).softmax(-1) @ v
+
+
+@attention({"embed": (4, 9)}, {"attention.qkv": 3})
+class WidthOfTheInput(Fused):
+    """The width of a head is computed from the input's, which is pruned together with it."""
+
+    def forward(self, x):
+        B, N, C = x.shape
+        q, k, v = self.qkv(x).reshape(B, N, 3, self.num_heads, C // self.num_heads).permute(2, 0, 3, 1, 4)
+        mixed = ((q * (C // self.num_heads) ** -0.5) @ k.transpose(-2, -1)).softmax(-1) @ v
+        return self.proj(mixed.transpose(1, 2).reshape(B, N, C))
+
+
+@attention({"embed": (12, 1)}, {"attention.qkv": 24}, {"attention.qkv": "reshape(1, 5, 3, 3, 4)"})
+class ConstantSizes(Fused):
+    """Both sizes are constants in the code."""
+
+    def split(self, x):
+        return self.qkv(x).reshape(*x.shape[:2], 3, 3, 4).permute(2, 0, 3, 1, 4)
+
+    mix = staticmethod(F.scaled_dot_product_attention)
+
+
+@attention({"embed": (12, 1), "attention.qkv": (3, 2)})
+class TalkingHeads(Fused):
+    """A linear layer over the heads mixes their weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.talk = nn.Linear(HEADS, HEADS)
+
+    def mix(self, q, k, v):
+        scores = (q @ k.transpose(-2, -1)) * self.scale
+        return self.talk(scores.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).softmax(-1) @ v

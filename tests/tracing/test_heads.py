@@ -1,0 +1,126 @@
+"""Which channels of attention go together, and what the pruned modules hold."""
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+import gnnrl_lightning
+from gnnrl_lightning.networks.attention import MultiheadAttention
+from tests.support.exactness import check, random_weights
+from tests.support.networks_attention import HEADS, WIDTH, Model, PositionBias
+from tests.support.networks_zoo import ZOO
+
+
+def traced(name):
+    network = random_weights(ZOO[name].build())
+    inputs = ZOO[name].inputs(torch.float64)
+    return network, inputs, gnnrl_lightning.trace(network, inputs)
+
+
+def pruned(network, graph, kept):
+    """The network with these ranks of some groups, `name -> indices`, and all others."""
+    ranks = [
+        torch.tensor(kept.get(group.name, [list(range(group.width))] * group.sets)).reshape(group.sets, -1)
+        for group in graph.groups
+    ]
+    return graph.plan_from(ranks).apply(network)
+
+
+def test_a_head_takes_its_rows_its_columns_and_its_bias_along():
+    """The tensors are sliced by hand: heads 0 and 2 of three stay."""
+    network, _, graph = traced("PositionBias")
+    small, dense = pruned(network, graph, {"attention.qkv": [[0, 2]]}).attention, network.attention
+    stays = torch.tensor([0, 1, 2, 3, 8, 9, 10, 11])
+    rows = (torch.arange(3)[:, None] * HEADS * WIDTH + stays).flatten()
+    assert torch.equal(small.qkv.weight, dense.qkv.weight[rows])
+    assert torch.equal(small.qkv.bias, dense.qkv.bias[rows])
+    assert torch.equal(small.proj.weight, dense.proj.weight[:, stays])
+    assert torch.equal(small.table, dense.table[:, [0, 2]])
+    assert (small.num_heads, small.head_dim, small.scale) == (2, WIDTH, dense.scale)
+    assert isinstance(small, PositionBias)
+
+
+def test_queries_of_a_group_go_with_their_keys_and_values():
+    network, _, graph = traced("GroupedByExpansion")
+    small, dense = pruned(network, graph, {"attention.q": [[1]]}).attention, network.attention
+    assert torch.equal(small.q.weight, dense.q.weight[2 * WIDTH : 4 * WIDTH])
+    assert torch.equal(small.k.weight, dense.k.weight[WIDTH : 2 * WIDTH])
+    assert (small.num_heads, small.num_kv_heads, small.head_dim) == (2, 1, WIDTH)
+
+
+def test_the_width_of_heads_goes_where_their_number_is_a_constant():
+    """Each head keeps channels of its own; queries and keys share theirs."""
+    network, _, graph = traced("ScaledByWidth")
+    kept = [[0, 4], [1, 2], [0, 3]]
+    small, dense = pruned(network, graph, {"attention.q": kept}).attention, network.attention
+    rows = (torch.arange(3)[:, None] * 5 + torch.tensor(kept)).flatten()
+    assert torch.equal(small.q.weight, dense.q.weight[rows])
+    assert torch.equal(small.k.weight, dense.k.weight[rows])
+    assert torch.equal(small.v.weight, dense.v.weight)
+
+
+@pytest.mark.parametrize("name", ["Builtin", "BuiltinWithWeights", "Encoder", "WidthOfTheInput", "OneKey", "Rotary"])
+def test_each_group_alone(name):
+    network, inputs, graph = traced(name)
+    generator = torch.Generator().manual_seed(0)
+    for group in range(len(graph.groups)):
+        widths = graph.widths.clone()
+        widths[group] = max(int(widths[group]) // 2, 1)
+        check(graph, network, inputs, widths, generator)
+
+
+def test_a_pruned_builtin_layer_is_pruned_further():
+    network, inputs, graph = traced("Encoder")
+    small = graph.plan(network, graph.widths - 1).apply(network)
+    layer = small.attention.layers.layers[0].self_attn
+    assert type(layer) is MultiheadAttention and layer.num_heads == HEADS - 1
+    again = gnnrl_lightning.trace(small, inputs)
+    assert {group.name: group.width for group in again.groups} == {
+        group.name: group.width - 1 for group in graph.groups
+    }
+    check(again, small, inputs, again.smallest, torch.Generator().manual_seed(0))
+
+
+def test_reasons_name_the_call_and_what_to_do():
+    _, _, graph = traced("ConstantSizes")
+    (reason,) = (item for item in graph.reasons if item.groups == ("attention.qkv",))
+    assert "reshape(1, 5, 3, 3, 4) has a size that the code fixes" in reason.reason
+    assert "networks_attention.py" in reason.source and "attributes of the module" in reason.remedy
+
+
+class Unbiased(nn.Module):
+    """Keys have a bias of their own, which no slice of heads fits: PyTorch's layer stays as it is."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(12, HEADS, batch_first=True, add_bias_kv=True)
+
+    def forward(self, x):
+        return self.attention(x, x, x, need_weights=False)[0]
+
+
+def test_layers_that_cannot_be_replaced_stay():
+    network = Model(Unbiased())
+    graph = gnnrl_lightning.trace(network, torch.randn(1, 5, 9))
+    assert graph.groups == () or all(group.name != "attention.attention" for group in graph.groups)
+    assert any("attention" in group.name for group in graph.frozen)
+
+
+LIBRARY = {
+    "vit": lambda: torchvision.models.VisionTransformer(16, 8, 2, 2, 8, 12, num_classes=4),
+    "swin": lambda: torchvision.models.SwinTransformer([4, 4], 8, [2, 1], [2, 4], [2, 2], num_classes=4),
+}
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_transformers_of_torchvision(name):
+    """Heads of the first, and those of the second together with the channels of their tokens."""
+    torch.manual_seed(0)
+    network = random_weights(LIBRARY[name]())
+    inputs = (torch.randn(2, 3, 16, 16, dtype=torch.float64),)
+    graph = gnnrl_lightning.trace(network, inputs)
+    assert int(graph.cost.macs(graph.smallest)) < 0.2 * int(graph.cost.macs(graph.widths))
+    generator = torch.Generator().manual_seed(0)
+    for widths in (graph.smallest, (graph.widths + 1) // 2):
+        check(graph, network, inputs, widths, generator)
