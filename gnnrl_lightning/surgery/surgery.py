@@ -8,7 +8,7 @@ the dense ones wherever these occur, and size attributes of modules are updated.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.surgery.reference import summarise_kept
+from gnnrl_lightning.surgery.vanished import replace_vanished
 from gnnrl_lightning.tracing.axes import Axis, Selection
 from gnnrl_lightning.tracing.copies import structural_copy
 from gnnrl_lightning.tracing.records import ModuleSize, Statistic
@@ -56,10 +57,14 @@ class Dependents:
     Attributes:
         sizes: Numbers that modules hold.
         summaries: Operators that summarise channels; a masked network computes them from the kept ones.
+        norms: Path of a layer -> path of the batch norm that is its only reader, and reads nothing else.
+        written: Paths of the modules into whose outputs the network's code writes.
     """
 
     sizes: tuple[tuple[ModuleSize, Axis], ...] = ()
     summaries: tuple[tuple[Statistic, Axis], ...] = ()
+    norms: Mapping[str, str] = field(default_factory=dict)
+    written: frozenset[str] = frozenset()
 
 
 NOTHING = Dependents()
@@ -194,6 +199,8 @@ def prune(
     update_sizes(pruned)
     for held, axis in dependents.sizes:
         _hold(pruned.get_submodule(held.module), held, len(axis.positions(selection)) // held.unit)
+    if any(not ranks.shape[1] for ranks in selection.kept):
+        replace_vanished(pruned, dependents.norms, dependents.written)
     return pruned
 
 

@@ -1,0 +1,234 @@
+"""What takes the place of the layers of channel groups that are removed entirely.
+
+A layer whose output channels are all gone gives a tensor without channels, so that the code between the layers runs as
+before; operators on such tensors compute nothing, and `torch.export` drops them. A layer whose input channels are all
+gone gives its bias at every position: zero input channels have no padding that could show. The batch norm after it
+reads one position and gives its output to all. Neither computes anything that depends on the network's input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import handle_torch_function, has_torch_function
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+LAYERS = {kind.forward for kind in (nn.Linear, *CONVOLUTIONS, *TRANSPOSED)}
+"""Forward passes of the layers that can be replaced: subclasses with their own may compute something else."""
+
+NORMS = nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.PReLU
+"""Layers with parameters that neither change shapes nor accept tensors without channels."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The positions at which a layer gives outputs; a linear layer has no spatial dimensions.
+
+    Attributes:
+        kernel: Kernel size of each spatial dimension.
+        stride: Stride of each.
+        padding: Padding of each, both sides together.
+        dilation: Dilation of each.
+        extra: Output padding of each, of a transposed convolution.
+        transposed: Whether it is a transposed convolution.
+    """
+
+    kernel: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    padding: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
+    extra: tuple[int, ...] = ()
+    transposed: bool = False
+
+    @classmethod
+    def of(cls, layer: nn.Module) -> Geometry:
+        """The geometry of a linear layer or convolution."""
+        if not isinstance(layer, nn.modules.conv._ConvNd):
+            return cls()
+        reach = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+        named = {"same": reach, "valid": [0] * len(reach)}
+        padding = named[layer.padding] if isinstance(layer.padding, str) else [2 * p for p in layer.padding]
+        sizes = layer.kernel_size, layer.stride, padding, layer.dilation, layer.output_padding
+        return cls(*(tuple(size) for size in sizes), layer.transposed)
+
+    def shape(self, given: Sequence[int], channels: int) -> tuple[int, ...]:
+        """Shape of the layer's output for an input `(..., C, *positions)`, or `(..., C)` of a linear layer."""
+        first = len(given) - len(self.kernel)
+        rows = zip(given[first:], self.kernel, self.stride, self.padding, self.dilation, self.extra, strict=True)
+        if self.transposed:
+            sides = [(n - 1) * s - p + d * (k - 1) + e + 1 for n, k, s, p, d, e in rows]
+        else:
+            sides = [(n + p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d, _ in rows]
+        return (*given[: first - 1], channels, *sides)
+
+
+class WithoutOutputs(nn.Module):
+    """Stands for a layer all of whose output channels are removed: it gives a tensor without channels.
+
+    Args:
+        geometry: The positions of the layer's outputs.
+    """
+
+    def __init__(self, geometry: Geometry) -> None:
+        super().__init__()
+        self.geometry = geometry
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, C, *positions)` to `(B, 0, *positions of the layer)`."""
+        return torch.empty(self.geometry.shape(x.shape, 0), dtype=_dtype(x), device=x.device)
+
+
+class WithoutInputs(nn.Module):
+    """Stands for a layer all of whose input channels are removed: it gives its bias at every position.
+
+    Args:
+        geometry: The positions of the layer's outputs.
+        channels: Number of output channels.
+        bias: The bias `(channels,)`; None: zeros.
+        written: Whether the network's code writes into the output, which then needs memory of its own.
+    """
+
+    def __init__(self, geometry: Geometry, channels: int, bias: nn.Parameter | None, written: bool) -> None:
+        super().__init__()
+        self.geometry, self.channels, self.written = geometry, channels, written
+        self.bias = bias
+
+    def extra_repr(self) -> str:
+        """Return the number of channels, for `print`."""
+        return f"{self.channels}, bias={self.bias is not None}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, 0, *positions)` to `(B, channels, *positions of the layer)`."""
+        return constant_output(self, x)
+
+    def compute(self, x: Tensor) -> Tensor:
+        """The output of `forward`."""
+        shape = self.geometry.shape(x.shape, self.channels)
+        per_channel = self.channels, *(1,) * len(self.geometry.kernel)
+        if self.bias is None:
+            constant = torch.zeros(per_channel, dtype=_dtype(x), device=x.device)
+        else:
+            # Cloned: a view of a parameter says that it requires a gradient even where none is computed.
+            constant = self.bias.clone().view(per_channel).to(_dtype(x))
+        return _spread(constant, shape, self.written)
+
+
+class ConstantNorm(nn.Module):
+    """Stands for the batch norm after a `WithoutInputs`: its formula at one position, for all.
+
+    In training, too, it reads its running statistics: those of a constant are no estimate of anything.
+
+    Args:
+        norm: The batch norm, with running statistics.
+        written: As in `WithoutInputs`.
+    """
+
+    def __init__(self, norm: nn.modules.batchnorm._BatchNorm, written: bool) -> None:
+        super().__init__()
+        self.eps, self.written = norm.eps, written
+        self.weight, self.bias = norm.weight, norm.bias
+        self.running_mean: Tensor
+        self.running_var: Tensor
+        for name, buffer in norm.named_buffers():
+            self.register_buffer(name, buffer)
+
+    def extra_repr(self) -> str:
+        """Return the number of channels, for `print`."""
+        return f"{len(self.running_mean)}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, C, *positions)`, the same at every position, to the same shape."""
+        return constant_output(self, x)
+
+    def compute(self, x: Tensor) -> Tensor:
+        """The output of `forward`."""
+        mean, variance = self.running_mean, self.running_var
+        point = self.constant(x).to(mean.dtype)[None]
+        y = F.batch_norm(point, mean, variance, self.weight, self.bias, eps=self.eps)
+        return _spread(y.view(-1, *(1,) * (x.dim() - 2)).to(x.dtype), x.shape, self.written)
+
+    @staticmethod
+    def constant(x: Tensor) -> Tensor:
+        """The constant `(C,)` of an input."""
+        return x[(0, slice(None), *(0,) * (x.dim() - 2))]
+
+
+CONSTANT = WithoutInputs, ConstantNorm
+"""Modules whose outputs do not depend on their inputs' values."""
+
+STANDING_IN = WithoutOutputs, *CONSTANT
+"""All modules that take the place of others."""
+
+
+def constant_output(module: WithoutInputs | ConstantNorm, x: Tensor) -> Tensor:
+    """Output of a module of `CONSTANT`; like torch's own functions it can be observed by a `TorchFunctionMode`."""
+    if has_torch_function((x,)):
+        return handle_torch_function(constant_output, (x,), module, x)
+    return module.compute(x)
+
+
+def replace_vanished(network: nn.Module, norms: Mapping[str, str], written: Collection[str]) -> None:
+    """Replace the layers of a pruned network that have no channels left on one side, in place.
+
+    Layers that cannot be replaced stay: the network then fails, as the self-test of the groups shows.
+
+    Args:
+        network: The network.
+        norms: Path of a layer -> path of the batch norm that is its only reader.
+        written: Paths of the modules into whose outputs the network's code writes.
+    """
+    modules = dict(network.named_modules(remove_duplicate=False))
+    made: dict[int, nn.Module] = {}
+    for path, module in modules.items():
+        if path and id(module) not in made and (found := _stand_in(module, path in written)) is not None:
+            made[id(module)] = found
+    for path, norm_path in norms.items():
+        norm = modules.get(norm_path)
+        if isinstance(made.get(id(modules.get(path))), WithoutInputs) and _is_plain(norm):
+            made[id(norm)] = ConstantNorm(norm, norm_path in written)
+    for path, module in modules.items():
+        if id(module) in made:
+            network.set_submodule(path, made[id(module)])
+
+
+def _stand_in(module: nn.Module, written: bool) -> nn.Module | None:
+    """Return what takes the place of a module without channels on one side; None: it stays."""
+    if isinstance(module, NORMS):
+        held = (module.weight, getattr(module, "running_mean", None))
+        return nn.Identity() if any(tensor is not None and not tensor.numel() for tensor in held) else None
+    if type(module).forward not in LAYERS:
+        return None
+    weight: Any = module.weight
+    if weight.numel():
+        return None
+    outputs, inputs = (1, 0) if isinstance(module, TRANSPOSED) else (0, 1)
+    geometry, bias = Geometry.of(module), module.bias
+    assert bias is None or isinstance(bias, nn.Parameter)
+    if not weight.shape[outputs]:
+        return WithoutOutputs(geometry)
+    channels = weight.shape[outputs]
+    return WithoutInputs(geometry, channels, bias, written) if not weight.shape[inputs] else None
+
+
+def _is_plain(norm: nn.Module | None) -> bool:
+    """Whether a module is PyTorch's own batch norm with running statistics."""
+    own = norm is not None and type(norm).forward is nn.modules.batchnorm._BatchNorm.forward
+    return own and norm.running_mean is not None
+
+
+def _spread(constant: Tensor, shape: Sequence[int], written: bool) -> Tensor:
+    spread = constant.expand(shape)
+    return spread.contiguous() if written else spread
+
+
+def _dtype(x: Tensor) -> torch.dtype:
+    """The type of a layer's output."""
+    kind = x.device.type
+    casts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if casts and x.dtype == torch.float32 else x.dtype
