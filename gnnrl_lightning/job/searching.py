@@ -175,7 +175,7 @@ def search(
     if isinstance(by, str):
         return search_by_method(trained, by, folder)
     real = trained.job.options.iterations(
-        trained.job.graph, trained.job.evaluation_examples, by.episodes_per_iteration * world_size()
+        trained.job.limits, trained.job.evaluation_examples, by.episodes_per_iteration * world_size()
     )
     searching = begin(trained, by, folder)
     policy = folder.weights(POLICY)
