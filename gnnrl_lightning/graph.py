@@ -144,7 +144,7 @@ class ComputationGraph:
         sets: Number of index sets of each group `(G,)` int64.
         ranges: The user's lowest and highest width for each group.
         kept: Names of the modules and parameters that the user excludes from pruning.
-        reads: Operator that contracts prunable channels -> their layouts.
+        reads: Operator with MACs -> layouts of the prunable channels that it contracts.
         cost: MACs and parameters of candidates; see `cost_of` for other metrics.
         operators: Operators of the network, in order of computation.
         feature_maps: Tensors between the operators.
@@ -245,10 +245,9 @@ class ComputationGraph:
     def _make_reads(self, index: dict[str, int]) -> dict[int, tuple[Axis, ...]]:
         found: dict[int, tuple[Axis, ...]] = {}
         for item in self._walk.contractions:
-            if item.reads is not None:
-                rows = item.reads if item.reads.dim() == 2 else item.reads[None]
-                axes = [axis for row in rows if (axis := self._channels.axis(row)) is not None]
-                found[index[item.node]] = (*found.get(index[item.node], ()), *axes)
+            rows = () if item.reads is None else item.reads if item.reads.dim() == 2 else item.reads[None]
+            axes = [axis for row in rows if (axis := self._channels.axis(row)) is not None]
+            found[index[item.node]] = (*found.get(index[item.node], ()), *axes)
         return found
 
     def _make_cost(self, index: dict[str, int]) -> CostModel:

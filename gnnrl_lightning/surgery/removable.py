@@ -130,7 +130,7 @@ class _Flow:
         return [reached[number] for number in self.graph.outputs]
 
     def used(self, gone: Tensor) -> Tensor:
-        """Which groups `(G,)` have channels that depend on an input, and on which an output depends."""
+        """Which groups `(G,)` have a layer whose outputs depend on an input, and on which an output depends."""
         reached, open_ = self._reached(gone)
         alive = [False] * len(reached)
         for number in self.graph.outputs:
@@ -139,8 +139,12 @@ class _Flow:
             if open_[number] and alive[operator.output]:
                 for source in operator.inputs:
                     alive[source] = True
-        useful = torch.tensor([bool(bits) and lives for bits, lives in zip(reached, alive, strict=True)])
-        return (self.graph.incidence[useful] > 0).any(0)
+        makes = self.graph.incidence[[self.graph.operators[number].output for number in self.graph.reads]] > 0
+        useful = [
+            bool(reached[operator.output]) and alive[operator.output]
+            for operator in (self.graph.operators[number] for number in self.graph.reads)
+        ]
+        return makes[torch.tensor(useful, dtype=torch.bool)].any(0) | ~makes.any(0)
 
     def _reached(self, gone: Tensor) -> tuple[list[int], list[bool]]:
         """The inputs on which each map depends, as bits, and whether each operator passes anything on."""
