@@ -89,19 +89,23 @@ class WithoutInputs(nn.Module):
 
     Args:
         geometry: The positions of the layer's outputs.
-        channels: Number of output channels.
-        bias: The bias `(channels,)`; None: zeros.
+        bias: The bias `(channels,)`, or zeros, which are no part of the network's state.
         written: Whether the network's code writes into the output, which then needs memory of its own.
     """
 
-    def __init__(self, geometry: Geometry, channels: int, bias: nn.Parameter | None, written: bool) -> None:
+    bias: Tensor
+
+    def __init__(self, geometry: Geometry, bias: Tensor, written: bool) -> None:
         super().__init__()
-        self.geometry, self.channels, self.written = geometry, channels, written
-        self.bias = bias
+        self.geometry, self.written = geometry, written
+        if isinstance(bias, nn.Parameter):
+            self.bias = bias
+        else:
+            self.register_buffer("bias", bias, persistent=False)
 
     def extra_repr(self) -> str:
         """Return the number of channels, for `print`."""
-        return f"{self.channels}, bias={self.bias is not None}"
+        return f"{len(self.bias)}, bias={isinstance(self.bias, nn.Parameter)}"
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, 0, *positions)` to `(B, channels, *positions of the layer)`."""
@@ -109,14 +113,9 @@ class WithoutInputs(nn.Module):
 
     def compute(self, x: Tensor) -> Tensor:
         """The output of `forward`."""
-        shape = self.geometry.shape(x.shape, self.channels)
-        per_channel = self.channels, *(1,) * len(self.geometry.kernel)
-        if self.bias is None:
-            constant = torch.zeros(per_channel, dtype=_dtype(x), device=x.device)
-        else:
-            # Cloned: a view of a parameter says that it requires a gradient even where none is computed.
-            constant = self.bias.clone().view(per_channel).to(_dtype(x))
-        return _spread(constant, shape, self.written)
+        # Cloned: a view of a parameter says that it requires a gradient even where none is computed.
+        constant = _cast(self.bias.clone(), _dtype(x)).view(-1, *(1,) * len(self.geometry.kernel))
+        return _spread(constant, self.geometry.shape(x.shape, len(self.bias)), self.written)
 
 
 class ConstantNorm(nn.Module):
@@ -149,9 +148,9 @@ class ConstantNorm(nn.Module):
     def compute(self, x: Tensor) -> Tensor:
         """The output of `forward`."""
         mean, variance = self.running_mean, self.running_var
-        point = self.constant(x).to(mean.dtype)[None]
+        point = _cast(self.constant(x), mean.dtype)[None]
         y = F.batch_norm(point, mean, variance, self.weight, self.bias, eps=self.eps)
-        return _spread(y.view(-1, *(1,) * (x.dim() - 2)).to(x.dtype), x.shape, self.written)
+        return _spread(_cast(y, x.dtype).view(-1, *(1,) * (x.dim() - 2)), x.shape, self.written)
 
     @staticmethod
     def constant(x: Tensor) -> Tensor:
@@ -209,17 +208,23 @@ def _stand_in(module: nn.Module, written: bool) -> nn.Module | None:
         return None
     outputs, inputs = (1, 0) if isinstance(module, TRANSPOSED) else (0, 1)
     geometry, bias = Geometry.of(module), module.bias
-    assert bias is None or isinstance(bias, nn.Parameter)
     if not weight.shape[outputs]:
         return WithoutOutputs(geometry)
-    channels = weight.shape[outputs]
-    return WithoutInputs(geometry, channels, bias, written) if not weight.shape[inputs] else None
+    if weight.shape[inputs]:
+        return None
+    zeros = torch.zeros(weight.shape[outputs], dtype=weight.dtype, device=weight.device)
+    return WithoutInputs(geometry, bias if isinstance(bias, nn.Parameter) else zeros, written)
 
 
 def _is_plain(norm: nn.Module | None) -> bool:
     """Whether a module is PyTorch's own batch norm with running statistics."""
     own = norm is not None and type(norm).forward is nn.modules.batchnorm._BatchNorm.forward
     return own and norm.running_mean is not None
+
+
+def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Cast a tensor; exported programs do not show casts to the type that it has."""
+    return x if x.dtype == dtype else x.to(dtype)
 
 
 def _spread(constant: Tensor, shape: Sequence[int], written: bool) -> Tensor:
