@@ -2,11 +2,12 @@
 
     python experiments/benchmarks/whole_groups.py --network resnet56 --checkpoint FILE --images FOLDER --budget 0.3
 
-Widths are those of dynamic programming on the sensitivity, which is measured once, with groups without a channel.
-Networks are refitted on `--calibration` training images and scored on `--test` test images before any fine-tuning. The
-latency is that of a batch of 64 images with one thread, batch norms not folded, and again as networks are prepared for
-scoring. Exactness is the largest difference of outputs from the masked dense network in float64, relative to the
-largest output.
+Widths are those of dynamic programming on the sensitivity, which is measured once, with groups without a channel. The
+last rows remove a number of groups in any case, those with the least loss alone, and the others are widened in
+proportion until the budget is used. Networks are refitted on `--calibration` training images and scored on `--test`
+test images before any fine-tuning. The latency is that of a batch of 64 images with one thread, batch norms not folded,
+and again as networks are prepared for scoring. Exactness is the largest difference of outputs from the masked dense
+network in float64, relative to the largest output.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.search.knapsack import dynamic_programming
 from gnnrl_lightning.speed.inference import for_inference
 from gnnrl_lightning.speed.latency import paired_latency_ms
+from gnnrl_lightning.surrogate.sensitivity import Sensitivity
 from gnnrl_lightning.trees import call
 
 BATCH = 64
@@ -57,7 +59,15 @@ def exactness(trained: Trained, widths: Tensor) -> float:
     return float((pruned - reference).abs().max() / reference.abs().max())
 
 
-def figures(trained: Trained, test_images: int) -> dict[str, Any]:
+def without(number: int, widths: Tensor, limits: BoundBudget, sensitivity: Sensitivity) -> Tensor:
+    """Widths without the groups that lose least alone, the others in proportion to `widths (G,)`."""
+    removable = limits.allowed.removable
+    assert removable is not None
+    losses = sensitivity.of_groups(torch.zeros_like(widths)).where(removable, torch.inf)
+    return limits.project(widths.index_fill(0, losses.argsort()[:number], 0))
+
+
+def figures(trained: Trained, test_images: int, removed: list[int]) -> dict[str, Any]:
     """Figures of the dense network, and of the networks with and without whole groups going."""
     job, task = trained.job, trained.job.task
     graph, sensitivity = job.graph, trained.sensitivity
@@ -65,10 +75,11 @@ def figures(trained: Trained, test_images: int) -> dict[str, Any]:
     test, pruner = task.data.test.subset(order[:test_images]), trained.final_pruner
     networks: dict[str, nn.Module] = {"dense": trained.network}
     found: dict[str, Any] = {"dense": {"layers": layers(trained, graph.widths), "macs": 1.0}}
-    for least in (1, 0):
-        limits: BoundBudget = Budget(job.limits.budget.limits, min_width=least).on(graph)
-        widths = dynamic_programming(graph, limits, sensitivity)
-        name = f"min_width {least}"
+    limits = job.limits
+    kept = dynamic_programming(graph, Budget(limits.budget.limits).on(graph), sensitivity)
+    chosen = {"min_width 1": kept, "min_width 0": dynamic_programming(graph, limits, sensitivity)}
+    chosen |= {f"without {number} groups": without(number, kept, limits, sensitivity) for number in removed}
+    for name, widths in chosen.items():
         networks[name] = pruner.prune(pruner.plan(widths))
         found[name] = {
             "layers": layers(trained, widths),
@@ -100,9 +111,12 @@ def main() -> None:
     parser = arguments(__doc__, candidates=1)
     parser.add_argument("--calibration", type=int, default=256, help="images of the refit (default 256)")
     parser.add_argument("--test", type=int, default=2000, help="test images (default 2000)")
+    parser.add_argument(
+        "--remove", type=int, nargs="*", default=[3, 6, 9], help="numbers of groups to remove in any case"
+    )
     args = parser.parse_args()
-    settings = {"calibration_images": args.calibration, "test_images": args.test}
-    write(args, settings | figures(trained_network(args), args.test))
+    settings = {"calibration_images": args.calibration, "test_images": args.test, "threads": args.threads}
+    write(args, settings | figures(trained_network(args), args.test, args.remove))
 
 
 if __name__ == "__main__":

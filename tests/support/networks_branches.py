@@ -73,7 +73,9 @@ class Inception(nn.Module):
         self.a = nn.Conv2d(8, 6, 1)
         self.b1, self.b2 = nn.Conv2d(8, 5, 1), nn.Conv2d(5, 7, 3, padding=1)
         self.c1 = nn.Sequential(nn.Conv2d(8, 4, 1, bias=False), nn.BatchNorm2d(4), nn.ReLU(inplace=True))
-        self.c2 = nn.Sequential(nn.Conv2d(4, 6, 5, padding="same", bias=False), nn.BatchNorm2d(6), nn.ReLU(inplace=True))
+        self.c2 = nn.Sequential(
+            nn.Conv2d(4, 6, 5, padding="same", bias=False), nn.BatchNorm2d(6), nn.ReLU(inplace=True)
+        )
         self.d = nn.Sequential(nn.MaxPool2d(3, 1, 1), nn.Conv2d(8, 3, 1))
         self.head, self.fc = nn.Conv2d(22, 9, 3, stride=2, padding=1), nn.Linear(9, 4)
 
