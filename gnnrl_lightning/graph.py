@@ -32,7 +32,7 @@ from gnnrl_lightning.tracing.carry import walk, walk_training
 from gnnrl_lightning.tracing.checks import as_inputs, check_network, check_takes
 from gnnrl_lightning.tracing.copies import shared_copy
 from gnnrl_lightning.tracing.export import Inputs, export, one_example, two_examples, unused_parameters
-from gnnrl_lightning.tracing.followers import norms_by_path, written_modules
+from gnnrl_lightning.tracing.followers import norms_by_path, readers_of_norms, written_modules
 from gnnrl_lightning.tracing.groups import ChannelGroup, Channels, Fault, FrozenGroup, form_groups
 from gnnrl_lightning.tracing.keep import keep_layers
 from gnnrl_lightning.tracing.labels import ZERO, Value, support
@@ -240,7 +240,8 @@ class ComputationGraph:
         walk = self._walk
         sizes = [(item, found) for item in walk.sizes if (found := axis(item.labels)) is not None]
         summaries = [(item, found) for item in walk.statistics if (found := axis(item.labels)) is not None]
-        return Dependents(tuple(sizes), tuple(summaries), norms_by_path(walk), written_modules(walk.steps))
+        around = norms_by_path(walk), readers_of_norms(walk), written_modules(walk.steps)
+        return Dependents(tuple(sizes), tuple(summaries), *around)
 
     def _make_reads(self, index: dict[str, int]) -> dict[int, tuple[Axis, ...]]:
         found: dict[int, tuple[Axis, ...]] = {}

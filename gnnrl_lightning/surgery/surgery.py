@@ -58,12 +58,14 @@ class Dependents:
         sizes: Numbers that modules hold.
         summaries: Operators that summarise channels; a masked network computes them from the kept ones.
         norms: Path of a layer -> path of the batch norm that is its only reader, and reads nothing else.
+        readers: Path of a norm -> paths of the layers that alone read it.
         written: Paths of the modules into whose outputs the network's code writes.
     """
 
     sizes: tuple[tuple[ModuleSize, Axis], ...] = ()
     summaries: tuple[tuple[Statistic, Axis], ...] = ()
     norms: Mapping[str, str] = field(default_factory=dict)
+    readers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     written: frozenset[str] = frozenset()
 
 
@@ -200,7 +202,7 @@ def prune(
     for held, axis in dependents.sizes:
         _hold(pruned.get_submodule(held.module), held, len(axis.positions(selection)) // held.unit)
     if any(not ranks.shape[1] for ranks in selection.kept):
-        replace_vanished(pruned, dependents.norms, dependents.written)
+        replace_vanished(pruned, dependents.norms, dependents.readers, dependents.written)
     return pruned
 
 

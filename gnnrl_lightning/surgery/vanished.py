@@ -158,10 +158,29 @@ class ConstantNorm(nn.Module):
         return x[(0, slice(None), *(0,) * (x.dim() - 2))]
 
 
+class Unread(nn.Module):
+    """Stands for a norm that only layers without outputs read: it gives its input, and is not trained.
+
+    Args:
+        norm: The norm; its parameters and buffers are kept under their names.
+    """
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        for name, parameter in norm.named_parameters(recurse=False):
+            self.register_parameter(name, nn.Parameter(parameter.detach(), requires_grad=False))
+        for name, buffer in norm.named_buffers(recurse=False):
+            self.register_buffer(name, buffer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the input."""
+        return x
+
+
 CONSTANT = WithoutInputs, ConstantNorm
 """Modules whose outputs do not depend on their inputs' values."""
 
-STANDING_IN = WithoutOutputs, *CONSTANT
+STANDING_IN = WithoutOutputs, Unread, *CONSTANT
 """All modules that take the place of others."""
 
 
@@ -172,7 +191,12 @@ def constant_output(module: WithoutInputs | ConstantNorm, x: Tensor) -> Tensor:
     return module.compute(x)
 
 
-def replace_vanished(network: nn.Module, norms: Mapping[str, str], written: Collection[str]) -> None:
+def replace_vanished(
+    network: nn.Module,
+    norms: Mapping[str, str],
+    readers: Mapping[str, Collection[str]],
+    written: Collection[str],
+) -> None:
     """Replace the layers of a pruned network that have no channels left on one side, in place.
 
     Layers that cannot be replaced stay: the network then fails, as the self-test of the groups shows.
@@ -180,6 +204,7 @@ def replace_vanished(network: nn.Module, norms: Mapping[str, str], written: Coll
     Args:
         network: The network.
         norms: Path of a layer -> path of the batch norm that is its only reader.
+        readers: Path of a norm -> paths of the layers that alone read it.
         written: Paths of the modules into whose outputs the network's code writes.
     """
     modules = dict(network.named_modules(remove_duplicate=False))
@@ -191,6 +216,11 @@ def replace_vanished(network: nn.Module, norms: Mapping[str, str], written: Coll
         norm = modules.get(norm_path)
         if isinstance(made.get(id(modules.get(path))), WithoutInputs) and _is_plain(norm):
             made[id(norm)] = ConstantNorm(norm, norm_path in written)
+    for path, layers in readers.items():
+        module = modules.get(path)
+        unread = all(isinstance(made.get(id(modules.get(layer))), WithoutOutputs) for layer in layers)
+        if unread and module is not None and id(module) not in made and isinstance(module, NORMS):
+            made[id(module)] = Unread(module)
     for path, module in modules.items():
         if id(module) in made:
             network.set_submodule(path, made[id(module)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from gnnrl_lightning.tracing.records import Step
@@ -25,6 +25,38 @@ def norms_by_path(walk: Walk) -> dict[str, str]:
         mean = walk.norms.get(item.node, {}).get("running_mean")
         if item.weight is not None and weights[item.weight] == 1 and mean is not None and readers[mean] == 1:
             found[item.weight.rpartition(".")[0]] = mean.rpartition(".")[0]
+    return found
+
+
+def readers_of_norms(walk: Walk) -> dict[str, tuple[str, ...]]:
+    """Return path of a norm -> paths of the layers that read it, of norms that nothing else reads.
+
+    Between them there may be activations.
+
+    Args:
+        walk: The finished walk.
+    """
+    readers: dict[str, list[Step]] = defaultdict(list)
+    for step in walk.steps:
+        for name in step.inputs:
+            readers[name].append(step)
+    layers = {item.node: item.weight.rpartition(".")[0] for item in walk.contractions if item.weight is not None}
+    calls = Counter(step.module for step in walk.steps if step.kind == "norm")
+    found = {}
+    for step in walk.steps:
+        if step.kind == "norm" and calls[step.module] == 1 and step.node not in walk.results:
+            seen, waiting, paths = {step.node}, [step.node], list[str]()
+            while waiting:
+                for reader in readers[waiting.pop()]:
+                    if reader.node in layers:
+                        paths.append(layers[reader.node])
+                    elif reader.kind in ("activation", "alias") and reader.node not in seen | {*walk.results}:
+                        seen.add(reader.node)
+                        waiting.append(reader.node)
+                    elif reader.node not in seen:
+                        paths.append("")
+            if paths and "" not in paths:
+                found[step.module] = tuple(paths)
     return found
 
 

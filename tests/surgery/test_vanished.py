@@ -14,12 +14,13 @@ from gnnrl_lightning.surgery.vanished import (
     STANDING_IN,
     ConstantNorm,
     Geometry,
+    Unread,
     WithoutInputs,
     WithoutOutputs,
     replace_vanished,
 )
 from tests.support.exactness import random_weights
-from tests.support.networks_branches import Residual
+from tests.support.networks_branches import DenseBlock, Residual
 
 LAYERS = {
     "linear": (nn.Linear(5, 7), (2, 3, 5)),
@@ -103,5 +104,17 @@ def test_layers_with_code_of_their_own_stay():
     network = nn.Sequential(nn.Conv2d(2, 3, 1), Scaled(2, 3, 1))
     for layer in network:
         layer.weight = nn.Parameter(layer.weight[:, :0])
-    replace_vanished(network, {}, ())
+    replace_vanished(network, {}, {}, ())
     assert [isinstance(layer, STANDING_IN) for layer in network] == [True, False]
+
+
+def test_norms_that_nothing_reads_are_not_computed_or_trained():
+    """In front of a layer without outputs: several devices would wait for its gradients."""
+    network = DenseBlock()
+    graph = trace(network, torch.zeros(1, 3, 10, 10))
+    pruned = graph.plan(network, graph.widths * ~graph.removable.groups).apply(network).train()
+    assert isinstance(pruned.layers[0][0], Unread) and isinstance(pruned.bn, nn.BatchNorm2d)
+    pruned(torch.randn(2, 3, 10, 10)).square().sum().backward()
+    trained = {name: parameter.grad for name, parameter in pruned.named_parameters() if parameter.requires_grad}
+    assert all(gradient is not None for gradient in trained.values()) and "layers.0.0.weight" not in trained
+    assert pruned.state_dict().keys() >= {"layers.0.0.weight", "layers.0.0.running_mean"}
