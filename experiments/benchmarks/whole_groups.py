@@ -21,7 +21,7 @@ from slopes import arguments, write
 from torch import Tensor, nn
 
 from gnnrl_lightning.candidates.options import CandidateOptions
-from gnnrl_lightning.cost.budget import BoundBudget, Budget
+from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.data import ImageFolder
 from gnnrl_lightning.job.checked import check
 from gnnrl_lightning.job.options import DeliveryOptions, Options
@@ -29,9 +29,9 @@ from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.job.trained import Trained, train
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.search.knapsack import dynamic_programming
+from gnnrl_lightning.search.shallow import without_least
 from gnnrl_lightning.speed.inference import for_inference
 from gnnrl_lightning.speed.latency import paired_latency_ms
-from gnnrl_lightning.surrogate.sensitivity import Sensitivity
 from gnnrl_lightning.trees import call
 
 BATCH = 64
@@ -59,14 +59,6 @@ def exactness(trained: Trained, widths: Tensor) -> float:
     return float((pruned - reference).abs().max() / reference.abs().max())
 
 
-def without(number: int, widths: Tensor, limits: BoundBudget, sensitivity: Sensitivity) -> Tensor:
-    """Widths without the groups that lose least alone, the others in proportion to `widths (G,)`."""
-    removable = limits.allowed.removable
-    assert removable is not None
-    losses = sensitivity.of_groups(torch.zeros_like(widths)).where(removable, torch.inf)
-    return limits.project(widths.index_fill(0, losses.argsort()[:number], 0))
-
-
 def figures(trained: Trained, test_images: int, removed: list[int]) -> dict[str, Any]:
     """Figures of the dense network, and of the networks with and without whole groups going."""
     job, task = trained.job, trained.job.task
@@ -79,7 +71,7 @@ def figures(trained: Trained, test_images: int, removed: list[int]) -> dict[str,
     limits = job.limits
     kept = dynamic_programming(graph, Budget(limits.budget.limits).on(graph), sensitivity)
     chosen = {"min_width 1": kept, "min_width 0": dynamic_programming(graph, limits, sensitivity)}
-    chosen |= {f"without {number} groups": without(number, kept, limits, sensitivity) for number in removed}
+    chosen |= {f"without {number} groups": without_least(number, kept, limits, sensitivity) for number in removed}
     for name, widths in chosen.items():
         networks[name] = pruner.prune(pruner.plan(widths))
         found[name] = {

@@ -127,7 +127,7 @@ class Options:
             passes |= {*row.passes}
             examples = row.charged(limits.allowed, calibration)
         examples += len(passes) * calibration
-        starting = starting_count(measure is not None)
+        starting = starting_count(measure is not None, limits)
         spent = starting + math.ceil(examples / evaluation_examples)
         count = (self.search.evaluations - spent) // episodes
         if count < 1:
