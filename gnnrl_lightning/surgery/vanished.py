@@ -223,7 +223,7 @@ def replace_vanished(
             made[id(module)] = Unread(module)
     for path, module in modules.items():
         if id(module) in made:
-            network.set_submodule(path, made[id(module)])
+            network.set_submodule(path, made[id(module)].train(module.training))
 
 
 def _stand_in(module: nn.Module, written: bool) -> nn.Module | None:
