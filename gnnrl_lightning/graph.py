@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from gnnrl_lightning.cost.products import CostModel, Products, Size, axis_size
 from gnnrl_lightning.cost.ranges import Limits, WidthRanges
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.importance import Criterion, Importance, importance_scores, keep_best
-from gnnrl_lightning.surgery.removable import Removable, find_removable
+from gnnrl_lightning.surgery.removable import Connected, Removable, find_removable
 from gnnrl_lightning.surgery.selftest import find_faults
 from gnnrl_lightning.surgery.surgery import NOTHING, Cut, Dependents, dense_tensors, mask, prune
 from gnnrl_lightning.tracing.axes import Axis, Selection
@@ -164,6 +164,7 @@ class ComputationGraph:
         self.kept = kept
         self._channels = channels
         self._walk, self._tested = walked, tested
+        self._removable: Removable | None = None
         self._cuts = self._make_cuts()
         self.dependents = self._make_dependents()
         topology = build_topology(walked, lambda labels: self._channels.axis(labels) is not None)
@@ -333,13 +334,15 @@ class ComputationGraph:
         """The smallest widths `(G,)`: one channel per index set, or the user's limits."""
         return self.ranges.lowest.clone()
 
-    @cached_property
+    @property
     def removable(self) -> Removable:
         """Which groups may be removed entirely; found and tested at the first use."""
-        inputs, self_test = self._tested
-        network = shared_copy(self._walk.network)
-        home = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
-        return find_removable(self, network, to_device(inputs, home), self_test)
+        if self._removable is None:
+            inputs, self_test = self._tested
+            network = shared_copy(self._walk.network)
+            home = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
+            self._removable = find_removable(cast(Connected, self), network, to_device(inputs, home), self_test)
+        return self._removable
 
     @property
     def fingerprint(self) -> str:

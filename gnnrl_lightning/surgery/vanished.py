@@ -54,8 +54,8 @@ class Geometry:
         reach = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
         named = {"same": reach, "valid": [0] * len(reach)}
         padding = named[layer.padding] if isinstance(layer.padding, str) else [2 * p for p in layer.padding]
-        sizes = layer.kernel_size, layer.stride, padding, layer.dilation, layer.output_padding
-        return cls(*(tuple(size) for size in sizes), layer.transposed)
+        kernel, stride, dilation = tuple(layer.kernel_size), tuple(layer.stride), tuple(layer.dilation)
+        return cls(kernel, stride, tuple(padding), dilation, tuple(layer.output_padding), layer.transposed)
 
     def shape(self, given: Sequence[int], channels: int) -> tuple[int, ...]:
         """Shape of the layer's output for an input `(..., C, *positions)`, or `(..., C)` of a linear layer."""
@@ -214,7 +214,8 @@ def replace_vanished(
             made[id(module)] = found
     for path, norm_path in norms.items():
         norm = modules.get(norm_path)
-        if isinstance(made.get(id(modules.get(path))), WithoutInputs) and _is_plain(norm):
+        constant = isinstance(made.get(id(modules.get(path))), WithoutInputs)
+        if constant and isinstance(norm, nn.modules.batchnorm._BatchNorm) and _is_plain(norm):
             made[id(norm)] = ConstantNorm(norm, norm_path in written)
     for path, layers in readers.items():
         module = modules.get(path)
@@ -246,10 +247,9 @@ def _stand_in(module: nn.Module, written: bool) -> nn.Module | None:
     return WithoutInputs(geometry, bias if isinstance(bias, nn.Parameter) else zeros, written)
 
 
-def _is_plain(norm: nn.Module | None) -> bool:
-    """Whether a module is PyTorch's own batch norm with running statistics."""
-    own = norm is not None and type(norm).forward is nn.modules.batchnorm._BatchNorm.forward
-    return own and norm.running_mean is not None
+def _is_plain(norm: nn.modules.batchnorm._BatchNorm) -> bool:
+    """Whether a batch norm is PyTorch's own, with running statistics."""
+    return type(norm).forward is nn.modules.batchnorm._BatchNorm.forward and norm.running_mean is not None
 
 
 def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
