@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +24,15 @@ from gnnrl_lightning.cost.products import CostModel, Products, Size, axis_size
 from gnnrl_lightning.cost.ranges import Limits, WidthRanges
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.importance import Criterion, Importance, importance_scores, keep_best
+from gnnrl_lightning.surgery.removable import Connected, Removable, find_removable
 from gnnrl_lightning.surgery.selftest import find_faults
 from gnnrl_lightning.surgery.surgery import NOTHING, Cut, Dependents, dense_tensors, mask, prune
-from gnnrl_lightning.tracing.axes import Selection
+from gnnrl_lightning.tracing.axes import Axis, Selection
 from gnnrl_lightning.tracing.carry import walk, walk_training
 from gnnrl_lightning.tracing.checks import as_inputs, check_network, check_takes
 from gnnrl_lightning.tracing.copies import shared_copy
-from gnnrl_lightning.tracing.export import export, one_example, two_examples, unused_parameters
+from gnnrl_lightning.tracing.export import Inputs, export, one_example, two_examples, unused_parameters
+from gnnrl_lightning.tracing.followers import norms_by_path, readers_of_norms, written_modules
 from gnnrl_lightning.tracing.groups import ChannelGroup, Channels, Fault, FrozenGroup, form_groups
 from gnnrl_lightning.tracing.heads import decide_heads
 from gnnrl_lightning.tracing.keep import keep_layers
@@ -40,6 +42,7 @@ from gnnrl_lightning.tracing.reasons import Reason, find_reasons
 from gnnrl_lightning.tracing.records import Contraction
 from gnnrl_lightning.tracing.topology import FeatureMap, Operator, build_topology
 from gnnrl_lightning.tracing.walk import Walk
+from gnnrl_lightning.trees import to_device
 
 MAX_ROUNDS = 8
 """Maximum number of rounds of the self-test, each of which freezes at least one group."""
@@ -87,7 +90,7 @@ def trace(
     copied = shared_copy(network)
     unfit: dict[str, Fault] = {}
     for _ in range(MAX_ROUNDS):
-        graph = ComputationGraph(walked, form_groups(walked, unfit), kept)
+        graph = ComputationGraph(walked, form_groups(walked, unfit), (inputs, self_test), kept)
         found = find_faults(graph, copied, inputs, self_test)
         if not found:
             if not int(graph.cost.macs(graph.widths)):
@@ -143,6 +146,7 @@ class ComputationGraph:
         sets: Number of index sets of each group `(G,)` int64.
         ranges: The user's lowest and highest width for each group.
         kept: Names of the modules and parameters that the user excludes from pruning.
+        reads: Operator with MACs -> layouts of the prunable channels that it contracts.
         cost: MACs and parameters of candidates; see `cost_of` for other metrics.
         operators: Operators of the network, in order of computation.
         feature_maps: Tensors between the operators.
@@ -151,7 +155,9 @@ class ComputationGraph:
         incidence: Channels of each feature map per unit of width `(n_maps, G)` float32.
     """
 
-    def __init__(self, walked: Walk, channels: Channels, kept: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, walked: Walk, channels: Channels, tested: tuple[Inputs, bool], kept: tuple[str, ...] = ()
+    ) -> None:
         self.groups: tuple[ChannelGroup, ...] = channels.groups
         self.frozen: tuple[FrozenGroup, ...] = channels.frozen
         self.widths = torch.tensor([group.width for group in self.groups], dtype=torch.int64)
@@ -159,7 +165,8 @@ class ComputationGraph:
         self.ranges = WidthRanges.of(self.groups)
         self.kept = kept
         self._channels = channels
-        self._walk = walked
+        self._walk, self._tested = walked, tested
+        self._removable: Removable | None = None
         self._cuts = self._make_cuts()
         self.dependents = self._make_dependents()
         topology = build_topology(walked, lambda labels: self._channels.axis(labels) is not None)
@@ -169,6 +176,7 @@ class ComputationGraph:
         self._values, self._costs = topology.values, dict[Any, Cost]()
         self._map_sizes = [axis_size(self._channels.axis(labels), len(labels)) for labels in topology.channel_labels]
         self.cost = self._make_cost(topology.index)
+        self.reads = self._make_reads(topology.index)
 
     def __repr__(self) -> str:
         costs = (f"{name} {self.cost_of(name)(self.widths).item():,}" for name in METRICS)
@@ -235,7 +243,16 @@ class ComputationGraph:
         walk = self._walk
         sizes = [(item, found) for item in walk.sizes if (found := axis(item.labels)) is not None]
         summaries = [(item, found) for item in walk.statistics if (found := axis(item.labels)) is not None]
-        return Dependents(tuple(sizes), tuple(summaries))
+        around = norms_by_path(walk), readers_of_norms(walk), written_modules(walk.steps)
+        return Dependents(tuple(sizes), tuple(summaries), *around)
+
+    def _make_reads(self, index: dict[str, int]) -> dict[int, tuple[Axis, ...]]:
+        found: dict[int, tuple[Axis, ...]] = {}
+        for item in self._walk.contractions:
+            rows = () if item.reads is None else item.reads if item.reads.dim() == 2 else item.reads[None]
+            axes = [axis for row in rows if (axis := self._channels.axis(row)) is not None]
+            found[index[item.node]] = (*found.get(index[item.node], ()), *axes)
+        return found
 
     def _make_cost(self, index: dict[str, int]) -> CostModel:
         def size(labels: Tensor) -> tuple[int, dict[int, int]]:
@@ -320,6 +337,16 @@ class ComputationGraph:
         return self.ranges.lowest.clone()
 
     @property
+    def removable(self) -> Removable:
+        """Which groups may be removed entirely; found and tested at the first use."""
+        if self._removable is None:
+            inputs, self_test = self._tested
+            network = shared_copy(self._walk.network)
+            home = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
+            self._removable = find_removable(cast(Connected, self), network, to_device(inputs, home), self_test)
+        return self._removable
+
+    @property
     def fingerprint(self) -> str:
         """Hash of the group names, widths and index sets; a recipe is valid only for a graph with the same hash."""
         text = ";".join(f"{group.name}:{group.width}x{group.sets}" for group in self.groups)
@@ -353,7 +380,7 @@ class ComputationGraph:
 
         Args:
             network: The traced dense network, or one with the same shapes.
-            widths: Widths `(G,)`, between 1 and dense.
+            widths: Widths `(G,)`, between 1 and dense, or 0 for groups that may go entirely, see `removable`.
             importance: A name of `gnnrl_lightning.importance.IMPORTANCES`, an import path, a row, or a criterion.
             calibration: Inputs for criteria that need data.
 
@@ -365,12 +392,19 @@ class ComputationGraph:
         widths = torch.as_tensor(widths, dtype=torch.int64)
         if widths.shape != self.widths.shape:
             raise UserError(f"widths has the shape {tuple(widths.shape)}: expected ({len(self.groups)},)")
-        if bool((widths < 1).any()) or bool((widths > self.widths).any()):
-            bad = int(((widths < 1) | (widths > self.widths)).nonzero()[0])
-            group = self.groups[bad]
-            raise UserError(f"the width of {group.name} is {int(widths[bad])}: expected 1 to {group.width}")
+        self._check(widths)
         scores = importance_scores(self, network, importance, calibration)
         return self.plan_from([keep_best(score, int(width)) for score, width in zip(scores, widths, strict=True)])
+
+    def _check(self, widths: Tensor) -> None:
+        """Refuse widths out of range."""
+        for number in ((widths < 1) | (widths > self.widths)).nonzero()[:, 0].tolist():
+            group, width, reason = self.groups[number], int(widths[number]), ""
+            if width == 0:
+                if self.removable.groups[number]:
+                    continue
+                reason = f", not 0: {self.removable.reasons[number]}"
+            raise UserError(f"the width of {group.name} is {width}: expected 1 to {group.width}{reason}")
 
     def plan_from(self, kept: list[Tensor]) -> Plan:
         """Make a plan that keeps the given ranks, `(sets, width)` for each group, ascending."""

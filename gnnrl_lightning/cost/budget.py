@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import torch
@@ -24,6 +24,16 @@ from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.options import AUTO
 
 
+class Removable(Protocol):
+    """Groups that may be removed entirely, see `gnnrl_lightning.surgery.removable.Removable`."""
+
+    @property
+    def groups(self) -> Tensor: ...  # noqa: D102
+    @property
+    def useless(self) -> Tensor: ...  # noqa: D102
+    def but(self, stay: Tensor) -> Removable: ...  # noqa: D102
+
+
 class Prunable(Protocol):
     """The part of a traced network that a budget reads."""
 
@@ -33,6 +43,8 @@ class Prunable(Protocol):
     def sets(self) -> Tensor: ...  # noqa: D102
     @property
     def ranges(self) -> WidthRanges: ...  # noqa: D102
+    @property
+    def removable(self) -> Removable: ...  # noqa: D102
     def cost_of(self, metric: Any) -> Cost: ...  # noqa: D102
 
 
@@ -94,7 +106,8 @@ class Budget:
             `parse_limit`, or None for no limit.
         channel_multiple: Widths are multiples of this number of channels, or dense; auto: the number with which the
             network is fastest, which a job measures, see `gnnrl_lightning.speed.alignment`.
-        min_width: Minimum number of channels that each group keeps (all of them, if it has fewer).
+        min_width: Minimum number of channels that each group keeps (all of them, if it has fewer); 0: groups without
+            which the network stays connected may be removed entirely, with their layers.
         **rows: Limits by name of a metric, `Budget(macs=0.5, activations="50%")`.
 
     Raises:
@@ -125,8 +138,9 @@ class Budget:
         for name, value in (("channel_multiple", channel_multiple), ("min_width", min_width)):
             if value == AUTO and name == "channel_multiple":
                 continue
-            if isinstance(value, str) or value < 1:
-                raise UserError(f"budget.{name} is {value}: it must be at least 1")
+            least = int(name == "channel_multiple")
+            if isinstance(value, str) or value < least:
+                raise UserError(f"budget.{name} is {value}: it must be at least {least}")
         object.__setattr__(self, "limits", dict(given))
         object.__setattr__(self, "channel_multiple", channel_multiple)
         object.__setattr__(self, "min_width", min_width)
@@ -174,6 +188,9 @@ class Budget:
                 "gnnrl_lightning.speed.alignment.align"
             )
         allowed = AllowedWidths(graph.widths, graph.sets, self.channel_multiple, self.min_width, graph.ranges)
+        if self.min_width == 0:
+            found = graph.removable.but(graph.ranges.stays)
+            allowed = replace(allowed, removable=found.groups, useless=found.useless)
         keys = {name: name for name in SHOWN} | {metric_name(key): key for key in self.limits}
         metrics = {name: graph.cost_of(key) for name, key in keys.items()}
         ends = {name: _ends(name, cost, allowed) for name, cost in metrics.items()}
@@ -272,7 +289,7 @@ class BoundBudget:
             bool `(...)`.
         """
         met = fits(self.functions, widths, self.limits if limits is None else limits)
-        return met & self.graph.ranges.hold(widths)
+        return met & self.allowed.hold(widths)
 
     def project(self, widths: Tensor, limits: Limits | None = None) -> Tensor:
         """The widths nearest to proposals `(G,)` or `(B, G)` that meet the budget, or other absolute limits."""

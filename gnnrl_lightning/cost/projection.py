@@ -3,6 +3,10 @@
 The projection first scales the proposed widths by the largest common factor that fits, then widens groups one aligned
 step at a time, groups furthest below their proposal first, until no group can be widened. The result meets every limit,
 and no group could be one step wider.
+
+Groups that may be removed entirely are absent if less than half a channel is proposed, or if groups without which they
+are of no use are absent. They stay absent whatever the budget leaves; other groups are removed only if the budget
+cannot be met with one channel of each.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import torch
 from torch import Tensor
 
 from gnnrl_lightning.cost.metrics import Cost
-from gnnrl_lightning.cost.ranges import WidthRanges
+from gnnrl_lightning.cost.ranges import WidthRanges, positive
 from gnnrl_lightning.errors import UserError
 
 BISECTIONS = 40
@@ -22,6 +26,9 @@ BISECTIONS = 40
 
 SCANNED = 128
 """Number of common factors that are tried before the bisection if a cost is not monotone."""
+
+HALF = 0.5
+"""Proposals of at most this many channels are rounded to none, where a group may be removed entirely."""
 
 Limits = Mapping[str, float | Tensor]
 """Metric -> absolute upper limit, for all candidates or for each candidate `(B,)`."""
@@ -37,9 +44,12 @@ class AllowedWidths:
         channel_multiple: Alignment of the tensors' dimensions.
         min_width: Smallest number of channels.
         ranges: The user's lowest and highest width for each group; None: no limits.
+        removable: Whether a group may be removed entirely `(G,)`; None: none may.
+        useless: Groups of no use without the group of the row `(G, G)`, see `gnnrl_lightning.surgery.removable`.
 
     Attributes:
         step: Difference between neighbouring widths `(G,)`.
+        present: Lowest allowed widths above 0 `(G,)`.
         lowest: Lowest allowed widths `(G,)`.
         highest: Highest allowed widths `(G,)`.
 
@@ -52,22 +62,26 @@ class AllowedWidths:
     channel_multiple: int = 1
     min_width: int = 1
     ranges: WidthRanges | None = None
+    removable: Tensor | None = None
+    useless: Tensor | None = None
     step: Tensor = field(init=False)
+    present: Tensor = field(init=False)
     lowest: Tensor = field(init=False)
     highest: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         multiple = torch.full_like(self.dense, self.channel_multiple)
         step = multiple // torch.gcd(multiple, self.sets)
-        smallest, highest = torch.full_like(self.dense, self.min_width), self.dense
+        smallest, highest = torch.full_like(self.dense, max(self.min_width, 1)), self.dense
         if self.ranges is not None:
             smallest, top = torch.maximum(smallest, self.ranges.lowest), self.ranges.highest
             highest = torch.where(top >= self.dense, self.dense, top // step * step)
-        lowest = self.up(smallest, step)
-        for name, tensor in (("step", step), ("lowest", lowest), ("highest", highest)):
+        present = self.up(smallest, step)
+        lowest = present if self.removable is None else torch.where(self.removable, 0, present)
+        for name, tensor in (("step", step), ("present", present), ("lowest", lowest), ("highest", highest)):
             object.__setattr__(self, name, tensor)
-        if bool((lowest > highest).any()):
-            group = int((lowest > highest).nonzero()[0])
+        if bool((present > highest).any()):
+            group = int((present > highest).nonzero()[0])
             self._refuse(group, min(int(smallest[group]), int(self.dense[group])))
 
     def _refuse(self, group: int, smallest: int) -> None:
@@ -85,12 +99,45 @@ class AllowedWidths:
 
     def down(self, widths: Tensor) -> Tensor:
         """Round down to allowed widths, at least the lowest."""
+        return self.between(widths, self.lowest, self.highest)
+
+    def between(self, widths: Tensor, lowest: Tensor, highest: Tensor) -> Tensor:
+        """Round down to aligned widths within a range."""
         aligned = torch.where(widths >= self.dense, self.dense, widths // self.step * self.step)
-        return torch.maximum(torch.minimum(aligned, self.highest), self.lowest)
+        return torch.maximum(torch.minimum(aligned, highest), lowest)
 
     def wider(self, widths: Tensor) -> Tensor:
         """Widen by one step, at most to the highest widths."""
         return torch.minimum((widths // self.step + 1) * self.step, self.highest)
+
+    def absent(self, widths: Tensor) -> Tensor:
+        """Which groups proposals `(..., G)` remove entirely, bool `(..., G)`."""
+        if self.removable is None:
+            return torch.zeros(widths.shape, dtype=torch.bool)
+        gone = (widths <= HALF) & self.removable
+        while self.useless is not None:
+            more = gone | ((gone.double() @ self.useless.double()) > 0)
+            if torch.equal(more, gone):
+                break
+            gone = more
+        return gone
+
+    def round(self, widths: Tensor) -> Tensor:
+        """Round proposals `(..., G)` to the nearest channel within the ranges, whatever the alignment."""
+        lowest = self.dense.clamp(max=self.min_width)
+        highest = self.dense
+        if self.ranges is not None:
+            lowest, highest = torch.maximum(lowest, self.ranges.lowest), self.ranges.highest
+        rounded = torch.minimum(torch.maximum(widths.round().long(), lowest), highest)
+        return rounded.masked_fill(self.absent(widths), 0)
+
+    def hold(self, widths: Tensor) -> Tensor:
+        """Which candidates `(..., G)` lie within the user's ranges, or lack groups that may go: bool `(...)`."""
+        if self.ranges is None:
+            return torch.ones(widths.shape[:-1], dtype=torch.bool)
+        if self.removable is not None:
+            widths = torch.where(self.removable & (widths == 0), self.ranges.lowest, widths)
+        return self.ranges.hold(widths)
 
 
 def fits(costs: Mapping[str, Cost], widths: Tensor, limits: Limits) -> Tensor:
@@ -105,6 +152,8 @@ def project(
     costs: Mapping[str, Cost], allowed: AllowedWidths, widths: Tensor, limits: Limits, monotone: bool = True
 ) -> Tensor:
     """Project a proposal: the nearest widths that meet every limit and cannot be widened.
+
+    Groups that the proposal lacks stay absent, see the module's docstring.
 
     1. Bisection finds the largest s for which `down(s * proposal)` fits. If a cost is not monotone, the bisection
        starts from the largest of some evenly spaced s that fits.
@@ -124,12 +173,38 @@ def project(
     """
     if not allowed.dense.numel():
         return widths.long()
-    proposal = torch.minimum(torch.maximum(widths.double(), allowed.lowest.double()), allowed.dense.double())
+    limits = {name: torch.as_tensor(limit, dtype=torch.float64).expand(len(widths)) for name, limit in limits.items()}
+    absent = allowed.absent(widths)
+    lowest = torch.where(absent, 0, allowed.present)
+    if allowed.removable is None or not bool((short := ~fits(costs, lowest, limits)).any()):
+        return _nearest(costs, allowed, widths, lowest, absent, limits, monotone)
+    lowest[short] = allowed.lowest
+    found = _nearest(costs, allowed, widths, lowest, absent, limits, monotone)
+    # These have lost groups; now that it is known which, others that are of no use without them go, too.
+    left, limits = found[short], {name: limit[short] for name, limit in limits.items()}
+    absent = allowed.absent(left)
+    lowest = torch.where(absent, 0, torch.minimum(left, allowed.present))
+    found[short] = _nearest(costs, allowed, left, lowest, absent, limits, monotone)
+    return found
+
+
+def _nearest(
+    costs: Mapping[str, Cost],
+    allowed: AllowedWidths,
+    widths: Tensor,
+    lowest: Tensor,
+    absent: Tensor,
+    limits: Mapping[str, Tensor],
+    monotone: bool,
+) -> Tensor:
+    """Project proposals `(B, G)` with lowest widths `(B, G)` of their own, without the absent groups `(B, G)`."""
+    proposal = torch.minimum(torch.maximum(widths.double(), lowest.double()), allowed.dense.double())
+    proposal = positive(proposal)
+    highest = torch.where(absent, 0, allowed.highest)
 
     def scaled(factor: Tensor) -> Tensor:
-        return allowed.down((factor[:, None] * proposal + 1e-9).floor().long())
+        return allowed.between((factor[:, None] * proposal + 1e-9).floor().long(), lowest, highest)
 
-    limits = {name: torch.as_tensor(limit, dtype=torch.float64).expand(len(proposal)) for name, limit in limits.items()}
     low, high = torch.zeros(len(proposal), dtype=torch.float64), (allowed.dense / proposal).amax(1)
     if monotone:
         low = torch.where(fits(costs, scaled(high), limits), high, low)
@@ -142,7 +217,7 @@ def project(
         middle = (low + high) / 2
         fit = fits(costs, scaled(middle), limits)
         low, high = torch.where(fit, middle, low), torch.where(fit, high, middle)
-    return _grow(costs, allowed, scaled(low), proposal, limits, monotone)
+    return _grow(costs, allowed, scaled(low), proposal, highest, limits, monotone)
 
 
 def _grow(
@@ -150,12 +225,13 @@ def _grow(
     allowed: AllowedWidths,
     widths: Tensor,
     proposal: Tensor,
+    highest: Tensor,
     limits: Mapping[str, Tensor],
     monotone: bool,
 ) -> Tensor:
     """Widen groups one step at a time until none can be widened."""
     while True:
-        grown = _sweep(costs, allowed, widths, proposal, limits)
+        grown = _sweep(costs, allowed, widths, proposal, highest, limits)
         # With monotone costs, a group that does not fit never fits later.
         if monotone or torch.equal(grown, widths):
             return grown
@@ -163,11 +239,16 @@ def _grow(
 
 
 def _sweep(
-    costs: Mapping[str, Cost], allowed: AllowedWidths, widths: Tensor, proposal: Tensor, limits: Mapping[str, Tensor]
+    costs: Mapping[str, Cost],
+    allowed: AllowedWidths,
+    widths: Tensor,
+    proposal: Tensor,
+    highest: Tensor,
+    limits: Mapping[str, Tensor],
 ) -> Tensor:
     """Widen groups one step at a time, each until it does not fit for the first time."""
     widths = widths.clone()
-    closed = widths >= allowed.highest
+    closed = widths >= highest
     rows = torch.arange(len(widths))
     while len(rows := rows[~closed[rows].all(1)]):
         fraction = torch.where(closed[rows], torch.inf, widths[rows] / proposal[rows])
@@ -176,5 +257,5 @@ def _sweep(
         stepped.scatter_(1, group[:, None], allowed.wider(stepped).gather(1, group[:, None]))
         fit = fits(costs, stepped, {name: limit[rows] for name, limit in limits.items()})
         widths[rows] = torch.where(fit[:, None], stepped, widths[rows])
-        closed[rows, group] = ~fit | (widths[rows, group] >= allowed.highest[group])
+        closed[rows, group] = ~fit | (widths[rows, group] >= highest[rows, group])
     return widths

@@ -20,6 +20,25 @@ from gnnrl_lightning.tracing.patterns import matches, nothing_matches
 
 OPTION = "groups.limits"
 
+NONE = 0.25
+"""Width that stands for no channel in logarithms and ratios: it is as far below half a channel, which rounds to none,
+as one channel is above."""
+
+
+def positive(widths: Tensor) -> Tensor:
+    """Widths `(..., G)`, floating-point, of which logarithms can be taken: `NONE` for groups that are absent."""
+    return widths.clamp(min=NONE)
+
+
+def log_keep(widths: Tensor, dense: Tensor) -> Tensor:
+    """Logarithms of the keep ratios `(..., G)` float64 of widths, finite.
+
+    Args:
+        widths: Widths `(..., G)`.
+        dense: Dense widths `(G,)`.
+    """
+    return (positive(widths.double()) / dense).log()
+
 
 @dataclass(frozen=True)
 class GroupLimit:
@@ -93,11 +112,13 @@ class WidthRanges:
         names: Names of the groups.
         lowest: `(G,)` int64.
         highest: `(G,)` int64.
+        stays: Whether the user gives a lowest width, so that the group may not go entirely, `(G,)` bool.
     """
 
     names: tuple[str, ...]
     lowest: Tensor
     highest: Tensor
+    stays: Tensor
 
     @classmethod
     def of(cls, groups: Sequence[ChannelGroup], limits: Limits | None = None) -> WidthRanges:
@@ -111,6 +132,7 @@ class WidthRanges:
             UserError: A pattern matches no group, or the limits of a group contradict each other.
         """
         lowest, highest = [1] * len(groups), [group.width for group in groups]
+        stays = torch.zeros(len(groups), dtype=torch.bool)
         modules = [_modules(group) for group in groups]
         for pattern, given in (limits or {}).items():
             limit = as_limit(pattern, given)
@@ -121,6 +143,7 @@ class WidthRanges:
             for i in found:
                 lowest[i] = max(lowest[i], limit.lowest(groups[i].width))
                 highest[i] = min(highest[i], limit.highest(groups[i].width))
+                stays[i] |= limit.min is not None
         for group, low, high in zip(groups, lowest, highest, strict=True):
             if low > high:
                 raise UserError(
@@ -128,7 +151,7 @@ class WidthRanges:
                     "channels"
                 )
         names = tuple(group.name for group in groups)
-        return cls(names, torch.tensor(lowest, dtype=torch.int64), torch.tensor(highest, dtype=torch.int64))
+        return cls(names, torch.tensor(lowest, dtype=torch.int64), torch.tensor(highest, dtype=torch.int64), stays)
 
     def hold(self, widths: Tensor) -> Tensor:
         """Which candidates `(..., G)` lie within the ranges: bool `(...)`."""

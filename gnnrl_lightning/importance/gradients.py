@@ -83,7 +83,8 @@ def mask_gradients(
 
     Args:
         network: The network; it runs in evaluation mode and is not changed.
-        numbers: Weight name -> number of the channel at each position of the layer's input `(n,)`; -1 for none.
+        numbers: Weight name -> number of the channel at each position of the layer's input `(n,)`; -1 for none. Weights
+            that the network lacks are skipped.
         channels: Number of channels.
         inputs: Inputs of the network.
         loss: Of its outputs, summed over the examples.
@@ -109,7 +110,7 @@ def mask_gradients(
 
     examples = count(inputs)
     summed = torch.zeros(examples, channels, dtype=torch.float64)
-    observer = ContractionObserver({name: weights[name] for name in numbers}, insert_mask)
+    observer = ContractionObserver({name: weights[name] for name in numbers if name in weights}, insert_mask)
     with eval_mode(network), torch.enable_grad():
         with observer:
             outputs = _run(network, weights, inputs)

@@ -149,7 +149,7 @@ class Checked:
             UserError: The evaluations do not suffice for one iteration.
         """
         job, episodes = self.job, processes * agent.episodes_per_iteration
-        return job.options.iterations(job.graph, job.evaluation_examples, episodes)
+        return job.options.iterations(job.limits, job.evaluation_examples, episodes)
 
     def prepare(self, agent: GraphLearner, episode: EpisodeOptions | None = None) -> None:
         """Create the agent's policy in an environment without scores, and call its reward once.

@@ -127,7 +127,7 @@ def compress_by_score(
     problem = _problem(pruner, limits, options, CallableEvaluator(pruner, score, examples, limits.costs))
     environments = Environments(graph, limits, options.episode, options.measure(), objective)
     if isinstance(searcher, GraphLearner):
-        options.iterations(graph, problem.evaluation_examples, searcher.episodes_per_iteration)
+        options.iterations(problem.limits, problem.evaluation_examples, searcher.episodes_per_iteration)
         environments.prepare(searcher, {SCORE: 0.0}, problem.evaluation_examples)
 
     scores = {"dense": score_of(score, copy.deepcopy(dense), "the dense network")}
@@ -218,7 +218,7 @@ def _problem(pruner: Pruner, limits: BoundBudget, options: Options, evaluate: Ca
         evaluate,
         options.search.evaluations,
         starting_candidates(graph, limits),
-        None if measure is None else lambda: SENSITIVITIES.find(measure).make(pruner),
+        None if measure is None else lambda: SENSITIVITIES.find(measure).make(pruner, allowed=limits.allowed),
         evaluate.examples + options.candidate.examples,
         pruner,
     )

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 from torch.export import ExportedProgram
+from torch.fx import Node
 
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import trace
@@ -113,7 +114,15 @@ def exported(network: nn.Module, example: Tree) -> tuple[ExportedProgram, dict[s
         free = program is not None and bool(program.range_constraints)
         if program is None or not free:
             program = torch.export.export(network, *arguments(as_inputs(example)))
+    program.graph.eliminate_dead_code(lambda node: node.is_impure() and not _is_empty(node))
+    program.graph_module.recompile()
     return program, {"batch": "any" if free else f"fixed at {count(example)}"}
+
+
+def _is_empty(node: Node) -> bool:
+    """Whether an operator computes a tensor without elements, even if it writes in place."""
+    value = node.meta.get("val")
+    return node.op == "call_function" and isinstance(value, torch.Tensor) and 0 in value.shape
 
 
 def write_program(network: nn.Module, example: Tree, path: Path) -> dict[str, Any]:

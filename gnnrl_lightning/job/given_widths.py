@@ -96,8 +96,11 @@ def as_widths(graph: ComputationGraph, given: Mapping[str, int] | Sequence[int])
             f"widths has {len(given)} numbers, but the network has {len(names)} groups: give one width for each"
         )
     ranges = zip(names, given, graph.ranges.lowest.tolist(), graph.ranges.highest.tolist(), strict=True)
-    for name, width, lowest, highest in ranges:
-        if not isinstance(width, int) or isinstance(width, bool) or not lowest <= width <= highest:
+    for number, (name, width, lowest, highest) in enumerate(ranges):
+        whole = isinstance(width, int) and not isinstance(width, bool)
+        if whole and width == 0 and bool(graph.removable.groups[number] & ~graph.ranges.stays[number]):
+            continue
+        if not whole or not lowest <= width <= highest:
             raise UserError(f"the width of {name} is {width!r}: expected a whole number from {lowest} to {highest}")
     widths = torch.tensor(given, dtype=torch.int64)
     if torch.equal(widths, graph.widths):
@@ -107,7 +110,7 @@ def as_widths(graph: ComputationGraph, given: Mapping[str, int] | Sequence[int])
 
 def budget_of(graph: ComputationGraph, widths: Tensor) -> Budget:
     """Return the budget that these widths meet exactly: their MACs."""
-    return Budget(macs=int(graph.cost.macs(widths)))
+    return Budget(macs=int(graph.cost.macs(widths)), min_width=int(bool((widths > 0).all())))
 
 
 def deliver_widths(trained: Trained, widths: Tensor, folder: RunFolder) -> Delivered | None:

@@ -8,9 +8,9 @@ from typing import Literal
 
 from gnnrl_lightning.candidates.options import CandidateOptions
 from gnnrl_lightning.candidates.short_finetune import PASSES
+from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.options import ScoringOptions
-from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.artifact import DEFAULT_FORMATS, find_formats
 from gnnrl_lightning.options import at_least
 from gnnrl_lightning.repair.table import REPAIRS
@@ -109,11 +109,11 @@ class Options:
         """
         return holdout + self.candidate.examples + PASSES * self.scoring.finetune_steps * batch_size
 
-    def iterations(self, graph: ComputationGraph, evaluation_examples: int, episodes: int) -> int:
+    def iterations(self, limits: BoundBudget, evaluation_examples: int, episodes: int) -> int:
         """Return the agent's iterations in the real environment, after sensitivity and starting candidates are paid.
 
         Args:
-            graph: The traced network.
+            limits: The budget, bound to the graph.
             evaluation_examples: Forward passes of single examples in an evaluation.
             episodes: Episodes of an iteration, one evaluation each.
 
@@ -125,9 +125,9 @@ class Options:
         if measure is not None:
             row = SENSITIVITIES.find(measure)
             passes |= {*row.passes}
-            examples = row.examples(graph.widths, calibration)
+            examples = row.charged(limits.allowed, calibration)
         examples += len(passes) * calibration
-        starting = starting_count(measure is not None)
+        starting = starting_count(measure is not None, limits)
         spent = starting + math.ceil(examples / evaluation_examples)
         count = (self.search.evaluations - spent) // episodes
         if count < 1:

@@ -115,24 +115,34 @@ def kept_channels(graph: ComputationGraph, step: Mapping[str, Any], path: Path) 
     """
     if graph.fingerprint != step["fingerprint"]:
         raise UserError(f"{path} was pruned from a different network: its channel groups are not those of this one")
-    return [_kept(group, step["kept"].get(group.name), path) for group in graph.groups]
+    given = [step["kept"].get(group.name) for group in graph.groups]
+    found = [_kept(group, each, path) for group, each in zip(graph.groups, given, strict=True)]
+    for number, ranks in enumerate(found):
+        if not ranks.shape[1] and not graph.removable.groups[number]:
+            raise _refused(graph.groups[number], given[number], path)
+    return found
+
+
+def _refused(group: ChannelGroup, given: Any, path: Path) -> UserError:
+    return UserError(
+        f"{path}: the recipe keeps {str(given)[:40]} of {group.name}: expected ascending channels from 0 to "
+        f"{group.width - 1}; save the artifact again"
+    )
 
 
 def _kept(group: ChannelGroup, given: Any, path: Path) -> Tensor:
     ranks = torch.empty(0)
     try:
         kept = torch.tensor(given)
-        ranks = kept.view(group.sets, -1)
-        known = kept.dtype == torch.int64 and ranks.shape[1] > 0
+        kept = kept if kept.numel() else kept.long()  # the group is gone entirely
+        ranks = kept.view(group.sets, kept.numel() // group.sets)
+        known = kept.dtype == torch.int64
         fits = known and bool((ranks >= 0).all()) and bool((ranks < group.width).all())
         ascending = fits and bool((ranks[:, 1:] > ranks[:, :-1]).all())
     except (TypeError, ValueError, RuntimeError, OverflowError):
         ascending = False
     if not ascending:
-        raise UserError(
-            f"{path}: the recipe keeps {str(given)[:40]} of {group.name}: expected ascending channels from 0 to "
-            f"{group.width - 1}; save the artifact again"
-        )
+        raise _refused(group, given, path)
     return ranks
 
 

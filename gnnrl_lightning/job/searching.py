@@ -146,7 +146,9 @@ def begin(trained: Trained, agent: GraphLearner, folder: RunFolder) -> Searching
     sensitivity = _calibrate(trained, measure, folder)
     journalled = trained.journalled(job.limits, _journal(trained, folder.journal))
     problem = trained.problem(job.limits, journalled, None if sensitivity is None else lambda: sensitivity)
-    with job.runtime.shown("starting candidates", starting_count(measure is not None) // world_size()) as advance:
+    with job.runtime.shown(
+        "starting candidates", starting_count(measure is not None, job.limits) // world_size()
+    ) as advance:
         problem.start(measure is not None, advance)
     job.environments().connect(agent, problem)
     searching = Searching(trained, problem, sensitivity, agent.episodes_per_iteration * world_size(), began)
@@ -175,7 +177,7 @@ def search(
     if isinstance(by, str):
         return search_by_method(trained, by, folder)
     real = trained.job.options.iterations(
-        trained.job.graph, trained.job.evaluation_examples, by.episodes_per_iteration * world_size()
+        trained.job.limits, trained.job.evaluation_examples, by.episodes_per_iteration * world_size()
     )
     searching = begin(trained, by, folder)
     policy = folder.weights(POLICY)

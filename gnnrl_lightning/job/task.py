@@ -251,7 +251,8 @@ def _call(network: Mapping[str, Any]) -> str:
 def inspect(graph: ComputationGraph, metrics: Iterable[Any] = METRICS) -> dict[str, Any]:
     """Return the groups with lowest and highest widths, kept layers, frozen groups, their reasons, and costs.
 
-    The smallest cost is that of the lowest widths; `min_width` of a budget may raise them further.
+    The smallest cost is that of the lowest widths; `min_width` of a budget may raise them further. With `min_width` 0,
+    groups may be removed entirely unless they have a reason to stay.
 
     Args:
         graph: The traced network.
@@ -268,10 +269,16 @@ def inspect(graph: ComputationGraph, metrics: Iterable[Any] = METRICS) -> dict[s
             "width": group.width,
             "lowest": lowest,
             "highest": highest,
+            "stays": "groups.limits gives a lowest width" if limited and not reason else reason,
             "members": [asdict(member) for member in group.members],
         }
-        for group, lowest, highest in zip(
-            graph.groups, graph.ranges.lowest.tolist(), graph.ranges.highest.tolist(), strict=True
+        for group, lowest, highest, limited, reason in zip(
+            graph.groups,
+            graph.ranges.lowest.tolist(),
+            graph.ranges.highest.tolist(),
+            graph.ranges.stays.tolist(),
+            graph.removable.reasons,
+            strict=True,
         )
     ]
     return {

@@ -105,7 +105,7 @@ class Trained:
         measure, began = self.job.options.search.sensitivity, time.perf_counter()
         assert measure is not None, "a search without a sensitivity reads none"
         with self.job.runtime.shown("sensitivity", len(self.job.graph.groups)) as advance:
-            found = SENSITIVITIES.find(measure).make(self.pruner, advance)
+            found = SENSITIVITIES.find(measure).make(self.pruner, advance, self.job.limits.allowed)
         return found, time.perf_counter() - began
 
     def evaluator(self, drop_probability: float | None = None, pruner: Pruner | None = None) -> Evaluator:

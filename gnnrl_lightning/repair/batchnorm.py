@@ -16,6 +16,7 @@ from gnnrl_lightning.calibration.observe import named_tensors
 from gnnrl_lightning.networks.modes import eval_mode
 from gnnrl_lightning.networks.norms import BATCH_NORMS
 from gnnrl_lightning.surgery.layers import Layer, columns, to_matrices
+from gnnrl_lightning.surgery.vanished import ConstantNorm
 from gnnrl_lightning.tracing.axes import Selection
 from gnnrl_lightning.trees import Tree, call
 
@@ -23,17 +24,20 @@ from gnnrl_lightning.trees import Tree, call
 def reestimate_batch_norm(network: nn.Module, batches: Iterable[Tree]) -> None:
     """Replace the running statistics of every batch norm by their averages over the given batches, in place.
 
-    Only the batch norms run in training mode; dropout is off. The modules' modes are restored afterwards.
+    Only the batch norms run in training mode; dropout is off. The modules' modes are restored afterwards. A norm that
+    reads a constant keeps its variance.
 
     Args:
         network: The pruned network.
         batches: Normalised inputs, see `gnnrl_lightning.trees.call`, on the network's device; B > 1.
     """
     norms = [module for module in network.modules() if isinstance(module, BATCH_NORMS) and module.track_running_stats]
-    if not norms:
+    constant = [module for module in network.modules() if isinstance(module, ConstantNorm)]
+    if not norms and not constant:
         return
     momenta = [norm.momentum for norm in norms]
     hooks = [norm.register_forward_pre_hook(_Averaging()) for norm in norms]
+    centring = [norm.register_forward_pre_hook(_centre) for norm in constant]
     try:
         with eval_mode(network), torch.no_grad():
             for norm in norms:
@@ -45,6 +49,13 @@ def reestimate_batch_norm(network: nn.Module, batches: Iterable[Tree]) -> None:
         for norm, momentum, hook in zip(norms, momenta, hooks, strict=True):
             norm.momentum = momentum
             hook.remove()
+        for hook in centring:
+            hook.remove()
+
+
+def _centre(norm: ConstantNorm, inputs: tuple[Tensor, ...]) -> None:
+    """Make the constant that a norm reads its running mean: its output is then its bias, the mean over examples."""
+    norm.running_mean.copy_(norm.constant(inputs[0]))
 
 
 class _Averaging:
@@ -76,7 +87,7 @@ def predict_batch_norm(
 
     relative to the same values of the dense layer and its running statistics, so that S = all changes nothing. Changes
     in earlier layers are ignored: the inputs are those of the dense network. Statistics after a depthwise convolution
-    are unchanged.
+    are unchanged, as are those after a layer without inputs.
 
     Args:
         dense: The dense network.
@@ -85,12 +96,12 @@ def predict_batch_norm(
         moments: Moments of their inputs.
         selection: The kept channels.
     """
+    old, new = named_tensors(dense), named_tensors(pruned)
     chosen = {
         name: layer
         for name, layer in layers.items()
-        if layer.blocks and name in moments and {"running_mean", "running_var"} <= layer.norm.keys()
+        if layer.blocks and name in moments and name in new and {"running_mean", "running_var"} <= layer.norm.keys()
     }
-    old, new = named_tensors(dense), named_tensors(pruned)
     with torch.no_grad():
         for name, layer in chosen.items():
             rows = layer.rows(selection, len(layer.standard(old[name]))).to(old[name].device)

@@ -39,6 +39,8 @@ def solve_kept(weight: Tensor, mean: Tensor, covariance: Tensor, kept: Tensor, s
     """
     if len(kept) == len(mean):
         return weight[:, kept], torch.zeros_like(weight[:, 0])
+    if not len(kept):
+        return weight[:, kept], weight @ mean
     solved = solve_ridge(covariance[kept][:, kept], weight @ covariance[:, kept], weight[:, kept], samples)
     return solved, weight @ mean - solved @ mean[kept]
 
@@ -53,7 +55,7 @@ def reconstruct(
     """Refit every consumer of the pruned network, in place, from the dense network's moments.
 
     The mean residual of the refitted weights is added to the bias, or to the running mean of the batch norm that is
-    the only reader of the outputs.
+    the only reader of the outputs. Of a layer without inputs, that is its mean output.
 
     Args:
         dense: The dense network.
@@ -63,15 +65,17 @@ def reconstruct(
         selection: The kept channels.
     """
     chosen = {name: layer for name, layer in layers.items() if layer.blocks and name in moments}
-    old, new = named_weights(dense, chosen), named_weights(pruned, chosen)
-    tensors = named_tensors(pruned)
+    old, tensors = named_weights(dense, chosen), named_tensors(pruned)
     with torch.no_grad():
         for name, layer in chosen.items():
+            if layer.outputs is not None and not len(layer.outputs.positions(selection)):
+                continue
             running = layer.norm.get("running_mean")
             weight = layer.standard(old[name])
             raw = layer.bias is None and running is None
             fitted, shift = fit_to_moments(layer, weight, moments[name], selection, raw)
-            new[name].copy_(layer.standard(fitted))
+            if name in tensors:
+                tensors[name].copy_(layer.standard(fitted))
             if layer.bias is not None:
                 tensors[layer.bias].add_(shift)
             elif running is not None:

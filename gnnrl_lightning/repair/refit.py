@@ -9,7 +9,8 @@ layer's actual inputs x,
 where W_0 is the weight after surgery and l is as in `reconstruction`. Depthwise and grouped convolutions are fitted
 block by block. The last layer of a residual branch is fitted when its output (after its batch norm, if it has one) is
 added to the shortcut. Its target is the dense network's *sum* minus the pruned network's shortcut, so it compensates
-errors of earlier layers. (If another operator also reads its output, the target is its own dense output.)
+errors of earlier layers. (If another operator also reads its output, the target is its own dense output.) A layer
+without inputs gives the mean of its target.
 
 A batch norm that is the only reader of a layer keeps its scale, so the fit remains optimal. Its statistics become those
 of its new inputs, and its weight and bias compensate: the outputs are the same in evaluation mode and nearly the same
@@ -31,13 +32,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gnnrl_lightning.calibration.least_squares import fit_to_samples
+from gnnrl_lightning.calibration.least_squares import Fit, fit_to_samples
 from gnnrl_lightning.calibration.moments import POSITIONS
 from gnnrl_lightning.calibration.observe import Call, Patches, forward_form, named_tensors, named_weights
 from gnnrl_lightning.calibration.precision import activations_in
 from gnnrl_lightning.networks.modes import eval_mode
 from gnnrl_lightning.repair.residuals import Rerun, ResidualObserver
 from gnnrl_lightning.surgery.layers import Layer
+from gnnrl_lightning.surgery.vanished import WithoutInputs
 from gnnrl_lightning.tracing.axes import Selection
 from gnnrl_lightning.trees import Tree, call, channels_last, device_of
 
@@ -97,7 +99,8 @@ def refit(
     with torch.no_grad(), activations_in(dtype, device_of(recording.inputs)):
         fitter = _Fitter(pruned, layers, selection, recording, dtype)
         observer = ResidualObserver(
-            named_weights(pruned, recording.targets),
+            {name: tensor for name, tensor in fitter.tensors.items() if name in recording.targets},
+            constants=fitter.constants,
             before=fitter.before,
             after=lambda name, output: None,
             at_norm=lambda name, eps: None,
@@ -167,6 +170,9 @@ class _Fitter:
         self.layers, self.selection, self.dtype = layers, selection, dtype
         self.targets, self.epsilons = dict(recording.targets), recording.epsilons
         self.tensors = named_tensors(pruned)
+        modules = dict(pruned.named_modules(remove_duplicate=False))
+        paths = {name: modules.get(name.rpartition(".")[0]) for name in recording.targets}
+        self.constants = {name: module for name, module in paths.items() if isinstance(module, WithoutInputs)}
         self.waiting: Call | None = None
 
     def before(self, name: str, call: Call) -> bool:
@@ -202,9 +208,13 @@ class _Fitter:
                 norm.steepen()
                 values = norm.before(values)
         intercept = bias is not None or norm is not None
-        form = forward_form(call, layer.transposed)
-        fit = fit_to_samples(form, target.patches, values, intercept, self.dtype)
-        call["weight"].copy_(layer.standard(fit.weight))
+        if name in self.constants:
+            nothing = torch.zeros_like(values[0])
+            fit = Fit(nothing, nothing, nothing if norm is None else norm.variance)
+        else:
+            form = forward_form(call, layer.transposed)
+            fit = fit_to_samples(form, target.patches, values, intercept, self.dtype)
+            call["weight"].copy_(layer.standard(fit.weight))
         if norm is not None:
             norm.absorb(fit.output_mean + (0 if bias is None else bias), fit.output_variance, values.mean(0))
         elif bias is not None:

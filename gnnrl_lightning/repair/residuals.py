@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from gnnrl_lightning.calibration.observe import ARGUMENTS, Call, bind
+from gnnrl_lightning.surgery.vanished import WithoutInputs, constant_output
 
 IN_PLACE = (Tensor.__iadd__, Tensor.add_)
 ADDITIONS = (torch.add, Tensor.add, Tensor.__add__, *IN_PLACE)
@@ -26,6 +27,7 @@ class ResidualObserver(TorchFunctionMode):
 
     Args:
         weights: Name -> weight tensor of the running network.
+        constants: Name -> layer without inputs of the running network; its calls have the layer's input only.
         before: `(name, call)`, called before a layer runs. If it returns True, the layer and its batch norm are
             deferred until the output is added to another tensor; `at_sum` then provides the summand.
         after: `(name, output)`, called after the layer has run.
@@ -44,10 +46,11 @@ class ResidualObserver(TorchFunctionMode):
         at_norm: Callable[[str, float], None],
         at_sum: Callable[[str, Tensor, Tensor, Rerun], Tensor | None],
         at_other: Callable[[str], None],
+        constants: Mapping[str, WithoutInputs] | None = None,
     ) -> None:
         super().__init__()
         self._weights = dict(weights)  # kept alive, so that their ids remain valid
-        self._names = {id(weight): name for name, weight in weights.items()}
+        self._names = {id(weight): name for name, weight in (*weights.items(), *(constants or {}).items())}
         self._before, self._after, self._at_norm = before, after, at_norm
         self._at_sum, self._at_other = at_sum, at_other
         self._outputs: dict[int, tuple[str, weakref.ref[Tensor]]] = {}
@@ -74,6 +77,22 @@ class ResidualObserver(TorchFunctionMode):
             if reference is not None and reference() is item:
                 self._at_other(name)
 
+    def _constant(self, func: Callable[..., Tensor], module: Any, x: Tensor) -> Tensor:
+        """Intercept a layer without inputs, or the batch norm after it."""
+        if isinstance(module, WithoutInputs):
+            name = self._names.get(id(module))
+            if name is None:
+                return func(module, x)
+            self._waits = self._before(name, {"input": x})
+            output = self._made(name, func(module, x), lambda: func(module, x))
+            self._after(name, output)
+            return output
+        if not self._is_latest(x):
+            return func(module, x)
+        self._at_norm(self._name, module.eps)
+        layer = self._rerun
+        return self._made(self._name, func(module, x), lambda: func(module, layer()))
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Intercept one call."""
         kwargs = kwargs or {}
@@ -86,6 +105,8 @@ class ResidualObserver(TorchFunctionMode):
                 output = self._made(name, _unset(func, call) if self._waits else func(**call), lambda: func(**call))
                 self._after(name, output)
                 return output
+        elif func is constant_output:
+            return self._constant(func, *args)
         elif func is F.batch_norm and args and self._is_latest(args[0]):
             self._at_norm(self._name, float(kwargs.get("eps", args[7] if len(args) > 7 else 1e-5)))
             layer = self._rerun

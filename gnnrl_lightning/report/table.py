@@ -71,6 +71,7 @@ def print_result(result: Mapping[str, Any], batch: int, console: Console | None 
     """
     console = console or Console()
     console.print(result_table(result, batch))
+    _print_layers(result, console)
     _print_time(result, console)
     _print_finetuning(result, console)
     search = result["search"]
@@ -104,6 +105,14 @@ def finals_line(finals: Mapping[str, Any]) -> str:
         f"{len(finals['trained'])} finalists were trained for a few steps, {finals['seconds']:.0f} s; the best of them "
         "is delivered"
     )
+
+
+def _print_layers(result: Mapping[str, Any], console: Console) -> None:
+    """Say how many layers are left if some are gone entirely."""
+    layers = result["layers"]
+    left = sum(layer["macs"]["pruned"] > 0 for layer in layers)
+    if left < len(layers):
+        console.print(f"{left} of {len(layers)} layers are left")
 
 
 def _print_time(result: Mapping[str, Any], console: Console) -> None:
@@ -197,7 +206,8 @@ def inspection_tables(found: Mapping[str, Any]) -> list[Table]:
         found: Costs, prunable groups and reasons, as `gnnrl_lightning.job.task.inspect` returns them.
 
     Returns:
-        The cost, the prunable groups and, if channels are frozen, the reasons, the one with most MACs first.
+        The cost, the prunable groups, with whether they may go entirely, and, if channels are frozen, the reasons, the
+        one with most MACs first.
     """
     cost = Table(title="cost of one example")
     for name in ("metric", "dense", "smallest reachable"):
@@ -206,12 +216,12 @@ def inspection_tables(found: Mapping[str, Any]) -> list[Table]:
         smallest = found[f"smallest_{name}"]
         cost.add_row(name, f"{found[name]:,}", f"{smallest:,} ({smallest / found[name]:.2%})")
     kept = f"kept by the user: {', '.join(found['kept'])}" if found["kept"] else None
-    columns = ("group", "width", "lowest", "highest", "parameters with these channels")
+    columns = ("group", "width", "lowest", "highest", "may go", "parameters with these channels")
     groups = Table(*columns, title="channel groups", caption=kept)
     for group in found["groups"]:
         members = ", ".join(f"{member['parameter']}[{member['dimension']}]" for member in group["members"])
         widths = (str(group[name]) for name in ("width", "lowest", "highest"))
-        groups.add_row(group["name"], *widths, members)
+        groups.add_row(group["name"], *widths, "no" if group["stays"] else "yes", members)
     if not found["reasons"]:
         return [cost, groups]
     reasons = Table(

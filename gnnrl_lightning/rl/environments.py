@@ -26,7 +26,7 @@ from gnnrl_lightning.search.knowledge import Knowledge, evaluated
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.surrogate.model import Surrogate, flat_prior
 from gnnrl_lightning.surrogate.proxy import Proxy
-from gnnrl_lightning.surrogate.sensitivity import RATIOS, Sensitivity
+from gnnrl_lightning.surrogate.sensitivity import Sensitivity, ratios_for
 from gnnrl_lightning.surrogate.terms import Terms
 
 AGENT = "agent"
@@ -98,7 +98,7 @@ class Environments:
     ) -> VectorPruningEnv:
         options, statistics = self.options, None
         if self.measure is not None:
-            zeros = torch.zeros(len(self.graph.groups), len(RATIOS))
+            zeros = torch.zeros(len(self.graph.groups), len(ratios_for(self.limits.allowed)))
             statistics = zeros if sensitivity is None else sensitivity.statistics
         env = VectorPruningEnv(
             self.graph,

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from gnnrl_lightning.cost.ranges import positive
 from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.processes import of_all, rank, share
 from gnnrl_lightning.rl.env.imagination import PARENTS, Imagination
@@ -81,8 +82,8 @@ class Rounds:
 
     def _partial(self, widths: Tensor, generator: torch.Generator) -> Tensor:
         """Candidates between the proposals of the episodes and their final widths, in some of the groups."""
-        start = self.imagination.start.repeat(PARTS, 1).double()
-        change = (widths.repeat(PARTS, 1).double() / start).log()
+        start = positive(self.imagination.start.repeat(PARTS, 1).double())
+        change = (positive(widths.repeat(PARTS, 1).double()) / start).log()
         share = torch.rand(len(start), 1, generator=generator).clamp(min=2 / start.shape[1])
         chosen = torch.rand(start.shape, generator=generator) < share
         size = LONGEST * torch.rand(len(start), 1, generator=generator, dtype=torch.float64)

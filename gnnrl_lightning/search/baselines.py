@@ -11,6 +11,7 @@ from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.search.greedy import greedy
 from gnnrl_lightning.search.knapsack import dynamic_programming
+from gnnrl_lightning.search.shallow import without_share
 from gnnrl_lightning.surrogate.sensitivity import Sensitivity
 
 Baseline = Callable[[ComputationGraph, BoundBudget], Tensor]
@@ -74,15 +75,29 @@ FROM_SENSITIVITY: dict[str, Allocation] = {"greedy": greedy, "dynamic_programmin
 """Name -> allocation of the candidates that a search with a sensitivity scores next."""
 
 
+SHALLOW: dict[str, Allocation] = {
+    "without_a_sixth": without_share(1 / 6),
+    "without_a_third": without_share(1 / 3),
+    "without_a_half": without_share(1 / 2),
+}
+"""The same where groups may be removed entirely, in addition."""
+
+
+def _allocations(limits: BoundBudget) -> dict[str, Allocation]:
+    removable = limits.allowed.removable
+    return FROM_SENSITIVITY if removable is None or not bool(removable.any()) else FROM_SENSITIVITY | SHALLOW
+
+
 def allocation_candidates(graph: ComputationGraph, limits: BoundBudget, sensitivity: Sensitivity) -> dict[str, Tensor]:
     """Name -> widths `(G,)` of the starting candidates derived from a sensitivity."""
-    return {name: propose(graph, limits, sensitivity) for name, propose in FROM_SENSITIVITY.items()}
+    return {name: propose(graph, limits, sensitivity) for name, propose in _allocations(limits).items()}
 
 
-def starting_count(from_sensitivity: bool) -> int:
+def starting_count(from_sensitivity: bool, limits: BoundBudget) -> int:
     """Number of starting candidates.
 
     Args:
         from_sensitivity: Whether to count the candidates derived from the sensitivity.
+        limits: The budget, bound to the graph.
     """
-    return len(STARTING) + (len(FROM_SENSITIVITY) if from_sensitivity else 0)
+    return len(STARTING) + (len(_allocations(limits)) if from_sensitivity else 0)

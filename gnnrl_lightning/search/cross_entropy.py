@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gnnrl_lightning.cost.ranges import positive
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.seeds import generator_for
 
@@ -86,7 +87,7 @@ class CrossEntropySearch:
         if self.from_sensitivity and problem.left:
             problem.ask(ProxySearch().best(problem, seed), self.name)
         dense = problem.graph.widths
-        gaussian = self.around(torch.tensor(problem.ranked()[0].widths) / dense)
+        gaussian = self.around(positive(torch.tensor(problem.ranked()[0].widths)) / dense)
         elite = []
         number = 0
         while problem.left:
@@ -94,7 +95,7 @@ class CrossEntropySearch:
             candidates = problem.new(problem.project(dense * keep), min(self.samples, problem.left))
             elite += [problem.ask(widths, self.name) for widths in candidates]
             elite = sorted(elite, key=lambda scored: scored.merit, reverse=True)[: self.elites]
-            kept = torch.tensor([scored.widths for scored in elite]) / dense
+            kept = positive(torch.tensor([scored.widths for scored in elite])) / dense
             gaussian = gaussian.towards(kept, self.inertia, self.narrowest)
             number += 1
 
@@ -119,10 +120,10 @@ class ProxySearch:
         """Widths `(G,)` with the least loss found."""
         sensitivity, dense, search = problem.sensitivity, problem.graph.widths, self.search
         elite = problem.project(dense)[None]
-        gaussian = search.around(elite[0] / dense)
+        gaussian = search.around(positive(elite[0]) / dense)
         for number in range(self.rounds):
             widths = problem.project(dense * gaussian.sample(search.samples, generator_for(seed, number)))
             widths = torch.cat([elite, widths]).unique(dim=0)
             elite = widths[sensitivity(widths).argsort(stable=True)[: search.elites]]
-            gaussian = gaussian.towards(elite / dense, search.inertia, search.narrowest)
+            gaussian = gaussian.towards(positive(elite) / dense, search.inertia, search.narrowest)
         return elite[0]

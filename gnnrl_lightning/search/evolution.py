@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gnnrl_lightning.cost.ranges import positive
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.seeds import generator_for
 
@@ -45,7 +46,7 @@ class Evolution:
         problem.start(self.from_sensitivity)
         generation = 0
         while problem.left:
-            parents = torch.tensor([scored.widths for scored in problem.ranked()[: self.parents]])
+            parents = positive(torch.tensor([scored.widths for scored in problem.ranked()[: self.parents]]))
             keep = self.offspring(parents / problem.graph.widths, generator_for(seed, generation))
             children = problem.project(problem.graph.widths * keep)
             for widths in problem.new(children, min(self.children, problem.left)):

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gnnrl_lightning.cost.ranges import log_keep
 from gnnrl_lightning.options import at_least
 
 SLOPE = 0.5, 0.5
@@ -77,7 +78,7 @@ class Finals:
     """
 
     def __init__(self, dense: Tensor, widths: Tensor, losses: Tensor) -> None:
-        logs = (widths.double() / dense).log()
+        logs = log_keep(widths, dense)
         self._points = standardised(logs)
         self._losses = standardised(losses.double()[:, None])[:, 0]
         self.eligible = losses.argsort(stable=True)[: math.ceil(ELIGIBLE * len(losses))].tolist()

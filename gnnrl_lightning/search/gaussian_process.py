@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gnnrl_lightning.cost.ranges import log_keep
 from gnnrl_lightning.search.model_based import Functions, ModelBasedSearch
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.surrogate.terms import SMALLEST
@@ -63,6 +64,6 @@ class GaussianProcessSearch(ModelBasedSearch):
 
     @staticmethod
     def _inputs(problem: SearchProblem, widths: Tensor) -> np.ndarray:
-        logs = (widths.double() / problem.graph.widths).log()
+        logs = log_keep(widths, problem.graph.widths)
         total = problem.sensitivity(widths).double().clamp(min=SMALLEST).log()
         return torch.cat([logs, total[:, None]], 1).numpy()

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gnnrl_lightning.cost.ranges import positive
 from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
 from gnnrl_lightning.seeds import derived_seed
@@ -61,7 +62,7 @@ class OptunaSearch:
             warnings.simplefilter("ignore")  # features that Optuna calls experimental
             study = optuna.create_study(direction="maximize", sampler=self._make_sampler(problem, seed, optuna))
             for scored in problem.ranked():
-                keep = torch.tensor(scored.widths) / problem.graph.widths
+                keep = positive(torch.tensor(scored.widths)) / problem.graph.widths
                 values = {name: max(math.log(each), ranges[name].low) for name, each in _named(keep)}
                 study.add_trial(optuna.trial.create_trial(params=values, distributions=ranges, value=scored.merit[0]))
             known = 0
@@ -78,8 +79,10 @@ class OptunaSearch:
         """Range of the log keep ratio of each group."""
         low = math.log(SMALLEST)
         return {
-            name: optuna.distributions.FloatDistribution(max(low, math.log(1 / width)) if width > 1 else low, 0.0)
-            for name, width in _named(problem.graph.widths)
+            name: optuna.distributions.FloatDistribution(max(low, math.log(least / width)) if width > 1 else low, 0.0)
+            for (name, width), (_, least) in zip(
+                _named(problem.graph.widths), _named(positive(problem.limits.smallest.clamp(max=1))), strict=True
+            )
         }
 
     def _make_sampler(self, problem: SearchProblem, seed: int, optuna: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gnnrl_lightning.cost.ranges import positive
 from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.search.problem import SearchProblem
 
@@ -23,7 +24,7 @@ def variations(problem: SearchProblem, parents: int, count: int, generator: torc
         count: Number of variations to draw.
         generator: Of the draws.
     """
-    best = torch.tensor([item.widths for item in problem.ranked()[:parents]], dtype=torch.float64)
+    best = positive(torch.tensor([item.widths for item in problem.ranked()[:parents]], dtype=torch.float64))
     shape = count, best.shape[1]
     chosen = best[torch.randint(len(best), (count,), generator=generator)]
     spread = NARROWEST + (WIDEST - NARROWEST) * torch.rand(count, 1, generator=generator, dtype=torch.float64)
@@ -42,7 +43,7 @@ def first_variations(problem: SearchProblem, count: int, spread: float, generato
         spread: Standard deviation of their log keep ratios.
         generator: Of the draws.
     """
-    centre = torch.tensor(problem.ranked()[0].widths, dtype=torch.float64)
+    centre = positive(torch.tensor(problem.ranked()[0].widths, dtype=torch.float64))
     noise = torch.randn(4 * count, len(centre), generator=generator, dtype=torch.float64)
     varied = problem.project(centre * (spread * noise).exp())
     return problem.new(varied, min(count, len(unseen(problem, varied))))

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from gnnrl_lightning.surgery.vanished import STANDING_IN
+
 
 @dataclass(frozen=True)
 class Activation:
@@ -124,6 +126,10 @@ for _name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "
 
 class _Tracer(fx.Tracer):
     """A tracer that records in-place operations as such."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether a module is one node: those of PyTorch are, and those in the place of removed layers."""
+        return isinstance(m, STANDING_IN) or super().is_leaf_module(m, module_qualified_name)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)

@@ -100,8 +100,8 @@ def to_matrices(weight: Tensor, blocks: int, length: int) -> Tensor:
 
 def to_weight(matrices: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Reshape matrices to a weight of the given shape, the inverse of `to_matrices`."""
-    length = matrices.shape[2]
-    return matrices.reshape(shape[0], -1, length).transpose(1, 2).reshape(shape)
+    blocks, rows, length = matrices.shape
+    return matrices.reshape(shape[0], blocks * rows // shape[0], length).transpose(1, 2).reshape(shape)
 
 
 def columns(positions: Tensor, dense: int, length: int) -> Tensor:

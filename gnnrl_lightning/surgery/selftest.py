@@ -42,8 +42,34 @@ def find_faults(graph: Traced, network: nn.Module, inputs: Inputs, self_test: bo
     Raises:
         UserError: The network fails with nothing pruned, as it is or in float64, or has other MACs than its graph.
     """
-    every = range(len(graph.groups))
-    choose = _selections(graph)
+    generator = torch.Generator().manual_seed(0)
+    choose = _selections(graph, _drawn(graph, generator), generator)
+    return _find_faults(graph, network, inputs, self_test, range(len(graph.groups)), choose)
+
+
+def find_faults_without(
+    graph: Traced, network: nn.Module, inputs: Inputs, self_test: bool, groups: Sequence[int]
+) -> dict[str, Fault]:
+    """Return which of the given groups fail the tests if they are removed entirely: name -> fault.
+
+    Args:
+        graph: As in `find_faults`, like the next three.
+        network: The network.
+        inputs: Its inputs.
+        self_test: Whether to compare outputs as well as shapes.
+        groups: Numbers of the groups, all of which are removed together.
+    """
+    choose = _selections(graph, torch.zeros_like(graph.widths), torch.Generator().manual_seed(0))
+    return _find_faults(graph, network, inputs, self_test, groups, choose) if groups else {}
+
+
+Choose = Callable[[Sequence[int]], tuple[Selection, Tensor]]
+"""Groups to prune -> kept channels, and widths."""
+
+
+def _find_faults(
+    graph: Traced, network: nn.Module, inputs: Inputs, self_test: bool, every: Sequence[int], choose: Choose
+) -> dict[str, Fault]:
     tested = on_meta(network), to_device(inputs, "meta")
 
     def shapes(pruned: Sequence[int]) -> str | None:
@@ -68,15 +94,19 @@ def find_faults(graph: Traced, network: nn.Module, inputs: Inputs, self_test: bo
         }
 
 
-def _selections(graph: Traced) -> Callable[[Sequence[int]], tuple[Selection, Tensor]]:
-    """Return a function of the groups to prune, to random widths; it gives the kept channels and the widths."""
-    generator = torch.Generator().manual_seed(0)
-    dense = graph.widths
-    drawn = (torch.rand(len(graph.groups), generator=generator) * dense).long().clamp(min=1)
+def _drawn(graph: Traced, generator: torch.Generator) -> Tensor:
+    """Return random widths `(G,)` at which groups are tested."""
+    drawn = (torch.rand(len(graph.groups), generator=generator) * graph.widths).long().clamp(min=1)
     for item, axis in graph.dependents.summaries:
         if item.operator == "einsum":  # over one channel PyTorch multiplies, which `FlopCounterMode` does not count
             summed = list(axis.counts)
             drawn[summed] = drawn[summed].clamp(min=2)
+    return drawn
+
+
+def _selections(graph: Traced, drawn: Tensor, generator: torch.Generator) -> Choose:
+    """Return a function of the groups to prune, to the widths `drawn (G,)`; it gives the kept channels and widths."""
+    dense = graph.widths
     orders = [
         torch.stack([torch.randperm(group.width, generator=generator) for _ in range(group.sets)])
         for group in graph.groups

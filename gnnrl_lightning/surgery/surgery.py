@@ -8,7 +8,7 @@ the dense ones wherever these occur, and size attributes of modules are updated.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks.attention import fit_attention, is_replaced
 from gnnrl_lightning.surgery.reference import summarise_kept
+from gnnrl_lightning.surgery.vanished import replace_vanished
 from gnnrl_lightning.tracing.axes import Axis, Selection
 from gnnrl_lightning.tracing.copies import structural_copy
 from gnnrl_lightning.tracing.records import ModuleSize, Statistic
@@ -57,10 +58,16 @@ class Dependents:
     Attributes:
         sizes: Numbers that modules hold.
         summaries: Operators that summarise channels; a masked network computes them from the kept ones.
+        norms: Path of a layer -> path of the batch norm that is its only reader, and reads nothing else.
+        readers: Path of a norm -> paths of the layers that alone read it.
+        written: Paths of the modules into whose outputs the network's code writes.
     """
 
     sizes: tuple[tuple[ModuleSize, Axis], ...] = ()
     summaries: tuple[tuple[Statistic, Axis], ...] = ()
+    norms: Mapping[str, str] = field(default_factory=dict)
+    readers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    written: frozenset[str] = frozenset()
 
 
 NOTHING = Dependents()
@@ -198,6 +205,8 @@ def prune(
     for module in pruned.modules():
         if is_replaced(module):
             fit_attention(module)
+    if any(not ranks.shape[1] for ranks in selection.kept):
+        replace_vanished(pruned, dependents.norms, dependents.readers, dependents.written)
     return pruned
 
 

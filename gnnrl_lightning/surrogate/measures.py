@@ -29,15 +29,16 @@ from torch import Tensor
 
 from gnnrl_lightning.calibration.moments import Moments
 from gnnrl_lightning.candidates.pruner import Pruner
+from gnnrl_lightning.cost.projection import AllowedWidths
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.graph import Plan
+from gnnrl_lightning.graph import ComputationGraph, Plan
 from gnnrl_lightning.importance import keep_best
 from gnnrl_lightning.registry import Registry, as_callable
 from gnnrl_lightning.repair.reconstruction import fit_to_moments
 from gnnrl_lightning.repair.table import REPAIRS
 from gnnrl_lightning.speed.inference import for_inference
 from gnnrl_lightning.surgery.layers import Layer, to_matrices
-from gnnrl_lightning.surrogate.sensitivity import RATIOS, Sensitivity, widths_at
+from gnnrl_lightning.surrogate.sensitivity import RATIOS, Sensitivity, ratios_for, widths_at
 from gnnrl_lightning.tracing.axes import Selection
 from gnnrl_lightning.trees import call, channels_last, count
 
@@ -45,8 +46,18 @@ Measure = Callable[[Pruner, Sequence[float], Callable[[], None]], Tensor]
 """`(pruner, ratios, advance) -> losses (G, K)` of each group alone at each keep ratio, at least 0.
 
 The pruner provides the dense network, the scores of its channels and the calibration examples; `advance` is called
-after each group. `narrowed` makes the plan that narrows one group.
+after each group. `widths_of` gives the widths at a keep ratio, and `narrowed` the plan that narrows one group.
 """
+
+
+def widths_of(graph: ComputationGraph, ratio: float) -> Tensor:
+    """Widths `(G,)` of the groups of a network at a keep ratio, see `gnnrl_lightning.surrogate.sensitivity.widths_at`.
+
+    Args:
+        graph: The traced network.
+        ratio: One of the keep ratios at which a sensitivity is measured.
+    """
+    return widths_at(graph.widths, ratio, graph.removable.but(graph.ranges.stays).groups if ratio < 0 else None)
 
 
 def narrowed(pruner: Pruner, group: int, width: int) -> Plan:
@@ -80,7 +91,7 @@ def measure_reconstruction(
     for number, group in enumerate(graph.groups):
         read = {member.parameter for member in group.members if member.role == "input"}
         for column, ratio in enumerate(ratios):
-            width = int(widths_at(graph.widths, ratio)[number])
+            width = int(widths_of(graph, ratio)[number])
             if width == group.width:
                 continue
             selection = narrowed(pruner, number, width).selection
@@ -135,7 +146,7 @@ def measure_outputs(
         for number, group in enumerate(graph.groups):
             known = {group.width: 0.0}
             for column, ratio in enumerate(ratios):
-                width = int(widths_at(graph.widths, ratio)[number])
+                width = int(widths_of(graph, ratio)[number])
                 if width in known:
                     measured[number, column] = known[width]
                     continue
@@ -183,32 +194,47 @@ class SensitivityMeasure:
             calibration examples; one pass over these by default.
         passes: Additional passes over the calibration examples that it needs, by the name of their result (`moments`,
             `recording`); each name is charged once.
+        rereads: Whether it passes the calibration examples through the network for each width of each group.
     """
 
     measure: Measure
     examples: Callable[[Tensor, int], int] = _one_pass
     passes: tuple[str, ...] = ()
+    rereads: bool = False
 
-    def make(self, pruner: Pruner, advance: Callable[[], None] = lambda: None) -> Sensitivity:
-        """The sensitivity of the network that a pruner prunes, at `RATIOS`.
+    def charged(self, allowed: AllowedWidths, examples: int) -> int:
+        """Number of forward passes of one example for a sensitivity of groups with these widths.
+
+        Args:
+            allowed: Widths that the groups may have.
+            examples: Number of calibration examples.
+        """
+        removable = 0 if allowed.removable is None or not self.rereads else int(allowed.removable.sum())
+        return self.examples(allowed.dense, examples) + removable * examples
+
+    def make(
+        self, pruner: Pruner, advance: Callable[[], None] = lambda: None, allowed: AllowedWidths | None = None
+    ) -> Sensitivity:
+        """The sensitivity of the network that a pruner prunes, at the keep ratios of `ratios_for`.
 
         Args:
             pruner: Provides the trained dense network and the calibration examples.
             advance: Called after each group.
+            allowed: Widths that the groups may have; None: at least one channel each.
 
         Raises:
             UserError: The losses do not have the shape `(G, K)`, or are not finite.
         """
-        dense = pruner.graph.widths
-        measured, expected = self.measure(pruner, RATIOS, advance), (len(dense), len(RATIOS))
+        allowed = AllowedWidths(pruner.graph.widths, pruner.graph.sets) if allowed is None else allowed
+        dense, ratios = allowed.dense, ratios_for(allowed)
+        measured, expected = self.measure(pruner, ratios, advance), (len(dense), len(ratios))
         if tuple(measured.shape) != expected or not bool(measured.isfinite().all()):
             raise UserError(
                 f"a sensitivity of the shape {tuple(measured.shape)} was measured: expected finite losses {expected}, "
                 "a row for each group and a column for each keep ratio"
             )
-        return Sensitivity.interpolate(
-            dense, RATIOS, measured, self.examples(dense, count(pruner.calibration)), self.passes
-        )
+        examples = self.charged(allowed, count(pruner.calibration))
+        return Sensitivity.interpolate(dense, ratios, measured, examples, self.passes, allowed.removable)
 
 
 def _as_measure(given: Any) -> SensitivityMeasure:
@@ -223,5 +249,5 @@ def _as_measure(given: Any) -> SensitivityMeasure:
 SENSITIVITIES: Registry[SensitivityMeasure] = Registry("sensitivity", _as_measure)
 """Name -> measure."""
 
-SENSITIVITIES.register("outputs", SensitivityMeasure(measure_outputs, outputs_examples, ("moments",)))
+SENSITIVITIES.register("outputs", SensitivityMeasure(measure_outputs, outputs_examples, ("moments",), True))
 SENSITIVITIES.register("reconstruction", SensitivityMeasure(measure_reconstruction, _no_example, ("moments",)))

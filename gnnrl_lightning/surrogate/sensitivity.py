@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gnnrl_lightning.cost.projection import AllowedWidths
 from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.files import replacing
 
@@ -26,6 +27,14 @@ One channel is measured because nothing else tells what is lost there: wide laye
 channels and everything at one. Without it, half of the MACs of a VGG-16 left 30 % top-1 by dynamic programming, and
 with it 89 %.
 """
+
+NO_CHANNEL = -1.0
+"""Keep ratio that stands for no channel of groups that may be removed entirely, and for one of all others."""
+
+
+def ratios_for(allowed: AllowedWidths | None) -> tuple[float, ...]:
+    """Keep ratios at which losses are measured if groups may have these widths; None: at least one channel."""
+    return RATIOS if allowed is None or allowed.removable is None else (NO_CHANNEL, *RATIOS)
 
 
 @dataclass(frozen=True)
@@ -55,18 +64,20 @@ class Sensitivity:
         measured: Tensor,
         examples: int = 0,
         passes: tuple[str, ...] = (),
+        removable: Tensor | None = None,
     ) -> Sensitivity:
         """Interpolate losses at a few keep ratios to all widths.
 
         Args:
             dense: Dense widths `(G,)`.
-            ratios: Keep ratios below 1, ascending; the measured widths are `widths_at(dense, ratio)`.
+            ratios: Keep ratios below 1, ascending; the measured widths are `widths_at(dense, ratio, removable)`.
             measured: Losses `(G, K)`.
             examples: Number of forward passes of one example that the measurement took.
             passes: Names of additional passes over the calibration examples.
+            removable: Whether groups may be removed entirely `(G,)`; None: none may.
         """
         losses = torch.zeros(len(dense), int(dense.max()) + 1 if len(dense) else 1, dtype=torch.float64)
-        known = torch.stack([widths_at(dense, ratio) for ratio in ratios], 1)
+        known = torch.stack([widths_at(dense, ratio, removable) for ratio in ratios], 1)
         # A narrower group is never better; measurements that show otherwise are noise.
         rising = measured.double().clamp(min=0).sqrt().flip(1).cummax(1).values.flip(1)
         for group, width in enumerate(dense.tolist()):
@@ -93,9 +104,10 @@ class Sensitivity:
         return self.measured.clamp(min=1e-8).log()
 
 
-def widths_at(dense: Tensor, ratio: float) -> Tensor:
-    """Widths `(G,)` at a keep ratio: rounded, at least 1, at most dense."""
-    return torch.minimum((dense * ratio).round().long().clamp(min=1), dense)
+def widths_at(dense: Tensor, ratio: float, removable: Tensor | None = None) -> Tensor:
+    """Widths `(G,)` at a keep ratio: rounded, at least 1, at most dense; 0 at `NO_CHANNEL` where `removable (G,)`."""
+    widths = torch.minimum((dense * ratio).round().long().clamp(min=1), dense)
+    return widths if removable is None or ratio >= 0 else widths.masked_fill(removable, 0)
 
 
 def _interpolate(at: Tensor, xs: Tensor, ys: Tensor) -> Tensor:

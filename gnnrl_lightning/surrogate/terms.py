@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from gnnrl_lightning.cost.ranges import log_keep
 from gnnrl_lightning.graph import ComputationGraph
 
 SMALLEST = 1e-7
@@ -49,7 +50,7 @@ class Terms:
 
     def logs(self, widths: Tensor) -> Tensor:
         """Logarithms of the keep ratios `(n, G)` float64."""
-        return (widths.double() / self.dense).log()
+        return log_keep(widths, self.dense)
 
     def __call__(self, widths: Tensor) -> Tensor:
         """Terms `(n, count)` float64 of candidates `(n, G)`."""

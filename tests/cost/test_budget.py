@@ -263,7 +263,7 @@ def test_an_impossible_budget_names_the_smallest_reachable():
         ({"limits": {"tests.cost.nothing": 0.3}}, "budget 'tests.cost.nothing' cannot be imported"),
         ({"limits": {"math.pi": 0.3}}, "budget 'math.pi': expected a Metric, or a function"),
         ({"macs": 0.5, "channel_multiple": 0}, "channel_multiple is 0: it must be at least 1"),
-        ({"macs": 0.5, "min_width": 0}, "min_width is 0: it must be at least 1"),
+        ({"macs": 0.5, "min_width": -1}, "min_width is -1: it must be at least 0"),
     ],
 )
 def test_bad_budgets_are_refused(arguments, message):

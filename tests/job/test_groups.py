@@ -37,6 +37,7 @@ def test_inspect_shows_what_is_kept_and_limited():
     assert found["smallest_macs"] == 64 * 9 * 8 + 9 * 9 * 8 * 3 + 9 * 3 * 10
     free = inspect(task().trace())
     assert free["kept"] == [] and [(row["lowest"], row["highest"]) for row in free["groups"]] == [(1, 8), (1, 12)]
+    assert all("no longer depend on an input" in row["stays"] for row in free["groups"])
 
 
 def test_a_job_keeps_to_the_limits():

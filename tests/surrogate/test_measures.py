@@ -6,6 +6,7 @@ from torch.nn.functional import kl_div, log_softmax
 
 import gnnrl_lightning
 from gnnrl_lightning.candidates.pruner import Pruner
+from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks.cifar_resnet import CIFARResNet
 from gnnrl_lightning.objective.classification import TEMPERATURE
@@ -18,7 +19,7 @@ from gnnrl_lightning.surrogate.measures import (
     measure_reconstruction,
     outputs_examples,
 )
-from gnnrl_lightning.surrogate.sensitivity import widths_at
+from gnnrl_lightning.surrogate.sensitivity import NO_CHANNEL, widths_at
 
 RATIOS = (0.25, 0.5)
 
@@ -133,3 +134,27 @@ def test_a_measure_of_another_shape_or_not_finite_is_refused(pruner, measured):
     assert len(pruner.graph.widths) != 2
     with pytest.raises(UserError, match=r"was measured: expected finite losses \(\d+, 5\)"):
         SensitivityMeasure(lambda pruner, ratios, advance: measured).make(pruner)
+
+
+def test_groups_that_may_go_are_measured_without_a_channel(pruner):
+    """One more pass for each of the three blocks; the losses at one channel and above are the same."""
+    graph = pruner.graph
+    allowed = Budget(macs=0.5, min_width=0).on(graph).allowed
+    assert int(allowed.removable.sum()) == 3
+    with_none, without = (SENSITIVITIES["outputs"].make(pruner, allowed=given) for given in (allowed, None))
+    assert with_none.ratios == (NO_CHANNEL, *without.ratios)
+    assert with_none.examples == without.examples + 3 * 48
+    assert with_none.examples == SENSITIVITIES["outputs"].charged(allowed, 48)
+    torch.testing.assert_close(with_none.losses[:, 1:], without.losses[:, 1:])
+    for group in allowed.removable.nonzero()[:, 0].tolist():
+        widths = graph.widths.index_fill(0, torch.tensor([group]), 0)
+        with torch.no_grad():
+            distance = pruner.objective.distance(
+                pruner.prune(pruner.plan(widths))(pruner.calibration), pruner.network(pruner.calibration)
+            )
+        expected = max(float(distance.sum()) / 48, float(without.losses[group, 1]))
+        assert float(with_none(widths)) == pytest.approx(expected, rel=1e-3)
+    assert torch.equal(with_none.losses[~allowed.removable], without.losses[~allowed.removable])
+    reconstruction = SENSITIVITIES["reconstruction"].make(pruner, allowed=allowed)
+    assert reconstruction.examples == 0
+    torch.testing.assert_close(reconstruction.losses[allowed.removable, 0], torch.ones(3, dtype=torch.float64))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gnnrl_lightning.cost.budget import BoundBudget
+from gnnrl_lightning.cost.ranges import positive
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.surrogate.model import Draws, Surrogate
 from gnnrl_lightning.surrogate.observations import STEP
@@ -102,19 +103,29 @@ class Imagination:
 
     def _slopes(self, start: Tensor) -> Tensor:
         count, groups = start.shape
-        eye = torch.eye(groups, dtype=torch.float64)
-        factors = torch.cat([(-STEP * eye).exp(), (STEP * eye).exp()])
-        lowest, highest = self.graph.ranges.lowest, self.graph.ranges.highest
-        varied = (start[:, None].double() * factors).round().long()
-        changed = torch.minimum(torch.maximum(varied, lowest), highest)
+        changed = self._neighbours(start)
         change = self._functions(changed) - self._level[:, None]
         # Per unit of the log keep ratio: integer widths change by other factors.
-        logs = (changed.double() / start[:, None].double()).log()
+        logs = (positive(changed.double()) / positive(start[:, None].double())).log()
         own = torch.cat([logs[:, :groups].diagonal(dim1=1, dim2=2), logs[:, groups:].diagonal(dim1=1, dim2=2)], 1)
         slopes = torch.where(own.abs() > 0, change / own.where(own.abs() > 0, torch.ones(())), torch.zeros(()))
         slopes = slopes.view(count, 2, groups).transpose(1, 2)
         scale = slopes.square().mean((1, 2), keepdim=True).sqrt().clamp(min=1e-9)
         return (slopes / (3 * scale)).clamp(-1, 1).float()
+
+    def _neighbours(self, start: Tensor) -> Tensor:
+        """Widths `(B, 2 G, G)` int64 that differ from `start (B, G)` in one group, narrower or wider."""
+        eye = torch.eye(start.shape[1], dtype=torch.float64)
+        factors = torch.cat([(-STEP * eye).exp(), (STEP * eye).exp()])
+        lowest, highest = self.graph.ranges.lowest, self.graph.ranges.highest
+        varied = (start[:, None].double() * factors).round().long()
+        changed = torch.minimum(torch.maximum(varied, lowest), highest)
+        removable = self.limits.allowed.removable
+        if removable is None:
+            return changed
+        narrower, wider = factors < 1, factors > 1
+        absent = (start[:, None] == 0) & ~wider
+        return changed.masked_fill(absent | (removable & narrower & (start[:, None] <= 1)), 0)
 
 
 def _mean(surrogate: Surrogate, widths: Tensor, count: int) -> Tensor:

@@ -13,6 +13,7 @@ from gymnasium.error import ResetNeeded
 from torch import Tensor
 
 from gnnrl_lightning.cost.budget import BoundBudget
+from gnnrl_lightning.cost.ranges import positive
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.rl.env.imagination import Imagination
@@ -31,7 +32,8 @@ class VectorPruningEnv:
 
         width' = max(round(width * (1 - ratio)), min_width),
 
-    within the user's limits for the group.
+    within the user's limits for the group. With min_width 0, groups that may go are removed entirely if at most half a
+    channel is left.
 
     The episode ends as soon as the budget is met, or after max_steps. The final widths are then projected onto the
     budget: they meet all limits, and no group can be widened. The reward of the last step is the score of the
@@ -137,9 +139,7 @@ class VectorPruningEnv:
         return min(max(next((action for action in actions if action <= _ROOM), actions[-1]), 0.05), 0.95)
 
     def _round(self, widths: Tensor) -> Tensor:
-        ranges = self.graph.ranges
-        smallest = torch.maximum(self.graph.widths.clamp(max=self.limits.budget.min_width), ranges.lowest)
-        return torch.minimum(torch.maximum(widths.round().long(), smallest), ranges.highest)
+        return self.limits.allowed.round(widths)
 
     @property
     def widths(self) -> Tensor:
@@ -230,8 +230,8 @@ class VectorPruningEnv:
         widths, limits, left, start, features = observations.split(sizes, dim=1)
         proposal = None
         if start.shape[1]:
-            step = 1 / (widths * self.max_ratio)
-            proposal = ((widths - start) * step).clamp(0, 1), step
+            step = 1 / (positive(widths) * self.max_ratio)
+            proposal = ((widths - positive(start)) * step).clamp(0, 1), step
         features = features.view(len(features), groups, -1) if self.builder.group_features else None
         return self.builder(widths.long(), limits, left[:, 0], proposal, features)
 

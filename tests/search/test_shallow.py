@@ -1,0 +1,28 @@
+"""Candidates without whole groups."""
+
+import torch
+
+from gnnrl_lightning import Budget, trace
+from gnnrl_lightning.networks.cifar_resnet import CIFARResNet
+from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, SHALLOW, STARTING, allocation_candidates, starting_count
+from gnnrl_lightning.search.shallow import without_least
+from tests.support.fakes import random_sensitivity
+
+
+def test_the_groups_that_lose_least_go_and_the_others_use_the_budget():
+    graph = trace(CIFARResNet(2, num_classes=4), torch.zeros(1, 3, 16, 16))
+    sensitivity = random_sensitivity(graph)
+    limits = Budget(macs=0.4, min_width=0).on(graph)
+    removable = limits.allowed.removable.nonzero()[:, 0].tolist()
+    least = sorted(removable, key=lambda group: float(sensitivity.losses[group, 0]))
+    half = graph.widths // 2
+    for number in (0, 2, len(removable), 99):
+        widths = without_least(number, half, limits, sensitivity)
+        assert set((widths == 0).nonzero()[:, 0].tolist()) == set(least[:number])
+        assert limits.met(widths) and torch.equal(limits.project(widths), widths)
+    found = allocation_candidates(graph, limits, sensitivity)
+    assert [int((found[name] == 0).sum()) for name in SHALLOW] == [round(len(removable) / n) for n in (6, 3, 2)]
+    assert starting_count(True, limits) == len(STARTING) + len(found) == starting_count(False, limits) + 5
+    whole = Budget(macs=0.4).on(graph)
+    assert list(allocation_candidates(graph, whole, sensitivity)) == list(FROM_SENSITIVITY)
+    assert starting_count(True, whole) == len(STARTING) + 2

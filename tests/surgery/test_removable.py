@@ -1,0 +1,71 @@
+"""Which groups may be removed entirely, and that what is left is exact."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from gnnrl_lightning import trace
+from gnnrl_lightning.errors import UserError
+from tests.support.exactness import difference, forward, macs_of, noise, random_weights
+from tests.support.networks_branches import BRANCHES, Chain
+
+IMAGES = torch.randn(2, 3, 10, 10, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def graphs():
+    return {kind: trace(kind(), torch.zeros(1, 3, 10, 10)) for kind in BRANCHES}
+
+
+@pytest.mark.parametrize("kind", BRANCHES)
+def test_branches_may_go_with_what_they_are_of_no_use_without(graphs, kind):
+    graph, (may_go, without) = graphs[kind], BRANCHES[kind]
+    names = [group.name for group in graph.groups]
+    found = graph.removable
+    assert {name for name, goes in zip(names, found.groups.tolist(), strict=True) if goes} == may_go
+    assert [bool(reason) for reason in found.reasons] == [name not in may_go for name in names]
+    useless = {name: {names[n] for n in row.nonzero()[:, 0]} for name, row in zip(names, found.useless, strict=True)}
+    assert useless == {name: without.get(name, set()) for name in names}
+
+
+@pytest.mark.parametrize("kind", BRANCHES)
+def test_networks_without_groups_are_exact(graphs, kind):
+    """Every subset of the groups that may go: outputs of the masked network, and MACs and parameters as predicted."""
+    graph, generator = graphs[kind], torch.Generator().manual_seed(3)
+    network = random_weights(kind(), seed=1)
+    removable = graph.removable.groups.nonzero()[:, 0].tolist()
+    for gone in itertools.chain.from_iterable(itertools.combinations(removable, n) for n in (1, 2, len(removable))):
+        widths = ((graph.widths + 1) // 2).index_fill(0, torch.tensor(gone), 0)
+        plan = graph.plan(network, widths, importance=noise(generator))
+        pruned, masked = plan.apply(network), plan.mask(network)
+        assert difference(forward(pruned, (IMAGES,)), forward(masked, (IMAGES,))) < 1e-9, gone
+        assert macs_of(pruned, (IMAGES,)) == int(graph.cost.macs(widths))
+        assert sum(parameter.numel() for parameter in pruned.parameters()) == int(graph.cost.params(widths))
+        assert all(tensor.numel() for tensor in pruned.state_dict().values())
+
+
+def test_groups_stay_where_the_network_would_be_disconnected_or_its_code_fails():
+    graph = trace(Chain(), torch.zeros(1, 3, 10, 10))
+    reasons = dict(zip([group.name for group in graph.groups], graph.removable.reasons, strict=True))
+    assert reasons["first"] == "without it, an output of the network would no longer depend on an input"
+    assert "max_pool2d" in reasons["second"] and "networks_branches.py" in reasons["second"]
+    with pytest.raises(UserError, match=r"the width of second is 0: expected 1 to 5, not 0: the network's own code"):
+        graph.plan(Chain(), graph.widths * torch.tensor([group.name != "second" for group in graph.groups]))
+
+
+def test_of_parallel_branches_the_cheapest_one_stays():
+    class Parallel(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.near, self.far = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(3, 8, 5, padding=2)
+            self.head = nn.Conv2d(16, 2, 1)
+
+        def forward(self, x):
+            return self.head(torch.cat([self.near(x), self.far(x)], 1).relu())
+
+    graph = trace(Parallel(), torch.zeros(1, 3, 6, 6))
+    assert [group.name for group in graph.groups] == ["near", "far"]
+    assert graph.removable.groups.tolist() == [False, True]
+    assert graph.removable.reasons[0].endswith("if the groups that may go were gone, too")
