@@ -230,7 +230,7 @@ class CompressionCLI(RunningCLI):
             checked_suffix(figure)
         graph = self.task.trace()
         own = self._get(self.config, "budget")["limits"] or {}
-        found = inspect(graph, [*METRICS, *(metric for metric in own if metric not in METRICS)])
+        found = inspect(graph, [*graph.metrics, *(metric for metric in own if metric not in METRICS)])
         for table in inspection_tables(found):
             self.console.print(table)
         if json is not None:

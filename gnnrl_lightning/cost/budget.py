@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.cost.metrics import METRICS, SHOWN, Cost, metric_name
+from gnnrl_lightning.cost.metrics import METRICS, SHOWN, Cost, as_text, metric_name
 from gnnrl_lightning.cost.projection import AllowedWidths, Limits, fits, project
 from gnnrl_lightning.cost.ranges import WidthRanges
 from gnnrl_lightning.errors import UserError, one_line
@@ -204,13 +204,13 @@ def _absolute(name: str, limit: Limit, dense: float, smallest: float) -> float:
     """Convert a limit to an absolute one."""
     if not limit.relative and limit.value > dense:
         raise UserError(
-            f"budget.{name} is {limit.value:g}, more than the dense network has ({dense:,}): nothing to prune"
+            f"budget.{name} is {limit.value:g}, more than the dense network has ({as_text(dense)}): nothing to prune"
         )
     absolute = limit.value * dense if limit.relative else limit.value
     if smallest > absolute:
         raise UserError(
-            f"budget.{name} is {limit.value:g} ({absolute:,.0f}), which cannot be reached: the smallest network has "
-            f"{smallest:,} {name} ({smallest / dense:.4f} of the dense one)"
+            f"budget.{name} is {limit.value:g} ({as_text(absolute)}), which cannot be reached: the smallest network has "
+            f"{as_text(smallest)} {name} ({smallest / dense:.4f} of the dense one)"
         )
     return absolute
 
@@ -240,7 +240,9 @@ class BoundBudget:
     monotone: frozenset[str]
 
     def __repr__(self) -> str:
-        parts = (f"{name} <= {limit:,.0f} of {self.dense[name]:,}" for name, limit in self.limits.items())
+        parts = (
+            f"{name} <= {as_text(limit)} of {as_text(self.dense[name])}" for name, limit in self.limits.items()
+        )
         return f"BoundBudget({', '.join(parts)})"
 
     @property
