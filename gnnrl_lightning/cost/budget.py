@@ -208,9 +208,10 @@ def _absolute(name: str, limit: Limit, dense: float, smallest: float) -> float:
         )
     absolute = limit.value * dense if limit.relative else limit.value
     if smallest > absolute:
+        unit = METRICS[name].unit if name in METRICS and METRICS[name].measured else name
         raise UserError(
-            f"budget.{name} is {limit.value:g} ({as_text(absolute)}), which cannot be reached: the smallest network has "
-            f"{as_text(smallest)} {name} ({smallest / dense:.4f} of the dense one)"
+            f"budget.{name} is {limit.value:g} ({as_text(absolute)}), which cannot be reached: the smallest network "
+            f"has {as_text(smallest)} {unit} ({smallest / dense:.4f} of the dense one)"
         )
     return absolute
 
@@ -240,9 +241,7 @@ class BoundBudget:
     monotone: frozenset[str]
 
     def __repr__(self) -> str:
-        parts = (
-            f"{name} <= {as_text(limit)} of {as_text(self.dense[name])}" for name, limit in self.limits.items()
-        )
+        parts = (f"{name} <= {as_text(limit)} of {as_text(self.dense[name])}" for name, limit in self.limits.items())
         return f"BoundBudget({', '.join(parts)})"
 
     @property

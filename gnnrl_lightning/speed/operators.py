@@ -30,8 +30,8 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 """By the number of dimensions of the positions."""
 
 VIEWS = frozenset(
-    ("flatten", "view", "reshape", "permute", "transpose", "unsqueeze", "squeeze", "expand", "dropout", "select")
-    + ("slice", "split", "chunk", "unbind", "detach", "alias", "size", "getitem", "split_with_sizes", "_unsafe_view")
+    "alias chunk detach dropout expand flatten getitem permute reshape select size slice split split_with_sizes "
+    "squeeze transpose unbind unsqueeze view _unsafe_view".split()
 )
 """Operators that compute nothing in evaluation mode."""
 

@@ -60,7 +60,9 @@ def wanted_grids(graph: ComputationGraph, network: nn.Module) -> tuple[list[Use]
         network: The network.
     """
     found = operator_uses(graph, network)
-    dense, smallest = (graph.channels(widths[None])[0].tolist() for widths in (graph.widths, torch.ones_like(graph.widths)))
+    dense, smallest = (
+        graph.channels(widths[None])[0].tolist() for widths in (graph.widths, torch.ones_like(graph.widths))
+    )
     ends: dict[str, tuple[set[int], set[int]]] = {}
     pruned: dict[str, list[bool]] = {}
     for use, _ in found:

@@ -25,7 +25,7 @@ from gnnrl_lightning.report.progress import ShownSteps, hidden_steps
 from gnnrl_lightning.speed.backends import BACKENDS
 from gnnrl_lightning.speed.inference import PRECISIONS
 from gnnrl_lightning.speed.machine import machine
-from gnnrl_lightning.speed.memory import keep_freed_memory, keep_kernels
+from gnnrl_lightning.speed.memory import heap_alone, keep_kernels
 from gnnrl_lightning.speed.options import LatencyOptions
 from gnnrl_lightning.speed.rounds import clock_of, measured_ms, reference_operator, with_threads
 from gnnrl_lightning.speed.table import (
@@ -40,7 +40,7 @@ from gnnrl_lightning.speed.table import (
 )
 from gnnrl_lightning.trees import Tree, floats, take, to_device
 
-TABLE_ROUNDS, NETWORK_ROUNDS = 3, 5
+TABLE_ROUNDS, NETWORK_ROUNDS = 3, 7
 
 NETWORKS = 10
 """Whole networks that are measured: the dense one, and others of random widths."""
@@ -81,7 +81,6 @@ class RealTimer:
         self.backend = BACKENDS.find(options.backend, "latency.backend")
         repeated = take(example, torch.zeros(options.batch_size, dtype=torch.int64))
         self.batch = floats(to_device(repeated, device), self.dtype)
-        keep_freed_memory()
         keep_kernels()
 
     def operators(self, cells: Sequence[Cell]) -> list[float]:
@@ -106,7 +105,11 @@ class RealTimer:
 
     def _measured(self, makers: Sequence[Callable[[], Callable[[], Any]]], rounds: int, what: str) -> list[float]:
         clock, reference = clock_of(self.device, self.threads), reference_operator(self.device)
-        with with_threads(self.threads), self.steps(f"latency of {what}", rounds * len(makers)) as advance:
+        with (
+            heap_alone(),
+            with_threads(self.threads),
+            self.steps(f"latency of {what}", rounds * len(makers)) as advance,
+        ):
             return measured_ms(makers, clock, reference, rounds, advance)
 
 
@@ -179,11 +182,11 @@ class Latency:
         """One line for the user."""
         found, dense = self.summary(), float(self.model(self.model.graph.widths))
         if not self.milliseconds:
-            return f"latency is predicted from {found['table']}, and not measured here: the dense network takes {dense:.4g} ms"
+            return f"latency is predicted from {found['table']}, not measured: the dense network takes {dense:.4g} ms"
         where = found["device"] if found["device"] != "cpu" else f"{found['processor']}, {found['threads']} threads"
         return (
-            f"latency of {found['batch_size']} examples ({where}, precision {found['precision']}, {found['backend']}) is "
-            f"predicted with a mean error of {found['mean_error']:.1%} (largest {found['largest_error']:.1%}) for "
+            f"latency of {found['batch_size']} examples ({where}, precision {found['precision']}, {found['backend']}) "
+            f"is predicted with a mean error of {found['mean_error']:.1%} (largest {found['largest_error']:.1%}) for "
             f"{found['networks']} networks; the dense one takes {dense:.4g} ms"
         )
 
