@@ -4,7 +4,7 @@
 
 For each network and batch size, with one thread: the table of operators and ten whole networks are measured, then
 
-1. candidates of random widths are predicted, and measured: mean and largest error;
+1. candidates of random widths are predicted, and measured along with the ten networks: mean and largest error;
 2. one keep ratio for all groups is projected onto 60 % of the dense latency, and measured. If it misses the limit by
    more than the tolerance of a job, the model is corrected and the projection is repeated, as at the end of a search;
 3. one keep ratio is projected onto 60 % of the MACs, and measured.
@@ -19,7 +19,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from gnnrl_lightning.networks import mobilenet_v2, resnet56
 from gnnrl_lightning.report.progress import hidden_steps
 from gnnrl_lightning.speed.machine import machine
 from gnnrl_lightning.speed.options import LatencyOptions
+from gnnrl_lightning.speed.table import Cell
 from gnnrl_lightning.speed.whole import Latency, RealTimer, Timer, measure_latency
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
@@ -52,6 +53,31 @@ def random_widths(graph: ComputationGraph, count: int, seed: int = 1) -> Tensor:
     lowest = 0.1 + 0.6 * torch.rand(count, 1, generator=generator)
     keep = lowest + (1 - lowest) * torch.rand(count, len(graph.widths), generator=generator)
     return (keep * graph.widths).long().clamp(min=1)
+
+
+class Together:
+    """Measures further networks along with the first ones that it is asked for: a machine's speed changes by the hour.
+
+    Args:
+        timer: Measures.
+        further: The further networks.
+
+    Attributes:
+        milliseconds: Their times.
+    """
+
+    def __init__(self, timer: Timer, further: Sequence[nn.Module]) -> None:
+        self.timer, self.further, self.milliseconds = timer, further, list[float]()
+
+    def operators(self, cells: Sequence[Cell]) -> list[float]:
+        """Measure operators."""
+        return self.timer.operators(cells)
+
+    def networks(self, networks: Sequence[nn.Module]) -> list[float]:
+        """Measure networks and the further ones."""
+        found = self.timer.networks([*networks, *self.further])
+        self.milliseconds = found[len(networks) :]
+        return found[: len(networks)]
 
 
 def share_of(timer: Timer, graph: ComputationGraph, network: nn.Module, widths: Tensor) -> float:
@@ -82,14 +108,12 @@ def measure(name: str, batch: int, backend: str, candidates: int, load: Callable
     graph = gnnrl_lightning.trace(network, example, self_test=False)
     options = LatencyOptions(batch_size=batch, threads=1, backend=backend, cache=None)
     timer = RealTimer(options, torch.device("cpu"), example, hidden_steps)
-    began = time.perf_counter()
-    latency = measure_latency(graph, network, example, options, timer)
+    widths, began = random_widths(graph, candidates), time.perf_counter()
+    together = Together(timer, [graph.plan(network, row).apply(network) for row in widths])
+    latency = measure_latency(graph, network, example, options, together)
     seconds = time.perf_counter() - began
-    widths = random_widths(graph, candidates)
-    measured = timer.networks([network, *(graph.plan(network, row).apply(network) for row in widths)])
-    # Relative to the dense network, whose time may have changed since the model was fitted.
-    now = measured[0] / latency.milliseconds[0]
-    errors = [float(latency.model(row)) * now / took - 1 for row, took in zip(widths, measured[1:], strict=True)]
+    predicted = latency.model(widths).tolist()
+    errors = [one / other - 1 for one, other in zip(predicted, together.milliseconds, strict=True)]
     met = meet(timer, graph, network, latency)
     fewer = graph.project(graph.widths, macs=SHARE)
     return {
@@ -104,7 +128,8 @@ def measure(name: str, batch: int, backend: str, candidates: int, load: Callable
         "mean_error": statistics.mean(map(abs, errors)),
         "largest_error": max(map(abs, errors)),
         "bias": statistics.mean(errors),
-        "errors": errors,
+        "predicted_ms": predicted,
+        "measured_ms": together.milliseconds,
         "latency_budget": met,
         "macs_budget": {"share": share_of(timer, graph, network, fewer)},
         "load": load(),
@@ -127,7 +152,10 @@ def main() -> None:
             row = measure(name, batch, args.backend, args.candidates, lambda: os.getloadavg()[0])
             key = ("network", "batch_size", "backend")
             rows = [each for each in rows if any(each[part] != row[part] for part in key)] + [row]
-            print({part: value for part, value in row.items() if part != "errors"}, flush=True)
+            print(
+                {part: value for part, value in row.items() if part != "predicted_ms" and part != "measured_ms"},
+                flush=True,
+            )
             if args.json is not None:
                 found = {"machine": machine(torch.device("cpu")), "torch": torch.__version__, "rows": rows}
                 args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

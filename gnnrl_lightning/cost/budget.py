@@ -79,9 +79,10 @@ def parse_limit(given: float | str, option: str, unit: str = "") -> Limit:
         return Limit(value, relative=True)
     if value > 1 and scale != "%" and value.is_integer():
         return Limit(value, relative=False)
+    with_unit = f" or a number with its unit ({value:g} {unit})" if unit else ""
     raise UserError(
         f"{option} is {given}, which is neither a share nor absolute: write a share below 1 (0.5 or 50%), a whole "
-        "number above 1 for an absolute limit, or null for none"
+        f"number above 1{with_unit} for an absolute limit, or null for none"
     )
 
 

@@ -257,7 +257,7 @@ class _Lookup:
         whole = (every + LANES - 1) // LANES * LANES
         places = [_places(points, torch.lerp(every.double(), whole.double(), rounding)) for points in axes]
         self._low = torch.stack([low for low, _ in places]) if places else torch.zeros(0, 1, dtype=torch.int64)
-        self._share = torch.stack([share for _, share in places]) if places else torch.zeros(0, 1)
+        self._share = torch.stack([share for _, share in places]) if places else torch.zeros(0, 1, dtype=torch.float64)
 
     def __call__(self, inputs: Tensor, outputs: Tensor) -> Tensor:
         """Milliseconds `(B, n)` float64 at channels `(B, n)` each."""
@@ -273,10 +273,11 @@ class _Lookup:
 def _places(points: Sequence[int], channels: Tensor) -> tuple[Tensor, Tensor]:
     """Return the index of the grid point below each number of channels, and its share of the way to the next one.
 
-    Beyond the grid, the line through the nearest two points is continued.
+    Beyond the grid, its ends count.
     """
     if len(points) == 1:
         return torch.zeros(channels.shape, dtype=torch.int64), torch.zeros_like(channels)
     knots = torch.tensor(points, dtype=torch.float64)
+    channels = channels.clamp(points[0], points[-1])
     low = (torch.searchsorted(knots, channels, right=True) - 1).clamp(0, len(points) - 2)
     return low, (channels - knots[low]) / (knots[low + 1] - knots[low])

@@ -31,7 +31,7 @@ from gnnrl_lightning.files import replacing
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.speed.operators import Form, operator_uses
 
-POINTS = (4, 8, 16, 24, 32, 48, 64, 96, *(half * 2**power for power in range(6, 14) for half in (2, 3)))
+POINTS = (1, 4, 8, 16, 24, 32, 48, 64, 96, *(half * 2**power for power in range(6, 14) for half in (2, 3)))
 """Channels of the grids; the dense channels of each network are added."""
 
 COLUMNS = ("operator", "inputs", "outputs", "milliseconds")

@@ -40,7 +40,10 @@ from gnnrl_lightning.speed.table import (
 )
 from gnnrl_lightning.trees import Tree, floats, take, to_device
 
-TABLE_ROUNDS, NETWORK_ROUNDS = 3, 7
+TABLE_ROUNDS = 3
+
+LEAST_ROUNDS, MOST_ROUNDS, MEASUREMENTS = 5, 15, 40
+"""Rounds in which whole networks are measured, and measurements in all of them together: a pair gets most rounds."""
 
 NETWORKS = 10
 """Whole networks that are measured: the dense one, and others of random widths."""
@@ -48,7 +51,7 @@ NETWORKS = 10
 NARROWEST = 0.3
 """Mean keep ratio of the narrowest of these."""
 
-DENSE_WEIGHT = 10.0
+ANCHOR_WEIGHT = 100.0
 """Weight of the dense network in the fit, of which limits are shares, and of networks that have been checked."""
 
 
@@ -89,7 +92,8 @@ class RealTimer:
 
     def networks(self, networks: Sequence[nn.Module]) -> list[float]:
         """See `Timer`."""
-        return self._measured([lambda each=each: self._network(each) for each in networks], NETWORK_ROUNDS, "networks")
+        rounds = max(LEAST_ROUNDS, min(MOST_ROUNDS, MEASUREMENTS // len(networks)))
+        return self._measured([lambda each=each: self._network(each) for each in networks], rounds, "networks")
 
     def _operator(self, form: Any, inputs: int, outputs: int) -> Callable[[], Any]:
         made, given = form.made(inputs, outputs, self.options.batch_size)
@@ -153,7 +157,7 @@ class Latency:
         if not self.milliseconds:
             return self
         count = len(self.milliseconds)
-        weights = [DENSE_WEIGHT if n == 0 or n >= count - self.checked else 1.0 for n in range(count)]
+        weights = [ANCHOR_WEIGHT if n == 0 or n >= count - self.checked else 1.0 for n in range(count)]
         return replace(self, model=self.model.fitted(self.widths, self.milliseconds, weights))
 
     def as_record(self) -> dict[str, Any]:
