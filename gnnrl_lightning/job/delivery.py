@@ -195,6 +195,7 @@ def _structure(graph: ComputationGraph, chosen: Mapping[str, Evaluation]) -> dic
 def _search_figures(searched: Searched) -> dict[str, Any]:
     """Return the cost of the search, the proposer of the winner, and the contributions of agent and proxy."""
     agent, proxy = searched.best_by(AGENT), None
+    checks = {"latency_checks": [*map(dict, searched.latency_checks)]} if searched.latency_checks else {}
     primary = searched.trained.job.task.goal.primary
     if searched.sensitivity is not None and searched.episodes is not None:
         proxy = proxy_figures(list(searched.history), searched.sensitivity, AGENT, searched.episodes, primary)
@@ -207,6 +208,6 @@ def _search_figures(searched: Searched) -> dict[str, Any]:
         "agent_best": None if agent is None or agent.dropped else agent.scores[primary],
         "proxy": proxy,
         "seconds": searched.seconds,
-        "latency_checks": [dict(check) for check in searched.latency_checks],
         "finals": None if searched.finals is None else searched.finals.as_record(searched.trained.job.task.goal),
+        **checks,
     }

@@ -2,7 +2,7 @@
 
 Every round runs all functions, in another order each time. Around them runs a reference operator that always does the
 same: a time counts relative to the reference nearby, so that a slower or faster clock of the processor cancels out.
-The median over the rounds is reported. With one thread on the CPU, the processor time of the thread is read, which
+The lower quartile over the rounds is reported: other work can only slow a call down. With one thread on the CPU, the processor time of the thread is read, which
 leaves out what other processes take.
 """
 
@@ -24,7 +24,7 @@ from gnnrl_lightning.speed.latency import synchronize
 REFERENCE_EVERY = 8
 """Functions that are measured between two runs of the reference operator."""
 
-LEAST_PASSES, MOST_PASSES = 2, 12
+MOST_PASSES = 12
 
 ENOUGH = 0.004
 """Seconds of passes in a row after which no further one starts."""
@@ -86,7 +86,7 @@ def measured_ms(
         makers: Each makes a function to measure; it is made anew in each round, so that few are in memory.
         clock: Reads the time.
         reference: The reference operator.
-        rounds: Number of rounds.
+        rounds: Number of rounds, at least 1.
         advance: Called after each measurement.
 
     Returns:
@@ -107,7 +107,7 @@ def measured_ms(
     def ratio(seconds: float, after: int) -> float:
         return seconds / statistics.mean(references[after - 1 : after + 1])
 
-    return [1000 * usual * statistics.median(ratio(*item) for item in each) for each in times]
+    return [1000 * usual * sorted(ratio(*item) for item in each)[rounds // 4] for each in times]
 
 
 def _seconds(function: Callable[[], Any], clock: Clock) -> float:
@@ -115,7 +115,7 @@ def _seconds(function: Callable[[], Any], clock: Clock) -> float:
     function()
     clock.wait()
     found, total = [], 0.0
-    while len(found) < LEAST_PASSES or (total < ENOUGH and len(found) < MOST_PASSES):
+    while total < ENOUGH and len(found) < MOST_PASSES:
         start = clock.read()
         function()
         clock.wait()

@@ -40,9 +40,9 @@ from gnnrl_lightning.speed.table import (
 )
 from gnnrl_lightning.trees import Tree, floats, take, to_device
 
-TABLE_ROUNDS = 3
+TABLE_ROUNDS = 5
 
-LEAST_ROUNDS, MOST_ROUNDS, MEASUREMENTS = 5, 15, 40
+LEAST_ROUNDS, MOST_ROUNDS, MEASUREMENTS = 5, 15, 30
 """Rounds in which whole networks are measured, and measurements in all of them together: a pair gets most rounds."""
 
 NETWORKS = 10
@@ -52,7 +52,7 @@ NARROWEST = 0.3
 """Mean keep ratio of the narrowest of these."""
 
 ANCHOR_WEIGHT = 100.0
-"""Weight of the dense network in the fit, of which limits are shares, and of networks that have been checked."""
+"""Weight in the fit of candidates that have been checked, and then of the dense network, of which limits are shares."""
 
 
 class Timer(Protocol):
@@ -157,7 +157,8 @@ class Latency:
         if not self.milliseconds:
             return self
         count = len(self.milliseconds)
-        weights = [ANCHOR_WEIGHT if n == 0 or n >= count - self.checked else 1.0 for n in range(count)]
+        anchors = {0, *range(count - self.checked, count)} if self.checked else set[int]()
+        weights = [ANCHOR_WEIGHT if number in anchors else 1.0 for number in range(count)]
         return replace(self, model=self.model.fitted(self.widths, self.milliseconds, weights))
 
     def as_record(self) -> dict[str, Any]:

@@ -38,7 +38,7 @@ BAD = {
     "no budget": (["--budget.macs", "null"], r"budget is empty"),
     "latency budget": (["--budget.latency", "3.5"], r"budget.latency is 3.5.* or a number with its unit \(3.5 ms\)"),
     "latency table": (["--budget.latency", "0.5", "--latency.table", "no.csv"], r"latency.table no.csv cannot be read"),
-    "latency backend": (["--latency.backend", "eagr"], r"latency.backend is 'eagr', did you mean eager"),
+    "latency backend": (["--latency.backend", "eagr"], r"latency.backend is 'eagr' .did you mean eager"),
     "missing data": (["--data", "ImageFolder", "--data.root", "nowhere"], r"nowhere"),
     "missing checkpoint": (["--checkpoint", "nowhere.pt"], r"nowhere.pt"),
     "classes of the network": (["--network.init_args.classes", "7"], r"has 7 classes, the data has 10"),

@@ -56,14 +56,14 @@ def test_rounds_are_interleaved_and_each_function_is_made_anew(monkeypatch):
     measured_ms([maker(name) for name in "abc"], machine.clock(), machine.work("r", 0.01), rounds=4)
     assert [sorted(made[start : start + 3]) for start in range(0, 12, 3)] == [list("abc")] * 4
     assert len({tuple(made[start : start + 3]) for start in range(0, 12, 3)}) > 1  # not always in the same order
-    assert machine.log.count("a") == 4 * 3  # a first call, and two that count
+    assert machine.log.count("a") == 4 * 2  # a first call, and one that counts
 
 
 def test_quick_functions_are_called_more_often():
     machine = Machine()
     makers = [lambda: machine.work("quick", 1e-6), lambda: machine.work("slow", 1.0)]
     measured_ms(makers, machine.clock(), machine.work("r", 1e-3), rounds=1)
-    assert machine.log.count("quick") == 1 + rounds.MOST_PASSES and machine.log.count("slow") == 1 + rounds.LEAST_PASSES
+    assert machine.log.count("quick") == 1 + rounds.MOST_PASSES and machine.log.count("slow") == 1 + 1
 
 
 def test_one_thread_is_measured_by_its_processor_time():
