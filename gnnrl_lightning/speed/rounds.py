@@ -2,8 +2,8 @@
 
 Every round runs all functions, in another order each time. Around them runs a reference operator that always does the
 same: a time counts relative to the reference nearby, so that a slower or faster clock of the processor cancels out.
-The lower quartile over the rounds is reported: other work can only slow a call down. With one thread on the CPU, the processor time of the thread is read, which
-leaves out what other processes take.
+The lower quartile over the rounds is reported: other work can only slow a call down. With one thread on the CPU, the
+processor time of the thread is read, which leaves out what other processes take.
 """
 
 from __future__ import annotations

@@ -6,10 +6,11 @@ import torch
 
 import gnnrl_lightning
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.rl.state.builder import StateBuilder
 from gnnrl_lightning.speed.options import LatencyOptions
 from gnnrl_lightning.speed.table import wanted_grids, write_template
 from gnnrl_lightning.speed.whole import latency_of_record, measure_latency, some_widths
-from tests.support.fake_timer import FakeTimer, linear_ms, network_ms
+from tests.support.fake_timer import RAN, FakeTimer, linear_ms, network_ms
 from tests.support.two_hidden import TwoHidden
 
 EXAMPLE = torch.zeros(1, 1, 8, 8)
@@ -175,6 +176,21 @@ def test_bad_tables_are_refused(graph, network, tmp_path, change, message):
 def test_bad_options_are_refused(given, message):
     with pytest.raises(UserError, match=message):
         LatencyOptions(**given)
+
+
+def test_a_back_end_of_the_user_runs_operators_and_networks(graph, network):
+    found = measure_latency(graph, network, EXAMPLE, options(backend="tests.support.fake_timer.counted"))
+    assert sum(isinstance(each, TwoHidden) for each in RAN) >= len(found.milliseconds)
+    assert any(isinstance(each, torch.nn.Linear) for each in RAN) and found.summary()["backend"].endswith("counted")
+
+
+def test_latency_is_a_feature_of_states_as_the_other_metrics_are(graph, network):
+    """Four columns more: the saving, the cost, its limit and the excess; and one for the costs of stages."""
+    measured = graph.with_latency(measure_latency(graph, network, EXAMPLE, options(), FakeTimer()).model)
+    plain = StateBuilder(measured)
+    builder = StateBuilder(measured, metrics=dict.fromkeys(("macs", "params", "latency")))
+    state = builder(graph.widths[None], torch.ones(1, 3))
+    assert builder.state_dim == plain.state_dim + 5 == state.x.shape[1] and bool(state.x.isfinite().all())
 
 
 def test_real_networks_are_measured_here(graph, network):

@@ -2,6 +2,18 @@
 
 from torch import nn
 
+from gnnrl_lightning.trees import call
+
+RAN = []
+"""Networks and operators that `counted` has run."""
+
+
+def counted(network, inputs):
+    """A back end that notes what it runs."""
+    RAN.append(network)
+    return lambda: call(network, inputs)
+
+
 PER_WEIGHT, PER_OUTPUT, PER_NETWORK = 1e-3, 1e-2, 0.05
 
 
