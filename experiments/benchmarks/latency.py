@@ -88,16 +88,18 @@ def share_of(timer: Timer, graph: ComputationGraph, network: nn.Module, widths: 
 
 def meet(timer: Timer, graph: ComputationGraph, network: nn.Module, latency: Latency) -> dict[str, Any]:
     """Project one keep ratio onto the latency budget; correct the model while a measurement misses it."""
-    shares, widths = list[float](), graph.widths
+    shares, tried = list[float](), list[Tensor]()
     for _ in range(MOST_CHECKS):
         graph = graph.with_latency(latency.model)
         widths = graph.project(graph.widths, latency=SHARE)
+        tried.append(widths)
         shares.append(share_of(timer, graph, network, widths))
         if shares[-1] <= SHARE * (1 + TOLERANCE):
             break
         latency = latency.learnt(widths, shares[-1] * latency.milliseconds[0])
+    share, widths = min(zip(shares, tried, strict=True), key=lambda each: each[0])
     macs = int(graph.cost.macs(widths)) / int(graph.cost.macs(graph.widths))
-    return {"shares": shares, "share": shares[-1], "macs": macs, "again": share_of(timer, graph, network, widths)}
+    return {"shares": shares, "share": share, "macs": macs, "again": share_of(timer, graph, network, widths)}
 
 
 def measure(name: str, batch: int, backend: str, candidates: int, load: Callable[[], float]) -> dict[str, Any]:

@@ -183,7 +183,13 @@ class LatencyModel:
         found = torch.zeros(len(parts), len(self.graph.operators), dtype=torch.float64)
         return found.index_add_(1, self._operators, parts)
 
-    def fitted(self, widths: Tensor, measured: Sequence[float], weights: Sequence[float] | None = None) -> LatencyModel:
+    def fitted(
+        self,
+        widths: Tensor,
+        measured: Sequence[float],
+        weights: Sequence[float] | None = None,
+        roundings: Sequence[float] = ROUNDINGS,
+    ) -> LatencyModel:
         """Fit the correction to whole networks by least squares of the relative error.
 
         With a single network, or with several of about the same sum, only the scale is fitted.
@@ -192,11 +198,12 @@ class LatencyModel:
             widths: Widths of n networks `(n, G)`.
             measured: Their measured times, milliseconds.
             weights: Weight of each; None: all the same.
+            roundings: Values of `Correction.rounding` to choose from.
         """
         y = torch.tensor(measured, dtype=torch.float64)
         weight = torch.ones_like(y) if weights is None else torch.tensor(weights, dtype=torch.float64)
         fits = []
-        for rounding in ROUNDINGS:
+        for rounding in roundings:
             model = self.corrected(Correction(rounding=rounding))
             fixed, scale = _line(model.sums(widths), y, weight)
             error = float((weight * ((fixed + scale * model.sums(widths)) / y - 1).square()).sum())

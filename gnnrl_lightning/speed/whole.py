@@ -157,9 +157,14 @@ class Latency:
         if not self.milliseconds:
             return self
         count = len(self.milliseconds)
-        anchors = {0, *range(count - self.checked, count)} if self.checked else set[int]()
-        weights = [ANCHOR_WEIGHT if number in anchors else 1.0 for number in range(count)]
-        return replace(self, model=self.model.fitted(self.widths, self.milliseconds, weights))
+        first = count - self.checked
+        model = self.model.fitted(self.widths[:first], self.milliseconds[:first])
+        if self.checked:
+            # A few candidates of about the same widths do not tell how widths are to be rounded.
+            weights = [ANCHOR_WEIGHT if number == 0 or number >= first else 1.0 for number in range(count)]
+            rounding = model.correction.rounding
+            model = model.fitted(self.widths, self.milliseconds, weights, [rounding])
+        return replace(self, model=model)
 
     def as_record(self) -> dict[str, Any]:
         """All measurements in plain JSON types, see `latency_of_record`."""
