@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from gnnrl_lightning.cost.budget import Budget
-from gnnrl_lightning.cost.metrics import METRICS, SHOWN, Cost
+from gnnrl_lightning.cost.latency import LatencyModel
+from gnnrl_lightning.cost.metrics import METRICS, SHOWN, Cost, as_text
 from gnnrl_lightning.cost.products import CostModel, Products, Size, axis_size
 from gnnrl_lightning.cost.ranges import Limits, WidthRanges
 from gnnrl_lightning.errors import UserError
@@ -174,12 +175,13 @@ class ComputationGraph:
         self.feature_maps: tuple[FeatureMap, ...] = topology.feature_maps
         self.outputs: tuple[int, ...] = topology.outputs
         self._values, self._costs = topology.values, dict[Any, Cost]()
+        self._latency: LatencyModel | None = None
         self._map_sizes = [axis_size(self._channels.axis(labels), len(labels)) for labels in topology.channel_labels]
         self.cost = self._make_cost(topology.index)
         self.reads = self._make_reads(topology.index)
 
     def __repr__(self) -> str:
-        costs = (f"{name} {self.cost_of(name)(self.widths).item():,}" for name in METRICS)
+        costs = (f"{name} {as_text(self.cost_of(name)(self.widths).item())}" for name in self.metrics)
         return f"ComputationGraph({len(self.groups)} groups, {', '.join(costs)})"
 
     def __str__(self) -> str:
@@ -216,6 +218,32 @@ class ComputationGraph:
         graph = copy.copy(self)
         graph.ranges = WidthRanges.of(self.groups, limits)
         return graph
+
+    @property
+    def latency(self) -> LatencyModel:
+        """Latency at any widths, milliseconds.
+
+        Raises:
+            UserError: It has not been measured.
+        """
+        if self._latency is None:
+            raise UserError(
+                "the latency of this network has not been measured: jobs measure it if budget.latency is set; in "
+                "Python, see gnnrl_lightning.speed.whole.measure_latency"
+            )
+        return self._latency
+
+    def with_latency(self, latency: LatencyModel) -> ComputationGraph:
+        """The same graph with another model of its latency."""
+        graph = copy.copy(self)
+        graph._latency = latency
+        graph._costs = {key: cost for key, cost in self._costs.items() if cost is not self._latency}
+        return graph
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the registered metrics that this network has: measured ones only after their measurement."""
+        return tuple(name for name, row in METRICS.items() if not row.measured or self._latency is not None)
 
     def _make_cuts(self) -> dict[str, Cut]:
         consumed = self._walk.masked_labels()

@@ -21,7 +21,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.files import replacing
 from gnnrl_lightning.job.checked import Checked, check
 from gnnrl_lightning.job.comparison import CompareOptions, Comparison
-from gnnrl_lightning.job.delivery import LATENCY_BATCH, Delivered, deliver
+from gnnrl_lightning.job.delivery import Delivered, deliver
 from gnnrl_lightning.job.finetuning import save_finetuned, worse
 from gnnrl_lightning.job.given_widths import as_widths, budget_of, deliver_widths, read_widths
 from gnnrl_lightning.job.job import DENSE, POLICY, PRUNED, PhaseTrainers, Runtime
@@ -61,11 +61,11 @@ class CompressionCLI(RunningCLI):
         options = as_decided(self.options, self.unfinished)
         configured = as_aligned(self._budget(), self.unfinished)
         runtime = Runtime(trainers, shown_steps if rank() == 0 else hidden_steps, self._device())
-        checked = check(self.task, budget or configured, options, runtime)
+        checked = check(self.task, budget or configured, options, runtime, self.resumed or self.unfinished)
         for section, values in asdict(checked.job.options).items():
             for name, value in values.items():
                 self._get(self.config, section)[name] = value
-        for measured in filter(None, (checked.alignment, checked.tuned)):
+        for measured in filter(None, (checked.job.latency, checked.alignment, checked.tuned)):
             self.console.print(str(measured), soft_wrap=True)
         if budget is None:
             multiple = checked.job.limits.budget.channel_multiple
@@ -110,7 +110,7 @@ class CompressionCLI(RunningCLI):
         pruned = delivered.figures[PRUNED]
         costs = cost_names(pruned)
         logged = {*costs, *(f"{name}{RATIO}" for name in costs), *LOGGED}
-        print_result(dict(delivered.figures), LATENCY_BATCH, self.console)
+        print_result(dict(delivered.figures), self.console)
         shown = {name: value for name, value in pruned.items() if name in logged or name.endswith("_search")}
         self._report(folder)
         self.close_run(folder, {f"result/{name}": value for name, value in shown.items()})
@@ -230,7 +230,7 @@ class CompressionCLI(RunningCLI):
             checked_suffix(figure)
         graph = self.task.trace()
         own = self._get(self.config, "budget")["limits"] or {}
-        found = inspect(graph, [*METRICS, *(metric for metric in own if metric not in METRICS)])
+        found = inspect(graph, [*graph.metrics, *(metric for metric in own if metric not in METRICS)])
         for table in inspection_tables(found):
             self.console.print(table)
         if json is not None:

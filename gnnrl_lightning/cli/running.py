@@ -26,7 +26,6 @@ from gnnrl_lightning.cli.resuming import OPTION, with_subcommand
 from gnnrl_lightning.cli.signals import OwnHandler, forward_signals, stop_signal
 from gnnrl_lightning.errors import UserError, first_line, one_line
 from gnnrl_lightning.files import replacing
-from gnnrl_lightning.job.delivery import LATENCY_BATCH
 from gnnrl_lightning.job.integrity import read_result
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.searching import Searching
@@ -65,7 +64,7 @@ class RunningCLI(ArgumentsCLI):
     def before_instantiate_classes(self) -> None:
         """Show the result if the run to resume is finished."""
         if self.resumed is not None and self.resumed.result.exists():
-            print_result(read_result(self.resumed), LATENCY_BATCH, self.console)
+            print_result(read_result(self.resumed), self.console)
             self.console.print(f"{self.resumed.path} is finished: there is nothing to resume", soft_wrap=True)
             raise SystemExit(0)
 

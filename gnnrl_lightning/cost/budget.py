@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.cost.metrics import METRICS, SHOWN, Cost, metric_name
+from gnnrl_lightning.cost.metrics import METRICS, SHOWN, Cost, as_text, metric_name
 from gnnrl_lightning.cost.projection import AllowedWidths, Limits, fits, project
 from gnnrl_lightning.cost.ranges import WidthRanges
 from gnnrl_lightning.errors import UserError, one_line
@@ -91,9 +91,10 @@ def parse_limit(given: float | str, option: str, unit: str = "") -> Limit:
         return Limit(value, relative=True)
     if value > 1 and scale != "%" and value.is_integer():
         return Limit(value, relative=False)
+    with_unit = f" or a number with its unit ({value:g} {unit})" if unit else ""
     raise UserError(
         f"{option} is {given}, which is neither a share nor absolute: write a share below 1 (0.5 or 50%), a whole "
-        "number above 1 for an absolute limit, or null for none"
+        f"number above 1{with_unit} for an absolute limit, or null for none"
     )
 
 
@@ -221,13 +222,14 @@ def _absolute(name: str, limit: Limit, dense: float, smallest: float) -> float:
     """Convert a limit to an absolute one."""
     if not limit.relative and limit.value > dense:
         raise UserError(
-            f"budget.{name} is {limit.value:g}, more than the dense network has ({dense:,}): nothing to prune"
+            f"budget.{name} is {limit.value:g}, more than the dense network has ({as_text(dense)}): nothing to prune"
         )
     absolute = limit.value * dense if limit.relative else limit.value
     if smallest > absolute:
+        unit = METRICS[name].unit if name in METRICS and METRICS[name].measured else name
         raise UserError(
-            f"budget.{name} is {limit.value:g} ({absolute:,.0f}), which cannot be reached: the smallest network has "
-            f"{smallest:,} {name} ({smallest / dense:.4f} of the dense one)"
+            f"budget.{name} is {limit.value:g} ({as_text(absolute)}), which cannot be reached: the smallest network "
+            f"has {as_text(smallest)} {unit} ({smallest / dense:.4f} of the dense one)"
         )
     return absolute
 
@@ -257,7 +259,7 @@ class BoundBudget:
     monotone: frozenset[str]
 
     def __repr__(self) -> str:
-        parts = (f"{name} <= {limit:,.0f} of {self.dense[name]:,}" for name, limit in self.limits.items())
+        parts = (f"{name} <= {as_text(limit)} of {as_text(self.dense[name])}" for name, limit in self.limits.items())
         return f"BoundBudget({', '.join(parts)})"
 
     @property

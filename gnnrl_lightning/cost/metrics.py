@@ -30,6 +30,7 @@ class Metric:
         unit: Unit of the cost, for output and for limits such as `20 ms`.
         exact: Whether the cost is exact rather than estimated or measured.
         monotone: Whether the cost never rises when a group is narrowed; projection is then faster.
+        measured: Whether a traced network has it only after a measurement; a job measures what its budget limits.
         of_operators: Returns the function for the costs of all operators, widths `(B, G)` -> `(B, n_operators)`, which
             the state of a policy reads; None: the cost is not a sum over operators.
     """
@@ -38,6 +39,7 @@ class Metric:
     unit: str = ""
     exact: bool = False
     monotone: bool = False
+    measured: bool = False
     of_operators: Callable[[Any], Cost] | None = None
 
 
@@ -85,6 +87,21 @@ METRICS.register(
     ),
 )
 METRICS.register("activations", Metric(peak_activations, unit="bytes", exact=True, monotone=True))
+METRICS.register(
+    "latency",
+    Metric(
+        lambda graph: graph.latency,
+        unit="ms",
+        monotone=True,
+        measured=True,
+        of_operators=lambda graph: graph.latency.operators,
+    ),
+)
 
 SHOWN = ("macs", "params")
 """Metrics that are always reported, before the other metrics of the budget."""
+
+
+def as_text(cost: float) -> str:
+    """Format a cost: counts with all digits, fractions of a unit with four."""
+    return f"{cost:,.0f}" if cost >= 1000 or cost == int(cost) else f"{cost:.4g}"

@@ -13,7 +13,9 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.racing import random_order
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.job import Job, Runtime
+from gnnrl_lightning.job.latency import latency_for
 from gnnrl_lightning.job.options import Options
+from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.networks import eval_mode
 from gnnrl_lightning.objective.protocol import untrained
@@ -29,7 +31,13 @@ ALIGNED_ON = 64
 """Examples in the batch on which multiples of channels are measured."""
 
 
-def check(task: Task, budget: Budget, options: Options | None = None, runtime: Runtime | None = None) -> Checked:
+def check(
+    task: Task,
+    budget: Budget,
+    options: Options | None = None,
+    runtime: Runtime | None = None,
+    folder: RunFolder | None = None,
+) -> Checked:
     """Validate the input of a job and resolve every "auto" option. Nothing is written.
 
     ```
@@ -43,6 +51,7 @@ def check(task: Task, budget: Budget, options: Options | None = None, runtime: R
         budget: Upper limits on the costs of the pruned network.
         options: Options of all stages; None: the defaults.
         runtime: Device, trainers and progress; None: the CPU, without output.
+        folder: Folder of an interrupted run, whose measurements of latency are used; None: there is none.
 
     Raises:
         UserError: The input is invalid.
@@ -54,13 +63,17 @@ def check(task: Task, budget: Budget, options: Options | None = None, runtime: R
         task.check_training(network, options.pretraining, "pretraining")
     task.check_training(network, options.finetuning, "finetuning", teacher=network)
     network.to(runtime.device)
-    alignment = None
+    latency, alignment = None, None
+    if graph.groups:
+        latency = latency_for(task, graph, network, budget, options, runtime, folder)
+    if latency is not None:
+        graph = graph.with_latency(latency.model)
     if budget.channel_multiple == AUTO and graph.groups:
         alignment = align(graph, network, budget, _some(task, ALIGNED_ON, runtime))
         budget = budget.aligned(alignment.multiple)
     limits = limits_on(graph, budget, task.path)
     tuned = _tune(task, graph, network, options, runtime) if options.scoring.precision == AUTO else None
-    job = Job(task, graph, limits, _decided(options, task, network, tuned), runtime)
+    job = Job(task, graph, limits, _decided(options, task, network, tuned), runtime, latency)
     return Checked(job, network, job.calibration(options.candidate.calibration_examples), tuned, alignment)
 
 

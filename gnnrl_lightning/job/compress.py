@@ -87,7 +87,7 @@ def compress(
     task = Task(network, data, seed=seed, groups=groups or GroupOptions(), objective=objective)
     runtime = Runtime(shown=shown_steps if progress else hidden_steps, device=torch.device(device))
     options, budget = _as_decided(options, budget, folder)
-    checked = check(task, budget, options, runtime)
+    checked = check(task, budget, options, runtime, None if folder is None else RunFolder(Path(folder)))
     if isinstance(agent, GraphLearner):
         checked.iterations(agent)
         checked.prepare(agent)

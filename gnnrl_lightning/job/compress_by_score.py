@@ -22,6 +22,7 @@ from gnnrl_lightning.job.checked import limits_on, without_auto
 from gnnrl_lightning.job.comparison import run_agent
 from gnnrl_lightning.job.groups import GroupOptions
 from gnnrl_lightning.job.job import PRUNED, UNIFORM
+from gnnrl_lightning.job.latency import LATENCY
 from gnnrl_lightning.job.options import DeliveryOptions, Options
 from gnnrl_lightning.networks import check_finite, check_runs
 from gnnrl_lightning.report.table import print_scores
@@ -31,6 +32,7 @@ from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.search.baselines import starting_candidates, uniform
 from gnnrl_lightning.search.methods import METHODS, Method
 from gnnrl_lightning.search.problem import SearchProblem
+from gnnrl_lightning.speed.whole import measure_latency
 from gnnrl_lightning.surrogate.measures import SENSITIVITIES
 from gnnrl_lightning.trees import Tree, count, take, tensors, to_device
 
@@ -118,6 +120,9 @@ def compress_by_score(
     inputs = _checked_inputs(to_device(inputs, device))
     dense, name = _checked_copy(network, inputs, device), type(network).__qualname__
     graph = (groups or GroupOptions()).trace(dense, take(inputs, slice(1)))
+    if LATENCY in budget.parsed:
+        measured = measure_latency(graph, dense, take(inputs, slice(1)), (options or Options()).latency)
+        graph = graph.with_latency(measured.model)
     limits = limits_on(graph, budget, name)
     options = _decided(_checked_options(options or Options()), inputs, evaluations)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job import artifact
 from gnnrl_lightning.job.finetuning import Finetuned, finetune, keyed
 from gnnrl_lightning.job.job import PRUNED, UNIFORM
+from gnnrl_lightning.job.latency import latency_figures
+from gnnrl_lightning.job.latency_check import with_latency_checked
 from gnnrl_lightning.job.runs import RunFolder, versions
 from gnnrl_lightning.job.searching import Searched, with_finals
 from gnnrl_lightning.job.trained import Trained
@@ -25,13 +27,8 @@ from gnnrl_lightning.objective.protocol import record
 from gnnrl_lightning.processes import rank
 from gnnrl_lightning.report.table import print_result
 from gnnrl_lightning.rl.environments import AGENT
-from gnnrl_lightning.speed.latency import paired_latency_ms
 from gnnrl_lightning.speed.machine import machine
 from gnnrl_lightning.surrogate.diagnostics import proxy_figures
-from gnnrl_lightning.trees import take, to_device
-
-LATENCY_BATCH = 64
-"""Examples in a batch when the delivered networks are timed."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +50,15 @@ class Delivered:
     def __str__(self) -> str:
         """The figures as a table."""
         text = io.StringIO()
-        print_result(dict(self.figures), LATENCY_BATCH, Console(file=text, width=120))
+        print_result(dict(self.figures), Console(file=text, width=120))
         return text.getvalue().rstrip()
 
 
 def deliver(searched: Searched, folder: RunFolder) -> Delivered | None:
     """Prune the best candidate and the uniform one, fine-tune both with the same settings, test once and save.
 
-    If the options want finals, short trainings choose the best candidate, see `gnnrl_lightning.job.finals`.
+    If the options want finals, short trainings choose the best candidate, see `gnnrl_lightning.job.finals`. If the
+    budget limits the latency, that of the candidate is measured first, see `gnnrl_lightning.job.latency_check`.
 
     Args:
         searched: The finished search.
@@ -70,11 +68,14 @@ def deliver(searched: Searched, folder: RunFolder) -> Delivered | None:
         The result. With several processes, all of them train, and only the first one tests and saves; the others
         return None.
     """
-    searched = with_finals(searched, folder)
+    searched = with_latency_checked(with_finals(searched, folder), folder)
     chosen = {PRUNED: searched.best}
     if searched.uniform is not None:
         chosen = {UNIFORM: searched.uniform, PRUNED: searched.best}
-    budget = searched.trained.job.limits.budget.as_record()
+    limits = searched.trained.job.limits
+    # The model of the latency may have been corrected since they were evaluated.
+    chosen = {name: replace(item, costs=limits.costs(torch.tensor(item.widths))) for name, item in chosen.items()}
+    budget = limits.budget.as_record()
     return finish(searched.trained, chosen, folder, budget, _search_figures(searched) if rank() == 0 else {})
 
 
@@ -108,12 +109,14 @@ def finish(
     after = finetune(trained, before, folder)
     if rank() > 0:
         return None
+    tested = _tested(trained, chosen, before, after)
     result = {
         "network": job.task.name,
         "dataset": job.task.data.name,
         "objective": record(job.task.goal),
         "budget": dict(budget),
-        **_tested(trained, chosen, before, after),
+        **tested,
+        "latency": latency_figures(job, tested),
         "test_examples": len(job.task.data.test),
         "search": dict(search),
         **_structure(job.graph, chosen),
@@ -149,13 +152,12 @@ def _tested(
     """Return the figures of the dense and the pruned networks. The test examples are read nowhere else."""
     job, dense = trained.job, trained.network
     task, limits = job.task, job.limits
-    batch = to_device(take(task.example(), torch.zeros(LATENCY_BATCH, dtype=torch.int64)), job.runtime.device)
     tested = {"dense": dense} | {f"{name} before": network for name, network in before.items()}
     tested |= {f"{name} after": item.network for name, item in after.items()}
     scores: dict[str, dict[str, float]] = {}
-    with job.runtime.shown("test", len(tested) + 1) as advance:
-        latency = paired_latency_ms({"dense": dense, **{name: item.network for name, item in after.items()}}, batch)
-        advance()
+    timed = {"dense": dense, **{name: item.network for name, item in after.items()}}
+    latency = dict(zip(timed, job.timer.networks(list(timed.values())), strict=True))
+    with job.runtime.shown("test", len(tested)) as advance:
         for name, network in tested.items():
             scores[name] = task.figures(network, task.data.test)
             advance()
@@ -193,6 +195,7 @@ def _structure(graph: ComputationGraph, chosen: Mapping[str, Evaluation]) -> dic
 def _search_figures(searched: Searched) -> dict[str, Any]:
     """Return the cost of the search, the proposer of the winner, and the contributions of agent and proxy."""
     agent, proxy = searched.best_by(AGENT), None
+    checks = {"latency_checks": [*map(dict, searched.latency_checks)]} if searched.latency_checks else {}
     primary = searched.trained.job.task.goal.primary
     if searched.sensitivity is not None and searched.episodes is not None:
         proxy = proxy_figures(list(searched.history), searched.sensitivity, AGENT, searched.episodes, primary)
@@ -206,4 +209,5 @@ def _search_figures(searched: Searched) -> dict[str, Any]:
         "proxy": proxy,
         "seconds": searched.seconds,
         "finals": None if searched.finals is None else searched.finals.as_record(searched.trained.job.task.goal),
+        **checks,
     }

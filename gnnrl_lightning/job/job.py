@@ -23,6 +23,7 @@ from gnnrl_lightning.processes import from_first, rank
 from gnnrl_lightning.report.progress import ShownSteps, hidden_steps
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.environments import Environments
+from gnnrl_lightning.speed.whole import Latency, RealTimer, Timer
 from gnnrl_lightning.training.options import TrainingOptions
 from gnnrl_lightning.training.train import quiet_trainer
 from gnnrl_lightning.trees import Tree, to_device
@@ -52,11 +53,13 @@ class Runtime:
         shown: Shows progress of other long steps.
         device: Device on which candidates are pruned, repaired and scored. The dense network, the calibration examples
             and, if they fit, the held-out examples are kept there.
+        timer: Measures latency; None: on this machine, as `latency` of the options says.
     """
 
     trainers: PhaseTrainers = quiet_trainers
     shown: ShownSteps = hidden_steps
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    timer: Timer | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Job:
         limits: Upper limits on the costs of the pruned network.
         options: All options, with every "auto" resolved.
         runtime: Device, trainers and progress.
+        latency: Predicted latency, with the measurements behind it; None: the budget does not limit it.
     """
 
     task: Task
@@ -76,6 +80,13 @@ class Job:
     limits: BoundBudget
     options: Options
     runtime: Runtime
+    latency: Latency | None = None
+
+    @property
+    def timer(self) -> Timer:
+        """Measures the latency of networks."""
+        runtime = self.runtime
+        return runtime.timer or RealTimer(self.options.latency, runtime.device, self.task.example(), runtime.shown)
 
     @property
     def evaluation_examples(self) -> int:

@@ -18,6 +18,7 @@ from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.search.baselines import starting_count
 from gnnrl_lightning.search.finals import FinalsOptions
 from gnnrl_lightning.search.options import SearchOptions
+from gnnrl_lightning.speed.options import LatencyOptions
 from gnnrl_lightning.surrogate.measures import SENSITIVITIES
 from gnnrl_lightning.training.options import TrainingOptions
 
@@ -58,6 +59,7 @@ class Options:
         search: Evaluations and sensitivity of the search.
         finals: Short trainings after the search, which choose the candidate that is delivered.
         delivery: Repair and file formats of the delivered networks.
+        latency: How latency is measured.
         pretraining: Training of the dense network, if it is not trained yet.
         finetuning: Fine-tuning of pruned networks, the same for uniform pruning and ours.
 
@@ -71,6 +73,7 @@ class Options:
     search: SearchOptions = field(default_factory=SearchOptions)
     finals: FinalsOptions = field(default_factory=FinalsOptions)
     delivery: DeliveryOptions = field(default_factory=DeliveryOptions)
+    latency: LatencyOptions = field(default_factory=LatencyOptions)
     pretraining: TrainingOptions = field(default_factory=TrainingOptions)
     finetuning: TrainingOptions = field(default_factory=TrainingOptions)
 

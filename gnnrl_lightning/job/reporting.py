@@ -12,7 +12,6 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.files import replacing
 from gnnrl_lightning.job.comparison import stem
-from gnnrl_lightning.job.delivery import LATENCY_BATCH
 from gnnrl_lightning.job.integrity import read_figures, read_result
 from gnnrl_lightning.job.job import SENSITIVITY
 from gnnrl_lightning.job.runs import RunFolder
@@ -48,7 +47,7 @@ def write_report(folder: RunFolder, subcommand: str) -> Path:
     record = read_run(folder, subcommand)
     with styled():
         _save(folder.figures, run_figures(record))
-    return _write(folder.report, run_page(record, LATENCY_BATCH))
+    return _write(folder.report, run_page(record))
 
 
 def write_comparison(runs: Mapping[RunFolder, str], path: Path) -> Path:

@@ -124,6 +124,16 @@ class RunFolder:
         return self.checkpoints / f"{phase}.ckpt"
 
     @property
+    def latency(self) -> Path:
+        """Measurements of latency, if it is limited."""
+        return self.checkpoints / "latency.json"
+
+    @property
+    def latency_check(self) -> Path:
+        """The choice of a winner by measuring it, if latency is limited."""
+        return self.checkpoints / "latency_check.json"
+
+    @property
     def wandb(self) -> Path:
         """Ids of the W&B runs, one per line, if there are any."""
         return self.checkpoints / "wandb.txt"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,8 @@ class Searched:
         sensitivity: Effect of narrowing each group, if the search read it.
         episodes: Episodes of an iteration of the agent, over all processes; None: the method has no iterations.
         finals: The finalists, of which the best one is `best`; None: nothing was trained after the search.
+        latency_checks: The candidates whose latency was measured after the search, see
+            `gnnrl_lightning.job.latency_check`.
     """
 
     trained: Trained
@@ -118,6 +120,7 @@ class Searched:
     sensitivity: Sensitivity | None
     episodes: int | None
     finals: Played | None = None
+    latency_checks: tuple[Mapping[str, Any], ...] = ()
 
     def best_by(self, proposer: str) -> Evaluation | None:
         """Return the best evaluation within the budget of one proposer."""

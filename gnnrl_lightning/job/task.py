@@ -15,7 +15,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from gnnrl_lightning.cost.metrics import METRICS, metric_name
+from gnnrl_lightning.cost.metrics import metric_name
 from gnnrl_lightning.data import ExampleData, Examples
 from gnnrl_lightning.errors import Diverged, UserError
 from gnnrl_lightning.graph import ComputationGraph
@@ -248,7 +248,7 @@ def _call(network: Mapping[str, Any]) -> str:
     return f"{network.get('class_path')} with init_args {network.get('init_args')}"
 
 
-def inspect(graph: ComputationGraph, metrics: Iterable[Any] = METRICS) -> dict[str, Any]:
+def inspect(graph: ComputationGraph, metrics: Iterable[Any] | None = None) -> dict[str, Any]:
     """Return the groups with lowest and highest widths, kept layers, frozen groups, their reasons, and costs.
 
     The smallest cost is that of the lowest widths; `min_width` of a budget may raise them further. With `min_width` 0,
@@ -256,10 +256,10 @@ def inspect(graph: ComputationGraph, metrics: Iterable[Any] = METRICS) -> dict[s
 
     Args:
         graph: The traced network.
-        metrics: The metrics to show, see `ComputationGraph.cost_of`.
+        metrics: The metrics to show, see `ComputationGraph.cost_of`; None: the registered ones that it has.
     """
     both, costs = torch.stack([graph.widths, graph.smallest]), {}
-    for metric in metrics:
+    for metric in graph.metrics if metrics is None else metrics:
         name, (dense, smallest) = metric_name(metric), graph.cost_of(metric)(both).tolist()
         costs |= {name: dense, f"smallest_{name}": smallest}
     frozen = [asdict(group) for group in graph.frozen]

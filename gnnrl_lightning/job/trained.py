@@ -22,6 +22,7 @@ from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.job.checked import Checked
 from gnnrl_lightning.job.job import DENSE, Job
+from gnnrl_lightning.job.latency import shared_latency
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.processes import from_first
 from gnnrl_lightning.rl.env.options import EpisodeOptions
@@ -47,6 +48,7 @@ def train(checked: Checked, folder: RunFolder | None = None) -> Trained:
     multiple = from_first(job.limits.budget.channel_multiple)
     if isinstance(multiple, int) and multiple != job.limits.budget.channel_multiple:
         job = replace(job, limits=job.limits.budget.aligned(multiple).on(job.graph))
+    job = shared_latency(job, checked.network, folder)
     network = checked.network
     if not job.task.trained:
         if folder is None:

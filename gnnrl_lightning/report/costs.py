@@ -21,6 +21,33 @@ def saves_little_time(dense: Mapping[str, Any], ours: Mapping[str, Any]) -> bool
     return 1 - taken < TIME_SAVED * (1 - kept)
 
 
+def latency_batch(result: Mapping[str, Any]) -> int:
+    """Return the examples of the batch whose latency was measured; 64 in results of releases that did not note it."""
+    return result.get("latency", {}).get("batch_size", 64)
+
+
+def latency_line(result: Mapping[str, Any]) -> str | None:
+    """Say whether a limit on the latency is met, and how good its prediction was; None if there is no limit.
+
+    Args:
+        result: The figures as in result.json.
+    """
+    found = result.get("latency", {})
+    if "limit" not in found:
+        return None
+    dense, checks = result["dense"]["latency_ms"], len(result["search"].get("latency_checks", ()))
+    text = (
+        f"latency: at most {found['limit']:.4g} ms ({found['limit'] / dense:.1%} of the dense network's) was asked "
+        f"for, {found['measured']:.4g} ms ({found['measured'] / dense:.1%}) is measured"
+    )
+    if found["mean_error"] is None:
+        return f"{text} here; it was predicted from {found['table']}"
+    return (
+        f"{text}; predicted with a mean error of {found['mean_error']:.1%} for {found['networks']} networks, "
+        f"{checks} candidate{'s' if checks > 1 else ''} measured after the search"
+    )
+
+
 def cost_names(row: Mapping[str, Any]) -> list[str]:
     """Return the names of the metrics in a row of figures: those with a ratio to the dense network's cost."""
     return [name for name in row if f"{name}{RATIO}" in row]

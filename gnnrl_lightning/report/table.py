@@ -10,30 +10,37 @@ from rich.table import Table
 
 from gnnrl_lightning.objective import Figure
 from gnnrl_lightning.objective.protocol import primary_figure
-from gnnrl_lightning.report.costs import RATIO, TIME_HINT, cost_names, readable, saves_little_time
+from gnnrl_lightning.report.costs import (
+    RATIO,
+    TIME_HINT,
+    cost_names,
+    latency_batch,
+    latency_line,
+    readable,
+    saves_little_time,
+)
 
 ROWS = (("dense", "dense"), ("uniform", "uniform"), ("pruned", "ours"))
 
 
-def result_table(result: Mapping[str, Any], batch: int) -> Table:
+def result_table(result: Mapping[str, Any]) -> Table:
     """Lay out the figures of a run.
 
     Args:
         result: The figures as in result.json: costs of one example, latency in milliseconds, the objective's figures.
-        batch: Examples of the batch whose latency was measured.
 
     Returns:
         A table with one row for each network.
     """
-    costs, given = cost_names(result["pruned"]), result["budget"]
+    costs, given, batch = cost_names(result["pruned"]), result["budget"], latency_batch(result)
     budget = ", ".join(f"{name} {_limit(given[name])}" for name in costs if name in given)
     budget = f"budget: {budget}" if budget else "widths as given"
     primary, figure = primary_figure(result)
     unit = f" in {figure.unit}" if figure.unit else ""
     table = Table(
         title=f"{result['network']} on {result['dataset']}, {budget}",
-        caption=f"ms/{batch}: latency for {batch} examples; {figure.label} on the test examples{unit}, before and "
-        "after fine-tuning",
+        caption=f"ms/{batch}: measured latency for {batch} examples; {figure.label} on the test examples{unit}, before "
+        "and after fine-tuning",
     )
     table.add_column("network", no_wrap=True)
     for name in (*(part for cost in costs for part in (cost, "kept")), f"ms/{batch}", "pruned", "tuned"):
@@ -61,18 +68,18 @@ def _cells(
     ]
 
 
-def print_result(result: Mapping[str, Any], batch: int, console: Console | None = None) -> None:
+def print_result(result: Mapping[str, Any], console: Console | None = None) -> None:
     """Print the table and who found the network.
 
     Args:
         result: The figures as in result.json.
-        batch: Examples of the batch whose latency was measured.
         console: Where to print; standard output by default.
     """
     console = console or Console()
-    console.print(result_table(result, batch))
+    console.print(result_table(result))
     _print_layers(result, console)
     _print_time(result, console)
+    _print_latency(result, console)
     _print_finetuning(result, console)
     search = result["search"]
     primary, figure = primary_figure(result)
@@ -121,6 +128,13 @@ def _print_time(result: Mapping[str, Any], console: Console) -> None:
     if saves_little_time(dense, ours):
         kept, taken = (ours[name] / dense[name] for name in ("macs", "latency_ms"))
         console.print(f"{kept:.0%} of the MACs take {taken:.0%} of the dense network's time here: {TIME_HINT}")
+
+
+def _print_latency(result: Mapping[str, Any], console: Console) -> None:
+    """Say whether a limit on the latency is met."""
+    line = latency_line(result)
+    if line is not None:
+        console.print(line, soft_wrap=True)
 
 
 def _print_finetuning(result: Mapping[str, Any], console: Console) -> None:

@@ -247,7 +247,7 @@ def test_an_impossible_budget_names_the_smallest_reachable():
         ({"macs": -1}, "macs is -1: it must be positive"),
         ({"macs": float("nan")}, "macs is nan: it must be positive"),
         ({"params": float("inf")}, "params is inf: it must be positive"),
-        ({"latency": 0.5}, "budget is 'latency': expected one of macs, params, activations, or an import path"),
+        ({"energy": 0.5}, "budget is 'energy': expected one of macs, params, activations, latency, or an import path"),
         ({"mac": 0.5}, r"did you mean macs\?"),
         ({"macs": 1}, "macs is 1, which is neither a share nor absolute: write a share below 1 .* null for none"),
         ({"macs": 1.0}, "macs is 1.0, which is neither"),
@@ -333,7 +333,7 @@ def test_a_budget_says_what_it_is_and_is_bound_once():
     limits = budget.on(graph)
     assert list(limits.dense) == ["macs", "params", "counted"] and limits.dense["counted"] == (14 + 15) / 4
     assert limits.limits == {"macs": 200.0, "counted": 0.6 * 29 / 4}
-    assert repr(limits) == "BoundBudget(macs <= 200 of 241, counted <= 4 of 7.25)"
+    assert repr(limits) == "BoundBudget(macs <= 200 of 241, counted <= 4.35 of 7.25)"
     assert limits.share("macs") == 200 / 241 and limits.share("params") == 1
     assert limits.smallest.tolist() == [2, 2]
     widths = torch.tensor([2, 4])

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from gnnrl_lightning import GNNRL, Budget, GroupOptions, Options, TrainingOptions, UserError, compress_by_score
+from gnnrl_lightning import GNNRL, Budget, GroupOptions, Options, TrainingOptions, UserError, compress_by_score, trace
+from gnnrl_lightning.cost.latency import Grid
 from gnnrl_lightning.job import (
     CandidateOptions,
     DeliveryOptions,
@@ -17,6 +18,8 @@ from gnnrl_lightning.job import (
     ScoringOptions,
     SearchOptions,
 )
+from gnnrl_lightning.speed.options import LatencyOptions
+from gnnrl_lightning.speed.table import as_record, wanted_grids
 from tests.support.fakes import Detector, boxes_likeness
 
 
@@ -252,3 +255,25 @@ def test_weights_that_are_not_finite_are_refused(detector):
     nn.init.constant_(detector.first.bias, math.nan)
     with pytest.raises(UserError, match=r"NaN or infinite values in first\.bias"):
         compress_by_score(detector, lambda network: 0.0, INPUTS, Budget(macs=0.5))
+
+
+def test_latency_is_limited_by_a_table(tmp_path):
+    """Of another machine, whose convolutions take a millisecond for each output channel, and all else nothing."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 12, 3), nn.ReLU(), nn.Conv2d(12, 8, 3), nn.ReLU(), nn.Conv2d(8, 2, 3)).eval()
+    images = torch.randn(64, 3, 8, 8)
+    _, wanted = wanted_grids(trace(network, images[:1]), network)
+    grids = {
+        name: Grid(each.inputs, each.outputs, tuple(tuple(map(float, each.outputs)) for _ in each.inputs))
+        if name.startswith("conv2d")
+        else Grid(each.inputs, each.outputs, ((0.0,) * len(each.outputs),))
+        for name, each in wanted.items()
+    }
+    (tmp_path / "phone.json").write_text(json.dumps({"operators": as_record(grids)}))
+    options = Options(latency=LatencyOptions(table=str(tmp_path / "phone.json")))
+    found = compress_by_score(
+        network, lambda made: -float(made(images).detach().abs().mean()), images, Budget(latency="11 ms"), by="greedy",
+        evaluations=20, options=options,
+    )  # fmt: skip
+    assert found.figures["dense"]["latency"] == 12 + 8 + 2
+    assert found.figures["pruned"]["latency"] == sum(found.widths.values()) + 2 == 11

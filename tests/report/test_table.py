@@ -9,20 +9,20 @@ from tests.support.results import RESULT
 
 
 def test_cells_are_the_figures():
-    columns = {column.header: list(column.cells) for column in result_table(RESULT, 64).columns}
+    columns = {column.header: list(column.cells) for column in result_table(RESULT).columns}
     assert columns["network"] == ["dense", "uniform", "ours"]
     assert columns["macs"] == ["2.000 M", "998.0 k", "1.000 M"]
     assert columns["params"] == ["400.0 k", "180.0 k", "200.0 k"]
     assert columns["ms/64"] == ["8.00", "6.00", "5.12"]
     assert columns["pruned"] == ["", "60.00", "88.00"]
     assert columns["tuned"] == ["99.00", "98.25", "98.75"]
-    kept = [list(column.cells) for column in result_table(RESULT, 64).columns if column.header == "kept"]
+    kept = [list(column.cells) for column in result_table(RESULT).columns if column.header == "kept"]
     assert kept == [["100.0%", "49.9%", "50.0%"], ["100.0%", "45.0%", "50.0%"]]
 
 
 def test_printed_table_names_budget_and_finder():
     console = Console(file=io.StringIO(), width=140)
-    print_result(RESULT, 64, console)
+    print_result(RESULT, console)
     text = console.file.getvalue()
     assert "ResNet-20 on digits, budget: macs 0.5 " in text
     assert "found by agent in 96 evaluations, 42 s" in text
@@ -33,7 +33,7 @@ def test_printed_table_names_budget_and_finder():
 def test_macs_that_save_little_time_are_said(milliseconds, said):
     """Half of the MACs: a quarter of the 8 ms should be gone."""
     console = Console(file=io.StringIO(), width=140)
-    print_result({**RESULT, "pruned": RESULT["pruned"] | {"latency_ms": milliseconds}}, 64, console)
+    print_result({**RESULT, "pruned": RESULT["pruned"] | {"latency_ms": milliseconds}}, console)
     line = f"50% of the MACs take {milliseconds / 8:.0%} of the dense network's time here: {TIME_HINT}"
     assert (line in console.file.getvalue()) is said
 
@@ -57,7 +57,7 @@ def test_what_fine_tuning_has_come_to_is_said(epochs, kept, said):
     console = Console(file=io.StringIO(), width=140)
     after = epochs[-1] if epochs else 90.0
     found = {"top1_search_before": 90.0, "top1_search_after": after, "top1_search_epochs": epochs}
-    print_result({**RESULT, "pruned": RESULT["pruned"] | found | {"finetuning_kept": kept}}, 64, console)
+    print_result({**RESULT, "pruned": RESULT["pruned"] | found | {"finetuning_kept": kept}}, console)
     lines = console.file.getvalue().splitlines()
     assert [line for line in lines if "fine-tuning" in line and ": " in line and "latency" not in line] == said
 
@@ -65,14 +65,14 @@ def test_what_fine_tuning_has_come_to_is_said(epochs, kept, said):
 def test_finals_are_said():
     console = Console(file=io.StringIO(), width=140)
     finals = {"trained": [{}, {}, {}], "seconds": 61.2}
-    print_result({**RESULT, "search": {**RESULT["search"], "finals": finals}}, 64, console)
+    print_result({**RESULT, "search": {**RESULT["search"], "finals": finals}}, console)
     assert "3 finalists were trained for a few steps, 61 s; the best of them is delivered" in console.file.getvalue()
 
 
 def test_agent_without_a_candidate():
     console = Console(file=io.StringIO(), width=140)
     search = {**RESULT["search"], "found_by": "uniform", "agent_best": None}
-    print_result({**RESULT, "search": search}, 64, console)
+    print_result({**RESULT, "search": search}, console)
     assert "the agent's own best none" in console.file.getvalue()
 
 
@@ -97,7 +97,7 @@ def test_groups_with_their_ranges_and_kept_layers():
 def test_widths_that_were_given_have_no_uniform_row_and_no_search():
     given = {name: RESULT[name] for name in RESULT if name != "uniform"} | {"budget": {}, "search": {"seed": 0}}
     console = Console(file=io.StringIO(), width=140)
-    print_result(given, 64, console)
+    print_result(given, console)
     text = console.file.getvalue()
     assert "ResNet-20 on digits, widths as given" in text and "evaluations" not in text and "uniform" not in text
     assert "top-1 on the holdout 90.50 % before fine-tuning" in text
@@ -120,3 +120,32 @@ def test_reasons_of_frozen_groups_with_line_and_remedy():
         ["net.py:7: f(x)"],
         ["use cumsum"],
     ]
+
+
+LIMITED = {"batch_size": 1, "limit": 4.8, "measured": 4.7, "mean_error": 0.021, "networks": 9, "table": None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "4.7 ms (58.8%) is measured; predicted with a mean error of 2.1% for 9 networks, 2 candidates measured"),
+        (
+            {"mean_error": None, "table": "phone.csv"},
+            "4.7 ms (58.8%) is measured here; it was predicted from phone.csv",
+        ),
+    ],
+)
+def test_a_limit_on_latency_is_said_to_be_met(changes, said):
+    """5.12 ms of the network are in the table, and 60 % of the dense network's 8 ms were asked for."""
+    search = {**RESULT["search"], "latency_checks": [{}, {}]}
+    console = Console(file=io.StringIO(), width=140)
+    print_result({**RESULT, "latency": {**LIMITED, **changes}, "search": search}, console)
+    text = console.file.getvalue()
+    assert "latency: at most 4.8 ms (60.0% of the dense network's) was asked for, " + said in text
+    assert "ms/1" in text and "ms/64" not in text
+
+
+def test_results_without_a_limit_on_latency_say_nothing_of_one():
+    console = Console(file=io.StringIO(), width=140)
+    print_result({**RESULT, "latency": {"batch_size": 64}}, console)
+    assert "latency: at most" not in console.file.getvalue()

@@ -5,7 +5,8 @@ import sys
 import pytest
 import torch
 
-from gnnrl_lightning.speed.memory import KERNELS, keep_kernels
+from gnnrl_lightning.speed import memory
+from gnnrl_lightning.speed.memory import KERNELS, heap_alone, keep_kernels
 
 # Ten times eight blocks of 4 MiB, written and freed together: how many pages are faulted in after ten times more?
 SCRIPT = """
@@ -110,3 +111,13 @@ def test_as_many_kernels_are_kept_as_is_said():
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="there is no oneDNN")
 def test_kernels_are_kept_until_their_shape_comes_back():
     assert compiled_again(1200, 0) >= 1200 and compiled_again(1200, KERNELS) == 0
+
+
+def test_blocks_are_mapped_again_after_a_measurement(monkeypatch):
+    """Also after one that fails; 65,536 mapped blocks are allowed by default, see mallopt(3)."""
+    asked = []
+    monkeypatch.setattr(memory, "_mallopt", lambda option, value: asked.append((option, value)) or True)
+    with pytest.raises(ZeroDivisionError), heap_alone():
+        assert asked[-1] == (-4, 0)
+        raise ZeroDivisionError
+    assert asked[-1] == (-4, 65536)

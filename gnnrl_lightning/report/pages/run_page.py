@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from matplotlib.figure import Figure
 
+from gnnrl_lightning.report.costs import latency_line
 from gnnrl_lightning.report.pages import markup
 from gnnrl_lightning.report.pages.candidate_figures import candidates_figure, search_figure
 from gnnrl_lightning.report.pages.drawing import styled, svg
@@ -92,12 +93,11 @@ def run_figures(record: RunRecord) -> Iterator[tuple[str, Figure]]:
             yield name, drawn
 
 
-def run_page(record: RunRecord, batch: int) -> str:
+def run_page(record: RunRecord) -> str:
     """Return the page of a run.
 
     Args:
         record: The run.
-        batch: Examples of the batch whose latency was measured.
     """
     with styled():
         figures = [
@@ -108,7 +108,7 @@ def run_page(record: RunRecord, batch: int) -> str:
     parts = [
         markup.heading(named, 1),
         markup.paragraph(f"Run {record.name}, {record.subcommand}, seed {record.seed}", "about"),
-        *_summary(record, batch),
+        *_summary(record),
         markup.heading("Figures") if figures else "",
         markup.block(figures, "figures"),
         *_details(record),
@@ -116,15 +116,15 @@ def run_page(record: RunRecord, batch: int) -> str:
     return markup.page(f"{record.name}: {named}", parts)
 
 
-def _summary(record: RunRecord, batch: int) -> Iterator[str]:
+def _summary(record: RunRecord) -> Iterator[str]:
     """The verdict and the table of results; for an unfinished run, how far it is."""
     if record.result is None:
         text = f"This run has no result.json; candidates evaluated: {len(record.candidates)}."
         yield markup.block([markup.paragraph(text)], "verdict")
         return
-    said = [*verdict(record.result, batch), *_found(record)]
+    said = [*verdict(record.result), *filter(None, [latency_line(record.result)]), *_found(record)]
     yield markup.block([markup.paragraph(text) for text in said], "verdict")
-    yield markup.table(*result_rows(record.result, batch), strong="ours")
+    yield markup.table(*result_rows(record.result), strong="ours")
     yield markup.paragraph(CAPTION, "about")
 
 

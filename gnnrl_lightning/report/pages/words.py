@@ -9,7 +9,7 @@ from typing import Any
 
 from gnnrl_lightning.objective import Figure
 from gnnrl_lightning.objective.protocol import primary_figure
-from gnnrl_lightning.report.costs import RATIO, TIME_HINT, cost_names, readable, saves_little_time
+from gnnrl_lightning.report.costs import RATIO, TIME_HINT, cost_names, latency_batch, readable, saves_little_time
 from gnnrl_lightning.report.pages.records import NETWORKS
 
 NAMES = {"macs": "MACs", "params": "parameters", "activations": "activations"}
@@ -41,12 +41,11 @@ def limit(value: float | str) -> str:
     return readable(value) if value > 1 else f"{100 * value:.4g} % of the"
 
 
-def verdict(result: Mapping[str, Any], batch: int) -> list[str]:
+def verdict(result: Mapping[str, Any]) -> list[str]:
     """Return what a reader wants to know first: is it good, what does it cost, is it better than uniform pruning.
 
     Args:
         result: The figures as in result.json.
-        batch: Examples of the batch whose latency was measured.
     """
     primary, figure = primary_figure(result)
     dense, ours = result["dense"], result["pruned"]
@@ -58,7 +57,7 @@ def verdict(result: Mapping[str, Any], batch: int) -> list[str]:
         against.append(compared(figure, tested, uniform, "uniform pruning with the same budget and fine-tuning"))
     score = f"The pruned network has {figure.with_unit(tested)} {figure.label} on the test set{examples}: "
     kept = [f"{percent(ours[f'{name}{RATIO}'])} of the {cost_name(name)}" for name in cost_names(ours)]
-    return [score + " and ".join(against) + ".", f"It keeps {_kept(kept, dense, ours, batch)}."]
+    return [score + " and ".join(against) + ".", f"It keeps {_kept(kept, dense, ours, latency_batch(result))}."]
 
 
 def compared(figure: Figure, value: float, reference: float, name: str) -> str:
@@ -124,7 +123,7 @@ def result_table(result: Mapping[str, Any]) -> list[dict[str, Any]]:
                 primary: after,
                 "minus_dense": after - reference,
                 **{f"{cost}{RATIO}": row[cost] / dense[cost] for cost in costs},
-                f"latency{RATIO}": row["latency_ms"] / dense["latency_ms"],
+                f"time{RATIO}": row["latency_ms"] / dense["latency_ms"],
                 f"{primary}_before": row.get(f"{primary}_test_before"),
                 **{cost: row[cost] for cost in costs},
                 "latency_ms": row["latency_ms"],
@@ -133,12 +132,11 @@ def result_table(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def result_rows(result: Mapping[str, Any], batch: int) -> tuple[list[str], list[list[str]]]:
+def result_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Return the headings and the cells of `result_table`.
 
     Args:
         result: The figures as in result.json.
-        batch: Examples of the batch whose latency was measured.
     """
     primary, figure = primary_figure(result)
     costs = cost_names(result["pruned"])
@@ -149,14 +147,14 @@ def result_rows(result: Mapping[str, Any], batch: int) -> tuple[list[str], list[
         *(f"{cost_name(name)} kept" for name in costs),
         "time",
     ]
-    headings += ["before fine-tuning", *map(cost_name, costs), f"ms for {batch}"]
+    headings += ["before fine-tuning", *map(cost_name, costs), f"ms for {latency_batch(result)}"]
     rows = [
         [
             row["network"],
             figure.text(row[primary]),
             "" if row["network"] == NETWORKS["dense"] else figure.text(row["minus_dense"], sign=True),
             *(percent(row[f"{cost}{RATIO}"]) for cost in costs),
-            percent(row[f"latency{RATIO}"], 0),
+            percent(row[f"time{RATIO}"], 0),
             "" if row[f"{primary}_before"] is None else figure.text(row[f"{primary}_before"]),
             *(readable(row[cost]) for cost in costs),
             f"{row['latency_ms']:.2f}",

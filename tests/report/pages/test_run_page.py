@@ -11,7 +11,7 @@ from tests.support.results import RESULT, candidate, run_record
 
 @pytest.fixture(scope="module")
 def page():
-    return run_page(run_record(), 64)
+    return run_page(run_record())
 
 
 def drawn(record):
@@ -36,7 +36,7 @@ def test_what_a_run_lacks_is_left_out(missing):
     changes, left_out = WITHOUT[missing]
     record = run_record(**changes)
     assert set(PANELS) - set(drawn(record)) == left_out
-    page = run_page(record, 64)
+    page = run_page(record)
     assert all((PANELS[name].heading in page) == (name not in left_out) for name in PANELS)
 
 
@@ -81,22 +81,22 @@ def test_text_is_escaped(page):
 
 
 def test_the_same_run_gives_the_same_page(page):
-    assert run_page(run_record(), 64) == page
+    assert run_page(run_record()) == page
 
 
 def test_names_with_dollar_signs_are_no_formulas():
-    page = run_page(run_record(result={**RESULT, "groups": {"a$b": 16, "$x_$1": 32}}), 64)
+    page = run_page(run_record(result={**RESULT, "groups": {"a$b": 16, "$x_$1": 32}}))
     assert ">a$b</text>" in page and ">$x_$1</text>" in page and r">$\mathdefault" not in page
 
 
 def test_an_unfinished_run_says_how_far_it_is():
-    page = run_page(run_record(result=None), 64)
+    page = run_page(run_record(result=None))
     assert "This run has no result.json; candidates evaluated: 4." in page
 
 
 def test_scores_that_are_not_finite_are_told():
     record = run_record(candidates=(candidate("uniform", 80.0, 0.4), candidate("agent", None, 0.5, merit=-1.0)))
-    assert "infinite" in run_page(record, 64)
+    assert "infinite" in run_page(record)
 
 
 def test_far_worse_candidates_do_not_flatten_the_others():

@@ -36,7 +36,7 @@ def test_a_figure_is_compared_in_its_direction(figure, value, reference, said):
 
 
 def test_the_verdict_answers_what_a_reader_asks_first():
-    score, cost = verdict(RESULT, 64)
+    score, cost = verdict(RESULT)
     assert score.startswith("The pruned network has 98.75 % top-1 on the test set (400 examples): 0.25 points worse")
     assert "0.50 points better than uniform pruning" in score
     assert cost == (
@@ -48,19 +48,19 @@ def test_the_verdict_answers_what_a_reader_asks_first():
 @pytest.mark.parametrize(("latency", "saves"), [(7.7, True), (7.9, False), (9.0, False)])
 def test_a_result_without_saved_time_says_so(latency, saves):
     result = {**RESULT, "pruned": {**RESULT["pruned"], "latency_ms": latency}}
-    said = verdict(result, 64)[1]
+    said = verdict(result)[1]
     assert ("saves no time" in said) is not saves
     assert said.endswith("a `budget.channel_multiple` of 8 often helps, `auto` measures.")  # 4 % of the time or less
 
 
 def test_widths_as_given_are_compared_with_the_dense_network_only():
     given = {name: value for name, value in RESULT.items() if name != "uniform"} | {"budget": {}}
-    assert "uniform" not in verdict(given, 64)[0] and title(given) == "ResNet-20 on digits: widths as given"
+    assert "uniform" not in verdict(given)[0] and title(given) == "ResNet-20 on digits: widths as given"
     assert [row["network"] for row in result_table(given)] == ["dense", "ours"]
 
 
 def test_cells_are_the_figures():
-    headings, rows = result_rows(RESULT, 64)
+    headings, rows = result_rows(RESULT)
     cells = {heading: [row[i] for row in rows] for i, heading in enumerate(headings)}
     assert cells == {
         "network": ["dense", "uniform", "ours"],
@@ -81,7 +81,7 @@ def test_other_objectives_have_their_own_words():
     rows = {name: {**RESULT[name], **scores} for name in ("dense", "uniform", "pruned")}
     objective = record(Regression())
     assert objective["primary"] == "rmse" and record(Classification())["primary"] == "top1"
-    assert "1.0000 worse than the dense network (5.0000)" in verdict({**RESULT, **rows, "objective": objective}, 64)[0]
+    assert "1.0000 worse than the dense network (5.0000)" in verdict({**RESULT, **rows, "objective": objective})[0]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,290 @@
+"""Latency of a network at any widths: a sum over its operators, interpolated in a table of measured times.
+
+    latency(widths) = fixed + scale * sum_o table_o(C_in, C_out)
+
+The table has the milliseconds of each operator on a grid of channels, and is bilinear between grid points. `fixed`,
+`scale` and `rounding` are fitted to whole networks: processors compute with vectors of 8 or 16 channels, so that
+33 channels may take as long as 40, and `rounding` says how much of the way to the next multiple of `LANES` a width
+counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.errors import UserError
+
+LANES = 8
+"""Channels that processors compute together."""
+
+ROUNDINGS = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Values of `Correction.rounding` to try."""
+
+LEAST_SCALE = 0.1
+"""Smallest scale: the latency must rise with the sum over the operators."""
+
+
+class Sized(Protocol):
+    """The operators of a traced network and the channels of its feature maps."""
+
+    @property
+    def widths(self) -> Tensor: ...  # noqa: D102
+    @property
+    def operators(self) -> Sequence[Any]: ...  # noqa: D102
+    def channels(self, widths: Tensor) -> Tensor: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Milliseconds of an operator over its input and output channels.
+
+    Attributes:
+        inputs: Input channels of the rows, ascending; only one if the time depends on the outputs alone.
+        outputs: Output channels of the columns, ascending.
+        milliseconds: For each row, the times of the columns.
+    """
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    milliseconds: tuple[tuple[float, ...], ...]
+
+    def covers(self, inputs: int, outputs: int) -> bool:
+        """Whether these channels lie within the grid."""
+        return inputs <= self.inputs[-1] and outputs <= self.outputs[-1]
+
+    @property
+    def rising(self) -> Tensor:
+        """The times without falls, float64, so that a narrower operator never takes longer: see `rising`."""
+        return rising(torch.tensor(self.milliseconds, dtype=torch.float64))
+
+
+def rising(table: Tensor) -> Tensor:
+    """Return a table `(n, m)` without falls along rows and columns.
+
+    It is the mean of the smallest such table above the given one and the largest one below it.
+    """
+    above = table.cummax(0).values.cummax(1).values
+    below = table.flip(0, 1).cummin(0).values.cummin(1).values.flip(0, 1)
+    return (above + below) / 2
+
+
+@dataclass(frozen=True)
+class Use:
+    """An operator of a network, and its grid in the table.
+
+    Attributes:
+        operator: Its index among the graph's operators.
+        key: Name of its grid.
+        source: Index of the feature map whose channels it reads; None: the time depends on the outputs alone.
+        target: Index of the feature map that it writes.
+    """
+
+    operator: int
+    key: str
+    source: int | None
+    target: int
+
+
+@dataclass(frozen=True)
+class Correction:
+    """From the sum over the operators to a whole network, see the module.
+
+    Attributes:
+        fixed: Milliseconds that do not depend on the widths.
+        scale: Factor of the sum.
+        rounding: Share of the way to the next multiple of `LANES` that a width counts.
+    """
+
+    fixed: float = 0.0
+    scale: float = 1.0
+    rounding: float = 0.0
+
+
+class LatencyModel:
+    """Latency of a traced network at any widths, milliseconds of a batch; it never rises when a group is narrowed.
+
+    Args:
+        graph: The traced network.
+        uses: Its operators that take time.
+        grids: Key -> measured times.
+        correction: From the sum over the operators to whole networks; None: the sum itself.
+
+    Raises:
+        UserError: A grid is missing.
+    """
+
+    def __init__(
+        self, graph: Sized, uses: Sequence[Use], grids: Mapping[str, Grid], correction: Correction | None = None
+    ) -> None:
+        missing = sorted({use.key for use in uses} - {*grids})
+        if missing:
+            raise UserError(f"the latency table has no row for {missing[0]!r} ({len(missing)} missing): add it")
+        self.graph, self.uses, self.grids = graph, tuple(uses), grids
+        self.correction = correction or Correction()
+        ends = [(use.target if use.source is None else use.source, use.target) for use in uses]
+        self._ends = torch.tensor(ends, dtype=torch.int64).reshape(-1, 2)
+        self._operators = torch.tensor([use.operator for use in uses], dtype=torch.int64)
+        self._most = int(graph.channels(graph.widths[None]).max()) if uses else 0
+        self._lookup = self._lookup_of(range(len(uses)))
+        self._merge()
+
+    def _lookup_of(self, numbers: Sequence[int]) -> _Lookup:
+        return _Lookup([self.grids[self.uses[number].key] for number in numbers], self._most, self.correction.rounding)
+
+    def _merge(self) -> None:
+        """Prepare the sum over all operators.
+
+        Operators with one axis are added up in a table over all numbers of channels of the feature map; equal ones with
+        two axes are evaluated once. Feature maps with the same channels at random widths are the same.
+        """
+        generator = torch.Generator().manual_seed(0)
+        random = (torch.rand(8, len(self.graph.widths), generator=generator) * self.graph.widths).long() + 1
+        channels = [tuple(column) for column in self.graph.channels(random).T.tolist()]
+        lines: dict[tuple[int, ...], list[int]] = {}
+        planes: dict[tuple[Any, ...], list[int]] = {}
+        for number, (use, (source, target)) in enumerate(zip(self.uses, self._ends.tolist(), strict=True)):
+            if len(self.grids[use.key].inputs) == 1:
+                lines.setdefault(channels[target], []).append(number)
+            else:
+                planes.setdefault((use.key, channels[source], channels[target]), []).append(number)
+        every = torch.arange(self._most + 1)[:, None]
+        sums = [self._lookup_of(numbers)(every, every).sum(-1) for numbers in lines.values()]
+        self._lines = torch.stack(sums) if sums else torch.zeros(0, 1, dtype=torch.float64)
+        self._line_ends = self._ends[[numbers[0] for numbers in lines.values()], 1]
+        first = [numbers[0] for numbers in planes.values()]
+        self._plane_ends, self._planes = self._ends[first], self._lookup_of(first)
+        self._times = torch.tensor([len(numbers) for numbers in planes.values()], dtype=torch.float64)
+
+    def corrected(self, correction: Correction) -> LatencyModel:
+        """The same model with another correction."""
+        return LatencyModel(self.graph, self.uses, self.grids, correction)
+
+    def sums(self, widths: Tensor) -> Tensor:
+        """Sum over the operators `(...)` float64 at `widths (..., G)`, milliseconds."""
+        widths = torch.as_tensor(widths)
+        channels = self.graph.channels(widths.reshape(widths.shape[:-1].numel(), widths.shape[-1]))
+        lines = self._lines[torch.arange(len(self._lines)), channels[:, self._line_ends]].sum(-1)
+        planes = self._planes(*(channels[:, end] for end in self._plane_ends.T)) @ self._times
+        return (lines + planes).reshape(widths.shape[:-1])
+
+    def __call__(self, widths: Tensor) -> Tensor:
+        """Latency `(...)` float64 at `widths (..., G)`, milliseconds."""
+        return (self.correction.fixed + self.correction.scale * self.sums(widths)).clamp(min=0)
+
+    def operators(self, widths: Tensor) -> Tensor:
+        """Milliseconds of each operator of the graph `(B, n_operators)` at `widths (B, G)`, without the fixed part."""
+        channels = self.graph.channels(widths)
+        parts = self.correction.scale * self._lookup(*(channels[:, end] for end in self._ends.T))
+        found = torch.zeros(len(parts), len(self.graph.operators), dtype=torch.float64)
+        return found.index_add_(1, self._operators, parts)
+
+    def fitted(
+        self,
+        widths: Tensor,
+        measured: Sequence[float],
+        weights: Sequence[float] | None = None,
+        roundings: Sequence[float] = ROUNDINGS,
+    ) -> LatencyModel:
+        """Fit the correction to whole networks by least squares of the relative error.
+
+        With a single network, or with several of about the same sum, only the scale is fitted.
+
+        Args:
+            widths: Widths of n networks `(n, G)`.
+            measured: Their measured times, milliseconds.
+            weights: Weight of each; None: all the same.
+            roundings: Values of `Correction.rounding` to choose from.
+        """
+        y = torch.tensor(measured, dtype=torch.float64)
+        weight = torch.ones_like(y) if weights is None else torch.tensor(weights, dtype=torch.float64)
+        fits = []
+        for rounding in roundings:
+            model = self.corrected(Correction(rounding=rounding))
+            fixed, scale = _line(model.sums(widths), y, weight)
+            error = float((weight * ((fixed + scale * model.sums(widths)) / y - 1).square()).sum())
+            fits.append((error, Correction(fixed, scale, rounding)))
+        return self.corrected(min(fits, key=lambda fit: fit[0])[1])
+
+    def errors(self, widths: Tensor, measured: Sequence[float]) -> list[float]:
+        """Relative errors for whole networks, each predicted by a fit to all others.
+
+        Args:
+            widths: Widths of n networks `(n, G)`.
+            measured: Their measured times, milliseconds.
+        """
+        found = []
+        for number, milliseconds in enumerate(measured):
+            others = [each for each in range(len(measured)) if each != number]
+            model = self.fitted(widths[others], [measured[each] for each in others])
+            found.append(float(model(widths[number])) / milliseconds - 1)
+        return found
+
+
+def _line(x: Tensor, y: Tensor, weight: Tensor) -> tuple[float, float]:
+    """Return constant and slope of the line with the least weighted squared relative error."""
+    root = weight.sqrt()
+    if float(x.max() - x.min()) > 0.05 * float(x.max()):
+        rows = torch.stack([root / y, root * x / y], 1)
+        fixed, scale = torch.linalg.lstsq(rows, root[:, None]).solution.flatten().tolist()
+        if scale >= LEAST_SCALE:
+            return fixed, scale
+    slopes = x / y
+    return 0.0, max(float((weight * slopes).sum() / (weight * slopes.square()).sum()), LEAST_SCALE)
+
+
+class _Lookup:
+    """The grids of many operators, evaluated together.
+
+    Args:
+        grids: Grid of each of n operators.
+        most: Largest number of channels.
+        rounding: As in `Correction`.
+    """
+
+    def __init__(self, grids: Sequence[Grid], most: int, rounding: float) -> None:
+        starts, tables, start = dict[int, int](), list[Tensor](), 0
+        for grid in {id(grid): grid for grid in grids}.values():
+            starts[id(grid)] = start
+            tables.append(grid.rising.flatten())
+            start += len(tables[-1])
+        self._table = torch.cat([torch.zeros(0, dtype=torch.float64), *tables])
+        self._start = torch.tensor([starts[id(grid)] for grid in grids], dtype=torch.int64)
+        columns = torch.tensor([len(grid.outputs) for grid in grids], dtype=torch.int64)
+        rows = torch.tensor([len(grid.inputs) for grid in grids], dtype=torch.int64)
+        self._columns, self._right, self._down = columns, (columns > 1).long(), torch.where(rows > 1, columns, 0)
+        axes: dict[tuple[int, ...], int] = {}
+        self._inputs = torch.tensor([axes.setdefault(grid.inputs, len(axes)) for grid in grids], dtype=torch.int64)
+        self._outputs = torch.tensor([axes.setdefault(grid.outputs, len(axes)) for grid in grids], dtype=torch.int64)
+        every = torch.arange(most + 1)
+        whole = (every + LANES - 1) // LANES * LANES
+        places = [_places(points, torch.lerp(every.double(), whole.double(), rounding)) for points in axes]
+        self._low = torch.stack([low for low, _ in places]) if places else torch.zeros(0, 1, dtype=torch.int64)
+        self._share = torch.stack([share for _, share in places]) if places else torch.zeros(0, 1, dtype=torch.float64)
+
+    def __call__(self, inputs: Tensor, outputs: Tensor) -> Tensor:
+        """Milliseconds `(B, n)` float64 at channels `(B, n)` each."""
+        row, column = self._low[self._inputs, inputs], self._low[self._outputs, outputs]
+        down, right = self._share[self._inputs, inputs], self._share[self._outputs, outputs]
+        corner = self._start + row * self._columns + column
+        upper = torch.lerp(self._table[corner], self._table[corner + self._right], right)
+        below = corner + self._down
+        lower = torch.lerp(self._table[below], self._table[below + self._right], right)
+        return torch.lerp(upper, lower, down).clamp(min=0)
+
+
+def _places(points: Sequence[int], channels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the index of the grid point below each number of channels, and its share of the way to the next one.
+
+    Beyond the grid, its ends count.
+    """
+    if len(points) == 1:
+        return torch.zeros(channels.shape, dtype=torch.int64), torch.zeros_like(channels)
+    knots = torch.tensor(points, dtype=torch.float64)
+    channels = channels.clamp(points[0], points[-1])
+    low = (torch.searchsorted(knots, channels, right=True) - 1).clamp(0, len(points) - 2)
+    return low, (channels - knots[low]) / (knots[low + 1] - knots[low])

@@ -1,0 +1,107 @@
+"""Latency in a job whose budget limits it: measured before the search, the same in all processes, kept with the run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.files import replacing
+from gnnrl_lightning.graph import ComputationGraph
+from gnnrl_lightning.job.integrity import read_figures
+from gnnrl_lightning.job.job import Job, Runtime
+from gnnrl_lightning.job.options import Options
+from gnnrl_lightning.job.runs import RunFolder
+from gnnrl_lightning.job.task import Task
+from gnnrl_lightning.processes import from_first, rank
+from gnnrl_lightning.speed.whole import Latency, latency_of_record, measure_latency
+
+LATENCY = "latency"
+"""The metric that is measured."""
+
+CHANGED = "the latency is measured again, and candidates in the journal may miss the budget"
+
+
+def latency_for(
+    task: Task,
+    graph: ComputationGraph,
+    network: nn.Module,
+    budget: Budget,
+    options: Options,
+    runtime: Runtime,
+    folder: RunFolder | None,
+) -> Latency | None:
+    """Return the latency of the network at any widths if the budget limits it, else None.
+
+    Args:
+        task: The network and its data.
+        graph: The traced network.
+        network: The network, on the job's device.
+        budget: Upper limits on the costs.
+        options: Options of the job.
+        runtime: The device, progress, and what measures.
+        folder: Folder of an interrupted run, whose measurements are used; None: there is none.
+
+    Raises:
+        UserError: See `measure_latency`; or the measurements of the folder were damaged or edited.
+    """
+    if LATENCY not in budget.parsed:
+        return None
+    if folder is not None and folder.latency.is_file():
+        return latency_of_record(read_figures(folder.latency, CHANGED), graph, network, options.latency)
+    return measure_latency(graph, network, task.example(), options.latency, runtime.timer, runtime.shown)
+
+
+def shared_latency(job: Job, network: nn.Module, folder: RunFolder | None) -> Job:
+    """Return the job with the measurements of the first process, which are kept in the folder of the run.
+
+    Args:
+        job: The job of this process.
+        network: The dense network.
+        folder: Folder of the run; None: nothing is kept.
+    """
+    if job.latency is None:
+        return job
+    own = job.latency.as_record()
+    found = from_first(own)
+    if folder is not None and rank() == 0 and not folder.latency.is_file():
+        write_json(folder.latency, found)
+    if found == own:
+        return job
+    return with_latency(job, latency_of_record(found, job.graph, network, job.options.latency))
+
+
+def with_latency(job: Job, latency: Latency) -> Job:
+    """Return the job with another model of the latency, and its budget bound to that."""
+    graph = job.graph.with_latency(latency.model)
+    return replace(job, graph=graph, limits=job.limits.budget.on(graph), latency=latency)
+
+
+def latency_figures(job: Job, figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return how latency was measured and, if it is limited, what was asked for and what has come out of it.
+
+    Args:
+        job: The job.
+        figures: Name -> figures of the dense and the pruned networks, with `latency_ms`.
+    """
+    options = job.options.latency
+    conditions = {name: getattr(options, name) for name in ("batch_size", "precision", "backend")}
+    conditions["threads"] = options.threads or torch.get_num_threads()
+    if job.latency is None:
+        return conditions
+    limit = job.limits.budget.parsed[LATENCY]
+    dense, pruned = (figures[name]["latency_ms"] for name in ("dense", "pruned"))
+    most = limit.value * dense if limit.relative else limit.value
+    return {**conditions, **job.latency.summary(), "limit": most, "measured": pruned, "exceeds_by": pruned / most - 1}
+
+
+def write_json(path: Path, contents: Any) -> None:
+    """Write a file of a run, with its checksum."""
+    with replacing(path, checksum=True) as partial:
+        partial.write_text(json.dumps(contents) + "\n", encoding="utf-8")

@@ -1,0 +1,43 @@
+"""How latency is measured: on what, with what, and with which table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.options import at_least
+from gnnrl_lightning.speed.backends import BACKENDS
+from gnnrl_lightning.speed.inference import PRECISIONS
+
+
+@dataclass(frozen=True)
+class LatencyOptions:
+    """Measurement of latency, for `budget.latency` and the table of results.
+
+    Args:
+        batch_size: Examples of a forward pass.
+        threads: CPU threads; null: those of the run.
+        precision: Precision of weights and activations: 32 or bf16.
+        backend: What runs the networks: a name in `gnnrl_lightning.speed.backends.BACKENDS` or an import path.
+        table: Your own table of operators, for example of a telephone, CSV or JSON; null: measured on this machine.
+        cache: Folder of the tables measured here, which are measured once; null: none are kept.
+
+    Raises:
+        UserError: A number is too small, or a name is unknown.
+    """
+
+    batch_size: int = 64
+    threads: int | None = None
+    precision: Literal["32", "bf16"] = "32"
+    backend: str = "eager"
+    table: str | None = None
+    cache: str | None = "~/.cache/gnnrl_lightning"
+
+    def __post_init__(self) -> None:
+        at_least("latency", 1, batch_size=self.batch_size)
+        if self.threads is not None and self.threads < 1:
+            raise UserError(f"latency.threads is {self.threads}: expected at least 1, or null")
+        if self.precision not in PRECISIONS:
+            raise UserError(f"latency.precision is {self.precision!r}: expected one of {', '.join(PRECISIONS)}")
+        BACKENDS.find(self.backend, "latency.backend")

@@ -1,0 +1,244 @@
+"""Tables of the times of operators: measured on a grid of channels, kept on disk, or given by the user.
+
+A file is JSON, as the cache has it, or CSV with the columns operator, inputs, outputs, milliseconds:
+
+```
+operator,inputs,outputs,milliseconds
+conv2d kernel_size 3x3 stride 1x1 padding 1x1 32x32,8,16,0.41
+relu 32x32,0,16,0.02
+```
+
+`inputs` is 0 where the time depends on the outputs alone. The rows of an operator make a grid: every `inputs` with
+every `outputs`.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from gnnrl_lightning.cost.latency import Grid, Use
+from gnnrl_lightning.errors import UserError, one_line
+from gnnrl_lightning.files import replacing
+from gnnrl_lightning.graph import ComputationGraph
+from gnnrl_lightning.speed.operators import Form, operator_uses
+
+POINTS = (1, 4, 8, 16, 24, 32, 48, 64, 96, *(half * 2**power for power in range(6, 14) for half in (2, 3)))
+"""Channels of the grids; the dense channels of each network are added."""
+
+COLUMNS = ("operator", "inputs", "outputs", "milliseconds")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A grid that a network needs.
+
+    Attributes:
+        form: The operator, apart from its channels.
+        inputs: Input channels of the grid, ascending.
+        outputs: Output channels of the grid, ascending.
+    """
+
+    form: Form
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+def wanted_grids(graph: ComputationGraph, network: nn.Module) -> tuple[list[Use], dict[str, Wanted]]:
+    """Return the operators of a network that take time, and the grids from which their times are interpolated.
+
+    Args:
+        graph: The traced network.
+        network: The network.
+    """
+    found = operator_uses(graph, network)
+    dense, smallest = (
+        graph.channels(widths[None])[0].tolist() for widths in (graph.widths, torch.ones_like(graph.widths))
+    )
+    ends: dict[str, tuple[set[int], set[int]]] = {}
+    pruned: dict[str, list[bool]] = {}
+    for use, _ in found:
+        maps = (use.source, use.target)
+        for place, number in enumerate(maps):
+            known = ends.setdefault(use.key, (set(), set()))
+            known[place].add(0 if number is None else dense[number])
+            free = pruned.setdefault(use.key, [False, False])
+            free[place] |= number is not None and smallest[number] < dense[number]
+    wanted = {}
+    for use, form in found:
+        inputs, outputs = (_points(*each) for each in zip(ends[use.key], pruned[use.key], strict=True))
+        wanted[use.key] = Wanted(form, inputs, outputs)
+    return [use for use, _ in found], wanted
+
+
+def _points(dense: set[int], pruned: bool) -> tuple[int, ...]:
+    """Return the grid points of an axis: all dense numbers of channels and, if they can be pruned, smaller ones."""
+    smaller = {point for point in POINTS if point < max(dense)} if pruned else set[int]()
+    return tuple(sorted(dense | smaller))
+
+
+Cell = tuple[Form, int, int]
+"""An operator with its input and output channels."""
+
+
+def measured_grids(
+    wanted: Mapping[str, Wanted], measure: Callable[[Sequence[Cell]], Sequence[float]]
+) -> dict[str, Grid]:
+    """Measure grids.
+
+    Args:
+        wanted: Key -> grid.
+        measure: Returns the milliseconds of operators.
+    """
+    cells = [(item.form, one, other) for item in wanted.values() for one in item.inputs for other in item.outputs]
+    times = iter(measure(cells))
+    return {
+        key: Grid(item.inputs, item.outputs, tuple(tuple(next(times) for _ in item.outputs) for _ in item.inputs))
+        for key, item in wanted.items()
+    }
+
+
+class Cache:
+    """Tables on disk, one file for each machine and way to measure.
+
+    Args:
+        folder: The folder; None: nothing is kept.
+        settings: Machine, versions and options on which the times depend, in plain JSON types.
+    """
+
+    def __init__(self, folder: str | Path | None, settings: Mapping[str, Any]) -> None:
+        name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+        self.path = None if folder is None else Path(folder).expanduser() / f"latency-{name}.json"
+        self.settings = dict(settings)
+
+    def read(self) -> dict[str, Grid]:
+        """Return the grids measured so far."""
+        return {} if self.path is None or not self.path.is_file() else read_table(self.path)
+
+    def add(self, grids: Mapping[str, Grid]) -> None:
+        """Keep more grids.
+
+        Raises:
+            UserError: The folder cannot be written.
+        """
+        if self.path is None:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(self.path) as partial:
+                contents = {"settings": self.settings, "operators": as_record({**self.read(), **grids})}
+                partial.write_text(json.dumps(contents) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UserError(
+                f"latency.cache {self.path.parent} cannot be written ({one_line(error)}): give another folder, or null"
+            ) from error
+
+
+def covering(grids: Mapping[str, Grid], wanted: Mapping[str, Wanted]) -> dict[str, Grid]:
+    """Return the grids that have all channels of those wanted."""
+    return {
+        key: grids[key]
+        for key, item in wanted.items()
+        if key in grids and {*item.inputs} <= {*grids[key].inputs} and {*item.outputs} <= {*grids[key].outputs}
+    }
+
+
+def as_record(grids: Mapping[str, Grid]) -> dict[str, Any]:
+    """Grids in plain JSON types."""
+    return {
+        key: {
+            "inputs": list(grid.inputs),
+            "outputs": list(grid.outputs),
+            "milliseconds": [list(row) for row in grid.milliseconds],
+        }
+        for key, grid in grids.items()
+    }
+
+
+def from_record(record: Mapping[str, Any]) -> dict[str, Grid]:
+    """Grids from plain JSON types.
+
+    Raises:
+        ValueError: A grid is not one.
+    """
+    return {key: _grid(key, item["inputs"], item["outputs"], item["milliseconds"]) for key, item in record.items()}
+
+
+def _grid(key: str, inputs: Sequence[Any], outputs: Sequence[Any], times: Sequence[Sequence[Any]]) -> Grid:
+    rows = tuple(tuple(float(value) for value in row) for row in times)
+    axes = tuple(int(value) for value in inputs), tuple(int(value) for value in outputs)
+    if not all(axes) or any(list(axis) != sorted(set(axis)) or axis[0] < 0 for axis in axes):
+        raise ValueError(f"{key!r} has channels that do not ascend")
+    if len(rows) != len(axes[0]) or any(len(row) != len(axes[1]) for row in rows):
+        raise ValueError(f"{key!r} has not a time for each pair of inputs and outputs")
+    if not all(0 <= value < float("inf") for row in rows for value in row):
+        raise ValueError(f"{key!r} has times that are negative or not finite")
+    return Grid(*axes, rows)
+
+
+def read_table(path: str | Path) -> dict[str, Grid]:
+    """Read a table, JSON or CSV by its ending.
+
+    Args:
+        path: The file.
+
+    Raises:
+        UserError: It cannot be read, or is no such table.
+    """
+    path = Path(path).expanduser()
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix.lower() == ".csv":
+            return from_record(_from_rows(list(csv.DictReader(text.splitlines(), strict=True))))
+        return from_record(json.loads(text)["operators"])
+    except OSError as error:
+        raise UserError(f"latency.table {path} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, csv.Error) as error:
+        raise UserError(
+            f"latency.table {path} is no table of operators ({one_line(error)}): expected CSV with the columns "
+            f"{', '.join(COLUMNS)}, or JSON as in latency.cache"
+        ) from error
+
+
+def _from_rows(rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    times: dict[str, dict[tuple[int, int], float]] = {}
+    for row in rows:
+        key, one, other, value = (row[name] for name in COLUMNS)
+        cell = int(one or 0), int(other)
+        if cell in times.setdefault(key, {}):
+            raise ValueError(f"{key!r} has two rows for {cell[0]} inputs and {cell[1]} outputs")
+        times[key][cell] = float(value)
+    record = {}
+    for key, cells in times.items():
+        inputs, outputs = (sorted({cell[place] for cell in cells}) for place in (0, 1))
+        missing = [(one, other) for one in inputs for other in outputs if (one, other) not in cells]
+        if missing:
+            raise ValueError(f"{key!r} lacks the row for {missing[0][0]} inputs and {missing[0][1]} outputs")
+        record[key] = {
+            "inputs": inputs,
+            "outputs": outputs,
+            "milliseconds": [[cells[one, other] for other in outputs] for one in inputs],
+        }
+    return record
+
+
+def write_template(path: str | Path, wanted: Mapping[str, Wanted]) -> None:
+    """Write the operators and channels that a table of a network must have, with empty times, as CSV.
+
+    Args:
+        path: The file.
+        wanted: The grids, see `wanted_grids`.
+    """
+    with replacing(Path(path)) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for key, item in wanted.items():
+            writer.writerows([key, one, other, ""] for one in item.inputs for other in item.outputs)

@@ -1,0 +1,298 @@
+"""Latency of a network at any widths, from a table of operators and a few whole networks, all measured here.
+
+```
+found = measure_latency(graph, network, example, LatencyOptions(batch_size=1, threads=1))
+graph = graph.with_latency(found.model)
+widths = graph.project(graph.widths, latency=0.6)
+```
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from gnnrl_lightning.cost.latency import Grid, LatencyModel
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.graph import ComputationGraph
+from gnnrl_lightning.report.progress import ShownSteps, hidden_steps
+from gnnrl_lightning.speed.backends import BACKENDS
+from gnnrl_lightning.speed.inference import PRECISIONS
+from gnnrl_lightning.speed.machine import machine
+from gnnrl_lightning.speed.memory import heap_alone, keep_kernels
+from gnnrl_lightning.speed.options import LatencyOptions
+from gnnrl_lightning.speed.rounds import clock_of, measured_ms, reference_operator, with_threads
+from gnnrl_lightning.speed.table import (
+    Cache,
+    Cell,
+    as_record,
+    covering,
+    from_record,
+    measured_grids,
+    read_table,
+    wanted_grids,
+)
+from gnnrl_lightning.trees import Tree, floats, take, to_device
+
+TABLE_ROUNDS = 5
+
+LEAST_ROUNDS, MOST_ROUNDS, MEASUREMENTS = 5, 15, 30
+"""Rounds in which whole networks are measured, and measurements in all of them together: a pair gets most rounds."""
+
+NETWORKS = 10
+"""Whole networks that are measured: the dense one, and others of random widths."""
+
+NARROWEST = 0.3
+"""Mean keep ratio of the narrowest of these."""
+
+ANCHOR_WEIGHT = 100.0
+"""Weight in the fit of candidates that have been checked, and then of the dense network, of which limits are shares."""
+
+
+class Timer(Protocol):
+    """Measures latency. Both methods return milliseconds of one forward pass of a batch."""
+
+    def operators(self, cells: Sequence[Cell]) -> list[float]:
+        """Measure operators with input and output channels."""
+        ...
+
+    def networks(self, networks: Sequence[nn.Module]) -> list[float]:
+        """Measure whole networks, in alternation."""
+        ...
+
+
+class RealTimer:
+    """Measures on this machine, in interleaved rounds, see `rounds`.
+
+    Args:
+        options: What is measured, and with what.
+        device: Device of the networks.
+        example: One example of the networks' input.
+        steps: Shows progress.
+    """
+
+    def __init__(self, options: LatencyOptions, device: torch.device, example: Tree, steps: ShownSteps) -> None:
+        self.options, self.device, self.steps = options, device, steps
+        self.threads = options.threads or torch.get_num_threads()
+        self.dtype = PRECISIONS[options.precision]
+        self.backend = BACKENDS.find(options.backend, "latency.backend")
+        repeated = take(example, torch.zeros(options.batch_size, dtype=torch.int64))
+        self.batch = floats(to_device(repeated, device), self.dtype)
+        keep_kernels()
+
+    def operators(self, cells: Sequence[Cell]) -> list[float]:
+        """See `Timer`."""
+        return self._measured([lambda cell=cell: self._operator(*cell) for cell in cells], TABLE_ROUNDS, "operators")
+
+    def networks(self, networks: Sequence[nn.Module]) -> list[float]:
+        """See `Timer`."""
+        rounds = max(LEAST_ROUNDS, min(MOST_ROUNDS, MEASUREMENTS // len(networks)))
+        return self._measured([lambda each=each: self._network(each) for each in networks], rounds, "networks")
+
+    def _operator(self, form: Any, inputs: int, outputs: int) -> Callable[[], Any]:
+        made, given = form.made(inputs, outputs, self.options.batch_size)
+        return self._prepared(made, to_device(given, self.device))
+
+    def _network(self, network: nn.Module) -> Callable[[], Any]:
+        return self._prepared(copy.deepcopy(network).eval(), self.batch)
+
+    def _prepared(self, function: Any, inputs: Tree) -> Callable[[], Any]:
+        if isinstance(function, nn.Module):
+            function = function.to(self.device, self.dtype)
+        return self.backend(function, floats(inputs, self.dtype))
+
+    def _measured(self, makers: Sequence[Callable[[], Callable[[], Any]]], rounds: int, what: str) -> list[float]:
+        clock, reference = clock_of(self.device, self.threads), reference_operator(self.device)
+        with (
+            heap_alone(),
+            with_threads(self.threads),
+            self.steps(f"latency of {what}", rounds * len(makers)) as advance,
+        ):
+            return measured_ms(makers, clock, reference, rounds, advance)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """The latency of a network at any widths, with the measurements behind it.
+
+    Attributes:
+        model: Predicts milliseconds.
+        options: What was measured, and with what.
+        machine: The machine; empty if the table is the user's.
+        widths: Widths of the whole networks `(n, G)`, the dense one first; none if the table is the user's.
+        milliseconds: Their measured times.
+        checked: How many of the last ones are candidates that were checked at the end of a search.
+    """
+
+    model: LatencyModel
+    options: LatencyOptions
+    machine: Mapping[str, Any]
+    widths: Tensor
+    milliseconds: tuple[float, ...]
+    checked: int = 0
+
+    @property
+    def errors(self) -> list[float]:
+        """Relative errors for the whole networks, each predicted from the others; the dense one is left out."""
+        return self.model.errors(self.widths, self.milliseconds)[1:] if len(self.milliseconds) > 2 else []
+
+    def learnt(self, widths: Tensor, milliseconds: float) -> Latency:
+        """The same with one more measured candidate `(G,)`, in which the fit must be nearly exact, as in the dense one.
+
+        Args:
+            widths: Its widths.
+            milliseconds: Its time, while the dense network takes `self.milliseconds[0]`.
+        """
+        more = torch.cat([self.widths, widths[None]]), (*self.milliseconds, milliseconds)
+        return replace(self, widths=more[0], milliseconds=more[1], checked=self.checked + 1).fitted()
+
+    def fitted(self) -> Latency:
+        """The same with the correction fitted to the whole networks."""
+        if not self.milliseconds:
+            return self
+        count = len(self.milliseconds)
+        first = count - self.checked
+        model = self.model.fitted(self.widths[:first], self.milliseconds[:first])
+        if self.checked:
+            # A few candidates of about the same widths do not tell how widths are to be rounded.
+            weights = [ANCHOR_WEIGHT if number == 0 or number >= first else 1.0 for number in range(count)]
+            rounding = model.correction.rounding
+            model = model.fitted(self.widths, self.milliseconds, weights, [rounding])
+        return replace(self, model=model)
+
+    def as_record(self) -> dict[str, Any]:
+        """All measurements in plain JSON types, see `latency_of_record`."""
+        return {
+            "options": asdict(self.options),
+            "machine": dict(self.machine),
+            "operators": as_record({use.key: self.model.grids[use.key] for use in self.model.uses}),
+            "networks": {"widths": self.widths.tolist(), "milliseconds": list(self.milliseconds)},
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """Conditions and errors in plain JSON types, for results."""
+        errors = [abs(error) for error in self.errors]
+        return {
+            **{name: value for name, value in asdict(self.options).items() if name != "cache"},
+            "threads": self.machine.get("threads", self.options.threads),
+            "processor": self.machine.get("processor"),
+            "device": self.machine.get("device"),
+            "networks": len(errors),
+            "mean_error": statistics.mean(errors) if errors else None,
+            "largest_error": max(errors) if errors else None,
+        }
+
+    def __str__(self) -> str:
+        """One line for the user."""
+        found, dense = self.summary(), float(self.model(self.model.graph.widths))
+        if not self.milliseconds:
+            return f"latency is predicted from {found['table']}, not measured: the dense network takes {dense:.4g} ms"
+        where = found["device"] if found["device"] != "cpu" else f"{found['processor']}, {found['threads']} threads"
+        return (
+            f"latency of {found['batch_size']} examples ({where}, precision {found['precision']}, {found['backend']}) "
+            f"is predicted with a mean error of {found['mean_error']:.1%} (largest {found['largest_error']:.1%}) for "
+            f"{found['networks']} networks; the dense one takes {dense:.4g} ms"
+        )
+
+
+def measure_latency(
+    graph: ComputationGraph,
+    network: nn.Module,
+    example: Tree,
+    options: LatencyOptions | None = None,
+    timer: Timer | None = None,
+    steps: ShownSteps = hidden_steps,
+) -> Latency:
+    """Measure a table of operators and a few whole networks, or read the user's table.
+
+    Operators that the cache has are not measured again.
+
+    Args:
+        graph: The traced network.
+        network: The network, on the device of the measurement.
+        example: One example of its input.
+        options: What is measured, and with what; None: the defaults.
+        timer: Measures; None: this machine.
+        steps: Shows progress.
+
+    Raises:
+        UserError: The user's table lacks an operator or cannot be read, or the cache cannot be written.
+    """
+    options = options or LatencyOptions()
+    uses, wanted = wanted_grids(graph, network)
+    if options.table is not None:
+        return _of_table(graph, uses, read_table(options.table), options)
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    timer = timer or RealTimer(options, device, example, steps)
+    here = machine(device) | {"threads": options.threads or torch.get_num_threads()}
+    named = {name: getattr(options, name) for name in ("batch_size", "precision", "backend")}
+    cache = Cache(options.cache, {**here, **named, "torch": torch.__version__})
+    grids = covering(cache.read(), wanted)
+    missing = {key: item for key, item in wanted.items() if key not in grids}
+    if missing:
+        fresh = measured_grids(missing, timer.operators)
+        cache.add(fresh)
+        grids |= fresh
+    widths = some_widths(graph)
+    times = timer.networks([network, *(graph.plan(network, row).apply(network) for row in widths[1:])])
+    return Latency(LatencyModel(graph, uses, grids), options, here, widths, tuple(times)).fitted()
+
+
+def latency_of_record(
+    record: Mapping[str, Any], graph: ComputationGraph, network: nn.Module, options: LatencyOptions
+) -> Latency:
+    """The latency of a network from the measurements of an earlier run, see `Latency.as_record`.
+
+    Args:
+        record: The measurements.
+        graph: The traced network.
+        network: The network.
+        options: What is measured; those of the record are the same, apart from paths.
+
+    Raises:
+        UserError: The measurements are of another network.
+    """
+    uses, _ = wanted_grids(graph, network)
+    model = LatencyModel(graph, uses, from_record(record["operators"]))
+    networks = record["networks"]
+    widths = torch.tensor(networks["widths"], dtype=torch.int64).reshape(-1, len(graph.widths))
+    return Latency(model, options, record["machine"], widths, tuple(networks["milliseconds"])).fitted()
+
+
+def _of_table(graph: ComputationGraph, uses: Any, grids: Mapping[str, Grid], options: LatencyOptions) -> Latency:
+    try:
+        model = LatencyModel(graph, uses, grids)
+    except UserError as error:
+        raise UserError(f"latency.table {options.table}: {error}") from error
+    for use in uses:
+        grid, channels = grids[use.key], graph.channels(graph.widths[None])[0]
+        largest = 0 if use.source is None else int(channels[use.source])
+        if not grid.covers(largest, int(channels[use.target])):
+            raise UserError(
+                f"latency.table {options.table}: {use.key!r} ends at {grid.inputs[-1]} inputs and {grid.outputs[-1]} "
+                f"outputs, the network has {largest} and {int(channels[use.target])}: add rows"
+            )
+    return Latency(model, options, {}, graph.widths[:0].reshape(0, len(graph.widths)), ())
+
+
+def some_widths(graph: ComputationGraph, count: int = NETWORKS, seed: int = 0) -> Tensor:
+    """Widths of the networks to measure `(count, G)`: the dense ones, then random ones, from wide to narrow.
+
+    Args:
+        graph: The traced network.
+        count: Number of networks.
+        seed: Seed of the random widths.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    level = torch.linspace(1, NARROWEST, count, dtype=torch.float64)[:, None]
+    spread = 0.6 + 0.8 * torch.rand(count, len(graph.widths), generator=generator, dtype=torch.float64)
+    keep = (level * spread).clamp(max=1)
+    keep[0] = 1
+    widths = (keep * graph.widths).round().long()
+    return widths.clamp(min=1).minimum(graph.widths)

@@ -1,0 +1,126 @@
+import itertools
+
+import pytest
+import torch
+
+from gnnrl_lightning.cost.latency import LANES, Correction, Grid, LatencyModel, Use, rising
+from gnnrl_lightning.errors import UserError
+
+
+class Chain:
+    """Three layers in a row, three channels in and ten out: the channels of the feature maps are 3, a, b, 10."""
+
+    widths = torch.tensor([16, 40])
+    operators = range(5)
+
+    def channels(self, widths):
+        ends = torch.tensor([3, 10]).expand(len(widths), 2)
+        return torch.cat([ends[:, :1], widths, ends[:, 1:]], 1)
+
+
+def plane(function, inputs, outputs):
+    return Grid(inputs, outputs, tuple(tuple(float(function(i, o)) for o in outputs) for i in inputs))
+
+
+def product(inputs, outputs):
+    """What a convolution costs: bilinear in its channels."""
+    return 0.5 + 0.01 * inputs * outputs
+
+
+GRIDS = {
+    "first": plane(product, (3,), (1, 8, 16)),
+    "conv": plane(product, (1, 8, 16, 32, 40), (1, 8, 10, 40)),
+    "relu": plane(lambda _, o: 0.1 * o, (0,), (1, 16, 40)),
+}
+USES = [
+    Use(0, "first", 0, 1),
+    Use(1, "relu", None, 1),
+    Use(2, "conv", 1, 2),
+    Use(3, "relu", None, 2),
+    Use(4, "conv", 2, 3),
+]
+
+
+def oracle(a, b):
+    return product(3, a) + 0.1 * a + product(a, b) + 0.1 * b + product(b, 10)
+
+
+def every_width():
+    return torch.tensor(list(itertools.product(range(1, 17), range(1, 41, 3))))
+
+
+def test_bilinear_times_are_interpolated_exactly():
+    model, widths = LatencyModel(Chain(), USES, GRIDS), every_width()
+    expected = torch.tensor([oracle(*row) for row in widths.tolist()], dtype=torch.float64)
+    assert torch.allclose(model(widths), expected)
+    assert model(widths[5]).shape == () and float(model(widths[5])) == pytest.approx(oracle(*widths[5].tolist()))
+    assert torch.allclose(model(widths.reshape(4, -1, 2)), expected.reshape(4, -1))
+
+
+def test_operators_add_up_to_the_network():
+    model = LatencyModel(Chain(), USES, GRIDS, Correction(2.0, 1.5, 0.5))
+    widths = every_width()
+    parts = model.operators(widths)
+    assert parts.shape == (len(widths), 5)
+    assert torch.allclose(parts.sum(-1) + 2.0, model(widths))
+    one = model.operators(torch.tensor([[8, 16]]))[0]  # the last layer's 10 outputs count half of the way to 16
+    assert one.tolist() == pytest.approx(
+        [1.5 * ms for ms in (product(3, 8), 0.8, product(8, 16), 1.6, product(16, 13))]
+    )
+
+
+@pytest.mark.parametrize("rounding", [0.0, 0.5, 1.0])
+def test_narrowing_a_group_never_takes_longer(rounding):
+    """Although single measurements do: noise of 30 %."""
+    generator = torch.Generator().manual_seed(0)
+
+    def noisy(inputs, outputs):
+        return product(inputs, outputs) * (1 + 0.6 * (float(torch.rand(1, generator=generator)) - 0.5))
+
+    grids = {key: plane(noisy, grid.inputs, grid.outputs) for key, grid in GRIDS.items()}
+    model = LatencyModel(Chain(), USES, grids, Correction(0.1, 0.9, rounding))
+    times = model(torch.tensor(list(itertools.product(range(1, 17), range(1, 41))))).reshape(16, 40)
+    assert bool((times.diff(dim=0) >= -1e-12).all()) and bool((times.diff(dim=1) >= -1e-12).all())
+
+
+def test_rounding_counts_channels_up_to_the_next_multiple():
+    model = LatencyModel(Chain(), USES[3:4], GRIDS, Correction(rounding=1.0))
+    for width in (1, 8, 9, 16, 17, 40):
+        whole = -(-width // LANES) * LANES
+        assert float(model(torch.tensor([4, width]))) == pytest.approx(0.1 * whole)
+
+
+def test_a_rising_table_stays_as_it_is_and_others_are_met_half_way():
+    table = torch.tensor([[1.0, 2.0], [2.0, 3.0]])
+    assert torch.equal(rising(table), table)
+    # The smallest rising table above [1, 3, 2] is [1, 3, 3], the largest one below it [1, 2, 2].
+    assert rising(torch.tensor([[1.0, 3.0, 2.0]])).tolist() == [[1.0, 2.5, 2.5]]
+
+
+@pytest.mark.parametrize("truth", [Correction(3.0, 1.2, 0.0), Correction(-1.0, 2.0, 0.5), Correction(0.5, 0.8, 1.0)])
+def test_the_correction_is_found_again(truth):
+    model, widths = LatencyModel(Chain(), USES, GRIDS), every_width()[::17]
+    measured = model.corrected(truth)(widths)
+    found = model.fitted(widths, measured.tolist())
+    assert (found.correction.fixed, found.correction.scale) == pytest.approx((truth.fixed, truth.scale))
+    assert found.correction.rounding == truth.rounding
+    assert max(map(abs, found.errors(widths, measured.tolist()))) < 1e-9
+
+
+def test_networks_of_the_same_time_determine_the_scale_alone():
+    model = LatencyModel(Chain(), USES, GRIDS)
+    widths = torch.tensor([[16, 40]])
+    assert model.fitted(widths, [2 * oracle(16, 40)]).correction == Correction(0.0, pytest.approx(2.0), 0.0)
+
+
+def test_heavy_networks_are_met_nearly_exactly():
+    """Of three networks on no line, those of weight 100 are."""
+    model, widths = LatencyModel(Chain(), USES, GRIDS), torch.tensor([[16, 40], [8, 20], [4, 8]])
+    times = [30.0, 15.0, 20.0]
+    found = model.fitted(widths, times, [100.0, 100.0, 0.1])(widths)
+    assert found[:2].tolist() == pytest.approx(times[:2], rel=0.01) and abs(float(found[2]) / 20 - 1) > 0.2
+
+
+def test_a_model_without_a_grid_is_refused():
+    with pytest.raises(UserError, match=r"no row for 'conv' \(1 missing\)"):
+        LatencyModel(Chain(), USES, {key: grid for key, grid in GRIDS.items() if key != "conv"})
