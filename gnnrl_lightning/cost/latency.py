@@ -267,14 +267,14 @@ class _Lookup:
         self._share = torch.stack([share for _, share in places]) if places else torch.zeros(0, 1, dtype=torch.float64)
 
     def __call__(self, inputs: Tensor, outputs: Tensor) -> Tensor:
-        """Milliseconds `(B, n)` float64 at channels `(B, n)` each."""
+        """Milliseconds `(B, n)` float64 at channels `(B, n)` each; none without channels: the operator is removed."""
         row, column = self._low[self._inputs, inputs], self._low[self._outputs, outputs]
         down, right = self._share[self._inputs, inputs], self._share[self._outputs, outputs]
         corner = self._start + row * self._columns + column
         upper = torch.lerp(self._table[corner], self._table[corner + self._right], right)
         below = corner + self._down
         lower = torch.lerp(self._table[below], self._table[below + self._right], right)
-        return torch.lerp(upper, lower, down).clamp(min=0)
+        return torch.lerp(upper, lower, down).clamp(min=0) * ((inputs > 0) & (outputs > 0))
 
 
 def _places(points: Sequence[int], channels: Tensor) -> tuple[Tensor, Tensor]:

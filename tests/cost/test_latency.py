@@ -57,6 +57,14 @@ def test_bilinear_times_are_interpolated_exactly():
     assert torch.allclose(model(widths.reshape(4, -1, 2)), expected.reshape(4, -1))
 
 
+def test_what_is_removed_takes_no_time():
+    model = LatencyModel(Chain(), USES, GRIDS)
+    without = torch.tensor([[0, 12], [7, 0]])
+    expected = [0.1 * 12 + product(12, 10), product(3, 7) + 0.1 * 7]
+    assert model(without).tolist() == pytest.approx(expected)
+    assert model.operators(without).sum(1).tolist() == pytest.approx(expected)
+
+
 def test_operators_add_up_to_the_network():
     model = LatencyModel(Chain(), USES, GRIDS, Correction(2.0, 1.5, 0.5))
     widths = every_width()
