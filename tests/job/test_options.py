@@ -6,11 +6,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.cost.projection import AllowedWidths
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.options import decided_as
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from tests.support.fakes import small_graph
 from tests.support.options import options_of
+
+LIMITS = Budget(macs=0.5).on(small_graph())
 
 
 @pytest.mark.parametrize(
@@ -44,7 +48,7 @@ def test_iterations_by_hand(search, evaluation, spent, episodes):
     assert options_of(**search).evaluation_examples(100, batch_size=30) == evaluation
 
     def iterations(evaluations):
-        return options_of(evaluations=evaluations, **search).iterations(small_graph(), evaluation, episodes)
+        return options_of(evaluations=evaluations, **search).iterations(LIMITS, evaluation, episodes)
 
     assert iterations(spent + episodes) == 1
     assert iterations(spent + 3 * episodes - 1) == 2
@@ -60,11 +64,11 @@ def test_iterations_by_hand(search, evaluation, spent, episodes):
 
 def test_groups_that_a_ratio_cannot_narrow_take_no_images():
     """Of one channel nothing can go; of two, all ratios up to 0.6 leave one, which is measured once, and 0.85 two."""
-    graph = SimpleNamespace(widths=torch.tensor([1, 2]))
+    limits = SimpleNamespace(allowed=AllowedWidths(torch.tensor([1, 2]), torch.tensor([1, 1])))
     options = options_of(evaluations=4 + 6 + 1, calibration_examples=50, repair="refit")  # 50 * (1 + 1) images + 50 * 2
-    assert options.iterations(graph, 50, 1) == 1
+    assert options.iterations(limits, 50, 1) == 1
     with pytest.raises(UserError, match=r"search.evaluations is 10: at least 11"):
-        options_of(evaluations=4 + 6, calibration_examples=50, repair="refit").iterations(graph, 50, 1)
+        options_of(evaluations=4 + 6, calibration_examples=50, repair="refit").iterations(limits, 50, 1)
 
 
 def test_candidates_race_unless_each_has_a_budget_of_its_own():
@@ -144,3 +148,15 @@ def test_what_is_open_is_taken_from_an_earlier_decision_and_nothing_else():
     assert found.episode.penalty is None and found.search.evaluations == 9
     assert decided_as(options_of(repair="none"), earlier).candidate.repair == "none"
     assert decided_as(options_of(), {}) == options_of()
+
+
+def test_groups_that_may_go_take_one_pass_more_each_and_three_starting_candidates():
+    """Two of four groups: 64 * (1 + 20 + 2) images, and 64 each for moments and recording."""
+    graph, both = small_graph(), torch.tensor([True, True, False, False])
+    allowed = AllowedWidths(graph.widths, graph.sets, min_width=0, removable=both)
+    options = {"calibration_examples": 64, "repair": "refit"}
+    spent = -(-64 * (23 + 2) // 100) + 6 + 3
+    limits = SimpleNamespace(allowed=allowed)
+    assert options_of(evaluations=spent + 4, **options).iterations(limits, 100, 4) == 1
+    with pytest.raises(UserError, match=rf"{spent} for the 9 starting candidates"):
+        options_of(evaluations=spent + 3, **options).iterations(limits, 100, 4)
