@@ -7,6 +7,7 @@ import yaml
 from gnnrl_lightning import trace
 from gnnrl_lightning.candidates.options import CandidateOptions
 from gnnrl_lightning.cli.experiments import FOLDER, with_experiments
+from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.networks import mobilenet_v2
@@ -44,4 +45,5 @@ def test_debug_suffices_for_any_network():
     assert len(graph.groups) > 20
     options = Options(search=SearchOptions(**debug["search"]), candidate=CandidateOptions(**debug["candidate"]))
     examples = options.evaluation_examples(1, 1)
-    assert options.iterations(graph, examples, debug["model"]["episodes_per_iteration"]) >= 1
+    limits = Budget(macs=0.5).on(graph)
+    assert options.iterations(limits, examples, debug["model"]["episodes_per_iteration"]) >= 1

@@ -81,14 +81,23 @@ INSPECTED = {"macs": 9, "smallest_macs": 3, "kept": [], "groups": [], "reasons":
 
 def test_groups_with_their_ranges_and_kept_layers():
     members = [{"parameter": "a.weight", "dimension": 0}, {"parameter": "b.weight", "dimension": 1}]
-    group = {"name": "a", "width": 8, "lowest": 2, "highest": 6, "members": members}
-    _, table = inspection_tables(INSPECTED | {"groups": [group], "kept": ["stem", "head"]})
+    group = {
+        "name": "a",
+        "width": 8,
+        "lowest": 2,
+        "highest": 6,
+        "stays": "the output would not depend",
+        "members": members,
+    }
+    other = {**group, "name": "b", "stays": None, "members": members[:1]}
+    _, table = inspection_tables(INSPECTED | {"groups": [group, other], "kept": ["stem", "head"]})
     assert [list(column.cells) for column in table.columns] == [
-        ["a"],
-        ["8"],
-        ["2"],
-        ["6"],
-        ["a.weight[0], b.weight[1]"],
+        ["a", "b"],
+        ["8", "8"],
+        ["2", "2"],
+        ["6", "6"],
+        ["no", "yes"],
+        ["a.weight[0], b.weight[1]", "a.weight[0]"],
     ]
     assert table.caption == "kept by the user: stem, head"
     assert inspection_tables(INSPECTED)[1].caption is None
