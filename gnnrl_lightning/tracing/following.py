@@ -6,7 +6,7 @@ follow from the tensors, or may be constants. See `tracing.held` for how that is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -22,16 +22,20 @@ from gnnrl_lightning.tracing.records import ModuleSize, SizedCall
 from gnnrl_lightning.tracing.walk import Walk
 
 Grown = dict[Call, Sizes]
+"""Other sizes of the calls of one module."""
 
 
-def grown_sizes(calls: Sequence[SizedCall], numbers: np.ndarray, units: Callable[[Tensor], int | None]) -> Grown:
-    """Return the sizes of calls with one head more, or with one channel more in every head."""
-    grown: Grown = {}
+def grown_sizes(
+    calls: Sequence[SizedCall], numbers: np.ndarray, units: Callable[[Tensor], int | None]
+) -> dict[str, Grown]:
+    """Return the sizes of calls, by module, with one head more, or with one channel more in every head."""
+    found: dict[str, Grown] = {}
     for call in calls:
+        grown = found.setdefault(call.module, {})
         sizes = _grow(call, numbers, units) or call.shape
         before = grown.get(_key(call), call.shape)
         grown[_key(call)] = tuple(map(max, sizes, before))
-    return grown
+    return found
 
 
 def _grow(call: SizedCall, numbers: np.ndarray, units: Callable[[Tensor], int | None]) -> Sizes | None:
@@ -107,19 +111,19 @@ class Following:
         paths = list(dict.fromkeys(call.module for call in self.calls))
         return find_modules(shared_copy(self.network), self.inputs, paths)
 
-    def follow(self, calls: Sequence[SizedCall], grown: Grown, inputs: dict[int, int]) -> Found:
+    def follow(self, calls: Sequence[SizedCall], grown: Mapping[str, Grown], inputs: dict[int, int]) -> Found:
         """Find the attributes that are sizes of calls, and whether all calls follow if they are set.
 
         Args:
             calls: The calls.
-            grown: Their other sizes.
+            grown: Their other sizes, by module.
             inputs: Size of dimensions of the modules' inputs -> other size.
         """
         attributes: list[tuple[str, str, SizedCall, int]] = []
         factors: dict[str, dict[Call, float]] = {}
         for path in dict.fromkeys(call.module for call in calls):
             mine = [call for call in calls if call.module == path]
-            sizes = {_key(call): grown[_key(call)] for call in mine}
+            sizes = grown[path]
             module = self.modules.get(path)
             if module is None:
                 fixed = next((call for call in mine if _misses(call, call.sizes, sizes)), None)
@@ -142,7 +146,7 @@ class Following:
             calls, module = [call for call in self.plain if call.module == path], self.modules.get(path)
             if module is not None:
                 grown = grown_sizes(calls, self.channel, lambda along: len(np.unique(self.channel[free(along)])))
-                found = _attributes(module, calls, grown, {})
+                found = _attributes(module, calls, grown[path], {})
                 self.hold([(path, name, *each) for name, where in found.items() for each in where[:1]], self.channel)
 
     def hold(self, attributes: Sequence[tuple[str, str, SizedCall, int]], numbers: np.ndarray) -> None:
