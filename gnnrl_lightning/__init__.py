@@ -9,7 +9,7 @@ from gnnrl_lightning.errors import UserError
 
 if TYPE_CHECKING:
     from gnnrl_lightning.cost.budget import Budget
-    from gnnrl_lightning.graph import ComputationGraph, Plan, trace
+    from gnnrl_lightning.graph import ComputationGraph, trace
     from gnnrl_lightning.job.artifact import load
     from gnnrl_lightning.job.compress import compress
     from gnnrl_lightning.job.compress_by_score import compress_by_score
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gnnrl_lightning.networks.spec import NetworkSpec
     from gnnrl_lightning.rl.learners import GNNRL
     from gnnrl_lightning.speed.memory import keep_kernels
+    from gnnrl_lightning.surgery.plan import Plan
     from gnnrl_lightning.training.options import TrainingOptions
 
 __version__ = "0.1.0"
@@ -52,7 +53,7 @@ _HOMES = {
     "GroupOptions": "gnnrl_lightning.job.groups",
     "NetworkSpec": "gnnrl_lightning.networks.spec",
     "Options": "gnnrl_lightning.job.options",
-    "Plan": "gnnrl_lightning.graph",
+    "Plan": "gnnrl_lightning.surgery.plan",
     "Task": "gnnrl_lightning.job.task",
     "TrainingOptions": "gnnrl_lightning.training.options",
     "compress": "gnnrl_lightning.job.compress",

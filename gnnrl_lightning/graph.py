@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
@@ -21,23 +19,23 @@ from torch import Tensor, nn
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.cost.latency import LatencyModel
 from gnnrl_lightning.cost.metrics import METRICS, SHOWN, Cost, as_text
-from gnnrl_lightning.cost.products import CostModel, Products, Size, axis_size
+from gnnrl_lightning.cost.products import Products, axis_size
 from gnnrl_lightning.cost.ranges import Limits, WidthRanges
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.importance import Criterion, Importance, importance_scores, keep_best
+from gnnrl_lightning.surgery.derived import count_costs, count_elements, cuts_of, dependents_of, reads_of
+from gnnrl_lightning.surgery.plan import Plan
 from gnnrl_lightning.surgery.removable import Connected, Removable, find_removable
 from gnnrl_lightning.surgery.selftest import find_faults
-from gnnrl_lightning.surgery.surgery import NOTHING, Cut, Dependents, dense_tensors, mask, prune
-from gnnrl_lightning.tracing.axes import Axis, Selection
+from gnnrl_lightning.surgery.surgery import dense_tensors
+from gnnrl_lightning.tracing.axes import Selection
 from gnnrl_lightning.tracing.carry import walk, walk_training
 from gnnrl_lightning.tracing.checks import as_inputs, check_network, check_takes
 from gnnrl_lightning.tracing.copies import shared_copy
 from gnnrl_lightning.tracing.export import Inputs, export, one_example, two_examples, unused_parameters
-from gnnrl_lightning.tracing.followers import norms_by_path, readers_of_norms, written_modules
 from gnnrl_lightning.tracing.groups import ChannelGroup, Channels, Fault, FrozenGroup, form_groups
 from gnnrl_lightning.tracing.heads import decide_heads
 from gnnrl_lightning.tracing.keep import keep_layers
-from gnnrl_lightning.tracing.labels import ZERO, Value, support
 from gnnrl_lightning.tracing.pruned_shapes import shapes_by_line
 from gnnrl_lightning.tracing.reasons import Reason, find_reasons
 from gnnrl_lightning.tracing.records import Contraction
@@ -101,42 +99,6 @@ def trace(
     raise UserError(f"{type(network).__name__} cannot be pruned exactly: {next(iter(unfit.values())).reason}")
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A selection of channels to keep.
-
-    Attributes:
-        kept: Group name -> kept indices: `(width,)`, or `(sets, width)` for a group of several index sets.
-        widths: The widths `(G,)`.
-        selection: The same channels in the form that surgery reads.
-    """
-
-    kept: dict[str, Tensor]
-    widths: Tensor
-    _cuts: dict[str, Cut]
-    selection: Selection
-    _dependents: Dependents = NOTHING
-
-    def __repr__(self) -> str:
-        return f"Plan({', '.join(f'{name}: {ranks.shape[-1]}' for name, ranks in self.kept.items())})"
-
-    def apply(self, network: nn.Module) -> nn.Module:
-        """Return the pruned network, a new module of the same class; the given network is not modified.
-
-        Raises:
-            UserError: The network is not the traced one.
-        """
-        return prune(network, self._cuts, self.selection, self._dependents)
-
-    def mask(self, network: nn.Module) -> nn.Module:
-        """Return a copy of the dense network whose consumers ignore the removed channels: the reference for tests.
-
-        Raises:
-            UserError: The network is not the traced one.
-        """
-        return mask(network, self._cuts, self.selection, self._dependents)
-
-
 class ComputationGraph:
     """A traced network; made by `trace`.
 
@@ -152,6 +114,7 @@ class ComputationGraph:
         operators: Operators of the network, in order of computation.
         feature_maps: Tensors between the operators.
         outputs: Indices of the feature maps that the network returns.
+        cuts: How each parameter and buffer shrinks, by name.
         dependents: What depends on the kept channels beside parameters and buffers.
         incidence: Channels of each feature map per unit of width `(n_maps, G)` float32.
     """
@@ -168,8 +131,7 @@ class ComputationGraph:
         self._channels = channels
         self._walk, self._tested = walked, tested
         self._removable: Removable | None = None
-        self._cuts = self._make_cuts()
-        self.dependents = self._make_dependents()
+        self.cuts, self.dependents = cuts_of(walked, channels), dependents_of(walked, channels)
         topology = build_topology(walked, lambda labels: self._channels.axis(labels) is not None)
         self.operators: tuple[Operator, ...] = topology.operators
         self.feature_maps: tuple[FeatureMap, ...] = topology.feature_maps
@@ -177,8 +139,8 @@ class ComputationGraph:
         self._values, self._costs = topology.values, dict[Any, Cost]()
         self._latency: LatencyModel | None = None
         self._map_sizes = [axis_size(self._channels.axis(labels), len(labels)) for labels in topology.channel_labels]
-        self.cost = self._make_cost(topology.index)
-        self.reads = self._make_reads(topology.index)
+        self.cost = count_costs(walked, channels, self.cuts, topology.index, len(self.operators))
+        self.reads = reads_of(walked, channels, topology.index)
 
     def __repr__(self) -> str:
         costs = (f"{name} {as_text(self.cost_of(name)(self.widths).item())}" for name in self.metrics)
@@ -245,71 +207,6 @@ class ComputationGraph:
         """Names of the registered metrics that this network has: measured ones only after their measurement."""
         return tuple(name for name, row in METRICS.items() if not row.measured or self._latency is not None)
 
-    def _make_cuts(self) -> dict[str, Cut]:
-        consumed = self._walk.masked_labels()
-        blocks = {
-            contraction.weight: contraction.reads
-            for contraction in (*self._walk.contractions, *self._walk.training)
-            if contraction.weight and contraction.reads is not None and contraction.reads.dim() == 2
-        }
-        gathers = {gather.buffer: gather.reads for gather in self._walk.gathers}
-        cuts = {}
-        for name, value in self._walk.parameters.items():
-            labels = {dim: along for dim in range(len(value.shape)) if (along := value.along(dim)) is not None}
-            axes = {dim: axis for dim, along in labels.items() if (axis := self._channels.axis(along)) is not None}
-            reads = tuple(dim for dim in axes if int(labels[dim].max()) in consumed)
-            rows = [self._channels.axis(row) for row in blocks[name]] if name in blocks else []
-            sources = gathers.get(name)
-            gather = None if sources is None else self._channels.axis(sources)
-            zero = -1 if sources is None else next(iter((sources == ZERO).nonzero().flatten().tolist()), -1)
-            if axes or any(rows) or gather is not None:
-                cuts[name] = Cut(axes, tuple(row for row in rows if row is not None), reads, gather, zero)
-        return cuts
-
-    def _make_dependents(self) -> Dependents:
-        axis = self._channels.axis
-        walk = self._walk
-        sizes = [(item, found) for item in walk.sizes if (found := axis(item.labels)) is not None]
-        summaries = [(item, found) for item in walk.statistics if (found := axis(item.labels)) is not None]
-        around = norms_by_path(walk), readers_of_norms(walk), written_modules(walk.steps)
-        return Dependents(tuple(sizes), tuple(summaries), *around)
-
-    def _make_reads(self, index: dict[str, int]) -> dict[int, tuple[Axis, ...]]:
-        found: dict[int, tuple[Axis, ...]] = {}
-        for item in self._walk.contractions:
-            rows = () if item.reads is None else item.reads if item.reads.dim() == 2 else item.reads[None]
-            axes = [axis for row in rows if (axis := self._channels.axis(row)) is not None]
-            found[index[item.node]] = (*found.get(index[item.node], ()), *axes)
-        return found
-
-    def _make_cost(self, index: dict[str, int]) -> CostModel:
-        def size(labels: Tensor) -> tuple[int, dict[int, int]]:
-            return axis_size(self._channels.axis(labels), len(labels))
-
-        operators = [
-            (index[item.node], (item.factor, [size(labels) for labels in item.sizes]))
-            for item in self._walk.contractions
-        ]
-        parameters = []
-        for name in self._walk.trainable:
-            value = self._walk.parameters[name]
-            parameters.append((index.get(name, -1), (1, self._parameter_sizes(name, value))))
-        return CostModel(operators, parameters, len(self.operators), len(self.groups))
-
-    def _parameter_sizes(self, name: str, value: Value) -> list[tuple[int, dict[int, int]]]:
-        cut = self._cuts.get(name)
-        sizes = [axis_size(cut.axes.get(dim) if cut else None, length) for dim, length in enumerate(value.shape)]
-        if cut and cut.blocks:
-            sizes[1] = axis_size(cut.blocks[0], value.shape[1])
-        fixed = 1
-        linear = []
-        for constant, counts in sizes:
-            if counts:
-                linear.append((constant, counts))
-            else:
-                fixed *= constant
-        return [(fixed, {}), *linear]
-
     @cached_property
     def incidence(self) -> Tensor:
         """Channels of each feature map per unit of width `(n_maps, G)` float32."""
@@ -326,17 +223,7 @@ class ComputationGraph:
     @cached_property
     def elements(self) -> Products:
         """Number of elements of each feature map `(B, n_maps)` int64, for one example, at `widths (B, G)`."""
-        return Products.build([self._element_row(value) for value in self._values], len(self.groups))
-
-    def _element_row(self, value: Value) -> tuple[int, list[Size]]:
-        elements, sizes, taken = math.prod(value.shape), [], set()
-        for labels in value.labels:
-            axis, along = self._channels.axis(labels.flatten()), {*support(labels)}
-            if axis is not None and not taken & along:
-                taken |= along
-                elements //= labels.numel()
-                sizes.append(axis_size(axis, labels.numel()))
-        return elements, sizes
+        return count_elements(self._values, self._channels)
 
     def cost_of(self, metric: Any) -> Cost:
         """A metric of this network as a function of widths `(..., G)`; cached.
@@ -416,7 +303,7 @@ class ComputationGraph:
             UserError: The widths have a wrong length or are out of range, the criterion is unknown, or the network is
                 not the traced one.
         """
-        dense_tensors(network, self._cuts)  # refuses another network
+        dense_tensors(network, self.cuts)  # refuses another network
         widths = torch.as_tensor(widths, dtype=torch.int64)
         if widths.shape != self.widths.shape:
             raise UserError(f"widths has the shape {tuple(widths.shape)}: expected ({len(self.groups)},)")
@@ -440,7 +327,7 @@ class ComputationGraph:
             group.name: ranks[0] if group.sets == 1 else ranks for group, ranks in zip(self.groups, kept, strict=True)
         }
         widths = torch.tensor([ranks.shape[1] for ranks in kept], dtype=torch.int64)
-        return Plan(named, widths, self._cuts, Selection(kept, self.widths.tolist()), self.dependents)
+        return Plan(named, widths, self.cuts, Selection(kept, self.widths.tolist()), self.dependents)
 
     @property
     def contractions(self) -> tuple[Contraction, ...]:
@@ -451,11 +338,6 @@ class ComputationGraph:
     def norms(self) -> dict[str, dict[str, str]]:
         """Name of a contraction's node -> parameters of the batch norm that is its only reader, by role."""
         return self._walk.norms
-
-    @property
-    def cuts(self) -> dict[str, Cut]:
-        """How each parameter and buffer shrinks, by name."""
-        return self._cuts
 
     def shapes_by_line(self, widths: Tensor) -> dict[tuple[str, tuple[int, ...]], set[tuple[int, ...]]]:
         """Line of the user's code and dense shape -> shapes of the outputs that it computes at `widths (G,)`."""

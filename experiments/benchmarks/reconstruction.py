@@ -30,13 +30,13 @@ import gnnrl_lightning
 from gnnrl_lightning import ComputationGraph
 from gnnrl_lightning.candidates.pruner import Pruner
 from gnnrl_lightning.data import ImageFolder
-from gnnrl_lightning.graph import Plan
 from gnnrl_lightning.importance import IMPORTANCES
 from gnnrl_lightning.networks import load_weights, resnet56
 from gnnrl_lightning.objective import Classification
 from gnnrl_lightning.repair.batchnorm import reestimate_batch_norm
 from gnnrl_lightning.repair.reconstruction import reconstruct
 from gnnrl_lightning.repair.table import REPAIRS as TABLE
+from gnnrl_lightning.surgery.plan import Plan
 from gnnrl_lightning.training.train import figures
 
 Repair = Callable[[Pruner, Plan], nn.Module]

@@ -9,11 +9,12 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from gnnrl_lightning.graph import ComputationGraph, Plan
+from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.importance import IMPORTANCES, Calibration, Criterion, Importance, importance_scores, keep_best
 from gnnrl_lightning.objective import Classification, Objective
 from gnnrl_lightning.repair.dense import Dense
 from gnnrl_lightning.repair.table import REPAIRS, Repair
+from gnnrl_lightning.surgery.plan import Plan
 from gnnrl_lightning.trees import Tree, count, tensors
 
 

@@ -12,7 +12,7 @@ cannot be met with one channel of each.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -173,89 +173,90 @@ def project(
     """
     if not allowed.dense.numel():
         return widths.long()
-    limits = {name: torch.as_tensor(limit, dtype=torch.float64).expand(len(widths)) for name, limit in limits.items()}
+    bounds = {name: torch.as_tensor(limit, dtype=torch.float64).expand(len(widths)) for name, limit in limits.items()}
+    meeting = _Meeting(costs, allowed, bounds, monotone)
     absent = allowed.absent(widths)
     lowest = torch.where(absent, 0, allowed.present)
-    if allowed.removable is None or not bool((short := ~fits(costs, lowest, limits)).any()):
-        return _nearest(costs, allowed, widths, lowest, absent, limits, monotone)
+    if allowed.removable is None or not bool((short := ~meeting.fits(lowest)).any()):
+        return meeting.nearest(widths, lowest, absent)
     lowest[short] = allowed.lowest
-    found = _nearest(costs, allowed, widths, lowest, absent, limits, monotone)
+    found = meeting.nearest(widths, lowest, absent)
     # These have lost groups; now that it is known which, others that are of no use without them go, too.
-    left, limits = found[short], {name: limit[short] for name, limit in limits.items()}
+    left = found[short]
     absent = allowed.absent(left)
     lowest = torch.where(absent, 0, torch.minimum(left, allowed.present))
-    found[short] = _nearest(costs, allowed, left, lowest, absent, limits, monotone)
+    found[short] = meeting.of(short).nearest(left, lowest, absent)
     return found
 
 
-def _nearest(
-    costs: Mapping[str, Cost],
-    allowed: AllowedWidths,
-    widths: Tensor,
-    lowest: Tensor,
-    absent: Tensor,
-    limits: Mapping[str, Tensor],
-    monotone: bool,
-) -> Tensor:
-    """Project proposals `(B, G)` with lowest widths `(B, G)` of their own, without the absent groups `(B, G)`."""
-    proposal = torch.minimum(torch.maximum(widths.double(), lowest.double()), allowed.dense.double())
-    proposal = positive(proposal)
-    highest = torch.where(absent, 0, allowed.highest)
+@dataclass(frozen=True)
+class _Meeting:
+    """How candidates are made to meet limits.
 
-    def scaled(factor: Tensor) -> Tensor:
-        return allowed.between((factor[:, None] * proposal + 1e-9).floor().long(), lowest, highest)
+    Args:
+        costs: Metric -> cost function of widths.
+        allowed: Allowed widths.
+        limits: Absolute limits `(B,)`.
+        monotone: Whether no cost rises when a group is narrowed.
+    """
 
-    low, high = torch.zeros(len(proposal), dtype=torch.float64), (allowed.dense / proposal).amax(1)
-    if monotone:
-        low = torch.where(fits(costs, scaled(high), limits), high, low)
-    else:
-        for step in range(1, SCANNED + 1):
-            factor = high * step / SCANNED
-            low = torch.where(fits(costs, scaled(factor), limits), factor, low)
-        high = torch.minimum(low + high / SCANNED, high)
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        fit = fits(costs, scaled(middle), limits)
-        low, high = torch.where(fit, middle, low), torch.where(fit, high, middle)
-    return _grow(costs, allowed, scaled(low), proposal, highest, limits, monotone)
+    costs: Mapping[str, Cost]
+    allowed: AllowedWidths
+    limits: Mapping[str, Tensor]
+    monotone: bool
 
+    def of(self, rows: Tensor) -> _Meeting:
+        """The same with the limits of some candidates."""
+        return replace(self, limits={name: limit[rows] for name, limit in self.limits.items()})
 
-def _grow(
-    costs: Mapping[str, Cost],
-    allowed: AllowedWidths,
-    widths: Tensor,
-    proposal: Tensor,
-    highest: Tensor,
-    limits: Mapping[str, Tensor],
-    monotone: bool,
-) -> Tensor:
-    """Widen groups one step at a time until none can be widened."""
-    while True:
-        grown = _sweep(costs, allowed, widths, proposal, highest, limits)
-        # With monotone costs, a group that does not fit never fits later.
-        if monotone or torch.equal(grown, widths):
-            return grown
-        widths = grown
+    def fits(self, widths: Tensor) -> Tensor:
+        """Which candidates `(B, G)` meet their limits: bool `(B,)`."""
+        return fits(self.costs, widths, self.limits)
 
+    def nearest(self, widths: Tensor, lowest: Tensor, absent: Tensor) -> Tensor:
+        """Project proposals `(B, G)` with lowest widths `(B, G)` of their own, without the absent groups `(B, G)`."""
+        allowed = self.allowed
+        proposal = torch.minimum(torch.maximum(widths.double(), lowest.double()), allowed.dense.double())
+        proposal = positive(proposal)
+        highest = torch.where(absent, 0, allowed.highest)
 
-def _sweep(
-    costs: Mapping[str, Cost],
-    allowed: AllowedWidths,
-    widths: Tensor,
-    proposal: Tensor,
-    highest: Tensor,
-    limits: Mapping[str, Tensor],
-) -> Tensor:
-    """Widen groups one step at a time, each until it does not fit for the first time."""
-    widths = widths.clone()
-    closed = widths >= highest
-    rows = torch.arange(len(widths))
-    while len(rows := rows[~closed[rows].all(1)]):
-        fraction = torch.where(closed[rows], torch.inf, widths[rows] / proposal[rows])
-        group = fraction.argmin(1)
-        stepped = widths[rows]
-        stepped.scatter_(1, group[:, None], allowed.wider(stepped).gather(1, group[:, None]))
-        fit = fits(costs, stepped, {name: limit[rows] for name, limit in limits.items()})
-        widths[rows] = torch.where(fit[:, None], stepped, widths[rows])
-        closed[rows, group] = ~fit | (widths[rows, group] >= highest[rows, group])
-    return widths
+        def scaled(factor: Tensor) -> Tensor:
+            return allowed.between((factor[:, None] * proposal + 1e-9).floor().long(), lowest, highest)
+
+        low, high = torch.zeros(len(proposal), dtype=torch.float64), (allowed.dense / proposal).amax(1)
+        if self.monotone:
+            low = torch.where(self.fits(scaled(high)), high, low)
+        else:
+            for step in range(1, SCANNED + 1):
+                factor = high * step / SCANNED
+                low = torch.where(self.fits(scaled(factor)), factor, low)
+            high = torch.minimum(low + high / SCANNED, high)
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            fit = self.fits(scaled(middle))
+            low, high = torch.where(fit, middle, low), torch.where(fit, high, middle)
+        return self._grow(scaled(low), proposal, highest)
+
+    def _grow(self, widths: Tensor, proposal: Tensor, highest: Tensor) -> Tensor:
+        """Widen groups one step at a time until none can be widened."""
+        while True:
+            grown = self._sweep(widths, proposal, highest)
+            # With monotone costs, a group that does not fit never fits later.
+            if self.monotone or torch.equal(grown, widths):
+                return grown
+            widths = grown
+
+    def _sweep(self, widths: Tensor, proposal: Tensor, highest: Tensor) -> Tensor:
+        """Widen groups one step at a time, each until it does not fit for the first time."""
+        widths = widths.clone()
+        closed = widths >= highest
+        rows = torch.arange(len(widths))
+        while len(rows := rows[~closed[rows].all(1)]):
+            fraction = torch.where(closed[rows], torch.inf, widths[rows] / proposal[rows])
+            group = fraction.argmin(1)
+            stepped = widths[rows]
+            stepped.scatter_(1, group[:, None], self.allowed.wider(stepped).gather(1, group[:, None]))
+            fit = self.of(rows).fits(stepped)
+            widths[rows] = torch.where(fit[:, None], stepped, widths[rows])
+            closed[rows, group] = ~fit | (widths[rows, group] >= highest[rows, group])
+        return widths

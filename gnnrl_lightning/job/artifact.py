@@ -20,11 +20,12 @@ from torch import nn
 
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.files import os_errors, replacing, sha256
-from gnnrl_lightning.graph import ComputationGraph, Plan
+from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.formats import FORMATS, Format, load_pruned
 from gnnrl_lightning.job.recipe import FORMAT, RECIPE, check_probe, probe, read_recipe, recipe_hash
 from gnnrl_lightning.job.runs import versions
 from gnnrl_lightning.networks import eval_mode
+from gnnrl_lightning.surgery.plan import Plan
 from gnnrl_lightning.trees import Tree, call, layout, tensors, zeros_of
 
 DEFAULT_FORMATS = ("weights", "program")

@@ -31,13 +31,14 @@ from gnnrl_lightning.calibration.moments import Moments
 from gnnrl_lightning.candidates.pruner import Pruner
 from gnnrl_lightning.cost.projection import AllowedWidths
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.graph import ComputationGraph, Plan
+from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.importance import keep_best
 from gnnrl_lightning.registry import Registry, as_callable
 from gnnrl_lightning.repair.reconstruction import fit_to_moments
 from gnnrl_lightning.repair.table import REPAIRS
 from gnnrl_lightning.speed.inference import for_inference
 from gnnrl_lightning.surgery.layers import Layer, to_matrices
+from gnnrl_lightning.surgery.plan import Plan
 from gnnrl_lightning.surrogate.sensitivity import RATIOS, Sensitivity, ratios_for, widths_at
 from gnnrl_lightning.tracing.axes import Selection
 from gnnrl_lightning.trees import call, channels_last, count
