@@ -31,6 +31,7 @@ ORDER = (
     "calibration",
     "surgery",
     "cost",
+    "exporting",
     "tracing",
     "training",
     "report",

@@ -9,24 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from torch.export import ExportedProgram
-from torch.fx import Node
 
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.exporting.onnx_runtime import Session, check_onnx, write_program_as_onnx
+from gnnrl_lightning.exporting.program import exported
 from gnnrl_lightning.graph import trace
-from gnnrl_lightning.job.onnx_runtime import Session, check_onnx, write_program_as_onnx
 from gnnrl_lightning.job.recipe import kept_channels
-from gnnrl_lightning.networks import eval_mode, load_weights
+from gnnrl_lightning.networks import load_weights
 from gnnrl_lightning.registry import Registry
-from gnnrl_lightning.tracing.checks import as_inputs
-from gnnrl_lightning.tracing.export import arguments
-from gnnrl_lightning.trees import Tree, count, map_tensors, take
+from gnnrl_lightning.trees import Tree
 
 
 def _nothing() -> None:
@@ -93,38 +91,6 @@ def load_pruned(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None, 
     return network.eval()
 
 
-def exported(network: nn.Module, example: Tree) -> tuple[ExportedProgram, dict[str, Any]]:
-    """Export the network with `torch.export`, for any batch size if its code allows it.
-
-    Args:
-        network: The network.
-        example: One batch of inputs.
-
-    Returns:
-        The program, and the note `batch`: "any", or the size that it is fixed at.
-    """
-    # Batch 1 would be specialised, so twice the first example: the values do not matter.
-    pair = as_inputs(take(example, torch.zeros(2, dtype=torch.int64)))
-    free_batch = map_tensors(lambda tensor: {0: torch.export.Dim.AUTO}, pair)
-    with eval_mode(network):
-        try:
-            program = torch.export.export(network, *arguments(pair), dynamic_shapes=free_batch)
-        except (RuntimeError, ValueError, AssertionError):
-            program = None  # code that fixes its batch cannot be traced for others
-        free = program is not None and bool(program.range_constraints)
-        if program is None or not free:
-            program = torch.export.export(network, *arguments(as_inputs(example)))
-    program.graph.eliminate_dead_code(lambda node: node.is_impure() and not _is_empty(node))
-    program.graph_module.recompile()
-    return program, {"batch": "any" if free else f"fixed at {count(example)}"}
-
-
-def _is_empty(node: Node) -> bool:
-    """Whether an operator computes a tensor without elements, even if it writes in place."""
-    value = node.meta.get("val")
-    return node.op == "call_function" and isinstance(value, torch.Tensor) and 0 in value.shape
-
-
 def write_program(network: nn.Module, example: Tree, path: Path) -> dict[str, Any]:
     """Write the exported program; note the batch sizes that it accepts."""
     program, notes = exported(network, example)
@@ -151,4 +117,6 @@ def load_onnx(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None, ex
 # Exported kernels may sum in another order than eager ones.
 FORMATS.register("weights", Format("weights.safetensors", write_weights, load_pruned))
 FORMATS.register("program", Format("model.pt2", write_program, load_program))
-FORMATS.register("onnx", Format("model.onnx", write_onnx, load_onnx, tolerance=1e-3, check=check_onnx))
+FORMATS.register(
+    "onnx", Format("model.onnx", write_onnx, load_onnx, tolerance=1e-3, check=partial(check_onnx, "the format onnx"))
+)

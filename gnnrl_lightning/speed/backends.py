@@ -1,4 +1,4 @@
-"""What runs networks while their latency is measured.
+"""What runs networks while their latency is measured, by name or import path.
 
 ```
 BACKENDS.register("mine", prepare)  # (network, inputs) -> function without arguments that runs one forward pass
@@ -10,26 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
-
-from gnnrl_lightning.registry import Registry, as_callable
+from gnnrl_lightning.registry import Registry
+from gnnrl_lightning.speed.backend import Backend, Pass, as_backend
+from gnnrl_lightning.speed.compiled import COMPILE
+from gnnrl_lightning.speed.onnx import ONNX_RUNTIME
 from gnnrl_lightning.trees import Tree, call
 
-Backend = Callable[[nn.Module, Tree], Callable[[], Any]]
-"""`(network in evaluation mode, inputs) -> function that runs one forward pass`; both are on the device."""
+BACKENDS: Registry[Backend] = Registry("backend", as_backend)
+"""Name -> back end."""
 
 
-def _as_backend(given: Any) -> Backend:
-    return as_callable(given, "a function (network, inputs) -> function")
-
-
-BACKENDS: Registry[Backend] = Registry("backend", _as_backend)
-"""Name -> backend."""
-
-
-def eager(network: nn.Module, inputs: Tree) -> Callable[[], Any]:
+def eager(network: Callable[..., Any], inputs: Tree) -> Pass:
     """PyTorch as it is, operator by operator."""
     return lambda: call(network, inputs)
 
 
-BACKENDS.register("eager", eager)
+EAGER = BACKENDS.register("eager", eager)
+BACKENDS.register("onnxruntime", ONNX_RUNTIME)
+BACKENDS.register("compile", COMPILE)

@@ -46,10 +46,19 @@ def fold_batch_norms(network: nn.Module, layers: Mapping[str, Layer]) -> None:
     for name, layer in layers.items():
         if "running_mean" not in layer.norm or layer.shared:
             continue
-        path, norm_path = (tensor.rpartition(".")[0] for tensor in (name, layer.norm["running_mean"]))
-        module, norm = network.get_submodule(path), network.get_submodule(norm_path)
-        fold = fuse_conv_bn_eval if type(module) in CONVOLUTIONS else fuse_linear_bn_eval
-        if type(module) not in (*CONVOLUTIONS, nn.Linear) or type(norm) not in BATCH_NORMS:
-            continue
+        fold_batch_norm(network, *(tensor.rpartition(".")[0] for tensor in (name, layer.norm["running_mean"])))
+
+
+def fold_batch_norm(network: nn.Module, path: str, norm_path: str) -> None:
+    """Fold a batch norm into the layer before it, in place, if both are PyTorch's own modules.
+
+    Args:
+        network: A network in evaluation mode.
+        path: Path of the layer, whose only reader the batch norm is.
+        norm_path: Path of the batch norm.
+    """
+    module, norm = network.get_submodule(path), network.get_submodule(norm_path)
+    fold = fuse_conv_bn_eval if type(module) in CONVOLUTIONS else fuse_linear_bn_eval
+    if type(module) in (*CONVOLUTIONS, nn.Linear) and type(norm) in BATCH_NORMS:
         network.set_submodule(path, fold(module, norm))  # pyright: ignore[reportArgumentType]
         network.set_submodule(norm_path, nn.Identity())

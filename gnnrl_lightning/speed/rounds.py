@@ -94,14 +94,13 @@ def measured_ms(
     """
     times: list[list[tuple[float, int]]] = [[] for _ in makers]
     references, order = [], random.Random(0)
-    with torch.inference_mode():
-        for _ in range(rounds):
-            for place, number in enumerate(order.sample(range(len(makers)), len(makers))):
-                if place % REFERENCE_EVERY == 0:
-                    references.append(_seconds(reference, clock))
-                times[number].append((_seconds(makers[number](), clock), len(references)))
-                advance()
-            references.append(_seconds(reference, clock))
+    for _ in range(rounds):
+        for place, number in enumerate(order.sample(range(len(makers)), len(makers))):
+            if place % REFERENCE_EVERY == 0:
+                references.append(_seconds(reference, clock))
+            times[number].append((_seconds(makers[number](), clock), len(references)))
+            advance()
+        references.append(_seconds(reference, clock))
     usual = statistics.median(references)
 
     def ratio(seconds: float, after: int) -> float:
@@ -110,6 +109,7 @@ def measured_ms(
     return [1000 * usual * sorted(ratio(*item) for item in each)[rounds // 4] for each in times]
 
 
+@torch.inference_mode()
 def _seconds(function: Callable[[], Any], clock: Clock) -> float:
     """Median over a few calls in a row, after a first one."""
     function()

@@ -29,10 +29,8 @@ from gnnrl_lightning.cost.latency import Grid, Use
 from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.files import replacing
 from gnnrl_lightning.graph import ComputationGraph
-from gnnrl_lightning.speed.operators import Form, operator_uses
-
-POINTS = (1, 4, 8, 16, 24, 32, 48, 64, 96, *(half * 2**power for power in range(6, 14) for half in (2, 3)))
-"""Channels of the grids; the dense channels of each network are added."""
+from gnnrl_lightning.speed.backend import Backend, Cell, Shaped
+from gnnrl_lightning.speed.backends import EAGER
 
 COLUMNS = ("operator", "inputs", "outputs", "milliseconds")
 
@@ -47,19 +45,22 @@ class Wanted:
         outputs: Output channels of the grid, ascending.
     """
 
-    form: Form
+    form: Shaped
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
 
 
-def wanted_grids(graph: ComputationGraph, network: nn.Module) -> tuple[list[Use], dict[str, Wanted]]:
+def wanted_grids(
+    graph: ComputationGraph, network: nn.Module, backend: Backend = EAGER
+) -> tuple[list[Use], dict[str, Wanted]]:
     """Return the operators of a network that take time, and the grids from which their times are interpolated.
 
     Args:
         graph: The traced network.
         network: The network.
+        backend: What runs it.
     """
-    found = operator_uses(graph, network)
+    found = backend.uses(graph, network)
     dense, smallest = (
         graph.channels(widths[None])[0].tolist() for widths in (graph.widths, torch.ones_like(graph.widths))
     )
@@ -74,19 +75,15 @@ def wanted_grids(graph: ComputationGraph, network: nn.Module) -> tuple[list[Use]
             free[place] |= number is not None and smallest[number] < dense[number]
     wanted = {}
     for use, form in found:
-        inputs, outputs = (_points(*each) for each in zip(ends[use.key], pruned[use.key], strict=True))
+        inputs, outputs = (_points(*each, backend.points) for each in zip(ends[use.key], pruned[use.key], strict=True))
         wanted[use.key] = Wanted(form, inputs, outputs)
     return [use for use, _ in found], wanted
 
 
-def _points(dense: set[int], pruned: bool) -> tuple[int, ...]:
+def _points(dense: set[int], pruned: bool, points: tuple[int, ...]) -> tuple[int, ...]:
     """Return the grid points of an axis: all dense numbers of channels and, if they can be pruned, smaller ones."""
-    smaller = {point for point in POINTS if point < max(dense)} if pruned else set[int]()
+    smaller = {point for point in points if point < max(dense)} if pruned else set[int]()
     return tuple(sorted(dense | smaller))
-
-
-Cell = tuple[Form, int, int]
-"""An operator with its input and output channels."""
 
 
 def measured_grids(

@@ -9,11 +9,10 @@ widths = graph.project(graph.widths, latency=0.6)
 
 from __future__ import annotations
 
-import copy
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,15 +21,12 @@ from gnnrl_lightning.cost.latency import Grid, LatencyModel
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.report.progress import ShownSteps, hidden_steps
+from gnnrl_lightning.speed.backend import Backend
 from gnnrl_lightning.speed.backends import BACKENDS
-from gnnrl_lightning.speed.inference import PRECISIONS
 from gnnrl_lightning.speed.machine import machine
-from gnnrl_lightning.speed.memory import heap_alone, keep_kernels
 from gnnrl_lightning.speed.options import LatencyOptions
-from gnnrl_lightning.speed.rounds import clock_of, measured_ms, reference_operator, with_threads
 from gnnrl_lightning.speed.table import (
     Cache,
-    Cell,
     as_record,
     covering,
     from_record,
@@ -38,12 +34,8 @@ from gnnrl_lightning.speed.table import (
     read_table,
     wanted_grids,
 )
-from gnnrl_lightning.trees import Tree, floats, take, to_device
-
-TABLE_ROUNDS = 5
-
-LEAST_ROUNDS, MOST_ROUNDS, MEASUREMENTS = 5, 15, 30
-"""Rounds in which whole networks are measured, and measurements in all of them together: a pair gets most rounds."""
+from gnnrl_lightning.speed.timer import RealTimer, Timer
+from gnnrl_lightning.trees import Tree
 
 NETWORKS = 10
 """Whole networks that are measured: the dense one, and others of random widths."""
@@ -53,68 +45,6 @@ NARROWEST = 0.3
 
 ANCHOR_WEIGHT = 100.0
 """Weight in the fit of candidates that have been checked, and then of the dense network, of which limits are shares."""
-
-
-class Timer(Protocol):
-    """Measures latency. Both methods return milliseconds of one forward pass of a batch."""
-
-    def operators(self, cells: Sequence[Cell]) -> list[float]:
-        """Measure operators with input and output channels."""
-        ...
-
-    def networks(self, networks: Sequence[nn.Module]) -> list[float]:
-        """Measure whole networks, in alternation."""
-        ...
-
-
-class RealTimer:
-    """Measures on this machine, in interleaved rounds, see `rounds`.
-
-    Args:
-        options: What is measured, and with what.
-        device: Device of the networks.
-        example: One example of the networks' input.
-        steps: Shows progress.
-    """
-
-    def __init__(self, options: LatencyOptions, device: torch.device, example: Tree, steps: ShownSteps) -> None:
-        self.options, self.device, self.steps = options, device, steps
-        self.threads = options.threads or torch.get_num_threads()
-        self.dtype = PRECISIONS[options.precision]
-        self.backend = BACKENDS.find(options.backend, "latency.backend")
-        repeated = take(example, torch.zeros(options.batch_size, dtype=torch.int64))
-        self.batch = floats(to_device(repeated, device), self.dtype)
-        keep_kernels()
-
-    def operators(self, cells: Sequence[Cell]) -> list[float]:
-        """See `Timer`."""
-        return self._measured([lambda cell=cell: self._operator(*cell) for cell in cells], TABLE_ROUNDS, "operators")
-
-    def networks(self, networks: Sequence[nn.Module]) -> list[float]:
-        """See `Timer`."""
-        rounds = max(LEAST_ROUNDS, min(MOST_ROUNDS, MEASUREMENTS // len(networks)))
-        return self._measured([lambda each=each: self._network(each) for each in networks], rounds, "networks")
-
-    def _operator(self, form: Any, inputs: int, outputs: int) -> Callable[[], Any]:
-        made, given = form.made(inputs, outputs, self.options.batch_size)
-        return self._prepared(made, to_device(given, self.device))
-
-    def _network(self, network: nn.Module) -> Callable[[], Any]:
-        return self._prepared(copy.deepcopy(network).eval(), self.batch)
-
-    def _prepared(self, function: Any, inputs: Tree) -> Callable[[], Any]:
-        if isinstance(function, nn.Module):
-            function = function.to(self.device, self.dtype)
-        return self.backend(function, floats(inputs, self.dtype))
-
-    def _measured(self, makers: Sequence[Callable[[], Callable[[], Any]]], rounds: int, what: str) -> list[float]:
-        clock, reference = clock_of(self.device, self.threads), reference_operator(self.device)
-        with (
-            heap_alone(),
-            with_threads(self.threads),
-            self.steps(f"latency of {what}", rounds * len(makers)) as advance,
-        ):
-            return measured_ms(makers, clock, reference, rounds, advance)
 
 
 @dataclass(frozen=True)
@@ -183,6 +113,7 @@ class Latency:
             "threads": self.machine.get("threads", self.options.threads),
             "processor": self.machine.get("processor"),
             "device": self.machine.get("device"),
+            "versions": self.machine.get("versions"),
             "networks": len(errors),
             "mean_error": statistics.mean(errors) if errors else None,
             "largest_error": max(errors) if errors else None,
@@ -225,14 +156,15 @@ def measure_latency(
         UserError: The user's table lacks an operator or cannot be read, or the cache cannot be written.
     """
     options = options or LatencyOptions()
-    uses, wanted = wanted_grids(graph, network)
+    backend = BACKENDS.find(options.backend, "latency.backend")
+    uses, wanted = wanted_grids(graph, network, backend)
     if options.table is not None:
         return _of_table(graph, uses, read_table(options.table), options)
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     timer = timer or RealTimer(options, device, example, steps)
-    here = machine(device) | {"threads": options.threads or torch.get_num_threads()}
+    here = _conditions(options, backend, device)
     named = {name: getattr(options, name) for name in ("batch_size", "precision", "backend")}
-    cache = Cache(options.cache, {**here, **named, "torch": torch.__version__})
+    cache = Cache(options.cache, {**here, **named})
     grids = covering(cache.read(), wanted)
     missing = {key: item for key, item in wanted.items() if key not in grids}
     if missing:
@@ -242,6 +174,13 @@ def measure_latency(
     widths = some_widths(graph)
     times = timer.networks([network, *(graph.plan(network, row).apply(network) for row in widths[1:])])
     return Latency(LatencyModel(graph, uses, grids), options, here, widths, tuple(times)).fitted()
+
+
+def _conditions(options: LatencyOptions, backend: Backend, device: torch.device) -> dict[str, Any]:
+    """The machine, and the versions on which times depend, in plain JSON types."""
+    versions = {"torch": torch.__version__, **backend.versions()}
+    threads = options.threads or torch.get_num_threads()
+    return machine(backend.device or device) | {"threads": threads, "versions": versions}
 
 
 def latency_of_record(
@@ -258,7 +197,7 @@ def latency_of_record(
     Raises:
         UserError: The measurements are of another network.
     """
-    uses, _ = wanted_grids(graph, network)
+    uses, _ = wanted_grids(graph, network, BACKENDS.find(options.backend, "latency.backend"))
     model = LatencyModel(graph, uses, from_record(record["operators"]))
     networks = record["networks"]
     widths = torch.tensor(networks["widths"], dtype=torch.int64).reshape(-1, len(graph.widths))

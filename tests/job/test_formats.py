@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from gnnrl_lightning import trace
-from gnnrl_lightning.job.formats import exported, write_onnx
+from gnnrl_lightning.exporting.program import exported
+from gnnrl_lightning.job.formats import write_onnx
 from tests.support.exactness import random_weights
 from tests.support.networks_branches import BRANCHES, Inception, Inverted, Residual
 

@@ -19,15 +19,18 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 """Packages of the extra `onnx`."""
 
 
-def check_onnx() -> None:
-    """Refuse the format if a package is missing.
+def check_onnx(what: str) -> None:
+    """Refuse what needs ONNX if a package is missing.
+
+    Args:
+        what: What needs it, for the message.
 
     Raises:
         UserError: It names the packages that are missing, and the extra that brings them.
     """
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
-        raise UserError(f"the format onnx needs {', '.join(missing)}: pip install 'gnnrl-lightning[onnx]'")
+        raise UserError(f"{what} needs {', '.join(missing)}: pip install 'gnnrl-lightning[onnx]'")
 
 
 def write_program_as_onnx(program: ExportedProgram, path: Path) -> dict[str, Any]:
@@ -44,17 +47,57 @@ def write_program_as_onnx(program: ExportedProgram, path: Path) -> dict[str, Any
         UserError: An operator has no translation.
     """
     outputs = [spec.arg for spec in program.graph_signature.output_specs if spec.kind is OutputKind.USER_OUTPUT]
+    as_onnx(program).save(path, external_data=False)
+    nested = program.call_spec.out_spec
+    assert nested is not None  # as of every program that was exported from a network
+    return {"outputs": tree_unflatten(list(range(len(outputs))), nested)}
+
+
+def as_onnx(program: ExportedProgram, optimize: bool = True) -> Any:
+    """Translate an exported program to ONNX, a `torch.onnx.ONNXProgram`.
+
+    Args:
+        program: The program.
+        optimize: Fold batch norms and constants. Without, initializers are the parameters and buffers, by name.
+
+    Raises:
+        UserError: An operator has no translation, or an output is no tensor.
+    """
+    outputs = [spec.arg for spec in program.graph_signature.output_specs if spec.kind is OutputKind.USER_OUTPUT]
     if not all(isinstance(output, TensorArgument) for output in outputs):
         raise UserError("the network cannot be written as ONNX: it returns something other than tensors")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter's own deprecations
-            torch.onnx.export(program, (), path, dynamo=True, external_data=False, verbose=False)
+            return torch.onnx.export(program, (), dynamo=True, verbose=False, optimize=optimize)
     except Exception as error:
         raise UserError(f"the network cannot be written as ONNX: {first_line(error)}") from error
-    nested = program.call_spec.out_spec
-    assert nested is not None  # as of every program that was exported from a network
-    return {"outputs": tree_unflatten(list(range(len(outputs))), nested)}
+
+
+def session(model: str | bytes, threads: int | None = None) -> Any:
+    """Open an ONNX model in ONNX Runtime on the CPU, an `onnxruntime.InferenceSession`.
+
+    Args:
+        model: Path of the file, or its contents.
+        threads: Threads; None: one for each core.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    if threads is not None:
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def fed(opened: Any, inputs: Tree) -> dict[str, Any]:
+    """Return what a session is to be fed with: the name of each input -> array.
+
+    Args:
+        opened: The session.
+        inputs: Arguments of the network.
+    """
+    given = [tensor.detach().cpu().numpy() for tensor in tensors(inputs)]
+    return dict(zip([each.name for each in opened.get_inputs()], given, strict=True))
 
 
 class Session:
@@ -66,17 +109,12 @@ class Session:
     """
 
     def __init__(self, path: Path, outputs: Any) -> None:
-        import onnxruntime
-
-        self._outputs = outputs
-        self._session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        self._outputs, self._session = outputs, session(str(path))
 
     def __call__(self, *inputs: Tree, **named: Tree) -> Tree:
         """Run the network on a batch of inputs, as its `forward` takes them."""
-        given = [tensor.detach().cpu().numpy() for tensor in tensors((inputs, named))]
-        names = [each.name for each in self._session.get_inputs()]
-        found = [torch.from_numpy(array) for array in self._session.run(None, dict(zip(names, given, strict=True)))]
-        return _filled(self._outputs, found)
+        found = self._session.run(None, fed(self._session, (inputs, named)))
+        return _filled(self._outputs, [torch.from_numpy(array) for array in found])
 
 
 def _filled(outputs: Any, found: list[torch.Tensor]) -> Tree:

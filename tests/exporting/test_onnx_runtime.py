@@ -10,7 +10,8 @@ from torch import nn
 
 from gnnrl_lightning import trace
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.job import artifact, onnx_runtime
+from gnnrl_lightning.exporting import onnx_runtime
+from gnnrl_lightning.job import artifact
 from gnnrl_lightning.job.formats import FORMATS
 from gnnrl_lightning.trees import call, tensors
 

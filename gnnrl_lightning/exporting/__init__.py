@@ -1,0 +1,1 @@
+"""Networks as programs: exported by PyTorch, and as ONNX."""

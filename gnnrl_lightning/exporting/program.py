@@ -1,0 +1,47 @@
+"""Networks as exported programs, for any batch size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from gnnrl_lightning.networks import eval_mode
+from gnnrl_lightning.tracing.checks import as_inputs
+from gnnrl_lightning.tracing.export import arguments
+from gnnrl_lightning.trees import Tree, count, map_tensors, take
+
+
+def exported(network: nn.Module, example: Tree) -> tuple[ExportedProgram, dict[str, Any]]:
+    """Export the network with `torch.export`, for any batch size if its code allows it.
+
+    Args:
+        network: The network.
+        example: One batch of inputs.
+
+    Returns:
+        The program, and the note `batch`: "any", or the size that it is fixed at.
+    """
+    # Batch 1 would be specialised, so twice the first example: the values do not matter.
+    pair = as_inputs(take(example, torch.zeros(2, dtype=torch.int64)))
+    free_batch = map_tensors(lambda tensor: {0: torch.export.Dim.AUTO}, pair)
+    with eval_mode(network):
+        try:
+            program = torch.export.export(network, *arguments(pair), dynamic_shapes=free_batch)
+        except (RuntimeError, ValueError, AssertionError):
+            program = None  # code that fixes its batch cannot be traced for others
+        free = program is not None and bool(program.range_constraints)
+        if program is None or not free:
+            program = torch.export.export(network, *arguments(as_inputs(example)))
+    program.graph.eliminate_dead_code(lambda node: node.is_impure() and not _is_empty(node))
+    program.graph_module.recompile()
+    return program, {"batch": "any" if free else f"fixed at {count(example)}"}
+
+
+def _is_empty(node: Node) -> bool:
+    """Whether an operator computes a tensor without elements, even if it writes in place."""
+    value = node.meta.get("val")
+    return node.op == "call_function" and isinstance(value, torch.Tensor) and 0 in value.shape

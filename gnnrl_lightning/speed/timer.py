@@ -1,0 +1,98 @@
+"""What measures latency: operators and whole networks, through a back end."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from gnnrl_lightning.report.progress import ShownSteps, hidden_steps
+from gnnrl_lightning.speed.backend import NETWORK, Cell, Pass, Shaped
+from gnnrl_lightning.speed.backends import BACKENDS
+from gnnrl_lightning.speed.inference import PRECISIONS
+from gnnrl_lightning.speed.memory import heap_alone, keep_kernels
+from gnnrl_lightning.speed.options import LatencyOptions
+from gnnrl_lightning.speed.rounds import clock_of, measured_ms, reference_operator, with_threads
+from gnnrl_lightning.trees import Tree, floats, take, to_device
+
+TABLE_ROUNDS = 5
+
+LEAST_ROUNDS, MOST_ROUNDS, MEASUREMENTS = 5, 15, 30
+"""Rounds in which whole networks are measured, and measurements in all of them together: a pair gets most rounds."""
+
+
+class Timer(Protocol):
+    """Measures latency. Both methods return milliseconds of one forward pass of a batch."""
+
+    def operators(self, cells: Sequence[Cell]) -> list[float]:
+        """Measure operators with input and output channels."""
+        ...
+
+    def networks(self, networks: Sequence[nn.Module]) -> list[float]:
+        """Measure whole networks, in alternation."""
+        ...
+
+
+class RealTimer:
+    """Measures on this machine, in interleaved rounds, see `rounds`.
+
+    Args:
+        options: What is measured, and with what.
+        device: Device of the networks.
+        example: One example of the networks' input.
+        steps: Shows progress.
+
+    Raises:
+        UserError: The back end cannot run here.
+    """
+
+    def __init__(
+        self, options: LatencyOptions, device: torch.device, example: Tree, steps: ShownSteps = hidden_steps
+    ) -> None:
+        self.options, self.steps = options, steps
+        self.threads = options.threads or torch.get_num_threads()
+        self.dtype = PRECISIONS[options.precision]
+        self.backend = BACKENDS.find(options.backend, "latency.backend")
+        self.device = self.backend.device or device
+        self.backend.check(options.precision, self.device)
+        self._prepare = self.backend.opened(self.threads)
+        repeated = take(example, torch.zeros(options.batch_size, dtype=torch.int64))
+        self.batch = floats(to_device(repeated, self.device), self.dtype)
+        keep_kernels()
+
+    def operators(self, cells: Sequence[Cell]) -> list[float]:
+        """See `Timer`."""
+        makers = [self._maker(lambda cell=cell: self._operator(*cell)) for cell in cells]
+        return self._measured(makers, TABLE_ROUNDS, "operators")
+
+    def networks(self, networks: Sequence[nn.Module]) -> list[float]:
+        """See `Timer`."""
+        rounds = max(LEAST_ROUNDS, min(MOST_ROUNDS, MEASUREMENTS // len(networks)))
+        makers = [self._maker(lambda each=each: self._network(each)) for each in networks]
+        return self._measured(makers, rounds, "networks")
+
+    def _maker(self, prepared: Callable[[], Callable[[], Pass]]) -> Callable[[], Pass]:
+        prepared = cache(prepared) if self.backend.keeps else prepared
+        return lambda: prepared()()
+
+    def _operator(self, form: Shaped, inputs: int, outputs: int) -> Callable[[], Pass]:
+        made, given = form.made(inputs, outputs, self.options.batch_size)
+        made = made.to(self.device, self.dtype) if isinstance(made, nn.Module) else made
+        return self._prepare(made, floats(to_device(given, self.device), self.dtype), form.key)
+
+    def _network(self, network: nn.Module) -> Callable[[], Pass]:
+        copied = copy.deepcopy(network).eval().to(self.device, self.dtype)
+        return self._prepare(copied, self.batch, NETWORK)
+
+    def _measured(self, makers: Sequence[Callable[[], Pass]], rounds: int, what: str) -> list[float]:
+        clock, reference = clock_of(self.device, self.threads), reference_operator(self.device)
+        with (
+            heap_alone(),
+            with_threads(self.threads),
+            self.steps(f"latency of {what}", rounds * len(makers)) as advance,
+        ):
+            return measured_ms(makers, clock, reference, rounds, advance)
