@@ -70,6 +70,10 @@ class Together:
     def __init__(self, timer: Timer, further: Sequence[nn.Module]) -> None:
         self.timer, self.further, self.milliseconds = timer, further, list[float]()
 
+    def check(self, network: nn.Module) -> None:
+        """See `Timer`."""
+        self.timer.check(network)
+
     def operators(self, cells: Sequence[Cell]) -> list[float]:
         """Measure operators."""
         return self.timer.operators(cells)

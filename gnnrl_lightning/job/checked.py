@@ -23,12 +23,10 @@ from gnnrl_lightning.options import AUTO
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.speed.alignment import Alignment, align
+from gnnrl_lightning.speed.timer import RealTimer
 from gnnrl_lightning.speed.tuning import BATCH_SIZES, Tuned, tune
 from gnnrl_lightning.surgery.layers import find_layers
 from gnnrl_lightning.trees import Tree, call, floats, take, to_device
-
-ALIGNED_ON = 64
-"""Examples in the batch on which multiples of channels are measured."""
 
 
 def check(
@@ -63,15 +61,19 @@ def check(
         task.check_training(network, options.pretraining, "pretraining")
     task.check_training(network, options.finetuning, "finetuning", teacher=network)
     network.to(runtime.device)
+    timer = runtime.timer or RealTimer(options.latency, runtime.device, task.example(), runtime.shown)
+    runtime = replace(runtime, timer=timer)
     latency, alignment = None, None
     if graph.groups:
         latency = latency_for(task, graph, network, budget, options, runtime, folder)
     if latency is not None:
         graph = graph.with_latency(latency.model)
     if budget.channel_multiple == AUTO and graph.groups:
-        alignment = align(graph, network, budget, _some(task, ALIGNED_ON, runtime))
+        alignment = align(graph, network, budget, timer, options.latency.batch_size)
         budget = budget.aligned(alignment.multiple)
     limits = limits_on(graph, budget, task.path)
+    if latency is None and alignment is None:
+        timer.check(network)
     tuned = _tune(task, graph, network, options, runtime) if options.scoring.precision == AUTO else None
     job = Job(task, graph, limits, _decided(options, task, network, tuned), runtime, latency)
     return Checked(job, network, job.calibration(options.candidate.calibration_examples), tuned, alignment)

@@ -23,7 +23,7 @@ from gnnrl_lightning.processes import from_first, rank
 from gnnrl_lightning.report.progress import ShownSteps, hidden_steps
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.environments import Environments
-from gnnrl_lightning.speed.timer import RealTimer, Timer
+from gnnrl_lightning.speed.timer import Timer
 from gnnrl_lightning.speed.whole import Latency
 from gnnrl_lightning.training.options import TrainingOptions
 from gnnrl_lightning.training.train import quiet_trainer
@@ -54,7 +54,7 @@ class Runtime:
         shown: Shows progress of other long steps.
         device: Device on which candidates are pruned, repaired and scored. The dense network, the calibration examples
             and, if they fit, the held-out examples are kept there.
-        timer: Measures latency; None: on this machine, as `latency` of the options says.
+        timer: Measures latency; None: this machine does, as `latency` of the options says, see `check`.
     """
 
     trainers: PhaseTrainers = quiet_trainers
@@ -86,8 +86,8 @@ class Job:
     @property
     def timer(self) -> Timer:
         """Measures the latency of networks."""
-        runtime = self.runtime
-        return runtime.timer or RealTimer(self.options.latency, runtime.device, self.task.example(), runtime.shown)
+        assert self.runtime.timer is not None  # `check` has made it
+        return self.runtime.timer
 
     @property
     def evaluation_examples(self) -> int:

@@ -6,7 +6,7 @@ are multiples of 8, say, take less time for the same MACs, and in turn fewer all
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -14,17 +14,13 @@ from torch import nn
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import ComputationGraph
-from gnnrl_lightning.speed.latency import paired_latency_ms
-from gnnrl_lightning.trees import Tree, count
+from gnnrl_lightning.speed.timer import Timer
 
 MULTIPLES = (1, 2, 4, 8, 16)
 """Multiples to try."""
 
 CLOSE = 1.05
 """Factor within which two times count as equal: then the smaller multiple leaves more to choose from."""
-
-ROUNDS, SECONDS = 20, 10.0
-"""Limits of the measurement."""
 
 
 @dataclass(frozen=True)
@@ -56,24 +52,24 @@ def align(
     graph: ComputationGraph,
     network: nn.Module,
     budget: Budget,
-    inputs: Tree,
+    timer: Timer,
+    examples: int,
     multiples: Sequence[int] = MULTIPLES,
-    latency: Callable[..., Mapping[str, float]] = paired_latency_ms,
 ) -> Alignment:
     """Measure networks that meet a budget with one keep ratio for all groups, and choose the smallest fast multiple.
 
     Args:
         graph: The traced network.
-        network: The dense network, on the device of `inputs`, trained or not.
+        network: The dense network, trained or not.
         budget: The budget, whatever its `channel_multiple`.
-        inputs: A batch of inputs.
+        timer: Measures networks: by the same back end, threads and batch as latency elsewhere.
+        examples: Examples in its batch.
         multiples: Multiples to try, ascending.
-        latency: Measures networks by name with `rounds` and `seconds`, in milliseconds.
 
     Raises:
         UserError: The budget cannot be met with any of the multiples; the message is that of the smallest one.
     """
-    made: dict[str, nn.Module] = {}
+    made: dict[int, nn.Module] = {}
     first: UserError | None = None
     for multiple in multiples:
         try:
@@ -81,12 +77,11 @@ def align(
         except UserError as error:
             first = first or error
             continue
-        made[str(multiple)] = graph.plan(network, limits.project(graph.widths)).apply(network)
+        made[multiple] = graph.plan(network, limits.project(graph.widths)).apply(network)
     if not made:
         assert first is not None  # at least one was tried
         raise first
-    found = dict(latency({"dense": network, **made}, inputs, rounds=ROUNDS, seconds=SECONDS))
-    dense = found.pop("dense")
-    fastest = min(found.values())
-    chosen = next(name for name in made if found[name] <= CLOSE * fastest)
-    return Alignment(int(chosen), {int(name): value for name, value in found.items()}, dense, count(inputs))
+    dense, *times = timer.networks([network, *made.values()])
+    found = dict(zip(made, times, strict=True))
+    chosen = next(multiple for multiple, value in found.items() if value <= CLOSE * min(times))
+    return Alignment(chosen, found, dense, examples)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -18,11 +19,13 @@ from gnnrl_lightning.trees import Tree
 Pass = Callable[[], Any]
 """Runs one forward pass."""
 
-Prepare = Callable[[Callable[..., Any], Tree, str], Callable[[], Pass]]
-"""`(network, inputs, key) -> loader`: prepares a network in evaluation mode, or the function of an operator.
+Prepared = Callable[[Tree], Pass]
+"""`inputs -> Pass`: called anew in each round of a measurement, outside the measured time."""
 
-The loader makes what runs a forward pass; it is called anew in each round of a measurement, outside the measured time.
-Networks with the same key differ in their widths alone.
+Prepare = Callable[[Callable[..., Any], Tree, str], Prepared]
+"""`(network, inputs, key) -> Prepared`: prepares a network in evaluation mode, or the function of an operator.
+
+Networks with the same key differ in their widths alone. What it returns does not hold the inputs.
 """
 
 POINTS = (1, 4, 8, 16, 24, 32, 48, 64, 96, *(half * 2**power for power in range(6, 14) for half in (2, 3)))
@@ -83,4 +86,4 @@ def as_backend(given: Any) -> Backend:
     if isinstance(given, Backend):
         return given
     function = as_callable(given, "a Backend, or a function (network, inputs) -> function")
-    return Backend(lambda threads: lambda network, inputs, key: lambda: function(network, inputs))
+    return Backend(lambda threads: lambda network, inputs, key: partial(function, network))

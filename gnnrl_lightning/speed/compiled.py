@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 
 from gnnrl_lightning.errors import UserError, first_line
-from gnnrl_lightning.speed.backend import FEW_POINTS, NETWORK, Backend, Pass
+from gnnrl_lightning.speed.backend import FEW_POINTS, NETWORK, Backend, Prepared
 from gnnrl_lightning.trees import Tree, call, channels_last
 
 
@@ -28,15 +29,14 @@ class Compiled:
     def __init__(self, threads: int) -> None:
         self.threads = threads
 
-    def __call__(self, network: Callable[..., Any], inputs: Tree, key: str) -> Callable[[], Pass]:
+    def __call__(self, network: Callable[..., Any], inputs: Tree, key: str) -> Prepared:
         """See `backend.Prepare`."""
         if key != NETWORK:
-            given = channels_last(inputs)
-            return lambda: lambda: call(network, given)
+            return lambda given: partial(call, network, channels_last(given))
         compiled = compiled_alone(network)
         with torch.inference_mode():
             compiled(inputs)
-        return lambda: lambda: compiled(inputs)
+        return lambda given: partial(compiled, given)
 
 
 def compiled_alone(network: Callable[..., Any]) -> Callable[[Tree], Tree]:

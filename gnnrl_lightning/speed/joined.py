@@ -59,25 +59,47 @@ class Chain:
         return Chained(functions, places, reading), (*given, *more)
 
 
+class Called(nn.Module):
+    """A function as a network.
+
+    Args:
+        function: The function.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """Call the function."""
+        return self.function(*inputs)
+
+
+def as_module(function: Callable[..., Any]) -> nn.Module:
+    """Return a module unchanged, and one that calls a function."""
+    return function if isinstance(function, nn.Module) else Called(function)
+
+
 class Chained(nn.Module):
     """Functions one after the other.
 
     Args:
-        functions: The functions; modules are parts of this one.
+        functions: The functions.
         places: For each, which of its inputs the function before it computes; of no meaning for the first one.
         reading: For each, how many inputs of the network it reads beside that.
     """
 
     def __init__(self, functions: Sequence[Callable[..., Any]], places: Sequence[int], reading: Sequence[int]) -> None:
         super().__init__()
-        self.functions, self.places, self.reading = tuple(functions), tuple(places), tuple(reading)
-        self.parts = nn.ModuleList(each for each in functions if isinstance(each, nn.Module))
+        self.parts = nn.ModuleList(map(as_module, functions))
+        self.places, self.reading = tuple(places), tuple(reading)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the output of the last function."""
+        first, *rest = self.parts
         read = self.reading[0]
-        found = self.functions[0](*inputs[:read])
-        for function, place, count in zip(self.functions[1:], self.places[1:], self.reading[1:], strict=True):
+        found = first(*inputs[:read])
+        for function, place, count in zip(rest, self.places[1:], self.reading[1:], strict=True):
             given = inputs[read : read + count]
             found, read = function(*given[:place], found, *given[place:]), read + count
         return found

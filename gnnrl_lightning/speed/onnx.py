@@ -22,10 +22,10 @@ from torch.fx import Node
 from gnnrl_lightning.errors import UserError, first_line
 from gnnrl_lightning.exporting.onnx_runtime import as_onnx, check_onnx, fed, session
 from gnnrl_lightning.exporting.program import exported
-from gnnrl_lightning.speed.backend import FEW_POINTS, Backend, Pass
+from gnnrl_lightning.speed.backend import FEW_POINTS, Backend, Pass, Prepared
 from gnnrl_lightning.speed.inference import fold_batch_norm
-from gnnrl_lightning.speed.joined import joined_uses
-from gnnrl_lightning.trees import Tree, call, tensors
+from gnnrl_lightning.speed.joined import as_module, joined_uses
+from gnnrl_lightning.trees import Tree, call, map_tensors, tensors
 
 CLOSE = 1e-3
 """Largest difference of outputs from those of PyTorch, relative to the largest output."""
@@ -47,7 +47,7 @@ class Template:
 
     def __init__(self, network: nn.Module, inputs: Tree) -> None:
         self._norms = _norms(exported(network, inputs)[0])
-        self.model = as_onnx(exported(self._folded(network), inputs)[0]).model_proto
+        self.model = as_onnx(exported(self._folded(network), inputs)[0], optimize=False).model_proto
 
     def _folded(self, network: nn.Module) -> nn.Module:
         """Fold batch norms, as the exporter does, but so that initializers keep the names of parameters."""
@@ -118,7 +118,11 @@ def _regroup(node: Any, network: nn.Module) -> None:
 
 
 def _agree(model: bytes, network: nn.Module, inputs: Tree) -> bool:
-    """Whether a model computes what the network computes."""
+    """Whether a model computes what the network computes, for random inputs of the same shapes."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = map_tensors(
+        lambda each: torch.randn(each.shape, generator=generator) if each.is_floating_point() else each, inputs
+    )
     with torch.no_grad():
         expected = tensors(call(network, inputs))
     try:
@@ -147,11 +151,10 @@ class OnnxRuntime:
         self.threads = threads
         self._templates: dict[str, Template] = {}
 
-    def __call__(self, network: Callable[..., Any], inputs: Tree, key: str) -> Callable[[], Pass]:
+    def __call__(self, network: Callable[..., Any], inputs: Tree, key: str) -> Prepared:
         """See `backend.Prepare`."""
-        module = network if isinstance(network, nn.Module) else Called(network)
-        model = self._model(module.cpu(), inputs, key)
-        return lambda: self._loaded(model, inputs)
+        model = self._model(as_module(network), inputs, key)
+        return lambda given: self._loaded(model, given)
 
     def _model(self, network: nn.Module, inputs: Tree, key: str) -> bytes:
         known = self._templates.get(key)
@@ -164,29 +167,13 @@ class OnnxRuntime:
     def _loaded(self, model: bytes, inputs: Tree) -> Pass:
         try:
             opened = session(model, self.threads)
-            given = fed(opened, inputs)
-            opened.run(None, given)
+            arrays = fed(opened, inputs)
+            opened.run(None, arrays)
         except Exception as error:  # ONNX Runtime has errors of its own for each case
             raise UserError(
                 f"latency.backend onnxruntime cannot run the network ({first_line(error)}): choose another back end"
             ) from error
-        return lambda: opened.run(None, given)
-
-
-class Called(nn.Module):
-    """A function as a network.
-
-    Args:
-        function: The function.
-    """
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *inputs: Tensor) -> Any:
-        """Call the function."""
-        return self.function(*inputs)
+        return lambda: opened.run(None, arrays)
 
 
 def _check(precision: str, device: torch.device) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from functools import cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from gnnrl_lightning.report.progress import ShownSteps, hidden_steps
-from gnnrl_lightning.speed.backend import NETWORK, Cell, Pass, Shaped
+from gnnrl_lightning.speed.backend import NETWORK, Cell, Pass, Prepare, Prepared, Shaped
 from gnnrl_lightning.speed.backends import BACKENDS
 from gnnrl_lightning.speed.inference import PRECISIONS
 from gnnrl_lightning.speed.memory import heap_alone, keep_kernels
@@ -24,9 +23,16 @@ TABLE_ROUNDS = 5
 LEAST_ROUNDS, MOST_ROUNDS, MEASUREMENTS = 5, 15, 30
 """Rounds in which whole networks are measured, and measurements in all of them together: a pair gets most rounds."""
 
+Loaded = tuple[Callable[..., Any], Tree]
+"""A network or the function of an operator, and its inputs, on the device."""
+
 
 class Timer(Protocol):
-    """Measures latency. Both methods return milliseconds of one forward pass of a batch."""
+    """Measures latency: milliseconds of one forward pass of a batch."""
+
+    def check(self, network: nn.Module) -> None:
+        """Raise `UserError` if the back end cannot run a network."""
+        ...
 
     def operators(self, cells: Sequence[Cell]) -> list[float]:
         """Measure operators with input and output channels."""
@@ -64,29 +70,43 @@ class RealTimer:
         self.batch = floats(to_device(repeated, self.device), self.dtype)
         keep_kernels()
 
+    def check(self, network: nn.Module) -> None:
+        """See `Timer`. It takes some seconds if the back end prepares networks."""
+        if self.backend.keeps:
+            self._maker(self._prepare, lambda: self._network(network), NETWORK)()
+
     def operators(self, cells: Sequence[Cell]) -> list[float]:
         """See `Timer`."""
-        makers = [self._maker(lambda cell=cell: self._operator(*cell)) for cell in cells]
+        prepare = self.backend.opened(self.threads)  # what it keeps of operators is not needed later
+        makers = [self._maker(prepare, lambda cell=cell: self._operator(*cell), cell[0].key) for cell in cells]
         return self._measured(makers, TABLE_ROUNDS, "operators")
 
     def networks(self, networks: Sequence[nn.Module]) -> list[float]:
         """See `Timer`."""
         rounds = max(LEAST_ROUNDS, min(MOST_ROUNDS, MEASUREMENTS // len(networks)))
-        makers = [self._maker(lambda each=each: self._network(each)) for each in networks]
+        makers = [self._maker(self._prepare, lambda each=each: self._network(each), NETWORK) for each in networks]
         return self._measured(makers, rounds, "networks")
 
-    def _maker(self, prepared: Callable[[], Callable[[], Pass]]) -> Callable[[], Pass]:
-        prepared = cache(prepared) if self.backend.keeps else prepared
-        return lambda: prepared()()
+    def _maker(self, prepare: Prepare, made: Callable[[], Loaded], key: str) -> Callable[[], Pass]:
+        """Return what makes a forward pass in each round; the network is prepared in the first one, or in each."""
+        kept = list[Prepared]()
 
-    def _operator(self, form: Shaped, inputs: int, outputs: int) -> Callable[[], Pass]:
+        def make() -> Pass:
+            network, inputs = made()
+            prepared = kept[0] if kept else prepare(network, inputs, key)
+            if self.backend.keeps and not kept:
+                kept.append(prepared)
+            return prepared(inputs)
+
+        return make
+
+    def _operator(self, form: Shaped, inputs: int, outputs: int) -> Loaded:
         made, given = form.made(inputs, outputs, self.options.batch_size)
         made = made.to(self.device, self.dtype) if isinstance(made, nn.Module) else made
-        return self._prepare(made, floats(to_device(given, self.device), self.dtype), form.key)
+        return made, floats(to_device(given, self.device), self.dtype)
 
-    def _network(self, network: nn.Module) -> Callable[[], Pass]:
-        copied = copy.deepcopy(network).eval().to(self.device, self.dtype)
-        return self._prepare(copied, self.batch, NETWORK)
+    def _network(self, network: nn.Module) -> Loaded:
+        return copy.deepcopy(network).eval().to(self.device, self.dtype), self.batch
 
     def _measured(self, makers: Sequence[Callable[[], Pass]], rounds: int, what: str) -> list[float]:
         clock, reference = clock_of(self.device, self.threads), reference_operator(self.device)

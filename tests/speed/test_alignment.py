@@ -8,6 +8,8 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import trace
 from gnnrl_lightning.networks import resnet20
 from gnnrl_lightning.speed.alignment import CLOSE, align
+from gnnrl_lightning.speed.options import LatencyOptions
+from gnnrl_lightning.speed.timer import RealTimer
 
 EXAMPLE = torch.randn(4, 3, 16, 16)
 
@@ -23,51 +25,54 @@ def graph(network):
     return trace(network, EXAMPLE[:1])
 
 
-def timed(graph, times):
-    """Times by multiple, and what was asked for."""
-    asked = {}
+class Table:
+    """A machine that takes the given times: of the dense network, then by multiple.
 
-    def latency(networks, inputs, rounds, seconds):
-        asked.update({name: [p.shape for p in network.parameters()] for name, network in networks.items()})
-        assert torch.equal(inputs, EXAMPLE) and rounds > 1 and seconds > 0
-        return {name: times[name] for name in networks}
+    Attributes:
+        asked: The networks that were measured, the dense one first.
+    """
 
-    return latency, asked
+    def __init__(self, *times):
+        self.times, self.asked = times, []
+
+    def networks(self, networks):
+        self.asked = list(networks)
+        return list(self.times[: len(networks)])
 
 
 @pytest.mark.parametrize(
     ("times", "expected"),
     [
-        ({"1": 9.0, "2": 9.0, "4": 7.0, "8": 4.0, "16": 5.0}, 8),
-        ({"1": 4.0, "2": 4.0, "4": 4.0, "8": 4.0, "16": 4.0}, 1),
-        ({"1": 4.0 * CLOSE + 0.01, "2": 4.0 * CLOSE, "4": 4.0, "8": 4.1, "16": 4.0}, 2),  # nearly as fast, and finer
+        ({1: 9.0, 2: 9.0, 4: 7.0, 8: 4.0, 16: 5.0}, 8),
+        ({1: 4.0, 2: 4.0, 4: 4.0, 8: 4.0, 16: 4.0}, 1),
+        ({1: 4.0 * CLOSE + 0.01, 2: 4.0 * CLOSE, 4: 4.0, 8: 4.1, 16: 4.0}, 2),  # nearly as fast, and finer
     ],
 )
 def test_the_smallest_of_the_fast_multiples_is_chosen(network, graph, times, expected):
-    latency, asked = timed(graph, {"dense": 10.0, **times})
-    found = align(graph, network, Budget(macs=0.5), EXAMPLE, latency=latency)
-    assert found.multiple == expected and found.dense == 10.0 and found.examples == 4
-    assert found.milliseconds == {int(name): value for name, value in times.items()}
+    timer = Table(10.0, *times.values())
+    found = align(graph, network, Budget(macs=0.5), timer, 4)
+    assert found.multiple == expected and found.dense == 10.0 and found.milliseconds == times
     assert f"widths are multiples of {expected} (ms for 4 examples" in str(found) and "dense: 10" in str(found)
     # each network meets the budget, and its widths are multiples or dense
-    dense = asked.pop("dense")
-    for name, shapes in asked.items():
+    dense, *made = ([p.shape for p in each.parameters()] for each in timer.asked)
+    for multiple, shapes in zip(times, made, strict=True):
         for shape, whole in zip(shapes, dense, strict=True):
-            assert shape[0] % int(name) == 0 or shape[0] == whole[0]
-    assert len({str(shapes) for shapes in asked.values()}) > 2
+            assert shape[0] % multiple == 0 or shape[0] == whole[0]
+    assert len({str(shapes) for shapes in made}) > 2
 
 
 def test_multiples_that_miss_the_budget_are_left_out(network, graph):
     """With four channels of 16, 32 and 64 in each group, more than 3 % of the MACs are left."""
-    latency, _ = timed(graph, dict.fromkeys(("dense", "1", "2", "4", "8", "16"), 1.0))
-    found = align(graph, network, Budget(macs=0.03), EXAMPLE, latency=latency)
+    timer = Table(*[1.0] * 6)
+    found = align(graph, network, Budget(macs=0.03), timer, 4)
     assert found.milliseconds.keys() == {1, 2}
     with pytest.raises(UserError, match=r"budget.macs is 1e-05 .*cannot be reached"):
-        align(graph, network, Budget(macs=0.00001), EXAMPLE, latency=latency)
+        align(graph, network, Budget(macs=0.00001), timer, 4)
 
 
 def test_the_measurement_itself(network, graph):
-    found = align(graph, network, Budget(macs=0.3), EXAMPLE, multiples=(1, 8))
+    timer = RealTimer(LatencyOptions(batch_size=4, cache=None), torch.device("cpu"), EXAMPLE[:1])
+    found = align(graph, network, Budget(macs=0.3), timer, 4, multiples=(1, 8))
     assert found.multiple in (1, 8) and all(value > 0 for value in (found.dense, *found.milliseconds.values()))
 
 

@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ import torch
 import gnnrl_lightning
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.rl.state.builder import StateBuilder
+from gnnrl_lightning.speed.backends import BACKENDS
 from gnnrl_lightning.speed.options import LatencyOptions
 from gnnrl_lightning.speed.table import wanted_grids, write_template
 from gnnrl_lightning.speed.whole import latency_of_record, measure_latency, some_widths
@@ -70,6 +72,32 @@ def test_operators_are_measured_once(graph, network, tmp_path):
     measure_latency(graph, network, EXAMPLE, options(tmp_path, precision="bf16"), fourth)
     assert third.cells == fourth.cells == first.cells
     assert len([*tmp_path.glob("latency-*.json")]) == 3
+
+
+@pytest.mark.parametrize("backend", ["eager", "onnxruntime", "compile"])
+def test_back_ends_have_tables_of_their_own_by_version(graph, network, tmp_path, monkeypatch, backend):
+    timers = [FakeTimer() for _ in range(3)]
+    found = measure_latency(graph, network, EXAMPLE, options(tmp_path, backend=backend), timers[0])
+    (file,) = tmp_path.glob("latency-*.json")
+    settings = json.loads(file.read_text())["settings"]
+    assert settings["backend"] == backend and settings["versions"]["torch"] == torch.__version__
+    assert ("onnxruntime" in settings["versions"]) == (backend == "onnxruntime")
+    assert found.summary()["versions"] == settings["versions"]
+    measure_latency(graph, network, EXAMPLE, options(tmp_path, backend=backend), timers[1])
+    newer = replace(BACKENDS[backend], versions=lambda: {"onnxruntime": "9.0"})
+    monkeypatch.setitem(BACKENDS._rows, backend, newer)
+    measure_latency(graph, network, EXAMPLE, options(tmp_path, backend=backend), timers[2])
+    assert [timer.cells > 0 for timer in timers] == [True, False, True]
+
+
+def test_a_run_that_is_resumed_has_the_operators_of_its_back_end(graph, network):
+    """ONNX Runtime's are chains; linear layers take the time here, whatever joins them."""
+    chosen = options(backend="onnxruntime")
+    found = measure_latency(graph, network, EXAMPLE, chosen, FakeTimer())
+    assert any(use.key == "linear bias True + relu" for use in found.model.uses)
+    again = latency_of_record(json.loads(json.dumps(found.as_record())), graph, network, chosen)
+    assert torch.equal(again.model(found.widths), found.model(found.widths))
+    assert float(again.model(torch.tensor([20, 9]))) == pytest.approx(truth(20, 9), rel=1e-6)
 
 
 def test_a_wider_network_is_measured_in_the_same_cache(graph, network, tmp_path):

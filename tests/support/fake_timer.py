@@ -33,9 +33,12 @@ class FakeTimer:
     def __init__(self, surprises=()):
         self.cells, self.pairs, self.surprises = 0, 0, list(surprises)
 
+    def check(self, network):
+        """It runs all of them."""
+
     def operators(self, cells):
         self.cells += len(cells)
-        return [linear_ms(inputs, outputs) if form.name == "linear" else 0.0 for form, inputs, outputs in cells]
+        return [linear_ms(inputs, outputs) if form.key.startswith("linear") else 0.0 for form, inputs, outputs in cells]
 
     def networks(self, networks):
         found = [network_ms(network) for network in networks]
