@@ -12,13 +12,14 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
-from gnnrl_lightning.cost.budget import BoundBudget
+from gnnrl_lightning.cost.budget import BoundBudget, Budget
 from gnnrl_lightning.data import Examples
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.journal import Journal
@@ -28,10 +29,12 @@ from gnnrl_lightning.job.checked import Checked
 from gnnrl_lightning.job.finals import play
 from gnnrl_lightning.job.integrity import read_figures
 from gnnrl_lightning.job.job import PRUNED
+from gnnrl_lightning.job.latency_check import with_latency_checked
 from gnnrl_lightning.job.runs import RunFolder, versions
+from gnnrl_lightning.job.searching import Searched
 from gnnrl_lightning.job.trained import Trained, train
 from gnnrl_lightning.objective.protocol import record
-from gnnrl_lightning.report.comparison import summarise
+from gnnrl_lightning.report.comparison import LATENCY, summarise
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.environments import AGENT, Environments
 from gnnrl_lightning.rl.learners.base import GraphLearner
@@ -55,7 +58,9 @@ class CompareOptions:
         methods: Names of methods (those of `variants` included), or import paths of your own, see
             `gnnrl_lightning.search.methods`. The first agent is compared with each of the others.
         seeds: Seeds of the agent, of every other random method, and of fine-tuning.
-        budgets: Shares of the dense MACs, each in place of budget.macs; null: only the configured budget.
+        budgets: Each is run in place of the configured one: a share of the dense MACs, which replaces budget.macs, or
+            limits by metric, which replace all limits, with `channel_multiple` and `min_width` if they differ, for
+            example `{latency: 40%, min_width: 0}`; null: only the configured budget.
         test_half: Test examples to read, by index: all, even (development) or odd (final).
         finetune: Fine-tune every winner with the same settings and test it again; every method is run for each seed.
         variants: Further agents: name -> changes to the sections `model` and `episode`.
@@ -63,7 +68,7 @@ class CompareOptions:
 
     methods: list[str] = field(default_factory=lambda: [AGENT, DDPG_METHOD, *METHODS])
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
-    budgets: list[float] | None = None
+    budgets: list[float | dict[str, Any]] | None = None
     test_half: Literal["all", "even", "odd"] = "all"
     finetune: bool = False
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -82,12 +87,16 @@ class CompareOptions:
             if not re.fullmatch(r"[\w.]+", name) or name in (AGENT, DDPG_METHOD, *METHODS):
                 raise UserError(f"compare.variants has {name!r}: expected a new name of letters, digits, _ and .")
         for name, values in (("methods", self.methods), ("seeds", self.seeds), ("budgets", self.budgets or [])):
-            if len(set(values)) < len(values):
+            if any(value in values[:place] for place, value in enumerate(values)):
                 raise UserError(f"compare.{name} is {values}: each is run once")
         if not self.seeds or min(self.seeds) < 0:
             raise UserError(f"compare.seeds is {self.seeds}: expected some that are not negative")
-        if self.budgets == [] or any(not 0 < share < 1 for share in self.budgets or []):
-            raise UserError(f"compare.budgets is {self.budgets}: expected shares of the dense MACs below 1, or null")
+        shares = [given for given in self.budgets or [] if not isinstance(given, Mapping)]
+        if self.budgets == [] or any(not 0 < share < 1 for share in shares):
+            raise UserError(
+                f"compare.budgets is {self.budgets}: expected shares of the dense MACs below 1, limits by metric as "
+                "{latency: 40%}, or null"
+            )
         if self.test_half not in HALVES:
             raise UserError(f"compare.test_half is {self.test_half!r}: expected one of {', '.join(HALVES)}")
 
@@ -141,10 +150,11 @@ class Comparison:
     ) -> None:
         self.checked, self.options, self.agents, self.report = checked, options, agents, report
         limits = checked.job.limits
-        self.limits = [limits] if options.budgets is None else [limits.with_limits(macs=at) for at in options.budgets]
-        for each in self.limits:
+        given = options.budgets
+        self.limits = {limits.label: limits} if given is None else dict(_in_place(limits, each) for each in given)
+        for label, each in self.limits.items():
             if each.met(checked.job.graph.widths):
-                raise UserError(f"budget {each.label} is met by the dense network: nothing to prune")
+                raise UserError(f"budget {label} is met by the dense network: nothing to prune")
         learning = (AGENT, DDPG_METHOD, *options.variants)
         missing = [name for name in learning if name in options.methods and name not in agents]
         if missing:
@@ -155,15 +165,18 @@ class Comparison:
             raise UserError(f"compare.test_half is {options.test_half}: the test set has no such example")
         self.test: Examples = examples.subset(indices)
 
-    def runs(self) -> Iterator[tuple[BoundBudget, str, int | None]]:
-        """Budget, method and seed of every run; without fine-tuning, deterministic methods run once, without a seed."""
-        for limits in self.limits:
+    def runs(self) -> Iterator[tuple[float | str, str, int | None]]:
+        """Label of the budget, method and seed of every run.
+
+        Without fine-tuning, deterministic methods run once, without a seed.
+        """
+        for budget in self.limits:
             for position, seed in enumerate(self.options.seeds):
                 for method in self.options.methods:
                     if self.options.finetune or method in self.agents or METHODS.find(method).seeded:
-                        yield limits, method, seed
+                        yield budget, method, seed
                     elif position == 0:
-                        yield limits, method, None
+                        yield budget, method, None
 
     def run(self, folder: RunFolder) -> dict[str, Any]:
         """Run everything that has no figures in the folder yet.
@@ -179,16 +192,16 @@ class Comparison:
         trained.pruner.prune(trained.pruner.plan(trained.job.graph.widths))
         folder.comparison.mkdir(exist_ok=True)
         rows, refused = [], []
-        for limits, method, seed in self.runs():
-            name = stem(method, limits.label, seed)
-            path = folder.comparison / f"{name}.json"
+        for budget, method, seed in self.runs():
+            path = folder.comparison / f"{stem(method, budget, seed)}.json"
+            named = {"method": method, "seed": seed, "budget": budget}
             if path.is_file():
                 rows.append(read_figures(path, "this run is repeated"))
                 continue
             try:
-                row = self._row(trained, limits, method, seed, folder.comparison / f"{name}.jsonl")
+                row = named | self._row(trained.under(self.limits[budget]), method, seed, path)
             except NotApplicable as error:
-                row = {"method": method, "seed": seed, "budget": limits.label, "refused": str(error)}
+                row = named | {"refused": str(error)}
                 refused.append(row)
             else:
                 rows.append(row)
@@ -198,52 +211,66 @@ class Comparison:
         _write(folder.compare, figures)
         return figures
 
-    def _row(
-        self, trained: Trained, limits: BoundBudget, method: str, seed: int | None, journal: Path
-    ) -> dict[str, Any]:
-        """Run a method and test its winner."""
-        job, pruner = trained.job, trained.final_pruner
-        primary = job.task.goal.primary
-        journal.unlink(missing_ok=True)
-        # Measured before the clock starts, and added for methods that read it.
-        sensitivity_seconds = 0.0 if job.options.search.sensitivity is None else trained.sensitivity_seconds
-        row = self.agents.get(method)
-        episode = None if row is None else row.episode
-        problem = trained.problem(limits, trained.journalled(limits, Journal(journal), episode))
-        began = time.perf_counter()
-        if row is not None:
-            run_agent(problem, row.make(seed or 0), job.environments(limits, row.episode))
-        else:
-            METHODS.find(method).run(problem, seed or 0)
-        seconds = time.perf_counter() - began
-        best = best_of(item for item in problem.history if within(limits, item))
-        if best is None:
-            raise NotApplicable("has evaluated no candidate")
-        finals = None
+    def _row(self, trained: Trained, method: str, seed: int | None, path: Path) -> dict[str, Any]:
+        """Run a method under the budget of the job, and test its winner."""
+        job, primary = trained.job, trained.job.task.goal.primary
+        searched = self._search(trained, method, seed, path.with_suffix(".jsonl"))
         if job.options.finals.candidates:
-            finals = play(trained, limits, problem.history, best, Journal(journal.with_suffix(".finals.jsonl")))
-            best = finals.winner
-        network = pruner.prune(pruner.plan(torch.tensor(best.widths)))
+            journal = Journal(path.with_suffix(".finals.jsonl"))
+            finals = play(trained, job.limits, searched.history, searched.best, journal)
+            searched = replace(searched, best=finals.winner, finals=finals)
+        kept = path.with_suffix(".latency.json")
+        kept.unlink(missing_ok=True)
+        searched = with_latency_checked(searched, kept)
+        best, limits, pruner = searched.best, searched.trained.job.limits, trained.final_pruner
+        widths = torch.tensor(best.widths)
+        network = pruner.prune(pruner.plan(widths))
         figures = {
-            "method": method,
-            "seed": seed,
-            "budget": limits.label,
-            "evaluations": problem.spent,
-            "examples": problem.examples,
-            "seconds": seconds + (sensitivity_seconds if problem.reads_sensitivity else 0),
+            "evaluations": searched.evaluations,
+            "examples": searched.examples,
+            "seconds": searched.seconds,
             f"{primary}_search": best.scores[primary],
             f"{primary}_test_before": job.task.figures(network, self.test)[primary],
-            **limits.ratios(best.costs),
+            **limits.ratios(limits.costs(widths)),
+            **_latency(searched, network),
+            "channel_multiple": limits.budget.channel_multiple,
+            "min_width": limits.budget.min_width,
             "widths": list(best.widths),
             "found_by": best.proposer,
         }
-        if finals is not None:
-            figures["finals"] = finals.as_record(job.task.goal)
+        if searched.finals is not None:
+            figures["finals"] = searched.finals.as_record(job.task.goal)
         if self.options.finetune:
             trainer = job.runtime.trainers(PRUNED)
             job.task.train(network, job.options.finetuning, trainer, teacher=trained.network, seed=seed)
             figures[f"{primary}_test_after"] = job.task.figures(network, self.test)[primary]
         return figures
+
+    def _search(self, trained: Trained, method: str, seed: int | None, journal: Path) -> Searched:
+        """Search under the budget of the job.
+
+        Raises:
+            NotApplicable: The method does not support this network, or has evaluated nothing.
+        """
+        job = trained.job
+        journal.unlink(missing_ok=True)
+        # Measured before the clock starts, and added for methods that read it.
+        sensitivity_seconds = 0.0 if job.options.search.sensitivity is None else trained.sensitivity_seconds
+        row = self.agents.get(method)
+        episode = None if row is None else row.episode
+        problem = trained.problem(job.limits, trained.journalled(job.limits, Journal(journal), episode))
+        began = time.perf_counter()
+        if row is not None:
+            run_agent(problem, row.make(seed or 0), job.environments(job.limits, row.episode))
+        else:
+            METHODS.find(method).run(problem, seed or 0)
+        seconds = time.perf_counter() - began + (sensitivity_seconds if problem.reads_sensitivity else 0)
+        best = best_of(item for item in problem.history if within(job.limits, item))
+        if best is None:
+            raise NotApplicable("has evaluated no candidate")
+        sensitivity = problem.sensitivity if problem.reads_sensitivity else None
+        spent = problem.spent, problem.examples
+        return Searched(trained, tuple(problem.history), best, *spent, seconds, sensitivity, None)
 
     def _figures(self, trained: Trained, rows: list[dict[str, Any]], refused: list[dict[str, Any]]) -> dict[str, Any]:
         job, primary = trained.job, trained.job.task.goal.primary
@@ -262,6 +289,34 @@ class Comparison:
             "machine": machine(job.runtime.device),
             "versions": versions(),
         }
+
+
+def _in_place(limits: BoundBudget, given: float | Mapping[str, Any]) -> tuple[float | str, BoundBudget]:
+    """Label of one of `CompareOptions.budgets`, and the budget in place of the configured one."""
+    if not isinstance(given, Mapping):
+        share = limits.with_limits(macs=given)
+        return share.label, share
+    own, budget = dict(given), limits.budget
+    multiple = own.pop("channel_multiple", budget.channel_multiple)
+    least = own.pop("min_width", budget.min_width)
+    label = ",".join(f"{name}={value}" for name, value in given.items())
+    return label, Budget(own, multiple, least).on(limits.graph)
+
+
+def _latency(searched: Searched, network: nn.Module) -> dict[str, Any]:
+    """Measured latency of a winner, in milliseconds and relative to the dense network's, measured in alternation."""
+    job = searched.trained.job
+    checks = {tuple(check["widths"]): check for check in searched.latency_checks}
+    if searched.best.widths in checks:
+        check = checks[searched.best.widths]
+        dense, milliseconds = check["dense"], check["measured"]
+    else:
+        dense, milliseconds = job.timer.networks([searched.trained.network, network])
+    return {
+        "latency_ms": milliseconds,
+        LATENCY: milliseconds / dense,
+        "latency_checks": [*checks.values()],
+    }
 
 
 def stem(method: str, budget: Any, seed: int | None) -> str:

@@ -68,7 +68,7 @@ def deliver(searched: Searched, folder: RunFolder) -> Delivered | None:
         The result. With several processes, all of them train, and only the first one tests and saves; the others
         return None.
     """
-    searched = with_latency_checked(with_finals(searched, folder), folder)
+    searched = with_latency_checked(with_finals(searched, folder), folder.latency_check)
     chosen = {PRUNED: searched.best}
     if searched.uniform is not None:
         chosen = {UNIFORM: searched.uniform, PRUNED: searched.best}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,6 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.job.integrity import read_figures
 from gnnrl_lightning.job.latency import LATENCY, with_latency, write_json
-from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.searching import Searched
 from gnnrl_lightning.processes import from_first, rank
 
@@ -57,21 +57,20 @@ class Check:
         }
 
 
-def with_latency_checked(searched: Searched, folder: RunFolder) -> Searched:
+def with_latency_checked(searched: Searched, saved: Path) -> Searched:
     """Measure the winner; if it misses the limit on the latency, correct the model, and take the next best candidate.
 
     The next one is the best of those that meet the budget by the corrected model: candidates of the search, and the
     `NARROWED` best of them after a projection onto the corrected budget, which are scored. If none of `MOST_CHECKS`
-    meets the limit, the one nearest to it is delivered, with a warning. The choice is kept in the folder of the run.
+    meets the limit, the one nearest to it is delivered, with a warning.
 
     Args:
         searched: The finished search.
-        folder: Folder of the run.
+        saved: File in which the choice is kept. If it exists, nothing is measured.
     """
     job = searched.trained.job
     if job.latency is None or not job.latency.milliseconds:
         return searched
-    saved = folder.latency_check
     if from_first(saved.is_file()):
         found = from_first(read_figures(saved, "the winner is measured again") if rank() == 0 else {})
         return _resumed(searched, found)

@@ -6,8 +6,9 @@ import copy
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import nn
@@ -74,10 +75,24 @@ class Trained:
     job: Job
     network: nn.Module
     pruner: Pruner
+    _known: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
-    @cached_property
+    def under(self, limits: BoundBudget) -> Trained:
+        """Return the same job under another budget; what has been measured on the network is not measured again."""
+        return replace(self, job=replace(self.job, limits=limits))
+
+    def _once(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return what has been made under this name, for this job or for one with another budget."""
+        if name not in self._known:
+            self._known[name] = make()
+        return self._known[name]
+
+    @property
     def final_pruner(self) -> Pruner:
         """The pruner of the delivered networks, with the repair and calibration examples of `delivery`."""
+        return self._once("final_pruner", self._make_final_pruner)
+
+    def _make_final_pruner(self) -> Pruner:
         delivery, train = self.job.options.delivery, self.job.task.data.train
         assert isinstance(delivery.calibration_examples, int)  # resolved
         calibration = self.job.calibration(min(delivery.calibration_examples, len(train)))
@@ -102,8 +117,12 @@ class Trained:
         """Duration of the measurement of the sensitivity, seconds."""
         return self._measured[1]
 
-    @cached_property
+    @property
     def _measured(self) -> tuple[Sensitivity, float]:
+        whole = self.job.limits.allowed.removable is not None
+        return self._once(f"sensitivity, whole groups {whole}", self._measure)
+
+    def _measure(self) -> tuple[Sensitivity, float]:
         measure, began = self.job.options.search.sensitivity, time.perf_counter()
         assert measure is not None, "a search without a sensitivity reads none"
         with self.job.runtime.shown("sensitivity", len(self.job.graph.groups)) as advance:

@@ -15,6 +15,10 @@ from gnnrl_lightning.report.paired import Spread, paired_difference
 
 STAGES = {"search": "search", "test_before": "test", "test_after": "tuned"}
 """Split and phase of the primary figure -> heading."""
+LATENCY = f"latency_measured{RATIO}"
+"""Key of a row: measured latency, relative to that of the dense network."""
+SHARES = {f"macs{RATIO}": "MACs, %", LATENCY: "latency, %"}
+"""Shares of the dense network's cost in the table -> heading."""
 MEANS = ("evaluations", "examples", "seconds")
 """Figures whose mean is reported, besides the costs."""
 
@@ -104,10 +108,12 @@ def _means(
         f"({figures['test_half']}), dense {dense}",
     )
     table.add_column("method", no_wrap=True)
-    for name in ("runs", "cost", "s", *metrics.values()):
+    shares = {key: heading for key, heading in SHARES.items() if all(key in entry for entry in summary)}
+    for name in ("runs", "cost", "s", *shares.values(), *metrics.values()):
         table.add_column(name, justify="right", no_wrap=True)
     for entry in summary:
-        cells = [_spread(entry[metric], figure) if metric in entry else "" for metric in metrics]
+        cells = [f"{100 * entry[key]:.1f}" for key in shares]
+        cells += [_spread(entry[metric], figure) if metric in entry else "" for metric in metrics]
         runs = str(entry[next(iter(metrics))]["n"])
         table.add_row(entry["method"], runs, f"{entry['evaluations']:.0f}", f"{entry['seconds']:.1f}", *cells)
     return table

@@ -12,6 +12,8 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.job.checked import check
 from gnnrl_lightning.job.comparison import AgentRow, CompareOptions, Comparison
+from gnnrl_lightning.job.job import Runtime
+from gnnrl_lightning.job.latency_check import TOLERANCE
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.rl.env.options import EpisodeOptions
@@ -20,6 +22,7 @@ from gnnrl_lightning.rl.learners import DDPG, GNNRL
 from gnnrl_lightning.search.methods import METHODS, one_shot
 from gnnrl_lightning.search.problem import NotApplicable
 from gnnrl_lightning.training.options import TrainingOptions
+from tests.support.fake_timer import FakeTimer
 from tests.support.options import options_of
 from tests.support.two_hidden import two_hidden_task
 
@@ -34,7 +37,7 @@ def agent_of(seed):
     return GNNRL(seed=seed, episodes_per_iteration=3, epochs=1, minibatches=2, **proxy)
 
 
-def comparison_of(task, options, agents=None, report=lambda row: None, **given):
+def comparison_of(task, options, agents=None, report=lambda row: None, budget=None, timer=None, **given):
     defaults = {
         "evaluations": 14,
         "calibration_examples": 64,
@@ -43,7 +46,8 @@ def comparison_of(task, options, agents=None, report=lambda row: None, **given):
         "pretraining": TrainingOptions(epochs=3),
         "finetuning": TrainingOptions(epochs=1, learning_rate=0.02),
     }
-    checked = check(task, Budget(macs=0.5), options_of(**defaults | given))
+    runtime = Runtime(timer=timer or FakeTimer())
+    checked = check(task, budget or Budget(macs=0.5), options_of(**defaults | given), runtime)
     agents = agents or {"agent": AgentRow(agent_of, checked.job.options.episode)}
     return Comparison(checked, options, agents, report)
 
@@ -245,9 +249,45 @@ def test_winners_are_fine_tuned_alike_with_each_seed(task, tmp_path):
     assert {"top1_test_after"} <= figures["summary"][0].keys()
 
 
+def test_budgets_on_other_metrics_and_with_other_widths(task, tmp_path):
+    budgets = [0.4, {"params": "60%"}, {"macs": 0.4, "channel_multiple": 4}]
+    options = CompareOptions(methods=["uniform", "greedy"], seeds=[0], budgets=budgets)
+    folder = RunFolder.create(tmp_path, "run")
+    comparison = comparison_of(task, options)
+    figures = comparison.run(folder)
+    labels = [0.4, "params=60%", "macs=0.4,channel_multiple=4"]
+    assert [row["budget"] for row in figures["rows"]] == [label for label in labels for _ in range(2)]
+    for row in figures["rows"]:
+        if row["budget"] == "params=60%":
+            assert row["params_ratio"] <= 0.6 and row["macs_ratio"] > 0.4  # the limit on MACs is replaced
+        else:
+            assert row["macs_ratio"] <= 0.4
+        multiple = 4 if row["budget"] == labels[2] else 1
+        assert row["channel_multiple"] == multiple and all(width % multiple == 0 for width in row["widths"])
+        assert row["latency_ms"] > 0 and 0 < row["latency_measured_ratio"] < 2 and row["latency_checks"] == []
+    assert comparison_of(task, options).run(folder)["rows"] == figures["rows"]  # found by their labels
+
+
+def test_a_winner_that_misses_the_latency_makes_way_for_the_next(task, tmp_path):
+    """The first winner takes a fifth longer than predicted; the other budget's winner does not."""
+    options = CompareOptions(methods=["evolution"], seeds=[0], budgets=[{"latency": 0.6}, {"latency": 0.7}])
+    comparison = comparison_of(task, options, budget=Budget(latency=0.5), timer=FakeTimer(surprises=[1.2]))
+    missed, met = comparison.run(RunFolder.create(tmp_path, "run"))["rows"]
+    assert [check["met"] for check in missed["latency_checks"]] == [False, True]
+    assert missed["latency_measured_ratio"] <= 0.6 * (1 + TOLERANCE)
+    assert missed["widths"] == missed["latency_checks"][1]["widths"]
+    assert [check["widths"] for check in met["latency_checks"]] == [met["widths"]]
+
+
 def test_what_cannot_be_compared_is_refused(task):
     with pytest.raises(UserError, match=r"compare.budgets is \[1.0\]: expected shares of the dense MACs below 1"):
         CompareOptions(budgets=[1.0])
+    with pytest.raises(UserError, match=r"compare.budgets is \[{'macs': 0.5}, {'macs': 0.5}\]: each is run once"):
+        CompareOptions(budgets=[{"macs": 0.5}, {"macs": 0.5}])
+    with pytest.raises(UserError, match=r"budget is 'mac' \(did you mean macs\?\)"):
+        comparison_of(task, CompareOptions(budgets=[{"mac": 0.5}]))
+    with pytest.raises(UserError, match="the latency of this network has not been measured"):
+        comparison_of(task, CompareOptions(budgets=[{"latency": 0.5}]))
     with pytest.raises(UserError, match=r"budget.macs is 0.001"):
         comparison_of(task, CompareOptions(budgets=[0.001]))
     with pytest.raises(UserError, match=r"compare.methods has slow, but no agent of that name was given"):

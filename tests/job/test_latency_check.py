@@ -66,7 +66,7 @@ def test_a_winner_that_misses_the_limit_makes_way_for_the_next(monkeypatch, fold
     """The winner takes a tenth longer than predicted; what is narrower than it does not."""
     timer = FakeTimer(surprises=[1.1 / (1 - 0.005)])
     searched = searched_of(monkeypatch, folder, timer)
-    chosen = with_latency_checked(searched, folder)
+    chosen = with_latency_checked(searched, folder.latency_check)
     missed, met = chosen.latency_checks
     assert missed["widths"] == list(searched.best.widths) and not missed["met"]
     assert met["met"] and met["widths"] == list(chosen.best.widths) != missed["widths"]
@@ -81,9 +81,9 @@ def test_a_winner_that_misses_the_limit_makes_way_for_the_next(monkeypatch, fold
 
 def test_the_choice_is_kept_for_a_run_that_is_resumed(monkeypatch, folder):
     searched = searched_of(monkeypatch, folder, FakeTimer(surprises=[1.2]))
-    first = with_latency_checked(searched, folder)
+    first = with_latency_checked(searched, folder.latency_check)
     timer = FakeTimer(surprises=[9.0])
-    again = with_latency_checked(searched_of(monkeypatch, folder, timer), folder)
+    again = with_latency_checked(searched_of(monkeypatch, folder, timer), folder.latency_check)
     assert timer.cells == timer.pairs == 0  # all measurements are those of the folder
     assert again.best == first.best and list(again.latency_checks) == list(first.latency_checks)
     assert again.trained.job.limits.limits == first.trained.job.limits.limits
@@ -93,7 +93,7 @@ def test_a_limit_that_nothing_meets_is_warned_of(monkeypatch, folder):
     timer = FakeTimer(surprises=[1.2, 3.0, 30.0, 300.0, 3000.0])
     searched = searched_of(monkeypatch, folder, timer)
     with pytest.warns(UserWarning, match=r"budget.latency is missed: 60.0% of the dense network's was asked for"):
-        chosen = with_latency_checked(searched, folder)
+        chosen = with_latency_checked(searched, folder.latency_check)
     assert 1 <= len(chosen.latency_checks) <= MOST_CHECKS and not any(item["met"] for item in chosen.latency_checks)
     nearest = min(chosen.latency_checks, key=lambda item: item["measured"])
     assert list(chosen.best.widths) == nearest["widths"]
@@ -105,12 +105,12 @@ def test_absolute_limits_are_compared_with_milliseconds(monkeypatch, folder, exc
     searched = searched_of(monkeypatch, folder, FakeTimer(), Budget(latency=f"{limit} ms"))
     factor = (1 + exceeds) * limit / truth(*searched.best.widths)
     searched.trained.job.runtime.timer.surprises = [factor]
-    checks = with_latency_checked(searched, folder).latency_checks
+    checks = with_latency_checked(searched, folder.latency_check).latency_checks
     assert checks[0]["met"] is met
 
 
 def test_jobs_without_a_limit_on_latency_measure_none(monkeypatch, folder):
     timer = FakeTimer()
     searched = searched_of(monkeypatch, folder, timer, Budget(macs=0.5))
-    assert timer.cells == timer.pairs == 0 and with_latency_checked(searched, folder) is searched
+    assert timer.cells == timer.pairs == 0 and with_latency_checked(searched, folder.latency_check) is searched
     assert not folder.latency.exists()

@@ -5,7 +5,7 @@ from gnnrl_lightning.objective import Classification
 from gnnrl_lightning.objective.protocol import record
 from gnnrl_lightning.report.comparison import comparison_tables, run_line, summarise
 
-COSTS = {"evaluations": 9, "examples": 100, "seconds": 2.0, "macs_ratio": 0.5}
+COSTS = {"evaluations": 9, "examples": 100, "seconds": 2.0, "macs_ratio": 0.5, "latency_measured_ratio": 0.625}
 
 
 def row(method, seed, top1, budget=0.5):
@@ -50,7 +50,14 @@ def test_tables_and_lines():
         for table in comparison_tables(figures):
             console.print(table)
     text = " ".join(capture.get().split())
-    for part in ("82.00 (1.41)", "agent minus each method, budget 0.5", "+2.00 [-10.71, +14.71]", "it is Tuesday"):
+    for part in (
+        "82.00 (1.41)",
+        "latency, %",
+        "50.0 │ 62.5",
+        "agent minus each method, budget 0.5",
+        "+2.00 [-10.71, +14.71]",
+        "it is Tuesday",
+    ):
         assert part in text
     assert run_line(refused, record(Classification())) == "magic, budget 0.5: it is Tuesday"
     assert (

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from gnnrl_lightning.objective import Figure as Scale
 from gnnrl_lightning.objective.protocol import primary_figure
-from gnnrl_lightning.report.comparison import headings
+from gnnrl_lightning.report.comparison import LATENCY, headings
 from gnnrl_lightning.report.pages.drawing import (
     DENSE,
     INK,
@@ -59,6 +59,47 @@ def methods_figure(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) 
     axes.set_ylim(-0.6, len(order) - 0.4)
     axes.set_xlabel(figure.label + unit_of(figure))
     return drawing
+
+
+def front_figure(found: Mapping[str, Any]) -> Figure | None:
+    """Draw the last figure of every run over its measured latency, of all budgets.
+
+    Colours are methods, and marks are the widths that the budget allows.
+
+    Args:
+        found: Contents of compare.json.
+
+    Returns:
+        None: there is only one budget, or runs of an earlier release, which measured no latency.
+    """
+    rows = found["rows"]
+    if len({str(row["budget"]) for row in rows}) < 2 or not all(LATENCY in row for row in rows):
+        return None
+    primary, figure = primary_figure(found)
+    key = last_stage(rows, primary)
+    drawing, (axes,) = canvas()
+    colours = dict.fromkeys(row["method"] for row in rows)
+    colours = {name: colour for name, (colour, _, _) in zip(colours, LINES, strict=False)}
+    marks = dict.fromkeys(_widths(row) for row in rows)
+    marks = {name: mark for name, (_, _, mark) in zip(marks, LINES, strict=False)}
+    for row in rows:
+        colour, mark = colours.get(row["method"], MUTED), marks.get(_widths(row), ".")
+        axes.scatter(100 * row[LATENCY], row[key], s=24, color=colour, marker=mark, zorder=3)
+    for name, colour in colours.items():
+        axes.scatter([], [], s=24, color=colour, label=literal(name.replace("_", " ")))
+    for name, mark in marks.items() if len(marks) > 1 else ():
+        axes.scatter([], [], s=24, color=MUTED, marker=mark, label=name)
+    axes.set(xlabel="measured latency, % of the dense network's", ylabel=figure.label + unit_of(figure))
+    if not figure.higher_is_better:
+        axes.invert_yaxis()
+    legend(drawing, axes, columns=2)
+    return drawing
+
+
+def _widths(row: Mapping[str, Any]) -> str:
+    """Say which widths the budget of a run allows."""
+    multiple = f"multiples of {row['channel_multiple']}" if row["channel_multiple"] > 1 else "any width"
+    return multiple + ("" if row["min_width"] else ", groups may go")
 
 
 def differences_figure(found: Mapping[str, Any], paired: Sequence[Mapping[str, Any]], key: str) -> Figure | None:

@@ -13,6 +13,7 @@ from gnnrl_lightning.report.comparison import comparison_tables
 from gnnrl_lightning.report.pages import markup
 from gnnrl_lightning.report.pages.comparison_figures import (
     differences_figure,
+    front_figure,
     last_stage,
     methods_figure,
     progress_figure,
@@ -23,7 +24,11 @@ from gnnrl_lightning.report.pages.words import joined
 Journals = Callable[[str, str, int | None], Sequence[Mapping[str, Any]]]
 """`(budget, method, seed) -> records of its journal`."""
 
+ALL = "all budgets"
+"""In place of a budget, for what is drawn of all of them."""
+
 TEXTS = {
+    "front": ("Every run over its latency", "The winner of every run; further left is faster."),
     "methods": ("Every run", "A dot for each seed, a line for the mean of the method."),
     "differences": ("The agent minus each method", "Mean over seeds, and its 95 % confidence interval."),
     "progress": (
@@ -42,9 +47,12 @@ def comparison_figures(found: Mapping[str, Any], journals: Journals) -> Iterator
         journals: Reads the journal of a run.
 
     Yields:
-        Kind (a key of `TEXTS`), budget, and figure.
+        Kind (a key of `TEXTS`), budget or `ALL`, and figure.
     """
     primary, _ = primary_figure(found)
+    front = front_figure(found)
+    if front is not None:
+        yield "front", ALL, front
     for budget in {str(row["budget"]): None for row in found["rows"]}:
         rows = [row for row in found["rows"] if str(row["budget"]) == budget]
         paired = [entry for entry in found["paired"] if str(entry["budget"]) == budget]
@@ -94,7 +102,7 @@ def comparison_page(name: str, command: str, configuration: str, found: Mapping[
 
 
 def _section(budget: str, figures: Sequence[str]) -> Iterator[str]:
-    yield markup.heading(f"Figures, budget {budget}")
+    yield markup.heading("Figures, all budgets" if budget == ALL else f"Figures, budget {budget}")
     yield markup.block(figures, "figures")
 
 

@@ -70,6 +70,20 @@ def test_the_page_has_a_section_for_each_budget(found):
     assert len(ids) == len(set(ids))
 
 
+def test_all_budgets_share_a_figure_over_latency(found):
+    """Its marks tell which widths a budget allows; without measured latencies, there is no such figure."""
+    faster = {"latency_measured_ratio": 0.3, "channel_multiple": 8, "min_width": 0, "budget": 0.3}
+    slower = {"latency_measured_ratio": 0.7, "channel_multiple": 1, "min_width": 1}
+    rows = [*(row | slower for row in ROWS), *(row | faster for row in ROWS)]
+    page = comparison_page("mine", "repeat it", "a: 1\n", {**found, "rows": rows}, lambda *_: [])
+    (section,) = re.findall(r"<h2>Figures, all budgets</h2>(.*?)<h2>", page, flags=re.DOTALL)
+    for part in ("measured latency", "any width", "multiples of 8, groups may go", "evolution"):
+        assert part in section
+    for others in ([*rows, ROWS[0]], rows[: len(ROWS)]):
+        page = comparison_page("mine", "repeat it", "a: 1\n", {**found, "rows": others}, lambda *_: [])
+        assert "all budgets" not in page
+
+
 def test_the_last_stage_is_one_that_all_runs_have():
     tuned = {**row("agent", 0, 90.0), "top1_test_after": 91.0}
     assert last_stage([tuned], "top1") == "top1_test_after"
