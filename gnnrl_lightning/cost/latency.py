@@ -1,11 +1,13 @@
 """Latency of a network at any widths: a sum over its operators, interpolated in a table of measured times.
 
-    latency(widths) = fixed + scale * sum_o table_o(C_in, C_out)
+    latency(widths) = fixed + scale * (sum_l table_l(C_in, C_out) + ratio * sum_e table_e(C_out))
 
-The table has the milliseconds of each operator on a grid of channels, and is bilinear between grid points. `fixed`,
-`scale` and `rounding` are fitted to whole networks: processors compute with vectors of 8 or 16 channels, so that
-33 channels may take as long as 40, and `rounding` says how much of the way to the next multiple of `LANES` a width
-counts.
+The table has the milliseconds of each operator on a grid of channels, and is bilinear between grid points: of layers l,
+which mix channels, and of operators e that leave them apart (batch norms, activations, additions, ...). `fixed`,
+`scale`, `ratio` and `rounding` are fitted to whole networks. Where layers leave too little of the memory's caches, the
+others take several times as long in a network as alone, which is `ratio`. Processors compute layers with vectors of 8
+or 16 channels, so that 33 channels may take as long as 40, and `rounding` says how much of the way to the next multiple
+of `LANES` a width counts there.
 """
 
 from __future__ import annotations
@@ -24,6 +26,12 @@ LANES = 8
 
 ROUNDINGS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Values of `Correction.rounding` to try."""
+
+RATIOS = (1.0, 0.5, 2.0, 4.0, 8.0, 16.0)
+"""Values of `Correction.ratio` to try."""
+
+ENOUGH = 6
+"""Whole networks that tell the ratio; with fewer, it is 1."""
 
 LEAST_SCALE = 0.1
 """Smallest scale: the latency must rise with the sum over the operators."""
@@ -96,13 +104,15 @@ class Correction:
 
     Attributes:
         fixed: Milliseconds that do not depend on the widths.
-        scale: Factor of the sum.
-        rounding: Share of the way to the next multiple of `LANES` that a width counts.
+        scale: Factor of the times of layers.
+        rounding: Share of the way to the next multiple of `LANES` that a width counts in layers.
+        ratio: Factor of the times of all other operators, relative to `scale`.
     """
 
     fixed: float = 0.0
     scale: float = 1.0
     rounding: float = 0.0
+    ratio: float = 1.0
 
 
 class LatencyModel:
@@ -130,34 +140,35 @@ class LatencyModel:
         self._ends = torch.tensor(ends, dtype=torch.int64).reshape(-1, 2)
         self._operators = torch.tensor([use.operator for use in uses], dtype=torch.int64)
         self._most = int(graph.channels(graph.widths[None]).max()) if uses else 0
-        self._lookup = self._lookup_of(range(len(uses)))
+        self._layers = [number for number, use in enumerate(uses) if use.source is not None]
+        self._others = [number for number, use in enumerate(uses) if use.source is None]
         self._merge()
 
-    def _lookup_of(self, numbers: Sequence[int]) -> _Lookup:
-        return _Lookup([self.grids[self.uses[number].key] for number in numbers], self._most, self.correction.rounding)
+    def _lookup(self, numbers: Sequence[int], rounding: float) -> _Lookup:
+        return _Lookup([self.grids[self.uses[number].key] for number in numbers], self._most, rounding)
 
     def _merge(self) -> None:
-        """Prepare the sum over all operators.
+        """Prepare the sums over all operators.
 
-        Operators with one axis are added up in a table over all numbers of channels of the feature map; equal ones with
-        two axes are evaluated once. Feature maps with the same channels at random widths are the same.
+        Operators other than layers are added up in a table over all numbers of channels of the feature map; equal
+        layers are evaluated once. Feature maps with the same channels at random widths are the same.
         """
         generator = torch.Generator().manual_seed(0)
         random = (torch.rand(8, len(self.graph.widths), generator=generator) * self.graph.widths).long() + 1
         channels = [tuple(column) for column in self.graph.channels(random).T.tolist()]
         lines: dict[tuple[int, ...], list[int]] = {}
         planes: dict[tuple[Any, ...], list[int]] = {}
-        for number, (use, (source, target)) in enumerate(zip(self.uses, self._ends.tolist(), strict=True)):
-            if len(self.grids[use.key].inputs) == 1:
-                lines.setdefault(channels[target], []).append(number)
-            else:
-                planes.setdefault((use.key, channels[source], channels[target]), []).append(number)
+        for number in self._others:
+            lines.setdefault(channels[self.uses[number].target], []).append(number)
+        for number in self._layers:
+            source, target = self._ends[number].tolist()
+            planes.setdefault((self.uses[number].key, channels[source], channels[target]), []).append(number)
         every = torch.arange(self._most + 1)[:, None]
-        sums = [self._lookup_of(numbers)(every, every).sum(-1) for numbers in lines.values()]
+        sums = [self._lookup(numbers, 0.0)(every, every).sum(-1) for numbers in lines.values()]
         self._lines = torch.stack(sums) if sums else torch.zeros(0, 1, dtype=torch.float64)
         self._line_ends = self._ends[[numbers[0] for numbers in lines.values()], 1]
         first = [numbers[0] for numbers in planes.values()]
-        self._plane_ends, self._planes = self._ends[first], self._lookup_of(first)
+        self._plane_ends, self._planes = self._ends[first], self._lookup(first, self.correction.rounding)
         self._times = torch.tensor([len(numbers) for numbers in planes.values()], dtype=torch.float64)
 
     def corrected(self, correction: Correction) -> LatencyModel:
@@ -165,30 +176,37 @@ class LatencyModel:
         return LatencyModel(self.graph, self.uses, self.grids, correction)
 
     def sums(self, widths: Tensor) -> Tensor:
-        """Sum over the operators `(...)` float64 at `widths (..., G)`, milliseconds."""
+        """Sums over layers and over other operators `(..., 2)` float64 at `widths (..., G)`, milliseconds."""
         widths = torch.as_tensor(widths)
         channels = self.graph.channels(widths.reshape(widths.shape[:-1].numel(), widths.shape[-1]))
         lines = self._lines[torch.arange(len(self._lines)), channels[:, self._line_ends]].sum(-1)
         planes = self._planes(*(channels[:, end] for end in self._plane_ends.T)) @ self._times
-        return (lines + planes).reshape(widths.shape[:-1])
+        return torch.stack([planes, lines], -1).reshape(*widths.shape[:-1], 2)
 
     def __call__(self, widths: Tensor) -> Tensor:
         """Latency `(...)` float64 at `widths (..., G)`, milliseconds."""
-        return (self.correction.fixed + self.correction.scale * self.sums(widths)).clamp(min=0)
+        layers, others = self.sums(widths).unbind(-1)
+        correction = self.correction
+        return (correction.fixed + correction.scale * (layers + correction.ratio * others)).clamp(min=0)
 
     def operators(self, widths: Tensor) -> Tensor:
         """Milliseconds of each operator of the graph `(B, n_operators)` at `widths (B, G)`, without the fixed part."""
-        channels = self.graph.channels(widths)
-        parts = self.correction.scale * self._lookup(*(channels[:, end] for end in self._ends.T))
-        found = torch.zeros(len(parts), len(self.graph.operators), dtype=torch.float64)
-        return found.index_add_(1, self._operators, parts)
+        channels, correction = self.graph.channels(widths), self.correction
+        found = torch.zeros(len(widths), len(self.graph.operators), dtype=torch.float64)
+        for numbers, rounding, ratio in (
+            (self._layers, correction.rounding, 1.0),
+            (self._others, 0.0, correction.ratio),
+        ):
+            times = self._lookup(numbers, rounding)(*(channels[:, end] for end in self._ends[numbers].T))
+            found.index_add_(1, self._operators[numbers], correction.scale * ratio * times)
+        return found
 
     def fitted(
         self,
         widths: Tensor,
         measured: Sequence[float],
         weights: Sequence[float] | None = None,
-        roundings: Sequence[float] = ROUNDINGS,
+        like: Correction | None = None,
     ) -> LatencyModel:
         """Fit the correction to whole networks by least squares of the relative error.
 
@@ -198,16 +216,21 @@ class LatencyModel:
             widths: Widths of n networks `(n, G)`.
             measured: Their measured times, milliseconds.
             weights: Weight of each; None: all the same.
-            roundings: Values of `Correction.rounding` to choose from.
+            like: A correction whose rounding and ratio are kept; None: both are fitted, the ratio to at least `ENOUGH`
+                networks.
         """
         y = torch.tensor(measured, dtype=torch.float64)
         weight = torch.ones_like(y) if weights is None else torch.tensor(weights, dtype=torch.float64)
+        roundings = ROUNDINGS if like is None else (like.rounding,)
+        ratios = (RATIOS if len(y) >= ENOUGH else RATIOS[:1]) if like is None else (like.ratio,)
         fits = []
         for rounding in roundings:
-            model = self.corrected(Correction(rounding=rounding))
-            fixed, scale = _line(model.sums(widths), y, weight)
-            error = float((weight * ((fixed + scale * model.sums(widths)) / y - 1).square()).sum())
-            fits.append((error, Correction(fixed, scale, rounding)))
+            layers, others = self.corrected(Correction(rounding=rounding)).sums(widths).unbind(-1)
+            for ratio in ratios:
+                x = layers + ratio * others
+                fixed, scale = _line(x, y, weight)
+                error = float((weight * ((fixed + scale * x) / y - 1).square()).sum())
+                fits.append((error, Correction(fixed, scale, rounding, ratio)))
         return self.corrected(min(fits, key=lambda fit: fit[0])[1])
 
     def errors(self, widths: Tensor, measured: Sequence[float]) -> list[float]:

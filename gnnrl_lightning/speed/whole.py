@@ -90,10 +90,9 @@ class Latency:
         first = count - self.checked
         model = self.model.fitted(self.widths[:first], self.milliseconds[:first])
         if self.checked:
-            # A few candidates of about the same widths do not tell how widths are to be rounded.
+            # A few candidates of about the same widths do not tell how widths are to be rounded, nor the ratio.
             weights = [ANCHOR_WEIGHT if number == 0 or number >= first else 1.0 for number in range(count)]
-            rounding = model.correction.rounding
-            model = model.fitted(self.widths, self.milliseconds, weights, [rounding])
+            model = model.fitted(self.widths, self.milliseconds, weights, model.correction)
         return replace(self, model=model)
 
     def as_record(self) -> dict[str, Any]:

@@ -66,14 +66,14 @@ def test_what_is_removed_takes_no_time():
 
 
 def test_operators_add_up_to_the_network():
-    model = LatencyModel(Chain(), USES, GRIDS, Correction(2.0, 1.5, 0.5))
+    model = LatencyModel(Chain(), USES, GRIDS, Correction(2.0, 1.5, 0.5, 2.0))
     widths = every_width()
     parts = model.operators(widths)
     assert parts.shape == (len(widths), 5)
     assert torch.allclose(parts.sum(-1) + 2.0, model(widths))
     one = model.operators(torch.tensor([[8, 16]]))[0]  # the last layer's 10 outputs count half of the way to 16
     assert one.tolist() == pytest.approx(
-        [1.5 * ms for ms in (product(3, 8), 0.8, product(8, 16), 1.6, product(16, 13))]
+        [1.5 * ms for ms in (product(3, 8), 2 * 0.8, product(8, 16), 2 * 1.6, product(16, 13))]
     )
 
 
@@ -86,16 +86,18 @@ def test_narrowing_a_group_never_takes_longer(rounding):
         return product(inputs, outputs) * (1 + 0.6 * (float(torch.rand(1, generator=generator)) - 0.5))
 
     grids = {key: plane(noisy, grid.inputs, grid.outputs) for key, grid in GRIDS.items()}
-    model = LatencyModel(Chain(), USES, grids, Correction(0.1, 0.9, rounding))
+    model = LatencyModel(Chain(), USES, grids, Correction(0.1, 0.9, rounding, 4.0))
     times = model(torch.tensor(list(itertools.product(range(1, 17), range(1, 41))))).reshape(16, 40)
     assert bool((times.diff(dim=0) >= -1e-12).all()) and bool((times.diff(dim=1) >= -1e-12).all())
 
 
 def test_rounding_counts_channels_up_to_the_next_multiple():
-    model = LatencyModel(Chain(), USES[3:4], GRIDS, Correction(rounding=1.0))
+    """In layers; a ReLU takes as long as it has channels."""
+    layers, relu = (LatencyModel(Chain(), uses, GRIDS, Correction(rounding=1.0)) for uses in (USES[2:3], USES[3:4]))
     for width in (1, 8, 9, 16, 17, 40):
         whole = -(-width // LANES) * LANES
-        assert float(model(torch.tensor([4, width]))) == pytest.approx(0.1 * whole)
+        assert float(layers(torch.tensor([4, width]))) == pytest.approx(product(8, whole))
+        assert float(relu(torch.tensor([4, width]))) == pytest.approx(0.1 * width)
 
 
 def test_a_rising_table_stays_as_it_is_and_others_are_met_half_way():
@@ -105,13 +107,22 @@ def test_a_rising_table_stays_as_it_is_and_others_are_met_half_way():
     assert rising(torch.tensor([[1.0, 3.0, 2.0]])).tolist() == [[1.0, 2.5, 2.5]]
 
 
-@pytest.mark.parametrize("truth", [Correction(3.0, 1.2, 0.0), Correction(-1.0, 2.0, 0.5), Correction(0.5, 0.8, 1.0)])
+@pytest.mark.parametrize(
+    "truth",
+    [
+        Correction(3.0, 1.2, 0.0),
+        Correction(-1.0, 2.0, 0.5),
+        Correction(0.5, 0.8, 1.0),
+        Correction(0.5, 0.8, 0.5, 8.0),
+        Correction(1.0, 0.8, 0.0, 0.5),
+    ],
+)
 def test_the_correction_is_found_again(truth):
     model, widths = LatencyModel(Chain(), USES, GRIDS), every_width()[::17]
     measured = model.corrected(truth)(widths)
     found = model.fitted(widths, measured.tolist())
     assert (found.correction.fixed, found.correction.scale) == pytest.approx((truth.fixed, truth.scale))
-    assert found.correction.rounding == truth.rounding
+    assert (found.correction.rounding, found.correction.ratio) == (truth.rounding, truth.ratio)
     assert max(map(abs, found.errors(widths, measured.tolist()))) < 1e-9
 
 
