@@ -5,6 +5,10 @@ from torch.nn import functional as F
 
 import gnnrl_lightning
 from gnnrl_lightning.speed.operators import operator_uses
+from gnnrl_lightning.speed.options import LatencyOptions
+from gnnrl_lightning.speed.table import wanted_grids
+from gnnrl_lightning.speed.whole import measure_latency
+from tests.support import networks_attention
 
 
 class Mixed(nn.Module):
@@ -68,6 +72,9 @@ def test_made_operators_compute_the_shapes_of_the_pruned_network(batch):
     widths = torch.stack([graph.widths, (graph.widths // 2).clamp(min=1)])
     for channels in graph.channels(widths).tolist():
         for use, form in operator_uses(graph, network):
+            if form.copied:
+                assert form.name == "cat"
+                continue
             inputs = 0 if use.source is None else channels[use.source]
             function, given = form.made(inputs, channels[use.target], batch)
             shape = graph.feature_maps[use.target].shape
@@ -91,3 +98,68 @@ def test_depthwise_convolutions_have_as_many_groups_as_channels():
     (form,) = (form for use, form in operator_uses(graph, network) if "groups 0" in use.key)
     layer, (x,) = form.made(0, 5, 2)
     assert (layer.groups, layer.in_channels, x.shape[1]) == (5, 5, 5)
+
+
+class Blocks(nn.Module):
+    """Grouped convolutions, and functions that cannot be called with what they read alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.grouped = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 12, 3, groups=4)
+        self.head = nn.Conv2d(24, 5, 1)
+
+    def forward(self, x):
+        x = F.interpolate(torch.where(x > 0, x, -x), scale_factor=2)
+        x = self.grouped(self.stem(x))
+        return self.head(torch.cat([x, torch.einsum("nchw->ncwh", x)], 1)).mean((2, 3))
+
+
+TOKENS, IMAGE = torch.randn(2, 5, 9), torch.randn(2, 3, 8, 8)
+ATTENTION = ("Scaled", "ByHand", "ByEinsum", "GroupedByRepetition", "Builtin", "Encoder")
+
+
+def made(name):
+    """A network that is hard to take apart, and two examples."""
+    if name == "Blocks":
+        return Blocks().eval(), IMAGE
+    return networks_attention.Model(getattr(networks_attention, name)()).eval(), TOKENS
+
+
+@pytest.mark.parametrize("name", [*ATTENTION, "Blocks"])
+def test_every_operator_runs_with_the_channels_of_its_grid(name):
+    network, example = made(name)
+    graph = gnnrl_lightning.trace(network, example)
+    for key, item in wanted_grids(graph, network)[1].items():
+        for inputs in item.inputs:
+            for outputs in item.outputs:
+                function, given = item.form.made(inputs, outputs, 2)
+                assert function(*given) is not None, key
+
+
+def test_heads_are_multiplied_in_as_many_parts_as_there_are():
+    """Heads of width 4: tensors of 4 channels hold one of them, tensors of 12 three."""
+    network, example = made("Scaled")
+    graph = gnnrl_lightning.trace(network, example)
+    form = next(form for _, form in operator_uses(graph, network) if form.name == "scaled_dot_product_attention")
+    assert not form.copied
+    for heads in (1, 3):
+        function, given = form.made(0, 4 * heads, 2)
+        assert [tuple(tensor.shape) for tensor in (*given, function(*given))] == [(2, heads, 5, 4)] * 4
+
+
+def test_operators_that_cannot_be_called_cost_a_copy_of_what_they_read():
+    network, example = made("Blocks")
+    graph = gnnrl_lightning.trace(network, example)
+    copied = {form.name: form for _, form in operator_uses(graph, network) if form.copied}
+    assert {"where", "cat"} <= copied.keys()
+    function, given = copied["cat"].made(0, 24, 2)
+    assert [tensor.shape[1] for tensor in given] == [12, 12]
+    assert all(torch.equal(one, other) for one, other in zip(function(*given), given, strict=True))
+
+
+@pytest.mark.parametrize("name", ["Scaled", "Blocks"])
+def test_the_latency_of_such_networks_is_measured(name):
+    network, example = made(name)
+    graph = gnnrl_lightning.trace(network, example)
+    found = measure_latency(graph, network, example[:1], LatencyOptions(batch_size=1, threads=1, cache=None))
+    assert float(found.model(graph.widths)) > 0 and found.model(graph.widths) >= found.model(graph.widths // 2)
