@@ -268,14 +268,14 @@ class ComputationGraph:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def project(
-        self, widths: Tensor, channel_multiple: int = 1, min_width: int = 1, **limits: float | str | None
+        self, widths: Tensor, channel_multiple: int = 1, min_width: int | None = None, **limits: float | str | None
     ) -> Tensor:
         """Project a proposal onto a budget: the nearest widths that cannot be widened; see `cost.projection.project`.
 
         Args:
             widths: Proposals `(G,)` or `(B, G)`.
             channel_multiple: Tensor dimensions are multiples of this, or dense.
-            min_width: Minimum number of channels of a group.
+            min_width: Minimum number of channels of a group, see `Budget`.
             **limits: Limits by name of a metric, as in `Budget`: `macs=0.5`.
 
         Raises:

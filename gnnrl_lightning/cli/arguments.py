@@ -61,7 +61,7 @@ OBJECTIVE_HELP = (
 LIMITS_HELP = "Limits on metrics of your own, by import path: {my_package.energy: 60%%}."
 MIN_WIDTH_HELP = (
     "Smallest number of channels of every group; 0: groups without which the network stays connected may go entirely, "
-    "with their layers (inspect shows which)."
+    "with their layers (inspect shows which); null: 0 if the latency is limited, else 1."
 )
 BUDGETS_HELP = "Shares of the dense MACs for which predict proposes widths."
 
@@ -263,7 +263,7 @@ def _add_budget(parser: LightningArgumentParser) -> None:
         default=1,
         help="Widths are multiples of this, or dense; auto: the number with which the network is fastest here.",
     )
-    parser.add_argument("--budget.min_width", type=int, default=1, help=MIN_WIDTH_HELP)
+    parser.add_argument("--budget.min_width", type=int | None, default=None, help=MIN_WIDTH_HELP)
 
 
 def _check(config: Any) -> None:

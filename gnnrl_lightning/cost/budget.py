@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.cost.metrics import METRICS, SHOWN, Cost, as_text, metric_name
+from gnnrl_lightning.cost.metrics import LATENCY, METRICS, SHOWN, Cost, as_text, metric_name
 from gnnrl_lightning.cost.projection import AllowedWidths, Limits, fits, project
 from gnnrl_lightning.cost.ranges import WidthRanges
 from gnnrl_lightning.errors import UserError, one_line
@@ -108,7 +108,8 @@ class Budget:
         channel_multiple: Widths are multiples of this number of channels, or dense; auto: the number with which the
             network is fastest, which a job measures, see `gnnrl_lightning.speed.alignment`.
         min_width: Minimum number of channels that each group keeps (all of them, if it has fewer); 0: groups without
-            which the network stays connected may be removed entirely, with their layers.
+            which the network stays connected may be removed entirely, with their layers; None: 0 if the latency is
+            limited, of which whole layers save most, else 1.
         **rows: Limits by name of a metric, `Budget(macs=0.5, activations="50%")`.
 
     Raises:
@@ -123,7 +124,7 @@ class Budget:
         self,
         limits: Mapping[Any, float | str | None] | None = None,
         channel_multiple: int | Literal["auto"] = 1,
-        min_width: int = 1,
+        min_width: int | None = None,
         **rows: float | str | None,
     ) -> None:
         given = [(key, value) for key, value in (*rows.items(), *(limits or {}).items()) if value is not None]
@@ -136,6 +137,8 @@ class Budget:
         for key, value in given:
             name = metric_name(key)
             parse_limit(value, f"budget.{name}", METRICS.find(key, "budget").unit)
+        if min_width is None:
+            min_width = 0 if LATENCY in names else 1
         for name, value in (("channel_multiple", channel_multiple), ("min_width", min_width)):
             if value == AUTO and name == "channel_multiple":
                 continue

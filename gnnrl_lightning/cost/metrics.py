@@ -87,8 +87,11 @@ METRICS.register(
     ),
 )
 METRICS.register("activations", Metric(peak_activations, unit="bytes", exact=True, monotone=True))
+LATENCY = "latency"
+"""The metric that is measured."""
+
 METRICS.register(
-    "latency",
+    LATENCY,
     Metric(
         lambda graph: graph.latency,
         unit="ms",

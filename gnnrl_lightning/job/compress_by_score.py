@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gnnrl_lightning.candidates.pruner import Pruner
 from gnnrl_lightning.cost.budget import BoundBudget, Budget
+from gnnrl_lightning.cost.metrics import LATENCY
 from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.evaluation.callable import SCORE, CallableEvaluator, OutputsAlone, score_of
 from gnnrl_lightning.evaluation.result import DIVERGENCE, Evaluation, best_of, within
@@ -22,7 +23,6 @@ from gnnrl_lightning.job.checked import limits_on, without_auto
 from gnnrl_lightning.job.comparison import run_agent
 from gnnrl_lightning.job.groups import GroupOptions
 from gnnrl_lightning.job.job import PRUNED, UNIFORM
-from gnnrl_lightning.job.latency import LATENCY
 from gnnrl_lightning.job.options import DeliveryOptions, Options
 from gnnrl_lightning.networks import check_finite, check_runs
 from gnnrl_lightning.report.table import print_scores
@@ -121,7 +121,8 @@ def compress_by_score(
     dense, name = _checked_copy(network, inputs, device), type(network).__qualname__
     graph = (groups or GroupOptions()).trace(dense, take(inputs, slice(1)))
     if LATENCY in budget.parsed:
-        measured = measure_latency(graph, dense, take(inputs, slice(1)), (options or Options()).latency)
+        latency = (options or Options()).latency
+        measured = measure_latency(graph, dense, take(inputs, slice(1)), latency, budget=budget)
         graph = graph.with_latency(measured.model)
     limits = limits_on(graph, budget, name)
     options = _decided(_checked_options(options or Options()), inputs, evaluations)

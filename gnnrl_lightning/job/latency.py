@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.cost.metrics import LATENCY
 from gnnrl_lightning.files import replacing
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.integrity import read_figures
@@ -21,9 +22,6 @@ from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.processes import from_first, rank
 from gnnrl_lightning.speed.whole import Latency, latency_of_record, measure_latency
-
-LATENCY = "latency"
-"""The metric that is measured."""
 
 CHANGED = "the latency is measured again, and candidates in the journal may miss the budget"
 
@@ -55,7 +53,7 @@ def latency_for(
         return None
     if folder is not None and folder.latency.is_file():
         return latency_of_record(read_figures(folder.latency, CHANGED), graph, network, options.latency)
-    return measure_latency(graph, network, task.example(), options.latency, runtime.timer, runtime.shown)
+    return measure_latency(graph, network, task.example(), options.latency, runtime.timer, runtime.shown, budget)
 
 
 def shared_latency(job: Job, network: nn.Module, folder: RunFolder | None) -> Job:

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 from gnnrl_lightning.cost.budget import BoundBudget
+from gnnrl_lightning.cost.metrics import LATENCY
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.job.integrity import read_figures
-from gnnrl_lightning.job.latency import LATENCY, with_latency, write_json
+from gnnrl_lightning.job.latency import with_latency, write_json
 from gnnrl_lightning.job.searching import Searched
 from gnnrl_lightning.processes import from_first, rank
 

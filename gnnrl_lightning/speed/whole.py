@@ -17,9 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.cost.latency import Grid, LatencyModel
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import ComputationGraph
+from gnnrl_lightning.options import AUTO
 from gnnrl_lightning.report.progress import ShownSteps, hidden_steps
 from gnnrl_lightning.speed.backend import Backend
 from gnnrl_lightning.speed.backends import BACKENDS
@@ -42,6 +44,10 @@ NETWORKS = 10
 
 NARROWEST = 0.3
 """Mean keep ratio of the narrowest of these."""
+
+NEAR, SPREAD, GONE = 9, 0.5, 0.6
+"""Networks near a budget that are measured, standard deviation of their log keep ratios before they are projected onto
+it, and share of the groups that may go which the last one lacks."""
 
 ANCHOR_WEIGHT = 100.0
 """Weight in the fit of candidates that have been checked, and then of the dense network, of which limits are shares."""
@@ -138,10 +144,12 @@ def measure_latency(
     options: LatencyOptions | None = None,
     timer: Timer | None = None,
     steps: ShownSteps = hidden_steps,
+    budget: Budget | None = None,
 ) -> Latency:
     """Measure a table of operators and a few whole networks, or read the user's table.
 
-    Operators that the cache has are not measured again.
+    Operators that the cache has are not measured again. The networks are of all sizes, and then some that meet the
+    budget, of which the prediction must be right.
 
     Args:
         graph: The traced network.
@@ -150,9 +158,11 @@ def measure_latency(
         options: What is measured, and with what; None: the defaults.
         timer: Measures; None: this machine.
         steps: Shows progress.
+        budget: The budget for whose networks the latency is predicted, with a limit on it; None: networks of all sizes.
 
     Raises:
-        UserError: The user's table lacks an operator or cannot be read, or the cache cannot be written.
+        UserError: The user's table lacks an operator or cannot be read, the cache cannot be written, or the budget
+            cannot be met.
     """
     options = options or LatencyOptions()
     backend = BACKENDS.find(options.backend, "latency.backend")
@@ -172,7 +182,22 @@ def measure_latency(
         grids |= fresh
     widths = some_widths(graph)
     times = timer.networks([network, *(graph.plan(network, row).apply(network) for row in widths[1:])])
-    return Latency(LatencyModel(graph, uses, grids), options, here, widths, tuple(times)).fitted()
+    found = Latency(LatencyModel(graph, uses, grids), options, here, widths, tuple(times)).fitted()
+    return found if budget is None else _measured_near(found, graph, network, budget, timer)
+
+
+def _measured_near(
+    latency: Latency, graph: ComputationGraph, network: nn.Module, budget: Budget, timer: Timer
+) -> Latency:
+    """Measure networks that meet the budget by a first model, relative to the dense one, and fit the model again."""
+    budget = budget.aligned(1) if budget.channel_multiple == AUTO else budget
+    limits = budget.on(graph.with_latency(latency.model))
+    widths = limits.project(proposals_near(graph.widths, limits.allowed.removable)).unique(dim=0)
+    widths = widths[(widths != graph.widths).any(1)]
+    dense, *times = timer.networks([network, *(graph.plan(network, row).apply(network) for row in widths)])
+    factor = latency.milliseconds[0] / dense  # the machine may have become slower since
+    milliseconds = (*latency.milliseconds, *(factor * each for each in times))
+    return replace(latency, widths=torch.cat([latency.widths, widths]), milliseconds=milliseconds).fitted()
 
 
 def _conditions(options: LatencyOptions, backend: Backend, device: torch.device) -> dict[str, Any]:
@@ -234,3 +259,21 @@ def some_widths(graph: ComputationGraph, count: int = NETWORKS, seed: int = 0) -
     keep[0] = 1
     widths = (keep * graph.widths).round().long()
     return widths.clamp(min=1).minimum(graph.widths)
+
+
+def proposals_near(widths: Tensor, removable: Tensor | None, seed: int = 0) -> Tensor:
+    """Different proposals `(NEAR, G)` float64 to project onto a budget, the later ones without more and more groups.
+
+    Args:
+        widths: Dense widths `(G,)`.
+        removable: Whether a group may go entirely `(G,)`; None: none may.
+        seed: Seed of the proposals.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    spread = torch.randn(NEAR, len(widths), generator=generator, dtype=torch.float64)
+    proposals = widths * (SPREAD * spread).exp()
+    if removable is not None:
+        order = torch.rand(NEAR, len(widths), generator=generator).masked_fill(~removable, 2).argsort(1).argsort(1)
+        gone = torch.linspace(0, GONE * int(removable.sum()), NEAR).round()
+        proposals[order < gone[:, None]] = 0
+    return proposals

@@ -435,3 +435,9 @@ def test_scanning_finds_what_bisection_finds_where_costs_are_monotone(chain):
     proposals = torch.rand(20, len(graph.widths), generator=generator, dtype=torch.float64) * graph.widths
     scanned = project(limits.functions, limits.allowed, proposals, limits.limits, monotone=False)
     assert torch.equal(scanned, limits.project(proposals))
+
+
+def test_whole_groups_may_go_where_the_latency_is_limited():
+    assert Budget(latency=0.5).min_width == Budget(macs=0.5, latency="3 ms").min_width == 0
+    assert Budget(macs=0.5).min_width == Budget(latency=0.5, min_width=1).min_width == 1
+    assert Budget(latency=0.5, min_width=2).with_limits(macs=0.5).min_width == 2

@@ -6,12 +6,20 @@ import pytest
 import torch
 
 import gnnrl_lightning
+from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.rl.state.builder import StateBuilder
 from gnnrl_lightning.speed.backends import BACKENDS
 from gnnrl_lightning.speed.options import LatencyOptions
 from gnnrl_lightning.speed.table import wanted_grids, write_template
-from gnnrl_lightning.speed.whole import latency_of_record, measure_latency, some_widths
+from gnnrl_lightning.speed.whole import (
+    NEAR,
+    NETWORKS,
+    latency_of_record,
+    measure_latency,
+    proposals_near,
+    some_widths,
+)
 from tests.support.fake_timer import RAN, FakeTimer, linear_ms, network_ms
 from tests.support.two_hidden import TwoHidden
 
@@ -129,6 +137,32 @@ def test_what_is_learnt_from_a_candidate_holds_for_it(graph, network):
     learnt = found.learnt(widths, 1.2 * truth(10, 9))
     assert float(learnt.model(widths)) == pytest.approx(1.2 * truth(10, 9), rel=0.03)
     assert float(learnt.model(graph.widths)) == pytest.approx(truth(24, 16), rel=0.02)
+
+
+def test_networks_that_meet_the_budget_are_measured_beside_the_dense_one(graph, network):
+    """By then, the machine takes twice as long."""
+
+    class Slower(FakeTimer):
+        def networks(self, networks):
+            self.calls = getattr(self, "calls", 0) + 1
+            return [self.calls * each for each in super().networks(networks)]
+
+    limit = 0.4 * truth(24, 16)
+    found = measure_latency(graph, network, EXAMPLE, options(), Slower(), budget=Budget(latency=0.4))
+    near = found.widths[NETWORKS:]
+    assert 2 <= len(near) <= NEAR and len(near) == len(near.unique(dim=0))
+    assert [truth(*row) for row in near.tolist()] == pytest.approx(list(found.milliseconds[NETWORKS:]))
+    assert all(0.8 * limit < truth(*row) <= limit * (1 + 1e-6) for row in near.tolist())
+    assert found.summary()["networks"] == NETWORKS - 1 + len(near)
+
+
+def test_proposals_near_a_budget_lack_more_and_more_groups():
+    widths, removable = torch.tensor([16] * 6), torch.tensor([True] * 5 + [False])
+    found = proposals_near(widths, removable)
+    gone = (found == 0).sum(1)
+    assert gone[0] == 0 and gone[-1] == 3 and bool((gone.diff() >= 0).all())
+    assert bool((found[:, 5] > 0).all()) and len({tuple(row) for row in (found == 0).tolist()}) > 2
+    assert bool((proposals_near(widths, None) > 0).all())
 
 
 def test_networks_of_all_widths_are_measured(graph):
