@@ -122,7 +122,12 @@ def joined_uses(graph: ComputationGraph, network: nn.Module) -> list[tuple[Use, 
         form = replace(form, name=form.name.rstrip("_"))  # an input of the chain must not be written into
         before = [source for source in operator.inputs if source in ends and readers[source] == 1]
         last = max(before, key=ends.__getitem__, default=None)
-        if last is not None and operator.kind in FOLLOWERS and found[ends[last]][1].head.writes == form.writes:
+        if (
+            last is not None
+            and not form.copied
+            and operator.kind in FOLLOWERS
+            and found[ends[last]][1].head.writes == form.writes
+        ):
             number = ends.pop(last)
             head, chain = found[number]
             longer = replace(chain, followers=(*chain.followers, (form, operator.inputs.index(last))))
@@ -130,6 +135,10 @@ def joined_uses(graph: ComputationGraph, network: nn.Module) -> list[tuple[Use, 
         else:
             number = len(found)
             found.append((replace(use, key=form.key), Chain(form)))
-        if operator.kind in HEADS and (operator.kind in ("conv", "linear") or form.writes in form.reads):
+        if (
+            operator.kind in HEADS
+            and not form.copied
+            and (operator.kind in ("conv", "linear") or form.writes in form.reads)
+        ):
             ends[operator.output] = number
     return found
