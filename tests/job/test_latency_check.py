@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.checked import check
 from gnnrl_lightning.job.delivery import deliver
 from gnnrl_lightning.job.job import Runtime
@@ -15,6 +16,8 @@ from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.searching import search
 from gnnrl_lightning.job.trained import train
 from gnnrl_lightning.search.options import SearchOptions
+from gnnrl_lightning.speed.backend import Backend
+from gnnrl_lightning.speed.backends import BACKENDS
 from gnnrl_lightning.speed.options import LatencyOptions
 from gnnrl_lightning.training.options import TrainingOptions
 from tests.support.fake_timer import FakeTimer, linear_ms
@@ -114,3 +117,14 @@ def test_jobs_without_a_limit_on_latency_measure_none(monkeypatch, folder):
     searched = searched_of(monkeypatch, folder, timer, Budget(macs=0.5))
     assert timer.cells == timer.pairs == 0 and with_latency_checked(searched, folder.latency_check) is searched
     assert not folder.latency.exists()
+
+
+@pytest.mark.parametrize("budget", [Budget(macs=0.5), Budget(latency=SHARE), Budget(macs=0.5, channel_multiple="auto")])
+def test_a_back_end_that_cannot_run_the_network_is_refused_before_anything_is_trained(monkeypatch, budget):
+    def refuse(network, inputs, key):
+        raise UserError("latency.backend cannot run the network")
+
+    monkeypatch.setitem(BACKENDS._rows, "refusing", Backend(lambda threads: refuse, keeps=True))
+    options = Options(latency=LatencyOptions(backend="refusing", cache=None))
+    with pytest.raises(UserError, match=r"^latency.backend cannot run the network$"):
+        check(two_hidden_task(monkeypatch), budget, options)
