@@ -2,10 +2,15 @@
 
 `nn.MultiheadAttention` computes the width of a head from that of the embedding, so its heads cannot be removed. In a
 pruned network this subclass takes its place: the same parameters under the same names, and the same arguments.
+
+In evaluation mode, `nn.TransformerEncoder` and its layers do not call their parts but give the weights to a fused
+kernel, which knows dense layers only; see `unfuse`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeGuard
 
 import torch
@@ -38,9 +43,8 @@ class MultiheadAttention(nn.MultiheadAttention):
             key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
         elif not self.batch_first:
             query, key, value = (item.transpose(0, 1) for item in (query, key, value))
-        q, k, v = (
-            item.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for item in self._projected(query, key, value)
-        )
+        split = self.num_heads, self.head_dim
+        q, k, v = (item.unflatten(-1, split).transpose(1, 2) for item in self._projected(query, key, value))
         mask = _additive(attn_mask, key_padding_mask, q)
         dropout = self.dropout if self.training else 0.0
         weights = None
@@ -49,7 +53,8 @@ class MultiheadAttention(nn.MultiheadAttention):
             weights = (scores if mask is None else scores + mask).softmax(-1)
             weights = F.dropout(weights, dropout)
             heads = weights @ v
-            weights = weights.mean(1) if average_attn_weights else weights
+            if average_attn_weights:
+                weights = weights.mean(1) if self.num_heads else weights.sum(1)
         else:
             heads = F.scaled_dot_product_attention(q, k, v, mask, dropout)
         out = self.out_proj(heads.transpose(1, 2).flatten(2))
@@ -99,7 +104,33 @@ def fit_attention(module: nn.MultiheadAttention) -> None:
     sizes = [weight.shape[1] for weight in weights]
     inner = out.shape[1]
     module.embed_dim, module.kdim, module.vdim = sizes
-    module.head_dim = inner // module.num_heads
+    if module.num_heads:
+        module.head_dim = inner // module.num_heads
     if not inner == module.embed_dim == len(out):
         module.__class__ = MultiheadAttention
-        module._qkv_same_embed_dim = False  # torch's encoder layers then call `forward`
+
+
+FUSED: dict[type[nn.Module], tuple[str, int]] = {
+    nn.TransformerEncoderLayer: ("activation_relu_or_gelu", 0),
+    nn.TransformerEncoder: ("use_nested_tensor", False),
+}
+"""Module with a fused kernel -> attribute, and the value with which it calls its parts instead."""
+
+
+def unfuse(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> None:
+    """Let the modules of `FUSED` that have parts of the given kinds call these, in place."""
+    for module in network.modules():
+        for kind, (attribute, value) in FUSED.items():
+            if isinstance(module, kind) and any(isinstance(part, kinds) for part in module.modules()):
+                setattr(module, attribute, value)
+
+
+@contextmanager
+def unfused() -> Iterator[None]:
+    """Let all modules of `FUSED` call their parts, on all devices the same."""
+    former = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(former)

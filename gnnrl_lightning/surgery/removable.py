@@ -1,8 +1,9 @@
 """Which groups may be removed entirely, and which others are of no use without them.
 
 A group may go if the network's outputs still depend on its inputs: what a branch gives without it is a constant, which
-is added or concatenated elsewhere. All groups that may go can go together, so that any of them can be absent from a
-candidate. The groups that save most MACs are considered first: of parallel branches, the cheapest one has to stay.
+is added or concatenated elsewhere. All groups that may go can go together, and the network runs without any of them,
+with or without any other one. The groups that save most MACs are considered first: of parallel branches, the cheapest
+one has to stay.
 """
 
 from __future__ import annotations
@@ -14,27 +15,18 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from gnnrl_lightning.cost.products import Products
+from gnnrl_lightning.cost.activations import Scheduled
 from gnnrl_lightning.surgery.selftest import find_faults_without
 from gnnrl_lightning.surgery.traced import Traced
 from gnnrl_lightning.tracing.axes import Axis
 from gnnrl_lightning.tracing.export import Inputs
-from gnnrl_lightning.tracing.topology import FeatureMap, Operator
 
 
-class Connected(Traced, Protocol):
+class Connected(Traced, Scheduled, Protocol):
     """A traced network with its topology; all are described in `gnnrl_lightning.graph.ComputationGraph`."""
 
     @property
-    def operators(self) -> tuple[Operator, ...]: ...  # noqa: D102
-    @property
-    def feature_maps(self) -> tuple[FeatureMap, ...]: ...  # noqa: D102
-    @property
-    def outputs(self) -> tuple[int, ...]: ...  # noqa: D102
-    @property
     def incidence(self) -> Tensor: ...  # noqa: D102
-    @property
-    def elements(self) -> Products: ...  # noqa: D102
     @property
     def reads(self) -> dict[int, tuple[Axis, ...]]: ...  # noqa: D102
 
@@ -54,11 +46,6 @@ class Removable:
     reasons: tuple[str, ...]
     useless: Tensor
 
-    @classmethod
-    def none(cls, count: int) -> Removable:
-        """Of `count` groups, none may go."""
-        return cls(torch.zeros(count, dtype=torch.bool), ("",) * count, torch.zeros(count, count, dtype=torch.bool))
-
     def but(self, stay: Tensor) -> Removable:
         """The same without the groups that have to stay `(G,)` bool."""
         groups = self.groups & ~stay
@@ -69,7 +56,10 @@ DISCONNECTED = "without it, an output of the network would no longer depend on a
 
 
 def find_removable(graph: Connected, network: nn.Module, inputs: Inputs, self_test: bool) -> Removable:
-    """Find the groups that may be removed entirely, and test that the network without all of them is exact.
+    """Find the groups that may be removed entirely.
+
+    The network without all of them is tested as in `gnnrl_lightning.surgery.selftest`, and without halves of them only
+    whether it runs at the predicted cost: its code may need a layer where others are left.
 
     Args:
         graph: The traced network.
@@ -79,17 +69,32 @@ def find_removable(graph: Connected, network: nn.Module, inputs: Inputs, self_te
     """
     flow = _Flow(graph)
     chosen, reasons = _choose(graph, flow)
-    while faults := find_faults_without(graph, network, inputs, self_test, chosen.nonzero()[:, 0].tolist()):
+    untested = _in_halves(chosen)
+    while untested:
+        gone = untested.pop(0)
+        compared = self_test and len(gone) == int(chosen.sum())
+        faults = find_faults_without(graph, network, inputs, compared, gone)
         for number, group in enumerate(graph.groups):
             if group.name in faults:
                 fault = faults[group.name]
                 reasons[number] = fault.reason + (f" ({fault.source})" if fault.source else "")
                 chosen[number] = False
+        if faults:
+            untested = _in_halves(chosen)
     useless = torch.zeros(len(chosen), len(chosen), dtype=torch.bool)
     for number in chosen.nonzero()[:, 0].tolist():
         useless[number] = chosen & ~flow.used(_only(number, len(chosen)))
         useless[number, number] = False
     return Removable(chosen, tuple(reasons), useless)
+
+
+def _in_halves(chosen: Tensor) -> list[list[int]]:
+    """All chosen groups `(G,)`, and halves of them such that each group is in a half without any given other one."""
+    numbers = chosen.nonzero()[:, 0].tolist()
+    found = [numbers]
+    for bit in range(max(len(numbers) - 1, 0).bit_length()):
+        found += [[number for place, number in enumerate(numbers) if place >> bit & 1 == side] for side in (0, 1)]
+    return found
 
 
 def _choose(graph: Connected, flow: _Flow) -> tuple[Tensor, list[str]]:

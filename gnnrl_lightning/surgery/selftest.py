@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gnnrl_lightning.errors import UserError, first_line
+from gnnrl_lightning.networks.attention import unfused
 from gnnrl_lightning.surgery.constants import DOES_NOT_FOLLOW, Expected, explain_shapes, explain_values
 from gnnrl_lightning.surgery.surgery import NOTHING, Cut, Dependents, mask, prune
 from gnnrl_lightning.surgery.traced import Traced
@@ -81,7 +82,7 @@ def _find_faults(
         return exactness_fault(network, inputs, graph.cuts, choose(pruned)[0], fresh, graph.dependents)
 
     explain, found = explain_shapes, dict[int, str]()
-    with kept_random_state():
+    with kept_random_state(), unfused():
         if not every or shapes(every) is not None:
             # If pruned groups pass, the costs of the dense network are right, too.
             tested = check_dense(network, inputs, int(graph.cost.macs(graph.widths)))

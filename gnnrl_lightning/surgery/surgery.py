@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.networks.attention import fit_attention, is_replaced
+from gnnrl_lightning.networks.attention import MultiheadAttention, fit_attention, is_replaced, unfuse
 from gnnrl_lightning.surgery.reference import summarise_kept
-from gnnrl_lightning.surgery.vanished import replace_vanished
+from gnnrl_lightning.surgery.vanished import STANDING_IN, replace_vanished
 from gnnrl_lightning.tracing.axes import Axis, Selection
 from gnnrl_lightning.tracing.copies import structural_copy
 from gnnrl_lightning.tracing.records import ModuleSize, Statistic
@@ -207,6 +207,7 @@ def prune(
             fit_attention(module)
     if any(not ranks.shape[1] for ranks in selection.kept):
         replace_vanished(pruned, dependents.norms, dependents.readers, dependents.written)
+    unfuse(pruned, (MultiheadAttention, *STANDING_IN))
     return pruned
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from gnnrl_lightning.networks.attention import MultiheadAttention, fit_attention, is_replaced
+from gnnrl_lightning.networks.attention import MultiheadAttention, fit_attention, is_replaced, unfuse, unfused
 
 B, L, S, E, H = 2, 3, 4, 12, 3
 
@@ -64,7 +64,8 @@ def narrowed(heads, channels):
     inner = heads * E // H
     layer.in_proj_weight = nn.Parameter(torch.randn(3 * inner, channels))
     layer.in_proj_bias = nn.Parameter(torch.randn(3 * inner))
-    layer.out_proj = nn.Linear(inner, channels)
+    layer.out_proj.weight = nn.Parameter(torch.randn(channels, inner))
+    layer.out_proj.bias = nn.Parameter(torch.randn(channels))
     layer.num_heads = heads
     fit_attention(layer)
     return layer
@@ -94,14 +95,34 @@ def test_layers_with_more_than_heads_are_not_replaced():
     assert not is_replaced(nn.Linear(E, H))
 
 
-def test_pytorchs_encoder_layer_calls_it_in_inference_too():
-    """Its fast path would read the weights as those of a standard layer."""
+@pytest.mark.parametrize("average", [True, False])
+def test_without_heads_it_gives_its_bias(average):
+    layer = narrowed(0, 12).eval()
+    x = torch.randn(L, B, E)
+    for options in ({"need_weights": False}, {"average_attn_weights": average}):
+        outputs, weights = layer(x, x, x, **options)
+        assert torch.equal(outputs, layer.out_proj.bias.expand(L, B, E))
+        assert weights is None or (weights.shape == ((B, L, L) if average else (B, 0, L, L)) and not weights.any())
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_pytorchs_encoder_calls_it_in_inference_too(padded):
+    """Its fused kernel would read the weights as those of a standard layer, and padded examples as nested tensors."""
     torch.manual_seed(0)
-    encoder = nn.TransformerEncoderLayer(E, H, 5, batch_first=True).eval()
-    encoder.self_attn = narrowed(2, 12)
-    encoder.self_attn.batch_first = True
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(E, 4, 5, batch_first=True), 2).eval()
+    encoder.layers[1].self_attn = narrowed(2, 12)
+    encoder.layers[1].self_attn.batch_first = True
+    unfuse(encoder, (MultiheadAttention,))
+    assert [bool(layer.activation_relu_or_gelu) for layer in encoder.layers] == [True, False]
     encoder.eval()
-    x = torch.randn(B, L, E)
+    x, padding = torch.randn(B, L, E), torch.tensor([[False] * 3, [False, False, True]]) if padded else None
+    kept = slice(None) if padding is None else ~padding
     with torch.no_grad():
-        fast = encoder(x)
-    assert torch.allclose(fast, encoder(x), atol=1e-6)
+        fast = encoder(x, src_key_padding_mask=padding)
+    assert torch.allclose(fast[kept], encoder(x, src_key_padding_mask=padding)[kept], atol=1e-6)
+
+
+def test_fused_kernels_are_off_for_a_while():
+    with unfused():
+        assert not torch.backends.mha.get_fastpath_enabled()
+    assert torch.backends.mha.get_fastpath_enabled()

@@ -55,6 +55,53 @@ def test_groups_stay_where_the_network_would_be_disconnected_or_its_code_fails()
         graph.plan(Chain(), graph.widths * torch.tensor([group.name != "second" for group in graph.groups]))
 
 
+class Tokens(nn.Module):
+    """A PyTorch encoder, which pads its examples."""
+
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 6, batch_first=True)
+        self.embed, self.encoder = nn.Linear(5, 8), nn.TransformerEncoder(layer, 2)
+
+    def forward(self, x, padding=None):
+        return self.encoder(self.embed(x), src_key_padding_mask=padding)[:, 0]
+
+
+def test_all_heads_and_feed_forward_networks_may_go():
+    x = torch.randn(2, 5, 5, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    graph, network = trace(Tokens(), torch.zeros(2, 5, 5)), random_weights(Tokens(), seed=1)
+    may_go = graph.removable.groups.nonzero()[:, 0].tolist()
+    assert [graph.groups[number].name.split(".")[-1] for number in may_go] == ["self_attn", "linear1"] * 2
+    for gone in itertools.chain.from_iterable(itertools.combinations(may_go, n) for n in range(1, 5)):
+        plan = graph.plan(network, graph.widths.index_fill(0, torch.tensor(gone), 0))
+        pruned, masked = plan.apply(network), plan.mask(network)
+        for inputs in ((x,), (x, padding)):
+            assert difference(forward(pruned, inputs), forward(masked, inputs)) < 1e-9, gone
+
+
+def test_a_group_stays_that_the_code_needs_where_others_are_left():
+    """Its code reads a weight of the one layer if the other is there: without both it runs."""
+
+    class Reading(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(3, 4, 1)
+            self.near, self.far = nn.Conv2d(4, 6, 1), nn.Conv2d(4, 5, 1)
+            self.back, self.home = nn.Conv2d(6, 4, 1), nn.Conv2d(5, 4, 1)
+
+        def forward(self, x):
+            x = self.stem(x)
+            near = self.near(x)
+            if near.shape[1]:
+                near = near.to(self.far.weight.dtype)
+            return x + self.back(near.relu()) + self.home(self.far(x).relu())
+
+    graph = trace(Reading(), torch.zeros(1, 3, 6, 6))
+    reasons = dict(zip([group.name for group in graph.groups], graph.removable.reasons, strict=True))
+    assert not reasons["near"] and "no attribute 'weight'" in reasons["far"]
+
+
 def test_of_parallel_branches_the_cheapest_one_stays():
     class Parallel(nn.Module):
         def __init__(self):
