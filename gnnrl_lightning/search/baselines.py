@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.search.greedy import greedy
 from gnnrl_lightning.search.knapsack import dynamic_programming
-from gnnrl_lightning.search.shallow import without_share
+from gnnrl_lightning.search.shallow import without_least
 from gnnrl_lightning.surrogate.sensitivity import Sensitivity
 
 Baseline = Callable[[ComputationGraph, BoundBudget], Tensor]
@@ -75,17 +76,17 @@ FROM_SENSITIVITY: dict[str, Allocation] = {"greedy": greedy, "dynamic_programmin
 """Name -> allocation of the candidates that a search with a sensitivity scores next."""
 
 
-SHALLOW: dict[str, Allocation] = {
-    "without_a_sixth": without_share(1 / 6),
-    "without_a_third": without_share(1 / 3),
-    "without_a_half": without_share(1 / 2),
-}
-"""The same where groups may be removed entirely, in addition."""
+SHALLOW = {"without_a_sixth": 1 / 6, "without_a_third": 1 / 3, "without_a_half": 1 / 2}
+"""Name -> share of the groups that may go which further candidates are without, but at least one group."""
 
 
 def _allocations(limits: BoundBudget) -> dict[str, Allocation]:
+    """The allocations of a budget, each without another number of groups."""
     removable = limits.allowed.removable
-    return FROM_SENSITIVITY if removable is None or not bool(removable.any()) else FROM_SENSITIVITY | SHALLOW
+    count, numbers = 0 if removable is None else int(removable.sum()), dict[int, str]()
+    for name, share in SHALLOW.items() if count else ():
+        numbers.setdefault(max(round(share * count), 1), name)
+    return FROM_SENSITIVITY | {name: partial(without_least, number) for number, name in numbers.items()}
 
 
 def allocation_candidates(graph: ComputationGraph, limits: BoundBudget, sensitivity: Sensitivity) -> dict[str, Tensor]:

@@ -6,8 +6,6 @@ than dynamic programming's at the same MACs, which removes none (`experiments/re
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -17,12 +15,12 @@ from gnnrl_lightning.search.knapsack import dynamic_programming
 from gnnrl_lightning.surrogate.sensitivity import Sensitivity
 
 
-def without_least(number: int, widths: Tensor, limits: BoundBudget, sensitivity: Sensitivity) -> Tensor:
-    """Widths without the groups that lose least alone, the others in proportion, as wide as the budget allows.
+def without_least(number: int, graph: ComputationGraph, limits: BoundBudget, sensitivity: Sensitivity) -> Tensor:
+    """Widths without the groups that lose least alone, the others in proportion to dynamic programming's.
 
     Args:
         number: Number of groups to remove, of those that may go.
-        widths: Widths `(G,)` of the others, in proportion.
+        graph: The traced network.
         limits: A budget under which groups may go.
         sensitivity: Losses per group.
 
@@ -31,17 +29,7 @@ def without_least(number: int, widths: Tensor, limits: BoundBudget, sensitivity:
     """
     removable = limits.allowed.removable
     assert removable is not None, "under this budget, no group may go"
+    widths = dynamic_programming(graph, limits, sensitivity)
     losses = sensitivity.of_groups(torch.zeros_like(widths)).where(removable, torch.inf)
     gone = losses.argsort(stable=True)[: min(number, int(removable.sum()))]
     return limits.project(widths.index_fill(0, gone, 0))
-
-
-def without_share(share: float) -> Callable[[ComputationGraph, BoundBudget, Sensitivity], Tensor]:
-    """An allocation without a share of the groups that may go, the others in proportion to dynamic programming's."""
-
-    def propose(graph: ComputationGraph, limits: BoundBudget, sensitivity: Sensitivity) -> Tensor:
-        assert limits.allowed.removable is not None, "under this budget, no group may go"
-        number = round(share * int(limits.allowed.removable.sum()))
-        return without_least(number, dynamic_programming(graph, limits, sensitivity), limits, sensitivity)
-
-    return propose

@@ -119,7 +119,7 @@ def attention(q: Tensor, places: Places, *rest: Any, operator: Callable[..., Ten
     """Attention: queries have zeros in place of removed channels, and are scaled by the width that is kept."""
     if options.get("scale") is None:
         kept = _only(torch.ones_like(q[:1, ..., :1, :]), places).sum(-1).max()
-        options["scale"] = float(kept) ** -0.5
+        options["scale"] = max(float(kept), 1.0) ** -0.5  # without any, nothing is scaled
     return operator(_only(q, places), *rest, **options)
 
 

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from gnnrl_lightning import trace
 from gnnrl_lightning.errors import UserError
@@ -78,6 +79,31 @@ def test_all_heads_and_feed_forward_networks_may_go():
         pruned, masked = plan.apply(network), plan.mask(network)
         for inputs in ((x,), (x, padding)):
             assert difference(forward(pruned, inputs), forward(masked, inputs)) < 1e-9, gone
+
+
+class Attending(nn.Module):
+    """A block of attention that PyTorch scales, by the width of a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads, self.width = 3, 4
+        self.embed, self.qkv, self.proj = nn.Linear(5, 8), nn.Linear(8, 36), nn.Linear(12, 8)
+
+    def forward(self, x):
+        x = self.embed(x)
+        q, k, v = self.qkv(x).reshape(*x.shape[:2], 3, self.heads, self.width).permute(2, 0, 3, 1, 4)
+        return x + self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+def test_all_heads_of_scaled_attention_may_go():
+    x = torch.randn(2, 5, 5, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    graph, network = trace(Attending(), torch.zeros(1, 5, 5)), random_weights(Attending(), seed=1)
+    gone = torch.tensor([group.name == "qkv" for group in graph.groups])
+    assert torch.equal(graph.removable.groups, gone), graph.removable.reasons
+    plan = graph.plan(network, graph.widths * ~gone)
+    expected = network.embed(x) + network.proj.bias
+    assert difference(forward(plan.apply(network), (x,)), forward(plan.mask(network), (x,))) < 1e-9
+    assert difference(forward(plan.apply(network), (x,)), [expected]) < 1e-9
 
 
 def test_a_group_stays_that_the_code_needs_where_others_are_left():
