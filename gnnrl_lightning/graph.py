@@ -149,6 +149,9 @@ class ComputationGraph:
     def __str__(self) -> str:
         return self.summary()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_costs": {}}  # a metric of the user's may be a function that cannot be pickled
+
     def summary(self) -> str:
         """Describe the graph as text: dense costs, a line per group, and the reasons of frozen channels."""
         lines = [repr(self)]

@@ -1,6 +1,7 @@
 """Exactness, costs and surgery on typical networks: see `networks_zoo` for the expected results."""
 
 import copy
+import pickle
 import re
 from functools import cache
 
@@ -132,6 +133,23 @@ def test_tracing_and_pruning_leave_the_network_as_it_is(name):
     assert len(pruned._forward_hooks) == 1
     shared = {id(tensor) for tensor in (*network.parameters(), *network.buffers())}
     assert not shared & {id(tensor) for tensor in (*pruned.parameters(), *pruned.buffers())}
+
+
+@pytest.mark.parametrize("name", ["ResNet20", "GRU", "Subscripts"])
+@pytest.mark.parametrize(
+    "again", [copy.deepcopy, lambda graph: pickle.loads(pickle.dumps(graph))], ids=["copy", "pickle"]
+)
+def test_a_graph_can_be_copied_and_pickled(name, again):
+    network, graph = traced(name)
+    graph.cost_of(lambda graph: lambda widths: widths.sum(-1))  # cannot be pickled, and is found again
+    other = again(graph)
+    assert str(other) == str(graph) and other.fingerprint == graph.fingerprint
+    widths = random_widths(graph, torch.Generator().manual_seed(4))
+    assert other.costs(widths) == graph.costs(widths)
+    expected = graph.plan(network, widths).apply(network).state_dict()
+    found = other.plan(network, widths).apply(network).state_dict()
+    assert found.keys() == expected.keys() and all(torch.equal(found[key], expected[key]) for key in expected)
+    assert other.removable.groups.tolist() == graph.removable.groups.tolist()
 
 
 def test_a_graph_and_a_plan_say_what_they_are():

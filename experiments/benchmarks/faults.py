@@ -6,9 +6,12 @@ A perceptron for the diabetes data is pruned by the whole job. Each trial passes
 exit code and one line, no traceback, and if the run, resumed, has all figures and weights of an uninterrupted one:
 
 - `kills`: SIGKILL at a random moment;
+- `phases`: SIGKILL in the finals and before and after a fine-tuning that is undone, of a network of which whole groups
+  may go;
 - `full_disk`: a file system of a given size, which is made larger before the run is resumed;
 - `read_only`, `removed`, `renamed`, `file_in_the_way`: other refusals of the operating system;
 - `two_processes`: a second process on the same folder while the first one runs;
+- `shared_cache`: processes that add to one table of latencies at once;
 - `damages`: random damages to each kind of file of a run, which must be refused in one line or change nothing.
 
 Processes are forked from one that has imported everything. Full disks are file systems in memory, which only root on
@@ -32,52 +35,30 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
-from damage import damaged
+from damaged_files import CONFIG, DAMAGED, EXPERIMENT, DamagedFiles
 from resume import differences
 
-from gnnrl_lightning.candidates.options import CandidateOptions
 from gnnrl_lightning.cli import main as program
-from gnnrl_lightning.cost.budget import Budget
-from gnnrl_lightning.data import Diabetes
-from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.evaluation.journal import Journal
+from gnnrl_lightning.cost.latency import Grid
 from gnnrl_lightning.files import replacing
-from gnnrl_lightning.job import artifact
-from gnnrl_lightning.job.checked import check
-from gnnrl_lightning.job.integrity import check_files, read_result
-from gnnrl_lightning.job.options import Options
+from gnnrl_lightning.job.integrity import read_result
 from gnnrl_lightning.job.runs import RunFolder, versions
-from gnnrl_lightning.job.task import Task
-from gnnrl_lightning.job.trained import Trained, train
-from gnnrl_lightning.networks.spec import NetworkSpec
+from gnnrl_lightning.speed.table import Cache
 
-EXPERIMENT = Path(__file__).parents[1] / "regression.yaml"
-CONFIG = {
-    "search": {"evaluations": 60},
-    "candidate": {"calibration_examples": 64},
-    "delivery": {"calibration_examples": 64},
-    "model": {"proxy_warmup": 4, "proxy_between": 2, "proxy_episodes": 16},
-    "pretraining": {"epochs": 10},
-    "finetuning": {"epochs": 5},
-    "run": {"threads": 1},
+UNDONE = {
+    "network": {"class_path": "residual.Residual", "init_args": {}},
+    "budget": {"min_width": 0},
+    "finals": {"candidates": 3, "steps": 10},
+    "finetuning": {"learning_rate": 3.0},
 }
+"""Changes for the phases: whole groups, finals, and a fine-tuning that makes networks worse."""
+PHASES = ("finals.jsonl", "checkpoints/uniform.safetensors", "checkpoints/pruned.safetensors")
+"""Files after whose appearance a run is killed."""
 SIZES = (8, 16, 32, 64, 128, 192, 256, 384, 512, 768)  # KiB
-DAMAGED = {
-    "configuration": "config.yaml",
-    "metrics": "metrics.csv",
-    "journal": "journal.jsonl",
-    "result": "result.json",
-    "agent": "checkpoints/agent.ckpt",
-    "dense network": "checkpoints/dense.safetensors",
-    "sensitivity": "checkpoints/sensitivity.safetensors",
-    "recipe": "pruned/recipe.json",
-    "pruned network": "pruned/weights.safetensors",
-}
 
 
 @dataclass(frozen=True)
@@ -136,21 +117,25 @@ class Trials:
     """
 
     def __init__(self, root: Path) -> None:
-        self.root, self.config = root, root / "faults.yaml"
+        self.root, self.config, self.undone = root, root / "faults.yaml", root / "undone.yaml"
         self.config.write_text(yaml.safe_dump(CONFIG), encoding="utf-8")
-        self.whole = RunFolder(root / "whole")
+        self.undone.write_text(yaml.safe_dump(UNDONE), encoding="utf-8")
         began = time.perf_counter()
-        end = self.start("whole").wait()
+        self.whole = self.finished("whole")
         self.seconds = time.perf_counter() - began
+
+    def finished(self, name: str, *changes: Path) -> RunFolder:
+        """The folder of a new run that nothing interrupts."""
+        end = self.start(name, None, *changes).wait()
         if end.code != 0:
             raise RuntimeError(f"the uninterrupted run ended with {end.code}: {end.said}")
+        return RunFolder(self.root / name)
 
-    def start(self, name: str, root: Path | None = None) -> Started:
+    def start(self, name: str, root: Path | None = None, *changes: Path) -> Started:
         """Start a new run."""
         where = ["--run.root", str(root or self.root), "--run.name", name]
-        return Started(
-            ["fit", "--config", str(EXPERIMENT), "--config", str(self.config), *where], self.root / f"{name}.log"
-        )
+        configs = [part for path in (EXPERIMENT, self.config, *changes) for part in ("--config", str(path))]
+        return Started(["fit", *configs, *where], self.root / f"{name}.log")
 
     def resume(self, folder: Path) -> End:
         """Resume a run, or begin it if it has no configuration yet."""
@@ -158,9 +143,9 @@ class Trials:
             return self.start(folder.name, folder.parent).wait()
         return Started(["fit", "--resume", str(folder)], self.root / "resumed.log").wait()
 
-    def same(self, folder: Path) -> bool:
+    def same(self, folder: Path, whole: RunFolder | None = None) -> bool:
         """Resume a run; whether it ends like the uninterrupted one."""
-        return self.resume(folder).code == 0 and not differences(RunFolder(folder), self.whole)
+        return self.resume(folder).code == 0 and not differences(RunFolder(folder), whole or self.whole)
 
     def until(self, folder: Path, name: str) -> None:
         """Wait until a run has written a file."""
@@ -175,6 +160,19 @@ class Trials:
             os.kill(run.process, signal.SIGKILL)
             run.wait()
             yield self.same(self.root / f"killed-{number}")
+
+    def phases(self) -> Iterator[bool]:
+        """SIGKILL in phases that the other runs do not have."""
+        whole = self.finished("whole-undone", self.undone)
+        if read_result(whole)["pruned"]["finetuning_kept"]:
+            raise RuntimeError("no fine-tuning was undone: raise its learning rate")
+        for number, name in enumerate(PHASES):
+            folder = self.root / f"phase-{number}"
+            run = self.start(folder.name, None, self.undone)
+            self.until(folder, name)
+            os.kill(run.process, signal.SIGKILL)
+            run.wait()
+            yield self.same(folder, whole)
 
     def full_disk(self) -> Iterator[bool]:
         """File systems of several sizes."""
@@ -223,47 +221,18 @@ class Trials:
             yield run.wait().code == (-signal.SIGKILL if killed else 0)
             yield self.same(folder)
 
-    def damages(self, name: str, count: int, draw: random.Random) -> Iterator[bool]:
-        """Random damages to a file of a finished run: refused in one line, or without any effect."""
-        path = self.whole.path / DAMAGED[name]
-        data, self.records = path.read_bytes(), Journal(self.whole.journal).read()
-        self.recipe = artifact.read_recipe(self.whole.pruned)
-        try:
-            for _ in range(count):
-                path.write_bytes(damaged(data, draw))
-                yield self._is_noticed(name)
-        finally:
-            path.write_bytes(data)
-
-    def _is_noticed(self, name: str) -> bool:
-        """Whether the damaged file is refused in one line, or reads as before.
-
-        A journal may be shorter, because evaluations that it lost are repeated; metrics decide nothing, nor does what a
-        configuration may change in.
-        """
-        try:
-            if name == "result":
-                read_result(self.whole)
-            elif name == "journal":
-                found = Journal(self.whole.journal, True, self.trained.fingerprint).before
-                return found == self.records[: len(found)]
-            elif name in ("recipe", "pruned network"):
-                task = self.trained.job.task
-                return artifact.restore(self.whole.pruned, task.original(), task.example()).recipe == self.recipe
-            else:
-                check_files(self.whole)
-                return name in ("metrics", "configuration")
-        except UserError as error:
-            return str(error).isprintable()
-        return False
-
-    @cached_property
-    def trained(self) -> Trained:
-        """The dense network of the uninterrupted run."""
-        spec = NetworkSpec(**yaml.safe_load(EXPERIMENT.read_text(encoding="utf-8"))["network"])
-        task, examples = Task(spec, Diabetes(), objective="regression"), CONFIG["candidate"]["calibration_examples"]
-        options = Options(candidate=CandidateOptions(calibration_examples=examples))
-        return train(check(task, Budget(macs=0.5), options), self.whole)
+    def shared_cache(self, writers: int = 8) -> Iterator[bool]:
+        """Processes that add to one table at once: all that they add stays."""
+        cache, processes = Cache(self.root / "shared-cache", {}), []
+        for number in range(writers):
+            processes.append(os.fork())
+            if processes[-1] == 0:
+                for row in range(10):
+                    cache.add({f"operator {number} {row}": Grid((0,), (1, 2), ((0.1, float(number)),))})
+                os._exit(0)
+        for process in processes:
+            yield os.waitpid(process, 0)[1] == 0
+        yield len(cache.read()) == 10 * writers
 
 
 @contextmanager
@@ -288,7 +257,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--damages", type=int, default=200, help="random damages to each kind of file")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", help="one part, such as read_only")
+    parser.add_argument("--only", nargs="+", help="some parts, such as read_only")
     parser.add_argument(
         "--json", type=Path, help="file of the results; a later call replaces the parts that it measures"
     )
@@ -297,9 +266,12 @@ def main() -> None:
     draw, counts = random.Random(options.seed), {}
     with tempfile.TemporaryDirectory() as folder:
         trials = Trials(Path(folder))
-        parts = {f"damages, {name}": trials.damages(name, options.damages, draw) for name in DAMAGED}
+        files = DamagedFiles(trials.whole)
+        parts = {f"damages, {name}": files.damages(name, options.damages, draw) for name in DAMAGED}
         parts |= {
             "two_processes": trials.two_processes(),
+            "shared_cache": trials.shared_cache(),
+            "phases": trials.phases(),
             "renamed": trials.moved(lambda run: run.rename(elsewhere(run)), lambda run: elsewhere(run).rename(run)),
             "removed": trials.moved(lambda run: shutil.rmtree(run.rename(elsewhere(run))), None),
             "file_in_the_way": trials.moved(
@@ -313,7 +285,7 @@ def main() -> None:
         if options.json is not None and options.json.is_file():
             counts = json.loads(options.json.read_text(encoding="utf-8"))["counts"]
         for name, part in parts.items():
-            if options.only not in (None, name):
+            if options.only is not None and name not in options.only:
                 continue
             passed = []
             for each in part:

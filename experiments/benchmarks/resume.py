@@ -76,7 +76,8 @@ def phase_of(folder: RunFolder) -> str:
 def contents(folder: RunFolder) -> dict[str, Any]:
     """All results of a run that do not depend on the clock."""
     result = json.loads(folder.result.read_text(encoding="utf-8"))
-    result["search"].pop("seconds")
+    for timed in (result["search"], result["search"]["finals"] or {}):
+        timed.pop("seconds", None)
     for name in ("dense", "uniform", "pruned"):
         result[name].pop("latency_ms")
     journal = [json.loads(line) for line in folder.journal.read_text(encoding="utf-8").splitlines()]

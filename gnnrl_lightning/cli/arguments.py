@@ -21,7 +21,7 @@ from gnnrl_lightning.cli.front import DESCRIPTION
 from gnnrl_lightning.cli.parser import CompressionParser
 from gnnrl_lightning.cli.resuming import resumed_run, same_wandb_runs
 from gnnrl_lightning.cli.subcommands import CONFIGURED, Subcommand
-from gnnrl_lightning.cli.trainer import SubcommandTrainer
+from gnnrl_lightning.cli.trainer import SubcommandTrainer, check_settings
 from gnnrl_lightning.cli.wording import refusal
 from gnnrl_lightning.cost.metrics import METRICS
 from gnnrl_lightning.data import ExampleData
@@ -106,8 +106,8 @@ class ArgumentsCLI(LightningCLI):
 
     def _refuse(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise a parser's error as one line, without usage."""
-        keys = (action.dest for parser in self._subcommand_parsers.values() for action in parser._actions)
-        raise UserError(refusal(message, keys)) from ex
+        keys = [action.dest for parser in self._subcommand_parsers.values() for action in parser._actions]
+        raise UserError(refusal(message, keys, [*self.parsed])) from ex
 
     def subcommands(self) -> dict[str, set[str]]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the parsed subcommands, each with the arguments of its method that are not options."""
@@ -278,17 +278,14 @@ def _check(config: Any) -> None:
             raise UserError(f"{name} is {value}: expected a number of at most {LARGEST:,}")
         if isinstance(value, str) and "\0" in value:
             raise UserError(f"{name} is {value!r}: expected text without null bytes")
-    seed, trainer = config["seed_everything"], config["trainer"]
+    seed = config["seed_everything"]
     if not isinstance(seed, bool) and not 0 <= seed < 2**32:
         raise UserError(f"seed_everything is {seed}: expected 0 to {2**32 - 1}")
-    if trainer["devices"] == "auto":
-        trainer["devices"] = 1
     if config.get("resume") is not None:
         raise UserError(
             "resume is not a key of a configuration: give --resume FOLDER on the command line, without other options"
         )
-    if trainer["max_epochs"] is not None and trainer["max_epochs"] < 1:
-        raise UserError(f"trainer.max_epochs is {trainer['max_epochs']}: expected at least 1, or null")
+    check_settings(config["trainer"])
 
 
 def _values(part: Any, name: str = "") -> Iterator[tuple[str, Any]]:

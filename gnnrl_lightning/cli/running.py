@@ -24,6 +24,7 @@ from gnnrl_lightning.cli.arguments import ArgumentsCLI
 from gnnrl_lightning.cli.ending import INVALID, Ending, ending
 from gnnrl_lightning.cli.resuming import OPTION, with_subcommand
 from gnnrl_lightning.cli.signals import OwnHandler, forward_signals, stop_signal
+from gnnrl_lightning.cli.trainer import as_given
 from gnnrl_lightning.errors import UserError, first_line, one_line
 from gnnrl_lightning.files import replacing
 from gnnrl_lightning.job.integrity import read_result
@@ -85,7 +86,9 @@ class RunningCLI(ArgumentsCLI):
         except UserError:
             raise
         except Exception as error:  # Lightning's own checks, and loggers and callbacks of the user's
-            raise UserError(f"trainer: {one_line(error)}") from error
+            raise UserError(
+                f"trainer with {as_given(settings)} is refused ({one_line(error).rstrip('.')}): change what it names"
+            ) from error
 
     def open_run(self, earlier: RunFolder | None = None) -> RunFolder:
         """Create the run's folder after all input has been checked, and start logging.

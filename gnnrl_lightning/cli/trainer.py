@@ -4,7 +4,47 @@ from __future__ import annotations
 
 from typing import Any
 
+from jsonargparse import Namespace
 from lightning.pytorch import Trainer
+
+from gnnrl_lightning.errors import UserError
+
+PRECISIONS = (None, "32", "32-true", "bf16", "bf16-mixed", "16", "16-mixed")
+"""Precisions of the trainer with which networks stay in float32, as surgery, search and delivery need them."""
+
+GIVEN = ("accelerator", "devices", "strategy", "num_nodes", "precision")
+"""Settings that Lightning refuses depending on each other and on the machine."""
+
+
+def check_settings(trainer: Namespace) -> None:
+    """Refuse settings that Lightning would refuse late or not at all, and replace automatic ones.
+
+    Args:
+        trainer: The configuration of `trainer`; changed in place.
+
+    Raises:
+        UserError: A setting is refused.
+    """
+    if trainer["devices"] == "auto":
+        trainer["devices"] = 1
+    if trainer["max_epochs"] is not None and trainer["max_epochs"] < 1:
+        raise UserError(f"trainer.max_epochs is {trainer['max_epochs']}: expected at least 1, or null")
+    precision = None if trainer["precision"] is None else str(trainer["precision"])
+    if precision not in PRECISIONS:
+        raise UserError(
+            f"trainer.precision is {precision}, which changes the weights: expected one of "
+            f"{', '.join(name for name in PRECISIONS if name)}, or null"
+        )
+
+
+def as_given(trainer: Namespace) -> str:
+    """Return the settings that are neither null nor auto as text, for messages.
+
+    Args:
+        trainer: The configuration of `trainer`.
+    """
+    given = [f"{name} {trainer[name]}" for name in GIVEN if trainer[name] not in (None, "auto")]
+    return ", ".join(given)
 
 
 class SubcommandTrainer(Trainer):

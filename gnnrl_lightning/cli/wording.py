@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from gnnrl_lightning.errors import suggestion
 
@@ -19,6 +19,10 @@ UNKNOWN_KEY = (
     re.compile(r"unrecognized arguments: (?P<key>-*[\w.]+)"),
     re.compile(r"Subcommand '\w+' does not accept option '(?P<key>[\w.]+)'"),
 )
+NO_VALUE = re.compile(r"argument (?:-\w/)?(?P<key>--[\w.]+): expected (?P<count>one argument|at least one argument)")
+NO_SUBCOMMAND = re.compile(r'expected "subcommand" to be one of .*, but it was not provided\.')
+PRINTED = re.compile(r'Invalid option "(?P<value>.*)" for --print_config')
+NO_HELP = re.compile(r"--(?P<key>[\w.]+)\.help: (?P<reason>.*)")
 UNKNOWN_ARGUMENT = re.compile(r"class_path '(?P<path>[\w.]+)': Option '(?P<key>[\w.]+)' is not accepted")
 UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (?P<name>\w+)")
 CLASSES = {
@@ -30,22 +34,37 @@ CLASSES = {
 """Key -> module whose classes may be named without it."""
 
 
-def refusal(message: str, keys: Iterable[str]) -> str:
+def refusal(message: str, keys: Sequence[str], subcommands: Sequence[str]) -> str:
     """Return a message of the parser as one line, with what was probably meant.
 
     Args:
         message: As the parser words it, possibly many lines.
         keys: All keys of the configuration, with dots.
+        subcommands: The subcommands.
     """
     line = TYPE.sub(r"\1", " ".join(message.split()))
     if found := WRONG_VALUE.fullmatch(line):
         return f"{found['key']} is {found['value']}: expected {found['kind']}"
+    if found := NO_VALUE.match(line):
+        return f"{found['key']} has no value: expected {found['count']} after it"
+    if NO_SUBCOMMAND.fullmatch(line):
+        return f"no subcommand: expected one of {', '.join(subcommands)} before the options; see --help"
+    if found := PRINTED.match(line):
+        return f"--print_config is {found['value']}: expected nothing or skip_default"
     for pattern in UNKNOWN_KEY:
         if found := pattern.search(line):
-            return f"{line}{suggestion(found['key'], keys)}: expected a key of the configuration, see --help"
-    if found := (SEVERAL_TYPES.match(line) or ONE_TYPE.fullmatch(line)):
+            return f"{line}{_expected_key(found['key'], keys)}"
+    if found := (SEVERAL_TYPES.match(line) or NO_HELP.match(line) or ONE_TYPE.fullmatch(line)):
         return f"{found['key']}: {_class_refusal(found['key'], found['reason'])}"
     return line
+
+
+def _expected_key(given: str, keys: Sequence[str]) -> str:
+    """Return what was expected in place of an unknown key, or of a section without the key."""
+    inside = [key for key in keys if key.startswith(f"{given.lstrip('-')}.")]
+    if inside:
+        return f": expected one of its keys, such as --{inside[0]}; see --help"
+    return f"{suggestion(given, keys)}: expected a key of the configuration, see --help"
 
 
 def _class_refusal(key: str, reason: str) -> str:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from torch import nn
 
 from gnnrl_lightning.cost.latency import Grid, Use
@@ -33,6 +34,11 @@ from gnnrl_lightning.speed.backend import Backend, Cell, Shaped
 from gnnrl_lightning.speed.backends import EAGER
 
 COLUMNS = ("operator", "inputs", "outputs", "milliseconds")
+
+MOST_CHANNELS = 2**31 - 1
+
+NO_TABLE = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError, csv.Error)
+"""What reading something else than a table raises."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,9 @@ def measured_grids(
 
 
 class Cache:
-    """Tables on disk, one file for each machine and way to measure.
+    """Tables on disk, one file for each machine and way to measure, with a checksum of its contents.
+
+    Several processes may use a file at once: one at a time adds to it.
 
     Args:
         folder: The folder; None: nothing is kept.
@@ -112,31 +120,54 @@ class Cache:
     """
 
     def __init__(self, folder: str | Path | None, settings: Mapping[str, Any]) -> None:
-        name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-        self.path = None if folder is None else Path(folder).expanduser() / f"latency-{name}.json"
-        self.settings = dict(settings)
+        self.settings = json.loads(json.dumps(dict(settings)))
+        self.path = None if folder is None else Path(folder).expanduser() / f"latency-{_hash(self.settings)[:16]}.json"
 
     def read(self) -> dict[str, Grid]:
-        """Return the grids measured so far."""
-        return {} if self.path is None or not self.path.is_file() else read_table(self.path)
+        """Return the grids measured so far.
+
+        Raises:
+            UserError: The file was damaged, edited, or copied from another machine.
+        """
+        if self.path is None or not self.path.exists():
+            return {}
+        try:
+            if not self.path.is_file():
+                raise ValueError("it is no regular file")
+            found = json.loads(self.path.read_text(encoding="utf-8"))
+            if found["sha256"] != _hash(found["operators"]):
+                raise ValueError("it was changed since it was written")
+            if found["settings"] != self.settings:
+                raise ValueError("it was measured on another machine or in another way")
+            return from_record(found["operators"])
+        except (OSError, *NO_TABLE) as error:
+            raise UserError(
+                f"latency.cache {self.path} cannot be used ({one_line(error)}): delete it to go on; the operators are "
+                "measured again"
+            ) from error
 
     def add(self, grids: Mapping[str, Grid]) -> None:
         """Keep more grids.
 
         Raises:
-            UserError: The folder cannot be written.
+            UserError: The folder cannot be written, or the file cannot be read.
         """
         if self.path is None:
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self.path) as partial:
-                contents = {"settings": self.settings, "operators": as_record({**self.read(), **grids})}
+            with FileLock(self.path.with_suffix(".lock")), replacing(self.path) as partial:
+                operators = as_record({**self.read(), **grids})
+                contents = {"settings": self.settings, "sha256": _hash(operators), "operators": operators}
                 partial.write_text(json.dumps(contents) + "\n", encoding="utf-8")
         except OSError as error:
             raise UserError(
                 f"latency.cache {self.path.parent} cannot be written ({one_line(error)}): give another folder, or null"
             ) from error
+
+
+def _hash(contents: Any) -> str:
+    return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
 
 
 def covering(grids: Mapping[str, Grid], wanted: Mapping[str, Wanted]) -> dict[str, Grid]:
@@ -174,6 +205,8 @@ def _grid(key: str, inputs: Sequence[Any], outputs: Sequence[Any], times: Sequen
     axes = tuple(int(value) for value in inputs), tuple(int(value) for value in outputs)
     if not all(axes) or any(list(axis) != sorted(set(axis)) or axis[0] < 0 for axis in axes):
         raise ValueError(f"{key!r} has channels that do not ascend")
+    if any(axis[-1] > MOST_CHANNELS for axis in axes):
+        raise ValueError(f"{key!r} has more than {MOST_CHANNELS:,} channels")
     if len(rows) != len(axes[0]) or any(len(row) != len(axes[1]) for row in rows):
         raise ValueError(f"{key!r} has not a time for each pair of inputs and outputs")
     if not all(0 <= value < float("inf") for row in rows for value in row):
@@ -191,14 +224,18 @@ def read_table(path: str | Path) -> dict[str, Grid]:
         UserError: It cannot be read, or is no such table.
     """
     path = Path(path).expanduser()
+    if path.exists() and not path.is_file():
+        raise UserError(f"latency.table {path} is no regular file: expected CSV or JSON")
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix.lower() == ".csv":
             return from_record(_from_rows(list(csv.DictReader(text.splitlines(), strict=True))))
         return from_record(json.loads(text)["operators"])
     except OSError as error:
-        raise UserError(f"latency.table {path} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, csv.Error) as error:
+        raise UserError(
+            f"latency.table {path} cannot be read ({one_line(error)}): expected a file, CSV or JSON"
+        ) from error
+    except NO_TABLE as error:
         raise UserError(
             f"latency.table {path} is no table of operators ({one_line(error)}): expected CSV with the columns "
             f"{', '.join(COLUMNS)}, or JSON as in latency.cache"
