@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from gnnrl_lightning.errors import UserError
+
+# What Lightning and torch-geometric do with newer PyTorch, and tqdm without ipywidgets: nothing that a user could mend.
+for _message in (
+    ".isinstance.treespec, LeafSpec.. is deprecated",
+    ".torch.jit.script. is deprecated",
+    "IProgress not found",
+):
+    warnings.filterwarnings("ignore", _message)
 
 if TYPE_CHECKING:
     from gnnrl_lightning.cost.budget import Budget

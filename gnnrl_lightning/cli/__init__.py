@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import warnings
@@ -52,16 +51,15 @@ def _run(args: list[str] | None) -> None:
     from gnnrl_lightning.cli.commands import CompressionCLI
     from gnnrl_lightning.cli.signals import stopped_by_signals
     from gnnrl_lightning.processes import rank
+    from gnnrl_lightning.report.progress import quiet_lightning
     from gnnrl_lightning.speed.memory import keep_kernels
 
     if args is None and not {"", os.getcwd()} & {*sys.path}:
         sys.path.insert(0, os.getcwd())  # as `python -m` does: the user's own modules are in the current folder
     keep_kernels()  # before the first convolution
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     if rank() > 0:  # only the first process reports
         warnings.simplefilter("ignore")
-    with ExitStack() as held, stopped_by_signals():
+    with ExitStack() as held, quiet_lightning(), stopped_by_signals():
         CompressionCLI(args, held)
 
 

@@ -18,7 +18,7 @@ from gnnrl_lightning.cli.running import RunningCLI
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.cost.metrics import METRICS
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.files import replacing
+from gnnrl_lightning.files import os_errors, replacing
 from gnnrl_lightning.job.checked import Checked, check
 from gnnrl_lightning.job.comparison import CompareOptions, Comparison
 from gnnrl_lightning.job.delivery import Delivered, deliver
@@ -195,7 +195,7 @@ class CompressionCLI(RunningCLI):
 
     def predict(self, json: str | None = None, **_: Any) -> None:
         """Print the widths that a trained policy proposes for some budgets."""
-        _check_folder("--json", json)
+        _check_file("--json", json)
         budgets: list[float] = self._get(self.config, "budgets")
         options = replace(self.options, episode=self.options.episode.for_one_budget(self.options.measure()))
         checked = check(self.task, self._budget(macs=min(budgets)), options, Runtime(device=self._device()))
@@ -224,8 +224,8 @@ class CompressionCLI(RunningCLI):
 
     def inspect(self, json: str | None = None, figure: str | None = None, **_: Any) -> None:
         """Show prunable groups, frozen groups and costs."""
-        _check_folder("--json", json)
-        _check_folder("--figure", figure)
+        _check_file("--json", json)
+        _check_file("--figure", figure)
         if figure is not None:
             checked_suffix(figure)
         graph = self.task.trace()
@@ -240,11 +240,16 @@ class CompressionCLI(RunningCLI):
             graph_figure(*views, self.task.name).savefig(figure)
 
 
-def _check_folder(option: str, path: str | None) -> None:
-    """Refuse a file whose folder does not exist."""
-    if path is not None and not Path(path).absolute().parent.is_dir():
-        raise UserError(f"{option} {path}: folder {Path(path).parent} does not exist")
+def _check_file(option: str, path: str | None) -> None:
+    """Refuse a file to write that is a folder, or whose folder does not exist."""
+    if path is None:
+        return
+    if Path(path).is_dir():
+        raise UserError(f"{option} {path} is a folder: expected the name of a file to write")
+    if not Path(path).absolute().parent.is_dir():
+        raise UserError(f"{option} {path}: folder {Path(path).parent} does not exist: create it, or give another")
 
 
 def _write_json(path: str, contents: Any) -> None:
-    Path(path).write_text(json_format.dumps(contents, indent=2) + "\n", encoding="utf-8")
+    with os_errors(Path(path)):
+        Path(path).write_text(json_format.dumps(contents, indent=2) + "\n", encoding="utf-8")

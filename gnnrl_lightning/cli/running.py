@@ -224,6 +224,8 @@ class RunningCLI(ArgumentsCLI):
 
 def _wandb_id(logger: WandbLogger) -> str:
     """Start the run of a W&B logger and return its id."""
+    if logger._wandb_init.get("anonymous") is None:
+        logger._wandb_init.pop("anonymous", None)  # W&B warns of it, even if it is null
     try:
         return str(logger.experiment.id)
     except wandb.Error as error:

@@ -24,6 +24,9 @@ NO_SUBCOMMAND = re.compile(r'expected "subcommand" to be one of .*, but it was n
 PRINTED = re.compile(r'Invalid option "(?P<value>.*)" for --print_config')
 NO_HELP = re.compile(r"--(?P<key>[\w.]+)\.help: (?P<reason>.*)")
 UNKNOWN_ARGUMENT = re.compile(r"class_path '(?P<path>[\w.]+)': Option '(?P<key>[\w.]+)' is not accepted")
+WRONG_INSIDE = re.compile(
+    r'Parser key "(?P<key>[\w.]+)": Expected an? (?P<kind>.+?)\. Got value: (?P<value>.*?)(?: - |$)'
+)
 UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (?P<name>\w+)")
 CLASSES = {
     "data": "gnnrl_lightning.data",
@@ -76,6 +79,8 @@ def _class_refusal(key: str, reason: str) -> str:
     if found := UNKNOWN_ARGUMENT.search(reason):
         known = _arguments(found["path"])
         return f"{found['path']} has no argument {found['key']}{suggestion(found['key'], known)}: see its documentation"
+    if found := WRONG_INSIDE.search(reason):
+        return f"{found['key']} is {found['value']}: expected {found['kind']}"
     return reason
 
 

@@ -29,11 +29,12 @@ from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.job.trained import train
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.options import AUTO, decided_as
-from gnnrl_lightning.report.progress import hidden_steps, shown_steps
+from gnnrl_lightning.report.progress import hidden_steps, quiet_lightning, shown_steps
 from gnnrl_lightning.rl.learners import GNNRL
 from gnnrl_lightning.rl.learners.base import GraphLearner
 
 
+@quiet_lightning()
 def compress(
     network: nn.Module | NetworkSpec,
     data: ExampleData,

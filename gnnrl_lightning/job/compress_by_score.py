@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-import io
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
 from gnnrl_lightning.candidates.pruner import Pruner
@@ -25,7 +23,8 @@ from gnnrl_lightning.job.groups import GroupOptions
 from gnnrl_lightning.job.job import PRUNED, UNIFORM
 from gnnrl_lightning.job.options import DeliveryOptions, Options
 from gnnrl_lightning.networks import check_finite, check_runs
-from gnnrl_lightning.report.table import print_scores
+from gnnrl_lightning.report.progress import quiet_lightning
+from gnnrl_lightning.report.table import as_text, print_scores
 from gnnrl_lightning.rl.environments import Environments
 from gnnrl_lightning.rl.learners import GNNRL
 from gnnrl_lightning.rl.learners.base import GraphLearner
@@ -54,11 +53,10 @@ class Compressed:
 
     def __str__(self) -> str:
         """The figures as a table."""
-        text = io.StringIO()
-        print_scores(self.figures, Console(file=text, width=120))
-        return text.getvalue().rstrip()
+        return as_text(lambda console: print_scores(self.figures, console))
 
 
+@quiet_lightning()
 def compress_by_score(
     network: nn.Module,
     score: Callable[[nn.Module], float],

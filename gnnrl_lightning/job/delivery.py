@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import nn
 
 from gnnrl_lightning.evaluation.result import Evaluation
@@ -25,7 +23,7 @@ from gnnrl_lightning.job.searching import Searched, with_finals
 from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.objective.protocol import record
 from gnnrl_lightning.processes import rank
-from gnnrl_lightning.report.table import print_result
+from gnnrl_lightning.report.table import as_text, print_result
 from gnnrl_lightning.rl.environments import AGENT
 from gnnrl_lightning.speed.machine import machine
 from gnnrl_lightning.surrogate.diagnostics import proxy_figures
@@ -49,9 +47,7 @@ class Delivered:
 
     def __str__(self) -> str:
         """The figures as a table."""
-        text = io.StringIO()
-        print_result(dict(self.figures), Console(file=text, width=120))
-        return text.getvalue().rstrip()
+        return as_text(lambda console: print_result(dict(self.figures), console))
 
 
 def deliver(searched: Searched, folder: RunFolder) -> Delivered | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -30,8 +31,22 @@ class _Bar(Progress):
 
 
 def _console() -> Console:
-    """The console of the bars. Without ipywidgets a notebook cannot redraw them: it gets their last state."""
+    """The console of the bars. In a notebook without ipywidgets they are text: rich would warn at each redrawing."""
     return get_console() if find_spec("ipywidgets") is not None else Console(force_jupyter=False)
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Let Lightning only warn within this block: devices and the ends of trainings would bury what we show."""
+    loggers = [logging.getLogger(f"lightning.{name}") for name in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(max(logger.level, logging.WARNING))
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 ShownSteps = Callable[[str, int], AbstractContextManager[Callable[[], None]]]

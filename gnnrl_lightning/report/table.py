@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -66,6 +67,17 @@ def _cells(
         "" if before is None else figure.text(before),
         figure.text(after),
     ]
+
+
+def as_text(show: Callable[[Console], None]) -> str:
+    """Return what is printed as plain text, whatever the terminal, the notebook or FORCE_COLOR.
+
+    Args:
+        show: Prints to a console.
+    """
+    text = io.StringIO()
+    show(Console(file=text, width=120, force_jupyter=False, force_terminal=False))
+    return text.getvalue().rstrip()
 
 
 def print_result(result: Mapping[str, Any], console: Console | None = None) -> None:

@@ -101,6 +101,21 @@ MISSPELT = {
     "--model.make_policy=Agnt": "Agent",
 }
 
+WORDED = {
+    "--search.evaluations": r"^error: --search.evaluations has no value: expected one argument after it$",
+    "--config": r"^error: --config has no value",
+    "--budgets": r"^error: --budgets has no value: expected at least one argument after it$",
+    "--print_config=nothing": r"^error: --print_config is nothing: expected nothing or skip_default$",
+    "--model.make_policy.help=Agnt": r"^error: model.make_policy: there is no class Agnt \(did you mean Agent\?\): exp",
+    "--data.help=nothing": r"^error: data: there is no class nothing: expected its name or import path",
+    "--budget=0.5": r"arguments: --budget=0.5: expected one of its keys, such as --budget.macs; see --help$",
+    "--network=resnet20": r"expected one of its keys, such as --network.class_path; see --help$",
+    "--trainer.logger={class_path: WandbLogger, init_args: {offline: perhaps}}": (
+        r"^error: trainer.logger: offline is perhaps: expected bool$"
+    ),
+    "--trainer.accelerator=tpu": r"^error: trainer with accelerator tpu, devices 1, num_nodes 1 is refused \(.*\): ch",
+}
+
 FOR_TRAINER = (
     ("devices", "-5"),
     ("devices", "0"),
@@ -109,6 +124,10 @@ FOR_TRAINER = (
     ("devices", HUGE),
     ("accelerator", "abacus"),
     ("precision", "17"),
+    ("precision", "16-true"),
+    ("precision", "64"),
+    ("precision", "transformer-engine"),
+    ("devices", "1,2"),
     ("strategy", "chess"),
     ("num_nodes", "-1"),
     ("max_epochs", "0"),
@@ -194,6 +213,7 @@ CASES = [
     *((f"--{name}={value}", None) for name, value in NO_BUDGET),
     *((f"--{name}={value}", None) for name in ("run.name", "run.experiment") for value in BAD_NAMES),
     *((given, meant and rf"\(did you mean (--)?{re.escape(meant)}\?\)") for given, meant in MISSPELT.items()),
+    *WORDED.items(),
     *((f"--trainer.{name}={value}", None) for name, value in FOR_TRAINER),
     *((f"--{name}={value}", None) for name, value in VALUES),
     *((f"--config={name}", None) for name in (*CONFIGS, "nowhere.yaml", "nowhere", ".", "/dev/null", "pipe.yaml")),

@@ -4,13 +4,17 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
+import wandb
 import yaml
 from safetensors.torch import save_file
 
 from gnnrl_lightning.cli import main
+from gnnrl_lightning.cli.running import _wandb_id
+from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job import artifact
 from gnnrl_lightning.job.recipe import recipe_hash
 from gnnrl_lightning.networks.spec import NetworkSpec
@@ -90,7 +94,7 @@ BAD = {
     "endless epochs": (["--trainer.max_epochs", "-1"], r"trainer.max_epochs is -1: expected at least 1"),
     "negative epochs": (["--trainer.max_epochs", "-2"], r"trainer.max_epochs is -2"),
     "seed": (["--seed_everything", "-1"], r"seed_everything is -1: expected 0 to"),
-    "accelerator": (["--trainer.accelerator", "tpu"], r"^error: trainer: "),
+    "accelerator": (["--trainer.accelerator", "tpu"], r"^error: trainer with accelerator tpu"),
     "policy": (["--model.make_policy.head", "tail"], r"^error: model.make_policy cannot be made: "),
     "root": (["--run.root", "small.yaml/runs"], r"run.root small.yaml/runs cannot be created"),
     "artifact that is not there": (["--artifact", "nowhere"], r"nowhere has no recipe.json"),
@@ -217,13 +221,39 @@ def test_trained_weights_are_needed(workplace, capsys, command, verb):
     assert end.value.code == 2 and "--artifact and --checkpoint exclude each other" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option", ["--json nowhere/found.json", "--figure nowhere/graph.png"])
-def test_inspect_into_a_folder_that_is_not_there(workplace, capsys, option):
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--json nowhere/found.json", ": folder nowhere does not exist: create it, or give another"),
+        ("--figure nowhere/graph.png", ": folder nowhere does not exist: create it, or give another"),
+        ("--json bad", " is a folder: expected the name of a file to write"),
+    ],
+)
+def test_inspect_into_what_cannot_be_written(spoilt, capsys, option, message):
     with pytest.raises(SystemExit) as end:
         main(["inspect", "--config", "small.yaml", *option.split()])
     done = capsys.readouterr()
-    assert (end.value.code, done.out) == (2, "")
-    assert done.err == f"error: {option}: folder nowhere does not exist\n"
+    assert (end.value.code, done.out, done.err) == (2, "", f"error: {option}{message}\n")
+
+
+def test_a_full_disk_is_named_with_the_file(workplace, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["inspect", "--config", "small.yaml", "--json", "/dev/full"])
+    expected = "error: /dev/full: No space left on device: make room\n"
+    assert (end.value.code, capsys.readouterr().err) == (1, expected)
+
+
+def test_wandb_without_a_login_is_one_line():
+    class Logger:
+        _wandb_init: ClassVar[dict] = {"anonymous": None}
+
+        @property
+        def experiment(self):
+            assert not self._wandb_init
+            raise wandb.Error("No API key configured.\nUse `wandb login` to log in.")
+
+    with pytest.raises(UserError, match=r"^W&B refuses: No API key configured.: log in .*, or set .*offline to true$"):
+        _wandb_id(Logger())
 
 
 def test_unknown_key_in_the_yaml(workplace, capsys):

@@ -1,6 +1,7 @@
 """The whole job in one call, with a network that the caller holds."""
 
 import copy
+import logging
 
 import pytest
 import torch
@@ -30,9 +31,23 @@ def network():
     return torch.nn.Sequential(torch.nn.Flatten(), *layers)
 
 
-def test_a_network_goes_in_and_a_smaller_one_comes_out(network, tmp_path, monkeypatch):
-    """Nothing is kept and the given network is as it was; the figures are those of the network that comes back."""
+@pytest.fixture
+def reported(monkeypatch):
+    """What Lightning reports, as it does by default."""
+    found, logger, handler = [], logging.getLogger("lightning.pytorch"), logging.Handler()
+    handler.emit = lambda record: found.append(record.getMessage())
+    monkeypatch.setattr(logger, "handlers", [handler])
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    yield found
+    assert logger.level == logging.INFO
+    logger.setLevel(level)
+
+
+def test_a_network_goes_in_and_a_smaller_one_comes_out(network, tmp_path, monkeypatch, reported, capsys):
+    """Nothing is kept or said, and the given network is as it was; the figures are those of the returned network."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as a notebook does
     before = copy.deepcopy(network.state_dict())
     agent = GNNRL(episodes_per_iteration=4, proxy_warmup=2, proxy_between=1, proxy_episodes=8, epochs=1)
     delivered = compress(network, Digits(), Budget(macs=0.5), evaluations=16, by=agent, options=options_of(**SHORT))
@@ -46,7 +61,8 @@ def test_a_network_goes_in_and_a_smaller_one_comes_out(network, tmp_path, monkey
     assert Task(network, Digits()).figures(delivered.network, ready(Digits()).test)["top1"] == pytest.approx(
         delivered.figures["pruned"]["top1_test_after"]
     )
-    assert "Sequential on digits" in str(delivered)
+    assert "Sequential on digits" in str(delivered) and "\x1b" not in str(delivered)
+    assert reported == [] and capsys.readouterr() == ("", "")
 
 
 def ready(data):

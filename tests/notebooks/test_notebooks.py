@@ -25,6 +25,7 @@ def execute(tmp_path, monkeypatch):
         outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
         warned = "".join(output["text"] for output in outputs if output.get("name") == "stderr")
         assert str(NOTEBOOKS.parent / "gnnrl_lightning") + "/" not in warned  # warnings from other packages are allowed
+        assert "ipywidgets" not in warned
         return notebook
 
     return run
