@@ -63,7 +63,7 @@ def finite_number(given: Callable[[], Any], what: str) -> float:
     try:
         value = float(given())
     except Exception as error:  # the user's own may raise anything
-        raise UserError(f"{what} fails: {one_line(error)}") from error
+        raise UserError(f"{what} fails: {one_line(error)}; expected a finite number") from error
     if not math.isfinite(value):
         raise UserError(f"{what} is {value}: expected a finite number")
     return value

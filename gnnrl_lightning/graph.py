@@ -93,10 +93,15 @@ def trace(
         found = find_faults(graph, copied, inputs, self_test)
         if not found:
             if not int(graph.cost.macs(graph.widths)):
-                raise UserError(f"{type(network).__name__} has no MACs for this example: there is nothing to prune")
+                raise UserError(
+                    f"{type(network).__name__} has no MACs for this example: expected a convolution or "
+                    "linear layer that is used"
+                )
             return graph.limited(limits)
         unfit |= found
-    raise UserError(f"{type(network).__name__} cannot be pruned exactly: {next(iter(unfit.values())).reason}")
+    raise UserError(
+        f"{type(network).__name__} cannot be pruned exactly: {next(iter(unfit.values())).reason}; change its code"
+    )
 
 
 class ComputationGraph:

@@ -26,7 +26,10 @@ def resolve(path: str, option: str) -> Any:
     try:
         return pkgutil.resolve_name(path)
     except (Exception, SystemExit) as error:  # the user's own module may raise anything
-        raise UserError(f"{option} {path!r} cannot be imported: {one_line(error)}") from error
+        raise UserError(
+            f"{option} {path!r} cannot be imported: {one_line(error)}; expected package.module.name, "
+            "installed or in this folder"
+        ) from error
 
 
 def as_callable(given: Any, expected: str) -> Callable[..., Any]:

@@ -194,13 +194,15 @@ class ArgumentsCLI(LightningCLI):
             raise UserError(f"trainer.strategy is {name}, {given}: expected one of {', '.join(STRATEGIES)}")
         environment = getattr(self.trainer.strategy, "cluster_environment", None)
         if self.started_in_python and environment is not None and not environment.creates_processes_externally:
-            raise UserError(f"{given}: only the command line starts them (python -m gnnrl_lightning, or torchrun)")
+            raise UserError(f"{given}: only the command line starts them, use python -m gnnrl_lightning or torchrun")
 
     def _check_inputs(self) -> None:
         """Refuse weights that the subcommand does not read, and missing ones that it needs."""
         weights, pruned = (self._get(self.config, name) for name in ("checkpoint", "artifact"))
         if pruned is not None and self.subcommand == "pretrain":
-            raise UserError("pretrain reads no --artifact: a pruned network is trained further by finetune")
+            raise UserError(
+                "pretrain reads no --artifact: leave it out, or train the pruned network further by finetune"
+            )
         if pruned is not None and weights is not None:
             raise UserError("--artifact and --checkpoint exclude each other: set one of them to null")
         if self.subcommand == "predict":

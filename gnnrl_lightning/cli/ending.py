@@ -74,7 +74,7 @@ def reading_user_code() -> Iterator[None]:
             cause = next((each for each in chain(error) if isinstance(each, (UserError, ImportError))), None)
             if not isinstance(cause, ImportError):
                 raise
-            raise UserError(f"a package is missing: {first_line(cause)}") from error
+            raise UserError(f"a package is missing: {first_line(cause)}; install it") from error
         what = one_line(error) if isinstance(error, Exception) else f"sys.exit({error.code})"
         raise UserError(
             f"{place} ends with {type(error).__name__}: {what}: expected code that can be imported"

@@ -34,7 +34,7 @@ def resumed_run(arguments: Sequence[str]) -> RunFolder | None:
         raise UserError(f"{folder.path} is not the folder of a run (it has no config.yaml): give one made by `fit`")
     name = subcommand_of(folder)
     if name not in ("fit", None):
-        raise UserError(f"{folder.path} is a run of {name}: {OPTION} resumes runs of fit only")
+        raise UserError(f"{folder.path} is a run of {name}: {OPTION} resumes runs of fit only, give one")
     return folder
 
 

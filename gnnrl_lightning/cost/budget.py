@@ -213,7 +213,9 @@ def _ends(name: str, cost: Cost, allowed: AllowedWidths) -> tuple[float, float]:
     try:
         found = torch.as_tensor(cost(widths))
     except Exception as error:  # a custom metric may raise anything
-        raise UserError(f"metric {name} fails: {one_line(error)}") from error
+        raise UserError(
+            f"metric {name} fails: {one_line(error)}; expected the costs of widths (..., groups)"
+        ) from error
     if found.shape != (2,):
         raise UserError(f"metric {name} gives the shape {tuple(found.shape)} for two candidates: expected (2,)")
     if not bool(found.isfinite().all()) or bool((found < 0).any()) or not found[0] > 0:
@@ -225,14 +227,14 @@ def _absolute(name: str, limit: Limit, dense: float, smallest: float) -> float:
     """Convert a limit to an absolute one."""
     if not limit.relative and limit.value > dense:
         raise UserError(
-            f"budget.{name} is {limit.value:g}, more than the dense network has ({as_text(dense)}): nothing to prune"
+            f"budget.{name} is {limit.value:g}, more than the dense network has ({as_text(dense)}): expected less"
         )
     absolute = limit.value * dense if limit.relative else limit.value
     if smallest > absolute:
         unit = METRICS[name].unit if name in METRICS and METRICS[name].measured else name
         raise UserError(
             f"budget.{name} is {limit.value:g} ({as_text(absolute)}), which cannot be reached: the smallest network "
-            f"has {as_text(smallest)} {unit} ({smallest / dense:.4f} of the dense one)"
+            f"has {as_text(smallest)} {unit} ({smallest / dense:.4f} of the dense one); give a larger limit"
         )
     return absolute
 

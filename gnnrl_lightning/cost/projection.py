@@ -90,7 +90,8 @@ class AllowedWidths:
         raise UserError(
             f"groups.limits and the budget leave {self.ranges.names[group]} no width{aligned}: at least {smallest} and "
             f"at most {int(self.ranges.highest[group])} of its {int(self.dense[group])} channels "
-            f"(budget.min_width is {self.min_width}, budget.channel_multiple {self.channel_multiple})"
+            f"(budget.min_width is {self.min_width}, budget.channel_multiple {self.channel_multiple}); "
+            "change one of them"
         )
 
     def up(self, widths: Tensor, step: Tensor) -> Tensor:

@@ -148,7 +148,7 @@ class WidthRanges:
             if low > high:
                 raise UserError(
                     f"{OPTION} leaves {group.name} no width: at least {low} and at most {high} of its {group.width} "
-                    "channels"
+                    "channels; change one of them"
                 )
         names = tuple(group.name for group in groups)
         return cls(names, torch.tensor(lowest, dtype=torch.int64), torch.tensor(highest, dtype=torch.int64), stays)

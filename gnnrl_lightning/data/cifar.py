@@ -8,7 +8,7 @@ from torchvision import datasets
 
 from gnnrl_lightning.data.image_data import ImageData
 from gnnrl_lightning.data.image_set import ImageSet, LoadedImages
-from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.errors import UserError, one_line
 
 
 class CIFAR10(ImageData):
@@ -41,7 +41,10 @@ class CIFAR10(ImageData):
         try:
             self.source(self.root, train=True, download=True)
         except (OSError, RuntimeError) as error:
-            raise UserError(f"downloading {self.name} to {Path(self.root).resolve()} failed: {error}") from error
+            raise UserError(
+                f"downloading {self.name} to {Path(self.root).resolve()} failed: {one_line(error)}; try "
+                "again, or copy the files there"
+            ) from error
 
     def load(self) -> LoadedImages:
         """Read the files under `root`.

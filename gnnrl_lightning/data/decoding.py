@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from torchvision.transforms import functional as TF
 
-from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.errors import UserError, one_line
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _opened(path: str) -> Iterator[Image.Image]:
         with Image.open(path) as file:
             yield file
     except Exception as error:  # the decoders of different formats raise different exceptions
-        raise UserError(f"{path} cannot be read as an image: {error}") from error
+        raise UserError(f"{path} cannot be read as an image: {one_line(error)}; replace or remove it") from error
 
 
 def channels_first(image: Image.Image) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.trees import Tree, count, take
 
 
@@ -88,7 +88,7 @@ class ExampleSet:
         try:
             count((self.inputs, self.targets))
         except (ValueError, TypeError) as error:
-            raise UserError(f"inputs and targets: {error}") from error
+            raise UserError(f"inputs and targets: {one_line(error)}; expected as many of both") from error
 
     def __len__(self) -> int:
         """Number of examples."""

@@ -83,7 +83,8 @@ class ImageData(ExampleData):
         channels = loaded.train.image_shape[0]
         if channels != len(self.mean):
             raise UserError(
-                f"the images of {self.name} have {channels} channels, but mean and std have {len(self.mean)} values"
+                f"the images of {self.name} have {channels} channels, but mean and std have {len(self.mean)} values: "
+                "expected one for each"
             )
         if self.cutout > min(loaded.train.image_shape[1:]):
             shape = "x".join(map(str, loaded.train.image_shape[1:]))

@@ -64,7 +64,10 @@ class ImageFolder(ImageData):
         test_classes, test, test_labels = _listed(test_folder)
         if classes != test_classes:
             differing = ", ".join(sorted(set(classes) ^ set(test_classes))[:5])
-            raise UserError(f"{train_folder} and {test_folder} differ in their class folders: {differing}")
+            raise UserError(
+                f"{train_folder} and {test_folder} differ in their class folders: {differing}; expected "
+                "the same in both"
+            )
         shape = (self.size, self.size) if self.size else image_size(train[0])
         decoder = Decoder(shape, self.resize or self.size)
         return ImageFiles(train, train_labels, decoder), ImageFiles(test, test_labels, decoder), classes

@@ -66,7 +66,7 @@ class OutputsAlone(Objective):
         Raises:
             UserError: Always.
         """
-        raise UserError("a score of networks measures no outputs: the function itself does")
+        raise UserError("a score of networks measures no outputs: the function itself does, call it")
 
 
 def score_of(score: Callable[[nn.Module], float], network: nn.Module, which: str) -> float:

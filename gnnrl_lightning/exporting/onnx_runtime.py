@@ -65,13 +65,18 @@ def as_onnx(program: ExportedProgram, optimize: bool = True) -> Any:
     """
     outputs = [spec.arg for spec in program.graph_signature.output_specs if spec.kind is OutputKind.USER_OUTPUT]
     if not all(isinstance(output, TensorArgument) for output in outputs):
-        raise UserError("the network cannot be written as ONNX: it returns something other than tensors")
+        raise UserError(
+            "the network cannot be written as ONNX: it returns something other than tensors; choose another format or "
+            "back end"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter's own deprecations
             return torch.onnx.export(program, (), dynamo=True, verbose=False, optimize=optimize)
     except Exception as error:
-        raise UserError(f"the network cannot be written as ONNX: {first_line(error)}") from error
+        raise UserError(
+            f"the network cannot be written as ONNX: {first_line(error)}; choose another format or back end"
+        ) from error
 
 
 def session(model: str | bytes, threads: int | None = None) -> Any:

@@ -211,7 +211,9 @@ def _verify(way: str, loaded: Callable[..., Tree], network: nn.Module, example: 
 def _file(folder: Path, recipe: Mapping[str, Any], name: str) -> Path:
     """Return the file of a format after checking its hash."""
     if name not in recipe["formats"]:
-        raise UserError(f"{folder} was saved as {', '.join(recipe['formats'])}, not as {name}")
+        raise UserError(
+            f"{folder} was saved as {', '.join(recipe['formats'])}, not as {name}: save it in that format, too"
+        )
     path = folder / recipe["formats"][name]["file"]
     _check(path, recipe)
     return path
@@ -220,8 +222,10 @@ def _file(folder: Path, recipe: Mapping[str, Any], name: str) -> Path:
 def _check(path: Path, recipe: Mapping[str, Any]) -> None:
     expected = recipe["sha256"].get(path.name)
     if not path.is_file():
-        raise UserError(f"{path} is missing")
+        raise UserError(f"{path} is missing: copy the whole folder, or save the artifact again")
     found = sha256(path)
     if found != expected:
         wanted = str(expected)[:12]
-        raise UserError(f"{path} is damaged: its SHA-256 is {found[:12]}..., the recipe says {wanted}...")
+        raise UserError(
+            f"{path} is damaged: its SHA-256 is {found[:12]}..., the recipe says {wanted}...; save it again"
+        )

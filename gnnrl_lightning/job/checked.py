@@ -91,10 +91,10 @@ def limits_on(graph: ComputationGraph, budget: Budget, name: str) -> BoundBudget
         UserError: The network has no prunable channels, meets the budget already, or cannot meet it.
     """
     if not graph.groups:
-        raise UserError(f"{name} has no channels that can be pruned: inspect shows the reasons, as does `graph.frozen`")
+        raise UserError(f"{name} has no channels that can be pruned: see the reasons in inspect, or in `graph.frozen`")
     limits = budget.on(graph)
     if limits.met(graph.widths):
-        raise UserError(f"{name} meets the budget already: nothing to prune")
+        raise UserError(f"{name} meets the budget already: give a smaller one")
     return limits
 
 

@@ -88,7 +88,7 @@ class CompareOptions:
                 raise UserError(f"compare.variants has {name!r}: expected a new name of letters, digits, _ and .")
         for name, values in (("methods", self.methods), ("seeds", self.seeds), ("budgets", self.budgets or [])):
             if any(value in values[:place] for place, value in enumerate(values)):
-                raise UserError(f"compare.{name} is {values}: each is run once")
+                raise UserError(f"compare.{name} is {values}: expected each once")
         if not self.seeds or min(self.seeds) < 0:
             raise UserError(f"compare.seeds is {self.seeds}: expected some that are not negative")
         shares = [given for given in self.budgets or [] if not isinstance(given, Mapping)]
@@ -154,15 +154,18 @@ class Comparison:
         self.limits = {limits.label: limits} if given is None else dict(_in_place(limits, each) for each in given)
         for label, each in self.limits.items():
             if each.met(checked.job.graph.widths):
-                raise UserError(f"budget {label} is met by the dense network: nothing to prune")
+                raise UserError(f"budget {label} is met by the dense network: give a smaller one")
         learning = (AGENT, DDPG_METHOD, *options.variants)
         missing = [name for name in learning if name in options.methods and name not in agents]
         if missing:
-            raise UserError(f"compare.methods has {', '.join(missing)}, but no agent of that name was given")
+            raise UserError(
+                f"compare.methods has {', '.join(missing)}, but no agent of that name was given: add it to "
+                "the agents, or leave it out"
+            )
         examples = checked.job.task.data.test
         indices = torch.arange(len(examples))[HALVES[options.test_half]]
         if not len(indices):
-            raise UserError(f"compare.test_half is {options.test_half}: the test set has no such example")
+            raise UserError(f"compare.test_half is {options.test_half}: the test set has no such example; expected all")
         self.test: Examples = examples.subset(indices)
 
     def runs(self) -> Iterator[tuple[float | str, str, int | None]]:

@@ -238,7 +238,9 @@ def _search(
         run_agent(problem, searcher, environments)
     best = best_of(item for item in problem.history if within(problem.limits, item))
     if best is None:
-        raise UserError("the search has asked for no candidate within the budget")
+        raise UserError(
+            "the search has asked for no candidate within the budget: expected at least one; give more evaluations"
+        )
     return best
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gnnrl_lightning.cost.budget import Budget
-from gnnrl_lightning.errors import UserError, suggestion
+from gnnrl_lightning.errors import UserError, one_line, suggestion
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.delivery import Delivered, finish
 from gnnrl_lightning.job.job import PRUNED
@@ -39,9 +39,12 @@ def read_widths(path: str | Path, share: float | None = None) -> Mapping[str, in
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"--widths {path} cannot be read: {error.strerror}") from error
+        raise UserError(f"--widths {path} cannot be read: {error.strerror}; expected a JSON file") from error
     except ValueError as error:
-        raise UserError(f"--widths {path} is not JSON: {error}") from error
+        raise UserError(
+            f"--widths {path} is not JSON: {one_line(error)}; expected the output of predict --json, a "
+            "result.json, or your own"
+        ) from error
     if isinstance(found, dict) and isinstance(found.get("predictions"), list):
         return _prediction(path, found["predictions"], share)
     if share is not None:
@@ -59,7 +62,7 @@ def _prediction(path: str | Path, predictions: Sequence[Any], share: float | Non
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"--widths {path} has predictions without macs_budget and widths: write it again") from error
     if not widths:
-        raise UserError(f"--widths {path} has no predictions")
+        raise UserError(f"--widths {path} has no predictions: write it again with predict --json")
     given = ", ".join(f"{each:g}" for each in widths)
     if share is None and len(widths) == 1:
         return next(iter(widths.values()))
@@ -104,7 +107,7 @@ def as_widths(graph: ComputationGraph, given: Mapping[str, int] | Sequence[int])
             raise UserError(f"the width of {name} is {width!r}: expected a whole number from {lowest} to {highest}")
     widths = torch.tensor(given, dtype=torch.int64)
     if torch.equal(widths, graph.widths):
-        raise UserError("widths has the dense width of every group: nothing to prune")
+        raise UserError("widths has the dense width of every group: expected fewer channels of one, at least")
     return widths
 
 

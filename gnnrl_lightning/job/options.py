@@ -79,7 +79,7 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.pretraining.distillation_weight > 0:
-            raise UserError("pretraining.distillation_weight needs a teacher, which only finetuning has")
+            raise UserError("pretraining.distillation_weight needs a teacher, which only finetuning has: set it to 0")
         if self.episode.surrogate and self.search.sensitivity is None:
             raise UserError("episode.surrogate needs a sensitivity: set search.sensitivity")
 

@@ -49,9 +49,9 @@ def read_recipe(folder: str | Path) -> dict[str, Any]:
     try:
         recipe = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f"{folder} has no {RECIPE}: it is not the folder of a pruned network") from error
+        raise UserError(f"{folder} has no {RECIPE}: expected the folder of a pruned network") from error
     except (ValueError, RecursionError, IsADirectoryError) as error:
-        raise UserError(f"{path} is damaged: {one_line(error)}") from error
+        raise UserError(f"{path} is damaged: {one_line(error)}; save the artifact again") from error
     version = recipe.get("format") if isinstance(recipe, dict) else None
     if version != FORMAT:
         newer = isinstance(version, int) and version > FORMAT
@@ -59,9 +59,9 @@ def read_recipe(folder: str | Path) -> dict[str, Any]:
         raise UserError(f"{path} is not a recipe of version {FORMAT}, but of {str(version)[:20]}: {remedy}")
     missing = [name for name, kind in PARTS.items() if not isinstance(recipe.get(name), kind)]
     if missing:
-        raise UserError(f"{path} is damaged: it lacks {', '.join(missing)}")
+        raise UserError(f"{path} is damaged: it lacks {', '.join(missing)}; save the artifact again")
     if recipe["sha256"].get(RECIPE) != recipe_hash(recipe):
-        raise UserError(f"{path} is damaged: it has been changed since it was written")
+        raise UserError(f"{path} is damaged: it has been changed since it was written; save the artifact again")
     for wrong in _wrong(recipe):
         raise UserError(f"{path} is invalid: {wrong}; save the artifact again")
     return recipe
@@ -114,7 +114,10 @@ def kept_channels(graph: ComputationGraph, step: Mapping[str, Any], path: Path) 
         UserError: The step is of another network, or a group's channels are missing, out of range, or not ascending.
     """
     if graph.fingerprint != step["fingerprint"]:
-        raise UserError(f"{path} was pruned from a different network: its channel groups are not those of this one")
+        raise UserError(
+            f"{path} was pruned from a different network: its channel groups are not those of this one; "
+            "give the dense network that it was made of"
+        )
     given = [step["kept"].get(group.name) for group in graph.groups]
     found = [_kept(group, each, path) for group, each in zip(graph.groups, given, strict=True)]
     for number, ranks in enumerate(found):

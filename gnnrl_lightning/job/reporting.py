@@ -64,7 +64,7 @@ def write_comparison(runs: Mapping[RunFolder, str], path: Path) -> Path:
         UserError: The runs cannot be compared, or the folder of the file does not exist.
     """
     if not path.absolute().parent.is_dir():
-        raise UserError(f"--output {path}: folder {path.parent} does not exist")
+        raise UserError(f"--output {path}: folder {path.parent} does not exist: create it, or give another")
     of_methods = [str(folder.path) for folder, subcommand in runs.items() if subcommand == "compare"]
     if of_methods:
         raise UserError(f"--compare: {', '.join(of_methods)} is a run of compare: give runs of fit or prune")
@@ -144,7 +144,7 @@ def read_run(folder: RunFolder, subcommand: str) -> RunRecord:
     candidates, rows = Journal(folder.journal).read(), read_rows(folder.metrics)
     metrics = [{name: float(value) for name, value in row.items() if value} for row in rows]
     if result is None and not candidates and not metrics:
-        raise UserError(f"{folder.path} has nothing to report yet: neither a result nor candidates nor metrics")
+        raise UserError(f"{folder.path} has nothing to report yet: expected a result, candidates or metrics")
     if result is None and subcommand == COMPRESS:
         raise UserError(f"{folder.path} has no result.json: repeat the call of `compress`, which resumes it")
     objective = objective_record(find_objective(config["objective"])) if result is None else result["objective"]

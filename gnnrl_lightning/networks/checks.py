@@ -54,4 +54,6 @@ def check_runs(network: nn.Module, inputs: Tree) -> Tree:
         with eval_mode(network), torch.no_grad():
             return call(network, inputs)
     except Exception as error:  # the user's own network may raise anything
-        raise UserError(f"the network refuses inputs of {shapes(inputs)}: {one_line(error)}") from error
+        raise UserError(
+            f"the network refuses inputs of {shapes(inputs)}: {one_line(error)}; change the inputs or its arguments"
+        ) from error

@@ -46,7 +46,10 @@ class NetworkSpec:
             message = f"network {self.class_path} refuses its init_args {self.init_args}: {one_line(error)}"
             raise UserError(message) from error
         if not isinstance(network, nn.Module):
-            raise UserError(f"{self.class_path} returns a {type(network).__name__}, not a torch.nn.Module")
+            raise UserError(
+                f"{self.class_path} returns a {type(network).__name__}, not a torch.nn.Module: expected a "
+                "network's class, or a function that returns one"
+            )
         return network
 
     def _find(self) -> Any:
@@ -61,5 +64,5 @@ class NetworkSpec:
             path = f"gnnrl_lightning.networks.{path}"
         make = resolve(path, "network.class_path")
         if not callable(make):
-            raise UserError(f"network.class_path {path!r} is not a class or function")
+            raise UserError(f"network.class_path {path!r} is not a class or function: expected what makes the network")
         return make

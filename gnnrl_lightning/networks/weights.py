@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.files import replacing
 from gnnrl_lightning.networks.checks import check_finite_tensors
 
@@ -59,7 +59,9 @@ def _read(path: Path) -> Mapping[str, Any]:
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise UserError(f"{path} is not a readable safetensors file: {error}") from error
+            raise UserError(
+                f"{path} is not a readable safetensors file: {one_line(error)}; save the weights again"
+            ) from error
     if path.suffix not in TORCH_SUFFIXES:
         raise UserError(f"{path}: expected a file ending in .safetensors, {', '.join(TORCH_SUFFIXES)}")
     try:
@@ -71,7 +73,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"{path} is not a readable torch.save file: {reason}") from error
+        raise UserError(f"{path} is not a readable torch.save file: {reason}; save the weights again") from error
     if not isinstance(contents, Mapping):
         raise UserError(f"{path} contains a {type(contents).__name__}: expected a state dict")
     return contents
@@ -103,7 +105,7 @@ def _check_match(expected: dict[str, Tensor], found: dict[str, Tensor], path: Pa
     unexpected = sorted(found.keys() - expected.keys())
     if missing or unexpected:
         parts = [f"{what} {_named(keys)}" for what, keys in (("lacks", missing), ("has", unexpected)) if keys]
-        raise UserError(f"{path} is for another network: it {' and '.join(parts)}")
+        raise UserError(f"{path} is for another network: it {' and '.join(parts)}; set `network` as it was trained")
     differing = [key for key in expected if expected[key].shape != found[key].shape]
     if not differing:
         return
@@ -113,7 +115,7 @@ def _check_match(expected: dict[str, Tensor], found: dict[str, Tensor], path: Pa
             f"{path} has {classes[1]} classes, the network has {classes[0]}: set `num_classes` of the network"
         )
     shapes = [f"{key} {tuple(found[key].shape)} instead of {tuple(expected[key].shape)}" for key in differing]
-    raise UserError(f"{path} is for another network: it has {_named(shapes)}")
+    raise UserError(f"{path} is for another network: it has {_named(shapes)}; set `network` as it was trained")
 
 
 def _classes(expected: dict[str, Tensor], found: dict[str, Tensor], differing: list[str]) -> tuple[int, int] | None:

@@ -243,7 +243,7 @@ def relative_distance(outputs: Tree, reference: Tree) -> Tensor:
         scale = torch.where(scale > 0, scale, wanted.square().mean(0).sum()).clamp(min=torch.finfo(torch.float32).tiny)
         parts.append((output - wanted).square().sum(1) / scale)
     if not parts:
-        raise UserError("the network's outputs have no floating-point tensor: there is no distance between them")
+        raise UserError("the network's outputs have no floating-point tensor: expected one, to measure distances")
     return torch.stack(parts).mean(0)
 
 

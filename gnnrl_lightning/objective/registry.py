@@ -44,4 +44,6 @@ def find_objective(given: str | Mapping[str, Any] | type[Objective] | Objective)
     try:
         return found(**arguments)
     except TypeError as error:
-        raise UserError(f"objective {path!r} refuses its init_args {arguments}: {one_line(error)}") from error
+        raise UserError(
+            f"objective {path!r} refuses its init_args {arguments}: {one_line(error)}; change them"
+        ) from error

@@ -141,7 +141,9 @@ class Environments:
         except UserError:
             raise
         except Exception as error:  # the user's own policy may raise anything
-            raise UserError(f"model.make_policy cannot be made: {one_line(error)}") from error
+            raise UserError(
+                f"model.make_policy cannot be made: {one_line(error)}; change it or its arguments"
+            ) from error
         widths, merit, name = uniform(self.graph, self.limits), self.objective.merit(scores), self.options.reward
         tried = Evaluation(
             tuple(widths.tolist()),

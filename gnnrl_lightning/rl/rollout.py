@@ -91,7 +91,7 @@ def play(
             step |= {"next_observations": observations, "rewards": rewards, "done": done}
             steps.append({name: _kept(value) for name, value in step.items()})
     if not steps:
-        raise UserError("every episode was over before its first step (the budget is met): nothing to learn")
+        raise UserError("every episode was over before its first step (the budget is met): give a smaller budget")
     return {name: _stacked([step[name] for step in steps]) for name in steps[0]}
 
 

@@ -107,5 +107,5 @@ def _width(group: ChannelGroup, parameters: dict[str, nn.Parameter]) -> int:
         if member.role == "output"
     }
     if len(sizes) != 1 or not min(sizes).is_integer() or min(sizes) < 1:
-        raise UserError(f"{group.name} has {sorted(sizes)} channels")
+        raise UserError(f"{group.name} has {sorted(sizes)} channels: expected one whole number")
     return int(min(sizes))

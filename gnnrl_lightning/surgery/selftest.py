@@ -151,7 +151,9 @@ def check_dense(network: nn.Module, inputs: Inputs, macs: int) -> tuple[nn.Modul
             )
         return tested, given
     assert error is not None
-    raise UserError(f"{name} fails with nothing pruned{in_line(error)}: {first_line(error)}") from error
+    raise UserError(
+        f"{name} fails with nothing pruned{in_line(error)}: {first_line(error)}; change its code"
+    ) from error
 
 
 def _both(
@@ -300,7 +302,7 @@ def find_culprits(groups: Sequence[int], fault: Callable[[Sequence[int]], str | 
     if reason is None:
         return {}
     if not groups:
-        raise UserError(f"the network fails a test with nothing pruned: {reason}")
+        raise UserError(f"the network fails a test with nothing pruned: {reason}; change its code")
     if len(groups) == 1:
         return {groups[0]: reason}
     half = len(groups) // 2

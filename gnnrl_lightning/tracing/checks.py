@@ -36,7 +36,7 @@ def check_network(network: Any) -> None:
             )
     parameters = list(network.parameters())
     if not parameters:
-        raise UserError(f"{type(network).__name__} has no parameters: there is nothing to prune")
+        raise UserError(f"{type(network).__name__} has no parameters: expected some to prune")
     if any(is_lazy(parameter) for parameter in parameters):
         raise UserError(f"{type(network).__name__} has lazy layers without weights: run it once on an example first")
 

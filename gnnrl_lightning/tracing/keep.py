@@ -44,7 +44,9 @@ def keep_layers(walk: Walk, network: nn.Module, keep: Sequence[str | type[nn.Mod
         names = {name: None for names in below.values() for name in names}
         if not names:
             without = ", ".join(found)
-            raise UserError(f"{OPTION} {_text(given)}: {without} has no parameters: there is nothing to keep")
+            raise UserError(
+                f"{OPTION} {_text(given)}: {without} has no parameters: there is nothing to keep, leave it out"
+            )
         for name in names:
             walked = walk.aliases.get(id(tensors[name]))
             if walked is not None:
@@ -73,7 +75,7 @@ def _find(network: nn.Module, tensors: list[str], given: str | type[nn.Module]) 
     found = [name for name, module in modules.items() if isinstance(module, given)]
     if not found:
         types = ", ".join(sorted({type(module).__name__ for module in modules.values()}))
-        has = f"{type(network).__name__} has {types}"
+        has = f"expected one of {types}"
         raise UserError(f"{OPTION} {_text(given)}: there is no module of this type; {has}")
     return found
 

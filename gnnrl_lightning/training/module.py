@@ -60,7 +60,9 @@ class SupervisedModule(LightningModule):
         if options.distillation_weight > 0 and teacher is None:
             raise UserError(f"distillation_weight={options.distillation_weight} without a teacher: expected 0")
         if not any(parameter.requires_grad for parameter in network.parameters()):
-            raise UserError("the network has nothing to train: no parameter requires gradients")
+            raise UserError(
+                "the network has nothing to train: no parameter requires gradients; call requires_grad_() on some"
+            )
         self.network = network
         self.options = options
         self.objective = objective

@@ -68,7 +68,9 @@ def make_optimizer(
     try:
         optimizer = make(trained, **shared, **arguments)
     except (TypeError, ValueError) as error:
-        raise UserError(f"optimizer {name!r} refuses its arguments {arguments}: {one_line(error)}") from error
+        raise UserError(
+            f"optimizer {name!r} refuses its arguments {arguments}: {one_line(error)}; change them"
+        ) from error
     if not isinstance(optimizer, Optimizer):
         raise UserError(f"optimizer {name!r} makes a {type(optimizer).__name__}: expected a torch.optim.Optimizer")
     return optimizer

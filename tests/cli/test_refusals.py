@@ -166,7 +166,7 @@ def test_missing_artifact(workplace, capsys, command):
     with pytest.raises(SystemExit) as end:
         main([command, "--config", "small.yaml", "--artifact", "nowhere"])
     assert end.value.code == 2
-    assert capsys.readouterr().err == "error: nowhere has no recipe.json: it is not the folder of a pruned network\n"
+    assert capsys.readouterr().err == "error: nowhere has no recipe.json: expected the folder of a pruned network\n"
 
 
 @pytest.mark.parametrize(

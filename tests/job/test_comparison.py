@@ -282,7 +282,7 @@ def test_a_winner_that_misses_the_latency_makes_way_for_the_next(task, tmp_path)
 def test_what_cannot_be_compared_is_refused(task):
     with pytest.raises(UserError, match=r"compare.budgets is \[1.0\]: expected shares of the dense MACs below 1"):
         CompareOptions(budgets=[1.0])
-    with pytest.raises(UserError, match=r"compare.budgets is \[{'macs': 0.5}, {'macs': 0.5}\]: each is run once"):
+    with pytest.raises(UserError, match=r"compare.budgets is \[{'macs': 0.5}, {'macs': 0.5}\]: expected each once"):
         CompareOptions(budgets=[{"macs": 0.5}, {"macs": 0.5}])
     with pytest.raises(UserError, match=r"budget is 'mac' \(did you mean macs\?\)"):
         comparison_of(task, CompareOptions(budgets=[{"mac": 0.5}]))

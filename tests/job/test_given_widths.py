@@ -77,7 +77,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
         (WIDTHS | {"last": 2.5}, r"the width of last is 2.5: expected"),
         (WIDTHS | {"last": True}, "the width of last is True: expected"),
         ([8, 24, 6], "widths has 3 numbers, but the network has 4 groups"),
-        ([16, 24, 24, 32], "the dense width of every group: nothing to prune"),
+        ([16, 24, 24, 32], "the dense width of every group: expected fewer channels of one"),
     ],
 )
 def test_widths_that_do_not_fit_are_refused(given, message):

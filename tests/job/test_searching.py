@@ -215,7 +215,7 @@ def test_a_policy_that_cannot_be_made_is_the_users_error(task):
     def broken(state_dim, action_dim):
         raise ZeroDivisionError("no heads\nand no tails")
 
-    with pytest.raises(UserError, match=r"^model.make_policy cannot be made: no heads and no tails$"):
+    with pytest.raises(UserError, match=r"^model.make_policy cannot be made: no heads and no tails; change it"):
         checked_of(task).prepare(GNNRL(make_policy=broken))
 
 

@@ -111,7 +111,7 @@ def test_each_layer_of_other_networks_can_be_kept(name):
         (["act"], "groups.keep act: act has no parameters: there is nothing to keep"),
         (
             ["torch.nn.Conv3d"],
-            "no module of this type; Branches has BatchNorm2d, Conv2d, ConvTranspose2d, Linear, ReLU",
+            "no module of this type; expected one of BatchNorm2d, Conv2d, ConvTranspose2d, Linear, ReLU",
         ),
         ([nn.Conv1d], r"groups.keep torch.nn.modules.conv.Conv1d: there is no module of this type"),
         (["torch.nn.Conv2"], "groups.keep 'torch.nn.Conv2' cannot be imported"),

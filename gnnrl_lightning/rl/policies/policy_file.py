@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.files import replacing
 
 
@@ -42,7 +42,10 @@ def load_policy(policy: nn.Module, path: str | Path, setting: Mapping[str, str] 
     tensors, before = _read(Path(path))
     for name, value in (described(policy) | dict(setting or {})).items():
         if before.get(name, value) != value:
-            raise UserError(f"model.policy_file: {path} was trained with {name} {before[name]}, here it is {value}")
+            raise UserError(
+                f"model.policy_file: {path} was trained with {name} {before[name]}, here it is {value}; "
+                "expected the same"
+            )
     own = policy.state_dict()
     wrong = sorted(own.keys() ^ tensors.keys())
     if wrong:
@@ -74,7 +77,7 @@ def described(policy: nn.Module) -> dict[str, str]:
 def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
     """The tensors and the metadata of a policy file."""
     if not path.exists():
-        raise UserError(f"model.policy_file: there is no file {path}")
+        raise UserError(f"model.policy_file: there is no file {path}: give policy.safetensors of a run")
     if path.is_dir():
         raise UserError(f"model.policy_file: {path} is a folder: expected a file")
     try:
@@ -82,7 +85,12 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
             beside = json.loads((file.metadata() or {}).get("beside", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise UserError(f"model.policy_file: {path} is not a policy file: {error}") from error
+        raise UserError(
+            f"model.policy_file: {path} is not a policy file: {one_line(error)}; give policy.safetensors of a run"
+        ) from error
     if not isinstance(beside, dict):
-        raise UserError(f"model.policy_file: {path} is not a policy file: its metadata is {beside!r}")
+        raise UserError(
+            f"model.policy_file: {path} is not a policy file: its metadata is {beside!r}; "
+            "give policy.safetensors of a run"
+        )
     return tensors, beside
