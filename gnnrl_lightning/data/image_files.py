@@ -42,14 +42,26 @@ def _images_by_folder(folder: str, above: tuple[str, ...]) -> Iterator[tuple[str
         raise UserError(f"{folder} is a link to a folder that contains it: remove the link")
     with os.scandir(folder) as entries:
         listed = list(entries)
-    images = [entry for entry in listed if entry.name.lower().endswith(IMG_EXTENSIONS) and not entry.is_dir()]
+    images = [entry for entry in listed if entry.name.lower().endswith(IMG_EXTENSIONS) and not is_folder(entry)]
     for entry in images:
         if not entry.is_file():
             raise UserError(f"{entry.path} is no regular file: expected an image, not a pipe, device or broken link")
     yield folder, [entry.name for entry in images]
     for entry in listed:
-        if entry.is_dir():
+        if is_folder(entry):
             yield from _images_by_folder(entry.path, (*above, real))
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of a folder is a folder, or a link to one.
+
+    Raises:
+        UserError: It is one of several links in a circle.
+    """
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        raise UserError(f"{entry.path} cannot be read ({error.strerror}): remove it, or the circle of links") from error
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from gnnrl_lightning.data.decoding import Decoder, image_size
 from gnnrl_lightning.data.image_data import ImageData
-from gnnrl_lightning.data.image_files import ImageFiles, sorted_images
+from gnnrl_lightning.data.image_files import ImageFiles, is_folder, sorted_images
 from gnnrl_lightning.data.image_set import LoadedImages, check_fits
 from gnnrl_lightning.errors import UserError
 
@@ -86,7 +86,8 @@ class ImageFolder(ImageData):
 
 def _listed(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], torch.Tensor]:
     """Class names, paths and labels, in torchvision's order."""
-    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    with os.scandir(folder) as entries:
+        classes = sorted(entry.name for entry in entries if is_folder(entry))
     images = [sorted_images(folder / name) for name in classes]
     empty = [name for name, found in zip(classes, images, strict=True) if not found]
     if not classes or empty:

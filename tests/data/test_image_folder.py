@@ -1,5 +1,6 @@
 import itertools
 import os
+import socket
 
 import numpy as np
 import pytest
@@ -124,7 +125,15 @@ def test_bad_sizes_get_one_line(folder):
     refused("resize=8 with size=None: expected", folder, resize=8)
 
 
-def test_pipes_and_circles_of_links_are_refused_at_once(tmp_path):
+def listen(path):
+    """Make a socket; its path is too long for the system, so that it is made in the current folder."""
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(path.name)
+    os.rename(path.name, path)
+
+
+def test_pipes_and_circles_of_links_are_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for split, label in itertools.product(("train", "test"), "ab"):
         (tmp_path / split / label).mkdir(parents=True)
         Image.new("RGB", (4, 4)).save(tmp_path / split / label / "0.png")
@@ -133,6 +142,10 @@ def test_pipes_and_circles_of_links_are_refused_at_once(tmp_path):
     for name, make, message in (
         ("pipe.png", os.mkfifo, r"pipe.png is no regular file"),
         ("gone.png", lambda path: path.symlink_to("nowhere"), r"gone.png is no regular file"),
+        ("socket.png", listen, r"socket.png is no regular file"),
+        ("zero.png", lambda path: path.symlink_to("/dev/zero"), r"zero.png is no regular file"),
+        ("own.png", lambda path: path.symlink_to("own.png"), r"own.png cannot be read \(Too many .*\): remove it, or"),
+        ("../circle", lambda path: path.symlink_to("circle"), r"circle cannot be read \(Too many .*\): remove it, or"),
         ("self", lambda path: path.symlink_to(folder), r"self is a link to a folder that contains it"),
         ("other", lambda path: path.symlink_to(tmp_path), r"is a link to a folder that contains it"),
     ):

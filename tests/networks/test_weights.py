@@ -138,7 +138,7 @@ def test_another_network_names_the_first_differences(tmp_path, source):
     torch.save(resnet32().state_dict(), tmp_path / "deep.pt")
     refused("for another network: it has layer1.3.bn1.bias, .* and 69 more", resnet20(), tmp_path / "deep.pt")
     refused(
-        r"it has conv1.weight \(16, 3, 3, 3\) instead of \(16, 1, 3, 3\)$",
+        r"it has conv1.weight \(16, 3, 3, 3\) instead of \(16, 1, 3, 3\)",
         resnet20(in_channels=1),
         tmp_path / "w.pt",
     )
