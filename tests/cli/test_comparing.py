@@ -83,7 +83,7 @@ def test_a_comparison_resumes_where_it_stopped(compared, capsys):
             ["--search.sensitivity", "outputs"],
             r"was compared with search.sensitivity 'reconstruction', which is 'outputs'",
         ),
-        (["--compare.seeds", "[1, 1]"], r"compare.seeds is \[1, 1\]: each is run once"),
+        (["--compare.seeds", "[1, 1]"], r"compare.seeds is \[1, 1\]: expected each once"),
         (
             ["--compare.variants", "{a: {modle: {}}}"],
             r"compare.variants.a has modle: expected the agent's sections, model and episode",
