@@ -99,8 +99,9 @@ def compress_by_score(
             with the repair of the delivery, the uniform and the pruned one are scored besides.
         by: What searches: an agent of yours, or the name of a method of `gnnrl_lightning.search.methods.METHODS`;
             None: `GNNRL`.
-        options: The sections `candidate`, `episode`, whose reward `divergence` stands for the score, `search` and
-            `delivery`, apart from its formats; None: the defaults.
+        options: The sections `candidate`, `episode`, whose reward `divergence` stands for the score, `search`,
+            `delivery`, apart from its formats, and `latency`, if the budget limits it; None: the defaults. Latency is
+            predicted, and not measured of the pruned network.
         groups: Layers that stay as they are, and limits of single groups; None: all may be pruned.
         seed: Of all that is random, the score apart.
         device: Where candidates are pruned, repaired and scored.
@@ -116,14 +117,13 @@ def compress_by_score(
     else:
         searcher = GNNRL(seed=seed) if by is None else by
     inputs = _checked_inputs(to_device(inputs, device))
+    options = _decided(_checked_options(options or Options(), budget), inputs, evaluations)
     dense, name = _checked_copy(network, inputs, device), type(network).__qualname__
-    graph = (groups or GroupOptions()).trace(dense, take(inputs, slice(1)))
-    if LATENCY in budget.parsed:
-        latency = (options or Options()).latency
-        measured = measure_latency(graph, dense, take(inputs, slice(1)), latency, budget=budget)
-        graph = graph.with_latency(measured.model)
+    graph, latency = (groups or GroupOptions()).trace(dense, take(inputs, slice(1))), None
+    if LATENCY in budget.parsed and graph.groups:
+        latency = measure_latency(graph, dense, take(inputs, slice(1)), options.latency, budget=budget)
+        graph = graph.with_latency(latency.model)
     limits = limits_on(graph, budget, name)
-    options = _decided(_checked_options(options or Options()), inputs, evaluations)
 
     candidate, objective = options.candidate, OutputsAlone()
     calibration = take(inputs, slice(candidate.calibration_examples))
@@ -156,16 +156,20 @@ def compress_by_score(
             "seconds": seconds,
         },
     }
+    if latency is not None:
+        figures["latency"] = latency.summary()
     names = [group.name for group in graph.groups]
     return Compressed(made[PRUNED].cpu().eval(), figures, dict(zip(names, best.widths, strict=True)))
 
 
-def _checked_options(options: Options) -> Options:
+def _checked_options(options: Options, budget: Budget) -> Options:
     """Refuse options that nothing here reads."""
     defaults = Options()
     for section in ("scoring", "pretraining", "finetuning"):
         if getattr(options, section) != getattr(defaults, section):
             raise UserError(f"options.{section} is given, and a score of yours reads nothing of it: leave it out")
+    if options.latency != defaults.latency and LATENCY not in budget.parsed:
+        raise UserError("options.latency is given, and the budget has no limit on latency: leave it out, or give one")
     if options.finals != defaults.finals:
         raise UserError("options.finals is given, and nothing is trained: leave it out")
     if options.delivery.formats != defaults.delivery.formats:

@@ -277,3 +277,6 @@ def test_latency_is_limited_by_a_table(tmp_path):
     )  # fmt: skip
     assert found.figures["dense"]["latency"] == 12 + 8 + 2
     assert found.figures["pruned"]["latency"] == sum(found.widths.values()) + 2 == 11
+    assert found.figures["latency"]["table"] == str(tmp_path / "phone.json")
+    with pytest.raises(UserError, match=r"^options\.latency is given, and the budget has no limit on latency: leave"):
+        compress_by_score(network, lambda made: 0.0, images, Budget(macs=0.5), by="greedy", options=options)
