@@ -7,7 +7,8 @@ Each part runs in a process of its own, whose resident memory is read at twenty 
 - `streamed`: all images of a `StreamingImageFolder` are decoded, batch by batch;
 - `in_memory`: the images of an `ImageFolder` are decoded into memory, which takes their pixels and no more;
 - `journal`: lines are appended to a journal, which is then read again;
-- `evaluations`: random candidates of ResNet-20 are pruned, repaired and scored on the digits.
+- `evaluations`: random candidates of ResNet-20 are pruned, repaired and scored on the digits;
+- `evaluations_few_kernels`: the same, but oneDNN keeps only the kernels of `FEW` shapes of convolutions.
 
 Memory is that of Linux (`/proc/self/status`).
 """
@@ -49,6 +50,9 @@ MOMENTS, SETTLED = 20, 5
 """Moments at which memory is read, and the one from which growth is counted: caches have filled then."""
 SIZE, DISTINCT, BATCH = 16, 100, 200
 """Pixels of the images' sides, number of different files, images per batch."""
+
+FEW = 64
+"""Kernels of a small cache; a search keeps up to `gnnrl_lightning.speed.memory.KERNELS`."""
 
 Part = Callable[[Path, int], Iterator[int]]
 
@@ -117,11 +121,18 @@ def evaluations(root: Path, count: int) -> Iterator[int]:
         yield done
 
 
+def evaluations_few_kernels(root: Path, count: int) -> Iterator[int]:
+    """The same with a small cache of compiled kernels, whose capacity oneDNN reads before its first kernel."""
+    os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = str(FEW)
+    yield from evaluations(root, count)
+
+
 PARTS: dict[str, tuple[Part, int]] = {
     "streamed": (streamed, 100_000),
     "in_memory": (in_memory, 100_000),
     "journal": (journal, 10_000),
     "evaluations": (evaluations, 500),
+    "evaluations_few_kernels": (evaluations_few_kernels, 500),
 }
 
 
@@ -169,7 +180,7 @@ def main() -> None:
         theirs.close()
         found[name] = ours.recv()
         process.join()
-        print(f"{name:<12} {found[name]['count']:>7,}: {found[name]['growth_mib']:+.1f} MiB", flush=True)
+        print(f"{name:<24}{found[name]['count']:>7,}: {found[name]['growth_mib']:+.1f} MiB", flush=True)
         if options.json is not None:
             with replacing(options.json) as partial:
                 partial.write_text(

@@ -35,6 +35,9 @@ from gnnrl_lightning.speed.backends import EAGER
 
 COLUMNS = ("operator", "inputs", "outputs", "milliseconds")
 
+FORMAT = 2
+"""Version of the files in the cache; those of other versions have other names."""
+
 MOST_CHANNELS = 2**31 - 1
 
 NO_TABLE = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError, csv.Error)
@@ -121,7 +124,8 @@ class Cache:
 
     def __init__(self, folder: str | Path | None, settings: Mapping[str, Any]) -> None:
         self.settings = json.loads(json.dumps(dict(settings)))
-        self.path = None if folder is None else Path(folder).expanduser() / f"latency-{_hash(self.settings)[:16]}.json"
+        name = f"latency-{_hash({'format': FORMAT, **self.settings})[:16]}.json"
+        self.path = None if folder is None else Path(folder).expanduser() / name
 
     def read(self) -> dict[str, Grid]:
         """Return the grids measured so far.
