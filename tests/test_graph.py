@@ -16,6 +16,7 @@ from tests.support import (
     networks_frozen,
     networks_hard,
     networks_norms,
+    networks_parts,
     networks_recurrent,
     networks_space,
 )
@@ -40,6 +41,7 @@ MORE = (
     networks_hard,
     networks_frozen,
     networks_norms,
+    networks_parts,
     networks_recurrent,
     networks_space,
 )

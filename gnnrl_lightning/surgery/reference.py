@@ -149,6 +149,12 @@ def among_kept(x: Tensor, places: Places, *rest: Any, operator: Callable[..., Te
     return found.new_zeros(shape).index_copy(dim, stays, found)
 
 
+def softmax(x: Tensor, places: Places, *rest: Any, operator: Callable[..., Tensor], **options: Any) -> Tensor:
+    """Softmax or its logarithm over the kept positions, with zeros at the others."""
+    stays = _only(torch.ones_like(x), places) > 0
+    return operator(x.masked_fill(~stays, -math.inf), *rest, **options).where(stays, 0)
+
+
 def normalize(x: Tensor, places: Places, p: float = 2.0, dim: int = 1, eps: float = 1e-12, **options: Any) -> Tensor:
     """`x / |x|` with the norms of the kept positions."""
     return x / _kept(x, places).norm(p, dim, keepdim=True).clamp_min(eps)
@@ -181,6 +187,7 @@ KINDS: dict[str, Callable[..., Any]] = {
     "local_response_norm": among_kept,
     **dict.fromkeys(("cosine_similarity", "pairwise_distance", "cdist"), distance),
     **dict.fromkeys(("addmm", "baddbmm"), addmm),
+    **dict.fromkeys(("softmax", "log_softmax"), softmax),
     "einsum": einsum,
     "scaled_dot_product_attention": attention,
 }

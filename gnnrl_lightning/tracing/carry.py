@@ -42,10 +42,11 @@ def walk_training(state: Walk, program: ExportedProgram) -> None:
     """
     steps, results, contractions = list(state.steps), state.results, list(state.contractions)
     statistics, calls, scalings = list(state.statistics), list(state.calls_of_sizes), list(state.scalings)
+    splits = list(state.splits)
     _pass(state, program)
     evaluated = {contraction.weight for contraction in contractions}
     state.steps, state.results, state.statistics = steps, results, statistics
-    state.calls_of_sizes, state.scalings = calls, scalings
+    state.calls_of_sizes, state.scalings, state.splits = calls, scalings, splits
     state.training = [item for item in state.contractions[len(contractions) :] if item.weight not in evaluated]
     state.contractions = contractions
 

@@ -43,7 +43,7 @@ def _grow(call: SizedCall, numbers: np.ndarray, units: Callable[[Tensor], int | 
     if found is None:
         return None
     dim, along, rows = found
-    count = units(along.reshape(rows, -1)[0])
+    count = next((count for row in along.reshape(rows, -1) if (count := units(row)) is not None), None)
     if count is None:
         return None
     return tuple(size // count * (count + 1) if d == dim else size for d, size in enumerate(call.shape))
@@ -82,6 +82,7 @@ class Following:
 
     Attributes:
         calls: Calls that are given sizes.
+        splits: Calls that cut channels into parts of sizes that may be an attribute.
         plain: Those whose size may be an attribute of the module, and that are not of heads.
         channel: Channel of each label.
         rows: By module and attribute, labels of the channels of which it is the size, and the channel of each label.
@@ -89,7 +90,7 @@ class Following:
 
     def __init__(self, walk: Walk, network: nn.Module, inputs: Inputs) -> None:
         self.walk, self.network, self.inputs = walk, network, inputs
-        self.calls = walk.calls_of_sizes
+        self.calls, self.splits = walk.calls_of_sizes, walk.splits
         self.rows: dict[tuple[str, str], list[tuple[Tensor, np.ndarray]]] = {}
         likely = [call for call in self.calls if self._integers(call.module) & {*call.sizes} - {1}]
         self.plain: list[SizedCall] = likely
@@ -108,7 +109,7 @@ class Following:
     @cached_property
     def modules(self) -> dict[str, Module]:
         """Modules that give sizes to their calls, by path."""
-        paths = list(dict.fromkeys(call.module for call in self.calls))
+        paths = list(dict.fromkeys(call.module for call in (*self.calls, *self.splits)))
         return find_modules(shared_copy(self.network), self.inputs, paths)
 
     def follow(self, calls: Sequence[SizedCall], grown: Mapping[str, Grown], inputs: dict[int, int]) -> Found:

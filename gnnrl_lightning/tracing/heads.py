@@ -28,6 +28,7 @@ from gnnrl_lightning.tracing.export import Inputs
 from gnnrl_lightning.tracing.following import Following, Found, free, grown_sizes
 from gnnrl_lightning.tracing.labels import FIXED
 from gnnrl_lightning.tracing.records import Heads, ModuleSize, SizedCall, Statistic
+from gnnrl_lightning.tracing.splits import decide_splits
 from gnnrl_lightning.tracing.walk import Walk
 
 
@@ -40,11 +41,13 @@ def decide_heads(walk: Walk, network: nn.Module, inputs: Inputs) -> None:
         inputs: The inputs with which it was traced.
     """
     held = Following(walk, network, inputs)
+    decide_splits(held)
     if not walk.heads and not held.plain:
         return
     components = _components(walk, held.channel)
     whole = _with_whole_heads(walk, [heads for part in components if not part.frozen for heads in part.heads])
     for part in components:
+        part.wide = [heads for heads in part.heads if len(np.unique(held.channel[heads.row])) > 1] or part.heads
         part.calls = [call for call in held.calls if part.takes(held.channel[free(call.labels)])]
         held.plain = [call for call in held.plain if all(call is not other for other in part.calls)]
         _decide(part, held, whole)
@@ -60,12 +63,14 @@ class _Part:
         heads: Their records.
         channels: Numbers of the channels of these heads.
         frozen: Whether a constraint of the walk keeps all heads.
+        wide: Those with several channels in each head.
         calls: Calls that are given their sizes.
     """
 
     heads: list[Heads]
     channels: set[int]
     frozen: bool
+    wide: list[Heads] = field(default_factory=list)
     calls: list[SizedCall] = field(default_factory=list)
 
     def takes(self, channels: np.ndarray) -> bool:
@@ -135,7 +140,7 @@ def _decide(part: _Part, held: Following, whole: np.ndarray) -> None:
     read = _inputs_of(walk, part)
     with_input = found.culprit is not None and read is not None and not replaced
     if with_input and read is not None:
-        width = part.heads[0].channels.shape[1]
+        width = part.wide[0].channels.shape[1]
         found = held.follow(calls, grown, {len(read): len(read) // width * (width + 1)})
     if found.culprit is not None or replaced:
         _freeze(walk, part, culprit or found.culprit)
@@ -157,9 +162,10 @@ def _take_whole_heads(walk: Walk, part: _Part) -> None:
 
 def _take_width(walk: Walk, part: _Part, culprit: SizedCall | None, read: Tensor | None) -> None:
     """Let channels of every head go, together with those of the input where `read` has their labels."""
-    for heads in part.heads:
+    for heads in part.wide:
         tables = [heads.channels] if read is None else [read.reshape(heads.channels.shape), heads.channels]
         walk.labels.tie(torch.cat(tables), heads.operator, heads.source)
+    for heads in part.heads:
         _freeze_labels(walk, heads, heads.labels, culprit)
         walk.produced.append((_maker(walk, heads), heads.labels))
 
@@ -172,7 +178,7 @@ def _maker(walk: Walk, heads: Heads) -> str:
 
 def _note_scalings(part: _Part, held: Following, found: Found) -> None:
     """Record numbers of the code that depend on the width of a head: with one channel more they are others."""
-    heads = part.heads[0]
+    heads = part.wide[0]
     width = heads.channels.shape[1]
     for item in held.walk.scalings:
         now = found.factors.get(item.module, {}).get((item.operator, item.number), item.value)
@@ -203,11 +209,11 @@ def _inputs_of(walk: Walk, part: _Part) -> Tensor | None:
 
     All heads must have the same number of channels.
     """
-    shapes = {tuple(heads.channels.shape) for heads in part.heads}
+    shapes = {tuple(heads.channels.shape) for heads in part.wide}
     if len(shapes) != 1:
         return None
     (number, width) = shapes.pop()
-    made = {int(label) for heads in part.heads for label in heads.channels.flatten()}
+    made = {int(label) for heads in part.wide for label in heads.channels.flatten()}
     found = [
         item.reads
         for item in walk.contractions

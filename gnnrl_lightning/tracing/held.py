@@ -20,7 +20,8 @@ from torch.overrides import TorchFunctionMode
 
 from gnnrl_lightning.tracing.copies import on_meta
 from gnnrl_lightning.tracing.export import Inputs, run
-from gnnrl_lightning.tracing.records import SizedCall
+from gnnrl_lightning.tracing.records import SizedCall, SplitCall
+from gnnrl_lightning.tracing.walk import is_sequence
 from gnnrl_lightning.trees import map_tensors, to_device
 
 Call = tuple[str, int]
@@ -48,6 +49,9 @@ SCALINGS = {
 }
 """Name of a function that multiplies or divides -> name of its operator."""
 
+TERMS = ("add", "add_", "__add__", "__radd__", "__iadd__", "sub", "sub_", "__sub__", "__rsub__", "__isub__")
+"""Names of functions that add or subtract."""
+
 VIEWS = ("view", "reshape", "unflatten", "expand")
 """Calls whose arguments are sizes of their output."""
 
@@ -70,10 +74,14 @@ class Module:
         """Attributes of the module itself that are integers."""
         return {name: value for name, value in vars(self.module).items() if type(value) is int}
 
+    def sequences(self, value: tuple[int, ...]) -> list[str]:
+        """Names of attributes of the module itself that are lists or tuples of these integers."""
+        return [name for name, held in vars(self.module).items() if is_sequence(held, value)]
+
     def sizes(
         self,
-        calls: Sequence[SizedCall],
-        values: Mapping[str, int],
+        calls: Sequence[SizedCall | SplitCall],
+        values: Mapping[str, Any],
         answers: Mapping[Call, Sizes],
         inputs: Mapping[int, int] | None = None,
     ) -> Given:
@@ -116,7 +124,8 @@ def find_modules(network: nn.Module, inputs: Inputs, paths: Sequence[str]) -> di
 
     def note(path: str) -> Any:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
-            found.setdefault(path, Module(module, args, kwargs))
+            if path not in found:  # as it is before the pass: its code may keep tensors
+                found[path] = Module(copy.deepcopy(module), args, kwargs)
 
         return hook
 
@@ -156,12 +165,14 @@ class _Recorder(TorchFunctionMode):
         """Record a call."""
         kwargs, name = kwargs or {}, getattr(func, "__name__", "")
         key = None
-        if name in VIEWS and not self.depth:
+        if (name in VIEWS or name == "split") and not self.depth:
             key = name, self.calls[name]
             self.calls[name] += 1
         if key in self.wanted and key is not None:
             given = _given(name, args, kwargs)
             self.given.sizes[key] = given
+            if name == "split":
+                return _parts(*args, **kwargs)
             answers = self.answers.get(key, given)
             return args[0].new_empty(
                 [answer if size == -1 else size for size, answer in zip(given, answers, strict=True)]
@@ -175,16 +186,35 @@ class _Recorder(TorchFunctionMode):
         try:
             return func(*args, **kwargs)
         except (RuntimeError, ValueError):
-            if key is not None:
+            if key is not None and name != "split":
                 return args[0].new_empty([max(size, 1) for size in _given(name, args, kwargs)])
             if name == "linear" and len(args) > 1:  # its weight has the dense sizes
                 return args[0].new_empty(*args[0].shape[:-1], len(args[1]))
+            if name in (*SCALINGS, *TERMS) and all(isinstance(item, Tensor) for item in args[:2]):
+                return _larger(*args[:2])  # one of them is a parameter of dense size
             raise
+
+
+def _larger(a: Tensor, b: Tensor) -> Tensor:
+    """Return a tensor of the shape of an elementwise result, with the larger size where two do not fit."""
+    ndim = max(a.dim(), b.dim())
+    return a.new_empty([max(pair) for pair in zip(*((1,) * (ndim - t.dim()) + t.shape for t in (a, b)), strict=True)])
+
+
+def _parts(x: Tensor, sizes: Any, dim: int = 0) -> tuple[Tensor, ...]:
+    """Return tensors in the shapes of the parts of a tensor, whether or not their sizes fit it."""
+    if isinstance(sizes, int):
+        return x.split(sizes, dim)
+    dim %= x.dim()
+    return tuple(x.new_empty(*x.shape[:dim], size, *x.shape[dim + 1 :]) for size in sizes)
 
 
 def _given(name: str, args: Any, kwargs: Any) -> Sizes:
     """Return the sizes of the output that a call is given."""
     x, *rest = args
+    if name == "split":
+        sizes = next((kwargs[key] for key in ("split_size_or_sections", "split_size") if key in kwargs), *rest[:1])
+        return (sizes,) if isinstance(sizes, int) else tuple(sizes)
     sizes = kwargs.get("shape", kwargs.get("size", kwargs.get("sizes", rest[-1] if rest else ())))
     if name == "unflatten":
         dim = kwargs.get("dim", rest[0] if rest else 0) % x.dim()

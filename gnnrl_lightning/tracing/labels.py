@@ -165,6 +165,13 @@ class Labels:
             self.tag(part)
             self.cuts.append(Use(part.flatten(), operator, source))
 
+    def part(self, parts: Sequence[Tensor], operator: str, source: str) -> None:
+        """Record that an operator takes parts of the channels: equal ones are tied, unequal ones are cut."""
+        if len({len(part) for part in parts}) == 1:
+            self.tie(torch.stack(list(parts)), operator, source)
+        else:
+            self.cut(parts, operator, source)
+
     def tie(self, labels: Tensor, operator: str, source: str) -> None:
         """Record that the rows of `labels` `(rows, n)` must keep equal counts, each row with its own indices."""
         self.rows.append(Use(labels, operator, source))

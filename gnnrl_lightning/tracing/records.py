@@ -156,6 +156,27 @@ class SizedCall:
 
 
 @dataclass(frozen=True)
+class SplitCall:
+    """A call that cuts channels into parts whose sizes may be an attribute of the module.
+
+    Attributes:
+        module: Path of the module that calls it.
+        number: How many calls of `split` the module has made before.
+        sizes: The sizes that it is given: one for all parts, or one for each of them.
+        parts: Labels of each part.
+        source: Line of the user's code.
+        operator: Name of the function.
+    """
+
+    module: str
+    number: int
+    sizes: tuple[int, ...]
+    parts: tuple[Tensor, ...]
+    source: str
+    operator: str = "split"
+
+
+@dataclass(frozen=True)
 class Scaling:
     """A product or quotient of channels of heads, or of heads, and a number of the code.
 

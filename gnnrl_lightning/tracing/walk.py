@@ -21,7 +21,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gnnrl_lightning.registry import Registry
 from gnnrl_lightning.tracing.labels import FIXED, Labels, Value, support
-from gnnrl_lightning.tracing.records import Contraction, Gather, Heads, ModuleSize, Scaling, SizedCall, Statistic, Step
+from gnnrl_lightning.tracing.records import (
+    Contraction,
+    Gather,
+    Heads,
+    ModuleSize,
+    Scaling,
+    SizedCall,
+    SplitCall,
+    Statistic,
+    Step,
+)
 
 Rule = Callable[..., Any]
 
@@ -78,6 +88,7 @@ class Walk:
         sizes: Numbers of channels that modules hold as attributes.
         heads: Channels along heads of attention, by their labels.
         calls_of_sizes: Calls whose arguments are sizes of labelled dimensions.
+        splits: Calls that cut channels into parts of sizes that may be attributes.
         scalings: Products of channels of heads and numbers of the code.
         statistics: Operators that summarise channels together.
         calls: Number of calls of such operators, by module and name.
@@ -110,6 +121,7 @@ class Walk:
     sizes: list[ModuleSize] = field(default_factory=list)
     heads: dict[tuple[bytes, int], Heads] = field(default_factory=dict)
     calls_of_sizes: list[SizedCall] = field(default_factory=list)
+    splits: list[SplitCall] = field(default_factory=list)
     scalings: list[Scaling] = field(default_factory=list)
     statistics: list[Statistic] = field(default_factory=list)
     calls: Counter[tuple[int, str]] = field(default_factory=Counter)
@@ -221,6 +233,23 @@ class Walk:
             call = SizedCall(self.module, self.operator, number, tuple(sizes), self.shape, labels, self.source)
             self.calls_of_sizes.append(call)
 
+    def split(self, parts: Sequence[Tensor], sizes: tuple[int, ...], number: int) -> bool:
+        """Record a call that cuts channels into parts if the module may hold their sizes, see `SplitCall`.
+
+        Args:
+            parts: Labels of the parts.
+            sizes: The sizes that the code gives: one for all parts, or one for each of them.
+            number: How many calls of `split` the module has made before.
+        """
+        whole = sum(part.numel() for part in parts)
+        near = {*sizes, whole} if len(sizes) == 1 else ()
+        held = [] if self._caller is None else vars(self._caller).values()
+        found = any((type(value) is int and value in near) or is_sequence(value, sizes) for value in held if sizes)
+        if found:
+            flat = tuple(part.flatten() for part in parts)
+            self.splits.append(SplitCall(self.module, number, sizes, flat, self.source))
+        return found
+
     def hold(self, attribute: str, value: Any, labels: Tensor, place: int | None = None, unit: int = 1) -> None:
         """Record the attribute of the current module that is the number of these channels, see `ModuleSize`.
 
@@ -305,6 +334,11 @@ class Walk:
             raise AssertionError(f"{self.operator}: its MACs are not a product of its sizes")
         assert self.node is not None
         self.contractions.append(Contraction(self.node.name, more.pop("weight", None), factor, sizes, **more))
+
+
+def is_sequence(held: Any, sizes: tuple[int, ...]) -> bool:
+    """Whether an attribute of a module is a list or a tuple of these sizes."""
+    return isinstance(held, (list, tuple)) and tuple(held) == sizes
 
 
 def _meta(value: Any) -> Any:

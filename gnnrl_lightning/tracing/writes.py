@@ -1,8 +1,9 @@
 """Rewriting of in-place writes through views, for a walk with one value per node.
 
 `z[:, :4] = y` writes into a slice of z, which changes z for all later readers. `torch.export` can functionalise such
-programs, but that takes longer than the export itself. Writes into slices are therefore rewritten here: readers of z
-after the write read `slice_scatter(z, y, ...)` instead.
+programs, but that takes longer than the export itself, and its operators are no longer those that the code calls.
+Writes into slices and single indices are therefore rewritten here: readers of z after the write read
+`slice_scatter(z, y, ...)` or `select_scatter(z, y, ...)` instead.
 """
 
 from __future__ import annotations
@@ -10,11 +11,15 @@ from __future__ import annotations
 import torch
 from torch.fx import Graph, Node
 
-SLICE, SCATTER = torch.ops.aten.slice.Tensor, torch.ops.aten.slice_scatter.default
+SCATTERS = {
+    torch.ops.aten.slice.Tensor: torch.ops.aten.slice_scatter.default,
+    torch.ops.aten.select.int: torch.ops.aten.select_scatter.default,
+}
+"""View of a part of a tensor -> operator that writes into this part."""
 
 
 def replace_slice_writes(graph: Graph) -> bool:
-    """Replace every in-place write into slices of a tensor by an operator that returns the whole tensor.
+    """Replace every in-place write into slices or indices of a tensor by an operator that returns the whole tensor.
 
     In-place operators on whole tensors (`relu_`, `add_`) remain.
 
@@ -42,8 +47,8 @@ def _written(node: Node) -> Node | None:
 
 
 def _is_plain(write: Node, target: Node, position: dict[Node, int]) -> bool:
-    """Whether a write goes to an intermediate tensor through slices only, and no older view is read after it."""
-    while target.target is SLICE and len(target.users) == 1:
+    """Whether a write goes to an intermediate tensor through slices and indices, and no older view is read later."""
+    while target.target in SCATTERS and len(target.users) == 1:
         target = target.args[0]  # type: ignore[assignment]
     if target.op != "call_function" or _is_alias(target) or write.users:
         return False
@@ -60,11 +65,11 @@ def _last_read(alias: Node, position: dict[Node, int]) -> int:
 def _scatter(graph: Graph, write: Node, target: Node, position: dict[Node, int]) -> None:
     """Redirect the readers after a write to the tensor that includes the written values."""
     whole = write
-    while target.target is SLICE:
+    while target.target in SCATTERS:
         source = target.args[0]
         assert isinstance(source, Node)
         with graph.inserting_after(whole):
-            whole = graph.call_function(SCATTER, (source, whole, *target.args[1:]), target.kwargs)
+            whole = graph.call_function(SCATTERS[target.target], (source, whole, *target.args[1:]), target.kwargs)
         whole.meta = write.meta | {"val": source.meta["val"]}
         position[whole] = position[write]
         target = source

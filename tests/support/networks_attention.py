@@ -368,6 +368,88 @@ class WidthOfTheInput(Fused):
         return self.proj(mixed.transpose(1, 2).reshape(B, N, C))
 
 
+@attention({"embed": (4, 9)}, {"attention.qkv": 3})
+class ChannelsOfTheInput(WidthOfTheInput):
+    """Channels of a head attend to each other: a softmax over those that are kept."""
+
+    def forward(self, x):
+        B, N, C = x.shape
+        q, k, v = self.qkv(x).reshape(B, N, 3, self.num_heads, C // self.num_heads).permute(2, 0, 3, 4, 1)
+        weights = (F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)).softmax(-1)
+        return self.proj((weights @ v).permute(0, 3, 1, 2).reshape(B, N, C))
+
+
+@attention({"embed": (4, 9), "attention.positions.0": (7, 1)}, {"attention.qkv": 3})
+class CosinesOfTheInput(WidthOfTheInput):
+    """Keys have no bias, heads have a temperature each, and a small network makes the biases of positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.positions = nn.Sequential(nn.Linear(2, 7), nn.ReLU(), nn.Linear(7, HEADS, bias=False))
+        self.temperature = nn.Parameter(torch.rand(HEADS, 1, 1))
+        self.register_buffer("places", torch.rand(5, 5, 2))
+
+    def forward(self, x):
+        B, N, C = x.shape
+        bias = self.qkv.bias.clone()
+        length = bias.numel() // 3
+        bias[length : 2 * length].zero_()
+        qkv = F.linear(x, self.qkv.weight, bias).reshape(B, N, 3, self.num_heads, C // self.num_heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        cosines = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1) * self.temperature.exp()
+        weights = (cosines + self.positions(self.places).permute(2, 0, 1)).softmax(-1)
+        return self.proj((weights @ v).transpose(1, 2).reshape(B, N, C))
+
+
+@attention({"embed": (4, 9)}, {"attention.qkv": 3, "attention.talk": 3})
+class TalkingHeadsOfTheInput(WidthOfTheInput):
+    """A linear layer mixes the weights: queries and keys have other heads than values, in one call of `reshape`."""
+
+    def __init__(self):
+        super().__init__()
+        self.talk = nn.Linear(HEADS, HEADS)
+
+    def forward(self, x):
+        B, N, C = x.shape
+        q, k, v = self.qkv(x).reshape(B, N, 3, self.num_heads, C // self.num_heads).permute(2, 0, 3, 1, 4)
+        weights = self.talk((q @ k.transpose(-2, -1)).permute(0, 2, 3, 1)).permute(0, 3, 1, 2).softmax(-1)
+        return self.proj((weights @ v).transpose(1, 2).reshape(B, N, C))
+
+
+@attention({"embed": (4, 6)}, {"attention.look": 3})
+class Outlook(nn.Module):
+    """Tokens make the weights of their neighbours, without keys; neighbours are unfolded, and folded again."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_heads = HEADS
+        self.values, self.look, self.proj = nn.Linear(12, 12), nn.Linear(12, 9 * HEADS), nn.Linear(12, 12)
+
+    def forward(self, x):
+        B, N, C = x.shape
+        near = F.unfold(self.values(x).transpose(1, 2).unsqueeze(2), (1, 3), padding=(0, 1))
+        near = near.reshape(B, self.num_heads, C // self.num_heads, 3, N).permute(0, 1, 4, 3, 2)
+        weights = self.look(x).reshape(B, N, self.num_heads, 3, 3).permute(0, 2, 1, 3, 4).softmax(-1)
+        mixed = (weights @ near).permute(0, 1, 4, 3, 2).reshape(B, C * 3, N)
+        return self.proj(F.fold(mixed, (1, N), (1, 3), padding=(0, 1)).squeeze(2).transpose(1, 2))
+
+
+@attention({"embed": (4, 9)}, {"attention.inner.qkv": 3})
+class ClassToken(nn.Module):
+    """Positions are added before a token is prepended; a table of distances is written column by column."""
+
+    def __init__(self):
+        super().__init__()
+        self.places, self.token = nn.Parameter(torch.randn(1, 5, 12)), nn.Parameter(torch.randn(1, 1, 12))
+        self.inner = WidthOfTheInput()
+
+    def forward(self, x):
+        x = torch.cat((self.token.expand(len(x), -1, -1), x + self.places), 1)
+        table = torch.zeros(1, x.shape[1], 2)
+        table[:, :, 0], table[:, :, 1] = torch.arange(x.shape[1]), 1.0
+        return self.inner(x)[:, 1:] + table.sum()
+
+
 @attention({"embed": (12, 1)}, {"attention.qkv": 24}, {"attention.qkv": "reshape(1, 5, 3, 3, 4)"})
 class ConstantSizes(Fused):
     """Both sizes are constants in the code."""

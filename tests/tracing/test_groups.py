@@ -98,19 +98,19 @@ def test_a_frozen_group_says_where_and_why():
 
 
 def test_the_line_is_of_the_code_that_calls_a_module_of_torch():
-    """Not the line within `nn.Softmax` that calls its function."""
+    """Not the line within `nn.FractionalMaxPool2d` that calls its function."""
 
     class Shares(Pair):
         def __init__(self):
             super().__init__(6, 6)
-            self.norm = nn.Softmax(1)
+            self.norm = nn.FractionalMaxPool2d(1, 8)
 
         def features(self, x):
             return self.b(self.norm(self.a(x)))
 
     graph = gnnrl_lightning.trace(Shares(), torch.rand(1, 3, 8, 8), self_test=False)
     (group,) = (group for group in graph.frozen if group.name == "a")
-    assert group.operator == "softmax"
+    assert group.operator == "fractional_max_pool2d"
     assert re.fullmatch(r"norm \(networks_zoo\.py:\d+: return self\.head.+", group.source)
 
 

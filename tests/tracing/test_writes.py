@@ -30,6 +30,13 @@ def read_between(x):
     return before - z.sum(), z
 
 
+def columns(x):
+    """Single indices, the last one from the end."""
+    z = torch.zeros_like(x)
+    z[:, 0], z[:, -1, 1:] = x[:, 1], 3
+    return z + x
+
+
 def newer_view(x):
     z = x.clone()
     z[:, :2].add_(1)
@@ -76,7 +83,7 @@ class Calls(nn.Module):
 
 
 def scatters(program):
-    return sum("slice_scatter" in str(node.target) for node in program.graph.nodes)
+    return sum("_scatter" in str(node.target) for node in program.graph.nodes)
 
 
 def exported(function):
@@ -86,10 +93,10 @@ def exported(function):
 
 @pytest.mark.parametrize(
     ("function", "expected"),
-    [(halves, 2), (nested, 8), (read_between, 1), (newer_view, 1), (whole_tensors, 0)],
+    [(halves, 2), (nested, 8), (read_between, 1), (columns, 3), (newer_view, 1), (whole_tensors, 0)],
 )
-def test_writes_into_slices_are_replaced(function, expected):
-    """One scatter for each slice that is written through."""
+def test_writes_into_slices_and_indices_are_replaced(function, expected):
+    """One scatter for each slice or index that is written through."""
     program, x = exported(function)
     assert replace_slice_writes(program.graph)
     assert scatters(program) == expected

@@ -17,11 +17,45 @@ from gnnrl_lightning.tracing.walk import Walk, rule
 def pointwise(walk: Walk, *args: Any, **kwargs: Any) -> Value:
     """Join channels at the same position; zeros remain zero only if the operator maps zero to zero."""
     operands = [argument for argument in (*args, *kwargs.values()) if isinstance(argument, Value)]
+    if len(operands) > 1:
+        operands = _without_positions(walk, operands)
     result = Value(walk.shape, merge(walk, operands))
     if any(bool((labels == ZERO).any()) for labels in result.labels) and not _keeps_zero(walk, args, kwargs):
         fixed = tuple(torch.where(labels == ZERO, FIXED, labels) for labels in result.labels)
         return Value(result.shape, fixed)
     return result
+
+
+def _without_positions(walk: Walk, operands: list[Value]) -> list[Value]:
+    """Operands without labels of parameters along dimensions that are no channels of another operand.
+
+    An embedding of positions is as long as there are positions: it stays so, and its result has none of these labels.
+    """
+    assert walk.node is not None
+    made = [node in walk.derived for node in walk.node.all_input_nodes]
+    if len(made) != len(operands) or all(made):
+        return operands
+    others = [value for value, derived in zip(operands, made, strict=True) if not derived]
+    return [_bound(walk, value, others) if made[i] else value for i, value in enumerate(operands)]
+
+
+def _bound(walk: Walk, value: Value, others: list[Value]) -> Value:
+    """A parameter without the labels along dimensions, counted from the last, that are no channels of another value."""
+    kept = []
+    for labels in value.labels:
+        mine = {dim - len(value.shape) for dim in support(labels)}
+        if any(_are_positions(other, mine) for other in others):
+            walk.freeze(labels, "is combined with values that cannot be pruned")
+        else:
+            kept.append(labels)
+    return Value(value.shape, tuple(kept))
+
+
+def _are_positions(value: Value, dims: set[int]) -> bool:
+    ndim = len(value.shape)
+    long = all(dim >= -ndim and value.shape[dim] > 1 for dim in dims)
+    zero = any(not support(labels) for labels in value.labels)
+    return bool(dims) and long and not zero and all(labels.shape[dim] == 1 for labels in value.labels for dim in dims)
 
 
 @rule("add", "sub", "rsub", kind="add")

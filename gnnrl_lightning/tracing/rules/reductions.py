@@ -133,10 +133,30 @@ def _reduced(walk: Walk, x: Value, dims: tuple[int, ...]) -> Value:
     return Value(walk.shape, tuple(labels.reshape([labels.shape[d] for d in kept]) for labels in left))
 
 
-@rule("softmax", "_softmax", "log_softmax", "_log_softmax", "cumsum", "argsort", kind="other")
+@rule("softmax", "_softmax", "log_softmax", "_log_softmax", kind="other")
+def softmax(walk: Walk, x: Value, dim: int = -1, *_: Any, **__: Any) -> Value:
+    """Softmax along a dimension: over the channels along it that are kept.
+
+    Channels that a view has split go together along the dimension unless it is the last of theirs, which shrinks.
+    """
+    (dim,), number = _dims(x, dim), walk.call_number(walk.operator.lstrip("_"))
+    made = []
+    for labels in x.labels:
+        dims = support(labels)
+        if dim in dims[:-1]:
+            labels = walk.together(labels, (dim,))
+        elif dim in dims:
+            walk.statistic(number, dim, labels if len(dims) > 1 else labels.flatten(), walk.operator.lstrip("_"))
+        made.append(labels)
+    return Value(walk.shape, tuple(made))
+
+
+@rule("cumsum", "argsort", kind="other")
 def along_dimension(walk: Walk, x: Value, dim: int = -1, *_: Any, **__: Any) -> Value:
-    """Operators along one dimension, such as softmax: channels along it are frozen, blocks of them go as a whole."""
-    return Value(walk.shape, blocks(walk, x, _dims(x, dim), "is combined with the other channels").labels)
+    """Operators along one dimension: channels along it are frozen, blocks of them go as a whole."""
+    dims = _dims(x, dim)
+    found = blocks(walk, x, dims, "is combined with the other channels")
+    return Value(walk.shape, tuple(_first(labels, {*dims}) for labels in found.labels if {*support(labels)} != {*dims}))
 
 
 @rule("cosine_similarity", "pairwise_distance", "cdist", kind="pool")
