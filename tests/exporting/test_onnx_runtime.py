@@ -105,7 +105,9 @@ def test_what_cannot_be_written_is_refused(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"cannot be written as ONNX: it returns something other than tensors"):
         written(Counts(), torch.randn(2, 3, 10, 10), tmp_path / "model.onnx")
     monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("no rule\nmore")))
-    with pytest.raises(UserError, match=r"^the network cannot be written as ONNX: no rule; choose another format or back end$"):
+    with pytest.raises(
+        UserError, match=r"^the network cannot be written as ONNX: no rule; choose another format or back end$"
+    ):
         written(Image(), torch.randn(2, 3, 10, 10), tmp_path / "model.onnx")
 
 
