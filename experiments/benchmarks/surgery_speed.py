@@ -31,11 +31,11 @@ NETWORKS = ("cifar_resnet56", "resnet50", "densenet121")
 
 def measure(name: str, rounds: int) -> dict[str, Any]:
     """One row of the table."""
-    network, side = build(name)
+    network, shape = build(name)
     if name == "cifar_resnet56":
         network = networks.resnet56(shortcut="B")  # torch-pruning cannot prune option-A shortcuts
     network.eval()
-    example = torch.randn(1, 3, side, side)
+    example = torch.randn(1, *shape)
     graph = gnnrl_lightning.trace(network, example, self_test=False)
     widths = graph.project(graph.widths, macs=0.5)
     head = [module for module in network.modules() if isinstance(module, nn.Linear)]

@@ -179,7 +179,7 @@ class OnnxRuntime:
 def _check(precision: str, device: torch.device) -> None:
     check_onnx("latency.backend onnxruntime")
     if precision != "32":
-        raise UserError(f"latency.precision is {precision}: latency.backend onnxruntime computes with 32")
+        raise UserError(f"latency.precision is {precision}: latency.backend onnxruntime expects 32")
 
 
 def _versions() -> dict[str, str]:
