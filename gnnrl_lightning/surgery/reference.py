@@ -157,7 +157,13 @@ def softmax(x: Tensor, places: Places, *rest: Any, operator: Callable[..., Tenso
 
 def normalize(x: Tensor, places: Places, p: float = 2.0, dim: int = 1, eps: float = 1e-12, **options: Any) -> Tensor:
     """`x / |x|` with the norms of the kept positions."""
-    return x / _kept(x, places).norm(p, dim, keepdim=True).clamp_min(eps)
+    return x / norm(x, places, p, dim, operator=torch.norm, keepdim=True).clamp_min(eps)
+
+
+def norm(x: Tensor, places: Places, *rest: Any, operator: Callable[..., Tensor], **options: Any) -> Tensor:
+    """Norm of the kept positions; of heads, which keep different ones, with zeros at the others."""
+    only = _kept if all(isinstance(where, int) for where in places) else _only
+    return operator(only(x, places), *rest, **options)
 
 
 def distance(x: Tensor, places: Places, other: Tensor, *rest: Any, operator: Callable[..., Tensor], **options: Any):
@@ -187,6 +193,7 @@ KINDS: dict[str, Callable[..., Any]] = {
     "local_response_norm": among_kept,
     **dict.fromkeys(("cosine_similarity", "pairwise_distance", "cdist"), distance),
     **dict.fromkeys(("addmm", "baddbmm"), addmm),
+    **dict.fromkeys(("norm", "linalg_vector_norm", "linalg_norm"), norm),
     **dict.fromkeys(("softmax", "log_softmax"), softmax),
     "einsum": einsum,
     "scaled_dot_product_attention": attention,

@@ -379,7 +379,7 @@ class ChannelsOfTheInput(WidthOfTheInput):
         return self.proj((weights @ v).permute(0, 3, 1, 2).reshape(B, N, C))
 
 
-@attention({"embed": (4, 9), "attention.positions.0": (7, 1)}, {"attention.qkv": 3})
+@attention({"embed": (4, 9), "attention.positions.0": (7, 1)}, {"attention.positions.2": 3})
 class CosinesOfTheInput(WidthOfTheInput):
     """Keys have no bias, heads have a temperature each, and a small network makes the biases of positions."""
 

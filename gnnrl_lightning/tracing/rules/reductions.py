@@ -47,13 +47,13 @@ def blocks(walk: Walk, x: Value, dims: Iterable[int], reason: str) -> Value:
     return Value(x.shape, tuple(kept))
 
 
-def summarise(walk: Walk, x: Value, dims: Iterable[int], reason: str) -> Value:
+def summarise(walk: Walk, x: Value, dims: Iterable[int], reason: str, number: int | None = None) -> Value:
     """Record the channels along `dims` that an operator summarises together, see `Statistic`.
 
     Channels that a view has split, of which only some dimensions are summarised, go together along these: the halves
     of the channels, or each channel with its neighbour. Labels that change in other ways are frozen.
     """
-    along, number = set(dims), walk.call_number()
+    along, number = set(dims), walk.call_number() if number is None else number
     for labels in x.labels:
         if set(support(labels)) - along:
             walk.together(labels, set(support(labels)) & along)
@@ -80,7 +80,19 @@ def norm(walk: Walk, x: Value, order: float | str | None = 2, dim: Any = None, *
     dims = _dims(x, dim)
     if walk.operator == "linalg_norm" and order is not None and len(dims) > 1:
         return _reduced(walk, over(walk, x, dims, "is part of the norm of a matrix"), dims)
-    return _reduced(walk, summarise(walk, x, dims, "is reduced over"), dims)
+    number = walk.call_number()
+    if order is None or (isinstance(order, (int, float)) and order > 0):
+        x = Value(x.shape, tuple(_of_head(walk, labels, dims, number) for labels in x.labels))
+    return _reduced(walk, summarise(walk, x, dims, "is reduced over", number), dims)
+
+
+def _of_head(walk: Walk, labels: Tensor, dims: tuple[int, ...], number: int) -> Tensor:
+    """Labels of heads where an operator, to which zeros do not count, summarises the channels of each of them."""
+    along = support(labels)
+    if len(along) < 2 or along[-1:] != dims:
+        return labels
+    walk.statistic(number, along[-1], labels)
+    return walk.heads_of(labels, dims)[0]
 
 
 @rule("mean", "sum", "amax", "amin", "var", "std", "var_mean", "std_mean", kind="pool")

@@ -98,8 +98,17 @@ def expand_as(walk: Walk, x: Value, like: Value) -> Value:
     """Repetition of dimensions of size 1 as often as another tensor has channels: it has their labels."""
     sizes = (*(1,) * (len(like.shape) - len(x.shape)), *x.shape)
     repeated = {dim for dim, size in enumerate(sizes) if size == 1}
-    followed = tuple(labels for labels in like.labels if set(support(labels)) <= repeated)
-    return Value(walk.shape, (*expand(walk, x).labels, *followed))
+    made = list(expand(walk, x).labels)
+    for labels in like.labels:
+        inner, outer = set(support(labels)) & repeated, set(support(labels)) - repeated
+        heads = [mine for mine in made if outer and set(support(mine)) == outer]
+        if inner and heads and max(outer) < min(inner):  # a value for each head is repeated for its channels
+            walk.join(walk.heads_of(labels, inner)[0], heads[0])
+            made = [mine for mine in made if mine is not heads[0]]
+        elif outer:
+            continue
+        made.append(labels)
+    return Value(walk.shape, tuple(made))
 
 
 @rule("roll", "flip", kind="shape")
