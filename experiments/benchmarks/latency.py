@@ -1,8 +1,9 @@
 """How well latency is predicted, and whether a latency budget is met, on this machine.
 
     python experiments/benchmarks/latency.py --json experiments/results/latency.json
+    python experiments/benchmarks/latency.py --json experiments/results/latency.json --backend onnxruntime
 
-For each network and batch size, with one thread: the table of operators and ten whole networks are measured, then
+For each network and batch size, with one thread and `--backend`: the table of operators and ten whole networks are measured, then
 
 1. candidates of random widths are predicted, and measured along with the ten networks: mean and largest error;
 2. one keep ratio for all groups is projected onto 60 % of the dense latency, and measured. If it misses the limit by
@@ -128,6 +129,7 @@ def measure(name: str, batch: int, backend: str, candidates: int, load: Callable
         "image": side,
         "batch_size": batch,
         "backend": backend,
+        "versions": latency.machine["versions"],
         "dense_ms": latency.milliseconds[0],
         "cells": sum(len(grid.inputs) * len(grid.outputs) for grid in latency.model.grids.values()),
         "seconds": seconds,
