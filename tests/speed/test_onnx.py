@@ -91,7 +91,7 @@ def test_sessions_have_the_number_of_threads_that_is_asked_for(exports):
 
 
 def test_what_is_missing_or_cannot_be_is_said_in_one_line(monkeypatch):
-    with pytest.raises(UserError, match=r"^latency.precision is bf16: latency.backend onnxruntime computes with 32$"):
+    with pytest.raises(UserError, match=r"^latency.precision is bf16: latency.backend onnxruntime expects 32$"):
         RealTimer(LatencyOptions(backend="onnxruntime", precision="bf16"), CPU, IMAGES[:1])
     monkeypatch.setattr(onnx_runtime, "PACKAGES", ("onnx", "of_no_such_name"))
     message = r"^latency.backend onnxruntime needs of_no_such_name: pip install 'gnnrl-lightning\[onnx\]'$"
