@@ -46,9 +46,9 @@ def _sizes_of_each(module: Module, call: SplitCall) -> list[ModuleSize]:
 
 def _sizes_of_all(module: Module, call: SplitCall) -> list[ModuleSize]:
     """Return the attribute that is the size of all parts, or of all of them together."""
-    if len(call.sizes) > 1:
+    if len(call.sizes) != 1:
         return []
-    (size,), whole = call.sizes, torch.cat(call.parts)
+    size, whole = call.sizes[0], torch.cat(call.parts)
     for name, value in module.integers().items():
         if value in (size, len(whole)) and _given(module, call, {name: 2 * value}) == (2 * size,):
             return [ModuleSize(call.module, name, None, call.parts[0] if value == size else whole)]

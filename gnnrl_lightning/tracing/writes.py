@@ -8,10 +8,12 @@ Writes into slices and single indices are therefore rewritten here: readers of z
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.fx import Graph, Node
 
-SCATTERS = {
+SCATTERS: dict[Any, torch._ops.OpOverload] = {
     torch.ops.aten.slice.Tensor: torch.ops.aten.slice_scatter.default,
     torch.ops.aten.select.int: torch.ops.aten.select_scatter.default,
 }
