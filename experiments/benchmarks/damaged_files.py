@@ -67,11 +67,11 @@ class DamagedFiles:
     def damages(self, name: str, count: int, draw: random.Random) -> Iterator[bool]:
         """Random damages to a file of a finished run: refused in one line, or without any effect."""
         path = self.cache.path if name == "cached latencies" else self.whole.path / DAMAGED[name]
+        assert path is not None
         if "latencies" in name:
             write_json(self.whole.latency, self.latency.as_record())
         if name == "finals":
             path.write_bytes(self.whole.journal.read_bytes())  # of the same form
-        assert path is not None
         data, self.records = path.read_bytes(), Journal(self.whole.journal).read()
         self.recipe = artifact.read_recipe(self.whole.pruned)
         try:
