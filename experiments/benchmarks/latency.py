@@ -3,7 +3,8 @@
     python experiments/benchmarks/latency.py --json experiments/results/latency.json
     python experiments/benchmarks/latency.py --json experiments/results/latency.json --backend onnxruntime
 
-For each network and batch size, with one thread and `--backend`: the table of operators and ten whole networks are measured, then
+For each network and batch size, with one thread and `--backend`: the table of operators and ten whole networks are
+measured, then
 
 1. candidates of random widths are predicted, and measured along with the ten networks: mean and largest error;
 2. one keep ratio for all groups is projected onto 60 % of the dense latency, and measured. If it misses the limit by
