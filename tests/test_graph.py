@@ -163,3 +163,15 @@ def test_a_graph_and_a_plan_say_what_they_are():
     assert any(line.startswith("  frozen head: 10 channels, ") for line in lines[5:])
     plan = graph.plan_from([torch.arange(width // 2)[None] for width in graph.widths.tolist()])
     assert repr(plan) == "Plan(stem: 8, inner.0: 12, inner.1: 12, last: 16)"
+
+
+def test_metrics_made_of_the_latency_follow_it():
+    network = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 2))
+    graph = gnnrl_lightning.trace(network, torch.zeros(1, 4), self_test=False)
+
+    def energy(traced):
+        return lambda widths: 3 * traced.latency(widths)
+
+    for factor in (1, 10):
+        graph = graph.with_latency(lambda widths, factor=factor: factor * widths.sum(-1).double())
+        assert float(graph.cost_of(energy)(graph.widths)) == 3 * factor * 6
