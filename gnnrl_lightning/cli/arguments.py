@@ -26,7 +26,7 @@ from gnnrl_lightning.cli.wording import refusal
 from gnnrl_lightning.cost.metrics import METRICS
 from gnnrl_lightning.data import ExampleData
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.job.comparison import CompareOptions
+from gnnrl_lightning.job.compare_options import CompareOptions
 from gnnrl_lightning.job.groups import GroupOptions
 from gnnrl_lightning.job.integrity import check_files
 from gnnrl_lightning.job.lock import locked

@@ -20,7 +20,8 @@ from gnnrl_lightning.cost.metrics import METRICS
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.files import os_errors, replacing
 from gnnrl_lightning.job.checked import Checked, check
-from gnnrl_lightning.job.comparison import CompareOptions, Comparison
+from gnnrl_lightning.job.compare_options import CompareOptions
+from gnnrl_lightning.job.comparison import Comparison
 from gnnrl_lightning.job.delivery import Delivered, deliver
 from gnnrl_lightning.job.finetuning import save_finetuned, worse
 from gnnrl_lightning.job.given_widths import as_widths, budget_of, deliver_widths, read_widths

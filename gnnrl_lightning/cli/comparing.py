@@ -11,7 +11,8 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.errors import UserError, one_line
-from gnnrl_lightning.job.comparison import DDPG_METHOD, AgentRow
+from gnnrl_lightning.job.compare_options import DDPG_METHOD
+from gnnrl_lightning.job.comparison import AgentRow
 from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.settings import FREE, changes, read_settings

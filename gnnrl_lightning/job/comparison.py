@@ -9,23 +9,22 @@ figures = comparison.run(folder)  # compare.json; what was finished before in th
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
-from gnnrl_lightning.cost.budget import BoundBudget, Budget
 from gnnrl_lightning.data import Examples
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.result import best_of, within
 from gnnrl_lightning.files import replacing
 from gnnrl_lightning.job.checked import Checked
+from gnnrl_lightning.job.compare_options import DDPG_METHOD, HALVES, CompareOptions, in_place
 from gnnrl_lightning.job.finals import play
 from gnnrl_lightning.job.integrity import read_figures
 from gnnrl_lightning.job.job import PRUNED
@@ -42,63 +41,6 @@ from gnnrl_lightning.search.methods import METHODS
 from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
 from gnnrl_lightning.speed.machine import machine
 from gnnrl_lightning.training.train import quiet_trainer
-
-DDPG_METHOD = "ddpg"
-"""Name of the paper's other algorithm, with its own settings, in the same environments as the agent."""
-
-HALVES = {"all": slice(None), "even": slice(0, None, 2), "odd": slice(1, None, 2)}
-"""Which of the test examples are read, by their index in the data module's order."""
-
-
-@dataclass(frozen=True)
-class CompareOptions:
-    """The methods, seeds and budgets of a comparison.
-
-    Args:
-        methods: Names of methods (those of `variants` included), or import paths of your own, see
-            `gnnrl_lightning.search.methods`. The first agent is compared with each of the others.
-        seeds: Seeds of the agent, of every other random method, and of fine-tuning.
-        budgets: Each is run in place of the configured one: a share of the dense MACs, which replaces budget.macs, or
-            limits by metric, which replace all limits, with `channel_multiple` and `min_width` if they differ, for
-            example `{latency: 40%, min_width: 0}`; null: only the configured budget.
-        test_half: Test examples to read, by index: all, even (development) or odd (final).
-        finetune: Fine-tune every winner with the same settings and test it again; every method is run for each seed.
-        variants: Further agents: name -> changes to the sections `model` and `episode`.
-    """
-
-    methods: list[str] = field(default_factory=lambda: [AGENT, DDPG_METHOD, *METHODS])
-    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
-    budgets: list[float | dict[str, Any]] | None = None
-    test_half: Literal["all", "even", "odd"] = "all"
-    finetune: bool = False
-    variants: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Refuse invalid values."""
-        known = [AGENT, DDPG_METHOD, *self.variants, *METHODS]
-        unknown = [name for name in self.methods if name not in known and "." not in name]
-        if unknown or not self.methods:
-            given = ", ".join(unknown) or "nothing"
-            raise UserError(f"compare.methods has {given}: expected some of {', '.join(known)}, or import paths")
-        for name in self.methods:
-            if name not in known:
-                METHODS.find(name, "compare.methods")
-        for name in self.variants:
-            if not re.fullmatch(r"[\w.]+", name) or name in (AGENT, DDPG_METHOD, *METHODS):
-                raise UserError(f"compare.variants has {name!r}: expected a new name of letters, digits, _ and .")
-        for name, values in (("methods", self.methods), ("seeds", self.seeds), ("budgets", self.budgets or [])):
-            if any(value in values[:place] for place, value in enumerate(values)):
-                raise UserError(f"compare.{name} is {values}: expected each once")
-        if not self.seeds or min(self.seeds) < 0:
-            raise UserError(f"compare.seeds is {self.seeds}: expected some that are not negative")
-        shares = [given for given in self.budgets or [] if not isinstance(given, Mapping)]
-        if self.budgets == [] or any(not 0 < share < 1 for share in shares):
-            raise UserError(
-                f"compare.budgets is {self.budgets}: expected shares of the dense MACs below 1, limits by metric as "
-                "{latency: 40%}, or null"
-            )
-        if self.test_half not in HALVES:
-            raise UserError(f"compare.test_half is {self.test_half!r}: expected one of {', '.join(HALVES)}")
 
 
 @dataclass(frozen=True)
@@ -151,7 +93,7 @@ class Comparison:
         self.checked, self.options, self.agents, self.report = checked, options, agents, report
         limits = checked.job.limits
         given = options.budgets
-        self.limits = {limits.label: limits} if given is None else dict(_in_place(limits, each) for each in given)
+        self.limits = {limits.label: limits} if given is None else dict(in_place(limits, each) for each in given)
         for label, each in self.limits.items():
             if each.met(checked.job.graph.widths):
                 raise UserError(f"budget {label} is met by the dense network: give a smaller one")
@@ -292,18 +234,6 @@ class Comparison:
             "machine": machine(job.runtime.device),
             "versions": versions(),
         }
-
-
-def _in_place(limits: BoundBudget, given: float | Mapping[str, Any]) -> tuple[float | str, BoundBudget]:
-    """Label of one of `CompareOptions.budgets`, and the budget in place of the configured one."""
-    if not isinstance(given, Mapping):
-        share = limits.with_limits(macs=given)
-        return share.label, share
-    own, budget = dict(given), limits.budget
-    multiple = own.pop("channel_multiple", budget.channel_multiple)
-    least = own.pop("min_width", budget.min_width)
-    label = ",".join(f"{name}={value}" for name, value in given.items())
-    return label, Budget(own, multiple, least).on(limits.graph)
 
 
 def _latency(searched: Searched, network: nn.Module) -> dict[str, Any]:

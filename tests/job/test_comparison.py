@@ -11,7 +11,8 @@ from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.job.checked import check
-from gnnrl_lightning.job.comparison import AgentRow, CompareOptions, Comparison
+from gnnrl_lightning.job.compare_options import CompareOptions
+from gnnrl_lightning.job.comparison import AgentRow, Comparison
 from gnnrl_lightning.job.job import Runtime
 from gnnrl_lightning.job.latency_check import TOLERANCE
 from gnnrl_lightning.job.runs import RunFolder
