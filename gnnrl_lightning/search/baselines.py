@@ -12,7 +12,7 @@ from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.search.greedy import greedy
 from gnnrl_lightning.search.knapsack import dynamic_programming
-from gnnrl_lightning.search.shallow import without_least
+from gnnrl_lightning.search.shallow import planned_without
 from gnnrl_lightning.surrogate.sensitivity import Sensitivity
 
 Baseline = Callable[[ComputationGraph, BoundBudget], Tensor]
@@ -86,7 +86,7 @@ def _allocations(limits: BoundBudget) -> dict[str, Allocation]:
     count, numbers = 0 if removable is None else int(removable.sum()), dict[int, str]()
     for name, share in SHALLOW.items() if count else ():
         numbers.setdefault(max(round(share * count), 1), name)
-    return FROM_SENSITIVITY | {name: partial(without_least, number) for number, name in numbers.items()}
+    return FROM_SENSITIVITY | {name: partial(planned_without, number) for number, name in numbers.items()}
 
 
 def allocation_candidates(graph: ComputationGraph, limits: BoundBudget, sensitivity: Sensitivity) -> dict[str, Tensor]:

@@ -15,12 +15,12 @@ from gnnrl_lightning.search.knapsack import dynamic_programming
 from gnnrl_lightning.surrogate.sensitivity import Sensitivity
 
 
-def without_least(number: int, graph: ComputationGraph, limits: BoundBudget, sensitivity: Sensitivity) -> Tensor:
-    """Widths without the groups that lose least alone, the others in proportion to dynamic programming's.
+def without_least(number: int, widths: Tensor, limits: BoundBudget, sensitivity: Sensitivity) -> Tensor:
+    """Widths without the groups that lose least alone, the others in proportion, as wide as the budget allows.
 
     Args:
         number: Number of groups to remove, of those that may go.
-        graph: The traced network.
+        widths: Widths `(G,)` of the others, in proportion.
         limits: A budget under which groups may go.
         sensitivity: Losses per group.
 
@@ -29,7 +29,11 @@ def without_least(number: int, graph: ComputationGraph, limits: BoundBudget, sen
     """
     removable = limits.allowed.removable
     assert removable is not None, "under this budget, no group may go"
-    widths = dynamic_programming(graph, limits, sensitivity)
     losses = sensitivity.of_groups(torch.zeros_like(widths)).where(removable, torch.inf)
     gone = losses.argsort(stable=True)[: min(number, int(removable.sum()))]
     return limits.project(widths.index_fill(0, gone, 0))
+
+
+def planned_without(number: int, graph: ComputationGraph, limits: BoundBudget, sensitivity: Sensitivity) -> Tensor:
+    """The same in proportion to the widths of dynamic programming, see `without_least`."""
+    return without_least(number, dynamic_programming(graph, limits, sensitivity), limits, sensitivity)

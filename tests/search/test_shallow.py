@@ -6,7 +6,6 @@ import torch
 from gnnrl_lightning import Budget, trace
 from gnnrl_lightning.networks.cifar_resnet import CIFARResNet
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, SHALLOW, STARTING, allocation_candidates, starting_count
-from gnnrl_lightning.search.knapsack import dynamic_programming
 from gnnrl_lightning.search.shallow import without_least
 from tests.support.fakes import random_sensitivity
 
@@ -17,11 +16,10 @@ def test_the_groups_that_lose_least_go_and_the_others_use_the_budget():
     limits = Budget(macs=0.4, min_width=0).on(graph)
     removable = limits.allowed.removable.nonzero()[:, 0].tolist()
     least = sorted(removable, key=lambda group: float(sensitivity.losses[group, 0]))
+    half = graph.widths // 2
     for number in (0, 2, len(removable), 99):
-        widths = without_least(number, graph, limits, sensitivity)
-        planned = dynamic_programming(graph, limits, sensitivity)
-        gone = {*least[:number], *(planned == 0).nonzero()[:, 0].tolist()}
-        assert set((widths == 0).nonzero()[:, 0].tolist()) == gone
+        widths = without_least(number, half, limits, sensitivity)
+        assert set((widths == 0).nonzero()[:, 0].tolist()) == set(least[:number])
         assert limits.met(widths) and torch.equal(limits.project(widths), widths)
     found = allocation_candidates(graph, limits, sensitivity)
     assert [int((found[name] == 0).sum()) for name in SHALLOW] == [round(len(removable) / n) for n in (6, 3, 2)]
