@@ -315,7 +315,7 @@ def test_a_run_of_another_subcommand_is_not_resumed(workplace, interrupt, monkey
         main(["fit", "--resume", "runs/only_dense"])
     assert end.value.code == 2
     assert capsys.readouterr().err == (
-        "error: runs/only_dense is a run of pretrain: --resume resumes runs of fit only\n"
+        "error: runs/only_dense is a run of pretrain: --resume resumes runs of fit only, give one\n"
     )
 
 

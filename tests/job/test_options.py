@@ -150,13 +150,16 @@ def test_what_is_open_is_taken_from_an_earlier_decision_and_nothing_else():
     assert decided_as(options_of(), {}) == options_of()
 
 
-def test_groups_that_may_go_take_one_pass_more_each_and_three_starting_candidates():
-    """Two of four groups: 64 * (1 + 20 + 2) images, and 64 each for moments and recording."""
-    graph, both = small_graph(), torch.tensor([True, True, False, False])
-    allowed = AllowedWidths(graph.widths, graph.sets, min_width=0, removable=both)
+def test_groups_that_may_go_take_one_pass_more_each_and_further_starting_candidates():
+    """Three of four groups: 64 * (1 + 20 + 3) images, and 64 each for moments and recording.
+
+    A sixth and a third of them are one group, a half is two.
+    """
+    graph, three = small_graph(), torch.tensor([True, True, True, False])
+    allowed = AllowedWidths(graph.widths, graph.sets, min_width=0, removable=three)
     options = {"calibration_examples": 64, "repair": "refit"}
-    spent = -(-64 * (23 + 2) // 100) + 6 + 3
+    spent = -(-64 * (24 + 2) // 100) + 6 + 2
     limits = SimpleNamespace(allowed=allowed)
     assert options_of(evaluations=spent + 4, **options).iterations(limits, 100, 4) == 1
-    with pytest.raises(UserError, match=rf"{spent} for the 9 starting candidates"):
+    with pytest.raises(UserError, match=rf"{spent} for the 8 starting candidates"):
         options_of(evaluations=spent + 3, **options).iterations(limits, 100, 4)

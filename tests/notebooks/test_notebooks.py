@@ -25,7 +25,7 @@ def execute(tmp_path, monkeypatch):
         outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
         warned = "".join(output["text"] for output in outputs if output.get("name") == "stderr")
         assert str(NOTEBOOKS.parent / "gnnrl_lightning") + "/" not in warned  # warnings from other packages are allowed
-        assert "ipywidgets" not in warned
+        assert "ipywidgets" not in warned or name == "graphs.ipynb"  # it imports torch_geometric itself, which warns
         return notebook
 
     return run

@@ -85,7 +85,7 @@ def test_an_environment_with_nothing_to_do_is_refused():
     graph = small_graph()
     limits = Budget(macs=int(graph.cost.macs(graph.widths))).on(graph)
     env = VectorPruningEnv(graph, limits, Evaluated(Landscape(graph, torch.ones(4)), TOP1))
-    with pytest.raises(UserError, match="nothing to learn"):
+    with pytest.raises(UserError, match="give a smaller budget"):
         collect(env, Agent(env.state_dim, 4), 2, 0, 1.0, 0.95)
 
 

@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import pytest
 import torch
 from torch import nn
@@ -34,7 +36,7 @@ def test_networks_and_operators_are_prepared_once_or_in_each_round(monkeypatch, 
     assert len(log) == (10 if keeps else 10 * LEAST_ROUNDS)
     assert all(key == NETWORK and tuple(inputs.shape) == (3, 4) for key, inputs in log) and opened == [1]
     log.clear()
-    form = Form("linear", ((0,),), (0,), (("bias", True),))
+    form = Form("linear", ((Fraction(1),),), (Fraction(1),), (("bias", True),))
     assert len(timer.operators([(form, 4, 2), (form, 2, 5)])) == 2
     assert len(log) == (2 if keeps else 2 * TABLE_ROUNDS) and {key for key, _ in log} == {"linear bias True"}
     assert opened == [1, 1]  # what was prepared for operators is not kept

@@ -110,7 +110,7 @@ class ViewWritten(Normed):
 
 def test_regions_are_entered_in_functionalised_programs():
     graph = gnnrl_lightning.trace(ViewWritten(), EXAMPLE)
-    assert [(group.name, group.width) for group in graph.groups] == BOTH[1:]
+    assert [(group.name, group.width) for group in graph.groups] == BOTH
     assert int(graph.cost.macs(graph.widths)) == macs()
 
 

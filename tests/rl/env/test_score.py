@@ -30,7 +30,10 @@ def test_rewards_that_are_not_finite_are_refused(value):
 
 def test_a_reward_that_fails_is_told_in_one_line():
     score = Evaluated(small_landscape(), lambda evaluation: evaluation.scores["beauty"])
-    with pytest.raises(UserError, match=r"^the reward of the candidate with widths \[16, .*\] fails: 'beauty'$"):
+    with pytest.raises(
+        UserError,
+        match=r"^the reward of the candidate with widths \[16, .*\] fails: 'beauty'; expected a finite number$",
+    ):
         score(small_graph().widths[None])
 
 
