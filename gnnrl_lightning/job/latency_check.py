@@ -133,7 +133,7 @@ def _next(searched: Searched, checks: Sequence[Check]) -> Evaluation | None:
     proposals = torch.tensor([item.widths for item in [check.candidate for check in checks[:1]] + ranked[:NARROWED]])
     narrowed = {tuple(row.tolist()): row for row in limits.project(proposals)}
     fitting += [evaluate(row, LATENCY) for key, row in narrowed.items() if key not in known]
-    return max(fitting, key=lambda item: item.merit, default=None)
+    return from_first(max(fitting, key=lambda item: item.merit, default=None))
 
 
 def _warn(limits: BoundBudget, check: Check) -> None:
@@ -148,7 +148,7 @@ def _warn(limits: BoundBudget, check: Check) -> None:
 
 def _resumed(searched: Searched, found: Mapping[str, Any]) -> Searched:
     """Return the choice that was made before an interruption."""
-    for record in found["checks"]:
+    for record in found["checks"][: MOST_CHECKS - 1]:  # the last one of them corrects nothing
         if not record["met"]:
             searched = _corrected(searched, _recorded(searched, record))
     return _with(searched, Evaluation.from_record(found["best"]), found["checks"])
