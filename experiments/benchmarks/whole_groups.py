@@ -71,7 +71,7 @@ def figures(trained: Trained, test_images: int, removed: list[int]) -> dict[str,
     limits = job.limits
     kept = dynamic_programming(graph, Budget(limits.budget.limits).on(graph), sensitivity)
     chosen = {"min_width 1": kept, "min_width 0": dynamic_programming(graph, limits, sensitivity)}
-    chosen |= {f"without {number} groups": without_least(number, graph, limits, sensitivity) for number in removed}
+    chosen |= {f"without {number} groups": without_least(number, kept, limits, sensitivity) for number in removed}
     for name, widths in chosen.items():
         networks[name] = pruner.prune(pruner.plan(widths))
         found[name] = {
