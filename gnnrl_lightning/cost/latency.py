@@ -4,8 +4,8 @@
 
 The table has the milliseconds of each operator on a grid of channels, and is bilinear between grid points: of layers l,
 which mix channels, and of operators e that leave them apart (batch norms, activations, additions, ...). `fixed`,
-`scale`, `ratio` and `rounding` are fitted to whole networks. Where layers leave too little of the memory's caches, the
-others take several times as long in a network as alone, which is `ratio`. Processors compute layers with vectors of 8
+`scale`, `ratio` and `rounding` are fitted to whole networks. The others may take several times as long in a network as
+alone, where their inputs stay in the processor's caches, which is `ratio`. Processors compute layers with vectors of 8
 or 16 channels, so that 33 channels may take as long as 40, and `rounding` says how much of the way to the next multiple
 of `LANES` a width counts there.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -191,15 +192,19 @@ class LatencyModel:
 
     def operators(self, widths: Tensor) -> Tensor:
         """Milliseconds of each operator of the graph `(B, n_operators)` at `widths (B, G)`, without the fixed part."""
-        channels, correction = self.graph.channels(widths), self.correction
+        channels = self.graph.channels(widths)
         found = torch.zeros(len(widths), len(self.graph.operators), dtype=torch.float64)
-        for numbers, rounding, ratio in (
-            (self._layers, correction.rounding, 1.0),
-            (self._others, 0.0, correction.ratio),
-        ):
-            times = self._lookup(numbers, rounding)(*(channels[:, end] for end in self._ends[numbers].T))
-            found.index_add_(1, self._operators[numbers], correction.scale * ratio * times)
+        for numbers, lookup, factor in self._each:
+            times = lookup(*(channels[:, end] for end in self._ends[numbers].T))
+            found.index_add_(1, self._operators[numbers], factor * times)
         return found
+
+    @cached_property
+    def _each(self) -> tuple[tuple[list[int], _Lookup, float], ...]:
+        """Layers and other operators, one by one: their numbers, their tables, and the factor of their times."""
+        scale, rounding, ratio = self.correction.scale, self.correction.rounding, self.correction.ratio
+        layers = self._layers, self._lookup(self._layers, rounding), scale
+        return layers, (self._others, self._lookup(self._others, 0.0), scale * ratio)
 
     def fitted(
         self,

@@ -164,9 +164,7 @@ class Comparison:
             journal = Journal(path.with_suffix(".finals.jsonl"))
             finals = play(trained, job.limits, searched.history, searched.best, journal)
             searched = replace(searched, best=finals.winner, finals=finals)
-        kept = path.with_suffix(".latency.json")
-        kept.unlink(missing_ok=True)
-        searched = with_latency_checked(searched, kept)
+        searched = with_latency_checked(searched)
         best, limits, pruner = searched.best, searched.trained.job.limits, trained.final_pruner
         widths = torch.tensor(best.widths)
         network = pruner.prune(pruner.plan(widths))
@@ -245,11 +243,7 @@ def _latency(searched: Searched, network: nn.Module) -> dict[str, Any]:
         dense, milliseconds = check["dense"], check["measured"]
     else:
         dense, milliseconds = job.timer.networks([searched.trained.network, network])
-    return {
-        "latency_ms": milliseconds,
-        LATENCY: milliseconds / dense,
-        "latency_checks": [*checks.values()],
-    }
+    return {"latency_ms": milliseconds, LATENCY: milliseconds / dense, "latency_checks": [*checks.values()]}
 
 
 def stem(method: str, budget: Any, seed: int | None) -> str:

@@ -58,7 +58,7 @@ class Check:
         }
 
 
-def with_latency_checked(searched: Searched, saved: Path) -> Searched:
+def with_latency_checked(searched: Searched, saved: Path | None = None) -> Searched:
     """Measure the winner; if it misses the limit on the latency, correct the model, and take the next best candidate.
 
     The next one is the best of those that meet the budget by the corrected model: candidates of the search, and the
@@ -67,12 +67,14 @@ def with_latency_checked(searched: Searched, saved: Path) -> Searched:
 
     Args:
         searched: The finished search.
-        saved: File in which the choice is kept. If it exists, nothing is measured.
+        saved: File in which the choice is kept for a run that is resumed: if it exists, nothing is measured; None: the
+            choice is not kept.
     """
     job = searched.trained.job
-    if job.latency is None or not job.latency.milliseconds:
+    limited = LATENCY in job.limits.budget.parsed  # not by every budget of a comparison
+    if job.latency is None or not job.latency.milliseconds or not limited:
         return searched
-    if from_first(saved.is_file()):
+    if saved is not None and from_first(saved.is_file()):
         found = from_first(read_figures(saved, "the winner is measured again") if rank() == 0 else {})
         return _resumed(searched, found)
     checks, best = list[Check](), searched.best
@@ -88,7 +90,7 @@ def with_latency_checked(searched: Searched, saved: Path) -> Searched:
     chosen = checks[-1] if checks[-1].met else min(checks, key=lambda check: check.measured / check.dense)
     if not chosen.met:
         _warn(searched.trained.job.limits, chosen)
-    if rank() == 0:
+    if saved is not None and rank() == 0:
         record = {"best": chosen.candidate.as_record(), "checks": [check.as_record() for check in checks]}
         write_json(saved, record)
     return _with(searched, chosen.candidate, [check.as_record() for check in checks])

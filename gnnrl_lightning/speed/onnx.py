@@ -183,7 +183,7 @@ def _check(precision: str, device: torch.device) -> None:
 
 
 def _versions() -> dict[str, str]:
-    return {name: version(name) for name in ("onnxruntime",)}
+    return {"onnxruntime": version("onnxruntime")}
 
 
 ONNX_RUNTIME = Backend(OnnxRuntime, _check, _versions, joined_uses, FEW_POINTS, device=torch.device("cpu"), keeps=True)

@@ -271,13 +271,15 @@ def test_budgets_on_other_metrics_and_with_other_widths(task, tmp_path):
 
 def test_a_winner_that_misses_the_latency_makes_way_for_the_next(task, tmp_path):
     """The first winner takes a fifth longer than predicted; the other budget's winner does not."""
-    options = CompareOptions(methods=["evolution"], seeds=[0], budgets=[{"latency": 0.6}, {"latency": 0.7}])
+    budgets = [{"latency": 0.6}, {"latency": 0.7}, {"macs": 0.5}]
+    options = CompareOptions(methods=["evolution"], seeds=[0], budgets=budgets)
     comparison = comparison_of(task, options, budget=Budget(latency=0.5), timer=FakeTimer(surprises=[1.2]))
-    missed, met = comparison.run(RunFolder.create(tmp_path, "run"))["rows"]
+    missed, met, unlimited = comparison.run(RunFolder.create(tmp_path, "run"))["rows"]
     assert [check["met"] for check in missed["latency_checks"]] == [False, True]
     assert missed["latency_measured_ratio"] <= 0.6 * (1 + TOLERANCE)
     assert missed["widths"] == missed["latency_checks"][1]["widths"]
     assert [check["widths"] for check in met["latency_checks"]] == [met["widths"]]
+    assert unlimited["latency_checks"] == [] and unlimited["macs_ratio"] <= 0.5 and unlimited["latency_ms"] > 0
 
 
 def test_what_cannot_be_compared_is_refused(task):
