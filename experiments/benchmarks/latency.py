@@ -30,8 +30,10 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 
 import gnnrl_lightning
+from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.cost.metrics import LATENCY
 from gnnrl_lightning.graph import ComputationGraph
-from gnnrl_lightning.job.latency_check import MOST_CHECKS, TOLERANCE
+from gnnrl_lightning.job.latency_check import ROUNDS, TOLERANCE
 from gnnrl_lightning.networks import mobilenet_v2, resnet56
 from gnnrl_lightning.report.progress import hidden_steps
 from gnnrl_lightning.speed.backend import Cell
@@ -94,16 +96,15 @@ def share_of(timer: Timer, graph: ComputationGraph, network: nn.Module, widths: 
 
 
 def meet(timer: Timer, graph: ComputationGraph, network: nn.Module, latency: Latency) -> dict[str, Any]:
-    """Project one keep ratio onto the latency budget; correct the model while a measurement misses it."""
-    shares, tried = list[float](), list[Tensor]()
-    for _ in range(MOST_CHECKS):
-        graph = graph.with_latency(latency.model)
-        widths = graph.project(graph.widths, latency=SHARE)
-        tried.append(widths)
-        shares.append(share_of(timer, graph, network, widths))
-        if shares[-1] <= SHARE * (1 + TOLERANCE):
-            break
-        latency = latency.learnt(widths, shares[-1] * latency.milliseconds[0])
+    """Project one keep ratio onto the latency budget; narrow by what has been measured while it misses it."""
+    graph = graph.with_latency(latency.model)
+    limits = Budget(latency=SHARE).on(graph)
+    tried = [limits.project(graph.widths)]
+    shares = [share_of(timer, graph, network, tried[0])]
+    while shares[-1] > SHARE * (1 + TOLERANCE) and len(shares) <= ROUNDS:
+        most = float(graph.latency(tried[-1])) * SHARE / shares[-1]
+        tried.append(limits.project(tried[-1], {LATENCY: most}))
+        shares.append(share_of(timer, graph, network, tried[-1]))
     share, widths = min(zip(shares, tried, strict=True), key=lambda each: each[0])
     macs = int(graph.cost.macs(widths)) / int(graph.cost.macs(graph.widths))
     return {"shares": shares, "share": share, "macs": macs, "again": share_of(timer, graph, network, widths)}

@@ -1,4 +1,9 @@
-"""The winner of a search with a limited latency is measured; one that misses the limit makes way for the next."""
+"""The best candidates of a search are measured if the budget limits the latency; the best one within it is delivered.
+
+Predictions flatter some candidates, and a search prefers those. So each candidate has a correction of its own: one that
+takes 5 % more than the limit is narrowed until it is predicted to take 5 % less than before, and one with time to spare
+is widened. What has become of them is scored and measured in turn.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,7 @@ import torch
 from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.cost.metrics import LATENCY
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.evaluation.result import Evaluation
+from gnnrl_lightning.evaluation.result import Evaluation, within
 from gnnrl_lightning.job.integrity import read_figures
 from gnnrl_lightning.job.latency import with_latency, write_json
 from gnnrl_lightning.job.searching import Searched
@@ -22,11 +27,11 @@ from gnnrl_lightning.processes import from_first, rank
 TOLERANCE = 0.03
 """Share of the limit by which a measured candidate may exceed it: the error of a measurement."""
 
-MOST_CHECKS = 5
-"""Candidates that are measured at the end of a search, at most."""
+BEST = 5
+"""Candidates of the search that are measured, the best ones by their evaluations."""
 
-NARROWED = 3
-"""Best candidates that are narrowed to the corrected budget and scored, after each candidate that has missed it."""
+ROUNDS = 2
+"""How often what has been measured is narrowed or widened to the limit, scored and measured again."""
 
 
 @dataclass(frozen=True)
@@ -38,32 +43,31 @@ class Check:
         predicted: Its predicted latency, milliseconds.
         measured: Its measured latency while the dense network took `dense`, milliseconds.
         dense: The dense network's, measured in alternation.
-        met: Whether it meets the limit, within `TOLERANCE`.
+        exceeds_by: Share of the limit by which it exceeds the limit; below 0: it has time to spare.
     """
 
     candidate: Evaluation
     predicted: float
     measured: float
     dense: float
-    met: bool
+    exceeds_by: float
+
+    @property
+    def met(self) -> bool:
+        """Whether it meets the limit, within `TOLERANCE`."""
+        return self.exceeds_by <= TOLERANCE
 
     def as_record(self) -> dict[str, Any]:
         """The check in plain JSON types."""
-        return {
-            "widths": list(self.candidate.widths),
-            "predicted": self.predicted,
-            "measured": self.measured,
-            "dense": self.dense,
-            "met": self.met,
-        }
+        figures = {name: getattr(self, name) for name in ("predicted", "measured", "dense", "met")}
+        return {"widths": list(self.candidate.widths), **figures}
 
 
 def with_latency_checked(searched: Searched, saved: Path | None = None) -> Searched:
-    """Measure the winner; if it misses the limit on the latency, correct the model, and take the next best candidate.
+    """Measure the best candidates of a search, bring them to the limit on the latency, and choose the best within it.
 
-    The next one is the best of those that meet the budget by the corrected model: candidates of the search, and the
-    `NARROWED` best of them after a projection onto the corrected budget, which are scored. If none of `MOST_CHECKS`
-    meets the limit, the one nearest to it is delivered, with a warning.
+    After finals, only their winner is measured. If no candidate meets the limit, the nearest one is chosen, with a
+    warning. The model of the latency is corrected by the one that is chosen.
 
     Args:
         searched: The finished search.
@@ -76,66 +80,66 @@ def with_latency_checked(searched: Searched, saved: Path | None = None) -> Searc
         return searched
     if saved is not None and from_first(saved.is_file()):
         found = from_first(read_figures(saved, "the winner is measured again") if rank() == 0 else {})
-        return _resumed(searched, found)
-    checks, best = list[Check](), searched.best
-    while True:
-        checks.append(_check(searched, best))
-        if checks[-1].met or len(checks) == MOST_CHECKS:
-            break
-        searched = _corrected(searched, checks[-1])
-        following = _next(searched, checks)
-        if following is None:
-            break
-        best = following
-    chosen = checks[-1] if checks[-1].met else min(checks, key=lambda check: check.measured / check.dense)
+        return _with(searched, Evaluation.from_record(found["best"]), found["checks"])
+    checks = newest = _measured(searched, _best(searched))
+    for _ in range(ROUNDS):
+        newest = _measured(searched, _brought(searched, checks, newest))
+        checks += newest
+    chosen = _best_met(checks) or min(checks, key=lambda check: check.exceeds_by)
     if not chosen.met:
-        _warn(searched.trained.job.limits, chosen)
+        _warn(job.limits, chosen)
+    records = [check.as_record() for check in checks]
     if saved is not None and rank() == 0:
-        record = {"best": chosen.candidate.as_record(), "checks": [check.as_record() for check in checks]}
-        write_json(saved, record)
-    return _with(searched, chosen.candidate, [check.as_record() for check in checks])
+        write_json(saved, {"best": chosen.candidate.as_record(), "checks": records})
+    return _with(searched, chosen.candidate, records)
 
 
-def _check(searched: Searched, candidate: Evaluation) -> Check:
-    """Measure a candidate and the dense network in alternation; the first process does."""
-    trained = searched.trained
-    job, widths = trained.job, torch.tensor(candidate.widths)
-    pruned = job.graph.plan(trained.network, widths).apply(trained.network)
-    times = from_first(job.timer.networks([trained.network, pruned]) if rank() == 0 else [])
-    dense, measured = times
+def _best(searched: Searched) -> list[Evaluation]:
+    """Return the distinct candidates to measure first."""
+    if searched.finals is not None:
+        return [searched.best]
+    limits = searched.trained.job.limits
+    whole = {item.widths: item for item in searched.history if not item.dropped and within(limits, item)}
+    return sorted(whole.values(), key=lambda item: item.merit, reverse=True)[:BEST]
+
+
+def _measured(searched: Searched, candidates: Sequence[Evaluation]) -> list[Check]:
+    """Measure candidates and the dense network in alternation; the first process does."""
+    if not candidates:
+        return []
+    trained, job = searched.trained, searched.trained.job
+    rows = [torch.tensor(item.widths) for item in candidates]
+    pruned = [job.graph.plan(trained.network, row).apply(trained.network) for row in rows]
+    dense, *times = from_first(job.timer.networks([trained.network, *pruned]) if rank() == 0 else [])
     limit = job.limits.budget.parsed[LATENCY]
     most = limit.value * dense if limit.relative else limit.value
-    predicted = float(job.graph.latency(widths))
-    return Check(candidate, predicted, measured, dense, measured <= (1 + TOLERANCE) * most)
+    return [
+        Check(item, float(job.graph.latency(row)), measured, dense, measured / most - 1)
+        for item, row, measured in zip(candidates, rows, times, strict=True)
+    ]
 
 
-def _corrected(searched: Searched, check: Check) -> Searched:
-    """Fit the model to a measured candidate, too."""
-    job = searched.trained.job
-    assert job.latency is not None
-    # Relative to the dense network, whose time may have changed since it was measured first.
-    milliseconds = check.measured / check.dense * job.latency.milliseconds[0]
-    latency = job.latency.learnt(torch.tensor(check.candidate.widths), milliseconds)
-    try:
-        job = with_latency(job, latency)
-    except UserError:  # the smallest network misses the limit by the corrected model
-        job = replace(job, graph=job.graph.with_latency(latency.model), latency=latency)
-    return replace(searched, trained=replace(searched.trained, job=job))
+def _best_met(checks: Sequence[Check]) -> Check | None:
+    return max((check for check in checks if check.met), key=lambda check: check.candidate.merit, default=None)
 
 
-def _next(searched: Searched, checks: Sequence[Check]) -> Evaluation | None:
-    """Return the best candidate that meets the corrected budget and has not been measured."""
-    limits, known = searched.trained.job.limits, {check.candidate.widths for check in checks}
-    if limits.graph is not searched.trained.job.graph:
-        return None  # nothing meets it
-    whole = [item for item in searched.history if not item.dropped]
-    ranked = sorted({item.widths: item for item in whole}.values(), key=lambda item: item.merit, reverse=True)
-    fitting = [item for item in ranked if item.widths not in known and bool(limits.met(torch.tensor(item.widths)))]
+def _brought(searched: Searched, checks: Sequence[Check], newest: Sequence[Check]) -> list[Evaluation]:
+    """Narrow or widen the newest candidates to the limit, score them, and return those better than the best within it.
+
+    A candidate that misses the limit and is no better than the best within it is left out: narrowed, it is worse still.
+    """
+    limits, best = searched.trained.job.limits, _best_met(checks)
+    lowest = float(limits.functions[LATENCY](limits.smallest))
+    known, found = {check.candidate.widths for check in checks}, dict[tuple[int, ...], torch.Tensor]()
+    for check in newest:
+        hopeless = best is not None and not check.met and check.candidate.merit <= best.candidate.merit
+        most = check.predicted / (1 + check.exceeds_by)
+        if abs(check.exceeds_by) > TOLERANCE and not hopeless and most >= lowest:
+            row = limits.project(torch.tensor(check.candidate.widths), {**limits.limits, LATENCY: most})
+            found[tuple(row.tolist())] = row
     evaluate = searched.trained.evaluator()
-    proposals = torch.tensor([item.widths for item in [check.candidate for check in checks[:1]] + ranked[:NARROWED]])
-    narrowed = {tuple(row.tolist()): row for row in limits.project(proposals)}
-    fitting += [evaluate(row, LATENCY) for key, row in narrowed.items() if key not in known]
-    return from_first(max(fitting, key=lambda item: item.merit, default=None))
+    scored = from_first([evaluate(row, LATENCY) for widths, row in found.items() if widths not in known])
+    return [item for item in scored if best is None or item.merit > best.candidate.merit]
 
 
 def _warn(limits: BoundBudget, check: Check) -> None:
@@ -148,18 +152,17 @@ def _warn(limits: BoundBudget, check: Check) -> None:
     )
 
 
-def _resumed(searched: Searched, found: Mapping[str, Any]) -> Searched:
-    """Return the choice that was made before an interruption."""
-    for record in found["checks"][: MOST_CHECKS - 1]:  # the last one of them corrects nothing
-        if not record["met"]:
-            searched = _corrected(searched, _recorded(searched, record))
-    return _with(searched, Evaluation.from_record(found["best"]), found["checks"])
-
-
-def _recorded(searched: Searched, record: Mapping[str, Any]) -> Check:
-    candidate = replace(searched.best, widths=tuple(record["widths"]))
-    return Check(candidate, *(record[name] for name in ("predicted", "measured", "dense", "met")))
-
-
 def _with(searched: Searched, best: Evaluation, checks: Sequence[Mapping[str, Any]]) -> Searched:
-    return replace(searched, best=best, latency_checks=tuple(checks))
+    """Choose a candidate, and fit the model of the latency to its measured time, too."""
+    job = searched.trained.job
+    assert job.latency is not None
+    record = next(record for record in checks if tuple(record["widths"]) == best.widths)
+    # Relative to the dense network, whose time may have changed since it was measured first.
+    milliseconds = record["measured"] / record["dense"] * job.latency.milliseconds[0]
+    latency = job.latency.learnt(torch.tensor(best.widths), milliseconds)
+    try:
+        job = with_latency(job, latency)
+    except UserError:  # the smallest network misses the limit by the corrected model
+        job = replace(job, graph=job.graph.with_latency(latency.model), latency=latency)
+    trained = replace(searched.trained, job=job)
+    return replace(searched, trained=trained, best=best, latency_checks=tuple(checks))

@@ -20,7 +20,7 @@ from gnnrl_lightning.trees import Tree, floats, take, to_device
 
 TABLE_ROUNDS = 5
 
-LEAST_ROUNDS, MOST_ROUNDS, MEASUREMENTS = 5, 15, 30
+LEAST_ROUNDS, MOST_ROUNDS, MEASUREMENTS = 5, 15, 60
 """Rounds in which whole networks are measured, and measurements in all of them together: a pair gets most rounds."""
 
 Loaded = tuple[Callable[..., Any], Tree]

@@ -31,9 +31,9 @@ def timed(monkeypatch, keeps):
 @pytest.mark.parametrize("keeps", [True, False])
 def test_networks_and_operators_are_prepared_once_or_in_each_round(monkeypatch, keeps):
     timer, log, opened = timed(monkeypatch, keeps)
-    nets = [nn.Linear(4, width) for width in range(1, 11)]
-    assert len(timer.networks(nets)) == 10
-    assert len(log) == (10 if keeps else 10 * LEAST_ROUNDS)
+    nets = [nn.Linear(4, width) for width in range(1, 21)]
+    assert len(timer.networks(nets)) == 20
+    assert len(log) == (20 if keeps else 20 * LEAST_ROUNDS)
     assert all(key == NETWORK and tuple(inputs.shape) == (3, 4) for key, inputs in log) and opened == [1]
     log.clear()
     form = Form("linear", ((Fraction(1),),), (Fraction(1),), (("bias", True),))
