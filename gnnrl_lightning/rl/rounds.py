@@ -13,16 +13,21 @@ from gnnrl_lightning.processes import of_all, rank, share
 from gnnrl_lightning.rl.env.imagination import PARENTS, Imagination
 from gnnrl_lightning.search.knowledge import Knowledge
 from gnnrl_lightning.search.problem import SearchProblem
-from gnnrl_lightning.search.variations import ask_maximisers, unseen, variations
+from gnnrl_lightning.search.variations import ask_maximisers, first_variations, unseen, variations
 from gnnrl_lightning.seeds import generator_for
 from gnnrl_lightning.surrogate.diagnostics import kendall
 from gnnrl_lightning.surrogate.model import Surrogate
 
-VARIATIONS = 256
-"""Variations of the best candidates, if a policy imagines too few new ones."""
+VARIATIONS = 2000
+"""Variations of the best candidates, among which functions are maximised beside those that the policy imagines."""
 
 PARTS = 16
 """Partial moves of each imagined episode."""
+
+FIRST, SPREAD = 12, 0.3
+"""Variations of the best starting candidate that are scored first if whole groups may go, and standard deviation of
+their log keep ratios. Losses of single groups, from which the surrogate starts, say little about networks without some
+of them."""
 
 LONGEST = 1.5
 """A partial move is at most this many times as long as the policy's."""
@@ -33,7 +38,7 @@ class Rounds:
 
     They maximise functions drawn from the surrogate's posterior; in the first process, the last one maximises its mean.
     Each episode moves from a proposal to its final widths: parts of that move, in some of the groups, are candidates
-    too. A candidate that has been scored is never asked for again; if too few are new, the best ones are varied.
+    too, and so are variations of the best ones so far. A candidate that has been scored is never asked for again.
 
     Args:
         problem: Scores and counts the candidates.
@@ -43,9 +48,10 @@ class Rounds:
 
     Attributes:
         figures: Name -> figure of the last round, for logs: `search/new`, the imagined candidates that had not been
-            scored; `search/distance`, root mean square difference of their log keep ratios from those of the best
-            candidate; `surrogate/tau`, Kendall's rank correlation of the rewards so far with the surrogate's
-            predictions before it knew them. All processes have the same names; none if nothing was scored.
+            scored; `search/imagined`, the share of the scored ones that the policy has imagined; `search/distance`,
+            root mean square difference of their log keep ratios from those of the best candidate; `surrogate/tau`,
+            Kendall's rank correlation of the rewards so far with the surrogate's predictions before it knew them. All
+            processes have the same names; none if nothing was scored.
         predicted: Predicted and actual rewards of all processes so far.
     """
 
@@ -67,42 +73,56 @@ class Rounds:
         """
         generator = generator_for(seed)
         count = min(count, len(share(range(self.problem.left))))
-        pool = fresh = unseen(self.problem, torch.cat([widths, self._partial(widths, generator)]))
-        if len(pool) < count:
-            pool = torch.cat([pool, variations(self.problem, PARENTS, VARIATIONS, generator)]).unique(dim=0)
+        fresh = unseen(self.problem, torch.cat([widths, self._partial(widths, generator)]))
         surrogate, asked = self.imagination.surrogate, list[Evaluation]()
-        if count:
-            functions = self.imagination.functions(count, generator)(pool)
+        if self._knows_little:
+            first = first_variations(self.problem, count, SPREAD, generator)
+            asked += [self.problem.ask(row, self.proposer) for row in first]
+        if len(asked) < count:
+            varied = variations(self.problem, PARENTS, VARIATIONS, generator)
+            pool = unseen(self.problem, torch.cat([fresh, varied]))
+            functions = self.imagination.functions(count - len(asked), generator)(pool)
             if rank() == 0:  # the other processes would ask for the same one
                 functions[-1] = -surrogate.mean(pool)
-            asked = ask_maximisers(self.problem, pool, functions, self.proposer)
+            asked += ask_maximisers(self.problem, pool, functions, self.proposer)
         rewards = torch.tensor([float(self.knowledge.reward(item)) for item in asked])
-        self._record([item.widths for item in asked], rewards, len(fresh), surrogate)
+        self._record([item.widths for item in asked], rewards, fresh, surrogate)
         return rewards
+
+    @property
+    def _knows_little(self) -> bool:
+        if self.problem.limits.allowed.removable is None:
+            return False
+        return sum(item.proposer == self.proposer for item in self.problem.history) < FIRST
 
     def _partial(self, widths: Tensor, generator: torch.Generator) -> Tensor:
         """Candidates between the proposals of the episodes and their final widths, in some of the groups."""
-        start = positive(self.imagination.start.repeat(PARTS, 1).double())
-        change = (positive(widths.repeat(PARTS, 1).double()) / start).log()
+        first, last = self.imagination.start.repeat(PARTS, 1).double(), widths.repeat(PARTS, 1).double()
+        start = positive(first)
+        change = (positive(last) / start).log()
         share = torch.rand(len(start), 1, generator=generator).clamp(min=2 / start.shape[1])
         chosen = torch.rand(start.shape, generator=generator) < share
         size = LONGEST * torch.rand(len(start), 1, generator=generator, dtype=torch.float64)
-        return self.problem.project(start * (size * chosen * change).exp())
+        moved = start * (size * chosen * change).exp()
+        whole = (first < 1) | (last < 1)  # a group goes or comes back entirely, if at all
+        return self.problem.project(torch.where(whole, torch.where(chosen, last, first), moved))
 
-    def _record(self, asked: list[tuple[int, ...]], rewards: Tensor, fresh: int, surrogate: Surrogate) -> None:
+    def _record(self, asked: list[tuple[int, ...]], rewards: Tensor, fresh: Tensor, surrogate: Surrogate) -> None:
         """Set the figures of a round of all processes, whose surrogate did not know its rewards."""
         widths = torch.tensor(asked, dtype=torch.int64).view(-1, len(surrogate.terms.dense))
         expected = -surrogate.mean(widths)
         logs = surrogate.terms.logs(widths)
         best = surrogate.terms.logs(torch.tensor([self.problem.ranked()[0].widths]))
         squared = (logs - best).square().mean(1).tolist()
-        parts = of_all((fresh, squared, list(zip(expected.tolist(), rewards.tolist(), strict=True))))
-        self.predicted += [pair for _, _, pairs in parts for pair in pairs]
-        squares = [value for _, part, _ in parts for value in part]
+        imagined = len({*asked} & {*map(tuple, fresh.tolist())})
+        parts = of_all((len(fresh), imagined, squared, list(zip(expected.tolist(), rewards.tolist(), strict=True))))
+        self.predicted += [pair for *_, pairs in parts for pair in pairs]
+        squares = [value for *_, part, _ in parts for value in part]
         self.figures = {}
         if not squares:
             return
-        self.figures["search/new"] = sum(number for number, _, _ in parts) / len(parts)
+        self.figures["search/new"] = sum(number for number, *_ in parts) / len(parts)
+        self.figures["search/imagined"] = sum(number for _, number, *_ in parts) / len(squares)
         self.figures["search/distance"] = math.sqrt(sum(squares) / len(squares))
         tau = kendall([pair[0] for pair in self.predicted], [pair[1] for pair in self.predicted])
         if tau is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -77,25 +78,31 @@ FROM_SENSITIVITY: dict[str, Allocation] = {"greedy": greedy, "dynamic_programmin
 
 
 SHALLOW = {"without_a_sixth": 1 / 6, "without_a_third": 1 / 3, "without_a_half": 1 / 2}
-"""Name -> share of the groups that may go which further candidates are without, but at least one group."""
+"""Name -> share of the groups that further candidates are without, of those that may go and that dynamic programming
+has left, rounded up."""
 
 
 def _allocations(limits: BoundBudget) -> dict[str, Allocation]:
-    """The allocations of a budget, each without another number of groups."""
+    """The allocations of a budget, each without another number of groups, if dynamic programming leaves all of them."""
     removable = limits.allowed.removable
-    count, numbers = 0 if removable is None else int(removable.sum()), dict[int, str]()
+    count, shares = 0 if removable is None else int(removable.sum()), dict[int, str]()
     for name, share in SHALLOW.items() if count else ():
-        numbers.setdefault(max(round(share * count), 1), name)
-    return FROM_SENSITIVITY | {name: partial(planned_without, number) for number, name in numbers.items()}
+        shares.setdefault(math.ceil(share * count), name)
+    return FROM_SENSITIVITY | {name: partial(planned_without, SHALLOW[name]) for name in shares.values()}
 
 
 def allocation_candidates(graph: ComputationGraph, limits: BoundBudget, sensitivity: Sensitivity) -> dict[str, Tensor]:
-    """Name -> widths `(G,)` of the starting candidates derived from a sensitivity."""
-    return {name: propose(graph, limits, sensitivity) for name, propose in _allocations(limits).items()}
+    """Name -> widths `(G,)` of the starting candidates derived from a sensitivity, those without groups only once."""
+    found = dict[str, Tensor]()
+    for name, propose in _allocations(limits).items():
+        widths = propose(graph, limits, sensitivity)
+        if name not in SHALLOW or not any(torch.equal(widths, other) for other in found.values()):
+            found[name] = widths
+    return found
 
 
 def starting_count(from_sensitivity: bool, limits: BoundBudget) -> int:
-    """Number of starting candidates.
+    """Largest number of starting candidates: dynamic programming may leave few groups for others to be without.
 
     Args:
         from_sensitivity: Whether to count the candidates derived from the sensitivity.

@@ -6,6 +6,8 @@ than dynamic programming's at the same MACs, which removes none (`experiments/re
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -19,7 +21,7 @@ def without_least(number: int, widths: Tensor, limits: BoundBudget, sensitivity:
     """Widths without the groups that lose least alone, the others in proportion, as wide as the budget allows.
 
     Args:
-        number: Number of groups to remove, of those that may go.
+        number: Number of groups to remove, of those that may go and are present.
         widths: Widths `(G,)` of the others, in proportion.
         limits: A budget under which groups may go.
         sensitivity: Losses per group.
@@ -27,13 +29,20 @@ def without_least(number: int, widths: Tensor, limits: BoundBudget, sensitivity:
     Returns:
         int64 `(G,)`.
     """
-    removable = limits.allowed.removable
-    assert removable is not None, "under this budget, no group may go"
-    losses = sensitivity.of_groups(torch.zeros_like(widths)).where(removable, torch.inf)
-    gone = losses.argsort(stable=True)[: min(number, int(removable.sum()))]
+    present = _present(widths, limits)
+    losses = sensitivity.of_groups(torch.zeros_like(widths)).where(present, torch.inf)
+    gone = losses.argsort(stable=True)[: min(number, int(present.sum()))]
     return limits.project(widths.index_fill(0, gone, 0))
 
 
-def planned_without(number: int, graph: ComputationGraph, limits: BoundBudget, sensitivity: Sensitivity) -> Tensor:
-    """The same in proportion to the widths of dynamic programming, see `without_least`."""
-    return without_least(number, dynamic_programming(graph, limits, sensitivity), limits, sensitivity)
+def planned_without(share: float, graph: ComputationGraph, limits: BoundBudget, sensitivity: Sensitivity) -> Tensor:
+    """The same in proportion to the widths of dynamic programming, without a share of the groups that it has left."""
+    widths = dynamic_programming(graph, limits, sensitivity)
+    return without_least(math.ceil(share * int(_present(widths, limits).sum())), widths, limits, sensitivity)
+
+
+def _present(widths: Tensor, limits: BoundBudget) -> Tensor:
+    """Which groups may go and have not gone, bool `(G,)`."""
+    removable = limits.allowed.removable
+    assert removable is not None, "under this budget, no group may go"
+    return removable & (widths > 0)

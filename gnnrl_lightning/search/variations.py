@@ -2,36 +2,77 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.cost.ranges import positive
 from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.search.problem import SearchProblem
 
 NARROWEST, WIDEST = 0.05, 0.45
 """Range of the standard deviation of a variation's log keep ratios."""
 
+TOGGLED = 0.5
+"""Share of the variations with another set of whole groups, if groups may go."""
+
+
+def parents_among(ranked: Tensor, count: int) -> Tensor:
+    """Which candidates to vary, `(m,)` int64, m at most count: the best ones, some of them with other groups absent.
+
+    Widths are improved step by step, and sets of groups are not: what is best now may lack the wrong ones.
+
+    Args:
+        ranked: Different candidates `(n, G)`, best first.
+        count: Number of candidates to choose; half of them for their set of groups, if the best third has so many sets.
+    """
+    sets = dict[tuple[bool, ...], int]()
+    for number, row in enumerate((ranked[: math.ceil(len(ranked) / 3)] == 0).tolist()):
+        sets.setdefault(tuple(row), number)
+    others = list(sets.values())[1 : 1 + count // 2]
+    best = [number for number in range(len(ranked)) if number not in others][: count - len(others)]
+    return torch.tensor(best + others, dtype=torch.int64)
+
 
 def variations(problem: SearchProblem, parents: int, count: int, generator: torch.Generator) -> Tensor:
     """Distinct candidates `(n, G)` near the best ones that have not been scored; at most `count`.
 
-    A variation multiplies the keep ratios of some groups of one parent by log-normal factors.
+    A variation multiplies the keep ratios of some groups of one parent by log-normal factors. If whole groups may go,
+    half of the variations also lack one more of them, or have one back.
 
     Args:
         problem: The search problem.
-        parents: Number of best candidates that are varied.
+        parents: Number of candidates that are varied, see `parents_among`.
         count: Number of variations to draw.
         generator: Of the draws.
     """
-    best = positive(torch.tensor([item.widths for item in problem.ranked()[:parents]], dtype=torch.float64))
+    ranked = torch.tensor([item.widths for item in problem.ranked()])
+    best = ranked[parents_among(ranked, parents)].double()
     shape = count, best.shape[1]
     chosen = best[torch.randint(len(best), (count,), generator=generator)]
     spread = NARROWEST + (WIDEST - NARROWEST) * torch.rand(count, 1, generator=generator, dtype=torch.float64)
     share = torch.rand(count, 1, generator=generator).clamp(min=2 / best.shape[1])
     changed = torch.rand(shape, generator=generator) < share
     noise = torch.randn(shape, generator=generator, dtype=torch.float64)
-    return unseen(problem, problem.project(chosen * (spread * noise * changed).exp()))
+    varied = _toggled(problem, chosen * (spread * noise * changed).exp(), generator)
+    return unseen(problem, problem.project(varied))
+
+
+def _toggled(problem: SearchProblem, widths: Tensor, generator: torch.Generator) -> Tensor:
+    """Proposals `(n, G)` of which a share removes one of the groups that may go, or takes one back.
+
+    One that comes back has any keep ratio, drawn in its logarithm.
+    """
+    removable = problem.limits.allowed.removable
+    if removable is None or not bool(removable.any()):
+        return widths
+    places = removable.nonzero()[:, 0]
+    rows = (torch.rand(len(widths), generator=generator) < TOGGLED).nonzero()[:, 0]
+    groups = places[torch.randint(len(places), (len(rows),), generator=generator)]
+    back = problem.graph.widths[groups] ** torch.rand(len(rows), generator=generator, dtype=torch.float64)
+    toggled = widths.clone()
+    toggled[rows, groups] = torch.where(widths[rows, groups] < 1, back, 0.0)
+    return toggled
 
 
 def first_variations(problem: SearchProblem, count: int, spread: float, generator: torch.Generator) -> Tensor:
@@ -43,7 +84,7 @@ def first_variations(problem: SearchProblem, count: int, spread: float, generato
         spread: Standard deviation of their log keep ratios.
         generator: Of the draws.
     """
-    centre = positive(torch.tensor(problem.ranked()[0].widths, dtype=torch.float64))
+    centre = torch.tensor(problem.ranked()[0].widths, dtype=torch.float64)
     noise = torch.randn(4 * count, len(centre), generator=generator, dtype=torch.float64)
     varied = problem.project(centre * (spread * noise).exp())
     return problem.new(varied, min(count, len(unseen(problem, varied))))

@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 
+from gnnrl_lightning import Budget, trace
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.env.reward import find_reward
@@ -12,11 +13,14 @@ from gnnrl_lightning.rl.environments import AGENT, Environments
 from gnnrl_lightning.rl.learners import DDPG, GNNRL
 from gnnrl_lightning.rl.policies import Agent, LogKeep
 from gnnrl_lightning.rl.rounds import Rounds
+from gnnrl_lightning.search.baselines import starting_candidates
+from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.surrogate.model import Surrogate, flat_prior
 from gnnrl_lightning.surrogate.terms import Terms
 from tests.rl.learners.test_gnnrl import equal, trainer, weights
 from tests.rl.test_environments import LIMITS, SMALL, problem_of, started
-from tests.support.fakes import SaveAt, small_graph
+from tests.support.fakes import Landscape, SaveAt, random_sensitivity, small_graph
+from tests.support.networks_branches import Residual
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers"),
@@ -65,7 +69,7 @@ def test_known_candidates_are_replaced_by_variations_of_the_best():
     agent.env.reset(len(before))
     start = agent.env.imagined.start.long()  # episodes that do not move
     rewards = agent.evaluate(start, 4, 0)
-    assert agent.evaluate.figures["search/new"] == 0
+    assert agent.evaluate.figures["search/new"] == agent.evaluate.figures["search/imagined"] == 0
     assert len(rewards) == 4 and len({item.widths for item in problem.history} - before) == 4
 
 
@@ -74,6 +78,24 @@ def searching(problem=None, seed=0, learner=GNNRL, **settings):
     ppo = {"make_policy": partial(SMALL, distribution=LogKeep), "epochs": 2, "minibatches": 2, "target_kl": None}
     make = ppo if learner is GNNRL else {}
     return started(learner, problem, episode=IMAGINED, **given | make | settings)
+
+
+@pytest.mark.parametrize(("target", "varied"), [(0.3, 4), (0.02, 0)])
+def test_a_search_that_may_remove_groups_first_varies_the_widths_of_the_best_candidate(target, varied):
+    """They have its set of groups, and later ones have others. One without any group that may go has no variations."""
+    graph = trace(Residual(), torch.zeros(1, 3, 10, 10))
+    limits = Budget(macs=0.3, min_width=0).on(graph)
+    evaluate = Landscape(graph, torch.where(limits.allowed.removable, target, 0.9))
+    starting = starting_candidates(graph, limits)
+    agent, problem = searching(SearchProblem(graph, limits, evaluate, 80, starting, lambda: random_sensitivity(graph)))
+    wanted = torch.full((1, len(graph.groups)), 1.0) * graph.widths * evaluate.target
+    problem.ask(problem.project(wanted)[0], "test")
+    best = torch.tensor(problem.ranked()[0].widths)
+    trainer(agent.iterations(4)).fit(agent)
+    own = torch.tensor([item.widths for item in problem.history if item.proposer == AGENT])
+    assert len(own) == len(own.unique(dim=0)) == 16
+    assert torch.equal(own[:varied] == 0, (best == 0).expand(varied, -1))
+    assert len((own[varied:] == 0).unique(dim=0)) > 1
 
 
 def test_a_search_never_repeats_a_candidate_and_counts_what_it_scores():

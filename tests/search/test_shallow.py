@@ -5,6 +5,7 @@ import torch
 
 from gnnrl_lightning import Budget, trace
 from gnnrl_lightning.networks.cifar_resnet import CIFARResNet
+from gnnrl_lightning.search import shallow
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, SHALLOW, STARTING, allocation_candidates, starting_count
 from gnnrl_lightning.search.shallow import without_least
 from tests.support.fakes import random_sensitivity
@@ -38,3 +39,17 @@ def test_of_few_groups_at_least_one_goes_and_no_candidate_is_paid_for_twice(coun
     found = allocation_candidates(graph, limits, sensitivity)
     assert [int((found[name] == 0).sum()) for name in found if name in SHALLOW] == gone
     assert starting_count(True, limits) == len(STARTING) + len(found)
+
+
+def test_groups_that_dynamic_programming_lacks_are_not_counted(monkeypatch):
+    """It has removed all but three: one or two of these go. If it has removed all, nothing is scored twice."""
+    graph = trace(CIFARResNet(2, num_classes=4), torch.zeros(1, 3, 16, 16))
+    limits, sensitivity = Budget(macs=0.6, min_width=0).on(graph), random_sensitivity(graph)
+    removable = limits.allowed.removable.nonzero()[:, 0]
+    for gone, expected in ((len(removable) - 3, [1, 2]), (len(removable), [])):
+        planned = limits.project(graph.widths.index_fill(0, removable[:gone], 0))
+        monkeypatch.setitem(FROM_SENSITIVITY, "dynamic_programming", lambda *given, widths=planned: widths)
+        monkeypatch.setattr(shallow, "dynamic_programming", lambda *given, widths=planned: widths)
+        found = allocation_candidates(graph, limits, sensitivity)
+        lacking = [int((found[name] == 0).sum()) - gone for name in found if name in SHALLOW]
+        assert lacking == expected and starting_count(True, limits) >= len(STARTING) + len(found)

@@ -10,6 +10,7 @@ from torch import Tensor
 from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.cost.ranges import positive
 from gnnrl_lightning.graph import ComputationGraph
+from gnnrl_lightning.search.variations import parents_among
 from gnnrl_lightning.surrogate.model import Draws, Surrogate
 from gnnrl_lightning.surrogate.observations import STEP
 
@@ -17,7 +18,7 @@ SLOPES = 2
 """Features of a group in imagined episodes: slopes of the reward towards narrower and wider ones."""
 
 PARENTS = 6
-"""Number of best candidates from which episodes start."""
+"""Number of candidates from which episodes start, see `parents_among`."""
 
 
 class Imagination:
@@ -96,9 +97,10 @@ class Imagination:
         for row in range(len(proposals)):
             own = {name: limit[row].expand(len(widths)) for name, limit in limits.items()}
             fits = self.limits.met(widths, own)
-            order = rewards.where(fits, -torch.inf).argsort(descending=True)[: min(PARENTS, int(fits.sum()))]
-            if len(order):
-                chosen[row] = widths[order[int(torch.randint(len(order), (), generator=generator))]].to(chosen)
+            ranked = widths[rewards.where(fits, -torch.inf).argsort(descending=True)[: int(fits.sum())]]
+            if len(ranked):
+                parents = parents_among(ranked, PARENTS)
+                chosen[row] = ranked[parents[int(torch.randint(len(parents), (), generator=generator))]].to(chosen)
         return chosen
 
     def _slopes(self, start: Tensor) -> Tensor:

@@ -18,10 +18,16 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.rl.env.imagination import Imagination
 from gnnrl_lightning.rl.env.score import Score
+from gnnrl_lightning.rl.policies.log_keep import NEVER
 from gnnrl_lightning.rl.state.builder import EDGE_DIM, StateBuilder
 
 _ROOM = 0.6
 """Largest initial action, if possible: it leaves room for ratios to grow as well as to shrink."""
+
+
+ODDS_GONE, ODDS_PRESENT = 2.0, -3.0
+"""Initial log-odds of removing groups that the proposal lacks, and of those that it has: of ten groups, about one
+changes."""
 
 
 class VectorPruningEnv:
@@ -228,12 +234,14 @@ class VectorPruningEnv:
         groups, metrics = self.action_dim, len(self.limits.dense)
         sizes = [groups, metrics, 1, self._start.shape[1], groups * self.builder.group_features]
         widths, limits, left, start, features = observations.split(sizes, dim=1)
-        proposal = None
+        proposal, odds, removable = None, None, self.limits.allowed.removable
         if start.shape[1]:
             step = 1 / (positive(widths) * self.max_ratio)
             proposal = ((widths - positive(start)) * step).clamp(0, 1), step
+            if removable is not None:
+                odds = torch.where(start < 1, ODDS_GONE, ODDS_PRESENT).masked_fill(~removable, NEVER)
         features = features.view(len(features), groups, -1) if self.builder.group_features else None
-        return self.builder(widths.long(), limits, left[:, 0], proposal, features)
+        return self.builder(widths.long(), limits, left[:, 0], proposal, features, odds)
 
 
 class PruningEnv(gymnasium.Env[Any, Any]):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gnnrl_lightning.rl.encoders import ENCODERS, Encoder
 from gnnrl_lightning.rl.policies.distributions import UnitDistribution
-from gnnrl_lightning.rl.policies.log_keep import LogKeep
+from gnnrl_lightning.rl.policies.log_keep import NEVER, LogKeep
 from gnnrl_lightning.rl.policies.readout import (
     check_count,
     decision_mean,
@@ -100,7 +100,7 @@ class NodeActor(nn.Module):
         hidden: Size of the hidden layers.
         identity: Size of the identity embeddings of `DecisionEncoder`. Without them (0), the head supports every
             network; with them, only networks with action_dim decisions.
-        outputs: Outputs per decision; 2 for the parameters of a `UnitDistribution`.
+        outputs: Outputs per decision; 2 for the parameters of a `UnitDistribution`, 3 with the log-odds of removal.
 
     Shapes:
         A batch of graphs with D decisions in total to (D, outputs).
@@ -135,7 +135,7 @@ class GraphActor(nn.Module):
         action_dim: Decisions per graph; the head supports only graphs with this number.
         encoder: Graph encoder, as for `DecisionEncoder`.
         hidden: Sizes of the hidden layers.
-        outputs: Outputs per decision; 2 for the parameters of a `UnitDistribution`.
+        outputs: Outputs per decision; 2 for the parameters of a `UnitDistribution`, 3 with the log-odds of removal.
 
     Shapes:
         A batch of B graphs with action_dim decisions each to (B action_dim, outputs).
@@ -201,7 +201,8 @@ class ActorCritic(nn.Module):
     """A stochastic policy with a value function, built from an actor and a critic.
 
     Args:
-        actor: Maps a batch of B state graphs with D decisions in total to (D, 2): location and spread parameters.
+        actor: Maps a batch of B state graphs with D decisions in total to (D, 2), location and spread parameters, or to
+            (D, 3), with the log-odds of removing whole groups, which count if the state has `proposal_odds`.
         critic: Maps the batch to values (B,).
         distribution: Distribution of the actions, given these parameters.
         fixed_spread: Whether to keep the initial spread and ignore the actor's spread output.
@@ -254,7 +255,7 @@ class ActorCritic(nn.Module):
         self.offset.copy_(torch.tensor(self._distribution.parameters(action, spread)))
         self.proposal_spread.fill_(proposal_spread)
 
-    def _start(self, state: StateGraph) -> Tensor:
+    def _start(self, state: StateGraph, odds: Tensor | None) -> Tensor:
         """Distribution parameters for an actor output of zero, (2,) or (D, 2)."""
         proposal = proposed(state)
         if proposal is None:
@@ -262,20 +263,31 @@ class ActorCritic(nn.Module):
         step = cast(Any, state).proposal_step
         # With a spread below one channel, rounding would always give the same width.
         spread = self._distribution.spread_around(proposal, self.proposal_spread, step)
-        return torch.stack([self._distribution.location_of(proposal), spread], dim=-1)
+        start = torch.stack([self._distribution.location_of(proposal), spread], dim=-1)
+        # What is gone in the proposal has no width there: if it comes back, then as wide as without proposals.
+        return start if odds is None else torch.where((odds > 0)[:, None], self.offset, start)
 
     def distribution(self, state: StateGraph) -> UnitDistribution:
         """Distribution of the actions (D,) in a batch of states.
 
         Raises:
-            ValueError: The actor does not return two numbers per decision.
+            ValueError: The actor does not return two numbers per decision, or three.
         """
-        outputs, expected = self.actor(state), (len(state.decision_batch), 2)
-        if outputs.shape != expected:
-            raise ValueError(f"the actor returns {tuple(outputs.shape)}, expected {expected}: two per decision")
+        outputs, decisions = self.actor(state), len(state.decision_batch)
+        if outputs.shape not in ((decisions, 2), (decisions, 3)):
+            raise ValueError(
+                f"the actor returns {tuple(outputs.shape)}, expected {(decisions, 2)}: location and spread for each "
+                "decision, or these and the log-odds of removing the group"
+            )
+        odds = getattr(state, "proposal_odds", None) if self._distribution.removes else None
+        start, parameters = self._start(state, odds), outputs[:, :2]
         if self.fixed_spread:
-            outputs = outputs * outputs.new_tensor([1.0, 0.0])
-        return self._distribution(outputs + self._start(state))
+            parameters = parameters * outputs.new_tensor([1.0, 0.0])
+        if odds is None:
+            return self._distribution(parameters + start)
+        if outputs.shape[1] == 3:
+            odds = torch.where(odds > NEVER, (odds + outputs[:, 2]).clamp(min=NEVER), NEVER)
+        return cast(Any, self._distribution)(parameters + start, odds)
 
     @torch.no_grad()
     def act(self, state: StateGraph) -> tuple[Tensor, Tensor]:
@@ -358,8 +370,14 @@ class Agent(ActorCritic):
         if head not in HEADS:
             raise ValueError(f"head is {head!r}, expected one of {', '.join(map(repr, HEADS))}")
         super().__init__(
-            actor(state_dim, action_dim) if actor else HEADS[head](state_dim, action_dim, encoder=encoder),
+            actor(state_dim, action_dim) if actor else self._head(state_dim, action_dim, head, encoder, distribution),
             critic(state_dim, action_dim) if critic else Critic(state_dim, action_dim, encoder=encoder),
             distribution,
             fixed_spread,
         )
+
+    @staticmethod
+    def _head(
+        state_dim: int, action_dim: int | None, head: str, encoder: str | Encoder, distribution: type[UnitDistribution]
+    ) -> nn.Module:
+        return HEADS[head](state_dim, action_dim, encoder=encoder, outputs=3 if distribution.removes else 2)

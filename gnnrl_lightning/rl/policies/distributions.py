@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -25,7 +26,13 @@ class UnitDistribution(ABC):
 
     Args:
         parameters: (..., 2) location and spread from the actor, both unbounded; zeros give a reasonable distribution.
+
+    Attributes:
+        removes: Whether it takes `odds` as well, the log-odds of removing a whole group, see
+            `gnnrl_lightning.rl.policies.log_keep.LogKeep`.
     """
+
+    removes: ClassVar[bool] = False
 
     def __init__(self, parameters: Tensor) -> None:
         self.location, self.spread = parameters.unbind(-1)

@@ -28,8 +28,9 @@ _SHIFTS = {
     "decision_batch": "graphs",
     "proposal": None,
     "proposal_step": None,
+    "proposal_odds": None,
 }
-_PROPOSALS = ("proposal", "proposal_step")
+_PROPOSALS = ("proposal", "proposal_step", "proposal_odds")
 # Fields that are concatenated along their last dimension.
 _LAST = {"edge_index": 1, "motif_edge_index": 1, "decision_index": 1}
 

@@ -49,6 +49,7 @@ class StateBuilder:
     | `decision_batch` | (B G,) | graph of each decision | heads, critic of actions |
     | `proposal` | (B G,) | initial actions; absent if there are no proposals | `ActorCritic` |
     | `proposal_step` | (B G,) | change of the action that removes one channel; along with `proposal` | `ActorCritic` |
+    | `proposal_odds` | (B G,) | initial log-odds of removing a group; absent if none may go | `ActorCritic` |
 
     `gnnrl_lightning.rl.state.assemble.state_from` builds such a batch from any graph, traced or not.
 
@@ -253,6 +254,7 @@ class StateBuilder:
         left: Tensor | None = None,
         proposal: tuple[Tensor, Tensor] | None = None,
         features: Tensor | None = None,
+        odds: Tensor | None = None,
     ) -> Batch:
         """State of a batch of candidates.
 
@@ -263,6 +265,7 @@ class StateBuilder:
             proposal: (B, G) initial actions in [0, 1], and (B, G) the change of the action that removes one channel;
                 None: no proposals.
             features: (B, G, K) features of the groups that differ between the graphs; None: there are none (K is 0).
+            odds: (B, G) initial log-odds of removing each group; None: no group may go.
 
         Returns:
             A batch of B graphs with the fields in the class's table, on the CPU.
@@ -302,6 +305,7 @@ class StateBuilder:
         edges[..., first + 2] = share[:, self._edge_index[0]]
         edges[..., first + 3] = share[:, self._edge_index[1]]
         start = {} if proposal is None else {"proposal": proposal[0].flatten(), "proposal_step": proposal[1].flatten()}
+        start |= {} if odds is None else {"proposal_odds": odds.flatten()}
         return Batch(x=x.flatten(0, 1), edge_attr=edges.flatten(0, 1), **self._batch(size), **start)
 
 

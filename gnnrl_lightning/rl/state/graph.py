@@ -31,7 +31,8 @@ class StateGraph(Protocol):
         decision_batch: (D,) graph of each decision, in increasing order.
 
     A state may also have `proposal` (D,), initial actions, and `proposal_step` (D,), the change of the action that
-    removes one channel.
+    removes one channel. If the budget lets whole groups go, it also has `proposal_odds` (D,), initial log-odds of
+    removing each, `gnnrl_lightning.rl.policies.log_keep.NEVER` where the group may not go.
     """
 
     x: Tensor

@@ -6,6 +6,7 @@ import torch
 from gnnrl_lightning import Budget, trace
 from gnnrl_lightning.rl.env import VectorPruningEnv
 from gnnrl_lightning.rl.env.imagination import Imagination
+from gnnrl_lightning.rl.policies import ActorCritic, Agent, Beta
 from gnnrl_lightning.rl.policies.log_keep import LogKeep
 from gnnrl_lightning.surrogate.model import Surrogate, flat_prior
 from gnnrl_lightning.surrogate.terms import Terms
@@ -56,6 +57,54 @@ def test_a_proposal_without_a_group_is_an_action_that_removes_it(graph, limits):
     assert location.isfinite().all() and spread.isfinite().all()
     env.step(LogKeep.squash(location))
     assert torch.equal(env.widths, proposed.repeat(2, 1))
+
+
+@pytest.fixture
+def proposing(graph, limits):
+    """An environment whose proposals lack a block, the proposed widths, and an untrained policy."""
+    widths = graph.widths.clone()
+    widths[number_of(graph, "block.0")] = 0
+    proposed = limits.project(widths)
+    env = VectorPruningEnv(
+        graph, limits, None, max_steps=1, proposals=lambda macs: proposed.repeat(len(macs), 1).float()
+    )
+    torch.manual_seed(0)
+    policy = Agent(env.state_dim, env.action_dim, head="node")
+    policy.centre_on(0.5, 0.1, 0.1)
+    return env, proposed, policy
+
+
+def test_an_untrained_policy_starts_from_a_proposal_without_a_group(proposing):
+    env, proposed, policy = proposing
+    observations, _ = env.reset(2)
+    env.step(policy.squash(policy.mode(env.graphs(observations))))
+    assert torch.equal(env.widths, proposed.repeat(2, 1))
+
+
+def test_an_untrained_policy_removes_other_groups_and_takes_one_back(proposing, graph, limits):
+    env, _, policy = proposing
+    observations, _ = env.reset(400)
+    state = env.graphs(observations)
+    raw, log_prob = policy.act(state)
+    env.step(policy.squash(raw))
+    own, others = number_of(graph, "block.0"), limits.allowed.removable.clone()
+    assert 0.05 < float((env.widths[:, own] > 0).double().mean()) < 0.3
+    assert int(env.widths[env.widths[:, own] > 0, own].median()) > 1  # not one channel more than none
+    others[own] = False
+    gone = env.widths[:, others] == 0
+    assert bool(gone.any()) and float(gone.double().mean()) < 0.3
+    assert bool((env.widths[:, ~limits.allowed.removable] > 0).all())
+    again, _, _ = policy.evaluate(state, raw)
+    torch.testing.assert_close(again, log_prob)
+
+
+def test_policies_of_two_outputs_keep_the_odds_of_the_proposal(proposing):
+    env, _, policy = proposing
+    state = env.graphs(env.reset(2)[0])
+    two = ActorCritic(Agent(env.state_dim, env.action_dim, head="node", distribution=Beta).actor, policy.critic)
+    odds = two.distribution(state)._odds
+    torch.testing.assert_close(odds, state.proposal_odds)
+    assert policy.distribution(state)._odds.shape == odds.shape
 
 
 def test_the_policy_sees_what_the_last_channel_is_worth(graph, limits):

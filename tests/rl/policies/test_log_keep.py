@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from gnnrl_lightning.rl.policies import Beta, LogKeep
+from gnnrl_lightning.rl.policies.log_keep import GONE, NEVER
 
 
 @pytest.mark.parametrize("action", [0.1, 0.5, 0.9])
@@ -32,3 +33,27 @@ def test_the_spread_around_a_proposal_is_a_channel_at_least():
     assert float(LogKeep.spread_around(torch.tensor(0.95), torch.tensor(0.1), torch.tensor(0.05)).exp()) == (
         pytest.approx(LogKeep.widest)
     )
+
+
+def test_whole_groups_go_with_the_probability_of_their_odds():
+    parameters, odds = torch.tensor([-0.5, -1.0]).expand(4, 2), torch.tensor([NEVER, -2.0, 0.0, 3.0])
+    distribution = LogKeep(parameters.expand(50_000, 4, 2), odds.expand(50_000, 4))
+    raw = distribution.sample()
+    gone = raw <= GONE
+    torch.testing.assert_close(gone.float().mean(0), odds.sigmoid(), atol=0.01, rtol=0)
+    assert not bool(gone[:, 0].any()) and bool((LogKeep.squash(raw)[gone] == 1).all())
+    without = LogKeep(parameters).log_prob(raw)
+    expected = torch.where(gone, odds.sigmoid().log(), without + (1 - odds.sigmoid()).log())
+    torch.testing.assert_close(distribution.log_prob(raw)[:, 1:], expected[:, 1:])
+    torch.testing.assert_close(distribution.log_prob(raw)[:, 0], without[:, 0])
+    torch.testing.assert_close(distribution.entropy()[0], -distribution.log_prob(raw).mean(0), atol=0.02, rtol=0)
+    assert (distribution.mode[0] == GONE).tolist() == [False, False, False, True]
+
+
+def test_gradients_of_whole_groups_are_finite():
+    parameters = torch.zeros(3, 2, requires_grad=True)
+    odds = torch.tensor([NEVER, -1.0, 1.0], requires_grad=True)
+    distribution = LogKeep(parameters, odds)
+    (distribution.log_prob(torch.tensor([-0.3, GONE, -0.3])) + distribution.entropy()).sum().backward()
+    assert parameters.grad is not None and bool(parameters.grad.isfinite().all())
+    assert odds.grad is not None and bool(odds.grad.isfinite().all()) and odds.grad.abs()[1:].min() > 0
