@@ -1,14 +1,18 @@
 """The best candidates of a search are measured if the budget limits the latency; the best one within it is delivered.
 
-Predictions flatter some candidates, and a search prefers those. So each candidate has a correction of its own: one that
-takes 5 % more than the limit is narrowed until it is predicted to take 5 % less than before, and one with time to spare
-is widened. What has become of them is scored and measured in turn.
+Predictions flatter some candidates, and a search prefers those. If all of the best ones miss the limit, the search goes
+on for a few evaluations with a limit that is smaller by what they have missed it: networks alike are flattered alike.
+Then each candidate has a correction of its own: one that takes 5 % more than the limit is narrowed until it is
+predicted to take 5 % less than before, and one with time to spare is widened. What has become of them is scored and
+measured in turn.
 """
 
 from __future__ import annotations
 
+import statistics
+import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,17 +22,23 @@ import torch
 from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.cost.metrics import LATENCY
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.result import Evaluation, within
 from gnnrl_lightning.job.integrity import read_figures
 from gnnrl_lightning.job.latency import with_latency, write_json
 from gnnrl_lightning.job.searching import Searched
 from gnnrl_lightning.processes import from_first, rank
+from gnnrl_lightning.search.surrogate_search import SurrogateSearch
 
 TOLERANCE = 0.03
 """Share of the limit by which a measured candidate may exceed it: the error of a measurement."""
 
 BEST = 5
 """Candidates of the search that are measured, the best ones by their evaluations."""
+
+MORE, FEWEST = 16, 20
+"""Evaluations with a smaller limit, if all of the best ones miss it, and distinct candidates that make a search: single
+allocations do not go on."""
 
 ROUNDS = 2
 """How often what has been measured is narrowed or widened to the limit, scored and measured again."""
@@ -66,8 +76,9 @@ class Check:
 def with_latency_checked(searched: Searched, saved: Path | None = None) -> Searched:
     """Measure the best candidates of a search, bring them to the limit on the latency, and choose the best within it.
 
-    After finals, only their winner is measured. If no candidate meets the limit, the nearest one is chosen, with a
-    warning. The model of the latency is corrected by the one that is chosen.
+    After finals, only their winner is measured. What is scored here is not counted in the search's evaluations. If no
+    candidate meets the limit, the nearest one is chosen, with a warning. The model of the latency is corrected by the
+    one that is chosen.
 
     Args:
         searched: The finished search.
@@ -82,6 +93,9 @@ def with_latency_checked(searched: Searched, saved: Path | None = None) -> Searc
         found = from_first(read_figures(saved, "the winner is measured again") if rank() == 0 else {})
         return _with(searched, Evaluation.from_record(found["best"]), found["checks"])
     checks = newest = _measured(searched, _best(searched))
+    if not any(check.met for check in checks):
+        again = _measured(searched, _searched_on(searched, checks))
+        checks, newest = checks + again, again or newest
     for _ in range(ROUNDS):
         newest = _measured(searched, _brought(searched, checks, newest))
         checks += newest
@@ -99,8 +113,30 @@ def _best(searched: Searched) -> list[Evaluation]:
     if searched.finals is not None:
         return [searched.best]
     limits = searched.trained.job.limits
-    whole = {item.widths: item for item in searched.history if not item.dropped and within(limits, item)}
-    return sorted(whole.values(), key=lambda item: item.merit, reverse=True)[:BEST]
+    return _best_of(item for item in searched.history if not item.dropped and within(limits, item))
+
+
+def _best_of(items: Iterable[Evaluation]) -> list[Evaluation]:
+    distinct = {item.widths: item for item in items}
+    return sorted(distinct.values(), key=lambda item: item.merit, reverse=True)[:BEST]
+
+
+def _searched_on(searched: Searched, checks: Sequence[Check]) -> list[Evaluation]:
+    """Search on with a limit that is smaller by what the checks have missed it; return the best new candidates."""
+    limits, sensitivity = searched.trained.job.limits, searched.sensitivity
+    most = limits.limits[LATENCY] / (1 + statistics.median(check.exceeds_by for check in checks))
+    few = len({item.widths for item in searched.history}) < FEWEST or searched.finals is not None
+    if few or sensitivity is None or limits.functions[LATENCY](limits.smallest) > most:
+        return []
+    smaller = replace(limits, limits={**limits.limits, LATENCY: most})
+    problem = searched.trained.problem(smaller, searched.trained.journalled(smaller, Journal()), lambda: sensitivity)
+    problem.evaluations = sys.maxsize  # what the search has paid for is not paid for again
+    for name in (*searched.trained.pruner.passes, *problem.sensitivity.passes):
+        problem.calibrate(name)
+    problem.remember([item for item in searched.history if not item.dropped])
+    known, problem.evaluations = len(problem.history), problem.spent + MORE
+    SurrogateSearch(LATENCY).improve(problem, searched.trained.job.task.seed)
+    return from_first(_best_of(problem.history[known:]))
 
 
 def _measured(searched: Searched, candidates: Sequence[Evaluation]) -> list[Check]:

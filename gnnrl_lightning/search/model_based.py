@@ -46,6 +46,10 @@ class ModelBasedSearch(ABC):
         if problem.left:
             for widths in first_variations(problem, min(self.random, problem.left), self.spread, generator_for(seed)):
                 problem.ask(widths, self.name)
+        self.improve(problem, seed)
+
+    def improve(self, problem: SearchProblem, seed: int) -> None:
+        """Run rounds from what has been scored, until no evaluations, or no new candidates, are left."""
         number, functions = 0, self.model(problem)
         while problem.left:
             number += 1

@@ -32,9 +32,9 @@ def truth(a, b):
     return 0.05 + 1.1 * (linear_ms(64, a) + linear_ms(a, b) + linear_ms(b, 10))
 
 
-def searched_of(monkeypatch, folder, timer, budget=None, method="random"):
+def searched_of(monkeypatch, folder, timer, budget=None, method="random", evaluations=12):
     options = Options(
-        search=SearchOptions(evaluations=12, sensitivity="outputs"),
+        search=SearchOptions(evaluations=evaluations, sensitivity="outputs"),
         latency=LatencyOptions(batch_size=4, threads=1, cache=None),
         pretraining=TrainingOptions(epochs=1),
         finetuning=TrainingOptions(epochs=1),
@@ -104,6 +104,22 @@ def test_a_candidate_that_misses_the_limit_is_narrowed_by_as_much(monkeypatch, f
     limits = chosen.trained.job.limits
     measured = next(check["measured"] for check in met if tuple(check["widths"]) == chosen.best.widths)
     assert limits.costs(torch.tensor(chosen.best.widths))["latency"] == pytest.approx(measured, rel=0.03)
+
+
+def test_a_search_whose_best_candidates_miss_the_limit_goes_on_with_a_smaller_one(monkeypatch, folder):
+    searched = searched_of(monkeypatch, folder, FakeTimer(), method="surrogate", evaluations=40)
+    chosen = checked_with(searched, lambda widths: 1.1 if widths != (24, 16) else 1.0)
+    first, again = chosen.latency_checks[:BEST], chosen.latency_checks[BEST : 2 * BEST]
+    assert not any(check["met"] for check in first) and all(check["met"] for check in again)
+    limit = SHARE * truth(24, 16)
+    assert all(0.9 * limit < check["measured"] <= limit * (1 + 1e-6) for check in again)
+    known = {item.widths for item in searched.history}
+    assert all(tuple(check["widths"]) not in known for check in again)
+    assert chosen.best.widths in {tuple(check["widths"]) for check in again}
+    # As good as the best of all networks that are as fast.
+    pairs = [(a, b) for a in range(1, 25) for b in range(1, 17) if 1.1 * truth(a, b) <= limit]
+    merits = [merit_of(searched, widths) for widths in pairs if truth(*widths) > 0.85 * limit / 1.1]
+    assert sum(merit > chosen.best.merit for merit in merits) <= 0.1 * len(merits)
 
 
 def test_a_candidate_with_time_to_spare_is_widened(monkeypatch, folder):
