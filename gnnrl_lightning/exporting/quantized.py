@@ -97,7 +97,7 @@ def _quantized(model: Any, batches: _Batches) -> Any:
         quantize_static(
             model,
             path,
-            batches,
+            batches,  # pyright: ignore[reportArgumentType]  (its protocol)
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,

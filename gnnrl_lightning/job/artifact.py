@@ -229,6 +229,24 @@ def load_as(
     return loaded
 
 
+def check_files(folder: str | Path) -> dict[str, Any]:
+    """Compare all files of an artifact with their checksums; none is loaded.
+
+    Args:
+        folder: Folder of the artifact.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        UserError: A file is missing or damaged.
+    """
+    recipe = read_recipe(folder)
+    for name in recipe["formats"]:
+        _file(Path(folder), recipe, name)
+    return recipe
+
+
 def _verify(way: str, loaded: Callable[..., Tree], held: Callable[..., Tree], example: Tree, tolerance: float) -> None:
     with eval_mode(held) if isinstance(held, nn.Module) else nullcontext(), torch.inference_mode():
         expected, found = call(held, example), call(loaded, example)

@@ -77,7 +77,7 @@ def files_of(note: Mapping[str, Any]) -> list[str]:
         note: What the recipe notes of the format.
     """
     beside = note.get("beside", [])
-    return [note.get("file"), *(beside if isinstance(beside, list) else [beside])]
+    return [note["file"], *(beside if isinstance(beside, list) else [beside])]
 
 
 def recipe_hash(recipe: Mapping[str, Any]) -> str:
@@ -89,7 +89,7 @@ def recipe_hash(recipe: Mapping[str, Any]) -> str:
 def _wrong(recipe: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is wrong with the types and values of a recipe."""
     for name, note in recipe["formats"].items():
-        for file in files_of(note) if isinstance(note, dict) else [None]:
+        for file in files_of(note) if isinstance(note, dict) and "file" in note else [None]:
             if not isinstance(file, str) or not file or Path(file).name != file:
                 yield f"the format {name} has the file {file!r}, expected a plain name"
     for number, step in enumerate(recipe["steps"]):
