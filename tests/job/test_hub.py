@@ -2,44 +2,51 @@
 
 import json
 import shutil
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from torch import nn
 
-from gnnrl_lightning import Budget, compress, load, pull, push
-from gnnrl_lightning.data import Digits
+from gnnrl_lightning import load, pull, push
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job import artifact, hub
-from gnnrl_lightning.training.options import TrainingOptions
+from gnnrl_lightning.job.recipe import recipe_hash
+from gnnrl_lightning.job.runs import RunFolder
+from tests.support.delivered import Image, delivered
 from tests.support.fake_hub import TOKEN, serving
-from tests.support.options import options_of
+from tests.support.results import RESULT
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 constants = pytest.importorskip("huggingface_hub.constants")
 
 REPO = "user/small"
 FILES = {"README.md", "recipe.json", "weights.safetensors", "model.pt2"}
-IMAGES = torch.linspace(0, 1, 3 * 64).view(3, 1, 8, 8)
+IMAGES = torch.linspace(0, 1, 900).view(3, 3, 10, 10)
 
 
-def dense():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 10))
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder, the network, and the figures."""
+
+    path: Path
+    network: nn.Module
+    figures: dict
+
+    @property
+    def folder(self):
+        return self.path / "pruned"
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """The folder of a finished run, and the network."""
-    folder = tmp_path_factory.mktemp("runs") / "mine"
-    options = options_of(
-        evaluations=20,
-        calibration_examples=32,
-        delivery={"calibration_examples": 32},
-        finetuning=TrainingOptions(epochs=1),
-    )
-    return compress(dense(), Digits(), Budget(macs=0.5), by="uniform", options=options, folder=folder)
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("runs") / "mine"
+    network, _ = delivered(Image(), (3, 10, 10), path / "pruned", ["weights", "program"])
+    RunFolder(path).write_result(RESULT)
+    return Run(path, network, RESULT)
 
 
 @pytest.fixture
@@ -55,7 +62,7 @@ def server(monkeypatch, tmp_path):
 
 
 def test_what_is_pushed_comes_back_and_computes_the_same(run, server, tmp_path):
-    url = push(run.folder.parent, REPO, endpoint=server.endpoint)
+    url = push(run.path, REPO, endpoint=server.endpoint)
     assert url == f"{server.endpoint}/{REPO}" and set(server.repos[REPO][-1]) == FILES | {".gitattributes"}
     folder = pull(REPO, tmp_path / "new" / "pulled", endpoint=server.endpoint)
     assert folder == tmp_path / "new" / "pulled" and {path.name for path in folder.iterdir()} == FILES
@@ -63,19 +70,19 @@ def test_what_is_pushed_comes_back_and_computes_the_same(run, server, tmp_path):
     for name in FILES - {"README.md"}:
         assert (folder / name).read_bytes() == (run.folder / name).read_bytes()
     expected = run.network(IMAGES).detach()
-    assert torch.equal(load(folder, dense(), IMAGES)(IMAGES), expected)
+    assert torch.equal(load(folder, Image(), IMAGES)(IMAGES), expected)
     torch.testing.assert_close(artifact.load_as(folder, "program")(IMAGES), expected)
 
 
 def test_large_files_go_by_lfs_and_a_second_push_is_a_commit_of_the_same_repository(run, server, tmp_path):
-    push(run.folder.parent, REPO, private=True, endpoint=server.endpoint)
+    push(run.path, REPO, private=True, endpoint=server.endpoint)
     first = server.sha(REPO)
     assert server.private[REPO] in ("private", True)
     assert any(path.endswith("/info/lfs/objects/batch") for _, path, _ in server.asked)
     hashes = artifact.read_recipe(run.folder)["sha256"]
     assert set(server.objects) == {hashes["weights.safetensors"], hashes["model.pt2"]}
     server.repos[REPO][-1]["recipe.json"] = b"of another release"
-    push(run.folder.parent, REPO, endpoint=server.endpoint)
+    push(run.path, REPO, endpoint=server.endpoint)
     assert len(server.repos[REPO]) == 3
     pull(REPO, tmp_path / "latest", endpoint=server.endpoint)
     with pytest.raises(UserError, match=r"recipe\.json is damaged"):
@@ -83,7 +90,7 @@ def test_large_files_go_by_lfs_and_a_second_push_is_a_commit_of_the_same_reposit
 
 
 def test_nothing_else_of_the_folder_is_sent(run, server, tmp_path):
-    copied = shutil.copytree(run.folder.parent, tmp_path / "copied")
+    copied = shutil.copytree(run.path, tmp_path / "copied")
     (copied / "pruned" / "notes.txt").write_text("private")
     push(copied, REPO, endpoint=server.endpoint)
     assert set(server.repos[REPO][-1]) == FILES | {".gitattributes"}
@@ -91,7 +98,7 @@ def test_nothing_else_of_the_folder_is_sent(run, server, tmp_path):
 
 def test_pulling_loads_nothing(run, server, tmp_path, monkeypatch):
     """Neither the program with its pickled parts, nor the weights."""
-    push(run.folder.parent, REPO, endpoint=server.endpoint)
+    push(run.path, REPO, endpoint=server.endpoint)
 
     def loaded(*_, **__):
         raise AssertionError("loaded")
@@ -103,7 +110,7 @@ def test_pulling_loads_nothing(run, server, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "model.pt2", "recipe.json"])
 def test_a_file_that_is_damaged_on_the_way_leaves_nothing(run, server, tmp_path, name):
-    push(run.folder.parent, REPO, endpoint=server.endpoint)
+    push(run.path, REPO, endpoint=server.endpoint)
     server.damage = name
     with pytest.raises(UserError, match=rf"{REPO}, as it was fetched, is refused: .*{name} is damaged") as error:
         pull(REPO, tmp_path / "pulled", endpoint=server.endpoint)
@@ -113,7 +120,7 @@ def test_a_file_that_is_damaged_on_the_way_leaves_nothing(run, server, tmp_path,
 
 def test_the_card_has_what_the_hub_reads(run, server, tmp_path):
     """As huggingface_hub parses it: the score on the test examples, and the library."""
-    push(run.folder.parent, REPO, endpoint=server.endpoint)
+    push(run.path, REPO, endpoint=server.endpoint)
     folder = pull(REPO, tmp_path / "pulled", endpoint=server.endpoint)
     card = huggingface_hub.ModelCard.load(folder / "README.md")
     (result,) = card.data.eval_results
@@ -126,7 +133,7 @@ def test_a_recipe_that_leads_elsewhere_is_refused(run, server, tmp_path):
     """Names of files are plain: nothing is written outside of the folder."""
     recipe = json.loads((run.folder / "recipe.json").read_text())
     recipe["formats"]["weights"]["beside"] = ["../escaped"]
-    recipe["sha256"]["recipe.json"] = artifact.recipe_hash(recipe)
+    recipe["sha256"]["recipe.json"] = recipe_hash(recipe)
     server.commit(REPO, {"recipe.json": json.dumps(recipe).encode(), "../escaped": b"x"})
     with pytest.raises(UserError, match=r"has the file '\.\./escaped', expected a plain name"):
         pull(REPO, tmp_path / "pulled", endpoint=server.endpoint)
@@ -143,7 +150,7 @@ PULLS = {
 
 @pytest.mark.parametrize("case", PULLS)
 def test_what_cannot_be_pulled_is_one_line(run, server, tmp_path, case):
-    push(run.folder.parent, REPO, endpoint=server.endpoint)
+    push(run.path, REPO, endpoint=server.endpoint)
     server.commit("user/empty", {"README.md": b"nothing"})
     server.refuse, repo, more, message = PULLS[case]
     with pytest.raises(UserError, match=message) as error:
@@ -155,7 +162,7 @@ def test_what_cannot_be_pulled_is_one_line(run, server, tmp_path, case):
 def test_an_account_that_may_not_write_is_told_to_log_in(run, server, monkeypatch, status):
     server.refuse = ("/api/repos/create", status, "You have no rights")
     with pytest.raises(UserError, match=rf"\({status}, .*\): log in \(hf auth login\), or set HF_TOKEN") as error:
-        push(run.folder.parent, REPO, endpoint=server.endpoint)
+        push(run.path, REPO, endpoint=server.endpoint)
     assert "\n" not in str(error.value) and REPO not in server.repos
 
 
@@ -163,14 +170,14 @@ def test_a_push_without_a_login_asks_nobody(run, server, monkeypatch, tmp_path):
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no_token"))
     with pytest.raises(UserError, match=r"^push needs an account on the hub: log in \(hf auth login\)"):
-        push(run.folder.parent, REPO, endpoint=server.endpoint)
+        push(run.path, REPO, endpoint=server.endpoint)
     assert server.asked == []
 
 
 def test_a_hub_that_does_not_answer_is_one_line(run, server, tmp_path):
     nobody = "http://127.0.0.1:9"
     for call in (
-        lambda: push(run.folder.parent, REPO, endpoint=nobody),
+        lambda: push(run.path, REPO, endpoint=nobody),
         lambda: pull(REPO, tmp_path / "pulled", endpoint=nobody),
     ):
         with pytest.raises(UserError, match=r"^the hub cannot be reached \(.*\): check the network") as error:
@@ -181,7 +188,7 @@ def test_a_hub_that_does_not_answer_is_one_line(run, server, tmp_path):
 def test_what_is_wrong_here_is_said_before_anything_is_sent(run, server, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"has no result\.json: give the folder of a finished run"):
         push(tmp_path, REPO, endpoint=server.endpoint)
-    copied = shutil.copytree(run.folder.parent, tmp_path / "copied")
+    copied = shutil.copytree(run.path, tmp_path / "copied")
     (copied / "pruned" / "model.pt2").write_bytes(b"other")
     with pytest.raises(UserError, match=r"model\.pt2 is damaged"):
         push(copied, REPO, endpoint=server.endpoint)
