@@ -31,6 +31,7 @@ from gnnrl_lightning.exporting.onnx_runtime import Session
 from gnnrl_lightning.exporting.openvino_runtime import Compiled
 from gnnrl_lightning.job import artifact
 from gnnrl_lightning.job.checked import check
+from gnnrl_lightning.job.lossy import Loaded
 from gnnrl_lightning.job.options import DeliveryOptions, Options
 from gnnrl_lightning.job.recipe import files_of
 from gnnrl_lightning.job.task import Task
@@ -46,18 +47,6 @@ BATCHES = (1, 64)
 CPU = torch.device("cpu")
 
 Network = Callable[..., Tree]
-
-
-class Called(nn.Module):
-    """What was loaded, as a network."""
-
-    def __init__(self, loaded: Network) -> None:
-        super().__init__()
-        self.loaded = loaded
-
-    def forward(self, images: Tensor) -> Tree:
-        """The outputs for a batch of images."""
-        return self.loaded(images)
 
 
 def trained_network(args: argparse.Namespace) -> Trained:
@@ -123,7 +112,7 @@ def figures(trained: Trained, widths: Tensor, rounds: int, test_images: int) -> 
         for name, note in artifact.read_recipe(folder)["formats"].items():
             rows[name]["bytes"] = sum((folder / file).stat().st_size for file in files_of(note))
         for name, network in networks.items():
-            rows[name]["top1"] = task.figures(Called(network), test)["top1"]
+            rows[name]["top1"] = task.figures(Loaded(network), test)["top1"]
         for batch in BATCHES:
             for name, value in latency(networks, task.example(batch), rounds).items():
                 rows[name][f"latency_ms_{batch}"] = value

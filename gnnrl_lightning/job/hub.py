@@ -124,8 +124,9 @@ def _read(repo: str, fetched: Path, whole: bool = False) -> dict[str, Any]:
     try:
         return check_files(fetched) if whole else read_recipe(fetched)
     except UserError as error:
-        advice = "nothing is kept; repeat the command, or ask the owner"
-        raise UserError(f"{repo}, as it was fetched, is refused: {error}: {advice}") from error
+        raise UserError(
+            f"{repo}, as it was fetched, is refused: {error}: nothing is kept; repeat the command, or ask the owner"
+        ) from error
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def format_figures(
     exact, guess = (task.figures(each, task.data.holdout) for each in (network, Guess(network)))
     with job.runtime.shown("lossy formats", len(lossy)) as advance:
         for name in lossy:
-            approximation = _Loaded(loaded[name], None if notes[name].get("batch", ANY) == ANY else task.example())
+            approximation = Loaded(loaded[name], None if notes[name].get("batch", ANY) == ANY else task.example())
             scores = task.figures(approximation, task.data.holdout)
             lost = drop(*(task.primary.merit(each[task.goal.primary]) for each in (scores, exact, guess)))
             found[name] |= {
@@ -88,7 +89,7 @@ def _warn(job: Job, name: str, lost: float, scores: Mapping[str, float], exact: 
         )
 
 
-class _Loaded(nn.Module):
+class Loaded(nn.Module):
     """What was loaded from a file, as a network.
 
     Args:
@@ -96,11 +97,13 @@ class _Loaded(nn.Module):
         batch: A batch of the only size that it accepts; None: it accepts any.
     """
 
-    def __init__(self, loaded: Callable[..., Tree], batch: Tree | None) -> None:
+    def __init__(self, loaded: Callable[..., Tree], batch: Tree | None = None) -> None:
         super().__init__()
-        self.loaded, self.size = loaded, None if batch is None else count(batch)
+        # No submodule: exported programs refuse to change their mode.
+        self.loaded, self.size = partial(loaded), None if batch is None else count(batch)
 
     def forward(self, *inputs: Tree, **named: Tree) -> Tree:
+        """Return the outputs for a batch of inputs."""
         if self.size is None:
             return self.loaded(*inputs, **named)
         return join([self.loaded(*some, **others) for some, others in split((inputs, named), self.size)])

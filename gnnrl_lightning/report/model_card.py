@@ -19,7 +19,8 @@ LOADED = "The files can be loaded in a folder that `pull` has written."
 USAGE: Mapping[str, str] = {
     "weights": (
         "from gnnrl_lightning import load\n\n"
-        'network = load("FOLDER", dense, example)  # dense: {dense}, with any weights'
+        "# dense: {dense}, with any weights; example: one batch of inputs\n"
+        'network = load("FOLDER", dense, example)'
     ),
     "program": (
         "# It has pickled parts: load it only if you trust its author. It needs PyTorch alone.\n"
@@ -88,5 +89,6 @@ def _format(name: str, note: Mapping[str, Any], recipe: Mapping[str, Any], sizes
     listed = ", ".join(f"`{file}`" + ("" if size is None else f" ({readable(size)}B)") for file, size in files.items())
     batch = f", batch: {note['batch']}" if "batch" in note else ""
     yield f"### {name}\n\n{listed}{batch}"
-    dense = f"`{recipe['network'].get('class_path')}` with {recipe['network'].get('init_args')}"
+    made, given = recipe["network"].get("class_path"), recipe["network"].get("init_args")
+    dense = made if given is None else f"{made} with {given}"
     yield f"```python\n{USAGE.get(name, ANY).format(name=name, file=note['file'], dense=dense)}\n```"

@@ -80,7 +80,7 @@ def test_the_approximation_is_compared_with_what_was_written(tmp_path):
     pruned, folder = delivered(Image(), (3, 10, 10), tmp_path / "fine", [path_of("FINE")])
     images = torch.randn(5, 3, 10, 10)
     assert torch.equal(artifact.load_as(folder, path_of("FINE"))(images), Steps(pruned, 1e-3)(images))
-    with pytest.raises(RuntimeError, match=r"loaded from steps.pt .* differs by"):
+    with pytest.raises(RuntimeError, match=r"loaded from wrong.pt .* differs by"):
         delivered(Image(), (3, 10, 10), tmp_path / "wrong", [path_of("WRONG")])
 
 
