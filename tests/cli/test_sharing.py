@@ -19,6 +19,9 @@ def server(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     with serving() as found:
         monkeypatch.setattr(constants, "ENDPOINT", found.endpoint)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", found.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        )
         yield found
 
 
