@@ -148,7 +148,7 @@ def _tested(
     before: Mapping[str, nn.Module],
     after: Mapping[str, Finetuned],
 ) -> dict[str, dict[str, Any]]:
-    """Return the figures of the dense and the pruned networks. The test examples are read nowhere else."""
+    """Return the figures of the dense and the pruned networks; only lossy formats are tested besides, see `lossy`."""
     job, dense = trained.job, trained.network
     task, limits = job.task, job.limits
     tested = {"dense": dense} | {f"{name} before": network for name, network in before.items()}

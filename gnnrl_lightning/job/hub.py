@@ -7,7 +7,8 @@ load_as(folder, "onnx")                   # as an artifact of this machine
 ```
 
 Only the files that the recipe names are sent and fetched, and the card. An exported program (`model.pt2`) has pickled
-parts: it is fetched like any other file, and loaded only if `load_as(folder, "program")` asks for it.
+parts: it is fetched like any other file, and loaded only if `load_as(folder, "program")` asks for it. The environment
+variable HF_ENDPOINT is the address of another hub.
 """
 
 from __future__ import annotations
@@ -35,14 +36,13 @@ CARD = "README.md"
 LOGIN = "log in (hf auth login), or set HF_TOKEN to a token with write access"
 
 
-def push(run: str | Path, repo: str, private: bool = False, endpoint: str | None = None) -> str:
+def push(run: str | Path, repo: str, private: bool = False) -> str:
     """Send the pruned network of a run, with a model card, to a repository of the hub.
 
     Args:
         run: Folder of a finished run.
         repo: The repository, user/name; it is created if it does not exist.
         private: Whether a repository that is created is private.
-        endpoint: Address of the hub; None: that of huggingface_hub, which reads HF_ENDPOINT.
 
     Returns:
         Address of the repository.
@@ -60,7 +60,7 @@ def push(run: str | Path, repo: str, private: bool = False, endpoint: str | None
     result, recipe = read_result(folder), check_files(folder.pruned)
     if get_token() is None:
         raise UserError(f"push needs an account on the hub: {LOGIN}")
-    api = HfApi(endpoint=endpoint)
+    api = HfApi()
     with _refusals(repo):
         url = api.create_repo(repo, private=private or None, exist_ok=True)
         card = model_card(result, recipe, repo).encode()
@@ -73,14 +73,13 @@ def push(run: str | Path, repo: str, private: bool = False, endpoint: str | None
     return str(url)
 
 
-def pull(repo: str, folder: str | Path, revision: str | None = None, endpoint: str | None = None) -> Path:
+def pull(repo: str, folder: str | Path, revision: str | None = None) -> Path:
     """Fetch an artifact from the hub, and compare every file with its checksum. Nothing is loaded.
 
     Args:
         repo: The repository, user/name.
         folder: Folder to write, which does not exist or is empty. If anything fails, it is left as it was.
         revision: Branch, tag or commit; None: the default branch.
-        endpoint: As in `push`.
 
     Returns:
         The folder.
@@ -96,7 +95,7 @@ def pull(repo: str, folder: str | Path, revision: str | None = None, endpoint: s
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is not empty: expected a new folder; choose another name")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    api = HfApi(endpoint=endpoint)
+    api = HfApi()
     with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
         fetched = Path(temporary) / folder.name
         with _refusals(repo):

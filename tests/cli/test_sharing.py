@@ -7,21 +7,15 @@ import pytest
 from gnnrl_lightning.cli import main
 from gnnrl_lightning.job import hub
 from tests.cli.refused import tree
-from tests.support.fake_hub import TOKEN, serving
+from tests.support.fake_hub import serving, use
 
-constants = pytest.importorskip("huggingface_hub.constants")
+pytest.importorskip("huggingface_hub")
 
 
 @pytest.fixture
 def server(monkeypatch, tmp_path):
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     with serving() as found:
-        monkeypatch.setattr(constants, "ENDPOINT", found.endpoint)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", found.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        )
+        use(monkeypatch, found.endpoint, tmp_path / "cache")
         yield found
 
 

@@ -16,7 +16,7 @@ from gnnrl_lightning.job import artifact, hub
 from gnnrl_lightning.job.recipe import recipe_hash
 from gnnrl_lightning.job.runs import RunFolder
 from tests.support.delivered import Image, delivered
-from tests.support.fake_hub import TOKEN, serving
+from tests.support.fake_hub import serving, use
 from tests.support.results import RESULT
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
@@ -52,19 +52,15 @@ def run(tmp_path_factory):
 @pytest.fixture
 def server(monkeypatch, tmp_path):
     """A hub that answers; the account is the one that it knows, and caches are in the folder of the test."""
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     with serving() as found:
+        use(monkeypatch, found.endpoint, tmp_path / "cache")
         yield found
 
 
 def test_what_is_pushed_comes_back_and_computes_the_same(run, server, tmp_path):
-    url = push(run.path, REPO, endpoint=server.endpoint)
+    url = push(run.path, REPO)
     assert url == f"{server.endpoint}/{REPO}" and set(server.repos[REPO][-1]) == FILES | {".gitattributes"}
-    folder = pull(REPO, tmp_path / "new" / "pulled", endpoint=server.endpoint)
+    folder = pull(REPO, tmp_path / "new" / "pulled")
     assert folder == tmp_path / "new" / "pulled" and {path.name for path in folder.iterdir()} == FILES
     assert [path.name for path in folder.parent.iterdir()] == ["pulled"]
     for name in FILES - {"README.md"}:
@@ -75,53 +71,53 @@ def test_what_is_pushed_comes_back_and_computes_the_same(run, server, tmp_path):
 
 
 def test_large_files_go_by_lfs_and_a_second_push_is_a_commit_of_the_same_repository(run, server, tmp_path):
-    push(run.path, REPO, private=True, endpoint=server.endpoint)
+    push(run.path, REPO, private=True)
     first = server.sha(REPO)
     assert server.private[REPO] in ("private", True)
     assert any(path.endswith("/info/lfs/objects/batch") for _, path, _ in server.asked)
     hashes = artifact.read_recipe(run.folder)["sha256"]
     assert set(server.objects) == {hashes["weights.safetensors"], hashes["model.pt2"]}
     server.repos[REPO][-1]["recipe.json"] = b"of another release"
-    push(run.path, REPO, endpoint=server.endpoint)
+    push(run.path, REPO)
     assert len(server.repos[REPO]) == 3
-    pull(REPO, tmp_path / "latest", endpoint=server.endpoint)
+    pull(REPO, tmp_path / "latest")
     with pytest.raises(UserError, match=r"recipe\.json is damaged"):
-        pull(REPO, tmp_path / "first", revision=first, endpoint=server.endpoint)
+        pull(REPO, tmp_path / "first", revision=first)
 
 
 def test_nothing_else_of_the_folder_is_sent(run, server, tmp_path):
     copied = shutil.copytree(run.path, tmp_path / "copied")
     (copied / "pruned" / "notes.txt").write_text("private")
-    push(copied, REPO, endpoint=server.endpoint)
+    push(copied, REPO)
     assert set(server.repos[REPO][-1]) == FILES | {".gitattributes"}
 
 
 def test_pulling_loads_nothing(run, server, tmp_path, monkeypatch):
     """Neither the program with its pickled parts, nor the weights."""
-    push(run.path, REPO, endpoint=server.endpoint)
+    push(run.path, REPO)
 
     def loaded(*_, **__):
         raise AssertionError("loaded")
 
     for module, name in ((torch, "load"), (torch.export, "load"), (artifact, "load_pruned")):
         monkeypatch.setattr(module, name, loaded)
-    pull(REPO, tmp_path / "pulled", endpoint=server.endpoint)
+    pull(REPO, tmp_path / "pulled")
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "model.pt2", "recipe.json"])
 def test_a_file_that_is_damaged_on_the_way_leaves_nothing(run, server, tmp_path, name):
-    push(run.path, REPO, endpoint=server.endpoint)
+    push(run.path, REPO)
     server.damage = name
     with pytest.raises(UserError, match=rf"{REPO}, as it was fetched, is refused: .*{name} is damaged") as error:
-        pull(REPO, tmp_path / "pulled", endpoint=server.endpoint)
+        pull(REPO, tmp_path / "pulled")
     assert "\n" not in str(error.value) and not (tmp_path / "pulled").exists()
     assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == []
 
 
 def test_the_card_has_what_the_hub_reads(run, server, tmp_path):
     """As huggingface_hub parses it: the score on the test examples, and the library."""
-    push(run.path, REPO, endpoint=server.endpoint)
-    folder = pull(REPO, tmp_path / "pulled", endpoint=server.endpoint)
+    push(run.path, REPO)
+    folder = pull(REPO, tmp_path / "pulled")
     card = huggingface_hub.ModelCard.load(folder / "README.md")
     (result,) = card.data.eval_results
     assert result.metric_value == pytest.approx(run.figures["pruned"]["top1_test_after"], abs=1e-4)
@@ -136,7 +132,7 @@ def test_a_recipe_that_leads_elsewhere_is_refused(run, server, tmp_path):
     recipe["sha256"]["recipe.json"] = recipe_hash(recipe)
     server.commit(REPO, {"recipe.json": json.dumps(recipe).encode(), "../escaped": b"x"})
     with pytest.raises(UserError, match=r"has the file '\.\./escaped', expected a plain name"):
-        pull(REPO, tmp_path / "pulled", endpoint=server.endpoint)
+        pull(REPO, tmp_path / "pulled")
 
 
 PULLS = {
@@ -150,11 +146,11 @@ PULLS = {
 
 @pytest.mark.parametrize("case", PULLS)
 def test_what_cannot_be_pulled_is_one_line(run, server, tmp_path, case):
-    push(run.path, REPO, endpoint=server.endpoint)
+    push(run.path, REPO)
     server.commit("user/empty", {"README.md": b"nothing"})
     server.refuse, repo, more, message = PULLS[case]
     with pytest.raises(UserError, match=message) as error:
-        pull(repo, tmp_path / "pulled", endpoint=server.endpoint, **more)
+        pull(repo, tmp_path / "pulled", **more)
     assert "\n" not in str(error.value) and not (tmp_path / "pulled").exists()
 
 
@@ -162,7 +158,7 @@ def test_what_cannot_be_pulled_is_one_line(run, server, tmp_path, case):
 def test_an_account_that_may_not_write_is_told_to_log_in(run, server, monkeypatch, status):
     server.refuse = ("/api/repos/create", status, "You have no rights")
     with pytest.raises(UserError, match=rf"\({status}, .*\): log in \(hf auth login\), or set HF_TOKEN") as error:
-        push(run.path, REPO, endpoint=server.endpoint)
+        push(run.path, REPO)
     assert "\n" not in str(error.value) and REPO not in server.repos
 
 
@@ -170,16 +166,13 @@ def test_a_push_without_a_login_asks_nobody(run, server, monkeypatch, tmp_path):
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no_token"))
     with pytest.raises(UserError, match=r"^push needs an account on the hub: log in \(hf auth login\)"):
-        push(run.path, REPO, endpoint=server.endpoint)
+        push(run.path, REPO)
     assert server.asked == []
 
 
-def test_a_hub_that_does_not_answer_is_one_line(run, server, tmp_path):
-    nobody = "http://127.0.0.1:9"
-    for call in (
-        lambda: push(run.path, REPO, endpoint=nobody),
-        lambda: pull(REPO, tmp_path / "pulled", endpoint=nobody),
-    ):
+def test_a_hub_that_does_not_answer_is_one_line(run, tmp_path, monkeypatch):
+    use(monkeypatch, "http://127.0.0.1:9", tmp_path / "cache")
+    for call in (lambda: push(run.path, REPO), lambda: pull(REPO, tmp_path / "pulled")):
         with pytest.raises(UserError, match=r"^the hub cannot be reached \(.*\): check the network") as error:
             call()
         assert "\n" not in str(error.value)
@@ -187,13 +180,13 @@ def test_a_hub_that_does_not_answer_is_one_line(run, server, tmp_path):
 
 def test_what_is_wrong_here_is_said_before_anything_is_sent(run, server, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"has no result\.json: give the folder of a finished run"):
-        push(tmp_path, REPO, endpoint=server.endpoint)
+        push(tmp_path, REPO)
     copied = shutil.copytree(run.path, tmp_path / "copied")
     (copied / "pruned" / "model.pt2").write_bytes(b"other")
     with pytest.raises(UserError, match=r"model\.pt2 is damaged"):
-        push(copied, REPO, endpoint=server.endpoint)
+        push(copied, REPO)
     with pytest.raises(UserError, match="is not empty: expected a new folder"):
-        pull(REPO, copied, endpoint=server.endpoint)
+        pull(REPO, copied)
     monkeypatch.setattr(hub, "PACKAGES", ("of_no_such_name",))
     for call in (lambda: push(copied, REPO), lambda: pull(REPO, tmp_path / "pulled")):
         with pytest.raises(UserError, match=r"needs of_no_such_name: pip install 'gnnrl-lightning\[hub\]'"):

@@ -10,6 +10,7 @@ import json
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 from urllib.parse import unquote, urlsplit
 
 LARGE = (".safetensors", ".pt2", ".onnx", ".bin")
@@ -151,6 +152,20 @@ class Handler(BaseHTTPRequestHandler):
         if hub.damage == name:
             content = content[:-1] + bytes([content[-1] ^ 1])
         return self.answer(200, content, {"ETag": f'"{tag}"', "X-Repo-Commit": sha})
+
+
+def use(monkeypatch, endpoint, folder):
+    """Let huggingface_hub call an address, as HF_ENDPOINT does when it is imported; it caches in a folder."""
+    constants = import_module("huggingface_hub.constants")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    changes = {
+        "ENDPOINT": endpoint,
+        "HUGGINGFACE_CO_URL_TEMPLATE": endpoint + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HUB_CACHE": str(folder),
+        "HF_HUB_DISABLE_XET": True,
+    }
+    for name, value in changes.items():
+        monkeypatch.setattr(constants, name, value)
 
 
 @contextmanager
