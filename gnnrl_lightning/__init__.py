@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gnnrl_lightning.job.compress_by_score import compress_by_score
     from gnnrl_lightning.job.delivery import Delivered
     from gnnrl_lightning.job.groups import GroupOptions
+    from gnnrl_lightning.job.hub import pull, push
     from gnnrl_lightning.job.options import Options
     from gnnrl_lightning.job.task import Task
     from gnnrl_lightning.networks.spec import NetworkSpec
@@ -50,6 +51,8 @@ __all__ = [
     "compress_by_score",
     "keep_kernels",
     "load",
+    "pull",
+    "push",
     "trace",
 ]
 
@@ -69,6 +72,8 @@ _HOMES = {
     "compress_by_score": "gnnrl_lightning.job.compress_by_score",
     "keep_kernels": "gnnrl_lightning.speed.memory",
     "load": "gnnrl_lightning.job.artifact",
+    "pull": "gnnrl_lightning.job.hub",
+    "push": "gnnrl_lightning.job.hub",
     "trace": "gnnrl_lightning.graph",
 }
 

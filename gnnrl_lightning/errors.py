@@ -1,8 +1,9 @@
-"""User-facing errors, and helpers that format exceptions as one line."""
+"""User-facing errors, helpers that format exceptions as one line, and checks that raise the former."""
 
 import difflib
 import math
 from collections.abc import Callable, Iterable, Iterator
+from importlib.util import find_spec
 from typing import Any
 
 
@@ -67,3 +68,19 @@ def finite_number(given: Callable[[], Any], what: str) -> float:
     if not math.isfinite(value):
         raise UserError(f"{what} is {value}: expected a finite number")
     return value
+
+
+def check_installed(what: str, packages: Iterable[str], extra: str) -> None:
+    """Refuse what needs packages of which some are missing.
+
+    Args:
+        what: What needs them, for the message.
+        packages: Names under which the packages are imported.
+        extra: The extra of this package that brings them.
+
+    Raises:
+        UserError: It names the packages that are missing, and the extra.
+    """
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise UserError(f"{what} needs {', '.join(missing)}: pip install 'gnnrl-lightning[{extra}]'")

@@ -10,7 +10,11 @@ from contextlib import ExitStack
 from gnnrl_lightning.cli.ending import ending
 from gnnrl_lightning.cli.front import answer
 from gnnrl_lightning.cli.reporting import REPORT, report
+from gnnrl_lightning.cli.sharing import PULL, PUSH, pulled, pushed
 from gnnrl_lightning.cli.streams import lasting_streams
+
+PLAIN = {REPORT: report, PUSH: pushed, PULL: pulled}
+"""Subcommands without a configuration -> what answers their arguments."""
 
 
 def main(args: list[str] | None = None) -> None:
@@ -38,8 +42,8 @@ def _answer(args: list[str] | None) -> None:
         if said is not None:
             print(said, end="")
             raise SystemExit(0)
-        if arguments[0] == REPORT:
-            print(report(arguments[1:]), end="")
+        if arguments[0] in PLAIN:
+            print(PLAIN[arguments[0]](arguments[1:]), end="")
         else:
             _run(args)
     except Exception as error:

@@ -6,24 +6,16 @@ import shlex
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from gnnrl_lightning.cli.subcommands import SUBCOMMANDS
+from gnnrl_lightning.cli.plain import PlainParser
 from gnnrl_lightning.errors import UserError
 
 REPORT = "report"
 
 
-class _Parser(ArgumentParser):
-    """A parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{REPORT}: {message}")
-
-
 def parser() -> ArgumentParser:
     """Return the parser of the arguments after `report`."""
-    made = _Parser(f"python -m gnnrl_lightning {REPORT}", description=SUBCOMMANDS[REPORT].summary)
+    made = PlainParser(REPORT)
     made.add_argument("runs", nargs="+", metavar="RUN", help="Folder of a run of fit, prune, compare or `compress`.")
     made.add_argument("--compare", action="store_true", help="Write one page that compares all given runs.")
     made.add_argument("--output", help="File of that page; comparison.html beside the first run if left out.")

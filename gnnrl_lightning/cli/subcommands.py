@@ -68,6 +68,14 @@ SUBCOMMANDS = {
     "report": Subcommand(
         "Write report.html of finished runs again, or one page that compares several (--compare).", configured=False
     ),
+    "push": Subcommand(
+        "Send the pruned network of a run, with a model card, to a repository of the Hugging Face hub.",
+        configured=False,
+    ),
+    "pull": Subcommand(
+        "Fetch a pruned network from the Hugging Face hub, and compare its files with their checksums.",
+        configured=False,
+    ),
 }
 
 CONFIGURED = {name: row for name, row in SUBCOMMANDS.items() if row.configured}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from importlib.util import find_spec
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind, TensorArgument
 from torch.utils._pytree import tree_unflatten
 
-from gnnrl_lightning.errors import UserError, first_line
+from gnnrl_lightning.errors import UserError, check_installed, first_line
+from gnnrl_lightning.exporting.program import exported, once
 from gnnrl_lightning.trees import Tree, tensors
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -28,29 +30,43 @@ def check_onnx(what: str) -> None:
     Raises:
         UserError: It names the packages that are missing, and the extra that brings them.
     """
-    missing = [name for name in PACKAGES if find_spec(name) is None]
-    if missing:
-        raise UserError(f"{what} needs {', '.join(missing)}: pip install 'gnnrl-lightning[onnx]'")
+    check_installed(what, PACKAGES, "onnx")
 
 
-def write_program_as_onnx(program: ExportedProgram, path: Path) -> dict[str, Any]:
-    """Write an exported program as a single ONNX file.
+def translated(network: nn.Module, example: Tree) -> tuple[Any, dict[str, Any]]:
+    """Translate a network to ONNX, for any batch size if its code allows it.
 
     Args:
-        program: The program.
-        path: The file.
+        network: The network.
+        example: One batch of inputs.
 
     Returns:
-        Note for the recipe: the nested outputs, numbers in place of tensors.
+        A `torch.onnx.ONNXProgram`, and the notes `batch`, see `exported`, and `outputs`, see `nested_outputs`.
 
     Raises:
-        UserError: An operator has no translation.
+        UserError: An operator has no translation, or an output is no tensor.
     """
-    outputs = [spec.arg for spec in program.graph_signature.output_specs if spec.kind is OutputKind.USER_OUTPUT]
-    as_onnx(program).save(path, external_data=False)
-    nested = program.call_spec.out_spec
-    assert nested is not None  # as of every program that was exported from a network
-    return {"outputs": tree_unflatten(list(range(len(outputs))), nested)}
+    return once(_translated, network, example)
+
+
+def _translated(network: nn.Module, example: Tree) -> tuple[Any, dict[str, Any]]:
+    program, notes = exported(network, example)
+    return as_onnx(program), {**notes, "outputs": nested_outputs(program)}
+
+
+def nested_outputs(program: ExportedProgram) -> Any:
+    """Return the nested outputs of a program, the numbers of ONNX's outputs in place of tensors.
+
+    Args:
+        program: The program of a network.
+    """
+    structure = program.call_spec.out_spec
+    assert structure is not None  # as of every program that was exported from a network
+    return tree_unflatten(list(range(len(_outputs(program)))), structure)
+
+
+def _outputs(program: ExportedProgram) -> list[Any]:
+    return [spec.arg for spec in program.graph_signature.output_specs if spec.kind is OutputKind.USER_OUTPUT]
 
 
 def as_onnx(program: ExportedProgram, optimize: bool = True) -> Any:
@@ -63,8 +79,7 @@ def as_onnx(program: ExportedProgram, optimize: bool = True) -> Any:
     Raises:
         UserError: An operator has no translation, or an output is no tensor.
     """
-    outputs = [spec.arg for spec in program.graph_signature.output_specs if spec.kind is OutputKind.USER_OUTPUT]
-    if not all(isinstance(output, TensorArgument) for output in outputs):
+    if not all(isinstance(output, TensorArgument) for output in _outputs(program)):
         raise UserError(
             "the network cannot be written as ONNX: it returns something other than tensors; choose another format or "
             "back end"
@@ -107,26 +122,33 @@ def fed(opened: Any, inputs: Tree) -> dict[str, Any]:
 
 
 class Session:
-    """An ONNX file in ONNX Runtime, on the CPU.
+    """An ONNX model in ONNX Runtime, on the CPU.
 
     Args:
-        path: The file.
-        outputs: The nested outputs, numbers in place of tensors, as `write_program_as_onnx` notes them.
+        model: Path of the file, or its contents.
+        outputs: The nested outputs, numbers in place of tensors, see `nested_outputs`.
+        threads: Threads; None: one for each core.
     """
 
-    def __init__(self, path: Path, outputs: Any) -> None:
-        self._outputs, self._session = outputs, session(str(path))
+    def __init__(self, model: Path | bytes, outputs: Any, threads: int | None = None) -> None:
+        self._outputs = outputs
+        self._session = session(model if isinstance(model, bytes) else str(model), threads)
 
     def __call__(self, *inputs: Tree, **named: Tree) -> Tree:
         """Run the network on a batch of inputs, as its `forward` takes them."""
         found = self._session.run(None, fed(self._session, (inputs, named)))
-        return _filled(self._outputs, [torch.from_numpy(array) for array in found])
+        return nested(self._outputs, [torch.from_numpy(array) for array in found])
 
 
-def _filled(outputs: Any, found: list[torch.Tensor]) -> Tree:
-    """Nested outputs with their tensors."""
+def nested(outputs: Any, found: Sequence[Tensor]) -> Tree:
+    """Nest the outputs of a model as the network does.
+
+    Args:
+        outputs: The nested outputs, numbers in place of tensors, see `nested_outputs`.
+        found: The outputs in order.
+    """
     if isinstance(outputs, dict):
-        return {name: _filled(part, found) for name, part in outputs.items()}
+        return {name: nested(part, found) for name, part in outputs.items()}
     if isinstance(outputs, (list, tuple)):
-        return tuple(_filled(part, found) for part in outputs)
+        return tuple(nested(part, found) for part in outputs)
     return found[outputs]

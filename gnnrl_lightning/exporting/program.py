@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -14,6 +17,39 @@ from gnnrl_lightning.tracing.checks import as_inputs
 from gnnrl_lightning.tracing.export import arguments
 from gnnrl_lightning.trees import Tree, count, map_tensors, take
 
+ANY = "any"
+"""Note `batch` of programs for any batch size."""
+
+Made = TypeVar("Made")
+
+_MADE: ContextVar[dict[Any, Any] | None] = ContextVar("exported", default=None)
+
+
+@contextmanager
+def exported_once() -> Iterator[None]:
+    """Export each network once for each batch size within this block, in which networks must not change."""
+    token = _MADE.set({})
+    try:
+        yield
+    finally:
+        _MADE.reset(token)
+
+
+def once(make: Callable[[nn.Module, Tree], Made], network: nn.Module, example: Tree) -> Made:
+    """Return `make(network, example)`, which is kept within `exported_once`.
+
+    Args:
+        make: Exports a network; it reads nothing of the example but types and shapes.
+        network: The network.
+        example: One batch of inputs.
+    """
+    known, key = _MADE.get(), (make, id(network), count(example))
+    if known is None:
+        return make(network, example)
+    if key not in known:
+        known[key] = network, make(network, example)  # the network, so that no other one gets its id
+    return known[key][1]
+
 
 def exported(network: nn.Module, example: Tree) -> tuple[ExportedProgram, dict[str, Any]]:
     """Export the network with `torch.export`, for any batch size if its code allows it.
@@ -23,8 +59,12 @@ def exported(network: nn.Module, example: Tree) -> tuple[ExportedProgram, dict[s
         example: One batch of inputs.
 
     Returns:
-        The program, and the note `batch`: "any", or the size that it is fixed at.
+        The program, and the note `batch`: `ANY`, or the size that it is fixed at.
     """
+    return once(_exported, network, example)
+
+
+def _exported(network: nn.Module, example: Tree) -> tuple[ExportedProgram, dict[str, Any]]:
     # Batch 1 would be specialised, so twice the first example: the values do not matter.
     pair = as_inputs(take(example, torch.zeros(2, dtype=torch.int64)))
     free_batch = map_tensors(lambda tensor: {0: torch.export.Dim.AUTO}, pair)
@@ -38,7 +78,7 @@ def exported(network: nn.Module, example: Tree) -> tuple[ExportedProgram, dict[s
             program = torch.export.export(network, *arguments(as_inputs(example)))
     program.graph.eliminate_dead_code(lambda node: node.is_impure() and not _is_empty(node))
     program.graph_module.recompile()
-    return program, {"batch": "any" if free else f"fixed at {count(example)}"}
+    return program, {"batch": ANY if free else f"fixed at {count(example)}"}
 
 
 def _is_empty(node: Node) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ import torch
 from torch import nn
 
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.exporting.program import exported_once
 from gnnrl_lightning.files import os_errors, replacing, sha256
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.formats import FORMATS, Format, load_pruned
-from gnnrl_lightning.job.recipe import FORMAT, RECIPE, check_probe, probe, read_recipe, recipe_hash
+from gnnrl_lightning.job.recipe import FORMAT, RECIPE, check_probe, files_of, probe, read_recipe, recipe_hash
 from gnnrl_lightning.job.runs import versions
 from gnnrl_lightning.networks import eval_mode
 from gnnrl_lightning.surgery.plan import Plan
@@ -71,8 +73,11 @@ def save(
     example: Tree,
     description: Description,
     formats: Sequence[str] = DEFAULT_FORMATS,
-) -> None:
+    calibration: Callable[[], Tree] | None = None,
+) -> dict[str, Callable[..., Tree]]:
     """Write a pruned network, then load every file and verify that its outputs agree.
+
+    Outputs of lossy formats have to agree with those of the approximation that was written.
 
     Args:
         folder: Folder to write; created if it does not exist.
@@ -82,6 +87,10 @@ def save(
         example: One batch of normalised inputs, see `gnnrl_lightning.trees.call`.
         description: The rest of the recipe.
         formats: Names of `FORMATS` or import paths.
+        calibration: Returns the normalised training inputs on which lossy formats calibrate; None: `example`.
+
+    Returns:
+        Name of each format -> what was loaded from its file.
 
     Raises:
         UserError: A format is unknown, or two formats write the same file.
@@ -90,10 +99,9 @@ def save(
     rows = find_formats(formats)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    notes = {}
-    for name, row in rows.items():
-        with os_errors(folder / row.file):
-            notes[name] = {"file": row.file, **row.write(network, example, folder / row.file)}
+    with exported_once():
+        held = _held(rows, network, calibration or (lambda: example))
+        notes = {name: _write(row, held[name], example, folder) for name, row in rows.items()}
     with eval_mode(network):
         probed = probe(network, layout(example))
     recipe = {
@@ -107,14 +115,36 @@ def save(
         "transform": dict(description.transform),
         "figures": dict(description.figures),
         "versions": versions(),
-        "sha256": {name: sha256(folder / name) for name in (row.file for row in rows.values())},
+        "sha256": {file: sha256(folder / file) for row in rows.values() for file in row.files},
     }
     recipe["sha256"][RECIPE] = recipe_hash(recipe)
     with replacing(folder / RECIPE) as partial:
         partial.write_text(json.dumps(recipe, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    loaded = {}
     for name, row in rows.items():
-        loaded = row.load(folder / row.file, read_recipe(folder), dense, example)
-        _verify(f"{row.file} ({name})", loaded, network, example, row.tolerance)
+        loaded[name] = row.load(folder / row.file, read_recipe(folder), dense, example)
+        _verify(f"{row.file} ({name})", loaded[name], held[name], example, row.tolerance)
+    return loaded
+
+
+def _held(
+    rows: Mapping[str, Format], network: nn.Module, calibration: Callable[[], Tree]
+) -> dict[str, Callable[..., Tree]]:
+    """Return what each format holds: the network, or an approximation of it."""
+    examples = calibration() if any(row.lossy for row in rows.values()) else None
+    with eval_mode(network):
+        return {
+            name: network if row.approximate is None else row.approximate(network, examples)
+            for name, row in rows.items()
+        }
+
+
+def _write(row: Format, held: Callable[..., Tree], example: Tree, folder: Path) -> dict[str, Any]:
+    """Write what a format holds, and return the notes for the recipe."""
+    beside = {"beside": list(row.beside)} if row.beside else {}
+    probed = {"probe": probe(held, layout(example))} if row.lossy else {}
+    with os_errors(folder / row.file):
+        return {"file": row.file, **beside, **row.write(held, example, folder / row.file), **probed}
 
 
 def find_formats(names: Sequence[str], option: str | None = None) -> dict[str, Format]:
@@ -128,7 +158,7 @@ def find_formats(names: Sequence[str], option: str | None = None) -> dict[str, F
         UserError: A format is unknown or cannot be written here, or two formats write the same file.
     """
     rows = {name: FORMATS.find(name, option) for name in names}
-    files = [RECIPE, *(row.file for row in rows.values())]
+    files = [RECIPE, *(file for row in rows.values() for file in row.files)]
     if len(rows) < len(names) or len(set(files)) < len(files):
         raise UserError(f"{option or 'formats'} is {list(names)}: expected different formats, each with its own file")
     for row in rows.values():
@@ -195,13 +225,31 @@ def load_as(
     given = zeros_of(recipe["input"]) if example is None else example
     row = FORMATS.find(name)
     loaded = row.load(path, recipe, dense, given)
-    check_probe(loaded, recipe, path, row.tolerance)
+    check_probe(loaded, recipe, path, name, row.tolerance)
     return loaded
 
 
-def _verify(way: str, loaded: Callable[..., Tree], network: nn.Module, example: Tree, tolerance: float) -> None:
-    with eval_mode(network), torch.inference_mode():
-        expected, found = call(network, example), call(loaded, example)
+def check_files(folder: str | Path) -> dict[str, Any]:
+    """Compare all files of an artifact with their checksums; none is loaded.
+
+    Args:
+        folder: Folder of the artifact.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        UserError: A file is missing or damaged.
+    """
+    recipe = read_recipe(folder)
+    for name in recipe["formats"]:
+        _file(Path(folder), recipe, name)
+    return recipe
+
+
+def _verify(way: str, loaded: Callable[..., Tree], held: Callable[..., Tree], example: Tree, tolerance: float) -> None:
+    with eval_mode(held) if isinstance(held, nn.Module) else nullcontext(), torch.inference_mode():
+        expected, found = call(held, example), call(loaded, example)
     for wanted, given in zip(tensors(expected), tensors(found), strict=True):
         difference = float((wanted - given).abs().max())
         if not difference <= tolerance * max(1.0, float(wanted.abs().max())):
@@ -209,14 +257,14 @@ def _verify(way: str, loaded: Callable[..., Tree], network: nn.Module, example: 
 
 
 def _file(folder: Path, recipe: Mapping[str, Any], name: str) -> Path:
-    """Return the file of a format after checking its hash."""
+    """Return the file of a format after checking the hashes of all of its files."""
     if name not in recipe["formats"]:
         raise UserError(
             f"{folder} was saved as {', '.join(recipe['formats'])}, not as {name}: save it in that format, too"
         )
-    path = folder / recipe["formats"][name]["file"]
-    _check(path, recipe)
-    return path
+    for file in files_of(recipe["formats"][name]):
+        _check(folder / file, recipe)
+    return folder / recipe["formats"][name]["file"]
 
 
 def _check(path: Path, recipe: Mapping[str, Any]) -> None:

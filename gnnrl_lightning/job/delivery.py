@@ -18,6 +18,7 @@ from gnnrl_lightning.job.finetuning import Finetuned, finetune, keyed
 from gnnrl_lightning.job.job import PRUNED, UNIFORM
 from gnnrl_lightning.job.latency import latency_figures
 from gnnrl_lightning.job.latency_check import with_latency_checked
+from gnnrl_lightning.job.lossy import format_figures
 from gnnrl_lightning.job.runs import RunFolder, versions
 from gnnrl_lightning.job.searching import Searched, with_finals
 from gnnrl_lightning.job.trained import Trained
@@ -121,7 +122,7 @@ def finish(
     }
     network = copy.deepcopy(after[PRUNED].network).cpu()
     with job.runtime.shown("export", 1) as advance:
-        artifact.save(
+        loaded = artifact.save(
             folder.pruned,
             network,
             dense=job.task.original(),
@@ -131,8 +132,10 @@ def finish(
                 job.task.record, result["budget"], job.task.data.transform_record(), result[PRUNED]
             ),
             formats=job.options.delivery.formats,
+            calibration=lambda: job.task.example(job.final_examples),
         )
         advance()
+    result["formats"] = format_figures(job, folder.pruned, loaded, network)
     folder.write_result(result)
     names = [group.name for group in job.graph.groups]
     widths = dict(zip(names, chosen[PRUNED].widths, strict=True))
@@ -145,7 +148,7 @@ def _tested(
     before: Mapping[str, nn.Module],
     after: Mapping[str, Finetuned],
 ) -> dict[str, dict[str, Any]]:
-    """Return the figures of the dense and the pruned networks. The test examples are read nowhere else."""
+    """Return the figures of the dense and the pruned networks; only lossy formats are tested besides, see `lossy`."""
     job, dense = trained.job, trained.network
     task, limits = job.task, job.limits
     tested = {"dense": dense} | {f"{name} before": network for name, network in before.items()}

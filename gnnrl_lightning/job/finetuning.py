@@ -70,7 +70,7 @@ def finetune(trained: Trained, before: Mapping[str, nn.Module], folder: RunFolde
     job = trained.job
     starts = {}
     if rank() == 0:
-        known = {GUESS: _Guess(trained.network), DENSE: trained.network}
+        known = {GUESS: Guess(trained.network), DENSE: trained.network}
         starts = _on_holdout(trained, {**known, **before})
         if job.options.finetuning.epochs > 0:
             _warn_near_chance(job.task, {name: figures for name, (_, figures) in starts.items()})
@@ -123,14 +123,19 @@ def _on_holdout(trained: Trained, networks: Mapping[str, nn.Module]) -> dict[str
     return found
 
 
-class _Guess(nn.Module):
-    """A network whose outputs are zero."""
+class Guess(nn.Module):
+    """A network whose outputs are zero.
+
+    Args:
+        network: Its outputs are replaced.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, *inputs: Tree, **named: Tree) -> Tree:
+        """Return zeros of the shapes of the network's outputs."""
         return map_tensors(torch.zeros_like, self.network(*inputs, **named))
 
 

@@ -18,8 +18,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.exporting.onnx_runtime import Session, check_onnx, write_program_as_onnx
+from gnnrl_lightning.exporting.onnx_runtime import Session, check_onnx, translated
+from gnnrl_lightning.exporting.openvino_runtime import Compiled, check_openvino, write_ir
 from gnnrl_lightning.exporting.program import exported
+from gnnrl_lightning.exporting.quantized import Quantized, quantized
 from gnnrl_lightning.graph import trace
 from gnnrl_lightning.job.recipe import kept_channels
 from gnnrl_lightning.networks import load_weights
@@ -35,23 +37,42 @@ def _nothing() -> None:
 class Format:
     """A file that holds a pruned network.
 
+    A lossy format, one with `approximate`, holds an approximation of the network: what is loaded is compared with that,
+    and its score on the holdout is measured beside the network's, see `gnnrl_lightning.job.lossy`.
+
     Attributes:
         file: Its name in the artifact's folder.
-        write: `(network, example, path)`: writes a network; `example` is one batch of inputs, see
-            `gnnrl_lightning.trees.call`. It returns notes for the recipe, in plain JSON types.
+        write: `(network, example, path)`: writes a network, or the approximation of a lossy format; `example` is one
+            batch of inputs, see `gnnrl_lightning.trees.call`. It returns notes for the recipe, in plain JSON types.
         load: `(path, recipe, dense, example)`: reads the file and returns a callable that maps a batch of inputs to
             the outputs of the network. `dense` is the dense network with any weights, or None; formats that store only
             weights need it.
         tolerance: Largest difference of outputs after loading, relative to the largest output.
         check: Raises `UserError` if the file cannot be written, for instance because a library is missing; called
             before the search.
+        beside: Names of the files that `write` writes beside `path`.
+        approximate: `(network, examples)`: returns the approximation that a lossy format writes, a callable that maps a
+            batch of inputs to outputs; `examples` are normalised training inputs to calibrate on. None: the format
+            holds the network itself.
     """
 
     file: str
-    write: Callable[[nn.Module, Tree, Path], Mapping[str, Any]]
+    write: Callable[[Any, Tree, Path], Mapping[str, Any]]
     load: Callable[[Path, Mapping[str, Any], nn.Module | None, Tree], Callable[..., Tree]]
     tolerance: float = 1e-4
     check: Callable[[], None] = _nothing
+    beside: tuple[str, ...] = ()
+    approximate: Callable[[nn.Module, Tree], Callable[..., Tree]] | None = None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of all its files."""
+        return (self.file, *self.beside)
+
+    @property
+    def lossy(self) -> bool:
+        """Whether it holds an approximation of the network."""
+        return self.approximate is not None
 
 
 def _as_format(given: Any) -> Format:
@@ -105,8 +126,9 @@ def load_program(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None,
 
 def write_onnx(network: nn.Module, example: Tree, path: Path) -> dict[str, Any]:
     """Write an ONNX file; note the batch sizes that it accepts, and how its outputs are nested."""
-    program, notes = exported(network, example)
-    return notes | write_program_as_onnx(program, path)
+    program, notes = translated(network, example)
+    program.save(path, external_data=False)
+    return notes
 
 
 def load_onnx(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None, example: Tree) -> Session:
@@ -114,9 +136,53 @@ def load_onnx(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None, ex
     return Session(path, recipe["formats"]["onnx"]["outputs"])
 
 
+def write_openvino(network: nn.Module, example: Tree, path: Path) -> dict[str, Any]:
+    """Write OpenVINO IR by way of ONNX; note the batch sizes that it accepts, and how its outputs are nested."""
+    program, notes = translated(network, example)
+    write_ir(program.model_proto.SerializeToString(), path)
+    return notes
+
+
+def load_openvino(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None, example: Tree) -> Compiled:
+    """Load OpenVINO IR in OpenVINO, on the CPU."""
+    return Compiled(path, recipe["formats"]["openvino"]["outputs"])
+
+
+def write_int8(network: Quantized, example: Tree, path: Path) -> dict[str, Any]:
+    """Write the ONNX file of a network in int8; note the same as `write_onnx`."""
+    path.write_bytes(network.model)
+    return network.notes
+
+
+def load_int8(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None, example: Tree) -> Session:
+    """Load the ONNX file of a network in int8 in ONNX Runtime, on the CPU."""
+    return Session(path, recipe["formats"]["int8"]["outputs"])
+
+
 # Exported kernels may sum in another order than eager ones.
 FORMATS.register("weights", Format("weights.safetensors", write_weights, load_pruned))
 FORMATS.register("program", Format("model.pt2", write_program, load_program))
 FORMATS.register(
     "onnx", Format("model.onnx", write_onnx, load_onnx, tolerance=1e-3, check=partial(check_onnx, "the format onnx"))
+)
+FORMATS.register(
+    "openvino",
+    Format(
+        "model.xml",
+        write_openvino,
+        load_openvino,
+        tolerance=1e-3,
+        check=partial(check_openvino, "the format openvino"),
+        beside=("model.bin",),
+    ),
+)
+FORMATS.register(
+    "int8",
+    Format(
+        "model.int8.onnx",
+        write_int8,
+        load_int8,
+        check=partial(check_onnx, "the format int8"),
+        approximate=quantized,
+    ),
 )

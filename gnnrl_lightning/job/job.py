@@ -95,6 +95,13 @@ class Job:
         data = self.task.data
         return self.options.evaluation_examples(len(data.holdout), min(data.batch_size, len(data.train)))
 
+    @property
+    def final_examples(self) -> int:
+        """Training examples on which delivered networks are calibrated."""
+        examples = self.options.delivery.calibration_examples
+        assert isinstance(examples, int)  # resolved
+        return min(examples, len(self.task.data.train))
+
     def calibration(self, examples: int) -> Tree:
         """Normalised training examples on the job's device."""
         return to_device(self.task.data.calibration(examples), self.runtime.device)

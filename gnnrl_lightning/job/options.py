@@ -32,20 +32,25 @@ class DeliveryOptions:
         calibration_examples: Training examples for that repair, at most all of them; auto:
             `gnnrl_lightning.candidates.pruner.default_final_examples`.
         formats: Files of the pruned network: names in `gnnrl_lightning.job.formats.FORMATS`, or import paths. finetune,
-            validate, test and fit read `weights`.
+            validate, test and fit read `weights`. int8 is calibrated on `calibration_examples`, too.
+        largest_drop: Largest loss of a lossy format (int8) on the holdout, as a share of what the network is better
+            than a guess by the primary figure; a larger one is warned of.
 
     Raises:
-        UserError: An unknown repair or format, or no examples.
+        UserError: An unknown repair or format, no examples, or no share.
     """
 
     repair: str = "refit"
     calibration_examples: int | Literal["auto"] = "auto"
     formats: list[str] = field(default_factory=lambda: [*DEFAULT_FORMATS])
+    largest_drop: float = 0.02
 
     def __post_init__(self) -> None:
         REPAIRS.find(self.repair, "delivery.repair")
         at_least("delivery", 1, calibration_examples=self.calibration_examples)
         find_formats(self.formats, "delivery.formats")
+        if not 0 <= self.largest_drop <= 1:
+            raise UserError(f"delivery.largest_drop is {self.largest_drop}: expected a share from 0 to 1")
 
 
 @dataclass(frozen=True)

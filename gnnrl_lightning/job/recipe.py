@@ -32,8 +32,11 @@ LARGEST_INPUT = 2**28
 PROBED = 16
 """Output values that the recipe records."""
 
-TOLERANCE = 1e-2
-"""Largest difference of these values after loading, relative to the largest one: machines sum in different orders."""
+TOLERANCE, LOSSY_TOLERANCE = 1e-2, 1e-1
+"""Largest difference of these values after loading, relative to the largest one: machines sum in different orders.
+
+In a lossy format, a sum that comes out differently may be rounded to the next step, layer by layer.
+"""
 
 
 def read_recipe(folder: str | Path) -> dict[str, Any]:
@@ -67,6 +70,16 @@ def read_recipe(folder: str | Path) -> dict[str, Any]:
     return recipe
 
 
+def files_of(note: Mapping[str, Any]) -> list[str]:
+    """Return the names of the files of a format.
+
+    Args:
+        note: What the recipe notes of the format.
+    """
+    beside = note.get("beside", [])
+    return [note["file"], *(beside if isinstance(beside, list) else [beside])]
+
+
 def recipe_hash(recipe: Mapping[str, Any]) -> str:
     """The SHA-256 of a recipe without its own hash, hexadecimal."""
     hashes = {name: value for name, value in recipe["sha256"].items() if name != RECIPE}
@@ -76,9 +89,9 @@ def recipe_hash(recipe: Mapping[str, Any]) -> str:
 def _wrong(recipe: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is wrong with the types and values of a recipe."""
     for name, note in recipe["formats"].items():
-        file = note.get("file") if isinstance(note, dict) else None
-        if not isinstance(file, str) or Path(file).name != file:
-            yield f"the format {name} has the file {file!r}, expected a plain name"
+        for file in files_of(note) if isinstance(note, dict) and "file" in note else [None]:
+            if not isinstance(file, str) or not file or Path(file).name != file:
+                yield f"the format {name} has the file {file!r}, expected a plain name"
     for number, step in enumerate(recipe["steps"]):
         kinds = {name: step.get(name) for name in STEP} if isinstance(step, dict) else {}
         if not kinds or not all(isinstance(value, STEP[name]) for name, value in kinds.items()):
@@ -163,24 +176,29 @@ def probe(network: Callable[..., Tree], laid_out: Mapping[str, Any]) -> list[lis
     return [torch.nan_to_num(output.double()).flatten()[:PROBED].tolist() for output in tensors(outputs)]
 
 
-def check_probe(network: Callable[..., Tree], recipe: Mapping[str, Any], path: Path, tolerance: float = 0) -> None:
+def check_probe(
+    network: Callable[..., Tree], recipe: Mapping[str, Any], path: Path, name: str = "weights", tolerance: float = 0
+) -> None:
     """Refuse a loaded network that does not compute what was saved.
 
     Args:
         network: The network.
         recipe: The recipe.
         path: What was loaded, for the message.
+        name: Name of its format; lossy ones have a probe of their own.
         tolerance: Tolerance of its format, if that is larger than `TOLERANCE`.
 
     Raises:
         UserError: Its outputs for the probe differ from those in the recipe.
     """
-    found, saved = probe(network, recipe["input"]), recipe["probe"]
+    own = recipe["formats"][name].get("probe")
+    tolerance = max(tolerance, TOLERANCE if own is None else LOSSY_TOLERANCE)
+    found, saved = probe(network, recipe["input"]), recipe["probe"] if own is None else own
     try:
         pairs = [(torch.tensor(one), torch.tensor(other)) for one, other in zip(found, saved, strict=True)]
         largest = [float(other.abs().max().clamp(min=1)) for _, other in pairs]
         differences = [float((one - other).abs().max()) for one, other in pairs]
-        same = all(each <= max(TOLERANCE, tolerance) * most for each, most in zip(differences, largest, strict=True))
+        same = all(each <= tolerance * most for each, most in zip(differences, largest, strict=True))
     except (TypeError, ValueError, RuntimeError):  # other numbers of outputs or values
         same = False
     if not same:

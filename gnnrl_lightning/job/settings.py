@@ -31,6 +31,7 @@ FREE = (
     "data.init_args.memory_limit_gib",
     "data.init_args.num_workers",
     "delivery.formats",
+    "delivery.largest_drop",
     "latency.cache",
 )
 """Keys that decide no result: what is shown, logged and written, and where, and how fast.

@@ -93,10 +93,8 @@ class Trained:
         return self._once("final_pruner", self._make_final_pruner)
 
     def _make_final_pruner(self) -> Pruner:
-        delivery, train = self.job.options.delivery, self.job.task.data.train
-        assert isinstance(delivery.calibration_examples, int)  # resolved
-        calibration = self.job.calibration(min(delivery.calibration_examples, len(train)))
-        return self.pruner.final(calibration, delivery.repair)
+        job = self.job
+        return self.pruner.final(job.calibration(job.final_examples), job.options.delivery.repair)
 
     @cached_property
     def fingerprint(self) -> str:

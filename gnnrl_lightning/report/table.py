@@ -20,6 +20,7 @@ from gnnrl_lightning.report.costs import (
     readable,
     saves_little_time,
 )
+from gnnrl_lightning.report.files import files_line, lossy_formats, lossy_line
 
 ROWS = (("dense", "dense"), ("uniform", "uniform"), ("pruned", "ours"))
 
@@ -49,6 +50,10 @@ def result_table(result: Mapping[str, Any]) -> Table:
     for key, label in ROWS:
         if key in result:  # no uniform network if the user gave the widths
             table.add_row(label, *_cells(result[key], result["dense"], costs, primary, figure))
+    for name, row in lossy_formats(result).items():
+        tested = {**result["pruned"], f"{primary}_test_after": row[f"{primary}_test"]}
+        *same, _, _, after = _cells(tested, result["dense"], costs, primary, figure)
+        table.add_row(f"ours, {name}", *same, "", "", after)
     return table
 
 
@@ -93,6 +98,7 @@ def print_result(result: Mapping[str, Any], console: Console | None = None) -> N
     _print_time(result, console)
     _print_latency(result, console)
     _print_finetuning(result, console)
+    _print_files(result, console)
     search = result["search"]
     primary, figure = primary_figure(result)
     if "evaluations" not in search:
@@ -168,6 +174,13 @@ def _print_finetuning(result: Mapping[str, Any], console: Console) -> None:
         if not row["finetuning_kept"]:
             advice = "try a smaller finetuning.learning_rate"
             console.print(f"{label}: the network before fine-tuning is delivered: {advice}", soft_wrap=True)
+
+
+def _print_files(result: Mapping[str, Any], console: Console) -> None:
+    """Say how large the files are, and what lossy formats have on the holdout."""
+    said = [files_line(result), *(lossy_line(result, name) for name in lossy_formats(result))]
+    for line in filter(None, said):
+        console.print(line, soft_wrap=True)
 
 
 def score_table(figures: Mapping[str, Any]) -> Table:

@@ -6,40 +6,13 @@ import sys
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from gnnrl_lightning import trace
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.exporting import onnx_runtime
 from gnnrl_lightning.job import artifact
 from gnnrl_lightning.job.formats import FORMATS
 from gnnrl_lightning.trees import call, tensors
-
-
-class Nested(nn.Module):
-    """Keyword inputs; maps in a list, and a sequence beside them."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 8, 3)
-        self.recurrent = nn.GRU(8, 6, batch_first=True, bidirectional=True)
-
-    def forward(self, image, scale):
-        maps = self.conv(image).relu() * scale[:, None, None, None]
-        return {"maps": [maps, maps.mean((2, 3))], "sequence": self.recurrent(maps.mean(3).transpose(1, 2))[0]}
-
-
-class Image(nn.Module):
-    """A pooled convolution that is padded by hand, and a depthwise one."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.depthwise = nn.Conv2d(3, 12, 3), nn.Conv2d(12, 12, 3, groups=12, padding=1)
-        self.norm, self.last = nn.BatchNorm2d(12), nn.Linear(12, 4)
-
-    def forward(self, x):
-        x = self.norm(self.first(nn.functional.pad(x, (1, 1, 1, 1))))
-        return self.last(self.depthwise(nn.functional.hardswish(x)).mean((2, 3)))
+from tests.support.delivered import Image, Nested, delivered
 
 
 class Counts(Image):
@@ -72,19 +45,7 @@ def test_nested_outputs_come_back_as_they_were_for_any_batch(tmp_path):
 def test_a_pruned_network_runs_without_pytorch(tmp_path):
     """In a process that has neither torch nor this package: imports of either fail."""
     torch.manual_seed(0)
-    dense, example = Image().eval(), torch.randn(2, 3, 10, 10)
-    graph = trace(dense, example)
-    plan = graph.plan(dense, graph.project(graph.widths, macs=0.5))
-    pruned, folder = plan.apply(dense).eval(), tmp_path / "pruned"
-    artifact.save(
-        folder,
-        pruned,
-        dense=dense,
-        steps=[artifact.step(graph, plan)],
-        example=example,
-        description=artifact.Description({}, {}, {}, {}),
-        formats=["weights", "onnx"],
-    )
+    pruned, folder = delivered(Image(), (3, 10, 10), tmp_path / "pruned", ["weights", "onnx"], example=2)
     assert sorted(path.name for path in folder.iterdir()) == ["model.onnx", "recipe.json", "weights.safetensors"]
     images = torch.randn(7, 3, 10, 10)
     np.save(tmp_path / "images.npy", images.numpy())

@@ -364,7 +364,8 @@ def test_what_a_format_loads_is_compared_within_its_tolerance(folder):
     [
         (
             ["onions"],
-            r"format is 'onions' \(did you mean onnx\?\): expected one of weights, program, onnx, or an import path",
+            r"format is 'onions' \(did you mean onnx\?\): expected one of weights, program, onnx, openvino, int8, or an"
+            r" import path",
         ),
         (["weights", "weights"], "expected different formats, each with its own file"),
         ([path_of("PICKLE"), path_of("COARSE")], "expected different formats, each with its own file"),

@@ -1,4 +1,4 @@
-"""Exported files of networks of which groups are gone entirely."""
+"""Exported files: of networks of which groups are gone entirely, and of published networks in every format."""
 
 from pathlib import Path
 
@@ -7,7 +7,10 @@ import torch
 
 from gnnrl_lightning import trace
 from gnnrl_lightning.exporting.program import exported
-from gnnrl_lightning.job.formats import write_onnx
+from gnnrl_lightning.job import artifact
+from gnnrl_lightning.job.formats import FORMATS, write_onnx
+from gnnrl_lightning.networks.spec import NetworkSpec
+from tests.support.delivered import delivered
 from tests.support.exactness import random_weights
 from tests.support.networks_branches import BRANCHES, Inception, Inverted, Residual
 
@@ -54,3 +57,37 @@ def test_networks_without_branches_can_be_pruned_further(kind):
     dense = trace(kind(), IMAGES[:1]).groups
     widths = [group.width for group in trace(network, IMAGES[:1]).groups]
     assert widths == [group.width for group in dense if group.name not in BRANCHES[kind][0]]
+
+
+PUBLISHED = {
+    "resnet56": ({}, 32),
+    "torchvision.models.mobilenet_v2": ({"num_classes": 10}, 64),
+    "torchvision.models.densenet121": ({"num_classes": 10}, 64),
+    "torchvision.models.shufflenet_v2_x1_0": ({"num_classes": 10}, 64),
+}
+"""Networks -> their arguments, and the side of an image."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PUBLISHED)
+def test_published_networks_are_the_same_in_every_format_for_any_batch(path, tmp_path: Path):
+    """Differences are relative to the largest output; int8 is within a tenth, with statistics of random images."""
+    for package in ("onnx", "onnxscript", "onnxruntime", "openvino"):
+        pytest.importorskip(package)
+    torch.manual_seed(0)
+    arguments, side = PUBLISHED[path]
+    dense = NetworkSpec(path, arguments).build()
+    with torch.no_grad():
+        for _ in range(3):  # statistics of batch norms
+            dense.train()(torch.randn(8, 3, side, side))
+    pruned, folder = delivered(dense, (3, side, side), tmp_path / "pruned", [*FORMATS])
+    for name in [each for each in FORMATS if each != "weights"]:
+        network = artifact.load_as(folder, name)
+        for batch in (1, 7):
+            images = torch.randn(batch, 3, side, side)
+            with torch.no_grad():
+                found, exact = network(images), pruned(images)
+            difference = float((found - exact).abs().max() / exact.abs().max())
+            assert difference < (0.1 if name == "int8" else 1e-5), (name, batch, difference)
+    size = {name: (folder / row.file).stat().st_size for name, row in FORMATS.items()}
+    assert size["int8"] < size["onnx"] / 2

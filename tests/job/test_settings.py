@@ -28,6 +28,7 @@ FREE = {
     "trainer.logger": WANDB,
     "data.init_args.num_workers": 0,
     "delivery.formats": ["weights", "onnx"],
+    "delivery.largest_drop": 0.5,
     "run.threads": 2,
     "run.experiment": "new",
     "overwrite": GONE,

@@ -10,6 +10,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from gnnrl_lightning.report.costs import latency_line
+from gnnrl_lightning.report.files import files_line, lossy_formats, lossy_line
 from gnnrl_lightning.report.pages import markup
 from gnnrl_lightning.report.pages.candidate_figures import candidates_figure, search_figure
 from gnnrl_lightning.report.pages.drawing import styled, svg
@@ -122,7 +123,9 @@ def _summary(record: RunRecord) -> Iterator[str]:
         text = f"This run has no result.json; candidates evaluated: {len(record.candidates)}."
         yield markup.block([markup.paragraph(text)], "verdict")
         return
-    said = [*verdict(record.result), *filter(None, [latency_line(record.result)]), *_found(record)]
+    lossy = [lossy_line(record.result, name) for name in lossy_formats(record.result)]
+    lines = [latency_line(record.result), *lossy, files_line(record.result)]
+    said = [*verdict(record.result), *filter(None, lines), *_found(record)]
     yield markup.block([markup.paragraph(text) for text in said], "verdict")
     yield markup.table(*result_rows(record.result), strong="ours")
     yield markup.paragraph(CAPTION, "about")

@@ -10,6 +10,7 @@ from typing import Any
 from gnnrl_lightning.objective import Figure
 from gnnrl_lightning.objective.protocol import primary_figure
 from gnnrl_lightning.report.costs import RATIO, TIME_HINT, cost_names, latency_batch, readable, saves_little_time
+from gnnrl_lightning.report.files import lossy_formats
 from gnnrl_lightning.report.pages.records import NETWORKS
 
 NAMES = {"macs": "MACs", "params": "parameters", "activations": "activations"}
@@ -129,6 +130,11 @@ def result_table(result: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "latency_ms": row["latency_ms"],
             }
         )
+    for name, row in lossy_formats(result).items():
+        after = row[f"{primary}_test"]
+        scores = {primary: after, "minus_dense": after - reference}
+        untold = dict.fromkeys((f"time{RATIO}", f"{primary}_before", "latency_ms"))
+        rows.append({**rows[-1], "network": f"{NETWORKS['pruned']}, {name}", **scores, **untold})
     return rows
 
 
@@ -154,10 +160,10 @@ def result_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
             figure.text(row[primary]),
             "" if row["network"] == NETWORKS["dense"] else figure.text(row["minus_dense"], sign=True),
             *(percent(row[f"{cost}{RATIO}"]) for cost in costs),
-            percent(row[f"time{RATIO}"], 0),
+            "" if row[f"time{RATIO}"] is None else percent(row[f"time{RATIO}"], 0),
             "" if row[f"{primary}_before"] is None else figure.text(row[f"{primary}_before"]),
             *(readable(row[cost]) for cost in costs),
-            f"{row['latency_ms']:.2f}",
+            "" if row["latency_ms"] is None else f"{row['latency_ms']:.2f}",
         ]
         for row in result_table(result)
     ]

@@ -1,0 +1,62 @@
+"""The subcommands push and pull: what they print, and refusals of one line."""
+
+import re
+
+import pytest
+
+from gnnrl_lightning.cli import main
+from gnnrl_lightning.job import hub
+from tests.cli.refused import tree
+from tests.support.fake_hub import serving, use
+
+pytest.importorskip("huggingface_hub")
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    with serving() as found:
+        use(monkeypatch, found.endpoint, tmp_path / "cache")
+        yield found
+
+
+def test_a_run_is_pushed_and_its_network_is_tested_where_it_was_pulled(fitted, workplace, server, capsys):
+    main(["push", "runs/fitted", "user/small"])
+    assert capsys.readouterr().out == f"pushed to {server.endpoint}/user/small\n"
+    main(["pull", "user/small", "pulled", "--revision", "main"])
+    assert capsys.readouterr().out == "written to pulled\n"
+    main(["test", "--config", "small.yaml", "--artifact", "runs/fitted/pruned"])
+    expected = capsys.readouterr().out
+    main(["test", "--config", "small.yaml", "--artifact", "pulled"])
+    assert capsys.readouterr().out == expected and "%" in expected
+
+
+REFUSED = {
+    "nothing to push": (["push"], "push: the following arguments are required: RUN, REPO"),
+    "nothing to pull": (["pull", "user/small"], "pull: the following arguments are required: FOLDER"),
+    "no run": (["push", "runs/none", "user/small"], "runs/none has no result.json: give the folder of a finished run"),
+    "no repository": (["pull", "user/none", "pulled2"], "user/none does not exist, or is private or gated"),
+    "no new folder": (["pull", "user/small", "runs"], "runs is not empty: expected a new folder"),
+    "an unknown option": (["push", "runs/fitted", "user/small", "--secret"], "push: unrecognized arguments: --secret"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refusals_are_one_line_and_write_nothing(case, fitted, workplace, server, capsys):
+    arguments, message = REFUSED[case]
+    before = tree(workplace)
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and error.count("\n") == 1 and re.search(re.escape(message), error), error
+    assert tree(workplace) == before
+
+
+def test_a_missing_package_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(hub, "PACKAGES", ("of_no_such_name",))
+    for arguments in (["push", "run", "user/small"], ["pull", "user/small", "folder"]):
+        with pytest.raises(SystemExit) as end:
+            main(arguments)
+        assert end.value.code == 2
+        assert re.fullmatch(
+            r"error: \w+ needs of_no_such_name: pip install 'gnnrl-lightning\[hub\]'\n", capsys.readouterr().err
+        )
