@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ from torch import nn
 from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job import artifact
+from gnnrl_lightning.job.choosing import ChoiceFiles, choose, recosted
 from gnnrl_lightning.job.finetuning import Finetuned, finetune, keyed
 from gnnrl_lightning.job.job import PRUNED, UNIFORM
 from gnnrl_lightning.job.latency import latency_figures
-from gnnrl_lightning.job.latency_check import with_latency_checked
 from gnnrl_lightning.job.runs import RunFolder, versions
-from gnnrl_lightning.job.searching import Searched, with_finals
+from gnnrl_lightning.job.searching import Searched
 from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.objective.protocol import record
 from gnnrl_lightning.processes import rank
@@ -53,8 +53,7 @@ class Delivered:
 def deliver(searched: Searched, folder: RunFolder) -> Delivered | None:
     """Prune the best candidate and the uniform one, fine-tune both with the same settings, test once and save.
 
-    If the options want finals, short trainings choose the best candidate, see `gnnrl_lightning.job.finals`. If the
-    budget limits the latency, that of the candidate is measured first, see `gnnrl_lightning.job.latency_check`.
+    What the options want after a search chooses the best candidate, see `gnnrl_lightning.job.choosing`.
 
     Args:
         searched: The finished search.
@@ -64,14 +63,11 @@ def deliver(searched: Searched, folder: RunFolder) -> Delivered | None:
         The result. With several processes, all of them train, and only the first one tests and saves; the others
         return None.
     """
-    searched = with_latency_checked(with_finals(searched, folder), folder.latency_check)
+    searched = choose(searched, ChoiceFiles.of(folder))
     chosen = {PRUNED: searched.best}
     if searched.uniform is not None:
-        chosen = {UNIFORM: searched.uniform, PRUNED: searched.best}
-    limits = searched.trained.job.limits
-    # The model of the latency may have been corrected since they were evaluated.
-    chosen = {name: replace(item, costs=limits.costs(torch.tensor(item.widths))) for name, item in chosen.items()}
-    budget = limits.budget.as_record()
+        chosen = {UNIFORM: recosted(searched, searched.uniform), **chosen}
+    budget = searched.trained.job.limits.budget.as_record()
     return finish(searched.trained, chosen, folder, budget, _search_figures(searched) if rank() == 0 else {})
 
 

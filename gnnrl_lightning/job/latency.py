@@ -78,7 +78,7 @@ def shared_latency(job: Job, network: nn.Module, folder: RunFolder | None) -> Jo
 def with_latency(job: Job, latency: Latency) -> Job:
     """Return the job with another model of the latency, and its budget bound to that."""
     graph = job.graph.with_latency(latency.model)
-    return replace(job, graph=graph, limits=job.limits.budget.on(graph), latency=latency)
+    return replace(job, graph=graph, limits=job.limits.on(graph), latency=latency)
 
 
 def latency_figures(job: Job, figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
