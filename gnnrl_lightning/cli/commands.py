@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 
 from gnnrl_lightning.cli.comparing import agents_of, as_aligned, as_decided, check_resumable
 from gnnrl_lightning.cli.running import RunningCLI
+from gnnrl_lightning.cli.signals import OwnHandler
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.cost.metrics import METRICS
 from gnnrl_lightning.errors import UserError
@@ -24,14 +25,16 @@ from gnnrl_lightning.job.compare_options import CompareOptions
 from gnnrl_lightning.job.comparison import Comparison
 from gnnrl_lightning.job.delivery import Delivered, deliver
 from gnnrl_lightning.job.finetuning import save_finetuned, worse
-from gnnrl_lightning.job.given_widths import as_widths, budget_of, deliver_widths, read_widths
+from gnnrl_lightning.job.given_widths import as_widths, budget_of, deliver_unchanged, deliver_widths, read_widths
 from gnnrl_lightning.job.job import DENSE, POLICY, PRUNED, PhaseTrainers, Runtime
 from gnnrl_lightning.job.prediction import as_json, predict
 from gnnrl_lightning.job.reporting import evidence, write_report
 from gnnrl_lightning.job.runs import RunFolder
-from gnnrl_lightning.job.searching import begin
+from gnnrl_lightning.job.searching import Searched, Searching, begin, search
+from gnnrl_lightning.job.stage_options import StageOptions
+from gnnrl_lightning.job.stages import check_agent, through_stages
 from gnnrl_lightning.job.task import inspect
-from gnnrl_lightning.job.trained import train
+from gnnrl_lightning.job.trained import Trained, train
 from gnnrl_lightning.networks import save_weights
 from gnnrl_lightning.objective.protocol import record
 from gnnrl_lightning.processes import from_first, rank
@@ -39,8 +42,9 @@ from gnnrl_lightning.report.comparison import comparison_tables, run_line
 from gnnrl_lightning.report.costs import RATIO, cost_names
 from gnnrl_lightning.report.graph_figure import checked_suffix, graph_figure
 from gnnrl_lightning.report.loggers import publish
-from gnnrl_lightning.report.progress import hidden_steps, shown_steps
+from gnnrl_lightning.report.progress import SearchProgress, hidden_steps, shown_steps
 from gnnrl_lightning.report.table import inspection_tables, prediction_table, print_result
+from gnnrl_lightning.rl.learners import GNNRL
 from gnnrl_lightning.rl.state.views import hierarchical_graph, simplified_graph
 from gnnrl_lightning.training.train import quiet_trainer
 
@@ -52,6 +56,9 @@ LOGGED = ("latency_ms",)
 class CompressionCLI(RunningCLI):
     """The command line: a method for each subcommand."""
 
+    _unchanged: Trained | None = None
+    """What earlier stages have left, if it meets the last budget already."""
+
     def _checked(self, trainers: PhaseTrainers, budget: Budget | None = None) -> Checked:
         """Check the job, and write its resolved options back into the configuration.
 
@@ -60,6 +67,8 @@ class CompressionCLI(RunningCLI):
             budget: Upper limits on the costs; None: as configured.
         """
         options = as_decided(self.options, self.unfinished)
+        if self.subcommand == "prune":  # to the widths, at once
+            options = replace(options, stages=StageOptions())
         configured = as_aligned(self._budget(), self.unfinished)
         runtime = Runtime(trainers, shown_steps if rank() == 0 else hidden_steps, self._device())
         checked = check(self.task, budget or configured, options, runtime, self.resumed or self.unfinished)
@@ -84,17 +93,35 @@ class CompressionCLI(RunningCLI):
     def before_fit(self) -> None:
         """Check the input, open the run, train or load the dense network, and score the starting candidates."""
         checked = self._checked(self.phase_trainer)
-        iterations = checked.iterations(self.model, self.processes)
-        checked.prepare(self.model)
+        check_agent(checked, self.model, self.processes)
         folder = self.open_run(self.resumed)
-        self._searching = begin(train(checked, folder), self.model, folder)
+        last = through_stages(checked, self.model, folder, self._search_stage)
+        trained = train(last, folder)
+        if last.met:
+            self._unchanged = trained
+            return
+        iterations = last.iterations(self.model, self.processes)
+        self._searching = begin(trained, self.model, folder)
         limit, whole = self._get(self.config_init, "trainer")["max_epochs"], self.model.iterations(iterations)
         self.trainer.fit_loop.max_epochs = whole if limit is None else min(limit, whole)
 
+    def _search_stage(self, trained: Trained, agent: GNNRL, folder: RunFolder, name: str) -> Searched:
+        """Search in a stage before the last one, with its own trainer and bar."""
+        limit = self._get(self.config_init, "trainer")["max_epochs"]
+
+        def trainer(max_epochs: int, **flags: Any) -> Trainer:
+            epochs = max_epochs if limit is None else min(limit, max_epochs)
+            return quiet_trainer(**{**flags, **self.phase_settings(name)}, max_epochs=epochs)
+
+        def watched(searching: Searching) -> list[Callback]:
+            return [SearchProgress(searching.status, self.options.search.evaluations, name), OwnHandler()]
+
+        return search(trained, agent, folder, trainer, watched)
+
     def fit(self, **_: Any) -> None:
-        """Search, unless the search was finished before an interruption."""
+        """Search, unless the search was finished before an interruption, or earlier stages have met the budget."""
         policy = self.folder.weights(POLICY)
-        if not from_first(policy.is_file()):
+        if self._unchanged is None and not from_first(policy.is_file()):
             self.trainer.fit(self.model, ckpt_path=self.latest.found, weights_only=True)
             if rank() == 0:
                 with replacing(policy, checksum=True) as partial:
@@ -102,7 +129,10 @@ class CompressionCLI(RunningCLI):
 
     def after_fit(self) -> None:
         """Prune, fine-tune, test once, save and show the result."""
-        self._show(deliver(self.searching.finished(), self.folder), self.folder)
+        if self._unchanged is not None:
+            self._show(deliver_unchanged(self._unchanged, self.folder), self.folder)
+        else:
+            self._show(deliver(self.searching.finished(), self.folder), self.folder)
 
     def _show(self, delivered: Delivered | None, folder: RunFolder) -> None:
         """Show and log the result in the first process."""
@@ -198,7 +228,8 @@ class CompressionCLI(RunningCLI):
         """Print the widths that a trained policy proposes for some budgets."""
         _check_file("--json", json)
         budgets: list[float] = self._get(self.config, "budgets")
-        options = replace(self.options, episode=self.options.episode.for_one_budget(self.options.measure()))
+        episode = self.options.episode.for_one_budget(self.options.measure())
+        options = replace(self.options, episode=episode, stages=StageOptions())
         checked = check(self.task, self._budget(macs=min(budgets)), options, Runtime(device=self._device()))
         checked.prepare(self.model)
         trained = train(checked)

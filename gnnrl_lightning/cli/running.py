@@ -208,18 +208,20 @@ class RunningCLI(ArgumentsCLI):
 
     def phase_trainer(self, phase: str) -> Callable[..., Trainer]:
         """Return the factory of a training phase's trainer: on the search's device, with its own progress bar."""
+        callbacks = [TrainingProgress(f"{phase} network"), OwnHandler()]
+        return partial(quiet_trainer, **self.phase_settings(phase), callbacks=callbacks, log_every_n_steps=1)
+
+    def phase_settings(self, phase: str) -> dict[str, Any]:
+        """Return the settings of a phase's trainer: its device, and loggers that put the phase before each metric."""
         settings = self._get(self.config_init, "trainer")
         names = ("accelerator", "devices", "precision")
         if self.processes > 1:
             names += ("strategy", "num_nodes", "sync_batchnorm")
-        return partial(
-            quiet_trainer,
+        return {
             **{name: settings[name] for name in names},
-            logger=[PhaseLogger(logger, phase) for logger in self.trainer.loggers],
-            callbacks=[TrainingProgress(f"{phase} network"), OwnHandler()],
-            log_every_n_steps=1,
-            default_root_dir=self._requeued,
-        )
+            "logger": [PhaseLogger(logger, phase) for logger in self.trainer.loggers],
+            "default_root_dir": self._requeued,
+        }
 
 
 def _wandb_id(logger: WandbLogger) -> str:

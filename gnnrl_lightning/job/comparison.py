@@ -96,6 +96,10 @@ class Comparison:
         for label, each in self.limits.items():
             if each.met(checked.job.graph.widths):
                 raise UserError(f"budget {label} is met by the dense network: give a smaller one")
+        if checked.job.options.stages.shares:
+            raise UserError(
+                "compare has no stages: set stages.shares to [], and compare runs of fit by report --compare"
+            )
         learning = (AGENT, DDPG_METHOD, *options.variants)
         missing = [name for name in learning if name in options.methods and name not in agents]
         if missing:

@@ -101,7 +101,7 @@ def _check(searched: Searched, candidate: Evaluation) -> Check:
     trained = searched.trained
     job, widths = trained.job, torch.tensor(candidate.widths)
     pruned = job.graph.plan(trained.network, widths).apply(trained.network)
-    times = from_first(job.timer.networks([trained.network, pruned]) if rank() == 0 else [])
+    times = from_first(job.timer.networks([trained.dense, pruned]) if rank() == 0 else [])
     dense, measured = times
     limit = job.limits.budget.parsed[LATENCY]
     most = limit.value * dense if limit.relative else limit.value
@@ -114,7 +114,7 @@ def _corrected(searched: Searched, check: Check) -> Searched:
     job = searched.trained.job
     assert job.latency is not None
     # Relative to the dense network, whose time may have changed since it was measured first.
-    milliseconds = check.measured / check.dense * job.latency.milliseconds[0]
+    milliseconds = check.measured / check.dense * job.dense_milliseconds
     latency = job.latency.learnt(torch.tensor(check.candidate.widths), milliseconds)
     try:
         job = with_latency(job, latency)

@@ -83,6 +83,11 @@ class Trained:
     pruner: Pruner
     _known: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
+    @property
+    def dense(self) -> nn.Module:
+        """The dense network of the run, of which `network` may be what earlier stages have left."""
+        return self.network if self.job.origin is None else self.job.origin.network
+
     def under(self, limits: BoundBudget) -> Trained:
         """Return the same job under another budget; what has been measured on the network is not measured again."""
         return replace(self, job=replace(self.job, limits=limits))
