@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json as json_format
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -138,13 +138,13 @@ class CompressionCLI(RunningCLI):
         """Show and log the result in the first process."""
         if delivered is None:
             return
-        pruned = delivered.figures[PRUNED]
-        costs = cost_names(pruned)
-        logged = {*costs, *(f"{name}{RATIO}" for name in costs), *LOGGED}
+        rows = {"": delivered.figures[PRUNED]}
+        for number, stage in enumerate(delivered.figures.get("stages", [])[:-1], 1):
+            rows[f"stage-{number}/"] = stage
         print_result(dict(delivered.figures), self.console)
-        shown = {name: value for name, value in pruned.items() if name in logged or name.endswith("_search")}
         self._report(folder)
-        self.close_run(folder, {f"result/{name}": value for name, value in shown.items()})
+        found = {f"{key}result/{name}": value for key, row in rows.items() for name, value in _logged(row).items()}
+        self.close_run(folder, found)
 
     def _report(self, folder: RunFolder) -> None:
         """Write the report of a finished run from its files, and show the loggers the same."""
@@ -270,6 +270,13 @@ class CompressionCLI(RunningCLI):
         if figure is not None:
             views = hierarchical_graph(graph), simplified_graph(graph)
             graph_figure(*views, self.task.name).savefig(figure)
+
+
+def _logged(row: Mapping[str, Any]) -> dict[str, float]:
+    """Return the figures of a pruned network to log at the end of a run."""
+    costs = cost_names(row)
+    names = {*costs, *(f"{name}{RATIO}" for name in costs), *LOGGED}
+    return {name: value for name, value in row.items() if name in names or name.endswith("_search")}
 
 
 def _check_file(option: str, path: str | None) -> None:

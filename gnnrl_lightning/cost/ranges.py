@@ -166,8 +166,8 @@ class WidthRanges:
         lowest = [1 if number is None else min(int(self.lowest[number]), width) for number, width in pairs]
         highest = [width if number is None else min(int(self.highest[number]), width) for number, width in pairs]
         stays = [number is not None and bool(self.stays[number]) for number in found]
-        ends = (torch.tensor(each, dtype=torch.int64) for each in (lowest, highest))
-        return WidthRanges(tuple(group.name for group in groups), *ends, torch.tensor(stays, dtype=torch.bool))
+        low, high = (torch.tensor(each, dtype=torch.int64) for each in (lowest, highest))
+        return WidthRanges(tuple(group.name for group in groups), low, high, torch.tensor(stays, dtype=torch.bool))
 
     def hold(self, widths: Tensor) -> Tensor:
         """Which candidates `(..., G)` lie within the ranges: bool `(...)`."""
