@@ -1,4 +1,4 @@
-"""A job, stage by stage: checked, trained, searched, delivered.
+"""A job, part by part: checked, trained, searched, delivered.
 
 ```
 checked = check(task, Budget(macs=0.5), Options())

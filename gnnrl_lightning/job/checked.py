@@ -1,4 +1,4 @@
-"""The first stage: a job with validated input. Nothing has been trained or written."""
+"""The first part: a job with validated input. Nothing has been trained or written."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def check(
     Args:
         task: The network and its data.
         budget: Upper limits on the costs of the pruned network.
-        options: Options of all stages; None: the defaults.
+        options: Options of all parts; None: the defaults.
         runtime: Device, trainers and progress; None: the CPU, without output.
         folder: Folder of an interrupted run, whose measurements of latency are used; None: there is none.
         origin: The dense network with which the run began, if the task's artifact is what earlier stages have left of

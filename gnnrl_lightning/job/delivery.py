@@ -1,4 +1,4 @@
-"""The last stage: prune, fine-tune, test and save the best candidate."""
+"""The last part: prune, fine-tune, test and save the best candidate."""
 
 from __future__ import annotations
 

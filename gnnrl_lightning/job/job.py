@@ -1,4 +1,4 @@
-"""The part that all stages of a job share: task, limits, options and runtime."""
+"""What all parts of a job share: task, limits, options and runtime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options of a job, one section for each stage or component that reads them."""
+"""The options of a job, one section for each part or component that reads them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The third stage: a running search and its result."""
+"""The third part: a running search and its result."""
 
 from __future__ import annotations
 

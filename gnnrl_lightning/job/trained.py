@@ -1,4 +1,4 @@
-"""The second stage: a trained dense network, from which candidates are made and scored."""
+"""The second part: a trained dense network, from which candidates are made and scored."""
 
 from __future__ import annotations
 

@@ -52,9 +52,7 @@ def test_each_metric_falls_to_its_own_limit(graph):
 
 @pytest.mark.parametrize("shares", [[0.5], [0.4], [0.7, 0.4]])
 def test_a_share_that_is_not_above_the_budget_is_refused(graph, shares):
-    with pytest.raises(
-        UserError, match=r"stages.shares has 0.\d, and the budget is macs 0.5 of the dense network"
-    ):
+    with pytest.raises(UserError, match=r"stages.shares has 0.\d, and the budget is macs 0.5 of the dense network"):
         StageOptions(shares).budgets(Budget(macs=1040).on(graph))
 
 

@@ -67,9 +67,9 @@ def surrogate_figure(record: RunRecord) -> Figure | None:
 
 def learning_figure(record: RunRecord) -> Figure | None:
     """Primary figure and loss of every training, by epoch."""
-    stages = sorted({stage for stage, _ in map(split_stage, record.logged()) if stage})
+    stages = {stage for stage, _ in map(split_stage, record.logged()) if stage}
     looks = {phase: (COLOURS[phase], NETWORKS[phase]) for phase in NETWORKS}
-    for number, stage in enumerate(stages, 1):
+    for number, stage in sorted((int(stage.strip("/").rpartition("-")[2]), stage) for stage in stages):
         looks[f"{stage}pruned"] = SCALE[(number - 1) % len(SCALE)], f"stage {number}"
     curves = [(phase, name) for phase in looks for name in record.logged() if name.startswith(f"{phase}/")]
     labels = {record.primary: record.figure.label + unit_of(record.figure), "loss": "loss"}
