@@ -87,7 +87,9 @@ class Options:
         if self.episode.surrogate and self.search.sensitivity is None:
             raise UserError("episode.surrogate needs a sensitivity: set search.sensitivity")
         if self.stages.shares and self.episode.macs_range is not None:
-            raise UserError("episode.macs_range and stages.shares exclude each other: each stage has one budget")
+            raise UserError(
+                "episode.macs_range and stages.shares exclude each other, for a stage has one budget: leave one out"
+            )
 
     def measure(self, episode: EpisodeOptions | None = None) -> str | None:
         """Return the measure of the sensitivity that an agent reads; None: it reads none.

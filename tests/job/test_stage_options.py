@@ -64,5 +64,7 @@ def test_epochs_are_those_of_fine_tuning_unless_given():
 
 
 def test_a_range_of_budgets_and_stages_exclude_each_other():
-    with pytest.raises(UserError, match=r"episode.macs_range and stages.shares exclude each other: each stage has one"):
+    with pytest.raises(
+        UserError, match=r"episode.macs_range and stages.shares exclude each other, for a stage has one budget"
+    ):
         Options(stages=StageOptions([0.7]), episode=EpisodeOptions(macs_range=(0.2, 0.5)))
