@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 
 from gnnrl_lightning.cli.comparing import agents_of, as_aligned, as_decided, check_resumable
 from gnnrl_lightning.cli.running import RunningCLI
-from gnnrl_lightning.cli.signals import OwnHandler
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.cost.metrics import METRICS
 from gnnrl_lightning.errors import UserError
@@ -30,7 +29,7 @@ from gnnrl_lightning.job.job import DENSE, POLICY, PRUNED, PhaseTrainers, Runtim
 from gnnrl_lightning.job.prediction import as_json, predict
 from gnnrl_lightning.job.reporting import evidence, write_report
 from gnnrl_lightning.job.runs import RunFolder
-from gnnrl_lightning.job.searching import Searched, Searching, begin, search
+from gnnrl_lightning.job.searching import begin
 from gnnrl_lightning.job.stage_options import StageOptions
 from gnnrl_lightning.job.stages import check_agent, through_stages
 from gnnrl_lightning.job.task import inspect
@@ -42,9 +41,8 @@ from gnnrl_lightning.report.comparison import comparison_tables, run_line
 from gnnrl_lightning.report.costs import RATIO, cost_names
 from gnnrl_lightning.report.graph_figure import checked_suffix, graph_figure
 from gnnrl_lightning.report.loggers import publish
-from gnnrl_lightning.report.progress import SearchProgress, hidden_steps, shown_steps
+from gnnrl_lightning.report.progress import hidden_steps, shown_steps
 from gnnrl_lightning.report.table import inspection_tables, prediction_table, print_result
-from gnnrl_lightning.rl.learners import GNNRL
 from gnnrl_lightning.rl.state.views import hierarchical_graph, simplified_graph
 from gnnrl_lightning.training.train import quiet_trainer
 
@@ -95,7 +93,7 @@ class CompressionCLI(RunningCLI):
         checked = self._checked(self.phase_trainer)
         check_agent(checked, self.model, self.processes)
         folder = self.open_run(self.resumed)
-        last = through_stages(checked, self.model, folder, self._search_stage)
+        last = through_stages(checked, self.model, folder, self.search_stage)
         trained = train(last, folder)
         if last.met:
             self._unchanged = trained
@@ -104,19 +102,6 @@ class CompressionCLI(RunningCLI):
         self._searching = begin(trained, self.model, folder)
         limit, whole = self._get(self.config_init, "trainer")["max_epochs"], self.model.iterations(iterations)
         self.trainer.fit_loop.max_epochs = whole if limit is None else min(limit, whole)
-
-    def _search_stage(self, trained: Trained, agent: GNNRL, folder: RunFolder, name: str) -> Searched:
-        """Search in a stage before the last one, with its own trainer and bar."""
-        limit = self._get(self.config_init, "trainer")["max_epochs"]
-
-        def trainer(max_epochs: int, **flags: Any) -> Trainer:
-            epochs = max_epochs if limit is None else min(limit, max_epochs)
-            return quiet_trainer(**{**flags, **self.phase_settings(name)}, max_epochs=epochs)
-
-        def watched(searching: Searching) -> list[Callback]:
-            return [SearchProgress(searching.status, self.options.search.evaluations, name), OwnHandler()]
-
-        return search(trained, agent, folder, trainer, watched)
 
     def fit(self, **_: Any) -> None:
         """Search, unless the search was finished before an interruption, or earlier stages have met the budget."""
@@ -139,8 +124,8 @@ class CompressionCLI(RunningCLI):
         if delivered is None:
             return
         rows = {"": delivered.figures[PRUNED]}
-        for number, stage in enumerate(delivered.figures.get("stages", [])[:-1], 1):
-            rows[f"stage-{number}/"] = stage
+        for stage in delivered.figures.get("stages", [])[:-1]:
+            rows[f"stage-{stage['stage']}/"] = stage
         print_result(dict(delivered.figures), self.console)
         self._report(folder)
         found = {f"{key}result/{name}": value for key, row in rows.items() for name, value in _logged(row).items()}

@@ -146,19 +146,28 @@ def _stages(last: Cut, budget: Mapping[str, Any], search: Mapping[str, Any]) -> 
     origin = last.trained.job.origin
     if origin is None:
         return {}
-    return {"stages": [*map(dict, origin.stages), stage_record(last, budget, search)]}
+    number = len(last.trained.job.options.stages.shares) + 1
+    return {"stages": [*map(dict, origin.stages), stage_record(number, last, budget, search)]}
 
 
-def stage_record(made: Cut, budget: Mapping[str, Any], search: Mapping[str, Any]) -> dict[str, Any]:
+def stage_record(number: int, made: Cut, budget: Mapping[str, Any], search: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a stage has come to, in plain JSON types; none of it is measured on the test examples.
 
     Args:
+        number: Number of the stage, from 1 on.
         made: The network of the stage.
         budget: Its budget.
         search: Figures of its search.
     """
     spent = {name: search[name] for name in ("evaluations", "examples", "seconds", "found_by") if name in search}
-    return {"budget": dict(budget), **made.costs, **made.scores, "widths": made.widths, "search": spent}
+    return {
+        "stage": number,
+        "budget": dict(budget),
+        **made.costs,
+        **made.scores,
+        "widths": made.widths,
+        "search": spent,
+    }
 
 
 def _structure(graph: ComputationGraph, cuts: Mapping[str, Cut]) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import platform
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -141,8 +141,8 @@ class RunFolder:
     @property
     def stages(self) -> list[RunFolder]:
         """The folders of the stages that have begun, in order."""
-        found = itertools.takewhile(lambda folder: folder.path.is_dir(), map(self.stage, itertools.count(1)))
-        return [*found]
+        named = (re.fullmatch(r"stage-(\d+)", path.name) for path in self.path.glob("stage-*") if path.is_dir())
+        return [self.stage(number) for number in sorted(int(found[1]) for found in named if found)]
 
     @property
     def wandb(self) -> Path:

@@ -81,23 +81,23 @@ def through_stages(
     task, origin = job.task, None
     plan = zip(stages.budgets(job.limits), stages.epochs_of(job.options.finetuning.epochs), strict=True)
     for number, (budget, epochs) in enumerate(plan, 1):
-        run, name = folder.stage(number), f"stage-{number}"
-        stage, at = job.for_stage(budget, epochs), None
+        run, stage, at = folder.stage(number), job.for_stage(budget, epochs), None
+        runtime = _named(job.runtime, run.path.name)
         if origin is None:
             run.checkpoints.mkdir(parents=True, exist_ok=True)
-            at = replace(checked, job=replace(stage, runtime=_named(job.runtime, name)))
+            at = replace(checked, job=replace(stage, runtime=runtime))
             trained = train(at, run)
             origin = Origin(trained.job.graph, trained.network, trained.job.latency, trained.job.graph.widths)
         found = _finished(run)
         if found is None:
-            at = at or check(task, budget, stage.options, _named(job.runtime, name), run, origin)
+            at = at or check(task, budget, stage.options, runtime, run, origin)
             if at.met:
                 continue
             run.checkpoints.mkdir(parents=True, exist_ok=True)
             own = copy.deepcopy(by)
             if isinstance(own, GraphLearner):
                 at.prepare(own)
-            found = _run(train(at, run), own, run, name, search)
+            found = _run(train(at, run), own, run, number, search)
         origin = origin.after(found)
         task = replace(task, artifact=run.pruned, checkpoint=None)
     last = check(task, job.limits.budget, job.options, job.runtime, folder, origin)
@@ -113,14 +113,14 @@ def _finished(run: RunFolder) -> Mapping[str, Any] | None:
     return from_first(read_figures(run.result, "the network of this stage is saved again") if rank() == 0 else {})
 
 
-def _run(trained: Trained, by: GraphLearner | str, run: RunFolder, name: str, search: Search) -> Mapping[str, Any]:
+def _run(trained: Trained, by: GraphLearner | str, run: RunFolder, number: int, search: Search) -> Mapping[str, Any]:
     """Search, prune, fine-tune and save; return the record of the stage, the same in all processes."""
-    searched = choose(search(trained, by, run, name), ChoiceFiles.of(run))
+    searched = choose(search(trained, by, run, run.path.name), ChoiceFiles.of(run))
     job, found = searched.trained.job, {}
     cuts = cut(searched.trained, {PRUNED: searched.best}, run)
     if rank() == 0:
         budget = job.limits.budget.as_record()
-        found = stage_record(cuts[PRUNED], budget, search_figures(searched))
+        found = stage_record(number, cuts[PRUNED], budget, search_figures(searched))
         cuts[PRUNED].save(run.pruned, budget, cuts[PRUNED].costs | cuts[PRUNED].scores, FORMATS)
         run.write_result(found)
     return from_first(found)

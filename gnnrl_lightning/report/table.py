@@ -130,14 +130,14 @@ def finals_line(finals: Mapping[str, Any]) -> str:
 def _print_stages(result: Mapping[str, Any], console: Console) -> None:
     """Say what each of several stages has left, and what fine-tuning has made of it."""
     primary, figure = primary_figure(result)
-    for number, stage in enumerate(result.get("stages", ()), 1):
+    for stage in result.get("stages", ()):
         costs = cost_names(stage)
         kept = ", ".join(f"{name} {stage[f'{name}{RATIO}']:.1%}" for name in costs if name in stage["budget"])
         before, after = (figure.with_unit(stage[f"{primary}_search_{when}"]) for when in ("before", "after"))
-        found = stage["search"].get("evaluations", 0)
+        found, epochs = stage["search"].get("evaluations", 0), len(stage[f"{primary}_search_epochs"])
         console.print(
-            f"stage {number}: {kept} after {found} evaluations; {figure.label} on the holdout {before}, after "
-            f"{len(stage[f'{primary}_search_epochs'])} epochs {after}",
+            f"stage {stage['stage']}: {kept} after {found} evaluations; {figure.label} on the holdout {before}, after "
+            f"{epochs} {'epoch' if epochs == 1 else 'epochs'} {after}",
             soft_wrap=True,
         )
 

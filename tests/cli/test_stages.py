@@ -104,6 +104,16 @@ def test_an_earlier_stage_can_be_tested_by_itself(whole, capsys):
     assert f"top-1 on the holdout: {after:.2f}" in capsys.readouterr().out
 
 
+def test_the_widths_are_those_of_groups_of_the_dense_network(workplace, whole):
+    """With which it can be pruned at once: prune has no stages, whatever the configuration says."""
+    dense = str(whole / "stage-1" / "checkpoints" / "dense.safetensors")
+    options = ["--checkpoint", dense, "--widths", str(whole / "result.json"), "--run.name", "at_once"]
+    main(["prune", *NEW[1:-1], *options])
+    pruned = json.loads((workplace / "runs" / "at_once" / "result.json").read_text())["pruned"]
+    assert pruned["widths"] == result_of(whole)["pruned"]["widths"]
+    assert pruned["macs"] == result_of(whole)["pruned"]["macs"]
+
+
 def test_a_run_stopped_in_its_second_stage_is_resumed(workplace, whole, monkeypatch, capsys):
     append, calls = Journal.append, []
 

@@ -192,7 +192,8 @@ def test_a_stage_whose_budget_is_met_already_is_left_out(network):
     options = staged([0.8, 0.7])
     given = {"by": "uniform", "options": options}
     stages = compress(network, Digits(), Budget(macs=0.6, channel_multiple=8), **given).figures["stages"]
-    assert [(stage["budget"]["macs"], stage["widths"]) for stage in stages] == [(0.8, [16, 16]), (0.6, [16, 8])]
+    found = [(stage["stage"], stage["budget"]["macs"], stage["widths"]) for stage in stages]
+    assert found == [(1, 0.8, [16, 16]), (3, 0.6, [16, 8])]
 
 
 def test_a_last_budget_that_is_met_already_is_delivered(network, tmp_path):

@@ -163,7 +163,7 @@ def _details(record: RunRecord) -> Iterator[str]:
             [f"`{name}`", str(dense), *map(str, own)]
             for (name, dense), own in zip(result["groups"].items(), widths, strict=True)
         ]
-        heads = ["group", "dense", *(f"stage {number}" for number, _ in enumerate(stages, 1))]
+        heads = ["group", "dense", *(f"stage {each['stage']}" for each in stages)]
         heads += [*("ours" if name == "pruned" else name for name in rows)]
         yield markup.folded("Widths of all groups", markup.table(heads, cells))
     if record.candidates:

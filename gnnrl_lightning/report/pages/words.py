@@ -176,7 +176,7 @@ def stage_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     headings += [f"{figure.label} on the holdout{unit}, pruned", "fine-tuned", "epochs", "evaluations", "found by"]
     rows = [
         [
-            str(number),
+            str(stage["stage"]),
             joined([f"{limit(stage['budget'][name])} {cost_name(name)}" for name in costs if name in stage["budget"]]),
             *(percent(stage[f"{name}{RATIO}"]) for name in costs),
             figure.text(stage[f"{primary}_search_before"]),
@@ -185,7 +185,7 @@ def stage_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
             str(stage["search"].get("evaluations", "")),
             stage["search"]["found_by"].replace("_", " "),
         ]
-        for number, stage in enumerate(result.get("stages", ()), 1)
+        for stage in result.get("stages", ())
     ]
     return headings, rows
 
