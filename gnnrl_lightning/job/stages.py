@@ -81,29 +81,34 @@ def through_stages(
     task, origin = job.task, None
     plan = zip(stages.budgets(job.limits), stages.epochs_of(job.options.finetuning.epochs), strict=True)
     for number, (budget, epochs) in enumerate(plan, 1):
-        run, stage, at = folder.stage(number), job.for_stage(budget, epochs), None
-        runtime = _named(job.runtime, run.path.name)
-        if origin is None:
-            run.checkpoints.mkdir(parents=True, exist_ok=True)
-            at = replace(checked, job=replace(stage, runtime=runtime))
-            trained = train(at, run)
-            origin = Origin(trained.job.graph, trained.network, trained.job.latency, trained.job.graph.widths)
-        found = _finished(run)
-        if found is None:
-            at = at or check(task, budget, stage.options, runtime, run, origin)
+        run = folder.stage(number)
+        found, stage = _finished(run), job.for_stage(budget, epochs)
+        stage = replace(stage, runtime=_named(job.runtime, run.path.name))
+        at = replace(checked, job=stage) if origin is None else None
+        if at is None and found is None:
+            at = check(task, budget, stage.options, stage.runtime, run, origin)
             if at.met:
                 continue
+        if at is not None:
             run.checkpoints.mkdir(parents=True, exist_ok=True)
-            own = copy.deepcopy(by)
-            if isinstance(own, GraphLearner):
-                at.prepare(own)
-            found = _run(train(at, run), own, run, number, search)
+            trained = train(at, run)
+            origin = origin or Origin.of(trained.job, trained.network)
+            found = found or _run(trained, _prepared(at, by), run, number, search)
+        assert origin is not None and found is not None
         origin = origin.after(found)
         task = replace(task, artifact=run.pruned, checkpoint=None)
     last = check(task, job.limits.budget, job.options, job.runtime, folder, origin)
     if isinstance(by, GraphLearner) and not last.met:
         last.prepare(by)
     return last
+
+
+def _prepared(checked: Checked, by: GraphLearner | str) -> GraphLearner | str:
+    """Return a copy of an agent with a policy for this job, or the name of a method."""
+    own = copy.deepcopy(by)
+    if isinstance(own, GraphLearner):
+        checked.prepare(own)
+    return own
 
 
 def _finished(run: RunFolder) -> Mapping[str, Any] | None:
