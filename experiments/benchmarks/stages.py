@@ -78,9 +78,9 @@ def main() -> None:
         for budget in args.budgets:
             for plan, options in plans(budget, args.epochs):
                 folder = args.runs / f"stages-{budget:g}-{plan}-epochs{args.epochs}-seed{seed}"
-                given = ["--config", str(args.config), "--budget.macs", str(budget), "--seed_everything", str(seed)]
+                own = ["--budget.macs", str(budget), "--seed_everything", str(seed), *options]
                 if not args.collect:
-                    fit(folder, [*given, *options, *args.options])
+                    fit(folder, ["--config", str(args.config), *args.options, *own])
                 if (folder / "result.json").is_file():
                     rows.append(row(folder, budget, plan, seed))
                     with replacing(args.json) as partial:
