@@ -67,7 +67,9 @@ def latency_for(
     dense, now = runtime.timer.networks([origin.network, network])
     limit = budget.parsed[LATENCY]
     most = limit.value * dense if limit.relative else limit.value
-    found = measure(budget.with_limits(latency=f"{most} ms"))
+    # Other limits are shares of the dense network, or may be met already.
+    near = Budget({LATENCY: f"{most} ms"}, budget.channel_multiple, budget.min_width)
+    found = measure(near if most < now else None)
     factor = origin.latency.milliseconds[0] / dense * now / found.milliseconds[0]
     return replace(found, milliseconds=tuple(factor * each for each in found.milliseconds)).fitted()
 

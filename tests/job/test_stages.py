@@ -281,6 +281,26 @@ def test_latency_is_a_share_of_the_dense_networks_whatever_the_clock(monkeypatch
     assert kept[0]["networks"]["milliseconds"][0] == pytest.approx(dense)
 
 
+def test_other_limits_may_be_met_already_where_latency_is_limited(monkeypatch, tmp_path):
+    """Half of the latency leaves less than 90 % of the MACs: more than what the first stage has left."""
+    options = Options(
+        search=replace(Options().search, evaluations=8),
+        latency=LatencyOptions(batch_size=4, threads=1, cache=None),
+        pretraining=TrainingOptions(epochs=0),
+        finetuning=TrainingOptions(epochs=0),
+        stages=StageOptions([0.7, 0.695]),
+    )
+    task, folder = two_hidden_task(monkeypatch), RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    checked = check(task, Budget(latency=0.5, macs=0.9), options, Runtime(timer=FakeTimer()), folder)
+    last = through_stages(checked, "uniform", folder)
+    stages = last.job.origin.stages
+    assert [stage["budget"]["macs"] for stage in stages] == [0.9] * len(stages)
+    assert last.job.limits.limits["macs"] == 0.9 * DENSE > last.job.graph.cost.macs(last.job.graph.widths)
+    result = deliver(search(train(last, folder), "uniform", folder), folder).figures
+    assert result["pruned"]["latency_ratio"] <= 0.5
+
+
 def test_what_has_no_stages_says_so(network):
     checked = check(Task(network, Digits()), Budget(macs=0.3), staged([0.6]))
     with pytest.raises(UserError, match=r"compare has no stages: set stages.shares to \[\]"):
