@@ -189,6 +189,16 @@ class ComputationGraph:
         graph.ranges = WidthRanges.of(self.groups, limits)
         return graph
 
+    def limited_as(self, original: ComputationGraph) -> ComputationGraph:
+        """The same graph with the limits on widths of the network that it was pruned from.
+
+        Args:
+            original: Graph of that network.
+        """
+        graph = copy.copy(self)
+        graph.ranges = original.ranges.narrowed(self.groups)
+        return graph
+
     @property
     def latency(self) -> LatencyModel:
         """Latency at any widths, milliseconds.

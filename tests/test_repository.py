@@ -94,6 +94,7 @@ OF_A_WHOLE = {
         "prune",
         "refusals",
         "runs",
+        "stages",
     },
     "networks": {"class_paths", "libraries"},
 }

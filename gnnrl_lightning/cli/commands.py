@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json as json_format
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -24,14 +24,16 @@ from gnnrl_lightning.job.compare_options import CompareOptions
 from gnnrl_lightning.job.comparison import Comparison
 from gnnrl_lightning.job.delivery import Delivered, deliver
 from gnnrl_lightning.job.finetuning import save_finetuned, worse
-from gnnrl_lightning.job.given_widths import as_widths, budget_of, deliver_widths, read_widths
+from gnnrl_lightning.job.given_widths import as_widths, budget_of, deliver_unchanged, deliver_widths, read_widths
 from gnnrl_lightning.job.job import DENSE, POLICY, PRUNED, PhaseTrainers, Runtime
 from gnnrl_lightning.job.prediction import as_json, predict
 from gnnrl_lightning.job.reporting import evidence, write_report
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.searching import begin
+from gnnrl_lightning.job.stage_options import StageOptions
+from gnnrl_lightning.job.stages import check_agent, through_stages
 from gnnrl_lightning.job.task import inspect
-from gnnrl_lightning.job.trained import train
+from gnnrl_lightning.job.trained import Trained, train
 from gnnrl_lightning.networks import save_weights
 from gnnrl_lightning.objective.protocol import record
 from gnnrl_lightning.processes import from_first, rank
@@ -52,6 +54,9 @@ LOGGED = ("latency_ms",)
 class CompressionCLI(RunningCLI):
     """The command line: a method for each subcommand."""
 
+    _unchanged: Trained | None = None
+    """What earlier stages have left, if it meets the last budget already."""
+
     def _checked(self, trainers: PhaseTrainers, budget: Budget | None = None) -> Checked:
         """Check the job, and write its resolved options back into the configuration.
 
@@ -60,6 +65,8 @@ class CompressionCLI(RunningCLI):
             budget: Upper limits on the costs; None: as configured.
         """
         options = as_decided(self.options, self.unfinished)
+        if self.subcommand == "prune":  # to the widths, at once
+            options = replace(options, stages=StageOptions())
         configured = as_aligned(self._budget(), self.unfinished)
         runtime = Runtime(trainers, shown_steps if rank() == 0 else hidden_steps, self._device())
         checked = check(self.task, budget or configured, options, runtime, self.resumed or self.unfinished)
@@ -84,17 +91,22 @@ class CompressionCLI(RunningCLI):
     def before_fit(self) -> None:
         """Check the input, open the run, train or load the dense network, and score the starting candidates."""
         checked = self._checked(self.phase_trainer)
-        iterations = checked.iterations(self.model, self.processes)
-        checked.prepare(self.model)
+        check_agent(checked, self.model, self.processes)
         folder = self.open_run(self.resumed)
-        self._searching = begin(train(checked, folder), self.model, folder)
+        last = through_stages(checked, self.model, folder, self.search_stage)
+        trained = train(last, folder)
+        if last.met:
+            self._unchanged = trained
+            return
+        iterations = last.iterations(self.model, self.processes)
+        self._searching = begin(trained, self.model, folder)
         limit, whole = self._get(self.config_init, "trainer")["max_epochs"], self.model.iterations(iterations)
         self.trainer.fit_loop.max_epochs = whole if limit is None else min(limit, whole)
 
     def fit(self, **_: Any) -> None:
-        """Search, unless the search was finished before an interruption."""
+        """Search, unless the search was finished before an interruption, or earlier stages have met the budget."""
         policy = self.folder.weights(POLICY)
-        if not from_first(policy.is_file()):
+        if self._unchanged is None and not from_first(policy.is_file()):
             self.trainer.fit(self.model, ckpt_path=self.latest.found, weights_only=True)
             if rank() == 0:
                 with replacing(policy, checksum=True) as partial:
@@ -102,19 +114,22 @@ class CompressionCLI(RunningCLI):
 
     def after_fit(self) -> None:
         """Prune, fine-tune, test once, save and show the result."""
-        self._show(deliver(self.searching.finished(), self.folder), self.folder)
+        if self._unchanged is not None:
+            self._show(deliver_unchanged(self._unchanged, self.folder), self.folder)
+        else:
+            self._show(deliver(self.searching.finished(), self.folder), self.folder)
 
     def _show(self, delivered: Delivered | None, folder: RunFolder) -> None:
         """Show and log the result in the first process."""
         if delivered is None:
             return
-        pruned = delivered.figures[PRUNED]
-        costs = cost_names(pruned)
-        logged = {*costs, *(f"{name}{RATIO}" for name in costs), *LOGGED}
+        rows = {"": delivered.figures[PRUNED]}
+        for stage in delivered.figures.get("stages", [])[:-1]:
+            rows[f"stage-{stage['stage']}/"] = stage
         print_result(dict(delivered.figures), self.console)
-        shown = {name: value for name, value in pruned.items() if name in logged or name.endswith("_search")}
         self._report(folder)
-        self.close_run(folder, {f"result/{name}": value for name, value in shown.items()})
+        found = {f"{key}result/{name}": value for key, row in rows.items() for name, value in _logged(row).items()}
+        self.close_run(folder, found)
 
     def _report(self, folder: RunFolder) -> None:
         """Write the report of a finished run from its files, and show the loggers the same."""
@@ -198,7 +213,8 @@ class CompressionCLI(RunningCLI):
         """Print the widths that a trained policy proposes for some budgets."""
         _check_file("--json", json)
         budgets: list[float] = self._get(self.config, "budgets")
-        options = replace(self.options, episode=self.options.episode.for_one_budget(self.options.measure()))
+        episode = self.options.episode.for_one_budget(self.options.measure())
+        options = replace(self.options, episode=episode, stages=StageOptions())
         checked = check(self.task, self._budget(macs=min(budgets)), options, Runtime(device=self._device()))
         checked.prepare(self.model)
         trained = train(checked)
@@ -239,6 +255,13 @@ class CompressionCLI(RunningCLI):
         if figure is not None:
             views = hierarchical_graph(graph), simplified_graph(graph)
             graph_figure(*views, self.task.name).savefig(figure)
+
+
+def _logged(row: Mapping[str, Any]) -> dict[str, float]:
+    """Return the figures of a pruned network to log at the end of a run."""
+    costs = cost_names(row)
+    names = {*costs, *(f"{name}{RATIO}" for name in costs), *LOGGED}
+    return {name: value for name, value in row.items() if name in names or name.endswith("_search")}
 
 
 def _check_file(option: str, path: str | None) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import wandb
 import yaml
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
@@ -29,7 +29,8 @@ from gnnrl_lightning.errors import UserError, first_line, one_line
 from gnnrl_lightning.files import replacing
 from gnnrl_lightning.job.integrity import read_result
 from gnnrl_lightning.job.runs import RunFolder
-from gnnrl_lightning.job.searching import Searching
+from gnnrl_lightning.job.searching import Searched, Searching, search
+from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.processes import from_first, of_all, rank
 from gnnrl_lightning.report.loggers import WandbAxes
 from gnnrl_lightning.report.metrics import MetricsFile
@@ -37,6 +38,7 @@ from gnnrl_lightning.report.phases import PhaseLogger
 from gnnrl_lightning.report.progress import SearchProgress, TrainingProgress
 from gnnrl_lightning.report.table import print_result
 from gnnrl_lightning.rl.environments import AGENT
+from gnnrl_lightning.rl.learners import GNNRL
 from gnnrl_lightning.training.checkpoint import LatestCheckpoint
 from gnnrl_lightning.training.train import quiet_trainer
 
@@ -208,18 +210,40 @@ class RunningCLI(ArgumentsCLI):
 
     def phase_trainer(self, phase: str) -> Callable[..., Trainer]:
         """Return the factory of a training phase's trainer: on the search's device, with its own progress bar."""
+        callbacks = [TrainingProgress(f"{phase} network"), OwnHandler()]
+        return partial(quiet_trainer, **self.phase_settings(phase), callbacks=callbacks, log_every_n_steps=1)
+
+    def phase_settings(self, phase: str) -> dict[str, Any]:
+        """Return the settings of a phase's trainer: its device, and loggers that put the phase before each metric."""
         settings = self._get(self.config_init, "trainer")
         names = ("accelerator", "devices", "precision")
         if self.processes > 1:
             names += ("strategy", "num_nodes", "sync_batchnorm")
-        return partial(
-            quiet_trainer,
+        return {
             **{name: settings[name] for name in names},
-            logger=[PhaseLogger(logger, phase) for logger in self.trainer.loggers],
-            callbacks=[TrainingProgress(f"{phase} network"), OwnHandler()],
-            log_every_n_steps=1,
-            default_root_dir=self._requeued,
-        )
+            "logger": [PhaseLogger(logger, phase) for logger in self.trainer.loggers],
+            "default_root_dir": self._requeued,
+        }
+
+    def search_stage(self, trained: Trained, agent: GNNRL, folder: RunFolder, name: str) -> Searched:
+        """Search in a stage before the last one, with a trainer and a bar of its own.
+
+        Args:
+            trained: The job of the stage.
+            agent: The agent of the stage.
+            folder: Folder of the stage.
+            name: Name of the stage.
+        """
+        limit = self._get(self.config_init, "trainer")["max_epochs"]
+
+        def trainer(max_epochs: int, **flags: Any) -> Trainer:
+            epochs = max_epochs if limit is None else min(limit, max_epochs)
+            return quiet_trainer(**{**flags, **self.phase_settings(name)}, max_epochs=epochs)
+
+        def watched(searching: Searching) -> list[Callback]:
+            return [SearchProgress(searching.status, self.options.search.evaluations, name), OwnHandler()]
+
+        return search(trained, agent, folder, trainer, watched)
 
 
 def _wandb_id(logger: WandbLogger) -> str:

@@ -179,8 +179,12 @@ class Budget:
         named = {metric_name(key): value for key, value in self.limits.items()}
         return named | {"channel_multiple": self.channel_multiple, "min_width": self.min_width}
 
-    def on(self, graph: Prunable) -> BoundBudget:
+    def on(self, graph: Prunable, original: Prunable | None = None) -> BoundBudget:
         """Bind the budget to a traced network.
+
+        Args:
+            graph: The traced network.
+            original: The network that shares refer to, if the traced one was pruned from it; None: the traced one.
 
         Raises:
             UserError: A limit exceeds the dense cost, the smallest network does not meet a limit, a metric fails, or
@@ -198,13 +202,16 @@ class Budget:
         keys = {name: name for name in SHOWN} | {metric_name(key): key for key in self.limits}
         metrics = {name: graph.cost_of(key) for name, key in keys.items()}
         ends = {name: _ends(name, cost, allowed) for name, cost in metrics.items()}
+        if original is not None:
+            whole = {name: original.cost_of(key)(original.widths).item() for name, key in keys.items()}
+            ends = {name: (whole[name], smallest) for name, (_, smallest) in ends.items()}
         limits = {}
         for name, limit in self.parsed.items():
             dense, smallest = ends[name]
             limits[name] = _absolute(name, limit, dense, smallest)
         monotone = frozenset(name for name, key in keys.items() if METRICS.find(key).monotone)
         dense_costs = {name: dense for name, (dense, _) in ends.items()}
-        return BoundBudget(graph, self, allowed, keys, metrics, limits, dense_costs, monotone)
+        return BoundBudget(graph, self, allowed, keys, metrics, limits, dense_costs, monotone, original)
 
 
 def _ends(name: str, cost: Cost, allowed: AllowedWidths) -> tuple[float, float]:
@@ -250,8 +257,9 @@ class BoundBudget:
         metrics: Name -> metric as given, for all reported metrics: MACs, parameters, and the limited ones.
         functions: Name -> cost as a function of the widths.
         limits: Metric -> absolute limit.
-        dense: Metric -> cost of the dense network.
+        dense: Metric -> cost of the dense network, which shares and ratios refer to.
         monotone: Names of the metrics that never rise when a group is narrowed.
+        original: The dense network, if the traced one was pruned from it; None: the traced one is dense.
     """
 
     graph: Prunable
@@ -262,6 +270,7 @@ class BoundBudget:
     limits: Mapping[str, float]
     dense: Mapping[str, int | float]
     monotone: frozenset[str]
+    original: Prunable | None = None
 
     def __repr__(self) -> str:
         parts = (f"{name} <= {as_text(limit)} of {as_text(self.dense[name])}" for name, limit in self.limits.items())
@@ -307,4 +316,12 @@ class BoundBudget:
 
     def with_limits(self, **limits: float | str | None) -> BoundBudget:
         """The same budget with other limits on some metrics, see `Budget.with_limits`."""
-        return self.budget.with_limits(**limits).on(self.graph)
+        return self.bind(self.budget.with_limits(**limits))
+
+    def bind(self, budget: Budget) -> BoundBudget:
+        """Bind another budget to the same network; its shares refer to the same dense network."""
+        return budget.on(self.graph, self.original)
+
+    def on(self, graph: Prunable) -> BoundBudget:
+        """Bind the same budget to the same network with another model of its latency."""
+        return self.budget.on(graph, self.original)

@@ -153,6 +153,22 @@ class WidthRanges:
         names = tuple(group.name for group in groups)
         return cls(names, torch.tensor(lowest, dtype=torch.int64), torch.tensor(highest, dtype=torch.int64), stays)
 
+    def narrowed(self, groups: Sequence[ChannelGroup]) -> WidthRanges:
+        """Return the same ranges for a network that was pruned from this one.
+
+        Args:
+            groups: Its prunable groups, at most as wide as those of the same name here.
+        """
+        own = {name: number for number, name in enumerate(self.names)}
+        found = [own.get(group.name) for group in groups]
+        dense = [group.width for group in groups]
+        pairs = [*zip(found, dense, strict=True)]
+        lowest = [1 if number is None else min(int(self.lowest[number]), width) for number, width in pairs]
+        highest = [width if number is None else min(int(self.highest[number]), width) for number, width in pairs]
+        stays = [number is not None and bool(self.stays[number]) for number in found]
+        low, high = (torch.tensor(each, dtype=torch.int64) for each in (lowest, highest))
+        return WidthRanges(tuple(group.name for group in groups), low, high, torch.tensor(stays, dtype=torch.bool))
+
     def hold(self, widths: Tensor) -> Tensor:
         """Which candidates `(..., G)` lie within the ranges: bool `(...)`."""
         return ((widths >= self.lowest) & (widths <= self.highest)).all(-1)

@@ -1,4 +1,4 @@
-"""A job, stage by stage: checked, trained, searched, delivered.
+"""A job, part by part: checked, trained, searched, delivered.
 
 ```
 checked = check(task, Budget(macs=0.5), Options())
@@ -19,6 +19,7 @@ from gnnrl_lightning.job.options import DeliveryOptions, Options
 from gnnrl_lightning.job.prediction import predict
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.searching import Searched, Searching, begin, search
+from gnnrl_lightning.job.stage_options import StageOptions
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.job.trained import Trained, train
 from gnnrl_lightning.rl.env.options import EpisodeOptions
@@ -41,6 +42,7 @@ __all__ = [
     "SearchOptions",
     "Searched",
     "Searching",
+    "StageOptions",
     "Task",
     "Trained",
     "begin",

@@ -1,4 +1,4 @@
-"""The first stage: a job with validated input. Nothing has been trained or written."""
+"""The first part: a job with validated input. Nothing has been trained or written."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.job import Job, Runtime
 from gnnrl_lightning.job.latency import latency_for
 from gnnrl_lightning.job.options import Options
+from gnnrl_lightning.job.origin import Origin
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.networks import eval_mode
@@ -35,6 +36,7 @@ def check(
     options: Options | None = None,
     runtime: Runtime | None = None,
     folder: RunFolder | None = None,
+    origin: Origin | None = None,
 ) -> Checked:
     """Validate the input of a job and resolve every "auto" option. Nothing is written.
 
@@ -47,53 +49,61 @@ def check(
     Args:
         task: The network and its data.
         budget: Upper limits on the costs of the pruned network.
-        options: Options of all stages; None: the defaults.
+        options: Options of all parts; None: the defaults.
         runtime: Device, trainers and progress; None: the CPU, without output.
         folder: Folder of an interrupted run, whose measurements of latency are used; None: there is none.
+        origin: The dense network with which the run began, if the task's artifact is what earlier stages have left of
+            it, see `gnnrl_lightning.job.stages`; shares of the budget refer to it.
 
     Raises:
         UserError: The input is invalid.
     """
     options, runtime = options or Options(), runtime or Runtime()
     network = task.build()
-    graph = task.trace(network)
+    graph = task.trace(network) if origin is None else task.trace_again(network).limited_as(origin.graph)
     if not task.trained:
         task.check_training(network, options.pretraining, "pretraining")
     task.check_training(network, options.finetuning, "finetuning", teacher=network)
+    near = budget if origin is not None else options.stages.first(budget)
+    if folder is not None and near is not budget:
+        folder = folder.stage(1)
     network.to(runtime.device)
     timer = runtime.timer or RealTimer(options.latency, runtime.device, task.example(), runtime.shown)
     runtime = replace(runtime, timer=timer)
     latency, alignment = None, None
     if graph.groups:
-        latency = latency_for(task, graph, network, budget, options, runtime, folder)
+        latency = latency_for(task, graph, network, near, options, runtime, folder, origin)
     if latency is not None:
         graph = graph.with_latency(latency.model)
     if budget.channel_multiple == AUTO and graph.groups:
         alignment = align(graph, network, budget, timer, options.latency.batch_size)
         budget = budget.aligned(alignment.multiple)
-    limits = limits_on(graph, budget, task.path)
+    limits = limits_on(graph, budget, task.path, origin)
+    if origin is None:
+        options.stages.budgets(limits)  # refused now, not after the first stage
     if latency is None and alignment is None:
         timer.check(network)
     tuned = _tune(task, graph, network, options, runtime) if options.scoring.precision == AUTO else None
-    job = Job(task, graph, limits, _decided(options, task, network, tuned), runtime, latency)
+    job = Job(task, graph, limits, _decided(options, task, network, tuned), runtime, latency, origin)
     return Checked(job, network, job.calibration(options.candidate.calibration_examples), tuned, alignment)
 
 
-def limits_on(graph: ComputationGraph, budget: Budget, name: str) -> BoundBudget:
+def limits_on(graph: ComputationGraph, budget: Budget, name: str, origin: Origin | None = None) -> BoundBudget:
     """Bind a budget to a network that has something to prune.
 
     Args:
         graph: The traced network.
         budget: Upper limits on the costs of the pruned network.
         name: Name of the network, for messages.
+        origin: The dense network, if earlier stages have pruned it; then the network may meet the budget already.
 
     Raises:
         UserError: The network has no prunable channels, meets the budget already, or cannot meet it.
     """
     if not graph.groups:
         raise UserError(f"{name} has no channels that can be pruned: see the reasons in inspect, or in `graph.frozen`")
-    limits = budget.on(graph)
-    if limits.met(graph.widths):
+    limits = budget.on(graph, None if origin is None else origin.graph)
+    if origin is None and limits.met(graph.widths):
         raise UserError(f"{name} meets the budget already: give a smaller one")
     return limits
 
@@ -152,6 +162,11 @@ class Checked:
     calibration: Tree
     tuned: Tuned | None = None
     alignment: Alignment | None = None
+
+    @property
+    def met(self) -> bool:
+        """Whether the network meets the budget as it is: only what earlier stages have left may."""
+        return bool(self.job.limits.met(self.job.graph.widths))
 
     def iterations(self, agent: GraphLearner, processes: int = 1) -> int:
         """Return the number of iterations of an agent in the real environment.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,10 @@ from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.result import best_of, within
 from gnnrl_lightning.files import replacing
 from gnnrl_lightning.job.checked import Checked
+from gnnrl_lightning.job.choosing import ChoiceFiles, choose
 from gnnrl_lightning.job.compare_options import DDPG_METHOD, HALVES, CompareOptions, in_place
-from gnnrl_lightning.job.finals import play
 from gnnrl_lightning.job.integrity import read_figures
 from gnnrl_lightning.job.job import PRUNED
-from gnnrl_lightning.job.latency_check import with_latency_checked
 from gnnrl_lightning.job.runs import RunFolder, versions
 from gnnrl_lightning.job.searching import Searched
 from gnnrl_lightning.job.trained import Trained, train
@@ -97,6 +96,10 @@ class Comparison:
         for label, each in self.limits.items():
             if each.met(checked.job.graph.widths):
                 raise UserError(f"budget {label} is met by the dense network: give a smaller one")
+        if checked.job.options.stages.shares:
+            raise UserError(
+                "compare has no stages: set stages.shares to [], and compare runs of fit by report --compare"
+            )
         learning = (AGENT, DDPG_METHOD, *options.variants)
         missing = [name for name in learning if name in options.methods and name not in agents]
         if missing:
@@ -160,11 +163,7 @@ class Comparison:
         """Run a method under the budget of the job, and test its winner."""
         job, primary = trained.job, trained.job.task.goal.primary
         searched = self._search(trained, method, seed, path.with_suffix(".jsonl"))
-        if job.options.finals.candidates:
-            journal = Journal(path.with_suffix(".finals.jsonl"))
-            finals = play(trained, job.limits, searched.history, searched.best, journal)
-            searched = replace(searched, best=finals.winner, finals=finals)
-        searched = with_latency_checked(searched)
+        searched = choose(searched, ChoiceFiles(path.with_suffix(".finals.jsonl"), latency_check=None))
         best, limits, pruner = searched.best, searched.trained.job.limits, trained.final_pruner
         widths = torch.tensor(best.widths)
         network = pruner.prune(pruner.plan(widths))
@@ -174,7 +173,7 @@ class Comparison:
             "seconds": searched.seconds,
             f"{primary}_search": best.scores[primary],
             f"{primary}_test_before": job.task.figures(network, self.test)[primary],
-            **limits.ratios(limits.costs(widths)),
+            **limits.ratios(best.costs),
             **_latency(searched, network),
             "channel_multiple": limits.budget.channel_multiple,
             "min_width": limits.budget.min_width,

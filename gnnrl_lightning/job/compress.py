@@ -18,6 +18,7 @@ from gnnrl_lightning.data import ExampleData
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.checked import Checked, check
 from gnnrl_lightning.job.delivery import Delivered, deliver
+from gnnrl_lightning.job.given_widths import deliver_unchanged
 from gnnrl_lightning.job.groups import GroupOptions
 from gnnrl_lightning.job.integrity import check_files
 from gnnrl_lightning.job.job import Runtime
@@ -25,6 +26,7 @@ from gnnrl_lightning.job.lock import locked
 from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.searching import search
+from gnnrl_lightning.job.stages import check_agent, through_stages
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.job.trained import train
 from gnnrl_lightning.networks.spec import NetworkSpec
@@ -89,16 +91,16 @@ def compress(
     runtime = Runtime(shown=shown_steps if progress else hidden_steps, device=torch.device(device))
     options, budget = _as_decided(options, budget, folder)
     checked = check(task, budget, options, runtime, None if folder is None else RunFolder(Path(folder)))
-    if isinstance(agent, GraphLearner):
-        checked.iterations(agent)
-        checked.prepare(agent)
+    check_agent(checked, agent)
     with ExitStack() as stack:
         path = Path(stack.enter_context(TemporaryDirectory()) if folder is None else folder)
         run = RunFolder(path)
         run.path.mkdir(parents=True, exist_ok=True)
         stack.enter_context(locked(run.path))
         _open(run, _settings(checked, agent))
-        delivered = deliver(search(train(checked, run), agent, run), run)
+        last = through_stages(checked, agent, run)
+        trained = train(last, run)
+        delivered = deliver_unchanged(trained, run) if last.met else deliver(search(trained, agent, run), run)
         assert delivered is not None  # there is one process
         return delivered if folder is not None else replace(delivered, folder=None)
 

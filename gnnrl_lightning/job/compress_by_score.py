@@ -170,8 +170,9 @@ def _checked_options(options: Options, budget: Budget) -> Options:
             raise UserError(f"options.{section} is given, and a score of yours reads nothing of it: leave it out")
     if options.latency != defaults.latency and LATENCY not in budget.parsed:
         raise UserError("options.latency is given, and the budget has no limit on latency: leave it out, or give one")
-    if options.finals != defaults.finals:
-        raise UserError("options.finals is given, and nothing is trained: leave it out")
+    for section in ("finals", "stages"):
+        if getattr(options, section) != getattr(defaults, section):
+            raise UserError(f"options.{section} is given, and nothing is trained: leave it out")
     if options.delivery.formats != defaults.delivery.formats:
         raise UserError("options.delivery.formats is given, and nothing is written: leave it out, and save the network")
     return options

@@ -1,10 +1,9 @@
-"""The last stage: prune, fine-tune, test and save the best candidate."""
+"""The last part: prune, fine-tune, test and save the best candidate."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,18 @@ from torch import nn
 
 from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.graph import ComputationGraph
-from gnnrl_lightning.job import artifact
-from gnnrl_lightning.job.finetuning import Finetuned, finetune, keyed
+from gnnrl_lightning.job.choosing import ChoiceFiles, choose, recosted
+from gnnrl_lightning.job.cuts import Cut, cut
+from gnnrl_lightning.job.finetuning import keyed
 from gnnrl_lightning.job.job import PRUNED, UNIFORM
 from gnnrl_lightning.job.latency import latency_figures
+<<<<<<< HEAD
 from gnnrl_lightning.job.latency_check import with_latency_checked
 from gnnrl_lightning.job.lossy import format_figures
+=======
+>>>>>>> stages
 from gnnrl_lightning.job.runs import RunFolder, versions
-from gnnrl_lightning.job.searching import Searched, with_finals
+from gnnrl_lightning.job.searching import Searched
 from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.objective.protocol import record
 from gnnrl_lightning.processes import rank
@@ -54,8 +57,7 @@ class Delivered:
 def deliver(searched: Searched, folder: RunFolder) -> Delivered | None:
     """Prune the best candidate and the uniform one, fine-tune both with the same settings, test once and save.
 
-    If the options want finals, short trainings choose the best candidate, see `gnnrl_lightning.job.finals`. If the
-    budget limits the latency, that of the candidate is measured first, see `gnnrl_lightning.job.latency_check`.
+    What the options want after a search chooses the best candidate, see `gnnrl_lightning.job.choosing`.
 
     Args:
         searched: The finished search.
@@ -65,15 +67,12 @@ def deliver(searched: Searched, folder: RunFolder) -> Delivered | None:
         The result. With several processes, all of them train, and only the first one tests and saves; the others
         return None.
     """
-    searched = with_latency_checked(with_finals(searched, folder), folder.latency_check)
-    chosen = {PRUNED: searched.best}
-    if searched.uniform is not None:
-        chosen = {UNIFORM: searched.uniform, PRUNED: searched.best}
-    limits = searched.trained.job.limits
-    # The model of the latency may have been corrected since they were evaluated.
-    chosen = {name: replace(item, costs=limits.costs(torch.tensor(item.widths))) for name, item in chosen.items()}
-    budget = limits.budget.as_record()
-    return finish(searched.trained, chosen, folder, budget, _search_figures(searched) if rank() == 0 else {})
+    searched = choose(searched, ChoiceFiles.of(folder))
+    chosen, job = {PRUNED: searched.best}, searched.trained.job
+    if searched.uniform is not None and job.origin is None:  # else its widths would owe to the earlier searches
+        chosen = {UNIFORM: recosted(searched, searched.uniform), **chosen}
+    budget = job.limits.budget.as_record()
+    return finish(searched.trained, chosen, folder, budget, search_figures(searched) if rank() == 0 else {})
 
 
 def finish(
@@ -97,16 +96,10 @@ def finish(
     Returns:
         As `deliver`.
     """
-    job, pruner, before = trained.job, trained.final_pruner, {}
-    plans = {name: pruner.plan(torch.tensor(item.widths)) for name, item in chosen.items()}
-    with job.runtime.shown("final pruning", len(plans)) as advance:
-        for name, plan in plans.items():
-            before[name] = pruner.prune(plan)
-            advance()
-    after = finetune(trained, before, folder)
+    job, cuts = trained.job, cut(trained, chosen, folder)
     if rank() > 0:
         return None
-    tested = _tested(trained, chosen, before, after)
+    tested = _tested(trained, cuts)
     result = {
         "network": job.task.name,
         "dataset": job.task.data.name,
@@ -116,10 +109,12 @@ def finish(
         "latency": latency_figures(job, tested),
         "test_examples": len(job.task.data.test),
         "search": dict(search),
-        **_structure(job.graph, chosen),
+        **_structure(job.dense_graph, cuts),
+        **_stages(cuts[PRUNED], budget, search),
         "machine": machine(job.runtime.device),
         "versions": versions(),
     }
+<<<<<<< HEAD
     network = copy.deepcopy(after[PRUNED].network).cpu()
     with job.runtime.shown("export", 1) as advance:
         loaded = artifact.save(
@@ -136,12 +131,15 @@ def finish(
         )
         advance()
     result["formats"] = format_figures(job, folder.pruned, loaded, network)
+=======
+    cuts[PRUNED].save(folder.pruned, budget, result[PRUNED], job.options.delivery.formats)
+>>>>>>> stages
     folder.write_result(result)
-    names = [group.name for group in job.graph.groups]
-    widths = dict(zip(names, chosen[PRUNED].widths, strict=True))
-    return Delivered(network.eval(), result, widths, folder.pruned)
+    widths = dict(zip(result["groups"], cuts[PRUNED].widths, strict=True))
+    return Delivered(cuts[PRUNED].network, result, widths, folder.pruned)
 
 
+<<<<<<< HEAD
 def _tested(
     trained: Trained,
     chosen: Mapping[str, Evaluation],
@@ -153,8 +151,15 @@ def _tested(
     task, limits = job.task, job.limits
     tested = {"dense": dense} | {f"{name} before": network for name, network in before.items()}
     tested |= {f"{name} after": item.network for name, item in after.items()}
+=======
+def _tested(trained: Trained, cuts: Mapping[str, Cut]) -> dict[str, dict[str, Any]]:
+    """Return the figures of the dense and the pruned networks. The test examples are read nowhere else."""
+    job, task, dense = trained.job, trained.job.task, trained.dense
+    tested = {"dense": dense} | {f"{name} before": each.before for name, each in cuts.items()}
+    tested |= {f"{name} after": each.after.network for name, each in cuts.items()}
+>>>>>>> stages
     scores: dict[str, dict[str, float]] = {}
-    timed = {"dense": dense, **{name: item.network for name, item in after.items()}}
+    timed = {"dense": dense, **{name: each.after.network for name, each in cuts.items()}}
     latency = dict(zip(timed, job.timer.networks(list(timed.values())), strict=True))
     with job.runtime.shown("test", len(tested)) as advance:
         for name, network in tested.items():
@@ -162,28 +167,55 @@ def _tested(
             advance()
     rows = {
         name: {
-            **item.costs,
-            **limits.ratios(item.costs),
-            **keyed("search", item.scores),
-            **after[name].figures,
+            **each.costs,
+            **each.scores,
             **keyed("test_before", scores[f"{name} before"]),
             **keyed("test_after", scores[f"{name} after"]),
             "latency_ms": latency[name],
-            "widths": list(item.widths),
+            "widths": each.widths,
         }
-        for name, item in chosen.items()
+        for name, each in cuts.items()
     }
-    return {"dense": {**limits.dense, **keyed("test", scores["dense"]), "latency_ms": latency["dense"]}, **rows}
+    return {"dense": {**job.limits.dense, **keyed("test", scores["dense"]), "latency_ms": latency["dense"]}, **rows}
 
 
-def _structure(graph: ComputationGraph, chosen: Mapping[str, Evaluation]) -> dict[str, Any]:
+def _stages(last: Cut, budget: Mapping[str, Any], search: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the records of all stages, if there were several."""
+    origin = last.trained.job.origin
+    if origin is None:
+        return {}
+    number = len(last.trained.job.options.stages.shares) + 1
+    return {"stages": [*map(dict, origin.stages), stage_record(number, last, budget, search)]}
+
+
+def stage_record(number: int, made: Cut, budget: Mapping[str, Any], search: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a stage has come to, in plain JSON types; none of it is measured on the test examples.
+
+    Args:
+        number: Number of the stage, from 1 on.
+        made: The network of the stage.
+        budget: Its budget.
+        search: Figures of its search.
+    """
+    spent = {name: search[name] for name in ("evaluations", "examples", "seconds", "found_by") if name in search}
+    return {
+        "stage": number,
+        "budget": dict(budget),
+        **made.costs,
+        **made.scores,
+        "widths": made.widths,
+        "search": spent,
+    }
+
+
+def _structure(graph: ComputationGraph, cuts: Mapping[str, Cut]) -> dict[str, Any]:
     """Return the dense width of every group, and the MACs of every layer in all networks, in order of computation."""
-    widths = torch.stack([graph.widths, *(torch.tensor(item.widths) for item in chosen.values())])
+    widths = torch.stack([graph.widths, *(torch.tensor(each.widths) for each in cuts.values())])
     macs = graph.cost.operator_macs(widths).T.tolist()
     layers = [
         {
             "name": operator.name.rpartition(":")[0] or operator.name,
-            "macs": dict(zip(("dense", *chosen), row, strict=True)),
+            "macs": dict(zip(("dense", *cuts), row, strict=True)),
         }
         for operator, row in zip(graph.operators, macs, strict=True)
         if row[0] > 0
@@ -191,22 +223,28 @@ def _structure(graph: ComputationGraph, chosen: Mapping[str, Evaluation]) -> dic
     return {"groups": {group.name: group.width for group in graph.groups}, "layers": layers}
 
 
-def _search_figures(searched: Searched) -> dict[str, Any]:
-    """Return the cost of the search, the proposer of the winner, and the contributions of agent and proxy."""
+def search_figures(searched: Searched) -> dict[str, Any]:
+    """Return the cost of a search, the proposer of its winner, and the contributions of agent and proxy.
+
+    Args:
+        searched: The search, after the choice of its winner.
+    """
     agent, proxy = searched.best_by(AGENT), None
     checks = {"latency_checks": [*map(dict, searched.latency_checks)]} if searched.latency_checks else {}
-    primary = searched.trained.job.task.goal.primary
+    job = searched.trained.job
+    primary = job.task.goal.primary
     if searched.sensitivity is not None and searched.episodes is not None:
         proxy = proxy_figures(list(searched.history), searched.sensitivity, AGENT, searched.episodes, primary)
     return {
         "evaluations": searched.evaluations,
         "examples": searched.examples,
-        "seed": searched.trained.job.task.seed,
+        "seed": job.task.seed,
         "found_by": searched.best.proposer,
         # If all candidates of the agent were dropped, there are only estimates and no best one.
         "agent_best": None if agent is None or agent.dropped else agent.scores[primary],
         "proxy": proxy,
         "seconds": searched.seconds,
-        "finals": None if searched.finals is None else searched.finals.as_record(searched.trained.job.task.goal),
+        "finals": None if searched.finals is None else searched.finals.as_record(job.task.goal),
         **checks,
+        **({} if job.origin is None else {"groups": [group.name for group in job.graph.groups]}),
     }

@@ -70,13 +70,17 @@ def finetune(trained: Trained, before: Mapping[str, nn.Module], folder: RunFolde
     job = trained.job
     starts = {}
     if rank() == 0:
+<<<<<<< HEAD
         known = {GUESS: Guess(trained.network), DENSE: trained.network}
+=======
+        known = {GUESS: _Guess(trained.dense), DENSE: trained.dense}
+>>>>>>> stages
         starts = _on_holdout(trained, {**known, **before})
         if job.options.finetuning.epochs > 0:
             _warn_near_chance(job.task, {name: figures for name, (_, figures) in starts.items()})
     after, curves = {name: copy.deepcopy(network) for name, network in before.items()}, {}
     for name, network in after.items():
-        curves[name] = job.train(name, network, job.options.finetuning, folder, teacher=trained.network)
+        curves[name] = job.train(name, network, job.options.finetuning, folder, teacher=trained.dense)
     if rank() > 0:
         return {}
     ends, found = _on_holdout(trained, after), {}

@@ -21,6 +21,9 @@ from gnnrl_lightning.job.trained import Trained
 GIVEN = "given"
 """Proposer of widths that the user gives."""
 
+EARLIER = "an earlier stage"
+"""Proposer of widths that meet the last budget before its search."""
+
 
 def read_widths(path: str | Path, share: float | None = None) -> Mapping[str, int] | Sequence[int]:
     """Read the widths in a file.
@@ -129,7 +132,19 @@ def deliver_widths(trained: Trained, widths: Tensor, folder: RunFolder) -> Deliv
     Returns:
         As `gnnrl_lightning.job.delivery.deliver`.
     """
+    return _deliver(trained, widths, folder, {}, GIVEN)
+
+
+def deliver_unchanged(trained: Trained, folder: RunFolder) -> Delivered | None:
+    """Fine-tune, test and save what earlier stages have left, which meets the last budget already: see `deliver`."""
+    budget = trained.job.limits.budget.as_record()
+    return _deliver(trained, trained.job.graph.widths, folder, budget, EARLIER)
+
+
+def _deliver(
+    trained: Trained, widths: Tensor, folder: RunFolder, budget: Mapping[str, Any], by: str
+) -> Delivered | None:
     with trained.job.runtime.shown("scoring", 1) as advance:
-        scored = trained.evaluator(pruner=trained.final_pruner)(widths, GIVEN)
+        scored = trained.evaluator(pruner=trained.final_pruner)(widths, by)
         advance()
-    return finish(trained, {PRUNED: scored}, folder, {}, {"seed": trained.job.task.seed, "found_by": GIVEN})
+    return finish(trained, {PRUNED: scored}, folder, budget, {"seed": trained.job.task.seed, "found_by": by})

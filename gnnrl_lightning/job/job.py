@@ -1,21 +1,22 @@
-"""The part that all stages of a job share: task, limits, options and runtime."""
+"""What all parts of a job share: task, limits, options and runtime."""
 
 from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from lightning.pytorch import Trainer
-from torch import nn
+from torch import Tensor, nn
 
-from gnnrl_lightning.cost.budget import BoundBudget
+from gnnrl_lightning.cost.budget import BoundBudget, Budget
 from gnnrl_lightning.errors import Diverged
 from gnnrl_lightning.files import replacing
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.options import Options
+from gnnrl_lightning.job.origin import Origin
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.networks import load_weights, read_notes, save_weights
@@ -74,6 +75,7 @@ class Job:
         options: All options, with every "auto" resolved.
         runtime: Device, trainers and progress.
         latency: Predicted latency, with the measurements behind it; None: the budget does not limit it.
+        origin: The dense network of the run, if earlier stages have pruned it; None: the task's network is dense.
     """
 
     task: Task
@@ -82,6 +84,24 @@ class Job:
     options: Options
     runtime: Runtime
     latency: Latency | None = None
+    origin: Origin | None = None
+
+    @property
+    def dense_graph(self) -> ComputationGraph:
+        """The graph of the dense network with which the run began."""
+        return self.graph if self.origin is None else self.origin.graph
+
+    @property
+    def dense_milliseconds(self) -> float:
+        """Measured latency of the dense network with which the run began, on the clock of `latency`."""
+        found = self.latency if self.origin is None else self.origin.latency
+        assert found is not None, "the latency is not limited"
+        return found.milliseconds[0]
+
+    def dense_widths(self, widths: Sequence[int] | Tensor) -> Tensor:
+        """Return widths of a candidate in the groups of `dense_graph`, int64."""
+        given = torch.as_tensor(widths)
+        return given if self.origin is None else self.origin.widths_of(self.graph, given)
 
     @property
     def timer(self) -> Timer:
@@ -105,6 +125,11 @@ class Job:
     def calibration(self, examples: int) -> Tree:
         """Normalised training examples on the job's device."""
         return to_device(self.task.data.calibration(examples), self.runtime.device)
+
+    def for_stage(self, budget: Budget, epochs: int) -> Job:
+        """Return the job of an earlier stage of the same network: its budget, and its epochs of fine-tuning."""
+        finetuning = replace(self.options.finetuning, epochs=epochs)
+        return replace(self, limits=self.limits.bind(budget), options=replace(self.options, finetuning=finetuning))
 
     def environments(self, limits: BoundBudget | None = None, episode: EpisodeOptions | None = None) -> Environments:
         """Return the factory of an agent's environments.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.integrity import read_figures
 from gnnrl_lightning.job.job import Job, Runtime
 from gnnrl_lightning.job.options import Options
+from gnnrl_lightning.job.origin import Origin
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.processes import from_first, rank
@@ -34,8 +36,12 @@ def latency_for(
     options: Options,
     runtime: Runtime,
     folder: RunFolder | None,
+    origin: Origin | None = None,
 ) -> Latency | None:
     """Return the latency of the network at any widths if the budget limits it, else None.
+
+    That of a network that earlier stages have pruned is on the clock of the dense one: the machine may have become
+    slower since that was measured, so both are measured in alternation first.
 
     Args:
         task: The network and its data.
@@ -45,6 +51,7 @@ def latency_for(
         options: Options of the job.
         runtime: The device, progress, and what measures.
         folder: Folder of an interrupted run, whose measurements are used; None: there is none.
+        origin: The dense network, if earlier stages have pruned it.
 
     Raises:
         UserError: See `measure_latency`; or the measurements of the folder were damaged or edited.
@@ -53,7 +60,18 @@ def latency_for(
         return None
     if folder is not None and folder.latency.is_file():
         return latency_of_record(read_figures(folder.latency, CHANGED), graph, network, options.latency)
-    return measure_latency(graph, network, task.example(), options.latency, runtime.timer, runtime.shown, budget)
+    measure = partial(measure_latency, graph, network, task.example(), options.latency, runtime.timer, runtime.shown)
+    if origin is None or origin.latency is None or not origin.latency.milliseconds:
+        return measure(budget)
+    assert runtime.timer is not None  # `check` has made it
+    dense, now = runtime.timer.networks([origin.network, network])
+    limit = budget.parsed[LATENCY]
+    most = limit.value * dense if limit.relative else limit.value
+    # Other limits are shares of the dense network, or may be met already.
+    near = Budget({LATENCY: f"{most} ms"}, budget.channel_multiple, budget.min_width)
+    found = measure(near if most < now else None)
+    factor = origin.latency.milliseconds[0] / dense * now / found.milliseconds[0]
+    return replace(found, milliseconds=tuple(factor * each for each in found.milliseconds)).fitted()
 
 
 def shared_latency(job: Job, network: nn.Module, folder: RunFolder | None) -> Job:
@@ -78,7 +96,7 @@ def shared_latency(job: Job, network: nn.Module, folder: RunFolder | None) -> Jo
 def with_latency(job: Job, latency: Latency) -> Job:
     """Return the job with another model of the latency, and its budget bound to that."""
     graph = job.graph.with_latency(latency.model)
-    return replace(job, graph=graph, limits=job.limits.budget.on(graph), latency=latency)
+    return replace(job, graph=graph, limits=job.limits.on(graph), latency=latency)
 
 
 def latency_figures(job: Job, figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def _measured(searched: Searched, candidates: Sequence[Evaluation]) -> list[Chec
     trained, job = searched.trained, searched.trained.job
     rows = [torch.tensor(item.widths) for item in candidates]
     pruned = [job.graph.plan(trained.network, row).apply(trained.network) for row in rows]
-    dense, *times = from_first(job.timer.networks([trained.network, *pruned]) if rank() == 0 else [])
+    dense, *times = from_first(job.timer.networks([trained.dense, *pruned]) if rank() == 0 else [])
     limit = job.limits.budget.parsed[LATENCY]
     most = limit.value * dense if limit.relative else limit.value
     return [
@@ -194,7 +194,7 @@ def _with(searched: Searched, best: Evaluation, checks: Sequence[Mapping[str, An
     assert job.latency is not None
     record = next(record for record in checks if tuple(record["widths"]) == best.widths)
     # Relative to the dense network, whose time may have changed since it was measured first.
-    milliseconds = record["measured"] / record["dense"] * job.latency.milliseconds[0]
+    milliseconds = record["measured"] / record["dense"] * job.dense_milliseconds
     latency = job.latency.learnt(torch.tensor(best.widths), milliseconds)
     try:
         job = with_latency(job, latency)

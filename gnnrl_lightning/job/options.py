@@ -1,4 +1,4 @@
-"""The options of a job, one section for each stage or component that reads them."""
+"""The options of a job, one section for each part or component that reads them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.options import ScoringOptions
 from gnnrl_lightning.job.artifact import DEFAULT_FORMATS, find_formats
+from gnnrl_lightning.job.stage_options import StageOptions
 from gnnrl_lightning.options import at_least
 from gnnrl_lightning.repair.table import REPAIRS
 from gnnrl_lightning.rl.env.options import EpisodeOptions
@@ -67,9 +68,11 @@ class Options:
         latency: How latency is measured.
         pretraining: Training of the dense network, if it is not trained yet.
         finetuning: Fine-tuning of pruned networks, the same for uniform pruning and ours.
+        stages: Larger budgets that are met first, on the way to a deep cut.
 
     Raises:
-        UserError: Pretraining includes distillation, or a surrogate lacks a sensitivity.
+        UserError: Pretraining includes distillation, a surrogate lacks a sensitivity, or the agent learns for a range
+            of budgets in stages.
     """
 
     candidate: CandidateOptions = field(default_factory=CandidateOptions)
@@ -81,12 +84,17 @@ class Options:
     latency: LatencyOptions = field(default_factory=LatencyOptions)
     pretraining: TrainingOptions = field(default_factory=TrainingOptions)
     finetuning: TrainingOptions = field(default_factory=TrainingOptions)
+    stages: StageOptions = field(default_factory=StageOptions)
 
     def __post_init__(self) -> None:
         if self.pretraining.distillation_weight > 0:
             raise UserError("pretraining.distillation_weight needs a teacher, which only finetuning has: set it to 0")
         if self.episode.surrogate and self.search.sensitivity is None:
             raise UserError("episode.surrogate needs a sensitivity: set search.sensitivity")
+        if self.stages.shares and self.episode.macs_range is not None:
+            raise UserError(
+                "episode.macs_range and stages.shares exclude each other, for a stage has one budget: leave one out"
+            )
 
     def measure(self, episode: EpisodeOptions | None = None) -> str | None:
         """Return the measure of the sensitivity that an agent reads; None: it reads none.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from gnnrl_lightning.report.pages.drawing import styled
 from gnnrl_lightning.report.pages.records import COMPRESS, Losses, RunRecord
 from gnnrl_lightning.report.pages.run_page import run_figures, run_page
 from gnnrl_lightning.report.pages.runs_page import check_comparable, runs_page
-from gnnrl_lightning.report.pages.words import candidate_table, repeat, result_table
+from gnnrl_lightning.report.pages.words import candidate_table, repeat, result_table, stage_rows
 from gnnrl_lightning.surrogate.sensitivity import load_sensitivity
 
 
@@ -83,11 +83,16 @@ def evidence(folder: RunFolder) -> Evidence:
     compared = _compared(folder) if folder.compare.exists() else None
     tables = {
         "results": [] if result is None else result_table(result),
+        "stages": [] if result is None else _named(*stage_rows(result)),
         "candidates": candidate_table(Journal(folder.journal).read()),
         "runs": [] if compared is None else [_plain(row) for row in compared["rows"]],
     }
     found = {name: rows for name, rows in tables.items() if rows}
     return Evidence(found, sorted(folder.figures.glob("*.png")), folder.pruned if folder.pruned.is_dir() else None)
+
+
+def _named(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+    return [dict(zip(headings, cells, strict=True)) for cells in rows]
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -132,6 +133,16 @@ class RunFolder:
     def latency_check(self) -> Path:
         """The choice of a winner by measuring it, if latency is limited."""
         return self.checkpoints / "latency_check.json"
+
+    def stage(self, number: int) -> RunFolder:
+        """The folder of a stage before the last one, from 1 on: it is laid out as that of a run."""
+        return RunFolder(self.path / f"stage-{number}")
+
+    @property
+    def stages(self) -> list[RunFolder]:
+        """The folders of the stages that have begun, in order."""
+        named = (re.fullmatch(r"stage-(\d+)", path.name) for path in self.path.glob("stage-*") if path.is_dir())
+        return [self.stage(number) for number in sorted(int(found[1]) for found in named if found)]
 
     @property
     def wandb(self) -> Path:
@@ -269,7 +280,8 @@ class RunFolder:
         settings = (self.config, self.began, self.path / SUMS)
         for file in (*settings, self.metrics, self.journal, self.finals, self.result, self.compare, self.report):
             file.unlink(missing_ok=True)
-        for folder in (self.checkpoints, self.pruned, self.comparison, self.figures):
+        stages = (folder.path for folder in self.stages)
+        for folder in (self.checkpoints, self.pruned, self.comparison, self.figures, *stages):
             if folder.is_dir():
                 shutil.rmtree(folder)
 

@@ -1,22 +1,20 @@
-"""The third stage: a running search and its result."""
+"""The third part: a running search and its result."""
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 
 from gnnrl_lightning.evaluation.history import Journalled
-from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.result import Evaluation, best_of, within
 from gnnrl_lightning.files import replacing
-from gnnrl_lightning.job.finals import Played, play
+from gnnrl_lightning.job.finals import Played
 from gnnrl_lightning.job.job import DELIVERED, POLICY, SENSITIVITY, UNIFORM
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.trained import Trained
@@ -147,7 +145,7 @@ def begin(trained: Trained, agent: GraphLearner, folder: RunFolder) -> Searching
     job, began = trained.job, time.perf_counter()
     measure = job.options.measure()
     sensitivity = _calibrate(trained, measure, folder)
-    journalled = trained.journalled(job.limits, _journal(trained, folder.journal))
+    journalled = trained.journalled(job.limits, trained.journal(folder.journal))
     problem = trained.problem(job.limits, journalled, None if sensitivity is None else lambda: sensitivity)
     with job.runtime.shown(
         "starting candidates", starting_count(measure is not None, job.limits) // world_size()
@@ -165,6 +163,7 @@ def search(
     by: GraphLearner | str,
     folder: RunFolder,
     trainer: Callable[..., Trainer] = quiet_trainer,
+    watched: Callable[[Searching], Sequence[Callback]] = lambda searching: (),
 ) -> Searched:
     """Search, or resume the search that this folder has.
 
@@ -173,6 +172,7 @@ def search(
         by: An agent, or the name of a method, see `gnnrl_lightning.search.methods.METHODS`.
         folder: Folder of the run.
         trainer: Creates the agent's trainer.
+        watched: Returns further callbacks of this trainer, which may read the running search.
 
     Raises:
         UserError: The evaluations do not suffice, or the method does not support this network.
@@ -191,7 +191,7 @@ def search(
             max_epochs=by.iterations(real),
             accelerator="gpu" if trained.job.runtime.device.type == "cuda" else "cpu",
             devices=1,
-            callbacks=[latest],
+            callbacks=[latest, *watched(searching)],
             enable_checkpointing=True,  # the latest one
             log_every_n_steps=1,
         )
@@ -215,28 +215,10 @@ def search_by_method(trained: Trained, name: str, folder: RunFolder) -> Searched
     """
     method, began = METHODS.find(name, "method"), time.perf_counter()
     job = trained.job
-    problem = trained.problem(job.limits, trained.journalled(job.limits, _journal(trained, folder.journal)))
+    problem = trained.problem(job.limits, trained.journalled(job.limits, trained.journal(folder.journal)))
     method.run(problem, job.task.seed)
     sensitivity = problem.sensitivity if problem.reads_sensitivity else None
     return Searching(trained, problem, sensitivity, None, began).finished()
-
-
-def with_finals(searched: Searched, folder: RunFolder) -> Searched:
-    """Train the finalists if the options want any, and choose the best of them; those in the journal are not repeated.
-
-    Args:
-        searched: The finished search.
-        folder: Folder of the run.
-    """
-    if searched.trained.job.options.finals.candidates == 0:
-        return searched
-    journal = _journal(searched.trained, folder.finals)
-    played = play(searched.trained, searched.trained.job.limits, searched.history, searched.best, journal)
-    return replace(searched, best=played.winner, finals=played)
-
-
-def _journal(trained: Trained, path: Path) -> Journal:
-    return Journal(path, resume=True, start=trained.fingerprint) if rank() == 0 else Journal()
 
 
 def _calibrate(trained: Trained, measure: str | None, folder: RunFolder) -> Sensitivity | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -145,6 +145,16 @@ class Task:
             UserError: The network cannot be traced, or lacks a layer to keep or limit.
         """
         return self.groups.trace(network or self.build(), self.example())
+
+    def trace_again(self, network: nn.Module) -> ComputationGraph:
+        """Trace what was pruned from the network, with the same layers kept, and without limits on widths.
+
+        These are shares of the widths of the network before.
+
+        Args:
+            network: Result of `build`.
+        """
+        return replace(self.groups, limits={}).trace(network, self.example())
 
     def restore(self, folder: str | Path) -> artifact.Restored:
         """Load the pruned network of an artifact and check it against the data.

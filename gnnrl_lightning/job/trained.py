@@ -1,4 +1,4 @@
-"""The second stage: a trained dense network, from which candidates are made and scored."""
+"""The second part: a trained dense network, from which candidates are made and scored."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from gnnrl_lightning.job.checked import Checked
 from gnnrl_lightning.job.job import DENSE, Job
 from gnnrl_lightning.job.latency import shared_latency
 from gnnrl_lightning.job.runs import RunFolder
-from gnnrl_lightning.processes import from_first
+from gnnrl_lightning.processes import from_first, rank
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.env.reward import find_reward
 from gnnrl_lightning.search.baselines import starting_candidates
@@ -45,11 +46,7 @@ def train(checked: Checked, folder: RunFolder | None = None) -> Trained:
     Raises:
         UserError: The network is not trained, and there is no folder.
     """
-    job = replace(checked.job, options=from_first(checked.job.options))  # each process has tuned by itself
-    multiple = from_first(job.limits.budget.channel_multiple)
-    if isinstance(multiple, int) and multiple != job.limits.budget.channel_multiple:
-        job = replace(job, limits=job.limits.budget.aligned(multiple).on(job.graph))
-    job = shared_latency(job, checked.network, folder)
+    job = shared_latency(agreed(checked.job), checked.network, folder)
     network = checked.network
     if not job.task.trained:
         if folder is None:
@@ -60,6 +57,15 @@ def train(checked: Checked, folder: RunFolder | None = None) -> Trained:
     made = {"importance": candidate.importance, "repair": candidate.repair, "dtype": dtype}
     made["objective"] = job.task.goal
     return Trained(job, network, Pruner(job.graph, network, checked.calibration, **made))
+
+
+def agreed(job: Job) -> Job:
+    """Return the job with what the first process has measured of the options; each process has tuned by itself."""
+    job = replace(job, options=from_first(job.options))
+    multiple = from_first(job.limits.budget.channel_multiple)
+    if isinstance(multiple, int) and multiple != job.limits.budget.channel_multiple:
+        job = replace(job, limits=job.limits.bind(job.limits.budget.aligned(multiple)))
+    return job
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,11 @@ class Trained:
     network: nn.Module
     pruner: Pruner
     _known: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def dense(self) -> nn.Module:
+        """The dense network of the run, of which `network` may be what earlier stages have left."""
+        return self.network if self.job.origin is None else self.job.origin.network
 
     def under(self, limits: BoundBudget) -> Trained:
         """Return the same job under another budget; what has been measured on the network is not measured again."""
@@ -168,6 +179,10 @@ class Trained:
             self.job.limits.costs,
             reward,
         )
+
+    def journal(self, path: Path) -> Journal:
+        """Return the journal in a file, to be resumed; it must be of this network. Only the first process has one."""
+        return Journal(path, resume=True, start=self.fingerprint) if rank() == 0 else Journal()
 
     def journalled(self, limits: BoundBudget, journal: Journal, episode: EpisodeOptions | None = None) -> Journalled:
         """Return an evaluator that records its results in a journal.

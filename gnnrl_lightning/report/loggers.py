@@ -11,7 +11,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from gnnrl_lightning.report.pages.records import NETWORKS
-from gnnrl_lightning.report.phases import AttachedLogger
+from gnnrl_lightning.report.phases import AttachedLogger, split_stage
 
 STEPS = {
     "rollout": "search/evaluations",
@@ -21,14 +21,16 @@ STEPS = {
     "proxy": "epoch",
     "charts": "epoch",
 }
-"""First part of a metric's name -> the metric on its horizontal axis; each training phase counts its own epochs."""
+"""First part of a metric's name -> the metric on its horizontal axis; each training phase counts its own epochs, and
+each stage of a run its own steps."""
 
 
 def step_of(name: str) -> str | None:
     """Return the metric on the horizontal axis of a metric; None: the logger's default."""
-    part = name.partition("/")[0]
+    stage, own = split_stage(name)
+    part = own.partition("/")[0]
     step = f"{part}/epoch" if part in NETWORKS else STEPS.get(part)
-    return None if step == name else step
+    return None if step in (None, own) else f"{stage}{step}"
 
 
 class WandbAxes(AttachedLogger):

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
 from gnnrl_lightning.report.metrics import MetricsFile
+
+STAGE = re.compile(r"stage-\d+")
+"""First part of the names of what a stage before the last one logs: `stage-1/pruned/val/top1`."""
+
+
+def split_stage(name: str) -> tuple[str, str]:
+    """Split the name of a metric into the stage with its slash, empty for the last or only one, and the rest."""
+    first, slash, rest = name.partition("/")
+    return (f"{first}/", rest) if slash and STAGE.fullmatch(first) else ("", name)
 
 
 class AttachedLogger(Logger):

@@ -127,9 +127,9 @@ class SearchStatus:
 class _SearchBar(_Bar):
     """A bar that reads the status each time it is drawn: evaluations happen between Lightning's hooks."""
 
-    def __init__(self, status: Callable[[], SearchStatus], evaluations: int) -> None:
+    def __init__(self, status: Callable[[], SearchStatus], evaluations: int, name: str) -> None:
         self.status = status
-        super().__init__("search", "evaluations", evaluations)
+        super().__init__(name, "evaluations", evaluations)
 
     def get_renderables(self) -> Iterable[RenderableType]:
         if self.tasks:
@@ -144,15 +144,17 @@ class SearchProgress(_BarCallback):
     Args:
         status: Returns the status of the search; called from the drawing thread.
         evaluations: Evaluation budget of the search.
+        name: Name of the stage of a run in several; None: it is the only one, or the last one.
     """
 
-    def __init__(self, status: Callable[[], SearchStatus], evaluations: int) -> None:
+    def __init__(self, status: Callable[[], SearchStatus], evaluations: int, name: str | None = None) -> None:
         super().__init__()
         self.status, self.evaluations = status, evaluations
+        self.name = "search" if name is None else f"{name} search"
 
     def make(self, trainer: Trainer) -> _Bar:
         """Return the bar of the search."""
-        return _SearchBar(self.status, self.evaluations)
+        return _SearchBar(self.status, self.evaluations, self.name)
 
 
 class TrainingProgress(_BarCallback):

@@ -94,6 +94,7 @@ def print_result(result: Mapping[str, Any], console: Console | None = None) -> N
     """
     console = console or Console()
     console.print(result_table(result))
+    _print_stages(result, console)
     _print_layers(result, console)
     _print_time(result, console)
     _print_latency(result, console)
@@ -130,6 +131,21 @@ def finals_line(finals: Mapping[str, Any]) -> str:
         f"{len(finals['trained'])} finalists were trained for a few steps, {finals['seconds']:.0f} s; the best of them "
         "is delivered"
     )
+
+
+def _print_stages(result: Mapping[str, Any], console: Console) -> None:
+    """Say what each of several stages has left, and what fine-tuning has made of it."""
+    primary, figure = primary_figure(result)
+    for stage in result.get("stages", ()):
+        costs = cost_names(stage)
+        kept = ", ".join(f"{name} {stage[f'{name}{RATIO}']:.1%}" for name in costs if name in stage["budget"])
+        before, after = (figure.with_unit(stage[f"{primary}_search_{when}"]) for when in ("before", "after"))
+        found, epochs = stage["search"].get("evaluations", 0), len(stage[f"{primary}_search_epochs"])
+        console.print(
+            f"stage {stage['stage']}: {kept} after {found} evaluations; {figure.label} on the holdout {before}, after "
+            f"{epochs} {'epoch' if epochs == 1 else 'epochs'} {after}",
+            soft_wrap=True,
+        )
 
 
 def _print_layers(result: Mapping[str, Any], console: Console) -> None:

@@ -355,6 +355,17 @@ def test_other_limits_in_place_of_the_own():
     assert limits.met(projected, both).all()
 
 
+def test_shares_refer_to_the_network_that_a_network_was_pruned_from():
+    dense, left = CHAINS["three"], CHAINS["two"]  # any two networks: the second one's limits are the first one's
+    limits = Budget(macs=0.4, params="40%").on(left, dense)
+    whole = Budget(macs=0.4, params="40%").on(dense)
+    assert limits.limits == whole.limits and limits.dense == whole.dense != Budget(macs=0.4).on(left).dense
+    assert limits.ratios({"macs": whole.dense["macs"] / 4}) == {"macs_ratio": 0.25}
+    for again in (limits.with_limits(macs=0.5), limits.bind(limits.budget.with_limits(macs=0.5)), limits.on(left)):
+        assert again.original is dense and again.dense == whole.dense
+    assert limits.with_limits(macs=0.5).limits["macs"] == 0.5 * whole.dense["macs"]
+
+
 @pytest.mark.parametrize(
     ("cost", "message"),
     [

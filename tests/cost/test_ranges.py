@@ -1,5 +1,7 @@
 """Limits of single groups, by hand."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -99,3 +101,17 @@ def test_a_graph_without_limits_allows_everything(graph):
     assert torch.equal(free.ranges.highest, graph.widths) and torch.equal(free.smallest, torch.ones_like(graph.widths))
     assert torch.equal(graph.ranges.highest, graph.widths)  # the first graph is as it was
     assert WidthRanges.of([]).hold(torch.zeros(3, 0)).tolist() == [True] * 3
+
+
+def test_ranges_of_a_network_that_was_pruned_are_those_of_the_dense_one(graph):
+    """Not shares of what is left; a group that has become narrower than its lowest width keeps all channels."""
+    ranges = WidthRanges.of(graph.groups, {"conv1": {"min": "50%", "max": 12}, "layer3.*.conv1": {"max": "50%"}})
+    left = [dataclasses.replace(group, width=6) for group in graph.groups if group.name != "layer1.0.conv1"]
+    found = ranges.narrowed(left)
+    assert found.names == tuple(group.name for group in left)
+    row = {name: number for number, name in enumerate(found.names)}
+    assert (int(found.lowest[row["conv1"]]), int(found.highest[row["conv1"]])) == (6, 6)
+    wide = ranges.narrowed([dataclasses.replace(group, width=14) for group in left])
+    assert (int(wide.lowest[row["conv1"]]), int(wide.highest[row["conv1"]])) == (8, 12)
+    assert wide.stays.tolist() == [name == "conv1" for name in wide.names]
+    assert int(wide.highest[row["layer3.0.conv1"]]) == 14  # half of 64 is more

@@ -11,10 +11,11 @@ from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.result import best_of
 from gnnrl_lightning.job.checked import check
+from gnnrl_lightning.job.choosing import ChoiceFiles, choose
 from gnnrl_lightning.job.delivery import deliver
 from gnnrl_lightning.job.finals import FINALIST, play
 from gnnrl_lightning.job.runs import RunFolder
-from gnnrl_lightning.job.searching import search, with_finals
+from gnnrl_lightning.job.searching import search
 from gnnrl_lightning.job.trained import train
 from gnnrl_lightning.search.finals import ELIGIBLE
 from gnnrl_lightning.training.options import TrainingOptions
@@ -42,7 +43,7 @@ def test_finalists_are_trained_and_the_best_of_them_is_delivered(task, folder, m
     """Their journal spares them the training the second time."""
     assert task.data.batch_size == 64
     finals = {"candidates": 3, "steps": 20}
-    found = with_finals(search(trained_of(task, folder, **finals), "random", folder), folder)
+    found = choose(search(trained_of(task, folder, **finals), "random", folder), ChoiceFiles.of(folder))
     kept = len({item.widths for item in found.history})
     count = min(3, math.ceil(ELIGIBLE * kept))
     assert found.finals is not None and count > 1
@@ -59,7 +60,8 @@ def test_finalists_are_trained_and_the_best_of_them_is_delivered(task, folder, m
     monkeypatch.setattr(ShortFinetune, "__call__", lambda *_: pytest.fail("trained again"))
     again = search(trained_of(task, folder, **finals), "random", folder)
     assert (
-        with_finals(again, folder).best.widths == found.best.widths and folder.finals.read_text().splitlines() == lines
+        choose(again, ChoiceFiles.of(folder)).best.widths == found.best.widths
+        and folder.finals.read_text().splitlines() == lines
     )
     result = deliver(again, folder).figures
     assert result["pruned"]["widths"] == list(found.best.widths)
@@ -85,5 +87,5 @@ def test_finalists_that_cannot_be_trained_leave_the_choice_to_the_search(task, f
     trained = trained_of(task, folder, candidates=2)
     monkeypatch.setattr(ShortFinetune, "__call__", broken)
     with pytest.warns(UserWarning, match="no finalist could be trained: the best evaluation is delivered"):
-        found = with_finals(search(trained, "random", folder), folder)
+        found = choose(search(trained, "random", folder), ChoiceFiles.of(folder))
     assert found.best.widths == best_of(found.history).widths and len(found.finals.trained) == 2

@@ -279,7 +279,7 @@ def test_the_whole_job(task, folder, monkeypatch):
 
 
 @pytest.mark.parametrize("stage", ["checked", "trained", "searched", "delivered"])
-def test_stages_are_frozen(task, folder, stage):
+def test_parts_are_frozen(task, folder, stage):
     stages = {"checked": checked_of(task)}
     if stage != "checked":
         stages["trained"] = train(stages["checked"], folder)

@@ -18,6 +18,11 @@ from gnnrl_lightning.report.pages.drawing import canvas, styled
         ("search/evaluations", None),
         ("result/macs", None),
         ("epoch", None),
+        ("stage-1/pruned/val/top1", "stage-1/pruned/epoch"),
+        ("stage-2/losses/entropy", "stage-2/epoch"),
+        ("stage-1/surrogate/tau", "stage-1/search/evaluations"),
+        ("stage-1/search/evaluations", None),
+        ("stage-1/epoch", None),
     ],
 )
 def test_each_metric_has_the_axis_of_its_phase(name, step):

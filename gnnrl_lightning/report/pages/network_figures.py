@@ -62,7 +62,8 @@ def sensitivity_figure(record: RunRecord) -> Figure | None:
         losses = [max(row[at], lowest) for row in measured]
         axes.plot(numbers, losses, color=colour, marker="osD^v"[at % 5], markersize=3.5, label=label)
     axes.set(yscale="log", xlabel="channel groups, in order of computation", ylabel="loss, narrowed alone")
-    names = None if record.result is None else record.result.get("groups")
+    result = record.result or {}
+    names = result.get("search", {}).get("groups", result.get("groups"))  # of the last stage, if there are several
     name_positions(axes, list(names) if names else [str(number) for number in numbers])
     legend(drawing, axes, columns=5)
     return drawing

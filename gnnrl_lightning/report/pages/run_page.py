@@ -17,12 +17,18 @@ from gnnrl_lightning.report.pages.drawing import styled, svg
 from gnnrl_lightning.report.pages.network_figures import layers_figure, sensitivity_figure, widths_figure
 from gnnrl_lightning.report.pages.records import COMPRESS, RunRecord
 from gnnrl_lightning.report.pages.training_figures import learning_figure, policy_figure, surrogate_figure
-from gnnrl_lightning.report.pages.words import candidate_table, repeat, result_rows, title, verdict
+from gnnrl_lightning.report.pages.words import candidate_table, repeat, result_rows, stage_rows, title, verdict
 from gnnrl_lightning.report.table import finals_line
 
 CAPTION = (
     "Figures of the test set, which is read once, when the search is over; pruned networks are fine-tuned alike. "
     "Time: of a forward pass."
+)
+
+
+STAGES = (
+    "Each stage searches, prunes and fine-tunes what the one before has left; shares are those of the dense network. "
+    "The figures and the table of candidates below are of the last stage."
 )
 
 
@@ -129,6 +135,10 @@ def _summary(record: RunRecord) -> Iterator[str]:
     yield markup.block([markup.paragraph(text) for text in said], "verdict")
     yield markup.table(*result_rows(record.result), strong="ours")
     yield markup.paragraph(CAPTION, "about")
+    if record.result.get("stages"):
+        yield markup.heading("Stages")
+        yield markup.table(*stage_rows(record.result))
+        yield markup.paragraph(STAGES, "about")
 
 
 def _found(record: RunRecord) -> Iterator[str]:
@@ -150,12 +160,14 @@ def _details(record: RunRecord) -> Iterator[str]:
     result = record.result or {}
     if "groups" in result:
         rows = [name for name in ("uniform", "pruned") if name in result]
-        widths = zip(*(result[name]["widths"] for name in rows), strict=True)
+        stages = result.get("stages", [])[:-1]  # the last one is ours
+        widths = zip(*(each["widths"] for each in [*stages, *(result[name] for name in rows)]), strict=True)
         cells = [
             [f"`{name}`", str(dense), *map(str, own)]
             for (name, dense), own in zip(result["groups"].items(), widths, strict=True)
         ]
-        heads = ["group", "dense", *("ours" if name == "pruned" else name for name in rows)]
+        heads = ["group", "dense", *(f"stage {each['stage']}" for each in stages)]
+        heads += [*("ours" if name == "pruned" else name for name in rows)]
         yield markup.folded("Widths of all groups", markup.table(heads, cells))
     if record.candidates:
         yield markup.folded("All candidates", _candidates(record))

@@ -10,6 +10,7 @@ from gnnrl_lightning.report.pages.drawing import (
     MUTED,
     OTHER,
     OURS,
+    SCALE,
     START,
     UNIFORM,
     canvas,
@@ -18,6 +19,7 @@ from gnnrl_lightning.report.pages.drawing import (
 )
 from gnnrl_lightning.report.pages.records import NETWORKS, RunRecord
 from gnnrl_lightning.report.pages.words import unit_of
+from gnnrl_lightning.report.phases import split_stage
 
 FEW = 20
 """Number of epochs below which each has a mark."""
@@ -65,7 +67,11 @@ def surrogate_figure(record: RunRecord) -> Figure | None:
 
 def learning_figure(record: RunRecord) -> Figure | None:
     """Primary figure and loss of every training, by epoch."""
-    curves = [(phase, name) for phase in NETWORKS for name in record.logged() if name.startswith(f"{phase}/")]
+    stages = {stage for stage, _ in map(split_stage, record.logged()) if stage}
+    looks = {phase: (COLOURS[phase], NETWORKS[phase]) for phase in NETWORKS}
+    for number, stage in sorted((int(stage.strip("/").rpartition("-")[2]), stage) for stage in stages):
+        looks[f"{stage}pruned"] = SCALE[(number - 1) % len(SCALE)], f"stage {number}"
+    curves = [(phase, name) for phase in looks for name in record.logged() if name.startswith(f"{phase}/")]
     labels = {record.primary: record.figure.label + unit_of(record.figure), "loss": "loss"}
     shown = {what: [(phase, name) for phase, name in curves if name.endswith(f"/{what}")] for what in labels}
     shown = {what: names for what, names in shown.items() if names}
@@ -74,13 +80,14 @@ def learning_figure(record: RunRecord) -> Figure | None:
     drawing, axes = canvas(len(shown), HEIGHT * (0.75 + 0.25 * len(shown)), sharex=True)
     for each, (what, names) in zip(axes, shown.items(), strict=True):
         for phase, name in names:
-            split = name.split("/")[1]
+            split = name.removeprefix(f"{phase}/").split("/")[0]
+            colour, own = looks[phase]
             epochs, values = record.series(name, f"{phase}/epoch")
-            label = NETWORKS[phase] if split == "train" else f"{NETWORKS[phase]}, {split}"
+            label = own if split == "train" else f"{own}, {split}"
             line, few = "-" if split == "train" else "--", len(epochs) < FEW
             each.plot(
                 [epoch + 1 for epoch in epochs], values, line,
-                color=COLOURS[phase], marker="o" if few else None, markersize=3, label=label,
+                color=colour, marker="o" if few else None, markersize=3, label=label,
             )  # fmt: skip
         each.set_ylabel(labels[what])
     axes[-1].set_yscale("log")

@@ -170,6 +170,32 @@ def result_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     return headings, rows
 
 
+def stage_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return the headings and the cells of a table of the stages of a run; no rows if there is one stage.
+
+    Args:
+        result: The figures as in result.json.
+    """
+    primary, figure = primary_figure(result)
+    costs, unit = cost_names(result["pruned"]), unit_of(figure)
+    headings = ["stage", "budget", *(f"{cost_name(name)} kept" for name in costs)]
+    headings += [f"{figure.label} on the holdout{unit}, pruned", "fine-tuned", "epochs", "evaluations", "found by"]
+    rows = [
+        [
+            str(stage["stage"]),
+            joined([f"{limit(stage['budget'][name])} {cost_name(name)}" for name in costs if name in stage["budget"]]),
+            *(percent(stage[f"{name}{RATIO}"]) for name in costs),
+            figure.text(stage[f"{primary}_search_before"]),
+            figure.text(stage[f"{primary}_search_after"]),
+            str(len(stage[f"{primary}_search_epochs"])),
+            str(stage["search"].get("evaluations", "")),
+            stage["search"]["found_by"].replace("_", " "),
+        ]
+        for stage in result.get("stages", ())
+    ]
+    return headings, rows
+
+
 def candidate_table(journal: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the candidates of a journal as numbers, one row for each.
 

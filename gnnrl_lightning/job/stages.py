@@ -1,0 +1,136 @@
+"""A deep cut in several stages: search, prune and fine-tune at larger budgets first, each on what the last one left.
+
+```
+last = through_stages(checked, agent, folder)      # `stages.shares` of the options; one stage: `checked` itself
+delivered = deliver(search(train(last, folder), agent, folder), folder)
+```
+
+Every stage before the last one is a run of its own in a sub-folder of the run, from which it resumes. It delivers an
+artifact, which the next one traces and prunes further. Shares of the budgets refer to the dense network throughout.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from gnnrl_lightning.job.checked import Checked, check
+from gnnrl_lightning.job.choosing import ChoiceFiles, choose
+from gnnrl_lightning.job.cuts import cut
+from gnnrl_lightning.job.delivery import search_figures, stage_record
+from gnnrl_lightning.job.integrity import read_figures
+from gnnrl_lightning.job.job import DENSE, PRUNED, Runtime
+from gnnrl_lightning.job.origin import Origin
+from gnnrl_lightning.job.runs import RunFolder
+from gnnrl_lightning.job.searching import Searched, search
+from gnnrl_lightning.job.trained import Trained, agreed, train
+from gnnrl_lightning.processes import from_first, rank
+from gnnrl_lightning.rl.learners.base import GraphLearner
+
+FORMATS = ("weights",)
+"""Formats of the artifact of a stage: what the next one reads."""
+
+Search = Callable[[Trained, Any, RunFolder, str], Searched]
+"""`(trained, agent or method, folder of the stage, name of the stage) -> finished search`."""
+
+
+def search_quietly(trained: Trained, by: GraphLearner | str, folder: RunFolder, name: str) -> Searched:
+    """Search without output, see `gnnrl_lightning.job.searching.search`."""
+    return search(trained, by, folder)
+
+
+def check_agent(checked: Checked, by: GraphLearner | str, processes: int = 1) -> None:
+    """Refuse an agent that does not fit the job; in stages, each has a copy of it, and it stays without a policy.
+
+    Args:
+        checked: The checked job.
+        by: The agent, or the name of a method.
+        processes: Number of processes.
+
+    Raises:
+        UserError: See `Checked.iterations` and `Checked.prepare`.
+    """
+    if isinstance(by, GraphLearner):
+        checked.iterations(by, processes)
+        checked.prepare(copy.deepcopy(by) if checked.job.options.stages.shares else by)
+
+
+def through_stages(
+    checked: Checked, by: GraphLearner | str, folder: RunFolder, search: Search = search_quietly
+) -> Checked:
+    """Run the stages before the last one, except those that are finished, and return the job of the last one.
+
+    Args:
+        checked: The checked job, with the budget of the last stage.
+        by: An agent, of which each stage has a copy, or the name of a method. Prepared for the last stage.
+        folder: Folder of the run; the stages are in its sub-folders.
+        search: Searches in a stage.
+
+    Returns:
+        The job of the last stage, on the network that the others have left; without stages, the given one. If widths
+        are coarse, that network may meet the last budget already, see `Checked.met`.
+
+    Raises:
+        UserError: A budget cannot be reached by what earlier stages have left, or a file was damaged.
+    """
+    job, stages = agreed(checked.job), checked.job.options.stages
+    if not stages.shares:
+        return checked
+    task, origin = job.task, None
+    plan = zip(stages.budgets(job.limits), stages.epochs_of(job.options.finetuning.epochs), strict=True)
+    for number, (budget, epochs) in enumerate(plan, 1):
+        run = folder.stage(number)
+        found, stage = _finished(run), job.for_stage(budget, epochs)
+        stage = replace(stage, runtime=_named(job.runtime, run.path.name))
+        at = replace(checked, job=stage) if origin is None else None
+        if at is None and found is None:
+            at = check(task, budget, stage.options, stage.runtime, run, origin)
+            if at.met:
+                continue
+        if at is not None:
+            run.checkpoints.mkdir(parents=True, exist_ok=True)
+            trained = train(at, run)
+            origin = origin or Origin.of(trained.job, trained.network)
+            found = found or _run(trained, _prepared(at, by), run, number, search)
+        assert origin is not None and found is not None
+        origin = origin.after(found)
+        task = replace(task, artifact=run.pruned, checkpoint=None)
+    last = check(task, job.limits.budget, job.options, job.runtime, folder, origin)
+    if isinstance(by, GraphLearner) and not last.met:
+        last.prepare(by)
+    return last
+
+
+def _prepared(checked: Checked, by: GraphLearner | str) -> GraphLearner | str:
+    """Return a copy of an agent with a policy for this job, or the name of a method."""
+    own = copy.deepcopy(by)
+    if isinstance(own, GraphLearner):
+        checked.prepare(own)
+    return own
+
+
+def _finished(run: RunFolder) -> Mapping[str, Any] | None:
+    """Return the record of a finished stage, the same in all processes; None: it is not finished."""
+    if not from_first(run.result.is_file()):
+        return None
+    return from_first(read_figures(run.result, "the network of this stage is saved again") if rank() == 0 else {})
+
+
+def _run(trained: Trained, by: GraphLearner | str, run: RunFolder, number: int, search: Search) -> Mapping[str, Any]:
+    """Search, prune, fine-tune and save; return the record of the stage, the same in all processes."""
+    searched = choose(search(trained, by, run, run.path.name), ChoiceFiles.of(run))
+    job, found = searched.trained.job, {}
+    cuts = cut(searched.trained, {PRUNED: searched.best}, run)
+    if rank() == 0:
+        budget = job.limits.budget.as_record()
+        found = stage_record(number, cuts[PRUNED], budget, search_figures(searched))
+        cuts[PRUNED].save(run.pruned, budget, cuts[PRUNED].costs | cuts[PRUNED].scores, FORMATS)
+        run.write_result(found)
+    return from_first(found)
+
+
+def _named(runtime: Runtime, name: str) -> Runtime:
+    """Return a runtime whose trainings have the name of the stage before theirs; there is one dense network."""
+    return replace(runtime, trainers=lambda phase: runtime.trainers(phase if phase == DENSE else f"{name}/{phase}"))
