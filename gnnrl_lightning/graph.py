@@ -29,13 +29,11 @@ from gnnrl_lightning.surgery.removable import Connected, Removable, find_removab
 from gnnrl_lightning.surgery.selftest import find_faults
 from gnnrl_lightning.surgery.surgery import dense_tensors
 from gnnrl_lightning.tracing.axes import Selection
-from gnnrl_lightning.tracing.carry import walk, walk_training
 from gnnrl_lightning.tracing.checks import as_inputs, check_network, check_takes
 from gnnrl_lightning.tracing.copies import shared_copy
-from gnnrl_lightning.tracing.export import Inputs, export, one_example, two_examples, unused_parameters
+from gnnrl_lightning.tracing.export import Inputs, one_example
 from gnnrl_lightning.tracing.groups import ChannelGroup, Channels, Fault, FrozenGroup, form_groups
-from gnnrl_lightning.tracing.heads import decide_heads
-from gnnrl_lightning.tracing.keep import keep_layers
+from gnnrl_lightning.tracing.passes import walk_network
 from gnnrl_lightning.tracing.pruned_shapes import shapes_by_line
 from gnnrl_lightning.tracing.reasons import Reason, find_reasons
 from gnnrl_lightning.tracing.records import Contraction
@@ -56,7 +54,8 @@ def trace(
 ) -> ComputationGraph:
     """Trace a network into its computational graph: groups of channels that are removed together, and costs.
 
-    The network is not modified, and is traced in evaluation mode.
+    The network is not modified, and is traced in evaluation mode; code that only training runs is read where it uses
+    tensors of its own or does not follow the pruned network.
 
     Args:
         network: A module that `torch.export` supports.
@@ -74,18 +73,11 @@ def trace(
     check_network(network)
     inputs = as_inputs(example_inputs)
     given, inputs = inputs, one_example(inputs)
-    # Each pass gets a copy of its own: the network's code may keep the tensors of a pass.
     try:
-        program = export(shared_copy(network), inputs)
+        walked, kept = walk_network(network, inputs, keep)
     except UserError:
         check_takes(network, given)  # raises a clearer error if the network itself refuses the example
         raise
-    walked = walk(program, network)
-    if unused_parameters(program):
-        # Parameters that only training uses (auxiliary heads) must shrink with their inputs.
-        walk_training(walked, export(shared_copy(network).train(), two_examples(inputs)))
-    kept = keep_layers(walked, network, keep)
-    decide_heads(walked, network, inputs)
     copied = shared_copy(network)
     unfit: dict[str, Fault] = {}
     for _ in range(MAX_ROUNDS):
@@ -98,6 +90,10 @@ def trace(
                     "linear layer that is used"
                 )
             return graph.limited(limits)
+        if any(fault.training for fault in found.values()) and not walked.trained:
+            walked, kept = walk_network(network, inputs, keep, training=True)
+            unfit = {}
+            continue
         unfit |= found
     raise UserError(
         f"{type(network).__name__} cannot be pruned exactly: {next(iter(unfit.values())).reason}; change its code"

@@ -90,7 +90,7 @@ class Following:
 
     def __init__(self, walk: Walk, network: nn.Module, inputs: Inputs) -> None:
         self.walk, self.network, self.inputs = walk, network, inputs
-        self.calls, self.splits = walk.calls_of_sizes, walk.splits
+        self.calls, self.splits = _without_loose(walk), walk.splits
         self.rows: dict[tuple[str, str], list[tuple[Tensor, np.ndarray]]] = {}
         likely = [call for call in self.calls if self._integers(call.module) & {*call.sizes} - {1}]
         self.plain: list[SizedCall] = likely
@@ -166,6 +166,19 @@ class Following:
             channels = {numbers[free(table)].tobytes() for table, numbers in found}
             if len(channels) > 1 and len({table.shape[1] for table in tables}) == 1:
                 self.walk.labels.tie(torch.cat(tables), "attention", "")
+
+
+def _without_loose(walk: Walk) -> list[SizedCall]:
+    """Return the calls that are given sizes, without those of repeats that never meet channels."""
+    repeats = [call for call in walk.calls_of_sizes if walk.is_repeat(call.labels)]
+    if not repeats:
+        return walk.calls_of_sizes
+    channel = walk.labels.solve()
+    others = np.ones(walk.labels.count, dtype=bool)
+    others[list(walk.repeats)] = False
+    met = np.unique(channel[others])
+    loose = [call for call in repeats if not np.isin(channel[free(call.labels)], met).any()]
+    return [call for call in walk.calls_of_sizes if not any(call is item for item in loose)]
 
 
 def _misses(call: SizedCall, given: Sizes, grown: Grown) -> bool:

@@ -66,10 +66,17 @@ class FrozenGroup:
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a test of the pruned network fails, and the line of the user's code, if it is known."""
+    """Why a test of the pruned network fails.
+
+    Attributes:
+        reason: The reason.
+        source: Line of the user's code, if it is known.
+        training: Whether only training fails.
+    """
 
     reason: str
     source: str = ""
+    training: bool = False
 
 
 @dataclass(frozen=True)

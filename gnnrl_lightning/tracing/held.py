@@ -52,7 +52,7 @@ SCALINGS = {
 TERMS = ("add", "add_", "__add__", "__radd__", "__iadd__", "sub", "sub_", "__sub__", "__rsub__", "__isub__")
 """Names of functions that add or subtract."""
 
-VIEWS = ("view", "reshape", "unflatten", "expand")
+VIEWS = ("view", "reshape", "unflatten", "expand", "repeat", "repeat_interleave")
 """Calls whose arguments are sizes of their output."""
 
 
@@ -215,11 +215,25 @@ def _given(name: str, args: Any, kwargs: Any) -> Sizes:
     if name == "split":
         sizes = next((kwargs[key] for key in ("split_size_or_sections", "split_size") if key in kwargs), *rest[:1])
         return (sizes,) if isinstance(sizes, int) else tuple(sizes)
+    if name.startswith("repeat"):
+        return _repeated(name, x, rest, kwargs)
     sizes = kwargs.get("shape", kwargs.get("size", kwargs.get("sizes", rest[-1] if rest else ())))
     if name == "unflatten":
         dim = kwargs.get("dim", rest[0] if rest else 0) % x.dim()
         return (*x.shape[:dim], *sizes, *x.shape[dim + 1 :])
     return tuple(sizes) if isinstance(sizes, (tuple, list)) else tuple(rest)
+
+
+def _repeated(name: str, x: Tensor, rest: Any, kwargs: Any) -> Sizes:
+    """Return the sizes of the output of `repeat` or `repeat_interleave`; () if they depend on values."""
+    if name == "repeat":
+        times = kwargs.get("repeats", rest[0] if len(rest) == 1 else rest)
+        times = (times,) if isinstance(times, int) else tuple(times)
+        return tuple(t * s for t, s in zip(times, (*(1,) * (len(times) - x.dim()), *x.shape), strict=True))
+    times, dim = (kwargs.get(key, rest[i] if i < len(rest) else None) for i, key in enumerate(("repeats", "dim")))
+    if not isinstance(times, int) or dim is None:
+        return ()
+    return tuple(size * (times if d == dim % x.dim() else 1) for d, size in enumerate(x.shape))
 
 
 def _resized(tensor: Tensor, sizes: Mapping[int, int]) -> Tensor:
