@@ -32,7 +32,7 @@ from gnnrl_lightning.tracing.axes import Selection
 from gnnrl_lightning.tracing.checks import as_inputs, check_network, check_takes
 from gnnrl_lightning.tracing.copies import shared_copy
 from gnnrl_lightning.tracing.export import Inputs, one_example
-from gnnrl_lightning.tracing.groups import ChannelGroup, Channels, Fault, FrozenGroup, form_groups
+from gnnrl_lightning.tracing.groups import ChannelGroup, Channels, Fault, FrozenGroup, form_groups, part_otherwise
 from gnnrl_lightning.tracing.passes import walk_network
 from gnnrl_lightning.tracing.pruned_shapes import shapes_by_line
 from gnnrl_lightning.tracing.reasons import Reason, find_reasons
@@ -41,8 +41,8 @@ from gnnrl_lightning.tracing.topology import FeatureMap, Operator, build_topolog
 from gnnrl_lightning.tracing.walk import Walk
 from gnnrl_lightning.trees import to_device
 
-MAX_ROUNDS = 8
-"""Maximum number of rounds of the self-test, each of which freezes at least one group."""
+MAX_ROUNDS = 12
+"""Maximum number of rounds of the self-test, each of which freezes or parts at least one group."""
 
 
 def trace(
@@ -92,6 +92,9 @@ def trace(
             return graph.limited(limits)
         if any(fault.training for fault in found.values()) and not walked.trained:
             walked, kept = walk_network(network, inputs, keep, training=True)
+            unfit = {}
+            continue
+        if part_otherwise(walked, graph._channels, found):
             unfit = {}
             continue
         unfit |= found

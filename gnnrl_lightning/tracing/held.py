@@ -164,6 +164,8 @@ class _Recorder(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Record a call."""
         kwargs, name = kwargs or {}, getattr(func, "__name__", "")
+        if name in ("__getitem__", "narrow") and not self.depth:
+            self._note_slices(name, args, kwargs)
         key = None
         if (name in VIEWS or name == "split") and not self.depth:
             key = name, self.calls[name]
@@ -193,6 +195,35 @@ class _Recorder(TorchFunctionMode):
             if name in (*SCALINGS, *TERMS) and all(isinstance(item, Tensor) for item in args[:2]):
                 return _larger(*args[:2])  # one of them is a parameter of dense size
             raise
+
+    def _note_slices(self, name: str, args: Any, kwargs: Any) -> None:
+        """Record the ends of slices that are parts of a dimension."""
+        for size, start, stop in _slices(name, *args, **kwargs):
+            key = "slice", self.calls["slice"]
+            if (start, stop) != (0, size):
+                self.calls["slice"] += 1
+                if key in self.wanted:
+                    self.given.sizes[key] = (start, stop)
+
+
+def _slices(name: str, x: Tensor, *args: Any, **kwargs: Any) -> list[tuple[int, int, int]]:
+    """Return size, start and end of the slices that a call takes of a tensor's dimensions."""
+    if name == "narrow":
+        dim, start, length = (kwargs.get(key, args[i] if i < len(args) else None)
+                              for i, key in enumerate(("dim", "start", "length")))  # fmt: skip
+        if not (isinstance(dim, int) and isinstance(start, int) and isinstance(length, int)):
+            return []
+        return [(x.shape[dim], start % x.shape[dim], start % x.shape[dim] + length)]
+    index = args[0] if isinstance(args[0], tuple) else (args[0],)
+    dim, found = 0, []
+    for place, item in enumerate(index):
+        if item is Ellipsis:
+            dim = x.dim() - sum(each is not None for each in index[place + 1 :])
+            continue
+        if isinstance(item, slice) and dim < x.dim():
+            found.append((x.shape[dim], *item.indices(x.shape[dim])[:2]))
+        dim += item is not None
+    return found
 
 
 def _larger(a: Tensor, b: Tensor) -> Tensor:

@@ -245,21 +245,22 @@ class Walk:
             call = SizedCall(self.module, self.operator, number, tuple(sizes), self.shape, labels, self.source)
             self.calls_of_sizes.append(call)
 
-    def split(self, parts: Sequence[Tensor], sizes: tuple[int, ...], number: int) -> bool:
+    def split(self, parts: Sequence[Tensor], sizes: tuple[int, ...], number: int, operator: str = "split") -> bool:
         """Record a call that cuts channels into parts if the module may hold their sizes, see `SplitCall`.
 
         Args:
             parts: Labels of the parts.
-            sizes: The sizes that the code gives: one for all parts, or one for each of them.
-            number: How many calls of `split` the module has made before.
+            sizes: The sizes that the code gives: one for all parts, or one for each of them; of a slice, its ends.
+            number: How many calls of this name the module has made before.
+            operator: Name of the call.
         """
         whole = sum(part.numel() for part in parts)
-        near = {*sizes, whole} if len(sizes) == 1 else ()
+        near = {*sizes, whole} if len(sizes) == 1 else {*sizes} - {0, whole}
         held = [] if self._caller is None else vars(self._caller).values()
         found = any((type(value) is int and value in near) or is_sequence(value, sizes) for value in held if sizes)
         if found:
             flat = tuple(part.flatten() for part in parts)
-            self.splits.append(SplitCall(self.module, number, sizes, flat, self.source))
+            self.splits.append(SplitCall(self.module, number, sizes, flat, self.source, operator))
         return found
 
     def hold(self, attribute: str, value: Any, labels: Tensor, place: int | None = None, unit: int = 1) -> None:
