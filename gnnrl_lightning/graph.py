@@ -51,6 +51,7 @@ def trace(
     self_test: bool = True,
     keep: Sequence[str | type[nn.Module]] = (),
     limits: Limits | None = None,
+    passed: str | None = None,
 ) -> ComputationGraph:
     """Trace a network into its computational graph: groups of channels that are removed together, and costs.
 
@@ -65,6 +66,7 @@ def trace(
         keep: Layers that are not pruned: names of modules or parameters, globs (`layer1.*`), and module types or their
             import paths; see `gnnrl_lightning.tracing.keep.keep_layers`.
         limits: Lowest and highest widths by group, module or glob, see `gnnrl_lightning.cost.ranges.GroupLimit`.
+        passed: Fingerprint of a graph of this network that has passed all tests: the same graph is not tested again.
 
     Raises:
         UserError: The network refuses the example, cannot be exported, has no MACs or others than its graph, or still
@@ -82,7 +84,7 @@ def trace(
     unfit: dict[str, Fault] = {}
     for _ in range(MAX_ROUNDS):
         graph = ComputationGraph(walked, form_groups(walked, unfit), (inputs, self_test), kept)
-        found = find_faults(graph, copied, inputs, self_test)
+        found = {} if graph.fingerprint == passed else find_faults(graph, copied, inputs, self_test)
         if not found:
             if not int(graph.cost.macs(graph.widths)):
                 raise UserError(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gnnrl_lightning.tracing.copies import shared_copy
 from gnnrl_lightning.tracing.export import Inputs
-from gnnrl_lightning.tracing.held import Call, Module, Sizes, find_modules
+from gnnrl_lightning.tracing.held import Call, Module, Resize, Sizes, find_modules
 from gnnrl_lightning.tracing.labels import shrinking
 from gnnrl_lightning.tracing.records import ModuleSize, SizedCall
 from gnnrl_lightning.tracing.walk import Walk
@@ -112,13 +112,13 @@ class Following:
         paths = list(dict.fromkeys(call.module for call in (*self.calls, *self.splits)))
         return find_modules(shared_copy(self.network), self.inputs, paths)
 
-    def follow(self, calls: Sequence[SizedCall], grown: Mapping[str, Grown], inputs: dict[int, int]) -> Found:
+    def follow(self, calls: Sequence[SizedCall], grown: Mapping[str, Grown], resize: Resize) -> Found:
         """Find the attributes that are sizes of calls, and whether all calls follow if they are set.
 
         Args:
             calls: The calls.
             grown: Their other sizes, by module.
-            inputs: Size of dimensions of the modules' inputs -> other size.
+            resize: Other sizes of the modules' inputs.
         """
         attributes: list[tuple[str, str, SizedCall, int]] = []
         factors: dict[str, dict[Call, float]] = {}
@@ -131,9 +131,9 @@ class Following:
                 if fixed is not None:
                     return Found((), fixed)
                 continue
-            found = _attributes(module, mine, sizes, inputs)
+            found = _attributes(module, mine, sizes, resize)
             values = {name: sizes[_key(call)][dim] for name, ((call, dim), *_) in found.items()}
-            given = module.sizes(mine, values, sizes, inputs)
+            given = module.sizes(mine, values, sizes, resize)
             factors[path] = given.factors
             for call in mine:
                 if _misses(call, given.sizes.get(_key(call), (-1,) * len(call.sizes)), sizes):
@@ -147,7 +147,7 @@ class Following:
             calls, module = [call for call in self.plain if call.module == path], self.modules.get(path)
             if module is not None:
                 grown = grown_sizes(calls, self.channel, lambda along: len(np.unique(self.channel[free(along)])))
-                found = _attributes(module, calls, grown[path], {})
+                found = _attributes(module, calls, grown[path], Resize({}))
                 self.hold([(path, name, *each) for name, where in found.items() for each in where[:1]], self.channel)
 
     def hold(self, attributes: Sequence[tuple[str, str, SizedCall, int]], numbers: np.ndarray) -> None:
@@ -187,7 +187,7 @@ def _misses(call: SizedCall, given: Sizes, grown: Grown) -> bool:
 
 
 def _attributes(
-    module: Module, calls: Sequence[SizedCall], grown: Grown, inputs: dict[int, int]
+    module: Module, calls: Sequence[SizedCall], grown: Grown, resize: Resize
 ) -> dict[str, list[tuple[SizedCall, int]]]:
     """Return the attributes of a module that are sizes of calls, with the calls and their dimensions."""
     found: dict[str, list[tuple[SizedCall, int]]] = {}
@@ -200,7 +200,7 @@ def _attributes(
     for name, value in module.integers().items():
         likely = [(call, dim) for call, dim in changing if call.sizes[dim] == value]
         for wanted in dict.fromkeys(grown[_key(call)][dim] for call, dim in likely):
-            given = module.sizes(calls, {name: wanted}, grown, inputs).sizes
+            given = module.sizes(calls, {name: wanted}, grown, resize).sizes
             follows = [(call, dim) for call, dim in likely if given.get(_key(call), call.sizes)[dim] == wanted]
             if follows:
                 found[name] = follows

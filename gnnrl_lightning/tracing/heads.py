@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from gnnrl_lightning.networks.attention import is_replaced
 from gnnrl_lightning.tracing.export import Inputs
 from gnnrl_lightning.tracing.following import Following, Found, free, grown_sizes
+from gnnrl_lightning.tracing.held import Resize
 from gnnrl_lightning.tracing.labels import FIXED, Freeze
 from gnnrl_lightning.tracing.product import UNLIKE
 from gnnrl_lightning.tracing.records import Heads, ModuleSize, SizedCall, Statistic
@@ -128,8 +129,9 @@ def _decide(part: _Part, held: Following, whole: np.ndarray) -> None:
         return part.width(held.channel[free(along)], held.channel)
 
     culprit: SizedCall | None = None
+    shapes = frozenset((len(heads.channels), heads.channels.shape[1]) for heads in part.wide)
     if part.frozen is None:
-        found = held.follow(calls, grown_sizes(calls, whole, of_heads), {})
+        found = held.follow(calls, grown_sizes(calls, whole, of_heads), Resize({}, shapes))
         if found.culprit is None:
             _take_whole_heads(walk, part)
             held.hold(found.attributes, whole)
@@ -139,12 +141,12 @@ def _decide(part: _Part, held: Following, whole: np.ndarray) -> None:
             return
         culprit = found.culprit
     grown = grown_sizes(calls, held.channel, of_width)
-    found = held.follow(calls, grown, {})
+    found = held.follow(calls, grown, Resize({}, shapes, wider=True))
     read = _inputs_of(walk, part)
     with_input = found.culprit is not None and read is not None and not replaced
     if with_input and read is not None:
         width = part.wide[0].channels.shape[1]
-        found = held.follow(calls, grown, {len(read): len(read) // width * (width + 1)})
+        found = held.follow(calls, grown, Resize({len(read): len(read) // width * (width + 1)}, shapes, wider=True))
     if found.culprit is not None or replaced:
         _freeze(walk, part, culprit or found.culprit)
         return

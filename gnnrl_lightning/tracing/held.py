@@ -43,6 +43,33 @@ class Given:
     factors: dict[Call, float]
 
 
+@dataclass(frozen=True)
+class Resize:
+    """Other sizes of the inputs of modules, when there is one head more, or one channel more in every head.
+
+    Attributes:
+        sizes: Size of a dimension -> other size.
+        heads: Number and width of heads: one of the dimensions of tensors `(..., heads, ..., width, ...)` is longer.
+        wider: Whether it is that of the channels.
+    """
+
+    sizes: Mapping[int, int]
+    heads: frozenset[tuple[int, int]] = frozenset()
+    wider: bool = False
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """Return a tensor of the other size."""
+        shape = [self.sizes.get(size, size) for size in tensor.shape]
+        if shape == list(tensor.shape):
+            for number, width in self.heads:
+                first = shape.index(number) if number in shape else tensor.dim()
+                last = [dim for dim, size in enumerate(shape) if size == width and dim > first]
+                if last:
+                    shape[last[-1] if self.wider else first] += 1
+                    break
+        return tensor if shape == list(tensor.shape) else tensor.new_empty(shape)
+
+
 SCALINGS = {
     **dict.fromkeys(("mul", "mul_", "__mul__", "__rmul__", "__imul__", "multiply"), "mul"),
     **dict.fromkeys(("div", "div_", "__truediv__", "__itruediv__", "divide", "true_divide"), "div"),
@@ -83,7 +110,7 @@ class Module:
         calls: Sequence[SizedCall | SplitCall],
         values: Mapping[str, Any],
         answers: Mapping[Call, Sizes],
-        inputs: Mapping[int, int] | None = None,
+        resize: Resize | None = None,
     ) -> Given:
         """Run the module with other values of attributes, and return the sizes and numbers that its calls are given.
 
@@ -91,7 +118,7 @@ class Module:
             calls: Calls that are of interest.
             values: Attribute -> value.
             answers: The sizes that follow from others, -1 in the call.
-            inputs: Size of dimensions of the module's inputs -> other size.
+            resize: Other sizes of the module's inputs.
         """
         copied = copy.deepcopy(self.module)
         for name, value in values.items():
@@ -102,8 +129,8 @@ class Module:
             if child is not copied:
                 child.register_forward_pre_hook(recorder.start)
                 child.register_forward_hook(recorder.end, always_call=True)
-        args, kwargs = (map_tensors(lambda tensor: _resized(tensor, inputs or {}), given)
-                        for given in (self.args, self.kwargs))  # fmt: skip
+        given = self.args, self.kwargs
+        args, kwargs = given if resize is None else (map_tensors(resize.of, item) for item in given)
         try:
             with torch.no_grad(), torch.device("meta"), recorder:
                 copied(*args, **kwargs)
@@ -265,8 +292,3 @@ def _repeated(name: str, x: Tensor, rest: Any, kwargs: Any) -> Sizes:
     if not isinstance(times, int) or dim is None:
         return ()
     return tuple(size * (times if d == dim % x.dim() else 1) for d, size in enumerate(x.shape))
-
-
-def _resized(tensor: Tensor, sizes: Mapping[int, int]) -> Tensor:
-    shape = [sizes.get(size, size) for size in tensor.shape]
-    return tensor if shape == list(tensor.shape) else tensor.new_empty(shape)

@@ -196,14 +196,21 @@ class Labels:
         if labels.numel():
             self.tagged.append(labels)
 
-    def cut(self, parts: Sequence[Tensor], operator: str, source: str) -> None:
-        """Record that an operator takes parts of the channels of sizes of their own, see `Parts`."""
-        self.cuts.append(Parts(tuple(part.flatten() for part in parts if part.numel()), operator, source))
+    def cut(self, parts: Sequence[Tensor], operator: str, source: str, together: bool = False) -> None:
+        """Record that an operator takes parts of the channels of sizes that its code gives, see `Parts`."""
+        parts = [part.flatten() for part in parts if part.numel()]
+        self.cuts.append(Parts(tuple(parts), operator, source, together))
 
     def part(self, parts: Sequence[Tensor], operator: str, source: str) -> None:
-        """Record that an operator takes parts of the channels: equal ones are likely to remain equal, see `Parts`."""
-        self.cut(parts, operator, source)
-        self.cuts[-1].together = len({len(part) for part in self.cuts[-1].parts}) == 1
+        """Record that an operator takes parts of the channels of given sizes; equal ones are likely to remain equal."""
+        self.cut(parts, operator, source, together=len({len(part) for part in parts if part.numel()}) == 1)
+
+    def divide(self, parts: Sequence[Tensor], operator: str, source: str) -> None:
+        """Record that an operator takes a number of parts of the channels: equal ones are tied."""
+        if len({len(part) for part in parts}) == 1:
+            self.tie(torch.stack(list(parts)), operator, source)
+        else:
+            self.cut(parts, operator, source)
 
     def tie(self, labels: Tensor, operator: str, source: str) -> None:
         """Record that the rows of `labels` `(rows, n)` must keep equal counts, each row with its own indices."""

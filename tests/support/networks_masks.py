@@ -64,15 +64,15 @@ PARTS = {"layers.0.self_attn": 4, "layers.0.linear1": 7}
 
 @attention({"embed": (12, 1)} | {f"attention.layers.{name}": (width, 1) for name, width in PARTS.items()})
 class EncoderPadded(nn.Module):
-    """PyTorch's encoder with both masks; whether the first is causal is not given."""
+    """PyTorch's encoder with both masks."""
 
     def __init__(self):
         super().__init__()
         layer = nn.TransformerEncoderLayer(12, 4, 7, batch_first=True)
-        self.layers = nn.TransformerEncoder(layer, 1)
+        self.layers = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
 
     def forward(self, x):
-        return self.layers(x, mask=causal(x.shape[1]), src_key_padding_mask=padding(x))
+        return self.layers(x, mask=causal(x.shape[1]), src_key_padding_mask=padding(x), is_causal=True)
 
 
 DECODER = {"self_attn": 4, "multihead_attn": 4, "linear1": 7}
@@ -91,7 +91,7 @@ class WholeTransformer(nn.Module):
         self.whole = nn.Transformer(12, 4, 1, 1, 7, batch_first=True)
 
     def forward(self, x):
-        return self.whole(x, x, tgt_mask=causal(x.shape[1]), memory_key_padding_mask=padding(x))
+        return self.whole(x, x, tgt_mask=causal(x.shape[1]), tgt_is_causal=True, memory_key_padding_mask=padding(x))
 
 
 class Masked(Fused):

@@ -90,21 +90,22 @@ def _pieces(walk: Walk, x: Value, shapes: list[tuple[int, ...]], dim: int, sizes
     for labels in x.labels:
         parts = list(torch.split(_expand(labels, x, dim), [shape[dim] for shape in shapes], dim))
         if labels.shape[dim] > 1 and not (support(labels) == (dim,) and walk.split(parts, sizes, number)):
-            _part(walk, parts, dim)
+            _part(walk, parts, dim, given=bool(sizes))
         for piece, part in zip(pieces, parts, strict=True):
             piece.append(compact(part))
     return [Value(shape, tuple(piece)) for shape, piece in zip(shapes, pieces, strict=True)]
 
 
-def _part(walk: Walk, parts: list[Tensor], dim: int) -> None:
-    """Tie equal parts of the channels; the network's own code determines the sizes of unequal ones.
+def _part(walk: Walk, parts: list[Tensor], dim: int, given: bool) -> None:
+    """Record parts of the channels, of which the code gives the sizes or only the number.
 
     Channels that change along other dimensions, too, such as heads, go together along the one that is cut.
     """
     if any(set(support(part)) - {dim} for part in parts):
         walk.together(torch.cat(parts, dim), (dim,))
     else:
-        walk.labels.part([part.flatten() for part in parts], walk.operator, walk.source)
+        record = walk.labels.part if given else walk.labels.divide
+        record([part.flatten() for part in parts], walk.operator, walk.source)
 
 
 @rule("unbind", kind="shape")
@@ -146,7 +147,12 @@ def _sliced(walk: Walk, x: Value, dim: int, start: int, end: int, step: int) -> 
             if not (plain and walk.split(cuts, (start, end), number, "slice")):
                 inside = torch.zeros(x.shape[dim], dtype=torch.bool)
                 inside[start:end:step] = True
-                _part(walk, [full.index_select(dim, index.nonzero().flatten()) for index in (inside, ~inside)], dim)
+                _part(
+                    walk,
+                    [full.index_select(dim, index.nonzero().flatten()) for index in (inside, ~inside)],
+                    dim,
+                    given=True,
+                )
         kept.append(compact(part))
     return Value(walk.shape, tuple(kept))
 
