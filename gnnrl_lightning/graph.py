@@ -113,6 +113,7 @@ class ComputationGraph:
         frozen: Channels that cannot be removed, with reasons.
         widths: Dense widths `(G,)` int64.
         sets: Number of index sets of each group `(G,)` int64.
+        least: Smallest width at which the network runs `(G,)` int64, without the user's limits.
         ranges: The user's lowest and highest width for each group.
         kept: Names of the modules and parameters that the user excludes from pruning.
         reads: Operator with MACs -> layouts of the prunable channels that it contracts.
@@ -132,6 +133,7 @@ class ComputationGraph:
         self.frozen: tuple[FrozenGroup, ...] = channels.frozen
         self.widths = torch.tensor([group.width for group in self.groups], dtype=torch.int64)
         self.sets = torch.tensor([group.sets for group in self.groups], dtype=torch.int64)
+        self.least = torch.tensor([group.least for group in self.groups], dtype=torch.int64)
         self.ranges = WidthRanges.of(self.groups)
         self.kept = kept
         self._channels = channels
@@ -322,13 +324,13 @@ class ComputationGraph:
 
     def _check(self, widths: Tensor) -> None:
         """Refuse widths out of range."""
-        for number in ((widths < 1) | (widths > self.widths)).nonzero()[:, 0].tolist():
+        for number in ((widths < self.least) | (widths > self.widths)).nonzero()[:, 0].tolist():
             group, width, reason = self.groups[number], int(widths[number]), ""
             if width == 0:
                 if self.removable.groups[number]:
                     continue
                 reason = f", not 0: {self.removable.reasons[number]}"
-            raise UserError(f"the width of {group.name} is {width}: expected 1 to {group.width}{reason}")
+            raise UserError(f"the width of {group.name} is {width}: expected {group.least} to {group.width}{reason}")
 
     def plan_from(self, kept: list[Tensor]) -> Plan:
         """Make a plan that keeps the given ranks, `(sets, width)` for each group, ascending."""

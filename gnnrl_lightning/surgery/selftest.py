@@ -110,7 +110,7 @@ def _find_faults(
 
 def _drawn(graph: Traced, generator: torch.Generator) -> Tensor:
     """Return random widths `(G,)` at which groups are tested."""
-    drawn = (torch.rand(len(graph.groups), generator=generator) * graph.widths).long().clamp(min=1)
+    drawn = (torch.rand(len(graph.groups), generator=generator) * graph.widths).long().maximum(graph.least)
     for item, axis in graph.dependents.summaries:
         if item.operator == "einsum":  # over one channel PyTorch multiplies, which `FlopCounterMode` does not count
             summed = list(axis.counts)

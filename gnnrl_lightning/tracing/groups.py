@@ -46,12 +46,14 @@ class ChannelGroup:
         width: Dense number of channels in each index set.
         members: All tensor dimensions that pruning the group shortens.
         sets: Number of index sets. All keep the same number of channels, each with its own indices.
+        least: The smallest width at which the network runs, unless the group can go entirely.
     """
 
     name: str
     width: int
     members: tuple[Member, ...]
     sets: int = 1
+    least: int = 1
 
 
 @dataclass(frozen=True)
@@ -306,11 +308,22 @@ class _Former:
         for (name, operator, reason, source), width in together.items():
             frozen.append(FrozenGroup(name, width, operator, reason, source))
         place[: len(self.channel)] = by_channel[self.channel]
-        found = self._members(place)
+        found, pairs = self._members(place), self._pairs(place)
         groups = tuple(
-            ChannelGroup(name, len(members[0]), tuple(found[i]), len(members)) for i, (name, members) in enumerate(kept)
+            ChannelGroup(name, len(members[0]), tuple(found[i]), len(members), 2 if i in pairs else 1)
+            for i, (name, members) in enumerate(kept)
         )
         return Channels(groups, tuple(frozen), place, np.append(owner[self.channel], -1), self.channel)
+
+    def _pairs(self, place: np.ndarray) -> set[int]:
+        """Return the groups that must keep two channels: alone, they are all values of a statistic that needs two."""
+        found = set()
+        for labels in self.walk.pairs:
+            channels = place[labels[labels >= 0].numpy()]
+            different = len(np.unique(channels, axis=0)) == len(labels)  # no channel has several values
+            if different and len(np.unique(channels[:, :2], axis=0)) == 1:
+                found.add(int(channels[0, 0]))
+        return found
 
     def _members(self, place: np.ndarray) -> dict[int, list[Member]]:
         made = {label for _, labels in self.walk.produced for label in labels.tolist() if label >= 0}
