@@ -41,8 +41,8 @@ def check_network(network: Any) -> None:
     if quantised := sorted(kind for kind in kinds if kind.startswith(QUANTISED)):
         package = quantised[0].partition(".modules")[0]
         raise UserError(
-            f"{type(network).__name__} cannot be pruned: it has layers of {package}, whose weights are rounded or packed"
-            "; prune the network before it is prepared for quantisation"
+            f"{type(network).__name__} cannot be pruned: it has layers of {package}, whose weights are rounded or "
+            "packed; prune the network before it is prepared for quantisation"
         )
     parameters = list(network.parameters())
     if not parameters:
