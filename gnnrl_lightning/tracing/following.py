@@ -85,13 +85,14 @@ class Following:
         splits: Calls that cut channels into parts of sizes that may be an attribute.
         plain: Those whose size may be an attribute of the module, and that are not of heads.
         channel: Channel of each label.
-        rows: By module and attribute, labels of the channels of which it is the size, and the channel of each label.
+        rows: By module and attribute, labels of the channels of which it is the size, and the channel of each label
+            if that differs from the walk's.
     """
 
     def __init__(self, walk: Walk, network: nn.Module, inputs: Inputs) -> None:
         self.walk, self.network, self.inputs = walk, network, inputs
         self.calls, self.splits = _without_loose(walk), walk.splits
-        self.rows: dict[tuple[str, str], list[tuple[Tensor, np.ndarray]]] = {}
+        self.rows: dict[tuple[str, str], list[tuple[Tensor, np.ndarray | None]]] = {}
         likely = [call for call in self.calls if self._integers(call.module) & {*call.sizes} - {1}]
         self.plain: list[SizedCall] = likely
         if likely or walk.heads:
@@ -160,12 +161,13 @@ class Following:
 
     def record(self) -> None:
         """Record the attributes as sizes that modules hold; channels of which one attribute is the size are tied."""
+        channel = self.walk.labels.solve() if self.rows else np.empty(0)
         for (path, name), found in self.rows.items():
             tables = [table for table, _ in found]
             self.walk.sizes.append(ModuleSize(path, name, None, tables[0].flatten(), len(tables[0])))
-            channels = {numbers[free(table)].tobytes() for table, numbers in found}
+            channels = {(channel if own is None else own)[free(table)].tobytes() for table, own in found}
             if len(channels) > 1 and len({table.shape[1] for table in tables}) == 1:
-                self.walk.labels.tie(torch.cat(tables), "attention", "")
+                self.walk.labels.tie(torch.cat(tables), "attribute", "")
 
 
 def _without_loose(walk: Walk) -> list[SizedCall]:

@@ -45,6 +45,7 @@ def decide_heads(walk: Walk, network: nn.Module, inputs: Inputs) -> None:
     held = Following(walk, network, inputs)
     decide_splits(held)
     if not walk.heads and not held.plain:
+        held.record()
         return
     components = _components(walk, held.channel)
     whole = _with_whole_heads(walk, [heads for part in components if part.frozen is None for heads in part.heads])

@@ -219,6 +219,13 @@ class _Recorder(TorchFunctionMode):
                 return args[0].new_empty([max(size, 1) for size in _given(name, args, kwargs)])
             if name == "linear" and len(args) > 1:  # its weight has the dense sizes
                 return args[0].new_empty(*args[0].shape[:-1], len(args[1]))
+            if name.startswith("conv"):  # so has a convolution
+                groups = kwargs.get("groups", args[6] if len(args) > 6 else 1)
+                x, weight = args[0], args[1]
+                channels = weight.shape[0] if "transpose" in name else weight.shape[1] * groups
+                return func(x.new_empty(len(x), channels, *x.shape[2:]), *args[1:], **kwargs)
+            if name in ("batch_norm", "group_norm", "layer_norm"):
+                return args[0]
             if name in (*SCALINGS, *TERMS) and all(isinstance(item, Tensor) for item in args[:2]):
                 return _larger(*args[:2])  # one of them is a parameter of dense size
             raise

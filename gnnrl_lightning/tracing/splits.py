@@ -9,10 +9,7 @@ follow from the tensor: equal parts keep equal counts, and unequal ones perhaps 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor
 
 from gnnrl_lightning.tracing.following import Following
 from gnnrl_lightning.tracing.held import Module
@@ -36,36 +33,37 @@ def decide_splits(held: Following) -> None:
             sizes = _sizes_of_each(module, call) or _of_integers(module, call)
             separate = bool(sizes)
             sizes = sizes or _sizes_of_all(module, call)
-        walk.sizes += sizes
+        for size in sizes:
+            if size.place is None:
+                held.rows.setdefault((size.module, size.attribute), []).append((size.labels[None], None))
+            else:
+                walk.sizes.append(size)
         if separate:
             walk.labels.cut(call.parts, call.operator, call.source)
-            for same in _by_attribute(sizes):
-                walk.labels.tie(torch.stack(same), call.operator, call.source)
         else:
             walk.labels.part(parts, call.operator, call.source)
 
 
-def _by_attribute(sizes: Sequence[ModuleSize]) -> list[list[Tensor]]:
-    """Return the labels of the parts of which one integer is the size, if there are several."""
-    found: dict[str, list[Tensor]] = {}
-    for size in sizes:
-        if size.place is None:
-            found.setdefault(size.attribute, []).append(size.labels)
-    return [labels for labels in found.values() if len(labels) > 1]
-
-
 def _of_integers(module: Module, call: SplitCall) -> list[ModuleSize]:
-    """Return the integers that the module holds which are sizes of parts; all other parts must follow from them."""
-    found = []
+    """Return the integers that the module holds which are sizes of parts, or of all of them together.
+
+    All other parts must follow from them: `[self.side, self.all - self.side]`.
+    """
+    found, whole = [], torch.cat(call.parts)
     if call.operator == "split" and len(call.sizes) < 2:
         return []
     for name, value in module.integers().items():
         given = _given(module, call, {name: value + 1})
         if given is None or len(given) != len(call.sizes):
             continue
-        for labels, grown in zip(call.parts, _grown(call, given), strict=True):
-            if grown == 1 and len(labels) == value:
-                found.append(ModuleSize(call.module, name, None, labels))
+        grown = _grown(call, given)
+        found += [
+            ModuleSize(call.module, name, None, labels)
+            for labels, more in zip(call.parts, grown, strict=True)
+            if more == 1 and len(labels) == value
+        ]
+        if value == len(whole) and sorted(grown) == [*[0] * (len(grown) - 1), 1]:
+            found.append(ModuleSize(call.module, name, None, whole))
     return found
 
 

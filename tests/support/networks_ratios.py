@@ -74,6 +74,20 @@ class SplitByAttributes(Cut):
         return torch.cat([third, second.sigmoid(), first.relu()], 1)
 
 
+@case({"a": (4, 2), "a#2": (12, 1), "c": (3, 1), "b": (5, 1)}, IO)
+class SplitOfTheWhole(Cut):
+    """The module holds the sizes of one part and of all; the part has as many channels as one of another layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.all, self.c = 16, conv(4, 10)
+
+    def mixed(self, y):
+        first, second = y.split([self.quarter, self.all - self.quarter], 1)
+        gates, one, two = self.c(first).split([self.quarter, self.three, self.three], 1)
+        return torch.cat([gates.view(len(y), self.quarter, *y.shape[2:]) + (one * two).mean(1, True), second], 1)
+
+
 @case({"a#2": (12, 1), "b": (5, 1)}, IO | {"a": 4}, reason={"a": "[:, :4] gives"})
 class ConstantPart(Cut):
     """The code fixes the size of one part: the other one is pruned."""
