@@ -33,6 +33,9 @@ from gnnrl_lightning.tracing.records import Heads, ModuleSize, SizedCall, Statis
 from gnnrl_lightning.tracing.splits import decide_splits
 from gnnrl_lightning.tracing.walk import Walk
 
+MASKED = "is part of an attention head, which is combined with values that cannot be pruned"
+"""Why a head stays that has a mask of its own."""
+
 
 def decide_heads(walk: Walk, network: nn.Module, inputs: Inputs) -> None:
     """Decide which channels of heads go together, and find the sizes that modules hold as attributes.
@@ -204,7 +207,8 @@ def _freeze(walk: Walk, part: _Part, culprit: SizedCall | None) -> None:
 def _freeze_labels(walk: Walk, part: _Part, heads: Heads, labels: Tensor, culprit: SizedCall | None) -> None:
     if culprit is None and part.frozen is not None:
         why = part.frozen
-        walk.labels.freeze(labels, why.operator, why.source, f"is part of an attention head, which {why.reason}")
+        reason = MASKED if why.reason == UNLIKE else f"is part of an attention head, which {why.reason}"
+        walk.labels.freeze(labels, why.operator, why.source, reason)
         return
     if culprit is None:
         walk.labels.freeze(labels, heads.operator, heads.source, "is part of an attention head that cannot be pruned")
