@@ -29,13 +29,11 @@ from gnnrl_lightning.surgery.removable import Connected, Removable, find_removab
 from gnnrl_lightning.surgery.selftest import find_faults
 from gnnrl_lightning.surgery.surgery import dense_tensors
 from gnnrl_lightning.tracing.axes import Selection
-from gnnrl_lightning.tracing.carry import walk, walk_training
 from gnnrl_lightning.tracing.checks import as_inputs, check_network, check_takes
 from gnnrl_lightning.tracing.copies import shared_copy
-from gnnrl_lightning.tracing.export import Inputs, export, one_example, two_examples, unused_parameters
-from gnnrl_lightning.tracing.groups import ChannelGroup, Channels, Fault, FrozenGroup, form_groups
-from gnnrl_lightning.tracing.heads import decide_heads
-from gnnrl_lightning.tracing.keep import keep_layers
+from gnnrl_lightning.tracing.export import Inputs, one_example
+from gnnrl_lightning.tracing.groups import ChannelGroup, Channels, Fault, FrozenGroup, form_groups, part_otherwise
+from gnnrl_lightning.tracing.passes import walk_network
 from gnnrl_lightning.tracing.pruned_shapes import shapes_by_line
 from gnnrl_lightning.tracing.reasons import Reason, find_reasons
 from gnnrl_lightning.tracing.records import Contraction
@@ -43,8 +41,8 @@ from gnnrl_lightning.tracing.topology import FeatureMap, Operator, build_topolog
 from gnnrl_lightning.tracing.walk import Walk
 from gnnrl_lightning.trees import to_device
 
-MAX_ROUNDS = 8
-"""Maximum number of rounds of the self-test, each of which freezes at least one group."""
+MAX_ROUNDS = 12
+"""Maximum number of rounds of the self-test, each of which freezes or parts at least one group."""
 
 
 def trace(
@@ -53,10 +51,12 @@ def trace(
     self_test: bool = True,
     keep: Sequence[str | type[nn.Module]] = (),
     limits: Limits | None = None,
+    passed: str | None = None,
 ) -> ComputationGraph:
     """Trace a network into its computational graph: groups of channels that are removed together, and costs.
 
-    The network is not modified, and is traced in evaluation mode.
+    The network is not modified, and is traced in evaluation mode; code that only training runs is read where it uses
+    tensors of its own or does not follow the pruned network.
 
     Args:
         network: A module that `torch.export` supports.
@@ -66,6 +66,7 @@ def trace(
         keep: Layers that are not pruned: names of modules or parameters, globs (`layer1.*`), and module types or their
             import paths; see `gnnrl_lightning.tracing.keep.keep_layers`.
         limits: Lowest and highest widths by group, module or glob, see `gnnrl_lightning.cost.ranges.GroupLimit`.
+        passed: Fingerprint of a graph of this network that has passed all tests: the same graph is not tested again.
 
     Raises:
         UserError: The network refuses the example, cannot be exported, has no MACs or others than its graph, or still
@@ -74,23 +75,16 @@ def trace(
     check_network(network)
     inputs = as_inputs(example_inputs)
     given, inputs = inputs, one_example(inputs)
-    # Each pass gets a copy of its own: the network's code may keep the tensors of a pass.
     try:
-        program = export(shared_copy(network), inputs)
+        walked, kept = walk_network(network, inputs, keep)
     except UserError:
         check_takes(network, given)  # raises a clearer error if the network itself refuses the example
         raise
-    walked = walk(program, network)
-    if unused_parameters(program):
-        # Parameters that only training uses (auxiliary heads) must shrink with their inputs.
-        walk_training(walked, export(shared_copy(network).train(), two_examples(inputs)))
-    kept = keep_layers(walked, network, keep)
-    decide_heads(walked, network, inputs)
     copied = shared_copy(network)
     unfit: dict[str, Fault] = {}
     for _ in range(MAX_ROUNDS):
         graph = ComputationGraph(walked, form_groups(walked, unfit), (inputs, self_test), kept)
-        found = find_faults(graph, copied, inputs, self_test)
+        found = {} if graph.fingerprint == passed else find_faults(graph, copied, inputs, self_test)
         if not found:
             if not int(graph.cost.macs(graph.widths)):
                 raise UserError(
@@ -98,6 +92,13 @@ def trace(
                     "linear layer that is used"
                 )
             return graph.limited(limits)
+        if any(fault.training for fault in found.values()) and not walked.trained:
+            walked, kept = walk_network(network, inputs, keep, training=True)
+            unfit = {}
+            continue
+        if part_otherwise(walked, graph._channels, found):
+            unfit = {}
+            continue
         unfit |= found
     raise UserError(
         f"{type(network).__name__} cannot be pruned exactly: {next(iter(unfit.values())).reason}; change its code"
@@ -112,6 +113,7 @@ class ComputationGraph:
         frozen: Channels that cannot be removed, with reasons.
         widths: Dense widths `(G,)` int64.
         sets: Number of index sets of each group `(G,)` int64.
+        least: Smallest width at which the network runs `(G,)` int64, without the user's limits.
         ranges: The user's lowest and highest width for each group.
         kept: Names of the modules and parameters that the user excludes from pruning.
         reads: Operator with MACs -> layouts of the prunable channels that it contracts.
@@ -131,6 +133,7 @@ class ComputationGraph:
         self.frozen: tuple[FrozenGroup, ...] = channels.frozen
         self.widths = torch.tensor([group.width for group in self.groups], dtype=torch.int64)
         self.sets = torch.tensor([group.sets for group in self.groups], dtype=torch.int64)
+        self.least = torch.tensor([group.least for group in self.groups], dtype=torch.int64)
         self.ranges = WidthRanges.of(self.groups)
         self.kept = kept
         self._channels = channels
@@ -331,13 +334,13 @@ class ComputationGraph:
 
     def _check(self, widths: Tensor) -> None:
         """Refuse widths out of range."""
-        for number in ((widths < 1) | (widths > self.widths)).nonzero()[:, 0].tolist():
+        for number in ((widths < self.least) | (widths > self.widths)).nonzero()[:, 0].tolist():
             group, width, reason = self.groups[number], int(widths[number]), ""
             if width == 0:
                 if self.removable.groups[number]:
                     continue
                 reason = f", not 0: {self.removable.reasons[number]}"
-            raise UserError(f"the width of {group.name} is {width}: expected 1 to {group.width}{reason}")
+            raise UserError(f"the width of {group.name} is {width}: expected {group.least} to {group.width}{reason}")
 
     def plan_from(self, kept: list[Tensor]) -> Plan:
         """Make a plan that keeps the given ranks, `(sets, width)` for each group, ascending."""

@@ -9,14 +9,17 @@ import pytest
 import torch
 
 import gnnrl_lightning
+from gnnrl_lightning.surgery.selftest import find_faults
 from gnnrl_lightning.tracing.walk import RULES
 from tests.support import (
     networks_attention,
     networks_compared,
     networks_frozen,
     networks_hard,
+    networks_masks,
     networks_norms,
     networks_parts,
+    networks_ratios,
     networks_recurrent,
     networks_space,
 )
@@ -40,8 +43,10 @@ MORE = (
     networks_compared,
     networks_hard,
     networks_frozen,
+    networks_masks,
     networks_norms,
     networks_parts,
+    networks_ratios,
     networks_recurrent,
     networks_space,
 )
@@ -175,3 +180,13 @@ def test_metrics_made_of_the_latency_follow_it():
     for factor in (1, 10):
         graph = graph.with_latency(lambda widths, factor=factor: factor * widths.sum(-1).double())
         assert float(graph.cost_of(energy)(graph.widths)) == 3 * factor * 6
+
+
+@pytest.mark.parametrize(("name", "tested"), [("Plain", False), ("ConstantView", True)])
+def test_a_graph_that_has_passed_its_tests_is_not_tested_again(name, tested, monkeypatch):
+    """The fingerprint is that of a graph after the test: where a test has frozen channels, it is made again."""
+    network, graph = traced(name)
+    calls = []
+    monkeypatch.setattr("gnnrl_lightning.graph.find_faults", lambda *args: calls.append(args) or find_faults(*args))
+    again = gnnrl_lightning.trace(network, ZOO[name].inputs(torch.float64), passed=graph.fingerprint)
+    assert bool(calls) == tested and again.fingerprint == graph.fingerprint and str(again) == str(graph)

@@ -137,7 +137,7 @@ def cut(graph: ComputationGraph, network: nn.Module, example: Tensor) -> dict[st
     worst, macs_exact, params_exact, trains = 0.0, True, True, True
     for _ in range(CANDIDATES):
         share = torch.rand(len(graph.groups), generator=generator)
-        widths = (1 + (share * graph.widths).long()).clamp(max=graph.widths)
+        widths = (1 + (share * graph.widths).long()).clamp(graph.smallest, graph.widths)
         plan = graph.plan(network, widths)
         pruned = plan.apply(network)
         macs_exact &= count_macs(pruned, (example,)) == int(graph.cost.macs(widths))

@@ -131,7 +131,7 @@ class WidthRanges:
         Raises:
             UserError: A pattern matches no group, or the limits of a group contradict each other.
         """
-        lowest, highest = [1] * len(groups), [group.width for group in groups]
+        lowest, highest = [group.least for group in groups], [group.width for group in groups]
         stays = torch.zeros(len(groups), dtype=torch.bool)
         modules = [_modules(group) for group in groups]
         for pattern, given in (limits or {}).items():

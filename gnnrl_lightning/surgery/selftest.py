@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from gnnrl_lightning.errors import UserError, first_line
@@ -20,10 +21,12 @@ from gnnrl_lightning.networks.attention import unfused
 from gnnrl_lightning.surgery.constants import DOES_NOT_FOLLOW, Expected, explain_shapes, explain_values
 from gnnrl_lightning.surgery.surgery import NOTHING, Cut, Dependents, mask, prune
 from gnnrl_lightning.surgery.traced import Traced
+from gnnrl_lightning.surgery.training import explain_training, training_fault
 from gnnrl_lightning.tracing.axes import Selection
 from gnnrl_lightning.tracing.copies import converted_copy, on_meta, shared_copy
 from gnnrl_lightning.tracing.export import Inputs, run, two_examples
 from gnnrl_lightning.tracing.groups import Fault
+from gnnrl_lightning.tracing.passes import reads_training
 from gnnrl_lightning.tracing.sources import in_line
 from gnnrl_lightning.trees import map_tensors, tensors, to_device
 
@@ -81,6 +84,13 @@ def _find_faults(
         fresh = torch.Generator().manual_seed(1)
         return exactness_fault(network, inputs, graph.cuts, choose(pruned)[0], fresh, graph.dependents)
 
+    def small(pruned: Sequence[int]) -> Callable[[nn.Module], nn.Module]:
+        chosen, _ = choose(pruned)
+        return lambda dense: prune(dense, graph.cuts, chosen, graph.dependents)
+
+    def trains(pruned: Sequence[int]) -> str | None:
+        return training_fault(network, inputs, small(pruned))
+
     explain, found = explain_shapes, dict[int, str]()
     with kept_random_state(), unfused():
         if not every or shapes(every) is not None:
@@ -89,6 +99,9 @@ def _find_faults(
             found = find_culprits(every, shapes)
         if not found and self_test and every:
             explain, found = explain_values, find_culprits(every, values)
+        if not found and every and reads_training(network):
+            failing = find_culprits(every, trains)
+            return {graph.groups[group].name: explain_training(network, inputs, small([group])) for group in failing}
         return {
             graph.groups[group].name: explain(reason, *_both(graph, *tested, *choose([group])))
             for group, reason in found.items()
@@ -97,7 +110,7 @@ def _find_faults(
 
 def _drawn(graph: Traced, generator: torch.Generator) -> Tensor:
     """Return random widths `(G,)` at which groups are tested."""
-    drawn = (torch.rand(len(graph.groups), generator=generator) * graph.widths).long().clamp(min=1)
+    drawn = (torch.rand(len(graph.groups), generator=generator) * graph.widths).long().maximum(graph.least)
     for item, axis in graph.dependents.summaries:
         if item.operator == "einsum":  # over one channel PyTorch multiplies, which `FlopCounterMode` does not count
             summed = list(axis.counts)
@@ -180,7 +193,7 @@ def count_macs(network: nn.Module, inputs: Inputs) -> int:
 
 
 def _count(network: nn.Module, inputs: Inputs) -> int:
-    with FlopCounterMode(display=False) as counter:
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # others on the CPU are not counted
         run(network, inputs)
     return counter.get_total_flops() // 2
 
@@ -245,8 +258,12 @@ def _difference(mine: Tensor, theirs: Tensor) -> str | None:
         return f"the pruned network's output has the shape {tuple(mine.shape)} instead of {tuple(theirs.shape)}"
     if not mine.numel():
         return None
-    scale = theirs.abs().max().clamp(min=torch.finfo(torch.float64).tiny)
-    difference = float((mine - theirs).abs().max() / scale)
+    finite = theirs[theirs.isfinite()]
+    if not finite.numel():
+        return "the masked dense network's output is not finite for any example: give one for which it is"
+    scale = finite.abs().max().clamp(min=torch.finfo(torch.float64).tiny)
+    same = (mine == theirs) | (mine.isnan() & theirs.isnan())
+    difference = float(torch.where(same, 0.0, (mine - theirs).abs()).max() / scale)
     if not difference <= TOLERANCE:
         return f"the pruned network's output is {difference:.1e} away from the masked dense network's"
     return None

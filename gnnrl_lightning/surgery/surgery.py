@@ -28,6 +28,7 @@ SIZES: dict[type[nn.Module], tuple[tuple[str, str, int], ...]] = {
     nn.Embedding: (("num_embeddings", "weight", 0), ("embedding_dim", "weight", 1)),
     nn.modules.batchnorm._NormBase: (("num_features", "running_mean", 0), ("num_features", "weight", 0)),
     nn.PReLU: (("num_parameters", "weight", 0),),
+    nn.Transformer: (("d_model", "encoder.layers.0.linear1.weight", 1),),
 }
 """Module type -> (attribute, parameter, dimension): attributes of a module that record sizes of its parameters."""
 
@@ -142,9 +143,17 @@ def update_sizes(network: nn.Module) -> None:
         for kind, rows in SIZES.items():
             if isinstance(module, kind):
                 for attribute, name, dim in rows:
-                    tensor = getattr(module, name, None)
+                    tensor = _find(module, name)
                     if isinstance(tensor, Tensor):
                         setattr(module, attribute, tensor.shape[dim])
+
+
+def _find(module: nn.Module, name: str) -> object:
+    """Return what a module or one of its parts holds under a name, or None."""
+    try:
+        return attrgetter(name)(module)
+    except AttributeError:
+        return None
 
 
 def _update_convolution(module: nn.modules.conv._ConvNd) -> None:

@@ -23,6 +23,8 @@ class Traced(Protocol):
     @property
     def sets(self) -> Tensor: ...  # noqa: D102
     @property
+    def least(self) -> Tensor: ...  # noqa: D102
+    @property
     def cost(self) -> CostModel: ...  # noqa: D102
     @property
     def contractions(self) -> tuple[Contraction, ...]: ...  # noqa: D102

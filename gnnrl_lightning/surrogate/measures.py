@@ -58,7 +58,9 @@ def widths_of(graph: ComputationGraph, ratio: float) -> Tensor:
         graph: The traced network.
         ratio: One of the keep ratios at which a sensitivity is measured.
     """
-    return widths_at(graph.widths, ratio, graph.removable.but(graph.ranges.stays).groups if ratio < 0 else None)
+    absent = graph.removable.but(graph.ranges.stays).groups if ratio < 0 else None
+    widths = widths_at(graph.widths, ratio, absent)
+    return torch.where(widths > 0, widths.maximum(graph.least), widths)
 
 
 def narrowed(pruner: Pruner, group: int, width: int) -> Plan:

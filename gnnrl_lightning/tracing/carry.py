@@ -19,6 +19,7 @@ import gnnrl_lightning.tracing.rules  # noqa: F401  (registers the rules)
 from gnnrl_lightning.errors import first_line
 from gnnrl_lightning.tracing.labels import Value, vector
 from gnnrl_lightning.tracing.records import Step
+from gnnrl_lightning.tracing.repeats import end_repeats
 from gnnrl_lightning.tracing.sources import line_of, module_of, source_of
 from gnnrl_lightning.tracing.walk import Walk, find_rule, operator_name
 
@@ -42,11 +43,13 @@ def walk_training(state: Walk, program: ExportedProgram) -> None:
     """
     steps, results, contractions = list(state.steps), state.results, list(state.contractions)
     statistics, calls, scalings = list(state.statistics), list(state.calls_of_sizes), list(state.scalings)
-    splits = list(state.splits)
+    splits, norms, unlabelled = list(state.splits), dict(state.norms), list(state.unlabelled)
     _pass(state, program)
     evaluated = {contraction.weight for contraction in contractions}
     state.steps, state.results, state.statistics = steps, results, statistics
-    state.calls_of_sizes, state.scalings, state.splits = calls, scalings, splits
+    state.calls_of_sizes, state.scalings, state.splits, state.norms = calls, scalings, splits, norms
+    known = {name for name, *_ in unlabelled}
+    state.unlabelled = [item for i, item in enumerate(state.unlabelled) if i < len(unlabelled) or item[0] not in known]
     state.training = [item for item in state.contractions[len(contractions) :] if item.weight not in evaluated]
     state.contractions = contractions
 
@@ -131,8 +134,8 @@ def _call(state: Walk, node: Node, values: dict[Node, Any]) -> Any:
     if row is None:
         result, kind = unknown(state, node, values, "flows through an operator without a rule"), "other"
     else:
-        args = map_aggregate(node.args, resolve)
-        kwargs = map_aggregate(node.kwargs, resolve)
+        args = end_repeats(state, row, map_aggregate(node.args, resolve))
+        kwargs = end_repeats(state, row, map_aggregate(node.kwargs, resolve))
         # A rule may meet unforeseen shapes and arguments. Its operands are then frozen, and `inspect` shows where and
         # why. These are the exceptions of torch and Python in such cases; any other exception is a bug in this package.
         costs = len(state.contractions)

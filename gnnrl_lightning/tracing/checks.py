@@ -14,13 +14,16 @@ from gnnrl_lightning.tracing.copies import shared_copy
 from gnnrl_lightning.tracing.export import Inputs, run
 from gnnrl_lightning.trees import tensors
 
+QUANTISED = tuple(f"torch.ao.nn.{kind}" for kind in ("qat", "quantized", "intrinsic.qat", "intrinsic.quantized"))
+"""Packages of layers of networks that are quantised, or prepared for it."""
+
 
 def check_network(network: Any) -> None:
     """Refuse what is not a network that can be traced.
 
     Raises:
-        UserError: It is a class, a state dictionary or a function, has no parameters or uninitialised ones, or is
-            compiled by TorchScript.
+        UserError: It is a class, a state dictionary or a function, has no parameters or uninitialised ones, is
+            compiled by TorchScript, or is quantised.
     """
     if isinstance(network, type):
         raise UserError(f"network is the class {network.__name__}: give an instance of it, {network.__name__}(...)")
@@ -34,6 +37,13 @@ def check_network(network: Any) -> None:
             raise UserError(
                 f"{type(network).__name__} cannot be traced: {what} is compiled by TorchScript; give the Python network"
             )
+    kinds = {type(module).__module__ for module in network.modules()}
+    if quantised := sorted(kind for kind in kinds if kind.startswith(QUANTISED)):
+        package = quantised[0].partition(".modules")[0]
+        raise UserError(
+            f"{type(network).__name__} cannot be pruned: it has layers of {package}, whose weights are rounded or "
+            "packed; prune the network before it is prepared for quantisation"
+        )
     parameters = list(network.parameters())
     if not parameters:
         raise UserError(f"{type(network).__name__} has no parameters: expected some to prune")

@@ -7,13 +7,14 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, redirect_stderr
+from contextlib import contextmanager, redirect_stderr
 from enum import Enum
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.nn.modules import transformer
 
 from gnnrl_lightning.errors import UserError, first_line
 from gnnrl_lightning.tracing.regions import enter_regions, region_name, regions
@@ -43,16 +44,26 @@ def arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return ((), inputs) if isinstance(inputs, dict) else (inputs, {})
 
 
-def unused_parameters(program: ExportedProgram) -> bool:
-    """Whether any parameter of the network is unused in its program."""
-    names = program.graph_signature.inputs_to_parameters
-    return any(node.op == "placeholder" and node.name in names and not node.users for node in program.graph.nodes)
+def unused_tensors(program: ExportedProgram) -> tuple[list[str], list[str]]:
+    """Return the parameters and the buffers of the network, with channels, that are unused in its program."""
+    signature = program.graph_signature
+    unused = [
+        node.name
+        for node in program.graph.nodes
+        if node.op == "placeholder" and not node.users and getattr(node.meta.get("val"), "ndim", 0)
+    ]
+    named = signature.inputs_to_parameters, signature.inputs_to_buffers
+    parameters, buffers = ([names[name] for name in unused if name in names] for names in named)
+    return parameters, buffers
 
 
 def run(network: nn.Module, inputs: Inputs) -> Any:
     """Run one forward pass without gradients; if the inputs are on the meta device, so is what the code creates."""
     device = next(tensor.device for tensor in tensors(inputs))
-    with torch.no_grad(), device if device.type == "meta" else nullcontext():
+    if device.type != "meta":
+        with torch.no_grad():
+            return call(network, inputs)
+    with torch.no_grad(), device, _masks_as_given():
         return call(network, inputs)
 
 
@@ -74,7 +85,7 @@ def export(network: nn.Module, inputs: Inputs) -> ExportedProgram:
     name = type(network).__name__
     hook = network.register_forward_hook(_flat)
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), _quiet(), _masks_as_given():
             program = torch.export.export(network, *arguments(inputs), strict=False)
             entered = enter_regions(program.graph_module)
             if not replace_slice_writes(program.graph):
@@ -123,6 +134,20 @@ def _flat(network: nn.Module, _: Any, outputs: Any) -> tuple[Tensor, ...]:
                 "return them in tuples, lists, dictionaries or dataclasses"
             )
     return tuple(tensors(outputs))
+
+
+@contextmanager
+def _masks_as_given() -> Iterator[None]:
+    """Let `nn.Transformer` use a mask whose `is_causal` is not given without reading whether it is causal.
+
+    That only selects a kernel, and there are no values to read in an export or on the meta device.
+    """
+    former = transformer._detect_is_causal_mask
+    transformer._detect_is_causal_mask = lambda mask, is_causal=None, size=None: is_causal is True
+    try:
+        yield
+    finally:
+        transformer._detect_is_causal_mask = former
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gnnrl_lightning.tracing.copies import shared_copy
 from gnnrl_lightning.tracing.export import Inputs
-from gnnrl_lightning.tracing.held import Call, Module, Sizes, find_modules
+from gnnrl_lightning.tracing.held import Call, Module, Resize, Sizes, find_modules
 from gnnrl_lightning.tracing.labels import shrinking
 from gnnrl_lightning.tracing.records import ModuleSize, SizedCall
 from gnnrl_lightning.tracing.walk import Walk
@@ -85,13 +85,14 @@ class Following:
         splits: Calls that cut channels into parts of sizes that may be an attribute.
         plain: Those whose size may be an attribute of the module, and that are not of heads.
         channel: Channel of each label.
-        rows: By module and attribute, labels of the channels of which it is the size, and the channel of each label.
+        rows: By module and attribute, labels of the channels of which it is the size, and the channel of each label
+            if that differs from the walk's.
     """
 
     def __init__(self, walk: Walk, network: nn.Module, inputs: Inputs) -> None:
         self.walk, self.network, self.inputs = walk, network, inputs
-        self.calls, self.splits = walk.calls_of_sizes, walk.splits
-        self.rows: dict[tuple[str, str], list[tuple[Tensor, np.ndarray]]] = {}
+        self.calls, self.splits = _without_loose(walk), walk.splits
+        self.rows: dict[tuple[str, str], list[tuple[Tensor, np.ndarray | None]]] = {}
         likely = [call for call in self.calls if self._integers(call.module) & {*call.sizes} - {1}]
         self.plain: list[SizedCall] = likely
         if likely or walk.heads:
@@ -112,13 +113,13 @@ class Following:
         paths = list(dict.fromkeys(call.module for call in (*self.calls, *self.splits)))
         return find_modules(shared_copy(self.network), self.inputs, paths)
 
-    def follow(self, calls: Sequence[SizedCall], grown: Mapping[str, Grown], inputs: dict[int, int]) -> Found:
+    def follow(self, calls: Sequence[SizedCall], grown: Mapping[str, Grown], resize: Resize) -> Found:
         """Find the attributes that are sizes of calls, and whether all calls follow if they are set.
 
         Args:
             calls: The calls.
             grown: Their other sizes, by module.
-            inputs: Size of dimensions of the modules' inputs -> other size.
+            resize: Other sizes of the modules' inputs.
         """
         attributes: list[tuple[str, str, SizedCall, int]] = []
         factors: dict[str, dict[Call, float]] = {}
@@ -131,9 +132,9 @@ class Following:
                 if fixed is not None:
                     return Found((), fixed)
                 continue
-            found = _attributes(module, mine, sizes, inputs)
+            found = _attributes(module, mine, sizes, resize)
             values = {name: sizes[_key(call)][dim] for name, ((call, dim), *_) in found.items()}
-            given = module.sizes(mine, values, sizes, inputs)
+            given = module.sizes(mine, values, sizes, resize)
             factors[path] = given.factors
             for call in mine:
                 if _misses(call, given.sizes.get(_key(call), (-1,) * len(call.sizes)), sizes):
@@ -147,7 +148,7 @@ class Following:
             calls, module = [call for call in self.plain if call.module == path], self.modules.get(path)
             if module is not None:
                 grown = grown_sizes(calls, self.channel, lambda along: len(np.unique(self.channel[free(along)])))
-                found = _attributes(module, calls, grown[path], {})
+                found = _attributes(module, calls, grown[path], Resize({}))
                 self.hold([(path, name, *each) for name, where in found.items() for each in where[:1]], self.channel)
 
     def hold(self, attributes: Sequence[tuple[str, str, SizedCall, int]], numbers: np.ndarray) -> None:
@@ -160,12 +161,26 @@ class Following:
 
     def record(self) -> None:
         """Record the attributes as sizes that modules hold; channels of which one attribute is the size are tied."""
+        channel = self.walk.labels.solve() if self.rows else np.empty(0)
         for (path, name), found in self.rows.items():
             tables = [table for table, _ in found]
             self.walk.sizes.append(ModuleSize(path, name, None, tables[0].flatten(), len(tables[0])))
-            channels = {numbers[free(table)].tobytes() for table, numbers in found}
+            channels = {(channel if own is None else own)[free(table)].tobytes() for table, own in found}
             if len(channels) > 1 and len({table.shape[1] for table in tables}) == 1:
-                self.walk.labels.tie(torch.cat(tables), "attention", "")
+                self.walk.labels.tie(torch.cat(tables), "attribute", "")
+
+
+def _without_loose(walk: Walk) -> list[SizedCall]:
+    """Return the calls that are given sizes, without those of repeats that never meet channels."""
+    repeats = [call for call in walk.calls_of_sizes if walk.is_repeat(call.labels)]
+    if not repeats:
+        return walk.calls_of_sizes
+    channel = walk.labels.solve()
+    others = np.ones(walk.labels.count, dtype=bool)
+    others[list(walk.repeats)] = False
+    met = np.unique(channel[others])
+    loose = [call for call in repeats if not np.isin(channel[free(call.labels)], met).any()]
+    return [call for call in walk.calls_of_sizes if not any(call is item for item in loose)]
 
 
 def _misses(call: SizedCall, given: Sizes, grown: Grown) -> bool:
@@ -174,7 +189,7 @@ def _misses(call: SizedCall, given: Sizes, grown: Grown) -> bool:
 
 
 def _attributes(
-    module: Module, calls: Sequence[SizedCall], grown: Grown, inputs: dict[int, int]
+    module: Module, calls: Sequence[SizedCall], grown: Grown, resize: Resize
 ) -> dict[str, list[tuple[SizedCall, int]]]:
     """Return the attributes of a module that are sizes of calls, with the calls and their dimensions."""
     found: dict[str, list[tuple[SizedCall, int]]] = {}
@@ -187,7 +202,7 @@ def _attributes(
     for name, value in module.integers().items():
         likely = [(call, dim) for call, dim in changing if call.sizes[dim] == value]
         for wanted in dict.fromkeys(grown[_key(call)][dim] for call, dim in likely):
-            given = module.sizes(calls, {name: wanted}, grown, inputs).sizes
+            given = module.sizes(calls, {name: wanted}, grown, resize).sizes
             follows = [(call, dim) for call, dim in likely if given.get(_key(call), call.sizes)[dim] == wanted]
             if follows:
                 found[name] = follows

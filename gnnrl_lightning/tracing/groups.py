@@ -8,6 +8,7 @@ convolution) form one group; every other index set is a separate group.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,12 +46,14 @@ class ChannelGroup:
         width: Dense number of channels in each index set.
         members: All tensor dimensions that pruning the group shortens.
         sets: Number of index sets. All keep the same number of channels, each with its own indices.
+        least: The smallest width at which the network runs, unless the group can go entirely.
     """
 
     name: str
     width: int
     members: tuple[Member, ...]
     sets: int = 1
+    least: int = 1
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,17 @@ class FrozenGroup:
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a test of the pruned network fails, and the line of the user's code, if it is known."""
+    """Why a test of the pruned network fails.
+
+    Attributes:
+        reason: The reason.
+        source: Line of the user's code, if it is known.
+        training: Whether only training fails.
+    """
 
     reason: str
     source: str = ""
+    training: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,7 +121,33 @@ def form_groups(walk: Walk, unfit: dict[str, Fault] | None = None) -> Channels:
         walk: The finished walk.
         unfit: Groups that failed a test of the pruned network: name -> fault. They are frozen.
     """
-    return _Former(walk).form(unfit or {})
+    while (found := _Former(walk).form(unfit or {})) is None:
+        pass  # parts that cannot keep the ratio of their sizes are separate now
+    return found
+
+
+def part_otherwise(walk: Walk, channels: Channels, failing: Collection[str]) -> bool:
+    """Let parts of the channels of failing groups keep the ratio of their sizes, or be separate if they have kept it.
+
+    The code may compute a size, `x[:, : x.shape[1] // 4]`, or fix it. Each of the two is tried once.
+
+    Args:
+        walk: The walk.
+        channels: Its groups.
+        failing: Names of groups that fail a test of the pruned network.
+
+    Returns:
+        Whether anything has changed: then the groups are to be formed again.
+    """
+    mine = [number for number, group in enumerate(channels.groups) if group.name in failing]
+    changed = False
+    for cut in walk.labels.cuts:
+        labels = cut.labels()
+        if not np.isin(channels.place[labels[labels >= 0].numpy(), 0], mine).any():
+            continue
+        if cut.together or (not cut.tried and cut.unit > 1):
+            cut.together, cut.tried, changed = not cut.together, True, True
+    return changed
 
 
 class _Former:
@@ -124,6 +160,7 @@ class _Former:
         np.minimum.at(self.first, self.channel, np.arange(len(self.channel)))
         self.made = {int(c): None for _, labels in walk.produced for c in self.channel[labels[labels >= 0].numpy()]}
         self.reasons: dict[int, tuple[str, str, str]] = {}
+        self.parted = False
         for freeze in walk.labels.frozen:
             self._freeze(self.channel[freeze.labels.numpy()], freeze.operator, freeze.reason, freeze.source)
         self.rows, tagged = walk.labels.settle(self.channel)
@@ -172,6 +209,9 @@ class _Former:
             renamed = [_renumber(pattern) for pattern in patterns]
             lengths = [[sizes[index] for index in pattern] for pattern in patterns]
             if rigid or any(pattern != renamed[0] for pattern in renamed) or any(row != lengths[0] for row in lengths):
+                if rows.parts is not None:
+                    rows.parts.together, rows.parts.tried, self.parted = False, True, True
+                    continue
                 reason = "must keep equal counts together with channels that cannot be pruned so"
                 changed |= self._freeze(channels[free], rows.operator, reason, rows.source)
                 continue
@@ -179,10 +219,13 @@ class _Former:
                 pairs.extend(set(zip(patterns[0], pattern, strict=True)))
         return pairs, changed
 
-    def form(self, unfit: dict[str, Fault]) -> Channels:
+    def form(self, unfit: dict[str, Fault]) -> Channels | None:
+        """Form the groups, or return None if parts of channels are separate that were not before."""
         while True:
             sets = self._index_sets()
             pairs, changed = self._ties(sets)
+            if self.parted:
+                return None
             if changed:
                 continue
             classes = self._join(sets, pairs)
@@ -195,20 +238,25 @@ class _Former:
             if not failed:
                 return self._build(classes)
             for members, fault in failed:
-                cut = self._use_of(int(members[0][0]), self.walk.labels.cuts)
+                cut = self._use_of(int(members[0][0]), self._cuts)
                 source = fault.source or (cut.source if cut else "")
                 self._freeze(np.concatenate(members), "self-test", fault.reason, source)
 
-    def _use_of(self, channel: int, uses: list[Use]) -> Use | None:
+    def _use_of(self, channel: int, uses: Sequence[Use]) -> Use | None:
         """Return the first of the given uses of a channel."""
         return next((use for use in uses if (self.channel[use.labels[use.labels >= 0].numpy()] == channel).any()), None)
+
+    @property
+    def _cuts(self) -> list[Use]:
+        """Uses of each of the parts of channels."""
+        return [Use(part, cut.operator, cut.source) for cut in self.walk.labels.cuts for part in cut.parts]
 
     def _why_single(self, channel: int) -> tuple[str, str, str]:
         """Return operator, reason and source of a group that has only one channel."""
         for _, labels in self.walk.produced:
             if np.count_nonzero(self.channel[labels[labels >= 0].numpy()] == channel) > 1:
                 return "layer", "is one channel, for all channels of its layer go together", ""
-        cut = self._use_of(channel, self.walk.labels.cuts + self.rows)
+        cut = self._use_of(channel, [*self._cuts, *self.rows])
         if cut is None:
             return "layer", "is the only channel of its layer", ""
         return cut.operator, "is used apart from the other channels of its layer", cut.source
@@ -260,11 +308,22 @@ class _Former:
         for (name, operator, reason, source), width in together.items():
             frozen.append(FrozenGroup(name, width, operator, reason, source))
         place[: len(self.channel)] = by_channel[self.channel]
-        found = self._members(place)
+        found, pairs = self._members(place), self._pairs(place)
         groups = tuple(
-            ChannelGroup(name, len(members[0]), tuple(found[i]), len(members)) for i, (name, members) in enumerate(kept)
+            ChannelGroup(name, len(members[0]), tuple(found[i]), len(members), 2 if i in pairs else 1)
+            for i, (name, members) in enumerate(kept)
         )
         return Channels(groups, tuple(frozen), place, np.append(owner[self.channel], -1), self.channel)
+
+    def _pairs(self, place: np.ndarray) -> set[int]:
+        """Return the groups that must keep two channels: alone, they are all values of a statistic that needs two."""
+        found = set()
+        for labels in self.walk.pairs:
+            channels = place[labels[labels >= 0].numpy()]
+            different = len(np.unique(channels, axis=0)) == len(labels)  # no channel has several values
+            if different and len(np.unique(channels[:, :2], axis=0)) == 1:
+                found.add(int(channels[0, 0]))
+        return found
 
     def _members(self, place: np.ndarray) -> dict[int, list[Member]]:
         made = {label for _, labels in self.walk.produced for label in labels.tolist() if label >= 0}

@@ -26,10 +26,15 @@ from torch import Tensor, nn
 from gnnrl_lightning.networks.attention import is_replaced
 from gnnrl_lightning.tracing.export import Inputs
 from gnnrl_lightning.tracing.following import Following, Found, free, grown_sizes
-from gnnrl_lightning.tracing.labels import FIXED
+from gnnrl_lightning.tracing.held import Resize
+from gnnrl_lightning.tracing.labels import FIXED, Freeze
+from gnnrl_lightning.tracing.product import UNLIKE
 from gnnrl_lightning.tracing.records import Heads, ModuleSize, SizedCall, Statistic
 from gnnrl_lightning.tracing.splits import decide_splits
 from gnnrl_lightning.tracing.walk import Walk
+
+MASKED = "is part of an attention head, which is combined with values that cannot be pruned"
+"""Why a head stays that has a mask of its own."""
 
 
 def decide_heads(walk: Walk, network: nn.Module, inputs: Inputs) -> None:
@@ -43,9 +48,10 @@ def decide_heads(walk: Walk, network: nn.Module, inputs: Inputs) -> None:
     held = Following(walk, network, inputs)
     decide_splits(held)
     if not walk.heads and not held.plain:
+        held.record()
         return
     components = _components(walk, held.channel)
-    whole = _with_whole_heads(walk, [heads for part in components if not part.frozen for heads in part.heads])
+    whole = _with_whole_heads(walk, [heads for part in components if part.frozen is None for heads in part.heads])
     for part in components:
         part.wide = [heads for heads in part.heads if len(np.unique(held.channel[heads.row])) > 1] or part.heads
         part.calls = [call for call in held.calls if part.takes(held.channel[free(call.labels)])]
@@ -62,14 +68,14 @@ class _Part:
     Attributes:
         heads: Their records.
         channels: Numbers of the channels of these heads.
-        frozen: Whether a constraint of the walk keeps all heads.
+        frozen: The constraint of the walk that keeps all heads, or None.
         wide: Those with several channels in each head.
         calls: Calls that are given their sizes.
     """
 
     heads: list[Heads]
     channels: set[int]
-    frozen: bool
+    frozen: Freeze | None
     wide: list[Heads] = field(default_factory=list)
     calls: list[SizedCall] = field(default_factory=list)
 
@@ -86,19 +92,21 @@ class _Part:
 
 def _components(walk: Walk, channel: np.ndarray) -> list[_Part]:
     """Return the heads that are joined, or share channels."""
-    frozen = {int(c) for freeze in walk.labels.frozen for c in channel[freeze.labels.numpy()]} if walk.heads else set()
+    frozen = {int(c): freeze for freeze in reversed(walk.labels.frozen if walk.heads else ())
+              for c in channel[freeze.labels.numpy()]}  # fmt: skip
     parts: list[_Part] = []
     for heads in walk.heads.values():
         own = channel[free(heads.labels)]
         mine = {*own.tolist(), *channel[free(heads.channels)].tolist()}
         near = [part for part in parts if not part.channels.isdisjoint(mine)]
         parts = [part for part in parts if part.channels.isdisjoint(mine)]
-        stays = not frozen.isdisjoint(own.tolist()) or bool((heads.channels < 0).any())
+        partial = Freeze(heads.labels, heads.operator, heads.source, UNLIKE) if (heads.channels < 0).any() else None
+        stays = next((frozen[c] for c in own.tolist() if c in frozen), partial)
         parts.append(
             _Part(
                 [*(other for part in near for other in part.heads), heads],
                 mine.union(*(part.channels for part in near)),
-                stays or any(part.frozen for part in near),
+                next((part.frozen for part in near if part.frozen is not None), stays),
             )
         )
     return parts
@@ -125,8 +133,9 @@ def _decide(part: _Part, held: Following, whole: np.ndarray) -> None:
         return part.width(held.channel[free(along)], held.channel)
 
     culprit: SizedCall | None = None
-    if not part.frozen:
-        found = held.follow(calls, grown_sizes(calls, whole, of_heads), {})
+    shapes = frozenset((len(heads.channels), heads.channels.shape[1]) for heads in part.wide)
+    if part.frozen is None:
+        found = held.follow(calls, grown_sizes(calls, whole, of_heads), Resize({}, shapes))
         if found.culprit is None:
             _take_whole_heads(walk, part)
             held.hold(found.attributes, whole)
@@ -136,12 +145,12 @@ def _decide(part: _Part, held: Following, whole: np.ndarray) -> None:
             return
         culprit = found.culprit
     grown = grown_sizes(calls, held.channel, of_width)
-    found = held.follow(calls, grown, {})
+    found = held.follow(calls, grown, Resize({}, shapes, wider=True))
     read = _inputs_of(walk, part)
     with_input = found.culprit is not None and read is not None and not replaced
     if with_input and read is not None:
         width = part.wide[0].channels.shape[1]
-        found = held.follow(calls, grown, {len(read): len(read) // width * (width + 1)})
+        found = held.follow(calls, grown, Resize({len(read): len(read) // width * (width + 1)}, shapes, wider=True))
     if found.culprit is not None or replaced:
         _freeze(walk, part, culprit or found.culprit)
         return
@@ -166,7 +175,7 @@ def _take_width(walk: Walk, part: _Part, culprit: SizedCall | None, read: Tensor
         tables = [heads.channels] if read is None else [read.reshape(heads.channels.shape), heads.channels]
         walk.labels.tie(torch.cat(tables), heads.operator, heads.source)
     for heads in part.heads:
-        _freeze_labels(walk, heads, heads.labels, culprit)
+        _freeze_labels(walk, part, heads, heads.labels, culprit)
         walk.produced.append((_maker(walk, heads), heads.labels))
 
 
@@ -192,10 +201,15 @@ def _note_scalings(part: _Part, held: Following, found: Found) -> None:
 def _freeze(walk: Walk, part: _Part, culprit: SizedCall | None) -> None:
     for heads in part.heads:
         for labels in (heads.labels, heads.channels):
-            _freeze_labels(walk, heads, labels, culprit)
+            _freeze_labels(walk, part, heads, labels, culprit)
 
 
-def _freeze_labels(walk: Walk, heads: Heads, labels: Tensor, culprit: SizedCall | None) -> None:
+def _freeze_labels(walk: Walk, part: _Part, heads: Heads, labels: Tensor, culprit: SizedCall | None) -> None:
+    if culprit is None and part.frozen is not None:
+        why = part.frozen
+        reason = MASKED if why.reason == UNLIKE else f"is part of an attention head, which {why.reason}"
+        walk.labels.freeze(labels, why.operator, why.source, reason)
+        return
     if culprit is None:
         walk.labels.freeze(labels, heads.operator, heads.source, "is part of an attention head that cannot be pruned")
         return

@@ -43,6 +43,33 @@ class Given:
     factors: dict[Call, float]
 
 
+@dataclass(frozen=True)
+class Resize:
+    """Other sizes of the inputs of modules, when there is one head more, or one channel more in every head.
+
+    Attributes:
+        sizes: Size of a dimension -> other size.
+        heads: Number and width of heads: one of the dimensions of tensors `(..., heads, ..., width, ...)` is longer.
+        wider: Whether it is that of the channels.
+    """
+
+    sizes: Mapping[int, int]
+    heads: frozenset[tuple[int, int]] = frozenset()
+    wider: bool = False
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """Return a tensor of the other size."""
+        shape = [self.sizes.get(size, size) for size in tensor.shape]
+        if shape == list(tensor.shape):
+            for number, width in self.heads:
+                first = shape.index(number) if number in shape else tensor.dim()
+                last = [dim for dim, size in enumerate(shape) if size == width and dim > first]
+                if last:
+                    shape[last[-1] if self.wider else first] += 1
+                    break
+        return tensor if shape == list(tensor.shape) else tensor.new_empty(shape)
+
+
 SCALINGS = {
     **dict.fromkeys(("mul", "mul_", "__mul__", "__rmul__", "__imul__", "multiply"), "mul"),
     **dict.fromkeys(("div", "div_", "__truediv__", "__itruediv__", "divide", "true_divide"), "div"),
@@ -52,7 +79,7 @@ SCALINGS = {
 TERMS = ("add", "add_", "__add__", "__radd__", "__iadd__", "sub", "sub_", "__sub__", "__rsub__", "__isub__")
 """Names of functions that add or subtract."""
 
-VIEWS = ("view", "reshape", "unflatten", "expand")
+VIEWS = ("view", "reshape", "unflatten", "expand", "repeat", "repeat_interleave")
 """Calls whose arguments are sizes of their output."""
 
 
@@ -83,7 +110,7 @@ class Module:
         calls: Sequence[SizedCall | SplitCall],
         values: Mapping[str, Any],
         answers: Mapping[Call, Sizes],
-        inputs: Mapping[int, int] | None = None,
+        resize: Resize | None = None,
     ) -> Given:
         """Run the module with other values of attributes, and return the sizes and numbers that its calls are given.
 
@@ -91,7 +118,7 @@ class Module:
             calls: Calls that are of interest.
             values: Attribute -> value.
             answers: The sizes that follow from others, -1 in the call.
-            inputs: Size of dimensions of the module's inputs -> other size.
+            resize: Other sizes of the module's inputs.
         """
         copied = copy.deepcopy(self.module)
         for name, value in values.items():
@@ -102,8 +129,8 @@ class Module:
             if child is not copied:
                 child.register_forward_pre_hook(recorder.start)
                 child.register_forward_hook(recorder.end, always_call=True)
-        args, kwargs = (map_tensors(lambda tensor: _resized(tensor, inputs or {}), given)
-                        for given in (self.args, self.kwargs))  # fmt: skip
+        given = self.args, self.kwargs
+        args, kwargs = given if resize is None else (map_tensors(resize.of, item) for item in given)
         try:
             with torch.no_grad(), torch.device("meta"), recorder:
                 copied(*args, **kwargs)
@@ -164,6 +191,8 @@ class _Recorder(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Record a call."""
         kwargs, name = kwargs or {}, getattr(func, "__name__", "")
+        if name in ("__getitem__", "narrow") and not self.depth:
+            self._note_slices(name, args, kwargs)
         key = None
         if (name in VIEWS or name == "split") and not self.depth:
             key = name, self.calls[name]
@@ -190,9 +219,45 @@ class _Recorder(TorchFunctionMode):
                 return args[0].new_empty([max(size, 1) for size in _given(name, args, kwargs)])
             if name == "linear" and len(args) > 1:  # its weight has the dense sizes
                 return args[0].new_empty(*args[0].shape[:-1], len(args[1]))
+            if name.startswith("conv"):  # so has a convolution
+                groups = kwargs.get("groups", args[6] if len(args) > 6 else 1)
+                x, weight = args[0], args[1]
+                channels = weight.shape[0] if "transpose" in name else weight.shape[1] * groups
+                return func(x.new_empty(len(x), channels, *x.shape[2:]), *args[1:], **kwargs)
+            if name in ("batch_norm", "group_norm", "layer_norm"):
+                return args[0]
             if name in (*SCALINGS, *TERMS) and all(isinstance(item, Tensor) for item in args[:2]):
                 return _larger(*args[:2])  # one of them is a parameter of dense size
             raise
+
+    def _note_slices(self, name: str, args: Any, kwargs: Any) -> None:
+        """Record the ends of slices that are parts of a dimension."""
+        for size, start, stop in _slices(name, *args, **kwargs):
+            key = "slice", self.calls["slice"]
+            if (start, stop) != (0, size):
+                self.calls["slice"] += 1
+                if key in self.wanted:
+                    self.given.sizes[key] = (start, stop)
+
+
+def _slices(name: str, x: Tensor, *args: Any, **kwargs: Any) -> list[tuple[int, int, int]]:
+    """Return size, start and end of the slices that a call takes of a tensor's dimensions."""
+    if name == "narrow":
+        dim, start, length = (kwargs.get(key, args[i] if i < len(args) else None)
+                              for i, key in enumerate(("dim", "start", "length")))  # fmt: skip
+        if not (isinstance(dim, int) and isinstance(start, int) and isinstance(length, int)):
+            return []
+        return [(x.shape[dim], start % x.shape[dim], start % x.shape[dim] + length)]
+    index = args[0] if isinstance(args[0], tuple) else (args[0],)
+    dim, found = 0, []
+    for place, item in enumerate(index):
+        if item is Ellipsis:
+            dim = x.dim() - sum(each is not None for each in index[place + 1 :])
+            continue
+        if isinstance(item, slice) and dim < x.dim():
+            found.append((x.shape[dim], *item.indices(x.shape[dim])[:2]))
+        dim += item is not None
+    return found
 
 
 def _larger(a: Tensor, b: Tensor) -> Tensor:
@@ -215,6 +280,8 @@ def _given(name: str, args: Any, kwargs: Any) -> Sizes:
     if name == "split":
         sizes = next((kwargs[key] for key in ("split_size_or_sections", "split_size") if key in kwargs), *rest[:1])
         return (sizes,) if isinstance(sizes, int) else tuple(sizes)
+    if name.startswith("repeat"):
+        return _repeated(name, x, rest, kwargs)
     sizes = kwargs.get("shape", kwargs.get("size", kwargs.get("sizes", rest[-1] if rest else ())))
     if name == "unflatten":
         dim = kwargs.get("dim", rest[0] if rest else 0) % x.dim()
@@ -222,6 +289,13 @@ def _given(name: str, args: Any, kwargs: Any) -> Sizes:
     return tuple(sizes) if isinstance(sizes, (tuple, list)) else tuple(rest)
 
 
-def _resized(tensor: Tensor, sizes: Mapping[int, int]) -> Tensor:
-    shape = [sizes.get(size, size) for size in tensor.shape]
-    return tensor if shape == list(tensor.shape) else tensor.new_empty(shape)
+def _repeated(name: str, x: Tensor, rest: Any, kwargs: Any) -> Sizes:
+    """Return the sizes of the output of `repeat` or `repeat_interleave`; () if they depend on values."""
+    if name == "repeat":
+        times = kwargs.get("repeats", rest[0] if len(rest) == 1 else rest)
+        times = (times,) if isinstance(times, int) else tuple(times)
+        return tuple(t * s for t, s in zip(times, (*(1,) * (len(times) - x.dim()), *x.shape), strict=True))
+    times, dim = (kwargs.get(key, rest[i] if i < len(rest) else None) for i, key in enumerate(("repeats", "dim")))
+    if not isinstance(times, int) or dim is None:
+        return ()
+    return tuple(size * (times if d == dim % x.dim() else 1) for d, size in enumerate(x.shape))

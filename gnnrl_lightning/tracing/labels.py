@@ -8,6 +8,7 @@ one channel", "this channel must be kept"); `Labels.solve` derives the channels 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -98,13 +99,49 @@ class Freeze:
     reason: str
 
 
+@dataclass
+class Parts:
+    """Parts of channels that an operator takes, with its name and its location in the code.
+
+    Attributes:
+        parts: Labels `(n,)` of each part.
+        operator: Name of the operator.
+        source: Its location in the code.
+        together: Whether the parts keep the ratio of their sizes; otherwise they are separate index sets.
+        tried: Whether one of the two has been tried, and the network's code did not follow.
+    """
+
+    parts: tuple[Tensor, ...]
+    operator: str
+    source: str
+    together: bool = False
+    tried: bool = False
+
+    @property
+    def unit(self) -> int:
+        """The largest number of channels of which all parts are multiples."""
+        return math.gcd(*(len(part) for part in self.parts))
+
+    def labels(self) -> Tensor:
+        """Return the labels of all parts."""
+        return torch.cat(self.parts)
+
+
 @dataclass(frozen=True)
 class Use:
-    """Labels that an operator uses in one way, see `Labels`, with its name and its location in the code."""
+    """Labels that an operator uses in one way, see `Labels`, with its name and its location in the code.
+
+    Attributes:
+        labels: The labels.
+        operator: Name of the operator.
+        source: Its location in the code.
+        parts: The parts that it takes if they keep the ratio of their sizes.
+    """
 
     labels: Tensor
     operator: str
     source: str
+    parts: Parts | None = None
 
 
 @dataclass
@@ -117,7 +154,7 @@ class Labels:
         frozen: Labels that must be kept.
         rows: Label vectors `(rows, n)` that must keep equal counts.
         splits: Labels of a channel dimension that a view has split into several.
-        cuts: Labels `(n,)` of one of the unequal parts of a channel dimension.
+        cuts: Parts of channel dimensions.
         tagged: Labels that occur together.
     """
 
@@ -126,7 +163,7 @@ class Labels:
     frozen: list[Freeze] = field(default_factory=list)
     rows: list[Use] = field(default_factory=list)
     splits: list[Use] = field(default_factory=list)
-    cuts: list[Use] = field(default_factory=list)
+    cuts: list[Parts] = field(default_factory=list)
     tagged: list[Tensor] = field(default_factory=list)
 
     def fresh(self, n: int) -> Tensor:
@@ -159,14 +196,17 @@ class Labels:
         if labels.numel():
             self.tagged.append(labels)
 
-    def cut(self, parts: Sequence[Tensor], operator: str, source: str) -> None:
-        """Record that an operator takes unequal parts of the channels, which are separate index sets then."""
-        for part in parts:
-            self.tag(part)
-            self.cuts.append(Use(part.flatten(), operator, source))
+    def cut(self, parts: Sequence[Tensor], operator: str, source: str, together: bool = False) -> None:
+        """Record that an operator takes parts of the channels of sizes that its code gives, see `Parts`."""
+        parts = [part.flatten() for part in parts if part.numel()]
+        self.cuts.append(Parts(tuple(parts), operator, source, together))
 
     def part(self, parts: Sequence[Tensor], operator: str, source: str) -> None:
-        """Record that an operator takes parts of the channels: equal ones are tied, unequal ones are cut."""
+        """Record that an operator takes parts of the channels of given sizes; equal ones are likely to remain equal."""
+        self.cut(parts, operator, source, together=len({len(part) for part in parts if part.numel()}) == 1)
+
+    def divide(self, parts: Sequence[Tensor], operator: str, source: str) -> None:
+        """Record that an operator takes a number of parts of the channels: equal ones are tied."""
         if len({len(part) for part in parts}) == 1:
             self.tie(torch.stack(list(parts)), operator, source)
         else:
@@ -179,7 +219,7 @@ class Labels:
             self.tag(row)
 
     def settle(self, channel: np.ndarray) -> tuple[list[Use], list[Tensor]]:
-        """Return all rows that must keep equal counts and all tags, with those of splits.
+        """Return all rows that must keep equal counts and all tags, with those of splits and parts.
 
         If the last dimension of a split shrinks, see `shrinking`, its rows keep equal counts.
 
@@ -187,6 +227,13 @@ class Labels:
             channel: The channel of each label, see `solve`.
         """
         rows, tagged = list(self.rows), list(self.tagged)
+        for cut in self.cuts:
+            if cut.together:
+                table = torch.cat([part.reshape(-1, cut.unit) for part in cut.parts])
+                rows.append(Use(table, cut.operator, cut.source, cut))
+                tagged += [row[row >= 0] for row in table]
+            else:
+                tagged += [part[part >= 0] for part in cut.parts]
         for split in self.splits:
             shrinks = shrinking(split.labels, torch.from_numpy(channel)[split.labels])
             if shrinks is None:

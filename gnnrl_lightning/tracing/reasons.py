@@ -14,6 +14,7 @@ from gnnrl_lightning.tracing.groups import Channels
 from gnnrl_lightning.tracing.records import Contraction
 
 REMEDIES = {
+    "attention head, which is combined": "give what it is combined with, such as a mask, size 1 along the heads",
     "without a rule": "use other operators, or register a rule with gnnrl_lightning.tracing.walk.rule",
     "whose rule does not know": "use other operators, or register a rule with gnnrl_lightning.tracing.walk.rule",
     "with values that cannot be pruned": "make these values a parameter or buffer, which is pruned, too",
@@ -26,7 +27,7 @@ REMEDIES = {
     "is indexed": "select channels with torch.index_select and a buffer",
     "through an index": "write with a mask, x[mask] = number, or with torch.where",
     "einsum of three tensors": "write it as einsums of two tensors, without ellipsis and diagonal",
-    "attention head": "give it sizes that are attributes of the module: view(n, -1, self.heads, self.width)",
+    "size that the code fixes": "give it sizes that are attributes of the module: view(n, -1, self.heads, self.width)",
     "packed sequence": "give the recurrent layer padded sequences, and no projection",
 }
 """Words of a reason -> what to do; reasons that are not listed follow from the network's function."""

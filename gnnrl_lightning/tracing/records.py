@@ -161,11 +161,11 @@ class SplitCall:
 
     Attributes:
         module: Path of the module that calls it.
-        number: How many calls of `split` the module has made before.
-        sizes: The sizes that it is given: one for all parts, or one for each of them.
-        parts: Labels of each part.
+        number: How many calls of this name the module has made before.
+        sizes: The sizes that it is given: one for all parts, or one for each of them; the ends of a slice.
+        parts: Labels of each part; of a slice, those before, in and after it.
         source: Line of the user's code.
-        operator: Name of the function.
+        operator: Name of the function, "split" or "slice".
     """
 
     module: str

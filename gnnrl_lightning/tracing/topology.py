@@ -155,7 +155,7 @@ def build_topology(walk: Walk, prunable: Callable[[Tensor], bool]) -> Topology:
                 continue  # a constant
             index[step.node] = len(operators)
         maps[step.node] = len(feature_maps)
-        labels, positions = _channels(step.output, prunable)
+        labels, positions = _channels(walk, step.output, prunable)
         channel_labels.append(labels)
         values.append(step.output)
         base = memory.setdefault(step.storage, len(feature_maps))
@@ -176,13 +176,14 @@ def build_topology(walk: Walk, prunable: Callable[[Tensor], bool]) -> Topology:
     return Topology(tuple(operators), tuple(feature_maps), tuple(channel_labels), tuple(values), index, outputs)
 
 
-def _channels(value: Value, prunable: Callable[[Tensor], bool]) -> tuple[Tensor, int]:
+def _channels(walk: Walk, value: Value, prunable: Callable[[Tensor], bool]) -> tuple[Tensor, int]:
     """Return the channel labels of a feature map `(C,)`, and its number of elements per channel and example.
 
     If there are several label tensors (tokens and channels), the first prunable one is used, else the longest.
     """
     elements = math.prod(value.shape[1:])
-    candidates = [labels.flatten() for labels in value.labels]
+    given = [labels.flatten() for labels in value.labels]
+    candidates = [labels for labels in given if not walk.is_repeat(labels) or prunable(labels)]
     if candidates:
         labels = next(filter(prunable, candidates), max(candidates, key=len))
     else:

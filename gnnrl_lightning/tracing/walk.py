@@ -84,6 +84,7 @@ class Walk:
         aliases: Identity of a tensor -> its first name.
         contractions: Operators that cost MACs.
         training: Contractions that exist in training mode only.
+        trained: Whether the network was walked in training mode as well.
         gathers: Selections of channels through buffers.
         sizes: Numbers of channels that modules hold as attributes.
         heads: Channels along heads of attention, by their labels.
@@ -100,6 +101,8 @@ class Walk:
         trainable: Names of parameters, without buffers.
         joined_parameters: Pairs of labels joined by operators on parameters only.
         derived: Nodes that are computed from parameters only.
+        pairs: Labels `(n,)` of channels of which two must remain: their statistics need more than one value.
+        repeats: Labels of dimensions along which the code repeats a tensor, see `tracing.repeats`.
         unlabelled: Channels without labels that must be kept, each as the fields of a `FrozenGroup`.
         norms: Node -> parameters of the batch norm that is its only reader.
         names: Identity of a value -> name of the parameter.
@@ -117,6 +120,7 @@ class Walk:
     aliases: dict[int, str] = field(default_factory=dict)
     contractions: list[Contraction] = field(default_factory=list)
     training: list[Contraction] = field(default_factory=list)
+    trained: bool = False
     gathers: list[Gather] = field(default_factory=list)
     sizes: list[ModuleSize] = field(default_factory=list)
     heads: dict[tuple[bytes, int], Heads] = field(default_factory=dict)
@@ -133,6 +137,8 @@ class Walk:
     trainable: list[str] = field(default_factory=list)
     joined_parameters: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     derived: set[Node] = field(default_factory=set)
+    pairs: list[Tensor] = field(default_factory=list)
+    repeats: set[int] = field(default_factory=set)
     unlabelled: list[tuple[str, int, str, str, str]] = field(default_factory=list)
     norms: dict[str, dict[str, str]] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
@@ -151,7 +157,15 @@ class Walk:
         """Join labels because of the current operator, see `Labels.join`."""
         if self.node in self.derived:
             self.joined_parameters.append((a, b))
-        return self.labels.join(a, b, self.operator, self.source)
+        result = self.labels.join(a, b, self.operator, self.source)
+        if self.is_repeat(a) == self.is_repeat(b):
+            return result
+        others = b if self.is_repeat(a) else a
+        return torch.where(others >= 0, others, result)  # what is repeated has the others' labels
+
+    def is_repeat(self, labels: Tensor) -> bool:
+        """Whether labels are those of a dimension along which the code repeats a tensor."""
+        return bool(self.repeats) and labels.numel() > 0 and int(labels.max()) in self.repeats
 
     def freeze(self, value: Value | Tensor | None, reason: str) -> None:
         """Freeze all labels of a value because of the current operator."""
@@ -233,21 +247,22 @@ class Walk:
             call = SizedCall(self.module, self.operator, number, tuple(sizes), self.shape, labels, self.source)
             self.calls_of_sizes.append(call)
 
-    def split(self, parts: Sequence[Tensor], sizes: tuple[int, ...], number: int) -> bool:
+    def split(self, parts: Sequence[Tensor], sizes: tuple[int, ...], number: int, operator: str = "split") -> bool:
         """Record a call that cuts channels into parts if the module may hold their sizes, see `SplitCall`.
 
         Args:
             parts: Labels of the parts.
-            sizes: The sizes that the code gives: one for all parts, or one for each of them.
-            number: How many calls of `split` the module has made before.
+            sizes: The sizes that the code gives: one for all parts, or one for each of them; of a slice, its ends.
+            number: How many calls of this name the module has made before.
+            operator: Name of the call.
         """
         whole = sum(part.numel() for part in parts)
-        near = {*sizes, whole} if len(sizes) == 1 else ()
+        near = {*sizes, whole} if len(sizes) == 1 else {*sizes} - {0, whole}
         held = [] if self._caller is None else vars(self._caller).values()
         found = any((type(value) is int and value in near) or is_sequence(value, sizes) for value in held if sizes)
         if found:
             flat = tuple(part.flatten() for part in parts)
-            self.splits.append(SplitCall(self.module, number, sizes, flat, self.source))
+            self.splits.append(SplitCall(self.module, number, sizes, flat, self.source, operator))
         return found
 
     def hold(self, attribute: str, value: Any, labels: Tensor, place: int | None = None, unit: int = 1) -> None:

@@ -308,6 +308,19 @@ class BuiltinWithWeights(nn.Module):
         return self.attention(x, self.keys(x), x)[0].transpose(0, 1)
 
 
+@attention(heads(name="attention"))
+class BuiltinAcross(nn.Module):
+    """Queries are others than keys and values: PyTorch's layer cuts its weight into parts."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.attention = nn.LayerNorm(12), nn.MultiheadAttention(12, HEADS, batch_first=True)
+
+    def forward(self, x):
+        memory = self.norm(x)
+        return self.attention(x, memory, memory)[0]
+
+
 @attention(
     {"embed": (12, 1)}
     | {
@@ -448,6 +461,36 @@ class ClassToken(nn.Module):
         table = torch.zeros(1, x.shape[1], 2)
         table[:, :, 0], table[:, :, 1] = torch.arange(x.shape[1]), 1.0
         return self.inner(x)[:, 1:] + table.sum()
+
+
+class Windows(nn.Module):
+    """A depthwise convolution of the values for some of the heads, and another one for the others."""
+
+    def __init__(self, splits):
+        super().__init__()
+        self.splits = [WIDTH * number for number in splits]
+        self.taps = nn.ModuleList(nn.Conv1d(n, n, 3, padding=1, groups=n) for n in self.splits)
+
+    def forward(self, q, v):
+        B, heads, N, C = q.shape
+        parts = v.transpose(-2, -1).reshape(B, heads * C, N).split(self.splits, 1)
+        mixed = torch.cat([layer(part) for layer, part in zip(self.taps, parts, strict=True)], 1)
+        return q * mixed.reshape(B, heads, C, N).transpose(-2, -1)
+
+
+@attention({"embed": (4, 6)}, {"attention.qkv": 3})
+class InAPartOfTheModule(WidthOfTheInput):
+    """The sizes of another module's calls follow from those of its inputs, which are split into heads already."""
+
+    def __init__(self):
+        super().__init__()
+        self.windows = Windows([1, 2])
+
+    def forward(self, x):
+        B, N, C = x.shape
+        q, k, v = self.qkv(x).reshape(B, N, 3, self.num_heads, C // self.num_heads).permute(2, 0, 3, 1, 4)
+        mixed = self.windows(q, q @ (k.softmax(2).transpose(-2, -1) @ v))
+        return self.proj(mixed.transpose(1, 2).reshape(B, N, C))
 
 
 @attention({"embed": (12, 1)}, {"attention.qkv": 24}, {"attention.qkv": "reshape(1, 5, 3, 3, 4)"})

@@ -153,6 +153,19 @@ class StandardizedWeights(Pair):
         return self.b(self.norm(self.a(x)).relu())
 
 
+class PointwiseStandardized(nn.Module):
+    """A standardised convolution of one pixel: with a single input a filter has one value, which has no variance."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = conv(3, 6), nn.Conv2d(6, 5, 1)
+        self.head = nn.Linear(5, 4)
+
+    def forward(self, x):
+        weight = F.batch_norm(self.b.weight.flatten(1)[None], None, None, training=True).reshape(self.b.weight.shape)
+        return self.head(F.conv2d(self.a(x), weight, self.b.bias).mean((2, 3)))
+
+
 class CenteredConv(nn.Conv2d):
     def forward(self, x):
         variance, mean = torch.var_mean(self.weight, (1, 2, 3), keepdim=True)

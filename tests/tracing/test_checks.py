@@ -37,3 +37,16 @@ def test_what_cannot_be_traced_is_refused_in_one_line(network, example, message)
     with pytest.raises(UserError, match=message) as caught:
         gnnrl_lightning.trace(network, example)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("converted", [False, True])
+def test_quantised_networks_are_refused_with_the_order_of_steps(converted):
+    quantization = pytest.importorskip("torch.ao.quantization")
+    network = nn.Sequential(quantization.QuantStub(), nn.Conv2d(3, 4, 3), quantization.DeQuantStub()).train()
+    network.qconfig = quantization.get_default_qat_qconfig("x86")
+    quantization.prepare_qat(network, inplace=True)
+    if converted:
+        network = quantization.convert(network.eval())
+    with pytest.raises(UserError, match=r"it has layers of torch\.ao\.nn\.\w+, .*prune the network before"):
+        gnnrl_lightning.trace(network, EXAMPLE)

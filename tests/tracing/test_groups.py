@@ -12,6 +12,7 @@ import gnnrl_lightning
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks.cifar_resnet import resnet20
 from tests.support.networks_frozen import NoRule
+from tests.support.networks_norms import PointwiseStandardized, StandardizedWeights
 from tests.support.networks_zoo import ZOO, Pair
 
 
@@ -194,3 +195,15 @@ def test_channels_that_go_together_as_one_say_so():
     graph = gnnrl_lightning.trace(Mirrored(2, 2), torch.zeros(1, 3, 4, 4))
     reasons = {group.name: group.reason for group in graph.frozen}
     assert reasons["a"] == "is one channel, for all channels of its layer go together"
+
+
+def test_two_inputs_of_a_standardised_filter_of_one_pixel_remain():
+    network, x = PointwiseStandardized(), torch.randn(2, 3, 8, 8)
+    graph = gnnrl_lightning.trace(network, x)
+    assert {group.name: (group.width, group.least) for group in graph.groups} == {"a": (6, 2), "conv2d_1": (5, 1)}
+    assert graph.smallest.tolist() == graph.least.tolist() == [2, 1]
+    assert graph.plan(network, graph.smallest).apply(network)(x).shape == (2, 4)
+    with pytest.raises(UserError, match=r"the width of a is 1: expected 2 to 6"):
+        graph.plan(network, torch.tensor([1, 5]))
+    wide = gnnrl_lightning.trace(StandardizedWeights(), torch.randn(2, 3, 8, 8), self_test=False)
+    assert wide.least.tolist() == [1, 1]  # nine pixels

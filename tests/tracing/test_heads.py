@@ -1,5 +1,7 @@
 """Which channels of attention go together, and what the pruned modules hold."""
 
+import math
+
 import pytest
 import torch
 import torchvision
@@ -7,7 +9,7 @@ from torch import nn
 
 import gnnrl_lightning
 from gnnrl_lightning.networks.attention import MultiheadAttention
-from tests.support.exactness import check, random_weights
+from tests.support.exactness import TOLERANCE, check, difference, forward, random_weights
 from tests.support.networks_attention import HEADS, WIDTH, Model, PositionBias
 from tests.support.networks_zoo import ZOO
 
@@ -124,3 +126,28 @@ def test_transformers_of_torchvision(name):
     generator = torch.Generator().manual_seed(0)
     for widths in (graph.smallest, (graph.widths + 1) // 2):
         check(graph, network, inputs, widths, generator)
+
+
+class Nested(nn.Module):
+    """PyTorch's encoder as most code calls it: nested tensors, and masks of which it is not said if they are causal."""
+
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(12, 4, 7, batch_first=True)
+        self.words, self.head = nn.Embedding(9, 12), nn.Linear(12, 3)
+        self.layers = nn.TransformerEncoder(layer, 2)
+
+    def forward(self, words, padding):
+        mask = nn.Transformer.generate_square_subsequent_mask(words.shape[1], dtype=self.head.weight.dtype)
+        return self.head(self.layers(self.words(words), mask, padding))[:, :3]
+
+
+def test_an_encoder_with_nested_tensors_and_masks_without_a_hint():
+    network = random_weights(Nested())
+    inputs = torch.randint(9, (2, 5)), torch.tensor([[0.0, 0.0, 0.0, -math.inf, -math.inf]] * 2, dtype=torch.float64)
+    graph = gnnrl_lightning.trace(network, inputs)
+    layers = {f"layers.layers.{i}.{name}": width for i in (0, 1) for name, width in (("self_attn", 4), ("linear1", 7))}
+    assert {group.name: group.width for group in graph.groups} == {"words": 12} | layers
+    plan = graph.plan(network, (graph.widths + 1) // 2)
+    small, reference = (forward(item, inputs) for item in (plan.apply(network), plan.mask(network)))
+    assert difference(small, reference) <= TOLERANCE

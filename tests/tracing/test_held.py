@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 import gnnrl_lightning
-from gnnrl_lightning.tracing.held import find_modules
+from gnnrl_lightning.tracing.held import Resize, find_modules
 from gnnrl_lightning.tracing.records import SizedCall
 
 
@@ -57,7 +57,7 @@ def test_another_value_of_an_attribute_shows_which_sizes_it_is():
 
 def test_inputs_of_another_size():
     """The layer has the dense number of inputs; its outputs are as many as before."""
-    given = held().sizes(calls(), {}, {("view", 1): (2, 4), ("unflatten", 0): (2, 2, 2)}, {5: 7})
+    given = held().sizes(calls(), {}, {("view", 1): (2, 4), ("unflatten", 0): (2, 2, 2)}, Resize({5: 7}))
     assert given.sizes["view", 0] == (2, 3, 4)
 
 

@@ -12,6 +12,10 @@ from torch.fx import Node
 from gnnrl_lightning.tracing.labels import Value, support, vector
 from gnnrl_lightning.tracing.walk import Walk, operator_name, rule
 
+PARTS = ("chunk", "split", "split_with_sizes", "unbind", "getitem", "slice", "narrow", "select")
+MOVES = (*PARTS, "view", "reshape", "flatten", "unflatten", "permute", "transpose", "t", "unsqueeze", "squeeze")
+"""Operators that take parts of a tensor, or move its elements."""
+
 
 def inputs_along(walk: Walk, x: Value, dim: int) -> Tensor | None:
     """Return the channel labels of x along `dim`; labels that also change along other dimensions are joined there.
@@ -51,10 +55,17 @@ def _read(walk: Walk, x: Value, dim: int, weight: Value, along: Tensor | None) -
     assert walk.node is not None
     made = walk.node.args[1]
     if walk.parameter_name(weight) is None and isinstance(made, Node) and made in walk.derived and reads is not None:
-        if inputs is not None and along is not None:
+        if inputs is not None and along is not None and not _is_part(made):
             walk.computed.append(walk.consumed.pop())
             walk.statistic(number, dim, inputs)
     return reads
+
+
+def _is_part(made: Node) -> bool:
+    """Whether a weight is a part of a parameter: a mask of the parameter is one of the weight."""
+    while made.op == "call_function" and operator_name(made.target) in MOVES and isinstance(made.args[0], Node):
+        made = made.args[0]
+    return made.op == "placeholder"
 
 
 def _outputs(walk: Walk, weight: Value, dim: int, bias: Value | None) -> Tensor | None:

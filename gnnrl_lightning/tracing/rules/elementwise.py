@@ -10,6 +10,7 @@ from torch.fx.node import map_aggregate
 
 from gnnrl_lightning.tracing.labels import FIXED, ZERO, Value, support, vector
 from gnnrl_lightning.tracing.records import Scaling
+from gnnrl_lightning.tracing.repeats import end_where_alone
 from gnnrl_lightning.tracing.walk import Walk, rule
 
 
@@ -82,7 +83,7 @@ def merge(walk: Walk, operands: list[Value]) -> tuple[Tensor, ...]:
     labels fixes the size: the labels are frozen, or go together along it if they change along other dimensions, too.
     Labels along the first of several dimensions of another operand's channels are those of heads.
     """
-    ndim = len(walk.shape)
+    ndim, operands = len(walk.shape), end_where_alone(walk, operands)
     aligned = [
         (
             (1,) * (ndim - len(value.shape)) + value.shape,

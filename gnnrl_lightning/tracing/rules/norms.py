@@ -7,6 +7,7 @@ blocks go. Statistics over all channels (layer norm, RMS norm) are over the chan
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +26,10 @@ def batch_norm(walk: Walk, x: Value, *rest: Any) -> Any:
     """Batch normalisation with running statistics: weight, bias and statistics belong to the channels."""
     _record_norm(walk, rest)
     if walk.node in walk.derived:  # standardised weights: one statistic per filter, over the inputs that are kept
-        x = summarise(walk, x, (0, *range(2, len(x.shape))), "is standardised together with other dimensions")
+        dims = 0, *range(2, len(x.shape))
+        x = summarise(walk, x, dims, "is standardised together with other dimensions")
+        values = math.prod(x.shape[dim] for dim in dims)
+        walk.pairs += [along for dim in dims if (along := x.along(dim)) is not None and len(along) == values]
     result = _scaled(walk, x, rest[:4])
     return result if walk.operator == "batch_norm" else (result, Value((0,)), Value((0,)))
 

@@ -90,21 +90,22 @@ def _pieces(walk: Walk, x: Value, shapes: list[tuple[int, ...]], dim: int, sizes
     for labels in x.labels:
         parts = list(torch.split(_expand(labels, x, dim), [shape[dim] for shape in shapes], dim))
         if labels.shape[dim] > 1 and not (support(labels) == (dim,) and walk.split(parts, sizes, number)):
-            _part(walk, parts, dim)
+            _part(walk, parts, dim, given=bool(sizes))
         for piece, part in zip(pieces, parts, strict=True):
             piece.append(compact(part))
     return [Value(shape, tuple(piece)) for shape, piece in zip(shapes, pieces, strict=True)]
 
 
-def _part(walk: Walk, parts: list[Tensor], dim: int) -> None:
-    """Tie equal parts of the channels; the network's own code determines the sizes of unequal ones.
+def _part(walk: Walk, parts: list[Tensor], dim: int, given: bool) -> None:
+    """Record parts of the channels, of which the code gives the sizes or only the number.
 
     Channels that change along other dimensions, too, such as heads, go together along the one that is cut.
     """
     if any(set(support(part)) - {dim} for part in parts):
         walk.together(torch.cat(parts, dim), (dim,))
     else:
-        walk.labels.part([part.flatten() for part in parts], walk.operator, walk.source)
+        record = walk.labels.part if given else walk.labels.divide
+        record([part.flatten() for part in parts], walk.operator, walk.source)
 
 
 @rule("unbind", kind="shape")
@@ -119,18 +120,39 @@ def unbind(walk: Walk, x: Value, dim: int = 0) -> list[Value]:
 
 @rule("slice", kind="shape")
 def cut(walk: Walk, x: Value, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Value:
-    """Slicing: halves of the channels are tied, other pieces are frozen."""
+    """Slicing: halves of the channels are tied; of other pieces, see `Parts`, or `tracing.splits`."""
     dim %= len(x.shape)
     if _overwritten(walk):
         return zeros(walk)
-    kept = []
+    first, last, step = slice(start, end, step).indices(x.shape[dim])
+    return _sliced(walk, x, dim, first, max(first, last), step)
+
+
+@rule("narrow", kind="shape")
+def narrow(walk: Walk, x: Value, dim: int, start: int, length: int) -> Value:
+    """Slicing by the first index and the number of channels."""
+    first = start % x.shape[dim % len(x.shape)]
+    return _sliced(walk, x, dim % len(x.shape), first, first + length, 1)
+
+
+def _sliced(walk: Walk, x: Value, dim: int, start: int, end: int, step: int) -> Value:
+    whole = (start, end) == (0, x.shape[dim])
+    number, kept = 0 if whole else walk.call_number("slice"), []
     for labels in x.labels:
-        whole = _expand(labels, x, dim)
-        part = torch.ops.aten.slice.Tensor(whole, dim, start, end, step)
+        full = _expand(labels, x, dim)
+        part = torch.ops.aten.slice.Tensor(full, dim, start, end, step)
         if labels.shape[dim] > 1 and part.shape[dim] < x.shape[dim]:
-            inside = torch.zeros(x.shape[dim], dtype=torch.bool)
-            inside[torch.arange(x.shape[dim])[start:end:step]] = True
-            _part(walk, [whole.index_select(dim, index.nonzero().flatten()) for index in (inside, ~inside)], dim)
+            cuts = [full.narrow(dim, *ends) for ends in ((0, start), (start, end - start), (end, x.shape[dim] - end))]
+            plain = step == 1 and support(labels) == (dim,)
+            if not (plain and walk.split(cuts, (start, end), number, "slice")):
+                inside = torch.zeros(x.shape[dim], dtype=torch.bool)
+                inside[start:end:step] = True
+                _part(
+                    walk,
+                    [full.index_select(dim, index.nonzero().flatten()) for index in (inside, ~inside)],
+                    dim,
+                    given=True,
+                )
         kept.append(compact(part))
     return Value(walk.shape, tuple(kept))
 

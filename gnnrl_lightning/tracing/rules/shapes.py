@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gnnrl_lightning.tracing.labels import FIXED, ZERO, Use, Value, compact, support
+from gnnrl_lightning.tracing.repeats import repeated, without_crossing
 from gnnrl_lightning.tracing.rules.reductions import over
 from gnnrl_lightning.tracing.walk import Walk, rule
 
@@ -53,7 +54,7 @@ def _viewed(walk: Walk, x: Value, sizes: Sequence[int]) -> Value:
             walk.labels.splits.append(Use(result, walk.operator, walk.source))
         walk.sized(result, sizes, number)
         moved.append(result)
-    return Value(walk.shape, tuple(moved))
+    return without_crossing(walk, Value(walk.shape, tuple(moved)))
 
 
 @rule("permute", "transpose", "t", "numpy_T", "movedim", "swapaxes", "unsqueeze", kind="shape")
@@ -62,12 +63,21 @@ def permute(walk: Walk, x: Value, *args: Any) -> Value:
     return Value(walk.shape, tuple(_same_operator(walk, labels, *args) for labels in x.labels))
 
 
-@rule("squeeze", "repeat", "tile", "repeat_interleave", "channel_shuffle", "native_channel_shuffle", "pixel_unshuffle",
-      "diagonal", kind="shape")  # fmt: skip
+@rule("squeeze", "tile", "channel_shuffle", "native_channel_shuffle", "pixel_unshuffle", "diagonal", kind="shape")
 def rearrange(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Value:
     """All other movements of elements."""
     moved = tuple(compact(_same_operator(walk, labels.expand(x.shape), *args, **kwargs)) for labels in x.labels)
     return Value(walk.shape, moved)
+
+
+@rule("repeat", "repeat_interleave", kind="shape")
+def repeat(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Value:
+    """Repetition of elements; along a dimension of size 1, as often as another tensor has channels or heads."""
+    number, moved = walk.call_number(), rearrange(walk, x, *args, **kwargs)
+    made = repeated(walk, x, walk.shape)
+    for labels in made:
+        walk.sized(labels, walk.shape, number)
+    return Value(walk.shape, (*moved.labels, *made))
 
 
 @rule("pixel_shuffle", kind="shape")
@@ -88,8 +98,10 @@ def expand(walk: Walk, x: Value, *args: Any, **__: Any) -> Value:
     """Repetition of dimensions of size 1: the labels do not change along them."""
     ndim, number = len(walk.shape), walk.call_number()
     made = tuple(labels.reshape((1,) * (ndim - labels.dim()) + labels.shape) for labels in x.labels)
-    for labels in made if args and isinstance(args[0], (list, tuple)) else ():
-        walk.sized(labels, args[0], number)
+    if args and isinstance(args[0], (list, tuple)):
+        made += repeated(walk, x, walk.shape)
+        for labels in made:
+            walk.sized(labels, args[0], number)
     return Value(walk.shape, made)
 
 
@@ -109,6 +121,12 @@ def expand_as(walk: Walk, x: Value, like: Value) -> Value:
             continue
         made.append(labels)
     return Value(walk.shape, tuple(made))
+
+
+@rule("triu", "tril", kind="shape")
+def triangle(walk: Walk, x: Value, *_: Any) -> Value:
+    """Zeros beside a diagonal of the last two dimensions: channels along them are frozen."""
+    return over(walk, x, (len(x.shape) - 2, len(x.shape) - 1), "is cut along a diagonal")
 
 
 @rule("roll", "flip", kind="shape")
