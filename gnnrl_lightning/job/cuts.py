@@ -58,7 +58,9 @@ class Cut:
         """Its figures on the holdout: in the search, before and after fine-tuning, and after each epoch."""
         return {**keyed("search", self.candidate.scores), **self.after.figures}
 
-    def save(self, folder: Path, budget: Mapping[str, Any], figures: Mapping[str, Any], formats: Sequence[str]) -> None:
+    def save(
+        self, folder: Path, budget: Mapping[str, Any], figures: Mapping[str, Any], formats: Sequence[str]
+    ) -> Mapping[str, Any]:
         """Write the network as an artifact.
 
         Args:
@@ -66,10 +68,13 @@ class Cut:
             budget: The budget that it meets, for the record.
             figures: Its figures.
             formats: Names of `gnnrl_lightning.job.formats.FORMATS`.
+
+        Returns:
+            Format -> what was loaded again, see `gnnrl_lightning.job.artifact.save`.
         """
         job = self.trained.job
         with job.runtime.shown("export", 1) as advance:
-            artifact.save(
+            loaded = artifact.save(
                 folder,
                 self.network,
                 dense=job.task.original(),
@@ -79,8 +84,10 @@ class Cut:
                     job.task.record, dict(budget), job.task.data.transform_record(), dict(figures)
                 ),
                 formats=formats,
+                calibration=lambda: job.task.example(job.final_examples),
             )
             advance()
+        return loaded
 
 
 def cut(trained: Trained, chosen: Mapping[str, Evaluation], folder: RunFolder) -> dict[str, Cut]:

@@ -17,11 +17,7 @@ from gnnrl_lightning.job.cuts import Cut, cut
 from gnnrl_lightning.job.finetuning import keyed
 from gnnrl_lightning.job.job import PRUNED, UNIFORM
 from gnnrl_lightning.job.latency import latency_figures
-<<<<<<< HEAD
-from gnnrl_lightning.job.latency_check import with_latency_checked
 from gnnrl_lightning.job.lossy import format_figures
-=======
->>>>>>> stages
 from gnnrl_lightning.job.runs import RunFolder, versions
 from gnnrl_lightning.job.searching import Searched
 from gnnrl_lightning.job.trained import Trained
@@ -114,50 +110,19 @@ def finish(
         "machine": machine(job.runtime.device),
         "versions": versions(),
     }
-<<<<<<< HEAD
-    network = copy.deepcopy(after[PRUNED].network).cpu()
-    with job.runtime.shown("export", 1) as advance:
-        loaded = artifact.save(
-            folder.pruned,
-            network,
-            dense=job.task.original(),
-            steps=[*job.task.steps, artifact.step(job.graph, plans[PRUNED])],
-            example=job.task.example(),
-            description=artifact.Description(
-                job.task.record, result["budget"], job.task.data.transform_record(), result[PRUNED]
-            ),
-            formats=job.options.delivery.formats,
-            calibration=lambda: job.task.example(job.final_examples),
-        )
-        advance()
-    result["formats"] = format_figures(job, folder.pruned, loaded, network)
-=======
-    cuts[PRUNED].save(folder.pruned, budget, result[PRUNED], job.options.delivery.formats)
->>>>>>> stages
+    made = cuts[PRUNED]
+    loaded = made.save(folder.pruned, budget, result[PRUNED], job.options.delivery.formats)
+    result["formats"] = format_figures(job, folder.pruned, loaded, made.network)
     folder.write_result(result)
-    widths = dict(zip(result["groups"], cuts[PRUNED].widths, strict=True))
-    return Delivered(cuts[PRUNED].network, result, widths, folder.pruned)
+    widths = dict(zip(result["groups"], made.widths, strict=True))
+    return Delivered(made.network, result, widths, folder.pruned)
 
 
-<<<<<<< HEAD
-def _tested(
-    trained: Trained,
-    chosen: Mapping[str, Evaluation],
-    before: Mapping[str, nn.Module],
-    after: Mapping[str, Finetuned],
-) -> dict[str, dict[str, Any]]:
-    """Return the figures of the dense and the pruned networks; only lossy formats are tested besides, see `lossy`."""
-    job, dense = trained.job, trained.network
-    task, limits = job.task, job.limits
-    tested = {"dense": dense} | {f"{name} before": network for name, network in before.items()}
-    tested |= {f"{name} after": item.network for name, item in after.items()}
-=======
 def _tested(trained: Trained, cuts: Mapping[str, Cut]) -> dict[str, dict[str, Any]]:
-    """Return the figures of the dense and the pruned networks. The test examples are read nowhere else."""
+    """Return the figures of the dense and the pruned networks; only lossy formats are tested besides, see `lossy`."""
     job, task, dense = trained.job, trained.job.task, trained.dense
     tested = {"dense": dense} | {f"{name} before": each.before for name, each in cuts.items()}
     tested |= {f"{name} after": each.after.network for name, each in cuts.items()}
->>>>>>> stages
     scores: dict[str, dict[str, float]] = {}
     timed = {"dense": dense, **{name: each.after.network for name, each in cuts.items()}}
     latency = dict(zip(timed, job.timer.networks(list(timed.values())), strict=True))

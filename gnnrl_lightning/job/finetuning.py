@@ -70,11 +70,7 @@ def finetune(trained: Trained, before: Mapping[str, nn.Module], folder: RunFolde
     job = trained.job
     starts = {}
     if rank() == 0:
-<<<<<<< HEAD
-        known = {GUESS: Guess(trained.network), DENSE: trained.network}
-=======
-        known = {GUESS: _Guess(trained.dense), DENSE: trained.dense}
->>>>>>> stages
+        known = {GUESS: Guess(trained.dense), DENSE: trained.dense}
         starts = _on_holdout(trained, {**known, **before})
         if job.options.finetuning.epochs > 0:
             _warn_near_chance(job.task, {name: figures for name, (_, figures) in starts.items()})
