@@ -42,7 +42,7 @@ def check_network(network: Any) -> None:
         package = quantised[0].partition(".modules")[0]
         raise UserError(
             f"{type(network).__name__} cannot be pruned: it has layers of {package}, whose weights are rounded or "
-            "packed; prune the network before it is prepared for quantisation"
+            "packed; give the network as it is before it is prepared for quantisation"
         )
     parameters = list(network.parameters())
     if not parameters:

@@ -48,5 +48,5 @@ def test_quantised_networks_are_refused_with_the_order_of_steps(converted):
     quantization.prepare_qat(network, inplace=True)
     if converted:
         network = quantization.convert(network.eval())
-    with pytest.raises(UserError, match=r"it has layers of torch\.ao\.nn\.\w+, .*prune the network before"):
+    with pytest.raises(UserError, match=r"it has layers of torch\.ao\.nn\.\w+, .*give the network as it is before"):
         gnnrl_lightning.trace(network, EXAMPLE)
