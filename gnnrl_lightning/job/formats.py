@@ -106,7 +106,7 @@ def load_pruned(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None, 
         raise UserError(f"{path} stores only weights: give the dense network, with any weights, as dense=")
     network = dense
     for step in recipe["steps"]:
-        graph = trace(network, example, keep=step["keep"])
+        graph = trace(network, example, keep=step["keep"], passed=step["fingerprint"])
         network = graph.plan_from(kept_channels(graph, step, path)).apply(network)
     load_weights(network, path)
     return network.eval()

@@ -258,7 +258,7 @@ def some_widths(graph: ComputationGraph, count: int = NETWORKS, seed: int = 0) -
     keep = (level * spread).clamp(max=1)
     keep[0] = 1
     widths = (keep * graph.widths).round().long()
-    return widths.clamp(min=1).minimum(graph.widths)
+    return widths.maximum(graph.least).minimum(graph.widths)
 
 
 def proposals_near(widths: Tensor, removable: Tensor | None, seed: int = 0) -> Tensor:
