@@ -1,13 +1,14 @@
 """Latency of a network at any widths: a sum over its operators, interpolated in a table of measured times.
 
-    latency(widths) = fixed + scale * (sum_l table_l(C_in, C_out) + ratio * sum_e table_e(C_out))
+    latency(widths) = sum_l (scale * table_l(C_in, C_out) + call) + sum_e (scale * ratio * table_e(C_out) + call)
 
-The table has the milliseconds of each operator on a grid of channels, and is bilinear between grid points: of layers l,
-which mix channels, and of operators e that leave them apart (batch norms, activations, additions, ...). `fixed`,
-`scale`, `ratio` and `rounding` are fitted to whole networks. The others may take several times as long in a network as
-alone, where their inputs stay in the processor's caches, which is `ratio`. Processors compute layers with vectors of 8
-or 16 channels, so that 33 channels may take as long as 40, and `rounding` says how much of the way to the next multiple
-of `LANES` a width counts there.
+The table has the milliseconds of each operator on a grid of channels, and is bilinear between grid points: of layers
+l, which mix channels, and of operators e that leave them apart (batch norms, activations, additions, ...). `call`,
+`scale`, `ratio` and `rounding` are fitted to whole networks. An operator that is absent, since no channel is left,
+takes nothing; `call` may be negative, because a call alone takes longer than one among others, and no operator takes
+less than nothing. Operators e may take several times as long in a network as alone, where their inputs stay in the
+processor's caches, which is `ratio`. Processors compute layers with vectors of 8 or 16 channels, so that 33 channels
+may take as long as 40, and `rounding` says how much of the way to the next multiple of `LANES` a width counts there.
 """
 
 from __future__ import annotations
@@ -104,13 +105,13 @@ class Correction:
     """From the sum over the operators to a whole network, see the module.
 
     Attributes:
-        fixed: Milliseconds that do not depend on the widths.
+        call: Milliseconds of each operator that is present, whatever its widths.
         scale: Factor of the times of layers.
         rounding: Share of the way to the next multiple of `LANES` that a width counts in layers.
         ratio: Factor of the times of all other operators, relative to `scale`.
     """
 
-    fixed: float = 0.0
+    call: float = 0.0
     scale: float = 1.0
     rounding: float = 0.0
     ratio: float = 1.0
@@ -166,6 +167,7 @@ class LatencyModel:
             planes.setdefault((self.uses[number].key, channels[source], channels[target]), []).append(number)
         every = torch.arange(self._most + 1)[:, None]
         sums = [self._lookup(numbers, 0.0)(every, every).sum(-1) for numbers in lines.values()]
+        self._line_calls = torch.tensor([len(numbers) for numbers in lines.values()], dtype=torch.float64)
         self._lines = torch.stack(sums) if sums else torch.zeros(0, 1, dtype=torch.float64)
         self._line_ends = self._ends[[numbers[0] for numbers in lines.values()], 1]
         first = [numbers[0] for numbers in planes.values()]
@@ -176,22 +178,33 @@ class LatencyModel:
         """The same model with another correction."""
         return LatencyModel(self.graph, self.uses, self.grids, correction)
 
+    def _parts(self, widths: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Times of layers `(B, P)` and of the other operators of feature maps `(B, L)`, and which are present."""
+        channels = self.graph.channels(widths)
+        lines = self._lines[torch.arange(len(self._lines)), channels[:, self._line_ends]]
+        ends = [channels[:, end] for end in self._plane_ends.T]
+        return self._planes(*ends), lines, (ends[0] > 0) & (ends[1] > 0), channels[:, self._line_ends] > 0
+
     def sums(self, widths: Tensor) -> Tensor:
-        """Sums over layers and over other operators `(..., 2)` float64 at `widths (..., G)`, milliseconds."""
-        widths = torch.as_tensor(widths)
-        channels = self.graph.channels(widths.reshape(widths.shape[:-1].numel(), widths.shape[-1]))
-        lines = self._lines[torch.arange(len(self._lines)), channels[:, self._line_ends]].sum(-1)
-        planes = self._planes(*(channels[:, end] for end in self._plane_ends.T)) @ self._times
-        return torch.stack([planes, lines], -1).reshape(*widths.shape[:-1], 2)
+        """Sums over layers and over other operators, and the number of operators, `(B, 3)` float64 at `widths (B, G)`.
+
+        The sums are in milliseconds; absent operators do not count.
+        """
+        planes, lines, layers, others = self._parts(widths)
+        calls = layers.double() @ self._times + others.double() @ self._line_calls
+        return torch.stack([planes @ self._times, lines.sum(-1), calls], -1)
 
     def __call__(self, widths: Tensor) -> Tensor:
         """Latency `(...)` float64 at `widths (..., G)`, milliseconds."""
-        layers, others = self.sums(widths).unbind(-1)
-        correction = self.correction
-        return (correction.fixed + correction.scale * (layers + correction.ratio * others)).clamp(min=0)
+        widths, correction = torch.as_tensor(widths), self.correction
+        shape = widths.shape[:-1]
+        planes, lines, layers, others = self._parts(widths.reshape(shape.numel(), widths.shape[-1]))
+        planes = (correction.scale * planes + correction.call).clamp(min=0) * layers
+        lines = (correction.scale * correction.ratio * lines + correction.call * self._line_calls).clamp(min=0) * others
+        return (planes @ self._times + lines.sum(-1)).reshape(shape)
 
     def operators(self, widths: Tensor) -> Tensor:
-        """Milliseconds of each operator of the graph `(B, n_operators)` at `widths (B, G)`, without the fixed part."""
+        """Milliseconds of each operator of the graph `(B, n_operators)` at `widths (B, G)`, without `call`."""
         channels = self.graph.channels(widths)
         found = torch.zeros(len(widths), len(self.graph.operators), dtype=torch.float64)
         for numbers, lookup, factor in self._each:
@@ -230,12 +243,12 @@ class LatencyModel:
         ratios = (RATIOS if len(y) >= ENOUGH else RATIOS[:1]) if like is None else (like.ratio,)
         fits = []
         for rounding in roundings:
-            layers, others = self.corrected(Correction(rounding=rounding)).sums(widths).unbind(-1)
+            layers, others, calls = self.corrected(Correction(rounding=rounding)).sums(widths).unbind(-1)
             for ratio in ratios:
                 x = layers + ratio * others
-                fixed, scale = _line(x, y, weight)
-                error = float((weight * ((fixed + scale * x) / y - 1).square()).sum())
-                fits.append((error, Correction(fixed, scale, rounding, ratio)))
+                call, scale = _line(calls, x, y, weight)
+                error = float((weight * ((call * calls + scale * x) / y - 1).square()).sum())
+                fits.append((error, Correction(call, scale, rounding, ratio)))
         return self.corrected(min(fits, key=lambda fit: fit[0])[1])
 
     def errors(self, widths: Tensor, measured: Sequence[float]) -> list[float]:
@@ -253,14 +266,14 @@ class LatencyModel:
         return found
 
 
-def _line(x: Tensor, y: Tensor, weight: Tensor) -> tuple[float, float]:
-    """Return constant and slope of the line with the least weighted squared relative error."""
+def _line(calls: Tensor, x: Tensor, y: Tensor, weight: Tensor) -> tuple[float, float]:
+    """Return the factors of calls and sums with the least weighted squared relative error."""
     root = weight.sqrt()
     if float(x.max() - x.min()) > 0.05 * float(x.max()):
-        rows = torch.stack([root / y, root * x / y], 1)
-        fixed, scale = torch.linalg.lstsq(rows, root[:, None]).solution.flatten().tolist()
+        rows = torch.stack([root * calls / y, root * x / y], 1)
+        call, scale = torch.linalg.lstsq(rows, root[:, None]).solution.flatten().tolist()
         if scale >= LEAST_SCALE:
-            return fixed, scale
+            return call, scale
     slopes = x / y
     return 0.0, max(float((weight * slopes).sum() / (weight * slopes.square()).sum()), LEAST_SCALE)
 

@@ -65,12 +65,24 @@ def test_what_is_removed_takes_no_time():
     assert model.operators(without).sum(1).tolist() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("call", [0.4, -0.1, -0.9])
+def test_calls_count_where_operators_are_present_and_none_takes_less_than_nothing(call):
+    """Two operators are left of `[0, 12]`, and the time never rises when a group goes."""
+    model = LatencyModel(Chain(), USES, GRIDS, Correction(call, 2.0))
+    expected = sum(max(2 * time + call, 0) for time in (0.1 * 12, product(12, 10)))
+    assert float(model(torch.tensor([0, 12]))) == pytest.approx(expected)
+    widths = torch.tensor(list(itertools.product(range(17), range(41))))
+    times = model(widths).reshape(17, 41)
+    assert bool((times.diff(dim=0) >= -1e-12).all()) and bool((times.diff(dim=1) >= -1e-12).all())
+    assert float(times.min()) >= 0 and model.sums(torch.tensor([[0, 12], [3, 3]]))[:, 2].tolist() == [2, 5]
+
+
 def test_operators_add_up_to_the_network():
     model = LatencyModel(Chain(), USES, GRIDS, Correction(2.0, 1.5, 0.5, 2.0))
     widths = every_width()
     parts = model.operators(widths)
     assert parts.shape == (len(widths), 5)
-    assert torch.allclose(parts.sum(-1) + 2.0, model(widths))
+    assert torch.allclose(parts.sum(-1) + 5 * 2.0, model(widths))
     one = model.operators(torch.tensor([[8, 16]]))[0]  # the last layer's 10 outputs count half of the way to 16
     assert one.tolist() == pytest.approx(
         [1.5 * ms for ms in (product(3, 8), 2 * 0.8, product(8, 16), 2 * 1.6, product(16, 13))]
@@ -111,7 +123,7 @@ def test_a_rising_table_stays_as_it_is_and_others_are_met_half_way():
     "truth",
     [
         Correction(3.0, 1.2, 0.0),
-        Correction(-1.0, 2.0, 0.5),
+        Correction(-0.1, 2.0, 0.5),
         Correction(0.5, 0.8, 1.0),
         Correction(0.5, 0.8, 0.5, 8.0),
         Correction(1.0, 0.8, 0.0, 0.5),
@@ -121,7 +133,7 @@ def test_the_correction_is_found_again(truth):
     model, widths = LatencyModel(Chain(), USES, GRIDS), every_width()[::17]
     measured = model.corrected(truth)(widths)
     found = model.fitted(widths, measured.tolist())
-    assert (found.correction.fixed, found.correction.scale) == pytest.approx((truth.fixed, truth.scale))
+    assert (found.correction.call, found.correction.scale) == pytest.approx((truth.call, truth.scale))
     assert (found.correction.rounding, found.correction.ratio) == (truth.rounding, truth.ratio)
     assert max(map(abs, found.errors(widths, measured.tolist()))) < 1e-9
 
