@@ -23,7 +23,9 @@ def activations_in(dtype: torch.dtype, device: torch.device) -> AbstractContextM
 
 @contextmanager
 def products_in(dtype: torch.dtype) -> Iterator[None]:
-    """Round the factors of float32 matrix products to this precision and accumulate in float32, on CPUs.
+    """Let float32 matrix products round their factors to this precision, and accumulate in float32, on CPUs.
+
+    Processors with AMX do. Those with AVX-512 alone may keep a second term of each factor, or all of it.
 
     Args:
         dtype: bfloat16, or float32, which changes nothing.

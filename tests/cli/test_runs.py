@@ -37,6 +37,7 @@ def test_result_has_the_figures(fitted):
         "layers",
         "machine",
         "versions",
+        "formats",
     ]
     assert (result["network"], result["dataset"], result["budget"]["macs"]) == ("Small", "digits", 0.5)
     assert set(result["dense"]) == {"macs", "params", "top1_test", "top5_test", "cross_entropy_test", "latency_ms"}
