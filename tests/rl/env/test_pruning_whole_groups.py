@@ -42,23 +42,6 @@ def test_an_action_removes_groups_that_may_go(graph, limits, max_steps):
     assert state.x.isfinite().all() and state.edge_attr.isfinite().all()
 
 
-def test_a_proposal_without_a_group_is_an_action_that_removes_it(graph, limits):
-    """The mean of the policy's distribution is finite there, and leads back to the proposal."""
-    widths = graph.widths.clone()
-    widths[number_of(graph, "block.0")] = 0
-    proposed = limits.project(widths)
-    env = VectorPruningEnv(
-        graph, limits, None, max_steps=1, proposals=lambda macs: proposed.repeat(len(macs), 1).float()
-    )
-    observations, _ = env.reset(2)
-    state = env.graphs(observations)
-    location = LogKeep.location_of(state.proposal)
-    spread = LogKeep.spread_around(state.proposal, torch.tensor(0.05), state.proposal_step)
-    assert location.isfinite().all() and spread.isfinite().all()
-    env.step(LogKeep.squash(location))
-    assert torch.equal(env.widths, proposed.repeat(2, 1))
-
-
 @pytest.fixture
 def proposing(graph, limits):
     """An environment whose proposals lack a block, the proposed widths, and an untrained policy."""
@@ -72,6 +55,18 @@ def proposing(graph, limits):
     policy = Agent(env.state_dim, env.action_dim, head="node")
     policy.centre_on(0.5, 0.1, 0.1)
     return env, proposed, policy
+
+
+def test_a_proposal_without_a_group_is_an_action_that_removes_it(proposing):
+    """The mean of the policy's distribution is finite there, and leads back to the proposal."""
+    env, proposed, _ = proposing
+    observations, _ = env.reset(2)
+    state = env.graphs(observations)
+    location = LogKeep.location_of(state.proposal)
+    spread = LogKeep.spread_around(state.proposal, torch.tensor(0.05), state.proposal_step)
+    assert location.isfinite().all() and spread.isfinite().all()
+    env.step(LogKeep.squash(location))
+    assert torch.equal(env.widths, proposed.repeat(2, 1))
 
 
 def test_an_untrained_policy_starts_from_a_proposal_without_a_group(proposing):
