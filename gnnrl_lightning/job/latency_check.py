@@ -98,7 +98,7 @@ def with_latency_checked(searched: Searched, saved: Path | None = None) -> Searc
         checks, newest = checks + again, again or newest
     for _ in range(ROUNDS):
         newest = _measured(searched, _brought(searched, checks, newest))
-        checks += newest
+        checks = checks + newest
     chosen = _best_met(checks) or min(checks, key=lambda check: check.exceeds_by)
     if not chosen.met:
         _warn(job.limits, chosen)

@@ -101,7 +101,8 @@ def test_pulling_loads_nothing(run, server, tmp_path, monkeypatch):
 
     for module, name in ((torch, "load"), (torch.export, "load"), (artifact, "load_pruned")):
         monkeypatch.setattr(module, name, loaded)
-    pull(REPO, tmp_path / "pulled")
+    folder = pull(REPO, tmp_path / "pulled")
+    assert {path.name for path in folder.iterdir()} >= FILES
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "model.pt2", "recipe.json"])

@@ -245,6 +245,18 @@ def test_a_damaged_file_of_a_stage_is_refused(run, network, tmp_path):
         compress(network, Digits(), Budget(macs=0.3), by="random", options=options, folder=folder)
 
 
+def limited_in_latency(task, folder, budget, shares, timer, epochs):
+    options = Options(
+        search=replace(Options().search, evaluations=12),
+        latency=LatencyOptions(batch_size=4, threads=1, cache=None),
+        pretraining=TrainingOptions(epochs=epochs),
+        finetuning=TrainingOptions(epochs=epochs),
+        stages=StageOptions(shares),
+    )
+    folder.path.mkdir()
+    return check(task, budget, options, Runtime(timer=timer), folder)
+
+
 class SlowerTimer(FakeTimer):
     """A machine that takes three times as long once it has measured whole networks more than twice."""
 
@@ -257,16 +269,8 @@ class SlowerTimer(FakeTimer):
 
 @pytest.mark.parametrize("timer", [FakeTimer, SlowerTimer])
 def test_latency_is_a_share_of_the_dense_networks_whatever_the_clock(monkeypatch, tmp_path, timer):
-    options = Options(
-        search=replace(Options().search, evaluations=12),
-        latency=LatencyOptions(batch_size=4, threads=1, cache=None),
-        pretraining=TrainingOptions(epochs=1),
-        finetuning=TrainingOptions(epochs=1),
-        stages=StageOptions([0.8, 0.6]),
-    )
     task, folder = two_hidden_task(monkeypatch), RunFolder(tmp_path / "run")
-    folder.path.mkdir()
-    checked = check(task, Budget(latency=0.4), options, Runtime(timer=timer()), folder)
+    checked = limited_in_latency(task, folder, Budget(latency=0.4), [0.8, 0.6], timer(), epochs=1)
     last = through_stages(checked, "random", folder)
     result = deliver(search(train(last, folder), "random", folder), folder).figures
     dense = network_ms(task.original())
@@ -284,16 +288,8 @@ def test_latency_is_a_share_of_the_dense_networks_whatever_the_clock(monkeypatch
 
 def test_other_limits_may_be_met_already_where_latency_is_limited(monkeypatch, tmp_path):
     """Half of the latency leaves less than 90 % of the MACs: more than what the first stage has left."""
-    options = Options(
-        search=replace(Options().search, evaluations=8),
-        latency=LatencyOptions(batch_size=4, threads=1, cache=None),
-        pretraining=TrainingOptions(epochs=0),
-        finetuning=TrainingOptions(epochs=0),
-        stages=StageOptions([0.7, 0.695]),
-    )
     task, folder = two_hidden_task(monkeypatch), RunFolder(tmp_path / "run")
-    folder.path.mkdir()
-    checked = check(task, Budget(latency=0.5, macs=0.9), options, Runtime(timer=FakeTimer()), folder)
+    checked = limited_in_latency(task, folder, Budget(latency=0.5, macs=0.9), [0.7, 0.695], FakeTimer(), epochs=0)
     last = through_stages(checked, "uniform", folder)
     stages = last.job.origin.stages
     assert [stage["budget"]["macs"] for stage in stages] == [0.9] * len(stages)
