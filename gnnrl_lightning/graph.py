@@ -37,6 +37,7 @@ from gnnrl_lightning.tracing.passes import walk_network
 from gnnrl_lightning.tracing.pruned_shapes import shapes_by_line
 from gnnrl_lightning.tracing.reasons import Reason, find_reasons
 from gnnrl_lightning.tracing.records import Contraction
+from gnnrl_lightning.tracing.tied_sizes import tie_sizes
 from gnnrl_lightning.tracing.topology import FeatureMap, Operator, build_topology
 from gnnrl_lightning.tracing.walk import Walk
 from gnnrl_lightning.trees import to_device
@@ -96,7 +97,8 @@ def trace(
             walked, kept = walk_network(network, inputs, keep, training=True)
             unfit = {}
             continue
-        if part_otherwise(walked, graph._channels, found):
+        channels = graph._channels
+        if part_otherwise(walked, channels, found) or tie_sizes(walked, network, inputs, channels, found):
             unfit = {}
             continue
         unfit |= found

@@ -21,6 +21,7 @@ from tests.support import (
     networks_parts,
     networks_ratios,
     networks_recurrent,
+    networks_sizes,
     networks_space,
 )
 from tests.support.exactness import (
@@ -48,6 +49,7 @@ MORE = (
     networks_parts,
     networks_ratios,
     networks_recurrent,
+    networks_sizes,
     networks_space,
 )
 """Importing them registers their networks."""

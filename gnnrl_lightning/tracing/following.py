@@ -39,7 +39,7 @@ def grown_sizes(
 
 
 def _grow(call: SizedCall, numbers: np.ndarray, units: Callable[[Tensor], int | None]) -> Sizes | None:
-    found = _shrinking(call, numbers)
+    found = shrinking_of(call, numbers)
     if found is None:
         return None
     dim, along, rows = found
@@ -49,7 +49,8 @@ def _grow(call: SizedCall, numbers: np.ndarray, units: Callable[[Tensor], int | 
     return tuple(size // count * (count + 1) if d == dim else size for d, size in enumerate(call.shape))
 
 
-def _shrinking(call: SizedCall, numbers: np.ndarray) -> tuple[int, Tensor, int] | None:
+def shrinking_of(call: SizedCall, numbers: np.ndarray) -> tuple[int, Tensor, int] | None:
+    """Return which dimension of a call's output shrinks, given the channel of each label; see `labels.shrinking`."""
     return shrinking(call.labels, torch.from_numpy(numbers)[call.labels])
 
 
@@ -104,7 +105,7 @@ class Following:
 
     def _is_attribute(self, call: SizedCall) -> bool:
         """Whether the size of the dimension that shrinks may be an attribute."""
-        found = _shrinking(call, self.channel)
+        found = shrinking_of(call, self.channel)
         return found is not None and call.sizes[found[0]] in self._integers(call.module)
 
     @cached_property
@@ -154,7 +155,7 @@ class Following:
     def hold(self, attributes: Sequence[tuple[str, str, SizedCall, int]], numbers: np.ndarray) -> None:
         """Note attributes that are sizes of calls, given the channel of each label."""
         for path, name, call, dim in attributes:
-            found = _shrinking(call, numbers)
+            found = shrinking_of(call, numbers)
             if found is not None and found[0] == dim:
                 _, along, rows = found
                 self.rows.setdefault((path, name), []).append((along.reshape(rows, -1), numbers))

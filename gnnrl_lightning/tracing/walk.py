@@ -90,6 +90,7 @@ class Walk:
         heads: Channels along heads of attention, by their labels.
         calls_of_sizes: Calls whose arguments are sizes of labelled dimensions.
         splits: Calls that cut channels into parts of sizes that may be attributes.
+        tied: Calls whose sizes have been compared with those of their module's inputs, by module, operator and number.
         scalings: Products of channels of heads and numbers of the code.
         statistics: Operators that summarise channels together.
         calls: Number of calls of such operators, by module and name.
@@ -126,6 +127,7 @@ class Walk:
     heads: dict[tuple[bytes, int], Heads] = field(default_factory=dict)
     calls_of_sizes: list[SizedCall] = field(default_factory=list)
     splits: list[SplitCall] = field(default_factory=list)
+    tied: set[tuple[str, str, int]] = field(default_factory=set)
     scalings: list[Scaling] = field(default_factory=list)
     statistics: list[Statistic] = field(default_factory=list)
     calls: Counter[tuple[int, str]] = field(default_factory=Counter)

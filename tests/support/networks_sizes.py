@@ -1,0 +1,71 @@
+"""Test networks whose code gives a tensor the size of another one, so that both keep as many channels."""
+
+from torch import nn
+
+from tests.support.networks_attention import Fused, attention
+from tests.support.networks_zoo import IO, case, conv
+
+
+class Pooled(nn.Module):
+    """Positions of six channels are joined to one dimension by `self.middle`, and averaged."""
+
+    def __init__(self, middle):
+        super().__init__()
+        self.a, self.middle, self.head = conv(3, 6), middle, nn.Linear(6, 10)
+
+    def forward(self, x):
+        return self.head(self.middle(self.a(x)).tanh().mean(2))
+
+
+class Sized(nn.Module):
+    """Another layer of as many channels as are read."""
+
+    def __init__(self):
+        super().__init__()
+        self.b = conv(6, 6)
+
+
+class SizeOfTheInput(Sized):
+    def forward(self, x):
+        B, C = x.shape[:2]
+        return self.b(x.relu()).reshape(B, C, -1)
+
+
+class SizeOfTheCode(Sized):
+    def forward(self, x):
+        return self.b(x.relu()).reshape(len(x), 6, -1)
+
+
+@case({"a": (6, 2)}, IO)
+class SizedAsInput(Pooled):
+    """Each of the two convolutions keeps channels of its own, as many as the other."""
+
+    def __init__(self):
+        super().__init__(SizeOfTheInput())
+
+
+@case({"a": (6, 1)}, IO | {"middle.b": 6}, reason={"middle.b": "has a size that is a constant of the code"})
+class SizedByCode(Pooled):
+    """The same number in the code: nothing is tied."""
+
+    def __init__(self):
+        super().__init__(SizeOfTheCode())
+
+
+@attention({"embed": (4, 12)}, {"attention.q": 3})
+class ReducedTokens(Fused):
+    """Keys and values of fewer tokens: a convolution joins pairs of them, in as many channels as there are."""
+
+    def __init__(self):
+        super().__init__()
+        del self.qkv
+        self.q, self.kv = nn.Linear(12, 12), nn.Linear(12, 24)
+        self.reduce, self.norm = nn.Conv1d(12, 12, 2, stride=2), nn.LayerNorm(12)
+
+    def forward(self, x):
+        B, N, C = x.shape
+        q = self.q(x).reshape(B, N, self.num_heads, -1).transpose(1, 2)
+        x = self.norm(self.reduce(x.transpose(1, 2)).reshape(B, C, -1).transpose(1, 2))
+        k, v = self.kv(x).reshape(B, -1, 2, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        mixed = (q * C**-0.5 @ k.transpose(-2, -1)).softmax(-1) @ v
+        return self.proj(mixed.transpose(1, 2).reshape(B, N, C))
