@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from gnnrl_lightning.tracing.copies import on_meta
 from gnnrl_lightning.tracing.export import Inputs, run
-from gnnrl_lightning.tracing.records import SizedCall, SplitCall
+from gnnrl_lightning.tracing.records import CONVOLUTIONS, SizedCall, SplitCall
 from gnnrl_lightning.tracing.walk import is_sequence
 from gnnrl_lightning.trees import map_tensors, to_device
 
@@ -194,7 +194,7 @@ class _Recorder(TorchFunctionMode):
         if name in ("__getitem__", "narrow") and not self.depth:
             self._note_slices(name, args, kwargs)
         key = None
-        if (name in VIEWS or name == "split") and not self.depth:
+        if name in (*VIEWS, *CONVOLUTIONS, "split") and not self.depth:
             key = name, self.calls[name]
             self.calls[name] += 1
         if key in self.wanted and key is not None:
@@ -215,14 +215,13 @@ class _Recorder(TorchFunctionMode):
         try:
             return func(*args, **kwargs)
         except (RuntimeError, ValueError):
-            if key is not None and name != "split":
+            if key is not None and name in VIEWS:
                 return args[0].new_empty([max(size, 1) for size in _given(name, args, kwargs)])
             if name == "linear" and len(args) > 1:  # its weight has the dense sizes
                 return args[0].new_empty(*args[0].shape[:-1], len(args[1]))
             if name.startswith("conv"):  # so has a convolution
-                groups = kwargs.get("groups", args[6] if len(args) > 6 else 1)
                 x, weight = args[0], args[1]
-                channels = weight.shape[0] if "transpose" in name else weight.shape[1] * groups
+                channels = weight.shape[0] if "transpose" in name else weight.shape[1] * _groups(args, kwargs)
                 return func(x.new_empty(len(x), channels, *x.shape[2:]), *args[1:], **kwargs)
             if name in ("batch_norm", "group_norm", "layer_norm"):
                 return args[0]
@@ -274,9 +273,17 @@ def _parts(x: Tensor, sizes: Any, dim: int = 0) -> tuple[Tensor, ...]:
     return tuple(x.new_empty(*x.shape[:dim], size, *x.shape[dim + 1 :]) for size in sizes)
 
 
+def _groups(args: Any, kwargs: Any) -> int:
+    """Return the number of groups that a convolution is given."""
+    return kwargs.get("groups", args[6] if len(args) > 6 else 1)
+
+
 def _given(name: str, args: Any, kwargs: Any) -> Sizes:
-    """Return the sizes of the output that a call is given."""
+    """Return the sizes of the output that a call is given; for a depthwise convolution, its groups."""
     x, *rest = args
+    if name in CONVOLUTIONS:
+        positions = kwargs.get("weight", rest[0] if rest else x).dim() - 2
+        return (*(-1,) * (x.dim() - positions - 1), _groups(args, kwargs), *(-1,) * positions)
     if name == "split":
         sizes = next((kwargs[key] for key in ("split_size_or_sections", "split_size") if key in kwargs), *rest[:1])
         return (sizes,) if isinstance(sizes, int) else tuple(sizes)

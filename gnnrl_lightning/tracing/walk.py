@@ -244,8 +244,8 @@ class Walk:
         return first
 
     def sized(self, labels: Tensor, sizes: Sequence[int], number: int) -> None:
-        """Record a call whose arguments are the sizes of its output, see `SizedCall`."""
-        if support(labels) and self._caller is not None:
+        """Record a call whose arguments are sizes of its output, see `SizedCall`; PyTorch's modules follow by type."""
+        if support(labels) and self._caller is not None and not isinstance(self._caller, nn.modules.conv._ConvNd):
             call = SizedCall(self.module, self.operator, number, tuple(sizes), self.shape, labels, self.source)
             self.calls_of_sizes.append(call)
 
@@ -305,8 +305,8 @@ class Walk:
             for one, other in zip(*(side.flatten().tolist() for side in torch.broadcast_tensors(a, b)), strict=True):
                 joined.setdefault(one, set()).add(other)
                 joined.setdefault(other, set()).add(one)
-        found = {label for each in labels for label in each.flatten().tolist()}
-        waiting = list(found)
+        found = set(torch.cat([each.flatten() for each in labels]).tolist()) if labels else set[int]()
+        waiting = list(found) if joined else []
         while waiting:
             fresh = joined.get(waiting.pop(), set()) - found
             found |= fresh

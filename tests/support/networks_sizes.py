@@ -1,6 +1,8 @@
 """Test networks whose code gives a tensor the size of another one, so that both keep as many channels."""
 
+import torch
 from torch import nn
+from torch.nn.functional import conv2d
 
 from tests.support.networks_attention import Fused, attention
 from tests.support.networks_zoo import IO, case, conv
@@ -50,6 +52,37 @@ class SizedByCode(Pooled):
 
     def __init__(self):
         super().__init__(SizeOfTheCode())
+
+
+class Blur(nn.Module):
+    """A fixed filter of each channel, in as many groups as the module holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.channels = 6
+        self.register_buffer("kernel", torch.rand(6, 1, 3, 3))
+
+    def forward(self, x):
+        return conv2d(x.relu(), self.kernel, None, 2, 1, 1, self.channels).flatten(2)
+
+
+class BlurOfTheCode(Blur):
+    def forward(self, x):
+        return conv2d(x.relu(), self.kernel, groups=6).flatten(2)
+
+
+@case({"a": (6, 1)}, IO)
+class GroupsOfAttribute(Pooled):
+    """The attribute follows the channels."""
+
+    def __init__(self):
+        super().__init__(Blur())
+
+
+@case({}, IO | {"a": 6}, reason={"a": "groups=6"})
+class GroupsOfCode(Pooled):
+    def __init__(self):
+        super().__init__(BlurOfTheCode())
 
 
 @attention({"embed": (4, 12)}, {"attention.q": 3})

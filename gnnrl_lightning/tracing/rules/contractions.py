@@ -158,11 +158,11 @@ def _convolution(
             sizes, weight=name, reads=reads, writes=writes, bias=walk.parameter_name(bias), transposed=transposed
         )
         return _made(walk, x, dim, writes)
-    walk.call_number()
+    number = walk.call_number()
     inputs = inputs_along(walk, x, dim)
     if inputs is not None and _is_one_kernel(walk, weight, groups):
         walk.contract((inputs,))
-        return _made(walk, x, dim, inputs)
+        return _filtered(walk, x, dim, inputs, number)
     if name is None or inputs is None or (transposed and weight.shape[:2] != (groups, 1)):
         reason = "is part of a grouped convolution whose channels cannot be told apart"
         for value in (x, weight, bias):
@@ -173,6 +173,8 @@ def _convolution(
     elif weight.shape[1] == 1:
         writes = _depthwise(walk, inputs, weight, bias, groups)
         walk.contract((writes,), weight=name, writes=writes, groups=groups, bias=walk.parameter_name(bias))
+        if len(writes) == groups:
+            return _filtered(walk, x, dim, writes, number)
     else:
         writes = _grouped(walk, name, inputs, weight, bias, groups)
     return _made(walk, x, dim, writes)
@@ -193,6 +195,13 @@ def _slid_over(walk: Walk, x: Value, dim: int, weight: Value, stride: tuple[int,
 def _made(walk: Walk, x: Value, dim: int, writes: Tensor | None) -> Value:
     made = () if writes is None else (vector(writes, len(x.shape), dim),)
     return Value(walk.shape, made)
+
+
+def _filtered(walk: Walk, x: Value, dim: int, writes: Tensor, number: int) -> Value:
+    """Return the output of a depthwise convolution; the code gives it as many groups as there are channels."""
+    made = _made(walk, x, dim, writes)
+    walk.sized(made.labels[0], [len(writes) if d == dim else -1 for d in range(len(x.shape))], number)
+    return made
 
 
 def _is_one_kernel(walk: Walk, weight: Value, groups: int) -> bool:
