@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from types import CodeType, FunctionType
 
 from torch import nn
@@ -73,22 +76,53 @@ def training_error(network: nn.Module, inputs: Inputs) -> Exception | None:
 
 
 def reads_training(network: nn.Module) -> bool:
-    """Whether code of the network, other than that of PyTorch's own modules, reads whether it is in training mode."""
+    """Whether code of the network may do something else in training mode, beside what PyTorch's own modules do.
+
+    Code that only passes the mode to functions of `torch.nn.functional` (`F.dropout(x, training=self.training)`)
+    computes the same shapes in both modes.
+    """
     return any(
-        "training" in code.co_names for kind in {type(item) for item in network.modules()} for code in _code(kind)
+        _names_training(method.__code__) and not _passes_on_training(method)
+        for kind in {type(item) for item in network.modules()}
+        for method in _methods(kind)
     )
 
 
-def _code(kind: type) -> Iterator[CodeType]:
-    """Yield the code of the methods of a module's class, those of PyTorch left out."""
-    waiting = [
-        item.__code__
-        for base in kind.__mro__
-        if not base.__module__.startswith("torch.")
-        for item in vars(base).values()
-        if isinstance(item, FunctionType)
-    ]
-    while waiting:
-        code = waiting.pop()
-        yield code
-        waiting += [item for item in code.co_consts if isinstance(item, CodeType)]
+def _methods(kind: type) -> Iterator[FunctionType]:
+    """Yield the methods of a module's class, those of PyTorch left out."""
+    for base in kind.__mro__:
+        if not base.__module__.startswith("torch."):
+            yield from (item for item in vars(base).values() if isinstance(item, FunctionType))
+
+
+def _names_training(code: CodeType) -> bool:
+    """Whether code, or a function that it defines, names the mode."""
+    inner = (item for item in code.co_consts if isinstance(item, CodeType))
+    return "training" in code.co_names or any(map(_names_training, inner))
+
+
+def _passes_on_training(method: FunctionType) -> bool:
+    """Whether all that a method does with the mode is to give it to functions of `torch.nn.functional`."""
+    try:
+        nodes = list(ast.walk(ast.parse(textwrap.dedent(inspect.getsource(method)))))
+    except (OSError, TypeError, SyntaxError):  # its source is not to be found
+        return False
+    calls = [node for node in nodes if isinstance(node, ast.Call) and _is_functional(node.func, method.__globals__)]
+    given = [item for call in calls for item in (*call.args, *(keyword.value for keyword in call.keywords))]
+    return 0 < sum(map(_is_training, nodes)) == sum(map(_is_training, given))
+
+
+def _is_training(node: ast.AST) -> bool:
+    return isinstance(node, ast.Attribute) and node.attr == "training"
+
+
+def _is_functional(node: ast.expr, names: Mapping[str, object]) -> bool:
+    """Whether an expression, `F.dropout`, is a function of `torch.nn.functional`."""
+    path: list[str] = []
+    while isinstance(node, ast.Attribute):
+        path.append(node.attr)
+        node = node.value
+    found = names.get(node.id) if isinstance(node, ast.Name) else None
+    for name in reversed(path):
+        found = getattr(found, name, None)
+    return getattr(found, "__module__", None) == "torch.nn.functional"

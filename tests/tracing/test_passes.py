@@ -159,3 +159,34 @@ def test_statistics_of_the_network_stay():
 def test_only_code_of_the_users_own_counts():
     assert not reads_training(nn.Sequential(nn.BatchNorm2d(3), nn.Dropout()))
     assert reads_training(nn.Sequential(Noise()))
+
+
+class PassedOn(nn.Module):
+    def forward(self, x):
+        return nn.functional.batch_norm(F.dropout(x, 0.1, self.training), None, None, training=self.training)
+
+
+class PassedOnAndRead(nn.Module):
+    def forward(self, x):
+        return F.dropout(x, training=self.training) if self.training else x[:, :3]
+
+
+class GivenToOthers(nn.Module):
+    def forward(self, x):
+        return tile(x, self.training)
+
+
+class Computed(nn.Module):
+    def forward(self, x):
+        return F.dropout(x, 0.1, not self.training or len(x) > 1)
+
+
+def tile(x, twice):
+    return torch.cat([x, x], 1) if twice else x
+
+
+@pytest.mark.parametrize(
+    ("kind", "reads"), [(PassedOn, False), (PassedOnAndRead, True), (GivenToOthers, True), (Computed, True)]
+)
+def test_a_mode_that_is_only_passed_to_functions_of_torch_does_not_count(kind, reads):
+    assert reads_training(kind()) is reads
