@@ -33,6 +33,7 @@ LONGEST = 60
 """Number of characters of a call that is written with its arguments."""
 
 REMEDY = "write it with the tensor's own size, such as x.shape[1] // 2 or flatten(1)"
+GROUPS = "write groups=x.shape[1], or hold their number as an attribute of the module"
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,8 @@ def _explain_error(error: Exception, failed: tuple[Call, Exception] | None) -> F
     call = failed[0]
     if call.text.startswith(SIZED):
         return Fault(f"{DOES_NOT_FOLLOW}: {call.text} has a size that is a constant of the code; {REMEDY}", call.line)
+    if call.text.startswith("conv") and "groups=" in call.text:  # PyTorch's own modules give them without a name
+        return Fault(f"{DOES_NOT_FOLLOW}: {call.text} has groups that are a constant of the code; {GROUPS}", call.line)
     return Fault(f"{DOES_NOT_FOLLOW}: {call.text} fails: {said}", call.line)
 
 

@@ -79,7 +79,7 @@ class GroupsOfAttribute(Pooled):
         super().__init__(Blur())
 
 
-@case({}, IO | {"a": 6}, reason={"a": "groups=6"})
+@case({}, IO | {"a": 6}, reason={"a": "write groups=x.shape[1]"})
 class GroupsOfCode(Pooled):
     def __init__(self):
         super().__init__(BlurOfTheCode())
