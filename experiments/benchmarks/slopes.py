@@ -33,8 +33,9 @@ from gnnrl_lightning.job.trained import Trained, train
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, uniform
 from gnnrl_lightning.surrogate.diagnostics import kendall
-from gnnrl_lightning.surrogate.model import Surrogate, flat_prior
+from gnnrl_lightning.surrogate.model import Surrogate
 from gnnrl_lightning.surrogate.observations import Slopes
+from gnnrl_lightning.surrogate.prior import flat_prior
 from gnnrl_lightning.surrogate.slopes import EffectMeasure, slopes_from
 from gnnrl_lightning.surrogate.terms import Terms
 

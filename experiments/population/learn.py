@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from gnnrl_lightning.graph import trace
 from gnnrl_lightning.rl.policies.ablations import ABLATIONS
 from gnnrl_lightning.surrogate.diagnostics import kendall
-from gnnrl_lightning.surrogate.model import Prior, Surrogate, flat_prior
+from gnnrl_lightning.surrogate.model import Surrogate
+from gnnrl_lightning.surrogate.prior import Prior, flat_prior
 from gnnrl_lightning.surrogate.sensitivity import RATIOS, Sensitivity
 from gnnrl_lightning.surrogate.terms import Terms
 

@@ -15,7 +15,7 @@ from gnnrl_lightning.rl.policies.actor_critic import DecisionEncoder, mlp
 from gnnrl_lightning.rl.policies.readout import mean_over_decisions
 from gnnrl_lightning.rl.state.assemble import join_states
 from gnnrl_lightning.rl.state.builder import StateBuilder
-from gnnrl_lightning.surrogate.model import Prior
+from gnnrl_lightning.surrogate.prior import Prior
 from gnnrl_lightning.surrogate.sensitivity import Sensitivity
 
 

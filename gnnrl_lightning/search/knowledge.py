@@ -11,7 +11,8 @@ from torch import Tensor
 
 from gnnrl_lightning.search.baselines import uniform
 from gnnrl_lightning.search.problem import SearchProblem
-from gnnrl_lightning.surrogate.model import Prior, Surrogate, flat_prior
+from gnnrl_lightning.surrogate.model import Surrogate
+from gnnrl_lightning.surrogate.prior import Prior, flat_prior
 from gnnrl_lightning.surrogate.slopes import slopes_from
 from gnnrl_lightning.surrogate.terms import Terms
 
@@ -36,7 +37,7 @@ class Knowledge:
     def __init__(self, problem: SearchProblem, reward: Callable[[Any], float]) -> None:
         self.problem, self.reward = problem, reward
         self.terms = Terms(problem.graph, problem.sensitivity.of_groups)
-        self.prior: Prior = flat_prior(self.terms)
+        self.prior: Prior = flat_prior(self.terms, problem.limits.allowed.removable is not None)
         self._known = (-1, -1)
 
     def evaluated(self) -> tuple[Tensor, Tensor]:

@@ -97,7 +97,7 @@ class Observations:
         values, upper, lower = at_points.split([self.count, len(self.spans), len(self.spans)])
         return torch.cat([values, (upper - lower) / self.spans.view(-1, *(1,) * (at_points.dim() - 1))])
 
-    def deviations(self, noise: float) -> Tensor:
+    def deviations(self, noise: float | Tensor) -> Tensor:
         """Standard deviations `(n + k,)` of the noise, if that of a value is given."""
         factor = torch.ones_like(self.noise)
         factor[: self.count] = noise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -25,9 +25,8 @@ class Terms:
     | 1 | 1 |
     | :math:`t = \log \sum_g e_g`, the summed losses of the sensitivity | 1 |
     | :math:`x_g` | G |
-    | :math:`x_g^2` | G |
+    | :math:`k_g` | G |
     | :math:`\sqrt{e_g / \sum_h e_h}`, which group the losses come from | G |
-    | :math:`x_g x_h` of groups of which a layer reads one and writes the other | P |
 
     Args:
         graph: The traced network.
@@ -38,15 +37,10 @@ class Terms:
         self.graph, self.losses = graph, losses
         self.dense = graph.widths.double()
 
-    @cached_property
-    def pairs(self) -> Tensor:
-        """Neighbouring groups `(2, P)` int64."""
-        return neighbours(self.graph)
-
     @property
     def count(self) -> int:
-        """Number of terms, 2 + 3 G + P."""
-        return 2 + 3 * len(self.dense) + self.pairs.shape[1]
+        """Number of terms, 2 + 3 G."""
+        return 2 + 3 * len(self.dense)
 
     def logs(self, widths: Tensor) -> Tensor:
         """Logarithms of the keep ratios `(n, G)` float64."""
@@ -54,28 +48,45 @@ class Terms:
 
     def __call__(self, widths: Tensor) -> Tensor:
         """Terms `(n, count)` float64 of candidates `(n, G)`."""
-        x = self.logs(widths)
         losses = self.losses(widths).double()
         total = losses.sum(1, keepdim=True).clamp(min=SMALLEST)
-        first, second = self.pairs
-        singles = [x, x.square(), (losses / total).sqrt()]
-        return torch.cat([torch.ones_like(total), total.log(), *singles, x[:, first] * x[:, second]], 1)
+        singles = [self.logs(widths), widths / self.dense, (losses / total).sqrt()]
+        return torch.cat([torch.ones_like(total), total.log(), *singles], 1)
 
 
-def neighbours(graph: ComputationGraph) -> Tensor:
-    """Pairs of different groups `(2, P)` int64, first < second, of which a layer reads one and writes the other."""
-    read: dict[str, set[int]] = {}
-    written: dict[str, set[int]] = {}
-    for number, group in enumerate(graph.groups):
-        for member in group.members:
-            side = {"input": read, "output": written}.get(member.role)
-            if side is not None:
-                side.setdefault(member.parameter, set()).add(number)
-    found = {
-        (min(source, target), max(source, target))
-        for parameter, sources in read.items()
-        for source in sources
-        for target in written.get(parameter, set())
-        if source != target
-    }
-    return torch.tensor(sorted(found), dtype=torch.int64).reshape(-1, 2).T
+USUAL = 0.5, 0.5, 0.25, 0.1
+"""Usual standard deviations, over candidates, of the log loss and of the three terms of a group."""
+
+USUAL_COUNT = 4
+"""Candidates that the usual standard deviations count as."""
+
+
+@dataclass(frozen=True)
+class Standard:
+    """Terms in units of their standard deviations over the candidates that are known.
+
+    What a search varies much and what it varies little then are of the same size: a group that comes and goes has log
+    keep ratios of a range of five, one that is nearly kept of a tenth.
+
+    Attributes:
+        centre: Means of the terms `(F - 1,)`, without the first one.
+        size: Their standard deviations `(F - 1,)`, between the usual ones and those of the candidates.
+    """
+
+    centre: Tensor
+    size: Tensor
+
+    @classmethod
+    def of(cls, terms: Tensor, groups: int) -> Standard:
+        """The standard of terms `(n, F)` of known candidates of a network of so many groups; n may be 0."""
+        usual = torch.tensor(USUAL, dtype=torch.float64).repeat_interleave(torch.tensor([1, *[groups] * 3]))
+        known = terms[:, 1:]
+        centre = known.mean(0) if len(known) else torch.zeros_like(usual)
+        squares = (known - centre).square().sum(0) + USUAL_COUNT * usual.square()
+        return cls(centre, (squares / (USUAL_COUNT + len(known))).sqrt())
+
+    def __call__(self, terms: Tensor) -> tuple[Tensor, Tensor]:
+        """Terms `(n, F)` of which those of groups are standardised, and all but the first one, standardised."""
+        shifted = terms[:, 1:] - self.centre
+        x = shifted / self.size
+        return torch.cat([terms[:, :1], shifted[:, :1], x[:, 1:]], 1), x

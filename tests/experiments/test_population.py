@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gnnrl_lightning.graph import trace
-from gnnrl_lightning.surrogate.model import Prior
+from gnnrl_lightning.surrogate.prior import Prior
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "population"
 KINDS = ["plain", "basic", "bottleneck", "inverted", "separable", "dense", "fire"]

@@ -15,7 +15,8 @@ from gnnrl_lightning.rl.policies import Agent, LogKeep
 from gnnrl_lightning.rl.rounds import Rounds
 from gnnrl_lightning.search.baselines import starting_candidates
 from gnnrl_lightning.search.problem import SearchProblem
-from gnnrl_lightning.surrogate.model import Surrogate, flat_prior
+from gnnrl_lightning.surrogate.model import Surrogate
+from gnnrl_lightning.surrogate.prior import flat_prior
 from gnnrl_lightning.surrogate.terms import Terms
 from tests.rl.learners.test_gnnrl import equal, trainer, weights
 from tests.rl.test_environments import LIMITS, SMALL, problem_of, started

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from gnnrl_lightning.cost.budget import Budget
-from gnnrl_lightning.surrogate.model import Prior, Surrogate, flat_prior
+from gnnrl_lightning.surrogate.model import Surrogate
 from gnnrl_lightning.surrogate.observations import STEP, Slopes
+from gnnrl_lightning.surrogate.prior import Prior, flat_prior
 from gnnrl_lightning.surrogate.terms import Terms
 from tests.support.fakes import random_sensitivity, small_graph
 

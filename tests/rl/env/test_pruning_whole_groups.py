@@ -8,7 +8,8 @@ from gnnrl_lightning.rl.env import VectorPruningEnv
 from gnnrl_lightning.rl.env.imagination import Imagination
 from gnnrl_lightning.rl.policies import ActorCritic, Agent, Beta
 from gnnrl_lightning.rl.policies.log_keep import LogKeep
-from gnnrl_lightning.surrogate.model import Surrogate, flat_prior
+from gnnrl_lightning.surrogate.model import Surrogate
+from gnnrl_lightning.surrogate.prior import flat_prior
 from gnnrl_lightning.surrogate.terms import Terms
 from tests.support.fakes import random_sensitivity
 from tests.support.networks_branches import Residual

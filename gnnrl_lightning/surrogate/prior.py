@@ -1,0 +1,102 @@
+"""What a surrogate expects of a network before anything is evaluated, and how it adapts that to the evaluations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.surrogate.terms import Terms
+
+UNITS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+"""Units of the values, in those of a log divergence, of which the most probable is taken: rewards may be anything."""
+
+UNIT_RATE = 6.0
+"""Rate of the exponential prior on the magnitude of a unit's logarithm."""
+
+SPREADS = 0.5, 0.5, 0.4, 0.4
+"""Standard deviations of the logarithms of the factors of `Prior.scaled`: a few evaluations say little about them."""
+
+FARTHEST, STEPS = 3.0, 30
+"""Most standard deviations by which a factor is adapted, and steps of the optimiser."""
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Prior of a surrogate for one network.
+
+    Attributes:
+        mean: Means of the coefficients `(F,)` float64, one for each term.
+        scale: Their standard deviations `(F,)` float64.
+        amplitude: Standard deviation a of the process f.
+        length: Its length l, in standard deviations of the terms.
+        noise: Standard deviation of an evaluation.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    amplitude: float | Tensor = 0.18
+    length: float | Tensor = 0.65
+    noise: float | Tensor = 0.07
+
+    def in_units(self, unit: float) -> Prior:
+        """The prior of values in other units; the intercept stays."""
+        mean, scale = self.mean * unit, self.scale * unit
+        mean[0], scale[0] = self.mean[0], self.scale[0] * max(unit, 1.0)
+        return Prior(mean, scale, self.amplitude * unit, self.length, self.noise * unit)
+
+    def scaled(self, factors: Tensor) -> Prior:
+        """The prior with the scale of the terms of groups, amplitude, length and noise multiplied by factors `(4,)`."""
+        scale = torch.cat([self.scale[:2], self.scale[2:] * factors[0]])
+        amplitude, length, noise = self.amplitude * factors[1], self.length * factors[2], self.noise * factors[3]
+        return replace(self, scale=scale, amplitude=amplitude, length=length, noise=noise)
+
+    def adapted(self, evidence: Callable[[Prior], Tensor]) -> Prior:
+        """The most probable one of the scaled priors.
+
+        Args:
+            evidence: Log marginal likelihood of the observations, differentiable.
+        """
+        spreads = torch.tensor(SPREADS, dtype=torch.float64)
+        away = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+
+        def factors() -> Tensor:
+            return (spreads * away.clamp(-FARTHEST, FARTHEST)).exp()
+
+        def loss() -> Tensor:
+            optimizer.zero_grad()
+            value = 0.5 * away.square().sum() - evidence(self.scaled(factors()))
+            value.backward()
+            return value
+
+        optimizer = torch.optim.LBFGS([away], max_iter=STEPS, line_search_fn="strong_wolfe")
+        with torch.inference_mode(False), torch.enable_grad():
+            optimizer.step(loss)
+        found = self.scaled(factors().detach())
+        return replace(found, amplitude=float(found.amplitude), length=float(found.length), noise=float(found.noise))
+
+
+GROUP = 0.1
+"""Standard deviation of the coefficients of the standardised terms of groups, for a network of ten of them."""
+
+LOSS, LOSS_WITHOUT = (0.25, 0.15), (0.05, 0.05)
+"""Mean and standard deviation of the coefficient of the log loss, and if candidates may lack whole groups: losses of
+single groups say little about networks without some of them."""
+
+
+def flat_prior(terms: Terms, removable: bool = False) -> Prior:
+    """The prior of a network of which only the number of groups is known.
+
+    Args:
+        terms: The terms of its candidates.
+        removable: Whether candidates may lack whole groups.
+    """
+    groups = len(terms.dense)
+    loss, spread = LOSS_WITHOUT if removable else LOSS
+    mean = torch.zeros(terms.count, dtype=torch.float64)
+    mean[1] = loss
+    shared = GROUP * math.sqrt(10 / groups)
+    return Prior(mean, torch.tensor([10.0, spread, *[shared] * (terms.count - 2)], dtype=torch.float64))
