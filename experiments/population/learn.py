@@ -30,7 +30,7 @@ from gnnrl_lightning.surrogate.diagnostics import kendall
 from gnnrl_lightning.surrogate.model import Surrogate
 from gnnrl_lightning.surrogate.prior import Prior, flat_prior
 from gnnrl_lightning.surrogate.sensitivity import RATIOS, Sensitivity
-from gnnrl_lightning.surrogate.terms import Terms
+from gnnrl_lightning.surrogate.terms import Standard, Terms
 
 POPULATION = Path(__file__).parent / "population.jsonl"
 KNOWN = (0, 4, 8)
@@ -48,8 +48,8 @@ class Example:
         widths: Candidates `(n, G)`.
         values: Their log divergences `(n,)`.
         budgets: Share of MACs of each candidate `(n,)`.
-        phi: Terms `(n, F)`.
-        x: Logarithms of keep ratios `(n, G)`.
+        phi: Terms `(n, F)`, standardised by all candidates, see `Standard`.
+        x: Standardised terms `(n, d)`.
     """
 
     kinds: frozenset[str]
@@ -77,16 +77,16 @@ def example(record: dict[str, Any]) -> Example:
     sensitivity = Sensitivity.interpolate(graph.widths, RATIOS[-measured.shape[1] :], measured)
     terms = Terms(graph, sensitivity.of_groups)
     widths = torch.tensor([row["widths"] for row in record["rows"]])
+    made = terms(widths)
     divergence = torch.tensor([row["scores"]["divergence"] for row in record["rows"]], dtype=torch.float64)
     return Example(
         frozenset(recipe.families),
-        read(graph, sensitivity, terms.pairs, flat_prior(terms)),
+        read(graph, sensitivity, flat_prior(terms)),
         terms,
         widths,
         divergence.clamp(min=1e-6).log(),
         torch.tensor([row["share"] for row in record["rows"]]),
-        terms(widths),
-        terms.logs(widths),
+        *Standard.of(made, len(graph.widths))(made),
     )
 
 

@@ -26,28 +26,26 @@ class Read:
     Attributes:
         state: State graph of the dense network, without a budget.
         statistics: Log losses of each group at the measured keep ratios `(G, K)`.
-        pairs: Neighbouring groups `(2, P)`.
         flat: Prior of its surrogate that depends on the number of groups alone.
     """
 
     state: Any
     statistics: Tensor
-    pairs: Tensor
     flat: Prior
 
 
-def read(graph: ComputationGraph, sensitivity: Sensitivity, pairs: Tensor, flat: Prior) -> Read:
+def read(graph: ComputationGraph, sensitivity: Sensitivity, flat: Prior) -> Read:
     """Read a traced network with its sensitivity."""
     statistics = sensitivity.statistics.float()
     state = StateBuilder(graph, statistics)(graph.widths[None], torch.ones(1, 2))
-    return Read(state, statistics, pairs, flat)
+    return Read(state, statistics, flat)
 
 
 class PriorNetwork(nn.Module):
     """Means of the coefficients of surrogates; standard deviations, slope and noise stay those of the flat prior.
 
     A mean is in units of the flat prior's standard deviation. Coefficients of the terms of a group are read from the
-    embedding of the group, those of pairs from the embeddings of both.
+    embedding of the group.
 
     Args:
         state_dim: Features of a node of the state graph.
@@ -62,7 +60,6 @@ class PriorNetwork(nn.Module):
         self.groups = DecisionEncoder(state_dim, None)
         self.reduce = nn.Sequential(nn.Linear(self.groups.out_features + statistics + 1, hidden), nn.Tanh())
         self.single = mlp([hidden, hidden, 3], last_gain=0.01)
-        self.pair = mlp([2 * hidden, hidden, 1], last_gain=0.01)
         self.whole = mlp([hidden, hidden, 1], last_gain=0.01)
 
     def forward(self, networks: Sequence[Read]) -> list[Prior]:
@@ -76,10 +73,8 @@ class PriorNetwork(nn.Module):
         single, whole = self.single(h).double(), self.whole(mean_over_decisions(h, state)).double()
         found, start = [], 0
         for network, count, slope in zip(networks, counts.tolist(), whole, strict=True):
-            own, each = h[start : start + count], single[start : start + count]
-            first, second = own[network.pairs[0]], own[network.pairs[1]]
-            pair = self.pair(torch.cat([first + second, (first - second).abs()], 1)).double()[:, 0]
-            change = torch.cat([torch.zeros(1).double(), slope, each.T.flatten(), pair])
+            each = single[start : start + count]
+            change = torch.cat([torch.zeros(1).double(), slope, each.T.flatten()])
             found.append(replace(network.flat, mean=network.flat.mean + network.flat.scale * change))
             start += count
         return found

@@ -9,7 +9,7 @@ from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.surrogate.model import Surrogate
 from gnnrl_lightning.surrogate.observations import STEP, Slopes
 from gnnrl_lightning.surrogate.prior import Prior, flat_prior
-from gnnrl_lightning.surrogate.terms import Terms
+from gnnrl_lightning.surrogate.terms import USUAL, USUAL_COUNT, Terms
 from tests.support.fakes import random_sensitivity, small_graph
 
 GRAPH = small_graph()
@@ -27,21 +27,35 @@ def truth(widths):
     return 0.3 * TERMS(widths)[:, 1] - x[:, 0] + 0.5 * x[:, 1].square() + 0.1 * (3 * x[:, 2]).sin()
 
 
-def covariance(prior, first, second):
-    linear = (TERMS(first) * prior.scale.square()) @ TERMS(second).T
-    squared = (TERMS.logs(first)[:, None] - TERMS.logs(second)[None]).square().mean(2)
-    return linear + prior.amplitude**2 * (-squared / (2 * prior.length**2)).exp()
+def standard_of(known):
+    """What the surrogate standardises by, by hand, and the standardised terms of any candidates."""
+    first = TERMS(known)[:, 1:]
+    usual = torch.tensor([USUAL[0], *[USUAL[1]] * 4, *[USUAL[2]] * 4, *[USUAL[3]] * 4], dtype=torch.float64)
+    squares = (first - first.mean(0)).square().sum(0)
+    size = ((squares + USUAL_COUNT * usual.square()) / (USUAL_COUNT + len(known))).sqrt()
+
+    def made(widths):
+        shifted = TERMS(widths)[:, 1:] - first.mean(0)
+        return torch.cat([torch.ones(len(widths), 1), shifted[:, :1], (shifted / size)[:, 1:]], 1), shifted / size
+
+    return made
+
+
+def covariance(prior, terms, first, second):
+    (phi, x), (other, y) = terms(first), terms(second)
+    squared = (x[:, None] - y[None]).square().mean(2)
+    return (phi * prior.scale.square()) @ other.T + prior.amplitude**2 * (-squared / (2 * prior.length**2)).exp()
 
 
 def test_the_posterior_is_that_of_a_gaussian():
     known, new = candidates(12), candidates(30, seed=1)
-    values, prior = truth(known), flat_prior(TERMS)
+    values, prior, terms = truth(known), flat_prior(TERMS), standard_of(known)
     surrogate = Surrogate(TERMS, prior, known, values, adapt=False)
-    gain = covariance(prior, new, known) @ torch.linalg.inv(
-        covariance(prior, known, known) + prior.noise**2 * torch.eye(len(known))
+    gain = covariance(prior, terms, new, known) @ torch.linalg.inv(
+        covariance(prior, terms, known, known) + prior.noise**2 * torch.eye(len(known))
     )
-    mean = TERMS(new) @ prior.mean + gain @ (values - TERMS(known) @ prior.mean)
-    variance = (covariance(prior, new, new) - gain @ covariance(prior, known, new)).diagonal()
+    mean = terms(new)[0] @ prior.mean + gain @ (values - terms(known)[0] @ prior.mean)
+    variance = (covariance(prior, terms, new, new) - gain @ covariance(prior, terms, known, new)).diagonal()
     torch.testing.assert_close(surrogate.mean(new), mean, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(surrogate.deviation(new), variance.sqrt(), atol=1e-4, rtol=1e-3)
 
@@ -115,23 +129,33 @@ def test_units_adapt_to_the_evaluations(unit):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_few_evaluations_of_the_prior_do_not_change_it(seed, monkeypatch):
-    """Ten values of a function drawn from the prior; without the priors on the factors, some are adapted to."""
-    known = candidates(10, seed=seed)
-    nothing = Surrogate(TERMS, flat_prior(TERMS), known[:0], torch.zeros(0, dtype=torch.float64))
+def test_few_evaluations_of_the_prior_hardly_change_it(seed, monkeypatch):
+    """Ten values of a function drawn from the prior; without the priors on the factors, they are adapted to."""
+    known, flat = candidates(10, seed=seed), flat_prior(TERMS)
+    nothing = Surrogate(TERMS, flat, known[:0], torch.zeros(0, dtype=torch.float64))
     values = nothing.draw(1, torch.Generator().manual_seed(seed))(known)[0]
-    prior = Surrogate(TERMS, flat_prior(TERMS), known, values).prior
-    assert (prior.amplitude, prior.noise) == (flat_prior(TERMS).amplitude, flat_prior(TERMS).noise)
-    for rate in ("UNIT_RATE", "SCALE_RATE"):
-        monkeypatch.setattr(f"gnnrl_lightning.surrogate.model.{rate}", 0.0)
-    eager = Surrogate(TERMS, flat_prior(TERMS), known, values).prior
-    assert (eager.amplitude, eager.noise) != (prior.amplitude, prior.noise)
+
+    def change():
+        prior = Surrogate(TERMS, flat, known, values).prior
+        pairs = (prior.amplitude, flat.amplitude), (prior.noise, flat.noise), (prior.length, flat.length)
+        return sum(abs(math.log(found / before)) for found, before in pairs)
+
+    reluctant = change()
+    monkeypatch.setattr("gnnrl_lightning.surrogate.prior.SPREADS", (2.0, 2.0, 2.0, 2.0))
+    assert reluctant < 1 and reluctant < 0.7 * change()
 
 
-def test_a_prior_scales_all_but_the_intercept():
-    scaled = Prior(torch.zeros(3), torch.tensor([10.0, 1.0, 0.5])).scaled(2.0, 0.5)
-    assert scaled.scale.tolist() == [10.0, 2.0, 1.0]
-    assert (scaled.amplitude, scaled.noise) == (0.36, 0.05)
+def test_a_prior_scales_all_but_the_intercept_and_the_loss():
+    factors = torch.tensor([2.0, 3.0, 0.5, 4.0], dtype=torch.float64)
+    scaled = Prior(torch.zeros(3), torch.tensor([10.0, 1.0, 0.5]), 0.2, 0.6, 0.1).scaled(factors)
+    assert scaled.scale.tolist() == [10.0, 1.0, 1.0]
+    assert [float(each) for each in (scaled.amplitude, scaled.length, scaled.noise)] == pytest.approx([0.6, 0.3, 0.4])
+
+
+def test_losses_of_single_groups_say_less_where_groups_may_go():
+    kept, removable = flat_prior(TERMS), flat_prior(TERMS, removable=True)
+    assert removable.mean[1] < kept.mean[1] and removable.scale[1] < kept.scale[1]
+    assert torch.equal(removable.scale[2:], kept.scale[2:])
 
 
 def slopes_at(widths, function, bias=0.01, noise=0.01):
@@ -160,12 +184,13 @@ def test_a_slope_is_a_difference_of_two_values():
     span = math.log(10 / 6)
     # By hand: the joint covariance of values at known and new candidates and of the difference.
     points = torch.cat([known, ends, new])
-    joint, count = covariance(prior, points, points), len(known)
+    terms, count = standard_of(known), len(known)
+    joint = covariance(prior, terms, points, points)
     change = torch.eye(len(points), dtype=torch.float64)
     change[count] = (change[count] - change[count + 1]) / span
     rows = [*range(count + 1), *range(count + 2, len(points))]
     joint = (change @ joint @ change.T)[rows][:, rows]
-    mean = (change @ TERMS(points) @ prior.mean)[rows]
+    mean = (change @ terms(points)[0] @ prior.mean)[rows]
     seen = torch.cat([truth(known), slope.values[1:2]])
     error = torch.tensor([prior.noise**2] * count + [0.2**2], dtype=torch.float64).diag()
     gain = joint[count + 1 :, : count + 1] @ torch.linalg.inv(joint[: count + 1, : count + 1] + error)
