@@ -118,7 +118,7 @@ def figures(trained: Trained, count: int, pool: Path | None) -> dict[str, Any]:
         logs = torch.tensor(values, dtype=torch.float64).log()
     else:
         widths, logs = read_pool(pool, graph)
-    terms = Terms(graph, sensitivity.of_groups)
+    terms = Terms(graph.widths, sensitivity.of_groups)
     return {
         "candidates": len(widths),
         "sensitivity_alone": kendall(sensitivity(widths).tolist(), logs.tolist()),

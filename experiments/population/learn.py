@@ -75,7 +75,7 @@ def example(record: dict[str, Any]) -> Example:
         raise ValueError(f"network {record['number']} has widths {graph.widths.tolist()}, expected {record['dense']}")
     measured = torch.tensor(record["measured"], dtype=torch.float64)
     sensitivity = Sensitivity.interpolate(graph.widths, RATIOS[-measured.shape[1] :], measured)
-    terms = Terms(graph, sensitivity.of_groups)
+    terms = Terms(graph.widths, sensitivity.of_groups)
     widths = torch.tensor([row["widths"] for row in record["rows"]])
     made = terms(widths)
     divergence = torch.tensor([row["scores"]["divergence"] for row in record["rows"]], dtype=torch.float64)

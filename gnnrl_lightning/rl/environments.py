@@ -84,7 +84,7 @@ class Environments:
         """
         imagined = None
         if self.imagines and sensitivity is not None:  # nothing is evaluated: the mean of the prior
-            terms = Terms(self.graph, sensitivity.of_groups)
+            terms = Terms(self.graph.widths, sensitivity.of_groups)
             nothing = torch.zeros(0, len(self.graph.groups), dtype=torch.int64), torch.zeros(0, dtype=torch.float64)
             prior = Surrogate(terms, flat_prior(terms, self.limits.allowed.removable is not None), *nothing)
             imagined = Imagination(self.graph, self.limits, lambda: prior, lambda: nothing, mean=True)

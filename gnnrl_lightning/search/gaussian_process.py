@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,34 +37,53 @@ class GaussianProcessSearch(ModelBasedSearch):
 
         return functions
 
-    def _posterior(self, problem: SearchProblem, pool: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean `(n,)` and covariance `(n, n)` of the rewards of candidates, standardised."""
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.gaussian_process import GaussianProcessRegressor
-        from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, WhiteKernel
-
-        scored = problem.ranked()
-        known = self._inputs(problem, torch.tensor([item.widths for item in scored]))
-        rewards = np.array([item.merit[0] for item in scored])
-        centre, scale = known.mean(0), known.std(0) + 1e-9
-        level, range_ = rewards.mean(), rewards.std() + 1e-9
-        kernel: Any = (
-            ConstantKernel(0.1, (1e-4, 1e2)) * DotProduct(1.0, "fixed")
-            + ConstantKernel(0.01, (1e-6, 1e1)) * DotProduct(1.0, "fixed") ** 2
-            + ConstantKernel(0.1, (1e-4, 1e1)) * RBF(3.0, (0.5, 30.0))
-            + WhiteKernel(0.05, (1e-4, 1.0))
-        )
-        process = GaussianProcessRegressor(kernel, random_state=0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # a parameter at its bound
-            process.fit((known - centre) / scale, (rewards - level) / range_)
-        mean, covariance = process.predict((self._inputs(problem, pool) - centre) / scale, return_cov=True)
-        fitted: Any = process.kernel_
-        noise = fitted.k2.noise_level
-        return torch.from_numpy(mean), torch.from_numpy(covariance - noise * np.eye(len(pool)))
-
     @staticmethod
-    def _inputs(problem: SearchProblem, widths: Tensor) -> np.ndarray:
-        logs = log_keep(widths, problem.graph.widths)
-        total = problem.sensitivity(widths).double().clamp(min=SMALLEST).log()
-        return torch.cat([logs, total[:, None]], 1).numpy()
+    def _posterior(problem: SearchProblem, pool: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean `(n,)` and covariance `(n, n)` of the rewards of candidates, standardised."""
+        scored = problem.ranked()
+        rewards = torch.tensor([item.merit[0] for item in scored], dtype=torch.float64)
+        known = inputs_of(problem.graph.widths, problem.sensitivity, torch.tensor([item.widths for item in scored]))
+        return posterior(known, rewards, inputs_of(problem.graph.widths, problem.sensitivity, pool))
+
+
+def inputs_of(dense: Tensor, losses: Callable[[Tensor], Tensor], widths: Tensor) -> Tensor:
+    """What the process sees of candidates `(n, G)`: log keep ratios and the log of the summed losses `(n, G + 1)`.
+
+    Args:
+        dense: Widths of the dense network `(G,)`.
+        losses: Summed losses `(n,)` of candidates.
+        widths: The candidates.
+    """
+    return torch.cat([log_keep(widths, dense), losses(widths).double().clamp(min=SMALLEST).log()[:, None]], 1)
+
+
+def posterior(known: Tensor, rewards: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean `(m,)` and covariance `(m, m)` of rewards, in units of the standard deviation of the known ones.
+
+    Args:
+        known: Inputs `(n, F)` of the evaluated candidates.
+        rewards: Their rewards `(n,)`.
+        inputs: Inputs `(m, F)` of other candidates.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, WhiteKernel
+
+    kernel: Any = (
+        ConstantKernel(0.1, (1e-4, 1e2)) * DotProduct(1.0, "fixed")
+        + ConstantKernel(0.01, (1e-6, 1e1)) * DotProduct(1.0, "fixed") ** 2
+        + ConstantKernel(0.1, (1e-4, 1e1)) * RBF(3.0, (0.5, 30.0))
+        + WhiteKernel(0.05, (1e-4, 1.0))
+    )
+    process = GaussianProcessRegressor(kernel, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a parameter at its bound
+        process.fit(_standardised(known, known), _standardised(rewards, rewards))
+    mean, covariance = process.predict(_standardised(inputs, known), return_cov=True)
+    fitted: Any = process.kernel_
+    noise = fitted.k2.noise_level
+    return torch.from_numpy(mean), torch.from_numpy(covariance - noise * np.eye(len(inputs)))
+
+
+def _standardised(values: Tensor, known: Tensor) -> np.ndarray:
+    return ((values - known.mean(0)) / (known.std(0, correction=0) + 1e-9)).numpy()

@@ -36,7 +36,7 @@ class Knowledge:
 
     def __init__(self, problem: SearchProblem, reward: Callable[[Any], float]) -> None:
         self.problem, self.reward = problem, reward
-        self.terms = Terms(problem.graph, problem.sensitivity.of_groups)
+        self.terms = Terms(problem.graph.widths, problem.sensitivity.of_groups)
         self.prior: Prior = flat_prior(self.terms, problem.limits.allowed.removable is not None)
         self._known = (-1, -1)
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from gnnrl_lightning.cost.ranges import log_keep
-from gnnrl_lightning.graph import ComputationGraph
 
 SMALLEST = 1e-7
 """Lower bound of a summed loss, before its logarithm."""
@@ -29,13 +28,12 @@ class Terms:
     | :math:`\sqrt{e_g / \sum_h e_h}`, which group the losses come from | G |
 
     Args:
-        graph: The traced network.
+        widths: Widths of the dense network's groups `(G,)`.
         losses: Losses of each group `(n, G)` at widths `(n, G)`, see `Sensitivity.of_groups`.
     """
 
-    def __init__(self, graph: ComputationGraph, losses: Callable[[Tensor], Tensor]) -> None:
-        self.graph, self.losses = graph, losses
-        self.dense = graph.widths.double()
+    def __init__(self, widths: Tensor, losses: Callable[[Tensor], Tensor]) -> None:
+        self.dense, self.losses = widths.double(), losses
 
     @property
     def count(self) -> int:

@@ -60,7 +60,7 @@ def imagination_at(problem, back):
     reward = find_reward("top1", problem.objective)
     widths = torch.tensor([item.widths for item in history])
     rewards = torch.tensor([reward(item) for item in history], dtype=torch.float64)
-    terms = Terms(problem.graph, problem.sensitivity.of_groups)
+    terms = Terms(problem.graph.widths, problem.sensitivity.of_groups)
     return Surrogate(terms, flat_prior(terms), widths, -rewards)
 
 

@@ -13,7 +13,7 @@ from gnnrl_lightning.surrogate.terms import USUAL, USUAL_COUNT, Terms
 from tests.support.fakes import random_sensitivity, small_graph
 
 GRAPH = small_graph()
-TERMS = Terms(GRAPH, random_sensitivity(GRAPH).of_groups)
+TERMS = Terms(GRAPH.widths, random_sensitivity(GRAPH).of_groups)
 
 
 def candidates(count, seed=0):

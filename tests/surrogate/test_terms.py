@@ -8,7 +8,7 @@ GRAPH = small_graph()
 
 def test_terms_are_those_of_the_docstring():
     sensitivity = random_sensitivity(GRAPH)
-    terms = Terms(GRAPH, sensitivity.of_groups)
+    terms = Terms(GRAPH.widths, sensitivity.of_groups)
     widths = torch.tensor([[8, 12, 24, 8], [16, 24, 24, 32]])
     made = terms(widths)
     assert made.shape == (2, terms.count) and terms.count == 2 + 3 * 4 and made.dtype == torch.float64

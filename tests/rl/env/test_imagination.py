@@ -19,7 +19,7 @@ def generator(seed=0):
 
 def imagination_of(widths=None, rewards=None, mean=False):
     graph = small_graph()
-    terms = Terms(graph, random_sensitivity(graph).of_groups)
+    terms = Terms(graph.widths, random_sensitivity(graph).of_groups)
     known = torch.zeros(0, 4, dtype=torch.int64) if widths is None else widths
     scores = torch.zeros(0) if rewards is None else rewards
     surrogate = Surrogate(terms, flat_prior(terms), known, -scores)
