@@ -19,6 +19,10 @@ from gnnrl_lightning.surrogate.terms import Terms
 MOST_SLOPES = 8
 """Candidates whose slopes are used, the best ones."""
 
+LAST_SLOPES = 30
+"""Evaluations after which slopes are no longer measured: 40 values tell as much without them
+(`experiments/benchmarks/slopes.py`)."""
+
 
 def evaluated(history: Sequence[Any], reward: Callable[[Any], float]) -> tuple[Tensor, Tensor]:
     """Widths `(n, G)` int64 and rewards `(n,)` float64 of evaluations: the training data of a surrogate or proxy."""
@@ -47,12 +51,12 @@ class Knowledge:
     def look(self) -> None:
         """Measure slopes at the best candidate, if that is a new one, and first at that with one ratio for all groups.
 
-        Nothing is measured without a pruner, if fewer than two evaluations would be left, or once a measurement has
-        told nothing. A collective call.
+        Nothing is measured without a pruner, after `LAST_SLOPES` evaluations, if fewer than two would be left, or once
+        a measurement has told nothing. A collective call.
         """
         problem, measure = self.problem, self.problem.effect_measure
         ranked = problem.ranked()
-        if measure is None or not ranked:
+        if measure is None or not ranked or len(problem.history) > LAST_SLOPES:
             return
         wanted = [torch.tensor(ranked[0].widths)]
         if not problem.known_effects:

@@ -44,6 +44,16 @@ def test_nothing_is_measured_when_evaluations_run_out(pruner):  # noqa: F811
     assert not problem.known_effects and problem.left == 2
 
 
+def test_nothing_is_measured_once_values_tell_as_much(pruner, monkeypatch):  # noqa: F811
+    knowledge, problem = knowledge_of(pruner)
+    monkeypatch.setattr("gnnrl_lightning.search.knowledge.LAST_SLOPES", len(problem.history) - 1)
+    knowledge.look()
+    assert not problem.known_effects
+    monkeypatch.setattr("gnnrl_lightning.search.knowledge.LAST_SLOPES", len(problem.history))
+    knowledge.look()
+    assert problem.known_effects
+
+
 def test_recalled_effects_are_charged_and_not_measured_again(pruner, monkeypatch):  # noqa: F811
     knowledge, problem = knowledge_of(pruner)
     knowledge.look()
