@@ -47,3 +47,13 @@ def test_the_agent_of_one_file_against_the_methods_of_another(pooled, tmp_path, 
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == ["agent minus agent", "agent minus other"]
     assert "-1.50 [" in lines[0] and "+1.50 [" in lines[1] and lines[1].endswith("2 pairs")
+
+
+def test_a_folder_has_a_file_for_each_search_and_any_figure_is_compared(pooled, tmp_path, capsys, monkeypatch):
+    for row in comparison("a", agent=[90.0, 91.0], once=89.0)["rows"]:
+        made = {**row, "top1_test_after": row["top1_test_before"] + (row["method"] == "agent")}
+        (tmp_path / f"{row['method']}-{row['seed']}.json").write_text(json.dumps(made))
+    monkeypatch.setattr(sys, "argv", ["pooled.py", str(tmp_path), "--figure", "top1_test_after"])
+    pooled.main()
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("agent minus once: +2.50 [") and line.endswith("2 pairs")
