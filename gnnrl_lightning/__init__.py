@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from gnnrl_lightning.errors import UserError
-
-# What Lightning and torch-geometric do with newer PyTorch, and tqdm without ipywidgets: nothing that a user could mend.
-for _message in (
-    ".isinstance.treespec, LeafSpec.. is deprecated",
-    ".torch.jit.script. is deprecated",
-    "IProgress not found",
-):
-    warnings.filterwarnings("ignore", _message)
+from gnnrl_lightning.quiet import without_others_warnings
 
 if TYPE_CHECKING:
     from gnnrl_lightning.cost.budget import Budget
@@ -81,7 +73,8 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    with without_others_warnings():
+        return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gnnrl_lightning.errors import UserError, one_line
@@ -32,16 +32,26 @@ def replacing(path: Path, checksum: bool = False) -> Iterator[Path]:
         A temporary file to write. It becomes `path` when the block ends without an error.
 
     Raises:
-        OSError: The file cannot be written; libraries that write it may raise their own errors for that.
+        OSError: The file cannot be written, or is a folder or a device; libraries that write it may raise their own
+            errors for that.
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file: expected the name of a file to write", str(path))
     path.parent.mkdir(exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
-    with os_errors(path):
-        yield partial
-    if checksum:
-        keep(partial, path)
-    else:
-        os.replace(partial, path)
+    try:
+        with os_errors(path):
+            yield partial
+        if checksum:
+            keep(partial, path)
+        else:
+            os.replace(partial, path)
+    except Exception:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)  # it takes room, of which there may be none left
+        raise
 
 
 def keep(partial: Path, path: Path) -> None:
@@ -79,9 +89,9 @@ def read_sums(folder: Path) -> dict[str, list[str]]:
     if not path.exists():
         return {}
     try:
-        sums = json.loads(path.read_text(encoding="utf-8"))
+        sums = json.loads(text_of(path))
         return {str(name): [str(each) for each in found] for name, found in sums.items()}
-    except (ValueError, AttributeError, TypeError, IsADirectoryError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError, IsADirectoryError) as error:
         raise UserError(
             f"{path} is damaged ({one_line(error)}): expected the checksums of the files beside it; begin again in "
             "another folder"
@@ -95,6 +105,21 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             found.update(block)
     return found.hexdigest()
+
+
+def text_of(path: Path) -> str:
+    """Return the text of a regular file; a pipe or a device, which may never end, is not read.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ValueError: It is a pipe or a device, or its encoding is not UTF-8.
+        OSError: It cannot be read, or is a folder.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError("it is no regular file")
+    return path.read_text(encoding="utf-8")
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from gnnrl_lightning.errors import UserError
 
 Options = TypeVar("Options")
 
+MOST_THREADS = 4096
+
 AUTO = "auto"
 """Placeholder for a value that is derived from the network, its data and the machine."""
 

@@ -1,12 +1,13 @@
 import errno
 import json
+import os
 import shutil
 
 import pytest
 from safetensors import SafetensorError
 
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.files import keep, os_errors, read_sums, replacing, sha256, unchanged
+from gnnrl_lightning.files import keep, os_errors, read_sums, replacing, sha256, text_of, unchanged
 
 
 def write(path, text):
@@ -21,6 +22,43 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
         partial.write_text("ne")
         raise RuntimeError
     assert path.read_text() == "old" and unchanged(path)
+
+
+def test_what_could_not_be_written_takes_no_room(tmp_path):
+    with pytest.raises(OSError, match="No space left"), replacing(tmp_path / "a.txt") as partial:
+        partial.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize(("make", "number"), [(os.mkfifo, errno.EINVAL), (os.mkdir, errno.EISDIR)])
+def test_folders_and_devices_are_never_replaced(tmp_path, make, number):
+    """As root, a file would take the place of /dev/full."""
+    path = tmp_path / "a"
+    make(path)
+    with pytest.raises(OSError) as error, replacing(path) as partial:
+        partial.write_text("never")
+    assert error.value.errno == number and error.value.filename == str(path)
+    assert not path.is_file() and [*tmp_path.iterdir()] == [path]
+
+
+@pytest.mark.parametrize(
+    ("write", "error", "message"),
+    [
+        (lambda path: os.mkfifo(path), ValueError, "it is no regular file"),
+        (lambda path: path.symlink_to("/dev/zero"), ValueError, "it is no regular file"),
+        (lambda path: path.write_bytes(b"\xe9"), ValueError, "utf-8"),
+        (lambda path: path.mkdir(), IsADirectoryError, "directory"),
+        (lambda path: path.symlink_to(path.name), OSError, "symbolic links"),
+        (lambda path: None, FileNotFoundError, "No such file"),
+    ],
+)
+def test_what_may_never_end_is_not_read(tmp_path, write, error, message):
+    write(tmp_path / "a")
+    with pytest.raises(error, match=message):
+        text_of(tmp_path / "a")
+    (tmp_path / "b").write_text("é", encoding="utf-8")
+    assert text_of(tmp_path / "b") == "é"
 
 
 def test_what_was_changed_is_noticed(tmp_path):
@@ -47,7 +85,7 @@ def test_a_crash_between_checksum_and_file_is_harmless(tmp_path, monkeypatch):
     assert path.read_text() == "newer" and unchanged(path)
 
 
-@pytest.mark.parametrize("damage", [b"{", b"[]", b'{"a.txt": 3}', b"\xff", b""])
+@pytest.mark.parametrize("damage", [b"{", b"[]", b'{"a.txt": 3}', b"\xff", b"", b"[" * 100_000])
 def test_damaged_checksums_are_one_line(tmp_path, damage):
     write(tmp_path / "a.txt", "old")
     (tmp_path / "checksums.json").write_bytes(damage)

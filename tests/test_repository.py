@@ -44,6 +44,7 @@ ORDER = (
     "files",
     "processes",
     "seeds",
+    "quiet",
     "errors",
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -30,12 +31,12 @@ from gnnrl_lightning.speed.whole import Latency, measure_latency
 
 EXPERIMENT = Path(__file__).parents[1] / "regression.yaml"
 CONFIG = {
-    "search": {"evaluations": 60},
+    "search": {"evaluations": 30},
     "candidate": {"calibration_examples": 64},
     "delivery": {"calibration_examples": 64},
-    "model": {"proxy_warmup": 4, "proxy_between": 2, "proxy_episodes": 16},
-    "pretraining": {"epochs": 10},
-    "finetuning": {"epochs": 5},
+    "model": {"proxy_warmup": 2, "proxy_between": 1, "proxy_episodes": 16},
+    "pretraining": {"epochs": 5},
+    "finetuning": {"epochs": 3},
     "run": {"threads": 1},
 }
 DAMAGED = {
@@ -49,9 +50,22 @@ DAMAGED = {
     "finals": "finals.jsonl",
     "latencies of a run": "checkpoints/latency.json",
     "cached latencies": "cache",
+    "choice by latency": "checkpoints/latency_check.json",
     "recipe": "pruned/recipe.json",
     "pruned network": "pruned/weights.safetensors",
+    "result of a stage": "stage-1/result.json",
+    "recipe of a stage": "stage-1/pruned/recipe.json",
+    "network of a stage": "stage-1/pruned/weights.safetensors",
+    "exported program": "model.pt2",
+    "ONNX": "model.onnx",
+    "OpenVINO": "model.xml",
+    "OpenVINO weights": "model.bin",
+    "int8": "model.int8.onnx",
 }
+LOADED = {"exported program": "program", "ONNX": "onnx", "OpenVINO": "openvino", "OpenVINO weights": "openvino"} | {
+    "int8": "int8"
+}
+"""File of an artifact -> the format as which it is loaded."""
 
 
 class DamagedFiles:
@@ -66,10 +80,13 @@ class DamagedFiles:
 
     def damages(self, name: str, count: int, draw: random.Random) -> Iterator[bool]:
         """Random damages to a file of a finished run: refused in one line, or without any effect."""
-        path = self.cache.path if name == "cached latencies" else self.whole.path / DAMAGED[name]
-        assert path is not None
-        if "latencies" in name:
+        path = self._place(name)
+        if name == "latencies of a run":
             write_json(self.whole.latency, self.latency.as_record())
+        if name == "choice by latency":
+            write_json(
+                path, {"best": self.trained.evaluator()(self.trained.job.graph.widths, "random").as_record(), "checks": []}
+            )
         if name == "finals":
             path.write_bytes(self.whole.journal.read_bytes())  # of the same form
         data, self.records = path.read_bytes(), Journal(self.whole.journal).read()
@@ -80,6 +97,15 @@ class DamagedFiles:
                 yield self._is_noticed(name)
         finally:
             path.write_bytes(data)
+
+    def _place(self, name: str) -> Path:
+        """Where a kind of file is."""
+        if name == "cached latencies":
+            assert self.cache.path is not None
+            return self.cache.path
+        if name in LOADED:
+            return self.formats / DAMAGED[name]
+        return (self.staged if "of a stage" in name else self.whole).path / DAMAGED[name]
 
     def _is_noticed(self, name: str) -> bool:
         """Whether the damaged file is refused in one line, or reads as before.
@@ -92,6 +118,13 @@ class DamagedFiles:
                 read_result(self.whole)
             elif name == "latencies of a run":
                 read_figures(self.whole.latency, CHANGED)
+            elif name == "choice by latency":
+                read_figures(self.whole.latency_check, "the winner is measured again")
+            elif name in LOADED:
+                artifact.load_as(self.formats, LOADED[name])
+            elif "of a stage" in name:
+                check_files(self.staged)
+                return artifact.read_recipe(self.staged.stage(1).pruned) == self.recipe
             elif name == "cached latencies":
                 return self.cache.read() == self.latency.model.grids
             elif name in ("journal", "finals"):
@@ -114,6 +147,33 @@ class DamagedFiles:
         task, examples = Task(spec, Diabetes(), objective="regression"), CONFIG["candidate"]["calibration_examples"]
         options = Options(candidate=CandidateOptions(calibration_examples=examples))
         return train(check(task, Budget(macs=0.5), options), self.whole)
+
+    @cached_property
+    def staged(self) -> RunFolder:
+        """The same run as if its network were that of a stage before the last one."""
+        run = RunFolder(self.whole.path.with_name("staged"))
+        shutil.copytree(self.whole.path, run.path)
+        shutil.copytree(run.pruned, run.stage(1).pruned)
+        run.stage(1).write_result(read_result(run)["pruned"])
+        return run
+
+    @cached_property
+    def formats(self) -> Path:
+        """An artifact of the same network with the files of all formats."""
+        task, folder = self.trained.job.task, self.whole.path.with_name("formats")
+        saved = artifact.restore(self.whole.pruned, task.original(), task.example())
+        names = ("network", "budget", "transform", "figures")
+        artifact.save(
+            folder,
+            saved.network,
+            dense=task.original(),
+            steps=saved.recipe["steps"],
+            example=task.example(),
+            description=artifact.Description(**{name: saved.recipe[name] for name in names}),
+            formats=["weights", *dict.fromkeys(LOADED.values())],
+            calibration=lambda: task.example(CONFIG["candidate"]["calibration_examples"]),
+        )
+        return folder
 
     @cached_property
     def cache(self) -> Cache:

@@ -8,6 +8,8 @@ exit code and one line, no traceback, and if the run, resumed, has all figures a
 - `kills`: SIGKILL at a random moment;
 - `phases`: SIGKILL in the finals and before and after a fine-tuning that is undone, of a network of which whole groups
   may go;
+- `stages`: SIGKILL in and after the first of two stages, and a damaged artifact of that stage, repaired as the message
+  says;
 - `full_disk`: a file system of a given size, which is made larger before the run is resumed;
 - `read_only`, `removed`, `renamed`, `file_in_the_way`: other refusals of the operating system;
 - `two_processes`: a second process on the same folder while the first one runs;
@@ -56,6 +58,10 @@ UNDONE = {
     "finetuning": {"learning_rate": 3.0},
 }
 """Changes for the phases: whole groups, finals, and a fine-tuning that makes networks worse."""
+STAGED = {"stages": {"shares": [0.75], "epochs": 1}}
+"""Changes for a run in two stages."""
+STAGE_PHASES = ("stage-1/journal.jsonl", "stage-1/checkpoints/pruned.safetensors", "stage-1/result.json")
+"""Files after whose appearance such a run is killed."""
 PHASES = ("finals.jsonl", "checkpoints/uniform.safetensors", "checkpoints/pruned.safetensors")
 """Files after whose appearance a run is killed."""
 SIZES = (8, 16, 32, 64, 128, 192, 256, 384, 512, 768)  # KiB
@@ -117,10 +123,11 @@ class Trials:
     """
 
     def __init__(self, root: Path) -> None:
-        self.root, self.config, self.undone = root, root / "faults.yaml", root / "undone.yaml"
-        self.config.write_text(yaml.safe_dump(CONFIG), encoding="utf-8")
-        self.undone.write_text(yaml.safe_dump(UNDONE), encoding="utf-8")
-        began = time.perf_counter()
+        self.root = root
+        self.config, self.undone, self.staged = (root / f"{name}.yaml" for name in ("faults", "undone", "staged"))
+        for path, changes in ((self.config, CONFIG), (self.undone, UNDONE), (self.staged, STAGED)):
+            path.write_text(yaml.safe_dump(changes), encoding="utf-8")
+        self.count, began = 0, time.perf_counter()
         self.whole = self.finished("whole")
         self.seconds = time.perf_counter() - began
 
@@ -166,13 +173,34 @@ class Trials:
         whole = self.finished("whole-undone", self.undone)
         if read_result(whole)["pruned"]["finetuning_kept"]:
             raise RuntimeError("no fine-tuning was undone: raise its learning rate")
-        for number, name in enumerate(PHASES):
-            folder = self.root / f"phase-{number}"
-            run = self.start(folder.name, None, self.undone)
-            self.until(folder, name)
-            os.kill(run.process, signal.SIGKILL)
-            run.wait()
+        for name in PHASES:
+            yield self.same(self.killed_after(name, self.undone), whole)
+
+    def stages(self) -> Iterator[bool]:
+        """SIGKILL in and after the first of two stages, and a damaged artifact of that stage."""
+        whole = self.finished("whole-stages", self.staged)
+        for name in STAGE_PHASES:
+            folder = self.killed_after(name, self.staged)
             yield self.same(folder, whole)
+        folder = self.killed_after(STAGE_PHASES[-1], self.staged)
+        stage = RunFolder(folder).stage(1)
+        weights = stage.pruned / "weights.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1])
+        end = self.resume(folder)
+        yield end.is_line(2) and f"delete it and {stage.result} to go on" in end.said
+        shutil.rmtree(stage.pruned)
+        stage.result.unlink()
+        yield self.same(folder, whole)
+
+    def killed_after(self, name: str, changes: Path) -> Path:
+        """The folder of a new run that is killed once it has written a file."""
+        self.count += 1
+        folder = self.root / f"killed-after-{self.count}"
+        run = self.start(folder.name, None, changes)
+        self.until(folder, name)
+        os.kill(run.process, signal.SIGKILL)
+        run.wait()
+        return folder
 
     def full_disk(self) -> Iterator[bool]:
         """File systems of several sizes."""
@@ -272,6 +300,7 @@ def main() -> None:
             "two_processes": trials.two_processes(),
             "shared_cache": trials.shared_cache(),
             "phases": trials.phases(),
+            "stages": trials.stages(),
             "renamed": trials.moved(lambda run: run.rename(elsewhere(run)), lambda run: elsewhere(run).rename(run)),
             "removed": trials.moved(lambda run: shutil.rmtree(run.rename(elsewhere(run))), None),
             "file_in_the_way": trials.moved(

@@ -8,14 +8,17 @@ Each part runs in a process of its own, whose resident memory is read at twenty 
 - `in_memory`: the images of an `ImageFolder` are decoded into memory, which takes their pixels and no more;
 - `journal`: lines are appended to a journal, which is then read again;
 - `evaluations`: random candidates of ResNet-20 are pruned, repaired and scored on the digits;
-- `evaluations_few_kernels`: the same, but oneDNN keeps only the kernels of `FEW` shapes of convolutions.
+- `evaluations_few_kernels`: the same, but oneDNN keeps only the kernels of `FEW` shapes of convolutions: what else
+  grows.
 
-Memory is that of Linux (`/proc/self/status`).
+Memory is that of Linux (`/proc/self/status`): resident memory, and the part of it that glibc has given to the program
+and not got back (`mallinfo2`). The rest of the heap is free blocks between those in use.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import multiprocessing
 import os
@@ -51,7 +54,7 @@ MOMENTS, SETTLED = 20, 5
 SIZE, DISTINCT, BATCH = 16, 100, 200
 """Pixels of the images' sides, number of different files, images per batch."""
 
-FEW = 64
+FEW = 16
 """Kernels of a small cache; a search keeps up to `gnnrl_lightning.speed.memory.KERNELS`."""
 
 Part = Callable[[Path, int], Iterator[int]]
@@ -143,21 +146,38 @@ def memory(field: str) -> float:
     return kib / 1024
 
 
+class _Allocated(ctypes.Structure):
+    """The heap of glibc, bytes: `struct mallinfo2`."""
+
+    _names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+    _fields_ = [(name, ctypes.c_size_t) for name in _names.split()]
+
+
+def in_use() -> float:
+    """Memory that glibc has given to this process and not got back, MiB: blocks of the heap, and those of their own."""
+    library = ctypes.CDLL(None)
+    library.mallinfo2.restype = _Allocated
+    found = library.mallinfo2()
+    return (found.uordblks + found.hblkhd) / 2**20
+
+
 def measured(name: str, count: int, results: Connection) -> None:
     """Run a part in this process and send its figures."""
-    part, found, began = PARTS[name][0], list[tuple[int, float]](), time.perf_counter()
+    part, found, began = PARTS[name][0], list[tuple[int, float, float]](), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         for done in part(Path(folder), count):
             if done * MOMENTS >= count * len(found) or done == count:
-                found.append((done, round(memory("VmRSS"), 1)))
+                found.append((done, round(memory("VmRSS"), 1), round(in_use(), 1)))
     settled = found[min(SETTLED, len(found) - 2)]
     results.send(
         {
             "count": count,
             "seconds": round(time.perf_counter() - began, 1),
-            "memory_mib": found,
+            "memory_mib": [moment[:2] for moment in found],
+            "in_use_mib": [(moment[0], moment[2]) for moment in found],
             "peak_mib": round(memory("VmHWM"), 1),
             "growth_mib": round(found[-1][1] - settled[1], 1),
+            "growth_in_use_mib": round(found[-1][2] - settled[2], 1),
             "growth_from": settled[0],
         }
     )
@@ -180,7 +200,11 @@ def main() -> None:
         theirs.close()
         found[name] = ours.recv()
         process.join()
-        print(f"{name:<24}{found[name]['count']:>7,}: {found[name]['growth_mib']:+.1f} MiB", flush=True)
+        print(
+            f"{name:<24}{found[name]['count']:>7,}: {found[name]['growth_mib']:+.1f} MiB, "
+            f"{found[name]['growth_in_use_mib']:+.1f} of it in use",
+            flush=True,
+        )
         if options.json is not None:
             with replacing(options.json) as partial:
                 partial.write_text(

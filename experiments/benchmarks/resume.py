@@ -76,13 +76,14 @@ def phase_of(folder: RunFolder) -> str:
 def contents(folder: RunFolder) -> dict[str, Any]:
     """All results of a run that do not depend on the clock."""
     result = json.loads(folder.result.read_text(encoding="utf-8"))
-    for timed in (result["search"], result["search"]["finals"] or {}):
+    stages = [stage["search"] for stage in result.get("stages", [])]
+    for timed in (result["search"], result["search"]["finals"] or {}, *stages):
         timed.pop("seconds", None)
-    for name in ("dense", "uniform", "pruned"):
+    for name in {"dense", "uniform", "pruned"} & result.keys():
         result[name].pop("latency_ms")
     journal = [json.loads(line) for line in folder.journal.read_text(encoding="utf-8").splitlines()]
     with folder.metrics.open(encoding="utf-8") as file:
-        metrics = [row | dict.fromkeys(CLOCK) for row in csv.DictReader(file)]
+        metrics = [{key: row[key] for key in row if not key.endswith(CLOCK)} for row in csv.DictReader(file)]
     return {"result": result, "journal": [line | {"seconds": 0, "check": ""} for line in journal], "metrics": metrics}
 
 
@@ -90,7 +91,7 @@ def differences(folder: RunFolder, whole: RunFolder) -> list[str]:
     """Names of the results that differ between two runs."""
     first, second = contents(folder), contents(whole)
     found = [name for name in first if first[name] != second[name]]
-    for path in [*whole.checkpoints.glob("*.safetensors"), whole.pruned / "weights.safetensors"]:
+    for path in [path for each in (whole, *whole.stages) for path in sorted(each.path.glob("*/*.safetensors"))]:
         name = path.relative_to(whole.path)
         with safe_open(path, "pt") as one, safe_open(folder.path / name, "pt") as other:
             keys = set(one.keys()) | set(other.keys())

@@ -12,6 +12,7 @@ from gnnrl_lightning.cli.front import answer
 from gnnrl_lightning.cli.reporting import REPORT, report
 from gnnrl_lightning.cli.sharing import PULL, PUSH, pulled, pushed
 from gnnrl_lightning.cli.streams import lasting_streams
+from gnnrl_lightning.quiet import without_others_warnings
 
 PLAIN = {REPORT: report, PUSH: pushed, PULL: pulled}
 """Subcommands without a configuration -> what answers their arguments."""
@@ -52,18 +53,19 @@ def _answer(args: list[str] | None) -> None:
 
 def _run(args: list[str] | None) -> None:
     """Run a subcommand. Only now PyTorch and Lightning are imported, which takes seconds."""
-    from gnnrl_lightning.cli.commands import CompressionCLI
-    from gnnrl_lightning.cli.signals import stopped_by_signals
-    from gnnrl_lightning.processes import rank
-    from gnnrl_lightning.report.progress import quiet_lightning
-    from gnnrl_lightning.speed.memory import keep_kernels
+    with without_others_warnings():
+        from gnnrl_lightning.cli.commands import CompressionCLI
+        from gnnrl_lightning.cli.signals import stopped_by_signals
+        from gnnrl_lightning.processes import rank
+        from gnnrl_lightning.report.progress import quiet_lightning
+        from gnnrl_lightning.speed.memory import keep_kernels
 
     if args is None and not {"", os.getcwd()} & {*sys.path}:
         sys.path.insert(0, os.getcwd())  # as `python -m` does: the user's own modules are in the current folder
     keep_kernels()  # before the first convolution
-    if rank() > 0:  # only the first process reports
-        warnings.simplefilter("ignore")
-    with ExitStack() as held, quiet_lightning(), stopped_by_signals():
+    with ExitStack() as held, quiet_lightning(), stopped_by_signals(), warnings.catch_warnings():
+        if rank() > 0:  # only the first process reports
+            warnings.simplefilter("ignore")
         CompressionCLI(args, held)
 
 

@@ -26,6 +26,9 @@ REMEDIES = {
 }
 """Error number of the operating system -> what to do."""
 
+NO_THREAD = "can't start new thread"
+"""What Python says if the operating system refuses a thread; it has no number."""
+
 INSTALLED = ("site-packages", "dist-packages")
 
 
@@ -50,7 +53,9 @@ def ending(error: BaseException) -> Ending | None:
     """
     for each in chain(error):
         if isinstance(each, UserError):
-            return Ending(f"error: {each}", INVALID)
+            return Ending(_printable(f"error: {each}"), INVALID)
+        if isinstance(each, RuntimeError) and str(each) == NO_THREAD:
+            return Ending("error: no more threads can be started: set fewer, run.threads and latency.threads", REFUSED)
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__
@@ -58,7 +63,13 @@ def ending(error: BaseException) -> Ending | None:
         return None
     where = "" if cause.filename is None else f"{cause.filename}: "
     remedy = REMEDIES.get(cause.errno or 0)
-    return Ending(f"error: {where}{cause.strerror or one_line(cause)}" + (f": {remedy}" if remedy else ""), REFUSED)
+    what = f"error: {where}{cause.strerror or one_line(cause)}" + (f": {remedy}" if remedy else "")
+    return Ending(_printable(what), REFUSED)
+
+
+def _printable(line: str) -> str:
+    """Return a line that a terminal shows as it is: names of files and messages of libraries may have any character."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in line)
 
 
 @contextmanager

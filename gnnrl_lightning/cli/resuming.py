@@ -50,7 +50,8 @@ def subcommand_of(folder: RunFolder) -> str | None:
     """Return the subcommand in the first line of a run's configuration, or None if there is none."""
     with folder.config.open(encoding="utf-8", errors="replace") as file:
         first = file.readline()
-    return first.removeprefix(HEADER).split()[0] if first.startswith(HEADER) else None
+    words = first.removeprefix(HEADER).split() if first.startswith(HEADER) else []
+    return words[0] if words else None
 
 
 def same_wandb_runs(trainer: Namespace, ids: Sequence[str]) -> None:

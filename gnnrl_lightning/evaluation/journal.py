@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gnnrl_lightning.errors import UserError, one_line
-from gnnrl_lightning.files import os_errors, replacing
+from gnnrl_lightning.files import os_errors, replacing, text_of
 
 CHECK = "check"
 """Key of a line's checksum."""
@@ -108,8 +108,8 @@ class Journal:
     def _lines(self) -> list[str]:
         assert self.path is not None
         try:
-            return self.path.read_text(encoding="utf-8").split("\n") if self.path.exists() else [""]
-        except (UnicodeDecodeError, IsADirectoryError) as error:
+            return text_of(self.path).split("\n") if self.path.exists() else [""]
+        except (ValueError, IsADirectoryError) as error:
             raise self._damaged(one_line(error)) from error
 
     def _keep(self, lines: list[str]) -> None:
@@ -133,7 +133,7 @@ class Journal:
     def _parse(self, number: int, line: str) -> dict[str, Any]:
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self._damaged(f"line {number}: {one_line(error)}") from error
         if not isinstance(record, dict):
             raise self._damaged(f"line {number}: not a JSON object")

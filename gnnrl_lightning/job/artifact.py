@@ -157,6 +157,8 @@ def find_formats(names: Sequence[str], option: str | None = None) -> dict[str, F
     Raises:
         UserError: A format is unknown or cannot be written here, or two formats write the same file.
     """
+    if not names:
+        raise UserError(f"{option or 'formats'} is empty: expected at least one of {', '.join(FORMATS)}")
     rows = {name: FORMATS.find(name, option) for name in names}
     files = [RECIPE, *(file for row in rows.values() for file in row.files)]
     if len(rows) < len(names) or len(set(files)) < len(files):

@@ -32,6 +32,7 @@ from gnnrl_lightning.job.runs import RunFolder, versions
 from gnnrl_lightning.job.searching import Searched
 from gnnrl_lightning.job.trained import Trained, train
 from gnnrl_lightning.objective.protocol import record
+from gnnrl_lightning.quiet import without_others_warnings
 from gnnrl_lightning.report.comparison import LATENCY, summarise
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.environments import AGENT, Environments
@@ -66,7 +67,8 @@ def run_agent(problem: SearchProblem, agent: GraphLearner, environments: Environ
     if iterations < 1:
         raise NotApplicable(f"has {problem.left} evaluations left, an iteration needs {agent.episodes_per_iteration}")
     environments.connect(agent, problem)
-    quiet_trainer(max_epochs=agent.iterations(iterations), accelerator="cpu", log_every_n_steps=1).fit(agent)
+    with without_others_warnings():
+        quiet_trainer(max_epochs=agent.iterations(iterations), accelerator="cpu", log_every_n_steps=1).fit(agent)
 
 
 class Comparison:

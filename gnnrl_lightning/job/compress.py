@@ -16,6 +16,7 @@ from torch import nn
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.data import ExampleData
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.job.arguments import as_device, check_kinds
 from gnnrl_lightning.job.checked import Checked, check
 from gnnrl_lightning.job.delivery import Delivered, deliver
 from gnnrl_lightning.job.given_widths import deliver_unchanged
@@ -83,12 +84,14 @@ def compress(
     Raises:
         UserError: The input is invalid, or the folder has a run with other settings.
     """
+    check_kinds(network=network, data=data, budget=budget, evaluations=evaluations, by=by, options=options)
+    check_kinds(groups=groups, folder=folder, seed=seed)
     options = options or Options()
     if evaluations is not None:
         options = replace(options, search=replace(options.search, evaluations=evaluations))
     agent = GNNRL(seed=seed) if by is None else by
     task = Task(network, data, seed=seed, groups=groups or GroupOptions(), objective=objective)
-    runtime = Runtime(shown=shown_steps if progress else hidden_steps, device=torch.device(device))
+    runtime = Runtime(shown=shown_steps if progress else hidden_steps, device=as_device(device))
     options, budget = _as_decided(options, budget, folder)
     checked = check(task, budget, options, runtime, None if folder is None else RunFolder(Path(folder)))
     check_agent(checked, agent)

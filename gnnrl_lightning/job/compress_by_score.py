@@ -17,6 +17,7 @@ from gnnrl_lightning.cost.metrics import LATENCY
 from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.evaluation.callable import SCORE, CallableEvaluator, OutputsAlone, score_of
 from gnnrl_lightning.evaluation.result import DIVERGENCE, Evaluation, best_of, within
+from gnnrl_lightning.job.arguments import as_device, check_kinds
 from gnnrl_lightning.job.checked import limits_on, without_auto
 from gnnrl_lightning.job.comparison import run_agent
 from gnnrl_lightning.job.groups import GroupOptions
@@ -112,6 +113,11 @@ def compress_by_score(
     Raises:
         UserError: Anything about the input is wrong, or the score fails or is no finite number.
     """
+    check_kinds(network=network, budget=budget, evaluations=evaluations, by=by, options=options)
+    check_kinds(groups=groups, seed=seed)
+    if not callable(score):
+        raise UserError(f"score is a {type(score).__name__}: expected a function of a network that returns a number")
+    device = as_device(device)
     if isinstance(by, str):
         searcher = METHODS.find(by, "by")
     else:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.errors import UserError, one_line, suggestion
+from gnnrl_lightning.files import text_of
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.delivery import Delivered, finish
 from gnnrl_lightning.job.job import PRUNED
@@ -40,10 +41,10 @@ def read_widths(path: str | Path, share: float | None = None) -> Mapping[str, in
         UserError: The file cannot be read or has another format, several predictions match, or none.
     """
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = json.loads(text_of(Path(path)))
     except OSError as error:
         raise UserError(f"--widths {path} cannot be read: {error.strerror}; expected a JSON file") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"--widths {path} is not JSON: {one_line(error)}; expected the output of predict --json, a "
             "result.json, or your own"

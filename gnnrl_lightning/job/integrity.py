@@ -8,6 +8,7 @@ from typing import Any
 
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.files import unchanged
+from gnnrl_lightning.job.artifact import check_files as check_artifact
 from gnnrl_lightning.job.job import DELIVERED, DENSE, POLICY, SENSITIVITY
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.settings import check_settings
@@ -22,6 +23,9 @@ DELETE = {
     **dict.fromkeys(DELIVERED, "this network is fine-tuned again"),
 }
 """Phase -> what is repeated if its file is deleted."""
+
+SAVED_AGAIN = "nothing is searched or trained again, and the network of this stage is saved again from"
+"""What it costs to delete the result of a stage before the last one."""
 
 
 def check_files(folder: RunFolder) -> None:
@@ -45,7 +49,25 @@ def check_files(folder: RunFolder) -> None:
         if path.suffix in (".safetensors", ".ckpt") and not _is_unchanged(path):
             cost = DELETE.get(path.stem, "what it holds is made again")
             raise UserError(f"{path} was changed or damaged since it was written: delete it to go on; {cost}")
+    for stage in folder.stages:
+        if stage.result.is_file():
+            _check_stage(stage)
     read_rows(folder.metrics)
+
+
+def _check_stage(stage: RunFolder) -> None:
+    """Refuse a finished stage whose artifact, which the next one prunes, is not as it was saved."""
+    figures = read_figures(stage.result, f"{SAVED_AGAIN} {stage.checkpoints}")
+    try:
+        saved = check_artifact(stage.pruned)["figures"]
+        wrong = "" if all(figures.get(name) == value for name, value in saved.items()) else "it is of another stage"
+    except UserError as error:
+        wrong = str(error).split(": ")[0]  # without what to do with an artifact that stands alone
+    if wrong:
+        raise UserError(
+            f"{stage.pruned} cannot be used ({wrong}): delete it and {stage.result} to go on; {SAVED_AGAIN} "
+            f"{stage.checkpoints}"
+        )
 
 
 def read_result(folder: RunFolder) -> dict[str, Any]:

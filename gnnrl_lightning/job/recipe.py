@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gnnrl_lightning.errors import UserError, one_line
+from gnnrl_lightning.files import text_of
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.tracing.groups import ChannelGroup
 from gnnrl_lightning.trees import Tree, call, map_tensors, tensors, zeros_of
@@ -50,7 +51,7 @@ def read_recipe(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / RECIPE
     try:
-        recipe = json.loads(path.read_text(encoding="utf-8"))
+        recipe = json.loads(text_of(path))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{folder} has no {RECIPE}: expected the folder of a pruned network") from error
     except (ValueError, RecursionError, IsADirectoryError) as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import platform
 import re
 import shutil
@@ -18,8 +20,8 @@ from gnnrl_lightning import __version__
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.files import SUMS, replacing
 from gnnrl_lightning.job.lock import HOLDER, LOCK, locked
+from gnnrl_lightning.options import MOST_THREADS
 
-MOST_THREADS = 4096
 LONGEST_NAME = 200
 """Bytes: file systems allow 255, of which the time and a number take some."""
 
@@ -203,10 +205,13 @@ class RunFolder:
         Raises:
             UserError: The name is not a plain folder name or is taken, or the existing folder is not that of a run or
                 contains an input.
+            OSError: The folder of all runs cannot be written.
         """
         above = next(each for each in (Path(root).absolute(), *Path(root).absolute().parents) if each.exists())
         if not above.is_dir():
             raise UserError(f"run.root {root} cannot be created: {above} is no folder; choose another root")
+        if not os.access(above, os.W_OK):
+            raise PermissionError(errno.EACCES, "it cannot be written", str(above))
         if name is None:
             return
         plain_name("run.name", name)

@@ -19,6 +19,7 @@ from gnnrl_lightning.job.job import DELIVERED, POLICY, SENSITIVITY, UNIFORM
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.processes import from_first, rank, world_size
+from gnnrl_lightning.quiet import without_others_warnings
 from gnnrl_lightning.report.progress import SearchStatus
 from gnnrl_lightning.rl.env.reward import find_reward
 from gnnrl_lightning.rl.environments import AGENT
@@ -195,7 +196,8 @@ def search(
             enable_checkpointing=True,  # the latest one
             log_every_n_steps=1,
         )
-        fitting.fit(by, ckpt_path=latest.found, weights_only=True)
+        with without_others_warnings():
+            fitting.fit(by, ckpt_path=latest.found, weights_only=True)
         if rank() == 0:
             with replacing(policy, checksum=True) as partial:
                 by.save_policy(partial)

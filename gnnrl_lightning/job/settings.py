@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from gnnrl_lightning.errors import UserError, one_line
+from gnnrl_lightning.files import text_of
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.options import flat
 
@@ -62,11 +63,11 @@ def read_config(folder: RunFolder) -> tuple[Mapping[str, Any], str]:
         UserError: It cannot be read.
     """
     try:
-        text = folder.config.read_text(encoding="utf-8")
+        text = text_of(folder.config)
         config = yaml.safe_load(text)
         if not isinstance(config, Mapping):
             raise ValueError("it has no keys")
-    except (ValueError, yaml.YAMLError) as error:  # an invalid encoding is a ValueError
+    except (ValueError, RecursionError, yaml.YAMLError) as error:  # an invalid encoding is a ValueError
         raise UserError(f"{folder.config} is damaged ({one_line(error)}): {_remedy(folder)}") from error
     return config, text
 

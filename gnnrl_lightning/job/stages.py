@@ -28,6 +28,7 @@ from gnnrl_lightning.job.searching import Searched, search
 from gnnrl_lightning.job.trained import Trained, agreed, train
 from gnnrl_lightning.processes import from_first, rank
 from gnnrl_lightning.rl.learners.base import GraphLearner
+from gnnrl_lightning.search.methods import METHODS
 
 FORMATS = ("weights",)
 """Formats of the artifact of a stage: what the next one reads."""
@@ -42,7 +43,7 @@ def search_quietly(trained: Trained, by: GraphLearner | str, folder: RunFolder, 
 
 
 def check_agent(checked: Checked, by: GraphLearner | str, processes: int = 1) -> None:
-    """Refuse an agent that does not fit the job; in stages, each has a copy of it, and it stays without a policy.
+    """Refuse an unknown method, or an agent that does not fit the job; in stages, each has a copy of the agent.
 
     Args:
         checked: The checked job.
@@ -50,9 +51,11 @@ def check_agent(checked: Checked, by: GraphLearner | str, processes: int = 1) ->
         processes: Number of processes.
 
     Raises:
-        UserError: See `Checked.iterations` and `Checked.prepare`.
+        UserError: The method is unknown; or see `Checked.iterations` and `Checked.prepare`.
     """
-    if isinstance(by, GraphLearner):
+    if isinstance(by, str):
+        METHODS.find(by, "by")
+    else:
         checked.iterations(by, processes)
         checked.prepare(copy.deepcopy(by) if checked.job.options.stages.shares else by)
 

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
 from gnnrl_lightning.errors import UserError, one_line
-from gnnrl_lightning.files import os_errors, replacing
+from gnnrl_lightning.files import os_errors, replacing, text_of
 
 REST = "more"
 """Key of what a row has beyond the columns."""
@@ -28,7 +28,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         UserError: It is damaged.
     """
     try:
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        text = text_of(path) if path.exists() else ""
         rows = list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines(), restkey=REST, strict=True))
         if any(REST in row or None in row.values() for row in rows):
             raise ValueError("its rows have different lengths")

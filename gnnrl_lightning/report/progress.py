@@ -14,6 +14,8 @@ from rich import get_console
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from gnnrl_lightning.quiet import without_others_warnings
+
 
 class _Bar(Progress):
     """A named bar with a count, a few figures and the time left."""
@@ -37,13 +39,17 @@ def _console() -> Console:
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Let Lightning only warn within this block: devices and the ends of trainings would bury what we show."""
+    """Let Lightning only warn within this block: devices and the ends of trainings would bury what we show.
+
+    Warnings that its use of PyTorch causes are hidden, see `gnnrl_lightning.quiet`.
+    """
     loggers = [logging.getLogger(f"lightning.{name}") for name in ("pytorch", "fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(max(logger.level, logging.WARNING))
     try:
-        yield
+        with without_others_warnings():
+            yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from gnnrl_lightning.cost.latency import Use
+from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.registry import as_callable
 from gnnrl_lightning.speed.operators import Made, operator_uses
@@ -50,6 +51,9 @@ NETWORK = "network"
 """Key of whole networks."""
 
 
+BACKEND = "expected (network, inputs) -> a function without arguments that runs one forward pass"
+
+
 def _nothing(precision: str, device: torch.device) -> None:
     """Every installation can run it."""
 
@@ -86,4 +90,22 @@ def as_backend(given: Any) -> Backend:
     if isinstance(given, Backend):
         return given
     function = as_callable(given, "a Backend, or a function (network, inputs) -> function")
-    return Backend(lambda threads: lambda network, inputs, key: partial(function, network))
+    return Backend(lambda threads: lambda network, inputs, key: partial(_pass_of, function, network))
+
+
+def _pass_of(function: Callable[..., Any], network: Callable[..., Any], inputs: Tree) -> Pass:
+    """Return the forward pass that a user's function makes of a network.
+
+    Raises:
+        UserError: The function fails, or returns no function.
+    """
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    try:
+        made = function(network, inputs)
+    except UserError:
+        raise
+    except Exception as error:  # the user's own may raise anything
+        raise UserError(f"latency.backend {name} fails: {one_line(error)}; {BACKEND}") from error
+    if not callable(made):
+        raise UserError(f"latency.backend {name} returns a {type(made).__name__}: {BACKEND}")
+    return made

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.options import at_least
+from gnnrl_lightning.options import MOST_THREADS, at_least
 from gnnrl_lightning.speed.backends import BACKENDS
 from gnnrl_lightning.speed.inference import PRECISIONS
 
@@ -24,7 +24,7 @@ class LatencyOptions:
         cache: Folder of the tables measured here, which are measured once; null: none are kept.
 
     Raises:
-        UserError: A number is too small, or a name is unknown.
+        UserError: A number is out of range, or a name is unknown.
     """
 
     batch_size: int = 64
@@ -36,8 +36,8 @@ class LatencyOptions:
 
     def __post_init__(self) -> None:
         at_least("latency", 1, batch_size=self.batch_size)
-        if self.threads is not None and self.threads < 1:
-            raise UserError(f"latency.threads is {self.threads}: expected at least 1, or null")
+        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
+            raise UserError(f"latency.threads is {self.threads}: expected 1 to {MOST_THREADS}, or null")
         if self.precision not in PRECISIONS:
             raise UserError(f"latency.precision is {self.precision!r}: expected one of {', '.join(PRECISIONS)}")
         BACKENDS.find(self.backend, "latency.backend")

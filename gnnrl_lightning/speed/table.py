@@ -17,9 +17,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -39,6 +41,9 @@ FORMAT = 2
 """Version of the files in the cache; those of other versions have other names."""
 
 MOST_CHANNELS = 2**31 - 1
+
+ROOM = 2**16
+"""Bytes that must fit into the folder of the cache before anything is measured: tables of large networks."""
 
 NO_TABLE = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError, csv.Error)
 """What reading something else than a table raises."""
@@ -151,22 +156,40 @@ class Cache:
             ) from error
 
     def add(self, grids: Mapping[str, Grid]) -> None:
-        """Keep more grids.
+        """Keep more grids, beside those of other processes.
 
         Raises:
             UserError: The folder cannot be written, or the file cannot be read.
         """
         if self.path is None:
             return
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.path.with_suffix(".lock")), replacing(self.path) as partial:
-                operators = as_record({**self.read(), **grids})
-                contents = {"settings": self.settings, "sha256": _hash(operators), "operators": operators}
+        with self._writing(self.path.parent), FileLock(self.path.with_suffix(".lock")):
+            operators = as_record({**self.read(), **grids})
+            contents = {"settings": self.settings, "sha256": _hash(operators), "operators": operators}
+            with replacing(self.path) as partial:
                 partial.write_text(json.dumps(contents) + "\n", encoding="utf-8")
+
+    def check_writable(self) -> None:
+        """Refuse a folder that cannot be written or is full, before minutes are spent on what it is to keep.
+
+        Raises:
+            UserError: Nothing can be written there.
+        """
+        if self.path is None:
+            return
+        with self._writing(self.path.parent), TemporaryFile(dir=self.path.parent) as file:
+            file.write(bytes(ROOM))
+            file.flush()
+
+    @contextmanager
+    def _writing(self, folder: Path) -> Iterator[None]:
+        """Create the folder, and turn what the operating system refuses within this block into one line."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            yield
         except OSError as error:
             raise UserError(
-                f"latency.cache {self.path.parent} cannot be written ({one_line(error)}): give another folder, or null"
+                f"latency.cache {folder} cannot be written ({one_line(error)}): give another folder, or null"
             ) from error
 
 

@@ -177,6 +177,7 @@ def measure_latency(
     grids = covering(cache.read(), wanted)
     missing = {key: item for key, item in wanted.items() if key not in grids}
     if missing:
+        cache.check_writable()
         fresh = measured_grids(missing, timer.operators)
         cache.add(fresh)
         grids |= fresh

@@ -15,6 +15,7 @@ from gnnrl_lightning.networks import eval_mode
 from gnnrl_lightning.objective import Objective
 from gnnrl_lightning.objective.protocol import added_up, measure
 from gnnrl_lightning.processes import share_weights
+from gnnrl_lightning.quiet import without_others_warnings
 from gnnrl_lightning.training.averaging import MovingAverage
 from gnnrl_lightning.training.checkpoint import LatestCheckpoint
 from gnnrl_lightning.training.mixup import check_mixable
@@ -80,7 +81,7 @@ def train(
     data_seed, data.seed = data.seed, seed
     try:
         if options.epochs > 0:
-            with isolate_rng():
+            with isolate_rng(), without_others_warnings():
                 network.train()
                 flags = {"max_epochs": options.epochs, "gradient_clip_val": options.gradient_clip or None}
                 runner = trainer(**flags, limit_val_batches=None)

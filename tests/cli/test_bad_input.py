@@ -33,6 +33,11 @@ COUNTS = (
     "data.init_args.eval_batch_size",
     "run.threads",
     "trainer.max_epochs",
+    "stages.epochs",
+    "finals.candidates",
+    "finals.steps",
+    "latency.batch_size",
+    "latency.threads",
 )
 NO_COUNT = ("-1", "1.5", "many", "nan", "inf", "[1]", HUGE)
 
@@ -59,6 +64,8 @@ NUMBERS = (
     "episode.max_ratio_per_step",
     "data.init_args.holdout_size",
     "data.init_args.memory_limit_gib",
+    "delivery.largest_drop",
+    "finetuning.mixup",
 )
 NO_NUMBER = ("-1", "nan", "inf", "-inf", "1e999", "much")
 
@@ -190,6 +197,35 @@ VALUES = (
     ("run.root", "small.yaml"),
     ("run.root", "a\0b"),
     ("resume", "nowhere"),
+    *(
+        ("stages.shares", given)
+        for given in ("[1.0]", "[0]", "[-0.5]", "[.nan]", "[.inf]", "0.7", "[a]", "[[0.7]]", "[0.7, 0.7]", "[0.6, 0.8]")
+    ),
+    *(("stages.shares", given) for given in ("[null]", "{a: 1}", "[1e30]", "[150%]", "[5 ms]", "[0.4]", "[true]")),
+    ("stages.epochs", "[1]"),
+    ("stages", "3"),
+    *(
+        ("delivery.formats", given)
+        for given in (
+            "[]",
+            "[weights, weights]",
+            "[os.mkdir]",
+            "weights",
+            "[3]",
+            "[null]",
+            "['']",
+            "{a: 1}",
+            "[int8, int8]",
+        )
+    ),
+    ("latency.precision", "8"),
+    ("latency.backend", "os.nothing"),
+    ("latency.backend", "os.sep"),
+    ("latency.threads", "5000"),
+    ("budget.latency", "3"),
+    ("budget.latency", "-1 ms"),
+    ("budget.latency", "nan ms"),
+    ("budget.latency", "5 s"),
 )
 
 CONFIGS = {

@@ -16,6 +16,15 @@ def test_refusals_of_the_system_have_exit_code_1_and_a_remedy():
     assert ending(OSError("no number")).line == "error: no number"
 
 
+def test_no_more_threads_and_characters_that_a_terminal_does_not_show():
+    wrapped = RuntimeError("while measuring")
+    wrapped.__cause__ = RuntimeError("can't start new thread")
+    end = ending(wrapped)
+    assert end.code == 1 and end.line.startswith("error: no more threads can be started: set fewer, run.threads")
+    assert ending(UserError("a\0b is given: expected text")).line == r"error: a\x00b is given: expected text"
+    assert ending(OSError(errno.ENOENT, "No such file", "a\x1b[2J")).line.startswith(r"error: a\x1b[2J: No such")
+
+
 def test_invalid_input_has_exit_code_2_wherever_it_was_wrapped():
     wrapped = ValueError("Parser key")
     wrapped.__context__ = UserError("batch_size=-1: expected at least 1")

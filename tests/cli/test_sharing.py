@@ -31,6 +31,13 @@ def test_a_run_is_pushed_and_its_network_is_tested_where_it_was_pulled(fitted, w
 
 
 REFUSED = {
+    "no text": (["push", "runs/fitted", "a\0b"], "push: 'a\\x00b' is given: expected text without null bytes"),
+    "no name": (["push", "runs/fitted", "a b/c"], "'a b/c' is no name of a repository"),
+    "a path": (["push", "runs/fitted", "/etc/passwd"], "'/etc/passwd' is no name of a repository"),
+    "a run without an end": (["push", ".", "user/small"], ". has no result.json: give the folder of a finished run"),
+    "a file": (["push", "small.yaml", "user/small"], "small.yaml has no result.json"),
+    "no name to fetch": (["pull", "../x", "pulled3"], "'../x' is no name of a repository"),
+    "a file to fetch into": (["pull", "user/small", "small.yaml"], "small.yaml is not empty: expected a new folder"),
     "nothing to push": (["push"], "push: the following arguments are required: RUN, REPO"),
     "nothing to pull": (["pull", "user/small"], "pull: the following arguments are required: FOLDER"),
     "no run": (["push", "runs/none", "user/small"], "runs/none has no result.json: give the folder of a finished run"),

@@ -1,6 +1,8 @@
 """A deep cut in several stages: what each of them is given, leaves, and does not repeat."""
 
 import json
+import os
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -234,8 +236,6 @@ def test_what_was_interrupted_between_stages_goes_on(run, network, tmp_path, mon
 
 
 def test_a_damaged_file_of_a_stage_is_refused(run, network, tmp_path):
-    import shutil
-
     folder = tmp_path / "run"
     shutil.copytree(run[0], folder)
     path = folder / "stage-1" / "checkpoints" / "pruned.safetensors"
@@ -243,6 +243,48 @@ def test_a_damaged_file_of_a_stage_is_refused(run, network, tmp_path):
     options = staged(epochs=[1, 3], delivery={"formats": ["weights", "program", "onnx"]})
     with pytest.raises(UserError, match=r"stage-1/checkpoints/pruned.safetensors was changed or damaged"):
         compress(network, Digits(), Budget(macs=0.3), by="random", options=options, folder=folder)
+
+
+def foreign(pruned):
+    """The artifact of the next stage, which is whole."""
+    shutil.rmtree(pruned)
+    shutil.copytree(pruned.parents[1] / "stage-2" / "pruned", pruned)
+
+
+ARTIFACTS = {
+    "cut off": (lambda pruned: os.truncate(pruned / "recipe.json", 100), r"pruned/recipe.json is damaged"),
+    "a byte": (lambda pruned: overwrite(pruned / "weights.safetensors"), r"pruned/weights.safetensors is damaged"),
+    "no weights": (lambda pruned: (pruned / "weights.safetensors").unlink(), r"weights.safetensors is missing"),
+    "nothing": (shutil.rmtree, r"pruned has no recipe.json"),
+    "another": (foreign, r"it is of another stage"),
+}
+
+
+def overwrite(path):
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+
+
+@pytest.mark.parametrize("case", ARTIFACTS)
+def test_a_damaged_network_of_a_stage_is_refused_with_a_remedy_that_costs_nothing(
+    run, network, tmp_path, monkeypatch, case
+):
+    """Between the stages: the second one is finished, the last one not."""
+    damage, message = ARTIFACTS[case]
+    folder = tmp_path / "run"
+    shutil.copytree(run[0], folder)
+    stage, whole = folder / "stage-1", (run[0] / "stage-1" / "pruned" / "weights.safetensors").read_bytes()
+    damage(stage / "pruned")
+    options = staged(epochs=[1, 3], delivery={"formats": ["weights", "program", "onnx"]})
+    given = {"by": "random", "options": options, "folder": folder}
+    with pytest.raises(UserError, match=rf"stage-1/pruned cannot be used \(.*{message}\): delete it and .*") as error:
+        compress(network, Digits(), Budget(macs=0.3), **given)
+    assert f"delete it and {stage / 'result.json'} to go on; nothing is searched or trained again" in str(error.value)
+    shutil.rmtree(stage / "pruned", ignore_errors=True)
+    (stage / "result.json").unlink()
+    monkeypatch.setattr(Evaluator, "_evaluate", lambda *_: pytest.fail("a candidate was evaluated again"))
+    monkeypatch.setattr(Task, "train", lambda *_, **__: pytest.fail("a network was trained again"))
+    again = compress(network, Digits(), Budget(macs=0.3), **given)
+    assert again.widths == run[1].widths and (stage / "pruned" / "weights.safetensors").read_bytes() == whole
 
 
 def limited_in_latency(task, folder, budget, shares, timer, epochs):

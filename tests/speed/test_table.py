@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import random
@@ -77,6 +78,22 @@ def test_a_table_that_cannot_be_used_is_refused_with_the_remedy(cache, change, r
             UserError, match=rf"latency.cache .*json cannot be used \(.*{reason}.*\): delete it to go on"
         ):
             use()
+
+
+def test_a_full_disk_is_refused_before_anything_is_measured(cache, monkeypatch):
+    def full(**_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("gnnrl_lightning.speed.table.TemporaryFile", full)
+    with pytest.raises(UserError, match=r"latency.cache .* cannot be written \(.*No space left on device\): give ano"):
+        cache.check_writable()
+    Cache(None, SETTINGS).check_writable()
+
+
+def test_a_check_leaves_nothing(cache):
+    before = sorted(cache.path.parent.iterdir())
+    cache.check_writable()
+    assert sorted(cache.path.parent.iterdir()) == before
 
 
 def test_several_add_at_once_and_nothing_is_lost(cache):

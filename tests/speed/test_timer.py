@@ -1,9 +1,11 @@
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
 import torch
 from torch import nn
 
+from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.speed.backend import NETWORK, Backend
 from gnnrl_lightning.speed.backends import BACKENDS
 from gnnrl_lightning.speed.operators import Form
@@ -47,3 +49,28 @@ def test_a_check_runs_the_network_if_it_has_to_be_prepared(monkeypatch, keeps):
     timer, log, _ = timed(monkeypatch, keeps)
     timer.check(nn.Linear(4, 2))
     assert len(log) == keeps
+
+
+def raising(network, inputs):
+    raise KeyError("no such\nnetwork")
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        (
+            raising,
+            r"latency.backend raising fails: .*no such.*; expected \(network, inputs\) -> a function without argum",
+        ),
+        (
+            lambda network, inputs: 3,
+            r"latency.backend .*lambda> returns a int: expected \(network, inputs\) -> a functi",
+        ),
+    ],
+)
+def test_a_back_end_of_the_users_that_fails_is_one_line(own, message):
+    options = replace(LatencyOptions(batch_size=3, threads=1, cache=None), backend=own)
+    timer = RealTimer(options, torch.device("cpu"), EXAMPLE)
+    with pytest.raises(UserError, match=message) as error:
+        timer.networks([nn.Linear(4, 2)])
+    assert "\n" not in str(error.value)

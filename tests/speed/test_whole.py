@@ -118,8 +118,11 @@ def test_a_wider_network_is_measured_in_the_same_cache(graph, network, tmp_path)
 
 def test_a_cache_that_cannot_be_written_is_refused(graph, network, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"latency.cache .* cannot be written .* give another folder, or null"):
-        measure_latency(graph, network, EXAMPLE, options(tmp_path / "file" / "folder"), FakeTimer())
+    for folder in (tmp_path / "file", tmp_path / "file" / "folder"):
+        timer = FakeTimer()
+        with pytest.raises(UserError, match=r"latency.cache .* cannot be written .* give another folder, or null"):
+            measure_latency(graph, network, EXAMPLE, options(folder), timer)
+        assert timer.cells == timer.networks_measured == 0  # before minutes are spent
 
 
 def test_measurements_survive_as_json(graph, network):
