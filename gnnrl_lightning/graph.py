@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.cost.latency import LatencyModel
-from gnnrl_lightning.cost.metrics import METRICS, SHOWN, Cost, as_text
+from gnnrl_lightning.cost.metrics import METRICS, SHOWN, Cost, as_text, bound
 from gnnrl_lightning.cost.products import Products, axis_size
-from gnnrl_lightning.cost.ranges import Limits, WidthRanges
+from gnnrl_lightning.cost.ranges import Limits, WidthRanges, as_proposals, as_whole
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.importance import Criterion, Importance, importance_scores, keep_best
 from gnnrl_lightning.surgery.derived import count_costs, count_elements, cuts_of, dependents_of, reads_of
@@ -255,10 +255,10 @@ class ComputationGraph:
             metric: Name of `gnnrl_lightning.cost.metrics.METRICS`, import path, or metric object.
 
         Raises:
-            UserError: The metric is unknown.
+            UserError: The metric is unknown, or fails.
         """
         if metric not in self._costs:
-            self._costs[metric] = METRICS.find(metric).bind(self)
+            self._costs[metric] = bound(metric, self)
         return self._costs[metric]
 
     def costs(self, widths: Tensor) -> dict[str, int | float]:
@@ -302,10 +302,10 @@ class ComputationGraph:
             **limits: Limits by name of a metric, as in `Budget`: `macs=0.5`.
 
         Raises:
-            UserError: The budget cannot be reached; the message names the smallest reachable cost.
+            UserError: The widths are none; or the budget cannot be reached, and the message names the smallest cost.
         """
         budget = Budget(None, channel_multiple, min_width, **limits)
-        return budget.on(self).project(torch.as_tensor(widths))
+        return budget.on(self).project(as_proposals(widths, len(self.groups)))
 
     def plan(
         self,
@@ -327,9 +327,7 @@ class ComputationGraph:
                 not the traced one.
         """
         dense_tensors(network, self.cuts)  # refuses another network
-        widths = torch.as_tensor(widths, dtype=torch.int64)
-        if widths.shape != self.widths.shape:
-            raise UserError(f"widths has the shape {tuple(widths.shape)}: expected ({len(self.groups)},)")
+        widths = as_whole(widths, len(self.groups))
         self._check(widths)
         scores = importance_scores(self, network, importance, calibration)
         return self.plan_from([keep_best(score, int(width)) for score, width in zip(scores, widths, strict=True)])

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, TypeVar
+from numbers import Integral, Real
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from gnnrl_lightning.errors import UserError
 
 Options = TypeVar("Options")
 
 MOST_THREADS = 4096
+
+NUMBERS: dict[Any, tuple[Any, str]] = {
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
+    bool: (bool, "true or false"),
+    type(None): (type(None), "null"),
+}
+"""Type hint -> types of its values, and what to say of others."""
 
 AUTO = "auto"
 """Placeholder for a value that is derived from the network, its data and the machine."""
@@ -41,9 +51,35 @@ def at_least(section: str, least: int, **values: Any) -> None:
         UserError: A value is below the minimum.
     """
     for name, value in values.items():
-        if value not in (None, AUTO) and value < least:
-            auto = f", or {AUTO}" if least == 1 else ""
+        if value in (None, AUTO):
+            continue
+        auto = f", or {AUTO}" if least == 1 else ""
+        if not isinstance(value, Integral) or isinstance(value, bool):
+            raise UserError(f"{section}.{name} is {value!r}: expected a whole number, at least {least}{auto}")
+        if value < least:
             raise UserError(f"{section}.{name} is {value}: expected at least {least}{auto}")
+
+
+def check_numbers(options: Any, section: str = "") -> None:
+    """Refuse values of other types in the fields of numbers; the type hints of dataclasses are not checked by Python.
+
+    Args:
+        options: A dataclass; fields of other types than numbers, `bool`, `None` and `Literal` are skipped.
+        section: Section of the options, for the message.
+
+    Raises:
+        UserError: A value has another type than the field.
+    """
+    for name, hint in get_type_hints(type(options)).items():
+        value, parts = getattr(options, name), get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        literals = [each for part in parts if get_origin(part) is Literal for each in get_args(part)]
+        kinds = [part for part in parts if get_origin(part) is not Literal]
+        if not kinds or not {*kinds} <= NUMBERS.keys() or value in literals:
+            continue
+        allowed = [kind for kind in kinds if kind is bool] if isinstance(value, bool) else kinds
+        if not any(isinstance(value, NUMBERS[kind][0]) for kind in allowed):
+            expected = " or ".join([NUMBERS[kind][1] for kind in kinds] + literals)
+            raise UserError(f"{section}{'.' * bool(section)}{name} is {value!r}: expected {expected}")
 
 
 def decided_as(options: Options, earlier: Mapping[str, Any]) -> Options:

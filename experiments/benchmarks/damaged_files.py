@@ -84,9 +84,8 @@ class DamagedFiles:
         if name == "latencies of a run":
             write_json(self.whole.latency, self.latency.as_record())
         if name == "choice by latency":
-            write_json(
-                path, {"best": self.trained.evaluator()(self.trained.job.graph.widths, "random").as_record(), "checks": []}
-            )
+            best = self.trained.evaluator()(self.trained.job.graph.widths, "random")
+            write_json(path, {"best": best.as_record(), "checks": []})
         if name == "finals":
             path.write_bytes(self.whole.journal.read_bytes())  # of the same form
         data, self.records = path.read_bytes(), Journal(self.whole.journal).read()

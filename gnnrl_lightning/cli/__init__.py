@@ -7,15 +7,19 @@ import sys
 import warnings
 from contextlib import ExitStack
 
-from gnnrl_lightning.cli.ending import ending
+from gnnrl_lightning.cli.ending import ending, user_place
 from gnnrl_lightning.cli.front import answer
 from gnnrl_lightning.cli.reporting import REPORT, report
 from gnnrl_lightning.cli.sharing import PULL, PUSH, pulled, pushed
 from gnnrl_lightning.cli.streams import lasting_streams
+from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.quiet import without_others_warnings
 
 PLAIN = {REPORT: report, PUSH: pushed, PULL: pulled}
 """Subcommands without a configuration -> what answers their arguments."""
+
+STOPPED = (129, 130, 143)
+"""Exit codes after signals, which may strike in the user's own code."""
 
 
 def main(args: list[str] | None = None) -> None:
@@ -47,6 +51,11 @@ def _answer(args: list[str] | None) -> None:
             print(PLAIN[arguments[0]](arguments[1:]), end="")
         else:
             _run(args)
+    except SystemExit as end:
+        place = None if end.code in STOPPED else user_place(end)
+        if place is None:
+            raise
+        _end(UserError(f"{place} calls sys.exit({end.code}): expected code that leaves it to the program to end"))
     except Exception as error:
         _end(error)
 

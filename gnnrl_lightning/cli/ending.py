@@ -80,7 +80,7 @@ def reading_user_code() -> Iterator[None]:
     except UserError:
         raise
     except (Exception, SystemExit) as error:
-        place = error.filename if isinstance(error, SyntaxError) else _user_place(error)
+        place = error.filename if isinstance(error, SyntaxError) else user_place(error)
         if place is None:
             cause = next((each for each in chain(error) if isinstance(each, (UserError, ImportError))), None)
             if not isinstance(cause, ImportError):
@@ -92,7 +92,7 @@ def reading_user_code() -> Iterator[None]:
         ) from error
 
 
-def _user_place(error: BaseException) -> str | None:
+def user_place(error: BaseException) -> str | None:
     """Return file and line where an error was raised if that is in the user's own code.
 
     An exit may pass through a hook of a library (W&B has one): the place is where the user's code asks for it.

@@ -127,6 +127,8 @@ class Budget:
         min_width: int | None = None,
         **rows: float | str | None,
     ) -> None:
+        if limits is not None and not isinstance(limits, Mapping):
+            raise UserError(f"budget.limits is {limits!r}: expected limits by metric, such as {{'macs': 0.5}}")
         given = [(key, value) for key, value in (*rows.items(), *(limits or {}).items()) if value is not None]
         if not given:
             raise UserError(f"the budget is empty: give a limit on {', '.join(METRICS)}, for example macs: 0.5")
@@ -143,8 +145,8 @@ class Budget:
             if value == AUTO and name == "channel_multiple":
                 continue
             least = int(name == "channel_multiple")
-            if isinstance(value, str) or value < least:
-                raise UserError(f"budget.{name} is {value}: it must be at least {least}")
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise UserError(f"budget.{name} is {value}: it must be a whole number, at least {least}")
         object.__setattr__(self, "limits", dict(given))
         object.__setattr__(self, "channel_multiple", channel_multiple)
         object.__setattr__(self, "min_width", min_width)

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, cast
 from torch import Tensor
 
 from gnnrl_lightning.cost.activations import peak_activations
+from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.registry import Registry
 
 Cost: TypeAlias = Callable[[Tensor], Tensor]
@@ -61,6 +62,30 @@ def metric_name(given: Any) -> str:
     if isinstance(given, Metric):
         return metric_name(given.bind)
     return given if isinstance(given, str) else getattr(given, "__name__", type(given).__name__)
+
+
+def bound(given: Any, graph: Any) -> Cost:
+    """Return the cost function of a traced network.
+
+    Args:
+        given: Name of `METRICS`, import path, or metric.
+        graph: The network, a `ComputationGraph`.
+
+    Raises:
+        UserError: The metric is unknown, or fails.
+    """
+    metric = METRICS.find(given)
+    try:
+        return metric.bind(graph)
+    except UserError:
+        raise
+    except Exception as error:  # the user's own may raise anything
+        if metric in METRICS.values():
+            raise
+        raise UserError(
+            f"metric {metric_name(given)} fails: {one_line(error)}; expected a function of a traced network that "
+            "returns a function of widths (..., groups)"
+        ) from error
 
 
 METRICS: Registry[Metric] = Registry("metric", as_metric)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -191,3 +192,47 @@ def _modules(group: ChannelGroup) -> list[str]:
             parts = member.parameter.split(".")[:-1]
             names |= {".".join(parts[: end + 1]): None for end in reversed(range(len(parts)))}
     return list(names)
+
+
+def as_proposals(given: Any, groups: int) -> Tensor:
+    """Return proposals of widths `(..., G)`.
+
+    Args:
+        given: A tensor, or what makes one.
+        groups: G.
+
+    Raises:
+        UserError: It makes none, has another number of groups, or values that are not finite.
+    """
+    found = _finite(given)
+    if found.dim() == 0 or found.shape[-1] != groups:
+        raise UserError(f"widths has the shape {tuple(found.shape)}: expected (..., {groups}), one for each group")
+    return found
+
+
+def as_whole(given: Any, groups: int) -> Tensor:
+    """Return the widths of one candidate `(G,)` int64.
+
+    Args:
+        given: A tensor, or what makes one.
+        groups: G.
+
+    Raises:
+        UserError: As `as_proposals`, or a width is no whole number.
+    """
+    found = _finite(given)
+    if found.shape != (groups,):
+        raise UserError(f"widths has the shape {tuple(found.shape)}: expected ({groups},)")
+    if bool((found != found.to(torch.int64)).any()):
+        raise UserError(f"widths is {found.tolist()}: expected whole numbers of channels")
+    return found.to(torch.int64)
+
+
+def _finite(given: Any) -> Tensor:
+    try:
+        found = torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"widths is a {type(given).__name__}, of which there is no tensor: expected numbers") from error
+    if not bool(found.isfinite().all()):
+        raise UserError(f"widths is {found.tolist()}: expected finite numbers")
+    return found

@@ -224,8 +224,10 @@ def at_least(name: str, value: int, least: int) -> int:
     """Return a value if it is at least `least`.
 
     Raises:
-        UserError: The value is smaller.
+        UserError: The value is smaller, or no whole number.
     """
+    if not isinstance(value, int):
+        raise UserError(f"{name}={value!r}: expected a whole number, at least {least}")
     if value < least:
         raise UserError(f"{name}={value}: expected at least {least}")
     return value

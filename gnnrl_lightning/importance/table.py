@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gnnrl_lightning.calibration.moments import Moments
-from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.importance.context import Calibration, ImportanceContext
 from gnnrl_lightning.importance.gradients import fisher, taylor
 from gnnrl_lightning.importance.magnitude import batch_norm_scale, geometric_median, l1, l2, random
@@ -102,11 +102,22 @@ def importance_scores(
         moments: Moments of the layers' inputs, if they have been collected already.
 
     Raises:
-        UserError: The importance is unknown, needs examples, has no scores for a group, or returns scores of a wrong
-            shape or that are not finite.
+        UserError: The importance is unknown, fails, needs examples, has no scores for a group, or returns scores of a
+            wrong shape or that are not finite.
     """
-    scores = IMPORTANCES.find(importance).score(ImportanceContext(graph, network, Calibration.of(calibration), moments))
-    name, expected = Registry.name_of(importance), list(zip(graph.sets.tolist(), graph.widths.tolist(), strict=True))
+    row, name = IMPORTANCES.find(importance), Registry.name_of(importance)
+    try:
+        scores = row.score(ImportanceContext(graph, network, Calibration.of(calibration), moments))
+    except UserError:
+        raise
+    except Exception as error:  # the user's own may raise anything
+        if row in IMPORTANCES.values():
+            raise
+        raise UserError(
+            f"importance {name} fails: {one_line(error)}; expected (network, parameters, calibration) -> scores of the "
+            "elements of parameters by name"
+        ) from error
+    expected = list(zip(graph.sets.tolist(), graph.widths.tolist(), strict=True))
     shapes = [tuple(score.shape) for score in scores]
     if shapes != expected:
         raise UserError(f"importance {name} returns scores of shapes {shapes}: expected {expected}, (sets, width)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from gnnrl_lightning.errors import UserError, first_line
 from gnnrl_lightning.job.groups import GroupOptions
 from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.networks.spec import NetworkSpec
+from gnnrl_lightning.options import flat
 from gnnrl_lightning.rl.learners.base import GraphLearner
 
-LARGEST_SEED = 2**32 - 1
+LARGEST, LARGEST_SEED = 2**31 - 1, 2**32 - 1
 
 KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "network": ((nn.Module, NetworkSpec), "a network, or a NetworkSpec of its class path"),
@@ -42,13 +44,20 @@ def check_kinds(**given: Any) -> None:
         **given: Argument -> value, by the names in `KINDS`.
 
     Raises:
-        UserError: An argument has another type, or the seed is out of range.
+        UserError: An argument has another type, or a number is out of range or not finite.
     """
     for name, value in given.items():
         kinds, expected = KINDS[name]
         right = isinstance(value, kinds) and not isinstance(value, bool)
         if not right and not (value is None and name in OPTIONAL):
             raise UserError(f"{name} is a {type(value).__name__}: expected {expected}")
+    options = given.get("options")
+    numbers = {"evaluations": given.get("evaluations")} | {
+        f"options.{'.'.join(key)}": value for key, value in flat({} if options is None else asdict(options)).items()
+    }
+    for name, value in numbers.items():
+        if isinstance(value, (int, float)) and not abs(value) <= LARGEST:
+            raise UserError(f"{name} is {value}: expected a number of at most {LARGEST:,}")
     if not 0 <= given.get("seed", 0) <= LARGEST_SEED:
         raise UserError(f"seed is {given['seed']}: expected {KINDS['seed'][1]}")
     if "\0" in str(given.get("folder", "")):

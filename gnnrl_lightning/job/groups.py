@@ -31,6 +31,10 @@ class GroupOptions:
         """Refuse a single name in place of a list."""
         if isinstance(self.keep, str):
             raise UserError(f"groups.keep is {self.keep!r}: expected a list of names, [{self.keep}]")
+        if not isinstance(self.keep, Sequence):
+            raise UserError(f"groups.keep is {self.keep!r}: expected a list of names")
+        if not isinstance(self.limits, Mapping):
+            raise UserError(f"groups.limits is {self.limits!r}: expected {{group: {{min: ..., max: ...}}}}")
 
     def trace(self, network: nn.Module, example: Tree) -> ComputationGraph:
         """Trace the network's computational graph, with these layers kept and these limits.

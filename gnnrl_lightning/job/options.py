@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from gnnrl_lightning.candidates.options import CandidateOptions
@@ -13,7 +13,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.options import ScoringOptions
 from gnnrl_lightning.job.artifact import DEFAULT_FORMATS, find_formats
 from gnnrl_lightning.job.stage_options import StageOptions
-from gnnrl_lightning.options import at_least
+from gnnrl_lightning.options import at_least, check_numbers
 from gnnrl_lightning.repair.table import REPAIRS
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.search.baselines import starting_count
@@ -48,6 +48,7 @@ class DeliveryOptions:
 
     def __post_init__(self) -> None:
         REPAIRS.find(self.repair, "delivery.repair")
+        check_numbers(self, "delivery")
         at_least("delivery", 1, calibration_examples=self.calibration_examples)
         find_formats(self.formats, "delivery.formats")
         if not 0 <= self.largest_drop <= 1:
@@ -87,6 +88,8 @@ class Options:
     stages: StageOptions = field(default_factory=StageOptions)
 
     def __post_init__(self) -> None:
+        for section in fields(self):
+            check_numbers(getattr(self, section.name), section.name)
         if self.pretraining.distillation_weight > 0:
             raise UserError("pretraining.distillation_weight needs a teacher, which only finetuning has: set it to 0")
         if self.episode.surrogate and self.search.sensitivity is None:

@@ -30,11 +30,15 @@ class StageOptions:
     epochs: int | list[int] | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.shares, (list, tuple)):
+            raise UserError(f"stages.shares is {self.shares!r}: expected a list of shares, for example [0.7, 0.5]")
         parsed = self.parsed
         if any(later >= earlier for earlier, later in pairwise(parsed)):
             raise UserError(f"stages.shares is {self.shares}: expected falling shares, for example [0.7, 0.5]")
         for epochs in self.epochs if isinstance(self.epochs, list) else [self.epochs]:
             at_least("stages", 0, epochs=epochs)
+            if epochs is None and isinstance(self.epochs, list):
+                raise UserError(f"stages.epochs is {self.epochs}: expected whole numbers")
         if isinstance(self.epochs, list) and len(self.epochs) != len(parsed):
             raise UserError(
                 f"stages.epochs is {self.epochs} and stages.shares {self.shares}: expected one number for each share, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -54,6 +55,10 @@ class NetworkSpec:
 
     def _find(self) -> Any:
         path = self.class_path
+        if not isinstance(path, str) or not isinstance(self.init_args, Mapping):
+            raise UserError(
+                f"network is {path!r} with init_args {self.init_args!r}: expected an import path, and arguments by name"
+            )
         if "." not in path:
             known = import_module("gnnrl_lightning.networks").__all__
             if path not in known:

@@ -15,7 +15,8 @@ from gnnrl_lightning.registry import Registry, name_and_arguments
 
 def _class(given: Any) -> type[Objective]:
     if not (isinstance(given, type) and issubclass(given, Objective)):
-        raise TypeError(f"{given!r} is no class of gnnrl_lightning.objective.Objective")
+        name = given.__name__ if isinstance(given, type) else f"a {type(given).__name__}"
+        raise TypeError(f"expected a class of gnnrl_lightning.objective.Objective, not {name}")
     return given
 
 

@@ -51,7 +51,7 @@ NETWORK = "network"
 """Key of whole networks."""
 
 
-BACKEND = "expected (network, inputs) -> a function without arguments that runs one forward pass"
+PASS = "(network, inputs) -> a function without arguments that runs one forward pass"
 
 
 def _nothing(precision: str, device: torch.device) -> None:
@@ -105,7 +105,7 @@ def _pass_of(function: Callable[..., Any], network: Callable[..., Any], inputs: 
     except UserError:
         raise
     except Exception as error:  # the user's own may raise anything
-        raise UserError(f"latency.backend {name} fails: {one_line(error)}; {BACKEND}") from error
+        raise UserError(f"latency.backend {name} fails: {one_line(error)}; expected {PASS}") from error
     if not callable(made):
-        raise UserError(f"latency.backend {name} returns a {type(made).__name__}: {BACKEND}")
+        raise UserError(f"latency.backend {name} returns a {type(made).__name__}: expected {PASS}")
     return made

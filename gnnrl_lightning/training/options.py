@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.options import check_numbers
 from gnnrl_lightning.training.optimizers import OptimizerSpec, check_optimizer
 from gnnrl_lightning.training.schedules import SCHEDULES
 
@@ -51,6 +52,7 @@ class TrainingOptions:
     distillation_temperature: float = 4.0
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         ranges = {
             "epochs": (0, math.inf),
             "learning_rate": (0, math.inf),

@@ -256,6 +256,20 @@ def test_wandb_without_a_login_is_one_line():
         _wandb_id(Logger())
 
 
+@pytest.mark.parametrize(("code", "where"), [("0", "__init__"), ("", "forward"), ("3", "forward")])
+def test_code_of_the_users_that_ends_the_program_is_one_line(workplace, capsys, code, where):
+    body = {"__init__": "super().__init__()", "forward": "return self.conv1(x)"} | {where: f"sys.exit({code})"}
+    (workplace / f"leaving{where}{code}.py").write_text(
+        "import sys\nfrom own_networks import Small\n\n\nclass Leaves(Small):\n"
+        f"    def __init__(self):\n        {body['__init__']}\n\n    def forward(self, x):\n        {body['forward']}\n"
+    )
+    with pytest.raises(SystemExit) as end:
+        main(["inspect", "--config", "small.yaml", "--network.class_path", f"leaving{where}{code}.Leaves"])
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and error.count("\n") == 1
+    assert re.search(rf"^error: .*leaving{where}{code}.py, line \d+ calls sys.exit\({code or None}\): expected", error)
+
+
 def test_unknown_key_in_the_yaml(workplace, capsys):
     (workplace / "typo.yaml").write_text("serch:\n  evaluations: 3\n")
     with pytest.raises(SystemExit) as end:

@@ -261,9 +261,13 @@ def test_an_impossible_budget_names_the_smallest_reachable():
         ({"macs": True}, "macs is True: expected a share"),
         ({"limits": {"macs": 0.3}, "macs": 0.5}, "budget has macs twice"),
         ({"limits": {"tests.cost.nothing": 0.3}}, "budget 'tests.cost.nothing' cannot be imported"),
+        ({"limits": [0.3]}, "budget.limits is \\[0.3\\]: expected limits by metric, such as"),
+        ({"limits": 0.3}, "budget.limits is 0.3: expected limits by metric, such as"),
         ({"limits": {"math.pi": 0.3}}, "budget 'math.pi': expected a Metric, or a function"),
-        ({"macs": 0.5, "channel_multiple": 0}, "channel_multiple is 0: it must be at least 1"),
-        ({"macs": 0.5, "min_width": -1}, "min_width is -1: it must be at least 0"),
+        ({"macs": 0.5, "channel_multiple": 0}, "channel_multiple is 0: it must be a whole number, at least 1"),
+        ({"macs": 0.5, "channel_multiple": 1.5}, "channel_multiple is 1.5: it must be a whole number, at least 1"),
+        ({"macs": 0.5, "min_width": -1}, "min_width is -1: it must be a whole number, at least 0"),
+        ({"macs": 0.5, "min_width": True}, "min_width is True: it must be a whole number, at least 0"),
     ],
 )
 def test_bad_budgets_are_refused(arguments, message):

@@ -144,6 +144,8 @@ def test_an_unknown_criterion_is_refused():
         ([0], "the width of a is 0: expected 1 to 3"),
         ([4], "the width of a is 4: expected 1 to 3"),
         ([1, 2], r"widths has the shape \(2,\): expected \(1,\)"),
+        ([1.5], r"widths is \[1.5\]: expected whole numbers of channels"),
+        ([float("nan")], r"widths is \[nan\]: expected finite numbers"),
         ([[2]], r"widths has the shape \(1, 1\): expected \(1,\)"),
     ],
 )

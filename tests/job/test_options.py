@@ -6,15 +6,53 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from gnnrl_lightning.candidates.options import CandidateOptions
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.cost.projection import AllowedWidths
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.job.options import DeliveryOptions, Options
+from gnnrl_lightning.job.stage_options import StageOptions
 from gnnrl_lightning.options import decided_as
 from gnnrl_lightning.rl.env.options import EpisodeOptions
+from gnnrl_lightning.search.options import SearchOptions
+from gnnrl_lightning.speed.options import LatencyOptions
+from gnnrl_lightning.training.options import TrainingOptions
 from tests.support.fakes import small_graph
 from tests.support.options import options_of
 
 LIMITS = Budget(macs=0.5).on(small_graph())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: LatencyOptions(batch_size="x"), r"latency.batch_size is 'x': expected a whole number"),
+        (lambda: LatencyOptions(batch_size=1.5), r"latency.batch_size is 1.5: expected a whole number"),
+        (lambda: LatencyOptions(threads="a"), r"latency.threads is 'a': expected a whole number or null"),
+        (lambda: LatencyOptions(table=3), r"latency.table is a int: expected a path, or null"),
+        (lambda: TrainingOptions(epochs="x"), r"epochs is 'x': expected a whole number"),
+        (lambda: TrainingOptions(epochs=True), r"epochs is True: expected a whole number"),
+        (lambda: TrainingOptions(learning_rate="x"), r"learning_rate is 'x': expected a number"),
+        (lambda: DeliveryOptions(largest_drop=None), r"delivery.largest_drop is None: expected a number"),
+        (lambda: DeliveryOptions(calibration_examples="few"), r"is 'few': expected a whole number or auto"),
+        (lambda: DeliveryOptions(formats=[]), r"delivery.formats is empty: expected at least one of weights, "),
+        (lambda: StageOptions([0.7], 1.5), r"stages.epochs is 1.5: expected a whole number, at least 0"),
+        (lambda: StageOptions([0.7], [None]), r"stages.epochs is \[None\]: expected whole numbers"),
+        (lambda: StageOptions(0.7), r"stages.shares is 0.7: expected a list of shares"),
+        (
+            lambda: Options(search=SearchOptions(evaluations=20.5)),
+            r"search.evaluations is 20.5: expected a whole",
+        ),
+        (
+            lambda: Options(candidate=CandidateOptions(calibration_examples=1.5)),
+            r"calibration_examples is 1.5",
+        ),
+    ],
+)
+def test_values_of_other_types_are_refused_in_python_too(make, message):
+    with pytest.raises(UserError, match=message) as error:
+        make()
+    assert str(error.value).isprintable()
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def test_by_name_path_class_and_object(monkeypatch):
     ("given", "message"),
     [
         ("regresion", r"objective is 'regresion' \(did you mean regression\?\): expected one of classification, seg"),
-        ("math.pi", "objective 'math.pi': 3.14.* is no class of gnnrl_lightning.objective.Objective"),
+        ("math.pi", "objective 'math.pi': expected a class of gnnrl_lightning.objective.Objective, not a float"),
         ({"class_path": "regression", "init_args": {"a": 1}}, "objective 'regression' refuses its init_args"),
         ({"init_args": {}}, "expected class_path and init_args"),
     ],
