@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from gnnrl_lightning.errors import suggestion
 
 TYPE = re.compile(r"<class '(?:[\w.]+\.)?(\w+)'>")
+LITERAL = re.compile(r"typing\.Literal\[(?P<values>[^\]]*)\]")
 WRONG_VALUE = re.compile(r'Parser key "(?P<key>[\w.]+)": Expected (?:a|an) (?P<kind>.+?)\. Got value: (?P<value>.*)')
 SEVERAL_TYPES = re.compile(
     r'Parser key "(?P<key>[\w.]+)": .*?Errors: - (?P<reason>.*?)(?: - Expected an? | Given value)'
@@ -45,7 +46,7 @@ def refusal(message: str, keys: Sequence[str], subcommands: Sequence[str]) -> st
         keys: All keys of the configuration, with dots.
         subcommands: The subcommands.
     """
-    line = TYPE.sub(r"\1", " ".join(message.split()))
+    line = LITERAL.sub(_one_of, TYPE.sub(r"\1", " ".join(message.split())))
     if found := WRONG_VALUE.fullmatch(line):
         return f"{found['key']} is {found['value']}: expected {found['kind']}"
     if found := NO_VALUE.match(line):
@@ -60,6 +61,11 @@ def refusal(message: str, keys: Sequence[str], subcommands: Sequence[str]) -> st
     if found := (SEVERAL_TYPES.match(line) or NO_HELP.match(line) or ONE_TYPE.fullmatch(line)):
         return f"{found['key']}: {_class_refusal(found['key'], found['reason'])}"
     return line
+
+
+def _one_of(found: re.Match[str]) -> str:
+    """Return the values of a `Literal` as words."""
+    return f"one of {found['values'].replace(chr(39), '')}"
 
 
 def _expected_key(given: str, keys: Sequence[str]) -> str:

@@ -109,6 +109,7 @@ MISSPELT = {
 }
 
 WORDED = {
+    "--latency.precision=fp16": r"^error: latency.precision is fp16: expected one of 32, bf16$",
     "--search.evaluations": r"^error: --search.evaluations has no value: expected one argument after it$",
     "--config": r"^error: --config has no value",
     "--budgets": r"^error: --budgets has no value: expected at least one argument after it$",
@@ -202,7 +203,6 @@ VALUES = (
         for given in ("[1.0]", "[0]", "[-0.5]", "[.nan]", "[.inf]", "0.7", "[a]", "[[0.7]]", "[0.7, 0.7]", "[0.6, 0.8]")
     ),
     *(("stages.shares", given) for given in ("[null]", "{a: 1}", "[1e30]", "[150%]", "[5 ms]", "[0.4]", "[true]")),
-    ("stages.epochs", "[1]"),
     ("stages", "3"),
     *(
         ("delivery.formats", given)
