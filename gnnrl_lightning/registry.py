@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 from gnnrl_lightning.errors import UserError, one_line, suggestion
@@ -122,6 +123,27 @@ class Registry(Mapping[str, Row], Generic[Row]):
             raise UserError(f"{self.kind} {name!r}: expected a name without dots, for these mark import paths")
         self._rows[name] = self._made(row, name)
         return self._rows[name]
+
+    @contextmanager
+    def calling(self, row: Row, name: str, expected: str) -> Iterator[None]:
+        """Refuse, in one line, a row of the user's own that fails within this block; what registered rows raise stays.
+
+        Args:
+            row: The row that is called.
+            name: Its name, for the message.
+            expected: What is expected of a row, for the message.
+
+        Raises:
+            UserError: A row that is not registered fails.
+        """
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:  # the user's own may raise anything
+            if row in self.values():
+                raise
+            raise UserError(f"{self.kind} {name} fails: {one_line(error)}; expected {expected}") from error
 
     def find(self, given: Any, option: str | None = None) -> Row:
         """Return the row for a registered name, an import path, or an object.

@@ -15,7 +15,6 @@ from typing import Any, TypeAlias, cast
 from torch import Tensor
 
 from gnnrl_lightning.cost.activations import peak_activations
-from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.registry import Registry
 
 Cost: TypeAlias = Callable[[Tensor], Tensor]
@@ -75,17 +74,9 @@ def bound(given: Any, graph: Any) -> Cost:
         UserError: The metric is unknown, or fails.
     """
     metric = METRICS.find(given)
-    try:
+    expected = "a function of a traced network that returns a function of widths (..., groups)"
+    with METRICS.calling(metric, metric_name(given), expected):
         return metric.bind(graph)
-    except UserError:
-        raise
-    except Exception as error:  # the user's own may raise anything
-        if metric in METRICS.values():
-            raise
-        raise UserError(
-            f"metric {metric_name(given)} fails: {one_line(error)}; expected a function of a traced network that "
-            "returns a function of widths (..., groups)"
-        ) from error
 
 
 METRICS: Registry[Metric] = Registry("metric", as_metric)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gnnrl_lightning.calibration.moments import Moments
-from gnnrl_lightning.errors import UserError, one_line
+from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.importance.context import Calibration, ImportanceContext
 from gnnrl_lightning.importance.gradients import fisher, taylor
 from gnnrl_lightning.importance.magnitude import batch_norm_scale, geometric_median, l1, l2, random
@@ -106,17 +106,8 @@ def importance_scores(
             wrong shape or that are not finite.
     """
     row, name = IMPORTANCES.find(importance), Registry.name_of(importance)
-    try:
+    with IMPORTANCES.calling(row, name, "(network, parameters, calibration) -> scores of the elements by name"):
         scores = row.score(ImportanceContext(graph, network, Calibration.of(calibration), moments))
-    except UserError:
-        raise
-    except Exception as error:  # the user's own may raise anything
-        if row in IMPORTANCES.values():
-            raise
-        raise UserError(
-            f"importance {name} fails: {one_line(error)}; expected (network, parameters, calibration) -> scores of the "
-            "elements of parameters by name"
-        ) from error
     expected = list(zip(graph.sets.tolist(), graph.widths.tolist(), strict=True))
     shapes = [tuple(score.shape) for score in scores]
     if shapes != expected:
