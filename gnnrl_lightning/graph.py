@@ -24,10 +24,9 @@ from gnnrl_lightning.cost.ranges import Limits, WidthRanges, as_proposals, as_wh
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.importance import Criterion, Importance, importance_scores, keep_best
 from gnnrl_lightning.surgery.derived import count_costs, count_elements, cuts_of, dependents_of, reads_of
-from gnnrl_lightning.surgery.plan import Plan
+from gnnrl_lightning.surgery.plan import Plan, check_traced, shapes_of
 from gnnrl_lightning.surgery.removable import Connected, Removable, find_removable
 from gnnrl_lightning.surgery.selftest import find_faults
-from gnnrl_lightning.surgery.surgery import dense_tensors
 from gnnrl_lightning.tracing.axes import Selection
 from gnnrl_lightning.tracing.checks import as_inputs, check_network, check_takes
 from gnnrl_lightning.tracing.copies import shared_copy
@@ -326,7 +325,7 @@ class ComputationGraph:
             UserError: The widths have a wrong length or are out of range, the criterion is unknown, or the network is
                 not the traced one.
         """
-        dense_tensors(network, self.cuts)  # refuses another network
+        check_traced(network, self._shapes)
         widths = as_whole(widths, len(self.groups))
         self._check(widths)
         scores = importance_scores(self, network, importance, calibration)
@@ -348,7 +347,11 @@ class ComputationGraph:
             group.name: ranks[0] if group.sets == 1 else ranks for group, ranks in zip(self.groups, kept, strict=True)
         }
         widths = torch.tensor([ranks.shape[1] for ranks in kept], dtype=torch.int64)
-        return Plan(named, widths, self.cuts, Selection(kept, self.widths.tolist()), self.dependents)
+        return Plan(named, widths, self.cuts, Selection(kept, self.widths.tolist()), self.dependents, self._shapes)
+
+    @cached_property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return shapes_of(self._walk.network, self.cuts)
 
     @property
     def contractions(self) -> tuple[Contraction, ...]:

@@ -14,7 +14,6 @@ from operator import attrgetter
 import torch
 from torch import Tensor, nn
 
-from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks.attention import MultiheadAttention, fit_attention, is_replaced, unfuse
 from gnnrl_lightning.surgery.reference import summarise_kept
 from gnnrl_lightning.surgery.vanished import STANDING_IN, replace_vanished
@@ -166,27 +165,6 @@ def _update_convolution(module: nn.modules.conv._ConvNd) -> None:
     module.in_channels = weight.shape[inputs] * (1 if module.transposed else module.groups)
 
 
-def dense_tensors(network: nn.Module, cuts: Mapping[str, Cut]) -> dict[str, Tensor]:
-    """Return the parameters and buffers of a network that are pruned.
-
-    Raises:
-        UserError: The network is not the traced one: it lacks one of them, or has one of another size.
-    """
-    name, found = type(network).__name__, {}
-    for path, cut in cuts.items():
-        try:
-            tensor = found[path] = attrgetter(path)(network).detach()
-        except AttributeError as error:
-            raise UserError(f"{name} has no {path}, which the traced network has: {TRACED}") from error
-        shape = tuple(tensor.shape)
-        if any(dim >= len(shape) or axis.length != shape[dim] for dim, axis in cut.axes.items()):
-            raise UserError(f"{path} of {name} has the shape {shape}, unlike the traced network's: {TRACED}")
-    return found
-
-
-TRACED = "give the network that was traced, or trace this one (a pruned network has channel groups of its own)"
-
-
 def prune(
     network: nn.Module, cuts: Mapping[str, Cut], selection: Selection, dependents: Dependents = NOTHING
 ) -> nn.Module:
@@ -197,11 +175,8 @@ def prune(
         cuts: How each parameter and buffer is pruned.
         selection: The kept channels.
         dependents: What else depends on the kept channels.
-
-    Raises:
-        UserError: The network is not the traced one.
     """
-    tensors = dense_tensors(network, cuts)
+    tensors = _dense(network, cuts)
     home = {tensor.device for tensor in tensors.values()}
     device = home.pop() if len(home) == 1 else torch.device("cpu")  # each set of positions is moved there once
     positions = {axis: axis.positions(selection).to(device) for axis in _axes(cuts)}
@@ -232,19 +207,20 @@ def _hold(module: nn.Module, held: ModuleSize, size: int) -> None:
 def mask(
     network: nn.Module, cuts: Mapping[str, Cut], selection: Selection, dependents: Dependents = NOTHING
 ) -> nn.Module:
-    """Return a copy of the dense network whose consumers ignore the pruned channels: the reference for `prune`.
-
-    Raises:
-        UserError: The network is not the traced one.
-    """
+    """Return a copy of the dense network whose consumers ignore the pruned channels: the reference for `prune`."""
     axes = _axes(cuts) | {axis for _, axis in dependents.summaries}
     positions = {axis: axis.positions(selection) for axis in axes}
-    tensors = dense_tensors(network, cuts)
+    tensors = _dense(network, cuts)
     with torch.no_grad():
         replaced = {name: mask_tensor(tensors[name], cut, positions) for name, cut in cuts.items()}
     masked = structural_copy(network, replaced)
     summarise_kept(masked, [(item, positions[axis]) for item, axis in dependents.summaries])
     return masked
+
+
+def _dense(network: nn.Module, cuts: Mapping[str, Cut]) -> dict[str, Tensor]:
+    """The parameters and buffers that are pruned."""
+    return {path: attrgetter(path)(network).detach() for path in cuts}
 
 
 def _axes(cuts: Mapping[str, Cut]) -> set[Axis]:

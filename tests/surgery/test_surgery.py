@@ -243,3 +243,7 @@ def test_a_plan_of_another_network_is_refused():
             use(small)
         with pytest.raises(UserError, match=r"Sequential has no 0\.weight, which the traced network has"):
             use(nn.Sequential())
+        with pytest.raises(UserError, match=r"Sequential has 4\.weight, which the traced network does not have"):
+            use(nn.Sequential(*network, nn.Linear(2, 2)))
+        with pytest.raises(UserError, match=r"3\.weight of Sequential has the shape \(5, 128\), unlike the traced"):
+            use(nn.Sequential(*network[:3], nn.Linear(8 * 16, 5)))
