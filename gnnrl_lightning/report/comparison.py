@@ -17,7 +17,7 @@ STAGES = {"search": "search", "test_before": "test", "test_after": "tuned"}
 """Split and phase of the primary figure -> heading."""
 LATENCY = f"latency_measured{RATIO}"
 """Key of a row: measured latency, relative to that of the dense network."""
-SHARES = {f"macs{RATIO}": "MACs, %", LATENCY: "latency, %"}
+SHARES = {f"macs{RATIO}": "MACs %", LATENCY: "latency %"}
 """Shares of the dense network's cost in the table -> heading."""
 MEANS = ("evaluations", "examples", "seconds")
 """Figures whose mean is reported, besides the costs."""
@@ -107,10 +107,10 @@ def _means(
         caption=f"{figure.heading}: mean (standard deviation over seeds); {figures['test_examples']} test examples "
         f"({figures['test_half']}), dense {dense}",
     )
-    table.add_column("method", no_wrap=True)
+    table.add_column("method", overflow="fold")
     shares = {key: heading for key, heading in SHARES.items() if all(key in entry for entry in summary)}
     for name in ("runs", "cost", "s", *shares.values(), *metrics.values()):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", overflow="fold")
     for entry in summary:
         cells = [f"{100 * entry[key]:.1f}" for key in shares]
         cells += [_spread(entry[metric], figure) if metric in entry else "" for metric in metrics]
@@ -127,9 +127,9 @@ def _differences(
         title=f"{paired[0]['agent']} minus each method, budget {budget}",
         caption=f"{figure.heading}, mean over seeds and its 95 % confidence interval",
     )
-    table.add_column("method", no_wrap=True)
+    table.add_column("method", overflow="fold")
     for heading in metrics.values():
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", overflow="fold")
     for method in _distinct(entry["method"] for entry in paired):
         by_metric = {entry["metric"]: entry for entry in paired if entry["method"] == method}
         table.add_row(

@@ -33,8 +33,7 @@ def test_without_an_agent_there_are_means_alone():
     assert summarise(ROWS, None, "top1")["paired"] == []
 
 
-def test_tables_and_lines():
-    refused = {"method": "magic", "seed": None, "budget": 0.5, "refused": "it is Tuesday"}
+def printed(rows, refused, width):
     figures = {
         "network": "Small",
         "dataset": "digits",
@@ -42,17 +41,30 @@ def test_tables_and_lines():
         "dense": {"top1_test": 98.0},
         "test_examples": 7,
         "test_half": "odd",
-        "refused": [refused],
-        **summarise(ROWS, "agent", "top1"),
+        "refused": refused,
+        **summarise(rows, "agent", "top1"),
     }
-    console = Console(width=100, record=True, quiet=False)
+    console = Console(width=width, record=True, quiet=False)
     with console.capture() as capture:
         for table in comparison_tables(figures):
             console.print(table)
-    text = " ".join(capture.get().split())
+    return capture.get()
+
+
+def test_nothing_is_cut_off_in_a_narrow_terminal():
+    methods = ("agent", "cross_entropy_from_sensitivity")
+    finals = [row(method, seed, 80.0 + seed) for method in methods for seed in (0, 1)]
+    text = printed([each | {"top1_test_after": each["top1_search"]} for each in finals], [], 80)
+    cells = "".join(line[1:10].strip(" │┃") for line in text.splitlines() if line.startswith("│"))
+    assert "…" not in text and "cross_entropy_from_sensitivity" in cells and text.count("(0.71)") == 6
+
+
+def test_tables_and_lines():
+    refused = {"method": "magic", "seed": None, "budget": 0.5, "refused": "it is Tuesday"}
+    text = " ".join(printed(ROWS, [refused], 100).split())
     for part in (
         "82.00 (1.41)",
-        "latency, %",
+        "latency %",
         "50.0 │ 62.5",
         "agent minus each method, budget 0.5",
         "+2.00 [-10.71, +14.71]",
