@@ -74,6 +74,17 @@ OTHERS = {
     **dict.fromkeys(("r3d_18", "mc3_18", "r2plus1d_18"), (3, 8, 64, 64)),
 }
 """Torchvision's models for segmentation and video, and the shape of their inputs."""
+DETECTORS = {
+    "ssdlite320_mobilenet_v3_large": 320,
+    "ssd300_vgg16": 300,
+    "retinanet_resnet50_fpn": 224,
+    "retinanet_resnet50_fpn_v2": 224,
+    "fcos_resnet50_fpn": 224,
+    "fasterrcnn_mobilenet_v3_large_320_fpn": 224,
+    "maskrcnn_resnet50_fpn": 224,
+}
+"""Torchvision's detectors, without what depends on the values of boxes, and the side of their images; their names
+begin with `detection/` in the table."""
 SIZES = {"inception_v3": 299}
 UNINITIALISED = {"googlenet", "inception_v3"}
 SMALL_SIZES = (32, 64, 96, 128, 160, 224, 299)
@@ -83,6 +94,24 @@ CANDIDATES = 3
 SHARE = 0.3
 """Share of the MACs that a network should be able to meet."""
 MAX_SECONDS, MAX_GIB = 10.0, 2.0
+
+
+class Dense(nn.Module):
+    """What a detector computes of every place: its maps, and what its head gives for them.
+
+    Args:
+        detector: Of torchvision.
+    """
+
+    def __init__(self, detector: Any) -> None:
+        super().__init__()
+        self.backbone, self.two_stages = detector.backbone, hasattr(detector, "rpn")
+        self.head = detector.rpn.head if self.two_stages else detector.head
+
+    def forward(self, images: Tensor) -> list[Any]:
+        """Outputs of the head, and the maps that a second stage reads."""
+        maps = list(self.backbone(images).values())
+        return [self.head(maps), *(maps if self.two_stages else [])]
 
 
 def build(name: str) -> tuple[nn.Module, tuple[int, ...]]:
@@ -96,6 +125,10 @@ def build(name: str) -> tuple[nn.Module, tuple[int, ...]]:
         network = timm.create_model(name.removeprefix("timm/"))
         usual: Any = network.default_cfg
         return network, usual["input_size"] if usual.get("fixed_input_size") else (3, 96, 96)
+    if name.startswith("detection/"):
+        kind = name.removeprefix("detection/")
+        detector = torchvision.models.get_model(kind, weights=None, weights_backbone=None, num_classes=5)
+        return Dense(detector), (3, DETECTORS[kind], DETECTORS[kind])
     more: dict[str, Any] = {"init_weights": False} if name in UNINITIALISED else {}
     more |= {"weights_backbone": None} if len(OTHERS.get(name, ())) == 3 else {}
     side = SIZES.get(name, 224)
@@ -271,7 +304,8 @@ def main() -> None:
     rows = json.loads(args.json.read_text()) if args.json and args.json.exists() else []
     known = set() if args.again else {row["network"] for row in rows if "error" not in row}
     classifiers = torchvision.models.list_models(module=torchvision.models)
-    names = args.networks or [*OWN, *classifiers, *OTHERS, *(f"timm/{name}" for name in TIMM)]
+    names = args.networks or [*OWN, *classifiers, *OTHERS, *(f"detection/{name}" for name in DETECTORS)]
+    names += [] if args.networks else [f"timm/{name}" for name in TIMM]
     for name in [] if args.summary else names:
         if name not in known:
             rows = [row for row in rows if row["network"] != name] + [in_own_process(name, args.threads)]

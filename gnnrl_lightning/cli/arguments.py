@@ -19,7 +19,7 @@ from gnnrl_lightning.cli.ending import reading_user_code
 from gnnrl_lightning.cli.experiments import with_experiments
 from gnnrl_lightning.cli.front import DESCRIPTION
 from gnnrl_lightning.cli.parser import CompressionParser
-from gnnrl_lightning.cli.resuming import resumed_run, same_wandb_runs
+from gnnrl_lightning.cli.resuming import is_finished, resumed_run, same_wandb_runs
 from gnnrl_lightning.cli.subcommands import CONFIGURED, Subcommand
 from gnnrl_lightning.cli.trainer import SubcommandTrainer, check_settings
 from gnnrl_lightning.cli.wording import refusal
@@ -143,9 +143,9 @@ class ArgumentsCLI(LightningCLI):
         self.started_in_python = args is not None
         self.resumed = resumed_run(sys.argv[1:] if args is None else args)
         if self.resumed is not None:
-            if not self.resumed.result.exists():
+            if not is_finished(self.resumed):
                 self.hold(self.resumed)
-            args = ["fit", "--config", str(self.resumed.config)]
+            args = [(sys.argv[1:] if args is None else args)[0], "--config", str(self.resumed.config)]
         with reading_user_code():
             self.config = parser.parse_args(with_experiments(sys.argv[1:] if args is None else args))
         config = self.config[self.config["subcommand"]]

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from torch import nn
 
 from gnnrl_lightning.cli.comparing import agents_of, as_aligned, as_decided, check_resumable
 from gnnrl_lightning.cli.running import RunningCLI
@@ -44,6 +45,7 @@ from gnnrl_lightning.report.loggers import publish
 from gnnrl_lightning.report.progress import hidden_steps, shown_steps
 from gnnrl_lightning.report.table import inspection_tables, prediction_table, print_result
 from gnnrl_lightning.rl.state.views import hierarchical_graph, simplified_graph
+from gnnrl_lightning.training.options import TrainingOptions
 from gnnrl_lightning.training.train import quiet_trainer
 
 # Figures of the pruned network to log besides its costs. None is measured on the test examples: sweeps must not
@@ -142,10 +144,11 @@ class CompressionCLI(RunningCLI):
         """Train the dense network and save its weights."""
         network = self.task.build()
         self.task.check_training(network, self.options.pretraining, "pretraining")
-        folder = self.open_run()
-        self.task.train(network, self.options.pretraining, self.phase_trainer("dense"))
+        folder = self.open_run(self.resumed)
+        self._train(network, self.options.pretraining, folder, DENSE)
         if rank() == 0:
             save_weights(network, folder.weights(DENSE))
+            folder.checkpoint(DENSE).unlink(missing_ok=True)
         self._close_training(folder, self.task.figures(network, self.datamodule.holdout))
 
     def finetune(self, **_: Any) -> None:
@@ -153,9 +156,9 @@ class CompressionCLI(RunningCLI):
         network, task = self.task.build(), self.task
         options, pruned = self.options.finetuning, task.artifact
         task.check_training(network, options, "finetuning")
-        folder = self.open_run()
+        folder, phase = self.open_run(self.resumed), DENSE if pruned is None else PRUNED
         before, start = copy.deepcopy(network), task.scored(network, self.datamodule.holdout)
-        task.train(network, options, self.phase_trainer("dense" if pruned is None else "pruned"))
+        self._train(network, options, folder, phase)
         end = task.scored(network, self.datamodule.holdout)
         if worse(task, start, end):
             network, end = before, start
@@ -165,7 +168,13 @@ class CompressionCLI(RunningCLI):
             save_weights(network, folder.weights(DENSE))
         elif rank() == 0:
             save_finetuned(task, network, scores, folder.pruned)
+        if rank() == 0:
+            folder.checkpoint(phase).unlink(missing_ok=True)
         self._close_training(folder, scores)
+
+    def _train(self, network: nn.Module, options: TrainingOptions, folder: RunFolder, phase: str) -> None:
+        """Train a network in place, from the checkpoint of the last complete epoch if there is one."""
+        self.task.train(network, options, self.phase_trainer(phase), checkpoint=folder.checkpoint(phase))
 
     def _close_training(self, folder: RunFolder, scores: dict[str, float]) -> None:
         self.console.print(self.task.line("holdout", scores))

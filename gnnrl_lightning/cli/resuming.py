@@ -1,4 +1,4 @@
-"""The run that `fit --resume FOLDER` resumes."""
+"""The run that `--resume FOLDER` resumes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
+from gnnrl_lightning.cli.subcommands import SUBCOMMANDS
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.job.job import DENSE
 from gnnrl_lightning.job.runs import RunFolder
 
 OPTION = "--resume"
@@ -20,9 +22,12 @@ def resumed_run(arguments: Sequence[str]) -> RunFolder | None:
         arguments: The command line without the program's name.
 
     Raises:
-        UserError: There are other options as well, or the folder is not the folder of a run of `fit`.
+        UserError: There are other options as well, or the folder is not the folder of a run of this subcommand.
     """
-    if not any(argument.partition("=")[0] == OPTION for argument in arguments) or arguments[0] != "fit":
+    if not any(argument.partition("=")[0] == OPTION for argument in arguments):
+        return None
+    subcommand = arguments[0]
+    if subcommand not in SUBCOMMANDS or not SUBCOMMANDS[subcommand].resumes:
         return None
     given = [part for argument in arguments[1:] for part in argument.split("=", argument.startswith(f"{OPTION}="))]
     if len(given) != 2 or given[0] != OPTION:
@@ -31,11 +36,22 @@ def resumed_run(arguments: Sequence[str]) -> RunFolder | None:
         )
     folder = RunFolder(Path(given[1]))
     if not folder.config.is_file():
-        raise UserError(f"{folder.path} is not the folder of a run (it has no config.yaml): give one made by `fit`")
+        raise UserError(f"{folder.path} is not the folder of a run (it has no config.yaml): give one of {subcommand}")
     name = subcommand_of(folder)
-    if name not in ("fit", None):
-        raise UserError(f"{folder.path} is a run of {name}: {OPTION} resumes runs of fit only, give one")
+    if name not in (subcommand, None):
+        known = SUBCOMMANDS.get(name)
+        remedy = f"use {name} {OPTION}" if known is not None and known.resumes else f"give one of {subcommand}"
+        raise UserError(f"{folder.path} is a run of {name}: expected one of {subcommand}; {remedy}")
     return folder
+
+
+def is_finished(folder: RunFolder) -> bool:
+    """Whether a run of `fit`, `pretrain` or `finetune` has nothing left to do."""
+    return folder.result.exists() or (subcommand_of(folder) != "fit" and _is_trained(folder))
+
+
+def _is_trained(folder: RunFolder) -> bool:
+    return folder.weights(DENSE).exists() or folder.pruned.exists()
 
 
 HEADER = "# python -m gnnrl_lightning "

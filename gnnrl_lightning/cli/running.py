@@ -22,7 +22,7 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from gnnrl_lightning.cli.arguments import ArgumentsCLI
 from gnnrl_lightning.cli.ending import INVALID, Ending, ending
-from gnnrl_lightning.cli.resuming import OPTION, with_subcommand
+from gnnrl_lightning.cli.resuming import OPTION, is_finished, with_subcommand
 from gnnrl_lightning.cli.signals import OwnHandler, forward_signals, stop_signal
 from gnnrl_lightning.cli.trainer import as_given
 from gnnrl_lightning.errors import UserError, first_line, one_line
@@ -66,8 +66,9 @@ class RunningCLI(ArgumentsCLI):
 
     def before_instantiate_classes(self) -> None:
         """Show the result if the run to resume is finished."""
-        if self.resumed is not None and self.resumed.result.exists():
-            print_result(read_result(self.resumed), self.console)
+        if self.resumed is not None and is_finished(self.resumed):
+            if self.resumed.result.exists():
+                print_result(read_result(self.resumed), self.console)
             self.console.print(f"{self.resumed.path} is finished: there is nothing to resume", soft_wrap=True)
             raise SystemExit(0)
 
@@ -163,7 +164,7 @@ class RunningCLI(ArgumentsCLI):
         """Return the configuration with all defaults, as YAML."""
         resolved = self.config[str(self.subcommand)].clone()
         resolved.overwrite = False  # only for this run: repeating it must not delete it
-        resolved.pop("resume", None)  # an option of `fit` alone
+        resolved.pop("resume", None)
         return self._parser(self.subcommand).dump(resolved, skip_unset=False)  # null may differ from the default
 
     def close_run(self, folder: RunFolder, figures: dict[str, float]) -> None:
@@ -197,9 +198,10 @@ class RunningCLI(ArgumentsCLI):
             raise SystemExit(end.code) from error
 
     def _resume_hint(self) -> str:
-        if self.subcommand != "fit" or self._folder is None or not self._folder.config.is_file():
+        if not self.asked.resumes or self._folder is None or not self._folder.config.is_file():
             return ""
-        return f"; resume with: python -m gnnrl_lightning fit {OPTION} {shlex.quote(str(self._folder.path))}"
+        folder = shlex.quote(str(self._folder.path))
+        return f"; resume with: python -m gnnrl_lightning {self.subcommand} {OPTION} {folder}"
 
     def _stop_others(self) -> None:
         """Stop the processes that this one has started, without Lightning's observer, which would kill this one too."""

@@ -14,6 +14,7 @@ class Subcommand:
         writes: Whether it creates a run folder.
         shared: Whether several processes share its work.
         alone: Whether it must run in a single process. If neither `shared` nor `alone`, there is no work to share.
+        resumes: Whether `--resume FOLDER` resumes an interrupted run of it.
         restores: Verb for its use of trained weights (--artifact or --checkpoint), if it needs them.
         hidden: Arguments of its method that are not command-line options.
         configured: Whether its arguments are those of a configuration.
@@ -23,6 +24,7 @@ class Subcommand:
     writes: bool = False
     shared: bool = False
     alone: bool = False
+    resumes: bool = False
     restores: str | None = None
     hidden: frozenset[str] = frozenset()
     configured: bool = True
@@ -32,13 +34,18 @@ LIGHTNING_FIT = frozenset({"model", "train_dataloaders", "val_dataloaders", "dat
 
 SUBCOMMANDS = {
     "fit": Subcommand(
-        "Search, prune, fine-tune, test once and save: the whole job.", writes=True, shared=True, hidden=LIGHTNING_FIT
+        "Search, prune, fine-tune, test once and save: the whole job.",
+        writes=True,
+        shared=True,
+        resumes=True,
+        hidden=LIGHTNING_FIT,
     ),
-    "pretrain": Subcommand("Train the dense network and save its weights.", writes=True, shared=True),
+    "pretrain": Subcommand("Train the dense network and save its weights.", writes=True, shared=True, resumes=True),
     "finetune": Subcommand(
         "Train a pruned network (--artifact) or the dense one (--checkpoint) further and save it.",
         writes=True,
         shared=True,
+        resumes=True,
         restores="fine-tune",
     ),
     "validate": Subcommand(

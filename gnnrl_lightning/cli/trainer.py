@@ -60,11 +60,19 @@ class SubcommandTrainer(Trainer):
         """
         super().fit(*args, **kwargs)
 
-    def pretrain(self) -> None:
-        """Train the dense network and save its weights."""
+    def pretrain(self, resume: str | None = None) -> None:
+        """Train the dense network and save its weights.
 
-    def finetune(self) -> None:
-        """Train a pruned network (--artifact) or the dense one (--checkpoint) further and save it."""
+        Args:
+            resume: Folder of an interrupted run to resume with its own config.yaml, without other options.
+        """
+
+    def finetune(self, resume: str | None = None) -> None:
+        """Train a pruned network (--artifact) or the dense one (--checkpoint) further and save it.
+
+        Args:
+            resume: Folder of an interrupted run to resume with its own config.yaml, without other options.
+        """
 
     def validate(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Print the primary figure of the network or of a pruned one (--artifact) on the held-out examples."""

@@ -156,13 +156,32 @@ class Comparison:
             else:
                 rows.append(row)
                 _write(path, row)
+                for file in _passing(path):
+                    file.unlink(missing_ok=True)
             self.report(row)
         figures = self._figures(trained, rows, refused)
         _write(folder.compare, figures)
         return figures
 
     def _row(self, trained: Trained, method: str, seed: int | None, path: Path) -> dict[str, Any]:
-        """Run a method under the budget of the job, and test its winner."""
+        """Run a method under the budget of the job, fine-tune its winner if asked for, and test it."""
+        job, primary = trained.job, trained.job.task.goal.primary
+        if not self.options.finetune:
+            return self._winner(trained, method, seed, path)
+        found, checkpoint = _passing(path)
+        if not found.is_file():
+            checkpoint.unlink(missing_ok=True)
+            _write(found, self._winner(trained, method, seed, path))
+        figures = read_figures(found, "this run is repeated")
+        pruner = trained.final_pruner
+        network = pruner.prune(pruner.plan(torch.tensor(figures["widths"])))
+        trainer = job.runtime.trainers(PRUNED)
+        given = {"teacher": trained.network, "checkpoint": checkpoint, "seed": seed}
+        job.task.train(network, job.options.finetuning, trainer, **given)
+        return figures | {f"{primary}_test_after": job.task.figures(network, self.test)[primary]}
+
+    def _winner(self, trained: Trained, method: str, seed: int | None, path: Path) -> dict[str, Any]:
+        """Run a method under the budget of the job, and test its winner before any fine-tuning."""
         job, primary = trained.job, trained.job.task.goal.primary
         searched = self._search(trained, method, seed, path.with_suffix(".jsonl"))
         searched = choose(searched, ChoiceFiles(path.with_suffix(".finals.jsonl"), latency_check=None))
@@ -184,10 +203,6 @@ class Comparison:
         }
         if searched.finals is not None:
             figures["finals"] = searched.finals.as_record(job.task.goal)
-        if self.options.finetune:
-            trainer = job.runtime.trainers(PRUNED)
-            job.task.train(network, job.options.finetuning, trainer, teacher=trained.network, seed=seed)
-            figures[f"{primary}_test_after"] = job.task.figures(network, self.test)[primary]
         return figures
 
     def _search(self, trained: Trained, method: str, seed: int | None, journal: Path) -> Searched:
@@ -250,6 +265,11 @@ def _latency(searched: Searched, network: nn.Module) -> dict[str, Any]:
 def stem(method: str, budget: Any, seed: int | None) -> str:
     """Return the name of a run's files in the folder `compare/`, without their suffixes."""
     return f"{method}-{budget}" + ("" if seed is None else f"-seed{seed}")
+
+
+def _passing(path: Path) -> tuple[Path, Path]:
+    """Files of a run that is not finished: the winner's figures before fine-tuning, and the checkpoint of this."""
+    return path.with_suffix(".found.json"), path.with_suffix(".ckpt")
 
 
 def _write(path: Path, contents: dict[str, Any]) -> None:

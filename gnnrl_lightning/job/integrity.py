@@ -45,7 +45,8 @@ def check_files(folder: RunFolder) -> None:
             "another run, fit --config FILE --run.name NAME"
         )
     check_settings(folder)
-    for path in [path for each in (folder, *folder.stages) for path in sorted(each.checkpoints.glob("*"))]:
+    checkpoints = [path for each in (folder, *folder.stages) for path in sorted(each.checkpoints.glob("*"))]
+    for path in [*checkpoints, *sorted(folder.comparison.glob("*.ckpt"))]:
         if path.suffix in (".safetensors", ".ckpt") and not _is_unchanged(path):
             cost = DELETE.get(path.stem, "what it holds is made again")
             raise UserError(f"{path} was changed or damaged since it was written: delete it to go on; {cost}")

@@ -310,13 +310,78 @@ def test_a_run_of_another_subcommand_is_not_resumed(workplace, interrupt, monkey
     interrupt(signal.SIGTERM, LatestCheckpoint, "on_train_epoch_end", 1)
     with pytest.raises(SystemExit) as end:
         main(["pretrain", "--config", "small.yaml", "--run.name", "only_dense"])
-    assert end.value.code == 143 and capsys.readouterr().err == "stopped\n"
+    resume = "resume with: python -m gnnrl_lightning pretrain --resume runs/only_dense"
+    assert end.value.code == 143 and capsys.readouterr().err == f"stopped; {resume}\n"
     with pytest.raises(SystemExit) as end:
         main(["fit", "--resume", "runs/only_dense"])
     assert end.value.code == 2
     assert capsys.readouterr().err == (
-        "error: runs/only_dense is a run of pretrain: --resume resumes runs of fit only, give one\n"
+        "error: runs/only_dense is a run of pretrain: expected one of fit; use pretrain --resume\n"
     )
+
+
+def test_a_pretraining_resumes_after_its_last_epoch(workplace, whole, interrupt, monkeypatch, capsys):
+    with monkeypatch.context():
+        interrupt(signal.SIGTERM, LatestCheckpoint, "on_train_epoch_end", 2)
+        with pytest.raises(SystemExit):
+            main(["pretrain", *NEW[1:], "pretrained"])
+    monkeypatch.undo()
+    monkeypatch.chdir(workplace)
+    folder = workplace / "runs" / "pretrained"
+    assert [path.name for path in (folder / "checkpoints").glob("dense.ckpt")] == ["dense.ckpt"]
+    epochs = []
+    before = LatestCheckpoint.on_train_epoch_end
+    monkeypatch.setattr(LatestCheckpoint, "on_train_epoch_end", lambda *given: epochs.append(1) or before(*given))
+    main(["pretrain", "--resume", str(folder)])
+    assert len(epochs) == 2 and not (folder / "checkpoints" / "dense.ckpt").exists()
+    trained, expected = (load_file(run / "checkpoints" / "dense.safetensors") for run in (folder, whole))
+    assert all(torch.equal(trained[name], expected[name]) for name in expected)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main(["pretrain", "--resume", str(folder)])
+    assert end.value.code == 0 and f"{folder} is finished: there is nothing to resume" in capsys.readouterr().out
+
+
+def test_a_finetuning_resumes_after_its_last_epoch(workplace, whole, interrupt, monkeypatch):
+    given = ["finetune", "--artifact", str(whole / "pruned"), *NEW[1:]]
+    main([*given, "tuned"])
+    with monkeypatch.context():
+        interrupt(signal.SIGTERM, LatestCheckpoint, "on_train_epoch_end", 2)
+        with pytest.raises(SystemExit):
+            main([*given, "tuned_again"])
+    monkeypatch.undo()
+    monkeypatch.chdir(workplace)
+    main(["finetune", "--resume", "runs/tuned_again"])
+    first, again = (
+        load_file(workplace / "runs" / name / "pruned/weights.safetensors") for name in ("tuned", "tuned_again")
+    )
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not list((workplace / "runs" / "tuned_again" / "checkpoints").glob("*.ckpt*"))
+
+
+def test_the_finetuning_of_a_comparison_resumes_after_its_last_epoch(workplace, interrupt, monkeypatch):
+    given = ["compare", *NEW[1:-1], "--compare.methods", "[uniform,greedy]", "--compare.seeds", "[0]"]
+    given += ["--compare.finetune", "true", "--run.name"]
+    main([*given, "compared"])
+    with monkeypatch.context():
+        interrupt(signal.SIGTERM, LatestCheckpoint, "on_train_epoch_end", 3 + 2 + 2)
+        with pytest.raises(SystemExit):
+            main([*given, "compared_again"])
+    monkeypatch.undo()
+    monkeypatch.chdir(workplace)
+    folder = workplace / "runs" / "compared_again" / "compare"
+    assert {path.name for path in folder.glob("greedy*")} >= {"greedy-0.5-seed0.found.json", "greedy-0.5-seed0.ckpt"}
+    epochs = []
+    before = LatestCheckpoint.on_train_epoch_end
+    monkeypatch.setattr(LatestCheckpoint, "on_train_epoch_end", lambda *given: epochs.append(1) or before(*given))
+    main([*given, "compared_again"])
+    assert len(epochs) == 1
+    assert not [path for path in folder.iterdir() if path.suffix == ".ckpt" or path.name.endswith(".found.json")]
+    name, clock = "greedy-0.5-seed0.json", ("seconds", "latency_ms", "latency_measured_ratio")
+    found, again = (
+        json.loads((each / name).read_text()) for each in (folder.parents[1] / "compared" / "compare", folder)
+    )
+    assert found | dict.fromkeys(clock) == again | dict.fromkeys(clock)
 
 
 def test_a_finished_run_is_shown_again(whole, capsys):
@@ -332,7 +397,7 @@ def test_a_finished_run_is_shown_again(whole, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--resume", "nowhere"], r"nowhere is not the folder of a run \(it has no config.yaml\)"),
+        (["--resume", "nowhere"], r"nowhere is not the folder of a run \(it has no config.yaml\): give one of fit"),
         (
             ["--resume", "runs/whole", "--search.evaluations", "90"],
             r"--resume expects the folder of a run and no",
@@ -354,6 +419,7 @@ def test_what_cannot_be_resumed_is_refused(workplace, whole, capsys, arguments, 
 def test_other_subcommands_have_no_such_option():
     assert resumed_run(["fit", "--config", "a.yaml"]) is None
     assert resumed_run(["compare", "--resume", "a"]) is None  # which jsonargparse refuses
+    assert resumed_run(["--resume", "a"]) is None
     assert resumed_run([]) is None
 
 
