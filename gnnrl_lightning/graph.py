@@ -28,15 +28,15 @@ from gnnrl_lightning.surgery.plan import Plan, check_traced, shapes_of
 from gnnrl_lightning.surgery.removable import Connected, Removable, find_removable
 from gnnrl_lightning.surgery.selftest import find_faults
 from gnnrl_lightning.tracing.axes import Selection
-from gnnrl_lightning.tracing.checks import as_inputs, check_network, check_takes
-from gnnrl_lightning.tracing.copies import shared_copy
-from gnnrl_lightning.tracing.export import Inputs, one_example
 from gnnrl_lightning.tracing.groups import ChannelGroup, Channels, Fault, FrozenGroup, form_groups, part_otherwise
 from gnnrl_lightning.tracing.passes import walk_network
-from gnnrl_lightning.tracing.pruned_shapes import shapes_by_line
+from gnnrl_lightning.tracing.program.checks import as_inputs, check_network, check_takes
+from gnnrl_lightning.tracing.program.copies import shared_copy
+from gnnrl_lightning.tracing.program.export import Inputs, one_example
 from gnnrl_lightning.tracing.reasons import Reason, find_reasons
 from gnnrl_lightning.tracing.records import Contraction
-from gnnrl_lightning.tracing.tied_sizes import tie_sizes
+from gnnrl_lightning.tracing.sizes.pruned_shapes import shapes_by_line
+from gnnrl_lightning.tracing.sizes.tied_sizes import tie_sizes
 from gnnrl_lightning.tracing.topology import FeatureMap, Operator, build_topology
 from gnnrl_lightning.tracing.walk import Walk
 from gnnrl_lightning.trees import to_device

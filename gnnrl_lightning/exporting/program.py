@@ -13,8 +13,8 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from gnnrl_lightning.networks import eval_mode
-from gnnrl_lightning.tracing.checks import as_inputs
-from gnnrl_lightning.tracing.export import arguments
+from gnnrl_lightning.tracing.program.checks import as_inputs
+from gnnrl_lightning.tracing.program.export import arguments
 from gnnrl_lightning.trees import Tree, count, map_tensors, take
 
 ANY = "any"

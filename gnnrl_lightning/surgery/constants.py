@@ -18,9 +18,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from gnnrl_lightning.errors import chain, first_line
-from gnnrl_lightning.tracing.export import Inputs, run
 from gnnrl_lightning.tracing.groups import Fault
-from gnnrl_lightning.tracing.sources import calls_networks, is_users, source_of_error, where
+from gnnrl_lightning.tracing.program.export import Inputs, run
+from gnnrl_lightning.tracing.program.sources import calls_networks, is_users, source_of_error, where
 
 Shape = tuple[int, ...]
 

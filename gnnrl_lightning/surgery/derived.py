@@ -10,9 +10,9 @@ from torch import Tensor
 from gnnrl_lightning.cost.products import CostModel, Products, Size, axis_size
 from gnnrl_lightning.surgery.surgery import Cut, Dependents
 from gnnrl_lightning.tracing.axes import Axis
-from gnnrl_lightning.tracing.followers import norms_by_path, readers_of_norms, written_modules
 from gnnrl_lightning.tracing.groups import Channels
 from gnnrl_lightning.tracing.labels import ZERO, Value, support
+from gnnrl_lightning.tracing.sizes.followers import norms_by_path, readers_of_norms, written_modules
 from gnnrl_lightning.tracing.walk import Walk
 
 

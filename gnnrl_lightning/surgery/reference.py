@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from gnnrl_lightning.tracing.held import SCALINGS
 from gnnrl_lightning.tracing.records import CONVOLUTIONS, Statistic
+from gnnrl_lightning.tracing.sizes.held import SCALINGS
 
 Shape = tuple[int, ...]
 

@@ -19,7 +19,7 @@ from gnnrl_lightning.cost.activations import Scheduled
 from gnnrl_lightning.surgery.selftest import find_faults_without
 from gnnrl_lightning.surgery.traced import Traced
 from gnnrl_lightning.tracing.axes import Axis
-from gnnrl_lightning.tracing.export import Inputs
+from gnnrl_lightning.tracing.program.export import Inputs
 
 
 class Connected(Traced, Scheduled, Protocol):

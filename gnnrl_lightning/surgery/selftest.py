@@ -23,11 +23,11 @@ from gnnrl_lightning.surgery.surgery import NOTHING, Cut, Dependents, mask, prun
 from gnnrl_lightning.surgery.traced import Traced
 from gnnrl_lightning.surgery.training import explain_training, training_fault
 from gnnrl_lightning.tracing.axes import Selection
-from gnnrl_lightning.tracing.copies import converted_copy, on_meta, shared_copy
-from gnnrl_lightning.tracing.export import Inputs, run, two_examples
 from gnnrl_lightning.tracing.groups import Fault
 from gnnrl_lightning.tracing.passes import reads_training
-from gnnrl_lightning.tracing.sources import in_line
+from gnnrl_lightning.tracing.program.copies import converted_copy, on_meta, shared_copy
+from gnnrl_lightning.tracing.program.export import Inputs, run, two_examples
+from gnnrl_lightning.tracing.program.sources import in_line
 from gnnrl_lightning.trees import map_tensors, tensors, to_device
 
 TOLERANCE = 1e-9

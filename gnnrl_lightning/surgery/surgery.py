@@ -18,7 +18,7 @@ from gnnrl_lightning.networks.attention import MultiheadAttention, fit_attention
 from gnnrl_lightning.surgery.reference import summarise_kept
 from gnnrl_lightning.surgery.vanished import STANDING_IN, replace_vanished
 from gnnrl_lightning.tracing.axes import Axis, Selection
-from gnnrl_lightning.tracing.copies import structural_copy
+from gnnrl_lightning.tracing.program.copies import structural_copy
 from gnnrl_lightning.tracing.records import ModuleSize, Statistic
 
 SIZES: dict[type[nn.Module], tuple[tuple[str, str, int], ...]] = {

@@ -13,10 +13,10 @@ from torch import nn
 
 from gnnrl_lightning.errors import first_line
 from gnnrl_lightning.surgery.constants import DOES_NOT_FOLLOW, explain_shapes
-from gnnrl_lightning.tracing.copies import on_meta, structural_copy
-from gnnrl_lightning.tracing.export import Inputs, two_examples
 from gnnrl_lightning.tracing.groups import Fault
 from gnnrl_lightning.tracing.passes import training_error
+from gnnrl_lightning.tracing.program.copies import on_meta, structural_copy
+from gnnrl_lightning.tracing.program.export import Inputs, two_examples
 from gnnrl_lightning.trees import to_device
 
 Prune = Callable[[nn.Module], nn.Module]

@@ -11,11 +11,11 @@ from types import CodeType, FunctionType
 from torch import nn
 
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.tracing.carry import walk, walk_training
-from gnnrl_lightning.tracing.copies import shared_copy, structural_copy
-from gnnrl_lightning.tracing.export import Inputs, export, run, two_examples, unused_tensors
-from gnnrl_lightning.tracing.heads import decide_heads
 from gnnrl_lightning.tracing.keep import keep_layers
+from gnnrl_lightning.tracing.program.copies import shared_copy, structural_copy
+from gnnrl_lightning.tracing.program.export import Inputs, export, run, two_examples, unused_tensors
+from gnnrl_lightning.tracing.sizes.carry import walk, walk_training
+from gnnrl_lightning.tracing.sizes.heads import decide_heads
 from gnnrl_lightning.tracing.walk import Walk
 
 

@@ -11,7 +11,7 @@ import gnnrl_lightning
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks.cifar_resnet import BasicBlock, resnet20
 from gnnrl_lightning.surgery.surgery import update_sizes
-from gnnrl_lightning.tracing.copies import structural_copy
+from gnnrl_lightning.tracing.program.copies import structural_copy
 from tests.support import networks_compared, networks_norms, networks_recurrent, networks_space
 from tests.support.exactness import TOLERANCE, difference, forward, random_weights
 from tests.support.networks_hard import TiedWeights

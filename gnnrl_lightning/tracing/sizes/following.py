@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gnnrl_lightning.tracing.copies import shared_copy
-from gnnrl_lightning.tracing.export import Inputs
-from gnnrl_lightning.tracing.held import Call, Module, Resize, Sizes, find_modules
 from gnnrl_lightning.tracing.labels import shrinking
+from gnnrl_lightning.tracing.program.copies import shared_copy
+from gnnrl_lightning.tracing.program.export import Inputs
 from gnnrl_lightning.tracing.records import ModuleSize, SizedCall
+from gnnrl_lightning.tracing.sizes.held import Call, Module, Resize, Sizes, find_modules
 from gnnrl_lightning.tracing.walk import Walk
 
 Grown = dict[Call, Sizes]

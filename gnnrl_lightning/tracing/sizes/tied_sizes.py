@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gnnrl_lightning.tracing.export import Inputs
-from gnnrl_lightning.tracing.following import Following, free, shrinking_of
 from gnnrl_lightning.tracing.groups import Channels
-from gnnrl_lightning.tracing.held import Resize
+from gnnrl_lightning.tracing.program.export import Inputs
 from gnnrl_lightning.tracing.records import SizedCall
+from gnnrl_lightning.tracing.sizes.following import Following, free, shrinking_of
+from gnnrl_lightning.tracing.sizes.held import Resize
 from gnnrl_lightning.tracing.walk import Walk
 
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from gnnrl_lightning.tracing.copies import on_meta
-from gnnrl_lightning.tracing.export import Inputs, run
+from gnnrl_lightning.tracing.program.copies import on_meta
+from gnnrl_lightning.tracing.program.export import Inputs, run
 from gnnrl_lightning.tracing.records import CONVOLUTIONS, SizedCall, SplitCall
 from gnnrl_lightning.tracing.walk import is_sequence
 from gnnrl_lightning.trees import map_tensors, to_device

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from gnnrl_lightning.errors import UserError, first_line
-from gnnrl_lightning.tracing.copies import shared_copy
-from gnnrl_lightning.tracing.export import Inputs, run
+from gnnrl_lightning.tracing.program.copies import shared_copy
+from gnnrl_lightning.tracing.program.export import Inputs, run
 from gnnrl_lightning.trees import tensors
 
 QUANTISED = tuple(f"torch.ao.nn.{kind}" for kind in ("qat", "quantized", "intrinsic.qat", "intrinsic.quantized"))

@@ -24,13 +24,13 @@ import torch
 from torch import Tensor, nn
 
 from gnnrl_lightning.networks.attention import is_replaced
-from gnnrl_lightning.tracing.export import Inputs
-from gnnrl_lightning.tracing.following import Following, Found, free, grown_sizes
-from gnnrl_lightning.tracing.held import Resize
 from gnnrl_lightning.tracing.labels import FIXED, Freeze
 from gnnrl_lightning.tracing.product import UNLIKE
+from gnnrl_lightning.tracing.program.export import Inputs
 from gnnrl_lightning.tracing.records import Heads, ModuleSize, SizedCall, Statistic
-from gnnrl_lightning.tracing.splits import decide_splits
+from gnnrl_lightning.tracing.sizes.following import Following, Found, free, grown_sizes
+from gnnrl_lightning.tracing.sizes.held import Resize
+from gnnrl_lightning.tracing.sizes.splits import decide_splits
 from gnnrl_lightning.tracing.walk import Walk
 
 MASKED = "is part of an attention head, which is combined with values that cannot be pruned"

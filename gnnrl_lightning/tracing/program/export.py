@@ -17,9 +17,9 @@ from torch.export import ExportedProgram
 from torch.nn.modules import transformer
 
 from gnnrl_lightning.errors import UserError, first_line
-from gnnrl_lightning.tracing.regions import enter_regions, region_name, regions
-from gnnrl_lightning.tracing.sources import in_line, line_of, module_of, source_of
-from gnnrl_lightning.tracing.writes import replace_slice_writes
+from gnnrl_lightning.tracing.program.regions import enter_regions, region_name, regions
+from gnnrl_lightning.tracing.program.sources import in_line, line_of, module_of, source_of
+from gnnrl_lightning.tracing.program.writes import replace_slice_writes
 from gnnrl_lightning.trees import call, leaves, map_tensors, tensors
 
 Inputs = tuple[Any, ...] | dict[str, Any]

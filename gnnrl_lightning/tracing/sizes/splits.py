@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import torch
 
-from gnnrl_lightning.tracing.following import Following
-from gnnrl_lightning.tracing.held import Module
 from gnnrl_lightning.tracing.records import ModuleSize, SplitCall
+from gnnrl_lightning.tracing.sizes.following import Following
+from gnnrl_lightning.tracing.sizes.held import Module
 
 
 def decide_splits(held: Following) -> None:

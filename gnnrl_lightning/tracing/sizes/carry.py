@@ -18,9 +18,9 @@ from torch.fx.node import map_aggregate
 import gnnrl_lightning.tracing.rules  # noqa: F401  (registers the rules)
 from gnnrl_lightning.errors import first_line
 from gnnrl_lightning.tracing.labels import Value, vector
+from gnnrl_lightning.tracing.program.sources import line_of, module_of, source_of
 from gnnrl_lightning.tracing.records import Step
 from gnnrl_lightning.tracing.repeats import end_repeats
-from gnnrl_lightning.tracing.sources import line_of, module_of, source_of
 from gnnrl_lightning.tracing.walk import Walk, find_rule, operator_name
 
 

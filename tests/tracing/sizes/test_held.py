@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 import gnnrl_lightning
-from gnnrl_lightning.tracing.held import Resize, find_modules
 from gnnrl_lightning.tracing.records import SizedCall
+from gnnrl_lightning.tracing.sizes.held import Resize, find_modules
 
 
 class Split(nn.Module):

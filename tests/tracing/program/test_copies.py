@@ -5,7 +5,7 @@ import types
 import torch
 from torch import nn
 
-from gnnrl_lightning.tracing.copies import converted_copy, held_tensors, shared_copy
+from gnnrl_lightning.tracing.program.copies import converted_copy, held_tensors, shared_copy
 from tests.support.networks_code import Normed
 
 

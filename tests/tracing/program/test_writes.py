@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from gnnrl_lightning.tracing.writes import replace_slice_writes
+from gnnrl_lightning.tracing.program.writes import replace_slice_writes
 
 
 def halves(x):
