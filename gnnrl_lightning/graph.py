@@ -10,8 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Sequence
-from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,25 +18,20 @@ from torch import Tensor, nn
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.cost.latency import LatencyModel
 from gnnrl_lightning.cost.metrics import METRICS, SHOWN, Cost, as_text, bound
-from gnnrl_lightning.cost.products import Products, axis_size
 from gnnrl_lightning.cost.ranges import Limits, WidthRanges, as_proposals, as_whole
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.importance import Criterion, Importance, importance_scores, keep_best
-from gnnrl_lightning.surgery.derived import count_costs, count_elements, cuts_of, dependents_of, reads_of
-from gnnrl_lightning.surgery.plan import Plan, check_traced, shapes_of
-from gnnrl_lightning.surgery.removable import Connected, Removable, find_removable
+from gnnrl_lightning.surgery.plan import Plan, check_traced
+from gnnrl_lightning.surgery.removable import Removable, find_removable
 from gnnrl_lightning.surgery.selftest import find_faults
-from gnnrl_lightning.tracing.axes import Selection
-from gnnrl_lightning.tracing.groups import ChannelGroup, Channels, Fault, FrozenGroup, form_groups, part_otherwise
+from gnnrl_lightning.surgery.traced import TracedNetwork
+from gnnrl_lightning.tracing.groups import Channels, Fault, form_groups, part_otherwise
 from gnnrl_lightning.tracing.passes import walk_network
 from gnnrl_lightning.tracing.program.checks import as_inputs, check_network, check_takes
 from gnnrl_lightning.tracing.program.copies import shared_copy
 from gnnrl_lightning.tracing.program.export import Inputs, one_example
 from gnnrl_lightning.tracing.reasons import Reason, find_reasons
-from gnnrl_lightning.tracing.records import Contraction
-from gnnrl_lightning.tracing.sizes.pruned_shapes import shapes_by_line
 from gnnrl_lightning.tracing.sizes.tied_sizes import tie_sizes
-from gnnrl_lightning.tracing.topology import FeatureMap, Operator, build_topology
 from gnnrl_lightning.tracing.walk import Walk
 from gnnrl_lightning.trees import to_device
 
@@ -106,50 +100,24 @@ def trace(
     )
 
 
-class ComputationGraph:
-    """A traced network; made by `trace`.
+class ComputationGraph(TracedNetwork):
+    """A traced network with the user's limits, budgets and latency; made by `trace`.
 
     Attributes:
-        groups: Prunable channel groups, in the order of widths.
-        frozen: Channels that cannot be removed, with reasons.
-        widths: Dense widths `(G,)` int64.
-        sets: Number of index sets of each group `(G,)` int64.
-        least: Smallest width at which the network runs `(G,)` int64, without the user's limits.
         ranges: The user's lowest and highest width for each group.
         kept: Names of the modules and parameters that the user excludes from pruning.
-        reads: Operator with MACs -> layouts of the prunable channels that it contracts.
-        cost: MACs and parameters of candidates; see `cost_of` for other metrics.
-        operators: Operators of the network, in order of computation.
-        feature_maps: Tensors between the operators.
-        outputs: Indices of the feature maps that the network returns.
-        cuts: How each parameter and buffer shrinks, by name.
-        dependents: What depends on the kept channels beside parameters and buffers.
-        incidence: Channels of each feature map per unit of width `(n_maps, G)` float32.
     """
 
     def __init__(
         self, walked: Walk, channels: Channels, tested: tuple[Inputs, bool], kept: tuple[str, ...] = ()
     ) -> None:
-        self.groups: tuple[ChannelGroup, ...] = channels.groups
-        self.frozen: tuple[FrozenGroup, ...] = channels.frozen
-        self.widths = torch.tensor([group.width for group in self.groups], dtype=torch.int64)
-        self.sets = torch.tensor([group.sets for group in self.groups], dtype=torch.int64)
-        self.least = torch.tensor([group.least for group in self.groups], dtype=torch.int64)
+        super().__init__(walked, channels)
         self.ranges = WidthRanges.of(self.groups)
         self.kept = kept
-        self._channels = channels
-        self._walk, self._tested = walked, tested
+        self._tested = tested
         self._removable: Removable | None = None
-        self.cuts, self.dependents = cuts_of(walked, channels), dependents_of(walked, channels)
-        topology = build_topology(walked, lambda labels: self._channels.axis(labels) is not None)
-        self.operators: tuple[Operator, ...] = topology.operators
-        self.feature_maps: tuple[FeatureMap, ...] = topology.feature_maps
-        self.outputs: tuple[int, ...] = topology.outputs
-        self._values, self._costs = topology.values, dict[Any, Cost]()
+        self._costs: dict[Any, Cost] = {}
         self._latency: LatencyModel | None = None
-        self._map_sizes = [axis_size(self._channels.axis(labels), len(labels)) for labels in topology.channel_labels]
-        self.cost = count_costs(walked, channels, self.cuts, topology.index, len(self.operators))
-        self.reads = reads_of(walked, channels, topology.index)
 
     def __repr__(self) -> str:
         costs = (f"{name} {as_text(self.cost_of(name)(self.widths).item())}" for name in self.metrics)
@@ -229,24 +197,6 @@ class ComputationGraph:
         """Names of the registered metrics that this network has: measured ones only after their measurement."""
         return tuple(name for name, row in METRICS.items() if not row.measured or self._latency is not None)
 
-    @cached_property
-    def incidence(self) -> Tensor:
-        """Channels of each feature map per unit of width `(n_maps, G)` float32."""
-        table = torch.zeros(len(self.feature_maps), len(self.groups))
-        for i, (_, counts) in enumerate(self._map_sizes):
-            for group, count in counts.items():
-                table[i, group] = count
-        return table
-
-    @cached_property
-    def _fixed_channels(self) -> Tensor:
-        return torch.tensor([fixed for fixed, _ in self._map_sizes])
-
-    @cached_property
-    def elements(self) -> Products:
-        """Number of elements of each feature map `(B, n_maps)` int64, for one example, at `widths (B, G)`."""
-        return count_elements(self._values, self._channels)
-
     def cost_of(self, metric: Any) -> Cost:
         """A metric of this network as a function of widths `(..., G)`; cached.
 
@@ -264,10 +214,6 @@ class ComputationGraph:
         """Metric -> cost of a candidate `(G,)`, for the metrics that are always reported."""
         return {name: self.cost_of(name)(widths).item() for name in SHOWN}
 
-    def channels(self, widths: Tensor) -> Tensor:
-        """Channels of each feature map `(B, n_maps)` int64 at `widths (B, G)`."""
-        return (widths.double() @ self.incidence.double().T).long() + self._fixed_channels
-
     @property
     def smallest(self) -> Tensor:
         """The smallest widths `(G,)`: one channel per index set, or the user's limits."""
@@ -280,7 +226,7 @@ class ComputationGraph:
             inputs, self_test = self._tested
             network = shared_copy(self._walk.network)
             home = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
-            self._removable = find_removable(cast(Connected, self), network, to_device(inputs, home), self_test)
+            self._removable = find_removable(self, network, to_device(inputs, home), self_test)
         return self._removable
 
     @property
@@ -325,7 +271,7 @@ class ComputationGraph:
             UserError: The widths have a wrong length or are out of range, the criterion is unknown, or the network is
                 not the traced one.
         """
-        check_traced(network, self._shapes)
+        check_traced(network, self.shapes)
         widths = as_whole(widths, len(self.groups))
         self._check(widths)
         scores = importance_scores(self, network, importance, calibration)
@@ -340,29 +286,3 @@ class ComputationGraph:
                     continue
                 reason = f", not 0: {self.removable.reasons[number]}"
             raise UserError(f"the width of {group.name} is {width}: expected {group.least} to {group.width}{reason}")
-
-    def plan_from(self, kept: list[Tensor]) -> Plan:
-        """Make a plan that keeps the given ranks, `(sets, width)` for each group, ascending."""
-        named = {
-            group.name: ranks[0] if group.sets == 1 else ranks for group, ranks in zip(self.groups, kept, strict=True)
-        }
-        widths = torch.tensor([ranks.shape[1] for ranks in kept], dtype=torch.int64)
-        return Plan(named, widths, self.cuts, Selection(kept, self.widths.tolist()), self.dependents, self._shapes)
-
-    @cached_property
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        return shapes_of(self._walk.network, self.cuts)
-
-    @property
-    def contractions(self) -> tuple[Contraction, ...]:
-        """The operators with MACs, in order, with the labels that they read and write."""
-        return tuple(self._walk.contractions)
-
-    @property
-    def norms(self) -> dict[str, dict[str, str]]:
-        """Name of a contraction's node -> parameters of the batch norm that is its only reader, by role."""
-        return self._walk.norms
-
-    def shapes_by_line(self, widths: Tensor) -> dict[tuple[str, tuple[int, ...]], set[tuple[int, ...]]]:
-        """Line of the user's code and dense shape -> shapes of the outputs that it computes at `widths (G,)`."""
-        return shapes_by_line(self._walk.steps, self._channels, widths)

@@ -13,7 +13,7 @@ from gnnrl_lightning.calibration.moments import Moments, collect_moments
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.objective import Classification, Objective
 from gnnrl_lightning.surgery.layers import Layer, find_layers
-from gnnrl_lightning.surgery.traced import Traced
+from gnnrl_lightning.surgery.traced import TracedNetwork
 from gnnrl_lightning.trees import Tree, split
 
 MOMENTS_BATCH = 256
@@ -72,7 +72,7 @@ class ImportanceContext:
         known_moments: Moments that were collected before; None: they are collected when they are needed.
     """
 
-    graph: Traced
+    graph: TracedNetwork
     network: nn.Module
     calibration: Calibration | None
     known_moments: Mapping[str, Moments] | None = None

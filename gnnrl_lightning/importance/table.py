@@ -24,7 +24,7 @@ from gnnrl_lightning.importance.gradients import fisher, taylor
 from gnnrl_lightning.importance.magnitude import batch_norm_scale, geometric_median, l1, l2, random
 from gnnrl_lightning.importance.surgeon import surgeon
 from gnnrl_lightning.registry import Registry, as_callable
-from gnnrl_lightning.surgery.traced import Traced
+from gnnrl_lightning.surgery.traced import TracedNetwork
 
 Criterion = Callable[[nn.Module, Mapping[str, Tensor], "Calibration | None"], Mapping[str, Tensor]]
 """`(network, prunable parameters by name, calibration) -> importance of each element, by name`.
@@ -83,7 +83,7 @@ IMPORTANCES.register("random", Importance(random))
 
 
 def importance_scores(
-    graph: Traced,
+    graph: TracedNetwork,
     network: nn.Module,
     importance: str | Importance | Criterion,
     calibration: Any,

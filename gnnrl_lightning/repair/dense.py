@@ -10,7 +10,7 @@ from torch import nn
 from gnnrl_lightning.calibration.moments import Moments, collect_moments
 from gnnrl_lightning.repair.refit import Recording, record
 from gnnrl_lightning.surgery.layers import Layer, find_layers
-from gnnrl_lightning.surgery.traced import Traced
+from gnnrl_lightning.surgery.traced import TracedNetwork
 from gnnrl_lightning.trees import Tree, device_of, split
 
 
@@ -27,7 +27,7 @@ class Dense:
 
     def __init__(
         self,
-        graph: Traced,
+        graph: TracedNetwork,
         network: nn.Module,
         calibration: Tree,
         batch_size: int = 256,

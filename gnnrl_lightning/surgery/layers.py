@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gnnrl_lightning.surgery.surgery import Cut
-from gnnrl_lightning.surgery.traced import Traced
+from gnnrl_lightning.surgery.traced import TracedNetwork
 from gnnrl_lightning.tracing.axes import Axis, Selection
 
 
@@ -53,7 +53,7 @@ class Layer:
         return torch.arange(length) if self.outputs is None else self.outputs.positions(selection)
 
 
-def find_layers(graph: Traced) -> dict[str, Layer]:
+def find_layers(graph: TracedNetwork) -> dict[str, Layer]:
     """Return weight name -> layer, in the order of the network; operators whose weight is not a parameter are skipped.
 
     Args:

@@ -10,25 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from gnnrl_lightning.cost.activations import Scheduled
 from gnnrl_lightning.surgery.selftest import find_faults_without
-from gnnrl_lightning.surgery.traced import Traced
+from gnnrl_lightning.surgery.traced import TracedNetwork
 from gnnrl_lightning.tracing.axes import Axis
 from gnnrl_lightning.tracing.program.export import Inputs
-
-
-class Connected(Traced, Scheduled, Protocol):
-    """A traced network with its topology; all are described in `gnnrl_lightning.graph.ComputationGraph`."""
-
-    @property
-    def incidence(self) -> Tensor: ...  # noqa: D102
-    @property
-    def reads(self) -> dict[int, tuple[Axis, ...]]: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -55,7 +44,7 @@ class Removable:
 DISCONNECTED = "without it, an output of the network would no longer depend on an input"
 
 
-def find_removable(graph: Connected, network: nn.Module, inputs: Inputs, self_test: bool) -> Removable:
+def find_removable(graph: TracedNetwork, network: nn.Module, inputs: Inputs, self_test: bool) -> Removable:
     """Find the groups that may be removed entirely.
 
     The network without all of them is tested as in `gnnrl_lightning.surgery.selftest`, and without halves of them only
@@ -97,7 +86,7 @@ def _in_halves(chosen: Tensor) -> list[list[int]]:
     return found
 
 
-def _choose(graph: Connected, flow: _Flow) -> tuple[Tensor, list[str]]:
+def _choose(graph: TracedNetwork, flow: _Flow) -> tuple[Tensor, list[str]]:
     """Return which groups may go by the topology alone `(G,)`, and why the others may not."""
     count, dense = len(graph.groups), graph.widths
     gone, reasons = torch.zeros(count, dtype=torch.bool), [""] * count
@@ -124,7 +113,7 @@ class _Flow:
     An operator that contracts no channels, or gives none, depends on nothing: a convolution gives its bias.
     """
 
-    def __init__(self, graph: Connected) -> None:
+    def __init__(self, graph: TracedNetwork) -> None:
         self.graph = graph
         made = {operator.output for operator in graph.operators}
         self.inputs = [number for number in range(len(graph.feature_maps)) if number not in made]

@@ -20,7 +20,7 @@ from gnnrl_lightning.errors import UserError, first_line
 from gnnrl_lightning.networks.attention import unfused
 from gnnrl_lightning.surgery.constants import DOES_NOT_FOLLOW, Expected, explain_shapes, explain_values
 from gnnrl_lightning.surgery.surgery import NOTHING, Cut, Dependents, mask, prune
-from gnnrl_lightning.surgery.traced import Traced
+from gnnrl_lightning.surgery.traced import TracedNetwork
 from gnnrl_lightning.surgery.training import explain_training, training_fault
 from gnnrl_lightning.tracing.axes import Selection
 from gnnrl_lightning.tracing.groups import Fault
@@ -34,7 +34,7 @@ TOLERANCE = 1e-9
 """Maximum difference of pruned and masked outputs, relative to the largest output, in float64."""
 
 
-def find_faults(graph: Traced, network: nn.Module, inputs: Inputs, self_test: bool) -> dict[str, Fault]:
+def find_faults(graph: TracedNetwork, network: nn.Module, inputs: Inputs, self_test: bool) -> dict[str, Fault]:
     """Return the groups that fail the tests of the pruned network: name -> fault.
 
     Args:
@@ -52,7 +52,7 @@ def find_faults(graph: Traced, network: nn.Module, inputs: Inputs, self_test: bo
 
 
 def find_faults_without(
-    graph: Traced, network: nn.Module, inputs: Inputs, self_test: bool, groups: Sequence[int]
+    graph: TracedNetwork, network: nn.Module, inputs: Inputs, self_test: bool, groups: Sequence[int]
 ) -> dict[str, Fault]:
     """Return which of the given groups fail the tests if they are removed entirely: name -> fault.
 
@@ -72,7 +72,7 @@ Choose = Callable[[Sequence[int]], tuple[Selection, Tensor]]
 
 
 def _find_faults(
-    graph: Traced, network: nn.Module, inputs: Inputs, self_test: bool, every: Sequence[int], choose: Choose
+    graph: TracedNetwork, network: nn.Module, inputs: Inputs, self_test: bool, every: Sequence[int], choose: Choose
 ) -> dict[str, Fault]:
     tested = on_meta(network), to_device(inputs, "meta")
 
@@ -108,7 +108,7 @@ def _find_faults(
         }
 
 
-def _drawn(graph: Traced, generator: torch.Generator) -> Tensor:
+def _drawn(graph: TracedNetwork, generator: torch.Generator) -> Tensor:
     """Return random widths `(G,)` at which groups are tested."""
     drawn = (torch.rand(len(graph.groups), generator=generator) * graph.widths).long().maximum(graph.least)
     for item, axis in graph.dependents.summaries:
@@ -118,7 +118,7 @@ def _drawn(graph: Traced, generator: torch.Generator) -> Tensor:
     return drawn
 
 
-def _selections(graph: Traced, drawn: Tensor, generator: torch.Generator) -> Choose:
+def _selections(graph: TracedNetwork, drawn: Tensor, generator: torch.Generator) -> Choose:
     """Return a function of the groups to prune, to the widths `drawn (G,)`; it gives the kept channels and widths."""
     dense = graph.widths
     orders = [
@@ -170,7 +170,7 @@ def check_dense(network: nn.Module, inputs: Inputs, macs: int) -> tuple[nn.Modul
 
 
 def _both(
-    graph: Traced, network: nn.Module, inputs: Inputs, selection: Selection, widths: Tensor
+    graph: TracedNetwork, network: nn.Module, inputs: Inputs, selection: Selection, widths: Tensor
 ) -> tuple[nn.Module, nn.Module, Inputs, Expected]:
     """Return the pruned and the dense network, their inputs, and the shapes that are expected of the pruned one."""
     small = prune(network, graph.cuts, selection, graph.dependents)
