@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from gnnrl_lightning.cli import main
@@ -16,3 +18,21 @@ def fitted(workplace):
     """The folder of a finished run."""
     main(["fit", "--config", "small.yaml", "--run.name", "fitted"])
     return workplace / "runs" / "fitted"
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Send this process a signal when a method is called for the n-th time."""
+
+    def at(signum, owner, name, count):
+        whole, calls = getattr(owner, name), []
+
+        def wrapped(*arguments, **named):
+            calls.append(arguments)
+            if len(calls) == count:
+                os.kill(os.getpid(), signum)
+            return whole(*arguments, **named)
+
+        monkeypatch.setattr(owner, name, wrapped)
+
+    return at

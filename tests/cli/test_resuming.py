@@ -186,24 +186,6 @@ def test_slopes_are_measured_in_the_first_round(whole):
     assert len(agent["predicted"]) == 6
 
 
-@pytest.fixture
-def interrupt(monkeypatch):
-    """Send this process a signal when a method is called for the n-th time."""
-
-    def at(signum, owner, name, count):
-        whole, calls = getattr(owner, name), []
-
-        def wrapped(*arguments, **named):
-            calls.append(arguments)
-            if len(calls) == count:
-                os.kill(os.getpid(), signum)
-            return whole(*arguments, **named)
-
-        monkeypatch.setattr(owner, name, wrapped)
-
-    return at
-
-
 # Ctrl-C takes the same way: its pairs with the phases are among the slow tests, and so are three of the phases.
 @pytest.mark.parametrize(
     ("signum", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
@@ -318,70 +300,6 @@ def test_a_run_of_another_subcommand_is_not_resumed(workplace, interrupt, monkey
     assert capsys.readouterr().err == (
         "error: runs/only_dense is a run of pretrain: expected one of fit; use pretrain --resume\n"
     )
-
-
-def test_a_pretraining_resumes_after_its_last_epoch(workplace, whole, interrupt, monkeypatch, capsys):
-    with monkeypatch.context():
-        interrupt(signal.SIGTERM, LatestCheckpoint, "on_train_epoch_end", 2)
-        with pytest.raises(SystemExit):
-            main(["pretrain", *NEW[1:], "pretrained"])
-    monkeypatch.undo()
-    monkeypatch.chdir(workplace)
-    folder = workplace / "runs" / "pretrained"
-    assert [path.name for path in (folder / "checkpoints").glob("dense.ckpt")] == ["dense.ckpt"]
-    epochs = []
-    before = LatestCheckpoint.on_train_epoch_end
-    monkeypatch.setattr(LatestCheckpoint, "on_train_epoch_end", lambda *given: epochs.append(1) or before(*given))
-    main(["pretrain", "--resume", str(folder)])
-    assert len(epochs) == 2 and not (folder / "checkpoints" / "dense.ckpt").exists()
-    trained, expected = (load_file(run / "checkpoints" / "dense.safetensors") for run in (folder, whole))
-    assert all(torch.equal(trained[name], expected[name]) for name in expected)
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as end:
-        main(["pretrain", "--resume", str(folder)])
-    assert end.value.code == 0 and f"{folder} is finished: there is nothing to resume" in capsys.readouterr().out
-
-
-def test_a_finetuning_resumes_after_its_last_epoch(workplace, whole, interrupt, monkeypatch):
-    given = ["finetune", "--artifact", str(whole / "pruned"), *NEW[1:]]
-    main([*given, "tuned"])
-    with monkeypatch.context():
-        interrupt(signal.SIGTERM, LatestCheckpoint, "on_train_epoch_end", 2)
-        with pytest.raises(SystemExit):
-            main([*given, "tuned_again"])
-    monkeypatch.undo()
-    monkeypatch.chdir(workplace)
-    main(["finetune", "--resume", "runs/tuned_again"])
-    first, again = (
-        load_file(workplace / "runs" / name / "pruned/weights.safetensors") for name in ("tuned", "tuned_again")
-    )
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not list((workplace / "runs" / "tuned_again" / "checkpoints").glob("*.ckpt*"))
-
-
-def test_the_finetuning_of_a_comparison_resumes_after_its_last_epoch(workplace, interrupt, monkeypatch):
-    given = ["compare", *NEW[1:-1], "--compare.methods", "[uniform,greedy]", "--compare.seeds", "[0]"]
-    given += ["--compare.finetune", "true", "--run.name"]
-    main([*given, "compared"])
-    with monkeypatch.context():
-        interrupt(signal.SIGTERM, LatestCheckpoint, "on_train_epoch_end", 3 + 2 + 2)
-        with pytest.raises(SystemExit):
-            main([*given, "compared_again"])
-    monkeypatch.undo()
-    monkeypatch.chdir(workplace)
-    folder = workplace / "runs" / "compared_again" / "compare"
-    assert {path.name for path in folder.glob("greedy*")} >= {"greedy-0.5-seed0.found.json", "greedy-0.5-seed0.ckpt"}
-    epochs = []
-    before = LatestCheckpoint.on_train_epoch_end
-    monkeypatch.setattr(LatestCheckpoint, "on_train_epoch_end", lambda *given: epochs.append(1) or before(*given))
-    main([*given, "compared_again"])
-    assert len(epochs) == 1
-    assert not [path for path in folder.iterdir() if path.suffix == ".ckpt" or path.name.endswith(".found.json")]
-    name, clock = "greedy-0.5-seed0.json", ("seconds", "latency_ms", "latency_measured_ratio")
-    found, again = (
-        json.loads((each / name).read_text()) for each in (folder.parents[1] / "compared" / "compare", folder)
-    )
-    assert found | dict.fromkeys(clock) == again | dict.fromkeys(clock)
 
 
 def test_a_finished_run_is_shown_again(whole, capsys):

@@ -1,0 +1,76 @@
+"""Interrupted trainings: of `pretrain`, `finetune`, and within a comparison."""
+
+import json
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from gnnrl_lightning.cli import main
+from gnnrl_lightning.training.checkpoint import LatestCheckpoint
+
+GIVEN = ["--config", "small.yaml", "--run.threads", "1", "--run.name"]
+
+
+@pytest.fixture
+def resumed(workplace, interrupt, monkeypatch):
+    """Interrupt a command at the end of an epoch, resume it, and count the epochs that are trained then."""
+
+    def run(command, epoch, resume):
+        with monkeypatch.context():
+            interrupt(signal.SIGTERM, LatestCheckpoint, "on_train_epoch_end", epoch)
+            with pytest.raises(SystemExit):
+                main(command)
+        monkeypatch.undo()
+        monkeypatch.chdir(workplace)
+        epochs, before = [], LatestCheckpoint.on_train_epoch_end
+        monkeypatch.setattr(LatestCheckpoint, "on_train_epoch_end", lambda *given: epochs.append(1) or before(*given))
+        main(resume)
+        monkeypatch.undo()
+        monkeypatch.chdir(workplace)
+        return len(epochs)
+
+    return run
+
+
+def same_weights(first, second):
+    first, second = load_file(first), load_file(second)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_pretraining_resumes_after_its_last_epoch(workplace, resumed, capsys):
+    runs = workplace / "runs"
+    main(["pretrain", *GIVEN, "dense"])
+    # of three epochs, one is complete when the second one's checkpoint is interrupted
+    assert resumed(["pretrain", *GIVEN, "dense_again"], 2, ["pretrain", "--resume", "runs/dense_again"]) == 2
+    first, again = (runs / name / "checkpoints" for name in ("dense", "dense_again"))
+    assert same_weights(first / "dense.safetensors", again / "dense.safetensors")
+    assert not list(again.glob("*.ckpt*"))
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main(["pretrain", "--resume", "runs/dense_again"])
+    assert end.value.code == 0 and "runs/dense_again is finished: there is nothing to resume" in capsys.readouterr().out
+
+
+def test_a_finetuning_resumes_after_its_last_epoch(workplace, resumed):
+    runs = workplace / "runs"
+    main(["fit", *GIVEN[:-1], "--finetuning.epochs", "0", "--run.name", "whole"])
+    command = ["finetune", "--artifact", "runs/whole/pruned", *GIVEN]
+    main([*command, "tuned"])
+    assert resumed([*command, "tuned_again"], 2, ["finetune", "--resume", "runs/tuned_again"]) == 1
+    first, again = (runs / name / "pruned" / "weights.safetensors" for name in ("tuned", "tuned_again"))
+    assert same_weights(first, again) and not list((runs / "tuned_again" / "checkpoints").glob("*.ckpt*"))
+
+
+def test_the_finetuning_of_a_comparison_resumes_after_its_last_epoch(workplace, resumed):
+    options = ["--compare.methods", "[uniform,greedy]", "--compare.seeds", "[0]", "--compare.finetune", "true"]
+    command = ["compare", *options, *GIVEN]
+    main([*command, "compared"])
+    # three epochs of the dense network, two of the first winner, and one of the second
+    assert resumed([*command, "compared_again"], 3 + 2 + 2, [*command, "compared_again"]) == 1
+    first, again = (workplace / "runs" / name / "compare" for name in ("compared", "compared_again"))
+    assert not [path for path in again.iterdir() if path.suffix == ".ckpt" or path.name.endswith(".found.json")]
+    found, expected = (json.loads((each / "greedy-0.5-seed0.json").read_text()) for each in (again, first))
+    clock = dict.fromkeys(("seconds", "latency_ms", "latency_measured_ratio"))
+    assert found | clock == expected | clock
