@@ -42,6 +42,7 @@ from gnnrl_lightning.report.comparison import comparison_tables, run_line
 from gnnrl_lightning.report.costs import RATIO, cost_names
 from gnnrl_lightning.report.graph_figure import checked_suffix, graph_figure
 from gnnrl_lightning.report.loggers import publish
+from gnnrl_lightning.report.metrics import RESULT
 from gnnrl_lightning.report.progress import hidden_steps, shown_steps
 from gnnrl_lightning.report.table import inspection_tables, prediction_table, print_result
 from gnnrl_lightning.rl.state.views import hierarchical_graph, simplified_graph
@@ -130,7 +131,7 @@ class CompressionCLI(RunningCLI):
             rows[f"stage-{stage['stage']}/"] = stage
         print_result(dict(delivered.figures), self.console)
         self._report(folder)
-        found = {f"{key}result/{name}": value for key, row in rows.items() for name, value in _logged(row).items()}
+        found = {f"{key}{RESULT}{name}": value for key, row in rows.items() for name, value in _logged(row).items()}
         self.close_run(folder, found)
 
     def _report(self, folder: RunFolder) -> None:
@@ -147,9 +148,8 @@ class CompressionCLI(RunningCLI):
         folder = self.open_run(self.resumed)
         self._train(network, self.options.pretraining, folder, DENSE)
         if rank() == 0:
-            save_weights(network, folder.weights(DENSE))
-            folder.checkpoint(DENSE).unlink(missing_ok=True)
-        self._close_training(folder, self.task.figures(network, self.datamodule.holdout))
+            _save_dense(network, folder)
+        self._close_training(folder, DENSE, self.task.figures(network, self.datamodule.holdout))
 
     def finetune(self, **_: Any) -> None:
         """Train a pruned network or the dense one further and save it, or the one before if that is better."""
@@ -165,20 +165,20 @@ class CompressionCLI(RunningCLI):
             self.console.print("the network before fine-tuning is saved: try a smaller finetuning.learning_rate")
         scores = end[1]
         if rank() == 0 and pruned is None:
-            save_weights(network, folder.weights(DENSE))
+            _save_dense(network, folder)
         elif rank() == 0:
             save_finetuned(task, network, scores, folder.pruned)
-        if rank() == 0:
-            folder.checkpoint(phase).unlink(missing_ok=True)
-        self._close_training(folder, scores)
+        self._close_training(folder, phase, scores)
 
     def _train(self, network: nn.Module, options: TrainingOptions, folder: RunFolder, phase: str) -> None:
         """Train a network in place, from the checkpoint of the last complete epoch if there is one."""
         self.task.train(network, options, self.phase_trainer(phase), checkpoint=folder.checkpoint(phase))
 
-    def _close_training(self, folder: RunFolder, scores: dict[str, float]) -> None:
+    def _close_training(self, folder: RunFolder, phase: str, scores: dict[str, float]) -> None:
         self.console.print(self.task.line("holdout", scores))
-        self.close_run(folder, {f"result/{name}_search": value for name, value in scores.items()})
+        self.close_run(folder, {f"{RESULT}{name}_search": value for name, value in scores.items()})
+        if rank() == 0:
+            folder.checkpoint(phase).unlink(missing_ok=True)  # a run that ends earlier resumes from it
 
     def validate(self, **_: Any) -> None:
         """Print the primary figure on the holdout."""
@@ -264,6 +264,11 @@ class CompressionCLI(RunningCLI):
         if figure is not None:
             views = hierarchical_graph(graph), simplified_graph(graph)
             graph_figure(*views, self.task.name).savefig(figure)
+
+
+def _save_dense(network: nn.Module, folder: RunFolder) -> None:
+    with replacing(folder.weights(DENSE), checksum=True) as partial:
+        save_weights(network, partial)
 
 
 def _logged(row: Mapping[str, Any]) -> dict[str, float]:

@@ -11,6 +11,7 @@ from gnnrl_lightning.cli.subcommands import SUBCOMMANDS
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.job import DENSE
 from gnnrl_lightning.job.runs import RunFolder
+from gnnrl_lightning.report.metrics import RESULT, read_rows
 
 OPTION = "--resume"
 
@@ -46,12 +47,19 @@ def resumed_run(arguments: Sequence[str]) -> RunFolder | None:
 
 
 def is_finished(folder: RunFolder) -> bool:
-    """Whether a run of `fit`, `pretrain` or `finetune` has nothing left to do."""
-    return folder.result.exists() or (subcommand_of(folder) != "fit" and _is_trained(folder))
+    """Whether a run of `fit`, `pretrain` or `finetune` has nothing left to do: its result is saved and logged."""
+    trained = folder.weights(DENSE).exists() or folder.pruned.exists()
+    saved = folder.result.exists() or (trained and subcommand_of(folder) != "fit")
+    return saved and _is_logged(folder)
 
 
-def _is_trained(folder: RunFolder) -> bool:
-    return folder.weights(DENSE).exists() or folder.pruned.exists()
+def _is_logged(folder: RunFolder) -> bool:
+    """Whether the table of metrics has a result, which a run logs last; a table that is gone or damaged has."""
+    try:
+        rows = read_rows(folder.metrics)
+    except UserError:
+        return True
+    return not rows or any(value for name, value in rows[-1].items() if name.startswith(RESULT))
 
 
 HEADER = "# python -m gnnrl_lightning "

@@ -14,6 +14,9 @@ from torch import Tensor
 from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.files import os_errors, replacing, text_of
 
+RESULT = "result/"
+"""Prefix of the final figures, which are the last row of a run."""
+
 REST = "more"
 """Key of what a row has beyond the columns."""
 

@@ -302,6 +302,20 @@ def test_a_run_of_another_subcommand_is_not_resumed(workplace, interrupt, monkey
     )
 
 
+def test_a_run_that_ends_before_its_report_is_not_finished(workplace, whole, interrupt, monkeypatch):
+    with monkeypatch.context():
+        interrupt(signal.SIGTERM, sys.modules["gnnrl_lightning.cli.commands"], "write_report", 1)
+        with pytest.raises(SystemExit):
+            fit("unreported")
+    monkeypatch.undo()
+    monkeypatch.chdir(workplace)
+    folder = workplace / "runs" / "unreported"
+    assert (folder / "result.json").exists() and not (folder / "report.html").exists()
+    main(["fit", "--resume", str(folder)])
+    assert_same(folder, whole)
+    assert (folder / "report.html").exists()
+
+
 def test_a_finished_run_is_shown_again(whole, capsys):
     before = sorted((path, path.stat().st_mtime_ns) for path in whole.rglob("*"))
     capsys.readouterr()

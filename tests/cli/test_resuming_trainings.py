@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from gnnrl_lightning.cli import main
+from gnnrl_lightning.job.task import Task
+from gnnrl_lightning.report.metrics import read_rows
 from gnnrl_lightning.training.checkpoint import LatestCheckpoint
 
 GIVEN = ["--config", "small.yaml", "--run.threads", "1", "--run.name"]
@@ -51,6 +53,21 @@ def test_a_pretraining_resumes_after_its_last_epoch(workplace, resumed, capsys):
     with pytest.raises(SystemExit) as end:
         main(["pretrain", "--resume", "runs/dense_again"])
     assert end.value.code == 0 and "runs/dense_again is finished: there is nothing to resume" in capsys.readouterr().out
+
+
+def test_a_training_that_ends_before_its_figures_is_not_finished(workplace, interrupt, monkeypatch):
+    with monkeypatch.context():
+        interrupt(signal.SIGTERM, Task, "line", 1)
+        with pytest.raises(SystemExit):
+            main(["pretrain", *GIVEN, "silent"])
+    monkeypatch.undo()
+    monkeypatch.chdir(workplace)
+    folder = workplace / "runs" / "silent"
+    before = load_file(folder / "checkpoints" / "dense.safetensors")
+    main(["pretrain", "--resume", str(folder)])
+    after = load_file(folder / "checkpoints" / "dense.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert "result/top1_search" in read_rows(folder / "metrics.csv")[-1]
 
 
 def test_a_finetuning_resumes_after_its_last_epoch(workplace, resumed):
