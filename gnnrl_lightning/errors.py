@@ -7,11 +7,22 @@ from importlib.util import find_spec
 from typing import Any
 
 
+def printable(line: str) -> str:
+    """Return a line that a terminal shows as it is: names of files and messages of libraries may have any character."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in line)
+
+
 class UserError(ValueError):
     """Invalid input. The message is one line: what was given, what was expected and what to do.
 
     The command line prints the message and exits with code 2. Python callers can catch it as a `ValueError`.
+
+    Args:
+        message: The message; control characters in it are escaped.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class Diverged(UserError):

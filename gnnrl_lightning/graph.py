@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gnnrl_lightning.checks import flag
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.cost.latency import LatencyModel
 from gnnrl_lightning.cost.metrics import METRICS, SHOWN, Cost, as_text, bound
-from gnnrl_lightning.cost.ranges import Limits, WidthRanges, as_proposals, as_whole
+from gnnrl_lightning.cost.ranges import Limits, WidthRanges, as_proposals, as_whole, check_within
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.importance import Criterion, Importance, importance_scores, keep_best
 from gnnrl_lightning.surgery.plan import Plan, check_traced
@@ -67,6 +68,7 @@ def trace(
             fails the self-test after `MAX_ROUNDS`; or `keep` or `limits` match nothing.
     """
     check_network(network)
+    flag("self_test", self_test)
     inputs = as_inputs(example_inputs)
     given, inputs = inputs, one_example(inputs)
     try:
@@ -206,12 +208,15 @@ class ComputationGraph(TracedNetwork):
         Raises:
             UserError: The metric is unknown, or fails.
         """
+        if not isinstance(metric, Hashable):
+            return bound(metric, self)
         if metric not in self._costs:
             self._costs[metric] = bound(metric, self)
         return self._costs[metric]
 
     def costs(self, widths: Tensor) -> dict[str, int | float]:
         """Metric -> cost of a candidate `(G,)`, for the metrics that are always reported."""
+        widths = as_whole(widths, len(self.groups))
         return {name: self.cost_of(name)(widths).item() for name in SHOWN}
 
     @property
@@ -241,16 +246,19 @@ class ComputationGraph(TracedNetwork):
         """Project a proposal onto a budget: the nearest widths that cannot be widened; see `cost.projection.project`.
 
         Args:
-            widths: Proposals `(G,)` or `(B, G)`.
+            widths: Proposals `(G,)` or `(B, G)`, from 0 to dense; fractions of channels are rounded.
             channel_multiple: Tensor dimensions are multiples of this, or dense.
             min_width: Minimum number of channels of a group, see `Budget`.
             **limits: Limits by name of a metric, as in `Budget`: `macs=0.5`.
 
         Raises:
-            UserError: The widths are none; or the budget cannot be reached, and the message names the smallest cost.
+            UserError: The widths are none, or out of range; or the budget cannot be reached, and the message names the
+                smallest cost.
         """
-        budget = Budget(None, channel_multiple, min_width, **limits)
-        return budget.on(self).project(as_proposals(widths, len(self.groups)))
+        limit = Budget(None, channel_multiple, min_width, **limits)
+        proposals = as_proposals(widths, len(self.groups))
+        check_within(proposals, self.widths, [group.name for group in self.groups])
+        return limit.on(self).project(proposals)
 
     def plan(
         self,

@@ -45,6 +45,7 @@ ORDER = (
     "processes",
     "seeds",
     "quiet",
+    "checks",
     "errors",
 )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from gnnrl_lightning.candidates.pruner import pruner_passes
 from gnnrl_lightning.importance import IMPORTANCES
+from gnnrl_lightning.options import at_least, check_fields
 from gnnrl_lightning.repair.table import REPAIRS
 
 
@@ -22,7 +23,7 @@ class CandidateOptions:
         calibration_examples: Number of training examples for importance, repair and sensitivity.
 
     Raises:
-        UserError: The importance or repair is unknown.
+        UserError: The importance or repair is unknown, or there are no examples.
     """
 
     importance: str = "l2"
@@ -30,6 +31,8 @@ class CandidateOptions:
     calibration_examples: int = 256
 
     def __post_init__(self) -> None:
+        check_fields(self, "candidate")
+        at_least("candidate", 1, calibration_examples=self.calibration_examples)
         IMPORTANCES.find(self.importance, "candidate.importance")
         REPAIRS.find(self.repair, "candidate.repair")
 

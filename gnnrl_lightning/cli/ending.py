@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from traceback import extract_tb
 
-from gnnrl_lightning.errors import UserError, chain, first_line, one_line
+from gnnrl_lightning.errors import UserError, chain, first_line, one_line, printable
 
 INVALID, REFUSED = 2, 1
 """Exit codes: the input is invalid; the operating system refuses (a full disk, a folder without write access)."""
@@ -53,7 +53,7 @@ def ending(error: BaseException) -> Ending | None:
     """
     for each in chain(error):
         if isinstance(each, UserError):
-            return Ending(_printable(f"error: {each}"), INVALID)
+            return Ending(f"error: {each}", INVALID)
         if isinstance(each, RuntimeError) and str(each) == NO_THREAD:
             return Ending("error: no more threads can be started: set fewer, run.threads and latency.threads", REFUSED)
     cause: BaseException | None = error
@@ -64,12 +64,7 @@ def ending(error: BaseException) -> Ending | None:
     where = "" if cause.filename is None else f"{cause.filename}: "
     remedy = REMEDIES.get(cause.errno or 0)
     what = f"error: {where}{cause.strerror or one_line(cause)}" + (f": {remedy}" if remedy else "")
-    return Ending(_printable(what), REFUSED)
-
-
-def _printable(line: str) -> str:
-    """Return a line that a terminal shows as it is: names of files and messages of libraries may have any character."""
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in line)
+    return Ending(printable(what), REFUSED)
 
 
 @contextmanager

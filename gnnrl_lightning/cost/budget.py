@@ -12,14 +12,16 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from gnnrl_lightning.checks import shown, whole
 from gnnrl_lightning.cost.metrics import LATENCY, METRICS, SHOWN, Cost, as_text, metric_name
 from gnnrl_lightning.cost.projection import AllowedWidths, Limits, fits, project
-from gnnrl_lightning.cost.ranges import WidthRanges
+from gnnrl_lightning.cost.ranges import WidthRanges, as_proposals, as_whole
 from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.options import AUTO
 
@@ -71,15 +73,16 @@ def parse_limit(given: float | str, option: str, unit: str = "") -> Limit:
         UserError: The limit is neither a share nor absolute.
     """
     form = r"([+-]?(?:[\d.]+(?:e[+-]?\d+)?|inf|nan))\s*(%|[kMG]?)\s*(" + re.escape(unit) + ")?"
-    found = None if isinstance(given, bool) else re.fullmatch(form, str(given).strip(), re.IGNORECASE)
+    readable = isinstance(given, (str, Real)) and not isinstance(given, bool)
     try:
+        found = re.fullmatch(form, str(given).strip(), re.IGNORECASE) if readable else None
         value = float(found[1]) if found else None
-    except ValueError:  # several decimal points
-        value = None
+    except (ValueError, OverflowError):  # several decimal points, or thousands of digits
+        found = value = None
     if found is None or value is None:
-        raise UserError(f"{option} is {given!r}: expected a share such as 0.5 or 50%, or a whole number above 1")
+        raise UserError(f"{option} is {shown(given)}: expected a share such as 0.5 or 50%, or a whole number above 1")
     if not 0 < value < math.inf:
-        raise UserError(f"{option} is {given}: it must be positive, for example 0.5 (half of the network)")
+        raise UserError(f"{option} is {given}: expected a positive number, for example 0.5 (half of the network)")
     scale, measured = found[2].lower(), bool(unit) and found[3] is not None
     if scale == "%":
         value = value / 100
@@ -128,7 +131,9 @@ class Budget:
         **rows: float | str | None,
     ) -> None:
         if limits is not None and not isinstance(limits, Mapping):
-            raise UserError(f"budget.limits is {limits!r}: expected limits by metric, such as {{'macs': 0.5}}")
+            raise UserError(f"budget.limits is {shown(limits)}: expected limits by metric, such as {{'macs': 0.5}}")
+        for key in rows:
+            METRICS.find(key, "budget")
         given = [(key, value) for key, value in (*rows.items(), *(limits or {}).items()) if value is not None]
         if not given:
             raise UserError(f"the budget is empty: give a limit on {', '.join(METRICS)}, for example macs: 0.5")
@@ -142,11 +147,9 @@ class Budget:
         if min_width is None:
             min_width = 0 if LATENCY in names else 1
         for name, value in (("channel_multiple", channel_multiple), ("min_width", min_width)):
-            if value == AUTO and name == "channel_multiple":
+            if isinstance(value, str) and value == AUTO and name == "channel_multiple":
                 continue
-            least = int(name == "channel_multiple")
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise UserError(f"budget.{name} is {value}: it must be a whole number, at least {least}")
+            whole(f"budget.{name}", value, int(name == "channel_multiple"))
         object.__setattr__(self, "limits", dict(given))
         object.__setattr__(self, "channel_multiple", channel_multiple)
         object.__setattr__(self, "min_width", min_width)
@@ -192,6 +195,8 @@ class Budget:
             UserError: A limit exceeds the dense cost, the smallest network does not meet a limit, a metric fails, or
                 `channel_multiple` is "auto": nothing has been measured yet.
         """
+        if not isinstance(getattr(graph, "ranges", None), WidthRanges):
+            raise UserError(f"graph is {shown(graph)}: expected a traced network, see gnnrl_lightning.trace")
         if self.channel_multiple == AUTO:
             raise UserError(
                 "budget.channel_multiple is auto, which jobs measure: give a number, or see "
@@ -294,6 +299,7 @@ class BoundBudget:
 
     def costs(self, widths: Tensor) -> dict[str, int | float]:
         """Metric -> cost of a candidate `(G,)`."""
+        widths = as_whole(widths, len(self.allowed.dense))
         return {name: cost(widths).item() for name, cost in self.functions.items()}
 
     def ratios(self, costs: Mapping[str, int | float]) -> dict[str, float]:
@@ -306,11 +312,13 @@ class BoundBudget:
         Returns:
             bool `(...)`.
         """
+        widths = as_proposals(widths, len(self.allowed.dense))
         met = fits(self.functions, widths, self.limits if limits is None else limits)
         return met & self.allowed.hold(widths)
 
     def project(self, widths: Tensor, limits: Limits | None = None) -> Tensor:
         """The widths nearest to proposals `(G,)` or `(B, G)` that meet the budget, or other absolute limits."""
+        widths = as_proposals(widths, len(self.allowed.dense))
         batch = widths if widths.dim() > 1 else widths[None]
         limits = self.limits if limits is None else limits
         monotone = self.monotone.issuperset(limits)

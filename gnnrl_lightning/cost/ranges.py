@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gnnrl_lightning.checks import shown
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.tracing.groups import ChannelGroup
 from gnnrl_lightning.tracing.patterns import matches, nothing_matches
@@ -84,11 +86,13 @@ class GroupLimit:
 def _share_or_channels(given: float | str, name: str) -> int | float:
     """Parse a number of channels (int) or a share (float)."""
     expected = "expected a share of the dense width (0.25 or 25%) or a number of channels (2 or more)"
-    refused = UserError(f"{OPTION} has {name} {given}: {expected}")
+    refused = UserError(f"{OPTION} has {name} {shown(given)}: {expected}")
+    if not isinstance(given, (str, Real)) or isinstance(given, bool):
+        raise refused
     try:
         percent = isinstance(given, str) and given.strip().endswith("%")
         value = float(str(given).strip().removesuffix("%"))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise refused from error
     if percent and 0 < value <= 100:
         return value / 100
@@ -132,6 +136,8 @@ class WidthRanges:
         Raises:
             UserError: A pattern matches no group, or the limits of a group contradict each other.
         """
+        if limits is not None and not isinstance(limits, Mapping):
+            raise UserError(f"{OPTION} is {shown(limits)}: expected {{group: {{min: ..., max: ...}}}}")
         lowest, highest = [group.least for group in groups], [group.width for group in groups]
         stays = torch.zeros(len(groups), dtype=torch.bool)
         modules = [_modules(group) for group in groups]
@@ -180,7 +186,9 @@ def as_limit(pattern: str, given: GroupLimit | Mapping[str, float | str | None])
     if isinstance(given, GroupLimit):
         return given
     if not isinstance(given, Mapping) or not given.keys() <= {"min", "max"}:
-        raise UserError(f"{OPTION} {pattern!r} is {given!r}: expected min, max or both, for example {{min: 25%}}")
+        raise UserError(
+            f"{OPTION} {shown(pattern)} is {shown(given)}: expected min, max or both, for example {{min: 25%}}"
+        )
     return GroupLimit(**given)
 
 
@@ -228,11 +236,28 @@ def as_whole(given: Any, groups: int) -> Tensor:
     return found.to(torch.int64)
 
 
+def check_within(widths: Tensor, dense: Tensor, names: Sequence[str]) -> None:
+    """Refuse proposals of widths that no group can have.
+
+    Args:
+        widths: Proposals `(..., G)`.
+        dense: Dense widths `(G,)`.
+        names: Names of the groups.
+
+    Raises:
+        UserError: A width is below 0, or above the dense one; the message names the first group.
+    """
+    outside = ((widths < 0) | (widths > dense)).reshape(-1, len(dense))
+    for row, group in outside.nonzero()[:1].tolist():
+        value = widths.reshape(outside.shape)[row, group].item()
+        raise UserError(f"the width of {names[group]} is {value:g}: expected 0 to {int(dense[group])} channels")
+
+
 def _finite(given: Any) -> Tensor:
     try:
         found = torch.as_tensor(given)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # whatever the conversion of an object of the user's raises
         raise UserError(f"widths is a {type(given).__name__}, of which there is no tensor: expected numbers") from error
-    if not bool(found.isfinite().all()):
-        raise UserError(f"widths is {found.tolist()}: expected finite numbers")
+    if found.dtype == torch.bool or found.is_complex() or not bool(found.isfinite().all()):
+        raise UserError(f"widths is {shown(found.tolist())}: expected finite numbers")
     return found

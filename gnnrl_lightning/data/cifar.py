@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torchvision import datasets
 
+from gnnrl_lightning.checks import as_path, flag
 from gnnrl_lightning.data.image_data import ImageData
 from gnnrl_lightning.data.image_set import ImageSet, LoadedImages
 from gnnrl_lightning.errors import UserError, one_line
@@ -27,8 +28,8 @@ class CIFAR10(ImageData):
 
     def __init__(self, root: str = "data", download: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.root = root
-        self.download = download
+        self.root = str(as_path("root", root, "folder"))
+        self.download = flag("download", download)
 
     def prepare_data(self) -> None:
         """Download the files if `download` is set; Lightning calls this in one process per machine.

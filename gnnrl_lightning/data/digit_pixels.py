@@ -6,6 +6,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
+from gnnrl_lightning.checks import whole
 from gnnrl_lightning.data.example_data import ExampleData, LoadedExamples
 from gnnrl_lightning.data.examples import ExampleSet
 from gnnrl_lightning.seeds import generator_for
@@ -42,7 +43,7 @@ class DigitPixels(ExampleData):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, holdout_size, split_seed, seed)
-        self.canvases = canvases
+        self.canvases = whole("canvases", canvases, 1)
 
     def load(self) -> LoadedExamples:
         """Draw the canvases."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from gnnrl_lightning.checks import as_seed, shown, whole
 from gnnrl_lightning.data.examples import Examples, ExampleSet
 from gnnrl_lightning.data.loader import Batch, BatchLoader, RawBatch
 from gnnrl_lightning.data.splits import random_split
@@ -61,7 +64,7 @@ class ExampleData(LightningDataModule, ABC):
         seed: Seed of the order and the augmentation of the training examples.
 
     Raises:
-        UserError: A value is out of range.
+        UserError: A value is of another type, or out of range.
     """
 
     name = "examples"
@@ -76,13 +79,14 @@ class ExampleData(LightningDataModule, ABC):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.batch_size = at_least("batch_size", batch_size, 1)
-        self.eval_batch_size = at_least("eval_batch_size", eval_batch_size, 1)
-        self.split_seed = at_least("split_seed", split_seed, 0)
-        self.seed = at_least("seed", seed, 0)
-        if not holdout_size > 0 or (holdout_size >= 1 and holdout_size != int(holdout_size)):
+        self.batch_size = whole("batch_size", batch_size, 1)
+        self.eval_batch_size = whole("eval_batch_size", eval_batch_size, 1)
+        self.split_seed = as_seed("split_seed", split_seed)
+        self.seed = as_seed("seed", seed)
+        number = isinstance(holdout_size, Real) and not isinstance(holdout_size, bool)
+        if not number or not 0 < holdout_size < math.inf or (holdout_size > 1 and holdout_size != int(holdout_size)):
             raise UserError(
-                f"holdout_size={holdout_size}: expected a fraction between 0 and 1 or a number of {self.unit}"
+                f"holdout_size is {shown(holdout_size)}: expected a fraction between 0 and 1 or a number of {self.unit}"
             )
         self.holdout_size = holdout_size
         self._splits: _Splits | None = None
@@ -188,8 +192,7 @@ class ExampleData(LightningDataModule, ABC):
         Raises:
             UserError: There are fewer training examples.
         """
-        if not 1 <= examples <= len(self.train):
-            raise UserError(f"{examples} calibration {self.unit}: expected between 1 and {len(self.train)}")
+        whole(f"number of calibration {self.unit}", examples, 1, len(self.train))
         chosen = torch.randperm(len(self.train), generator=generator_for(self.split_seed))[:examples]
         return self.train.subset(chosen).in_memory()
 
@@ -218,16 +221,3 @@ class ExampleData(LightningDataModule, ABC):
         if batch.seed is not None:
             inputs, targets = self.augment(inputs, targets, torch.Generator().manual_seed(batch.seed))
         return Batch(self.normalize(inputs), targets)
-
-
-def at_least(name: str, value: int, least: int) -> int:
-    """Return a value if it is at least `least`.
-
-    Raises:
-        UserError: The value is smaller, or no whole number.
-    """
-    if not isinstance(value, int):
-        raise UserError(f"{name}={value!r}: expected a whole number, at least {least}")
-    if value < least:
-        raise UserError(f"{name}={value}: expected at least {least}")
-    return value

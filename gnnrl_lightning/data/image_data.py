@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gnnrl_lightning.checks import flag, real, reals, shown, whole
 from gnnrl_lightning.data.augmentation import crop_flip, cut_out, draw_centres, draw_crop_flip
-from gnnrl_lightning.data.example_data import ExampleData, at_least
+from gnnrl_lightning.data.example_data import ExampleData
 from gnnrl_lightning.data.examples import Examples, Images
 from gnnrl_lightning.data.image_set import ImageSet, LoadedImages, check_fits
 from gnnrl_lightning.data.splits import stratified_split
@@ -39,7 +40,7 @@ class ImageData(ExampleData):
         seed: Seed of the order and the augmentation of the training images.
 
     Raises:
-        UserError: A value is out of range.
+        UserError: A value is of another type, or out of range.
     """
 
     unit = "images"
@@ -59,14 +60,14 @@ class ImageData(ExampleData):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, holdout_size, split_seed, seed)
-        self.pad = at_least("pad", pad, 0)
-        self.cutout = at_least("cutout", cutout, 0)
-        if len(mean) != len(std) or min(std) <= 0:
-            raise UserError(f"mean={mean} and std={std}: expected one value per channel for each, std above 0")
-        self.flip = flip
-        self.mean = tuple(mean)
-        self.std = tuple(std)
-        self.memory_limit_gib = memory_limit_gib
+        self.pad = whole("pad", pad)
+        self.cutout = whole("cutout", cutout)
+        self.flip = flag("flip", flip)
+        self.mean = reals("mean", mean)
+        self.std = reals("std", std, 0, ends="(]")
+        if len(self.mean) != len(self.std):
+            raise UserError(f"mean is {shown(mean)} and std is {shown(std)}: expected one value per channel for each")
+        self.memory_limit_gib = real("memory_limit_gib", memory_limit_gib, 0, ends="(]")
         self._classes: tuple[str, ...] = ()
 
     @abstractmethod
@@ -88,7 +89,7 @@ class ImageData(ExampleData):
             )
         if self.cutout > min(loaded.train.image_shape[1:]):
             shape = "x".join(map(str, loaded.train.image_shape[1:]))
-            raise UserError(f"cutout={self.cutout} with images of {shape} pixels: expected a smaller square, or 0")
+            raise UserError(f"cutout is {self.cutout} with images of {shape} pixels: expected a smaller square, or 0")
         self._classes = loaded.classes
 
     def split(self, examples: Examples, held: int) -> tuple[Tensor, Tensor]:

@@ -7,11 +7,15 @@ from typing import Any
 import torch
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from gnnrl_lightning.checks import as_path, instance, whole
 from gnnrl_lightning.data.decoding import Decoder, image_size
 from gnnrl_lightning.data.image_data import ImageData
 from gnnrl_lightning.data.image_files import ImageFiles, is_folder, sorted_images
 from gnnrl_lightning.data.image_set import LoadedImages, check_fits
 from gnnrl_lightning.errors import UserError
+
+LARGEST_SIDE = 2**15
+"""Pixels of a side."""
 
 
 class ImageFolder(ImageData):
@@ -40,14 +44,14 @@ class ImageFolder(ImageData):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if size is not None and size < 1:
-            raise UserError(f"size={size}: expected at least 1 pixel")
+        self.root = as_path("root", root, "folder")
+        self.size = None if size is None else whole("size", size, 1, LARGEST_SIDE, ", in pixels, or null")
+        self.resize = None if resize is None else whole("resize", resize, 1, LARGEST_SIDE, ", in pixels, or null")
         if resize is not None and (size is None or resize < size):
-            raise UserError(f"resize={resize} with size={size}: expected a `size`, and a `resize` of at least `size`")
-        self.root = Path(root)
-        self.size = size
-        self.resize = resize
-        self.name = name or self.root.resolve().name
+            raise UserError(
+                f"resize is {resize} with a size of {size}: expected a `size`, and a `resize` of at least `size`"
+            )
+        self.name = self.root.resolve().name if name in (None, "") else instance("name", name, str, "text, or None")
 
     def files(self) -> tuple[ImageFiles, ImageFiles, tuple[str, ...]]:
         """List the training and test images, without decoding them, and the class names.

@@ -1,11 +1,12 @@
 """The loader that splits examples into batches."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from gnnrl_lightning.checks import as_seed, shown, whole
 from gnnrl_lightning.data.examples import Draw, Examples
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.seeds import derived_seed, generator_for
@@ -64,6 +65,12 @@ class BatchLoader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        if not isinstance(data, Sized):
+            raise UserError(f"data is {shown(data)}: expected examples, such as the split `train` of a data module")
+        batch_size, world_size = whole("batch_size", batch_size, 1), whole("world_size", world_size, 1)
+        whole("rank", rank, 0, world_size - 1)
+        if shuffle_seed is not None:
+            as_seed("shuffle_seed", shuffle_seed)
         self.data = data
         self.shuffle_seed = shuffle_seed
         self.rank = rank

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
-from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.checks import ascending
 
 ATTEMPTS = 10  # maximum number of draws until a crop lies within the image, as in torchvision
 
@@ -35,10 +35,8 @@ class ResizedCrop:
         Raises:
             UserError: A range is not ascending or not positive, or the area exceeds 1.
         """
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise UserError(f"crop_scale={self.scale}: expected two shares of the area, 0 < low <= high <= 1")
-        if not 0 < self.ratio[0] <= self.ratio[1] < math.inf:
-            raise UserError(f"crop_ratio={self.ratio}: expected two ratios width / height, 0 < low <= high")
+        ascending("crop_scale", self.scale, "two shares of the area, 0 < low <= high <= 1", 1)
+        ascending("crop_ratio", self.ratio, "two ratios width / height, 0 < low <= high")
 
     def draw(self, height: int, width: int, generator: torch.Generator) -> tuple[int, int, int, int]:
         """Draw a rectangle: top, left, height and width, in pixels.

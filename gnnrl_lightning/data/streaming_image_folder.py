@@ -3,10 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
+from gnnrl_lightning.checks import whole
 from gnnrl_lightning.data.image_folder import ImageFolder
 from gnnrl_lightning.data.image_set import LoadedImages, check_fits
 from gnnrl_lightning.data.resized_crop import ResizedCrop
-from gnnrl_lightning.errors import UserError
 
 
 class StreamingImageFolder(ImageFolder):
@@ -41,9 +41,7 @@ class StreamingImageFolder(ImageFolder):
         **kwargs: Any,
     ) -> None:
         super().__init__(root, holdout_size=holdout_size, **kwargs)
-        if num_workers < 0:
-            raise UserError(f"num_workers={num_workers}: expected at least 0")
-        self.num_workers = num_workers
+        self.num_workers = whole("num_workers", num_workers)
         self.crop = None
         if self.size is not None and crop_scale is not None:
             self.crop = ResizedCrop(crop_scale, crop_ratio)

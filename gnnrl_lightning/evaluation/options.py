@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from gnnrl_lightning.checks import real, shown
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.options import AUTO, at_least
+from gnnrl_lightning.options import AUTO, at_least, check_fields
 from gnnrl_lightning.speed.inference import PRECISIONS
 
 
@@ -36,11 +37,10 @@ class ScoringOptions:
     finetune_steps: int = 0
 
     def __post_init__(self) -> None:
-        if self.precision not in (*PRECISIONS, AUTO):
+        check_fields(self, "scoring")
+        if self.precision not in [*PRECISIONS, AUTO]:
             choices = ", ".join((*PRECISIONS, AUTO))
-            raise UserError(f"scoring.precision is {self.precision!r}: expected one of {choices}")
-        at_least("scoring", 1, batch_size=self.batch_size)
+            raise UserError(f"scoring.precision is {shown(self.precision)}: expected one of {choices}")
+        at_least("scoring", 1, auto=True, batch_size=self.batch_size)
         at_least("scoring", 0, finetune_steps=self.finetune_steps)
-        if not 0 < self.drop_probability <= 0.5:
-            given = f"scoring.drop_probability is {self.drop_probability}"
-            raise UserError(f"{given}: expected a probability up to 0.5, and not 0")
+        real("scoring.drop_probability", self.drop_probability, 0, 0.5, "(]")

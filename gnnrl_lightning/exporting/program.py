@@ -8,11 +8,13 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import Node
+from torch.utils._pytree import tree_leaves
 
-from gnnrl_lightning.networks import eval_mode
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.networks import check_runs, eval_mode
 from gnnrl_lightning.tracing.program.checks import as_inputs
 from gnnrl_lightning.tracing.program.export import arguments
 from gnnrl_lightning.trees import Tree, count, map_tensors, take
@@ -49,6 +51,26 @@ def once(make: Callable[[nn.Module, Tree], Made], network: nn.Module, example: T
     if key not in known:
         known[key] = network, make(network, example)  # the network, so that no other one gets its id
     return known[key][1]
+
+
+def check_outputs(network: nn.Module, example: Tree) -> None:
+    """Refuse a network whose outputs an exported program cannot have.
+
+    Args:
+        network: The network.
+        example: Inputs, on the network's device.
+
+    Raises:
+        UserError: It returns an object of a class that PyTorch does not know how to take apart.
+    """
+    for leaf in tree_leaves(check_runs(network, example)):
+        if not isinstance(leaf, (Tensor, bool, int, float, str, type(None))):
+            kind = type(leaf).__name__
+            raise UserError(
+                f"{type(network).__name__} returns a {kind}, which no exported program can: expected tensors in "
+                f"tuples, lists or dictionaries; else call torch.export.register_dataclass({kind}), or write weights "
+                "alone (delivery.formats: [weights])"
+            )
 
 
 def exported(network: nn.Module, example: Tree) -> tuple[ExportedProgram, dict[str, Any]]:

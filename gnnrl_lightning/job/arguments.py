@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 import torch
 from torch import nn
 
+from gnnrl_lightning.checks import LARGEST, LARGEST_SEED, as_path, as_seed, instance, shown, whole
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.data import ExampleData
 from gnnrl_lightning.errors import UserError, first_line
@@ -18,8 +19,6 @@ from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.options import flat
 from gnnrl_lightning.rl.learners.base import GraphLearner
 
-LARGEST, LARGEST_SEED = 2**31 - 1, 2**32 - 1
-
 KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "network": ((nn.Module, NetworkSpec), "a network, or a NetworkSpec of its class path"),
     "data": ((ExampleData,), "a data module, such as Digits() or ImageFolder(folder)"),
@@ -28,8 +27,10 @@ KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "options": ((Options,), "Options, or None for the defaults"),
     "groups": ((GroupOptions,), "GroupOptions, or None"),
     "evaluations": ((int,), "a whole number"),
-    "folder": ((str, Path), "the path of a folder, or None"),
+    "examples": ((int,), "a whole number"),
+    "folder": ((str, PathLike), "the path of a folder, or None"),
     "seed": ((int,), f"a whole number from 0 to {LARGEST_SEED}"),
+    "progress": ((bool,), "true or false"),
 }
 """Argument -> its types, and what to say of others."""
 
@@ -48,20 +49,24 @@ def check_kinds(**given: Any) -> None:
     """
     for name, value in given.items():
         kinds, expected = KINDS[name]
-        right = isinstance(value, kinds) and not isinstance(value, bool)
-        if not right and not (value is None and name in OPTIONAL):
+        if value is None and name in OPTIONAL:
+            continue
+        right = not isinstance(value, bool) or bool in kinds
+        if not right or isinstance(value, type):
             raise UserError(f"{name} is a {type(value).__name__}: expected {expected}")
+        instance(name, value, kinds, expected)
+    for name in {"evaluations", "examples"} & given.keys():
+        if given[name] is not None:
+            whole(name, given[name], 1)
     options = given.get("options")
-    numbers = {"evaluations": given.get("evaluations")} | {
-        f"options.{'.'.join(key)}": value for key, value in flat({} if options is None else asdict(options)).items()
-    }
+    numbers = {f"options.{'.'.join(key)}": value for key, value in flat(asdict(options) if options else {}).items()}
     for name, value in numbers.items():
         if isinstance(value, (int, float)) and not abs(value) <= LARGEST:
             raise UserError(f"{name} is {value}: expected a number of at most {LARGEST:,}")
-    if not 0 <= given.get("seed", 0) <= LARGEST_SEED:
-        raise UserError(f"seed is {given['seed']}: expected {KINDS['seed'][1]}")
-    if "\0" in str(given.get("folder", "")):
-        raise UserError(f"folder is {given['folder']!r}: expected the path of a folder, without null bytes")
+    if "seed" in given:
+        as_seed("seed", given["seed"])
+    if given.get("folder") is not None:
+        as_path("folder", given["folder"], "folder", ", or None")
 
 
 def as_device(given: torch.device | str) -> torch.device:
@@ -78,9 +83,9 @@ def as_device(given: torch.device | str) -> torch.device:
         if device.type == "meta":
             raise RuntimeError("it computes nothing")
         torch.zeros(1, device=device)
-    except (RuntimeError, TypeError, AssertionError) as error:
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
         raise UserError(
-            f"device is {str(given)!r}, which cannot be used ({first_line(error)}): expected cpu, or cuda where there "
-            "is a GPU"
+            f"device is {shown(str(given))}, which cannot be used ({first_line(error)}): expected cpu, or cuda where "
+            "there is a GPU"
         ) from error
     return device

@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from gnnrl_lightning.checks import as_path, instance, shown
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.exporting.program import exported_once
+from gnnrl_lightning.exporting.program import check_outputs, exported_once
 from gnnrl_lightning.files import os_errors, replacing, sha256
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.formats import FORMATS, Format, load_pruned
@@ -93,11 +94,12 @@ def save(
         Name of each format -> what was loaded from its file.
 
     Raises:
-        UserError: A format is unknown, or two formats write the same file.
+        UserError: A format is unknown or cannot hold what the network returns, or two formats write the same file.
         RuntimeError: The outputs of a loaded file differ from those of the network.
     """
     rows = find_formats(formats)
-    folder = Path(folder)
+    folder = as_path("folder", folder, "folder")
+    check_exportable(formats, network, example)
     folder.mkdir(parents=True, exist_ok=True)
     with exported_once():
         held = _held(rows, network, calibration or (lambda: example))
@@ -157,6 +159,8 @@ def find_formats(names: Sequence[str], option: str | None = None) -> dict[str, F
     Raises:
         UserError: A format is unknown or cannot be written here, or two formats write the same file.
     """
+    if isinstance(names, (str, bytes)) or not isinstance(names, Sequence):
+        raise UserError(f"{option or 'formats'} is {shown(names)}: expected a list of {', '.join(FORMATS)}")
     if not names:
         raise UserError(f"{option or 'formats'} is empty: expected at least one of {', '.join(FORMATS)}")
     rows = {name: FORMATS.find(name, option) for name in names}
@@ -166,6 +170,21 @@ def find_formats(names: Sequence[str], option: str | None = None) -> dict[str, F
     for row in rows.values():
         row.check()
     return rows
+
+
+def check_exportable(formats: Sequence[str], network: nn.Module, example: Tree) -> None:
+    """Refuse formats that cannot hold what a network returns.
+
+    Args:
+        formats: Names of `FORMATS` or import paths.
+        network: The network, pruned or not.
+        example: Normalised inputs, on the network's device.
+
+    Raises:
+        UserError: A format exports the network, and an exported program cannot return what it returns.
+    """
+    if any(row.exports for row in find_formats(formats).values()):
+        check_outputs(network, example)
 
 
 @dataclass(frozen=True)
@@ -192,9 +211,10 @@ def restore(folder: str | Path, dense: nn.Module, example: Tree) -> Restored:
     Raises:
         UserError: A file is missing or damaged, or the recipe belongs to a different network.
     """
-    folder = Path(folder)
     recipe = read_recipe(folder)
-    path = _file(folder, recipe, "weights")
+    path = _file(Path(folder), recipe, "weights")
+    instance("dense", dense, nn.Module, "the unpruned network, with any weights")
+    _check_example(example)
     network = load_pruned(path, recipe, dense, example)
     check_probe(network, recipe, path)
     return Restored(network, recipe)
@@ -223,12 +243,21 @@ def load_as(
         UserError: A file is missing or damaged, or the artifact was not saved in this format.
     """
     recipe = read_recipe(folder)
-    path = _file(Path(folder), recipe, name)
+    path = _file(Path(folder), recipe, instance("name", name, str, "the name of a format"))
+    if dense is not None:
+        instance("dense", dense, nn.Module, "the unpruned network, with any weights, or None")
+    if example is not None:
+        _check_example(example)
     given = zeros_of(recipe["input"]) if example is None else example
     row = FORMATS.find(name)
     loaded = row.load(path, recipe, dense, given)
     check_probe(loaded, recipe, path, name, row.tolerance)
     return loaded
+
+
+def _check_example(example: Any) -> None:
+    if not tensors(example):
+        raise UserError(f"example is {shown(example)}: expected the network's inputs, a tensor or several of them")
 
 
 def check_files(folder: str | Path) -> dict[str, Any]:
@@ -262,7 +291,7 @@ def _file(folder: Path, recipe: Mapping[str, Any], name: str) -> Path:
     """Return the file of a format after checking the hashes of all of its files."""
     if name not in recipe["formats"]:
         raise UserError(
-            f"{folder} was saved as {', '.join(recipe['formats'])}, not as {name}: save it in that format, too"
+            f"{folder} was saved as {', '.join(recipe['formats'])}, not as {shown(name)}: save it in that format, too"
         )
     for file in files_of(recipe["formats"][name]):
         _check(folder / file, recipe)

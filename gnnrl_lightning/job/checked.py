@@ -8,10 +8,13 @@ import torch
 from torch import nn
 
 from gnnrl_lightning.candidates.pruner import default_final_examples
+from gnnrl_lightning.checks import instance
 from gnnrl_lightning.cost.budget import BoundBudget, Budget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.racing import random_order
 from gnnrl_lightning.graph import ComputationGraph
+from gnnrl_lightning.job.arguments import check_kinds
+from gnnrl_lightning.job.artifact import check_exportable
 from gnnrl_lightning.job.job import Job, Runtime
 from gnnrl_lightning.job.latency import latency_for
 from gnnrl_lightning.job.options import Options
@@ -58,12 +61,19 @@ def check(
     Raises:
         UserError: The input is invalid.
     """
-    options, runtime = options or Options(), runtime or Runtime()
+    instance("task", task, Task, "a Task, such as Task(network, Digits())")
+    check_kinds(budget=budget, options=options)
+    options = Options() if options is None else options
+    runtime = Runtime() if runtime is None else runtime
+    instance("runtime", runtime, Runtime, "a Runtime, or None")
+    if folder is not None:
+        instance("folder", folder, RunFolder, "a RunFolder, or None")
     network = task.build()
     graph = task.trace(network) if origin is None else task.trace_again(network).limited_as(origin.graph)
     if not task.trained:
         task.check_training(network, options.pretraining, "pretraining")
     task.check_training(network, options.finetuning, "finetuning", teacher=network)
+    check_exportable(options.delivery.formats, network, task.example())
     near = budget if origin is not None else options.stages.first(budget)
     if folder is not None and near is not budget:
         folder = folder.stage(1)

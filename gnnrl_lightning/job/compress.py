@@ -85,7 +85,7 @@ def compress(
         UserError: The input is invalid, or the folder has a run with other settings.
     """
     check_kinds(network=network, data=data, budget=budget, evaluations=evaluations, by=by, options=options)
-    check_kinds(groups=groups, folder=folder, seed=seed)
+    check_kinds(groups=groups, folder=folder, seed=seed, progress=progress)
     options = options or Options()
     if evaluations is not None:
         options = replace(options, search=replace(options.search, evaluations=evaluations))

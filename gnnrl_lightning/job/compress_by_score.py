@@ -114,7 +114,7 @@ def compress_by_score(
         UserError: Anything about the input is wrong, or the score fails or is no finite number.
     """
     check_kinds(network=network, budget=budget, evaluations=evaluations, by=by, options=options)
-    check_kinds(groups=groups, seed=seed)
+    check_kinds(groups=groups, seed=seed, examples=examples)
     if not callable(score):
         raise UserError(f"score is a {type(score).__name__}: expected a function of a network that returns a number")
     device = as_device(device)

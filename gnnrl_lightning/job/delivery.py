@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gnnrl_lightning.checks import instance
 from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.choosing import ChoiceFiles, choose, recosted
@@ -63,6 +64,8 @@ def deliver(searched: Searched, folder: RunFolder) -> Delivered | None:
         The result. With several processes, all of them train, and only the first one tests and saves; the others
         return None.
     """
+    instance("searched", searched, Searched, "what search has returned")
+    instance("folder", folder, RunFolder, "a RunFolder")
     searched = choose(searched, ChoiceFiles.of(folder))
     chosen, job = {PRUNED: searched.best}, searched.trained.job
     if searched.uniform is not None and job.origin is None:  # else its widths would owe to the earlier searches

@@ -54,6 +54,7 @@ class Format:
         approximate: `(network, examples)`: returns the approximation that a lossy format writes, a callable that maps a
             batch of inputs to outputs; `examples` are normalised training inputs to calibrate on. None: the format
             holds the network itself.
+        exports: Whether `write` exports the network, which has to return tensors in tuples, lists or dictionaries.
     """
 
     file: str
@@ -63,6 +64,7 @@ class Format:
     check: Callable[[], None] = _nothing
     beside: tuple[str, ...] = ()
     approximate: Callable[[nn.Module, Tree], Callable[..., Tree]] | None = None
+    exports: bool = False
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -161,9 +163,17 @@ def load_int8(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None, ex
 
 # Exported kernels may sum in another order than eager ones.
 FORMATS.register("weights", Format("weights.safetensors", write_weights, load_pruned))
-FORMATS.register("program", Format("model.pt2", write_program, load_program))
+FORMATS.register("program", Format("model.pt2", write_program, load_program, exports=True))
 FORMATS.register(
-    "onnx", Format("model.onnx", write_onnx, load_onnx, tolerance=1e-3, check=partial(check_onnx, "the format onnx"))
+    "onnx",
+    Format(
+        "model.onnx",
+        write_onnx,
+        load_onnx,
+        tolerance=1e-3,
+        check=partial(check_onnx, "the format onnx"),
+        exports=True,
+    ),
 )
 FORMATS.register(
     "openvino",
@@ -174,6 +184,7 @@ FORMATS.register(
         tolerance=1e-3,
         check=partial(check_openvino, "the format openvino"),
         beside=("model.bin",),
+        exports=True,
     ),
 )
 FORMATS.register(
@@ -184,5 +195,6 @@ FORMATS.register(
         load_int8,
         check=partial(check_onnx, "the format int8"),
         approximate=quantized,
+        exports=True,
     ),
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from gnnrl_lightning.checks import shown
 from gnnrl_lightning.cost.ranges import GroupLimit
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import ComputationGraph, trace
@@ -29,12 +30,11 @@ class GroupOptions:
 
     def __post_init__(self) -> None:
         """Refuse a single name in place of a list."""
-        if isinstance(self.keep, str):
-            raise UserError(f"groups.keep is {self.keep!r}: expected a list of names, [{self.keep}]")
-        if not isinstance(self.keep, Sequence):
-            raise UserError(f"groups.keep is {self.keep!r}: expected a list of names")
+        if not isinstance(self.keep, Sequence) or isinstance(self.keep, (str, bytes)):
+            example = f", [{self.keep}]" if isinstance(self.keep, str) and self.keep.isprintable() else ""
+            raise UserError(f"groups.keep is {shown(self.keep)}: expected a list of names{example}")
         if not isinstance(self.limits, Mapping):
-            raise UserError(f"groups.limits is {self.limits!r}: expected {{group: {{min: ..., max: ...}}}}")
+            raise UserError(f"groups.limits is {shown(self.limits)}: expected {{group: {{min: ..., max: ...}}}}")
 
     def trace(self, network: nn.Module, example: Tree) -> ComputationGraph:
         """Trace the network's computational graph, with these layers kept and these limits.

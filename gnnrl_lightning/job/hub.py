@@ -20,6 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from gnnrl_lightning.checks import as_path, flag, instance
 from gnnrl_lightning.errors import UserError, chain, check_installed, first_line
 from gnnrl_lightning.job.artifact import check_files
 from gnnrl_lightning.job.integrity import read_result
@@ -51,10 +52,11 @@ def push(run: str | Path, repo: str, private: bool = False) -> str:
         UserError: The run has no result, a file is missing or damaged, a package is missing, nobody is logged in, or
             the hub refuses or cannot be reached.
     """
+    folder, private = RunFolder(as_path("run", run, "folder")), flag("private", private)
+    instance("repo", repo, str, "the name of a repository, user/name")
     check_installed("push", PACKAGES, "hub")
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
 
-    folder = RunFolder(Path(run))
     if not folder.result.is_file():
         raise UserError(f"{folder.path} has no result.json: give the folder of a finished run of fit or prune")
     result, recipe = read_result(folder), check_files(folder.pruned)
@@ -88,10 +90,13 @@ def pull(repo: str, folder: str | Path, revision: str | None = None) -> Path:
         UserError: The folder has files, the repository or the revision does not exist or has no artifact, a file is
             damaged, a package is missing, or the hub refuses or cannot be reached.
     """
+    folder = as_path("folder", folder, "folder")
+    instance("repo", repo, str, "the name of a repository, user/name")
+    if revision is not None:
+        instance("revision", revision, str, "a branch, a tag or a commit, or None")
     check_installed("pull", PACKAGES, "hub")
     from huggingface_hub import HfApi
 
-    folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is not empty: expected a new folder; choose another name")
     folder.parent.mkdir(parents=True, exist_ok=True)

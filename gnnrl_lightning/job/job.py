@@ -11,10 +11,12 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
+from gnnrl_lightning.checks import shown
 from gnnrl_lightning.cost.budget import BoundBudget, Budget
-from gnnrl_lightning.errors import Diverged
+from gnnrl_lightning.errors import Diverged, UserError
 from gnnrl_lightning.files import replacing
 from gnnrl_lightning.graph import ComputationGraph
+from gnnrl_lightning.job.arguments import as_device
 from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.job.origin import Origin
 from gnnrl_lightning.job.runs import RunFolder
@@ -56,12 +58,23 @@ class Runtime:
         device: Device on which candidates are pruned, repaired and scored. The dense network, the calibration examples
             and, if they fit, the held-out examples are kept there.
         timer: Measures latency; None: this machine does, as `latency` of the options says, see `check`.
+
+    Raises:
+        UserError: A value is of another type, or the device cannot be used here.
     """
 
     trainers: PhaseTrainers = quiet_trainers
     shown: ShownSteps = hidden_steps
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     timer: Timer | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("trainers", "shown"):
+            if not callable(getattr(self, name)):
+                raise UserError(f"runtime.{name} is {shown(getattr(self, name))}: expected a function")
+        object.__setattr__(self, "device", as_device(self.device))
+        if self.timer is not None and not isinstance(self.timer, Timer):
+            raise UserError(f"runtime.timer is {shown(self.timer)}: expected a timer, or None")
 
 
 @dataclass(frozen=True)

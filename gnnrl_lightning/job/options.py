@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Literal, get_type_hints
 
 from gnnrl_lightning.candidates.options import CandidateOptions
 from gnnrl_lightning.candidates.short_finetune import PASSES
+from gnnrl_lightning.checks import instance, real
 from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.options import ScoringOptions
 from gnnrl_lightning.job.artifact import DEFAULT_FORMATS, find_formats
 from gnnrl_lightning.job.stage_options import StageOptions
-from gnnrl_lightning.options import at_least, check_numbers
+from gnnrl_lightning.options import at_least, check_fields
 from gnnrl_lightning.repair.table import REPAIRS
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.search.baselines import starting_count
@@ -48,11 +49,10 @@ class DeliveryOptions:
 
     def __post_init__(self) -> None:
         REPAIRS.find(self.repair, "delivery.repair")
-        check_numbers(self, "delivery")
-        at_least("delivery", 1, calibration_examples=self.calibration_examples)
+        check_fields(self, "delivery")
+        at_least("delivery", 1, auto=True, calibration_examples=self.calibration_examples)
         find_formats(self.formats, "delivery.formats")
-        if not 0 <= self.largest_drop <= 1:
-            raise UserError(f"delivery.largest_drop is {self.largest_drop}: expected a share from 0 to 1")
+        real("delivery.largest_drop", self.largest_drop, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ class Options:
     stages: StageOptions = field(default_factory=StageOptions)
 
     def __post_init__(self) -> None:
-        for section in fields(self):
-            check_numbers(getattr(self, section.name), section.name)
+        for section, kind in get_type_hints(type(self)).items():
+            instance(f"options.{section}", getattr(self, section), kind, kind.__name__)
         if self.pretraining.distillation_weight > 0:
             raise UserError("pretraining.distillation_weight needs a teacher, which only finetuning has: set it to 0")
         if self.episode.surrogate and self.search.sensitivity is None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from gnnrl_lightning.checks import instance, real, shown
 from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.trained import Trained
@@ -61,12 +62,13 @@ def predict(trained: Trained, agent: GraphLearner, budgets: Sequence[float]) -> 
     Raises:
         UserError: There is no budget, or one of them is not a share or cannot be reached.
     """
-    if not budgets:
-        raise UserError("predict has no budgets: give some, for example --budgets 0.3 0.5 0.7")
+    instance("trained", trained, Trained, "what train has returned")
+    instance("agent", agent, GraphLearner, "an agent, such as GNNRL()")
+    if isinstance(budgets, str) or not isinstance(budgets, Sequence) or not budgets:
+        raise UserError(f"budgets is {shown(budgets)}: expected some, for example --budgets 0.3 0.5 0.7")
     graph = trained.job.graph
     for share in budgets:
-        if not 0 < share < 1:
-            raise UserError(f"budgets has {share:g}: expected shares of the dense MACs, above 0 and below 1")
+        real("budgets", share, 0, 1, "()")
     bound = [(share, trained.job.limits.with_limits(macs=share)) for share in budgets]
     found, evaluator = [], trained.evaluator(pruner=trained.final_pruner)
     for share, limits in bound:

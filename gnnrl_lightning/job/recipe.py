@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gnnrl_lightning.checks import as_path
 from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.files import text_of
 from gnnrl_lightning.graph import ComputationGraph
@@ -49,7 +50,8 @@ def read_recipe(folder: str | Path) -> dict[str, Any]:
     Raises:
         UserError: It is missing, damaged or of another version.
     """
-    path = Path(folder) / RECIPE
+    folder = as_path("folder", folder, "folder")
+    path = folder / RECIPE
     try:
         recipe = json.loads(text_of(path))
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gnnrl_lightning import __version__
+from gnnrl_lightning.checks import as_path, shown, whole
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.files import SUMS, replacing
 from gnnrl_lightning.job.lock import HOLDER, LOCK, locked
@@ -52,12 +53,13 @@ class RunOptions:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse invalid names and numbers of threads."""
+        """Refuse invalid names, paths and numbers of threads."""
         plain_name("run.experiment", self.experiment)
         if self.name is not None:
             plain_name("run.name", self.name)
-        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
-            raise UserError(f"run.threads is {self.threads}: expected 1 to {MOST_THREADS}, or null")
+        as_path("run.root", self.root, "folder")
+        if self.threads is not None:
+            whole("run.threads", self.threads, 1, MOST_THREADS, ", or null")
 
 
 def plain_name(option: str, name: str) -> None:
@@ -70,8 +72,9 @@ def plain_name(option: str, name: str) -> None:
     Raises:
         UserError: It has slashes or characters that cannot be in a name, or is too long.
     """
-    if name in ("", ".", "..") or Path(name).name != name or not name.isprintable() or "\\" in name:
-        raise UserError(f"{option} is {name!r}: expected a plain folder name, without slashes")
+    plain = isinstance(name, str) and name.isprintable() and "\\" not in name
+    if not plain or name in ("", ".", "..") or Path(name).name != name:
+        raise UserError(f"{option} is {shown(name)}: expected a plain folder name, without slashes")
     if len(name.encode()) > LONGEST_NAME:
         raise UserError(
             f"{option} is {len(name.encode())} bytes long: expected at most {LONGEST_NAME}; choose a shorter one"
@@ -207,6 +210,7 @@ class RunFolder:
                 contains an input.
             OSError: The folder of all runs cannot be written.
         """
+        root = as_path("run.root", root, "folder")
         above = next(each for each in (Path(root).absolute(), *Path(root).absolute().parents) if each.exists())
         if not above.is_dir():
             raise UserError(f"run.root {root} cannot be created: {above} is no folder; choose another root")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 
+from gnnrl_lightning.checks import instance
 from gnnrl_lightning.evaluation.history import Journalled
 from gnnrl_lightning.evaluation.result import Evaluation, best_of, within
 from gnnrl_lightning.files import replacing
@@ -178,6 +179,9 @@ def search(
     Raises:
         UserError: The evaluations do not suffice, or the method does not support this network.
     """
+    instance("trained", trained, Trained, "what train has returned")
+    instance("by", by, (GraphLearner, str), "an agent, such as GNNRL(), or the name of a method")
+    instance("folder", folder, RunFolder, "a RunFolder")
     if isinstance(by, str):
         return search_by_method(trained, by, folder)
     real = trained.job.options.iterations(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from gnnrl_lightning.checks import shown
 from gnnrl_lightning.cost.budget import BoundBudget, Budget, parse_limit
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.options import at_least
@@ -31,7 +32,7 @@ class StageOptions:
 
     def __post_init__(self) -> None:
         if not isinstance(self.shares, (list, tuple)):
-            raise UserError(f"stages.shares is {self.shares!r}: expected a list of shares, for example [0.7, 0.5]")
+            raise UserError(f"stages.shares is {shown(self.shares)}: expected a list of shares, for example [0.7, 0.5]")
         parsed = self.parsed
         if any(later >= earlier for earlier, later in pairwise(parsed)):
             raise UserError(f"stages.shares is {self.shares}: expected falling shares, for example [0.7, 0.5]")

@@ -15,11 +15,13 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
+from gnnrl_lightning.checks import as_path, instance
 from gnnrl_lightning.cost.metrics import metric_name
 from gnnrl_lightning.data import ExampleData, Examples
 from gnnrl_lightning.errors import Diverged, UserError
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job import artifact
+from gnnrl_lightning.job.arguments import check_kinds
 from gnnrl_lightning.job.groups import GroupOptions
 from gnnrl_lightning.networks import check_finite, check_runs, load_weights, not_finite
 from gnnrl_lightning.networks.spec import NetworkSpec
@@ -45,7 +47,8 @@ class Task:
             `init_args`), a class, or an objective.
 
     Raises:
-        UserError: Both an artifact and a checkpoint are given, or the objective is unknown.
+        UserError: A value is of another type, both an artifact and a checkpoint are given, or the objective is
+            unknown.
     """
 
     network: NetworkSpec | nn.Module
@@ -57,6 +60,12 @@ class Task:
     objective: Any = "classification"
 
     def __post_init__(self) -> None:
+        check_kinds(network=self.network, data=self.data, seed=self.seed)
+        instance("groups", self.groups, GroupOptions, "GroupOptions")
+        if self.checkpoint is not None:
+            as_path("checkpoint", self.checkpoint, other=", or None")
+        if self.artifact is not None:
+            as_path("artifact", self.artifact, "folder", ", or None")
         if self.artifact is not None and self.checkpoint is not None:
             raise UserError("--artifact and --checkpoint exclude each other: set one of them to null")
         self.goal  # noqa: B018  (checked here)

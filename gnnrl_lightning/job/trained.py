@@ -16,6 +16,7 @@ from torch import nn
 
 from gnnrl_lightning.candidates.pruner import Pruner
 from gnnrl_lightning.candidates.short_finetune import ShortFinetune
+from gnnrl_lightning.checks import instance
 from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.evaluator import Evaluator
@@ -46,6 +47,9 @@ def train(checked: Checked, folder: RunFolder | None = None) -> Trained:
     Raises:
         UserError: The network is not trained, and there is no folder.
     """
+    instance("checked", checked, Checked, "what check has returned")
+    if folder is not None:
+        instance("folder", folder, RunFolder, "a RunFolder, or None")
     job = shared_latency(agreed(checked.job), checked.network, folder)
     network = checked.network
     if not job.task.trained:

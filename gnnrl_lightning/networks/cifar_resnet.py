@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gnnrl_lightning.checks import counts, shown
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks.layers import initialize
 
@@ -99,8 +100,9 @@ class CIFARResNet(nn.Module):
 
     def __init__(self, blocks: int, num_classes: int = 10, in_channels: int = 3, shortcut: Shortcut = "A") -> None:
         super().__init__()
-        if shortcut not in ("A", "B"):
-            raise UserError(f"shortcut={shortcut!r}: expected 'A' (parameter-free) or 'B' (1 x 1 convolution)")
+        counts(blocks=blocks, num_classes=num_classes, in_channels=in_channels)
+        if not isinstance(shortcut, str) or shortcut not in ("A", "B"):
+            raise UserError(f"shortcut is {shown(shortcut)}: expected 'A' (parameter-free) or 'B' (1 x 1 convolution)")
         self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         self.layer1 = _stage(16, 16, blocks, stride=1, shortcut=shortcut)

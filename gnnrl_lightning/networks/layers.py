@@ -2,6 +2,9 @@
 
 from torch import nn
 
+WIDTHS = 1 / 16, 16
+"""Smallest and largest multiple of a network's numbers of channels."""
+
 
 def initialize(network: nn.Module) -> None:
     """Draw the weights of convolutions and linear layers from He's normal distribution; set biases to zero.

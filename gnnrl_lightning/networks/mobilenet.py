@@ -6,7 +6,8 @@ https://arxiv.org/abs/1801.04381.
 
 from torch import Tensor, nn
 
-from gnnrl_lightning.networks.layers import conv_norm, initialize
+from gnnrl_lightning.checks import counts, real
+from gnnrl_lightning.networks.layers import WIDTHS, conv_norm, initialize
 
 # output channels and stride of each depthwise separable block (table 1 of the paper)
 V1_BLOCKS = (
@@ -46,6 +47,7 @@ class MobileNetV1(nn.Module):
 
     def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
         super().__init__()
+        counts(num_classes=num_classes, in_channels=in_channels)
         layers = conv_norm(in_channels, 32, 3, activation=nn.ReLU())
         width = 32
         for channels, stride in V1_BLOCKS:
@@ -99,6 +101,8 @@ class MobileNetV2(nn.Module):
 
     def __init__(self, num_classes: int = 10, in_channels: int = 3, width: float = 1.0) -> None:
         super().__init__()
+        counts(num_classes=num_classes, in_channels=in_channels)
+        real("width", width, *WIDTHS)
         stem, last = round(32 * width), round(1280 * max(width, 1.0))  # as in the paper, the last one never narrows
         layers = conv_norm(in_channels, stem, 3, activation=nn.ReLU6())
         before = stem

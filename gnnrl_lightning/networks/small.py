@@ -7,6 +7,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from gnnrl_lightning.checks import counts, shown
+from gnnrl_lightning.errors import UserError
+
 
 class Perceptron(nn.Sequential):
     """Linear layers with ReLU between them: `(N, inputs)` to `(N, outputs)`.
@@ -18,6 +21,11 @@ class Perceptron(nn.Sequential):
     """
 
     def __init__(self, inputs: int, hidden: tuple[int, ...] = (64, 64), outputs: int = 1) -> None:
+        counts(inputs=inputs, outputs=outputs)
+        if not isinstance(hidden, (list, tuple)):
+            raise UserError(f"hidden is {shown(hidden)}: expected a list of numbers of channels")
+        for width in hidden:
+            counts(hidden=width)
         sizes = (inputs, *hidden)
         layers: list[nn.Module] = []
         for before, after in pairwise(sizes):
@@ -44,6 +52,7 @@ class SmallUNet(nn.Module):
 
     def __init__(self, in_channels: int = 1, num_classes: int = 2, width: int = 16) -> None:
         super().__init__()
+        counts(in_channels=in_channels, num_classes=num_classes, width=width)
         self.encode = nn.Sequential(_convolution(in_channels, width), _convolution(width, width))
         self.inner = nn.Sequential(_convolution(width, 2 * width, stride=2), _convolution(2 * width, 2 * width))
         self.up = nn.ConvTranspose2d(2 * width, width, 2, stride=2)

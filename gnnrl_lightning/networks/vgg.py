@@ -7,7 +7,8 @@ units.
 
 from torch import Tensor, nn
 
-from gnnrl_lightning.networks.layers import conv_norm, initialize
+from gnnrl_lightning.checks import counts, real
+from gnnrl_lightning.networks.layers import WIDTHS, conv_norm, initialize
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
@@ -26,6 +27,8 @@ class VGG(nn.Module):
 
     def __init__(self, num_classes: int = 10, in_channels: int = 3, width: float = 1.0) -> None:
         super().__init__()
+        counts(num_classes=num_classes, in_channels=in_channels)
+        real("width", width, *WIDTHS)
         layers: list[nn.Module] = []
         for stage in STAGES:
             for channels in (round(width * full) for full in stage):

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from gnnrl_lightning.checks import as_path, instance
 from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.files import replacing
 from gnnrl_lightning.networks.checks import check_finite_tensors
@@ -40,7 +41,8 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
         UserError: The file is missing, damaged or needs pickle; it belongs to another network or has another number
             of classes; or a weight is NaN or infinite.
     """
-    path = Path(path)
+    instance("network", network, nn.Module, "a torch.nn.Module")
+    path = as_path("path", path)
     expected = network.state_dict()
     found = _unwrap(_read(path), expected, path)
     for key in expected.keys() - found.keys():
@@ -140,6 +142,8 @@ def save_weights(network: nn.Module, path: Path, notes: Mapping[str, Any] | None
         path: The file, `.safetensors`.
         notes: Values of plain JSON types by name, kept in the file's header; `read_notes` reads them.
     """
+    instance("network", network, nn.Module, "a torch.nn.Module")
+    path = as_path("path", path)
     state = network.state_dict()
     header = {name: json.dumps(value) for name, value in (notes or {}).items()}
     with replacing(path) as partial:

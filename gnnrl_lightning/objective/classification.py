@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gnnrl_lightning.checks import real
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.objective.protocol import AGREEMENT, Figure, Measured, Objective
 
@@ -126,10 +126,8 @@ def check_softness(label_smoothing: float, temperature: float) -> None:
     Raises:
         UserError: One is out of range.
     """
-    if not 0 <= label_smoothing <= 1:
-        raise UserError(f"label_smoothing={label_smoothing}: expected 0 to 1")
-    if not 1 <= temperature < math.inf:
-        raise UserError(f"divergence_temperature={temperature}: expected at least 1")
+    real("label_smoothing", label_smoothing, 0, 1)
+    real("divergence_temperature", temperature, 1)
 
 
 def check_classes(classes: int, targets: Tensor, data: Any) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gnnrl_lightning.checks import LARGEST, whole
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.objective.classification import (
     TEMPERATURE,
@@ -50,6 +51,7 @@ class Segmentation(Objective):
     divergence: ClassVar[Figure] = Figure("divergence", "nats", digits=4, logarithmic=True)
 
     def __post_init__(self) -> None:
+        whole("ignore_index", self.ignore_index, -LARGEST)
         check_softness(self.label_smoothing, self.divergence_temperature)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:

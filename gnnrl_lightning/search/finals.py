@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from gnnrl_lightning.cost.ranges import log_keep
-from gnnrl_lightning.options import at_least
+from gnnrl_lightning.options import at_least, check_fields
 
 SLOPE = 0.5, 0.5
 """Mean and standard deviation of b: a candidate that is better before training is expected to be better after it."""
@@ -61,6 +61,7 @@ class FinalsOptions:
     steps: int = 300
 
     def __post_init__(self) -> None:
+        check_fields(self, "finals")
         at_least("finals", 0, candidates=self.candidates)
         at_least("finals", 1, steps=self.steps)
 

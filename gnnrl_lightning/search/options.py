@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gnnrl_lightning.options import at_least
+from gnnrl_lightning.options import at_least, check_fields
 from gnnrl_lightning.surrogate.measures import SENSITIVITIES
 
 
@@ -27,6 +27,7 @@ class SearchOptions:
     sensitivity: str | None = "outputs"
 
     def __post_init__(self) -> None:
+        check_fields(self, "search")
         at_least("search", 1, evaluations=self.evaluations)
         if self.sensitivity is not None:
             SENSITIVITIES.find(self.sensitivity, "search.sensitivity")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
+from gnnrl_lightning.checks import as_path, shown, whole
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.options import MOST_THREADS, at_least, check_numbers
+from gnnrl_lightning.options import MOST_THREADS, at_least, check_fields
 from gnnrl_lightning.speed.backends import BACKENDS
 from gnnrl_lightning.speed.inference import PRECISIONS
 
@@ -36,13 +36,13 @@ class LatencyOptions:
     cache: str | None = "~/.cache/gnnrl_lightning"
 
     def __post_init__(self) -> None:
-        check_numbers(self, "latency")
+        check_fields(self, "latency")
         at_least("latency", 1, batch_size=self.batch_size)
-        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
-            raise UserError(f"latency.threads is {self.threads}: expected 1 to {MOST_THREADS}, or null")
-        if self.precision not in PRECISIONS:
-            raise UserError(f"latency.precision is {self.precision!r}: expected one of {', '.join(PRECISIONS)}")
+        if self.threads is not None:
+            whole("latency.threads", self.threads, 1, MOST_THREADS, ", or null")
+        if self.precision not in [*PRECISIONS]:
+            raise UserError(f"latency.precision is {shown(self.precision)}: expected one of {', '.join(PRECISIONS)}")
         BACKENDS.find(self.backend, "latency.backend")
         for name, path in (("table", self.table), ("cache", self.cache)):
-            if path is not None and not isinstance(path, (str, Path)):
-                raise UserError(f"latency.{name} is a {type(path).__name__}: expected a path, or null")
+            if path is not None:
+                as_path(f"latency.{name}", path, "folder" if name == "cache" else "file", ", or null")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -27,6 +27,7 @@ Loaded = tuple[Callable[..., Any], Tree]
 """A network or the function of an operator, and its inputs, on the device."""
 
 
+@runtime_checkable
 class Timer(Protocol):
     """Measures latency: milliseconds of one forward pass of a batch."""
 

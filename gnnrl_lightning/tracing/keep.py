@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from gnnrl_lightning.checks import shown
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.registry import resolve
 from gnnrl_lightning.tracing.patterns import matches, nothing_matches
@@ -34,6 +35,8 @@ def keep_layers(walk: Walk, network: nn.Module, keep: Sequence[str | type[nn.Mod
     Raises:
         UserError: An item matches nothing, or only modules without parameters.
     """
+    if isinstance(keep, str) or not isinstance(keep, Sequence):
+        raise UserError(f"{OPTION} is {shown(keep)}: expected a list of names, globs or module types")
     tensors = dict(network.named_parameters(remove_duplicate=False))
     tensors |= dict(network.named_buffers(remove_duplicate=False))
     kept: dict[str, None] = {}

@@ -58,7 +58,7 @@ class SupervisedModule(LightningModule):
     ) -> None:
         super().__init__()
         if options.distillation_weight > 0 and teacher is None:
-            raise UserError(f"distillation_weight={options.distillation_weight} without a teacher: expected 0")
+            raise UserError(f"distillation_weight is {options.distillation_weight} without a teacher: expected 0")
         if not any(parameter.requires_grad for parameter in network.parameters()):
             raise UserError(
                 "the network has nothing to train: no parameter requires gradients; call requires_grad_() on some"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -60,7 +60,7 @@ def make_optimizer(
     for argument, option in {"lr": "learning_rate", "weight_decay": "weight_decay"}.items():
         if argument in arguments:
             raise UserError(f"optimizer.init_args has {argument}: set {option} beside optimizer instead")
-        if argument not in inspect.signature(make).parameters:
+        if argument not in _arguments(make):
             raise UserError(f"optimizer {name!r} takes no {argument}: choose another one, for example adamw")
     trained: list[Any] = [parameter for parameter in parameters if parameter.requires_grad]
     if not decay_all:
@@ -74,6 +74,14 @@ def make_optimizer(
     if not isinstance(optimizer, Optimizer):
         raise UserError(f"optimizer {name!r} makes a {type(optimizer).__name__}: expected a torch.optim.Optimizer")
     return optimizer
+
+
+def _arguments(make: MakeOptimizer) -> Mapping[str, inspect.Parameter]:
+    """Return the arguments of a function; of a few classes built into Python they are not known."""
+    try:
+        return inspect.signature(make).parameters
+    except ValueError:
+        return {}
 
 
 def _without_decay_of_vectors(trained: list[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.options import check_numbers
+from gnnrl_lightning.checks import real, whole
+from gnnrl_lightning.options import check_fields
 from gnnrl_lightning.training.optimizers import OptimizerSpec, check_optimizer
 from gnnrl_lightning.training.schedules import SCHEDULES
 
@@ -52,22 +51,12 @@ class TrainingOptions:
     distillation_temperature: float = 4.0
 
     def __post_init__(self) -> None:
-        check_numbers(self)
-        ranges = {
-            "epochs": (0, math.inf),
-            "learning_rate": (0, math.inf),
-            "weight_decay": (0, math.inf),
-            "warmup_epochs": (0, math.inf),
-            "gradient_clip": (0, math.inf),
-            "mixup": (0, math.inf),
-            "distillation_weight": (0, 1),
-        }
-        for name, (low, high) in ranges.items():
-            if not low <= getattr(self, name) <= high or math.isinf(getattr(self, name)):
-                raise UserError(f"{name}={getattr(self, name)}: expected {low} to {high}")
-        if not 0 <= self.ema_decay < 1:
-            raise UserError(f"ema_decay={self.ema_decay}: expected at least 0 and below 1")
-        if not self.distillation_temperature > 0:
-            raise UserError(f"distillation_temperature={self.distillation_temperature}: expected above 0")
+        check_fields(self)
+        whole("epochs", self.epochs)
+        for name in ("learning_rate", "weight_decay", "warmup_epochs", "gradient_clip", "mixup"):
+            real(name, getattr(self, name), 0)
+        real("distillation_weight", self.distillation_weight, 0, 1)
+        real("ema_decay", self.ema_decay, 0, 1, "[)")
+        real("distillation_temperature", self.distillation_temperature, 0, ends="(]")
         SCHEDULES.find(self.schedule)
         check_optimizer(self.optimizer)

@@ -55,7 +55,7 @@ def test_calibration_has_the_structure_and_a_record():
     few, many = data.calibration(3), data.calibration(30)
     assert torch.equal(few["b"], many["b"][:3])
     assert data.transform_record() == {"dataset": "pairs", "size": "1, scalar", "dtypes": ["float32", "int64"]}
-    with pytest.raises(UserError, match="99 calibration examples: expected between 1 and 45"):
+    with pytest.raises(UserError, match="number of calibration examples is 99: expected a whole number from 1 to 45"):
         data.calibration(99)
 
 

@@ -106,7 +106,7 @@ def test_calibration_images_come_from_the_training_images_and_nest():
     assert {tuple(image.shape) for image in many} == {(3, 4, 4)}
     values = many[:, 0, 0, 0].mul(data.std[0]).add(data.mean[0]).mul(255).round().int().tolist()
     assert sorted(values) == sorted(indices(data.train))
-    with pytest.raises(UserError, match="61 calibration images: expected between 1 and 60"):
+    with pytest.raises(UserError, match="number of calibration images is 61: expected a whole number from 1 to 60"):
         data.calibration(61)
 
 
@@ -136,18 +136,18 @@ def test_setup_loads_once_and_is_asked_for():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"batch_size": 0}, "batch_size=0: expected at least 1"),
-        ({"eval_batch_size": -1}, "eval_batch_size=-1: expected at least 1"),
-        ({"pad": -1}, "pad=-1: expected at least 0"),
-        ({"cutout": -1}, "cutout=-1: expected at least 0"),
-        ({"cutout": 5}, "cutout=5 with images of 4x4 pixels: expected a smaller square, or 0"),
-        ({"seed": -1}, "seed=-1: expected at least 0"),
-        ({"holdout_size": 0}, "holdout_size=0: expected a fraction between 0 and 1 or a number"),
-        ({"holdout_size": 1.5}, "holdout_size=1.5: expected"),
-        ({"holdout_size": float("nan")}, "holdout_size=nan: expected"),
+        ({"batch_size": 0}, "batch_size is 0: expected at least 1"),
+        ({"eval_batch_size": -1}, "eval_batch_size is -1: expected at least 1"),
+        ({"pad": -1}, "pad is -1: expected at least 0"),
+        ({"cutout": -1}, "cutout is -1: expected at least 0"),
+        ({"cutout": 5}, "cutout is 5 with images of 4x4 pixels: expected a smaller square, or 0"),
+        ({"seed": -1}, "seed is -1: expected a whole number from 0"),
+        ({"holdout_size": 0}, "holdout_size is 0: expected a fraction between 0 and 1 or a number"),
+        ({"holdout_size": 1.5}, "holdout_size is 1.5: expected"),
+        ({"holdout_size": float("nan")}, "holdout_size is nan: expected"),
         ({"holdout_size": 120}, "cannot hold out 120 of 120 images"),
         ({"holdout_size": 0.001}, "cannot hold out 0 of 120 images"),
-        ({"std": (1.0, 0.0, 1.0)}, "std above 0"),
+        ({"std": (1.0, 0.0, 1.0)}, "std is 0.0: expected a positive number"),
         ({"mean": (0.5,)}, "expected one value per channel for each"),
         ({"mean": (0.5,), "std": (0.5,)}, "images of numbered have 3 channels, but mean and std have 1 values"),
         (

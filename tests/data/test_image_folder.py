@@ -120,9 +120,9 @@ def test_images_that_do_not_fit_are_refused_before_they_are_decoded(folder):
 
 
 def test_bad_sizes_get_one_line(folder):
-    refused("size=0: expected at least 1 pixel", folder, size=0)
-    refused("resize=4 with size=8: expected", folder, size=8, resize=4)
-    refused("resize=8 with size=None: expected", folder, resize=8)
+    refused("size is 0: expected a whole number from 1 to 32768, in pixels, or null", folder, size=0)
+    refused("resize is 4 with a size of 8: expected", folder, size=8, resize=4)
+    refused("resize is 8 with a size of None: expected", folder, resize=8)
 
 
 def listen(path):

@@ -56,12 +56,12 @@ def test_pixels_are_torchvisions():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"scale": (0.0, 1.0)}, "crop_scale="),
-        ({"scale": (0.5, 0.1)}, "crop_scale="),
-        ({"scale": (0.5, 1.1)}, "crop_scale="),
-        ({"ratio": (0.0, 1.0)}, "crop_ratio="),
-        ({"ratio": (2.0, 1.0)}, "crop_ratio="),
-        ({"ratio": (1.0, math.inf)}, "crop_ratio="),
+        ({"scale": (0.0, 1.0)}, "crop_scale is "),
+        ({"scale": (0.5, 0.1)}, "crop_scale is "),
+        ({"scale": (0.5, 1.1)}, "crop_scale is "),
+        ({"ratio": (0.0, 1.0)}, "crop_ratio is "),
+        ({"ratio": (2.0, 1.0)}, "crop_ratio is "),
+        ({"ratio": (1.0, math.inf)}, "crop_ratio is "),
     ],
 )
 def test_empty_ranges_are_refused(arguments, message):

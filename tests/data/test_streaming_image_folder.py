@@ -93,7 +93,7 @@ def test_splits_and_calibration_are_those_in_memory(folder):
         assert torch.equal(images.labels, expected.labels)
         assert torch.equal(images.in_memory().images, expected.images)
     assert data.transform_record() == reference.transform_record()
-    with pytest.raises(UserError, match="73 calibration images: expected between 1 and 72"):
+    with pytest.raises(UserError, match="number of calibration images is 73: expected a whole number from 1 to 72"):
         data.calibration(73)
 
 
@@ -223,8 +223,8 @@ def refused(message, folder, **arguments):
 
 
 def test_bad_arguments_get_one_line(folder, tmp_path):
-    refused("num_workers=-1: expected at least 0", folder, num_workers=-1)
-    refused(r"crop_scale=\(0.5, 2.0\)", folder, crop_scale=(0.5, 2.0))
+    refused("num_workers is -1: expected at least 0", folder, num_workers=-1)
+    refused(r"crop_scale is \(0.5, 2.0\)", folder, crop_scale=(0.5, 2.0))
     refused("is not an image folder: expected train/", tmp_path)
     refused("cannot hold out 90 of 90 images", folder, holdout_size=90)
     refused(

@@ -10,7 +10,6 @@ from gnnrl_lightning import Budget, GroupOptions, NetworkSpec, Options, UserErro
 from gnnrl_lightning.data import Digits
 from gnnrl_lightning.importance import importance_scores
 from gnnrl_lightning.job.arguments import as_device
-from gnnrl_lightning.search.options import SearchOptions
 from gnnrl_lightning.training.options import TrainingOptions
 from tests.support.two_hidden import TwoHidden
 
@@ -31,8 +30,8 @@ OUT_OF_RANGE = {
     "seed": (-1, r"seed is -1: expected a whole number from 0 to 4294967295"),
     "folder": ("a\0b", r"folder is 'a\\x00b': expected the path of a folder, without null bytes"),
     "options": (
-        Options(search=SearchOptions(evaluations=10**20)),
-        r"options.search.evaluations is 1\d+: expected a number of at most",
+        Options(finetuning=TrainingOptions(learning_rate=1e30)),
+        r"options.finetuning.learning_rate is 1e\+30: expected a number of at most",
     ),
     "device": ("tpu:0", r"device is 'tpu:0', which cannot be used \(.*\): expected cpu, or cuda where there is a GPU"),
     "by": ("rnadom", r"by is 'rnadom' \(did you mean random\?\): expected one of"),
@@ -95,8 +94,13 @@ def nothing(*given):
         (lambda: projected(None), r"widths is a NoneType, of which there is no tensor: expected numbers"),
         (lambda: projected(3), r"widths has the shape \(\): expected \(..., 2\), one for each group"),
         (lambda: projected([1, 2, 3]), r"widths has the shape \(3,\): expected \(..., 2\), one for each group"),
+        (lambda: projected([-1, 2]), r"^the width of 1 is -1: expected 0 to 24 channels$"),
+        (lambda: projected([[24, 16], [2.5, 17]]), r"^the width of 3 is 17: expected 0 to 16 channels$"),
+        (lambda: projected(["a", "b"]), r"widths is a list, of which there is no tensor: expected numbers"),
+        (lambda: projected([True, True]), r"widths is \[True, True\]: expected finite numbers"),
+        (lambda: projected([10**30, 2]), r"widths is a list, of which there is no tensor|the width of 1 is 1e\+30"),
         (lambda: projected([float("nan"), 2]), r"widths is \[nan, 2.0\]: expected finite numbers"),
-        (lambda: Digits(batch_size="x"), r"batch_size='x': expected a whole number, at least 1"),
+        (lambda: Digits(batch_size="x"), r"batch_size is 'x': expected a whole number, at least 1"),
         (lambda: GroupOptions(keep=3), r"groups.keep is 3: expected a list of names"),
         (lambda: GroupOptions(limits=3), r"groups.limits is 3: expected \{group: \{min: ..., max: ...\}\}"),
         (lambda: NetworkSpec(3).build(), r"network is 3 with init_args \{\}: expected an import path"),

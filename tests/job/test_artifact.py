@@ -1,6 +1,7 @@
 import json
 import random
 import shutil
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -46,6 +47,20 @@ class FixedBatch(Small):
 
     def forward(self, x):
         return self.second(self.first(self.bn(self.conv(x)).relu().mean((2, 3)).view(1, -1)).relu())
+
+
+@dataclass
+class Scores:
+    """Outputs by name."""
+
+    logits: torch.Tensor
+
+
+class Named(Small):
+    """It returns an object."""
+
+    def forward(self, x):
+        return Scores(super().forward(x))
 
 
 EXAMPLE = torch.linspace(-1, 1, 36).view(1, 1, 6, 6)
@@ -132,6 +147,18 @@ def test_a_network_that_fixes_its_batch_is_exported_so_and_says_so(folder):
     pruned = saved(folder, FixedBatch())
     assert artifact.read_recipe(folder)["formats"]["program"] == {"file": "model.pt2", "batch": "fixed at 1"}
     torch.testing.assert_close(artifact.load_as(folder, "program")(EXAMPLE), pruned(EXAMPLE))
+
+
+def test_dataclasses_are_exported_if_pytorch_knows_them(folder):
+    with pytest.raises(UserError, match=r"^Named returns a Scores, which no exported program can: expected tensors in"):
+        saved(folder, Named())
+    assert not folder.exists()
+    pruned = saved(folder, Named(), formats=["weights"])
+    restored = artifact.load(folder, Named(), EXAMPLE)
+    assert torch.equal(restored(EXAMPLE).logits, pruned(EXAMPLE).logits)
+    torch.export.register_dataclass(Scores)
+    pruned = saved(folder, Named())
+    torch.testing.assert_close(artifact.load_as(folder, "program")(EXAMPLE).logits, pruned(EXAMPLE).logits)
 
 
 def test_saving_leaves_the_mode_as_it_was(folder):

@@ -25,7 +25,7 @@ def graph():
         ({"shares": [0.5, "50%"]}, r"expected falling shares"),
         ({"shares": [1000]}, r"stages.shares is \[1000\]: expected shares of the dense network's cost, below 1"),
         ({"shares": ["100%"]}, r"stages.shares is 100%, which is neither a share nor absolute"),
-        ({"shares": [0]}, r"stages.shares is 0: it must be positive"),
+        ({"shares": [0]}, r"stages.shares is 0: expected a positive number"),
         ({"shares": ["half"]}, r"stages.shares is 'half': expected a share such as 0.5 or 50%"),
         ({"shares": [0.7], "epochs": [1, 2]}, r"stages.epochs is \[1, 2\] .* expected one number for each share"),
         ({"shares": [0.7], "epochs": -1}, r"stages.epochs is -1: expected at least 0"),

@@ -108,5 +108,5 @@ def test_other_sizes_channels_and_classes(shortcut):
 
 
 def test_an_unknown_shortcut_is_refused():
-    with pytest.raises(UserError, match="shortcut='C': expected 'A'"):
+    with pytest.raises(UserError, match="shortcut is 'C': expected 'A'"):
         CIFARResNet(3, shortcut="C")  # pyright: ignore[reportArgumentType]

@@ -44,7 +44,7 @@ def test_label_smoothing_is_of_the_loss_alone_and_ignores_what_is_ignored():
     expected = 0.8 * plain.loss(logits, targets) + 0.2 * uniform
     assert float(smooth.loss(logits, targets)) == pytest.approx(float(expected), rel=1e-5)
     assert figures(smooth, logits, targets) == figures(plain, logits, targets)
-    with pytest.raises(UserError, match=r"label_smoothing=1.5: expected 0 to 1"):
+    with pytest.raises(UserError, match=r"label_smoothing is 1.5: expected a number from 0 to 1"):
         Segmentation(label_smoothing=1.5)
 
 

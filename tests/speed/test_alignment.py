@@ -81,7 +81,7 @@ def test_an_open_multiple_binds_to_no_network(graph):
     with pytest.raises(UserError, match=r"budget.channel_multiple is auto, which jobs measure"):
         budget.on(graph)
     assert budget.aligned(4).as_record() == {"macs": 0.5, "channel_multiple": 4, "min_width": 2}
-    with pytest.raises(UserError, match=r"budget.channel_multiple is automatic: it must be a whole number, at least 1"):
+    with pytest.raises(UserError, match=r"budget.channel_multiple is 'automatic': expected a whole number, at least 1"):
         Budget(macs=0.5, channel_multiple="automatic")
-    with pytest.raises(UserError, match=r"budget.min_width is auto"):
+    with pytest.raises(UserError, match=r"budget.min_width is 'auto'"):
         Budget(macs=0.5, min_width="auto")

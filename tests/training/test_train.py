@@ -164,7 +164,7 @@ def test_frozen_parameters_stay(digits):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"distillation_weight": 0.5}, r"distillation_weight=0\.5 without a teacher"),
+        ({"distillation_weight": 0.5}, r"distillation_weight is 0\.5 without a teacher"),
         ({"mixup": 0.2}, "mixup with inputs of type uint8"),
         ({"optimizer": "torch.optim.Muon"}, "optimizer 'torch.optim.Muon' refuses its arguments"),
     ],
@@ -201,7 +201,7 @@ def test_a_student_follows_its_teacher(digits):
     assert not any(
         "teacher" in key for key in SupervisedModule(student, options, Classification(), teacher).state_dict()
     )
-    with pytest.raises(UserError, match=r"distillation_weight=1\.0 without a teacher"):
+    with pytest.raises(UserError, match=r"distillation_weight is 1\.0 without a teacher"):
         train(student, digits, options, Classification(), trainer=on_cpu)
 
 
@@ -252,7 +252,7 @@ def test_the_trainer_gets_epochs_and_clipping(digits):
     ],
 )
 def test_values_out_of_range_are_refused(name, value):
-    with pytest.raises(UserError, match=f"{name}={value}: expected"):
+    with pytest.raises(UserError, match=f"{name} is {value}: expected"):
         TrainingOptions(**{name: value})
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from gnnrl_lightning.checks import ascending, real, shown, whole
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.result import DIVERGENCE
+from gnnrl_lightning.options import check_fields
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY
 
 MOST_STEPS = 10_000
@@ -36,8 +38,8 @@ class EpisodeOptions:
             agent uses a sensitivity and proposals, and episodes have one step, one budget and no penalty.
 
     Raises:
-        UserError: The proposal is unknown, or the number of steps is out of range. The reward is checked together with
-            the objective, the other values by the environment.
+        UserError: The proposal is unknown, or a number is out of range. The reward is checked together with the
+            objective.
     """
 
     max_steps: int = 1
@@ -50,11 +52,15 @@ class EpisodeOptions:
     surrogate: bool | None = None
 
     def __post_init__(self) -> None:
-        if not 1 <= self.max_steps <= MOST_STEPS:
-            raise UserError(f"episode.max_steps is {self.max_steps}: expected 1 to {MOST_STEPS}")
-        if self.proposal is not None and self.proposal not in FROM_SENSITIVITY:
+        check_fields(self, "episode")
+        whole("episode.max_steps", self.max_steps, 1, MOST_STEPS)
+        real("episode.max_ratio_per_step", self.max_ratio_per_step, 0, 1, "(]")
+        if self.macs_range is not None:
+            expected = "two shares below 1, the smaller one first, or null"
+            ascending("episode.macs_range", self.macs_range, expected, 1, "()")
+        if self.proposal is not None and self.proposal not in [*FROM_SENSITIVITY]:
             known = ", ".join(FROM_SENSITIVITY)
-            raise UserError(f"episode.proposal is {self.proposal!r}: expected one of {known}, or null")
+            raise UserError(f"episode.proposal is {shown(self.proposal)}: expected one of {known}, or null")
         if self.surrogate and (self.proposal is None or not self.sensitivity):
             raise UserError("episode.surrogate needs the sensitivity, and an allocation in episode.proposal")
         if self.surrogate and self.penalty is not None:

@@ -12,9 +12,9 @@ from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 from torch import Tensor
 
+from gnnrl_lightning.checks import ascending, real, whole
 from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.cost.ranges import positive
-from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.rl.env.imagination import Imagination
 from gnnrl_lightning.rl.env.score import Score
@@ -92,12 +92,10 @@ class VectorPruningEnv:
         imagined: Imagination | None = None,
         group_features: int = 0,
     ) -> None:
-        if max_steps < 1:
-            raise UserError(f"max_steps is {max_steps}, expected at least 1")
-        if not 0 < max_ratio_per_step <= 1:
-            raise UserError(f"max_ratio_per_step is {max_ratio_per_step}, expected a number in (0, 1]")
-        if macs_range is not None and not 0 < macs_range[0] <= macs_range[1] < 1:
-            raise UserError(f"macs_range is {macs_range}, expected two shares below 1, the smaller one first")
+        whole("max_steps", max_steps, 1)
+        real("max_ratio_per_step", max_ratio_per_step, 0, 1, "(]")
+        if macs_range is not None:
+            ascending("macs_range", macs_range, "two shares below 1, the smaller one first", 1, "()")
         self.graph, self.score, self.limits, self.macs_range = graph, score, limits, macs_range
         self.max_steps, self.penalty, self.proposals = max_steps, penalty, proposals
         self.max_ratio = 1.0 if max_steps == 1 else max_ratio_per_step

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sized
@@ -13,6 +12,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
+from gnnrl_lightning.checks import as_path, as_seed, real, shown, whole
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.rl.env.pool import EnvPool
 from gnnrl_lightning.rl.env.protocol import VectorGraphEnv
@@ -25,31 +25,27 @@ Experience = TypeVar("Experience", bound=Sized)
 
 
 def at_least_one(**counts: int) -> None:
-    """Raise a `UserError` for any named count below 1."""
+    """Raise a `UserError` for any named number that is not a whole one from 1 on."""
     for name, count in counts.items():
-        if count < 1:
-            raise UserError(f"{name} is {count}, expected at least 1")
+        whole(name, count, 1)
 
 
 def not_negative(**values: float) -> None:
-    """Raise a `UserError` for any named number below 0, or infinite, or NaN."""
+    """Raise a `UserError` for any named value that is not a finite number from 0 on."""
     for name, value in values.items():
-        if not 0 <= value < math.inf:
-            raise UserError(f"{name} is {value}, expected at least 0")
+        real(name, value, 0)
 
 
-def at_most_one(**values: float) -> None:
-    """Raise a `UserError` for any named number above 1."""
+def shares(**values: float) -> None:
+    """Raise a `UserError` for any named value that is not a number from 0 to 1."""
     for name, value in values.items():
-        if value > 1:
-            raise UserError(f"{name} is {value}, expected at most 1")
+        real(name, value, 0, 1)
 
 
 def positive(**values: float) -> None:
-    """Raise a `UserError` for any named number that is not positive and finite."""
+    """Raise a `UserError` for any named value that is not a positive, finite number."""
     for name, value in values.items():
-        if not 0 < value < math.inf:
-            raise UserError(f"{name} is {value}, expected a positive number")
+        real(name, value, 0, ends="(]")
 
 
 class GraphLearner(pl.LightningModule, ABC):
@@ -90,7 +86,7 @@ class GraphLearner(pl.LightningModule, ABC):
             evaluations between processes.
 
     Raises:
-        UserError: A number is out of range.
+        UserError: A value is of another type, or out of range.
     """
 
     evaluations: Tensor
@@ -114,7 +110,16 @@ class GraphLearner(pl.LightningModule, ABC):
     ) -> None:
         super().__init__()
         at_least_one(episodes_per_iteration=episodes_per_iteration, proxy_episodes=proxy_episodes)
-        not_negative(proxy_warmup=proxy_warmup, proxy_between=proxy_between)
+        whole("proxy_warmup", proxy_warmup)
+        whole("proxy_between", proxy_between)
+        as_seed("seed", seed)
+        if policy_file is not None:
+            as_path("policy_file", policy_file, other=", or None")
+        for name, each in (("env", env), ("proxy", proxy)):
+            if each is not None and not callable(getattr(each, "reset", None)):
+                raise UserError(f"{name} is {shown(each)}: expected a graph environment, or None")
+        if not callable(make_policy):
+            raise UserError(f"make_policy is {shown(make_policy)}: expected a function that makes the policy")
         positive(max_grad_norm=max_grad_norm, initial_spread=initial_spread)
         self.env, self.proxy = env, proxy
         self.proxy_warmup, self.proxy_between, self.proxy_episodes = proxy_warmup, proxy_between, proxy_episodes

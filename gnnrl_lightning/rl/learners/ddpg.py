@@ -9,10 +9,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from gnnrl_lightning.checks import real, shown, whole
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.rl import ddpg_losses as ddpg
 from gnnrl_lightning.rl.env.protocol import VectorGraphEnv
-from gnnrl_lightning.rl.learners.base import GraphLearner, at_least_one, not_negative, positive
+from gnnrl_lightning.rl.learners.base import GraphLearner, at_least_one, not_negative, positive, shares
 from gnnrl_lightning.rl.policies.deterministic import DDPGAgent
 from gnnrl_lightning.rl.ragged import Ragged
 from gnnrl_lightning.rl.replay import Replay, ReplayLoader, Steps
@@ -92,12 +93,13 @@ class DDPG(GraphLearner):
             critic_learning_rate=critic_learning_rate,
             final_spread=final_spread,
         )
-        for name, value in {"tau": tau, "spread_decay": spread_decay}.items():
-            if not 0 < value <= 1:
-                raise UserError(f"{name} is {value}, expected a number in (0, 1]")
-        not_negative(critic_iterations=critic_iterations)
-        if credit not in ddpg.CREDITS:
-            raise UserError(f"credit is {credit!r}, expected one of {', '.join(map(repr, ddpg.CREDITS))}")
+        real("tau", tau, 0, 1, "(]")
+        real("spread_decay", spread_decay, 0, 1, "(]")
+        whole("critic_iterations", critic_iterations)
+        not_negative(saturation_coeff=saturation_coeff)
+        shares(gamma=gamma)
+        if credit not in [*ddpg.CREDITS]:
+            raise UserError(f"credit is {shown(credit)}: expected one of {', '.join(map(repr, ddpg.CREDITS))}")
         self.automatic_optimization = False
         self.target: Any = None
         self.actor_learning_rate, self.critic_learning_rate = actor_learning_rate, critic_learning_rate

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gnnrl_lightning.rl import ppo_losses as ppo
 from gnnrl_lightning.rl.env.protocol import VectorGraphEnv
-from gnnrl_lightning.rl.learners.base import GraphLearner, at_least_one, at_most_one, not_negative, positive
+from gnnrl_lightning.rl.learners.base import GraphLearner, at_least_one, not_negative, positive, shares
 from gnnrl_lightning.rl.policies.actor_critic import Agent
 from gnnrl_lightning.rl.rollout import RolloutLoader, Transitions, collect
 from gnnrl_lightning.rl.state.graph import StateGraph
@@ -54,7 +54,7 @@ class GNNRL(GraphLearner):
         **common: Arguments of `GraphLearner`. The trainer's `gradient_clip_val`, if set, replaces max_grad_norm.
 
     Raises:
-        UserError: A number is out of range.
+        UserError: A value is of another type, or out of range.
     """
 
     def __init__(
@@ -77,8 +77,8 @@ class GNNRL(GraphLearner):
         super().__init__(env, make_policy, **common)
         at_least_one(epochs=epochs, minibatches=minibatches)
         positive(learning_rate=learning_rate, clip_epsilon=clip_epsilon, proposal_spread=proposal_spread)
-        not_negative(entropy_coeff=entropy_coeff, value_coeff=value_coeff, gamma=gamma, gae_lambda=gae_lambda)
-        at_most_one(gamma=gamma, gae_lambda=gae_lambda)
+        not_negative(entropy_coeff=entropy_coeff, value_coeff=value_coeff)
+        shares(gamma=gamma, gae_lambda=gae_lambda)
         if target_kl is not None:
             positive(target_kl=target_kl)
         self.proposal_spread = proposal_spread

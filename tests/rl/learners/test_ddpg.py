@@ -183,13 +183,13 @@ def test_env_may_come_late_but_must_come():
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"gradient_steps": 0}, "gradient_steps is 0, expected at least 1"),
+        ({"gradient_steps": 0}, "gradient_steps is 0: expected at least 1"),
         ({"replay_capacity": 0}, "replay_capacity is 0"),
-        ({"tau": 1.5}, r"tau is 1.5, expected a number in \(0, 1\]"),
+        ({"tau": 1.5}, r"tau is 1.5: expected a number above 0 and at most 1"),
         ({"spread_decay": 0.0}, "spread_decay is 0.0"),
-        ({"final_spread": 0.0}, "final_spread is 0.0, expected a positive number"),
-        ({"critic_iterations": -1}, "critic_iterations is -1, expected at least 0"),
-        ({"credit": "first"}, "credit is 'first', expected one of 'end', 'even'"),
+        ({"final_spread": 0.0}, "final_spread is 0.0: expected a positive number"),
+        ({"critic_iterations": -1}, "critic_iterations is -1: expected at least 0"),
+        ({"credit": "first"}, "credit is 'first': expected one of 'end', 'even'"),
     ],
 )
 def test_numbers_out_of_range_are_refused(settings, message):

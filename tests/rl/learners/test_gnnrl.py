@@ -300,7 +300,7 @@ def test_counts_must_be_positive(name):
 
 @pytest.mark.parametrize("name", ["proxy_warmup", "proxy_between"])
 def test_iterations_in_the_proxy_must_not_be_negative(name):
-    with pytest.raises(UserError, match=f"{name} is -1, expected at least 0"):
+    with pytest.raises(UserError, match=f"{name} is -1: expected at least 0"):
         GNNRL(**{name: -1})
 
 
