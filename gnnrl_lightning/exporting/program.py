@@ -68,8 +68,8 @@ def check_outputs(network: nn.Module, example: Tree) -> None:
             kind = type(leaf).__name__
             raise UserError(
                 f"{type(network).__name__} returns a {kind}, which no exported program can: expected tensors in "
-                f"tuples, lists or dictionaries; else call torch.export.register_dataclass({kind}), or write weights "
-                "alone (delivery.formats: [weights])"
+                f"tuples, lists or dictionaries; else call torch.export.register_dataclass({kind}, "
+                f"serialized_type_name={kind!r}), or write weights alone (delivery.formats: [weights])"
             )
 
 

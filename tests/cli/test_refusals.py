@@ -58,7 +58,7 @@ BAD = {
     "unknown precision": (["--scoring.precision", "8"], r"scoring.precision is '8'"),
     "range of budgets": (
         ["--episode.macs_range", "[0.9, 0.4]"],
-        r"macs_range is \(0.9, 0.4\), .*the smaller one first",
+        r"macs_range is \(0.9, 0.4\): .*the smaller one first",
     ),
     "impossible range": (["--episode.macs_range", "[0.001, 0.5]"], r"macs is 0.001"),
     "too few evaluations": (["--search.evaluations", "5"], r"search.evaluations is 5: at least 18 are needed, 10 for"),
@@ -69,8 +69,11 @@ BAD = {
     ),
     "short training": (["--scoring.finetune_steps", "-1"], r"scoring.finetune_steps is -1"),
     "proxy": (["--model.proxy_warmup", "-1"], r"proxy_warmup is -1: expected at least 0"),
-    "calibration": (["--candidate.calibration_examples", "100000"], r"expected between 1 and"),
-    "learning rate": (["--finetuning.learning_rate", "-1"], r"learning_rate=-1"),
+    "calibration": (
+        ["--candidate.calibration_examples", "100000"],
+        r"images is 100000: expected a whole number from",
+    ),
+    "learning rate": (["--finetuning.learning_rate", "-1"], r"learning_rate is -1"),
     "optimiser": (["--finetuning.optimizer", "adam"], r"optimizer is 'adam' \(did you mean adamw\?\)"),
     "argument of an optimiser": (
         ["--finetuning.optimizer", "{class_path: sgd, init_args: {betas: 1}}"],
@@ -84,7 +87,7 @@ BAD = {
     "cutout": (["--data.init_args.cutout", "9"], r"cutout is 9 with images of 8x8 pixels"),
     "batch size": (["--data.init_args.batch_size", "0"], r"^error: batch_size is 0: expected at least 1$"),
     "search size": (["--data.init_args.holdout_size", "0.0"], r"^error: holdout_size is 0.0"),
-    "mean of another length": (["--data.init_args.mean", "[0.1, 0.2]"], r"^error: mean=.*one value per channel"),
+    "mean of another length": (["--data.init_args.mean", "[0.1, 0.2]"], r"^error: mean is .*one value per channel"),
     "devices": (["--trainer.devices", "2"], r"make 2 processes: only the command line starts them"),
     "nodes": (["--trainer.num_nodes", "2"], r"make 2 processes: only the command line starts them"),
     "strategy": (
@@ -207,7 +210,7 @@ def test_there_is_no_teacher_for_an_artifact(fitted, workplace, capsys):
         ]
         main(["finetune", "--config", "small.yaml", *given])
     assert end.value.code == 2 and not (workplace / "runs" / "taught").exists()
-    message = "error: finetuning: distillation_weight=0.5 without a teacher: expected 0\n"
+    message = "error: finetuning: distillation_weight is 0.5 without a teacher: expected 0\n"
     assert capsys.readouterr().err.endswith(message)
 
 

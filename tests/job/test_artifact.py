@@ -156,7 +156,7 @@ def test_dataclasses_are_exported_if_pytorch_knows_them(folder):
     pruned = saved(folder, Named(), formats=["weights"])
     restored = artifact.load(folder, Named(), EXAMPLE)
     assert torch.equal(restored(EXAMPLE).logits, pruned(EXAMPLE).logits)
-    torch.export.register_dataclass(Scores)
+    torch.export.register_dataclass(Scores, serialized_type_name="Scores")
     pruned = saved(folder, Named())
     torch.testing.assert_close(artifact.load_as(folder, "program")(EXAMPLE).logits, pruned(EXAMPLE).logits)
 
@@ -375,7 +375,7 @@ def test_a_format_by_its_import_path(folder):
     assert {path.name for path in folder.iterdir()} == set(recipe["sha256"]) == {"model.pkl", "recipe.json"}
     images = torch.randn(3, 1, 6, 6)
     assert torch.equal(artifact.load_as(folder, pickled)(images), pruned(images))
-    with pytest.raises(UserError, match=r"was saved as .*PICKLE, not as weights"):
+    with pytest.raises(UserError, match=r"was saved as .*PICKLE, not as 'weights'"):
         artifact.load(folder, Small(), EXAMPLE)
 
 
