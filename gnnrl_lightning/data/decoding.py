@@ -11,6 +11,10 @@ from torchvision.transforms import functional as TF
 
 from gnnrl_lightning.errors import UserError, one_line
 
+DEEP = ("I", "F")
+"""First letters of Pillow's modes with integers of 16 or 32 bits, and floating point numbers: clipped, not scaled, when
+they become RGB."""
+
 
 @dataclass(frozen=True)
 class Decoder:
@@ -46,10 +50,14 @@ def read_rgb(path: str) -> Image.Image:
     """Read an image file and convert it to RGB.
 
     Raises:
-        UserError: The file cannot be read as an image; the message names it.
+        UserError: The file cannot be read as an image, or has values of more than 8 bits; the message names it.
     """
     with _opened(path) as file:
-        return file.convert("RGB")
+        deep = file.mode.startswith(DEEP)
+        image = None if deep else file.convert("RGB")
+    if image is None:
+        raise UserError(f"{path} has values of mode {file.mode}: expected 8 bits a channel; convert it, as 0 to 255")
+    return image
 
 
 def image_size(path: str) -> tuple[int, int]:

@@ -25,6 +25,8 @@ CHUNK = 256  # images per task of a thread: large enough to make the scheduling 
 def sorted_images(folder: str | Path) -> list[str]:
     """Return the images in and below a folder, links followed, in the order of torchvision's ImageFolder.
 
+    Hidden files and folders, such as `.ipynb_checkpoints` and what macOS adds, are left out.
+
     Args:
         folder: The folder.
 
@@ -40,8 +42,7 @@ def _images_by_folder(folder: str, above: tuple[str, ...]) -> Iterator[tuple[str
     real = os.path.realpath(folder)
     if real in above:
         raise UserError(f"{folder} is a link to a folder that contains it: remove the link")
-    with os.scandir(folder) as entries:
-        listed = list(entries)
+    listed = visible(folder)
     images = [entry for entry in listed if entry.name.lower().endswith(IMG_EXTENSIONS) and not is_folder(entry)]
     for entry in images:
         if not entry.is_file():
@@ -50,6 +51,12 @@ def _images_by_folder(folder: str, above: tuple[str, ...]) -> Iterator[tuple[str
     for entry in listed:
         if is_folder(entry):
             yield from _images_by_folder(entry.path, (*above, real))
+
+
+def visible(folder: str | Path) -> list[os.DirEntry[str]]:
+    """Return the entries of a folder that are not hidden: their names do not begin with a dot."""
+    with os.scandir(folder) as entries:
+        return [entry for entry in entries if not entry.name.startswith(".")]
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:

@@ -1,6 +1,5 @@
 """Image folders with one sub-folder per class."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from gnnrl_lightning.checks import as_path, instance, whole
 from gnnrl_lightning.data.decoding import Decoder, image_size
 from gnnrl_lightning.data.image_data import ImageData
-from gnnrl_lightning.data.image_files import ImageFiles, is_folder, sorted_images
+from gnnrl_lightning.data.image_files import ImageFiles, is_folder, sorted_images, visible
 from gnnrl_lightning.data.image_set import LoadedImages, check_fits
 from gnnrl_lightning.errors import UserError
 
@@ -21,9 +20,9 @@ LARGEST_SIDE = 2**15
 class ImageFolder(ImageData):
     """RGB images in class folders: `root/train/<class>/*` and `root/test/<class>/*` (or `val` for `test`).
 
-    Classes and images are ordered as in torchvision's ImageFolder. Images are resized (shorter side, bilinear,
-    antialiased) and centre-cropped to `size`, unless they already have that size. If there are both `test` and `val`,
-    `test` is used. Use `StreamingImageFolder` for images that do not fit into memory.
+    Classes and images are ordered as in torchvision's ImageFolder; hidden files and folders are left out. Images are
+    resized (shorter side, bilinear, antialiased) and centre-cropped to `size`, unless they already have that size. If
+    there are both `test` and `val`, `test` is used. Use `StreamingImageFolder` for images that do not fit into memory.
 
     Args:
         root: Folder that contains `train` and `test` (or `val`).
@@ -90,8 +89,7 @@ class ImageFolder(ImageData):
 
 def _listed(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], torch.Tensor]:
     """Class names, paths and labels, in torchvision's order."""
-    with os.scandir(folder) as entries:
-        classes = sorted(entry.name for entry in entries if is_folder(entry))
+    classes = sorted(entry.name for entry in visible(folder) if is_folder(entry))
     images = [sorted_images(folder / name) for name in classes]
     empty = [name for name, found in zip(classes, images, strict=True) if not found]
     if not classes or empty:

@@ -1,6 +1,7 @@
 import itertools
 import os
 import socket
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from torchvision import datasets
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 from torchvision.transforms import functional as TF
 
-from gnnrl_lightning.data import ImageFolder
+from gnnrl_lightning.data import ImageFolder, StreamingImageFolder
 from gnnrl_lightning.data.image_files import sorted_images
 from gnnrl_lightning.errors import UserError
 
@@ -112,6 +113,80 @@ def test_images_of_several_sizes_need_a_size(folder):
 def test_an_unreadable_image_is_named(folder, name):
     (folder / "train" / name).write_bytes(b"not an image")
     refused(f"{name} cannot be read as an image", folder)
+
+
+def truncated(path):
+    write(path, 64, 64)
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def corrupt(path):
+    write(path)
+    contents = bytearray(path.read_bytes())
+    contents[45] ^= 255
+    path.write_bytes(contents)
+
+
+BAD = {
+    "empty.png": (lambda path: path.write_bytes(b""), "cannot be read as an image"),
+    "half.jpg": (truncated, "cannot be read as an image"),
+    "corrupt.png": (corrupt, "cannot be read as an image"),
+    "text.png": (lambda path: path.write_text("hello"), "cannot be read as an image"),
+    "narrow.ppm": (lambda path: path.write_bytes(b"P6 0 0 255\n"), "cannot be read as an image"),
+    "bomb.png": (lambda path: Image.new("1", (20_000, 20_000)).save(path), "cannot be read as an image"),
+    "link.png": (lambda path: path.symlink_to("nowhere"), "is no regular file"),
+    "deep.png": (
+        lambda path: Image.fromarray(np.full((8, 8), 40_000, dtype=np.uint16)).save(path),
+        "has values of mode I;16: expected 8 bits a channel",
+    ),
+    "float.tiff": (
+        lambda path: Image.fromarray(np.full((8, 8), 0.5, dtype=np.float32)).save(path),
+        "has values of mode F: expected 8 bits a channel",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "kind", [ImageFolder, partial(StreamingImageFolder, num_workers=0)], ids=["loaded", "streamed"]
+)
+@pytest.mark.parametrize("name", BAD)
+def test_bad_images_get_one_line(tmp_path, name, kind):
+    make, message = BAD[name]
+    for split, label in itertools.product(("train", "test"), "ab"):
+        write(tmp_path / split / label / "0.png")
+        write(tmp_path / split / label / "1.png")
+    make(tmp_path / "train" / "a" / name)
+    with pytest.raises(UserError, match=f"{name} {message}") as caught:
+        data = kind(str(tmp_path), size=8, holdout_size=1, batch_size=2)
+        data.setup()
+        list(data.train_dataloader())
+        list(data.val_dataloader())
+    assert "\n" not in str(caught.value)
+
+
+def test_unusual_images_and_names_are_read(tmp_path):
+    draw = np.random.default_rng(0)
+    frames = [Image.fromarray(draw.integers(256, size=(8, 8, 3), dtype=np.uint8)) for _ in range(3)]
+    for split, label in itertools.product(("train", "test"), ("a", "\udcff")):
+        (tmp_path / split / label / "below").mkdir(parents=True)
+        frames[0].save(tmp_path / split / label / "a.png")
+        frames[0].convert("CMYK").save(tmp_path / split / label / "below" / "c.jpg")
+        frames[0].convert("RGBA").save(tmp_path / split / label / f"{'x' * 200}.png")
+        frames[0].save(tmp_path / split / label / "moving.png", save_all=True, append_images=frames[1:])
+        frames[0].save(tmp_path / split / label / "\udcfe.png")
+        frames[0].save(tmp_path / split / label / "a_jpeg.png", format="jpeg")
+    loaded = ImageFolder(str(tmp_path)).load()
+    assert loaded.classes == ("a", "\udcff") and loaded.train.images.shape == (12, 3, 8, 8)
+
+
+def test_hidden_files_and_folders_are_left_out(folder):
+    before = ImageFolder(str(folder)).load()
+    write(folder / "train" / ".ipynb_checkpoints" / "0-checkpoint.png")
+    write(folder / "train" / "cat" / ".ipynb_checkpoints" / "0-checkpoint.png")
+    (folder / "train" / "cat" / "._0.png").write_bytes(b"of macOS")
+    (folder / "train" / ".DS_Store").write_bytes(b"of macOS")
+    after = ImageFolder(str(folder)).load()
+    assert after.classes == before.classes and torch.equal(after.train.images, before.train.images)
 
 
 def test_images_that_do_not_fit_are_refused_before_they_are_decoded(folder):

@@ -58,7 +58,7 @@ class GAT(GCN):
 
     def __init__(self, state_dim: int, hidden: int = 32, layers: int = 3, heads: int = 4) -> None:
         if hidden % heads:
-            raise ValueError(f"hidden is {hidden} with {heads} heads; expected a multiple of the number of heads")
+            raise ValueError(f"hidden is {hidden} with {heads} heads: expected a multiple of the number of heads")
         self._heads = heads
         super().__init__(state_dim, hidden, layers)
 

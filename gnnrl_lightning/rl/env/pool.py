@@ -144,7 +144,7 @@ class EnvPool:
         """
         of_episodes = torch.tensor(self._decisions)[self.played]
         if actions.shape != (int(of_episodes.sum()),):
-            raise ValueError(f"actions have shape {tuple(actions.shape)}, expected ({int(of_episodes.sum())},)")
+            raise ValueError(f"actions have shape {tuple(actions.shape)}: expected ({int(of_episodes.sum())},)")
         of_actions = self.played.repeat_interleave(of_episodes)
         rewards = torch.zeros(len(self.played))
         for number in self.played.unique().tolist():

@@ -202,7 +202,7 @@ class VectorPruningEnv:
         """
         if actions.shape != (self._widths.numel(),):
             expected = f"({self._widths.numel()},), {self.action_dim} for each of {len(self._widths)} episodes"
-            raise ValueError(f"actions have shape {tuple(actions.shape)}, expected {expected}")
+            raise ValueError(f"actions have shape {tuple(actions.shape)}: expected {expected}")
         if actions.isnan().any():
             raise ValueError("an action is NaN: the policy has diverged")
         ratios = actions.to(self._widths.device, torch.float32).clamp(0, 1) * self.max_ratio

@@ -203,7 +203,7 @@ class GraphLearner(pl.LightningModule, ABC):
             state = env.graphs(env.reset(episodes, torch.Generator().manual_seed(0))[0])
             for name, (found, shape) in self.outputs(state).items():
                 if found.shape != shape:
-                    raise ValueError(f"{name} has shape {tuple(found.shape)}, expected {shape}")
+                    raise ValueError(f"{name} has shape {tuple(found.shape)}: expected {shape}")
                 if not found.isfinite().all():
                     raise ValueError(f"{name} is not finite")
         self.policy.train(training)

@@ -90,7 +90,7 @@ class AblatedAgent(Agent):
         distribution: type[UnitDistribution] = LogKeep,
     ) -> None:
         if ablation not in ABLATIONS:
-            raise ValueError(f"ablation is {ablation!r}, expected one of {', '.join(map(repr, ABLATIONS))}")
+            raise ValueError(f"ablation is {ablation!r}: expected one of {', '.join(map(repr, ABLATIONS))}")
         super().__init__(state_dim, action_dim, head, encoder, distribution)
         self.ablation = ablation
         self.actor = _Through(self.actor, ABLATIONS[ablation])

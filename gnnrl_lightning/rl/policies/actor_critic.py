@@ -276,7 +276,7 @@ class ActorCritic(nn.Module):
         outputs, decisions = self.actor(state), len(state.decision_batch)
         if outputs.shape not in ((decisions, 2), (decisions, 3)):
             raise ValueError(
-                f"the actor returns {tuple(outputs.shape)}, expected {(decisions, 2)}: location and spread for each "
+                f"the actor returns {tuple(outputs.shape)}: expected {(decisions, 2)}: location and spread for each "
                 "decision, or these and the log-odds of removing the group"
             )
         odds = getattr(state, "proposal_odds", None) if self._distribution.removes else None
@@ -368,7 +368,7 @@ class Agent(ActorCritic):
         fixed_spread: bool = False,
     ) -> None:
         if head not in HEADS:
-            raise ValueError(f"head is {head!r}, expected one of {', '.join(map(repr, HEADS))}")
+            raise ValueError(f"head is {head!r}: expected one of {', '.join(map(repr, HEADS))}")
         super().__init__(
             actor(state_dim, action_dim) if actor else self._head(state_dim, action_dim, head, encoder, distribution),
             critic(state_dim, action_dim) if critic else Critic(state_dim, action_dim, encoder=encoder),

@@ -152,7 +152,7 @@ class DDPGAgent(nn.Module):
     ) -> None:
         super().__init__()
         if head not in PARTS:
-            raise ValueError(f"head is {head!r}, expected one of {', '.join(map(repr, PARTS))}")
+            raise ValueError(f"head is {head!r}: expected one of {', '.join(map(repr, PARTS))}")
         make_head, make_critic = PARTS[head]
         self.actor = DDPGActor(
             actor(state_dim, action_dim) if actor else make_head(state_dim, action_dim, encoder=encoder, outputs=1)

@@ -66,17 +66,17 @@ def state_from(
         ValueError: Shapes are inconsistent, an index is out of range, or a weight is negative.
     """
     if x.ndim not in (2, 3):
-        raise ValueError(f"x has shape {tuple(x.shape)}, expected (N, F), or (B, N, F) for B graphs")
+        raise ValueError(f"x has shape {tuple(x.shape)}: expected (N, F), or (B, N, F) for B graphs")
     x = x if x.ndim == 3 else x[None]
     size, nodes, _ = x.shape
     edges = _checked_edges(edge_index, nodes)
     if edge_attr is None:
         edge_attr = x.new_zeros(edges, EDGE_DIM)
     if edge_attr.ndim not in (2, 3) or edge_attr.shape[-2] != edges or edge_attr.shape[:-2] not in ((), (size,)):
-        raise ValueError(f"edge_attr has shape {tuple(edge_attr.shape)}, expected ({edges}, D) or ({size}, {edges}, D)")
+        raise ValueError(f"edge_attr has shape {tuple(edge_attr.shape)}: expected ({edges}, D) or ({size}, {edges}, D)")
     weights = torch.eye(nodes, device=x.device) if decisions is None else decisions
     if weights.ndim != 2 or len(weights) != nodes or bool((weights < 0).any()):
-        raise ValueError(f"decisions has shape {tuple(weights.shape)}, expected ({nodes}, A) weights of at least 0")
+        raise ValueError(f"decisions has shape {tuple(weights.shape)}: expected ({nodes}, A) weights of at least 0")
     weights = weights.to(x.dtype) / weights.sum(0).clamp(min=1e-12)
     chosen = weights.nonzero().T
     graphs = torch.arange(size, device=x.device)
@@ -164,9 +164,9 @@ def _pointers(batch: Tensor, graphs: int) -> Tensor:
 
 def _checked_edges(edge_index: Tensor, nodes: int) -> int:
     if edge_index.ndim != 2 or len(edge_index) != 2 or edge_index.dtype != torch.int64:
-        raise ValueError(f"edge_index is {edge_index.dtype} {tuple(edge_index.shape)}, expected int64 (2, E)")
+        raise ValueError(f"edge_index is {edge_index.dtype} {tuple(edge_index.shape)}: expected int64 (2, E)")
     if edge_index.numel() and not 0 <= int(edge_index.min()) <= int(edge_index.max()) < nodes:
-        raise ValueError(f"edge_index has node {int(edge_index.max())} or below 0, expected 0 to {nodes - 1}")
+        raise ValueError(f"edge_index has node {int(edge_index.max())} or below 0: expected 0 to {nodes - 1}")
     return edge_index.shape[1]
 
 
@@ -181,7 +181,7 @@ def _motif_fields(motifs: Sequence[Any] | None, edges: int, like: Tensor) -> tup
             "motif_batch": torch.zeros(1, dtype=torch.int64, device=like.device),
         }
     if len(motifs) != edges or not edges:
-        raise ValueError(f"motifs has {len(motifs)} graphs, expected one for each of the {edges} edges, or None")
+        raise ValueError(f"motifs has {len(motifs)} graphs: expected one for each of the {edges} edges, or None")
     distinct = list({id(item): item for item in motifs}.values())
     number = {id(item): n for n, item in enumerate(distinct)}
     sizes = torch.tensor([len(item.x) for item in distinct])

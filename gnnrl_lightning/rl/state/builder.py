@@ -316,7 +316,7 @@ def tile(index: Tensor, shift: Tensor) -> Tensor:
 
 def _standardise(statistics: Tensor, groups: int) -> Tensor:
     if statistics.ndim != 2 or len(statistics) != groups:
-        raise ValueError(f"statistics have shape {tuple(statistics.shape)}, expected ({groups}, K): one row per group")
+        raise ValueError(f"statistics have shape {tuple(statistics.shape)}: expected ({groups}, K): one row per group")
     if not statistics.isfinite().all():
         raise ValueError("statistics have entries that are NaN or infinite")
     centred = statistics.float() - statistics.float().mean(0)

@@ -211,7 +211,7 @@ def test_settings_are_the_same_in_all():
 def test_wrong_numbers_of_actions_are_refused():
     pool = rings()
     pool.reset(3, torch.Generator())
-    with pytest.raises(ValueError, match=r"actions have shape \(18,\), expected \(19,\)"):
+    with pytest.raises(ValueError, match=r"actions have shape \(18,\): expected \(19,\)"):
         pool.step(torch.rand(18))
 
 

@@ -30,7 +30,7 @@ def test_a_step_before_the_first_reset_is_refused():
     with pytest.raises(ResetNeeded, match="call reset"):
         env.step([0.1] * 4)
     env.reset(seed=0)
-    with pytest.raises(ValueError, match=r"actions have shape \(3,\), expected \(4,\), 4 for each of 1 episodes"):
+    with pytest.raises(ValueError, match=r"actions have shape \(3,\): expected \(4,\), 4 for each of 1 episodes"):
         env.step([0.1] * 3)
 
 

@@ -95,10 +95,10 @@ def test_graphs_that_are_joined_keep_their_embeddings(encoder):
     [
         ({"x": torch.zeros(4)}, r"x has shape \(4,\)"),
         ({"edge_index": torch.zeros(3, 2, dtype=torch.int64)}, r"expected int64 \(2, E\)"),
-        ({"edge_index": torch.tensor([[0], [4]])}, r"has node 4 or below 0, expected 0 to 3"),
-        ({"edge_attr": torch.zeros(2, 5)}, r"edge_attr has shape \(2, 5\), expected \(3, D\)"),
-        ({"decisions": torch.zeros(3, 1)}, r"decisions has shape \(3, 1\), expected \(4, A\)"),
-        ({"motifs": []}, r"motifs has 0 graphs, expected one for each of the 3 edges"),
+        ({"edge_index": torch.tensor([[0], [4]])}, r"has node 4 or below 0: expected 0 to 3"),
+        ({"edge_attr": torch.zeros(2, 5)}, r"edge_attr has shape \(2, 5\): expected \(3, D\)"),
+        ({"decisions": torch.zeros(3, 1)}, r"decisions has shape \(3, 1\): expected \(4, A\)"),
+        ({"motifs": []}, r"motifs has 0 graphs: expected one for each of the 3 edges"),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments, message):
