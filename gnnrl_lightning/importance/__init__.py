@@ -8,6 +8,16 @@ from gnnrl_lightning.importance.table import (
     from_elements,
     importance_scores,
     keep_best,
+    try_own_importance,
 )
 
-__all__ = ["IMPORTANCES", "Calibration", "Criterion", "Importance", "from_elements", "importance_scores", "keep_best"]
+__all__ = [
+    "IMPORTANCES",
+    "Calibration",
+    "Criterion",
+    "Importance",
+    "from_elements",
+    "importance_scores",
+    "keep_best",
+    "try_own_importance",
+]

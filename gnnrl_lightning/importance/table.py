@@ -105,16 +105,46 @@ def importance_scores(
         UserError: The importance is unknown, fails, needs examples, has no scores for a group, or returns scores of a
             wrong shape or that are not finite.
     """
-    row, name = IMPORTANCES.find(importance), Registry.name_of(importance)
-    with IMPORTANCES.calling(row, name, "(network, parameters, calibration) -> scores of the elements by name"):
-        scores = row.score(ImportanceContext(graph, network, Calibration.of(calibration), moments))
-    expected = list(zip(graph.sets.tolist(), graph.widths.tolist(), strict=True))
-    shapes = [tuple(score.shape) for score in scores]
-    if shapes != expected:
-        raise UserError(f"importance {name} returns scores of shapes {shapes}: expected {expected}, (sets, width)")
+    context, name = (
+        ImportanceContext(graph, network, Calibration.of(calibration), moments),
+        Registry.name_of(importance),
+    )
+    scores = _scores(IMPORTANCES.find(importance), name, context)
     for group, score in zip(graph.groups, scores, strict=True):
         if not bool(score.isfinite().all()):
             raise UserError(f"importance {name} returns scores that are not finite for {group.name}: expected numbers")
+    return scores
+
+
+def try_own_importance(
+    graph: TracedNetwork, network: nn.Module, importance: str | Importance | Criterion, calibration: Calibration
+) -> None:
+    """Refuse an importance of the user's own that fails, before the network is trained.
+
+    It is tried once, on the untrained network, unless it needs moments or has a name of `IMPORTANCES`.
+
+    Args:
+        graph: The traced network.
+        network: The network, trained or not; scores of an untrained one need not be finite.
+        importance: As in `importance_scores`.
+        calibration: Some examples.
+
+    Raises:
+        UserError: It fails, or returns scores of a wrong shape.
+    """
+    row = IMPORTANCES.find(importance)
+    if "moments" not in row.passes and not (isinstance(importance, str) and importance in IMPORTANCES):
+        _scores(row, Registry.name_of(importance), ImportanceContext(graph, network, calibration, None))
+
+
+def _scores(row: Importance, name: str, context: ImportanceContext) -> list[Tensor]:
+    """Scores of the right shapes."""
+    with IMPORTANCES.calling(row, name, "(network, parameters, calibration) -> scores of the elements by name"):
+        scores = row.score(context)
+    expected = list(zip(context.graph.sets.tolist(), context.graph.widths.tolist(), strict=True))
+    shapes = [tuple(score.shape) for score in scores]
+    if shapes != expected:
+        raise UserError(f"importance {name} returns scores of shapes {shapes}: expected {expected}, (sets, width)")
     return scores
 
 

@@ -13,6 +13,7 @@ from gnnrl_lightning.cost.budget import BoundBudget, Budget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.racing import random_order
 from gnnrl_lightning.graph import ComputationGraph
+from gnnrl_lightning.importance import Calibration, try_own_importance
 from gnnrl_lightning.job.arguments import check_kinds
 from gnnrl_lightning.job.artifact import check_exportable
 from gnnrl_lightning.job.job import Job, Runtime
@@ -31,6 +32,9 @@ from gnnrl_lightning.speed.timer import RealTimer
 from gnnrl_lightning.speed.tuning import BATCH_SIZES, Tuned, tune
 from gnnrl_lightning.surgery.layers import find_layers
 from gnnrl_lightning.trees import Tree, call, floats, take, to_device
+
+TRIED = 8
+"""Calibration examples on which an importance of the user's own is tried."""
 
 
 def check(
@@ -95,7 +99,11 @@ def check(
         timer.check(network)
     tuned = _tune(task, graph, network, options, runtime) if options.scoring.precision == AUTO else None
     job = Job(task, graph, limits, _decided(options, task, network, tuned), runtime, latency, origin)
-    return Checked(job, network, job.calibration(options.candidate.calibration_examples), tuned, alignment)
+    calibration = job.calibration(options.candidate.calibration_examples)
+    tried = Calibration(take(calibration, slice(TRIED)), None, task.goal)
+    with eval_mode(network):
+        try_own_importance(graph, network, options.candidate.importance, tried)
+    return Checked(job, network, calibration, tuned, alignment)
 
 
 def limits_on(graph: ComputationGraph, budget: Budget, name: str, origin: Origin | None = None) -> BoundBudget:

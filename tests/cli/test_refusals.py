@@ -279,3 +279,16 @@ def test_unknown_key_in_the_yaml(workplace, capsys):
         main(["fit", "--config", "small.yaml", "--config", "typo.yaml"])
     assert end.value.code == 2
     assert "serch" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("fails", r"importance own_importances.fails fails: .*beauty.*; expected"), ("few", r"returns scores of shapes")],
+)
+def test_an_importance_that_fails_is_refused_before_training(workplace, capsys, name, message):
+    (workplace / "own_importances.py").write_text(
+        "import torch\nfrom gnnrl_lightning.importance import Importance\n\n\n"
+        "def fails(network, parameters, calibration):\n    raise KeyError('beauty')\n\n\n"
+        "few = Importance(lambda context: [torch.zeros(1, 2)])\n"
+    )
+    assert_refused(capsys, workplace, ["--candidate.importance", f"own_importances.{name}"], message)
