@@ -68,7 +68,7 @@ def predict(trained: Trained, agent: GraphLearner, budgets: Sequence[float]) -> 
         raise UserError(f"budgets is {shown(budgets)}: expected some, for example --budgets 0.3 0.5 0.7")
     graph = trained.job.graph
     for share in budgets:
-        real("budgets", share, 0, 1, "()")
+        real("share of the dense MACs in budgets", share, 0, 1, "()")
     bound = [(share, trained.job.limits.with_limits(macs=share)) for share in budgets]
     found, evaluator = [], trained.evaluator(pruner=trained.final_pruner)
     for share, limits in bound:

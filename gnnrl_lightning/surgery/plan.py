@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from gnnrl_lightning.checks import instance
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.surgery.surgery import NOTHING, Cut, Dependents, mask, prune
 from gnnrl_lightning.tracing.axes import Selection
@@ -68,8 +69,9 @@ def check_traced(network: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> N
         shapes: Shapes of the traced network's parameters and pruned buffers, see `shapes_of`.
 
     Raises:
-        UserError: One of them is missing or has another shape, or the network has a further parameter.
+        UserError: It is no network, one of them is missing or has another shape, or it has a further parameter.
     """
+    instance("network", network, nn.Module, "the network that was traced")
     name, found = type(network).__name__, shapes_of(network, shapes)
     for path in [*shapes, *found]:
         if path not in found:

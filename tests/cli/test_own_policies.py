@@ -138,7 +138,7 @@ BAD_PARTS = {
     "no policy": (["--model.make_policy", "own_policies.NoPolicy"], r"model.make_policy .* has no attribute 'act'"),
     "another number of outputs": (
         ["--model.make_policy.init_args.actor", "{class_path: own_policies.Actor, init_args: {numbers: 4}}"],
-        r"model.make_policy cannot be made: the actor returns \(\d+, 2\), expected \(\d+, 2\): location and spread",
+        r"model.make_policy cannot be made: the actor returns \(\d+, 2\): expected \(\d+, 2\): location and spread",
     ),
     "no numbers": (
         ["--model.make_policy.init_args.critic", "{class_path: own_policies.Critic, init_args: {nan: true}}"],

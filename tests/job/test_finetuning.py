@@ -49,7 +49,7 @@ def folder(tmp_path):
 
 def test_a_fine_tuning_that_diverges_is_undone(task, folder):
     """Hours of a search are not lost by a learning rate; a second call finds the same."""
-    trained, before = pruned(task, 12, epochs=1, learning_rate=1e12)
+    trained, before = pruned(task, 12, epochs=1, learning_rate=1e9)
     with pytest.warns(UserWarning, match=r"pruned network: the training diverged: the network has \d+ NaN or infinite"):
         found = finetuned(trained, before, folder)
     assert found.network is before and found.figures["finetuning_kept"] is False

@@ -104,13 +104,13 @@ def test_a_policy_for_a_range_of_budgets_predicts_in_the_states_that_it_has_lear
 def test_what_cannot_be_predicted_is_refused(stages_of):
     stages = stages_of(2)
     agent, trained = agent_for(stages), stages[1]
-    with pytest.raises(UserError, match="predict has no budgets"):
+    with pytest.raises(UserError, match=r"budgets is \[\]: expected some"):
         predict(trained, agent, [])
     with pytest.raises(UserError, match="cannot be reached"):
         predict(trained, agent, [0.5, 1e-6])
-    with pytest.raises(UserError, match=r"budgets has 1e\+06: expected shares of the dense MACs"):
+    with pytest.raises(UserError, match=r"share of the dense MACs in budgets is 1000000.0: expected a number above 0"):
         predict(trained, agent, [0.5, 1e6])
-    with pytest.raises(UserError, match=r"budgets has 1: expected shares of the dense MACs, above 0 and below 1"):
+    with pytest.raises(UserError, match=r"in budgets is 1.0: expected a number above 0 and below 1"):
         predict(trained, agent, [1.0])
 
 

@@ -233,7 +233,7 @@ def test_bad_tables_are_refused(graph, network, tmp_path, change, message):
     ("given", "message"),
     [
         ({"batch_size": 0}, "latency.batch_size is 0: expected at least 1"),
-        ({"threads": 0}, "latency.threads is 0: expected 1 to 4096, or null"),
+        ({"threads": 0}, "latency.threads is 0: expected a whole number from 1 to 4096, or null"),
         ({"precision": "16"}, "latency.precision is '16': expected one of 32, bf16"),
         ({"backend": "fast"}, "latency.backend is 'fast'"),
     ],

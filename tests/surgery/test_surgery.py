@@ -247,3 +247,6 @@ def test_a_plan_of_another_network_is_refused():
             use(nn.Sequential(*network, nn.Linear(2, 2)))
         with pytest.raises(UserError, match=r"3\.weight of Sequential has the shape \(5, 128\), unlike the traced"):
             use(nn.Sequential(*network[:3], nn.Linear(8 * 16, 5)))
+    for use in (plan.apply, plan.mask, lambda other: graph.plan(other, graph.smallest)):
+        with pytest.raises(UserError, match="network is a str: expected the network that was traced"):
+            use("a network")
