@@ -141,13 +141,14 @@ class ArgumentsCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse `args`, or the command line if there are none."""
         self.started_in_python = args is not None
-        self.resumed = resumed_run(sys.argv[1:] if args is None else args)
+        given = sys.argv[1:] if args is None else args
+        self.resumed = resumed_run(given)
         if self.resumed is not None:
             if not is_finished(self.resumed):
                 self.hold(self.resumed)
-            args = [(sys.argv[1:] if args is None else args)[0], "--config", str(self.resumed.config)]
+            given = [given[0], "--config", str(self.resumed.config)]
         with reading_user_code():
-            self.config = parser.parse_args(with_experiments(sys.argv[1:] if args is None else args))
+            self.config = parser.parse_args(with_experiments(given))
         config = self.config[self.config["subcommand"]]
         _check(config)
         if self.resumed is not None and self.resumed.wandb.is_file():

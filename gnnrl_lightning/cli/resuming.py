@@ -54,7 +54,7 @@ def is_finished(folder: RunFolder) -> bool:
 
 
 def _is_logged(folder: RunFolder) -> bool:
-    """Whether the table of metrics has a result, which a run logs last; a table that is gone or damaged has."""
+    """Whether the table of metrics ends with a result, which a run logs last; also if the table is gone or damaged."""
     try:
         rows = read_rows(folder.metrics)
     except UserError:

@@ -156,7 +156,7 @@ class Comparison:
             else:
                 rows.append(row)
                 _write(path, row)
-                for file in _passing(path):
+                for file in _unfinished_files(path):
                     file.unlink(missing_ok=True)
             self.report(row)
         figures = self._figures(trained, rows, refused)
@@ -168,7 +168,7 @@ class Comparison:
         job, primary = trained.job, trained.job.task.goal.primary
         if not self.options.finetune:
             return self._winner(trained, method, seed, path)
-        found, checkpoint = _passing(path)
+        found, checkpoint = _unfinished_files(path)
         if not found.is_file():
             checkpoint.unlink(missing_ok=True)
             _write(found, self._winner(trained, method, seed, path))
@@ -267,8 +267,8 @@ def stem(method: str, budget: Any, seed: int | None) -> str:
     return f"{method}-{budget}" + ("" if seed is None else f"-seed{seed}")
 
 
-def _passing(path: Path) -> tuple[Path, Path]:
-    """Files of a run that is not finished: the winner's figures before fine-tuning, and the checkpoint of this."""
+def _unfinished_files(path: Path) -> tuple[Path, Path]:
+    """Files of a run that is not finished: the winner's figures before fine-tuning, and its checkpoint."""
     return path.with_suffix(".found.json"), path.with_suffix(".ckpt")
 
 
