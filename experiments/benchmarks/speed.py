@@ -8,7 +8,7 @@ r"""Speed of candidates (compared with the published method), PPO, states, proxy
 Each part runs in its own process and is written to the JSON file as it finishes. Parts that are already in the file are
 not measured again, and a file with other settings is refused. The machine should be idle otherwise. With
 `--device cuda`, candidates are scored and the policy is trained on the GPU; states are built on the CPU, and the parts
-about CPU cores, `one_core` and `devices`, are skipped unless `--parts` lists them. Meaning of the keys:
+about CPU cores, `one_core`, `devices` and `training`, are skipped unless `--parts` lists them. Meaning of the keys:
 
     ratio_racing, ratio_plain, ratio_plain_fp32
         candidates per second (choice of channels, surgery, repair, forward passes) relative to the published method in
@@ -24,6 +24,10 @@ about CPU cores, `one_core` and `devices`, are skipped unless `--parts` lists th
     peak_fraction, peak_fraction_dense, peak_fraction_fp32, peak_fraction_fp32_dense
         multiply-accumulates per second in forward passes of candidates and of the dense network, relative to a square
         matrix product, in bfloat16 and in float32
+    training_ratio, training_ratio_aligned
+        images per second of fine-tuning a network that is pruned to half of its MACs, with `precision: auto`, relative
+        to a plain PyTorch loop in float32, channels first, with torchvision's transforms in two processes, on the same
+        network; and of one with widths in multiples of 16 and as many MACs; the smallest ratios of the networks
     ppo_update_s, state_ms, proxy_episodes_per_s
         100 transitions for 10 epochs; one state graph; whole episodes in the proxy, including policy and states
     ddp_speedup
@@ -47,7 +51,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from speed_parts import candidates, devices, forward, growth, learning, memory
+from speed_parts import candidates, devices, forward, growth, learning, memory, training
 from speed_parts.jobs import bf16, cifar, job
 from speed_parts.machine import processor
 
@@ -76,6 +80,9 @@ class Size:
         growth_images: Images per network in the plot.
         learning: Networks whose updates are timed.
         calibration_images: Calibration images of candidates.
+        finetuned: Networks whose fine-tuning is timed.
+        multiples: Multiples of channels of these.
+        steps: Timed steps of fine-tuning.
         product_rows: Rows of the matrices whose product defines the peak rate; None: enough to keep the device busy.
     """
 
@@ -93,6 +100,9 @@ class Size:
     growth_images: int = 1000
     learning: tuple[str, ...] = ("resnet56", "resnet50")
     calibration_images: int = CandidateOptions.calibration_examples
+    finetuned: tuple[str, ...] = ("resnet20", "resnet56")
+    multiples: tuple[int, ...] = (1, 8, 16)
+    steps: int = 60
     product_rows: int | None = None
 
 
@@ -110,8 +120,9 @@ SIZES = {
         large_candidates=1,
         delivery_images=32,
         growth_images=100,
+        steps=15,
     ),
-    "tiny": Size(40, 4, 2, 1, 12, 1, 16, 8, 64, 1, 16, 8, ("resnet20",), 16, 128),
+    "tiny": Size(40, 4, 2, 1, 12, 1, 16, 8, 64, 1, 16, 8, ("resnet20",), 16, ("resnet20",), (1, 8), 1, 128),
 }
 
 
@@ -145,6 +156,12 @@ def _trained(options: argparse.Namespace, size: Size) -> Trained:
     data = cifar(options.data, size.images)
     made = bf16(size.calibration_images, evaluations=size.evaluations)
     return job(NetworkSpec(options.network), data, made, options.weights, options.device)
+
+
+def finetune(options: argparse.Namespace, size: Size) -> list[dict[str, Any]]:
+    """Fine-tuning."""
+    amounts = size.images, size.multiples, size.steps, size.product_rows
+    return [training.measure(name, options.data, *amounts) for name in size.finetuned]
 
 
 def run_two(options: argparse.Namespace, size: Size) -> dict[str, Any]:
@@ -204,11 +221,12 @@ PARTS: dict[str, Callable[[argparse.Namespace, Size], Any]] = {
     "forward": pass_forward,
     "learning": learn,
     "devices": run_two,
+    "training": finetune,
     "imagenet": large,
     "delivery": deliver,
     "growth": grow,
 }
-ABOUT_CORES = ("one_core", "devices")
+ABOUT_CORES = ("one_core", "devices", "training")
 MEMORY = {"candidates": "{}", "imagenet": "{}_imagenet", "delivery": "delivery_{}"}
 """Part -> key of its peak memory in the results."""
 
@@ -241,6 +259,9 @@ def summary(parts: dict[str, Any]) -> dict[str, Any]:
     if "learning" in parts:
         worst = {"ppo_update_s": max, "state_ms": max, "proxy_episodes_per_s": min}
         found |= {key: pick(row[key] for row in parts["learning"]) for key, pick in worst.items()}
+    for key, place in {"training_ratio": 0, "training_ratio_aligned": -1}.items() if "training" in parts else ():
+        rows = [[value for name, value in row.items() if name.startswith("multiples")] for row in parts["training"]]
+        found[key] = min(row[place]["ratio"] for row in rows)
     if "devices" in parts:
         found["ddp_speedup"] = parts["devices"]["ddp_speedup"]
     for name, form in MEMORY.items():

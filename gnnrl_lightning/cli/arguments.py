@@ -288,7 +288,7 @@ def _check(config: Any) -> None:
         raise UserError(
             "resume is not a key of a configuration: give --resume FOLDER on the command line, without other options"
         )
-    check_settings(config["trainer"])
+    check_settings(config)
 
 
 def _values(part: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -23,6 +23,7 @@ from gnnrl_lightning.files import os_errors, replacing
 from gnnrl_lightning.job.checked import Checked, check
 from gnnrl_lightning.job.compare_options import CompareOptions
 from gnnrl_lightning.job.comparison import Comparison
+from gnnrl_lightning.job.deciding import decided_training
 from gnnrl_lightning.job.delivery import Delivered, deliver
 from gnnrl_lightning.job.finetuning import save_finetuned, worse
 from gnnrl_lightning.job.given_widths import as_widths, budget_of, deliver_unchanged, deliver_widths, read_widths
@@ -76,7 +77,7 @@ class CompressionCLI(RunningCLI):
         for section, values in asdict(checked.job.options).items():
             for name, value in values.items():
                 self._get(self.config, section)[name] = value
-        for measured in filter(None, (checked.job.latency, checked.alignment, checked.tuned)):
+        for measured in filter(None, (checked.job.latency, *checked.measured)):
             self.console.print(str(measured), soft_wrap=True)
         if budget is None:
             multiple = checked.job.limits.budget.channel_multiple
@@ -144,9 +145,9 @@ class CompressionCLI(RunningCLI):
     def pretrain(self, **_: Any) -> None:
         """Train the dense network and save its weights."""
         network = self.task.build()
-        self.task.check_training(network, self.options.pretraining, "pretraining")
+        options = self._decided(network, "pretraining")
         folder = self.open_run(self.resumed)
-        self._train(network, self.options.pretraining, folder, DENSE)
+        self._train(network, options, folder, DENSE)
         if rank() == 0:
             _save_dense(network, folder)
         self._close_training(folder, DENSE, self.task.figures(network, self.datamodule.holdout))
@@ -154,8 +155,7 @@ class CompressionCLI(RunningCLI):
     def finetune(self, **_: Any) -> None:
         """Train a pruned network or the dense one further and save it, or the one before if that is better."""
         network, task = self.task.build(), self.task
-        options, pruned = self.options.finetuning, task.artifact
-        task.check_training(network, options, "finetuning")
+        options, pruned = self._decided(network, "finetuning"), task.artifact
         folder, phase = self.open_run(self.resumed), DENSE if pruned is None else PRUNED
         before, start = copy.deepcopy(network), task.scored(network, self.datamodule.holdout)
         self._train(network, options, folder, phase)
@@ -170,8 +170,20 @@ class CompressionCLI(RunningCLI):
             save_finetuned(task, network, scores, folder.pruned)
         self._close_training(folder, phase, scores)
 
+    def _decided(self, network: nn.Module, section: str) -> TrainingOptions:
+        """Check the options of a training, and write what was "auto" back into the configuration."""
+        options: TrainingOptions = getattr(self.options, section)
+        self.task.check_training(network, options, section)
+        if options.open:
+            options, found = decided_training(options, self.task, network)
+            self.console.print(str(found), soft_wrap=True)
+        for name in ("precision", "channels_last"):
+            self._get(self.config, section)[name] = getattr(options.closed, name)
+        return options.closed
+
     def _train(self, network: nn.Module, options: TrainingOptions, folder: RunFolder, phase: str) -> None:
         """Train a network in place, from the checkpoint of the last complete epoch if there is one."""
+        options = from_first(options)  # each process has measured by itself
         self.task.train(network, options, self.phase_trainer(phase), checkpoint=folder.checkpoint(phase))
 
     def _close_training(self, folder: RunFolder, phase: str, scores: dict[str, float]) -> None:

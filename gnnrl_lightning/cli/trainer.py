@@ -8,33 +8,42 @@ from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.training.options import PRECISIONS as TRAINED_IN
 
-PRECISIONS = (None, "32", "32-true", "bf16", "bf16-mixed", "16", "16-mixed")
-"""Precisions of the trainer with which networks stay in float32, as surgery, search and delivery need them."""
+PRECISIONS = {name: short for short, long in TRAINED_IN.items() for name in (short, long)}
+"""Precisions of the trainer with which networks stay in float32, as surgery, search and delivery need them, and what
+trainings of networks call them."""
 
 GIVEN = ("accelerator", "devices", "strategy", "num_nodes", "precision")
 """Settings that Lightning refuses depending on each other and on the machine."""
 
 
-def check_settings(trainer: Namespace) -> None:
+def check_settings(config: Namespace) -> None:
     """Refuse settings that Lightning would refuse late or not at all, and replace automatic ones.
 
+    A precision of the trainer is that of all trainings, whatever their sections say.
+
     Args:
-        trainer: The configuration of `trainer`; changed in place.
+        config: The configuration; `trainer` and the precisions of the trainings are changed in place.
 
     Raises:
         UserError: A setting is refused.
     """
+    trainer = config["trainer"]
     if trainer["devices"] == "auto":
         trainer["devices"] = 1
     if trainer["max_epochs"] is not None and trainer["max_epochs"] < 1:
         raise UserError(f"trainer.max_epochs is {trainer['max_epochs']}: expected at least 1, or null")
-    precision = None if trainer["precision"] is None else str(trainer["precision"])
+    if trainer["precision"] is None:
+        return
+    precision = str(trainer["precision"])
     if precision not in PRECISIONS:
         raise UserError(
-            f"trainer.precision is {precision}, which changes the weights: expected one of "
-            f"{', '.join(name for name in PRECISIONS if name)}, or null"
+            f"trainer.precision is {precision}, which changes the weights: expected one of {', '.join(PRECISIONS)}, or "
+            "null"
         )
+    for section in ("pretraining", "finetuning"):
+        config[section]["precision"] = PRECISIONS[precision]
 
 
 def as_given(trainer: Namespace) -> str:

@@ -7,15 +7,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from gnnrl_lightning.candidates.pruner import default_final_examples
 from gnnrl_lightning.checks import instance
 from gnnrl_lightning.cost.budget import BoundBudget, Budget
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.evaluation.racing import random_order
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.importance import Calibration, try_own_importance
 from gnnrl_lightning.job.arguments import check_kinds
 from gnnrl_lightning.job.artifact import check_exportable
+from gnnrl_lightning.job.deciding import decided
 from gnnrl_lightning.job.job import Job, Runtime
 from gnnrl_lightning.job.latency import latency_for
 from gnnrl_lightning.job.options import Options
@@ -29,8 +28,8 @@ from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.speed.alignment import Alignment, align
 from gnnrl_lightning.speed.timer import RealTimer
-from gnnrl_lightning.speed.tuning import BATCH_SIZES, Tuned, tune
-from gnnrl_lightning.surgery.layers import find_layers
+from gnnrl_lightning.speed.training import TunedTraining
+from gnnrl_lightning.speed.tuning import Tuned
 from gnnrl_lightning.trees import Tree, call, floats, take, to_device
 
 TRIED = 8
@@ -97,13 +96,13 @@ def check(
         options.stages.budgets(limits)  # refused now, not after the first stage
     if latency is None and alignment is None:
         timer.check(network)
-    tuned = _tune(task, graph, network, options, runtime) if options.scoring.precision == AUTO else None
-    job = Job(task, graph, limits, _decided(options, task, network, tuned), runtime, latency, origin)
+    options, tuned = decided(options, task, network, graph, limits)
+    job = Job(task, graph, limits, options, runtime, latency, origin)
     calibration = job.calibration(options.candidate.calibration_examples)
     tried = Calibration(take(calibration, slice(TRIED)), None, task.goal)
     with eval_mode(network):
         try_own_importance(graph, network, options.candidate.importance, tried)
-    return Checked(job, network, calibration, tuned, alignment)
+    return Checked(job, network, calibration, tuned if alignment is None else (alignment, *tuned))
 
 
 def limits_on(graph: ComputationGraph, budget: Budget, name: str, origin: Origin | None = None) -> BoundBudget:
@@ -126,43 +125,6 @@ def limits_on(graph: ComputationGraph, budget: Budget, name: str, origin: Origin
     return limits
 
 
-def without_auto(options: Options, example: Tree) -> Options:
-    """Resolve every "auto" in the section `delivery`.
-
-    Args:
-        options: As configured.
-        example: The network's input, one normalised example.
-    """
-    delivery = options.delivery
-    if delivery.calibration_examples == AUTO:
-        delivery = replace(delivery, calibration_examples=default_final_examples(example))
-    return replace(options, delivery=delivery)
-
-
-def _tune(task: Task, graph: ComputationGraph, network: nn.Module, options: Options, runtime: Runtime) -> Tuned:
-    """Measure the fastest way to score candidates on the dense network; an untrained network takes as long."""
-    size = options.scoring.batch_size
-    sizes = BATCH_SIZES if size == AUTO else (size,)
-    return tune(network, find_layers(graph), _some(task, max(sizes), runtime), task.goal, sizes)
-
-
-def _some(task: Task, count: int, runtime: Runtime) -> Tree:
-    """Return normalised inputs of at most `count` examples of the holdout, on the device."""
-    data = task.data
-    some = take(data.holdout.inputs, random_order(len(data.holdout))[:count])
-    return data.normalize(to_device(some, runtime.device))
-
-
-def _decided(options: Options, task: Task, network: nn.Module, tuned: Tuned | None) -> Options:
-    """Return the options with every "auto" resolved."""
-    scoring = options.scoring
-    if tuned is not None:
-        scoring = replace(scoring, precision=tuned.precision, batch_size=tuned.batch_size)
-    if scoring.batch_size == AUTO:
-        scoring = replace(scoring, batch_size=task.data.eval_batch_size)
-    return replace(without_auto(options, task.example()), scoring=scoring)
-
-
 @dataclass(frozen=True)
 class Checked:
     """A job with validated input.
@@ -171,15 +133,13 @@ class Checked:
         job: The task with its limits and options.
         network: The dense network, on the job's device; it may be untrained.
         calibration: Normalised training examples for importance, repair and sensitivity.
-        tuned: Measurements behind the choice of precision and batch size; None: nothing was measured.
-        alignment: Measurements behind the choice of `budget.channel_multiple`; None: it was given.
+        measured: Measurements behind the options that were "auto", each with a line for the user.
     """
 
     job: Job
     network: nn.Module
     calibration: Tree
-    tuned: Tuned | None = None
-    alignment: Alignment | None = None
+    measured: tuple[Alignment | Tuned | TunedTraining, ...] = ()
 
     @property
     def met(self) -> bool:

@@ -18,8 +18,9 @@ from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.evaluation.callable import SCORE, CallableEvaluator, OutputsAlone, score_of
 from gnnrl_lightning.evaluation.result import DIVERGENCE, Evaluation, best_of, within
 from gnnrl_lightning.job.arguments import as_device, check_kinds
-from gnnrl_lightning.job.checked import limits_on, without_auto
+from gnnrl_lightning.job.checked import limits_on
 from gnnrl_lightning.job.comparison import run_agent
+from gnnrl_lightning.job.deciding import without_auto
 from gnnrl_lightning.job.groups import GroupOptions
 from gnnrl_lightning.job.job import PRUNED, UNIFORM
 from gnnrl_lightning.job.options import DeliveryOptions, Options

@@ -19,6 +19,7 @@ from gnnrl_lightning.checks import as_path, instance
 from gnnrl_lightning.cost.metrics import metric_name
 from gnnrl_lightning.data import ExampleData, Examples
 from gnnrl_lightning.errors import Diverged, UserError
+from gnnrl_lightning.evaluation.racing import random_order
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job import artifact
 from gnnrl_lightning.job.arguments import check_kinds
@@ -26,9 +27,13 @@ from gnnrl_lightning.job.groups import GroupOptions
 from gnnrl_lightning.networks import check_finite, check_runs, load_weights, not_finite
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.objective import Figure, Objective, find_objective
+from gnnrl_lightning.speed.training import TunedTraining, tune_training
 from gnnrl_lightning.training.options import TrainingOptions
 from gnnrl_lightning.training.train import check_training, scored, train
-from gnnrl_lightning.trees import Tree, zeros_of
+from gnnrl_lightning.trees import Tree, device_of, take, to_device, zeros_of
+
+TUNED = 32
+"""Examples of a step of training that is measured, at most: the fastest precision hardly depends on their number."""
 
 
 @dataclass(frozen=True)
@@ -249,6 +254,17 @@ class Task:
             check_training(network, options, self.goal, self.example(), teacher)
         except UserError as error:
             raise UserError(f"{name}: {error}") from error
+
+    def tune_training(self, network: nn.Module) -> TunedTraining:
+        """Measure the fastest precision and memory format to train a network with, on its device.
+
+        Args:
+            network: The network to train, or one of the same shapes.
+        """
+        holdout = self.data.holdout
+        order = random_order(len(holdout))[: min(TUNED, self.data.batch_size)]
+        inputs, targets = to_device(take((holdout.inputs, holdout.targets), order), device_of([*network.parameters()]))
+        return tune_training(network, self.data.normalize(inputs), targets, self.goal)
 
     def figures(self, network: nn.Module, examples: Examples) -> dict[str, float]:
         """Return the objective's figures of a network, by name."""

@@ -21,7 +21,7 @@ from gnnrl_lightning.training.mixup import Mixed, mix
 from gnnrl_lightning.training.optimizers import make_optimizer
 from gnnrl_lightning.training.options import TrainingOptions
 from gnnrl_lightning.training.schedules import SCHEDULES
-from gnnrl_lightning.trees import Tree, call, count, floats, map_tensors
+from gnnrl_lightning.trees import Tree, call, channels_last, count, floats, map_tensors
 
 MIXUP = 1
 """Last part of the key of mixup's random numbers: the rest of it is the key of the batch's augmentation."""
@@ -77,7 +77,10 @@ class SupervisedModule(LightningModule):
 
     def forward(self, inputs: Tree) -> Tree:
         """Outputs for normalised inputs."""
-        return call(self.network, inputs)
+        return self._run(self.network, inputs)
+
+    def _run(self, network: nn.Module, inputs: Tree) -> Tree:
+        return call(network, channels_last(inputs) if self.options.channels_last is True else inputs)
 
     def on_fit_start(self) -> None:
         """Move the teacher to the device."""
@@ -142,7 +145,7 @@ class SupervisedModule(LightningModule):
         if teacher is None or weight == 0:
             return loss
         with eval_mode(teacher), torch.no_grad():
-            taught = call(teacher, mixed.inputs)
+            taught = self._run(teacher, mixed.inputs)
         distance = self.objective.distillation(outputs, taught, self.options.distillation_temperature)
         return (1 - weight) * loss + weight * distance
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from gnnrl_lightning.checks import real, whole
-from gnnrl_lightning.options import check_fields
+from gnnrl_lightning.checks import real, shown, whole
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.options import AUTO, check_fields
 from gnnrl_lightning.training.optimizers import OptimizerSpec, check_optimizer
 from gnnrl_lightning.training.schedules import SCHEDULES
+
+REFERENCE = "32"
+"""Precision with which all others must agree."""
+
+PRECISIONS = {REFERENCE: "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+"""Precision of training -> its name in Lightning."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,10 @@ class TrainingOptions:
         distillation_weight: Share of the distillation loss, from 0 to 1; above 0 it needs a teacher, whose forward pass
             is added to each step.
         distillation_temperature: Temperature that softens both networks' outputs for it, if they are log-probabilities.
+        precision: 32; bf16 or 16: operators that allow it in bfloat16 or float16, the weights in float32; or auto: the
+            fastest of 32 and bf16, measured on steps of the training, see `gnnrl_lightning.speed.training`.
+        channels_last: Whether images and weights are stored with their channels last; auto: measured together with the
+            precision, else false.
 
     Raises:
         UserError: A value is out of range, or optimiser or schedule are unknown.
@@ -49,6 +61,8 @@ class TrainingOptions:
     ema_decay: float = 0.0
     distillation_weight: float = 0.0
     distillation_temperature: float = 4.0
+    precision: str = REFERENCE
+    channels_last: bool | Literal["auto"] = AUTO
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -58,5 +72,32 @@ class TrainingOptions:
         real("distillation_weight", self.distillation_weight, 0, 1)
         real("ema_decay", self.ema_decay, 0, 1, "[)")
         real("distillation_temperature", self.distillation_temperature, 0, ends="(]")
+        if self.precision not in (*PRECISIONS, AUTO):
+            raise UserError(f"precision is {shown(self.precision)}: expected one of {', '.join((*PRECISIONS, AUTO))}")
         SCHEDULES.find(self.schedule)
         check_optimizer(self.optimizer)
+
+    @property
+    def open(self) -> bool:
+        """Whether there is a training whose precision is to be measured."""
+        return self.epochs > 0 and self.precision == AUTO
+
+    @property
+    def closed(self) -> TrainingOptions:
+        """The options without "auto": what has not been measured is as usual."""
+        precision = REFERENCE if self.precision == AUTO else self.precision
+        return replace(self, precision=precision, channels_last=self.channels_last is True)
+
+    @property
+    def lightning_precision(self) -> str:
+        """The precision as Lightning's trainer names it.
+
+        Raises:
+            UserError: It is auto, which nobody has measured.
+        """
+        if self.precision == AUTO:
+            raise UserError(
+                "precision is auto, which jobs measure: give 32 or bf16, or see "
+                "gnnrl_lightning.speed.training.tune_training"
+            )
+        return PRECISIONS[self.precision]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -63,7 +64,8 @@ def train(
         data: The data module, set up; for this run its training order and augmentation derive from `seed`.
         options: Training options.
         objective: Computes loss and figures.
-        trainer: Creates the Trainer; called with `max_epochs`, `gradient_clip_val` and `limit_val_batches`.
+        trainer: Creates the Trainer; called with `max_epochs`, `gradient_clip_val`, `limit_val_batches` and
+            `precision`.
         seed: Seed of the order, of the augmentation, of mixup and of dropout.
         teacher: Network to distil from, needed if `options.distillation_weight` is above 0.
         checkpoint: File of the checkpoint after each epoch; if it exists, training resumes from it and ends with the
@@ -73,7 +75,7 @@ def train(
         The objective's figures of the holdout after each epoch, those of a resumed training included.
 
     Raises:
-        UserError: Distillation without a teacher, or a network without parameters to train.
+        UserError: Distillation without a teacher, a network without parameters to train, or a precision that is auto.
     """
     module = SupervisedModule(network, options, objective, teacher, seed)
     latest = LatestCheckpoint(checkpoint)
@@ -81,10 +83,11 @@ def train(
     data_seed, data.seed = data.seed, seed
     try:
         if options.epochs > 0:
-            with isolate_rng(), without_others_warnings():
+            stored = channels_last_weights([each for each, _ in devices], options.channels_last is True)
+            with isolate_rng(), without_others_warnings(), stored:
                 network.train()
                 flags = {"max_epochs": options.epochs, "gradient_clip_val": options.gradient_clip or None}
-                runner = trainer(**flags, limit_val_batches=None)
+                runner = trainer(**flags, limit_val_batches=None, precision=options.lightning_precision)
                 average = MovingAverage(network, options.ema_decay) if options.ema_decay > 0 else None
                 callbacks = [latest] if average is None else [average, latest]
                 runner.callbacks.extend(callbacks)  # pyright: ignore[reportAttributeAccessIssue]
@@ -98,6 +101,23 @@ def train(
         for each, device in devices:
             each.to(device)
     return module.holdout
+
+
+@contextmanager
+def channels_last_weights(networks: Sequence[nn.Module], wanted: bool = True) -> Iterator[None]:
+    """Store the weights of convolutions with their channels last, in place, and in the usual format afterwards.
+
+    Args:
+        networks: The networks.
+        wanted: False: nothing is done.
+    """
+    try:
+        for network in networks if wanted else ():
+            network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        yield
+    finally:
+        for network in networks if wanted else ():
+            network.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
 
 
 def check_training(

@@ -5,7 +5,8 @@ import pytest
 import yaml
 
 from gnnrl_lightning.cli import main
-from gnnrl_lightning.job import checked as checking
+from gnnrl_lightning.job import deciding
+from gnnrl_lightning.job.task import Task
 from tests.cli.refused import tree
 
 COMPARE = ["--search.evaluations", "19", "--search.sensitivity", "reconstruction", "--compare.seeds", "[0, 1]"]
@@ -126,10 +127,15 @@ def test_comparisons_that_are_refused(compared, capsys, arguments, message):
 def test_what_is_measured_is_written_down_and_read_again(fitted, workplace, capsys, monkeypatch):
     """By `fit`, and by a resumed comparison, which keeps its first measurements instead of measuring again."""
     given = ["--checkpoint", str(fitted / "checkpoints" / "dense.safetensors"), "--scoring.precision", "auto"]
-    fit = ["--trainer.max_epochs", "1", "--finetuning.epochs", "0"]
+    given += ["--finetuning.precision", "auto"]
+    fit = ["--trainer.max_epochs", "1", "--finetuning.epochs", "1"]
     main(["fit", "--config", "small.yaml", "--run.name", "measured", *given, *fit])
-    scoring = yaml.safe_load((workplace / "runs" / "measured" / "config.yaml").read_text())["scoring"]
-    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("candidates are scored in"))
+    config = yaml.safe_load((workplace / "runs" / "measured" / "config.yaml").read_text())
+    scoring, finetuning = config["scoring"], config["finetuning"]
+    lines = capsys.readouterr().out.splitlines()
+    line = next(line for line in lines if line.startswith("candidates are scored in"))
+    assert finetuning["precision"] in ("32", "bf16") and finetuning["channels_last"] in (True, False)
+    assert any(line.startswith(f"networks are trained in precision {finetuning['precision']}") for line in lines)
     assert scoring["precision"] in ("32", "bf16") and scoring["batch_size"] in (64, 128, 256)
     assert f"precision {scoring['precision']}, {scoring['batch_size']} examples a batch" in line
 
@@ -137,6 +143,7 @@ def test_what_is_measured_is_written_down_and_read_again(fitted, workplace, caps
     main([*both, "--compare.methods", "[uniform]"])
     before = (workplace / "runs" / "measured_too" / "config.yaml").read_text()
     assert yaml.safe_load(before)["scoring"]["batch_size"] == 100
-    monkeypatch.setattr(checking, "tune", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(deciding, "tune", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(Task, "tune_training", lambda *_: pytest.fail("measured again"))
     main([*both, "--compare.methods", "[uniform, greedy]"])
     assert "uniform" in (workplace / "runs" / "measured_too" / "compare.json").read_text()

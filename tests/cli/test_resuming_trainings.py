@@ -5,11 +5,13 @@ import signal
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from gnnrl_lightning.cli import main
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.report.metrics import read_rows
+from gnnrl_lightning.speed.training import TunedTraining
 from gnnrl_lightning.training.checkpoint import LatestCheckpoint
 
 GIVEN = ["--config", "small.yaml", "--run.threads", "1", "--run.name"]
@@ -53,6 +55,24 @@ def test_a_pretraining_resumes_after_its_last_epoch(workplace, resumed, capsys):
     with pytest.raises(SystemExit) as end:
         main(["pretrain", "--resume", "runs/dense_again"])
     assert end.value.code == 0 and "runs/dense_again is finished: there is nothing to resume" in capsys.readouterr().out
+
+
+def test_a_resumed_training_has_the_precision_that_was_measured(workplace, resumed, monkeypatch):
+    monkeypatch.setattr(Task, "tune_training", lambda *_: TunedTraining("bf16", True, {("bf16", True): 1.0}))
+    main(["pretrain", *GIVEN, "open", "--pretraining.precision", "auto"])
+    monkeypatch.setattr(Task, "tune_training", lambda *_: TunedTraining("bf16", True, {("bf16", True): 1.0}))
+    again = ["pretrain", *GIVEN, "open_again", "--pretraining.precision", "auto"]
+    assert resumed(again, 2, ["pretrain", "--resume", "runs/open_again"]) == 2  # measures by itself, if at all
+    first, again = (workplace / "runs" / name for name in ("open", "open_again"))
+    assert same_weights(*(run / "checkpoints" / "dense.safetensors" for run in (first, again)))
+    config = yaml.safe_load((again / "config.yaml").read_text())
+    assert (config["pretraining"]["precision"], config["pretraining"]["channels_last"]) == ("bf16", True)
+
+
+def test_a_precision_of_the_trainer_is_that_of_all_trainings(workplace):
+    main(["pretrain", *GIVEN, "mixed", "--trainer.precision", "bf16-mixed", "--pretraining.epochs", "1"])
+    config = yaml.safe_load((workplace / "runs" / "mixed" / "config.yaml").read_text())
+    assert config["pretraining"]["precision"] == config["finetuning"]["precision"] == "bf16"
 
 
 def test_a_training_that_ends_before_its_figures_is_not_finished(workplace, interrupt, monkeypatch):

@@ -21,6 +21,7 @@ KEYS = {
     "ratio_racing_one_core", "ratio_plain_one_core", "ratio_plain_fp32_one_core",
     "evaluations_per_s", "evaluations_per_s_plain", "racing_miss",
     "peak_fraction", "peak_fraction_dense", "peak_fraction_fp32", "peak_fraction_fp32_dense",
+    "training_ratio", "training_ratio_aligned",
     "ppo_update_s", "state_ms", "proxy_episodes_per_s", "ddp_speedup", "peak_rss_gib",
     "peak_rss_gib_imagenet", "delivery_peak_rss_gib",
 }  # fmt: skip
@@ -114,7 +115,7 @@ def test_parts_of_another_machine_are_refused(speed, tmp_path, capsys, monkeypat
 def test_parts_about_cpu_cores_are_left_out_on_cuda(speed):
     arguments, everything = ["--data", "noise", "--device", "cuda"], speed.PARTS.keys()
     assert speed.main(["--data", "noise"])["parts"].keys() == everything
-    assert speed.main(arguments)["parts"].keys() == everything - {"one_core", "devices"}
+    assert speed.main(arguments)["parts"].keys() == everything - {"one_core", "devices", "training"}
     assert speed.main([*arguments, "--parts", "devices"])["parts"].keys() == {"devices"}
 
 

@@ -13,7 +13,7 @@ from gnnrl_lightning.data import Digits
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.result import best_of
-from gnnrl_lightning.job import checked as checking
+from gnnrl_lightning.job import deciding
 from gnnrl_lightning.job.checked import check
 from gnnrl_lightning.job.delivery import deliver
 from gnnrl_lightning.job.job import Runtime
@@ -360,7 +360,7 @@ def test_precision_and_batch_size_are_measured_on_request(task, folder, monkeypa
         asked.append((len(inputs), sizes))
         return Tuned("bf16", sizes[-1], {"bf16": 0.1})
 
-    monkeypatch.setattr(checking, "tune", tune)
+    monkeypatch.setattr(deciding, "tune", tune)
     for given, expected in (("auto", 512), (40, 40)):
         trained = trained_of(task, folder, precision="auto", batch_size=given)
         scoring = trained.job.options.scoring
@@ -369,7 +369,7 @@ def test_precision_and_batch_size_are_measured_on_request(task, folder, monkeypa
         assert (evaluator.dtype, evaluator.batch_size) == (torch.bfloat16, expected)
     assert asked == [(287, (64, 128, 256, 512)), (40, (40,))]
     checked = checked_of(task)
-    assert checked.tuned is None and train(checked, folder).evaluator().batch_size == task.data.eval_batch_size
+    assert not checked.measured and train(checked, folder).evaluator().batch_size == task.data.eval_batch_size
     assert trained_of(task, folder, batch_size=9).evaluator().batch_size == 9
 
 

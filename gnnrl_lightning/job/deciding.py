@@ -1,0 +1,91 @@
+"""Options that are "auto", decided by what the network, its data and the machine are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import nn
+
+from gnnrl_lightning.candidates.pruner import default_final_examples
+from gnnrl_lightning.cost.budget import BoundBudget
+from gnnrl_lightning.evaluation.racing import random_order
+from gnnrl_lightning.graph import ComputationGraph
+from gnnrl_lightning.job.options import Options
+from gnnrl_lightning.job.task import Task
+from gnnrl_lightning.options import AUTO
+from gnnrl_lightning.search.baselines import uniform
+from gnnrl_lightning.speed.training import TunedTraining
+from gnnrl_lightning.speed.tuning import BATCH_SIZES, Tuned, tune
+from gnnrl_lightning.surgery.layers import find_layers
+from gnnrl_lightning.training.options import TrainingOptions
+from gnnrl_lightning.trees import Tree, device_of, take, to_device
+
+
+def decided(
+    options: Options, task: Task, network: nn.Module, graph: ComputationGraph, limits: BoundBudget
+) -> tuple[Options, tuple[Tuned | TunedTraining, ...]]:
+    """Decide every option that is "auto".
+
+    Scoring is measured on the dense network, trainings on the network that they train, at the keep ratio of all groups
+    that meets the budget if it is a pruned one; an untrained network takes as long as a trained one.
+
+    Args:
+        options: As configured.
+        task: The network and its data.
+        network: The dense network, on the job's device.
+        graph: Its graph.
+        limits: Upper limits on the costs of the pruned network.
+
+    Returns:
+        The options, and the measurements behind them.
+    """
+    scoring, measured = options.scoring, list[Tuned | TunedTraining]()
+    if scoring.precision == AUTO:
+        sizes = BATCH_SIZES if scoring.batch_size == AUTO else (scoring.batch_size,)
+        found = tune(network, find_layers(graph), _some(task, max(sizes), network), task.goal, sizes)
+        scoring = replace(scoring, precision=found.precision, batch_size=found.batch_size)
+        measured.append(found)
+    if scoring.batch_size == AUTO:
+        scoring = replace(scoring, batch_size=task.data.eval_batch_size)
+    pretraining, finetuning = options.pretraining, options.finetuning
+    if pretraining.open and not task.trained:
+        pretraining, found = decided_training(pretraining, task, network)
+        measured.append(found)
+    if finetuning.open:
+        smaller = graph.plan(network, uniform(graph, limits)).apply(network)
+        finetuning, found = decided_training(finetuning, task, smaller)
+        measured.append(found)
+    trainings = {"pretraining": pretraining.closed, "finetuning": finetuning.closed}
+    return replace(without_auto(options, task.example()), scoring=scoring, **trainings), tuple(measured)
+
+
+def decided_training(options: TrainingOptions, task: Task, network: nn.Module) -> tuple[TrainingOptions, TunedTraining]:
+    """Decide precision and memory format of a training.
+
+    Args:
+        options: Options whose precision is auto.
+        task: The task.
+        network: The network to train, or one with the same shapes; it is not changed.
+    """
+    found = task.tune_training(network)
+    return found.applied(options), found
+
+
+def without_auto(options: Options, example: Tree) -> Options:
+    """Decide every "auto" in the section `delivery`.
+
+    Args:
+        options: As configured.
+        example: The network's input, one normalised example.
+    """
+    delivery = options.delivery
+    if delivery.calibration_examples == AUTO:
+        delivery = replace(delivery, calibration_examples=default_final_examples(example))
+    return replace(options, delivery=delivery)
+
+
+def _some(task: Task, count: int, network: nn.Module) -> Tree:
+    """Return normalised inputs of at most `count` examples of the holdout, on the network's device."""
+    data = task.data
+    some = take(data.holdout.inputs, random_order(len(data.holdout))[:count])
+    return data.normalize(to_device(some, device_of([*network.parameters()])))
