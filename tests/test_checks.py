@@ -37,7 +37,7 @@ from gnnrl_lightning.job import (
     search,
     train,
 )
-from gnnrl_lightning.job.artifact import check_files, load_as
+from gnnrl_lightning.job.artifact import check_files
 from gnnrl_lightning.job.runs import RunOptions
 from gnnrl_lightning.networks import MobileNetV2, Perceptron, SmallUNet, load_weights, resnet20, save_weights, vgg16_bn
 from gnnrl_lightning.objective import Classification, Segmentation
@@ -164,7 +164,7 @@ TABLE = (
     (GroupOptions, "keep", but("[]", "(1, 2)")),
     (GroupOptions, "limits", but("{}")),
     (lambda **given: load(dense=TwoHidden(), example=torch.zeros(1, 1, 8, 8), **given), "folder", ANYTHING),
-    (lambda **given: load_as(name="weights", **given), "folder", ANYTHING),
+    (lambda **given: load(format="onnx", **given), "folder", ANYTHING),
     (check_files, "folder", ANYTHING),
     (lambda **given: push(repo="user/repo", **given), "run", ANYTHING),
     (lambda **given: push("nowhere", **given), "repo", ANYTHING),

@@ -120,7 +120,7 @@ class DamagedFiles:
             elif name == "choice by latency":
                 read_figures(self.whole.latency_check, "the winner is measured again")
             elif name in LOADED:
-                artifact.load_as(self.formats, LOADED[name])
+                artifact.load(self.formats, format=LOADED[name])
             elif "of a stage" in name:
                 check_files(self.staged)
                 return artifact.read_recipe(self.staged.stage(1).pruned) == self.recipe

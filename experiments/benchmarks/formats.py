@@ -82,8 +82,8 @@ def loaded_from(folder: Path, dense: nn.Module, example: Tensor) -> dict[str, Ne
     notes = artifact.read_recipe(folder)["formats"]
     files = {name: folder / note["file"] for name, note in notes.items()}
     return {
-        "weights": artifact.load_as(folder, "weights", dense, example),
-        "program": artifact.load_as(folder, "program"),
+        "weights": artifact.load(folder, dense, example, format="weights"),
+        "program": artifact.load(folder, format="program"),
         "onnx": Session(files["onnx"], notes["onnx"]["outputs"], threads=1),
         "openvino": Compiled(files["openvino"], notes["openvino"]["outputs"], threads=1),
         "int8": Session(files["int8"], notes["int8"]["outputs"], threads=1),

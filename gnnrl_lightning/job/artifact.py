@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import nn
@@ -31,7 +31,10 @@ from gnnrl_lightning.networks import eval_mode
 from gnnrl_lightning.surgery.plan import Plan
 from gnnrl_lightning.trees import Tree, call, layout, tensors, zeros_of
 
-DEFAULT_FORMATS = ("weights", "program")
+WEIGHTS = "weights"
+"""Name of the format that is loaded unless another one is named: the weights alone, for the network's own class."""
+
+DEFAULT_FORMATS = (WEIGHTS, "program")
 
 
 def step(graph: ComputationGraph, plan: Plan) -> dict[str, Any]:
@@ -212,7 +215,7 @@ def restore(folder: str | Path, dense: nn.Module, example: Tree) -> Restored:
         UserError: A file is missing or damaged, or the recipe belongs to a different network.
     """
     recipe = read_recipe(folder)
-    path = _file(Path(folder), recipe, "weights")
+    path = _file(Path(folder), recipe, WEIGHTS)
     instance("dense", dense, nn.Module, "the unpruned network, with any weights")
     _check_example(example)
     network = load_pruned(path, recipe, dense, example)
@@ -220,38 +223,48 @@ def restore(folder: str | Path, dense: nn.Module, example: Tree) -> Restored:
     return Restored(network, recipe)
 
 
-def load(folder: str | Path, dense: nn.Module, example: Tree) -> nn.Module:
-    """The network of `restore`."""
-    return restore(folder, dense, example).network
-
-
-def load_as(
-    folder: str | Path, name: str, dense: nn.Module | None = None, example: Tree | None = None
+@overload
+def load(folder: str | Path, dense: nn.Module, example: Tree | None = None) -> nn.Module: ...
+@overload
+def load(
+    folder: str | Path, dense: nn.Module | None = None, example: Tree | None = None, *, format: str
+) -> Callable[..., Tree]: ...
+def load(
+    folder: str | Path, dense: nn.Module | None = None, example: Tree | None = None, *, format: str = WEIGHTS
 ) -> Callable[..., Tree]:
-    """Load the file of a format.
+    """Load a pruned network by the file of any of its formats, and compare its outputs with the recorded ones.
+
+    ```
+    smaller = load("runs/NAME/pruned", resnet20())  # the network's own class, pruned again
+    run = load("runs/NAME/pruned", format="onnx")            # in ONNX Runtime, without the network's code
+    ```
 
     Args:
         folder: Folder of the artifact.
-        name: Name or import path of the format, as it was saved.
-        dense: The dense network with any weights; needed by formats that store only weights.
-        example: Inputs of the shapes that the network reads; needed by the same formats.
+        dense: The network that the first step pruned, with any weights; it is not changed. Needed by `weights`, and by
+            formats of your own that store only weights.
+        example: Inputs of the shapes that the network reads; None: of the shapes that were recorded.
+        format: Name or import path of a format in which it was saved. `program` has pickled parts: load only trusted
+            files.
 
     Returns:
-        A callable that maps a batch of inputs to the outputs of the pruned network.
+        The pruned network in evaluation mode (`weights`, `program`), or a callable that maps a batch of inputs to its
+        outputs.
 
     Raises:
-        UserError: A file is missing or damaged, or the artifact was not saved in this format.
+        UserError: A file is missing or damaged, the artifact was not saved in this format, or the network to prune
+            again is missing or another one.
     """
-    recipe = read_recipe(folder)
-    path = _file(Path(folder), recipe, instance("name", name, str, "the name of a format"))
     if dense is not None:
         instance("dense", dense, nn.Module, "the unpruned network, with any weights, or None")
     if example is not None:
         _check_example(example)
+    recipe = read_recipe(folder)
+    path = _file(Path(folder), recipe, instance("format", format, str, "the name of a format"))
     given = zeros_of(recipe["input"]) if example is None else example
-    row = FORMATS.find(name)
+    row = FORMATS.find(format)
     loaded = row.load(path, recipe, dense, given)
-    check_probe(loaded, recipe, path, name, row.tolerance)
+    check_probe(loaded, recipe, path, format, row.tolerance)
     return loaded
 
 

@@ -105,7 +105,10 @@ def load_pruned(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None, 
         UserError: There is no dense network, or the recipe belongs to a different one.
     """
     if dense is None:
-        raise UserError(f"{path} stores only weights: give the dense network, with any weights, as dense=")
+        raise UserError(
+            f"{path} stores only weights: give the dense network, with any weights, as dense=, or the name of another "
+            "format in which it was saved as format="
+        )
     network = dense
     for step in recipe["steps"]:
         graph = trace(network, example, keep=step["keep"], passed=step["fingerprint"])

@@ -3,12 +3,12 @@
 ```
 push("runs/NAME", "user/repo")          # the artifact and a model card; needs a login (hf auth login)
 folder = pull("user/repo", "downloaded")  # every file is compared with its checksum, and nothing is loaded
-load_as(folder, "onnx")                   # as an artifact of this machine
+load(folder, format="onnx")               # as an artifact of this machine
 ```
 
 Only the files that the recipe names are sent and fetched, and the card. An exported program (`model.pt2`) has pickled
-parts: it is fetched like any other file, and loaded only if `load_as(folder, "program")` asks for it. The environment
-variable HF_ENDPOINT is the address of another hub.
+parts: it is fetched like any other file, and loaded only if `load(folder, format="program")` asks for it. The
+environment variable HF_ENDPOINT is the address of another hub.
 """
 
 from __future__ import annotations

@@ -18,9 +18,7 @@ LOADED = "The files can be loaded in a folder that `pull` has written."
 
 USAGE: Mapping[str, str] = {
     "weights": (
-        "from gnnrl_lightning import load\n\n"
-        "# dense: {dense}, with any weights; example: one batch of inputs\n"
-        'network = load("FOLDER", dense, example)'
+        'from gnnrl_lightning import load\n\n# dense: {dense}, with any weights\nnetwork = load("FOLDER", dense)'
     ),
     "program": (
         "# It has pickled parts: load it only if you trust its author. It needs PyTorch alone.\n"
@@ -34,7 +32,7 @@ USAGE: Mapping[str, str] = {
 }
 """Name of a format -> Python that loads its file."""
 
-ANY = 'from gnnrl_lightning.job.artifact import load_as\n\nnetwork = load_as("FOLDER", "{name}")'
+ANY = 'from gnnrl_lightning import load\n\nnetwork = load("FOLDER", format="{name}")'
 """Python that loads the file of any other format."""
 
 

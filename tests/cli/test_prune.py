@@ -86,7 +86,7 @@ def test_kept_layers_stay_as_they_are_in_what_is_saved(workplace, dense):
     folder = workplace / "runs" / "kept" / "pruned"
     assert artifact.read_recipe(folder)["steps"][0]["keep"] == ["conv1"]
     main(["validate", "--config", "small.yaml", "--artifact", str(folder)])
-    program = artifact.load_as(folder, "program")
+    program = artifact.load(folder, format="program")
     assert program.state_dict()["conv1.weight"].shape == torch.Size([8, 1, 3, 3])
 
 

@@ -59,7 +59,7 @@ def test_a_pruned_network_runs_without_pytorch(tmp_path):
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=120)
     outputs = torch.from_numpy(np.load(tmp_path / "outputs.npy"))
     torch.testing.assert_close(outputs, pruned(images).detach(), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(artifact.load_as(folder, "onnx")(images), outputs)
+    torch.testing.assert_close(artifact.load(folder, format="onnx")(images), outputs)
 
 
 def test_what_cannot_be_written_is_refused(tmp_path, monkeypatch):

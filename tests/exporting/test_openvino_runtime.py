@@ -52,7 +52,7 @@ def test_a_pruned_network_runs_without_pytorch(tmp_path):
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=120)
     outputs = torch.from_numpy(np.load(tmp_path / "outputs.npy"))
     torch.testing.assert_close(outputs, pruned(images).detach(), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(artifact.load_as(folder, "openvino")(images), outputs)
+    torch.testing.assert_close(artifact.load(folder, format="openvino")(images), outputs)
 
 
 def test_weights_are_neither_rounded_nor_missing_their_check(tmp_path):
@@ -66,10 +66,10 @@ def test_weights_are_neither_rounded_nor_missing_their_check(tmp_path):
     data[size // 2] ^= 1
     (folder / "model.bin").write_bytes(bytes(data))
     with pytest.raises(UserError, match=r"model\.bin is damaged: its SHA-256 is"):
-        artifact.load_as(folder, "openvino")
+        artifact.load(folder, format="openvino")
     (folder / "model.bin").unlink()
     with pytest.raises(UserError, match=r"model\.bin is missing"):
-        artifact.load_as(folder, "openvino")
+        artifact.load(folder, format="openvino")
 
 
 def test_what_openvino_cannot_read_is_refused(tmp_path):

@@ -65,7 +65,7 @@ def test_weights_are_stored_as_int8_and_the_file_is_smaller(tmp_path):
 def test_the_loaded_file_computes_what_was_quantised_and_not_what_the_network_does(tmp_path):
     torch.manual_seed(0)
     pruned, folder = delivered(Image(), (3, 10, 10), tmp_path / "pruned", ["weights", "int8"])
-    loaded = artifact.load_as(folder, "int8")
+    loaded = artifact.load(folder, format="int8")
     for batch in (1, 7):
         images = torch.randn(batch, 3, 10, 10)
         found, exact = loaded(images), pruned(images).detach()
@@ -88,7 +88,7 @@ def test_it_runs_without_pytorch(tmp_path):
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=120)
     outputs = torch.from_numpy(np.load(tmp_path / "outputs.npy"))
-    torch.testing.assert_close(artifact.load_as(folder, "int8")(images), outputs)
+    torch.testing.assert_close(artifact.load(folder, format="int8")(images), outputs)
 
 
 def test_several_inputs_and_nested_outputs():

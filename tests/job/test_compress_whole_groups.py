@@ -8,7 +8,7 @@ from torch import nn
 
 from gnnrl_lightning import Budget, GroupOptions, UserError, compress, load
 from gnnrl_lightning.data import Digits
-from gnnrl_lightning.job.artifact import load_as, read_recipe
+from gnnrl_lightning.job.artifact import read_recipe
 from gnnrl_lightning.job.recipe import RECIPE, recipe_hash
 from gnnrl_lightning.rl.learners import GNNRL
 from gnnrl_lightning.training.options import TrainingOptions
@@ -62,7 +62,7 @@ def test_a_budget_below_one_channel_each_removes_blocks(network, tmp_path):
     with torch.no_grad():
         expected = delivered.network(EXAMPLE)
         assert torch.equal(load(delivered.folder, network, EXAMPLE)(EXAMPLE), expected)
-        torch.testing.assert_close(load_as(delivered.folder, "program")(EXAMPLE), expected)
+        torch.testing.assert_close(load(delivered.folder, format="program")(EXAMPLE), expected)
     recipe = read_recipe(delivered.folder)
     assert recipe["steps"][0]["kept"]["blocks.0.0"] == []
     recipe["steps"][0]["kept"]["stem"] = []

@@ -82,7 +82,7 @@ def test_published_networks_are_the_same_in_every_format_for_any_batch(path, tmp
             dense.train()(torch.randn(8, 3, side, side))
     pruned, folder = delivered(dense, (3, side, side), tmp_path / "pruned", [*FORMATS])
     for name in [each for each in FORMATS if each != "weights"]:
-        network = artifact.load_as(folder, name)
+        network = artifact.load(folder, format=name)
         for batch in (1, 7):
             images = torch.randn(batch, 3, side, side)
             with torch.no_grad():

@@ -67,7 +67,7 @@ def test_what_is_pushed_comes_back_and_computes_the_same(run, server, tmp_path):
         assert (folder / name).read_bytes() == (run.folder / name).read_bytes()
     expected = run.network(IMAGES).detach()
     assert torch.equal(load(folder, Image(), IMAGES)(IMAGES), expected)
-    torch.testing.assert_close(artifact.load_as(folder, "program")(IMAGES), expected)
+    torch.testing.assert_close(artifact.load(folder, format="program")(IMAGES), expected)
 
 
 def test_large_files_go_by_lfs_and_a_second_push_is_a_commit_of_the_same_repository(run, server, tmp_path):

@@ -79,7 +79,7 @@ def test_the_approximation_is_compared_with_what_was_written(tmp_path):
     """Not with the network: it is a step away from that."""
     pruned, folder = delivered(Image(), (3, 10, 10), tmp_path / "fine", [path_of("FINE")])
     images = torch.randn(5, 3, 10, 10)
-    assert torch.equal(artifact.load_as(folder, path_of("FINE"))(images), Steps(pruned, 1e-3)(images))
+    assert torch.equal(artifact.load(folder, format=path_of("FINE"))(images), Steps(pruned, 1e-3)(images))
     with pytest.raises(RuntimeError, match=r"loaded from wrong.pt .* differs by"):
         delivered(Image(), (3, 10, 10), tmp_path / "wrong", [path_of("WRONG")])
 
@@ -89,10 +89,10 @@ def test_a_file_that_no_longer_computes_what_was_written_is_refused(tmp_path, mo
     _, folder = delivered(Image(), (3, 10, 10), tmp_path / "fine", [path_of("FINE")])
     call = Steps.__call__
     monkeypatch.setattr(Steps, "__call__", lambda self, images: call(self, images) + 0.05)
-    artifact.load_as(folder, path_of("FINE"))
+    artifact.load(folder, format=path_of("FINE"))
     monkeypatch.setattr(Steps, "__call__", lambda self, images: call(self, images) + 0.2)
     with pytest.raises(UserError, match="does not compute what was saved"):
-        artifact.load_as(folder, path_of("FINE"))
+        artifact.load(folder, format=path_of("FINE"))
 
 
 def test_scores_and_sizes_are_in_the_result_and_its_table(run):

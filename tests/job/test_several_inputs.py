@@ -69,7 +69,7 @@ def test_the_whole_job_with_inputs_by_name(tmp_path):
     figures = delivered.figures["pruned"]
     assert figures["macs_ratio"] <= 0.6 and figures["rmse_test_after"] < 2
     inputs = Sums().load().test.inputs
-    loaded = artifact.load_as(delivered.folder, "program")
+    loaded = artifact.load(delivered.folder, format="program")
     with torch.no_grad():
         torch.testing.assert_close(call(loaded, inputs), call(delivered.network, inputs))
         again = artifact.load(delivered.folder, network, {name: tensor[:1] for name, tensor in inputs.items()})

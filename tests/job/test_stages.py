@@ -102,7 +102,7 @@ def test_the_artifact_of_the_last_stage_loads_in_every_format(run, network, name
     folder, delivered = run
     assert set(FORMATS) >= {name} and len(artifact.read_recipe(folder / "pruned")["steps"]) == 3
     images = torch.randn(1, 1, 8, 8)
-    loaded = artifact.load_as(folder / "pruned", name, network, images)
+    loaded = artifact.load(folder / "pruned", network, images, format=name)
     assert torch.allclose(loaded(images), delivered.network(images), atol=1e-4)
 
 

@@ -49,6 +49,6 @@ def test_every_format_has_code_that_loads_its_file(card):
     for name, code in blocks:
         ast.parse(code)
         assert "{" not in code.replace('{"INFERENCE_PRECISION_HINT"', "").replace("{'classes'", ""), name
-    assert 'load_as("FOLDER", "mine.HALF")' in card
+    assert 'load("FOLDER", format="mine.HALF")' in card
     assert "`model.int8.onnx` (250.0 kB), batch: any" in card
     assert "pickled parts: load it only if you trust its author" in card
