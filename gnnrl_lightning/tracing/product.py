@@ -82,6 +82,20 @@ class Product:
         made = [*passing, *pure]
         return tuple(table.reshape(table.shape[: len(self.result)]) for table in made)
 
+    def keep_made(self) -> None:
+        """Record the channels that an operand without labels makes of the other one's: `x @ table`, with a constant.
+
+        What it makes of positions, such as those of a larger image, is no channel.
+        """
+        for i, value in enumerate(self.values):
+            mine, other = self.letters[i], self.letters[1 - i]
+            read = {dim for table in self.tables[1 - i] for dim in support(table)} & self.contracted
+            if self.tables[i] or not read:
+                continue
+            for letter, size in zip(mine, value.shape, strict=True):
+                if letter in self.result and letter not in other and size > 1:
+                    self.walk.keep(size, "is made by a weight that cannot be pruned")
+
     def _contract(self, place: int) -> None:
         """Join the labels along a contracted dimension."""
         walk = self.walk

@@ -31,6 +31,7 @@ def matmul(walk: Walk, a: Value, b: Value) -> Value:
     letters = _letters(len(a.shape), "mk"), _letters(len(b.shape), "kn")
     product = Product(walk, (a, b), letters, _letters(len(walk.shape), "mn"), number)
     labels = product.labels()
+    product.keep_made()
     reads = product.reads if product.reads is None else product.reads.flatten()
     walk.contract(tuple(product.sizes), reads=reads)
     return Value(walk.shape, labels)
@@ -75,6 +76,7 @@ def einsum(walk: Walk, equation: str, operands: list[Value], *_: Any, **__: Any)
     operands = [_halves(walk, value, letters, left, right) for value, letters in zip(operands, subscripts, strict=True)]
     product = Product(walk, operands, subscripts, right, number, masked=False)
     labels = product.labels()
+    product.keep_made()
     for value, mine in zip(operands, subscripts, strict=True):
         for along in value.labels if walk.parameter_name(value) else ():
             if len(dims := support(along)) == 1 and mine[dims[0]] in right:

@@ -42,6 +42,69 @@ def test_sums_over_channels(equation, read, operand, groups):
         check(graph, network, (example,), widths, generator)
 
 
+class Table(nn.Module):
+    """A product with a table, which may be no parameter, then a convolution."""
+
+    def __init__(self, product, shape, hold):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 6, 3), nn.Conv2d(7, 5, 3)
+        self.product, made = product, torch.rand(shape, dtype=torch.float64)
+        hold(self, made)
+
+    def forward(self, x):
+        return self.b(self.product(self.a(x), self.mix).relu())
+
+
+PRODUCTS = {
+    "inputs first": (lambda x, mix: torch.einsum("bchw,cd->bdhw", x, mix), (6, 7)),
+    "outputs first": (lambda x, mix: torch.einsum("bchw,dc->bdhw", x, mix), (7, 6)),
+    "table first": (lambda x, mix: torch.einsum("dc,bchw->bdhw", mix, x), (7, 6)),
+    "matmul": (lambda x, mix: (x.permute(0, 2, 3, 1) @ mix).permute(0, 3, 1, 2), (6, 7)),
+}
+
+
+@pytest.mark.parametrize(("product", "shape"), PRODUCTS.values(), ids=PRODUCTS)
+def test_columns_that_a_plain_tensor_makes_have_a_reason(product, shape):
+    network = random_weights(Table(product, shape, lambda module, made: setattr(module, "mix", made)))
+    example = torch.randn(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    graph = gnnrl_lightning.trace(network, example, keep=["b"])
+    assert not graph.groups
+    (made,) = (reason for reason in graph.reasons if reason.channels == 7)
+    assert made.reason == "is made by a weight that cannot be pruned"
+    assert made.remedy == "use a parameter as the weight" and "test_contractions.py" in made.source
+    (read,) = (reason for reason in graph.reasons if "a" in reason.groups)
+    assert read.operator == made.operator and "with values that cannot be pruned" in read.reason
+    assert read.source == made.source and read.remedy
+
+
+HOLDS = {
+    "parameter": lambda module, made: module.register_parameter("mix", nn.Parameter(made)),
+    "buffer": lambda module, made: module.register_buffer("mix", made),
+}
+
+
+@pytest.mark.parametrize("hold", HOLDS.values(), ids=HOLDS)
+@pytest.mark.parametrize(("product", "shape"), list(PRODUCTS.values())[:3], ids=list(PRODUCTS)[:3])
+def test_columns_that_a_parameter_or_buffer_makes_are_pruned(product, shape, hold):
+    network = random_weights(Table(product, shape, hold))
+    example = torch.randn(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    graph = gnnrl_lightning.trace(network, example)
+    assert [(group.name, group.width) for group in graph.groups] == [("a", 6), ("einsum", 7)]
+    assert not any("weight that cannot" in reason.reason for reason in graph.reasons)
+    generator = torch.Generator().manual_seed(1)
+    for widths in (graph.widths, graph.widths - 1, graph.widths // 2):
+        check(graph, network, (example,), widths, generator)
+
+
+def test_positions_that_a_plain_tensor_makes_are_no_channels():
+    def resized(x, mix):
+        return torch.cat([torch.einsum("bchw,hk->bckw", x, mix), x[:, :1, :1].expand(-1, 1, 9, -1)], 1)
+
+    network = Table(resized, (6, 9), lambda module, made: setattr(module, "mix", made))
+    graph = gnnrl_lightning.trace(random_weights(network), torch.randn(1, 3, 8, 8, dtype=torch.float64))
+    assert 9 not in [reason.channels for reason in graph.reasons]
+
+
 @pytest.mark.parametrize("equation", ["...chw,...chw->...hw", "bchh,bchw->bchw"])
 def test_subscripts_without_a_rule(equation):
     network = Summed(equation, 6, lambda network, x: x)
