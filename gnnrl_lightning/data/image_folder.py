@@ -56,8 +56,8 @@ class ImageFolder(ImageData):
         """List the training and test images, without decoding them, and the class names.
 
         Raises:
-            UserError: A folder is missing or empty, the splits differ in their classes, or `size` is None and the
-                first image cannot be read.
+            UserError: A folder is missing or empty, there is one class only, the splits differ in their classes, or
+                `size` is None and the first image cannot be read.
         """
         train_folder = self.root / "train"
         test_folder = self.root / "test" if (self.root / "test").is_dir() else self.root / "val"
@@ -70,6 +70,11 @@ class ImageFolder(ImageData):
             raise UserError(
                 f"{train_folder} and {test_folder} differ in their class folders: {differing}; expected "
                 "the same in both"
+            )
+        if len(classes) == 1:
+            raise UserError(
+                f"{train_folder} has one class folder only, {classes[0]}: expected at least two, for any network would "
+                "be right; put the images of each class into a folder of its own"
             )
         shape = (self.size, self.size) if self.size else image_size(train[0])
         decoder = Decoder(shape, self.resize or self.size)

@@ -63,9 +63,9 @@ def test_images_of_the_right_size_are_not_resampled(folder):
 
 @pytest.mark.parametrize(("height", "width", "resize"), [(8, 12, None), (16, 24, None), (5, 6, None), (20, 30, 10)])
 def test_other_sizes_are_resized_and_centre_cropped_as_torchvision_does(tmp_path, height, width, resize):
-    for split in ("train", "test"):
+    for split, label in itertools.product(("train", "test"), "ab"):
         for i in range(2):
-            write(tmp_path / split / "a" / f"{i}.png", height, width, seed=i)
+            write(tmp_path / split / label / f"{i}.png", height, width, seed=i)
     images = ImageFolder(str(tmp_path), size=8, resize=resize).load().train.images
     with Image.open(tmp_path / "train" / "a" / "1.png") as file:
         expected = TF.center_crop(TF.resize(file, [resize or 8]), [8, 8])
@@ -73,20 +73,21 @@ def test_other_sizes_are_resized_and_centre_cropped_as_torchvision_does(tmp_path
 
 
 def test_a_crop_without_resampling_keeps_the_middle_columns(tmp_path):
+    for split, label in itertools.product(("train", "test"), "ab"):
+        write(tmp_path / split / label / "0.png")
     pixels = write(tmp_path / "train" / "a" / "0.png", 8, 12)
-    write(tmp_path / "test" / "a" / "0.png")
     assert torch.equal(ImageFolder(str(tmp_path), size=8).load().train.images[0], pixels[:, :, 2:10])
 
 
 def test_grey_and_palette_images_become_rgb(tmp_path):
-    for split in ("train", "test"):
-        (tmp_path / split / "a").mkdir(parents=True)
+    for split, label in itertools.product(("train", "test"), "ab"):
+        (tmp_path / split / label).mkdir(parents=True)
         grey = Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4))
-        grey.save(tmp_path / split / "a" / "0.png")
-        grey.convert("P").save(tmp_path / split / "a" / "1.png")
+        grey.save(tmp_path / split / label / "0.png")
+        grey.convert("P").save(tmp_path / split / label / "1.png")
     images = ImageFolder(str(tmp_path)).load().train.images
     assert torch.equal(images[0], torch.arange(16, dtype=torch.uint8).view(1, 4, 4).expand(3, 4, 4))
-    assert images.shape == (2, 3, 4, 4)
+    assert images.shape == (4, 3, 4, 4)
 
 
 def refused(message, root, **arguments):
@@ -102,6 +103,23 @@ def test_bad_folders_get_one_line(folder, tmp_path):
     (folder / "train" / "empty").rmdir()
     write(folder / "test" / "zebra" / "0.png")
     refused("train and .*test differ in their class folders: zebra", folder)
+
+
+@pytest.mark.parametrize(
+    "kind", [ImageFolder, partial(StreamingImageFolder, num_workers=0)], ids=["loaded", "streamed"]
+)
+def test_a_folder_with_one_class_is_refused_before_an_image_is_read(tmp_path, kind):
+    for split in ("train", "test"):
+        (tmp_path / split / "cat").mkdir(parents=True)
+        (tmp_path / split / "cat" / "0.png").write_bytes(b"decoding this would fail")
+    message = "train has one class folder only, cat: expected at least two, .*; put the images of each class into a"
+    with pytest.raises(UserError, match=message) as caught:
+        kind(str(tmp_path), holdout_size=1).setup()
+    assert "\n" not in str(caught.value)
+    (tmp_path / "test" / "dog").mkdir()
+    (tmp_path / "test" / "dog" / "0.png").write_bytes(b"the same")
+    with pytest.raises(UserError, match="differ in their class folders: dog"):
+        kind(str(tmp_path), holdout_size=1).setup()
 
 
 def test_images_of_several_sizes_need_a_size(folder):
