@@ -49,25 +49,28 @@ def decided(
         scoring = replace(scoring, batch_size=task.data.eval_batch_size)
     pretraining, finetuning = options.pretraining, options.finetuning
     if pretraining.open and not task.trained:
-        pretraining, found = decided_training(pretraining, task, network)
+        pretraining, found = decided_training(pretraining, task, network, "dense network")
         measured.append(found)
     if finetuning.open:
         smaller = graph.plan(network, uniform(graph, limits)).apply(network)
-        finetuning, found = decided_training(finetuning, task, smaller)
+        finetuning, found = decided_training(finetuning, task, smaller, "pruned networks")
         measured.append(found)
     trainings = {"pretraining": pretraining.closed, "finetuning": finetuning.closed}
     return replace(without_auto(options, task.example()), scoring=scoring, **trainings), tuple(measured)
 
 
-def decided_training(options: TrainingOptions, task: Task, network: nn.Module) -> tuple[TrainingOptions, TunedTraining]:
+def decided_training(
+    options: TrainingOptions, task: Task, network: nn.Module, trained: str = TunedTraining.trained
+) -> tuple[TrainingOptions, TunedTraining]:
     """Decide precision and memory format of a training.
 
     Args:
         options: Options whose precision is auto.
         task: The task.
         network: The network to train, or one with the same shapes; it is not changed.
+        trained: What the line for the user calls it.
     """
-    found = task.tune_training(network)
+    found = replace(task.tune_training(network), trained=trained)
     return found.applied(options), found
 
 

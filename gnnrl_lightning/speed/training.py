@@ -47,18 +47,21 @@ class TunedTraining:
         channels_last: Whether the memory format is channels last.
         milliseconds: Precision and memory format -> time of a step per example, milliseconds.
         refused: Precisions in which the network fails, or does not agree with float32.
+        trained: What is trained so, for the user.
     """
 
     precision: str
     channels_last: bool
     milliseconds: Mapping[tuple[str, bool], float]
     refused: tuple[str, ...] = ()
+    trained: str = "the network"
 
     def __str__(self) -> str:
         """One line for the user."""
-        times = ", ".join(f"{_named(*way)} {value:.2g} ms" for way, value in self.milliseconds.items())
+        times = ", ".join(f"{value:.2g} in {_named(*way)}" for way, value in self.milliseconds.items())
         wrong = "".join(f"; {name} does not agree with {REFERENCE}" for name in self.refused)
-        return f"networks are trained in precision {_named(self.precision, self.channels_last)} ({times}{wrong})"
+        way = _named(self.precision, self.channels_last)
+        return f"{self.trained}: training in precision {way} (milliseconds an example: {times}{wrong})"
 
     def applied(self, options: TrainingOptions) -> TrainingOptions:
         """Options whose precision is auto, decided."""
@@ -67,7 +70,7 @@ class TunedTraining:
 
 
 def _named(precision: str, last: bool) -> str:
-    return f"{precision}, channels last" if last else precision
+    return f"{precision} with channels last" if last else precision
 
 
 def tune_training(

@@ -135,7 +135,7 @@ def test_what_is_measured_is_written_down_and_read_again(fitted, workplace, caps
     lines = capsys.readouterr().out.splitlines()
     line = next(line for line in lines if line.startswith("candidates are scored in"))
     assert finetuning["precision"] in ("32", "bf16") and finetuning["channels_last"] in (True, False)
-    assert any(line.startswith(f"networks are trained in precision {finetuning['precision']}") for line in lines)
+    assert any(line.startswith(f"pruned networks: training in precision {finetuning['precision']}") for line in lines)
     assert scoring["precision"] in ("32", "bf16") and scoring["batch_size"] in (64, 128, 256)
     assert f"precision {scoring['precision']}, {scoring['batch_size']} examples a batch" in line
 

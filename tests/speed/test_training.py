@@ -89,6 +89,6 @@ def test_options_that_are_open_are_decided():
     decided = found.applied(TrainingOptions(precision="auto"))
     assert (decided.precision, decided.channels_last) == FAST
     assert found.applied(TrainingOptions(precision="auto", channels_last=False)).channels_last is False
-    assert "bf16, channels last (32 1 ms, bf16, channels last 0.5 ms)" in str(found)
+    assert "bf16 with channels last (milliseconds an example: 1 in 32, 0.5 in bf16 with channels last)" in str(found)
     closed = TrainingOptions(epochs=0, precision="auto").closed
     assert (closed.precision, closed.channels_last) == USUAL
