@@ -252,9 +252,11 @@ class ComputationGraph(TracedNetwork):
             **limits: Limits by name of a metric, as in `Budget`: `macs=0.5`.
 
         Raises:
-            UserError: The widths are none, or out of range; or the budget cannot be reached, and the message names the
-                smallest cost.
+            UserError: No channels can be pruned; the widths are none, or out of range; or the budget cannot be reached,
+                and the message names the smallest cost.
         """
+        if not self.groups:
+            raise UserError("the network has no channels that can be pruned: see `reasons` of the graph")
         limit = Budget(None, channel_multiple, min_width, **limits)
         proposals = as_proposals(widths, len(self.groups))
         check_within(proposals, self.widths, [group.name for group in self.groups])

@@ -192,3 +192,9 @@ def test_a_graph_that_has_passed_its_tests_is_not_tested_again(name, tested, mon
     monkeypatch.setattr("gnnrl_lightning.graph.find_faults", lambda *args: calls.append(args) or find_faults(*args))
     again = gnnrl_lightning.trace(network, ZOO[name].inputs(torch.float64), passed=graph.fingerprint)
     assert bool(calls) == tested and again.fingerprint == graph.fingerprint and str(again) == str(graph)
+
+
+def test_a_network_without_prunable_channels_has_nothing_to_project():
+    graph = gnnrl_lightning.trace(torch.nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 8, 8))
+    with pytest.raises(gnnrl_lightning.UserError, match="no channels that can be pruned: see `reasons`"):
+        graph.project(graph.widths, macs=0.5)
