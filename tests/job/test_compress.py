@@ -92,15 +92,18 @@ def test_a_kept_run_is_resumed_and_its_artifact_loads(network, tmp_path, monkeyp
         compress(network, Digits(), Budget(macs=0.5), folder=tmp_path, by="random")
 
 
+OPEN = TrainingOptions(epochs=1, precision="auto")
+
+
 def test_what_was_measured_is_not_measured_again(network, tmp_path, monkeypatch):
     """Another measurement may come to another number, with which nothing could be resumed."""
     monkeypatch.setattr("gnnrl_lightning.job.checked.align", lambda *_: Alignment(4, {1: 2.0, 4: 1.0}, 3.0, 64))
-    options = options_of(evaluations=8, precision="auto", **SHORT)
+    options = options_of(**SHORT | {"evaluations": 8, "precision": "auto", "finetuning": OPEN})
     given = {"by": "random", "options": options, "folder": tmp_path / "run"}
     first = compress(network, Digits(), Budget(macs=0.5, channel_multiple="auto"), **given)
     assert all(width % 4 == 0 for width in first.widths.values()) and first.figures["budget"]["channel_multiple"] == 4
-    for name in ("align", "tune"):
-        monkeypatch.setattr(f"gnnrl_lightning.job.checked.{name}", lambda *_: pytest.fail("measured again"))
+    for name in ("checked.align", "deciding.tune", "deciding.decided_training"):
+        monkeypatch.setattr(f"gnnrl_lightning.job.{name}", lambda *_: pytest.fail("measured again"))
     again = compress(network, Digits(), Budget(macs=0.5, channel_multiple="auto"), **given)
     assert again.widths == first.widths
     with pytest.raises(UserError, match="has a run with other settings"):
