@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -144,6 +144,24 @@ def ascending(name: str, value: Any, expected: str, most: float = math.inf, ends
     if not 0 < low <= high <= most or math.isinf(high) or (ends == "()" and high == most):
         raise refused
     return low, high
+
+
+def one_of(name: str, value: Any, choices: Iterable[str], other: str = "") -> str:
+    """Return one of some names.
+
+    Args:
+        name: Name of the option or argument, for the message.
+        value: What the user has given.
+        choices: The names.
+        other: What else is allowed, for the message: ", or null".
+
+    Raises:
+        UserError: It is none of them.
+    """
+    known = [*choices]
+    if value not in known:  # a list: what the user has given may not be hashable
+        raise UserError(f"{name} is {shown(value)}: expected one of {', '.join(known)}{other}")
+    return value
 
 
 def flag(name: str, value: Any) -> bool:

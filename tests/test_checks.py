@@ -15,6 +15,7 @@ from gnnrl_lightning.checks import (
     counts,
     flag,
     instance,
+    one_of,
     real,
     reals,
     shown,
@@ -272,6 +273,7 @@ def test_several_numbers():
 
 def test_flags_paths_and_objects():
     assert flag("f", False) is False
+    assert one_of("o", "a", {"a": 1, "b": 2}) == "a"
     refused("f is 1: expected true or false", flag, "f", 1)
     assert as_path("p", "a/b") == as_path("p", Path("a/b")) == Path("a/b")
     refused("p is '': expected the path of a folder, or None", as_path, "p", "", "folder", ", or None")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from gnnrl_lightning.checks import one_of
 from gnnrl_lightning.data.examples import Draw, Examples
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.objective import Objective
@@ -59,8 +60,7 @@ class ShortFinetune:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise UserError(f"{self.steps} steps of fine-tuning: expected at least 1")
-        if self.precision not in ("32", "bf16"):
-            raise UserError(f"precision is {self.precision!r}: expected '32' or 'bf16'")
+        one_of("precision", self.precision, ("32", "bf16"))
 
     @property
     def cost(self) -> int:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from gnnrl_lightning.candidates.pruner import Pruner
 from gnnrl_lightning.candidates.short_finetune import ShortFinetune
+from gnnrl_lightning.checks import one_of
 from gnnrl_lightning.data.examples import ExampleSet
-from gnnrl_lightning.errors import UserError, finite_number
+from gnnrl_lightning.errors import finite_number
 from gnnrl_lightning.evaluation.racing import Course, estimate, hopeless, random_order, stage_ends
 from gnnrl_lightning.evaluation.result import DIVERGENCE, Evaluation, best_of
 from gnnrl_lightning.objective import Measured, Objective
@@ -64,8 +65,7 @@ class Evaluator:
         costs: Callable[[Tensor], dict[str, int | float]] | None = None,
         reward: Callable[[Evaluation], float] | None = None,
     ) -> None:
-        if precision not in PRECISIONS:
-            raise UserError(f"precision is {precision!r}: expected one of {', '.join(PRECISIONS)}")
+        one_of("precision", precision, PRECISIONS)
         keep_freed_memory()
         keep_kernels()
         self.pruner = pruner

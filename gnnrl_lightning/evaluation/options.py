@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from gnnrl_lightning.checks import real, shown
-from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.checks import one_of, real
 from gnnrl_lightning.options import AUTO, at_least, check_fields
 from gnnrl_lightning.speed.inference import PRECISIONS
 
@@ -38,9 +37,7 @@ class ScoringOptions:
 
     def __post_init__(self) -> None:
         check_fields(self, "scoring")
-        if self.precision not in [*PRECISIONS, AUTO]:
-            choices = ", ".join((*PRECISIONS, AUTO))
-            raise UserError(f"scoring.precision is {shown(self.precision)}: expected one of {choices}")
+        one_of("scoring.precision", self.precision, (*PRECISIONS, AUTO))
         at_least("scoring", 1, auto=True, batch_size=self.batch_size)
         at_least("scoring", 0, finetune_steps=self.finetune_steps)
         real("scoring.drop_probability", self.drop_probability, 0, 0.5, "(]")

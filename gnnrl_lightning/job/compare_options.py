@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from gnnrl_lightning.checks import one_of
 from gnnrl_lightning.cost.budget import BoundBudget, Budget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.rl.environments import AGENT
@@ -66,8 +67,7 @@ class CompareOptions:
                 f"compare.budgets is {self.budgets}: expected shares of the dense MACs below 1, limits by metric as "
                 "{latency: 40%}, or null"
             )
-        if self.test_half not in HALVES:
-            raise UserError(f"compare.test_half is {self.test_half!r}: expected one of {', '.join(HALVES)}")
+        one_of("compare.test_half", self.test_half, HALVES)
 
 
 def in_place(limits: BoundBudget, given: float | Mapping[str, Any]) -> tuple[float | str, BoundBudget]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from gnnrl_lightning.checks import as_path, shown, whole
-from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.checks import as_path, one_of, whole
 from gnnrl_lightning.options import MOST_THREADS, at_least, check_fields
 from gnnrl_lightning.speed.backends import BACKENDS
 from gnnrl_lightning.speed.inference import PRECISIONS
@@ -40,8 +39,7 @@ class LatencyOptions:
         at_least("latency", 1, batch_size=self.batch_size)
         if self.threads is not None:
             whole("latency.threads", self.threads, 1, MOST_THREADS, ", or null")
-        if self.precision not in [*PRECISIONS]:
-            raise UserError(f"latency.precision is {shown(self.precision)}: expected one of {', '.join(PRECISIONS)}")
+        one_of("latency.precision", self.precision, PRECISIONS)
         BACKENDS.find(self.backend, "latency.backend")
         for name, path in (("table", self.table), ("cache", self.cache)):
             if path is not None:

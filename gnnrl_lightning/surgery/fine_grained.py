@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from gnnrl_lightning.checks import one_of
 from gnnrl_lightning.errors import UserError
 
 
@@ -78,8 +79,7 @@ def mask_smallest(network: nn.Module, amount: float, scope: str = "layer") -> No
     """
     if not 0 <= amount < 1:
         raise UserError(f"amount is {amount}: expected a fraction from 0 to below 1")
-    if scope not in ("layer", "network"):
-        raise UserError(f"scope is {scope!r}: expected layer or network")
+    one_of("scope", scope, ("layer", "network"))
     layers = linear_layers(network)
     if not layers:
         raise UserError(f"{type(network).__name__} has no linear layers: expected at least one to mask")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from gnnrl_lightning.checks import real, shown, whole
+from gnnrl_lightning.checks import one_of, real, whole
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.options import AUTO, check_fields
 from gnnrl_lightning.training.optimizers import OptimizerSpec, check_optimizer
@@ -72,8 +72,7 @@ class TrainingOptions:
         real("distillation_weight", self.distillation_weight, 0, 1)
         real("ema_decay", self.ema_decay, 0, 1, "[)")
         real("distillation_temperature", self.distillation_temperature, 0, ends="(]")
-        if self.precision not in (*PRECISIONS, AUTO):
-            raise UserError(f"precision is {shown(self.precision)}: expected one of {', '.join((*PRECISIONS, AUTO))}")
+        one_of("precision", self.precision, (*PRECISIONS, AUTO))
         SCHEDULES.find(self.schedule)
         check_optimizer(self.optimizer)
 

@@ -91,7 +91,7 @@ def test_amounts_out_of_range(amount):
 
 
 def test_refusals():
-    with pytest.raises(UserError, match="scope is 'all': expected layer or network"):
+    with pytest.raises(UserError, match="scope is 'all': expected one of layer, network"):
         mask_smallest(network(), 0.5, scope="all")
     with pytest.raises(UserError, match="Conv2d has no linear layers"):
         mask_smallest(nn.Conv2d(3, 3, 1), 0.5)

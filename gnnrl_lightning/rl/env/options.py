@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from gnnrl_lightning.checks import ascending, real, shown, whole
+from gnnrl_lightning.checks import ascending, one_of, real, whole
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.result import DIVERGENCE
 from gnnrl_lightning.options import check_fields
@@ -58,9 +58,8 @@ class EpisodeOptions:
         if self.macs_range is not None:
             expected = "two shares below 1, the smaller one first, or null"
             ascending("episode.macs_range", self.macs_range, expected, 1, "()")
-        if self.proposal is not None and self.proposal not in [*FROM_SENSITIVITY]:
-            known = ", ".join(FROM_SENSITIVITY)
-            raise UserError(f"episode.proposal is {shown(self.proposal)}: expected one of {known}, or null")
+        if self.proposal is not None:
+            one_of("episode.proposal", self.proposal, FROM_SENSITIVITY, ", or null")
         if self.surrogate and (self.proposal is None or not self.sensitivity):
             raise UserError("episode.surrogate needs the sensitivity, and an allocation in episode.proposal")
         if self.surrogate and self.penalty is not None:

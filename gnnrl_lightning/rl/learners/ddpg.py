@@ -9,8 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from gnnrl_lightning.checks import real, shown, whole
-from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.checks import one_of, real, whole
 from gnnrl_lightning.rl import ddpg_losses as ddpg
 from gnnrl_lightning.rl.env.protocol import VectorGraphEnv
 from gnnrl_lightning.rl.learners.base import GraphLearner, at_least_one, not_negative, positive, shares
@@ -98,8 +97,7 @@ class DDPG(GraphLearner):
         whole("critic_iterations", critic_iterations)
         not_negative(saturation_coeff=saturation_coeff)
         shares(gamma=gamma)
-        if credit not in [*ddpg.CREDITS]:
-            raise UserError(f"credit is {shown(credit)}: expected one of {', '.join(map(repr, ddpg.CREDITS))}")
+        one_of("credit", credit, ddpg.CREDITS)
         self.automatic_optimization = False
         self.target: Any = None
         self.actor_learning_rate, self.critic_learning_rate = actor_learning_rate, critic_learning_rate

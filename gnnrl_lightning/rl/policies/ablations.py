@@ -9,6 +9,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
+from gnnrl_lightning.checks import one_of
 from gnnrl_lightning.rl.encoders import Encoder
 from gnnrl_lightning.rl.policies.actor_critic import Agent
 from gnnrl_lightning.rl.policies.distributions import UnitDistribution
@@ -89,8 +90,7 @@ class AblatedAgent(Agent):
         encoder: str | Encoder = "MultiStage",
         distribution: type[UnitDistribution] = LogKeep,
     ) -> None:
-        if ablation not in ABLATIONS:
-            raise ValueError(f"ablation is {ablation!r}: expected one of {', '.join(map(repr, ABLATIONS))}")
+        one_of("ablation", ablation, ABLATIONS)
         super().__init__(state_dim, action_dim, head, encoder, distribution)
         self.ablation = ablation
         self.actor = _Through(self.actor, ABLATIONS[ablation])

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from gnnrl_lightning.checks import one_of
 from gnnrl_lightning.rl.encoders import ENCODERS, Encoder
 from gnnrl_lightning.rl.policies.distributions import UnitDistribution
 from gnnrl_lightning.rl.policies.log_keep import NEVER, LogKeep
@@ -367,8 +368,7 @@ class Agent(ActorCritic):
         critic: Head | None = None,
         fixed_spread: bool = False,
     ) -> None:
-        if head not in HEADS:
-            raise ValueError(f"head is {head!r}: expected one of {', '.join(map(repr, HEADS))}")
+        one_of("head", head, HEADS)
         super().__init__(
             actor(state_dim, action_dim) if actor else self._head(state_dim, action_dim, head, encoder, distribution),
             critic(state_dim, action_dim) if critic else Critic(state_dim, action_dim, encoder=encoder),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
+from gnnrl_lightning.checks import one_of
 from gnnrl_lightning.rl.encoders import Encoder
 from gnnrl_lightning.rl.policies.actor_critic import (
     DecisionEncoder,
@@ -151,8 +152,7 @@ class DDPGAgent(nn.Module):
         critic: Head | None = None,
     ) -> None:
         super().__init__()
-        if head not in PARTS:
-            raise ValueError(f"head is {head!r}: expected one of {', '.join(map(repr, PARTS))}")
+        one_of("head", head, PARTS)
         make_head, make_critic = PARTS[head]
         self.actor = DDPGActor(
             actor(state_dim, action_dim) if actor else make_head(state_dim, action_dim, encoder=encoder, outputs=1)

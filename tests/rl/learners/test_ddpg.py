@@ -189,7 +189,7 @@ def test_env_may_come_late_but_must_come():
         ({"spread_decay": 0.0}, "spread_decay is 0.0"),
         ({"final_spread": 0.0}, "final_spread is 0.0: expected a positive number"),
         ({"critic_iterations": -1}, "critic_iterations is -1: expected at least 0"),
-        ({"credit": "first"}, "credit is 'first': expected one of 'end', 'even'"),
+        ({"credit": "first"}, "credit is 'first': expected one of end, even"),
     ],
 )
 def test_numbers_out_of_range_are_refused(settings, message):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.rl.encoders import GCN
 from gnnrl_lightning.rl.policies import ActorCritic, Agent, Beta, ClippedGaussian, SquashedGaussian, graph_mean
 from gnnrl_lightning.rl.policies.actor_critic import HEADS
@@ -140,7 +141,7 @@ def test_an_actor_that_puts_out_another_number_is_refused():
 
 
 def test_unknown_head_is_refused():
-    with pytest.raises(ValueError, match="expected one of 'node', 'identity', 'graph'"):
+    with pytest.raises(UserError, match="expected one of node, identity, graph"):
         Agent(3, 4, head="nodes")
 
 

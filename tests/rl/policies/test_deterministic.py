@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.rl.encoders import GCN
 from gnnrl_lightning.rl.policies import DDPGActor, DDPGAgent, QCritic, graph_mean
 from gnnrl_lightning.rl.policies.actor_critic import NodeActor
@@ -106,7 +107,7 @@ def test_saved_and_loaded_on_its_own(tmp_path):
 
 
 def test_unknown_head_is_refused():
-    with pytest.raises(ValueError, match="expected one of 'node', 'identity', 'graph'"):
+    with pytest.raises(UserError, match="expected one of node, identity, graph"):
         DDPGAgent(3, 4, head="nodes")
 
 
