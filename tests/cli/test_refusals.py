@@ -98,7 +98,7 @@ BAD = {
     "negative epochs": (["--trainer.max_epochs", "-2"], r"trainer.max_epochs is -2"),
     "seed": (["--seed_everything", "-1"], r"seed_everything is -1: expected 0 to"),
     "accelerator": (["--trainer.accelerator", "tpu"], r"^error: trainer with accelerator tpu"),
-    "policy": (["--model.make_policy.head", "tail"], r"^error: model.make_policy cannot be made: "),
+    "policy": (["--model.make_policy.head", "tail"], r"^error: head is 'tail': expected one of node, identity, graph"),
     "root": (["--run.root", "small.yaml/runs"], r"run.root small.yaml/runs cannot be created"),
     "artifact that is not there": (["--artifact", "nowhere"], r"nowhere has no recipe.json"),
     "steps": (["--episode.max_steps", "0"], r"max_steps is 0"),
