@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,15 +14,10 @@ from torch import nn
 from gnnrl_lightning.networks import eval_mode
 from gnnrl_lightning.objective import Objective
 from gnnrl_lightning.options import AUTO
+from gnnrl_lightning.speed.inference import PRECISIONS
 from gnnrl_lightning.speed.latency import synchronize
 from gnnrl_lightning.training.options import REFERENCE, TrainingOptions
 from gnnrl_lightning.trees import Tree, call, channels_last, count, device_of, floats
-
-TRIED = (REFERENCE, "bf16")
-"""Precisions that are measured."""
-
-DTYPES = {"bf16": torch.bfloat16}
-"""Type of autocast for the precisions below float32."""
 
 FORMATS = (False, True)
 """Memory formats that are measured: the usual one, and channels last."""
@@ -96,7 +90,7 @@ def tune_training(
     refused = []
     with isolate_rng():
         reference = _outputs(network, inputs, REFERENCE)
-        for precision in TRIED:
+        for precision in PRECISIONS:
             found = {(precision, last): Step(network, inputs, targets, objective, precision, last) for last in FORMATS}
             try:
                 agrees = precision == REFERENCE or objective.agrees(_outputs(network, inputs, precision), reference)
@@ -122,16 +116,14 @@ def tune_training(
     return TunedTraining(*best, times, tuple(refused))
 
 
-@contextmanager
-def precision_context(device: torch.device, precision: str) -> Iterator[None]:
+def _autocast(device: torch.device, precision: str) -> torch.autocast:
     """Run operators that allow it in a lower precision, as Lightning does."""
-    with torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES):
-        yield
+    return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != REFERENCE)
 
 
 def _outputs(network: nn.Module, inputs: Tree, precision: str) -> Tree:
     """Outputs `(N, ...)` in evaluation mode, float32."""
-    with eval_mode(network), torch.no_grad(), precision_context(device_of(inputs), precision):
+    with eval_mode(network), torch.no_grad(), _autocast(device_of(inputs), precision):
         return floats(call(network, inputs))
 
 
@@ -160,7 +152,7 @@ class Step:
         """Compute the gradients, and wait until they are computed."""
         device = device_of(self.inputs)
         self.network.zero_grad()
-        with torch.enable_grad(), precision_context(device, self.precision):
+        with torch.enable_grad(), _autocast(device, self.precision):
             loss = self.objective.loss(call(self.network, self.inputs), self.targets)
         loss.backward()
         synchronize(device)

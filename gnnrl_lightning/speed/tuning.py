@@ -14,13 +14,11 @@ from gnnrl_lightning.objective import Objective
 from gnnrl_lightning.speed.inference import PRECISIONS, for_inference
 from gnnrl_lightning.speed.memory import keep_freed_memory
 from gnnrl_lightning.surgery.layers import Layer
+from gnnrl_lightning.training.options import REFERENCE
 from gnnrl_lightning.trees import Tree, call, channels_last, count, floats, join, split, take, tensors
 
 AUTO = "auto"
 """Stands for what is found out: the precision that `tune` finds, or the repair that suits the network."""
-
-REFERENCE = "32"
-"""Name of the precision with which all others must agree."""
 
 BATCH_SIZES = (64, 128, 256, 512)
 """Batch sizes to try, in this order, until one is no faster than the previous one."""
