@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from gnnrl_lightning.graph import trace
 from gnnrl_lightning.rl.policies.ablations import ABLATIONS
 from gnnrl_lightning.surrogate.diagnostics import kendall
-from gnnrl_lightning.surrogate.model import Surrogate
+from gnnrl_lightning.surrogate.mixture import Surrogate
 from gnnrl_lightning.surrogate.prior import Prior, flat_prior
 from gnnrl_lightning.surrogate.sensitivity import RATIOS, Sensitivity
 from gnnrl_lightning.surrogate.terms import Standard, Terms

@@ -24,7 +24,7 @@ from gnnrl_lightning.search.allocations import Allocations
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, uniform
 from gnnrl_lightning.search.knowledge import Knowledge, evaluated
 from gnnrl_lightning.search.problem import SearchProblem
-from gnnrl_lightning.surrogate.model import Surrogate
+from gnnrl_lightning.surrogate.mixture import Surrogate
 from gnnrl_lightning.surrogate.prior import flat_prior
 from gnnrl_lightning.surrogate.proxy import Proxy
 from gnnrl_lightning.surrogate.sensitivity import Sensitivity, ratios_for
@@ -86,7 +86,7 @@ class Environments:
         if self.imagines and sensitivity is not None:  # nothing is evaluated: the mean of the prior
             terms = Terms(self.graph.widths, sensitivity.of_groups)
             nothing = torch.zeros(0, len(self.graph.groups), dtype=torch.int64), torch.zeros(0, dtype=torch.float64)
-            prior = Surrogate(terms, flat_prior(terms, self.limits.allowed.removable is not None), *nothing)
+            prior = Surrogate(terms, [flat_prior(terms, self.limits.allowed.removable is not None)], *nothing)
             imagined = Imagination(self.graph, self.limits, lambda: prior, lambda: nothing, mean=True)
         return self._make(score, sensitivity, self._allocations(sensitivity), imagined)
 

@@ -16,7 +16,7 @@ from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.search.variations import ask_maximisers, first_variations, unseen, variations
 from gnnrl_lightning.seeds import generator_for
 from gnnrl_lightning.surrogate.diagnostics import kendall
-from gnnrl_lightning.surrogate.model import Surrogate
+from gnnrl_lightning.surrogate.mixture import Surrogate
 
 VARIATIONS = 2000
 """Variations of the best candidates, among which functions are maximised beside those that the policy imagines."""

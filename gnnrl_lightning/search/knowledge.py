@@ -11,8 +11,9 @@ from torch import Tensor
 
 from gnnrl_lightning.search.baselines import uniform
 from gnnrl_lightning.search.problem import SearchProblem
-from gnnrl_lightning.surrogate.model import Surrogate
-from gnnrl_lightning.surrogate.prior import Prior, flat_prior
+from gnnrl_lightning.surrogate.likeness import likeness
+from gnnrl_lightning.surrogate.mixture import Surrogate
+from gnnrl_lightning.surrogate.prior import prior_forms
 from gnnrl_lightning.surrogate.slopes import slopes_from
 from gnnrl_lightning.surrogate.terms import Terms
 
@@ -40,8 +41,8 @@ class Knowledge:
 
     def __init__(self, problem: SearchProblem, reward: Callable[[Any], float]) -> None:
         self.problem, self.reward = problem, reward
-        self.terms = Terms(problem.graph.widths, problem.sensitivity.of_groups)
-        self.prior: Prior = flat_prior(self.terms, problem.limits.allowed.removable is not None)
+        self.terms = Terms(problem.graph.widths, problem.sensitivity.of_groups, likeness(problem.graph))
+        self.priors = prior_forms(self.terms, problem.limits.allowed.removable is not None)
         self._known = (-1, -1)
 
     def evaluated(self) -> tuple[Tensor, Tensor]:
@@ -78,5 +79,5 @@ class Knowledge:
             widths, rewards = self.evaluated()
             best = [item.widths for item in self.problem.ranked() if item.widths in effects][:MOST_SLOPES]
             slopes = [slopes_from(torch.tensor(key), effects[key]) for key in best]
-            self._surrogate = Surrogate(self.terms, self.prior, widths, -rewards, slopes)
+            self._surrogate = Surrogate(self.terms, self.priors, widths, -rewards, slopes)
         return self._surrogate

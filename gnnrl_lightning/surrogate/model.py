@@ -1,15 +1,18 @@
-r"""The surrogate: a Bayesian model of what candidates score, conditioned on every evaluation.
+r"""One process: a Bayesian model of what candidates score, conditioned on every evaluation.
 
 The logarithm of a candidate's divergence from the dense network is nearly linear in a few terms (`Terms`). The model is
 
 .. math::
-    y(w) = \theta^T \phi(w) + f(x(w)) + \epsilon, \quad
-    \theta_i \sim N(m_i, s_i^2), \quad f \sim GP(0, a^2 e^{-|x - x'|^2 / (2 l^2 d)}), \quad \epsilon \sim N(0, \sigma^2)
+    y(w) = \theta^T \phi(w) + \sum_{g h} \omega_{g h} x_g x_h + f(x(w)) + \epsilon, \quad
+    \theta \sim N(m, \Sigma), \quad \omega_{g h} \sim N(0, p^2), \quad
+    f \sim GP(0, a^2 e^{-|x - x'|^2 / (2 l^2 d)}), \quad \epsilon \sim N(0, \sigma^2)
 
-with the terms phi, which are standardised by the known candidates, as x `(d,)` is (`Standard`). Its posterior is in
-closed form, and functions are drawn from it for Thompson sampling. The scale s of the terms of groups, a, l and sigma
-maximise the marginal likelihood, with a prior. Beside values it observes slopes of candidates (`Slopes`): derivatives
-of y by each log keep ratio, which are measured with an error that is the same for all slopes of a group, and noise.
+with the terms phi, which are standardised by the known candidates, as x `(d,)` is (`Standard`); x_g is that of the log
+keep ratio of a group. The coefficients of groups that are alike in the graph may be correlated: for terms of one kind
+Sigma is s^2 I + c^2 S, with the likeness S `(G, G)` of the groups. The posterior is in closed form, and functions are
+drawn from it for Thompson sampling. The scales s, c, p, a, l and sigma maximise the marginal likelihood, with a prior.
+Beside values it observes slopes of candidates (`Slopes`): derivatives of y by each log keep ratio, which are measured
+with an error that is the same for all slopes of a group, and noise.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from torch import Tensor
 
 from gnnrl_lightning.surrogate.observations import Observations, Slopes
 from gnnrl_lightning.surrogate.prior import UNIT_RATE, UNITS, Prior
-from gnnrl_lightning.surrogate.terms import Standard, Terms
+from gnnrl_lightning.surrogate.terms import KINDS, Standard, Terms
 
 FREQUENCIES = 256
 """Random Fourier features in a function drawn from the process f."""
@@ -35,8 +38,8 @@ ENOUGH = 8
 """Values to which the prior is adapted."""
 
 
-class Surrogate:
-    """Posterior of the function from candidates to log losses.
+class Process:
+    """Posterior of the function from candidates to log losses, with one prior.
 
     Args:
         terms: Terms of candidates.
@@ -45,6 +48,10 @@ class Surrogate:
         values: Their log losses `(n,)`, the lower the better.
         slopes: Slopes of some candidates, evaluated or not.
         adapt: Whether the prior is adapted to the evaluations by their marginal likelihood, see `Prior.adapted`.
+
+    Attributes:
+        evidence: Log marginal likelihood of the observations, up to a constant that depends on them alone; less the
+            price of the adaptation.
     """
 
     def __init__(
@@ -61,14 +68,18 @@ class Surrogate:
         at_points = terms(self._data.points)
         self._standard = Standard.of(at_points[: len(values)], len(terms.dense))
         phi, self._points = self._standard(at_points)
-        self._phi = self._data.combined(phi)
-        if adapt and len(values) >= ENOUGH:
-            self._adapt()
+        self._phi = self._data.combined(self._with_shared(phi))
+        price = self._adapt() if adapt and len(values) >= ENOUGH else 0.0
+        self.evidence = float(self._evidence(self.prior, self._data)) - price
         self._factor = torch.linalg.cholesky(self._covariance(self.prior, self._data))
-        self._weights = self._solve(self._data.observed - self._phi @ self.prior.mean)
+        self._weights = self._solve(self._data.observed - self._expected(self._phi, self.prior))
 
-    def _adapt(self) -> None:
-        """Replace the prior and the errors of slopes by the most probable ones, one after the other."""
+    def _adapt(self) -> float:
+        """Replace the prior and the errors of slopes by the most probable ones, one after the other.
+
+        Returns:
+            The price of the adaptation, in nats: minus the logarithm of the relative density of the chosen prior.
+        """
         data, prior = self._data, self.prior
 
         def probability_of_unit(unit: float) -> float:
@@ -81,22 +92,48 @@ class Surrogate:
         if len(data.spans):
             doubted = [data.doubted(doubt) for doubt in DOUBTS]
             data = max(doubted, key=lambda doubted: float(self._evidence(prior, doubted)))
-        self._data, self.prior = data, prior.adapted(lambda prior: self._evidence(prior, data))
+        self._data = data
+        self.prior, price = prior.adapted(lambda prior: self._evidence(prior, data))
+        return price + UNIT_RATE * abs(math.log(unit)) - len(data.spans) * math.log(unit)
+
+    def _with_shared(self, phi: Tensor) -> Tensor:
+        """Terms `(n, F)`, followed by those whose independent coefficients are shared by groups that are alike."""
+        if self.terms.root is None:
+            return phi
+        return torch.cat([phi, *(kind @ self.terms.root for kind in phi[:, 2:].chunk(KINDS, 1))], 1)
+
+    def _scale(self, prior: Prior) -> Tensor:
+        """Standard deviations of the coefficients of all terms, shared ones included."""
+        if self.terms.root is None:
+            return prior.scale
+        shared = torch.as_tensor(prior.alike, dtype=torch.float64).expand(KINDS * len(self.terms.dense))
+        return torch.cat([prior.scale, shared])
+
+    @staticmethod
+    def _expected(phi: Tensor, prior: Prior) -> Tensor:
+        """Values `(n,)` by the means of the coefficients; those of shared terms are 0."""
+        return phi[:, : len(prior.mean)] @ prior.mean
+
+    def _logs(self, x: Tensor) -> Tensor:
+        """Standardised log keep ratios `(..., G)` of standardised terms `(..., d)`."""
+        return x[..., 1 : 1 + len(self.terms.dense)]
 
     def _kernel(self, x: Tensor, other: Tensor, prior: Prior) -> Tensor:
+        """Covariances of the products of pairs and of the process f, at standardised terms `(n, d)` and `(m, d)`."""
         squared = torch.cdist(x, other).square() / x.shape[1]
-        return prior.amplitude**2 * torch.exp(-squared / (2 * prior.length**2))
+        products = (self._logs(x) @ self._logs(other).T).square()
+        return prior.amplitude**2 * torch.exp(-squared / (2 * prior.length**2)) + prior.pairs**2 * products
 
     def _covariance(self, prior: Prior, data: Observations) -> Tensor:
         """Of the observations, noise included."""
-        linear = (self._phi * prior.scale.square()) @ self._phi.T
+        linear = (self._phi * self._scale(prior).square()) @ self._phi.T
         smooth = data.combined(data.combined(self._kernel(self._points, self._points, prior)).T)
         return linear + smooth + data.bias @ data.bias.T + data.deviations(prior.noise).square().diag()
 
     def _evidence(self, prior: Prior, data: Observations) -> Tensor:
         """Log marginal likelihood of the observations, up to a constant; differentiable by the prior."""
         factor = torch.linalg.cholesky(self._covariance(prior, data))
-        residual = (data.observed - self._phi @ prior.mean)[:, None]
+        residual = (data.observed - self._expected(self._phi, prior))[:, None]
         whitened = torch.linalg.solve_triangular(factor, residual, upper=False)
         return -0.5 * whitened.square().sum() - factor.diagonal().log().sum()
 
@@ -106,23 +143,26 @@ class Surrogate:
         return torch.cholesky_solve(columns, self._factor).view_as(residual)
 
     def terms_of(self, widths: Tensor) -> tuple[Tensor, Tensor]:
-        """Terms `(m, F)` and standardised ones `(m, d)` of candidates `(m, G)`."""
-        return self._standard(self.terms(widths))
+        """Terms `(m, F)`, then those that groups share `(m, 3 G)`, and standardised ones `(m, d)` of `(m, G)`."""
+        phi, x = self._standard(self.terms(widths))
+        return self._with_shared(phi), x
 
     def cross(self, phi: Tensor, x: Tensor) -> Tensor:
         """Covariances `(m, n + k)` of candidates with the observations."""
         smooth = self._data.combined(self._kernel(x, self._points, self.prior).T).T
-        return (phi * self.prior.scale.square()) @ self._phi.T + smooth
+        return (phi * self._scale(self.prior).square()) @ self._phi.T + smooth
 
     def mean(self, widths: Tensor) -> Tensor:
         """Posterior means `(m,)` of candidates `(m, G)`."""
         phi, x = self.terms_of(widths)
-        return phi @ self.prior.mean + self.cross(phi, x) @ self._weights
+        return self._expected(phi, self.prior) + self.cross(phi, x) @ self._weights
 
     def deviation(self, widths: Tensor) -> Tensor:
         """Posterior standard deviations `(m,)` of candidates `(m, G)`, without the noise of an evaluation."""
         phi, x = self.terms_of(widths)
-        before = (phi.square() * self.prior.scale.square()).sum(1) + self.prior.amplitude**2
+        products = self._logs(x).square().sum(1).square()
+        linear = (phi.square() * self._scale(self.prior).square()).sum(1)
+        before = linear + self.prior.pairs**2 * products + self.prior.amplitude**2
         cross = self.cross(phi, x)
         whitened = torch.linalg.solve_triangular(self._factor, cross.T, upper=False)
         return (before - whitened.square().sum(0)).clamp(min=0).sqrt()
@@ -142,12 +182,15 @@ class Surrogate:
         def normal(*shape: int) -> Tensor:
             return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-        coefficients = prior.mean + prior.scale * normal(count, len(prior.mean))
+        scale = self._scale(prior)
+        coefficients = scale * normal(count, len(scale))
+        coefficients[:, : len(prior.mean)] += prior.mean
+        pairs = prior.pairs * normal(count, groups, groups)
         frequencies = normal(count, FREQUENCIES, size) / (prior.length * math.sqrt(size))
         phases = 2 * math.pi * torch.rand(count, FREQUENCIES, generator=generator, dtype=torch.float64)
         waves = prior.amplitude * math.sqrt(2 / FREQUENCIES) * normal(count, FREQUENCIES)
         data = self._data
-        draws = Draws(self, coefficients, frequencies, phases, waves, torch.zeros(count, len(data.observed)))
+        draws = Draws(self, coefficients, pairs, frequencies, phases, waves, torch.zeros(count, len(data.observed)))
         smooth = data.combined(draws._smooth(self._points).T).T
         error = data.deviations(prior.noise) * normal(count, len(data.observed)) + normal(count, groups) @ data.bias.T
         updates = self._solve((data.observed - coefficients @ self._phi.T - smooth - error).T).T
@@ -156,19 +199,21 @@ class Surrogate:
 
 @dataclass(frozen=True)
 class Draws:
-    """Functions drawn from the posterior of a surrogate, S of them.
+    """Functions drawn from the posterior of a process, S of them.
 
     Attributes:
-        surrogate: The surrogate.
-        coefficients: `(S, F)`, drawn from the prior.
+        process: The process.
+        coefficients: `(S, F)`, or with those of shared terms `(S, F + 3 G)`, drawn from the prior.
+        pairs: Coefficients of products of pairs of groups `(S, G, G)`.
         frequencies: `(S, R, d)` of the process f.
         phases: `(S, R)`.
         waves: Amplitudes `(S, R)`.
         updates: `(S, n + k)`, weights of the covariances with the observations.
     """
 
-    surrogate: Surrogate
+    process: Process
     coefficients: Tensor
+    pairs: Tensor
     frequencies: Tensor
     phases: Tensor
     waves: Tensor
@@ -185,18 +230,19 @@ class Draws:
         """
         shape = widths.shape
         rows = widths.reshape(-1, shape[-1])
-        phi, x = self.surrogate.terms_of(rows)
+        phi, x = self.process.terms_of(rows)
         if widths.dim() == 2:
-            return self._before(phi, x) + self.updates @ self.surrogate.cross(phi, x).T
+            return self._before(phi, x) + self.updates @ self.process.cross(phi, x).T
         each = shape[:2]
         before = self._before(phi.view(*each, -1), x.view(*each, -1))
-        return before + (self.surrogate.cross(phi, x).view(*each, -1) @ self.updates[:, :, None])[..., 0]
+        return before + (self.process.cross(phi, x).view(*each, -1) @ self.updates[:, :, None])[..., 0]
 
     def _before(self, phi: Tensor, x: Tensor) -> Tensor:
         """Values `(S, m)` before conditioning, at terms `(m, F)` or `(S, m, F)` and standardised ones."""
         return (phi @ self.coefficients[:, :, None])[..., 0] + self._smooth(x)
 
     def _smooth(self, x: Tensor) -> Tensor:
-        """Values `(S, m)` of the process f before conditioning, at standardised terms `(m, d)` or `(S, m, d)`."""
+        """Values `(S, m)` of the products and of f before conditioning, at standardised terms `([S,] m, d)`."""
         angles = x @ self.frequencies.transpose(1, 2) + self.phases[:, None]
-        return (angles.cos() @ self.waves[:, :, None])[..., 0]
+        logs = self.process._logs(x)
+        return (angles.cos() @ self.waves[:, :, None])[..., 0] + ((logs @ self.pairs) * logs).sum(2)

@@ -17,7 +17,7 @@ UNITS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 UNIT_RATE = 6.0
 """Rate of the exponential prior on the magnitude of a unit's logarithm."""
 
-SPREADS = 0.5, 0.5, 0.4, 0.4
+SPREADS = 0.5, 0.7, 0.7, 0.5, 0.4, 0.4
 """Standard deviations of the logarithms of the factors of `Prior.scaled`: a few evaluations say little about them."""
 
 FARTHEST, STEPS = 3.0, 30
@@ -34,6 +34,8 @@ class Prior:
         amplitude: Standard deviation a of the process f.
         length: Its length l, in standard deviations of the terms.
         noise: Standard deviation of an evaluation.
+        alike: Standard deviation c of what coefficients of groups that are alike have in common.
+        pairs: Standard deviation p of the coefficients of products of pairs of log keep ratios.
     """
 
     mean: Tensor
@@ -41,27 +43,41 @@ class Prior:
     amplitude: float | Tensor = 0.18
     length: float | Tensor = 0.65
     noise: float | Tensor = 0.07
+    alike: float | Tensor = 0.0
+    pairs: float | Tensor = 0.0
 
     def in_units(self, unit: float) -> Prior:
         """The prior of values in other units; the intercept stays."""
         mean, scale = self.mean * unit, self.scale * unit
         mean[0], scale[0] = self.mean[0], self.scale[0] * max(unit, 1.0)
-        return Prior(mean, scale, self.amplitude * unit, self.length, self.noise * unit)
+        amplitude, noise = self.amplitude * unit, self.noise * unit
+        return Prior(mean, scale, amplitude, self.length, noise, self.alike * unit, self.pairs * unit)
 
     def scaled(self, factors: Tensor) -> Prior:
-        """The prior with the scale of the terms of groups, amplitude, length and noise multiplied by factors `(4,)`."""
-        scale = torch.cat([self.scale[:2], self.scale[2:] * factors[0]])
-        amplitude, length, noise = self.amplitude * factors[1], self.length * factors[2], self.noise * factors[3]
-        return replace(self, scale=scale, amplitude=amplitude, length=length, noise=noise)
+        """The prior with its scales multiplied by factors `(6,)`.
 
-    def adapted(self, evidence: Callable[[Prior], Tensor]) -> Prior:
-        """The most probable one of the scaled priors.
+        Args:
+            factors: Of the scale of the terms of groups, of alike, pairs, amplitude, length and noise.
+        """
+        single, alike, pairs, amplitude, length, noise = factors
+        return replace(
+            self,
+            scale=torch.cat([self.scale[:2], self.scale[2:] * single]),
+            alike=self.alike * alike,
+            pairs=self.pairs * pairs,
+            amplitude=self.amplitude * amplitude,
+            length=self.length * length,
+            noise=self.noise * noise,
+        )
+
+    def adapted(self, evidence: Callable[[Prior], Tensor]) -> tuple[Prior, float]:
+        """The most probable one of the scaled priors, and minus the logarithm of its density relative to this one's.
 
         Args:
             evidence: Log marginal likelihood of the observations, differentiable.
         """
         spreads = torch.tensor(SPREADS, dtype=torch.float64)
-        away = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+        away = torch.zeros(len(SPREADS), dtype=torch.float64, requires_grad=True)
 
         def factors() -> Tensor:
             return (spreads * away.clamp(-FARTHEST, FARTHEST)).exp()
@@ -76,11 +92,15 @@ class Prior:
         with torch.inference_mode(False), torch.enable_grad():
             optimizer.step(loss)
         found = self.scaled(factors().detach())
-        return replace(found, amplitude=float(found.amplitude), length=float(found.length), noise=float(found.noise))
+        numbers = {name: float(getattr(found, name)) for name in ("alike", "pairs", "amplitude", "length", "noise")}
+        return replace(found, **numbers), 0.5 * float(away.detach().square().sum())
 
 
 GROUP = 0.1
 """Standard deviation of the coefficients of the standardised terms of groups, for a network of ten of them."""
+
+PAIR = 0.03
+"""The same for the products of pairs of log keep ratios."""
 
 LOSS, LOSS_WITHOUT = (0.25, 0.15), (0.05, 0.05)
 """Mean and standard deviation of the coefficient of the log loss, and if candidates may lack whole groups: losses of
@@ -100,3 +120,19 @@ def flat_prior(terms: Terms, removable: bool = False) -> Prior:
     mean[1] = loss
     shared = GROUP * math.sqrt(10 / groups)
     return Prior(mean, torch.tensor([10.0, spread, *[shared] * (terms.count - 2)], dtype=torch.float64))
+
+
+def prior_forms(terms: Terms, removable: bool = False) -> tuple[Prior, ...]:
+    """Priors of different forms, of which the evaluations tell how probable each is, see `Surrogate`.
+
+    Groups act on their own (`flat_prior`), or in pairs as well, or groups that are alike act alike.
+
+    Args:
+        terms: The terms of the candidates of a network.
+        removable: Whether candidates may lack whole groups.
+    """
+    own, groups = flat_prior(terms, removable), len(terms.dense)
+    forms = own, replace(own, pairs=PAIR * 10 / groups)
+    if terms.root is None:
+        return forms
+    return *forms, replace(own, alike=GROUP * math.sqrt(10 / groups))

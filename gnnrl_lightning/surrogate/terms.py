@@ -13,6 +13,9 @@ from gnnrl_lightning.cost.ranges import log_keep
 SMALLEST = 1e-7
 """Lower bound of a summed loss, before its logarithm."""
 
+KINDS = 3
+"""Kinds of terms of a group."""
+
 
 class Terms:
     r"""Terms of candidates of one network.
@@ -30,10 +33,15 @@ class Terms:
     Args:
         widths: Widths of the dense network's groups `(G,)`.
         losses: Losses of each group `(n, G)` at widths `(n, G)`, see `Sensitivity.of_groups`.
+        likeness: How alike the groups are `(G, G)`, see `gnnrl_lightning.surrogate.likeness`; None: not known.
+
+    Attributes:
+        root: A square root of the likeness `(G, G)` float64, or None.
     """
 
-    def __init__(self, widths: Tensor, losses: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, widths: Tensor, losses: Callable[[Tensor], Tensor], likeness: Tensor | None = None) -> None:
         self.dense, self.losses = widths.double(), losses
+        self.root = None if likeness is None else _root(likeness.double())
 
     @property
     def count(self) -> int:
@@ -50,6 +58,12 @@ class Terms:
         total = losses.sum(1, keepdim=True).clamp(min=SMALLEST)
         singles = [self.logs(widths), widths / self.dense, (losses / total).sqrt()]
         return torch.cat([torch.ones_like(total), total.log(), *singles], 1)
+
+
+def _root(matrix: Tensor) -> Tensor:
+    """A square root `R`, with `R R^T = matrix`, of a positive semidefinite matrix."""
+    values, vectors = torch.linalg.eigh(matrix)
+    return vectors * values.clamp(min=0).sqrt()
 
 
 USUAL = 0.5, 0.5, 0.25, 0.1

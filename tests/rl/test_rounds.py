@@ -15,8 +15,9 @@ from gnnrl_lightning.rl.policies import Agent, LogKeep
 from gnnrl_lightning.rl.rounds import Rounds
 from gnnrl_lightning.search.baselines import starting_candidates
 from gnnrl_lightning.search.problem import SearchProblem
-from gnnrl_lightning.surrogate.model import Surrogate
-from gnnrl_lightning.surrogate.prior import flat_prior
+from gnnrl_lightning.surrogate.likeness import likeness
+from gnnrl_lightning.surrogate.mixture import Surrogate
+from gnnrl_lightning.surrogate.prior import prior_forms
 from gnnrl_lightning.surrogate.terms import Terms
 from tests.rl.learners.test_gnnrl import equal, trainer, weights
 from tests.rl.test_environments import LIMITS, SMALL, problem_of, started
@@ -60,8 +61,8 @@ def imagination_at(problem, back):
     reward = find_reward("top1", problem.objective)
     widths = torch.tensor([item.widths for item in history])
     rewards = torch.tensor([reward(item) for item in history], dtype=torch.float64)
-    terms = Terms(problem.graph.widths, problem.sensitivity.of_groups)
-    return Surrogate(terms, flat_prior(terms), widths, -rewards)
+    terms = Terms(problem.graph.widths, problem.sensitivity.of_groups, likeness(problem.graph))
+    return Surrogate(terms, prior_forms(terms), widths, -rewards)
 
 
 def test_known_candidates_are_replaced_by_variations_of_the_best():

@@ -1,4 +1,4 @@
-"""The surrogate against Gaussian conditioning by hand."""
+"""One process of the surrogate against Gaussian conditioning by hand."""
 
 import math
 
@@ -6,14 +6,20 @@ import pytest
 import torch
 
 from gnnrl_lightning.cost.budget import Budget
-from gnnrl_lightning.surrogate.model import Surrogate
+from gnnrl_lightning.surrogate.model import Process
 from gnnrl_lightning.surrogate.observations import STEP, Slopes
-from gnnrl_lightning.surrogate.prior import Prior, flat_prior
+from gnnrl_lightning.surrogate.prior import Prior, flat_prior, prior_forms
 from gnnrl_lightning.surrogate.terms import USUAL, USUAL_COUNT, Terms
 from tests.support.fakes import random_sensitivity, small_graph
 
 GRAPH = small_graph()
-TERMS = Terms(GRAPH.widths, random_sensitivity(GRAPH).of_groups)
+LOSSES = random_sensitivity(GRAPH).of_groups
+TERMS = Terms(GRAPH.widths, LOSSES)
+LIKENESS = torch.tensor(
+    [[1.0, 0.5, 0.0, 0.1], [0.5, 1.0, 0.2, 0.0], [0.0, 0.2, 1.0, 0.3], [0.1, 0.0, 0.3, 1.0]], dtype=torch.float64
+)
+ALIKE = Terms(GRAPH.widths, LOSSES, LIKENESS)
+PRIORS = {name: prior for name, prior in zip(("own", "pairs", "alike"), prior_forms(ALIKE), strict=True)}
 
 
 def candidates(count, seed=0):
@@ -44,43 +50,51 @@ def standard_of(known):
 def covariance(prior, terms, first, second):
     (phi, x), (other, y) = terms(first), terms(second)
     squared = (x[:, None] - y[None]).square().mean(2)
-    return (phi * prior.scale.square()) @ other.T + prior.amplitude**2 * (-squared / (2 * prior.length**2)).exp()
+    smooth = prior.amplitude**2 * (-squared / (2 * prior.length**2)).exp()
+    products = (x[:, 1:5] @ y[:, 1:5].T).square()
+    shared = sum(phi[:, k : k + 4] @ LIKENESS @ other[:, k : k + 4].T for k in (2, 6, 10))
+    linear = (phi * prior.scale.square()) @ other.T
+    return linear + prior.alike**2 * shared + prior.pairs**2 * products + smooth
 
 
-def test_the_posterior_is_that_of_a_gaussian():
+@pytest.mark.parametrize("form", PRIORS)
+def test_the_posterior_is_that_of_a_gaussian(form):
     known, new = candidates(12), candidates(30, seed=1)
-    values, prior, terms = truth(known), flat_prior(TERMS), standard_of(known)
-    surrogate = Surrogate(TERMS, prior, known, values, adapt=False)
-    gain = covariance(prior, terms, new, known) @ torch.linalg.inv(
-        covariance(prior, terms, known, known) + prior.noise**2 * torch.eye(len(known))
-    )
-    mean = terms(new)[0] @ prior.mean + gain @ (values - terms(known)[0] @ prior.mean)
+    values, prior, terms = truth(known), PRIORS[form], standard_of(known)
+    process = Process(ALIKE, prior, known, values, adapt=False)
+    before = covariance(prior, terms, known, known) + prior.noise**2 * torch.eye(len(known))
+    gain = covariance(prior, terms, new, known) @ torch.linalg.inv(before)
+    residual = values - terms(known)[0] @ prior.mean
+    mean = terms(new)[0] @ prior.mean + gain @ residual
     variance = (covariance(prior, terms, new, new) - gain @ covariance(prior, terms, known, new)).diagonal()
-    torch.testing.assert_close(surrogate.mean(new), mean, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(surrogate.deviation(new), variance.sqrt(), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(process.mean(new), mean, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(process.deviation(new), variance.sqrt(), atol=1e-4, rtol=1e-3)
+    evidence = -0.5 * residual @ torch.linalg.solve(before, residual) - 0.5 * torch.logdet(before)
+    assert process.evidence == pytest.approx(float(evidence), rel=1e-6)
 
 
 def test_without_evaluations_it_is_the_prior():
-    none = Surrogate(TERMS, flat_prior(TERMS), torch.zeros(0, 4, dtype=torch.int64), torch.zeros(0))
+    none = Process(TERMS, flat_prior(TERMS), torch.zeros(0, 4, dtype=torch.int64), torch.zeros(0))
     new = candidates(5)
     torch.testing.assert_close(none.mean(new), TERMS(new) @ flat_prior(TERMS).mean)
     assert (none.deviation(new) > 1).all()
 
 
-def test_draws_have_the_moments_of_the_posterior():
+@pytest.mark.parametrize("form", PRIORS)
+def test_draws_have_the_moments_of_the_posterior(form):
     known, new = candidates(12), candidates(30, seed=1)
-    surrogate = Surrogate(TERMS, flat_prior(TERMS), known, truth(known))
-    draws = surrogate.draw(4000, torch.Generator().manual_seed(0))(new)
+    process = Process(ALIKE, PRIORS[form], known, truth(known))
+    draws = process.draw(4000, torch.Generator().manual_seed(0))(new)
     assert draws.shape == (4000, len(new))
-    deviation = surrogate.deviation(new)
-    error = (draws.mean(0) - surrogate.mean(new)) / deviation
+    deviation = process.deviation(new)
+    error = (draws.mean(0) - process.mean(new)) / deviation
     assert error.abs().max() < 0.1
     torch.testing.assert_close(draws.std(0), deviation, rtol=0.1, atol=0.005)
 
 
 def test_each_function_can_have_candidates_of_its_own():
     known, new = candidates(12), candidates(30, seed=1)
-    draws = Surrogate(TERMS, flat_prior(TERMS), known, truth(known)).draw(5, torch.Generator().manual_seed(0))
+    draws = Process(TERMS, flat_prior(TERMS), known, truth(known)).draw(5, torch.Generator().manual_seed(0))
     own = new[:20].view(5, 4, 4)
     everywhere = draws(new)
     expected = torch.stack([everywhere[number, 4 * number : 4 * number + 4] for number in range(5)])
@@ -89,8 +103,8 @@ def test_each_function_can_have_candidates_of_its_own():
 
 def test_the_same_generator_draws_the_same_functions():
     known = candidates(12)
-    surrogate = Surrogate(TERMS, flat_prior(TERMS), known, truth(known))
-    first, second, other = (surrogate.draw(3, torch.Generator().manual_seed(seed))(known) for seed in (0, 0, 1))
+    process = Process(TERMS, flat_prior(TERMS), known, truth(known))
+    first, second, other = (process.draw(3, torch.Generator().manual_seed(seed))(known) for seed in (0, 0, 1))
     assert torch.equal(first, second) and not torch.equal(first, other)
 
 
@@ -102,8 +116,8 @@ def test_it_ranks_better_with_more_evaluations(noise):
     values = truth(known) + noise * torch.randn(60, generator=torch.Generator().manual_seed(2))
     errors = []
     for count in (0, 20, 60):
-        surrogate = Surrogate(TERMS, flat_prior(TERMS), known[:count], values[:count])
-        errors.append(1 - float(torch.corrcoef(torch.stack([surrogate.mean(new), truth(new)]))[0, 1]))
+        process = Process(TERMS, flat_prior(TERMS), known[:count], values[:count])
+        errors.append(1 - float(torch.corrcoef(torch.stack([process.mean(new), truth(new)]))[0, 1]))
     assert errors[2] < errors[1] < errors[0] and errors[2] < (0.1 if noise else 0.01)
 
 
@@ -111,9 +125,9 @@ def test_scale_and_noise_adapt_to_the_evaluations():
     """Values ten times as far apart are not taken for noise."""
     known = candidates(40)
     generator = torch.Generator().manual_seed(0)
-    plain = Surrogate(TERMS, flat_prior(TERMS), known, truth(known))
-    loud = Surrogate(TERMS, flat_prior(TERMS), known, truth(known) + torch.randn(len(known), generator=generator))
-    wide = Surrogate(TERMS, flat_prior(TERMS), known, 10 * truth(known))
+    plain = Process(TERMS, flat_prior(TERMS), known, truth(known))
+    loud = Process(TERMS, flat_prior(TERMS), known, truth(known) + torch.randn(len(known), generator=generator))
+    wide = Process(TERMS, flat_prior(TERMS), known, 10 * truth(known))
     assert loud.prior.noise > plain.prior.noise
     assert wide.prior.amplitude > plain.prior.amplitude
 
@@ -122,34 +136,35 @@ def test_scale_and_noise_adapt_to_the_evaluations():
 def test_units_adapt_to_the_evaluations(unit):
     """A share of errors, or points of per cent, are learnt from as well as a log divergence."""
     known, new = candidates(40), candidates(200, seed=1)
-    surrogate = Surrogate(TERMS, flat_prior(TERMS), known, unit * truth(known) + 7)
-    both = torch.stack([surrogate.mean(new), truth(new)])
+    process = Process(TERMS, flat_prior(TERMS), known, unit * truth(known) + 7)
+    both = torch.stack([process.mean(new), truth(new)])
     assert float(torch.corrcoef(both)[0, 1]) > 0.98
-    assert unit / 4 < surrogate.prior.mean[1] / flat_prior(TERMS).mean[1] < unit * 4
+    assert unit / 4 < process.prior.mean[1] / flat_prior(TERMS).mean[1] < unit * 4
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_few_evaluations_of_the_prior_hardly_change_it(seed, monkeypatch):
     """Ten values of a function drawn from the prior; without the priors on the factors, they are adapted to."""
     known, flat = candidates(10, seed=seed), flat_prior(TERMS)
-    nothing = Surrogate(TERMS, flat, known[:0], torch.zeros(0, dtype=torch.float64))
+    nothing = Process(TERMS, flat, known[:0], torch.zeros(0, dtype=torch.float64))
     values = nothing.draw(1, torch.Generator().manual_seed(seed))(known)[0]
 
     def change():
-        prior = Surrogate(TERMS, flat, known, values).prior
+        prior = Process(TERMS, flat, known, values).prior
         pairs = (prior.amplitude, flat.amplitude), (prior.noise, flat.noise), (prior.length, flat.length)
         return sum(abs(math.log(found / before)) for found, before in pairs)
 
     reluctant = change()
-    monkeypatch.setattr("gnnrl_lightning.surrogate.prior.SPREADS", (2.0, 2.0, 2.0, 2.0))
+    monkeypatch.setattr("gnnrl_lightning.surrogate.prior.SPREADS", (2.0,) * 6)
     assert reluctant < 1 and reluctant < 0.7 * change()
 
 
 def test_a_prior_scales_all_but_the_intercept_and_the_loss():
-    factors = torch.tensor([2.0, 3.0, 0.5, 4.0], dtype=torch.float64)
-    scaled = Prior(torch.zeros(3), torch.tensor([10.0, 1.0, 0.5]), 0.2, 0.6, 0.1).scaled(factors)
+    factors = torch.tensor([2.0, 7.0, 5.0, 3.0, 0.5, 4.0], dtype=torch.float64)
+    scaled = Prior(torch.zeros(3), torch.tensor([10.0, 1.0, 0.5]), 0.2, 0.6, 0.1, 0.1, 0.01).scaled(factors)
     assert scaled.scale.tolist() == [10.0, 1.0, 1.0]
-    assert [float(each) for each in (scaled.amplitude, scaled.length, scaled.noise)] == pytest.approx([0.6, 0.3, 0.4])
+    numbers = scaled.alike, scaled.pairs, scaled.amplitude, scaled.length, scaled.noise
+    assert [float(each) for each in numbers] == pytest.approx([0.7, 0.05, 0.6, 0.3, 0.4])
 
 
 def test_losses_of_single_groups_say_less_where_groups_may_go():
@@ -178,7 +193,7 @@ def test_a_slope_is_a_difference_of_two_values():
     one = torch.full((4,), torch.nan, dtype=torch.float64)
     one[1] = slope.values[1]
     given = Slopes(at, one, torch.zeros(4).double(), torch.full((4,), 0.2).double())
-    found = Surrogate(TERMS, prior, known, truth(known), [given], adapt=False)
+    found = Process(TERMS, prior, known, truth(known), [given], adapt=False)
     ends = at.repeat(2, 1)
     ends[:, 1] = torch.tensor([10, 6])
     span = math.log(10 / 6)
@@ -201,8 +216,8 @@ def test_a_slope_is_a_difference_of_two_values():
 def test_slopes_tell_what_values_do_not():
     known, new = candidates(4), candidates(60, seed=1)
     at = torch.tensor([9, 10, 8, 14])
-    without = Surrogate(TERMS, flat_prior(TERMS), known, truth(known))
-    told = Surrogate(TERMS, flat_prior(TERMS), known, truth(known), [slopes_at(at, truth)])
+    without = Process(TERMS, flat_prior(TERMS), known, truth(known))
+    told = Process(TERMS, flat_prior(TERMS), known, truth(known), [slopes_at(at, truth)])
     errors = [(model.mean(new) - truth(new)).square().mean() for model in (without, told)]
     assert errors[1] < 0.5 * errors[0]
     assert (told.deviation(new) <= without.deviation(new) + 1e-9).all()
@@ -216,7 +231,7 @@ def test_errors_that_slopes_share_do_not_average_out():
 
     def spread(bias, noise, count):
         slopes = [slopes_at(at, truth, bias, noise)] * count
-        draws = Surrogate(TERMS, flat_prior(TERMS), known, truth(known), slopes, adapt=False).draw(
+        draws = Process(TERMS, flat_prior(TERMS), known, truth(known), slopes, adapt=False).draw(
             2000, torch.Generator().manual_seed(0)
         )(new)
         return float((draws[:, 1] - draws[:, 0]).std())
@@ -229,10 +244,10 @@ def test_slopes_that_values_contradict_are_doubted():
     known, new = candidates(30), candidates(60, seed=1)
     at = [torch.tensor([9, 10, 8, 14]), torch.tensor([5, 12, 11, 9])]
     wrong = [slopes_at(widths, lambda ends: -2 * truth(ends)) for widths in at]
-    without = Surrogate(TERMS, flat_prior(TERMS), known, truth(known))
-    told = Surrogate(TERMS, flat_prior(TERMS), known, truth(known), wrong)
+    without = Process(TERMS, flat_prior(TERMS), known, truth(known))
+    told = Process(TERMS, flat_prior(TERMS), known, truth(known), wrong)
     errors = [float((model.mean(new) - truth(new)).square().mean()) for model in (without, told)]
-    trusting = Surrogate(TERMS, flat_prior(TERMS), known, truth(known), wrong, adapt=False)
+    trusting = Process(TERMS, flat_prior(TERMS), known, truth(known), wrong, adapt=False)
     assert errors[1] < 0.6 * float((trusting.mean(new) - truth(new)).square().mean())
 
 
@@ -240,7 +255,7 @@ def test_slopes_that_values_contradict_are_doubted():
 def test_slopes_are_in_units_of_the_log_loss_whatever_those_of_the_values(unit):
     known, new = candidates(16), candidates(60, seed=1)
     slopes = [slopes_at(torch.tensor([9, 10, 8, 14]), truth)]
-    plain = Surrogate(TERMS, flat_prior(TERMS), known, truth(known), slopes)
-    scaled = Surrogate(TERMS, flat_prior(TERMS), known, unit * truth(known), slopes)
+    plain = Process(TERMS, flat_prior(TERMS), known, truth(known), slopes)
+    scaled = Process(TERMS, flat_prior(TERMS), known, unit * truth(known), slopes)
     error = (scaled.mean(new) / unit - plain.mean(new)).abs()
     assert error.max() < 0.25 * truth(new).std()

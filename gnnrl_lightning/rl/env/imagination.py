@@ -11,7 +11,7 @@ from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.cost.ranges import positive
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.search.variations import parents_among
-from gnnrl_lightning.surrogate.model import Draws, Surrogate
+from gnnrl_lightning.surrogate.mixture import Surrogate
 from gnnrl_lightning.surrogate.observations import STEP
 
 SLOPES = 2
@@ -62,7 +62,7 @@ class Imagination:
         if self.mean:
             surrogate = self.surrogate
             return lambda widths: -_mean(surrogate, widths, count)
-        draws: Draws = self.surrogate.draw(count, generator)
+        draws = self.surrogate.draw(count, generator)
         return lambda widths: -draws(widths)
 
     def begin(self, proposals: Tensor, limits: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:

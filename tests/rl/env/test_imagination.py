@@ -5,7 +5,7 @@ import math
 import torch
 
 from gnnrl_lightning.rl.env.imagination import SLOPES, Imagination
-from gnnrl_lightning.surrogate.model import Surrogate
+from gnnrl_lightning.surrogate.mixture import Surrogate
 from gnnrl_lightning.surrogate.observations import STEP
 from gnnrl_lightning.surrogate.prior import flat_prior
 from gnnrl_lightning.surrogate.terms import Terms
@@ -22,7 +22,7 @@ def imagination_of(widths=None, rewards=None, mean=False):
     terms = Terms(graph.widths, random_sensitivity(graph).of_groups)
     known = torch.zeros(0, 4, dtype=torch.int64) if widths is None else widths
     scores = torch.zeros(0) if rewards is None else rewards
-    surrogate = Surrogate(terms, flat_prior(terms), known, -scores)
+    surrogate = Surrogate(terms, [flat_prior(terms)], known, -scores)
     return Imagination(graph, LIMITS, lambda: surrogate, lambda: (known, scores), mean)
 
 

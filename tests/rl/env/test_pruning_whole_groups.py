@@ -8,7 +8,7 @@ from gnnrl_lightning.rl.env import VectorPruningEnv
 from gnnrl_lightning.rl.env.imagination import Imagination
 from gnnrl_lightning.rl.policies import ActorCritic, Agent, Beta
 from gnnrl_lightning.rl.policies.log_keep import LogKeep
-from gnnrl_lightning.surrogate.model import Surrogate
+from gnnrl_lightning.surrogate.mixture import Surrogate
 from gnnrl_lightning.surrogate.prior import flat_prior
 from gnnrl_lightning.surrogate.terms import Terms
 from tests.support.fakes import random_sensitivity
@@ -107,7 +107,7 @@ def test_the_policy_sees_what_the_last_channel_is_worth(graph, limits):
     """By the posterior mean; one channel is narrowed to none, and none is widened to one."""
     terms = Terms(graph.widths, random_sensitivity(graph).of_groups)
     surrogate = Surrogate(
-        terms, flat_prior(terms), torch.zeros(0, len(graph.widths), dtype=torch.int64), torch.zeros(0)
+        terms, [flat_prior(terms)], torch.zeros(0, len(graph.widths), dtype=torch.int64), torch.zeros(0)
     )
     imagination = Imagination(graph, limits, lambda: surrogate, lambda: (torch.zeros(0, 0), torch.zeros(0)), mean=True)
     block, narrow, stem = (number_of(graph, name) for name in ("block.0", "narrow", "stem"))
