@@ -34,6 +34,7 @@ from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.job.runs import RunFolder, RunOptions
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.networks.spec import NetworkSpec
+from gnnrl_lightning.options import AUTO
 from gnnrl_lightning.processes import rank
 from gnnrl_lightning.rl.learners import GNNRL
 
@@ -263,7 +264,7 @@ def _add_budget(parser: LightningArgumentParser) -> None:
     parser.add_argument(
         "--budget.channel_multiple",
         type=int | Literal["auto"],
-        default=1,
+        default=AUTO,
         help="Widths are multiples of this, or dense; auto: the number with which the network is fastest here.",
     )
     parser.add_argument("--budget.min_width", type=int | None, default=None, help=MIN_WIDTH_HELP)

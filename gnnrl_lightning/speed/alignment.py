@@ -19,6 +19,9 @@ from gnnrl_lightning.speed.timer import Timer
 MULTIPLES = (1, 2, 4, 8, 16)
 """Multiples to try."""
 
+CHOICES = 4
+"""Number of widths that at least half of the groups must have: coarser multiples cost accuracy, or remove groups."""
+
 CLOSE = 1.05
 """Factor within which two times count as equal: then the smaller multiple leaves more to choose from."""
 
@@ -29,7 +32,8 @@ class Alignment:
 
     Attributes:
         multiple: Number of channels.
-        milliseconds: Multiple -> time of a batch; those with which the budget cannot be met are left out.
+        milliseconds: Multiple -> time of a batch; those that leave less than `CHOICES`, or with which the budget cannot
+            be met, are left out.
         dense: Time of the dense network, likewise.
         examples: Examples in the batch.
     """
@@ -72,6 +76,8 @@ def align(
     made: dict[int, nn.Module] = {}
     first: UserError | None = None
     for multiple in multiples:
+        if multiple > 1 and int((graph.widths // multiple).median()) < CHOICES:
+            continue
         try:
             limits = budget.aligned(multiple).on(graph)
         except UserError as error:

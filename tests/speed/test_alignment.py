@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from torch import nn
 
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import trace
 from gnnrl_lightning.networks import resnet20
-from gnnrl_lightning.speed.alignment import CLOSE, align
+from gnnrl_lightning.speed.alignment import CHOICES, CLOSE, align
 from gnnrl_lightning.speed.options import LatencyOptions
 from gnnrl_lightning.speed.timer import RealTimer
 
@@ -43,9 +44,9 @@ class Table:
 @pytest.mark.parametrize(
     ("times", "expected"),
     [
-        ({1: 9.0, 2: 9.0, 4: 7.0, 8: 4.0, 16: 5.0}, 8),
-        ({1: 4.0, 2: 4.0, 4: 4.0, 8: 4.0, 16: 4.0}, 1),
-        ({1: 4.0 * CLOSE + 0.01, 2: 4.0 * CLOSE, 4: 4.0, 8: 4.1, 16: 4.0}, 2),  # nearly as fast, and finer
+        ({1: 9.0, 2: 9.0, 4: 7.0, 8: 4.0}, 8),
+        ({1: 4.0, 2: 4.0, 4: 4.0, 8: 4.0}, 1),
+        ({1: 4.0 * CLOSE + 0.01, 2: 4.0 * CLOSE, 4: 4.0, 8: 4.1}, 2),  # nearly as fast, and finer
     ],
 )
 def test_the_smallest_of_the_fast_multiples_is_chosen(network, graph, times, expected):
@@ -68,6 +69,14 @@ def test_multiples_that_miss_the_budget_are_left_out(network, graph):
     assert found.milliseconds.keys() == {1, 2}
     with pytest.raises(UserError, match=r"budget.macs is 1e-05 .*cannot be reached"):
         align(graph, network, Budget(macs=0.00001), timer, 4)
+
+
+def test_multiples_that_leave_little_to_choose_from_are_left_out(network, graph):
+    """Half of the groups have 16 or 32 channels: at most two multiples of 16."""
+    assert list(align(graph, network, Budget(macs=0.5), Table(*[1.0] * 6), 4).milliseconds) == [1, 2, 4, 8]
+    wide = nn.Sequential(nn.Conv2d(3, 16 * CHOICES, 3), nn.ReLU(), nn.Conv2d(16 * CHOICES, 4, 3)).eval()
+    found = align(trace(wide, EXAMPLE[:1]), wide, Budget(macs=0.5), Table(*[1.0] * 6), 4)
+    assert list(found.milliseconds) == [1, 2, 4, 8, 16]
 
 
 def test_the_measurement_itself(network, graph):
