@@ -33,9 +33,10 @@ from gnnrl_lightning.job.trained import Trained, train
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, uniform
 from gnnrl_lightning.surrogate.diagnostics import kendall
-from gnnrl_lightning.surrogate.model import Surrogate
+from gnnrl_lightning.surrogate.likeness import likeness
+from gnnrl_lightning.surrogate.mixture import Surrogate
 from gnnrl_lightning.surrogate.observations import Slopes
-from gnnrl_lightning.surrogate.prior import flat_prior
+from gnnrl_lightning.surrogate.prior import prior_forms
 from gnnrl_lightning.surrogate.slopes import EffectMeasure, slopes_from
 from gnnrl_lightning.surrogate.terms import Terms
 
@@ -82,7 +83,7 @@ def taus(terms: Terms, widths: Tensor, values: Tensor, slopes: Sequence[Slopes])
         for repeat in range(REPEATS if known else 1):
             order = torch.randperm(len(values), generator=torch.Generator().manual_seed(repeat))
             seen, rest = order[:known], order[known:]
-            expected = Surrogate(terms, flat_prior(terms), widths[seen], values[seen], slopes).mean(widths[rest])
+            expected = Surrogate(terms, prior_forms(terms), widths[seen], values[seen], slopes).mean(widths[rest])
             third = values[rest].argsort()[: len(rest) // 3]
             everything.append(kendall(expected.tolist(), values[rest].tolist()) or 0.0)
             best.append(kendall(expected[third].tolist(), values[rest][third].tolist()) or 0.0)
@@ -118,7 +119,7 @@ def figures(trained: Trained, count: int, pool: Path | None) -> dict[str, Any]:
         logs = torch.tensor(values, dtype=torch.float64).log()
     else:
         widths, logs = read_pool(pool, graph)
-    terms = Terms(graph.widths, sensitivity.of_groups)
+    terms = Terms(graph.widths, sensitivity.of_groups, likeness(graph))
     return {
         "candidates": len(widths),
         "sensitivity_alone": kendall(sensitivity(widths).tolist(), logs.tolist()),

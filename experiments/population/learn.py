@@ -133,7 +133,7 @@ def taus(example: Example, prior: Prior) -> list[float]:
             places = (example.budgets == budget).nonzero()[:, 0]
             order = places[torch.randperm(len(places), generator=torch.Generator().manual_seed(0))]
             seen, rest = order[:known], order[known:]
-            surrogate = Surrogate(example.terms, prior, example.widths[seen], example.values[seen])
+            surrogate = Surrogate(example.terms, [prior], example.widths[seen], example.values[seen])
             tau = kendall(surrogate.mean(example.widths[rest]).tolist(), example.values[rest].tolist())
             values += [] if tau is None else [tau]
         found.append(fmean(values))

@@ -44,6 +44,23 @@ def test_a_candidate_that_is_there_twice_counts_once(critics, files):
     assert len(critics.read(files[1])) == 2
 
 
+def test_of_searches_the_first_candidates_of_one_are_known(critics, tmp_path):
+    """What two searches have both found, counts as known if either knows it."""
+    rows = [{"search": name, **row} for name, seed in (("a", 0), ("b", 1)) for row in records(40, seed)]
+    path = tmp_path / "searches.jsonl"
+    path.write_text("\n".join(json.dumps(line) for line in ({"dense": [16, 16], "names": []}, *rows)))
+    (pool,) = critics.read(path)
+    known, rest = pool.chosen(12, 1)
+    assert pool.widths[known].tolist() == [row["widths"] for row in rows[40:52]]
+    assert len(rest) + len(known.unique()) == len(pool.values) and not {*rest.tolist()} & {*known.tolist()}
+
+
+def test_groups_are_alike_in_the_order_of_the_file(critics):
+    names = ["layer3.0.conv1", "layer1.0.conv1", "layer1.1.conv1"]
+    alike = critics.alike_in("resnet20", names)
+    assert alike.shape == (3, 3) and alike[1, 2] > 0.9 > alike[0, 1]
+
+
 @pytest.mark.parametrize("name", ["regression", "gaussian_process", "surrogate"])
 def test_critics_learn_what_the_sensitivity_does_not_know(critics, files, name):
     (pool,) = critics.read(files[0])
