@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from one_problem import arguments, random_candidates, trained_network, write
 from scipy.stats import kendalltau
-from slopes import arguments, random_candidates, trained_network, write
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 

@@ -17,7 +17,7 @@ import copy
 from typing import Any
 
 import torch
-from slopes import arguments, write
+from one_problem import arguments, write
 from torch import Tensor, nn
 
 from gnnrl_lightning.candidates.options import CandidateOptions

@@ -23,10 +23,6 @@ GRADIENT_BATCH = 32
 """Examples of one gradient."""
 
 
-class NoGradient(UserError):
-    """The loss has no gradients: the network computes its outputs without them, or the loss ends them."""
-
-
 def taylor(network: nn.Module, parameters: Mapping[str, Tensor], calibration: Calibration | None) -> dict[str, Tensor]:
     """Squared first-order change of the loss when a weight is removed, `(w dL/dw)^2`, summed over batches.
 
@@ -93,7 +89,7 @@ def mask_gradients(
         `(examples, channels)` float64, on the CPU, summed over the layers that read a channel.
 
     Raises:
-        NoGradient: The loss has none.
+        UserError: The loss has none: the network computes its outputs without them, or the loss ends them.
     """
     parameters = dict(network.named_parameters(remove_duplicate=False))
     detached = {id(tensor): tensor.detach() for tensor in parameters.values()}  # tied parameters remain one tensor
@@ -116,7 +112,7 @@ def mask_gradients(
             outputs = _run(network, weights, inputs)
         value = loss(outputs)
         if not value.requires_grad:
-            raise NoGradient("the loss of the network's outputs has no gradients: are they computed without them?")
+            raise UserError("the loss of the network's outputs has no gradients: are they computed without them?")
         gradients = torch.autograd.grad(value, [mask for _, mask in masks], materialize_grads=True)
     for (name, _), gradient in zip(masks, gradients, strict=True):
         each = gradient.reshape(examples, -1, gradient.shape[1]).sum(1).double().cpu()

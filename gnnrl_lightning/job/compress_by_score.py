@@ -84,8 +84,7 @@ def compress_by_score(
     ```
 
     Nothing is trained, tested or written: there are no targets to do it with. With the default options the agent learns
-    from a surrogate of the score, which also reads slopes of the outputs' distance from the dense network's, if these
-    have gradients.
+    from a surrogate of the score.
 
     Args:
         network: The trained network, which is copied and never changed.

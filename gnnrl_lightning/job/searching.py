@@ -59,7 +59,7 @@ class Searching:
 
     def notes(self) -> dict[str, Any]:
         """State of the search that the agent's checkpoint holds in addition to the learner."""
-        return {"seconds": self.seconds, "effects": self.problem.known_effects}
+        return {"seconds": self.seconds}
 
     def best(self, proposer: str | None = None) -> Evaluation | None:
         """The best evaluation within the budget so far.
@@ -254,14 +254,13 @@ def _calibrate(trained: Trained, measure: str | None, folder: RunFolder) -> Sens
 
 def _resumed(searching: Searching, folder: RunFolder, journalled: Journalled) -> Searching:
     """Reuse the evaluations that the agent's checkpoint counts, if the journal has all of them."""
-    path, counted = folder.checkpoint(AGENT), (0, 0.0, dict[Any, Any]())
+    path, counted = folder.checkpoint(AGENT), (0, 0.0)
     if rank() == 0:  # alone: it may remove the file before others have read it
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        counted = int(saved["state_dict"]["evaluations"]), saved["seconds"], saved.get("effects", {})
-    count, seconds, effects = from_first(counted)
+        counted = int(saved["state_dict"]["evaluations"]), saved["seconds"]
+    count, seconds = from_first(counted)
     if journalled.holds(count):
         searching.problem.remember(journalled.skip(count))
-        searching.problem.recall(effects)
         return replace(searching, began=searching.began - seconds)
     if rank() == 0:
         warnings.warn(

@@ -180,13 +180,6 @@ class Environments:
             imagined = Imagination(self.graph, self.limits, lambda: knowledge.surrogate, knowledge.evaluated)
             agent.env = agent.proxy = self._make(None, sensitivity, start, imagined)
             agent.evaluate = Rounds(problem, knowledge, imagined, AGENT)
-
-            def exchange() -> None:
-                problem.exchange()
-                knowledge.look()  # all processes have the same history now
-
-            agent.exchange = exchange
-            knowledge.look()
             return
 
         def known() -> tuple[Tensor, Tensor]:

@@ -42,7 +42,7 @@ class Rounds:
 
     Args:
         problem: Scores and counts the candidates.
-        knowledge: What is known of candidates; slopes are measured before a search's first round and after each one.
+        knowledge: What is known of candidates.
         imagination: Draws the functions.
         proposer: Name under which the candidates are counted.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +14,9 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.objective import Classification, Objective
-from gnnrl_lightning.processes import from_first, share
+from gnnrl_lightning.processes import share
 from gnnrl_lightning.search.baselines import allocation_candidates
 from gnnrl_lightning.surrogate.sensitivity import Sensitivity
-from gnnrl_lightning.surrogate.slopes import EffectMeasure
 from gnnrl_lightning.trees import Tree, count, take
 
 
@@ -52,7 +50,6 @@ class SearchProblem:
         history: Evaluations, in the order of the requests.
         charged_examples: Examples charged in addition to the evaluations.
         examples: All examples read so far, including those of the evaluations.
-        known_effects: Widths -> effects of the groups, as far as they have been measured.
     """
 
     def __init__(
@@ -73,7 +70,6 @@ class SearchProblem:
         self.charged_examples = 0
         self.history: list[Evaluation] = []
         self._evaluate, self._measure, self._pruner, self._settle = evaluate, sensitivity, pruner, settle
-        self.known_effects: dict[tuple[int, ...], Tensor] = {}
         self._settled = 0
         self._sensitivity: Sensitivity | None = None
         self._seen: set[tuple[int, ...]] = set()
@@ -115,39 +111,6 @@ class SearchProblem:
     def reads_sensitivity(self) -> bool:
         """Whether the sensitivity has been read."""
         return self._sensitivity is not None
-
-    @cached_property
-    def effect_measure(self) -> EffectMeasure | None:
-        """What measures the effects of the groups of a candidate; None: the problem has no pruner."""
-        return None if self._pruner is None else EffectMeasure(self._pruner)
-
-    def effects(self, widths: Tensor) -> Tensor:
-        """Effects of the groups of a candidate `(G,)`, see `EffectMeasure`; charged once.
-
-        Returns:
-            `(G,)` float64, the same in all processes: a collective call.
-
-        Raises:
-            NotApplicable: The problem has no pruner, or too few evaluations are left.
-        """
-        key, measure = tuple(widths.tolist()), self.effect_measure
-        if measure is None:
-            raise NotApplicable("needs the network's weights, but the problem has no pruner")
-        if key not in self.known_effects:
-            self.charge(measure.examples)
-            self.known_effects[key] = from_first(measure(widths))
-        return self.known_effects[key]
-
-    def recall(self, effects: Mapping[tuple[int, ...], Tensor]) -> None:
-        """Charge the effects that were measured before a run was interrupted, and do not measure them again.
-
-        Raises:
-            NotApplicable: Too few evaluations are left.
-        """
-        for key in effects.keys() - self.known_effects.keys():
-            assert self.effect_measure is not None
-            self.charge(self.effect_measure.examples)
-            self.known_effects[key] = effects[key]
 
     @property
     def network(self) -> nn.Module:

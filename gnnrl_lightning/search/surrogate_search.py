@@ -14,7 +14,7 @@ from gnnrl_lightning.search.problem import SearchProblem
 
 @dataclass(frozen=True)
 class SurrogateSearch(ModelBasedSearch):
-    """The surrogate of the agent, without an agent, predicts rewards from values and slopes."""
+    """The surrogate of the agent, without an agent, predicts rewards."""
 
     name: str = "surrogate"
     random: int = 0
@@ -24,7 +24,6 @@ class SurrogateSearch(ModelBasedSearch):
         knowledge = Knowledge(problem, lambda scored: scored.merit[0])
 
         def functions(pool: Tensor, generator: torch.Generator) -> Tensor:
-            knowledge.look()
             surrogate = knowledge.surrogate
             return -torch.cat([surrogate.draw(self.draws, generator)(pool), surrogate.mean(pool)[None]])
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from gnnrl_lightning.surrogate.model import Draws, Process
-from gnnrl_lightning.surrogate.observations import Slopes
 from gnnrl_lightning.surrogate.prior import Prior
 from gnnrl_lightning.surrogate.terms import Terms
 
@@ -25,7 +24,6 @@ class Surrogate:
         priors: The priors, equally probable before anything is known, see `prior_forms`.
         widths: Evaluated candidates `(n, G)`; none at first.
         values: Their log losses `(n,)`, the lower the better.
-        slopes: Slopes of some candidates, evaluated or not.
         adapt: As for `Process`.
 
     Attributes:
@@ -39,11 +37,10 @@ class Surrogate:
         priors: Sequence[Prior],
         widths: Tensor,
         values: Tensor,
-        slopes: Sequence[Slopes] = (),
         adapt: bool = True,
     ) -> None:
         self.terms = terms
-        self.processes = tuple(Process(terms, prior, widths, values, slopes, adapt) for prior in priors)
+        self.processes = tuple(Process(terms, prior, widths, values, adapt) for prior in priors)
         evidence = torch.tensor([process.evidence for process in self.processes], dtype=torch.float64)
         self.weights = evidence.softmax(0)
 

@@ -11,28 +11,21 @@ with the terms phi, which are standardised by the known candidates, as x `(d,)` 
 keep ratio of a group. The coefficients of groups that are alike in the graph may be correlated: for terms of one kind
 Sigma is s^2 I + c^2 S, with the likeness S `(G, G)` of the groups. The posterior is in closed form, and functions are
 drawn from it for Thompson sampling. The scales s, c, p, a, l and sigma maximise the marginal likelihood, with a prior.
-Beside values it observes slopes of candidates (`Slopes`): derivatives of y by each log keep ratio, which are measured
-with an error that is the same for all slopes of a group, and noise.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.surrogate.observations import Observations, Slopes
 from gnnrl_lightning.surrogate.prior import UNIT_RATE, UNITS, Prior
 from gnnrl_lightning.surrogate.terms import KINDS, Standard, Terms
 
 FREQUENCIES = 256
 """Random Fourier features in a function drawn from the process f."""
-
-DOUBTS = (1.0, 3.0, 10.0, 30.0)
-"""Factors of the errors of slopes, of which the likeliest is taken: they say less about some networks."""
 
 ENOUGH = 8
 """Values to which the prior is adapted."""
@@ -46,55 +39,38 @@ class Process:
         prior: Prior of the coefficients.
         widths: Evaluated candidates `(n, G)`; none at first.
         values: Their log losses `(n,)`, the lower the better.
-        slopes: Slopes of some candidates, evaluated or not.
         adapt: Whether the prior is adapted to the evaluations by their marginal likelihood, see `Prior.adapted`.
 
     Attributes:
-        evidence: Log marginal likelihood of the observations, up to a constant that depends on them alone; less the
+        evidence: Log marginal likelihood of the values, up to a constant that depends on their number alone; less the
             price of the adaptation.
     """
 
-    def __init__(
-        self,
-        terms: Terms,
-        prior: Prior,
-        widths: Tensor,
-        values: Tensor,
-        slopes: Sequence[Slopes] = (),
-        adapt: bool = True,
-    ) -> None:
-        self.terms, self.prior = terms, prior
-        self._data = Observations.of(terms.dense, widths, values, slopes)
-        at_points = terms(self._data.points)
-        self._standard = Standard.of(at_points[: len(values)], len(terms.dense))
-        phi, self._points = self._standard(at_points)
-        self._phi = self._data.combined(self._with_shared(phi))
+    def __init__(self, terms: Terms, prior: Prior, widths: Tensor, values: Tensor, adapt: bool = True) -> None:
+        self.terms, self.prior, self._values = terms, prior, values.double()
+        known = terms(widths)
+        self._standard = Standard.of(known, len(terms.dense))
+        phi, self._known = self._standard(known)
+        self._phi = self._with_shared(phi)
         price = self._adapt() if adapt and len(values) >= ENOUGH else 0.0
-        self.evidence = float(self._evidence(self.prior, self._data)) - price
-        self._factor = torch.linalg.cholesky(self._covariance(self.prior, self._data))
-        self._weights = self._solve(self._data.observed - self._expected(self._phi, self.prior))
+        self.evidence = float(self._evidence(self.prior)) - price
+        self._factor = torch.linalg.cholesky(self._covariance(self.prior))
+        self._weights = self._solve(self._values - self._expected(self._phi, self.prior))
 
     def _adapt(self) -> float:
-        """Replace the prior and the errors of slopes by the most probable ones, one after the other.
+        """Replace the prior by the most probable one, its unit first.
 
         Returns:
             The price of the adaptation, in nats: minus the logarithm of the relative density of the chosen prior.
         """
-        data, prior = self._data, self.prior
+        prior = self.prior
 
-        def probability_of_unit(unit: float) -> float:
-            # The density of the slopes as they were measured.
-            density = float(self._evidence(prior.in_units(unit), data.scaled(unit))) + len(data.spans) * math.log(unit)
-            return density - UNIT_RATE * abs(math.log(unit))
+        def price_of(unit: float) -> float:
+            return UNIT_RATE * abs(math.log(unit))
 
-        unit = max(UNITS, key=probability_of_unit)
-        data, prior = data.scaled(unit), prior.in_units(unit)
-        if len(data.spans):
-            doubted = [data.doubted(doubt) for doubt in DOUBTS]
-            data = max(doubted, key=lambda doubted: float(self._evidence(prior, doubted)))
-        self._data = data
-        self.prior, price = prior.adapted(lambda prior: self._evidence(prior, data))
-        return price + UNIT_RATE * abs(math.log(unit)) - len(data.spans) * math.log(unit)
+        unit = max(UNITS, key=lambda unit: float(self._evidence(prior.in_units(unit))) - price_of(unit))
+        self.prior, price = prior.in_units(unit).adapted(self._evidence)
+        return price + price_of(unit)
 
     def _with_shared(self, phi: Tensor) -> Tensor:
         """Terms `(n, F)`, followed by those whose independent coefficients are shared by groups that are alike."""
@@ -124,21 +100,21 @@ class Process:
         products = (self._logs(x) @ self._logs(other).T).square()
         return prior.amplitude**2 * torch.exp(-squared / (2 * prior.length**2)) + prior.pairs**2 * products
 
-    def _covariance(self, prior: Prior, data: Observations) -> Tensor:
-        """Of the observations, noise included."""
+    def _covariance(self, prior: Prior) -> Tensor:
+        """Of the values, noise included."""
         linear = (self._phi * self._scale(prior).square()) @ self._phi.T
-        smooth = data.combined(data.combined(self._kernel(self._points, self._points, prior)).T)
-        return linear + smooth + data.bias @ data.bias.T + data.deviations(prior.noise).square().diag()
+        noise = torch.eye(len(self._values), dtype=torch.float64) * prior.noise**2
+        return linear + self._kernel(self._known, self._known, prior) + noise
 
-    def _evidence(self, prior: Prior, data: Observations) -> Tensor:
-        """Log marginal likelihood of the observations, up to a constant; differentiable by the prior."""
-        factor = torch.linalg.cholesky(self._covariance(prior, data))
-        residual = (data.observed - self._expected(self._phi, prior))[:, None]
+    def _evidence(self, prior: Prior) -> Tensor:
+        """Log marginal likelihood of the values, up to a constant; differentiable by the prior."""
+        factor = torch.linalg.cholesky(self._covariance(prior))
+        residual = (self._values - self._expected(self._phi, prior))[:, None]
         whitened = torch.linalg.solve_triangular(factor, residual, upper=False)
         return -0.5 * whitened.square().sum() - factor.diagonal().log().sum()
 
     def _solve(self, residual: Tensor) -> Tensor:
-        """Residuals `(n + k,)` or `(n + k, S)` multiplied by the inverse of the observations' covariance."""
+        """Residuals `(n,)` or `(n, S)` multiplied by the inverse of the values' covariance."""
         columns = residual if residual.dim() == 2 else residual[:, None]
         return torch.cholesky_solve(columns, self._factor).view_as(residual)
 
@@ -148,9 +124,9 @@ class Process:
         return self._with_shared(phi), x
 
     def cross(self, phi: Tensor, x: Tensor) -> Tensor:
-        """Covariances `(m, n + k)` of candidates with the observations."""
-        smooth = self._data.combined(self._kernel(x, self._points, self.prior).T).T
-        return (phi * self._scale(self.prior).square()) @ self._phi.T + smooth
+        """Covariances `(m, n)` of candidates with the known ones."""
+        linear = (phi * self._scale(self.prior).square()) @ self._phi.T
+        return linear + self._kernel(x, self._known, self.prior)
 
     def mean(self, widths: Tensor) -> Tensor:
         """Posterior means `(m,)` of candidates `(m, G)`."""
@@ -177,7 +153,7 @@ class Process:
         Source: Wilson et al., Efficiently sampling functions from Gaussian process posteriors, 2020,
             https://arxiv.org/abs/2002.09309.
         """
-        prior, size, groups = self.prior, self._points.shape[1], len(self.terms.dense)
+        prior, size, groups = self.prior, self._known.shape[1], len(self.terms.dense)
 
         def normal(*shape: int) -> Tensor:
             return torch.randn(*shape, generator=generator, dtype=torch.float64)
@@ -189,11 +165,10 @@ class Process:
         frequencies = normal(count, FREQUENCIES, size) / (prior.length * math.sqrt(size))
         phases = 2 * math.pi * torch.rand(count, FREQUENCIES, generator=generator, dtype=torch.float64)
         waves = prior.amplitude * math.sqrt(2 / FREQUENCIES) * normal(count, FREQUENCIES)
-        data = self._data
-        draws = Draws(self, coefficients, pairs, frequencies, phases, waves, torch.zeros(count, len(data.observed)))
-        smooth = data.combined(draws._smooth(self._points).T).T
-        error = data.deviations(prior.noise) * normal(count, len(data.observed)) + normal(count, groups) @ data.bias.T
-        updates = self._solve((data.observed - coefficients @ self._phi.T - smooth - error).T).T
+        count_known = len(self._values)
+        draws = Draws(self, coefficients, pairs, frequencies, phases, waves, torch.zeros(count, count_known))
+        error = prior.noise * normal(count, count_known)
+        updates = self._solve((self._values - draws._before(self._phi, self._known) - error).T).T
         return replace(draws, updates=updates)
 
 
@@ -208,7 +183,7 @@ class Draws:
         frequencies: `(S, R, d)` of the process f.
         phases: `(S, R)`.
         waves: Amplitudes `(S, R)`.
-        updates: `(S, n + k)`, weights of the covariances with the observations.
+        updates: `(S, n)`, weights of the covariances with the known candidates.
     """
 
     process: Process

@@ -36,8 +36,7 @@ def test_comparison_has_the_figures(compared):
     assert all(keys | {"macs_ratio", "widths"} <= row.keys() and row["macs_ratio"] <= 0.5 for row in figures["rows"])
     spent = {(row["method"], row["seed"]): row["evaluations"] for row in figures["rows"]}
     # Calibration takes 128 images, one evaluation of 287 + 128 for methods that use the sensitivity; with it, an agent
-    # has six starting candidates. With slopes of the best candidate, 4 * 128 images more, it is two evaluations: the
-    # agent finds the three candidates that are left of six.
+    # has six starting candidates. In rounds it finds the three candidates that are left of six.
     assert spent == {
         ("agent", 0): 1 + 6 + 8,
         ("agent", 1): 1 + 6 + 8,
@@ -45,8 +44,8 @@ def test_comparison_has_the_figures(compared):
         ("three_steps", 1): 1 + 6 + 3 * 4,
         ("blind", 0): 1 + 6 + 8,
         ("blind", 1): 1 + 6 + 8,
-        ("rounds", 0): 2 + 6 + 3,
-        ("rounds", 1): 2 + 6 + 3,
+        ("rounds", 0): 1 + 6 + 3,
+        ("rounds", 1): 1 + 6 + 3,
         ("uniform", None): 1,
         ("greedy", None): 1 + 1,
         ("random", 0): 19,

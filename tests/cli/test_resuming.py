@@ -36,7 +36,7 @@ def workplace(tmp_path_factory):
 
 
 # Three iterations in imagined episodes, a round of four candidates, one more iteration, and a round of the two that are
-# left. The first round finds a better candidate, whose slopes are measured: a resumed run does not measure them again.
+# left.
 NEW = ["fit", "--config", "small.yaml", "--config", "rounds.yaml", "--run.threads", "1", "--run.name"]
 
 
@@ -82,8 +82,7 @@ def assert_same(folder, whole):
         assert (folder / path).read_bytes() == (whole / path).read_bytes(), path
     agents = [torch.load(run / "checkpoints" / "agent.ckpt", weights_only=True) for run in (folder, whole)]
     first, second = (agent["state_dict"] for agent in agents)
-    known = [{key: effects.tolist() for key, effects in agent["effects"].items()} for agent in agents]
-    assert known[0] == known[1] and agents[0]["predicted"] == agents[1]["predicted"]
+    assert agents[0]["predicted"] == agents[1]["predicted"]
     assert all(torch.equal(first[name], second[name]) for name in first.keys() | second.keys())
 
 
@@ -176,14 +175,9 @@ def test_killed_and_resumed_is_never_killed(workplace, whole, monkeypatch, momen
     assert_same(folder, whole)
 
 
-def test_slopes_are_measured_in_the_first_round(whole):
-    """At the best starting candidate, at uniform pruning, and at the better candidate that the round found."""
+def test_predictions_of_the_rounds_are_saved(whole):
     agent = torch.load(whole / "checkpoints" / "agent.ckpt", weights_only=True)
-    lines = journal_of(whole)
-    best = min(lines[:10], key=lambda line: line["scores"]["divergence"])
-    assert best["proposer"] == "agent" and len(lines) == 6 + 4 + 2
-    assert len(agent["effects"]) == 3 and tuple(best["widths"]) in agent["effects"]
-    assert len(agent["predicted"]) == 6
+    assert len(journal_of(whole)) == 6 + 4 + 2 and len(agent["predicted"]) == 6
 
 
 # Ctrl-C takes the same way: its pairs with the phases are among the slow tests, and so are three of the phases.

@@ -283,10 +283,10 @@ def test_an_agent_by_default_evaluates_different_candidates(workplace):
     known = {tuple(line["widths"]) for line in lines[:6]}
     assert len(own) == len({*own} - known) == 4 + 2 and len(known) == 4
     assert spent_by_iteration(run) == [0, 0, 0, 4, 4, 6]
-    # Twelve passes for calibration and sensitivity, and three measurements of slopes, each of four passes.
+    # Twelve passes for calibration and sensitivity.
     search = result_of(run)["search"]
-    assert search["examples"] == 128 * (12 + 3 * 4) + (287 + 128) * (4 + 6)
-    assert search["evaluations"] == -(-128 * (12 + 3 * 4) // (287 + 128)) + len(lines)
+    assert search["examples"] == 128 * 12 + (287 + 128) * (4 + 6)
+    assert search["evaluations"] == -(-128 * 12 // (287 + 128)) + len(lines)
     # The candidate of the least divergence is delivered.
     best = min(lines, key=lambda line: line["scores"]["divergence"])
     assert result_of(run)["pruned"]["widths"] == best["widths"]

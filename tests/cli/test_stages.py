@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 STAGED = {
     "budget": {"macs": 0.3},
     "stages": {"shares": [0.7, "50%"], "epochs": 1},
-    # 13 evaluations for the first stage's sensitivity, passes and slopes, 6 starting candidates, a round of 4.
+    # 13 evaluations for the first stage's sensitivity and passes, 6 starting candidates, a round of 4.
     "search": {"evaluations": 23},
     "model": {"proxy_warmup": 1, "proxy_between": 0, "proxy_episodes": 8},
     "pretraining": {"epochs": 1},

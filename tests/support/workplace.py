@@ -31,11 +31,11 @@ SPENT = TABLE + 6 + 2 * 8
 
 # What rounds.yaml changes: the agent learns in imagined episodes, as by default, and the first layer is wider, so that
 # ten candidates cannot be widened: four distinct ones among the starting candidates, and six others. The sensitivity
-# has nine widths (128 * (1 + 9) images), and there are two more passes, for moments and recording; slopes are measured
-# at two starting candidates for 4 * 128 each: evaluations of 287 + 128. Then there are eight left, for two rounds of 4.
+# has nine widths (128 * (1 + 9) images), and there are two more passes, for moments and recording: evaluations of
+# 287 + 128. Then there are eight left, for two rounds of 4.
 ROUNDS = {
     "network": {"class_path": "own_networks.Small", "init_args": {"width": 24}},
-    "search": {"evaluations": -(-128 * (12 + 2 * 4) // (287 + 128)) + 6 + 8},
+    "search": {"evaluations": -(-128 * 12 // (287 + 128)) + 6 + 8},
     "candidate": {"repair": "refit"},
     "episode": {"surrogate": None, "reward": "divergence"},
     "model": {"episodes_per_iteration": 4},

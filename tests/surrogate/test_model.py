@@ -7,7 +7,6 @@ import torch
 
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.surrogate.model import Process
-from gnnrl_lightning.surrogate.observations import STEP, Slopes
 from gnnrl_lightning.surrogate.prior import Prior, flat_prior, prior_forms
 from gnnrl_lightning.surrogate.terms import USUAL, USUAL_COUNT, Terms
 from tests.support.fakes import random_sensitivity, small_graph
@@ -171,91 +170,3 @@ def test_losses_of_single_groups_say_less_where_groups_may_go():
     kept, removable = flat_prior(TERMS), flat_prior(TERMS, removable=True)
     assert removable.mean[1] < kept.mean[1] and removable.scale[1] < kept.scale[1]
     assert torch.equal(removable.scale[2:], kept.scale[2:])
-
-
-def slopes_at(widths, function, bias=0.01, noise=0.01):
-    """Exact slopes of a function at a candidate, over the step of the surrogate."""
-    values = torch.full((4,), torch.nan, dtype=torch.float64)
-    for group in range(4):
-        ends = widths.repeat(2, 1)
-        ends[0, group] = min(round(int(widths[group]) * math.exp(STEP)), int(GRAPH.widths[group]))
-        ends[1, group] = max(round(int(widths[group]) * math.exp(-STEP)), 1)
-        upper, lower = function(ends)
-        values[group] = (upper - lower) / math.log(int(ends[0, group]) / int(ends[1, group]))
-    return Slopes(widths, values, torch.full((4,), bias).double(), torch.full((4,), noise).double())
-
-
-def test_a_slope_is_a_difference_of_two_values():
-    """Values at both ends say the same about the difference."""
-    known, new = candidates(3), candidates(30, seed=1)
-    at = torch.tensor([8, 8, 8, 8])
-    prior, slope = flat_prior(TERMS), slopes_at(at, truth)
-    one = torch.full((4,), torch.nan, dtype=torch.float64)
-    one[1] = slope.values[1]
-    given = Slopes(at, one, torch.zeros(4).double(), torch.full((4,), 0.2).double())
-    found = Process(TERMS, prior, known, truth(known), [given], adapt=False)
-    ends = at.repeat(2, 1)
-    ends[:, 1] = torch.tensor([10, 6])
-    span = math.log(10 / 6)
-    # By hand: the joint covariance of values at known and new candidates and of the difference.
-    points = torch.cat([known, ends, new])
-    terms, count = standard_of(known), len(known)
-    joint = covariance(prior, terms, points, points)
-    change = torch.eye(len(points), dtype=torch.float64)
-    change[count] = (change[count] - change[count + 1]) / span
-    rows = [*range(count + 1), *range(count + 2, len(points))]
-    joint = (change @ joint @ change.T)[rows][:, rows]
-    mean = (change @ terms(points)[0] @ prior.mean)[rows]
-    seen = torch.cat([truth(known), slope.values[1:2]])
-    error = torch.tensor([prior.noise**2] * count + [0.2**2], dtype=torch.float64).diag()
-    gain = joint[count + 1 :, : count + 1] @ torch.linalg.inv(joint[: count + 1, : count + 1] + error)
-    expected = mean[count + 1 :] + gain @ (seen - mean[: count + 1])
-    torch.testing.assert_close(found.mean(new), expected, atol=1e-6, rtol=1e-6)
-
-
-def test_slopes_tell_what_values_do_not():
-    known, new = candidates(4), candidates(60, seed=1)
-    at = torch.tensor([9, 10, 8, 14])
-    without = Process(TERMS, flat_prior(TERMS), known, truth(known))
-    told = Process(TERMS, flat_prior(TERMS), known, truth(known), [slopes_at(at, truth)])
-    errors = [(model.mean(new) - truth(new)).square().mean() for model in (without, told)]
-    assert errors[1] < 0.5 * errors[0]
-    assert (told.deviation(new) <= without.deviation(new) + 1e-9).all()
-
-
-def test_errors_that_slopes_share_do_not_average_out():
-    """Eight slopes with the same error are hardly worth more than one; eight with independent ones are."""
-    known, at = candidates(4), torch.tensor([9, 10, 8, 14])
-    new = at.repeat(2, 1)
-    new[1, 0] = 12
-
-    def spread(bias, noise, count):
-        slopes = [slopes_at(at, truth, bias, noise)] * count
-        draws = Process(TERMS, flat_prior(TERMS), known, truth(known), slopes, adapt=False).draw(
-            2000, torch.Generator().manual_seed(0)
-        )(new)
-        return float((draws[:, 1] - draws[:, 0]).std())
-
-    assert spread(0.3, 0.01, 8) > 0.9 * spread(0.3, 0.01, 1)
-    assert spread(0.01, 0.3, 8) < 0.75 * spread(0.01, 0.3, 1)
-
-
-def test_slopes_that_values_contradict_are_doubted():
-    known, new = candidates(30), candidates(60, seed=1)
-    at = [torch.tensor([9, 10, 8, 14]), torch.tensor([5, 12, 11, 9])]
-    wrong = [slopes_at(widths, lambda ends: -2 * truth(ends)) for widths in at]
-    without = Process(TERMS, flat_prior(TERMS), known, truth(known))
-    told = Process(TERMS, flat_prior(TERMS), known, truth(known), wrong)
-    errors = [float((model.mean(new) - truth(new)).square().mean()) for model in (without, told)]
-    trusting = Process(TERMS, flat_prior(TERMS), known, truth(known), wrong, adapt=False)
-    assert errors[1] < 0.6 * float((trusting.mean(new) - truth(new)).square().mean())
-
-
-@pytest.mark.parametrize("unit", [0.1, 10.0])
-def test_slopes_are_in_units_of_the_log_loss_whatever_those_of_the_values(unit):
-    known, new = candidates(16), candidates(60, seed=1)
-    slopes = [slopes_at(torch.tensor([9, 10, 8, 14]), truth)]
-    plain = Process(TERMS, flat_prior(TERMS), known, truth(known), slopes)
-    scaled = Process(TERMS, flat_prior(TERMS), known, unit * truth(known), slopes)
-    error = (scaled.mean(new) / unit - plain.mean(new)).abs()
-    assert error.max() < 0.25 * truth(new).std()

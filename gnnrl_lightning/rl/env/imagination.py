@@ -12,10 +12,12 @@ from gnnrl_lightning.cost.ranges import positive
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.search.variations import parents_among
 from gnnrl_lightning.surrogate.mixture import Surrogate
-from gnnrl_lightning.surrogate.observations import STEP
 
 SLOPES = 2
 """Features of a group in imagined episodes: slopes of the reward towards narrower and wider ones."""
+
+STEP = 0.25
+"""Change of a log keep ratio, either way, over which a slope is taken."""
 
 PARENTS = 6
 """Number of candidates from which episodes start, see `parents_among`."""
