@@ -9,9 +9,9 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.quiet import without_others_warnings
 
 if TYPE_CHECKING:
+    from gnnrl_lightning.artifacts.artifact import load
     from gnnrl_lightning.cost.budget import Budget
     from gnnrl_lightning.graph import ComputationGraph, trace
-    from gnnrl_lightning.job.artifact import load
     from gnnrl_lightning.job.compress import compress
     from gnnrl_lightning.job.compress_by_score import compress_by_score
     from gnnrl_lightning.job.delivery import Delivered
@@ -63,7 +63,7 @@ _HOMES = {
     "compress": "gnnrl_lightning.job.compress",
     "compress_by_score": "gnnrl_lightning.job.compress_by_score",
     "keep_kernels": "gnnrl_lightning.speed.memory",
-    "load": "gnnrl_lightning.job.artifact",
+    "load": "gnnrl_lightning.artifacts.artifact",
     "pull": "gnnrl_lightning.job.hub",
     "push": "gnnrl_lightning.job.hub",
     "trace": "gnnrl_lightning.graph",

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from gnnrl_lightning import GNNRL, Budget, GroupOptions, Options, Task, TrainingOptions, UserError, load, pull, push
+from gnnrl_lightning.artifacts.artifact import check_files
 from gnnrl_lightning.checks import (
     LARGEST,
     as_path,
@@ -38,7 +39,6 @@ from gnnrl_lightning.job import (
     search,
     train,
 )
-from gnnrl_lightning.job.artifact import check_files
 from gnnrl_lightning.job.runs import RunOptions
 from gnnrl_lightning.networks import MobileNetV2, Perceptron, SmallUNet, load_weights, resnet20, save_weights, vgg16_bn
 from gnnrl_lightning.objective import Classification, Segmentation

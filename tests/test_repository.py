@@ -25,6 +25,7 @@ ORDER = (
     "evaluation",
     "speed",
     "candidates",
+    "artifacts",
     "graph",
     "importance",
     "repair",
@@ -46,6 +47,7 @@ ORDER = (
     "seeds",
     "quiet",
     "checks",
+    "versions",
     "errors",
 )
 

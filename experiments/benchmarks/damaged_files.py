@@ -11,12 +11,12 @@ from pathlib import Path
 import yaml
 from damage import damaged
 
+from gnnrl_lightning.artifacts import artifact
 from gnnrl_lightning.candidates.options import CandidateOptions
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.data import Diabetes
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.journal import Journal
-from gnnrl_lightning.job import artifact
 from gnnrl_lightning.job.checked import check
 from gnnrl_lightning.job.integrity import check_files, read_figures, read_result
 from gnnrl_lightning.job.latency import CHANGED, write_json

@@ -48,8 +48,9 @@ from gnnrl_lightning.cli import main as program
 from gnnrl_lightning.cost.latency import Grid
 from gnnrl_lightning.files import replacing
 from gnnrl_lightning.job.integrity import read_result
-from gnnrl_lightning.job.runs import RunFolder, versions
+from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.speed.table import Cache
+from gnnrl_lightning.versions import versions
 
 UNDONE = {
     "network": {"class_path": "residual.Residual", "init_args": {}},

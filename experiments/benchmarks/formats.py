@@ -24,16 +24,16 @@ import torch
 from one_problem import arguments, write
 from torch import Tensor, nn
 
+from gnnrl_lightning.artifacts import artifact
+from gnnrl_lightning.artifacts.recipe import files_of
 from gnnrl_lightning.candidates.options import CandidateOptions
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.data import ImageFolder
 from gnnrl_lightning.exporting.onnx_runtime import Session
 from gnnrl_lightning.exporting.openvino_runtime import Compiled
-from gnnrl_lightning.job import artifact
 from gnnrl_lightning.job.checked import check
 from gnnrl_lightning.job.lossy import Loaded
 from gnnrl_lightning.job.options import DeliveryOptions, Options
-from gnnrl_lightning.job.recipe import files_of
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.job.trained import Trained, train
 from gnnrl_lightning.networks.spec import NetworkSpec

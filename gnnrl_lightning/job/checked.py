@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from gnnrl_lightning.artifacts.artifact import check_exportable
 from gnnrl_lightning.checks import instance
 from gnnrl_lightning.cost.budget import BoundBudget, Budget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.importance import Calibration, try_own_importance
 from gnnrl_lightning.job.arguments import check_kinds
-from gnnrl_lightning.job.artifact import check_exportable
 from gnnrl_lightning.job.deciding import decided
 from gnnrl_lightning.job.job import Job, Runtime
 from gnnrl_lightning.job.latency import latency_for

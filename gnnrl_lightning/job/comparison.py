@@ -28,7 +28,7 @@ from gnnrl_lightning.job.choosing import ChoiceFiles, choose
 from gnnrl_lightning.job.compare_options import DDPG_METHOD, HALVES, CompareOptions, in_place
 from gnnrl_lightning.job.integrity import read_figures
 from gnnrl_lightning.job.job import PRUNED
-from gnnrl_lightning.job.runs import RunFolder, versions
+from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.searching import Searched
 from gnnrl_lightning.job.trained import Trained, train
 from gnnrl_lightning.objective.protocol import record
@@ -41,6 +41,7 @@ from gnnrl_lightning.search.methods import METHODS
 from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
 from gnnrl_lightning.speed.machine import machine
 from gnnrl_lightning.training.train import quiet_trainer
+from gnnrl_lightning.versions import versions
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from gnnrl_lightning.artifacts import artifact
 from gnnrl_lightning.evaluation.result import Evaluation
-from gnnrl_lightning.job import artifact
 from gnnrl_lightning.job.finetuning import Finetuned, finetune, keyed
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.trained import Trained
@@ -67,10 +67,10 @@ class Cut:
             folder: Folder of the artifact.
             budget: The budget that it meets, for the record.
             figures: Its figures.
-            formats: Names of `gnnrl_lightning.job.formats.FORMATS`.
+            formats: Names of `gnnrl_lightning.artifacts.formats.FORMATS`.
 
         Returns:
-            Format -> what was loaded again, see `gnnrl_lightning.job.artifact.save`.
+            Format -> what was loaded again, see `gnnrl_lightning.artifacts.artifact.save`.
         """
         job = self.trained.job
         with job.runtime.shown("export", 1) as advance:

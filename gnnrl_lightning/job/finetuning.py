@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gnnrl_lightning.artifacts import artifact
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.racing import sign_test
-from gnnrl_lightning.job import artifact
 from gnnrl_lightning.job.job import DENSE
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.task import Task

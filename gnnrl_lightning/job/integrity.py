@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from gnnrl_lightning.artifacts.artifact import check_files as check_artifact
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.files import unchanged
-from gnnrl_lightning.job.artifact import check_files as check_artifact
 from gnnrl_lightning.job.job import DELIVERED, DENSE, POLICY, SENSITIVITY
 from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.settings import check_settings

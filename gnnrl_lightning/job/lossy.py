@@ -14,11 +14,11 @@ from typing import Any
 
 from torch import nn
 
+from gnnrl_lightning.artifacts.artifact import find_formats
+from gnnrl_lightning.artifacts.recipe import files_of, read_recipe
 from gnnrl_lightning.exporting.program import ANY
-from gnnrl_lightning.job.artifact import find_formats
 from gnnrl_lightning.job.finetuning import Guess, keyed
 from gnnrl_lightning.job.job import Job
-from gnnrl_lightning.job.recipe import files_of, read_recipe
 from gnnrl_lightning.report.files import DROP
 from gnnrl_lightning.trees import Tree, count, join, split
 

@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, get_type_hints
 
+from gnnrl_lightning.artifacts.artifact import DEFAULT_FORMATS, find_formats
 from gnnrl_lightning.candidates.options import CandidateOptions
 from gnnrl_lightning.candidates.short_finetune import PASSES
 from gnnrl_lightning.checks import instance, real
 from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.options import ScoringOptions
-from gnnrl_lightning.job.artifact import DEFAULT_FORMATS, find_formats
 from gnnrl_lightning.job.stage_options import StageOptions
 from gnnrl_lightning.options import at_least, check_fields
 from gnnrl_lightning.repair.table import REPAIRS
@@ -33,8 +33,8 @@ class DeliveryOptions:
         repair: Repair before fine-tuning: a name in `gnnrl_lightning.repair.table.REPAIRS` or an import path.
         calibration_examples: Training examples for that repair, at most all of them; auto:
             `gnnrl_lightning.candidates.pruner.default_final_examples`.
-        formats: Files of the pruned network: names in `gnnrl_lightning.job.formats.FORMATS`, or import paths. finetune,
-            validate, test and fit read `weights`. int8 is calibrated on `calibration_examples`, too.
+        formats: Files of the pruned network: names in `gnnrl_lightning.artifacts.formats.FORMATS`, or import paths.
+            finetune, validate, test and fit read `weights`. int8 is calibrated on `calibration_examples`, too.
         largest_drop: Largest loss of a lossy format (int8) on the holdout, as a share of what the network is better
             than a guess by the primary figure; a larger one is warned of.
 

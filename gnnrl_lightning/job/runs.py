@@ -5,18 +5,15 @@ from __future__ import annotations
 import errno
 import json
 import os
-import platform
 import re
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from gnnrl_lightning import __version__
 from gnnrl_lightning.checks import as_path, shown, whole
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.files import SUMS, replacing
@@ -306,13 +303,3 @@ def _fresh(root: Path, stem: str) -> Path:
             number += 1
         else:
             return path
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that affect the figures."""
-    packages = ("torch", "torchvision", "lightning", "torch-geometric", "gymnasium", "numpy")
-    return {
-        "python": platform.python_version(),
-        "gnnrl_lightning": __version__,
-        **{name: version(name) for name in packages},
-    }

@@ -15,13 +15,13 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
+from gnnrl_lightning.artifacts import artifact
 from gnnrl_lightning.checks import as_path, instance
 from gnnrl_lightning.cost.metrics import metric_name
 from gnnrl_lightning.data import ExampleData, Examples
 from gnnrl_lightning.errors import Diverged, UserError
 from gnnrl_lightning.evaluation.racing import random_order
 from gnnrl_lightning.graph import ComputationGraph
-from gnnrl_lightning.job import artifact
 from gnnrl_lightning.job.arguments import check_kinds
 from gnnrl_lightning.job.groups import GroupOptions
 from gnnrl_lightning.networks import check_finite, check_runs, load_weights, not_finite
@@ -111,7 +111,7 @@ class Task:
 
     @property
     def steps(self) -> list[Mapping[str, Any]]:
-        """The earlier prunings of the network, see `gnnrl_lightning.job.artifact.step`."""
+        """The earlier prunings of the network, see `gnnrl_lightning.artifacts.artifact.step`."""
         return [] if self.artifact is None else artifact.read_recipe(self.artifact)["steps"]
 
     def _load_examples(self) -> None:

@@ -6,8 +6,8 @@ import re
 import pytest
 import torch
 
+from gnnrl_lightning.artifacts import artifact
 from gnnrl_lightning.cli import main
-from gnnrl_lightning.job import artifact
 from tests.cli.refused import tree
 
 

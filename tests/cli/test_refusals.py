@@ -12,11 +12,11 @@ import wandb
 import yaml
 from safetensors.torch import save_file
 
+from gnnrl_lightning.artifacts import artifact
+from gnnrl_lightning.artifacts.recipe import recipe_hash
 from gnnrl_lightning.cli import main
 from gnnrl_lightning.cli.running import _wandb_id
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.job import artifact
-from gnnrl_lightning.job.recipe import recipe_hash
 from gnnrl_lightning.networks.spec import NetworkSpec
 from tests.cli.refused import assert_refused
 

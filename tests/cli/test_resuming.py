@@ -192,7 +192,7 @@ def test_predictions_of_the_rounds_are_saved(whole):
         pytest.param("starting", Journal, "append", 3, marks=pytest.mark.slow),
         ("search", Journal, "append", 12),
         ("uniform", LatestCheckpoint, "on_train_epoch_end", 3 + 6 + 1),
-        pytest.param("export", "gnnrl_lightning.job.artifact", "save", 1, marks=pytest.mark.slow),
+        pytest.param("export", "gnnrl_lightning.artifacts.artifact", "save", 1, marks=pytest.mark.slow),
     ],
 )
 def test_signals_end_a_run_cleanly(

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from gnnrl_lightning.artifacts import artifact
 from gnnrl_lightning.cli import main
 from gnnrl_lightning.cost.metrics import METRICS
-from gnnrl_lightning.job import artifact
 from gnnrl_lightning.networks.spec import NetworkSpec
 from tests.support.workplace import SPENT, TABLE
 

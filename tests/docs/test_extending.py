@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from gnnrl_lightning.artifacts.formats import FORMATS
 from gnnrl_lightning.cli import main
 from gnnrl_lightning.cost.metrics import METRICS
 from gnnrl_lightning.importance import IMPORTANCES
-from gnnrl_lightning.job.formats import FORMATS
 from gnnrl_lightning.objective.registry import OBJECTIVES
 from gnnrl_lightning.repair.table import REPAIRS
 from gnnrl_lightning.rl.encoders import ENCODERS

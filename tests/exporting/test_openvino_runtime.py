@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from gnnrl_lightning.artifacts import artifact
+from gnnrl_lightning.artifacts.formats import FORMATS
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.exporting import openvino_runtime
-from gnnrl_lightning.job import artifact
-from gnnrl_lightning.job.formats import FORMATS
 from gnnrl_lightning.trees import call, tensors
 from tests.support.delivered import Image, Nested, delivered
 

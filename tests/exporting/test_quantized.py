@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from gnnrl_lightning.artifacts import artifact
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.exporting.quantized import quantized
-from gnnrl_lightning.job import artifact
 from gnnrl_lightning.trees import call, tensors
 from tests.support.delivered import Image, Nested, delivered
 

@@ -8,9 +8,9 @@ import torch
 
 import gnnrl_lightning
 from gnnrl_lightning import Budget, GroupOptions, Task, UserError, compress, load
+from gnnrl_lightning.artifacts import artifact
 from gnnrl_lightning.cli import main
 from gnnrl_lightning.data import Digits
-from gnnrl_lightning.job import artifact
 from gnnrl_lightning.job.checked import check
 from gnnrl_lightning.job.delivery import deliver
 from gnnrl_lightning.job.runs import RunFolder

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from gnnrl_lightning import Budget, GroupOptions, UserError, compress, load
+from gnnrl_lightning.artifacts.artifact import read_recipe
+from gnnrl_lightning.artifacts.recipe import RECIPE, recipe_hash
 from gnnrl_lightning.data import Digits
-from gnnrl_lightning.job.artifact import read_recipe
-from gnnrl_lightning.job.recipe import RECIPE, recipe_hash
 from gnnrl_lightning.rl.learners import GNNRL
 from gnnrl_lightning.training.options import TrainingOptions
 from tests.support.options import options_of

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from gnnrl_lightning.artifacts import artifact
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.cost.ranges import GroupLimit
 from gnnrl_lightning.data import Digits
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.job import artifact
 from gnnrl_lightning.job.checked import check
 from gnnrl_lightning.job.groups import GroupOptions
 from gnnrl_lightning.job.task import Task, inspect

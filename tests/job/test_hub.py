@@ -11,9 +11,10 @@ import yaml
 from torch import nn
 
 from gnnrl_lightning import load, pull, push
+from gnnrl_lightning.artifacts import artifact
+from gnnrl_lightning.artifacts.recipe import recipe_hash
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.job import artifact, hub
-from gnnrl_lightning.job.recipe import recipe_hash
+from gnnrl_lightning.job import hub
 from gnnrl_lightning.job.runs import RunFolder
 from tests.support.delivered import Image, delivered
 from tests.support.fake_hub import serving, use

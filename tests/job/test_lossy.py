@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from gnnrl_lightning import Budget, compress
+from gnnrl_lightning.artifacts import artifact
+from gnnrl_lightning.artifacts.formats import Format
 from gnnrl_lightning.data import Digits
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.job import artifact
-from gnnrl_lightning.job.formats import Format
 from gnnrl_lightning.job.lossy import drop
 from gnnrl_lightning.job.options import DeliveryOptions
 from gnnrl_lightning.training.options import TrainingOptions

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 import gnnrl_lightning
+from gnnrl_lightning.artifacts import artifact
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.data import ExampleData, ExampleSet, LoadedExamples
-from gnnrl_lightning.job import artifact
 from gnnrl_lightning.job.compress import compress
 from gnnrl_lightning.training.options import TrainingOptions
 from gnnrl_lightning.trees import call

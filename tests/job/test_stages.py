@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from gnnrl_lightning import Budget, GroupOptions, UserError, compress, compress_by_score
+from gnnrl_lightning.artifacts import artifact
+from gnnrl_lightning.artifacts.formats import FORMATS
 from gnnrl_lightning.data import Digits
 from gnnrl_lightning.evaluation.evaluator import Evaluator
-from gnnrl_lightning.job import artifact
 from gnnrl_lightning.job.checked import check
 from gnnrl_lightning.job.compare_options import CompareOptions
 from gnnrl_lightning.job.comparison import Comparison
 from gnnrl_lightning.job.delivery import deliver
-from gnnrl_lightning.job.formats import FORMATS
 from gnnrl_lightning.job.job import Runtime
 from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.job.runs import RunFolder

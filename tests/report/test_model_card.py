@@ -6,7 +6,7 @@ import re
 import pytest
 import yaml
 
-from gnnrl_lightning.job.formats import FORMATS
+from gnnrl_lightning.artifacts.formats import FORMATS
 from gnnrl_lightning.report.model_card import USAGE, model_card
 from tests.report.test_files import FORMATS as FIGURES
 from tests.support.results import RESULT

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from gnnrl_lightning import trace
-from gnnrl_lightning.job import artifact
+from gnnrl_lightning.artifacts import artifact
 
 
 class Nested(nn.Module):

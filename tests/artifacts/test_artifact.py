@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from gnnrl_lightning import trace
+from gnnrl_lightning.artifacts import artifact
+from gnnrl_lightning.artifacts.formats import Format
+from gnnrl_lightning.artifacts.recipe import recipe_hash
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.job import artifact
-from gnnrl_lightning.job.formats import Format
-from gnnrl_lightning.job.recipe import recipe_hash
 from tests.support.damage import damaged
 
 

@@ -17,13 +17,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from gnnrl_lightning.artifacts.recipe import kept_channels
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.exporting.onnx_runtime import Session, check_onnx, translated
 from gnnrl_lightning.exporting.openvino_runtime import Compiled, check_openvino, write_ir
 from gnnrl_lightning.exporting.program import exported
 from gnnrl_lightning.exporting.quantized import Quantized, quantized
 from gnnrl_lightning.graph import trace
-from gnnrl_lightning.job.recipe import kept_channels
 from gnnrl_lightning.networks import load_weights
 from gnnrl_lightning.registry import Registry
 from gnnrl_lightning.trees import Tree

@@ -1,10 +1,10 @@
 """The artifact: a folder with a pruned network and everything needed to load and verify it.
 
 `recipe.json` records how the network was pruned; one more file is written for each requested format, see
-`gnnrl_lightning.job.formats.FORMATS`. `weights` (`weights.safetensors`) needs no pickle: it is loaded by pruning the
-network's own class again with the recorded indices, step by step if the network was pruned more than once. `program`
-(`model.pt2`) is an exported program that needs torch alone; such files contain pickled parts, so load only files that
-you trust. Hashes detect damage, not malice.
+`gnnrl_lightning.artifacts.formats.FORMATS`. `weights` (`weights.safetensors`) needs no pickle: it is loaded by pruning
+the network's own class again with the recorded indices, step by step if the network was pruned more than once.
+`program` (`model.pt2`) is an exported program that needs torch alone; such files contain pickled parts, so load only
+files that you trust. Hashes detect damage, not malice.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from typing import Any, overload
 import torch
 from torch import nn
 
+from gnnrl_lightning.artifacts.formats import FORMATS, Format, load_pruned
+from gnnrl_lightning.artifacts.recipe import FORMAT, RECIPE, check_probe, files_of, probe, read_recipe, recipe_hash
 from gnnrl_lightning.checks import as_path, instance, shown
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.exporting.program import check_outputs, exported_once
 from gnnrl_lightning.files import os_errors, replacing, sha256
 from gnnrl_lightning.graph import ComputationGraph
-from gnnrl_lightning.job.formats import FORMATS, Format, load_pruned
-from gnnrl_lightning.job.recipe import FORMAT, RECIPE, check_probe, files_of, probe, read_recipe, recipe_hash
-from gnnrl_lightning.job.runs import versions
 from gnnrl_lightning.networks import eval_mode
 from gnnrl_lightning.surgery.plan import Plan
 from gnnrl_lightning.trees import Tree, call, layout, tensors, zeros_of
+from gnnrl_lightning.versions import versions
 
 WEIGHTS = "weights"
 """Name of the format that is loaded unless another one is named: the weights alone, for the network's own class."""

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from gnnrl_lightning import trace
+from gnnrl_lightning.artifacts import artifact
+from gnnrl_lightning.artifacts.formats import FORMATS, write_onnx
 from gnnrl_lightning.exporting.program import exported
-from gnnrl_lightning.job import artifact
-from gnnrl_lightning.job.formats import FORMATS, write_onnx
 from gnnrl_lightning.networks.spec import NetworkSpec
 from tests.support.delivered import delivered
 from tests.support.exactness import random_weights
