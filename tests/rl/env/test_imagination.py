@@ -4,9 +4,8 @@ import math
 
 import torch
 
-from gnnrl_lightning.rl.env.imagination import SLOPES, Imagination
+from gnnrl_lightning.rl.env.imagination import SLOPES, STEP, Imagination
 from gnnrl_lightning.surrogate.mixture import Surrogate
-from gnnrl_lightning.surrogate.observations import STEP
 from gnnrl_lightning.surrogate.prior import flat_prior
 from gnnrl_lightning.surrogate.terms import Terms
 from tests.rl.test_environments import LIMITS
