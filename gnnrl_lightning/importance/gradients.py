@@ -112,7 +112,7 @@ def mask_gradients(
             outputs = _run(network, weights, inputs)
         value = loss(outputs)
         if not value.requires_grad:
-            raise UserError("the loss of the network's outputs has no gradients: are they computed without them?")
+            raise UserError("the loss of the network's outputs has no gradients: expected outputs with gradients")
         gradients = torch.autograd.grad(value, [mask for _, mask in masks], materialize_grads=True)
     for (name, _), gradient in zip(masks, gradients, strict=True):
         each = gradient.reshape(examples, -1, gradient.shape[1]).sum(1).double().cpu()

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.job.runs import RunFolder, versions
+from gnnrl_lightning.job.runs import RunFolder
+from gnnrl_lightning.versions import versions
 
 
 def test_default_names_never_collide(tmp_path):
