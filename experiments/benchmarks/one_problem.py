@@ -32,12 +32,12 @@ def random_candidates(centres: Sequence[Tensor], limits: BoundBudget, count: int
     return limits.project(centre * noise.exp()).unique(dim=0)
 
 
-def arguments(description: str | None, candidates: int) -> argparse.ArgumentParser:
+def arguments(description: str | None, candidates: int | None = None) -> argparse.ArgumentParser:
     """Arguments of a benchmark of one network at one budget.
 
     Args:
         description: The benchmark's.
-        candidates: Default number of candidates.
+        candidates: Default number of candidates; None: the benchmark makes none.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", required=True, help="name of a network of the package")
@@ -45,7 +45,8 @@ def arguments(description: str | None, candidates: int) -> argparse.ArgumentPars
     parser.add_argument("--checkpoint", required=True, help="its weights")
     parser.add_argument("--images", required=True, help="image folder with train/ and test/")
     parser.add_argument("--budget", type=float, required=True, help="share of the MACs")
-    parser.add_argument("--candidates", type=int, default=candidates, help=f"candidates (default {candidates})")
+    if candidates is not None:
+        parser.add_argument("--candidates", type=int, default=candidates, help=f"candidates (default {candidates})")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--json", type=Path, help="where the figures are written")
     return parser

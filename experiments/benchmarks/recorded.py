@@ -21,7 +21,7 @@ SHORTEST = 10
 
 def main() -> None:
     """Measure the sensitivity, and write the file."""
-    parser = arguments(__doc__, candidates=SHORTEST)
+    parser = arguments(__doc__)
     parser.add_argument("searches", type=Path, nargs="+", help="candidates of the searches, as comparisons record them")
     parser.add_argument("--holdout", type=int, default=1000, help="held-out images of the searches")
     parser.add_argument("--out", type=Path, required=True, help="the file")
@@ -31,7 +31,7 @@ def main() -> None:
     lines = [{"dense": graph.widths.tolist(), "names": [group.name for group in graph.groups], "network": args.network}]
     for number, path in enumerate(args.searches):
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        if len(rows) < args.candidates:
+        if len(rows) < SHORTEST:
             continue
         losses = trained.sensitivity.of_groups(torch.tensor([row["widths"] for row in rows]))
         lines += [

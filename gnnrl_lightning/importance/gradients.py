@@ -68,19 +68,18 @@ def fisher(context: ImportanceContext) -> list[Tensor]:
             def loss(outputs: Tree, targets: Tree = targets, examples: int = count(inputs)) -> Tensor:
                 return examples * objective.loss(outputs, targets)
 
-            total += mask_gradients(context.network, numbers, channels, inputs, loss).square().sum(0)
+            total += _mask_gradients(context.network, numbers, channels, inputs, loss).square().sum(0)
     return context.split(total)
 
 
-def mask_gradients(
+def _mask_gradients(
     network: nn.Module, numbers: Mapping[str, Tensor], channels: int, inputs: Tree, loss: Callable[[Tree], Tensor]
 ) -> Tensor:
     """Gradients of a loss by masks that multiply channels wherever a convolution or linear layer reads them.
 
     Args:
         network: The network; it runs in evaluation mode and is not changed.
-        numbers: Weight name -> number of the channel at each position of the layer's input `(n,)`; -1 for none. Weights
-            that the network lacks are skipped.
+        numbers: Weight name -> number of the channel at each position of the layer's input `(n,)`; -1 for none.
         channels: Number of channels.
         inputs: Inputs of the network.
         loss: Of its outputs, summed over the examples.
@@ -106,7 +105,7 @@ def mask_gradients(
 
     examples = count(inputs)
     summed = torch.zeros(examples, channels, dtype=torch.float64)
-    observer = ContractionObserver({name: weights[name] for name in numbers if name in weights}, insert_mask)
+    observer = ContractionObserver({name: weights[name] for name in numbers}, insert_mask)
     with eval_mode(network), torch.enable_grad():
         with observer:
             outputs = _run(network, weights, inputs)

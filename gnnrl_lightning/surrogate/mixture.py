@@ -32,12 +32,7 @@ class Surrogate:
     """
 
     def __init__(
-        self,
-        terms: Terms,
-        priors: Sequence[Prior],
-        widths: Tensor,
-        values: Tensor,
-        adapt: bool = True,
+        self, terms: Terms, priors: Sequence[Prior], widths: Tensor, values: Tensor, adapt: bool = True
     ) -> None:
         self.terms = terms
         self.processes = tuple(Process(terms, prior, widths, values, adapt) for prior in priors)
