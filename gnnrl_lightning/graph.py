@@ -19,9 +19,11 @@ from gnnrl_lightning.checks import flag
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.cost.latency import LatencyModel
 from gnnrl_lightning.cost.metrics import METRICS, SHOWN, Cost, as_text, bound
+from gnnrl_lightning.cost.products import PARTS
 from gnnrl_lightning.cost.ranges import Limits, WidthRanges, as_proposals, as_whole, check_within
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.importance import Criterion, Importance, importance_scores, keep_best
+from gnnrl_lightning.surgery.masks import find_weights
 from gnnrl_lightning.surgery.plan import Plan, check_traced
 from gnnrl_lightning.surgery.removable import Removable, find_removable
 from gnnrl_lightning.surgery.selftest import find_faults
@@ -47,6 +49,7 @@ def trace(
     keep: Sequence[str | type[nn.Module]] = (),
     limits: Limits | None = None,
     passed: str | None = None,
+    masks: Sequence[str | type[nn.Module]] = (),
 ) -> ComputationGraph:
     """Trace a network into its computational graph: groups of channels that are removed together, and costs.
 
@@ -62,10 +65,12 @@ def trace(
             import paths; see `gnnrl_lightning.tracing.keep.keep_layers`.
         limits: Lowest and highest widths by group, module or glob, see `gnnrl_lightning.cost.ranges.GroupLimit`.
         passed: Fingerprint of a graph of this network that has passed all tests: the same graph is not tested again.
+        masks: Linear layers whose smallest weights may be zero, in addition: names of modules, globs, and module types
+            or their import paths. Each is one more group, after those of channels, see `gnnrl_lightning.surgery.masks`.
 
     Raises:
         UserError: The network refuses the example, cannot be exported, has no MACs or others than its graph, or still
-            fails the self-test after `MAX_ROUNDS`; or `keep` or `limits` match nothing.
+            fails the self-test after `MAX_ROUNDS`; or `keep`, `limits` or `masks` match nothing.
     """
     check_network(network)
     flag("self_test", self_test)
@@ -87,7 +92,7 @@ def trace(
                     f"{type(network).__name__} has no MACs for this example: expected a convolution or "
                     "linear layer that is used"
                 )
-            return graph.limited(limits)
+            return (graph.masking(network, masks) if masks else graph).limited(limits)
         if any(fault.training for fault in found.values()) and not walked.trained:
             walked, kept = walk_network(network, inputs, keep, training=True)
             unfit = {}
@@ -118,6 +123,7 @@ class ComputationGraph(TracedNetwork):
         self.kept = kept
         self._tested = tested
         self._removable: Removable | None = None
+        self._unmasked: ComputationGraph | None = None
         self._costs: dict[Any, Cost] = {}
         self._latency: LatencyModel | None = None
 
@@ -136,8 +142,9 @@ class ComputationGraph(TracedNetwork):
         lines = [repr(self)]
         ends = zip(self.groups, self.ranges.lowest.tolist(), self.ranges.highest.tolist(), strict=True)
         for group, lowest, highest in ends:
-            dimensions = f"{len(group.members)} tensor dimensions"
-            lines.append(f"  {group.name}: {group.width} channels, from {lowest} to {highest}, in {dimensions}")
+            what = f"in {len(group.members)} tensor dimensions" if group.sets else "of a masked weight"
+            units = "channels" if group.sets else "parts"
+            lines.append(f"  {group.name}: {group.width} {units}, from {lowest} to {highest}, {what}")
         for item in self.reasons:
             size = f"{item.channels} channels, {item.macs:,} MACs"
             where, what_to_do = f" ({item.source})" if item.source else "", f"; {item.remedy}" if item.remedy else ""
@@ -149,6 +156,25 @@ class ComputationGraph(TracedNetwork):
     def reasons(self) -> tuple[Reason, ...]:
         """Why channels are frozen, the reason that costs most MACs first."""
         return find_reasons(self._channels, self._walk.contractions, self.smallest)
+
+    def masking(self, network: nn.Module, layers: Sequence[str | type[nn.Module]]) -> ComputationGraph:
+        """The same graph with a further group for the weight of each of these linear layers.
+
+        Args:
+            network: The traced network.
+            layers: Names of modules, globs, and module types or their import paths.
+
+        Raises:
+            UserError: An item matches no linear layer, or a layer that may not be masked.
+        """
+        weights = find_weights(network, layers)
+        read = {item.weight for item in self.contractions}
+        for name in weights:
+            if name not in read:
+                raise UserError(f"groups.masks: the network's outputs do not depend on {name}; leave the layer out")
+        graph = ComputationGraph(self._walk, self._channels.with_masks(weights, PARTS), self._tested, self.kept)
+        graph._unmasked = self
+        return graph
 
     def limited(self, limits: Limits | None) -> ComputationGraph:
         """The same graph with other limits on the widths of groups; None: no limits.
@@ -197,7 +223,11 @@ class ComputationGraph(TracedNetwork):
     @property
     def metrics(self) -> tuple[str, ...]:
         """Names of the registered metrics that this network has: measured ones only after their measurement."""
-        return tuple(name for name, row in METRICS.items() if not row.measured or self._latency is not None)
+        return tuple(
+            name
+            for name, row in METRICS.items()
+            if (self._latency is not None or not row.measured) and (self.masks or not row.masked)
+        )
 
     def cost_of(self, metric: Any) -> Cost:
         """A metric of this network as a function of widths `(..., G)`; cached.
@@ -227,6 +257,8 @@ class ComputationGraph(TracedNetwork):
     @property
     def removable(self) -> Removable:
         """Which groups may be removed entirely; found and tested at the first use."""
+        if self._removable is None and self._unmasked is not None:
+            self._removable = self._unmasked.removable.with_masks(len(self.masks))
         if self._removable is None:
             inputs, self_test = self._tested
             network = shared_copy(self._walk.network)
@@ -236,8 +268,8 @@ class ComputationGraph(TracedNetwork):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the group names, widths and index sets; a recipe is valid only for a graph with the same hash."""
-        text = ";".join(f"{group.name}:{group.width}x{group.sets}" for group in self.groups)
+        """Hash of the names, widths and index sets of the channel groups; a recipe fits graphs of the same hash."""
+        text = ";".join(f"{group.name}:{group.width}x{group.sets}" for group in self.groups if group.sets)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def project(

@@ -38,7 +38,7 @@ DEFAULT_FORMATS = (WEIGHTS, "program")
 
 
 def step(graph: ComputationGraph, plan: Plan) -> dict[str, Any]:
-    """The recipe's record of one pruning: fingerprint of the graph, layers that the user keeps, and kept channels.
+    """The recipe's record of one pruning: fingerprint of the graph, layers that the user keeps, kept channels, masks.
 
     Args:
         graph: The graph of the network that was pruned.
@@ -48,6 +48,7 @@ def step(graph: ComputationGraph, plan: Plan) -> dict[str, Any]:
         "fingerprint": graph.fingerprint,
         "keep": list(graph.kept),
         "kept": {name: indices.tolist() for name, indices in plan.kept.items()},
+        "masks": dict(plan.masks),
     }
 
 

@@ -14,6 +14,7 @@ from gnnrl_lightning.importance import IMPORTANCES, Calibration, Criterion, Impo
 from gnnrl_lightning.objective import Classification, Objective
 from gnnrl_lightning.repair.dense import Dense
 from gnnrl_lightning.repair.table import REPAIRS, Repair
+from gnnrl_lightning.surgery.masks import mask_smallest
 from gnnrl_lightning.surgery.plan import Plan
 from gnnrl_lightning.trees import Tree, count, tensors
 
@@ -115,8 +116,13 @@ class Pruner(Dense):
 
     def prune(self, plan: Plan) -> nn.Module:
         """Return the pruned and repaired network in evaluation mode."""
-        pruned = plan.apply(self.network).eval()
-        self._repair.apply(self, pruned, plan.selection)
+        return self.repaired(plan, self._repair)
+
+    def repaired(self, plan: Plan, repair: Repair) -> nn.Module:
+        """Return the pruned network after another repair, in evaluation mode; masks come last."""
+        pruned = plan.slice(self.network).eval()
+        repair.apply(self, pruned, plan.selection)
+        mask_smallest(pruned, plan.masks)
         return pruned
 
 

@@ -47,6 +47,7 @@ from gnnrl_lightning.report.metrics import RESULT
 from gnnrl_lightning.report.progress import hidden_steps, shown_steps
 from gnnrl_lightning.report.table import inspection_tables, prediction_table, print_result
 from gnnrl_lightning.rl.state.views import hierarchical_graph, simplified_graph
+from gnnrl_lightning.surgery.masks import zeros_held
 from gnnrl_lightning.training.options import TrainingOptions
 from gnnrl_lightning.training.train import quiet_trainer
 
@@ -184,7 +185,8 @@ class CompressionCLI(RunningCLI):
     def _train(self, network: nn.Module, options: TrainingOptions, folder: RunFolder, phase: str) -> None:
         """Train a network in place, from the checkpoint of the last complete epoch if there is one."""
         options = from_first(options)  # each process has measured by itself
-        self.task.train(network, options, self.phase_trainer(phase), checkpoint=folder.checkpoint(phase))
+        with zeros_held(network, self.task.masked):
+            self.task.train(network, options, self.phase_trainer(phase), checkpoint=folder.checkpoint(phase))
 
     def _close_training(self, folder: RunFolder, phase: str, scores: dict[str, float]) -> None:
         self.console.print(self.task.line("holdout", scores))

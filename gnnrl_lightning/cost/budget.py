@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from gnnrl_lightning.checks import shown, whole
-from gnnrl_lightning.cost.metrics import LATENCY, METRICS, SHOWN, Cost, as_text, metric_name
+from gnnrl_lightning.cost.metrics import LATENCY, METRICS, NONZERO, SHOWN, Cost, as_text, metric_name
 from gnnrl_lightning.cost.projection import AllowedWidths, Limits, fits, project
 from gnnrl_lightning.cost.ranges import WidthRanges, as_proposals, as_whole
 from gnnrl_lightning.errors import UserError, one_line
@@ -197,6 +197,10 @@ class Budget:
         """
         if not isinstance(getattr(graph, "ranges", None), WidthRanges):
             raise UserError(f"graph is {shown(graph)}: expected a traced network, see gnnrl_lightning.trace")
+        if NONZERO not in self.parsed and bool((graph.sets == 0).any()):
+            raise UserError(
+                "groups.masks needs budget.nonzero, for example nonzero: 0.2: nothing else limits the masks"
+            )
         if self.channel_multiple == AUTO:
             raise UserError(
                 "budget.channel_multiple is auto, which jobs measure: give a number, or see "

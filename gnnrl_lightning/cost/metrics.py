@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, cast
 from torch import Tensor
 
 from gnnrl_lightning.cost.activations import peak_activations
+from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.registry import Registry
 
 Cost: TypeAlias = Callable[[Tensor], Tensor]
@@ -31,6 +32,7 @@ class Metric:
         exact: Whether the cost is exact rather than estimated or measured.
         monotone: Whether the cost never rises when a group is narrowed; projection is then faster.
         measured: Whether a traced network has it only after a measurement; a job measures what its budget limits.
+        masked: Whether only networks with masked weights have it.
         of_operators: Returns the function for the costs of all operators, widths `(B, G)` -> `(B, n_operators)`, which
             the state of a policy reads; None: the cost is not a sum over operators.
     """
@@ -40,6 +42,7 @@ class Metric:
     exact: bool = False
     monotone: bool = False
     measured: bool = False
+    masked: bool = False
     of_operators: Callable[[Any], Cost] | None = None
 
 
@@ -79,6 +82,17 @@ def bound(given: Any, graph: Any) -> Cost:
         return metric.bind(graph)
 
 
+def _nonzero(graph: Any) -> Cost:
+    """Number of parameters that no mask sets to zero.
+
+    Raises:
+        UserError: No weight is masked.
+    """
+    if not graph.masks:
+        raise UserError("budget.nonzero limits masked weights, and there are none: give layers in groups.masks")
+    return graph.cost.nonzero
+
+
 METRICS: Registry[Metric] = Registry("metric", as_metric)
 """Name -> metric."""
 
@@ -102,6 +116,10 @@ METRICS.register(
         of_operators=lambda graph: graph.cost.operator_params,
     ),
 )
+NONZERO = "nonzero"
+"""The metric that limits masked weights."""
+
+METRICS.register(NONZERO, Metric(_nonzero, unit="parameters", exact=True, monotone=True, masked=True))
 METRICS.register("activations", Metric(peak_activations, unit="bytes", exact=True, monotone=True))
 LATENCY = "latency"
 """The metric that is measured."""

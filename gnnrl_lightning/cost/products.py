@@ -9,11 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from gnnrl_lightning.tracing.axes import Axis
+
+PARTS = 64
+"""Parts of a masked weight, any number of which may be zero, the smallest elements first."""
+
+Count = TypeVar("Count", int, Tensor)
+
+
+def zeros(elements: Count, kept: Count) -> Count:
+    """Number of elements of a masked weight that are zero, rounded down.
+
+    Args:
+        elements: Number of its elements; numbers, or int64 tensors.
+        kept: How many of the `PARTS` parts stay.
+    """
+    return elements * (PARTS - kept) // PARTS
+
 
 Size = tuple[int, dict[int, int]]
 """A size that is linear in the widths: a constant, and a count for each group."""
@@ -67,6 +84,7 @@ class CostModel:
         parameters: For each parameter, the index of its operator (-1: none) and its row.
         n_operators: Number of operators of the graph.
         groups: Number of groups.
+        masked: For each masked weight, its group and its row.
     """
 
     def __init__(
@@ -75,11 +93,14 @@ class CostModel:
         parameters: Sequence[tuple[int, tuple[int, Sequence[Size]]]],
         n_operators: int,
         groups: int,
+        masked: Sequence[tuple[int, tuple[int, Sequence[Size]]]] = (),
     ) -> None:
         self._macs = Products.build([row for _, row in operators], groups)
         self._params = Products.build([row for _, row in parameters], groups)
         self._macs_of = torch.tensor([index for index, _ in operators], dtype=torch.int64)
         self._params_of = torch.tensor([index for index, _ in parameters], dtype=torch.int64)
+        self._masked = Products.build([row for _, row in masked], groups)
+        self._masks = torch.tensor([group for group, _ in masked], dtype=torch.int64)
         self._n_operators = n_operators
 
     def macs(self, widths: Tensor) -> Tensor:
@@ -96,6 +117,13 @@ class CostModel:
     def params(self, widths: Tensor) -> Tensor:
         """Number of parameters at `widths (..., G)`: int64 `(...)`."""
         return self._total(self._params, widths)
+
+    def nonzero(self, widths: Tensor) -> Tensor:
+        """Number of parameters that no mask sets to zero at `widths (..., G)`: int64 `(...)`."""
+        widths = torch.as_tensor(widths)
+        flat = widths.reshape(widths.shape[:-1].numel(), widths.shape[-1])
+        masked = zeros(self._masked(flat), flat[:, self._masks]).sum(-1)
+        return self.params(widths) - masked.reshape(widths.shape[:-1])
 
     def operator_macs(self, widths: Tensor) -> Tensor:
         """MACs of each operator of the graph `(B, n_operators)` at `widths (B, G)`."""

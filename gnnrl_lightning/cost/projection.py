@@ -40,7 +40,8 @@ class AllowedWidths:
 
     Args:
         dense: Dense widths `(G,)`.
-        sets: Index sets of each group `(G,)`: the tensors' dimensions have `sets * width` channels.
+        sets: Index sets of each group `(G,)`: the tensors' dimensions have `sets * width` channels; 0: it has none,
+            and neither the alignment nor the smallest number of channels concerns it.
         channel_multiple: Alignment of the tensors' dimensions.
         min_width: Smallest number of channels.
         ranges: The user's lowest and highest width for each group; None: no limits.
@@ -72,7 +73,7 @@ class AllowedWidths:
     def __post_init__(self) -> None:
         multiple = torch.full_like(self.dense, self.channel_multiple)
         step = multiple // torch.gcd(multiple, self.sets)
-        smallest, highest = torch.full_like(self.dense, max(self.min_width, 1)), self.dense
+        smallest, highest = torch.where(self.sets > 0, max(self.min_width, 1), 1), self.dense
         if self.ranges is not None:
             smallest, top = torch.maximum(smallest, self.ranges.lowest), self.ranges.highest
             highest = torch.where(top >= self.dense, self.dense, top // step * step)
@@ -125,7 +126,7 @@ class AllowedWidths:
 
     def round(self, widths: Tensor) -> Tensor:
         """Round proposals `(..., G)` to the nearest channel within the ranges, whatever the alignment."""
-        lowest = self.dense.clamp(max=self.min_width)
+        lowest = torch.where(self.sets > 0, self.dense.clamp(max=self.min_width), 1)
         highest = self.dense
         if self.ranges is not None:
             lowest, highest = torch.maximum(lowest, self.ranges.lowest), self.ranges.highest

@@ -22,6 +22,7 @@ from gnnrl_lightning.objective import Measured, Objective
 from gnnrl_lightning.objective.protocol import added_up
 from gnnrl_lightning.speed.inference import PRECISIONS, for_inference
 from gnnrl_lightning.speed.memory import keep_freed_memory, keep_kernels
+from gnnrl_lightning.surgery.masks import zeros_held
 from gnnrl_lightning.trees import Tree, call, channels_last, count, floats, take, tensors, to_device
 
 Batch = tuple[Tree, Tree]
@@ -133,7 +134,8 @@ class Evaluator:
         network = self.pruner.prune(self.pruner.plan(widths))
         examples = self.pruner.examples
         if self.finetune is not None:
-            self.finetune(network)
+            with zeros_held(network, self.pruner.graph.masked):
+                self.finetune(network)
             examples += self.finetune.cost
         course = self._run(for_inference(network, self.pruner.layers, self.dtype))
         dropped = course.examples < len(self.holdout)

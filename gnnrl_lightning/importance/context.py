@@ -112,7 +112,8 @@ class ImportanceContext:
     def split(self, total: Tensor) -> list[Tensor]:
         """Split values of all channels `(channels,)` into `(sets, width)` for each group."""
         parts = total.split(self.sizes)
-        return [part.reshape(sets, -1) for part, sets in zip(parts, self.graph.sets.tolist(), strict=True)]
+        shapes = zip(self.graph.sets.tolist(), self.graph.widths.tolist(), strict=True)
+        return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
     def slices(self, name: str, values: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the slices of a tensor that belong to a channel: channel numbers `(n,)`, and slices `(n, ..., 1)`.

@@ -92,6 +92,11 @@ def check(
         alignment = align(graph, network, budget, timer, options.latency.batch_size)
         budget = budget.aligned(alignment.multiple)
     limits = limits_on(graph, budget, task.path, origin)
+    lost = [name for name in task.masked if name not in graph.masked]
+    if lost:
+        raise UserError(f"{task.artifact} has zeros in {', '.join(lost)}: give its layers in groups.masks again")
+    if graph.masks and options.stages.shares:
+        raise UserError("groups.masks and stages.shares do not go together yet: leave one of them out")
     if origin is None:
         options.stages.budgets(limits)  # refused now, not after the first stage
     if latency is None and alignment is None:

@@ -22,6 +22,7 @@ from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.processes import rank
 from gnnrl_lightning.report.costs import cost_figures
+from gnnrl_lightning.surgery.masks import zeros_held
 from gnnrl_lightning.trees import Tree, map_tensors
 
 GUESS = "guess"
@@ -76,7 +77,8 @@ def finetune(trained: Trained, before: Mapping[str, nn.Module], folder: RunFolde
             _warn_near_chance(job.task, {name: figures for name, (_, figures) in starts.items()})
     after, curves = {name: copy.deepcopy(network) for name, network in before.items()}, {}
     for name, network in after.items():
-        curves[name] = job.train(name, network, job.options.finetuning, folder, teacher=trained.dense)
+        with zeros_held(network, job.graph.masked):
+            curves[name] = job.train(name, network, job.options.finetuning, folder, teacher=trained.dense)
     if rank() > 0:
         return {}
     ends, found = _on_holdout(trained, after), {}

@@ -116,8 +116,9 @@ def as_widths(graph: ComputationGraph, given: Mapping[str, int] | Sequence[int])
 
 
 def budget_of(graph: ComputationGraph, widths: Tensor) -> Budget:
-    """Return the budget that these widths meet exactly: their MACs."""
-    return Budget(macs=int(graph.cost.macs(widths)), min_width=int(bool((widths > 0).all())))
+    """Return the budget that these widths meet exactly: their MACs, and the parameters that masks leave."""
+    nonzero = int(graph.cost.nonzero(widths)) if graph.masks else None
+    return Budget(macs=int(graph.cost.macs(widths)), nonzero=nonzero, min_width=int(bool((widths > 0).all())))
 
 
 def deliver_widths(trained: Trained, widths: Tensor, folder: RunFolder) -> Delivered | None:

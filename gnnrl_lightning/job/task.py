@@ -114,6 +114,11 @@ class Task:
         """The earlier prunings of the network, see `gnnrl_lightning.artifacts.artifact.step`."""
         return [] if self.artifact is None else artifact.read_recipe(self.artifact)["steps"]
 
+    @property
+    def masked(self) -> tuple[str, ...]:
+        """Names of the weights of the artifact that are masked, see `gnnrl_lightning.surgery.masks`."""
+        return tuple(self.steps[-1].get("masks", {})) if self.steps else ()
+
     def _load_examples(self) -> None:
         """Download the examples if the data module is configured to, and read them."""
         self.data.prepare_data()

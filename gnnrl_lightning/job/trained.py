@@ -114,7 +114,7 @@ class Trained:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the graph and of the dense weights, hexadecimal: evaluations in a journal are of this network."""
-        found = hashlib.sha256(self.job.graph.fingerprint.encode())
+        found = hashlib.sha256(" ".join([self.job.graph.fingerprint, *self.job.graph.masked]).encode())
         for name, tensor in self.network.state_dict().items():
             found.update(name.encode())
             found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())

@@ -17,7 +17,7 @@ def widths_above_threshold(limits: BoundBudget, scores: list[Tensor]) -> Tensor:
 
     A channel's score is the sum over its index sets (the k-th best channels of all sets are removed together), divided
     by the mean score of its group: without that, the groups of large layers would stay whole and others vanish. Every
-    group keeps at least its lowest allowed width.
+    group keeps at least its lowest allowed width. The scores of a masked weight's parts are evenly spaced.
 
     Args:
         limits: The budget bound to the graph.
@@ -28,7 +28,10 @@ def widths_above_threshold(limits: BoundBudget, scores: list[Tensor]) -> Tensor:
 
     Source: The normalisation follows DepGraph, https://arxiv.org/abs/2301.12900, section 3.3.
     """
-    ordered = [score.double().sort(1, descending=True).values.sum(0) for score in scores]
+    ordered = [
+        score.double().sort(1, descending=True).values.sum(0) if len(score) else _ramp(score.shape[1])
+        for score in scores
+    ]
     ordered = [score / score.mean().clamp(min=torch.finfo(torch.float64).tiny) for score in ordered]
     thresholds = torch.cat(ordered).unique()  # ascending; a lower threshold keeps at least as many channels
     low, high = 0, len(thresholds)  # the solution is in [low, high]; at `high` every group has its lowest width
@@ -44,6 +47,10 @@ def widths_above_threshold(limits: BoundBudget, scores: list[Tensor]) -> Tensor:
         else:
             low = middle + 1
     return limits.project(kept(high))
+
+
+def _ramp(parts: int) -> Tensor:
+    return torch.linspace(2, 0, parts, dtype=torch.float64)
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ class TorchPruning:
             ) from error
         parameters = dict(network.named_parameters(remove_duplicate=False))
         try:
-            widths = [_width(group, parameters) for group in graph.groups]
+            widths = [_width(group, parameters) if group.sets else group.width for group in graph.groups]
         except UserError as error:
             raise NotApplicable(f"torch-pruning's network matches no candidate: {error}") from error
         return problem.limits.allowed.down(torch.tensor(widths))

@@ -84,7 +84,12 @@ def count_costs(
     parameters = [
         (index.get(name, -1), (1, _parameter_sizes(cuts.get(name), walk.parameters[name]))) for name in walk.trainable
     ]
-    return CostModel(macs, parameters, operators, len(channels.groups))
+    masked = [
+        (number, (1, _parameter_sizes(cuts.get(group.name), walk.parameters[group.name])))
+        for number, group in enumerate(channels.groups)
+        if not group.sets
+    ]
+    return CostModel(macs, parameters, operators, len(channels.groups), masked)
 
 
 def _parameter_sizes(cut: Cut | None, value: Value) -> list[Size]:

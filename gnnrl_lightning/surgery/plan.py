@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gnnrl_lightning.checks import instance
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.surgery.masks import mask_smallest
 from gnnrl_lightning.surgery.surgery import NOTHING, Cut, Dependents, mask, prune
 from gnnrl_lightning.tracing.axes import Selection
 
@@ -23,6 +24,7 @@ class Plan:
         kept: Group name -> kept indices: `(width,)`, or `(sets, width)` for a group of several index sets.
         widths: The widths `(G,)`.
         selection: The same channels in the form that surgery reads.
+        masks: Name of a masked weight -> how many of its parts stay, see `gnnrl_lightning.surgery.masks`.
     """
 
     kept: dict[str, Tensor]
@@ -31,12 +33,24 @@ class Plan:
     selection: Selection
     _dependents: Dependents = NOTHING
     _shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    masks: Mapping[str, int] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        return f"Plan({', '.join(f'{name}: {ranks.shape[-1]}' for name, ranks in self.kept.items())})"
+        widths = {name: ranks.shape[-1] for name, ranks in self.kept.items()} | dict(self.masks)
+        return f"Plan({', '.join(f'{name}: {width}' for name, width in widths.items())})"
 
     def apply(self, network: nn.Module) -> nn.Module:
         """Return the pruned network, a new module of the same class; the given network is not modified.
+
+        Raises:
+            UserError: The network is not the traced one.
+        """
+        pruned = self.slice(network)
+        mask_smallest(pruned, self.masks)
+        return pruned
+
+    def slice(self, network: nn.Module) -> nn.Module:
+        """Return the network without the removed channels, and without zeros of masks: a repair comes before these.
 
         Raises:
             UserError: The network is not the traced one.

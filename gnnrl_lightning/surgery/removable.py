@@ -40,6 +40,15 @@ class Removable:
         groups = self.groups & ~stay
         return Removable(groups, self.reasons, self.useless & groups & groups[:, None])
 
+    def with_masks(self, count: int) -> Removable:
+        """The same with so many masked weights, which stay, after the groups."""
+        groups = torch.cat([self.groups, torch.zeros(count, dtype=torch.bool)])
+        useless = torch.zeros(len(groups), len(groups), dtype=torch.bool)
+        useless[: len(self.groups), : len(self.groups)] = self.useless
+        return Removable(groups, (*self.reasons, *(MASK,) * count), useless)
+
+
+MASK = "a mask leaves a part of the weight, at least"
 
 DISCONNECTED = "without it, an output of the network would no longer depend on an input"
 

@@ -24,11 +24,12 @@ class TracedNetwork:
     """Channel groups, topology and costs of a network, and how its tensors shrink.
 
     Attributes:
-        groups: Prunable channel groups, in the order of widths.
+        groups: Prunable channel groups, in the order of widths, and after them the masked weights.
         frozen: Channels that cannot be removed, with reasons.
         widths: Dense widths `(G,)` int64.
         sets: Number of index sets of each group `(G,)` int64.
         least: Smallest width at which the network runs `(G,)` int64.
+        masks: Group of each masked weight -> operator that reads it.
         reads: Operator with MACs -> layouts of the prunable channels that it contracts.
         cost: MACs and parameters of candidates.
         operators: Operators of the network, in order of computation.
@@ -55,6 +56,7 @@ class TracedNetwork:
         self._map_sizes = [axis_size(channels.axis(labels), len(labels)) for labels in topology.channel_labels]
         self.cost: CostModel = count_costs(walked, channels, self.cuts, topology.index, len(self.operators))
         self.reads: dict[int, tuple[Axis, ...]] = reads_of(walked, channels, topology.index)
+        self.masks = {number: topology.index[group.name] for number, group in enumerate(self.groups) if not group.sets}
 
     @cached_property
     def incidence(self) -> Tensor:
@@ -98,10 +100,18 @@ class TracedNetwork:
         return shapes_by_line(self._walk.steps, self._channels, widths)
 
     def plan_from(self, kept: list[Tensor]) -> Plan:
-        """Make a plan that keeps the given ranks, `(sets, width)` for each group, ascending."""
+        """Make a plan that keeps the given ranks, `(sets, width)` for each group, ascending; of masks, their number."""
         named = {
-            group.name: ranks[0] if group.sets == 1 else ranks for group, ranks in zip(self.groups, kept, strict=True)
+            group.name: ranks[0] if group.sets == 1 else ranks
+            for group, ranks in zip(self.groups, kept, strict=True)
+            if group.sets
         }
         widths = torch.tensor([ranks.shape[1] for ranks in kept], dtype=torch.int64)
         selection = Selection(kept, self.widths.tolist())
-        return Plan(named, widths, self.cuts, selection, self.dependents, self.shapes)
+        masks = {self.groups[number].name: int(widths[number]) for number in self.masks}
+        return Plan(named, widths, self.cuts, selection, self.dependents, self.shapes, masks)
+
+    @property
+    def masked(self) -> tuple[str, ...]:
+        """Names of the masked weights."""
+        return tuple(self.groups[number].name for number in self.masks)

@@ -26,6 +26,8 @@ def likeness(graph: TracedNetwork) -> Tensor:
     """
     makers = {operator.output: (number, operator.kind) for number, operator in enumerate(graph.operators)}
     shares = (graph.incidence > 0).double()
+    for group, operator in graph.masks.items():
+        shares[graph.operators[operator].output, group] = 1
     shares /= shares.sum(0).clamp(min=1)
     order = torch.tensor([float(makers.get(place, (0, ""))[0]) for place in range(len(shares))], dtype=torch.float64)
     summed = torch.tensor([makers.get(place, (0, ""))[1] == "add" for place in range(len(shares))])

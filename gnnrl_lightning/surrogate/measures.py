@@ -38,6 +38,7 @@ from gnnrl_lightning.repair.reconstruction import fit_to_moments
 from gnnrl_lightning.repair.table import REPAIRS
 from gnnrl_lightning.speed.inference import for_inference
 from gnnrl_lightning.surgery.layers import Layer, to_matrices
+from gnnrl_lightning.surgery.masks import mask_elements
 from gnnrl_lightning.surgery.plan import Plan
 from gnnrl_lightning.surrogate.sensitivity import RATIOS, Sensitivity, ratios_for, widths_at
 from gnnrl_lightning.tracing.axes import Selection
@@ -77,7 +78,8 @@ def measure_reconstruction(
     """Reconstruction error of the refitted readers' outputs, relative to the variance of these outputs.
 
     For a reader with weights W, refitted weights W_S and input covariance C the error is tr(D C D^T) / tr(W C W^T)
-    with D = W - W_S (W_S is zero for removed channels); errors are summed over readers.
+    with D = W - W_S (W_S is zero for removed channels); errors are summed over readers. For a masked weight,
+    D is what the mask sets to zero.
 
     Args:
         pruner: Provides scores and moments of the dense network.
@@ -96,6 +98,14 @@ def measure_reconstruction(
         for column, ratio in enumerate(ratios):
             width = int(widths_of(graph, ratio)[number])
             if width == group.width:
+                continue
+            if number in graph.masks:
+                masked = copy.deepcopy(tensors[group.name].detach())
+                mask_elements(masked, width)
+                layer, change = pruner.layers[group.name], tensors[group.name].detach() - masked
+                measured[number, column] = _share(
+                    layer, tensors[group.name].detach(), change, pruner.moments[group.name]
+                )
                 continue
             selection = narrowed(pruner, number, width).selection
             measured[number, column] = sum(
@@ -117,11 +127,15 @@ def _left_over(layer: Layer, weight: Tensor, moments: Moments, selection: Select
     for block, axis in enumerate(layer.blocks):
         part = slice(block * rows, (block + 1) * rows)
         full[part, axis.positions(selection)] = fitted[part]
-    length = moments.mean.shape[1]
-    dense = to_matrices(weight, len(layer.blocks), length)
-    change = dense - to_matrices(full, len(layer.blocks), length)
-    lost = ((change @ moments.covariance) * change).sum()
-    return float(lost / ((dense @ moments.covariance) * dense).sum().clamp(min=torch.finfo(torch.float32).tiny))
+    return _share(layer, weight, weight - full, moments)
+
+
+def _share(layer: Layer, weight: Tensor, change: Tensor, moments: Moments) -> float:
+    """tr(D C D^T) / tr(W C W^T) of a layer's weight W and its change D, both in standard form."""
+    length, blocks = moments.mean.shape[1], max(len(layer.blocks), 1)
+    dense, lost = (to_matrices(each, blocks, length) for each in (weight, change))
+    whole = ((dense @ moments.covariance) * dense).sum().clamp(min=torch.finfo(torch.float32).tiny)
+    return float(((lost @ moments.covariance) * lost).sum() / whole)
 
 
 def measure_outputs(
@@ -153,9 +167,7 @@ def measure_outputs(
                 if width in known:
                     measured[number, column] = known[width]
                     continue
-                plan = narrowed(pruner, number, width)
-                network = plan.apply(pruner.network).eval()
-                REPAIRS["reconstruction"].apply(pruner, network, plan.selection)
+                network = pruner.repaired(narrowed(pruner, number, width), REPAIRS["reconstruction"])
                 network = for_inference(network, pruner.layers)
                 total = sum(
                     float(objective.distance(call(network, batch), outputs).sum())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -39,13 +39,14 @@ class Member:
 
 @dataclass(frozen=True)
 class ChannelGroup:
-    """Channels that can be pruned, any subset, independently of all other groups.
+    """Channels that can be pruned, any subset, independently of all other groups; or the parts of a masked weight.
 
     Attributes:
-        name: The first module that produces the channels.
-        width: Dense number of channels in each index set.
-        members: All tensor dimensions that pruning the group shortens.
-        sets: Number of index sets. All keep the same number of channels, each with its own indices.
+        name: The first module that produces the channels, or the name of the masked weight.
+        width: Dense number of channels in each index set, or of parts, see `gnnrl_lightning.surgery.masks`.
+        members: All tensor dimensions that pruning the group shortens; none for a masked weight.
+        sets: Number of index sets. All keep the same number of channels, each with its own indices. 0: the group is a
+            masked weight and has no channels.
         least: The smallest width at which the network runs, unless the group can go entirely.
     """
 
@@ -100,6 +101,16 @@ class Channels:
     owner: np.ndarray
     numbers: np.ndarray
     _axes: dict[bytes, Axis] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def with_masks(self, weights: Sequence[str], parts: int) -> Channels:
+        """The same channels and, after them, a group for each masked weight.
+
+        Args:
+            weights: Names of the weights.
+            parts: Number of parts of each.
+        """
+        masks = tuple(ChannelGroup(name, parts, (), sets=0) for name in weights)
+        return replace(self, groups=(*self.groups, *masks))
 
     def axis(self, labels: Tensor) -> Axis | None:
         """Return the `Axis` of a label vector, or None if nothing along it can be pruned; equal axes are shared."""

@@ -41,7 +41,7 @@ def keep_layers(walk: Walk, network: nn.Module, keep: Sequence[str | type[nn.Mod
     tensors |= dict(network.named_buffers(remove_duplicate=False))
     kept: dict[str, None] = {}
     for given in keep:
-        found = _find(network, list(tensors), given)
+        found = find_named(network, list(tensors), given, OPTION)
         below = {item: [name for name in tensors if f"{name}.".startswith(f"{item}.")] for item in found}
         kept |= dict.fromkeys(item for item, names in below.items() if names)
         names = {name: None for names in below.values() for name in names}
@@ -61,8 +61,18 @@ def _text(given: str | type[nn.Module]) -> str:
     return given if isinstance(given, str) else f"{given.__module__}.{given.__qualname__}"
 
 
-def _find(network: nn.Module, tensors: list[str], given: str | type[nn.Module]) -> list[str]:
-    """Return the names of the matching modules, parameters and buffers."""
+def find_named(network: nn.Module, tensors: Sequence[str], given: str | type[nn.Module], option: str) -> list[str]:
+    """Return the names of the modules, parameters and buffers that a user has given.
+
+    Args:
+        network: The network.
+        tensors: Names of the parameters and buffers that may be given.
+        given: A name, a glob, or a module type or its import path.
+        option: Name of the option, for messages.
+
+    Raises:
+        UserError: It matches nothing.
+    """
     modules = dict(network.named_modules(remove_duplicate=False))
     modules.pop("")
     if isinstance(given, str):
@@ -71,15 +81,15 @@ def _find(network: nn.Module, tensors: list[str], given: str | type[nn.Module]) 
         if found:
             return found
         if not _is_path(given, names):
-            raise nothing_matches(OPTION, given, "module or parameter", names, ["the import path of a module type"])
-        given = resolve(given, OPTION)
+            raise nothing_matches(option, given, "module or parameter", names, ["the import path of a module type"])
+        given = resolve(given, option)
     if not (isinstance(given, type) and issubclass(given, nn.Module)):
-        raise UserError(f"{OPTION} {given!r}: expected a name, a glob, or a module type such as torch.nn.Conv2d")
+        raise UserError(f"{option} {given!r}: expected a name, a glob, or a module type such as torch.nn.Conv2d")
     found = [name for name, module in modules.items() if isinstance(module, given)]
     if not found:
         types = ", ".join(sorted({type(module).__name__ for module in modules.values()}))
         has = f"expected one of {types}"
-        raise UserError(f"{OPTION} {_text(given)}: there is no module of this type; {has}")
+        raise UserError(f"{option} {_text(given)}: there is no module of this type; {has}")
     return found
 
 

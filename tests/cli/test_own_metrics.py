@@ -93,7 +93,10 @@ def test_limits_on_the_command_line(metrics, capsys):
         ("{own_metrics.none: 0.5}", "budget 'own_metrics.none' cannot be imported"),
         ("{own_metrics.energy: 1}", "budget.own_metrics.energy is 1, which is neither a share nor absolute"),
         ("{own_metrics.energy: 1.5%}", "budget.own_metrics.energy is 0.015 .*, which cannot be reached"),
-        ("{energi: 0.5}", "budget is 'energi': expected one of macs, params, activations, latency, or an import path"),
+        (
+            "{energi: 0.5}",
+            "budget is 'energi': expected one of macs, params, nonzero, activations, latency, or",
+        ),
     ],
 )
 def test_what_is_wrong_with_ones_own_metric_is_said_in_one_line(metrics, capsys, limits, message):

@@ -231,7 +231,9 @@ def test_finetune_trains_weights_further(fitted, workplace):
 def test_inspect_writes_json(workplace, capsys):
     main(["inspect", "--config", "small.yaml", "--json", "found.json"])
     found = json.loads((workplace / "found.json").read_text())
-    costs = [part for name, row in METRICS.items() if not row.measured for part in (name, f"smallest_{name}")]
+    costs = [
+        part for name, row in METRICS.items() if not (row.measured or row.masked) for part in (name, f"smallest_{name}")
+    ]
     assert list(found) == [*costs, "kept", "groups", "frozen", "reasons"]
     assert [(group["name"], group["width"]) for group in found["groups"]] == [("conv1", 8), ("conv2", 12)]
     assert found["smallest_macs"] == 64 * 9 + 9 * 9 + 9 * 10

@@ -53,7 +53,8 @@ class StateBuilder:
 
     `gnnrl_lightning.rl.state.assemble.state_from` builds such a batch from any graph, traced or not.
 
-    The weight of a node in a group's readout is the group's share of the node's channels, normalised over nodes.
+    The weight of a node in a group's readout is the group's share of the node's channels, normalised over nodes. The
+    readout of a masked weight is the node that its layer's stage writes.
 
     Node features (all finite, within about [-1, 1]; a "share" of MACs or parameters is relative to the largest
     feature map of the dense network unless stated otherwise):
@@ -195,6 +196,11 @@ class StateBuilder:
 
     def _decisions(self, graph: ComputationGraph) -> None:
         owned = graph.incidence.float()[self.maps] * graph.widths.float()
+        self._prunable = (owned / self._dense_channels[0][:, None]).sum(1, keepdim=True).clamp(max=1)
+        stage_of = {operator: stage for stage in self.stages for operator in stage.members}
+        for group, operator in graph.masks.items():
+            node = self._node(stage_of[operator].output)
+            owned[node, group] = self._dense_channels[0, node]
         self._group_to_node = owned / self._dense_channels[0][:, None]
         nodes, groups = owned.nonzero(as_tuple=True)
         readout = self._group_to_node / self._group_to_node.sum(0).clamp(min=1e-12)
@@ -219,7 +225,7 @@ class StateBuilder:
                 self._dense_channels[0].log2()[:, None] / 12,
                 positions.log2()[:, None] / 16,
                 torch.linspace(-1, 1, n)[:, None],
-                self._group_to_node.sum(1, keepdim=True).clamp(max=1),
+                self._prunable,
                 self._group_to_node @ saved,
                 kinds,
             ],
