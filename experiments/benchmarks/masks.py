@@ -46,11 +46,11 @@ def compressed(share: float, masks: bool, by: str, seed: int) -> dict[str, Any]:
     """Figures of one job."""
     training = TrainingOptions(epochs=30, learning_rate=0.02)
     options = Options(pretraining=training, finetuning=TrainingOptions(epochs=15, learning_rate=0.01))
-    limits = {"nonzero" if masks else "params": share}
+    budget = Budget({"nonzero" if masks else "params": share})
     groups = GroupOptions(masks=["torch.nn.Linear"]) if masks else GroupOptions()
     method = {} if by == "agent" else {"by": by}
     given = {"groups": groups, "evaluations": 80, "options": options, "seed": seed, **method}
-    delivered = compress(NetworkSpec("masks.LeNet"), Digits(), Budget(**limits), **given)
+    delivered = compress(NetworkSpec("masks.LeNet"), Digits(), budget, **given)
     pruned, dense = delivered.figures["pruned"], delivered.figures["dense"]
     return {
         "share": share,
