@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from gnnrl_lightning.job.compress_by_score import compress_by_score
     from gnnrl_lightning.job.delivery import Delivered
     from gnnrl_lightning.job.groups import GroupOptions
-    from gnnrl_lightning.job.hub import pull, push
     from gnnrl_lightning.job.options import Options
     from gnnrl_lightning.job.task import Task
     from gnnrl_lightning.networks.spec import NetworkSpec
     from gnnrl_lightning.rl.learners import GNNRL
+    from gnnrl_lightning.runs.hub import pull, push
     from gnnrl_lightning.speed.memory import keep_kernels
     from gnnrl_lightning.surgery.plan import Plan
     from gnnrl_lightning.training.options import TrainingOptions
@@ -64,8 +64,8 @@ _HOMES = {
     "compress_by_score": "gnnrl_lightning.job.compress_by_score",
     "keep_kernels": "gnnrl_lightning.speed.memory",
     "load": "gnnrl_lightning.artifacts.artifact",
-    "pull": "gnnrl_lightning.job.hub",
-    "push": "gnnrl_lightning.job.hub",
+    "pull": "gnnrl_lightning.runs.hub",
+    "push": "gnnrl_lightning.runs.hub",
     "trace": "gnnrl_lightning.graph",
 }
 

@@ -39,10 +39,10 @@ from gnnrl_lightning.job import (
     search,
     train,
 )
-from gnnrl_lightning.job.runs import RunOptions
 from gnnrl_lightning.networks import MobileNetV2, Perceptron, SmallUNet, load_weights, resnet20, save_weights, vgg16_bn
 from gnnrl_lightning.objective import Classification, Segmentation
 from gnnrl_lightning.rl.learners import DDPG
+from gnnrl_lightning.runs.folder import RunOptions
 from gnnrl_lightning.speed.options import LatencyOptions
 from tests.support.two_hidden import TwoHidden
 

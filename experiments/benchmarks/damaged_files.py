@@ -18,13 +18,13 @@ from gnnrl_lightning.data import Diabetes
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.job.checked import check
-from gnnrl_lightning.job.integrity import check_files, read_figures, read_result
 from gnnrl_lightning.job.latency import CHANGED, write_json
 from gnnrl_lightning.job.options import Options
-from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.job.trained import Trained, train
 from gnnrl_lightning.networks.spec import NetworkSpec
+from gnnrl_lightning.runs.folder import RunFolder
+from gnnrl_lightning.runs.integrity import check_files, read_figures, read_result
 from gnnrl_lightning.speed.options import LatencyOptions
 from gnnrl_lightning.speed.table import Cache
 from gnnrl_lightning.speed.whole import Latency, measure_latency

@@ -47,8 +47,8 @@ from resume import differences
 from gnnrl_lightning.cli import main as program
 from gnnrl_lightning.cost.latency import Grid
 from gnnrl_lightning.files import replacing
-from gnnrl_lightning.job.integrity import read_result
-from gnnrl_lightning.job.runs import RunFolder
+from gnnrl_lightning.runs.folder import RunFolder
+from gnnrl_lightning.runs.integrity import read_result
 from gnnrl_lightning.speed.table import Cache
 from gnnrl_lightning.versions import versions
 

@@ -41,10 +41,10 @@ from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.files import replacing
 from gnnrl_lightning.job.checked import check
 from gnnrl_lightning.job.options import Options
-from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.job.trained import train
 from gnnrl_lightning.networks.spec import NetworkSpec
+from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.search.options import SearchOptions
 from gnnrl_lightning.speed.memory import keep_kernels
 from gnnrl_lightning.training.options import TrainingOptions

@@ -27,7 +27,7 @@ from safetensors import safe_open
 from torch import equal
 
 from gnnrl_lightning.files import replacing
-from gnnrl_lightning.job.runs import RunFolder
+from gnnrl_lightning.runs.folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = [sys.executable, "-m", "gnnrl_lightning", "fit"]

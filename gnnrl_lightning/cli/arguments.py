@@ -28,15 +28,15 @@ from gnnrl_lightning.data import ExampleData
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.compare_options import CompareOptions
 from gnnrl_lightning.job.groups import GroupOptions
-from gnnrl_lightning.job.integrity import check_files
-from gnnrl_lightning.job.lock import locked
 from gnnrl_lightning.job.options import Options
-from gnnrl_lightning.job.runs import RunFolder, RunOptions
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.options import AUTO
 from gnnrl_lightning.processes import rank
 from gnnrl_lightning.rl.learners import GNNRL
+from gnnrl_lightning.runs.folder import RunFolder, RunOptions
+from gnnrl_lightning.runs.integrity import check_files
+from gnnrl_lightning.runs.lock import locked
 
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
 

@@ -27,10 +27,9 @@ from gnnrl_lightning.job.deciding import decided_training
 from gnnrl_lightning.job.delivery import Delivered, deliver
 from gnnrl_lightning.job.finetuning import save_finetuned, worse
 from gnnrl_lightning.job.given_widths import as_widths, budget_of, deliver_unchanged, deliver_widths, read_widths
-from gnnrl_lightning.job.job import DENSE, POLICY, PRUNED, PhaseTrainers, Runtime
+from gnnrl_lightning.job.job import PhaseTrainers, Runtime
 from gnnrl_lightning.job.prediction import as_json, predict
 from gnnrl_lightning.job.reporting import evidence, write_report
-from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.searching import begin
 from gnnrl_lightning.job.stage_options import StageOptions
 from gnnrl_lightning.job.stages import check_agent, through_stages
@@ -47,6 +46,7 @@ from gnnrl_lightning.report.metrics import RESULT
 from gnnrl_lightning.report.progress import hidden_steps, shown_steps
 from gnnrl_lightning.report.table import inspection_tables, prediction_table, print_result
 from gnnrl_lightning.rl.state.views import hierarchical_graph, simplified_graph
+from gnnrl_lightning.runs.folder import DENSE, POLICY, PRUNED, RunFolder
 from gnnrl_lightning.surgery.masks import zeros_held
 from gnnrl_lightning.training.options import TrainingOptions
 from gnnrl_lightning.training.train import quiet_trainer

@@ -14,13 +14,13 @@ from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.job.compare_options import DDPG_METHOD
 from gnnrl_lightning.job.comparison import AgentRow
 from gnnrl_lightning.job.options import Options
-from gnnrl_lightning.job.runs import RunFolder
-from gnnrl_lightning.job.settings import FREE, changes, read_settings
 from gnnrl_lightning.options import AUTO, decided_as, flat
 from gnnrl_lightning.registry import resolve
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.environments import AGENT
 from gnnrl_lightning.rl.learners import DDPG, GNNRL
+from gnnrl_lightning.runs.folder import RunFolder
+from gnnrl_lightning.runs.settings import FREE, changes, read_settings
 
 SECTIONS: dict[str, type] = {"model": GNNRL, "episode": EpisodeOptions}
 """The sections of the agent. All others configure candidates and scoring, which are the same for all methods."""

@@ -38,8 +38,8 @@ def report(arguments: Sequence[str]) -> str:
     # Only now: PyTorch takes seconds.
     from gnnrl_lightning.cli.resuming import subcommand_of
     from gnnrl_lightning.job.reporting import write_comparison, write_report
-    from gnnrl_lightning.job.runs import RunFolder
     from gnnrl_lightning.report.pages.records import COMPRESS
+    from gnnrl_lightning.runs.folder import RunFolder
 
     if asked.output and not asked.compare:
         raise UserError(f"--output {asked.output} needs --compare: the page of a run is report.html in its folder")

@@ -9,9 +9,8 @@ from jsonargparse import Namespace
 
 from gnnrl_lightning.cli.subcommands import SUBCOMMANDS
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.job.job import DENSE
-from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.report.metrics import RESULT, read_rows
+from gnnrl_lightning.runs.folder import DENSE, RunFolder
 
 OPTION = "--resume"
 

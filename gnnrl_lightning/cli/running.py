@@ -27,8 +27,6 @@ from gnnrl_lightning.cli.signals import OwnHandler, forward_signals, stop_signal
 from gnnrl_lightning.cli.trainer import as_given
 from gnnrl_lightning.errors import UserError, first_line, one_line
 from gnnrl_lightning.files import replacing
-from gnnrl_lightning.job.integrity import read_result
-from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.searching import Searched, Searching, search
 from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.processes import from_first, of_all, rank
@@ -39,6 +37,8 @@ from gnnrl_lightning.report.progress import SearchProgress, TrainingProgress
 from gnnrl_lightning.report.table import print_result
 from gnnrl_lightning.rl.environments import AGENT
 from gnnrl_lightning.rl.learners import GNNRL
+from gnnrl_lightning.runs.folder import RunFolder
+from gnnrl_lightning.runs.integrity import read_result
 from gnnrl_lightning.training.checkpoint import LatestCheckpoint
 from gnnrl_lightning.training.train import quiet_trainer
 

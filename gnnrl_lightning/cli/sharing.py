@@ -20,7 +20,7 @@ def pushed(arguments: Sequence[str]) -> str:
         What to print: the address of the repository.
 
     Raises:
-        UserError: See `gnnrl_lightning.job.hub.push`.
+        UserError: See `gnnrl_lightning.runs.hub.push`.
     """
     parser = PlainParser(PUSH)
     parser.add_argument("run", metavar="RUN", help="Folder of a finished run of fit, prune or `compress`.")
@@ -28,7 +28,7 @@ def pushed(arguments: Sequence[str]) -> str:
     parser.add_argument("--private", action="store_true", help="Make the repository private if it is created.")
     asked = parser.parse_args(arguments)
     # Only now: PyTorch takes seconds.
-    from gnnrl_lightning.job.hub import push
+    from gnnrl_lightning.runs.hub import push
 
     return f"pushed to {push(asked.run, asked.repo, asked.private)}\n"
 
@@ -43,13 +43,13 @@ def pulled(arguments: Sequence[str]) -> str:
         What to print: the folder.
 
     Raises:
-        UserError: See `gnnrl_lightning.job.hub.pull`.
+        UserError: See `gnnrl_lightning.runs.hub.pull`.
     """
     parser = PlainParser(PULL)
     parser.add_argument("repo", metavar="REPO", help="Repository, user/name.")
     parser.add_argument("folder", metavar="FOLDER", help="New folder for the files.")
     parser.add_argument("--revision", help="Branch, tag or commit; the default branch if left out.")
     asked = parser.parse_args(arguments)
-    from gnnrl_lightning.job.hub import pull
+    from gnnrl_lightning.runs.hub import pull
 
     return f"written to {shlex.quote(str(pull(asked.repo, asked.folder, asked.revision)))}\n"

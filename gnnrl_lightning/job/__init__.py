@@ -17,12 +17,12 @@ from gnnrl_lightning.job.delivery import Delivered, deliver
 from gnnrl_lightning.job.job import Job, Runtime
 from gnnrl_lightning.job.options import DeliveryOptions, Options
 from gnnrl_lightning.job.prediction import predict
-from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.searching import Searched, Searching, begin, search
 from gnnrl_lightning.job.stage_options import StageOptions
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.job.trained import Trained, train
 from gnnrl_lightning.rl.env.options import EpisodeOptions
+from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.search.finals import FinalsOptions
 from gnnrl_lightning.search.options import SearchOptions
 

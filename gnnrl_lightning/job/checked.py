@@ -19,13 +19,13 @@ from gnnrl_lightning.job.job import Job, Runtime
 from gnnrl_lightning.job.latency import latency_for
 from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.job.origin import Origin
-from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.networks import eval_mode
 from gnnrl_lightning.objective.protocol import untrained
 from gnnrl_lightning.options import AUTO
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.learners.base import GraphLearner
+from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.speed.alignment import Alignment, align
 from gnnrl_lightning.speed.timer import RealTimer
 from gnnrl_lightning.speed.training import TunedTraining

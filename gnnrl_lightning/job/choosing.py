@@ -11,8 +11,8 @@ import torch
 from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.job.finals import play
 from gnnrl_lightning.job.latency_check import with_latency_checked
-from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.searching import Searched
+from gnnrl_lightning.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)

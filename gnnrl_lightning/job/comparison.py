@@ -26,9 +26,6 @@ from gnnrl_lightning.files import replacing
 from gnnrl_lightning.job.checked import Checked
 from gnnrl_lightning.job.choosing import ChoiceFiles, choose
 from gnnrl_lightning.job.compare_options import DDPG_METHOD, HALVES, CompareOptions, in_place
-from gnnrl_lightning.job.integrity import read_figures
-from gnnrl_lightning.job.job import PRUNED
-from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.searching import Searched
 from gnnrl_lightning.job.trained import Trained, train
 from gnnrl_lightning.objective.protocol import record
@@ -37,6 +34,8 @@ from gnnrl_lightning.report.comparison import LATENCY, summarise
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.environments import AGENT, Environments
 from gnnrl_lightning.rl.learners.base import GraphLearner
+from gnnrl_lightning.runs.folder import PRUNED, RunFolder
+from gnnrl_lightning.runs.integrity import read_figures
 from gnnrl_lightning.search.methods import METHODS
 from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
 from gnnrl_lightning.speed.machine import machine

@@ -21,11 +21,8 @@ from gnnrl_lightning.job.checked import Checked, check
 from gnnrl_lightning.job.delivery import Delivered, deliver
 from gnnrl_lightning.job.given_widths import deliver_unchanged
 from gnnrl_lightning.job.groups import GroupOptions
-from gnnrl_lightning.job.integrity import check_files
 from gnnrl_lightning.job.job import Runtime
-from gnnrl_lightning.job.lock import locked
 from gnnrl_lightning.job.options import Options
-from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.searching import search
 from gnnrl_lightning.job.stages import check_agent, through_stages
 from gnnrl_lightning.job.task import Task
@@ -35,6 +32,9 @@ from gnnrl_lightning.options import AUTO, decided_as
 from gnnrl_lightning.report.progress import hidden_steps, quiet_lightning, shown_steps
 from gnnrl_lightning.rl.learners import GNNRL
 from gnnrl_lightning.rl.learners.base import GraphLearner
+from gnnrl_lightning.runs.folder import RunFolder
+from gnnrl_lightning.runs.integrity import check_files
+from gnnrl_lightning.runs.lock import locked
 
 
 @quiet_lightning()

@@ -22,7 +22,6 @@ from gnnrl_lightning.job.checked import limits_on
 from gnnrl_lightning.job.comparison import run_agent
 from gnnrl_lightning.job.deciding import without_auto
 from gnnrl_lightning.job.groups import GroupOptions
-from gnnrl_lightning.job.job import PRUNED, UNIFORM
 from gnnrl_lightning.job.options import DeliveryOptions, Options
 from gnnrl_lightning.networks import check_finite, check_runs
 from gnnrl_lightning.report.progress import quiet_lightning
@@ -30,6 +29,7 @@ from gnnrl_lightning.report.table import as_text, print_scores
 from gnnrl_lightning.rl.environments import Environments
 from gnnrl_lightning.rl.learners import GNNRL
 from gnnrl_lightning.rl.learners.base import GraphLearner
+from gnnrl_lightning.runs.folder import PRUNED, UNIFORM
 from gnnrl_lightning.search.baselines import starting_candidates, uniform
 from gnnrl_lightning.search.methods import METHODS, Method
 from gnnrl_lightning.search.problem import SearchProblem

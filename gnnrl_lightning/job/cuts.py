@@ -14,9 +14,9 @@ from torch import nn
 from gnnrl_lightning.artifacts import artifact
 from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.job.finetuning import Finetuned, finetune, keyed
-from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.processes import rank
+from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.surgery.plan import Plan
 
 

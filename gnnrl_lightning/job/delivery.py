@@ -16,16 +16,15 @@ from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.choosing import ChoiceFiles, choose, recosted
 from gnnrl_lightning.job.cuts import Cut, cut
 from gnnrl_lightning.job.finetuning import keyed
-from gnnrl_lightning.job.job import PRUNED, UNIFORM
 from gnnrl_lightning.job.latency import latency_figures
 from gnnrl_lightning.job.lossy import format_figures
-from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.searching import Searched
 from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.objective.protocol import record
 from gnnrl_lightning.processes import rank
 from gnnrl_lightning.report.table import as_text, print_result
 from gnnrl_lightning.rl.environments import AGENT
+from gnnrl_lightning.runs.folder import PRUNED, UNIFORM, RunFolder
 from gnnrl_lightning.speed.machine import machine
 from gnnrl_lightning.surrogate.diagnostics import proxy_figures
 from gnnrl_lightning.versions import versions

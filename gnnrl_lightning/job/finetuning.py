@@ -16,12 +16,11 @@ from torch import Tensor, nn
 from gnnrl_lightning.artifacts import artifact
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.racing import sign_test
-from gnnrl_lightning.job.job import DENSE
-from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.processes import rank
 from gnnrl_lightning.report.costs import cost_figures
+from gnnrl_lightning.runs.folder import DENSE, RunFolder
 from gnnrl_lightning.surgery.masks import zeros_held
 from gnnrl_lightning.trees import Tree, map_tensors
 

@@ -15,9 +15,8 @@ from gnnrl_lightning.errors import UserError, one_line, suggestion
 from gnnrl_lightning.files import text_of
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.delivery import Delivered, finish
-from gnnrl_lightning.job.job import PRUNED
-from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.trained import Trained
+from gnnrl_lightning.runs.folder import PRUNED, RunFolder
 
 GIVEN = "given"
 """Proposer of widths that the user gives."""

@@ -19,22 +19,18 @@ from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.arguments import as_device
 from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.job.origin import Origin
-from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.networks import load_weights, read_notes, save_weights
 from gnnrl_lightning.processes import from_first, rank
 from gnnrl_lightning.report.progress import ShownSteps, hidden_steps
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.environments import Environments
+from gnnrl_lightning.runs.folder import DELIVERED, RunFolder
 from gnnrl_lightning.speed.timer import Timer
 from gnnrl_lightning.speed.whole import Latency
 from gnnrl_lightning.training.options import TrainingOptions
 from gnnrl_lightning.training.train import quiet_trainer
 from gnnrl_lightning.trees import Tree, to_device
-
-# Names of the phases whose files are in `checkpoints/`, besides AGENT.
-DENSE, SENSITIVITY, POLICY = "dense", "sensitivity", "policy"
-DELIVERED = UNIFORM, PRUNED = ("uniform", "pruned")
 
 HOLDOUT = "holdout"
 """Name of the figures on the holdout after each epoch, in the file with a phase's weights."""

@@ -16,13 +16,13 @@ from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.cost.metrics import LATENCY
 from gnnrl_lightning.files import replacing
 from gnnrl_lightning.graph import ComputationGraph
-from gnnrl_lightning.job.integrity import read_figures
 from gnnrl_lightning.job.job import Job, Runtime
 from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.job.origin import Origin
-from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.processes import from_first, rank
+from gnnrl_lightning.runs.folder import RunFolder
+from gnnrl_lightning.runs.integrity import read_figures
 from gnnrl_lightning.speed.whole import Latency, latency_of_record, measure_latency
 
 CHANGED = "the latency is measured again, and candidates in the journal may miss the budget"

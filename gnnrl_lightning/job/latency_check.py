@@ -24,10 +24,10 @@ from gnnrl_lightning.cost.metrics import LATENCY
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.result import Evaluation, within
-from gnnrl_lightning.job.integrity import read_figures
 from gnnrl_lightning.job.latency import with_latency, write_json
 from gnnrl_lightning.job.searching import Searched
 from gnnrl_lightning.processes import from_first, rank
+from gnnrl_lightning.runs.integrity import read_figures
 from gnnrl_lightning.search.surrogate_search import SurrogateSearch
 
 TOLERANCE = 0.03

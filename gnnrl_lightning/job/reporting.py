@@ -12,10 +12,6 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.files import replacing
 from gnnrl_lightning.job.comparison import stem
-from gnnrl_lightning.job.integrity import read_figures, read_result
-from gnnrl_lightning.job.job import SENSITIVITY
-from gnnrl_lightning.job.runs import RunFolder
-from gnnrl_lightning.job.settings import read_config
 from gnnrl_lightning.objective import find_objective
 from gnnrl_lightning.objective.protocol import record as objective_record
 from gnnrl_lightning.report.loggers import Evidence
@@ -26,6 +22,9 @@ from gnnrl_lightning.report.pages.records import COMPRESS, Losses, RunRecord
 from gnnrl_lightning.report.pages.run_page import run_figures, run_page
 from gnnrl_lightning.report.pages.runs_page import check_comparable, runs_page
 from gnnrl_lightning.report.pages.words import candidate_table, repeat, result_table, stage_rows
+from gnnrl_lightning.runs.folder import SENSITIVITY, RunFolder
+from gnnrl_lightning.runs.integrity import read_figures, read_result
+from gnnrl_lightning.runs.settings import read_config
 from gnnrl_lightning.surrogate.sensitivity import load_sensitivity
 
 

@@ -16,8 +16,6 @@ from gnnrl_lightning.evaluation.history import Journalled
 from gnnrl_lightning.evaluation.result import Evaluation, best_of, within
 from gnnrl_lightning.files import replacing
 from gnnrl_lightning.job.finals import Played
-from gnnrl_lightning.job.job import DELIVERED, POLICY, SENSITIVITY, UNIFORM
-from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.processes import from_first, rank, world_size
 from gnnrl_lightning.quiet import without_others_warnings
@@ -25,6 +23,7 @@ from gnnrl_lightning.report.progress import SearchStatus
 from gnnrl_lightning.rl.env.reward import find_reward
 from gnnrl_lightning.rl.environments import AGENT
 from gnnrl_lightning.rl.learners.base import GraphLearner
+from gnnrl_lightning.runs.folder import DELIVERED, POLICY, SENSITIVITY, UNIFORM, RunFolder
 from gnnrl_lightning.search.baselines import starting_count
 from gnnrl_lightning.search.methods import METHODS
 from gnnrl_lightning.search.problem import SearchProblem

@@ -20,14 +20,14 @@ from gnnrl_lightning.job.checked import Checked, check
 from gnnrl_lightning.job.choosing import ChoiceFiles, choose
 from gnnrl_lightning.job.cuts import cut
 from gnnrl_lightning.job.delivery import search_figures, stage_record
-from gnnrl_lightning.job.integrity import read_figures
-from gnnrl_lightning.job.job import DENSE, PRUNED, Runtime
+from gnnrl_lightning.job.job import Runtime
 from gnnrl_lightning.job.origin import Origin
-from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.searching import Searched, search
 from gnnrl_lightning.job.trained import Trained, agreed, train
 from gnnrl_lightning.processes import from_first, rank
 from gnnrl_lightning.rl.learners.base import GraphLearner
+from gnnrl_lightning.runs.folder import DENSE, PRUNED, RunFolder
+from gnnrl_lightning.runs.integrity import read_figures
 from gnnrl_lightning.search.methods import METHODS
 
 FORMATS = ("weights",)

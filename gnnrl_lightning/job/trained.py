@@ -24,12 +24,12 @@ from gnnrl_lightning.evaluation.history import Journalled
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.job.checked import Checked
-from gnnrl_lightning.job.job import DENSE, Job
+from gnnrl_lightning.job.job import Job
 from gnnrl_lightning.job.latency import shared_latency
-from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.processes import from_first, rank
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.env.reward import find_reward
+from gnnrl_lightning.runs.folder import DENSE, RunFolder
 from gnnrl_lightning.search.baselines import starting_candidates
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.speed.inference import PRECISIONS

@@ -13,7 +13,7 @@ import yaml
 
 from gnnrl_lightning.cli import main
 from gnnrl_lightning.evaluation.journal import Journal
-from gnnrl_lightning.job.runs import RunFolder
+from gnnrl_lightning.runs.folder import RunFolder
 from tests.support.workplace import working_in
 
 ROOT = Path(__file__).parents[2]

@@ -9,9 +9,9 @@ from gnnrl_lightning.job.choosing import ChoiceFiles, choose
 from gnnrl_lightning.job.compare_options import CompareOptions
 from gnnrl_lightning.job.comparison import Comparison
 from gnnrl_lightning.job.delivery import deliver
-from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.searching import search
 from gnnrl_lightning.job.trained import train
+from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.training.options import TrainingOptions
 from tests.support.options import options_of
 from tests.support.two_hidden import two_hidden_task

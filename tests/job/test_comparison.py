@@ -15,11 +15,11 @@ from gnnrl_lightning.job.compare_options import CompareOptions
 from gnnrl_lightning.job.comparison import AgentRow, Comparison
 from gnnrl_lightning.job.job import Runtime
 from gnnrl_lightning.job.latency_check import TOLERANCE
-from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.environments import AGENT
 from gnnrl_lightning.rl.learners import DDPG, GNNRL
+from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.search.methods import METHODS, one_shot
 from gnnrl_lightning.search.problem import NotApplicable
 from gnnrl_lightning.training.options import TrainingOptions

@@ -13,10 +13,10 @@ from gnnrl_lightning.cli import main
 from gnnrl_lightning.data import Digits
 from gnnrl_lightning.job.checked import check
 from gnnrl_lightning.job.delivery import deliver
-from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.searching import search
 from gnnrl_lightning.job.trained import train
 from gnnrl_lightning.rl.learners import GNNRL
+from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.speed.alignment import Alignment
 from gnnrl_lightning.training.options import TrainingOptions
 from tests.support.options import options_of

@@ -14,9 +14,9 @@ from gnnrl_lightning.job.checked import check
 from gnnrl_lightning.job.choosing import ChoiceFiles, choose
 from gnnrl_lightning.job.delivery import deliver
 from gnnrl_lightning.job.finals import FINALIST, play
-from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.searching import search
 from gnnrl_lightning.job.trained import train
+from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.search.finals import ELIGIBLE
 from gnnrl_lightning.training.options import TrainingOptions
 from tests.support.options import options_of

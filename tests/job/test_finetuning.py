@@ -9,10 +9,9 @@ from gnnrl_lightning.data import Digits
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.checked import check
 from gnnrl_lightning.job.finetuning import finetune
-from gnnrl_lightning.job.job import PRUNED
-from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.job.trained import train
+from gnnrl_lightning.runs.folder import PRUNED, RunFolder
 from gnnrl_lightning.training.options import TrainingOptions
 from gnnrl_lightning.training.train import quiet_trainer
 from tests.support.options import options_of

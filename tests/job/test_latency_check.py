@@ -14,9 +14,9 @@ from gnnrl_lightning.job.finals import Played
 from gnnrl_lightning.job.job import Runtime
 from gnnrl_lightning.job.latency_check import BEST, ROUNDS, TOLERANCE, with_latency_checked
 from gnnrl_lightning.job.options import Options
-from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.searching import search
 from gnnrl_lightning.job.trained import train
+from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.search.options import SearchOptions
 from gnnrl_lightning.speed.backend import Backend
 from gnnrl_lightning.speed.backends import BACKENDS

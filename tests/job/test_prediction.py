@@ -10,12 +10,12 @@ from gnnrl_lightning.data import Digits
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.checked import check
 from gnnrl_lightning.job.prediction import as_json, predict, proposal
-from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.job.trained import train
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.rl.learners import GNNRL
 from gnnrl_lightning.rl.policies import Agent, save_policy
+from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.training.options import TrainingOptions
 from tests.support.options import options_of
 

@@ -18,7 +18,6 @@ from gnnrl_lightning.job.checked import check
 from gnnrl_lightning.job.delivery import deliver
 from gnnrl_lightning.job.job import Runtime
 from gnnrl_lightning.job.options import Options
-from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.searching import begin, search
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.job.trained import train
@@ -27,6 +26,7 @@ from gnnrl_lightning.report.progress import SearchStatus
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.environments import AGENT
 from gnnrl_lightning.rl.learners import GNNRL
+from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, STARTING
 from gnnrl_lightning.speed.tuning import Tuned
 from gnnrl_lightning.training.options import TrainingOptions

@@ -20,13 +20,13 @@ from gnnrl_lightning.job.comparison import Comparison
 from gnnrl_lightning.job.delivery import deliver
 from gnnrl_lightning.job.job import Runtime
 from gnnrl_lightning.job.options import Options
-from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.job.searching import search
 from gnnrl_lightning.job.stage_options import StageOptions
 from gnnrl_lightning.job.stages import through_stages
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.job.trained import train
 from gnnrl_lightning.rl.learners import GNNRL
+from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.speed.options import LatencyOptions
 from gnnrl_lightning.training.options import TrainingOptions
 from gnnrl_lightning.training.train import quiet_trainer

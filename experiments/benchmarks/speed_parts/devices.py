@@ -11,8 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gnnrl_lightning.job.job import POLICY
-from gnnrl_lightning.job.runs import RunFolder
+from gnnrl_lightning.runs.folder import POLICY, RunFolder
 
 
 def evaluations_per_s(arguments: list[str], folder: Path, processes: int, cores: int) -> float:

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.job.lock import locked
+from gnnrl_lightning.runs.lock import locked
 
 HOLDS = """
 import sys
 import time
 from pathlib import Path
 
-from gnnrl_lightning.job.lock import locked
+from gnnrl_lightning.runs.lock import locked
 
 with locked(Path(sys.argv[1])):
     print("held", flush=True)

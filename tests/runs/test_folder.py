@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.job.runs import RunFolder
+from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.versions import versions
 
 

@@ -5,8 +5,8 @@ import pytest
 import yaml
 
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.job.integrity import check_files
-from gnnrl_lightning.job.runs import RunFolder
+from gnnrl_lightning.runs.folder import RunFolder
+from gnnrl_lightning.runs.integrity import check_files
 
 CONFIG = {
     "seed_everything": 0,

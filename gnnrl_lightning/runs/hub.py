@@ -24,9 +24,9 @@ from gnnrl_lightning.artifacts.artifact import check_files
 from gnnrl_lightning.artifacts.recipe import RECIPE, files_of, read_recipe
 from gnnrl_lightning.checks import as_path, flag, instance
 from gnnrl_lightning.errors import UserError, chain, check_installed, first_line
-from gnnrl_lightning.job.integrity import read_result
-from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.report.model_card import model_card
+from gnnrl_lightning.runs.folder import RunFolder
+from gnnrl_lightning.runs.integrity import read_result
 
 PACKAGES = ("huggingface_hub",)
 """Packages of the extra `hub`."""

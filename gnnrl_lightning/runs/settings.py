@@ -9,8 +9,8 @@ import yaml
 
 from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.files import text_of
-from gnnrl_lightning.job.runs import RunFolder
 from gnnrl_lightning.options import flat
+from gnnrl_lightning.runs.folder import RunFolder
 
 FREE = (
     "overwrite",

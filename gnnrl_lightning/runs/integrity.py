@@ -9,11 +9,10 @@ from typing import Any
 from gnnrl_lightning.artifacts.artifact import check_files as check_artifact
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.files import unchanged
-from gnnrl_lightning.job.job import DELIVERED, DENSE, POLICY, SENSITIVITY
-from gnnrl_lightning.job.runs import RunFolder
-from gnnrl_lightning.job.settings import check_settings
 from gnnrl_lightning.report.metrics import read_rows
 from gnnrl_lightning.rl.environments import AGENT
+from gnnrl_lightning.runs.folder import DELIVERED, DENSE, POLICY, SENSITIVITY, RunFolder
+from gnnrl_lightning.runs.settings import check_settings
 
 DELETE = {
     DENSE: "the dense network is trained again",

@@ -6,8 +6,8 @@ import yaml
 
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.files import replacing
-from gnnrl_lightning.job.integrity import check_files, read_result
-from gnnrl_lightning.job.runs import RunFolder
+from gnnrl_lightning.runs.folder import RunFolder
+from gnnrl_lightning.runs.integrity import check_files, read_result
 from tests.support.damage import damaged
 
 FILES = ("dense.safetensors", "sensitivity.safetensors", "agent.ckpt", "policy.safetensors", "pruned.ckpt")

@@ -17,8 +17,12 @@ from typing import Any
 from gnnrl_lightning.checks import as_path, shown, whole
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.files import SUMS, replacing
-from gnnrl_lightning.job.lock import HOLDER, LOCK, locked
 from gnnrl_lightning.options import MOST_THREADS
+from gnnrl_lightning.runs.lock import HOLDER, LOCK, locked
+
+# Names of the phases whose files are in `checkpoints/`, besides that of the agent.
+DENSE, SENSITIVITY, POLICY = "dense", "sensitivity", "policy"
+DELIVERED = UNIFORM, PRUNED = ("uniform", "pruned")
 
 LONGEST_NAME = 200
 """Bytes: file systems allow 255, of which the time and a number take some."""

@@ -14,8 +14,8 @@ from gnnrl_lightning import load, pull, push
 from gnnrl_lightning.artifacts import artifact
 from gnnrl_lightning.artifacts.recipe import recipe_hash
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.job import hub
-from gnnrl_lightning.job.runs import RunFolder
+from gnnrl_lightning.runs import hub
+from gnnrl_lightning.runs.folder import RunFolder
 from tests.support.delivered import Image, delivered
 from tests.support.fake_hub import serving, use
 from tests.support.results import RESULT

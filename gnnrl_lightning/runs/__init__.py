@@ -1,0 +1,1 @@
+"""Runs: their folders, and the check, lock and sharing of what these hold."""
