@@ -5,7 +5,7 @@ import re
 import pytest
 
 from gnnrl_lightning.cli import main
-from gnnrl_lightning.job import hub
+from gnnrl_lightning.runs import hub
 from tests.cli.refused import tree
 from tests.support.fake_hub import serving, use
 

@@ -143,11 +143,11 @@ KILLED = """
 import os, signal, sys
 from gnnrl_lightning.__main__ import main
 from gnnrl_lightning.files import keep
-from gnnrl_lightning.job import cuts, runs, stages
+from gnnrl_lightning.job import cuts, stages
 
 owner, name, folder = {
     "between": (stages, "check", None),
-    "saving": (runs.RunFolder, "write_result", "stage-2"),
+    "saving": (RunFolder, "write_result", "stage-2"),
     "tuning": (cuts, "finetune", "stage-2"),
 }[sys.argv[1]]
 whole = getattr(owner, name)
