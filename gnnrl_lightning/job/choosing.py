@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from gnnrl_lightning.evaluation.result import Evaluation
+from gnnrl_lightning.job.fastest import with_fastest
 from gnnrl_lightning.job.finals import play
 from gnnrl_lightning.job.latency_check import with_latency_checked
 from gnnrl_lightning.job.searching import Searched
@@ -21,16 +22,18 @@ class ChoiceFiles:
 
     Args:
         finals: Journal of the finalists.
+        fastest: The candidates that are alike, with their times; None: they are measured again.
         latency_check: The candidates that were measured; None: they are measured again.
     """
 
     finals: Path
+    fastest: Path | None
     latency_check: Path | None
 
     @classmethod
     def of(cls, folder: RunFolder) -> ChoiceFiles:
         """The files of a run."""
-        return cls(folder.finals, folder.latency_check)
+        return cls(folder.finals, folder.fastest, folder.latency_check)
 
 
 Step = Callable[[Searched, ChoiceFiles], Searched]
@@ -54,6 +57,7 @@ def with_finals(searched: Searched, files: ChoiceFiles) -> Searched:
 
 STEPS: Mapping[str, Step] = {
     "finals": with_finals,
+    "fastest": lambda searched, files: with_fastest(searched, files.fastest),
     "latency": lambda searched, files: with_latency_checked(searched, files.latency_check),
 }
 """Name -> step, in the order in which they are taken; each does nothing if the options do not ask for it."""

@@ -39,6 +39,7 @@ from gnnrl_lightning.runs.integrity import read_figures
 from gnnrl_lightning.search.methods import METHODS
 from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
 from gnnrl_lightning.speed.machine import machine
+from gnnrl_lightning.surgery.masks import zeros_held
 from gnnrl_lightning.training.train import quiet_trainer
 from gnnrl_lightning.versions import versions
 
@@ -177,14 +178,15 @@ class Comparison:
         network = pruner.prune(pruner.plan(torch.tensor(figures["widths"])))
         trainer = job.runtime.trainers(PRUNED)
         given = {"teacher": trained.network, "checkpoint": checkpoint, "seed": seed}
-        job.task.train(network, job.options.finetuning, trainer, **given)
+        with zeros_held(network, job.graph.masked):
+            job.task.train(network, job.options.finetuning, trainer, **given)
         return figures | {f"{primary}_test_after": job.task.figures(network, self.test)[primary]}
 
     def _winner(self, trained: Trained, method: str, seed: int | None, path: Path) -> dict[str, Any]:
         """Run a method under the budget of the job, and test its winner before any fine-tuning."""
         job, primary = trained.job, trained.job.task.goal.primary
         searched = self._search(trained, method, seed, path.with_suffix(".jsonl"))
-        searched = choose(searched, ChoiceFiles(path.with_suffix(".finals.jsonl"), latency_check=None))
+        searched = choose(searched, ChoiceFiles(path.with_suffix(".finals.jsonl"), None, None))
         best, limits, pruner = searched.best, searched.trained.job.limits, trained.final_pruner
         widths = torch.tensor(best.widths)
         network = pruner.prune(pruner.plan(widths))
@@ -201,6 +203,8 @@ class Comparison:
             "widths": list(best.widths),
             "found_by": best.proposer,
         }
+        if searched.alike:
+            figures["alike"] = [*searched.alike]
         if searched.finals is not None:
             figures["finals"] = searched.finals.as_record(job.task.goal)
         return figures

@@ -214,5 +214,6 @@ def search_figures(searched: Searched) -> dict[str, Any]:
         "seconds": searched.seconds,
         "finals": None if searched.finals is None else searched.finals.as_record(job.task.goal),
         **checks,
+        **({"alike": [*map(dict, searched.alike)]} if searched.alike else {}),
         **({} if job.origin is None else {"groups": [group.name for group in job.graph.groups]}),
     }

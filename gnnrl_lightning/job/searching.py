@@ -108,6 +108,7 @@ class Searched:
         finals: The finalists, of which the best one is `best`; None: nothing was trained after the search.
         latency_checks: The candidates whose latency was measured after the search, see
             `gnnrl_lightning.job.latency_check`.
+        alike: The candidates of which the fastest is `best`, see `gnnrl_lightning.job.fastest`.
     """
 
     trained: Trained
@@ -120,6 +121,7 @@ class Searched:
     episodes: int | None
     finals: Played | None = None
     latency_checks: tuple[Mapping[str, Any], ...] = ()
+    alike: tuple[Mapping[str, Any], ...] = ()
 
     def best_by(self, proposer: str) -> Evaluation | None:
         """Return the best evaluation within the budget of one proposer."""

@@ -48,6 +48,21 @@ def latency_line(result: Mapping[str, Any]) -> str | None:
     )
 
 
+def alike_line(result: Mapping[str, Any]) -> str | None:
+    """Say of how many candidates the fastest is delivered; None if the best one is, whatever its time.
+
+    Args:
+        result: The figures as in result.json.
+    """
+    times = [each["milliseconds"] for each in result["search"].get("alike", ()) if each["alike"]]
+    if len(times) < 2:
+        return None
+    return (
+        f"delivered is the fastest of {len(times)} candidates that are as good as the best one on the holdout: "
+        f"{min(times):.4g} ms before fine-tuning, the best one {times[0]:.4g} ms"
+    )
+
+
 def cost_names(row: Mapping[str, Any]) -> list[str]:
     """Return the names of the metrics in a row of figures: those with a ratio to the dense network's cost."""
     return [name for name in row if f"{name}{RATIO}" in row]

@@ -14,6 +14,7 @@ from gnnrl_lightning.objective.protocol import primary_figure
 from gnnrl_lightning.report.costs import (
     RATIO,
     TIME_HINT,
+    alike_line,
     cost_names,
     latency_batch,
     latency_line,
@@ -165,9 +166,8 @@ def _print_time(result: Mapping[str, Any], console: Console) -> None:
 
 
 def _print_latency(result: Mapping[str, Any], console: Console) -> None:
-    """Say whether a limit on the latency is met."""
-    line = latency_line(result)
-    if line is not None:
+    """Say whether a limit on the latency is met, and of how many candidates the fastest is delivered."""
+    for line in filter(None, (latency_line(result), alike_line(result))):
         console.print(line, soft_wrap=True)
 
 

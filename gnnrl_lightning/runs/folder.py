@@ -140,6 +140,11 @@ class RunFolder:
         """The choice of a winner by measuring it, if latency is limited."""
         return self.checkpoints / "latency_check.json"
 
+    @property
+    def fastest(self) -> Path:
+        """The candidates of which the fastest is delivered, with their times."""
+        return self.checkpoints / "fastest.json"
+
     def stage(self, number: int) -> RunFolder:
         """The folder of a stage before the last one, from 1 on: it is laid out as that of a run."""
         return RunFolder(self.path / f"stage-{number}")

@@ -10,8 +10,8 @@ def options_of(delivery=None, finals=None, pretraining=None, finetuning=None, re
 
     Those of `delivery` and `finals` come as dictionaries, because names of theirs are names of other sections;
     `sensitivity` is that of the search, and `reads_sensitivity` says whether the agent reads it. Unless told otherwise,
-    every episode of the agent is an evaluation, so that these can be counted by hand, and the reward is the primary
-    figure.
+    every episode of the agent is an evaluation, so that these can be counted by hand, the reward is the primary figure,
+    and the best candidate is delivered, however fast it is.
     """
     given = {"surrogate": False, "reward": None} | given
     defaults, sections, known = Options(), {}, set()
@@ -23,7 +23,7 @@ def options_of(delivery=None, finals=None, pretraining=None, finetuning=None, re
     assert set(given) <= known, set(given) - known
     sections["episode"]["sensitivity"] = reads_sensitivity
     made = {name: type(getattr(defaults, name))(**values) for name, values in sections.items()}
-    made["delivery"] = type(defaults.delivery)(**(delivery or {}))
+    made["delivery"] = type(defaults.delivery)(**({"fastest_of": 0} | (delivery or {})))
     made["finals"] = type(defaults.finals)(**(finals or {}))
     for name, training in (("pretraining", pretraining), ("finetuning", finetuning)):
         made[name] = training or getattr(defaults, name)

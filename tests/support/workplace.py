@@ -73,6 +73,7 @@ def make_workplace(folder):
         },
         "pretraining": {"epochs": 3},
         "finetuning": {"epochs": 2, "learning_rate": 0.02},
+        "delivery": {"fastest_of": 0},  # the best candidate, whatever times are measured
         "run": {"experiment": "small"},
     }
     (folder / "small.yaml").write_text(yaml.safe_dump(config))

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from matplotlib.figure import Figure
 
-from gnnrl_lightning.report.costs import latency_line
+from gnnrl_lightning.report.costs import alike_line, latency_line
 from gnnrl_lightning.report.files import files_line, lossy_formats, lossy_line
 from gnnrl_lightning.report.pages import markup
 from gnnrl_lightning.report.pages.candidate_figures import candidates_figure, search_figure
@@ -130,7 +130,7 @@ def _summary(record: RunRecord) -> Iterator[str]:
         yield markup.block([markup.paragraph(text)], "verdict")
         return
     lossy = [lossy_line(record.result, name) for name in lossy_formats(record.result)]
-    lines = [latency_line(record.result), *lossy, files_line(record.result)]
+    lines = [latency_line(record.result), alike_line(record.result), *lossy, files_line(record.result)]
     said = [*verdict(record.result), *filter(None, lines), *_found(record)]
     yield markup.block([markup.paragraph(text) for text in said], "verdict")
     yield markup.table(*result_rows(record.result), strong="ours")

@@ -1,0 +1,124 @@
+"""The fastest of the candidates that accuracy cannot tell apart; the machine is a table here."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.job import fastest
+from gnnrl_lightning.job.checked import check
+from gnnrl_lightning.job.delivery import deliver
+from gnnrl_lightning.job.fastest import with_fastest
+from gnnrl_lightning.job.job import Runtime
+from gnnrl_lightning.job.searching import search
+from gnnrl_lightning.job.trained import train
+from gnnrl_lightning.runs.folder import RunFolder
+from gnnrl_lightning.training.options import TrainingOptions
+from tests.support.fake_timer import FakeTimer, network_ms
+from tests.support.options import options_of
+from tests.support.two_hidden import TwoHidden, two_hidden_task
+
+COUNT = 5
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path)
+
+
+def searched_of(monkeypatch, folder, epochs=1, count=COUNT, **budget):
+    training = {"pretraining": TrainingOptions(epochs=3), "finetuning": TrainingOptions(epochs=epochs)}
+    options = options_of(delivery={"fastest_of": count}, evaluations=40, calibration_examples=32, **training)
+    task = two_hidden_task(monkeypatch)
+    checked = check(task, Budget(**(budget or {"macs": 0.4})), options, Runtime(timer=FakeTimer()), folder)
+    return search(train(checked, folder), "random", folder)
+
+
+def milliseconds(widths):
+    network = TwoHidden()
+    network[1], network[3] = torch.nn.Linear(64, widths[0]), torch.nn.Linear(widths[0], widths[1])
+    network[5] = torch.nn.Linear(widths[1], 10)
+    return network_ms(network)
+
+
+def ranked(searched):
+    distinct = {item.widths: item for item in searched.history if not item.dropped}
+    return sorted(distinct.values(), key=lambda item: item.merit, reverse=True)
+
+
+def test_the_fastest_of_the_candidates_alike_is_chosen(monkeypatch, folder):
+    searched = searched_of(monkeypatch, folder)
+    best = ranked(searched)[:COUNT]
+    # The last of them is worse than chance explains, and would be the fastest.
+    monkeypatch.setattr(fastest, "worse", lambda task, start, end: end is scored[-1])
+    scored = []
+    original = searched.trained.job.task.scored
+
+    class Task:
+        goal, data = searched.trained.job.task.goal, searched.trained.job.task.data
+
+        @staticmethod
+        def scored(network, examples):
+            scored.append(original(network, examples))
+            return scored[-1]
+
+    found = fastest._measured(_with_task(searched, Task), best)
+    assert [each["alike"] for each in found] == [True] * (COUNT - 1) + [False]
+    assert [each["milliseconds"] for each in found] == [
+        *(pytest.approx(milliseconds(item.widths)) for item in best[:-1]),
+        None,
+    ]
+
+
+def _with_task(searched, task):
+    trained = searched.trained
+    return replace(searched, trained=replace(trained, job=replace(trained.job, task=task)))
+
+
+def test_the_choice_is_the_fastest_and_is_reported(monkeypatch, folder):
+    monkeypatch.setattr(fastest, "worse", lambda task, start, end: False)
+    searched = searched_of(monkeypatch, folder)
+    times = {item.widths: milliseconds(item.widths) for item in ranked(searched)[:COUNT]}
+    delivered = deliver(searched, folder)
+    widths = tuple(delivered.figures["pruned"]["widths"])
+    assert times[widths] == min(times.values()) < times[searched.best.widths]
+    alike = delivered.figures["search"]["alike"]
+    assert [tuple(each["widths"]) for each in alike] == list(times)
+    assert f"the fastest of {COUNT} candidates that are as good as the best one" in str(delivered)
+
+
+def test_a_candidate_that_is_worse_by_more_than_chance_is_not_chosen(monkeypatch, folder):
+    """Of a network that guesses, against one that does not, the paired test is sure."""
+    searched = searched_of(monkeypatch, folder)
+    guess = replace(searched.best, widths=(1, 1), merit=(searched.best.merit[0] - 1, *searched.best.merit[1:]))
+    chosen = with_fastest(replace(searched, history=(searched.best, guess)))
+    assert chosen.best == searched.best
+    assert [each["alike"] for each in chosen.alike] == [True, False]
+
+
+def test_a_resumed_run_keeps_the_choice(monkeypatch, folder):
+    monkeypatch.setattr(fastest, "worse", lambda task, start, end: False)
+    searched = searched_of(monkeypatch, folder)
+    folder.checkpoints.mkdir(exist_ok=True)
+    first = with_fastest(searched, folder.fastest)
+    timer = searched.trained.job.runtime.timer
+    timer.surprise, before = lambda widths: 5.0 if widths == first.best.widths else 1.0, timer.networks_measured
+    assert with_fastest(searched, folder.fastest).best == first.best and timer.networks_measured == before
+    assert json.loads(folder.fastest.read_text())["candidates"] == [dict(each) for each in first.alike]
+    assert with_fastest(searched).best != first.best
+
+
+@pytest.mark.parametrize("changed", [{"epochs": 0}, {"count": 0}, {"count": 1}, {"latency": 0.6}])
+def test_where_the_best_candidate_is_delivered(monkeypatch, folder, changed):
+    """Without fine-tuning, without candidates to compare, and where the budget limits the latency."""
+    searched = searched_of(monkeypatch, folder, **changed)
+    measured = searched.trained.job.runtime.timer.networks_measured
+    assert with_fastest(searched) is searched
+    assert searched.trained.job.runtime.timer.networks_measured == measured
+
+
+def test_after_finals_their_winner_is_delivered(monkeypatch, folder):
+    searched = replace(searched_of(monkeypatch, folder), finals=object())
+    assert with_fastest(searched) is searched
