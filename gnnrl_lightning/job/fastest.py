@@ -1,8 +1,8 @@
 """Of the candidates that accuracy cannot tell apart, the fastest one is delivered.
 
-After fine-tuning, many allocations of the same cost are equally accurate, and their times differ by a tenth and more: the
-sixteen best candidates of a search of ResNet-20 at half of its MACs, in multiples of 8 channels, took 55 to 70 % of the
-dense network's time.
+After fine-tuning, many allocations of the same cost are equally accurate, and their times differ by a tenth and more.
+The sixteen best candidates of a search of ResNet-20 at half of its MACs, in multiples of 8 channels, took 55 to 70 % of
+the dense network's time.
 """
 
 from __future__ import annotations
