@@ -29,7 +29,7 @@ SHARES = (0.1, 0.03, 0.01)
 
 
 class LeNet(nn.Sequential):
-    """LeNet-5 for images of 8 x 8 pixels, with ReLU; 59 of 62 thousand parameters are in its dense layers.
+    """LeNet-5 for images of 8 x 8 pixels, with ReLU; 59 of 60 thousand parameters are in its dense layers.
 
     Source: LeCun et al., Gradient-based learning applied to document recognition, 1998,
         https://doi.org/10.1109/5.726791.
