@@ -177,7 +177,7 @@ def stage_record(number: int, made: Cut, budget: Mapping[str, Any], search: Mapp
 
 
 def _structure(graph: ComputationGraph, cuts: Mapping[str, Cut]) -> dict[str, Any]:
-    """Return the dense width of every group, and the MACs of every layer in all networks, in order of computation."""
+    """Return the dense width of every group, the masked ones, and the MACs of every layer in order of computation."""
     widths = torch.stack([graph.widths, *(torch.tensor(each.widths) for each in cuts.values())])
     macs = graph.cost.operator_macs(widths).T.tolist()
     layers = [
@@ -188,7 +188,8 @@ def _structure(graph: ComputationGraph, cuts: Mapping[str, Cut]) -> dict[str, An
         for operator, row in zip(graph.operators, macs, strict=True)
         if row[0] > 0
     ]
-    return {"groups": {group.name: group.width for group in graph.groups}, "layers": layers}
+    masked = {"masked": list(graph.masked)} if graph.masked else {}
+    return {"groups": {group.name: group.width for group in graph.groups}, **masked, "layers": layers}
 
 
 def search_figures(searched: Searched) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def test_masks_are_chosen_held_while_training_and_saved(network, by, tmp_path):
         expected = delivered.network(EXAMPLE)
         assert torch.equal(load(delivered.folder, network, EXAMPLE)(EXAMPLE), expected)
         torch.testing.assert_close(load(delivered.folder, format="program")(EXAMPLE), expected)
-    assert "nonzero" in str(delivered)
+    assert delivered.figures["masked"] == ["4.weight", "6.weight"] and "nonzero" in str(delivered)
 
 
 def test_refusals(network):

@@ -26,13 +26,16 @@ LABELLED = 24
 
 
 def widths_figure(record: RunRecord) -> Figure | None:
-    """Width of every channel group along the network, before and after."""
+    """Width of every channel group along the network, and parts of masked weights, before and after."""
     result = record.result
     if result is None or "groups" not in result:
         return None
     rows = {name: result[name]["widths"] for name in ("uniform", "pruned") if name in result}
-    drawing = _along(list(result["groups"]), list(result["groups"].values()), rows, "channels")
-    drawing.axes[0].set_xlabel("channel groups, in order of computation")
+    masked = "masked" in result
+    what = "channels, or parts of a masked weight" if masked else "channels"
+    drawing = _along(list(result["groups"]), list(result["groups"].values()), rows, what)
+    order = "channel groups, in order of computation"
+    drawing.axes[0].set_xlabel(f"{order}; masked weights" if masked else order)
     return drawing
 
 

@@ -13,7 +13,7 @@ from gnnrl_lightning.report.costs import RATIO, TIME_HINT, cost_names, latency_b
 from gnnrl_lightning.report.files import lossy_formats
 from gnnrl_lightning.report.pages.records import NETWORKS
 
-NAMES = {"macs": "MACs", "params": "parameters", "activations": "activations"}
+NAMES = {"macs": "MACs", "params": "parameters", "nonzero": "non-zero parameters", "activations": "activations"}
 SAVES = 0.97
 """Highest share of the dense network's time that counts as saved time: a measurement varies by some percent."""
 
