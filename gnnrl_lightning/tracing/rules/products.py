@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
+from torch.fx import Node
 
 from gnnrl_lightning.tracing.labels import Value, support
 from gnnrl_lightning.tracing.product import Product
@@ -32,9 +34,20 @@ def matmul(walk: Walk, a: Value, b: Value) -> Value:
     product = Product(walk, (a, b), letters, _letters(len(walk.shape), "mn"), number)
     labels = product.labels()
     product.keep_made()
+    assert walk.node is not None
+    _produce(walk, cast(list[Node], walk.node.args[-2:]), (a, b), letters, product.result)
     reads = product.reads if product.reads is None else product.reads.flatten()
     walk.contract(tuple(product.sizes), reads=reads)
     return Value(walk.shape, labels)
+
+
+def _produce(walk: Walk, sources: Sequence[Node], values: Sequence[Value], letters: Sequence[str], result: str) -> None:
+    """Record the channels that operands which are parameters, or are computed from them, make of the other operand."""
+    for source, value, mine in zip(sources, values, letters, strict=True):
+        for along in value.labels if walk.parameter_name(value) or source in walk.derived else ():
+            each = len(along.unique()) == along.numel()  # not those of one of several dimensions that a view has joined
+            if each and len(dims := support(along)) == 1 and mine[dims[0]] in result:
+                walk.produce(along.flatten())
 
 
 @rule("addmm", kind="linear")
@@ -77,10 +90,8 @@ def einsum(walk: Walk, equation: str, operands: list[Value], *_: Any, **__: Any)
     product = Product(walk, operands, subscripts, right, number, masked=False)
     labels = product.labels()
     product.keep_made()
-    for value, mine in zip(operands, subscripts, strict=True):
-        for along in value.labels if walk.parameter_name(value) else ():
-            if len(dims := support(along)) == 1 and mine[dims[0]] in right:
-                walk.produce(along.flatten())
+    assert walk.node is not None
+    _produce(walk, cast(list[Node], walk.node.args[1]), operands, subscripts, right)
     walk.contract(tuple(product.sizes) if walk.macs() else ())
     return Value(walk.shape, labels)
 

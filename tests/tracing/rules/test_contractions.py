@@ -27,7 +27,7 @@ class Summed(Pair):
     ("equation", "read", "operand", "groups"),
     [
         ("bchw,dc->bdhw", 7, lambda network, x: network.mix, {"a": 6, "einsum": 7, "b": 5}),
-        ("bchw, dc -> bdhw", 7, lambda network, x: network.mix.sigmoid(), {"a": 6, "b": 5}),
+        ("bchw, dc -> bdhw", 7, lambda network, x: network.mix.sigmoid(), {"a": 6, "einsum": 7, "b": 5}),
         ("bchw,bchw->bhw", 6, lambda network, x: x.sin() + 2, {"a": 6, "b": 5}),
         ("bchw,dc", 7, lambda network, x: network.mix, {"a": 6, "einsum": 7, "b": 5}),
     ],
@@ -40,6 +40,40 @@ def test_sums_over_channels(equation, read, operand, groups):
     generator = torch.Generator().manual_seed(1)
     for widths in (graph.widths, graph.widths - 1, graph.widths // 2):
         check(graph, network, (example,), widths, generator)
+
+
+class OwnLinear(Pair):
+    """A matrix product with a parameter, or with what is computed from one, in place of a linear layer."""
+
+    def __init__(self, weight):
+        super().__init__(6, 7)
+        self.weight, self.columns = weight, nn.Parameter(torch.rand(6, 7))
+        self.kernels, self.scale = nn.Parameter(torch.rand(7, 6, 3, 3)), nn.Parameter(torch.rand(7))
+
+    def features(self, x):
+        made = self.a(x).movedim(1, -1) @ self.weight(self)
+        return self.b(made.relu().movedim(-1, 1))
+
+
+@pytest.mark.parametrize(
+    ("weight", "shrinks"),
+    [
+        (lambda network: network.columns, {"columns": (3, 3)}),
+        (lambda network: network.columns * network.scale, {"columns": (3, 3), "scale": (3,)}),
+        (lambda network: network.kernels.sum((2, 3)).t(), {"kernels": (3, 3, 3, 3)}),
+    ],
+    ids=["parameter", "scaled", "summed"],
+)
+def test_products_with_parameters_of_their_own(weight, shrinks):
+    network = random_weights(OwnLinear(weight))
+    example = torch.randn(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    graph = gnnrl_lightning.trace(network, example)
+    assert {group.name: group.width for group in graph.groups} == {"a": 6, "matmul": 7, "b": 5}
+    generator = torch.Generator().manual_seed(1)
+    for widths in (graph.widths, graph.widths - 1, graph.widths // 2):
+        check(graph, network, (example,), widths, generator)
+    pruned = graph.plan(network, torch.tensor([3, 3, 5])).apply(network)
+    assert {name: tuple(getattr(pruned, name).shape) for name in shrinks} == shrinks
 
 
 class Table(nn.Module):
