@@ -165,9 +165,12 @@ class ComputationGraph(TracedNetwork):
             layers: Names of modules, globs, and module types or their import paths.
 
         Raises:
-            UserError: An item matches no linear layer, or a layer that may not be masked.
+            UserError: An item matches no linear layer, or one that may not be masked; or all of them are kept.
         """
-        weights = find_weights(network, layers)
+        found = find_weights(network, layers)
+        weights = tuple(name for name in found if not any(f"{name}.".startswith(f"{kept}.") for kept in self.kept))
+        if not weights:
+            raise UserError("groups.masks: groups.keep leaves all of these layers unchanged; change one of them")
         read = {item.weight for item in self.contractions}
         for name in weights:
             if name not in read:

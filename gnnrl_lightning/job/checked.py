@@ -73,6 +73,13 @@ def check(
         instance("folder", folder, RunFolder, "a RunFolder, or None")
     network = task.build()
     graph = task.trace(network) if origin is None else task.trace_again(network).limited_as(origin.graph)
+    if task.masked:
+        raise UserError(
+            f"{task.artifact} has masked weights ({', '.join(task.masked)}), which a further search would not keep: "
+            "begin with the dense network, or train this one further with finetune"
+        )
+    if graph.masks and options.stages.shares:
+        raise UserError("groups.masks and stages.shares do not go together yet: leave one of them out")
     if not task.trained:
         task.check_training(network, options.pretraining, "pretraining")
     task.check_training(network, options.finetuning, "finetuning", teacher=network)
@@ -92,11 +99,6 @@ def check(
         alignment = align(graph, network, budget, timer, options.latency.batch_size)
         budget = budget.aligned(alignment.multiple)
     limits = limits_on(graph, budget, task.path, origin)
-    lost = [name for name in task.masked if name not in graph.masked]
-    if lost:
-        raise UserError(f"{task.artifact} has zeros in {', '.join(lost)}: give its layers in groups.masks again")
-    if graph.masks and options.stages.shares:
-        raise UserError("groups.masks and stages.shares do not go together yet: leave one of them out")
     if origin is None:
         options.stages.budgets(limits)  # refused now, not after the first stage
     if latency is None and alignment is None:

@@ -26,7 +26,7 @@ def uniform(graph: ComputationGraph, limits: BoundBudget) -> Tensor:
 
 
 def tapered(towards_output: float) -> Baseline:
-    """Keep ratios that change linearly from the first group to the last.
+    """Keep ratios that change linearly from the first group of channels to the last; masked weights have their mean.
 
     Args:
         towards_output: Ratio of the last group's keep ratio to the first group's, before the projection.
@@ -34,8 +34,10 @@ def tapered(towards_output: float) -> Baseline:
 
     def propose(graph: ComputationGraph, limits: BoundBudget) -> Tensor:
         low, high = sorted((1.0, towards_output))
-        ramp = torch.linspace(1.0, towards_output, len(graph.groups), dtype=torch.float64) / high
-        return limits.project(graph.widths * ramp.clamp(min=low / high))
+        channels = int((graph.sets > 0).sum())
+        ramp = torch.linspace(1.0, towards_output, channels, dtype=torch.float64) / high
+        masks = torch.ones(len(graph.groups) - channels, dtype=torch.float64) * ramp.mean()
+        return limits.project(graph.widths * torch.cat([ramp, masks]).clamp(min=low / high))
 
     return propose
 

@@ -50,27 +50,30 @@ def find_weights(network: nn.Module, layers: Sequence[str | type[nn.Module]]) ->
             paths (`torch.nn.Linear`).
 
     Raises:
-        UserError: An item matches no linear layer, or a layer shares its weight with another module.
+        UserError: An item matches no linear layer, or a layer's weight is shared, or computed from other parameters.
     """
     if isinstance(layers, str) or not isinstance(layers, Sequence):
         raise UserError(f"{OPTION} is {shown(layers)}: expected a list of names, globs or module types")
-    linear = {f"{path}.weight": module for path, module in network.named_modules() if isinstance(module, nn.Linear)}
-    chosen = dict[str, None]()
+    every = {path: each for path, each in network.named_modules(remove_duplicate=False) if isinstance(each, nn.Linear)}
+    first = {id(module): path for path, module in reversed(every.items())}
+    chosen = set[int]()
     for given in layers:
         modules = find_named(network, [], given, OPTION)
-        found = [name for name in linear if any(f"{name}.".startswith(f"{module}.") for module in modules)]
+        found = {id(each) for path, each in every.items() if any(f"{path}.".startswith(f"{name}.") for name in modules)}
         if not found:
-            has = "expected one of " + ", ".join(name.removesuffix(".weight") for name in linear)
-            has = has if linear else "this network has none"
+            has = "expected one of " + ", ".join(every) if every else "this network has none"
             raise UserError(f"{OPTION} {shown(given)} matches no linear layer: {has}")
-        chosen |= dict.fromkeys(found)
-    owners = [id(tensor) for _, tensor in network.named_parameters(remove_duplicate=False)]
-    for name in chosen:
-        if parametrize.is_parametrized(linear[name]):
-            raise UserError(f"{OPTION}: {name} has a parametrization already; leave the layer out")
-        if owners.count(id(linear[name].weight)) > 1:
+        chosen |= found
+    masked = {f"{path}.weight": every[path] for path in every if first[id(every[path])] == path}
+    masked = {name: module for name, module in masked.items() if id(module) in chosen}
+    named, others = dict(network.named_parameters(remove_duplicate=False)), list(network.modules())
+    for name, module in masked.items():
+        if name not in named:
+            raise UserError(f"{OPTION}: {name} is computed from other parameters; leave the layer out")
+        owners = [other for other in others if any(each is module.weight for each in other._parameters.values())]
+        if len(owners) > 1:
             raise UserError(f"{OPTION}: several modules share {name}; leave the layer out")
-    return tuple(name for name in linear if name in chosen)
+    return tuple(masked)
 
 
 @torch.no_grad()
@@ -82,14 +85,23 @@ def mask_smallest(network: nn.Module, kept: Mapping[str, int]) -> None:
         kept: Name of a weight -> how many of its `PARTS` parts stay.
     """
     for name, parts in kept.items():
-        mask_elements(network.get_parameter(name), parts)
+        for layer in _layers(network, [name]):
+            mask_elements(layer.get_parameter("weight"), parts)
 
 
 @torch.no_grad()
 def mask_elements(weight: Tensor, kept: int) -> None:
-    """Set the elements of least magnitude of a contiguous weight to zero, in place, but for so many of its `PARTS`."""
+    """Set the elements of least magnitude to zero, in place, but for so many of its `PARTS`."""
     order = weight.abs().flatten().argsort(stable=True)
-    weight.view(-1)[order[: zeros(weight.numel(), kept)]] = 0
+    masked = torch.zeros(weight.numel(), dtype=torch.bool, device=weight.device)
+    masked[order[: zeros(weight.numel(), kept)]] = True
+    weight.masked_fill_(masked.view(weight.shape), 0)
+
+
+def _layers(network: nn.Module, weights: Sequence[str]) -> list[nn.Module]:
+    """The layers of these weights, without those that have gone entirely."""
+    named = dict(network.named_parameters(remove_duplicate=False))
+    return [network.get_submodule(name.rpartition(".")[0]) for name in weights if name in named]
 
 
 @contextmanager
@@ -98,13 +110,19 @@ def zeros_held(network: nn.Module, weights: Sequence[str]) -> Iterator[None]:
 
     Args:
         network: The network. Inside, its state dict has other names for these weights.
-        weights: Names of the weights.
+        weights: Names of the weights; those of layers that have gone entirely are left out.
     """
-    layers = [network.get_submodule(name.rpartition(".")[0]) for name in weights]
-    for layer in layers:
-        parametrize.register_parametrization(layer, "weight", Mask(layer.get_parameter("weight").detach() != 0))
+    layers = _layers(network, weights)
+    orders = [list(layer._parameters) for layer in layers]
+    held = list[nn.Module]()
     try:
+        for layer in layers:
+            mask = Mask(layer.get_parameter("weight").detach() != 0)
+            parametrize.register_parametrization(layer, "weight", mask)
+            held.append(layer)
         yield
     finally:
-        for layer in layers:
+        for layer, order in zip(held, orders, strict=False):
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+            for name in order:  # the state dict has its usual order
+                layer._parameters[name] = layer._parameters.pop(name)

@@ -48,7 +48,7 @@ class Removable:
         return Removable(groups, (*self.reasons, *(MASK,) * count), useless)
 
 
-MASK = "a mask leaves a part of the weight, at least"
+MASK = "a masked weight keeps at least one part"
 
 DISCONNECTED = "without it, an output of the network would no longer depend on an input"
 

@@ -100,12 +100,7 @@ def measure_reconstruction(
             if width == group.width:
                 continue
             if number in graph.masks:
-                masked = copy.deepcopy(tensors[group.name].detach())
-                mask_elements(masked, width)
-                layer, change = pruner.layers[group.name], tensors[group.name].detach() - masked
-                measured[number, column] = _share(
-                    layer, tensors[group.name].detach(), change, pruner.moments[group.name]
-                )
+                measured[number, column] = _masked_share(pruner, group.name, tensors[group.name].detach(), width)
                 continue
             selection = narrowed(pruner, number, width).selection
             measured[number, column] = sum(
@@ -128,6 +123,15 @@ def _left_over(layer: Layer, weight: Tensor, moments: Moments, selection: Select
         part = slice(block * rows, (block + 1) * rows)
         full[part, axis.positions(selection)] = fitted[part]
     return _share(layer, weight, weight - full, moments)
+
+
+def _masked_share(pruner: Pruner, name: str, weight: Tensor, width: int) -> float:
+    """tr(D C D^T) / tr(W C W^T) of what a mask sets to zero; C is the identity where inputs are not known."""
+    mask_elements(masked := weight.clone(), width)
+    if name in pruner.moments:
+        return _share(pruner.layers[name], weight, weight - masked, pruner.moments[name])
+    tiny = torch.finfo(weight.dtype).tiny
+    return float((weight - masked).square().sum() / weight.square().sum().clamp(min=tiny))
 
 
 def _share(layer: Layer, weight: Tensor, change: Tensor, moments: Moments) -> float:

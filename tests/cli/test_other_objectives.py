@@ -24,6 +24,7 @@ REGRESSION = {"rmse", "mean_absolute_error"}
 def test_the_whole_job(tmp_path, capsys, name, figures, data, better):
     configs = [part for file in (name, "debug") for part in ("--config", str(EXPERIMENTS / f"{file}.yaml"))]
     place = ["--run.root", str(tmp_path), "--run.name", "run", "--search.evaluations", "60", "--episode.reward", "null"]
+    place += ["--delivery.fastest_of", "0"]
     main(["fit", *configs, *data, *place])
     printed = capsys.readouterr().out
     result = json.loads((tmp_path / "run" / "result.json").read_text())

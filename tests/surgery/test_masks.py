@@ -173,3 +173,61 @@ def test_the_mask_comes_after_the_repair(graph):
     pruned = pruner.prune(pruner.plan(widths))
     parameters = [parameter.detach() for parameter in pruned.parameters()]
     assert sum(int((each != 0).sum()) for each in parameters) == int(graph.cost.nonzero(widths))
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c, self.d = nn.Linear(8, 12), nn.Linear(12, 10), nn.Linear(10, 12), nn.Linear(12, 4)
+
+    def forward(self, x):
+        x = self.a(x).relu()
+        return self.d(x + self.c(self.b(x).relu()))
+
+
+def test_a_masked_layer_may_go_entirely():
+    dense = Residual()
+    graph = trace(dense, torch.randn(2, 8), masks=["*"])
+    widths = graph.widths.clone()
+    widths[[group.name for group in graph.groups].index("b")] = 0
+    pruned = graph.plan(dense, widths).apply(dense)
+    with zeros_held(pruned, graph.masked):
+        pruned(torch.randn(3, 8)).sum().backward()
+    assert int(graph.cost.nonzero(widths)) == sum(parameter.numel() for parameter in pruned.parameters())
+
+
+def test_kept_layers_are_not_masked():
+    assert trace(network(), EXAMPLE, keep=["5"], masks=["*"]).masked == ("3.weight",)
+    with pytest.raises(UserError, match=r"groups.keep leaves all of these layers unchanged"):
+        trace(network(), EXAMPLE, keep=["5"], masks=["5"])
+
+
+def test_other_layouts_and_names_of_a_weight():
+    turned = network()
+    turned[5].weight = nn.Parameter(torch.randn(20, 10).t())
+    mask_smallest(turned, {"5.weight": 16})
+    assert int((turned[5].weight == 0).sum()) == 150
+    turned.also = turned[3]
+    assert find_weights(turned, ["also"]) == ("3.weight",)
+    weighted = network()
+    value = weighted[3].weight.detach()
+    del weighted[3].weight
+    weighted[3].raw, weighted[3].weight = nn.Parameter(value), value * 2  # as the deprecated weight_norm does
+    with pytest.raises(UserError, match=r"3.weight is computed from other parameters"):
+        find_weights(weighted, ["3"])
+
+
+def test_the_state_dict_keeps_its_order():
+    pruned = network()
+    order = list(pruned.state_dict())
+    with zeros_held(pruned, ["3.weight", "5.weight"]):
+        pass
+    assert list(pruned.state_dict()) == order
+
+
+def test_the_reconstruction_of_a_layer_whose_inputs_are_not_known(graph):
+    pruner = Pruner(graph, network(), torch.randn(64, 1, 8, 8), repair="refit")
+    known = {name: value for name, value in pruner.moments.items() if name != "5.weight"}
+    pruner.__dict__["moments"] = known
+    measured = SENSITIVITIES.find("reconstruction").make(pruner).measured
+    assert bool((measured[3] > 0).all()) and float(measured[3, 0]) < 1
