@@ -276,7 +276,7 @@ def inspection_tables(found: Mapping[str, Any]) -> list[Table]:
     for group in found["groups"]:
         members = ", ".join(f"{member['parameter']}[{member['dimension']}]" for member in group["members"])
         widths = (str(group[name]) for name in ("width", "lowest", "highest"))
-        where = members or "parts of this weight, of which the smallest may be zero"
+        where = members or "parts of a masked weight"
         groups.add_row(group["name"], *widths, "no" if group["stays"] else "yes", where)
     if not found["reasons"]:
         return [cost, groups]
