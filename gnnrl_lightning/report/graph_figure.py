@@ -149,7 +149,7 @@ def _node(data: Any, i: int, geometry: str, tag: str, block: str) -> Node:
         shape = data.shape[i]
         area = f" @ {_TIMES.join(map(str, shape[1:]))}" if len(shape) == 3 else ""
         arrow = "" if kind == "input" else "→ "
-        words += [f"{arrow}{channels}{area}", tag or ("frozen" if frozen else "")]
+        words += [f"{arrow}{channels}{area}", "frozen" if frozen else "", tag]
     return Node("  ".join(filter(None, words)), kinds, channels, frozen, strong, block)
 
 
