@@ -119,7 +119,7 @@ class Pruner(Dense):
         return self.repaired(plan, self._repair)
 
     def repaired(self, plan: Plan, repair: Repair) -> nn.Module:
-        """Return the pruned network after another repair, in evaluation mode; masks come last."""
+        """Return the pruned network after a repair, in evaluation mode; masks come last."""
         pruned = plan.slice(self.network).eval()
         repair.apply(self, pruned, plan.selection)
         mask_smallest(pruned, plan.masks)

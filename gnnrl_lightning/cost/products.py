@@ -17,7 +17,7 @@ from torch import Tensor
 from gnnrl_lightning.tracing.axes import Axis
 
 PARTS = 64
-"""Parts of a masked weight, any number of which may be zero, the smallest elements first."""
+"""Parts of a masked weight, all but one of which may be zero, the smallest elements first."""
 
 Count = TypeVar("Count", int, Tensor)
 

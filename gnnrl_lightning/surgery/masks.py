@@ -2,14 +2,14 @@
 
 The share of a layer's weights that stays is an action like the width of a channel group: a graph that was traced with
 `masks` has a group for each masked weight, of `gnnrl_lightning.cost.products.PARTS` equal parts. Masked weights are
-zeros in dense tensors: they save neither MACs nor latency, and `nonzero` counts them, not `params`.
+zeros in dense tensors: they save neither MACs nor latency; `params` counts them, `nonzero` does not.
 
 While a network trains, a mask is a parametrization, `weight = original * mask`, which keeps the zeros.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -82,11 +82,12 @@ def mask_smallest(network: nn.Module, kept: Mapping[str, int]) -> None:
 
     Args:
         network: The network, usually after surgery.
-        kept: Name of a weight -> how many of its `PARTS` parts stay.
+        kept: Name of a weight -> how many of its `PARTS` parts stay; those of layers that have gone are left out.
     """
+    left = _left(network, kept)
     for name, parts in kept.items():
-        for layer in _layers(network, [name]):
-            mask_elements(layer.get_parameter("weight"), parts)
+        if name in left:
+            mask_elements(left[name], parts)
 
 
 @torch.no_grad()
@@ -98,10 +99,10 @@ def mask_elements(weight: Tensor, kept: int) -> None:
     weight.masked_fill_(masked.view(weight.shape), 0)
 
 
-def _layers(network: nn.Module, weights: Sequence[str]) -> list[nn.Module]:
-    """The layers of these weights, without those that have gone entirely."""
+def _left(network: nn.Module, weights: Iterable[str]) -> dict[str, Tensor]:
+    """These weights by name, without those of layers that have gone entirely."""
     named = dict(network.named_parameters(remove_duplicate=False))
-    return [network.get_submodule(name.rpartition(".")[0]) for name in weights if name in named]
+    return {name: named[name] for name in weights if name in named}
 
 
 @contextmanager
@@ -112,7 +113,7 @@ def zeros_held(network: nn.Module, weights: Sequence[str]) -> Iterator[None]:
         network: The network. Inside, its state dict has other names for these weights.
         weights: Names of the weights; those of layers that have gone entirely are left out.
     """
-    layers = _layers(network, weights)
+    layers = [network.get_submodule(name.rpartition(".")[0]) for name in _left(network, weights)]
     orders = [list(layer._parameters) for layer in layers]
     held = list[nn.Module]()
     try:

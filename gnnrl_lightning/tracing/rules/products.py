@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch.fx import Node
 
 from gnnrl_lightning.tracing.labels import Value, support
 from gnnrl_lightning.tracing.product import Product
@@ -34,15 +33,25 @@ def matmul(walk: Walk, a: Value, b: Value) -> Value:
     product = Product(walk, (a, b), letters, _letters(len(walk.shape), "mn"), number)
     labels = product.labels()
     product.keep_made()
-    assert walk.node is not None
-    _produce(walk, cast(list[Node], walk.node.args[-2:]), (a, b), letters, product.result)
+    _produce(walk, _arguments(walk)[-2:], (a, b), letters, product.result)
     reads = product.reads if product.reads is None else product.reads.flatten()
     walk.contract(tuple(product.sizes), reads=reads)
     return Value(walk.shape, labels)
 
 
-def _produce(walk: Walk, sources: Sequence[Node], values: Sequence[Value], letters: Sequence[str], result: str) -> None:
-    """Record the channels that operands which are parameters, or are computed from them, make of the other operand."""
+def _arguments(walk: Walk) -> tuple[Any, ...]:
+    """The arguments of the current operator in the graph."""
+    assert walk.node is not None
+    return walk.node.args
+
+
+def _produce(walk: Walk, sources: Sequence[Any], values: Sequence[Value], letters: Sequence[str], result: str) -> None:
+    """Record the channels that operands which are parameters, or are computed from them, make of the other operand.
+
+    A product of parameters alone makes none: it is a weight, which some other operator reads.
+    """
+    if walk.node in walk.derived:
+        return
     for source, value, mine in zip(sources, values, letters, strict=True):
         for along in value.labels if walk.parameter_name(value) or source in walk.derived else ():
             each = len(along.unique()) == along.numel()  # not those of one of several dimensions that a view has joined
@@ -90,8 +99,7 @@ def einsum(walk: Walk, equation: str, operands: list[Value], *_: Any, **__: Any)
     product = Product(walk, operands, subscripts, right, number, masked=False)
     labels = product.labels()
     product.keep_made()
-    assert walk.node is not None
-    _produce(walk, cast(list[Node], walk.node.args[1]), operands, subscripts, right)
+    _produce(walk, _arguments(walk)[1], operands, subscripts, right)
     walk.contract(tuple(product.sizes) if walk.macs() else ())
     return Value(walk.shape, labels)
 

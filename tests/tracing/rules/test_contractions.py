@@ -76,6 +76,33 @@ def test_products_with_parameters_of_their_own(weight, shrinks):
     assert {name: tuple(getattr(pruned, name).shape) for name in shrinks} == shrinks
 
 
+class LowRank(Pair):
+    """A linear layer whose weight is a product of two parameters, as an adapter of low rank has."""
+
+    def __init__(self, product):
+        super().__init__(6, 7)
+        self.product, self.down, self.up = product, nn.Parameter(torch.rand(2, 6)), nn.Parameter(torch.rand(7, 2))
+
+    def features(self, x):
+        weight = self.product(self.up, self.down)
+        made = nn.functional.linear(self.a(x).movedim(1, -1), weight)
+        return self.b(made.relu().movedim(-1, 1))
+
+
+@pytest.mark.parametrize(
+    "product",
+    [lambda up, down: up @ down, lambda up, down: torch.einsum("or,ri->oi", up, down)],
+    ids=["matmul", "einsum"],
+)
+def test_a_product_of_parameters_is_a_weight_and_makes_no_channels(product):
+    network = random_weights(LowRank(product))
+    example = torch.randn(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    graph = gnnrl_lightning.trace(network, example)
+    assert [(group.name, group.width) for group in graph.groups] == [("a", 6), ("linear", 7), ("b", 5)]
+    assert [member.role for member in graph.groups[0].members if member.parameter == "down"] == ["input"]
+    check(graph, network, (example,), graph.widths - 1, torch.Generator().manual_seed(1))
+
+
 class Table(nn.Module):
     """A product with a table, which may be no parameter, then a convolution."""
 
