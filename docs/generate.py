@@ -18,7 +18,9 @@ from mkdocs.structure.files import File, Files
 
 from gnnrl_lightning import data
 from gnnrl_lightning.cli.arguments import ArgumentsCLI
+from gnnrl_lightning.cli.parser import PASSED
 from gnnrl_lightning.cli.subcommands import CONFIGURED
+from gnnrl_lightning.rl import learners
 from gnnrl_lightning.tracing import rules
 from gnnrl_lightning.tracing.walk import RULES
 
@@ -134,7 +136,7 @@ def _docstring(path: Path) -> str:
 
 
 def configuration() -> str:
-    """The page of all keys: a table for each section, and one for each class of data."""
+    """The page of all keys: a table for each section, and one for each class of learner and data."""
     sections: dict[str, list[Any]] = defaultdict(list)
     for action in options("fit"):
         section = action.dest.partition(".")[0]
@@ -143,11 +145,10 @@ def configuration() -> str:
     text = [CONFIGURATION, "## Keys without a section\n", *_table(single)]
     for name, actions in sections.items():
         text += [f"\n## {name}\n", *_table(actions, f"{name}.")]
+    for cls in _classes(learners, learners.GraphLearner):
+        text += _class_table(cls, "model", learners, set(PASSED))
     for cls in _classes(data, data.ImageData):
-        parser = ArgumentParser()
-        parser.add_class_arguments(cls, "data.init_args")
-        text += [f"\n## data: {cls.__name__}\n", f"{_first_line(cls)} `class_path: {data.__name__}.{cls.__name__}`\n"]
-        text += _table(_documented(parser), "data.init_args.")
+        text += _class_table(cls, "data", data, set())
     text += ["\n## trainer\n", "What Lightning's trainer takes, with its words.\n", *_table(of_lightning, "trainer.")]
     everywhere = {action.dest for action in options("fit")}
     text += ["\n## Options of single subcommands\n"]
@@ -158,6 +159,14 @@ def configuration() -> str:
         if action.dest not in everywhere
     ]
     return "\n".join(text) + "\n"
+
+
+def _class_table(cls: type, section: str, module: Any, skip: set[str | int]) -> list[str]:
+    """The arguments of a class that a section names."""
+    parser = ArgumentParser()
+    parser.add_class_arguments(cls, f"{section}.init_args", skip=skip, fail_untyped=False)
+    about = f"{_first_line(cls)} `class_path: {module.__name__}.{cls.__name__}`\n"
+    return [f"\n## {section}: {cls.__name__}\n", about, *_table(_documented(parser), f"{section}.init_args.")]
 
 
 class _Parsed(Exception):

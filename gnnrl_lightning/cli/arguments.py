@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_type_hints
@@ -18,7 +18,7 @@ from gnnrl_lightning.cli.comparing import policies_of
 from gnnrl_lightning.cli.ending import reading_user_code
 from gnnrl_lightning.cli.experiments import with_experiments
 from gnnrl_lightning.cli.front import DESCRIPTION
-from gnnrl_lightning.cli.parser import CompressionParser
+from gnnrl_lightning.cli.parser import USUAL_LEARNER, CompressionParser, add_learner
 from gnnrl_lightning.cli.resuming import is_finished, resumed_run, same_wandb_runs
 from gnnrl_lightning.cli.subcommands import CONFIGURED, Subcommand
 from gnnrl_lightning.cli.trainer import SubcommandTrainer, check_settings
@@ -33,7 +33,7 @@ from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.options import AUTO
 from gnnrl_lightning.processes import rank
-from gnnrl_lightning.rl.learners import GNNRL
+from gnnrl_lightning.rl.learners import GraphLearner
 from gnnrl_lightning.runs.folder import RunFolder, RunOptions
 from gnnrl_lightning.runs.integrity import check_files
 from gnnrl_lightning.runs.lock import locked
@@ -78,7 +78,7 @@ class ArgumentsCLI(LightningCLI):
         asked = (sys.argv[1:] if args is None else args)[:1]
         self.parsed = {name: row for name, row in CONFIGURED.items() if name in asked} or CONFIGURED
         super().__init__(
-            GNNRL,
+            GraphLearner,
             ExampleData,
             save_config_callback=None,
             trainer_class=SubcommandTrainer,
@@ -91,6 +91,7 @@ class ArgumentsCLI(LightningCLI):
                 "log_every_n_steps": 1,
             },
             seed_everything_default=0,
+            subclass_mode_model=True,
             subclass_mode_data=True,
             parser_class=CompressionParser,
             parser_kwargs={"description": DESCRIPTION},
@@ -118,8 +119,8 @@ class ArgumentsCLI(LightningCLI):
         """Add the arguments of trainer, learner and data."""
         parser.add_lightning_class_args(self.trainer_class, "trainer")
         parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items()})
-        # Users' classes need no type hints.
-        parser.add_class_arguments(GNNRL, "model", skip={"env", "proxy", "seed"}, fail_untyped=False)
+        add_learner(parser, "model")
+        parser.set_defaults({"model": {"class_path": USUAL_LEARNER}})
         parser.add_lightning_class_args(ExampleData, "data", subclass_mode=True)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -149,11 +150,24 @@ class ArgumentsCLI(LightningCLI):
                 self.hold(self.resumed)
             given = [given[0], "--config", str(self.resumed.config)]
         with reading_user_code():
-            self.config = parser.parse_args(with_experiments(given))
+            given = with_experiments(given)
+            self._choose_learner(parser, given)
+            self.config = parser.parse_args(given)
         config = self.config[self.config["subcommand"]]
         _check(config)
         if self.resumed is not None and self.resumed.wandb.is_file():
             same_wandb_runs(config.trainer, self.resumed.wandb.read_text(encoding="utf-8").split())
+
+    def _choose_learner(self, parser: LightningArgumentParser, given: Sequence[str]) -> None:
+        """Give `model` the defaults of the class that is asked for, where it is not the usual one.
+
+        Otherwise jsonargparse would keep the values of the usual class for all arguments that both have.
+        """
+        if not given or given[0] not in self.parsed:
+            return  # the parser says so
+        quiet = [each for each in given[1:] if not each.startswith("--print_config")]
+        asked = parser.parse_args([given[0], "--model", USUAL_LEARNER, *quiet], defaults=False)[given[0]]
+        self._subcommand_parsers[given[0]].set_defaults({"model": {"class_path": asked.model.class_path}})
 
     def hold(self, folder: RunFolder) -> None:
         """Lock the folder of an interrupted run, and check its files before any is used."""
@@ -176,7 +190,7 @@ class ArgumentsCLI(LightningCLI):
             given += policies_of(self._get(self.config, "model"), self._get(self.config_init, "compare").variants)
             if self.unfinished is None and self.resumed is None:
                 RunFolder.check(self.run.root, self.run.name, self.overwrite, [path for path in given if path])
-        self.model: GNNRL = self._get(self.config_init, "model")
+        self.model: GraphLearner = self._get(self.config_init, "model")
         self.model.seed = self._get(self.config, "seed_everything")
         self.datamodule: ExampleData = self._get(self.config_init, "data")
         self.trainer = self.instantiate_trainer()
@@ -225,7 +239,7 @@ class ArgumentsCLI(LightningCLI):
     @property
     def model_policy_file(self) -> str | None:
         """File of a trained policy."""
-        return self._get(self.config, "model")["policy_file"]
+        return self._get(self.config, "model")["init_args"].get("policy_file")
 
     @property
     def overwrite(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+from gnnrl_lightning.cli.parser import add_learner
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.job.compare_options import DDPG_METHOD
@@ -18,15 +19,18 @@ from gnnrl_lightning.options import AUTO, decided_as, flat
 from gnnrl_lightning.registry import resolve
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.environments import AGENT
-from gnnrl_lightning.rl.learners import DDPG, GNNRL
+from gnnrl_lightning.rl.learners import DDPG, GraphLearner
 from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.runs.settings import FREE, changes, read_settings
 
-SECTIONS: dict[str, type] = {"model": GNNRL, "episode": EpisodeOptions}
+MODEL, EPISODE = SECTIONS = ("model", "episode")
 """The sections of the agent. All others configure candidates and scoring, which are the same for all methods."""
 
 COMPARED = ("compare.methods", "compare.seeds", "compare.budgets")
 """Keys with which a comparison may go on although they differ: the names of finished runs have their values."""
+SHARED = ("episodes_per_iteration", "proxy_episodes")
+"""Arguments of the agent that DDPG takes, too."""
+
 VARIANTS = ("compare", "variants")
 
 
@@ -41,12 +45,11 @@ def agents_of(sections: Mapping[str, Namespace], variants: Mapping[str, Mapping[
         UserError: A variant has an unknown section or key, one that is not the agent's, or an invalid value.
     """
     parser = ArgumentParser(exit_on_error=False)
-    for name, section in SECTIONS.items():
-        skip: set[str | int] = {"env", "proxy", "seed"} if section is GNNRL else set()
-        parser.add_class_arguments(section, name, skip=skip, fail_untyped=False)
+    add_learner(parser, MODEL)
+    parser.add_class_arguments(EpisodeOptions, EPISODE)
     base = {name: sections[name].as_dict() for name in SECTIONS}
     rows = {name: _agent(parser, name, base, changes) for name, changes in {AGENT: {}, **variants}.items()}
-    shared = {name: base["model"][name] for name in ("episodes_per_iteration", "proxy_episodes")}
+    shared = {name: base[MODEL]["init_args"][name] for name in SHARED if name in base[MODEL]["init_args"]}
     return rows | {DDPG_METHOD: AgentRow(lambda seed: DDPG(**shared, seed=seed), rows[AGENT].episode)}
 
 
@@ -57,19 +60,27 @@ def _agent(parser: ArgumentParser, name: str, base: dict[str, Any], changes: Map
             f"compare.variants.{name} has {', '.join(unknown)}: expected the agent's sections, {' and '.join(base)}; "
             "all others are the same for all"
         )
-    merged = {part: {**base[part], **_as_written(changes.get(part) or {})} for part in base}
+    own = {part: _as_written(changes.get(part) or {}) for part in base}
+    merged = {MODEL: _learner(base[MODEL], own[MODEL]), EPISODE: {**base[EPISODE], **own[EPISODE]}}
     try:
         config = parser.parse_object(merged)
-        episode: EpisodeOptions = parser.instantiate(config)["episode"]  # makes the module, too, which checks itself
+        episode: EpisodeOptions = parser.instantiate(config)[EPISODE]  # makes the module, too, which checks itself
     except (ArgumentError, UserError) as error:
         raise UserError(f"compare.variants.{name}: {one_line(error)}") from error
 
-    def make(seed: int) -> GNNRL:
-        agent: GNNRL = parser.instantiate(config)["model"]
+    def make(seed: int) -> GraphLearner:
+        agent: GraphLearner = parser.instantiate(config)[MODEL]
         agent.seed = seed
         return agent
 
     return AgentRow(make, episode)
+
+
+def _learner(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a variant's learner: the configured one with other arguments, or one of the class that it names."""
+    if "class_path" in changes:
+        return {**changes}
+    return {**base, "init_args": {**base["init_args"], **changes.get("init_args", changes)}}
 
 
 def _as_written(value: Any) -> Any:
@@ -102,7 +113,8 @@ def _without_default(path: str) -> set[str]:
 
 def policies_of(model: Namespace, variants: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the files of trained policies that the agents read."""
-    given = [model["policy_file"], *((changes.get("model") or {}).get("policy_file") for changes in variants.values())]
+    learners = [model, *(changes.get(MODEL) or {} for changes in variants.values())]
+    given = [learner.get("init_args", learner).get("policy_file") for learner in learners]
     return [path for path in given if path]
 
 

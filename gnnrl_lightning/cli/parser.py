@@ -5,10 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import yaml
+from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser
+
+from gnnrl_lightning.rl.learners import GraphLearner
 
 OWN = ("network", "objective")
 """Keys whose `class_path` we resolve ourselves: a short name is a network or objective of ours."""
+
+USUAL_LEARNER = "gnnrl_lightning.GNNRL"
+"""Import path of the learner whose arguments need no `class_path`."""
+
+PASSED = ("env", "proxy", "seed")
+"""Arguments of a learner that the command line passes itself."""
+
+LEARNER_HELP = "What trains the policy: GNNRL (PPO), DDPG, or your own subclass of GraphLearner."
 
 
 class CompressionParser(LightningArgumentParser):
@@ -33,3 +44,16 @@ class CompressionParser(LightningArgumentParser):
                 own[name] = value
         text = super().dump(rest, *args, skip_default=True, **kwargs | {"skip_validation": True})
         return ("" if text.strip() == "{}" else text) + (yaml.safe_dump(own, sort_keys=False) if own else "")
+
+
+def add_learner(parser: ArgumentParser, name: str) -> None:
+    """Add a learner: `class_path` and `init_args` of a subclass of GraphLearner.
+
+    Args:
+        parser: The parser.
+        name: Key of the learner.
+    """
+    # Users' classes need no type hints.
+    parser.add_subclass_arguments(
+        GraphLearner, name, skip=set(PASSED), fail_untyped=False, required=True, help=LEARNER_HELP
+    )

@@ -24,13 +24,21 @@ NO_VALUE = re.compile(r"argument (?:-\w/)?(?P<key>--[\w.]+): expected (?P<count>
 NO_SUBCOMMAND = re.compile(r'expected "subcommand" to be one of .*, but it was not provided\.')
 PRINTED = re.compile(r'Invalid option "(?P<value>.*)" for --print_config')
 NO_HELP = re.compile(r"--(?P<key>[\w.]+)\.help: (?P<reason>.*)")
-UNKNOWN_ARGUMENT = re.compile(r"class_path '(?P<path>[\w.]+)': Option '(?P<key>[\w.]+)' is not accepted")
+UNKNOWN_ARGUMENT = (
+    re.compile(r"class_path '(?P<path>[\w.]+)': Option '(?P<key>[\w.]+)' is not accepted"),
+    re.compile(r"Option '(?P<key>[\w.]+)' is not accepted\. Got value: Namespace\(class_path='(?P<path>[\w.]+)'"),
+)
+OF_ARGUMENT = re.compile(
+    r"Parser key \"(?P<outer>[\w.]+)\": .*?Problem with given class_path '[\w.]+': (?P<mark>Parser key \"|--)"
+    r"(?!.* Given value: [{])(?P<inner>.*?)(?: - Expected a NoneType Given value type: NestedArg .*|$)"
+)
 WRONG_INSIDE = re.compile(
-    r'Parser key "(?P<key>[\w.]+)": Expected an? (?P<kind>.+?)\. Got value: (?P<value>.*?)(?: - |$)'
+    r'Parser key "(?P<key>[\w.]+)": Expected an? (?P<kind>.+?)\. Got value: (?P<value>.*?)(?:\. Got value: | - |$)'
 )
 UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (?P<name>\w+)")
 CLASSES = {
     "data": "gnnrl_lightning.data",
+    "model": "gnnrl_lightning.rl.learners",
     "trainer.logger": "lightning.pytorch.loggers",
     "trainer.callbacks": "lightning.pytorch.callbacks",
     "model.make_policy": "gnnrl_lightning.rl.policies",
@@ -47,6 +55,8 @@ def refusal(message: str, keys: Sequence[str], subcommands: Sequence[str]) -> st
         subcommands: The subcommands.
     """
     line = LITERAL.sub(_one_of, TYPE.sub(r"\1", " ".join(message.split())))
+    if found := OF_ARGUMENT.match(line):
+        return refusal(f"{found['mark']}{found['outer']}.{found['inner']}", keys, subcommands)
     if found := WRONG_VALUE.fullmatch(line):
         return f"{found['key']} is {found['value']}: expected {found['kind']}"
     if found := NO_VALUE.match(line):
@@ -82,12 +92,19 @@ def _class_refusal(key: str, reason: str) -> str:
         known = vars(importlib.import_module(CLASSES[key])) if key in CLASSES else ()
         meant = suggestion(found["name"], [name for name in known if name[:1].isupper()])
         return f"there is no class {found['name']}{meant}: expected its name or import path, package.module.Class"
-    if found := UNKNOWN_ARGUMENT.search(reason):
-        known = _arguments(found["path"])
-        return f"{found['path']} has no argument {found['key']}{suggestion(found['key'], known)}: see its documentation"
+    for pattern in UNKNOWN_ARGUMENT:
+        if found := pattern.search(reason):
+            return _unknown_argument(found["path"], found["key"])
     if found := WRONG_INSIDE.search(reason):
         return f"{found['key']} is {found['value']}: expected {found['kind']}"
     return reason
+
+
+def _unknown_argument(path: str, key: str) -> str:
+    """Return why an argument is refused that a class does not have."""
+    if key == "class_path":
+        return "expected class_path and init_args, with the arguments of the class in init_args"
+    return f"{path} has no argument {key}{suggestion(key, _arguments(path))}: see its documentation"
 
 
 def _arguments(path: str) -> set[str]:

@@ -88,7 +88,8 @@ MISSPELT = {
     "--candidate.repairs=refit": "candidate.repair",
     "--finetunning.epochs=3": "finetuning.epochs",
     "--episode.maxsteps=3": "episode.max_steps",
-    "--model.learning_rat=0.1": "model.learning_rate",
+    "--model.learning_rat=0.1": "learning_rate",
+    "--model=DDGP": "DDPG",
     "--model.learn=0.1": None,
     "--run.nam=x": "run.name",
     "--trainer.device=1": "trainer.devices",
@@ -120,6 +121,15 @@ WORDED = {
     "--network=resnet20": r"expected one of its keys, such as --network.class_path; see --help$",
     "--trainer.logger={class_path: WandbLogger, init_args: {offline: perhaps}}": (
         r"^error: trainer.logger: offline is perhaps: expected bool$"
+    ),
+    "--model.proxy_warmup=1.5": r"^error: model.proxy_warmup is 1.5: expected int$",
+    "--model={class_path: DDPG, init_args: {tua: 0.1}}": r"^error: model: \S+DDPG has no argument tua \(did you mean tau",
+    "--model={class_path: DDPG, tau: 0.1}": r"^error: model: expected class_path and init_args, with the arguments of ",
+    "--model.make_policy={class_path: Agent, init_args: {heads: node}}": (
+        r"^error: model.make_policy: \S+Agent has no argument heads \(did you mean head\?\): see its documentation$"
+    ),
+    "--model.make_policy={class_path: Agent, init_args: {fixed_spread: 3}}": (
+        r"^error: model.make_policy: fixed_spread is 3: expected bool$"
     ),
     "--trainer.accelerator=tpu": r"^error: trainer with accelerator tpu, devices 1, num_nodes 1 is refused \(.*\): ch",
 }

@@ -20,11 +20,12 @@ def compare(*arguments):
 def compared(fitted, workplace):
     """The folder of a finished comparison, with an agent that differs."""
     (workplace / "variants.yaml").write_text(
-        "compare:\n  methods: [agent, three_steps, blind, rounds, uniform, greedy, random]\n"
+        "compare:\n  methods: [agent, three_steps, blind, rounds, deterministic, uniform, greedy, random]\n"
         "  variants: {three_steps: {model: {episodes_per_iteration: 4, epochs: 2}, episode: {max_steps: 3}},\n"
         "    blind: {model: {make_policy: {class_path: gnnrl_lightning.rl.policies.AblatedAgent, init_args: "
         "{ablation: no_messages, encoder: {class_path: gnnrl_lightning.rl.encoders.GCN}}}}},\n"
-        "    rounds: {episode: {surrogate: true}, model: {episodes_per_iteration: 4}}}\n"
+        "    rounds: {episode: {surrogate: true}, model: {episodes_per_iteration: 4}},\n"
+        "    deterministic: {model: {class_path: DDPG, init_args: {episodes_per_iteration: 8, proxy_warmup: 1}}}}\n"
     )
     compare("--config", "variants.yaml")
     return workplace / "runs" / "compared"
@@ -46,6 +47,8 @@ def test_comparison_has_the_figures(compared):
         ("blind", 1): 1 + 6 + 8,
         ("rounds", 0): 1 + 6 + 3,
         ("rounds", 1): 1 + 6 + 3,
+        ("deterministic", 0): 1 + 6 + 8,
+        ("deterministic", 1): 1 + 6 + 8,
         ("uniform", None): 1,
         ("greedy", None): 1 + 1,
         ("random", 0): 19,
@@ -92,6 +95,7 @@ def test_a_comparison_resumes_where_it_stopped(compared, capsys):
         ),
         (["--compare.variants", "{a: {model: {clip: 1}}}"], r"compare.variants.a: .*clip"),
         (["--compare.variants", "{a: {model: {epochs: 0}}}"], r"compare.variants.a: epochs is 0"),
+        (["--compare.variants", "{a: {model: {class_path: DDPG, init_args: {clip: 1}}}}"], r"variants.a: .*clip"),
         (["--compare.variants", "{a: {model: {proxy: null}}}"], r"compare.variants.a: .*proxy"),
         (
             ["--compare.variants", "{a: {candidate: {repair: none}}}"],

@@ -30,6 +30,7 @@ def test_base_lists_every_key_where_it_belongs(capsys):
     sections = dict(zip(parts[1::2], parts[2::2], strict=True))
     config = printed_config(capsys, "fit", "--network.class_path", "resnet20", "--data", "Digits")
     config.pop("resume", None)  # an option of the command line only
+    config["model"] = config["model"]["init_args"]  # the usual learner's need no class_path
     assert sections.keys() == config.keys()
     assert config["finetuning"].keys() == config["pretraining"].keys()  # "the same keys"
     for name in config.keys() - {"trainer", "data", "finetuning"}:
@@ -78,9 +79,17 @@ def test_sweep_arguments_are_accepted_as_wandb_passes_them(capsys, monkeypatch):
     for name, value in chosen.items():
         found = config
         for part in name.split("."):
-            found = found[part]
+            found = found.get("init_args", found)[part]
         assert found == value, name
     assert config["trainer"]["logger"]["class_path"].endswith("WandbLogger")
+
+
+def test_another_learner_has_its_own_defaults(capsys):
+    asked = ["fit", "--config", str(EXPERIMENTS / "digits.yaml"), "--model", "DDPG", "--model.tau", "0.2"]
+    config = printed_config(capsys, *asked)["model"]
+    assert config["class_path"].endswith("DDPG") and config["init_args"]["tau"] == 0.2
+    assert config["init_args"]["make_policy"]["class_path"].endswith("DDPGAgent")
+    assert config["init_args"]["proxy_warmup"] == 100  # GNNRL has 10
 
 
 def documented_commands():
@@ -109,6 +118,6 @@ def test_help_of_every_subcommand_names_every_section(capsys):
             main([command, "--help"])
         text = capsys.readouterr().out
         assert end.value.code == 0
-        for option in ("--budget.macs", "--search.evaluations", "--model.clip_epsilon", "--pretraining.epochs"):
+        for option in ("--budget.macs", "--search.evaluations", "--model.help", "--pretraining.epochs"):
             assert option in text
     assert "--json" in text

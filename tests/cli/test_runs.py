@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from gnnrl_lightning.artifacts import artifact
 from gnnrl_lightning.cli import main
@@ -114,6 +115,22 @@ def test_a_search_may_end_earlier(fitted, workplace):
     folder = workplace / "runs" / "earlier"
     assert spent_by_iteration(folder) == [0, 0, 0, 8]
     assert result_of(folder)["search"]["evaluations"] == TABLE + 6 + 8
+
+
+def test_fit_with_ddpg(fitted, workplace):
+    """The learner is a class with arguments; its run is resumed and repeated like any other."""
+    config = yaml.safe_load((workplace / "small.yaml").read_text())
+    episodes = {name: config["model"][name] for name in ("episodes_per_iteration", "proxy_warmup", "proxy_between")}
+    config["model"] = {"class_path": "gnnrl_lightning.rl.learners.DDPG", "init_args": {**episodes, "batch_size": 4}}
+    (workplace / "ddpg.yaml").write_text(yaml.safe_dump(config))
+    weights = str(fitted / "checkpoints" / "dense.safetensors")
+    common = ["--checkpoint", weights, "--finetuning.epochs", "0"]
+    main(["fit", "--config", "ddpg.yaml", "--run.name", "ddpg", *common])
+    folder = workplace / "runs" / "ddpg"
+    assert spent_by_iteration(folder) == [0, 0, 0, 8, 8, 16]
+    assert result_of(folder)["search"]["evaluations"] == TABLE + 6 + 2 * 8
+    main(["fit", "--config", str(folder / "config.yaml"), "--run.name", "ddpg_again"])
+    assert result_of(workplace / "runs" / "ddpg_again")["pruned"]["widths"] == result_of(folder)["pruned"]["widths"]
 
 
 def test_a_search_may_end_with_finals(fitted, workplace, capsys):

@@ -48,7 +48,7 @@ def test_every_key_has_its_default(generate, capsys):
         main(["fit", "--network.class_path", "resnet20", "--data", "Digits", "--print_config"])
     config = yaml.safe_load(capsys.readouterr().out)
     config["network"]["class_path"] = None  # those of the page have no default
-    digits = config.pop("data")["init_args"]
+    digits, usual = config.pop("data")["init_args"], config.pop("model")["init_args"]
     for section, keys in {name: keys for name, keys in config.items() if isinstance(keys, dict)}.items():
         told = {key: yaml.safe_load(default) if default is not None else None for key, default in rows[section].items()}
         assert keys.keys() == told.keys(), section
@@ -57,6 +57,10 @@ def test_every_key_has_its_default(generate, capsys):
     single = {name for name, value in config.items() if not isinstance(value, dict)}
     assert single <= rows["Keys without a section"].keys()
     assert {key: yaml.safe_load(value) for key, value in rows["data: Digits"].items()} == digits
+    policy = usual.pop("make_policy")["class_path"]
+    learner = {key: yaml.safe_load(value) for key, value in rows["model: GNNRL"].items()}
+    assert policy.endswith(".Agent") and learner.pop("make_policy") is not None and learner == usual
+    assert rows["model: DDPG"]["tau"] == "0.05"
 
 
 def test_every_class_of_data_has_a_table(generate):
