@@ -142,6 +142,34 @@ class SelectiveKernel(Pair):
         return self.b((branches * gates[..., None, None]).sum(1))
 
 
+@case({"a": (3, 1), "b": (5, 1), "reduce": (4, 1)}, IO)
+class SplitAttention(Pair):
+    """A softmax over the two halves of the channels, which go together: both are added."""
+
+    def __init__(self):
+        super().__init__(6, 3)
+        self.reduce, self.gates = conv(3, 4), conv(4, 6)
+
+    def features(self, x):
+        halves = self.a(x).unflatten(1, (2, -1))
+        gates = self.gates(self.reduce(halves.sum(1)).relu()).unflatten(1, (2, -1)).softmax(1)
+        return self.b((halves * gates.flatten(1, 2).unflatten(1, (2, -1))).sum(1))
+
+
+@case({"masks": (6, 1), "b": (5, 1)}, IO)
+class MasksOfSources(Pair):
+    """Each channel is multiplied by a mask for each of two sources."""
+
+    def __init__(self):
+        super().__init__(6, 6)
+        self.masks = conv(3, 12)
+
+    def features(self, x):
+        masks = self.masks(x).sigmoid().unflatten(1, (2, -1))
+        first, second = (self.a(x).unsqueeze(1) * masks).unbind(1)
+        return self.b(first).relu() + self.b(second)
+
+
 @case({"gates": (4, 1)}, IO)
 class RecurrentConvolution(Headed):
     """A convolutional LSTM: four chunks of one convolution that reads its own output."""
