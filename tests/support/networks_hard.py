@@ -170,6 +170,31 @@ class MasksOfSources(Pair):
         return self.b(first).relu() + self.b(second)
 
 
+class Modulated(nn.Module):
+    """A convolution whose weight is scaled for each example and normalised, as in StyleGAN2."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(5, 6, 3, 3))
+
+    def forward(self, x, style):
+        weight = self.weight * style[:, None, :, None, None]
+        weight = weight * torch.rsqrt(weight.square().sum((2, 3, 4), keepdim=True) + 1e-8)
+        return F.conv2d(x.flatten(0, 1)[None], weight.flatten(0, 1), padding=1, groups=len(x))
+
+
+@case({"a": (6, 1), "c": (5, 1)}, IO, ((1, 3, 8, 8),))
+class ScaledWeight(Headed):
+    """The scales, which a layer makes, are channels of the input."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.style, self.c, self.head = conv(3, 6), nn.Linear(3, 6), Modulated(), nn.Linear(5, 10)
+
+    def features(self, x):
+        return self.c(self.a(x), self.style(x.mean((2, 3))))
+
+
 @case({"gates": (4, 1)}, IO)
 class RecurrentConvolution(Headed):
     """A convolutional LSTM: four chunks of one convolution that reads its own output."""

@@ -57,7 +57,7 @@ def _read(walk: Walk, x: Value, dim: int, weight: Value, along: Tensor | None) -
     reads = _contract_weight(walk, inputs, along)
     assert walk.node is not None
     made = walk.node.args[1]
-    if walk.parameter_name(weight) is None and isinstance(made, Node) and made in walk.derived and reads is not None:
+    if walk.parameter_name(weight) is None and isinstance(made, Node) and reads is not None:
         if inputs is not None and along is not None and not _is_part(made):
             walk.computed.append(walk.consumed.pop())
             walk.statistic(number, dim, inputs)
