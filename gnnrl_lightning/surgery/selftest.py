@@ -109,8 +109,15 @@ def _find_faults(
 
 
 def _drawn(graph: TracedNetwork, generator: torch.Generator) -> Tensor:
-    """Return random widths `(G,)` at which groups are tested."""
-    drawn = (torch.rand(len(graph.groups), generator=generator) * graph.widths).long().maximum(graph.least)
+    """Return random widths `(G,)` at which groups are tested.
+
+    Groups of one width get different ones, as far as there are enough: the code may need two of them to be equal.
+    """
+    drawn = torch.ones_like(graph.widths)
+    for width in graph.widths[graph.widths > 1].unique().tolist():
+        mine, smaller = graph.widths == width, 1 + torch.randperm(width - 1, generator=generator)
+        drawn[mine] = smaller[torch.arange(int(mine.sum())) % len(smaller)]
+    drawn = drawn.maximum(graph.least)
     for item, axis in graph.dependents.summaries:
         if item.operator == "einsum":  # over one channel PyTorch multiplies, which `FlopCounterMode` does not count
             summed = list(axis.counts)

@@ -163,9 +163,9 @@ class SplitCall:
         module: Path of the module that calls it.
         number: How many calls of this name the module has made before.
         sizes: The sizes that it is given: one for all parts, or one for each of them; the ends of a slice.
-        parts: Labels of each part; of a slice, those before, in and after it.
+        parts: Labels of each part; of a slice, those before, in and after it, or written into it.
         source: Line of the user's code.
-        operator: Name of the function, "split" or "slice".
+        operator: Name of the function: "split", "slice", or "slice_scatter" for a write into a slice.
     """
 
     module: str

@@ -261,6 +261,25 @@ class GroupedByExpansion(Grouped):
         return F.scaled_dot_product_attention(q, self.repeat(k), self.repeat(v))
 
 
+@attention(heads(2, "q"))
+class PairsOfQueries(Grouped):
+    """As many queries share a head of keys as there are such heads; the attribute of the one number stays."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_heads, self.shared, self.head_dim = 4, 2, 3
+        self.k, self.v, self.q, self.out = *(nn.Linear(12, 6) for _ in range(2)), nn.Linear(12, 12), nn.Linear(12, 12)
+
+    def forward(self, x):
+        q, k, v = (layer(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        return self.out(F.scaled_dot_product_attention(q, self.repeat(k), self.repeat(v)).transpose(1, 2).flatten(2))
+
+    def repeat(self, x):
+        batch, number, length, width = x.shape
+        x = x[:, :, None].expand(batch, number, self.shared, length, width)
+        return x.reshape(batch, number * self.shared, length, width)
+
+
 @attention(heads(name="q"))
 class GroupedByBroadcast(Grouped):
     """Heads of queries are split into groups."""

@@ -142,6 +142,59 @@ class SelectiveKernel(Pair):
         return self.b((branches * gates[..., None, None]).sum(1))
 
 
+@case({"a": (3, 1), "b": (5, 1), "reduce": (4, 1)}, IO)
+class SplitAttention(Pair):
+    """A softmax over the two halves of the channels, which go together: both are added."""
+
+    def __init__(self):
+        super().__init__(6, 3)
+        self.reduce, self.gates = conv(3, 4), conv(4, 6)
+
+    def features(self, x):
+        halves = self.a(x).unflatten(1, (2, -1))
+        gates = self.gates(self.reduce(halves.sum(1)).relu()).unflatten(1, (2, -1)).softmax(1)
+        return self.b((halves * gates.flatten(1, 2).unflatten(1, (2, -1))).sum(1))
+
+
+@case({"masks": (6, 1), "b": (5, 1)}, IO)
+class MasksOfSources(Pair):
+    """Each channel is multiplied by a mask for each of two sources."""
+
+    def __init__(self):
+        super().__init__(6, 6)
+        self.masks = conv(3, 12)
+
+    def features(self, x):
+        masks = self.masks(x).sigmoid().unflatten(1, (2, -1))
+        first, second = (self.a(x).unsqueeze(1) * masks).unbind(1)
+        return self.b(first).relu() + self.b(second)
+
+
+class Modulated(nn.Module):
+    """A convolution whose weight is scaled for each example and normalised, as in StyleGAN2."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(5, 6, 3, 3))
+
+    def forward(self, x, style):
+        weight = self.weight * style[:, None, :, None, None]
+        weight = weight * torch.rsqrt(weight.square().sum((2, 3, 4), keepdim=True) + 1e-8)
+        return F.conv2d(x.flatten(0, 1)[None], weight.flatten(0, 1), padding=1, groups=len(x))
+
+
+@case({"a": (6, 1), "c": (5, 1)}, IO, ((1, 3, 8, 8),))
+class ScaledWeight(Headed):
+    """The scales, which a layer makes, are channels of the input."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.style, self.c, self.head = conv(3, 6), nn.Linear(3, 6), Modulated(), nn.Linear(5, 10)
+
+    def features(self, x):
+        return self.c(self.a(x), self.style(x.mean((2, 3))))
+
+
 @case({"gates": (4, 1)}, IO)
 class RecurrentConvolution(Headed):
     """A convolutional LSTM: four chunks of one convolution that reads its own output."""

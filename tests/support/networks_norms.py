@@ -60,6 +60,24 @@ class TokenMLP(nn.Module):
         return self.head(self.last(x + self.back(F.gelu(self.hidden(self.norm(x))))).mean(1))
 
 
+@case({"embed": (6, 1)}, {"x": 5, "head": 10}, ((2, 5, 12),))
+class GatedTokens(nn.Module):
+    """A convolution mixes tokens, whose channels lie along its positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.norm, self.mix, self.head = (
+            nn.Linear(12, 12),
+            nn.LayerNorm(6),
+            nn.Conv1d(5, 5, 1),
+            nn.Linear(6, 10),
+        )
+
+    def forward(self, x):
+        gate, x = self.embed(x).chunk(2, -1)
+        return self.head((gate * self.mix(self.norm(x))).mean(1))
+
+
 @case({"embed": (6, 1), "hidden": (9, 1)}, {"x": 5, "head": 10}, ((2, 5, 12),))
 class TokenRMS(nn.Module):
     """RMS norms: the module, and one by hand."""

@@ -64,6 +64,20 @@ class TwoSlicesByAttribute(Cut):
         return torch.cat([first.relu(), second.sigmoid(), y[:, 2 * n :]], 1)
 
 
+@case({"a": (4, 2), "a#2": (12, 1), "b": (5, 1)}, IO)
+class WriteByAttribute(Cut):
+    """What is written into a slice has as many channels as were there: they are tied."""
+
+    def __init__(self):
+        super().__init__()
+        self.c = conv(4, 4)
+
+    def mixed(self, y):
+        y = y.sigmoid()
+        y[:, : self.quarter] = self.c(y[:, : self.quarter].clone())
+        return y
+
+
 @case({"a": (4, 1), "a#2": (3, 1), "a#3": (9, 1), "b": (5, 1)}, IO)
 class SplitByAttributes(Cut):
     """The last size follows from the tensor."""

@@ -54,6 +54,26 @@ class SizedByCode(Pooled):
         super().__init__(SizeOfTheCode())
 
 
+class NonLocal(nn.Module):
+    """One attribute is the width of the keys and of the values, which are tied."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = 4
+        self.query, self.key, self.value, self.out = *(conv(6, 4, 1) for _ in range(3)), conv(4, 6, 1)
+
+    def forward(self, x):
+        q, k, v = (layer(x).view(len(x), self.inner, -1) for layer in (self.query, self.key, self.value))
+        mixed = v @ (q.transpose(1, 2) @ k).softmax(-1).transpose(1, 2)
+        return (x + self.out(mixed.view(len(x), self.inner, *x.shape[2:]))).flatten(2)
+
+
+@case({"a": (6, 1), "middle.query": (4, 2)}, IO)
+class OneAttributeOfTwo(Pooled):
+    def __init__(self):
+        super().__init__(NonLocal())
+
+
 class Blur(nn.Module):
     """A fixed filter of each channel, in as many groups as the module holds."""
 

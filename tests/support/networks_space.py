@@ -98,6 +98,35 @@ class Volumes(nn.Module):
         return self.head(x.topk(8, -1)[0].mean(-1) + x.min(-1).values)
 
 
+@case({"a": (4, 1), "parts": (4, 1), "b": (5, 1)}, IO)
+class Spectrum(Pair):
+    """Convolutions of the spectrum of each channel, and a filter of complex numbers for each of them."""
+
+    def __init__(self):
+        super().__init__(4, 4)
+        self.parts, self.filter = conv(8, 8, 1), nn.Parameter(torch.randn(4, 8, 5, 2))
+
+    def features(self, x):
+        x = torch.fft.rfftn(self.a(x), dim=(-2, -1)) * torch.view_as_complex(self.filter)
+        x = self.parts(torch.view_as_real(x).permute(0, 1, 4, 2, 3).flatten(1, 2)).relu()
+        real, imaginary = x.unflatten(1, (-1, 2)).unbind(2)
+        x = torch.fft.irfft2(torch.complex(real, imaginary), s=(8, 8))
+        return self.b(torch.fft.ifft(torch.fft.fft(x, dim=2), dim=2).real)
+
+
+@case({"a": (6, 1), "b": (5, 1)}, {"x": 3, "head": 10}, ((2, 3, 4, 4, 4),))
+class Largest(nn.Module):
+    """The largest values of volumes and of lines, and a matrix that is transposed twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = nn.Conv3d(3, 6, 3, padding=1), nn.Linear(6, 5), nn.Linear(5, 10)
+
+    def forward(self, x):
+        x = F.adaptive_max_pool3d(self.a(x), 2).flatten(2)
+        return self.head(F.adaptive_max_pool1d(self.b(x.mT).mT, 1).flatten(1))
+
+
 @case({"a": (6, 1), "b": (5, 1)}, IO)
 class Assigned(Pair):
     """Assignment by a mask and at positions, and values picked by their order."""

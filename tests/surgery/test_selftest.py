@@ -8,6 +8,7 @@ import gnnrl_lightning
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks.cifar_resnet import resnet20
 from gnnrl_lightning.surgery.selftest import (
+    _drawn,
     count_macs,
     exactness_fault,
     find_culprits,
@@ -293,3 +294,11 @@ def test_the_self_test_sees_through_dead_channels():
         network.c.weight.zero_()
     graph = gnnrl_lightning.trace(network, torch.zeros(1, 3, 4, 4, dtype=torch.float64))
     assert [group.name for group in graph.groups] == ["a", "c"]
+
+
+def test_groups_of_one_width_are_tested_at_different_ones():
+    """Otherwise code that needs two widths to be equal passes wherever they happen to be."""
+    graph = gnnrl_lightning.trace(nn.Sequential(*(nn.Conv2d(4, 4, 1) for _ in range(4))), torch.zeros(1, 4, 2, 2))
+    for seed in range(5):
+        drawn = _drawn(graph, torch.Generator().manual_seed(seed))
+        assert sorted(drawn.tolist()) == [1, 2, 3]

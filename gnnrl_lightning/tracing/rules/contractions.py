@@ -16,6 +16,9 @@ PARTS = ("chunk", "split", "split_with_sizes", "unbind", "getitem", "slice", "na
 MOVES = (*PARTS, "view", "reshape", "flatten", "unflatten", "permute", "transpose", "t", "unsqueeze", "squeeze")
 """Operators that take parts of a tensor, or move its elements."""
 
+SLIDES = "lies along the positions over which a convolution slides"
+"""Why channels stay that a convolution does not contract."""
+
 
 def inputs_along(walk: Walk, x: Value, dim: int) -> Tensor | None:
     """Return the channel labels of x along `dim`; labels that also change along other dimensions are joined there.
@@ -54,7 +57,7 @@ def _read(walk: Walk, x: Value, dim: int, weight: Value, along: Tensor | None) -
     reads = _contract_weight(walk, inputs, along)
     assert walk.node is not None
     made = walk.node.args[1]
-    if walk.parameter_name(weight) is None and isinstance(made, Node) and made in walk.derived and reads is not None:
+    if walk.parameter_name(weight) is None and isinstance(made, Node) and reads is not None:
         if inputs is not None and along is not None and not _is_part(made):
             walk.computed.append(walk.consumed.pop())
             walk.statistic(number, dim, inputs)
@@ -148,16 +151,17 @@ def _convolution(
         _outputs(walk, weight, 0, bias)
         walk.contract((slid.flatten(),), weight=name, bias=walk.parameter_name(bias))
         return Value(walk.shape, (slid,))
-    for labels in x.others(dim):
-        walk.freeze(labels, "lies along the positions over which a convolution slides")
+    others = _positions(walk, x, dim, weight, stride)
     if groups == 1:
         reads = _read(walk, x, dim, weight, weight.along(in_dim))
         writes = _outputs(walk, weight, out_dim, bias)
-        sizes = tuple(size for size in (reads, writes) if size is not None)
+        sizes = tuple(size for size in (reads, writes, *(labels.flatten() for labels in others)) if size is not None)
         walk.contract(
             sizes, weight=name, reads=reads, writes=writes, bias=walk.parameter_name(bias), transposed=transposed
         )
-        return _made(walk, x, dim, writes)
+        return Value(walk.shape, (*others, *_made(walk, x, dim, writes).labels))
+    for labels in others:
+        walk.freeze(labels, SLIDES)
     number = walk.call_number()
     inputs = inputs_along(walk, x, dim)
     if inputs is not None and _is_one_kernel(walk, weight, groups):
@@ -178,6 +182,21 @@ def _convolution(
     else:
         writes = _grouped(walk, name, inputs, weight, bias, groups)
     return _made(walk, x, dim, writes)
+
+
+def _positions(walk: Walk, x: Value, dim: int, weight: Value, stride: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """The channels that lie along positions, of which a convolution reads one at a time: `Conv1d(tokens, tokens, 1)`.
+
+    Those of any other convolution are frozen.
+    """
+    single = {*weight.shape[2:], *stride} == {1} and walk.shape[dim + 1 :] == x.shape[dim + 1 :]
+    passing = []
+    for labels in x.others(dim):
+        if single and len(support(labels)) == 1:
+            passing.append(labels)
+        else:
+            walk.freeze(labels, SLIDES)
+    return tuple(passing)
 
 
 def _slid_over(walk: Walk, x: Value, dim: int, weight: Value, stride: tuple[int, ...]) -> Tensor | None:

@@ -120,12 +120,19 @@ def merge(walk: Walk, operands: list[Value]) -> tuple[Tensor, ...]:
 
 
 def _of_several(walk: Walk, found: list[Tensor], dims: tuple[int, ...]) -> Tensor:
-    """Return labels along `dims` of an operand without such labels: of its heads, or FIXED."""
+    """Return labels along `dims` of an operand without such labels: of its heads, or FIXED.
+
+    Channels of another operand that lie along the last dimensions have one channel in each row of this one's; a
+    parameter, such as the weight of a norm within heads, leaves these their whole heads.
+    """
+    assert walk.node is not None
     for labels in found:
         others = set(support(labels)) - {*dims}
         if {*dims} < {*support(labels)}:
             if max(dims) < min(others):
                 return walk.heads_of(labels, others)[0]
+            if min(dims) > max(others) and not any(node in walk.derived for node in walk.node.all_input_nodes):
+                return walk.together(labels, others)
             walk.together(labels, dims)
     return torch.full((1,) * max((labels.dim() for labels in found), default=1), FIXED)
 

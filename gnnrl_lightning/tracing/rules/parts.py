@@ -181,12 +181,22 @@ def select(walk: Walk, x: Value, dim: int, index: int) -> Value:
 
 @rule("slice_scatter", kind="cat")
 def slice_scatter(walk: Walk, x: Value, source: Value, dim: int = 0, start=None, end=None, step: int = 1) -> Value:
-    """A write into a slice."""
+    """A write into a slice, whose end may be an attribute of the module, see `tracing.splits`."""
+    dim %= len(x.shape)
+    first, last, _ = slice(start, end, step).indices(x.shape[dim])
+    if (first, last) != (0, x.shape[dim]):
+        number, around = walk.call_number("slice_scatter"), x.along(dim)
+        written = source.along(dim) if source.shape[dim] > 1 else None
+        if step == 1 and around is not None and written is not None:
+            walk.split([around[:first], written, around[last:]], (first, last), number, "slice_scatter")
+    return _written(walk, x, source, dim, start, end, step)
+
+
+def _written(walk: Walk, x: Value, source: Value, dim: int, start: Any, end: Any, step: int) -> Value:
     if len(x.labels) > 1 or len(source.labels) > 1:
         walk.freeze(x, "is written into on several labelled dimensions")
         walk.freeze(source, "is written into on several labelled dimensions")
         return Value(walk.shape)
-    dim %= len(x.shape)
     base, piece = _expand(fixed_labels(x), x, dim), _expand(fixed_labels(source), source, dim)
     sizes = [max(a, b) for a, b in zip(base.shape, piece.shape, strict=True)]
     sizes[dim] = x.shape[dim]
@@ -202,7 +212,7 @@ def select_scatter(walk: Walk, x: Value, source: Value, dim: int, index: int) ->
     dim %= len(x.shape)
     laid = tuple(labels.unsqueeze(dim) for labels in source.labels)
     one, first = Value((*x.shape[:dim], 1, *x.shape[dim + 1 :]), laid), index % x.shape[dim]
-    return slice_scatter(walk, x, one, dim, first, first + 1)
+    return _written(walk, x, one, dim, first, first + 1, 1)
 
 
 @rule("zeros", "new_zeros", kind="other")

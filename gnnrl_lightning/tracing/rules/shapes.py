@@ -57,7 +57,7 @@ def _viewed(walk: Walk, x: Value, sizes: Sequence[int]) -> Value:
     return without_crossing(walk, Value(walk.shape, tuple(moved)))
 
 
-@rule("permute", "transpose", "t", "numpy_T", "movedim", "swapaxes", "unsqueeze", kind="shape")
+@rule("permute", "transpose", "t", "numpy_T", "mT", "mH", "adjoint", "movedim", "swapaxes", "unsqueeze", kind="shape")
 def permute(walk: Walk, x: Value, *args: Any) -> Value:
     """Permuted dimensions, or a new dimension."""
     return Value(walk.shape, tuple(_same_operator(walk, labels, *args) for labels in x.labels))

@@ -11,13 +11,15 @@ from gnnrl_lightning.tracing.walk import Walk, rule
 
 
 @rule("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d",
-      "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool2d", "_adaptive_avg_pool2d",
-      "max_pool2d_with_indices", kind="pool")  # fmt: skip
+      "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
+      "adaptive_max_pool3d", "_adaptive_avg_pool2d", "max_pool1d_with_indices", "max_pool2d_with_indices",
+      "max_pool3d_with_indices", kind="pool")  # fmt: skip
 def pool(walk: Walk, x: Value, *_: Any, **__: Any) -> Any:
     """Pooling over the last dimensions: channels pass."""
     spatial = next(int(digit) for digit in re.findall(r"(\d)d", walk.operator))
     result = _local_response(walk, x) or _spatial(walk, x, spatial)
-    return (result, result) if walk.operator in ("max_pool2d_with_indices", "adaptive_max_pool2d") else result
+    indices = walk.operator.endswith("with_indices") or walk.operator.startswith("adaptive_max")
+    return (result, result) if indices else result
 
 
 def _local_response(walk: Walk, x: Value) -> Value | None:
@@ -65,6 +67,35 @@ def affine_grid(walk: Walk, theta: Value, *_: Any) -> Value:
     """A grid of coordinates from affine matrices, whose size is given."""
     walk.freeze(theta, "is part of an affine matrix")
     return Value(walk.shape)
+
+
+@rule("fft_fft", "fft_ifft", "fft_rfft", "fft_irfft", "fft_hfft", "fft_ihfft", kind="other")
+def fourier(walk: Walk, x: Value, length: int | None = None, dim: int = -1, *_: Any, **__: Any) -> Value:
+    """Fourier transform along a dimension: other channels pass."""
+    return Value(walk.shape, over(walk, x, (dim % len(x.shape),), "is transformed together").labels)
+
+
+@rule("fft_fft2", "fft_ifft2", "fft_rfft2", "fft_irfft2", "fft_fftn", "fft_ifftn", "fft_rfftn", "fft_irfftn",
+      kind="other")  # fmt: skip
+def fourier_of_several(walk: Walk, x: Value, sizes: Any = None, dim: Any = None, *_: Any, **__: Any) -> Value:
+    """Fourier transform along several dimensions, the last two or as many as there are sizes, or all."""
+    ndim = len(x.shape)
+    last = 2 if walk.operator.endswith("2") else ndim if sizes is None else len(sizes)
+    dims = range(ndim - last, ndim) if dim is None else [each % ndim for each in dim]
+    return Value(walk.shape, over(walk, x, tuple(dims), "is transformed together").labels)
+
+
+@rule("view_as_complex", kind="shape")
+def complex_numbers(walk: Walk, x: Value) -> Value:
+    """The last dimension becomes real and imaginary parts."""
+    passed = over(walk, x, (len(x.shape) - 1,), "is the real or imaginary part of a number")
+    return Value(walk.shape, tuple(labels.squeeze(-1) for labels in passed.labels))
+
+
+@rule("view_as_real", kind="shape")
+def real_and_imaginary(walk: Walk, x: Value) -> Value:
+    """Real and imaginary parts become the last dimension."""
+    return Value(walk.shape, tuple(labels.unsqueeze(-1) for labels in x.labels))
 
 
 @rule("unfold", kind="shape")

@@ -150,7 +150,7 @@ class Following:
             if module is not None:
                 grown = grown_sizes(calls, self.channel, lambda along: len(np.unique(self.channel[free(along)])))
                 found = _attributes(module, calls, grown[path], Resize({}))
-                self.hold([(path, name, *each) for name, where in found.items() for each in where[:1]], self.channel)
+                self.hold([(path, name, *each) for name, where in found.items() for each in where], self.channel)
 
     def hold(self, attributes: Sequence[tuple[str, str, SizedCall, int]], numbers: np.ndarray) -> None:
         """Note attributes that are sizes of calls, given the channel of each label."""
@@ -192,7 +192,10 @@ def _misses(call: SizedCall, given: Sizes, grown: Grown) -> bool:
 def _attributes(
     module: Module, calls: Sequence[SizedCall], grown: Grown, resize: Resize
 ) -> dict[str, list[tuple[SizedCall, int]]]:
-    """Return the attributes of a module that are sizes of calls, with the calls and their dimensions."""
+    """Return the attributes of a module that are sizes of calls, with the calls and their dimensions.
+
+    A size that follows from the tensors is no attribute, though one may have its value: two keys of two queries each.
+    """
     found: dict[str, list[tuple[SizedCall, int]]] = {}
     changing = [
         (call, dim)
@@ -200,6 +203,8 @@ def _attributes(
         for dim, size in enumerate(call.sizes)
         if size != -1 and grown[_key(call)][dim] != call.shape[dim]
     ]
+    before = module.sizes(calls, {}, grown, resize).sizes if changing else {}
+    changing = [(call, dim) for call, dim in changing if before.get(_key(call), call.sizes)[dim] == call.sizes[dim]]
     for name, value in module.integers().items():
         likely = [(call, dim) for call, dim in changing if call.sizes[dim] == value]
         for wanted in dict.fromkeys(grown[_key(call)][dim] for call, dim in likely):

@@ -191,7 +191,7 @@ class _Recorder(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Record a call."""
         kwargs, name = kwargs or {}, getattr(func, "__name__", "")
-        if name in ("__getitem__", "narrow") and not self.depth:
+        if name in ("__getitem__", "__setitem__", "narrow") and not self.depth:
             self._note_slices(name, args, kwargs)
         key = None
         if name in (*VIEWS, *CONVOLUTIONS, "split") and not self.depth:
@@ -231,10 +231,11 @@ class _Recorder(TorchFunctionMode):
 
     def _note_slices(self, name: str, args: Any, kwargs: Any) -> None:
         """Record the ends of slices that are parts of a dimension."""
+        called = "slice_scatter" if name == "__setitem__" else "slice"
         for size, start, stop in _slices(name, *args, **kwargs):
-            key = "slice", self.calls["slice"]
+            key = called, self.calls[called]
             if (start, stop) != (0, size):
-                self.calls["slice"] += 1
+                self.calls[called] += 1
                 if key in self.wanted:
                     self.given.sizes[key] = (start, stop)
 

@@ -38,6 +38,8 @@ def decide_splits(held: Following) -> None:
                 held.rows.setdefault((size.module, size.attribute), []).append((size.labels[None], None))
             else:
                 walk.sizes.append(size)
+        if call.operator == "slice_scatter":
+            continue  # what is written into has the channels of what is written
         if separate:
             walk.labels.cut(call.parts, call.operator, call.source)
         else:
@@ -78,7 +80,7 @@ def _grown(call: SplitCall, given: tuple[int, ...]) -> list[int]:
 
 def _sizes_of_each(module: Module, call: SplitCall) -> list[ModuleSize]:
     """Return the sizes in lists that the module holds, one for each part."""
-    if call.operator == "slice":
+    if call.operator != "split":
         return []
     other = tuple(size + 1 for size in call.sizes)
     return [
