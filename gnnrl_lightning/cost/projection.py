@@ -87,10 +87,11 @@ class AllowedWidths:
 
     def _refuse(self, group: int, smallest: int) -> None:
         assert self.ranges is not None, "only a user's limit makes a highest width below the lowest one"
+        unit = "channels" if int(self.sets[group]) else "parts"  # of a mask
         aligned = f" in steps of {int(self.step[group])}" if int(self.step[group]) > 1 else ""
         raise UserError(
             f"groups.limits and the budget leave {self.ranges.names[group]} no width{aligned}: at least {smallest} and "
-            f"at most {int(self.ranges.highest[group])} of its {int(self.dense[group])} channels "
+            f"at most {int(self.ranges.highest[group])} of its {int(self.dense[group])} {unit} "
             f"(budget.min_width is {self.min_width}, budget.channel_multiple {self.channel_multiple}); "
             "change one of them"
         )

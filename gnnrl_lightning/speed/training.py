@@ -52,9 +52,9 @@ class TunedTraining:
 
     def __str__(self) -> str:
         """One line for the user."""
-        times = ", ".join(f"{value:.2g} in {_named(*way)}" for way, value in self.milliseconds.items())
+        times = ", ".join(f"{value:.2g} in {named(*way)}" for way, value in self.milliseconds.items())
         wrong = "".join(f"; {name} does not agree with {REFERENCE}" for name in self.refused)
-        way = _named(self.precision, self.channels_last)
+        way = named(self.precision, self.channels_last)
         return f"{self.trained}: training in precision {way} (milliseconds an example: {times}{wrong})"
 
     def applied(self, options: TrainingOptions) -> TrainingOptions:
@@ -63,7 +63,8 @@ class TunedTraining:
         return replace(options, precision=self.precision, channels_last=last)
 
 
-def _named(precision: str, last: bool) -> str:
+def named(precision: str, last: bool) -> str:
+    """A precision and a memory format in words."""
     return f"{precision} with channels last" if last else precision
 
 

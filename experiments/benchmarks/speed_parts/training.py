@@ -21,6 +21,7 @@ from gnnrl_lightning.job.deciding import decided_training
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.speed.inference import PRECISIONS
+from gnnrl_lightning.speed.training import named
 from gnnrl_lightning.training.options import TrainingOptions
 from gnnrl_lightning.training.train import quiet_trainer
 from speed_parts.machine import matmul_peak
@@ -72,7 +73,7 @@ def measure(
             "ratio": round(rate / found["plain"], 2),
             "precision": options.precision,
             "channels_last": options.channels_last,
-            "step_ms": {"/".join(map(str, way)): round(value, 3) for way, value in tuned.milliseconds.items()},
+            "step_ms": {named(*way): round(value, 3) for way, value in tuned.milliseconds.items()},
             "share_of_peak": round(PASSES * macs * rate / peak, 3),
         }
     return found
