@@ -11,7 +11,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from gnnrl_lightning.cli.parser import add_learner
 from gnnrl_lightning.cost.budget import Budget
-from gnnrl_lightning.errors import UserError, one_line
+from gnnrl_lightning.errors import UserError, chain, one_line
 from gnnrl_lightning.job.compare_options import DDPG_METHOD
 from gnnrl_lightning.job.comparison import AgentRow
 from gnnrl_lightning.job.options import Options
@@ -65,8 +65,9 @@ def _agent(parser: ArgumentParser, name: str, base: dict[str, Any], changes: Map
     try:
         config = parser.parse_object(merged)
         episode: EpisodeOptions = parser.instantiate(config)[EPISODE]  # makes the module, too, which checks itself
-    except (ArgumentError, UserError) as error:
-        raise UserError(f"compare.variants.{name}: {one_line(error)}") from error
+    except (ArgumentError, UserError, ValueError) as error:  # jsonargparse wraps those of a learner
+        cause = next((each for each in chain(error) if isinstance(each, UserError)), error)
+        raise UserError(f"compare.variants.{name}: {one_line(cause)}") from error
 
     def make(seed: int) -> GraphLearner:
         agent: GraphLearner = parser.instantiate(config)[MODEL]

@@ -122,7 +122,7 @@ WORDED = {
     "--trainer.logger={class_path: WandbLogger, init_args: {offline: perhaps}}": (
         r"^error: trainer.logger: offline is perhaps: expected bool$"
     ),
-    "--model.proxy_warmup=1.5": r"^error: model.proxy_warmup is 1.5: expected int$",
+    "--model.proxy_warmup=2.5": r"^error: model.proxy_warmup is 2.5: expected int$",
     "--model={class_path: DDPG, init_args: {tua: 0.1}}": r"^error: model: \S+DDPG has no argument tua \(did you mean ",
     "--model={class_path: DDPG, tau: 0.1}": r"^error: model: expected class_path and init_args, with the arguments of ",
     "--model.make_policy={class_path: Agent, init_args: {heads: node}}": (
