@@ -79,6 +79,9 @@ def count(tree: Tree) -> int:
         ValueError: There is no tensor, or tensors differ in their number of examples.
     """
     sizes = {len(tensor) for tensor in tensors(tree)}
+    if not sizes:
+        kinds = sorted({type(leaf).__name__ for leaf in leaves(tree)})
+        raise ValueError(f"expected tensors of as many examples each, got {', '.join(kinds) or 'nothing'}")
     if len(sizes) != 1:
         raise ValueError(f"expected tensors of as many examples each, got {sorted(sizes)}")
     return sizes.pop()

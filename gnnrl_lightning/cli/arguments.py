@@ -59,7 +59,7 @@ OBJECTIVE_HELP = (
     "Task of the network: classification, segmentation, regression, or the import path of an Objective; "
     "class_path and init_args if it has arguments."
 )
-LIMITS_HELP = "Limits on metrics of your own, by import path: {my_package.energy: 60%%}."
+LIMITS_HELP = "Limits on metrics of your own, by import path: {my_package.energy: 60%}."
 MIN_WIDTH_HELP = (
     "Smallest number of channels of every group; 0: groups without which the network stays connected may go entirely, "
     "with their layers (inspect shows which); null: 0 if the latency is limited, else 1."
@@ -272,7 +272,7 @@ class ArgumentsCLI(LightningCLI):
 def _add_budget(parser: LightningArgumentParser) -> None:
     """Add the arguments of a budget, one for each metric; the subcommands that need a budget create it."""
     for name, metric in METRICS.items():
-        about = f"Upper limit in {metric.unit}: a share of the dense network's (0.5, 50%%) or a whole number above 1."
+        about = f"Upper limit in {metric.unit}: a share of the dense network's (0.5, 50%) or a whole number above 1."
         parser.add_argument(f"--budget.{name}", type=int | float | str | None, help=about)
     parser.add_argument("--budget.limits", type=dict[str, int | float | str], default={}, help=LIMITS_HELP)
     parser.add_argument(

@@ -36,6 +36,13 @@ WRONG_INSIDE = re.compile(
     r'Parser key "(?P<key>[\w.]+)": Expected an? (?P<kind>.+?)\. Got value: (?P<value>.*?)(?:\. Got value: | - |$)'
 )
 UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (?P<name>\w+)")
+WRONG_CLASS = re.compile(r"Import path (?P<path>[\w.]+ )?does not correspond to a subclass of (?P<kind>\w+)")
+PAGES = {
+    "data": "ImageData or ExampleData of gnnrl_lightning.data, see docs/extending/add-a-data-set.md",
+    "model": "GraphLearner of gnnrl_lightning.rl.learners, see docs/extending/add-a-learner.md",
+}
+"""Key -> what its class is a subclass of, and where that is described."""
+
 CLASSES = {
     "data": "gnnrl_lightning.data",
     "model": "gnnrl_lightning.rl.learners",
@@ -92,6 +99,9 @@ def _class_refusal(key: str, reason: str) -> str:
         known = vars(importlib.import_module(CLASSES[key])) if key in CLASSES else ()
         meant = suggestion(found["name"], [name for name in known if name[:1].isupper()])
         return f"there is no class {found['name']}{meant}: expected its name or import path, package.module.Class"
+    if found := WRONG_CLASS.search(reason):
+        given = found["path"] or "the class "
+        return f"{given}is of another kind: expected a subclass of {PAGES.get(key, found['kind'])}"
     for pattern in UNKNOWN_ARGUMENT:
         if found := pattern.search(reason):
             return _unknown_argument(found["path"], found["key"])

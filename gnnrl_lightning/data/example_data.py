@@ -38,6 +38,10 @@ class _Splits(NamedTuple):
     test: Examples
 
 
+PARTS = ("subset", "in_memory", "read", "targets")
+"""What a split has, see `Examples`; a PyTorch Dataset lacks them."""
+
+
 class ExampleData(LightningDataModule, ABC):
     """Base class of data modules with a holdout: training examples, kept in memory, on which candidates are scored.
 
@@ -106,14 +110,28 @@ class ExampleData(LightningDataModule, ABC):
             stage: Ignored; all splits are loaded at once.
 
         Raises:
-            UserError: `load` fails, or the holdout leaves no training examples.
+            UserError: `load` fails or returns something else, the class does not call `super().__init__()`, or the
+                holdout leaves no training examples.
         """
+        if not hasattr(self, "_splits"):
+            raise UserError(f"{type(self).__name__} has no holdout_size: call super().__init__() in its __init__")
         if self._splits is not None:
             return
         loaded = self.load()
+        self._check_splits(loaded)
         self._check(loaded)
         train, held = self.split(loaded.train, self.held(len(loaded.train)))
         self._splits = _Splits(loaded.train.subset(train), loaded.train.subset(held).in_memory(), loaded.test)
+
+    def _check_splits(self, loaded: Any) -> None:
+        for name in ("train", "test"):
+            found = getattr(loaded, name, loaded)
+            if not all(hasattr(found, part) for part in PARTS):
+                where = f" as {name}" if found is not loaded else ""
+                raise UserError(
+                    f"{type(self).__name__}.load returns {shown(found)}{where}: expected LoadedExamples(train, test) "
+                    "of two ExampleSet, or LoadedImages of two ImageSet"
+                )
 
     def _check(self, loaded: Any) -> None:
         """Validate the loaded splits; does nothing by default."""
@@ -192,7 +210,8 @@ class ExampleData(LightningDataModule, ABC):
         Raises:
             UserError: There are fewer training examples.
         """
-        whole(f"number of calibration {self.unit}", examples, 1, len(self.train))
+        limit = f", the training {self.unit} without the holdout (see candidate.calibration_examples)"
+        whole(f"number of calibration {self.unit}", examples, 1, len(self.train), limit)
         chosen = torch.randperm(len(self.train), generator=generator_for(self.split_seed))[:examples]
         return self.train.subset(chosen).in_memory()
 

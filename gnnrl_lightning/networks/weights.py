@@ -17,7 +17,12 @@ from gnnrl_lightning.files import replacing
 from gnnrl_lightning.networks.checks import check_finite_tensors
 
 TORCH_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".tar", ".bin")
-CONTAINERS = ("state_dict", "model")  # keys under which training scripts store the state dict of a checkpoint
+CONTAINERS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+)  # keys under which training scripts store the state dict
 WRAPPERS = (
     "module.",
     "network.",
@@ -29,9 +34,10 @@ NAMED = 3  # maximum number of offending keys in a message
 def load_weights(network: nn.Module, path: str | Path) -> None:
     """Load a state dict into a network, strictly; on failure the network is unchanged.
 
-    A checkpoint may store the state dict under "state_dict" or "model", and its keys may have the prefixes that
-    wrappers add (`module.`, `network.`, `_orig_mod.`). Only the batch counters of batch norms may be missing, as in
-    files from old PyTorch releases.
+    A checkpoint may store the state dict under "state_dict", "model_state_dict", "model" or "net". Its keys may have
+    the prefixes that wrappers add (`module.`, `network.`, `_orig_mod.`), or the name under which a LightningModule of
+    the user's own holds the network, if it holds one such network only. Only the batch counters of batch norms may be
+    missing, as in files from old PyTorch releases.
 
     Args:
         network: The network. Its parameters and buffers are overwritten; their types and device do not change.
@@ -98,7 +104,16 @@ def _unwrap(contents: Mapping[str, Any], expected: dict[str, Tensor], path: Path
             if inner:
                 tensors, stripped = inner, True
                 break
-    return tensors
+    return tensors if tensors.keys() & expected.keys() else _held(tensors, expected)
+
+
+def _held(tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return what a module of the user's own holds under one name, if that is the network, else all tensors."""
+    first = next(iter(expected), "")
+    prefixes = {key.removesuffix(first) for key in tensors if key.endswith(f".{first}")}
+    parts = [{key[len(each) :]: tensors[key] for key in tensors if key.startswith(each)} for each in prefixes]
+    complete = [part for part in parts if part.keys() == expected.keys()]
+    return complete[0] if len(complete) == 1 else tensors
 
 
 def _check_match(expected: dict[str, Tensor], found: dict[str, Tensor], path: Path) -> None:

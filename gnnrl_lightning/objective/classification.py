@@ -93,7 +93,10 @@ class Classification(Objective):
         if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(targets):
             shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
             raise UserError(f"the network returns {shape} for {len(targets)} examples: expected (examples, classes)")
-        check_classes(outputs.shape[1], targets, data)
+        if targets.ndim != 1:
+            raise UserError(f"the targets have shape {tuple(targets.shape)}: expected (examples,), one class for each")
+        for each in all_targets(data, targets):
+            check_classes(outputs.shape[1], each, data)
 
 
 def softened_divergence(outputs: Tensor, reference: Tensor, temperature: float) -> Tensor:
@@ -130,22 +133,34 @@ def check_softness(label_smoothing: float, temperature: float) -> None:
     real("divergence_temperature", temperature, 1)
 
 
+def all_targets(data: Any, some: Tensor) -> list[Tensor]:
+    """Return the targets of each split of a data module; of other data, `some` of them are known."""
+    splits = [getattr(data, name) for name in ("train", "holdout", "test") if hasattr(data, name)]
+    return [split.targets for split in splits] or [some]
+
+
 def check_classes(classes: int, targets: Tensor, data: Any) -> None:
-    """Refuse a network whose number of classes differs from that of the data.
+    """Refuse targets that are no classes, and a network whose number of classes differs from that of the data.
 
     Args:
         classes: Number of the network's classes.
-        targets: Some targets.
+        targets: The targets, or some of them.
         data: The data module, which may have `num_classes`.
 
     Raises:
-        UserError: The numbers differ, or a target is not among the network's classes.
+        UserError: The targets are no whole numbers, the numbers differ, or a target is not among the network's classes.
     """
+    if targets.dtype not in (torch.int64, torch.uint8):
+        raise UserError(f"the targets are {targets.dtype}: expected classes, whole numbers from 0 on in torch.int64")
     known = getattr(data, "num_classes", None)
     if known is not None and classes != known:
         raise UserError(f"the network has {classes} classes, the data has {known}: set `num_classes` of the network")
-    if known is None and targets.numel() and int(targets.max()) >= classes:
-        raise UserError(f"the network has {classes} classes, and a target is {int(targets.max())}: expected fewer")
+    if not targets.numel():
+        return
+    lowest, highest = (int(end) for end in targets.aminmax())
+    if lowest < 0 or (known is None and highest >= classes):
+        given = lowest if lowest < 0 else highest
+        raise UserError(f"the network has {classes} classes, and a target is {given}: expected 0 to {classes - 1}")
 
 
 def logits(outputs: object) -> Tensor:

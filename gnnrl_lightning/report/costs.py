@@ -12,7 +12,7 @@ RATIO = "_ratio"
 TIME_SAVED = 0.5
 """Smallest share of the saved MACs that should be saved of the time, too."""
 
-TIME_HINT = "a `budget.channel_multiple` of 8 often helps, `auto` measures"
+TIME_HINT = "a larger `budget.channel_multiple`, such as 8, often helps"
 
 
 def saves_little_time(dense: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:

@@ -59,6 +59,34 @@ def test_calibration_has_the_structure_and_a_record():
         data.calibration(99)
 
 
+class NoExamples(Pairs):
+    def __init__(self, loaded):
+        super().__init__()
+        self.loaded = loaded
+
+    def load(self):
+        return self.loaded
+
+
+class Forgetful(Pairs):
+    def __init__(self):
+        self.name = "forgetful"
+
+
+def test_what_load_returns_is_checked():
+    examples = ExampleSet(torch.zeros(30, 1), torch.zeros(30))
+    dataset = torch.utils.data.TensorDataset(torch.zeros(30, 1), torch.zeros(30))
+    for loaded in ((examples, examples), None, LoadedExamples(dataset, examples), LoadedExamples(examples, dataset)):
+        with pytest.raises(UserError, match=r"^NoExamples.load returns .*: expected LoadedExamples\(train, test\) of"):
+            NoExamples(loaded).setup()
+    with pytest.raises(
+        UserError, match=r"^Forgetful has no holdout_size: call super\(\).__init__\(\) in its __init__$"
+    ):
+        Forgetful().setup()
+    with pytest.raises(UserError, match=r"expected tensors of as many examples each, got ndarray"):
+        ExampleSet(torch.zeros(3).numpy(), torch.zeros(3).numpy())
+
+
 def test_what_does_not_belong_together_is_refused():
     with pytest.raises(UserError, match=r"as many examples each, got \[2, 3\]"):
         ExampleSet(torch.zeros(2), torch.zeros(3))

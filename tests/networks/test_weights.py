@@ -33,9 +33,20 @@ def prefixed(network, prefix):
         lambda network: {"model": network.state_dict(), "args": {"lr": 0.1}},
         lambda network: {"state_dict": prefixed(network, "network.") | {"teacher.w": torch.zeros(3)}},
         lambda network: prefixed(network, "network._orig_mod."),
+        lambda network: {"state_dict": prefixed(network, "backbone.") | {"loss.weight": torch.ones(10)}},
+        lambda network: {"model_state_dict": network.state_dict(), "optimizer_state_dict": {}},
         lambda network: {k: v for k, v in network.state_dict().items() if "num_batches" not in k},
     ],
-    ids=["plain", "data-parallel", "model", "lightning", "compiled", "old release"],
+    ids=[
+        "plain",
+        "data-parallel",
+        "model",
+        "lightning",
+        "compiled",
+        "held by a module",
+        "PyTorch's tutorial",
+        "old release",
+    ],
 )
 @pytest.mark.parametrize("suffix", ["pt", "th", "ckpt", "pth.tar"])
 def test_checkpoints_of_all_kinds_load(tmp_path, source, wrap, suffix):
@@ -59,6 +70,11 @@ def test_notes_are_kept_beside_the_weights(tmp_path, source, notes):
     network = resnet20()
     load_weights(network, tmp_path / "weights.safetensors")
     assert equal(network, source) and read_notes(tmp_path / "weights.safetensors") == (notes or {})
+
+
+def test_of_two_networks_in_a_file_none_is_guessed(tmp_path, source):
+    torch.save(prefixed(source, "student.") | prefixed(source, "teacher."), tmp_path / "two.pt")
+    refused("is for another network: it lacks", resnet20(), tmp_path / "two.pt")
 
 
 def test_names_of_the_network_itself_that_look_like_a_wrapper(tmp_path):

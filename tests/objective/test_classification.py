@@ -93,7 +93,7 @@ class Data:
     ("outputs", "data", "message"),
     [
         (torch.zeros(2, 3), Data(), "the network has 3 classes, the data has 5: set `num_classes`"),
-        (torch.zeros(2, 3), None, "the network has 3 classes, and a target is 4: expected fewer"),
+        (torch.zeros(2, 3), None, "the network has 3 classes, and a target is 4: expected 0 to 2"),
         (torch.zeros(2, 5, 8, 8), Data(), r"returns \(2, 5, 8, 8\) for 2 examples: expected \(examples, classes\)"),
         ((torch.zeros(2, 5),) * 2, Data(), "returns tuple for 2 examples"),
     ],
@@ -102,6 +102,30 @@ def test_outputs_that_do_not_fit_are_refused(outputs, data, message):
     Classification().check(torch.zeros(2, 5), torch.tensor([0, 4]), data)
     with pytest.raises(UserError, match=message):
         Classification().check(outputs, torch.tensor([0, 4]), data)
+
+
+class Split:
+    def __init__(self, *targets):
+        self.targets = torch.tensor(targets)
+
+
+class Splits:
+    train, holdout, test = Split(0, 1), Split(2), Split(0, 4, 1)
+
+
+@pytest.mark.parametrize(
+    ("targets", "data", "message"),
+    [
+        (torch.tensor([0.0, 1.0]), None, r"the targets are torch.float32: expected classes, .* in torch.int64"),
+        (torch.tensor([0, 1], dtype=torch.int32), None, "the targets are torch.int32"),
+        (torch.tensor([[0, 1, 0], [1, 0, 0]]), None, r"the targets have shape \(2, 3\): expected \(examples,\)"),
+        (torch.tensor([0, -1]), None, "the network has 3 classes, and a target is -1: expected 0 to 2"),
+        (torch.tensor([0, 1]), Splits(), "the network has 3 classes, and a target is 4: expected 0 to 2"),
+    ],
+)
+def test_targets_that_are_no_classes_are_refused(targets, data, message):
+    with pytest.raises(UserError, match=message):
+        Classification().check(torch.zeros(2, 3), targets, data)
 
 
 def test_targets_are_drawn_by_the_networks_own_probabilities():
