@@ -17,7 +17,7 @@ from gnnrl_lightning.files import replacing
 from gnnrl_lightning.networks.checks import check_finite_tensors
 
 TORCH_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".tar", ".bin")
-CONTAINERS = (
+CONTAINERS = ("state_dict", "model_state_dict", "model", "net")  # keys of the state dict in checkpoints of scripts
     "state_dict",
     "model_state_dict",
     "model",
