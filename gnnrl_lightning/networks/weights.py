@@ -18,11 +18,6 @@ from gnnrl_lightning.networks.checks import check_finite_tensors
 
 TORCH_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".tar", ".bin")
 CONTAINERS = ("state_dict", "model_state_dict", "model", "net")  # keys of the state dict in checkpoints of scripts
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "net",
-)  # keys under which training scripts store the state dict
 WRAPPERS = (
     "module.",
     "network.",
