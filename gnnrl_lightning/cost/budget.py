@@ -249,10 +249,13 @@ def _absolute(name: str, limit: Limit, dense: float, smallest: float) -> float:
         )
     absolute = limit.value * dense if limit.relative else limit.value
     if smallest > absolute:
-        unit = METRICS[name].unit if name in METRICS and METRICS[name].measured else name
+        measured = name in METRICS and METRICS[name].measured
+        given = f"{limit.value:g} ({as_text(absolute)})" if limit.relative else f"{limit.value:g}"
+        share = "" if limit.relative or measured or limit.value > 100 else f", or {limit.value:g}% for a share"
         raise UserError(
-            f"budget.{name} is {limit.value:g} ({as_text(absolute)}), which cannot be reached: the smallest network "
-            f"has {as_text(smallest)} {unit} ({smallest / dense:.4f} of the dense one); give a larger limit"
+            f"budget.{name} is {given}, which cannot be reached: the smallest network has {as_text(smallest)} "
+            f"{METRICS[name].unit if measured else name} ({smallest / dense:.4f} of the dense one); give a larger "
+            f"limit{share}"
         )
     return absolute
 

@@ -233,7 +233,8 @@ def test_an_impossible_budget_names_the_smallest_reachable():
     graph = CHAINS["two"]  # at widths 1, 1: 3 + 2 + 30 MACs, of 241
     with pytest.raises(UserError, match=r"macs is 0.1 .*smallest network has 35 macs \(0.1452 of"):
         Budget(macs=0.1).on(graph)
-    with pytest.raises(UserError, match=r"params is 5 .*smallest network has 26 params"):
+    message = r"^budget.params is 5, which .*smallest network has 26 params .*; give a larger limit, or 5% for a share$"
+    with pytest.raises(UserError, match=message):
         Budget(macs=0.9, params=5).on(graph)
     with pytest.raises(UserError, match="cannot be reached"):
         Budget(macs=0.3, min_width=4).on(graph)

@@ -115,7 +115,7 @@ def literal(name: str) -> str:
 
 def whole_numbers(axes: Axes) -> None:
     """Label only whole numbers on the horizontal axis."""
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def svg(figure: Figure, name: str, title: str) -> str:

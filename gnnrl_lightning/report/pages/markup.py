@@ -36,6 +36,11 @@ def heading(text: str, level: int = 2) -> str:
     return f"<h{level}>{escape(text)}</h{level}>"
 
 
+def sentence(line: str) -> str:
+    """A line of the console as a sentence of the page."""
+    return f"{line[:1].upper()}{line[1:].rstrip('.')}."
+
+
 def paragraph(text: str, kind: str = "") -> str:
     """Return a paragraph; `kind` is its class in page.css."""
     return f"<p{_kind(kind)}>{coded(text)}</p>"

@@ -52,7 +52,7 @@ PANELS: Mapping[str, Panel] = {
         candidates_figure,
         "Score against cost",
         "Every candidate of the search, before fine-tuning. The line connects those that no other one beats in both. "
-        "Delivered: the best by what the search maximises.",
+        "Delivered: the best by what the search maximises, or the fastest of those that are as good.",
     ),
     "search": Panel(
         search_figure,
@@ -131,7 +131,7 @@ def _summary(record: RunRecord) -> Iterator[str]:
         return
     lossy = [lossy_line(record.result, name) for name in lossy_formats(record.result)]
     lines = [latency_line(record.result), alike_line(record.result), *lossy, files_line(record.result)]
-    said = [*verdict(record.result), *filter(None, lines), *_found(record)]
+    said = [*verdict(record.result), *map(markup.sentence, filter(None, lines)), *_found(record)]
     yield markup.block([markup.paragraph(text) for text in said], "verdict")
     yield markup.table(*result_rows(record.result), strong="ours")
     yield markup.paragraph(CAPTION, "about")

@@ -23,6 +23,9 @@ from gnnrl_lightning.report.phases import split_stage
 
 FEW = 20
 """Number of epochs below which each has a mark."""
+ROOM = 1.1
+"""Top of an axis, as a multiple of the largest value, so that its mark is whole."""
+
 COLOURS = {"dense": DENSE, "uniform": UNIFORM, "pruned": OURS}
 POLICY = (
     ("losses/entropy", "entropy, nats", OURS, "o"),
@@ -60,7 +63,8 @@ def surrogate_figure(record: RunRecord) -> Figure | None:
     top.set(ylim=(-1.05, 1.05), ylabel="Kendall's tau")
     bottom.plot(*distance, color=OTHER, marker="D", markersize=3)
     bottom.set(xlabel="evaluations spent by the agent", ylabel="distance")
-    bottom.set_ylim(bottom=0)
+    bottom.set_ylim(0, ROOM * max(distance[1]) or None)
+    whole_numbers(bottom)
     drawing.align_ylabels()
     return drawing
 

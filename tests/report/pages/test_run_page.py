@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 import pytest
 
 from gnnrl_lightning.report.pages.drawing import PALETTE, styled
+from gnnrl_lightning.report.pages.markup import sentence
 from gnnrl_lightning.report.pages.run_page import PANELS, run_figures, run_page
 from tests.support.results import RESULT, candidate, run_record
 
@@ -105,3 +106,16 @@ def test_far_worse_candidates_do_not_flatten_the_others():
     low, high = figure.axes[0].get_ylim()
     assert 85 < low < 90 and 90.8 < high < 92
     assert figure.axes[0].get_title(loc="right") == "1 worse one below"
+
+
+def test_counts_have_whole_numbers_on_their_axes():
+    """One epoch, and two rounds of evaluations."""
+    figures = drawn(run_record())
+    for name in ("policy", "surrogate", "learning"):
+        (low, high), ticks = figures[name].axes[-1].get_xlim(), figures[name].axes[-1].get_xticks()
+        assert all(tick == int(tick) for tick in ticks if low <= tick <= high), name
+
+
+def test_lines_of_the_console_are_sentences():
+    assert sentence("files: weights 3 kB") == "Files: weights 3 kB."
+    assert sentence("Latency is met.") == "Latency is met."
