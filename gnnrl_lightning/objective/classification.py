@@ -95,7 +95,7 @@ class Classification(Objective):
             raise UserError(f"the network returns {shape} for {len(targets)} examples: expected (examples, classes)")
         if targets.ndim != 1:
             raise UserError(f"the targets have shape {tuple(targets.shape)}: expected (examples,), one class for each")
-        for each in all_targets(data, targets):
+        for each in known_targets(data, targets):
             check_classes(outputs.shape[1], each, data)
 
 
@@ -133,9 +133,9 @@ def check_softness(label_smoothing: float, temperature: float) -> None:
     real("divergence_temperature", temperature, 1)
 
 
-def all_targets(data: Any, some: Tensor) -> list[Tensor]:
-    """Return the targets of each split of a data module; of other data, `some` of them are known."""
-    splits = [getattr(data, name) for name in ("train", "holdout", "test") if hasattr(data, name)]
+def known_targets(data: Any, some: Tensor) -> list[Tensor]:
+    """Return the targets of a data module, without those of the test examples; of other data, `some` are known."""
+    splits = [getattr(data, name) for name in ("train", "holdout") if hasattr(data, name)]
     return [split.targets for split in splits] or [some]
 
 

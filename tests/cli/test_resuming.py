@@ -355,7 +355,7 @@ def test_a_resolved_configuration_says_whose_it_is(whole):
     config = yaml.safe_load(text)
     assert "resume" not in config
     # null was given explicitly; it is not the default.
-    assert config["model"]["target_kl"] is None
+    assert config["model"]["init_args"]["target_kl"] is None
 
 
 def test_wandb_resumes_the_same_run(workplace, interrupt, monkeypatch, capsys):

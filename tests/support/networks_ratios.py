@@ -73,7 +73,7 @@ class WriteByAttribute(Cut):
         self.c = conv(4, 4)
 
     def mixed(self, y):
-        y = y.sigmoid()
+        y = y + 1
         y[:, : self.quarter] = self.c(y[:, : self.quarter].clone())
         return y
 
