@@ -28,6 +28,7 @@ MODEL, EPISODE = SECTIONS = ("model", "episode")
 
 COMPARED = ("compare.methods", "compare.seeds", "compare.budgets")
 """Keys with which a comparison may go on although they differ: the names of finished runs have their values."""
+
 SHARED = ("episodes_per_iteration", "proxy_episodes")
 """Arguments of the agent that DDPG takes, too."""
 

@@ -158,7 +158,7 @@ def check_classes(classes: int, targets: Tensor, data: Any) -> None:
     if not targets.numel():
         return
     lowest, highest = (int(end) for end in targets.aminmax())
-    if lowest < 0 or (known is None and highest >= classes):
+    if lowest < 0 or highest >= classes:
         given = lowest if lowest < 0 else highest
         raise UserError(f"the network has {classes} classes, and a target is {given}: expected 0 to {classes - 1}")
 
