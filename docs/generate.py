@@ -67,12 +67,12 @@ def _listed(entry: Any, config: MkDocsConfig) -> Any:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made here, and the figures that they show."""
-    made = {"configuration.md": configuration(), "operators.md": operators(), "results.md": results()}
-    pages = made | api_pages()
+    made = {"configuration.md": configuration(), "operators.md": operators()}
+    pages = made | results() | api_pages()
     for name, text in pages.items():
         files.append(File.generated(config, name, content=text))
     for figure in sorted(RESULTS.glob("*.png")):
-        files.append(File.generated(config, f"figures/{figure.name}", abs_src_path=str(figure)))
+        files.append(File.generated(config, f"results/{figure.name}", abs_src_path=str(figure)))
     return files
 
 
@@ -107,10 +107,10 @@ def _code(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names if name != "pointwise")
 
 
-def results() -> str:
-    """The page of measurements: experiments/results/README.md, whose figures lie elsewhere here."""
-    text = (RESULTS / "README.md").read_text(encoding="utf-8")
-    return re.sub(r"\]\((\w+\.png)\)", r"](figures/\1)", text)
+def results() -> dict[str, str]:
+    """File -> Markdown: the pages of measurements, of experiments/results, whose links to docs/ are shorter here."""
+    pages = {path.name: path.read_text(encoding="utf-8") for path in sorted(RESULTS.glob("*.md"))}
+    return {f"results/{name}": text.replace("](../../docs/", "](../") for name, text in pages.items()}
 
 
 def api_pages() -> dict[str, str]:

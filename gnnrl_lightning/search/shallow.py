@@ -1,7 +1,7 @@
 """Candidates without whole groups: fewer layers, and the others wider for it.
 
 The sensitivity of each group alone does not tell what that is worth: a network without nine of its 27 blocks is better
-than dynamic programming's at the same MACs, which removes none (`experiments/results/README.md`, *Whole groups*).
+than dynamic programming's at the same MACs, which removes none (`experiments/results/latency.md`, *Whole groups*).
 """
 
 from __future__ import annotations

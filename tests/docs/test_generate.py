@@ -106,9 +106,11 @@ def test_every_rule_is_among_the_operators(generate):
     assert {"relu", "exp", "maximum"} <= set(re.findall(r"`(\w+)`", pointwise)).difference(listed)
 
 
-def test_figures_of_the_results_are_found(generate):
-    figures = re.findall(r"\]\(figures/([^)]+)\)", generate.results())
-    assert all((ROOT / "experiments" / "results" / name).is_file() for name in figures)
+def test_pages_of_results_are_in_the_navigation(generate):
+    """They lie in one folder, with links to each other as they are, and to the manual beside it."""
+    pages = generate.results()
+    assert pages.keys() == set(re.findall(r": (results/\S+)", (ROOT / "mkdocs.yml").read_text("utf-8")))
+    assert "](../concepts.md)" in pages["results/README.md"] and "docs/" not in "".join(pages.values())
 
 
 @pytest.mark.slow

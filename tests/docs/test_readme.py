@@ -7,6 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RESULTS = ROOT / "experiments" / "results"
 
 
 def snippets():
@@ -31,8 +32,21 @@ def test_the_readme_cuts_to_half_of_the_macs(capsys):
     assert 0.48 * dense < macs <= 0.5 * dense and params < sum(each.numel() for each in names["network"].parameters())
 
 
-def test_links_lead_to_files():
-    for page in PAGES:
-        for target in re.findall(r"\]\(([\w./]+\.(?:md|png|yaml))\)", page.read_text("utf-8")):
-            made = {"configuration.md", "operators.md", "results.md", "figures/policy_budgets.png"}
-            assert target in made or (page.parent / target).is_file(), f"{page.name}: {target}"
+def sections(page):
+    """Anchors of the titles of a page, as GitHub and MkDocs make them."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.M)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, *sorted(RESULTS.glob("*.md"))], ids=lambda page: f"{page.parent.name}-{page.stem}"
+)
+def test_links_lead_to_files_and_sections(page):
+    """In the documentation, the folder of the results lies beside the manual."""
+    for target, section in re.findall(r"\]\(([\w./-]+\.(?:md|png|yaml))?(?:#([\w-]+))?\)", page.read_text("utf-8")):
+        if target in {"configuration.md", "operators.md"}:  # made when the documentation is built
+            continue
+        inside = target.startswith("results/") and page.parent.name == "docs"
+        led = (RESULTS.parent if inside else page.parent) / target if target else page
+        assert led.is_file(), f"{page.name}: {target}"
+        assert not section or section in sections(led), f"{page.name}: {target}#{section}"
