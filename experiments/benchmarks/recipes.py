@@ -32,6 +32,8 @@ from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.objective import Classification
 from gnnrl_lightning.report.paired import paired_difference
 from gnnrl_lightning.speed.machine import machine
+from gnnrl_lightning.surgery.layers import kept_inputs
+from gnnrl_lightning.training.distillation import Teacher
 from gnnrl_lightning.training.options import TrainingOptions
 from gnnrl_lightning.training.train import figures, train
 
@@ -63,15 +65,17 @@ class Benchmark:
 
     def measure(self, widths: Sequence[int], recipe: Mapping[str, Any], seed: int) -> dict[str, Any]:
         """Figures of one training."""
-        network, options = self.pruner.prune(self.pruner.plan(torch.tensor(widths))), TrainingOptions(**recipe)
-        before = self.tested(network)
-        teacher = copy.deepcopy(self.dense) if options.distillation_weight > 0 else None
+        plan, options = self.pruner.plan(torch.tensor(widths)), TrainingOptions(**recipe)
+        network = self.pruner.prune(plan)
+        before, macs = self.tested(network), self.graph.cost.macs
+        kept = kept_inputs(self.graph, plan.selection) if options.distillation == "features" else {}
+        teacher = Teacher(copy.deepcopy(self.dense), kept)
         start = time.thread_time(), time.perf_counter()
         epochs = train(network, self.data, options, self.goal, seed=seed, teacher=teacher)
         spent = time.thread_time() - start[0], time.perf_counter() - start[1]
         return {
             "widths": list(widths),
-            "macs_ratio": int(self.graph.cost.macs(torch.tensor(widths))) / int(self.graph.cost.macs(self.graph.widths)),
+            "macs_ratio": int(macs(plan.widths)) / int(macs(self.graph.widths)),
             "recipe": dict(recipe),
             "seed": seed,
             "before": before,

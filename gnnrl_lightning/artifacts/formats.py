@@ -17,13 +17,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from gnnrl_lightning.artifacts.recipe import kept_channels
+from gnnrl_lightning.artifacts.recipe import pruned_again
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.exporting.onnx_runtime import Session, check_onnx, translated
 from gnnrl_lightning.exporting.openvino_runtime import Compiled, check_openvino, write_ir
 from gnnrl_lightning.exporting.program import exported
 from gnnrl_lightning.exporting.quantized import Quantized, quantized
-from gnnrl_lightning.graph import trace
 from gnnrl_lightning.networks import load_weights
 from gnnrl_lightning.registry import Registry
 from gnnrl_lightning.trees import Tree
@@ -109,10 +108,7 @@ def load_pruned(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None, 
             f"{path} stores only weights: give the dense network, with any weights, as dense=, or the name of another "
             "format in which it was saved as format="
         )
-    network = dense
-    for step in recipe["steps"]:
-        graph = trace(network, example, keep=step["keep"], passed=step["fingerprint"])
-        network = graph.plan_from(kept_channels(graph, step, path)).apply(network)
+    network = [dense, *(pruned for _, _, pruned in pruned_again(recipe["steps"], dense, example, path))][-1]
     load_weights(network, path)
     return network.eval()
 

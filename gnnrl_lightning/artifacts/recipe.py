@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gnnrl_lightning.checks import as_path
 from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.files import text_of
-from gnnrl_lightning.graph import ComputationGraph
+from gnnrl_lightning.graph import ComputationGraph, trace
+from gnnrl_lightning.surgery.plan import Plan
 from gnnrl_lightning.tracing.groups import ChannelGroup
 from gnnrl_lightning.trees import Tree, call, map_tensors, tensors, zeros_of
 
@@ -116,6 +117,27 @@ def _wrong_layout(laid_out: Any) -> Iterator[str]:
             yield f"an input has the shape {str(shape)[:60]}, expected positive sizes, {LARGEST_INPUT:,} values at most"
         if not isinstance(dtype, str) or not isinstance(getattr(torch, dtype, None), torch.dtype):
             yield f"an input has the type {dtype!r}, expected one of PyTorch"
+
+
+def pruned_again(
+    steps: Iterable[Mapping[str, Any]], network: nn.Module, example: Tree, path: Path
+) -> Iterator[tuple[ComputationGraph, Plan, nn.Module]]:
+    """Repeat the steps of a recipe; of each, yield the graph before it, what it keeps, and the pruned network.
+
+    Args:
+        steps: The steps.
+        network: The network that the first one pruned; it is not changed.
+        example: Inputs of the shapes that it reads.
+        path: Where the steps come from, for messages.
+
+    Raises:
+        UserError: A step is of another network.
+    """
+    for step in steps:
+        graph = trace(network, example, keep=step["keep"], passed=step["fingerprint"])
+        plan = graph.plan_from(kept_channels(graph, step, path))
+        network = plan.apply(network)
+        yield graph, plan, network
 
 
 def kept_channels(graph: ComputationGraph, step: Mapping[str, Any], path: Path) -> list[Tensor]:

@@ -30,6 +30,7 @@ from gnnrl_lightning.speed.alignment import Alignment, align
 from gnnrl_lightning.speed.timer import RealTimer
 from gnnrl_lightning.speed.training import TunedTraining
 from gnnrl_lightning.speed.tuning import Tuned
+from gnnrl_lightning.training.distillation import Teacher
 from gnnrl_lightning.trees import Tree, call, floats, take, to_device
 
 TRIED = 8
@@ -82,7 +83,7 @@ def check(
         raise UserError("groups.masks and stages.shares do not go together yet: leave one of them out")
     if not task.trained:
         task.check_training(network, options.pretraining, "pretraining")
-    task.check_training(network, options.finetuning, "finetuning", teacher=network)
+    task.check_training(network, options.finetuning, "finetuning", teacher=Teacher(network))
     check_exportable(options.delivery.formats, network, task.example())
     near = budget if origin is not None else options.stages.first(budget)
     if folder is not None and near is not budget:

@@ -27,6 +27,7 @@ from gnnrl_lightning.job.checked import Checked
 from gnnrl_lightning.job.choosing import ChoiceFiles, choose
 from gnnrl_lightning.job.compare_options import DDPG_METHOD, HALVES, CompareOptions, in_place
 from gnnrl_lightning.job.searching import Searched
+from gnnrl_lightning.job.teaching import teacher_of
 from gnnrl_lightning.job.trained import Trained, train
 from gnnrl_lightning.objective.protocol import record
 from gnnrl_lightning.quiet import without_others_warnings
@@ -175,9 +176,9 @@ class Comparison:
             _write(found, self._winner(trained, method, seed, path))
         figures = read_figures(found, "this run is repeated")
         pruner = trained.final_pruner
-        network = pruner.prune(pruner.plan(torch.tensor(figures["widths"])))
-        trainer = job.runtime.trainers(PRUNED)
-        given = {"teacher": trained.network, "checkpoint": checkpoint, "seed": seed}
+        plan = pruner.plan(torch.tensor(figures["widths"]))
+        network, trainer = pruner.prune(plan), job.runtime.trainers(PRUNED)
+        given = {"teacher": teacher_of(trained, plan), "checkpoint": checkpoint, "seed": seed}
         with zeros_held(network, job.graph.masked):
             job.task.train(network, job.options.finetuning, trainer, **given)
         return figures | {f"{primary}_test_after": job.task.figures(network, self.test)[primary]}

@@ -107,7 +107,7 @@ def cut(trained: Trained, chosen: Mapping[str, Evaluation], folder: RunFolder) -
         for name, plan in plans.items():
             before[name] = pruner.prune(plan)
             advance()
-    after = finetune(trained, before, folder)
+    after = finetune(trained, before, plans, folder)
     if rank() > 0:
         return {}
     return {name: Cut(trained, item, plans[name], before[name], after[name]) for name, item in chosen.items()}

@@ -17,11 +17,13 @@ from gnnrl_lightning.artifacts import artifact
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.racing import sign_test
 from gnnrl_lightning.job.task import Task
+from gnnrl_lightning.job.teaching import teacher_of
 from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.processes import rank
 from gnnrl_lightning.report.costs import cost_figures
 from gnnrl_lightning.runs.folder import DENSE, RunFolder
 from gnnrl_lightning.surgery.masks import zeros_held
+from gnnrl_lightning.surgery.plan import Plan
 from gnnrl_lightning.trees import Tree, map_tensors
 
 GUESS = "guess"
@@ -52,7 +54,9 @@ class Finetuned:
     figures: Mapping[str, Any]
 
 
-def finetune(trained: Trained, before: Mapping[str, nn.Module], folder: RunFolder) -> dict[str, Finetuned]:
+def finetune(
+    trained: Trained, before: Mapping[str, nn.Module], plans: Mapping[str, Plan], folder: RunFolder
+) -> dict[str, Finetuned]:
     """Fine-tune copies of pruned networks with the same settings, and undo what has made a network worse.
 
     It has if the primary figure on the holdout is worse, and a paired sign test on the scores of the held-out examples
@@ -62,6 +66,7 @@ def finetune(trained: Trained, before: Mapping[str, nn.Module], folder: RunFolde
     Args:
         trained: The job, its dense network trained.
         before: Phase ("uniform" or "pruned") -> network before fine-tuning, which is not changed.
+        plans: Phase -> the channels that it keeps.
         folder: Folder of the run.
 
     Returns:
@@ -77,7 +82,7 @@ def finetune(trained: Trained, before: Mapping[str, nn.Module], folder: RunFolde
     after, curves = {name: copy.deepcopy(network) for name, network in before.items()}, {}
     for name, network in after.items():
         with zeros_held(network, job.graph.masked):
-            curves[name] = job.train(name, network, job.options.finetuning, folder, teacher=trained.dense)
+            curves[name] = job.train(name, network, job.options.finetuning, folder, teacher_of(trained, plans[name]))
     if rank() > 0:
         return {}
     ends, found = _on_holdout(trained, after), {}

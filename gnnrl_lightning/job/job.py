@@ -28,6 +28,7 @@ from gnnrl_lightning.rl.environments import Environments
 from gnnrl_lightning.runs.folder import DELIVERED, RunFolder
 from gnnrl_lightning.speed.timer import Timer
 from gnnrl_lightning.speed.whole import Latency
+from gnnrl_lightning.training.distillation import Teacher
 from gnnrl_lightning.training.options import TrainingOptions
 from gnnrl_lightning.training.train import quiet_trainer
 from gnnrl_lightning.trees import Tree, to_device
@@ -156,7 +157,7 @@ class Job:
         network: nn.Module,
         options: TrainingOptions,
         folder: RunFolder,
-        teacher: nn.Module | None = None,
+        teacher: Teacher | None = None,
     ) -> list[dict[str, float]]:
         """Train a network in place and save its weights, or load them if the folder has them.
 
@@ -167,7 +168,7 @@ class Job:
             network: Trained in place.
             options: Training options.
             folder: Run folder for checkpoint and weights.
-            teacher: Network to distil from, if the options include distillation.
+            teacher: What to distil from, if the options include distillation.
 
         Returns:
             The figures on the holdout after each epoch; none if the training was undone.

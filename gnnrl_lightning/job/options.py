@@ -14,7 +14,7 @@ from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.options import ScoringOptions
 from gnnrl_lightning.job.stage_options import StageOptions
-from gnnrl_lightning.options import at_least, check_fields
+from gnnrl_lightning.options import AUTO, at_least, check_fields
 from gnnrl_lightning.repair.table import REPAIRS
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.search.baselines import starting_count
@@ -96,7 +96,7 @@ class Options:
     def __post_init__(self) -> None:
         for section, kind in get_type_hints(type(self)).items():
             instance(f"options.{section}", getattr(self, section), kind, kind.__name__)
-        if self.pretraining.distillation_weight > 0:
+        if self.pretraining.distillation_weight not in (0, AUTO):
             raise UserError("pretraining.distillation_weight needs a teacher, which only finetuning has: set it to 0")
         if self.episode.surrogate and self.search.sensitivity is None:
             raise UserError("episode.surrogate needs a sensitivity: set search.sensitivity")

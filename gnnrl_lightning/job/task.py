@@ -28,6 +28,7 @@ from gnnrl_lightning.networks import check_finite, check_runs, load_weights, not
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.objective import Figure, Objective, find_objective
 from gnnrl_lightning.speed.training import TunedTraining, tune_training
+from gnnrl_lightning.training.distillation import Teacher
 from gnnrl_lightning.training.options import TrainingOptions
 from gnnrl_lightning.training.train import check_training, scored, train
 from gnnrl_lightning.trees import Tree, device_of, take, to_device, zeros_of
@@ -214,7 +215,7 @@ class Task:
         network: nn.Module,
         options: TrainingOptions,
         trainer: Callable[..., Trainer],
-        teacher: nn.Module | None = None,
+        teacher: Teacher | None = None,
         checkpoint: Path | None = None,
         seed: int | None = None,
     ) -> list[dict[str, float]]:
@@ -224,7 +225,7 @@ class Task:
             network: The network.
             options: Training options.
             trainer: Creates the trainer.
-            teacher: Network to distil from.
+            teacher: What to distil from.
             checkpoint: File of the checkpoint after each epoch, from which training resumes; None: keep none.
             seed: Seed of order, augmentation, mixup and dropout; None: that of the task.
 
@@ -242,7 +243,7 @@ class Task:
         return found
 
     def check_training(
-        self, network: nn.Module, options: TrainingOptions, name: str, teacher: nn.Module | None = None
+        self, network: nn.Module, options: TrainingOptions, name: str, teacher: Teacher | None = None
     ) -> None:
         """Refuse training options that do not fit the network and the data.
 
@@ -250,7 +251,7 @@ class Task:
             network: The network to train, or one with the same kinds of parameters.
             options: Training options.
             name: Name of their section, for the message.
-            teacher: Network to distil from.
+            teacher: What to distil from.
 
         Raises:
             UserError: See `gnnrl_lightning.training.train.check_training`.

@@ -79,6 +79,19 @@ def find_layers(graph: TracedNetwork) -> dict[str, Layer]:
     return found
 
 
+def kept_inputs(graph: TracedNetwork, selection: Selection) -> dict[str, Tensor]:
+    """Return weight name -> positions `(C,)` of the kept ones among the channels that the layer reads.
+
+    Layers are left out that read channels of which none can be pruned, or different ones in each block of filters.
+
+    Args:
+        graph: The traced network.
+        selection: The kept channels.
+    """
+    layers = find_layers(graph).items()
+    return {name: layer.blocks[0].positions(selection) for name, layer in layers if len(layer.blocks) == 1}
+
+
 def _repeats(numbers: Tensor) -> int:
     """Return the number of neighbours that belong to one channel if it is the same everywhere, else 1."""
     counts = numbers.unique_consecutive(return_counts=True)[1]

@@ -17,6 +17,7 @@ from gnnrl_lightning.networks import eval_mode
 from gnnrl_lightning.objective import Objective
 from gnnrl_lightning.objective.protocol import added_up, measure
 from gnnrl_lightning.seeds import derived_seed
+from gnnrl_lightning.training.distillation import DISTILLATIONS, Lesson, Teacher, paired, read_by
 from gnnrl_lightning.training.mixup import Mixed, mix
 from gnnrl_lightning.training.optimizers import make_optimizer
 from gnnrl_lightning.training.options import TrainingOptions
@@ -41,7 +42,7 @@ class SupervisedModule(LightningModule):
             not changed.
         options: Training options.
         objective: Computes loss and figures.
-        teacher: Network to distil from, in evaluation mode; not saved in checkpoints.
+        teacher: What to distil from; not saved in checkpoints.
         seed: Seed of the network's own randomness (dropout), set in each epoch; None: leave PyTorch's generators alone.
 
     Raises:
@@ -53,12 +54,11 @@ class SupervisedModule(LightningModule):
         network: nn.Module,
         options: TrainingOptions,
         objective: Objective,
-        teacher: nn.Module | None = None,
+        teacher: Teacher | None = None,
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        if options.distillation_weight > 0 and teacher is None:
-            raise UserError(f"distillation_weight is {options.distillation_weight} without a teacher: expected 0")
+        self._distillation_weight = options.weight_of(teacher)
         if not any(parameter.requires_grad for parameter in network.parameters()):
             raise UserError(
                 "the network has nothing to train: no parameter requires gradients; call requires_grad_() on some"
@@ -67,8 +67,8 @@ class SupervisedModule(LightningModule):
         self.options = options
         self.objective = objective
         self._schedule = SCHEDULES.find(options.schedule)
-        # in a tuple: a submodule would be saved, synchronised and set to training mode
-        self._teacher = (teacher,)
+        self._distillation = DISTILLATIONS.find(options.distillation)
+        self._teacher = teacher  # no module: a submodule would be saved, synchronised and set to training mode
         self._seed = seed
         self._steps = 1
         self.holdout: list[dict[str, float]] = []
@@ -84,9 +84,8 @@ class SupervisedModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Move the teacher to the device."""
-        (teacher,) = self._teacher
-        if teacher is not None:
-            teacher.to(self.device)
+        if self._teacher is not None:
+            self._teacher.network.to(self.device)
 
     def on_train_start(self) -> None:
         """Determine the number of steps, and set the learning rate of the next one.
@@ -136,18 +135,22 @@ class SupervisedModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss, mixed with the distillation loss if there is a teacher."""
-        mixed = self._mixed(batch, batch_idx)
-        outputs = self(mixed.inputs)
+        mixed, weight = self._mixed(batch, batch_idx), self._distillation_weight
+        outputs, distance = (self(mixed.inputs), None) if weight == 0 else self.distil(mixed.inputs)
         loss = mixed.loss(self.objective, outputs)
         self._record("train", outputs, batch.targets, loss)
-        (teacher,) = self._teacher
-        weight = self.options.distillation_weight
-        if teacher is None or weight == 0:
-            return loss
-        with eval_mode(teacher), torch.no_grad():
-            taught = self._run(teacher, mixed.inputs)
-        distance = self.objective.distillation(outputs, taught, self.options.distillation_temperature)
-        return (1 - weight) * loss + weight * distance
+        return loss if distance is None else (1 - weight) * loss + weight * distance
+
+    def distil(self, inputs: Tree) -> tuple[Tree, Tensor]:
+        """Return the outputs for normalised inputs, and the loss `()` of distilling from the teacher."""
+        teacher = self._teacher
+        assert teacher is not None, "checked by the constructor, if the weight is above 0"
+        with read_by(self.network, dict.fromkeys(teacher.kept)) as ours:
+            outputs = self(inputs)
+        with eval_mode(teacher.network), torch.no_grad(), read_by(teacher.network, teacher.kept) as theirs:
+            taught = self._run(teacher.network, inputs)
+        lesson = Lesson(self.objective, self.options.distillation_temperature, outputs, taught, paired(ours, theirs))
+        return outputs, self._distillation(lesson)
 
     def _mixed(self, batch: Batch, batch_idx: int) -> Mixed:
         """Mix the examples of a batch, if configured; the random numbers depend on seed, epoch, batch and process."""

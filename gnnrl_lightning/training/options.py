@@ -8,6 +8,7 @@ from typing import Literal
 from gnnrl_lightning.checks import one_of, real, whole
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.options import AUTO, check_fields
+from gnnrl_lightning.training.distillation import DISTILLATIONS
 from gnnrl_lightning.training.optimizers import OptimizerSpec, check_optimizer
 from gnnrl_lightning.training.schedules import SCHEDULES
 
@@ -16,6 +17,9 @@ REFERENCE = "32"
 
 PRECISIONS = {REFERENCE: "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 """Precision of training -> its name in Lightning."""
+
+DISTILLATION = 0.9
+"""Share of the distillation loss if that is auto and there is a teacher."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,10 @@ class TrainingOptions:
             none.
         ema_decay: Decay of the exponential moving average of the weights, which is the result of the training; 0: the
             last weights.
+        distillation: What is learned from a teacher: outputs, features (of the layers, too), or the import path of your
+            own, see `gnnrl_lightning.training.distillation`.
         distillation_weight: Share of the distillation loss, from 0 to 1; above 0 it needs a teacher, whose forward pass
-            is added to each step.
+            is added to each step. auto: 0.9 with a teacher, which the fine-tuning of pruned networks has, else 0.
         distillation_temperature: Temperature that softens both networks' outputs for it, if they are log-probabilities.
         precision: 32; bf16 or 16: operators that allow it in bfloat16 or float16, the weights in float32; or auto: the
             fastest of 32 and bf16, measured on steps of the training, see `gnnrl_lightning.speed.training`.
@@ -59,7 +65,8 @@ class TrainingOptions:
     gradient_clip: float = 0.0
     mixup: float = 0.0
     ema_decay: float = 0.0
-    distillation_weight: float = 0.0
+    distillation: str = "outputs"
+    distillation_weight: float | Literal["auto"] = AUTO
     distillation_temperature: float = 4.0
     precision: str = REFERENCE
     channels_last: bool | Literal["auto"] = AUTO
@@ -69,12 +76,29 @@ class TrainingOptions:
         whole("epochs", self.epochs)
         for name in ("learning_rate", "weight_decay", "warmup_epochs", "gradient_clip", "mixup"):
             real(name, getattr(self, name), 0)
-        real("distillation_weight", self.distillation_weight, 0, 1)
+        if self.distillation_weight != AUTO:
+            real("distillation_weight", self.distillation_weight, 0, 1)
         real("ema_decay", self.ema_decay, 0, 1, "[)")
         real("distillation_temperature", self.distillation_temperature, 0, ends="(]")
         one_of("precision", self.precision, (*PRECISIONS, AUTO))
         SCHEDULES.find(self.schedule)
+        DISTILLATIONS.find(self.distillation)
         check_optimizer(self.optimizer)
+
+    def weight_of(self, teacher: object | None) -> float:
+        """Share of the distillation loss.
+
+        Args:
+            teacher: The teacher; None: there is none.
+
+        Raises:
+            UserError: A share above 0 without a teacher.
+        """
+        if self.distillation_weight == AUTO:
+            return 0.0 if teacher is None else DISTILLATION
+        if teacher is None and self.distillation_weight > 0:
+            raise UserError(f"distillation_weight is {self.distillation_weight} without a teacher: expected 0")
+        return self.distillation_weight
 
     @property
     def open(self) -> bool:

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from gnnrl_lightning.data import BatchLoader, ExampleData, Examples
+from gnnrl_lightning.errors import finite_number
 from gnnrl_lightning.networks import eval_mode
 from gnnrl_lightning.objective import Objective
 from gnnrl_lightning.objective.protocol import added_up, measure
@@ -19,6 +20,7 @@ from gnnrl_lightning.processes import share_weights
 from gnnrl_lightning.quiet import without_others_warnings
 from gnnrl_lightning.training.averaging import MovingAverage
 from gnnrl_lightning.training.checkpoint import LatestCheckpoint
+from gnnrl_lightning.training.distillation import Teacher
 from gnnrl_lightning.training.mixup import check_mixable
 from gnnrl_lightning.training.module import SupervisedModule
 from gnnrl_lightning.training.options import TrainingOptions
@@ -50,7 +52,7 @@ def train(
     *,
     trainer: Callable[..., Trainer] = quiet_trainer,
     seed: int = 0,
-    teacher: nn.Module | None = None,
+    teacher: Teacher | None = None,
     checkpoint: Path | None = None,
 ) -> list[dict[str, float]]:
     """Train a network in place, and validate it on the holdout after each epoch.
@@ -67,7 +69,7 @@ def train(
         trainer: Creates the Trainer; called with `max_epochs`, `gradient_clip_val`, `limit_val_batches` and
             `precision`.
         seed: Seed of the order, of the augmentation, of mixup and of dropout.
-        teacher: Network to distil from, needed if `options.distillation_weight` is above 0.
+        teacher: What to distil from, needed if `options.distillation_weight` is a number above 0.
         checkpoint: File of the checkpoint after each epoch; if it exists, training resumes from it and ends with the
             same weights. None: no checkpoints.
 
@@ -79,11 +81,12 @@ def train(
     """
     module = SupervisedModule(network, options, objective, teacher, seed)
     latest = LatestCheckpoint(checkpoint)
-    devices = [(each, _device(each)) for each in (network, teacher) if each is not None]
+    networks = [network] if teacher is None else [network, teacher.network]
+    devices = [(each, _device(each)) for each in networks]
     data_seed, data.seed = data.seed, seed
     try:
         if options.epochs > 0:
-            stored = channels_last_weights([each for each, _ in devices], options.channels_last is True)
+            stored = channels_last_weights(networks, options.channels_last is True)
             with isolate_rng(), without_others_warnings(), stored:
                 network.train()
                 flags = {"max_epochs": options.epochs, "gradient_clip_val": options.gradient_clip or None}
@@ -121,7 +124,7 @@ def channels_last_weights(networks: Sequence[nn.Module], wanted: bool = True) ->
 
 
 def check_training(
-    network: nn.Module, options: TrainingOptions, objective: Objective, inputs: Tree, teacher: nn.Module | None = None
+    network: nn.Module, options: TrainingOptions, objective: Objective, inputs: Tree, teacher: Teacher | None = None
 ) -> None:
     """Refuse options that do not fit a network, before the training begins.
 
@@ -130,14 +133,18 @@ def check_training(
         options: Training options.
         objective: Computes loss and figures.
         inputs: Some network inputs.
-        teacher: Network to distil from.
+        teacher: What to distil from.
 
     Raises:
-        UserError: Distillation without a teacher, no parameters to train, an optimiser that refuses these parameters,
-            or mixup of inputs that are not floating-point.
+        UserError: Distillation without a teacher, a distillation loss that fails or is no number, no parameters to
+            train, an optimiser that refuses these parameters, or mixup of inputs that are not floating-point.
     """
     if options.epochs > 0:
-        SupervisedModule(network, options, objective, teacher).configure_optimizers()
+        module = SupervisedModule(network, options, objective, teacher)
+        module.configure_optimizers()
+        if options.weight_of(teacher) > 0:
+            with eval_mode(network), torch.no_grad():
+                finite_number(lambda: module.distil(inputs)[1], f"distillation {options.distillation!r}")
         if options.mixup > 0:
             check_mixable(inputs)
 

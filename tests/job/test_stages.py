@@ -118,24 +118,38 @@ def test_the_report_has_a_table_of_the_stages(run, capsys):
     assert "stage 1: macs 6" in str(delivered) and "stage 3: macs 2" in str(delivered)
 
 
-def test_the_dense_network_teaches_every_stage(network, monkeypatch, tmp_path):
+@pytest.mark.parametrize("distillation", ["outputs", "features"])
+def test_the_dense_network_teaches_every_stage(network, monkeypatch, tmp_path, distillation):
     """And the test examples are read after the last one."""
-    taught, reads, original = [], [], Task.train
+    taught, kept, reads, original = [], [], [], Task.train
 
     def record(task, trained, options, trainer, teacher=None, **given):
-        taught.append((options.epochs, [tuple(each.shape) for each in teacher.parameters()]))
+        taught.append((options.epochs, [tuple(each.shape) for each in teacher.network.parameters()]))
+        kept.append({name: positions.tolist() for name, positions in teacher.kept.items()})
         return original(task, trained, options, trainer, teacher=teacher, **given)
 
     monkeypatch.setattr(Task, "train", record)
     read = Digits.test.fget
     monkeypatch.setattr(Digits, "test", property(lambda data: reads.append(1) or read(data)))
-    checked, folder = check(Task(network, Digits()), Budget(macs=0.4), staged([0.6], 1)), RunFolder(tmp_path / "run")
+    finetuning = TrainingOptions(epochs=2, learning_rate=0.02, distillation=distillation, distillation_weight=0.5)
+    options, folder = staged([0.6], 1, finetuning=finetuning), RunFolder(tmp_path / "run")
+    checked = check(Task(network, Digits()), Budget(macs=0.4), options)
     last = through_stages(checked, "uniform", folder)
     assert last.job.origin.network is checked.network and not reads
     shapes = [tuple(each.shape) for each in network.parameters()]
     assert taught == [(1, shapes)]
     deliver(search(train(last, folder), "uniform", folder), folder)
     assert taught == [(1, shapes), (2, shapes)] and reads
+    first, second = artifact.read_recipe(folder.pruned)["steps"]
+    expected = []
+    for group, layer in (("1", "3.weight"), ("3", "5.weight")):
+        once, again = first["kept"][group], second["kept"][group]
+        expected.append((layer, once, [once[position] for position in again]))
+    assert (
+        kept == [{}, {}]
+        if distillation == "outputs"
+        else kept == [{layer: positions[stage] for layer, *positions in expected} for stage in (0, 1)]
+    )
 
 
 def test_limits_of_groups_are_shares_of_the_dense_width(network):
