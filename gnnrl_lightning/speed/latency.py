@@ -25,17 +25,11 @@ from gnnrl_lightning.options import AUTO
 from gnnrl_lightning.report.progress import ShownSteps, hidden_steps
 from gnnrl_lightning.speed.backend import Backend
 from gnnrl_lightning.speed.backends import BACKENDS
+from gnnrl_lightning.speed.cache import Cache
+from gnnrl_lightning.speed.grids import covering, measured_grids, wanted_grids
 from gnnrl_lightning.speed.machine import machine
 from gnnrl_lightning.speed.options import LatencyOptions
-from gnnrl_lightning.speed.table import (
-    Cache,
-    as_record,
-    covering,
-    from_record,
-    measured_grids,
-    read_table,
-    wanted_grids,
-)
+from gnnrl_lightning.speed.table import as_record, from_record, read_table
 from gnnrl_lightning.speed.timer import RealTimer, Timer
 from gnnrl_lightning.trees import Tree
 

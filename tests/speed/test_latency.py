@@ -10,6 +10,7 @@ from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.rl.state.builder import StateBuilder
 from gnnrl_lightning.speed.backends import BACKENDS
+from gnnrl_lightning.speed.grids import wanted_grids
 from gnnrl_lightning.speed.latency import (
     NEAR,
     NETWORKS,
@@ -19,7 +20,7 @@ from gnnrl_lightning.speed.latency import (
     some_widths,
 )
 from gnnrl_lightning.speed.options import LatencyOptions
-from gnnrl_lightning.speed.table import wanted_grids, write_template
+from gnnrl_lightning.speed.table import write_template
 from tests.support.fake_timer import RAN, FakeTimer, linear_ms, network_ms
 from tests.support.two_hidden import TwoHidden
 
