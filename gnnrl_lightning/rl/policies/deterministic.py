@@ -13,14 +13,8 @@ from torch_geometric.utils import scatter
 
 from gnnrl_lightning.checks import one_of
 from gnnrl_lightning.rl.encoders import Encoder
-from gnnrl_lightning.rl.policies.actor_critic import (
-    DecisionEncoder,
-    GraphActor,
-    Head,
-    NodeActor,
-    mlp,
-    proposed,
-)
+from gnnrl_lightning.rl.policies.actor_critic import proposed
+from gnnrl_lightning.rl.policies.heads import DecisionEncoder, GraphActor, Head, NodeActor, mlp
 from gnnrl_lightning.rl.policies.readout import mean_over_decisions
 from gnnrl_lightning.rl.state.graph import StateGraph
 

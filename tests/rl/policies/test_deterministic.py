@@ -7,8 +7,8 @@ from torch import nn
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.rl.encoders import GCN
 from gnnrl_lightning.rl.policies import DDPGActor, DDPGAgent, QCritic, graph_mean
-from gnnrl_lightning.rl.policies.actor_critic import NodeActor
 from gnnrl_lightning.rl.policies.deterministic import PARTS, joined
+from gnnrl_lightning.rl.policies.heads import NodeActor
 from gnnrl_lightning.rl.state.assemble import join_states, state_from
 from gnnrl_lightning.rl.state.builder import NODE_DIM
 from tests.support.fakes import RingTask, small_states
