@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -196,15 +197,11 @@ class Agent(ActorCritic):
         fixed_spread: bool = False,
     ) -> None:
         one_of("head", head, HEADS)
+        make_actor = actor or partial(HEADS[head], encoder=encoder, outputs=3 if distribution.removes else 2)
+        make_critic = critic or partial(Critic, encoder=encoder)
         super().__init__(
-            actor(state_dim, action_dim) if actor else self._head(state_dim, action_dim, head, encoder, distribution),
-            critic(state_dim, action_dim) if critic else Critic(state_dim, action_dim, encoder=encoder),
+            make_actor(state_dim, action_dim),
+            make_critic(state_dim, action_dim),
             distribution,
             fixed_spread,
         )
-
-    @staticmethod
-    def _head(
-        state_dim: int, action_dim: int | None, head: str, encoder: str | Encoder, distribution: type[UnitDistribution]
-    ) -> nn.Module:
-        return HEADS[head](state_dim, action_dim, encoder=encoder, outputs=3 if distribution.removes else 2)

@@ -171,9 +171,12 @@ class Critic(nn.Module):
         return self.mlp(graph_mean(self.encoder(state), state)).squeeze(-1)
 
 
+IDENTITY = 32
+"""Size of the identity embeddings of decisions, where there are some."""
+
 HEADS: dict[str, Callable[..., nn.Module]] = {
     "node": NodeActor,
-    "identity": partial(NodeActor, identity=32),
+    "identity": partial(NodeActor, identity=IDENTITY),
     "graph": GraphActor,
 }
 """Name -> actor, a function of the number of node features, decisions per graph, encoder and outputs."""
