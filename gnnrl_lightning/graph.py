@@ -212,7 +212,7 @@ class ComputationGraph(TracedNetwork):
         if self._latency is None:
             raise UserError(
                 "the latency of this network has not been measured: jobs measure it if budget.latency is set; in "
-                "Python, see gnnrl_lightning.speed.whole.measure_latency"
+                "Python, see gnnrl_lightning.speed.latency.measure_latency"
             )
         return self._latency
 

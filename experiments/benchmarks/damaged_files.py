@@ -25,9 +25,9 @@ from gnnrl_lightning.job.trained import Trained, train
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.runs.integrity import check_files, read_figures, read_result
+from gnnrl_lightning.speed.cache import Cache
+from gnnrl_lightning.speed.latency import Latency, measure_latency
 from gnnrl_lightning.speed.options import LatencyOptions
-from gnnrl_lightning.speed.table import Cache
-from gnnrl_lightning.speed.whole import Latency, measure_latency
 
 EXPERIMENT = Path(__file__).parents[1] / "regression.yaml"
 CONFIG = {

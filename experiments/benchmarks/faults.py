@@ -49,7 +49,7 @@ from gnnrl_lightning.cost.latency import Grid
 from gnnrl_lightning.files import replacing
 from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.runs.integrity import read_result
-from gnnrl_lightning.speed.table import Cache
+from gnnrl_lightning.speed.cache import Cache
 from gnnrl_lightning.versions import versions
 
 UNDONE = {

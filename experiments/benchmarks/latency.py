@@ -37,10 +37,10 @@ from gnnrl_lightning.job.latency_check import ROUNDS, TOLERANCE
 from gnnrl_lightning.networks import mobilenet_v2, resnet56
 from gnnrl_lightning.report.progress import hidden_steps
 from gnnrl_lightning.speed.backend import Cell
+from gnnrl_lightning.speed.latency import Latency, measure_latency
 from gnnrl_lightning.speed.machine import machine
 from gnnrl_lightning.speed.options import LatencyOptions
 from gnnrl_lightning.speed.timer import RealTimer, Timer
-from gnnrl_lightning.speed.whole import Latency, measure_latency
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "resnet56": (resnet56, 32),

@@ -31,7 +31,7 @@ from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.search.knapsack import dynamic_programming
 from gnnrl_lightning.search.shallow import without_least
 from gnnrl_lightning.speed.inference import for_inference
-from gnnrl_lightning.speed.latency import paired_latency_ms
+from gnnrl_lightning.speed.paired import paired_latency_ms
 from gnnrl_lightning.trees import call
 
 BATCH = 64

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.rl.policies.ablations import ABLATIONS
-from gnnrl_lightning.rl.policies.actor_critic import DecisionEncoder, mlp
+from gnnrl_lightning.rl.policies.heads import DecisionEncoder, mlp
 from gnnrl_lightning.rl.policies.readout import mean_over_decisions
 from gnnrl_lightning.rl.state.assemble import join_states
 from gnnrl_lightning.rl.state.builder import StateBuilder

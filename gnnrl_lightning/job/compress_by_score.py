@@ -33,7 +33,7 @@ from gnnrl_lightning.runs.folder import PRUNED, UNIFORM
 from gnnrl_lightning.search.baselines import starting_candidates, uniform
 from gnnrl_lightning.search.methods import METHODS, Method
 from gnnrl_lightning.search.problem import SearchProblem
-from gnnrl_lightning.speed.whole import measure_latency
+from gnnrl_lightning.speed.latency import measure_latency
 from gnnrl_lightning.surrogate.measures import SENSITIVITIES
 from gnnrl_lightning.trees import Tree, count, take, tensors, to_device
 

@@ -26,8 +26,8 @@ from gnnrl_lightning.report.progress import ShownSteps, hidden_steps
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.environments import Environments
 from gnnrl_lightning.runs.folder import DELIVERED, RunFolder
+from gnnrl_lightning.speed.latency import Latency
 from gnnrl_lightning.speed.timer import Timer
-from gnnrl_lightning.speed.whole import Latency
 from gnnrl_lightning.training.distillation import Teacher
 from gnnrl_lightning.training.options import TrainingOptions
 from gnnrl_lightning.training.train import quiet_trainer

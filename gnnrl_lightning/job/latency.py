@@ -23,7 +23,7 @@ from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.processes import from_first, rank
 from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.runs.integrity import read_figures
-from gnnrl_lightning.speed.whole import Latency, latency_of_record, measure_latency
+from gnnrl_lightning.speed.latency import Latency, latency_of_record, measure_latency
 
 CHANGED = "the latency is measured again, and candidates in the journal may miss the budget"
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gnnrl_lightning.graph import ComputationGraph
-from gnnrl_lightning.speed.whole import Latency
+from gnnrl_lightning.speed.latency import Latency
 
 
 class Prunable(Protocol):

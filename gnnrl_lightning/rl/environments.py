@@ -16,11 +16,11 @@ from gnnrl_lightning.objective import Objective
 from gnnrl_lightning.rl.env import Evaluated, VectorPruningEnv
 from gnnrl_lightning.rl.env.imagination import SLOPES, Imagination
 from gnnrl_lightning.rl.env.options import EpisodeOptions
+from gnnrl_lightning.rl.env.proposals import Proposals
 from gnnrl_lightning.rl.env.reward import check_reward, find_reward
 from gnnrl_lightning.rl.env.score import Score
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.rl.rounds import Rounds
-from gnnrl_lightning.search.allocations import Allocations
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, uniform
 from gnnrl_lightning.search.knowledge import Knowledge, evaluated
 from gnnrl_lightning.search.problem import SearchProblem
@@ -88,13 +88,13 @@ class Environments:
             nothing = torch.zeros(0, len(self.graph.groups), dtype=torch.int64), torch.zeros(0, dtype=torch.float64)
             prior = Surrogate(terms, [flat_prior(terms, self.limits.allowed.removable is not None)], *nothing)
             imagined = Imagination(self.graph, self.limits, lambda: prior, lambda: nothing, mean=True)
-        return self._make(score, sensitivity, self._allocations(sensitivity), imagined)
+        return self._make(score, sensitivity, self._proposals(sensitivity), imagined)
 
     def _make(
         self,
         score: Score | None,
         sensitivity: Sensitivity | None,
-        start: Allocations | None,
+        proposals: Proposals | None,
         imagined: Imagination | None = None,
     ) -> VectorPruningEnv:
         options, statistics = self.options, None
@@ -110,19 +110,19 @@ class Environments:
             macs_range=options.macs_range,
             statistics=statistics,
             penalty=options.penalty,
-            proposals=start,
+            proposals=proposals,
             imagined=imagined,
             group_features=SLOPES if self.imagines else 0,
         )
         env.setting = self.setting
         return env
 
-    def _allocations(self, sensitivity: Sensitivity | None) -> Allocations | None:
+    def _proposals(self, sensitivity: Sensitivity | None) -> Proposals | None:
         """Initial proposals of the policy for every limit; None: the policy starts from one ratio for all groups."""
         options = self.options
         if sensitivity is None or options.proposal is None:
             return None
-        return Allocations(self.graph, self.limits, sensitivity, FROM_SENSITIVITY[options.proposal], options.macs_range)
+        return Proposals(self.graph, self.limits, sensitivity, FROM_SENSITIVITY[options.proposal], options.macs_range)
 
     def prepare(self, agent: GraphLearner, scores: Mapping[str, float], examples: int, seen: int = 0) -> None:
         """Create the agent's policy in an environment without scores, and call its reward once.
@@ -172,19 +172,19 @@ class Environments:
         sensitivity = None if self.measure is None else problem.sensitivity
         if self.options.macs_range is not None:
             problem.allow(max(self.options.macs_range))
-        start = self._allocations(sensitivity)
+        proposals = self._proposals(sensitivity)
         agent.exchange, agent.proxy, agent.evaluate = problem.exchange, None, None
 
         if self.imagines and sensitivity is not None:
             knowledge = Knowledge(problem, reward)
             imagined = Imagination(self.graph, self.limits, lambda: knowledge.surrogate, knowledge.evaluated)
-            agent.env = agent.proxy = self._make(None, sensitivity, start, imagined)
+            agent.env = agent.proxy = self._make(None, sensitivity, proposals, imagined)
             agent.evaluate = Rounds(problem, knowledge, imagined, AGENT)
             return
 
         def known() -> tuple[Tensor, Tensor]:
             return evaluated(problem.history, reward)
 
-        agent.env = self._make(Evaluated(problem.ask, reward, AGENT), sensitivity, start)
+        agent.env = self._make(Evaluated(problem.ask, reward, AGENT), sensitivity, proposals)
         if sensitivity is not None:
-            agent.proxy = self._make(Proxy(sensitivity.of_groups, known), sensitivity, start)
+            agent.proxy = self._make(Proxy(sensitivity.of_groups, known), sensitivity, proposals)

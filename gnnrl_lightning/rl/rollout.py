@@ -103,6 +103,11 @@ def _stacked(steps: list[Any]) -> Tensor | Ragged:
     return concatenated(steps) if isinstance(steps[0], Ragged) else torch.stack(steps)
 
 
+def squash_of(policy: Any) -> Callable[[Tensor], Tensor]:
+    """The policy's map from raw actions to actions in [0, 1]; without one, raw actions are actions."""
+    return getattr(policy, "squash", lambda action: action)
+
+
 def play_without_exploring(env: VectorGraphEnv, policy: Any, device: torch.device | str = "cpu") -> None:
     """Play one episode with a policy's deterministic actions; `env` is left in the final state.
 
@@ -111,7 +116,7 @@ def play_without_exploring(env: VectorGraphEnv, policy: Any, device: torch.devic
         policy: The policy. Its `mode(state)` chooses the actions, or `act(state)` if it has no `mode`.
         device: Device of the policy.
     """
-    squash = getattr(policy, "squash", lambda action: action)
+    squash = squash_of(policy)
     mode = getattr(policy, "mode", None) or (lambda state: policy.act(state)[0])
 
     def act(state: StateGraph) -> tuple[Tensor, dict[str, Tensor | Ragged]]:
@@ -148,7 +153,7 @@ def collect(
     Raises:
         UserError: Every episode was over before its first step, or the policy has diverged.
     """
-    squash = getattr(policy, "squash", lambda action: action)
+    squash = squash_of(policy)
 
     def act(state: StateGraph) -> tuple[Tensor, dict[str, Tensor | Ragged]]:
         actions, log_probs = policy.act(state)

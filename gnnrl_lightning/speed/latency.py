@@ -1,75 +1,274 @@
-"""Latency of forward passes, measured so that networks can be compared."""
+"""Latency of a network at any widths, from a table of operators and a few whole networks, all measured here.
+
+```
+found = measure_latency(graph, network, example, LatencyOptions(batch_size=1, threads=1))
+graph = graph.with_latency(found.model)
+widths = graph.project(graph.widths, latency=0.6)
+```
+"""
 
 from __future__ import annotations
 
-import math
-import time
+import statistics
 from collections.abc import Mapping
-from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from gnnrl_lightning.networks import eval_mode
-from gnnrl_lightning.trees import Tree, call, device_of
+from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.cost.latency import Grid, LatencyModel
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.graph import ComputationGraph
+from gnnrl_lightning.options import AUTO
+from gnnrl_lightning.report.progress import ShownSteps, hidden_steps
+from gnnrl_lightning.speed.backend import Backend
+from gnnrl_lightning.speed.backends import BACKENDS
+from gnnrl_lightning.speed.cache import Cache
+from gnnrl_lightning.speed.grids import covering, measured_grids, wanted_grids
+from gnnrl_lightning.speed.machine import machine
+from gnnrl_lightning.speed.options import LatencyOptions
+from gnnrl_lightning.speed.table import as_record, from_record, read_table
+from gnnrl_lightning.speed.timer import RealTimer, Timer
+from gnnrl_lightning.trees import Tree
 
-WARM_UP = 3
-IN_A_ROW = 5
-"""Consecutive passes of one network; the later ones find its weights in the caches."""
+NETWORKS = 10
+"""Whole networks that are measured: the dense one, and others of random widths."""
+
+NARROWEST = 0.3
+"""Mean keep ratio of the narrowest of these."""
+
+NEAR, SPREAD, GONE = 9, 0.5, 0.6
+"""Networks near a budget that are measured, standard deviation of their log keep ratios before they are projected onto
+it, and share of the groups that may go which the last one lacks."""
+
+ANCHOR_WEIGHT = 100.0
+"""Weight in the fit of candidates that have been checked, and then of the dense network, of which limits are shares."""
 
 
-def paired_latency_ms(
-    networks: Mapping[str, nn.Module], inputs: Tree, rounds: int = 100, seconds: float = 15.0
-) -> dict[str, float]:
-    """Time of the fastest forward pass of each network, measured in alternation.
+@dataclass(frozen=True)
+class Latency:
+    """The latency of a network at any widths, with the measurements behind it.
 
-    Every round runs all networks, starting with a different one each time, so that changes in machine speed affect
-    all of them alike. The minimum is reported because other processes can only slow a pass down: on a busy machine,
-    means and medians measure the other processes.
+    Attributes:
+        model: Predicts milliseconds.
+        options: What was measured, and with what.
+        machine: The machine; empty if the table is the user's.
+        widths: Widths of the whole networks `(n, G)`, the dense one first; none if the table is the user's.
+        milliseconds: Their measured times.
+        checked: How many of the last ones are candidates that were checked at the end of a search.
+    """
+
+    model: LatencyModel
+    options: LatencyOptions
+    machine: Mapping[str, Any]
+    widths: Tensor
+    milliseconds: tuple[float, ...]
+    checked: int = 0
+
+    @property
+    def errors(self) -> list[float]:
+        """Relative errors for the whole networks, each predicted from the others; the dense one is left out."""
+        return self.model.errors(self.widths, self.milliseconds)[1:] if len(self.milliseconds) > 2 else []
+
+    def learnt(self, widths: Tensor, milliseconds: float) -> Latency:
+        """The same with one more measured candidate `(G,)`, in which the fit must be nearly exact, as in the dense one.
+
+        Args:
+            widths: Its widths.
+            milliseconds: Its time, while the dense network takes `self.milliseconds[0]`.
+        """
+        more = torch.cat([self.widths, widths[None]]), (*self.milliseconds, milliseconds)
+        return replace(self, widths=more[0], milliseconds=more[1], checked=self.checked + 1).fitted()
+
+    def fitted(self) -> Latency:
+        """The same with the correction fitted to the whole networks."""
+        if not self.milliseconds:
+            return self
+        count = len(self.milliseconds)
+        first = count - self.checked
+        model = self.model.fitted(self.widths[:first], self.milliseconds[:first])
+        if self.checked:
+            # A few candidates of about the same widths do not tell how widths are to be rounded, nor the ratio.
+            weights = [ANCHOR_WEIGHT if number == 0 or number >= first else 1.0 for number in range(count)]
+            model = model.fitted(self.widths, self.milliseconds, weights, model.correction)
+        return replace(self, model=model)
+
+    def as_record(self) -> dict[str, Any]:
+        """All measurements in plain JSON types, see `latency_of_record`."""
+        return {
+            "options": asdict(self.options),
+            "machine": dict(self.machine),
+            "operators": as_record({use.key: self.model.grids[use.key] for use in self.model.uses}),
+            "networks": {"widths": self.widths.tolist(), "milliseconds": list(self.milliseconds)},
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """Conditions and errors in plain JSON types, for results."""
+        errors = [abs(error) for error in self.errors]
+        return {
+            **{name: value for name, value in asdict(self.options).items() if name != "cache"},
+            "threads": self.machine.get("threads", self.options.threads),
+            "processor": self.machine.get("processor"),
+            "device": self.machine.get("device"),
+            "versions": self.machine.get("versions"),
+            "networks": len(errors),
+            "mean_error": statistics.mean(errors) if errors else None,
+            "largest_error": max(errors) if errors else None,
+        }
+
+    def __str__(self) -> str:
+        """One line for the user."""
+        found, dense = self.summary(), float(self.model(self.model.graph.widths))
+        if not self.milliseconds:
+            return f"latency is predicted from {found['table']}, not measured: the dense network takes {dense:.4g} ms"
+        where = found["device"] if found["device"] != "cpu" else f"{found['processor']}, {found['threads']} threads"
+        return (
+            f"latency of {found['batch_size']} examples ({where}, precision {found['precision']}, {found['backend']}) "
+            f"is predicted with a mean error of {found['mean_error']:.1%} (largest {found['largest_error']:.1%}) for "
+            f"{found['networks']} networks; the dense one takes {dense:.4g} ms"
+        )
+
+
+def measure_latency(
+    graph: ComputationGraph,
+    network: nn.Module,
+    example: Tree,
+    options: LatencyOptions | None = None,
+    timer: Timer | None = None,
+    steps: ShownSteps = hidden_steps,
+    budget: Budget | None = None,
+) -> Latency:
+    """Measure a table of operators and a few whole networks, or read the user's table.
+
+    Operators that the cache has are not measured again. The networks are of all sizes, and then some that meet the
+    budget, of which the prediction must be right.
 
     Args:
-        networks: Networks by name, on the device of `inputs`. They are measured in evaluation mode; their modes are
-            restored.
-        inputs: One batch of normalised inputs, see `gnnrl_lightning.trees.call`.
-        rounds: Maximum number of measured rounds, after a short warm-up.
-        seconds: Time limit in seconds: no round starts after it.
-
-    Returns:
-        Milliseconds for the whole batch, by name.
+        graph: The traced network.
+        network: The network, on the device of the measurement.
+        example: One example of its input.
+        options: What is measured, and with what; None: the defaults.
+        timer: Measures; None: this machine.
+        steps: Shows progress.
+        budget: The budget for whose networks the latency is predicted, with a limit on it; None: networks of all sizes.
 
     Raises:
-        ValueError: There is no network, or `rounds` is not positive.
+        UserError: The user's table lacks an operator or cannot be read, the cache cannot be written, or the budget
+            cannot be met.
     """
-    if rounds < 1 or not networks:
-        raise ValueError(f"{rounds} rounds of {len(networks)} networks: at least one of each is needed")
-    names = list(networks)
-    fastest = dict.fromkeys(names, math.inf)
-    with ExitStack() as modes, torch.inference_mode():
-        for network in networks.values():
-            modes.enter_context(eval_mode(network))
-            for _ in range(WARM_UP):
-                call(network, inputs)
-        end = time.perf_counter() + seconds
-        for number in range(rounds):
-            first = number % len(names)
-            for name in names[first:] + names[:first]:
-                passes = [_seconds(networks[name], inputs) for _ in range(IN_A_ROW)]
-                fastest[name] = min(fastest[name], *passes)
-            if time.perf_counter() > end:
-                break
-    return {name: 1e3 * value for name, value in fastest.items()}
+    options = options or LatencyOptions()
+    backend = BACKENDS.find(options.backend, "latency.backend")
+    uses, wanted = wanted_grids(graph, network, backend)
+    if options.table is not None:
+        return _of_table(graph, uses, read_table(options.table), options)
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    timer = timer or RealTimer(options, device, example, steps)
+    here = _conditions(options, backend, device)
+    named = {name: getattr(options, name) for name in ("batch_size", "precision", "backend")}
+    cache = Cache(options.cache, {**here, **named})
+    grids = covering(cache.read(), wanted)
+    missing = {key: item for key, item in wanted.items() if key not in grids}
+    if missing:
+        cache.check_writable()
+        fresh = measured_grids(missing, timer.operators)
+        cache.add(fresh)
+        grids |= fresh
+    widths = some_widths(graph)
+    times = timer.networks([network, *(graph.plan(network, row).apply(network) for row in widths[1:])])
+    found = Latency(LatencyModel(graph, uses, grids), options, here, widths, tuple(times)).fitted()
+    return found if budget is None else _measured_near(found, graph, network, budget, timer)
 
 
-def _seconds(network: nn.Module, inputs: Tree) -> float:
-    synchronize(device_of(inputs))
-    start = time.perf_counter()
-    call(network, inputs)
-    synchronize(device_of(inputs))
-    return time.perf_counter() - start
+def _measured_near(
+    latency: Latency, graph: ComputationGraph, network: nn.Module, budget: Budget, timer: Timer
+) -> Latency:
+    """Measure networks that meet the budget by a first model, relative to the dense one, and fit the model again."""
+    budget = budget.aligned(1) if budget.channel_multiple == AUTO else budget
+    limits = budget.on(graph.with_latency(latency.model))
+    widths = limits.project(proposals_near(graph.widths, limits.allowed.removable)).unique(dim=0)
+    widths = widths[(widths != graph.widths).any(1)]
+    dense, *times = timer.networks([network, *(graph.plan(network, row).apply(network) for row in widths)])
+    factor = latency.milliseconds[0] / dense  # the machine may have become slower since
+    milliseconds = (*latency.milliseconds, *(factor * each for each in times))
+    return replace(latency, widths=torch.cat([latency.widths, widths]), milliseconds=milliseconds).fitted()
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait until a device has finished all queued work."""
-    # Accelerators run asynchronously: without this, the clock stops when the work has been queued.
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
+def _conditions(options: LatencyOptions, backend: Backend, device: torch.device) -> dict[str, Any]:
+    """The machine, and the versions on which times depend, in plain JSON types."""
+    versions = {"torch": torch.__version__, **backend.versions()}
+    threads = options.threads or torch.get_num_threads()
+    return machine(backend.device or device) | {"threads": threads, "versions": versions}
+
+
+def latency_of_record(
+    record: Mapping[str, Any], graph: ComputationGraph, network: nn.Module, options: LatencyOptions
+) -> Latency:
+    """The latency of a network from the measurements of an earlier run, see `Latency.as_record`.
+
+    Args:
+        record: The measurements.
+        graph: The traced network.
+        network: The network.
+        options: What is measured; those of the record are the same, apart from paths.
+
+    Raises:
+        UserError: The measurements are of another network.
+    """
+    uses, _ = wanted_grids(graph, network, BACKENDS.find(options.backend, "latency.backend"))
+    model = LatencyModel(graph, uses, from_record(record["operators"]))
+    networks = record["networks"]
+    widths = torch.tensor(networks["widths"], dtype=torch.int64).reshape(-1, len(graph.widths))
+    return Latency(model, options, record["machine"], widths, tuple(networks["milliseconds"])).fitted()
+
+
+def _of_table(graph: ComputationGraph, uses: Any, grids: Mapping[str, Grid], options: LatencyOptions) -> Latency:
+    try:
+        model = LatencyModel(graph, uses, grids)
+    except UserError as error:
+        raise UserError(f"latency.table {options.table}: {error}") from error
+    for use in uses:
+        grid, channels = grids[use.key], graph.channels(graph.widths[None])[0]
+        largest = 0 if use.source is None else int(channels[use.source])
+        if not grid.covers(largest, int(channels[use.target])):
+            raise UserError(
+                f"latency.table {options.table}: {use.key!r} ends at {grid.inputs[-1]} inputs and {grid.outputs[-1]} "
+                f"outputs, the network has {largest} and {int(channels[use.target])}: add rows"
+            )
+    return Latency(model, options, {}, graph.widths[:0].reshape(0, len(graph.widths)), ())
+
+
+def some_widths(graph: ComputationGraph, count: int = NETWORKS, seed: int = 0) -> Tensor:
+    """Widths of the networks to measure `(count, G)`: the dense ones, then random ones, from wide to narrow.
+
+    Args:
+        graph: The traced network.
+        count: Number of networks.
+        seed: Seed of the random widths.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    level = torch.linspace(1, NARROWEST, count, dtype=torch.float64)[:, None]
+    spread = 0.6 + 0.8 * torch.rand(count, len(graph.widths), generator=generator, dtype=torch.float64)
+    keep = (level * spread).clamp(max=1)
+    keep[0] = 1
+    widths = (keep * graph.widths).round().long()
+    return widths.maximum(graph.least).minimum(graph.widths)
+
+
+def proposals_near(widths: Tensor, removable: Tensor | None, seed: int = 0) -> Tensor:
+    """Different proposals `(NEAR, G)` float64 to project onto a budget, the later ones without more and more groups.
+
+    Args:
+        widths: Dense widths `(G,)`.
+        removable: Whether a group may go entirely `(G,)`; None: none may.
+        seed: Seed of the proposals.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    spread = torch.randn(NEAR, len(widths), generator=generator, dtype=torch.float64)
+    proposals = widths * (SPREAD * spread).exp()
+    if removable is not None:
+        order = torch.rand(NEAR, len(widths), generator=generator).masked_fill(~removable, 2).argsort(1).argsort(1)
+        gone = torch.linspace(0, GONE * int(removable.sum()), NEAR).round()
+        proposals[order < gone[:, None]] = 0
+    return proposals

@@ -19,8 +19,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from gnnrl_lightning.speed.latency import synchronize
-
 REFERENCE_EVERY = 8
 """Functions that are measured between two runs of the reference operator."""
 
@@ -41,6 +39,13 @@ class Clock:
 
     read: Callable[[], float]
     wait: Callable[[], None] = lambda: None
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has finished all queued work."""
+    # Accelerators run asynchronously: without this, the clock stops when the work has been queued.
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def clock_of(device: torch.device, threads: int) -> Clock:

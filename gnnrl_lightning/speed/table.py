@@ -1,4 +1,4 @@
-"""Tables of the times of operators: measured on a grid of channels, kept on disk, or given by the user.
+"""Files of the times of operators: what the cache keeps, or the user gives.
 
 A file is JSON, as the cache has it, or CSV with the columns operator, inputs, outputs, milliseconds:
 
@@ -15,195 +15,22 @@ every `outputs`.
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
-import torch
-from filelock import FileLock
-from torch import nn
-
-from gnnrl_lightning.cost.latency import Grid, Use
+from gnnrl_lightning.cost.latency import Grid
 from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.files import replacing
-from gnnrl_lightning.graph import ComputationGraph
-from gnnrl_lightning.speed.backend import Backend, Cell, Shaped
-from gnnrl_lightning.speed.backends import EAGER
+from gnnrl_lightning.speed.grids import Wanted
 
 COLUMNS = ("operator", "inputs", "outputs", "milliseconds")
 
-FORMAT = 2
-"""Version of the files in the cache; those of other versions have other names."""
-
 MOST_CHANNELS = 2**31 - 1
-
-ROOM = 2**16
-"""Bytes that must fit into the folder of the cache before anything is measured: tables of large networks."""
 
 NO_TABLE = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError, csv.Error)
 """What reading something else than a table raises."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A grid that a network needs.
-
-    Attributes:
-        form: The operator, apart from its channels.
-        inputs: Input channels of the grid, ascending.
-        outputs: Output channels of the grid, ascending.
-    """
-
-    form: Shaped
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-
-
-def wanted_grids(
-    graph: ComputationGraph, network: nn.Module, backend: Backend = EAGER
-) -> tuple[list[Use], dict[str, Wanted]]:
-    """Return the operators of a network that take time, and the grids from which their times are interpolated.
-
-    Args:
-        graph: The traced network.
-        network: The network.
-        backend: What runs it.
-    """
-    found = backend.uses(graph, network)
-    dense, smallest = (
-        graph.channels(widths[None])[0].tolist() for widths in (graph.widths, torch.ones_like(graph.widths))
-    )
-    ends: dict[str, tuple[set[int], set[int]]] = {}
-    pruned: dict[str, list[bool]] = {}
-    for use, _ in found:
-        maps = (use.source, use.target)
-        for place, number in enumerate(maps):
-            known = ends.setdefault(use.key, (set(), set()))
-            known[place].add(0 if number is None else dense[number])
-            free = pruned.setdefault(use.key, [False, False])
-            free[place] |= number is not None and smallest[number] < dense[number]
-    wanted = {}
-    for use, form in found:
-        inputs, outputs = (_points(*each, backend.points) for each in zip(ends[use.key], pruned[use.key], strict=True))
-        wanted[use.key] = Wanted(form, inputs, outputs)
-    return [use for use, _ in found], wanted
-
-
-def _points(dense: set[int], pruned: bool, points: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the grid points of an axis: all dense numbers of channels and, if they can be pruned, smaller ones."""
-    smaller = {point for point in points if point < max(dense)} if pruned else set[int]()
-    return tuple(sorted(dense | smaller))
-
-
-def measured_grids(
-    wanted: Mapping[str, Wanted], measure: Callable[[Sequence[Cell]], Sequence[float]]
-) -> dict[str, Grid]:
-    """Measure grids.
-
-    Args:
-        wanted: Key -> grid.
-        measure: Returns the milliseconds of operators.
-    """
-    cells = [(item.form, one, other) for item in wanted.values() for one in item.inputs for other in item.outputs]
-    times = iter(measure(cells))
-    return {
-        key: Grid(item.inputs, item.outputs, tuple(tuple(next(times) for _ in item.outputs) for _ in item.inputs))
-        for key, item in wanted.items()
-    }
-
-
-class Cache:
-    """Tables on disk, one file for each machine and way to measure, with a checksum of its contents.
-
-    Several processes may use a file at once: one at a time adds to it.
-
-    Args:
-        folder: The folder; None: nothing is kept.
-        settings: Machine, versions and options on which the times depend, in plain JSON types.
-    """
-
-    def __init__(self, folder: str | Path | None, settings: Mapping[str, Any]) -> None:
-        self.settings = json.loads(json.dumps(dict(settings)))
-        name = f"latency-{_hash({'format': FORMAT, **self.settings})[:16]}.json"
-        self.path = None if folder is None else Path(folder).expanduser() / name
-
-    def read(self) -> dict[str, Grid]:
-        """Return the grids measured so far.
-
-        Raises:
-            UserError: The file was damaged, edited, or copied from another machine.
-        """
-        if self.path is None or not self.path.exists():
-            return {}
-        try:
-            if not self.path.is_file():
-                raise ValueError("it is no regular file")
-            found = json.loads(self.path.read_text(encoding="utf-8"))
-            if found["sha256"] != _hash(found["operators"]):
-                raise ValueError("it was changed since it was written")
-            if found["settings"] != self.settings:
-                raise ValueError("it was measured on another machine or in another way")
-            return from_record(found["operators"])
-        except (OSError, *NO_TABLE) as error:
-            raise UserError(
-                f"latency.cache {self.path} cannot be used ({one_line(error)}): delete it to go on; the operators are "
-                "measured again"
-            ) from error
-
-    def add(self, grids: Mapping[str, Grid]) -> None:
-        """Keep more grids, beside those of other processes.
-
-        Raises:
-            UserError: The folder cannot be written, or the file cannot be read.
-        """
-        if self.path is None:
-            return
-        with self._writing(self.path.parent), FileLock(self.path.with_suffix(".lock")):
-            operators = as_record({**self.read(), **grids})
-            contents = {"settings": self.settings, "sha256": _hash(operators), "operators": operators}
-            with replacing(self.path) as partial:
-                partial.write_text(json.dumps(contents) + "\n", encoding="utf-8")
-
-    def check_writable(self) -> None:
-        """Refuse a folder that cannot be written or is full, before minutes are spent on what it is to keep.
-
-        Raises:
-            UserError: Nothing can be written there.
-        """
-        if self.path is None:
-            return
-        with self._writing(self.path.parent), TemporaryFile(dir=self.path.parent) as file:
-            file.write(bytes(ROOM))
-            file.flush()
-
-    @contextmanager
-    def _writing(self, folder: Path) -> Iterator[None]:
-        """Create the folder, and turn what the operating system refuses within this block into one line."""
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            yield
-        except OSError as error:
-            raise UserError(
-                f"latency.cache {folder} cannot be written ({one_line(error)}): give another folder, or null"
-            ) from error
-
-
-def _hash(contents: Any) -> str:
-    return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
-
-
-def covering(grids: Mapping[str, Grid], wanted: Mapping[str, Wanted]) -> dict[str, Grid]:
-    """Return the grids that have all channels of those wanted."""
-    return {
-        key: grids[key]
-        for key, item in wanted.items()
-        if key in grids and {*item.inputs} <= {*grids[key].inputs} and {*item.outputs} <= {*grids[key].outputs}
-    }
 
 
 def as_record(grids: Mapping[str, Grid]) -> dict[str, Any]:
@@ -296,7 +123,7 @@ def write_template(path: str | Path, wanted: Mapping[str, Wanted]) -> None:
 
     Args:
         path: The file.
-        wanted: The grids, see `wanted_grids`.
+        wanted: The grids, see `gnnrl_lightning.speed.grids.wanted_grids`.
     """
     with replacing(Path(path)) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

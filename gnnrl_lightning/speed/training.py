@@ -15,7 +15,7 @@ from gnnrl_lightning.networks import eval_mode
 from gnnrl_lightning.objective import Objective
 from gnnrl_lightning.options import AUTO
 from gnnrl_lightning.speed.inference import PRECISIONS
-from gnnrl_lightning.speed.latency import synchronize
+from gnnrl_lightning.speed.rounds import synchronize
 from gnnrl_lightning.training.options import REFERENCE, TrainingOptions
 from gnnrl_lightning.trees import Tree, call, channels_last, count, device_of, floats
 

@@ -18,8 +18,9 @@ from gnnrl_lightning.job import (
     ScoringOptions,
     SearchOptions,
 )
+from gnnrl_lightning.speed.grids import wanted_grids
 from gnnrl_lightning.speed.options import LatencyOptions
-from gnnrl_lightning.speed.table import as_record, wanted_grids
+from gnnrl_lightning.speed.table import as_record
 from tests.support.fakes import Detector, boxes_likeness
 
 

@@ -4,10 +4,10 @@ from torch import nn
 from torch.nn import functional as F
 
 import gnnrl_lightning
+from gnnrl_lightning.speed.grids import wanted_grids
+from gnnrl_lightning.speed.latency import measure_latency
 from gnnrl_lightning.speed.operators import operator_uses
 from gnnrl_lightning.speed.options import LatencyOptions
-from gnnrl_lightning.speed.table import wanted_grids
-from gnnrl_lightning.speed.whole import measure_latency
 from tests.support import networks_attention
 
 

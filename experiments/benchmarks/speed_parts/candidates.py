@@ -21,7 +21,7 @@ from gnnrl_lightning.evaluation.racing import Course, hopeless, stage_ends
 from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.search.methods import METHODS
-from gnnrl_lightning.speed.latency import synchronize
+from gnnrl_lightning.speed.rounds import synchronize
 from speed_parts.memory import peaks
 from speed_parts.published import evaluate
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from gnnrl_lightning.evaluation.evaluator import Evaluator
 from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.speed.inference import PRECISIONS, for_inference
-from gnnrl_lightning.speed.latency import synchronize
+from gnnrl_lightning.speed.rounds import synchronize
 from speed_parts.candidates import chosen, recorded
 from speed_parts.machine import matmul_peak
 

@@ -17,7 +17,7 @@ from gnnrl_lightning.rl.env import VectorPruningEnv
 from gnnrl_lightning.rl.learners import GNNRL
 from gnnrl_lightning.rl.policies import Agent
 from gnnrl_lightning.rl.rollout import collect
-from gnnrl_lightning.speed.latency import synchronize
+from gnnrl_lightning.speed.rounds import synchronize
 from gnnrl_lightning.surrogate.proxy import Proxy
 from gnnrl_lightning.surrogate.sensitivity import RATIOS, Sensitivity
 from gnnrl_lightning.training.train import quiet_trainer

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from gnnrl_lightning.speed import machine
-from gnnrl_lightning.speed.latency import synchronize
+from gnnrl_lightning.speed.rounds import synchronize
 
 FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8")
 PRODUCTS = {"cpu": (2048, 1), "cuda": (8192, 10)}

@@ -61,7 +61,7 @@ class VectorPruningEnv:
             using the budget's, so that one policy serves all budgets.
         statistics: (G, K) statistics of the groups for the state; see `StateBuilder`.
         proposals: Maps MACs limits (B,), relative to the dense network, to the widths (B, G) of a cheap method that
-            initialise the policy, see `gnnrl_lightning.search.allocations`. The state then has the fields `proposal`
+            initialise the policy, see `gnnrl_lightning.rl.env.proposals`. The state then has the fields `proposal`
             (the action that leads to these widths) and `proposal_step`. None: no such fields.
         penalty: Reward of a candidate that exceeds the budget at the end of its episode, instead of projecting it:
             candidates are then never changed, and only those that meet the budget are scored. The paper uses -100.

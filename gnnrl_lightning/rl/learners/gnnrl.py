@@ -12,7 +12,7 @@ from gnnrl_lightning.rl import ppo_losses as ppo
 from gnnrl_lightning.rl.env.protocol import VectorGraphEnv
 from gnnrl_lightning.rl.learners.base import GraphLearner, at_least_one, not_negative, positive, shares
 from gnnrl_lightning.rl.policies.actor_critic import Agent
-from gnnrl_lightning.rl.rollout import RolloutLoader, Transitions, collect
+from gnnrl_lightning.rl.rollout import RolloutLoader, Transitions, collect, squash_of
 from gnnrl_lightning.rl.state.graph import StateGraph
 
 KL_SLACK = 1.5
@@ -98,7 +98,7 @@ class GNNRL(GraphLearner):
         """Actions, and the log-probability, value and entropy of each state."""
         each, shape = (state.num_graphs,), (len(state.decision_batch),)
         action, log_prob = self.policy.act(state)
-        squash = getattr(self.policy, "squash", lambda raw: raw)
+        squash = squash_of(self.policy)
         evaluated = self.policy.evaluate(state, action)
         names = ("evaluate's log-probability", "evaluate's value", "evaluate's entropy")
         found = {"act's action": (squash(action), shape), "act's log-probability": (log_prob, each)}

@@ -13,14 +13,8 @@ from torch_geometric.utils import scatter
 
 from gnnrl_lightning.checks import one_of
 from gnnrl_lightning.rl.encoders import Encoder
-from gnnrl_lightning.rl.policies.actor_critic import (
-    DecisionEncoder,
-    GraphActor,
-    Head,
-    NodeActor,
-    mlp,
-    proposed,
-)
+from gnnrl_lightning.rl.policies.actor_critic import proposed
+from gnnrl_lightning.rl.policies.heads import HEADS, IDENTITY, DecisionEncoder, Head, mlp
 from gnnrl_lightning.rl.policies.readout import mean_over_decisions
 from gnnrl_lightning.rl.state.graph import StateGraph
 
@@ -116,12 +110,12 @@ class QCritic(nn.Module):
         return self.whole(mean_over_decisions(each, state)).squeeze(-1)
 
 
-# Head name -> (factory of the actor's head, factory of the critic).
-PARTS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] = {
-    "node": (NodeActor, QCritic),
-    "identity": (partial(NodeActor, identity=32), partial(QCritic, identity=32)),
-    "graph": (GraphActor, partial(QCritic, identity=32)),
+CRITICS: dict[str, Callable[..., nn.Module]] = {
+    "node": QCritic,
+    "identity": partial(QCritic, identity=IDENTITY),
+    "graph": partial(QCritic, identity=IDENTITY),
 }
+"""Name of the actor's head, a key of `HEADS` -> critic of its actions."""
 
 
 class DDPGAgent(nn.Module):
@@ -152,12 +146,11 @@ class DDPGAgent(nn.Module):
         critic: Head | None = None,
     ) -> None:
         super().__init__()
-        one_of("head", head, PARTS)
-        make_head, make_critic = PARTS[head]
-        self.actor = DDPGActor(
-            actor(state_dim, action_dim) if actor else make_head(state_dim, action_dim, encoder=encoder, outputs=1)
-        )
-        self.critic = critic(state_dim, action_dim) if critic else make_critic(state_dim, action_dim, encoder=encoder)
+        one_of("head", head, HEADS)
+        make_actor = actor or partial(HEADS[head], encoder=encoder, outputs=1)
+        make_critic = critic or partial(CRITICS[head], encoder=encoder)
+        self.actor = DDPGActor(make_actor(state_dim, action_dim))
+        self.critic = make_critic(state_dim, action_dim)
 
     def centre_on(self, action: float, spread: float) -> None:
         """Set the initial action, for states without proposals.
@@ -170,9 +163,5 @@ class DDPGAgent(nn.Module):
 
     @torch.no_grad()
     def mode(self, state: StateGraph) -> Tensor:
-        """Deterministic actions (D,)."""
+        """Deterministic actions (D,) in [0, 1]."""
         return self.actor(state)
-
-    def squash(self, action: Tensor) -> Tensor:
-        """The action itself, which is already in [0, 1]."""
-        return action

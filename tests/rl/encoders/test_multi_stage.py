@@ -3,7 +3,7 @@ import torch
 
 from gnnrl_lightning.rl.encoders import GAT, GCN, MotifConv, MultiStage
 from gnnrl_lightning.rl.encoders.multi_stage import both_ways
-from gnnrl_lightning.rl.policies.actor_critic import decision_mean, graph_mean
+from gnnrl_lightning.rl.policies.readout import decision_mean, graph_mean
 from gnnrl_lightning.rl.state.builder import NODE_DIM, StateBuilder
 from tests.support.fakes import small_graph
 

@@ -8,7 +8,7 @@ from torch import nn
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.rl.encoders import GCN
 from gnnrl_lightning.rl.policies import ActorCritic, Agent, Beta, ClippedGaussian, SquashedGaussian, graph_mean
-from gnnrl_lightning.rl.policies.actor_critic import HEADS
+from gnnrl_lightning.rl.policies.heads import HEADS
 from gnnrl_lightning.rl.state.assemble import join_states, reorder_graphs, state_from
 from gnnrl_lightning.rl.state.builder import NODE_DIM
 from tests.support.fakes import RingTask, small_states
@@ -74,7 +74,8 @@ def test_first_policy_is_centred_on_the_proposals_of_the_states(kind):
     many.proposal, many.proposal_step = half, torch.tensor([1 / 32, 1 / 16, 1 / 64, 1 / 10])
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        drawn = torch.stack([agent.squash(agent.act(many)[0]) for _ in range(2000)])
+        distribution = agent.distribution(many)
+        drawn = torch.stack([distribution.squash(distribution.sample()) for _ in range(2000)])
     # One channel of sixteen, or of ten, is more than the given spread.
     assert drawn.std(0).tolist() == pytest.approx([0.04, 1 / 16, 0.04, 0.1], rel=0.1)
 

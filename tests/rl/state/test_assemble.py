@@ -5,7 +5,8 @@ import torch
 from torch_geometric.data import Data
 
 from gnnrl_lightning.rl.encoders import GAT, GCN, MultiStage
-from gnnrl_lightning.rl.policies.actor_critic import HEADS, Agent
+from gnnrl_lightning.rl.policies.actor_critic import Agent
+from gnnrl_lightning.rl.policies.heads import HEADS
 from gnnrl_lightning.rl.state.assemble import join_states, reorder_graphs, state_from
 from gnnrl_lightning.rl.state.builder import EDGE_DIM, NODE_DIM, StateBuilder
 from gnnrl_lightning.rl.state.motifs import expanded_motif, motif

@@ -1,4 +1,4 @@
-"""Widths of an allocation at any MACs limit: the initial proposals of a policy."""
+"""Proposals: the widths of an allocation at any MACs limit, from which a policy starts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ POINTS = 9
 """Number of limits in a range at which the allocation is computed."""
 
 
-class Allocations:
+class Proposals:
     """Widths of an allocation as a function of the MACs limit.
 
     For a range of limits, the allocation is computed at evenly spaced limits and interpolated linearly between them;
