@@ -223,7 +223,7 @@ class _Recorder(TorchFunctionMode):
                 x, weight = args[0], args[1]
                 channels = weight.shape[0] if "transpose" in name else weight.shape[1] * _groups(args, kwargs)
                 return func(x.new_empty(len(x), channels, *x.shape[2:]), *args[1:], **kwargs)
-            if name in ("batch_norm", "group_norm", "layer_norm"):
+            if name in ("batch_norm", "group_norm", "layer_norm", "rms_norm"):
                 return args[0]
             if name in (*SCALINGS, *TERMS) and all(isinstance(item, Tensor) for item in args[:2]):
                 return _larger(*args[:2])  # one of them is a parameter of dense size
