@@ -18,7 +18,8 @@ from gnnrl_lightning.tracing.labels import shrinking
 from gnnrl_lightning.tracing.program.copies import shared_copy
 from gnnrl_lightning.tracing.program.export import Inputs
 from gnnrl_lightning.tracing.records import ModuleSize, SizedCall
-from gnnrl_lightning.tracing.sizes.held import Call, Module, Resize, Sizes, find_modules
+from gnnrl_lightning.tracing.sizes.held import Call, Module, Sizes, find_modules
+from gnnrl_lightning.tracing.sizes.resize import Resize
 from gnnrl_lightning.tracing.walk import Walk
 
 Grown = dict[Call, Sizes]
@@ -133,14 +134,11 @@ class Following:
                 if fixed is not None:
                     return Found((), fixed)
                 continue
-            found = _attributes(module, mine, sizes, resize)
-            values = {name: sizes[_key(call)][dim] for name, ((call, dim), *_) in found.items()}
-            given = module.sizes(mine, values, sizes, resize)
-            factors[path] = given.factors
-            for call in mine:
-                if _misses(call, given.sizes.get(_key(call), (-1,) * len(call.sizes)), sizes):
-                    return Found((), call)
-            attributes += [(path, name, call, dim) for name, where in found.items() for call, dim in where]
+            found = _follow(path, module, mine, sizes, module.choices(resize))
+            if found.culprit is not None:
+                return found
+            attributes += found.attributes
+            factors |= found.factors
         return Found(tuple(attributes), None, factors)
 
     def hold_plain(self) -> None:
@@ -169,6 +167,22 @@ class Following:
             channels = {(channel if own is None else own)[free(table)].tobytes() for table, own in found}
             if len(channels) > 1 and len({table.shape[1] for table in tables}) == 1:
                 self.walk.labels.tie(torch.cat(tables), "attribute", "")
+
+
+def _follow(path: str, module: Module, calls: Sequence[SizedCall], grown: Grown, ways: Sequence[Resize]) -> Found:
+    """Find the attributes of a module that are sizes of its calls, and whether these follow in one of the ways."""
+    culprits: list[SizedCall] = []
+    for resize in ways:
+        found = _attributes(module, calls, grown, resize)
+        values = {name: grown[_key(call)][dim] for name, ((call, dim), *_) in found.items()}
+        given = module.sizes(calls, values, grown, resize)
+        sizes = {_key(call): given.sizes.get(_key(call), (-1,) * len(call.sizes)) for call in calls}
+        culprit = next((call for call in calls if _misses(call, sizes[_key(call)], grown)), None)
+        if culprit is None:
+            held = tuple((path, name, call, dim) for name, where in found.items() for call, dim in where)
+            return Found(held, None, {path: given.factors})
+        culprits.append(culprit)
+    return Found((), culprits[0])
 
 
 def _without_loose(walk: Walk) -> list[SizedCall]:

@@ -29,7 +29,7 @@ from gnnrl_lightning.tracing.product import UNLIKE
 from gnnrl_lightning.tracing.program.export import Inputs
 from gnnrl_lightning.tracing.records import Heads, ModuleSize, Shared, SizedCall, Statistic
 from gnnrl_lightning.tracing.sizes.following import Following, Found, free, grown_sizes
-from gnnrl_lightning.tracing.sizes.held import Resize
+from gnnrl_lightning.tracing.sizes.resize import Resize
 from gnnrl_lightning.tracing.sizes.shared import join_all, keep_common, settle_outside, with_all_joined
 from gnnrl_lightning.tracing.sizes.splits import decide_splits
 from gnnrl_lightning.tracing.walk import Walk

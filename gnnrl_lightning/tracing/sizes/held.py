@@ -21,8 +21,9 @@ from torch.overrides import TorchFunctionMode
 from gnnrl_lightning.tracing.program.copies import on_meta
 from gnnrl_lightning.tracing.program.export import Inputs, run
 from gnnrl_lightning.tracing.records import CONVOLUTIONS, SizedCall, SplitCall
+from gnnrl_lightning.tracing.sizes.resize import Resize
 from gnnrl_lightning.tracing.walk import is_sequence
-from gnnrl_lightning.trees import map_tensors, to_device
+from gnnrl_lightning.trees import map_tensors, tensors, to_device
 
 Call = tuple[str, int]
 """Name of an operator, and how many of this name the module has called before."""
@@ -41,33 +42,6 @@ class Given:
 
     sizes: dict[Call, Sizes]
     factors: dict[Call, float]
-
-
-@dataclass(frozen=True)
-class Resize:
-    """Other sizes of the inputs of modules, when there is one head more, or one channel more in every head.
-
-    Attributes:
-        sizes: Size of a dimension -> other size.
-        heads: Number and width of heads: one of the dimensions of tensors `(..., heads, ..., width, ...)` is longer.
-        wider: Whether it is that of the channels.
-    """
-
-    sizes: Mapping[int, int]
-    heads: frozenset[tuple[int, int]] = frozenset()
-    wider: bool = False
-
-    def of(self, tensor: Tensor) -> Tensor:
-        """Return a tensor of the other size."""
-        shape = [self.sizes.get(size, size) for size in tensor.shape]
-        if shape == list(tensor.shape):
-            for number, width in self.heads:
-                first = shape.index(number) if number in shape else tensor.dim()
-                last = [dim for dim, size in enumerate(shape) if size == width and dim > first]
-                if last:
-                    shape[last[-1] if self.wider else first] += 1
-                    break
-        return tensor if shape == list(tensor.shape) else tensor.new_empty(shape)
 
 
 SCALINGS = {
@@ -104,6 +78,10 @@ class Module:
     def sequences(self, value: tuple[int, ...]) -> list[str]:
         """Names of attributes of the module itself that are lists or tuples of these integers."""
         return [name for name, held in vars(self.module).items() if is_sequence(held, value)]
+
+    def choices(self, resize: Resize) -> list[Resize]:
+        """Return the ways to resize the inputs, see `Resize.choices`."""
+        return resize.choices(tensors((self.args, self.kwargs)))
 
     def sizes(
         self,

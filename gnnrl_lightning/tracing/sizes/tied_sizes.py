@@ -17,7 +17,7 @@ from gnnrl_lightning.tracing.groups import Channels
 from gnnrl_lightning.tracing.program.export import Inputs
 from gnnrl_lightning.tracing.records import SizedCall
 from gnnrl_lightning.tracing.sizes.following import Following, free, shrinking_of
-from gnnrl_lightning.tracing.sizes.held import Resize
+from gnnrl_lightning.tracing.sizes.resize import Resize
 from gnnrl_lightning.tracing.walk import Walk
 
 
@@ -73,8 +73,9 @@ def _follows_inputs(following: Following, call: SizedCall, dim: int, count: int)
     longer = call.sizes[dim] // count * (count + 1)
     key = call.operator, call.number
     answers = {key: tuple(longer if d == dim else size for d, size in enumerate(call.shape))}
-    given = module.sizes([call], {}, answers, Resize({count: count + 1})).sizes.get(key, call.sizes)
-    return given[dim] == longer
+    resized = module.choices(Resize({count: count + 1}))
+    given = (module.sizes([call], {}, answers, resize).sizes.get(key, call.sizes) for resize in resized)
+    return any(sizes[dim] == longer for sizes in given)
 
 
 def _runs(reads: Tensor, along: Tensor, channels: Channels) -> Iterator[tuple[Tensor, Tensor]]:
