@@ -188,6 +188,7 @@ class SplitCall:
         parts: Labels of each part; of a slice, those before, in and after it, or written into it.
         source: Line of the user's code.
         operator: Name of the function: "split", "slice", or "slice_scatter" for a write into a slice.
+        held: Whether an attribute of the module has the value of one of the sizes.
     """
 
     module: str
@@ -196,6 +197,7 @@ class SplitCall:
     parts: tuple[Tensor, ...]
     source: str
     operator: str = "split"
+    held: bool = True
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ class Walk:
         heads: Channels along heads of attention, by their labels.
         shared: Channels of which every head meets the same others.
         calls_of_sizes: Calls whose arguments are sizes of labelled dimensions.
-        splits: Calls that cut channels into parts of sizes that may be attributes.
+        splits: Calls that cut channels into parts of given sizes.
         tied: Calls whose sizes have been compared with those of their module's inputs, by module, operator and number.
         scalings: Products of channels of heads and numbers of the code.
         statistics: Operators that summarise channels together.
@@ -263,7 +263,7 @@ class Walk:
             self.calls_of_sizes.append(call)
 
     def split(self, parts: Sequence[Tensor], sizes: tuple[int, ...], number: int, operator: str = "split") -> bool:
-        """Record a call that cuts channels into parts if the module may hold their sizes, see `SplitCall`.
+        """Record a call that cuts channels into parts; return whether the module may hold their sizes, see `SplitCall`.
 
         Args:
             parts: Labels of the parts.
@@ -274,10 +274,10 @@ class Walk:
         whole = sum(part.numel() for part in parts)
         near = {*sizes, whole} if len(sizes) == 1 else {*sizes} - {0, whole}
         held = [] if self._caller is None else vars(self._caller).values()
-        found = any((type(value) is int and value in near) or is_sequence(value, sizes) for value in held if sizes)
-        if found:
+        found = any(near.intersection(_integers(value)) for value in held if sizes)
+        if self._caller is not None and sizes:
             flat = tuple(part.flatten() for part in parts)
-            self.splits.append(SplitCall(self.module, number, sizes, flat, self.source, operator))
+            self.splits.append(SplitCall(self.module, number, sizes, flat, self.source, operator, found))
         return found
 
     def hold(self, attribute: str, value: Any, labels: Tensor, place: int | None = None, unit: int = 1) -> None:
@@ -375,9 +375,9 @@ def _rows(labels: Tensor, dims: Collection[int]) -> tuple[list[int], Tensor]:
     return outer, labels.permute(*outer, *inner, *rest).reshape(number, -1)
 
 
-def is_sequence(held: Any, sizes: tuple[int, ...]) -> bool:
-    """Whether an attribute of a module is a list or a tuple of these sizes."""
-    return isinstance(held, (list, tuple)) and tuple(held) == sizes
+def _integers(held: Any) -> list[int]:
+    """Return the integers that an attribute of a module is, or is a list or tuple of."""
+    return [item for item in (held if isinstance(held, (list, tuple)) else (held,)) if type(item) is int]
 
 
 def _meta(value: Any) -> Any:

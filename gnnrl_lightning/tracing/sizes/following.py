@@ -87,14 +87,14 @@ class Following:
         splits: Calls that cut channels into parts of sizes that may be an attribute.
         plain: Those whose size may be an attribute of the module, and that are not of heads.
         channel: Channel of each label.
-        rows: By module and attribute, labels of the channels of which it is the size, and the channel of each label
-            if that differs from the walk's.
+        rows: By module, attribute and place in it, labels of the channels of which it is the size, and the channel of
+            each label if that differs from the walk's.
     """
 
     def __init__(self, walk: Walk, network: nn.Module, inputs: Inputs) -> None:
         self.walk, self.network, self.inputs = walk, network, inputs
-        self.calls, self.splits = _without_loose(walk), walk.splits
-        self.rows: dict[tuple[str, str], list[tuple[Tensor, np.ndarray | None]]] = {}
+        self.calls, self.splits = _without_loose(walk), [call for call in walk.splits if call.held]
+        self.rows: dict[tuple[str, str, int | None], list[tuple[Tensor, np.ndarray | None]]] = {}
         likely = [call for call in self.calls if self._integers(call.module) & {*call.sizes} - {1}]
         self.plain: list[SizedCall] = likely
         if likely or walk.heads:
@@ -114,6 +114,10 @@ class Following:
         """Modules that give sizes to their calls, by path."""
         paths = list(dict.fromkeys(call.module for call in (*self.calls, *self.splits)))
         return find_modules(shared_copy(self.network), self.inputs, paths)
+
+    def module(self, path: str) -> Module | None:
+        """Return a module that gives sizes to its calls, also where none of its attributes is one."""
+        return self.modules.get(path) or find_modules(shared_copy(self.network), self.inputs, [path]).get(path)
 
     def follow(self, calls: Sequence[SizedCall], grown: Mapping[str, Grown], resize: Resize) -> Found:
         """Find the attributes that are sizes of calls, and whether all calls follow if they are set.
@@ -156,14 +160,14 @@ class Following:
             found = shrinking_of(call, numbers)
             if found is not None and found[0] == dim:
                 _, along, rows = found
-                self.rows.setdefault((path, name), []).append((along.reshape(rows, -1), numbers))
+                self.rows.setdefault((path, name, None), []).append((along.reshape(rows, -1), numbers))
 
     def record(self) -> None:
         """Record the attributes as sizes that modules hold; channels of which one attribute is the size are tied."""
         channel = self.walk.labels.solve() if self.rows else np.empty(0)
-        for (path, name), found in self.rows.items():
+        for (path, name, place), found in self.rows.items():
             tables = [table for table, _ in found]
-            self.walk.sizes.append(ModuleSize(path, name, None, tables[0].flatten(), len(tables[0])))
+            self.walk.sizes.append(ModuleSize(path, name, place, tables[0].flatten(), len(tables[0])))
             channels = {(channel if own is None else own)[free(table)].tobytes() for table, own in found}
             if len(channels) > 1 and len({table.shape[1] for table in tables}) == 1:
                 self.walk.labels.tie(torch.cat(tables), "attribute", "")

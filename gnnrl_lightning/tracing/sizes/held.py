@@ -22,7 +22,6 @@ from gnnrl_lightning.tracing.program.copies import on_meta
 from gnnrl_lightning.tracing.program.export import Inputs, run
 from gnnrl_lightning.tracing.records import CONVOLUTIONS, SizedCall, SplitCall
 from gnnrl_lightning.tracing.sizes.resize import Resize
-from gnnrl_lightning.tracing.walk import is_sequence
 from gnnrl_lightning.trees import map_tensors, tensors, to_device
 
 Call = tuple[str, int]
@@ -57,6 +56,21 @@ VIEWS = ("view", "reshape", "unflatten", "expand", "repeat", "repeat_interleave"
 """Calls whose arguments are sizes of their output."""
 
 
+@dataclass(frozen=True)
+class Number:
+    """An integer that a module holds.
+
+    Attributes:
+        attribute: Attribute of the module.
+        place: Index in the attribute if that is a list or a tuple.
+        value: The integer.
+    """
+
+    attribute: str
+    place: int | None
+    value: int
+
+
 @dataclass
 class Module:
     """A module, on the meta device, with the arguments of its first call.
@@ -75,9 +89,19 @@ class Module:
         """Attributes of the module itself that are integers."""
         return {name: value for name, value in vars(self.module).items() if type(value) is int}
 
-    def sequences(self, value: tuple[int, ...]) -> list[str]:
-        """Names of attributes of the module itself that are lists or tuples of these integers."""
-        return [name for name, held in vars(self.module).items() if is_sequence(held, value)]
+    def numbers(self) -> list[Number]:
+        """Integers that attributes of the module itself are, or are lists or tuples of."""
+        lists = {name: value for name, value in vars(self.module).items() if isinstance(value, (list, tuple))}
+        inside = [Number(name, i, n) for name, items in lists.items() for i, n in enumerate(items) if type(n) is int]
+        return [*(Number(name, None, value) for name, value in self.integers().items()), *inside]
+
+    def with_number(self, number: Number, value: int) -> dict[str, Any]:
+        """Return the value of an attribute in which an integer is another one: attribute -> value."""
+        if number.place is None:
+            return {number.attribute: value}
+        held = getattr(self.module, number.attribute)
+        items = [value if place == number.place else item for place, item in enumerate(held)]
+        return {number.attribute: items if isinstance(held, list) else tuple(items)}
 
     def choices(self, resize: Resize) -> list[Resize]:
         """Return the ways to resize the inputs, see `Resize.choices`."""
@@ -195,6 +219,8 @@ class _Recorder(TorchFunctionMode):
         except (RuntimeError, ValueError):
             if key is not None and name in VIEWS:
                 return args[0].new_empty([max(size, 1) for size in _given(name, args, kwargs)])
+            if name == "split":
+                return _parts(*args, **kwargs)
             if name == "linear" and len(args) > 1:  # its weight has the dense sizes
                 return args[0].new_empty(*args[0].shape[:-1], len(args[1]))
             if name.startswith("conv"):  # so has a convolution
