@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from gnnrl_lightning.tracing.labels import Value, support
+from gnnrl_lightning.tracing.repeats import end_outside
 from gnnrl_lightning.tracing.walk import Walk
 
 UNLIKE = "is combined with values that cannot be pruned"
@@ -51,6 +52,9 @@ class Product:
         both = [letter for letter in self.result if all(letter in mine for mine in self.letters)]
         self.batch = {self.order.index(letter) for letter in both}
         self.contracted = {self.order.index(letter) for letter in contracted}
+        sides = list(zip(self.values, self.letters, strict=True))
+        met = [letter for letter in both if all(_may_repeat(value, mine, letter) for value, mine in sides)]
+        self.values = [end_outside(self.walk, value, [mine.index(letter) for letter in met]) for value, mine in sides]
         self.tables = [
             [_spread(labels, mine, self.order) for labels in value.labels if support(labels)]
             for value, mine in zip(self.values, self.letters, strict=True)
@@ -111,14 +115,19 @@ class Product:
                 else:
                     walk.freeze(table, "is contracted with values that cannot be pruned")
             return
-        joined = walk.join(first, second)
-        for one, other in ((first, second), (second, first)):
-            outer = set(support(one)) & self.batch
-            if outer and not set(support(other)) & self.batch:
-                walk.freeze(walk.heads_of(one, set(support(one)) - outer)[0], "shares keys or values with all others")
+        joined = self._joined(first, second)
         self.reads = joined
         self.sizes.append(self._width(max(first, second, key=lambda table: len(support(table)))))
         self._note_reading(place, joined, (first, second))
+
+    def _joined(self, first: Tensor, second: Tensor) -> Tensor:
+        """Join the labels of both operands along a contracted dimension; heads may share the channels of one."""
+        for one, other in ((first, second), (second, first)):
+            outer = set(support(one)) & self.batch
+            if outer and not set(support(other)) & self.batch:
+                self.walk.share(one, set(support(one)) - outer, other)
+                return one
+        return self.walk.join(first, second)
 
     def _along(self, tables: list[Tensor], place: int) -> Tensor | None:
         """Return the labels along a contracted dimension and batch dimensions; along free ones, they are joined."""
@@ -177,6 +186,12 @@ class Product:
             for other in near:
                 heads = walk.join(heads, other)
             self.heads.append(heads)
+
+
+def _may_repeat(value: Value, letters: str, letter: str) -> bool:
+    """Whether a repeat may lie along a dimension of the other operand: this one has channels there, or is broadcast."""
+    dim = letters.index(letter)
+    return value.shape[dim] == 1 or any(labels.shape[dim] > 1 for labels in value.labels)
 
 
 def _spread(labels: Tensor, letters: str, order: str) -> Tensor:

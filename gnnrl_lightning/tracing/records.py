@@ -133,6 +133,28 @@ class Heads:
 
 
 @dataclass(frozen=True)
+class Shared:
+    """Channels of which every head meets the same others: keys that all heads share, the weight of a norm within heads.
+
+    If whole heads go, the common channels stay; if channels of every head go, all heads keep the same ones, together
+    with the common ones. Which of the two it is, is decided after the walk, see `tracing.sizes.shared`.
+
+    Attributes:
+        channels: Labels `(heads, n)` of the channels of the heads.
+        common: Labels `(n,)` of what each head meets.
+        whole: Whether whole rows go where the channels are not those of heads of attention.
+        operator: Operator in which they meet.
+        source: Line of the user's code that calls it.
+    """
+
+    channels: Tensor
+    common: Tensor
+    whole: bool
+    operator: str
+    source: str
+
+
+@dataclass(frozen=True)
 class SizedCall:
     """A call whose arguments are sizes of labelled dimensions: `view(-1, self.heads, self.width)`.
 
@@ -166,6 +188,7 @@ class SplitCall:
         parts: Labels of each part; of a slice, those before, in and after it, or written into it.
         source: Line of the user's code.
         operator: Name of the function: "split", "slice", or "slice_scatter" for a write into a slice.
+        held: Whether an attribute of the module has the value of one of the sizes.
     """
 
     module: str
@@ -174,6 +197,7 @@ class SplitCall:
     parts: tuple[Tensor, ...]
     source: str
     operator: str = "split"
+    held: bool = True
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ meets a dimension without channels, or an operator that is not elementwise.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -19,8 +19,8 @@ from gnnrl_lightning.tracing.walk import RuleRow, Walk
 PASSED = ("shape", "activation", "add", "mul", "attention")
 """Kinds of operators that repeated dimensions pass."""
 
-SUMS = ("baddbmm",)
-"""Operators of other kinds that add an operand."""
+PRODUCTS = ("matmul", "bmm", "baddbmm", "einsum")
+"""Operators of other kinds that they pass along batch dimensions, see `end_outside`."""
 
 
 def repeated(walk: Walk, x: Value, shape: Sequence[int]) -> tuple[Tensor, ...]:
@@ -40,7 +40,7 @@ def repeated(walk: Walk, x: Value, shape: Sequence[int]) -> tuple[Tensor, ...]:
 
 def end_repeats(walk: Walk, row: RuleRow | None, arguments: Any) -> Any:
     """Return the arguments of an operator without the labels of repeated dimensions, unless they pass it."""
-    if not walk.repeats or (row is not None and (row.kind in PASSED or walk.operator in SUMS)):
+    if not walk.repeats or (row is not None and (row.kind in PASSED or walk.operator in PRODUCTS)):
         return arguments
 
     def end(argument: Any) -> Any:
@@ -60,6 +60,13 @@ def end_where_alone(walk: Walk, operands: Sequence[Value]) -> list[Value]:
         kept = [mine for mine in dims[i] if not any(_has_none(other, found, mine) for other, found in others)]
         made.append(_without(walk, value, kept))
     return made
+
+
+def end_outside(walk: Walk, value: Value, dims: Collection[int]) -> Value:
+    """Return a value without repeats along other than the given dimensions."""
+    ndim = len(value.shape)
+    found = (_from_right(labels, value) for labels in value.labels) if walk.repeats else ()
+    return _without(walk, value, [mine for mine in found if all(dim + ndim in dims for dim in mine)])
 
 
 def without_crossing(walk: Walk, value: Value) -> Value:

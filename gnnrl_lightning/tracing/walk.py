@@ -27,6 +27,7 @@ from gnnrl_lightning.tracing.records import (
     Heads,
     ModuleSize,
     Scaling,
+    Shared,
     SizedCall,
     SplitCall,
     Statistic,
@@ -88,8 +89,9 @@ class Walk:
         gathers: Selections of channels through buffers.
         sizes: Numbers of channels that modules hold as attributes.
         heads: Channels along heads of attention, by their labels.
+        shared: Channels of which every head meets the same others.
         calls_of_sizes: Calls whose arguments are sizes of labelled dimensions.
-        splits: Calls that cut channels into parts of sizes that may be attributes.
+        splits: Calls that cut channels into parts of given sizes.
         tied: Calls whose sizes have been compared with those of their module's inputs, by module, operator and number.
         scalings: Products of channels of heads and numbers of the code.
         statistics: Operators that summarise channels together.
@@ -125,6 +127,7 @@ class Walk:
     gathers: list[Gather] = field(default_factory=list)
     sizes: list[ModuleSize] = field(default_factory=list)
     heads: dict[tuple[bytes, int], Heads] = field(default_factory=dict)
+    shared: list[Shared] = field(default_factory=list)
     calls_of_sizes: list[SizedCall] = field(default_factory=list)
     splits: list[SplitCall] = field(default_factory=list)
     tied: set[tuple[str, str, int]] = field(default_factory=set)
@@ -223,17 +226,27 @@ class Walk:
             labels: Label tensor that changes along dimensions of heads and along `dims`.
             dims: Dimensions of the channels of a head.
         """
-        outer = [dim for dim in support(labels) if dim not in dims]
-        inner = [dim for dim in support(labels) if dim in dims]
-        rest = [dim for dim in range(labels.dim()) if dim not in (*outer, *inner)]
-        number = math.prod(labels.shape[dim] for dim in outer)
-        channels = labels.permute(*outer, *inner, *rest).reshape(number, -1)
+        outer, channels = _rows(labels, dims)
+        number = len(channels)
         key = channels.contiguous().numpy().tobytes(), number
         if key not in self.heads:
             made = self.labels.fresh(number)
             self.heads[key] = Heads(made, channels, channels[0], self.module, self.operator, self.source)
         found = self.heads[key]
         return found.labels.reshape([labels.shape[dim] if dim in outer else 1 for dim in range(labels.dim())]), found
+
+    def share(self, labels: Tensor, dims: Collection[int], common: Tensor, whole: bool = False) -> None:
+        """Record that all heads along which channels lie meet the same other channels, see `Shared`.
+
+        Args:
+            labels: Label tensor that changes along dimensions of heads and along `dims`.
+            dims: Dimensions of the channels of a head.
+            common: Label tensor of the others, which broadcasts to `labels`.
+            whole: Whether whole rows go where these are no heads of attention.
+        """
+        others = common.expand([size if dim in dims else 1 for dim, size in enumerate(labels.shape)])
+        channels, (met,) = _rows(labels, dims)[1], _rows(others, dims)[1]
+        self.shared.append(Shared(channels, met, whole, self.operator, self.source))
 
     def together(self, labels: Tensor, dims: Collection[int]) -> Tensor:
         """Join labels along `dims`, where only all of them or none can be removed; return them with size 1 there."""
@@ -250,7 +263,7 @@ class Walk:
             self.calls_of_sizes.append(call)
 
     def split(self, parts: Sequence[Tensor], sizes: tuple[int, ...], number: int, operator: str = "split") -> bool:
-        """Record a call that cuts channels into parts if the module may hold their sizes, see `SplitCall`.
+        """Record a call that cuts channels into parts; return whether the module may hold their sizes, see `SplitCall`.
 
         Args:
             parts: Labels of the parts.
@@ -261,10 +274,10 @@ class Walk:
         whole = sum(part.numel() for part in parts)
         near = {*sizes, whole} if len(sizes) == 1 else {*sizes} - {0, whole}
         held = [] if self._caller is None else vars(self._caller).values()
-        found = any((type(value) is int and value in near) or is_sequence(value, sizes) for value in held if sizes)
-        if found:
+        found = any(near.intersection(_integers(value)) for value in held if sizes)
+        if self._caller is not None and sizes:
             flat = tuple(part.flatten() for part in parts)
-            self.splits.append(SplitCall(self.module, number, sizes, flat, self.source, operator))
+            self.splits.append(SplitCall(self.module, number, sizes, flat, self.source, operator, found))
         return found
 
     def hold(self, attribute: str, value: Any, labels: Tensor, place: int | None = None, unit: int = 1) -> None:
@@ -353,9 +366,18 @@ class Walk:
         self.contractions.append(Contraction(self.node.name, more.pop("weight", None), factor, sizes, **more))
 
 
-def is_sequence(held: Any, sizes: tuple[int, ...]) -> bool:
-    """Whether an attribute of a module is a list or a tuple of these sizes."""
-    return isinstance(held, (list, tuple)) and tuple(held) == sizes
+def _rows(labels: Tensor, dims: Collection[int]) -> tuple[list[int], Tensor]:
+    """Return the dimensions of heads, and the labels `(heads, n)` of the channels that lie along `dims` in each."""
+    outer = [dim for dim in support(labels) if dim not in dims]
+    inner = [dim for dim in support(labels) if dim in dims]
+    rest = [dim for dim in range(labels.dim()) if dim not in (*outer, *inner)]
+    number = math.prod(labels.shape[dim] for dim in outer)
+    return outer, labels.permute(*outer, *inner, *rest).reshape(number, -1)
+
+
+def _integers(held: Any) -> list[int]:
+    """Return the integers that an attribute of a module is, or is a list or tuple of."""
+    return [item for item in (held if isinstance(held, (list, tuple)) else (held,)) if type(item) is int]
 
 
 def _meta(value: Any) -> Any:

@@ -189,6 +189,24 @@ class Rotary(Fused):
 
 
 @attention(heads())
+class RotaryOfABuffer(Fused):
+    """As in Llama: the angles of half of the channels are a buffer, and both halves turn together."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("frequencies", 10.0 ** -torch.arange(WIDTH // 2))
+
+    def mix(self, q, k, v):
+        angles = torch.arange(5)[:, None] * self.frequencies
+        angles = torch.cat([angles, angles], -1)
+        q, k = (item * angles.cos() + self.turned(item) * angles.sin() for item in (q, k))
+        return F.scaled_dot_product_attention(q, k, v)
+
+    def turned(self, x):
+        return torch.cat([-x[..., x.shape[-1] // 2 :], x[..., : x.shape[-1] // 2]], -1)
+
+
+@attention(heads())
 class LinearAttention(Fused):
     """Keys and values are multiplied first: their widths are both in the product."""
 
@@ -289,9 +307,12 @@ class GroupedByBroadcast(Grouped):
         return ((q @ k[:, :, None].transpose(-2, -1)).softmax(-1) @ v[:, :, None]).flatten(1, 2)
 
 
-@attention({"embed": (12, 1), "attention.q": (4, 2)}, {"attention.q": 6}, {"attention.q": "shares keys or values"})
+SHARED = {"attention.k": WIDTH, "attention.v": WIDTH}
+
+
+@attention(heads(6, "q"), SHARED, dict.fromkeys(SHARED, "is shared by all heads"))
 class OneKey(Grouped):
-    """All queries share keys and values: their width is pruned, one attribute for queries, keys and values."""
+    """All queries share keys and values, which stay: whole heads of queries go."""
 
     def __init__(self):
         super().__init__()
@@ -300,6 +321,33 @@ class OneKey(Grouped):
 
     def mix(self, q, k, v):
         return F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+
+
+@attention(heads(6, "q"), SHARED, dict.fromkeys(SHARED, "is shared by all heads"))
+class OneKeyByExpansion(OneKey):
+    """The way of many language models: keys and values are repeated as often as there are queries."""
+
+    def __init__(self):
+        super().__init__()
+        self.groups = self.num_heads
+
+    def repeat(self, x):
+        batch, number, length, width = x.shape
+        x = x[:, :, None].expand(batch, number, self.groups, length, width)
+        return x.reshape(batch, number * self.groups, length, width)
+
+    def mix(self, q, k, v):
+        return (q @ self.repeat(k).transpose(2, 3) * WIDTH**-0.5).softmax(-1) @ self.repeat(v)
+
+
+@attention(heads(4, "q", **{"attention.v": (4, 1)}), {"attention.q": 6}, {"attention.q": "view(1, 5, 6, -1)"})
+class WidthOfOneKey(OneKey):
+    """The number of heads is a constant: channels of all heads go together with those of the shared keys."""
+
+    def forward(self, x):
+        q = self.q(x).view(*x.shape[:2], 6, -1).transpose(1, 2)
+        k, v = (layer(x)[:, None] for layer in (self.k, self.v))
+        return self.out(self.mix(q, k, v).transpose(1, 2).flatten(2))
 
 
 @attention(heads(name="attention"))
@@ -397,6 +445,21 @@ class WidthOfTheInput(Fused):
         B, N, C = x.shape
         q, k, v = self.qkv(x).reshape(B, N, 3, self.num_heads, C // self.num_heads).permute(2, 0, 3, 1, 4)
         mixed = ((q * (C // self.num_heads) ** -0.5) @ k.transpose(-2, -1)).softmax(-1) @ v
+        return self.proj(mixed.transpose(1, 2).reshape(B, N, C))
+
+
+@attention({"embed": (4, 7)}, {"attention.qkv": 3})
+class NormsWithinHeadsOfTheInput(WidthOfTheInput):
+    """Queries and keys are normalised within each head: all heads keep the channels that the norms keep."""
+
+    def __init__(self):
+        super().__init__()
+        self.q_norm, self.k_norm = nn.LayerNorm(WIDTH), nn.RMSNorm(WIDTH, elementwise_affine=False)
+
+    def forward(self, x):
+        B, N, C = x.shape
+        q, k, v = self.split(x)
+        mixed = F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v)
         return self.proj(mixed.transpose(1, 2).reshape(B, N, C))
 
 

@@ -108,3 +108,28 @@ class ConstantPart(Cut):
 
     def mixed(self, y):
         return torch.cat([y[:, :4].relu(), y[:, 4:].sigmoid()], 1)
+
+
+@case({"a": (4, 1), "a#2": (12, 1), "recursive.enter": (2, 1), "recursive.enter#2": (4, 1), "b": (5, 1)}, IO)
+class SplitBySumsOfAList(Cut):
+    """Sizes that a list holds, its sum and one of its items: recursive gated convolutions."""
+
+    class Recursive(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.widths = [2, 4]
+            self.enter, self.deep = conv(4, 8, 1), conv(6, 6, groups=6)
+            self.grow, self.leave = conv(2, 4, 1), conv(4, 4, 1)
+
+        def forward(self, x):
+            first, rest = torch.split(self.enter(x), (self.widths[0], sum(self.widths)), 1)
+            parts = torch.split(self.deep(rest) * 0.5, self.widths, 1)
+            return self.leave(self.grow(first * parts[0]) * parts[1])
+
+    def __init__(self):
+        super().__init__()
+        self.recursive = self.Recursive()
+
+    def mixed(self, y):
+        first, second = y[:, : self.quarter], y[:, self.quarter :]
+        return torch.cat([first + self.recursive(first), second], 1)

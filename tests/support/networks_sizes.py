@@ -54,6 +54,31 @@ class SizedByCode(Pooled):
         super().__init__(SizeOfTheCode())
 
 
+class Modulation(nn.Module):
+    """Queries and contexts are as many as the channels that are read, beside a gate for each of two contexts."""
+
+    def __init__(self):
+        super().__init__()
+        self.make = conv(6, 14, 1)
+
+    def forward(self, x):
+        C = x.shape[1]
+        q, context, gates = torch.split(self.make(x), (C, C, 2), 1)
+        summed = 0
+        for level in range(2):
+            context = context.tanh()
+            summed = summed + context * gates[:, level : level + 1]
+        return (q * summed).flatten(2)
+
+
+@case({"a": (6, 2)}, IO | {"middle.make": 2}, reason={"middle.make": "is used apart from the other channels"})
+class PartsAsInput(Pooled):
+    """Each of the tensors keeps channels of its own, as many as are read; focal modulation."""
+
+    def __init__(self):
+        super().__init__(Modulation())
+
+
 class NonLocal(nn.Module):
     """One attribute is the width of the keys and of the values, which are tied."""
 

@@ -98,6 +98,7 @@ def merge(walk: Walk, operands: list[Value]) -> tuple[Tensor, ...]:
             continue
         result: Tensor | None = None
         rigid: set[int] = set()
+        larger: list[Tensor] = []
         for shape, found in aligned:
             mine = [labels for labels in found if support(labels) == dims]
             zero = [labels for labels in found if not support(labels) and int(labels.flatten()[0]) == ZERO]
@@ -108,31 +109,41 @@ def merge(walk: Walk, operands: list[Value]) -> tuple[Tensor, ...]:
             if not mine and len(stiff) < len(dims):
                 rigid |= stiff  # labels along some of these dimensions are merged on their own
                 continue
+            within = next((labels for labels in found if _lies_within(dims, support(labels))), None)
+            if not mine and within is not None:
+                larger.append(within)
+                continue
             labels = mine[0] if mine else _of_several(walk, found, dims)
             result = labels if result is None else walk.join(result, labels)
         if result is not None:
             if rigid:
                 walk.together(result, rigid)
+            for labels in larger:
+                walk.share(labels, dims, result, whole=_reads_parameters(walk))
             merged.append(result)
     if not merged and aligned and all(_all_zero(found) for _, found in aligned):
         return (torch.full((1,) * ndim, ZERO),)
     return tuple(merged) if len(merged) < 2 else tuple(_widest(merged))
 
 
-def _of_several(walk: Walk, found: list[Tensor], dims: tuple[int, ...]) -> Tensor:
-    """Return labels along `dims` of an operand without such labels: of its heads, or FIXED.
+def _lies_within(dims: tuple[int, ...], others: tuple[int, ...]) -> bool:
+    """Whether channels lie along the last of the dimensions of other channels: of each of their rows, the same ones."""
+    return {*dims} < {*others} and min(dims) > max({*others} - {*dims})
 
-    Channels of another operand that lie along the last dimensions have one channel in each row of this one's; a
-    parameter, such as the weight of a norm within heads, leaves these their whole heads.
-    """
+
+def _reads_parameters(walk: Walk) -> bool:
+    """Whether an operand is a parameter, such as the weight of a norm within heads, which leaves these whole."""
     assert walk.node is not None
+    return any(node in walk.derived for node in walk.node.all_input_nodes)
+
+
+def _of_several(walk: Walk, found: list[Tensor], dims: tuple[int, ...]) -> Tensor:
+    """Return labels along `dims` of an operand without such labels: of its heads, or FIXED."""
     for labels in found:
         others = set(support(labels)) - {*dims}
         if {*dims} < {*support(labels)}:
             if max(dims) < min(others):
                 return walk.heads_of(labels, others)[0]
-            if min(dims) > max(others) and not any(node in walk.derived for node in walk.node.all_input_nodes):
-                return walk.together(labels, others)
             walk.together(labels, dims)
     return torch.full((1,) * max((labels.dim() for labels in found), default=1), FIXED)
 

@@ -20,6 +20,9 @@ from gnnrl_lightning.tracing.rules.elementwise import merge
 from gnnrl_lightning.tracing.rules.reductions import summarise
 from gnnrl_lightning.tracing.walk import Walk, rule
 
+NORMALISED = "is normalised together with the other channels"
+"""Why channels stay of which a norm has one statistic."""
+
 
 @rule("_native_batch_norm_legit_no_training", "batch_norm", "native_batch_norm", kind="norm")
 def batch_norm(walk: Walk, x: Value, *rest: Any) -> Any:
@@ -45,14 +48,28 @@ def instance_norm(walk: Walk, x: Value, *rest: Any) -> Value:
 def layer_norm(walk: Walk, x: Value, normalized_shape: Sequence[int], *affine: Any) -> Any:
     """Statistics over the last dimensions: over the channels that are kept."""
     first = len(x.shape) - len(normalized_shape)
-    passed = summarise(walk, x, range(first, len(x.shape)), "is normalised together with the other channels")
+    number = walk.call_number()
+    within = [labels for labels in x.labels if first + 1 == len(x.shape) and _is_within(support(labels), first)]
+    others = Value(x.shape, tuple(labels for labels in x.labels if not any(labels is item for item in within)))
+    passed = summarise(walk, others, range(first, len(x.shape)), NORMALISED, number)
+    for labels in within:  # each head is normalised on its own
+        common = walk.labels.fresh(x.shape[-1])
+        walk.share(labels, (first,), vector(common, len(x.shape), -1), whole=True)
+        walk.statistic(number, first, common)
+        walk.hold("normalized_shape", tuple(normalized_shape), common, place=0)
     for labels in passed.labels:
-        (dim, *others) = support(labels) or (-1,)
-        if dim >= first and not others:
+        (dim, *more) = support(labels) or (-1,)
+        if dim >= first and not more:
             walk.hold("normalized_shape", tuple(normalized_shape), labels.flatten(), place=dim - first)
+    passed = Value(x.shape, (*passed.labels, *within))
     scales = [parameter for parameter in affine[:2] if isinstance(parameter, Value)]
     result = Value(x.shape, _shifted(merge(walk, [passed, *scales])))
     return (result, Value(()), Value(())) if walk.operator.startswith("native_") else result
+
+
+def _is_within(dims: tuple[int, ...], last: int) -> bool:
+    """Whether channels lie along the last dimension and others: those of heads."""
+    return len(dims) > 1 and dims[-1] == last
 
 
 @rule("group_norm", kind="norm")
@@ -70,7 +87,7 @@ def native_group_norm(walk: Walk, x: Value, weight: Any, bias: Any, *sizes: int)
 def _group_norm(walk: Walk, x: Value, num_groups: int, affine: Sequence[Any]) -> Value:
     unit = x.shape[1] // num_groups
     if num_groups == 1:
-        x = summarise(walk, x, range(1, len(x.shape)), "is normalised together with the other channels")
+        x = summarise(walk, x, range(1, len(x.shape)), NORMALISED)
     else:
         x = Value(x.shape, tuple(_blocks(walk, labels, unit) for labels in x.labels if _is_channels(walk, labels)))
     channels = x.along(1)
@@ -84,7 +101,7 @@ def _group_norm(walk: Walk, x: Value, num_groups: int, affine: Sequence[Any]) ->
 def _is_channels(walk: Walk, labels: Tensor) -> bool:
     """Whether labels change along dimension 1 only; all others are frozen."""
     if support(labels) != (1,):
-        walk.freeze(labels, "is normalised together with the other channels")
+        walk.freeze(labels, NORMALISED)
     return support(labels) == (1,)
 
 

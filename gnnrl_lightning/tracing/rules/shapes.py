@@ -48,13 +48,35 @@ def view(walk: Walk, x: Value, *args: Any, **__: Any) -> Value:
 
 def _viewed(walk: Walk, x: Value, sizes: Sequence[int]) -> Value:
     moved, number = [], walk.call_number()
-    for labels in x.labels:
+    for labels in _crossed(walk, x):
         result = compact(labels.expand(x.shape).reshape(walk.shape))
         if len(support(labels)) == 1 and len(support(result)) > 1:
             walk.labels.splits.append(Use(result, walk.operator, walk.source))
         walk.sized(result, sizes, number)
         moved.append(result)
     return without_crossing(walk, Value(walk.shape, tuple(moved)))
+
+
+def _crossed(walk: Walk, x: Value) -> list[Tensor]:
+    """Labels of a tensor of which a view makes one dimension of two with channels: these become channels of their own.
+
+    `(head, channel)`, of which all heads have the same channels: whole heads go, or channels of every head. Parameters
+    have labels along all dimensions, those of a kernel, too.
+    """
+    if walk.node in walk.derived:
+        return list(x.labels)
+    labels = [item for item in x.labels if support(item) and not walk.is_repeat(item)]
+    laid = [{*support(compact(item.expand(x.shape).reshape(walk.shape)))} for item in labels]
+    for j, inner in enumerate(labels):
+        for i, outer in enumerate(labels):
+            if laid[i] & laid[j] and max(support(outer)) < min(support(inner)):
+                both = torch.maximum(*torch.broadcast_tensors(outer, inner))
+                made = walk.labels.fresh(both.numel()).reshape(both.shape)
+                walk.join(walk.heads_of(made, support(inner))[0], outer)
+                walk.share(made, support(inner), inner)
+                rest = (item for item in x.labels if item is not outer and item is not inner)
+                return _crossed(walk, Value(x.shape, (made, *rest)))
+    return list(x.labels)
 
 
 @rule("permute", "transpose", "t", "numpy_T", "mT", "mH", "adjoint", "movedim", "swapaxes", "unsqueeze", kind="shape")

@@ -18,7 +18,8 @@ from gnnrl_lightning.tracing.labels import shrinking
 from gnnrl_lightning.tracing.program.copies import shared_copy
 from gnnrl_lightning.tracing.program.export import Inputs
 from gnnrl_lightning.tracing.records import ModuleSize, SizedCall
-from gnnrl_lightning.tracing.sizes.held import Call, Module, Resize, Sizes, find_modules
+from gnnrl_lightning.tracing.sizes.held import Call, Module, Sizes, find_modules
+from gnnrl_lightning.tracing.sizes.resize import Resize
 from gnnrl_lightning.tracing.walk import Walk
 
 Grown = dict[Call, Sizes]
@@ -86,14 +87,14 @@ class Following:
         splits: Calls that cut channels into parts of sizes that may be an attribute.
         plain: Those whose size may be an attribute of the module, and that are not of heads.
         channel: Channel of each label.
-        rows: By module and attribute, labels of the channels of which it is the size, and the channel of each label
-            if that differs from the walk's.
+        rows: By module, attribute and place in it, labels of the channels of which it is the size, and the channel of
+            each label if that differs from the walk's.
     """
 
     def __init__(self, walk: Walk, network: nn.Module, inputs: Inputs) -> None:
         self.walk, self.network, self.inputs = walk, network, inputs
-        self.calls, self.splits = _without_loose(walk), walk.splits
-        self.rows: dict[tuple[str, str], list[tuple[Tensor, np.ndarray | None]]] = {}
+        self.calls, self.splits = _without_loose(walk), [call for call in walk.splits if call.held]
+        self.rows: dict[tuple[str, str, int | None], list[tuple[Tensor, np.ndarray | None]]] = {}
         likely = [call for call in self.calls if self._integers(call.module) & {*call.sizes} - {1}]
         self.plain: list[SizedCall] = likely
         if likely or walk.heads:
@@ -114,6 +115,10 @@ class Following:
         paths = list(dict.fromkeys(call.module for call in (*self.calls, *self.splits)))
         return find_modules(shared_copy(self.network), self.inputs, paths)
 
+    def module(self, path: str) -> Module | None:
+        """Return a module that gives sizes to its calls, also where none of its attributes is one."""
+        return self.modules.get(path) or find_modules(shared_copy(self.network), self.inputs, [path]).get(path)
+
     def follow(self, calls: Sequence[SizedCall], grown: Mapping[str, Grown], resize: Resize) -> Found:
         """Find the attributes that are sizes of calls, and whether all calls follow if they are set.
 
@@ -133,14 +138,11 @@ class Following:
                 if fixed is not None:
                     return Found((), fixed)
                 continue
-            found = _attributes(module, mine, sizes, resize)
-            values = {name: sizes[_key(call)][dim] for name, ((call, dim), *_) in found.items()}
-            given = module.sizes(mine, values, sizes, resize)
-            factors[path] = given.factors
-            for call in mine:
-                if _misses(call, given.sizes.get(_key(call), (-1,) * len(call.sizes)), sizes):
-                    return Found((), call)
-            attributes += [(path, name, call, dim) for name, where in found.items() for call, dim in where]
+            found = _follow(path, module, mine, sizes, module.choices(resize))
+            if found.culprit is not None:
+                return found
+            attributes += found.attributes
+            factors |= found.factors
         return Found(tuple(attributes), None, factors)
 
     def hold_plain(self) -> None:
@@ -158,17 +160,33 @@ class Following:
             found = shrinking_of(call, numbers)
             if found is not None and found[0] == dim:
                 _, along, rows = found
-                self.rows.setdefault((path, name), []).append((along.reshape(rows, -1), numbers))
+                self.rows.setdefault((path, name, None), []).append((along.reshape(rows, -1), numbers))
 
     def record(self) -> None:
         """Record the attributes as sizes that modules hold; channels of which one attribute is the size are tied."""
         channel = self.walk.labels.solve() if self.rows else np.empty(0)
-        for (path, name), found in self.rows.items():
+        for (path, name, place), found in self.rows.items():
             tables = [table for table, _ in found]
-            self.walk.sizes.append(ModuleSize(path, name, None, tables[0].flatten(), len(tables[0])))
+            self.walk.sizes.append(ModuleSize(path, name, place, tables[0].flatten(), len(tables[0])))
             channels = {(channel if own is None else own)[free(table)].tobytes() for table, own in found}
             if len(channels) > 1 and len({table.shape[1] for table in tables}) == 1:
                 self.walk.labels.tie(torch.cat(tables), "attribute", "")
+
+
+def _follow(path: str, module: Module, calls: Sequence[SizedCall], grown: Grown, ways: Sequence[Resize]) -> Found:
+    """Find the attributes of a module that are sizes of its calls, and whether these follow in one of the ways."""
+    culprits: list[SizedCall] = []
+    for resize in ways:
+        found = _attributes(module, calls, grown, resize)
+        values = {name: grown[_key(call)][dim] for name, ((call, dim), *_) in found.items()}
+        given = module.sizes(calls, values, grown, resize)
+        sizes = {_key(call): given.sizes.get(_key(call), (-1,) * len(call.sizes)) for call in calls}
+        culprit = next((call for call in calls if _misses(call, sizes[_key(call)], grown)), None)
+        if culprit is None:
+            held = tuple((path, name, call, dim) for name, where in found.items() for call, dim in where)
+            return Found(held, None, {path: given.factors})
+        culprits.append(culprit)
+    return Found((), culprits[0])
 
 
 def _without_loose(walk: Walk) -> list[SizedCall]:

@@ -27,9 +27,10 @@ from gnnrl_lightning.networks.attention import is_replaced
 from gnnrl_lightning.tracing.labels import FIXED, Freeze
 from gnnrl_lightning.tracing.product import UNLIKE
 from gnnrl_lightning.tracing.program.export import Inputs
-from gnnrl_lightning.tracing.records import Heads, ModuleSize, SizedCall, Statistic
+from gnnrl_lightning.tracing.records import Heads, ModuleSize, Shared, SizedCall, Statistic
 from gnnrl_lightning.tracing.sizes.following import Following, Found, free, grown_sizes
-from gnnrl_lightning.tracing.sizes.held import Resize
+from gnnrl_lightning.tracing.sizes.resize import Resize
+from gnnrl_lightning.tracing.sizes.shared import join_all, keep_common, settle_outside, with_all_joined
 from gnnrl_lightning.tracing.sizes.splits import decide_splits
 from gnnrl_lightning.tracing.walk import Walk
 
@@ -45,6 +46,7 @@ def decide_heads(walk: Walk, network: nn.Module, inputs: Inputs) -> None:
         network: Its network.
         inputs: The inputs with which it was traced.
     """
+    settle_outside(walk)
     held = Following(walk, network, inputs)
     decide_splits(held)
     if not walk.heads and not held.plain:
@@ -52,11 +54,11 @@ def decide_heads(walk: Walk, network: nn.Module, inputs: Inputs) -> None:
         return
     components = _components(walk, held.channel)
     whole = _with_whole_heads(walk, [heads for part in components if part.frozen is None for heads in part.heads])
+    same = with_all_joined(walk, walk.shared) if walk.shared else held.channel
     for part in components:
         part.wide = [heads for heads in part.heads if len(np.unique(held.channel[heads.row])) > 1] or part.heads
-        part.calls = [call for call in held.calls if part.takes(held.channel[free(call.labels)])]
-        held.plain = [call for call in held.plain if all(call is not other for other in part.calls)]
-        _decide(part, held, whole)
+        part.shared = [item for item in walk.shared if part.takes(held.channel[free(item.channels)])]
+        _decide(part, held, whole, same)
     held.hold_plain()
     held.record()
 
@@ -70,14 +72,14 @@ class _Part:
         channels: Numbers of the channels of these heads.
         frozen: The constraint of the walk that keeps all heads, or None.
         wide: Those with several channels in each head.
-        calls: Calls that are given their sizes.
+        shared: What all of their heads share.
     """
 
     heads: list[Heads]
     channels: set[int]
     frozen: Freeze | None
     wide: list[Heads] = field(default_factory=list)
-    calls: list[SizedCall] = field(default_factory=list)
+    shared: list[Shared] = field(default_factory=list)
 
     def takes(self, channels: np.ndarray) -> bool:
         return not self.channels.isdisjoint(channels.tolist())
@@ -121,30 +123,42 @@ def _with_whole_heads(walk: Walk, heads: Sequence[Heads]) -> np.ndarray:
     return labels.solve()
 
 
-def _decide(part: _Part, held: Following, whole: np.ndarray) -> None:
+def _decide(part: _Part, held: Following, whole: np.ndarray, same: np.ndarray) -> None:
+    """Decide for heads that go together.
+
+    Args:
+        part: The heads.
+        held: What the modules hold.
+        whole: Channel of each label if whole heads go.
+        same: Channel of each label if heads keep the same channels as what they share.
+    """
     walk = held.walk
     replaced = {heads.module for heads in part.heads if is_replaced(walk.network.get_submodule(heads.module))}
-    calls = [call for call in part.calls if call.module not in replaced]
 
     def of_heads(along: Tensor) -> int:
         return len(np.unique(whole[free(along)]))
 
     def of_width(along: Tensor) -> int | None:
-        return part.width(held.channel[free(along)], held.channel)
+        return part.width(same[free(along)], same)
 
     culprit: SizedCall | None = None
     shapes = frozenset((len(heads.channels), heads.channels.shape[1]) for heads in part.wide)
     if part.frozen is None:
+        calls = _calls_of(held, part.channels, held.channel, replaced)
         found = held.follow(calls, grown_sizes(calls, whole, of_heads), Resize({}, shapes))
         if found.culprit is None:
             _take_whole_heads(walk, part)
+            keep_common(walk, part.shared)
             held.hold(found.attributes, whole)
             for heads in part.heads:
                 if heads.module in replaced:
                     walk.sizes.append(ModuleSize(heads.module, "num_heads", None, heads.labels))
             return
         culprit = found.culprit
-    grown = grown_sizes(calls, held.channel, of_width)
+    mine = {c for heads in part.heads for labels in (heads.labels, heads.channels) for c in same[free(labels)].tolist()}
+    calls = _calls_of(held, mine, same, replaced)
+    join_all(walk, part.shared)
+    grown = grown_sizes(calls, same, of_width)
     found = held.follow(calls, grown, Resize({}, shapes, wider=True))
     read = _inputs_of(walk, part)
     with_input = found.culprit is not None and read is not None and not replaced
@@ -156,7 +170,14 @@ def _decide(part: _Part, held: Following, whole: np.ndarray) -> None:
         return
     _take_width(walk, part, culprit, read if with_input else None)
     _note_scalings(part, held, found)
-    held.hold(found.attributes, held.channel)
+    held.hold(found.attributes, same)
+
+
+def _calls_of(held: Following, channels: set[int], numbers: np.ndarray, replaced: set[str]) -> list[SizedCall]:
+    """Return the calls that are given sizes of these channels, which are no others any more."""
+    calls = [call for call in held.calls if not channels.isdisjoint(numbers[free(call.labels)].tolist())]
+    held.plain = [call for call in held.plain if all(call is not other for other in calls)]
+    return [call for call in calls if call.module not in replaced]
 
 
 def _take_whole_heads(walk: Walk, part: _Part) -> None:

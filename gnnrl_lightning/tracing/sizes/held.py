@@ -21,8 +21,8 @@ from torch.overrides import TorchFunctionMode
 from gnnrl_lightning.tracing.program.copies import on_meta
 from gnnrl_lightning.tracing.program.export import Inputs, run
 from gnnrl_lightning.tracing.records import CONVOLUTIONS, SizedCall, SplitCall
-from gnnrl_lightning.tracing.walk import is_sequence
-from gnnrl_lightning.trees import map_tensors, to_device
+from gnnrl_lightning.tracing.sizes.resize import Resize
+from gnnrl_lightning.trees import map_tensors, tensors, to_device
 
 Call = tuple[str, int]
 """Name of an operator, and how many of this name the module has called before."""
@@ -43,33 +43,6 @@ class Given:
     factors: dict[Call, float]
 
 
-@dataclass(frozen=True)
-class Resize:
-    """Other sizes of the inputs of modules, when there is one head more, or one channel more in every head.
-
-    Attributes:
-        sizes: Size of a dimension -> other size.
-        heads: Number and width of heads: one of the dimensions of tensors `(..., heads, ..., width, ...)` is longer.
-        wider: Whether it is that of the channels.
-    """
-
-    sizes: Mapping[int, int]
-    heads: frozenset[tuple[int, int]] = frozenset()
-    wider: bool = False
-
-    def of(self, tensor: Tensor) -> Tensor:
-        """Return a tensor of the other size."""
-        shape = [self.sizes.get(size, size) for size in tensor.shape]
-        if shape == list(tensor.shape):
-            for number, width in self.heads:
-                first = shape.index(number) if number in shape else tensor.dim()
-                last = [dim for dim, size in enumerate(shape) if size == width and dim > first]
-                if last:
-                    shape[last[-1] if self.wider else first] += 1
-                    break
-        return tensor if shape == list(tensor.shape) else tensor.new_empty(shape)
-
-
 SCALINGS = {
     **dict.fromkeys(("mul", "mul_", "__mul__", "__rmul__", "__imul__", "multiply"), "mul"),
     **dict.fromkeys(("div", "div_", "__truediv__", "__itruediv__", "divide", "true_divide"), "div"),
@@ -81,6 +54,21 @@ TERMS = ("add", "add_", "__add__", "__radd__", "__iadd__", "sub", "sub_", "__sub
 
 VIEWS = ("view", "reshape", "unflatten", "expand", "repeat", "repeat_interleave")
 """Calls whose arguments are sizes of their output."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """An integer that a module holds.
+
+    Attributes:
+        attribute: Attribute of the module.
+        place: Index in the attribute if that is a list or a tuple.
+        value: The integer.
+    """
+
+    attribute: str
+    place: int | None
+    value: int
 
 
 @dataclass
@@ -101,9 +89,23 @@ class Module:
         """Attributes of the module itself that are integers."""
         return {name: value for name, value in vars(self.module).items() if type(value) is int}
 
-    def sequences(self, value: tuple[int, ...]) -> list[str]:
-        """Names of attributes of the module itself that are lists or tuples of these integers."""
-        return [name for name, held in vars(self.module).items() if is_sequence(held, value)]
+    def numbers(self) -> list[Number]:
+        """Integers that attributes of the module itself are, or are lists or tuples of."""
+        lists = {name: value for name, value in vars(self.module).items() if isinstance(value, (list, tuple))}
+        inside = [Number(name, i, n) for name, items in lists.items() for i, n in enumerate(items) if type(n) is int]
+        return [*(Number(name, None, value) for name, value in self.integers().items()), *inside]
+
+    def with_number(self, number: Number, value: int) -> dict[str, Any]:
+        """Return the value of an attribute in which an integer is another one: attribute -> value."""
+        if number.place is None:
+            return {number.attribute: value}
+        held = getattr(self.module, number.attribute)
+        items = [value if place == number.place else item for place, item in enumerate(held)]
+        return {number.attribute: items if isinstance(held, list) else tuple(items)}
+
+    def choices(self, resize: Resize) -> list[Resize]:
+        """Return the ways to resize the inputs, see `Resize.choices`."""
+        return resize.choices(tensors((self.args, self.kwargs)))
 
     def sizes(
         self,
@@ -217,13 +219,15 @@ class _Recorder(TorchFunctionMode):
         except (RuntimeError, ValueError):
             if key is not None and name in VIEWS:
                 return args[0].new_empty([max(size, 1) for size in _given(name, args, kwargs)])
+            if name == "split":
+                return _parts(*args, **kwargs)
             if name == "linear" and len(args) > 1:  # its weight has the dense sizes
                 return args[0].new_empty(*args[0].shape[:-1], len(args[1]))
             if name.startswith("conv"):  # so has a convolution
                 x, weight = args[0], args[1]
                 channels = weight.shape[0] if "transpose" in name else weight.shape[1] * _groups(args, kwargs)
                 return func(x.new_empty(len(x), channels, *x.shape[2:]), *args[1:], **kwargs)
-            if name in ("batch_norm", "group_norm", "layer_norm"):
+            if name in ("batch_norm", "group_norm", "layer_norm", "rms_norm"):
                 return args[0]
             if name in (*SCALINGS, *TERMS) and all(isinstance(item, Tensor) for item in args[:2]):
                 return _larger(*args[:2])  # one of them is a parameter of dense size

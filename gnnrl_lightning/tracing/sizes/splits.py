@@ -1,10 +1,11 @@
 """Sizes of parts into which a module's code cuts channels: `torch.split(x, self.splits, 1)`, `x[:, : self.side]`.
 
-They may be a list that the module holds, or integers; then each part is pruned on its own, and the pruned module holds
-the new sizes. Parts of which one attribute is the size keep equal counts. One size of all parts may be an attribute as
-well, or follow from one that is the number of all channels, `x.split(self.channels // 2, 1)`. Which attribute it is, a
-copy of the module with another value shows, see `tracing.held`. Other parts are of sizes that the code fixes or that
-follow from the tensor: equal parts keep equal counts, and unequal ones perhaps their ratio, see `labels.Parts`.
+They may be integers that the module holds, on their own or in a list; then each part is pruned on its own, and the
+pruned module holds the new sizes. Parts of which one such integer is the size keep equal counts. One size of all parts
+may be an attribute as well, or follow from one that is the number of all channels, `x.split(self.channels // 2, 1)`.
+Which attribute it is, a copy of the module with another value shows, see `tracing.held`. Other parts are of sizes that
+the code fixes, or that follow from this tensor or from another one, see `tracing.sizes.tied_sizes`: equal parts keep
+equal counts, and unequal ones perhaps their ratio, see `labels.Parts`.
 """
 
 from __future__ import annotations
@@ -30,14 +31,11 @@ def decide_splits(held: Following) -> None:
             before, inside, after = call.parts
             parts = (inside, torch.cat([before, after]))
         if module is not None:
-            sizes = _sizes_of_each(module, call) or _of_integers(module, call)
+            sizes = _of_integers(module, call)
             separate = bool(sizes)
             sizes = sizes or _sizes_of_all(module, call)
         for size in sizes:
-            if size.place is None:
-                held.rows.setdefault((size.module, size.attribute), []).append((size.labels[None], None))
-            else:
-                walk.sizes.append(size)
+            held.rows.setdefault((size.module, size.attribute, size.place), []).append((size.labels[None], None))
         if call.operator == "slice_scatter":
             continue  # what is written into has the channels of what is written
         if separate:
@@ -54,41 +52,31 @@ def _of_integers(module: Module, call: SplitCall) -> list[ModuleSize]:
     found, whole = [], torch.cat(call.parts)
     if call.operator == "split" and len(call.sizes) < 2:
         return []
-    for name, value in module.integers().items():
-        given = _given(module, call, {name: value + 1})
+    lengths = {len(whole), *map(len, call.parts)}
+    for number in module.numbers():
+        if number.value not in lengths:
+            continue
+        given = _given(module, call, module.with_number(number, number.value + 1))
         if given is None or len(given) != len(call.sizes):
             continue
-        grown = _grown(call, given)
+        grown = grown_by(call, given)
         found += [
-            ModuleSize(call.module, name, None, labels)
+            ModuleSize(call.module, number.attribute, number.place, labels)
             for labels, more in zip(call.parts, grown, strict=True)
-            if more == 1 and len(labels) == value
+            if more == 1 and len(labels) == number.value
         ]
-        if value == len(whole) and sorted(grown) == [*[0] * (len(grown) - 1), 1]:
-            found.append(ModuleSize(call.module, name, None, whole))
+        if number.value == len(whole) and sorted(grown) == [*[0] * (len(grown) - 1), 1]:
+            found.append(ModuleSize(call.module, number.attribute, number.place, whole))
     return found
 
 
-def _grown(call: SplitCall, given: tuple[int, ...]) -> list[int]:
+def grown_by(call: SplitCall, given: tuple[int, ...]) -> list[int]:
     """Return by how many channels each part has grown when a call is given other sizes."""
     if call.operator == "split":
         return [now - size for now, size in zip(given, call.sizes, strict=True)]
     (start, end), (first, last) = call.sizes, given
     inside = last - first - (end - start)
     return [first - start, inside if end < sum(map(len, call.parts)) else 0, 0]
-
-
-def _sizes_of_each(module: Module, call: SplitCall) -> list[ModuleSize]:
-    """Return the sizes in lists that the module holds, one for each part."""
-    if call.operator != "split":
-        return []
-    other = tuple(size + 1 for size in call.sizes)
-    return [
-        ModuleSize(call.module, name, place, labels)
-        for name in module.sequences(call.sizes)
-        if _given(module, call, {name: type(getattr(module.module, name))(other)}) == other
-        for place, labels in enumerate(call.parts)
-    ]
 
 
 def _sizes_of_all(module: Module, call: SplitCall) -> list[ModuleSize]:

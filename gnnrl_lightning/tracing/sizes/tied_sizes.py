@@ -1,8 +1,9 @@
 """Sizes that code takes from one tensor and gives to another: `self.reduce(x).reshape(*x.shape[:2], -1)`.
 
 Such code runs only while both tensors have the same number of channels, so these channels are tied: each tensor keeps
-its own, as many as the other. Nothing is assumed: the module runs alone with longer inputs (see `tracing.held`), and
-the call must then be given the longer size although its own tensor has the old one.
+its own, as many as the other. So it is for the parts of a tensor, `torch.split(self.gates(x), [x.shape[1], 3], 1)`.
+Nothing is assumed: the module runs alone with longer inputs (see `tracing.held`), and the call must then be given the
+longer size although its own tensor has the old one.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from torch import Tensor, nn
 
 from gnnrl_lightning.tracing.groups import Channels
 from gnnrl_lightning.tracing.program.export import Inputs
-from gnnrl_lightning.tracing.records import SizedCall
+from gnnrl_lightning.tracing.records import SizedCall, SplitCall
 from gnnrl_lightning.tracing.sizes.following import Following, free, shrinking_of
-from gnnrl_lightning.tracing.sizes.held import Resize
+from gnnrl_lightning.tracing.sizes.resize import Resize
+from gnnrl_lightning.tracing.sizes.splits import grown_by
 from gnnrl_lightning.tracing.walk import Walk
 
 
@@ -36,45 +38,69 @@ def tie_sizes(walk: Walk, network: nn.Module, inputs: Inputs, channels: Channels
     """
     mine = [number for number, group in enumerate(channels.groups) if group.name in failing]
     following, changed = Following(walk, network, inputs), False
-    for call in following.calls:
+    for call in (*following.calls, *walk.splits):
         key = call.module, call.operator, call.number
-        if key in walk.tied or not np.isin(channels.place[free(call.labels), 0], mine).any():
+        labels = torch.cat(call.parts) if isinstance(call, SplitCall) else call.labels
+        if key in walk.tied or not np.isin(channels.place[free(labels), 0], mine).any():
             continue
         walk.tied.add(key)
-        found = shrinking_of(call, channels.numbers)
-        if found is None or found[2] != 1 or call.sizes[found[0]] == -1:
-            continue
-        dim, along, _ = found
-        reads = _read_first(walk, call.module, along, channels)
-        if reads is not None and _follows_inputs(following, call, dim, len(along)):
+        if isinstance(call, SplitCall):
+            found = _parts_as_read(following, call, channels)
+        else:
+            found = _call_as_read(following, call, channels)
+        for reads, along in found:
             for one, other in _runs(reads, along, channels):
                 walk.labels.tie(torch.stack([one, other]), call.operator, call.source)
                 changed = True
     return changed
 
 
-def _read_first(walk: Walk, module: str, along: Tensor, channels: Channels) -> Tensor | None:
-    """Return the labels of as many other channels as lie along a call, which the first layer of its module reads."""
+Pairs = Iterator[tuple[Tensor, Tensor]]
+"""Labels that a module reads, and as many labels of a call of it."""
+
+
+def _call_as_read(following: Following, call: SizedCall, channels: Channels) -> Pairs:
+    """Yield what a module reads, and the labels of a call that is given its size."""
+    found, module = shrinking_of(call, channels.numbers), following.modules.get(call.module)
+    if found is None or found[2] != 1 or call.sizes[found[0]] == -1 or module is None:
+        return
+    dim, along, _ = found
+    count = len(along)
+    longer, key = call.sizes[dim] // count * (count + 1), (call.operator, call.number)
+    answers = {key: tuple(longer if d == dim else size for d, size in enumerate(call.shape))}
+    for reads in _read_first(following.walk, call.module, along, channels, count):
+        resized = module.choices(Resize({count: count + 1}))
+        given = (module.sizes([call], {}, answers, resize).sizes.get(key, call.sizes) for resize in resized)
+        if any(sizes[dim] == longer for sizes in given):
+            yield reads, along
+
+
+def _parts_as_read(following: Following, call: SplitCall, channels: Channels) -> Pairs:
+    """Yield what a module reads, and the parts of a call that are as long, and longer when the inputs are."""
+    module = following.module(call.module)
+    if module is None or len(call.sizes) < 2:
+        return
+    for count in dict.fromkeys(len(part) for part in call.parts if len(part) > 1):
+        for resize in module.choices(Resize({count: count + 1})):
+            given = module.sizes([call], {}, {}, resize).sizes.get((call.operator, call.number), call.sizes)
+            grown = grown_by(call, given) if len(given) == len(call.sizes) else []
+            tied = [part for part, more in zip(call.parts, grown, strict=False) if more == 1 and len(part) == count]
+            if tied:
+                for reads in _read_first(following.walk, call.module, torch.cat(tied), channels, count):
+                    yield from ((reads, part) for part in tied)
+                break
+
+
+def _read_first(walk: Walk, module: str, along: Tensor, channels: Channels, count: int) -> Iterator[Tensor]:
+    """Yield the labels of so many channels, others than those along a call, that the module's first layer reads."""
     own = set(channels.numbers[free(along)].tolist())
     for item in walk.contractions:
         inside = item.weight is not None and (not module or item.weight.startswith(f"{module}."))
-        if inside and item.reads is not None and item.reads.numel() == len(along):
+        if inside and item.reads is not None and item.reads.numel() == count:
             reads = item.reads.flatten()
             if bool((reads >= 0).all()) and own.isdisjoint(channels.numbers[reads.numpy()].tolist()):
-                return reads
-    return None
-
-
-def _follows_inputs(following: Following, call: SizedCall, dim: int, count: int) -> bool:
-    """Whether a call is given a larger size when the channels of its module's inputs are more."""
-    module = following.modules.get(call.module)
-    if module is None:
-        return False
-    longer = call.sizes[dim] // count * (count + 1)
-    key = call.operator, call.number
-    answers = {key: tuple(longer if d == dim else size for d, size in enumerate(call.shape))}
-    given = module.sizes([call], {}, answers, Resize({count: count + 1})).sizes.get(key, call.sizes)
-    return given[dim] == longer
+                yield reads
+                return
 
 
 def _runs(reads: Tensor, along: Tensor, channels: Channels) -> Iterator[tuple[Tensor, Tensor]]:

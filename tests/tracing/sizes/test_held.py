@@ -5,7 +5,8 @@ from torch import nn
 
 import gnnrl_lightning
 from gnnrl_lightning.tracing.records import SizedCall
-from gnnrl_lightning.tracing.sizes.held import Resize, find_modules
+from gnnrl_lightning.tracing.sizes.held import find_modules
+from gnnrl_lightning.tracing.sizes.resize import Resize
 
 
 class Split(nn.Module):
