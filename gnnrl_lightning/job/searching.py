@@ -20,7 +20,7 @@ from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.processes import from_first, rank, world_size
 from gnnrl_lightning.quiet import without_others_warnings
 from gnnrl_lightning.report.progress import SearchStatus
-from gnnrl_lightning.rl.env.reward import find_reward
+from gnnrl_lightning.rl.env.reward import find_reward, reward_of
 from gnnrl_lightning.rl.environments import AGENT
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.runs.folder import DELIVERED, POLICY, SENSITIVITY, UNIFORM, RunFolder
@@ -76,7 +76,7 @@ class Searching:
             return SearchStatus(self.problem.spent)
         kept = {name: best.costs[name] / limits.dense[name] for name in limits.limits}
         reward = find_reward(self.trained.job.options.episode.reward, self.trained.job.task.goal)
-        return SearchStatus(self.problem.spent, reward(best), kept)
+        return SearchStatus(self.problem.spent, reward_of(reward, best), kept)
 
     def finished(self) -> Searched:
         """Return the finished search.

@@ -63,7 +63,7 @@ def one_shot(name: str, propose: Proposal) -> Method:
 def _as_method(given: Any) -> Method:
     if isinstance(given, Method):
         return given
-    return Method(as_callable(given, "a Method, or a function (problem, seed)"))
+    return Method(as_callable(given, "a Method, or a function (problem, seed)", 2))
 
 
 def _allocated(allocation: Allocation) -> Proposal:
