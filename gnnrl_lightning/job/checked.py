@@ -94,7 +94,9 @@ def check(
         folder = folder.stage(1)
     network.to(runtime.device)
     if graph.groups and origin is None:
-        tried = Calibration(to_device(task.example(TRIED), runtime.device), None, task.goal)
+        tried = Calibration(
+            to_device(task.example(min(TRIED, options.candidate.calibration_examples)), runtime.device), None, task.goal
+        )
         try_own(graph, network, unmeasured(near).on(graph), options, tried)
     timer = runtime.timer or RealTimer(options.latency, runtime.device, task.example(), runtime.shown)
     runtime = replace(runtime, timer=timer)

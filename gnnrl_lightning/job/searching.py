@@ -25,7 +25,7 @@ from gnnrl_lightning.rl.environments import AGENT
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.runs.folder import DELIVERED, POLICY, SENSITIVITY, UNIFORM, RunFolder
 from gnnrl_lightning.search.baselines import starting_count
-from gnnrl_lightning.search.methods import METHODS
+from gnnrl_lightning.search.methods import run_method
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.surrogate.measures import SENSITIVITIES
 from gnnrl_lightning.surrogate.sensitivity import Sensitivity, load_sensitivity, save_sensitivity
@@ -220,10 +220,9 @@ def search_by_method(trained: Trained, name: str, folder: RunFolder) -> Searched
     Raises:
         UserError: The method is unknown or does not support this network.
     """
-    method, began = METHODS.find(name, "method"), time.perf_counter()
-    job = trained.job
+    job, began = trained.job, time.perf_counter()
     problem = trained.problem(job.limits, trained.journalled(job.limits, trained.journal(folder.journal)))
-    method.run(problem, job.task.seed)
+    run_method(name, problem, job.task.seed)
     sensitivity = problem.sensitivity if problem.reads_sensitivity else None
     return Searching(trained, problem, sensitivity, None, began).finished()
 

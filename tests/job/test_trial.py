@@ -19,8 +19,8 @@ NETWORK = NetworkSpec("Perceptron", {"inputs": 64, "hidden": [12, 10], "outputs"
 class Flat(Digits):
     """Digits as 64 numbers."""
 
-    def normalize(self, images):
-        return super().normalize(images).flatten(1)
+    def normalize(self, inputs):
+        return super().normalize(inputs).flatten(1)
 
 
 def own_sum(network, parameters, calibration):
@@ -120,7 +120,11 @@ def test_a_repair_may_leave_the_training_mode_on():
     task = Task(NETWORK, Flat())
     network = task.build()
     graph = task.trace(network)
-    repair = Repair(lambda dense, pruned, selection: pruned.train(), reads_examples=False)
+
+    def trained(dense, pruned, selection) -> None:
+        pruned.train()
+
+    repair = Repair(trained, reads_examples=False)
     pruner = Pruner(graph, network, task.example(4), repair=repair)
     assert not any(module.training for module in pruner.prune(pruner.plan(graph.widths // 2)).modules())
 
