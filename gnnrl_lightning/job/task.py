@@ -29,7 +29,8 @@ from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.objective import Figure, Objective, find_objective
 from gnnrl_lightning.speed.training import TunedTraining, tune_training
 from gnnrl_lightning.training.options import TrainingOptions
-from gnnrl_lightning.training.train import check_training, scored, train
+from gnnrl_lightning.training.train import scored, train
+from gnnrl_lightning.training.trial import check_training
 from gnnrl_lightning.trees import Tree, device_of, take, to_device, zeros_of
 
 TUNED = 32
@@ -253,10 +254,10 @@ class Task:
             teacher: Network to distil from.
 
         Raises:
-            UserError: See `gnnrl_lightning.training.train.check_training`.
+            UserError: See `gnnrl_lightning.training.trial.check_training`.
         """
         try:
-            check_training(network, options, self.goal, self.example(), teacher)
+            check_training(network, options, self.goal, self.data, teacher)
         except UserError as error:
             raise UserError(f"{name}: {error}") from error
 

@@ -231,8 +231,8 @@ class SearchProblem:
         if not isinstance(widths, Tensor) or widths.dtype != torch.int64 or tuple(widths.shape) != expected:
             what = f"{widths.dtype} {tuple(widths.shape)}" if isinstance(widths, Tensor) else type(widths).__name__
             raise UserError(
-                f"{proposer} proposes {what}: expected a candidate's widths, an int64 tensor of shape {expected}, such as "
-                "problem.project gives"
+                f"{proposer} proposes {what}: expected widths of a candidate, an int64 tensor of shape {expected}, "
+                "such as problem.project gives"
             )
         if not self.limits.met(widths, self._allowed):
             raise UserError(f"{proposer} proposes {widths.tolist()}, which does not meet the budget: project it first")

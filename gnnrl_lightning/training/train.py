@@ -19,10 +19,9 @@ from gnnrl_lightning.processes import share_weights
 from gnnrl_lightning.quiet import without_others_warnings
 from gnnrl_lightning.training.averaging import MovingAverage
 from gnnrl_lightning.training.checkpoint import LatestCheckpoint
-from gnnrl_lightning.training.mixup import check_mixable
 from gnnrl_lightning.training.module import SupervisedModule
 from gnnrl_lightning.training.options import TrainingOptions
-from gnnrl_lightning.trees import Tree, call, floats, to_device
+from gnnrl_lightning.trees import call, floats, to_device
 
 
 def quiet_trainer(**flags: object) -> Trainer:
@@ -118,28 +117,6 @@ def channels_last_weights(networks: Sequence[nn.Module], wanted: bool = True) ->
     finally:
         for network in networks if wanted else ():
             network.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
-
-
-def check_training(
-    network: nn.Module, options: TrainingOptions, objective: Objective, inputs: Tree, teacher: nn.Module | None = None
-) -> None:
-    """Refuse options that do not fit a network, before the training begins.
-
-    Args:
-        network: The network, or one with the same kinds of parameters.
-        options: Training options.
-        objective: Computes loss and figures.
-        inputs: Some network inputs.
-        teacher: Network to distil from.
-
-    Raises:
-        UserError: Distillation without a teacher, no parameters to train, an optimiser that refuses these parameters,
-            or mixup of inputs that are not floating-point.
-    """
-    if options.epochs > 0:
-        SupervisedModule(network, options, objective, teacher).configure_optimizers()
-        if options.mixup > 0:
-            check_mixable(inputs)
 
 
 def figures(
