@@ -3,7 +3,10 @@
 import difflib
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 
@@ -43,6 +46,29 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+INSTALLED = ("site-packages", "dist-packages")
+
+
+def is_users_code(path: Path) -> bool:
+    """Whether a file of code belongs neither to this package, nor to Python, nor to an installed package."""
+    package, library = Path(__file__).parent, Path(contextmanager.__code__.co_filename).parent
+    inside = path.is_relative_to(package) or path.is_relative_to(library) or set(INSTALLED) & set(path.parts)
+    return path.is_absolute() and not inside
+
+
+def with_place(error: BaseException) -> str:
+    """Return an error's message as one line, with the line of the user's own code that raised it or led to it.
+
+    The message of a missing key is the key alone, so that it is said what it is.
+    """
+    said = f"no key {one_line(error)}" if isinstance(error, KeyError) else one_line(error)
+    for frame in reversed(extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if is_users_code(path):
+            return f"{said} ({path.name}, line {frame.lineno})"
+    return said
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, which may be pages long, or its type if the message is empty."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -75,7 +101,7 @@ def finite_number(given: Callable[[], Any], what: str) -> float:
     try:
         value = float(given())
     except Exception as error:  # the user's own may raise anything
-        raise UserError(f"{what} fails: {one_line(error)}; expected a finite number") from error
+        raise UserError(f"{what} fails: {with_place(error)}; expected a finite number") from error
     if not math.isfinite(value):
         raise UserError(f"{what} is {value}: expected a finite number")
     return value

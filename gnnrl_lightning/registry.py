@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
-from gnnrl_lightning.errors import UserError, one_line, suggestion
+from gnnrl_lightning.errors import UserError, one_line, suggestion, with_place
 
 Row = TypeVar("Row")
 
@@ -33,15 +34,16 @@ def resolve(path: str, option: str) -> Any:
         ) from error
 
 
-def as_callable(given: Any, expected: str) -> Callable[..., Any]:
+def as_callable(given: Any, expected: str, arguments: int | None = None) -> Callable[..., Any]:
     """Return a function unchanged, or an instance of a class whose constructor needs no arguments.
 
     Args:
         given: The function or class.
         expected: Description of the expected value, for the message.
+        arguments: Number of arguments with which it is called, by position; None: that is not checked.
 
     Raises:
-        TypeError: `given` is neither a function nor a class, or the constructor fails.
+        TypeError: `given` is neither a function nor a class, the constructor fails, or it takes other arguments.
     """
     if isinstance(given, type):
         try:
@@ -50,7 +52,22 @@ def as_callable(given: Any, expected: str) -> Callable[..., Any]:
             raise TypeError(f"expected {expected}, but making one fails: {one_line(error)}") from error
     if not callable(given):
         raise TypeError(f"expected {expected}, not a {type(given).__name__}")
+    if arguments is not None and (signature := _refusing(given, arguments)) is not None:
+        raise TypeError(f"expected {expected}; this one takes {signature}")
     return given
+
+
+def _refusing(function: Callable[..., Any], arguments: int) -> str | None:
+    """Return the arguments of a function that cannot be called with a number of them; None: it can, or is not known."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of a few functions built into Python
+        return None
+    try:
+        signature.bind(*[None] * arguments)
+    except TypeError:
+        return f"({', '.join(map(str, signature.parameters.values()))})"
+    return None
 
 
 def name_and_arguments(given: Any, option: str) -> tuple[Any, dict[str, Any]]:
@@ -143,7 +160,7 @@ class Registry(Mapping[str, Row], Generic[Row]):
         except Exception as error:  # the user's own may raise anything
             if row in self.values():
                 raise
-            raise UserError(f"{self.kind} {name} fails: {one_line(error)}; expected {expected}") from error
+            raise UserError(f"{self.kind} {name} fails: {with_place(error)}; expected {expected}") from error
 
     def find(self, given: Any, option: str | None = None) -> Row:
         """Return the row for a registered name, an import path, or an object.

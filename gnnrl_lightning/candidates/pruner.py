@@ -13,7 +13,7 @@ from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.importance import IMPORTANCES, Calibration, Criterion, Importance, importance_scores, keep_best
 from gnnrl_lightning.objective import Classification, Objective
 from gnnrl_lightning.repair.dense import Dense
-from gnnrl_lightning.repair.table import REPAIRS, Repair
+from gnnrl_lightning.repair.table import REPAIRS, Repair, apply_repair
 from gnnrl_lightning.surgery.masks import mask_smallest
 from gnnrl_lightning.surgery.plan import Plan
 from gnnrl_lightning.trees import Tree, count, tensors
@@ -121,7 +121,7 @@ class Pruner(Dense):
     def repaired(self, plan: Plan, repair: Repair) -> nn.Module:
         """Return the pruned network after a repair, in evaluation mode; masks come last."""
         pruned = plan.slice(self.network).eval()
-        repair.apply(self, pruned, plan.selection)
+        apply_repair(repair, self, pruned, plan.selection)
         mask_smallest(pruned, plan.masks)
         return pruned
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from traceback import extract_tb
 
-from gnnrl_lightning.errors import UserError, chain, first_line, one_line, printable
+from gnnrl_lightning.errors import UserError, chain, first_line, is_users_code, one_line, printable
 
 INVALID, REFUSED = 2, 1
 """Exit codes: the input is invalid; the operating system refuses (a full disk, a folder without write access)."""
@@ -28,8 +28,6 @@ REMEDIES = {
 
 NO_THREAD = "can't start new thread"
 """What Python says if the operating system refuses a thread; it has no number."""
-
-INSTALLED = ("site-packages", "dist-packages")
 
 
 @dataclass(frozen=True)
@@ -94,14 +92,7 @@ def user_place(error: BaseException) -> str | None:
     """
     frames = [frame for frame in extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
     if isinstance(error, SystemExit):
-        frames = [frame for frame in frames if _is_users(Path(frame.filename))]
-    if not frames or not _is_users(Path(frames[-1].filename)):
+        frames = [frame for frame in frames if is_users_code(Path(frame.filename))]
+    if not frames or not is_users_code(Path(frames[-1].filename)):
         return None
     return f"{frames[-1].filename}, line {frames[-1].lineno}"
-
-
-def _is_users(path: Path) -> bool:
-    """Whether a file of code belongs neither to this package, nor to Python, nor to an installed package."""
-    package, library = Path(__file__).parents[1], Path(contextmanager.__code__.co_filename).parent
-    inside = path.is_relative_to(package) or path.is_relative_to(library) or set(INSTALLED) & set(path.parts)
-    return path.is_absolute() and not inside

@@ -23,6 +23,7 @@ from gnnrl_lightning.importance.context import Calibration, ImportanceContext
 from gnnrl_lightning.importance.gradients import fisher, taylor
 from gnnrl_lightning.importance.magnitude import batch_norm_scale, geometric_median, l1, l2, random
 from gnnrl_lightning.importance.surgeon import surgeon
+from gnnrl_lightning.networks import eval_mode
 from gnnrl_lightning.registry import Registry, as_callable
 from gnnrl_lightning.surgery.traced import TracedNetwork
 
@@ -65,7 +66,8 @@ def _as_importance(given: Any) -> Importance:
     """Return a row unchanged, or make a row from a criterion, which counts one separate pass."""
     if isinstance(given, Importance):
         return given
-    criterion = as_callable(given, "an Importance, or a function (network, parameters, calibration) -> scores by name")
+    expected = "an Importance, or a function (network, parameters, calibration) -> scores by name"
+    criterion = as_callable(given, expected, 3)
     return from_elements(criterion, (f"importance {Registry.name_of(given)}",))
 
 
@@ -139,7 +141,8 @@ def try_own_importance(
 
 def _scores(row: Importance, name: str, context: ImportanceContext) -> list[Tensor]:
     """Scores of the right shapes."""
-    with IMPORTANCES.calling(row, name, "(network, parameters, calibration) -> scores of the elements by name"):
+    expected = "(network, parameters, calibration) -> scores of the elements by name"
+    with eval_mode(context.network), IMPORTANCES.calling(row, name, expected):
         scores = row.score(context)
     expected = list(zip(context.graph.sets.tolist(), context.graph.widths.tolist(), strict=True))
     shapes = [tuple(score.shape) for score in scores]

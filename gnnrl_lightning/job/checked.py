@@ -10,9 +10,10 @@ from torch import nn
 from gnnrl_lightning.artifacts.artifact import check_exportable
 from gnnrl_lightning.checks import instance
 from gnnrl_lightning.cost.budget import BoundBudget, Budget
+from gnnrl_lightning.cost.metrics import METRICS
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import ComputationGraph
-from gnnrl_lightning.importance import Calibration, try_own_importance
+from gnnrl_lightning.importance import Calibration
 from gnnrl_lightning.job.arguments import check_kinds
 from gnnrl_lightning.job.deciding import decided
 from gnnrl_lightning.job.job import Job, Runtime
@@ -20,6 +21,7 @@ from gnnrl_lightning.job.latency import latency_for
 from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.job.origin import Origin
 from gnnrl_lightning.job.task import Task
+from gnnrl_lightning.job.trial import try_own
 from gnnrl_lightning.networks import eval_mode
 from gnnrl_lightning.objective.protocol import untrained
 from gnnrl_lightning.options import AUTO
@@ -33,8 +35,11 @@ from gnnrl_lightning.speed.tuning import Tuned
 from gnnrl_lightning.training.distillation import Teacher
 from gnnrl_lightning.trees import Tree, call, floats, take, to_device
 
+LEAST_CUT = 1 - 1e-9
+"""A share of the dense network's cost that any pruned network meets."""
+
 TRIED = 8
-"""Calibration examples on which an importance of the user's own is tried."""
+"""Calibration examples on which what is of the user's own is tried."""
 
 
 def check(
@@ -89,6 +94,11 @@ def check(
     if folder is not None and near is not budget:
         folder = folder.stage(1)
     network.to(runtime.device)
+    if graph.groups and origin is None:
+        tried = Calibration(
+            to_device(task.example(min(TRIED, options.candidate.calibration_examples)), runtime.device), None, task.goal
+        )
+        try_own(graph, network, unmeasured(near).on(graph), options, tried)
     timer = runtime.timer or RealTimer(options.latency, runtime.device, task.example(), runtime.shown)
     runtime = replace(runtime, timer=timer)
     latency, alignment = None, None
@@ -107,10 +117,19 @@ def check(
     options, tuned = decided(options, task, network, graph, limits)
     job = Job(task, graph, limits, options, runtime, latency, origin)
     calibration = job.calibration(options.candidate.calibration_examples)
-    tried = Calibration(take(calibration, slice(TRIED)), None, task.goal)
-    with eval_mode(network):
-        try_own_importance(graph, network, options.candidate.importance, tried)
     return Checked(job, network, calibration, tuned if alignment is None else (alignment, *tuned))
+
+
+def unmeasured(budget: Budget, channel_multiple: int = 1) -> Budget:
+    """Return what is known of a budget before anything is measured: the limits on all other metrics.
+
+    Args:
+        budget: Upper limits on the costs of the pruned network.
+        channel_multiple: Multiple of the widths if it is to be measured.
+    """
+    multiple = channel_multiple if budget.channel_multiple == AUTO else budget.channel_multiple
+    limits = {key: limit for key, limit in budget.limits.items() if not METRICS.find(key).measured}
+    return Budget(limits or {"macs": LEAST_CUT}, multiple, budget.min_width)
 
 
 def limits_on(graph: ComputationGraph, budget: Budget, name: str, origin: Origin | None = None) -> BoundBudget:

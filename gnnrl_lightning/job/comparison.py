@@ -37,7 +37,7 @@ from gnnrl_lightning.rl.environments import AGENT, Environments
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.runs.folder import PRUNED, RunFolder
 from gnnrl_lightning.runs.integrity import read_figures
-from gnnrl_lightning.search.methods import METHODS
+from gnnrl_lightning.search.methods import METHODS, run_method
 from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
 from gnnrl_lightning.speed.machine import machine
 from gnnrl_lightning.surgery.masks import zeros_held
@@ -227,7 +227,7 @@ class Comparison:
         if row is not None:
             run_agent(problem, row.make(seed or 0), job.environments(job.limits, row.episode))
         else:
-            METHODS.find(method).run(problem, seed or 0)
+            run_method(method, problem, seed or 0)
         seconds = time.perf_counter() - began + (sensitivity_seconds if problem.reads_sensitivity else 0)
         best = best_of(item for item in problem.history if within(job.limits, item))
         if best is None:

@@ -23,6 +23,7 @@ from gnnrl_lightning.job.comparison import run_agent
 from gnnrl_lightning.job.deciding import without_auto
 from gnnrl_lightning.job.groups import GroupOptions
 from gnnrl_lightning.job.options import DeliveryOptions, Options
+from gnnrl_lightning.job.trial import make_sensitivity
 from gnnrl_lightning.networks import check_finite, check_runs
 from gnnrl_lightning.report.progress import quiet_lightning
 from gnnrl_lightning.report.table import as_text, print_scores
@@ -31,10 +32,9 @@ from gnnrl_lightning.rl.learners import GNNRL
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.runs.folder import PRUNED, UNIFORM
 from gnnrl_lightning.search.baselines import starting_candidates, uniform
-from gnnrl_lightning.search.methods import METHODS, Method
+from gnnrl_lightning.search.methods import METHODS, run_method
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.speed.latency import measure_latency
-from gnnrl_lightning.surrogate.measures import SENSITIVITIES
 from gnnrl_lightning.trees import Tree, count, take, tensors, to_device
 
 
@@ -119,9 +119,8 @@ def compress_by_score(
         raise UserError(f"score is a {type(score).__name__}: expected a function of a network that returns a number")
     device = as_device(device)
     if isinstance(by, str):
-        searcher = METHODS.find(by, "by")
-    else:
-        searcher = GNNRL(seed=seed) if by is None else by
+        METHODS.find(by, "by")
+    searcher = GNNRL(seed=seed) if by is None else by
     inputs = _checked_inputs(to_device(inputs, device))
     options = _decided(_checked_options(options or Options(), budget), inputs, evaluations)
     dense, name = _checked_copy(network, inputs, device), type(network).__qualname__
@@ -233,18 +232,16 @@ def _problem(pruner: Pruner, limits: BoundBudget, options: Options, evaluate: Ca
         evaluate,
         options.search.evaluations,
         starting_candidates(graph, limits),
-        None if measure is None else lambda: SENSITIVITIES.find(measure).make(pruner, allowed=limits.allowed),
+        None if measure is None else lambda: make_sensitivity(measure, pruner, limits.allowed),
         evaluate.examples + options.candidate.examples,
         pruner,
     )
 
 
-def _search(
-    problem: SearchProblem, searcher: GraphLearner | Method, environments: Environments, seed: int
-) -> Evaluation:
+def _search(problem: SearchProblem, searcher: GraphLearner | str, environments: Environments, seed: int) -> Evaluation:
     """Spend the evaluations, and return the best candidate within the budget."""
-    if isinstance(searcher, Method):
-        searcher.run(problem, seed)
+    if isinstance(searcher, str):
+        run_method(searcher, problem, seed, "by")
     else:
         run_agent(problem, searcher, environments)
     best = best_of(item for item in problem.history if within(problem.limits, item))

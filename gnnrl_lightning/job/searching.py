@@ -20,12 +20,12 @@ from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.processes import from_first, rank, world_size
 from gnnrl_lightning.quiet import without_others_warnings
 from gnnrl_lightning.report.progress import SearchStatus
-from gnnrl_lightning.rl.env.reward import find_reward
+from gnnrl_lightning.rl.env.reward import find_reward, reward_of
 from gnnrl_lightning.rl.environments import AGENT
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.runs.folder import DELIVERED, POLICY, SENSITIVITY, UNIFORM, RunFolder
 from gnnrl_lightning.search.baselines import starting_count
-from gnnrl_lightning.search.methods import METHODS
+from gnnrl_lightning.search.methods import run_method
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.surrogate.measures import SENSITIVITIES
 from gnnrl_lightning.surrogate.sensitivity import Sensitivity, load_sensitivity, save_sensitivity
@@ -76,7 +76,7 @@ class Searching:
             return SearchStatus(self.problem.spent)
         kept = {name: best.costs[name] / limits.dense[name] for name in limits.limits}
         reward = find_reward(self.trained.job.options.episode.reward, self.trained.job.task.goal)
-        return SearchStatus(self.problem.spent, reward(best), kept)
+        return SearchStatus(self.problem.spent, reward_of(reward, best), kept)
 
     def finished(self) -> Searched:
         """Return the finished search.
@@ -220,10 +220,9 @@ def search_by_method(trained: Trained, name: str, folder: RunFolder) -> Searched
     Raises:
         UserError: The method is unknown or does not support this network.
     """
-    method, began = METHODS.find(name, "method"), time.perf_counter()
-    job = trained.job
+    job, began = trained.job, time.perf_counter()
     problem = trained.problem(job.limits, trained.journalled(job.limits, trained.journal(folder.journal)))
-    method.run(problem, job.task.seed)
+    run_method(name, problem, job.task.seed)
     sensitivity = problem.sensitivity if problem.reads_sensitivity else None
     return Searching(trained, problem, sensitivity, None, began).finished()
 

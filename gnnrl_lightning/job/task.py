@@ -27,11 +27,13 @@ from gnnrl_lightning.job.groups import GroupOptions
 from gnnrl_lightning.networks import check_finite, check_runs, load_weights, not_finite
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.objective import Figure, Objective, find_objective
+from gnnrl_lightning.objective.trial import try_objective
 from gnnrl_lightning.speed.training import TunedTraining, tune_training
 from gnnrl_lightning.training.distillation import Teacher
 from gnnrl_lightning.training.options import TrainingOptions
-from gnnrl_lightning.training.train import check_training, scored, train
-from gnnrl_lightning.trees import Tree, device_of, take, to_device, zeros_of
+from gnnrl_lightning.training.train import scored, train
+from gnnrl_lightning.training.trial import check_training
+from gnnrl_lightning.trees import Tree, device_of, floats, take, to_device, zeros_of
 
 TUNED = 32
 """Examples of a step of training that is measured, at most: the fastest precision hardly depends on their number."""
@@ -207,7 +209,9 @@ class Task:
     def _checked(self, network: nn.Module) -> nn.Module:
         check_finite(network)
         some = self.data.some(2)
-        self.goal.check(check_runs(network, self.data.normalize(some.inputs)), some.targets, self.data)
+        outputs = check_runs(network, self.data.normalize(some.inputs))
+        self.goal.check(outputs, some.targets, self.data)
+        try_objective(self.goal, floats(outputs), some.targets)
         return network.eval()
 
     def train(
@@ -254,10 +258,10 @@ class Task:
             teacher: What to distil from.
 
         Raises:
-            UserError: See `gnnrl_lightning.training.train.check_training`.
+            UserError: See `gnnrl_lightning.training.trial.check_training`.
         """
         try:
-            check_training(network, options, self.goal, self.example(), teacher)
+            check_training(network, options, self.goal, self.data, teacher)
         except UserError as error:
             raise UserError(f"{name}: {error}") from error
 

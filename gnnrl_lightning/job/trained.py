@@ -26,6 +26,7 @@ from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.job.checked import Checked
 from gnnrl_lightning.job.job import Job
 from gnnrl_lightning.job.latency import shared_latency
+from gnnrl_lightning.job.trial import make_sensitivity
 from gnnrl_lightning.processes import from_first, rank
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.env.reward import find_reward
@@ -33,7 +34,6 @@ from gnnrl_lightning.runs.folder import DENSE, RunFolder
 from gnnrl_lightning.search.baselines import starting_candidates
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.speed.inference import PRECISIONS
-from gnnrl_lightning.surrogate.measures import SENSITIVITIES
 from gnnrl_lightning.surrogate.sensitivity import Sensitivity
 
 
@@ -139,7 +139,7 @@ class Trained:
         measure, began = self.job.options.search.sensitivity, time.perf_counter()
         assert measure is not None, "a search without a sensitivity reads none"
         with self.job.runtime.shown("sensitivity", len(self.job.graph.groups)) as advance:
-            found = SENSITIVITIES.find(measure).make(self.pruner, advance, self.job.limits.allowed)
+            found = make_sensitivity(measure, self.pruner, self.job.limits.allowed, advance)
         return found, time.perf_counter() - began
 
     def evaluator(self, drop_probability: float | None = None, pruner: Pruner | None = None) -> Evaluator:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.networks.modes import eval_mode
-from gnnrl_lightning.trees import Tree, call, shapes
+from gnnrl_lightning.trees import Tree, call, shapes, tensors
 
 
 def check_finite(network: nn.Module) -> None:
@@ -48,12 +48,26 @@ def check_runs(network: nn.Module, inputs: Tree) -> Tree:
         inputs: Normalised inputs on the network's device, see `gnnrl_lightning.trees.call`.
 
     Raises:
-        UserError: The network refuses the inputs.
+        UserError: The network refuses the inputs, or gives other outputs for the same ones.
     """
     try:
         with eval_mode(network), torch.no_grad():
-            return call(network, inputs)
+            outputs, again = call(network, inputs), call(network, inputs)
     except Exception as error:  # the user's own network may raise anything
         raise UserError(
             f"the network refuses inputs of {shapes(inputs)}: {one_line(error)}; change the inputs or its arguments"
         ) from error
+    if not all(map(_equal, tensors(outputs), tensors(again))):
+        raise UserError(
+            "the network gives other outputs for the same inputs, in evaluation mode: expected nothing random there, "
+            "and no state that its calls change"
+        )
+    return outputs
+
+
+def _equal(first: Tensor, second: Tensor) -> bool:
+    """Whether two outputs are the same; GPUs may round in another order."""
+    if first.shape != second.shape:
+        return False
+    given = (each.to(torch.promote_types(each.dtype, torch.float32)) for each in (first, second))
+    return torch.allclose(*given, rtol=1e-3, atol=1e-4, equal_nan=True)

@@ -10,6 +10,7 @@ from gnnrl_lightning.objective.classification import Classification
 from gnnrl_lightning.objective.protocol import Objective
 from gnnrl_lightning.objective.regression import Regression
 from gnnrl_lightning.objective.segmentation import Segmentation
+from gnnrl_lightning.objective.trial import check_declared
 from gnnrl_lightning.registry import Registry, name_and_arguments
 
 
@@ -36,15 +37,18 @@ def find_objective(given: str | Mapping[str, Any] | type[Objective] | Objective)
             name); a class; or an objective, which is returned unchanged.
 
     Raises:
-        UserError: The objective is unknown, or does not accept its arguments.
+        UserError: The objective is unknown, does not accept its arguments, or declares no figures or ranking.
     """
     if isinstance(given, Objective):
+        check_declared(given)
         return given
     path, arguments = name_and_arguments(given, "objective")
     found = OBJECTIVES.find(path)
     try:
-        return found(**arguments)
+        made = found(**arguments)
     except TypeError as error:
         raise UserError(
             f"objective {path!r} refuses its init_args {arguments}: {one_line(error)}; change them"
         ) from error
+    check_declared(made)
+    return made

@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from gnnrl_lightning.calibration.precision import activations_in
+from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.registry import Registry, as_callable
 from gnnrl_lightning.repair.batchnorm import predict_batch_norm, reestimate_batch_norm
 from gnnrl_lightning.repair.dense import Dense
@@ -36,6 +37,10 @@ class Repair:
     apply: Callable[[Dense, nn.Module, Selection], None]
     reads_examples: bool
     passes: tuple[str, ...] = ()
+
+
+EXPECTED = "(dense, pruned network, selection), which repairs the pruned network in place"
+"""What is expected of a repair of the user's own, for messages."""
 
 
 def _slice(dense: Dense, pruned: nn.Module, selection: Selection) -> None:
@@ -68,7 +73,7 @@ def _as_repair(given: Any) -> Repair:
     """Return a row unchanged, or make a row from a function, which counts one pass over the examples per candidate."""
     if isinstance(given, Repair):
         return given
-    return Repair(as_callable(given, "a Repair, or a function (dense, pruned network, selection)"), reads_examples=True)
+    return Repair(as_callable(given, f"a Repair, or a function {EXPECTED}", 3), reads_examples=True)
 
 
 REPAIRS: Registry[Repair] = Registry("repair", _as_repair)
@@ -85,3 +90,23 @@ REPAIRS.register("predicted_batch_norm", Repair(_predict, reads_examples=False, 
 REPAIRS.register("batch_norm", Repair(_batch_norm, reads_examples=True))
 REPAIRS.register("reconstruction", Repair(_reconstruct, reads_examples=False, passes=("moments",)))
 REPAIRS.register("refit", Repair(_refit, reads_examples=True, passes=("recording",)))
+
+
+def apply_repair(repair: Repair, dense: Dense, pruned: nn.Module, selection: Selection) -> None:
+    """Repair a sliced network in place; it is in evaluation mode afterwards.
+
+    Args:
+        repair: The repair.
+        dense: The dense network, with what the repair reads.
+        pruned: The sliced network.
+        selection: The channels that it keeps.
+
+    Raises:
+        UserError: A repair of the user's own fails, or returns another network in place of changing this one.
+    """
+    name = Registry.name_of(repair.apply)
+    with REPAIRS.calling(repair, name, EXPECTED):
+        found: Any = repair.apply(dense, pruned, selection)
+    if found is not None and found is not pruned:
+        raise UserError(f"repair {name} returns a {type(found).__name__}, which nothing reads: expected {EXPECTED}")
+    pruned.eval()

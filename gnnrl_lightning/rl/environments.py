@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from gnnrl_lightning.rl.env import Evaluated, VectorPruningEnv
 from gnnrl_lightning.rl.env.imagination import SLOPES, Imagination
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.env.proposals import Proposals
-from gnnrl_lightning.rl.env.reward import check_reward, find_reward
+from gnnrl_lightning.rl.env.reward import check_reward, find_reward, reward_of
 from gnnrl_lightning.rl.env.score import Score
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.rl.rounds import Rounds
@@ -168,7 +169,7 @@ class Environments:
         Raises:
             NotApplicable: Too few evaluations are left to pay for the sensitivity.
         """
-        reward = find_reward(self.options.reward, self.objective)
+        reward = partial(reward_of, find_reward(self.options.reward, self.objective))
         sensitivity = None if self.measure is None else problem.sensitivity
         if self.options.macs_range is not None:
             problem.allow(max(self.options.macs_range))

@@ -63,7 +63,28 @@ def one_shot(name: str, propose: Proposal) -> Method:
 def _as_method(given: Any) -> Method:
     if isinstance(given, Method):
         return given
-    return Method(as_callable(given, "a Method, or a function (problem, seed)"))
+    return Method(as_callable(given, "a Method, or a function (problem, seed)", 2))
+
+
+SEARCH = "(problem, seed), which asks for candidates while problem.left"
+"""What is expected of a search method of the user's own, for messages."""
+
+
+def run_method(given: Any, problem: SearchProblem, seed: int, option: str = "method") -> None:
+    """Search with a method.
+
+    Args:
+        given: Name, import path or row.
+        problem: The problem.
+        seed: All randomness derives from it.
+        option: Name of the option, for messages.
+
+    Raises:
+        UserError: The method is unknown, or one of the user's own fails.
+    """
+    method = METHODS.find(given, option)
+    with METHODS.calling(method, METHODS.name_of(given), SEARCH):
+        method.run(problem, seed)
 
 
 def _allocated(allocation: Allocation) -> Proposal:

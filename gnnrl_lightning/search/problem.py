@@ -222,14 +222,20 @@ class SearchProblem:
 
         Raises:
             NotApplicable: Too few evaluations are left for the pruner's calibration (at the first candidate).
-            ValueError: The candidate does not meet the budget.
-            RuntimeError: No evaluations are left.
+            UserError: There are no widths of a candidate, it does not meet the budget, or no evaluations are left.
         """
         self._pay_for_pruner()
         if self.left < 1:
-            raise RuntimeError(f"{proposer} asks for more than its {self.evaluations} evaluations")
+            raise UserError(f"{proposer} asks for more than its {self.evaluations} evaluations: ask while problem.left")
+        expected = tuple(self.graph.widths.shape)
+        if not isinstance(widths, Tensor) or widths.dtype != torch.int64 or tuple(widths.shape) != expected:
+            what = f"{widths.dtype} {tuple(widths.shape)}" if isinstance(widths, Tensor) else type(widths).__name__
+            raise UserError(
+                f"{proposer} proposes {what}: expected widths of a candidate, an int64 tensor of shape {expected}, "
+                "such as problem.project gives"
+            )
         if not self.limits.met(widths, self._allowed):
-            raise ValueError(f"{proposer} proposes {widths.tolist()}, which does not meet the budget: project it first")
+            raise UserError(f"{proposer} proposes {widths.tolist()}, which does not meet the budget: project it first")
         scored = self._evaluate(widths, proposer)
         self._count([scored])
         return scored

@@ -89,7 +89,7 @@ def as_backend(given: Any) -> Backend:
     """
     if isinstance(given, Backend):
         return given
-    function = as_callable(given, "a Backend, or a function (network, inputs) -> function")
+    function = as_callable(given, "a Backend, or a function (network, inputs) -> function", 2)
     return Backend(lambda threads: lambda network, inputs, key: partial(_pass_of, function, network))
 
 

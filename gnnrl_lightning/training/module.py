@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from gnnrl_lightning.data import Batch
-from gnnrl_lightning.errors import UserError, finite_number
+from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks import eval_mode
 from gnnrl_lightning.objective import Objective
 from gnnrl_lightning.objective.protocol import added_up, measure
@@ -21,7 +20,6 @@ from gnnrl_lightning.training.distillation import DISTILLATIONS, Lesson, Teacher
 from gnnrl_lightning.training.mixup import Mixed, mix
 from gnnrl_lightning.training.optimizers import make_optimizer
 from gnnrl_lightning.training.options import TrainingOptions
-from gnnrl_lightning.training.schedules import SCHEDULES
 from gnnrl_lightning.trees import Tree, call, channels_last, count, floats, map_tensors
 
 MIXUP = 1
@@ -66,7 +64,6 @@ class SupervisedModule(LightningModule):
         self.network = network
         self.options = options
         self.objective = objective
-        self._schedule = SCHEDULES.find(options.schedule)
         self._distillation = DISTILLATIONS.find(options.distillation)
         self._teacher = teacher  # no module: a submodule would be saved, synchronised and set to training mode
         self._seed = seed
@@ -105,9 +102,7 @@ class SupervisedModule(LightningModule):
             torch.manual_seed(derived_seed(self._seed, self.trainer.current_epoch, self.trainer.global_rank))
 
     def _factor(self, step: int) -> float:
-        warmup = self.options.warmup_epochs * self._steps / max(1, self.options.epochs)
-        share = partial(self._schedule, step, self._steps, warmup)
-        return finite_number(share, f"schedule {self.options.schedule}")
+        return self.options.share(step, self._steps)
 
     def _record(self, stage: str, outputs: Tree, targets: Tree, loss: Tensor) -> None:
         """Log the loss of a batch and accumulate the sums of the figures."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from gnnrl_lightning.checks import one_of, real, whole
-from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.errors import UserError, finite_number
 from gnnrl_lightning.options import AUTO, check_fields
 from gnnrl_lightning.training.distillation import DISTILLATIONS
 from gnnrl_lightning.training.optimizers import OptimizerSpec, check_optimizer
@@ -20,6 +21,10 @@ PRECISIONS = {REFERENCE: "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 DISTILLATION = 0.9
 """Share of the distillation loss if that is auto and there is a teacher."""
+
+
+ROUNDING = 1e-6
+"""By what a share of the learning rate may exceed 1."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,24 @@ class TrainingOptions:
         """The options without "auto": what has not been measured is as usual."""
         precision = REFERENCE if self.precision == AUTO else self.precision
         return replace(self, precision=precision, channels_last=self.channels_last is True)
+
+    def share(self, step: int, steps: int) -> float:
+        """The learning rate of a step, as a share of the largest one.
+
+        Args:
+            step: Steps taken so far.
+            steps: Steps of the whole training.
+
+        Raises:
+            UserError: The schedule fails, or returns what is no number from 0 to 1.
+        """
+        warmup, name = self.warmup_epochs * steps / max(1, self.epochs), f"schedule {self.schedule}"
+        value = finite_number(partial(SCHEDULES.find(self.schedule), step, steps, warmup), name)
+        if not 0 <= value <= 1 + ROUNDING:
+            raise UserError(
+                f"{name} is {value:g} in step {step} of {steps}: expected a share of learning_rate, from 0 to 1"
+            )
+        return value
 
     @property
     def lightning_precision(self) -> str:

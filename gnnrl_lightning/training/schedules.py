@@ -16,7 +16,7 @@ START, END = 1 / 25, 1 / 250_000
 
 
 def _schedule(given: Any) -> Schedule:
-    return as_callable(given, "a schedule (step, steps, warmup_steps) -> share")
+    return as_callable(given, "a schedule (step, steps, warmup_steps) -> share", 3)
 
 
 SCHEDULES: Registry[Schedule] = Registry("schedule", _schedule)

@@ -12,7 +12,6 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from gnnrl_lightning.data import BatchLoader, ExampleData, Examples
-from gnnrl_lightning.errors import finite_number
 from gnnrl_lightning.networks import eval_mode
 from gnnrl_lightning.objective import Objective
 from gnnrl_lightning.objective.protocol import added_up, measure
@@ -21,10 +20,9 @@ from gnnrl_lightning.quiet import without_others_warnings
 from gnnrl_lightning.training.averaging import MovingAverage
 from gnnrl_lightning.training.checkpoint import LatestCheckpoint
 from gnnrl_lightning.training.distillation import Teacher
-from gnnrl_lightning.training.mixup import check_mixable
 from gnnrl_lightning.training.module import SupervisedModule
 from gnnrl_lightning.training.options import TrainingOptions
-from gnnrl_lightning.trees import Tree, call, floats, to_device
+from gnnrl_lightning.trees import call, floats, to_device
 
 
 def quiet_trainer(**flags: object) -> Trainer:
@@ -121,32 +119,6 @@ def channels_last_weights(networks: Sequence[nn.Module], wanted: bool = True) ->
     finally:
         for network in networks if wanted else ():
             network.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
-
-
-def check_training(
-    network: nn.Module, options: TrainingOptions, objective: Objective, inputs: Tree, teacher: Teacher | None = None
-) -> None:
-    """Refuse options that do not fit a network, before the training begins.
-
-    Args:
-        network: The network, or one with the same kinds of parameters.
-        options: Training options.
-        objective: Computes loss and figures.
-        inputs: Some network inputs.
-        teacher: What to distil from.
-
-    Raises:
-        UserError: Distillation without a teacher, a distillation loss that fails or is no number, no parameters to
-            train, an optimiser that refuses these parameters, or mixup of inputs that are not floating-point.
-    """
-    if options.epochs > 0:
-        module = SupervisedModule(network, options, objective, teacher)
-        module.configure_optimizers()
-        if options.weight_of(teacher) > 0:
-            with eval_mode(network), torch.no_grad():
-                finite_number(lambda: module.distil(inputs)[1], f"distillation {options.distillation!r}")
-        if options.mixup > 0:
-            check_mixable(inputs)
 
 
 def figures(

@@ -127,7 +127,7 @@ def test_a_network_near_chance_is_warned_of(task, folder):
     ("section", "options", "message"),
     [
         ("finetuning", {"optimizer": "torch.optim.Muon"}, "finetuning: optimizer 'torch.optim.Muon' refuses"),
-        ("finetuning", {"schedule": "math.comb"}, "finetuning: schedule math.comb fails"),
+        ("finetuning", {"schedule": "math.hypot"}, "finetuning: schedule math.hypot is .*: expected a share"),
         ("pretraining", {"optimizer": "torch.optim.Muon"}, None),  # not read: the network is trained
     ],
 )

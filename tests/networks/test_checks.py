@@ -60,3 +60,30 @@ def test_eval_mode_restores_each_module_also_after_an_error():
 def test_a_network_of_two_inputs_is_refused():
     with pytest.raises(UserError, match=r"the network refuses inputs of 1x8x8: .*missing 1 required positional"):
         check_runs(nn.Bilinear(8, 8, 10), torch.zeros(2, 1, 8, 8))
+
+
+class Noisy(nn.Linear):
+    def forward(self, input):
+        return super().forward(input + torch.randn_like(input))
+
+
+class Counting(nn.Linear):
+    calls = 0
+
+    def forward(self, input):
+        self.calls += 1
+        return self.calls * super().forward(input)
+
+
+class Longer(Counting):
+    def forward(self, input):
+        return super().forward(input).repeat(1, self.calls)
+
+
+@pytest.mark.parametrize("kind", [Noisy, Counting, Longer])
+def test_a_network_that_gives_other_outputs_in_the_next_call_is_refused(kind):
+    with pytest.raises(
+        UserError, match=r"^the network gives other outputs for the same inputs, in evaluation mode: exp"
+    ):
+        check_runs(kind(8, 3), torch.randn(2, 8))
+    assert check_runs(nn.Sequential(nn.Linear(8, 3), nn.Dropout(0.9)), torch.randn(2, 8)).shape == (2, 3)

@@ -5,11 +5,12 @@ import torch
 
 from gnnrl_lightning.candidates.pruner import Pruner
 from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.search import optuna_search
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, STARTING, starting_candidates
 from gnnrl_lightning.search.cross_entropy import CrossEntropySearch, Gaussian, ProxySearch
 from gnnrl_lightning.search.evolution import SURPLUS, Evolution
-from gnnrl_lightning.search.methods import METHODS, Method, one_shot
+from gnnrl_lightning.search.methods import METHODS, Method, one_shot, run_method
 from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
 from tests.support.fakes import Landscape, SmallResNet, random_sensitivity, small_graph
 
@@ -263,3 +264,27 @@ def test_images_that_a_method_reads_are_paid_for_once(pruner):
     assert search.charged_examples == 2 * CALIBRATION
     with pytest.raises(NotApplicable, match="has no pruner"):
         problem_of().calibration("mine")
+
+
+def raising(problem, seed):
+    problem.start()
+    raise ValueError("no hill")
+
+
+def without_seed(problem):
+    problem.start()
+
+
+def inapplicable(problem, seed):
+    raise NotApplicable("needs hills")
+
+
+def test_a_method_of_the_users_own_that_fails_is_one_line():
+    search = problem_of()
+    with pytest.raises(UserError, match=r"^search method raising fails: no hill \(test_methods.py, line \d+\); exp"):
+        run_method(raising, search, 0)
+    assert search.spent == len(STARTING)
+    with pytest.raises(UserError, match=r"^by 'without_seed': expected .*; this one takes \(problem\)$"):
+        run_method(without_seed, search, 0, "by")
+    with pytest.raises(NotApplicable, match=r"^needs hills$"):
+        run_method(inapplicable, search, 0)

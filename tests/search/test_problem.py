@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, STARTING, starting_candidates
 from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
 from tests.support.fakes import Landscape, random_sensitivity, small_graph
@@ -83,15 +84,31 @@ def test_what_cannot_be_paid_for_is_refused():
 def test_more_questions_than_evaluations_are_an_error():
     search = problem(1)
     search.ask(search.starting["uniform"], "mine")
-    with pytest.raises(RuntimeError, match="mine asks for more than its 1 evaluations"):
+    with pytest.raises(UserError, match=r"mine asks for more than its 1 evaluations: ask while problem.left"):
         search.ask(search.starting["uniform"], "mine")
 
 
 def test_candidates_over_the_budget_are_an_error():
     search = problem()
-    with pytest.raises(ValueError, match=r"mine proposes .* project it first"):
+    with pytest.raises(UserError, match=r"mine proposes .* project it first"):
         search.ask(search.graph.widths, "mine")
     assert search.spent == 0
+
+
+@pytest.mark.parametrize(
+    ("widths", "what"),
+    [
+        ([8, 8, 8, 8], "list"),
+        (torch.ones(4), r"torch.float32 \(4,\)"),
+        (torch.ones(3, dtype=torch.int64), r"torch.int64 \(3,\)"),
+        (torch.ones(1, 4, dtype=torch.int64), r"torch.int64 \(1, 4\)"),
+    ],
+)
+def test_what_is_no_candidate_is_an_error(widths, what):
+    search = problem()
+    with pytest.raises(UserError, match=rf"^mine proposes {what}: expected .* int64 tensor of shape \(4,\), such as"):
+        search.ask(widths, "mine")
+    assert search.spent == 0 and search.history == []
 
 
 def test_a_search_may_be_allowed_to_evaluate_beyond_its_budget():
@@ -101,12 +118,12 @@ def test_a_search_may_be_allowed_to_evaluate_beyond_its_budget():
     search.allow(0.7)
     search.ask(above, "mine")
     assert search.spent == 1 and search.history[0].widths == tuple(above.tolist())
-    with pytest.raises(ValueError, match="does not meet the budget"):
+    with pytest.raises(UserError, match="does not meet the budget"):
         search.ask(Budget(macs=0.8).on(search.graph).project(search.graph.widths), "mine")
     assert torch.equal(search.project(search.graph.widths), search.starting["uniform"])
     search.allow(0.3)  # never less than the budget itself
     search.ask(search.starting["uniform"], "mine")
-    with pytest.raises(ValueError, match="does not meet the budget"):
+    with pytest.raises(UserError, match="does not meet the budget"):
         search.ask(above, "mine")
 
 

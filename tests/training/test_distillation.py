@@ -13,7 +13,8 @@ from gnnrl_lightning.surgery.layers import kept_inputs
 from gnnrl_lightning.training.distillation import DISTILLATIONS, Lesson, Teacher, paired, read_by
 from gnnrl_lightning.training.module import SupervisedModule
 from gnnrl_lightning.training.options import TrainingOptions
-from gnnrl_lightning.training.train import check_training, train
+from gnnrl_lightning.training.train import train
+from gnnrl_lightning.training.trial import check_training
 
 
 def small(width=16, seed=0):
@@ -106,7 +107,7 @@ def vector(lesson):
 def test_a_distillation_that_gives_no_number_is_refused_before_the_training(digits):
     network = small()
     path = f"{__name__}.vector"
-    given = network, TrainingOptions(distillation=path, distillation_weight=0.5), Classification(), torch.randn(2, 64)
+    given = network, TrainingOptions(distillation=path, distillation_weight=0.5), Classification(), digits
     with pytest.raises(UserError, match=rf"distillation '{path}' fails: .*; expected a finite number"):
         check_training(*given, Teacher(network))
     with pytest.raises(

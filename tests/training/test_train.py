@@ -13,7 +13,7 @@ from gnnrl_lightning.training.mixup import mix
 from gnnrl_lightning.training.module import SupervisedModule
 from gnnrl_lightning.training.options import TrainingOptions
 from gnnrl_lightning.training.schedules import one_cycle
-from gnnrl_lightning.training.train import check_training, figures, quiet_trainer, train
+from gnnrl_lightning.training.train import figures, quiet_trainer, train
 from tests.support.fakes import SaveAt
 
 
@@ -160,21 +160,6 @@ def test_frozen_parameters_stay(digits):
     assert [p.requires_grad for p in network.parameters()] == [False, True, True, True, True]
     with pytest.raises(UserError, match="nothing to train"):
         train(network.requires_grad_(False), digits, TrainingOptions(epochs=1), Classification(), trainer=on_cpu)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"distillation_weight": 0.5}, r"distillation_weight is 0\.5 without a teacher"),
-        ({"mixup": 0.2}, "mixup with inputs of type uint8"),
-        ({"optimizer": "torch.optim.Muon"}, "optimizer 'torch.optim.Muon' refuses its arguments"),
-    ],
-)
-def test_what_does_not_fit_the_network_is_refused_before_the_training(digits, options, message):
-    inputs = digits.train.inputs[:1]
-    check_training(small(), TrainingOptions(epochs=0, **options), Classification(), inputs)
-    with pytest.raises(UserError, match=message):
-        check_training(small(), TrainingOptions(epochs=1, **options), Classification(), inputs)
 
 
 def test_zero_epochs_change_nothing_but_the_mode(digits):

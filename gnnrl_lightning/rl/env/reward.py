@@ -46,7 +46,7 @@ class FigureReward:
 
 
 def _as_reward(given: Any) -> Reward:
-    return as_callable(given, "a function from Evaluation to float, or a class of such functions")
+    return as_callable(given, "a function from Evaluation to float, or a class of such functions", 1)
 
 
 REWARDS: Registry[Reward] = Registry("reward", _as_reward)
@@ -76,6 +76,21 @@ def find_reward(given: Any, objective: Objective, option: str = "episode.reward"
         UserError: There is no such reward.
     """
     return rewards(objective).find(objective.primary if given is None else given, option)
+
+
+def reward_of(reward: Reward, evaluation: Evaluation) -> float:
+    """Return the reward of a candidate.
+
+    Args:
+        reward: The reward.
+        evaluation: The evaluation of the candidate.
+
+    Raises:
+        UserError: The reward raises an exception or is not finite; a single NaN would make all gradients NaN.
+    """
+    return finite_number(
+        lambda: reward(evaluation), f"the reward of the candidate with widths {list(evaluation.widths)}"
+    )
 
 
 def check_reward(reward: Reward, name: Any, evaluation: Evaluation) -> None:

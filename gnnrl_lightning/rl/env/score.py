@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.errors import finite_number
+from gnnrl_lightning.rl.env.reward import reward_of
 
 
 class Score(Protocol):
@@ -50,8 +50,4 @@ class Evaluated:
             UserError: A reward raises an exception or is not finite.
         """
         self.evaluations += len(widths)
-        return torch.tensor([self._reward(self.evaluator(row, self.proposer)) for row in widths])
-
-    def _reward(self, evaluation: Any) -> float:
-        what = f"the reward of the candidate with widths {list(evaluation.widths)}"
-        return finite_number(lambda: self.reward(evaluation), what)  # a single NaN would make all gradients NaN
+        return torch.tensor([reward_of(self.reward, self.evaluator(row, self.proposer)) for row in widths])
