@@ -14,6 +14,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.tracing.keep import keep_layers
 from gnnrl_lightning.tracing.program.copies import shared_copy, structural_copy
 from gnnrl_lightning.tracing.program.export import Inputs, export, run, two_examples, unused_tensors
+from gnnrl_lightning.tracing.sizes.blocks import settle_blocks
 from gnnrl_lightning.tracing.sizes.carry import walk, walk_training
 from gnnrl_lightning.tracing.sizes.heads import decide_heads
 from gnnrl_lightning.tracing.walk import Walk
@@ -47,6 +48,7 @@ def walk_network(
         _walk_training(walked, network, inputs, parameters)
     kept = keep_layers(walked, network, keep)
     decide_heads(walked, network, inputs)
+    settle_blocks(walked)
     return walked, kept
 
 

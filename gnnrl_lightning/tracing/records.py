@@ -155,6 +155,27 @@ class Shared:
 
 
 @dataclass(frozen=True)
+class Blocks:
+    """The blocks of a grouped convolution, of which all keep equal counts, or which go as a whole.
+
+    Attributes:
+        weight: Its weight.
+        inputs: Labels `(groups, C_in / groups)`.
+        outputs: Labels `(groups, C_out / groups)`.
+        module: Path of the module that calls it.
+        operator: Its operator.
+        source: Line of the user's code that calls it.
+    """
+
+    weight: str
+    inputs: Tensor
+    outputs: Tensor
+    module: str
+    operator: str
+    source: str
+
+
+@dataclass(frozen=True)
 class SizedCall:
     """A call whose arguments are sizes of labelled dimensions: `view(-1, self.heads, self.width)`.
 

@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from gnnrl_lightning.registry import Registry
 from gnnrl_lightning.tracing.labels import FIXED, Labels, Value, support
 from gnnrl_lightning.tracing.records import (
+    Blocks,
     Contraction,
     Gather,
     Heads,
@@ -90,6 +91,7 @@ class Walk:
         sizes: Numbers of channels that modules hold as attributes.
         heads: Channels along heads of attention, by their labels.
         shared: Channels of which every head meets the same others.
+        blocks: Grouped convolutions.
         calls_of_sizes: Calls whose arguments are sizes of labelled dimensions.
         splits: Calls that cut channels into parts of given sizes.
         tied: Calls whose sizes have been compared with those of their module's inputs, by module, operator and number.
@@ -128,6 +130,7 @@ class Walk:
     sizes: list[ModuleSize] = field(default_factory=list)
     heads: dict[tuple[bytes, int], Heads] = field(default_factory=dict)
     shared: list[Shared] = field(default_factory=list)
+    blocks: list[Blocks] = field(default_factory=list)
     calls_of_sizes: list[SizedCall] = field(default_factory=list)
     splits: list[SplitCall] = field(default_factory=list)
     tied: set[tuple[str, str, int]] = field(default_factory=set)

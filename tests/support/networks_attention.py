@@ -215,6 +215,30 @@ class LinearAttention(Fused):
 
 
 @attention(heads())
+class PaddedValues(Fused):
+    """Linear attention that is divided by its sums: a column of ones, which each head has, makes them."""
+
+    def mix(self, q, k, v):
+        mixed = q.relu() @ (k.relu().transpose(-2, -1) @ F.pad(v, (0, 1), value=1.0))
+        return mixed[..., :-1] / (mixed[..., -1:] + 1e-3)
+
+
+@attention(heads())
+class SeveralScales(PaddedValues):
+    """As in EfficientViT: a grouped convolution makes further heads, each from one of the others."""
+
+    def __init__(self):
+        super().__init__()
+        self.near = nn.Conv1d(36, 36, 3, padding=1, groups=36)
+        self.mixed, self.proj = nn.Conv1d(36, 36, 1, groups=3 * HEADS), nn.Linear(24, 12)
+
+    def split(self, x):
+        x = self.qkv(x).transpose(1, 2)
+        x = torch.cat([x, self.mixed(self.near(x))], 1)
+        return x.reshape(len(x), -1, 3 * self.head_dim, x.shape[-1]).transpose(-2, -1).chunk(3, -1)
+
+
+@attention(heads())
 class CrossCovariance(Fused):
     """Channels of a head attend to each other."""
 

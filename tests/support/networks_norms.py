@@ -22,6 +22,18 @@ class GroupNorms(Headed):
         return (x + self.two(self.outer(self.one(self.inner(x)).relu()))).relu()
 
 
+@case({"a": (3, 1), "b": (5, 1)}, IO)
+class GroupNormOfGroups(Pair):
+    """As many groups as those of the convolution behind it, which go as a whole."""
+
+    def __init__(self):
+        super().__init__(6, 9)
+        self.norm, self.grouped = nn.GroupNorm(3, 6), conv(6, 9, groups=3)
+
+    def features(self, x):
+        return self.b(self.grouped(self.norm(self.a(x)).relu()).relu())
+
+
 @case({"a": (6, 1), "b": (5, 1)}, IO)
 class GroupNormsOfOne(Pair):
     """One channel a group, as in an instance norm; one group of all, as in a layer norm."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from gnnrl_lightning.tracing.labels import Value, support, vector
+from gnnrl_lightning.tracing.records import Blocks
 from gnnrl_lightning.tracing.walk import Walk, operator_name, rule
 
 PARTS = ("chunk", "split", "split_with_sizes", "unbind", "getitem", "slice", "narrow", "select")
@@ -248,13 +249,14 @@ def _depthwise(walk: Walk, inputs: Tensor, weight: Value, bias: Value | None, gr
 
 
 def _grouped(walk: Walk, name: str, inputs: Tensor, weight: Value, bias: Value | None, groups: int) -> Tensor | None:
-    """Grouped: all blocks keep equal counts, each with its own indices, at the input and at the output."""
+    """Grouped: all blocks keep equal counts, each with its own indices, or go as a whole, see `sizes.blocks`."""
     blocks = inputs.reshape(groups, -1)
-    walk.tie(blocks)
     writes = _outputs(walk, weight, 0, bias)
-    outputs = None if writes is None else writes.reshape(groups, -1)
-    if outputs is not None:
-        walk.tie(outputs)
+    if writes is None:
+        walk.tie(blocks)
+    else:
+        parts = blocks, writes.reshape(groups, -1)
+        walk.blocks.append(Blocks(name, *parts, walk.module, walk.operator, walk.source))
     walk.consumed.append(inputs)
     # A block's input count is the size of one row: all rows keep the same number.
     sizes = (blocks[0],) if writes is None else (blocks[0], writes)

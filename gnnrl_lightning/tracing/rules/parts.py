@@ -52,6 +52,10 @@ def _concatenated(walk: Walk, tensors: list[Value], dim: int) -> tuple[Tensor, .
     if len(supports) == 1 and dim not in next(iter(supports)) and supports != {()}:
         # The concatenation is not along the channels: the operands share their channels.
         return (functools.reduce(walk.join, labels),)
+    if supports - {()} and all(dim not in each for each in supports) and not all(value.labels for value in tensors):
+        for value in tensors:  # along the channels, another tensor has none
+            walk.freeze(value, "is concatenated with values that cannot be pruned")
+        return ()
     parts = [_expand(each, value, dim) for each, value in zip(labels, tensors, strict=True)]
     others = torch.broadcast_shapes(*((*part.shape[:dim], *part.shape[dim + 1 :]) for part in parts))
     parts = [part.expand(*others[:dim], part.shape[dim], *others[dim:]) for part in parts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -187,9 +188,18 @@ def pad(walk: Walk, x: Value, widths: list[int], *rest: Any) -> Value:
                 continue  # padding along other dimensions: the same channels
             if min(before, after) < 0 or (mode != "constant" and (before or after)):
                 walk.freeze(labels, "is padded along the channels")
-            ends = [list(labels.shape), list(labels.shape)]
-            ends[0][dim], ends[1][dim] = max(before, 0), max(after, 0)
-            labels = torch.cat([torch.full(ends[0], filler), labels, torch.full(ends[1], filler)], dim)
+            first, last = (_filler(walk, labels, dim, max(n, 0), filler) for n in (before, after))
+            labels = torch.cat([first, labels, last], dim)
             labels = labels.narrow(dim, max(-before, 0), walk.shape[dim])  # negative widths cut
         padded.append(labels)
     return Value(walk.shape, tuple(padded))
+
+
+def _filler(walk: Walk, labels: Tensor, dim: int, length: int, filler: int) -> Tensor:
+    """Return the labels of what is added to channels along a dimension; a constant in every head goes with its head."""
+    shape = [length if d == dim else size for d, size in enumerate(labels.shape)]
+    if filler == FIXED and length and support(labels)[-1] == dim != support(labels)[0]:
+        made = walk.labels.fresh(math.prod(shape)).reshape(shape)
+        walk.share(made, (dim,), torch.full((1,) * len(shape), FIXED))
+        return made
+    return torch.full(shape, filler)

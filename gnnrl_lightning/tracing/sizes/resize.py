@@ -1,7 +1,8 @@
 """Other sizes of the inputs of modules, when there is one head more, or one channel more in every head.
 
 Several dimensions of an input may have the size of its channels by chance: as many tokens as channels. Which of them
-are the channels is not known there, so each is tried; a wrong one leads to sizes that the code does not follow.
+are the channels is not known there, so each is tried, and for heads none of them, too: pixels may have their sizes. A
+wrong one leads to sizes that the code does not follow.
 """
 
 from __future__ import annotations
@@ -41,8 +42,11 @@ class Resize:
 
     def choices(self, tensors: Sequence[Tensor]) -> list[Resize]:
         """Return the ways to resize tensors, the likeliest first."""
-        several = max((len(self._likely(tensor)) for tensor in tensors), default=0)
-        return [self] if several < 2 else [replace(self, choice=choice) for choice in (*range(several), None)]
+        likely = max((len(self._likely(tensor)) for tensor in tensors), default=0)
+        ways: list[Resize] = [replace(self, choice=choice) for choice in range(max(likely, 1))]
+        if self.sizes and likely > 1:
+            ways.append(replace(self, choice=None))
+        return [*ways, Resize({})] if self.heads and likely else ways
 
     def _likely(self, tensor: Tensor) -> list[tuple[int, int]]:
         """Return the dimensions that may be resized, the likeliest first, and their other sizes.
