@@ -1,4 +1,4 @@
-"""Rounds of evaluations: of the candidates that a policy imagines, the most promising ones are scored."""
+"""Acquisition: of the candidates that a policy imagines, the most promising ones are scored, round by round."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LONGEST = 1.5
 """A partial move is at most this many times as long as the policy's."""
 
 
-class Rounds:
+class Acquisition:
     """Scores the most promising candidates of imagined episodes.
 
     They maximise functions drawn from the surrogate's posterior; in the first process, the last one maximises its mean.
