@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from gnnrl_lightning.errors import finite_number
+from gnnrl_lightning.evaluation.result import Evaluation
 
 
 class Score(Protocol):
@@ -36,8 +37,8 @@ class Evaluated:
 
     def __init__(
         self,
-        evaluator: Callable[[Tensor, str], Any],
-        reward: Callable[[Any], float],
+        evaluator: Callable[[Tensor, str], Evaluation],
+        reward: Callable[[Evaluation], float],
         proposer: str = "agent",
     ) -> None:
         self.evaluator, self.reward, self.proposer = evaluator, reward, proposer
@@ -52,6 +53,6 @@ class Evaluated:
         self.evaluations += len(widths)
         return torch.tensor([self._reward(self.evaluator(row, self.proposer)) for row in widths])
 
-    def _reward(self, evaluation: Any) -> float:
+    def _reward(self, evaluation: Evaluation) -> float:
         what = f"the reward of the candidate with widths {list(evaluation.widths)}"
         return finite_number(lambda: self.reward(evaluation), what)  # a single NaN would make all gradients NaN
