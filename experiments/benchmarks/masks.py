@@ -45,7 +45,9 @@ class LeNet(nn.Sequential):
 def compressed(share: float, masks: bool, by: str, seed: int) -> dict[str, Any]:
     """Figures of one job."""
     training = TrainingOptions(epochs=30, learning_rate=0.02)
-    options = Options(pretraining=training, finetuning=TrainingOptions(epochs=15, learning_rate=0.01, distillation_weight=0))
+    options = Options(
+        pretraining=training, finetuning=TrainingOptions(epochs=15, learning_rate=0.01, distillation_weight=0)
+    )
     budget = Budget({"nonzero" if masks else "params": share})
     groups = GroupOptions(masks=["torch.nn.Linear"]) if masks else GroupOptions()
     method = {} if by == "agent" else {"by": by}

@@ -21,7 +21,7 @@ The inputs serve as the example for the trace, as calibration examples for impor
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -112,11 +112,6 @@ class CallableEvaluator:
         self.pruner, self.score, self.examples = pruner, score, examples
         self.costs = costs or pruner.graph.costs
         self._known: dict[tuple[int, ...], Evaluation] = {}
-
-    def learn(self, evaluations: Iterable[Evaluation]) -> None:
-        """Add evaluations from other processes or an earlier run to the cache."""
-        for evaluation in evaluations:
-            self._known[evaluation.widths] = evaluation
 
     def __call__(self, widths: Tensor, proposer: str) -> Evaluation:
         """Score the candidate `widths (G,)`.

@@ -39,19 +39,18 @@ STAGES = (0.1, 0.2, 0.4, 1.0)
 """Share of the holdout seen after each stage."""
 
 
-def stage_ends(sizes: Sequence[int], shares: Sequence[float] = STAGES) -> tuple[int, ...]:
-    """Number of batches after each stage, ascending; a stage is one or more whole batches.
+def stage_ends(sizes: Sequence[int]) -> tuple[int, ...]:
+    """Number of batches after each stage of `STAGES`, ascending; a stage is one or more whole batches.
 
     Args:
         sizes: Examples of each batch.
-        shares: Share of all examples after each stage, ascending, the last one 1.
 
     Returns:
         For each stage the fewest batches that hold its share. Stages without new batches are omitted, as are stages
         that would hold more than twice their share: racing saves little on a small holdout.
     """
     held = np.cumsum(sizes)
-    wanted = np.array(shares) * held[-1]
+    wanted = np.array(STAGES) * held[-1]
     ends = np.searchsorted(held, wanted - 1e-9) + 1
     return tuple(sorted({int(end) for end, share in zip(ends, wanted, strict=True) if held[end - 1] <= 2 * share}))
 
@@ -192,6 +191,6 @@ def _control(ours: float, theirs: float, before: float, seen: int, examples: int
     return max(0.0, theirs / examples + (ours - before) / seen)
 
 
-def random_order(examples: int, seed: int = 0) -> Tensor:
+def random_order(examples: int) -> Tensor:
     """A fixed random order `(examples,)` for reading a holdout, since image folders are sorted by class."""
-    return torch.randperm(examples, generator=torch.Generator().manual_seed(seed))
+    return torch.randperm(examples, generator=torch.Generator().manual_seed(0))

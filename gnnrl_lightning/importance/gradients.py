@@ -7,7 +7,7 @@ class say little.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from gnnrl_lightning.calibration.observe import Call, ContractionObserver
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.importance.context import Calibration, ImportanceContext, needed
 from gnnrl_lightning.networks.modes import eval_mode
+from gnnrl_lightning.objective import Objective
 from gnnrl_lightning.trees import Tree, call, count, device_of, take, to_device
 
 GRADIENT_BATCH = 32
@@ -62,27 +63,30 @@ def fisher(context: ImportanceContext) -> list[Tensor]:
     _check_read(context, numbers)
     total = torch.zeros(channels, dtype=torch.float64)
     objective = needed(context.calibration).objective
-    with eval_mode(context.network):
+    with eval_mode(context.network), torch.enable_grad():
         for inputs, targets in _batches(context.network, context.calibration):
-
-            def loss(outputs: Tree, targets: Tree = targets, examples: int = count(inputs)) -> Tensor:
-                return examples * objective.loss(outputs, targets)
-
-            total += _mask_gradients(context.network, numbers, channels, inputs, loss).square().sum(0)
+            gradients = _mask_gradients(context.network, numbers, channels, inputs, targets, objective)
+            total += gradients.square().sum(0)
     return context.split(total)
 
 
 def _mask_gradients(
-    network: nn.Module, numbers: Mapping[str, Tensor], channels: int, inputs: Tree, loss: Callable[[Tree], Tensor]
+    network: nn.Module,
+    numbers: Mapping[str, Tensor],
+    channels: int,
+    inputs: Tree,
+    targets: Tree,
+    objective: Objective,
 ) -> Tensor:
-    """Gradients of a loss by masks that multiply channels wherever a convolution or linear layer reads them.
+    """Gradients of each example's loss by masks that multiply channels wherever a layer reads them.
 
     Args:
-        network: The network; it runs in evaluation mode and is not changed.
+        network: The network, in evaluation mode; it is not changed.
         numbers: Weight name -> number of the channel at each position of the layer's input `(n,)`; -1 for none.
         channels: Number of channels.
         inputs: Inputs of the network.
-        loss: Of its outputs, summed over the examples.
+        targets: Their targets.
+        objective: Gives the loss.
 
     Returns:
         `(examples, channels)` float64, on the CPU, summed over the layers that read a channel.
@@ -106,13 +110,12 @@ def _mask_gradients(
     examples = count(inputs)
     summed = torch.zeros(examples, channels, dtype=torch.float64)
     observer = ContractionObserver({name: weights[name] for name in numbers}, insert_mask)
-    with eval_mode(network), torch.enable_grad():
-        with observer:
-            outputs = _run(network, weights, inputs)
-        value = loss(outputs)
-        if not value.requires_grad:
-            raise UserError("the loss of the network's outputs has no gradients: expected outputs with gradients")
-        gradients = torch.autograd.grad(value, [mask for _, mask in masks], materialize_grads=True)
+    with observer:
+        outputs = _run(network, weights, inputs)
+    value = examples * objective.loss(outputs, targets)
+    if not value.requires_grad:
+        raise UserError("the loss of the network's outputs has no gradients: expected outputs with gradients")
+    gradients = torch.autograd.grad(value, [mask for _, mask in masks], materialize_grads=True)
     for (name, _), gradient in zip(masks, gradients, strict=True):
         each = gradient.reshape(examples, -1, gradient.shape[1]).sum(1).double().cpu()
         free = numbers[name] >= 0

@@ -37,7 +37,7 @@ from gnnrl_lightning.calibration.moments import POSITIONS
 from gnnrl_lightning.calibration.observe import Call, Patches, forward_form, named_tensors, named_weights
 from gnnrl_lightning.calibration.precision import activations_in
 from gnnrl_lightning.networks.modes import eval_mode
-from gnnrl_lightning.repair.residuals import Rerun, ResidualObserver
+from gnnrl_lightning.repair.residuals import LayerHooks, Rerun, ResidualObserver
 from gnnrl_lightning.surgery.layers import Layer
 from gnnrl_lightning.surgery.vanished import WithoutInputs
 from gnnrl_lightning.tracing.axes import Selection
@@ -98,15 +98,8 @@ def refit(
     """
     with torch.no_grad(), activations_in(dtype, device_of(recording.inputs)):
         fitter = _Fitter(pruned, layers, selection, recording, dtype)
-        observer = ResidualObserver(
-            {name: tensor for name, tensor in fitter.tensors.items() if name in recording.targets},
-            constants=fitter.constants,
-            before=fitter.before,
-            after=lambda name, output: None,
-            at_norm=lambda name, eps: None,
-            at_sum=fitter.at_sum,
-            at_other=lambda name: None,
-        )
+        weights = {name: tensor for name, tensor in fitter.tensors.items() if name in recording.targets}
+        observer = ResidualObserver(weights, fitter, fitter.constants)
         with eval_mode(pruned), observer:
             call(pruned, channels_last(recording.inputs))
         if fitter.waiting is not None:
@@ -123,41 +116,49 @@ def record(dense: nn.Module, layers: Mapping[str, Layer], inputs: Tree, per_exam
         per_example: Number of positions sampled from each example.
     """
     layers = {name: layer for name, layer in layers.items() if not layer.shared}
-    targets: dict[str, _Target] = {}
-    epsilons: dict[str, float] = {}
-    patches: dict[str, Patches] = {}
-    sums: dict[str, Tensor] = {}
-    read: set[str] = set()
-    generator = torch.Generator().manual_seed(0)
+    recorder = _Recorder(layers, per_example)
+    with torch.no_grad(), eval_mode(dense), ResidualObserver(named_weights(dense, layers), recorder):
+        call(dense, channels_last(inputs))
+    return Recording(recorder.all_targets(), recorder.epsilons, inputs)
 
-    def before(name: str, call: Call) -> bool:
-        call = forward_form(call, layers[name].transposed)
-        patches[name] = Patches(call, per_example, generator)
+
+class _Recorder(LayerHooks):
+    """Records what the layers of the dense network compute."""
+
+    def __init__(self, layers: Mapping[str, Layer], per_example: int) -> None:
+        self.layers, self.per_example, self.generator = layers, per_example, torch.Generator().manual_seed(0)
+        self.targets: dict[str, _Target] = {}
+        self.epsilons: dict[str, float] = {}
+        self.patches: dict[str, Patches] = {}
+        self.sums: dict[str, Tensor] = {}
+        self.read: set[str] = set()
+
+    def before(self, name: str, call: Call) -> bool:
+        self.patches[name] = Patches(forward_form(call, self.layers[name].transposed), self.per_example, self.generator)
         return False
 
-    def after(name: str, output: Tensor) -> None:
-        targets[name] = _Target(patches[name], patches[name].outputs(output))
+    def after(self, name: str, output: Tensor) -> None:
+        self.targets[name] = _Target(self.patches[name], self.patches[name].outputs(output))
 
-    def at_norm(name: str, eps: float) -> None:
-        epsilons[name] = eps
+    def at_norm(self, name: str, eps: float) -> None:
+        self.epsilons[name] = eps
 
-    def at_sum(name: str, output: Tensor, other: Tensor, rerun: Rerun) -> None:
+    def at_sum(self, name: str, output: Tensor, other: Tensor, rerun: Rerun) -> None:
         # Through a batch norm only if it is the only reader according to the trace.
-        if (name in epsilons) == bool(layers[name].norm):
-            sums[name] = patches[name].outputs(output + other)
+        if (name in self.epsilons) == bool(self.layers[name].norm):
+            self.sums[name] = self.patches[name].outputs(output + other)
 
-    observer = ResidualObserver(
-        named_weights(dense, layers), before=before, after=after, at_norm=at_norm, at_sum=at_sum, at_other=read.add
-    )
-    with torch.no_grad(), eval_mode(dense), observer:
-        call(dense, channels_last(inputs))
-    for name in sums.keys() - read:  # an output that others read as well must not change
-        targets[name] = _Target(patches[name], sums[name], True)
-    return Recording(targets, epsilons, inputs)
+    def at_other(self, name: str) -> None:
+        self.read.add(name)
+
+    def all_targets(self) -> dict[str, _Target]:
+        """The outputs, or sums of those that nothing else reads: an output that others read must not change."""
+        alone = self.sums.keys() - self.read
+        return self.targets | {name: _Target(self.patches[name], self.sums[name], True) for name in alone}
 
 
-class _Fitter:
-    """Observer that fits the layers of the pruned network during its forward pass."""
+class _Fitter(LayerHooks):
+    """Fits the layers of the pruned network during its forward pass."""
 
     def __init__(
         self,

@@ -22,37 +22,46 @@ Rerun = Callable[[], Tensor]
 """A function that runs a layer, and the batch norm after it, again."""
 
 
+class LayerHooks:
+    """What a `ResidualObserver` calls, with the name of a layer's weight; by default, nothing happens."""
+
+    def before(self, name: str, call: Call) -> bool:
+        """A layer is about to run; True defers it and its batch norm until `at_sum`, which then gives the summand."""
+        return False
+
+    def after(self, name: str, output: Tensor) -> None:
+        """A layer has run."""
+
+    def at_norm(self, name: str, eps: float) -> None:
+        """A batch norm is about to read the layer's output."""
+
+    def at_sum(self, name: str, output: Tensor, other: Tensor, rerun: Rerun) -> Tensor | None:
+        """The output of the latest layer, or of its batch norm, is about to be added to another tensor.
+
+        Returns:
+            A replacement for the output, or None.
+        """
+
+    def at_other(self, name: str) -> None:
+        """Another operator reads that output."""
+
+
 class ResidualObserver(TorchFunctionMode):
-    """A context with callbacks for every layer with one of the given weights, and for additions of its output.
+    """A context that calls hooks for every layer with one of the given weights, and for additions of its output.
 
     Args:
         weights: Name -> weight tensor of the running network.
+        hooks: What is called.
         constants: Name -> layer without inputs of the running network; its calls have the layer's input only.
-        before: `(name, call)`, called before a layer runs. If it returns True, the layer and its batch norm are
-            deferred until the output is added to another tensor; `at_sum` then provides the summand.
-        after: `(name, output)`, called after the layer has run.
-        at_norm: `(name, eps)`, called before a batch norm reads the output.
-        at_sum: `(name, output, other, rerun)`, called before the output of the latest layer, or of the batch norm after
-            it, is added to `other`. Returns a replacement for the output, or None.
-        at_other: `(name,)`, called when another operator reads that output.
     """
 
     def __init__(
-        self,
-        weights: Mapping[str, Tensor],
-        *,
-        before: Callable[[str, Call], bool],
-        after: Callable[[str, Tensor], None],
-        at_norm: Callable[[str, float], None],
-        at_sum: Callable[[str, Tensor, Tensor, Rerun], Tensor | None],
-        at_other: Callable[[str], None],
-        constants: Mapping[str, WithoutInputs] | None = None,
+        self, weights: Mapping[str, Tensor], hooks: LayerHooks, constants: Mapping[str, WithoutInputs] | None = None
     ) -> None:
         super().__init__()
         self._weights = dict(weights)  # kept alive, so that their ids remain valid
         self._names = {id(weight): name for name, weight in (*weights.items(), *(constants or {}).items())}
-        self._before, self._after, self._at_norm = before, after, at_norm
-        self._at_sum, self._at_other = at_sum, at_other
+        self._hooks = hooks
         self._outputs: dict[int, tuple[str, weakref.ref[Tensor]]] = {}
         self._name = ""
         self._latest: Tensor | None = None
@@ -75,7 +84,7 @@ class ResidualObserver(TorchFunctionMode):
         for item in _flat((*args, *kwargs.values())):
             name, reference = self._outputs.get(id(item), ("", None))
             if reference is not None and reference() is item:
-                self._at_other(name)
+                self._hooks.at_other(name)
 
     def _constant(self, func: Callable[..., Tensor], module: Any, x: Tensor) -> Tensor:
         """Intercept a layer without inputs, or the batch norm after it."""
@@ -83,13 +92,13 @@ class ResidualObserver(TorchFunctionMode):
             name = self._names.get(id(module))
             if name is None:
                 return func(module, x)
-            self._waits = self._before(name, {"input": x})
+            self._waits = self._hooks.before(name, {"input": x})
             output = self._made(name, func(module, x), lambda: func(module, x))
-            self._after(name, output)
+            self._hooks.after(name, output)
             return output
         if not self._is_latest(x):
             return func(module, x)
-        self._at_norm(self._name, module.eps)
+        self._hooks.at_norm(self._name, module.eps)
         layer = self._rerun
         return self._made(self._name, func(module, x), lambda: func(module, layer()))
 
@@ -101,21 +110,21 @@ class ResidualObserver(TorchFunctionMode):
             name = self._names.get(id(call["weight"]))
             if name is not None:
                 self._read(args, kwargs, call["input"])
-                self._waits = self._before(name, call)
+                self._waits = self._hooks.before(name, call)
                 output = self._made(name, _unset(func, call) if self._waits else func(**call), lambda: func(**call))
-                self._after(name, output)
+                self._hooks.after(name, output)
                 return output
         elif func is constant_output:
             return self._constant(func, *args)
         elif func is F.batch_norm and args and self._is_latest(args[0]):
-            self._at_norm(self._name, float(kwargs.get("eps", args[7] if len(args) > 7 else 1e-5)))
+            self._hooks.at_norm(self._name, float(kwargs.get("eps", args[7] if len(args) > 7 else 1e-5)))
             layer = self._rerun
             output = torch.empty_like(args[0]) if self._waits else func(*args, **kwargs)
             return self._made(self._name, output, lambda: func(layer(), *args[1:], **kwargs))
         elif func in ADDITIONS and not kwargs and len(args) == 2:
             for output, other in (args, args[::-1]):
                 if self._is_latest(output) and isinstance(other, Tensor) and other.shape == output.shape:
-                    replaced = self._at_sum(self._name, output, other, self._rerun)
+                    replaced = self._hooks.at_sum(self._name, output, other, self._rerun)
                     self._read((other,), {}, other)
                     if func not in IN_PLACE:
                         return torch.add(output if replaced is None else replaced, other)

@@ -73,9 +73,12 @@ def cost_figures(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: row[key] for name in cost_names(row) for key in (name, f"{name}{RATIO}")}
 
 
+def unit_prefix(size: float) -> tuple[float, str]:
+    """Return the largest unit of at most this size, 1e9, 1e6, 1e3 or 1, and its prefix, which is empty for 1."""
+    return next(((unit, prefix) for unit, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if size >= unit), (1.0, ""))
+
+
 def readable(cost: float) -> str:
     """Format a cost with four digits and a unit prefix: 40.55 M."""
-    for unit, prefix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if abs(cost) >= unit:
-            return f"{cost / unit:#.4g}{prefix}"
-    return f"{cost:.4g}"
+    unit, prefix = unit_prefix(abs(cost))
+    return f"{cost / unit:#.4g} {prefix}" if prefix else f"{cost:.4g}"

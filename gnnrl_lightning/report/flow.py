@@ -101,9 +101,9 @@ def lay_out(nodes: Sequence[Node], edges: Sequence[tuple[int, int]], rows: int) 
     return Flow(tuple(nodes), down, lanes, tuple(columns), tuple(widths), indent)
 
 
-def text_width(text: str, size: float = FONT) -> float:
+def text_width(text: str) -> float:
     """Return the width of a text in inches."""
-    return TextPath((0, 0), text, size=size).get_extents().width / 72 if text.strip() else 0.0
+    return TextPath((0, 0), text, size=FONT).get_extents().width / 72 if text.strip() else 0.0
 
 
 def _lanes_in(column: range, lanes: Lanes, edges: Sequence[tuple[int, int]]) -> int:

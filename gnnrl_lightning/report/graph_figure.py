@@ -13,6 +13,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.report.costs import unit_prefix
 from gnnrl_lightning.report.flow import COLOURS, FONT, ROW, Flow, Node, draw, lay_out, mark_area, text_width
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -177,10 +178,8 @@ def _costs(hierarchical: Any) -> str:
 
 
 def _short(count: float) -> str:
-    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if count >= unit:
-            return f"{count / unit:.3g} {name}"
-    return str(count)
+    unit, prefix = unit_prefix(count)
+    return f"{count / unit:.3g} {prefix}" if prefix else str(count)
 
 
 def _legend_entries(flows: Sequence[Flow]) -> list[tuple[str, str, bool, float]]:

@@ -22,8 +22,7 @@ from gnnrl_lightning.report.costs import (
     saves_little_time,
 )
 from gnnrl_lightning.report.files import files_line, lossy_formats, lossy_line
-
-ROWS = (("dense", "dense"), ("uniform", "uniform"), ("pruned", "ours"))
+from gnnrl_lightning.report.pages.records import NETWORKS
 
 
 def result_table(result: Mapping[str, Any]) -> Table:
@@ -48,7 +47,7 @@ def result_table(result: Mapping[str, Any]) -> Table:
     table.add_column("network", no_wrap=True)
     for name in (*(part for cost in costs for part in (cost, "kept")), f"ms/{batch}", "pruned", "tuned"):
         table.add_column(name, justify="right", no_wrap=True)
-    for key, label in ROWS:
+    for key, label in NETWORKS.items():
         if key in result:  # no uniform network if the user gave the widths
             table.add_row(label, *_cells(result[key], result["dense"], costs, primary, figure))
     for name, row in lossy_formats(result).items():
@@ -174,7 +173,7 @@ def _print_latency(result: Mapping[str, Any], console: Console) -> None:
 def _print_finetuning(result: Mapping[str, Any], console: Console) -> None:
     """Say what fine-tuning has come to on the holdout, and for which networks it was undone."""
     primary, figure = primary_figure(result)
-    for key, label in ROWS:
+    for key, label in NETWORKS.items():
         row = result.get(key, {})
         epochs = row.get(f"{primary}_search_epochs")
         if not epochs:
@@ -214,7 +213,7 @@ def score_table(figures: Mapping[str, Any]) -> Table:
     table.add_column("network", no_wrap=True)
     for name in (*(part for cost in costs for part in (cost, "kept")), "score"):
         table.add_column(name, justify="right", no_wrap=True)
-    for key, label in ROWS:
+    for key, label in NETWORKS.items():
         row, dense = figures[key], figures["dense"]
         shares = (part for name in costs for part in (readable(row[name]), f"{row[name] / dense[name]:.1%}"))
         table.add_row(label, *shares, f"{row['score']:.6g}")

@@ -14,6 +14,7 @@ from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.objective import Objective
+from gnnrl_lightning.rl.acquisition import Acquisition
 from gnnrl_lightning.rl.env import Evaluated, VectorPruningEnv
 from gnnrl_lightning.rl.env.imagination import SLOPES, Imagination
 from gnnrl_lightning.rl.env.options import EpisodeOptions
@@ -21,7 +22,6 @@ from gnnrl_lightning.rl.env.proposals import Proposals
 from gnnrl_lightning.rl.env.reward import check_reward, find_reward, reward_of
 from gnnrl_lightning.rl.env.score import Score
 from gnnrl_lightning.rl.learners.base import GraphLearner
-from gnnrl_lightning.rl.rounds import Rounds
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, uniform
 from gnnrl_lightning.search.knowledge import Knowledge, evaluated
 from gnnrl_lightning.search.problem import SearchProblem
@@ -180,7 +180,7 @@ class Environments:
             knowledge = Knowledge(problem, reward)
             imagined = Imagination(self.graph, self.limits, lambda: knowledge.surrogate, knowledge.evaluated)
             agent.env = agent.proxy = self._make(None, sensitivity, proposals, imagined)
-            agent.evaluate = Rounds(problem, knowledge, imagined, AGENT)
+            agent.evaluate = Acquisition(problem, knowledge, imagined, AGENT)
             return
 
         def known() -> tuple[Tensor, Tensor]:

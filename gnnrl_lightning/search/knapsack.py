@@ -14,10 +14,14 @@ from gnnrl_lightning.surrogate.sensitivity import Sensitivity
 LEVELS = 64
 """Maximum number of widths considered per group, evenly spaced among the allowed widths."""
 
+BINS = 2000
+"""Number of parts of the capacity; costs are rounded up to whole parts."""
 
-def dynamic_programming(
-    graph: ComputationGraph, limits: BoundBudget, sensitivity: Sensitivity, bins: int = 2000, rounds: int = 10
-) -> Tensor:
+ROUNDS = 10
+"""Maximum number of knapsacks from each of the two candidates."""
+
+
+def dynamic_programming(graph: ComputationGraph, limits: BoundBudget, sensitivity: Sensitivity) -> Tensor:
     """Find widths within the budget with the least total loss according to the sensitivity.
 
     MACs are bilinear in the widths, so the costs of a knapsack, one per group, are valid only around a candidate w:
@@ -33,8 +37,6 @@ def dynamic_programming(
         graph: The traced network.
         limits: The budget bound to the graph.
         sensitivity: Losses per group.
-        bins: Number of parts of the capacity; costs are rounded up to whole parts.
-        rounds: Maximum number of knapsacks from each of the two candidates.
 
     Returns:
         int64 `(G,)`.
@@ -49,10 +51,10 @@ def dynamic_programming(
     best = greedy(graph, limits, sensitivity)
     for start in (limits.project(graph.widths), best):
         around, seen = start, set()
-        for _ in range(rounds):
+        for _ in range(ROUNDS):
             seen.add(tuple(around.tolist()))
             costs, capacity = linearised(limits, levels, around)
-            picked = knapsack(costs, losses, capacity, bins)
+            picked = knapsack(costs, losses, capacity, BINS)
             widths = torch.stack([level[index] for level, index in zip(levels, picked, strict=True)])
             around = limits.project(widths)
             if float(sensitivity(around)) < float(sensitivity(best)):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.surrogate.likeness import likeness
 from gnnrl_lightning.surrogate.mixture import Surrogate
@@ -15,7 +15,7 @@ from gnnrl_lightning.surrogate.prior import prior_forms
 from gnnrl_lightning.surrogate.terms import Terms
 
 
-def evaluated(history: Sequence[Any], reward: Callable[[Any], float]) -> tuple[Tensor, Tensor]:
+def evaluated(history: Sequence[Evaluation], reward: Callable[[Evaluation], float]) -> tuple[Tensor, Tensor]:
     """Widths `(n, G)` int64 and rewards `(n,)` float64 of evaluations: the training data of a surrogate or proxy."""
     widths = torch.tensor([item.widths for item in history], dtype=torch.int64)
     return widths, torch.tensor([float(reward(item)) for item in history], dtype=torch.float64)
@@ -29,7 +29,7 @@ class Knowledge:
         reward: Turns an evaluation into a reward.
     """
 
-    def __init__(self, problem: SearchProblem, reward: Callable[[Any], float]) -> None:
+    def __init__(self, problem: SearchProblem, reward: Callable[[Evaluation], float]) -> None:
         self.problem, self.reward = problem, reward
         self.terms = Terms(problem.graph.widths, problem.sensitivity.of_groups, likeness(problem.graph))
         self.priors = prior_forms(self.terms, problem.limits.allowed.removable is not None)

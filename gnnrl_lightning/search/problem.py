@@ -264,6 +264,11 @@ class SearchProblem:
         distinct = {scored.widths: scored for scored in reversed(self.history)}
         return sorted(reversed(distinct.values()), key=lambda scored: scored.merit, reverse=True)
 
+    def unseen(self, widths: Tensor) -> Tensor:
+        """The distinct candidates among `(B, G)` that have not been scored yet, sorted."""
+        distinct = widths.unique(dim=0)
+        return distinct[[tuple(row) not in self._seen for row in distinct.tolist()]]
+
     def new(self, widths: Tensor, count: int) -> Tensor:
         """The first `count` distinct candidates among `(B, G)` that have not been scored yet.
 

@@ -55,7 +55,7 @@ def variations(problem: SearchProblem, parents: int, count: int, generator: torc
     changed = torch.rand(shape, generator=generator) < share
     noise = torch.randn(shape, generator=generator, dtype=torch.float64)
     varied = _toggled(problem, chosen * (spread * noise * changed).exp(), generator)
-    return unseen(problem, problem.project(varied))
+    return problem.unseen(problem.project(varied))
 
 
 def _toggled(problem: SearchProblem, widths: Tensor, generator: torch.Generator) -> Tensor:
@@ -87,7 +87,7 @@ def first_variations(problem: SearchProblem, count: int, spread: float, generato
     centre = torch.tensor(problem.ranked()[0].widths, dtype=torch.float64)
     noise = torch.randn(4 * count, len(centre), generator=generator, dtype=torch.float64)
     varied = problem.project(centre * (spread * noise).exp())
-    return problem.new(varied, min(count, len(unseen(problem, varied))))
+    return problem.new(varied, min(count, len(problem.unseen(varied))))
 
 
 def ask_maximisers(problem: SearchProblem, pool: Tensor, functions: Tensor, proposer: str) -> list[Evaluation]:
@@ -100,10 +100,3 @@ def ask_maximisers(problem: SearchProblem, pool: Tensor, functions: Tensor, prop
             break
         taken[best] = problem.ask(pool[best], proposer)
     return list(taken.values())
-
-
-def unseen(problem: SearchProblem, widths: Tensor) -> Tensor:
-    """The distinct candidates among `(n, G)` that have not been scored."""
-    distinct = widths.unique(dim=0)
-    known = {item.widths for item in problem.history}
-    return distinct[[tuple(row) not in known for row in distinct.tolist()]]

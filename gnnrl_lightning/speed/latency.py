@@ -239,32 +239,25 @@ def _of_table(graph: ComputationGraph, uses: Any, grids: Mapping[str, Grid], opt
     return Latency(model, options, {}, graph.widths[:0].reshape(0, len(graph.widths)), ())
 
 
-def some_widths(graph: ComputationGraph, count: int = NETWORKS, seed: int = 0) -> Tensor:
-    """Widths of the networks to measure `(count, G)`: the dense ones, then random ones, from wide to narrow.
-
-    Args:
-        graph: The traced network.
-        count: Number of networks.
-        seed: Seed of the random widths.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    level = torch.linspace(1, NARROWEST, count, dtype=torch.float64)[:, None]
-    spread = 0.6 + 0.8 * torch.rand(count, len(graph.widths), generator=generator, dtype=torch.float64)
+def some_widths(graph: ComputationGraph) -> Tensor:
+    """Widths of the networks to measure `(NETWORKS, G)`: the dense ones, then random ones, from wide to narrow."""
+    generator = torch.Generator().manual_seed(0)
+    level = torch.linspace(1, NARROWEST, NETWORKS, dtype=torch.float64)[:, None]
+    spread = 0.6 + 0.8 * torch.rand(NETWORKS, len(graph.widths), generator=generator, dtype=torch.float64)
     keep = (level * spread).clamp(max=1)
     keep[0] = 1
     widths = (keep * graph.widths).round().long()
     return widths.maximum(graph.least).minimum(graph.widths)
 
 
-def proposals_near(widths: Tensor, removable: Tensor | None, seed: int = 0) -> Tensor:
+def proposals_near(widths: Tensor, removable: Tensor | None) -> Tensor:
     """Different proposals `(NEAR, G)` float64 to project onto a budget, the later ones without more and more groups.
 
     Args:
         widths: Dense widths `(G,)`.
         removable: Whether a group may go entirely `(G,)`; None: none may.
-        seed: Seed of the proposals.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     spread = torch.randn(NEAR, len(widths), generator=generator, dtype=torch.float64)
     proposals = widths * (SPREAD * spread).exp()
     if removable is not None:

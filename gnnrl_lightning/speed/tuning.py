@@ -17,9 +17,6 @@ from gnnrl_lightning.surgery.layers import Layer
 from gnnrl_lightning.training.options import REFERENCE
 from gnnrl_lightning.trees import Tree, call, channels_last, count, floats, join, split, take, tensors
 
-AUTO = "auto"
-"""Stands for what is found out: the precision that `tune` finds, or the repair that suits the network."""
-
 BATCH_SIZES = (64, 128, 256, 512)
 """Batch sizes to try, in this order, until one is no faster than the previous one."""
 

@@ -32,17 +32,13 @@ def proxy_figures(
         the last one; None without any.
     """
     distinct = list({item.widths: item for item in reversed(evaluations)}.values())
+    losses = sensitivity(torch.tensor([item.widths for item in distinct], dtype=torch.int64))
     own = [item.scores[primary] for item in evaluations if item.proposer == agent]
     return {
-        "tau": _tau(distinct, sensitivity),
+        "tau": kendall((-losses).tolist(), [item.merit[0] for item in distinct]),
         "first_iteration": fmean(own[:episodes]) if own else None,
         "last_iteration": fmean(own[-episodes:]) if own else None,
     }
-
-
-def _tau(distinct: Sequence[Evaluation], sensitivity: Callable[[Tensor], Tensor]) -> float | None:
-    losses = sensitivity(torch.tensor([item.widths for item in distinct], dtype=torch.int64))
-    return kendall((-losses).tolist(), [item.merit[0] for item in distinct])
 
 
 def kendall(expected: Sequence[float], observed: Sequence[float]) -> float | None:

@@ -24,18 +24,15 @@ class Surrogate:
         priors: The priors, equally probable before anything is known, see `prior_forms`.
         widths: Evaluated candidates `(n, G)`; none at first.
         values: Their log losses `(n,)`, the lower the better.
-        adapt: As for `Process`.
 
     Attributes:
         processes: A process for each prior.
         weights: Their posterior probabilities `(P,)` float64.
     """
 
-    def __init__(
-        self, terms: Terms, priors: Sequence[Prior], widths: Tensor, values: Tensor, adapt: bool = True
-    ) -> None:
+    def __init__(self, terms: Terms, priors: Sequence[Prior], widths: Tensor, values: Tensor) -> None:
         self.terms = terms
-        self.processes = tuple(Process(terms, prior, widths, values, adapt) for prior in priors)
+        self.processes = tuple(Process(terms, prior, widths, values) for prior in priors)
         evidence = torch.tensor([process.evidence for process in self.processes], dtype=torch.float64)
         self.weights = evidence.softmax(0)
 

@@ -36,9 +36,6 @@ def test_a_candidate_has_its_score_and_is_known_afterwards(pruner):
     assert first.scores == {"score": pytest.approx(expected)} and first.merit == (first.scores["score"],)
     assert (first.examples, first.seen, first.dropped) == (32, 32, False)
     assert evaluate(widths, "agent") == replace(first, proposer="agent", seconds=0.0, examples=0)
-    other = CallableEvaluator(pruner, lambda network: pytest.fail("evaluated again"))
-    other.learn([first])
-    assert other(widths, "agent").scores == first.scores
     assert find_reward(None, pruner.objective)(first) == first.merit[0]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gnnrl_lightning.report.costs import unit_prefix
 from gnnrl_lightning.report.pages.drawing import (
     DENSE,
     HEIGHT,
@@ -44,9 +45,9 @@ def layers_figure(record: RunRecord) -> Figure | None:
     if record.result is None or "layers" not in record.result:
         return None
     layers = record.result["layers"]
-    unit, suffix = _unit(max(layer["macs"]["dense"] for layer in layers))
+    unit, prefix = unit_prefix(max(layer["macs"]["dense"] for layer in layers))
     rows = {name: [layer["macs"][name] / unit for layer in layers] for name in NETWORKS if name in layers[0]["macs"]}
-    drawing = _along([layer["name"] for layer in layers], rows.pop("dense"), rows, f"{suffix}MACs of one example")
+    drawing = _along([layer["name"] for layer in layers], rows.pop("dense"), rows, f"{prefix}MACs of one example")
     drawing.axes[0].set_xlabel("layers, in order of computation")
     return drawing
 
@@ -99,7 +100,3 @@ def name_positions(axes: Axes, names: Sequence[str]) -> None:
         whole_numbers(axes)
         return
     axes.set_xticks(range(1, len(names) + 1), [*map(literal, names)], rotation=90, fontsize=7.5)
-
-
-def _unit(most: float) -> tuple[float, str]:
-    return next(((unit, prefix) for unit, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if most >= unit), (1.0, ""))

@@ -63,19 +63,18 @@ def rewards(objective: Objective) -> Registry[Reward]:
     return found
 
 
-def find_reward(given: Any, objective: Objective, option: str = "episode.reward") -> Reward:
+def find_reward(given: Any, objective: Objective) -> Reward:
     """Look up a reward by name or import path, or pass a function through.
 
     Args:
         given: A figure of the objective, a name of `REWARDS`, a function from `Evaluation` to float, or the import path
             of such a function or of a class whose instances are such functions; None: the objective's primary figure.
         objective: Objective of the network.
-        option: Name of the option, for error messages.
 
     Raises:
         UserError: There is no such reward.
     """
-    return rewards(objective).find(objective.primary if given is None else given, option)
+    return rewards(objective).find(objective.primary if given is None else given, "episode.reward")
 
 
 def reward_of(reward: Reward, evaluation: Evaluation) -> float:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.rl.env.reward import reward_of
 
 
@@ -36,8 +37,8 @@ class Evaluated:
 
     def __init__(
         self,
-        evaluator: Callable[[Tensor, str], Any],
-        reward: Callable[[Any], float],
+        evaluator: Callable[[Tensor, str], Evaluation],
+        reward: Callable[[Evaluation], float],
         proposer: str = "agent",
     ) -> None:
         self.evaluator, self.reward, self.proposer = evaluator, reward, proposer

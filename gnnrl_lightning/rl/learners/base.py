@@ -6,13 +6,13 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sized
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from gnnrl_lightning.checks import as_path, as_seed, real, shown, whole
+from gnnrl_lightning.checks import as_path, as_seed, counts, real, shown, whole
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.rl.env.pool import EnvPool
 from gnnrl_lightning.rl.env.protocol import VectorGraphEnv
@@ -24,28 +24,20 @@ from gnnrl_lightning.speed.memory import keep_freed_memory
 Experience = TypeVar("Experience", bound=Sized)
 
 
-def at_least_one(**counts: int) -> None:
-    """Raise a `UserError` for any named number that is not a whole one from 1 on."""
-    for name, count in counts.items():
-        whole(name, count, 1)
+class Evaluate(Protocol):
+    """Scores the most promising of imagined candidates, see `gnnrl_lightning.rl.acquisition.Acquisition`.
 
+    Attributes:
+        figures: Name -> figure of the last call, for logs.
+        predicted: Predicted and actual rewards so far; checkpoints have them.
+    """
 
-def not_negative(**values: float) -> None:
-    """Raise a `UserError` for any named value that is not a finite number from 0 on."""
-    for name, value in values.items():
-        real(name, value, 0)
+    figures: dict[str, float]
+    predicted: list[tuple[float, float]]
 
-
-def shares(**values: float) -> None:
-    """Raise a `UserError` for any named value that is not a number from 0 to 1."""
-    for name, value in values.items():
-        real(name, value, 0, 1)
-
-
-def positive(**values: float) -> None:
-    """Raise a `UserError` for any named value that is not a positive, finite number."""
-    for name, value in values.items():
-        real(name, value, 0, ends="(]")
+    def __call__(self, widths: Tensor, count: int, seed: int) -> Tensor:
+        """Rewards `(m,)`, m at most `count`, of candidates chosen with the help of final widths `(n, G)`."""
+        ...
 
 
 class GraphLearner(pl.LightningModule, ABC):
@@ -80,8 +72,8 @@ class GraphLearner(pl.LightningModule, ABC):
         evaluations: () number of evaluations so far, over all processes.
         evaluations_of: (environments,) number of evaluations in each environment; exists only if `env` is an `EnvPool`.
         reward_best: () largest reward of an evaluation so far.
-        evaluate: Scores the most promising of the final widths of imagined episodes, (widths, count, seed) to rewards,
-            see `gnnrl_lightning.rl.rounds.Rounds`; None: the episodes of real iterations are scored themselves.
+        evaluate: Scores the most promising of the final widths of imagined episodes; None: the episodes of real
+            iterations are scored themselves.
         exchange: Called in each process after the episodes of an iteration in the real environment; set it to exchange
             evaluations between processes.
 
@@ -109,7 +101,7 @@ class GraphLearner(pl.LightningModule, ABC):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        at_least_one(episodes_per_iteration=episodes_per_iteration, proxy_episodes=proxy_episodes)
+        counts(episodes_per_iteration=episodes_per_iteration, proxy_episodes=proxy_episodes)
         whole("proxy_warmup", proxy_warmup)
         whole("proxy_between", proxy_between)
         as_seed("seed", seed)
@@ -120,7 +112,8 @@ class GraphLearner(pl.LightningModule, ABC):
                 raise UserError(f"{name} is {shown(each)}: expected a graph environment, or None")
         if not callable(make_policy):
             raise UserError(f"make_policy is {shown(make_policy)}: expected a function that makes the policy")
-        positive(max_grad_norm=max_grad_norm, initial_spread=initial_spread)
+        real("max_grad_norm", max_grad_norm, 0, ends="(]")
+        real("initial_spread", initial_spread, 0, ends="(]")
         self.env, self.proxy = env, proxy
         self.proxy_warmup, self.proxy_between, self.proxy_episodes = proxy_warmup, proxy_between, proxy_episodes
         self.policy: Any = None
@@ -132,7 +125,7 @@ class GraphLearner(pl.LightningModule, ABC):
         self.register_buffer("reward_best", torch.tensor(-torch.inf))
         self._rollout: dict[str, float] = {}
         self.exchange: Callable[[], None] = lambda: None
-        self.evaluate: Callable[[Tensor, int, int], Tensor] | None = None
+        self.evaluate: Evaluate | None = None
 
     @property
     def environment(self) -> VectorGraphEnv:
@@ -270,7 +263,7 @@ class GraphLearner(pl.LightningModule, ABC):
             new = env.evaluations - before
             if self.evaluate is not None:
                 rewards = self.evaluate(cast(Any, env).widths, self.episodes_per_iteration, seed)
-                new, self._rollout = len(rewards), self._rollout | getattr(self.evaluate, "figures", {})
+                new, self._rollout = len(rewards), self._rollout | self.evaluate.figures
             self.exchange()
             self._record(rewards, new, time.perf_counter() - start)
         if isinstance(env, EnvPool) and before_of is not None:
@@ -310,12 +303,12 @@ class GraphLearner(pl.LightningModule, ABC):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what was predicted of the evaluations, for the figures of a resumed search."""
         if self.evaluate is not None:
-            checkpoint["predicted"] = list(getattr(self.evaluate, "predicted", []))
+            checkpoint["predicted"] = list(self.evaluate.predicted)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what was predicted of the evaluations."""
-        if hasattr(self.evaluate, "predicted"):
-            cast(Any, self.evaluate).predicted = list(checkpoint.get("predicted", []))
+        if self.evaluate is not None:
+            self.evaluate.predicted = list(checkpoint.get("predicted", []))
 
     def on_train_epoch_end(self) -> None:
         """Log the statistics of the iteration's episodes."""

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from gnnrl_lightning.checks import one_of, real, whole
+from gnnrl_lightning.checks import counts, one_of, real, whole
 from gnnrl_lightning.rl import ddpg_losses as ddpg
 from gnnrl_lightning.rl.env.protocol import VectorGraphEnv
-from gnnrl_lightning.rl.learners.base import GraphLearner, at_least_one, not_negative, positive, shares
+from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.rl.policies.deterministic import DDPGAgent
 from gnnrl_lightning.rl.ragged import Ragged
 from gnnrl_lightning.rl.replay import Replay, ReplayLoader, Steps
@@ -86,17 +86,15 @@ class DDPG(GraphLearner):
         **common: Any,
     ) -> None:
         super().__init__(env, make_policy, proxy_warmup=proxy_warmup, proxy_between=proxy_between, **common)
-        at_least_one(replay_capacity=replay_capacity, batch_size=batch_size, gradient_steps=gradient_steps)
-        positive(
-            actor_learning_rate=actor_learning_rate,
-            critic_learning_rate=critic_learning_rate,
-            final_spread=final_spread,
-        )
+        counts(replay_capacity=replay_capacity, batch_size=batch_size, gradient_steps=gradient_steps)
+        real("actor_learning_rate", actor_learning_rate, 0, ends="(]")
+        real("critic_learning_rate", critic_learning_rate, 0, ends="(]")
+        real("final_spread", final_spread, 0, ends="(]")
         real("tau", tau, 0, 1, "(]")
         real("spread_decay", spread_decay, 0, 1, "(]")
         whole("critic_iterations", critic_iterations)
-        not_negative(saturation_coeff=saturation_coeff)
-        shares(gamma=gamma)
+        real("saturation_coeff", saturation_coeff, 0)
+        real("gamma", gamma, 0, 1)
         one_of("credit", credit, ddpg.CREDITS)
         self.automatic_optimization = False
         self.target: Any = None

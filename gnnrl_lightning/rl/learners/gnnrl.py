@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gnnrl_lightning.checks import counts, real
 from gnnrl_lightning.rl import ppo_losses as ppo
 from gnnrl_lightning.rl.env.protocol import VectorGraphEnv
-from gnnrl_lightning.rl.learners.base import GraphLearner, at_least_one, not_negative, positive, shares
+from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.rl.policies.actor_critic import Agent
 from gnnrl_lightning.rl.rollout import RolloutLoader, Transitions, collect, squash_of
 from gnnrl_lightning.rl.state.graph import StateGraph
@@ -75,12 +76,16 @@ class GNNRL(GraphLearner):
         **common: Any,
     ) -> None:
         super().__init__(env, make_policy, **common)
-        at_least_one(epochs=epochs, minibatches=minibatches)
-        positive(learning_rate=learning_rate, clip_epsilon=clip_epsilon, proposal_spread=proposal_spread)
-        not_negative(entropy_coeff=entropy_coeff, value_coeff=value_coeff)
-        shares(gamma=gamma, gae_lambda=gae_lambda)
+        counts(epochs=epochs, minibatches=minibatches)
+        real("learning_rate", learning_rate, 0, ends="(]")
+        real("clip_epsilon", clip_epsilon, 0, ends="(]")
+        real("proposal_spread", proposal_spread, 0, ends="(]")
+        real("entropy_coeff", entropy_coeff, 0)
+        real("value_coeff", value_coeff, 0)
+        real("gamma", gamma, 0, 1)
+        real("gae_lambda", gae_lambda, 0, 1)
         if target_kl is not None:
-            positive(target_kl=target_kl)
+            real("target_kl", target_kl, 0, ends="(]")
         self.proposal_spread = proposal_spread
         self.learning_rate = learning_rate
         self.clip_epsilon, self.entropy_coeff, self.value_coeff = clip_epsilon, entropy_coeff, value_coeff

@@ -141,7 +141,30 @@ class Beta(UnitDistribution):
         return self._mode
 
 
-class SquashedGaussian(UnitDistribution):
+class TanhGaussian(UnitDistribution):
+    """What `SquashedGaussian` and `ClippedGaussian` share: the raw action z is normal, and tanh leads to the action."""
+
+    _normal: torch.distributions.Normal
+
+    def _around(self, mean: Tensor) -> torch.distributions.Normal:
+        return torch.distributions.Normal(mean, (self.spread - 1).clamp(-7, 2).exp(), validate_args=False)
+
+    @staticmethod
+    def location_of(action: Tensor) -> Tensor:
+        """atanh(2 a - 1)."""
+        return (2 * action - 1).atanh()
+
+    @staticmethod
+    def spread_of(spread: Tensor) -> Tensor:
+        """The approximation of `parameters`."""
+        return (2 * spread).log() + 1
+
+    def sample(self) -> Tensor:
+        """z, any real number."""
+        return self._normal.sample()
+
+
+class SquashedGaussian(TanhGaussian):
     """Normal distribution squashed by tanh and mapped to [0, 1]: a = (tanh(z) + 1) / 2, z ~ N(location, s^2).
 
     s = exp(spread - 1). The raw action is z. With |da/dz| = 2 sigmoid(2z) sigmoid(-2z),
@@ -155,9 +178,7 @@ class SquashedGaussian(UnitDistribution):
 
     def __init__(self, parameters: Tensor) -> None:
         super().__init__(parameters)
-        self._normal = torch.distributions.Normal(
-            self.location, (self.spread - 1).clamp(-7, 2).exp(), validate_args=False
-        )
+        self._normal = self._around(self.location)
 
     @staticmethod
     def parameters(action: float, spread: float) -> tuple[float, float]:
@@ -165,22 +186,8 @@ class SquashedGaussian(UnitDistribution):
         return math.atanh(2 * action - 1), math.log(spread / (2 * action * (1 - action))) + 1
 
     @staticmethod
-    def location_of(action: Tensor) -> Tensor:
-        """atanh(2 a - 1)."""
-        return (2 * action - 1).atanh()
-
-    @staticmethod
-    def spread_of(spread: Tensor) -> Tensor:
-        """The approximation of `parameters`."""
-        return (2 * spread).log() + 1
-
-    @staticmethod
     def _log_slope(raw: Tensor) -> Tensor:
         return math.log(2) + functional.logsigmoid(2 * raw) + functional.logsigmoid(-2 * raw)
-
-    def sample(self) -> Tensor:
-        """z, any real number."""
-        return self._normal.sample()
 
     @staticmethod
     def squash(raw: Tensor) -> Tensor:
@@ -204,7 +211,7 @@ class SquashedGaussian(UnitDistribution):
         return self.location
 
 
-class ClippedGaussian(UnitDistribution):
+class ClippedGaussian(TanhGaussian):
     """The paper's distribution: a normal distribution with a tanh mean, clipped and mapped to [0, 1].
 
     z ~ N(tanh(location), s^2) with s = exp(spread - 1), and a = (clip(z, -1, 1) + 1) / 2. The raw action is z.
@@ -219,27 +226,12 @@ class ClippedGaussian(UnitDistribution):
 
     def __init__(self, parameters: Tensor) -> None:
         super().__init__(parameters)
-        scale = (self.spread - 1).clamp(-7, 2).exp()
-        self._normal = torch.distributions.Normal(self.location.tanh(), scale, validate_args=False)
+        self._normal = self._around(self.location.tanh())
 
     @staticmethod
     def parameters(action: float, spread: float) -> tuple[float, float]:
         """Exact up to clipping; the standard deviation of z is twice that of a."""
         return math.atanh(2 * action - 1), math.log(2 * spread) + 1
-
-    @staticmethod
-    def location_of(action: Tensor) -> Tensor:
-        """atanh(2 a - 1)."""
-        return (2 * action - 1).atanh()
-
-    @staticmethod
-    def spread_of(spread: Tensor) -> Tensor:
-        """The approximation of `parameters`."""
-        return (2 * spread).log() + 1
-
-    def sample(self) -> Tensor:
-        """z, any real number."""
-        return self._normal.sample()
 
     @staticmethod
     def squash(raw: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 from gnnrl_lightning.rl.state.builder import EDGE_DIM, tile
-from gnnrl_lightning.rl.state.motifs import MOTIF_DIM
+from gnnrl_lightning.rl.state.motifs import MOTIF_DIM, packed
 
 # Field -> the count by which its entries are shifted when graphs are joined; None: not shifted.
 _SHIFTS = {
@@ -173,29 +173,13 @@ def _checked_edges(edge_index: Tensor, nodes: int) -> int:
 def _motif_fields(motifs: Sequence[Any] | None, edges: int, like: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """Motif index of each edge, and the level-1 fields."""
     if motifs is None:
-        return torch.zeros(edges, dtype=torch.int64, device=like.device), {
-            "motif_x": like.new_ones(1, MOTIF_DIM),
-            "motif_edge_index": torch.zeros(2, 0, dtype=torch.int64, device=like.device),
-            "motif_weight": like.new_zeros(0),
-            "motif_size": like.new_ones(1),
-            "motif_batch": torch.zeros(1, dtype=torch.int64, device=like.device),
-        }
-    if len(motifs) != edges or not edges:
+        edge = torch.zeros(2, 0, dtype=torch.int64, device=like.device)
+        distinct, numbers = [{"x": like.new_ones(1, MOTIF_DIM), "edge_index": edge}], [0] * edges
+    elif len(motifs) != edges or not edges:
         raise ValueError(f"motifs has {len(motifs)} graphs: expected one for each of the {edges} edges, or None")
-    distinct = list({id(item): item for item in motifs}.values())
-    number = {id(item): n for n, item in enumerate(distinct)}
-    sizes = torch.tensor([len(item.x) for item in distinct])
-    starts = (sizes.cumsum(0) - sizes).tolist()
-
-    def or_ones(item: Any, name: str, count: int) -> Tensor:
-        return item[name] if name in item else like.new_ones(count)
-
-    level1 = {
-        "motif_x": torch.cat([item.x for item in distinct]),
-        "motif_edge_index": torch.cat([item.edge_index + s for item, s in zip(distinct, starts, strict=True)], dim=1),
-        "motif_weight": torch.cat([or_ones(item, "weight", item.edge_index.shape[1]) for item in distinct]),
-        "motif_size": torch.cat([or_ones(item, "members", len(item.x)) for item in distinct]),
-        "motif_batch": torch.arange(len(distinct)).repeat_interleave(sizes),
-    }
-    edge_motif = torch.tensor([number[id(item)] for item in motifs], device=like.device)
-    return edge_motif, {name: tensor.to(like.device) for name, tensor in level1.items()}
+    else:
+        distinct = list({id(item): item for item in motifs}.values())
+        number = {id(item): n for n, item in enumerate(distinct)}
+        numbers = [number[id(item)] for item in motifs]
+    level1 = {name: tensor.to(like.device) for name, tensor in packed(distinct).items()}
+    return torch.tensor(numbers, dtype=torch.int64, device=like.device), level1

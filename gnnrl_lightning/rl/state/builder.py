@@ -11,7 +11,7 @@ from torch_geometric.data import Batch
 
 from gnnrl_lightning.cost.metrics import METRICS, SHOWN
 from gnnrl_lightning.graph import ComputationGraph
-from gnnrl_lightning.rl.state.motifs import geometry, motif
+from gnnrl_lightning.rl.state.motifs import geometry, motif, packed
 from gnnrl_lightning.tracing.topology import KINDS, stages
 
 EDGE_DIM = len(KINDS) + 7
@@ -186,13 +186,7 @@ class StateBuilder:
             edge_motif.append(keys.setdefault(key, len(keys)))
         self._edge_motif = torch.tensor(edge_motif, dtype=torch.long)
         motifs = [motif(kinds, i, o, kernel, stride, int(blocks)) for kinds, i, o, kernel, stride, blocks in keys]
-        self._motif = {
-            "motif_x": torch.cat([m["x"] for m in motifs]),
-            "motif_edge_index": torch.cat([m["edge_index"] + 3 * n for n, m in enumerate(motifs)], dim=1),
-            "motif_weight": torch.cat([m["weight"] for m in motifs]),
-            "motif_size": torch.cat([m["members"] for m in motifs]),
-            "motif_batch": torch.arange(len(motifs)).repeat_interleave(3),
-        }
+        self._motif = packed(motifs)
 
     def _decisions(self, graph: ComputationGraph) -> None:
         owned = graph.incidence.float()[self.maps] * graph.widths.float()

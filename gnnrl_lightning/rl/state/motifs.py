@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -105,6 +106,27 @@ def expanded_motif(
         "edge_index": edge_index,
         "weight": torch.ones(edge_index.shape[1]),
         "members": torch.ones(len(x)),
+    }
+
+
+def packed(motifs: Sequence[Any]) -> dict[str, Tensor]:
+    """Level-1 graphs, one after the other, as the fields of a state that begin with `motif_`.
+
+    Args:
+        motifs: Graphs with `x` and `edge_index`, by key; quotient graphs also have `weight` and `members`, else ones.
+    """
+    sizes = torch.tensor([len(item["x"]) for item in motifs])
+    starts = (sizes.cumsum(0) - sizes).tolist()
+
+    def or_ones(item: Any, name: str, count: int) -> Tensor:
+        return item[name] if name in item else item["x"].new_ones(count)
+
+    return {
+        "motif_x": torch.cat([item["x"] for item in motifs]),
+        "motif_edge_index": torch.cat([item["edge_index"] + n for item, n in zip(motifs, starts, strict=True)], dim=1),
+        "motif_weight": torch.cat([or_ones(item, "weight", item["edge_index"].shape[1]) for item in motifs]),
+        "motif_size": torch.cat([or_ones(item, "members", len(item["x"])) for item in motifs]),
+        "motif_batch": torch.arange(len(motifs)).repeat_interleave(sizes),
     }
 
 

@@ -1,4 +1,4 @@
-"""Rounds of evaluations: of the candidates that a policy imagines, the most promising ones are scored."""
+"""Acquisition: of the candidates that a policy imagines, the most promising ones are scored, round by round."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gnnrl_lightning.processes import of_all, rank, share
 from gnnrl_lightning.rl.env.imagination import PARENTS, Imagination
 from gnnrl_lightning.search.knowledge import Knowledge
 from gnnrl_lightning.search.problem import SearchProblem
-from gnnrl_lightning.search.variations import ask_maximisers, first_variations, unseen, variations
+from gnnrl_lightning.search.variations import ask_maximisers, first_variations, variations
 from gnnrl_lightning.seeds import generator_for
 from gnnrl_lightning.surrogate.diagnostics import kendall
 from gnnrl_lightning.surrogate.mixture import Surrogate
@@ -33,7 +33,7 @@ LONGEST = 1.5
 """A partial move is at most this many times as long as the policy's."""
 
 
-class Rounds:
+class Acquisition:
     """Scores the most promising candidates of imagined episodes.
 
     They maximise functions drawn from the surrogate's posterior; in the first process, the last one maximises its mean.
@@ -73,14 +73,14 @@ class Rounds:
         """
         generator = generator_for(seed)
         count = min(count, len(share(range(self.problem.left))))
-        fresh = unseen(self.problem, torch.cat([widths, self._partial(widths, generator)]))
+        fresh = self.problem.unseen(torch.cat([widths, self._partial(widths, generator)]))
         surrogate, asked = self.imagination.surrogate, list[Evaluation]()
         if self._knows_little:
             first = first_variations(self.problem, count, SPREAD, generator)
             asked += [self.problem.ask(row, self.proposer) for row in first]
         if len(asked) < count:
             varied = variations(self.problem, PARENTS, VARIATIONS, generator)
-            pool = unseen(self.problem, torch.cat([fresh, varied]))
+            pool = self.problem.unseen(torch.cat([fresh, varied]))
             functions = self.imagination.functions(count - len(asked), generator)(pool)
             if rank() == 0:  # the other processes would ask for the same one
                 functions[-1] = -surrogate.mean(pool)

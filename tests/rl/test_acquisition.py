@@ -7,12 +7,12 @@ import torch
 
 from gnnrl_lightning import Budget, trace
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.rl.acquisition import Acquisition
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.env.reward import find_reward
 from gnnrl_lightning.rl.environments import AGENT, Environments
 from gnnrl_lightning.rl.learners import DDPG, GNNRL
 from gnnrl_lightning.rl.policies import Agent, LogKeep
-from gnnrl_lightning.rl.rounds import Rounds
 from gnnrl_lightning.search.baselines import starting_candidates
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.surrogate.likeness import likeness
@@ -164,7 +164,7 @@ def test_a_policy_is_made_before_anything_is_known():
     env = environments.make(None)
     state = env.graphs(env.reset(2)[0])
     assert state.x.shape[1] == env.state_dim and Agent(env.state_dim, env.action_dim).act(state)[0].isfinite().all()
-    assert isinstance(started(episode=IMAGINED)[0].evaluate, Rounds)
+    assert isinstance(started(episode=IMAGINED)[0].evaluate, Acquisition)
 
 
 @pytest.mark.parametrize("missing", [{"proposal": None}, {"sensitivity": False}])
