@@ -56,7 +56,9 @@ def read_recipe(folder: str | Path) -> dict[str, Any]:
     try:
         recipe = json.loads(text_of(path))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f"{folder} has no {RECIPE}: expected the folder of a pruned network") from error
+        inside = [each.parent for each in sorted(folder.glob(f"*/{RECIPE}"))]
+        meant = f" (did you mean {inside[0]}?)" if inside else ""
+        raise UserError(f"{folder} has no {RECIPE}{meant}: expected the folder of a pruned network") from error
     except (ValueError, RecursionError, IsADirectoryError) as error:
         raise UserError(f"{path} is damaged: {one_line(error)}; save the artifact again") from error
     version = recipe.get("format") if isinstance(recipe, dict) else None
@@ -238,3 +240,9 @@ def _ramp(zeros: Tensor) -> Tensor:
     if not zeros.is_floating_point():
         return zeros
     return torch.linspace(-1, 1, zeros.numel(), dtype=zeros.dtype).view(zeros.shape)
+
+
+def folder_of(path: str | Path) -> Path | None:
+    """Return the folder of the pruned network whose weights a file has; None: it is no such file."""
+    folder = Path(path).parent
+    return folder if Path(path).suffix == ".safetensors" and (folder / RECIPE).is_file() else None

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
-from gnnrl_lightning.cli.comparing import agents_of, as_aligned, as_decided, check_resumable
+from gnnrl_lightning.cli.comparing import agents_of, as_aligned, as_decided, check_resumable, prepare
 from gnnrl_lightning.cli.running import RunningCLI
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.cost.metrics import METRICS
@@ -32,7 +32,7 @@ from gnnrl_lightning.job.prediction import as_json, predict
 from gnnrl_lightning.job.reporting import evidence, write_report
 from gnnrl_lightning.job.searching import begin
 from gnnrl_lightning.job.stage_options import StageOptions
-from gnnrl_lightning.job.stages import check_agent, through_stages
+from gnnrl_lightning.job.stages import check_agent, fits_agent, through_stages
 from gnnrl_lightning.job.task import inspect
 from gnnrl_lightning.job.trained import Trained, train
 from gnnrl_lightning.networks import save_weights
@@ -62,19 +62,26 @@ class CompressionCLI(RunningCLI):
     _unchanged: Trained | None = None
     """What earlier stages have left, if it meets the last budget already."""
 
-    def _checked(self, trainers: PhaseTrainers, budget: Budget | None = None) -> Checked:
+    def _checked(
+        self,
+        trainers: PhaseTrainers,
+        budget: Budget | None = None,
+        first: Callable[[Checked], None] | None = None,
+    ) -> Checked:
         """Check the job, and write its resolved options back into the configuration.
 
         Args:
             trainers: Creates the trainers of the training phases.
             budget: Upper limits on the costs; None: as configured.
+            first: What is checked before anything is measured.
         """
         options = as_decided(self.options, self.unfinished)
         if self.subcommand == "prune":  # to the widths, at once
             options = replace(options, stages=StageOptions())
         configured = as_aligned(self._budget(), self.unfinished)
         runtime = Runtime(trainers, shown_steps if rank() == 0 else hidden_steps, self._device())
-        checked = check(self.task, budget or configured, options, runtime, self.resumed or self.unfinished)
+        earlier = self.resumed or self.unfinished
+        checked = check(self.task, budget or configured, options, runtime, earlier, first=first)
         for section, values in asdict(checked.job.options).items():
             for name, value in values.items():
                 self._get(self.config, section)[name] = value
@@ -95,7 +102,7 @@ class CompressionCLI(RunningCLI):
 
     def before_fit(self) -> None:
         """Check the input, open the run, train or load the dense network, and score the starting candidates."""
-        checked = self._checked(self.phase_trainer)
+        checked = self._checked(self.phase_trainer, first=fits_agent(self.model, self.processes))
         check_agent(checked, self.model, self.processes)
         folder = self.open_run(self.resumed)
         last = through_stages(checked, self.model, folder, self.search_stage)
@@ -206,17 +213,12 @@ class CompressionCLI(RunningCLI):
 
     def compare(self, **_: Any) -> None:
         """Compare the agent with every other search method."""
-        checked = self._checked(lambda phase: self.phase_trainer(phase) if phase == DENSE else self._quiet())
         options: CompareOptions = self._get(self.config_init, "compare")
         agents = agents_of(self.config[str(self.subcommand)], options.variants)
-
-        for name, row in agents.items():
-            if name not in {*options.methods, *options.variants}:
-                continue
-            try:
-                checked.prepare(row.make(0), row.episode)
-            except UserError as error:
-                raise UserError(f"compare: {name}: {error}") from error
+        asked = {name: row for name, row in agents.items() if name in {*options.methods, *options.variants}}
+        trainers = lambda phase: self.phase_trainer(phase) if phase == DENSE else self._quiet()  # noqa: E731
+        checked = self._checked(trainers, first=lambda checked: prepare(asked, checked, measured=False))
+        prepare(asked, checked)
 
         def report(row: dict[str, Any]) -> None:
             self.console.print(run_line(row, record(self.task.goal)), soft_wrap=True)

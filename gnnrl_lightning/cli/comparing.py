@@ -12,6 +12,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from gnnrl_lightning.cli.parser import add_learner
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.errors import UserError, chain, one_line
+from gnnrl_lightning.job.checked import Checked
 from gnnrl_lightning.job.compare_options import DDPG_METHOD
 from gnnrl_lightning.job.comparison import AgentRow
 from gnnrl_lightning.job.options import Options
@@ -52,6 +53,26 @@ def agents_of(sections: Mapping[str, Namespace], variants: Mapping[str, Mapping[
     rows = {name: _agent(parser, name, base, changes) for name, changes in {AGENT: {}, **variants}.items()}
     shared = {name: base[MODEL]["init_args"][name] for name in SHARED if name in base[MODEL]["init_args"]}
     return rows | {DDPG_METHOD: AgentRow(lambda seed: DDPG(**shared, seed=seed), rows[AGENT].episode)}
+
+
+def prepare(agents: Mapping[str, AgentRow], checked: Checked, measured: bool = True) -> None:
+    """Create the policy of each agent, and call its reward once.
+
+    Args:
+        agents: The agents that are compared.
+        checked: The checked job.
+        measured: Whether the latency is known, which the states of a trained policy may have.
+
+    Raises:
+        UserError: A policy cannot be made, or a reward fails; the message names the agent.
+    """
+    for name, row in agents.items():
+        agent = row.make(0)
+        try:
+            if measured or agent.policy_file is None:
+                checked.prepare(agent, row.episode)
+        except UserError as error:
+            raise UserError(f"compare: {name}: {error}") from error
 
 
 def _agent(parser: ArgumentParser, name: str, base: dict[str, Any], changes: Mapping[str, Any]) -> AgentRow:

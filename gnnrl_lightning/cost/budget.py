@@ -229,11 +229,14 @@ def _ends(name: str, cost: Cost, allowed: AllowedWidths) -> tuple[float, float]:
     """Cost of the dense and of the lowest widths, validated because the metric may be custom."""
     widths = torch.stack([allowed.dense, allowed.lowest])
     try:
-        found = torch.as_tensor(cost(widths))
+        given = cost(widths)
+        found = torch.as_tensor(given)
     except Exception as error:  # a custom metric may raise anything
         raise UserError(
             f"metric {name} fails: {one_line(error)}; expected the costs of widths (..., groups)"
         ) from error
+    if not isinstance(given, Tensor):
+        raise UserError(f"metric {name} gives a {type(given).__name__}: expected a tensor (2,) for two candidates")
     if found.shape != (2,):
         raise UserError(f"metric {name} gives the shape {tuple(found.shape)} for two candidates: expected (2,)")
     if not bool(found.isfinite().all()) or bool((found < 0).any()) or not found[0] > 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -28,7 +29,7 @@ from gnnrl_lightning.options import AUTO
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.runs.folder import RunFolder
-from gnnrl_lightning.speed.alignment import Alignment, align
+from gnnrl_lightning.speed.alignment import Alignment, align, multiples_for
 from gnnrl_lightning.speed.timer import RealTimer
 from gnnrl_lightning.speed.training import TunedTraining
 from gnnrl_lightning.speed.tuning import Tuned
@@ -49,6 +50,7 @@ def check(
     runtime: Runtime | None = None,
     folder: RunFolder | None = None,
     origin: Origin | None = None,
+    first: Callable[[Checked], None] | None = None,
 ) -> Checked:
     """Validate the input of a job and resolve every "auto" option. Nothing is written.
 
@@ -66,6 +68,8 @@ def check(
         folder: Folder of an interrupted run, whose measurements of latency are used; None: there is none.
         origin: The dense network with which the run began, if the task's artifact is what earlier stages have left of
             it, see `gnnrl_lightning.job.stages`; shares of the budget refer to it.
+        first: Called before anything is measured, with what is known by then of the job, to refuse what does not fit
+            it, see `gnnrl_lightning.job.stages.fits_agent`.
 
     Raises:
         UserError: The input is invalid.
@@ -95,10 +99,7 @@ def check(
         folder = folder.stage(1)
     network.to(runtime.device)
     if graph.groups and origin is None:
-        tried = Calibration(
-            to_device(task.example(min(TRIED, options.candidate.calibration_examples)), runtime.device), None, task.goal
-        )
-        try_own(graph, network, unmeasured(near).on(graph), options, tried)
+        _before_measuring(Job(task, graph, unmeasured(near).on(graph), options, runtime), network, near, first)
     timer = runtime.timer or RealTimer(options.latency, runtime.device, task.example(), runtime.shown)
     runtime = replace(runtime, timer=timer)
     latency, alignment = None, None
@@ -118,6 +119,33 @@ def check(
     job = Job(task, graph, limits, options, runtime, latency, origin)
     calibration = job.calibration(options.candidate.calibration_examples)
     return Checked(job, network, calibration, tuned if alignment is None else (alignment, *tuned))
+
+
+def _before_measuring(job: Job, network: nn.Module, budget: Budget, first: Callable[[Checked], None] | None) -> None:
+    """Refuse what does not depend on measurements.
+
+    Args:
+        job: What is known of the job.
+        network: The dense network.
+        budget: The budget, whose multiple of channels may be measured later.
+        first: See `check`.
+    """
+    calibration = job.calibration(job.options.candidate.calibration_examples)
+    tried = Calibration(take(calibration, slice(TRIED)), None, job.task.goal)
+    try_own(job.graph, network, job.limits, job.options, tried)
+    if first is None:
+        return
+    coarsest = max(multiples_for(job.graph)) if budget.channel_multiple == AUTO else 1
+    for multiple in sorted({1, coarsest}, reverse=True):  # the coarser, the fewer examples for the sensitivity
+        try:
+            limits = unmeasured(budget, multiple).on(job.graph)
+        except UserError:  # the budget cannot be met with it
+            continue
+        try:
+            return first(Checked(replace(job, limits=limits), network, calibration))
+        except UserError:
+            if multiple == 1:
+                raise
 
 
 def unmeasured(budget: Budget, channel_multiple: int = 1) -> Budget:

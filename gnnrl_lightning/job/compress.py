@@ -24,7 +24,7 @@ from gnnrl_lightning.job.groups import GroupOptions
 from gnnrl_lightning.job.job import Runtime
 from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.job.searching import search
-from gnnrl_lightning.job.stages import check_agent, through_stages
+from gnnrl_lightning.job.stages import check_agent, fits_agent, through_stages
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.job.trained import train
 from gnnrl_lightning.networks.spec import NetworkSpec
@@ -93,7 +93,8 @@ def compress(
     task = Task(network, data, seed=seed, groups=groups or GroupOptions(), objective=objective)
     runtime = Runtime(shown=shown_steps if progress else hidden_steps, device=as_device(device))
     options, budget = _as_decided(options, budget, folder)
-    checked = check(task, budget, options, runtime, None if folder is None else RunFolder(Path(folder)))
+    earlier = None if folder is None else RunFolder(Path(folder))
+    checked = check(task, budget, options, runtime, earlier, first=fits_agent(agent))
     check_agent(checked, agent)
     with ExitStack() as stack:
         path = Path(stack.enter_context(TemporaryDirectory()) if folder is None else folder)

@@ -42,6 +42,25 @@ def search_quietly(trained: Trained, by: GraphLearner | str, folder: RunFolder, 
     return search(trained, by, folder)
 
 
+def fits_agent(by: GraphLearner | str, processes: int = 1) -> Callable[[Checked], None]:
+    """Return a check of the agent that can be made before anything is measured, see `check`.
+
+    Args:
+        by: The agent, or the name of a method.
+        processes: Number of processes.
+    """
+
+    def first(checked: Checked) -> None:
+        if isinstance(by, str):
+            METHODS.find(by, "by")
+            return
+        checked.iterations(by, processes)
+        if by.policy_file is None:  # the states of a trained policy may have the latency, which is not known yet
+            checked.prepare(copy.deepcopy(by))
+
+    return first
+
+
 def check_agent(checked: Checked, by: GraphLearner | str, processes: int = 1) -> None:
     """Refuse an unknown method, or an agent that does not fit the job; in stages, each has a copy of the agent.
 

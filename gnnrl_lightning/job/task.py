@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from gnnrl_lightning.artifacts import artifact
+from gnnrl_lightning.artifacts.recipe import folder_of
 from gnnrl_lightning.checks import as_path, instance
 from gnnrl_lightning.cost.metrics import metric_name
 from gnnrl_lightning.data import ExampleData, Examples
@@ -154,8 +155,17 @@ class Task:
         self._load_examples()
         network = self.original()
         if self.checkpoint is not None:
-            load_weights(network, self.checkpoint)
+            self._load_dense(network, self.checkpoint)
         return self._checked(network)
+
+    @staticmethod
+    def _load_dense(network: nn.Module, path: str) -> None:
+        try:
+            load_weights(network, path)
+        except UserError as error:
+            if (folder := folder_of(path)) is None:
+                raise
+            raise UserError(f"{path} has the weights of a pruned network: give --artifact {folder} instead") from error
 
     def trace(self, network: nn.Module | None = None) -> ComputationGraph:
         """Trace the network's computational graph with one example.

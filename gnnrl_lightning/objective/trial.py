@@ -51,9 +51,8 @@ def try_objective(objective: Objective, outputs: Tree, targets: Tree) -> None:
             f"{name}: measure gives scores of shape {tuple(whole.scores.shape)} for {examples} examples: expected "
             f"({examples},)"
         )
-    single = [
-        _measured(objective, take(outputs, slice(n, n + 1)), take(targets, slice(n, n + 1))) for n in range(examples)
-    ]
+    each_alone = [slice(number, number + 1) for number in range(examples)]
+    single = [_measured(objective, take(outputs, one), take(targets, one)) for one in each_alone]
     for key, total in whole.sums.items():
         added = sum((each.sums[key] for each in single[1:]), single[0].sums[key])
         if not torch.allclose(total.double(), added.double(), rtol=CLOSE, atol=CLOSE, equal_nan=True):

@@ -52,6 +52,16 @@ class Alignment:
         )
 
 
+def multiples_for(graph: ComputationGraph, multiples: Sequence[int] = MULTIPLES) -> list[int]:
+    """Return the multiples that leave enough widths to choose from, ascending.
+
+    Args:
+        graph: The traced network.
+        multiples: Multiples to try, ascending.
+    """
+    return [multiple for multiple in multiples if multiple == 1 or int((graph.widths // multiple).median()) >= CHOICES]
+
+
 def align(
     graph: ComputationGraph,
     network: nn.Module,
@@ -75,9 +85,7 @@ def align(
     """
     made: dict[int, nn.Module] = {}
     first: UserError | None = None
-    for multiple in multiples:
-        if multiple > 1 and int((graph.widths // multiple).median()) < CHOICES:
-            continue
+    for multiple in multiples_for(graph, multiples):
         try:
             limits = budget.aligned(multiple).on(graph)
         except UserError as error:

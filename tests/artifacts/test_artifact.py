@@ -213,9 +213,11 @@ def test_changed_recipe_is_named(folder):
 
 
 def test_missing_files_are_named(folder):
-    with pytest.raises(UserError, match=r"has no recipe.json"):
+    with pytest.raises(UserError, match=r"has no recipe.json: expected"):
         artifact.load(folder, Small(), EXAMPLE)
     saved(folder, Small())
+    with pytest.raises(UserError, match=rf"has no recipe.json \(did you mean {folder}\?\): expected the folder"):
+        artifact.load(folder.parent, Small(), EXAMPLE)
     (folder / "model.pt2").unlink()
     with pytest.raises(UserError, match=r"model.pt2 is missing"):
         artifact.load(folder, format="program")

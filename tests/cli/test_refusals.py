@@ -273,6 +273,14 @@ def test_code_of_the_users_that_ends_the_program_is_one_line(workplace, capsys, 
     assert re.search(rf"^error: .*leaving{where}{code}.py, line \d+ calls sys.exit\({code or None}\): expected", error)
 
 
+def test_weights_of_a_pruned_network_are_no_checkpoint(workplace, fitted, capsys):
+    given = ["--checkpoint", str(fitted / "pruned" / "weights.safetensors")]
+    message = r"pruned/weights.safetensors has the weights of a pruned network: give --artifact \S+/pruned instead$"
+    assert_refused(capsys, workplace, given, message)
+    inside = rf"fitted has no recipe.json \(did you mean {fitted / 'pruned'}\?\)"
+    assert_refused(capsys, workplace, ["--artifact", str(fitted)], inside)
+
+
 def test_unknown_key_in_the_yaml(workplace, capsys):
     (workplace / "typo.yaml").write_text("serch:\n  evaluations: 3\n")
     with pytest.raises(SystemExit) as end:

@@ -380,6 +380,10 @@ def test_shares_refer_to_the_network_that_a_network_was_pruned_from():
         (lambda widths: widths, r"metric own gives the shape \(2, 2\) for two candidates: expected \(2,\)"),
         (lambda widths: widths.sum(-1) * float("nan"), r"metric own gives \[nan, nan\]"),
         (lambda widths: widths.sum(-1) * 0, r"metric own gives \[0, 0\]: .* the dense one above 0"),
+        (
+            lambda widths: widths.sum(-1).tolist(),
+            r"metric own gives a list: expected a tensor \(2,\) for two",
+        ),
         (lambda widths: widths.height, "metric own fails: 'Tensor' object has no attribute 'height'"),
     ],
 )

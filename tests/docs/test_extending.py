@@ -42,6 +42,30 @@ def test_the_index_names_every_page():
     assert set(re.findall(r"\((add-[\w-]+\.md)\)", (PAGES / "index.md").read_text())) == set(NAMES)
 
 
+FURTHER = [
+    pytest.param(source, id=f"{page} {number}")
+    for page in NAMES
+    for number, source in enumerate(re.findall(r"^```py\n(.*?)^```$", (PAGES / page).read_text(), re.M | re.S))
+]
+
+
+@pytest.mark.parametrize("source", FURTHER)
+def test_further_snippets_run_and_their_data_sets_are_taken(source, tmp_path, capsys):
+    (module,) = re.findall(r"^# (\w+)\.py\n", source)
+    (data,) = re.findall(r"^class (\w+)\(ExampleData\)", source, re.MULTILINE)
+    with working_in(tmp_path):
+        (tmp_path / f"{module}.py").write_text(source)
+        runpy.run_path(f"{module}.py", run_name="__main__")
+        two = ["--network.init_args", "{classes: 2}"]
+        main(["inspect", "--config", "small.yaml", "--data", f"{module}.{data}", *two])
+    assert "groups" in capsys.readouterr().out
+
+
+def test_every_snippet_is_run():
+    text = "".join((PAGES / page).read_text() for page in NAMES)
+    assert {*re.findall(r"^```(\w+)$", text, re.MULTILINE)} == {"python", "yaml", "py"} and FURTHER
+
+
 @pytest.mark.parametrize("page", NAMES)
 def test_a_page_is_complete_and_runs(page, tmp_path, capsys):
     source, settings = block(page, "python"), block(page, "yaml")

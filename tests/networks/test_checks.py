@@ -82,8 +82,6 @@ class Longer(Counting):
 
 @pytest.mark.parametrize("kind", [Noisy, Counting, Longer])
 def test_a_network_that_gives_other_outputs_in_the_next_call_is_refused(kind):
-    with pytest.raises(
-        UserError, match=r"^the network gives other outputs for the same inputs, in evaluation mode: exp"
-    ):
+    with pytest.raises(UserError, match=r"^the network gives other outputs for the same inputs, in evaluation mode"):
         check_runs(kind(8, 3), torch.randn(2, 8))
     assert check_runs(nn.Sequential(nn.Linear(8, 3), nn.Dropout(0.9)), torch.randn(2, 8)).shape == (2, 3)

@@ -55,7 +55,7 @@ class OneName(Right):
         (Texts, "^objective Texts has no figures: expected figures"),
         (
             OtherRanking,
-            r"^objective OtherRanking: ranking is \('accuracy',\): expected names of its figures, right, wrong",
+            r"^objective OtherRanking: ranking is \('accuracy',\): expected names of its figures",
         ),
         (OneName, "^objective OneName: ranking is 'right': expected names of its figures"),
     ],
@@ -79,7 +79,7 @@ class OneScore(Right):
 
 class Number(Right):
     def measure(self, outputs, targets):
-        return Measured(super().measure(outputs, targets).scores, {"right": 1.0})  # pyright: ignore
+        return Measured(super().measure(outputs, targets).scores, {"right": 1.0})
 
 
 class Pair(Right):
