@@ -298,6 +298,8 @@ def randomised(network: nn.Module, generator: torch.Generator) -> nn.Module:
     """Return a float64 copy with random weights, without dead channels and zero scales, so that differences show."""
 
     def random(name: str, tensor: Tensor) -> Tensor:
+        if tensor.is_complex():
+            return torch.complex(random(name, tensor.real), random(name, tensor.imag))
         if not tensor.is_floating_point():
             return tensor.clone()
         noise = torch.empty(tensor.shape, dtype=torch.float64)

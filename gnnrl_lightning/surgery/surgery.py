@@ -23,7 +23,7 @@ from gnnrl_lightning.tracing.records import ModuleSize, Statistic
 
 SIZES: dict[type[nn.Module], tuple[tuple[str, str, int], ...]] = {
     nn.Linear: (("out_features", "weight", 0), ("in_features", "weight", 1)),
-    nn.Bilinear: (("out_features", "weight", 0),),
+    nn.Bilinear: (("out_features", "weight", 0), ("in1_features", "weight", 1), ("in2_features", "weight", 2)),
     nn.Embedding: (("num_embeddings", "weight", 0), ("embedding_dim", "weight", 1)),
     nn.modules.batchnorm._NormBase: (("num_features", "running_mean", 0), ("num_features", "weight", 0)),
     nn.PReLU: (("num_parameters", "weight", 0),),

@@ -53,7 +53,7 @@ class Product:
         self.batch = {self.order.index(letter) for letter in both}
         self.contracted = {self.order.index(letter) for letter in contracted}
         sides = list(zip(self.values, self.letters, strict=True))
-        met = [letter for letter in both if all(_may_repeat(value, mine, letter) for value, mine in sides)]
+        met = [letter for letter in both if all(may_meet(value, mine, letter) for value, mine in sides)]
         self.values = [end_outside(self.walk, value, [mine.index(letter) for letter in met]) for value, mine in sides]
         self.tables = [
             [_spread(labels, mine, self.order) for labels in value.labels if support(labels)]
@@ -188,8 +188,8 @@ class Product:
             self.heads.append(heads)
 
 
-def _may_repeat(value: Value, letters: str, letter: str) -> bool:
-    """Whether a repeat may lie along a dimension of the other operand: this one has channels there, or is broadcast."""
+def may_meet(value: Value, letters: str, letter: str) -> bool:
+    """Whether another operand may have channels along a dimension: this one has some there, or is broadcast."""
     dim = letters.index(letter)
     return value.shape[dim] == 1 or any(labels.shape[dim] > 1 for labels in value.labels)
 

@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gnnrl_lightning.registry import Registry
 from gnnrl_lightning.tracing.labels import FIXED, Labels, Value, support
+from gnnrl_lightning.tracing.program.sources import module_of
 from gnnrl_lightning.tracing.records import (
     Blocks,
     Contraction,
@@ -92,6 +93,7 @@ class Walk:
         heads: Channels along heads of attention, by their labels.
         shared: Channels of which every head meets the same others.
         blocks: Grouped convolutions.
+        created: Node of zeros that the code makes -> its operator, number of the call and sizes.
         calls_of_sizes: Calls whose arguments are sizes of labelled dimensions.
         splits: Calls that cut channels into parts of given sizes.
         tied: Calls whose sizes have been compared with those of their module's inputs, by module, operator and number.
@@ -131,6 +133,7 @@ class Walk:
     heads: dict[tuple[bytes, int], Heads] = field(default_factory=dict)
     shared: list[Shared] = field(default_factory=list)
     blocks: list[Blocks] = field(default_factory=list)
+    created: dict[Node, tuple[str, int, tuple[int, ...]]] = field(default_factory=dict)
     calls_of_sizes: list[SizedCall] = field(default_factory=list)
     splits: list[SplitCall] = field(default_factory=list)
     tied: set[tuple[str, str, int]] = field(default_factory=set)
@@ -263,6 +266,14 @@ class Walk:
         """Record a call whose arguments are sizes of its output, see `SizedCall`; PyTorch's modules follow by type."""
         if support(labels) and self._caller is not None and not isinstance(self._caller, nn.modules.conv._ConvNd):
             call = SizedCall(self.module, self.operator, number, tuple(sizes), self.shape, labels, self.source)
+            self.calls_of_sizes.append(call)
+
+    def fill(self, labels: Tensor) -> None:
+        """Record that zeros which the code makes have these channels, for the current operator writes into them."""
+        into = self.node.args[0] if self.node else None
+        if isinstance(into, Node) and into in self.created and self._caller is not None and support(labels):
+            operator, number, sizes = self.created[into]
+            call = SizedCall(module_of(into), operator, number, sizes, self.shape, labels, self.source)
             self.calls_of_sizes.append(call)
 
     def split(self, parts: Sequence[Tensor], sizes: tuple[int, ...], number: int, operator: str = "split") -> bool:

@@ -203,3 +203,16 @@ class Enlarged(Pair):
 
     def features(self, x):
         return self.b(self.up(self.a(x)))
+
+
+@case({"a": (6, 1), "other": (4, 1), "pairs": (5, 1)}, IO)
+class Bilinear(Pair):
+    """Each output is a sum over pairs of channels of two layers."""
+
+    def __init__(self):
+        super().__init__(6, 6)
+        self.other, self.pairs = conv(3, 4), nn.Bilinear(6, 4, 5)
+        del self.b
+
+    def forward(self, x):
+        return self.head(self.pairs(self.a(x).mean((2, 3)), self.other(x).relu().mean((2, 3))).relu())

@@ -121,7 +121,7 @@ class MultiStage(nn.Module):
         motif_dim: Number of node features of the motifs.
 
     Shapes:
-        A state with the fields of `gnnrl_lightning.rl.state.builder.StateBuilder` to (nodes, hidden).
+        A `gnnrl_lightning.rl.state.graph.StateGraph` to (nodes, hidden).
 
     Source: GNN-RL (ICML 2022), section 4.2.
     """

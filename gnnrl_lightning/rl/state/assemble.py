@@ -42,7 +42,7 @@ def state_from(
     decisions: Tensor | None = None,
     motifs: Sequence[Any] | None = None,
 ) -> Batch:
-    """Build a state batch from your own graph, with every field in the table of `StateBuilder`.
+    """Build a state batch from your own graph, with every field of `StateGraph`.
 
     All encoders, heads and critics of this package accept it. To combine graphs of different sizes, build them
     separately and call `join_states`.

@@ -18,7 +18,6 @@ EDGE_DIM = len(KINDS) + 7
 NODE_DIM = 11 + len(KINDS) + 7
 """Number of node features if the metrics are MACs and parameters and there are no statistics."""
 
-
 EDGE_COSTS = 2
 """Number of costs among the edge features: MACs and parameters."""
 
@@ -29,28 +28,10 @@ class StateBuilder:
     Level 2 of the state is the network. Nodes are feature maps. A stage is an operator with the batch norm and
     activation that are its only readers, see `topology.stages`. Each input of a stage is an edge, from the feature map
     that the stage reads to the one that it writes; maps within a stage are not nodes. Level 1 has a motif for each
-    distinct stage (kinds, kernel, stride, blocks and dense channels). Everything that does not depend on the widths is
-    computed once.
+    distinct stage (kinds, kernel, stride, blocks and dense channels).
 
-    The state is a `torch_geometric.data.Batch` of disjoint graphs with the fields
-
-    | field | shape | meaning | read by |
-    |---|---|---|---|
-    | `x` | (B n, F) | features of the feature maps, below | all encoders, `NodeActor` |
-    | `edge_index` | (2, B e) | from the map that a stage reads to the map that it writes | all encoders |
-    | `batch`, `ptr` | (B n,), (B + 1,) | graph of each node, first node of each graph | heads, critic |
-    | `edge_attr` | (B e, EDGE_DIM) | features of the stages, below | `MultiStage` |
-    | `edge_motif` | (B e,) | motif of each edge; all graphs of a batch share the motifs | `MultiStage` |
-    | `motif_x`, `motif_edge_index` | (m, MOTIF_DIM), (2, k) | level-1 graphs (`motif`), concatenated | `MultiStage` |
-    | `motif_weight`, `motif_size` | (k,), (m,) | weights of motif edges, size of each motif node | `MultiStage` |
-    | `motif_batch` | (m,) | motif of each motif node | `MultiStage` |
-    | `decision_index` | (2, B i) | pairs (node, channel group) | `NodeActor` |
-    | `decision_weight` | (B i,) | weights of these pairs, which sum to one for each group | `NodeActor` |
-    | `decision_batch` | (B G,) | graph of each decision | heads, critic of actions |
-    | `proposal` | (B G,) | initial actions; absent if there are no proposals | `ActorCritic` |
-    | `proposal_step` | (B G,) | change of the action that removes one channel; along with `proposal` | `ActorCritic` |
-    | `proposal_odds` | (B G,) | initial log-odds of removing a group; absent if none may go | `ActorCritic` |
-
+    The state is a `torch_geometric.data.Batch` with the fields of `gnnrl_lightning.rl.state.graph.StateGraph`. All
+    graphs of a batch share the motifs, and each channel group is a decision.
     `gnnrl_lightning.rl.state.assemble.state_from` builds such a batch from any graph, traced or not.
 
     The weight of a node in a group's readout is the group's share of the node's channels, normalised over nodes. The
@@ -133,13 +114,11 @@ class StateBuilder:
         self._decisions(graph)
         self._stage_costs(graph)
         self._static = self._static_nodes(graph)
+        self._statistics = torch.zeros(self.num_nodes, 0)
         if statistics is not None:
             self._statistics = self._group_to_node @ _standardise(statistics, self.num_groups)
-            self.state_dim += statistics.shape[1]
-        else:
-            self._statistics = torch.zeros(self.num_nodes, 0)
         self.group_features = group_features
-        self.state_dim += group_features
+        self.state_dim += self._statistics.shape[1] + group_features
         self._batches: dict[int, dict[str, Any]] = {}
 
     def _node(self, feature_map: int) -> int:
@@ -157,12 +136,8 @@ class StateBuilder:
             reads[number, [self._node(source) for source in stage.inputs]] = 1.0
         self._members, self._writes, self._reads = members, writes, reads
         dense = graph.widths[None]
-        self._scales = [self._scale(cost(dense), members) for cost in self._operator_costs]
-
-    @staticmethod
-    def _scale(cost: Tensor, members: Tensor) -> float:
-        most = float((cost.float() @ members).max())
-        return most if most > 0 else 1.0
+        largest = (float((cost(dense).float() @ members).max()) for cost in self._operator_costs)
+        self._scales = [most if most > 0 else 1.0 for most in largest]
 
     def _edges(self) -> None:
         pairs = [(source, stage, n) for n, stage in enumerate(self.stages) for source in stage.inputs]
@@ -185,8 +160,7 @@ class StateBuilder:
             key = (stage.kinds, channels[source], channels[target], *geometry(stage))
             edge_motif.append(keys.setdefault(key, len(keys)))
         self._edge_motif = torch.tensor(edge_motif, dtype=torch.long)
-        motifs = [motif(kinds, i, o, kernel, stride, int(blocks)) for kinds, i, o, kernel, stride, blocks in keys]
-        self._motif = packed(motifs)
+        self._motif = packed([motif(*key) for key in keys])
 
     def _decisions(self, graph: ComputationGraph) -> None:
         owned = graph.incidence.float()[self.maps] * graph.widths.float()
@@ -268,7 +242,7 @@ class StateBuilder:
             odds: (B, G) initial log-odds of removing each group; None: no group may go.
 
         Returns:
-            A batch of B graphs with the fields in the class's table, on the CPU.
+            A batch of B graphs, on the CPU.
         """
         size = len(widths)
         left = torch.ones(size) if left is None else left

@@ -11,7 +11,8 @@ class StateGraph(Protocol):
     """A batch of B disjoint graphs with N nodes, E edges and D decisions in total.
 
     Any object with these fields works, usually a `torch_geometric.data.Batch`. Graphs may differ in nodes, edges and
-    decisions. The encoders `GCN` and `GAT` read only nodes and edges; heads and critics also read the decisions.
+    decisions. The encoders `GCN` and `GAT` read only nodes and edges, `MultiStage` also `edge_attr` and the motifs;
+    heads and critics also read the decisions, and `ActorCritic` the proposals.
 
     Attributes:
         x: (N, F) node features.

@@ -264,6 +264,18 @@ def _grouped(walk: Walk, name: str, inputs: Tensor, weight: Value, bias: Value |
     return writes
 
 
+@rule("bilinear", kind="linear")
+def bilinear(walk: Walk, x: Value, y: Value, weight: Value, bias: Value | None = None) -> Value:
+    """`x^T W_o y + b_o` for each output o, with weight `(out, in1, in2)`. It counts no MACs."""
+    walk.contract(())
+    for place, value in ((1, x), (2, y)):
+        _contract_weight(walk, inputs_along(walk, value, -1), weight.along(place))
+        for labels in value.others(-1):
+            walk.freeze(labels, "changes along several dimensions of a matrix product")
+    writes = _outputs(walk, weight, 0, bias)
+    return Value(walk.shape, () if writes is None else (vector(writes, len(walk.shape), -1),))
+
+
 @rule("embedding", kind="other")
 def embedding(walk: Walk, weight: Value, indices: Value, *_, **__) -> Value:
     """Embedding lookup: the columns of the table are channels, the rows are frozen."""

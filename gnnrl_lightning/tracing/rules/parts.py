@@ -201,6 +201,10 @@ def _written(walk: Walk, x: Value, source: Value, dim: int, start: Any, end: Any
         walk.freeze(x, "is written into on several labelled dimensions")
         walk.freeze(source, "is written into on several labelled dimensions")
         return Value(walk.shape)
+    both = [each.labels[0] for each in (x, source) if each.labels]
+    if len(both) == 2 and any(map(support, both)) and all(labels.shape[dim] == 1 for labels in both):
+        walk.fill(joined := walk.join(*both))
+        return Value(walk.shape, (joined,))  # not along the channels, which both share
     base, piece = _expand(fixed_labels(x), x, dim), _expand(fixed_labels(source), source, dim)
     sizes = [max(a, b) for a, b in zip(base.shape, piece.shape, strict=True)]
     sizes[dim] = x.shape[dim]
@@ -221,7 +225,9 @@ def select_scatter(walk: Walk, x: Value, source: Value, dim: int, index: int) ->
 
 @rule("zeros", "new_zeros", kind="other")
 def zeros(walk: Walk, *_: Any, **__: Any) -> Value:
-    """Zero tensors: they adopt the labels of tensors added to them."""
+    """Zero tensors: they adopt the labels of tensors added to them, or written into them."""
+    if walk.node is not None and walk.operator in ("zeros", "new_zeros"):
+        walk.created[walk.node] = walk.operator, walk.call_number(), walk.shape
     return Value(walk.shape, (torch.full((1,) * len(walk.shape), ZERO),))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from gnnrl_lightning.tracing.labels import Value, support
-from gnnrl_lightning.tracing.product import Product
+from gnnrl_lightning.tracing.product import UNLIKE, Product, may_meet
 from gnnrl_lightning.tracing.records import Contraction
 from gnnrl_lightning.tracing.rules.elementwise import merge
 from gnnrl_lightning.tracing.walk import Walk, rule
@@ -30,10 +30,12 @@ def matmul(walk: Walk, a: Value, b: Value) -> Value:
         walk.contract(())
         return Value(walk.shape)
     letters = _letters(len(a.shape), "mk"), _letters(len(b.shape), "kn")
-    product = Product(walk, (a, b), letters, _letters(len(walk.shape), "mn"), number)
+    result, sources = _letters(len(walk.shape), "mn"), _arguments(walk)[-2:]
+    values = _without_positions(walk, sources, (a, b), letters, result)
+    product = Product(walk, values, letters, result, number)
     labels = product.labels()
     product.keep_made()
-    _produce(walk, _arguments(walk)[-2:], (a, b), letters, product.result)
+    _produce(walk, sources, values, letters, result)
     reads = product.reads if product.reads is None else product.reads.flatten()
     walk.contract(tuple(product.sizes), reads=reads)
     return Value(walk.shape, labels)
@@ -43,6 +45,23 @@ def _arguments(walk: Walk) -> tuple[Any, ...]:
     """The arguments of the current operator in the graph."""
     assert walk.node is not None
     return walk.node.args
+
+
+def _without_positions(
+    walk: Walk, sources: Sequence[Any], values: Sequence[Value], letters: Sequence[str], result: str
+) -> list[Value]:
+    """Parameters without labels along batch dimensions that are no channels of the other operand: of frequencies."""
+    batch = [letter for letter in result if all(letter in mine for mine in letters)]
+    fixed = {x for x in batch if not all(may_meet(value, mine, x) for value, mine in zip(values, letters, strict=True))}
+    found = []
+    for source, value, mine in zip(sources, values, letters, strict=True):
+        gone = [labels for labels in value.labels if fixed & {mine[dim] for dim in support(labels)}]
+        if gone and source in walk.derived and walk.node not in walk.derived:
+            for labels in gone:
+                walk.freeze(labels, UNLIKE)
+            value = Value(value.shape, tuple(item for item in value.labels if not any(item is each for each in gone)))
+        found.append(value)
+    return found
 
 
 def _produce(walk: Walk, sources: Sequence[Any], values: Sequence[Value], letters: Sequence[str], result: str) -> None:
@@ -96,6 +115,7 @@ def einsum(walk: Walk, equation: str, operands: list[Value], *_: Any, **__: Any)
     if len(operands) == 1:
         return _one_operand(walk, operands[0], left, right)
     operands = [_halves(walk, value, letters, left, right) for value, letters in zip(operands, subscripts, strict=True)]
+    operands = _without_positions(walk, _arguments(walk)[1], operands, subscripts, right)
     product = Product(walk, operands, subscripts, right, number, masked=False)
     labels = product.labels()
     product.keep_made()

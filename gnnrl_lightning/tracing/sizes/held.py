@@ -52,6 +52,9 @@ SCALINGS = {
 TERMS = ("add", "add_", "__add__", "__radd__", "__iadd__", "sub", "sub_", "__sub__", "__rsub__", "__isub__")
 """Names of functions that add or subtract."""
 
+CREATED = ("zeros", "new_zeros")
+"""Calls that make a tensor of given sizes."""
+
 VIEWS = ("view", "reshape", "unflatten", "expand", "repeat", "repeat_interleave")
 """Calls whose arguments are sizes of their output."""
 
@@ -196,12 +199,14 @@ class _Recorder(TorchFunctionMode):
         if name in ("__getitem__", "__setitem__", "narrow") and not self.depth:
             self._note_slices(name, args, kwargs)
         key = None
-        if name in (*VIEWS, *CONVOLUTIONS, "split") and not self.depth:
+        if name in (*VIEWS, *CONVOLUTIONS, *CREATED, "split") and not self.depth:
             key = name, self.calls[name]
             self.calls[name] += 1
         if key in self.wanted and key is not None:
             given = _given(name, args, kwargs)
             self.given.sizes[key] = given
+            if name in CREATED:
+                return func(*args, **kwargs)
             if name == "split":
                 return _parts(*args, **kwargs)
             answers = self.answers.get(key, given)
@@ -285,6 +290,8 @@ def _groups(args: Any, kwargs: Any) -> int:
 
 def _given(name: str, args: Any, kwargs: Any) -> Sizes:
     """Return the sizes of the output that a call is given; for a depthwise convolution, its groups."""
+    if name == "zeros":
+        args = (None, *args)
     x, *rest = args
     if name in CONVOLUTIONS:
         positions = kwargs.get("weight", rest[0] if rest else x).dim() - 2

@@ -16,7 +16,7 @@ from gnnrl_lightning.tracing.records import Shared
 from gnnrl_lightning.tracing.sizes.following import free
 from gnnrl_lightning.tracing.walk import Walk
 
-STAYS = "is shared by all heads, which go as a whole"
+STAYS = "is shared by all heads, or rows of other channels, which go as a whole"
 
 
 def settle_outside(walk: Walk) -> None:

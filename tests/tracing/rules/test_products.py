@@ -6,6 +6,7 @@ from torch import nn
 
 import gnnrl_lightning
 from tests.support.exactness import check, random_weights
+from tests.support.networks_zoo import Pair
 
 
 class WeightsOfHeads(nn.Module):
@@ -87,3 +88,55 @@ def test_values_that_cannot_be_pruned_keep_the_heads():
     _, _, graph = traced(Mixed())
     (group,) = (group for group in graph.frozen if group.name == "inner.layer" and group.width == 3)
     assert group.reason == "is combined with values that cannot be pruned"
+
+
+class SpectralConvolution(Pair):
+    """Low frequencies are multiplied by complex matrices, and written into zeros of a size that the module holds."""
+
+    class Spectral(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.width = 6
+            self.weight = nn.Parameter(torch.randn(6, 6, 3, 2, 2))
+
+        def forward(self, x):
+            low = torch.fft.rfft2(x)
+            mixed = torch.zeros(len(x), self.width, *low.shape[2:], dtype=low.dtype)
+            weight = torch.view_as_complex(self.weight)
+            mixed[:, :, :3, :2] = torch.einsum("bixy,ioxy->boxy", low[:, :, :3, :2], weight)
+            return torch.fft.irfft2(mixed, s=x.shape[2:])
+
+    def __init__(self):
+        super().__init__(6, 6)
+        self.spectral = self.Spectral()
+
+    def features(self, x):
+        return self.b(self.spectral(self.a(x)).relu())
+
+
+def test_fourier_modes_are_written_into_zeros_of_an_attribute():
+    """`FlopCounterMode` does not count an einsum over one channel, so that two stay."""
+    torch.manual_seed(0)
+    network, generator = random_weights(SpectralConvolution()), torch.Generator().manual_seed(0)
+    inputs = (torch.randn(2, 3, 8, 8, dtype=torch.float64),)
+    graph = gnnrl_lightning.trace(network, inputs)
+    assert {group.name: group.width for group in graph.groups} == {"a": 6, "spectral": 6, "b": 5}
+    assert {group.name for group in graph.frozen} == {"x", "head"}
+    small = check(graph, network, inputs, torch.tensor([2, 3, 4]), generator)
+    assert small.spectral.width == 3 and small.spectral.weight.shape == (2, 3, 3, 2, 2)
+
+
+def test_complex_weights_are_tested_in_float64():
+    class Complex(SpectralConvolution):
+        class Spectral(SpectralConvolution.Spectral):
+            def forward(self, x):
+                low = torch.fft.rfft2(x)[:, :, :3, :2]
+                return torch.fft.irfft2(torch.einsum("bixy,ioxy->boxy", low, self.matrix), s=x.shape[2:])
+
+            def __init__(self):
+                super().__init__()
+                self.matrix = nn.Parameter(torch.view_as_complex(self.weight.detach().clone()))
+                del self.weight
+
+    graph = gnnrl_lightning.trace(Complex(), torch.zeros(1, 3, 8, 8))
+    assert {group.name: group.width for group in graph.groups} == {"a": 6, "spectral": 6, "b": 5}
