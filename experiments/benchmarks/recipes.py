@@ -10,6 +10,7 @@ these, repaired by `refit` on 1,024 training images, fine-tuned by each recipe (
 seed, and tested after the last epoch on the even test images (the development half, on which recipes are chosen) and on
 the odd ones (the final half). There is one JSON file per training; trainings with a file are not repeated. At the end a
 table shows every recipe and its difference from the first one, paired by candidate and seed, with 95 % intervals.
+With `--scratch`, networks of the same widths start from random weights instead: what the widths alone are worth.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Benchmark:
     """
 
     def __init__(self, data: ImageFolder, network: str, weights: str) -> None:
-        self.data, self.goal = data, Classification()
+        self.data, self.name, self.goal = data, network, Classification()
         self.dense = NetworkSpec(network).build()
         load_weights(self.dense, weights)
         self.dense.eval()
@@ -63,10 +64,11 @@ class Benchmark:
         every = torch.arange(len(test))
         self.halves = {half: test.subset(every[first::2]) for first, half in enumerate(HALVES)}
 
-    def measure(self, widths: Sequence[int], recipe: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    def measure(self, widths: Sequence[int], recipe: Mapping[str, Any], seed: int, scratch: bool) -> dict[str, Any]:
         """Figures of one training."""
         plan, options = self.pruner.plan(torch.tensor(widths)), TrainingOptions(**recipe)
-        network = self.pruner.prune(plan)
+        torch.manual_seed(seed)
+        network = plan.apply(NetworkSpec(self.name).build().eval()) if scratch else self.pruner.prune(plan)
         before, macs = self.tested(network), self.graph.cost.macs
         kept = kept_inputs(self.graph, plan.selection) if options.distillation == "features" else {}
         teacher = Teacher(copy.deepcopy(self.dense), kept)
@@ -78,6 +80,7 @@ class Benchmark:
             "macs_ratio": int(macs(plan.widths)) / int(macs(self.graph.widths)),
             "recipe": dict(recipe),
             "seed": seed,
+            "scratch": scratch,
             "before": before,
             "after": self.tested(network),
             "holdout_epochs": [epoch["top1"] for epoch in epochs],
@@ -125,6 +128,7 @@ def main() -> None:
     parser.add_argument("--recipes", type=json.loads, nargs="+", metavar="JSON", help="fields of TrainingOptions")
     parser.add_argument("--epochs", type=int, default=10, help="of each training (default 10)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="(default 0)")
+    parser.add_argument("--scratch", action="store_true", help="begin with random weights")
     parser.add_argument("--precision", choices=("32", "bf16"), default="bf16", help="(default bf16)")
     parser.add_argument("--folder", type=Path, required=True, help="folder of the JSON files")
     options = parser.parse_args()
@@ -138,12 +142,15 @@ def main() -> None:
     for seed in options.seeds:
         for recipe in recipes:
             for candidate in options.candidates:
-                path = options.folder / f"{candidate.stem}-{_name(recipe)}-seed{seed}.json"
+                start = "scratch," if options.scratch else ""
+                path = options.folder / f"{candidate.stem}-{start}{_name(recipe)}-seed{seed}.json"
                 if not path.exists():
-                    row = benchmark.measure(json.loads(candidate.read_text())["widths"], recipe, seed)
+                    widths = json.loads(candidate.read_text())["widths"]
+                    row = benchmark.measure(widths, recipe, seed, options.scratch)
                     path.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
                     print(path.stem, row["before"], row["after"], f"{row['seconds']:.0f} s", flush=True)
     rows = [json.loads(path.read_text()) for path in sorted(options.folder.glob("*-seed*.json"))]
+    rows = [row for row in rows if row.get("scratch", False) == options.scratch]
     for entry in report(rows, recipes[0]):
         print(json.dumps(entry))
 
