@@ -38,7 +38,8 @@ def pruned(task, width, **options):
 
 def finetuned(trained, before, folder):
     folder.checkpoints.mkdir(exist_ok=True)
-    return finetune(trained, {PRUNED: before}, folder)[PRUNED]
+    plan = trained.final_pruner.plan(torch.tensor([before[1].out_features]))
+    return finetune(trained, {PRUNED: before}, {PRUNED: plan}, folder)[PRUNED]
 
 
 @pytest.fixture
