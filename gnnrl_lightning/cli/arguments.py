@@ -19,7 +19,7 @@ from gnnrl_lightning.cli.ending import reading_user_code
 from gnnrl_lightning.cli.experiments import with_experiments
 from gnnrl_lightning.cli.front import DESCRIPTION
 from gnnrl_lightning.cli.parser import USUAL_LEARNER, CompressionParser, add_learner
-from gnnrl_lightning.cli.resuming import is_finished, resumed_run, same_wandb_runs
+from gnnrl_lightning.cli.resuming import is_finished, refuse_unfinished, resumed_run, same_wandb_runs
 from gnnrl_lightning.cli.subcommands import CONFIGURED, Subcommand
 from gnnrl_lightning.cli.trainer import SubcommandTrainer, check_settings
 from gnnrl_lightning.cli.wording import refusal
@@ -189,6 +189,8 @@ class ArgumentsCLI(LightningCLI):
             given = [self._get(self.config, name) for name in ("checkpoint", "artifact")]
             given += policies_of(self._get(self.config, "model"), self._get(self.config_init, "compare").variants)
             if self.unfinished is None and self.resumed is None:
+                if self.run.name is not None and not self.overwrite:
+                    refuse_unfinished(RunFolder(Path(self.run.root) / self.run.name), str(self.subcommand))
                 RunFolder.check(self.run.root, self.run.name, self.overwrite, [path for path in given if path])
         self.model: GraphLearner = self._get(self.config_init, "model")
         self.model.seed = self._get(self.config, "seed_everything")

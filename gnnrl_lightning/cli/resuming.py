@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -88,3 +89,22 @@ def same_wandb_runs(trainer: Namespace, ids: Sequence[str]) -> None:
     of_wandb = [item for item in loggers if isinstance(item, Namespace) and item.class_path.endswith("WandbLogger")]
     for item, run in zip(of_wandb, ids, strict=False):
         item.init_args.id = run
+
+
+def refuse_unfinished(folder: RunFolder, subcommand: str) -> None:
+    """Refuse to begin a run in the folder of an interrupted one, and say how that one is resumed.
+
+    Args:
+        folder: Folder of the new run.
+        subcommand: Its subcommand.
+
+    Raises:
+        UserError: The folder has an interrupted run of the same subcommand.
+    """
+    if not SUBCOMMANDS[subcommand].resumes or not folder.config.is_file() or subcommand_of(folder) != subcommand:
+        return
+    if not is_finished(folder):
+        raise UserError(
+            f"run folder {folder.path} has an unfinished run: resume it with {subcommand} {OPTION} "
+            f"{shlex.quote(str(folder.path))}, choose another name, or pass --overwrite"
+        )

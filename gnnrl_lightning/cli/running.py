@@ -42,6 +42,9 @@ from gnnrl_lightning.runs.integrity import read_result
 from gnnrl_lightning.training.checkpoint import LatestCheckpoint
 from gnnrl_lightning.training.train import quiet_trainer
 
+COMPARE = "compare"
+"""The subcommand that is resumed by the name of its run."""
+
 
 class RunningCLI(ArgumentsCLI):
     """The part that all subcommands with a run folder share."""
@@ -198,7 +201,11 @@ class RunningCLI(ArgumentsCLI):
             raise SystemExit(end.code) from error
 
     def _resume_hint(self) -> str:
-        if not self.asked.resumes or self._folder is None or not self._folder.config.is_file():
+        if self._folder is None or not self._folder.config.is_file():
+            return ""
+        if self.subcommand == COMPARE:
+            return f"; resume with the same command and --run.name {shlex.quote(self._folder.path.name)}"
+        if not self.asked.resumes:
             return ""
         folder = shlex.quote(str(self._folder.path))
         return f"; resume with: python -m gnnrl_lightning {self.subcommand} {OPTION} {folder}"

@@ -23,6 +23,7 @@ from gnnrl_lightning.cli.resuming import resumed_run, same_wandb_runs
 from gnnrl_lightning.evaluation.evaluator import Evaluator
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.files import replacing
+from gnnrl_lightning.job import comparison
 from gnnrl_lightning.training.checkpoint import LatestCheckpoint
 from tests.support.workplace import working_in
 
@@ -210,8 +211,27 @@ def test_signals_end_a_run_cleanly(
     assert capsys.readouterr().err == f"stopped; resume with: python -m gnnrl_lightning fit --resume runs/{name}\n"
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
     assert not (workplace / "runs" / name / "result.json").exists()
+    with pytest.raises(SystemExit):
+        fit(name)
+    unfinished = f"run folder runs/{name} has an unfinished run: resume it with fit --resume runs/{name}, choose"
+    assert capsys.readouterr().err.startswith(f"error: {unfinished}")
     main(["fit", "--resume", f"runs/{name}"])
     assert_same(workplace / "runs" / name, whole)
+
+
+def test_a_comparison_that_a_signal_ends_says_how_it_goes_on(workplace, interrupt, monkeypatch, capsys):
+    given = ["compare", "--config", "small.yaml", "--pretraining.epochs", "0", "--compare.methods", "[uniform, random]"]
+    given += ["--search.evaluations", "19", "--compare.seeds", "[0]"]
+    with monkeypatch.context(), pytest.raises(SystemExit) as end:
+        interrupt(signal.SIGINT, comparison, "_write", 2)
+        main([*given, "--run.experiment", "ended"])
+    assert end.value.code == 130
+    error = capsys.readouterr().err
+    (name,) = re.findall(r"^stopped; resume with the same command and --run.name ('?ended\S*'?)\n$", error)
+    monkeypatch.undo()
+    monkeypatch.chdir(workplace)
+    main([*given, "--run.name", name.strip("'")])
+    assert capsys.readouterr().out.count("random, budget") == 1
 
 
 def test_a_process_that_a_signal_ends_says_one_line(workplace):
