@@ -62,7 +62,7 @@ def test_later_files_win(capsys):
     files = ["--config", str(EXPERIMENTS / "digits.yaml"), "--config", str(EXPERIMENTS / "debug.yaml")]
     config = printed_config(capsys, "fit", *files)
     assert config["pretraining"]["epochs"] == 1 and config["finetuning"]["learning_rate"] == 0.005
-    assert config["budget"]["macs"] == 0.05 and config["search"]["evaluations"] == 20
+    assert config["budget"]["macs"] == 0.03 and config["search"]["evaluations"] == 20
 
 
 def test_sweep_arguments_are_accepted_as_wandb_passes_them(capsys, monkeypatch):
