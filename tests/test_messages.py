@@ -22,6 +22,7 @@ ADVISING = {
 """Variables of messages that hold advice -> a word of it."""
 WRAPPED = re.compile(
     r"^(compare: {}|compare\.variants\.{}|inputs|report|{}|latency\.table {}|{} cannot be traced|{} {}): {}$"
+    r"|^in training mode, {}$"
 )
 """A message of another error, with where it comes from."""
 

@@ -226,7 +226,9 @@ class SearchProblem:
         """
         self._pay_for_pruner()
         if self.left < 1:
-            raise UserError(f"{proposer} asks for more than its {self.evaluations} evaluations: ask while problem.left")
+            raise UserError(
+                f"{proposer} asks for more than its {self.evaluations} evaluations: expected no more than problem.left"
+            )
         expected = tuple(self.graph.widths.shape)
         if not isinstance(widths, Tensor) or widths.dtype != torch.int64 or tuple(widths.shape) != expected:
             what = f"{widths.dtype} {tuple(widths.shape)}" if isinstance(widths, Tensor) else type(widths).__name__
@@ -235,7 +237,10 @@ class SearchProblem:
                 "such as problem.project gives"
             )
         if not self.limits.met(widths, self._allowed):
-            raise UserError(f"{proposer} proposes {widths.tolist()}, which does not meet the budget: project it first")
+            raise UserError(
+                f"{proposer} proposes {widths.tolist()}, which does not meet the budget: expected widths that "
+                "problem.project gives"
+            )
         scored = self._evaluate(widths, proposer)
         self._count([scored])
         return scored
