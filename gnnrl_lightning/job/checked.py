@@ -33,6 +33,7 @@ from gnnrl_lightning.speed.alignment import Alignment, align, multiples_for
 from gnnrl_lightning.speed.timer import RealTimer
 from gnnrl_lightning.speed.training import TunedTraining
 from gnnrl_lightning.speed.tuning import Tuned
+from gnnrl_lightning.surgery.layers import kept_inputs
 from gnnrl_lightning.training.distillation import Teacher
 from gnnrl_lightning.trees import Tree, call, floats, take, to_device
 
@@ -92,7 +93,7 @@ def check(
         raise UserError("groups.masks and stages.shares do not go together yet: leave one of them out")
     if not task.trained:
         task.check_training(network, options.pretraining, "pretraining")
-    task.check_training(network, options.finetuning, "finetuning", teacher=Teacher(network))
+    task.check_training(network, options.finetuning, "finetuning", teacher=_itself(graph, network))
     check_exportable(options.delivery.formats, network, task.example())
     near = budget if origin is not None else options.stages.first(budget)
     if folder is not None and near is not budget:
@@ -119,6 +120,11 @@ def check(
     job = Job(task, graph, limits, options, runtime, latency, origin)
     calibration = job.calibration(options.candidate.calibration_examples)
     return Checked(job, network, calibration, tuned if alignment is None else (alignment, *tuned))
+
+
+def _itself(graph: ComputationGraph, network: nn.Module) -> Teacher:
+    """The network as the teacher of one that keeps all of its channels: what is tried reads features as well."""
+    return Teacher(network, kept_inputs(graph, graph.plan(network, graph.widths).selection) if graph.groups else {})
 
 
 def _before_measuring(job: Job, network: nn.Module, budget: Budget, first: Callable[[Checked], None] | None) -> None:

@@ -93,7 +93,7 @@ def _relative(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _as_distillation(given: Any) -> Distillation:
-    return as_callable(given, "a function from Lesson to a loss, or a class of such functions")
+    return as_callable(given, "a function from Lesson to a loss, or a class of such functions", 1)
 
 
 DISTILLATIONS: Registry[Distillation] = Registry("distillation", _as_distillation)

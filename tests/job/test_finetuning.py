@@ -105,6 +105,20 @@ def test_the_figures_of_all_epochs_outlive_an_interruption(task, folder):
     assert again.figures == first.figures
 
 
+def of_features(lesson):
+    """Fails without features."""
+    return lesson.objective.distillation(lesson.outputs, lesson.taught, 4.0) + sum(
+        (ours - theirs).square().mean() for ours, theirs in lesson.features
+    ) / len(lesson.features)
+
+
+def test_a_distillation_of_features_alone_trains(task, folder):
+    """Before the search it is tried with the features of the dense network, in training it has the kept channels."""
+    trained, before = pruned(task, 12, epochs=1, distillation=f"{__name__}.of_features")
+    found = finetuned(trained, before, folder)
+    assert found.figures["finetuning_kept"] and not torch.equal(found.network[1].weight, before[1].weight)
+
+
 def test_without_epochs_nothing_changes(task, folder):
     trained, before = pruned(task, 12, epochs=0)
     found = finetuned(trained, before, folder)
