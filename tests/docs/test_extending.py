@@ -2,34 +2,26 @@
 
 import re
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
 
-from gnnrl_lightning.artifacts.formats import FORMATS
 from gnnrl_lightning.cli import main
-from gnnrl_lightning.cost.metrics import METRICS
-from gnnrl_lightning.importance import IMPORTANCES
-from gnnrl_lightning.objective.registry import OBJECTIVES
-from gnnrl_lightning.repair.table import REPAIRS
-from gnnrl_lightning.rl.encoders import ENCODERS
-from gnnrl_lightning.rl.env.reward import REWARDS
-from gnnrl_lightning.search.methods import METHODS
-from gnnrl_lightning.surrogate.measures import SENSITIVITIES
-from gnnrl_lightning.training.optimizers import OPTIMIZERS
-from gnnrl_lightning.training.schedules import SCHEDULES
+from gnnrl_lightning.registry import Registry
 from tests.support.workplace import working_in
 
-TABLES = [IMPORTANCES, REPAIRS, SENSITIVITIES, METHODS, FORMATS, METRICS, OBJECTIVES, REWARDS, ENCODERS]
-TABLES += [OPTIMIZERS, SCHEDULES]
 PAGES = Path(__file__).parents[2] / "docs" / "extending"
 NAMES = sorted(path.name for path in PAGES.glob("add-*.md"))
 
 
 @pytest.fixture(autouse=True)
 def own_rows(monkeypatch):
-    """Removes what a snippet registers."""
-    for table in TABLES:
+    """Removes what a snippet registers, from whatever table."""
+    modules = [module for name, module in sys.modules.items() if name.startswith("gnnrl_lightning")]
+    tables = [table for module in modules for table in vars(module).values() if isinstance(table, Registry)]
+    assert tables
+    for table in tables:
         monkeypatch.setattr(table, "_rows", dict(table))
 
 
