@@ -45,7 +45,7 @@ from damaged_files import CONFIG, DAMAGED, EXPERIMENT, DamagedFiles
 from resume import differences
 
 from gnnrl_lightning.cli import main as program
-from gnnrl_lightning.cost.latency import Grid
+from gnnrl_lightning.cost.grid import Grid
 from gnnrl_lightning.files import replacing
 from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.runs.integrity import read_result

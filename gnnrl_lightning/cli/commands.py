@@ -27,13 +27,13 @@ from gnnrl_lightning.job.deciding import decided_training
 from gnnrl_lightning.job.delivery import Delivered, deliver
 from gnnrl_lightning.job.finetuning import save_finetuned, worse
 from gnnrl_lightning.job.given_widths import as_widths, budget_of, deliver_unchanged, deliver_widths, read_widths
+from gnnrl_lightning.job.inspection import inspect
 from gnnrl_lightning.job.job import PhaseTrainers, Runtime
 from gnnrl_lightning.job.prediction import as_json, predict
 from gnnrl_lightning.job.reporting import evidence, write_report
 from gnnrl_lightning.job.searching import begin
 from gnnrl_lightning.job.stage_options import StageOptions
 from gnnrl_lightning.job.stages import check_agent, fits_agent, through_stages
-from gnnrl_lightning.job.task import inspect
 from gnnrl_lightning.job.trained import Trained, train
 from gnnrl_lightning.networks import save_weights
 from gnnrl_lightning.objective.protocol import record

@@ -8,17 +8,15 @@ widths = limits.project(graph.widths)  # meets every limit, and no group could b
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from gnnrl_lightning.checks import shown, whole
+from gnnrl_lightning.cost.limit import Limit, parse_limit
 from gnnrl_lightning.cost.metrics import LATENCY, METRICS, NONZERO, SHOWN, Cost, as_text, metric_name
 from gnnrl_lightning.cost.projection import AllowedWidths, Limits, fits, project
 from gnnrl_lightning.cost.ranges import WidthRanges, as_proposals, as_whole
@@ -48,57 +46,6 @@ class Prunable(Protocol):
     @property
     def removable(self) -> Removable: ...  # noqa: D102
     def cost_of(self, metric: Any) -> Cost: ...  # noqa: D102
-
-
-@dataclass(frozen=True)
-class Limit:
-    """An upper limit: a share of the dense network's cost, or an absolute one."""
-
-    value: float
-    relative: bool
-
-
-def parse_limit(given: float | str, option: str, unit: str = "") -> Limit:
-    """Parse a limit.
-
-    Numbers below 1 and percentages are shares of the dense network's cost. Whole numbers above 1 are absolute, with an
-    optional k, M or G for thousands, millions or billions; any number followed by the metric's unit is absolute.
-
-    Args:
-        given: The limit, for example 0.5, "50%", 60_000_000, "60M" or "12.5 ms".
-        option: Name of the option, for messages.
-        unit: Unit of the metric.
-
-    Raises:
-        UserError: The limit is neither a share nor absolute.
-    """
-    form = r"([+-]?(?:[\d.]+(?:e[+-]?\d+)?|inf|nan))\s*(%|[kMG]?)\s*(" + re.escape(unit) + ")?"
-    readable = isinstance(given, (str, Real)) and not isinstance(given, bool)
-    try:
-        found = re.fullmatch(form, str(given).strip(), re.IGNORECASE) if readable else None
-        value = float(found[1]) if found else None
-    except (ValueError, OverflowError):  # several decimal points, or thousands of digits
-        found = value = None
-    if found is None or value is None:
-        raise UserError(f"{option} is {shown(given)}: expected a share such as 0.5 or 50%, or a whole number above 1")
-    if not 0 < value < math.inf:
-        raise UserError(f"{option} is {given}: expected a positive number, for example 0.5 (half of the network)")
-    scale, measured = found[2].lower(), bool(unit) and found[3] is not None
-    if scale == "%":
-        value = value / 100
-    elif scale:
-        value *= {"k": 1e3, "m": 1e6, "g": 1e9}[scale]
-    if measured and scale != "%":
-        return Limit(value, relative=False)
-    if value < 1 and (scale == "%" or not scale):
-        return Limit(value, relative=True)
-    if value > 1 and scale != "%" and value.is_integer():
-        return Limit(value, relative=False)
-    with_unit = f" or a number with its unit ({value:g} {unit})" if unit else ""
-    raise UserError(
-        f"{option} is {given}, which is neither a share nor absolute: write a share below 1 (0.5 or 50%), a whole "
-        f"number above 1{with_unit} for an absolute limit, or null for none"
-    )
 
 
 @dataclass(frozen=True, init=False, repr=False)

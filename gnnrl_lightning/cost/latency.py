@@ -8,7 +8,8 @@ l, which mix channels, and of operators e that leave them apart (batch norms, ac
 takes nothing; `call` may be negative, because a call alone takes longer than one among others, and no operator takes
 less than nothing. Operators e may take several times as long in a network as alone, where their inputs stay in the
 processor's caches, which is `ratio`. Processors compute layers with vectors of 8 or 16 channels, so that 33 channels
-may take as long as 40, and `rounding` says how much of the way to the next multiple of `LANES` a width counts there.
+may take as long as 40, and `rounding` says how much of the way to the next multiple of `LANES` in
+`gnnrl_lightning.cost.grid` a width counts there.
 """
 
 from __future__ import annotations
@@ -21,10 +22,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from gnnrl_lightning.cost.grid import Grid, Lookup
 from gnnrl_lightning.errors import UserError
-
-LANES = 8
-"""Channels that processors compute together."""
 
 ROUNDINGS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Values of `Correction.rounding` to try."""
@@ -47,40 +46,6 @@ class Sized(Protocol):
     @property
     def operators(self) -> Sequence[Any]: ...  # noqa: D102
     def channels(self, widths: Tensor) -> Tensor: ...  # noqa: D102
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Milliseconds of an operator over its input and output channels.
-
-    Attributes:
-        inputs: Input channels of the rows, ascending; only one if the time depends on the outputs alone.
-        outputs: Output channels of the columns, ascending.
-        milliseconds: For each row, the times of the columns.
-    """
-
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    milliseconds: tuple[tuple[float, ...], ...]
-
-    def covers(self, inputs: int, outputs: int) -> bool:
-        """Whether these channels lie within the grid."""
-        return inputs <= self.inputs[-1] and outputs <= self.outputs[-1]
-
-    @property
-    def rising(self) -> Tensor:
-        """The times without falls, float64, so that a narrower operator never takes longer: see `rising`."""
-        return rising(torch.tensor(self.milliseconds, dtype=torch.float64))
-
-
-def rising(table: Tensor) -> Tensor:
-    """Return a table `(n, m)` without falls along rows and columns.
-
-    It is the mean of the smallest such table above the given one and the largest one below it.
-    """
-    above = table.cummax(0).values.cummax(1).values
-    below = table.flip(0, 1).cummin(0).values.cummin(1).values.flip(0, 1)
-    return (above + below) / 2
 
 
 @dataclass(frozen=True)
@@ -107,7 +72,7 @@ class Correction:
     Attributes:
         call: Milliseconds of each operator that is present, whatever its widths.
         scale: Factor of the times of layers.
-        rounding: Share of the way to the next multiple of `LANES` that a width counts in layers.
+        rounding: Share of the way to the next multiple of the processor's lanes that a width counts in layers.
         ratio: Factor of the times of all other operators, relative to `scale`.
     """
 
@@ -146,8 +111,8 @@ class LatencyModel:
         self._others = [number for number, use in enumerate(uses) if use.source is None]
         self._merge()
 
-    def _lookup(self, numbers: Sequence[int], rounding: float) -> _Lookup:
-        return _Lookup([self.grids[self.uses[number].key] for number in numbers], self._most, rounding)
+    def _lookup(self, numbers: Sequence[int], rounding: float) -> Lookup:
+        return Lookup([self.grids[self.uses[number].key] for number in numbers], self._most, rounding)
 
     def _merge(self) -> None:
         """Prepare the sums over all operators.
@@ -213,7 +178,7 @@ class LatencyModel:
         return found
 
     @cached_property
-    def _each(self) -> tuple[tuple[list[int], _Lookup, float], ...]:
+    def _each(self) -> tuple[tuple[list[int], Lookup, float], ...]:
         """Layers and other operators, one by one: their numbers, their tables, and the factor of their times."""
         scale, rounding, ratio = self.correction.scale, self.correction.rounding, self.correction.ratio
         layers = self._layers, self._lookup(self._layers, rounding), scale
@@ -276,56 +241,3 @@ def _line(calls: Tensor, x: Tensor, y: Tensor, weight: Tensor) -> tuple[float, f
             return call, scale
     slopes = x / y
     return 0.0, max(float((weight * slopes).sum() / (weight * slopes.square()).sum()), LEAST_SCALE)
-
-
-class _Lookup:
-    """The grids of many operators, evaluated together.
-
-    Args:
-        grids: Grid of each of n operators.
-        most: Largest number of channels.
-        rounding: As in `Correction`.
-    """
-
-    def __init__(self, grids: Sequence[Grid], most: int, rounding: float) -> None:
-        starts, tables, start = dict[int, int](), list[Tensor](), 0
-        for grid in {id(grid): grid for grid in grids}.values():
-            starts[id(grid)] = start
-            tables.append(grid.rising.flatten())
-            start += len(tables[-1])
-        self._table = torch.cat([torch.zeros(0, dtype=torch.float64), *tables])
-        self._start = torch.tensor([starts[id(grid)] for grid in grids], dtype=torch.int64)
-        columns = torch.tensor([len(grid.outputs) for grid in grids], dtype=torch.int64)
-        rows = torch.tensor([len(grid.inputs) for grid in grids], dtype=torch.int64)
-        self._columns, self._right, self._down = columns, (columns > 1).long(), torch.where(rows > 1, columns, 0)
-        axes: dict[tuple[int, ...], int] = {}
-        self._inputs = torch.tensor([axes.setdefault(grid.inputs, len(axes)) for grid in grids], dtype=torch.int64)
-        self._outputs = torch.tensor([axes.setdefault(grid.outputs, len(axes)) for grid in grids], dtype=torch.int64)
-        every = torch.arange(most + 1)
-        whole = (every + LANES - 1) // LANES * LANES
-        places = [_places(points, torch.lerp(every.double(), whole.double(), rounding)) for points in axes]
-        self._low = torch.stack([low for low, _ in places]) if places else torch.zeros(0, 1, dtype=torch.int64)
-        self._share = torch.stack([share for _, share in places]) if places else torch.zeros(0, 1, dtype=torch.float64)
-
-    def __call__(self, inputs: Tensor, outputs: Tensor) -> Tensor:
-        """Milliseconds `(B, n)` float64 at channels `(B, n)` each; none without channels: the operator is removed."""
-        row, column = self._low[self._inputs, inputs], self._low[self._outputs, outputs]
-        down, right = self._share[self._inputs, inputs], self._share[self._outputs, outputs]
-        corner = self._start + row * self._columns + column
-        upper = torch.lerp(self._table[corner], self._table[corner + self._right], right)
-        below = corner + self._down
-        lower = torch.lerp(self._table[below], self._table[below + self._right], right)
-        return torch.lerp(upper, lower, down).clamp(min=0) * ((inputs > 0) & (outputs > 0))
-
-
-def _places(points: Sequence[int], channels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the index of the grid point below each number of channels, and its share of the way to the next one.
-
-    Beyond the grid, its ends count.
-    """
-    if len(points) == 1:
-        return torch.zeros(channels.shape, dtype=torch.int64), torch.zeros_like(channels)
-    knots = torch.tensor(points, dtype=torch.float64)
-    channels = channels.clamp(points[0], points[-1])
-    low = (torch.searchsorted(knots, channels, right=True) - 1).clamp(0, len(points) - 2)
-    return low, (channels - knots[low]) / (knots[low + 1] - knots[low])

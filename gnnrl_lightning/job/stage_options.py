@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from gnnrl_lightning.checks import shown
-from gnnrl_lightning.cost.budget import BoundBudget, Budget, parse_limit
+from gnnrl_lightning.cost.budget import BoundBudget, Budget
+from gnnrl_lightning.cost.limit import parse_limit
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.options import at_least
 

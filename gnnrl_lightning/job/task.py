@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from gnnrl_lightning.artifacts import artifact
 from gnnrl_lightning.artifacts.recipe import folder_of
 from gnnrl_lightning.checks import as_path, instance
-from gnnrl_lightning.cost.metrics import metric_name
 from gnnrl_lightning.data import ExampleData, Examples
 from gnnrl_lightning.errors import Diverged, UserError
 from gnnrl_lightning.evaluation.racing import random_order
@@ -301,45 +300,3 @@ class Task:
 
 def _call(network: Mapping[str, Any]) -> str:
     return f"{network.get('class_path')} with init_args {network.get('init_args')}"
-
-
-def inspect(graph: ComputationGraph, metrics: Iterable[Any] | None = None) -> dict[str, Any]:
-    """Return the groups with lowest and highest widths, kept layers, frozen groups, their reasons, and costs.
-
-    The smallest cost is that of the lowest widths; `min_width` of a budget may raise them further. With `min_width` 0,
-    groups may be removed entirely unless they have a reason to stay.
-
-    Args:
-        graph: The traced network.
-        metrics: The metrics to show, see `ComputationGraph.cost_of`; None: the registered ones that it has.
-    """
-    both, costs = torch.stack([graph.widths, graph.smallest]), {}
-    for metric in graph.metrics if metrics is None else metrics:
-        name, (dense, smallest) = metric_name(metric), graph.cost_of(metric)(both).tolist()
-        costs |= {name: dense, f"smallest_{name}": smallest}
-    frozen = [asdict(group) for group in graph.frozen]
-    groups = [
-        {
-            "name": group.name,
-            "width": group.width,
-            "lowest": lowest,
-            "highest": highest,
-            "stays": "groups.limits gives a lowest width" if limited and not reason else reason,
-            "members": [asdict(member) for member in group.members],
-        }
-        for group, lowest, highest, limited, reason in zip(
-            graph.groups,
-            graph.ranges.lowest.tolist(),
-            graph.ranges.highest.tolist(),
-            graph.ranges.stays.tolist(),
-            graph.removable.reasons,
-            strict=True,
-        )
-    ]
-    return {
-        **costs,
-        "kept": list(graph.kept),
-        "groups": groups,
-        "frozen": frozen,
-        "reasons": [asdict(reason) for reason in graph.reasons],
-    }

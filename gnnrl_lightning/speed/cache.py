@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from gnnrl_lightning.cost.latency import Grid
+from gnnrl_lightning.cost.grid import Grid
 from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.files import replacing
 from gnnrl_lightning.speed.table import NO_TABLE, as_record, from_record

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from gnnrl_lightning.cost.latency import Grid, Use
+from gnnrl_lightning.cost.grid import Grid
+from gnnrl_lightning.cost.latency import Use
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.speed.backend import Backend, Cell, Shaped
 from gnnrl_lightning.speed.backends import EAGER

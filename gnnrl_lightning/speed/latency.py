@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from gnnrl_lightning.cost.budget import Budget
-from gnnrl_lightning.cost.latency import Grid, LatencyModel
+from gnnrl_lightning.cost.grid import Grid
+from gnnrl_lightning.cost.latency import LatencyModel
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.options import AUTO

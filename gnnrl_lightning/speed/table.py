@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gnnrl_lightning.cost.latency import Grid
+from gnnrl_lightning.cost.grid import Grid
 from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.files import replacing
 from gnnrl_lightning.speed.grids import Wanted

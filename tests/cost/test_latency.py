@@ -3,7 +3,8 @@ import itertools
 import pytest
 import torch
 
-from gnnrl_lightning.cost.latency import LANES, Correction, Grid, LatencyModel, Use, rising
+from gnnrl_lightning.cost.grid import LANES, Grid
+from gnnrl_lightning.cost.latency import Correction, LatencyModel, Use
 from gnnrl_lightning.errors import UserError
 
 
@@ -110,13 +111,6 @@ def test_rounding_counts_channels_up_to_the_next_multiple():
         whole = -(-width // LANES) * LANES
         assert float(layers(torch.tensor([4, width]))) == pytest.approx(product(8, whole))
         assert float(relu(torch.tensor([4, width]))) == pytest.approx(0.1 * width)
-
-
-def test_a_rising_table_stays_as_it_is_and_others_are_met_half_way():
-    table = torch.tensor([[1.0, 2.0], [2.0, 3.0]])
-    assert torch.equal(rising(table), table)
-    # The smallest rising table above [1, 3, 2] is [1, 3, 3], the largest one below it [1, 2, 2].
-    assert rising(torch.tensor([[1.0, 3.0, 2.0]])).tolist() == [[1.0, 2.5, 2.5]]
 
 
 @pytest.mark.parametrize(

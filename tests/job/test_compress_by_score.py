@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from gnnrl_lightning import GNNRL, Budget, GroupOptions, Options, TrainingOptions, UserError, compress_by_score, trace
-from gnnrl_lightning.cost.latency import Grid
+from gnnrl_lightning.cost.grid import Grid
 from gnnrl_lightning.job import (
     CandidateOptions,
     DeliveryOptions,

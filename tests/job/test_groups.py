@@ -10,7 +10,8 @@ from gnnrl_lightning.data import Digits
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.checked import check
 from gnnrl_lightning.job.groups import GroupOptions
-from gnnrl_lightning.job.task import Task, inspect
+from gnnrl_lightning.job.inspection import inspect
+from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.search.baselines import starting_candidates
 from tests.support.workplace import working_in

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from gnnrl_lightning.cost.latency import Grid
+from gnnrl_lightning.cost.grid import Grid
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.speed.cache import Cache
 from tests.support.damage import damaged
