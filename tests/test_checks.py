@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gnnrl_lightning import GNNRL, Budget, GroupOptions, Options, Task, TrainingOptions, UserError, load, pull, push
-from gnnrl_lightning.artifacts.artifact import check_files
+from gnnrl_lightning.artifacts.integrity import check_files
 from gnnrl_lightning.checks import (
     LARGEST,
     as_path,

@@ -19,22 +19,26 @@ from typing import Any, overload
 import torch
 from torch import nn
 
-from gnnrl_lightning.artifacts.formats import FORMATS, Format, load_pruned
-from gnnrl_lightning.artifacts.recipe import FORMAT, RECIPE, check_probe, files_of, probe, read_recipe, recipe_hash
+from gnnrl_lightning.artifacts.formats import (
+    DEFAULT_FORMATS,
+    FORMATS,
+    WEIGHTS,
+    Format,
+    check_exportable,
+    find_formats,
+    load_pruned,
+)
+from gnnrl_lightning.artifacts.integrity import file_of
+from gnnrl_lightning.artifacts.recipe import FORMAT, RECIPE, check_probe, probe, read_recipe, recipe_hash
 from gnnrl_lightning.checks import as_path, instance, shown
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.exporting.program import check_outputs, exported_once
+from gnnrl_lightning.exporting.program import exported_once
 from gnnrl_lightning.files import os_errors, replacing, sha256
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.networks import eval_mode
 from gnnrl_lightning.surgery.plan import Plan
 from gnnrl_lightning.trees import Tree, call, layout, tensors, zeros_of
 from gnnrl_lightning.versions import versions
-
-WEIGHTS = "weights"
-"""Name of the format that is loaded unless another one is named: the weights alone, for the network's own class."""
-
-DEFAULT_FORMATS = (WEIGHTS, "program")
 
 
 def step(graph: ComputationGraph, plan: Plan) -> dict[str, Any]:
@@ -153,44 +157,6 @@ def _write(row: Format, held: Callable[..., Tree], example: Tree, folder: Path) 
         return {"file": row.file, **beside, **row.write(held, example, folder / row.file), **probed}
 
 
-def find_formats(names: Sequence[str], option: str | None = None) -> dict[str, Format]:
-    """Return the formats by the names or import paths given.
-
-    Args:
-        names: Names of `FORMATS` or import paths.
-        option: The option that lists them, for error messages.
-
-    Raises:
-        UserError: A format is unknown or cannot be written here, or two formats write the same file.
-    """
-    if isinstance(names, (str, bytes)) or not isinstance(names, Sequence):
-        raise UserError(f"{option or 'formats'} is {shown(names)}: expected a list of {', '.join(FORMATS)}")
-    if not names:
-        raise UserError(f"{option or 'formats'} is empty: expected at least one of {', '.join(FORMATS)}")
-    rows = {name: FORMATS.find(name, option) for name in names}
-    files = [RECIPE, *(file for row in rows.values() for file in row.files)]
-    if len(rows) < len(names) or len(set(files)) < len(files):
-        raise UserError(f"{option or 'formats'} is {list(names)}: expected different formats, each with its own file")
-    for row in rows.values():
-        row.check()
-    return rows
-
-
-def check_exportable(formats: Sequence[str], network: nn.Module, example: Tree) -> None:
-    """Refuse formats that cannot hold what a network returns.
-
-    Args:
-        formats: Names of `FORMATS` or import paths.
-        network: The network, pruned or not.
-        example: Normalised inputs, on the network's device.
-
-    Raises:
-        UserError: A format exports the network, and an exported program cannot return what it returns.
-    """
-    if any(row.exports for row in find_formats(formats).values()):
-        check_outputs(network, example)
-
-
 @dataclass(frozen=True)
 class Restored:
     """A pruned network and its recipe.
@@ -216,7 +182,7 @@ def restore(folder: str | Path, dense: nn.Module, example: Tree) -> Restored:
         UserError: A file is missing or damaged, or the recipe belongs to a different network.
     """
     recipe = read_recipe(folder)
-    path = _file(Path(folder), recipe, WEIGHTS)
+    path = file_of(Path(folder), recipe, WEIGHTS)
     instance("dense", dense, nn.Module, "the unpruned network, with any weights")
     _check_example(example)
     network = load_pruned(path, recipe, dense, example)
@@ -261,7 +227,7 @@ def load(
     if example is not None:
         _check_example(example)
     recipe = read_recipe(folder)
-    path = _file(Path(folder), recipe, instance("format", format, str, "the name of a format"))
+    path = file_of(Path(folder), recipe, instance("format", format, str, "the name of a format"))
     given = zeros_of(recipe["input"]) if example is None else example
     row = FORMATS.find(format)
     loaded = row.load(path, recipe, dense, given)
@@ -274,24 +240,6 @@ def _check_example(example: Any) -> None:
         raise UserError(f"example is {shown(example)}: expected the network's inputs, a tensor or several of them")
 
 
-def check_files(folder: str | Path) -> dict[str, Any]:
-    """Compare all files of an artifact with their checksums; none is loaded.
-
-    Args:
-        folder: Folder of the artifact.
-
-    Returns:
-        The recipe.
-
-    Raises:
-        UserError: A file is missing or damaged.
-    """
-    recipe = read_recipe(folder)
-    for name in recipe["formats"]:
-        _file(Path(folder), recipe, name)
-    return recipe
-
-
 def _verify(way: str, loaded: Callable[..., Tree], held: Callable[..., Tree], example: Tree, tolerance: float) -> None:
     with eval_mode(held) if isinstance(held, nn.Module) else nullcontext(), torch.inference_mode():
         expected, found = call(held, example), call(loaded, example)
@@ -299,26 +247,3 @@ def _verify(way: str, loaded: Callable[..., Tree], held: Callable[..., Tree], ex
         difference = float((wanted - given).abs().max())
         if not difference <= tolerance * max(1.0, float(wanted.abs().max())):
             raise RuntimeError(f"the network loaded from {way} differs by {difference:.3g} from the one saved")
-
-
-def _file(folder: Path, recipe: Mapping[str, Any], name: str) -> Path:
-    """Return the file of a format after checking the hashes of all of its files."""
-    if name not in recipe["formats"]:
-        raise UserError(
-            f"{folder} was saved as {', '.join(recipe['formats'])}, not as {shown(name)}: save it in that format, too"
-        )
-    for file in files_of(recipe["formats"][name]):
-        _check(folder / file, recipe)
-    return folder / recipe["formats"][name]["file"]
-
-
-def _check(path: Path, recipe: Mapping[str, Any]) -> None:
-    expected = recipe["sha256"].get(path.name)
-    if not path.is_file():
-        raise UserError(f"{path} is missing: copy the whole folder, or save the artifact again")
-    found = sha256(path)
-    if found != expected:
-        wanted = str(expected)[:12]
-        raise UserError(
-            f"{path} is damaged: its SHA-256 is {found[:12]}..., the recipe says {wanted}...; save it again"
-        )

@@ -7,7 +7,7 @@ FORMATS.register("mine", Format("mine.bin", write, load))  # then by name in Pyt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,15 +17,21 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from gnnrl_lightning.artifacts.recipe import pruned_again
+from gnnrl_lightning.artifacts.recipe import RECIPE, pruned_again
+from gnnrl_lightning.checks import shown
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.exporting.onnx_runtime import Session, check_onnx, translated
 from gnnrl_lightning.exporting.openvino_runtime import Compiled, check_openvino, write_ir
-from gnnrl_lightning.exporting.program import exported
+from gnnrl_lightning.exporting.program import check_outputs, exported
 from gnnrl_lightning.exporting.quantized import Quantized, quantized
 from gnnrl_lightning.networks import load_weights
 from gnnrl_lightning.registry import Registry
 from gnnrl_lightning.trees import Tree
+
+WEIGHTS = "weights"
+"""Name of the format that is loaded unless another one is named: the weights alone, for the network's own class."""
+
+DEFAULT_FORMATS = (WEIGHTS, "program")
 
 
 def _nothing() -> None:
@@ -197,3 +203,41 @@ FORMATS.register(
         exports=True,
     ),
 )
+
+
+def find_formats(names: Sequence[str], option: str | None = None) -> dict[str, Format]:
+    """Return the formats by the names or import paths given.
+
+    Args:
+        names: Names of `FORMATS` or import paths.
+        option: The option that lists them, for error messages.
+
+    Raises:
+        UserError: A format is unknown or cannot be written here, or two formats write the same file.
+    """
+    if isinstance(names, (str, bytes)) or not isinstance(names, Sequence):
+        raise UserError(f"{option or 'formats'} is {shown(names)}: expected a list of {', '.join(FORMATS)}")
+    if not names:
+        raise UserError(f"{option or 'formats'} is empty: expected at least one of {', '.join(FORMATS)}")
+    rows = {name: FORMATS.find(name, option) for name in names}
+    files = [RECIPE, *(file for row in rows.values() for file in row.files)]
+    if len(rows) < len(names) or len(set(files)) < len(files):
+        raise UserError(f"{option or 'formats'} is {list(names)}: expected different formats, each with its own file")
+    for row in rows.values():
+        row.check()
+    return rows
+
+
+def check_exportable(formats: Sequence[str], network: nn.Module, example: Tree) -> None:
+    """Refuse formats that cannot hold what a network returns.
+
+    Args:
+        formats: Names of `FORMATS` or import paths.
+        network: The network, pruned or not.
+        example: Normalised inputs, on the network's device.
+
+    Raises:
+        UserError: A format exports the network, and an exported program cannot return what it returns.
+    """
+    if any(row.exports for row in find_formats(formats).values()):
+        check_outputs(network, example)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from gnnrl_lightning.artifacts.artifact import check_exportable
+from gnnrl_lightning.artifacts.formats import check_exportable
 from gnnrl_lightning.checks import instance
 from gnnrl_lightning.cost.budget import BoundBudget, Budget
 from gnnrl_lightning.cost.metrics import METRICS

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from gnnrl_lightning.artifacts.artifact import find_formats
+from gnnrl_lightning.artifacts.formats import find_formats
 from gnnrl_lightning.artifacts.recipe import files_of, read_recipe
 from gnnrl_lightning.exporting.program import ANY
 from gnnrl_lightning.job.finetuning import Guess, keyed

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, get_type_hints
 
-from gnnrl_lightning.artifacts.artifact import DEFAULT_FORMATS, find_formats
+from gnnrl_lightning.artifacts.formats import DEFAULT_FORMATS, find_formats
 from gnnrl_lightning.candidates.options import CandidateOptions
 from gnnrl_lightning.candidates.short_finetune import PASSES
 from gnnrl_lightning.checks import instance, real

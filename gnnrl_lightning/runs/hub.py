@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from gnnrl_lightning.artifacts.artifact import check_files
+from gnnrl_lightning.artifacts.integrity import check_files
 from gnnrl_lightning.artifacts.recipe import RECIPE, files_of, read_recipe
 from gnnrl_lightning.checks import as_path, flag, instance
 from gnnrl_lightning.errors import UserError, chain, check_installed, first_line

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gnnrl_lightning.artifacts.artifact import check_files as check_artifact
+from gnnrl_lightning.artifacts.integrity import check_files as check_artifact
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.files import unchanged
 from gnnrl_lightning.report.metrics import read_rows

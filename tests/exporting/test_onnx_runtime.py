@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from gnnrl_lightning.artifacts import artifact
+from gnnrl_lightning.artifacts import artifact, formats
 from gnnrl_lightning.artifacts.formats import FORMATS
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.exporting import onnx_runtime
@@ -75,4 +75,4 @@ def test_what_cannot_be_written_is_refused(tmp_path, monkeypatch):
 def test_missing_packages_are_named_before_anything_is_written(monkeypatch):
     monkeypatch.setattr(onnx_runtime, "PACKAGES", ("onnx", "of_no_such_name", "nor_this_one"))
     with pytest.raises(UserError, match=r"needs of_no_such_name, nor_this_one: pip install 'gnnrl-lightning\[onnx"):
-        artifact.find_formats(["weights", "onnx"], "delivery.formats")
+        formats.find_formats(["weights", "onnx"], "delivery.formats")

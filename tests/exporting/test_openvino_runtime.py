@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from gnnrl_lightning.artifacts import artifact
+from gnnrl_lightning.artifacts import artifact, formats
 from gnnrl_lightning.artifacts.formats import FORMATS
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.exporting import openvino_runtime
@@ -80,4 +80,4 @@ def test_what_openvino_cannot_read_is_refused(tmp_path):
 def test_missing_packages_are_named_before_anything_is_written(monkeypatch):
     monkeypatch.setattr(openvino_runtime, "PACKAGES", ("onnx", "of_no_such_name"))
     with pytest.raises(UserError, match=r"openvino needs of_no_such_name: pip install 'gnnrl-lightning\[openvino\]'"):
-        artifact.find_formats(["weights", "openvino"], "delivery.formats")
+        formats.find_formats(["weights", "openvino"], "delivery.formats")
