@@ -14,7 +14,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.objective import Objective
 from gnnrl_lightning.seeds import derived_seed, generator_for
 from gnnrl_lightning.training.schedules import cosine
-from gnnrl_lightning.trees import Tree, call, take, to_device
+from gnnrl_lightning.trees import Tree, call, to_device
 
 PASSES = 3
 """Cost of a backward pass and the forward pass before it, in forward passes."""
@@ -69,10 +69,8 @@ class ShortFinetune:
 
     def batches(self) -> Iterator[tuple[Tree, Tree]]:
         """The normalised inputs and the targets of each step."""
-        draws = list(self._draws())
-        for step, (draw, inputs) in enumerate(zip(draws, self.examples.read(draws), strict=True)):
-            targets = take(self.examples.targets, draw.indices)
-            inputs, targets = self.augment(inputs, targets, generator_for(self.seed, 1, step))
+        for step, batch in enumerate(self.examples.read(self._draws())):
+            inputs, targets = self.augment(*batch, generator_for(self.seed, 1, step))
             yield self.normalize(inputs), targets
 
     def _draws(self) -> Iterator[Draw]:

@@ -11,6 +11,7 @@ from typing import Any, Literal, NoReturn, get_type_hints
 
 import torch
 from jsonargparse import Namespace, set_parsing_settings
+from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rich.console import Console
 
@@ -25,6 +26,7 @@ from gnnrl_lightning.cli.trainer import SubcommandTrainer, check_settings
 from gnnrl_lightning.cli.wording import refusal
 from gnnrl_lightning.cost.metrics import METRICS
 from gnnrl_lightning.data import ExampleData
+from gnnrl_lightning.data.from_data_module import as_example_data
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.compare_options import CompareOptions
 from gnnrl_lightning.job.groups import GroupOptions
@@ -79,7 +81,7 @@ class ArgumentsCLI(LightningCLI):
         self.parsed = {name: row for name, row in CONFIGURED.items() if name in asked} or CONFIGURED
         super().__init__(
             GraphLearner,
-            ExampleData,
+            LightningDataModule,
             save_config_callback=None,
             trainer_class=SubcommandTrainer,
             # One process by default. Progress bars and summary are our own.
@@ -121,7 +123,7 @@ class ArgumentsCLI(LightningCLI):
         parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items()})
         add_learner(parser, "model")
         parser.set_defaults({"model": {"class_path": USUAL_LEARNER}})
-        parser.add_lightning_class_args(ExampleData, "data", subclass_mode=True)
+        parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the arguments of the job."""
@@ -194,7 +196,7 @@ class ArgumentsCLI(LightningCLI):
                 RunFolder.check(self.run.root, self.run.name, self.overwrite, [path for path in given if path])
         self.model: GraphLearner = self._get(self.config_init, "model")
         self.model.seed = self._get(self.config, "seed_everything")
-        self.datamodule: ExampleData = self._get(self.config_init, "data")
+        self.datamodule: ExampleData = as_example_data(self._get(self.config_init, "data"))
         self.trainer = self.instantiate_trainer()
         if self.asked.shared or self.asked.alone:
             self._check_processes()

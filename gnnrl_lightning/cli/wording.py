@@ -38,7 +38,7 @@ WRONG_INSIDE = re.compile(
 UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (?P<name>\w+)")
 WRONG_CLASS = re.compile(r"Import path (?P<path>[\w.]+ )?does not correspond to a subclass of (?P<kind>\w+)")
 PAGES = {
-    "data": "ImageData or ExampleData of gnnrl_lightning.data, see docs/extending/add-a-data-set.md",
+    "data": "LightningDataModule, such as ImageData of gnnrl_lightning.data, see docs/extending/add-a-data-set.md",
     "model": "GraphLearner of gnnrl_lightning.rl.learners, see docs/extending/add-a-learner.md",
 }
 """Key -> what its class is a subclass of, and where that is described."""

@@ -1,11 +1,14 @@
 """Lightning data modules: examples in memory or images streamed from disk, with a holdout of the training examples."""
 
 from gnnrl_lightning.data.cifar import CIFAR10, CIFAR100
+from gnnrl_lightning.data.dataset_examples import DatasetExamples
+from gnnrl_lightning.data.datasets import Datasets
 from gnnrl_lightning.data.diabetes import Diabetes
 from gnnrl_lightning.data.digit_pixels import DigitPixels
 from gnnrl_lightning.data.digits import Digits
 from gnnrl_lightning.data.example_data import ExampleData, LoadedExamples
 from gnnrl_lightning.data.examples import Draw, Examples, ExampleSet, Images
+from gnnrl_lightning.data.from_data_module import FromDataModule
 from gnnrl_lightning.data.image_data import IMAGENET_MEAN, IMAGENET_STD, ImageData
 from gnnrl_lightning.data.image_files import ImageFiles
 from gnnrl_lightning.data.image_folder import ImageFolder
@@ -20,6 +23,8 @@ __all__ = [
     "IMAGENET_STD",
     "Batch",
     "BatchLoader",
+    "DatasetExamples",
+    "Datasets",
     "Diabetes",
     "DigitPixels",
     "Digits",
@@ -27,6 +32,7 @@ __all__ = [
     "ExampleData",
     "ExampleSet",
     "Examples",
+    "FromDataModule",
     "ImageData",
     "ImageFiles",
     "ImageFolder",

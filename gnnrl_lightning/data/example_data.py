@@ -21,15 +21,17 @@ from gnnrl_lightning.trees import Tree, shapes, tensors
 
 
 class LoadedExamples(NamedTuple):
-    """The two official splits of a data set.
+    """The official splits of a data set.
 
     Attributes:
-        train: All training examples, including the holdout.
+        train: All training examples; the holdout is split off them, unless there is an official one.
         test: The test examples.
+        validation: Examples of which the holdout is taken; None: training examples.
     """
 
     train: Examples
     test: Examples
+    validation: Examples | None = None
 
 
 class _Splits(NamedTuple):
@@ -38,7 +40,7 @@ class _Splits(NamedTuple):
     test: Examples
 
 
-PARTS = ("subset", "in_memory", "read", "targets")
+PARTS = ("subset", "in_memory", "read")
 """What a split has, see `Examples`; a PyTorch Dataset lacks them."""
 
 
@@ -120,11 +122,19 @@ class ExampleData(LightningDataModule, ABC):
         loaded = self.load()
         self._check_splits(loaded)
         self._check(loaded)
-        train, held = self.split(loaded.train, self.held(len(loaded.train)))
-        self._splits = _Splits(loaded.train.subset(train), loaded.train.subset(held).in_memory(), loaded.test)
+        held, validation = self.held(len(loaded.train)), getattr(loaded, "validation", None)
+        if validation is None:
+            kept, chosen = self.split(loaded.train, held)
+            train, holdout = loaded.train.subset(kept), loaded.train.subset(chosen)
+        elif held < len(validation):
+            train, holdout = loaded.train, validation.subset(self.split(validation, held)[1])
+        else:
+            train, holdout = loaded.train, validation
+        self._splits = _Splits(train, holdout.in_memory(), loaded.test)
 
     def _check_splits(self, loaded: Any) -> None:
-        for name in ("train", "test"):
+        validated = getattr(loaded, "validation", None) is not None
+        for name in ("train", "test", "validation") if validated else ("train", "test"):
             found = getattr(loaded, name, loaded)
             if not all(hasattr(found, part) for part in PARTS):
                 where = f" as {name}" if found is not loaded else ""

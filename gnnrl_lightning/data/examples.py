@@ -25,12 +25,7 @@ class Draw(NamedTuple):
 
 
 class Examples(Protocol):
-    """Inputs with their targets: `ExampleSet` and `ImageSet` hold them in memory, `ImageFiles` on disk."""
-
-    @property
-    def targets(self) -> Tree:
-        """The targets of all examples; examples are the first dimension."""
-        ...
+    """Inputs with their targets: `ExampleSet` and `ImageSet` hold them in memory, others read them when asked."""
 
     def __len__(self) -> int:
         """Number of examples N."""
@@ -44,8 +39,8 @@ class Examples(Protocol):
         """Read all examples into memory."""
         ...
 
-    def read(self, draws: Iterable[Draw]) -> Iterator[Tree]:
-        """Yield the inputs of each batch; batches are read lazily."""
+    def read(self, draws: Iterable[Draw]) -> Iterator[tuple[Tree, Tree]]:
+        """Yield the inputs and the targets of each batch; batches are read lazily."""
         ...
 
 
@@ -102,7 +97,7 @@ class ExampleSet:
         """Return the split itself."""
         return self
 
-    def read(self, draws: Iterable[Draw]) -> Iterator[Tree]:
-        """Yield the inputs of each batch; the data module augments them on the device."""
+    def read(self, draws: Iterable[Draw]) -> Iterator[tuple[Tree, Tree]]:
+        """Yield the inputs and the targets of each batch; the data module augments them on the device."""
         for draw in draws:
-            yield take(self.inputs, draw.indices)
+            yield take(self.inputs, draw.indices), take(self.targets, draw.indices)

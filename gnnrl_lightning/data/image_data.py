@@ -11,7 +11,7 @@ from torch import Tensor
 from gnnrl_lightning.checks import flag, real, reals, shown, whole
 from gnnrl_lightning.data.augmentation import crop_flip, cut_out, draw_centres, draw_crop_flip
 from gnnrl_lightning.data.example_data import ExampleData
-from gnnrl_lightning.data.examples import Examples, Images
+from gnnrl_lightning.data.examples import Images
 from gnnrl_lightning.data.image_set import ImageSet, LoadedImages, check_fits
 from gnnrl_lightning.data.splits import stratified_split
 from gnnrl_lightning.errors import UserError
@@ -92,9 +92,9 @@ class ImageData(ExampleData):
             raise UserError(f"cutout is {self.cutout} with images of {shape} pixels: expected a smaller square, or 0")
         self._classes = loaded.classes
 
-    def split(self, examples: Examples, held: int) -> tuple[Tensor, Tensor]:
+    def split(self, examples: Images, held: int) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Take the holdout from each class in proportion to its size."""
-        return stratified_split(examples.targets, held, self.split_seed)
+        return stratified_split(examples.labels, held, self.split_seed)
 
     @property
     def holdout(self) -> ImageSet:

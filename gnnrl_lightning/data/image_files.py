@@ -1,6 +1,7 @@
 """Labelled image files that worker processes decode batch by batch."""
 
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -95,11 +96,6 @@ class ImageFiles:
         return len(self.paths)
 
     @property
-    def targets(self) -> Tensor:
-        """The class indices."""
-        return self.labels
-
-    @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the decoded images."""
         return 3, *self.decoder.shape
@@ -125,25 +121,32 @@ class ImageFiles:
                 pass
         return ImageSet(torch.from_numpy(images), self.labels)
 
-    def read(self, draws: Iterable[Draw]) -> Iterator[Tensor]:
-        """Yield the pixels of each batch; they do not depend on the number of workers.
+    def read(self, draws: Iterable[Draw]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the pixels and the labels of each batch; they do not depend on the number of workers.
 
         Workers receive the paths of one batch at a time, to save memory.
 
         Raises:
             UserError: An image cannot be read.
         """
+        asked: deque[Draw] = deque()
+
+        def sampled() -> Iterator[tuple[tuple[str, ...], int | None]]:
+            for draw in draws:
+                asked.append(draw)
+                yield self._paths(draw.indices), draw.seed
+
         loader = DataLoader(
             _Decoding(self.decoder, self.crop),
             batch_size=None,
-            sampler=((self._paths(draw.indices), draw.seed) for draw in draws),
+            sampler=sampled(),
             num_workers=self.num_workers,
             generator=torch.Generator(),  # otherwise each pass draws from the global generator
         )
         for batch in loader:
             if isinstance(batch, UserError):
                 raise batch
-            yield batch
+            yield batch, self.labels[asked.popleft().indices]
 
     def _paths(self, indices: Tensor) -> tuple[str, ...]:
         return tuple(self.paths[index] for index in indices.tolist())

@@ -10,7 +10,7 @@ from gnnrl_lightning.checks import as_seed, shown, whole
 from gnnrl_lightning.data.examples import Draw, Examples
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.seeds import derived_seed, generator_for
-from gnnrl_lightning.trees import Tree, take
+from gnnrl_lightning.trees import Tree
 
 
 class RawBatch(NamedTuple):
@@ -119,9 +119,9 @@ class BatchLoader:
         epoch, first, self._resume_at = self._epoch, self._resume_at, 0
         batches = torch.tensor_split(self.order(epoch), self._batches)
         draws = [Draw(batches[number], self._seed(epoch, number)) for number in range(first, self._batches)]
-        for served, (draw, inputs) in enumerate(zip(draws, self.data.read(draws), strict=True), first + 1):
+        for served, (draw, batch) in enumerate(zip(draws, self.data.read(draws), strict=True), first + 1):
             self._served = served
-            yield RawBatch(inputs, take(self.data.targets, draw.indices), draw.seed)
+            yield RawBatch(*batch, draw.seed)
 
     def _seed(self, epoch: int, number: int) -> int | None:
         """Seed of a batch's augmentation."""

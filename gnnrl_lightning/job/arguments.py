@@ -7,11 +7,11 @@ from os import PathLike
 from typing import Any
 
 import torch
+from lightning.pytorch import LightningDataModule
 from torch import nn
 
 from gnnrl_lightning.checks import LARGEST, LARGEST_SEED, as_path, as_seed, instance, shown, whole
 from gnnrl_lightning.cost.budget import Budget
-from gnnrl_lightning.data import ExampleData
 from gnnrl_lightning.errors import UserError, first_line
 from gnnrl_lightning.job.groups import GroupOptions
 from gnnrl_lightning.job.options import Options
@@ -21,7 +21,7 @@ from gnnrl_lightning.rl.learners.base import GraphLearner
 
 KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "network": ((nn.Module, NetworkSpec), "a network, or a NetworkSpec of its class path"),
-    "data": ((ExampleData,), "a data module, such as Digits() or ImageFolder(folder)"),
+    "data": ((LightningDataModule,), "a data module, such as Digits(), ImageFolder(folder) or one of your own"),
     "budget": ((Budget,), "a Budget, such as Budget(macs=0.5)"),
     "by": ((GraphLearner, str), "an agent, such as GNNRL(), or the name of a method"),
     "options": ((Options,), "Options, or None for the defaults"),

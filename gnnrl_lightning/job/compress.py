@@ -11,10 +11,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from lightning.pytorch import LightningDataModule
 from torch import nn
 
 from gnnrl_lightning.cost.budget import Budget
-from gnnrl_lightning.data import ExampleData
+from gnnrl_lightning.data.from_data_module import as_example_data
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.arguments import as_device, check_kinds
 from gnnrl_lightning.job.checked import Checked, check
@@ -40,7 +41,7 @@ from gnnrl_lightning.runs.lock import locked
 @quiet_lightning()
 def compress(
     network: nn.Module | NetworkSpec,
-    data: ExampleData,
+    data: LightningDataModule,
     budget: Budget,
     *,
     evaluations: int | None = None,
@@ -64,7 +65,8 @@ def compress(
     Args:
         network: The trained network, which is copied and never changed; or a class path, whose network is trained
             first.
-        data: The data module.
+        data: The data module; one that has nothing to do with this package is read as
+            `gnnrl_lightning.data.FromDataModule` says.
         budget: Upper limits on the costs of the pruned network.
         evaluations: Evaluations to spend, in place of `options.search.evaluations`.
         by: The search method: an agent, or a name in `gnnrl_lightning.search.methods.METHODS`; None: `GNNRL`.
@@ -90,7 +92,7 @@ def compress(
     if evaluations is not None:
         options = replace(options, search=replace(options.search, evaluations=evaluations))
     agent = GNNRL(seed=seed) if by is None else by
-    task = Task(network, data, seed=seed, groups=groups or GroupOptions(), objective=objective)
+    task = Task(network, as_example_data(data), seed=seed, groups=groups or GroupOptions(), objective=objective)
     runtime = Runtime(shown=shown_steps if progress else hidden_steps, device=as_device(device))
     options, budget = _as_decided(options, budget, folder)
     earlier = None if folder is None else RunFolder(Path(folder))

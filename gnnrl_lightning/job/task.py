@@ -19,6 +19,7 @@ from gnnrl_lightning.artifacts import artifact
 from gnnrl_lightning.artifacts.recipe import folder_of
 from gnnrl_lightning.checks import as_path, instance
 from gnnrl_lightning.data import ExampleData, Examples
+from gnnrl_lightning.data.from_data_module import as_example_data
 from gnnrl_lightning.errors import Diverged, UserError
 from gnnrl_lightning.evaluation.racing import random_order
 from gnnrl_lightning.graph import ComputationGraph
@@ -46,7 +47,8 @@ class Task:
     Args:
         network: The network's class path and arguments, or the trained network itself, which is copied and never
             changed.
-        data: The data module.
+        data: The data module, of this package or any other, see `gnnrl_lightning.data.FromDataModule`; as an attribute
+            it is one of this package.
         checkpoint: File with the network's weights; None: random ones, or those of the given network.
         seed: Seed of random weights and of training.
         groups: Layers to keep and limits of widths.
@@ -69,6 +71,7 @@ class Task:
 
     def __post_init__(self) -> None:
         check_kinds(network=self.network, data=self.data, seed=self.seed)
+        object.__setattr__(self, "data", as_example_data(self.data))
         instance("groups", self.groups, GroupOptions, "GroupOptions")
         if self.checkpoint is not None:
             as_path("checkpoint", self.checkpoint, other=", or None")

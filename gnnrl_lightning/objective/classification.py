@@ -134,9 +134,10 @@ def check_softness(label_smoothing: float, temperature: float) -> None:
 
 
 def known_targets(data: Any, some: Tensor) -> list[Tensor]:
-    """Return the targets of a data module, without those of the test examples; of other data, `some` are known."""
-    splits = [getattr(data, name) for name in ("train", "holdout") if hasattr(data, name)]
-    return [split.targets for split in splits] or [some]
+    """Return the targets of a data module, without those of the test examples; where none are known, `some`."""
+    splits = [getattr(data, name, None) for name in ("train", "holdout")]
+    known = [getattr(split, "targets", getattr(split, "labels", None)) for split in splits]
+    return [targets for targets in known if targets is not None] or [some]
 
 
 def check_classes(classes: int, targets: Tensor, data: Any) -> None:

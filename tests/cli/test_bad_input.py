@@ -116,8 +116,8 @@ WORDED = {
     "--budgets": r"^error: --budgets has no value: expected at least one argument after it$",
     "--print_config=nothing": r"^error: --print_config is nothing: expected nothing or skip_default$",
     "--model.make_policy.help=Agnt": r"^error: model.make_policy: there is no class Agnt \(did you mean Agent\?\): exp",
-    "--data=lightning.pytorch.LightningDataModule": (
-        r"^error: data: .* is of another kind: expected a subclass of ImageData or ExampleData of .*set.md$"
+    "--data=torch.nn.Linear": (
+        r"^error: data: .* is of another kind: expected a subclass of LightningDataModule, such as ImageData .*set.md$"
     ),
     "--data.help=nothing": r"^error: data: there is no class nothing: expected its name or import path",
     "--budget=0.5": r"arguments: --budget=0.5: expected one of its keys, such as --budget.macs; see --help$",

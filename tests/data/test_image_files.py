@@ -146,7 +146,8 @@ def test_no_more_batches_are_begun_than_the_workers_may_have_ready(paths, worker
     batches = files(paths, workers).read(draws())
     assert begun == []
     for handed_out in range(1, 4):
-        assert which(next(batches)) == [handed_out - 1]
+        pixels, labels = next(batches)
+        assert which(pixels) == labels.tolist() == [handed_out - 1]
         assert handed_out <= len(begun) <= handed_out + ahead
     batches.close()
 

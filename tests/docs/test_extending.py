@@ -1,12 +1,14 @@
 """Every page of docs/extending: its snippet runs, and its YAML is taken by the command line."""
 
+import importlib
+import pkgutil
 import re
 import runpy
-import sys
 from pathlib import Path
 
 import pytest
 
+import gnnrl_lightning
 from gnnrl_lightning.cli import main
 from gnnrl_lightning.registry import Registry
 from tests.support.workplace import working_in
@@ -15,14 +17,23 @@ PAGES = Path(__file__).parents[2] / "docs" / "extending"
 NAMES = sorted(path.name for path in PAGES.glob("add-*.md"))
 
 
+def tables():
+    """All tables, wherever they are defined."""
+    names = [module.name for module in pkgutil.walk_packages(gnnrl_lightning.__path__, "gnnrl_lightning.")]
+    modules = [importlib.import_module(name) for name in names if not name.endswith("__main__")]
+    return [table for module in modules for table in vars(module).values() if isinstance(table, Registry)]
+
+
 @pytest.fixture(autouse=True)
 def own_rows(monkeypatch):
-    """Removes what a snippet registers, from whatever table."""
-    modules = [module for name, module in sys.modules.items() if name.startswith("gnnrl_lightning")]
-    tables = [table for module in modules for table in vars(module).values() if isinstance(table, Registry)]
-    assert tables
-    for table in tables:
+    """Removes what a snippet registers."""
+    for table in tables():
         monkeypatch.setattr(table, "_rows", dict(table))
+
+
+def test_every_table_is_found():
+    found = {table.kind for table in tables()}
+    assert {"metric", "repair", "distillation", "objective", "search method", "export format", "encoder"} <= found
 
 
 def block(page, language):
@@ -44,7 +55,7 @@ FURTHER = [
 @pytest.mark.parametrize("source", FURTHER)
 def test_further_snippets_run_and_their_data_sets_are_taken(source, tmp_path, capsys):
     (module,) = re.findall(r"^# (\w+)\.py\n", source)
-    (data,) = re.findall(r"^class (\w+)\(ExampleData\)", source, re.MULTILINE)
+    (data,) = re.findall(r"^class (\w+)\((?:LightningDataModule|Datasets)\)", source, re.MULTILINE)
     with working_in(tmp_path):
         (tmp_path / f"{module}.py").write_text(source)
         runpy.run_path(f"{module}.py", run_name="__main__")

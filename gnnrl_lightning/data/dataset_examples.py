@@ -1,0 +1,193 @@
+"""Examples of a PyTorch `Dataset`, read one by one whenever they are asked for."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+
+from gnnrl_lightning.data.examples import Draw, ExampleSet
+from gnnrl_lightning.errors import UserError, one_line, with_place
+from gnnrl_lightning.trees import Tree, count, join, tensors
+
+CHUNK = 64
+"""Examples that are read together into memory."""
+
+Collate = Callable[[list[Any]], Any]
+"""Makes a batch of a list of examples."""
+
+
+class SizedDataset(Protocol):
+    """A data set that is read by index: what `torch.utils.data` calls map-style."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+def check_dataset(name: str, given: Any) -> SizedDataset:
+    """Return a data set that is read by index.
+
+    Args:
+        name: Name of the argument, for the message.
+        given: The data set.
+
+    Raises:
+        UserError: It has no `__getitem__` and `__len__`, or it is empty.
+    """
+    streamed = isinstance(given, IterableDataset)
+    if streamed or isinstance(given, type) or not (hasattr(given, "__getitem__") and hasattr(given, "__len__")):
+        raise UserError(
+            f"{name} is a {type(given).__name__}: expected a data set with __getitem__ and __len__"
+            f"{', not one that is only iterated: examples are drawn by their index' if streamed else ''}"
+        )
+    if not len(given):
+        raise UserError(f"{name} is empty: expected at least one example")
+    return given
+
+
+@dataclass(frozen=True)
+class DatasetExamples:
+    """Some examples of a data set.
+
+    Random transforms of the data set draw from the global generators of Python, NumPy and PyTorch. These are seeded for
+    every batch by the batch's own seed, so that an epoch is the same whatever the number of workers, and goes on in the
+    same way if it is resumed.
+
+    Args:
+        dataset: The data set; an example is an input and a target, or a dictionary.
+        indices: Indices of the n examples, int64, shape `(n,)`.
+        plain: The same data set without random transforms, which is read where nothing is augmented; None: `dataset`.
+        collate: Makes a batch of a list of examples.
+        num_workers: Number of worker processes that read batches, each up to two batches ahead; 0: read here.
+        target: Key of the targets if examples are dictionaries.
+    """
+
+    dataset: SizedDataset
+    indices: Tensor
+    plain: SizedDataset | None = None
+    collate: Collate = default_collate
+    num_workers: int = 0
+    target: str = "labels"
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return len(self.indices)
+
+    def subset(self, indices: Tensor) -> DatasetExamples:
+        """The examples at `indices` (int64, shape `(n,)`), in that order."""
+        return replace(self, indices=self.indices[indices])
+
+    def in_memory(self) -> ExampleSet:
+        """Read all examples into memory, without random transforms if there is `plain`.
+
+        Raises:
+            UserError: An example cannot be read, or shapes differ between batches.
+        """
+        draws = [Draw(indices, None) for indices in torch.arange(len(self)).split(CHUNK)]
+        batches = list(self.read(draws))
+        try:
+            inputs, targets = join(batches)
+        except (RuntimeError, StopIteration) as error:
+            raise UserError(
+                f"batches of {type(self.dataset).__name__} differ: {one_line(error)}; expected inputs of one shape"
+            ) from error
+        return ExampleSet(inputs, targets)
+
+    def read(self, draws: Iterable[Draw]) -> Iterator[tuple[Tree, Tree]]:
+        """Yield the inputs and the targets of each batch.
+
+        Raises:
+            UserError: An example cannot be read, or it is no input with its target.
+        """
+
+        def sampled() -> Iterator[tuple[list[int], int | None]]:
+            for draw in draws:
+                yield self.indices[draw.indices].tolist(), draw.seed
+
+        loader = DataLoader(
+            _Batches(self.dataset, self.plain, self.collate, self.target),
+            batch_size=None,
+            sampler=sampled(),
+            num_workers=self.num_workers,
+            generator=torch.Generator(),  # otherwise each pass draws from the global generator
+        )
+        for batch in loader:
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+
+
+def _seed(seed: int) -> None:
+    """Seed the generators from which transforms draw."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+
+
+@dataclass(frozen=True)
+class _Batches(Dataset[Any]):
+    """The data set of a worker: maps indices and seed of a batch to its inputs and targets."""
+
+    dataset: SizedDataset
+    plain: SizedDataset | None
+    collate: Collate
+    target: str
+
+    def __getitem__(self, batch: tuple[list[int], int | None]) -> tuple[Tree, Tree] | UserError:
+        indices, seed = batch
+        dataset = self.dataset if seed is not None or self.plain is None else self.plain
+        try:
+            with isolate_rng(include_cuda=False):
+                _seed(indices[0] if seed is None else seed)
+                return self._read(dataset, indices)
+        except UserError as error:  # returned, because a raised one would carry the worker's traceback in its message
+            return error
+
+    def _read(self, dataset: SizedDataset, indices: list[int]) -> tuple[Tree, Tree]:
+        name, items = type(dataset).__name__, []
+        for index in indices:
+            try:
+                items.append(dataset[index])
+            except Exception as error:  # the user's own data set may raise anything
+                raise UserError(f"{name}[{index}] fails: {with_place(error)}; expected an example") from error
+        try:
+            batch = self.collate(items)
+        except Exception as error:  # the user's own function may raise anything
+            raise UserError(
+                f"examples of {name} make no batch: {with_place(error)}; expected inputs of one shape and type, or a "
+                "collate function of your own"
+            ) from error
+        inputs, targets = self._parted(name, batch)
+        self._check(name, inputs, targets, len(indices))
+        return inputs, targets
+
+    def _parted(self, name: str, batch: Any) -> tuple[Tree, Tree]:
+        """Split a batch into inputs and targets."""
+        if isinstance(batch, Mapping):
+            if self.target not in batch:
+                keys = ", ".join(map(str, batch))
+                raise UserError(f"an example of {name} has {keys}, not {self.target}: name the targets' key as target")
+            return {key: value for key, value in batch.items() if key != self.target}, batch[self.target]
+        if isinstance(batch, (tuple, list)) and len(batch) == 2:
+            inputs, targets = batch
+            return tuple(inputs) if isinstance(inputs, list) else inputs, targets
+        given = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else f"a {type(batch).__name__}"
+        raise UserError(f"an example of {name} is {given}: expected an input and a target, or a dictionary")
+
+    @staticmethod
+    def _check(name: str, inputs: Tree, targets: Tree, examples: int) -> None:
+        for what, tree in (("inputs", inputs), ("targets", targets)):
+            try:
+                found = count(tree)
+            except (ValueError, TypeError) as error:
+                raise UserError(f"{what} of {name}: {one_line(error)}") from error
+            if found != examples:
+                shape = tuple(tensors(tree)[0].shape)
+                raise UserError(f"{what} of {name} have the shape {shape}: expected {examples} examples, batch first")

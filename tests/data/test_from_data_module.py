@@ -1,0 +1,155 @@
+"""Data modules of other projects: which of their loaders is what, and what cannot be read."""
+
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
+
+from gnnrl_lightning import Budget, Options, TrainingOptions, compress
+from gnnrl_lightning.data import Digits, FromDataModule
+from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.search.options import SearchOptions
+
+
+def numbers(count, first=0):
+    return TensorDataset(torch.arange(first, first + count).float()[:, None], torch.arange(first, first + count))
+
+
+class OnlyTrained(LightningDataModule):
+    """Made as Lightning's documentation does it: data sets in setup, one loader a split."""
+
+    def prepare_data(self):
+        self.prepared = True
+
+    def setup(self, stage):
+        if stage == "fit":
+            self.training, self.validation = numbers(40), numbers(10, 100)
+        if stage == "test":
+            self.tested = numbers(6, 200)
+
+    def train_dataloader(self):
+        return DataLoader(self.training, batch_size=8, shuffle=True)
+
+
+class Validated(OnlyTrained):
+    def val_dataloader(self):
+        return [DataLoader(self.validation, batch_size=5)]
+
+
+class Whole(Validated):
+    def test_dataloader(self):
+        return DataLoader(self.tested, batch_size=3, num_workers=1)
+
+
+class Held(OnlyTrained):
+    def test_dataloader(self):
+        return DataLoader(self.tested)
+
+
+def ready(module, **arguments):
+    data = FromDataModule(module, **arguments)
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def ends(split):
+    held = split.in_memory()
+    assert torch.equal(held.inputs[:, 0], held.targets.float())
+    return len(held), int(held.targets.min()), int(held.targets.max())
+
+
+def test_train_validation_and_test_are_those_of_its_loaders():
+    data = ready(Whole(), holdout_size=100)
+    assert data.module.prepared and data.name == "Whole"
+    assert [ends(data.train), ends(data.holdout), ends(data.test)] == [(40, 0, 39), (10, 100, 109), (6, 200, 205)]
+    assert (data.batch_size, data.eval_batch_size) == (8, 5)
+    assert [len(batch.targets) for batch in data.train_dataloader()] == [8] * 5
+    assert len(ready(Whole(), holdout_size=4).holdout) == 4
+
+
+def test_without_validation_examples_the_holdout_is_a_part_of_the_training_examples():
+    data = ready(Held(), holdout_size=0.25)
+    assert (len(data.train), len(data.holdout)) == (30, 10) and ends(data.test) == (6, 200, 205)
+    assert sorted([*data.train.in_memory().targets.tolist(), *data.holdout.targets.tolist()]) == list(range(40))
+
+
+def test_without_test_examples_those_of_the_validation_are_tested():
+    """And then no candidate is scored on them."""
+    data = ready(Validated(), holdout_size=0.25)
+    assert ends(data.test) == (10, 100, 109) and int(data.holdout.targets.max()) < 40
+
+
+class Weighed(Whole):
+    def train_dataloader(self):
+        return DataLoader(self.training, sampler=WeightedRandomSampler([1.0] * 40, 40))
+
+
+class Several(Whole):
+    def val_dataloader(self):
+        return [DataLoader(self.validation), DataLoader(self.validation)]
+
+
+class Untrained(Whole):
+    train_dataloader = LightningDataModule.train_dataloader
+
+
+class Absent(Whole):
+    def setup(self, stage):
+        raise FileNotFoundError("data/train.csv")
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (OnlyTrained, "OnlyTrained has no test_dataloader or val_dataloader"),
+        (Untrained, "Untrained has no train_dataloader"),
+        (Weighed, "Weighed.train_dataloader has a WeightedRandomSampler: every example is drawn once an epoch"),
+        (Several, r"Several.val_dataloader returns .*: expected one torch.utils.data.DataLoader"),
+        (Absent, r"^Absent.setup fails: data/train.csv \(test_from_data_module.py, line \d+\)$"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_in_one_line(kind, message):
+    with pytest.raises(UserError, match=message):
+        ready(kind())
+
+
+class Mixing(Whole):
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return batch
+
+
+def test_hooks_that_would_not_be_called_are_refused():
+    with pytest.raises(UserError, match="Mixing has on_after_batch_transfer, which is not called here"):
+        FromDataModule(Mixing())
+
+
+class DigitsElsewhere(LightningDataModule):
+    """The digits, as another project would have them."""
+
+    def setup(self, stage=None):
+        data = Digits()
+        data.setup()
+        self.splits = [
+            TensorDataset(data.normalize(split.images), split.labels) for split in (data.train, data.holdout, data.test)
+        ]
+
+    def train_dataloader(self):
+        return DataLoader(self.splits[0], batch_size=64, shuffle=True)
+
+    def val_dataloader(self):
+        return DataLoader(self.splits[1], batch_size=128)
+
+    def test_dataloader(self):
+        return DataLoader(self.splits[2], batch_size=128)
+
+
+def test_a_network_is_pruned_with_it():
+    torch.manual_seed(0)
+    layers = nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    network = nn.Sequential(*layers, nn.Linear(8, 10))
+    options = Options(finetuning=TrainingOptions(epochs=1, learning_rate=0.05), search=SearchOptions(evaluations=20))
+    found = compress(network, DigitsElsewhere(), Budget(macs=0.5), by="greedy", options=options)
+    assert found.figures["dataset"] == "DigitsElsewhere" and found.figures["test_examples"] == 360
+    assert found.figures["pruned"]["macs_ratio"] <= 0.5
