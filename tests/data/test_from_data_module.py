@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
@@ -145,11 +145,34 @@ class DigitsElsewhere(LightningDataModule):
         return DataLoader(self.splits[2], batch_size=128)
 
 
-def test_a_network_is_pruned_with_it():
+class OwnClassifier(LightningModule):
+    def __init__(self):
+        super().__init__()
+        layers = nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        self.layers = nn.Sequential(*layers, nn.Linear(8, 10))
+        self.steps = 0
+
+    def forward(self, images):
+        return self.layers(images)
+
+    def training_step(self, batch, _):
+        self.steps += 1
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.02)
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice on loaders and loops
+def test_a_lightning_module_is_pruned_with_it_and_trained_further_by_its_own_trainer():
     torch.manual_seed(0)
-    layers = nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
-    network = nn.Sequential(*layers, nn.Linear(8, 10))
+    network, data = OwnClassifier(), DigitsElsewhere()
     options = Options(finetuning=TrainingOptions(epochs=1, learning_rate=0.05), search=SearchOptions(evaluations=20))
-    found = compress(network, DigitsElsewhere(), Budget(macs=0.5), by="greedy", options=options)
+    found = compress(network, data, Budget(macs=0.5), by="greedy", options=options)
     assert found.figures["dataset"] == "DigitsElsewhere" and found.figures["test_examples"] == 360
     assert found.figures["pruned"]["macs_ratio"] <= 0.5
+    smaller = found.network
+    assert type(smaller) is OwnClassifier and smaller.layers[0].out_channels < 8 == network.layers[0].out_channels
+    flags = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    Trainer(max_steps=3, limit_val_batches=0, enable_model_summary=False, **flags).fit(smaller, data)
+    assert smaller.steps == 3 and network.steps == 0
