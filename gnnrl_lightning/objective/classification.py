@@ -12,7 +12,9 @@ from torch.nn import functional as F
 
 from gnnrl_lightning.checks import real
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.objective.outputs import only_output
 from gnnrl_lightning.objective.protocol import AGREEMENT, Figure, Measured, Objective
+from gnnrl_lightning.trees import Tree
 
 SAME_CLASS = 0.99
 """Share of the examples that must get a class as good as the reference's for two precisions to agree."""
@@ -29,6 +31,8 @@ TEMPERATURE = 4.0
 @dataclass(frozen=True)
 class Classification(Objective):
     """Logits `(N, classes)` and classes `(N,)`; candidates are ranked by top-1 accuracy, then by cross-entropy.
+
+    The logits are the network's only output or the one that is named so, see `gnnrl_lightning.objective.outputs`.
 
     Args:
         label_smoothing: Label smoothing of the training loss, from 0 to 1.
@@ -53,11 +57,11 @@ class Classification(Objective):
     def __post_init__(self) -> None:
         check_softness(self.label_smoothing, self.divergence_temperature)
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, outputs: Tree, targets: Tensor) -> Tensor:
         """Mean cross-entropy, nats."""
         return F.cross_entropy(logits(outputs), targets, label_smoothing=self.label_smoothing)
 
-    def measure(self, outputs: Tensor, targets: Tensor) -> Measured:
+    def measure(self, outputs: Tree, targets: Tensor) -> Measured:
         """Return correctness of each example; sums for top-1, top-5 (with more than five classes) and cross-entropy."""
         log_probs = F.log_softmax(logits(outputs).float(), 1)
         right = log_probs.argmax(1) == targets
@@ -67,36 +71,37 @@ class Classification(Objective):
         sums["cross_entropy"] = F.nll_loss(log_probs, targets, reduction="sum")
         return Measured(right, sums)
 
-    def distance(self, outputs: Tensor, reference: Tensor) -> Tensor:
+    def distance(self, outputs: Tree, reference: Tree) -> Tensor:
         """Terms `(n, classes)` of the softened divergence from the reference, see `softened_divergence`, nats."""
         return softened_divergence(logits(outputs), logits(reference), self.divergence_temperature)
 
-    def distillation(self, outputs: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    def distillation(self, outputs: Tree, teacher: Tree, temperature: float) -> Tensor:
         """Softened divergence from the teacher, see `softened_divergence`, mean over the batch."""
-        return softened_divergence(logits(outputs), logits(teacher), temperature).sum() / len(outputs)
+        return softened_divergence(logits(outputs), logits(teacher), temperature).sum() / len(logits(outputs))
 
-    def agrees(self, outputs: Tensor, reference: Tensor) -> bool:
+    def agrees(self, outputs: Tree, reference: Tree) -> bool:
         """Return True if `SAME_CLASS` of the examples get a class as good, and the divergence is negligible."""
+        outputs, reference = logits(outputs), logits(reference)
         theirs = F.log_softmax(reference.float(), 1)
         chosen = theirs.gather(1, outputs.argmax(1, keepdim=True))[:, 0]
         as_good = (chosen >= theirs.amax(1) - AS_GOOD).float().mean()
         divergence = softened_divergence(outputs, reference, 1.0).sum() / len(outputs)
         return float(as_good) >= SAME_CLASS and float(divergence) <= AGREEMENT
 
-    def draw(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
+    def draw(self, outputs: Tree, generator: torch.Generator) -> Tensor:
         """Draw a class for each example, `(N,)`, from the network's own probabilities."""
-        chances = logits(outputs).softmax(1).cpu()
-        return torch.multinomial(chances, 1, generator=generator).flatten().to(outputs.device)
+        chances = logits(outputs).softmax(1)
+        return torch.multinomial(chances.cpu(), 1, generator=generator).flatten().to(chances.device)
 
-    def check(self, outputs: Any, targets: Any, data: Any = None) -> None:
+    def check(self, outputs: Tree, targets: Tree, data: Any = None) -> None:
         """Refuse outputs that are not `(examples, classes)`, or not of as many classes as the data has."""
-        if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(targets):
-            shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-            raise UserError(f"the network returns {shape} for {len(targets)} examples: expected (examples, classes)")
+        found = logits(outputs)
+        if len(found) != len(targets):
+            raise UserError(f"the network returns {tuple(found.shape)} for {len(targets)} examples: expected one each")
         if targets.ndim != 1:
             raise UserError(f"the targets have shape {tuple(targets.shape)}: expected (examples,), one class for each")
         for each in known_targets(data, targets):
-            check_classes(outputs.shape[1], each, data)
+            check_classes(found.shape[1], each, data)
 
 
 def softened_divergence(outputs: Tensor, reference: Tensor, temperature: float) -> Tensor:
@@ -164,12 +169,13 @@ def check_classes(classes: int, targets: Tensor, data: Any) -> None:
         raise UserError(f"the network has {classes} classes, and a target is {given}: expected 0 to {classes - 1}")
 
 
-def logits(outputs: object) -> Tensor:
-    """Return the outputs if they are logits.
+def logits(outputs: Any) -> Tensor:
+    """Return the logits `(N, classes)` of a network's outputs.
 
     Raises:
-        UserError: They are not `(N, classes)`.
+        UserError: There are none, see `gnnrl_lightning.objective.outputs.only_output`.
     """
-    if not isinstance(outputs, Tensor) or outputs.dim() != 2:
-        raise UserError("classification needs a network whose only output is logits (N, classes)")
-    return outputs
+    found = only_output(outputs, 2, "logits (examples, classes)")
+    if found.dim() != 2:
+        raise UserError(f"the network returns {tuple(found.shape)}: expected logits (examples, classes)")
+    return found

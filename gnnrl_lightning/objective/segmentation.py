@@ -18,7 +18,9 @@ from gnnrl_lightning.objective.classification import (
     check_softness,
     softened_divergence,
 )
+from gnnrl_lightning.objective.outputs import only_output
 from gnnrl_lightning.objective.protocol import AGREEMENT, Figure, Measured, Objective
+from gnnrl_lightning.trees import Tree
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Segmentation(Objective):
 
     The mean is over the classes c that occur in targets or predictions, with
     :math:`IoU_c = |T_c \cap P_c| / |T_c \cup P_c|` over all pixels of all examples. Races compare the mean IoU of each
-    single example.
+    single example. The logits are the network's only output or the one that is named `logits` or `out`.
 
     Args:
         ignore_index: Target of pixels to ignore.
@@ -54,14 +56,14 @@ class Segmentation(Objective):
         whole("ignore_index", self.ignore_index, -LARGEST)
         check_softness(self.label_smoothing, self.divergence_temperature)
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, outputs: Tree, targets: Tensor) -> Tensor:
         """Return the cross-entropy, nats, mean over all pixels of the batch that are not ignored."""
         smoothing = self.label_smoothing
-        return F.cross_entropy(outputs, targets, ignore_index=self.ignore_index, label_smoothing=smoothing)
+        return F.cross_entropy(maps(outputs), targets, ignore_index=self.ignore_index, label_smoothing=smoothing)
 
-    def measure(self, outputs: Tensor, targets: Tensor) -> Measured:
+    def measure(self, outputs: Tree, targets: Tensor) -> Measured:
         """Return mean IoU of each example `(n,)`; sums: intersections, unions `(classes,)`, pixels, cross-entropy."""
-        outputs = outputs.float()
+        outputs = maps(outputs).float()
         confusion = self._confusion(outputs, targets)
         both = confusion.diagonal(dim1=1, dim2=2)
         either = confusion.sum(1) + confusion.sum(2) - both
@@ -96,31 +98,37 @@ class Segmentation(Objective):
             "cross_entropy": float(means["cross_entropy"] / pixels),
         }
 
-    def distance(self, outputs: Tensor, reference: Tensor) -> Tensor:
+    def distance(self, outputs: Tree, reference: Tree) -> Tensor:
         """Terms `(n, classes, ...)` of the softened divergence of an example: the mean over its pixels, nats."""
-        return mean_of_pixels(outputs, reference, self.divergence_temperature)
+        return mean_of_pixels(maps(outputs), maps(reference), self.divergence_temperature)
 
-    def distillation(self, outputs: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    def distillation(self, outputs: Tree, teacher: Tree, temperature: float) -> Tensor:
         """Softened divergence from the teacher, mean over all pixels."""
-        return mean_of_pixels(outputs, teacher, temperature).sum() / len(outputs)
+        return mean_of_pixels(maps(outputs), maps(teacher), temperature).sum() / len(maps(outputs))
 
-    def agrees(self, outputs: Tensor, reference: Tensor) -> bool:
+    def agrees(self, outputs: Tree, reference: Tree) -> bool:
         """Return True if the divergence of the pixels from the reference is negligible."""
+        outputs, reference = maps(outputs), maps(reference)
         return float(mean_of_pixels(outputs, reference, 1.0).sum() / len(outputs)) <= AGREEMENT
 
-    def draw(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
+    def draw(self, outputs: Tree, generator: torch.Generator) -> Tensor:
         """Draw a class for each pixel `(N, ...)` from the network's own probabilities."""
-        chances = outputs.softmax(1).movedim(1, -1)
+        chances = maps(outputs).softmax(1).movedim(1, -1)
         drawn = torch.multinomial(chances.reshape(-1, chances.shape[-1]).cpu(), 1, generator=generator)
-        return drawn.view(chances.shape[:-1]).to(outputs.device)
+        return drawn.view(chances.shape[:-1]).to(chances.device)
 
-    def check(self, outputs: Any, targets: Any, data: Any = None) -> None:
+    def check(self, outputs: Tree, targets: Tree, data: Any = None) -> None:
         """Refuse outputs that are not `(examples, classes, ...)` in the size of the targets."""
-        shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-        if not isinstance(outputs, Tensor) or outputs.ndim < 3 or outputs[:, 0].shape != targets.shape:
-            wanted = (len(targets), "classes", *targets.shape[1:])
+        found = maps(outputs)
+        if found[:, 0].shape != targets.shape:
+            shape, wanted = tuple(found.shape), (len(targets), "classes", *targets.shape[1:])
             raise UserError(f"the network returns {shape} for targets of {tuple(targets.shape)}: expected {wanted}")
-        check_classes(outputs.shape[1], targets[targets != self.ignore_index], data)
+        check_classes(found.shape[1], targets[targets != self.ignore_index], data)
+
+
+def maps(outputs: Tree) -> Tensor:
+    """Return the logits `(N, classes, ...)` of a network's outputs, as `only_output` finds them."""
+    return only_output(outputs, 3, "logits (examples, classes, ...) of every pixel")
 
 
 def mean_of_pixels(outputs: Tensor, reference: Tensor, temperature: float) -> Tensor:

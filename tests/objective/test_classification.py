@@ -94,8 +94,13 @@ class Data:
     [
         (torch.zeros(2, 3), Data(), "the network has 3 classes, the data has 5: set `num_classes`"),
         (torch.zeros(2, 3), None, "the network has 3 classes, and a target is 4: expected 0 to 2"),
-        (torch.zeros(2, 5, 8, 8), Data(), r"returns \(2, 5, 8, 8\) for 2 examples: expected \(examples, classes\)"),
-        ((torch.zeros(2, 5),) * 2, Data(), "returns tuple for 2 examples"),
+        (torch.zeros(2, 5, 8, 8), Data(), r"returns \(2, 5, 8, 8\): expected logits \(examples, classes\)"),
+        (torch.zeros(3, 5), Data(), r"returns \(3, 5\) for 2 examples: expected one each"),
+        (
+            (torch.zeros(2, 5),) * 2,
+            Data(),
+            r"a tuple: expected logits .*, as its only output or one named",
+        ),
     ],
 )
 def test_outputs_that_do_not_fit_are_refused(outputs, data, message):

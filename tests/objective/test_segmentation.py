@@ -88,9 +88,11 @@ def test_the_distance_is_the_mean_divergence_of_the_pixels():
 def test_outputs_of_another_size_are_refused():
     logits, targets = drawn()
     Segmentation().check(logits, targets)
-    for outputs in (logits[..., :3], logits[:, 0], (logits,)):
+    for outputs in (logits[..., :3], logits[:, 0]):
         with pytest.raises(UserError, match=r"expected \(12, 'classes', 6, 5\)"):
             Segmentation().check(outputs, targets)
+    with pytest.raises(UserError, match=r"a tuple: expected logits \(examples, classes, ...\) of every pixel"):
+        Segmentation().check((logits,), targets)
     with pytest.raises(UserError, match="the network has 4 classes, and a target is 7"):
         Segmentation().check(logits, targets + 4)
 

@@ -158,7 +158,7 @@ NETWORKS = [
         InTraining,
         rf"^the network in training mode fails: no statistics {PLACE}; expected outputs as in eval",
     ),
-    (Parts, r"^in training mode, classification needs a network whose only output is logits"),
+    (Parts, r"^in training mode, the network returns a tuple: expected logits \(examples, classes\)"),
     (WithoutGradients, r"^objective Classification: loss depends on no parameter of the network"),
 ]
 
