@@ -1,5 +1,7 @@
 """Seeds and generators derived from a key alone; all random numbers of the package come from them."""
 
+import random
+
 import numpy as np
 import torch
 
@@ -19,3 +21,14 @@ def generator_for(*key: int) -> torch.Generator:
 def derived_seed(*key: int) -> int:
     """Return a 63-bit seed that depends only on `key` (non-negative integers)."""
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def seed_generators(seed: int) -> None:
+    """Seed the global generators of Python, NumPy and PyTorch (on the CPU).
+
+    Args:
+        seed: A number of at most 64 bits.
+    """
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)

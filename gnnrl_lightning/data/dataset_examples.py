@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
@@ -15,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 
 from gnnrl_lightning.data.examples import Draw, ExampleSet
 from gnnrl_lightning.errors import UserError, one_line, with_place
+from gnnrl_lightning.seeds import seed_generators
 from gnnrl_lightning.trees import Tree, count, join, tensors
 
 CHUNK = 64
@@ -124,13 +123,6 @@ class DatasetExamples:
             yield batch
 
 
-def _seed(seed: int) -> None:
-    """Seed the generators from which transforms draw."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)
-
-
 @dataclass(frozen=True)
 class _Batches(Dataset[Any]):
     """The data set of a worker: maps indices and seed of a batch to its inputs and targets."""
@@ -145,7 +137,7 @@ class _Batches(Dataset[Any]):
         dataset = self.dataset if seed is not None or self.plain is None else self.plain
         try:
             with isolate_rng(include_cuda=False):
-                _seed(indices[0] if seed is None else seed)
+                seed_generators(indices[0] if seed is None else seed)
                 return self._read(dataset, indices)
         except UserError as error:  # returned, because a raised one would carry the worker's traceback in its message
             return error

@@ -24,6 +24,7 @@ from gnnrl_lightning.job.origin import Origin
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.job.trial import try_own
 from gnnrl_lightning.networks import eval_mode
+from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.objective.protocol import untrained
 from gnnrl_lightning.options import AUTO
 from gnnrl_lightning.rl.env.options import EpisodeOptions
@@ -93,6 +94,8 @@ def check(
         raise UserError("groups.masks and stages.shares do not go together yet: leave one of them out")
     if not task.trained:
         task.check_training(network, options.pretraining, "pretraining")
+        if options.pretraining.epochs > 0 and isinstance(task.network, NetworkSpec):
+            task.network.check_random(task.seed)
     task.check_training(network, options.finetuning, "finetuning", teacher=_itself(graph, network))
     check_exportable(options.delivery.formats, network, task.example())
     near = budget if origin is not None else options.stages.first(budget)

@@ -10,9 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from gnnrl_lightning.artifacts import artifact
@@ -142,9 +140,7 @@ class Task:
         """
         if isinstance(self.network, nn.Module):
             return copy.deepcopy(self.network).cpu().eval()
-        with isolate_rng():
-            torch.manual_seed(self.seed)
-            return self.network.build().eval()
+        return self.network.build(self.seed).eval()
 
     def build(self) -> nn.Module:
         """Create the network in evaluation mode and check it against the data.

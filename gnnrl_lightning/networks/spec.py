@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
 from gnnrl_lightning.errors import UserError, one_line, suggestion
 from gnnrl_lightning.registry import resolve
+from gnnrl_lightning.seeds import seed_generators
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,11 @@ class NetworkSpec:
         """Last part of the path."""
         return self.class_path.rpartition(".")[2]
 
-    def build(self) -> nn.Module:
+    def build(self, seed: int | None = None) -> nn.Module:
         """Create the network, with newly initialised weights unless the arguments specify others.
+
+        Args:
+            seed: Seed of the weights, which leaves the generators as they are; None: draw from the generators.
 
         Raises:
             UserError: The path does not exist, the arguments are invalid, or the result is not an `nn.Module`.
@@ -42,7 +49,10 @@ class NetworkSpec:
         make = self._find()
         try:
             inspect.signature(make).bind(**self.init_args)
-            network = make(**self.init_args)
+            with nullcontext() if seed is None else isolate_rng():
+                if seed is not None:
+                    seed_generators(seed)
+                network = make(**self.init_args)
         except Exception as error:  # the user's own constructor may raise anything
             message = f"network {self.class_path} refuses its init_args {self.init_args}: {one_line(error)}"
             raise UserError(message) from error
@@ -52,6 +62,23 @@ class NetworkSpec:
                 "network's class, or a function that returns one"
             )
         return network
+
+    def check_random(self, seed: int) -> None:
+        """Refuse a network that is made with trained weights: those that do not depend on the seed.
+
+        Args:
+            seed: The seed with which it is made.
+
+        Raises:
+            UserError: The weights are the same under another seed.
+        """
+        ours, theirs = (self.build(each).state_dict() for each in (seed, seed + 1))
+        if ours and all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items()):
+            raise UserError(
+                f"{self.class_path} makes the same weights whatever the seed, so they are trained ones, and "
+                "pretraining would change them: set pretraining.epochs to 0; or train them further with pretrain, and "
+                "give the checkpoint"
+            )
 
     def _find(self) -> Any:
         path = self.class_path

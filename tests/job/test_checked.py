@@ -1,12 +1,15 @@
 """What does not depend on measurements is refused before anything is measured."""
 
 import pytest
+import torch
 
 from gnnrl_lightning import GNNRL, Budget, Task, UserError, compress
 from gnnrl_lightning.data import Digits
 from gnnrl_lightning.job import check, checked
 from gnnrl_lightning.job.checked import unmeasured
+from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.speed import timer
+from gnnrl_lightning.training.options import TrainingOptions
 from tests.support.options import options_of
 from tests.support.two_hidden import TwoHidden
 
@@ -76,3 +79,17 @@ def test_what_is_known_of_a_budget_without_measurements():
     assert unmeasured(Budget(latency=0.7)).min_width == 0 and "latency" not in unmeasured(Budget(latency=0.7)).limits
     assert unmeasured(Budget(macs=0.5, channel_multiple="auto"), 8) == Budget(macs=0.5, channel_multiple=8)
     assert unmeasured(Budget(macs=0.5, channel_multiple=2), 8) == Budget(macs=0.5, channel_multiple=2)
+
+
+class ReadyMade(TwoHidden):
+    def __init__(self):
+        super().__init__()
+        self.load_state_dict({name: torch.full_like(tensor, 0.01) for name, tensor in self.state_dict().items()})
+
+
+def test_a_network_that_is_made_with_trained_weights_is_not_trained_anew(unmeasurable):
+    task = Task(NetworkSpec(f"{__name__}.ReadyMade"), Digits())
+    with pytest.raises(UserError, match=r"ReadyMade makes the same weights whatever the seed"):
+        check(task, Budget(macs=0.5, channel_multiple=1), options_of(pretraining=TrainingOptions(epochs=1)))
+    with pytest.raises(pytest.fail.Exception, match="something was measured"):
+        check(task, Budget(macs=0.5, channel_multiple=1), options_of(pretraining=TrainingOptions(epochs=0)))

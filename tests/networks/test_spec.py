@@ -1,4 +1,6 @@
+import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from gnnrl_lightning.errors import UserError
@@ -40,3 +42,38 @@ def test_what_is_wrong_is_said_in_one_line(path, arguments, message):
     with pytest.raises(UserError, match=message) as error:
         NetworkSpec(path, arguments).build()
     assert "\n" not in str(error.value)
+
+
+def from_file(seed=3):
+    """As networks are made whose weights are read from a file."""
+    generator = torch.Generator().manual_seed(seed)
+    layer = nn.Linear(4, 2)
+    layer.load_state_dict({"weight": torch.randn(2, 4, generator=generator), "bias": torch.zeros(2)})
+    return layer
+
+
+def by_numpy():
+    layer = nn.Linear(4, 2)
+    layer.load_state_dict({"weight": torch.from_numpy(np.random.randn(2, 4)), "bias": torch.zeros(2)})
+    return layer
+
+
+def new_head():
+    return nn.Sequential(from_file(), nn.Linear(2, 3))
+
+
+@pytest.mark.parametrize("make", ["torch.nn.Linear", f"{__name__}.by_numpy", f"{__name__}.new_head"])
+def test_weights_depend_on_the_seed_and_on_nothing_else(make):
+    spec = NetworkSpec(make, {"in_features": 3, "out_features": 2} if "Linear" in make else {})
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    first, second = spec.build(1).state_dict(), spec.build(1).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert torch.equal(before[0], torch.get_rng_state()) and (before[1] == np.random.get_state()[1]).all()
+    spec.check_random(1)
+
+
+def test_trained_weights_are_told_from_random_ones():
+    with pytest.raises(
+        UserError, match=r"from_file makes the same weights whatever the seed.*epochs to 0; or"
+    ):
+        NetworkSpec(f"{__name__}.from_file").check_random(0)
