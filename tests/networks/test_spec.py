@@ -73,7 +73,5 @@ def test_weights_depend_on_the_seed_and_on_nothing_else(make):
 
 
 def test_trained_weights_are_told_from_random_ones():
-    with pytest.raises(
-        UserError, match=r"from_file makes the same weights whatever the seed.*epochs to 0; or"
-    ):
+    with pytest.raises(UserError, match=r"from_file makes the same weights whatever the seed.*epochs to 0; or"):
         NetworkSpec(f"{__name__}.from_file").check_random(0)
