@@ -11,6 +11,7 @@ from torch.fx.node import map_aggregate
 from gnnrl_lightning.tracing.labels import FIXED, ZERO, Value, support, vector
 from gnnrl_lightning.tracing.records import Scaling
 from gnnrl_lightning.tracing.repeats import end_where_alone
+from gnnrl_lightning.tracing.rows import heads_of, share_rows
 from gnnrl_lightning.tracing.walk import Walk, rule
 
 
@@ -119,7 +120,7 @@ def merge(walk: Walk, operands: list[Value]) -> tuple[Tensor, ...]:
             if rigid:
                 walk.together(result, rigid)
             for labels in larger:
-                walk.share(labels, dims, result, whole=_reads_parameters(walk))
+                share_rows(walk, labels, dims, result, whole=_reads_parameters(walk))
             merged.append(result)
     if not merged and aligned and all(_all_zero(found) for _, found in aligned):
         return (torch.full((1,) * ndim, ZERO),)
@@ -143,7 +144,7 @@ def _of_several(walk: Walk, found: list[Tensor], dims: tuple[int, ...]) -> Tenso
         others = set(support(labels)) - {*dims}
         if {*dims} < {*support(labels)}:
             if max(dims) < min(others):
-                return walk.heads_of(labels, others)[0]
+                return heads_of(walk, labels, others)[0]
             walk.together(labels, dims)
     return torch.full((1,) * max((labels.dim() for labels in found), default=1), FIXED)
 

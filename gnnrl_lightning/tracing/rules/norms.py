@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from gnnrl_lightning.tracing.given_sizes import note_attribute
 from gnnrl_lightning.tracing.labels import FIXED, ZERO, Value, support, vector
+from gnnrl_lightning.tracing.rows import share_rows
 from gnnrl_lightning.tracing.rules.elementwise import merge
 from gnnrl_lightning.tracing.rules.reductions import summarise
 from gnnrl_lightning.tracing.walk import Walk, rule
@@ -54,13 +56,13 @@ def layer_norm(walk: Walk, x: Value, normalized_shape: Sequence[int], *affine: A
     passed = summarise(walk, others, range(first, len(x.shape)), NORMALISED, number)
     for labels in within:  # each head is normalised on its own
         common = walk.labels.fresh(x.shape[-1])
-        walk.share(labels, (first,), vector(common, len(x.shape), -1), whole=True)
+        share_rows(walk, labels, (first,), vector(common, len(x.shape), -1), whole=True)
         walk.statistic(number, first, common)
-        walk.hold("normalized_shape", tuple(normalized_shape), common, place=0)
+        note_attribute(walk, "normalized_shape", tuple(normalized_shape), common, place=0)
     for labels in passed.labels:
         (dim, *more) = support(labels) or (-1,)
         if dim >= first and not more:
-            walk.hold("normalized_shape", tuple(normalized_shape), labels.flatten(), place=dim - first)
+            note_attribute(walk, "normalized_shape", tuple(normalized_shape), labels.flatten(), place=dim - first)
     passed = Value(x.shape, (*passed.labels, *within))
     scales = [parameter for parameter in affine[:2] if isinstance(parameter, Value)]
     result = Value(x.shape, _shifted(merge(walk, [passed, *scales])))
@@ -92,9 +94,9 @@ def _group_norm(walk: Walk, x: Value, num_groups: int, affine: Sequence[Any]) ->
         x = Value(x.shape, tuple(_blocks(walk, labels, unit) for labels in x.labels if _is_channels(walk, labels)))
     channels = x.along(1)
     if channels is not None:
-        walk.hold("num_channels", x.shape[1], channels)
+        note_attribute(walk, "num_channels", x.shape[1], channels)
         if num_groups > 1:
-            walk.hold("num_groups", num_groups, channels, unit=unit)
+            note_attribute(walk, "num_groups", num_groups, channels, unit=unit)
     return _scaled(walk, x, affine)
 
 

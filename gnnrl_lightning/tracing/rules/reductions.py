@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from gnnrl_lightning.tracing.labels import Value, support
+from gnnrl_lightning.tracing.rows import heads_of
 from gnnrl_lightning.tracing.rules.elementwise import pointwise
 from gnnrl_lightning.tracing.walk import Walk, rule
 
@@ -92,7 +93,7 @@ def _of_head(walk: Walk, labels: Tensor, dims: tuple[int, ...], number: int) -> 
     if len(along) < 2 or along[-1:] != dims:
         return labels
     walk.statistic(number, along[-1], labels)
-    return walk.heads_of(labels, dims)[0]
+    return heads_of(walk, labels, dims)[0]
 
 
 @rule("mean", "sum", "amax", "amin", "var", "std", "var_mean", "std_mean", kind="pool")
