@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from gnnrl_lightning.tracing.records import CONVOLUTIONS, Statistic
-from gnnrl_lightning.tracing.sizes.held import SCALINGS
+from gnnrl_lightning.tracing.sizes.recorder import SCALINGS
 
 Shape = tuple[int, ...]
 

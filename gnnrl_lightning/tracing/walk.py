@@ -95,7 +95,9 @@ class Walk:
         calls_of_sizes: Calls whose arguments are sizes of labelled dimensions.
         splits: Calls that cut channels into parts of given sizes.
         tied: Calls whose sizes have been compared with those of their module's inputs, by module, operator and number.
-        scalings: Products of channels of heads and numbers of the code.
+        scalings: Products of numbers of the code and channels, or scores.
+        scores: Node of a product of two feature maps, such as scores of attention -> labels that it contracts.
+        compared: Labels that such products contract.
         statistics: Operators that summarise channels together.
         calls: Number of calls of such operators, by module and name.
         steps: Operators in order, for the state graph.
@@ -136,6 +138,8 @@ class Walk:
     splits: list[SplitCall] = field(default_factory=list)
     tied: set[tuple[str, str, int]] = field(default_factory=set)
     scalings: list[Scaling] = field(default_factory=list)
+    scores: dict[Node, Tensor] = field(default_factory=dict)
+    compared: list[Tensor] = field(default_factory=list)
     statistics: list[Statistic] = field(default_factory=list)
     calls: Counter[tuple[int, str]] = field(default_factory=Counter)
     steps: list[Step] = field(default_factory=list)

@@ -71,7 +71,8 @@ def mul(walk: Walk, *args: Any, **kwargs: Any) -> Value:
     """Products: gates, layer scales, products of heads and a number that may depend on their width."""
     number = walk.call_number()
     if len(args) > 1 and isinstance(args[0], Value) and isinstance(args[1], (int, float)):
-        for labels in args[0].labels:
+        contracted = walk.scores.get(walk.node.args[0])  # type: ignore[union-attr, arg-type]
+        for labels in args[0].labels if contracted is None else (contracted,):
             if support(labels):
                 walk.scalings.append(Scaling(walk.module, walk.operator, number, float(args[1]), labels))
     return pointwise(walk, *args, **kwargs)

@@ -36,6 +36,7 @@ def matmul(walk: Walk, a: Value, b: Value) -> Value:
     labels = product.labels()
     product.keep_made()
     _produce(walk, sources, values, letters, result)
+    _note_scores(walk, sources, product)
     reads = product.reads if product.reads is None else product.reads.flatten()
     walk.contract(tuple(product.sizes), reads=reads)
     return Value(walk.shape, labels)
@@ -62,6 +63,14 @@ def _without_positions(
             value = Value(value.shape, tuple(item for item in value.labels if not any(item is each for each in gone)))
         found.append(value)
     return found
+
+
+def _note_scores(walk: Walk, sources: Sequence[Any], product: Product) -> None:
+    """Record the channels by which a product compares two feature maps: the code may scale it by their number."""
+    if product.reads is not None and not any(source in walk.derived for source in sources):
+        assert walk.node is not None
+        walk.scores[walk.node] = product.reads
+        walk.compared.append(product.reads)
 
 
 def _produce(walk: Walk, sources: Sequence[Any], values: Sequence[Value], letters: Sequence[str], result: str) -> None:
@@ -119,6 +128,7 @@ def einsum(walk: Walk, equation: str, operands: list[Value], *_: Any, **__: Any)
     product = Product(walk, operands, subscripts, right, number, masked=False)
     labels = product.labels()
     product.keep_made()
+    _note_scores(walk, _arguments(walk)[1], product)
     _produce(walk, _arguments(walk)[1], operands, subscripts, right)
     walk.contract(tuple(product.sizes) if walk.macs() else ())
     return Value(walk.shape, labels)

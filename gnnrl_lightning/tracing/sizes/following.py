@@ -18,7 +18,8 @@ from gnnrl_lightning.tracing.labels import shrinking
 from gnnrl_lightning.tracing.program.copies import shared_copy
 from gnnrl_lightning.tracing.program.export import Inputs
 from gnnrl_lightning.tracing.records import ModuleSize, SizedCall
-from gnnrl_lightning.tracing.sizes.held import Call, Module, Sizes, find_modules
+from gnnrl_lightning.tracing.sizes.held import Module, find_modules
+from gnnrl_lightning.tracing.sizes.recorder import Call, Sizes
 from gnnrl_lightning.tracing.sizes.resize import Resize
 from gnnrl_lightning.tracing.walk import Walk
 

@@ -1,0 +1,55 @@
+"""Layers of a module that make channels of one group, and what the module does when they make one channel more."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from gnnrl_lightning.tracing.groups import Channels
+from gnnrl_lightning.tracing.labels import support
+from gnnrl_lightning.tracing.records import Contraction
+from gnnrl_lightning.tracing.walk import Walk
+
+Layer = tuple[str, int, Tensor]
+"""Path inside the module, the dimension of the channels in the output, counted from the last, and their labels."""
+
+
+def layers_of(walk: Walk, module: str, channels: Channels) -> dict[int, list[Layer]]:
+    """Return the layers inside a module whose outputs all belong to one group, by group.
+
+    Args:
+        walk: The walk.
+        module: Path of the module.
+        channels: The groups.
+    """
+    found: dict[int, list[Layer]] = {}
+    prefix = f"{module}." if module else ""
+    for item in walk.contractions:
+        path = item.weight.rpartition(".")[0] if item.weight is not None else ""
+        if item.writes is None or not path.startswith(prefix) or path == module:
+            continue
+        groups = np.unique(channels.place[item.writes.flatten().numpy(), 0])
+        dim = _dimension(walk, item)
+        if len(groups) == 1 and groups[0] >= 0 and dim is not None:
+            found.setdefault(int(groups[0]), []).append((path.removeprefix(prefix), dim, item.writes.flatten()))
+    return found
+
+
+def one_more(layers: list[Layer], width: int) -> dict[str, tuple[int, int]]:
+    """Return the sizes of the layers' outputs when each index set has one channel more, for `Module.sizes`.
+
+    Args:
+        layers: The layers.
+        width: Width of their group.
+    """
+    return {path: (dim, len(labels) // width * (width + 1)) for path, dim, labels in layers}
+
+
+def _dimension(walk: Walk, item: Contraction) -> int | None:
+    """Return the dimension of a layer's output along which its channels lie, counted from the last."""
+    assert item.writes is not None
+    output = next((step.output for step in walk.steps if step.node == item.node), None)
+    for labels in output.labels if output is not None else ():
+        if labels.numel() == item.writes.numel() and len(support(labels)) == 1:
+            return support(labels)[0] - labels.dim()
+    return None
