@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from gnnrl_lightning.tracing.program.composed import COMPOSED, call_within
 from gnnrl_lightning.tracing.records import CONVOLUTIONS, Statistic
 from gnnrl_lightning.tracing.sizes.recorder import SCALINGS
 
@@ -230,6 +231,8 @@ class _Summaries(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, name = kwargs or {}, _operator_name(func)
+        if func in COMPOSED:
+            return call_within(self, func, *args, **kwargs)
         operator = OPERATORS.get(name, name)
         if operator not in self.operators or not self.modules:
             return func(*args, **kwargs)

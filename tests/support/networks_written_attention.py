@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from tests.support.networks_zoo import IO, Case, case, conv
 
@@ -58,6 +59,9 @@ class SingleHead(nn.Module):
         self.embed, self.head = nn.Linear(9, 12), nn.Linear(7, 10)
         self.q, self.k, self.v = nn.Linear(12, 8), nn.Linear(12, 8), nn.Linear(12, 7)
 
+    def scores(self, q, k):
+        raise NotImplementedError
+
     def forward(self, x):
         x = self.embed(x)
         return self.head((self.scores(self.q(x), self.k(x)).softmax(-1) @ self.v(x)).mean(1))
@@ -81,3 +85,78 @@ class ScaledQueriesAndKeys(SingleHead):
     def scores(self, q, k):
         scale = 1 / math.sqrt(math.sqrt(q.shape[-1]))
         return (q * scale) @ (k * scale).transpose(-2, -1)
+
+
+@case(
+    {"stem": (4, 9), "pool": (7, 1)}, IO | {"pool": 3}, ((2, 3, 4, 4),), {"pool": "part of an attention head"}, WRITTEN
+)
+class PooledByAttention(nn.Module):
+    """CLIP's residual networks: the function that attends computes the width of a head from that of the input.
+
+    Channels of every head of queries, of values and of the input are as many.
+    """
+
+    class AttentionPool2d(nn.Module):
+        """The mean is the query."""
+
+        def __init__(self, spacial_dim, embed_dim, num_heads, output_dim):
+            super().__init__()
+            self.positional_embedding = nn.Parameter(torch.randn(spacial_dim**2 + 1, embed_dim) / embed_dim**0.5)
+            self.k_proj = nn.Linear(embed_dim, embed_dim)
+            self.q_proj = nn.Linear(embed_dim, embed_dim)
+            self.v_proj = nn.Linear(embed_dim, embed_dim)
+            self.c_proj = nn.Linear(embed_dim, output_dim)
+            self.num_heads = num_heads
+
+        def forward(self, x):
+            x = x.flatten(start_dim=2).permute(2, 0, 1)  # NCHW -> (HW)NC
+            x = torch.cat([x.mean(dim=0, keepdim=True), x], dim=0)  # (HW+1)NC
+            x = x + self.positional_embedding[:, None, :].to(x.dtype)  # (HW+1)NC
+            x, _ = F.multi_head_attention_forward(
+                query=x[:1],
+                key=x,
+                value=x,
+                embed_dim_to_check=x.shape[-1],
+                num_heads=self.num_heads,
+                q_proj_weight=self.q_proj.weight,
+                k_proj_weight=self.k_proj.weight,
+                v_proj_weight=self.v_proj.weight,
+                in_proj_weight=None,
+                in_proj_bias=torch.cat([self.q_proj.bias, self.k_proj.bias, self.v_proj.bias]),
+                bias_k=None,
+                bias_v=None,
+                add_zero_attn=False,
+                dropout_p=0,
+                out_proj_weight=self.c_proj.weight,
+                out_proj_bias=self.c_proj.bias,
+                use_separate_proj_weight=True,
+                training=self.training,
+                need_weights=False,
+            )
+            return x.squeeze(0)
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.pool, self.head = conv(3, 12), self.AttentionPool2d(4, 12, 3, 7), nn.Linear(7, 10)
+
+    def forward(self, x):
+        return self.head(self.pool(self.stem(x)))
+
+
+@case({"embed": (4, 9)}, ENDS | {"qkv": 3}, TOKENS, {"qkv": "part of an attention head"}, WRITTEN)
+class WidthOfALayer(nn.Module):
+    """The width of a head is computed from that of what another layer of the same module makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_heads = 3
+        self.embed, self.qkv, self.proj, self.head = (
+            nn.Linear(*size) for size in ((9, 12), (12, 36), (12, 12), (12, 10))
+        )
+
+    def forward(self, x):
+        x = self.embed(x)
+        B, N, C = x.shape
+        q, k, v = self.qkv(x).reshape(B, N, 3, self.num_heads, C // self.num_heads).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return self.head((x + self.proj(mixed.transpose(1, 2).reshape(B, N, C))).mean(1))

@@ -7,7 +7,7 @@ follow from the tensors, or may be constants. See `tracing.held` for how that is
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -21,6 +21,7 @@ from gnnrl_lightning.tracing.records import ModuleSize, SizedCall
 from gnnrl_lightning.tracing.sizes.held import Module, find_modules
 from gnnrl_lightning.tracing.sizes.recorder import Call, Sizes
 from gnnrl_lightning.tracing.sizes.resize import Resize
+from gnnrl_lightning.tracing.sizes.wider import layers_in
 from gnnrl_lightning.tracing.walk import Walk
 
 Grown = dict[Call, Sizes]
@@ -120,13 +121,16 @@ class Following:
         """Return a module that gives sizes to its calls, also where none of its attributes is one."""
         return self.modules.get(path) or find_modules(shared_copy(self.network), self.inputs, [path]).get(path)
 
-    def follow(self, calls: Sequence[SizedCall], grown: Mapping[str, Grown], resize: Resize) -> Found:
+    def follow(
+        self, calls: Sequence[SizedCall], grown: Mapping[str, Grown], resize: Resize, made: Tensor | None = None
+    ) -> Found:
         """Find the attributes that are sizes of calls, and whether all calls follow if they are set.
 
         Args:
             calls: The calls.
             grown: Their other sizes, by module.
             resize: Other sizes of the modules' inputs.
+            made: Channels, labels `(n,)`, of another size that layers inside the modules may make.
         """
         attributes: list[tuple[str, str, SizedCall, int]] = []
         factors: dict[str, dict[Call, float]] = {}
@@ -139,12 +143,22 @@ class Following:
                 if fixed is not None:
                     return Found((), fixed)
                 continue
-            found = _follow(path, module, mine, sizes, module.choices(resize))
+            layers = {} if made is None else self._layers(path, made, resize)
+            found = _follow(path, module, mine, sizes, module.choices(replace(resize, layers=layers)))
             if found.culprit is not None:
                 return found
             attributes += found.attributes
             factors |= found.factors
         return Found(tuple(attributes), None, factors)
+
+    def _layers(self, path: str, made: Tensor, resize: Resize) -> dict[str, tuple[int, int]]:
+        """Return the layers inside a module that make these channels, see `Resize.layers`."""
+        mine = np.unique(self.channel[free(made)])
+        return {
+            name: (dim, resize.sizes[len(labels)])
+            for name, dim, labels in layers_in(self.walk, path)
+            if len(labels) in resize.sizes and np.array_equal(np.unique(self.channel[free(labels)]), mine)
+        }
 
     def hold_plain(self) -> None:
         """Find attributes that are sizes of channels without heads, and record them."""

@@ -164,7 +164,8 @@ def _decide(part: _Part, held: Following, whole: np.ndarray, same: np.ndarray) -
     with_input = found.culprit is not None and read is not None and not replaced
     if with_input and read is not None:
         width = part.wide[0].channels.shape[1]
-        found = held.follow(calls, grown, Resize({len(read): len(read) // width * (width + 1)}, shapes, wider=True))
+        longer = {len(read): len(read) // width * (width + 1)}
+        found = held.follow(calls, grown, Resize(longer, shapes, wider=True), read)
     if found.culprit is not None or replaced:
         _freeze(walk, part, culprit or found.culprit)
         return

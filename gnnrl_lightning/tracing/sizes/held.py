@@ -80,7 +80,6 @@ class Module:
         values: Mapping[str, Any],
         answers: Mapping[Call, Sizes],
         resize: Resize | None = None,
-        wider: Mapping[str, tuple[int, int]] | None = None,
     ) -> Given:
         """Run the module with other values of attributes, and return the sizes and numbers that its calls are given.
 
@@ -88,8 +87,7 @@ class Module:
             calls: Calls that are of interest.
             values: Attribute -> value.
             answers: The sizes that follow from others, -1 in the call.
-            resize: Other sizes of the module's inputs.
-            wider: Layer inside the module -> dimension of its output, counted from the last, and the size that it gets.
+            resize: Other sizes of the module's inputs, and of what its layers make.
         """
         copied = copy.deepcopy(self.module)
         for name, value in values.items():
@@ -100,7 +98,7 @@ class Module:
             if child is not copied:
                 child.register_forward_pre_hook(recorder.start)
                 child.register_forward_hook(recorder.end, always_call=True)
-        for path, size in (wider or {}).items():
+        for path, size in resize.layers.items() if resize is not None else ():
             copied.get_submodule(path).register_forward_hook(_with_size(*size))
         given = self.args, self.kwargs
         args, kwargs = given if resize is None else (map_tensors(resize.of, item) for item in given)

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from gnnrl_lightning.tracing.program.composed import COMPOSED, call_within
 from gnnrl_lightning.tracing.records import CONVOLUTIONS
 
 Call = tuple[str, int]
@@ -76,6 +77,8 @@ class Recorder(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Record a call."""
         kwargs, name = kwargs or {}, getattr(func, "__name__", "")
+        if func in COMPOSED:
+            return call_within(self, func, *args, **kwargs)
         if name in ("__getitem__", "__setitem__", "narrow") and not self.depth:
             self._note_slices(name, args, kwargs)
         key = None

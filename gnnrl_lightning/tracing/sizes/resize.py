@@ -8,7 +8,7 @@ wrong one leads to sizes that the code does not follow.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -22,12 +22,14 @@ class Resize:
         heads: Number and width of heads: one of the dimensions of tensors `(..., heads, ..., width, ...)` is longer.
         wider: Whether it is that of the channels.
         choice: Which of several dimensions that may be the channels is resized; None: all that have a size of `sizes`.
+        layers: Layer inside the module -> dimension of its output, counted from the last, and other size.
     """
 
     sizes: Mapping[int, int]
     heads: frozenset[tuple[int, int]] = frozenset()
     wider: bool = False
     choice: int | None = 0
+    layers: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def of(self, tensor: Tensor) -> Tensor:
         """Return a tensor of the other size."""

@@ -53,7 +53,7 @@ def _power(following: Following, item: Scaling, channels: Channels, group: int) 
     if not layers or module is None:
         return 0.0
     width = channels.groups[group].width
-    given = module.sizes((), {}, {}, wider=one_more(layers, width)).factors
+    given = module.sizes((), {}, {}, one_more(layers, width)).factors
     ratio = given.get((item.operator, item.number), item.value) / item.value if item.value else 1.0
     power = math.log(ratio) / math.log((width + 1) / width) if ratio > 0 else 0.0
     return power if item.operator == "mul" else -power

@@ -83,7 +83,7 @@ def _call_as_read(following: Following, call: SizedCall, channels: Channels) -> 
         if group not in own and count % width == 0:
             longer = call.sizes[dim] // width * (width + 1)
             answers = {key: tuple(longer if d == dim else size for d, size in enumerate(call.shape))}
-            given = module.sizes([call], {}, answers, wider=one_more(layers, width)).sizes.get(key, call.sizes)
+            given = module.sizes([call], {}, answers, one_more(layers, width)).sizes.get(key, call.sizes)
             made = next((labels for _, _, labels in layers if len(labels) == count), None)
             if given[dim] == longer and made is not None:
                 yield made, along
