@@ -167,6 +167,17 @@ def norm(x: Tensor, places: Places, *rest: Any, operator: Callable[..., Tensor],
     return operator(only(x, places), *rest, **options)
 
 
+def mean(x: Tensor, places: Places, *rest: Any, operator: Callable[..., Tensor], **options: Any) -> Tensor:
+    """Mean or sum of the kept positions; of heads, which keep different ones, of those of each."""
+    if all(isinstance(where, int) for where in places):
+        return operator(_kept(x, places), *rest, **options)
+    found = operator(_only(x, places), *rest, **options)
+    if operator.__name__ == "sum":
+        return found
+    share = operator(_only(torch.ones_like(x), places), *rest, **options)
+    return found / share.where(share > 0, 1)  # of a head that is removed, nothing is kept
+
+
 def distance(x: Tensor, places: Places, other: Tensor, *rest: Any, operator: Callable[..., Tensor], **options: Any):
     """Distance or similarity of two tensors along the kept positions."""
     return operator(_kept(x, places), _kept(other, places), *rest, **options)
@@ -195,6 +206,7 @@ KINDS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("cosine_similarity", "pairwise_distance", "cdist"), distance),
     **dict.fromkeys(("addmm", "baddbmm"), addmm),
     **dict.fromkeys(("norm", "linalg_vector_norm", "linalg_norm"), norm),
+    **dict.fromkeys(("mean", "sum"), mean),
     **dict.fromkeys(("softmax", "log_softmax"), softmax),
     "einsum": einsum,
     "scaled_dot_product_attention": attention,

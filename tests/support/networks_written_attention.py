@@ -160,3 +160,81 @@ class WidthOfALayer(nn.Module):
         q, k, v = self.qkv(x).reshape(B, N, 3, self.num_heads, C // self.num_heads).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v)
         return self.head((x + self.proj(mixed.transpose(1, 2).reshape(B, N, C))).mean(1))
+
+
+class RMSNorm(nn.Module):
+    """Root mean square norm of the last dimension, as language models write it."""
+
+    def __init__(self, dim, eps=1e-6):
+        super().__init__()
+        self.weight, self.variance_epsilon = nn.Parameter(torch.ones(dim)), eps
+
+    def forward(self, hidden_states):
+        variance = hidden_states.pow(2).mean(-1, keepdim=True)
+        hidden_states = hidden_states * torch.rsqrt(variance + self.variance_epsilon)
+        return self.weight * hidden_states
+
+
+class NormedQueries(nn.Module):
+    """Queries and keys are normalised within each head."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_heads, self.head_dim = 3, 4
+        self.embed, self.head = nn.Linear(9, 12), nn.Linear(12, 10)
+        self.q_proj, self.k_proj, self.v_proj, self.o_proj = (nn.Linear(12, 12) for _ in range(4))
+        self.q_norm, self.k_norm = RMSNorm(self.head_dim), RMSNorm(self.head_dim)
+
+    def split(self, x, like):
+        raise NotImplementedError
+
+    def forward(self, x):
+        x = self.embed(x)
+        q = self.q_norm(self.split(self.q_proj(x), x)).transpose(1, 2)
+        k = self.k_norm(self.split(self.k_proj(x), x)).transpose(1, 2)
+        v = self.split(self.v_proj(x), x).transpose(1, 2)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(*x.shape[:-1], -1)
+        return self.head((x + self.o_proj(mixed)).mean(1))
+
+
+@case({"embed": (12, 1), "q_proj": (3, 1)}, ENDS, TOKENS, zoo=WRITTEN)
+class NormsOfQwen(NormedQueries):
+    """The module holds the width of a head: whole heads go, and the weights of the norms stay."""
+
+    def split(self, x, like):
+        return x.view((*like.shape[:-1], -1, self.head_dim))
+
+
+@case({"embed": (4, 7)}, ENDS | {"q_proj": 3}, TOKENS, zoo=WRITTEN)
+class NormsAsWideAsTheInput(NormedQueries):
+    """All heads of queries and keys keep the channels that the norms keep; values and tokens have their own."""
+
+    def split(self, x, like):
+        return x.view(*like.shape[:-1], self.num_heads, like.shape[-1] // self.num_heads)
+
+
+@case({"embed": (12, 1), "q_proj": (4, 1), "v_proj": (4, 3)}, ENDS | {"q_proj": 3}, TOKENS, zoo=WRITTEN)
+class NormsOfThreeHeads(NormedQueries):
+    """The number of heads is a constant: their width goes."""
+
+    def split(self, x, like):
+        return x.view(*like.shape[:-1], 3, -1)
+
+
+@case({"embed": (4, 9)}, ENDS | {"q": 3}, TOKENS, zoo=WRITTEN)
+class UnitHeads(nn.Module):
+    """Values of each head are divided by their mean square, without a weight: every head keeps its own channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_heads = 3
+        self.embed, self.head = nn.Linear(9, 12), nn.Linear(12, 10)
+        self.q, self.k, self.v, self.o = (nn.Linear(12, 12) for _ in range(4))
+
+    def forward(self, x):
+        x = self.embed(x)
+        shape = *x.shape[:-1], self.num_heads, x.shape[-1] // self.num_heads
+        q, k, v = (layer(x).view(shape).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        mixed = mixed / (1 + mixed.square().sum(-1, keepdim=True) + mixed.abs().mean(-1, keepdim=True))
+        return self.head((x + self.o(mixed.transpose(1, 2).reshape(x.shape))).mean(1))

@@ -12,6 +12,9 @@ from gnnrl_lightning.tracing.rows import heads_of
 from gnnrl_lightning.tracing.rules.elementwise import pointwise
 from gnnrl_lightning.tracing.walk import Walk, rule
 
+OF_ROWS = ("mean", "sum")
+"""Summaries that the masked reference computes for rows of channels which each keep others."""
+
 
 def _dims(value: Value, dim: Any) -> tuple[int, ...]:
     ndim = len(value.shape)
@@ -88,7 +91,7 @@ def norm(walk: Walk, x: Value, order: float | str | None = 2, dim: Any = None, *
 
 
 def _of_head(walk: Walk, labels: Tensor, dims: tuple[int, ...], number: int) -> Tensor:
-    """Labels of heads where an operator, to which zeros do not count, summarises the channels of each of them."""
+    """Labels of heads where an operator summarises the channels of each of them, see `rows.heads_of`."""
     along = support(labels)
     if len(along) < 2 or along[-1:] != dims:
         return labels
@@ -100,7 +103,10 @@ def _of_head(walk: Walk, labels: Tensor, dims: tuple[int, ...], number: int) -> 
 def summary(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Any:
     """Summary over dimensions: of the channels along them, of those that are kept."""
     dims = _dims(x, kwargs.get("dim", args[0] if args and not isinstance(args[0], bool) else None))
-    passed = summarise(walk, x, dims, "is reduced over")
+    number = walk.call_number()
+    if walk.operator in OF_ROWS:
+        x = Value(x.shape, tuple(_of_head(walk, labels, dims, number) for labels in x.labels))
+    passed = summarise(walk, x, dims, "is reduced over", number)
     result = _reduced(walk, passed, dims)
     return (result, result) if walk.operator in ("var_mean", "std_mean") else result
 
