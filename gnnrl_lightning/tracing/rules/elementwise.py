@@ -93,6 +93,11 @@ def merge(walk: Walk, operands: list[Value]) -> tuple[Tensor, ...]:
         )
         for value in operands
     ]
+    if len(aligned) > 1:
+        aligned = [
+            (shape, [_as_rows(walk, labels, [*aligned[:i], *aligned[i + 1 :]]) for labels in found])
+            for i, (shape, found) in enumerate(aligned)
+        ]
     dims_seen = dict.fromkeys(support(labels) for _, found in aligned for labels in found)
     merged: list[Tensor] = []
     for dims in dims_seen:
@@ -126,6 +131,29 @@ def merge(walk: Walk, operands: list[Value]) -> tuple[Tensor, ...]:
     if not merged and aligned and all(_all_zero(found) for _, found in aligned):
         return (torch.full((1,) * ndim, ZERO),)
     return tuple(merged) if len(merged) < 2 else tuple(_widest(merged))
+
+
+def _as_rows(walk: Walk, labels: Tensor, others: list[tuple[tuple[int, ...], list[Tensor]]]) -> Tensor:
+    """Labels that go as a whole along dimensions of their own, where another operand has other channels in each row.
+
+    An involution has one kernel for several channels: `(row, 1, tap) * (row, channel, tap)`.
+    """
+    dims = {*support(labels)}
+    for shape, found in others:
+        crossing = [support(other) for other in found if _cross(support(labels), support(other))]
+        taken = {dim for other in found for dim in support(other)}
+        rigid = {dim for dim in dims - taken if shape[dim] > 1}
+        if crossing and rigid:
+            labels = walk.together(labels, rigid)
+            dims -= rigid
+    return labels
+
+
+def _cross(dims: tuple[int, ...], others: tuple[int, ...]) -> bool:
+    """Whether two kinds of channels have dimensions of their own, after others that they share: rows."""
+    same = {*dims} & {*others}
+    own = {*dims} ^ same, {*others} ^ same
+    return bool(same) and all(own) and max(same) < min(own[0] | own[1])
 
 
 def _lies_within(dims: tuple[int, ...], others: tuple[int, ...]) -> bool:
