@@ -6,6 +6,8 @@ the weight's output dimension.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 from torch.fx import Node
 
@@ -285,3 +287,9 @@ def embedding(walk: Walk, weight: Value, indices: Value, *_, **__) -> Value:
         return Value(walk.shape)
     walk.produce(columns)
     return Value(walk.shape, (vector(columns, len(walk.shape), -1),))
+
+
+@rule("embedding_bag", "_embedding_bag", "_embedding_bag_forward_only", kind="other")
+def embedding_bag(walk: Walk, weight: Value, indices: Value, *_: Any, **__: Any) -> tuple[Value, ...]:
+    """Sums, means or maxima of rows of a table, as in `embedding`; the other outputs have no channels."""
+    return embedding(walk, weight, indices), Value(()), Value(()), Value(())

@@ -15,7 +15,7 @@ from gnnrl_lightning.tracing.rows import heads_of, share_rows
 from gnnrl_lightning.tracing.walk import Walk, rule
 
 
-@rule("pointwise", "hardswish", "log_sigmoid", "complex", "polar", kind="activation")
+@rule("pointwise", "hardswish", "log_sigmoid", "complex", "polar", "__and__", "__or__", "__xor__", kind="activation")
 def pointwise(walk: Walk, *args: Any, **kwargs: Any) -> Value:
     """Join channels at the same position; zeros remain zero only if the operator maps zero to zero."""
     operands = [argument for argument in (*args, *kwargs.values()) if isinstance(argument, Value)]

@@ -11,7 +11,7 @@ import torch
 from gnnrl_lightning.tracing.labels import Value, support
 from gnnrl_lightning.tracing.product import UNLIKE, Product, may_meet
 from gnnrl_lightning.tracing.records import Contraction
-from gnnrl_lightning.tracing.rules.elementwise import merge
+from gnnrl_lightning.tracing.rules.elementwise import merge, pointwise
 from gnnrl_lightning.tracing.walk import Walk, rule
 
 
@@ -116,7 +116,10 @@ def einsum(walk: Walk, equation: str, operands: list[Value], *_: Any, **__: Any)
     subscripts, number = left.split(","), walk.call_number()
     if not arrow:
         right = "".join(sorted(letter for letter in {*left} - {","} if left.count(letter) == 1))
-    if len(operands) > 2 or "." in left or any(len({*letters}) < len(letters) for letters in subscripts):
+    plain = "." not in left and all(len({*letters}) == len(letters) for letters in subscripts)
+    if plain and len(operands) > 1 and {*left} - {","} == {*right} and not walk.macs():
+        return _elementwise(walk, operands, subscripts, right)
+    if len(operands) > 2 or not plain:
         for operand in operands:
             walk.freeze(operand, "is part of an einsum of three tensors, with an ellipsis or with a diagonal")
         walk.contract(())
@@ -132,6 +135,24 @@ def einsum(walk: Walk, equation: str, operands: list[Value], *_: Any, **__: Any)
     _produce(walk, _arguments(walk)[1], operands, subscripts, right)
     walk.contract(tuple(product.sizes) if walk.macs() else ())
     return Value(walk.shape, labels)
+
+
+def _elementwise(walk: Walk, operands: Sequence[Value], subscripts: Sequence[str], right: str) -> Value:
+    """Einstein summation that contracts nothing: an elementwise product of tensors that are broadcast."""
+    laid = []
+    for value, letters in zip(operands, subscripts, strict=True):
+        order = [letters.index(letter) for letter in right if letter in letters]
+        gone = [place for place, letter in enumerate(right) if letter not in letters]
+        sizes = [value.shape[letters.index(letter)] if letter in letters else 1 for letter in right]
+        found = []
+        for labels in value.labels:
+            labels = labels.permute(order)
+            for place in gone:
+                labels = labels.unsqueeze(place)
+            found.append(labels)
+        laid.append(Value(tuple(sizes), tuple(found)))
+    walk.contract(())
+    return pointwise(walk, *laid)
 
 
 def _halves(walk: Walk, value: Value, letters: str, left: str, right: str) -> Value:

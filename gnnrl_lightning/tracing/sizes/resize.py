@@ -48,7 +48,13 @@ class Resize:
         ways: list[Resize] = [replace(self, choice=choice) for choice in range(max(likely, 1))]
         if self.sizes and likely > 1:
             ways.append(replace(self, choice=None))
-        return [*ways, Resize({})] if self.heads and likely else ways
+        if self.heads and likely:
+            return [*ways, Resize({}, layers=self.layers)]
+        if self.heads and not self.wider:  # an input may have the heads themselves, of one channel each
+            for number in sorted({number for number, _ in self.heads}):
+                alone = replace(self, sizes={number: number + 1}, heads=frozenset())
+                ways += alone.choices(tensors) if any(alone._likely(tensor) for tensor in tensors) else []
+        return ways
 
     def _likely(self, tensor: Tensor) -> list[tuple[int, int]]:
         """Return the dimensions that may be resized, the likeliest first, and their other sizes.
