@@ -238,3 +238,33 @@ class UnitHeads(nn.Module):
         mixed = F.scaled_dot_product_attention(q, k, v)
         mixed = mixed / (1 + mixed.square().sum(-1, keepdim=True) + mixed.abs().mean(-1, keepdim=True))
         return self.head((x + self.o(mixed.transpose(1, 2).reshape(x.shape))).mean(1))
+
+
+@case({"embed": (12, 1), "wq": (3, 1)}, ENDS, TOKENS, zoo=WRITTEN)
+class ComplexRotary(nn.Module):
+    """Llama's own code: pairs of channels are complex numbers, which turn."""
+
+    def __init__(self):
+        super().__init__()
+        self.n_heads, self.head_dim = 3, 4
+        self.embed, self.head = nn.Linear(9, 12), nn.Linear(12, 10)
+        self.wq, self.wk, self.wv, self.wo = (nn.Linear(12, 12, bias=False) for _ in range(4))
+
+    def apply_rotary_emb(self, xq, xk, freqs_cis):
+        xq_ = torch.view_as_complex(xq.reshape(*xq.shape[:-1], -1, 2))
+        xk_ = torch.view_as_complex(xk.reshape(*xk.shape[:-1], -1, 2))
+        freqs_cis = freqs_cis.view(1, xq_.shape[1], 1, xq_.shape[-1])
+        xq_out = torch.view_as_real(xq_ * freqs_cis).flatten(3)
+        xk_out = torch.view_as_real(xk_ * freqs_cis).flatten(3)
+        return xq_out.type_as(xq), xk_out.type_as(xk)
+
+    def forward(self, x):
+        x = self.embed(x)
+        bsz, seqlen, _ = x.shape
+        xq, xk, xv = (each(x).view(bsz, seqlen, self.n_heads, self.head_dim) for each in (self.wq, self.wk, self.wv))
+        freqs = torch.outer(torch.arange(seqlen), 1.0 / 10000.0 ** (torch.arange(0, self.head_dim, 2) / self.head_dim))
+        xq, xk = self.apply_rotary_emb(xq, xk, torch.polar(torch.ones_like(freqs), freqs))
+        xq, keys, values = (each.transpose(1, 2) for each in (xq, xk, xv))
+        scores = torch.matmul(xq, keys.transpose(2, 3)) / math.sqrt(self.head_dim)
+        output = torch.matmul(F.softmax(scores, dim=-1), values)
+        return self.head((x + self.wo(output.transpose(1, 2).contiguous().view(bsz, seqlen, -1))).mean(1))

@@ -112,16 +112,14 @@ def baddbmm(walk: Walk, bias: Value, a: Value, b: Value, *, beta=1, alpha=1) -> 
 @rule("einsum", kind="linear")
 def einsum(walk: Walk, equation: str, operands: list[Value], *_: Any, **__: Any) -> Value:
     """Einstein summation of one or two tensors, by its subscripts: those left out on the right are contracted."""
-    left, arrow, right = equation.replace(" ", "").partition("->")
+    left, right = _spelled(equation.replace(" ", ""), [len(operand.shape) for operand in operands])
     subscripts, number = left.split(","), walk.call_number()
-    if not arrow:
-        right = "".join(sorted(letter for letter in {*left} - {","} if left.count(letter) == 1))
-    plain = "." not in left and all(len({*letters}) == len(letters) for letters in subscripts)
+    plain = all(len({*letters}) == len(letters) for letters in subscripts)
     if plain and len(operands) > 1 and {*left} - {","} == {*right} and not walk.macs():
         return _elementwise(walk, operands, subscripts, right)
     if len(operands) > 2 or not plain:
         for operand in operands:
-            walk.freeze(operand, "is part of an einsum of three tensors, with an ellipsis or with a diagonal")
+            walk.freeze(operand, "is part of an einsum of three tensors or with a diagonal")
         walk.contract(())
         return Value(walk.shape)
     if len(operands) == 1:
@@ -135,6 +133,25 @@ def einsum(walk: Walk, equation: str, operands: list[Value], *_: Any, **__: Any)
     _produce(walk, _arguments(walk)[1], operands, subscripts, right)
     walk.contract(tuple(product.sizes) if walk.macs() else ())
     return Value(walk.shape, labels)
+
+
+def _spelled(equation: str, dims: Sequence[int]) -> tuple[str, str]:
+    """The subscripts of operands and result, with letters in place of ellipses and of a result that is not given.
+
+    Args:
+        equation: The equation, without spaces.
+        dims: Number of dimensions of each operand.
+    """
+    left, arrow, right = equation.partition("->")
+    free = [letter for letter in map(chr, range(ord("A"), ord("Z") + 1)) if letter not in equation]
+    named = left.split(",")
+    more = [ndim - len(letters.replace("...", "")) for ndim, letters in zip(dims, named, strict=True)]
+    rest = "".join(free[: max(more)]) if "." in left else ""
+    if not arrow:
+        once = sorted(letter for letter in {*left} - {*",."} if left.count(letter) == 1)
+        right = ("..." if rest else "") + "".join(once)
+    spelled = [letters.replace("...", rest[len(rest) - n :]) for letters, n in zip(named, more, strict=True)]
+    return ",".join(spelled), right.replace("...", rest)
 
 
 def _elementwise(walk: Walk, operands: Sequence[Value], subscripts: Sequence[str], right: str) -> Value:
