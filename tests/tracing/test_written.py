@@ -39,7 +39,13 @@ def test_pruned_is_masked_dense_and_trains(name):
     network, inputs, graph = traced(name)
     generator = torch.Generator().manual_seed(1)
     for widths in (random_widths(graph, generator), random_widths(graph, generator), graph.smallest):
-        pruned = check(graph, network, inputs, widths, generator)
+        pruned = check(graph, network, inputs, widths.maximum(graph.least), generator)
     dense = check(graph, network, inputs, graph.widths, generator)
     assert difference(forward(dense, inputs), forward(network, inputs)) == 0
     train_one_step(pruned, inputs)
+
+
+@pytest.mark.parametrize(("name", "least"), [("Deviations", [2, 1]), ("DeviationsWithinHeads", [2])])
+def test_two_channels_of_a_deviation_remain(name, least):
+    _, _, graph = traced(name)
+    assert graph.least.tolist() == least

@@ -88,6 +88,8 @@ def native_group_norm(walk: Walk, x: Value, weight: Any, bias: Any, *sizes: int)
 
 def _group_norm(walk: Walk, x: Value, num_groups: int, affine: Sequence[Any]) -> Value:
     unit = x.shape[1] // num_groups
+    if unit == 1 and num_groups > 1 and any(len(support(labels)) > 1 for labels in x.labels):
+        return _single_channels(walk, x, num_groups, affine)
     if num_groups == 1:
         x = summarise(walk, x, range(1, len(x.shape)), NORMALISED)
     else:
@@ -100,11 +102,26 @@ def _group_norm(walk: Walk, x: Value, num_groups: int, affine: Sequence[Any]) ->
     return _scaled(walk, x, affine)
 
 
-def _is_channels(walk: Walk, labels: Tensor) -> bool:
-    """Whether labels change along dimension 1 only; all others are frozen."""
-    if support(labels) != (1,):
+def _single_channels(walk: Walk, x: Value, num_groups: int, affine: Sequence[Any]) -> Value:
+    """Statistics over single channels, as in instance norm: channels pass that lie along examples as well.
+
+    Shuffle attention lays groups of channels along the examples; all of them have the same scales.
+    """
+    x = Value(x.shape, tuple(labels for labels in x.labels if _is_channels(walk, labels, (0, 1))))
+    result = _scaled(walk, x, affine)
+    own = [along for parameter in affine if isinstance(parameter, Value) and (along := parameter.along(0)) is not None]
+    rows = [labels.transpose(0, 1).reshape(x.shape[1], -1)[:, 0] for labels in x.labels if labels.shape[1] > 1]
+    for channels in (own or rows)[:1]:
+        note_attribute(walk, "num_channels", x.shape[1], channels)
+        note_attribute(walk, "num_groups", num_groups, channels)
+    return result
+
+
+def _is_channels(walk: Walk, labels: Tensor, dims: tuple[int, ...] = (1,)) -> bool:
+    """Whether labels change along these dimensions, the channels, only; all others are frozen."""
+    if support(labels) != dims:
         walk.freeze(labels, NORMALISED)
-    return support(labels) == (1,)
+    return support(labels) == dims
 
 
 def _blocks(walk: Walk, labels: Tensor, unit: int) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -12,7 +13,10 @@ from gnnrl_lightning.tracing.rows import heads_of
 from gnnrl_lightning.tracing.rules.elementwise import pointwise
 from gnnrl_lightning.tracing.walk import Walk, rule
 
-OF_ROWS = ("mean", "sum")
+SPREADS = ("var", "std", "var_mean", "std_mean")
+"""Summaries that need two values unless they are told to divide by the number of all of them."""
+
+OF_ROWS = ("mean", "sum", *SPREADS)
 """Summaries that the masked reference computes for rows of channels which each keep others."""
 
 
@@ -104,11 +108,28 @@ def summary(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Any:
     """Summary over dimensions: of the channels along them, of those that are kept."""
     dims = _dims(x, kwargs.get("dim", args[0] if args and not isinstance(args[0], bool) else None))
     number = walk.call_number()
+    if walk.operator in SPREADS and _correction(args, kwargs):
+        _note_pairs(walk, x, dims)
     if walk.operator in OF_ROWS:
         x = Value(x.shape, tuple(_of_head(walk, labels, dims, number) for labels in x.labels))
     passed = summarise(walk, x, dims, "is reduced over", number)
     result = _reduced(walk, passed, dims)
     return (result, result) if walk.operator in ("var_mean", "std_mean") else result
+
+
+def _correction(args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
+    """By how much the number of values is reduced by which a variance divides: 1 unless the code says otherwise."""
+    flags = [item for item in args if isinstance(item, bool)]
+    given = kwargs.get("correction", kwargs.get("unbiased", flags[0] if flags else None))
+    return 1.0 if given is None else float(given)
+
+
+def _note_pairs(walk: Walk, x: Value, dims: Collection[int]) -> None:
+    """Record channels that are all values of a variance, of one for each row of them: two must remain."""
+    for labels in x.labels:
+        along = {*support(labels)} & {*dims}
+        if len(along) == 1 and math.prod(x.shape[dim] for dim in dims) == x.shape[min(along)]:
+            walk.pairs += [*labels.movedim(min(along), -1).reshape(-1, x.shape[min(along)])]
 
 
 @rule("max", "min", kind="pool")
