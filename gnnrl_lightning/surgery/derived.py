@@ -12,13 +12,14 @@ from gnnrl_lightning.surgery.surgery import Cut, Dependents
 from gnnrl_lightning.tracing.axes import Axis
 from gnnrl_lightning.tracing.groups import Channels
 from gnnrl_lightning.tracing.labels import ZERO, Value, support
+from gnnrl_lightning.tracing.reading import masked_labels
 from gnnrl_lightning.tracing.sizes.followers import norms_by_path, readers_of_norms, written_modules
 from gnnrl_lightning.tracing.walk import Walk
 
 
 def cuts_of(walk: Walk, channels: Channels) -> dict[str, Cut]:
     """How each parameter and buffer that is pruned shrinks, by name."""
-    consumed = walk.masked_labels()
+    consumed = masked_labels(walk)
     blocks = {
         contraction.weight: contraction.reads
         for contraction in (*walk.contractions, *walk.training)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gnnrl_lightning.tracing.axes import Axis
 from gnnrl_lightning.tracing.labels import Use
+from gnnrl_lightning.tracing.reading import read_labels
 from gnnrl_lightning.tracing.walk import Walk
 
 
@@ -338,7 +339,7 @@ class _Former:
 
     def _members(self, place: np.ndarray) -> dict[int, list[Member]]:
         made = {label for _, labels in self.walk.produced for label in labels.tolist() if label >= 0}
-        read = self.walk.read_labels()
+        read = read_labels(self.walk)
         found: dict[int, list[Member]] = defaultdict(list)
         for name, value in self.walk.parameters.items():
             for dim in range(len(value.shape)):

@@ -3,7 +3,7 @@
 Both operands name their dimensions by letters, as in `einsum`: letters left out of the result are contracted, letters
 of both operands that stay are batch dimensions, such as the heads of attention. Channels that lie along batch
 dimensions and another one, `(head, channel)`, are those of heads: the result of a contraction has labels of the heads
-themselves, see `Walk.heads_of`.
+themselves, see `rows.heads_of`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gnnrl_lightning.tracing.labels import Value, support
 from gnnrl_lightning.tracing.repeats import end_outside
+from gnnrl_lightning.tracing.rows import heads_of, share_rows
 from gnnrl_lightning.tracing.walk import Walk
 
 UNLIKE = "is combined with values that cannot be pruned"
@@ -125,7 +126,7 @@ class Product:
         for one, other in ((first, second), (second, first)):
             outer = set(support(one)) & self.batch
             if outer and not set(support(other)) & self.batch:
-                self.walk.share(one, set(support(one)) - outer, other)
+                share_rows(self.walk, one, set(support(one)) - outer, other)
                 return one
         return self.walk.join(first, second)
 
@@ -145,7 +146,7 @@ class Product:
     def _width(self, table: Tensor) -> Tensor:
         """Return the labels that count the channels of each head, or all of them if there are no heads."""
         dims = [dim for dim in support(table) if dim not in self.batch]
-        return self.walk.heads_of(table, dims)[1].row if len(dims) < len(support(table)) else table.flatten()
+        return heads_of(self.walk, table, dims)[1].row if len(dims) < len(support(table)) else table.flatten()
 
     def _note_reading(self, place: int, joined: Tensor, sides: tuple[Tensor, Tensor]) -> None:
         """Record how a masked network ignores the removed channels: zeros in a weight, or in the first operand."""
@@ -173,7 +174,7 @@ class Product:
                 outer = set(support(table)) & self.batch
                 if outer:
                     inner = set(support(table)) - outer
-                    found.append((i, walk.heads_of(table, inner)[0] if inner else table))
+                    found.append((i, heads_of(walk, table, inner)[0] if inner else table))
         for i, (value, mine) in enumerate(zip(self.values, self.letters, strict=True)):
             have = {dim for j, heads in found if i == j for dim in support(heads)}
             long = {self.order.index(letter) for letter, size in zip(mine, value.shape, strict=True) if size > 1}

@@ -223,14 +223,14 @@ class SplitCall:
 
 @dataclass(frozen=True)
 class Scaling:
-    """A product or quotient of channels of heads, or of heads, and a number of the code.
+    """A product or quotient of channels, of heads or of scores, and a number of the code.
 
     Attributes:
         module: Path of the module that calls it.
         operator: Name of the operator.
         number: How many operators of this name the module has called before.
         value: The number.
-        labels: Labels of the tensor.
+        labels: Labels of the tensor; of scores, those that they have contracted.
     """
 
     module: str

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.fx import Node
-from torch.fx.node import map_aggregate
-from torch.utils.flop_counter import FlopCounterMode
 
 from gnnrl_lightning.registry import Registry
-from gnnrl_lightning.tracing.labels import FIXED, Labels, Value, support
-from gnnrl_lightning.tracing.program.sources import module_of
+from gnnrl_lightning.tracing.labels import FIXED, Labels, Value
+from gnnrl_lightning.tracing.program.macs import macs_of
 from gnnrl_lightning.tracing.records import (
     Blocks,
     Contraction,
@@ -97,7 +95,9 @@ class Walk:
         calls_of_sizes: Calls whose arguments are sizes of labelled dimensions.
         splits: Calls that cut channels into parts of given sizes.
         tied: Calls whose sizes have been compared with those of their module's inputs, by module, operator and number.
-        scalings: Products of channels of heads and numbers of the code.
+        scalings: Products of numbers of the code and channels, or scores.
+        scores: Node of a product of two feature maps, such as scores of attention -> labels that it contracts.
+        compared: Labels that such products contract.
         statistics: Operators that summarise channels together.
         calls: Number of calls of such operators, by module and name.
         steps: Operators in order, for the state graph.
@@ -138,6 +138,8 @@ class Walk:
     splits: list[SplitCall] = field(default_factory=list)
     tied: set[tuple[str, str, int]] = field(default_factory=set)
     scalings: list[Scaling] = field(default_factory=list)
+    scores: dict[Node, Tensor] = field(default_factory=dict)
+    compared: list[Tensor] = field(default_factory=list)
     statistics: list[Statistic] = field(default_factory=list)
     calls: Counter[tuple[int, str]] = field(default_factory=Counter)
     steps: list[Step] = field(default_factory=list)
@@ -192,7 +194,7 @@ class Walk:
         self.labels.tie(labels, self.operator, self.source)
 
     @property
-    def _caller(self) -> nn.Module | None:
+    def caller(self) -> nn.Module | None:
         """The module that calls the current operator; None if the network makes it in its forward pass."""
         try:
             return self.network.get_submodule(self.module)
@@ -205,7 +207,7 @@ class Walk:
         Args:
             called: Name of the function of torch that calls the operator; None: it has the operator's name.
         """
-        key = id(self._caller), called or self.operator
+        key = id(self.caller), called or self.operator
         self.calls[key] += 1
         return self.calls[key] - 1
 
@@ -218,41 +220,10 @@ class Walk:
             labels: Labels `(n,)` of the channels or, if they lie along several dimensions, a label tensor.
             called: Name of the function that the module calls, if it is not that of the operator.
         """
-        if self._caller is not None:
+        if self.caller is not None:
             called = called or self.operator.removeprefix("native_")
             shape = tuple(labels.shape) if labels.dim() > 1 else ()
             self.statistics.append(Statistic(self.module, called, number, dim, labels.flatten(), shape))
-
-    def heads_of(self, labels: Tensor, dims: Collection[int]) -> tuple[Tensor, Heads]:
-        """Return the labels of the heads along which channels lie, of size 1 along `dims`, and the record of them.
-
-        Whether heads go as a whole, or channels of every head, is decided after the walk, see `tracing.heads`.
-
-        Args:
-            labels: Label tensor that changes along dimensions of heads and along `dims`.
-            dims: Dimensions of the channels of a head.
-        """
-        outer, channels = _rows(labels, dims)
-        number = len(channels)
-        key = channels.contiguous().numpy().tobytes(), number
-        if key not in self.heads:
-            made = self.labels.fresh(number)
-            self.heads[key] = Heads(made, channels, channels[0], self.module, self.operator, self.source)
-        found = self.heads[key]
-        return found.labels.reshape([labels.shape[dim] if dim in outer else 1 for dim in range(labels.dim())]), found
-
-    def share(self, labels: Tensor, dims: Collection[int], common: Tensor, whole: bool = False) -> None:
-        """Record that all heads along which channels lie meet the same other channels, see `Shared`.
-
-        Args:
-            labels: Label tensor that changes along dimensions of heads and along `dims`.
-            dims: Dimensions of the channels of a head.
-            common: Label tensor of the others, which broadcasts to `labels`.
-            whole: Whether whole rows go where these are no heads of attention.
-        """
-        others = common.expand([size if dim in dims else 1 for dim, size in enumerate(labels.shape)])
-        channels, (met,) = _rows(labels, dims)[1], _rows(others, dims)[1]
-        self.shared.append(Shared(channels, met, whole, self.operator, self.source))
 
     def together(self, labels: Tensor, dims: Collection[int]) -> Tensor:
         """Join labels along `dims`, where only all of them or none can be removed; return them with size 1 there."""
@@ -262,52 +233,6 @@ class Walk:
         self.join(first, labels)
         return first
 
-    def sized(self, labels: Tensor, sizes: Sequence[int], number: int) -> None:
-        """Record a call whose arguments are sizes of its output, see `SizedCall`; PyTorch's modules follow by type."""
-        if support(labels) and self._caller is not None and not isinstance(self._caller, nn.modules.conv._ConvNd):
-            call = SizedCall(self.module, self.operator, number, tuple(sizes), self.shape, labels, self.source)
-            self.calls_of_sizes.append(call)
-
-    def fill(self, labels: Tensor) -> None:
-        """Record that zeros which the code makes have these channels, for the current operator writes into them."""
-        into = self.node.args[0] if self.node else None
-        if isinstance(into, Node) and into in self.created and self._caller is not None and support(labels):
-            operator, number, sizes = self.created[into]
-            call = SizedCall(module_of(into), operator, number, sizes, self.shape, labels, self.source)
-            self.calls_of_sizes.append(call)
-
-    def split(self, parts: Sequence[Tensor], sizes: tuple[int, ...], number: int, operator: str = "split") -> bool:
-        """Record a call that cuts channels into parts; return whether the module may hold their sizes, see `SplitCall`.
-
-        Args:
-            parts: Labels of the parts.
-            sizes: The sizes that the code gives: one for all parts, or one for each of them; of a slice, its ends.
-            number: How many calls of this name the module has made before.
-            operator: Name of the call.
-        """
-        whole = sum(part.numel() for part in parts)
-        near = {*sizes, whole} if len(sizes) == 1 else {*sizes} - {0, whole}
-        held = [] if self._caller is None else vars(self._caller).values()
-        found = any(near.intersection(_integers(value)) for value in held if sizes)
-        if self._caller is not None and sizes:
-            flat = tuple(part.flatten() for part in parts)
-            self.splits.append(SplitCall(self.module, number, sizes, flat, self.source, operator, found))
-        return found
-
-    def hold(self, attribute: str, value: Any, labels: Tensor, place: int | None = None, unit: int = 1) -> None:
-        """Record the attribute of the current module that is the number of these channels, see `ModuleSize`.
-
-        Args:
-            attribute: Its name.
-            value: Its dense value, as given to the current operator: an attribute with another value is another one.
-            labels: Labels `(n,)` of the channels.
-            place: Index of the number if `value` is a tuple.
-            unit: Number of channels that count as one.
-        """
-        held = getattr(self._caller, attribute, None)
-        if (tuple(held) if isinstance(held, (tuple, list)) else held) == value:
-            self.sizes.append(ModuleSize(self.module, attribute, place, labels, unit))
-
     def produce(self, labels: Tensor) -> None:
         """Record that the current operator produces these channels; its module names them."""
         self.produced.append((self.name, labels))
@@ -316,29 +241,6 @@ class Walk:
     def name(self) -> str:
         """The module that calls the current operator or, if the network itself does, the operator."""
         return self.module or (self.node.name if self.node else "")
-
-    def masked_labels(self) -> set[int]:
-        """Return the labels of parameter dimensions that a mask sets to zero: those along which channels are read."""
-        return self._with_joined(self.consumed)
-
-    def read_labels(self) -> set[int]:
-        """Return the labels of parameter dimensions along which channels are read, including sums of parameters."""
-        return self._with_joined([*self.consumed, *self.computed])
-
-    def _with_joined(self, labels: list[Tensor]) -> set[int]:
-        """Return the given labels and those that operators on parameters join with them."""
-        joined: dict[int, set[int]] = {}
-        for a, b in self.joined_parameters:
-            for one, other in zip(*(side.flatten().tolist() for side in torch.broadcast_tensors(a, b)), strict=True):
-                joined.setdefault(one, set()).add(other)
-                joined.setdefault(other, set()).add(one)
-        found = set(torch.cat([each.flatten() for each in labels]).tolist()) if labels else set[int]()
-        waiting = list(found) if joined else []
-        while waiting:
-            fresh = joined.get(waiting.pop(), set()) - found
-            found |= fresh
-            waiting.extend(fresh)
-        return found
 
     @property
     def contracted(self) -> set[str]:
@@ -357,19 +259,9 @@ class Walk:
         return value[0] if isinstance(value, (tuple, list)) else value
 
     def macs(self) -> int:
-        """Return the current operator's MACs for the whole example batch: `FlopCounterMode` on meta tensors, halved."""
+        """Return the current operator's MACs for the whole example batch."""
         assert self.node is not None
-
-        def meta(argument: Any) -> Any:
-            if isinstance(argument, Node):
-                return _meta(argument.meta["val"])
-            return argument
-
-        args = map_aggregate(self.node.args, meta)
-        kwargs = map_aggregate(self.node.kwargs, meta)
-        with FlopCounterMode(display=False) as counter:
-            self.node.target(*args, **kwargs)  # type: ignore[operator]
-        return counter.get_total_flops() // 2
+        return macs_of(self.node)
 
     def contract(self, sizes: tuple[Tensor, ...], **more: Any) -> None:
         """Record the cost of the current operator, see `Contraction`."""
@@ -378,30 +270,6 @@ class Walk:
             raise AssertionError(f"{self.operator}: its MACs are not a product of its sizes")
         assert self.node is not None
         self.contractions.append(Contraction(self.node.name, more.pop("weight", None), factor, sizes, **more))
-
-
-def _rows(labels: Tensor, dims: Collection[int]) -> tuple[list[int], Tensor]:
-    """Return the dimensions of heads, and the labels `(heads, n)` of the channels that lie along `dims` in each."""
-    outer = [dim for dim in support(labels) if dim not in dims]
-    inner = [dim for dim in support(labels) if dim in dims]
-    rest = [dim for dim in range(labels.dim()) if dim not in (*outer, *inner)]
-    number = math.prod(labels.shape[dim] for dim in outer)
-    return outer, labels.permute(*outer, *inner, *rest).reshape(number, -1)
-
-
-def _integers(held: Any) -> list[int]:
-    """Return the integers that an attribute of a module is, or is a list or tuple of."""
-    return [item for item in (held if isinstance(held, (list, tuple)) else (held,)) if type(item) is int]
-
-
-def _meta(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        # Within autocast, operands have different types; their number of MACs is the same.
-        dtype = torch.float32 if value.is_floating_point() else value.dtype
-        return torch.empty(value.shape, dtype=dtype, device="meta")
-    if isinstance(value, (tuple, list)):
-        return type(value)(_meta(item) for item in value)
-    return value
 
 
 def find_rule(target: Any) -> RuleRow | None:

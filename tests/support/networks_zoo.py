@@ -33,11 +33,11 @@ class Case:
 ZOO: dict[str, Case] = {}
 
 
-def case(groups, frozen, shapes=((2, 3, 8, 8),), reason=None):
+def case(groups, frozen, shapes=((2, 3, 8, 8),), reason=None, zoo=ZOO):
     """Register a network class without arguments as a case of its name."""
 
     def register(network):
-        ZOO[network.__name__] = Case(network, groups, frozen, shapes, reason or {})
+        zoo[network.__name__] = Case(network, groups, frozen, shapes, reason or {})
         return network
 
     return register

@@ -6,11 +6,14 @@ the weight's output dimension.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 from torch.fx import Node
 
+from gnnrl_lightning.tracing.given_sizes import note_sizes
 from gnnrl_lightning.tracing.labels import Value, support, vector
-from gnnrl_lightning.tracing.records import Blocks
+from gnnrl_lightning.tracing.rows import note_blocks
 from gnnrl_lightning.tracing.walk import Walk, operator_name, rule
 
 PARTS = ("chunk", "split", "split_with_sizes", "unbind", "getitem", "slice", "narrow", "select")
@@ -220,7 +223,7 @@ def _made(walk: Walk, x: Value, dim: int, writes: Tensor | None) -> Value:
 def _filtered(walk: Walk, x: Value, dim: int, writes: Tensor, number: int) -> Value:
     """Return the output of a depthwise convolution; the code gives it as many groups as there are channels."""
     made = _made(walk, x, dim, writes)
-    walk.sized(made.labels[0], [len(writes) if d == dim else -1 for d in range(len(x.shape))], number)
+    note_sizes(walk, made.labels[0], [len(writes) if d == dim else -1 for d in range(len(x.shape))], number)
     return made
 
 
@@ -255,8 +258,7 @@ def _grouped(walk: Walk, name: str, inputs: Tensor, weight: Value, bias: Value |
     if writes is None:
         walk.tie(blocks)
     else:
-        parts = blocks, writes.reshape(groups, -1)
-        walk.blocks.append(Blocks(name, *parts, walk.module, walk.operator, walk.source))
+        note_blocks(walk, name, blocks, writes.reshape(groups, -1))
     walk.consumed.append(inputs)
     # A block's input count is the size of one row: all rows keep the same number.
     sizes = (blocks[0],) if writes is None else (blocks[0], writes)
@@ -285,3 +287,9 @@ def embedding(walk: Walk, weight: Value, indices: Value, *_, **__) -> Value:
         return Value(walk.shape)
     walk.produce(columns)
     return Value(walk.shape, (vector(columns, len(walk.shape), -1),))
+
+
+@rule("embedding_bag", "_embedding_bag", "_embedding_bag_forward_only", kind="other")
+def embedding_bag(walk: Walk, weight: Value, indices: Value, *_: Any, **__: Any) -> tuple[Value, ...]:
+    """Sums, means or maxima of rows of a table, as in `embedding`; the other outputs have no channels."""
+    return embedding(walk, weight, indices), Value(()), Value(()), Value(())

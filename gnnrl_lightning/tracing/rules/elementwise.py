@@ -11,10 +11,11 @@ from torch.fx.node import map_aggregate
 from gnnrl_lightning.tracing.labels import FIXED, ZERO, Value, support, vector
 from gnnrl_lightning.tracing.records import Scaling
 from gnnrl_lightning.tracing.repeats import end_where_alone
+from gnnrl_lightning.tracing.rows import heads_of, share_rows
 from gnnrl_lightning.tracing.walk import Walk, rule
 
 
-@rule("pointwise", "hardswish", "log_sigmoid", "complex", "polar", kind="activation")
+@rule("pointwise", "hardswish", "log_sigmoid", "complex", "polar", "__and__", "__or__", "__xor__", kind="activation")
 def pointwise(walk: Walk, *args: Any, **kwargs: Any) -> Value:
     """Join channels at the same position; zeros remain zero only if the operator maps zero to zero."""
     operands = [argument for argument in (*args, *kwargs.values()) if isinstance(argument, Value)]
@@ -70,7 +71,8 @@ def mul(walk: Walk, *args: Any, **kwargs: Any) -> Value:
     """Products: gates, layer scales, products of heads and a number that may depend on their width."""
     number = walk.call_number()
     if len(args) > 1 and isinstance(args[0], Value) and isinstance(args[1], (int, float)):
-        for labels in args[0].labels:
+        contracted = walk.scores.get(walk.node.args[0])  # type: ignore[union-attr, arg-type]
+        for labels in args[0].labels if contracted is None else (contracted,):
             if support(labels):
                 walk.scalings.append(Scaling(walk.module, walk.operator, number, float(args[1]), labels))
     return pointwise(walk, *args, **kwargs)
@@ -91,6 +93,11 @@ def merge(walk: Walk, operands: list[Value]) -> tuple[Tensor, ...]:
         )
         for value in operands
     ]
+    if len(aligned) > 1:
+        aligned = [
+            (shape, [_as_rows(walk, labels, [*aligned[:i], *aligned[i + 1 :]]) for labels in found])
+            for i, (shape, found) in enumerate(aligned)
+        ]
     dims_seen = dict.fromkeys(support(labels) for _, found in aligned for labels in found)
     merged: list[Tensor] = []
     for dims in dims_seen:
@@ -119,11 +126,34 @@ def merge(walk: Walk, operands: list[Value]) -> tuple[Tensor, ...]:
             if rigid:
                 walk.together(result, rigid)
             for labels in larger:
-                walk.share(labels, dims, result, whole=_reads_parameters(walk))
+                share_rows(walk, labels, dims, result, whole=_reads_parameters(walk))
             merged.append(result)
     if not merged and aligned and all(_all_zero(found) for _, found in aligned):
         return (torch.full((1,) * ndim, ZERO),)
     return tuple(merged) if len(merged) < 2 else tuple(_widest(merged))
+
+
+def _as_rows(walk: Walk, labels: Tensor, others: list[tuple[tuple[int, ...], list[Tensor]]]) -> Tensor:
+    """Labels that go as a whole along dimensions of their own, where another operand has other channels in each row.
+
+    An involution has one kernel for several channels: `(row, 1, tap) * (row, channel, tap)`.
+    """
+    dims = {*support(labels)}
+    for shape, found in others:
+        crossing = [support(other) for other in found if _cross(support(labels), support(other))]
+        taken = {dim for other in found for dim in support(other)}
+        rigid = {dim for dim in dims - taken if shape[dim] > 1}
+        if crossing and rigid:
+            labels = walk.together(labels, rigid)
+            dims -= rigid
+    return labels
+
+
+def _cross(dims: tuple[int, ...], others: tuple[int, ...]) -> bool:
+    """Whether two kinds of channels have dimensions of their own, after others that they share: rows."""
+    same = {*dims} & {*others}
+    own = {*dims} ^ same, {*others} ^ same
+    return bool(same) and all(own) and max(same) < min(own[0] | own[1])
 
 
 def _lies_within(dims: tuple[int, ...], others: tuple[int, ...]) -> bool:
@@ -143,7 +173,7 @@ def _of_several(walk: Walk, found: list[Tensor], dims: tuple[int, ...]) -> Tenso
         others = set(support(labels)) - {*dims}
         if {*dims} < {*support(labels)}:
             if max(dims) < min(others):
-                return walk.heads_of(labels, others)[0]
+                return heads_of(walk, labels, others)[0]
             walk.together(labels, dims)
     return torch.full((1,) * max((labels.dim() for labels in found), default=1), FIXED)
 

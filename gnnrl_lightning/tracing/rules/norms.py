@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from gnnrl_lightning.tracing.given_sizes import note_attribute
 from gnnrl_lightning.tracing.labels import FIXED, ZERO, Value, support, vector
+from gnnrl_lightning.tracing.rows import share_rows
 from gnnrl_lightning.tracing.rules.elementwise import merge
 from gnnrl_lightning.tracing.rules.reductions import summarise
 from gnnrl_lightning.tracing.walk import Walk, rule
@@ -54,13 +56,13 @@ def layer_norm(walk: Walk, x: Value, normalized_shape: Sequence[int], *affine: A
     passed = summarise(walk, others, range(first, len(x.shape)), NORMALISED, number)
     for labels in within:  # each head is normalised on its own
         common = walk.labels.fresh(x.shape[-1])
-        walk.share(labels, (first,), vector(common, len(x.shape), -1), whole=True)
+        share_rows(walk, labels, (first,), vector(common, len(x.shape), -1), whole=True)
         walk.statistic(number, first, common)
-        walk.hold("normalized_shape", tuple(normalized_shape), common, place=0)
+        note_attribute(walk, "normalized_shape", tuple(normalized_shape), common, place=0)
     for labels in passed.labels:
         (dim, *more) = support(labels) or (-1,)
         if dim >= first and not more:
-            walk.hold("normalized_shape", tuple(normalized_shape), labels.flatten(), place=dim - first)
+            note_attribute(walk, "normalized_shape", tuple(normalized_shape), labels.flatten(), place=dim - first)
     passed = Value(x.shape, (*passed.labels, *within))
     scales = [parameter for parameter in affine[:2] if isinstance(parameter, Value)]
     result = Value(x.shape, _shifted(merge(walk, [passed, *scales])))
@@ -86,23 +88,40 @@ def native_group_norm(walk: Walk, x: Value, weight: Any, bias: Any, *sizes: int)
 
 def _group_norm(walk: Walk, x: Value, num_groups: int, affine: Sequence[Any]) -> Value:
     unit = x.shape[1] // num_groups
+    if unit == 1 and num_groups > 1 and any(len(support(labels)) > 1 for labels in x.labels):
+        return _single_channels(walk, x, num_groups, affine)
     if num_groups == 1:
         x = summarise(walk, x, range(1, len(x.shape)), NORMALISED)
     else:
         x = Value(x.shape, tuple(_blocks(walk, labels, unit) for labels in x.labels if _is_channels(walk, labels)))
     channels = x.along(1)
     if channels is not None:
-        walk.hold("num_channels", x.shape[1], channels)
+        note_attribute(walk, "num_channels", x.shape[1], channels)
         if num_groups > 1:
-            walk.hold("num_groups", num_groups, channels, unit=unit)
+            note_attribute(walk, "num_groups", num_groups, channels, unit=unit)
     return _scaled(walk, x, affine)
 
 
-def _is_channels(walk: Walk, labels: Tensor) -> bool:
-    """Whether labels change along dimension 1 only; all others are frozen."""
-    if support(labels) != (1,):
+def _single_channels(walk: Walk, x: Value, num_groups: int, affine: Sequence[Any]) -> Value:
+    """Statistics over single channels, as in instance norm: channels pass that lie along examples as well.
+
+    Shuffle attention lays groups of channels along the examples; all of them have the same scales.
+    """
+    x = Value(x.shape, tuple(labels for labels in x.labels if _is_channels(walk, labels, (0, 1))))
+    result = _scaled(walk, x, affine)
+    own = [along for parameter in affine if isinstance(parameter, Value) and (along := parameter.along(0)) is not None]
+    rows = [labels.transpose(0, 1).reshape(x.shape[1], -1)[:, 0] for labels in x.labels if labels.shape[1] > 1]
+    for channels in (own or rows)[:1]:
+        note_attribute(walk, "num_channels", x.shape[1], channels)
+        note_attribute(walk, "num_groups", num_groups, channels)
+    return result
+
+
+def _is_channels(walk: Walk, labels: Tensor, dims: tuple[int, ...] = (1,)) -> bool:
+    """Whether labels change along these dimensions, the channels, only; all others are frozen."""
+    if support(labels) != dims:
         walk.freeze(labels, NORMALISED)
-    return support(labels) == (1,)
+    return support(labels) == dims
 
 
 def _blocks(walk: Walk, labels: Tensor, unit: int) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gnnrl_lightning.tracing.given_sizes import note_split, note_zeros
 from gnnrl_lightning.tracing.labels import ZERO, Value, compact, support
 from gnnrl_lightning.tracing.rules.elementwise import merge
 from gnnrl_lightning.tracing.walk import Walk, fixed_labels, operator_name, rule
@@ -93,7 +94,7 @@ def _pieces(walk: Walk, x: Value, shapes: list[tuple[int, ...]], dim: int, sizes
     number = walk.call_number("split") if sizes else 0
     for labels in x.labels:
         parts = list(torch.split(_expand(labels, x, dim), [shape[dim] for shape in shapes], dim))
-        if labels.shape[dim] > 1 and not (support(labels) == (dim,) and walk.split(parts, sizes, number)):
+        if labels.shape[dim] > 1 and not (support(labels) == (dim,) and note_split(walk, parts, sizes, number)):
             _part(walk, parts, dim, given=bool(sizes))
         for piece, part in zip(pieces, parts, strict=True):
             piece.append(compact(part))
@@ -148,7 +149,7 @@ def _sliced(walk: Walk, x: Value, dim: int, start: int, end: int, step: int) -> 
         if labels.shape[dim] > 1 and part.shape[dim] < x.shape[dim]:
             cuts = [full.narrow(dim, *ends) for ends in ((0, start), (start, end - start), (end, x.shape[dim] - end))]
             plain = step == 1 and support(labels) == (dim,)
-            if not (plain and walk.split(cuts, (start, end), number, "slice")):
+            if not (plain and note_split(walk, cuts, (start, end), number, "slice")):
                 inside = torch.zeros(x.shape[dim], dtype=torch.bool)
                 inside[start:end:step] = True
                 _part(
@@ -192,7 +193,7 @@ def slice_scatter(walk: Walk, x: Value, source: Value, dim: int = 0, start=None,
         number, around = walk.call_number("slice_scatter"), x.along(dim)
         written = source.along(dim) if source.shape[dim] > 1 else None
         if step == 1 and around is not None and written is not None:
-            walk.split([around[:first], written, around[last:]], (first, last), number, "slice_scatter")
+            note_split(walk, [around[:first], written, around[last:]], (first, last), number, "slice_scatter")
     return _written(walk, x, source, dim, start, end, step)
 
 
@@ -203,7 +204,7 @@ def _written(walk: Walk, x: Value, source: Value, dim: int, start: Any, end: Any
         return Value(walk.shape)
     both = [each.labels[0] for each in (x, source) if each.labels]
     if len(both) == 2 and any(map(support, both)) and all(labels.shape[dim] == 1 for labels in both):
-        walk.fill(joined := walk.join(*both))
+        note_zeros(walk, joined := walk.join(*both))
         return Value(walk.shape, (joined,))  # not along the channels, which both share
     base, piece = _expand(fixed_labels(x), x, dim), _expand(fixed_labels(source), source, dim)
     sizes = [max(a, b) for a, b in zip(base.shape, piece.shape, strict=True)]

@@ -11,7 +11,7 @@ import torch
 from gnnrl_lightning.tracing.labels import Value, support
 from gnnrl_lightning.tracing.product import UNLIKE, Product, may_meet
 from gnnrl_lightning.tracing.records import Contraction
-from gnnrl_lightning.tracing.rules.elementwise import merge
+from gnnrl_lightning.tracing.rules.elementwise import merge, pointwise
 from gnnrl_lightning.tracing.walk import Walk, rule
 
 
@@ -36,6 +36,7 @@ def matmul(walk: Walk, a: Value, b: Value) -> Value:
     labels = product.labels()
     product.keep_made()
     _produce(walk, sources, values, letters, result)
+    _note_scores(walk, sources, product)
     reads = product.reads if product.reads is None else product.reads.flatten()
     walk.contract(tuple(product.sizes), reads=reads)
     return Value(walk.shape, labels)
@@ -62,6 +63,14 @@ def _without_positions(
             value = Value(value.shape, tuple(item for item in value.labels if not any(item is each for each in gone)))
         found.append(value)
     return found
+
+
+def _note_scores(walk: Walk, sources: Sequence[Any], product: Product) -> None:
+    """Record the channels by which a product compares two feature maps: the code may scale it by their number."""
+    if product.reads is not None and not any(source in walk.derived for source in sources):
+        assert walk.node is not None
+        walk.scores[walk.node] = product.reads
+        walk.compared.append(product.reads)
 
 
 def _produce(walk: Walk, sources: Sequence[Any], values: Sequence[Value], letters: Sequence[str], result: str) -> None:
@@ -103,13 +112,14 @@ def baddbmm(walk: Walk, bias: Value, a: Value, b: Value, *, beta=1, alpha=1) -> 
 @rule("einsum", kind="linear")
 def einsum(walk: Walk, equation: str, operands: list[Value], *_: Any, **__: Any) -> Value:
     """Einstein summation of one or two tensors, by its subscripts: those left out on the right are contracted."""
-    left, arrow, right = equation.replace(" ", "").partition("->")
+    left, right = _spelled(equation.replace(" ", ""), [len(operand.shape) for operand in operands])
     subscripts, number = left.split(","), walk.call_number()
-    if not arrow:
-        right = "".join(sorted(letter for letter in {*left} - {","} if left.count(letter) == 1))
-    if len(operands) > 2 or "." in left or any(len({*letters}) < len(letters) for letters in subscripts):
+    plain = all(len({*letters}) == len(letters) for letters in subscripts)
+    if plain and len(operands) > 1 and {*left} - {","} == {*right} and not walk.macs():
+        return _elementwise(walk, operands, subscripts, right)
+    if len(operands) > 2 or not plain:
         for operand in operands:
-            walk.freeze(operand, "is part of an einsum of three tensors, with an ellipsis or with a diagonal")
+            walk.freeze(operand, "is part of an einsum of three tensors or with a diagonal")
         walk.contract(())
         return Value(walk.shape)
     if len(operands) == 1:
@@ -119,9 +129,47 @@ def einsum(walk: Walk, equation: str, operands: list[Value], *_: Any, **__: Any)
     product = Product(walk, operands, subscripts, right, number, masked=False)
     labels = product.labels()
     product.keep_made()
+    _note_scores(walk, _arguments(walk)[1], product)
     _produce(walk, _arguments(walk)[1], operands, subscripts, right)
     walk.contract(tuple(product.sizes) if walk.macs() else ())
     return Value(walk.shape, labels)
+
+
+def _spelled(equation: str, dims: Sequence[int]) -> tuple[str, str]:
+    """The subscripts of operands and result, with letters in place of ellipses and of a result that is not given.
+
+    Args:
+        equation: The equation, without spaces.
+        dims: Number of dimensions of each operand.
+    """
+    left, arrow, right = equation.partition("->")
+    free = [letter for letter in map(chr, range(ord("A"), ord("Z") + 1)) if letter not in equation]
+    named = left.split(",")
+    more = [ndim - len(letters.replace("...", "")) for ndim, letters in zip(dims, named, strict=True)]
+    rest = "".join(free[: max(more)]) if "." in left else ""
+    if not arrow:
+        once = sorted(letter for letter in {*left} - {*",."} if left.count(letter) == 1)
+        right = ("..." if rest else "") + "".join(once)
+    spelled = [letters.replace("...", rest[len(rest) - n :]) for letters, n in zip(named, more, strict=True)]
+    return ",".join(spelled), right.replace("...", rest)
+
+
+def _elementwise(walk: Walk, operands: Sequence[Value], subscripts: Sequence[str], right: str) -> Value:
+    """Einstein summation that contracts nothing: an elementwise product of tensors that are broadcast."""
+    laid = []
+    for value, letters in zip(operands, subscripts, strict=True):
+        order = [letters.index(letter) for letter in right if letter in letters]
+        gone = [place for place, letter in enumerate(right) if letter not in letters]
+        sizes = [value.shape[letters.index(letter)] if letter in letters else 1 for letter in right]
+        found = []
+        for labels in value.labels:
+            labels = labels.permute(order)
+            for place in gone:
+                labels = labels.unsqueeze(place)
+            found.append(labels)
+        laid.append(Value(tuple(sizes), tuple(found)))
+    walk.contract(())
+    return pointwise(walk, *laid)
 
 
 def _halves(walk: Walk, value: Value, letters: str, left: str, right: str) -> Value:

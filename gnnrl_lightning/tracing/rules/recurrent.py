@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gnnrl_lightning.tracing.given_sizes import note_attribute
 from gnnrl_lightning.tracing.labels import Value, support, vector
 from gnnrl_lightning.tracing.walk import Contraction, Walk, rule
 
@@ -159,9 +160,9 @@ def _units(walk: Walk, inputs: Tensor | None, weights: Sequence[Value], places: 
 
 def _hold(walk: Walk, x: Value, inputs: Tensor | None, units: Tensor) -> None:
     """Record the sizes that the module holds."""
-    walk.hold("hidden_size", len(units), units)
+    note_attribute(walk, "hidden_size", len(units), units)
     if inputs is not None:
-        walk.hold("input_size", x.shape[-1], inputs)
+        note_attribute(walk, "input_size", x.shape[-1], inputs)
 
 
 def _check_macs(walk: Walk) -> None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from gnnrl_lightning.tracing.labels import Value, support
+from gnnrl_lightning.tracing.rows import heads_of
 from gnnrl_lightning.tracing.rules.elementwise import pointwise
 from gnnrl_lightning.tracing.walk import Walk, rule
+
+SPREADS = ("var", "std", "var_mean", "std_mean")
+"""Summaries that need two values unless they are told to divide by the number of all of them."""
+
+OF_ROWS = ("mean", "sum", *SPREADS)
+"""Summaries that the masked reference computes for rows of channels which each keep others."""
 
 
 def _dims(value: Value, dim: Any) -> tuple[int, ...]:
@@ -87,21 +95,41 @@ def norm(walk: Walk, x: Value, order: float | str | None = 2, dim: Any = None, *
 
 
 def _of_head(walk: Walk, labels: Tensor, dims: tuple[int, ...], number: int) -> Tensor:
-    """Labels of heads where an operator, to which zeros do not count, summarises the channels of each of them."""
+    """Labels of heads where an operator summarises the channels of each of them, see `rows.heads_of`."""
     along = support(labels)
     if len(along) < 2 or along[-1:] != dims:
         return labels
     walk.statistic(number, along[-1], labels)
-    return walk.heads_of(labels, dims)[0]
+    return heads_of(walk, labels, dims)[0]
 
 
 @rule("mean", "sum", "amax", "amin", "var", "std", "var_mean", "std_mean", kind="pool")
 def summary(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Any:
     """Summary over dimensions: of the channels along them, of those that are kept."""
     dims = _dims(x, kwargs.get("dim", args[0] if args and not isinstance(args[0], bool) else None))
-    passed = summarise(walk, x, dims, "is reduced over")
+    number = walk.call_number()
+    if walk.operator in SPREADS and _correction(args, kwargs):
+        _note_pairs(walk, x, dims)
+    if walk.operator in OF_ROWS:
+        x = Value(x.shape, tuple(_of_head(walk, labels, dims, number) for labels in x.labels))
+    passed = summarise(walk, x, dims, "is reduced over", number)
     result = _reduced(walk, passed, dims)
     return (result, result) if walk.operator in ("var_mean", "std_mean") else result
+
+
+def _correction(args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
+    """By how much the number of values is reduced by which a variance divides: 1 unless the code says otherwise."""
+    flags = [item for item in args if isinstance(item, bool)]
+    given = kwargs.get("correction", kwargs.get("unbiased", flags[0] if flags else None))
+    return 1.0 if given is None else float(given)
+
+
+def _note_pairs(walk: Walk, x: Value, dims: Collection[int]) -> None:
+    """Record channels that are all values of a variance, of one for each row of them: two must remain."""
+    for labels in x.labels:
+        along = {*support(labels)} & {*dims}
+        if len(along) == 1 and math.prod(x.shape[dim] for dim in dims) == x.shape[min(along)]:
+            walk.pairs += [*labels.movedim(min(along), -1).reshape(-1, x.shape[min(along)])]
 
 
 @rule("max", "min", kind="pool")

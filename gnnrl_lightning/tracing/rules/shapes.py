@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gnnrl_lightning.tracing.given_sizes import note_attribute, note_sizes
 from gnnrl_lightning.tracing.labels import FIXED, ZERO, Use, Value, compact, support
 from gnnrl_lightning.tracing.repeats import repeated, without_crossing
+from gnnrl_lightning.tracing.rows import heads_of, share_rows
 from gnnrl_lightning.tracing.rules.reductions import over
 from gnnrl_lightning.tracing.walk import Walk, rule
 
@@ -36,7 +38,7 @@ def unflatten(walk: Walk, x: Value, dim: int, sizes: list[int]) -> Value:
     for labels in result.labels:
         if labels.shape[dim] > 1 and sizes[0] > 0:
             channels = labels.movedim(dim, 0).flatten(1)[:, 0]
-            walk.hold("unflattened_size", tuple(sizes), channels, place=0)
+            note_attribute(walk, "unflattened_size", tuple(sizes), channels, place=0)
     return result
 
 
@@ -53,7 +55,7 @@ def _viewed(walk: Walk, x: Value, sizes: Sequence[int]) -> Value:
         result = compact(labels.expand(x.shape).reshape(walk.shape))
         if len(support(labels)) == 1 and len(support(result)) > 1:
             walk.labels.splits.append(Use(result, walk.operator, walk.source))
-        walk.sized(result, sizes, number)
+        note_sizes(walk, result, sizes, number)
         moved.append(result)
     return without_crossing(walk, Value(walk.shape, tuple(moved)))
 
@@ -73,8 +75,8 @@ def _crossed(walk: Walk, x: Value) -> list[Tensor]:
             if laid[i] & laid[j] and max(support(outer)) < min(support(inner)):
                 both = torch.maximum(*torch.broadcast_tensors(outer, inner))
                 made = walk.labels.fresh(both.numel()).reshape(both.shape)
-                walk.join(walk.heads_of(made, support(inner))[0], outer)
-                walk.share(made, support(inner), inner)
+                walk.join(heads_of(walk, made, support(inner))[0], outer)
+                share_rows(walk, made, support(inner), inner)
                 rest = (item for item in x.labels if item is not outer and item is not inner)
                 return _crossed(walk, Value(x.shape, (made, *rest)))
     return list(x.labels)
@@ -99,7 +101,7 @@ def repeat(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Value:
     number, moved = walk.call_number(), rearrange(walk, x, *args, **kwargs)
     made = repeated(walk, x, walk.shape)
     for labels in made:
-        walk.sized(labels, walk.shape, number)
+        note_sizes(walk, labels, walk.shape, number)
     return Value(walk.shape, (*moved.labels, *made))
 
 
@@ -124,7 +126,7 @@ def expand(walk: Walk, x: Value, *args: Any, **__: Any) -> Value:
     if args and isinstance(args[0], (list, tuple)):
         made += repeated(walk, x, walk.shape)
         for labels in made:
-            walk.sized(labels, args[0], number)
+            note_sizes(walk, labels, args[0], number)
     return Value(walk.shape, made)
 
 
@@ -138,7 +140,7 @@ def expand_as(walk: Walk, x: Value, like: Value) -> Value:
         inner, outer = set(support(labels)) & repeated, set(support(labels)) - repeated
         heads = [mine for mine in made if outer and set(support(mine)) == outer]
         if inner and heads and max(outer) < min(inner):  # a value for each head is repeated for its channels
-            walk.join(walk.heads_of(labels, inner)[0], heads[0])
+            walk.join(heads_of(walk, labels, inner)[0], heads[0])
             made = [mine for mine in made if mine is not heads[0]]
         elif outer:
             continue
@@ -200,6 +202,6 @@ def _filler(walk: Walk, labels: Tensor, dim: int, length: int, filler: int) -> T
     shape = [length if d == dim else size for d, size in enumerate(labels.shape)]
     if filler == FIXED and length and support(labels)[-1] == dim != support(labels)[0]:
         made = walk.labels.fresh(math.prod(shape)).reshape(shape)
-        walk.share(made, (dim,), torch.full((1,) * len(shape), FIXED))
+        share_rows(walk, made, (dim,), torch.full((1,) * len(shape), FIXED))
         return made
     return torch.full(shape, filler)

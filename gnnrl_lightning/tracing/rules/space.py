@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from gnnrl_lightning.tracing.labels import ZERO, Value, support, vector
-from gnnrl_lightning.tracing.rules.reductions import over
+from gnnrl_lightning.tracing.rules.reductions import blocks, over
 from gnnrl_lightning.tracing.walk import Walk, rule
 
 
@@ -87,9 +87,9 @@ def fourier_of_several(walk: Walk, x: Value, sizes: Any = None, dim: Any = None,
 
 @rule("view_as_complex", kind="shape")
 def complex_numbers(walk: Walk, x: Value) -> Value:
-    """The last dimension becomes real and imaginary parts."""
-    passed = over(walk, x, (len(x.shape) - 1,), "is the real or imaginary part of a number")
-    return Value(walk.shape, tuple(labels.squeeze(-1) for labels in passed.labels))
+    """The last dimension becomes real and imaginary parts, which go together: rotary positions turn pairs."""
+    passed = blocks(walk, x, (len(x.shape) - 1,), "is the real or imaginary part of a number")
+    return Value(walk.shape, tuple(labels.select(-1, 0) for labels in passed.labels))
 
 
 @rule("view_as_real", kind="shape")

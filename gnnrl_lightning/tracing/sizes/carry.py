@@ -70,7 +70,7 @@ def _pass(state: Walk, program: ExportedProgram) -> None:
             state.results = [argument.name for argument in node.all_input_nodes]
             for result in _tensors(node.args, values):
                 state.freeze(result, "is an output of the network")
-    state.node, state.derived, state.created = None, set(), {}  # the walk outlives the program
+    state.node, state.derived, state.created, state.scores = None, set(), {}, {}  # the walk outlives the program
 
 
 def _placeholder(state: Walk, node: Node, spec: Any) -> Value | None:

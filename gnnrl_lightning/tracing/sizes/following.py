@@ -7,7 +7,7 @@ follow from the tensors, or may be constants. See `tracing.held` for how that is
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,17 +18,21 @@ from gnnrl_lightning.tracing.labels import shrinking
 from gnnrl_lightning.tracing.program.copies import shared_copy
 from gnnrl_lightning.tracing.program.export import Inputs
 from gnnrl_lightning.tracing.records import ModuleSize, SizedCall
-from gnnrl_lightning.tracing.sizes.held import Call, Module, Sizes, find_modules
+from gnnrl_lightning.tracing.sizes.held import Module, find_modules
+from gnnrl_lightning.tracing.sizes.recorder import Call, Sizes
 from gnnrl_lightning.tracing.sizes.resize import Resize
+from gnnrl_lightning.tracing.sizes.wider import layers_in
 from gnnrl_lightning.tracing.walk import Walk
 
 Grown = dict[Call, Sizes]
 """Other sizes of the calls of one module."""
 
 
-def grown_sizes(
-    calls: Sequence[SizedCall], numbers: np.ndarray, units: Callable[[Tensor], int | None]
-) -> dict[str, Grown]:
+Units = Callable[[Tensor], int | None]
+"""Labels -> of how many of their channels there is one more, None: of none."""
+
+
+def grown_sizes(calls: Sequence[SizedCall], numbers: np.ndarray, units: Units) -> dict[str, Grown]:
     """Return the sizes of calls, by module, with one head more, or with one channel more in every head."""
     found: dict[str, Grown] = {}
     for call in calls:
@@ -39,7 +43,7 @@ def grown_sizes(
     return found
 
 
-def _grow(call: SizedCall, numbers: np.ndarray, units: Callable[[Tensor], int | None]) -> Sizes | None:
+def _grow(call: SizedCall, numbers: np.ndarray, units: Units) -> Sizes | None:
     found = shrinking_of(call, numbers)
     if found is None:
         return None
@@ -119,13 +123,14 @@ class Following:
         """Return a module that gives sizes to its calls, also where none of its attributes is one."""
         return self.modules.get(path) or find_modules(shared_copy(self.network), self.inputs, [path]).get(path)
 
-    def follow(self, calls: Sequence[SizedCall], grown: Mapping[str, Grown], resize: Resize) -> Found:
+    def follow(self, calls: Sequence[SizedCall], grown: Mapping[str, Grown], resize: Resize, units: Units) -> Found:
         """Find the attributes that are sizes of calls, and whether all calls follow if they are set.
 
         Args:
             calls: The calls.
             grown: Their other sizes, by module.
             resize: Other sizes of the modules' inputs.
+            units: Labels that a layer inside a module makes -> of how many channels there is one more, or None.
         """
         attributes: list[tuple[str, str, SizedCall, int]] = []
         factors: dict[str, dict[Call, float]] = {}
@@ -138,12 +143,18 @@ class Following:
                 if fixed is not None:
                     return Found((), fixed)
                 continue
-            found = _follow(path, module, mine, sizes, module.choices(resize))
+            layers = self._layers(path, units)
+            found = _follow(path, module, mine, sizes, module.choices(replace(resize, layers=layers)))
             if found.culprit is not None:
                 return found
             attributes += found.attributes
             factors |= found.factors
         return Found(tuple(attributes), None, factors)
+
+    def _layers(self, path: str, units: Units) -> dict[str, tuple[int, int]]:
+        """Return the layers inside a module that make more channels, see `Resize.layers`."""
+        found = ((name, dim, labels, units(labels)) for name, dim, labels in layers_in(self.walk, path))
+        return {name: (dim, len(labels) // n * (n + 1)) for name, dim, labels, n in found if n}
 
     def hold_plain(self) -> None:
         """Find attributes that are sizes of channels without heads, and record them."""

@@ -28,7 +28,7 @@ from gnnrl_lightning.tracing.labels import FIXED, Freeze
 from gnnrl_lightning.tracing.product import UNLIKE
 from gnnrl_lightning.tracing.program.export import Inputs
 from gnnrl_lightning.tracing.records import Heads, ModuleSize, Shared, SizedCall, Statistic
-from gnnrl_lightning.tracing.sizes.following import Following, Found, free, grown_sizes
+from gnnrl_lightning.tracing.sizes.following import Following, Found, Units, free, grown_sizes
 from gnnrl_lightning.tracing.sizes.resize import Resize
 from gnnrl_lightning.tracing.sizes.shared import join_all, keep_common, settle_outside, with_all_joined
 from gnnrl_lightning.tracing.sizes.splits import decide_splits
@@ -141,11 +141,15 @@ def _decide(part: _Part, held: Following, whole: np.ndarray, same: np.ndarray) -
     def of_width(along: Tensor) -> int | None:
         return part.width(same[free(along)], same)
 
+    def own(made: Tensor, units: Units) -> int | None:
+        return units(made) if np.isin(held.channel[free(made)], [*part.channels]).all() else None
+
     culprit: SizedCall | None = None
     shapes = frozenset((len(heads.channels), heads.channels.shape[1]) for heads in part.wide)
     if part.frozen is None:
         calls = _calls_of(held, part.channels, held.channel, replaced)
-        found = held.follow(calls, grown_sizes(calls, whole, of_heads), Resize({}, shapes))
+        grown = grown_sizes(calls, whole, of_heads)
+        found = held.follow(calls, grown, Resize({}, shapes), lambda made: own(made, of_heads))
         if found.culprit is None:
             _take_whole_heads(walk, part)
             keep_common(walk, part.shared)
@@ -159,12 +163,19 @@ def _decide(part: _Part, held: Following, whole: np.ndarray, same: np.ndarray) -
     calls = _calls_of(held, mine, same, replaced)
     join_all(walk, part.shared)
     grown = grown_sizes(calls, same, of_width)
-    found = held.follow(calls, grown, Resize({}, shapes, wider=True))
+    found = held.follow(calls, grown, Resize({}, shapes, wider=True), lambda made: own(made, of_width))
     read = _inputs_of(walk, part)
     with_input = found.culprit is not None and read is not None and not replaced
     if with_input and read is not None:
         width = part.wide[0].channels.shape[1]
-        found = held.follow(calls, grown, Resize({len(read): len(read) // width * (width + 1)}, shapes, wider=True))
+        longer, mine = {len(read): len(read) // width * (width + 1)}, {*held.channel[free(read)].tolist()}
+
+        def of_both(made: Tensor) -> int | None:
+            if {*held.channel[free(made)].tolist()} == mine and len(made) == len(read):
+                return width
+            return own(made, of_width)
+
+        found = held.follow(calls, grown, Resize(longer, shapes, wider=True), of_both)
     if found.culprit is not None or replaced:
         _freeze(walk, part, culprit or found.culprit)
         return

@@ -8,7 +8,7 @@ wrong one leads to sizes that the code does not follow.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -22,12 +22,14 @@ class Resize:
         heads: Number and width of heads: one of the dimensions of tensors `(..., heads, ..., width, ...)` is longer.
         wider: Whether it is that of the channels.
         choice: Which of several dimensions that may be the channels is resized; None: all that have a size of `sizes`.
+        layers: Layer inside the module -> dimension of its output, counted from the last, and other size.
     """
 
     sizes: Mapping[int, int]
     heads: frozenset[tuple[int, int]] = frozenset()
     wider: bool = False
     choice: int | None = 0
+    layers: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def of(self, tensor: Tensor) -> Tensor:
         """Return a tensor of the other size."""
@@ -46,7 +48,13 @@ class Resize:
         ways: list[Resize] = [replace(self, choice=choice) for choice in range(max(likely, 1))]
         if self.sizes and likely > 1:
             ways.append(replace(self, choice=None))
-        return [*ways, Resize({})] if self.heads and likely else ways
+        if self.heads and likely:
+            return [*ways, Resize({}, layers=self.layers)]
+        if self.heads and not self.wider:  # an input may have the heads themselves, of one channel each
+            for number in sorted({number for number, _ in self.heads}):
+                alone = replace(self, sizes={number: number + 1}, heads=frozenset())
+                ways += alone.choices(tensors) if any(alone._likely(tensor) for tensor in tensors) else []
+        return ways
 
     def _likely(self, tensor: Tensor) -> list[tuple[int, int]]:
         """Return the dimensions that may be resized, the likeliest first, and their other sizes.

@@ -2,8 +2,8 @@
 
 Such code runs only while both tensors have the same number of channels, so these channels are tied: each tensor keeps
 its own, as many as the other. So it is for the parts of a tensor, `torch.split(self.gates(x), [x.shape[1], 3], 1)`.
-Nothing is assumed: the module runs alone with longer inputs (see `tracing.held`), and the call must then be given the
-longer size although its own tensor has the old one.
+Nothing is assumed: the module runs alone with longer inputs, or with layers that make longer outputs (see
+`tracing.held`), and the call must then be given the longer size although its own tensor has the old one.
 """
 
 from __future__ import annotations
@@ -19,12 +19,16 @@ from gnnrl_lightning.tracing.program.export import Inputs
 from gnnrl_lightning.tracing.records import SizedCall, SplitCall
 from gnnrl_lightning.tracing.sizes.following import Following, free, shrinking_of
 from gnnrl_lightning.tracing.sizes.resize import Resize
+from gnnrl_lightning.tracing.sizes.scales import note_scales
 from gnnrl_lightning.tracing.sizes.splits import grown_by
+from gnnrl_lightning.tracing.sizes.wider import layers_of, one_more
 from gnnrl_lightning.tracing.walk import Walk
 
 
 def tie_sizes(walk: Walk, network: nn.Module, inputs: Inputs, channels: Channels, failing: Collection[str]) -> bool:
     """Tie channels of failing groups to those of which the code gives their calls the size; each is tried once.
+
+    Numbers by which it scales products of feature maps may depend on their widths, see `note_scales`.
 
     Args:
         walk: The walk.
@@ -52,7 +56,7 @@ def tie_sizes(walk: Walk, network: nn.Module, inputs: Inputs, channels: Channels
             for one, other in _runs(reads, along, channels):
                 walk.labels.tie(torch.stack([one, other]), call.operator, call.source)
                 changed = True
-    return changed
+    return changed or note_scales(following, channels, mine)
 
 
 Pairs = Iterator[tuple[Tensor, Tensor]]
@@ -73,6 +77,16 @@ def _call_as_read(following: Following, call: SizedCall, channels: Channels) -> 
         given = (module.sizes([call], {}, answers, resize).sizes.get(key, call.sizes) for resize in resized)
         if any(sizes[dim] == longer for sizes in given):
             yield reads, along
+    own = set(np.unique(channels.place[free(along), 0]).tolist())
+    for group, layers in layers_of(following.walk, call.module, channels).items():
+        width = channels.groups[group].width
+        if group not in own and count % width == 0:
+            longer = call.sizes[dim] // width * (width + 1)
+            answers = {key: tuple(longer if d == dim else size for d, size in enumerate(call.shape))}
+            given = module.sizes([call], {}, answers, one_more(layers, width)).sizes.get(key, call.sizes)
+            made = next((labels for _, _, labels in layers if len(labels) == count), None)
+            if given[dim] == longer and made is not None:
+                yield made, along
 
 
 def _parts_as_read(following: Following, call: SplitCall, channels: Channels) -> Pairs:

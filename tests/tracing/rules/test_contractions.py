@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import gnnrl_lightning
+from gnnrl_lightning.tracing.rules.products import _spelled
 from tests.support.exactness import check, random_weights
 from tests.support.networks_zoo import Pair
 
@@ -30,6 +31,8 @@ class Summed(Pair):
         ("bchw, dc -> bdhw", 7, lambda network, x: network.mix.sigmoid(), {"a": 6, "einsum": 7, "b": 5}),
         ("bchw,bchw->bhw", 6, lambda network, x: x.sin() + 2, {"a": 6, "b": 5}),
         ("bchw,dc", 7, lambda network, x: network.mix, {"a": 6, "einsum": 7, "b": 5}),
+        ("bc...,dc->bd...", 7, lambda network, x: network.mix, {"a": 6, "einsum": 7, "b": 5}),
+        ("...chw,...chw->...hw", 6, lambda network, x: x.sin() + 2, {"a": 6, "b": 5}),
     ],
 )
 def test_sums_over_channels(equation, read, operand, groups):
@@ -166,9 +169,27 @@ def test_positions_that_a_plain_tensor_makes_are_no_channels():
     assert 9 not in [reason.channels for reason in graph.reasons]
 
 
-@pytest.mark.parametrize("equation", ["...chw,...chw->...hw", "bchh,bchw->bchw"])
-def test_subscripts_without_a_rule(equation):
-    network = Summed(equation, 6, lambda network, x: x)
+def test_subscripts_without_a_rule():
+    network = Summed("bchh,bchw->bchw", 6, lambda network, x: x)
     graph = gnnrl_lightning.trace(network, torch.randn(1, 3, 8, 8))
     reasons = {group.name: group.reason for group in graph.frozen}
-    assert "with an ellipsis or with a diagonal" in reasons["a"]
+    assert "with a diagonal" in reasons["a"]
+
+
+@pytest.mark.parametrize(
+    ("equation", "dims", "spelled"),
+    [
+        ("...ij,jk->...ik", (4, 2), ("ABij,jk", "ABik")),
+        ("a...,...b->ab...", (2, 3), ("aB,ABb", "abAB")),
+        ("...i,...i", (3, 3), ("ABi,ABi", "AB")),
+        ("A...c->...c", (3,), ("ABc", "Bc")),
+        ("ij,jk", (2, 2), ("ij,jk", "ik")),
+    ],
+)
+def test_ellipses_are_letters(equation, dims, spelled):
+    """Those of several operands are aligned at the last dimension; a result that is not given has the others first."""
+    assert _spelled(equation, dims) == spelled
+    letters = spelled[0].split(",")
+    sizes = {letter: 2 + place for place, letter in enumerate(sorted({*"".join(letters)}))}
+    tensors = [torch.rand([sizes[letter] for letter in each]) for each in letters]
+    assert torch.equal(torch.einsum(equation, *tensors), torch.einsum("->".join(spelled), *tensors))

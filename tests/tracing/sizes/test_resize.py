@@ -57,3 +57,8 @@ def test_heads_and_their_channels_of_several_dimensions_of_their_sizes():
     x, heads = torch.zeros(3, 3, 5, 4), Resize({}, frozenset([(3, 4)]))
     assert [way.of(x).shape for way in heads.choices([x])] == [(4, 3, 5, 4), (3, 4, 5, 4), (3, 3, 5, 4)]
     assert Resize({}, frozenset([(3, 4)]), wider=True).of(x).shape == (3, 3, 5, 5)
+
+
+def test_an_input_may_have_the_heads_alone():
+    x, heads = torch.zeros(1, 3, 5), Resize({}, frozenset([(3, 4)]))
+    assert [way.of(x).shape for way in heads.choices([x])] == [(1, 3, 5), (1, 4, 5)]

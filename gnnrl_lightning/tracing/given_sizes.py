@@ -1,0 +1,86 @@
+"""Records of sizes that a network's code gives to its calls, or holds as attributes of its modules.
+
+Whether such a size is a constant, an attribute that the pruned network must change, or follows from the tensors, is
+found after the walk, see `tracing.sizes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.fx import Node
+
+from gnnrl_lightning.tracing.labels import support
+from gnnrl_lightning.tracing.program.sources import module_of
+from gnnrl_lightning.tracing.records import ModuleSize, SizedCall, SplitCall
+from gnnrl_lightning.tracing.walk import Walk
+
+
+def note_sizes(walk: Walk, labels: Tensor, sizes: Sequence[int], number: int) -> None:
+    """Record a call whose arguments are sizes of its output, see `SizedCall`; PyTorch's modules follow by type.
+
+    Args:
+        walk: The walk.
+        labels: Labels of its output.
+        sizes: The sizes that the code gives; -1 for one that follows from the others.
+        number: How many calls of this name the module has made before.
+    """
+    if support(labels) and walk.caller is not None and not isinstance(walk.caller, nn.modules.conv._ConvNd):
+        call = SizedCall(walk.module, walk.operator, number, tuple(sizes), walk.shape, labels, walk.source)
+        walk.calls_of_sizes.append(call)
+
+
+def note_zeros(walk: Walk, labels: Tensor) -> None:
+    """Record that zeros which the code makes have these channels, for the current operator writes into them."""
+    into = walk.node.args[0] if walk.node else None
+    if isinstance(into, Node) and into in walk.created and walk.caller is not None and support(labels):
+        operator, number, sizes = walk.created[into]
+        call = SizedCall(module_of(into), operator, number, sizes, walk.shape, labels, walk.source)
+        walk.calls_of_sizes.append(call)
+
+
+def note_split(
+    walk: Walk, parts: Sequence[Tensor], sizes: tuple[int, ...], number: int, operator: str = "split"
+) -> bool:
+    """Record a call that cuts channels into parts; return whether the module may hold their sizes, see `SplitCall`.
+
+    Args:
+        walk: The walk.
+        parts: Labels of the parts.
+        sizes: The sizes that the code gives: one for all parts, or one for each of them; of a slice, its ends.
+        number: How many calls of this name the module has made before.
+        operator: Name of the call.
+    """
+    whole = sum(part.numel() for part in parts)
+    near = {*sizes, whole} if len(sizes) == 1 else {*sizes} - {0, whole}
+    held = [] if walk.caller is None else vars(walk.caller).values()
+    found = any(near.intersection(_integers(value)) for value in held if sizes)
+    if walk.caller is not None and sizes:
+        flat = tuple(part.flatten() for part in parts)
+        walk.splits.append(SplitCall(walk.module, number, sizes, flat, walk.source, operator, found))
+    return found
+
+
+def note_attribute(
+    walk: Walk, attribute: str, value: Any, labels: Tensor, place: int | None = None, unit: int = 1
+) -> None:
+    """Record the attribute of the current module that is the number of these channels, see `ModuleSize`.
+
+    Args:
+        walk: The walk.
+        attribute: Its name.
+        value: Its dense value, as given to the current operator: an attribute with another value is another one.
+        labels: Labels `(n,)` of the channels.
+        place: Index of the number if `value` is a tuple.
+        unit: Number of channels that count as one.
+    """
+    held = getattr(walk.caller, attribute, None)
+    if (tuple(held) if isinstance(held, (tuple, list)) else held) == value:
+        walk.sizes.append(ModuleSize(walk.module, attribute, place, labels, unit))
+
+
+def _integers(held: Any) -> list[int]:
+    """Return the integers that an attribute of a module is, or is a list or tuple of."""
+    return [item for item in (held if isinstance(held, (list, tuple)) else (held,)) if type(item) is int]

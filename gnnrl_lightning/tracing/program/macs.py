@@ -1,0 +1,33 @@
+"""MACs of one operator of an exported graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+from torch.fx.node import map_aggregate
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def macs_of(node: Node) -> int:
+    """Return an operator's MACs for the whole example batch: `FlopCounterMode` on meta tensors, halved."""
+
+    def meta(argument: Any) -> Any:
+        return _meta(argument.meta["val"]) if isinstance(argument, Node) else argument
+
+    args, kwargs = map_aggregate(node.args, meta), map_aggregate(node.kwargs, meta)
+    with FlopCounterMode(display=False) as counter:
+        node.target(*args, **kwargs)  # type: ignore[operator]
+    return counter.get_total_flops() // 2
+
+
+def _meta(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        # Within autocast, operands have different types; their number of MACs is the same.
+        dtype = torch.float32 if value.is_floating_point() else value.dtype
+        return torch.empty(value.shape, dtype=dtype, device="meta")
+    if isinstance(value, (tuple, list)):
+        return type(value)(_meta(item) for item in value)
+    return value

@@ -1,0 +1,63 @@
+"""Layers inside a module that make channels, and what they are like with one channel more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from gnnrl_lightning.tracing.groups import Channels
+from gnnrl_lightning.tracing.labels import support
+from gnnrl_lightning.tracing.records import Contraction
+from gnnrl_lightning.tracing.sizes.resize import Resize
+from gnnrl_lightning.tracing.walk import Walk
+
+Layer = tuple[str, int, Tensor]
+"""Path inside the module, the dimension of the channels in the output, counted from the last, and their labels."""
+
+
+def layers_in(walk: Walk, module: str) -> Iterator[Layer]:
+    """Yield the layers inside a module.
+
+    Args:
+        walk: The walk.
+        module: Path of the module.
+    """
+    prefix = f"{module}." if module else ""
+    for item in walk.contractions:
+        path = item.weight.rpartition(".")[0] if item.weight is not None else ""
+        if item.writes is not None and path.startswith(prefix) and path != module:
+            dim = _dimension(walk, item)
+            if dim is not None:
+                yield path.removeprefix(prefix), dim, item.writes.flatten()
+
+
+def layers_of(walk: Walk, module: str, channels: Channels) -> dict[int, list[Layer]]:
+    """Return the layers inside a module whose outputs all belong to one group, by group."""
+    found: dict[int, list[Layer]] = {}
+    for layer in layers_in(walk, module):
+        groups = np.unique(channels.place[layer[2].numpy(), 0])
+        if len(groups) == 1 and groups[0] >= 0:
+            found.setdefault(int(groups[0]), []).append(layer)
+    return found
+
+
+def one_more(layers: Sequence[Layer], width: int) -> Resize:
+    """Return the sizes of the layers' outputs when each index set has one channel more.
+
+    Args:
+        layers: The layers.
+        width: Width of their group.
+    """
+    return Resize({}, layers={path: (dim, len(labels) // width * (width + 1)) for path, dim, labels in layers})
+
+
+def _dimension(walk: Walk, item: Contraction) -> int | None:
+    """Return the dimension of a layer's output along which its channels lie, counted from the last."""
+    assert item.writes is not None
+    output = next((step.output for step in walk.steps if step.node == item.node), None)
+    for labels in output.labels if output is not None else ():
+        if labels.numel() == item.writes.numel() and len(support(labels)) == 1:
+            return support(labels)[0] - labels.dim()
+    return None

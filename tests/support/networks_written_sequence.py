@@ -1,0 +1,57 @@
+"""Sequence models as repositories write them, each network with its channel groups derived by hand."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from tests.support.networks_written_attention import ENDS, TOKENS, WRITTEN
+from tests.support.networks_zoo import case
+
+MIXER = {"in_proj": (8, 1), "x_proj": (2, 1), "x_proj#2": (4, 1)}
+"""Inner channels, which go with their gates and states; the rank of the steps; the size of a state."""
+
+
+@case({"embed": (6, 1)} | MIXER, ENDS, TOKENS, zoo=WRITTEN)
+class SelectiveScan(nn.Module):
+    """Mamba in plain PyTorch; a product of three tensors contracts nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.d_inner, self.dt_rank, d_state = 8, 2, 4
+        self.embed, self.norm, self.head = nn.Linear(9, 6), nn.RMSNorm(6), nn.Linear(6, 10)
+        self.in_proj = nn.Linear(6, self.d_inner * 2, bias=False)
+        self.conv1d = nn.Conv1d(self.d_inner, self.d_inner, 3, groups=self.d_inner, padding=2)
+        self.x_proj = nn.Linear(self.d_inner, self.dt_rank + d_state * 2, bias=False)
+        self.dt_proj = nn.Linear(self.dt_rank, self.d_inner)
+        self.A_log = nn.Parameter(torch.log(torch.arange(1, d_state + 1).float().repeat(self.d_inner, 1)))
+        self.D = nn.Parameter(torch.ones(self.d_inner))
+        self.out_proj = nn.Linear(self.d_inner, 6, bias=False)
+
+    def mix(self, x):
+        length = x.shape[1]
+        x, res = self.in_proj(x).split(split_size=[self.d_inner, self.d_inner], dim=-1)
+        x = F.silu(self.conv1d(x.transpose(1, 2))[:, :, :length].transpose(1, 2))
+        return self.out_proj(self.ssm(x) * F.silu(res))
+
+    def ssm(self, x):
+        n = self.A_log.shape[1]
+        A = -torch.exp(self.A_log)
+        delta, B, C = self.x_proj(x).split(split_size=[self.dt_rank, n, n], dim=-1)
+        delta = F.softplus(self.dt_proj(delta))
+        return self.selective_scan(x, delta, A, B, C)
+
+    def selective_scan(self, u, delta, A, B, C):
+        b, length, d_in = u.shape
+        n = A.shape[1]
+        deltaA = torch.exp(torch.einsum("bld,dn->bldn", delta, A))
+        deltaB_u = torch.einsum("bld,bln,bld->bldn", delta, B, u)
+        x = torch.zeros((b, d_in, n), device=deltaA.device, dtype=u.dtype)
+        ys = []
+        for i in range(length):
+            x = deltaA[:, i] * x + deltaB_u[:, i]
+            ys.append((x @ C[:, i, :].unsqueeze(-1)).squeeze(-1))
+        return torch.stack(ys, dim=1) + u * self.D
+
+    def forward(self, x):
+        x = self.embed(x)
+        return self.head((x + self.mix(self.norm(x))).mean(1))

@@ -1,0 +1,82 @@
+"""Networks of tables as repositories write them, each with its channel groups derived by hand."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from tests.support.networks_written_attention import WRITTEN
+from tests.support.networks_zoo import case
+
+
+@case({"emb_l.0": (4, 1), "bot_l.0": (8, 1), "top_l.0": (7, 1)}, {"top_l.2": 1}, ((2, 6),), zoo=WRITTEN)
+class DeepRecommendation(nn.Module):
+    """DLRM: all pairs of embeddings and of features are compared, so that all of them share their channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.emb_l = nn.ModuleList(nn.EmbeddingBag(5, 4, mode="sum") for _ in range(3))
+        self.bot_l = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4), nn.ReLU())
+        self.top_l = nn.Sequential(nn.Linear(4 + 6, 7), nn.ReLU(), nn.Linear(7, 1), nn.Sigmoid())
+
+    def interact_features(self, x, ly):
+        (batch_size, d) = x.shape
+        T = torch.cat([x, *ly], dim=1).view((batch_size, -1, d))
+        Z = torch.bmm(T, torch.transpose(T, 1, 2))
+        _, ni, nj = Z.shape
+        li = torch.tensor([i for i in range(ni) for j in range(i)])
+        lj = torch.tensor([j for i in range(nj) for j in range(i)])
+        Zflat = Z[:, li, lj]
+        return torch.cat([x, Zflat], dim=1)
+
+    def forward(self, x):
+        sparse = (x[:, :3] > 0).long()
+        ly = [table(sparse[:, i : i + 1]) for i, table in enumerate(self.emb_l)]
+        return self.top_l(self.interact_features(self.bot_l(x), ly))
+
+
+class KANLinear(nn.Module):
+    """A spline for each pair of inputs and outputs, with a grid for each input."""
+
+    def __init__(self, in_features, out_features, grid_size=3, spline_order=2):
+        super().__init__()
+        self.in_features, self.out_features, self.spline_order = in_features, out_features, spline_order
+        grid = torch.arange(-spline_order, grid_size + spline_order + 1) * 2 / grid_size - 1
+        self.register_buffer("grid", grid.expand(in_features, -1).contiguous())
+        self.base_weight = nn.Parameter(torch.randn(out_features, in_features))
+        self.spline_weight = nn.Parameter(torch.randn(out_features, in_features, grid_size + spline_order))
+        self.spline_scaler = nn.Parameter(torch.randn(out_features, in_features))
+
+    def b_splines(self, x):
+        assert x.dim() == 2 and x.size(1) == self.in_features
+        grid = self.grid
+        x = x.unsqueeze(-1)
+        bases = ((x >= grid[:, :-1]) & (x < grid[:, 1:])).to(x.dtype)
+        for k in range(1, self.spline_order + 1):
+            bases = ((x - grid[:, : -(k + 1)]) / (grid[:, k:-1] - grid[:, : -(k + 1)]) * bases[:, :, :-1]) + (
+                (grid[:, k + 1 :] - x) / (grid[:, k + 1 :] - grid[:, 1:(-k)]) * bases[:, :, 1:]
+            )
+        return bases.contiguous()
+
+    def forward(self, x):
+        assert x.size(-1) == self.in_features
+        original_shape = x.shape
+        x = x.reshape(-1, self.in_features)
+        base_output = F.linear(F.silu(x), self.base_weight)
+        spline_weight = self.spline_weight * self.spline_scaler.unsqueeze(-1)
+        spline_output = F.linear(self.b_splines(x).view(x.size(0), -1), spline_weight.view(self.out_features, -1))
+        output = base_output + spline_output
+        return output.reshape(*original_shape[:-1], self.out_features)
+
+
+@case({"layers.0": (6, 1), "layers.1": (5, 1)}, {"layers.2": 3}, ((2, 4),), zoo=WRITTEN)
+class KolmogorovArnold(nn.Module):
+    """A channel goes with all of its splines."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([KANLinear(4, 6), KANLinear(6, 5), KANLinear(5, 3)])
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x

@@ -1,0 +1,81 @@
+"""Layers of image networks as repositories write them, each network with its channel groups derived by hand."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from tests.support.networks_written_attention import WRITTEN
+from tests.support.networks_zoo import IO, Headed, Pair, case, conv
+
+SMALL = ((2, 3, 4, 4),)
+
+
+@case({"a": (3, 1), "reduce": (6, 1), "b": (5, 1)}, IO, SMALL, zoo=WRITTEN)
+class Involution(Pair):
+    """Every four channels have a kernel, which a layer makes for each position: they go as a whole, with its rows."""
+
+    def __init__(self):
+        super().__init__(12, 12)
+        self.channels, self.group_channels, self.kernel_size = 12, 4, 3
+        self.groups = self.channels // self.group_channels
+        self.reduce, self.span = conv(12, 6, 1), conv(6, self.kernel_size**2 * self.groups, 1)
+        self.unfold = nn.Unfold(self.kernel_size, 1, 1, 1)
+
+    def features(self, x):
+        x = self.a(x)
+        weight = self.span(self.reduce(x).relu())
+        b, _, h, w = weight.shape
+        weight = weight.view(b, self.groups, self.kernel_size**2, h, w).unsqueeze(2)
+        out = self.unfold(x).view(b, self.groups, self.group_channels, self.kernel_size**2, h, w)
+        out = (weight * out).sum(dim=3).view(b, self.channels, h, w)
+        return self.b(out)
+
+
+@case({"a": (3, 1), "reduce": (6, 1), "b": (5, 1)}, IO, SMALL, zoo=WRITTEN)
+class InvolutionAsWideAsItsInput(Headed):
+    """The number of channels with one kernel is computed from what another layer of the same module makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = conv(3, 12), conv(12, 5), nn.Linear(5, 10)
+        self.reduce, self.span, self.groups = conv(12, 6, 1), conv(6, 27, 1), 3
+
+    def features(self, x):
+        x = self.a(x)
+        B, C, H, W = x.shape
+        k = self.span(self.reduce(x).relu()).view(B, self.groups, 1, 9, H, W)
+        u = F.unfold(x, 3, padding=1).view(B, self.groups, C // self.groups, 9, H, W)
+        return self.b((u * k).sum(3).view(B, C, H, W))
+
+
+@case({"a": (2, 2), "b": (5, 1)}, IO, SMALL, zoo=WRITTEN)
+class ShuffleAttention(Pair):
+    """Groups of channels lie along the examples, each with a group norm of single channels: groups go as a whole.
+
+    The shuffle takes halves of the groups, which keep equal counts.
+    """
+
+    def __init__(self, channel=24, groups=4):
+        super().__init__(channel, channel)
+        self.groups = groups
+        self.cweight, self.cbias, self.sweight, self.sbias = (
+            nn.Parameter(torch.ones(1, channel // (2 * groups), 1, 1)) for _ in range(4)
+        )
+        self.gn = nn.GroupNorm(channel // (2 * groups), channel // (2 * groups))
+
+    @staticmethod
+    def channel_shuffle(x, groups):
+        b, _, h, w = x.shape
+        return x.reshape(b, groups, -1, h, w).permute(0, 2, 1, 3, 4).reshape(b, -1, h, w)
+
+    def features(self, x):
+        x = self.a(x)
+        b, _, h, w = x.shape
+        x = x.reshape(b * self.groups, -1, h, w)
+        x_0, x_1 = x.chunk(2, dim=1)
+        xn = self.cweight * F.adaptive_avg_pool2d(x_0, 1) + self.cbias
+        xn = x_0 * xn.sigmoid()
+        xs = self.sweight * self.gn(x_1) + self.sbias
+        xs = x_1 * xs.sigmoid()
+        out = torch.cat([xn, xs], dim=1).reshape(b, -1, h, w)
+        return self.b(self.channel_shuffle(out, 2))

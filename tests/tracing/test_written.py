@@ -1,0 +1,51 @@
+"""Networks as people write them: which channels go together, and that the pruned network is the masked dense one."""
+
+from functools import cache
+
+import pytest
+import torch
+
+import gnnrl_lightning
+from tests.support import networks_written_sequence, networks_written_tables, networks_written_vision
+from tests.support.exactness import check, difference, forward, random_weights, random_widths, train_one_step
+from tests.support.networks_written_attention import WRITTEN
+
+MORE = (networks_written_sequence, networks_written_tables, networks_written_vision)
+"""Importing them registers their networks."""
+
+every_network = pytest.mark.parametrize("name", WRITTEN)
+
+
+@cache
+def traced(name):
+    """The network with random weights, float64, its inputs, and its graph."""
+    torch.manual_seed(0)
+    network, inputs = random_weights(WRITTEN[name].build()), WRITTEN[name].inputs(torch.float64)
+    return network, inputs, gnnrl_lightning.trace(network, inputs)
+
+
+@every_network
+def test_groups_are_those_derived_by_hand(name):
+    _, _, graph = traced(name)
+    assert {group.name: (group.width, group.sets) for group in graph.groups} == WRITTEN[name].groups
+    assert {group.name: group.width for group in graph.frozen} == WRITTEN[name].frozen
+    reasons = {group.name: f"{group.operator}: {group.reason}" for group in graph.frozen}
+    for frozen, words in WRITTEN[name].reason.items():
+        assert words in reasons[frozen]
+
+
+@every_network
+def test_pruned_is_masked_dense_and_trains(name):
+    network, inputs, graph = traced(name)
+    generator = torch.Generator().manual_seed(1)
+    for widths in (random_widths(graph, generator), random_widths(graph, generator), graph.smallest):
+        pruned = check(graph, network, inputs, widths.maximum(graph.least), generator)
+    dense = check(graph, network, inputs, graph.widths, generator)
+    assert difference(forward(dense, inputs), forward(network, inputs)) == 0
+    train_one_step(pruned, inputs)
+
+
+@pytest.mark.parametrize(("name", "least"), [("Deviations", [2, 1]), ("DeviationsWithinHeads", [2])])
+def test_two_channels_of_a_deviation_remain(name, least):
+    _, _, graph = traced(name)
+    assert graph.least.tolist() == least
