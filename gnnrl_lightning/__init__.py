@@ -11,7 +11,7 @@ from gnnrl_lightning.quiet import without_others_warnings
 if TYPE_CHECKING:
     from gnnrl_lightning.artifacts.artifact import load
     from gnnrl_lightning.cost.budget import Budget
-    from gnnrl_lightning.graph import ComputationGraph, trace
+    from gnnrl_lightning.graph import ComputationGraph
     from gnnrl_lightning.job.compress import compress
     from gnnrl_lightning.job.compress_by_score import compress_by_score
     from gnnrl_lightning.job.delivery import Delivered
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gnnrl_lightning.runs.hub import pull, push
     from gnnrl_lightning.speed.memory import keep_kernels
     from gnnrl_lightning.surgery.plan import Plan
+    from gnnrl_lightning.tracer import trace
     from gnnrl_lightning.training.options import TrainingOptions
 
 __version__ = "0.1.0"
@@ -66,7 +67,7 @@ _HOMES = {
     "load": "gnnrl_lightning.artifacts.artifact",
     "pull": "gnnrl_lightning.runs.hub",
     "push": "gnnrl_lightning.runs.hub",
-    "trace": "gnnrl_lightning.graph",
+    "trace": "gnnrl_lightning.tracer",
 }
 
 

@@ -1,4 +1,4 @@
-"""The public Python interface of a traced network: groups, costs, projection, plans.
+"""The public Python interface of a traced network: groups, costs, projection, plans; `gnnrl_lightning.trace` makes it.
 
 graph = gnnrl_lightning.trace(network, example_inputs)
 widths = graph.project(graph.widths, macs=0.5)
@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gnnrl_lightning.checks import flag
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.cost.latency import LatencyModel
 from gnnrl_lightning.cost.metrics import METRICS, SHOWN, Cost, as_text, bound
@@ -26,85 +25,13 @@ from gnnrl_lightning.importance import Criterion, Importance, importance_scores,
 from gnnrl_lightning.surgery.masks import find_weights
 from gnnrl_lightning.surgery.plan import Plan, check_traced
 from gnnrl_lightning.surgery.removable import Removable, find_removable
-from gnnrl_lightning.surgery.selftest import find_faults
 from gnnrl_lightning.surgery.traced import TracedNetwork
-from gnnrl_lightning.tracing.groups import Channels, Fault, form_groups, part_otherwise
-from gnnrl_lightning.tracing.passes import walk_network
-from gnnrl_lightning.tracing.program.checks import as_inputs, check_network, check_takes
+from gnnrl_lightning.tracing.groups import Channels
 from gnnrl_lightning.tracing.program.copies import shared_copy
-from gnnrl_lightning.tracing.program.export import Inputs, one_example
+from gnnrl_lightning.tracing.program.export import Inputs
 from gnnrl_lightning.tracing.reasons import Reason, find_reasons
-from gnnrl_lightning.tracing.sizes.tied_sizes import tie_sizes
 from gnnrl_lightning.tracing.walk import Walk
 from gnnrl_lightning.trees import to_device
-
-MAX_ROUNDS = 12
-"""Maximum number of rounds of the self-test, each of which freezes or parts at least one group."""
-
-
-def trace(
-    network: nn.Module,
-    example_inputs: Any,
-    self_test: bool = True,
-    keep: Sequence[str | type[nn.Module]] = (),
-    limits: Limits | None = None,
-    passed: str | None = None,
-    masks: Sequence[str | type[nn.Module]] = (),
-) -> ComputationGraph:
-    """Trace a network into its computational graph: groups of channels that are removed together, and costs.
-
-    The network is not modified, and is traced in evaluation mode; code that only training runs is read where it uses
-    tensors of its own or does not follow the pruned network.
-
-    Args:
-        network: A module that `torch.export` supports.
-        example_inputs: Its input, batch first, or a tuple of its positional arguments, or a dictionary of its keyword
-            arguments. Costs are for one example.
-        self_test: Whether to compare a pruned network with the masked dense one in float64 and freeze faulty groups.
-        keep: Layers that are not pruned: names of modules or parameters, globs (`layer1.*`), and module types or their
-            import paths; see `gnnrl_lightning.tracing.keep.keep_layers`.
-        limits: Lowest and highest widths by group, module or glob, see `gnnrl_lightning.cost.ranges.GroupLimit`.
-        passed: Fingerprint of a graph of this network that has passed all tests: the same graph is not tested again.
-        masks: Linear layers whose smallest weights may be zero, in addition: names of modules, globs, and module types
-            or their import paths. Each is one more group, after those of channels, see `gnnrl_lightning.surgery.masks`.
-
-    Raises:
-        UserError: The network refuses the example, cannot be exported, has no MACs or others than its graph, or still
-            fails the self-test after `MAX_ROUNDS`; or `keep`, `limits` or `masks` match nothing.
-    """
-    check_network(network)
-    flag("self_test", self_test)
-    inputs = as_inputs(example_inputs)
-    given, inputs = inputs, one_example(inputs)
-    try:
-        walked, kept = walk_network(network, inputs, keep)
-    except UserError:
-        check_takes(network, given)  # raises a clearer error if the network itself refuses the example
-        raise
-    copied = shared_copy(network)
-    unfit: dict[str, Fault] = {}
-    for _ in range(MAX_ROUNDS):
-        graph = ComputationGraph(walked, form_groups(walked, unfit), (inputs, self_test), kept)
-        found = {} if graph.fingerprint == passed else find_faults(graph, copied, inputs, self_test)
-        if not found:
-            if not int(graph.cost.macs(graph.widths)):
-                raise UserError(
-                    f"{type(network).__name__} has no MACs for this example: expected a convolution or "
-                    "linear layer that is used"
-                )
-            return (graph.masking(network, masks) if masks else graph).limited(limits)
-        if any(fault.training for fault in found.values()) and not walked.trained:
-            walked, kept = walk_network(network, inputs, keep, training=True)
-            unfit = {}
-            continue
-        channels = graph._channels
-        if part_otherwise(walked, channels, found) or tie_sizes(walked, network, inputs, channels, found):
-            unfit = {}
-            continue
-        unfit |= found
-    raise UserError(
-        f"{type(network).__name__} cannot be pruned exactly: {next(iter(unfit.values())).reason}; change its code"
-    )
 
 
 class ComputationGraph(TracedNetwork):

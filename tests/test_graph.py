@@ -189,7 +189,7 @@ def test_a_graph_that_has_passed_its_tests_is_not_tested_again(name, tested, mon
     """The fingerprint is that of a graph after the test: where a test has frozen channels, it is made again."""
     network, graph = traced(name)
     calls = []
-    monkeypatch.setattr("gnnrl_lightning.graph.find_faults", lambda *args: calls.append(args) or find_faults(*args))
+    monkeypatch.setattr("gnnrl_lightning.tracer.find_faults", lambda *args: calls.append(args) or find_faults(*args))
     again = gnnrl_lightning.trace(network, ZOO[name].inputs(torch.float64), passed=graph.fingerprint)
     assert bool(calls) == tested and again.fingerprint == graph.fingerprint and str(again) == str(graph)
 

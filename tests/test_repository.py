@@ -27,6 +27,7 @@ ORDER = (
     "speed",
     "candidates",
     "artifacts",
+    "tracer",
     "graph",
     "importance",
     "repair",

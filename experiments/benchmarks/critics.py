@@ -33,7 +33,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.graph import trace
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.search.gaussian_process import inputs_of, posterior
 from gnnrl_lightning.surrogate.diagnostics import kendall
@@ -41,6 +40,7 @@ from gnnrl_lightning.surrogate.likeness import likeness
 from gnnrl_lightning.surrogate.mixture import Surrogate
 from gnnrl_lightning.surrogate.prior import flat_prior, prior_forms
 from gnnrl_lightning.surrogate.terms import Terms
+from gnnrl_lightning.tracer import trace
 
 KNOWN = (0, 10, 20, 40, 80)
 """Candidates that a critic knows."""

@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 
 import gnnrl_lightning.networks as networks
-from gnnrl_lightning.graph import trace
 from gnnrl_lightning.speed.machine import machine
 from gnnrl_lightning.speed.options import LatencyOptions
 from gnnrl_lightning.speed.timer import RealTimer
+from gnnrl_lightning.tracer import trace
 
 
 def main() -> None:

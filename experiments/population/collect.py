@@ -24,13 +24,13 @@ from torch import Tensor
 from gnnrl_lightning.candidates.options import CandidateOptions
 from gnnrl_lightning.cost.budget import BoundBudget, Budget
 from gnnrl_lightning.data import ImageData
-from gnnrl_lightning.graph import trace
 from gnnrl_lightning.job.checked import check
 from gnnrl_lightning.job.options import DeliveryOptions, Options
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.job.trained import Trained, train
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, starting_candidates, uniform
 from gnnrl_lightning.seeds import derived_seed, generator_for
+from gnnrl_lightning.tracer import trace
 from gnnrl_lightning.training.options import TrainingOptions
 from gnnrl_lightning.training.train import quiet_trainer
 

@@ -24,13 +24,13 @@ from networks import BLOCKS, RandomNetwork, Recipe
 from prior import PriorNetwork, Read, read
 from torch import Tensor, nn
 
-from gnnrl_lightning.graph import trace
 from gnnrl_lightning.rl.policies.ablations import ABLATIONS
 from gnnrl_lightning.surrogate.diagnostics import kendall
 from gnnrl_lightning.surrogate.mixture import Surrogate
 from gnnrl_lightning.surrogate.prior import Prior, flat_prior
 from gnnrl_lightning.surrogate.sensitivity import RATIOS, Sensitivity
 from gnnrl_lightning.surrogate.terms import Standard, Terms
+from gnnrl_lightning.tracer import trace
 
 POPULATION = Path(__file__).parent / "population.jsonl"
 KNOWN = (0, 4, 8)

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from gnnrl_lightning.checks import as_path
 from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.files import text_of
-from gnnrl_lightning.graph import ComputationGraph, trace
+from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.surgery.plan import Plan
+from gnnrl_lightning.tracer import trace
 from gnnrl_lightning.tracing.groups import ChannelGroup
 from gnnrl_lightning.trees import Tree, call, map_tensors, tensors, zeros_of
 

@@ -10,7 +10,8 @@ from torch import nn
 from gnnrl_lightning.checks import shown
 from gnnrl_lightning.cost.ranges import GroupLimit
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.graph import ComputationGraph, trace
+from gnnrl_lightning.graph import ComputationGraph
+from gnnrl_lightning.tracer import trace
 from gnnrl_lightning.trees import Tree
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gnnrl_lightning.graph import trace
 from gnnrl_lightning.surrogate.prior import Prior
+from gnnrl_lightning.tracer import trace
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "population"
 KINDS = ["plain", "basic", "bottleneck", "inverted", "separable", "dense", "fire"]

@@ -6,11 +6,11 @@ from torch import nn
 
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.graph import trace
 from gnnrl_lightning.networks import resnet20
 from gnnrl_lightning.speed.alignment import CHOICES, CLOSE, align
 from gnnrl_lightning.speed.options import LatencyOptions
 from gnnrl_lightning.speed.timer import RealTimer
+from gnnrl_lightning.tracer import trace
 
 EXAMPLE = torch.randn(4, 3, 16, 16)
 

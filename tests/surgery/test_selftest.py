@@ -168,7 +168,7 @@ def test_inputs_that_a_network_does_not_take_are_the_users():
 
 
 def test_a_network_that_no_frozen_group_repairs_is_refused(monkeypatch):
-    monkeypatch.setattr("gnnrl_lightning.graph.MAX_ROUNDS", 1)
+    monkeypatch.setattr("gnnrl_lightning.tracer.MAX_ROUNDS", 1)
     with pytest.raises(UserError, match="HardCoded cannot be pruned exactly: the network's own code does not follow"):
         gnnrl_lightning.trace(HardCoded(), torch.zeros(1, 3, 4, 4))
 
