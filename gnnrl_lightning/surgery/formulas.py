@@ -103,12 +103,30 @@ def read(x: Tensor, places: Places, *rest: Any, operator: Callable[..., Tensor],
     return operator(_only(x, places), *rest, **options)
 
 
-def attention(q: Tensor, places: Places, *rest: Any, operator: Callable[..., Tensor], **options: Any) -> Tensor:
-    """Attention: queries have zeros in place of removed channels, and are scaled by the width that is kept."""
+def attention(
+    q: Tensor,
+    places: Places,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    *rest: Any,
+    operator: Callable[..., Tensor],
+    **options: Any,
+) -> Tensor:
+    """Attention: queries have zeros in place of removed channels, and are scaled by the width that is kept.
+
+    Positions along the last dimension but one are those of keys, of which only the kept ones are there.
+    """
+    along = q.dim() - 2
+    if (stays := places.get(along)) is not None:
+        key, value = key.index_select(-2, stays), value.index_select(-2, stays)
+        if attn_mask is not None and attn_mask.shape[-1] > 1:
+            attn_mask = attn_mask.index_select(-1, stays)
+    places = {where: stays for where, stays in places.items() if where != along}
     if options.get("scale") is None:
         kept = _only(torch.ones_like(q[:1, ..., :1, :]), places).sum(-1).max()
         options["scale"] = max(float(kept), 1.0) ** -0.5  # without any, nothing is scaled
-    return operator(_only(q, places), *rest, **options)
+    return operator(_only(q, places), key, value, attn_mask, *rest, **options)
 
 
 def einsum(equation: str, places: Places, *operands: Any, operator: Callable[..., Tensor]) -> Tensor:

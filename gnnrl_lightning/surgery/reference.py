@@ -26,6 +26,9 @@ from gnnrl_lightning.tracing.sizes.recorder import SCALINGS
 CallOf = tuple[int, str, int]
 """Identity of a module, operator, and how many of this name the module has called before."""
 
+FIRST = ("input", "query", "x1", "equation", "self")
+"""Names of the first argument of functions of torch."""
+
 OPERATORS: dict[str, str] = dict.fromkeys(("norm", "normalize"), "linalg_vector_norm")
 """Functions of torch -> the operator that they call, where the names differ."""
 
@@ -67,7 +70,7 @@ class _Summaries(TorchFunctionMode):
             result = func(*args, **kwargs)
             factor = self.factors.get((*key, self.calls[key] - 1))
             return result if factor is None else result * factor
-        x, rest = (args[0], args[1:]) if args else (kwargs.pop("input"), ())
+        x, rest = (args[0], args[1:]) if args else (kwargs.pop(next(name for name in FIRST if name in kwargs)), ())
         places = found if isinstance(x, str) else {dim: stays.to(x.device) for dim, stays in found.items()}
         if name in FORMULAS:
             return FORMULAS[name](x, places, *rest, **kwargs)

@@ -32,6 +32,7 @@ class Product:
         result: The letters of the result.
         number: Number of the call, for the masked reference.
         masked: Whether labels of parameters that are contracted are those of a weight, which a mask sets to zero.
+        noted: Whether the masked reference has zeros in the first operand in place of removed channels.
         sizes: Labels of all dimensions that cost, for a `Contraction`.
         heads: Labels of the batch dimensions that have any.
     """
@@ -42,6 +43,7 @@ class Product:
     result: str
     number: int
     masked: bool = True
+    noted: bool = True
     sizes: list[Tensor] = field(default_factory=list)
     heads: list[Tensor] = field(default_factory=list)
     reads: Tensor | None = None
@@ -158,6 +160,8 @@ class Product:
             if made:
                 return
         walk.computed += [side for value, side in zip(self.values, sides, strict=True) if walk.parameter_name(value)]
+        if not self.noted:
+            return
         mine = self.letters[0]
         for dim in set(support(joined)) - {self.order.index(letter) for letter in mine}:
             joined = joined.narrow(dim, 0, 1)

@@ -307,3 +307,23 @@ class Deviations(nn.Module):
 
     def forward(self, x):
         return self.head(self.inner(self.norm(self.embed(x))).relu().mean(1))
+
+
+@case({"embed": (12, 1), "q": (3, 1), "einsum": (3, 1)}, {"x": 5, "head": 10}, TOKENS, zoo=WRITTEN)
+class ProjectedKeys(nn.Module):
+    """Linformer: a parameter makes three keys of all positions; the softmax is over those that are kept."""
+
+    def __init__(self):
+        super().__init__()
+        self.n_heads, self.head_dim = 3, 4
+        self.embed, self.head = nn.Linear(9, 12), nn.Linear(12, 10)
+        self.q, self.k, self.v, self.o = (nn.Linear(12, 12) for _ in range(4))
+        self.E = nn.Parameter(torch.randn(5, 3))
+
+    def forward(self, x):
+        x = self.embed(x)
+        q, k, v = (layer(x).unflatten(-1, (self.n_heads, self.head_dim)) for layer in (self.q, self.k, self.v))
+        k, v = (torch.einsum("bnhd,nk->bkhd", item, self.E) for item in (k, v))
+        q, k, v = (item.transpose(1, 2) for item in (q, k, v))
+        mixed = F.scaled_dot_product_attention(query=q, key=k, value=v)
+        return self.head((x + self.o(mixed.transpose(1, 2).flatten(2))).mean(1))

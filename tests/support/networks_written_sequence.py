@@ -55,3 +55,17 @@ class SelectiveScan(nn.Module):
     def forward(self, x):
         x = self.embed(x)
         return self.head((x + self.mix(self.norm(x))).mean(1))
+
+
+@case({"embed": (12, 1), "inner": (8, 1)}, ENDS, TOKENS, zoo=WRITTEN)
+class PaddedTokens(nn.Module):
+    """A token of zeros is appended to those of the input, which stay: channels pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.inner, self.head = nn.Linear(9, 12), nn.Linear(12, 8), nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = self.embed(x)
+        x = torch.cat([x, x.new_zeros(x.shape[0], 1, x.shape[2])], 1)
+        return self.head(self.inner(x).relu().mean(1))

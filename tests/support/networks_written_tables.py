@@ -80,3 +80,27 @@ class KolmogorovArnold(nn.Module):
         for layer in self.layers:
             x = layer(x)
         return x
+
+
+@case({"emb": (6, 1), "convs.0": (5, 1), "convs.1": (3, 1)}, {"x": 4, "fc": 1}, ((2, 4, 3),), zoo=WRITTEN)
+class CompressedInteractions(nn.Module):
+    """xDeepFM: each field of the input, which stays, multiplies each channel of the layer before."""
+
+    def __init__(self):
+        super().__init__()
+        self.emb, self.convs, self.fc = nn.Linear(3, 6), nn.ModuleList(), nn.Linear(8, 1)
+        for before, after in ((4, 5), (5, 3)):
+            self.convs.append(nn.Conv1d(4 * before, after, 1))
+
+    def forward(self, x):
+        x = self.emb(x)
+        xs = []
+        x0, h = x.unsqueeze(2), x
+        for layer in self.convs:
+            x = x0 * h.unsqueeze(1)
+            batch_size, f0_dim, fin_dim, embed_dim = x.shape
+            x = x.view(batch_size, f0_dim * fin_dim, embed_dim)
+            x = F.relu(layer(x))
+            h = x
+            xs.append(x)
+        return self.fc(torch.sum(torch.cat(xs, dim=1), 2))

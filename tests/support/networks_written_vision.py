@@ -79,3 +79,28 @@ class ShuffleAttention(Pair):
         xs = x_1 * xs.sigmoid()
         out = torch.cat([xn, xs], dim=1).reshape(b, -1, h, w)
         return self.b(self.channel_shuffle(out, 2))
+
+
+@case({"a": (8, 1), "fc": (4, 1), "filters": (8, 1), "kernels": (2, 1), "b": (5, 1)}, IO | {"taps": 3}, zoo=WRITTEN)
+class OmniDimensionalConvolution(Pair):
+    """Every example has a kernel of its own: examples lie along the channels of a grouped convolution."""
+
+    def __init__(self):
+        super().__init__(8, 8)
+        self.in_planes, self.out_planes, self.kernel_size = 8, 8, 3
+        self.fc, self.channels, self.filters = conv(8, 4, 1, bias=False), conv(4, 8, 1), conv(4, 8, 1)
+        self.taps, self.kernels = conv(4, 9, 1), conv(4, 2, 1)
+        self.weight = nn.Parameter(torch.randn(2, 8, 8, 3, 3))
+
+    def features(self, x):
+        x = self.a(x)
+        found = self.fc(x.mean((2, 3), keepdim=True)).relu()
+        channels, filters = (layer(found).sigmoid() for layer in (self.channels, self.filters))
+        taps = self.taps(found).view(found.size(0), 1, 1, 1, self.kernel_size, self.kernel_size).sigmoid()
+        kernels = F.softmax(self.kernels(found).view(found.size(0), -1, 1, 1, 1, 1), dim=1)
+        batch_size, _, height, width = x.size()
+        x = (x * channels).reshape(1, -1, height, width)
+        weight = torch.sum(taps * kernels * self.weight.unsqueeze(dim=0), dim=1)
+        weight = weight.view([-1, self.in_planes, self.kernel_size, self.kernel_size])
+        x = F.conv2d(x, weight=weight, bias=None, padding=1, groups=batch_size)
+        return self.b(x.view(batch_size, self.out_planes, x.size(-2), x.size(-1)) * filters)

@@ -64,7 +64,8 @@ def _read(walk: Walk, x: Value, dim: int, weight: Value, along: Tensor | None) -
     if walk.parameter_name(weight) is None and isinstance(made, Node) and reads is not None:
         if inputs is not None and along is not None and not _is_part(made):
             walk.computed.append(walk.consumed.pop())
-            walk.statistic(number, dim, inputs)
+            # As a label tensor: code may lay the examples along the channels, and have a kernel for each of them.
+            walk.statistic(number, dim, vector(inputs, len(x.shape), dim))
     return reads
 
 

@@ -29,7 +29,9 @@ def cat(walk: Walk, tensors: list[Value], dim: int = 0) -> Value:
     if all(len(value.labels) < 2 for value in tensors):
         return Value(walk.shape, _concatenated(walk, tensors, dim))
     made: list[Tensor] = []
-    for others in dict.fromkeys(frozenset(support(each)) - {dim} for value in tensors for each in value.labels):
+    changing = dict.fromkeys(frozenset(support(each)) - {dim} for value in tensors for each in value.labels
+                             if support(each) or not _is_zero(each))  # fmt: skip
+    for others in changing:
         mine = [_changing(value, dim, others) for value in tensors]
         if all(len(value.labels) < 2 for value in mine):
             made += _concatenated(walk, mine, dim)
@@ -40,8 +42,14 @@ def cat(walk: Walk, tensors: list[Value], dim: int = 0) -> Value:
 
 
 def _changing(value: Value, dim: int, others: frozenset[int]) -> Value:
-    """The labels of a tensor that change along these dimensions and, perhaps, along `dim`."""
-    return Value(value.shape, tuple(each for each in value.labels if frozenset(support(each)) - {dim} == others))
+    """The labels of a tensor that change along these dimensions and, perhaps, along `dim`; zeros adopt them."""
+    mine = (each for each in value.labels if _is_zero(each) or frozenset(support(each)) - {dim} == others)
+    return Value(value.shape, tuple(mine))
+
+
+def _is_zero(labels: Tensor) -> bool:
+    """Whether a tensor is zero everywhere."""
+    return not support(labels) and int(labels.flatten()[0]) == ZERO
 
 
 def _concatenated(walk: Walk, tensors: list[Value], dim: int) -> tuple[Tensor, ...]:

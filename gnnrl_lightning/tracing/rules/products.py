@@ -225,8 +225,10 @@ def attention(
     laid = Value(shape, scores.labels())
     if mask is not None:
         laid = Value(shape, merge(walk, [laid, mask]))
-    read = Product(walk, (laid, value), (f"{batch}mn", f"{batch}nv"), f"{batch}mv", number, masked=False)
+    read = Product(walk, (laid, value), (f"{batch}mn", f"{batch}nv"), f"{batch}mv", number, masked=False, noted=False)
     labels = read.labels()
+    if read.reads is not None:  # the softmax is over the keys that are kept
+        walk.statistic(number, ndim - 2, read.reads.flatten())
     places = math.prod(query.shape[:-1]) * key.shape[-2]
     both = [(scores, places * query.shape[-1]), (read, places * value.shape[-1])]
     if sum(macs for _, macs in both) != walk.macs():

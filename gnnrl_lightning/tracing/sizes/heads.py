@@ -93,15 +93,16 @@ class _Part:
 
 
 def _components(walk: Walk, channel: np.ndarray) -> list[_Part]:
-    """Return the heads that are joined, or share channels."""
+    """Return the heads that are joined, or share channels that may be pruned."""
     frozen = {int(c): freeze for freeze in reversed(walk.labels.frozen if walk.heads else ())
               for c in channel[freeze.labels.numpy()]}  # fmt: skip
     parts: list[_Part] = []
     for heads in walk.heads.values():
         own = channel[free(heads.labels)]
         mine = {*own.tolist(), *channel[free(heads.channels)].tolist()}
-        near = [part for part in parts if not part.channels.isdisjoint(mine)]
-        parts = [part for part in parts if part.channels.isdisjoint(mine)]
+        free_ones = mine.difference(frozen)  # what stays joins nothing
+        near = [part for part in parts if not part.channels.isdisjoint(free_ones)]
+        parts = [part for part in parts if part.channels.isdisjoint(free_ones)]
         partial = Freeze(heads.labels, heads.operator, heads.source, UNLIKE) if (heads.channels < 0).any() else None
         stays = next((frozen[c] for c in own.tolist() if c in frozen), partial)
         parts.append(
@@ -141,15 +142,12 @@ def _decide(part: _Part, held: Following, whole: np.ndarray, same: np.ndarray) -
     def of_width(along: Tensor) -> int | None:
         return part.width(same[free(along)], same)
 
-    def own(made: Tensor, units: Units) -> int | None:
-        return units(made) if np.isin(held.channel[free(made)], [*part.channels]).all() else None
-
     culprit: SizedCall | None = None
     shapes = frozenset((len(heads.channels), heads.channels.shape[1]) for heads in part.wide)
     if part.frozen is None:
         calls = _calls_of(held, part.channels, held.channel, replaced)
         grown = grown_sizes(calls, whole, of_heads)
-        found = held.follow(calls, grown, Resize({}, shapes), lambda made: own(made, of_heads))
+        found = held.follow(calls, grown, Resize({}, shapes), _only(of_heads, part.channels, held.channel))
         if found.culprit is None:
             _take_whole_heads(walk, part)
             keep_common(walk, part.shared)
@@ -160,20 +158,20 @@ def _decide(part: _Part, held: Following, whole: np.ndarray, same: np.ndarray) -
             return
         culprit = found.culprit
     mine = {c for heads in part.heads for labels in (heads.labels, heads.channels) for c in same[free(labels)].tolist()}
-    calls = _calls_of(held, mine, same, replaced)
+    calls, own_width = _calls_of(held, mine, same, replaced), _only(of_width, mine, same)
     join_all(walk, part.shared)
     grown = grown_sizes(calls, same, of_width)
-    found = held.follow(calls, grown, Resize({}, shapes, wider=True), lambda made: own(made, of_width))
+    found = held.follow(calls, grown, Resize({}, shapes, wider=True), own_width)
     read = _inputs_of(walk, part)
     with_input = found.culprit is not None and read is not None and not replaced
     if with_input and read is not None:
         width = part.wide[0].channels.shape[1]
-        longer, mine = {len(read): len(read) // width * (width + 1)}, {*held.channel[free(read)].tolist()}
+        longer, others = {len(read): len(read) // width * (width + 1)}, {*held.channel[free(read)].tolist()}
 
         def of_both(made: Tensor) -> int | None:
-            if {*held.channel[free(made)].tolist()} == mine and len(made) == len(read):
+            if {*held.channel[free(made)].tolist()} == others and len(made) == len(read):
                 return width
-            return own(made, of_width)
+            return own_width(made)
 
         found = held.follow(calls, grown, Resize(longer, shapes, wider=True), of_both)
     if found.culprit is not None or replaced:
@@ -182,6 +180,11 @@ def _decide(part: _Part, held: Following, whole: np.ndarray, same: np.ndarray) -
     _take_width(walk, part, culprit, read if with_input else None)
     _note_scalings(part, held, found)
     held.hold(found.attributes, same)
+
+
+def _only(units: Units, channels: set[int], numbers: np.ndarray) -> Units:
+    """Return units of labels that are all among some channels, given the channel of each label; None for others."""
+    return lambda made: units(made) if channels.issuperset(numbers[free(made)].tolist()) else None
 
 
 def _calls_of(held: Following, channels: set[int], numbers: np.ndarray, replaced: set[str]) -> list[SizedCall]:
