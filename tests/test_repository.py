@@ -96,6 +96,7 @@ OF_A_WHOLE = {
         "many_devices",
         "masks",
         "other_objectives",
+        "own_data",
         "own_metrics",
         "own_policies",
         "prune",
