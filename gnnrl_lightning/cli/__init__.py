@@ -38,6 +38,8 @@ def main(args: list[str] | None = None) -> None:
             _answer(args)
     except OSError as error:  # of standard output, after all else is done
         _end(error)
+    except KeyboardInterrupt:  # while packages are imported: from then on it is a signal like others
+        raise SystemExit(130) from None
 
 
 def _answer(args: list[str] | None) -> None:

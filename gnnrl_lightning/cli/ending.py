@@ -58,7 +58,8 @@ def ending(error: BaseException) -> Ending | None:
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__
     if cause is None:
-        return None
+        place = user_place(error)
+        return None if place is None else Ending(printable(f"error: {place} ends with {_named(error)}"), INVALID)
     where = "" if cause.filename is None else f"{cause.filename}: "
     remedy = REMEDIES.get(cause.errno or 0)
     what = f"error: {where}{cause.strerror or one_line(cause)}" + (f": {remedy}" if remedy else "")
@@ -79,10 +80,12 @@ def reading_user_code() -> Iterator[None]:
             if not isinstance(cause, ImportError):
                 raise
             raise UserError(f"a package is missing: {first_line(cause)}; install it") from error
-        what = one_line(error) if isinstance(error, Exception) else f"sys.exit({error.code})"
-        raise UserError(
-            f"{place} ends with {type(error).__name__}: {what}: expected code that can be imported"
-        ) from error
+        raise UserError(f"{place} ends with {_named(error)}: expected code that can be imported") from error
+
+
+def _named(error: BaseException) -> str:
+    what = f"sys.exit({error.code})" if isinstance(error, SystemExit) else one_line(error)
+    return f"{type(error).__name__}: {what}"
 
 
 def user_place(error: BaseException) -> str | None:
