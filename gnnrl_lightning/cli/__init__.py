@@ -50,7 +50,9 @@ def _answer(args: list[str] | None) -> None:
             print(said, end="")
             raise SystemExit(0)
         if arguments[0] in PLAIN:
-            print(PLAIN[arguments[0]](arguments[1:]), end="")
+            with without_others_warnings():
+                said = PLAIN[arguments[0]](arguments[1:])
+            print(said, end="")
         else:
             _run(args)
     except SystemExit as end:
