@@ -11,6 +11,8 @@ from gnnrl_lightning.errors import UserError
 def test_refusals_of_the_system_have_exit_code_1_and_a_remedy():
     end = ending(OSError(errno.ENOSPC, "No space left on device", "runs/a/journal.jsonl"))
     assert end.code == 1 and end.line == "error: runs/a/journal.jsonl: No space left on device: make room"
+    copied = OSError(errno.ENOSPC, "No space left on device", "/tmp/whole", None, "runs/a/agent.ckpt")
+    assert ending(copied).line == "error: runs/a/agent.ckpt: No space left on device: make room"
     wrapped = RuntimeError("while saving")
     wrapped.__cause__ = PermissionError(errno.EACCES, "Permission denied", "runs")
     assert ending(wrapped).line == "error: runs: Permission denied: expected permission to read and write there"
