@@ -38,6 +38,8 @@ def main(args: list[str] | None = None) -> None:
             _answer(args)
     except OSError as error:  # of standard output, after all else is done
         _end(error)
+    except KeyboardInterrupt:  # while packages are imported: from then on it is a signal like others
+        raise SystemExit(130) from None
 
 
 def _answer(args: list[str] | None) -> None:
@@ -48,7 +50,9 @@ def _answer(args: list[str] | None) -> None:
             print(said, end="")
             raise SystemExit(0)
         if arguments[0] in PLAIN:
-            print(PLAIN[arguments[0]](arguments[1:]), end="")
+            with without_others_warnings():
+                said = PLAIN[arguments[0]](arguments[1:])
+            print(said, end="")
         else:
             _run(args)
     except SystemExit as end:

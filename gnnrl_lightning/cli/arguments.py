@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_type_hints
@@ -19,10 +18,23 @@ from gnnrl_lightning.cli.comparing import policies_of
 from gnnrl_lightning.cli.ending import reading_user_code
 from gnnrl_lightning.cli.experiments import with_experiments
 from gnnrl_lightning.cli.front import DESCRIPTION
+from gnnrl_lightning.cli.helping import (
+    ARTIFACT_HELP,
+    BUDGETS_HELP,
+    LIMITS_HELP,
+    MIN_WIDTH_HELP,
+    MULTIPLE_HELP,
+    NETWORK_HELP,
+    OBJECTIVE_HELP,
+    PROGRAM,
+    arrange,
+    limit_help,
+)
 from gnnrl_lightning.cli.parser import USUAL_LEARNER, CompressionParser, add_learner
 from gnnrl_lightning.cli.resuming import is_finished, refuse_unfinished, resumed_run, same_wandb_runs
 from gnnrl_lightning.cli.subcommands import CONFIGURED, Subcommand
-from gnnrl_lightning.cli.trainer import SubcommandTrainer, check_settings
+from gnnrl_lightning.cli.trainer import SubcommandTrainer
+from gnnrl_lightning.cli.values import check_values
 from gnnrl_lightning.cli.wording import refusal
 from gnnrl_lightning.cost.metrics import METRICS
 from gnnrl_lightning.data import ExampleData
@@ -44,29 +56,6 @@ STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused
 
 # `agents_of` creates the agents of compare.variants one by one; jsonargparse must not instantiate their classes.
 set_parsing_settings(instantiate_subclass_spec_in_any=False)
-
-LARGEST = 2**31 - 1
-"""The largest number that counts anything here."""
-
-UNBOUNDED = (*(f"budget.{name}" for name in (*METRICS, "limits")), "seed_everything")
-"""Keys of larger numbers, which are checked by themselves."""
-
-SECTIONS = (*get_type_hints(Options), "network", "budget", "groups", "compare", "run", "model", "trainer")
-"""Keys with further keys in them."""
-
-NETWORK_HELP = "Class or function that makes the network; without a dot, one of gnnrl_lightning.networks."
-ARTIFACT_HELP = "Folder of a pruned network to use in place of the network: fit prunes it further."
-
-OBJECTIVE_HELP = (
-    "Task of the network: classification, segmentation, regression, or the import path of an Objective; "
-    "class_path and init_args if it has arguments."
-)
-LIMITS_HELP = "Limits on metrics of your own, by import path: {my_package.energy: 60%}."
-MIN_WIDTH_HELP = (
-    "Smallest number of channels of every group; 0: groups without which the network stays connected may go entirely, "
-    "with their layers (inspect shows which); null: 0 if the latency is limited, else 1."
-)
-BUDGETS_HELP = "Shares of the dense MACs for which predict proposes widths."
 
 
 class ArgumentsCLI(LightningCLI):
@@ -96,7 +85,7 @@ class ArgumentsCLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             parser_class=CompressionParser,
-            parser_kwargs={"description": DESCRIPTION},
+            parser_kwargs={"description": DESCRIPTION, "prog": PROGRAM},
             args=args,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
@@ -112,6 +101,11 @@ class ArgumentsCLI(LightningCLI):
         """Raise a parser's error as one line, without usage."""
         keys = [action.dest for parser in self._subcommand_parsers.values() for action in parser._actions]
         raise UserError(refusal(message, keys, [*self.parsed])) from ex
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        arrange(parser, subcommand, self._subcommand_method_arguments[subcommand])
+        return parser
 
     def subcommands(self) -> dict[str, set[str]]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the parsed subcommands, each with the arguments of its method that are not options."""
@@ -156,7 +150,7 @@ class ArgumentsCLI(LightningCLI):
             self._choose_learner(parser, given)
             self.config = parser.parse_args(given)
         config = self.config[self.config["subcommand"]]
-        _check(config)
+        check_values(config)
         if self.resumed is not None and self.resumed.wandb.is_file():
             same_wandb_runs(config.trainer, self.resumed.wandb.read_text(encoding="utf-8").split())
 
@@ -275,50 +269,9 @@ class ArgumentsCLI(LightningCLI):
 
 def _add_budget(parser: LightningArgumentParser) -> None:
     """Add the arguments of a budget, one for each metric; the subcommands that need a budget create it."""
-    for name, metric in METRICS.items():
-        about = f"Upper limit in {metric.unit}: a share of the dense network's (0.5, 50%) or a whole number above 1."
-        parser.add_argument(f"--budget.{name}", type=int | float | str | None, help=about)
+    for name in METRICS:
+        parser.add_argument(f"--budget.{name}", type=int | float | str | None, help=limit_help(name))
     parser.add_argument("--budget.limits", type=dict[str, int | float | str], default={}, help=LIMITS_HELP)
-    parser.add_argument(
-        "--budget.channel_multiple",
-        type=int | Literal["auto"],
-        default=AUTO,
-        help="Widths are multiples of this, or dense; auto: the number with which the network is fastest here.",
-    )
+    multiple = int | Literal["auto"]
+    parser.add_argument("--budget.channel_multiple", type=multiple, default=AUTO, help=MULTIPLE_HELP)
     parser.add_argument("--budget.min_width", type=int | None, default=None, help=MIN_WIDTH_HELP)
-
-
-def _check(config: Any) -> None:
-    """Refuse invalid seeds and trainer settings that Lightning would refuse late or not at all."""
-    for name in SECTIONS:
-        if not isinstance(config[name], Namespace):
-            raise UserError(f"{name} is {config[name]!r}: expected its keys with their values, see --help")
-    for name, value in _values(config):
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{name} is {value}: expected a finite number")
-        if isinstance(value, int) and abs(value) > LARGEST and not name.startswith(UNBOUNDED):
-            raise UserError(f"{name} is {value}: expected a number of at most {LARGEST:,}")
-        if isinstance(value, str) and "\0" in value:
-            raise UserError(f"{name} is {value!r}: expected text without null bytes")
-    seed = config["seed_everything"]
-    if not isinstance(seed, bool) and not 0 <= seed < 2**32:
-        raise UserError(f"seed_everything is {seed}: expected 0 to {2**32 - 1}")
-    if config.get("resume") is not None:
-        raise UserError(
-            "resume is not a key of a configuration: give --resume FOLDER on the command line, without other options"
-        )
-    check_settings(config)
-
-
-def _values(part: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the single values of a configuration by key."""
-    if isinstance(part, Namespace):
-        part = vars(part)
-    if isinstance(part, Mapping):
-        for key, value in part.items():
-            yield from _values(value, f"{name}.{key}" if name else str(key))
-    elif isinstance(part, (list, tuple)):
-        for value in part:
-            yield from _values(value, name)
-    else:
-        yield name, part

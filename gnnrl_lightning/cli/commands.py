@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import json as json_format
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,11 +13,12 @@ from lightning.pytorch import Trainer
 from torch import nn
 
 from gnnrl_lightning.cli.comparing import agents_of, as_aligned, as_decided, check_resumable, prepare
+from gnnrl_lightning.cli.output_files import check_file, write_json
 from gnnrl_lightning.cli.running import RunningCLI
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.cost.metrics import METRICS
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.files import os_errors, replacing
+from gnnrl_lightning.files import replacing
 from gnnrl_lightning.job.checked import Checked, check
 from gnnrl_lightning.job.compare_options import CompareOptions
 from gnnrl_lightning.job.comparison import Comparison
@@ -29,7 +28,7 @@ from gnnrl_lightning.job.finetuning import save_finetuned, worse
 from gnnrl_lightning.job.given_widths import as_widths, budget_of, deliver_unchanged, deliver_widths, read_widths
 from gnnrl_lightning.job.inspection import inspect
 from gnnrl_lightning.job.job import PhaseTrainers, Runtime
-from gnnrl_lightning.job.prediction import as_json, predict
+from gnnrl_lightning.job.prediction import as_json, check_budgets, predict
 from gnnrl_lightning.job.reporting import evidence, write_report
 from gnnrl_lightning.job.searching import begin
 from gnnrl_lightning.job.stage_options import StageOptions
@@ -236,8 +235,9 @@ class CompressionCLI(RunningCLI):
 
     def predict(self, json: str | None = None, **_: Any) -> None:
         """Print the widths that a trained policy proposes for some budgets."""
-        _check_file("--json", json)
+        check_file("--json", json)
         budgets: list[float] = self._get(self.config, "budgets")
+        check_budgets(budgets)
         episode = self.options.episode.for_one_budget(self.options.measure())
         options = replace(self.options, episode=episode, stages=StageOptions())
         checked = check(self.task, self._budget(macs=min(budgets)), options, Runtime(device=self._device()))
@@ -246,7 +246,7 @@ class CompressionCLI(RunningCLI):
         found = as_json(trained, predict(trained, self.model, budgets))
         self.console.print(prediction_table(found))
         if json is not None:
-            _write_json(json, found)
+            write_json(json, found)
 
     def prune(self, widths: str | None = None, share: float | None = None, **_: Any) -> None:
         """Prune to given widths."""
@@ -266,8 +266,8 @@ class CompressionCLI(RunningCLI):
 
     def inspect(self, json: str | None = None, figure: str | None = None, **_: Any) -> None:
         """Show prunable groups, frozen groups and costs."""
-        _check_file("--json", json)
-        _check_file("--figure", figure)
+        check_file("--json", json)
+        check_file("--figure", figure)
         if figure is not None:
             checked_suffix(figure)
         graph = self.task.trace()
@@ -276,7 +276,7 @@ class CompressionCLI(RunningCLI):
         for table in inspection_tables(found):
             self.console.print(table)
         if json is not None:
-            _write_json(json, found)
+            write_json(json, found)
         if figure is not None:
             views = hierarchical_graph(graph), simplified_graph(graph)
             graph_figure(*views, self.task.name).savefig(figure)
@@ -292,18 +292,3 @@ def _logged(row: Mapping[str, Any]) -> dict[str, float]:
     costs = cost_names(row)
     names = {*costs, *(f"{name}{RATIO}" for name in costs), *LOGGED}
     return {name: value for name, value in row.items() if name in names or name.endswith("_search")}
-
-
-def _check_file(option: str, path: str | None) -> None:
-    """Refuse a file to write that is a folder, or whose folder does not exist."""
-    if path is None:
-        return
-    if Path(path).is_dir():
-        raise UserError(f"{option} {path} is a folder: expected the name of a file to write")
-    if not Path(path).absolute().parent.is_dir():
-        raise UserError(f"{option} {path}: folder {Path(path).parent} does not exist: create it, or give another")
-
-
-def _write_json(path: str, contents: Any) -> None:
-    with os_errors(Path(path)):
-        Path(path).write_text(json_format.dumps(contents, indent=2) + "\n", encoding="utf-8")

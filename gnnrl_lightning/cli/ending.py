@@ -14,8 +14,11 @@ from gnnrl_lightning.errors import UserError, chain, first_line, is_users_code, 
 INVALID, REFUSED = 2, 1
 """Exit codes: the input is invalid; the operating system refuses (a full disk, a folder without write access)."""
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of writing alone."""
+
 REMEDIES = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room"),
+    **dict.fromkeys(FULL, "make room"),
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "expected permission to read and write there"),
     **dict.fromkeys((errno.ENOENT, errno.ESTALE), "expected it to stay in place while the program runs"),
     **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "expected a folder; move the file away or choose another place"),
@@ -58,8 +61,11 @@ def ending(error: BaseException) -> Ending | None:
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__
     if cause is None:
-        return None
-    where = "" if cause.filename is None else f"{cause.filename}: "
+        place = user_place(error)
+        return None if place is None else Ending(printable(f"error: {place} ends with {_named(error)}"), INVALID)
+    # A copy names its source first, and no room is where it goes.
+    file = cause.filename2 if cause.errno in FULL and cause.filename2 else cause.filename
+    where = "" if file is None else f"{file}: "
     remedy = REMEDIES.get(cause.errno or 0)
     what = f"error: {where}{cause.strerror or one_line(cause)}" + (f": {remedy}" if remedy else "")
     return Ending(printable(what), REFUSED)
@@ -79,10 +85,12 @@ def reading_user_code() -> Iterator[None]:
             if not isinstance(cause, ImportError):
                 raise
             raise UserError(f"a package is missing: {first_line(cause)}; install it") from error
-        what = one_line(error) if isinstance(error, Exception) else f"sys.exit({error.code})"
-        raise UserError(
-            f"{place} ends with {type(error).__name__}: {what}: expected code that can be imported"
-        ) from error
+        raise UserError(f"{place} ends with {_named(error)}: expected code that can be imported") from error
+
+
+def _named(error: BaseException) -> str:
+    what = f"sys.exit({error.code})" if isinstance(error, SystemExit) else one_line(error)
+    return f"{type(error).__name__}: {what}"
 
 
 def user_place(error: BaseException) -> str | None:

@@ -40,7 +40,8 @@ def config_file(given: str) -> str:
     if not given or set("\n{:,") & set(given):
         return given
     path = Path(given)
-    if not path.exists() and path.name == given and not path.suffix:
+    # W&B puts a folder of the name of an experiment where it runs.
+    if (path.is_dir() or not path.exists()) and path.name == given and not path.suffix:
         path = next(FOLDER.glob(f"{glob.escape(given)}.yaml"), path)
     if not path.is_file():
         what = "is not a regular file" if path.exists() else "there is no such file"

@@ -8,6 +8,7 @@ import yaml
 from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser
 
+from gnnrl_lightning.cli.helping import explained
 from gnnrl_lightning.rl.learners import GraphLearner
 
 OWN = ("network", "objective")
@@ -23,7 +24,12 @@ LEARNER_HELP = "What trains the policy: GNNRL (PPO), DDPG, or your own subclass 
 
 
 class CompressionParser(LightningArgumentParser):
-    """Lightning's parser, which also prints networks and objectives that are given by short names."""
+    """Lightning's parser, which also prints networks and objectives that are given by short names, and our help."""
+
+    def format_help(self) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the help, with what the options mean here."""
+        with explained(self):
+            return super().format_help()
 
     def dump(self, cfg: Any, *args: Any, skip_default: bool = False, **kwargs: Any) -> str:
         """Return the configuration as YAML.

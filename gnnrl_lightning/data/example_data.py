@@ -143,6 +143,20 @@ class ExampleData(LightningDataModule, ABC):
                     "of two ExampleSet, or LoadedImages of two ImageSet"
                 )
 
+            self._check_inputs(name, found)
+
+    def _check_inputs(self, name: str, examples: Any) -> None:
+        """Refuse inputs in memory that no network can use."""
+        if not isinstance(examples, ExampleSet):
+            return
+        given = (tensor for tensor in tensors(examples.inputs) if tensor.is_floating_point())
+        broken = sum(int((~tensor.isfinite()).sum()) for tensor in given)
+        if broken:
+            raise UserError(
+                f"{type(self).__name__}.load returns {broken} NaN or infinite values in the inputs of {name}: expected "
+                "finite numbers; replace them, or leave these examples out"
+            )
+
     def _check(self, loaded: Any) -> None:
         """Validate the loaded splits; does nothing by default."""
 

@@ -26,7 +26,7 @@ def stratified_split(labels: Tensor, held: int, seed: int) -> tuple[Tensor, Tens
     """
     total = len(labels)
     if not 1 <= held < total:
-        raise UserError(f"cannot hold out {held} of {total} images: expected between 1 and {total - 1}")
+        raise _refused(held, total, "images")
     counts = torch.bincount(labels)
     shares, remainders = held * counts // total, held * counts % total
     missing = held - int(shares.sum())
@@ -54,6 +54,12 @@ def random_split(examples: int, held: int, seed: int) -> tuple[Tensor, Tensor]:
         UserError: `held` leaves one of the two parts empty.
     """
     if not 1 <= held < examples:
-        raise UserError(f"cannot hold out {held} of {examples} examples: expected between 1 and {examples - 1}")
+        raise _refused(held, examples, "examples")
     order = torch.randperm(examples, generator=generator_for(seed))
     return order[held:].sort().values, order[:held].sort().values
+
+
+def _refused(held: int, total: int, unit: str) -> UserError:
+    return UserError(
+        f"cannot hold out {held} of {total} {unit}: expected a holdout_size that makes it 1 to {total - 1}"
+    )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from os import PathLike
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -18,12 +20,16 @@ from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.options import flat
 from gnnrl_lightning.rl.learners.base import GraphLearner
+from gnnrl_lightning.search.methods import Method
 
 KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "network": ((nn.Module, NetworkSpec), "a network, or a NetworkSpec of its class path"),
     "data": ((LightningDataModule,), "a data module, such as Digits(), ImageFolder(folder) or one of your own"),
     "budget": ((Budget,), "a Budget, such as Budget(macs=0.5)"),
-    "by": ((GraphLearner, str), "an agent, such as GNNRL(), or the name of a method"),
+    "by": (
+        (GraphLearner, str, Method, FunctionType, MethodType, partial),
+        "an agent, such as GNNRL(), or a search method: its name, or a function (problem, seed)",
+    ),
     "options": ((Options,), "Options, or None for the defaults"),
     "groups": ((GroupOptions,), "GroupOptions, or None"),
     "evaluations": ((int,), "a whole number"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import nn
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.data.from_data_module import as_example_data
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.files import text_of
 from gnnrl_lightning.job.arguments import as_device, check_kinds
 from gnnrl_lightning.job.checked import Checked, check
 from gnnrl_lightning.job.delivery import Delivered, deliver
@@ -36,6 +38,8 @@ from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.runs.integrity import check_files
 from gnnrl_lightning.runs.lock import locked
+from gnnrl_lightning.runs.settings import changes
+from gnnrl_lightning.search.methods import METHODS, SearchMethod
 
 
 @quiet_lightning()
@@ -45,7 +49,7 @@ def compress(
     budget: Budget,
     *,
     evaluations: int | None = None,
-    by: GraphLearner | str | None = None,
+    by: GraphLearner | SearchMethod | None = None,
     options: Options | None = None,
     groups: GroupOptions | None = None,
     objective: Any = "classification",
@@ -69,7 +73,8 @@ def compress(
             `gnnrl_lightning.data.FromDataModule` says.
         budget: Upper limits on the costs of the pruned network.
         evaluations: Evaluations to spend, in place of `options.search.evaluations`.
-        by: The search method: an agent, or a name in `gnnrl_lightning.search.methods.METHODS`; None: `GNNRL`.
+        by: What searches: an agent, or a method, which is a name in `gnnrl_lightning.search.methods.METHODS` or your
+            own function (problem, seed); None: `GNNRL`.
         options: All other options; None: the defaults.
         groups: Layers to keep, and limits of single groups; None: all may be pruned.
         objective: The task of the network: a name in `gnnrl_lightning.objective.OBJECTIVES`, an import path, a class
@@ -125,7 +130,7 @@ def _as_decided(options: Options, budget: Budget, folder: str | Path | None) -> 
     return decided, budget.aligned(multiple) if budget.channel_multiple == AUTO else budget
 
 
-def _settings(checked: Checked, by: GraphLearner | str) -> str:
+def _settings(checked: Checked, by: GraphLearner | SearchMethod) -> str:
     """Return the settings on which the result depends, as JSON."""
     job, state = checked.job, hashlib.sha256()
     for name, tensor in checked.network.state_dict().items():
@@ -134,23 +139,48 @@ def _settings(checked: Checked, by: GraphLearner | str) -> str:
         "network": job.task.record,
         "weights": state.hexdigest(),
         "data": job.task.data.name,
-        "objective": repr(job.task.goal),
+        "objective": _as_text(job.task.goal),
         "budget": job.limits.budget.as_record(),
         "groups": asdict(job.task.groups),
         "options": asdict(job.options),
-        "by": by if isinstance(by, str) else type(by).__qualname__,
+        "by": type(by).__qualname__ if isinstance(by, GraphLearner) else METHODS.name_of(by),
         "seed": job.task.seed,
     }
-    return json.dumps(settings, indent=2, default=str) + "\n"
+    return json.dumps(settings, indent=2, default=_as_text) + "\n"
+
+
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+"""What Python adds to the text of an object that has none of its own: it differs between processes."""
+
+
+def _as_text(given: Any) -> str:
+    """Return text that is the same for the same object of the user's own in another process."""
+    if hasattr(given, "__qualname__"):  # a function or class
+        return given.__qualname__
+    silent = type(given).__repr__ is object.__repr__ and type(given).__str__ is object.__str__
+    return ADDRESS.sub("", f"{type(given).__qualname__}({getattr(given, '__dict__', {})})" if silent else str(given))
 
 
 def _open(run: RunFolder, settings: str) -> None:
     """Begin a run with these settings in an empty folder, or check the interrupted one that it has."""
     if not run.config.is_file() and run.occupied:
         raise UserError(f"{run.path} is neither empty nor the folder of a run: give a new folder")
-    if run.config.is_file() and run.config.read_text(encoding="utf-8") != settings:
-        raise UserError(f"{run.path} has a run with other settings: give a new folder, or delete it")
     if run.config.is_file():
+        _check_same(run, settings)
         check_files(run)
     else:
         run.write_config(settings)
+
+
+def _check_same(run: RunFolder, settings: str) -> None:
+    """Refuse a folder whose run has other settings, and name the first of them."""
+    earlier = text_of(run.config)
+    if earlier == settings:
+        return
+    try:
+        key, before, now = next(changes(json.loads(earlier), json.loads(settings), ()))
+    except (ValueError, StopIteration):
+        other = "is of another kind"  # of the command line
+    else:
+        other = f"has other settings: {'.'.join(key)} is {before!r} there, and {now!r} here"
+    raise UserError(f"{run.path} has a run that {other}; give a new folder, or delete it")

@@ -32,7 +32,7 @@ from gnnrl_lightning.rl.learners import GNNRL
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.runs.folder import PRUNED, UNIFORM
 from gnnrl_lightning.search.baselines import starting_candidates, uniform
-from gnnrl_lightning.search.methods import METHODS, run_method
+from gnnrl_lightning.search.methods import METHODS, SearchMethod, run_method
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.speed.latency import measure_latency
 from gnnrl_lightning.trees import Tree, count, take, tensors, to_device
@@ -67,7 +67,7 @@ def compress_by_score(
     *,
     examples: int = 1,
     evaluations: int | None = None,
-    by: GraphLearner | str | None = None,
+    by: GraphLearner | SearchMethod | None = None,
     options: Options | None = None,
     groups: GroupOptions | None = None,
     seed: int = 0,
@@ -98,8 +98,8 @@ def compress_by_score(
             beside the score are counted as evaluations.
         evaluations: Candidates that may be evaluated, in place of `options.search.evaluations`. The dense network and,
             with the repair of the delivery, the uniform and the pruned one are scored besides.
-        by: What searches: an agent of yours, or the name of a method of `gnnrl_lightning.search.methods.METHODS`;
-            None: `GNNRL`.
+        by: What searches: an agent, or a method, which is a name in `gnnrl_lightning.search.methods.METHODS` or your
+            own function (problem, seed); None: `GNNRL`.
         options: The sections `candidate`, `episode`, whose reward `divergence` stands for the score, `search`,
             `delivery`, apart from its formats, and `latency`, if the budget limits it; None: the defaults. Latency is
             predicted, and not measured of the pruned network.
@@ -118,7 +118,7 @@ def compress_by_score(
     if not callable(score):
         raise UserError(f"score is a {type(score).__name__}: expected a function of a network that returns a number")
     device = as_device(device)
-    if isinstance(by, str):
+    if by is not None and not isinstance(by, GraphLearner):
         METHODS.find(by, "by")
     searcher = GNNRL(seed=seed) if by is None else by
     inputs = _checked_inputs(to_device(inputs, device))
@@ -238,12 +238,14 @@ def _problem(pruner: Pruner, limits: BoundBudget, options: Options, evaluate: Ca
     )
 
 
-def _search(problem: SearchProblem, searcher: GraphLearner | str, environments: Environments, seed: int) -> Evaluation:
+def _search(
+    problem: SearchProblem, searcher: GraphLearner | SearchMethod, environments: Environments, seed: int
+) -> Evaluation:
     """Spend the evaluations, and return the best candidate within the budget."""
-    if isinstance(searcher, str):
-        run_method(searcher, problem, seed, "by")
-    else:
+    if isinstance(searcher, GraphLearner):
         run_agent(problem, searcher, environments)
+    else:
+        run_method(searcher, problem, seed, "by")
     best = best_of(item for item in problem.history if within(problem.limits, item))
     if best is None:
         raise UserError(

@@ -51,6 +51,21 @@ def proposal(trained: Trained, agent: GraphLearner, limits: BoundBudget) -> Tens
     return env.widths[0]
 
 
+def check_budgets(budgets: Sequence[float]) -> None:
+    """Refuse what are no budgets of a prediction.
+
+    Args:
+        budgets: Shares of the dense MACs.
+
+    Raises:
+        UserError: There is none, or one of them is no share.
+    """
+    if isinstance(budgets, str) or not isinstance(budgets, Sequence) or not budgets:
+        raise UserError(f"budgets is {shown(budgets)}: expected some, for example --budgets 0.3 0.5 0.7")
+    for share in budgets:
+        real("share of the dense MACs in budgets", share, 0, 1, "()")
+
+
 def predict(trained: Trained, agent: GraphLearner, budgets: Sequence[float]) -> list[Prediction]:
     """Score the candidates that a policy proposes for given budgets without exploring, repaired as for delivery.
 
@@ -64,11 +79,8 @@ def predict(trained: Trained, agent: GraphLearner, budgets: Sequence[float]) -> 
     """
     instance("trained", trained, Trained, "what train has returned")
     instance("agent", agent, GraphLearner, "an agent, such as GNNRL()")
-    if isinstance(budgets, str) or not isinstance(budgets, Sequence) or not budgets:
-        raise UserError(f"budgets is {shown(budgets)}: expected some, for example --budgets 0.3 0.5 0.7")
+    check_budgets(budgets)
     graph = trained.job.graph
-    for share in budgets:
-        real("share of the dense MACs in budgets", share, 0, 1, "()")
     bound = [(share, trained.job.limits.with_limits(macs=share)) for share in budgets]
     found, evaluator = [], trained.evaluator(pruner=trained.final_pruner)
     for share, limits in bound:

@@ -15,6 +15,7 @@ from gnnrl_lightning.checks import instance
 from gnnrl_lightning.evaluation.history import Journalled
 from gnnrl_lightning.evaluation.result import Evaluation, best_of, within
 from gnnrl_lightning.files import replacing
+from gnnrl_lightning.job.arguments import check_kinds
 from gnnrl_lightning.job.finals import Played
 from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.processes import from_first, rank, world_size
@@ -25,7 +26,7 @@ from gnnrl_lightning.rl.environments import AGENT
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.runs.folder import DELIVERED, POLICY, SENSITIVITY, UNIFORM, RunFolder
 from gnnrl_lightning.search.baselines import starting_count
-from gnnrl_lightning.search.methods import run_method
+from gnnrl_lightning.search.methods import SearchMethod, run_method
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.surrogate.measures import SENSITIVITIES
 from gnnrl_lightning.surrogate.sensitivity import Sensitivity, load_sensitivity, save_sensitivity
@@ -163,7 +164,7 @@ def begin(trained: Trained, agent: GraphLearner, folder: RunFolder) -> Searching
 
 def search(
     trained: Trained,
-    by: GraphLearner | str,
+    by: GraphLearner | SearchMethod,
     folder: RunFolder,
     trainer: Callable[..., Trainer] = quiet_trainer,
     watched: Callable[[Searching], Sequence[Callback]] = lambda searching: (),
@@ -172,7 +173,7 @@ def search(
 
     Args:
         trained: The job with its trained dense network.
-        by: An agent, or the name of a method, see `gnnrl_lightning.search.methods.METHODS`.
+        by: An agent, or a method: the object itself or its name, see `gnnrl_lightning.search.methods.METHODS`.
         folder: Folder of the run.
         trainer: Creates the agent's trainer.
         watched: Returns further callbacks of this trainer, which may read the running search.
@@ -181,9 +182,9 @@ def search(
         UserError: The evaluations do not suffice, or the method does not support this network.
     """
     instance("trained", trained, Trained, "what train has returned")
-    instance("by", by, (GraphLearner, str), "an agent, such as GNNRL(), or the name of a method")
+    check_kinds(by=by)
     instance("folder", folder, RunFolder, "a RunFolder")
-    if isinstance(by, str):
+    if not isinstance(by, GraphLearner):
         return search_by_method(trained, by, folder)
     real = trained.job.options.iterations(
         trained.job.limits, trained.job.evaluation_examples, by.episodes_per_iteration * world_size()
@@ -209,12 +210,12 @@ def search(
     return searching.finished()
 
 
-def search_by_method(trained: Trained, name: str, folder: RunFolder) -> Searched:
+def search_by_method(trained: Trained, method: SearchMethod, folder: RunFolder) -> Searched:
     """Search with a method other than an agent; evaluations in the folder's journal are not repeated.
 
     Args:
         trained: The job with its trained dense network.
-        name: Name or import path of the method.
+        method: The method, its name or its import path.
         folder: Folder of the run.
 
     Raises:
@@ -222,7 +223,7 @@ def search_by_method(trained: Trained, name: str, folder: RunFolder) -> Searched
     """
     job, began = trained.job, time.perf_counter()
     problem = trained.problem(job.limits, trained.journalled(job.limits, trained.journal(folder.journal)))
-    run_method(name, problem, job.task.seed)
+    run_method(method, problem, job.task.seed)
     sensitivity = problem.sensitivity if problem.reads_sensitivity else None
     return Searching(trained, problem, sensitivity, None, began).finished()
 

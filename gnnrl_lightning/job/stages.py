@@ -28,7 +28,7 @@ from gnnrl_lightning.processes import from_first, rank
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.runs.folder import DENSE, PRUNED, RunFolder
 from gnnrl_lightning.runs.integrity import read_figures
-from gnnrl_lightning.search.methods import METHODS
+from gnnrl_lightning.search.methods import METHODS, SearchMethod
 
 FORMATS = ("weights",)
 """Formats of the artifact of a stage: what the next one reads."""
@@ -37,21 +37,21 @@ Search = Callable[[Trained, Any, RunFolder, str], Searched]
 """`(trained, agent or method, folder of the stage, name of the stage) -> finished search`."""
 
 
-def search_quietly(trained: Trained, by: GraphLearner | str, folder: RunFolder, name: str) -> Searched:
+def search_quietly(trained: Trained, by: GraphLearner | SearchMethod, folder: RunFolder, name: str) -> Searched:
     """Search without output, see `gnnrl_lightning.job.searching.search`."""
     return search(trained, by, folder)
 
 
-def fits_agent(by: GraphLearner | str, processes: int = 1) -> Callable[[Checked], None]:
+def fits_agent(by: GraphLearner | SearchMethod, processes: int = 1) -> Callable[[Checked], None]:
     """Return a check of the agent that can be made before anything is measured, see `check`.
 
     Args:
-        by: The agent, or the name of a method.
+        by: The agent, or a method: the object itself or its name.
         processes: Number of processes.
     """
 
     def first(checked: Checked) -> None:
-        if isinstance(by, str):
+        if not isinstance(by, GraphLearner):
             METHODS.find(by, "by")
             return
         checked.iterations(by, processes)
@@ -61,18 +61,18 @@ def fits_agent(by: GraphLearner | str, processes: int = 1) -> Callable[[Checked]
     return first
 
 
-def check_agent(checked: Checked, by: GraphLearner | str, processes: int = 1) -> None:
+def check_agent(checked: Checked, by: GraphLearner | SearchMethod, processes: int = 1) -> None:
     """Refuse an unknown method, or an agent that does not fit the job; in stages, each has a copy of the agent.
 
     Args:
         checked: The checked job.
-        by: The agent, or the name of a method.
+        by: The agent, or a method: the object itself or its name.
         processes: Number of processes.
 
     Raises:
         UserError: The method is unknown; or see `Checked.iterations` and `Checked.prepare`.
     """
-    if isinstance(by, str):
+    if not isinstance(by, GraphLearner):
         METHODS.find(by, "by")
     else:
         checked.iterations(by, processes)
@@ -80,13 +80,13 @@ def check_agent(checked: Checked, by: GraphLearner | str, processes: int = 1) ->
 
 
 def through_stages(
-    checked: Checked, by: GraphLearner | str, folder: RunFolder, search: Search = search_quietly
+    checked: Checked, by: GraphLearner | SearchMethod, folder: RunFolder, search: Search = search_quietly
 ) -> Checked:
     """Run the stages before the last one, except those that are finished, and return the job of the last one.
 
     Args:
         checked: The checked job, with the budget of the last stage.
-        by: An agent, of which each stage has a copy, or the name of a method. Prepared for the last stage.
+        by: An agent, of which each stage has a copy, or a method. Prepared for the last stage.
         folder: Folder of the run; the stages are in its sub-folders.
         search: Searches in a stage.
 
@@ -125,8 +125,8 @@ def through_stages(
     return last
 
 
-def _prepared(checked: Checked, by: GraphLearner | str) -> GraphLearner | str:
-    """Return a copy of an agent with a policy for this job, or the name of a method."""
+def _prepared(checked: Checked, by: GraphLearner | SearchMethod) -> GraphLearner | SearchMethod:
+    """Return a copy of an agent with a policy for this job, or a method."""
     own = copy.deepcopy(by)
     if isinstance(own, GraphLearner):
         checked.prepare(own)
@@ -140,7 +140,9 @@ def _finished(run: RunFolder) -> Mapping[str, Any] | None:
     return from_first(read_figures(run.result, "the network of this stage is saved again") if rank() == 0 else {})
 
 
-def _run(trained: Trained, by: GraphLearner | str, run: RunFolder, number: int, search: Search) -> Mapping[str, Any]:
+def _run(
+    trained: Trained, by: GraphLearner | SearchMethod, run: RunFolder, number: int, search: Search
+) -> Mapping[str, Any]:
     """Search, prune, fine-tune and save; return the record of the stage, the same in all processes."""
     searched = choose(search(trained, by, run, run.path.name), ChoiceFiles.of(run))
     job, found = searched.trained.job, {}

@@ -23,7 +23,7 @@ from gnnrl_lightning.evaluation.racing import random_order
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.arguments import check_kinds
 from gnnrl_lightning.job.groups import GroupOptions
-from gnnrl_lightning.networks import check_finite, check_runs, load_weights, not_finite
+from gnnrl_lightning.networks import check_finite, check_runs, check_stored, load_weights, not_finite
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.objective import Figure, Objective, find_objective
 from gnnrl_lightning.objective.trial import try_objective
@@ -136,11 +136,14 @@ class Task:
         """Return the unpruned network in evaluation mode: with random weights, or a copy of the given one.
 
         Raises:
-            UserError: It cannot be created.
+            UserError: It cannot be created, or its weights are not in float32.
         """
         if isinstance(self.network, nn.Module):
+            check_stored(self.network)
             return copy.deepcopy(self.network).cpu().eval()
-        return self.network.build(self.seed).eval()
+        network = self.network.build(self.seed).eval()
+        check_stored(network)
+        return network
 
     def build(self) -> nn.Module:
         """Create the network in evaluation mode and check it against the data.

@@ -1,6 +1,6 @@
 """Networks for small images, weights from files, and checks of networks."""
 
-from gnnrl_lightning.networks.checks import check_finite, check_runs, not_finite
+from gnnrl_lightning.networks.checks import check_finite, check_runs, check_stored, not_finite
 from gnnrl_lightning.networks.cifar_resnet import (
     CIFARResNet,
     OptionAShortcut,
@@ -26,6 +26,7 @@ __all__ = [
     "SmallUNet",
     "check_finite",
     "check_runs",
+    "check_stored",
     "eval_mode",
     "load_weights",
     "mobilenet_v1",

@@ -1,11 +1,30 @@
 """Checks of a network, made before it is used."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.networks.modes import eval_mode
 from gnnrl_lightning.trees import Tree, call, shapes, tensors
+
+
+def check_stored(network: nn.Module) -> None:
+    """Reject a network whose weights are not there, or not in float32.
+
+    Raises:
+        UserError: A parameter is on the meta device, or has another precision; the message names the first one.
+    """
+    for name, parameter in network.named_parameters():
+        if parameter.is_meta:
+            raise UserError(f"{name} is on the meta device, where tensors have no numbers: load the network's weights")
+        if parameter.is_floating_point() and parameter.dtype != torch.float32:
+            kind = str(parameter.dtype).removeprefix("torch.")
+            raise UserError(
+                f"{name} is stored in {kind}: expected float32, so call .float() on the network; trainings and scoring "
+                "have a precision of their own, finetuning.precision and scoring.precision"
+            )
 
 
 def check_finite(network: nn.Module) -> None:
@@ -54,8 +73,10 @@ def check_runs(network: nn.Module, inputs: Tree) -> Tree:
         with eval_mode(network), torch.no_grad():
             outputs, again = call(network, inputs), call(network, inputs)
     except Exception as error:  # the user's own network may raise anything
+        passed = ", which have the names in the dictionary" if isinstance(inputs, Mapping) else ""
         raise UserError(
             f"the network refuses inputs of {shapes(inputs)}: {one_line(error)}; change the inputs or its arguments"
+            f"{passed}"
         ) from error
     if not all(map(_equal, tensors(outputs), tensors(again))):
         raise UserError(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.rl.env.protocol import VectorGraphEnv
+from gnnrl_lightning.rl.policies.outputs import check_finite
 from gnnrl_lightning.rl.ppo_losses import gae, normalise
 from gnnrl_lightning.rl.ragged import Ragged, concatenated, from_plain, plain
 from gnnrl_lightning.rl.state.graph import StateGraph
@@ -157,10 +158,10 @@ def collect(
 
     def act(state: StateGraph) -> tuple[Tensor, dict[str, Tensor | Ragged]]:
         actions, log_probs = policy.act(state)
-        if log_probs.isnan().any():  # actions may look valid: samples of Beta are clamped
-            raise UserError("the policy has diverged, log-probabilities are NaN: lower model.learning_rate")
         value = getattr(policy, "state_value", None)
         values = value(state) if value else policy.evaluate(state, actions)[1]
+        # Actions may look valid if the rest does not: samples of Beta are clamped.
+        check_finite(policy, log_probability=log_probs, value=values)
         return squash(actions), {"actions": Ragged.of(actions, state), "log_probs": log_probs, "values": values}
 
     steps = play(env, act, episodes, seed, device)

@@ -46,6 +46,10 @@ class Method:
     seeded: bool = True
 
 
+SearchMethod = str | Method | Callable[[SearchProblem, int], None]
+"""A method, as it is given: a name in `METHODS`, an import path, a row, or what becomes one."""
+
+
 def one_shot(name: str, propose: Proposal) -> Method:
     """A method that scores a single candidate and ignores the seed.
 

@@ -121,3 +121,21 @@ def test_help_of_every_subcommand_names_every_section(capsys):
         for option in ("--budget.macs", "--search.evaluations", "--model.help", "--pretraining.epochs"):
             assert option in text
     assert "--json" in text
+
+
+def test_help_is_to_be_copied_and_says_what_is_meant_here(capsys):
+    with pytest.raises(SystemExit):
+        main(["predict", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.startswith(
+        "usage: python -m gnnrl_lightning predict [--config FILE ...] [--KEY VALUE ...] [--json JSON]"
+    )
+    assert text.index("--json JSON File") < text.index("--config CONFIG")  # its own options come first
+    assert "Largest number of iterations of the search" in text and "infinite training" not in text
+    assert '(0.5, 50%), or a number with its unit ("3 ms")' in text
+    assert "--trainer.logger " in text and "--trainer.limit_test_batches" not in text  # nothing here reads it
+
+
+def test_options_that_help_leaves_out_are_accepted(capsys):
+    given = ["--network.class_path", "resnet20", "--data", "Digits", "--trainer.reload_dataloaders_every_n_epochs", "2"]
+    assert printed_config(capsys, "fit", *given)["trainer"]["reload_dataloaders_every_n_epochs"] == 2

@@ -3,6 +3,7 @@ import statistics
 
 import pytest
 
+from gnnrl_lightning.cli import main
 from gnnrl_lightning.cli.ending import ending, reading_user_code
 from gnnrl_lightning.errors import UserError
 
@@ -10,6 +11,8 @@ from gnnrl_lightning.errors import UserError
 def test_refusals_of_the_system_have_exit_code_1_and_a_remedy():
     end = ending(OSError(errno.ENOSPC, "No space left on device", "runs/a/journal.jsonl"))
     assert end.code == 1 and end.line == "error: runs/a/journal.jsonl: No space left on device: make room"
+    copied = OSError(errno.ENOSPC, "No space left on device", "/tmp/whole", None, "runs/a/agent.ckpt")
+    assert ending(copied).line == "error: runs/a/agent.ckpt: No space left on device: make room"
     wrapped = RuntimeError("while saving")
     wrapped.__cause__ = PermissionError(errno.EACCES, "Permission denied", "runs")
     assert ending(wrapped).line == "error: runs: Permission denied: expected permission to read and write there"
@@ -44,6 +47,27 @@ def test_errors_of_the_users_own_code_name_file_and_line(tmp_path, statement):
     with pytest.raises(UserError, match=rf"^{path}, line 2 ends with \w+: ") as error, reading_user_code():
         exec(compile(path.read_text(), path, "exec"), {})
     assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["own.py", "site-packages/library.py"])
+def test_code_of_the_users_own_that_fails_in_a_run_ends_it_in_one_line(tmp_path, name):
+    with pytest.raises(KeyError) as error:
+        exec(compile("\n{}['loss']", tmp_path / name, "exec"), {})
+    end = ending(error.value)
+    if name == "own.py":
+        assert (end.line, end.code) == (f"error: {tmp_path}/own.py, line 2 ends with KeyError: 'loss'", 2)
+    else:
+        assert end is None
+
+
+def test_ctrl_c_while_packages_are_imported_leaves_no_traceback(monkeypatch, capsys):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gnnrl_lightning.cli._answer", interrupted)
+    with pytest.raises(SystemExit) as end:
+        main(["fit"])
+    assert end.value.code == 130 and capsys.readouterr() == ("", "")
 
 
 def test_an_exit_through_a_hook_of_a_library_is_the_users(tmp_path):

@@ -32,6 +32,13 @@ def test_what_is_neither_is_refused(name):
         with_experiments(["fit", "--config", name])
 
 
+def test_a_folder_of_an_experiments_name_is_not_meant(tmp_path, monkeypatch):
+    """W&B makes one, wandb/, where the first run with `--config wandb` was."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wandb").mkdir()
+    assert with_experiments(["fit", "--config", "wandb"])[-1] == str(FOLDER / "wandb.yaml")
+
+
 def test_the_package_ships_every_experiment():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     for path in (ROOT / "experiments").glob("*.yaml"):

@@ -2,13 +2,14 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import docstring_parser
 import pytest
 
 from gnnrl_lightning import __version__
-from gnnrl_lightning.cli import main
+from gnnrl_lightning.cli import PLAIN, main
 from gnnrl_lightning.cli.subcommands import CONFIGURED, SUBCOMMANDS
 from gnnrl_lightning.cli.trainer import SubcommandTrainer
 
@@ -97,3 +98,13 @@ def test_the_documented_completion_knows_every_subcommand():
     page = (ROOT / "docs" / "running.md").read_text(encoding="utf-8")
     (words,) = [line.split('"')[1] for line in page.splitlines() if line.startswith("complete ")]
     assert {*SUBCOMMANDS, "--config", "--resume", "--help", "--version"} == set(words.split())
+
+
+def test_subcommands_without_a_configuration_hide_the_warnings_of_other_packages(monkeypatch, capsys):
+    def warning(arguments):
+        warnings.warn("`torch.jit.script` is deprecated. Please switch", FutureWarning, stacklevel=2)
+        return "written\n"
+
+    monkeypatch.setitem(PLAIN, "report", warning)
+    main(["report", "runs/mine"])
+    assert capsys.readouterr() == ("written\n", "")

@@ -33,6 +33,16 @@ class Actor(nn.Module):
         return 0.1 * self.layer(graph_mean(state.x, state)).view(-1, 2)
 
 
+class Listing(Actor):
+    def forward(self, state):
+        return super().forward(state).tolist()
+
+
+class Detached(Actor):
+    def forward(self, state):
+        return super().forward(state).detach()
+
+
 class Critic(nn.Module):
     def __init__(self, state_dim: int, action_dim: int, nan: bool = False):
         super().__init__()
@@ -41,6 +51,16 @@ class Critic(nn.Module):
     def forward(self, state):
         values = self.layer(graph_mean(state.x, state))[:, 0].tanh()
         return values / 0 * 0 if self.nan else values
+
+
+class ListingCritic(Critic):
+    def forward(self, state):
+        return super().forward(state).tolist()
+
+
+class DetachedCritic(Critic):
+    def forward(self, state):
+        return super().forward(state).detach()
 
 
 class Whole(nn.Module):
@@ -138,7 +158,23 @@ BAD_PARTS = {
     "no policy": (["--model.make_policy", "own_policies.NoPolicy"], r"model.make_policy .* has no attribute 'act'"),
     "another number of outputs": (
         ["--model.make_policy.init_args.actor", "{class_path: own_policies.Actor, init_args: {numbers: 4}}"],
-        r"model.make_policy cannot be made: the actor returns \(\d+, 2\): expected \(\d+, 2\): location and spread",
+        r"model.make_policy cannot be made: the actor returns \(\d+, 2\): expected \(\d+, 2\) or \(\d+, 3\): loc",
+    ),
+    "a list of numbers": (
+        ["--model.make_policy.init_args.actor", "own_policies.Listing"],
+        r"cannot be made: the actor returns a list: expected a tensor of shape \(\d+, 2\) or \(\d+, 3\): loc",
+    ),
+    "a list of values": (
+        ["--model.make_policy.init_args.critic", "own_policies.ListingCritic"],
+        r"cannot be made: the critic returns a list: expected a tensor of shape \(8,\): a value for each graph",
+    ),
+    "an actor without gradients": (
+        ["--model.make_policy.init_args.actor", "own_policies.Detached"],
+        r"cannot be made: evaluate's log-probability has no gradient, so that its parameters cannot be trained",
+    ),
+    "a critic without gradients": (
+        ["--model.make_policy.init_args.critic", "own_policies.DetachedCritic"],
+        r"cannot be made: evaluate's value has no gradient, so that its parameters cannot be trained: expected tensors",
     ),
     "no numbers": (
         ["--model.make_policy.init_args.critic", "{class_path: own_policies.Critic, init_args: {nan: true}}"],

@@ -23,6 +23,19 @@ from tests.cli.refused import assert_refused
 ROOT = Path(__file__).parents[2]
 
 
+SHARES = r"share of the dense MACs in budgets is {}: expected a number above 0 and below 1$"
+
+
+@pytest.mark.parametrize(("given", "named"), [("1.5", "1.5"), ("0", "0.0"), ("-0.3", "-0.3")])
+def test_what_is_no_share_is_refused_by_predict(workplace, capsys, given, named):
+    """A limit on MACs may be absolute, and a budget of a prediction may not."""
+    files = ["--checkpoint", "dense.pt", "--model.policy_file", "policy.safetensors"]
+    with pytest.raises(SystemExit) as end:
+        main(["predict", "--config", "small.yaml", *files, "--budgets", "0.5", given])
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and re.search(SHARES.format(named), error), error
+
+
 BAD = {
     "no such option": (
         ["--search.evaluatons", "3"],

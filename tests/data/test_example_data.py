@@ -87,6 +87,20 @@ def test_what_load_returns_is_checked():
         ExampleSet(torch.zeros(3).numpy(), torch.zeros(3).numpy())
 
 
+@pytest.mark.parametrize(("number", "part"), [(torch.nan, "train"), (-torch.inf, "test")])
+def test_inputs_that_are_not_finite_are_refused(number, part):
+    class Broken(Pairs):
+        def load(self):
+            found = super().load()
+            getattr(found, part).inputs["a"][3] = number
+            return found
+
+    with pytest.raises(
+        UserError, match=rf"Broken.load returns \d+ NaN or infinite values in the inputs of {part}: exp"
+    ):
+        Broken().setup()
+
+
 def test_what_does_not_belong_together_is_refused():
     with pytest.raises(UserError, match=r"as many examples each, got \[2, 3\]"):
         ExampleSet(torch.zeros(2), torch.zeros(3))

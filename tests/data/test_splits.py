@@ -28,5 +28,7 @@ def test_the_seed_decides_which_images():
 
 @pytest.mark.parametrize("held", [0, 5, -1])
 def test_an_empty_side_is_refused(held):
-    with pytest.raises(UserError, match=f"cannot hold out {held} of 5 images: expected between 1 and 4"):
+    with pytest.raises(
+        UserError, match=f"cannot hold out {held} of 5 images: expected a holdout_size that makes it 1 to 4"
+    ):
         stratified_split(torch.zeros(5, dtype=torch.int64), held, seed=0)

@@ -15,6 +15,7 @@ from gnnrl_lightning.job.checked import check
 from gnnrl_lightning.job.delivery import deliver
 from gnnrl_lightning.job.searching import search
 from gnnrl_lightning.job.trained import train
+from gnnrl_lightning.objective import Figure, Measured, Objective
 from gnnrl_lightning.rl.learners import GNNRL
 from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.speed.alignment import Alignment
@@ -86,10 +87,52 @@ def test_a_kept_run_is_resumed_and_its_artifact_loads(network, tmp_path, monkeyp
         arguments = {"network": network, "data": Digits(), "budget": Budget(macs=0.5)} | given | changed
         if "network" in changed:
             torch.nn.init.zeros_(changed["network"][1].bias)
-        with pytest.raises(UserError, match="has a run with other settings"):
+        with pytest.raises(UserError, match="has a run that has other settings"):
             compress(**arguments)
     with pytest.raises(UserError, match="is neither empty nor the folder of a run"):
         compress(network, Digits(), Budget(macs=0.5), folder=tmp_path, by="random")
+
+
+class Halved(Objective):
+    """Cross-entropy, and no text of its own."""
+
+    figures = {"loss": Figure("loss")}  # noqa: RUF012
+    ranking = ("loss",)
+
+    def __init__(self, factor=0.5):
+        self.factor = factor
+
+    def loss(self, outputs, targets):
+        return self.factor * torch.nn.functional.cross_entropy(outputs, targets)
+
+    def measure(self, outputs, targets):
+        losses = torch.nn.functional.cross_entropy(outputs, targets, reduction="none")
+        return Measured(-losses, {"loss": losses.sum()})
+
+
+def made_anew(factor=0.5):
+    """Objects of a user's own, as another process has them: at other places in memory."""
+
+    def nothing(dense, pruned, selection):
+        pass
+
+    def narrow(problem, seed):
+        problem.ask(problem.project(problem.graph.widths / 3), "narrow")
+
+    options = options_of(**SHORT | {"repair": nothing, "evaluations": 8})
+    return {"objective": Halved(factor), "options": options, "by": narrow}
+
+
+def test_objects_of_ones_own_are_recognised_when_a_run_is_resumed(network, tmp_path, monkeypatch):
+    run, given = (network, Digits(), Budget(macs=0.5)), {"folder": tmp_path / "run"}
+    first = compress(*run, **made_anew(), **given)
+    assert first.figures["search"]["found_by"] == "narrow" and first.figures["search"]["evaluations"] == 1
+    monkeypatch.setattr(Task, "train", lambda *_, **__: pytest.fail("trained again"))
+    assert compress(*run, **made_anew(), **given).widths == first.widths
+    with pytest.raises(
+        UserError, match=r"objective is \"Halved\(.*0.5.*\)\" there, and \"Halved\(.*0.3.*\)\" here; give"
+    ):
+        compress(*run, **made_anew(0.3), **given)
 
 
 OPEN = TrainingOptions(epochs=1, precision="auto")
@@ -106,7 +149,7 @@ def test_what_was_measured_is_not_measured_again(network, tmp_path, monkeypatch)
         monkeypatch.setattr(f"gnnrl_lightning.job.{name}", lambda *_: pytest.fail("measured again"))
     again = compress(network, Digits(), Budget(macs=0.5, channel_multiple="auto"), **given)
     assert again.widths == first.widths
-    with pytest.raises(UserError, match="has a run with other settings"):
+    with pytest.raises(UserError, match="has a run that has other settings"):
         compress(network, Digits(), Budget(macs=0.5, channel_multiple=2), **given)
 
 

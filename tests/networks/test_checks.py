@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.networks import check_finite, check_runs, eval_mode, resnet20
+from gnnrl_lightning.networks import check_finite, check_runs, check_stored, eval_mode, resnet20
 
 
 def small():
@@ -45,6 +45,22 @@ def test_unfitting_networks_get_one_line(shape, message):
         check_runs(network, torch.zeros(shape))
     assert "\n" not in str(caught.value)
     assert all(modes(network))
+
+
+def test_weights_in_another_precision_or_without_numbers_are_refused():
+    check_stored(nn.Linear(2, 2))
+    half = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).half())
+    with pytest.raises(UserError, match=r"^1.weight is stored in float16: expected float32, so call .float\(\) on"):
+        check_stored(half)
+    with pytest.raises(UserError, match=r"^weight is on the meta device, where tensors have no numbers: load"):
+        check_stored(nn.Linear(2, 2, device="meta"))
+
+
+def test_a_dictionary_is_passed_by_name():
+    with pytest.raises(
+        UserError, match=r"'image'; change the inputs or its arguments, which have the names in the dict"
+    ):
+        check_runs(nn.Linear(2, 2), {"image": torch.zeros(3, 2)})
 
 
 def test_eval_mode_restores_each_module_also_after_an_error():

@@ -35,6 +35,18 @@ def printed(cell):
     return "".join(output.get("text", "") for output in cell.outputs if output.get("name") != "stderr")
 
 
+def test_cells_may_be_run_again():
+    """A run that exists is replaced, or, by compress, resumed."""
+    code = "\n".join(
+        cell.source
+        for path in NOTEBOOKS.glob("*.ipynb")
+        for cell in nbformat.read(path, 4).cells
+        if cell.cell_type == "code"
+    )
+    begun = [line for line in code.splitlines() if "RunFolder.create(" in line or 'main(["fit"' in line]
+    assert len(begun) == 3 and all("overwrite" in line for line in begun)
+
+
 def test_quickstart_runs(tmp_path, monkeypatch, execute):
     monkeypatch.setenv("QUICKSTART_SMALL", "1")
     monkeypatch.setenv("QUICKSTART_RUNS", str(tmp_path / "runs"))

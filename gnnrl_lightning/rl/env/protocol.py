@@ -1,4 +1,4 @@
-"""The protocol of graph environments that learners train on."""
+"""The protocols of graph environments that learners train on, and of what scores candidates from imagined ones."""
 
 from __future__ import annotations
 
@@ -60,4 +60,20 @@ class VectorGraphEnv(Protocol):
 
     def graphs(self, observations: Tensor) -> Any:
         """Batch of graphs (on the CPU) for observations (B, S), in the same order."""
+        ...
+
+
+class Evaluate(Protocol):
+    """Scores the most promising of imagined candidates, see `gnnrl_lightning.rl.acquisition.Acquisition`.
+
+    Attributes:
+        figures: Name -> figure of the last call, for logs.
+        predicted: Predicted and actual rewards so far; checkpoints have them.
+    """
+
+    figures: dict[str, float]
+    predicted: list[tuple[float, float]]
+
+    def __call__(self, widths: Tensor, count: int, seed: int) -> Tensor:
+        """Rewards `(m,)`, m at most `count`, of candidates chosen with the help of final widths `(n, G)`."""
         ...

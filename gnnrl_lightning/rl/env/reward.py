@@ -97,10 +97,10 @@ def check_reward(reward: Reward, name: Any, evaluation: Evaluation) -> None:
 
     Args:
         reward: The reward.
-        name: Its name or import path.
+        name: As it was given: its name, its import path, or the reward itself.
         evaluation: The evaluation to try.
 
     Raises:
         UserError: The reward raises an exception or is not finite.
     """
-    finite_number(lambda: reward(evaluation), f"episode.reward {name!r}")
+    finite_number(lambda: reward(evaluation), f"episode.reward {REWARDS.name_of(name)!r}")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import lightning.pytorch as pl
 import torch
@@ -15,29 +15,14 @@ from torch import Tensor, nn
 from gnnrl_lightning.checks import as_path, as_seed, counts, real, shown, whole
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.rl.env.pool import EnvPool
-from gnnrl_lightning.rl.env.protocol import VectorGraphEnv
-from gnnrl_lightning.rl.policies.policy_file import described, load_policy, save_policy
+from gnnrl_lightning.rl.env.protocol import Evaluate, VectorGraphEnv
+from gnnrl_lightning.rl.policies.outputs import Outputs, check_policy
+from gnnrl_lightning.rl.policies.policy_file import load_policy, save_policy
 from gnnrl_lightning.rl.state.graph import StateGraph
 from gnnrl_lightning.seeds import derived_seed
 from gnnrl_lightning.speed.memory import keep_freed_memory
 
 Experience = TypeVar("Experience", bound=Sized)
-
-
-class Evaluate(Protocol):
-    """Scores the most promising of imagined candidates, see `gnnrl_lightning.rl.acquisition.Acquisition`.
-
-    Attributes:
-        figures: Name -> figure of the last call, for logs.
-        predicted: Predicted and actual rewards so far; checkpoints have them.
-    """
-
-    figures: dict[str, float]
-    predicted: list[tuple[float, float]]
-
-    def __call__(self, widths: Tensor, count: int, seed: int) -> Tensor:
-        """Rewards `(m,)`, m at most `count`, of candidates chosen with the help of final widths `(n, G)`."""
-        ...
 
 
 class GraphLearner(pl.LightningModule, ABC):
@@ -81,6 +66,8 @@ class GraphLearner(pl.LightningModule, ABC):
         UserError: A value is of another type, or out of range.
     """
 
+    trained: ClassVar[Mapping[str, str]] = {}
+    """Each of the `outputs` from which gradients reach the policy -> attribute of the part that returns it."""
     evaluations: Tensor
     evaluations_of: Tensor
     reward_best: Tensor
@@ -190,19 +177,13 @@ class GraphLearner(pl.LightningModule, ABC):
         """Run the policy on at least two initial states, to report errors before the expensive evaluations."""
         training = self.policy.training
         self.policy.eval()
-        described(self.policy)
-        with torch.no_grad():
-            episodes = max(2, self.episodes_per_iteration)
-            state = env.graphs(env.reset(episodes, torch.Generator().manual_seed(0))[0])
-            for name, (found, shape) in self.outputs(state).items():
-                if found.shape != shape:
-                    raise ValueError(f"{name} has shape {tuple(found.shape)}: expected {shape}")
-                if not found.isfinite().all():
-                    raise ValueError(f"{name} is not finite")
+        state = env.graphs(env.reset(max(2, self.episodes_per_iteration), torch.Generator().manual_seed(0))[0])
+        with torch.enable_grad():
+            check_policy(self.policy, self.outputs(state), self.trained)
         self.policy.train(training)
 
     @abstractmethod
-    def outputs(self, state: StateGraph) -> dict[str, tuple[Tensor, tuple[int]]]:
+    def outputs(self, state: StateGraph) -> Outputs:
         """The policy's outputs for a state and their expected shapes, by name.
 
         Args:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,14 @@ from gnnrl_lightning.rl import ddpg_losses as ddpg
 from gnnrl_lightning.rl.env.protocol import VectorGraphEnv
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.rl.policies.deterministic import DDPGAgent
+from gnnrl_lightning.rl.policies.outputs import Outputs, check_finite
 from gnnrl_lightning.rl.ragged import Ragged
 from gnnrl_lightning.rl.replay import Replay, ReplayLoader, Steps
 from gnnrl_lightning.rl.rollout import play
 from gnnrl_lightning.rl.state.graph import StateGraph
+
+ACTION, VALUE = "actor's action", "critic's value"
+"""Outputs of a policy from which it is trained."""
 
 
 class DDPG(GraphLearner):
@@ -63,6 +67,8 @@ class DDPG(GraphLearner):
 
     Source: Lillicrap et al., 2016; GNN-RL (ICML 2022) uses it on graphs as an alternative to PPO.
     """
+
+    trained: ClassVar[Mapping[str, str]] = {ACTION: "actor", VALUE: "critic"}
 
     def __init__(
         self,
@@ -111,12 +117,12 @@ class DDPG(GraphLearner):
         if self.target is None:
             self.target = copy.deepcopy(self.policy).requires_grad_(False)
 
-    def outputs(self, state: StateGraph) -> dict[str, tuple[Tensor, tuple[int]]]:
+    def outputs(self, state: StateGraph) -> Outputs:
         """Actions, and their value in each state."""
         action = self.policy.actor(state)
         value = self.policy.critic(state, action)
         each, shape = (state.num_graphs,), (len(state.decision_batch),)
-        return {"actor's action": (action, shape), "critic's value": (value, each)}
+        return {ACTION: (action, shape), VALUE: (value, each)}
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One Adam optimiser for the critic and one for the actor."""
@@ -149,7 +155,9 @@ class DDPG(GraphLearner):
 
     def _steps(self, env: VectorGraphEnv, episodes: int, seed: int) -> tuple[Steps, Tensor]:
         def act(state: StateGraph) -> tuple[Tensor, dict[str, Tensor | Ragged]]:
-            actions = ddpg.explore(self.policy.actor(state), self.spread)
+            chosen = self.policy.actor(state)
+            check_finite(self.policy, action=chosen)
+            actions = ddpg.explore(chosen, self.spread)
             return actions, {"actions": Ragged.of(actions, state)}
 
         steps = play(env, act, episodes, seed, self.device)
@@ -186,7 +194,9 @@ class DDPG(GraphLearner):
         targets = ddpg.q_target(rewards, self._next_values(batch), batch.done, self.gamma)
         metrics = {}
 
-        critic = ddpg.critic_loss(policy.critic(state, batch.actions.values), targets)
+        value = policy.critic(state, batch.actions.values)
+        critic = ddpg.critic_loss(value, targets)
+        check_finite(policy, value=value, loss=critic)
         metrics["losses/critic"] = critic.detach()
         metrics["losses/critic_grad_norm"] = self._optimise(critic_optimizer, critic, policy.critic)
         if self.trainer.current_epoch >= self.critic_iterations:

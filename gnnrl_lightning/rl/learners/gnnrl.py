@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from gnnrl_lightning.rl import ppo_losses as ppo
 from gnnrl_lightning.rl.env.protocol import VectorGraphEnv
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.rl.policies.actor_critic import Agent
+from gnnrl_lightning.rl.policies.outputs import Outputs, check_finite, check_gradients
 from gnnrl_lightning.rl.rollout import RolloutLoader, Transitions, collect, squash_of
 from gnnrl_lightning.rl.state.graph import StateGraph
 
@@ -21,6 +22,9 @@ KL_SLACK = 1.5
 
 HALVINGS = 10
 """Maximum number of times that a step that went too far is halved."""
+
+LOG_PROBABILITY, VALUE = "evaluate's log-probability", "evaluate's value"
+"""Outputs of a policy from which it is trained."""
 
 
 class GNNRL(GraphLearner):
@@ -57,6 +61,8 @@ class GNNRL(GraphLearner):
     Raises:
         UserError: A value is of another type, or out of range.
     """
+
+    trained: ClassVar[Mapping[str, str]] = {LOG_PROBABILITY: "actor", VALUE: "critic"}
 
     def __init__(
         self,
@@ -99,13 +105,13 @@ class GNNRL(GraphLearner):
         """Standard deviations around the initial action and around proposals."""
         return self.initial_spread, self.proposal_spread
 
-    def outputs(self, state: StateGraph) -> dict[str, tuple[Tensor, tuple[int]]]:
+    def outputs(self, state: StateGraph) -> Outputs:
         """Actions, and the log-probability, value and entropy of each state."""
         each, shape = (state.num_graphs,), (len(state.decision_batch),)
         action, log_prob = self.policy.act(state)
         squash = squash_of(self.policy)
         evaluated = self.policy.evaluate(state, action)
-        names = ("evaluate's log-probability", "evaluate's value", "evaluate's entropy")
+        names = (LOG_PROBABILITY, VALUE, "evaluate's entropy")
         found = {"act's action": (squash(action), shape), "act's log-probability": (log_prob, each)}
         found |= {name: (value, each) for name, value in zip(names, evaluated, strict=True)}
         if hasattr(self.policy, "state_value"):
@@ -199,11 +205,15 @@ class GNNRL(GraphLearner):
             {name: loss.detach() for name, loss in losses.items()},
             on_step=False, on_epoch=True, batch_size=len(batch), sync_dist=self.trainer.world_size > 1,
         )  # fmt: skip
-        return batch.weight * (policy + self.value_coeff * critic - self.entropy_coeff * entropy)
+        loss = batch.weight * (policy + self.value_coeff * critic - self.entropy_coeff * entropy)
+        check_finite(self.policy, log_probability=log_prob, value=value, entropy=entropy, loss=loss)
+        return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Remember the parameters before the step, and log the gradient norm before clipping."""
         self._before = [parameter.detach().clone() for parameter in self.policy.parameters()]
+        if self.trainer.precision != "16-mixed":  # there, steps with infinite gradients are left out
+            check_gradients(self.policy)
         gradients = [p.grad.norm() for p in self.policy.parameters() if p.grad is not None]
         self.log(
             "losses/grad_norm", torch.stack(gradients).norm(),

@@ -13,11 +13,15 @@ from gnnrl_lightning.rl.encoders import Encoder
 from gnnrl_lightning.rl.policies.distributions import UnitDistribution
 from gnnrl_lightning.rl.policies.heads import HEADS, Critic, Head
 from gnnrl_lightning.rl.policies.log_keep import NEVER, LogKeep
+from gnnrl_lightning.rl.policies.outputs import as_output
 from gnnrl_lightning.rl.policies.readout import sum_over_decisions
 from gnnrl_lightning.rl.state.graph import StateGraph
 
 EDGE = 0.005
 """Smallest distance of initial actions from 0 and 1, where the gradients vanish."""
+
+LOCATIONS = "location and spread for each decision, or these and the log-odds of removing the group"
+"""What an actor returns."""
 
 
 def proposed(state: StateGraph) -> Tensor | None:
@@ -100,14 +104,11 @@ class ActorCritic(nn.Module):
         """Distribution of the actions (D,) in a batch of states.
 
         Raises:
+            TypeError: The actor does not return a tensor.
             ValueError: The actor does not return two numbers per decision, or three.
         """
-        outputs, decisions = self.actor(state), len(state.decision_batch)
-        if outputs.shape not in ((decisions, 2), (decisions, 3)):
-            raise ValueError(
-                f"the actor returns {tuple(outputs.shape)}: expected {(decisions, 2)}: location and spread for each "
-                "decision, or these and the log-odds of removing the group"
-            )
+        decisions = len(state.decision_batch)
+        outputs = as_output(self.actor(state), "the actor", (decisions, 2), (decisions, 3), meaning=LOCATIONS)
         odds = getattr(state, "proposal_odds", None) if self._distribution.removes else None
         start, parameters = self._start(state, odds), outputs[:, :2]
         if self.fixed_spread:
@@ -140,7 +141,10 @@ class ActorCritic(nn.Module):
     @torch.no_grad()
     def state_value(self, state: StateGraph) -> Tensor:
         """The critic's values of the states in a batch, (B,)."""
-        return self.critic(state)
+        return self._value(state)
+
+    def _value(self, state: StateGraph) -> Tensor:
+        return as_output(self.critic(state), "the critic", (state.num_graphs,), meaning="a value for each graph")
 
     def squash(self, action: Tensor) -> Tensor:
         """Map raw actions to actions in [0, 1]."""
@@ -158,7 +162,7 @@ class ActorCritic(nn.Module):
         """
         distribution = self.distribution(state)
         log_prob, entropy = distribution.log_prob(action), distribution.entropy()
-        return sum_over_decisions(log_prob, state), self.critic(state), sum_over_decisions(entropy, state)
+        return sum_over_decisions(log_prob, state), self._value(state), sum_over_decisions(entropy, state)
 
 
 class Agent(ActorCritic):

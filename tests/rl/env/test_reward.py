@@ -44,6 +44,16 @@ def test_a_figure_that_the_network_does_not_have_says_so():
         check_reward(find_reward("top5", OBJECTIVE), "top5", scored())
 
 
+def test_a_reward_that_is_no_name_is_called_as_its_function():
+    def own(evaluation):
+        return evaluation.scores["acc"]
+
+    with pytest.raises(
+        UserError, match=r"^episode\.reward '[\w.<>]*\bown' fails: no key 'acc' \(test_reward.py, line \d+\)"
+    ):
+        check_reward(find_reward(own, OBJECTIVE), own, scored())
+
+
 def test_a_registered_reward_goes_with_every_objective():
     REWARDS.register("seven_for_this_test", Mine)
     assert find_reward("seven_for_this_test", Regression())(None) == 7.0

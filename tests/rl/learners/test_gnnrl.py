@@ -16,7 +16,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.rl.encoders import ENCODERS, GAT, GCN
 from gnnrl_lightning.rl.env import Evaluated, VectorPruningEnv
 from gnnrl_lightning.rl.learners import DDPG, GNNRL
-from gnnrl_lightning.rl.policies import Agent, Beta, SquashedGaussian
+from gnnrl_lightning.rl.policies import Agent, Beta, SquashedGaussian, graph_mean
 from tests.support.fakes import TOP1, Landscape, RingTask, SaveAt, small_graph
 
 pytestmark = [
@@ -424,6 +424,35 @@ def test_a_policy_is_made_and_tried_where_its_states_are(learner):
         module.configure_model()
     assert {parameter.device.type for parameter in module.policy.parameters()} == {"cpu"}
     assert module.env.evaluations == 0
+
+
+class Turning(nn.Module):
+    """A critic that turns bad at a call, in its values or in their gradients alone."""
+
+    def __init__(self, state_dim, action_dim, call=0, gradients=False):
+        super().__init__()
+        self.layer, self.call, self.gradients, self.calls = nn.Linear(state_dim, 1), call, gradients, 0
+
+    def forward(self, state):
+        self.calls += 1
+        value = graph_mean(self.layer(state.x), state)[:, 0]
+        if self.calls <= self.call:
+            return value
+        return value + (0 * value).sqrt() if self.gradients else value * torch.nan
+
+
+@pytest.mark.parametrize(
+    ("gradients", "message"),
+    [
+        (False, "the policy's value is not finite, although its weights are: change what computes it, or lower"),
+        (True, r"the gradients of a finite loss have 1 NaN or infinite values in critic\.layer\.\w+ .*: change"),
+    ],
+)
+def test_a_part_of_the_users_own_that_is_not_finite_is_not_blamed_on_the_learning_rate(gradients, message):
+    """Two calls try the critic, and one plays the first iteration."""
+    make = partial(SMALL, critic=partial(Turning, call=3, gradients=gradients))
+    with pytest.raises(UserError, match=message):
+        trainer(4).fit(ring(make))
 
 
 def test_a_description_of_other_things_than_strings_is_refused():
