@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import gnnrl_lightning.cli.commands  # noqa: F401  every table with its rows, before any is copied
 from gnnrl_lightning.cli import main
 from gnnrl_lightning.registry import Registry
 from tests.support.workplace import working_in
