@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -14,10 +14,16 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 from gnnrl_lightning.data.examples import Draw, ExampleSet
 from gnnrl_lightning.errors import UserError, one_line, with_place
 from gnnrl_lightning.seeds import seed_generators
-from gnnrl_lightning.trees import Tree, count, join, tensors
+from gnnrl_lightning.trees import Tree, count, map_tensors, tensors
 
 CHUNK = 64
 """Examples that are read together into memory."""
+
+MEMORY_LIMIT_GIB = 4.0
+"""Maximum memory of the examples that are kept in memory, by default."""
+
+TARGETS = "labels", "label"
+"""Keys of the targets of examples that are dictionaries."""
 
 Collate = Callable[[list[Any]], Any]
 """Makes a batch of a list of examples."""
@@ -52,6 +58,27 @@ def check_dataset(name: str, given: Any) -> SizedDataset:
 
 
 @dataclass(frozen=True)
+class Loading:
+    """How the examples of a data set are made into batches.
+
+    Args:
+        collate: Makes a batch of a list of examples.
+        num_workers: Number of worker processes that read batches, each up to two batches ahead; 0: read here.
+        target: Key of the targets if examples are dictionaries; None: labels or label.
+        memory_limit_gib: Maximum memory of examples that are kept, in GiB.
+        worker_init_fn: Called with its number in each worker process, as by PyTorch.
+        multiprocessing_context: How worker processes are started, as in PyTorch.
+    """
+
+    collate: Collate = default_collate
+    num_workers: int = 0
+    target: str | None = None
+    memory_limit_gib: float = MEMORY_LIMIT_GIB
+    worker_init_fn: Callable[[int], None] | None = None
+    multiprocessing_context: Any = None
+
+
+@dataclass(frozen=True)
 class DatasetExamples:
     """Some examples of a data set.
 
@@ -63,17 +90,13 @@ class DatasetExamples:
         dataset: The data set; an example is an input and a target, or a dictionary.
         indices: Indices of the n examples, int64, shape `(n,)`.
         plain: The same data set without random transforms, which is read where nothing is augmented; None: `dataset`.
-        collate: Makes a batch of a list of examples.
-        num_workers: Number of worker processes that read batches, each up to two batches ahead; 0: read here.
-        target: Key of the targets if examples are dictionaries.
+        loading: How batches are read, see `Loading`.
     """
 
     dataset: SizedDataset
     indices: Tensor
     plain: SizedDataset | None = None
-    collate: Collate = default_collate
-    num_workers: int = 0
-    target: str = "labels"
+    loading: Loading = Loading()
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -87,17 +110,33 @@ class DatasetExamples:
         """Read all examples into memory, without random transforms if there is `plain`.
 
         Raises:
-            UserError: An example cannot be read, or shapes differ between batches.
+            UserError: An example cannot be read, shapes differ between batches, or they take more memory than allowed.
         """
-        draws = [Draw(indices, None) for indices in torch.arange(len(self)).split(CHUNK)]
-        batches = list(self.read(draws))
-        try:
-            inputs, targets = join(batches)
-        except (RuntimeError, StopIteration) as error:
+        draws, everything, end = [Draw(each, None) for each in torch.arange(len(self)).split(CHUNK)], None, 0
+        for batch in self.read(draws):
+            if everything is None:
+                everything = self._room(batch)
+            start, end = end, end + count(batch)
+            whole = everything
+            for into, part in zip(tensors(whole), tensors(batch), strict=True):
+                if into.shape[1:] != part.shape[1:] or into.dtype != part.dtype:
+                    raise UserError(
+                        f"examples of {type(self.dataset).__name__} differ: {_described(into)} and {_described(part)}; "
+                        "expected inputs of one shape and type"
+                    )
+                into[start:end] = part
+        assert everything is not None
+        return ExampleSet(*everything)
+
+    def _room(self, batch: Tree) -> Tree:
+        """Empty tensors for all examples, of the shapes of a batch."""
+        size = sum(tensor[0].nbytes for tensor in tensors(batch)) * len(self) / 2**30
+        if size > self.loading.memory_limit_gib:
             raise UserError(
-                f"batches of {type(self.dataset).__name__} differ: {one_line(error)}; expected inputs of one shape"
-            ) from error
-        return ExampleSet(inputs, targets)
+                f"{len(self)} examples of {type(self.dataset).__name__} take {size:.1f} GiB in memory, more than "
+                f"memory_limit_gib ({self.loading.memory_limit_gib:g}): reduce holdout_size, or raise the limit"
+            )
+        return map_tensors(lambda tensor: tensor.new_empty(len(self), *tensor.shape[1:]), batch)
 
     def read(self, draws: Iterable[Draw]) -> Iterator[tuple[Tree, Tree]]:
         """Yield the inputs and the targets of each batch.
@@ -110,11 +149,15 @@ class DatasetExamples:
             for draw in draws:
                 yield self.indices[draw.indices].tolist(), draw.seed
 
+        how = self.loading
+        most = len(draws) - 1 if isinstance(draws, Sized) else how.num_workers  # one batch is read here
         loader = DataLoader(
-            _Batches(self.dataset, self.plain, self.collate, self.target),
+            _Batches(self.dataset, self.plain, how.collate, how.target),
             batch_size=None,
             sampler=sampled(),
-            num_workers=self.num_workers,
+            num_workers=max(0, min(how.num_workers, most)),
+            worker_init_fn=how.worker_init_fn,
+            multiprocessing_context=how.multiprocessing_context if 0 < min(how.num_workers, most) else None,
             generator=torch.Generator(),  # otherwise each pass draws from the global generator
         )
         for batch in loader:
@@ -130,7 +173,13 @@ class _Batches(Dataset[Any]):
     dataset: SizedDataset
     plain: SizedDataset | None
     collate: Collate
-    target: str
+    target: str | None
+
+    def __getattr__(self, name: str) -> Any:
+        """Let a function of the user's, which begins a worker process, read what the data set has."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
 
     def __getitem__(self, batch: tuple[list[int], int | None]) -> tuple[Tree, Tree] | UserError:
         indices, seed = batch
@@ -163,10 +212,14 @@ class _Batches(Dataset[Any]):
     def _parted(self, name: str, batch: Any) -> tuple[Tree, Tree]:
         """Split a batch into inputs and targets."""
         if isinstance(batch, Mapping):
-            if self.target not in batch:
+            wanted = TARGETS if self.target is None else (self.target,)
+            key = next((each for each in wanted if each in batch), None)
+            if key is None:
                 keys = ", ".join(map(str, batch))
-                raise UserError(f"an example of {name} has {keys}, not {self.target}: name the targets' key as target")
-            return {key: value for key, value in batch.items() if key != self.target}, batch[self.target]
+                raise UserError(
+                    f"an example of {name} has {keys}, not {' or '.join(wanted)}: give the targets' key as `target`"
+                )
+            return {name: value for name, value in batch.items() if name != key}, batch[key]
         if isinstance(batch, (tuple, list)) and len(batch) == 2:
             inputs, targets = batch
             return tuple(inputs) if isinstance(inputs, list) else inputs, targets
@@ -183,3 +236,7 @@ class _Batches(Dataset[Any]):
             if found != examples:
                 shape = tuple(tensors(tree)[0].shape)
                 raise UserError(f"{what} of {name} have the shape {shape}: expected {examples} examples, batch first")
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape[1:])} in {str(tensor.dtype).removeprefix('torch.')}"

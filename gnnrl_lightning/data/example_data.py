@@ -126,7 +126,7 @@ class ExampleData(LightningDataModule, ABC):
         if validation is None:
             kept, chosen = self.split(loaded.train, held)
             train, holdout = loaded.train.subset(kept), loaded.train.subset(chosen)
-        elif held < len(validation):
+        elif (held := max(1, held)) < len(validation):
             train, holdout = loaded.train, validation.subset(self.split(validation, held)[1])
         else:
             train, holdout = loaded.train, validation
@@ -238,6 +238,16 @@ class ExampleData(LightningDataModule, ABC):
         whole(f"number of calibration {self.unit}", examples, 1, len(self.train), limit)
         chosen = torch.randperm(len(self.train), generator=generator_for(self.split_seed))[:examples]
         return self.train.subset(chosen).in_memory()
+
+    def first(self, split: str, examples: int) -> ExampleSet:
+        """The first examples of a split, in memory.
+
+        Args:
+            split: train, holdout or test.
+            examples: Number of examples; fewer if the split has fewer.
+        """
+        data: Examples = getattr(self, split)
+        return data.subset(torch.arange(min(examples, len(data)))).in_memory()
 
     def _loader(self, data: Examples, batch_size: int, shuffle_seed: int | None = None) -> BatchLoader:
         if self.trainer is None:

@@ -9,19 +9,19 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.core.hooks import DataHooks
-from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, SubsetRandomSampler
 from torch.utils.data.distributed import DistributedSampler
 
-from gnnrl_lightning.checks import instance, shown
-from gnnrl_lightning.data.dataset_examples import DatasetExamples, check_dataset
+from gnnrl_lightning.checks import instance, real, shown
+from gnnrl_lightning.data.dataset_examples import MEMORY_LIMIT_GIB, DatasetExamples, Loading, check_dataset
 from gnnrl_lightning.data.example_data import ExampleData, LoadedExamples
 from gnnrl_lightning.errors import UserError, with_place
+from gnnrl_lightning.seeds import seed_generators
 
 HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 """Hooks of a data module that change batches after its loaders."""
-
-SAMPLERS = (RandomSampler, SequentialSampler, DistributedSampler)
-"""Samplers that draw every example once: what the training does, too."""
 
 
 class FromDataModule(ExampleData):
@@ -31,12 +31,16 @@ class FromDataModule(ExampleData):
     holdout is taken of the validation examples. Without a test loader, the validation examples are the test examples,
     and the holdout is a part of the training examples.
 
+    The data module is set up with seeded generators, so that a random split in its `setup` is the same in every
+    process. If a Trainer has set it up before, it stays so: the split is the one with which the network was trained.
+
     Args:
-        module: The data module.
-        target: Key of the targets if examples are dictionaries.
+        module: The data module. Its `trainer` is None here unless it has been used by one.
+        target: Key of the targets if examples are dictionaries; None: labels or label.
         holdout_size: Size of the holdout, which is kept in memory: a fraction of the training examples if below 1,
             else a number; at most all validation examples.
-        split_seed: Seed of the holdout.
+        memory_limit_gib: Maximum memory of the holdout, in GiB.
+        split_seed: Seed of the holdout, and of what the data module draws in `setup`.
         seed: Seed of the order and the transforms of the training examples.
 
     Raises:
@@ -46,26 +50,35 @@ class FromDataModule(ExampleData):
     def __init__(
         self,
         module: LightningDataModule,
-        target: str = "labels",
+        target: str | None = None,
         holdout_size: float = 0.1,
+        memory_limit_gib: float = MEMORY_LIMIT_GIB,
         split_seed: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__(holdout_size=holdout_size, split_seed=split_seed, seed=seed)
         self.module = instance("module", module, LightningDataModule, "a LightningDataModule")
-        self.target = instance("target", target, str, "the key of the targets")
+        self.target = target if target is None else instance("target", target, str, "the key of the targets, or None")
+        self.memory_limit_gib = real("memory_limit_gib", memory_limit_gib, 0, ends="(]")
         self.name = type(module).__name__
+        self._prepared = False
         for hook in HOOKS:
-            if getattr(type(module), hook) is not getattr(DataHooks, hook):
+            if self._overrides(hook):
                 raise UserError(
                     f"{self.name} has {hook}, which is not called here: let its data sets return what the network "
                     "reads, or write a subclass of ExampleData with `augment` and `normalize`"
                 )
 
+    def _overrides(self, hook: str) -> bool:
+        """Whether the data module has a method of its own, in its class or set by `from_datasets`."""
+        return getattr(getattr(self.module, hook), "__func__", None) is not getattr(DataHooks, hook)
+
     def prepare_data(self) -> None:
-        """Let the data module download what it needs."""
-        with _calling(f"{self.name}.prepare_data"):
-            self.module.prepare_data()
+        """Let the data module download what it needs, once."""
+        if not self._prepared:
+            with self._calling("prepare_data"):
+                self.module.prepare_data()
+        self._prepared = True
 
     def load(self) -> LoadedExamples:
         """Set the data module up, and return its data sets.
@@ -73,29 +86,57 @@ class FromDataModule(ExampleData):
         Raises:
             UserError: A loader is missing, is no `DataLoader`, or draws examples in an order of its own.
         """
-        for stage in ("fit", "test"):
-            with _calling(f"{self.name}.setup"):
-                self.module.setup(stage=stage)
-        train, validation, test = (self._users_loader(stage) for stage in ("train", "val", "test"))
-        if test is None:
-            test, validation = validation, None
-        if train is None or test is None:
+        used = self.module.trainer is not None
+        if not used:
+            self._set_up("fit")
+        train, validation = self._users_loader("train"), self._users_loader("val")
+        if not used or self._fails("test"):
+            self._set_up("test")
+        test = self._users_loader("test")
+        if train is None or (test is None and validation is None):
             missing = "train_dataloader" if train is None else "test_dataloader or val_dataloader"
             raise UserError(f"{self.name} has no {missing}: expected one that returns a DataLoader")
-        self.batch_size = train.batch_size or self.batch_size
-        self.eval_batch_size = (test if validation is None else validation).batch_size or self.eval_batch_size
-        return LoadedExamples(
-            self._examples("train", train),
-            self._examples("test", test),
-            None if validation is None else self._examples("val", validation),
-        )
+        found = {"train": self._examples("train", train)}
+        if validation is not None:
+            found["test" if test is None else "validation"] = self._examples("val", validation)
+        if test is not None:
+            found["test"] = self._examples("test", test)
+        samplers: list[Any] = [loader.batch_sampler for loader in (train, validation, test) if loader is not None]
+        self.batch_size, self.eval_batch_size = samplers[0].batch_size, max(each.batch_size for each in samplers)
+        return LoadedExamples(**found)
+
+    def _set_up(self, stage: str) -> None:
+        with self._calling("setup"):
+            self.module.setup(stage)  # pyright: ignore[reportCallIssue]  # a decorator hides its argument
+
+    def _fails(self, stage: str) -> bool:
+        """Whether a loader fails because its stage has not been set up."""
+        try:
+            self._users_loader(stage)
+        except UserError:
+            return True
+        return False
+
+    @contextmanager
+    def _calling(self, what: str) -> Iterator[None]:
+        """Call the user's data module with seeded generators, and name in one line what of it fails."""
+        try:
+            with isolate_rng(include_cuda=False):
+                seed_generators(self.split_seed)
+                yield
+        except UserError:
+            raise
+        except Exception as error:  # the user's own data module may raise anything
+            lonely = self.module.trainer is None and "NoneType" in str(error)
+            hint = "; self.trainer is None here" if lonely else ""
+            raise UserError(f"{self.name}.{what} fails: {with_place(error)}{hint}") from error
 
     def _users_loader(self, stage: str) -> DataLoader[Any] | None:
         """Return a loader of the data module, or None if it has none."""
         name = f"{stage}_dataloader"
-        if getattr(type(self.module), name) is getattr(DataHooks, name):
+        if not self._overrides(name):
             return None
-        with _calling(f"{self.name}.{name}"):
+        with self._calling(name):
             loader = getattr(self.module, name)()
         if isinstance(loader, (list, tuple)) and len(loader) == 1:
             (loader,) = loader
@@ -107,28 +148,44 @@ class FromDataModule(ExampleData):
 
     def _examples(self, stage: str, loader: DataLoader[Any]) -> DatasetExamples:
         name = f"{self.name}.{stage}_dataloader"
-        if stage == "train" and not isinstance(loader.sampler, SAMPLERS):
-            raise UserError(
-                f"{name} has a {type(loader.sampler).__name__}: every example is drawn once an epoch here; leave the "
-                "sampler out, or weigh the examples in a loss of your own"
-            )
         dataset = check_dataset(f"the data set of {name}", loader.dataset)
-        return DatasetExamples(
-            dataset, torch.arange(len(dataset)), None, loader.collate_fn, loader.num_workers, self.target
-        )
+        if type(loader.batch_sampler) is not BatchSampler:
+            kind = type(loader.batch_sampler).__name__ if loader.batch_sampler else "no batch size"
+            raise UserError(f"{name} has {kind}: expected a batch_size, since batches are drawn here")
+        indices = drawn(loader.batch_sampler.sampler, len(dataset), name)
+        ways = loader.worker_init_fn, loader.multiprocessing_context
+        loading = Loading(loader.collate_fn, loader.num_workers, self.target, self.memory_limit_gib, *ways)
+        return DatasetExamples(dataset, indices, None, loading)
 
 
-@contextmanager
-def _calling(what: str) -> Iterator[None]:
-    """Name what of the user's data module fails, in one line."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # the user's own data module may raise anything
-        raise UserError(f"{what} fails: {with_place(error)}") from error
+def drawn(sampler: Any, examples: int, name: str) -> Tensor:
+    """Return the indices `(n,)` that a sampler draws, each once, in an epoch.
+
+    Args:
+        sampler: The sampler of a loader.
+        examples: Number of examples of its data set.
+        name: Name of the loader, for the message.
+
+    Raises:
+        UserError: It draws some of them more often than others.
+    """
+    if type(sampler) is SubsetRandomSampler:
+        return torch.as_tensor(list(sampler.indices), dtype=torch.int64).sort().values
+    once = not isinstance(sampler, RandomSampler) or (not sampler.replacement and sampler.num_samples == examples)
+    if once and isinstance(sampler, (RandomSampler, SequentialSampler, DistributedSampler)):
+        return torch.arange(examples)
+    raise UserError(
+        f"{name} has a {type(sampler).__name__} that does not draw every example once in an epoch, as is done here: "
+        "leave it out, or weigh the examples in a loss of your own"
+    )
 
 
 def as_example_data(data: LightningDataModule) -> ExampleData:
-    """Return a data module of this package; any other one is read by `FromDataModule`."""
-    return data if isinstance(data, ExampleData) else FromDataModule(data)
+    """Return a data module of this package; any other one is read by `FromDataModule`, always by the same."""
+    if isinstance(data, ExampleData):
+        return data
+    known = vars(data).get("_gnnrl_lightning")
+    if known is None:
+        known = FromDataModule(data)
+        vars(data)["_gnnrl_lightning"] = known
+    return known

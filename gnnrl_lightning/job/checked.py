@@ -95,7 +95,7 @@ def check(
     if not task.trained:
         task.check_training(network, options.pretraining, "pretraining")
         if options.pretraining.epochs > 0 and isinstance(task.network, NetworkSpec):
-            task.network.check_random(task.seed)
+            task.network.check_random(network, task.seed)
     task.check_training(network, options.finetuning, "finetuning", teacher=_itself(graph, network))
     check_exportable(options.delivery.formats, network, task.example())
     near = budget if origin is not None else options.stages.first(budget)

@@ -223,6 +223,12 @@ class Task:
         outputs = check_runs(network, self.data.normalize(some.inputs))
         self.goal.check(outputs, some.targets, self.data)
         try_objective(self.goal, floats(outputs), some.targets)
+        for name in ("holdout", "test"):
+            try:
+                few = self.data.first(name, 2)
+                self.goal.check(check_runs(network, self.data.normalize(few.inputs)), few.targets)
+            except UserError as error:
+                raise UserError(f"{name} examples: {error}") from error
         return network.eval()
 
     def train(

@@ -63,21 +63,26 @@ class NetworkSpec:
             )
         return network
 
-    def check_random(self, seed: int) -> None:
+    def check_random(self, network: nn.Module, seed: int) -> None:
         """Refuse a network that is made with trained weights: those that do not depend on the seed.
 
         Args:
-            seed: The seed with which it is made.
+            network: The network, made with a seed.
+            seed: The seed.
 
         Raises:
-            UserError: The weights are the same under another seed.
+            UserError: All parameters are the same under another seed.
         """
-        ours, theirs = (self.build(each).state_dict() for each in (seed, seed + 1))
-        if ours and all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items()):
+        ours, theirs = dict(network.named_parameters()), dict(self.build(seed + 1).named_parameters())
+        if (
+            ours
+            and ours.keys() == theirs.keys()
+            and all(torch.equal(each, theirs[name]) for name, each in ours.items())
+        ):
             raise UserError(
-                f"{self.class_path} makes the same weights whatever the seed, so they are trained ones, and "
-                "pretraining would change them: set pretraining.epochs to 0; or train them further with pretrain, and "
-                "give the checkpoint"
+                f"{self.class_path} makes the same weights whatever the seed, so they are trained already, or drawn by "
+                "a seed of its own: set pretraining.epochs to 0 to prune the network as it is; or train it with "
+                "pretrain, and give the checkpoint"
             )
 
     def _find(self) -> Any:

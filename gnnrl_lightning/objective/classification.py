@@ -99,7 +99,10 @@ class Classification(Objective):
         if len(found) != len(targets):
             raise UserError(f"the network returns {tuple(found.shape)} for {len(targets)} examples: expected one each")
         if targets.ndim != 1:
-            raise UserError(f"the targets have shape {tuple(targets.shape)}: expected (examples,), one class for each")
+            raise UserError(
+                f"the targets have shape {tuple(targets.shape)}: expected (examples,), one class for each; examples "
+                "are mixed by finetuning.mixup, not by a collate function"
+            )
         for each in known_targets(data, targets):
             check_classes(found.shape[1], each, data)
 

@@ -5,9 +5,10 @@ import random
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset, IterableDataset, TensorDataset
+from torch.utils.data import Dataset, IterableDataset, TensorDataset, get_worker_info
 
-from gnnrl_lightning.data import BatchLoader, DatasetExamples, Datasets, Draw
+from gnnrl_lightning.data import BatchLoader, DatasetExamples, Datasets, Draw, dataset_examples
+from gnnrl_lightning.data.dataset_examples import Loading
 from gnnrl_lightning.errors import UserError
 
 
@@ -39,8 +40,8 @@ class ByName(Dataset):
         return {"pixels": torch.full((2,), float(index)), "mask": torch.ones(1), self.key: index % 3}
 
 
-def examples(dataset, **arguments):
-    return DatasetExamples(dataset, torch.arange(len(dataset)), **arguments)
+def examples(dataset, **loading):
+    return DatasetExamples(dataset, torch.arange(len(dataset)), None, Loading(**loading))
 
 
 def test_batches_have_the_examples_that_are_asked_for():
@@ -104,6 +105,13 @@ def collated(items):
     return torch.stack([item for item, _ in items]) / 2, torch.tensor([target for _, target in items])
 
 
+def test_label_and_other_keys():
+    for target, key in ((None, "label"), ("y", "y")):
+        data = Datasets(ByName(10, key), ByName(3, key), target=target, holdout_size=4)
+        data.setup()
+        assert data.holdout.inputs.keys() == {"pixels", "mask"} and data.holdout.targets.shape == (4,)
+
+
 def test_a_collate_function_of_ones_own():
     data = Datasets(Numbers(10), Numbers(5), collate=collated, holdout_size=2)
     data.setup()
@@ -123,7 +131,7 @@ class Streamed(IterableDataset):
         ({"validation": Numbers(0)}, "validation is empty"),
         ({"plain": Numbers(9)}, "plain has 9 examples and train 10"),
         ({"num_workers": -1}, "num_workers is -1: expected at least 0"),
-        ({"target": 1}, "target is a int: expected the key of the targets"),
+        ({"target": 1}, "target is a int: expected the key of the targets, or None"),
     ],
 )
 def test_other_arguments_are_refused(arguments, message):
@@ -159,7 +167,7 @@ def single(items):
         (Broken(5), {}, r"^Broken\[3\] fails: no such file \(test_datasets.py, line \d+\); expected an example$"),
         (Ragged(5), {}, "examples of Ragged make no batch: .* a collate function of your own"),
         (Triples(5), {}, "an example of Triples is 3 parts: expected an input and a target, or a dictionary"),
-        (ByName(5, key="label"), {}, "has pixels, mask, label, not labels: name the targets' key as target"),
+        (ByName(5, key="y"), {}, "has pixels, mask, y, not labels or label: give the targets' key as `target`"),
         (
             Numbers(5),
             {"collate": single},
@@ -177,5 +185,43 @@ def test_batches_that_do_not_fit_together_are_refused():
     def padded(items):
         return torch.zeros(len(items), len(items)), torch.zeros(len(items))
 
-    with pytest.raises(UserError, match=r"batches of Numbers differ: .*; expected inputs of one shape"):
+    with pytest.raises(
+        UserError, match=r"examples of Numbers differ: \(64,\) in float32 and \(1,\) in float32; expected"
+    ):
         examples(Numbers(65), collate=padded).in_memory()
+
+
+def test_examples_that_do_not_fit_into_memory_are_refused():
+    """Four numbers and one target, 4 and 8 bytes each: 24 bytes an example."""
+    most = 24 * 1000 / 2**30
+    assert len(examples(Numbers(1000), memory_limit_gib=most).in_memory()) == 1000
+    with pytest.raises(UserError, match=r"1001 examples of Numbers take .* more than memory_limit_gib .*: reduce hold"):
+        examples(Numbers(1001), memory_limit_gib=most).in_memory()
+
+
+opened = None
+
+
+class Opened(Numbers):
+    """Reads a file that a worker process has opened."""
+
+    def __getitem__(self, index):
+        return torch.tensor([float(opened)]), index
+
+
+def test_the_users_function_begins_each_worker_process():
+    def begin(worker):
+        global opened
+        opened = 10 + worker + get_worker_info().dataset.first
+
+    read = examples(Opened(4, first=5), num_workers=2, worker_init_fn=begin, multiprocessing_context="fork")
+    found = [float(inputs) for inputs, _ in read.read([Draw(torch.tensor([0]), None)] * 3)]
+    assert sorted({*found}) == [15.0, 16.0]
+
+
+def test_one_batch_is_read_without_workers(monkeypatch):
+    started = []
+    monkeypatch.setattr(dataset_examples, "DataLoader", lambda *a, **k: started.append(k["num_workers"]) or iter(()))
+    for batches in (1, 2, 9):
+        list(examples(Numbers(20), num_workers=4).read([Draw(torch.tensor([0]), None)] * batches))
+    assert started == [0, 1, 4]

@@ -4,10 +4,18 @@ import pytest
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
+from torch.utils.data import (
+    DataLoader,
+    RandomSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+    random_split,
+)
 
 from gnnrl_lightning import Budget, Options, TrainingOptions, compress
 from gnnrl_lightning.data import Digits, FromDataModule
+from gnnrl_lightning.data.from_data_module import as_example_data
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.search.options import SearchOptions
 
@@ -64,7 +72,7 @@ def test_train_validation_and_test_are_those_of_its_loaders():
     data = ready(Whole(), holdout_size=100)
     assert data.module.prepared and data.name == "Whole"
     assert [ends(data.train), ends(data.holdout), ends(data.test)] == [(40, 0, 39), (10, 100, 109), (6, 200, 205)]
-    assert (data.batch_size, data.eval_batch_size) == (8, 5)
+    assert (data.batch_size, data.eval_batch_size) == (8, 8)
     assert [len(batch.targets) for batch in data.train_dataloader()] == [8] * 5
     assert len(ready(Whole(), holdout_size=4).holdout) == 4
 
@@ -79,6 +87,102 @@ def test_without_test_examples_those_of_the_validation_are_tested():
     """And then no candidate is scored on them."""
     data = ready(Validated(), holdout_size=0.25)
     assert ends(data.test) == (10, 100, 109) and int(data.holdout.targets.max()) < 40
+
+
+class Drawn(LightningDataModule):
+    """Splits at random whenever it is set up, and says nothing of a seed."""
+
+    def setup(self, stage):
+        self.parts = random_split(numbers(60), [30, 20, 10])
+
+    def train_dataloader(self):
+        return DataLoader(self.parts[0], batch_size=8, shuffle=True)
+
+    def val_dataloader(self):
+        return DataLoader(self.parts[1], batch_size=8)
+
+    def test_dataloader(self):
+        return DataLoader(self.parts[2], batch_size=8)
+
+
+def targets(data):
+    return [set(split.in_memory().targets.tolist()) for split in (data.train, data.holdout, data.test)]
+
+
+def test_a_random_split_is_the_same_whenever_it_is_made():
+    first = targets(ready(Drawn(), holdout_size=20))
+    torch.rand(11)
+    assert targets(ready(Drawn(), holdout_size=20)) == first
+    assert [len(each) for each in first] == [30, 20, 10] and len(set.union(*first)) == 60
+    assert targets(ready(Drawn(), holdout_size=20, split_seed=1)) != first
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice on loaders
+def test_a_data_module_that_a_trainer_has_set_up_keeps_its_split():
+    module, network = Drawn(), OwnClassifier()
+    flags = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    network.forward = lambda inputs: nn.functional.one_hot(inputs[:, 0].long(), 60) * network.layers[0].bias.sum()
+    Trainer(max_steps=1, limit_val_batches=0, enable_model_summary=False, **flags).fit(network, module)
+    trained = {*(int(module.parts[0].dataset[index][1]) for index in module.parts[0].indices)}
+    assert targets(ready(module, holdout_size=20))[0] == trained
+
+
+def test_one_data_module_is_always_read_by_the_same():
+    module = Drawn()
+    assert as_example_data(module) is as_example_data(module) is not as_example_data(Drawn())
+    assert as_example_data(as_example_data(module)) is as_example_data(module)
+
+
+class BySamplers(LightningDataModule):
+    """One data set, of which each loader draws its own part."""
+
+    def part(self, *ends):
+        return DataLoader(numbers(50), batch_size=4, sampler=SubsetRandomSampler(range(*ends)))
+
+    def train_dataloader(self):
+        return self.part(0, 30)
+
+    def val_dataloader(self):
+        return self.part(30, 40)
+
+    def test_dataloader(self):
+        return self.part(40, 50)
+
+
+def test_samplers_of_subsets_are_the_splits():
+    data = ready(BySamplers(), holdout_size=10)
+    assert [ends(split) for split in (data.train, data.holdout, data.test)] == [(30, 0, 29), (10, 30, 39), (10, 40, 49)]
+
+
+def test_loaders_that_are_set_on_the_data_module_itself():
+    module = LightningDataModule.from_datasets(numbers(40), numbers(10, 100), numbers(6, 200), batch_size=4)
+    data = ready(module, holdout_size=10)
+    assert [ends(split) for split in (data.train, data.holdout, data.test)] == [
+        (40, 0, 39),
+        (10, 100, 109),
+        (6, 200, 205),
+    ]
+    assert data.batch_size == 4
+
+
+class Repeated(Whole):
+    def val_dataloader(self):
+        return DataLoader(self.validation, sampler=RandomSampler(self.validation, replacement=True, num_samples=99))
+
+
+class Balanced(Whole):
+    def train_dataloader(self):
+        return DataLoader(self.training, batch_sampler=[[0, 1], [2, 3]])
+
+
+class Batched(Whole):
+    def train_dataloader(self):
+        return DataLoader(self.training, batch_size=None)
+
+
+class Alone(Whole):
+    def train_dataloader(self):
+        return DataLoader(self.training, batch_size=8 // self.trainer.world_size)
 
 
 class Weighed(Whole):
@@ -105,8 +209,12 @@ class Absent(Whole):
     [
         (OnlyTrained, "OnlyTrained has no test_dataloader or val_dataloader"),
         (Untrained, "Untrained has no train_dataloader"),
-        (Weighed, "Weighed.train_dataloader has a WeightedRandomSampler: every example is drawn once an epoch"),
+        (Weighed, "Weighed.train_dataloader has a WeightedRandomSampler that does not draw every example once"),
         (Several, r"Several.val_dataloader returns .*: expected one torch.utils.data.DataLoader"),
+        (Repeated, "Repeated.val_dataloader has a RandomSampler that does not draw every example once"),
+        (Balanced, "Balanced.train_dataloader has list: expected a batch_size"),
+        (Batched, "Batched.train_dataloader has no batch size: expected a batch_size"),
+        (Alone, r"Alone.train_dataloader fails: .*\(test_from_data_module.py, line \d+\); self.trainer is None here$"),
         (Absent, r"^Absent.setup fails: data/train.csv \(test_from_data_module.py, line \d+\)$"),
     ],
 )

@@ -45,6 +45,10 @@ def test_the_index_names_every_page():
     assert set(re.findall(r"\((add-[\w-]+\.md)\)", (PAGES / "index.md").read_text())) == set(NAMES)
 
 
+def everything():
+    return "".join((PAGES / page).read_text() for page in NAMES)
+
+
 FURTHER = [
     pytest.param(source, id=f"{page} {number}")
     for page in NAMES
@@ -61,12 +65,15 @@ def test_further_snippets_run_and_their_data_sets_are_taken(source, tmp_path, ca
         runpy.run_path(f"{module}.py", run_name="__main__")
         two = ["--network.init_args", "{classes: 2}"]
         main(["inspect", "--config", "small.yaml", "--data", f"{module}.{data}", *two])
+        for settings in re.findall(r"^```yml\n(.*?)^```$", everything(), re.M | re.S):
+            if f"{module}." in settings:
+                (tmp_path / "further.yaml").write_text(settings)
+                main(["inspect", "--config", "small.yaml", "--config", "further.yaml", *two])
     assert "groups" in capsys.readouterr().out
 
 
 def test_every_snippet_is_run():
-    text = "".join((PAGES / page).read_text() for page in NAMES)
-    assert {*re.findall(r"^```(\w+)$", text, re.MULTILINE)} == {"python", "yaml", "py"} and FURTHER
+    assert {*re.findall(r"^```(\w+)$", everything(), re.MULTILINE)} == {"python", "yaml", "py", "yml"} and FURTHER
 
 
 @pytest.mark.parametrize("page", NAMES)

@@ -69,9 +69,12 @@ def test_weights_depend_on_the_seed_and_on_nothing_else(make):
     first, second = spec.build(1).state_dict(), spec.build(1).state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert torch.equal(before[0], torch.get_rng_state()) and (before[1] == np.random.get_state()[1]).all()
-    spec.check_random(1)
+    spec.check_random(spec.build(1), 1)
 
 
 def test_trained_weights_are_told_from_random_ones():
-    with pytest.raises(UserError, match=r"from_file makes the same weights whatever the seed.*epochs to 0; or"):
-        NetworkSpec(f"{__name__}.from_file").check_random(0)
+    spec = NetworkSpec(f"{__name__}.from_file")
+    with pytest.raises(
+        UserError, match=r"from_file makes the same weights whatever the seed.*pretraining.epochs to 0 to"
+    ):
+        spec.check_random(spec.build(0), 0)
