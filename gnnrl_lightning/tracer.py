@@ -12,7 +12,8 @@ from gnnrl_lightning.cost.ranges import Limits
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.surgery.selftest import find_faults
-from gnnrl_lightning.tracing.groups import Fault, form_groups, part_otherwise
+from gnnrl_lightning.tracing.forming import form_groups, part_otherwise
+from gnnrl_lightning.tracing.groups import Fault
 from gnnrl_lightning.tracing.passes import walk_network
 from gnnrl_lightning.tracing.program.checks import as_inputs, check_network, check_takes
 from gnnrl_lightning.tracing.program.copies import shared_copy

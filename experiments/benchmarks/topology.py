@@ -40,7 +40,8 @@ from torch import Tensor, nn
 import gnnrl_lightning
 from gnnrl_lightning import ComputationGraph, networks
 from gnnrl_lightning.cost.budget import Budget
-from gnnrl_lightning.surgery.selftest import TOLERANCE, count_macs, randomised
+from gnnrl_lightning.surgery.exactness import TOLERANCE, randomised
+from gnnrl_lightning.surgery.selftest import count_macs
 from gnnrl_lightning.trees import tensors
 
 OWN = {

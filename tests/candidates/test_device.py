@@ -13,7 +13,7 @@ from gnnrl_lightning.evaluation.evaluator import Evaluator
 from gnnrl_lightning.networks import mobilenet_v1, resnet20
 from gnnrl_lightning.objective import Classification
 from gnnrl_lightning.repair.table import REPAIRS
-from gnnrl_lightning.surgery.selftest import randomised
+from gnnrl_lightning.surgery.exactness import randomised
 from gnnrl_lightning.surrogate.measures import measure_outputs, measure_reconstruction
 from tests.support.simulated_device import SIMULATED, Remote, SimulatedDevice
 

@@ -11,8 +11,8 @@ from gnnrl_lightning import networks
 from gnnrl_lightning.networks import resnet20
 from gnnrl_lightning.speed.fusion import FusedConvolution, can_fuse, fuse_convolutions
 from gnnrl_lightning.speed.inference import fold_batch_norms, for_inference
+from gnnrl_lightning.surgery.exactness import randomised
 from gnnrl_lightning.surgery.layers import find_layers
-from gnnrl_lightning.surgery.selftest import randomised
 
 pytestmark = pytest.mark.skipif(not can_fuse(nn.Linear(1, 1)), reason="needs oneDNN")
 

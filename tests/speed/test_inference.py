@@ -8,8 +8,8 @@ import gnnrl_lightning
 from gnnrl_lightning.networks import mobilenet_v2, resnet20
 from gnnrl_lightning.speed.fusion import can_fuse
 from gnnrl_lightning.speed.inference import fold_batch_norms, for_inference
+from gnnrl_lightning.surgery.exactness import randomised
 from gnnrl_lightning.surgery.layers import find_layers
-from gnnrl_lightning.surgery.selftest import randomised
 
 
 class Shared(nn.Module):

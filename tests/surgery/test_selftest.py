@@ -7,15 +7,8 @@ from torch import nn
 import gnnrl_lightning
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks.cifar_resnet import resnet20
-from gnnrl_lightning.surgery.selftest import (
-    _drawn,
-    count_macs,
-    exactness_fault,
-    find_culprits,
-    on_meta,
-    randomised,
-    shape_fault,
-)
+from gnnrl_lightning.surgery.exactness import exactness_fault, randomised
+from gnnrl_lightning.surgery.selftest import _drawn, count_macs, find_culprits, on_meta, shape_fault
 from gnnrl_lightning.tracing.axes import Selection
 from tests.support.exactness import macs_of, random_weights
 from tests.support.networks_code import Code, macs

@@ -1,0 +1,260 @@
+"""Channel groups from labels: interchangeable channels, sets of equal width, and frozen channels.
+
+Channels (connected components of labels) that occur in exactly the same tensor dimensions are interchangeable: they
+form an *index set*. Index sets that must keep equal counts (the halves of a chunk, the blocks of a grouped
+convolution) form one group; every other index set is a separate group.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+from gnnrl_lightning.tracing.groups import ChannelGroup, Channels, Fault, FrozenGroup, Member
+from gnnrl_lightning.tracing.labels import Use
+from gnnrl_lightning.tracing.reading import read_labels
+from gnnrl_lightning.tracing.walk import Walk
+
+
+def form_groups(walk: Walk, unfit: dict[str, Fault] | None = None) -> Channels:
+    """Sort the channels that a walk has found into groups.
+
+    Args:
+        walk: The finished walk.
+        unfit: Groups that failed a test of the pruned network: name -> fault. They are frozen.
+    """
+    while (found := _Former(walk).form(unfit or {})) is None:
+        pass  # parts that cannot keep the ratio of their sizes are separate now
+    return found
+
+
+def part_otherwise(walk: Walk, channels: Channels, failing: Collection[str]) -> bool:
+    """Let parts of the channels of failing groups keep the ratio of their sizes, or be separate if they have kept it.
+
+    The code may compute a size, `x[:, : x.shape[1] // 4]`, or fix it. Each of the two is tried once.
+
+    Args:
+        walk: The walk.
+        channels: Its groups.
+        failing: Names of groups that fail a test of the pruned network.
+
+    Returns:
+        Whether anything has changed: then the groups are to be formed again.
+    """
+    mine = [number for number, group in enumerate(channels.groups) if group.name in failing]
+    changed = False
+    for cut in walk.labels.cuts:
+        labels = cut.labels()
+        if not np.isin(channels.place[labels[labels >= 0].numpy(), 0], mine).any():
+            continue
+        if cut.together or (not cut.tried and cut.unit > 1):
+            cut.together, cut.tried, changed = not cut.together, True, True
+    return changed
+
+
+class _Former:
+    """Implementation of `form_groups`, with one attribute for each intermediate result."""
+
+    def __init__(self, walk: Walk) -> None:
+        self.walk = walk
+        self.channel = walk.labels.solve()
+        self.first = np.full(self.channel.max(initial=-1) + 1, np.iinfo(np.int64).max)
+        np.minimum.at(self.first, self.channel, np.arange(len(self.channel)))
+        self.made = {int(c): None for _, labels in walk.produced for c in self.channel[labels[labels >= 0].numpy()]}
+        self.reasons: dict[int, tuple[str, str, str]] = {}
+        self.parted = False
+        for freeze in walk.labels.frozen:
+            self._freeze(self.channel[freeze.labels.numpy()], freeze.operator, freeze.reason, freeze.source)
+        self.rows, tagged = walk.labels.settle(self.channel)
+        self.tags = self._tags(tagged)
+
+    def _freeze(self, channels: np.ndarray, operator: str, reason: str, source: str) -> bool:
+        fresh = [int(c) for c in np.unique(channels) if int(c) not in self.reasons]
+        self.reasons.update(dict.fromkeys(fresh, (operator, reason, source)))
+        return bool(fresh)
+
+    def _tags(self, tagged: list[Tensor]) -> dict[int, bytes]:
+        """Return for each channel a key made of the tags of its labels and their counts."""
+        if not tagged:
+            return {}
+        numbers = np.repeat(np.arange(len(tagged)), [labels.numel() for labels in tagged])
+        channels = self.channel[torch.cat([labels.flatten() for labels in tagged]).numpy()]
+        codes, counts = np.unique(channels.astype(np.int64) * len(tagged) + numbers, return_counts=True)
+        found, starts = np.unique(codes // len(tagged), return_index=True)
+        rows = np.stack([codes % len(tagged), counts], 1)
+        ends = [*starts[1:].tolist(), len(rows)]
+        return {
+            channel: rows[start:end].tobytes()
+            for channel, start, end in zip(found.tolist(), starts.tolist(), ends, strict=True)
+        }
+
+    def _index_sets(self) -> dict[int, int]:
+        """Return the index set of each channel that an operator produces, numbered in the order of the labels."""
+        numbers: dict[object, int] = {}
+        sets = {}
+        for channel in sorted(self.made, key=lambda c: self.first[c]):
+            key = (self.tags.get(channel), self.reasons.get(channel))
+            sets[channel] = numbers.setdefault(key, len(numbers))
+        return sets
+
+    def _ties(self, sets: dict[int, int]) -> tuple[list[tuple[int, int]], bool]:
+        """Return pairs of index sets that must keep equal counts, and whether any channel was frozen in the process."""
+        pairs: list[tuple[int, int]] = []
+        changed = False
+        sizes = Counter(sets.values())
+        for rows in self.rows:
+            labels = rows.labels.numpy()
+            free = labels >= 0
+            channels = np.where(free, self.channel[labels], -1)
+            rigid = not free.all() or any(int(c) not in sets or int(c) in self.reasons for c in channels.flat)
+            patterns = [[sets[int(c)] for c in row] for row in channels] if not rigid else []
+            renamed = [_renumber(pattern) for pattern in patterns]
+            lengths = [[sizes[index] for index in pattern] for pattern in patterns]
+            if rigid or any(pattern != renamed[0] for pattern in renamed) or any(row != lengths[0] for row in lengths):
+                if rows.parts is not None:
+                    rows.parts.together, rows.parts.tried, self.parted = False, True, True
+                    continue
+                reason = "must keep equal counts together with channels that cannot be pruned so"
+                changed |= self._freeze(channels[free], rows.operator, reason, rows.source)
+                continue
+            for pattern in patterns[1:]:
+                pairs.extend(set(zip(patterns[0], pattern, strict=True)))
+        return pairs, changed
+
+    def form(self, unfit: dict[str, Fault]) -> Channels | None:
+        """Form the groups, or return None if parts of channels are separate that were not before."""
+        while True:
+            sets = self._index_sets()
+            pairs, changed = self._ties(sets)
+            if self.parted:
+                return None
+            if changed:
+                continue
+            classes = self._join(sets, pairs)
+            for _, channels, frozen in classes:
+                if not frozen and len(channels[0]) == 1:
+                    changed |= self._freeze(np.concatenate(channels), *self._why_single(int(channels[0][0])))
+            if changed:
+                continue
+            failed = [(channels, unfit[name]) for name, channels, frozen in classes if not frozen and name in unfit]
+            if not failed:
+                return self._build(classes)
+            for members, fault in failed:
+                cut = self._use_of(int(members[0][0]), self._cuts)
+                source = fault.source or (cut.source if cut else "")
+                self._freeze(np.concatenate(members), "self-test", fault.reason, source)
+
+    def _use_of(self, channel: int, uses: Sequence[Use]) -> Use | None:
+        """Return the first of the given uses of a channel."""
+        return next((use for use in uses if (self.channel[use.labels[use.labels >= 0].numpy()] == channel).any()), None)
+
+    @property
+    def _cuts(self) -> list[Use]:
+        """Uses of each of the parts of channels."""
+        return [Use(part, cut.operator, cut.source) for cut in self.walk.labels.cuts for part in cut.parts]
+
+    def _why_single(self, channel: int) -> tuple[str, str, str]:
+        """Return operator, reason and source of a group that has only one channel."""
+        for _, labels in self.walk.produced:
+            if np.count_nonzero(self.channel[labels[labels >= 0].numpy()] == channel) > 1:
+                return "layer", "is one channel, for all channels of its layer go together", ""
+        cut = self._use_of(channel, [*self._cuts, *self.rows])
+        if cut is None:
+            return "layer", "is the only channel of its layer", ""
+        return cut.operator, "is used apart from the other channels of its layer", cut.source
+
+    def _join(self, sets: dict[int, int], pairs: list[tuple[int, int]]) -> list[tuple[str, list[np.ndarray], bool]]:
+        """Return groups as (name, channels of each index set, frozen?), in the order in which they are produced."""
+        count, (a, b) = max(sets.values(), default=-1) + 1, np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+        joined = coo_array((np.ones(len(pairs), dtype=bool), (a, b)), shape=(count, count))
+        group_of = connected_components(joined, directed=False)[1] if count else np.empty(0, dtype=np.int64)
+        members: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+        for channel, index in sets.items():
+            members[int(group_of[index])][index].append(channel)
+        names: dict[int, str] = {}
+        taken: dict[str, int] = defaultdict(int)
+        for module, labels in self.walk.produced:
+            for channel in dict.fromkeys(self.channel[labels[labels >= 0].numpy()].tolist()):
+                group = int(group_of[sets[channel]])
+                if group not in names:
+                    taken[module] += 1
+                    names[group] = module if taken[module] == 1 else f"{module}#{taken[module]}"
+        return [
+            (
+                name,
+                [np.array(channels) for channels in members[group].values()],
+                next(iter(next(iter(members[group].values())))) in self.reasons,
+            )
+            for group, name in names.items()
+        ]
+
+    def _build(self, classes: list[tuple[str, list[np.ndarray], bool]]) -> Channels:
+        place = np.full((max(len(self.channel), 1), 3), -1, dtype=np.int64)
+        frozen = [FrozenGroup(*item) for item in self.walk.unlabelled]
+        together: dict[tuple[str, str, str, str], int] = {}
+        kept: list[tuple[str, list[np.ndarray]]] = []
+        by_channel = np.full((len(self.first), 3), -1, dtype=np.int64)
+        owner = np.full(len(self.first), -1, dtype=np.int64)
+        for name, members, is_frozen in classes:
+            if is_frozen:
+                why = self.reasons[int(members[0][0])]
+                key = (name.split("#")[0], *why)
+                together[key] = together.get(key, 0) + sum(len(m) for m in members)
+                owner[np.concatenate(members)] = len(frozen) + list(together).index(key)
+                continue
+            for row, channels in enumerate(members):
+                by_channel[channels, 0] = len(kept)
+                by_channel[channels, 1] = row
+                by_channel[channels, 2] = np.arange(len(channels))
+            kept.append((name, members))
+        for (name, operator, reason, source), width in together.items():
+            frozen.append(FrozenGroup(name, width, operator, reason, source))
+        place[: len(self.channel)] = by_channel[self.channel]
+        found, pairs = self._members(place), self._pairs(place)
+        groups = tuple(
+            ChannelGroup(name, len(members[0]), tuple(found[i]), len(members), 2 if i in pairs else 1)
+            for i, (name, members) in enumerate(kept)
+        )
+        return Channels(groups, tuple(frozen), place, np.append(owner[self.channel], -1), self.channel)
+
+    def _pairs(self, place: np.ndarray) -> set[int]:
+        """Return the groups that must keep two channels: alone, they are all values of a statistic that needs two."""
+        found = set()
+        for labels in self.walk.pairs:
+            channels = place[labels[labels >= 0].numpy()]
+            different = len(np.unique(channels, axis=0)) == len(labels)  # no channel has several values
+            if different and len(np.unique(channels[:, :2], axis=0)) == 1:
+                found.add(int(channels[0, 0]))
+        return found
+
+    def _members(self, place: np.ndarray) -> dict[int, list[Member]]:
+        made = {label for _, labels in self.walk.produced for label in labels.tolist() if label >= 0}
+        read = read_labels(self.walk)
+        found: dict[int, list[Member]] = defaultdict(list)
+        for name, value in self.walk.parameters.items():
+            for dim in range(len(value.shape)):
+                labels = value.along(dim)
+                if labels is None:
+                    continue
+                first = int(labels[0])
+                role = "output" if first in made else "input" if first in read else "channel"
+                for group in np.unique(place[labels.numpy(), 0]):
+                    if group >= 0:
+                        found[int(group)].append(Member(name, dim, role))
+        for contraction in self.walk.contractions:
+            if contraction.weight and contraction.reads is not None and contraction.reads.dim() == 2:
+                for group in np.unique(place[contraction.reads.numpy().flatten(), 0]):
+                    if group >= 0:
+                        found[int(group)].append(Member(contraction.weight, 1, "input"))
+        return found
+
+
+def _renumber(pattern: list[int]) -> list[int]:
+    numbers: dict[int, int] = {}
+    return [numbers.setdefault(item, len(numbers)) for item in pattern]
