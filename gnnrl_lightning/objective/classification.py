@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gnnrl_lightning.checks import real
-from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.objective.outputs import only_output
 from gnnrl_lightning.objective.protocol import AGREEMENT, Figure, Measured, Objective
 from gnnrl_lightning.trees import Tree
@@ -59,7 +60,9 @@ class Classification(Objective):
 
     def loss(self, outputs: Tree, targets: Tensor) -> Tensor:
         """Mean cross-entropy, nats."""
-        return F.cross_entropy(logits(outputs), targets, label_smoothing=self.label_smoothing)
+        found = logits(outputs)
+        with within(found.shape[1]):
+            return F.cross_entropy(found, targets, label_smoothing=self.label_smoothing)
 
     def measure(self, outputs: Tree, targets: Tensor) -> Measured:
         """Return correctness of each example; sums for top-1, top-5 (with more than five classes) and cross-entropy."""
@@ -68,7 +71,8 @@ class Classification(Objective):
         sums = {"top1": 100.0 * right.sum()}
         if log_probs.shape[1] > TOP:
             sums["top5"] = 100.0 * (log_probs.topk(TOP, 1).indices == targets[:, None]).sum()
-        sums["cross_entropy"] = F.nll_loss(log_probs, targets, reduction="sum")
+        with within(log_probs.shape[1]):
+            sums["cross_entropy"] = F.nll_loss(log_probs, targets, reduction="sum")
         return Measured(right, sums)
 
     def distance(self, outputs: Tree, reference: Tree) -> Tensor:
@@ -139,6 +143,24 @@ def check_softness(label_smoothing: float, temperature: float) -> None:
     """
     real("label_smoothing", label_smoothing, 0, 1)
     real("divergence_temperature", temperature, 1)
+
+
+@contextmanager
+def within(classes: int) -> Iterator[None]:
+    """Refuse, on the CPU, a target that is not among the classes: of examples that are read late, they are not known.
+
+    Args:
+        classes: Number of the network's classes.
+
+    Raises:
+        UserError: PyTorch has found one within this block.
+    """
+    try:
+        yield
+    except IndexError as error:
+        raise UserError(
+            f"the network has {classes} classes: {one_line(error)}; expected targets from 0 to {classes - 1}"
+        ) from error
 
 
 def known_targets(data: Any, some: Tensor) -> list[Tensor]:

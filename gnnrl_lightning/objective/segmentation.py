@@ -17,6 +17,7 @@ from gnnrl_lightning.objective.classification import (
     check_classes,
     check_softness,
     softened_divergence,
+    within,
 )
 from gnnrl_lightning.objective.outputs import only_output
 from gnnrl_lightning.objective.protocol import AGREEMENT, Figure, Measured, Objective
@@ -59,11 +60,13 @@ class Segmentation(Objective):
     def loss(self, outputs: Tree, targets: Tensor) -> Tensor:
         """Return the cross-entropy, nats, mean over all pixels of the batch that are not ignored."""
         smoothing = self.label_smoothing
-        return F.cross_entropy(maps(outputs), targets, ignore_index=self.ignore_index, label_smoothing=smoothing)
+        found = maps(outputs)
+        with within(found.shape[1]):
+            return F.cross_entropy(found, targets.long(), ignore_index=self.ignore_index, label_smoothing=smoothing)
 
     def measure(self, outputs: Tree, targets: Tensor) -> Measured:
         """Return mean IoU of each example `(n,)`; sums: intersections, unions `(classes,)`, pixels, cross-entropy."""
-        outputs = maps(outputs).float()
+        outputs, targets = maps(outputs).float(), targets.long()
         confusion = self._confusion(outputs, targets)
         both = confusion.diagonal(dim1=1, dim2=2)
         either = confusion.sum(1) + confusion.sum(2) - both

@@ -164,3 +164,10 @@ def test_agreement_by_hand():
     assert not Classification().agrees(torch.full((100, 2), float("nan")), reference)
     sure, surer = torch.tensor([[20.0, 0.0]] * 100), torch.tensor([[24.0, 0.0]] * 100)
     assert Classification(divergence_temperature=64).agrees(surer, sure)  # it compares probabilities, not softened ones
+
+
+def test_a_target_that_is_read_late_and_no_class_is_refused():
+    outputs, targets = torch.zeros(2, 3), torch.tensor([0, 3])
+    for compute in (Classification().loss, Classification().measure):
+        with pytest.raises(UserError, match=r"the network has 3 classes: Target 3 is out of .*; expected .* 0 to 2"):
+            compute(outputs, targets)

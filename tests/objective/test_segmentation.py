@@ -101,3 +101,13 @@ def test_targets_are_drawn_pixel_by_pixel():
     logits = torch.tensor([0.0, math.log(3.0)])[None, :, None, None].expand(2, 2, 30, 40)
     targets = Segmentation().draw(logits, torch.Generator().manual_seed(0))
     assert targets.shape == (2, 30, 40) and float(targets.float().mean()) == pytest.approx(0.75, abs=0.03)
+
+
+def test_masks_of_bytes_count_as_those_of_int64():
+    logits, targets = drawn()
+    objective = Segmentation()
+    assert torch.equal(objective.loss(logits, targets.byte()), objective.loss(logits, targets))
+    ours, theirs = (objective.measure(logits, each) for each in (targets.byte(), targets))
+    assert torch.equal(ours.scores, theirs.scores)
+    with pytest.raises(UserError, match=r"the network has 4 classes: Target \d is out of bounds"):
+        objective.loss(logits, targets + 4)
