@@ -158,7 +158,18 @@ class ExampleData(LightningDataModule, ABC):
             )
 
     def _check(self, loaded: Any) -> None:
-        """Validate the loaded splits; does nothing by default."""
+        """Refuse splits whose examples differ in kind; no network reads the test examples before its final test."""
+        kinds: dict[str, str] = {}
+        for name in ("train", "validation", "test"):
+            if split := getattr(loaded, name, None):
+                first = split.subset(torch.tensor([0])).in_memory()
+                kinds[name] = " and ".join(map(_kind, tensors((first.inputs, first.targets))))
+        for name, kind in kinds.items():
+            if kind != kinds.get("train", kind):
+                raise UserError(
+                    f"the {name} examples of {self.name} are {kind}, the training examples {kinds['train']}: expected "
+                    "the same types and numbers of dimensions"
+                )
 
     def split(self, examples: Examples, held: int) -> tuple[Tensor, Tensor]:
         """Indices `(n,)` of the remaining training examples and of the holdout; random by default."""
@@ -239,16 +250,6 @@ class ExampleData(LightningDataModule, ABC):
         chosen = torch.randperm(len(self.train), generator=generator_for(self.split_seed))[:examples]
         return self.train.subset(chosen).in_memory()
 
-    def first(self, split: str, examples: int) -> ExampleSet:
-        """The first examples of a split, in memory.
-
-        Args:
-            split: train, holdout or test.
-            examples: Number of examples; fewer if the split has fewer.
-        """
-        data: Examples = getattr(self, split)
-        return data.subset(torch.arange(min(examples, len(data)))).in_memory()
-
     def _loader(self, data: Examples, batch_size: int, shuffle_seed: int | None = None) -> BatchLoader:
         if self.trainer is None:
             return BatchLoader(data, batch_size, shuffle_seed)
@@ -274,3 +275,7 @@ class ExampleData(LightningDataModule, ABC):
         if batch.seed is not None:
             inputs, targets = self.augment(inputs, targets, torch.Generator().manual_seed(batch.seed))
         return Batch(self.normalize(inputs), targets)
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tensor.dim()}D"

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset, IterableDataset, TensorDataset, get_worker_info
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from gnnrl_lightning.data import BatchLoader, DatasetExamples, Datasets, Draw, dataset_examples
 from gnnrl_lightning.data.dataset_examples import Loading
@@ -95,7 +95,7 @@ def test_the_holdout_is_of_the_validation_examples(size, held):
 
 
 def test_inputs_by_name():
-    data = Datasets(ByName(10), TensorDataset(torch.zeros(3, 2), torch.zeros(3)), holdout_size=4)
+    data = Datasets(ByName(10), ByName(3), holdout_size=4)
     data.setup()
     assert {name: tuple(each.shape) for name, each in data.holdout.inputs.items()} == {"pixels": (4, 2), "mask": (4, 1)}
     assert torch.equal(data.holdout.targets, data.holdout.inputs["pixels"][:, 0].long() % 3)
@@ -225,3 +225,32 @@ def test_one_batch_is_read_without_workers(monkeypatch):
     for batches in (1, 2, 9):
         list(examples(Numbers(20), num_workers=4).read([Draw(torch.tensor([0]), None)] * batches))
     assert started == [0, 1, 4]
+
+
+class Doubled(Numbers):
+    def __getitem__(self, index):
+        inputs, target = super().__getitem__(index)
+        return inputs.double(), target
+
+
+class Flat(Numbers):
+    def __getitem__(self, index):
+        inputs, target = super().__getitem__(index)
+        return inputs, torch.tensor([target])
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        (
+            {"test": Doubled(5)},
+            "the test examples of datasets are float64 2D and int64 1D, the training .* float32 2D",
+        ),
+        ({"test": Flat(5)}, "the test examples of datasets are float32 2D and int64 2D"),
+        ({"validation": Doubled(5)}, "the validation examples of datasets are float64 2D"),
+        ({"test": Triples(5)}, "an example of Triples is 3 parts"),
+    ],
+)
+def test_splits_of_different_kinds_are_refused_when_they_are_loaded(splits, message):
+    with pytest.raises(UserError, match=message):
+        Datasets(**{"train": Numbers(20), "test": Numbers(5)} | splits).setup()
