@@ -134,7 +134,7 @@ class DatasetExamples:
         if size > self.loading.memory_limit_gib:
             raise UserError(
                 f"{len(self)} examples of {type(self.dataset).__name__} take {size:.1f} GiB in memory, more than "
-                f"memory_limit_gib ({self.loading.memory_limit_gib:g}): reduce holdout_size, or raise the limit"
+                f"memory_limit_gib ({self.loading.memory_limit_gib:g}): lower holdout_size, or raise the limit"
             )
         return map_tensors(lambda tensor: tensor.new_empty(len(self), *tensor.shape[1:]), batch)
 
@@ -232,7 +232,7 @@ class _Batches(Dataset[Any]):
             try:
                 found = count(tree)
             except (ValueError, TypeError) as error:
-                raise UserError(f"{what} of {name}: {one_line(error)}") from error
+                raise UserError(f"{what} of {name}: {one_line(error)}; expected tensors, batch first") from error
             if found != examples:
                 shape = tuple(tensors(tree)[0].shape)
                 raise UserError(f"{what} of {name} have the shape {shape}: expected {examples} examples, batch first")

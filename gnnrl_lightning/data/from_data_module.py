@@ -128,8 +128,8 @@ class FromDataModule(ExampleData):
             raise
         except Exception as error:  # the user's own data module may raise anything
             lonely = self.module.trainer is None and "NoneType" in str(error)
-            hint = "; self.trainer is None here" if lonely else ""
-            raise UserError(f"{self.name}.{what} fails: {with_place(error)}{hint}") from error
+            expected = "code that needs no Trainer: self.trainer is None here" if lonely else "that it succeeds"
+            raise UserError(f"{self.name}.{what} fails: {with_place(error)}; expected {expected}") from error
 
     def _users_loader(self, stage: str) -> DataLoader[Any] | None:
         """Return a loader of the data module, or None if it has none."""

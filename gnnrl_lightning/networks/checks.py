@@ -18,7 +18,7 @@ def check_stored(network: nn.Module) -> None:
     """
     for name, parameter in network.named_parameters():
         if parameter.is_meta:
-            raise UserError(f"{name} is on the meta device, where tensors have no numbers: load the network's weights")
+            raise UserError(f"{name} is on the meta device, where tensors have no numbers: give it its weights")
         if parameter.is_floating_point() and parameter.dtype != torch.float32:
             kind = str(parameter.dtype).removeprefix("torch.")
             raise UserError(

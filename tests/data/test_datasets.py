@@ -195,7 +195,7 @@ def test_examples_that_do_not_fit_into_memory_are_refused():
     """Four numbers and one target, 4 and 8 bytes each: 24 bytes an example."""
     most = 24 * 1000 / 2**30
     assert len(examples(Numbers(1000), memory_limit_gib=most).in_memory()) == 1000
-    with pytest.raises(UserError, match=r"1001 examples of Numbers take .* more than memory_limit_gib .*: reduce hold"):
+    with pytest.raises(UserError, match=r"1001 examples of Numbers take .* more than memory_limit_gib .*: lower hold"):
         examples(Numbers(1001), memory_limit_gib=most).in_memory()
 
 

@@ -301,7 +301,7 @@ def test_data_is_asked_for(name):
 
 
 def test_gradients_need_logits():
-    with pytest.raises(UserError, match="only output is logits"):
+    with pytest.raises(UserError, match=r"expected logits .*, as its only output or one named logits"):
         scores_of(ZOO["Outputs"].build(), "taylor", labelled(2)[0], torch.zeros(1, 3, 8, 8))
 
 

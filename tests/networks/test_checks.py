@@ -52,7 +52,7 @@ def test_weights_in_another_precision_or_without_numbers_are_refused():
     half = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).half())
     with pytest.raises(UserError, match=r"^1.weight is stored in float16: expected float32, so call .float\(\) on"):
         check_stored(half)
-    with pytest.raises(UserError, match=r"^weight is on the meta device, where tensors have no numbers: load"):
+    with pytest.raises(UserError, match=r"^weight is on the meta device, where tensors have no numbers: give"):
         check_stored(nn.Linear(2, 2, device="meta"))
 
 
