@@ -1,4 +1,4 @@
-"""Proximal policy optimisation as pure functions: advantages, losses, diagnostics.
+"""Proximal policy optimisation as pure functions: advantages, losses, diagnostics, learning rate.
 
 Source: Schulman et al., Proximal Policy Optimization Algorithms, 2017; names as in torchrl, metrics as in
     CleanRL.
@@ -10,6 +10,12 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+KL_SLACK = 1.5
+"""Largest move of the policy in an iteration, as a multiple of the target divergence."""
+
+SLOWER, FASTER = 2.0, 1.5
+"""Factors by which the learning rate is lowered after too large a move of the policy, and raised after a small one."""
 
 
 def gae(rewards: Tensor, values: Tensor, done: Tensor, gamma: float = 1.0, gae_lambda: float = 0.95) -> Tensor:
@@ -100,3 +106,24 @@ def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
     if variance <= 0:
         return torch.zeros_like(variance)
     return 1 - (returns - values).var(correction=0) / variance
+
+
+def next_rate(rate: float, moved: float, target: float, largest: float) -> float:
+    """Learning rate after an iteration, by how far it has moved the policy.
+
+        min(1.5 rate, largest)     if moved < target / 2
+        rate                       if target / 2 <= moved <= 1.5 target
+        rate / 2                   otherwise
+
+    Args:
+        rate: Learning rate of the iteration.
+        moved: Divergence (nats) of the policy that played the episodes from the current one.
+        target: Target divergence (nats).
+        largest: Largest learning rate.
+
+    Source: the adaptive learning rate of RSL-RL (Rudin et al., Learning to Walk in Minutes Using Massively Parallel
+        Deep Reinforcement Learning, 2022, appendix), there with a factor of 1.5 both ways and after each minibatch.
+    """
+    if moved < target / 2:
+        return min(FASTER * rate, largest)
+    return rate if moved <= KL_SLACK * target else rate / SLOWER

@@ -77,3 +77,20 @@ def test_explained_variance():
     assert ppo.explained_variance(returns, returns) == 1
     assert ppo.explained_variance(torch.full((3,), 7.0), returns) == 0
     assert ppo.explained_variance(torch.zeros(3), torch.ones(3)) == 0
+
+
+@pytest.mark.parametrize(
+    ("rate", "moved", "expected"),
+    [
+        (0.002, 0.61, 0.001),  # more than 1.5 times the target
+        (0.002, 0.60, 0.002),
+        (0.002, 0.20, 0.002),
+        (0.001, 0.19, 0.0015),  # less than half of it
+        (0.0025, 0.0, 0.003),  # at most the largest
+        (0.003, 0.1, 0.003),
+        (0.002, float("inf"), 0.001),
+        (0.002, float("nan"), 0.001),
+    ],
+)
+def test_next_rate_by_hand(rate, moved, expected):
+    assert ppo.next_rate(rate, moved, target=0.4, largest=0.003) == pytest.approx(expected)

@@ -17,9 +17,6 @@ from gnnrl_lightning.rl.policies.outputs import Outputs, check_finite, check_gra
 from gnnrl_lightning.rl.rollout import RolloutLoader, Transitions, collect, squash_of
 from gnnrl_lightning.rl.state.graph import StateGraph
 
-KL_SLACK = 1.5
-"""Largest move of the policy in an iteration, as a multiple of target_kl."""
-
 HALVINGS = 10
 """Maximum number of times that a step that went too far is halved."""
 
@@ -35,6 +32,9 @@ class GNNRL(GraphLearner):
 
         L = policy loss + value_coeff * value loss - entropy_coeff * entropy.
 
+    Each iteration starts without the optimiser's momentum: it points to where the policy was going on the episodes of
+    earlier iterations, and would be followed again even after a step along it was taken back.
+
     See `GraphLearner` for the use of a proxy.
 
     On the CPU, the same seed gives the same search, even if it is interrupted and resumed.
@@ -43,7 +43,7 @@ class GNNRL(GraphLearner):
         env: The environment; it can also be set later (`module.env = env`), before training starts.
         make_policy: Creates the policy from (number of node features, decisions per graph): a module with
             `act(state)` and `evaluate(state, action)`, see `gnnrl_lightning.rl.policies.ActorCritic`.
-        learning_rate: Adam's learning rate.
+        learning_rate: Adam's learning rate at the beginning, and at most; see target_kl.
         clip_epsilon: Half-width of PPO's clipping interval around a probability ratio of 1.
         entropy_coeff: Weight of the entropy bonus.
         value_coeff: Weight of the critic's loss.
@@ -52,8 +52,9 @@ class GNNRL(GraphLearner):
         epochs: Passes over the transitions of an iteration.
         minibatches: Optimiser steps per pass.
         target_kl: Target divergence per iteration, in nats. If a step moves the policy further than 1.5 times this
-            from the start of the iteration, measured on the next minibatch, the step is halved until it does not, and
-            the iteration ends. None: no limit.
+            from the start of the iteration, measured on the next minibatch, the step is halved until it does not, the
+            iteration ends, and the learning rate is lowered (`gnnrl_lightning.rl.ppo_losses.next_rate`); it rises
+            again when the policy moves by less than half of this. None: no limit, and the rate is constant.
         proposal_spread: Standard deviation of the untrained policy's actions around the proposals in the states, if
             there are any; at least one channel.
         **common: Arguments of `GraphLearner`. The trainer's `gradient_clip_val`, if set, replaces max_grad_norm.
@@ -151,31 +152,49 @@ class GNNRL(GraphLearner):
                 self.sum_over_processes,
             )
 
+        self._forget()  # not in on_train_epoch_start, which is not called where a run is resumed
         transitions = self.measured(play, iteration)
         explained = ppo.explained_variance(transitions.values, transitions.returns)
         self._rollout["losses/explained_variance"] = float(explained)
         return transitions
 
-    def on_train_epoch_start(self) -> None:
-        """Forget the parameters of the previous iteration."""
+    def _forget(self) -> None:
+        """Forget the parameters and the momentum of the previous iteration."""
         self._before = []
+        for optimizer in self.trainer.optimizers:
+            for state in optimizer.state.values():
+                if "exp_avg" in state:
+                    state["exp_avg"].zero_()
 
     def on_train_batch_start(self, batch: Transitions, batch_idx: int) -> int | None:
         """If the last step moved the policy too far, halve it until it does not, and end the iteration.
 
-        PPO's clipping bounds the gain from a step, but not its size. All processes take the same decision.
+        PPO's clipping bounds the gain from a step, but not its size. All processes take the same decision. Before the
+        last step of an iteration, and when it ends early, the learning rate is adapted.
         """
-        if self.target_kl is None or not self._before or self._moved(batch) <= KL_SLACK * self.target_kl:
+        if self.target_kl is None or not self._before:
+            return None
+        moved, most = self._moved(batch), ppo.KL_SLACK * self.target_kl
+        near = moved <= most  # NaN is not
+        if not near or (self._loader is not None and self._loader.done):
+            self._adapt(moved, self.target_kl)
+        if near:
             return None
         for _ in range(HALVINGS):
             with torch.no_grad():
                 for now, before in zip(self.policy.parameters(), self._before, strict=True):
                     now.lerp_(before.to(now.device), 0.5)
-            if self._moved(batch) <= KL_SLACK * self.target_kl:
+            if self._moved(batch) <= most:
                 break
         if self._loader is not None:
             self._loader.drop()
         return -1
+
+    def _adapt(self, moved: float, target: float) -> None:
+        """Adapt the learning rate, which checkpoints store with the optimiser."""
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = ppo.next_rate(group["lr"], moved, target, self.learning_rate)
 
     @torch.no_grad()
     def _moved(self, batch: Transitions) -> float:
@@ -210,13 +229,14 @@ class GNNRL(GraphLearner):
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Remember the parameters before the step, and log the gradient norm before clipping."""
+        """Remember the parameters before the step, and log the learning rate and the gradient norm before clipping."""
         self._before = [parameter.detach().clone() for parameter in self.policy.parameters()]
         if self.trainer.precision != "16-mixed":  # there, steps with infinite gradients are left out
             check_gradients(self.policy)
         gradients = [p.grad.norm() for p in self.policy.parameters() if p.grad is not None]
-        self.log(
-            "losses/grad_norm", torch.stack(gradients).norm(),
+        rate = torch.tensor(optimizer.param_groups[0]["lr"])
+        self.log_dict(
+            {"losses/grad_norm": torch.stack(gradients).norm(), "charts/learning_rate": rate},
             on_step=False, on_epoch=True, batch_size=1, sync_dist=self.trainer.world_size > 1,
         )  # fmt: skip
 

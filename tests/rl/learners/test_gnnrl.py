@@ -148,9 +148,13 @@ def test_with_a_proxy_too_the_seed_decides():
 
 
 # An iteration is four steps: in the second one in the proxy, at its end, in the environment, in the proxy after it.
-@pytest.mark.parametrize("step", [6, 8, 10, 14, 16])
-def test_with_a_proxy_too_it_goes_on_bit_by_bit(tmp_path, step):
-    whole, begun, resumed = with_proxy(), with_proxy(), with_proxy()
+# With a limit the first and second end with their first steps, which are halved, and slower and faster ones follow.
+@pytest.mark.parametrize(
+    ("step", "target_kl"),
+    [*((step, None) for step in (6, 8, 10, 14, 16)), *((step, 0.02) for step in (2, 5, 8, 11))],
+)
+def test_with_a_proxy_too_it_goes_on_bit_by_bit(tmp_path, step, target_kl):
+    whole, begun, resumed = (with_proxy(target_kl=target_kl) for _ in range(3))
     trainer(6).fit(whole)
     trainer(5, callbacks=[SaveAt(step, tmp_path / "begun.ckpt")]).fit(begun)
     torch.manual_seed(17)  # nothing may depend on torch's generator
@@ -184,7 +188,7 @@ def test_goes_on_from_an_iterations_end_bit_by_bit(tmp_path, target_kl, settings
     assert resumed.evaluations == 40
 
 
-# With a limit the first iteration ends with its seventh step, which is taken back, the second with the eleventh.
+# With a limit the first iteration ends with its seventh step, which is taken back, the second with the fifteenth.
 @pytest.mark.parametrize("target_kl", [None, 0.05])
 @pytest.mark.parametrize("step", [4, 5, 6, 8])
 def test_goes_on_from_the_middle_of_an_iteration_bit_by_bit(tmp_path, step, target_kl):
@@ -206,6 +210,7 @@ def test_logs_its_metrics(tmp_path):
         *(f"losses/{name}" for name in ("policy", "value", "entropy", "approx_kl", "clipfrac")),
         "losses/explained_variance",
         "losses/grad_norm",
+        "charts/learning_rate",
         "rollout/reward_mean",
         "rollout/reward_best",
         "rollout/steps",
@@ -259,6 +264,68 @@ def test_a_step_that_goes_too_far_is_halved(target_kl, most):
         assert max(moved.kl) > most
     else:
         assert 1e-4 < min(moved.kl) and max(moved.kl) < most
+
+
+class Rates(Callback):
+    """Learning rates after each iteration, and the largest momentum before each first step."""
+
+    def __init__(self, first=None):
+        self.first, self.rates, self.momentum = first, [], []
+
+    def on_train_start(self, trainer, module):
+        if self.first is not None:
+            trainer.optimizers[0].param_groups[0]["lr"] = self.first
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if batch_idx == 0:
+            states = trainer.optimizers[0].state.values()
+            self.momentum += [max((state["exp_avg"].abs().max().item() for state in states), default=0.0)]
+
+    def on_train_epoch_end(self, trainer, module):
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize(
+    ("target_kl", "first", "expected"),
+    [
+        (1e-9, None, [0.002, 0.001, 0.0005]),  # each iteration ends early: halved
+        (1e9, 0.001, [0.0015, 0.00225, 0.003375]),  # none moves far
+        (1e9, 0.003, [0.004, 0.004, 0.004]),  # at most the argument
+        (None, None, [0.004, 0.004, 0.004]),
+    ],
+)
+def test_the_learning_rate_follows_the_policys_moves(target_kl, first, expected):
+    rates = Rates(first)
+    trainer(3, callbacks=[rates]).fit(ring(learning_rate=0.004, target_kl=target_kl))
+    assert rates.rates == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("target_kl", [1e-9, None])
+def test_iterations_start_without_momentum(target_kl):
+    rates = Rates()
+    trainer(3, callbacks=[rates]).fit(ring(target_kl=target_kl))
+    assert rates.momentum == [0, 0, 0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_what_was_learnt_stays_learnt(seed):
+    """A hundred iterations with the default steps: from the fiftieth on, better than twice as good as a constant."""
+
+    class Watch(Callback):
+        def __init__(self):
+            self.rewards = []
+
+        def on_train_epoch_end(self, trainer, module):
+            task = RingTask()
+            heights, _ = task.reset(500, torch.Generator().manual_seed(99))
+            policy = module.policy
+            self.rewards.append(task.step(policy.squash(policy.mode(task.graphs(heights))))[1].mean().item())
+
+    watch = Watch()
+    module = GNNRL(RingTask(), SMALL, episodes_per_iteration=64, initial_spread=0.12, seed=seed)
+    trainer(100, callbacks=[watch]).fit(module)
+    assert min(watch.rewards[50:]) > -1 / 24 / 2
 
 
 def test_gradient_clipping_is_the_modules_or_the_trainers():
