@@ -238,6 +238,11 @@ class RolloutLoader:
             weight = len(part) * self.minibatches / mean
             yield transitions.rows(part if len(part) else torch.zeros(1, dtype=torch.long), weight)
 
+    @property
+    def done(self) -> bool:
+        """Whether the last minibatch of the iteration has been dealt; Lightning's numbers differ where it resumes."""
+        return self._pending is None
+
     def drop(self) -> None:
         """Discard the rest of the iteration."""
         self._pending = None

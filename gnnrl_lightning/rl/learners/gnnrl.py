@@ -152,11 +152,19 @@ class GNNRL(GraphLearner):
                 self.sum_over_processes,
             )
 
-        self._forget()
+        self._forget()  # not in on_train_epoch_start, which is not called where a run is resumed
         transitions = self.measured(play, iteration)
         explained = ppo.explained_variance(transitions.values, transitions.returns)
         self._rollout["losses/explained_variance"] = float(explained)
         return transitions
+
+    def _forget(self) -> None:
+        """Forget the parameters and the momentum of the previous iteration."""
+        self._before = []
+        for optimizer in self.trainer.optimizers:
+            for state in optimizer.state.values():
+                if "exp_avg" in state:
+                    state["exp_avg"].zero_()
 
     def on_train_batch_start(self, batch: Transitions, batch_idx: int) -> int | None:
         """If the last step moved the policy too far, halve it until it does not, and end the iteration.
@@ -168,7 +176,7 @@ class GNNRL(GraphLearner):
             return None
         moved, most = self._moved(batch), ppo.KL_SLACK * self.target_kl
         near = moved <= most  # NaN is not
-        if not near or batch_idx + 1 == self.epochs * self.minibatches:
+        if not near or (self._loader is not None and self._loader.done):
             self._adapt(moved, self.target_kl)
         if near:
             return None
@@ -181,14 +189,6 @@ class GNNRL(GraphLearner):
         if self._loader is not None:
             self._loader.drop()
         return -1
-
-    def _forget(self) -> None:
-        """Forget the parameters of the previous iteration, and the momentum."""
-        self._before = []
-        for optimizer in self.trainer.optimizers:
-            for state in optimizer.state.values():
-                if "exp_avg" in state:
-                    state["exp_avg"].zero_()
 
     def _adapt(self, moved: float, target: float) -> None:
         """Adapt the learning rate, which checkpoints store with the optimiser."""

@@ -148,9 +148,13 @@ def test_with_a_proxy_too_the_seed_decides():
 
 
 # An iteration is four steps: in the second one in the proxy, at its end, in the environment, in the proxy after it.
-@pytest.mark.parametrize("step", [6, 8, 10, 14, 16])
-def test_with_a_proxy_too_it_goes_on_bit_by_bit(tmp_path, step):
-    whole, begun, resumed = with_proxy(), with_proxy(), with_proxy()
+# With a limit the first and second end with their first steps, which are halved, and slower and faster ones follow.
+@pytest.mark.parametrize(
+    ("step", "target_kl"),
+    [*((step, None) for step in (6, 8, 10, 14, 16)), *((step, 0.02) for step in (2, 5, 8, 11))],
+)
+def test_with_a_proxy_too_it_goes_on_bit_by_bit(tmp_path, step, target_kl):
+    whole, begun, resumed = (with_proxy(target_kl=target_kl) for _ in range(3))
     trainer(6).fit(whole)
     trainer(5, callbacks=[SaveAt(step, tmp_path / "begun.ckpt")]).fit(begun)
     torch.manual_seed(17)  # nothing may depend on torch's generator
@@ -184,7 +188,7 @@ def test_goes_on_from_an_iterations_end_bit_by_bit(tmp_path, target_kl, settings
     assert resumed.evaluations == 40
 
 
-# With a limit the first iteration ends with its seventh step, which is taken back, the second with the eleventh.
+# With a limit the first iteration ends with its seventh step, which is taken back, the second with the fifteenth.
 @pytest.mark.parametrize("target_kl", [None, 0.05])
 @pytest.mark.parametrize("step", [4, 5, 6, 8])
 def test_goes_on_from_the_middle_of_an_iteration_bit_by_bit(tmp_path, step, target_kl):
