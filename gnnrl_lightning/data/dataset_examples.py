@@ -112,20 +112,18 @@ class DatasetExamples:
         Raises:
             UserError: An example cannot be read, shapes differ between batches, or they take more memory than allowed.
         """
-        draws, everything, end = [Draw(each, None) for each in torch.arange(len(self)).split(CHUNK)], None, 0
-        for batch in self.read(draws):
-            if everything is None:
-                everything = self._room(batch)
-            start, end = end, end + count(batch)
-            whole = everything
-            for into, part in zip(tensors(whole), tensors(batch), strict=True):
-                if into.shape[1:] != part.shape[1:] or into.dtype != part.dtype:
-                    raise UserError(
-                        f"examples of {type(self.dataset).__name__} differ: {_described(into)} and {_described(part)}; "
-                        "expected inputs of one shape and type"
-                    )
-                into[start:end] = part
-        assert everything is not None
+        places = torch.arange(len(self)).split(CHUNK)
+        everything: Tree = None
+        for place, batch in zip(places, self.read([Draw(each, None) for each in places]), strict=True):
+            everything = self._room(batch) if everything is None else everything
+            kinds, expected = ([_described(tensor) for tensor in tensors(tree)] for tree in (batch, everything))
+            if kinds != expected:
+                raise UserError(
+                    f"examples of {type(self.dataset).__name__} differ: {', '.join(expected)}; and {', '.join(kinds)}; "
+                    "expected inputs of one shape and type"
+                )
+            for into, part in zip(tensors(everything), tensors(batch), strict=True):
+                into[place] = part
         return ExampleSet(*everything)
 
     def _room(self, batch: Tree) -> Tree:
@@ -150,14 +148,14 @@ class DatasetExamples:
                 yield self.indices[draw.indices].tolist(), draw.seed
 
         how = self.loading
-        most = len(draws) - 1 if isinstance(draws, Sized) else how.num_workers  # one batch is read here
+        workers = min(how.num_workers, len(draws) - 1) if isinstance(draws, Sized) else how.num_workers
         loader = DataLoader(
             _Batches(self.dataset, self.plain, how.collate, how.target),
             batch_size=None,
             sampler=sampled(),
-            num_workers=max(0, min(how.num_workers, most)),
+            num_workers=max(workers, 0),  # one batch is read here
             worker_init_fn=how.worker_init_fn,
-            multiprocessing_context=how.multiprocessing_context if 0 < min(how.num_workers, most) else None,
+            multiprocessing_context=how.multiprocessing_context if workers > 0 else None,
             generator=torch.Generator(),  # otherwise each pass draws from the global generator
         )
         for batch in loader:
@@ -177,7 +175,7 @@ class _Batches(Dataset[Any]):
 
     def __getattr__(self, name: str) -> Any:
         """Let a function of the user's, which begins a worker process, read what the data set has."""
-        if name.startswith("__"):
+        if name.startswith("__") or name == "dataset":  # while a copy is made, it has no fields yet
             raise AttributeError(name)
         return getattr(self.dataset, name)
 
@@ -219,7 +217,7 @@ class _Batches(Dataset[Any]):
                 raise UserError(
                     f"an example of {name} has {keys}, not {' or '.join(wanted)}: give the targets' key as `target`"
                 )
-            return {name: value for name, value in batch.items() if name != key}, batch[key]
+            return {each: value for each, value in batch.items() if each != key}, batch[key]
         if isinstance(batch, (tuple, list)) and len(batch) == 2:
             inputs, targets = batch
             return tuple(inputs) if isinstance(inputs, list) else inputs, targets

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from gnnrl_lightning.checks import real
 from gnnrl_lightning.errors import UserError, one_line
-from gnnrl_lightning.objective.outputs import only_output
+from gnnrl_lightning.objective.outputs import main_output
 from gnnrl_lightning.objective.protocol import AGREEMENT, Figure, Measured, Objective
 from gnnrl_lightning.trees import Tree
 
@@ -198,9 +198,6 @@ def logits(outputs: Any) -> Tensor:
     """Return the logits `(N, classes)` of a network's outputs.
 
     Raises:
-        UserError: There are none, see `gnnrl_lightning.objective.outputs.only_output`.
+        UserError: There are none, see `gnnrl_lightning.objective.outputs.main_output`.
     """
-    found = only_output(outputs, 2, "logits (examples, classes)")
-    if found.dim() != 2:
-        raise UserError(f"the network returns {tuple(found.shape)}: expected logits (examples, classes)")
-    return found
+    return main_output(outputs, "logits (examples, classes)", 2, 2)

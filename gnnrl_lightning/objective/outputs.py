@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,13 +15,14 @@ NAMES = ("logits", "out")
 torchvision."""
 
 
-def only_output(outputs: Any, dimensions: int, expected: str) -> Tensor:
+def main_output(outputs: Any, expected: str, least: int, most: float = math.inf) -> Tensor:
     """Return the output of a network that an objective reads: the only one, or the one with a name of `NAMES`.
 
     Args:
         outputs: What the network returns: a tensor, a dictionary, or an object with attributes.
-        dimensions: Least number of dimensions.
         expected: What is expected, for the message.
+        least: Least number of dimensions.
+        most: Largest number of dimensions.
 
     Raises:
         UserError: There is no such tensor.
@@ -29,7 +31,7 @@ def only_output(outputs: Any, dimensions: int, expected: str) -> Tensor:
     if not isinstance(outputs, Tensor):
         named = [outputs.get(name) if isinstance(outputs, Mapping) else getattr(outputs, name, None) for name in NAMES]
         found = next((each for each in named if isinstance(each, Tensor)), outputs)
-    if not isinstance(found, Tensor) or found.dim() < dimensions:
+    if not isinstance(found, Tensor) or not least <= found.dim() <= most:
         given = tuple(found.shape) if isinstance(found, Tensor) else f"a {type(found).__name__}"
         names = " or ".join(NAMES)
         raise UserError(f"the network returns {given}: expected {expected}, as its only output or one named {names}")

@@ -19,7 +19,7 @@ from gnnrl_lightning.objective.classification import (
     softened_divergence,
     within,
 )
-from gnnrl_lightning.objective.outputs import only_output
+from gnnrl_lightning.objective.outputs import main_output
 from gnnrl_lightning.objective.protocol import AGREEMENT, Figure, Measured, Objective
 from gnnrl_lightning.trees import Tree
 
@@ -130,8 +130,8 @@ class Segmentation(Objective):
 
 
 def maps(outputs: Tree) -> Tensor:
-    """Return the logits `(N, classes, ...)` of a network's outputs, as `only_output` finds them."""
-    return only_output(outputs, 3, "logits (examples, classes, ...) of every pixel")
+    """Return the logits `(N, classes, ...)` of a network's outputs, as `main_output` finds them."""
+    return main_output(outputs, "logits (examples, classes, ...) of every pixel", 3)
 
 
 def mean_of_pixels(outputs: Tensor, reference: Tensor, temperature: float) -> Tensor:

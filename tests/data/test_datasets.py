@@ -1,11 +1,13 @@
 """PyTorch data sets as examples: their order, their random transforms, and what is read without them."""
 
+import copy
+import pickle
 import random
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset, IterableDataset, get_worker_info
+from torch.utils.data import Dataset, IterableDataset, default_collate, get_worker_info
 
 from gnnrl_lightning.data import BatchLoader, DatasetExamples, Datasets, Draw, dataset_examples
 from gnnrl_lightning.data.dataset_examples import Loading
@@ -186,7 +188,7 @@ def test_batches_that_do_not_fit_together_are_refused():
         return torch.zeros(len(items), len(items)), torch.zeros(len(items))
 
     with pytest.raises(
-        UserError, match=r"examples of Numbers differ: \(64,\) in float32 and \(1,\) in float32; expected"
+        UserError, match=r"examples of Numbers differ: \(64,\) in float32, .*; and \(1,\) in float32, .*; expected"
     ):
         examples(Numbers(65), collate=padded).in_memory()
 
@@ -217,6 +219,15 @@ def test_the_users_function_begins_each_worker_process():
     read = examples(Opened(4, first=5), num_workers=2, worker_init_fn=begin, multiprocessing_context="fork")
     found = [float(inputs) for inputs, _ in read.read([Draw(torch.tensor([0]), None)] * 3)]
     assert sorted({*found}) == [15.0, 16.0]
+
+
+def test_workers_may_be_started_by_copies():
+    """As where processes are spawned."""
+    batches = dataset_examples._Batches(Numbers(5, first=7), None, default_collate, None)
+    for copied in (pickle.loads(pickle.dumps(batches)), copy.copy(batches), copy.deepcopy(batches)):
+        assert copied[[2], None][1].tolist() == [18] and copied.first == 7
+    with pytest.raises(AttributeError):
+        batches.nothing  # noqa: B018
 
 
 def test_one_batch_is_read_without_workers(monkeypatch):

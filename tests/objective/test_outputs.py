@@ -8,7 +8,7 @@ import torch
 
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.objective import Classification, Segmentation
-from gnnrl_lightning.objective.outputs import only_output
+from gnnrl_lightning.objective.outputs import main_output
 
 
 class Auxiliary(NamedTuple):
@@ -55,4 +55,4 @@ NONE = (), {"scores": torch.zeros(2, 3)}, {"logits": "a"}, torch.zeros(2), "logi
 @pytest.mark.parametrize("outputs", NONE)
 def test_outputs_without_such_a_name_are_refused(outputs):
     with pytest.raises(UserError, match=r"^the network returns .*: expected numbers, as its only output or one named"):
-        only_output(outputs, 2, "numbers")
+        main_output(outputs, "numbers", 2, 2)
