@@ -38,7 +38,7 @@ def main(args: list[str] | None = None) -> None:
             _answer(args)
     except OSError as error:  # of standard output, after all else is done
         _end(error)
-    except KeyboardInterrupt:  # while packages are imported: from then on it is a signal like others
+    except KeyboardInterrupt:  # while packages are imported, or in a subcommand of PLAIN
         raise SystemExit(130) from None
 
 
@@ -87,15 +87,18 @@ def _end(error: Exception) -> None:
     end = ending(error)
     if end is None:
         raise error
-    if not _is_other_process():
+    process = _reporting()
+    if process == 0:
         print(end.line, file=sys.stderr)
+    elif process is not None:
+        print(f"process {process}: {end.line}", file=sys.stderr)
     raise SystemExit(end.code) from error
 
 
-def _is_other_process() -> bool:
-    """Whether this is one of several processes, and not the first, which alone reports."""
+def _reporting() -> int | None:
+    """The number of this process, if it reports its errors: until all processes have met, the first one alone does."""
     if "gnnrl_lightning.processes" not in sys.modules:
-        return False
-    from gnnrl_lightning.processes import rank
+        return 0
+    from gnnrl_lightning.processes import rank, world_size
 
-    return rank() > 0
+    return rank() if rank() == 0 or world_size() > 1 else None

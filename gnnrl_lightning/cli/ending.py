@@ -60,9 +60,11 @@ def ending(error: BaseException) -> Ending | None:
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__
+    place = user_place(error)
+    if place is not None and (cause is None or cause.errno not in FULL):
+        return Ending(printable(f"error: {place} ends with {_named(error)}"), INVALID)
     if cause is None:
-        place = user_place(error)
-        return None if place is None else Ending(printable(f"error: {place} ends with {_named(error)}"), INVALID)
+        return None
     # A copy names its source first, and no room is where it goes.
     file = cause.filename2 if cause.errno in FULL and cause.filename2 else cause.filename
     where = "" if file is None else f"{file}: "

@@ -58,7 +58,7 @@ MEANINGS = {f"trainer.{name}": text for name, text in TRAINER.items()} | {
     "ones take precedence.",
     "print_config": "Print the configuration and exit; skip_default leaves out what has its default.",
     "seed_everything": "Seed of weights, training and search; true: a random seed.",
-    "data": "The examples: a class of gnnrl_lightning.data, or your own subclass of ImageData or ExampleData; its "
+    "data": "The examples: a class of gnnrl_lightning.data, or a LightningDataModule of your own; its "
     "arguments are options, such as --data.batch_size 64.",
 }
 """Option -> what it means, in place of what Lightning says."""

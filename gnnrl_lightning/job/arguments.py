@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from os import PathLike
-from types import FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -22,13 +21,13 @@ from gnnrl_lightning.options import flat
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.search.methods import Method
 
-KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+KINDS: dict[str, tuple[tuple[Any, ...], str]] = {
     "network": ((nn.Module, NetworkSpec), "a network, or a NetworkSpec of its class path"),
     "data": ((LightningDataModule,), "a data module, such as Digits(), ImageFolder(folder) or one of your own"),
     "budget": ((Budget,), "a Budget, such as Budget(macs=0.5)"),
     "by": (
-        (GraphLearner, str, Method, FunctionType, MethodType, partial),
-        "an agent, such as GNNRL(), or a search method: its name, or a function (problem, seed)",
+        (GraphLearner, str, Method, Callable),
+        "an agent, such as GNNRL(), or a search method: its name, a Method, or a function (problem, seed)",
     ),
     "options": ((Options,), "Options, or None for the defaults"),
     "groups": ((GroupOptions,), "GroupOptions, or None"),

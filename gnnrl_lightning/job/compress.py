@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MethodType
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.runs.integrity import check_files
 from gnnrl_lightning.runs.lock import locked
 from gnnrl_lightning.runs.settings import changes
-from gnnrl_lightning.search.methods import METHODS, SearchMethod
+from gnnrl_lightning.search.methods import SearchMethod
 
 
 @quiet_lightning()
@@ -143,7 +144,7 @@ def _settings(checked: Checked, by: GraphLearner | SearchMethod) -> str:
         "budget": job.limits.budget.as_record(),
         "groups": asdict(job.task.groups),
         "options": asdict(job.options),
-        "by": type(by).__qualname__ if isinstance(by, GraphLearner) else METHODS.name_of(by),
+        "by": type(by).__qualname__ if isinstance(by, GraphLearner) else by if isinstance(by, str) else _as_text(by),
         "seed": job.task.seed,
     }
     return json.dumps(settings, indent=2, default=_as_text) + "\n"
@@ -155,6 +156,8 @@ ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 def _as_text(given: Any) -> str:
     """Return text that is the same for the same object of the user's own in another process."""
+    if isinstance(given, MethodType):
+        return f"{_as_text(given.__self__)}.{given.__name__}"
     if hasattr(given, "__qualname__"):  # a function or class
         return given.__qualname__
     silent = type(given).__repr__ is object.__repr__ and type(given).__str__ is object.__str__

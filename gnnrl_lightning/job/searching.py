@@ -15,7 +15,7 @@ from gnnrl_lightning.checks import instance
 from gnnrl_lightning.evaluation.history import Journalled
 from gnnrl_lightning.evaluation.result import Evaluation, best_of, within
 from gnnrl_lightning.files import replacing
-from gnnrl_lightning.job.arguments import check_kinds
+from gnnrl_lightning.job.arguments import KINDS
 from gnnrl_lightning.job.finals import Played
 from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.processes import from_first, rank, world_size
@@ -182,7 +182,7 @@ def search(
         UserError: The evaluations do not suffice, or the method does not support this network.
     """
     instance("trained", trained, Trained, "what train has returned")
-    check_kinds(by=by)
+    instance("by", by, *KINDS["by"])
     instance("folder", folder, RunFolder, "a RunFolder")
     if not isinstance(by, GraphLearner):
         return search_by_method(trained, by, folder)
@@ -223,7 +223,7 @@ def search_by_method(trained: Trained, method: SearchMethod, folder: RunFolder) 
     """
     job, began = trained.job, time.perf_counter()
     problem = trained.problem(job.limits, trained.journalled(job.limits, trained.journal(folder.journal)))
-    run_method(method, problem, job.task.seed)
+    run_method(method, problem, job.task.seed, "by")
     sensitivity = problem.sensitivity if problem.reads_sensitivity else None
     return Searching(trained, problem, sensitivity, None, began).finished()
 

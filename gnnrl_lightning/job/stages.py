@@ -127,9 +127,10 @@ def through_stages(
 
 def _prepared(checked: Checked, by: GraphLearner | SearchMethod) -> GraphLearner | SearchMethod:
     """Return a copy of an agent with a policy for this job, or a method."""
+    if not isinstance(by, GraphLearner):
+        return by
     own = copy.deepcopy(by)
-    if isinstance(own, GraphLearner):
-        checked.prepare(own)
+    checked.prepare(own)
     return own
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from gnnrl_lightning.registry import Registry, as_callable
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, Allocation, uniform
@@ -57,16 +58,18 @@ def one_shot(name: str, propose: Proposal) -> Method:
         name: Proposer of the candidate.
         propose: Returns the candidate.
     """
+    return Method(partial(_ask_once, name, propose), seeded=False)
 
-    def run(problem: SearchProblem, seed: int) -> None:
-        problem.ask(propose(problem), name)
 
-    return Method(run, seeded=False)
+def _ask_once(name: str, propose: Proposal, problem: SearchProblem, seed: int) -> None:
+    problem.ask(propose(problem), name)
 
 
 def _as_method(given: Any) -> Method:
     if isinstance(given, Method):
         return given
+    if isinstance(given, nn.Module):
+        raise TypeError(f"expected a Method, or a function (problem, seed), not a {type(given).__name__}")
     return Method(as_callable(given, "a Method, or a function (problem, seed)", 2))
 
 

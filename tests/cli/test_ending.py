@@ -60,6 +60,31 @@ def test_code_of_the_users_own_that_fails_in_a_run_ends_it_in_one_line(tmp_path,
         assert end is None
 
 
+def test_a_file_that_the_users_own_code_misses_is_named_with_its_line(tmp_path):
+    """No folder that went away while the program ran; only a full disk is the system's, whoever writes."""
+    with pytest.raises(FileNotFoundError) as error:
+        exec(compile("\nopen('missing')", tmp_path / "own.py", "exec"), {})
+    end = ending(error.value)
+    assert end.code == 2 and end.line.startswith(f"error: {tmp_path}/own.py, line 2 ends with FileNotFoundError: ")
+    full = "\nraise OSError(28, 'No space left on device', 'a')"
+    with pytest.raises(OSError, match="No space") as error:
+        exec(compile(full, tmp_path / "own.py", "exec"), {})
+    assert ending(error.value).line == "error: a: No space left on device: make room"
+
+
+@pytest.mark.parametrize(("rank", "size", "said"), [(0, 2, "error: no"), (1, 2, "process 1: error: no"), (1, 1, "")])
+def test_every_process_says_why_it_ends_once_they_have_met(monkeypatch, capsys, rank, size, said):
+    def fails(args):
+        raise UserError("no")
+
+    monkeypatch.setattr("gnnrl_lightning.cli._run", fails)
+    monkeypatch.setattr("gnnrl_lightning.processes.rank", lambda: rank)
+    monkeypatch.setattr("gnnrl_lightning.processes.world_size", lambda: size)
+    with pytest.raises(SystemExit) as end:
+        main(["fit", "--config", "digits"])
+    assert end.value.code == 2 and capsys.readouterr().err.strip() == said
+
+
 def test_ctrl_c_while_packages_are_imported_leaves_no_traceback(monkeypatch, capsys):
     def interrupted(args):
         raise KeyboardInterrupt

@@ -10,6 +10,7 @@ from gnnrl_lightning import Budget, GroupOptions, NetworkSpec, Options, UserErro
 from gnnrl_lightning.data import Digits
 from gnnrl_lightning.importance import importance_scores
 from gnnrl_lightning.job.arguments import as_device
+from gnnrl_lightning.search.evolution import Evolution
 from gnnrl_lightning.training.options import TrainingOptions
 from tests.support.two_hidden import TwoHidden
 
@@ -18,7 +19,7 @@ WRONG = {
     "network": (3, None, "resnet20", nn.Linear),
     "data": (3, None, "digits", Digits),
     "budget": (0.5, None, "50%", {"macs": 0.5}, Budget),
-    "by": (3, nn.Linear(2, 2), ["random"]),
+    "by": (3, ["random"]),
     "options": (0, {}, {"search": {"evaluations": 20}}, Options),
     "groups": (0, ["1"], {"keep": ["1"]}),
     "evaluations": (1.5, "many", [20], True, float("nan")),
@@ -130,3 +131,11 @@ def test_devices_that_compute_nothing(given):
     with pytest.raises(UserError, match=r"^device is .*: expected cpu, or cuda where there is a GPU$"):
         as_device(given)
     assert as_device("cpu") == as_device(torch.device("cpu")) == torch.device("cpu")
+
+
+def test_a_network_is_no_search_method_and_an_object_that_is_called_is_one():
+    given = TwoHidden(), Digits(), Budget(macs=0.5)
+    with pytest.raises(UserError, match=r"^by 'Linear': expected a Method, or a function .*, not a Linear$"):
+        compress(*given, by=nn.Linear(2, 2), options=QUICK)
+    found = compress(*given, by=Evolution(parents=2, children=2, name="own"), options=QUICK)
+    assert found.figures["search"]["evaluations"] > 2

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from functools import partial
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from gnnrl_lightning.job.trained import train
 from gnnrl_lightning.objective import Figure, Measured, Objective
 from gnnrl_lightning.rl.learners import GNNRL
 from gnnrl_lightning.runs.folder import RunFolder
+from gnnrl_lightning.search.methods import one_shot
 from gnnrl_lightning.speed.alignment import Alignment
 from gnnrl_lightning.training.options import TrainingOptions
 from tests.support.options import options_of
@@ -133,6 +135,36 @@ def test_objects_of_ones_own_are_recognised_when_a_run_is_resumed(network, tmp_p
         UserError, match=r"objective is \"Halved\(.*0.5.*\)\" there, and \"Halved\(.*0.3.*\)\" here; give"
     ):
         compress(*run, **made_anew(0.3), **given)
+
+
+def asked(problem, seed, parts):
+    problem.ask(problem.project(problem.graph.widths / parts), "asked")
+
+
+class Asking:
+    def __init__(self, parts):
+        self.parts = parts
+
+    def search(self, problem, seed):
+        asked(problem, seed, self.parts)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda parts: partial(asked, parts=parts),
+        lambda parts: Asking(parts).search,
+        lambda parts: one_shot(f"in {parts}", lambda problem: problem.project(problem.graph.widths / parts)),
+    ],
+    ids=["partial", "method of an object", "one_shot"],
+)
+def test_a_run_is_not_resumed_with_a_method_that_asks_for_something_else(network, tmp_path, make):
+    run = network, Digits(), Budget(macs=0.5)
+    given = {"options": options_of(**SHORT | {"evaluations": 8}), "folder": tmp_path / "run"}
+    first = compress(*run, by=make(3), **given)
+    assert compress(*run, by=make(3), **given).widths == first.widths
+    with pytest.raises(UserError, match=r"by is .* there, and .* here; give"):
+        compress(*run, by=make(4), **given)
 
 
 OPEN = TrainingOptions(epochs=1, precision="auto")

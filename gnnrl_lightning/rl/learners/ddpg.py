@@ -14,7 +14,7 @@ from gnnrl_lightning.rl import ddpg_losses as ddpg
 from gnnrl_lightning.rl.env.protocol import VectorGraphEnv
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.rl.policies.deterministic import DDPGAgent
-from gnnrl_lightning.rl.policies.outputs import Outputs, check_finite
+from gnnrl_lightning.rl.policies.outputs import Outputs, check_finite, check_gradients
 from gnnrl_lightning.rl.ragged import Ragged
 from gnnrl_lightning.rl.replay import Replay, ReplayLoader, Steps
 from gnnrl_lightning.rl.rollout import play
@@ -225,6 +225,7 @@ class DDPG(GraphLearner):
         """Take an optimiser step on a part of the policy; return the gradient norm before clipping."""
         optimizer.zero_grad()
         self.manual_backward(loss)
+        check_gradients(part)
         norm = nn.utils.clip_grad_norm_(part.parameters(), self.max_grad_norm)
         optimizer.step()
         return norm

@@ -20,6 +20,9 @@ from gnnrl_lightning.rl.state.graph import StateGraph
 HALVINGS = 10
 """Maximum number of times that a step that went too far is halved."""
 
+MOMENTA = {"exp_avg", "momentum_buffer"}
+"""Momentum in the states of Adam and its kind, and of SGD."""
+
 LOG_PROBABILITY, VALUE = "evaluate's log-probability", "evaluate's value"
 """Outputs of a policy from which it is trained."""
 
@@ -33,7 +36,9 @@ class GNNRL(GraphLearner):
         L = policy loss + value_coeff * value loss - entropy_coeff * entropy.
 
     Each iteration starts without the optimiser's momentum: it points to where the policy was going on the episodes of
-    earlier iterations, and would be followed again even after a step along it was taken back.
+    earlier iterations, and would be followed again even after a step along it was taken back. Adam's first steps are
+    therefore short, 0.1, 0.19, ... of the learning rate: the correction of its mean is over by then. A schedule of the
+    learning rate needs `target_kl` None, or it is undone.
 
     See `GraphLearner` for the use of a proxy.
 
@@ -163,8 +168,9 @@ class GNNRL(GraphLearner):
         self._before = []
         for optimizer in self.trainer.optimizers:
             for state in optimizer.state.values():
-                if "exp_avg" in state:
-                    state["exp_avg"].zero_()
+                for name in MOMENTA & state.keys():
+                    if state[name] is not None:
+                        state[name].zero_()
 
     def on_train_batch_start(self, batch: Transitions, batch_idx: int) -> int | None:
         """If the last step moved the policy too far, halve it until it does not, and end the iteration.
@@ -231,12 +237,11 @@ class GNNRL(GraphLearner):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Remember the parameters before the step, and log the learning rate and the gradient norm before clipping."""
         self._before = [parameter.detach().clone() for parameter in self.policy.parameters()]
-        if self.trainer.precision != "16-mixed":  # there, steps with infinite gradients are left out
+        norm = torch.stack([p.grad.norm() for p in self.policy.parameters() if p.grad is not None]).norm()
+        if not norm.isfinite() and self.trainer.precision != "16-mixed":  # there, such steps are left out
             check_gradients(self.policy)
-        gradients = [p.grad.norm() for p in self.policy.parameters() if p.grad is not None]
-        rate = torch.tensor(optimizer.param_groups[0]["lr"])
         self.log_dict(
-            {"losses/grad_norm": torch.stack(gradients).norm(), "charts/learning_rate": rate},
+            {"losses/grad_norm": norm, "charts/learning_rate": optimizer.param_groups[0]["lr"]},
             on_step=False, on_epoch=True, batch_size=1, sync_dist=self.trainer.world_size > 1,
         )  # fmt: skip
 

@@ -7,6 +7,7 @@ import torch
 from jsonargparse import ArgumentParser
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
+from torch import nn
 
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.errors import UserError
@@ -220,3 +221,23 @@ agent:
     trainer(2).fit(module)
     assert type(module) is DDPG and module.credit == "even"
     assert module.policy.actor.head.encoder.out_features == 24
+
+
+class Rooted(nn.Module):
+    """An actor whose gradients are NaN, although its actions are not."""
+
+    def __init__(self, actor):
+        super().__init__()
+        self.actor = actor
+
+    def forward(self, state):
+        actions = self.actor(state)
+        return actions + (0 * actions).sqrt()
+
+
+def test_gradients_that_are_not_finite_are_told_from_a_large_learning_rate():
+    learner = ring()
+    learner.configure_model()
+    learner.policy.actor = Rooted(learner.policy.actor)
+    with pytest.raises(UserError, match=r"the gradients of a finite loss have \d+ NaN or infinite values in actor"):
+        trainer(3).fit(learner)
