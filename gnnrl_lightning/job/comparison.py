@@ -35,6 +35,7 @@ from gnnrl_lightning.report.comparison import LATENCY, summarise
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.environments import AGENT, Environments
 from gnnrl_lightning.rl.learners.base import GraphLearner
+from gnnrl_lightning.rl.range_acquisition import front
 from gnnrl_lightning.runs.folder import PRUNED, RunFolder
 from gnnrl_lightning.runs.integrity import read_figures
 from gnnrl_lightning.search.methods import METHODS, run_method
@@ -65,12 +66,14 @@ def run_agent(problem: SearchProblem, agent: GraphLearner, environments: Environ
         NotApplicable: The evaluations do not suffice for one iteration.
     """
     problem.start(from_sensitivity=environments.measure is not None)
-    iterations = problem.left // agent.episodes_per_iteration
+    left = problem.left - environments.reserved
+    iterations = left // agent.episodes_per_iteration
     if iterations < 1:
-        raise NotApplicable(f"has {problem.left} evaluations left, an iteration needs {agent.episodes_per_iteration}")
+        raise NotApplicable(f"has {left} evaluations left, an iteration needs {agent.episodes_per_iteration}")
     environments.connect(agent, problem)
     with without_others_warnings():
         quiet_trainer(max_epochs=agent.iterations(iterations), accelerator="cpu", log_every_n_steps=1).fit(agent)
+    front(agent)
 
 
 class Comparison:

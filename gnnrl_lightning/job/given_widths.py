@@ -31,7 +31,8 @@ def read_widths(path: str | Path, share: float | None = None) -> Mapping[str, in
     Args:
         path: Output of `predict --json`, a run's result.json, or the user's own JSON: name of each group -> width, or
             a list of widths in the order of the groups.
-        share: Share of the dense MACs of the prediction to use, if there are several; None: there is only one.
+        share: Share of the dense MACs of the prediction to use, if there are several, or of the candidate of a search
+            over a range of budgets; None: there is only one, or that of the result.
 
     Returns:
         Widths by name or in order, not checked yet.
@@ -51,7 +52,10 @@ def read_widths(path: str | Path, share: float | None = None) -> Mapping[str, in
     if isinstance(found, dict) and isinstance(found.get("predictions"), list):
         return _prediction(path, found["predictions"], share)
     if share is not None:
-        raise UserError(f"--share {share:g} selects a prediction, but {path} has none: omit it")
+        front = found.get("search", {}).get("front") if isinstance(found, dict) else None
+        if not isinstance(front, list):
+            raise UserError(f"--share {share:g} selects a prediction, but {path} has none: omit it")
+        return _prediction(path, front, share)
     if isinstance(found, dict) and isinstance(found.get("pruned"), dict):
         found = found["pruned"].get("widths")
     if not isinstance(found, (dict, list)):

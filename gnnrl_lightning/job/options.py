@@ -153,12 +153,14 @@ class Options:
             examples = row.charged(limits.allowed, calibration)
         examples += len(passes) * calibration
         starting = starting_count(measure is not None, limits)
-        spent = starting + math.ceil(examples / evaluation_examples)
+        reserved = self.episode.reserved(measure)
+        spent = starting + math.ceil(examples / evaluation_examples) + reserved
         count = (self.search.evaluations - spent) // episodes
         if count < 1:
             raise UserError(
                 f"search.evaluations is {self.search.evaluations}: at least {spent + episodes} are needed, {spent} for "
-                f"the {starting} starting candidates, calibration and sensitivity, and one iteration of {episodes} "
-                "episodes"
+                f"the {starting} starting candidates, calibration and sensitivity"
+                + (f" and the {reserved} last ones" if reserved else "")
+                + f", and one iteration of {episodes} episodes"
             )
         return count

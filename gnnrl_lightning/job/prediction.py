@@ -11,6 +11,8 @@ from torch import Tensor
 from gnnrl_lightning.checks import instance, real, shown
 from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.evaluation.result import Evaluation
+from gnnrl_lightning.job.job import Job
 from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.objective.protocol import record
 from gnnrl_lightning.rl.learners.base import GraphLearner
@@ -19,7 +21,7 @@ from gnnrl_lightning.rl.rollout import play_without_exploring
 
 @dataclass(frozen=True)
 class Prediction:
-    """The widths that a policy proposes for a budget.
+    """The widths that a policy proposes, or a search has found, for a budget.
 
     Attributes:
         macs_budget: The budget, a share of the dense MACs.
@@ -32,6 +34,24 @@ class Prediction:
     ratios: dict[str, float]
     scores: dict[str, float]
     widths: dict[str, int]
+
+    @classmethod
+    def of(cls, job: Job, macs_budget: float, item: Evaluation) -> Prediction:
+        """The prediction of an evaluated candidate.
+
+        Args:
+            job: The job, whose budget may be another one.
+            macs_budget: The budget, a share of the dense MACs.
+            item: The candidate.
+        """
+        widths = {group.name: width for group, width in zip(job.graph.groups, item.widths, strict=True)}
+        return cls(macs_budget, job.limits.ratios(item.costs), item.scores, widths)
+
+    def as_record(self) -> dict[str, Any]:
+        """The prediction in plain JSON types, with a key for each ratio and figure."""
+        row = asdict(self)
+        scores = {f"{name}_search": value for name, value in row.pop("scores").items()}
+        return {"macs_budget": row.pop("macs_budget"), **row.pop("ratios"), **scores, **row}
 
 
 def proposal(trained: Trained, agent: GraphLearner, limits: BoundBudget) -> Tensor:
@@ -80,14 +100,10 @@ def predict(trained: Trained, agent: GraphLearner, budgets: Sequence[float]) -> 
     instance("trained", trained, Trained, "what train has returned")
     instance("agent", agent, GraphLearner, "an agent, such as GNNRL()")
     check_budgets(budgets)
-    graph = trained.job.graph
-    bound = [(share, trained.job.limits.with_limits(macs=share)) for share in budgets]
-    found, evaluator = [], trained.evaluator(pruner=trained.final_pruner)
-    for share, limits in bound:
-        item = evaluator(proposal(trained, agent, limits), "policy")
-        widths = {group.name: width for group, width in zip(graph.groups, item.widths, strict=True)}
-        found.append(Prediction(share, limits.ratios(item.costs), item.scores, widths))
-    return found
+    job = trained.job
+    bound = [(share, job.limits.with_limits(macs=share)) for share in budgets]
+    evaluator = trained.evaluator(pruner=trained.final_pruner)
+    return [Prediction.of(job, share, evaluator(proposal(trained, agent, limits), "policy")) for share, limits in bound]
 
 
 def as_json(trained: Trained, predictions: Sequence[Prediction]) -> dict[str, Any]:
@@ -96,12 +112,5 @@ def as_json(trained: Trained, predictions: Sequence[Prediction]) -> dict[str, An
         "network": trained.job.task.name,
         "dataset": trained.job.task.data.name,
         "objective": record(trained.job.task.goal),
-        "predictions": [_record(prediction) for prediction in predictions],
+        "predictions": [prediction.as_record() for prediction in predictions],
     }
-
-
-def _record(prediction: Prediction) -> dict[str, Any]:
-    """Return a prediction in plain JSON types, with a key for each ratio and figure."""
-    row = asdict(prediction)
-    scores = {f"{name}_search": value for name, value in row.pop("scores").items()}
-    return {"macs_budget": row.pop("macs_budget"), **row.pop("ratios"), **scores, **row}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from gnnrl_lightning.report.progress import SearchStatus
 from gnnrl_lightning.rl.env.reward import find_reward, reward_of
 from gnnrl_lightning.rl.environments import AGENT
 from gnnrl_lightning.rl.learners.base import GraphLearner
+from gnnrl_lightning.rl.range_acquisition import front
 from gnnrl_lightning.runs.folder import DELIVERED, POLICY, SENSITIVITY, UNIFORM, RunFolder
 from gnnrl_lightning.search.baselines import starting_count
 from gnnrl_lightning.search.methods import SearchMethod, run_method
@@ -42,15 +43,20 @@ class Searching:
         trained: The job with its trained dense network.
         problem: The history of the search and its account of evaluations.
         sensitivity: Effect of narrowing each group, if the search reads it.
-        episodes: Episodes of an iteration of the agent, over all processes; None: the method has no iterations.
+        agent: The agent; None: another method searches.
         began: Reading of `time.perf_counter` at the start of the search, corrected for interruptions.
     """
 
     trained: Trained
     problem: SearchProblem
     sensitivity: Sensitivity | None
-    episodes: int | None
+    agent: GraphLearner | None
     began: float
+
+    @property
+    def episodes(self) -> int | None:
+        """Episodes of an iteration of the agent, over all processes; None: the method has no iterations."""
+        return None if self.agent is None else self.agent.episodes_per_iteration * world_size()
 
     @property
     def seconds(self) -> float:
@@ -80,17 +86,19 @@ class Searching:
         return SearchStatus(self.problem.spent, reward_of(reward, best), kept)
 
     def finished(self) -> Searched:
-        """Return the finished search.
+        """Return the finished search; over a range of budgets, its last candidates are scored first.
 
         Raises:
             RuntimeError: No candidate met the budget.
         """
+        found = {} if self.agent is None else front(self.agent)
         best = self.best()
         if best is None:
             raise RuntimeError("the search has evaluated no candidate within the budget")
         history = tuple(self.problem.history)
         spent = self.problem.spent, self.problem.examples
-        return Searched(self.trained, history, best, *spent, self.seconds, self.sensitivity, self.episodes)
+        made = self.trained, history, best, *spent, self.seconds, self.sensitivity, self.episodes
+        return Searched(*made, front=found)
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,7 @@ class Searched:
         latency_checks: The candidates whose latency was measured after the search, see
             `gnnrl_lightning.job.latency_check`.
         alike: The candidates of which the fastest is `best`, see `gnnrl_lightning.job.fastest`.
+        front: Share of the dense MACs -> its best candidate, of a search over a range of budgets; else empty.
     """
 
     trained: Trained
@@ -123,6 +132,7 @@ class Searched:
     finals: Played | None = None
     latency_checks: tuple[Mapping[str, Any], ...] = ()
     alike: tuple[Mapping[str, Any], ...] = ()
+    front: Mapping[float, Evaluation] = field(default_factory=dict)
 
     def best_by(self, proposer: str) -> Evaluation | None:
         """Return the best evaluation within the budget of one proposer."""
@@ -156,7 +166,7 @@ def begin(trained: Trained, agent: GraphLearner, folder: RunFolder) -> Searching
     ) as advance:
         problem.start(measure is not None, advance)
     job.environments().connect(agent, problem)
-    searching = Searching(trained, problem, sensitivity, agent.episodes_per_iteration * world_size(), began)
+    searching = Searching(trained, problem, sensitivity, agent, began)
     if from_first(folder.checkpoint(AGENT).is_file()):
         return _resumed(searching, folder, journalled)
     return searching

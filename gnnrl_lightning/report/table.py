@@ -24,6 +24,9 @@ from gnnrl_lightning.report.costs import (
 from gnnrl_lightning.report.files import files_line, lossy_formats, lossy_line
 from gnnrl_lightning.report.pages.records import NETWORKS
 
+FRONT_HINT = "prune --widths result.json --share SHARE makes, fine-tunes and saves one of them"
+"""How to get a network of the front."""
+
 
 def result_table(result: Mapping[str, Any]) -> Table:
     """Lay out the figures of a run.
@@ -115,6 +118,8 @@ def print_result(result: Mapping[str, Any], console: Console | None = None) -> N
     )
     if search.get("finals"):
         console.print(finals_line(search["finals"]))
+    if search.get("front"):
+        console.print(front_table(result))
     proxy = search.get("proxy")
     if proxy is not None and proxy["first_iteration"] is not None:
         tau = "no ranking" if proxy["tau"] is None else f"Kendall's tau {proxy['tau']:.2f}"
@@ -241,16 +246,45 @@ def prediction_table(found: Mapping[str, Any]) -> Table:
     Args:
         found: Predictions as `predict --json` writes them.
     """
+    heads, cells = prediction_rows(found, found["predictions"])
     table = Table(title=f"{found['network']} on {found['dataset']}: what the policy takes", caption="widths in order")
-    primary, figure = primary_figure(found)
-    ratios = [key for key in found["predictions"][0] if key.endswith(RATIO)]
-    kept = (f"{key.removesuffix(RATIO)} kept" for key in ratios)
-    for name in ("budget", *kept, f"{figure.label} search", "widths"):
+    for name in (*heads, "widths"):
         table.add_column(name, justify="left" if name == "widths" else "right")
-    for row in found["predictions"]:
-        shares = (f"{row[key]:.1%}" for key in ("macs_budget", *ratios))
-        table.add_row(*shares, figure.text(row[f"{primary}_search"]), " ".join(map(str, row["widths"].values())))
+    for row, predicted in zip(cells, found["predictions"], strict=True):
+        table.add_row(*row, " ".join(map(str, predicted["widths"].values())))
     return table
+
+
+def front_table(result: Mapping[str, Any]) -> Table:
+    """Lay out what a search over a range of budgets has found, one row for each of some budgets.
+
+    Args:
+        result: The figures as in result.json.
+    """
+    heads, cells = prediction_rows(result, result["search"]["front"])
+    table = Table(title="the best candidates for other budgets, before fine-tuning", caption=FRONT_HINT)
+    for name in heads:
+        table.add_column(name, justify="right")
+    for row in cells:
+        table.add_row(*row)
+    return table
+
+
+def prediction_rows(found: Mapping[str, Any], predictions: Sequence[Any]) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of predictions: budget, costs kept, score on the holdout.
+
+    Args:
+        found: Has the objective.
+        predictions: As `gnnrl_lightning.job.prediction.Prediction.as_record` writes them; one at least.
+    """
+    primary, figure = primary_figure(found)
+    ratios = [key for key in predictions[0] if key.endswith(RATIO)]
+    heads = ["budget", *(f"{key.removesuffix(RATIO)} kept" for key in ratios), f"{figure.label} search"]
+    cells = [
+        [*(f"{row[key]:.1%}" for key in ("macs_budget", *ratios)), figure.text(row[f"{primary}_search"])]
+        for row in predictions
+    ]
+    return heads, cells
 
 
 def inspection_tables(found: Mapping[str, Any]) -> list[Table]:

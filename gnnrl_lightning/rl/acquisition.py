@@ -73,8 +73,28 @@ class Acquisition:
         """
         generator = generator_for(seed)
         count = min(count, len(share(range(self.problem.left))))
-        fresh = self.problem.unseen(torch.cat([widths, self._partial(widths, generator)]))
+        partial, surrogate = self._partial(widths, generator), self.imagination.surrogate
+        asked, imagined = self._ask(widths, partial, count, generator)
+        rewards = torch.tensor([float(self.knowledge.reward(item)) for item in asked])
+        self._record([item.widths for item in asked], rewards, imagined, surrogate)
+        return rewards
+
+    def _ask(
+        self, widths: Tensor, partial: Tensor, count: int, generator: torch.Generator
+    ) -> tuple[list[Evaluation], Tensor]:
+        """Score the most promising candidates.
+
+        Args:
+            widths: Final widths of the imagined episodes `(n, G)`.
+            partial: Proposals between those that they start from and these `(m, G)`.
+            count: Number of candidates to score.
+            generator: Of functions and variations.
+
+        Returns:
+            The evaluations; and the new candidates that the policy imagines `(k, G)`.
+        """
         surrogate, asked = self.imagination.surrogate, list[Evaluation]()
+        fresh = self.problem.unseen(torch.cat([widths, self.problem.project(partial)]))
         if self._knows_little:
             first = first_variations(self.problem, count, SPREAD, generator)
             asked += [self.problem.ask(row, self.proposer) for row in first]
@@ -85,9 +105,7 @@ class Acquisition:
             if rank() == 0:  # the other processes would ask for the same one
                 functions[-1] = -surrogate.mean(pool)
             asked += ask_maximisers(self.problem, pool, functions, self.proposer)
-        rewards = torch.tensor([float(self.knowledge.reward(item)) for item in asked])
-        self._record([item.widths for item in asked], rewards, fresh, surrogate)
-        return rewards
+        return asked, fresh
 
     @property
     def _knows_little(self) -> bool:
@@ -96,7 +114,7 @@ class Acquisition:
         return sum(item.proposer == self.proposer for item in self.problem.history) < FIRST
 
     def _partial(self, widths: Tensor, generator: torch.Generator) -> Tensor:
-        """Candidates between the proposals of the episodes and their final widths, in some of the groups."""
+        """Proposals between those that episodes start from and their final widths, in some of the groups."""
         first, last = self.imagination.start.repeat(PARTS, 1).double(), widths.repeat(PARTS, 1).double()
         start = positive(first)
         change = (positive(last) / start).log()
@@ -105,7 +123,7 @@ class Acquisition:
         size = LONGEST * torch.rand(len(start), 1, generator=generator, dtype=torch.float64)
         moved = start * (size * chosen * change).exp()
         whole = (first < 1) | (last < 1)  # a group goes or comes back entirely, if at all
-        return self.problem.project(torch.where(whole, torch.where(chosen, last, first), moved))
+        return torch.where(whole, torch.where(chosen, last, first), moved)
 
     def _record(self, asked: list[tuple[int, ...]], rewards: Tensor, fresh: Tensor, surrogate: Surrogate) -> None:
         """Set the figures of a round of all processes, whose surrogate did not know its rewards."""

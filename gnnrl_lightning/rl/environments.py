@@ -22,6 +22,7 @@ from gnnrl_lightning.rl.env.proposals import Proposals
 from gnnrl_lightning.rl.env.reward import check_reward, find_reward, reward_of
 from gnnrl_lightning.rl.env.score import Score
 from gnnrl_lightning.rl.learners.base import GraphLearner
+from gnnrl_lightning.rl.range_acquisition import RangeAcquisition
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, uniform
 from gnnrl_lightning.search.knowledge import Knowledge, evaluated
 from gnnrl_lightning.search.problem import SearchProblem
@@ -57,6 +58,11 @@ class Environments:
     def imagines(self) -> bool:
         """Whether a policy learns in imagined episodes."""
         return self.options.imagines(self.measure)
+
+    @property
+    def reserved(self) -> int:
+        """Evaluations that are kept for the end of a search over a range of budgets."""
+        return self.options.reserved(self.measure)
 
     @property
     def setting(self) -> dict[str, str]:
@@ -177,10 +183,20 @@ class Environments:
         agent.exchange, agent.proxy, agent.evaluate = problem.exchange, None, None
 
         if self.imagines and sensitivity is not None:
-            knowledge = Knowledge(problem, reward)
-            imagined = Imagination(self.graph, self.limits, lambda: knowledge.surrogate, knowledge.evaluated)
+            knowledge, macs_range = Knowledge(problem, reward), self.options.macs_range
+            imagined = Imagination(
+                self.graph,
+                self.limits,
+                lambda: knowledge.surrogate,
+                knowledge.evaluated,
+                ranged=macs_range is not None,
+            )
             agent.env = agent.proxy = self._make(None, sensitivity, proposals, imagined)
-            agent.evaluate = Acquisition(problem, knowledge, imagined, AGENT)
+            given = problem, knowledge, imagined, AGENT
+            if macs_range is None or proposals is None:
+                agent.evaluate = Acquisition(*given)
+            else:
+                agent.evaluate = RangeAcquisition(*given, macs_range, self.options.shares, proposals)
             return
 
         def known() -> tuple[Tensor, Tensor]:

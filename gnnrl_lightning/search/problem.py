@@ -190,9 +190,16 @@ class SearchProblem:
         share = macs * self.limits.dense["macs"]
         self._allowed = {**self.limits.limits, "macs": max(share, self.limits.limits.get("macs", 0.0))}
 
-    def project(self, widths: Tensor) -> Tensor:
-        """Project proposals `(G,)` or `(B, G)` onto the budget: int64 widths that cannot be widened."""
-        return self.limits.project(widths)
+    def project(self, widths: Tensor, macs: float | None = None) -> Tensor:
+        """Project proposals `(G,)` or `(B, G)` onto the budget: int64 widths that cannot be widened.
+
+        Args:
+            widths: The proposals.
+            macs: Limit in place of the budget's, a share of the dense MACs, for a search over a range of them.
+        """
+        if macs is None:
+            return self.limits.project(widths)
+        return self.limits.project(widths, {**self.limits.limits, "macs": macs * self.limits.dense["macs"]})
 
     def start(self, from_sensitivity: bool = False, advance: Callable[[], None] = lambda: None) -> None:
         """Score the starting candidates.

@@ -37,9 +37,6 @@ def parents_among(ranked: Tensor, count: int) -> Tensor:
 def variations(problem: SearchProblem, parents: int, count: int, generator: torch.Generator) -> Tensor:
     """Distinct candidates `(n, G)` near the best ones that have not been scored; at most `count`.
 
-    A variation multiplies the keep ratios of some groups of one parent by log-normal factors. If whole groups may go,
-    half of the variations also lack one more of them, or have one back.
-
     Args:
         problem: The search problem.
         parents: Number of candidates that are varied, see `parents_among`.
@@ -47,7 +44,25 @@ def variations(problem: SearchProblem, parents: int, count: int, generator: torc
         generator: Of the draws.
     """
     ranked = torch.tensor([item.widths for item in problem.ranked()])
-    best = ranked[parents_among(ranked, parents)].double()
+    return problem.unseen(variations_of(problem, ranked[parents_among(ranked, parents)], count, generator))
+
+
+def variations_of(
+    problem: SearchProblem, parents: Tensor, count: int, generator: torch.Generator, macs: float | None = None
+) -> Tensor:
+    """Candidates `(count, G)` near others, which may be there twice or have been scored.
+
+    A variation multiplies the keep ratios of some groups of one parent by log-normal factors. If whole groups may go,
+    half of the variations also lack one more of them, or have one back.
+
+    Args:
+        problem: The search problem.
+        parents: The candidates that are varied `(n, G)`.
+        count: Number of variations to draw.
+        generator: Of the draws.
+        macs: Limit in place of the budget's, see `SearchProblem.project`.
+    """
+    best = parents.double()
     shape = count, best.shape[1]
     chosen = best[torch.randint(len(best), (count,), generator=generator)]
     spread = NARROWEST + (WIDEST - NARROWEST) * torch.rand(count, 1, generator=generator, dtype=torch.float64)
@@ -55,7 +70,7 @@ def variations(problem: SearchProblem, parents: int, count: int, generator: torc
     changed = torch.rand(shape, generator=generator) < share
     noise = torch.randn(shape, generator=generator, dtype=torch.float64)
     varied = _toggled(problem, chosen * (spread * noise * changed).exp(), generator)
-    return problem.unseen(problem.project(varied))
+    return problem.project(varied, macs)
 
 
 def _toggled(problem: SearchProblem, widths: Tensor, generator: torch.Generator) -> Tensor:

@@ -18,13 +18,18 @@ from gnnrl_lightning.report.pages.network_figures import layers_figure, sensitiv
 from gnnrl_lightning.report.pages.records import COMPRESS, RunRecord
 from gnnrl_lightning.report.pages.training_figures import learning_figure, policy_figure, surrogate_figure
 from gnnrl_lightning.report.pages.words import candidate_table, repeat, result_rows, stage_rows, title, verdict
-from gnnrl_lightning.report.table import finals_line
+from gnnrl_lightning.report.table import finals_line, prediction_rows
 
 CAPTION = (
     "Figures of the test set, which is read once, when the search is over; pruned networks are fine-tuned alike. "
     "Time: of a forward pass."
 )
 
+
+FRONT = (
+    "What the search has found for budgets of its range: the best candidates on the holdout, before fine-tuning. "
+    "`prune --widths result.json --share SHARE` makes, fine-tunes and saves one of them."
+)
 
 STAGES = (
     "Each stage searches, prunes and fine-tunes what the one before has left; shares are those of the dense network. "
@@ -135,6 +140,10 @@ def _summary(record: RunRecord) -> Iterator[str]:
     yield markup.block([markup.paragraph(text) for text in said], "verdict")
     yield markup.table(*result_rows(record.result), strong="ours")
     yield markup.paragraph(CAPTION, "about")
+    if record.result["search"].get("front"):
+        yield markup.heading("Other budgets")
+        yield markup.table(*prediction_rows(record.result, record.result["search"]["front"]))
+        yield markup.paragraph(FRONT, "about")
     if record.result.get("stages"):
         yield markup.heading("Stages")
         yield markup.table(*stage_rows(record.result))

@@ -36,6 +36,8 @@ class Imagination:
         surrogate: Returns the surrogate, conditioned on what is known so far.
         evaluated: Returns the evaluations so far: widths `(n, G)` and rewards `(n,)`.
         mean: Whether all functions are the posterior mean: nothing is drawn.
+        ranged: Whether each episode has a budget of its own: it then starts from known candidates that are projected
+            onto it and ranked by its function.
 
     Attributes:
         start: Proposed widths `(B, G)` of the episodes.
@@ -50,9 +52,10 @@ class Imagination:
         surrogate: Callable[[], Surrogate],
         evaluated: Callable[[], tuple[Tensor, Tensor]],
         mean: bool = False,
+        ranged: bool = False,
     ) -> None:
         self.graph, self.limits = graph, limits
-        self._surrogate, self.evaluated, self.mean = surrogate, evaluated, mean
+        self._surrogate, self.evaluated, self.mean, self.ranged = surrogate, evaluated, mean, ranged
 
     @property
     def surrogate(self) -> Surrogate:
@@ -76,12 +79,13 @@ class Imagination:
             generator: Draws functions and proposals.
 
         Returns:
-            Proposed widths `(B, G)`, each one of the best candidates that meet the episode's limits, or the allocation;
-            and the slopes `(B, G, 2)`.
+            Proposed widths `(B, G)`, each one of the best candidates that meet the episode's limits, or are projected
+            onto them, or the allocation; and the slopes `(B, G, 2)`.
         """
         count = len(proposals)
         self._functions = self.functions(count, generator)
-        self.start = start = self._proposals(proposals, limits, generator)
+        begun = self._projected if self.ranged else self._proposals
+        self.start = start = begun(proposals, limits, generator)
         self._level = self._functions(start[:, None].long())[:, 0]
         return start, self._slopes(start)
 
@@ -104,6 +108,17 @@ class Imagination:
                 parents = parents_among(ranked, PARENTS)
                 chosen[row] = ranked[parents[int(torch.randint(len(parents), (), generator=generator))]].to(chosen)
         return chosen
+
+    def _projected(self, proposals: Tensor, limits: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+        """Known candidates and the allocation, projected onto the limits; of the best ones any, by each function."""
+        known = self.evaluated()[0].unique(dim=0).to(proposals)
+        given = torch.cat([known.expand(len(proposals), -1, -1), proposals[:, None]], 1)
+        each = given.shape[1]
+        own = {name: limit.repeat_interleave(each) for name, limit in limits.items()}
+        projected = self.limits.project(given.flatten(0, 1), own).view_as(given)
+        best = self._functions(projected).topk(min(PARENTS, each)).indices
+        chosen = best.gather(1, torch.randint(best.shape[1], (len(best), 1), generator=generator))[:, 0]
+        return projected[torch.arange(len(chosen)), chosen].to(proposals)
 
     def _slopes(self, start: Tensor) -> Tensor:
         count, groups = start.shape

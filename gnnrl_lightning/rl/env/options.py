@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
+
 from gnnrl_lightning.checks import ascending, one_of, real, whole
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.result import DIVERGENCE
 from gnnrl_lightning.options import check_fields
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY
+
+SHARES = 7
+"""Budgets for which a search over a range of them names a candidate each."""
 
 MOST_STEPS = 10_000
 """No episode needs more: each step removes a channel at least, or nothing more is left to remove."""
@@ -24,7 +29,8 @@ class EpisodeOptions:
         penalty: Reward of a candidate that exceeds the budget at the end of its episode, instead of projecting it onto
             the budget; the paper uses -100. null: project.
         macs_range: Smallest and largest MACs limit as shares of the dense MACs; each episode draws its own limit, so
-            that one policy serves all budgets. null: all episodes use the budget's limit.
+            that one policy serves all budgets, and the search names the best candidate for seven budgets of the range.
+            null: all episodes use the budget's limit.
         reward: Reward of a candidate: a figure of the objective (the negative error or loss), including `divergence`
             from the dense network, or the import path of your own function or class, see
             `gnnrl_lightning.rl.env.reward.find_reward`; null: the objective's primary figure. The divergence tells
@@ -35,7 +41,7 @@ class EpisodeOptions:
             same ratio for all groups.
         surrogate: Whether the policy learns in imagined episodes, whose rewards are functions drawn from the surrogate,
             and only the most promising of their candidates are evaluated; otherwise each real episode is. null: if the
-            agent uses a sensitivity and proposals, and episodes have one step, one budget and no penalty.
+            agent uses a sensitivity and proposals, and episodes have one step and no penalty.
 
     Raises:
         UserError: The proposal is unknown, or a number is out of range. The reward is checked together with the
@@ -65,6 +71,15 @@ class EpisodeOptions:
         if self.surrogate and self.penalty is not None:
             raise UserError("episode.surrogate evaluates only what meets the budget: leave out episode.penalty")
 
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Shares of the dense MACs, evenly spaced in `macs_range`, for which a search names a candidate each."""
+        if self.macs_range is None:
+            return ()
+        return tuple(
+            round(share, 4) for share in torch.linspace(*self.macs_range, SHARES, dtype=torch.float64).tolist()
+        )
+
     def imagines(self, measure: str | None) -> bool:
         """Whether the policy learns in imagined episodes.
 
@@ -73,8 +88,16 @@ class EpisodeOptions:
         """
         if self.surrogate is not None:
             return self.surrogate
-        simple = self.max_steps == 1 and self.penalty is None and self.macs_range is None
+        simple = self.max_steps == 1 and self.penalty is None
         return simple and measure is not None and self.proposal is not None and self.sensitivity
+
+    def reserved(self, measure: str | None) -> int:
+        """Evaluations that are kept for the end of a search over a range: those of the budget and of the shares.
+
+        Args:
+            measure: As for `imagines`.
+        """
+        return 1 + len(self.shares) if self.shares and self.imagines(measure) else 0
 
     def for_one_budget(self, measure: str | None) -> EpisodeOptions:
         """Options of episodes of the same states and actions, all with the budget's limit.

@@ -1,0 +1,145 @@
+"""Acquisition over a range of budgets: every candidate is made for one of them, and tells about all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from gnnrl_lightning.evaluation.result import Evaluation
+from gnnrl_lightning.processes import from_first, rank, share, world_size
+from gnnrl_lightning.rl.acquisition import VARIATIONS, Acquisition
+from gnnrl_lightning.rl.env.imagination import PARENTS, Imagination
+from gnnrl_lightning.rl.env.proposals import Proposals
+from gnnrl_lightning.rl.learners.base import GraphLearner
+from gnnrl_lightning.search.knowledge import Knowledge
+from gnnrl_lightning.search.problem import SearchProblem
+from gnnrl_lightning.search.variations import parents_among, variations_of
+from gnnrl_lightning.seeds import generator_for
+
+ROUNDS = 20
+"""Rounds of variations, each of the best of the round before, in which the posterior mean is maximised at the end."""
+
+Function = Callable[[Tensor], Tensor]
+"""Candidates `(n, G)` -> rewards `(1, n)`."""
+
+
+class RangeAcquisition(Acquisition):
+    """Scores candidates for budgets all over a range, and at the end the best one for each of some budgets.
+
+    The elasticities of the groups hardly depend on the budget, so the surrogate learns from candidates of all budgets.
+    Each candidate has a limit of its own, and limits are spread evenly over the range, however many there are. What is
+    known, what the policy imagines and variations of what a function prefers are projected onto that limit.
+
+    Args:
+        problem: Scores and counts the candidates.
+        knowledge: What is known of candidates.
+        imagination: Draws the functions.
+        proposer: Name under which the candidates are counted.
+        macs_range: Smallest and largest limit, shares of the dense MACs.
+        shares: Limits for which `front` scores a candidate each.
+        proposals: Widths of an allocation at any limit.
+
+    Attributes:
+        figures: As of `Acquisition`, without `search/distance`: no candidate is the best one at all budgets.
+    """
+
+    def __init__(
+        self,
+        problem: SearchProblem,
+        knowledge: Knowledge,
+        imagination: Imagination,
+        proposer: str,
+        macs_range: tuple[float, float],
+        shares: Sequence[float],
+        proposals: Proposals,
+    ) -> None:
+        super().__init__(problem, knowledge, imagination, proposer)
+        self.macs_range, self.shares, self.proposals = macs_range, tuple(shares), proposals
+
+    def _ask(
+        self, widths: Tensor, partial: Tensor, count: int, generator: torch.Generator
+    ) -> tuple[list[Evaluation], Tensor]:
+        low, high = self.macs_range
+        surrogate, moved = self.imagination.surrogate, torch.cat([widths.double(), partial])
+        functions: list[Function] = [self.imagination.functions(1, generator) for _ in range(count)]
+        if rank() == 0 and functions:  # the other processes would ask for the same one
+            functions[-1] = lambda pool: -surrogate.mean(pool)[None]
+        first = rank() + sum(item.proposer == self.proposer for item in self.problem.history)
+        asked, imagined = list[Evaluation](), [widths[:0]]
+        for number, function in enumerate(functions):
+            macs = low + (high - low) * radical_inverse(first + number * world_size())
+            parents = self._parents(self._known(macs), function)
+            varied = variations_of(self.problem, parents, VARIATIONS, generator, macs)
+            imagined.append(self.problem.unseen(self.problem.project(moved, macs)))
+            pool = self.problem.unseen(torch.cat([imagined[-1], varied]))
+            if len(pool):
+                asked.append(self.problem.ask(pool[function(pool)[0].argmax()], self.proposer))
+        return asked, torch.cat(imagined).unique(dim=0)
+
+    def _known(self, macs: float | None) -> Tensor:
+        """All candidates so far and the allocation, projected onto a limit: distinct ones `(n, G)`."""
+        history = torch.tensor([item.widths for item in self.problem.history], dtype=torch.float64)
+        limits = self.problem.limits
+        own = limits.limits.get("macs", limits.dense["macs"]) / limits.dense["macs"]
+        proposal = self.proposals(torch.tensor([own if macs is None else macs])).double()
+        return self.problem.project(torch.cat([history, proposal]), macs).unique(dim=0)
+
+    @staticmethod
+    def _parents(candidates: Tensor, function: Function) -> Tensor:
+        """The best of some candidates by a function, see `parents_among`."""
+        ranked = candidates[function(candidates)[0].argsort(descending=True, stable=True)]
+        return ranked[parents_among(ranked, PARENTS)]
+
+    def front(self) -> dict[float, Evaluation]:
+        """Score what the posterior mean prefers at the budget and at each of the shares; a collective call.
+
+        A candidate that has been scored is not scored again.
+
+        Returns:
+            Share of the dense MACs -> the best of all candidates that need no more.
+        """
+        problem, surrogate, generator = self.problem, self.imagination.surrogate, generator_for(0)
+        mean: Function = lambda pool: -surrogate.mean(pool)[None]  # noqa: E731
+        chosen = from_first([self._maximiser(mean, macs, generator) for macs in (None, *self.shares)])
+        for row in share([*problem.unseen(torch.tensor(chosen, dtype=torch.int64))]):
+            problem.ask(row, self.proposer)
+        problem.exchange()
+        return {macs: next(item for item in problem.ranked() if self._meets(item, macs)) for macs in self.shares}
+
+    def _meets(self, item: Evaluation, macs: float) -> bool:
+        limits = self.problem.limits
+        own = {**limits.limits, "macs": macs * limits.dense["macs"]}
+        return bool(limits.met(torch.tensor(item.widths), own))
+
+    def _maximiser(self, function: Function, macs: float | None, generator: torch.Generator) -> list[int]:
+        """The widths that maximise a function at a limit, as far as variations of the best ones lead."""
+        parents = self._parents(self._known(macs), function)
+        for _ in range(ROUNDS):
+            varied = variations_of(self.problem, parents, VARIATIONS, generator, macs)
+            parents = self._parents(torch.cat([parents, varied]).unique(dim=0), function)
+        return parents[0].tolist()
+
+
+def front(agent: GraphLearner) -> dict[float, Evaluation]:
+    """End the search of an agent over a range of budgets, see `RangeAcquisition.front`; {} without a range.
+
+    Args:
+        agent: The agent, connected to its environments.
+    """
+    return agent.evaluate.front() if isinstance(agent.evaluate, RangeAcquisition) else {}
+
+
+def radical_inverse(number: int) -> float:
+    """The van der Corput sequence in base 2: 0, 1/2, 1/4, 3/4, 1/8, ..., spread evenly however far it goes.
+
+    Args:
+        number: Place in the sequence, from 0.
+    """
+    inverse, unit = 0.0, 1.0
+    while number:
+        unit /= 2
+        number, digit = divmod(number, 2)
+        inverse += digit * unit
+    return inverse
