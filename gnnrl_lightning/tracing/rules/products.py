@@ -11,7 +11,7 @@ import torch
 from gnnrl_lightning.tracing.labels import Value, support
 from gnnrl_lightning.tracing.product import UNLIKE, Product, may_meet
 from gnnrl_lightning.tracing.records import Contraction
-from gnnrl_lightning.tracing.rules.elementwise import merge, pointwise
+from gnnrl_lightning.tracing.rules.elementwise import merge, pointwise, produce_outer
 from gnnrl_lightning.tracing.walk import Walk, rule
 
 
@@ -169,6 +169,7 @@ def _elementwise(walk: Walk, operands: Sequence[Value], subscripts: Sequence[str
             found.append(labels)
         laid.append(Value(tuple(sizes), tuple(found)))
     walk.contract(())
+    produce_outer(walk, laid)
     return pointwise(walk, *laid)
 
 
