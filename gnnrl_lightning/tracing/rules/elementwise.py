@@ -19,14 +19,18 @@ from gnnrl_lightning.tracing.walk import Walk, rule
 @rule("pointwise", "hardswish", "log_sigmoid", "complex", "polar", "__and__", "__or__", "__xor__", kind="activation")
 def pointwise(walk: Walk, *args: Any, **kwargs: Any) -> Value:
     """Join channels at the same position; zeros remain zero only if the operator maps zero to zero."""
-    operands = [argument for argument in (*args, *kwargs.values()) if isinstance(argument, Value)]
-    if len(operands) > 1:
-        operands = _without_positions(walk, operands)
-    result = Value(walk.shape, merge(walk, operands))
+    result = combined(walk, [argument for argument in (*args, *kwargs.values()) if isinstance(argument, Value)])
     if any(bool((labels == ZERO).any()) for labels in result.labels) and not _keeps_zero(walk, args, kwargs):
         fixed = tuple(torch.where(labels == ZERO, FIXED, labels) for labels in result.labels)
         return Value(result.shape, fixed)
     return result
+
+
+def combined(walk: Walk, operands: list[Value]) -> Value:
+    """Join channels at the same position, for an operator that maps zero to zero."""
+    if len(operands) > 1:
+        operands = _without_positions(walk, operands)
+    return Value(walk.shape, merge(walk, operands))
 
 
 def _without_positions(walk: Walk, operands: list[Value]) -> list[Value]:

@@ -11,7 +11,7 @@ import torch
 from gnnrl_lightning.tracing.labels import Value, support
 from gnnrl_lightning.tracing.product import UNLIKE, Product, may_meet
 from gnnrl_lightning.tracing.records import Contraction
-from gnnrl_lightning.tracing.rules.elementwise import merge, pointwise, produce_outer
+from gnnrl_lightning.tracing.rules.elementwise import combined, merge, produce_outer
 from gnnrl_lightning.tracing.walk import Walk, rule
 
 
@@ -170,7 +170,7 @@ def _elementwise(walk: Walk, operands: Sequence[Value], subscripts: Sequence[str
         laid.append(Value(tuple(sizes), tuple(found)))
     walk.contract(())
     produce_outer(walk, laid)
-    return pointwise(walk, *laid)
+    return combined(walk, laid)
 
 
 def _halves(walk: Walk, value: Value, letters: str, left: str, right: str) -> Value:
