@@ -196,7 +196,7 @@ def spread(x: Tensor, places: Places, *rest: Any, operator: Callable[..., Any], 
     count = kept.sum(dim, keepdim=True)
     middle = _only(x, places).sum(dim, keepdim=True) / count.clamp(min=1)
     squares = ((x - middle).square() * kept).sum(dim, keepdim=True)
-    found = squares / (count - (1.0 if given is None else float(given))).clamp(min=1)
+    found = squares / (count - (1.0 if given is None else float(given))).where(count > 0, 1)
     found = found.sqrt() if operator.__name__.startswith("std") else found
     both = [item if keep else item.squeeze(dim) for item in (found, middle)]
     return tuple(both) if operator.__name__.endswith("mean") else both[0]

@@ -108,7 +108,7 @@ class Walk:
         trainable: Names of parameters, without buffers.
         joined_parameters: Pairs of labels joined by operators on parameters only.
         derived: Nodes that are computed from parameters only.
-        pairs: Labels `(n,)` of channels of which two must remain: their statistics need more than one value.
+        least: Labels `(n,)` of channels, and how many of them must remain: a variance divides by fewer than its values.
         repeats: Labels of dimensions along which the code repeats a tensor, see `tracing.repeats`.
         unlabelled: Channels without labels that must be kept, each as the fields of a `FrozenGroup`.
         norms: Node -> parameters of the batch norm that is its only reader.
@@ -150,7 +150,7 @@ class Walk:
     trainable: list[str] = field(default_factory=list)
     joined_parameters: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     derived: set[Node] = field(default_factory=set)
-    pairs: list[Tensor] = field(default_factory=list)
+    least: list[tuple[Tensor, int]] = field(default_factory=list)
     repeats: set[int] = field(default_factory=set)
     unlabelled: list[tuple[str, int, str, str, str]] = field(default_factory=list)
     norms: dict[str, dict[str, str]] = field(default_factory=dict)
