@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.fx.node import Node, map_aggregate
 
-from gnnrl_lightning.tracing.labels import FIXED, ZERO, Value, support, vector
+from gnnrl_lightning.tracing.labels import FIXED, ZERO, Value, is_zero, support, vector
 from gnnrl_lightning.tracing.records import Scaling
 from gnnrl_lightning.tracing.repeats import end_where_alone
 from gnnrl_lightning.tracing.rows import heads_of, share_rows
@@ -154,7 +154,7 @@ def merge(walk: Walk, operands: list[Value]) -> tuple[Tensor, ...]:
         larger: list[Tensor] = []
         for shape, found in aligned:
             mine = [labels for labels in found if support(labels) == dims]
-            zero = [labels for labels in found if not support(labels) and int(labels.flatten()[0]) == ZERO]
+            zero = any(is_zero(labels) for labels in found)
             if not mine and (zero or all(shape[dim] == 1 for dim in dims)):
                 continue
             labelled = {dim for labels in found for dim in support(labels) if {*support(labels)} < {*dims}}
