@@ -69,3 +69,30 @@ class PaddedTokens(nn.Module):
         x = self.embed(x)
         x = torch.cat([x, x.new_zeros(x.shape[0], 1, x.shape[2])], 1)
         return self.head(self.inner(x).relu().mean(1))
+
+
+class ContentAndPosition(nn.Module):
+    """Scores of queries and keys of two kinds together, scaled by the number of all their channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.q_pos, self.k_pos = (nn.Linear(12, n) for n in (8, 8, 4, 4))
+        self.v = nn.Linear(12, 12)
+
+    def forward(self, x):
+        q, k = torch.cat([self.q(x), self.q_pos(x)], -1), torch.cat([self.k(x), self.k_pos(x)], -1)
+        scores = q @ k.transpose(1, 2) * q.shape[-1] ** -0.5
+        return scores.softmax(-1) @ self.v(x)
+
+
+@case({"embed": (12, 1), "mix.q": (8, 1), "mix.q_pos": (4, 1)}, ENDS, TOKENS, zoo=WRITTEN)
+class ScaledByTwoKinds(nn.Module):
+    """Each kind has channels of its own: the scale follows from both of their numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.mix, self.head = nn.Linear(9, 12), ContentAndPosition(), nn.Linear(12, 10)
+
+    def forward(self, x):
+        x = self.embed(x)
+        return self.head((x + self.mix(x)).mean(1))
