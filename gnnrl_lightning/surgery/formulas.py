@@ -115,18 +115,30 @@ def attention(
 ) -> Tensor:
     """Attention: queries have zeros in place of removed channels, and are scaled by the width that is kept.
 
-    Positions along the last dimension but one are those of keys, of which only the kept ones are there.
+    Positions along the last dimension but one are those of keys, of which only the kept ones are there; or are not
+    masked, where each head keeps others.
     """
     along = q.dim() - 2
     if (stays := places.get(along)) is not None:
         key, value = key.index_select(-2, stays), value.index_select(-2, stays)
         if attn_mask is not None and attn_mask.shape[-1] > 1:
             attn_mask = attn_mask.index_select(-1, stays)
-    places = {where: stays for where, stays in places.items() if where != along}
+    within = {where for where in places if isinstance(where, tuple) and where[-2] > 1}
+    for shape in within:
+        kept = _mask(q.new_empty(*q.shape[:-2], key.shape[-2], 1), shape, places[shape]).transpose(-2, -1) > 0
+        attn_mask = _with_keys(attn_mask, kept | ~kept.any(-1, keepdim=True), q)  # of a head that is removed, all
+    places = {where: stays for where, stays in places.items() if where != along and where not in within}
     if options.get("scale") is None:
         kept = _only(torch.ones_like(q[:1, ..., :1, :]), places).sum(-1).max()
         options["scale"] = max(float(kept), 1.0) ** -0.5  # without any, nothing is scaled
     return operator(_only(q, places), key, value, attn_mask, *rest, **options)
+
+
+def _with_keys(mask: Tensor | None, kept: Tensor, q: Tensor) -> Tensor:
+    """A mask of attention in which keys are left out as well, for the same queries and heads."""
+    if mask is None or mask.dtype == torch.bool:
+        return kept if mask is None else mask & kept
+    return mask.to(q).masked_fill(~kept, -math.inf)
 
 
 def einsum(equation: str, places: Places, *operands: Any, operator: Callable[..., Tensor]) -> Tensor:

@@ -229,7 +229,8 @@ def attention(
     read = Product(walk, (laid, value), (f"{batch}mn", f"{batch}nv"), f"{batch}mv", number, masked=False, noted=False)
     labels = read.labels()
     if read.reads is not None:  # the softmax is over the keys that are kept
-        walk.statistic(number, ndim - 2, read.reads.flatten())
+        keys = read.reads.squeeze(-2).transpose(-2, -1)  # as they lie in the keys of all heads
+        walk.statistic(number, ndim - 2, keys.flatten() if support(keys) == (ndim - 2,) else keys)
     places = math.prod(query.shape[:-1]) * key.shape[-2]
     both = [(scores, places * query.shape[-1]), (read, places * value.shape[-1])]
     if sum(macs for _, macs in both) != walk.macs():
