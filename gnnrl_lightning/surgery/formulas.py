@@ -16,6 +16,9 @@ from gnnrl_lightning.tracing.records import CONVOLUTIONS
 
 Shape = tuple[int, ...]
 
+NUMPY = {"axis": "dim", "keepdims": "keepdim"}
+"""Names of arguments in NumPy, which torch takes as well -> its own."""
+
 Places = Mapping[int | Shape, Tensor]
 """Dimension -> positions along it that are kept; for several dimensions, the shape in which they broadcast."""
 
@@ -201,14 +204,15 @@ def spread(x: Tensor, places: Places, *rest: Any, operator: Callable[..., Any], 
     """
     if all(isinstance(where, int) for where in places):
         return operator(_kept(x, places), *rest, **options)
-    names = dict(zip(("dim", "unbiased", "keepdim"), rest, strict=False)) | options
+    given = {NUMPY.get(name, name): value for name, value in options.items()}
+    names = dict(zip(("dim", "unbiased", "keepdim"), rest, strict=False)) | given
     dim, keep = names["dim"], names.get("keepdim", False)
-    given = names.get("correction", names.get("unbiased"))
+    correction = names.get("correction", names.get("unbiased"))
     kept = _only(torch.ones_like(x), places)
     count = kept.sum(dim, keepdim=True)
     middle = _only(x, places).sum(dim, keepdim=True) / count.clamp(min=1)
     squares = ((x - middle).square() * kept).sum(dim, keepdim=True)
-    found = squares / (count - (1.0 if given is None else float(given))).where(count > 0, 1)
+    found = squares / (count - (1.0 if correction is None else float(correction))).where(count > 0, 1)
     found = found.sqrt() if operator.__name__.startswith("std") else found
     both = [item if keep else item.squeeze(dim) for item in (found, middle)]
     return tuple(both) if operator.__name__.endswith("mean") else both[0]

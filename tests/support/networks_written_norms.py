@@ -10,16 +10,23 @@ from tests.support.networks_zoo import case
 class LayerNorm(nn.Module):
     """Layer norm of the last dimension, with the deviation of a sample, as "The Annotated Transformer" writes it."""
 
-    correction = 1
-
     def __init__(self, features, eps=1e-6):
         super().__init__()
         self.a_2, self.b_2, self.eps = nn.Parameter(torch.ones(features)), nn.Parameter(torch.zeros(features)), eps
 
     def forward(self, x):
         mean = x.mean(-1, keepdim=True)
-        std = x.std(-1, keepdim=True, correction=self.correction)
-        return self.a_2 * (x - mean) / (std + self.eps) + self.b_2
+        return self.a_2 * (x - mean) / (self.std(x) + self.eps) + self.b_2
+
+    def std(self, x):
+        return x.std(-1, keepdim=True)
+
+
+class FewerDegrees(LayerNorm):
+    """Two degrees of freedom are lost; the arguments have NumPy's names."""
+
+    def std(self, x):
+        return torch.std(x, axis=-1, keepdims=True, correction=2)
 
 
 @case({"embed": (4, 7)}, ENDS | {"q_proj": 3}, TOKENS, zoo=WRITTEN)
@@ -50,7 +57,7 @@ class DeviationsOfFewerDegrees(Deviations):
 
     def __init__(self):
         super().__init__()
-        self.norm.correction = 2
+        self.norm = FewerDegrees(12)
 
 
 @case({"embed": (4, 7)}, ENDS | {"q_proj": 3}, TOKENS, zoo=WRITTEN)
@@ -59,4 +66,4 @@ class FewerDegreesWithinHeads(DeviationsWithinHeads):
 
     def __init__(self):
         super().__init__()
-        self.q_norm.correction = self.k_norm.correction = 2
+        self.q_norm, self.k_norm = FewerDegrees(self.head_dim), FewerDegrees(self.head_dim)
