@@ -6,10 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tests.support.networks_zoo import IO, Case, case, conv
-
-WRITTEN: dict[str, Case] = {}
-"""Name of a network -> the network, its input and the expected result of its trace."""
+from tests.support.networks_zoo import IO, WRITTEN, case, conv
 
 TOKENS = ((2, 5, 9),)
 ENDS = {"x": 5, "head": 10}

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from tests.support.networks_written_attention import ENDS, TOKENS, WRITTEN, NormsAsWideAsTheInput
-from tests.support.networks_zoo import case
+from tests.support.networks_written_attention import ENDS, TOKENS, NormsAsWideAsTheInput
+from tests.support.networks_zoo import WRITTEN, case
 
 
 class LayerNorm(nn.Module):

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tests.support.networks_written_attention import ENDS, TOKENS, WRITTEN
-from tests.support.networks_zoo import case
+from tests.support.networks_written_attention import ENDS, TOKENS
+from tests.support.networks_zoo import WRITTEN, case
 
 MIXER = {"in_proj": (8, 1), "x_proj": (2, 1), "x_proj#2": (4, 1)}
 """Inner channels, which go with their gates and states; the rank of the steps; the size of a state."""

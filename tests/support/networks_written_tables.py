@@ -4,8 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tests.support.networks_written_attention import WRITTEN
-from tests.support.networks_zoo import case
+from tests.support.networks_zoo import WRITTEN, case
 
 
 @case({"emb_l.0": (4, 1), "bot_l.0": (8, 1), "top_l.0": (7, 1)}, {"top_l.2": 1}, ((2, 6),), zoo=WRITTEN)

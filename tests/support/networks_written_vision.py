@@ -4,8 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tests.support.networks_written_attention import WRITTEN
-from tests.support.networks_zoo import IO, Headed, Pair, case, conv
+from tests.support.networks_zoo import IO, WRITTEN, Headed, Pair, case, conv
 
 SMALL = ((2, 3, 4, 4),)
 

@@ -7,15 +7,22 @@ import torch
 
 import gnnrl_lightning
 from tests.support import (
+    networks_written_attention,
     networks_written_norms,
     networks_written_sequence,
     networks_written_tables,
     networks_written_vision,
 )
 from tests.support.exactness import check, difference, forward, random_weights, random_widths, train_one_step
-from tests.support.networks_written_attention import WRITTEN
+from tests.support.networks_zoo import WRITTEN
 
-MORE = (networks_written_norms, networks_written_sequence, networks_written_tables, networks_written_vision)
+MORE = (
+    networks_written_attention,
+    networks_written_norms,
+    networks_written_sequence,
+    networks_written_tables,
+    networks_written_vision,
+)
 """Importing them registers their networks."""
 
 every_network = pytest.mark.parametrize("name", WRITTEN)
