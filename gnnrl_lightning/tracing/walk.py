@@ -94,7 +94,8 @@ class Walk:
         created: Node of zeros that the code makes -> its operator, number of the call and sizes.
         calls_of_sizes: Calls whose arguments are sizes of labelled dimensions.
         splits: Calls that cut channels into parts of given sizes.
-        tied: Calls whose sizes have been compared with those of their module's inputs, by module, operator and number.
+        tied: Module, operator and number of calls whose sizes, and of products whose numbers, have been compared with
+            what the module reads and makes.
         scalings: Products of numbers of the code and channels, or scores.
         scores: Node of a product of two feature maps, such as scores of attention -> labels that it contracts.
         compared: Labels that such products contract.

@@ -33,6 +33,20 @@ class DeepRecommendation(nn.Module):
         return self.top_l(self.interact_features(self.bot_l(x), ly))
 
 
+@case({"table": (4, 1), "inner": (6, 1)}, {"weights": 3, "head": 2}, ((2, 6),), {"weights": "weighs rows"}, WRITTEN)
+class WeighedTable(nn.Module):
+    """A layer makes a weight for each row that is looked up: there are as many as indices."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights, self.table = nn.Linear(6, 3), nn.EmbeddingBag(5, 4, mode="sum")
+        self.inner, self.head = nn.Linear(4, 6), nn.Linear(6, 2)
+
+    def forward(self, x):
+        rows = self.table((x[:, :3] > 0).long(), per_sample_weights=self.weights(x))
+        return self.head(self.inner(rows).relu())
+
+
 class KANLinear(nn.Module):
     """A spline for each pair of inputs and outputs, with a grid for each input."""
 

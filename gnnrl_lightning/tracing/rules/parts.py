@@ -77,7 +77,7 @@ def stack(walk: Walk, tensors: list[Value], dim: int = 0) -> Value:
 
 @rule("chunk", "split", "split_with_sizes", "tensor_split", "unsafe_chunk", "unsafe_split", kind="shape")
 def split(walk: Walk, x: Value, sizes: Any, dim: int = 0) -> list[Value]:
-    """Splits: equal pieces keep equal counts, unless the module holds their sizes, see `tracing.splits`."""
+    """Splits: equal pieces keep equal counts, unless the module holds their sizes, see `tracing.sizes.splits`."""
     assert walk.node is not None
     shapes, dim = [tuple(piece.shape) for piece in walk.node.meta["val"]], dim % len(x.shape)
     if "chunk" in walk.operator or "tensor" in walk.operator:
@@ -128,7 +128,7 @@ def unbind(walk: Walk, x: Value, dim: int = 0) -> list[Value]:
 
 @rule("slice", kind="shape")
 def cut(walk: Walk, x: Value, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Value:
-    """Slicing: halves of the channels are tied; of other pieces, see `Parts`, or `tracing.splits`."""
+    """Slicing: halves of the channels are tied; of other pieces, see `Parts`, or `tracing.sizes.splits`."""
     dim %= len(x.shape)
     if _overwritten(walk):
         return zeros(walk)
@@ -189,7 +189,7 @@ def select(walk: Walk, x: Value, dim: int, index: int) -> Value:
 
 @rule("slice_scatter", kind="cat")
 def slice_scatter(walk: Walk, x: Value, source: Value, dim: int = 0, start=None, end=None, step: int = 1) -> Value:
-    """A write into a slice, whose end may be an attribute of the module, see `tracing.splits`."""
+    """A write into a slice, whose end may be an attribute of the module, see `tracing.sizes.splits`."""
     dim %= len(x.shape)
     first, last, _ = slice(start, end, step).indices(x.shape[dim])
     if (first, last) != (0, x.shape[dim]):

@@ -111,7 +111,11 @@ def baddbmm(walk: Walk, bias: Value, a: Value, b: Value, *, beta=1, alpha=1) -> 
 
 @rule("einsum", kind="linear")
 def einsum(walk: Walk, equation: str, operands: list[Value], *_: Any, **__: Any) -> Value:
-    """Einstein summation of one or two tensors, by its subscripts: those left out on the right are contracted."""
+    """Einstein summation, by its subscripts: those left out on the right are contracted, or summed in a single tensor.
+
+    Of any number of tensors that contract nothing, it is an elementwise product; three tensors that contract something,
+    and diagonals, are frozen.
+    """
     left, right = _spelled(equation.replace(" ", ""), [len(operand.shape) for operand in operands])
     subscripts, number = left.split(","), walk.call_number()
     plain = all(len({*letters}) == len(letters) for letters in subscripts)

@@ -1,8 +1,8 @@
 """Numbers of the code that depend on a width: `scores * q.shape[1] ** -0.5`, as attention without heads has it.
 
 Products of two feature maps are scaled by the number of channels that they compare; in the pruned network, that is the
-number that is kept. Nothing is assumed: the module runs alone with wider layers (see `tracing.held`), and the number
-must then be another one.
+number that is kept. Nothing is assumed: the module runs alone with wider layers (see `tracing.sizes.held`), and the
+number must then be another one.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Such code runs only while both tensors have the same number of channels, so these channels are tied: each tensor keeps
 its own, as many as the other. So it is for the parts of a tensor, `torch.split(self.gates(x), [x.shape[1], 3], 1)`.
 Nothing is assumed: the module runs alone with longer inputs, or with layers that make longer outputs (see
-`tracing.held`), and the call must then be given the longer size although its own tensor has the old one.
+`tracing.sizes.held`), and the call must then be given the longer size although its own tensor has the old one.
 """
 
 from __future__ import annotations
