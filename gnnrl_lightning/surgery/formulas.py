@@ -16,6 +16,9 @@ from gnnrl_lightning.tracing.records import CONVOLUTIONS
 
 Shape = tuple[int, ...]
 
+NUMPY = {"axis": "dim", "keepdims": "keepdim"}
+"""Names of arguments in NumPy, which torch takes as well -> its own."""
+
 Places = Mapping[int | Shape, Tensor]
 """Dimension -> positions along it that are kept; for several dimensions, the shape in which they broadcast."""
 
@@ -115,18 +118,30 @@ def attention(
 ) -> Tensor:
     """Attention: queries have zeros in place of removed channels, and are scaled by the width that is kept.
 
-    Positions along the last dimension but one are those of keys, of which only the kept ones are there.
+    Positions along the last dimension but one are those of keys, of which only the kept ones are there; or are not
+    masked, where each head keeps others.
     """
     along = q.dim() - 2
     if (stays := places.get(along)) is not None:
         key, value = key.index_select(-2, stays), value.index_select(-2, stays)
         if attn_mask is not None and attn_mask.shape[-1] > 1:
             attn_mask = attn_mask.index_select(-1, stays)
-    places = {where: stays for where, stays in places.items() if where != along}
+    within = {where for where in places if isinstance(where, tuple) and where[-2] > 1}
+    for shape in within:
+        kept = _mask(q.new_empty(*q.shape[:-2], key.shape[-2], 1), shape, places[shape]).transpose(-2, -1) > 0
+        attn_mask = _with_keys(attn_mask, kept | ~kept.any(-1, keepdim=True), q)  # of a head that is removed, all
+    places = {where: stays for where, stays in places.items() if where != along and where not in within}
     if options.get("scale") is None:
         kept = _only(torch.ones_like(q[:1, ..., :1, :]), places).sum(-1).max()
         options["scale"] = max(float(kept), 1.0) ** -0.5  # without any, nothing is scaled
     return operator(_only(q, places), key, value, attn_mask, *rest, **options)
+
+
+def _with_keys(mask: Tensor | None, kept: Tensor, q: Tensor) -> Tensor:
+    """A mask of attention in which keys are left out as well, for the same queries and heads."""
+    if mask is None or mask.dtype == torch.bool:
+        return kept if mask is None else mask & kept
+    return mask.to(q).masked_fill(~kept, -math.inf)
 
 
 def einsum(equation: str, places: Places, *operands: Any, operator: Callable[..., Tensor]) -> Tensor:
@@ -189,14 +204,15 @@ def spread(x: Tensor, places: Places, *rest: Any, operator: Callable[..., Any], 
     """
     if all(isinstance(where, int) for where in places):
         return operator(_kept(x, places), *rest, **options)
-    names = dict(zip(("dim", "unbiased", "keepdim"), rest, strict=False)) | options
+    given = {NUMPY.get(name, name): value for name, value in options.items()}
+    names = dict(zip(("dim", "unbiased", "keepdim"), rest, strict=False)) | given
     dim, keep = names["dim"], names.get("keepdim", False)
-    given = names.get("correction", names.get("unbiased"))
+    correction = names.get("correction", names.get("unbiased"))
     kept = _only(torch.ones_like(x), places)
     count = kept.sum(dim, keepdim=True)
     middle = _only(x, places).sum(dim, keepdim=True) / count.clamp(min=1)
     squares = ((x - middle).square() * kept).sum(dim, keepdim=True)
-    found = squares / (count - (1.0 if given is None else float(given))).clamp(min=1)
+    found = squares / (count - (1.0 if correction is None else float(correction))).where(count > 0, 1)
     found = found.sqrt() if operator.__name__.startswith("std") else found
     both = [item if keep else item.squeeze(dim) for item in (found, middle)]
     return tuple(both) if operator.__name__.endswith("mean") else both[0]

@@ -7,6 +7,7 @@ convolution) form one group; every other index set is a separate group.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 
@@ -216,21 +217,25 @@ class _Former:
         for (name, operator, reason, source), width in together.items():
             frozen.append(FrozenGroup(name, width, operator, reason, source))
         place[: len(self.channel)] = by_channel[self.channel]
-        found, pairs = self._members(place), self._pairs(place)
+        found, least = self._members(place), self._least(place)
         groups = tuple(
-            ChannelGroup(name, len(members[0]), tuple(found[i]), len(members), 2 if i in pairs else 1)
+            ChannelGroup(name, len(members[0]), tuple(found[i]), len(members), min(least.get(i, 1), len(members[0])))
             for i, (name, members) in enumerate(kept)
         )
         return Channels(groups, tuple(frozen), place, np.append(owner[self.channel], -1), self.channel)
 
-    def _pairs(self, place: np.ndarray) -> set[int]:
-        """Return the groups that must keep two channels: alone, they are all values of a statistic that needs two."""
-        found = set()
-        for labels in self.walk.pairs:
+    def _least(self, place: np.ndarray) -> dict[int, int]:
+        """Return how many channels of each index set of groups must remain, see `Walk.least`, if it is not one."""
+        found: dict[int, int] = {}
+        for labels, least in self.walk.least:
             channels = place[labels[labels >= 0].numpy()]
-            different = len(np.unique(channels, axis=0)) == len(labels)  # no channel has several values
-            if different and len(np.unique(channels[:, :2], axis=0)) == 1:
-                found.add(int(channels[0, 0]))
+            free = channels[channels[:, 0] >= 0]
+            if len(np.unique(free, axis=0)) < len(free):
+                continue  # a channel has several values
+            sets = np.unique(free[:, :2], axis=0)
+            for group in np.unique(sets[:, 0]).tolist():
+                needed = math.ceil((least - len(labels) + len(free)) / len(sets))
+                found[group] = max(found.get(group, 1), needed)
         return found
 
     def _members(self, place: np.ndarray) -> dict[int, list[Member]]:

@@ -54,6 +54,11 @@ def support(labels: Tensor) -> tuple[int, ...]:
     return tuple(dim for dim, size in enumerate(labels.shape) if size > 1)
 
 
+def is_zero(labels: Tensor) -> bool:
+    """Whether labels are those of a tensor that is zero everywhere."""
+    return not support(labels) and int(labels.flatten()[0]) == ZERO
+
+
 def compact(labels: Tensor) -> Tensor:
     """Reduce labels to size 1 along every dimension over which they do not change."""
     for dim in support(labels):

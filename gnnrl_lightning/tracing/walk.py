@@ -94,7 +94,8 @@ class Walk:
         created: Node of zeros that the code makes -> its operator, number of the call and sizes.
         calls_of_sizes: Calls whose arguments are sizes of labelled dimensions.
         splits: Calls that cut channels into parts of given sizes.
-        tied: Calls whose sizes have been compared with those of their module's inputs, by module, operator and number.
+        tied: Module, operator and number of calls whose sizes, and of products whose numbers, have been compared with
+            what the module reads and makes.
         scalings: Products of numbers of the code and channels, or scores.
         scores: Node of a product of two feature maps, such as scores of attention -> labels that it contracts.
         compared: Labels that such products contract.
@@ -108,7 +109,7 @@ class Walk:
         trainable: Names of parameters, without buffers.
         joined_parameters: Pairs of labels joined by operators on parameters only.
         derived: Nodes that are computed from parameters only.
-        pairs: Labels `(n,)` of channels of which two must remain: their statistics need more than one value.
+        least: Labels `(n,)` of channels, and how many of them must remain: a variance divides by fewer than its values.
         repeats: Labels of dimensions along which the code repeats a tensor, see `tracing.repeats`.
         unlabelled: Channels without labels that must be kept, each as the fields of a `FrozenGroup`.
         norms: Node -> parameters of the batch norm that is its only reader.
@@ -150,7 +151,7 @@ class Walk:
     trainable: list[str] = field(default_factory=list)
     joined_parameters: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     derived: set[Node] = field(default_factory=set)
-    pairs: list[Tensor] = field(default_factory=list)
+    least: list[tuple[Tensor, int]] = field(default_factory=list)
     repeats: set[int] = field(default_factory=set)
     unlabelled: list[tuple[str, int, str, str, str]] = field(default_factory=list)
     norms: dict[str, dict[str, str]] = field(default_factory=dict)

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from gnnrl_lightning.tracing.axes import Selection
+
 TOLERANCE = 1e-9
 """Maximum difference relative to the largest output, in float64."""
 
@@ -37,6 +39,12 @@ def random_plan(graph, network, widths, generator):
         shape = (width,) if group.sets == 1 else (group.sets, width)
         assert tuple(plan.kept[group.name].shape) == shape
     return plan
+
+
+def half(graph):
+    """Return a selection of every other channel, and its widths `(G,)`."""
+    kept = [torch.arange(0, width, 2)[None] for width in graph.widths.tolist()]
+    return Selection(kept, graph.widths.tolist()), torch.tensor([ranks.shape[1] for ranks in kept])
 
 
 def noise(generator):

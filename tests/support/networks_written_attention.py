@@ -6,10 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tests.support.networks_zoo import IO, Case, case, conv
-
-WRITTEN: dict[str, Case] = {}
-"""Name of a network -> the network, its input and the expected result of its trace."""
+from tests.support.networks_zoo import IO, WRITTEN, case, conv
 
 TOKENS = ((2, 5, 9),)
 ENDS = {"x": 5, "head": 10}
@@ -268,45 +265,6 @@ class ComplexRotary(nn.Module):
         scores = torch.matmul(xq, keys.transpose(2, 3)) / math.sqrt(self.head_dim)
         output = torch.matmul(F.softmax(scores, dim=-1), values)
         return self.head((x + self.wo(output.transpose(1, 2).contiguous().view(bsz, seqlen, -1))).mean(1))
-
-
-class LayerNorm(nn.Module):
-    """Layer norm of the last dimension, with the deviation of a sample, as "The Annotated Transformer" writes it."""
-
-    def __init__(self, features, eps=1e-6):
-        super().__init__()
-        self.a_2, self.b_2, self.eps = nn.Parameter(torch.ones(features)), nn.Parameter(torch.zeros(features)), eps
-
-    def forward(self, x):
-        mean = x.mean(-1, keepdim=True)
-        std = x.std(-1, keepdim=True)
-        return self.a_2 * (x - mean) / (std + self.eps) + self.b_2
-
-
-@case({"embed": (4, 7)}, ENDS | {"q_proj": 3}, TOKENS, zoo=WRITTEN)
-class DeviationsWithinHeads(NormsAsWideAsTheInput):
-    """Two channels of each head remain, of which alone there is a deviation."""
-
-    def __init__(self):
-        super().__init__()
-        self.q_norm, self.k_norm = LayerNorm(self.head_dim), LayerNorm(self.head_dim)
-
-
-@case({"embed": (12, 1), "inner": (8, 1)}, ENDS, TOKENS, zoo=WRITTEN)
-class Deviations(nn.Module):
-    """Two channels of a norm remain: the deviation of a single one is not a number."""
-
-    def __init__(self):
-        super().__init__()
-        self.embed, self.norm, self.inner, self.head = (
-            nn.Linear(9, 12),
-            LayerNorm(12),
-            nn.Linear(12, 8),
-            nn.Linear(8, 10),
-        )
-
-    def forward(self, x):
-        return self.head(self.inner(self.norm(self.embed(x))).relu().mean(1))
 
 
 @case({"embed": (12, 1), "q": (3, 1), "einsum": (3, 1)}, {"x": 5, "head": 10}, TOKENS, zoo=WRITTEN)

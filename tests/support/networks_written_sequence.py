@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tests.support.networks_written_attention import ENDS, TOKENS, WRITTEN
-from tests.support.networks_zoo import case
+from tests.support.networks_written_attention import ENDS, TOKENS
+from tests.support.networks_zoo import WRITTEN, case
 
 MIXER = {"in_proj": (8, 1), "x_proj": (2, 1), "x_proj#2": (4, 1)}
 """Inner channels, which go with their gates and states; the rank of the steps; the size of a state."""
@@ -69,3 +69,71 @@ class PaddedTokens(nn.Module):
         x = self.embed(x)
         x = torch.cat([x, x.new_zeros(x.shape[0], 1, x.shape[2])], 1)
         return self.head(self.inner(x).relu().mean(1))
+
+
+class ContentAndPosition(nn.Module):
+    """Scores of queries and keys of two kinds together, scaled by the number of all their channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.q_pos, self.k_pos = (nn.Linear(12, n) for n in (8, 8, 4, 4))
+        self.v = nn.Linear(12, 12)
+
+    def forward(self, x):
+        q, k = torch.cat([self.q(x), self.q_pos(x)], -1), torch.cat([self.k(x), self.k_pos(x)], -1)
+        scores = q @ k.transpose(1, 2) * q.shape[-1] ** -0.5
+        return scores.softmax(-1) @ self.v(x)
+
+
+@case({"embed": (12, 1), "mix.q": (8, 1), "mix.q_pos": (4, 1)}, ENDS, TOKENS, zoo=WRITTEN)
+class ScaledByTwoKinds(nn.Module):
+    """Each kind has channels of its own: the scale follows from both of their numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.mix, self.head = nn.Linear(9, 12), ContentAndPosition(), nn.Linear(12, 10)
+
+    def forward(self, x):
+        x = self.embed(x)
+        return self.head((x + self.mix(x)).mean(1))
+
+
+class KeysOfHeads(nn.Module):
+    """Layers make the keys and values of each head of all positions; heads share the channels of both."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_heads, self.mask = 3, None
+        self.to_keys, self.to_values = nn.Linear(5, 18), nn.Linear(5, 18)
+
+    def attend(self, q, k, v):
+        k, v = self.to_keys(k.transpose(1, 2)), self.to_values(v.transpose(1, 2))
+        k, v = (each.unflatten(-1, (self.num_heads, -1)).permute(0, 2, 3, 1) for each in (k, v))
+        q = q.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return F.scaled_dot_product_attention(q, k, v, self.mask).transpose(1, 2).flatten(2)
+
+
+@case({"embed": (12, 1), "q": (3, 1)}, ENDS | {"k": 4, "v": 4}, TOKENS, zoo=WRITTEN)
+class HeadsWithKeysOfTheirOwn(KeysOfHeads):
+    """Whole heads go, with their keys."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Linear(9, 12), nn.Linear(12, 10)
+        self.q, self.k, self.v, self.o = (nn.Linear(12, n) for n in (12, 4, 4, 12))
+
+    def forward(self, x):
+        x = self.embed(x)
+        return self.head((x + self.o(self.attend(self.q(x), self.k(x), self.v(x)))).mean(1))
+
+
+@case({"to_keys": (6, 3), "o": (7, 1)}, {"x": 5, "head": 10, "to_keys": 3}, ((2, 5, 12),), zoo=WRITTEN)
+class InputsWithKeysOfTheirOwn(KeysOfHeads):
+    """The heads of the input stay, and each of them keeps keys of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.o, self.head, self.mask = nn.Linear(12, 7), nn.Linear(7, 10), nn.Parameter(torch.randn(3, 1, 1))
+
+    def forward(self, x):
+        return self.head(self.o(self.attend(x, x[:, :, :4], x[:, :, 4:8])).relu().mean(1))

@@ -4,8 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tests.support.networks_written_attention import WRITTEN
-from tests.support.networks_zoo import case
+from tests.support.networks_zoo import WRITTEN, case
 
 
 @case({"emb_l.0": (4, 1), "bot_l.0": (8, 1), "top_l.0": (7, 1)}, {"top_l.2": 1}, ((2, 6),), zoo=WRITTEN)
@@ -32,6 +31,20 @@ class DeepRecommendation(nn.Module):
         sparse = (x[:, :3] > 0).long()
         ly = [table(sparse[:, i : i + 1]) for i, table in enumerate(self.emb_l)]
         return self.top_l(self.interact_features(self.bot_l(x), ly))
+
+
+@case({"table": (4, 1), "inner": (6, 1)}, {"weights": 3, "head": 2}, ((2, 6),), {"weights": "weighs rows"}, WRITTEN)
+class WeighedTable(nn.Module):
+    """A layer makes a weight for each row that is looked up: there are as many as indices."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights, self.table = nn.Linear(6, 3), nn.EmbeddingBag(5, 4, mode="sum")
+        self.inner, self.head = nn.Linear(4, 6), nn.Linear(6, 2)
+
+    def forward(self, x):
+        rows = self.table((x[:, :3] > 0).long(), per_sample_weights=self.weights(x))
+        return self.head(self.inner(rows).relu())
 
 
 class KANLinear(nn.Module):
@@ -104,3 +117,45 @@ class CompressedInteractions(nn.Module):
             h = x
             xs.append(x)
         return self.fc(torch.sum(torch.cat(xs, dim=1), 2))
+
+
+class NumericalFeatureTokenizer(nn.Module):
+    """A token for each feature, which is the feature times its row of a table, and a bias."""
+
+    def __init__(self, n_features, d_token):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(n_features, d_token))
+        self.bias = nn.Parameter(torch.randn(n_features, d_token))
+
+    def forward(self, x):
+        return self.weight[None] * x[..., None] + self.bias[None]
+
+
+class EinsumTokenizer(NumericalFeatureTokenizer):
+    """The same tokens by an Einstein sum."""
+
+    def forward(self, x):
+        return torch.einsum("bf,fd->bfd", x, self.weight) + self.bias
+
+
+@case({"tokenizer": (8, 1), "linear0": (6, 1)}, {"head": 3}, ((2, 4),), zoo=WRITTEN)
+class FeatureTokens(nn.Module):
+    """FT-Transformer without attention: the table's columns are the channels of the residual stream."""
+
+    def __init__(self, tokenizer=NumericalFeatureTokenizer):
+        super().__init__()
+        self.tokenizer, self.cls = tokenizer(4, 8), nn.Parameter(torch.randn(8))
+        self.normalization, self.linear0, self.linear1 = nn.LayerNorm(8), nn.Linear(8, 6), nn.Linear(6, 8)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = self.tokenizer(x)
+        x = torch.cat([x, self.cls.expand(len(x), 1, -1)], dim=1)
+        x = x + self.linear1(F.relu(self.linear0(self.normalization(x))))
+        return self.head(x[:, -1] + x.mean(1))
+
+
+@case({"tokenizer": (8, 1), "linear0": (6, 1)}, {"head": 3}, ((2, 4),), zoo=WRITTEN)
+class FeatureTokensByEinsum(FeatureTokens):
+    def __init__(self):
+        super().__init__(EinsumTokenizer)

@@ -4,8 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tests.support.networks_written_attention import WRITTEN
-from tests.support.networks_zoo import IO, Headed, Pair, case, conv
+from tests.support.networks_zoo import IO, WRITTEN, Headed, Pair, case, conv
 
 SMALL = ((2, 3, 4, 4),)
 
@@ -104,3 +103,21 @@ class OmniDimensionalConvolution(Pair):
         weight = weight.view([-1, self.in_planes, self.kernel_size, self.kernel_size])
         x = F.conv2d(x, weight=weight, bias=None, padding=1, groups=batch_size)
         return self.b(x.view(batch_size, self.out_planes, x.size(-2), x.size(-1)) * filters)
+
+
+@case({"a": (4, 1), "reduce": (3, 1), "b": (5, 1)}, IO | {"gate": 1}, SMALL, zoo=WRITTEN)
+class GatedOptionA(Headed):
+    """A shortcut of a CIFAR ResNet, option A, whose zeros pass an Einstein sum with a gate for each image."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.reduce, self.b, self.head = conv(3, 4), conv(4, 7, stride=2), conv(7, 5), nn.Linear(5, 10)
+        self.gate = nn.Linear(4, 1)
+
+    def features(self, x):
+        x = self.a(x).relu()
+        y, gate = self.reduce(x), self.gate(x.mean((2, 3))).sigmoid().squeeze(1)
+        x = x[:, :, ::2, ::2]
+        n, channels, h, w = x.shape
+        x = torch.cat([x, x.new_zeros(n, y.shape[1] - channels, h, w)], 1)
+        return self.b((y + torch.einsum("nchw,n->nchw", x, gate)).relu())

@@ -32,6 +32,9 @@ class Case:
 
 ZOO: dict[str, Case] = {}
 
+WRITTEN: dict[str, Case] = {}
+"""Networks as people write them, whose modules `tests.tracing.test_groups_written` imports."""
+
 
 def case(groups, frozen, shapes=((2, 3, 8, 8),), reason=None, zoo=ZOO):
     """Register a network class without arguments as a case of its name."""

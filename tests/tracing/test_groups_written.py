@@ -6,11 +6,23 @@ import pytest
 import torch
 
 import gnnrl_lightning
-from tests.support import networks_written_sequence, networks_written_tables, networks_written_vision
+from tests.support import (
+    networks_written_attention,
+    networks_written_norms,
+    networks_written_sequence,
+    networks_written_tables,
+    networks_written_vision,
+)
 from tests.support.exactness import check, difference, forward, random_weights, random_widths, train_one_step
-from tests.support.networks_written_attention import WRITTEN
+from tests.support.networks_zoo import WRITTEN
 
-MORE = (networks_written_sequence, networks_written_tables, networks_written_vision)
+MORE = (
+    networks_written_attention,
+    networks_written_norms,
+    networks_written_sequence,
+    networks_written_tables,
+    networks_written_vision,
+)
 """Importing them registers their networks."""
 
 every_network = pytest.mark.parametrize("name", WRITTEN)
@@ -45,7 +57,15 @@ def test_pruned_is_masked_dense_and_trains(name):
     train_one_step(pruned, inputs)
 
 
-@pytest.mark.parametrize(("name", "least"), [("Deviations", [2, 1]), ("DeviationsWithinHeads", [2])])
-def test_two_channels_of_a_deviation_remain(name, least):
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("Deviations", [2, 1]),
+        ("DeviationsWithinHeads", [2]),
+        ("DeviationsOfFewerDegrees", [3, 1]),
+        ("FewerDegreesWithinHeads", [3]),
+    ],
+)
+def test_as_many_channels_remain_as_a_deviation_needs(name, least):
     _, _, graph = traced(name)
     assert graph.least.tolist() == least

@@ -283,14 +283,15 @@ def bilinear(walk: Walk, x: Value, y: Value, weight: Value, bias: Value | None =
 def embedding(walk: Walk, weight: Value, indices: Value, *_, **__) -> Value:
     """Embedding lookup: the columns of the table are channels, the rows are frozen."""
     walk.freeze(weight.along(0), "is a row of an embedding")
-    columns = weight.along(1)
-    if columns is None:
+    if (columns := weight.along(1)) is None:
         return Value(walk.shape)
     walk.produce(columns)
     return Value(walk.shape, (vector(columns, len(walk.shape), -1),))
 
 
 @rule("embedding_bag", "_embedding_bag", "_embedding_bag_forward_only", kind="other")
-def embedding_bag(walk: Walk, weight: Value, indices: Value, *_: Any, **__: Any) -> tuple[Value, ...]:
-    """Sums, means or maxima of rows of a table, as in `embedding`; the other outputs have no channels."""
+def embedding_bag(walk: Walk, weight: Value, indices: Value, *rest: Any, **more: Any) -> tuple[Value, ...]:
+    """Sums, means or maxima of rows of a table, as in `embedding`, perhaps weighed; and three further outputs."""
+    for weights in (item for item in (*rest, *more.values()) if isinstance(item, Value)):
+        walk.freeze(weights, "weighs rows of an embedding")
     return embedding(walk, weight, indices), Value(()), Value(()), Value(())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.node import map_aggregate
+from torch.fx.node import Node, map_aggregate
 
-from gnnrl_lightning.tracing.labels import FIXED, ZERO, Value, support, vector
+from gnnrl_lightning.tracing.labels import FIXED, ZERO, Value, is_zero, support, vector
 from gnnrl_lightning.tracing.records import Scaling
 from gnnrl_lightning.tracing.repeats import end_where_alone
 from gnnrl_lightning.tracing.rows import heads_of, share_rows
@@ -18,14 +19,18 @@ from gnnrl_lightning.tracing.walk import Walk, rule
 @rule("pointwise", "hardswish", "log_sigmoid", "complex", "polar", "__and__", "__or__", "__xor__", kind="activation")
 def pointwise(walk: Walk, *args: Any, **kwargs: Any) -> Value:
     """Join channels at the same position; zeros remain zero only if the operator maps zero to zero."""
-    operands = [argument for argument in (*args, *kwargs.values()) if isinstance(argument, Value)]
-    if len(operands) > 1:
-        operands = _without_positions(walk, operands)
-    result = Value(walk.shape, merge(walk, operands))
+    result = combined(walk, [argument for argument in (*args, *kwargs.values()) if isinstance(argument, Value)])
     if any(bool((labels == ZERO).any()) for labels in result.labels) and not _keeps_zero(walk, args, kwargs):
         fixed = tuple(torch.where(labels == ZERO, FIXED, labels) for labels in result.labels)
         return Value(result.shape, fixed)
     return result
+
+
+def combined(walk: Walk, operands: list[Value]) -> Value:
+    """Join channels at the same position, for an operator that maps zero to zero."""
+    if len(operands) > 1:
+        operands = _without_positions(walk, operands)
+    return Value(walk.shape, merge(walk, operands))
 
 
 def _without_positions(walk: Walk, operands: list[Value]) -> list[Value]:
@@ -54,10 +59,14 @@ def _bound(walk: Walk, value: Value, others: list[Value]) -> Value:
 
 
 def _are_positions(value: Value, dims: set[int]) -> bool:
-    ndim = len(value.shape)
-    long = all(dim >= -ndim and value.shape[dim] > 1 for dim in dims)
+    long = not any(_is_broadcast(value, dim) for dim in dims)
     zero = any(not support(labels) for labels in value.labels)
     return bool(dims) and long and not zero and all(labels.shape[dim] == 1 for labels in value.labels for dim in dims)
+
+
+def _is_broadcast(value: Value, dim: int) -> bool:
+    """Whether a tensor is of size 1, or has no dimension, at a place that is counted from the right."""
+    return dim < -len(value.shape) or value.shape[dim] == 1
 
 
 @rule("add", "sub", "rsub", kind="add")
@@ -75,7 +84,44 @@ def mul(walk: Walk, *args: Any, **kwargs: Any) -> Value:
         for labels in args[0].labels if contracted is None else (contracted,):
             if support(labels):
                 walk.scalings.append(Scaling(walk.module, walk.operator, number, float(args[1]), labels))
+    produce_outer(walk, [argument for argument in args if isinstance(argument, Value)])
     return pointwise(walk, *args, **kwargs)
+
+
+def produce_outer(walk: Walk, operands: Sequence[Value]) -> None:
+    """Record the channels that a parameter makes of inputs that are broadcast along them: `x[..., None] * self.weight`.
+
+    Positions of a kernel whose other dimensions meet channels are none, nor are frequencies of positions.
+
+    Args:
+        walk: The walk.
+        operands: The tensors that the current operator multiplies, whose dimensions are aligned at the right.
+    """
+    assert walk.node is not None
+    nodes = walk.node.all_input_nodes
+    if walk.node in walk.derived or len(nodes) != len(operands):
+        return
+    sides = [(value, node in walk.derived) for value, node in zip(operands, nodes, strict=True)]
+    others = [value for value, derived in sides if not derived]
+    met = {dim - len(other.shape) for other in others for labels in other.labels for dim in support(labels)}
+    for value, derived in sides:
+        along = {dim - len(value.shape): labels for labels in value.labels for dim in support(labels)}
+        for dim, labels in along.items() if derived and met.isdisjoint(along) else ():
+            outer = len(support(labels)) == 1 and all(_is_broadcast(other, dim) for other in others)
+            if outer and _reads_inputs(walk, walk.node):
+                walk.produce(labels.flatten())
+
+
+def _reads_inputs(walk: Walk, node: Node) -> bool:
+    """Whether a node is computed from inputs of the network, not from constants and parameters only."""
+    known, left = {node}, [node]
+    while left:
+        before = left.pop()
+        if before.op == "placeholder" and before not in walk.derived:
+            return True
+        left += [item for item in before.all_input_nodes if item not in known]
+        known.update(before.all_input_nodes)
+    return False
 
 
 def merge(walk: Walk, operands: list[Value]) -> tuple[Tensor, ...]:
@@ -108,7 +154,7 @@ def merge(walk: Walk, operands: list[Value]) -> tuple[Tensor, ...]:
         larger: list[Tensor] = []
         for shape, found in aligned:
             mine = [labels for labels in found if support(labels) == dims]
-            zero = [labels for labels in found if not support(labels) and int(labels.flatten()[0]) == ZERO]
+            zero = any(is_zero(labels) for labels in found)
             if not mine and (zero or all(shape[dim] == 1 for dim in dims)):
                 continue
             labelled = {dim for labels in found for dim in support(labels) if {*support(labels)} < {*dims}}
@@ -193,7 +239,7 @@ def _keeps_zero(walk: Walk, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bo
     assert node is not None
 
     def zero(argument: Any) -> Any:
-        if isinstance(argument, torch.fx.Node):
+        if isinstance(argument, Node):
             value = argument.meta["val"]
             return torch.zeros((), dtype=value.dtype) if isinstance(value, Tensor) else value
         return argument

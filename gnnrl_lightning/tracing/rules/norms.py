@@ -7,7 +7,6 @@ blocks go. Statistics over all channels (layer norm, RMS norm) are over the chan
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ from gnnrl_lightning.tracing.given_sizes import note_attribute
 from gnnrl_lightning.tracing.labels import FIXED, ZERO, Value, support, vector
 from gnnrl_lightning.tracing.rows import share_rows
 from gnnrl_lightning.tracing.rules.elementwise import merge
-from gnnrl_lightning.tracing.rules.reductions import summarise
+from gnnrl_lightning.tracing.rules.reductions import note_least, summarise
 from gnnrl_lightning.tracing.walk import Walk, rule
 
 NORMALISED = "is normalised together with the other channels"
@@ -33,8 +32,7 @@ def batch_norm(walk: Walk, x: Value, *rest: Any) -> Any:
     if walk.node in walk.derived:  # standardised weights: one statistic per filter, over the inputs that are kept
         dims = 0, *range(2, len(x.shape))
         x = summarise(walk, x, dims, "is standardised together with other dimensions")
-        values = math.prod(x.shape[dim] for dim in dims)
-        walk.pairs += [along for dim in dims if (along := x.along(dim)) is not None and len(along) == values]
+        note_least(walk, x, dims)
     result = _scaled(walk, x, rest[:4])
     return result if walk.operator == "batch_norm" else (result, Value((0,)), Value((0,)))
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gnnrl_lightning.tracing.given_sizes import note_split, note_zeros
-from gnnrl_lightning.tracing.labels import ZERO, Value, compact, support
+from gnnrl_lightning.tracing.labels import ZERO, Value, compact, is_zero, support
 from gnnrl_lightning.tracing.rules.elementwise import merge
 from gnnrl_lightning.tracing.walk import Walk, fixed_labels, operator_name, rule
 
@@ -30,7 +30,7 @@ def cat(walk: Walk, tensors: list[Value], dim: int = 0) -> Value:
         return Value(walk.shape, _concatenated(walk, tensors, dim))
     made: list[Tensor] = []
     changing = dict.fromkeys(frozenset(support(each)) - {dim} for value in tensors for each in value.labels
-                             if support(each) or not _is_zero(each))  # fmt: skip
+                             if support(each) or not is_zero(each))  # fmt: skip
     for others in changing:
         mine = [_changing(value, dim, others) for value in tensors]
         if all(len(value.labels) < 2 for value in mine):
@@ -43,13 +43,8 @@ def cat(walk: Walk, tensors: list[Value], dim: int = 0) -> Value:
 
 def _changing(value: Value, dim: int, others: frozenset[int]) -> Value:
     """The labels of a tensor that change along these dimensions and, perhaps, along `dim`; zeros adopt them."""
-    mine = (each for each in value.labels if _is_zero(each) or frozenset(support(each)) - {dim} == others)
+    mine = (each for each in value.labels if is_zero(each) or frozenset(support(each)) - {dim} == others)
     return Value(value.shape, tuple(mine))
-
-
-def _is_zero(labels: Tensor) -> bool:
-    """Whether a tensor is zero everywhere."""
-    return not support(labels) and int(labels.flatten()[0]) == ZERO
 
 
 def _concatenated(walk: Walk, tensors: list[Value], dim: int) -> tuple[Tensor, ...]:
@@ -82,7 +77,7 @@ def stack(walk: Walk, tensors: list[Value], dim: int = 0) -> Value:
 
 @rule("chunk", "split", "split_with_sizes", "tensor_split", "unsafe_chunk", "unsafe_split", kind="shape")
 def split(walk: Walk, x: Value, sizes: Any, dim: int = 0) -> list[Value]:
-    """Splits: equal pieces keep equal counts, unless the module holds their sizes, see `tracing.splits`."""
+    """Splits: equal pieces keep equal counts, unless the module holds their sizes, see `tracing.sizes.splits`."""
     assert walk.node is not None
     shapes, dim = [tuple(piece.shape) for piece in walk.node.meta["val"]], dim % len(x.shape)
     if "chunk" in walk.operator or "tensor" in walk.operator:
@@ -133,7 +128,7 @@ def unbind(walk: Walk, x: Value, dim: int = 0) -> list[Value]:
 
 @rule("slice", kind="shape")
 def cut(walk: Walk, x: Value, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Value:
-    """Slicing: halves of the channels are tied; of other pieces, see `Parts`, or `tracing.splits`."""
+    """Slicing: halves of the channels are tied; of other pieces, see `Parts`, or `tracing.sizes.splits`."""
     dim %= len(x.shape)
     if _overwritten(walk):
         return zeros(walk)
@@ -194,7 +189,7 @@ def select(walk: Walk, x: Value, dim: int, index: int) -> Value:
 
 @rule("slice_scatter", kind="cat")
 def slice_scatter(walk: Walk, x: Value, source: Value, dim: int = 0, start=None, end=None, step: int = 1) -> Value:
-    """A write into a slice, whose end may be an attribute of the module, see `tracing.splits`."""
+    """A write into a slice, whose end may be an attribute of the module, see `tracing.sizes.splits`."""
     dim %= len(x.shape)
     first, last, _ = slice(start, end, step).indices(x.shape[dim])
     if (first, last) != (0, x.shape[dim]):

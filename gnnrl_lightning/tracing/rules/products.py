@@ -11,7 +11,7 @@ import torch
 from gnnrl_lightning.tracing.labels import Value, support
 from gnnrl_lightning.tracing.product import UNLIKE, Product, may_meet
 from gnnrl_lightning.tracing.records import Contraction
-from gnnrl_lightning.tracing.rules.elementwise import merge, pointwise
+from gnnrl_lightning.tracing.rules.elementwise import combined, merge, produce_outer
 from gnnrl_lightning.tracing.walk import Walk, rule
 
 
@@ -111,7 +111,11 @@ def baddbmm(walk: Walk, bias: Value, a: Value, b: Value, *, beta=1, alpha=1) -> 
 
 @rule("einsum", kind="linear")
 def einsum(walk: Walk, equation: str, operands: list[Value], *_: Any, **__: Any) -> Value:
-    """Einstein summation of one or two tensors, by its subscripts: those left out on the right are contracted."""
+    """Einstein summation, by its subscripts: those left out on the right are contracted, or summed in a single tensor.
+
+    Of any number of tensors that contract nothing, it is an elementwise product; three tensors that contract something,
+    and diagonals, are frozen.
+    """
     left, right = _spelled(equation.replace(" ", ""), [len(operand.shape) for operand in operands])
     subscripts, number = left.split(","), walk.call_number()
     plain = all(len({*letters}) == len(letters) for letters in subscripts)
@@ -169,7 +173,8 @@ def _elementwise(walk: Walk, operands: Sequence[Value], subscripts: Sequence[str
             found.append(labels)
         laid.append(Value(tuple(sizes), tuple(found)))
     walk.contract(())
-    return pointwise(walk, *laid)
+    produce_outer(walk, laid)
+    return combined(walk, laid)
 
 
 def _halves(walk: Walk, value: Value, letters: str, left: str, right: str) -> Value:
@@ -228,7 +233,8 @@ def attention(
     read = Product(walk, (laid, value), (f"{batch}mn", f"{batch}nv"), f"{batch}mv", number, masked=False, noted=False)
     labels = read.labels()
     if read.reads is not None:  # the softmax is over the keys that are kept
-        walk.statistic(number, ndim - 2, read.reads.flatten())
+        keys = read.reads.squeeze(-2).transpose(-2, -1)  # as they lie in the keys of all heads
+        walk.statistic(number, ndim - 2, keys.flatten() if support(keys) == (ndim - 2,) else keys)
     places = math.prod(query.shape[:-1]) * key.shape[-2]
     both = [(scores, places * query.shape[-1]), (read, places * value.shape[-1])]
     if sum(macs for _, macs in both) != walk.macs():

@@ -108,8 +108,8 @@ def summary(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Any:
     """Summary over dimensions: of the channels along them, of those that are kept."""
     dims = _dims(x, kwargs.get("dim", args[0] if args and not isinstance(args[0], bool) else None))
     number = walk.call_number()
-    if walk.operator in SPREADS and _correction(args, kwargs):
-        _note_pairs(walk, x, dims)
+    if walk.operator in SPREADS:
+        note_least(walk, x, dims, _correction(args, kwargs))
     if walk.operator in OF_ROWS:
         x = Value(x.shape, tuple(_of_head(walk, labels, dims, number) for labels in x.labels))
     passed = summarise(walk, x, dims, "is reduced over", number)
@@ -124,12 +124,21 @@ def _correction(args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
     return 1.0 if given is None else float(given)
 
 
-def _note_pairs(walk: Walk, x: Value, dims: Collection[int]) -> None:
-    """Record channels that are all values of a variance, of one for each row of them: two must remain."""
+def note_least(walk: Walk, x: Value, dims: Collection[int], correction: float = 1.0) -> None:
+    """Record how many channels along `dims` must remain, of each row of them: their variance needs so many values.
+
+    Args:
+        walk: The walk.
+        x: The tensor.
+        dims: The dimensions over which the variance is.
+        correction: By how much the number of values is reduced by which it divides.
+    """
+    values = math.prod(x.shape[dim] for dim in dims)
     for labels in x.labels:
         along = {*support(labels)} & {*dims}
-        if len(along) == 1 and math.prod(x.shape[dim] for dim in dims) == x.shape[min(along)]:
-            walk.pairs += [*labels.movedim(min(along), -1).reshape(-1, x.shape[min(along)])]
+        size = x.shape[min(along)] if len(along) == 1 else 0
+        if size and (least := int(correction // (values // size)) + 1) > 1:
+            walk.least += [(row, least) for row in labels.movedim(min(along), -1).reshape(-1, size)]
 
 
 @rule("max", "min", kind="pool")

@@ -1,7 +1,7 @@
 """How the code of modules follows when a dimension of its tensors has another size.
 
 Sizes that the code gives to its calls may be attributes of the module, which are then set in the pruned network, may
-follow from the tensors, or may be constants. See `tracing.held` for how that is found.
+follow from the tensors, or may be constants. See `tracing.sizes.held` for how that is found.
 """
 
 from __future__ import annotations
@@ -131,6 +131,10 @@ class Following:
             grown: Their other sizes, by module.
             resize: Other sizes of the modules' inputs.
             units: Labels that a layer inside a module makes -> of how many channels there is one more, or None.
+
+        Returns:
+            The attributes of all modules, and the numbers by which their calls multiply; or, of a module that follows
+            in no way, the first call that does not in the likeliest one.
         """
         attributes: list[tuple[str, str, SizedCall, int]] = []
         factors: dict[str, dict[Call, float]] = {}

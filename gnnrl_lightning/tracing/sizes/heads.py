@@ -3,7 +3,7 @@
 Channels that lie along heads, `(head, channel)`, can go in two ways: whole heads, with their rows of queries, keys and
 values and their columns of the output projection, or the same number of channels of every head. The network's code
 must follow. Where it gives sizes to its calls, these may be attributes of the module, which are then set in the pruned
-network (see `tracing.held`), or may follow from the tensors. The first that holds is taken:
+network (see `tracing.sizes.held`), or may follow from the tensors. The first that holds is taken:
 
 1. Whole heads go.
 2. Channels of every head go, the number of heads stays.

@@ -1,4 +1,4 @@
-"""Other sizes of the inputs of modules, when there is one head more, or one channel more in every head.
+"""Other sizes of the inputs of modules, and of what their layers make: with one head, or a channel of each, more.
 
 Several dimensions of an input may have the size of its channels by chance: as many tokens as channels. Which of them
 are the channels is not known there, so each is tried, and for heads none of them, too: pixels may have their sizes. A
@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Resize:
-    """Other sizes of the inputs of modules.
+    """Other sizes of the inputs of modules, and of what layers inside them make.
 
     Attributes:
         sizes: Size of a dimension -> other size.

@@ -3,9 +3,9 @@
 They may be integers that the module holds, on their own or in a list; then each part is pruned on its own, and the
 pruned module holds the new sizes. Parts of which one such integer is the size keep equal counts. One size of all parts
 may be an attribute as well, or follow from one that is the number of all channels, `x.split(self.channels // 2, 1)`.
-Which attribute it is, a copy of the module with another value shows, see `tracing.held`. Other parts are of sizes that
-the code fixes, or that follow from this tensor or from another one, see `tracing.sizes.tied_sizes`: equal parts keep
-equal counts, and unequal ones perhaps their ratio, see `labels.Parts`.
+Which attribute it is, a copy of the module with another value shows, see `tracing.sizes.held`. Other parts are of
+sizes that the code fixes, or that follow from this tensor or from another one, see `tracing.sizes.tied_sizes`: equal
+parts keep equal counts, and unequal ones perhaps their ratio, see `labels.Parts`.
 """
 
 from __future__ import annotations

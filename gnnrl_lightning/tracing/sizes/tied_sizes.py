@@ -3,7 +3,7 @@
 Such code runs only while both tensors have the same number of channels, so these channels are tied: each tensor keeps
 its own, as many as the other. So it is for the parts of a tensor, `torch.split(self.gates(x), [x.shape[1], 3], 1)`.
 Nothing is assumed: the module runs alone with longer inputs, or with layers that make longer outputs (see
-`tracing.held`), and the call must then be given the longer size although its own tensor has the old one.
+`tracing.sizes.held`), and the call must then be given the longer size although its own tensor has the old one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from gnnrl_lightning.tracing.groups import Channels
 from gnnrl_lightning.tracing.program.export import Inputs
 from gnnrl_lightning.tracing.records import SizedCall, SplitCall
 from gnnrl_lightning.tracing.sizes.following import Following, free, shrinking_of
+from gnnrl_lightning.tracing.sizes.held import Module
 from gnnrl_lightning.tracing.sizes.resize import Resize
 from gnnrl_lightning.tracing.sizes.scales import note_scales
 from gnnrl_lightning.tracing.sizes.splits import grown_by
@@ -70,23 +71,23 @@ def _call_as_read(following: Following, call: SizedCall, channels: Channels) -> 
         return
     dim, along, _ = found
     count = len(along)
-    longer, key = call.sizes[dim] // count * (count + 1), (call.operator, call.number)
-    answers = {key: tuple(longer if d == dim else size for d, size in enumerate(call.shape))}
     for reads in _read_first(following.walk, call.module, along, channels, count):
-        resized = module.choices(Resize({count: count + 1}))
-        given = (module.sizes([call], {}, answers, resize).sizes.get(key, call.sizes) for resize in resized)
-        if any(sizes[dim] == longer for sizes in given):
+        if any(_grows(module, call, dim, count, resize) for resize in module.choices(Resize({count: count + 1}))):
             yield reads, along
     own = set(np.unique(channels.place[free(along), 0]).tolist())
     for group, layers in layers_of(following.walk, call.module, channels).items():
         width = channels.groups[group].width
-        if group not in own and count % width == 0:
-            longer = call.sizes[dim] // width * (width + 1)
-            answers = {key: tuple(longer if d == dim else size for d, size in enumerate(call.shape))}
-            given = module.sizes([call], {}, answers, one_more(layers, width)).sizes.get(key, call.sizes)
-            made = next((labels for _, _, labels in layers if len(labels) == count), None)
-            if given[dim] == longer and made is not None:
+        made = next((labels for _, _, labels in layers if len(labels) == count), None)
+        if group not in own and made is not None and count % width == 0:
+            if _grows(module, call, dim, width, one_more(layers, width)):
                 yield made, along
+
+
+def _grows(module: Module, call: SizedCall, dim: int, width: int, resize: Resize) -> bool:
+    """Whether a call is given one channel more for each `width` of them along a dimension, in a resized module."""
+    key, longer = (call.operator, call.number), call.sizes[dim] // width * (width + 1)
+    answer = tuple(longer if d == dim else size for d, size in enumerate(call.shape))
+    return module.sizes([call], {}, {key: answer}, resize).sizes.get(key, call.sizes)[dim] == longer
 
 
 def _parts_as_read(following: Following, call: SplitCall, channels: Channels) -> Pairs:

@@ -8,8 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from gnnrl_lightning.tracing.groups import Channels
-from gnnrl_lightning.tracing.labels import support
-from gnnrl_lightning.tracing.records import Contraction
+from gnnrl_lightning.tracing.labels import Value, support
 from gnnrl_lightning.tracing.sizes.resize import Resize
 from gnnrl_lightning.tracing.walk import Walk
 
@@ -25,10 +24,11 @@ def layers_in(walk: Walk, module: str) -> Iterator[Layer]:
         module: Path of the module.
     """
     prefix = f"{module}." if module else ""
+    outputs = {step.node: step.output for step in walk.steps}
     for item in walk.contractions:
         path = item.weight.rpartition(".")[0] if item.weight is not None else ""
         if item.writes is not None and path.startswith(prefix) and path != module:
-            dim = _dimension(walk, item)
+            dim = _dimension(outputs.get(item.node), item.writes)
             if dim is not None:
                 yield path.removeprefix(prefix), dim, item.writes.flatten()
 
@@ -53,11 +53,9 @@ def one_more(layers: Sequence[Layer], width: int) -> Resize:
     return Resize({}, layers={path: (dim, len(labels) // width * (width + 1)) for path, dim, labels in layers})
 
 
-def _dimension(walk: Walk, item: Contraction) -> int | None:
+def _dimension(output: Value | None, channels: Tensor) -> int | None:
     """Return the dimension of a layer's output along which its channels lie, counted from the last."""
-    assert item.writes is not None
-    output = next((step.output for step in walk.steps if step.node == item.node), None)
     for labels in output.labels if output is not None else ():
-        if labels.numel() == item.writes.numel() and len(support(labels)) == 1:
+        if labels.numel() == channels.numel() and len(support(labels)) == 1:
             return support(labels)[0] - labels.dim()
     return None
