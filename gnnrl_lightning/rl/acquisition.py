@@ -128,20 +128,25 @@ class Acquisition:
     def _record(self, asked: list[tuple[int, ...]], rewards: Tensor, fresh: Tensor, surrogate: Surrogate) -> None:
         """Set the figures of a round of all processes, whose surrogate did not know its rewards."""
         widths = torch.tensor(asked, dtype=torch.int64).view(-1, len(surrogate.terms.dense))
-        expected = -surrogate.mean(widths)
-        logs = surrogate.terms.logs(widths)
-        best = surrogate.terms.logs(torch.tensor([self.problem.ranked()[0].widths]))
-        squared = (logs - best).square().mean(1).tolist()
+        pairs = list(zip((-surrogate.mean(widths)).tolist(), rewards.tolist(), strict=True))
         imagined = len({*asked} & {*map(tuple, fresh.tolist())})
-        parts = of_all((len(fresh), imagined, squared, list(zip(expected.tolist(), rewards.tolist(), strict=True))))
-        self.predicted += [pair for *_, pairs in parts for pair in pairs]
-        squares = [value for *_, part, _ in parts for value in part]
+        parts = of_all((len(fresh), imagined, self._squares(widths), pairs))
+        new, imagined, squares, predicted = zip(*parts, strict=True)
+        count = sum(map(len, predicted))
+        self.predicted += [pair for part in predicted for pair in part]
         self.figures = {}
-        if not squares:
+        if not count:
             return
-        self.figures["search/new"] = sum(number for number, *_ in parts) / len(parts)
-        self.figures["search/imagined"] = sum(number for _, number, *_ in parts) / len(squares)
-        self.figures["search/distance"] = math.sqrt(sum(squares) / len(squares))
+        self.figures["search/new"] = sum(new) / len(new)
+        self.figures["search/imagined"] = sum(imagined) / count
+        if any(squares):
+            self.figures["search/distance"] = math.sqrt(sum(map(sum, squares)) / count)
         tau = kendall([pair[0] for pair in self.predicted], [pair[1] for pair in self.predicted])
         if tau is not None:
             self.figures["surrogate/tau"] = tau
+
+    def _squares(self, widths: Tensor) -> list[float]:
+        """Mean square differences of the log keep ratios of candidates `(n, G)` from those of the best one so far."""
+        terms = self.knowledge.terms
+        best = terms.logs(torch.tensor([self.problem.ranked()[0].widths]))
+        return (terms.logs(widths) - best).square().mean(1).tolist()

@@ -78,6 +78,9 @@ class RangeAcquisition(Acquisition):
                 asked.append(self.problem.ask(pool[function(pool)[0].argmax()], self.proposer))
         return asked, torch.cat(imagined).unique(dim=0)
 
+    def _squares(self, widths: Tensor) -> list[float]:
+        return []
+
     def _known(self, macs: float | None) -> Tensor:
         """All candidates so far and the allocation, projected onto a limit: distinct ones `(n, G)`."""
         history = torch.tensor([item.widths for item in self.problem.history], dtype=torch.float64)
@@ -95,6 +98,8 @@ class RangeAcquisition(Acquisition):
     def front(self) -> dict[float, Evaluation]:
         """Score what the posterior mean prefers at the budget and at each of the shares; a collective call.
 
+        As many evaluations are kept for this as there are, see `EpisodeOptions.reserved`.
+
         A candidate that has been scored is not scored again.
 
         Returns:
@@ -103,7 +108,8 @@ class RangeAcquisition(Acquisition):
         problem, surrogate, generator = self.problem, self.imagination.surrogate, generator_for(0)
         mean: Function = lambda pool: -surrogate.mean(pool)[None]  # noqa: E731
         chosen = from_first([self._maximiser(mean, macs, generator) for macs in (None, *self.shares)])
-        for row in share([*problem.unseen(torch.tensor(chosen, dtype=torch.int64))]):
+        new = problem.unseen(torch.tensor(chosen, dtype=torch.int64))
+        for row in share([*new[: problem.left]]):
             problem.ask(row, self.proposer)
         problem.exchange()
         return {macs: next(item for item in problem.ranked() if self._meets(item, macs)) for macs in self.shares}

@@ -16,6 +16,7 @@ PREDICTIONS = {
         {"macs_budget": 0.5, "widths": WIDTHS | {"last": 9}},
     ]
 }
+RANGE = {"pruned": {"widths": list(WIDTHS.values())}, "search": {"front": PREDICTIONS["predictions"]}}
 
 
 @pytest.fixture
@@ -35,6 +36,8 @@ def written(tmp_path):
         (list(WIDTHS.values()), None, 1),
         ({"pruned": {"macs": 7, "widths": list(WIDTHS.values())}, "search": {}}, None, 1),
         (PREDICTIONS, 0.3, 1),
+        (RANGE, 0.5, 9),
+        (RANGE, None, 1),
         (PREDICTIONS, 0.5, 9),
         ({"predictions": PREDICTIONS["predictions"][1:]}, None, 9),
         (dict(reversed(WIDTHS.items())), None, 1),  # by name: the order is the graph's
@@ -54,6 +57,7 @@ def test_what_predict_fit_and_users_write_is_read(written, contents, share, last
         (PREDICTIONS, 0.4, r"has no prediction for 0.4: expected one of 0.3, 0.5"),
         ({"predictions": [{"widths": WIDTHS}]}, None, "predictions without macs_budget and widths"),
         ({"predictions": []}, None, "has no predictions"),
+        (RANGE, 0.4, r"has no prediction for 0.4: expected one of 0.3, 0.5"),
         (WIDTHS, 0.5, r"--share 0.5 selects a prediction, but .* has none"),
     ],
 )

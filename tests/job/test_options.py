@@ -130,7 +130,7 @@ def test_candidates_from_which_a_surrogate_learns_do_not_race():
         ({}, True),
         ({"max_steps": 5}, False),
         ({"penalty": -100.0}, False),
-        ({"macs_range": (0.3, 0.7)}, False),
+        ({"macs_range": (0.3, 0.7)}, True),
         ({"proposal": None}, False),
         ({"sensitivity": False}, False),
         ({"surrogate": False}, False),

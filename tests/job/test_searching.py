@@ -16,6 +16,7 @@ from gnnrl_lightning.evaluation.result import best_of
 from gnnrl_lightning.job import deciding
 from gnnrl_lightning.job.checked import check
 from gnnrl_lightning.job.delivery import deliver
+from gnnrl_lightning.job.given_widths import as_widths, read_widths
 from gnnrl_lightning.job.job import Runtime
 from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.job.searching import begin, search
@@ -62,6 +63,8 @@ def task(monkeypatch):
 TABLE = 2
 STARTS = TABLE + 6
 EPISODES = 4
+LAST = 8
+"""Evaluations at the end of a search over a range of budgets: the budget's and those of seven shares."""
 
 
 def checked_of(task, trainers=None, device="cpu", **options):
@@ -169,6 +172,30 @@ def test_a_policy_for_all_budgets_delivers_what_meets_this_one(task, folder):
     assert result["search"]["agent_best"] <= best.merit[0]
 
 
+def test_a_search_over_a_range_of_budgets_names_the_best_candidate_for_each_of_seven(task, folder):
+    """They can be pruned from the result, and a search that is opened again has the same ones."""
+    options = {"macs_range": (0.3, 0.9), "surrogate": None, "evaluations": STARTS + 2 * EPISODES + LAST}
+    found = search(trained_of(task, folder, **options), agent_of(), folder)
+    assert [*found.front] == [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9] and found.evaluations <= STARTS + 2 * EPISODES + LAST
+    result = deliver(found, folder).figures
+    front = result["search"]["front"]
+    assert all(row["macs_ratio"] <= row["macs_budget"] for row in front)
+    scores = [row["top1_search"] for row in front]
+    assert scores == sorted(scores) and result["pruned"]["top1_search_before"] >= scores[2]
+    graph = found.trained.job.graph
+    assert as_widths(graph, read_widths(folder.result, 0.7)).tolist() == [front[4]["widths"]["1"]]
+    assert as_widths(graph, read_widths(folder.result)).tolist() == result["pruned"]["widths"]
+    again = search(trained_of(task, folder, **options), agent_of(), folder)
+    assert again.front == found.front and again.evaluations == found.evaluations
+
+
+def test_a_search_over_a_range_keeps_evaluations_for_its_end(task):
+    options = {"macs_range": (0.3, 0.9), "surrogate": None}
+    assert checked_of(task, evaluations=STARTS + 8 + LAST, **options).iterations(agent_of()) == 2
+    with pytest.raises(UserError, match=r"at least 20 are needed, 16 for the 6 .* sensitivity and the 8 last ones, and"):
+        checked_of(task, evaluations=STARTS + EPISODES + LAST - 1, **options).iterations(agent_of())
+
+
 def test_a_method_without_an_agent_searches_and_is_delivered(task, folder):
     """It spends what there is to spend, and its journal spares it the work the second time."""
     found = search(trained_of(task, folder, evaluations=9), "random", folder)
@@ -177,7 +204,7 @@ def test_a_method_without_an_agent_searches_and_is_delivered(task, folder):
     again = search(trained_of(task, folder, evaluations=9), "random", folder)
     assert [item.widths for item in again.history] == [item.widths for item in found.history]
     assert folder.journal.read_text().splitlines() == lines
-    with pytest.raises(UserError, match="method is 'luck'"):
+    with pytest.raises(UserError, match="by is 'luck'"):
         search(trained_of(task, folder), "luck", folder)
 
 

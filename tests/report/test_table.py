@@ -1,4 +1,5 @@
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -67,6 +68,16 @@ def test_finals_are_said():
     finals = {"trained": [{}, {}, {}], "seconds": 61.2}
     print_result({**RESULT, "search": {**RESULT["search"], "finals": finals}}, console)
     assert "3 finalists were trained for a few steps, 61 s; the best of them is delivered" in console.file.getvalue()
+
+
+def test_what_a_search_has_found_for_other_budgets_is_a_table():
+    console = Console(file=io.StringIO(), width=140)
+    rows = [{"macs_budget": share, "macs_ratio": share - 0.01, "top1_search": 90 * share} for share in (0.3, 0.7)]
+    print_result({**RESULT, "search": {**RESULT["search"], "front": rows}}, console)
+    text = console.file.getvalue()
+    lines = [re.findall(r"[\d.]+%?", line) for line in text.splitlines() if line.count("│") == 4]
+    assert lines == [["30.0%", "29.0%", "27.00"], ["70.0%", "69.0%", "63.00"]]
+    assert "prune --widths result.json --share" in text
 
 
 def test_agent_without_a_candidate():

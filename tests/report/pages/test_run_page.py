@@ -119,3 +119,11 @@ def test_counts_have_whole_numbers_on_their_axes():
 def test_lines_of_the_console_are_sentences():
     assert sentence("files: weights 3 kB") == "Files: weights 3 kB."
     assert sentence("Latency is met.") == "Latency is met."
+
+
+def test_what_a_search_has_found_for_other_budgets_is_a_table(page):
+    rows = [{"macs_budget": share, "macs_ratio": share - 0.01, "top1_search": 90 * share} for share in (0.3, 0.7)]
+    search = {**RESULT["search"], "front": rows}
+    found = run_page(run_record(result={**RESULT, "search": search}))
+    assert "Other budgets" not in page and "Other budgets" in found
+    assert all(f"<td>{cell}</td>" in found for cell in ("70.0%", "69.0%", "63.00"))

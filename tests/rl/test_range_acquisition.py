@@ -1,0 +1,113 @@
+"""Agents that search a range of budgets at once."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from gnnrl_lightning.rl.environments import AGENT
+from gnnrl_lightning.rl.learners import DDPG, GNNRL
+from gnnrl_lightning.rl.policies import LogKeep
+from gnnrl_lightning.rl.range_acquisition import RangeAcquisition, front, radical_inverse
+from gnnrl_lightning.search.baselines import FROM_SENSITIVITY
+from tests.rl.learners.test_gnnrl import equal, trainer, weights
+from tests.rl.test_environments import SMALL, problem_of, started
+from tests.support.fakes import SaveAt
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers"),
+    pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks used to create"),
+    pytest.mark.filterwarnings("ignore:GPU available but not used"),
+]
+
+RANGE = (0.2, 0.8)
+SHARES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+LAST = 1 + len(SHARES)
+"""Evaluations at the end of a search: the budget's and the shares'."""
+
+
+def searching(problem=None, seed=0, learner=GNNRL, **episode):
+    given = {"episodes_per_iteration": 4, "proxy_warmup": 2, "proxy_between": 1, "proxy_episodes": 16, "seed": seed}
+    ppo = {"make_policy": partial(SMALL, distribution=LogKeep), "epochs": 2, "minibatches": 2, "target_kl": None}
+    episode = {"surrogate": None, "reward": "top1", "macs_range": RANGE} | episode
+    return started(learner, problem, episode=episode, **given, **(ppo if learner is GNNRL else {}))
+
+
+def own(problem):
+    return torch.tensor([item.widths for item in problem.history if item.proposer == AGENT])
+
+
+def shares_of(problem, widths):
+    return problem.graph.cost.macs(widths) / problem.limits.dense["macs"]
+
+
+def test_limits_are_spread_evenly_however_many_there_are():
+    assert [radical_inverse(number) for number in range(8)] == [0, 0.5, 0.25, 0.75, 0.125, 0.625, 0.375, 0.875]
+    drawn = torch.tensor([radical_inverse(number) for number in range(50)])
+    assert torch.histc(drawn, 5, 0, 1).min() >= 9
+
+
+@pytest.mark.parametrize("learner", [GNNRL, DDPG])
+def test_new_candidates_fill_budgets_all_over_the_range(learner):
+    agent, problem = searching(problem_of(evaluations=3 + 6 + 6 * 4 + LAST), learner=learner)
+    assert isinstance(agent.evaluate, RangeAcquisition)
+    trainer(agent.iterations(6)).fit(agent)
+    widths = own(problem)
+    assert len(widths) == 24 == len({*map(tuple, widths.tolist())} - {item.widths for item in problem.history[:6]})
+    shares = shares_of(problem, widths)
+    assert float(shares.min()) > 0.15 and float(shares.max()) <= 0.8
+    assert torch.histc(shares.float(), 3, 0.2, 0.8).min() >= 6
+    assert 0 < agent.evaluate.figures["search/imagined"] <= 1 and "search/distance" not in agent.evaluate.figures
+
+
+def test_the_front_is_above_dynamic_programming_and_never_falls():
+    """For all seven budgets, with fewer than six evaluations for each of them."""
+    agent, problem = searching(problem_of(evaluations=3 + 6 + 6 * 4 + LAST))
+    trainer(agent.iterations(6)).fit(agent)
+    found = front(agent)
+    assert tuple(found) == SHARES and problem.left >= 0
+    propose, margins = FROM_SENSITIVITY["dynamic_programming"], []
+    for share, item in found.items():
+        limits = problem.limits.with_limits(macs=share)
+        assert float(shares_of(problem, torch.tensor([item.widths]))) <= share
+        other = problem._evaluate.top1(propose(problem.graph, limits, problem.sensitivity))
+        margins.append(item.top1 - float(other))
+    assert min(margins) > -0.5 and sum(margins) / len(margins) > 1
+    merits = [item.merit for item in found.values()]
+    assert merits == sorted(merits)
+    # The candidate of the budget itself is among the last ones.
+    budget = problem.limits.limits["macs"]
+    assert any(0.9 * budget < problem.graph.cost.macs(row) <= budget for row in own(problem)[24:])
+    front(agent)  # what is left is spent, and no more
+    assert problem.left >= 0
+
+
+def test_one_budget_has_no_front():
+    agent, problem = searching(macs_range=None)
+    assert not isinstance(agent.evaluate, RangeAcquisition) and front(agent) == {} and problem.spent == 9
+
+
+# An iteration is four optimiser steps; rounds are in the third and the fifth of six.
+@pytest.mark.parametrize("step", [6, 14])
+def test_resumes_bit_by_bit(tmp_path, step):
+    whole, problem = searching()
+    trainer(6).fit(whole)
+    begun, before = searching()
+    trainer(-(-step // 4), callbacks=[SaveAt(step, tmp_path / "begun.ckpt")]).fit(begun)
+    resumed, _ = searching(before)
+    torch.manual_seed(17)
+    trainer(6).fit(resumed, ckpt_path=tmp_path / "begun.ckpt", weights_only=True)
+    assert equal(weights(whole), weights(resumed))
+    assert [item.widths for item in before.history] == [item.widths for item in problem.history]
+    assert front(resumed) == front(whole)
+
+
+def test_episodes_start_from_known_candidates_at_their_own_budgets():
+    agent, problem = searching()
+    env = agent.proxy
+    env.reset(40, torch.Generator().manual_seed(0))
+    start = env.imagined.start
+    limits = env._limits["macs"] / problem.limits.dense["macs"]
+    spent = shares_of(problem, start.long()).double()
+    assert bool((spent <= limits).all()) and float((limits - spent).max()) < 0.12
+    assert float(limits.max() - limits.min()) > 0.5
