@@ -35,7 +35,7 @@ from gnnrl_lightning.report.comparison import LATENCY, summarise
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.environments import AGENT, Environments
 from gnnrl_lightning.rl.learners.base import GraphLearner
-from gnnrl_lightning.rl.range_acquisition import front
+from gnnrl_lightning.rl.range_acquisition import RangeAcquisition
 from gnnrl_lightning.runs.folder import PRUNED, RunFolder
 from gnnrl_lightning.runs.integrity import read_figures
 from gnnrl_lightning.search.methods import METHODS, run_method
@@ -73,7 +73,8 @@ def run_agent(problem: SearchProblem, agent: GraphLearner, environments: Environ
     environments.connect(agent, problem)
     with without_others_warnings():
         quiet_trainer(max_epochs=agent.iterations(iterations), accelerator="cpu", log_every_n_steps=1).fit(agent)
-    front(agent)
+    if isinstance(agent.evaluate, RangeAcquisition):
+        agent.evaluate.front()
 
 
 class Comparison:

@@ -24,7 +24,7 @@ from gnnrl_lightning.report.progress import SearchStatus
 from gnnrl_lightning.rl.env.reward import find_reward, reward_of
 from gnnrl_lightning.rl.environments import AGENT
 from gnnrl_lightning.rl.learners.base import GraphLearner
-from gnnrl_lightning.rl.range_acquisition import front
+from gnnrl_lightning.rl.range_acquisition import RangeAcquisition
 from gnnrl_lightning.runs.folder import DELIVERED, POLICY, SENSITIVITY, UNIFORM, RunFolder
 from gnnrl_lightning.search.baselines import starting_count
 from gnnrl_lightning.search.methods import SearchMethod, run_method
@@ -91,14 +91,17 @@ class Searching:
         Raises:
             RuntimeError: No candidate met the budget.
         """
-        found = {} if self.agent is None else front(self.agent)
+        front, last = dict[float, Evaluation](), None if self.agent is None else self.agent.evaluate
+        if isinstance(last, RangeAcquisition):
+            with self.trained.job.runtime.shown("budgets of the range", 1 + len(last.shares)) as advance:
+                front = last.front(advance)
         best = self.best()
         if best is None:
             raise RuntimeError("the search has evaluated no candidate within the budget")
         history = tuple(self.problem.history)
         spent = self.problem.spent, self.problem.examples
         made = self.trained, history, best, *spent, self.seconds, self.sensitivity, self.episodes
-        return Searched(*made, front=found)
+        return Searched(*made, front=front)
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,12 @@ from gnnrl_lightning.processes import from_first, rank, share, world_size
 from gnnrl_lightning.rl.acquisition import VARIATIONS, Acquisition
 from gnnrl_lightning.rl.env.imagination import PARENTS, Imagination
 from gnnrl_lightning.rl.env.proposals import Proposals
-from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.search.knowledge import Knowledge
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.search.variations import parents_among, variations_of
 from gnnrl_lightning.seeds import generator_for
 
-ROUNDS = 20
+ROUNDS = 10
 """Rounds of variations, each of the best of the round before, in which the posterior mean is maximised at the end."""
 
 Function = Callable[[Tensor], Tensor]
@@ -95,10 +94,13 @@ class RangeAcquisition(Acquisition):
         ranked = candidates[function(candidates)[0].argsort(descending=True, stable=True)]
         return ranked[parents_among(ranked, PARENTS)]
 
-    def front(self) -> dict[float, Evaluation]:
+    def front(self, advance: Callable[[], None] = lambda: None) -> dict[float, Evaluation]:
         """Score what the posterior mean prefers at the budget and at each of the shares; a collective call.
 
         As many evaluations are kept for this as there are, see `EpisodeOptions.reserved`.
+
+        Args:
+            advance: Called after the choice of each candidate.
 
         A candidate that has been scored is not scored again.
 
@@ -107,7 +109,11 @@ class RangeAcquisition(Acquisition):
         """
         problem, surrogate, generator = self.problem, self.imagination.surrogate, generator_for(0)
         mean: Function = lambda pool: -surrogate.mean(pool)[None]  # noqa: E731
-        chosen = from_first([self._maximiser(mean, macs, generator) for macs in (None, *self.shares)])
+        chosen = []
+        for macs in (None, *self.shares):
+            chosen.append(self._maximiser(mean, macs, generator))
+            advance()
+        chosen = from_first(chosen)
         new = problem.unseen(torch.tensor(chosen, dtype=torch.int64))
         for row in share([*new[: problem.left]]):
             problem.ask(row, self.proposer)
@@ -126,15 +132,6 @@ class RangeAcquisition(Acquisition):
             varied = variations_of(self.problem, parents, VARIATIONS, generator, macs)
             parents = self._parents(torch.cat([parents, varied]).unique(dim=0), function)
         return parents[0].tolist()
-
-
-def front(agent: GraphLearner) -> dict[float, Evaluation]:
-    """End the search of an agent over a range of budgets, see `RangeAcquisition.front`; {} without a range.
-
-    Args:
-        agent: The agent, connected to its environments.
-    """
-    return agent.evaluate.front() if isinstance(agent.evaluate, RangeAcquisition) else {}
 
 
 def radical_inverse(number: int) -> float:

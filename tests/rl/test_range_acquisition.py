@@ -8,7 +8,7 @@ import torch
 from gnnrl_lightning.rl.environments import AGENT
 from gnnrl_lightning.rl.learners import DDPG, GNNRL
 from gnnrl_lightning.rl.policies import LogKeep
-from gnnrl_lightning.rl.range_acquisition import RangeAcquisition, front, radical_inverse
+from gnnrl_lightning.rl.range_acquisition import RangeAcquisition, radical_inverse
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY
 from tests.rl.learners.test_gnnrl import equal, trainer, weights
 from tests.rl.test_environments import SMALL, problem_of, started
@@ -64,7 +64,7 @@ def test_the_front_is_above_dynamic_programming_and_never_falls():
     """For all seven budgets, with fewer than six evaluations for each of them."""
     agent, problem = searching(problem_of(evaluations=3 + 6 + 6 * 4 + LAST))
     trainer(agent.iterations(6)).fit(agent)
-    found = front(agent)
+    found = agent.evaluate.front()
     assert tuple(found) == SHARES and problem.left >= 0
     propose, margins = FROM_SENSITIVITY["dynamic_programming"], []
     for share, item in found.items():
@@ -78,13 +78,13 @@ def test_the_front_is_above_dynamic_programming_and_never_falls():
     # The candidate of the budget itself is among the last ones.
     budget = problem.limits.limits["macs"]
     assert any(0.9 * budget < problem.graph.cost.macs(row) <= budget for row in own(problem)[24:])
-    front(agent)  # what is left is spent, and no more
+    agent.evaluate.front()  # what is left is spent, and no more
     assert problem.left >= 0
 
 
 def test_one_budget_has_no_front():
     agent, problem = searching(macs_range=None)
-    assert not isinstance(agent.evaluate, RangeAcquisition) and front(agent) == {} and problem.spent == 9
+    assert not isinstance(agent.evaluate, RangeAcquisition) and problem.spent == 9
 
 
 # An iteration is four optimiser steps; rounds are in the third and the fifth of six.
@@ -99,7 +99,7 @@ def test_resumes_bit_by_bit(tmp_path, step):
     trainer(6).fit(resumed, ckpt_path=tmp_path / "begun.ckpt", weights_only=True)
     assert equal(weights(whole), weights(resumed))
     assert [item.widths for item in before.history] == [item.widths for item in problem.history]
-    assert front(resumed) == front(whole)
+    assert resumed.evaluate.front() == whole.evaluate.front()
 
 
 def test_episodes_start_from_known_candidates_at_their_own_budgets():
