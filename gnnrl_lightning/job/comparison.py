@@ -21,7 +21,7 @@ from torch import nn
 from gnnrl_lightning.data import Examples
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.journal import Journal
-from gnnrl_lightning.evaluation.result import best_of, within
+from gnnrl_lightning.evaluation.result import Evaluation, best_of, within
 from gnnrl_lightning.files import replacing
 from gnnrl_lightning.job.checked import Checked
 from gnnrl_lightning.job.choosing import ChoiceFiles, choose
@@ -59,8 +59,11 @@ class AgentRow:
     episode: EpisodeOptions
 
 
-def run_agent(problem: SearchProblem, agent: GraphLearner, environments: Environments) -> None:
+def run_agent(problem: SearchProblem, agent: GraphLearner, environments: Environments) -> Mapping[float, Evaluation]:
     """Search with an agent: the starting candidates first, then as many whole iterations as the evaluations allow.
+
+    Returns:
+        Share of the dense MACs -> its best candidate, of a search over a range of budgets; else empty.
 
     Raises:
         NotApplicable: The evaluations do not suffice for one iteration.
@@ -73,8 +76,7 @@ def run_agent(problem: SearchProblem, agent: GraphLearner, environments: Environ
     environments.connect(agent, problem)
     with without_others_warnings():
         quiet_trainer(max_epochs=agent.iterations(iterations), accelerator="cpu", log_every_n_steps=1).fit(agent)
-    if isinstance(agent.evaluate, RangeAcquisition):
-        agent.evaluate.front()
+    return agent.evaluate.front() if isinstance(agent.evaluate, RangeAcquisition) else {}
 
 
 class Comparison:

@@ -23,6 +23,7 @@ from gnnrl_lightning.job.comparison import run_agent
 from gnnrl_lightning.job.deciding import without_auto
 from gnnrl_lightning.job.groups import GroupOptions
 from gnnrl_lightning.job.options import DeliveryOptions, Options
+from gnnrl_lightning.job.prediction import front_figures
 from gnnrl_lightning.job.trial import make_sensitivity
 from gnnrl_lightning.networks import check_finite, check_runs
 from gnnrl_lightning.report.progress import quiet_lightning
@@ -141,7 +142,7 @@ def compress_by_score(
 
     scores = {"dense": score_of(score, copy.deepcopy(dense), "the dense network")}
     began = time.perf_counter()
-    best = _search(problem, searcher, environments, seed)
+    best, front = _search(problem, searcher, environments, seed)
     seconds = time.perf_counter() - began
 
     chosen = {UNIFORM: uniform(graph, limits), PRUNED: torch.tensor(best.widths)}
@@ -159,6 +160,7 @@ def compress_by_score(
             "found_by": best.proposer,
             f"{SCORE}_search": best.scores[SCORE],
             "seconds": seconds,
+            **front_figures(graph, limits, front),
         },
     }
     if latency is not None:
@@ -240,10 +242,11 @@ def _problem(pruner: Pruner, limits: BoundBudget, options: Options, evaluate: Ca
 
 def _search(
     problem: SearchProblem, searcher: GraphLearner | SearchMethod, environments: Environments, seed: int
-) -> Evaluation:
-    """Spend the evaluations, and return the best candidate within the budget."""
+) -> tuple[Evaluation, Mapping[float, Evaluation]]:
+    """Spend the evaluations, and return the best candidate within the budget, and those of the budgets of a range."""
+    front: Mapping[float, Evaluation] = {}
     if isinstance(searcher, GraphLearner):
-        run_agent(problem, searcher, environments)
+        front = run_agent(problem, searcher, environments)
     else:
         run_method(searcher, problem, seed, "by")
     best = best_of(item for item in problem.history if within(problem.limits, item))
@@ -251,7 +254,7 @@ def _search(
         raise UserError(
             "the search has asked for no candidate within the budget: expected at least one; give more evaluations"
         )
-    return best
+    return best, front
 
 
 def _delivered(

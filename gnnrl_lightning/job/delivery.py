@@ -18,7 +18,7 @@ from gnnrl_lightning.job.cuts import Cut, cut
 from gnnrl_lightning.job.finetuning import keyed
 from gnnrl_lightning.job.latency import latency_figures
 from gnnrl_lightning.job.lossy import format_figures
-from gnnrl_lightning.job.prediction import Prediction
+from gnnrl_lightning.job.prediction import front_figures
 from gnnrl_lightning.job.searching import Searched
 from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.objective.protocol import record
@@ -217,12 +217,6 @@ def search_figures(searched: Searched) -> dict[str, Any]:
         "finals": None if searched.finals is None else searched.finals.as_record(job.task.goal),
         **checks,
         **({"alike": [*map(dict, searched.alike)]} if searched.alike else {}),
-        **({"front": front_figures(searched)} if searched.front else {}),
+        **front_figures(job.graph, job.limits, searched.front),
         **({} if job.origin is None else {"groups": [group.name for group in job.graph.groups]}),
     }
-
-
-def front_figures(searched: Searched) -> list[dict[str, Any]]:
-    """Return the best candidate for each of several budgets, as `predict` writes its predictions."""
-    job = searched.trained.job
-    return [Prediction.of(job, share, item).as_record() for share, item in searched.front.items()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from gnnrl_lightning.checks import instance, real, shown
 from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.result import Evaluation
-from gnnrl_lightning.job.job import Job
+from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.objective.protocol import record
 from gnnrl_lightning.rl.learners.base import GraphLearner
@@ -36,22 +36,41 @@ class Prediction:
     widths: dict[str, int]
 
     @classmethod
-    def of(cls, job: Job, macs_budget: float, item: Evaluation) -> Prediction:
+    def of(cls, graph: ComputationGraph, limits: BoundBudget, macs_budget: float, item: Evaluation) -> Prediction:
         """The prediction of an evaluated candidate.
 
         Args:
-            job: The job, whose budget may be another one.
-            macs_budget: The budget, a share of the dense MACs.
+            graph: The traced network.
+            limits: Any budget of the network.
+            macs_budget: The budget of the prediction, a share of the dense MACs.
             item: The candidate.
         """
-        widths = {group.name: width for group, width in zip(job.graph.groups, item.widths, strict=True)}
-        return cls(macs_budget, job.limits.ratios(item.costs), item.scores, widths)
+        widths = {group.name: width for group, width in zip(graph.groups, item.widths, strict=True)}
+        return cls(macs_budget, limits.ratios(item.costs), item.scores, widths)
 
     def as_record(self) -> dict[str, Any]:
         """The prediction in plain JSON types, with a key for each ratio and figure."""
         row = asdict(self)
         scores = {f"{name}_search": value for name, value in row.pop("scores").items()}
         return {"macs_budget": row.pop("macs_budget"), **row.pop("ratios"), **scores, **row}
+
+
+def front_figures(
+    graph: ComputationGraph, limits: BoundBudget, front: Mapping[float, Evaluation]
+) -> dict[str, list[dict[str, Any]]]:
+    """Return what a search over a range of budgets has found, as `predict` writes its predictions.
+
+    Args:
+        graph: The traced network.
+        limits: Any budget of the network.
+        front: Share of the dense MACs -> its best candidate; empty without a range.
+
+    Returns:
+        `{"front": predictions}`, or nothing.
+    """
+    if not front:
+        return {}
+    return {"front": [Prediction.of(graph, limits, share, item).as_record() for share, item in front.items()]}
 
 
 def proposal(trained: Trained, agent: GraphLearner, limits: BoundBudget) -> Tensor:
@@ -100,10 +119,11 @@ def predict(trained: Trained, agent: GraphLearner, budgets: Sequence[float]) -> 
     instance("trained", trained, Trained, "what train has returned")
     instance("agent", agent, GraphLearner, "an agent, such as GNNRL()")
     check_budgets(budgets)
-    job = trained.job
-    bound = [(share, job.limits.with_limits(macs=share)) for share in budgets]
-    evaluator = trained.evaluator(pruner=trained.final_pruner)
-    return [Prediction.of(job, share, evaluator(proposal(trained, agent, limits), "policy")) for share, limits in bound]
+    job, found, evaluator = trained.job, list[Prediction](), trained.evaluator(pruner=trained.final_pruner)
+    for share, limits in [(share, job.limits.with_limits(macs=share)) for share in budgets]:
+        item = evaluator(proposal(trained, agent, limits), "policy")
+        found.append(Prediction.of(job.graph, limits, share, item))
+    return found
 
 
 def as_json(trained: Trained, predictions: Sequence[Prediction]) -> dict[str, Any]:

@@ -99,6 +99,18 @@ def test_the_agent_prunes_a_detector_by_a_score(detector, tmp_path, monkeypatch)
     assert "Detector, budget: macs 0.5" in str(found) and "uniform" in str(found)
 
 
+def test_one_search_names_the_best_candidate_for_several_budgets(detector):
+    agent = GNNRL(episodes_per_iteration=4, proxy_warmup=2, proxy_between=1, proxy_episodes=8, epochs=1)
+    options = Options(episode=EpisodeOptions(macs_range=(0.3, 0.9)))
+    given = detector, Likeness(detector), INPUTS, Budget(macs=0.5)
+    found = compress_by_score(*given, examples=32, evaluations=32, by=agent, options=options)
+    front = found.figures["search"]["front"]
+    assert [row["macs_budget"] for row in front] == [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    assert all(row["macs_ratio"] <= row["macs_budget"] and list(row["widths"]) == list(found.widths) for row in front)
+    scores = [row["score_search"] for row in front]
+    assert scores == sorted(scores) and found.figures["search"]["score_search"] == scores[2]
+
+
 @pytest.mark.parametrize("sensitivity", ["outputs", "reconstruction"])
 def test_outputs_need_no_gradients(sensitivity):
     torch.manual_seed(0)

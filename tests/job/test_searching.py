@@ -192,9 +192,7 @@ def test_a_search_over_a_range_of_budgets_names_the_best_candidate_for_each_of_s
 def test_a_search_over_a_range_keeps_evaluations_for_its_end(task):
     options = {"macs_range": (0.3, 0.9), "surrogate": None}
     assert checked_of(task, evaluations=STARTS + 8 + LAST, **options).iterations(agent_of()) == 2
-    with pytest.raises(
-        UserError, match=r"at least 20 are needed, 16 for the 6 .* and the 8 last ones, and"
-    ):
+    with pytest.raises(UserError, match=r"at least 20 are needed, 16 for the 6 .* and the 8 last ones, and"):
         checked_of(task, evaluations=STARTS + EPISODES + LAST - 1, **options).iterations(agent_of())
 
 

@@ -5,14 +5,17 @@ from functools import partial
 import pytest
 import torch
 
+from gnnrl_lightning import Budget, trace
 from gnnrl_lightning.rl.environments import AGENT
 from gnnrl_lightning.rl.learners import DDPG, GNNRL
 from gnnrl_lightning.rl.policies import LogKeep
 from gnnrl_lightning.rl.range_acquisition import RangeAcquisition, radical_inverse
-from gnnrl_lightning.search.baselines import FROM_SENSITIVITY
+from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, starting_candidates
+from gnnrl_lightning.search.problem import SearchProblem
 from tests.rl.learners.test_gnnrl import equal, trainer, weights
 from tests.rl.test_environments import SMALL, problem_of, started
-from tests.support.fakes import SaveAt
+from tests.support.fakes import Landscape, SaveAt, random_sensitivity
+from tests.support.networks_branches import Residual
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers"),
@@ -111,3 +114,16 @@ def test_episodes_start_from_known_candidates_at_their_own_budgets():
     spent = shares_of(problem, start.long()).double()
     assert bool((spent <= limits).all()) and float((limits - spent).max()) < 0.12
     assert float(limits.max() - limits.min()) > 0.5
+
+
+def test_whole_groups_may_go_at_any_budget():
+    graph = trace(Residual(), torch.zeros(1, 3, 10, 10))
+    limits = Budget(macs=0.3, min_width=0).on(graph)
+    evaluate = Landscape(graph, torch.where(limits.allowed.removable, 0.02, 0.9))  # best without them
+    starting = starting_candidates(graph, limits)
+    agent, problem = searching(SearchProblem(graph, limits, evaluate, 80, starting, lambda: random_sensitivity(graph)))
+    trainer(agent.iterations(5)).fit(agent)
+    absent = (own(problem) == 0).sum(1)
+    assert int(absent.max()) > 1 and len(own(problem)) == 20
+    front = torch.tensor([item.widths for item in agent.evaluate.front().values()])
+    assert torch.equal(problem.project(front, 0.8)[-1], front[-1]) and int((front == 0).sum(1).max()) > 1
