@@ -6,8 +6,8 @@
 The agent searches the range 20 to 80 % of the MACs once for each seed; all its evaluations, those of the sensitivity
 included, are shared by the seven budgets for which it names a candidate. Candidates are repaired and ranked as in
 `compare_cifar10_resnet20.yaml`; the figures are top-1 before fine-tuning, after the repair of delivered networks, on
-one half of the test images (the odd ones, the final half; `--half even` is for development). Differences are paired by
-budget and seed, with 95 % confidence intervals. Finished seeds in the JSON file are not repeated.
+one half of the test images (the odd ones, the final half; `--half even` is for development). Differences are means over
+the seven budgets, paired by seed, with 95 % confidence intervals. Finished seeds in the JSON file are not repeated.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -29,6 +30,7 @@ from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.data import ImageFolder
 from gnnrl_lightning.evaluation.options import ScoringOptions
 from gnnrl_lightning.job.checked import check
+from gnnrl_lightning.job.compare_options import HALVES
 from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.job.searching import search
 from gnnrl_lightning.job.task import Task
@@ -42,7 +44,7 @@ from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, uniform
 from gnnrl_lightning.search.options import SearchOptions
 from gnnrl_lightning.speed.machine import machine
 
-HALVES = {"even": 0, "odd": 1}
+SETTINGS = "network", "arguments", "budget", "range", "evaluations", "holdout", "half"
 OTHERS = "dynamic_programming", "greedy", "uniform"
 
 
@@ -64,7 +66,7 @@ class Half:
 
     def __init__(self, trained: Trained, half: str) -> None:
         test = trained.job.task.data.test
-        self.trained, self.test = trained, test.subset(torch.arange(len(test))[HALVES[half] :: 2])
+        self.trained, self.test = trained, test.subset(torch.arange(len(test))[HALVES[half]])
 
     def __call__(self, widths: Tensor) -> float:
         """Prune, repair and test."""
@@ -97,19 +99,16 @@ def of_agent(trained: Trained, half: Half, seed: int) -> dict[str, Any]:
 
 
 def summary(others: Mapping[str, Mapping[str, float]], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means by budget, and paired differences over budgets and seeds: the agent minus each other method."""
+    """Means by budget, and differences paired by seed, of each budget and of their mean: the agent minus each other."""
     shares = list(others["uniform"])
-    pairs = [(share, row["front"][share]["top1"]) for row in rows for share in shares]
-    by = {share: [top1 for own, top1 in pairs if own == share] for share in shares}
-    agent = {share: round(sum(values) / len(values), 2) for share, values in by.items()}
+    by = {share: {row["seed"]: row["front"][share]["top1"] for row in rows} for share in shares}
+    by["mean"] = {row["seed"]: fmean(row["front"][share]["top1"] for share in shares) for row in rows}
     minus = {}
     for name in OTHERS:
-        mine = dict(enumerate(top1 for _, top1 in pairs))
-        theirs = dict(enumerate(others[name][share] for share, _ in pairs))
-        each = {share: paired_difference(dict(enumerate(values)), others[name][share]) for share, values in by.items()}
-        minus[name] = {"all": paired_difference(mine, theirs), **each}
-    plain = {name: {key: asdict(value) for key, value in each.items() if value} for name, each in minus.items()}
-    return {"agent": agent, "minus": plain}
+        theirs = {**others[name], "mean": fmean(others[name].values())}
+        found = {share: paired_difference(mine, theirs[share]) for share, mine in by.items()}
+        minus[name] = {share: asdict(each) for share, each in found.items() if each is not None}
+    return {"agent": {share: round(fmean(mine.values()), 2) for share, mine in by.items()}, "minus": minus}
 
 
 def draw(record: Mapping[str, Any], path: Path) -> None:
@@ -117,8 +116,8 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     shares = [float(share) for share in record["others"]["uniform"]]
-    agent = record["summary"]["agent"].values()
-    axes.plot(shares, list(agent), color="tab:blue", label="one search by the agent")
+    agent = record["summary"]["agent"]
+    axes.plot(shares, [agent[str(share)] for share in shares], color="tab:blue", label="one search by the agent")
     for row in record["rows"]:
         axes.scatter(shares, [each["top1"] for each in row["front"].values()], color="tab:blue", s=12)
     for name, colour in (("dynamic_programming", "tab:orange"), ("uniform", "tab:gray")):
@@ -130,33 +129,41 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
+def write(record: Mapping[str, Any], path: Path | None) -> None:
+    """Write the figures so far."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Search, test and print."""
     parser = arguments(__doc__)
-    parser.add_argument("--range", type=float, nargs=2, default=(0.2, 0.8), help="share of the MACs (default 0.2 0.8)")
+    parser.add_argument("--range", type=float, nargs=2, default=[0.2, 0.8], help="share of the MACs (default 0.2 0.8)")
     parser.add_argument("--evaluations", type=int, default=80, help="evaluations of a search (default 80)")
     parser.add_argument("--holdout", type=int, default=2000, help="held-out images (default 2000)")
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2), help="seeds of the searches")
     parser.add_argument("--half", choices=HALVES, default="odd", help="half of the test images (default odd)")
     parser.add_argument("--figure", type=Path, help="image file of the plot")
     args = parser.parse_args()
-    record: dict[str, Any] = {}
+    named = {key: getattr(args, key) for key in SETTINGS}
+    record: dict[str, Any] = {"settings": named}
     if args.json is not None and args.json.exists():
         record = json.loads(args.json.read_text(encoding="utf-8"))
+    if record["settings"] != named:
+        raise SystemExit(f"{args.json} has other settings: {record['settings']}")
     trained = load(args)
     half = Half(trained, args.half)
-    named = {"network": args.network, "half": args.half, "range": list(args.range), "evaluations": args.evaluations}
-    if not named.items() <= (record or named).items():
-        raise SystemExit(f"{args.json} has other settings")
-    record = named | {"others": record.get("others") or of_others(trained, half), "rows": record.get("rows", [])}
+    rows = record.setdefault("rows", [])
+    if "others" not in record:
+        record["others"] = of_others(trained, half)
+        write(record, args.json)
     for seed in args.seeds:
-        if seed not in [row["seed"] for row in record["rows"]]:
-            record["rows"].append(of_agent(trained, half, seed))
-        record |= {"summary": summary(record["others"], record["rows"]), "machine": machine(trained.job.runtime.device)}
-        if args.json is not None:
-            args.json.parent.mkdir(parents=True, exist_ok=True)
-            args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        print(seed, json.dumps(record["summary"]["agent"]), json.dumps(record["others"]["dynamic_programming"]))
+        if seed not in [row["seed"] for row in rows]:
+            rows.append(of_agent(trained, half, seed))
+        record |= {"summary": summary(record["others"], rows), "machine": machine(trained.job.runtime.device)}
+        write(record, args.json)
+        print(seed, json.dumps(record["summary"]["agent"]), flush=True)
     print(json.dumps(record["summary"], indent=1))
     if args.figure is not None:
         draw(record, args.figure)

@@ -106,7 +106,8 @@ class SubcommandTrainer(Trainer):
 
         Args:
             widths: Output of `predict --json`, a run's result.json, or your own JSON: name of each group -> width.
-            share: Share of the dense MACs of the prediction to use, if there are several.
+            share: Share of the dense MACs of the prediction to use, if there are several, or of one of the candidates
+                that a search over a range of budgets (episode.macs_range) has named in its result.json.
         """
 
     def inspect(self, json: str | None = None, figure: str | None = None) -> None:

@@ -72,7 +72,8 @@ def choose(searched: Searched, files: ChoiceFiles) -> Searched:
     """
     for step in STEPS.values():
         searched = step(searched, files)
-    return replace(searched, best=recosted(searched, searched.best))
+    front = {macs: recosted(searched, item) for macs, item in searched.front.items()}
+    return replace(searched, best=recosted(searched, searched.best), front=front)
 
 
 def recosted(searched: Searched, item: Evaluation) -> Evaluation:

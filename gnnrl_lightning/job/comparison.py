@@ -76,7 +76,7 @@ def run_agent(problem: SearchProblem, agent: GraphLearner, environments: Environ
     environments.connect(agent, problem)
     with without_others_warnings():
         quiet_trainer(max_epochs=agent.iterations(iterations), accelerator="cpu", log_every_n_steps=1).fit(agent)
-    return agent.evaluate.front() if isinstance(agent.evaluate, RangeAcquisition) else {}
+    return agent.evaluate.score_front() if isinstance(agent.evaluate, RangeAcquisition) else {}
 
 
 class Comparison:

@@ -52,7 +52,8 @@ def read_widths(path: str | Path, share: float | None = None) -> Mapping[str, in
     if isinstance(found, dict) and isinstance(found.get("predictions"), list):
         return _prediction(path, found["predictions"], share)
     if share is not None:
-        front = found.get("search", {}).get("front") if isinstance(found, dict) else None
+        search = found.get("search") if isinstance(found, dict) else None
+        front = search.get("front") if isinstance(search, dict) else None
         if not isinstance(front, list):
             raise UserError(f"--share {share:g} selects a prediction, but {path} has none: omit it")
         return _prediction(path, front, share)

@@ -18,7 +18,7 @@ from gnnrl_lightning.files import replacing
 from gnnrl_lightning.job.arguments import KINDS
 from gnnrl_lightning.job.finals import Played
 from gnnrl_lightning.job.trained import Trained
-from gnnrl_lightning.processes import from_first, rank, world_size
+from gnnrl_lightning.processes import from_first, rank, share, world_size
 from gnnrl_lightning.quiet import without_others_warnings
 from gnnrl_lightning.report.progress import SearchStatus
 from gnnrl_lightning.rl.env.reward import find_reward, reward_of
@@ -91,10 +91,11 @@ class Searching:
         Raises:
             RuntimeError: No candidate met the budget.
         """
-        front, last = dict[float, Evaluation](), None if self.agent is None else self.agent.evaluate
-        if isinstance(last, RangeAcquisition):
-            with self.trained.job.runtime.shown("budgets of the range", 1 + len(last.shares)) as advance:
-                front = last.front(advance)
+        front, evaluate = dict[float, Evaluation](), None if self.agent is None else self.agent.evaluate
+        if isinstance(evaluate, RangeAcquisition):
+            steps = len(share((None, *evaluate.shares)))
+            with self.trained.job.runtime.shown("budgets of the range", steps) as advance:
+                front = evaluate.score_front(advance)
         best = self.best()
         if best is None:
             raise RuntimeError("the search has evaluated no candidate within the budget")

@@ -24,7 +24,7 @@ from gnnrl_lightning.report.costs import (
 from gnnrl_lightning.report.files import files_line, lossy_formats, lossy_line
 from gnnrl_lightning.report.pages.records import NETWORKS
 
-FRONT_HINT = "prune --widths result.json --share SHARE makes, fine-tunes and saves one of them"
+FRONT_HINT = "prune --widths .../result.json --share BUDGET makes, fine-tunes and saves one of them"
 """How to get a network of the front."""
 
 
@@ -281,7 +281,7 @@ def prediction_rows(found: Mapping[str, Any], predictions: Sequence[Any]) -> tup
     ratios = [key for key in predictions[0] if key.endswith(RATIO)]
     heads = ["budget", *(f"{key.removesuffix(RATIO)} kept" for key in ratios), f"{figure.label} search"]
     cells = [
-        [*(f"{row[key]:.1%}" for key in ("macs_budget", *ratios)), figure.text(row[f"{primary}_search"])]
+        [f"{row['macs_budget']:g}", *(f"{row[key]:.1%}" for key in ratios), figure.text(row[f"{primary}_search"])]
         for row in predictions
     ]
     return heads, cells

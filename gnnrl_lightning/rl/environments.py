@@ -193,9 +193,10 @@ class Environments:
             )
             agent.env = agent.proxy = self._make(None, sensitivity, proposals, imagined)
             given = problem, knowledge, imagined, AGENT
-            if macs_range is None or proposals is None:
+            if macs_range is None:
                 agent.evaluate = Acquisition(*given)
             else:
+                assert proposals is not None  # a surrogate needs them
                 agent.evaluate = RangeAcquisition(*given, macs_range, self.options.shares, proposals)
             return
 

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count as counted
+from itertools import islice
 
 import torch
 from torch import Tensor
 
 from gnnrl_lightning.evaluation.result import Evaluation
-from gnnrl_lightning.processes import from_first, rank, share, world_size
-from gnnrl_lightning.rl.acquisition import VARIATIONS, Acquisition
+from gnnrl_lightning.processes import rank, share, world_size
+from gnnrl_lightning.rl.acquisition import SPREAD, VARIATIONS, Acquisition
 from gnnrl_lightning.rl.env.imagination import PARENTS, Imagination
 from gnnrl_lightning.rl.env.proposals import Proposals
 from gnnrl_lightning.search.knowledge import Knowledge
 from gnnrl_lightning.search.problem import SearchProblem
-from gnnrl_lightning.search.variations import parents_among, variations_of
+from gnnrl_lightning.search.variations import first_variations, parents_among, variations_of
 from gnnrl_lightning.seeds import generator_for
 
 ROUNDS = 10
 """Rounds of variations, each of the best of the round before, in which the posterior mean is maximised at the end."""
+
+TRIES = 64
+"""Limits at which a round looks for new candidates, most of them in vain if nearly all are known."""
 
 Function = Callable[[Tensor], Tensor]
 """Candidates `(n, G)` -> rewards `(1, n)`."""
@@ -37,7 +42,7 @@ class RangeAcquisition(Acquisition):
         imagination: Draws the functions.
         proposer: Name under which the candidates are counted.
         macs_range: Smallest and largest limit, shares of the dense MACs.
-        shares: Limits for which `front` scores a candidate each.
+        shares: Limits for which `score_front` scores a candidate each.
         proposals: Widths of an allocation at any limit.
 
     Attributes:
@@ -60,22 +65,36 @@ class RangeAcquisition(Acquisition):
     def _ask(
         self, widths: Tensor, partial: Tensor, count: int, generator: torch.Generator
     ) -> tuple[list[Evaluation], Tensor]:
-        low, high = self.macs_range
         surrogate, moved = self.imagination.surrogate, torch.cat([widths.double(), partial])
         functions: list[Function] = [self.imagination.functions(1, generator) for _ in range(count)]
         if rank() == 0 and functions:  # the other processes would ask for the same one
             functions[-1] = lambda pool: -surrogate.mean(pool)[None]
-        first = rank() + sum(item.proposer == self.proposer for item in self.problem.history)
-        asked, imagined = list[Evaluation](), [widths[:0]]
-        for number, function in enumerate(functions):
-            macs = low + (high - low) * radical_inverse(first + number * world_size())
-            parents = self._parents(self._known(macs), function)
-            varied = variations_of(self.problem, parents, VARIATIONS, generator, macs)
-            imagined.append(self.problem.unseen(self.problem.project(moved, macs)))
-            pool = self.problem.unseen(torch.cat([imagined[-1], varied]))
-            if len(pool):
-                asked.append(self.problem.ask(pool[function(pool)[0].argmax()], self.proposer))
+        limits, asked, imagined = self._limits(), list[Evaluation](), [widths[:0]]
+        for macs in islice(limits, TRIES):
+            if len(asked) == count:
+                break
+            fresh = self.problem.unseen(self.problem.project(moved, macs))
+            pool = self._pool(fresh, functions[len(asked)], macs, generator)
+            if len(pool):  # else everything near the best ones at this limit is known
+                asked.append(self.problem.ask(pool[functions[len(asked)](pool)[0].argmax()], self.proposer))
+                imagined.append(fresh)
         return asked, torch.cat(imagined).unique(dim=0)
+
+    def _limits(self) -> Iterator[float]:
+        """Limits of this process's next candidates, spread evenly over the range together with those before."""
+        low, high = self.macs_range
+        first = rank() + sum(item.proposer == self.proposer for item in self.problem.history)
+        return (low + (high - low) * radical_inverse(place) for place in counted(first, world_size()))
+
+    def _pool(self, fresh: Tensor, function: Function, macs: float, generator: torch.Generator) -> Tensor:
+        """New candidates at a limit `(n, G)`, of which the function's best one is scored."""
+        if self._knows_little:
+            first = self.problem.unseen(first_variations(self.problem, 1, SPREAD, generator, macs))
+            if len(first):
+                return first
+        parents = self._parents(self._known(macs), function)
+        varied = variations_of(self.problem, parents, VARIATIONS, generator, macs)
+        return self.problem.unseen(torch.cat([fresh, varied]))
 
     def _squares(self, widths: Tensor) -> list[float]:
         return []
@@ -83,9 +102,8 @@ class RangeAcquisition(Acquisition):
     def _known(self, macs: float | None) -> Tensor:
         """All candidates so far and the allocation, projected onto a limit: distinct ones `(n, G)`."""
         history = torch.tensor([item.widths for item in self.problem.history], dtype=torch.float64)
-        limits = self.problem.limits
-        own = limits.limits.get("macs", limits.dense["macs"]) / limits.dense["macs"]
-        proposal = self.proposals(torch.tensor([own if macs is None else macs])).double()
+        share = self.problem.limits.share("macs") if macs is None else macs
+        proposal = self.proposals(torch.tensor([share])).double()
         return self.problem.project(torch.cat([history, proposal]), macs).unique(dim=0)
 
     @staticmethod
@@ -94,44 +112,39 @@ class RangeAcquisition(Acquisition):
         ranked = candidates[function(candidates)[0].argsort(descending=True, stable=True)]
         return ranked[parents_among(ranked, PARENTS)]
 
-    def front(self, advance: Callable[[], None] = lambda: None) -> dict[float, Evaluation]:
+    def score_front(self, advance: Callable[[], None] = lambda: None) -> dict[float, Evaluation]:
         """Score what the posterior mean prefers at the budget and at each of the shares; a collective call.
 
-        As many evaluations are kept for this as there are, see `EpisodeOptions.reserved`.
+        Evaluations are kept for this, see `EpisodeOptions.reserved`. What has been scored is not scored again.
 
         Args:
-            advance: Called after the choice of each candidate.
-
-        A candidate that has been scored is not scored again.
+            advance: Called after each of the candidates that this process scores.
 
         Returns:
             Share of the dense MACs -> the best of all candidates that need no more.
         """
-        problem, surrogate, generator = self.problem, self.imagination.surrogate, generator_for(0)
+        problem, surrogate = self.problem, self.imagination.surrogate
         mean: Function = lambda pool: -surrogate.mean(pool)[None]  # noqa: E731
-        chosen = []
-        for macs in (None, *self.shares):
-            chosen.append(self._maximiser(mean, macs, generator))
+        for number, macs in share([*enumerate((None, *self.shares))]):
+            best = problem.unseen(self._maximiser(mean, macs, generator_for(number))[None])
+            if len(best) and problem.left:
+                problem.ask(best[0], self.proposer)
             advance()
-        chosen = from_first(chosen)
-        new = problem.unseen(torch.tensor(chosen, dtype=torch.int64))
-        for row in share([*new[: problem.left]]):
-            problem.ask(row, self.proposer)
         problem.exchange()
-        return {macs: next(item for item in problem.ranked() if self._meets(item, macs)) for macs in self.shares}
+        ranked = problem.ranked()
+        found = {macs: next((item for item in ranked if self._meets(item, macs)), None) for macs in self.shares}
+        return {macs: item for macs, item in found.items() if item is not None}
 
     def _meets(self, item: Evaluation, macs: float) -> bool:
-        limits = self.problem.limits
-        own = {**limits.limits, "macs": macs * limits.dense["macs"]}
-        return bool(limits.met(torch.tensor(item.widths), own))
+        return bool(self.problem.limits.met(torch.tensor(item.widths), self.problem.limits_at(macs)))
 
-    def _maximiser(self, function: Function, macs: float | None, generator: torch.Generator) -> list[int]:
-        """The widths that maximise a function at a limit, as far as variations of the best ones lead."""
+    def _maximiser(self, function: Function, macs: float | None, generator: torch.Generator) -> Tensor:
+        """The widths `(G,)` that maximise a function at a limit, as far as variations of the best ones lead."""
         parents = self._parents(self._known(macs), function)
         for _ in range(ROUNDS):
             varied = variations_of(self.problem, parents, VARIATIONS, generator, macs)
             parents = self._parents(torch.cat([parents, varied]).unique(dim=0), function)
-        return parents[0].tolist()
+        return parents[0]
 
 
 def radical_inverse(number: int) -> float:

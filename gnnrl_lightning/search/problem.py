@@ -186,9 +186,12 @@ class SearchProblem:
             self.calibrate(name)
 
     def allow(self, macs: float) -> None:
-        """Allow candidates up to this share of the dense MACs, for a policy that is trained for several budgets."""
-        share = macs * self.limits.dense["macs"]
-        self._allowed = {**self.limits.limits, "macs": max(share, self.limits.limits.get("macs", 0.0))}
+        """Allow candidates up to this share of the dense MACs, for a policy that is trained for several budgets.
+
+        A budget without a limit on the MACs allows any.
+        """
+        if "macs" in self.limits.limits:
+            self._allowed = self.limits_at(max(macs, self.limits.share("macs")))
 
     def project(self, widths: Tensor, macs: float | None = None) -> Tensor:
         """Project proposals `(G,)` or `(B, G)` onto the budget: int64 widths that cannot be widened.
@@ -197,9 +200,11 @@ class SearchProblem:
             widths: The proposals.
             macs: Limit in place of the budget's, a share of the dense MACs, for a search over a range of them.
         """
-        if macs is None:
-            return self.limits.project(widths)
-        return self.limits.project(widths, {**self.limits.limits, "macs": macs * self.limits.dense["macs"]})
+        return self.limits.project(widths, None if macs is None else self.limits_at(macs))
+
+    def limits_at(self, macs: float) -> dict[str, float]:
+        """Absolute limits of the budget with another one on the MACs, a share of the dense network's."""
+        return {**self.limits.limits, "macs": macs * self.limits.dense["macs"]}
 
     def start(self, from_sensitivity: bool = False, advance: Callable[[], None] = lambda: None) -> None:
         """Score the starting candidates.

@@ -58,6 +58,7 @@ def test_what_predict_fit_and_users_write_is_read(written, contents, share, last
         ({"predictions": [{"widths": WIDTHS}]}, None, "predictions without macs_budget and widths"),
         ({"predictions": []}, None, "has no predictions"),
         (RANGE, 0.4, r"has no prediction for 0.4: expected one of 0.3, 0.5"),
+        ({"search": None, **WIDTHS}, 0.5, r"--share 0.5 selects a prediction, but .* has none"),
         (WIDTHS, 0.5, r"--share 0.5 selects a prediction, but .* has none"),
     ],
 )

@@ -76,8 +76,8 @@ def test_what_a_search_has_found_for_other_budgets_is_a_table():
     print_result({**RESULT, "search": {**RESULT["search"], "front": rows}}, console)
     text = console.file.getvalue()
     lines = [re.findall(r"[\d.]+%?", line) for line in text.splitlines() if line.count("│") == 4]
-    assert lines == [["30.0%", "29.0%", "27.00"], ["70.0%", "69.0%", "63.00"]]
-    assert "prune --widths result.json --share" in text
+    assert lines == [["0.3", "29.0%", "27.00"], ["0.7", "69.0%", "63.00"]]
+    assert "result.json --share BUDGET" in text
 
 
 def test_agent_without_a_candidate():

@@ -4,8 +4,10 @@ from functools import partial
 
 import pytest
 import torch
+from torch import nn
 
 from gnnrl_lightning import Budget, trace
+from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.environments import AGENT
 from gnnrl_lightning.rl.learners import DDPG, GNNRL
 from gnnrl_lightning.rl.policies import LogKeep
@@ -14,7 +16,7 @@ from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, starting_candidat
 from gnnrl_lightning.search.problem import SearchProblem
 from tests.rl.learners.test_gnnrl import equal, trainer, weights
 from tests.rl.test_environments import SMALL, problem_of, started
-from tests.support.fakes import Landscape, SaveAt, random_sensitivity
+from tests.support.fakes import Landscape, SaveAt, random_sensitivity, small_graph
 from tests.support.networks_branches import Residual
 
 pytestmark = [
@@ -67,7 +69,7 @@ def test_the_front_is_above_dynamic_programming_and_never_falls():
     """For all seven budgets, with fewer than six evaluations for each of them."""
     agent, problem = searching(problem_of(evaluations=3 + 6 + 6 * 4 + LAST))
     trainer(agent.iterations(6)).fit(agent)
-    found = agent.evaluate.front()
+    found = agent.evaluate.score_front()
     assert tuple(found) == SHARES and problem.left >= 0
     propose, margins = FROM_SENSITIVITY["dynamic_programming"], []
     for share, item in found.items():
@@ -81,7 +83,7 @@ def test_the_front_is_above_dynamic_programming_and_never_falls():
     # The candidate of the budget itself is among the last ones.
     budget = problem.limits.limits["macs"]
     assert any(0.9 * budget < problem.graph.cost.macs(row) <= budget for row in own(problem)[24:])
-    agent.evaluate.front()  # what is left is spent, and no more
+    agent.evaluate.score_front()  # what is left is spent, and no more
     assert problem.left >= 0
 
 
@@ -102,7 +104,7 @@ def test_resumes_bit_by_bit(tmp_path, step):
     trainer(6).fit(resumed, ckpt_path=tmp_path / "begun.ckpt", weights_only=True)
     assert equal(weights(whole), weights(resumed))
     assert [item.widths for item in before.history] == [item.widths for item in problem.history]
-    assert resumed.evaluate.front() == whole.evaluate.front()
+    assert resumed.evaluate.score_front() == whole.evaluate.score_front()
 
 
 def test_episodes_start_from_known_candidates_at_their_own_budgets():
@@ -125,5 +127,39 @@ def test_whole_groups_may_go_at_any_budget():
     trainer(agent.iterations(5)).fit(agent)
     absent = (own(problem) == 0).sum(1)
     assert int(absent.max()) > 1 and len(own(problem)) == 20
-    front = torch.tensor([item.widths for item in agent.evaluate.front().values()])
+    front = torch.tensor([item.widths for item in agent.evaluate.score_front().values()])
     assert torch.equal(problem.project(front, 0.8)[-1], front[-1]) and int((front == 0).sum(1).max()) > 1
+
+
+@pytest.mark.parametrize("budget", [Budget(params=0.9), Budget(macs=0.9), Budget(macs=0.1)])
+def test_the_budget_may_lie_outside_the_range_or_limit_no_macs(budget):
+    agent, problem = searching(problem_of(limits=budget.on(small_graph())), macs_range=(0.2, 0.5))
+    trainer(agent.iterations(2)).fit(agent)
+    front = agent.evaluate.score_front()
+    assert all(float(shares_of(problem, torch.tensor([item.widths]))) <= share for share, item in front.items())
+    met = [item for item in problem.history if problem.limits.met(torch.tensor(item.widths))]
+    assert front and any(item.proposer == AGENT for item in met)
+
+
+def test_a_share_that_no_candidate_meets_is_left_out():
+    """Nothing is left for it, and the starting candidates are larger."""
+    agent, problem = searching(problem_of(evaluations=3 + 6))
+    assert problem.left == 0 and 0.2 not in agent.evaluate.score_front() and problem.left == 0
+
+
+@pytest.mark.parametrize("ends", [(0.123456789, 0.5012874), (1 / 3, 2 / 3)])
+def test_shares_stay_within_the_range(ends):
+    shares = EpisodeOptions(macs_range=ends).shares
+    assert (shares[0], shares[-1]) == ends and len(shares) == 7 and list(shares) == sorted(shares)
+
+
+def test_a_search_goes_on_until_everything_is_known():
+    """A network of one group: the widths that the range allows are soon all scored, and no other is asked for."""
+    graph = trace(nn.Sequential(nn.Linear(8, 24), nn.ReLU(), nn.Linear(24, 3)), torch.zeros(1, 8))
+    limits = Budget(macs=0.5).on(graph)
+    evaluate, starting = Landscape(graph, torch.tensor([0.6])), starting_candidates(graph, limits)
+    agent, problem = searching(SearchProblem(graph, limits, evaluate, 99, starting, lambda: random_sensitivity(graph)))
+    trainer(agent.iterations(10)).fit(agent)
+    widths = {item.widths[0] for item in problem.history if item.proposer == AGENT}
+    assert {item.widths[0] for item in problem.history} >= set(range(4, 19)) and len(widths) < 16
+    assert agent.trainer.current_epoch < agent.iterations(10)

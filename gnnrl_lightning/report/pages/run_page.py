@@ -27,8 +27,8 @@ CAPTION = (
 
 
 FRONT = (
-    "What the search has found for budgets of its range: the best candidates on the holdout, before fine-tuning. "
-    "`prune --widths result.json --share SHARE` makes, fine-tunes and saves one of them."
+    "What the search has found for budgets of its range: the best candidates on the holdout, before fine-tuning. {} "
+    "makes, fine-tunes and saves one of them."
 )
 
 STAGES = (
@@ -143,7 +143,9 @@ def _summary(record: RunRecord) -> Iterator[str]:
     if record.result["search"].get("front"):
         yield markup.heading("Other budgets")
         yield markup.table(*prediction_rows(record.result, record.result["search"]["front"]))
-        yield markup.paragraph(FRONT, "about")
+        command = f"`prune --widths {record.folder / 'result.json'} --share BUDGET`"
+        python = "`compress` by a function that asks for its widths"
+        yield markup.paragraph(FRONT.format(python if record.subcommand == COMPRESS else command), "about")
     if record.result.get("stages"):
         yield markup.heading("Stages")
         yield markup.table(*stage_rows(record.result))

@@ -52,19 +52,21 @@ def policy_figure(record: RunRecord) -> Figure | None:
 
 
 def surrogate_figure(record: RunRecord) -> Figure | None:
-    """Rank correlation of the surrogate's predictions, and distance of new candidates from the best one."""
+    """Rank correlation of the surrogate's predictions, and distance of new candidates from the best one if known."""
     tau = record.series("surrogate/tau", "search/evaluations")
     distance = record.series("search/distance", "search/evaluations")
-    if not tau[0] or not distance[0]:
+    if not tau[0]:
         return None
-    drawing, (top, bottom) = canvas(2, 1.15 * HEIGHT, sharex=True)
-    top.axhline(0, color=MUTED, linewidth=0.8)
-    top.plot(*tau, color=OURS, marker="o", markersize=3)
-    top.set(ylim=(-1.05, 1.05), ylabel="Kendall's tau")
-    bottom.plot(*distance, color=OTHER, marker="D", markersize=3)
-    bottom.set(xlabel="evaluations spent by the agent", ylabel="distance")
-    bottom.set_ylim(0, ROOM * max(distance[1]) or None)
-    whole_numbers(bottom)
+    drawing, axes = canvas(2 if distance[0] else 1, (1.15 if distance[0] else 0.7) * HEIGHT, sharex=True)
+    axes[0].axhline(0, color=MUTED, linewidth=0.8)
+    axes[0].plot(*tau, color=OURS, marker="o", markersize=3)
+    axes[0].set(ylim=(-1.05, 1.05), ylabel="Kendall's tau")
+    if distance[0]:
+        axes[1].plot(*distance, color=OTHER, marker="D", markersize=3)
+        axes[1].set_ylabel("distance")
+        axes[1].set_ylim(0, ROOM * max(distance[1]) or None)
+    axes[-1].set_xlabel("evaluations spent by the agent")
+    whole_numbers(axes[-1])
     drawing.align_ylabels()
     return drawing
 

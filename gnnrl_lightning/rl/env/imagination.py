@@ -116,9 +116,11 @@ class Imagination:
         each = given.shape[1]
         own = {name: limit.repeat_interleave(each) for name, limit in limits.items()}
         projected = self.limits.project(given.flatten(0, 1), own).view_as(given)
-        best = self._functions(projected).topk(min(PARENTS, each)).indices
-        chosen = best.gather(1, torch.randint(best.shape[1], (len(best), 1), generator=generator))[:, 0]
-        return projected[torch.arange(len(chosen)), chosen].to(proposals)
+        chosen, order = proposals.clone(), self._functions(projected).argsort(dim=1, descending=True, stable=True)
+        for row, (own, ranks) in enumerate(zip(projected, order, strict=True)):
+            parents = parents_among(own[ranks], PARENTS)
+            chosen[row] = own[ranks[parents[int(torch.randint(len(parents), (), generator=generator))]]].to(chosen)
+        return chosen
 
     def _slopes(self, start: Tensor) -> Tensor:
         count, groups = start.shape

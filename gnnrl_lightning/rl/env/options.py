@@ -76,9 +76,9 @@ class EpisodeOptions:
         """Shares of the dense MACs, evenly spaced in `macs_range`, for which a search names a candidate each."""
         if self.macs_range is None:
             return ()
-        return tuple(
-            round(share, 4) for share in torch.linspace(*self.macs_range, SHARES, dtype=torch.float64).tolist()
-        )
+        low, high = self.macs_range
+        inner = torch.linspace(low, high, SHARES, dtype=torch.float64)[1:-1]
+        return low, *(min(max(round(share, 4), low), high) for share in inner.tolist()), high
 
     def imagines(self, measure: str | None) -> bool:
         """Whether the policy learns in imagined episodes.

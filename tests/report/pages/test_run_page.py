@@ -7,7 +7,7 @@ import pytest
 from gnnrl_lightning.report.pages.drawing import PALETTE, styled
 from gnnrl_lightning.report.pages.markup import sentence
 from gnnrl_lightning.report.pages.run_page import PANELS, run_figures, run_page
-from tests.support.results import RESULT, candidate, run_record
+from tests.support.results import METRICS, RESULT, candidate, run_record
 
 
 @pytest.fixture(scope="module")
@@ -126,4 +126,9 @@ def test_what_a_search_has_found_for_other_budgets_is_a_table(page):
     search = {**RESULT["search"], "front": rows}
     found = run_page(run_record(result={**RESULT, "search": search}))
     assert "Other budgets" not in page and "Other budgets" in found
-    assert all(f"<td>{cell}</td>" in found for cell in ("70.0%", "69.0%", "63.00"))
+    assert all(f"<td>{cell}</td>" in found for cell in ("0.7", "69.0%", "63.00"))
+
+
+def test_a_search_over_a_range_has_no_distance_from_the_best_candidate():
+    metrics = [{name: value for name, value in row.items() if name != "search/distance"} for row in METRICS]
+    assert "surrogate" in drawn(run_record(metrics=metrics))
