@@ -140,9 +140,12 @@ def test_repairs_that_read_images_make_evaluations_dearer_and_tables_cheaper(tas
     assert {repair: row["evaluations"] for repair, row in rows.items()} == {"refit": 4 + 1, "reconstruction": 5 + 1}
 
 
-def test_an_agent_for_all_budgets_wins_with_what_meets_this_one(task, tmp_path):
+@pytest.mark.parametrize(("surrogate", "last"), [(False, 0), (None, 8)])
+def test_an_agent_for_all_budgets_wins_with_what_meets_this_one(task, tmp_path, surrogate, last):
+    """With a surrogate, the candidates for the budget and for seven others come last."""
     options = CompareOptions(methods=["agent", "uniform"], seeds=[0], budgets=[0.4, 0.6])
-    comparison = comparison_of(task, options, evaluations=1 + 6 + 3 * 3, macs_range=(0.3, 0.9))
+    evaluations = 1 + 6 + 3 * 3 + last
+    comparison = comparison_of(task, options, evaluations=evaluations, macs_range=(0.3, 0.9), surrogate=surrogate)
     folder = RunFolder.create(tmp_path, "run")
     rows = comparison.run(folder)["rows"]
     for row in rows:
@@ -152,6 +155,7 @@ def test_an_agent_for_all_budgets_wins_with_what_meets_this_one(task, tmp_path):
             assert max(ratios) <= 0.9 and any(ratio > row["budget"] for ratio in ratios)
             met = [entry for entry in journal if entry["macs_ratio"] <= row["budget"]]
             assert row["top1_search"] == max(entry["scores"]["top1"] for entry in met)
+            assert evaluations - last < row["evaluations"] <= evaluations or not last
         assert row["macs_ratio"] <= row["budget"]
 
 

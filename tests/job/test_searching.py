@@ -185,8 +185,15 @@ def test_a_search_over_a_range_of_budgets_names_the_best_candidate_for_each_of_s
     graph = found.trained.job.graph
     assert as_widths(graph, read_widths(folder.result, 0.7)).tolist() == [front[4]["widths"]["1"]]
     assert as_widths(graph, read_widths(folder.result)).tolist() == result["pruned"]["widths"]
+    # A run that was interrupted while the last ones were scored ends alike.
+    lines = folder.journal.read_text().splitlines(keepends=True)
+    assert len(lines) > STARTS - TABLE + 2 * EPISODES
+    folder.journal.write_text("".join(lines[: STARTS - TABLE + 2 * EPISODES]))
     again = search(trained_of(task, folder, **options), agent_of(), folder)
-    assert again.front == found.front and again.evaluations == found.evaluations
+    assert again.evaluations == found.evaluations and len(folder.journal.read_text().splitlines()) == len(lines)
+    assert {macs: item.widths for macs, item in again.front.items()} == {
+        macs: item.widths for macs, item in found.front.items()
+    }
 
 
 def test_a_search_over_a_range_keeps_evaluations_for_its_end(task):
