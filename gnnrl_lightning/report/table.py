@@ -120,6 +120,7 @@ def print_result(result: Mapping[str, Any], console: Console | None = None) -> N
         console.print(finals_line(search["finals"]))
     if search.get("front"):
         console.print(front_table(result))
+        console.print(FRONT_HINT, soft_wrap=True)
     proxy = search.get("proxy")
     if proxy is not None and proxy["first_iteration"] is not None:
         tau = "no ranking" if proxy["tau"] is None else f"Kendall's tau {proxy['tau']:.2f}"
@@ -262,7 +263,7 @@ def front_table(result: Mapping[str, Any]) -> Table:
         result: The figures as in result.json.
     """
     heads, cells = prediction_rows(result, result["search"]["front"])
-    table = Table(title="the best candidates for other budgets, before fine-tuning", caption=FRONT_HINT)
+    table = Table(title="the best for other budgets, before fine-tuning")
     for name in heads:
         table.add_column(name, justify="right")
     for row in cells:

@@ -109,10 +109,14 @@ def pareto_front(costs: Sequence[float], merits: Sequence[float]) -> list[int]:
 
 
 def _spread_metric(points: Sequence[Mapping[str, Any]]) -> str:
-    """Return the cost in which candidates differ most: all of them meet the limited one almost exactly."""
+    """Return the first cost in which candidates differ about as much as in any.
+
+    For one budget that is not the limited one, which all of them meet almost exactly; for a range of budgets it is.
+    """
     names = cost_names({**points[0]["costs"], **points[0]})
     shares = {name: [item[f"{name}{RATIO}"] for item in points] for name in names}
-    return max(names, key=lambda name: max(shares[name]) - min(shares[name]))
+    spread = {name: max(each) - min(each) for name, each in shares.items()}
+    return next(name for name in names if spread[name] >= max(spread.values()) / 2)
 
 
 def _scatter(axes: Axes, points: Sequence[Mapping[str, Any]], across: Sequence[float], values: Sequence[float]) -> None:

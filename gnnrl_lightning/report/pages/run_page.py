@@ -17,8 +17,16 @@ from gnnrl_lightning.report.pages.drawing import styled, svg
 from gnnrl_lightning.report.pages.network_figures import layers_figure, sensitivity_figure, widths_figure
 from gnnrl_lightning.report.pages.records import COMPRESS, RunRecord
 from gnnrl_lightning.report.pages.training_figures import learning_figure, policy_figure, surrogate_figure
-from gnnrl_lightning.report.pages.words import candidate_table, repeat, result_rows, stage_rows, title, verdict
-from gnnrl_lightning.report.table import finals_line, prediction_rows
+from gnnrl_lightning.report.pages.words import (
+    candidate_table,
+    front_rows,
+    repeat,
+    result_rows,
+    stage_rows,
+    title,
+    verdict,
+)
+from gnnrl_lightning.report.table import finals_line
 
 CAPTION = (
     "Figures of the test set, which is read once, when the search is over; pruned networks are fine-tuned alike. "
@@ -28,7 +36,7 @@ CAPTION = (
 
 FRONT = (
     "What the search has found for budgets of its range: the best candidates on the holdout, before fine-tuning. {} "
-    "makes, fine-tunes and saves one of them."
+    "makes, fine-tunes and saves one of them. Rewards below are of candidates with different budgets."
 )
 
 STAGES = (
@@ -142,7 +150,7 @@ def _summary(record: RunRecord) -> Iterator[str]:
     yield markup.paragraph(CAPTION, "about")
     if record.result["search"].get("front"):
         yield markup.heading("Other budgets")
-        yield markup.table(*prediction_rows(record.result, record.result["search"]["front"]))
+        yield markup.table(*front_rows(record.result))
         command = f"`prune --widths {record.folder / 'result.json'} --share BUDGET`"
         python = "`compress` by a function that asks for its widths"
         yield markup.paragraph(FRONT.format(python if record.subcommand == COMPRESS else command), "about")

@@ -170,6 +170,27 @@ def result_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     return headings, rows
 
 
+def front_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return the headings and the cells of a table of what a search has found for other budgets.
+
+    Args:
+        result: The figures as in result.json, of a search over a range of budgets.
+    """
+    primary, figure = primary_figure(result)
+    front = result["search"]["front"]
+    costs = [key.removesuffix(RATIO) for key in front[0] if key.endswith(RATIO)]
+    scored = f"{figure.label} on the holdout{unit_of(figure)}"
+    rows = [
+        [
+            f"{row['macs_budget']:g}",
+            *(percent(row[f"{name}{RATIO}"]) for name in costs),
+            figure.text(row[f"{primary}_search"]),
+        ]
+        for row in front
+    ]
+    return ["budget", *(f"{cost_name(name)} kept" for name in costs), scored], rows
+
+
 def stage_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Return the headings and the cells of a table of the stages of a run; no rows if there is one stage.
 

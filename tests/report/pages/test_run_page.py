@@ -125,8 +125,8 @@ def test_what_a_search_has_found_for_other_budgets_is_a_table(page):
     rows = [{"macs_budget": share, "macs_ratio": share - 0.01, "top1_search": 90 * share} for share in (0.3, 0.7)]
     search = {**RESULT["search"], "front": rows}
     found = run_page(run_record(result={**RESULT, "search": search}))
-    assert "Other budgets" not in page and "Other budgets" in found
-    assert all(f"<td>{cell}</td>" in found for cell in ("0.7", "69.0%", "63.00"))
+    assert "Other budgets" not in page and "Other budgets" in found and "MACs kept" in found
+    assert all(f"<td>{cell}</td>" in found for cell in ("0.7", "69.0 %", "63.00"))
 
 
 def test_a_search_over_a_range_has_no_distance_from_the_best_candidate():
