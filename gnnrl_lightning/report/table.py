@@ -23,6 +23,7 @@ from gnnrl_lightning.report.costs import (
 )
 from gnnrl_lightning.report.files import files_line, lossy_formats, lossy_line
 from gnnrl_lightning.report.pages.records import NETWORKS
+from gnnrl_lightning.report.pages.words import prediction_rows
 
 FRONT_HINT = "prune --widths .../result.json --share BUDGET makes, fine-tunes and saves one of them"
 """How to get a network of the front."""
@@ -247,12 +248,12 @@ def prediction_table(found: Mapping[str, Any]) -> Table:
     Args:
         found: Predictions as `predict --json` writes them.
     """
-    heads, cells = prediction_rows(found, found["predictions"])
     table = Table(title=f"{found['network']} on {found['dataset']}: what the policy takes", caption="widths in order")
+    heads, rows = prediction_rows(found, found["predictions"])
     for name in (*heads, "widths"):
         table.add_column(name, justify="left" if name == "widths" else "right")
-    for row, predicted in zip(cells, found["predictions"], strict=True):
-        table.add_row(*row, " ".join(map(str, predicted["widths"].values())))
+    for cells, row in zip(rows, found["predictions"], strict=True):
+        table.add_row(*cells, " ".join(map(str, row["widths"].values())))
     return table
 
 
@@ -262,30 +263,13 @@ def front_table(result: Mapping[str, Any]) -> Table:
     Args:
         result: The figures as in result.json.
     """
-    heads, cells = prediction_rows(result, result["search"]["front"])
     table = Table(title="the best for other budgets, before fine-tuning")
+    heads, rows = prediction_rows(result, result["search"]["front"])
     for name in heads:
         table.add_column(name, justify="right")
-    for row in cells:
-        table.add_row(*row)
+    for cells in rows:
+        table.add_row(*cells)
     return table
-
-
-def prediction_rows(found: Mapping[str, Any], predictions: Sequence[Any]) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells of predictions: budget, costs kept, score on the holdout.
-
-    Args:
-        found: Has the objective.
-        predictions: As `gnnrl_lightning.job.prediction.Prediction.as_record` writes them; one at least.
-    """
-    primary, figure = primary_figure(found)
-    ratios = [key for key in predictions[0] if key.endswith(RATIO)]
-    heads = ["budget", *(f"{key.removesuffix(RATIO)} kept" for key in ratios), f"{figure.label} search"]
-    cells = [
-        [f"{row['macs_budget']:g}", *(f"{row[key]:.1%}" for key in ratios), figure.text(row[f"{primary}_search"])]
-        for row in predictions
-    ]
-    return heads, cells
 
 
 def inspection_tables(found: Mapping[str, Any]) -> list[Table]:

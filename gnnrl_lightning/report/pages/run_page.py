@@ -19,7 +19,7 @@ from gnnrl_lightning.report.pages.records import COMPRESS, RunRecord
 from gnnrl_lightning.report.pages.training_figures import learning_figure, policy_figure, surrogate_figure
 from gnnrl_lightning.report.pages.words import (
     candidate_table,
-    front_rows,
+    prediction_rows,
     repeat,
     result_rows,
     stage_rows,
@@ -150,7 +150,7 @@ def _summary(record: RunRecord) -> Iterator[str]:
     yield markup.paragraph(CAPTION, "about")
     if record.result["search"].get("front"):
         yield markup.heading("Other budgets")
-        yield markup.table(*front_rows(record.result))
+        yield markup.table(*prediction_rows(record.result, record.result["search"]["front"]))
         command = f"`prune --widths {record.folder / 'result.json'} --share BUDGET`"
         python = "`compress` by a function that asks for its widths"
         yield markup.paragraph(FRONT.format(python if record.subcommand == COMPRESS else command), "about")

@@ -170,15 +170,17 @@ def result_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     return headings, rows
 
 
-def front_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return the headings and the cells of a table of what a search has found for other budgets.
+def prediction_rows(
+    found: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]
+) -> tuple[list[str], list[list[str]]]:
+    """Return the headings and the cells of a table of candidates for several budgets.
 
     Args:
-        result: The figures as in result.json, of a search over a range of budgets.
+        found: Figures with the objective.
+        predictions: As `gnnrl_lightning.job.prediction.Prediction.as_record` writes them; one at least.
     """
-    primary, figure = primary_figure(result)
-    front = result["search"]["front"]
-    costs = [key.removesuffix(RATIO) for key in front[0] if key.endswith(RATIO)]
+    primary, figure = primary_figure(found)
+    costs = [key.removesuffix(RATIO) for key in predictions[0] if key.endswith(RATIO)]
     scored = f"{figure.label} on the holdout{unit_of(figure)}"
     rows = [
         [
@@ -186,7 +188,7 @@ def front_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
             *(percent(row[f"{name}{RATIO}"]) for name in costs),
             figure.text(row[f"{primary}_search"]),
         ]
-        for row in front
+        for row in predictions
     ]
     return ["budget", *(f"{cost_name(name)} kept" for name in costs), scored], rows
 

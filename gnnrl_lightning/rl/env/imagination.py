@@ -114,8 +114,8 @@ class Imagination:
         known = self.evaluated()[0].unique(dim=0).to(proposals)
         given = torch.cat([known.expand(len(proposals), -1, -1), proposals[:, None]], 1)
         each = given.shape[1]
-        own = {name: limit.repeat_interleave(each) for name, limit in limits.items()}
-        projected = self.limits.project(given.flatten(0, 1), own).view_as(given)
+        repeated = {name: limit.repeat_interleave(each) for name, limit in limits.items()}
+        projected = self.limits.project(given.flatten(0, 1), repeated).view_as(given)
         chosen, order = proposals.clone(), self._functions(projected).argsort(dim=1, descending=True, stable=True)
         for row, (own, ranks) in enumerate(zip(projected, order, strict=True)):
             parents = parents_among(own[ranks], PARENTS)
