@@ -1,15 +1,17 @@
 """Latency of a network at any widths: a sum over its operators, interpolated in a table of measured times.
 
     latency(widths) = sum_l (scale * table_l(C_in, C_out) + call) + sum_e (scale * ratio * table_e(C_out) + call)
+                      + load * max(parameters - cached, 0)
 
 The table has the milliseconds of each operator on a grid of channels, and is bilinear between grid points: of layers
 l, which mix channels, and of operators e that leave them apart (batch norms, activations, additions, ...). `call`,
-`scale`, `ratio` and `rounding` are fitted to whole networks. An operator that is absent, since no channel is left,
-takes nothing; `call` may be negative, because a call alone takes longer than one among others, and no operator takes
-less than nothing. Operators e may take several times as long in a network as alone, where their inputs stay in the
-processor's caches, which is `ratio`. Processors compute layers with vectors of 8 or 16 channels, so that 33 channels
-may take as long as 40, and `rounding` says how much of the way to the next multiple of `LANES` in
-`gnnrl_lightning.cost.grid` a width counts there.
+`scale`, `ratio`, `rounding`, `load` and `cached` are fitted to whole networks. An operator that is absent, since no
+channel is left, takes nothing; `call` may be negative, because a call alone takes longer than one among others, and no
+operator takes less than nothing. Operators e may take several times as long in a network as alone, where their inputs
+stay in the processor's caches, which is `ratio`. Weights stay there, too, while an operator is measured alone; in a
+large network all but `cached` of them are read from memory, which is `load`. Processors compute layers with vectors of
+8 or 16 channels, so that 33 channels may take as long as 40, and `rounding` says how much of the way to the next
+multiple of `LANES` in `gnnrl_lightning.cost.grid` a width counts there.
 """
 
 from __future__ import annotations
@@ -22,20 +24,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from gnnrl_lightning.cost.correction import Correction, Networks, fitted_alike, fitted_correction
 from gnnrl_lightning.cost.grid import Grid, Lookup
 from gnnrl_lightning.errors import UserError
-
-ROUNDINGS = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Values of `Correction.rounding` to try."""
-
-RATIOS = (1.0, 0.5, 2.0, 4.0, 8.0, 16.0)
-"""Values of `Correction.ratio` to try."""
-
-ENOUGH = 6
-"""Whole networks that tell the ratio; with fewer, it is 1."""
-
-LEAST_SCALE = 0.1
-"""Smallest scale: the latency must rise with the sum over the operators."""
 
 
 class Sized(Protocol):
@@ -45,6 +36,8 @@ class Sized(Protocol):
     def widths(self) -> Tensor: ...  # noqa: D102
     @property
     def operators(self) -> Sequence[Any]: ...  # noqa: D102
+    @property
+    def cost(self) -> Any: ...  # noqa: D102
     def channels(self, widths: Tensor) -> Tensor: ...  # noqa: D102
 
 
@@ -63,23 +56,6 @@ class Use:
     key: str
     source: int | None
     target: int
-
-
-@dataclass(frozen=True)
-class Correction:
-    """From the sum over the operators to a whole network, see the module.
-
-    Attributes:
-        call: Milliseconds of each operator that is present, whatever its widths.
-        scale: Factor of the times of layers.
-        rounding: Share of the way to the next multiple of the processor's lanes that a width counts in layers.
-        ratio: Factor of the times of all other operators, relative to `scale`.
-    """
-
-    call: float = 0.0
-    scale: float = 1.0
-    rounding: float = 0.0
-    ratio: float = 1.0
 
 
 class LatencyModel:
@@ -166,7 +142,11 @@ class LatencyModel:
         planes, lines, layers, others = self._parts(widths.reshape(shape.numel(), widths.shape[-1]))
         planes = (correction.scale * planes + correction.call).clamp(min=0) * layers
         lines = (correction.scale * correction.ratio * lines + correction.call * self._line_calls).clamp(min=0) * others
-        return (planes @ self._times + lines.sum(-1)).reshape(shape)
+        return (planes @ self._times + lines.sum(-1)).reshape(shape) + correction.loading(self._millions(widths))
+
+    def _millions(self, widths: Tensor) -> Tensor:
+        """Millions of parameters `(...)` float64 at `widths (..., G)`."""
+        return self.graph.cost.params(widths).double() / 1e6
 
     def operators(self, widths: Tensor) -> Tensor:
         """Milliseconds of each operator of the graph `(B, n_operators)` at `widths (B, G)`, without `call`."""
@@ -175,7 +155,9 @@ class LatencyModel:
         for numbers, lookup, factor in self._each:
             times = lookup(*(channels[:, end] for end in self._ends[numbers].T))
             found.index_add_(1, self._operators[numbers], factor * times)
-        return found
+        parameters = self.graph.cost.operator_params(widths).double()
+        share = parameters / parameters.sum(1, keepdim=True).clamp(min=1)
+        return found + self.correction.loading(self._millions(widths))[:, None] * share
 
     @cached_property
     def _each(self) -> tuple[tuple[list[int], Lookup, float], ...]:
@@ -193,28 +175,27 @@ class LatencyModel:
     ) -> LatencyModel:
         """Fit the correction to whole networks by least squares of the relative error.
 
-        With a single network, or with several of about the same sum, only the scale is fitted.
+        Of several forms, the one that predicts each network best from the others is taken. With a single network, or
+        with several of about the same sum, only the scale is fitted.
 
         Args:
             widths: Widths of n networks `(n, G)`.
             measured: Their measured times, milliseconds.
             weights: Weight of each; None: all the same.
-            like: A correction whose rounding and ratio are kept; None: both are fitted, the ratio to at least `ENOUGH`
-                networks.
+            like: A correction of which only call and scale are fitted again; the load changes with the scale; None: all
+                are fitted, see `gnnrl_lightning.cost.correction`.
         """
         y = torch.tensor(measured, dtype=torch.float64)
         weight = torch.ones_like(y) if weights is None else torch.tensor(weights, dtype=torch.float64)
-        roundings = ROUNDINGS if like is None else (like.rounding,)
-        ratios = (RATIOS if len(y) >= ENOUGH else RATIOS[:1]) if like is None else (like.ratio,)
-        fits = []
-        for rounding in roundings:
-            layers, others, calls = self.corrected(Correction(rounding=rounding)).sums(widths).unbind(-1)
-            for ratio in ratios:
-                x = layers + ratio * others
-                call, scale = _line(calls, x, y, weight)
-                error = float((weight * ((call * calls + scale * x) / y - 1).square()).sum())
-                fits.append((error, Correction(call, scale, rounding, ratio)))
-        return self.corrected(min(fits, key=lambda fit: fit[0])[1])
+        tables = [self.grids[self.uses[number].key].milliseconds for number in self._layers]
+        networks = Networks(
+            lambda rounding: self.corrected(Correction(rounding=rounding)).sums(widths),
+            self._millions(widths),
+            min((min(map(min, table)) for table in tables), default=0.0),
+            y,
+            weight,
+        )
+        return self.corrected(fitted_correction(networks) if like is None else fitted_alike(networks, like))
 
     def errors(self, widths: Tensor, measured: Sequence[float]) -> list[float]:
         """Relative errors for whole networks, each predicted by a fit to all others.
@@ -229,15 +210,3 @@ class LatencyModel:
             model = self.fitted(widths[others], [measured[each] for each in others])
             found.append(float(model(widths[number])) / milliseconds - 1)
         return found
-
-
-def _line(calls: Tensor, x: Tensor, y: Tensor, weight: Tensor) -> tuple[float, float]:
-    """Return the factors of calls and sums with the least weighted squared relative error."""
-    root = weight.sqrt()
-    if float(x.max() - x.min()) > 0.05 * float(x.max()):
-        rows = torch.stack([root * calls / y, root * x / y], 1)
-        call, scale = torch.linalg.lstsq(rows, root[:, None]).solution.flatten().tolist()
-        if scale >= LEAST_SCALE:
-            return call, scale
-    slopes = x / y
-    return 0.0, max(float((weight * slopes).sum() / (weight * slopes.square()).sum()), LEAST_SCALE)

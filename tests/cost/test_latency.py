@@ -3,8 +3,9 @@ import itertools
 import pytest
 import torch
 
+from gnnrl_lightning.cost.correction import Correction
 from gnnrl_lightning.cost.grid import LANES, Grid
-from gnnrl_lightning.cost.latency import Correction, LatencyModel, Use
+from gnnrl_lightning.cost.latency import LatencyModel, Use
 from gnnrl_lightning.errors import UserError
 
 
@@ -13,6 +14,18 @@ class Chain:
 
     widths = torch.tensor([16, 40])
     operators = range(5)
+
+    @property
+    def cost(self):
+        return self
+
+    def params(self, widths):
+        """Of the three layers."""
+        return 3 * widths[..., 0] + widths[..., 0] * widths[..., 1] + 10 * widths[..., 1]
+
+    def operator_params(self, widths):
+        a, b = widths.unbind(-1)
+        return torch.stack([3 * a, 0 * a, a * b, 0 * b, 10 * b], -1)
 
     def channels(self, widths):
         ends = torch.tensor([3, 10]).expand(len(widths), 2)
