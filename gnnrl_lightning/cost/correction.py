@@ -6,7 +6,6 @@ others is taken. See `gnnrl_lightning.cost.latency` for the formula.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -91,16 +90,21 @@ def fitted_correction(networks: Networks) -> Correction:
     scale is.
     """
     enough, fits = len(networks.measured) >= ENOUGH, []
+    ratios = torch.tensor(RATIOS if enough else RATIOS[:1], dtype=torch.float64)
+    cached = torch.tensor(CACHED if enough else (), dtype=torch.float64)
+    read = (networks.millions - cached[:, None]).clamp(min=0)
     for rounding in ROUNDINGS:
         layers, others, calls = networks.sums(rounding).unbind(-1)
-        for ratio in RATIOS if enough else RATIOS[:1]:
-            sums = layers + ratio * others
-            error, (call, scale) = _fit(networks, calls, sums)
+        sums = layers + ratios[:, None] * others
+        errors, factors = _fit(networks, sums, calls)
+        for error, (call, scale), ratio in zip(errors, factors, RATIOS, strict=False):
             fits.append((error, Correction(call, scale, rounding, ratio)))
-            for cached in CACHED if enough else ():
-                error, (call, scale, load) = _fit(networks, calls, sums, (networks.millions - cached).clamp(min=0))
-                if load >= 0:
-                    fits.append((PRICE * error, Correction(call, scale, rounding, ratio, load, cached)))
+        forms = [(ratio, stay) for ratio in RATIOS for stay in CACHED] if enough else []
+        each = sums.repeat_interleave(len(cached), 0)
+        errors, factors = _fit(networks, each, calls, read.repeat(len(sums), 1))
+        for error, (call, scale, load), (ratio, stay) in zip(errors, factors, forms, strict=True):
+            if load >= 0:
+                fits.append((PRICE * error, Correction(call, scale, rounding, ratio, load, stay)))
     return min(fits, key=lambda fit: fit[0])[1]
 
 
@@ -113,37 +117,56 @@ def fitted_alike(networks: Networks, like: Correction) -> Correction:
     """
     layers, others, calls = networks.sums(like.rounding).unbind(-1)
     loading = like.loading(networks.millions) / like.scale
-    _, (call, scale) = _fit(networks, calls, layers + like.ratio * others + loading)
+    _, ((call, scale),) = _fit(networks, (layers + like.ratio * others + loading)[None], calls)
     return replace(like, call=call, scale=scale, load=like.load * scale / like.scale)
 
 
-def _fit(networks: Networks, calls: Tensor, sums: Tensor, *further: Tensor) -> tuple[float, list[float]]:
-    """Fit the factors of calls, sums and further columns `(n,)`.
+def _fit(
+    networks: Networks, sums: Tensor, calls: Tensor, further: Tensor | None = None
+) -> tuple[list[float], list[list[float]]]:
+    """Fit the factors of calls, of sums and of a further column, for F forms at once.
+
+    Args:
+        networks: The networks.
+        sums: Sums over the operators `(F, n)`.
+        calls: Numbers of calls `(n,)`.
+        further: The further column `(F, n)`; None: there is none.
 
     Returns:
-        Sum of squared relative errors, those of predictions from all other networks if they are enough; the factors.
+        Sums of squared relative errors, those of predictions from all other networks if they are enough; the factors.
     """
-    if float(sums.min()) < ALIKE * float(sums.max()):
-        error, (call, scale, *others) = _solve(networks, calls, sums, *further)
-        if call < -networks.least * scale:
-            error, (scale, *others) = _solve(networks, sums - networks.least * calls, *further)
-            call = -networks.least * scale
-        if scale >= LEAST_SCALE:
-            return error, [call, scale, *others]
+    columns = [] if further is None else [further]
     slopes = sums / networks.measured
-    scale = float((networks.weights * slopes).sum() / (networks.weights * slopes.square()).sum())
-    scale = max(scale, LEAST_SCALE)
-    error = float((networks.weights * (scale * slopes - 1).square()).sum())
-    return max(error, NOTHING), [0.0, scale, *(0.0 for _ in further)]
+    scale = (networks.weights * slopes).sum(1) / (networks.weights * slopes.square()).sum(1)
+    scale = scale.clamp(min=LEAST_SCALE)
+    error = (networks.weights * (scale[:, None] * slopes - 1).square()).sum(1)
+    factors = torch.stack([torch.zeros_like(scale), scale, *(torch.zeros_like(scale) for _ in columns)], 1)
+    differ = sums.amin(1) < ALIKE * sums.amax(1)
+    if len(sums) and bool(differ.any()):
+        free, found = _solve(networks, calls.expand_as(sums), sums, *columns)
+        bounded, rest = _solve(networks, sums - networks.least * calls, *columns)
+        rest = torch.cat([-networks.least * rest[:, :1], rest], 1)
+        lowest = found[:, 0] < -networks.least * found[:, 1]
+        free, found = torch.where(lowest, bounded, free), torch.where(lowest[:, None], rest, found)
+        taken = differ & (found[:, 1] >= LEAST_SCALE) & free.isfinite()
+        error, factors = torch.where(taken, free, error), torch.where(taken[:, None], found, factors)
+    return error.clamp(min=NOTHING).tolist(), factors.tolist()
 
 
-def _solve(networks: Networks, *columns: Tensor) -> tuple[float, list[float]]:
-    """Solve the weighted least squares of the relative error without bounds."""
+def _solve(networks: Networks, *columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Solve F weighted least squares of the relative error, without bounds.
+
+    Args:
+        networks: The networks.
+        columns: k of them `(F, n)`.
+
+    Returns:
+        Sums of squared errors `(F,)` and factors `(F, k)`.
+    """
     root = networks.weights.sqrt()
-    rows = torch.stack([root * column / networks.measured for column in columns], 1)
-    factors = torch.linalg.lstsq(rows, root[:, None]).solution[:, 0]
-    errors = rows @ factors - root
-    if len(errors) >= ENOUGH:  # leave one out
-        errors = errors / (1 - torch.linalg.qr(rows).Q.square().sum(1)).clamp(min=NOTHING)
-    error = float(errors.square().sum())
-    return max(error, NOTHING) if math.isfinite(error) else math.inf, factors.tolist()
+    rows = torch.stack([root * column / networks.measured for column in columns], -1)
+    factors = torch.linalg.lstsq(rows, root[:, None].expand(len(rows), -1, 1)).solution
+    errors = (rows @ factors)[..., 0] - root
+    if len(root) >= ENOUGH:  # leave one out
+        errors = errors / (1 - torch.linalg.qr(rows).Q.square().sum(-1)).clamp(min=NOTHING)
+    return errors.square().sum(-1), factors[..., 0]

@@ -107,13 +107,13 @@ def check(
     timer = runtime.timer or RealTimer(options.latency, runtime.device, task.example(), runtime.shown)
     runtime = replace(runtime, timer=timer)
     latency, alignment = None, None
+    if budget.channel_multiple == AUTO and graph.groups:
+        alignment = align(graph, network, budget, timer, options.latency.batch_size)
+        budget, near = (each.aligned(alignment.multiple) for each in (budget, near))
     if graph.groups:
         latency = latency_for(task, graph, network, near, options, runtime, folder, origin)
     if latency is not None:
         graph = graph.with_latency(latency.model)
-    if budget.channel_multiple == AUTO and graph.groups:
-        alignment = align(graph, network, budget, timer, options.latency.batch_size)
-        budget = budget.aligned(alignment.multiple)
     limits = limits_on(graph, budget, task.path, origin)
     if origin is None:
         options.stages.budgets(limits)  # refused now, not after the first stage

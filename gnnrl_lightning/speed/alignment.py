@@ -6,12 +6,13 @@ are multiples of 8, say, take less time for the same MACs, and in turn fewer all
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
 from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.cost.metrics import LATENCY
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.speed.timer import Timer
@@ -21,6 +22,9 @@ MULTIPLES = (1, 2, 4, 8, 16)
 
 CHOICES = 4
 """Number of widths that at least half of the groups must have: coarser multiples cost accuracy, or remove groups."""
+
+MACS = "macs"
+"""The metric that stands for the latency."""
 
 CLOSE = 1.05
 """Factor within which two times count as equal: then the smaller multiple leaves more to choose from."""
@@ -72,6 +76,9 @@ def align(
 ) -> Alignment:
     """Measure networks that meet a budget with one keep ratio for all groups, and choose the smallest fast multiple.
 
+    A limit on the latency counts as the same share of the MACs: the latency is not known before the multiple is, as it
+    is measured for the widths that may be chosen.
+
     Args:
         graph: The traced network.
         network: The dense network, trained or not.
@@ -85,6 +92,7 @@ def align(
     """
     made: dict[int, nn.Module] = {}
     first: UserError | None = None
+    budget = _in_macs(budget, graph, lambda: timer.networks([network])[0])
     for multiple in multiples_for(graph, multiples):
         try:
             limits = budget.aligned(multiple).on(graph)
@@ -99,3 +107,25 @@ def align(
     found = dict(zip(made, times, strict=True))
     chosen = next(multiple for multiple, value in found.items() if value <= CLOSE * min(times))
     return Alignment(chosen, found, dense, examples)
+
+
+def _in_macs(budget: Budget, graph: ComputationGraph, milliseconds: Callable[[], float]) -> Budget:
+    """Replace a limit on the latency by one on the MACs, the same share of the dense network's, if it can be met.
+
+    Args:
+        budget: The budget.
+        graph: The traced network.
+        milliseconds: Measures the dense network.
+    """
+    limit = budget.parsed.get(LATENCY)
+    if limit is None:
+        return budget
+    macs = graph.cost_of(MACS)
+    dense = int(macs(graph.widths))
+    share = limit.value if limit.relative else limit.value / milliseconds()
+    smallest = int(macs(Budget({MACS: dense - 1}, 1, budget.min_width).on(graph).allowed.lowest))
+    most = min(max(int(share * dense), smallest), dense - 1)
+    given = budget.parsed.get(MACS)
+    if given is not None:
+        most = min(most, int(given.value * dense if given.relative else given.value))
+    return budget.with_limits(**{LATENCY: None, MACS: most})

@@ -144,7 +144,8 @@ def measure_latency(
     """Measure a table of operators and a few whole networks, or read the user's table.
 
     Operators that the cache has are not measured again. The networks are of all sizes, and then some that meet the
-    budget, of which the prediction must be right.
+    budget, of which the prediction must be right. Their widths are those that the budget allows: processors may compute
+    widths that are multiples of 16, say, in another way than all others.
 
     Args:
         graph: The traced network.
@@ -153,7 +154,8 @@ def measure_latency(
         options: What is measured, and with what; None: the defaults.
         timer: Measures; None: this machine.
         steps: Shows progress.
-        budget: The budget for whose networks the latency is predicted, with a limit on it; None: networks of all sizes.
+        budget: The budget for whose networks the latency is predicted, with a limit on it; None: networks of all sizes
+            and any widths.
 
     Raises:
         UserError: The user's table lacks an operator or cannot be read, the cache cannot be written, or the budget
@@ -176,7 +178,7 @@ def measure_latency(
         fresh = measured_grids(missing, timer.operators)
         cache.add(fresh)
         grids |= fresh
-    widths = some_widths(graph)
+    widths = some_widths(graph, 1 if budget is None else _multiple(budget))
     times = timer.networks([network, *(graph.plan(network, row).apply(network) for row in widths[1:])])
     found = Latency(LatencyModel(graph, uses, grids), options, here, widths, tuple(times)).fitted()
     return found if budget is None else _measured_near(found, graph, network, budget, timer)
@@ -186,14 +188,17 @@ def _measured_near(
     latency: Latency, graph: ComputationGraph, network: nn.Module, budget: Budget, timer: Timer
 ) -> Latency:
     """Measure networks that meet the budget by a first model, relative to the dense one, and fit the model again."""
-    budget = budget.aligned(1) if budget.channel_multiple == AUTO else budget
-    limits = budget.on(graph.with_latency(latency.model))
+    limits = budget.aligned(_multiple(budget)).on(graph.with_latency(latency.model))
     widths = limits.project(proposals_near(graph.widths, limits.allowed.removable)).unique(dim=0)
     widths = widths[(widths != graph.widths).any(1)]
     dense, *times = timer.networks([network, *(graph.plan(network, row).apply(network) for row in widths)])
     factor = latency.milliseconds[0] / dense  # the machine may have become slower since
     milliseconds = (*latency.milliseconds, *(factor * each for each in times))
     return replace(latency, widths=torch.cat([latency.widths, widths]), milliseconds=milliseconds).fitted()
+
+
+def _multiple(budget: Budget) -> int:
+    return 1 if budget.channel_multiple == AUTO else budget.channel_multiple
 
 
 def _conditions(options: LatencyOptions, backend: Backend, device: torch.device) -> dict[str, Any]:
@@ -240,15 +245,21 @@ def _of_table(graph: ComputationGraph, uses: Any, grids: Mapping[str, Grid], opt
     return Latency(model, options, {}, graph.widths[:0].reshape(0, len(graph.widths)), ())
 
 
-def some_widths(graph: ComputationGraph) -> Tensor:
-    """Widths of the networks to measure `(NETWORKS, G)`: the dense ones, then random ones, from wide to narrow."""
+def some_widths(graph: ComputationGraph, channel_multiple: int = 1) -> Tensor:
+    """Widths of the networks to measure `(n, G)`, at most `NETWORKS`: the dense ones, then random ones, ever narrower.
+
+    Args:
+        graph: The traced network.
+        channel_multiple: Number of channels of which those of pruned groups are multiples.
+    """
     generator = torch.Generator().manual_seed(0)
     level = torch.linspace(1, NARROWEST, NETWORKS, dtype=torch.float64)[:, None]
     spread = 0.6 + 0.8 * torch.rand(NETWORKS, len(graph.widths), generator=generator, dtype=torch.float64)
     keep = (level * spread).clamp(max=1)
-    keep[0] = 1
-    widths = (keep * graph.widths).round().long()
-    return widths.maximum(graph.least).minimum(graph.widths)
+    multiples = (keep * graph.widths / channel_multiple).round().long().clamp(min=1) * channel_multiple
+    multiples[0] = graph.widths
+    found = multiples.maximum(graph.least).minimum(graph.widths).tolist()
+    return torch.tensor([*dict.fromkeys(map(tuple, found))])
 
 
 def proposals_near(widths: Tensor, removable: Tensor | None) -> Tensor:

@@ -20,12 +20,12 @@ class Chain:
         return self
 
     def params(self, widths):
-        """Of the three layers."""
-        return 3 * widths[..., 0] + widths[..., 0] * widths[..., 1] + 10 * widths[..., 1]
+        """Those of the second layer, which is large: 1000 taps."""
+        return 1000 * widths[..., 0] * widths[..., 1]
 
     def operator_params(self, widths):
-        a, b = widths.unbind(-1)
-        return torch.stack([3 * a, 0 * a, a * b, 0 * b, 10 * b], -1)
+        params = self.params(widths)
+        return torch.stack([0 * params, 0 * params, params, 0 * params, 0 * params], -1)
 
     def channels(self, widths):
         ends = torch.tensor([3, 10]).expand(len(widths), 2)
@@ -134,6 +134,8 @@ def test_rounding_counts_channels_up_to_the_next_multiple():
         Correction(0.5, 0.8, 1.0),
         Correction(0.5, 0.8, 0.5, 8.0),
         Correction(1.0, 0.8, 0.0, 0.5),
+        Correction(0.5, 0.8, 0.5, 1.0, 7.0, 0.0),
+        Correction(0.5, 0.8, 0.0, 4.0, 20.0, 0.25),
     ],
 )
 def test_the_correction_is_found_again(truth):
@@ -142,7 +144,44 @@ def test_the_correction_is_found_again(truth):
     found = model.fitted(widths, measured.tolist())
     assert (found.correction.call, found.correction.scale) == pytest.approx((truth.call, truth.scale))
     assert (found.correction.rounding, found.correction.ratio) == (truth.rounding, truth.ratio)
+    assert (found.correction.load, found.correction.cached) == (pytest.approx(truth.load), truth.cached)
     assert max(map(abs, found.errors(widths, measured.tolist()))) < 1e-9
+
+
+def test_weights_that_stay_in_caches_are_not_read():
+    """A quarter of a million parameters does; 640,000 are those of the dense network."""
+    with_load = LatencyModel(Chain(), USES, GRIDS, Correction(load=10.0, cached=0.25))
+    without, small = LatencyModel(Chain(), USES, GRIDS), torch.tensor([[10, 25], [3, 7]])
+    assert torch.equal(with_load(small), without(small))
+    dense = torch.tensor([[16, 40]])
+    assert float(with_load(dense) - without(dense)) == pytest.approx(3.9)
+    parts = (with_load.operators(dense) - without.operators(dense))[0]
+    assert parts.tolist() == pytest.approx([0, 0, 3.9, 0, 0])
+
+
+def test_noise_is_no_reading_of_weights():
+    """One more factor fits better, and predicts worse."""
+    model, widths = LatencyModel(Chain(), USES, GRIDS), every_width()[::23]
+    noise = 1 + 0.02 * torch.randn(len(widths), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    found = model.fitted(widths, (noise * model(widths)).tolist()).correction
+    assert found.load == 0 and found.scale == pytest.approx(1, abs=0.1)
+
+
+def test_no_operator_takes_less_than_nothing():
+    """These times would be fitted best by a call that is shorter than any layer alone."""
+    model, widths = LatencyModel(Chain(), USES, GRIDS), every_width()[::17]
+    measured = (model(widths) - 5 * 0.8).clamp(min=0.1)
+    found = model.fitted(widths, measured.tolist()).correction
+    assert -0.51 * found.scale <= found.call + 1e-9  # the shortest layer takes 0.51 ms
+
+
+def test_what_is_fitted_again_keeps_its_form():
+    model, widths = LatencyModel(Chain(), USES, GRIDS), every_width()[::17]
+    before = Correction(0.5, 0.8, 0.5, 4.0, 20.0, 0.25)
+    slower = (2 * model.corrected(before)(widths)).tolist()
+    assert model.fitted(widths, slower, like=before).correction == Correction(
+        pytest.approx(1.0), pytest.approx(1.6), 0.5, 4.0, pytest.approx(40.0), 0.25
+    )
 
 
 def test_networks_of_the_same_time_determine_the_scale_alone():

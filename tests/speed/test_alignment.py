@@ -71,6 +71,31 @@ def test_multiples_that_miss_the_budget_are_left_out(network, graph):
         align(graph, network, Budget(macs=0.00001), timer, 4)
 
 
+@pytest.mark.parametrize(
+    ("limits", "like"),
+    [
+        ({"latency": 0.4}, {"macs": 0.4}),
+        ({"latency": "4 ms"}, {"macs": 0.4}),  # of the dense network's 10 ms
+        ({"latency": 0.4, "macs": 0.2}, {"macs": 0.2}),
+        ({"latency": 0.4, "macs": 0.9}, {"macs": 0.4}),
+        ({"latency": 0.4, "params": 0.3}, {"macs": 0.4, "params": 0.3}),
+    ],
+)
+def test_a_limit_on_the_latency_counts_as_the_same_share_of_the_macs(network, graph, limits, like):
+    """It is measured for the multiple that is chosen, so nothing is known of it before."""
+    timers = [Table(10.0, *[1.0] * 5) for _ in range(2)]
+    for timer, given in zip(timers, (limits, like), strict=True):
+        align(graph, network, Budget(given, min_width=1), timer, 4)
+    first, second = ([[p.shape for p in each.parameters()] for each in timer.asked] for timer in timers)
+    assert first == second and len(first) > 3
+
+
+def test_a_limit_on_the_latency_below_all_macs_is_left_to_its_measurement(network, graph):
+    timer = Table(10.0, *[1.0] * 5)
+    assert align(graph, network, Budget(latency=1e-6), timer, 4).multiple == 1
+    assert align(graph, network, Budget(latency="11 ms"), timer, 4).milliseconds.keys() == {1, 2, 4, 8}
+
+
 def test_multiples_that_leave_little_to_choose_from_are_left_out(network, graph):
     """Half of the groups have 16 or 32 channels: at most two multiples of 16."""
     assert list(align(graph, network, Budget(macs=0.5), Table(*[1.0] * 6), 4).milliseconds) == [1, 2, 4, 8]

@@ -160,6 +160,17 @@ def test_networks_that_meet_the_budget_are_measured_beside_the_dense_one(graph, 
     assert found.summary()["networks"] == NETWORKS - 1 + len(near)
 
 
+def test_the_widths_of_measured_networks_are_those_that_may_be_chosen(graph, network):
+    """Processors may compute multiples of 8 in another way than all others."""
+    found = measure_latency(
+        graph, network, EXAMPLE, options(), FakeTimer(), budget=Budget(latency=0.4, channel_multiple=8)
+    )
+    assert bool((found.widths % 8 == 0).all()) and len(found.widths) == len(found.milliseconds)
+    measured_open = Budget(latency=0.4, channel_multiple="auto")
+    found = measure_latency(graph, network, EXAMPLE, options(), FakeTimer(), budget=measured_open)
+    assert bool((found.widths % 8 != 0).any())
+
+
 def test_proposals_near_a_budget_lack_more_and_more_groups():
     widths, removable = torch.tensor([16] * 6), torch.tensor([True] * 5 + [False])
     found = proposals_near(widths, removable)
@@ -174,6 +185,9 @@ def test_networks_of_all_widths_are_measured(graph):
     assert torch.equal(widths[0], graph.widths) and torch.equal(widths, some_widths(graph))
     keep = (widths / graph.widths).mean(-1)
     assert bool((widths >= 1).all()) and bool((widths <= graph.widths).all()) and float(keep.min()) < 0.45
+    aligned = some_widths(graph, 10)
+    assert bool(((aligned % 10 == 0) | (aligned == graph.widths)).all()) and 3 <= len(aligned) <= NETWORKS
+    assert torch.equal(aligned[0], graph.widths) and len(aligned) == len(aligned.unique(dim=0))
 
 
 def filled(path, graph, network, change=lambda row: row):
