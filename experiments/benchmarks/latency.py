@@ -3,10 +3,12 @@
     python experiments/benchmarks/latency.py --json experiments/results/latency.json
     python experiments/benchmarks/latency.py --json experiments/results/latency.json --backend onnxruntime
 
-For each network and batch size, with one thread and `--backend`: the table of operators and ten whole networks are
-measured, then
+For each network and batch size, with one thread and `--backend`: the multiple of channels is measured (or given by
+`--multiple`), then the table of operators and some whole networks, as in a job whose budget is 60 % of the latency.
+Then
 
-1. candidates of random widths are predicted, and measured along with the ten networks: mean and largest error;
+1. candidates of random widths in this multiple are predicted, and measured along with the first ten networks: mean and
+   largest error;
 2. one keep ratio for all groups is projected onto 60 % of the dense latency, and measured. If it misses the limit by
    more than the tolerance of a job, the model is corrected and the projection is repeated, as at the end of a search;
 3. one keep ratio is projected onto 60 % of the MACs, and measured.
@@ -35,7 +37,9 @@ from gnnrl_lightning.cost.metrics import LATENCY
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.latency_check import ROUNDS, TOLERANCE
 from gnnrl_lightning.networks import mobilenet_v2, resnet56
+from gnnrl_lightning.options import AUTO
 from gnnrl_lightning.report.progress import hidden_steps
+from gnnrl_lightning.speed.alignment import align
 from gnnrl_lightning.speed.backend import Cell
 from gnnrl_lightning.speed.latency import Latency, measure_latency
 from gnnrl_lightning.speed.machine import machine
@@ -52,12 +56,12 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
 SHARE = 0.6
 
 
-def random_widths(graph: ComputationGraph, count: int, seed: int = 1) -> Tensor:
+def random_widths(graph: ComputationGraph, count: int, multiple: int, seed: int = 1) -> Tensor:
     """Widths `(count, G)`: keep ratios between a lowest one, drawn for each candidate, and 1."""
     generator = torch.Generator().manual_seed(seed)
     lowest = 0.1 + 0.6 * torch.rand(count, 1, generator=generator)
     keep = lowest + (1 - lowest) * torch.rand(count, len(graph.widths), generator=generator)
-    return (keep * graph.widths).long().clamp(min=1)
+    return ((keep * graph.widths / multiple).long().clamp(min=1) * multiple).minimum(graph.widths)
 
 
 class Together:
@@ -72,7 +76,8 @@ class Together:
     """
 
     def __init__(self, timer: Timer, further: Sequence[nn.Module]) -> None:
-        self.timer, self.further, self.milliseconds = timer, further, list[float]()
+        self.timer, self.milliseconds = timer, list[float]()
+        self.further: Sequence[nn.Module] = further
 
     def check(self, network: nn.Module) -> None:
         """See `Timer`."""
@@ -85,7 +90,8 @@ class Together:
     def networks(self, networks: Sequence[nn.Module]) -> list[float]:
         """Measure networks and the further ones."""
         found = self.timer.networks([*networks, *self.further])
-        self.milliseconds = found[len(networks) :]
+        if self.further:
+            self.milliseconds, self.further = found[len(networks) :], ()
         return found[: len(networks)]
 
 
@@ -95,10 +101,10 @@ def share_of(timer: Timer, graph: ComputationGraph, network: nn.Module, widths: 
     return pruned / dense
 
 
-def meet(timer: Timer, graph: ComputationGraph, network: nn.Module, latency: Latency) -> dict[str, Any]:
+def meet(timer: Timer, graph: ComputationGraph, network: nn.Module, latency: Latency, budget: Budget) -> dict[str, Any]:
     """Project one keep ratio onto the latency budget; narrow by what has been measured while it misses it."""
     graph = graph.with_latency(latency.model)
-    limits = Budget(latency=SHARE).on(graph)
+    limits = budget.on(graph)
     tried = [limits.project(graph.widths)]
     shares = [share_of(timer, graph, network, tried[0])]
     while shares[-1] > SHARE * (1 + TOLERANCE) and len(shares) <= ROUNDS:
@@ -110,7 +116,9 @@ def meet(timer: Timer, graph: ComputationGraph, network: nn.Module, latency: Lat
     return {"shares": shares, "share": share, "macs": macs, "again": share_of(timer, graph, network, widths)}
 
 
-def measure(name: str, batch: int, backend: str, candidates: int, load: Callable[[], float]) -> dict[str, Any]:
+def measure(
+    name: str, batch: int, backend: str, given: int | str, candidates: int, load: Callable[[], float]
+) -> dict[str, Any]:
     """One row of the table."""
     make, side = NETWORKS[name]
     torch.manual_seed(0)
@@ -118,19 +126,24 @@ def measure(name: str, batch: int, backend: str, candidates: int, load: Callable
     graph = gnnrl_lightning.trace(network, example, self_test=False)
     options = LatencyOptions(batch_size=batch, threads=1, backend=backend, cache=None)
     timer = RealTimer(options, torch.device("cpu"), example, hidden_steps)
-    widths, began = random_widths(graph, candidates), time.perf_counter()
+    budget = Budget(latency=SHARE)
+    multiple = align(graph, network, budget, timer, batch).multiple if given == AUTO else int(given)
+    budget = budget.aligned(multiple)
+    widths, began = random_widths(graph, candidates, multiple), time.perf_counter()
     together = Together(timer, [graph.plan(network, row).apply(network) for row in widths])
-    latency = measure_latency(graph, network, example, options, together)
+    latency = measure_latency(graph, network, example, options, together, budget=budget)
     seconds = time.perf_counter() - began
     predicted = latency.model(widths).tolist()
     errors = [one / other - 1 for one, other in zip(predicted, together.milliseconds, strict=True)]
-    met = meet(timer, graph, network, latency)
-    fewer = graph.project(graph.widths, macs=SHARE)
+    met = meet(timer, graph, network, latency, budget)
+    fewer = Budget(macs=SHARE, channel_multiple=multiple, min_width=budget.min_width).on(graph).project(graph.widths)
     return {
         "network": name,
         "image": side,
         "batch_size": batch,
         "backend": backend,
+        "multiple": given,
+        "channel_multiple": multiple,
         "versions": latency.machine["versions"],
         "dense_ms": latency.milliseconds[0],
         "cells": sum(len(grid.inputs) * len(grid.outputs) for grid in latency.model.grids.values()),
@@ -154,15 +167,16 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 64])
     parser.add_argument("--backend", default="eager")
+    parser.add_argument("--multiple", default=AUTO, help="of the widths; auto: the number that is fastest here")
     parser.add_argument("--candidates", type=int, default=30)
     args = parser.parse_args()
     torch.set_num_threads(1)
     rows = json.loads(args.json.read_text())["rows"] if args.json is not None and args.json.is_file() else []
     for batch in args.batches:
         for name in args.networks:
-            row = measure(name, batch, args.backend, args.candidates, lambda: os.getloadavg()[0])
-            key = ("network", "batch_size", "backend")
-            rows = [each for each in rows if any(each[part] != row[part] for part in key)] + [row]
+            row = measure(name, batch, args.backend, args.multiple, args.candidates, lambda: os.getloadavg()[0])
+            key = ("network", "batch_size", "backend", "multiple")
+            rows = [each for each in rows if any(each.get(part) != row[part] for part in key)] + [row]
             print(
                 {part: value for part, value in row.items() if part != "predicted_ms" and part != "measured_ms"},
                 flush=True,
