@@ -19,9 +19,12 @@ class ScoringOptions:
             network, that agrees with 32, see `gnnrl_lightning.speed.tuning`.
         batch_size: Examples in a batch, or auto: measured together with the precision, else the data module's
             eval_batch_size.
-        racing: Whether to drop a candidate once a part of the holdout shows that it is worse than the best candidate
+        examples: Held-out examples on which each candidate is scored, a random choice that is the same for all, if the
+            holdout has more; None: all of them. What is measured after the search (finalists, candidates that are as
+            good as the best one, the delivered network) is measured on the whole holdout.
+        racing: Whether to drop a candidate once a part of these examples shows that it is worse than the best candidate
             so far, see `gnnrl_lightning.evaluation.racing`. Candidates of different budgets are not compared: with
-            `episode.macs_range` every candidate is scored on the whole holdout.
+            `episode.macs_range` every candidate is scored on all of them.
         drop_probability: Probability with which a candidate as good as the best one may be dropped, at most 0.5.
         finetune_steps: Training steps before each candidate is scored; 0: no training.
 
@@ -31,6 +34,7 @@ class ScoringOptions:
 
     precision: str = "32"
     batch_size: int | Literal["auto"] = "auto"
+    examples: int | None = 1000
     racing: bool = True
     drop_probability: float = 0.2
     finetune_steps: int = 0
@@ -39,5 +43,14 @@ class ScoringOptions:
         check_fields(self, "scoring")
         one_of("scoring.precision", self.precision, (*PRECISIONS, AUTO))
         at_least("scoring", 1, auto=True, batch_size=self.batch_size)
+        at_least("scoring", 1, examples=self.examples)
         at_least("scoring", 0, finetune_steps=self.finetune_steps)
         real("scoring.drop_probability", self.drop_probability, 0, 0.5, "(]")
+
+    def count(self, holdout: int) -> int:
+        """Return the number of examples on which a candidate is scored.
+
+        Args:
+            holdout: Number of held-out examples.
+        """
+        return holdout if self.examples is None else min(holdout, self.examples)

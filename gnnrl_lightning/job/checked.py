@@ -234,7 +234,7 @@ class Checked:
             UserError: The policy cannot be made, does not fit, or the reward fails.
         """
         environments = self.job.environments(episode=episode)
-        holdout = len(self.job.task.data.holdout)
+        holdout = self.job.options.scoring.count(len(self.job.task.data.holdout))
         environments.prepare(agent, self._untrained(), self.job.evaluation_examples, holdout)
 
     def _untrained(self) -> dict[str, float]:

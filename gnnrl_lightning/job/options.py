@@ -132,7 +132,7 @@ class Options:
             holdout: Number of held-out examples.
             batch_size: Training examples in a step.
         """
-        return holdout + self.candidate.examples + PASSES * self.scoring.finetune_steps * batch_size
+        return self.scoring.count(holdout) + self.candidate.examples + PASSES * self.scoring.finetune_steps * batch_size
 
     def iterations(self, limits: BoundBudget, evaluation_examples: int, episodes: int) -> int:
         """Return the agent's iterations in the real environment, after sensitivity and starting candidates are paid.

@@ -22,6 +22,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.evaluator import Evaluator
 from gnnrl_lightning.evaluation.history import Journalled
 from gnnrl_lightning.evaluation.journal import Journal
+from gnnrl_lightning.evaluation.racing import random_order
 from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.job.checked import Checked
 from gnnrl_lightning.job.job import Job
@@ -146,13 +147,14 @@ class Trained:
         """Return a new evaluator, without results.
 
         Args:
-            drop_probability: Probability of dropping a candidate that is as good as the best one; None: each is scored
-                on all held-out examples.
-            pruner: Makes the candidates; None: the pruner of the search.
+            drop_probability: Probability of dropping a candidate that is as good as the best one; None: none is.
+            pruner: Makes the candidates, which are few and are scored on the whole holdout; None: the pruner of the
+                search.
         """
         steps, reward = self.job.options.scoring.finetune_steps, self.job.options.episode.reward
         ranked = None if reward is None else find_reward(reward, self.job.task.goal)
-        return self._evaluator(pruner or self.pruner, steps, drop_probability, ranked)
+        examples = self.job.options.scoring.count(len(self.job.task.data.holdout)) if pruner is None else None
+        return self._evaluator(pruner or self.pruner, steps, drop_probability, ranked, examples)
 
     def finals_evaluator(self) -> Evaluator:
         """Return a new evaluator of finalists: networks as they would be delivered, trained for a few steps."""
@@ -164,6 +166,7 @@ class Trained:
         steps: int,
         drop_probability: float | None = None,
         reward: Callable[[Evaluation], float] | None = None,
+        examples: int | None = None,
     ) -> Evaluator:
         task, scoring = self.job.task, self.job.options.scoring
         data, finetune = task.data, None
@@ -171,9 +174,12 @@ class Trained:
         if steps > 0:
             made = {"batch_size": data.batch_size, "seed": task.seed, "precision": scoring.precision}
             finetune = ShortFinetune(data.train, data.augment, data.normalize, task.goal, steps, **made)
+        held = data.holdout
+        if examples is not None and examples < len(held):
+            held = held.subset(random_order(len(held))[:examples])
         return Evaluator(
             pruner,
-            data.holdout,
+            held,
             data.normalize,
             task.goal,
             scoring.batch_size,

@@ -75,6 +75,9 @@ def test_values_of_other_types_are_refused_in_python_too(make, message):
         ({"sensitivity": None}, 164, 1 + 4),
         ({"sensitivity": None, "repair": "reconstruction"}, 100, 1 + 4),
         ({"sensitivity": None, "repair": "batch_norm"}, 164, 4),
+        # Candidates are scored on 40 of the 100 held-out examples, and on no more than there are.
+        ({"examples": 40, "repair": "reconstruction"}, 40, 36 + 6),
+        ({"examples": 1000}, 164, 9 + 6),
         # 300 * 21 = 6300 images, and 300 or 600 more, of 400, or 100, an evaluation.
         ({"calibration_examples": 300}, 400, 18 + 6),
         ({"calibration_examples": 300, "repair": "reconstruction"}, 100, 66 + 6),

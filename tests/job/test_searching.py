@@ -129,6 +129,19 @@ def test_images_of_the_sensitivity_and_of_the_repair_are_counted(task, folder):
     )
 
 
+def test_candidates_are_scored_on_some_of_the_holdout_and_the_few_that_are_left_on_all_of_it(task, folder):
+    """The same examples for all, chosen at random: a holdout may be sorted by class."""
+    trained = trained_of(task, folder, examples=50)
+    problem = begin(trained, agent_of(), folder).problem
+    assert {scored.seen for scored in problem.history} == {50} and len(task.data.holdout) == 287
+    assert problem.history[0].examples == 50 + 64 == problem.evaluation_examples
+    first, again, last = trained.evaluator(), trained.evaluator(), trained.finals_evaluator()
+    assert torch.equal(first.holdout.targets, again.holdout.targets)
+    assert not torch.equal(first.holdout.targets, task.data.holdout.targets[:50])
+    assert len(last.holdout) == len(trained.evaluator(pruner=trained.final_pruner).holdout) == 287
+    assert len(trained_of(task, folder, examples=None).evaluator().holdout) == 287
+
+
 def test_a_short_training_of_candidates_is_counted(task, folder):
     """Three steps of 64 images more an evaluation, each as dear as three forward passes."""
     assert task.data.batch_size == 64
