@@ -26,6 +26,7 @@ from gnnrl_lightning.files import replacing
 from gnnrl_lightning.job.checked import Checked
 from gnnrl_lightning.job.choosing import ChoiceFiles, choose
 from gnnrl_lightning.job.compare_options import DDPG_METHOD, HALVES, CompareOptions, in_place
+from gnnrl_lightning.job.job import undone_if_diverged
 from gnnrl_lightning.job.searching import Searched
 from gnnrl_lightning.job.teaching import teacher_of
 from gnnrl_lightning.job.trained import Trained, train
@@ -185,7 +186,7 @@ class Comparison:
         plan = pruner.plan(torch.tensor(figures["widths"]))
         network, trainer = pruner.prune(plan), job.runtime.trainers(PRUNED)
         given = {"teacher": teacher_of(trained, plan), "checkpoint": checkpoint, "seed": seed}
-        with zeros_held(network, job.graph.masked):
+        with zeros_held(network, job.graph.masked), undone_if_diverged(network, f"{method} {PRUNED}"):
             job.task.train(network, job.options.finetuning, trainer, **given)
         return figures | {f"{primary}_test_after": job.task.figures(network, self.test)[primary]}
 

@@ -254,6 +254,15 @@ def test_winners_are_fine_tuned_alike_with_each_seed(task, tmp_path):
     assert {"top1_test_after"} <= figures["summary"][0].keys()
 
 
+def test_a_fine_tuning_that_diverges_does_not_end_the_comparison(task, tmp_path):
+    """It is undone, as in a run of `fit`: the row has the network before it."""
+    options = CompareOptions(methods=["uniform"], seeds=[0], finetune=True)
+    comparison = comparison_of(task, options, finetuning=TrainingOptions(epochs=1, learning_rate=1e9))
+    with pytest.warns(UserWarning, match="uniform pruned network: the training diverged"):
+        (row,) = comparison.run(RunFolder.create(tmp_path, "run"))["rows"]
+    assert row["top1_test_after"] == row["top1_test_before"]
+
+
 def test_budgets_on_other_metrics_and_with_other_widths(task, tmp_path):
     budgets = [0.4, {"params": "60%"}, {"macs": 0.4, "channel_multiple": 4}]
     options = CompareOptions(methods=["uniform", "greedy"], seeds=[0], budgets=budgets)
