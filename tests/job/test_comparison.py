@@ -313,5 +313,22 @@ def test_what_cannot_be_compared_is_refused(task):
         comparison_of(task, CompareOptions(methods=["slow"], variants={"slow": {}}))
     with pytest.raises(UserError, match=r"compare.methods has nothing"):
         CompareOptions(methods=[])
-    with pytest.raises(UserError, match=r"compare.seeds is \[-1\]"):
-        CompareOptions(seeds=[-1])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"seeds": []}, r"compare.seeds is \[\]: expected one seed, at least"),
+        ({"seeds": [-1]}, "a seed in compare.seeds is -1: expected a whole number from 0"),
+        ({"seeds": [0.5]}, "a seed in compare.seeds is 0.5: expected a whole number from 0"),
+        ({"seeds": ["a"]}, "a seed in compare.seeds is 'a': expected a whole number from 0"),
+        ({"seeds": 3}, "compare.seeds is 3: expected a list"),
+        ({"methods": "greedy"}, "compare.methods is 'greedy': expected a list"),
+        ({"budgets": 0.5}, "compare.budgets is 0.5: expected a list"),
+        ({"budgets": ["50%"]}, r"compare.budgets is \['50%'\]: expected shares of the dense MACs below 1"),
+        ({"finetune": "yes"}, "compare.finetune is 'yes': expected true or false"),
+    ],
+)
+def test_what_the_command_line_refuses_is_refused_in_python(given, message):
+    with pytest.raises(UserError, match=message):
+        CompareOptions(**given)
