@@ -65,8 +65,7 @@ def latency_for(
         return measure(budget)
     assert runtime.timer is not None  # `check` has made it
     dense, now = runtime.timer.networks([origin.network, network])
-    limit = budget.parsed[LATENCY]
-    most = limit.value * dense if limit.relative else limit.value
+    most = budget.parsed[LATENCY].of(dense)
     # Other limits are shares of the dense network, or may be met already.
     near = Budget({LATENCY: f"{most} ms"}, budget.channel_multiple, budget.min_width)
     found = measure(near if most < now else None)
@@ -111,9 +110,8 @@ def latency_figures(job: Job, figures: Mapping[str, Mapping[str, Any]]) -> dict[
     conditions["threads"] = options.threads or torch.get_num_threads()
     if job.latency is None:
         return conditions
-    limit = job.limits.budget.parsed[LATENCY]
     dense, pruned = (figures[name]["latency_ms"] for name in ("dense", "pruned"))
-    most = limit.value * dense if limit.relative else limit.value
+    most = job.limits.budget.parsed[LATENCY].of(dense)
     return {**conditions, **job.latency.summary(), "limit": most, "measured": pruned, "exceeds_by": pruned / most - 1}
 
 

@@ -147,8 +147,7 @@ def _measured(searched: Searched, candidates: Sequence[Evaluation]) -> list[Chec
     rows = [torch.tensor(item.widths) for item in candidates]
     pruned = [job.graph.plan(trained.network, row).apply(trained.network) for row in rows]
     dense, *times = from_first(job.timer.networks([trained.dense, *pruned]) if rank() == 0 else [])
-    limit = job.limits.budget.parsed[LATENCY]
-    most = limit.value * dense if limit.relative else limit.value
+    most = job.limits.budget.parsed[LATENCY].of(dense)
     return [
         Check(item, float(job.graph.latency(row)), measured, dense, measured / most - 1)
         for item, row, measured in zip(candidates, rows, times, strict=True)

@@ -114,7 +114,8 @@ def through_stages(
         if at is not None:
             run.checkpoints.mkdir(parents=True, exist_ok=True)
             trained = train(at, run)
-            origin = origin or Origin.of(trained.job, trained.network)
+            dense = trained.job
+            origin = origin or Origin(dense.graph, trained.network, dense.latency, dense.graph.widths)
             found = found or _run(trained, _prepared(at, by), run, number, search)
         assert origin is not None and found is not None
         origin = origin.after(found)
