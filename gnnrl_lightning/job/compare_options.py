@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any, Literal
 
 from gnnrl_lightning.checks import as_seed, one_of, shown
@@ -78,7 +77,7 @@ class CompareOptions:
 
 
 def _is_share(given: Any) -> bool:
-    return isinstance(given, Real) and 0 < given < 1
+    return isinstance(given, (int, float)) and 0 < given < 1
 
 
 def in_place(limits: BoundBudget, given: float | Mapping[str, Any]) -> tuple[float | str, BoundBudget]:

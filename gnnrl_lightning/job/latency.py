@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,11 +12,11 @@ from torch import nn
 
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.cost.metrics import LATENCY
-from gnnrl_lightning.files import replacing
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.job import Job, Runtime
 from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.job.origin import Origin
+from gnnrl_lightning.job.saved import write_json
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.processes import from_first, rank
 from gnnrl_lightning.runs.folder import RunFolder
@@ -113,9 +111,3 @@ def latency_figures(job: Job, figures: Mapping[str, Mapping[str, Any]]) -> dict[
     dense, pruned = (figures[name]["latency_ms"] for name in ("dense", "pruned"))
     most = job.limits.budget.parsed[LATENCY].of(dense)
     return {**conditions, **job.latency.summary(), "limit": most, "measured": pruned, "exceeds_by": pruned / most - 1}
-
-
-def write_json(path: Path, contents: Any) -> None:
-    """Write a file of a run, with its checksum."""
-    with replacing(path, checksum=True) as partial:
-        partial.write_text(json.dumps(contents) + "\n", encoding="utf-8")

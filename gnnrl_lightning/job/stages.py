@@ -17,12 +17,13 @@ from dataclasses import replace
 from typing import Any
 
 from gnnrl_lightning.job.checked import Checked, check
-from gnnrl_lightning.job.choosing import ChoiceFiles, choose
+from gnnrl_lightning.job.choosing import choose, files_of
 from gnnrl_lightning.job.cuts import cut
 from gnnrl_lightning.job.delivery import search_figures, stage_record
 from gnnrl_lightning.job.job import Runtime
 from gnnrl_lightning.job.origin import Origin
-from gnnrl_lightning.job.searching import Searched, search
+from gnnrl_lightning.job.searched import Searched
+from gnnrl_lightning.job.searching import search
 from gnnrl_lightning.job.trained import Trained, agreed, train
 from gnnrl_lightning.processes import from_first, rank
 from gnnrl_lightning.rl.learners.base import GraphLearner
@@ -146,7 +147,7 @@ def _run(
     trained: Trained, by: GraphLearner | SearchMethod, run: RunFolder, number: int, search: Search
 ) -> Mapping[str, Any]:
     """Search, prune, fine-tune and save; return the record of the stage, the same in all processes."""
-    searched = choose(search(trained, by, run, run.path.name), ChoiceFiles.of(run))
+    searched = choose(search(trained, by, run, run.path.name), files_of(run))
     job, found = searched.trained.job, {}
     cuts = cut(searched.trained, {PRUNED: searched.best}, run)
     if rank() == 0:

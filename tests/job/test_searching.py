@@ -215,6 +215,14 @@ def test_a_method_without_an_agent_searches_and_is_delivered(task, folder):
         search(trained_of(task, folder), "luck", folder)
 
 
+def test_a_method_that_asks_for_no_candidate_is_the_users_error(task, folder):
+    def idle(problem, seed):
+        """Leaves all evaluations."""
+
+    with pytest.raises(UserError, match="the search has asked for no candidate within the budget: expected at least"):
+        search(trained_of(task, folder), idle, folder)
+
+
 def test_one_candidate_is_delivered_without_the_uniform_one(task, folder):
     found = search(trained_of(task, folder), "greedy", folder)
     assert proposers(found) == ["greedy"] and found.uniform is None and found.sensitivity is not None
