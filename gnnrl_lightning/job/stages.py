@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from gnnrl_lightning.job.checked import Checked, check
@@ -44,40 +45,35 @@ def search_quietly(trained: Trained, by: GraphLearner | SearchMethod, folder: Ru
 
 
 def fits_agent(by: GraphLearner | SearchMethod, processes: int = 1) -> Callable[[Checked], None]:
-    """Return a check of the agent that can be made before anything is measured, see `check`.
+    """Return a check of the agent that can be made before anything is measured, see `check` and `check_agent`.
 
     Args:
-        by: The agent, or a method: the object itself or its name.
+        by: The agent, of which a copy is tried, or a method: the object itself or its name.
         processes: Number of processes.
     """
-
-    def first(checked: Checked) -> None:
-        if not isinstance(by, GraphLearner):
-            METHODS.find(by, "by")
-            return
-        checked.iterations(by, processes)
-        if by.policy_file is None:  # the states of a trained policy may have the latency, which is not known yet
-            checked.prepare(copy.deepcopy(by))
-
-    return first
+    return partial(check_agent, by=by, processes=processes, measured=False)
 
 
-def check_agent(checked: Checked, by: GraphLearner | SearchMethod, processes: int = 1) -> None:
+def check_agent(checked: Checked, by: GraphLearner | SearchMethod, processes: int = 1, measured: bool = True) -> None:
     """Refuse an unknown method, or an agent that does not fit the job; in stages, each has a copy of the agent.
 
     Args:
         checked: The checked job.
         by: The agent, or a method: the object itself or its name.
         processes: Number of processes.
+        measured: Whether the latency is known, which the states of a trained policy may have; before, a copy of the
+            agent is tried.
 
     Raises:
         UserError: The method is unknown; or see `Checked.iterations` and `Checked.prepare`.
     """
     if not isinstance(by, GraphLearner):
         METHODS.find(by, "by")
-    else:
-        checked.iterations(by, processes)
-        checked.prepare(copy.deepcopy(by) if checked.job.options.stages.shares else by)
+        return
+    checked.iterations(by, processes)
+    if measured or by.policy_file is None:
+        tried = not measured or checked.job.options.stages.shares
+        checked.prepare(copy.deepcopy(by) if tried else by)
 
 
 def through_stages(

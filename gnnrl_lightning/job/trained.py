@@ -114,11 +114,7 @@ class Trained:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the graph and of the dense weights, hexadecimal: evaluations in a journal are of this network."""
-        found = hashlib.sha256(" ".join([self.job.graph.fingerprint, *self.job.graph.masked]).encode())
-        for name, tensor in self.network.state_dict().items():
-            found.update(name.encode())
-            found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        return found.hexdigest()
+        return sha256_of(self.network, " ".join([self.job.graph.fingerprint, *self.job.graph.masked]))
 
     @property
     def sensitivity(self) -> Sensitivity:
@@ -222,3 +218,12 @@ class Trained:
             self.pruner,
             evaluate.settle,
         )
+
+
+def sha256_of(network: nn.Module, start: str = "") -> str:
+    """Return the SHA-256 of a text and of a network's parameters and buffers with their names, hexadecimal."""
+    found = hashlib.sha256(start.encode())
+    for name, tensor in network.state_dict().items():
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
