@@ -38,7 +38,7 @@ from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.runs.integrity import check_files
 from gnnrl_lightning.runs.lock import locked
-from gnnrl_lightning.runs.settings import changes
+from gnnrl_lightning.runs.settings import FREE, changes
 from gnnrl_lightning.search.methods import SearchMethod
 
 
@@ -183,14 +183,15 @@ def _open(run: RunFolder, settings: str) -> None:
 
 
 def _check_same(run: RunFolder, settings: str) -> None:
-    """Refuse a folder whose run has other settings, and name the first of them."""
-    earlier = text_of(run.config)
-    if earlier == settings:
-        return
+    """Refuse a folder whose run has other settings that decide its result, and name the first of them."""
+    free = [f"options.{key}" for key in FREE]
     try:
-        key, before, now = next(changes(json.loads(earlier), json.loads(settings), ()))
-    except (ValueError, StopIteration):
-        other = "is of another kind"  # of the command line
-    else:
-        other = f"has other settings: {'.'.join(key)} is {before!r} there, and {now!r} here"
-    raise UserError(f"{run.path} has a run that {other}; give a new folder, or delete it")
+        found = next(changes(json.loads(text_of(run.config)), json.loads(settings), free), None)
+    except ValueError:  # of the command line
+        raise UserError(f"{run.path} has a run that is of another kind; give a new folder, or delete it") from None
+    if found is not None:
+        key, before, now = found
+        raise UserError(
+            f"{run.path} has a run that has other settings: {'.'.join(key)} is {before!r} there, and {now!r} here; "
+            "give a new folder, or delete it"
+        )

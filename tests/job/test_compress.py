@@ -96,6 +96,22 @@ def test_a_kept_run_is_resumed_and_its_artifact_loads(network, tmp_path, monkeyp
         compress(network, Digits(), Budget(macs=0.5), folder=tmp_path, by="random")
 
 
+def test_a_finished_run_may_be_written_in_other_formats(network, tmp_path, monkeypatch):
+    """They decide no result, as on the command line."""
+    run, given = (network, Digits(), Budget(macs=0.5)), {"by": "uniform", "folder": tmp_path / "run"}
+    first = compress(*run, options=options_of(delivery={"formats": ["weights"]}, **SHORT), **given)
+    assert not (first.folder / "model.pt2").exists()
+    monkeypatch.setattr(Task, "train", lambda *_, **__: pytest.fail("trained again"))
+    options = options_of(delivery={"formats": ["weights", "program"]}, **SHORT)
+    assert compress(*run, options=options, **given).widths == first.widths
+    assert (first.folder / "model.pt2").is_file()
+    with pytest.raises(UserError, match=r"has other settings: options.delivery.repair is 'refit' there, and 'none' he"):
+        compress(*run, options=options_of(delivery={"repair": "none"}, **SHORT), **given)
+    RunFolder(given["folder"]).config.write_text("budget: {macs: 0.5}\n")  # of the command line
+    with pytest.raises(UserError, match="has a run that is of another kind; give a new folder"):
+        compress(*run, options=options, **given)
+
+
 class Halved(Objective):
     """Cross-entropy, and no text of its own."""
 
