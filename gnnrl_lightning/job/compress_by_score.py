@@ -18,7 +18,7 @@ from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.evaluation.callable import SCORE, CallableEvaluator, OutputsAlone, score_of
 from gnnrl_lightning.evaluation.result import DIVERGENCE
 from gnnrl_lightning.job.arguments import as_device, check_kinds
-from gnnrl_lightning.job.checked import limits_on
+from gnnrl_lightning.job.checked import check_prunable, limits_on
 from gnnrl_lightning.job.deciding import without_auto
 from gnnrl_lightning.job.groups import GroupOptions
 from gnnrl_lightning.job.options import DeliveryOptions, Options
@@ -127,7 +127,8 @@ def compress_by_score(
     options = _decided(_checked_options(options or Options(), budget), inputs, evaluations)
     dense, name = _checked_copy(network, inputs, device), type(network).__qualname__
     graph, latency = (groups or GroupOptions()).trace(dense, take(inputs, slice(1))), None
-    if LATENCY in budget.parsed and graph.groups:
+    check_prunable(graph, name)
+    if LATENCY in budget.parsed:
         latency = measure_latency(graph, dense, take(inputs, slice(1)), options.latency, budget=budget)
         graph = graph.with_latency(latency.model)
     limits = limits_on(graph, budget, name)
