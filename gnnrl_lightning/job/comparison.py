@@ -205,7 +205,7 @@ class Comparison:
         sensitivity_seconds = 0.0 if job.options.search.sensitivity is None else trained.sensitivity_seconds
         row = self.agents.get(method)
         episode = None if row is None else row.episode
-        problem = trained.problem(job.limits, trained.journalled(job.limits, Journal(journal), episode))
+        problem = trained.problem(trained.journalled(Journal(journal), episode))
         began, seed = time.perf_counter(), seed or 0
         spend(problem, method if row is None else row.make(seed), job.environments(episode=episode), seed, "method")
         seconds = time.perf_counter() - began + (sensitivity_seconds if problem.reads_sensitivity else 0)

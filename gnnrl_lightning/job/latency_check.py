@@ -115,14 +115,14 @@ def _searched_on(searched: Searched, checks: Sequence[Check]) -> list[Evaluation
     few = len({item.widths for item in searched.history}) < FEWEST or searched.finals is not None
     if few or sensitivity is None or limits.functions[LATENCY](limits.smallest) > most:
         return []
-    smaller = replace(limits, limits={**limits.limits, LATENCY: most})
-    problem = searched.trained.problem(smaller, searched.trained.journalled(smaller, Journal()), lambda: sensitivity)
+    trained = searched.trained.under(replace(limits, limits={**limits.limits, LATENCY: most}))
+    problem = trained.problem(trained.journalled(Journal()), lambda: sensitivity)
     problem.evaluations = sys.maxsize  # what the search has paid for is not paid for again
-    for name in (*searched.trained.pruner.passes, *problem.sensitivity.passes):
+    for name in (*trained.pruner.passes, *problem.sensitivity.passes):
         problem.calibrate(name)
     problem.remember([item for item in searched.history if not item.dropped])
     known, problem.evaluations = len(problem.history), problem.spent + MORE
-    SurrogateSearch(LATENCY).improve(problem, searched.trained.job.task.seed)
+    SurrogateSearch(LATENCY).improve(problem, trained.job.task.seed)
     new = {item.widths: item for item in problem.history[known:]}
     return from_first(sorted(new.values(), key=lambda item: item.merit, reverse=True)[:BEST])
 

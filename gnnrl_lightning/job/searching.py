@@ -107,8 +107,8 @@ def begin(trained: Trained, agent: GraphLearner, folder: RunFolder) -> Searching
     job, began = trained.job, time.perf_counter()
     measure = job.options.measure()
     sensitivity = _calibrate(trained, measure, folder)
-    journalled = trained.journalled(job.limits, trained.journal(folder.journal))
-    problem = trained.problem(job.limits, journalled, None if sensitivity is None else lambda: sensitivity)
+    journalled = trained.journalled(trained.journal(folder.journal))
+    problem = trained.problem(journalled, None if sensitivity is None else lambda: sensitivity)
     with job.runtime.shown(
         "starting candidates", starting_count(measure is not None, job.limits) // world_size()
     ) as advance:
@@ -179,9 +179,8 @@ def search_by_method(trained: Trained, method: SearchMethod, folder: RunFolder) 
     Raises:
         UserError: The method is unknown or does not support this network.
     """
-    job, began = trained.job, time.perf_counter()
-    problem = trained.problem(job.limits, trained.journalled(job.limits, trained.journal(folder.journal)))
-    run_method(method, problem, job.task.seed, "by")
+    began, problem = time.perf_counter(), trained.problem(trained.journalled(trained.journal(folder.journal)))
+    run_method(method, problem, trained.job.task.seed, "by")
     return Searched.of(problem, trained, time.perf_counter() - began)
 
 

@@ -184,28 +184,24 @@ class Trained:
         """Return the journal in a file, to be resumed; it must be of this network. Only the first process has one."""
         return Journal(path, resume=True, start=self.fingerprint) if rank() == 0 else Journal()
 
-    def journalled(self, limits: BoundBudget, journal: Journal, episode: EpisodeOptions | None = None) -> Journalled:
+    def journalled(self, journal: Journal, episode: EpisodeOptions | None = None) -> Journalled:
         """Return an evaluator that records its results in a journal.
 
         Args:
-            limits: Upper limits on the costs of a candidate.
             journal: File of the results; those that it has are not evaluated again.
             episode: Options of the searching agent's episodes: with a budget for each, candidates do not race; None:
                 as configured.
         """
-        return Journalled(self.evaluator(self.job.options.drop_probability(episode)), journal, limits.ratios)
+        return Journalled(self.evaluator(self.job.options.drop_probability(episode)), journal, self.job.limits.ratios)
 
-    def problem(
-        self, limits: BoundBudget, evaluate: Journalled, sensitivity: Callable[[], Sensitivity] | None = None
-    ) -> SearchProblem:
+    def problem(self, evaluate: Journalled, sensitivity: Callable[[], Sensitivity] | None = None) -> SearchProblem:
         """Return a new search problem with all evaluations left.
 
         Args:
-            limits: Upper limits on the costs of a candidate.
             evaluate: Scores candidates.
             sensitivity: Returns the sensitivity; None: as configured.
         """
-        options = self.job.options
+        options, limits = self.job.options, self.job.limits
         configured = None if options.search.sensitivity is None else lambda: self.sensitivity
         return SearchProblem(
             self.job.graph,

@@ -387,7 +387,7 @@ def test_there_is_no_teacher_for_the_dense_network():
 def test_candidates_race_unless_each_has_a_budget_of_its_own(task, folder):
     def probability(episode=None, **options):
         trained = trained_of(task, folder, **options)
-        return trained.journalled(trained.job.limits, Journal(), episode).evaluator.drop_probability
+        return trained.journalled(Journal(), episode).evaluator.drop_probability
 
     assert probability(drop_probability=0.1) == 0.1
     assert probability(EpisodeOptions(macs_range=(0.3, 0.7)), drop_probability=0.1) is None
