@@ -89,7 +89,7 @@ def compress(
         The pruned network, its widths and all figures.
 
     Raises:
-        UserError: The input is invalid, or the folder has a run with other settings.
+        UserError: The input is invalid, or the folder has a run with other settings that decide its result.
     """
     check_kinds(network=network, data=data, budget=budget, evaluations=evaluations, by=by, options=options)
     check_kinds(groups=groups, folder=folder, seed=seed, progress=progress)
