@@ -18,8 +18,9 @@ from gnnrl_lightning.data import Diabetes
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.job.checked import check
-from gnnrl_lightning.job.latency import CHANGED, write_json
+from gnnrl_lightning.job.latency import CHANGED
 from gnnrl_lightning.job.options import Options
+from gnnrl_lightning.job.saved import write_json
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.job.trained import Trained, train
 from gnnrl_lightning.networks.spec import NetworkSpec

@@ -118,7 +118,7 @@ def evaluations(root: Path, count: int) -> Iterator[int]:
     task = Task(NetworkSpec("resnet20", {"num_classes": 10, "in_channels": 1}), Digits())
     trained = train(check(task, Budget(macs=0.5), options), RunFolder(root))
     limits, generator = trained.job.limits, torch.Generator().manual_seed(0)
-    evaluate = trained.journalled(limits, Journal(root / "evaluated.jsonl", start=trained.fingerprint))
+    evaluate = trained.journalled(Journal(root / "evaluated.jsonl", start=trained.fingerprint))
     for done in range(1, count + 1):
         drawn = torch.rand(len(trained.job.graph.widths), generator=generator) * trained.job.graph.widths
         evaluate(limits.project(drawn.long().clamp(min=1)), "random")

@@ -76,8 +76,7 @@ def learn(trained: Trained, seed: int, path: Path) -> None:
     if path.exists():
         return
     agent = GNNRL(make_policy=POLICY, proxy_warmup=ITERATIONS, seed=seed, **PROXY)
-    limits = trained.job.limits
-    problem = trained.problem(limits, trained.journalled(limits, Journal()))
+    problem = trained.problem(trained.journalled(Journal()))
     problem.start(from_sensitivity=True)
     trained.job.environments().connect(agent, problem)
     quiet_trainer(max_epochs=agent.iterations(REAL), accelerator="cpu", log_every_n_steps=1).fit(agent)

@@ -31,10 +31,8 @@ from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.search.knapsack import dynamic_programming
 from gnnrl_lightning.search.shallow import without_least
 from gnnrl_lightning.speed.inference import for_inference
-from gnnrl_lightning.speed.paired import paired_latency_ms
+from gnnrl_lightning.speed.options import LatencyOptions
 from gnnrl_lightning.trees import call
-
-BATCH = 64
 
 
 def trained_network(args: argparse.Namespace) -> Trained:
@@ -46,6 +44,7 @@ def trained_network(args: argparse.Namespace) -> Trained:
     options = Options(
         CandidateOptions(calibration_examples=args.calibration),
         delivery=DeliveryOptions(calibration_examples=args.calibration),
+        latency=LatencyOptions(batch_size=64),
     )
     return train(check(task, Budget(macs=args.budget, min_width=0), options))
 
@@ -85,10 +84,9 @@ def figures(trained: Trained, test_images: int, removed: list[int]) -> dict[str,
         }
     for name, network in networks.items():
         found[name]["top1_before_finetuning"] = task.figures(network, test)["top1"]
-    inputs = task.example(BATCH)
     fast = {name: for_inference(copy.deepcopy(each), pruner.layers) for name, each in networks.items()}
     for key, measured in (("latency_ms", networks), ("latency_fused_ms", fast)):
-        for name, latency in paired_latency_ms(measured, inputs, rounds=30).items():
+        for name, latency in zip(measured, job.timer.networks([*measured.values()]), strict=True):
             found[name][key] = latency
     removable = graph.removable.groups
     return {"groups": len(removable), "groups_that_may_go": int(removable.sum()), "networks": found}

@@ -27,7 +27,8 @@ from gnnrl_lightning.cli.signals import OwnHandler, forward_signals, stop_signal
 from gnnrl_lightning.cli.trainer import as_given
 from gnnrl_lightning.errors import UserError, first_line, one_line
 from gnnrl_lightning.files import replacing
-from gnnrl_lightning.job.searching import Searched, Searching, search
+from gnnrl_lightning.job.searched import Searched
+from gnnrl_lightning.job.searching import Searching, search
 from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.processes import from_first, of_all, rank
 from gnnrl_lightning.report.loggers import WandbAxes

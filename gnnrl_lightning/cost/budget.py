@@ -197,7 +197,7 @@ def _absolute(name: str, limit: Limit, dense: float, smallest: float) -> float:
         raise UserError(
             f"budget.{name} is {limit.value:g}, more than the dense network has ({as_text(dense)}): expected less"
         )
-    absolute = limit.value * dense if limit.relative else limit.value
+    absolute = limit.of(dense)
     if smallest > absolute:
         measured = name in METRICS and METRICS[name].measured
         given = f"{limit.value:g} ({as_text(absolute)})" if limit.relative else f"{limit.value:g}"

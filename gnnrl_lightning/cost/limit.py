@@ -18,6 +18,10 @@ class Limit:
     value: float
     relative: bool
 
+    def of(self, dense: float) -> float:
+        """The absolute limit, for a dense network of this cost."""
+        return self.value * dense if self.relative else self.value
+
 
 def parse_limit(given: float | str, option: str, unit: str = "") -> Limit:
     """Parse a limit.

@@ -17,7 +17,8 @@ from gnnrl_lightning.job.delivery import Delivered, deliver
 from gnnrl_lightning.job.job import Job, Runtime
 from gnnrl_lightning.job.options import DeliveryOptions, Options
 from gnnrl_lightning.job.prediction import predict
-from gnnrl_lightning.job.searching import Searched, Searching, begin, search
+from gnnrl_lightning.job.searched import Searched
+from gnnrl_lightning.job.searching import Searching, begin, search
 from gnnrl_lightning.job.stage_options import StageOptions
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.job.trained import Trained, train

@@ -90,6 +90,7 @@ def check(
             f"{task.artifact} has masked weights ({', '.join(task.masked)}), which a further search would not keep: "
             "begin with the dense network, or train this one further with finetune"
         )
+    check_prunable(graph, task.path)
     if graph.masks and options.stages.shares:
         raise UserError("groups.masks and stages.shares do not go together yet: leave one of them out")
     if not task.trained:
@@ -102,32 +103,31 @@ def check(
     if folder is not None and near is not budget:
         folder = folder.stage(1)
     network.to(runtime.device)
-    if graph.groups and origin is None:
-        _before_measuring(Job(task, graph, unmeasured(near).on(graph), options, runtime), network, near, first)
+    job = Job(task, graph, unmeasured(near).on(graph, origin and origin.graph), options, runtime, origin=origin)
+    if origin is None:
+        _before_measuring(job, network, near, first)
     timer = runtime.timer or RealTimer(options.latency, runtime.device, task.example(), runtime.shown)
-    runtime = replace(runtime, timer=timer)
-    latency, alignment = None, None
-    if budget.channel_multiple == AUTO and graph.groups:
+    job, alignment = replace(job, runtime=replace(runtime, timer=timer)), None
+    if budget.channel_multiple == AUTO:
         alignment = align(graph, network, budget, timer, options.latency.batch_size)
         budget, near = (each.aligned(alignment.multiple) for each in (budget, near))
-    if graph.groups:
-        latency = latency_for(task, graph, network, near, options, runtime, folder, origin)
+    latency = latency_for(job, network, near, folder)
     if latency is not None:
         graph = graph.with_latency(latency.model)
-    limits = limits_on(graph, budget, task.path, origin)
+    job = replace(job, graph=graph, limits=limits_on(graph, budget, task.path, origin), latency=latency)
     if origin is None:
-        options.stages.budgets(limits)  # refused now, not after the first stage
+        options.stages.budgets(job.limits)  # refused now, not after the first stage
     if latency is None and alignment is None:
         timer.check(network)
-    options, tuned = decided(options, task, network, graph, limits)
-    job = Job(task, graph, limits, options, runtime, latency, origin)
+    options, tuned = decided(job, network)
+    job = replace(job, options=options)
     calibration = job.calibration(options.candidate.calibration_examples)
     return Checked(job, network, calibration, tuned if alignment is None else (alignment, *tuned))
 
 
 def _itself(graph: ComputationGraph, network: nn.Module) -> Teacher:
     """The network as the teacher of one that keeps all of its channels: what is tried reads features as well."""
-    return Teacher(network, kept_inputs(graph, graph.plan(network, graph.widths).selection) if graph.groups else {})
+    return Teacher(network, kept_inputs(graph, graph.plan(network, graph.widths).selection))
 
 
 def _before_measuring(job: Job, network: nn.Module, budget: Budget, first: Callable[[Checked], None] | None) -> None:
@@ -141,7 +141,7 @@ def _before_measuring(job: Job, network: nn.Module, budget: Budget, first: Calla
     """
     calibration = job.calibration(job.options.candidate.calibration_examples)
     tried = Calibration(take(calibration, slice(TRIED)), None, job.task.goal)
-    try_own(job.graph, network, job.limits, job.options, tried)
+    try_own(job, network, tried)
     if first is None:
         return
     coarsest = max(multiples_for(job.graph)) if budget.channel_multiple == AUTO else 1
@@ -169,8 +169,19 @@ def unmeasured(budget: Budget, channel_multiple: int = 1) -> Budget:
     return Budget(limits or {"macs": LEAST_CUT}, multiple, budget.min_width)
 
 
+def check_prunable(graph: ComputationGraph, name: str) -> None:
+    """Refuse a network that has no prunable channels.
+
+    Args:
+        graph: The traced network.
+        name: Name of the network, for the message.
+    """
+    if not graph.groups:
+        raise UserError(f"{name} has no channels that can be pruned: see the reasons in inspect, or in `graph.frozen`")
+
+
 def limits_on(graph: ComputationGraph, budget: Budget, name: str, origin: Origin | None = None) -> BoundBudget:
-    """Bind a budget to a network that has something to prune.
+    """Bind a budget to a network.
 
     Args:
         graph: The traced network.
@@ -179,11 +190,9 @@ def limits_on(graph: ComputationGraph, budget: Budget, name: str, origin: Origin
         origin: The dense network, if earlier stages have pruned it; then the network may meet the budget already.
 
     Raises:
-        UserError: The network has no prunable channels, meets the budget already, or cannot meet it.
+        UserError: The network meets the budget already, or cannot meet it.
     """
-    if not graph.groups:
-        raise UserError(f"{name} has no channels that can be pruned: see the reasons in inspect, or in `graph.frozen`")
-    limits = budget.on(graph, None if origin is None else origin.graph)
+    limits = budget.on(graph, origin and origin.graph)
     if origin is None and limits.met(graph.widths):
         raise UserError(f"{name} meets the budget already: give a smaller one")
     return limits

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from gnnrl_lightning.checks import one_of
+from gnnrl_lightning.checks import as_seed, one_of, shown
 from gnnrl_lightning.cost.budget import BoundBudget, Budget
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.options import check_fields
 from gnnrl_lightning.rl.environments import AGENT
 from gnnrl_lightning.search.methods import METHODS
 
@@ -44,7 +45,13 @@ class CompareOptions:
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse invalid values."""
+        """Refuse invalid values; Python does not check the hints."""
+        check_fields(self, "compare")
+        for name, values in (("methods", self.methods), ("seeds", self.seeds), ("budgets", self.budgets or [])):
+            if not isinstance(values, (list, tuple)):
+                raise UserError(f"compare.{name} is {shown(values)}: expected a list")
+            if any(value in values[:place] for place, value in enumerate(values)):
+                raise UserError(f"compare.{name} is {values}: expected each once")
         known = [AGENT, DDPG_METHOD, *self.variants, *METHODS]
         unknown = [name for name in self.methods if name not in known and "." not in name]
         if unknown or not self.methods:
@@ -56,18 +63,21 @@ class CompareOptions:
         for name in self.variants:
             if not re.fullmatch(r"[\w.]+", name) or name in (AGENT, DDPG_METHOD, *METHODS):
                 raise UserError(f"compare.variants has {name!r}: expected a new name of letters, digits, _ and .")
-        for name, values in (("methods", self.methods), ("seeds", self.seeds), ("budgets", self.budgets or [])):
-            if any(value in values[:place] for place, value in enumerate(values)):
-                raise UserError(f"compare.{name} is {values}: expected each once")
-        if not self.seeds or min(self.seeds) < 0:
-            raise UserError(f"compare.seeds is {self.seeds}: expected some that are not negative")
+        if not self.seeds:
+            raise UserError("compare.seeds is []: expected one seed, at least")
+        for seed in self.seeds:
+            as_seed("a seed in compare.seeds", seed)
         shares = [given for given in self.budgets or [] if not isinstance(given, Mapping)]
-        if self.budgets == [] or any(not 0 < share < 1 for share in shares):
+        if self.budgets == [] or any(not _is_share(share) for share in shares):
             raise UserError(
                 f"compare.budgets is {self.budgets}: expected shares of the dense MACs below 1, limits by metric as "
                 "{latency: 40%}, or null"
             )
         one_of("compare.test_half", self.test_half, HALVES)
+
+
+def _is_share(given: Any) -> bool:
+    return isinstance(given, (int, float)) and 0 < given < 1
 
 
 def in_place(limits: BoundBudget, given: float | Mapping[str, Any]) -> tuple[float | str, BoundBudget]:

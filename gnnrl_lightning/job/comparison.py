@@ -8,7 +8,6 @@ figures = comparison.run(folder)  # compare.json; what was finished before in th
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -21,28 +20,26 @@ from torch import nn
 from gnnrl_lightning.data import Examples
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.journal import Journal
-from gnnrl_lightning.evaluation.result import Evaluation, best_of, within
-from gnnrl_lightning.files import replacing
 from gnnrl_lightning.job.checked import Checked
-from gnnrl_lightning.job.choosing import ChoiceFiles, choose
+from gnnrl_lightning.job.choosing import choose
 from gnnrl_lightning.job.compare_options import DDPG_METHOD, HALVES, CompareOptions, in_place
-from gnnrl_lightning.job.searching import Searched
+from gnnrl_lightning.job.job import undone_if_diverged
+from gnnrl_lightning.job.saved import write_json
+from gnnrl_lightning.job.searched import Searched
+from gnnrl_lightning.job.spending import spend
 from gnnrl_lightning.job.teaching import teacher_of
 from gnnrl_lightning.job.trained import Trained, train
 from gnnrl_lightning.objective.protocol import record
-from gnnrl_lightning.quiet import without_others_warnings
 from gnnrl_lightning.report.comparison import LATENCY, summarise
 from gnnrl_lightning.rl.env.options import EpisodeOptions
-from gnnrl_lightning.rl.environments import AGENT, Environments
+from gnnrl_lightning.rl.environments import AGENT
 from gnnrl_lightning.rl.learners.base import GraphLearner
-from gnnrl_lightning.rl.range_acquisition import RangeAcquisition
 from gnnrl_lightning.runs.folder import PRUNED, RunFolder
 from gnnrl_lightning.runs.integrity import read_figures
-from gnnrl_lightning.search.methods import METHODS, run_method
-from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
+from gnnrl_lightning.search.methods import METHODS
+from gnnrl_lightning.search.problem import NotApplicable
 from gnnrl_lightning.speed.machine import machine
 from gnnrl_lightning.surgery.masks import zeros_held
-from gnnrl_lightning.training.train import quiet_trainer
 from gnnrl_lightning.versions import versions
 
 
@@ -57,26 +54,6 @@ class AgentRow:
 
     make: Callable[[int], GraphLearner]
     episode: EpisodeOptions
-
-
-def run_agent(problem: SearchProblem, agent: GraphLearner, environments: Environments) -> Mapping[float, Evaluation]:
-    """Search with an agent: the starting candidates first, then as many whole iterations as the evaluations allow.
-
-    Returns:
-        Share of the dense MACs -> its best candidate, of a search over a range of budgets; else empty.
-
-    Raises:
-        NotApplicable: The evaluations do not suffice for one iteration.
-    """
-    problem.start(from_sensitivity=environments.measure is not None)
-    left = problem.left - environments.reserved
-    iterations = left // agent.episodes_per_iteration
-    if iterations < 1:
-        raise NotApplicable(f"has {left} evaluations left, an iteration needs {agent.episodes_per_iteration}")
-    environments.connect(agent, problem)
-    with without_others_warnings():
-        quiet_trainer(max_epochs=agent.iterations(iterations), accelerator="cpu", log_every_n_steps=1).fit(agent)
-    return agent.evaluate.score_front() if isinstance(agent.evaluate, RangeAcquisition) else {}
 
 
 class Comparison:
@@ -163,12 +140,12 @@ class Comparison:
                 refused.append(row)
             else:
                 rows.append(row)
-                _write(path, row)
+                write_json(path, row, indent=2)
                 for file in _unfinished_files(path):
                     file.unlink(missing_ok=True)
             self.report(row)
         figures = self._figures(trained, rows, refused)
-        _write(folder.compare, figures)
+        write_json(folder.compare, figures, indent=2)
         return figures
 
     def _row(self, trained: Trained, method: str, seed: int | None, path: Path) -> dict[str, Any]:
@@ -179,13 +156,13 @@ class Comparison:
         found, checkpoint = _unfinished_files(path)
         if not found.is_file():
             checkpoint.unlink(missing_ok=True)
-            _write(found, self._winner(trained, method, seed, path))
+            write_json(found, self._winner(trained, method, seed, path), indent=2)
         figures = read_figures(found, "this run is repeated")
         pruner = trained.final_pruner
         plan = pruner.plan(torch.tensor(figures["widths"]))
         network, trainer = pruner.prune(plan), job.runtime.trainers(PRUNED)
         given = {"teacher": teacher_of(trained, plan), "checkpoint": checkpoint, "seed": seed}
-        with zeros_held(network, job.graph.masked):
+        with zeros_held(network, job.graph.masked), undone_if_diverged(network, f"{method} {PRUNED}"):
             job.task.train(network, job.options.finetuning, trainer, **given)
         return figures | {f"{primary}_test_after": job.task.figures(network, self.test)[primary]}
 
@@ -193,7 +170,7 @@ class Comparison:
         """Run a method under the budget of the job, and test its winner before any fine-tuning."""
         job, primary = trained.job, trained.job.task.goal.primary
         searched = self._search(trained, method, seed, path.with_suffix(".jsonl"))
-        searched = choose(searched, ChoiceFiles(path.with_suffix(".finals.jsonl"), None, None))
+        searched = choose(searched, {"finals": path.with_suffix(".finals.jsonl")})
         best, limits, pruner = searched.best, searched.trained.job.limits, trained.final_pruner
         widths = torch.tensor(best.widths)
         network = pruner.prune(pruner.plan(widths))
@@ -220,7 +197,7 @@ class Comparison:
         """Search under the budget of the job.
 
         Raises:
-            NotApplicable: The method does not support this network, or has evaluated nothing.
+            NotApplicable: The method does not support this network, or has evaluated nothing within the budget.
         """
         job = trained.job
         journal.unlink(missing_ok=True)
@@ -228,19 +205,11 @@ class Comparison:
         sensitivity_seconds = 0.0 if job.options.search.sensitivity is None else trained.sensitivity_seconds
         row = self.agents.get(method)
         episode = None if row is None else row.episode
-        problem = trained.problem(job.limits, trained.journalled(job.limits, Journal(journal), episode))
-        began = time.perf_counter()
-        if row is not None:
-            run_agent(problem, row.make(seed or 0), job.environments(job.limits, row.episode))
-        else:
-            run_method(method, problem, seed or 0)
+        problem = trained.problem(trained.journalled(Journal(journal), episode))
+        began, seed = time.perf_counter(), seed or 0
+        spend(problem, method if row is None else row.make(seed), job.environments(episode=episode), seed, "method")
         seconds = time.perf_counter() - began + (sensitivity_seconds if problem.reads_sensitivity else 0)
-        best = best_of(item for item in problem.history if within(job.limits, item))
-        if best is None:
-            raise NotApplicable("has evaluated no candidate")
-        sensitivity = problem.sensitivity if problem.reads_sensitivity else None
-        spent = problem.spent, problem.examples
-        return Searched(trained, tuple(problem.history), best, *spent, seconds, sensitivity, None)
+        return Searched.of(problem, trained, seconds)
 
     def _figures(self, trained: Trained, rows: list[dict[str, Any]], refused: list[dict[str, Any]]) -> dict[str, Any]:
         job, primary = trained.job, trained.job.task.goal.primary
@@ -281,9 +250,3 @@ def stem(method: str, budget: Any, seed: int | None) -> str:
 def _unfinished_files(path: Path) -> tuple[Path, Path]:
     """Files of a run that is not finished: the winner's figures before fine-tuning, and its checkpoint."""
     return path.with_suffix(".found.json"), path.with_suffix(".ckpt")
-
-
-def _write(path: Path, contents: dict[str, Any]) -> None:
-    """Write JSON atomically: the file is complete or absent."""
-    with replacing(path, checksum=True) as partial:
-        partial.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")

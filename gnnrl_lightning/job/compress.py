@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from contextlib import ExitStack
@@ -13,7 +12,7 @@ from types import MethodType
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, LightningModule
 from torch import nn
 
 from gnnrl_lightning.cost.budget import Budget
@@ -30,7 +29,7 @@ from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.job.searching import search
 from gnnrl_lightning.job.stages import check_agent, fits_agent, through_stages
 from gnnrl_lightning.job.task import Task
-from gnnrl_lightning.job.trained import train
+from gnnrl_lightning.job.trained import sha256_of, train
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.options import AUTO, decided_as
 from gnnrl_lightning.report.progress import hidden_steps, quiet_lightning, shown_steps
@@ -39,7 +38,7 @@ from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.runs.integrity import check_files
 from gnnrl_lightning.runs.lock import locked
-from gnnrl_lightning.runs.settings import changes
+from gnnrl_lightning.runs.settings import FREE, changes
 from gnnrl_lightning.search.methods import SearchMethod
 
 
@@ -90,7 +89,7 @@ def compress(
         The pruned network, its widths and all figures.
 
     Raises:
-        UserError: The input is invalid, or the folder has a run with other settings.
+        UserError: The input is invalid, or the folder has a run with other settings that decide its result.
     """
     check_kinds(network=network, data=data, budget=budget, evaluations=evaluations, by=by, options=options)
     check_kinds(groups=groups, folder=folder, seed=seed, progress=progress)
@@ -133,22 +132,30 @@ def _as_decided(options: Options, budget: Budget, folder: str | Path | None) -> 
 
 def _settings(checked: Checked, by: GraphLearner | SearchMethod) -> str:
     """Return the settings on which the result depends, as JSON."""
-    job, state = checked.job, hashlib.sha256()
-    for name, tensor in checked.network.state_dict().items():
-        state.update(name.encode() + tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    job = checked.job
     settings = {
         "network": job.task.record,
-        "weights": state.hexdigest(),
+        "weights": sha256_of(checked.network),
         "data": job.task.data.name,
         "objective": _as_text(job.task.goal),
         "budget": job.limits.budget.as_record(),
         "groups": asdict(job.task.groups),
         "options": asdict(job.options),
-        "by": type(by).__qualname__ if isinstance(by, GraphLearner) else by if isinstance(by, str) else _as_text(by),
+        "by": _agent(by) if isinstance(by, GraphLearner) else by if isinstance(by, str) else _as_text(by),
         "seed": job.task.seed,
     }
     return json.dumps(settings, indent=2, default=_as_text) + "\n"
 
+
+def _agent(by: GraphLearner) -> dict[str, Any]:
+    """Return the class of an agent, and its arguments that are numbers, names and functions."""
+    own = {name: value for name, value in vars(by).items() if name not in OF_ALL_MODULES and not name.startswith("_")}
+    plain = {name: value for name, value in own.items() if isinstance(value, (int, float, str))}
+    return {"class": type(by).__qualname__, "make_policy": _as_text(by._make_policy), **plain}
+
+
+OF_ALL_MODULES = frozenset(vars(LightningModule()))
+"""Attributes of every LightningModule, which are none of an agent's arguments."""
 
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 """What Python adds to the text of an object that has none of its own: it differs between processes."""
@@ -176,14 +183,15 @@ def _open(run: RunFolder, settings: str) -> None:
 
 
 def _check_same(run: RunFolder, settings: str) -> None:
-    """Refuse a folder whose run has other settings, and name the first of them."""
-    earlier = text_of(run.config)
-    if earlier == settings:
-        return
+    """Refuse a folder whose run has other settings that decide its result, and name the first of them."""
+    free = [f"options.{key}" for key in FREE]
     try:
-        key, before, now = next(changes(json.loads(earlier), json.loads(settings), ()))
-    except (ValueError, StopIteration):
-        other = "is of another kind"  # of the command line
-    else:
-        other = f"has other settings: {'.'.join(key)} is {before!r} there, and {now!r} here"
-    raise UserError(f"{run.path} has a run that {other}; give a new folder, or delete it")
+        found = next(changes(json.loads(text_of(run.config)), json.loads(settings), free), None)
+    except ValueError:  # of the command line
+        raise UserError(f"{run.path} has a run that is of another kind; give a new folder, or delete it") from None
+    if found is not None:
+        key, before, now = found
+        raise UserError(
+            f"{run.path} has a run that has other settings: {'.'.join(key)} is {before!r} there, and {now!r} here; "
+            "give a new folder, or delete it"
+        )

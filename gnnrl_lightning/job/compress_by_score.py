@@ -16,14 +16,15 @@ from gnnrl_lightning.cost.budget import BoundBudget, Budget
 from gnnrl_lightning.cost.metrics import LATENCY
 from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.evaluation.callable import SCORE, CallableEvaluator, OutputsAlone, score_of
-from gnnrl_lightning.evaluation.result import DIVERGENCE, Evaluation, best_of, within
+from gnnrl_lightning.evaluation.result import DIVERGENCE
 from gnnrl_lightning.job.arguments import as_device, check_kinds
-from gnnrl_lightning.job.checked import limits_on
-from gnnrl_lightning.job.comparison import run_agent
+from gnnrl_lightning.job.checked import check_prunable, limits_on
 from gnnrl_lightning.job.deciding import without_auto
 from gnnrl_lightning.job.groups import GroupOptions
 from gnnrl_lightning.job.options import DeliveryOptions, Options
 from gnnrl_lightning.job.prediction import front_figures
+from gnnrl_lightning.job.searched import best_within
+from gnnrl_lightning.job.spending import spend
 from gnnrl_lightning.job.trial import make_sensitivity
 from gnnrl_lightning.networks import check_finite, check_runs
 from gnnrl_lightning.report.progress import quiet_lightning
@@ -33,7 +34,7 @@ from gnnrl_lightning.rl.learners import GNNRL
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.runs.folder import PRUNED, UNIFORM
 from gnnrl_lightning.search.baselines import starting_candidates, uniform
-from gnnrl_lightning.search.methods import METHODS, SearchMethod, run_method
+from gnnrl_lightning.search.methods import METHODS, SearchMethod
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.speed.latency import measure_latency
 from gnnrl_lightning.trees import Tree, count, take, tensors, to_device
@@ -126,7 +127,8 @@ def compress_by_score(
     options = _decided(_checked_options(options or Options(), budget), inputs, evaluations)
     dense, name = _checked_copy(network, inputs, device), type(network).__qualname__
     graph, latency = (groups or GroupOptions()).trace(dense, take(inputs, slice(1))), None
-    if LATENCY in budget.parsed and graph.groups:
+    check_prunable(graph, name)
+    if LATENCY in budget.parsed:
         latency = measure_latency(graph, dense, take(inputs, slice(1)), options.latency, budget=budget)
         graph = graph.with_latency(latency.model)
     limits = limits_on(graph, budget, name)
@@ -142,8 +144,8 @@ def compress_by_score(
 
     scores = {"dense": score_of(score, copy.deepcopy(dense), "the dense network")}
     began = time.perf_counter()
-    best, front = _search(problem, searcher, environments, seed)
-    seconds = time.perf_counter() - began
+    front = spend(problem, searcher, environments, seed, "by")
+    best, seconds = best_within(problem), time.perf_counter() - began
 
     chosen = {UNIFORM: uniform(graph, limits), PRUNED: torch.tensor(best.widths)}
     made = _delivered(pruner, chosen, inputs, options.delivery)
@@ -238,23 +240,6 @@ def _problem(pruner: Pruner, limits: BoundBudget, options: Options, evaluate: Ca
         evaluate.examples + options.candidate.examples,
         pruner,
     )
-
-
-def _search(
-    problem: SearchProblem, searcher: GraphLearner | SearchMethod, environments: Environments, seed: int
-) -> tuple[Evaluation, Mapping[float, Evaluation]]:
-    """Spend the evaluations, and return the best candidate within the budget, and those of the budgets of a range."""
-    front: Mapping[float, Evaluation] = {}
-    if isinstance(searcher, GraphLearner):
-        front = run_agent(problem, searcher, environments)
-    else:
-        run_method(searcher, problem, seed, "by")
-    best = best_of(item for item in problem.history if within(problem.limits, item))
-    if best is None:
-        raise UserError(
-            "the search has asked for no candidate within the budget: expected at least one; give more evaluations"
-        )
-    return best, front
 
 
 def _delivered(

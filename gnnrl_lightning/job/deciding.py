@@ -7,9 +7,8 @@ from dataclasses import replace
 from torch import nn
 
 from gnnrl_lightning.candidates.pruner import default_final_examples
-from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.evaluation.racing import random_order
-from gnnrl_lightning.graph import ComputationGraph
+from gnnrl_lightning.job.job import Job
 from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.options import AUTO
@@ -21,24 +20,20 @@ from gnnrl_lightning.training.options import TrainingOptions
 from gnnrl_lightning.trees import Tree, device_of, take, to_device
 
 
-def decided(
-    options: Options, task: Task, network: nn.Module, graph: ComputationGraph, limits: BoundBudget
-) -> tuple[Options, tuple[Tuned | TunedTraining, ...]]:
+def decided(job: Job, network: nn.Module) -> tuple[Options, tuple[Tuned | TunedTraining, ...]]:
     """Decide every option that is "auto".
 
     Scoring is measured on the dense network, trainings on the network that they train, at the keep ratio of all groups
     that meets the budget if it is a pruned one; an untrained network takes as long as a trained one.
 
     Args:
-        options: As configured.
-        task: The network and its data.
+        job: The job, its options as configured.
         network: The dense network, on the job's device.
-        graph: Its graph.
-        limits: Upper limits on the costs of the pruned network.
 
     Returns:
         The options, and the measurements behind them.
     """
+    task, graph, options = job.task, job.graph, job.options
     scoring, measured = options.scoring, list[Tuned | TunedTraining]()
     if scoring.precision == AUTO:
         sizes = BATCH_SIZES if scoring.batch_size == AUTO else (scoring.batch_size,)
@@ -52,7 +47,7 @@ def decided(
         pretraining, found = decided_training(pretraining, task, network, "dense network")
         measured.append(found)
     if finetuning.open:
-        smaller = graph.plan(network, uniform(graph, limits)).apply(network)
+        smaller = graph.plan(network, uniform(graph, job.limits)).apply(network)
         finetuning, found = decided_training(finetuning, task, smaller, "pruned networks")
         measured.append(found)
     trainings = {"pretraining": pretraining.closed, "finetuning": finetuning.closed}

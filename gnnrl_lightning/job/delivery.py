@@ -13,13 +13,13 @@ from torch import nn
 from gnnrl_lightning.checks import instance
 from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.graph import ComputationGraph
-from gnnrl_lightning.job.choosing import ChoiceFiles, choose, recosted
+from gnnrl_lightning.job.choosing import choose, files_of, recosted
 from gnnrl_lightning.job.cuts import Cut, cut
 from gnnrl_lightning.job.finetuning import keyed
 from gnnrl_lightning.job.latency import latency_figures
 from gnnrl_lightning.job.lossy import format_figures
 from gnnrl_lightning.job.prediction import front_figures
-from gnnrl_lightning.job.searching import Searched
+from gnnrl_lightning.job.searched import Searched
 from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.objective.protocol import record
 from gnnrl_lightning.processes import rank
@@ -67,7 +67,7 @@ def deliver(searched: Searched, folder: RunFolder) -> Delivered | None:
     """
     instance("searched", searched, Searched, "what search has returned")
     instance("folder", folder, RunFolder, "a RunFolder")
-    searched = choose(searched, ChoiceFiles.of(folder))
+    searched = choose(searched, files_of(folder))
     chosen, job = {PRUNED: searched.best}, searched.trained.job
     if searched.uniform is not None and job.origin is None:  # else its widths would owe to the earlier searches
         chosen = {UNIFORM: recosted(searched, searched.uniform), **chosen}

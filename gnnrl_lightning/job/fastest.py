@@ -15,12 +15,11 @@ from typing import Any
 import torch
 
 from gnnrl_lightning.cost.metrics import LATENCY
-from gnnrl_lightning.evaluation.result import Evaluation, within
+from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.job.finetuning import worse
-from gnnrl_lightning.job.latency import write_json
-from gnnrl_lightning.job.searching import Searched
-from gnnrl_lightning.processes import from_first, rank
-from gnnrl_lightning.runs.integrity import read_figures
+from gnnrl_lightning.job.saved import once
+from gnnrl_lightning.job.searched import Searched
+from gnnrl_lightning.processes import rank
 
 
 def with_fastest(searched: Searched, saved: Path | None = None) -> Searched:
@@ -38,27 +37,17 @@ def with_fastest(searched: Searched, saved: Path | None = None) -> Searched:
     """
     job = searched.trained.job
     limited = LATENCY in job.limits.budget.parsed
-    candidates = _best(searched, job.options.delivery.fastest_of)
+    candidates = searched.ranked()[: job.options.delivery.fastest_of]
     if job.options.finetuning.epochs == 0 or limited or searched.finals is not None or len(candidates) < 2:
         return searched
-    if saved is not None and from_first(saved.is_file()):
-        found = from_first(read_figures(saved, "the candidates are measured again") if rank() == 0 else {})
-        records = found["candidates"]
-    else:
-        records = from_first(_measured(searched, candidates) if rank() == 0 else [])
-        if saved is not None and rank() == 0:
-            write_json(saved, {"candidates": records})
+
+    def measured() -> dict[str, Any]:
+        return {"candidates": _measured(searched, candidates) if rank() == 0 else []}
+
+    records = once(saved, "the candidates are measured again", measured)["candidates"]
     fastest = min((each for each in records if each["alike"]), key=lambda each: each["milliseconds"])
     best = next(item for item in candidates if list(item.widths) == fastest["widths"])
     return replace(searched, best=best, alike=tuple(records))
-
-
-def _best(searched: Searched, count: int) -> list[Evaluation]:
-    """The best distinct candidates, at most `count`, with the winner first."""
-    limits = searched.trained.job.limits
-    known = (item for item in searched.history if not item.dropped and within(limits, item))
-    distinct = {item.widths: item for item in sorted(known, key=lambda item: item.merit, reverse=True)}
-    return [*({searched.best.widths: searched.best} | distinct).values()][:count]
 
 
 def _measured(searched: Searched, candidates: Sequence[Evaluation]) -> list[Mapping[str, Any]]:

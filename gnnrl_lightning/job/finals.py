@@ -5,16 +5,15 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 
-from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.evaluation.history import Journalled
 from gnnrl_lightning.evaluation.journal import Journal
-from gnnrl_lightning.evaluation.result import Evaluation, within
-from gnnrl_lightning.job.trained import Trained
+from gnnrl_lightning.evaluation.result import Evaluation
+from gnnrl_lightning.job.searched import Finalists, Searched
 from gnnrl_lightning.objective import Objective
 from gnnrl_lightning.objective.protocol import WORST
 from gnnrl_lightning.processes import rank, world_size
@@ -24,59 +23,40 @@ FINALIST = "finalist"
 """Proposer of the trained candidates in their journal."""
 
 
-@dataclass(frozen=True)
-class Played:
-    """The finalists of a search.
-
-    Attributes:
-        winner: The candidate to deliver, as it was scored in the search.
-        trained: The finalists in the order of their training, as they were scored after it.
-        seconds: Duration, seconds, without interruptions.
-    """
-
-    winner: Evaluation
-    trained: tuple[Evaluation, ...]
-    seconds: float
-
-    @property
-    def examples(self) -> int:
-        """Forward passes of single examples; a step of training counts as three."""
-        return sum(item.examples for item in self.trained)
-
-    def as_record(self, objective: Objective) -> dict[str, Any]:
-        """Return the figures in plain JSON types: what the finalists scored after their training, and what it took."""
-        names = objective.ranking
-        rows = [{**{name: item.scores[name] for name in names}, "widths": list(item.widths)} for item in self.trained]
-        return {"trained": rows, "examples": self.examples, "seconds": self.seconds}
-
-
-def play(
-    trained: Trained, limits: BoundBudget, history: Sequence[Evaluation], best: Evaluation, journal: Journal
-) -> Played:
+def with_finals(searched: Searched, saved: Path | None = None) -> Searched:
     """Train the most promising candidates of a search for a few steps, one after the other, and choose among them.
 
-    They start from the network that would be delivered, and are scored on the holdout. With several processes, each
-    trains one at a time.
+    `finals` of the options says how many; with none, nothing is done. They start from the network that would be
+    delivered, and are scored on the holdout. With several processes, each trains one at a time.
 
     Args:
-        trained: The job with its trained dense network; `finals` of its options says how many candidates are trained.
-        limits: The budget of the search.
-        history: The evaluations of the search.
-        best: The best of these, which is always a finalist.
-        journal: Journal of the trainings; those that it has are not repeated.
+        searched: The finished search, whose best candidate is always a finalist.
+        saved: Journal of the trainings; those that it has are not repeated. None: none is kept.
     """
-    began, options, goal = time.perf_counter(), trained.job.options.finals, trained.job.task.goal
-    known = {item.widths: item for item in history if not item.dropped and within(limits, item)}
-    known = {best.widths: best, **known}
-    candidates = [item for item in known.values() if -WORST < item.merit[0]]
-    if not candidates:
-        return _unchanged(best)
+    if searched.trained.job.options.finals.candidates == 0:
+        return searched
+    began = time.perf_counter()
+    candidates = [item for item in searched.ranked() if -WORST < item.merit[0]]
+    winner, played = _trained(searched, candidates, saved) if candidates else (None, [])
+    if winner is None:
+        warnings.warn("no finalist could be trained: the best evaluation is delivered", stacklevel=3)
+    seconds = max(time.perf_counter() - began, sum(item.seconds for item in played))
+    return replace(searched, best=winner or searched.best, finals=Finalists(tuple(played), seconds))
+
+
+def _trained(
+    searched: Searched, candidates: Sequence[Evaluation], saved: Path | None
+) -> tuple[Evaluation | None, list[Evaluation]]:
+    """Return the candidate of which most is expected after training, if any can be trained, and the trained ones."""
+    trained = searched.trained
+    options, goal = trained.job.options.finals, trained.job.task.goal
     finals = Finals(
         trained.job.graph.widths,
         torch.tensor([item.widths for item in candidates]),
         torch.tensor([-item.merit[0] for item in candidates], dtype=torch.float64),
     )
-    evaluate = Journalled(trained.finals_evaluator(), journal, limits.ratios)
+    journal = Journal() if saved is None else trained.journal(saved)
+    evaluate = Journalled(trained.finals_evaluator(), journal, trained.job.limits.ratios)
     losses, played, failed = dict[int, float](), list[Evaluation](), list[int]()
     count = min(options.candidates, len(finals.eligible))
     with trained.job.runtime.shown("finalists", count) as advance:
@@ -92,16 +72,7 @@ def play(
                     failed.append(number)
                 played.append(item)
                 advance()
-    seconds = max(time.perf_counter() - began, sum(item.seconds for item in played))
-    if not losses:
-        return _unchanged(best, played, seconds)
-    return Played(candidates[finals.best(losses)], tuple(played), seconds)
-
-
-def _unchanged(best: Evaluation, played: Sequence[Evaluation] = (), seconds: float = 0.0) -> Played:
-    """Keep the best evaluation, and warn of it."""
-    warnings.warn("no finalist could be trained: the best evaluation is delivered", stacklevel=3)
-    return Played(best, tuple(played), seconds)
+    return candidates[finals.best(losses)] if losses else None, played
 
 
 def loss_after(evaluation: Evaluation, objective: Objective) -> float:

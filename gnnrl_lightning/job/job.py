@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -180,17 +181,28 @@ class Job:
         if from_first(weights.is_file()):
             load_weights(network, weights)
             return read_notes(weights)[HOLDOUT]
-        trainer, start = self.runtime.trainers(phase), copy.deepcopy(network.state_dict())
-        try:
+        figures: list[dict[str, float]] = []
+        with undone_if_diverged(network, phase) if phase in DELIVERED else nullcontext():
+            trainer = self.runtime.trainers(phase)
             figures = self.task.train(network, options, trainer, teacher=teacher, checkpoint=checkpoint)
-        except Diverged as error:
-            if phase not in DELIVERED:
-                raise
-            warnings.warn(f"{phase} network: {error}; the network before fine-tuning is delivered", stacklevel=2)
-            network.load_state_dict(start)
-            figures = []
         if rank() == 0:
             with replacing(weights, checksum=True) as partial:
                 save_weights(network, partial, {HOLDOUT: figures})
             checkpoint.unlink(missing_ok=True)
         return figures
+
+
+@contextmanager
+def undone_if_diverged(network: nn.Module, name: str) -> Iterator[None]:
+    """Undo a fine-tuning within this block that diverges, with a warning: the network is as it was before.
+
+    Args:
+        network: Trained in place.
+        name: Its name, for the warning.
+    """
+    start = copy.deepcopy(network.state_dict())
+    try:
+        yield
+    except Diverged as error:
+        warnings.warn(f"{name} network: {error}; the network before fine-tuning is delivered", stacklevel=4)
+        network.load_state_dict(start)

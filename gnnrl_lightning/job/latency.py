@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,12 +12,8 @@ from torch import nn
 
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.cost.metrics import LATENCY
-from gnnrl_lightning.files import replacing
-from gnnrl_lightning.graph import ComputationGraph
-from gnnrl_lightning.job.job import Job, Runtime
-from gnnrl_lightning.job.options import Options
-from gnnrl_lightning.job.origin import Origin
-from gnnrl_lightning.job.task import Task
+from gnnrl_lightning.job.job import Job
+from gnnrl_lightning.job.saved import write_json
 from gnnrl_lightning.processes import from_first, rank
 from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.runs.integrity import read_figures
@@ -28,30 +22,17 @@ from gnnrl_lightning.speed.latency import Latency, latency_of_record, measure_la
 CHANGED = "the latency is measured again, and candidates in the journal may miss the budget"
 
 
-def latency_for(
-    task: Task,
-    graph: ComputationGraph,
-    network: nn.Module,
-    budget: Budget,
-    options: Options,
-    runtime: Runtime,
-    folder: RunFolder | None,
-    origin: Origin | None = None,
-) -> Latency | None:
+def latency_for(job: Job, network: nn.Module, budget: Budget, folder: RunFolder | None) -> Latency | None:
     """Return the latency of the network at any widths if the budget limits it, else None.
 
     That of a network that earlier stages have pruned is on the clock of the dense one: the machine may have become
     slower since that was measured, so both are measured in alternation first.
 
     Args:
-        task: The network and its data.
-        graph: The traced network.
+        job: What is known of the job before that.
         network: The network, on the job's device.
         budget: Upper limits on the costs.
-        options: Options of the job.
-        runtime: The device, progress, and what measures.
         folder: Folder of an interrupted run, whose measurements are used; None: there is none.
-        origin: The dense network, if earlier stages have pruned it.
 
     Raises:
         UserError: See `measure_latency`; or the measurements of the folder were damaged or edited.
@@ -59,14 +40,13 @@ def latency_for(
     if LATENCY not in budget.parsed:
         return None
     if folder is not None and folder.latency.is_file():
-        return latency_of_record(read_figures(folder.latency, CHANGED), graph, network, options.latency)
-    measure = partial(measure_latency, graph, network, task.example(), options.latency, runtime.timer, runtime.shown)
+        return latency_of_record(read_figures(folder.latency, CHANGED), job.graph, network, job.options.latency)
+    measured, origin = (job.task.example(), job.options.latency, job.timer, job.runtime.shown), job.origin
+    measure = partial(measure_latency, job.graph, network, *measured)
     if origin is None or origin.latency is None or not origin.latency.milliseconds:
         return measure(budget)
-    assert runtime.timer is not None  # `check` has made it
-    dense, now = runtime.timer.networks([origin.network, network])
-    limit = budget.parsed[LATENCY]
-    most = limit.value * dense if limit.relative else limit.value
+    dense, now = job.timer.networks([origin.network, network])
+    most = budget.parsed[LATENCY].of(dense)
     # Other limits are shares of the dense network, or may be met already.
     near = Budget({LATENCY: f"{most} ms"}, budget.channel_multiple, budget.min_width)
     found = measure(near if most < now else None)
@@ -111,13 +91,6 @@ def latency_figures(job: Job, figures: Mapping[str, Mapping[str, Any]]) -> dict[
     conditions["threads"] = options.threads or torch.get_num_threads()
     if job.latency is None:
         return conditions
-    limit = job.limits.budget.parsed[LATENCY]
     dense, pruned = (figures[name]["latency_ms"] for name in ("dense", "pruned"))
-    most = limit.value * dense if limit.relative else limit.value
+    most = job.limits.budget.parsed[LATENCY].of(dense)
     return {**conditions, **job.latency.summary(), "limit": most, "measured": pruned, "exceeds_by": pruned / most - 1}
-
-
-def write_json(path: Path, contents: Any) -> None:
-    """Write a file of a run, with its checksum."""
-    with replacing(path, checksum=True) as partial:
-        partial.write_text(json.dumps(contents) + "\n", encoding="utf-8")

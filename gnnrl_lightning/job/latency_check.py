@@ -12,7 +12,7 @@ from __future__ import annotations
 import statistics
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,11 @@ from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.cost.metrics import LATENCY
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.journal import Journal
-from gnnrl_lightning.evaluation.result import Evaluation, within
-from gnnrl_lightning.job.latency import with_latency, write_json
-from gnnrl_lightning.job.searching import Searched
+from gnnrl_lightning.evaluation.result import Evaluation
+from gnnrl_lightning.job.latency import with_latency
+from gnnrl_lightning.job.saved import once
+from gnnrl_lightning.job.searched import Searched
 from gnnrl_lightning.processes import from_first, rank
-from gnnrl_lightning.runs.integrity import read_figures
 from gnnrl_lightning.search.surrogate_search import SurrogateSearch
 
 TOLERANCE = 0.03
@@ -89,10 +89,13 @@ def with_latency_checked(searched: Searched, saved: Path | None = None) -> Searc
     limited = LATENCY in job.limits.budget.parsed  # not by every budget of a comparison
     if job.latency is None or not job.latency.milliseconds or not limited:
         return searched
-    if saved is not None and from_first(saved.is_file()):
-        found = from_first(read_figures(saved, "the winner is measured again") if rank() == 0 else {})
-        return _with(searched, Evaluation.from_record(found["best"]), found["checks"])
-    checks = newest = _measured(searched, _best(searched))
+    found = once(saved, "the winner is measured again", lambda: _chosen(searched))
+    return _with(searched, Evaluation.from_record(found["best"]), found["checks"])
+
+
+def _chosen(searched: Searched) -> dict[str, Any]:
+    """Measure candidates, and return the record of the one to deliver, and those of all measurements."""
+    checks = newest = _measured(searched, [searched.best] if searched.finals else searched.ranked()[:BEST])
     if not any(check.met for check in checks):
         again = _measured(searched, _searched_on(searched, checks))
         checks, newest = checks + again, again or newest
@@ -101,24 +104,8 @@ def with_latency_checked(searched: Searched, saved: Path | None = None) -> Searc
         checks = checks + newest
     chosen = _best_met(checks) or min(checks, key=lambda check: check.exceeds_by)
     if not chosen.met:
-        _warn(job.limits, chosen)
-    records = [check.as_record() for check in checks]
-    if saved is not None and rank() == 0:
-        write_json(saved, {"best": chosen.candidate.as_record(), "checks": records})
-    return _with(searched, chosen.candidate, records)
-
-
-def _best(searched: Searched) -> list[Evaluation]:
-    """Return the distinct candidates to measure first."""
-    if searched.finals is not None:
-        return [searched.best]
-    limits = searched.trained.job.limits
-    return _best_of(item for item in searched.history if not item.dropped and within(limits, item))
-
-
-def _best_of(items: Iterable[Evaluation]) -> list[Evaluation]:
-    distinct = {item.widths: item for item in items}
-    return sorted(distinct.values(), key=lambda item: item.merit, reverse=True)[:BEST]
+        _warn(searched.trained.job.limits, chosen)
+    return {"best": chosen.candidate.as_record(), "checks": [check.as_record() for check in checks]}
 
 
 def _searched_on(searched: Searched, checks: Sequence[Check]) -> list[Evaluation]:
@@ -128,15 +115,16 @@ def _searched_on(searched: Searched, checks: Sequence[Check]) -> list[Evaluation
     few = len({item.widths for item in searched.history}) < FEWEST or searched.finals is not None
     if few or sensitivity is None or limits.functions[LATENCY](limits.smallest) > most:
         return []
-    smaller = replace(limits, limits={**limits.limits, LATENCY: most})
-    problem = searched.trained.problem(smaller, searched.trained.journalled(smaller, Journal()), lambda: sensitivity)
+    trained = searched.trained.under(replace(limits, limits={**limits.limits, LATENCY: most}))
+    problem = trained.problem(trained.journalled(Journal()), lambda: sensitivity)
     problem.evaluations = sys.maxsize  # what the search has paid for is not paid for again
-    for name in (*searched.trained.pruner.passes, *problem.sensitivity.passes):
+    for name in (*trained.pruner.passes, *problem.sensitivity.passes):
         problem.calibrate(name)
     problem.remember([item for item in searched.history if not item.dropped])
     known, problem.evaluations = len(problem.history), problem.spent + MORE
-    SurrogateSearch(LATENCY).improve(problem, searched.trained.job.task.seed)
-    return from_first(_best_of(problem.history[known:]))
+    SurrogateSearch(LATENCY).improve(problem, trained.job.task.seed)
+    new = {item.widths: item for item in problem.history[known:]}
+    return from_first(sorted(new.values(), key=lambda item: item.merit, reverse=True)[:BEST])
 
 
 def _measured(searched: Searched, candidates: Sequence[Evaluation]) -> list[Check]:
@@ -147,8 +135,7 @@ def _measured(searched: Searched, candidates: Sequence[Evaluation]) -> list[Chec
     rows = [torch.tensor(item.widths) for item in candidates]
     pruned = [job.graph.plan(trained.network, row).apply(trained.network) for row in rows]
     dense, *times = from_first(job.timer.networks([trained.dense, *pruned]) if rank() == 0 else [])
-    limit = job.limits.budget.parsed[LATENCY]
-    most = limit.value * dense if limit.relative else limit.value
+    most = job.limits.budget.parsed[LATENCY].of(dense)
     return [
         Check(item, float(job.graph.latency(row)), measured, dense, measured / most - 1)
         for item, row, measured in zip(candidates, rows, times, strict=True)

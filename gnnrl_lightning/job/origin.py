@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.speed.latency import Latency
-
-
-class Prunable(Protocol):
-    """The part of a job that an origin reads."""
-
-    @property
-    def graph(self) -> ComputationGraph: ...  # noqa: D102
-    @property
-    def latency(self) -> Latency | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -39,16 +30,6 @@ class Origin:
     latency: Latency | None
     widths: Tensor
     stages: tuple[Mapping[str, Any], ...] = ()
-
-    @classmethod
-    def of(cls, job: Prunable, network: nn.Module) -> Origin:
-        """Return the origin of a run before its first stage.
-
-        Args:
-            job: The job of the first stage.
-            network: Its trained dense network.
-        """
-        return cls(job.graph, network, job.latency, job.graph.widths)
 
     def after(self, record: Mapping[str, Any]) -> Origin:
         """Return the origin after one more stage.

@@ -1,11 +1,11 @@
-"""The third part: a running search and its result."""
+"""The third part: a search, with files from which it resumes."""
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from gnnrl_lightning.evaluation.history import Journalled
 from gnnrl_lightning.evaluation.result import Evaluation, best_of, within
 from gnnrl_lightning.files import replacing
 from gnnrl_lightning.job.arguments import KINDS
-from gnnrl_lightning.job.finals import Played
+from gnnrl_lightning.job.searched import Searched
 from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.processes import from_first, rank, share, world_size
 from gnnrl_lightning.quiet import without_others_warnings
@@ -25,7 +25,7 @@ from gnnrl_lightning.rl.env.reward import find_reward, reward_of
 from gnnrl_lightning.rl.environments import AGENT
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.rl.range_acquisition import RangeAcquisition
-from gnnrl_lightning.runs.folder import DELIVERED, POLICY, SENSITIVITY, UNIFORM, RunFolder
+from gnnrl_lightning.runs.folder import DELIVERED, POLICY, SENSITIVITY, RunFolder
 from gnnrl_lightning.search.baselines import starting_count
 from gnnrl_lightning.search.methods import SearchMethod, run_method
 from gnnrl_lightning.search.problem import SearchProblem
@@ -42,21 +42,19 @@ class Searching:
     Args:
         trained: The job with its trained dense network.
         problem: The history of the search and its account of evaluations.
-        sensitivity: Effect of narrowing each group, if the search reads it.
-        agent: The agent; None: another method searches.
+        agent: The agent.
         began: Reading of `time.perf_counter` at the start of the search, corrected for interruptions.
     """
 
     trained: Trained
     problem: SearchProblem
-    sensitivity: Sensitivity | None
-    agent: GraphLearner | None
+    agent: GraphLearner
     began: float
 
     @property
-    def episodes(self) -> int | None:
-        """Episodes of an iteration of the agent, over all processes; None: the method has no iterations."""
-        return None if self.agent is None else self.agent.episodes_per_iteration * world_size()
+    def episodes(self) -> int:
+        """Episodes of an iteration of the agent, over all processes."""
+        return self.agent.episodes_per_iteration * world_size()
 
     @property
     def seconds(self) -> float:
@@ -67,14 +65,9 @@ class Searching:
         """State of the search that the agent's checkpoint holds in addition to the learner."""
         return {"seconds": self.seconds}
 
-    def best(self, proposer: str | None = None) -> Evaluation | None:
-        """The best evaluation within the budget so far.
-
-        Args:
-            proposer: Name of the proposer; None: any.
-        """
-        limits = self.trained.job.limits
-        return best_of((item for item in self.problem.history if within(limits, item)), proposer)
+    def best(self) -> Evaluation | None:
+        """The best evaluation within the budget so far."""
+        return best_of(item for item in self.problem.history if within(self.problem.limits, item))
 
     def status(self) -> SearchStatus:
         """Progress of the search."""
@@ -89,64 +82,15 @@ class Searching:
         """Return the finished search; over a range of budgets, its last candidates are scored first.
 
         Raises:
-            RuntimeError: No candidate met the budget.
+            NotApplicable: No candidate within the budget was evaluated.
         """
-        front, evaluate = dict[float, Evaluation](), None if self.agent is None else self.agent.evaluate
+        front, evaluate = dict[float, Evaluation](), self.agent.evaluate
         if isinstance(evaluate, RangeAcquisition):
             steps = len(share((None, *evaluate.shares)))
             with self.trained.job.runtime.shown("budgets of the range", steps) as advance:
                 front = evaluate.score_front(advance)
-        best = self.best()
-        if best is None:
-            raise RuntimeError("the search has evaluated no candidate within the budget")
-        history = tuple(self.problem.history)
-        spent = self.problem.spent, self.problem.examples
-        made = self.trained, history, best, *spent, self.seconds, self.sensitivity, self.episodes
-        return Searched(*made, front=front)
-
-
-@dataclass(frozen=True)
-class Searched:
-    """A finished search.
-
-    Args:
-        trained: The job with its trained dense network.
-        history: The candidates in the order of their evaluation.
-        best: The candidate to deliver: the best one within the budget, or the winner of the finals.
-        evaluations: Evaluations spent.
-        examples: Forward passes of single examples spent.
-        seconds: Duration, seconds.
-        sensitivity: Effect of narrowing each group, if the search read it.
-        episodes: Episodes of an iteration of the agent, over all processes; None: the method has no iterations.
-        finals: The finalists, of which the best one is `best`; None: nothing was trained after the search.
-        latency_checks: The candidates whose latency was measured after the search, see
-            `gnnrl_lightning.job.latency_check`.
-        alike: The candidates of which the fastest is `best`, see `gnnrl_lightning.job.fastest`.
-        front: Share of the dense MACs -> its best candidate, of a search over a range of budgets; else empty.
-    """
-
-    trained: Trained
-    history: tuple[Evaluation, ...]
-    best: Evaluation
-    evaluations: int
-    examples: int
-    seconds: float
-    sensitivity: Sensitivity | None
-    episodes: int | None
-    finals: Played | None = None
-    latency_checks: tuple[Mapping[str, Any], ...] = ()
-    alike: tuple[Mapping[str, Any], ...] = ()
-    front: Mapping[float, Evaluation] = field(default_factory=dict)
-
-    def best_by(self, proposer: str) -> Evaluation | None:
-        """Return the best evaluation within the budget of one proposer."""
-        limits = self.trained.job.limits
-        return best_of((item for item in self.history if within(limits, item)), proposer)
-
-    @property
-    def uniform(self) -> Evaluation | None:
-        """The candidate with one keep ratio for all groups; None: the method has not evaluated it."""
-        return best_of(self.history, UNIFORM)
+        found = Searched.of(self.problem, self.trained, self.seconds)
+        return replace(found, episodes=self.episodes, front=front)
 
 
 def begin(trained: Trained, agent: GraphLearner, folder: RunFolder) -> Searching:
@@ -163,14 +107,14 @@ def begin(trained: Trained, agent: GraphLearner, folder: RunFolder) -> Searching
     job, began = trained.job, time.perf_counter()
     measure = job.options.measure()
     sensitivity = _calibrate(trained, measure, folder)
-    journalled = trained.journalled(job.limits, trained.journal(folder.journal))
-    problem = trained.problem(job.limits, journalled, None if sensitivity is None else lambda: sensitivity)
+    journalled = trained.journalled(trained.journal(folder.journal))
+    problem = trained.problem(journalled, None if sensitivity is None else lambda: sensitivity)
     with job.runtime.shown(
         "starting candidates", starting_count(measure is not None, job.limits) // world_size()
     ) as advance:
         problem.start(measure is not None, advance)
     job.environments().connect(agent, problem)
-    searching = Searching(trained, problem, sensitivity, agent, began)
+    searching = Searching(trained, problem, agent, began)
     if from_first(folder.checkpoint(AGENT).is_file()):
         return _resumed(searching, folder, journalled)
     return searching
@@ -235,11 +179,9 @@ def search_by_method(trained: Trained, method: SearchMethod, folder: RunFolder) 
     Raises:
         UserError: The method is unknown or does not support this network.
     """
-    job, began = trained.job, time.perf_counter()
-    problem = trained.problem(job.limits, trained.journalled(job.limits, trained.journal(folder.journal)))
-    run_method(method, problem, job.task.seed, "by")
-    sensitivity = problem.sensitivity if problem.reads_sensitivity else None
-    return Searching(trained, problem, sensitivity, None, began).finished()
+    began, problem = time.perf_counter(), trained.problem(trained.journalled(trained.journal(folder.journal)))
+    run_method(method, problem, trained.job.task.seed, "by")
+    return Searched.of(problem, trained, time.perf_counter() - began)
 
 
 def _calibrate(trained: Trained, measure: str | None, folder: RunFolder) -> Sensitivity | None:

@@ -14,15 +14,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from gnnrl_lightning.job.checked import Checked, check
-from gnnrl_lightning.job.choosing import ChoiceFiles, choose
+from gnnrl_lightning.job.choosing import choose, files_of
 from gnnrl_lightning.job.cuts import cut
 from gnnrl_lightning.job.delivery import search_figures, stage_record
 from gnnrl_lightning.job.job import Runtime
 from gnnrl_lightning.job.origin import Origin
-from gnnrl_lightning.job.searching import Searched, search
+from gnnrl_lightning.job.searched import Searched
+from gnnrl_lightning.job.searching import search
 from gnnrl_lightning.job.trained import Trained, agreed, train
 from gnnrl_lightning.processes import from_first, rank
 from gnnrl_lightning.rl.learners.base import GraphLearner
@@ -43,40 +45,35 @@ def search_quietly(trained: Trained, by: GraphLearner | SearchMethod, folder: Ru
 
 
 def fits_agent(by: GraphLearner | SearchMethod, processes: int = 1) -> Callable[[Checked], None]:
-    """Return a check of the agent that can be made before anything is measured, see `check`.
+    """Return a check of the agent that can be made before anything is measured, see `check` and `check_agent`.
 
     Args:
-        by: The agent, or a method: the object itself or its name.
+        by: The agent, of which a copy is tried, or a method: the object itself or its name.
         processes: Number of processes.
     """
-
-    def first(checked: Checked) -> None:
-        if not isinstance(by, GraphLearner):
-            METHODS.find(by, "by")
-            return
-        checked.iterations(by, processes)
-        if by.policy_file is None:  # the states of a trained policy may have the latency, which is not known yet
-            checked.prepare(copy.deepcopy(by))
-
-    return first
+    return partial(check_agent, by=by, processes=processes, measured=False)
 
 
-def check_agent(checked: Checked, by: GraphLearner | SearchMethod, processes: int = 1) -> None:
+def check_agent(checked: Checked, by: GraphLearner | SearchMethod, processes: int = 1, measured: bool = True) -> None:
     """Refuse an unknown method, or an agent that does not fit the job; in stages, each has a copy of the agent.
 
     Args:
         checked: The checked job.
         by: The agent, or a method: the object itself or its name.
         processes: Number of processes.
+        measured: Whether the latency is known, which the states of a trained policy may have; before, a copy of the
+            agent is tried.
 
     Raises:
         UserError: The method is unknown; or see `Checked.iterations` and `Checked.prepare`.
     """
     if not isinstance(by, GraphLearner):
         METHODS.find(by, "by")
-    else:
-        checked.iterations(by, processes)
-        checked.prepare(copy.deepcopy(by) if checked.job.options.stages.shares else by)
+        return
+    checked.iterations(by, processes)
+    if measured or by.policy_file is None:
+        tried = not measured or checked.job.options.stages.shares
+        checked.prepare(copy.deepcopy(by) if tried else by)
 
 
 def through_stages(
@@ -114,7 +111,8 @@ def through_stages(
         if at is not None:
             run.checkpoints.mkdir(parents=True, exist_ok=True)
             trained = train(at, run)
-            origin = origin or Origin.of(trained.job, trained.network)
+            dense = trained.job
+            origin = origin or Origin(dense.graph, trained.network, dense.latency, dense.graph.widths)
             found = found or _run(trained, _prepared(at, by), run, number, search)
         assert origin is not None and found is not None
         origin = origin.after(found)
@@ -145,7 +143,7 @@ def _run(
     trained: Trained, by: GraphLearner | SearchMethod, run: RunFolder, number: int, search: Search
 ) -> Mapping[str, Any]:
     """Search, prune, fine-tune and save; return the record of the stage, the same in all processes."""
-    searched = choose(search(trained, by, run, run.path.name), ChoiceFiles.of(run))
+    searched = choose(search(trained, by, run, run.path.name), files_of(run))
     job, found = searched.trained.job, {}
     cuts = cut(searched.trained, {PRUNED: searched.best}, run)
     if rank() == 0:

@@ -115,11 +115,7 @@ class Trained:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the graph and of the dense weights, hexadecimal: evaluations in a journal are of this network."""
-        found = hashlib.sha256(" ".join([self.job.graph.fingerprint, *self.job.graph.masked]).encode())
-        for name, tensor in self.network.state_dict().items():
-            found.update(name.encode())
-            found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        return found.hexdigest()
+        return sha256_of(self.network, " ".join([self.job.graph.fingerprint, *self.job.graph.masked]))
 
     @property
     def sensitivity(self) -> Sensitivity:
@@ -194,28 +190,24 @@ class Trained:
         """Return the journal in a file, to be resumed; it must be of this network. Only the first process has one."""
         return Journal(path, resume=True, start=self.fingerprint) if rank() == 0 else Journal()
 
-    def journalled(self, limits: BoundBudget, journal: Journal, episode: EpisodeOptions | None = None) -> Journalled:
+    def journalled(self, journal: Journal, episode: EpisodeOptions | None = None) -> Journalled:
         """Return an evaluator that records its results in a journal.
 
         Args:
-            limits: Upper limits on the costs of a candidate.
             journal: File of the results; those that it has are not evaluated again.
             episode: Options of the searching agent's episodes: with a budget for each, candidates do not race; None:
                 as configured.
         """
-        return Journalled(self.evaluator(self.job.options.drop_probability(episode)), journal, limits.ratios)
+        return Journalled(self.evaluator(self.job.options.drop_probability(episode)), journal, self.job.limits.ratios)
 
-    def problem(
-        self, limits: BoundBudget, evaluate: Journalled, sensitivity: Callable[[], Sensitivity] | None = None
-    ) -> SearchProblem:
+    def problem(self, evaluate: Journalled, sensitivity: Callable[[], Sensitivity] | None = None) -> SearchProblem:
         """Return a new search problem with all evaluations left.
 
         Args:
-            limits: Upper limits on the costs of a candidate.
             evaluate: Scores candidates.
             sensitivity: Returns the sensitivity; None: as configured.
         """
-        options = self.job.options
+        options, limits = self.job.options, self.job.limits
         configured = None if options.search.sensitivity is None else lambda: self.sensitivity
         return SearchProblem(
             self.job.graph,
@@ -228,3 +220,12 @@ class Trained:
             self.pruner,
             evaluate.settle,
         )
+
+
+def sha256_of(network: nn.Module, start: str = "") -> str:
+    """Return the SHA-256 of a text and of a network's parameters and buffers with their names, hexadecimal."""
+    found = hashlib.sha256(start.encode())
+    for name, tensor in network.state_dict().items():
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()

@@ -13,9 +13,8 @@ from gnnrl_lightning.candidates.pruner import Pruner
 from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.cost.projection import AllowedWidths
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.importance import Calibration, try_own_importance
-from gnnrl_lightning.job.options import Options
+from gnnrl_lightning.job.job import Job
 from gnnrl_lightning.networks import check_runs, not_finite
 from gnnrl_lightning.registry import Registry
 from gnnrl_lightning.repair.table import REPAIRS
@@ -28,23 +27,20 @@ LOSSES = "(pruner, ratios (K,), advance) -> a tensor of losses (G, K)"
 """What is expected of a sensitivity."""
 
 
-def try_own(
-    graph: ComputationGraph, network: nn.Module, limits: BoundBudget, options: Options, calibration: Calibration
-) -> None:
+def try_own(job: Job, network: nn.Module, calibration: Calibration) -> None:
     """Refuse an importance, a repair or a sensitivity of the user's own that fails, before the network is trained.
 
     Each is tried once, on a few examples and the network as it is. What has a name in a table is not tried.
 
     Args:
-        graph: The traced network.
+        job: The job, whose options name what is tried.
         network: The dense network, trained or not.
-        limits: The budget.
-        options: Name what is tried.
         calibration: A few examples.
 
     Raises:
         UserError: One of them fails, returns what is not expected, or modifies the dense network.
     """
+    graph, limits, options = job.graph, job.limits, job.options
     importance = options.candidate.importance
     with unmodified(network, f"importance {Registry.name_of(importance)}"):
         try_own_importance(graph, network, importance, calibration)

@@ -127,5 +127,5 @@ def _in_macs(budget: Budget, graph: ComputationGraph, milliseconds: Callable[[],
     most = min(max(int(share * dense), smallest), dense - 1)
     given = budget.parsed.get(MACS)
     if given is not None:
-        most = min(most, int(given.value * dense if given.relative else given.value))
+        most = min(most, int(given.of(dense)))
     return budget.with_limits(**{LATENCY: None, MACS: most})

@@ -35,7 +35,7 @@ class Tuned:
         precision: A key of `PRECISIONS`.
         batch_size: Examples in a batch.
         milliseconds: Precision -> time per example with its best batch size, milliseconds.
-        refused: Precisions whose outputs do not agree with those of float32.
+        refused: Precisions in which the network fails, or does not agree with float32.
     """
 
     precision: str
@@ -83,7 +83,13 @@ def tune(
             fast = for_inference(copy.deepcopy(network).eval(), layers, PRECISIONS[name])
             given = channels_last(floats(inputs, PRECISIONS[name]))
             parts = split(take(given, slice(CHECKED)), sizes[0])
-            outputs = join([floats(call(fast, part)) for part in parts])  # which warms up, too
+            try:
+                outputs = join([floats(call(fast, part)) for part in parts])  # which warms up, too
+            except (RuntimeError, TypeError):  # an operator that has no kernel for this precision
+                if name == REFERENCE:
+                    raise
+                refused.append(name)
+                continue
             reference = outputs if reference is None else reference
             if objective.agrees(outputs, reference):
                 found[name] = _fastest(fast, given, sizes, clock)

@@ -5,7 +5,7 @@ import pytest
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.job import choosing
 from gnnrl_lightning.job.checked import check
-from gnnrl_lightning.job.choosing import ChoiceFiles, choose
+from gnnrl_lightning.job.choosing import choose, files_of
 from gnnrl_lightning.job.compare_options import CompareOptions
 from gnnrl_lightning.job.comparison import Comparison
 from gnnrl_lightning.job.delivery import deliver
@@ -30,19 +30,19 @@ def test_steps_are_taken_in_order_wherever_a_search_ends(checked, tmp_path, monk
 
     taken = []
 
-    def worst(searched, files):
+    def worst(searched, file):
         taken.append(("worst", searched.best.widths))
         return dataclasses.replace(searched, best=min(searched.history, key=lambda item: item.merit))
 
-    def noted(searched, files):
-        taken.append(("noted", searched.best.widths, files.finals.name))
+    def noted(searched, file):
+        taken.append(("noted", searched.best.widths, file and file.name))
         return searched
 
-    monkeypatch.setattr(choosing, "STEPS", {"worst": worst, "noted": noted})
+    monkeypatch.setattr(choosing, "STEPS", {"worst": worst, "finals": noted})
     folder = RunFolder.create(tmp_path, "run")
     searched = search(train(checked, folder), "random", folder)
     worst_of = min(searched.history, key=lambda item: item.merit)
-    chosen = choose(searched, ChoiceFiles.of(folder))
+    chosen = choose(searched, files_of(folder))
     assert chosen.best == worst_of != searched.best
     delivered = deliver(searched, folder)
     assert delivered.figures["pruned"]["widths"] == list(worst_of.widths)

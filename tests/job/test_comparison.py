@@ -254,6 +254,15 @@ def test_winners_are_fine_tuned_alike_with_each_seed(task, tmp_path):
     assert {"top1_test_after"} <= figures["summary"][0].keys()
 
 
+def test_a_fine_tuning_that_diverges_does_not_end_the_comparison(task, tmp_path):
+    """It is undone, as in a run of `fit`: the row has the network before it."""
+    options = CompareOptions(methods=["uniform"], seeds=[0], finetune=True)
+    comparison = comparison_of(task, options, finetuning=TrainingOptions(epochs=1, learning_rate=1e9))
+    with pytest.warns(UserWarning, match="uniform pruned network: the training diverged"):
+        (row,) = comparison.run(RunFolder.create(tmp_path, "run"))["rows"]
+    assert row["top1_test_after"] == row["top1_test_before"]
+
+
 def test_budgets_on_other_metrics_and_with_other_widths(task, tmp_path):
     budgets = [0.4, {"params": "60%"}, {"macs": 0.4, "channel_multiple": 4}]
     options = CompareOptions(methods=["uniform", "greedy"], seeds=[0], budgets=budgets)
@@ -304,5 +313,22 @@ def test_what_cannot_be_compared_is_refused(task):
         comparison_of(task, CompareOptions(methods=["slow"], variants={"slow": {}}))
     with pytest.raises(UserError, match=r"compare.methods has nothing"):
         CompareOptions(methods=[])
-    with pytest.raises(UserError, match=r"compare.seeds is \[-1\]"):
-        CompareOptions(seeds=[-1])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"seeds": []}, r"compare.seeds is \[\]: expected one seed, at least"),
+        ({"seeds": [-1]}, "a seed in compare.seeds is -1: expected a whole number from 0"),
+        ({"seeds": [0.5]}, "a seed in compare.seeds is 0.5: expected a whole number from 0"),
+        ({"seeds": ["a"]}, "a seed in compare.seeds is 'a': expected a whole number from 0"),
+        ({"seeds": 3}, "compare.seeds is 3: expected a list"),
+        ({"methods": "greedy"}, "compare.methods is 'greedy': expected a list"),
+        ({"budgets": 0.5}, "compare.budgets is 0.5: expected a list"),
+        ({"budgets": ["50%"]}, r"compare.budgets is \['50%'\]: expected shares of the dense MACs below 1"),
+        ({"finetune": "yes"}, "compare.finetune is 'yes': expected true or false"),
+    ],
+)
+def test_what_the_command_line_refuses_is_refused_in_python(given, message):
+    with pytest.raises(UserError, match=message):
+        CompareOptions(**given)

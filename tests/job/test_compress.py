@@ -18,6 +18,7 @@ from gnnrl_lightning.job.searching import search
 from gnnrl_lightning.job.trained import train
 from gnnrl_lightning.objective import Figure, Measured, Objective
 from gnnrl_lightning.rl.learners import GNNRL
+from gnnrl_lightning.rl.policies import Agent
 from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.search.methods import one_shot
 from gnnrl_lightning.speed.alignment import Alignment
@@ -95,6 +96,22 @@ def test_a_kept_run_is_resumed_and_its_artifact_loads(network, tmp_path, monkeyp
         compress(network, Digits(), Budget(macs=0.5), folder=tmp_path, by="random")
 
 
+def test_a_finished_run_may_be_written_in_other_formats(network, tmp_path, monkeypatch):
+    """They decide no result, as on the command line."""
+    run, given = (network, Digits(), Budget(macs=0.5)), {"by": "uniform", "folder": tmp_path / "run"}
+    first = compress(*run, options=options_of(delivery={"formats": ["weights"]}, **SHORT), **given)
+    assert not (first.folder / "model.pt2").exists()
+    monkeypatch.setattr(Task, "train", lambda *_, **__: pytest.fail("trained again"))
+    options = options_of(delivery={"formats": ["weights", "program"]}, **SHORT)
+    assert compress(*run, options=options, **given).widths == first.widths
+    assert (first.folder / "model.pt2").is_file()
+    with pytest.raises(UserError, match=r"has other settings: options.delivery.repair is 'refit' there, and 'none' he"):
+        compress(*run, options=options_of(delivery={"repair": "none"}, **SHORT), **given)
+    RunFolder(given["folder"]).config.write_text("budget: {macs: 0.5}\n")  # of the command line
+    with pytest.raises(UserError, match="has a run that is of another kind; give a new folder"):
+        compress(*run, options=options, **given)
+
+
 class Halved(Objective):
     """Cross-entropy, and no text of its own."""
 
@@ -165,6 +182,26 @@ def test_a_run_is_not_resumed_with_a_method_that_asks_for_something_else(network
     assert compress(*run, by=make(3), **given).widths == first.widths
     with pytest.raises(UserError, match=r"by is .* there, and .* here; give"):
         compress(*run, by=make(4), **given)
+
+
+def test_a_run_is_not_resumed_with_another_agent(network, tmp_path):
+    """Not even one of the same class: what it has learnt with other arguments would be taken for its own."""
+    run, small = (network, Digits(), Budget(macs=0.5)), {"epochs": 1, "minibatches": 2, "proxy_warmup": 1}
+    given = {"options": options_of(**SHORT | {"evaluations": 12}), "folder": tmp_path / "run"}
+    agent = GNNRL(**small)
+    first = compress(*run, by=agent, **given)
+    for same in (agent, GNNRL(**small)):
+        assert compress(*run, by=same, **given).widths == first.widths
+    for other, difference in (
+        (GNNRL(**small, clip_epsilon=0.3), r"by.clip_epsilon is 0.2 there, and 0.3 here"),
+        (GNNRL(**small, target_kl=None), r"by.target_kl is 0.4 there, and None here"),
+        (
+            GNNRL(**small, make_policy=partial(Agent, head="node")),
+            r"by.make_policy is 'Agent' there, and .*head='node'",
+        ),
+    ):
+        with pytest.raises(UserError, match=difference):
+            compress(*run, by=other, **given)
 
 
 OPEN = TrainingOptions(epochs=1, precision="auto")

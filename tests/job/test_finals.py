@@ -8,12 +8,11 @@ import torch
 
 from gnnrl_lightning.candidates.short_finetune import ShortFinetune
 from gnnrl_lightning.cost.budget import Budget
-from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.result import best_of
 from gnnrl_lightning.job.checked import check
-from gnnrl_lightning.job.choosing import ChoiceFiles, choose
+from gnnrl_lightning.job.choosing import choose, files_of
 from gnnrl_lightning.job.delivery import deliver
-from gnnrl_lightning.job.finals import FINALIST, play
+from gnnrl_lightning.job.finals import FINALIST, with_finals
 from gnnrl_lightning.job.searching import search
 from gnnrl_lightning.job.trained import train
 from gnnrl_lightning.runs.folder import RunFolder
@@ -43,7 +42,7 @@ def test_finalists_are_trained_and_the_best_of_them_is_delivered(task, folder, m
     """Their journal spares them the training the second time."""
     assert task.data.batch_size == 64
     finals = {"candidates": 3, "steps": 20}
-    found = choose(search(trained_of(task, folder, **finals), "random", folder), ChoiceFiles.of(folder))
+    found = choose(search(trained_of(task, folder, **finals), "random", folder), files_of(folder))
     kept = len({item.widths for item in found.history})
     count = min(3, math.ceil(ELIGIBLE * kept))
     assert found.finals is not None and count > 1
@@ -60,7 +59,7 @@ def test_finalists_are_trained_and_the_best_of_them_is_delivered(task, folder, m
     monkeypatch.setattr(ShortFinetune, "__call__", lambda *_: pytest.fail("trained again"))
     again = search(trained_of(task, folder, **finals), "random", folder)
     assert (
-        choose(again, ChoiceFiles.of(folder)).best.widths == found.best.widths
+        choose(again, files_of(folder)).best.widths == found.best.widths
         and folder.finals.read_text().splitlines() == lines
     )
     result = deliver(again, folder).figures
@@ -76,8 +75,8 @@ def test_candidates_without_a_score_are_not_trained(task, folder):
     found = search(trained, "uniform", folder)
     broken = dataclasses.replace(found.best, merit=(-math.inf, -math.inf))
     with pytest.warns(UserWarning, match="no finalist could be trained"):
-        played = play(trained, trained.job.limits, [broken], broken, Journal())
-    assert played.winner is broken and played.trained == ()
+        chosen = with_finals(dataclasses.replace(found, history=(broken,), best=broken))
+    assert chosen.best is broken and chosen.finals.trained == ()
 
 
 def test_finalists_that_cannot_be_trained_leave_the_choice_to_the_search(task, folder, monkeypatch):
@@ -87,5 +86,5 @@ def test_finalists_that_cannot_be_trained_leave_the_choice_to_the_search(task, f
     trained = trained_of(task, folder, candidates=2)
     monkeypatch.setattr(ShortFinetune, "__call__", broken)
     with pytest.warns(UserWarning, match="no finalist could be trained: the best evaluation is delivered"):
-        found = choose(search(trained, "random", folder), ChoiceFiles.of(folder))
+        found = choose(search(trained, "random", folder), files_of(folder))
     assert found.best.widths == best_of(found.history).widths and len(found.finals.trained) == 2

@@ -10,10 +10,10 @@ from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.checked import check
 from gnnrl_lightning.job.delivery import deliver
-from gnnrl_lightning.job.finals import Played
 from gnnrl_lightning.job.job import Runtime
 from gnnrl_lightning.job.latency_check import BEST, ROUNDS, TOLERANCE, with_latency_checked
 from gnnrl_lightning.job.options import Options
+from gnnrl_lightning.job.searched import Finalists
 from gnnrl_lightning.job.searching import search
 from gnnrl_lightning.job.trained import train
 from gnnrl_lightning.runs.folder import RunFolder
@@ -133,7 +133,7 @@ def test_a_candidate_with_time_to_spare_is_widened(monkeypatch, folder):
 def test_after_finals_their_winner_alone_is_measured(monkeypatch, folder):
     searched = searched_of(monkeypatch, folder, FakeTimer())
     winner = min(searched.history, key=lambda item: item.merit)
-    played = replace(searched, best=winner, finals=Played(winner, (winner,), 1.0))
+    played = replace(searched, best=winner, finals=Finalists((winner,), 1.0))
     (check,) = with_latency_checked(played).latency_checks
     assert tuple(check["widths"]) == winner.widths
 

@@ -228,6 +228,14 @@ def test_a_method_without_an_agent_searches_and_is_delivered(task, folder):
         search(trained_of(task, folder), "luck", folder)
 
 
+def test_a_method_that_asks_for_no_candidate_is_the_users_error(task, folder):
+    def idle(problem, seed):
+        """Leaves all evaluations."""
+
+    with pytest.raises(UserError, match="the search has asked for no candidate within the budget: expected at least"):
+        search(trained_of(task, folder), idle, folder)
+
+
 def test_one_candidate_is_delivered_without_the_uniform_one(task, folder):
     found = search(trained_of(task, folder), "greedy", folder)
     assert proposers(found) == ["greedy"] and found.uniform is None and found.sensitivity is not None
@@ -392,7 +400,7 @@ def test_there_is_no_teacher_for_the_dense_network():
 def test_candidates_race_unless_each_has_a_budget_of_its_own(task, folder):
     def probability(episode=None, **options):
         trained = trained_of(task, folder, **options)
-        return trained.journalled(trained.job.limits, Journal(), episode).evaluator.drop_probability
+        return trained.journalled(Journal(), episode).evaluator.drop_probability
 
     assert probability(drop_probability=0.1) == 0.1
     assert probability(EpisodeOptions(macs_range=(0.3, 0.7)), drop_probability=0.1) is None

@@ -108,6 +108,20 @@ class Overflowing(nn.Module):
         return outputs if x.dtype == torch.float32 else outputs * float("inf")
 
 
+class Spectrum(nn.Module):
+    """Has no kernel for bfloat16."""
+
+    def forward(self, x):
+        return torch.fft.rfft(x.flatten(1)[:, :6]).abs()
+
+
+def test_a_precision_in_which_the_network_fails_is_refused():
+    result, _ = tuned((Spectrum(), {}), table((3, 2, 1), (0.1, 0.1, 0.1)))
+    assert (result.precision, result.batch_size, result.refused) == ("32", 8, ("bf16",))
+    with pytest.raises(RuntimeError, match="Given groups=1"):  # in float32, too
+        tuned((nn.Conv2d(5, 2, 1), {}), {})
+
+
 @pytest.mark.parametrize("module", [Coarse, Overflowing])
 def test_a_precision_that_gives_other_outputs_is_refused_however_fast(module):
     result, clock = tuned((module(), {}), table((3, 2, 1), (0.1, 0.1, 0.1)))

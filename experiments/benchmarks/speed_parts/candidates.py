@@ -42,8 +42,7 @@ def recorded(trained: Trained, path: Path) -> Tensor:
         path: Journal of the search; if the file is missing, a cross-entropy search is recorded.
     """
     if not path.exists():
-        limits = trained.job.limits
-        METHODS["cross_entropy"].run(trained.problem(limits, trained.journalled(limits, Journal(path))), 0)
+        METHODS["cross_entropy"].run(trained.problem(trained.journalled(Journal(path))), 0)
     lines = path.read_text(encoding="utf-8").splitlines()
     asked = dict.fromkeys(tuple(json.loads(line)["widths"]) for line in lines)
     return torch.tensor([*asked][:: math.ceil(len(asked) / trained.job.options.search.evaluations)])
