@@ -219,7 +219,7 @@ def spread(x: Tensor, places: Places, *rest: Any, operator: Callable[..., Any], 
 
 
 def distance(x: Tensor, places: Places, other: Tensor, *rest: Any, operator: Callable[..., Tensor], **options: Any):
-    """Distance or similarity of two tensors along the kept positions."""
+    """Distance, similarity or loss of two tensors along the kept positions."""
     return operator(_kept(x, places), _kept(other, places), *rest, **options)
 
 
@@ -244,6 +244,7 @@ KINDS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(CONVOLUTIONS, convolution),
     "local_response_norm": among_kept,
     **dict.fromkeys(("cosine_similarity", "pairwise_distance", "cdist"), distance),
+    **dict.fromkeys(("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"), distance),
     **dict.fromkeys(("addmm", "baddbmm"), addmm),
     **dict.fromkeys(("norm", "linalg_vector_norm", "linalg_norm"), norm),
     **dict.fromkeys(("mean", "sum"), mean),

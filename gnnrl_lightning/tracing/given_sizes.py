@@ -33,12 +33,12 @@ def note_sizes(walk: Walk, labels: Tensor, sizes: Sequence[int], number: int) ->
 
 
 def note_zeros(walk: Walk, labels: Tensor) -> None:
-    """Record that zeros which the code makes have these channels, for the current operator writes into them."""
-    into = walk.node.args[0] if walk.node else None
-    if isinstance(into, Node) and into in walk.created and walk.caller is not None and support(labels):
-        operator, number, sizes = walk.created[into]
-        call = SizedCall(module_of(into), operator, number, sizes, walk.shape, labels, walk.source)
-        walk.calls_of_sizes.append(call)
+    """Record that zeros which the code makes have these channels: the current operator puts them beside channels."""
+    for zeros in walk.node.all_input_nodes if walk.node is not None and support(labels) else ():
+        if zeros in walk.created and walk.caller is not None:
+            operator, number, sizes = walk.created[zeros]
+            call = SizedCall(module_of(zeros), operator, number, sizes, sizes, labels, walk.source)
+            walk.calls_of_sizes.append(call)
 
 
 def note_split(

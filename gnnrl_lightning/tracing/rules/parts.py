@@ -52,10 +52,13 @@ def _concatenated(walk: Walk, tensors: list[Value], dim: int) -> tuple[Tensor, .
     if not any(value.labels for value in tensors):
         return ()
     labels = [fixed_labels(value) for value in tensors]
-    supports = {support(each) for each in labels}
+    supports = {support(each) for each in labels if not is_zero(each)}
     if len(supports) == 1 and dim not in next(iter(supports)) and supports != {()}:
-        # The concatenation is not along the channels: the operands share their channels.
-        return (functools.reduce(walk.join, labels),)
+        # The concatenation is not along the channels: the operands share their channels, and zeros adopt them.
+        joined = functools.reduce(walk.join, labels)
+        note_zeros(walk, joined)
+        return (joined,)
+    supports = {support(each) for each in labels}
     if supports - {()} and all(dim not in each for each in supports) and not all(value.labels for value in tensors):
         for value in tensors:  # along the channels, another tensor has none
             walk.freeze(value, "is concatenated with values that cannot be pruned")

@@ -224,6 +224,24 @@ def distance(walk: Walk, x: Value, other: Value, *args: Any, **kwargs: Any) -> V
     return Value(walk.shape)
 
 
+@rule("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", kind="pool")
+def loss(walk: Walk, x: Value, target: Value, reduction: int = 1, *_: Any, **__: Any) -> Value:
+    """Mean or sum of what two tensors differ by, over all elements: of the channels that are kept in both."""
+    number = walk.call_number()
+    if reduction == 0:
+        return pointwise(walk, x, target)
+    same = [dim for dim in range(len(x.shape)) if x.shape == target.shape]
+    both = {dim: (x.along(dim), target.along(dim)) for dim in same}
+    compared = {dim: pair for dim, pair in both.items() if None not in pair}
+    for labels in (*x.labels, *target.labels):
+        if len(support(labels)) != 1 or support(labels)[0] not in compared:
+            walk.freeze(labels, "is compared with values that cannot be pruned")
+    for dim, (first, second) in compared.items():
+        assert first is not None and second is not None
+        walk.statistic(number, dim, walk.join(first, second))
+    return Value(walk.shape)
+
+
 @rule("sort", "topk", kind="other")
 def ordered(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> tuple[Value, Value]:
     """The sorted or largest elements along a dimension with their indices: channels along it are frozen."""

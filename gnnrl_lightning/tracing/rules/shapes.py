@@ -148,6 +148,18 @@ def expand_as(walk: Walk, x: Value, like: Value) -> Value:
     return Value(walk.shape, tuple(made))
 
 
+@rule("broadcast_tensors", kind="shape")
+def broadcast(walk: Walk, tensors: list[Value]) -> list[Value]:
+    """Repetition of dimensions of size 1 of each tensor, as `expand_as` for those that have channels there."""
+    ndim = len(walk.shape)
+    made = []
+    for i, value in enumerate(tensors):
+        for like in (*tensors[:i], *tensors[i + 1 :]):
+            value = expand_as(walk, value, expand(walk, like)) if like.shape != value.shape else value
+        made.append(Value(walk.shape, expand(walk, value).labels))
+    return made
+
+
 @rule("triu", "tril", kind="shape")
 def triangle(walk: Walk, x: Value, *_: Any) -> Value:
     """Zeros beside a diagonal of the last two dimensions: channels along them are frozen."""
