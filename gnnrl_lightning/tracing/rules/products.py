@@ -70,7 +70,6 @@ def _note_scores(walk: Walk, sources: Sequence[Any], product: Product) -> None:
     if product.reads is not None and not any(source in walk.derived for source in sources):
         assert walk.node is not None
         walk.scores[walk.node] = product.reads
-        walk.compared.append(product.reads)
 
 
 def _produce(walk: Walk, sources: Sequence[Any], values: Sequence[Value], letters: Sequence[str], result: str) -> None:

@@ -72,6 +72,8 @@ def summarise(walk: Walk, x: Value, dims: Iterable[int], reason: str, number: in
     for labels in found.labels:
         if support(labels) in crossing:
             walk.statistic(number, support(labels)[0], labels.flatten())
+            if walk.node is not None:
+                walk.scores[walk.node] = labels
     return found
 
 
