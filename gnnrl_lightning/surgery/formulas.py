@@ -145,9 +145,18 @@ def _with_keys(mask: Tensor | None, kept: Tensor, q: Tensor) -> Tensor:
 
 
 def einsum(equation: str, places: Places, *operands: Any, operator: Callable[..., Tensor]) -> Tensor:
-    """Einstein summation: its first tensor reads zeros in place of removed channels."""
-    first, *others = operands[0] if isinstance(operands[0], (tuple, list)) else operands
-    return operator(equation, _only(first, places), *others)
+    """Einstein summation: its tensors, whose dimensions are in a row, read zeros in place of removed channels."""
+    given, read, first = operands[0] if isinstance(operands[0], (tuple, list)) else operands, [], 0
+    for x in given:
+        mine: dict[int | Shape, Tensor] = {}
+        for where, stays in places.items():
+            if isinstance(where, int):
+                mine |= {where - first: stays} if first <= where < first + x.dim() else {}
+            elif math.prod(shape := where[first : first + x.dim()]) > 1:
+                mine[shape] = stays
+        read.append(_only(x, mine))
+        first += x.dim()
+    return operator(equation, *read)
 
 
 def addmm(bias: Tensor, places: Places, first: Tensor, *rest: Any, operator: Callable[..., Tensor], **options: Any):

@@ -32,7 +32,8 @@ class Product:
         result: The letters of the result.
         number: Number of the call, for the masked reference.
         masked: Whether labels of parameters that are contracted are those of a weight, which a mask sets to zero.
-        noted: Whether the masked reference has zeros in the first operand in place of removed channels.
+        noted: Letters of the tensors of the call: in the first of them that has a contracted dimension, the masked
+            reference has zeros in place of removed channels; None: in no tensor.
         sizes: Labels of all dimensions that cost, for a `Contraction`.
         heads: Labels of the batch dimensions that have any.
     """
@@ -43,7 +44,7 @@ class Product:
     result: str
     number: int
     masked: bool = True
-    noted: bool = True
+    noted: Sequence[str] | None = ()
     sizes: list[Tensor] = field(default_factory=list)
     heads: list[Tensor] = field(default_factory=list)
     reads: Tensor | None = None
@@ -160,14 +161,20 @@ class Product:
             if made:
                 return
         walk.computed += [side for value, side in zip(self.values, sides, strict=True) if walk.parameter_name(value)]
-        if not self.noted:
+        if self.noted is None:
             return
-        mine = self.letters[0]
-        for dim in set(support(joined)) - {self.order.index(letter) for letter in mine}:
+        letter, tensors = self.order[place], self.noted or self.letters[:1]
+        number = next(i for i, each in enumerate(tensors) if letter in each)
+        mine, before = tensors[number], "".join(tensors[:number])
+        for dim in set(support(joined)) - {self.order.index(each) for each in mine if each in self.order}:
             joined = joined.narrow(dim, 0, 1)
-        laid = _gather(joined, mine, self.order)
-        dim = mine.index(self.order[place])
-        walk.statistic(self.number, dim, laid.flatten() if support(laid) == (dim,) else laid)
+        laid, dim = _gather(joined, mine, self.order), mine.index(letter)
+        if support(laid) == (dim,):
+            laid = laid.flatten()
+        elif self.noted:  # as if the dimensions of all tensors were in a row
+            behind = "".join(tensors[number + 1 :])
+            laid = laid.reshape((*(1,) * len(before), *laid.shape, *(1,) * len(behind)))
+        walk.statistic(self.number, len(before) + dim, laid)
 
     def _match_batch(self) -> None:
         """Join the labels of both operands along batch dimensions, those of heads included."""
@@ -210,7 +217,10 @@ def _spread(labels: Tensor, letters: str, order: str) -> Tensor:
 
 
 def _gather(table: Tensor, letters: str, order: str) -> Tensor:
-    """Lay a label tensor in an operand's own dimensions, the inverse of `_spread`."""
+    """Lay a label tensor in a tensor's own dimensions, the inverse of `_spread`; it does not change along others."""
     gone = tuple(place for place, letter in enumerate(order) if letter not in letters)
     left = [letter for letter in order if letter in letters]
-    return (table.squeeze(gone) if gone else table).permute([left.index(letter) for letter in letters])
+    laid = (table.squeeze(gone) if gone else table).permute([left.index(x) for x in letters if x in left])
+    for place, letter in enumerate(letters):
+        laid = laid if letter in left else laid.unsqueeze(place)
+    return laid

@@ -151,7 +151,6 @@ def expand_as(walk: Walk, x: Value, like: Value) -> Value:
 @rule("broadcast_tensors", kind="shape")
 def broadcast(walk: Walk, tensors: list[Value]) -> list[Value]:
     """Repetition of dimensions of size 1 of each tensor, as `expand_as` for those that have channels there."""
-    ndim = len(walk.shape)
     made = []
     for i, value in enumerate(tensors):
         for like in (*tensors[:i], *tensors[i + 1 :]):

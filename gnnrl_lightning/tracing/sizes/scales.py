@@ -1,4 +1,4 @@
-"""Numbers of the code that depend on a width: `scores * q.shape[1] ** -0.5`, `F.normalize(x, dim=1) * x.shape[1] ** 0.5`.
+"""Numbers of the code that depend on a width: `scores * q.shape[1] ** -0.5`, `F.normalize(x) * x.shape[1] ** 0.5`.
 
 Code scales channels, sums over them and products of two feature maps by the number of channels; in the pruned network,
 that is the number that is kept. Nothing is assumed: the module runs alone with longer inputs, or with wider layers (see

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import gnnrl_lightning
-from gnnrl_lightning.tracing.rules.products import _spelled
+from gnnrl_lightning.tracing.rules.sums import _spelled
 from tests.support.exactness import check, random_weights
 from tests.support.networks_zoo import Pair
 
