@@ -107,6 +107,8 @@ def randomised(network: nn.Module, generator: torch.Generator) -> nn.Module:
             noise.normal_(std=0.1, generator=generator)
         else:
             noise.uniform_(0.5, 1.5, generator=generator)
+        if not tensor.is_meta and bool((tensor >= 0).all()):
+            noise.abs_()  # the code may take the logarithm of what a bank of filters gives
         return noise.to(tensor.device)
 
     return converted_copy(network, lambda name, tensor: random(name, tensor.detach()))

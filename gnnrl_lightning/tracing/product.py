@@ -75,8 +75,7 @@ class Product:
                 if not free & self.contracted and free:
                     passing.append(table)
         self._match_batch()
-        along = [dim for table in passing for dim in set(support(table)) - self.batch]
-        if len({*along}) < len(along):  # a view has made one dimension of two with channels
+        if self._share_dimensions():
             for table in passing:
                 self.walk.freeze(table, "shares a dimension of a matrix product with other channels")
             self.walk.freeze(self.reads, "is contracted with channels that share a dimension")
@@ -86,9 +85,20 @@ class Product:
         covered = {dim for table in passing for dim in support(table)}
         pure = [heads for heads in self.heads if not covered & set(support(heads))]
         for table in passing:
-            self.sizes.append(self._width(table))
+            self.sizes.append(self._width(_each_once(table)))
         made = [*passing, *pure]
         return tuple(table.reshape(table.shape[: len(self.result)]) for table in made)
+
+    def _share_dimensions(self) -> bool:
+        """Whether a view has made one dimension of two with channels, other than those of a weight: of experts."""
+        sources = self.walk.node.args[-2:] if self.walk.node is not None else ()
+        weights = [self.masked and source in self.walk.derived for source in sources]
+        for tables, weight in zip(self.tables, (weights * 2)[:2] or (False, False), strict=True):
+            passing = [table for table in tables if not set(support(table)) & self.contracted]
+            along = [dim for table in passing for dim in set(support(table)) - self.batch]
+            if len({*along}) < len(along) and not weight:
+                return True
+        return False
 
     def keep_made(self) -> None:
         """Record the channels that an operand without labels makes of the other one's: `x @ table`, with a constant.
@@ -198,6 +208,14 @@ class Product:
             for other in near:
                 heads = walk.join(heads, other)
             self.heads.append(heads)
+
+
+def _each_once(table: Tensor) -> Tensor:
+    """Labels along one dimension, of which a view may have made several positions each: each of them once."""
+    dims = support(table)
+    if len(dims) != 1 or len(labels := table.unique()) == table.numel():
+        return table
+    return labels.reshape([len(labels) if dim == dims[0] else 1 for dim in range(table.dim())])
 
 
 def may_meet(value: Value, letters: str, letter: str) -> bool:

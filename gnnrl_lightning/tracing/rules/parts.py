@@ -13,6 +13,9 @@ from gnnrl_lightning.tracing.labels import ZERO, Value, compact, is_zero, suppor
 from gnnrl_lightning.tracing.rules.elementwise import merge
 from gnnrl_lightning.tracing.walk import Walk, fixed_labels, operator_name, rule
 
+SIZED_AS = ("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like")
+"""Operators that make a tensor of the sizes of another one, and read none of its values."""
+
 
 def _expand(labels: Tensor, value: Value, dim: int) -> Tensor:
     """Expand a label tensor to full size along `dim`, as required by operators along one dimension."""
@@ -136,6 +139,8 @@ def cut(walk: Walk, x: Value, dim: int = 0, start: int | None = None, end: int |
     if _overwritten(walk):
         return zeros(walk)
     first, last, step = slice(start, end, step).indices(x.shape[dim])
+    if last - first == 1 and _only_sized(walk):
+        return Value(walk.shape, x.others(dim))
     return _sliced(walk, x, dim, first, max(first, last), step)
 
 
@@ -173,6 +178,13 @@ def _overwritten(walk: Walk) -> bool:
     assert walk.node is not None
     readers = walk.node.users
     return bool(readers) and all(operator_name(user.target) == "copy" and user.args[0] is walk.node for user in readers)
+
+
+def _only_sized(walk: Walk) -> bool:
+    """Whether every reader of the operator's output only takes its sizes: `torch.ones_like(x[:, :1])`."""
+    assert walk.node is not None
+    readers = walk.node.users
+    return bool(readers) and all(operator_name(user.target) in SIZED_AS for user in readers)
 
 
 @rule("select", kind="shape")

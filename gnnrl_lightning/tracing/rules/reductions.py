@@ -105,7 +105,7 @@ def _of_head(walk: Walk, labels: Tensor, dims: tuple[int, ...], number: int) -> 
     return heads_of(walk, labels, dims)[0]
 
 
-@rule("mean", "sum", "amax", "amin", "var", "std", "var_mean", "std_mean", kind="pool")
+@rule("mean", "sum", "amax", "amin", "logsumexp", "prod", "var", "std", "var_mean", "std_mean", kind="pool")
 def summary(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Any:
     """Summary over dimensions: of the channels along them, of those that are kept."""
     dims = _dims(x, kwargs.get("dim", args[0] if args and not isinstance(args[0], bool) else None))
@@ -164,7 +164,7 @@ def extremum(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Any:
     return result if dim is None else (result, result)
 
 
-@rule("logsumexp", "prod", "norm", "any", "all", "argmax", "argmin", kind="pool")
+@rule("norm", "any", "all", "argmax", "argmin", kind="pool")
 def reduce(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Value:
     """Reduction over dimensions: channels along them are frozen."""
     positional = args[1:] if walk.operator == "norm" else args
