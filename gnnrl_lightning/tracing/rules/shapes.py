@@ -88,11 +88,19 @@ def permute(walk: Walk, x: Value, *args: Any) -> Value:
     return Value(walk.shape, tuple(_same_operator(walk, labels, *args) for labels in x.labels))
 
 
-@rule("squeeze", "tile", "channel_shuffle", "native_channel_shuffle", "pixel_unshuffle", "diagonal", kind="shape")
+@rule("squeeze", "tile", "pixel_unshuffle", "diagonal", kind="shape")
 def rearrange(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Value:
     """All other movements of elements."""
     moved = tuple(compact(_same_operator(walk, labels.expand(x.shape), *args, **kwargs)) for labels in x.labels)
     return Value(walk.shape, moved)
+
+
+@rule("channel_shuffle", "native_channel_shuffle", kind="shape")
+def channel_shuffle(walk: Walk, x: Value, groups: int) -> Value:
+    """Groups of channels are interleaved: they keep equal counts."""
+    if (channels := x.along(1)) is not None:
+        walk.tie(channels.reshape(groups, -1))
+    return rearrange(walk, x, groups)
 
 
 @rule("repeat", "repeat_interleave", kind="shape")

@@ -36,7 +36,6 @@ def einsum(walk: Walk, equation: str, operands: list[Value], *, path: list[int] 
     halved = [_halves(walk, value, letters, left, right) for value, letters in zip(operands, subscripts, strict=True)]
     sources = arguments(walk)[1]
     made = _in_pairs(walk, [*zip(sources, halved, subscripts, strict=True)], right, number, path or [])
-    produce(walk, sources, halved, subscripts, right)
     return Value(walk.shape, made.labels)
 
 
@@ -64,6 +63,7 @@ def _in_pairs(walk: Walk, operands: list[Operand], right: str, number: int, path
         shape = tuple(sizes.get(letter, 1) for letter in result)
         value = Value(shape, product.labels())
         product.keep_made()
+        produce(walk, nodes, values, letters, right)
         if None not in nodes:
             note_scores(walk, nodes, product)
         summed = [letter for letter in known if letter not in result and all(letter in mine for mine in letters)]

@@ -48,7 +48,7 @@ def note_scales(following: Following, channels: Channels, failing: Collection[in
 
 
 def _power(following: Following, item: Scaling, channels: Channels, group: int) -> float:
-    """Return the power of the number of channels in a number of the code; 0: a group does not change it."""
+    """Return the power of the number of channels in a number of the code; 0: it has none."""
     module = following.module(item.module)
     if module is None:
         return 0.0
@@ -64,12 +64,12 @@ def _power(following: Following, item: Scaling, channels: Channels, group: int) 
         ratio = module.sizes((), {}, {}, resize).factors.get(key, value)
         ratio = ratio / value if ratio and value else 1.0
         if ratio > 0 and ratio != 1:
-            power = _exact(math.log(ratio) / math.log(1 + len(mine) / width / item.labels.numel()))
+            power = _root(math.log(ratio) / math.log(1 + len(mine) / width / item.labels.numel()))
             return power if item.operator == "mul" else -power
     return 0.0
 
 
-def _exact(power: float) -> float:
-    """The root that a power is, up to the rounding of a number in float32."""
+def _root(power: float) -> float:
+    """The root that a power is, up to the rounding of a number in float32; 0: it is none."""
     root = round(12 * power) / 12
-    return root if abs(root - power) < 1e-4 else power
+    return root if abs(root - power) < 1e-4 else 0.0
