@@ -31,6 +31,7 @@ def cat(walk: Walk, tensors: list[Value], dim: int = 0) -> Value:
     dim %= len(walk.shape)
     if all(len(value.labels) < 2 for value in tensors):
         return Value(walk.shape, _concatenated(walk, tensors, dim))
+    tensors = [_without_single(walk, value) for value in tensors]
     made: list[Tensor] = []
     changing = dict.fromkeys(frozenset(support(each)) - {dim} for value in tensors for each in value.labels
                              if support(each) or not is_zero(each))  # fmt: skip
@@ -42,6 +43,14 @@ def cat(walk: Walk, tensors: list[Value], dim: int = 0) -> Value:
         for value in mine:
             walk.freeze(value, "is concatenated with labels on several dimensions")
     return Value(walk.shape, tuple(made))
+
+
+def _without_single(walk: Walk, value: Value) -> Value:
+    """A tensor with channels without the label of the only position along another dimension, which stays: a token."""
+    single = [each for each in value.labels if not support(each) and not is_zero(each) and len(value.labels) > 1]
+    for labels in single:
+        walk.freeze(labels, "is concatenated as a single position")
+    return Value(value.shape, tuple(each for each in value.labels if not any(each is one for one in single)))
 
 
 def _changing(value: Value, dim: int, others: frozenset[int]) -> Value:
