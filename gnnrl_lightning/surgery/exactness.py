@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,8 @@ def exactness_fault(
 def _check_doubled(network: nn.Module, inputs: Inputs) -> None:
     """Refuse a network that fails in float64 with nothing pruned: it cannot be tested so."""
     try:
-        run(shared_copy(network), inputs)
+        with _float64():
+            run(shared_copy(network), inputs)
     except Exception as error:
         raise UserError(
             f"{type(network).__name__} fails in float64 with random weights and inputs{in_line(error)}: "
@@ -105,12 +107,26 @@ def randomised(network: nn.Module, generator: torch.Generator) -> nn.Module:
             noise.normal_(std=0.1, generator=generator)
         else:
             noise.uniform_(0.5, 1.5, generator=generator)
+        if not tensor.is_meta and bool((tensor >= 0).all()):
+            noise.abs_()  # the code may take the logarithm of what a bank of filters gives
         return noise.to(tensor.device)
 
     return converted_copy(network, lambda name, tensor: random(name, tensor.detach()))
 
 
+@contextmanager
+def _float64() -> Iterator[None]:
+    """Tensors that the code makes without a type have that of the weights, as they have outside this test."""
+    former = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(former)
+
+
 def _outputs(network: nn.Module, inputs: Inputs) -> list[Tensor]:
     torch.manual_seed(0)  # of code that adds noise
-    found = tensors(run(network, inputs))
+    with _float64():
+        found = tensors(run(network, inputs))
     return [tensor.to(torch.complex128 if tensor.is_complex() else torch.float64) for tensor in found]

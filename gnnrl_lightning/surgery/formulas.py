@@ -145,9 +145,18 @@ def _with_keys(mask: Tensor | None, kept: Tensor, q: Tensor) -> Tensor:
 
 
 def einsum(equation: str, places: Places, *operands: Any, operator: Callable[..., Tensor]) -> Tensor:
-    """Einstein summation: its first tensor reads zeros in place of removed channels."""
-    first, *others = operands[0] if isinstance(operands[0], (tuple, list)) else operands
-    return operator(equation, _only(first, places), *others)
+    """Einstein summation: its tensors, whose dimensions are in a row, read zeros in place of removed channels."""
+    given, read, first = operands[0] if isinstance(operands[0], (tuple, list)) else operands, [], 0
+    for x in given:
+        mine: dict[int | Shape, Tensor] = {}
+        for where, stays in places.items():
+            if isinstance(where, int):
+                mine |= {where - first: stays} if first <= where < first + x.dim() else {}
+            elif math.prod(shape := where[first : first + x.dim()]) > 1:
+                mine[shape] = stays
+        read.append(_only(x, mine))
+        first += x.dim()
+    return operator(equation, *read)
 
 
 def addmm(bias: Tensor, places: Places, first: Tensor, *rest: Any, operator: Callable[..., Tensor], **options: Any):
@@ -219,7 +228,7 @@ def spread(x: Tensor, places: Places, *rest: Any, operator: Callable[..., Any], 
 
 
 def distance(x: Tensor, places: Places, other: Tensor, *rest: Any, operator: Callable[..., Tensor], **options: Any):
-    """Distance or similarity of two tensors along the kept positions."""
+    """Distance, similarity or loss of two tensors along the kept positions."""
     return operator(_kept(x, places), _kept(other, places), *rest, **options)
 
 
@@ -244,6 +253,7 @@ KINDS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(CONVOLUTIONS, convolution),
     "local_response_norm": among_kept,
     **dict.fromkeys(("cosine_similarity", "pairwise_distance", "cdist"), distance),
+    **dict.fromkeys(("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"), distance),
     **dict.fromkeys(("addmm", "baddbmm"), addmm),
     **dict.fromkeys(("norm", "linalg_vector_norm", "linalg_norm"), norm),
     **dict.fromkeys(("mean", "sum"), mean),

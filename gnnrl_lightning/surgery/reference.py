@@ -11,10 +11,12 @@ While the masked network runs, a mode of `torch.overrides` computes these operat
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -106,8 +108,19 @@ def summarise_kept(network: nn.Module, summaries: Sequence[tuple[Statistic, Tens
         if item.power:
             factors[call] = (len(stays) / len(item.labels)) ** item.power
         else:
-            kept[call][item.shape or item.dim] = stays
+            kept[call][item.shape or item.dim] = _or_nothing_kept(item, stays) if item.shape else stays
     mode = _Summaries(kept, factors)
     for module in network.modules():
         module.register_forward_pre_hook(mode.start, prepend=True)
         module.register_forward_hook(mode.end, always_call=True)
+
+
+def _or_nothing_kept(item: Statistic, stays: Tensor) -> Tensor:
+    """The kept positions of rows such as heads; all of those of a row that keeps none, which nothing reads.
+
+    Zeros there would be divided by.
+    """
+    kept = torch.zeros(math.prod(item.shape), dtype=torch.bool, device=stays.device)
+    kept[stays] = True
+    kept = kept.reshape(item.shape)
+    return (kept | ~kept.any(item.dim, keepdim=True)).flatten().nonzero().flatten()

@@ -15,7 +15,13 @@ from torch.fx import Node
 from gnnrl_lightning.tracing.labels import support
 from gnnrl_lightning.tracing.program.sources import module_of
 from gnnrl_lightning.tracing.records import ModuleSize, SizedCall, SplitCall
-from gnnrl_lightning.tracing.walk import Walk
+from gnnrl_lightning.tracing.walk import Walk, operator_name
+
+COPIES = ("to", "_to_copy", "type_as", "clone", "contiguous", "detach", "alias")
+"""Operators between zeros that the code makes and the operator that puts them beside channels."""
+
+RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+"""Modules of PyTorch that make zeros of a size which follows by type."""
 
 
 def note_sizes(walk: Walk, labels: Tensor, sizes: Sequence[int], number: int) -> None:
@@ -33,12 +39,14 @@ def note_sizes(walk: Walk, labels: Tensor, sizes: Sequence[int], number: int) ->
 
 
 def note_zeros(walk: Walk, labels: Tensor) -> None:
-    """Record that zeros which the code makes have these channels, for the current operator writes into them."""
-    into = walk.node.args[0] if walk.node else None
-    if isinstance(into, Node) and into in walk.created and walk.caller is not None and support(labels):
-        operator, number, sizes = walk.created[into]
-        call = SizedCall(module_of(into), operator, number, sizes, walk.shape, labels, walk.source)
-        walk.calls_of_sizes.append(call)
+    """Record that zeros which the code makes have these channels: the current operator puts them beside channels."""
+    for made in walk.node.all_input_nodes if walk.node is not None and support(labels) else ():
+        while operator_name(made.target) in COPIES and isinstance(made.args[0], Node):
+            made = made.args[0]
+        own = isinstance(walk.caller, RECURRENT) and module_of(made) == walk.module
+        if made in walk.created and walk.caller is not None and not own:
+            operator, number, sizes = walk.created[made]
+            walk.calls_of_sizes.append(SizedCall(module_of(made), operator, number, sizes, sizes, labels, walk.source))
 
 
 def note_split(

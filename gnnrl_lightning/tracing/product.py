@@ -32,7 +32,8 @@ class Product:
         result: The letters of the result.
         number: Number of the call, for the masked reference.
         masked: Whether labels of parameters that are contracted are those of a weight, which a mask sets to zero.
-        noted: Whether the masked reference has zeros in the first operand in place of removed channels.
+        noted: Letters of the tensors of the call: in the first of them that has a contracted dimension, the masked
+            reference has zeros in place of removed channels; None: in no tensor.
         sizes: Labels of all dimensions that cost, for a `Contraction`.
         heads: Labels of the batch dimensions that have any.
     """
@@ -43,7 +44,7 @@ class Product:
     result: str
     number: int
     masked: bool = True
-    noted: bool = True
+    noted: Sequence[str] | None = ()
     sizes: list[Tensor] = field(default_factory=list)
     heads: list[Tensor] = field(default_factory=list)
     reads: Tensor | None = None
@@ -74,8 +75,7 @@ class Product:
                 if not free & self.contracted and free:
                     passing.append(table)
         self._match_batch()
-        along = [dim for table in passing for dim in set(support(table)) - self.batch]
-        if len({*along}) < len(along):  # a view has made one dimension of two with channels
+        if self._share_dimensions():
             for table in passing:
                 self.walk.freeze(table, "shares a dimension of a matrix product with other channels")
             self.walk.freeze(self.reads, "is contracted with channels that share a dimension")
@@ -85,9 +85,20 @@ class Product:
         covered = {dim for table in passing for dim in support(table)}
         pure = [heads for heads in self.heads if not covered & set(support(heads))]
         for table in passing:
-            self.sizes.append(self._width(table))
+            self.sizes.append(self._width(_each_once(table)))
         made = [*passing, *pure]
         return tuple(table.reshape(table.shape[: len(self.result)]) for table in made)
+
+    def _share_dimensions(self) -> bool:
+        """Whether a view has made one dimension of two with channels, other than those of a weight: of experts."""
+        sources = self.walk.node.args[-2:] if self.walk.node is not None else ()
+        weights = [self.masked and source in self.walk.derived for source in sources]
+        for tables, weight in zip(self.tables, (weights * 2)[:2] or (False, False), strict=True):
+            passing = [table for table in tables if not set(support(table)) & self.contracted]
+            along = [dim for table in passing for dim in set(support(table)) - self.batch]
+            if len({*along}) < len(along) and not weight:
+                return True
+        return False
 
     def keep_made(self) -> None:
         """Record the channels that an operand without labels makes of the other one's: `x @ table`, with a constant.
@@ -160,14 +171,20 @@ class Product:
             if made:
                 return
         walk.computed += [side for value, side in zip(self.values, sides, strict=True) if walk.parameter_name(value)]
-        if not self.noted:
+        if self.noted is None:
             return
-        mine = self.letters[0]
-        for dim in set(support(joined)) - {self.order.index(letter) for letter in mine}:
+        letter, tensors = self.order[place], self.noted or self.letters[:1]
+        number = next(i for i, each in enumerate(tensors) if letter in each)
+        mine, before = tensors[number], "".join(tensors[:number])
+        for dim in set(support(joined)) - {self.order.index(each) for each in mine if each in self.order}:
             joined = joined.narrow(dim, 0, 1)
-        laid = _gather(joined, mine, self.order)
-        dim = mine.index(self.order[place])
-        walk.statistic(self.number, dim, laid.flatten() if support(laid) == (dim,) else laid)
+        laid, dim = _gather(joined, mine, self.order), mine.index(letter)
+        if support(laid) == (dim,):
+            laid = laid.flatten()
+        elif self.noted:  # as if the dimensions of all tensors were in a row
+            behind = "".join(tensors[number + 1 :])
+            laid = laid.reshape((*(1,) * len(before), *laid.shape, *(1,) * len(behind)))
+        walk.statistic(self.number, len(before) + dim, laid)
 
     def _match_batch(self) -> None:
         """Join the labels of both operands along batch dimensions, those of heads included."""
@@ -193,6 +210,14 @@ class Product:
             self.heads.append(heads)
 
 
+def _each_once(table: Tensor) -> Tensor:
+    """Labels along one dimension, of which a view may have made several positions each: each of them once."""
+    dims = support(table)
+    if len(dims) != 1 or len(labels := table.unique()) == table.numel():
+        return table
+    return labels.reshape([len(labels) if dim == dims[0] else 1 for dim in range(table.dim())])
+
+
 def may_meet(value: Value, letters: str, letter: str) -> bool:
     """Whether another operand may have channels along a dimension: this one has some there, or is broadcast."""
     dim = letters.index(letter)
@@ -210,7 +235,10 @@ def _spread(labels: Tensor, letters: str, order: str) -> Tensor:
 
 
 def _gather(table: Tensor, letters: str, order: str) -> Tensor:
-    """Lay a label tensor in an operand's own dimensions, the inverse of `_spread`."""
+    """Lay a label tensor in a tensor's own dimensions, the inverse of `_spread`; it does not change along others."""
     gone = tuple(place for place, letter in enumerate(order) if letter not in letters)
     left = [letter for letter in order if letter in letters]
-    return (table.squeeze(gone) if gone else table).permute([left.index(letter) for letter in letters])
+    laid = (table.squeeze(gone) if gone else table).permute([left.index(x) for x in letters if x in left])
+    for place, letter in enumerate(letters):
+        laid = laid if letter in left else laid.unsqueeze(place)
+    return laid

@@ -27,7 +27,7 @@ REMEDIES = {
     "is indexed": "select channels with torch.index_select and a buffer",
     "through an index": "write with a mask, x[mask] = number, or with torch.where",
     "with channels that share a dimension": "write it as an einsum that gives each kind of channels its own dimension",
-    "einsum of three tensors": "write it as einsums of two tensors, without diagonal",
+    "einsum with a diagonal": "write it without diagonal",
     "size that the code fixes": "give it sizes that are attributes of the module: view(n, -1, self.heads, self.width)",
     "packed sequence": "give the recurrent layer padded sequences, and no projection",
 }

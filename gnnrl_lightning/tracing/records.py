@@ -229,12 +229,12 @@ class Scaling:
         module: Path of the module that calls it.
         operator: Name of the operator.
         number: How many operators of this name the module has called before.
-        value: The number.
-        labels: Labels of the tensor; of scores, those that they have contracted.
+        value: The number; None if the code holds it in a tensor.
+        labels: Labels of the tensor; of scores and sums, those that they have contracted.
     """
 
     module: str
     operator: str
     number: int
-    value: float
+    value: float | None
     labels: Tensor

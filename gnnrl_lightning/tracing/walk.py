@@ -97,8 +97,8 @@ class Walk:
         tied: Module, operator and number of calls whose sizes, and of products whose numbers, have been compared with
             what the module reads and makes.
         scalings: Products of numbers of the code and channels, or scores.
-        scores: Node of a product of two feature maps, such as scores of attention -> labels that it contracts.
-        compared: Labels that such products contract.
+        scores: Node of a product of two feature maps, such as scores of attention, or of a summary over channels ->
+            labels that it contracts or summarises.
         statistics: Operators that summarise channels together.
         calls: Number of calls of such operators, by module and name.
         steps: Operators in order, for the state graph.
@@ -140,7 +140,6 @@ class Walk:
     tied: set[tuple[str, str, int]] = field(default_factory=set)
     scalings: list[Scaling] = field(default_factory=list)
     scores: dict[Node, Tensor] = field(default_factory=dict)
-    compared: list[Tensor] = field(default_factory=list)
     statistics: list[Statistic] = field(default_factory=list)
     calls: Counter[tuple[int, str]] = field(default_factory=Counter)
     steps: list[Step] = field(default_factory=list)

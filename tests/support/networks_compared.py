@@ -176,9 +176,12 @@ class Neighbours(Pair):
         return self.b(pairs.permute(0, 3, 1, 2))
 
 
-@case({"b": (5, 1)}, IO | {"a": 6, "route": 4, "conv2d_1": 5})
+@case({"a": (6, 1), "b": (5, 1)}, IO | {"route": 4, "conv2d_1": 5})
 class MixedKernels(Pair):
-    """Every image has its own kernel, mixed of four: the channels of the kernels are one dimension of a product."""
+    """Every image has its own kernel, mixed of four: the channels of the kernels are one dimension of a product.
+
+    The numbers of kernels and of their outputs are constants of the code.
+    """
 
     def __init__(self):
         super().__init__(6, 5)

@@ -15,7 +15,7 @@ from tests.support.networks_zoo import Pair
 
 
 class Scaled(Pair):
-    """A scale by the number of channels runs at any width, but is another function."""
+    """A scale by the number of channels and one runs at any width, but is another function."""
 
     def __init__(self, bias=True):
         super().__init__(6, 6)
@@ -23,7 +23,7 @@ class Scaled(Pair):
 
     def features(self, x):
         x = self.a(x)
-        return self.b(x / x.shape[1] ** 0.5)
+        return self.b(x / (x.shape[1] + 1))
 
 
 def test_code_that_depends_on_the_width_freezes_exactly_its_group():
@@ -103,3 +103,30 @@ def test_random_weights_leave_nothing_dead():
     assert (other[1].running_var > 0).all() and other[1].num_batches_tracked == 0
     assert other[0].weight.dtype == torch.float64 and network[0].weight.dtype == torch.float32
     assert (network[1].weight == 0).all()
+
+
+def test_tensors_without_a_type_are_those_of_the_weights():
+    class Added(Code):
+        def between(self, x):
+            return torch.ones(len(x), 1, 6, 6)[..., :4, :4] @ x
+
+    graph = gnnrl_lightning.trace(Added(), torch.zeros(1, 3, 6, 6))
+    assert [group.name for group in graph.groups] == ["a", "b"]
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_filters_without_negative_values_stay_so():
+    """Their output has a logarithm."""
+
+    class Filters(Code):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("bank", torch.rand(6, 6))
+
+        def forward(self, x):
+            return super().forward(torch.log(x.square() @ self.bank + 1e-6))
+
+    graph = gnnrl_lightning.trace(Filters(), torch.rand(1, 3, 6, 6))
+    assert [group.name for group in graph.groups] == ["a", "b"]
+    drawn = randomised(Filters(), torch.Generator().manual_seed(0))
+    assert drawn.bank.min() >= 0 > drawn.a.weight.min()

@@ -15,6 +15,7 @@ from gnnrl_lightning.tracing.rules import (
     reductions,
     shapes,
     space,
+    sums,
     vision,
 )
 
@@ -29,5 +30,6 @@ __all__ = [
     "reductions",
     "shapes",
     "space",
+    "sums",
     "vision",
 ]

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.fx import Node
 
-from gnnrl_lightning.tracing.given_sizes import note_sizes
-from gnnrl_lightning.tracing.labels import Value, support, vector
+from gnnrl_lightning.tracing.given_sizes import note_sizes, note_zeros
+from gnnrl_lightning.tracing.labels import ZERO, Value, is_zero, support, vector
 from gnnrl_lightning.tracing.rows import note_blocks
 from gnnrl_lightning.tracing.walk import Walk, operator_name, rule
 
@@ -28,10 +29,13 @@ def inputs_along(walk: Walk, x: Value, dim: int) -> Tensor | None:
     """Return the channel labels of x along `dim`; labels that also change along other dimensions are joined there.
 
     A convolution reads a channel at all positions: where a view has made positions of channels (a linear layer before
-    a convolution), all those of one channel go together.
+    a convolution), all those of one channel go together. Zeros, such as the first state of a recurrent network, adopt
+    the channels of the layer.
     """
     dim %= len(x.shape)
     along = x.along(dim)
+    if along is None and any(is_zero(labels) for labels in x.labels):
+        return torch.full((x.shape[dim],), ZERO)
     for labels in x.labels:
         if labels.shape[dim] > 1 and support(labels) != (dim,):
             if along is not None:
@@ -43,14 +47,16 @@ def inputs_along(walk: Walk, x: Value, dim: int) -> Tensor | None:
     return along
 
 
-def _contract_weight(walk: Walk, inputs: Tensor | None, weight: Tensor | None) -> Tensor | None:
-    """Join input channels with the weight's input dimension, and mark them as read."""
+def _contract_weight(walk: Walk, inputs: Tensor | None, weight: Tensor | None, ndim: int, dim: int) -> Tensor | None:
+    """Join channels along `dim` of an input with the weight's input dimension, and mark them as read."""
     if inputs is None or weight is None:
         for lonely in (inputs, weight):
             walk.freeze(lonely, "is contracted with values that cannot be pruned")
         return inputs if weight is None else weight
     joined = walk.join(inputs, weight)
     walk.consumed.append(weight)
+    if bool((inputs == ZERO).all()):
+        note_zeros(walk, vector(joined, ndim, dim))
     return joined
 
 
@@ -58,7 +64,7 @@ def _read(walk: Walk, x: Value, dim: int, weight: Value, along: Tensor | None) -
     """Contract the channels of x along `dim` with a weight's input dimension; the weight may be computed."""
     dim, number = dim % len(x.shape), walk.call_number()
     inputs = inputs_along(walk, x, dim)
-    reads = _contract_weight(walk, inputs, along)
+    reads = _contract_weight(walk, inputs, along, len(x.shape), dim)
     assert walk.node is not None
     made = walk.node.args[1]
     if walk.parameter_name(weight) is None and isinstance(made, Node) and reads is not None:
@@ -272,7 +278,7 @@ def bilinear(walk: Walk, x: Value, y: Value, weight: Value, bias: Value | None =
     """`x^T W_o y + b_o` for each output o, with weight `(out, in1, in2)`. It counts no MACs."""
     walk.contract(())
     for place, value in ((1, x), (2, y)):
-        _contract_weight(walk, inputs_along(walk, value, -1), weight.along(place))
+        _contract_weight(walk, inputs_along(walk, value, -1), weight.along(place), len(value.shape), -1)
         for labels in value.others(-1):
             walk.freeze(labels, "changes along several dimensions of a matrix product")
     writes = _outputs(walk, weight, 0, bias)

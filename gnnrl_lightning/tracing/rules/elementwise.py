@@ -13,7 +13,21 @@ from gnnrl_lightning.tracing.labels import FIXED, ZERO, Value, is_zero, support,
 from gnnrl_lightning.tracing.records import Scaling
 from gnnrl_lightning.tracing.repeats import end_where_alone
 from gnnrl_lightning.tracing.rows import heads_of, share_rows
-from gnnrl_lightning.tracing.walk import Walk, rule
+from gnnrl_lightning.tracing.walk import Walk, operator_name, rule
+
+VIEWS = (
+    "view",
+    "reshape",
+    "flatten",
+    "unflatten",
+    "permute",
+    "transpose",
+    "unsqueeze",
+    "squeeze",
+    "clone",
+    "contiguous",
+)
+"""Operators between a product and the number that scales it."""
 
 
 @rule("pointwise", "hardswish", "log_sigmoid", "complex", "polar", "__and__", "__or__", "__xor__", kind="activation")
@@ -79,13 +93,27 @@ def add(walk: Walk, *args: Any, **kwargs: Any) -> Value:
 def mul(walk: Walk, *args: Any, **kwargs: Any) -> Value:
     """Products: gates, layer scales, products of heads and a number that may depend on their width."""
     number = walk.call_number()
-    if len(args) > 1 and isinstance(args[0], Value) and isinstance(args[1], (int, float)):
-        contracted = walk.scores.get(walk.node.args[0])  # type: ignore[union-attr, arg-type]
+    if len(args) > 1 and isinstance(args[0], Value) and _is_number(args[1]):
+        value = float(args[1]) if isinstance(args[1], (int, float)) else None
+        contracted = _contracted(walk)
         for labels in args[0].labels if contracted is None else (contracted,):
             if support(labels):
-                walk.scalings.append(Scaling(walk.module, walk.operator, number, float(args[1]), labels))
+                walk.scalings.append(Scaling(walk.module, walk.operator, number, value, labels))
     produce_outer(walk, [argument for argument in args if isinstance(argument, Value)])
     return pointwise(walk, *args, **kwargs)
+
+
+def _is_number(argument: Any) -> bool:
+    return isinstance(argument, (int, float)) or (isinstance(argument, Value) and argument.shape == ())
+
+
+def _contracted(walk: Walk) -> Tensor | None:
+    """Labels that the first operand has contracted or summarised, before views of it."""
+    assert walk.node is not None
+    made = walk.node.args[0]
+    while isinstance(made, Node) and made not in walk.scores and operator_name(made.target) in VIEWS:
+        made = made.args[0]
+    return walk.scores.get(made) if isinstance(made, Node) else None
 
 
 def produce_outer(walk: Walk, operands: Sequence[Value]) -> None:

@@ -13,6 +13,9 @@ from gnnrl_lightning.tracing.labels import ZERO, Value, compact, is_zero, suppor
 from gnnrl_lightning.tracing.rules.elementwise import merge
 from gnnrl_lightning.tracing.walk import Walk, fixed_labels, operator_name, rule
 
+SIZED_AS = ("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like")
+"""Operators that make a tensor of the sizes of another one, and read none of its values."""
+
 
 def _expand(labels: Tensor, value: Value, dim: int) -> Tensor:
     """Expand a label tensor to full size along `dim`, as required by operators along one dimension."""
@@ -28,6 +31,7 @@ def cat(walk: Walk, tensors: list[Value], dim: int = 0) -> Value:
     dim %= len(walk.shape)
     if all(len(value.labels) < 2 for value in tensors):
         return Value(walk.shape, _concatenated(walk, tensors, dim))
+    tensors = [_without_single(walk, value) for value in tensors]
     made: list[Tensor] = []
     changing = dict.fromkeys(frozenset(support(each)) - {dim} for value in tensors for each in value.labels
                              if support(each) or not is_zero(each))  # fmt: skip
@@ -41,6 +45,14 @@ def cat(walk: Walk, tensors: list[Value], dim: int = 0) -> Value:
     return Value(walk.shape, tuple(made))
 
 
+def _without_single(walk: Walk, value: Value) -> Value:
+    """A tensor with channels without the label of the only position along another dimension, which stays: a token."""
+    single = [each for each in value.labels if not support(each) and not is_zero(each) and len(value.labels) > 1]
+    for labels in single:
+        walk.freeze(labels, "is concatenated as a single position")
+    return Value(value.shape, tuple(each for each in value.labels if not any(each is one for one in single)))
+
+
 def _changing(value: Value, dim: int, others: frozenset[int]) -> Value:
     """The labels of a tensor that change along these dimensions and, perhaps, along `dim`; zeros adopt them."""
     mine = (each for each in value.labels if is_zero(each) or frozenset(support(each)) - {dim} == others)
@@ -52,10 +64,13 @@ def _concatenated(walk: Walk, tensors: list[Value], dim: int) -> tuple[Tensor, .
     if not any(value.labels for value in tensors):
         return ()
     labels = [fixed_labels(value) for value in tensors]
-    supports = {support(each) for each in labels}
+    supports = {support(each) for each in labels if not is_zero(each)}
     if len(supports) == 1 and dim not in next(iter(supports)) and supports != {()}:
-        # The concatenation is not along the channels: the operands share their channels.
-        return (functools.reduce(walk.join, labels),)
+        # The concatenation is not along the channels: the operands share their channels, and zeros adopt them.
+        joined = functools.reduce(walk.join, labels)
+        note_zeros(walk, joined)
+        return (joined,)
+    supports = {support(each) for each in labels}
     if supports - {()} and all(dim not in each for each in supports) and not all(value.labels for value in tensors):
         for value in tensors:  # along the channels, another tensor has none
             walk.freeze(value, "is concatenated with values that cannot be pruned")
@@ -133,6 +148,8 @@ def cut(walk: Walk, x: Value, dim: int = 0, start: int | None = None, end: int |
     if _overwritten(walk):
         return zeros(walk)
     first, last, step = slice(start, end, step).indices(x.shape[dim])
+    if last - first == 1 and _only_sized(walk):
+        return Value(walk.shape, x.others(dim))
     return _sliced(walk, x, dim, first, max(first, last), step)
 
 
@@ -170,6 +187,13 @@ def _overwritten(walk: Walk) -> bool:
     assert walk.node is not None
     readers = walk.node.users
     return bool(readers) and all(operator_name(user.target) == "copy" and user.args[0] is walk.node for user in readers)
+
+
+def _only_sized(walk: Walk) -> bool:
+    """Whether every reader of the operator's output only takes its sizes: `torch.ones_like(x[:, :1])`."""
+    assert walk.node is not None
+    readers = walk.node.users
+    return bool(readers) and all(operator_name(user.target) in SIZED_AS for user in readers)
 
 
 @rule("select", kind="shape")

@@ -1,4 +1,4 @@
-"""Products of two tensors: matrix products, Einstein sums, scaled dot-product attention; see `tracing.product`."""
+"""Products of two tensors: matrix products and scaled dot-product attention; see `tracing.product`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from gnnrl_lightning.tracing.labels import Value, support
 from gnnrl_lightning.tracing.product import UNLIKE, Product, may_meet
 from gnnrl_lightning.tracing.records import Contraction
-from gnnrl_lightning.tracing.rules.elementwise import combined, merge, produce_outer
+from gnnrl_lightning.tracing.rules.elementwise import merge
 from gnnrl_lightning.tracing.walk import Walk, rule
 
 
@@ -30,25 +30,25 @@ def matmul(walk: Walk, a: Value, b: Value) -> Value:
         walk.contract(())
         return Value(walk.shape)
     letters = _letters(len(a.shape), "mk"), _letters(len(b.shape), "kn")
-    result, sources = _letters(len(walk.shape), "mn"), _arguments(walk)[-2:]
-    values = _without_positions(walk, sources, (a, b), letters, result)
+    result, sources = _letters(len(walk.shape), "mn"), arguments(walk)[-2:]
+    values = without_positions(walk, sources, (a, b), letters, result)
     product = Product(walk, values, letters, result, number)
     labels = product.labels()
     product.keep_made()
-    _produce(walk, sources, values, letters, result)
-    _note_scores(walk, sources, product)
+    produce(walk, sources, values, letters, result)
+    note_scores(walk, sources, product)
     reads = product.reads if product.reads is None else product.reads.flatten()
     walk.contract(tuple(product.sizes), reads=reads)
     return Value(walk.shape, labels)
 
 
-def _arguments(walk: Walk) -> tuple[Any, ...]:
+def arguments(walk: Walk) -> tuple[Any, ...]:
     """The arguments of the current operator in the graph."""
     assert walk.node is not None
     return walk.node.args
 
 
-def _without_positions(
+def without_positions(
     walk: Walk, sources: Sequence[Any], values: Sequence[Value], letters: Sequence[str], result: str
 ) -> list[Value]:
     """Parameters without labels along batch dimensions that are no channels of the other operand: of frequencies."""
@@ -65,15 +65,14 @@ def _without_positions(
     return found
 
 
-def _note_scores(walk: Walk, sources: Sequence[Any], product: Product) -> None:
+def note_scores(walk: Walk, sources: Sequence[Any], product: Product) -> None:
     """Record the channels by which a product compares two feature maps: the code may scale it by their number."""
     if product.reads is not None and not any(source in walk.derived for source in sources):
         assert walk.node is not None
         walk.scores[walk.node] = product.reads
-        walk.compared.append(product.reads)
 
 
-def _produce(walk: Walk, sources: Sequence[Any], values: Sequence[Value], letters: Sequence[str], result: str) -> None:
+def produce(walk: Walk, sources: Sequence[Any], values: Sequence[Value], letters: Sequence[str], result: str) -> None:
     """Record the channels that operands which are parameters, or are computed from them, make of the other operand.
 
     A product of parameters alone makes none: it is a weight, which some other operator reads.
@@ -109,104 +108,6 @@ def baddbmm(walk: Walk, bias: Value, a: Value, b: Value, *, beta=1, alpha=1) -> 
     return Value(walk.shape, merge(walk, [product, bias]))
 
 
-@rule("einsum", kind="linear")
-def einsum(walk: Walk, equation: str, operands: list[Value], *_: Any, **__: Any) -> Value:
-    """Einstein summation, by its subscripts: those left out on the right are contracted, or summed in a single tensor.
-
-    Of any number of tensors that contract nothing, it is an elementwise product; three tensors that contract something,
-    and diagonals, are frozen.
-    """
-    left, right = _spelled(equation.replace(" ", ""), [len(operand.shape) for operand in operands])
-    subscripts, number = left.split(","), walk.call_number()
-    plain = all(len({*letters}) == len(letters) for letters in subscripts)
-    if plain and len(operands) > 1 and {*left} - {","} == {*right} and not walk.macs():
-        return _elementwise(walk, operands, subscripts, right)
-    if len(operands) > 2 or not plain:
-        for operand in operands:
-            walk.freeze(operand, "is part of an einsum of three tensors or with a diagonal")
-        walk.contract(())
-        return Value(walk.shape)
-    if len(operands) == 1:
-        return _one_operand(walk, operands[0], left, right)
-    operands = [_halves(walk, value, letters, left, right) for value, letters in zip(operands, subscripts, strict=True)]
-    operands = _without_positions(walk, _arguments(walk)[1], operands, subscripts, right)
-    product = Product(walk, operands, subscripts, right, number, masked=False)
-    labels = product.labels()
-    product.keep_made()
-    _note_scores(walk, _arguments(walk)[1], product)
-    _produce(walk, _arguments(walk)[1], operands, subscripts, right)
-    walk.contract(tuple(product.sizes) if walk.macs() else ())
-    return Value(walk.shape, labels)
-
-
-def _spelled(equation: str, dims: Sequence[int]) -> tuple[str, str]:
-    """The subscripts of operands and result, with letters in place of ellipses and of a result that is not given.
-
-    Args:
-        equation: The equation, without spaces.
-        dims: Number of dimensions of each operand.
-    """
-    left, arrow, right = equation.partition("->")
-    free = [letter for letter in map(chr, range(ord("A"), ord("Z") + 1)) if letter not in equation]
-    named = left.split(",")
-    more = [ndim - len(letters.replace("...", "")) for ndim, letters in zip(dims, named, strict=True)]
-    rest = "".join(free[: max(more)]) if "." in left else ""
-    if not arrow:
-        once = sorted(letter for letter in {*left} - {*",."} if left.count(letter) == 1)
-        right = ("..." if rest else "") + "".join(once)
-    spelled = [letters.replace("...", rest[len(rest) - n :]) for letters, n in zip(named, more, strict=True)]
-    return ",".join(spelled), right.replace("...", rest)
-
-
-def _elementwise(walk: Walk, operands: Sequence[Value], subscripts: Sequence[str], right: str) -> Value:
-    """Einstein summation that contracts nothing: an elementwise product of tensors that are broadcast."""
-    laid = []
-    for value, letters in zip(operands, subscripts, strict=True):
-        order = [letters.index(letter) for letter in right if letter in letters]
-        gone = [place for place, letter in enumerate(right) if letter not in letters]
-        sizes = [value.shape[letters.index(letter)] if letter in letters else 1 for letter in right]
-        found = []
-        for labels in value.labels:
-            labels = labels.permute(order)
-            for place in gone:
-                labels = labels.unsqueeze(place)
-            found.append(labels)
-        laid.append(Value(tuple(sizes), tuple(found)))
-    walk.contract(())
-    produce_outer(walk, laid)
-    return combined(walk, laid)
-
-
-def _halves(walk: Walk, value: Value, letters: str, left: str, right: str) -> Value:
-    """A tensor whose channels a view has split, of which one dimension alone passes: they go together along the others.
-
-    The channels of a graph convolution are those of each of its matrices: `nkctv, kvw -> nctw`.
-    """
-    found = []
-    for labels in value.labels:
-        dims = support(labels)
-        free = [dim for dim in dims if letters[dim] in right and left.count(letters[dim]) == 1]
-        gone = [dim for dim in dims if letters[dim] not in right]
-        found.append(walk.together(labels, gone) if len(free) == 1 and gone else labels)
-    changed = any(labels is not before for labels, before in zip(found, value.labels, strict=True))
-    return Value(value.shape, tuple(found)) if changed else value
-
-
-def _one_operand(walk: Walk, value: Value, left: str, right: str) -> Value:
-    """Einstein summation of one tensor: a permutation, and sums."""
-    made = []
-    for labels in value.labels:
-        if any(left[dim] not in right for dim in support(labels)):
-            walk.freeze(labels, "is summed over")
-        elif support(labels):
-            gone = [dim for dim, letter in enumerate(left) if letter not in right]
-            kept = [letter for letter in left if letter in right]
-            squeezed = labels.squeeze(gone) if gone else labels
-            made.append(squeezed.permute([kept.index(letter) for letter in right]))
-    walk.contract(())
-    return Value(walk.shape, tuple(made))
-
-
 @rule("scaled_dot_product_attention", kind="attention")
 def attention(
     walk: Walk,
@@ -230,7 +131,7 @@ def attention(
     laid = Value(shape, scores.labels())
     if mask is not None:
         laid = Value(shape, merge(walk, [laid, mask]))
-    read = Product(walk, (laid, value), (f"{batch}mn", f"{batch}nv"), f"{batch}mv", number, masked=False, noted=False)
+    read = Product(walk, (laid, value), (f"{batch}mn", f"{batch}nv"), f"{batch}mv", number, masked=False, noted=None)
     labels = read.labels()
     if read.reads is not None:  # the softmax is over the keys that are kept
         keys = read.reads.squeeze(-2).transpose(-2, -1)  # as they lie in the keys of all heads

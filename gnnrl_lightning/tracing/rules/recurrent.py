@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.tracing.given_sizes import note_attribute
+from gnnrl_lightning.tracing.given_sizes import note_attribute, note_zeros
 from gnnrl_lightning.tracing.labels import Value, support, vector
 from gnnrl_lightning.tracing.walk import Contraction, Walk, rule
 
@@ -175,7 +175,8 @@ def _check_macs(walk: Walk) -> None:
 
 
 def _join_states(walk: Walk, states: Sequence[Value], made: Tensor) -> None:
-    """Join the channels of given first states, in the shape of `made`, with the units."""
+    """Join the channels of given first states, in the shape of `made`, with the units; zeros adopt them."""
     for state in states:
         (labels,) = state.labels if len(state.labels) == 1 else (torch.full((1,) * made.dim(), -1),)
         walk.join(labels, made)
+    note_zeros(walk, made)

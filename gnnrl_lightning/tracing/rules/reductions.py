@@ -72,6 +72,8 @@ def summarise(walk: Walk, x: Value, dims: Iterable[int], reason: str, number: in
     for labels in found.labels:
         if support(labels) in crossing:
             walk.statistic(number, support(labels)[0], labels.flatten())
+            if walk.node is not None:
+                walk.scores[walk.node] = labels
     return found
 
 
@@ -103,7 +105,7 @@ def _of_head(walk: Walk, labels: Tensor, dims: tuple[int, ...], number: int) -> 
     return heads_of(walk, labels, dims)[0]
 
 
-@rule("mean", "sum", "amax", "amin", "var", "std", "var_mean", "std_mean", kind="pool")
+@rule("mean", "sum", "amax", "amin", "logsumexp", "prod", "var", "std", "var_mean", "std_mean", kind="pool")
 def summary(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Any:
     """Summary over dimensions: of the channels along them, of those that are kept."""
     dims = _dims(x, kwargs.get("dim", args[0] if args and not isinstance(args[0], bool) else None))
@@ -162,7 +164,7 @@ def extremum(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Any:
     return result if dim is None else (result, result)
 
 
-@rule("logsumexp", "prod", "norm", "any", "all", "argmax", "argmin", kind="pool")
+@rule("norm", "any", "all", "argmax", "argmin", kind="pool")
 def reduce(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Value:
     """Reduction over dimensions: channels along them are frozen."""
     positional = args[1:] if walk.operator == "norm" else args
@@ -220,6 +222,24 @@ def distance(walk: Walk, x: Value, other: Value, *args: Any, **kwargs: Any) -> V
         if support(labels) != compared:
             walk.freeze(labels, "is compared with values that cannot be pruned")
     if first is not None and second is not None:
+        walk.statistic(number, dim, walk.join(first, second))
+    return Value(walk.shape)
+
+
+@rule("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", kind="pool")
+def loss(walk: Walk, x: Value, target: Value, reduction: int = 1, *_: Any, **__: Any) -> Value:
+    """Mean or sum of what two tensors differ by, over all elements: of the channels that are kept in both."""
+    number = walk.call_number()
+    if reduction == 0:
+        return pointwise(walk, x, target)
+    same = [dim for dim in range(len(x.shape)) if x.shape == target.shape]
+    both = {dim: (x.along(dim), target.along(dim)) for dim in same}
+    compared = {dim: pair for dim, pair in both.items() if None not in pair}
+    for labels in (*x.labels, *target.labels):
+        if len(support(labels)) != 1 or support(labels)[0] not in compared:
+            walk.freeze(labels, "is compared with values that cannot be pruned")
+    for dim, (first, second) in compared.items():
+        assert first is not None and second is not None
         walk.statistic(number, dim, walk.join(first, second))
     return Value(walk.shape)
 

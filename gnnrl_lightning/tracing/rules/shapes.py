@@ -88,11 +88,19 @@ def permute(walk: Walk, x: Value, *args: Any) -> Value:
     return Value(walk.shape, tuple(_same_operator(walk, labels, *args) for labels in x.labels))
 
 
-@rule("squeeze", "tile", "channel_shuffle", "native_channel_shuffle", "pixel_unshuffle", "diagonal", kind="shape")
+@rule("squeeze", "tile", "pixel_unshuffle", "diagonal", kind="shape")
 def rearrange(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Value:
     """All other movements of elements."""
     moved = tuple(compact(_same_operator(walk, labels.expand(x.shape), *args, **kwargs)) for labels in x.labels)
     return Value(walk.shape, moved)
+
+
+@rule("channel_shuffle", "native_channel_shuffle", kind="shape")
+def channel_shuffle(walk: Walk, x: Value, groups: int) -> Value:
+    """Groups of channels are interleaved: they keep equal counts."""
+    if (channels := x.along(1)) is not None:
+        walk.tie(channels.reshape(groups, -1))
+    return rearrange(walk, x, groups)
 
 
 @rule("repeat", "repeat_interleave", kind="shape")
@@ -146,6 +154,17 @@ def expand_as(walk: Walk, x: Value, like: Value) -> Value:
             continue
         made.append(labels)
     return Value(walk.shape, tuple(made))
+
+
+@rule("broadcast_tensors", kind="shape")
+def broadcast(walk: Walk, tensors: list[Value]) -> list[Value]:
+    """Repetition of dimensions of size 1 of each tensor, as `expand_as` for those that have channels there."""
+    made = []
+    for i, value in enumerate(tensors):
+        for like in (*tensors[:i], *tensors[i + 1 :]):
+            value = expand_as(walk, value, expand(walk, like)) if like.shape != value.shape else value
+        made.append(Value(walk.shape, expand(walk, value).labels))
+    return made
 
 
 @rule("triu", "tril", kind="shape")

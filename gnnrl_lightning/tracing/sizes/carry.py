@@ -17,7 +17,7 @@ from torch.fx.node import map_aggregate
 
 import gnnrl_lightning.tracing.rules  # noqa: F401  (registers the rules)
 from gnnrl_lightning.errors import first_line
-from gnnrl_lightning.tracing.labels import Value, vector
+from gnnrl_lightning.tracing.labels import FIXED, Value, support, vector
 from gnnrl_lightning.tracing.program.sources import line_of, module_of, source_of
 from gnnrl_lightning.tracing.records import Step
 from gnnrl_lightning.tracing.repeats import end_repeats
@@ -145,6 +145,7 @@ def _call(state: Walk, node: Node, values: dict[Node, Any]) -> Any:
             del state.contractions[costs:]  # `unknown` counts all of the operator's MACs
             reason = f"flows through an operator whose rule does not know these arguments ({first_line(error)})"
             result, kind = unknown(state, node, values, reason), "other"
+    result = _plain(result)
     if isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable and isinstance(node.args[0], Node):
         values[node.args[0]] = result  # in place: from now on the operand is the result
     output = result[0] if isinstance(result, (tuple, list)) and result else result
@@ -155,6 +156,16 @@ def _call(state: Walk, node: Node, values: dict[Node, Any]) -> Any:
         made = inputs, parameters, output, state.hyper, _storage(node), state.line
         state.steps.append(Step(node.name, state.module, state.operator, kind, *made))
     return result
+
+
+def _plain(result: Any) -> Any:
+    """A rule's result without label tensors that say nothing: of positions of which a slice has left fixed ones."""
+    if isinstance(result, (tuple, list)):
+        return type(result)(map(_plain, result))
+    if not isinstance(result, Value):
+        return result
+    kept = tuple(labels for labels in result.labels if support(labels) or int(labels.flatten()[0]) != FIXED)
+    return result if len(kept) == len(result.labels) else Value(result.shape, kept)
 
 
 def _returns_nothing(target: Any) -> bool:

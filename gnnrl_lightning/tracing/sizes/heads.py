@@ -226,7 +226,13 @@ def _note_scalings(part: _Part, held: Following, found: Found) -> None:
     width = heads.channels.shape[1]
     for item in held.walk.scalings:
         now = found.factors.get(item.module, {}).get((item.operator, item.number), item.value)
-        if now != item.value and now / item.value > 0 and part.takes(held.channel[free(item.labels)]):
+        if (
+            now
+            and item.value
+            and now != item.value
+            and now / item.value > 0
+            and part.takes(held.channel[free(item.labels)])
+        ):
             power = math.log(now / item.value) / math.log((width + 1) / width)
             power = power if item.operator == "mul" else -power
             labels = heads.channels.flatten()

@@ -100,8 +100,12 @@ class Recorder(TorchFunctionMode):
             scaling = SCALINGS[name], self.calls[SCALINGS[name]]
             self.calls[scaling[0]] += 1
             for item in args:
-                if isinstance(item, (int, float)):
+                if isinstance(item, (int, float)) or _holds_number(item):
                     self.given.factors[scaling] = float(item)
+        if name == "tensor" and args and isinstance(args[0], (int, float)):
+            return func(*args, **{**kwargs, "device": "cpu"})  # its value counts
+        if name in ("to", "cuda", "type_as") and args and _holds_number(args[0]):
+            return args[0]
         try:
             return func(*args, **kwargs)
         except (RuntimeError, ValueError):
@@ -130,6 +134,11 @@ class Recorder(TorchFunctionMode):
                 self.calls[called] += 1
                 if key in self.wanted:
                     self.given.sizes[key] = (start, stop)
+
+
+def _holds_number(item: Any) -> bool:
+    """Whether a tensor is a number of the code, `torch.tensor(x.shape[1])`: all others are on the meta device."""
+    return isinstance(item, Tensor) and item.dim() == 0 and not item.is_meta
 
 
 def _slices(name: str, x: Tensor, *args: Any, **kwargs: Any) -> list[tuple[int, int, int]]:

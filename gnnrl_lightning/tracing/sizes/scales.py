@@ -1,8 +1,8 @@
-"""Numbers of the code that depend on a width: `scores * q.shape[1] ** -0.5`, as attention without heads has it.
+"""Numbers of the code that depend on a width: `scores * q.shape[1] ** -0.5`, `F.normalize(x) * x.shape[1] ** 0.5`.
 
-Products of two feature maps are scaled by the number of channels that they compare; in the pruned network, that is the
-number that is kept. Nothing is assumed: the module runs alone with wider layers (see `tracing.sizes.held`), and the
-number must then be another one.
+Code scales channels, sums over them and products of two feature maps by the number of channels; in the pruned network,
+that is the number that is kept. Nothing is assumed: the module runs alone with longer inputs, or with wider layers (see
+`tracing.sizes.held`), and the number must then be another one.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from gnnrl_lightning.tracing.groups import Channels
 from gnnrl_lightning.tracing.records import Scaling, Statistic
 from gnnrl_lightning.tracing.sizes.following import Following, free
+from gnnrl_lightning.tracing.sizes.resize import Resize
 from gnnrl_lightning.tracing.sizes.wider import layers_of, one_more
 
 
@@ -30,12 +31,11 @@ def note_scales(following: Following, channels: Channels, failing: Collection[in
         Whether there are any: then the test may pass.
     """
     walk = following.walk
-    compared = np.concatenate([channels.numbers[free(labels)] for labels in walk.compared] or [np.empty(0, np.int64)])
     changed = False
     for item in walk.scalings:
-        key, labels = (item.module, item.operator, item.number), free(item.labels)
-        groups = {*np.unique(channels.place[labels, 0]).tolist()}
-        if key in walk.tied or groups.isdisjoint(failing) or not np.isin(channels.numbers[labels], compared).all():
+        key = (item.module, item.operator, item.number)
+        groups = {*np.unique(channels.place[free(item.labels), 0]).tolist()}
+        if key in walk.tied or groups.isdisjoint(failing):
             continue
         walk.tied.add(key)
         powers = (_power(following, item, channels, group) for group in sorted(groups - {-1}))
@@ -48,15 +48,28 @@ def note_scales(following: Following, channels: Channels, failing: Collection[in
 
 
 def _power(following: Following, item: Scaling, channels: Channels, group: int) -> float:
-    """Return the power of the number of contracted channels in a number of the code; 0: a group does not change it."""
-    layers = layers_of(following.walk, item.module, channels).get(group)
-    module = following.module(item.module) if layers else None
-    if not layers or module is None:
+    """Return the power of the number of channels in a number of the code; 0: it has none."""
+    module = following.module(item.module)
+    if module is None:
         return 0.0
-    width = channels.groups[group].width
-    given = module.sizes((), {}, {}, one_more(layers, width)).factors
-    ratio = given.get((item.operator, item.number), item.value) / item.value if item.value else 1.0
-    count, mine = item.labels.numel(), channels.place[free(item.labels), 0] == group
-    more = int(mine.sum()) // width
-    power = math.log(ratio) / math.log((count + more) / count) if ratio > 0 and more else 0.0
-    return power if item.operator == "mul" else -power
+    width, key = channels.groups[group].width, (item.operator, item.number)
+    layers = layers_of(following.walk, item.module, channels).get(group, [])
+    own = free(item.labels)
+    mine = own[channels.place[own, 0] == group]
+    size = len(item.labels.unique())  # a view may have made several positions of a channel
+    longer = {size: size + len(np.unique(mine)) // width}
+    ways = [one_more(layers, width)] if layers else []
+    value = module.sizes((), {}, {}).factors.get(key, item.value)
+    for resize in (*ways, *module.choices(Resize(longer))):
+        ratio = module.sizes((), {}, {}, resize).factors.get(key, value)
+        ratio = ratio / value if ratio and value else 1.0
+        if ratio > 0 and ratio != 1:
+            power = _root(math.log(ratio) / math.log(1 + len(mine) / width / item.labels.numel()))
+            return power if item.operator == "mul" else -power
+    return 0.0
+
+
+def _root(power: float) -> float:
+    """The root that a power is, up to the rounding of a number in float32; 0: it is none."""
+    root = round(12 * power) / 12
+    return root if abs(root - power) < 1e-4 else 0.0

@@ -8,7 +8,7 @@ Nothing is assumed: the module runs alone with longer inputs, or with layers tha
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -93,17 +93,31 @@ def _grows(module: Module, call: SizedCall, dim: int, width: int, resize: Resize
 def _parts_as_read(following: Following, call: SplitCall, channels: Channels) -> Pairs:
     """Yield what a module reads, and the parts of a call that are as long, and longer when the inputs are."""
     module = following.module(call.module)
-    if module is None or len(call.sizes) < 2:
+    if module is None:
         return
     for count in dict.fromkeys(len(part) for part in call.parts if len(part) > 1):
+        parts = [part for part in call.parts if len(part) == count]
         for resize in module.choices(Resize({count: count + 1})):
-            given = module.sizes([call], {}, {}, resize).sizes.get((call.operator, call.number), call.sizes)
-            grown = grown_by(call, given) if len(given) == len(call.sizes) else []
-            tied = [part for part, more in zip(call.parts, grown, strict=False) if more == 1 and len(part) == count]
-            if tied:
+            if tied := _longer(module, call, parts, 1, resize):
                 for reads in _read_first(following.walk, call.module, torch.cat(tied), channels, count):
                     yield from ((reads, part) for part in tied)
                 break
+        own = set(np.unique(channels.place[free(torch.cat(parts)), 0]).tolist())
+        for group, layers in layers_of(following.walk, call.module, channels).items():
+            width = channels.groups[group].width
+            made = next((labels for _, _, labels in layers if len(labels) == count), None)
+            if group not in own and made is not None and count % width == 0:
+                tied = _longer(module, call, parts, count // width, one_more(layers, width))
+                yield from ((made, part) for part in tied)
+
+
+def _longer(module: Module, call: SplitCall, parts: Sequence[Tensor], more: int, resize: Resize) -> list[Tensor]:
+    """Return those of the parts which a resized module gives so many channels more."""
+    given = module.sizes([call], {}, {}, resize).sizes.get((call.operator, call.number), call.sizes)
+    grown = grown_by(call, given) if len(given) == len(call.sizes) else []
+    grown = grown * len(call.parts) if len(call.sizes) == 1 else grown  # one size for all parts
+    longer = [part for part, now in zip(call.parts, grown, strict=False) if now == more]
+    return [part for part in longer if any(part is each for each in parts)]
 
 
 def _read_first(walk: Walk, module: str, along: Tensor, channels: Channels, count: int) -> Iterator[Tensor]:

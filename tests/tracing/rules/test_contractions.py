@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import gnnrl_lightning
-from gnnrl_lightning.tracing.rules.products import _spelled
+from gnnrl_lightning.tracing.rules.sums import _spelled
 from tests.support.exactness import check, random_weights
 from tests.support.networks_zoo import Pair
 
@@ -193,3 +193,91 @@ def test_ellipses_are_letters(equation, dims, spelled):
     sizes = {letter: 2 + place for place, letter in enumerate(sorted({*"".join(letters)}))}
     tensors = [torch.rand([sizes[letter] for letter in each]) for each in letters]
     assert torch.equal(torch.einsum(equation, *tensors), torch.einsum("->".join(spelled), *tensors))
+
+
+class SumOfThree(nn.Module):
+    """An Einstein sum of three tensors between layers of positions `(batch, channels, length)`."""
+
+    def __init__(self, equation, operands, shape, read):
+        super().__init__()
+        self.a, self.gate, self.b = nn.Conv1d(4, 6, 1), nn.Conv1d(4, 6, 1), nn.Linear(read, 3)
+        self.equation, self.operands, self.mix = equation, operands, nn.Parameter(torch.rand(shape))
+
+    def forward(self, x):
+        return self.b(torch.einsum(self.equation, *self.operands(self, self.a(x), x)))
+
+
+OF_THREE = {
+    "gated": ("bcl,dc,bcl->bld", lambda net, y, x: (y, net.mix, net.gate(x).sigmoid()), (7, 6), 7),
+    "two of them": ("bcl,bcm,dc->blmd", lambda net, y, x: (y, net.gate(x), net.mix), (7, 6), 7),
+    "pooled first": ("bl,bcl,dc->bd", lambda net, y, x: (x.mean(1), y, net.mix), (7, 6), 7),
+    "weight first": ("dc,bl,bcl->bd", lambda net, y, x: (net.mix, x.mean(1), y), (7, 6), 7),
+    "attention": ("bcl,bcm,bdm->bld", lambda net, y, x: (y, y, net.gate(x)), (1,), 6),
+    "bilinear": ("bcl,bdl,cde->ble", lambda net, y, x: (y, net.gate(x), net.mix), (6, 6, 7), 7),
+}
+
+
+@pytest.mark.parametrize(("equation", "operands", "shape", "read"), OF_THREE.values(), ids=OF_THREE)
+def test_sums_of_three_tensors(equation, operands, shape, read):
+    network = random_weights(SumOfThree(equation, operands, shape, read))
+    example = torch.randn(2, 4, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    graph = gnnrl_lightning.trace(network, example)
+    assert {group.width for group in graph.groups} == {6, read}
+    generator = torch.Generator().manual_seed(1)
+    for widths in (graph.widths, graph.widths - 1, graph.widths // 2):
+        check(graph, network, (example,), widths, generator)
+
+
+class LinearAttention(nn.Module):
+    """Queries divided by the sum of the keys, in one sum of three tensors: a head without channels divides by zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads = 3
+        self.q, self.k, self.v, self.out = (nn.Linear(12, 12) for _ in range(4))
+
+    def forward(self, x):
+        q, k, v = (layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        q, k = nn.functional.elu(q) + 1, nn.functional.elu(k) + 1
+        share = 1 / torch.einsum("bhnd,bhd->bhn", q, k.sum(2))
+        mixed = torch.einsum("bhde,bhnd,bhn->bhne", torch.einsum("bhnd,bhne->bhde", k, v), q, share)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+def test_heads_that_are_divided_by_a_sum_over_their_channels():
+    network = random_weights(LinearAttention())
+    example = torch.randn(2, 5, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    graph = gnnrl_lightning.trace(network, example)
+    assert [(group.name, group.width) for group in graph.groups] == [("q", 3)]
+    small = check(graph, network, (example,), torch.tensor([2]), torch.Generator().manual_seed(1))
+    assert small.heads == 2 and small.v.weight.shape == (8, 12)
+
+
+class Experts(nn.Module):
+    """A convolution whose kernel a matrix product mixes of four, with weights of its own for each example."""
+
+    def __init__(self):
+        super().__init__()
+        self.inputs, self.outputs = 6, 8
+        self.a, self.attend, self.b = nn.Conv2d(3, 6, 1), nn.Linear(6, 4), nn.Conv2d(8, 5, 1)
+        self.kernels, self.biases = nn.Parameter(torch.rand(4, 8, 6, 3, 3)), nn.Parameter(torch.rand(4, 8))
+
+    def forward(self, x):
+        x = self.a(x)
+        share, sides = self.attend(x.mean((2, 3))).softmax(1), x.shape[2:]
+        kernel = torch.mm(share, self.kernels.view(4, -1)).view(-1, self.inputs, 3, 3)
+        bias = torch.mm(share, self.biases).view(-1)
+        y = nn.functional.conv2d(x.view(1, -1, *sides), kernel, bias, padding=1, groups=len(x))
+        return self.b(y.view(len(x), self.outputs, *sides).relu())
+
+
+def test_kernels_that_are_mixed_of_experts():
+    network = random_weights(Experts())
+    example = torch.randn(2, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    graph = gnnrl_lightning.trace(network, example)
+    widths = {group.name: group.width for group in graph.groups}
+    assert widths["a"] == 6 and 8 in widths.values()
+    generator = torch.Generator().manual_seed(1)
+    for kept in (graph.smallest, graph.widths - 1, graph.widths // 2):
+        small = check(graph, network, (example,), kept, generator)
+        assert small.kernels.shape[1:3] == (small.outputs, small.inputs)
