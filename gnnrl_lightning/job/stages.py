@@ -48,7 +48,12 @@ def fits_agent(by: GraphLearner | SearchMethod, processes: int = 1) -> Callable[
     Args:
         by: The agent, or a method: the object itself or its name.
         processes: Number of processes.
+
+    Raises:
+        UserError: The class of the agent does not call the constructor of its base class.
     """
+    if isinstance(by, GraphLearner):
+        by.check_made()
 
     def first(checked: Checked) -> None:
         if not isinstance(by, GraphLearner):

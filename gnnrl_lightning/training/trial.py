@@ -22,7 +22,7 @@ from gnnrl_lightning.training.options import TrainingOptions
 from gnnrl_lightning.trees import Tree, call, tensors
 
 EXAMPLES, STEPS = 2, 1000
-"""Examples of the step that is tried, and the most steps at which a schedule is."""
+"""Examples of the step that is tried, if no batch of the training has fewer, and the most steps of a schedule tried."""
 
 
 def check_training(
@@ -48,17 +48,27 @@ def check_training(
     """
     if options.epochs == 0:
         return
-    try_schedule(options, options.epochs * math.ceil(len(data.train) / data.batch_size))
+    batches = math.ceil(len(data.train) / data.batch_size)
+    try_schedule(options, options.epochs * batches)
     module = SupervisedModule(network, options, objective, teacher)
     module.configure_optimizers()
-    some = data.some(EXAMPLES)
+    smallest = len(data.train) // batches  # the sizes of batches differ by at most one
+    some = data.some(min(EXAMPLES, smallest))
     inputs = data.normalize(some.inputs)
     if options.weight_of(teacher) > 0:
         with eval_mode(network), torch.no_grad():
             finite_number(lambda: module.distil(inputs)[1], f"distillation {options.distillation!r}")
     if options.mixup > 0:
         check_mixable(inputs)
-    try_step(network, options, objective, inputs, some.targets)
+    try:
+        try_step(network, options, objective, inputs, some.targets)
+    except UserError as error:
+        if smallest > 1:
+            raise
+        raise UserError(
+            f"with a batch of one example, {error}; {len(data.train)} training examples and data.batch_size "
+            f"{data.batch_size} make one: set another batch_size"
+        ) from error
 
 
 def try_step(network: nn.Module, options: TrainingOptions, objective: Objective, inputs: Tree, targets: Tree) -> None:
