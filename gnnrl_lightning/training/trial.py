@@ -22,7 +22,7 @@ from gnnrl_lightning.training.options import TrainingOptions
 from gnnrl_lightning.trees import Tree, call, tensors
 
 EXAMPLES, STEPS = 2, 1000
-"""Examples of the step that is tried, if no batch of the training has fewer, and the most steps of a schedule tried."""
+"""Examples of the step that is tried, and the most steps at which a schedule is."""
 
 
 def check_training(
@@ -52,22 +52,27 @@ def check_training(
     try_schedule(options, options.epochs * batches)
     module = SupervisedModule(network, options, objective, teacher)
     module.configure_optimizers()
-    smallest = len(data.train) // batches  # the sizes of batches differ by at most one
-    some = data.some(min(EXAMPLES, smallest))
+    some = data.some(EXAMPLES)
     inputs = data.normalize(some.inputs)
     if options.weight_of(teacher) > 0:
         with eval_mode(network), torch.no_grad():
             finite_number(lambda: module.distil(inputs)[1], f"distillation {options.distillation!r}")
     if options.mixup > 0:
         check_mixable(inputs)
+    try_step(network, options, objective, inputs, some.targets)
+    if len(data.train) // batches < EXAMPLES:  # the sizes of batches differ by at most one
+        _try_one(network, options, objective, data)
+
+
+def _try_one(network: nn.Module, options: TrainingOptions, objective: Objective, data: ExampleData) -> None:
+    """Refuse batches of one example if a norm of the network needs more."""
+    one = data.some(1)
     try:
-        try_step(network, options, objective, inputs, some.targets)
+        try_step(network, options, objective, data.normalize(one.inputs), one.targets)
     except UserError as error:
-        if smallest > 1:
-            raise
         raise UserError(
-            f"with a batch of one example, {error}; {len(data.train)} training examples and data.batch_size "
-            f"{data.batch_size} make one: set another batch_size"
+            f"with one example in a batch, {error}; a batch_size of {data.batch_size} for {len(data.train)} training "
+            "examples makes such a batch: set another one for the data"
         ) from error
 
 
