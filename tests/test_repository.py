@@ -44,6 +44,7 @@ ORDER = (
     "registry",
     "trees",
     "options",
+    "tensor_files",
     "files",
     "processes",
     "seeds",

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from gnnrl_lightning.artifacts.recipe import RECIPE, pruned_again
@@ -26,6 +25,7 @@ from gnnrl_lightning.exporting.program import check_outputs, exported
 from gnnrl_lightning.exporting.quantized import Quantized, quantized
 from gnnrl_lightning.networks import load_weights
 from gnnrl_lightning.registry import Registry
+from gnnrl_lightning.tensor_files import save_tensors
 from gnnrl_lightning.trees import Tree
 
 WEIGHTS = "weights"
@@ -94,9 +94,7 @@ FORMATS: Registry[Format] = Registry("export format", _as_format)
 
 def write_weights(network: nn.Module, example: Tree, path: Path) -> dict[str, Any]:
     """Write the weights by name, without pickle."""
-    # Tied tensors are written once for each name, so they can be loaded by name.
-    state = network.state_dict()
-    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, path)
+    save_tensors(network.state_dict(), path)
     return {}
 
 

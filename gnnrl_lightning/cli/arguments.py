@@ -149,8 +149,9 @@ class ArgumentsCLI(LightningCLI):
             given = with_experiments(given)
             self._choose_learner(parser, given)
             self.config = parser.parse_args(given)
-        config = self.config[self.config["subcommand"]]
-        check_values(config)
+        subcommand = self.config["subcommand"]
+        config = self.config[subcommand]
+        check_values(config, subcommand)
         if self.resumed is not None and self.resumed.wandb.is_file():
             same_wandb_runs(config.trainer, self.resumed.wandb.read_text(encoding="utf-8").split())
 
@@ -189,9 +190,15 @@ class ArgumentsCLI(LightningCLI):
                     refuse_unfinished(RunFolder(Path(self.run.root) / self.run.name), str(self.subcommand))
                 RunFolder.check(self.run.root, self.run.name, self.overwrite, [path for path in given if path])
         self.model: GraphLearner = self._get(self.config_init, "model")
+        self.model.check_made()
         self.model.seed = self._get(self.config, "seed_everything")
         self.datamodule: ExampleData = as_example_data(self._get(self.config_init, "data"))
         self.trainer = self.instantiate_trainer()
+        if self.trainer.gradient_clip_val is not None and not self.model.automatic_optimization:
+            raise UserError(
+                f"trainer.gradient_clip_val is {self.trainer.gradient_clip_val}, which {type(self.model).__name__} "
+                "does not read: set it to null, and model.max_grad_norm"
+            )
         if self.asked.shared or self.asked.alone:
             self._check_processes()
 

@@ -69,6 +69,7 @@ def prepare(agents: Mapping[str, AgentRow], checked: Checked, measured: bool = T
     for name, row in agents.items():
         agent = row.make(0)
         try:
+            agent.check_made()
             if measured or agent.policy_file is None:
                 checked.prepare(agent, row.episode)
         except UserError as error:

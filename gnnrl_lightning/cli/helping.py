@@ -64,8 +64,8 @@ MEANINGS = {f"trainer.{name}": text for name, text in TRAINER.items()} | {
 """Option -> what it means, in place of what Lightning says."""
 
 TITLES = {
-    "trainer": "Lightning's trainer of the search, whose devices are those of all trainings; all other arguments of "
-    "lightning.pytorch.Trainer are accepted, too",
+    "trainer": "Lightning's trainer of the search, whose devices are those of all trainings; other arguments of "
+    "lightning.pytorch.Trainer are accepted, too, but for those that have a key of their own here",
     "model": "What trains the policy",
     "data": "The examples",
 }

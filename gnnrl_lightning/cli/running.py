@@ -24,7 +24,7 @@ from gnnrl_lightning.cli.arguments import ArgumentsCLI
 from gnnrl_lightning.cli.ending import INVALID, Ending, ending
 from gnnrl_lightning.cli.resuming import OPTION, is_finished, with_subcommand
 from gnnrl_lightning.cli.signals import OwnHandler, forward_signals, stop_signal
-from gnnrl_lightning.cli.trainer import as_given
+from gnnrl_lightning.cli.trainer import OF_SEARCH, as_given
 from gnnrl_lightning.errors import UserError, first_line, one_line
 from gnnrl_lightning.files import replacing
 from gnnrl_lightning.job.searched import Searched
@@ -244,11 +244,12 @@ class RunningCLI(ArgumentsCLI):
             folder: Folder of the stage.
             name: Name of the stage.
         """
-        limit = self._get(self.config_init, "trainer")["max_epochs"]
+        settings = self._get(self.config_init, "trainer")
+        limit, given = settings["max_epochs"], {key: settings[key] for key in OF_SEARCH if key != "max_epochs"}
 
         def trainer(max_epochs: int, **flags: Any) -> Trainer:
             epochs = max_epochs if limit is None else min(limit, max_epochs)
-            return quiet_trainer(**{**flags, **self.phase_settings(name)}, max_epochs=epochs)
+            return quiet_trainer(**{**flags, **given, **self.phase_settings(name)}, max_epochs=epochs)
 
         def watched(searching: Searching) -> list[Callback]:
             return [SearchProgress(searching.status, self.options.search.evaluations, name), OwnHandler()]

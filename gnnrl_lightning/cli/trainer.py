@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 
+from gnnrl_lightning.cli.subcommands import SUBCOMMANDS
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.training.options import PRECISIONS as TRAINED_IN
 
@@ -17,19 +19,57 @@ trainings of networks call them."""
 GIVEN = ("accelerator", "devices", "strategy", "num_nodes", "precision")
 """Settings that Lightning refuses depending on each other and on the machine."""
 
+LENGTH = "search.evaluations for a search, pretraining.epochs or finetuning.epochs for a training"
+SPLITS = "data.holdout_size for the holdout; all training and test examples are read"
+STEPS = "data.batch_size for a training, model.minibatches for a search"
+VALIDATED = "pretraining.epochs or finetuning.epochs; after each, the network is validated"
+REPLACED = {
+    "fast_dev_run": "--config debug after other files, which makes an experiment tiny",
+    "max_steps": LENGTH,
+    "min_steps": LENGTH,
+    "min_epochs": LENGTH,
+    "limit_train_batches": SPLITS,
+    "limit_val_batches": SPLITS,
+    "limit_test_batches": SPLITS,
+    "limit_predict_batches": SPLITS,
+    "overfit_batches": SPLITS,
+    "accumulate_grad_batches": STEPS,
+    "val_check_interval": VALIDATED,
+    "check_val_every_n_epoch": VALIDATED,
+}
+"""Settings that would cut the iterations of a search short, or that no training reads -> what to set instead."""
 
-def check_settings(config: Namespace) -> None:
+OF_SEARCH = {
+    "max_epochs": LENGTH,
+    "max_time": LENGTH,
+    "gradient_clip_val": "model.max_grad_norm for the search, finetuning.gradient_clip for the training",
+}
+"""Settings that only the search of `fit` reads -> what to set for other subcommands that train."""
+
+
+def check_settings(config: Namespace, subcommand: str) -> None:
     """Refuse settings that Lightning would refuse late or not at all, and replace automatic ones.
 
     A precision of the trainer is that of all trainings, whatever their sections say.
 
     Args:
         config: The configuration; `trainer` and the precisions of the trainings are changed in place.
+        subcommand: The subcommand.
 
     Raises:
         UserError: A setting is refused.
     """
     trainer = config["trainer"]
+    usual = inspect.signature(Trainer).parameters
+    for name, instead in REPLACED.items():
+        if trainer[name] != usual[name].default:
+            raise UserError(f"trainer.{name} is {trainer[name]}, which nothing here reads: leave it out; set {instead}")
+    for name, instead in OF_SEARCH.items():
+        if trainer[name] is not None and SUBCOMMANDS[subcommand].writes and subcommand != "fit":
+            raise UserError(
+                f"trainer.{name} is {trainer[name]}, which {subcommand} does not read, only fit: set it to null, and "
+                f"{instead}"
+            )
     if trainer["devices"] == "auto":
         trainer["devices"] = 1
     if trainer["max_epochs"] is not None and trainer["max_epochs"] < 1:

@@ -23,11 +23,12 @@ SECTIONS = (*get_type_hints(Options), "network", "budget", "groups", "compare", 
 """Keys with further keys in them."""
 
 
-def check_values(config: Any) -> None:
+def check_values(config: Any, subcommand: str) -> None:
     """Refuse values that would be refused late or not at all, such as seeds and settings of the trainer.
 
     Args:
         config: The configuration of a subcommand; automatic settings of the trainer are replaced in place.
+        subcommand: Its name.
 
     Raises:
         UserError: A value is refused.
@@ -49,7 +50,7 @@ def check_values(config: Any) -> None:
         raise UserError(
             "resume is not a key of a configuration: give --resume FOLDER on the command line, without other options"
         )
-    check_settings(config)
+    check_settings(config, subcommand)
 
 
 def _values(part: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -114,7 +114,10 @@ def _unknown_argument(path: str, key: str) -> str:
     """Return why an argument is refused that a class does not have."""
     if key == "class_path":
         return "expected class_path and init_args, with the arguments of the class in init_args"
-    return f"{path} has no argument {key}{suggestion(key, _arguments(path))}: see its documentation"
+    known = _arguments(path)
+    if key in known:  # of a base class
+        return f"{path} does not pass {key} on: expected **kwargs and super().__init__(**kwargs) in its __init__"
+    return f"{path} has no argument {key}{suggestion(key, known)}: see its documentation"
 
 
 def _arguments(path: str) -> set[str]:

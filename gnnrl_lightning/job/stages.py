@@ -50,7 +50,12 @@ def fits_agent(by: GraphLearner | SearchMethod, processes: int = 1) -> Callable[
     Args:
         by: The agent, of which a copy is tried, or a method: the object itself or its name.
         processes: Number of processes.
+
+    Raises:
+        UserError: The class of the agent does not call the constructor of its base class.
     """
+    if isinstance(by, GraphLearner):
+        by.check_made()
     return partial(check_agent, by=by, processes=processes, measured=False)
 
 

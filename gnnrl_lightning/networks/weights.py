@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gnnrl_lightning.checks import as_path, instance
 from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.files import replacing
 from gnnrl_lightning.networks.checks import check_finite_tensors
+from gnnrl_lightning.tensor_files import save_tensors
 
 TORCH_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".tar", ".bin")
 CONTAINERS = ("state_dict", "model_state_dict", "model", "net")  # keys of the state dict in checkpoints of scripts
@@ -154,10 +155,9 @@ def save_weights(network: nn.Module, path: Path, notes: Mapping[str, Any] | None
     """
     instance("network", network, nn.Module, "a torch.nn.Module")
     path = as_path("path", path)
-    state = network.state_dict()
     header = {name: json.dumps(value) for name, value in (notes or {}).items()}
     with replacing(path) as partial:
-        save_file({name: tensor.cpu().contiguous().clone() for name, tensor in state.items()}, partial, header)
+        save_tensors(network.state_dict(), partial, header)
 
 
 def read_notes(path: Path) -> dict[str, Any]:

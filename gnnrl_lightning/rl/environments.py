@@ -143,6 +143,7 @@ class Environments:
         Raises:
             UserError: The policy cannot be made, does not fit, or the reward fails.
         """
+        agent.check_made()
         agent.env = self.make(None)
         try:
             agent.configure_model()
@@ -152,6 +153,10 @@ class Environments:
             raise UserError(
                 f"model.make_policy cannot be made: {one_line(error)}; change it or its arguments"
             ) from error
+        if agent.policy is None:
+            raise UserError(
+                f"{type(agent).__name__}.configure_model makes no policy: call super().configure_model() in it"
+            )
         widths, merit, name = uniform(self.graph, self.limits), self.objective.merit(scores), self.options.reward
         tried = Evaluation(
             tuple(widths.tolist()),

@@ -53,12 +53,14 @@ def push(run: str | Path, repo: str, private: bool = False) -> str:
             the hub refuses or cannot be reached.
     """
     folder, private = RunFolder(as_path("run", run, "folder")), flag("private", private)
-    instance("repo", repo, str, "the name of a repository, user/name")
+    _check_repo(repo)
     check_installed("push", PACKAGES, "hub")
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
 
     if not folder.result.is_file():
-        raise UserError(f"{folder.path} has no result.json: give the folder of a finished run of fit or prune")
+        above = RunFolder(folder.path.absolute().parent)
+        meant = f" (did you mean {folder.path.parent}?)" if above.result.is_file() else ""
+        raise UserError(f"{folder.path} has no result.json{meant}: give the folder of a finished run of fit or prune")
     result, recipe = read_result(folder), check_files(folder.pruned)
     if get_token() is None:
         raise UserError(f"push needs an account on the hub: {LOGIN}")
@@ -91,9 +93,9 @@ def pull(repo: str, folder: str | Path, revision: str | None = None) -> Path:
             damaged, a package is missing, or the hub refuses or cannot be reached.
     """
     folder = as_path("folder", folder, "folder")
-    instance("repo", repo, str, "the name of a repository, user/name")
-    if revision is not None:
-        instance("revision", revision, str, "a branch, a tag or a commit, or None")
+    _check_repo(repo)
+    if revision is not None and not instance("revision", revision, str, "a branch, a tag or a commit, or None"):
+        raise UserError("revision is empty: expected a branch, a tag or a commit; leave it out for the default branch")
     check_installed("pull", PACKAGES, "hub")
     from huggingface_hub import HfApi
 
@@ -116,6 +118,13 @@ def pull(repo: str, folder: str | Path, revision: str | None = None) -> Path:
             folder.rmdir()
         fetched.rename(folder)
     return folder
+
+
+def _check_repo(repo: str) -> None:
+    """Refuse what has not the form user/name: without the user, the hub would look for another repository."""
+    instance("repo", repo, str, "the name of a repository, user/name")
+    if repo.count("/") != 1:
+        raise UserError(f"{repo!r} is no name of a repository: expected user/name")
 
 
 def _names(recipe: dict[str, Any]) -> list[str]:

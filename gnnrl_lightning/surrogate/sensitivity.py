@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from gnnrl_lightning.cost.projection import AllowedWidths
 from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.files import replacing
+from gnnrl_lightning.tensor_files import save_tensors
 
 RATIOS = (0.0, 0.1, 0.3, 0.6, 0.85)
 """Keep ratios at which losses are measured, 0 standing for one channel; square roots of losses are interpolated.
@@ -128,9 +128,9 @@ def save_sensitivity(sensitivity: Sensitivity, path: Path) -> None:
         path: Path of the file, `.safetensors`.
     """
     beside = {"ratios": sensitivity.ratios, "examples": sensitivity.examples, "passes": sensitivity.passes}
-    tensors = {"measured": sensitivity.measured.contiguous(), "losses": sensitivity.losses.contiguous()}
+    tensors = {"measured": sensitivity.measured, "losses": sensitivity.losses}
     with replacing(path) as partial:
-        save_file(tensors, partial, {"beside": json.dumps(beside)})
+        save_tensors(tensors, partial, {"beside": json.dumps(beside)})
 
 
 def load_sensitivity(path: Path) -> Sensitivity:

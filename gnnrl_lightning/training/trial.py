@@ -48,7 +48,8 @@ def check_training(
     """
     if options.epochs == 0:
         return
-    try_schedule(options, options.epochs * math.ceil(len(data.train) / data.batch_size))
+    batches = math.ceil(len(data.train) / data.batch_size)
+    try_schedule(options, options.epochs * batches)
     module = SupervisedModule(network, options, objective, teacher)
     module.configure_optimizers()
     some = data.some(EXAMPLES)
@@ -59,6 +60,20 @@ def check_training(
     if options.mixup > 0:
         check_mixable(inputs)
     try_step(network, options, objective, inputs, some.targets)
+    if len(data.train) // batches < EXAMPLES:  # the sizes of batches differ by at most one
+        _try_one(network, options, objective, data)
+
+
+def _try_one(network: nn.Module, options: TrainingOptions, objective: Objective, data: ExampleData) -> None:
+    """Refuse batches of one example if a norm of the network needs more."""
+    one = data.some(1)
+    try:
+        try_step(network, options, objective, data.normalize(one.inputs), one.targets)
+    except UserError as error:
+        raise UserError(
+            f"with one example in a batch, {error}; a batch_size of {data.batch_size} for {len(data.train)} training "
+            "examples makes such a batch: set another one for the data"
+        ) from error
 
 
 def try_step(network: nn.Module, options: TrainingOptions, objective: Objective, inputs: Tree, targets: Tree) -> None:

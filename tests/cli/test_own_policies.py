@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 import yaml
@@ -194,3 +195,74 @@ BAD_PARTS = {
 @pytest.mark.parametrize("case", BAD_PARTS)
 def test_what_a_user_gets_wrong_is_one_line_before_anything_is_scored(policies, capsys, case):
     assert_refused(capsys, policies, *BAD_PARTS[case])
+
+
+LEARNERS = """
+import torch
+from gnnrl_lightning.rl.learners import GNNRL
+
+
+class Forgetful(GNNRL):
+    def __init__(self, decay: float = 0.1, **kwargs):
+        self.decay = decay
+
+
+class Closed(GNNRL):
+    def __init__(self, decay: float = 0.1):
+        super().__init__()
+
+
+class Bare(GNNRL):
+    def configure_model(self):
+        self.extra = 1
+
+
+class Dictionaries(GNNRL):
+    def train_dataloader(self):
+        yield {"observations": torch.ones(2)}
+"""
+
+BAD_LEARNERS = {
+    "no constructor": (
+        ["--model", "{class_path: own_learners.Forgetful}"],
+        r"^error: model: own_learners.Forgetful does not pass episodes_per_iteration on: expected \*\*kwargs and super",
+    ),
+    "no further arguments": (
+        ["--model", "{class_path: own_learners.Closed, init_args: {gamma: 0.5}}"],
+        r"^error: model: own_learners.Closed does not pass \w+ on: expected \*\*kwargs and super",
+    ),
+    "no policy": (
+        ["--model", "{class_path: own_learners.Bare}"],
+        r"^error: Bare.configure_model makes no policy: call super\(\).configure_model\(\) in it$",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def learners(workplace):
+    (workplace / "own_learners.py").write_text(LEARNERS)
+    return workplace
+
+
+@pytest.mark.parametrize("case", BAD_LEARNERS)
+def test_what_a_learner_lacks_is_one_line_before_anything_is_scored(learners, capsys, case):
+    assert_refused(capsys, learners, *BAD_LEARNERS[case])
+
+
+def test_a_learner_that_clips_gradients_itself_refuses_those_of_the_trainer(learners, capsys):
+    config = yaml.safe_load((learners / "small.yaml").read_text()) | {"model": {"class_path": "DDPG"}}
+    (learners / "ddpg.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(SystemExit) as end:
+        main(["fit", "--config", "ddpg.yaml", "--trainer.gradient_clip_val", "1"])
+    said = "error: trainer.gradient_clip_val is 1, which DDPG does not read: set it to null, and model.max_grad_norm\n"
+    assert end.value.code == 2 and capsys.readouterr().err == said
+
+
+def test_batches_that_the_training_step_does_not_read_are_one_line(learners, capsys):
+    """Only once the search has begun: a loader plays episodes."""
+    given = ["--run.name", "given", "--model", "{class_path: own_learners.Dictionaries}"]
+    with pytest.raises(SystemExit) as end:
+        main(["fit", "--config", "small.yaml", *given])
+    error = capsys.readouterr().err
+    said = r"^error: Dictionaries.train_dataloader gives a dict: expected Transitions, as the loader of its base class"
+    assert end.value.code == 2 and re.search(said, error, re.M), error

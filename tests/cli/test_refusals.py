@@ -109,6 +109,13 @@ BAD = {
     ),
     "endless epochs": (["--trainer.max_epochs", "-1"], r"trainer.max_epochs is -1: expected at least 1"),
     "negative epochs": (["--trainer.max_epochs", "-2"], r"trainer.max_epochs is -2"),
+    "a try of one batch": (["--trainer.fast_dev_run", "true"], r"fast_dev_run is True, .* set --config debug"),
+    "steps of the search": (["--trainer.max_steps", "3"], r"max_steps is 3, .* set search.evaluations for a search"),
+    "part of the examples": (["--trainer.limit_train_batches", "0.1"], r"limit_train_batches is 0.1, which nothing"),
+    "few test examples": (["--trainer.limit_test_batches", "2"], r"limit_test_batches is 2, which nothing here reads"),
+    "overfitting": (["--trainer.overfit_batches", "1"], r"overfit_batches is 1, which nothing here reads: leave it"),
+    "steps in one": (["--trainer.accumulate_grad_batches", "4"], r"accumulate_grad_batches is 4, .* data.batch_size"),
+    "rare validation": (["--trainer.check_val_every_n_epoch", "5"], r"check_val_every_n_epoch is 5, .* validated$"),
     "seed": (["--seed_everything", "-1"], r"seed_everything is -1: expected 0 to"),
     "accelerator": (["--trainer.accelerator", "tpu"], r"^error: trainer with accelerator tpu"),
     "policy": (["--model.make_policy.head", "tail"], r"^error: head is 'tail': expected one of node, identity, graph"),
@@ -175,6 +182,27 @@ def test_overwrite_replaces_a_run(spoilt):
     assert not (spoilt / "bad" / "taken" / "result.json").exists()
     config = yaml.safe_load((spoilt / "bad" / "taken" / "config.yaml").read_text())
     assert config["overwrite"] is False
+
+
+@pytest.mark.parametrize("command", ["pretrain", "finetune", "prune", "compare"])
+@pytest.mark.parametrize(
+    ("option", "value", "instead"),
+    [
+        ("max_epochs", "3", "search.evaluations for a search, pretraining.epochs or finetuning.epochs for a training"),
+        ("max_time", "00:00:01:00", "search.evaluations for a search"),
+        ("gradient_clip_val", "0.5", "model.max_grad_norm for the search, finetuning.gradient_clip for the training"),
+    ],
+)
+def test_what_only_the_search_of_fit_reads_is_refused_elsewhere(workplace, capsys, command, option, value, instead):
+    with pytest.raises(SystemExit) as end:
+        main([command, "--config", "small.yaml", f"--trainer.{option}", value])
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and f"trainer.{option} is {value}, which {command} does not read, only fit" in error
+    assert instead in error and error.count("\n") == 1
+
+
+def test_what_only_the_search_of_fit_reads_may_stay_in_a_file_that_trains_nothing(workplace):
+    main(["inspect", "--config", "small.yaml", "--trainer.max_epochs", "3"])
 
 
 @pytest.mark.parametrize("command", ["finetune", "validate", "test"])

@@ -33,6 +33,13 @@ def test_a_run_is_pushed_and_its_network_is_tested_where_it_was_pulled(fitted, w
 REFUSED = {
     "no text": (["push", "runs/fitted", "a\0b"], "push: 'a\\x00b' is given: expected text without null bytes"),
     "no name": (["push", "runs/fitted", "a b/c"], "'a b/c' is no name of a repository"),
+    "no user": (["push", "runs/fitted", "small"], "'small' is no name of a repository: expected user/name"),
+    "an address": (["pull", "https://hub/user/small", "x"], "'https://hub/user/small' is no name of a repository: exp"),
+    "the network of a run": (
+        ["push", "runs/fitted/pruned", "user/small"],
+        "runs/fitted/pruned has no result.json (did you mean runs/fitted?): give the folder of a finished run",
+    ),
+    "an empty revision": (["pull", "user/small", "x", "--revision", ""], "revision is empty: expected a branch, a tag"),
     "a path": (["push", "runs/fitted", "/etc/passwd"], "'/etc/passwd' is no name of a repository"),
     "a run without an end": (["push", ".", "user/small"], ". has no result.json: give the folder of a finished run"),
     "a file": (["push", "small.yaml", "user/small"], "small.yaml has no result.json"),

@@ -192,6 +192,14 @@ def test_stages_that_do_not_fall_to_the_budget_are_refused_in_one_line(workplace
     assert message in error and error.count("\n") == 1
 
 
+def test_limits_of_the_search_hold_in_each_stage(workplace):
+    """Without time for an iteration, the starting candidates are all that each stage has."""
+    main([*NEW, "limited", "--trainer.max_time", "00:00:00:00"])
+    for folder in (workplace / "runs/limited", workplace / "runs/limited/stage-1"):
+        proposers = {json.loads(line)["proposer"] for line in (folder / "journal.jsonl").read_text().splitlines()}
+        assert "uniform" in proposers and "agent" not in proposers
+
+
 def test_overwriting_a_run_deletes_its_stages(whole, tmp_path):
     folder = RunFolder(tmp_path / "run")
     for each in (folder, folder.stage(1), folder.stage(2)):

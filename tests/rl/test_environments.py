@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.result import best_of, within
+from gnnrl_lightning.job.stages import fits_agent
 from gnnrl_lightning.objective import Classification
 from gnnrl_lightning.rl.encoders import GCN
 from gnnrl_lightning.rl.env.options import EpisodeOptions
@@ -237,3 +239,15 @@ def test_goes_on_from_an_iteration_in_the_proxy_bit_by_bit(tmp_path, step):
     assert equal(weights(whole), weights(resumed))
     assert [item.widths for item in before.history] == [item.widths for item in problem.history]
     assert resumed.evaluations == whole.evaluations == 8
+
+
+class Forgetful(GNNRL):
+    def __init__(self):
+        pass
+
+
+def test_a_learner_whose_class_does_not_call_its_base_is_refused():
+    with pytest.raises(UserError, match=r"Forgetful has no make_policy: call super\(\).__init__\(\*\*kwargs\) in its"):
+        environments_of(problem_of()).prepare(Forgetful(), {"top1": 10.0}, 1)
+    with pytest.raises(UserError, match="Forgetful has no make_policy"):
+        fits_agent(Forgetful())

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from gnnrl_lightning.data import ExampleData, ExampleSet, LoadedExamples
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.objective import Classification
 from gnnrl_lightning.training.options import TrainingOptions
@@ -15,6 +16,17 @@ from gnnrl_lightning.training.trial import check_training
 def network():
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 10)).eval()
+
+
+class Few(ExampleData):
+    def __init__(self, examples, batch_size):
+        super().__init__(batch_size=batch_size)
+        self.examples = examples
+
+    def load(self):
+        inputs = torch.linspace(0, 1, 64 * self.examples).view(-1, 1, 8, 8)
+        every = ExampleSet(inputs, torch.arange(self.examples) % 10)
+        return LoadedExamples(every, every, validation=every)
 
 
 class Step(torch.optim.Optimizer):
@@ -167,6 +179,24 @@ NETWORKS = [
 def test_so_is_the_network_in_training_mode(digits, layer, message):
     with pytest.raises(UserError, match=message):
         check_training(flat(layer).eval(), TrainingOptions(epochs=1), Classification(), digits)
+
+
+@pytest.mark.parametrize(
+    ("examples", "batch_size", "refused"), [(8, 1, True), (9, 2, True), (8, 2, False), (9, 3, False)]
+)
+def test_a_batch_of_one_example_is_tried_if_there_will_be_one(examples, batch_size, refused):
+    """Nine examples in batches of two make one of a single example, which has no variance for a batch norm."""
+    data = Few(examples, batch_size)
+    data.setup()
+    if not refused:
+        check_training(network(), TrainingOptions(epochs=1), Classification(), data)
+        return
+    message = (
+        rf"^with one example in a batch, the network .* a batch_size of {batch_size} for {examples} training examples"
+    )
+    with pytest.raises(UserError, match=message):
+        check_training(network(), TrainingOptions(epochs=1), Classification(), data)
+    check_training(flat(nn.Linear).eval(), TrainingOptions(epochs=1), Classification(), data)
 
 
 def test_nothing_changes_and_random_numbers_are_as_before(digits):

@@ -185,7 +185,12 @@ class DDPG(GraphLearner):
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     def training_step(self, batch: Steps, batch_idx: int) -> None:
-        """One step each of the critic, the actor and the target networks."""
+        """One step each of the critic, the actor and the target networks.
+
+        Raises:
+            UserError: A loader of the user's gives something else, or the policy gives values that are not finite.
+        """
+        self.expected(batch, Steps)
         critic_optimizer, actor_optimizer = self.optimizers()  # pyright: ignore[reportGeneralTypeIssues]
         policy, environment = self.policy, self.environment
         state = environment.graphs(batch.observations).to(self.device)

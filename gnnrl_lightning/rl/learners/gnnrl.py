@@ -205,6 +205,7 @@ class GNNRL(GraphLearner):
     @torch.no_grad()
     def _moved(self, batch: Transitions) -> float:
         """Divergence (nats) of the policy that played the episodes from the current one, over all processes."""
+        self.expected(batch, Transitions)
         state = self.environment.graphs(batch.observations).to(self.device)
         log_prob = self.policy.evaluate(state, batch.actions.values)[0]
         approx_kl = ppo.policy_loss(log_prob, batch.log_probs, batch.advantages)[1]
@@ -212,7 +213,12 @@ class GNNRL(GraphLearner):
         return total / max(weight, 1e-12)
 
     def training_step(self, batch: Transitions, batch_idx: int) -> Tensor:
-        """PPO loss of a minibatch."""
+        """PPO loss of a minibatch.
+
+        Raises:
+            UserError: A loader of the user's gives something else, or the policy gives values that are not finite.
+        """
+        self.expected(batch, Transitions)
         state = self.environment.graphs(batch.observations).to(self.device)
         log_prob, value, entropy = self.policy.evaluate(state, batch.actions.values)
         policy, approx_kl, clip_fraction = ppo.policy_loss(

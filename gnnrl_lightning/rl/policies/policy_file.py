@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.files import replacing
+from gnnrl_lightning.tensor_files import save_tensors
 
 
 def save_policy(policy: nn.Module, path: str | Path, setting: Mapping[str, str] | None = None) -> None:
@@ -22,10 +22,11 @@ def save_policy(policy: nn.Module, path: str | Path, setting: Mapping[str, str] 
         path: The file, `.safetensors`.
         setting: Options that define its states and actions, as strings by name; None: no setting is stored.
     """
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in policy.state_dict().items()}
     beside = json.dumps(described(policy) | dict(setting or {}))
     with replacing(Path(path)) as partial:
-        save_file(tensors, partial, {"beside": beside})  # one entry, because the order of several is random
+        save_tensors(
+            policy.state_dict(), partial, {"beside": beside}
+        )  # one entry, because the order of several is random
 
 
 def load_policy(policy: nn.Module, path: str | Path, setting: Mapping[str, str] | None = None) -> None:
