@@ -7,8 +7,8 @@ For each network and batch size, with one thread and `--backend`: the multiple o
 `--multiple`), then the table of operators and some whole networks, as in a job whose budget is 60 % of the latency.
 Then
 
-1. candidates of random widths in this multiple are predicted, and measured along with the first ten networks: mean and
-   largest error;
+1. candidates of random widths in this multiple are predicted, and measured along with the first of these networks: mean
+   and largest error;
 2. one keep ratio for all groups is projected onto 60 % of the dense latency, and measured. If it misses the limit by
    more than the tolerance of a job, the model is corrected and the projection is repeated, as at the end of a search;
 3. one keep ratio is projected onto 60 % of the MACs, and measured.

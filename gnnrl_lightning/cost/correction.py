@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-ROUNDINGS = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Values of `Correction.rounding` to try."""
+from gnnrl_lightning.cost.grid import LANES
+
+ROUNDINGS = ((0.0, 8), (0.25, 8), (0.5, 8), (0.75, 8), (1.0, 8), (0.5, 16), (1.0, 16))
+"""Values of `Correction.rounding` and `Correction.lanes` to try, see `gnnrl_lightning.cost.grid.LANES`."""
 
 RATIOS = (1.0, 0.5, 2.0, 4.0, 8.0, 16.0)
 """Values of `Correction.ratio` to try."""
@@ -43,6 +45,7 @@ class Correction:
             than one among others.
         scale: Factor of the times of layers.
         rounding: Share of the way to the next multiple of the processor's lanes that a width counts in layers.
+        lanes: Channels that the processor computes together.
         ratio: Factor of the times of all other operators, relative to `scale`.
         load: Milliseconds of reading a million parameters from memory.
         cached: Millions of parameters that stay in the processor's caches.
@@ -54,6 +57,7 @@ class Correction:
     ratio: float = 1.0
     load: float = 0.0
     cached: float = 0.0
+    lanes: int = LANES[0]
 
     def loading(self, millions: Tensor) -> Tensor:
         """Milliseconds `(...)` of reading parameters.
@@ -69,14 +73,15 @@ class Networks:
     """Measured networks, n of them.
 
     Attributes:
-        sums: Rounding -> sums over layers and over other operators, milliseconds, and numbers of calls, `(n, 3)`.
+        sums: Rounding and lanes -> sums over layers and over other operators, milliseconds, and numbers of calls,
+            `(n, 3)`.
         millions: Millions of parameters `(n,)`.
         least: The shortest time of a layer alone, milliseconds: a call takes no less than minus that, scaled.
         measured: Measured times `(n,)`, milliseconds.
         weights: Weight of each `(n,)`.
     """
 
-    sums: Callable[[float], Tensor]
+    sums: Callable[[float, int], Tensor]
     millions: Tensor
     least: float
     measured: Tensor
@@ -93,18 +98,18 @@ def fitted_correction(networks: Networks) -> Correction:
     ratios = torch.tensor(RATIOS if enough else RATIOS[:1], dtype=torch.float64)
     cached = torch.tensor(CACHED if enough else (), dtype=torch.float64)
     read = (networks.millions - cached[:, None]).clamp(min=0)
-    for rounding in ROUNDINGS:
-        layers, others, calls = networks.sums(rounding).unbind(-1)
+    for rounding, lanes in ROUNDINGS:
+        layers, others, calls = networks.sums(rounding, lanes).unbind(-1)
         sums = layers + ratios[:, None] * others
         errors, factors = _fit(networks, sums, calls)
         for error, (call, scale), ratio in zip(errors, factors, RATIOS, strict=False):
-            fits.append((error, Correction(call, scale, rounding, ratio)))
+            fits.append((error, Correction(call, scale, rounding, ratio, lanes=lanes)))
         forms = [(ratio, stay) for ratio in RATIOS for stay in CACHED] if enough else []
         each = sums.repeat_interleave(len(cached), 0)
         errors, factors = _fit(networks, each, calls, read.repeat(len(sums), 1))
         for error, (call, scale, load), (ratio, stay) in zip(errors, factors, forms, strict=True):
             if load >= 0:
-                fits.append((PRICE * error, Correction(call, scale, rounding, ratio, load, stay)))
+                fits.append((PRICE * error, Correction(call, scale, rounding, ratio, load, stay, lanes)))
     return min(fits, key=lambda fit: fit[0])[1]
 
 
@@ -115,7 +120,7 @@ def fitted_alike(networks: Networks, like: Correction) -> Correction:
         networks: The networks.
         like: The correction that is fitted again. Its load changes with the scale.
     """
-    layers, others, calls = networks.sums(like.rounding).unbind(-1)
+    layers, others, calls = networks.sums(like.rounding, like.lanes).unbind(-1)
     loading = like.loading(networks.millions) / like.scale
     _, ((call, scale),) = _fit(networks, (layers + like.ratio * others + loading)[None], calls)
     return replace(like, call=call, scale=scale, load=like.load * scale / like.scale)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-LANES = 8
-"""Channels that processors compute together."""
+LANES = (8, 16)
+"""Numbers of channels that processors compute together."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,11 @@ class Lookup:
     Args:
         grids: Grid of each of n operators.
         most: Largest number of channels.
-        rounding: Share of the way to the next multiple of `LANES` that a number of channels counts.
+        rounding: Share of the way to the next multiple of `lanes` that a number of channels counts.
+        lanes: Channels that the processor computes together.
     """
 
-    def __init__(self, grids: Sequence[Grid], most: int, rounding: float) -> None:
+    def __init__(self, grids: Sequence[Grid], most: int, rounding: float, lanes: int = LANES[0]) -> None:
         starts, tables, start = dict[int, int](), list[Tensor](), 0
         for grid in {id(grid): grid for grid in grids}.values():
             starts[id(grid)] = start
@@ -70,7 +71,7 @@ class Lookup:
         self._inputs = torch.tensor([axes.setdefault(grid.inputs, len(axes)) for grid in grids], dtype=torch.int64)
         self._outputs = torch.tensor([axes.setdefault(grid.outputs, len(axes)) for grid in grids], dtype=torch.int64)
         every = torch.arange(most + 1)
-        whole = (every + LANES - 1) // LANES * LANES
+        whole = (every + lanes - 1) // lanes * lanes
         places = [_places(points, torch.lerp(every.double(), whole.double(), rounding)) for points in axes]
         self._low = torch.stack([low for low, _ in places]) if places else torch.zeros(0, 1, dtype=torch.int64)
         self._share = torch.stack([share for _, share in places]) if places else torch.zeros(0, 1, dtype=torch.float64)

@@ -11,7 +11,7 @@ operator takes less than nothing. Operators e may take several times as long in 
 stay in the processor's caches, which is `ratio`. Weights stay there, too, while an operator is measured alone; in a
 large network all but `cached` of them are read from memory, which is `load`. Processors compute layers with vectors of
 8 or 16 channels, so that 33 channels may take as long as 40, and `rounding` says how much of the way to the next
-multiple of `LANES` in `gnnrl_lightning.cost.grid` a width counts there.
+multiple of 8 or 16 a width counts there.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ class LatencyModel:
         self._merge()
 
     def _lookup(self, numbers: Sequence[int], rounding: float) -> Lookup:
-        return Lookup([self.grids[self.uses[number].key] for number in numbers], self._most, rounding)
+        grids = [self.grids[self.uses[number].key] for number in numbers]
+        return Lookup(grids, self._most, rounding, self.correction.lanes)
 
     def _merge(self) -> None:
         """Prepare the sums over all operators.
@@ -189,7 +190,7 @@ class LatencyModel:
         weight = torch.ones_like(y) if weights is None else torch.tensor(weights, dtype=torch.float64)
         tables = [self.grids[self.uses[number].key].milliseconds for number in self._layers]
         networks = Networks(
-            lambda rounding: self.corrected(Correction(rounding=rounding)).sums(widths),
+            lambda rounding, lanes: self.corrected(Correction(rounding=rounding, lanes=lanes)).sums(widths),
             self._millions(widths),
             min((min(map(min, table)) for table in tables), default=0.0),
             y,

@@ -34,17 +34,17 @@ from gnnrl_lightning.speed.table import as_record, from_record, read_table
 from gnnrl_lightning.speed.timer import RealTimer, Timer
 from gnnrl_lightning.trees import Tree
 
-NETWORKS = 10
+NETWORKS = 14
 """Whole networks that are measured: the dense one, and others of random widths."""
 
-NARROWEST = 0.3
+NARROWEST = 0.2
 """Mean keep ratio of the narrowest of these."""
 
 NEAR, SPREAD, GONE = 9, 0.5, 0.6
 """Networks near a budget that are measured, standard deviation of their log keep ratios before they are projected onto
 it, and share of the groups that may go which the last one lacks."""
 
-ANCHOR_WEIGHT = 100.0
+ANCHOR_WEIGHT = 400.0
 """Weight in the fit of candidates that have been checked, and then of the dense network, of which limits are shares."""
 
 

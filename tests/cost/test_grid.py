@@ -3,7 +3,7 @@ import itertools
 import pytest
 import torch
 
-from gnnrl_lightning.cost.grid import LANES, Grid, Lookup, rising
+from gnnrl_lightning.cost.grid import Grid, Lookup, rising
 
 
 def test_a_rising_table_stays_as_it_is_and_others_are_met_half_way():
@@ -23,12 +23,13 @@ def test_many_operators_are_looked_up_together():
     assert beyond.tolist() == [[6.0], [1.0]]
 
 
+@pytest.mark.parametrize("lanes", [8, 16])
 @pytest.mark.parametrize("rounding", [0.0, 0.25, 1.0])
-def test_channels_are_rounded_by_a_share(rounding):
+def test_channels_are_rounded_by_a_share(rounding, lanes):
     line = Grid((0,), (1, 33), ((1.0, 33.0),))
-    every = torch.arange(1, 2 * LANES + 1)[:, None]
-    expected = [c + rounding * (-c % LANES) for c in range(1, 2 * LANES + 1)]
-    assert Lookup([line], 2 * LANES, rounding)(every, every).flatten().tolist() == pytest.approx(expected)
+    every = torch.arange(1, 2 * lanes + 1)[:, None]
+    expected = [c + rounding * (-c % lanes) for c in range(1, 2 * lanes + 1)]
+    assert Lookup([line], 2 * lanes, rounding, lanes)(every, every).flatten().tolist() == pytest.approx(expected)
 
 
 def test_a_grid_covers_channels_up_to_its_last_points():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gnnrl_lightning.cost.correction import Correction
-from gnnrl_lightning.cost.grid import LANES, Grid
+from gnnrl_lightning.cost.grid import Grid
 from gnnrl_lightning.cost.latency import LatencyModel, Use
 from gnnrl_lightning.errors import UserError
 
@@ -117,12 +117,14 @@ def test_narrowing_a_group_never_takes_longer(rounding):
     assert bool((times.diff(dim=0) >= -1e-12).all()) and bool((times.diff(dim=1) >= -1e-12).all())
 
 
-def test_rounding_counts_channels_up_to_the_next_multiple():
+@pytest.mark.parametrize("lanes", [8, 16])
+def test_rounding_counts_channels_up_to_the_next_multiple(lanes):
     """In layers; a ReLU takes as long as it has channels."""
-    layers, relu = (LatencyModel(Chain(), uses, GRIDS, Correction(rounding=1.0)) for uses in (USES[2:3], USES[3:4]))
+    correction = Correction(rounding=1.0, lanes=lanes)
+    layers, relu = (LatencyModel(Chain(), uses, GRIDS, correction) for uses in (USES[2:3], USES[3:4]))
     for width in (1, 8, 9, 16, 17, 40):
-        whole = -(-width // LANES) * LANES
-        assert float(layers(torch.tensor([4, width]))) == pytest.approx(product(8, whole))
+        whole = min(-(-width // lanes) * lanes, 40)  # where the grid ends
+        assert float(layers(torch.tensor([4, width]))) == pytest.approx(product(lanes, whole))
         assert float(relu(torch.tensor([4, width]))) == pytest.approx(0.1 * width)
 
 
@@ -136,6 +138,7 @@ def test_rounding_counts_channels_up_to_the_next_multiple():
         Correction(1.0, 0.8, 0.0, 0.5),
         Correction(0.5, 0.8, 0.5, 1.0, 7.0, 0.0),
         Correction(0.5, 0.8, 0.0, 4.0, 20.0, 0.25),
+        Correction(0.5, 0.8, 1.0, 1.0, 7.0, 0.0, 16),
     ],
 )
 def test_the_correction_is_found_again(truth):
@@ -145,6 +148,7 @@ def test_the_correction_is_found_again(truth):
     assert (found.correction.call, found.correction.scale) == pytest.approx((truth.call, truth.scale))
     assert (found.correction.rounding, found.correction.ratio) == (truth.rounding, truth.ratio)
     assert (found.correction.load, found.correction.cached) == (pytest.approx(truth.load), truth.cached)
+    assert found.correction.lanes == truth.lanes
     assert max(map(abs, found.errors(widths, measured.tolist()))) < 1e-9
 
 
