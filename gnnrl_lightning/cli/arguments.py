@@ -48,6 +48,7 @@ from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.options import AUTO
 from gnnrl_lightning.processes import rank
 from gnnrl_lightning.rl.learners import GraphLearner
+from gnnrl_lightning.rl.learners.own import check_made
 from gnnrl_lightning.runs.folder import RunFolder, RunOptions
 from gnnrl_lightning.runs.integrity import check_files
 from gnnrl_lightning.runs.lock import locked
@@ -190,7 +191,7 @@ class ArgumentsCLI(LightningCLI):
                     refuse_unfinished(RunFolder(Path(self.run.root) / self.run.name), str(self.subcommand))
                 RunFolder.check(self.run.root, self.run.name, self.overwrite, [path for path in given if path])
         self.model: GraphLearner = self._get(self.config_init, "model")
-        self.model.check_made()
+        check_made(self.model)
         self.model.seed = self._get(self.config, "seed_everything")
         self.datamodule: ExampleData = as_example_data(self._get(self.config_init, "data"))
         self.trainer = self.instantiate_trainer()

@@ -30,7 +30,7 @@ from gnnrl_lightning.job.inspection import inspect
 from gnnrl_lightning.job.job import PhaseTrainers, Runtime
 from gnnrl_lightning.job.prediction import as_json, check_budgets, predict
 from gnnrl_lightning.job.reporting import evidence, write_report
-from gnnrl_lightning.job.searching import begin
+from gnnrl_lightning.job.searching import begin, train_agent
 from gnnrl_lightning.job.stage_options import StageOptions
 from gnnrl_lightning.job.stages import check_agent, fits_agent, through_stages
 from gnnrl_lightning.job.trained import Trained, train
@@ -116,12 +116,8 @@ class CompressionCLI(RunningCLI):
 
     def fit(self, **_: Any) -> None:
         """Search, unless the search was finished before an interruption, or earlier stages have met the budget."""
-        policy = self.folder.weights(POLICY)
-        if self._unchanged is None and not from_first(policy.is_file()):
-            self.trainer.fit(self.model, ckpt_path=self.latest.found, weights_only=True)
-            if rank() == 0:
-                with replacing(policy, checksum=True) as partial:
-                    self.model.save_policy(partial)
+        if self._unchanged is None and not from_first(self.folder.weights(POLICY).is_file()):
+            train_agent(self.model, self.trainer, self.latest, self.folder)
 
     def after_fit(self) -> None:
         """Prune, fine-tune, test once, save and show the result."""

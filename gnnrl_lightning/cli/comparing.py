@@ -21,6 +21,7 @@ from gnnrl_lightning.registry import resolve
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.environments import AGENT
 from gnnrl_lightning.rl.learners import DDPG, GraphLearner
+from gnnrl_lightning.rl.learners.own import check_made
 from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.runs.settings import FREE, changes, read_settings
 
@@ -69,7 +70,7 @@ def prepare(agents: Mapping[str, AgentRow], checked: Checked, measured: bool = T
     for name, row in agents.items():
         agent = row.make(0)
         try:
-            agent.check_made()
+            check_made(agent)
             if measured or agent.policy_file is None:
                 checked.prepare(agent, row.episode)
         except UserError as error:

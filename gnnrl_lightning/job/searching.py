@@ -24,6 +24,7 @@ from gnnrl_lightning.report.progress import SearchStatus
 from gnnrl_lightning.rl.env.reward import find_reward, reward_of
 from gnnrl_lightning.rl.environments import AGENT
 from gnnrl_lightning.rl.learners.base import GraphLearner
+from gnnrl_lightning.rl.learners.own import check_trained
 from gnnrl_lightning.rl.range_acquisition import RangeAcquisition
 from gnnrl_lightning.runs.folder import DELIVERED, POLICY, SENSITIVITY, RunFolder
 from gnnrl_lightning.search.baselines import starting_count
@@ -161,11 +162,27 @@ def search(
             log_every_n_steps=1,
         )
         with without_others_warnings():
-            fitting.fit(by, ckpt_path=latest.found, weights_only=True)
-        if rank() == 0:
-            with replacing(policy, checksum=True) as partial:
-                by.save_policy(partial)
+            train_agent(by, fitting, latest, folder)
     return searching.finished()
+
+
+def train_agent(agent: GraphLearner, trainer: Trainer, latest: LatestCheckpoint, folder: RunFolder) -> None:
+    """Train an agent, or resume its training, and save its policy.
+
+    Args:
+        agent: The agent.
+        trainer: Its trainer.
+        latest: The checkpoint of its training.
+        folder: Folder of the run.
+
+    Raises:
+        UserError: It has not been trained, see `gnnrl_lightning.rl.learners.own`.
+    """
+    trainer.fit(agent, ckpt_path=latest.found, weights_only=True)
+    check_trained(agent, trainer)
+    if rank() == 0:
+        with replacing(folder.weights(POLICY), checksum=True) as partial:
+            agent.save_policy(partial)
 
 
 def search_by_method(trained: Trained, method: SearchMethod, folder: RunFolder) -> Searched:

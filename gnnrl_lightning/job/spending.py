@@ -8,6 +8,7 @@ from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.quiet import without_others_warnings
 from gnnrl_lightning.rl.environments import Environments
 from gnnrl_lightning.rl.learners.base import GraphLearner
+from gnnrl_lightning.rl.learners.own import check_trained
 from gnnrl_lightning.rl.range_acquisition import RangeAcquisition
 from gnnrl_lightning.search.methods import SearchMethod, run_method
 from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
@@ -44,6 +45,8 @@ def spend(
     if iterations < 1:
         raise NotApplicable(f"has {left} evaluations left, an iteration needs {by.episodes_per_iteration}")
     environments.connect(by, problem)
+    fitting = quiet_trainer(max_epochs=by.iterations(iterations), accelerator="cpu", log_every_n_steps=1)
     with without_others_warnings():
-        quiet_trainer(max_epochs=by.iterations(iterations), accelerator="cpu", log_every_n_steps=1).fit(by)
+        fitting.fit(by)
+    check_trained(by, fitting)
     return by.evaluate.score_front() if isinstance(by.evaluate, RangeAcquisition) else {}

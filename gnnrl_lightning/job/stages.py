@@ -28,6 +28,7 @@ from gnnrl_lightning.job.searching import search
 from gnnrl_lightning.job.trained import Trained, agreed, train
 from gnnrl_lightning.processes import from_first, rank
 from gnnrl_lightning.rl.learners.base import GraphLearner
+from gnnrl_lightning.rl.learners.own import check_made
 from gnnrl_lightning.runs.folder import DENSE, PRUNED, RunFolder
 from gnnrl_lightning.runs.integrity import read_figures
 from gnnrl_lightning.search.methods import METHODS, SearchMethod
@@ -55,7 +56,7 @@ def fits_agent(by: GraphLearner | SearchMethod, processes: int = 1) -> Callable[
         UserError: The class of the agent does not call the constructor of its base class.
     """
     if isinstance(by, GraphLearner):
-        by.check_made()
+        check_made(by)
     return partial(check_agent, by=by, processes=processes, measured=False)
 
 

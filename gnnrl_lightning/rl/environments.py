@@ -22,6 +22,7 @@ from gnnrl_lightning.rl.env.proposals import Proposals
 from gnnrl_lightning.rl.env.reward import check_reward, find_reward, reward_of
 from gnnrl_lightning.rl.env.score import Score
 from gnnrl_lightning.rl.learners.base import GraphLearner
+from gnnrl_lightning.rl.learners.own import check_made
 from gnnrl_lightning.rl.range_acquisition import RangeAcquisition
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY, uniform
 from gnnrl_lightning.search.knowledge import Knowledge, evaluated
@@ -143,7 +144,7 @@ class Environments:
         Raises:
             UserError: The policy cannot be made, does not fit, or the reward fails.
         """
-        agent.check_made()
+        check_made(agent)
         agent.env = self.make(None)
         try:
             agent.configure_model()

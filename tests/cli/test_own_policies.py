@@ -220,6 +220,11 @@ class Bare(GNNRL):
 class Dictionaries(GNNRL):
     def train_dataloader(self):
         yield {"observations": torch.ones(2)}
+
+
+class Nothing(GNNRL):
+    def train_dataloader(self):
+        return []
 """
 
 BAD_LEARNERS = {
@@ -258,11 +263,18 @@ def test_a_learner_that_clips_gradients_itself_refuses_those_of_the_trainer(lear
     assert end.value.code == 2 and capsys.readouterr().err == said
 
 
-def test_batches_that_the_training_step_does_not_read_are_one_line(learners, capsys):
-    """Only once the search has begun: a loader plays episodes."""
-    given = ["--run.name", "given", "--model", "{class_path: own_learners.Dictionaries}"]
+@pytest.mark.filterwarnings("ignore:Total length of .* across ranks is zero")  # Lightning's
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Dictionaries", "gives a dict: expected Transitions, as the loader of its base class"),
+        ("Nothing", "gives no batches: expected those of the loader of its base class"),
+    ],
+)
+def test_batches_that_the_training_step_does_not_read_are_one_line(learners, capsys, name, said):
+    """Only once the search has begun: a loader plays episodes. Without batches no candidate is asked for."""
+    given = ["--run.name", name, "--model", f"{{class_path: own_learners.{name}}}"]
     with pytest.raises(SystemExit) as end:
         main(["fit", "--config", "small.yaml", *given])
     error = capsys.readouterr().err
-    said = r"^error: Dictionaries.train_dataloader gives a dict: expected Transitions, as the loader of its base class"
-    assert end.value.code == 2 and re.search(said, error, re.M), error
+    assert end.value.code == 2 and re.search(rf"^error: {name}.train_dataloader {said}", error, re.M), error

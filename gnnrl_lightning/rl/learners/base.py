@@ -114,35 +114,6 @@ class GraphLearner(pl.LightningModule, ABC):
         self.exchange: Callable[[], None] = lambda: None
         self.evaluate: Evaluate | None = None
 
-    def check_made(self) -> None:
-        """Refuse a learner of a class that does not call this class's constructor.
-
-        Raises:
-            UserError: It does not.
-        """
-        if "_make_policy" not in vars(self):
-            name = type(self).__name__
-            raise UserError(
-                f"{name} has no make_policy: call super().__init__(**kwargs) in its __init__, which takes **kwargs"
-            )
-
-    def expected(self, batch: Any, kind: type) -> None:
-        """Refuse a batch of another kind than the training step reads.
-
-        Args:
-            batch: What the loader of the training has given.
-            kind: The kind that is read.
-
-        Raises:
-            UserError: It is of another kind.
-        """
-        if not isinstance(batch, kind):
-            given = f"{type(self).__name__}.train_dataloader gives a {type(batch).__name__}"
-            raise UserError(
-                f"{given}: expected {kind.__name__}, as the loader of its base class gives; or override training_step "
-                "as well"
-            )
-
     @property
     def environment(self) -> VectorGraphEnv:
         """The environment.

@@ -13,6 +13,7 @@ from gnnrl_lightning.checks import counts, one_of, real, whole
 from gnnrl_lightning.rl import ddpg_losses as ddpg
 from gnnrl_lightning.rl.env.protocol import VectorGraphEnv
 from gnnrl_lightning.rl.learners.base import GraphLearner
+from gnnrl_lightning.rl.learners.own import check_batch
 from gnnrl_lightning.rl.policies.deterministic import DDPGAgent
 from gnnrl_lightning.rl.policies.outputs import Outputs, check_finite, check_gradients
 from gnnrl_lightning.rl.ragged import Ragged
@@ -190,7 +191,7 @@ class DDPG(GraphLearner):
         Raises:
             UserError: A loader of the user's gives something else, or the policy gives values that are not finite.
         """
-        self.expected(batch, Steps)
+        check_batch(self, batch, Steps)
         critic_optimizer, actor_optimizer = self.optimizers()  # pyright: ignore[reportGeneralTypeIssues]
         policy, environment = self.policy, self.environment
         state = environment.graphs(batch.observations).to(self.device)

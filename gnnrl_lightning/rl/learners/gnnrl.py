@@ -12,6 +12,7 @@ from gnnrl_lightning.checks import counts, real
 from gnnrl_lightning.rl import ppo_losses as ppo
 from gnnrl_lightning.rl.env.protocol import VectorGraphEnv
 from gnnrl_lightning.rl.learners.base import GraphLearner
+from gnnrl_lightning.rl.learners.own import check_batch
 from gnnrl_lightning.rl.policies.actor_critic import Agent
 from gnnrl_lightning.rl.policies.outputs import Outputs, check_finite, check_gradients
 from gnnrl_lightning.rl.rollout import RolloutLoader, Transitions, collect, squash_of
@@ -205,7 +206,7 @@ class GNNRL(GraphLearner):
     @torch.no_grad()
     def _moved(self, batch: Transitions) -> float:
         """Divergence (nats) of the policy that played the episodes from the current one, over all processes."""
-        self.expected(batch, Transitions)
+        check_batch(self, batch, Transitions)
         state = self.environment.graphs(batch.observations).to(self.device)
         log_prob = self.policy.evaluate(state, batch.actions.values)[0]
         approx_kl = ppo.policy_loss(log_prob, batch.log_probs, batch.advantages)[1]
@@ -218,7 +219,7 @@ class GNNRL(GraphLearner):
         Raises:
             UserError: A loader of the user's gives something else, or the policy gives values that are not finite.
         """
-        self.expected(batch, Transitions)
+        check_batch(self, batch, Transitions)
         state = self.environment.graphs(batch.observations).to(self.device)
         log_prob, value, entropy = self.policy.evaluate(state, batch.actions.values)
         policy, approx_kl, clip_fraction = ppo.policy_loss(
