@@ -107,7 +107,7 @@ def randomised(network: nn.Module, generator: torch.Generator) -> nn.Module:
             noise.normal_(std=0.1, generator=generator)
         else:
             noise.uniform_(0.5, 1.5, generator=generator)
-        if not tensor.is_meta and bool((tensor >= 0).all()):
+        if tensor.dim() > 1 and not tensor.is_meta and bool((tensor >= 0).all() & tensor.any()):
             noise.abs_()  # the code may take the logarithm of what a bank of filters gives
         return noise.to(tensor.device)
 

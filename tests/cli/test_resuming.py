@@ -223,7 +223,7 @@ def test_a_comparison_that_a_signal_ends_says_how_it_goes_on(workplace, interrup
     given = ["compare", "--config", "small.yaml", "--pretraining.epochs", "0", "--compare.methods", "[uniform, random]"]
     given += ["--search.evaluations", "19", "--compare.seeds", "[0]"]
     with monkeypatch.context(), pytest.raises(SystemExit) as end:
-        interrupt(signal.SIGINT, comparison, "_write", 2)
+        interrupt(signal.SIGINT, comparison, "write_json", 2)
         main([*given, "--run.experiment", "ended"])
     assert end.value.code == 130
     error = capsys.readouterr().err
