@@ -176,7 +176,7 @@ def main() -> None:
         for name in args.networks:
             row = measure(name, batch, args.backend, args.multiple, args.candidates, lambda: os.getloadavg()[0])
             key = ("network", "batch_size", "backend", "multiple")
-            rows = [each for each in rows if any(each.get(part) != row[part] for part in key)] + [row]
+            rows = [each for each in rows if any(each[part] != row[part] for part in key)] + [row]
             print(
                 {part: value for part, value in row.items() if part != "predicted_ms" and part != "measured_ms"},
                 flush=True,

@@ -6,6 +6,7 @@ others is taken. See `gnnrl_lightning.cost.latency` for the formula.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -14,8 +15,8 @@ from torch import Tensor
 
 from gnnrl_lightning.cost.grid import LANES
 
-ROUNDINGS = ((0.0, 8), (0.25, 8), (0.5, 8), (0.75, 8), (1.0, 8), (0.5, 16), (1.0, 16))
-"""Values of `Correction.rounding` and `Correction.lanes` to try, see `gnnrl_lightning.cost.grid.LANES`."""
+ROUNDINGS = (*((share, LANES) for share in (0.0, 0.25, 0.5, 0.75, 1.0)), (0.5, 2 * LANES), (1.0, 2 * LANES))
+"""Values of `Correction.rounding` and `Correction.lanes` to try."""
 
 RATIOS = (1.0, 0.5, 2.0, 4.0, 8.0, 16.0)
 """Values of `Correction.ratio` to try."""
@@ -45,10 +46,10 @@ class Correction:
             than one among others.
         scale: Factor of the times of layers.
         rounding: Share of the way to the next multiple of the processor's lanes that a width counts in layers.
-        lanes: Channels that the processor computes together.
         ratio: Factor of the times of all other operators, relative to `scale`.
         load: Milliseconds of reading a million parameters from memory.
         cached: Millions of parameters that stay in the processor's caches.
+        lanes: Channels that the processor computes together.
     """
 
     call: float = 0.0
@@ -57,7 +58,7 @@ class Correction:
     ratio: float = 1.0
     load: float = 0.0
     cached: float = 0.0
-    lanes: int = LANES[0]
+    lanes: int = LANES
 
     def loading(self, millions: Tensor) -> Tensor:
         """Milliseconds `(...)` of reading parameters.
@@ -95,19 +96,18 @@ def fitted_correction(networks: Networks) -> Correction:
     scale is.
     """
     enough, fits = len(networks.measured) >= ENOUGH, []
-    ratios = torch.tensor(RATIOS if enough else RATIOS[:1], dtype=torch.float64)
-    cached = torch.tensor(CACHED if enough else (), dtype=torch.float64)
-    read = (networks.millions - cached[:, None]).clamp(min=0)
+    ratios, cached = (RATIOS, CACHED) if enough else (RATIOS[:1], ())
+    forms = [*itertools.product(ratios, cached)]
+    read = torch.stack([(networks.millions - stay).clamp(min=0) for _, stay in forms]) if forms else None
     for rounding, lanes in ROUNDINGS:
         layers, others, calls = networks.sums(rounding, lanes).unbind(-1)
-        sums = layers + ratios[:, None] * others
-        errors, factors = _fit(networks, sums, calls)
-        for error, (call, scale), ratio in zip(errors, factors, RATIOS, strict=False):
+        fit = _fit(networks, torch.stack([layers + ratio * others for ratio in ratios]), calls)
+        for ratio, error, (call, scale) in zip(ratios, *fit, strict=True):
             fits.append((error, Correction(call, scale, rounding, ratio, lanes=lanes)))
-        forms = [(ratio, stay) for ratio in RATIOS for stay in CACHED] if enough else []
-        each = sums.repeat_interleave(len(cached), 0)
-        errors, factors = _fit(networks, each, calls, read.repeat(len(sums), 1))
-        for error, (call, scale, load), (ratio, stay) in zip(errors, factors, forms, strict=True):
+        if read is None:
+            continue
+        fit = _fit(networks, torch.stack([layers + ratio * others for ratio, _ in forms]), calls, read)
+        for (ratio, stay), error, (call, scale, load) in zip(forms, *fit, strict=True):
             if load >= 0:
                 fits.append((PRICE * error, Correction(call, scale, rounding, ratio, load, stay, lanes)))
     return min(fits, key=lambda fit: fit[0])[1]
@@ -147,7 +147,7 @@ def _fit(
     error = (networks.weights * (scale[:, None] * slopes - 1).square()).sum(1)
     factors = torch.stack([torch.zeros_like(scale), scale, *(torch.zeros_like(scale) for _ in columns)], 1)
     differ = sums.amin(1) < ALIKE * sums.amax(1)
-    if len(sums) and bool(differ.any()):
+    if bool(differ.any()):
         free, found = _solve(networks, calls.expand_as(sums), sums, *columns)
         bounded, rest = _solve(networks, sums - networks.least * calls, *columns)
         rest = torch.cat([-networks.least * rest[:, :1], rest], 1)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-LANES = (8, 16)
-"""Numbers of channels that processors compute together."""
+LANES = 8
+"""Channels that most processors compute together."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Lookup:
         lanes: Channels that the processor computes together.
     """
 
-    def __init__(self, grids: Sequence[Grid], most: int, rounding: float, lanes: int = LANES[0]) -> None:
+    def __init__(self, grids: Sequence[Grid], most: int, rounding: float, lanes: int = LANES) -> None:
         starts, tables, start = dict[int, int](), list[Tensor](), 0
         for grid in {id(grid): grid for grid in grids}.values():
             starts[id(grid)] = start

@@ -201,8 +201,9 @@ def test_what_only_the_search_of_fit_reads_is_refused_elsewhere(workplace, capsy
     assert instead in error and error.count("\n") == 1
 
 
-def test_what_only_the_search_of_fit_reads_may_stay_in_a_file_that_trains_nothing(workplace):
+def test_what_only_the_search_of_fit_reads_may_stay_in_a_file_that_trains_nothing(workplace, capsys):
     main(["inspect", "--config", "small.yaml", "--trainer.max_epochs", "3"])
+    assert "group" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["finetune", "validate", "test"])

@@ -24,9 +24,8 @@ def save_policy(policy: nn.Module, path: str | Path, setting: Mapping[str, str] 
     """
     beside = json.dumps(described(policy) | dict(setting or {}))
     with replacing(Path(path)) as partial:
-        save_tensors(
-            policy.state_dict(), partial, {"beside": beside}
-        )  # one entry, because the order of several is random
+        # one entry beside the tensors, because the order of several is random
+        save_tensors(policy.state_dict(), partial, {"beside": beside})
 
 
 def load_policy(policy: nn.Module, path: str | Path, setting: Mapping[str, str] | None = None) -> None:
