@@ -188,7 +188,13 @@ def main() -> None:
     parser.add_argument("--weights", required=True, metavar="FILE", help="weights of the dense ResNet-56")
     parser.add_argument("--json", type=Path, metavar="FILE", help="JSON file of the results")
     parser.add_argument("--images", type=int, default=1024, help="calibration images (default 1024)")
-    parser.add_argument("--more-images", type=int, nargs="*", default=[256], help="more numbers, for l2 (default 256)")
+    parser.add_argument(
+        "--more-images",
+        type=int,
+        nargs="*",
+        default=[256, 2048, 4096],
+        help="more numbers, for l2 (default 256 2048 4096)",
+    )
     parser.add_argument("--repeats", type=int, default=1, help="runs per repair, for the median time (default 1)")
     parser.add_argument("--threads", type=int, default=1, help="threads (default 1)")
     options = parser.parse_args()

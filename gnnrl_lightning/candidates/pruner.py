@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -16,7 +15,7 @@ from gnnrl_lightning.repair.dense import Dense
 from gnnrl_lightning.repair.table import REPAIRS, Repair, apply_repair
 from gnnrl_lightning.surgery.masks import mask_smallest
 from gnnrl_lightning.surgery.plan import Plan
-from gnnrl_lightning.trees import Tree, count, tensors
+from gnnrl_lightning.trees import Tree, count
 
 
 class Pruner(Dense):
@@ -126,20 +125,21 @@ class Pruner(Dense):
         return pruned
 
 
-FINAL_EXAMPLES, FINAL_POSITIONS = 1024, 2**24
+FINAL_EXAMPLES, FINAL_MEMORY = 4096, 3 * 2**30
+"""Most training examples for the repair of the delivered network, and the peak memory of their feature maps, bytes."""
 
 
-def default_final_examples(example: Tree) -> int:
-    """Number of training examples for the repair of the delivered network: 1,024, or fewer with 2^24 positions in all.
+def default_final_examples(graph: ComputationGraph) -> int:
+    """Number of training examples for the repair of the delivered network: 4,096, or fewer if they are large.
 
-    `refit` passes all examples at once, so its memory is proportional to the number of pixels: about 300 bytes each for
-    ResNet-50, 5 GiB for 334 images of 224 x 224.
+    `refit` passes all examples at once: as many as keep the peak memory of their feature maps within 3 GiB, 334 images
+    of 224 x 224 for ResNet-50. With what operators and the recording need, it takes about twice as much.
 
     Args:
-        example: Inputs of a network; dimensions after examples and channels are positions.
+        graph: The traced network.
     """
-    positions = max(math.prod(tensor.shape[2:]) for tensor in tensors(example))
-    return max(1, min(FINAL_EXAMPLES, FINAL_POSITIONS // positions))
+    peak = int(graph.cost_of("activations")(graph.widths))
+    return max(1, min(FINAL_EXAMPLES, FINAL_MEMORY // peak))
 
 
 def pruner_passes(importance: str | Importance | Criterion, repair: str | Repair) -> frozenset[str]:

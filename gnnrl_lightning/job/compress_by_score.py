@@ -17,6 +17,7 @@ from gnnrl_lightning.cost.metrics import LATENCY
 from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.evaluation.callable import SCORE, CallableEvaluator, OutputsAlone, score_of
 from gnnrl_lightning.evaluation.result import DIVERGENCE
+from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.arguments import as_device, check_kinds
 from gnnrl_lightning.job.checked import check_prunable, limits_on
 from gnnrl_lightning.job.deciding import without_auto
@@ -124,10 +125,11 @@ def compress_by_score(
         METHODS.find(by, "by")
     searcher = GNNRL(seed=seed) if by is None else by
     inputs = _checked_inputs(to_device(inputs, device))
-    options = _decided(_checked_options(options or Options(), budget), inputs, evaluations)
+    options = _checked_options(options or Options(), budget)
     dense, name = _checked_copy(network, inputs, device), type(network).__qualname__
     graph, latency = (groups or GroupOptions()).trace(dense, take(inputs, slice(1))), None
     check_prunable(graph, name)
+    options = _decided(options, graph, count(inputs), evaluations)
     if LATENCY in budget.parsed:
         latency = measure_latency(graph, dense, take(inputs, slice(1)), options.latency, budget=budget)
         graph = graph.with_latency(latency.model)
@@ -212,9 +214,9 @@ def _checked_copy(network: nn.Module, inputs: Tree, device: torch.device | str) 
     return dense
 
 
-def _decided(options: Options, inputs: Tree, evaluations: int | None) -> Options:
-    """Resolve every "auto", read no more examples than there are, and take the score as the reward."""
-    options, number = without_auto(options, take(inputs, slice(1))), count(inputs)
+def _decided(options: Options, graph: ComputationGraph, number: int, evaluations: int | None) -> Options:
+    """Resolve every "auto", read no more than `number` examples, and take the score as the reward."""
+    options = without_auto(options, graph)
     candidate, delivery, search = options.candidate, options.delivery, options.search
     assert isinstance(delivery.calibration_examples, int)  # resolved
     candidate = replace(candidate, calibration_examples=min(candidate.calibration_examples, number))

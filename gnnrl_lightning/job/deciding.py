@@ -8,6 +8,7 @@ from torch import nn
 
 from gnnrl_lightning.candidates.pruner import default_final_examples
 from gnnrl_lightning.evaluation.racing import random_order
+from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.job import Job
 from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.job.task import Task
@@ -51,7 +52,7 @@ def decided(job: Job, network: nn.Module) -> tuple[Options, tuple[Tuned | TunedT
         finetuning, found = decided_training(finetuning, task, smaller, "pruned networks")
         measured.append(found)
     trainings = {"pretraining": pretraining.closed, "finetuning": finetuning.closed}
-    return replace(without_auto(options, task.example()), scoring=scoring, **trainings), tuple(measured)
+    return replace(without_auto(options, graph), scoring=scoring, **trainings), tuple(measured)
 
 
 def decided_training(
@@ -69,16 +70,16 @@ def decided_training(
     return found.applied(options), found
 
 
-def without_auto(options: Options, example: Tree) -> Options:
+def without_auto(options: Options, graph: ComputationGraph) -> Options:
     """Decide every "auto" in the section `delivery`.
 
     Args:
         options: As configured.
-        example: The network's input, one normalised example.
+        graph: The traced network.
     """
     delivery = options.delivery
     if delivery.calibration_examples == AUTO:
-        delivery = replace(delivery, calibration_examples=default_final_examples(example))
+        delivery = replace(delivery, calibration_examples=default_final_examples(graph))
     return replace(options, delivery=delivery)
 
 

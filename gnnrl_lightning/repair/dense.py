@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from gnnrl_lightning.calibration.moments import Moments, collect_moments
-from gnnrl_lightning.repair.refit import Recording, record
+from gnnrl_lightning.repair.refit import Recording, positions_for, record
 from gnnrl_lightning.surgery.layers import Layer, find_layers
 from gnnrl_lightning.surgery.traced import TracedNetwork
-from gnnrl_lightning.trees import Tree, device_of, split
+from gnnrl_lightning.trees import Tree, count, device_of, split
 
 
 class Dense:
@@ -49,7 +49,7 @@ class Dense:
     @cached_property
     def recording(self) -> Recording:
         """Layer outputs for `refit` (the pass `recording`)."""
-        return record(self.network, self.layers, self.calibration)
+        return record(self.network, self.layers, self.calibration, positions_for(count(self.calibration)))
 
     @property
     def device(self) -> torch.device:

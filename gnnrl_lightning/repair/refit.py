@@ -17,9 +17,10 @@ of its new inputs, and its weight and bias compensate: the outputs are the same 
 in training mode.
 
 Memory: the calibration examples pass in one batch. One example takes the memory of its largest activations, plus
-4 * POSITIONS bytes for each output channel of the network and about 25 * POSITIONS for each of its layers: 0.4 MB +
-0.5 MB for ResNet-56. Gram matrices are at most `LONGEST_GRAM` wide; layers with longer inputs are fitted in the space
-of the samples. The dense network's outputs do not depend on the candidate: `record` computes them once for all.
+4 * n bytes for each output channel of the network and about 25 * n for each of its layers; n positions are sampled
+from each example, 48 of at most 1,024 examples: 0.4 MB + 0.5 MB for ResNet-56. Gram matrices are at most `LONGEST_GRAM`
+wide; layers with longer inputs are fitted in the space of the samples. The dense network's outputs do not depend on the
+candidate: `record` computes them once for all.
 
 Sources: Zhang et al. (TPAMI 2016) and He et al. (ICCV 2017) for fitting to the pruned network's own inputs.
 """
@@ -42,6 +43,9 @@ from gnnrl_lightning.surgery.layers import Layer
 from gnnrl_lightning.surgery.vanished import WithoutInputs
 from gnnrl_lightning.tracing.axes import Selection
 from gnnrl_lightning.trees import Tree, call, channels_last, device_of
+
+SAMPLES = 1024 * POSITIONS
+"""Maximum number of sampled positions of a layer: more examples say more than more positions of the same ones."""
 
 SMALLEST_SCALE = 0.05
 """Minimum scale of a batch norm, relative to its mean scale, if a sum is fitted through it."""
@@ -104,6 +108,11 @@ def refit(
             call(pruned, channels_last(recording.inputs))
         if fitter.waiting is not None:
             raise RuntimeError("the pruned network does not add the same outputs to shortcuts as the dense network")
+
+
+def positions_for(examples: int) -> int:
+    """Number of positions to sample from each of so many examples, at most `SAMPLES` in all where possible."""
+    return max(1, min(POSITIONS, SAMPLES // examples))
 
 
 def record(dense: nn.Module, layers: Mapping[str, Layer], inputs: Tree, per_example: int = POSITIONS) -> Recording:

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gnnrl_lightning import trace
 from gnnrl_lightning.calibration import least_squares
 from gnnrl_lightning.repair.batchnorm import reestimate_batch_norm
-from gnnrl_lightning.repair.refit import record, refit
+from gnnrl_lightning.repair.refit import positions_for, record, refit
 from gnnrl_lightning.surgery.layers import find_layers
 from tests.support.networks_readers import READERS, correlated, half, traced
 from tests.support.networks_zoo import ZOO, conv
@@ -261,3 +261,8 @@ def test_a_layer_that_waits_for_its_sum_runs_once():
         refit(pruned, layers, plan.selection, recording)
     assert counting.ran[torch.ops.aten.convolution] == 6
     assert sum(counting.ran[name] for name in (torch.ops.aten.native_batch_norm, torch.ops.aten.cudnn_batch_norm)) == 2
+
+
+@pytest.mark.parametrize(("examples", "positions"), [(1, 48), (1024, 48), (1025, 47), (4096, 12), (10**6, 1)])
+def test_many_examples_are_sampled_at_fewer_positions(examples, positions):
+    assert positions_for(examples) == positions
