@@ -55,7 +55,6 @@ from speed_parts import candidates, devices, forward, growth, learning, memory, 
 from speed_parts.jobs import bf16, cifar, job
 from speed_parts.machine import processor
 
-from gnnrl_lightning.candidates.options import CandidateOptions
 from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.networks.spec import NetworkSpec
 
@@ -99,7 +98,7 @@ class Size:
     delivery_images: int | None = None
     growth_images: int = 1000
     learning: tuple[str, ...] = ("resnet56", "resnet50")
-    calibration_images: int = CandidateOptions.calibration_examples
+    calibration_images: int = 64
     finetuned: tuple[str, ...] = ("resnet20", "resnet56")
     multiples: tuple[int, ...] = (1, 8, 16)
     steps: int = 60

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from gnnrl_lightning.candidates.pruner import pruner_passes
 from gnnrl_lightning.importance import IMPORTANCES
@@ -20,7 +21,9 @@ class CandidateOptions:
         repair: Repair of a sliced network before it is scored: a name of `gnnrl_lightning.repair.table.REPAIRS`, an
             import path. After `batch_norm`, which takes two thirds of the time, deep cuts all look alike: candidates of
             ResNet-20 at 30 % of the MACs have 14 to 35 % top-1, and 70 to 80 % after `refit`.
-        calibration_examples: Number of training examples for importance, repair and sensitivity.
+        calibration_examples: Number of training examples for importance, repair and sensitivity, at most all of them;
+            auto: 64 to 256, the more, the wider the layers, see
+            `gnnrl_lightning.candidates.pruner.default_calibration_examples`.
 
     Raises:
         UserError: The importance or repair is unknown, or there are no examples.
@@ -28,11 +31,11 @@ class CandidateOptions:
 
     importance: str = "l2"
     repair: str = "refit"
-    calibration_examples: int = 256
+    calibration_examples: int | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
         check_fields(self, "candidate")
-        at_least("candidate", 1, calibration_examples=self.calibration_examples)
+        at_least("candidate", 1, auto=True, calibration_examples=self.calibration_examples)
         IMPORTANCES.find(self.importance, "candidate.importance")
         REPAIRS.find(self.repair, "candidate.repair")
 
@@ -42,6 +45,17 @@ class CandidateOptions:
         return pruner_passes(self.importance, self.repair)
 
     @property
+    def calibration(self) -> int:
+        """Number of calibration examples, once it is known.
+
+        Raises:
+            ValueError: It is auto, which depends on the network.
+        """
+        if isinstance(self.calibration_examples, str):
+            raise ValueError("candidate.calibration_examples is auto: call `without_auto`")
+        return self.calibration_examples
+
+    @property
     def examples(self) -> int:
         """Number of calibration examples that the repair of each candidate reads."""
-        return self.calibration_examples if REPAIRS.find(self.repair).reads_examples else 0
+        return self.calibration if REPAIRS.find(self.repair).reads_examples else 0

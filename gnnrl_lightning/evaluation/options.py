@@ -34,7 +34,7 @@ class ScoringOptions:
 
     precision: str = "32"
     batch_size: int | Literal["auto"] = "auto"
-    examples: int | None = 1000
+    examples: int | None = 500
     racing: bool = True
     drop_probability: float = 0.2
     finetune_steps: int = 0

@@ -16,7 +16,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.importance import Calibration
 from gnnrl_lightning.job.arguments import check_kinds
-from gnnrl_lightning.job.deciding import decided
+from gnnrl_lightning.job.deciding import decided, without_auto
 from gnnrl_lightning.job.job import Job, Runtime
 from gnnrl_lightning.job.latency import latency_for
 from gnnrl_lightning.job.options import Options
@@ -91,6 +91,7 @@ def check(
             "begin with the dense network, or train this one further with finetune"
         )
     check_prunable(graph, task.path)
+    options = without_auto(options, graph)
     if graph.masks and options.stages.shares:
         raise UserError("groups.masks and stages.shares do not go together yet: leave one of them out")
     if not task.trained:
@@ -121,7 +122,7 @@ def check(
         timer.check(network)
     options, tuned = decided(job, network)
     job = replace(job, options=options)
-    calibration = job.calibration(options.candidate.calibration_examples)
+    calibration = job.calibration(options.candidate.calibration)
     return Checked(job, network, calibration, tuned if alignment is None else (alignment, *tuned))
 
 
@@ -139,7 +140,7 @@ def _before_measuring(job: Job, network: nn.Module, budget: Budget, first: Calla
         budget: The budget, whose multiple of channels may be measured later.
         first: See `check`.
     """
-    calibration = job.calibration(job.options.candidate.calibration_examples)
+    calibration = job.calibration(job.options.candidate.calibration)
     tried = Calibration(take(calibration, slice(TRIED)), None, job.task.goal)
     try_own(job, network, tried)
     if first is None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from gnnrl_lightning.candidates.pruner import default_final_examples
+from gnnrl_lightning.candidates.pruner import default_calibration_examples, default_final_examples
 from gnnrl_lightning.evaluation.racing import random_order
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.job import Job
@@ -52,7 +52,7 @@ def decided(job: Job, network: nn.Module) -> tuple[Options, tuple[Tuned | TunedT
         finetuning, found = decided_training(finetuning, task, smaller, "pruned networks")
         measured.append(found)
     trainings = {"pretraining": pretraining.closed, "finetuning": finetuning.closed}
-    return replace(without_auto(options, graph), scoring=scoring, **trainings), tuple(measured)
+    return replace(options, scoring=scoring, **trainings), tuple(measured)
 
 
 def decided_training(
@@ -71,16 +71,18 @@ def decided_training(
 
 
 def without_auto(options: Options, graph: ComputationGraph) -> Options:
-    """Decide every "auto" in the section `delivery`.
+    """Decide how many training examples candidates and delivered networks are repaired with, where that is "auto".
 
     Args:
         options: As configured.
         graph: The traced network.
     """
-    delivery = options.delivery
+    candidate, delivery = options.candidate, options.delivery
+    if candidate.calibration_examples == AUTO:
+        candidate = replace(candidate, calibration_examples=default_calibration_examples(graph))
     if delivery.calibration_examples == AUTO:
         delivery = replace(delivery, calibration_examples=default_final_examples(graph))
-    return replace(options, delivery=delivery)
+    return replace(options, candidate=candidate, delivery=delivery)
 
 
 def _some(task: Task, count: int, network: nn.Module) -> Tree:

@@ -23,7 +23,7 @@ class SearchOptions:
         UserError: An unknown sensitivity, or no evaluations.
     """
 
-    evaluations: int = 100
+    evaluations: int = 200
     sensitivity: str | None = "outputs"
 
     def __post_init__(self) -> None:

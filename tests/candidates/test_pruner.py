@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 import gnnrl_lightning
-from gnnrl_lightning.candidates.pruner import Pruner, default_final_examples
+from gnnrl_lightning.candidates.pruner import Pruner, default_calibration_examples, default_final_examples
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks.cifar_resnet import CIFARResNet
 from gnnrl_lightning.repair.batchnorm import reestimate_batch_norm
@@ -144,6 +144,22 @@ def test_large_images_are_fewer(side, images):
     network = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU())
     graph = gnnrl_lightning.trace(network, torch.zeros(1, 1, side, side))
     assert default_final_examples(graph) == images
+
+
+@pytest.mark.parametrize(
+    ("width", "side", "examples"),
+    [
+        (16, 32, 64),  # 5 * 16 * 9 / 48 = 15
+        (96, 32, 90),  # 5 * 96 * 9 / 48
+        (96, 4, 256),  # 16 positions: 270
+        (512, 32, 256),
+    ],
+)
+def test_wider_layers_are_repaired_with_more_examples(width, side, examples):
+    layers = [nn.Conv2d(1 if place == 0 else width, width, 3, padding=1) for place in range(12)]
+    network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 2))
+    graph = gnnrl_lightning.trace(network.eval(), torch.zeros(1, 1, side, side), self_test=False)
+    assert default_calibration_examples(graph) == examples
 
 
 def test_importance_is_computed_once(graph, network, calibration):
