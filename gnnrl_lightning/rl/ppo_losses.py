@@ -17,6 +17,9 @@ KL_SLACK = 1.5
 SLOWER, FASTER = 2.0, 1.5
 """Factors by which the learning rate is lowered after too large a move of the policy, and raised after a small one."""
 
+ROUNDING = 1e-5
+"""Standard deviation of advantages, relative to their mean, up to which they differ by rounding errors alone."""
+
 
 def gae(rewards: Tensor, values: Tensor, done: Tensor, gamma: float = 1.0, gae_lambda: float = 0.95) -> Tensor:
     """Generalised advantage estimation for episodes that end within the rollout.
@@ -52,12 +55,13 @@ def normalise(advantages: Tensor, reduce: Callable[[Tensor], Tensor] = lambda x:
         reduce: Sums a tensor over processes; the default is for a single process.
 
     Returns:
-        (N,); zeros if all advantages are equal.
+        (N,); zeros if all advantages are equal up to `ROUNDING`.
     """
     total, count = reduce(torch.stack([advantages.sum(), advantages.new_tensor(float(advantages.numel()))]))
-    centred = advantages - total / count
+    mean = total / count
+    centred = advantages - mean
     spread = (reduce(centred.square().sum()) / count).sqrt()
-    return centred / (spread + 1e-6)
+    return torch.zeros_like(centred) if spread <= ROUNDING * mean.abs() else centred / (spread + 1e-6)
 
 
 def policy_loss(

@@ -15,7 +15,7 @@ from gnnrl_lightning.rl.policies.outputs import check_finite
 from gnnrl_lightning.rl.ppo_losses import gae, normalise
 from gnnrl_lightning.rl.ragged import Ragged, concatenated, from_plain, plain
 from gnnrl_lightning.rl.state.graph import StateGraph
-from gnnrl_lightning.seeds import derived_seed
+from gnnrl_lightning.seeds import derived_seed, generator_for
 
 ROWS_AT_ONCE = 128
 """Maximum number of states per forward pass of the policy during a rollout."""
@@ -81,7 +81,8 @@ def play(
     devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices), torch.no_grad():
         torch.manual_seed(seed)
-        observations, done = env.reset(episodes, torch.Generator().manual_seed(seed))
+        # Not of the same seed: what is drawn for an episode would decide the noise of its actions.
+        observations, done = env.reset(episodes, generator_for(seed, 1))
         while not done.all():
             # Chunks of states that fit into the CPU's caches are faster.
             parts: list[Any] = [act(env.graphs(rows).to(device)) for rows in observations.split(ROWS_AT_ONCE)]

@@ -33,11 +33,10 @@ def tapered(towards_output: float) -> Baseline:
     """
 
     def propose(graph: ComputationGraph, limits: BoundBudget) -> Tensor:
-        low, high = sorted((1.0, towards_output))
         channels = int((graph.sets > 0).sum())
-        ramp = torch.linspace(1.0, towards_output, channels, dtype=torch.float64) / high
-        masks = torch.ones(len(graph.groups) - channels, dtype=torch.float64) * ramp.mean()
-        return limits.project(graph.widths * torch.cat([ramp, masks]).clamp(min=low / high))
+        ramp = torch.linspace(1.0, towards_output, channels, dtype=torch.float64)
+        masks = torch.full((len(graph.groups) - channels,), (1 + towards_output) / 2, dtype=torch.float64)
+        return limits.project(graph.widths * (torch.cat([ramp, masks]) / max(1.0, towards_output)))
 
     return propose
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gnnrl_lightning.cost.ranges import log_keep
+from gnnrl_lightning.search.knowledge import evaluated
 from gnnrl_lightning.search.model_based import Functions, ModelBasedSearch
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.surrogate.terms import SMALLEST
@@ -40,10 +41,9 @@ class GaussianProcessSearch(ModelBasedSearch):
     @staticmethod
     def _posterior(problem: SearchProblem, pool: Tensor) -> tuple[Tensor, Tensor]:
         """Mean `(n,)` and covariance `(n, n)` of the rewards of candidates, standardised."""
-        scored = problem.ranked()
-        rewards = torch.tensor([item.merit[0] for item in scored], dtype=torch.float64)
-        known = inputs_of(problem.graph.widths, problem.sensitivity, torch.tensor([item.widths for item in scored]))
-        return posterior(known, rewards, inputs_of(problem.graph.widths, problem.sensitivity, pool))
+        widths, rewards = evaluated(problem.ranked(), lambda scored: scored.merit[0])
+        known, new = (inputs_of(problem.graph.widths, problem.sensitivity, each) for each in (widths, pool))
+        return posterior(known, rewards, new)
 
 
 def inputs_of(dense: Tensor, losses: Callable[[Tensor], Tensor], widths: Tensor) -> Tensor:

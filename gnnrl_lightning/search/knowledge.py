@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from gnnrl_lightning.evaluation.result import Evaluation
+from gnnrl_lightning.evaluation.result import DIVERGENCE, Evaluation
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.surrogate.likeness import likeness
 from gnnrl_lightning.surrogate.mixture import Surrogate
@@ -16,9 +17,15 @@ from gnnrl_lightning.surrogate.terms import Terms
 
 
 def evaluated(history: Sequence[Evaluation], reward: Callable[[Evaluation], float]) -> tuple[Tensor, Tensor]:
-    """Widths `(n, G)` int64 and rewards `(n,)` float64 of evaluations: the training data of a surrogate or proxy."""
+    """Widths `(n, G)` int64 and rewards `(n,)` float64 of evaluations: the training data of a surrogate or proxy.
+
+    A candidate whose outputs overflow has the least reward of the others: next to its own, which is far below all,
+    their differences would look like noise.
+    """
     widths = torch.tensor([item.widths for item in history], dtype=torch.int64)
-    return widths, torch.tensor([float(reward(item)) for item in history], dtype=torch.float64)
+    rewards = torch.tensor([float(reward(item)) for item in history], dtype=torch.float64)
+    sound = torch.tensor([math.isfinite(item.scores[DIVERGENCE]) for item in history], dtype=torch.bool)
+    return widths, rewards.where(sound, rewards[sound].min()) if sound.any() else rewards
 
 
 class Knowledge:
@@ -36,8 +43,8 @@ class Knowledge:
         self._known = -1
 
     def evaluated(self) -> tuple[Tensor, Tensor]:
-        """Widths `(n, G)` and rewards `(n,)` of the evaluations so far."""
-        return evaluated(self.problem.history, self.reward)
+        """Widths `(n, G)` and rewards `(n,)` of the candidates so far; scoring one again tells nothing new."""
+        return evaluated([*{item.widths: item for item in self.problem.history}.values()], self.reward)
 
     @property
     def surrogate(self) -> Surrogate:

@@ -295,6 +295,6 @@ class SearchProblem:
         for number, row in enumerate(map(tuple, widths.tolist())):
             if row not in self._seen:
                 fresh.setdefault(row, number)
-        first = list(fresh.values())
-        rest = [number for number in range(len(widths)) if number not in set(first)]
-        return widths[torch.tensor((first + rest)[:count], dtype=torch.int64)]
+        first = fresh.values()
+        rest = sorted({*range(len(widths))} - {*first})
+        return widths[torch.tensor([*first, *rest][:count], dtype=torch.int64)]

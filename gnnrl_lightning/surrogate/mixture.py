@@ -40,13 +40,6 @@ class Surrogate:
         """Posterior means `(m,)` of candidates `(m, G)`."""
         return self.weights @ torch.stack([process.mean(widths) for process in self.processes])
 
-    def deviation(self, widths: Tensor) -> Tensor:
-        """Posterior standard deviations `(m,)` of candidates `(m, G)`, without the noise of an evaluation."""
-        means = torch.stack([process.mean(widths) for process in self.processes])
-        within = torch.stack([process.deviation(widths).square() for process in self.processes])
-        between = (means - self.weights @ means).square()
-        return (self.weights @ (within + between)).sqrt()
-
     def draw(self, count: int, generator: torch.Generator) -> MixedDraws:
         """Functions drawn from the posterior.
 

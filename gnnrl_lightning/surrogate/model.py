@@ -133,16 +133,6 @@ class Process:
         phi, x = self.terms_of(widths)
         return self._expected(phi, self.prior) + self.cross(phi, x) @ self._weights
 
-    def deviation(self, widths: Tensor) -> Tensor:
-        """Posterior standard deviations `(m,)` of candidates `(m, G)`, without the noise of an evaluation."""
-        phi, x = self.terms_of(widths)
-        products = self._logs(x).square().sum(1).square()
-        linear = (phi.square() * self._scale(self.prior).square()).sum(1)
-        before = linear + self.prior.pairs**2 * products + self.prior.amplitude**2
-        cross = self.cross(phi, x)
-        whitened = torch.linalg.solve_triangular(self._factor, cross.T, upper=False)
-        return (before - whitened.square().sum(0)).clamp(min=0).sqrt()
-
     def draw(self, count: int, generator: torch.Generator) -> Draws:
         """Functions drawn from the posterior, by Matheron's rule.
 

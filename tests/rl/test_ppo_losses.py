@@ -50,9 +50,15 @@ def test_normalise_over_two_processes_is_normalise_over_both():
     torch.testing.assert_close(ppo.normalise(first, lambda _: next(sums)), both[:5])
 
 
-def test_normalise_of_equal_advantages_is_zero():
-    assert ppo.normalise(torch.full((4,), -0.3)).abs().max() < 0.1
-    assert ppo.normalise(torch.tensor([2.0])).tolist() == [0.0]
+@pytest.mark.parametrize("value", [-99.97, -0.3, 0.0, 1000 / 3])
+def test_normalise_of_equal_advantages_is_zero(value):
+    """Their mean is another number by a rounding error, which is no advantage."""
+    for count in (1, 7, 20):
+        assert ppo.normalise(torch.full((count,), value)).tolist() == [0.0] * count
+
+
+def test_normalise_keeps_small_differences():
+    assert ppo.normalise(100 + 0.01 * torch.tensor([-1.0, 1.0])).tolist() == pytest.approx([-1, 1], abs=1e-3)
 
 
 def test_policy_loss_by_hand():

@@ -9,7 +9,7 @@ from gnnrl_lightning.rl.encoders import GCN
 from gnnrl_lightning.rl.env import Evaluated, VectorPruningEnv
 from gnnrl_lightning.rl.policies import Agent
 from gnnrl_lightning.rl.ragged import Ragged
-from gnnrl_lightning.rl.rollout import RolloutLoader, Transitions, collect
+from gnnrl_lightning.rl.rollout import RolloutLoader, Transitions, collect, play
 from gnnrl_lightning.seeds import derived_seed
 from tests.support.fakes import TOP1, Landscape, RingTask, small_graph
 
@@ -69,6 +69,17 @@ def test_collect_is_decided_by_its_seed_and_leaves_the_generator_alone():
         first.observations, again.observations
     )
     assert not torch.equal(first.actions.values, other.actions.values)
+
+
+def test_the_noise_of_actions_is_not_what_the_environment_draws():
+    """Each of both takes as many uniform numbers."""
+    env = RingTask()
+    steps = play(env, lambda state: (torch.rand(len(state.x)), {"heights": state.x.view(-1, 6)}), 50, 7)
+    assert steps["heights"].shape == (1, 50, 6)
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        noise = torch.rand(300)
+    assert not torch.isin(steps["heights"], noise).any()
 
 
 def test_a_policy_that_has_diverged_is_told():

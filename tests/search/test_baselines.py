@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 import gnnrl_lightning
 from gnnrl_lightning.cost.budget import Budget
@@ -69,3 +70,10 @@ def test_streams_follow_where_the_inner_widths_do_not_suffice(graph):
     assert not limits.met(alone[None]).any()
     widths = starting_candidates(graph, limits)["streams_kept"]
     assert limits.met(widths[None]).all() and (widths[STREAMS] < graph.widths[STREAMS]).any()
+
+
+def test_a_network_of_which_only_weights_are_masked_has_starting_candidates():
+    graph = gnnrl_lightning.trace(nn.Sequential(nn.Linear(64, 10)), torch.zeros(1, 64), masks=[nn.Linear])
+    limits = Budget(nonzero=0.3).on(graph)
+    found = torch.stack(list(starting_candidates(graph, limits).values()))
+    assert graph.sets.tolist() == [0] and limits.met(found).all() and (found == found[0]).all()

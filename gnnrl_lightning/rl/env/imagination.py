@@ -84,8 +84,11 @@ class Imagination:
         """
         count = len(proposals)
         self._functions = self.functions(count, generator)
-        begun = self._projected if self.ranged else self._proposals
-        self.start = start = begun(proposals, limits, generator)
+        if self.ranged:
+            start = self._projected(proposals, limits, generator)
+        else:
+            start = self._known(proposals, generator)
+        self.start = start
         self._level = self._functions(start[:, None].long())[:, 0]
         return start, self._slopes(start)
 
@@ -95,19 +98,15 @@ class Imagination:
         everything[episodes] = widths
         return (self._functions(everything[:, None])[:, 0] - self._level)[episodes].float()
 
-    def _proposals(self, proposals: Tensor, limits: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+    def _known(self, proposals: Tensor, generator: torch.Generator) -> Tensor:
+        """Any of the best known candidates within the budget; the allocation if there are none."""
         widths, rewards = self.evaluated()
-        if not len(rewards) or self.mean:
+        fits = self.limits.met(widths)
+        if not fits.any():
             return proposals
-        chosen = proposals.clone()
-        for row in range(len(proposals)):
-            own = {name: limit[row].expand(len(widths)) for name, limit in limits.items()}
-            fits = self.limits.met(widths, own)
-            ranked = widths[rewards.where(fits, -torch.inf).argsort(descending=True)[: int(fits.sum())]]
-            if len(ranked):
-                parents = parents_among(ranked, PARENTS)
-                chosen[row] = ranked[parents[int(torch.randint(len(parents), (), generator=generator))]].to(chosen)
-        return chosen
+        ranked = widths[fits][rewards[fits].argsort(descending=True, stable=True)]
+        parents = ranked[parents_among(ranked, PARENTS)]
+        return parents[torch.randint(len(parents), (len(proposals),), generator=generator)].to(proposals)
 
     def _projected(self, proposals: Tensor, limits: dict[str, Tensor], generator: torch.Generator) -> Tensor:
         """Known candidates and the allocation, projected onto the limits; of the best ones any, by each function."""

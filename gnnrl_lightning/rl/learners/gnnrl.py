@@ -21,6 +21,9 @@ from gnnrl_lightning.rl.state.graph import StateGraph
 HALVINGS = 10
 """Maximum number of times that a step that went too far is halved."""
 
+LIGHTEST = 1e-6
+"""Weight of the row of an empty minibatch in the divergence: it counts if the minibatch is empty in all processes."""
+
 MOMENTA = {"exp_avg", "momentum_buffer"}
 """Momentum in the states of Adam and its kind, and of SGD."""
 
@@ -210,8 +213,9 @@ class GNNRL(GraphLearner):
         state = self.environment.graphs(batch.observations).to(self.device)
         log_prob = self.policy.evaluate(state, batch.actions.values)[0]
         approx_kl = ppo.policy_loss(log_prob, batch.log_probs, batch.advantages)[1]
-        total, weight = self.sum_over_processes(torch.stack([approx_kl * batch.weight, batch.weight])).tolist()
-        return total / max(weight, 1e-12)
+        weight = batch.weight.clamp(min=LIGHTEST)
+        total, weight = self.sum_over_processes(torch.stack([approx_kl * weight, weight])).tolist()
+        return total / weight
 
     def training_step(self, batch: Transitions, batch_idx: int) -> Tensor:
         """PPO loss of a minibatch.

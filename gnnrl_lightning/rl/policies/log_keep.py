@@ -13,8 +13,8 @@ from gnnrl_lightning.rl.policies.distributions import UnitDistribution
 GONE = -20.0
 """Raw action that removes a group: no keep ratio is as small."""
 
-NEVER = -30.0
-"""Log-odds of removing a group that may not go: it never happens."""
+NEVER = -200.0
+"""Log-odds of removing a group that may not go: it never happens, because the probability is 0 in single precision."""
 
 
 class LogKeep(UnitDistribution):

@@ -106,10 +106,9 @@ def test_policies_of_two_outputs_keep_the_odds_of_the_proposal(proposing):
 def test_the_policy_sees_what_the_last_channel_is_worth(graph, limits):
     """By the posterior mean; one channel is narrowed to none, and none is widened to one."""
     terms = Terms(graph.widths, random_sensitivity(graph).of_groups)
-    surrogate = Surrogate(
-        terms, [flat_prior(terms)], torch.zeros(0, len(graph.widths), dtype=torch.int64), torch.zeros(0)
-    )
-    imagination = Imagination(graph, limits, lambda: surrogate, lambda: (torch.zeros(0, 0), torch.zeros(0)), mean=True)
+    nothing = torch.zeros(0, len(graph.widths), dtype=torch.int64), torch.zeros(0)
+    surrogate = Surrogate(terms, [flat_prior(terms)], *nothing)
+    imagination = Imagination(graph, limits, lambda: surrogate, lambda: nothing, mean=True)
     block, narrow, stem = (number_of(graph, name) for name in ("block.0", "narrow", "stem"))
     start = graph.widths.clone()
     start[[block, narrow, stem]] = torch.tensor([1, 0, 1])

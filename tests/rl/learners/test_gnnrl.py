@@ -17,6 +17,7 @@ from gnnrl_lightning.rl.encoders import ENCODERS, GAT, GCN
 from gnnrl_lightning.rl.env import Evaluated, VectorPruningEnv
 from gnnrl_lightning.rl.learners import DDPG, GNNRL
 from gnnrl_lightning.rl.policies import Agent, Beta, SquashedGaussian, graph_mean
+from gnnrl_lightning.rl.rollout import collect
 from tests.support.fakes import TOP1, Landscape, RingTask, SaveAt, small_graph
 
 pytestmark = [
@@ -283,6 +284,17 @@ class Rates(Callback):
 
     def on_train_epoch_end(self, trainer, module):
         self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def test_an_empty_minibatch_tells_how_far_the_policy_has_moved():
+    """With fewer transitions than minibatches, the last one of an iteration is empty; it has the weight 0."""
+    module, row = ring(episodes_per_iteration=2, minibatches=3), torch.zeros(1, dtype=torch.int64)
+    trainer(1).fit(module)
+    batch, _ = collect(RingTask(), module.policy, 2, 0, 1.0, 0.95)
+    with torch.no_grad():
+        module.policy.offset += 0.5
+    empty, full = (module._moved(batch.rows(row, weight)) for weight in (0.0, 1.0))
+    assert empty == pytest.approx(full) and full > 0.01
 
 
 @pytest.mark.parametrize(

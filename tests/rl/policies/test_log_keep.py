@@ -57,3 +57,11 @@ def test_gradients_of_whole_groups_are_finite():
     (distribution.log_prob(torch.tensor([-0.3, GONE, -0.3])) + distribution.entropy()).sum().backward()
     assert parameters.grad is not None and bool(parameters.grad.isfinite().all())
     assert odds.grad is not None and bool(odds.grad.isfinite().all()) and odds.grad.abs()[1:].min() > 0
+
+
+def test_a_group_that_may_not_go_never_does(monkeypatch):
+    """Not even with the smallest number that can be drawn."""
+    monkeypatch.setattr(torch, "rand_like", torch.zeros_like)
+    distribution = LogKeep(torch.zeros(2, 2), torch.tensor([NEVER, -1.0]))
+    assert (distribution.sample() == GONE).tolist() == [False, True]
+    assert distribution.entropy().isfinite().all()
