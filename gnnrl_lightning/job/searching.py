@@ -15,7 +15,7 @@ from gnnrl_lightning.checks import instance
 from gnnrl_lightning.evaluation.history import Journalled
 from gnnrl_lightning.evaluation.result import Evaluation, best_of, within
 from gnnrl_lightning.files import replacing
-from gnnrl_lightning.job.arguments import KINDS
+from gnnrl_lightning.job.arguments import KINDS, check_folder
 from gnnrl_lightning.job.searched import Searched
 from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.processes import from_first, rank, share, world_size
@@ -142,7 +142,7 @@ def search(
     """
     instance("trained", trained, Trained, "what train has returned")
     instance("by", by, *KINDS["by"])
-    instance("folder", folder, RunFolder, "a RunFolder")
+    check_folder(folder)
     if not isinstance(by, GraphLearner):
         return search_by_method(trained, by, folder)
     real = trained.job.options.iterations(

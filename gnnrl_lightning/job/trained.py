@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -11,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from gnnrl_lightning.candidates.pruner import Pruner
@@ -24,7 +22,9 @@ from gnnrl_lightning.evaluation.history import Journalled
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.racing import random_order
 from gnnrl_lightning.evaluation.result import Evaluation
+from gnnrl_lightning.job.arguments import check_folder
 from gnnrl_lightning.job.checked import Checked
+from gnnrl_lightning.job.identity import named_tensors, sha256_of
 from gnnrl_lightning.job.job import Job
 from gnnrl_lightning.job.latency import shared_latency
 from gnnrl_lightning.job.trial import make_sensitivity
@@ -50,7 +50,7 @@ def train(checked: Checked, folder: RunFolder | None = None) -> Trained:
     """
     instance("checked", checked, Checked, "what check has returned")
     if folder is not None:
-        instance("folder", folder, RunFolder, "a RunFolder, or None")
+        check_folder(folder)
     job = shared_latency(agreed(checked.job), checked.network, folder)
     network = checked.network
     if not job.task.trained:
@@ -114,8 +114,9 @@ class Trained:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the graph and of the dense weights, hexadecimal: evaluations in a journal are of this network."""
-        return sha256_of(self.network, " ".join([self.job.graph.fingerprint, *self.job.graph.masked]))
+        """SHA-256 of graph, dense weights and holdout, hexadecimal: a journal's evaluations are of these."""
+        graph, holdout = self.job.graph, named_tensors(self.job.task.data.holdout)
+        return sha256_of({**self.network.state_dict(), **holdout}, " ".join([graph.fingerprint, *graph.masked]))
 
     @property
     def sensitivity(self) -> Sensitivity:
@@ -220,12 +221,3 @@ class Trained:
             self.pruner,
             evaluate.settle,
         )
-
-
-def sha256_of(network: nn.Module, start: str = "") -> str:
-    """Return the SHA-256 of a text and of a network's parameters and buffers with their names, hexadecimal."""
-    found = hashlib.sha256(start.encode())
-    for name, tensor in network.state_dict().items():
-        found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
