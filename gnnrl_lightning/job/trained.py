@@ -28,7 +28,7 @@ from gnnrl_lightning.job.identity import named_tensors, sha256_of
 from gnnrl_lightning.job.job import Job
 from gnnrl_lightning.job.latency import shared_latency
 from gnnrl_lightning.job.trial import make_sensitivity
-from gnnrl_lightning.processes import from_first, rank
+from gnnrl_lightning.processes import from_first, of_all, rank
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.env.reward import find_reward
 from gnnrl_lightning.runs.folder import DENSE, RunFolder
@@ -65,7 +65,16 @@ def train(checked: Checked, folder: RunFolder | None = None) -> Trained:
 
 
 def agreed(job: Job) -> Job:
-    """Return the job with what the first process has measured of the options; each process has tuned by itself."""
+    """Return the job with what the first process has measured of the options; each process has tuned by itself.
+
+    Raises:
+        UserError: The processes have different held-out examples.
+    """
+    if len({*of_all(sha256_of(named_tensors(job.task.data.holdout)))}) > 1:
+        raise UserError(
+            f"each process has held out other examples of {job.task.data.name}: draw its split from a generator with a "
+            "seed of its own, or from the global ones, which are seeded"
+        )
     job = replace(job, options=from_first(job.options))
     multiple = from_first(job.limits.budget.channel_multiple)
     if isinstance(multiple, int) and multiple != job.limits.budget.channel_multiple:

@@ -240,6 +240,13 @@ def test_a_search_does_not_go_on_with_another_holdout(task, folder):
             search(trained_of(task, folder, evaluations=9), "random", folder)
 
 
+def test_processes_with_different_holdouts_are_refused(task, monkeypatch):
+    checked = checked_of(task)
+    monkeypatch.setattr("gnnrl_lightning.job.trained.of_all", lambda value: [value, "another"])
+    with pytest.raises(UserError, match="each process has held out other examples of digits: draw its split from"):
+        train(checked)
+
+
 def test_a_method_that_asks_for_no_candidate_is_the_users_error(task, folder):
     def idle(problem, seed):
         """Leaves all evaluations."""
