@@ -7,8 +7,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -268,7 +268,7 @@ class RunFolder:
         experiment: str = "run",
         overwrite: bool = False,
         wandb_id: str | None = None,
-        hold: Callable[[AbstractContextManager[None]], object] | None = None,
+        held: ExitStack | None = None,
     ) -> RunFolder:
         """Create the folder. Call this after everything else about the input has been checked.
 
@@ -279,7 +279,7 @@ class RunFolder:
             overwrite: Replace an existing run of the explicit name: files that a run writes are deleted, other files
                 in the folder stay.
             wandb_id: Id of the W&B run, if there is one.
-            hold: Enters a context that holds the lock of the folder; None: the folder is not locked.
+            held: Holds the lock of the folder from now on; None: the folder is not locked.
 
         Returns:
             The new folder. Without a name, it is unique even within a second and between processes.
@@ -295,8 +295,8 @@ class RunFolder:
         else:
             folder = cls(Path(root) / name)
             folder.path.mkdir(exist_ok=True)
-        if hold is not None:
-            hold(locked(folder.path))
+        if held is not None:
+            held.enter_context(locked(folder.path))
         folder._clear()  # only once no other process runs there
         return folder
 
