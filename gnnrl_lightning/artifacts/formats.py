@@ -7,6 +7,7 @@ FORMATS.register("mine", Format("mine.bin", write, load))  # then by name in Pyt
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -120,7 +121,9 @@ def load_pruned(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None, 
 def write_program(network: nn.Module, example: Tree, path: Path) -> dict[str, Any]:
     """Write the exported program; note the batch sizes that it accepts."""
     program, notes = exported(network, example)
-    torch.export.save(program, path)
+    buffer = io.BytesIO()  # PyTorch's own writer of files aborts the process where a disk is full
+    torch.export.save(program, buffer)
+    path.write_bytes(buffer.getbuffer())
     return notes
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_type_hints
 
@@ -252,9 +253,9 @@ class ArgumentsCLI(LightningCLI):
         """Whether an existing run may be replaced."""
         return self._get(self.config, "overwrite")
 
-    @property
+    @cached_property
     def unfinished(self) -> RunFolder | None:
-        """The folder of an earlier comparison of this name, which is resumed."""
+        """The folder of an earlier comparison of this name, which is resumed; not one that another process begins."""
         if self.subcommand != "compare" or self.overwrite or self.run.name is None:
             return None
         folder = RunFolder(Path(self.run.root) / self.run.name)

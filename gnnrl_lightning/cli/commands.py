@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from gnnrl_lightning.cli.running import RunningCLI
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.cost.metrics import METRICS
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.files import replacing
+from gnnrl_lightning.files import os_errors, replacing
 from gnnrl_lightning.job.checked import Checked, check
 from gnnrl_lightning.job.compare_options import CompareOptions
 from gnnrl_lightning.job.comparison import Comparison
@@ -275,7 +276,8 @@ class CompressionCLI(RunningCLI):
             write_json(json, found)
         if figure is not None:
             views = hierarchical_graph(graph), simplified_graph(graph)
-            graph_figure(*views, self.task.name).savefig(figure)
+            with os_errors(Path(figure)):
+                graph_figure(*views, self.task.name).savefig(figure)
 
 
 def _save_dense(network: nn.Module, folder: RunFolder) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.utilities import LightningEnum
 
 from gnnrl_lightning.cli.helping import explained
 from gnnrl_lightning.rl.learners import GraphLearner
@@ -21,6 +22,10 @@ PASSED = ("env", "proxy", "seed")
 """Arguments of a learner that the command line passes itself."""
 
 LEARNER_HELP = "What trains the policy: GNNRL (PPO), DDPG, or your own subclass of GraphLearner."
+
+
+# Defaults of Lightning's callbacks (that of Timer's interval) may be members of its enumerations.
+yaml.SafeDumper.add_multi_representer(LightningEnum, lambda dumper, value: dumper.represent_str(value.value))
 
 
 class CompressionParser(LightningArgumentParser):

@@ -159,7 +159,7 @@ class RunningCLI(ArgumentsCLI):
             experiment=self.run.experiment,
             overwrite=self.overwrite,
             wandb_id=wandb_id,
-            hold=self.held.enter_context,
+            held=self.held,
         )
         folder.write_config(with_subcommand(config, str(self.subcommand)))
         return folder

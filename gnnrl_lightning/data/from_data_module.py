@@ -32,7 +32,8 @@ class FromDataModule(ExampleData):
     and the holdout is a part of the training examples.
 
     The data module is set up with seeded generators, so that a random split in its `setup` is the same in every
-    process. If a Trainer has set it up before, it stays so: the split is the one with which the network was trained.
+    process, and whenever a run is resumed; a generator of its own needs a seed, or no search goes on. If a Trainer has
+    set it up before, it stays so: the split is the one with which the network was trained.
 
     Args:
         module: The data module. Its `trainer` is None here unless it has been used by one.

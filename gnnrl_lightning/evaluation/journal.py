@@ -102,7 +102,7 @@ class Journal:
             if number == 1 and self._start is None:
                 last = found
             if found != last:
-                raise self._damaged(f"line {number} was changed, or is of another network or release")
+                raise self._damaged(f"line {number} was changed, or is of another network, holdout or release")
             yield record, last
 
     def _lines(self) -> list[str]:

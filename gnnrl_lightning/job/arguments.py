@@ -19,6 +19,7 @@ from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.options import flat
 from gnnrl_lightning.rl.learners.base import GraphLearner
+from gnnrl_lightning.runs.folder import RunFolder, check_place
 from gnnrl_lightning.search.methods import Method
 
 KINDS: dict[str, tuple[tuple[Any, ...], str]] = {
@@ -71,7 +72,21 @@ def check_kinds(**given: Any) -> None:
     if "seed" in given:
         as_seed("seed", given["seed"])
     if given.get("folder") is not None:
-        as_path("folder", given["folder"], "folder", ", or None")
+        check_place("folder", as_path("folder", given["folder"], "folder", ", or None"))
+
+
+def check_folder(folder: RunFolder) -> None:
+    """Refuse what is no folder of a run, and one that does not exist.
+
+    Args:
+        folder: Where a part of a job is to write.
+
+    Raises:
+        UserError: It is of another type, or does not exist.
+    """
+    instance("folder", folder, RunFolder, 'a RunFolder, such as RunFolder.create("runs", "mine")')
+    if not folder.path.is_dir():
+        raise UserError(f"folder {folder.path} does not exist: make it by RunFolder.create")
 
 
 def as_device(given: torch.device | str) -> torch.device:

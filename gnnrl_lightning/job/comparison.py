@@ -8,6 +8,7 @@ figures = comparison.run(folder)  # compare.json; what was finished before in th
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -20,9 +21,11 @@ from torch import nn
 from gnnrl_lightning.data import Examples
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.journal import Journal
+from gnnrl_lightning.job.arguments import check_folder
 from gnnrl_lightning.job.checked import Checked
 from gnnrl_lightning.job.choosing import choose
 from gnnrl_lightning.job.compare_options import DDPG_METHOD, HALVES, CompareOptions, in_place
+from gnnrl_lightning.job.identity import agent_settings, as_json, check_same, settings_of
 from gnnrl_lightning.job.job import undone_if_diverged
 from gnnrl_lightning.job.saved import write_json
 from gnnrl_lightning.job.searched import Searched
@@ -41,6 +44,9 @@ from gnnrl_lightning.search.problem import NotApplicable
 from gnnrl_lightning.speed.machine import machine
 from gnnrl_lightning.surgery.masks import zeros_held
 from gnnrl_lightning.versions import versions
+
+SETTINGS = "settings.json"
+"""File with what decides the results of a comparison's runs."""
 
 
 @dataclass(frozen=True)
@@ -121,11 +127,15 @@ class Comparison:
 
         Returns:
             The contents of compare.json.
+
+        Raises:
+            UserError: The folder does not exist, its runs have other settings, or a file was damaged.
         """
+        check_folder(folder)
+        self._settle(folder.comparison / SETTINGS)
         trained = train(self.checked, folder)
         # Computed once and shared: its time must not count for the first method.
         trained.pruner.prune(trained.pruner.plan(trained.job.graph.widths))
-        folder.comparison.mkdir(exist_ok=True)
         rows, refused = [], []
         for budget, method, seed in self.runs():
             path = folder.comparison / f"{stem(method, budget, seed)}.json"
@@ -147,6 +157,25 @@ class Comparison:
         figures = self._figures(trained, rows, refused)
         write_json(folder.compare, figures, indent=2)
         return figures
+
+    def _settle(self, path: Path) -> None:
+        """Write what decides the results of all runs, or compare it with that of earlier ones in this folder.
+
+        Agents and budgets may come and go: those of both are compared.
+        """
+        budgets = {str(label): limits.budget.as_record() for label, limits in self.limits.items()}
+        agents = {
+            name: agent_settings(row.make(0)) | {"episode": asdict(row.episode)} for name, row in self.agents.items()
+        }
+        rules = {"finetune": self.options.finetune, "test_half": self.options.test_half}
+        now = json.loads(as_json(settings_of(self.checked) | rules | {"budget": budgets, "agents": agents}))
+        if path.is_file():
+            before = read_figures(path, "its runs are taken for those of this comparison")
+            for part in ("budget", "agents"):
+                now[part] = before[part] | now[part]
+                before[part] = now[part] | before[part]
+            check_same(path.parent, before, now)
+        write_json(path, now, indent=2)
 
     def _row(self, trained: Trained, method: str, seed: int | None, path: Path) -> dict[str, Any]:
         """Run a method under the budget of the job, fine-tune its winner if asked for, and test it."""

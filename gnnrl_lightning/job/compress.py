@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import MethodType
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import LightningDataModule
 from torch import nn
 
 from gnnrl_lightning.cost.budget import Budget
@@ -24,12 +22,13 @@ from gnnrl_lightning.job.checked import Checked, check
 from gnnrl_lightning.job.delivery import Delivered, deliver
 from gnnrl_lightning.job.given_widths import deliver_unchanged
 from gnnrl_lightning.job.groups import GroupOptions
+from gnnrl_lightning.job.identity import agent_settings, as_json, as_text, check_same, settings_of
 from gnnrl_lightning.job.job import Runtime
 from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.job.searching import search
 from gnnrl_lightning.job.stages import check_agent, fits_agent, through_stages
 from gnnrl_lightning.job.task import Task
-from gnnrl_lightning.job.trained import sha256_of, train
+from gnnrl_lightning.job.trained import train
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.options import AUTO, decided_as
 from gnnrl_lightning.report.progress import hidden_steps, quiet_lightning, shown_steps
@@ -38,7 +37,6 @@ from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.runs.integrity import check_files
 from gnnrl_lightning.runs.lock import locked
-from gnnrl_lightning.runs.settings import FREE, changes
 from gnnrl_lightning.search.methods import SearchMethod
 
 
@@ -132,43 +130,8 @@ def _as_decided(options: Options, budget: Budget, folder: str | Path | None) -> 
 
 def _settings(checked: Checked, by: GraphLearner | SearchMethod) -> str:
     """Return the settings on which the result depends, as JSON."""
-    job = checked.job
-    settings = {
-        "network": job.task.record,
-        "weights": sha256_of(checked.network),
-        "data": job.task.data.name,
-        "objective": _as_text(job.task.goal),
-        "budget": job.limits.budget.as_record(),
-        "groups": asdict(job.task.groups),
-        "options": asdict(job.options),
-        "by": _agent(by) if isinstance(by, GraphLearner) else by if isinstance(by, str) else _as_text(by),
-        "seed": job.task.seed,
-    }
-    return json.dumps(settings, indent=2, default=_as_text) + "\n"
-
-
-def _agent(by: GraphLearner) -> dict[str, Any]:
-    """Return the class of an agent, and its arguments that are numbers, names and functions."""
-    own = {name: value for name, value in vars(by).items() if name not in OF_ALL_MODULES and not name.startswith("_")}
-    plain = {name: value for name, value in own.items() if isinstance(value, (int, float, str))}
-    return {"class": type(by).__qualname__, "make_policy": _as_text(by._make_policy), **plain}
-
-
-OF_ALL_MODULES = frozenset(vars(LightningModule()))
-"""Attributes of every LightningModule, which are none of an agent's arguments."""
-
-ADDRESS = re.compile(r" at 0x[0-9a-f]+")
-"""What Python adds to the text of an object that has none of its own: it differs between processes."""
-
-
-def _as_text(given: Any) -> str:
-    """Return text that is the same for the same object of the user's own in another process."""
-    if isinstance(given, MethodType):
-        return f"{_as_text(given.__self__)}.{given.__name__}"
-    if hasattr(given, "__qualname__"):  # a function or class
-        return given.__qualname__
-    silent = type(given).__repr__ is object.__repr__ and type(given).__str__ is object.__str__
-    return ADDRESS.sub("", f"{type(given).__qualname__}({getattr(given, '__dict__', {})})" if silent else str(given))
+    searcher = agent_settings(by) if isinstance(by, GraphLearner) else by if isinstance(by, str) else as_text(by)
+    return as_json(settings_of(checked) | {"by": searcher})
 
 
 def _open(run: RunFolder, settings: str) -> None:
@@ -176,22 +139,11 @@ def _open(run: RunFolder, settings: str) -> None:
     if not run.config.is_file() and run.occupied:
         raise UserError(f"{run.path} is neither empty nor the folder of a run: give a new folder")
     if run.config.is_file():
-        _check_same(run, settings)
+        try:
+            before = json.loads(text_of(run.config))
+        except ValueError:  # of the command line
+            raise UserError(f"{run.path} has a run that is of another kind; give a new folder, or delete it") from None
+        check_same(run.path, before, json.loads(settings))
         check_files(run)
     else:
         run.write_config(settings)
-
-
-def _check_same(run: RunFolder, settings: str) -> None:
-    """Refuse a folder whose run has other settings that decide its result, and name the first of them."""
-    free = [f"options.{key}" for key in FREE]
-    try:
-        found = next(changes(json.loads(text_of(run.config)), json.loads(settings), free), None)
-    except ValueError:  # of the command line
-        raise UserError(f"{run.path} has a run that is of another kind; give a new folder, or delete it") from None
-    if found is not None:
-        key, before, now = found
-        raise UserError(
-            f"{run.path} has a run that has other settings: {'.'.join(key)} is {before!r} there, and {now!r} here; "
-            "give a new folder, or delete it"
-        )

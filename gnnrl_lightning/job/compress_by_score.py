@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -39,6 +40,15 @@ from gnnrl_lightning.search.methods import METHODS, SearchMethod
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.speed.latency import measure_latency
 from gnnrl_lightning.trees import Tree, count, take, tensors, to_device
+
+UNREAD = {
+    **dict.fromkeys(("scoring", "pretraining", "finetuning"), "a score of yours reads nothing of it"),
+    **dict.fromkeys(("finals", "stages"), "nothing is trained"),
+    "delivery.formats": "nothing is written; save the network",
+    "delivery.largest_drop": "nothing is written",
+    "delivery.fastest_of": "a score alone does not tell which candidates are as good as the best one",
+}
+"""Options that a score of the user's own makes meaningless -> why."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +114,9 @@ def compress_by_score(
         by: What searches: an agent, or a method, which is a name in `gnnrl_lightning.search.methods.METHODS` or your
             own function (problem, seed); None: `GNNRL`.
         options: The sections `candidate`, `episode`, whose reward `divergence` stands for the score, `search`,
-            `delivery`, apart from its formats, and `latency`, if the budget limits it; None: the defaults. Latency is
-            predicted, and not measured of the pruned network.
+            `latency`, if the budget limits it, and of `delivery` the repair with its examples; None: the defaults.
+            Latency is predicted, and not measured of the pruned network. The best candidate is delivered, not the
+            fastest of the best ones.
         groups: Layers that stay as they are, and limits of single groups; None: all may be pruned.
         seed: Of all that is random, the score apart.
         device: Where candidates are pruned, repaired and scored.
@@ -176,16 +187,13 @@ def compress_by_score(
 def _checked_options(options: Options, budget: Budget) -> Options:
     """Refuse options that nothing here reads."""
     defaults = Options()
-    for section in ("scoring", "pretraining", "finetuning"):
-        if getattr(options, section) != getattr(defaults, section):
-            raise UserError(f"options.{section} is given, and a score of yours reads nothing of it: leave it out")
+    unread = {key: why for key, why in UNREAD.items() if attrgetter(key)(options) != attrgetter(key)(defaults)}
+    if options.delivery.fastest_of == 0:  # as it is here
+        unread.pop("delivery.fastest_of", None)
+    for key, why in unread.items():
+        raise UserError(f"options.{key} is given, and {why}: leave it out")
     if options.latency != defaults.latency and LATENCY not in budget.parsed:
         raise UserError("options.latency is given, and the budget has no limit on latency: leave it out, or give one")
-    for section in ("finals", "stages"):
-        if getattr(options, section) != getattr(defaults, section):
-            raise UserError(f"options.{section} is given, and nothing is trained: leave it out")
-    if options.delivery.formats != defaults.delivery.formats:
-        raise UserError("options.delivery.formats is given, and nothing is written: leave it out, and save the network")
     return options
 
 

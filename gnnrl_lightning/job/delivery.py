@@ -13,6 +13,7 @@ from torch import nn
 from gnnrl_lightning.checks import instance
 from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.graph import ComputationGraph
+from gnnrl_lightning.job.arguments import check_folder
 from gnnrl_lightning.job.choosing import choose, files_of, recosted
 from gnnrl_lightning.job.cuts import Cut, cut
 from gnnrl_lightning.job.finetuning import keyed
@@ -66,7 +67,7 @@ def deliver(searched: Searched, folder: RunFolder) -> Delivered | None:
         return None.
     """
     instance("searched", searched, Searched, "what search has returned")
-    instance("folder", folder, RunFolder, "a RunFolder")
+    check_folder(folder)
     searched = choose(searched, files_of(folder))
     chosen, job = {PRUNED: searched.best}, searched.trained.job
     if searched.uniform is not None and job.origin is None:  # else its widths would owe to the earlier searches

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.journal import Journal
-from gnnrl_lightning.files import replacing
+from gnnrl_lightning.files import os_errors, replacing
 from gnnrl_lightning.job.comparison import stem
 from gnnrl_lightning.objective import find_objective
 from gnnrl_lightning.objective.protocol import record as objective_record
@@ -124,7 +124,9 @@ def _save(folder: Path, figures: Iterable[tuple[str, Figure]]) -> None:
     for old in folder.glob("*.png"):
         old.unlink()
     for name, drawn in figures:
-        drawn.savefig(folder / f"{name}.png", dpi=200)
+        path = folder / f"{name}.png"
+        with os_errors(path):
+            drawn.savefig(path, dpi=200)
 
 
 def _write(path: Path, page: str) -> Path:

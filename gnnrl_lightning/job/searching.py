@@ -15,7 +15,8 @@ from gnnrl_lightning.checks import instance
 from gnnrl_lightning.evaluation.history import Journalled
 from gnnrl_lightning.evaluation.result import Evaluation, best_of, within
 from gnnrl_lightning.files import replacing
-from gnnrl_lightning.job.arguments import KINDS
+from gnnrl_lightning.job.agent_training import fit_agent
+from gnnrl_lightning.job.arguments import KINDS, check_folder
 from gnnrl_lightning.job.searched import Searched
 from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.processes import from_first, rank, share, world_size
@@ -24,7 +25,6 @@ from gnnrl_lightning.report.progress import SearchStatus
 from gnnrl_lightning.rl.env.reward import find_reward, reward_of
 from gnnrl_lightning.rl.environments import AGENT
 from gnnrl_lightning.rl.learners.base import GraphLearner
-from gnnrl_lightning.rl.learners.own import check_trained
 from gnnrl_lightning.rl.range_acquisition import RangeAcquisition
 from gnnrl_lightning.runs.folder import DELIVERED, POLICY, SENSITIVITY, RunFolder
 from gnnrl_lightning.search.baselines import starting_count
@@ -142,7 +142,7 @@ def search(
     """
     instance("trained", trained, Trained, "what train has returned")
     instance("by", by, *KINDS["by"])
-    instance("folder", folder, RunFolder, "a RunFolder")
+    check_folder(folder)
     if not isinstance(by, GraphLearner):
         return search_by_method(trained, by, folder)
     real = trained.job.options.iterations(
@@ -176,10 +176,9 @@ def train_agent(agent: GraphLearner, trainer: Trainer, latest: LatestCheckpoint,
         folder: Folder of the run.
 
     Raises:
-        UserError: It has not been trained, see `gnnrl_lightning.rl.learners.own`.
+        UserError: See `fit_agent`.
     """
-    trainer.fit(agent, ckpt_path=latest.found, weights_only=True)
-    check_trained(agent, trainer)
+    fit_agent(agent, trainer, latest.found)
     if rank() == 0:
         with replacing(folder.weights(POLICY), checksum=True) as partial:
             agent.save_policy(partial)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gnnrl_lightning.evaluation.result import Evaluation
+from gnnrl_lightning.job.agent_training import fit_agent
 from gnnrl_lightning.quiet import without_others_warnings
 from gnnrl_lightning.rl.environments import Environments
 from gnnrl_lightning.rl.learners.base import GraphLearner
-from gnnrl_lightning.rl.learners.own import check_trained
 from gnnrl_lightning.rl.range_acquisition import RangeAcquisition
 from gnnrl_lightning.search.methods import SearchMethod, run_method
 from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
@@ -47,6 +47,5 @@ def spend(
     environments.connect(by, problem)
     fitting = quiet_trainer(max_epochs=by.iterations(iterations), accelerator="cpu", log_every_n_steps=1)
     with without_others_warnings():
-        fitting.fit(by)
-    check_trained(by, fitting)
+        fit_agent(by, fitting)
     return by.evaluate.score_front() if isinstance(by.evaluate, RangeAcquisition) else {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -11,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from gnnrl_lightning.candidates.pruner import Pruner
@@ -24,11 +22,13 @@ from gnnrl_lightning.evaluation.history import Journalled
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.racing import random_order
 from gnnrl_lightning.evaluation.result import Evaluation
+from gnnrl_lightning.job.arguments import check_folder
 from gnnrl_lightning.job.checked import Checked
+from gnnrl_lightning.job.identity import named_tensors, sha256_of
 from gnnrl_lightning.job.job import Job
 from gnnrl_lightning.job.latency import shared_latency
 from gnnrl_lightning.job.trial import make_sensitivity
-from gnnrl_lightning.processes import from_first, rank
+from gnnrl_lightning.processes import from_first, of_all, rank
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.env.reward import find_reward
 from gnnrl_lightning.runs.folder import DENSE, RunFolder
@@ -50,7 +50,7 @@ def train(checked: Checked, folder: RunFolder | None = None) -> Trained:
     """
     instance("checked", checked, Checked, "what check has returned")
     if folder is not None:
-        instance("folder", folder, RunFolder, "a RunFolder, or None")
+        check_folder(folder)
     job = shared_latency(agreed(checked.job), checked.network, folder)
     network = checked.network
     if not job.task.trained:
@@ -65,7 +65,16 @@ def train(checked: Checked, folder: RunFolder | None = None) -> Trained:
 
 
 def agreed(job: Job) -> Job:
-    """Return the job with what the first process has measured of the options; each process has tuned by itself."""
+    """Return the job with what the first process has measured of the options; each process has tuned by itself.
+
+    Raises:
+        UserError: The processes have different held-out examples.
+    """
+    if len({*of_all(sha256_of(named_tensors(job.task.data.holdout)))}) > 1:
+        raise UserError(
+            f"each process has held out other examples of {job.task.data.name}: draw its split from a generator with a "
+            "seed of its own, or from the global ones, which are seeded"
+        )
     job = replace(job, options=from_first(job.options))
     multiple = from_first(job.limits.budget.channel_multiple)
     if isinstance(multiple, int) and multiple != job.limits.budget.channel_multiple:
@@ -114,8 +123,9 @@ class Trained:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the graph and of the dense weights, hexadecimal: evaluations in a journal are of this network."""
-        return sha256_of(self.network, " ".join([self.job.graph.fingerprint, *self.job.graph.masked]))
+        """SHA-256 of graph, dense weights and holdout, hexadecimal: a journal's evaluations are of these."""
+        graph, holdout = self.job.graph, named_tensors(self.job.task.data.holdout)
+        return sha256_of({**self.network.state_dict(), **holdout}, " ".join([graph.fingerprint, *graph.masked]))
 
     @property
     def sensitivity(self) -> Sensitivity:
@@ -220,12 +230,3 @@ class Trained:
             self.pruner,
             evaluate.settle,
         )
-
-
-def sha256_of(network: nn.Module, start: str = "") -> str:
-    """Return the SHA-256 of a text and of a network's parameters and buffers with their names, hexadecimal."""
-    found = hashlib.sha256(start.encode())
-    for name, tensor in network.state_dict().items():
-        found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()

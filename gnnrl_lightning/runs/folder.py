@@ -7,8 +7,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -82,15 +82,40 @@ def plain_name(option: str, name: str) -> None:
         )
 
 
+def check_place(option: str, path: str | Path) -> None:
+    """Refuse a folder that can be neither written nor created, without touching the disk.
+
+    Args:
+        option: The option or argument that names it, for the message.
+        path: The folder, which need not exist.
+
+    Raises:
+        UserError: A file is in its way.
+        OSError: The operating system refuses to write there.
+    """
+    place = Path(path).absolute()
+    above = next(each for each in (place, *place.parents) if each.exists())
+    if not above.is_dir():
+        raise UserError(f"{option} {path} cannot be created: {above} is no folder; choose another one")
+    if not os.access(above, os.W_OK):
+        raise PermissionError(errno.EACCES, "it cannot be written", str(above))
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Paths of one run, `<root>/<name>/`.
 
     Args:
         path: The folder. It exists only after `create`.
+
+    Raises:
+        UserError: It is no path.
     """
 
     path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", as_path("the folder of a run", self.path, "folder"))
 
     @property
     def config(self) -> Path:
@@ -217,11 +242,7 @@ class RunFolder:
             OSError: The folder of all runs cannot be written.
         """
         root = as_path("run.root", root, "folder")
-        above = next(each for each in (Path(root).absolute(), *Path(root).absolute().parents) if each.exists())
-        if not above.is_dir():
-            raise UserError(f"run.root {root} cannot be created: {above} is no folder; choose another root")
-        if not os.access(above, os.W_OK):
-            raise PermissionError(errno.EACCES, "it cannot be written", str(above))
+        check_place("run.root", root)
         if name is None:
             return
         plain_name("run.name", name)
@@ -247,7 +268,7 @@ class RunFolder:
         experiment: str = "run",
         overwrite: bool = False,
         wandb_id: str | None = None,
-        hold: Callable[[AbstractContextManager[None]], object] | None = None,
+        held: ExitStack | None = None,
     ) -> RunFolder:
         """Create the folder. Call this after everything else about the input has been checked.
 
@@ -258,7 +279,7 @@ class RunFolder:
             overwrite: Replace an existing run of the explicit name: files that a run writes are deleted, other files
                 in the folder stay.
             wandb_id: Id of the W&B run, if there is one.
-            hold: Enters a context that holds the lock of the folder; None: the folder is not locked.
+            held: Holds the lock of the folder from now on; None: the folder is not locked.
 
         Returns:
             The new folder. Without a name, it is unique even within a second and between processes.
@@ -274,8 +295,8 @@ class RunFolder:
         else:
             folder = cls(Path(root) / name)
             folder.path.mkdir(exist_ok=True)
-        if hold is not None:
-            hold(locked(folder.path))
+        if held is not None:
+            held.enter_context(locked(folder.path))
         folder._clear()  # only once no other process runs there
         return folder
 
@@ -292,13 +313,14 @@ class RunFolder:
             partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
     def _clear(self) -> None:
-        settings = (self.config, self.began, self.path / SUMS)
-        for file in (*settings, self.metrics, self.journal, self.finals, self.result, self.compare, self.report):
+        for file in (self.result, self.compare, self.report, self.metrics, self.journal, self.finals):
             file.unlink(missing_ok=True)
         stages = (folder.path for folder in self.stages)
-        for folder in (self.checkpoints, self.pruned, self.comparison, self.figures, *stages):
+        for folder in (self.pruned, self.checkpoints, self.comparison, self.figures, *stages):
             if folder.is_dir():
                 shutil.rmtree(folder)
+        for file in (self.path / SUMS, self.began, self.config):  # last: until then it is the folder of a run
+            file.unlink(missing_ok=True)
 
 
 def _fresh(root: Path, stem: str) -> Path:

@@ -108,11 +108,14 @@ def pull(repo: str, folder: str | Path, revision: str | None = None) -> Path:
         with _refusals(repo):
             commit = api.model_info(repo, revision=revision).sha  # one for all files
             api.hf_hub_download(repo, RECIPE, revision=commit, local_dir=fetched)
-            for name in _names(_read(repo, fetched)):
+            with _whole(repo):
+                recipe = read_recipe(fetched)
+            for name in _names(recipe):
                 api.hf_hub_download(repo, name, revision=commit, local_dir=fetched)
             if api.file_exists(repo, CARD, revision=commit):
                 api.hf_hub_download(repo, CARD, revision=commit, local_dir=fetched)
-        _read(repo, fetched, whole=True)
+        with _whole(repo):
+            check_files(fetched)
         shutil.rmtree(fetched / ".cache", ignore_errors=True)  # what huggingface_hub notes of downloads
         if folder.is_dir():
             folder.rmdir()
@@ -132,10 +135,11 @@ def _names(recipe: dict[str, Any]) -> list[str]:
     return [RECIPE, *(file for note in recipe["formats"].values() for file in files_of(note))]
 
 
-def _read(repo: str, fetched: Path, whole: bool = False) -> dict[str, Any]:
-    """Return the recipe of a fetched artifact; `whole`: after comparing all of its files with their checksums."""
+@contextmanager
+def _whole(repo: str) -> Iterator[None]:
+    """Say of which repository a fetched artifact is that is refused within this block."""
     try:
-        return check_files(fetched) if whole else read_recipe(fetched)
+        yield
     except UserError as error:
         raise UserError(
             f"{repo}, as it was fetched, is refused: {error}: nothing is kept; repeat the command, or ask the owner"

@@ -7,7 +7,7 @@ import torch
 
 from gnnrl_lightning import trace
 from gnnrl_lightning.artifacts import artifact
-from gnnrl_lightning.artifacts.formats import FORMATS, write_onnx
+from gnnrl_lightning.artifacts.formats import FORMATS, write_onnx, write_program
 from gnnrl_lightning.exporting.program import exported
 from gnnrl_lightning.networks.spec import NetworkSpec
 from tests.support.delivered import delivered
@@ -48,6 +48,13 @@ def test_onnx_files_have_no_layer_of_a_branch_that_is_gone(kind, tmp_path: Path)
     nodes = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
     assert sum(name in ("Conv", "ConvTranspose", "Gemm", "MatMul") for name in nodes) == left
     assert left < sum(isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)) for module in kind().modules())
+
+
+def test_a_full_disk_is_an_error_of_the_system(tmp_path: Path):
+    """PyTorch's own writer would abort the process."""
+    (tmp_path / "model.pt2").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        write_program(without_branches(Residual)[0], IMAGES, tmp_path / "model.pt2")
 
 
 @pytest.mark.parametrize("kind", [Residual, Inverted])

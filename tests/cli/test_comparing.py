@@ -1,10 +1,12 @@
 import json
 import re
+import shutil
 
 import pytest
 import yaml
 
 from gnnrl_lightning.cli import main
+from gnnrl_lightning.cli.commands import CompressionCLI
 from gnnrl_lightning.job import deciding
 from gnnrl_lightning.job.task import Task
 from tests.cli.refused import tree
@@ -74,6 +76,17 @@ def test_a_comparison_resumes_where_it_stopped(compared, capsys):
             for measured in ("seconds", "latency_ms", "latency_measured_ratio"):
                 del again[measured], row[measured]
             assert again == row
+
+
+def test_a_comparison_that_another_process_has_begun_meanwhile_is_left_alone(compared, workplace, monkeypatch, capsys):
+    """Its folder is locked by that process, and was not there when this one looked."""
+    late = workplace / "runs" / "late"
+    monkeypatch.setattr(CompressionCLI, "_checked", lambda *_, **__: shutil.copytree(compared, late))
+    monkeypatch.setattr("gnnrl_lightning.cli.commands.prepare", lambda *_: None)
+    monkeypatch.setattr("gnnrl_lightning.cli.commands.Comparison", lambda *_: None)
+    with pytest.raises(SystemExit):
+        main(["compare", "--config", "small.yaml", "--compare.methods", "[uniform]", "--run.name", "late"])
+    assert "run folder runs/late exists; choose another name" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

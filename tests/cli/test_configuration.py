@@ -24,6 +24,13 @@ def test_base_says_the_defaults(capsys):
     assert with_base == printed_config(capsys, "fit", *needed)
 
 
+def test_defaults_of_callbacks_that_are_enumerations_are_written(capsys):
+    timer = ["--trainer.callbacks+", "Timer", "--trainer.callbacks.duration", "00:01:00:00"]
+    needed = ["--network.class_path", "resnet20", "--data", "Digits"]
+    (written,) = printed_config(capsys, "fit", *needed, *timer)["trainer"]["callbacks"]
+    assert written["init_args"]["interval"] == "step"
+
+
 def test_base_lists_every_key_where_it_belongs(capsys):
     """Keys without a default, and the policy, are comments; only some keys of Lightning's trainer are listed."""
     parts = re.split(r"^(?:# )?(\w+):", (EXPERIMENTS / "base.yaml").read_text(), flags=re.MULTILINE)

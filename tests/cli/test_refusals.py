@@ -281,10 +281,13 @@ def test_inspect_into_what_cannot_be_written(spoilt, capsys, option, message):
     assert (end.value.code, done.out, done.err) == (2, "", f"error: {option}{message}\n")
 
 
-def test_a_full_disk_is_named_with_the_file(workplace, capsys):
+@pytest.mark.parametrize("option", ["--json", "--figure"])
+def test_a_full_disk_is_named_with_the_file(workplace, tmp_path, capsys, option):
+    full = tmp_path / "full.png"
+    full.symlink_to("/dev/full")
     with pytest.raises(SystemExit) as end:
-        main(["inspect", "--config", "small.yaml", "--json", "/dev/full"])
-    expected = "error: /dev/full: No space left on device: make room\n"
+        main(["inspect", "--config", "small.yaml", option, str(full)])
+    expected = f"error: {full}: No space left on device: make room\n"
     assert (end.value.code, capsys.readouterr().err) == (1, expected)
 
 

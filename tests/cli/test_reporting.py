@@ -1,9 +1,11 @@
+import errno
 import json
 import re
 import shutil
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from gnnrl_lightning.cli import main
 from gnnrl_lightning.report.pages.run_page import PANELS
@@ -32,6 +34,16 @@ def test_report_writes_the_same_from_the_files_alone(fitted, workplace, capsys):
     assert capsys.readouterr().out == "written to runs/fitted/report.html\n"
     assert (fitted / "report.html").read_text(encoding="utf-8") == before
     assert {path.stem for path in (fitted / "figures").iterdir()} == DRAWN
+
+
+def test_a_full_disk_is_named_with_the_figure(fitted, workplace, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", full)
+    with pytest.raises(SystemExit):
+        main(["report", "runs/fitted"])
+    assert re.fullmatch(r"error: runs/fitted/figures/\w+.png: No space .*: make room\n", capsys.readouterr().err)
 
 
 def test_runs_are_compared_on_one_page(fitted, workplace, capsys):

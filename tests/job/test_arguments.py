@@ -9,6 +9,7 @@ from torch import nn
 from gnnrl_lightning import Budget, GroupOptions, NetworkSpec, Options, UserError, compress, compress_by_score, trace
 from gnnrl_lightning.data import Digits
 from gnnrl_lightning.importance import importance_scores
+from gnnrl_lightning.job import RunFolder, Task, check, search, train
 from gnnrl_lightning.job.arguments import as_device
 from gnnrl_lightning.search.evolution import Evolution
 from gnnrl_lightning.training.options import TrainingOptions
@@ -26,6 +27,7 @@ WRONG = {
     "folder": (3, ["runs"], True),
     "seed": (None, 1.5, "a", True),
 }
+FILE = f"{__file__}/below"
 OUT_OF_RANGE = {
     "evaluations": (10**20, r"evaluations is 1\d+: expected a number of at most 2,147,483,647"),
     "seed": (-1, r"seed is -1: expected a whole number from 0 to 4294967295"),
@@ -39,6 +41,7 @@ OUT_OF_RANGE = {
 }
 CASES = [(name, value, rf"^{name} is a \w+: expected ") for name, values in WRONG.items() for value in values]
 CASES += [(name, *case) for name, case in OUT_OF_RANGE.items()]
+CASES += [("folder", FILE, rf"folder {FILE} cannot be created: .*\.py is no folder; choose another one$")]
 
 QUICK = Options(finetuning=TrainingOptions(epochs=0))
 
@@ -66,6 +69,15 @@ def test_so_does_compress_by_score(name):
             compress_by_score(**{**inputs, "budget": Budget(macs=0.5), name: value})
     with pytest.raises(UserError, match=r"^score is a float: expected a function of a network that returns a number$"):
         compress_by_score(**{**inputs, "budget": Budget(macs=0.5), "score": 0.5})
+
+
+def test_parts_of_a_job_refuse_a_folder_that_does_not_exist(tmp_path):
+    folder = RunFolder(tmp_path / "none")
+    checked = check(Task(TwoHidden(), Digits()), Budget(macs=0.5), QUICK)
+    trained = train(checked)
+    for part in (lambda: train(checked, folder), lambda: search(trained, "uniform", folder)):
+        with pytest.raises(UserError, match=r"folder .*none does not exist: make it by RunFolder.create$"):
+            part()
 
 
 def test_what_is_right_passes():

@@ -193,6 +193,27 @@ def test_a_finished_run_is_not_run_again(task, tmp_path, monkeypatch):
     assert first["rows"] == second["rows"]
 
 
+def test_runs_with_other_settings_are_not_reused(task, tmp_path):
+    folder, uniform = RunFolder.create(tmp_path, "run"), CompareOptions(methods=["uniform"], seeds=[0])
+    comparison_of(task, uniform).run(folder)
+    other = {"agent": AgentRow(lambda seed: GNNRL(seed=seed, epochs=2), options_of().episode)}
+    for given, message in (
+        ({"options": CompareOptions(methods=["uniform"], finetune=True)}, "finetune is False there, and True here"),
+        ({"options": CompareOptions(methods=["uniform"], test_half="odd")}, "test_half is 'all' there, and 'odd' here"),
+        ({"evaluations": 15}, "options.search.evaluations is 14 there, and 15 here; give a new folder"),
+        ({"budget": Budget(macs=0.5, min_width=2)}, "budget.0.5.min_width is 1 there, and 2 here"),
+        ({"agents": other}, "agents.agent.episodes_per_iteration is 3 there, and 4 here"),
+    ):
+        with pytest.raises(UserError, match=rf"run/compare has a run that has other settings: {message}"):
+            comparison_of(task, **{"options": uniform} | given).run(folder)
+    more = CompareOptions(methods=["uniform", "greedy"], seeds=[0, 1], budgets=[0.5, 0.4])
+    another = {"another": AgentRow(agent_of, EpisodeOptions())}
+    assert len(comparison_of(task, more, another).run(folder)["rows"]) == 4
+    with pytest.raises(UserError, match=r"agents.another.episode.max_steps is"):
+        changed = {"another": AgentRow(agent_of, EpisodeOptions(max_steps=5))}
+        comparison_of(task, uniform, agents=changed).run(folder)
+
+
 def test_the_halves_are_the_even_and_the_odd_test_images(task):
     task.build()
     halves = {

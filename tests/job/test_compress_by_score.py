@@ -249,6 +249,8 @@ def test_a_score_that_is_none_is_refused_in_one_line(detector, score, message):
         ({"options": Options(finetuning=TrainingOptions(epochs=1))}, "options.finetuning is given"),
         ({"options": Options(finals=FinalsOptions(candidates=2))}, "options.finals is given"),
         ({"options": Options(delivery=DeliveryOptions(formats=["weights"]))}, "options.delivery.formats is given"),
+        ({"options": Options(delivery=DeliveryOptions(fastest_of=4))}, "options.delivery.fastest_of is given"),
+        ({"options": Options(delivery=DeliveryOptions(largest_drop=0.1))}, "options.delivery.largest_drop is given"),
         ({"by": None, "options": Options(episode=EpisodeOptions(reward="top1"))}, "episode.reward is 'top1'"),
     ],
 )

@@ -10,6 +10,7 @@ import torch
 
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.data import Digits
+from gnnrl_lightning.data.image_set import ImageSet
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.result import best_of
@@ -226,6 +227,24 @@ def test_a_method_without_an_agent_searches_and_is_delivered(task, folder):
     assert folder.journal.read_text().splitlines() == lines
     with pytest.raises(UserError, match="by is 'luck'"):
         search(trained_of(task, folder), "luck", folder)
+
+
+def test_a_search_does_not_go_on_with_another_holdout(task, folder):
+    """A data module whose split is random in every `setup` has another one."""
+    first = trained_of(task, folder, evaluations=9)
+    search(first, "random", folder)
+    held = task.data.holdout
+    for other in (held.subset(torch.arange(len(held)).flip(0)), ImageSet(held.images + 1, held.labels)):
+        task.data._splits = task.data._splits._replace(holdout=other)
+        with pytest.raises(UserError, match=r"line 1 was changed, or is of another network, holdout or r"):
+            search(trained_of(task, folder, evaluations=9), "random", folder)
+
+
+def test_processes_with_different_holdouts_are_refused(task, monkeypatch):
+    checked = checked_of(task)
+    monkeypatch.setattr("gnnrl_lightning.job.trained.of_all", lambda value: [value, "another"])
+    with pytest.raises(UserError, match="each process has held out other examples of digits: draw its split from"):
+        train(checked)
 
 
 def test_a_method_that_asks_for_no_candidate_is_the_users_error(task, folder):

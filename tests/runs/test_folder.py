@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.files import unchanged
 from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.versions import versions
 
@@ -56,6 +57,19 @@ def test_overwrite_replaces_what_a_run_wrote_and_nothing_else(tmp_path):
     assert sorted(path.name for path in folder.path.iterdir()) == ["notes.txt"]
 
 
+def test_overwriting_that_is_interrupted_leaves_the_folder_of_a_run(tmp_path, monkeypatch):
+    """Otherwise it could neither be resumed nor overwritten."""
+    folder = RunFolder.create(tmp_path, "mine")
+    folder.write_config("a: 1\n")
+    folder.checkpoints.mkdir()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("shutil.rmtree", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        RunFolder.create(tmp_path, "mine", overwrite=True)
+    assert folder.config.is_file() and unchanged(folder.began)
+    RunFolder.create(tmp_path, "mine", overwrite=True)
+    assert not folder.occupied
+
+
 def test_overwrite_leaves_a_folder_that_is_no_run(tmp_path):
     (tmp_path / "mine" / "checkpoints").mkdir(parents=True)
     with pytest.raises(UserError, match=r"mine is not the folder of a run .it has no config.yaml."):
@@ -88,6 +102,12 @@ def test_a_root_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"run.root .*file/runs cannot be created: .*file is no folder"):
         RunFolder.create(tmp_path / "file" / "runs")
+
+
+def test_paths_may_be_text(tmp_path):
+    assert RunFolder(str(tmp_path)).journal == tmp_path / "journal.jsonl"
+    with pytest.raises(UserError, match="the folder of a run is None: expected the path of a folder"):
+        RunFolder(None)
 
 
 def test_versions_name_what_figures_depend_on():
