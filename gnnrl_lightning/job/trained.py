@@ -72,8 +72,8 @@ def agreed(job: Job) -> Job:
     """
     if len({*of_all(sha256_of(named_tensors(job.task.data.holdout)))}) > 1:
         raise UserError(
-            f"each process has held out other examples of {job.task.data.name}: draw its split from a generator with a "
-            "seed of its own, or from the global ones, which are seeded"
+            f"each process has held out other examples of {job.task.data.name}: give the generator that draws its "
+            "split a seed, or use the global ones, which are seeded"
         )
     job = replace(job, options=from_first(job.options))
     multiple = from_first(job.limits.budget.channel_multiple)

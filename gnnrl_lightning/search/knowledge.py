@@ -20,11 +20,11 @@ def evaluated(history: Sequence[Evaluation], reward: Callable[[Evaluation], floa
     """Widths `(n, G)` int64 and rewards `(n,)` float64 of evaluations: the training data of a surrogate or proxy.
 
     A candidate whose outputs overflow has the least reward of the others: next to its own, which is far below all,
-    their differences would look like noise.
+    their differences would look like noise. A score of the user's own, which comes without a divergence, is finite.
     """
     widths = torch.tensor([item.widths for item in history], dtype=torch.int64)
     rewards = torch.tensor([float(reward(item)) for item in history], dtype=torch.float64)
-    sound = torch.tensor([math.isfinite(item.scores[DIVERGENCE]) for item in history], dtype=torch.bool)
+    sound = torch.tensor([math.isfinite(item.scores.get(DIVERGENCE, 0.0)) for item in history], dtype=torch.bool)
     return widths, rewards.where(sound, rewards[sound].min()) if sound.any() else rewards
 
 

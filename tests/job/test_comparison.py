@@ -256,7 +256,7 @@ def test_an_agent_that_cannot_pay_for_its_table_and_an_iteration_is_refused(task
 def test_winners_are_fine_tuned_alike_with_each_seed(task, tmp_path):
     trained = []
     options = CompareOptions(methods=["uniform", "random"], seeds=[0, 1], finetune=True)
-    comparison = comparison_of(task, options)
+    comparison = comparison_of(task, options, finetuning=TrainingOptions(epochs=2, learning_rate=0.1))
     original = task.train
 
     def record(network, given, trainer, teacher=None, checkpoint=None, seed=None):

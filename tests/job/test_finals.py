@@ -52,7 +52,7 @@ def test_finalists_are_trained_and_the_best_of_them_is_delivered(task, folder, m
     assert trained[0].widths == best_of(found.history).widths
     assert found.best.widths in {item.widths for item in trained}
     assert found.best in found.history  # as it was scored in the search
-    assert {item.examples for item in trained} == {287 + 1024 + 3 * 20 * 64}  # of the last repair, too
+    assert {item.examples for item in trained} == {287 + len(task.data.train) + 3 * 20 * 64}  # of the last repair, too
     before = {item.widths: item.scores["cross_entropy"] for item in found.history}
     assert all(item.scores["cross_entropy"] != before[item.widths] for item in trained)
     lines = folder.finals.read_text().splitlines()

@@ -243,7 +243,7 @@ def test_a_search_does_not_go_on_with_another_holdout(task, folder):
 def test_processes_with_different_holdouts_are_refused(task, monkeypatch):
     checked = checked_of(task)
     monkeypatch.setattr("gnnrl_lightning.job.trained.of_all", lambda value: [value, "another"])
-    with pytest.raises(UserError, match="each process has held out other examples of digits: draw its split from"):
+    with pytest.raises(UserError, match="each process has held out other examples of digits: give the generator"):
         train(checked)
 
 
@@ -270,7 +270,7 @@ def test_what_is_delivered_is_repaired_on_more_images(task, folder):
     assert pruner.scores is trained.pruner.scores and pruner.repair == "refit"
     everything = trained_of(task, folder, delivery={"calibration_examples": 10**6}).final_pruner
     assert len(everything.calibration) == len(task.data.train)
-    assert checked_of(task).job.options.delivery.calibration_examples == 1024
+    assert checked_of(task).job.options.delivery.calibration_examples == 4096
     other = trained_of(task, folder, delivery={"calibration_examples": 10, "repair": "none"}).final_pruner
     assert (len(other.calibration), other.repair, other.dtype) == (10, "none", torch.float32)
 
