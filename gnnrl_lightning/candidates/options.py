@@ -45,7 +45,7 @@ class CandidateOptions:
         return pruner_passes(self.importance, self.repair)
 
     @property
-    def calibration(self) -> int:
+    def calibration_count(self) -> int:
         """Number of calibration examples, once it is known.
 
         Raises:
@@ -58,4 +58,4 @@ class CandidateOptions:
     @property
     def examples(self) -> int:
         """Number of calibration examples that the repair of each candidate reads."""
-        return self.calibration if REPAIRS.find(self.repair).reads_examples else 0
+        return self.calibration_count if REPAIRS.find(self.repair).reads_examples else 0

@@ -144,14 +144,12 @@ def default_calibration_examples(graph: ComputationGraph) -> int:
     Args:
         graph: The traced network.
     """
-    channels = graph.elements(graph.widths[None])[0].tolist()
-    positions = [item.positions for item in graph.feature_maps]
-    needed = [
-        channels[step.inputs[0]] / positions[step.inputs[0]] / step.groups * math.prod(step.kernel)
-        / min(POSITIONS, positions[step.output])
-        for step in graph.operators
-        if step.kind in ("conv", "linear")
-    ]  # fmt: skip
+    needed = []
+    for operator in graph.operators:
+        if operator.kind in ("conv", "linear") and operator.inputs:  # without inputs, it reads parameters alone
+            read, made = (graph.feature_maps[place] for place in (operator.inputs[0], operator.output))
+            channels = math.prod(read.shape) / read.positions
+            needed.append(channels / operator.groups * math.prod(operator.kernel) / min(POSITIONS, made.positions))
     if not needed:
         return MOST_EXAMPLES
     most = SAMPLES_PER_INPUT * torch.tensor(needed, dtype=torch.float64).quantile(SHARE)

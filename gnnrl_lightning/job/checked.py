@@ -122,7 +122,7 @@ def check(
         timer.check(network)
     options, tuned = decided(job, network)
     job = replace(job, options=options)
-    calibration = job.calibration(options.candidate.calibration)
+    calibration = job.calibration(options.candidate.calibration_count)
     return Checked(job, network, calibration, tuned if alignment is None else (alignment, *tuned))
 
 
@@ -140,7 +140,7 @@ def _before_measuring(job: Job, network: nn.Module, budget: Budget, first: Calla
         budget: The budget, whose multiple of channels may be measured later.
         first: See `check`.
     """
-    calibration = job.calibration(job.options.candidate.calibration)
+    calibration = job.calibration(job.options.candidate.calibration_count)
     tried = Calibration(take(calibration, slice(TRIED)), None, job.task.goal)
     try_own(job, network, tried)
     if first is None:

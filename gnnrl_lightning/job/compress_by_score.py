@@ -147,7 +147,7 @@ def compress_by_score(
     limits = limits_on(graph, budget, name)
 
     candidate, objective = options.candidate, OutputsAlone()
-    calibration = take(inputs, slice(candidate.calibration))
+    calibration = take(inputs, slice(candidate.calibration_count))
     pruner = Pruner(graph, dense, calibration, candidate.importance, candidate.repair, objective=objective)
     problem = _problem(pruner, limits, options, CallableEvaluator(pruner, score, examples, limits.costs))
     environments = Environments(graph, limits, options.episode, options.measure(), objective)
@@ -227,7 +227,7 @@ def _decided(options: Options, graph: ComputationGraph, number: int, evaluations
     options = without_auto(options, graph)
     candidate, delivery, search = options.candidate, options.delivery, options.search
     assert isinstance(delivery.calibration_examples, int)  # resolved
-    candidate = replace(candidate, calibration_examples=min(candidate.calibration, number))
+    candidate = replace(candidate, calibration_examples=min(candidate.calibration_count, number))
     delivery = replace(delivery, calibration_examples=min(delivery.calibration_examples, number))
     if evaluations is not None:
         search = replace(search, evaluations=evaluations)

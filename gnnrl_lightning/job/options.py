@@ -146,7 +146,7 @@ class Options:
             UserError: The evaluations do not suffice for one iteration.
         """
         passes, examples = self.candidate.passes, 0
-        calibration, measure = self.candidate.calibration, self.measure()
+        calibration, measure = self.candidate.calibration_count, self.measure()
         if measure is not None:
             row = SENSITIVITIES.find(measure)
             passes |= {*row.passes}

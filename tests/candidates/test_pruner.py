@@ -162,6 +162,20 @@ def test_wider_layers_are_repaired_with_more_examples(width, side, examples):
     assert default_calibration_examples(graph) == examples
 
 
+def test_operators_that_read_parameters_alone_need_no_examples():
+    class Query(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.query, self.project = nn.Parameter(torch.randn(5, 2000)), nn.Linear(2000, 16)
+            self.conv, self.out = nn.Conv2d(1, 16, 3, padding=1), nn.Linear(16, 4)
+
+        def forward(self, x):
+            return self.out(self.conv(x).mean((2, 3)) + self.project(self.query).mean(0))
+
+    graph = gnnrl_lightning.trace(Query().eval(), torch.zeros(1, 1, 8, 8))
+    assert default_calibration_examples(graph) == 73  # 5 * (0.9 * 16 + 0.1 * 9 / 48): quantile of 9 / 48 and 16
+
+
 def test_importance_is_computed_once(graph, network, calibration):
     calls = []
 
