@@ -92,8 +92,8 @@ def check_same(path: Path, before: Any, now: Any) -> None:
 
 
 def named_tensors(examples: ExampleSet) -> dict[str, Tensor]:
-    """Return the tensors of examples, inputs first, by their place."""
-    return {str(place): tensor for place, tensor in enumerate(tensors((examples.inputs, examples.targets)))}
+    """Return the tensors of examples, inputs first, by names that no parameter of a network has."""
+    return {f"examples.{place}.": tensor for place, tensor in enumerate(tensors((examples.inputs, examples.targets)))}
 
 
 def sha256_of(named: Mapping[str, Tensor], start: str = "") -> str:
