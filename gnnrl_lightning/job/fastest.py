@@ -7,7 +7,7 @@ the dense network's time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,23 @@ import torch
 
 from gnnrl_lightning.cost.metrics import LATENCY
 from gnnrl_lightning.evaluation.result import Evaluation
-from gnnrl_lightning.job.finetuning import worse
+from gnnrl_lightning.job.finetuning import Scored, worse
 from gnnrl_lightning.job.saved import once
 from gnnrl_lightning.job.searched import Searched
 from gnnrl_lightning.processes import rank
 
+FASTER = 0.98
+"""Share of the best candidate's time below which another one counts as faster: measurements differ by as much."""
+
 
 def with_fastest(searched: Searched, saved: Path | None = None) -> Searched:
-    """Choose the fastest of the best candidates that are as good as the best one.
+    """Choose the fastest of the best candidates that is as good as the best one.
 
-    `delivery.fastest_of` candidates are pruned and repaired as for delivery. One is as good as the best one unless its
-    primary figure on the holdout is worse and a paired sign test is sure of it, see `gnnrl_lightning.job.finetuning`.
-    Nothing is done where no fine-tuning follows, where the budget limits the latency, and after finals, which train
-    their candidates instead.
+    The `delivery.fastest_of` best candidates are timed. Beginning with the fastest, those that are faster than the best
+    one are pruned, repaired as for delivery and scored on the holdout, until one is as good as the best one: unless its
+    primary figure is worse and a paired sign test is sure of it, see `gnnrl_lightning.job.finetuning`. Nothing is done
+    where no fine-tuning follows, where the budget limits the latency, and after finals, which train their candidates
+    instead.
 
     Args:
         searched: The finished search.
@@ -50,23 +54,36 @@ def with_fastest(searched: Searched, saved: Path | None = None) -> Searched:
     return replace(searched, best=best, alike=tuple(records))
 
 
-def _measured(searched: Searched, candidates: Sequence[Evaluation]) -> list[Mapping[str, Any]]:
-    """Score candidates on the holdout as they would be delivered, and time those that are as good as the first one."""
+def _measured(searched: Searched, candidates: Sequence[Evaluation]) -> list[dict[str, Any]]:
+    """Time candidates, and score those that are faster than the first one until one is as good.
+
+    Returns:
+        For each candidate its widths and time (`milliseconds`); whether it is as good as the first one (`alike`), which
+        is None where it was not scored, and the primary figure where it was.
+    """
     trained, job = searched.trained, searched.trained.job
-    pruner, data, networks, scored = trained.final_pruner, job.task.data, [], []
-    with job.runtime.shown("candidates alike", len(candidates)) as advance:
-        for item in candidates:
-            networks.append(pruner.prune(pruner.plan(torch.tensor(item.widths))))
-            scored.append(job.task.scored(networks[-1], data.holdout))
+    pruner, primary = trained.final_pruner, job.task.goal.primary
+    plans = [pruner.plan(torch.tensor(item.widths)) for item in candidates]
+    times = job.timer.networks([plan.slice(pruner.network).eval() for plan in plans])
+    alike, figures = {0: True}, dict[int, float]()
+
+    def scored(number: int) -> Scored:
+        found = job.task.scored(pruner.prune(plans[number]), job.task.data.holdout)
+        figures[number] = found[1][primary]
+        return found
+
+    faster = [number for number in range(len(times)) if times[number] < FASTER * times[0]]
+    if faster:
+        with job.runtime.shown("candidates alike", 1 + len(faster)) as advance:
+            best = scored(0)
             advance()
-    alike = [number for number, each in enumerate(scored) if number == 0 or not worse(job.task, scored[0], each)]
-    times = dict(zip(alike, job.timer.networks([networks[number] for number in alike]), strict=True))
+            for number in sorted(faster, key=times.__getitem__):
+                alike[number] = not worse(job.task, best, scored(number))
+                advance()
+                if alike[number]:
+                    break
     return [
-        {
-            "widths": list(item.widths),
-            job.task.goal.primary: figures[job.task.goal.primary],
-            "alike": number in times,
-            "milliseconds": times.get(number),
-        }
-        for number, (item, (_, figures)) in enumerate(zip(candidates, scored, strict=True))
+        {"widths": list(item.widths), "milliseconds": times[number], "alike": alike.get(number)}
+        | ({primary: figures[number]} if number in figures else {})
+        for number, item in enumerate(candidates)
     ]

@@ -35,10 +35,10 @@ class DeliveryOptions:
             `gnnrl_lightning.candidates.pruner.default_final_examples`.
         formats: Files of the pruned network: names in `gnnrl_lightning.artifacts.formats.FORMATS`, or import paths.
             finetune, validate, test and fit read `weights`. int8 is calibrated on `calibration_examples`, too.
-        fastest_of: Candidates, the best ones of a search, of which the fastest is delivered: of those whose primary
-            figure on the holdout cannot be told from the best one's, if a fine-tuning follows and the budget does not
-            limit the latency, see `gnnrl_lightning.job.fastest`. Their times are measured, so that the result does not
-            depend on the seed alone. 0: the best candidate is delivered.
+        fastest_of: Candidates, the best ones of a search, of which the fastest is delivered whose primary figure on the
+            holdout cannot be told from the best one's, if a fine-tuning follows and the budget does not limit the
+            latency, see `gnnrl_lightning.job.fastest`. Their times are measured, so that the result does not depend on
+            the seed alone. 0: the best candidate is delivered.
         largest_drop: Largest loss of a lossy format (int8) on the holdout, as a share of what the network is better
             than a guess by the primary figure; a larger one is warned of.
 

@@ -54,13 +54,16 @@ def alike_line(result: Mapping[str, Any]) -> str | None:
     Args:
         result: The figures as in result.json.
     """
-    times = [each["milliseconds"] for each in result["search"].get("alike", ()) if each["alike"]]
+    candidates = result["search"].get("alike", ())
+    times = [each["milliseconds"] for each in candidates if each["alike"]]
     if len(times) < 2:
         return None
-    return (
-        f"delivered is the fastest of {len(times)} candidates that are as good as the best one on the holdout: "
+    worse = sum(each["alike"] is False for each in candidates)
+    text = (
+        f"delivered is the fastest of {len(candidates)} candidates that is as good as the best one on the holdout: "
         f"{min(times):.4g} ms before fine-tuning, the best one {times[0]:.4g} ms"
     )
+    return text + (f"; {worse} faster {'one is' if worse == 1 else 'ones are'} worse" if worse else "")
 
 
 def cost_names(row: Mapping[str, Any]) -> list[str]:

@@ -14,9 +14,10 @@ from gnnrl_lightning.job.fastest import with_fastest
 from gnnrl_lightning.job.job import Runtime
 from gnnrl_lightning.job.searching import search
 from gnnrl_lightning.job.trained import train
+from gnnrl_lightning.report.costs import alike_line
 from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.training.options import TrainingOptions
-from tests.support.fake_timer import FakeTimer, network_ms
+from tests.support.fake_timer import FakeTimer, hidden, network_ms
 from tests.support.options import options_of
 from tests.support.two_hidden import TwoHidden, two_hidden_task
 
@@ -48,33 +49,47 @@ def ranked(searched):
     return sorted(distinct.values(), key=lambda item: item.merit, reverse=True)
 
 
-def test_the_fastest_of_the_candidates_alike_is_chosen(monkeypatch, folder):
-    searched = searched_of(monkeypatch, folder)
-    best = ranked(searched)[:COUNT]
-    # The last of them is worse than chance explains, and would be the fastest.
-    monkeypatch.setattr(fastest, "worse", lambda task, start, end: end is scored[-1])
-    scored = []
-    original = searched.trained.job.task.scored
+def paced(searched, monkeypatch, times):
+    """The best candidates of a search with given times; returns those that are scored, in this order."""
+    candidates, scored = ranked(searched)[: len(times)], []
+    by_widths = {item.widths: time for item, time in zip(candidates, times, strict=True)}
+    timer, task = searched.trained.job.runtime.timer, searched.trained.job.task
+    monkeypatch.setattr(timer, "networks", lambda networks: [by_widths[hidden(network)] for network in networks])
 
     class Task:
-        goal, data = searched.trained.job.task.goal, searched.trained.job.task.data
+        goal, data = task.goal, task.data
 
         @staticmethod
         def scored(network, examples):
-            scored.append(original(network, examples))
-            return scored[-1]
+            scored.append(hidden(network))
+            return task.scored(network, examples)
 
-    found = fastest._measured(_with_task(searched, Task), best)
-    assert [each["alike"] for each in found] == [True] * (COUNT - 1) + [False]
-    assert [each["milliseconds"] for each in found] == [
-        *(pytest.approx(milliseconds(item.widths)) for item in best[:-1]),
-        None,
-    ]
+    job = replace(searched.trained.job, task=Task)
+    return replace(searched, trained=replace(searched.trained, job=job)), [item.widths for item in candidates], scored
 
 
-def _with_task(searched, task):
-    trained = searched.trained
-    return replace(searched, trained=replace(trained, job=replace(trained.job, task=task)))
+def test_faster_candidates_are_scored_until_one_is_as_good(monkeypatch, folder):
+    """Times in the order of their merit; the third one, the fastest, is worse, and 1 % faster is not faster."""
+    searched, widths, scored = paced(searched_of(monkeypatch, folder), monkeypatch, [5.0, 4.95, 1.0, 3.0, 4.0])
+    verdicts = iter([True, False])
+    monkeypatch.setattr(fastest, "worse", lambda task, start, end: next(verdicts))
+    found = with_fastest(searched)
+    assert scored == [widths[0], widths[2], widths[3]]
+    assert found.best.widths == widths[3]
+    assert [each["alike"] for each in found.alike] == [True, None, False, True, None]
+    assert [each["milliseconds"] for each in found.alike] == [5.0, 4.95, 1.0, 3.0, 4.0]
+    assert [tuple(each["widths"]) for each in found.alike if "top1" in each] == [widths[0], widths[2], widths[3]]
+    assert alike_line({"search": {"alike": found.alike}}) == (
+        "delivered is the fastest of 5 candidates that is as good as the best one on the holdout: 3 ms before "
+        "fine-tuning, the best one 5 ms; 1 faster one is worse"
+    )
+
+
+def test_if_none_is_faster_the_best_one_is_delivered_and_nothing_is_scored(monkeypatch, folder):
+    searched, widths, scored = paced(searched_of(monkeypatch, folder), monkeypatch, [1.0, 0.99, 2.0])
+    found = with_fastest(replace(searched, history=tuple(ranked(searched)[:3])))
+    assert found.best.widths == widths[0] and not scored
+    assert alike_line({"search": {"alike": found.alike}}) is None
 
 
 def test_the_choice_is_the_fastest_and_is_reported(monkeypatch, folder):
@@ -86,7 +101,7 @@ def test_the_choice_is_the_fastest_and_is_reported(monkeypatch, folder):
     assert times[widths] == min(times.values()) < times[searched.best.widths]
     alike = delivered.figures["search"]["alike"]
     assert [tuple(each["widths"]) for each in alike] == list(times)
-    assert f"the fastest of {COUNT} candidates that are as good as the best one" in str(delivered)
+    assert f"the fastest of {COUNT} candidates that is as good as the best one" in str(delivered)
 
 
 def test_a_candidate_that_is_worse_by_more_than_chance_is_not_chosen(monkeypatch, folder):
