@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.evaluation.result import Evaluation, best_of, within
 from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.objective import Objective
@@ -44,6 +45,7 @@ class Searched:
 
     Args:
         trained: The job with its trained dense network.
+        limits: The budget as the search had it; the model of the latency may be corrected afterwards.
         history: The candidates in the order of their evaluation.
         best: The candidate to deliver: the best one within the budget, or the winner of the finals.
         evaluations: Evaluations spent.
@@ -59,6 +61,7 @@ class Searched:
     """
 
     trained: Trained
+    limits: BoundBudget
     history: tuple[Evaluation, ...]
     best: Evaluation
     evaluations: int
@@ -85,12 +88,12 @@ class Searched:
         """
         sensitivity = problem.sensitivity if problem.reads_sensitivity else None
         spent = problem.spent, problem.examples
-        return cls(trained, tuple(problem.history), best_within(problem), *spent, seconds, sensitivity)
+        history = tuple(problem.history)
+        return cls(trained, problem.limits, history, best_within(problem), *spent, seconds, sensitivity)
 
     def best_by(self, proposer: str) -> Evaluation | None:
         """Return the best evaluation within the budget of one proposer."""
-        limits = self.trained.job.limits
-        return best_of((item for item in self.history if within(limits, item)), proposer)
+        return best_of((item for item in self.history if within(self.limits, item)), proposer)
 
     @property
     def uniform(self) -> Evaluation | None:
@@ -99,8 +102,7 @@ class Searched:
 
     def ranked(self) -> list[Evaluation]:
         """The winner and then the others, the best first: distinct candidates within the budget, scored completely."""
-        limits = self.trained.job.limits
-        known = (item for item in self.history if not item.dropped and within(limits, item))
+        known = (item for item in self.history if not item.dropped and within(self.limits, item))
         distinct = {item.widths: item for item in sorted(known, key=lambda item: item.merit, reverse=True)}
         return [*({self.best.widths: self.best} | distinct).values()]
 

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from gnnrl_lightning.cost.metrics import LATENCY
 from gnnrl_lightning.objective import Figure
 from gnnrl_lightning.objective.protocol import primary_figure
 from gnnrl_lightning.report.costs import (
@@ -38,8 +39,9 @@ def result_table(result: Mapping[str, Any]) -> Table:
     Returns:
         A table with one row for each network.
     """
-    costs, given, batch = cost_names(result["pruned"]), result["budget"], latency_batch(result)
-    budget = ", ".join(f"{name} {_limit(given[name])}" for name in costs if name in given)
+    given, batch = result["budget"], latency_batch(result)
+    budget = ", ".join(f"{name} {_limit(given[name])}" for name in cost_names(result["pruned"]) if name in given)
+    costs = [name for name in cost_names(result["pruned"]) if name != LATENCY]  # predicted; it is measured, too
     budget = f"budget: {budget}" if budget else "widths as given"
     primary, figure = primary_figure(result)
     unit = f" in {figure.unit}" if figure.unit else ""
@@ -49,20 +51,24 @@ def result_table(result: Mapping[str, Any]) -> Table:
         "and after fine-tuning",
     )
     table.add_column("network", no_wrap=True)
-    for name in (*(part for cost in costs for part in (cost, "kept")), f"ms/{batch}", "pruned", "tuned"):
+    for name in (*(part for cost in (*costs, f"ms/{batch}") for part in (cost, "kept")), "pruned", "tuned"):
         table.add_column(name, justify="right", no_wrap=True)
     for key, label in NETWORKS.items():
         if key in result:  # no uniform network if the user gave the widths
             table.add_row(label, *_cells(result[key], result["dense"], costs, primary, figure))
     for name, row in lossy_formats(result).items():
         tested = {**result["pruned"], f"{primary}_test_after": row[f"{primary}_test"]}
-        *same, _, _, after = _cells(tested, result["dense"], costs, primary, figure)
-        table.add_row(f"ours, {name}", *same, "", "", after)
+        *same, _, _, _, after = _cells(tested, result["dense"], costs, primary, figure)
+        table.add_row(f"ours, {name}", *same, "", "", "", after)
     return table
 
 
 def _limit(limit: float | str) -> str:
     return limit if isinstance(limit, str) else f"{limit:g}"
+
+
+def _share(share: float) -> str:
+    return "100%" if share == 1 else f"{share:.1%}"
 
 
 def _cells(
@@ -71,8 +77,9 @@ def _cells(
     before = row.get(f"{primary}_test_before")
     after = row[f"{primary}_test"] if before is None else row[f"{primary}_test_after"]
     return [
-        *(part for name in costs for part in (readable(row[name]), f"{row[name] / dense[name]:.1%}")),
+        *(part for name in costs for part in (readable(row[name]), _share(row[name] / dense[name]))),
         f"{row['latency_ms']:.2f}",
+        _share(row["latency_ms"] / dense["latency_ms"]),
         "" if before is None else figure.text(before),
         figure.text(after),
     ]
@@ -222,7 +229,7 @@ def score_table(figures: Mapping[str, Any]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for key, label in NETWORKS.items():
         row, dense = figures[key], figures["dense"]
-        shares = (part for name in costs for part in (readable(row[name]), f"{row[name] / dense[name]:.1%}"))
+        shares = (part for name in costs for part in (readable(row[name]), _share(row[name] / dense[name])))
         table.add_row(label, *shares, f"{row['score']:.6g}")
     return table
 

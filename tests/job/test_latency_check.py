@@ -8,6 +8,7 @@ import torch
 
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.evaluation.result import within
 from gnnrl_lightning.job.checked import check
 from gnnrl_lightning.job.delivery import deliver
 from gnnrl_lightning.job.job import Runtime
@@ -148,6 +149,14 @@ def test_the_choice_is_kept_for_a_run_that_is_resumed(monkeypatch, folder):
     assert again.best == first.best and list(again.latency_checks) == list(first.latency_checks)
     assert again.trained.job.limits.limits == first.trained.job.limits.limits
     assert again.trained.job.latency.model.correction == first.trained.job.latency.model.correction
+
+
+def test_what_a_method_has_found_is_judged_by_the_limit_of_its_search(monkeypatch, folder):
+    """All networks take 2 % longer than predicted: by the corrected model, no candidate at the limit would meet it."""
+    searched = searched_of(monkeypatch, folder, FakeTimer())
+    found = checked_with(searched, lambda widths: 1.0 if widths == (24, 16) else 1.02)
+    assert not any(within(found.trained.job.limits, item) for item in searched.ranked()[:1])
+    assert found.best_by("random") == searched.best_by("random") is not None
 
 
 def test_a_limit_that_nothing_meets_is_warned_of(monkeypatch, folder):

@@ -5,6 +5,7 @@ import pytest
 from rich.console import Console
 
 from gnnrl_lightning.report.costs import TIME_HINT
+from gnnrl_lightning.report.pages.records import NETWORKS
 from gnnrl_lightning.report.table import inspection_tables, print_result, result_table
 from tests.support.results import RESULT
 
@@ -18,7 +19,20 @@ def test_cells_are_the_figures():
     assert columns["pruned"] == ["", "60.00", "88.00"]
     assert columns["tuned"] == ["99.00", "98.25", "98.75"]
     kept = [list(column.cells) for column in result_table(RESULT).columns if column.header == "kept"]
-    assert kept == [["100.0%", "49.9%", "50.0%"], ["100.0%", "45.0%", "50.0%"]]
+    assert kept == [["100%", "49.9%", "50.0%"], ["100%", "45.0%", "50.0%"], ["100%", "75.0%", "64.1%"]]
+
+
+def test_a_latency_is_shown_as_measured():
+    """A budget for it has a predicted one, too."""
+    predicted = {key: row | {"latency": 1.0, "latency_ratio": 0.5} for key, row in RESULT.items() if key in NETWORKS}
+    heads = [column.header for column in result_table(RESULT | predicted | {"budget": {"latency": "60%"}}).columns]
+    assert heads == ["network", "macs", "kept", "params", "kept", "ms/64", "kept", "pruned", "tuned"]
+
+
+def test_a_table_with_a_limit_on_the_latency_fits_into_80_columns():
+    console = Console(file=io.StringIO(), width=80)
+    console.print(result_table(RESULT))
+    assert "…" not in console.file.getvalue()
 
 
 def test_printed_table_names_budget_and_finder():
