@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gnnrl_lightning.cost.metrics import LATENCY
+
 RATIO = "_ratio"
 """Suffix of a metric's name for its ratio to the dense network's cost."""
 
@@ -69,6 +71,11 @@ def alike_line(result: Mapping[str, Any]) -> str | None:
 def cost_names(row: Mapping[str, Any]) -> list[str]:
     """Return the names of the metrics in a row of figures: those with a ratio to the dense network's cost."""
     return [name for name in row if f"{name}{RATIO}" in row]
+
+
+def unmeasured_costs(row: Mapping[str, Any]) -> list[str]:
+    """Return the names of the metrics in a row of figures, without the predicted latency: results have it measured."""
+    return [name for name in cost_names(row) if name != LATENCY]
 
 
 def cost_figures(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from gnnrl_lightning.cost.metrics import LATENCY
 from gnnrl_lightning.objective import Figure
 from gnnrl_lightning.objective.protocol import primary_figure
 from gnnrl_lightning.report.costs import (
@@ -21,6 +20,7 @@ from gnnrl_lightning.report.costs import (
     latency_line,
     readable,
     saves_little_time,
+    unmeasured_costs,
 )
 from gnnrl_lightning.report.files import files_line, lossy_formats, lossy_line
 from gnnrl_lightning.report.pages.records import NETWORKS
@@ -41,7 +41,7 @@ def result_table(result: Mapping[str, Any]) -> Table:
     """
     given, batch = result["budget"], latency_batch(result)
     budget = ", ".join(f"{name} {_limit(given[name])}" for name in cost_names(result["pruned"]) if name in given)
-    costs = [name for name in cost_names(result["pruned"]) if name != LATENCY]  # predicted; it is measured, too
+    costs = unmeasured_costs(result["pruned"])
     budget = f"budget: {budget}" if budget else "widths as given"
     primary, figure = primary_figure(result)
     unit = f" in {figure.unit}" if figure.unit else ""

@@ -26,7 +26,7 @@ def test_lossy_formats_are_rows_of_their_own():
     """The costs of the network, its own score, and nothing that was not measured."""
     assert [*lossy_formats(GIVEN)] == ["int8"]
     cells = [list(column.cells)[-1] for column in result_table(GIVEN).columns]
-    assert cells == ["ours, int8", "1.000 M", "50.0%", "200.0 k", "50.0%", "", "", "98.25"]
+    assert cells == ["ours, int8", "1.000 M", "50.0%", "200.0 k", "50.0%", "", "", "", "98.25"]
     headings, rows = result_rows(GIVEN)
     row = dict(zip(headings, rows[-1], strict=True))
     assert row["network"] == "ours, int8" and row["minus dense"] == "-0.75"

@@ -21,6 +21,7 @@ from gnnrl_lightning.report.pages.drawing import (
     whole_numbers,
 )
 from gnnrl_lightning.report.pages.records import NETWORKS, RunRecord
+from gnnrl_lightning.surrogate.sensitivity import NO_CHANNEL
 
 LABELLED = 24
 """Maximum number of groups or layers that are labelled by name."""
@@ -52,6 +53,10 @@ def layers_figure(record: RunRecord) -> Figure | None:
     return drawing
 
 
+FEWEST = {NO_CHANNEL: "no channel", 0.0: "one channel"}
+"""Keep ratio of a sensitivity -> what it stands for."""
+
+
 def sensitivity_figure(record: RunRecord) -> Figure | None:
     """Loss from narrowing each group alone, at each measured keep ratio."""
     if record.losses is None or not len(record.losses.measured):
@@ -62,7 +67,7 @@ def sensitivity_figure(record: RunRecord) -> Figure | None:
     lowest = min((value for row in measured for value in row if value > 0), default=1.0)
     for at in range(len(ratios)):
         colour = SCALE[round((len(SCALE) - 1) * (1 - at / max(1, len(ratios) - 1)))]
-        label = "one channel" if ratios[at] == 0 else f"{ratios[at]:.0%}"
+        label = FEWEST.get(ratios[at], f"{ratios[at]:.0%}")
         losses = [max(row[at], lowest) for row in measured]
         axes.plot(numbers, losses, color=colour, marker="osD^v"[at % 5], markersize=3.5, label=label)
     axes.set(yscale="log", xlabel="channel groups, in order of computation", ylabel="loss, narrowed alone")

@@ -9,7 +9,15 @@ from typing import Any
 
 from gnnrl_lightning.objective import Figure
 from gnnrl_lightning.objective.protocol import primary_figure
-from gnnrl_lightning.report.costs import RATIO, TIME_HINT, cost_names, latency_batch, readable, saves_little_time
+from gnnrl_lightning.report.costs import (
+    RATIO,
+    TIME_HINT,
+    cost_names,
+    latency_batch,
+    readable,
+    saves_little_time,
+    unmeasured_costs,
+)
 from gnnrl_lightning.report.files import lossy_formats
 from gnnrl_lightning.report.pages.records import NETWORKS
 
@@ -57,7 +65,7 @@ def verdict(result: Mapping[str, Any]) -> list[str]:
         uniform = result["uniform"][f"{primary}_test_after"]
         against.append(compared(figure, tested, uniform, "uniform pruning with the same budget and fine-tuning"))
     score = f"The pruned network has {figure.with_unit(tested)} {figure.label} on the test set{examples}: "
-    kept = [f"{percent(ours[f'{name}{RATIO}'])} of the {cost_name(name)}" for name in cost_names(ours)]
+    kept = [f"{percent(ours[f'{name}{RATIO}'])} of the {cost_name(name)}" for name in unmeasured_costs(ours)]
     return [score + " and ".join(against) + ".", f"It keeps {_kept(kept, dense, ours, latency_batch(result))}."]
 
 
@@ -111,7 +119,7 @@ def result_table(result: Mapping[str, Any]) -> list[dict[str, Any]]:
         result: The figures as in result.json.
     """
     primary, _ = primary_figure(result)
-    costs, dense, rows = cost_names(result["pruned"]), result["dense"], []
+    costs, dense, rows = unmeasured_costs(result["pruned"]), result["dense"], []
     reference = dense[f"{primary}_test"]
     for key, name in NETWORKS.items():
         if key not in result:  # no uniform network if the user gave the widths
@@ -145,7 +153,7 @@ def result_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         result: The figures as in result.json.
     """
     primary, figure = primary_figure(result)
-    costs = cost_names(result["pruned"])
+    costs = unmeasured_costs(result["pruned"])
     headings = [
         "network",
         f"{figure.label}{unit_of(figure)}",

@@ -1,5 +1,6 @@
 import re
 import xml.dom.minidom
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from gnnrl_lightning.report.pages.drawing import PALETTE, styled
 from gnnrl_lightning.report.pages.markup import sentence
 from gnnrl_lightning.report.pages.run_page import PANELS, run_figures, run_page
+from gnnrl_lightning.surrogate.sensitivity import NO_CHANNEL
 from tests.support.results import METRICS, RESULT, candidate, run_record
 
 
@@ -39,6 +41,15 @@ def test_what_a_run_lacks_is_left_out(missing):
     assert set(PANELS) - set(drawn(record)) == left_out
     page = run_page(record)
     assert all((PANELS[name].heading in page) == (name not in left_out) for name in PANELS)
+
+
+def test_groups_of_one_channel_and_of_none_are_named():
+    record = run_record()
+    losses = replace(record.losses, ratios=(NO_CHANNEL, *record.losses.ratios[1:]))
+    legends = [drawn(each)["sensitivity"].legends[0] for each in (record, replace(record, losses=losses))]
+    labels = [{text.get_text() for text in legend.get_texts()} for legend in legends]
+    assert record.losses.ratios[0] == 0
+    assert labels[0] - labels[1] == {"one channel"} and labels[1] - labels[0] == {"no channel"}
 
 
 def test_the_page_needs_nothing_else(page):
