@@ -1,5 +1,5 @@
 # For a machine with Python 3.10 or newer, git and make:
-#   make quickstart   installs into .venv and runs the digits job
+#   make quickstart   installs into .venv and prunes a network on handwritten digits
 #   make test         installs the dev extra into .venv and runs linter, type checker and tests, but for the slow ones
 #   make test COVERAGE=1  the same with coverage and its floor, a third slower; .ci/run does so
 #   make test-all     runs the slow tests, too, and random tests with all of their examples, with coverage
@@ -21,7 +21,7 @@ COVERED := --cov --cov-report=term
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/.installed
-	$(BIN)/python -m gnnrl_lightning fit --config experiments/digits.yaml
+	$(BIN)/python -m gnnrl_lightning fit --config experiments/quickstart.yaml
 
 test: lint
 	$(BIN)/python -m pytest $(PARALLEL) $(if $(COVERAGE),$(COVERED))
