@@ -30,18 +30,18 @@ RESULTS = ROOT / "experiments" / "results"
 
 CONFIGURATION = """# Configuration
 
-Every key of a YAML file, and with `--` before it every option of the command line: its type, its default and what it
-means, as the parser itself says. The key `name` of the section `run` is the option `--run.name`, and in a file it is
-nested: `run: {name: mine}`. `null` is no value. `python -m gnnrl_lightning SUBCOMMAND --print_config` prints the whole
-configuration after all files and options have been applied, and each run leaves it in `config.yaml`.
+All keys of a YAML file, with type, default and meaning. With `--` before it, each key is also an option of the command
+line: the key `name` of the section `run` is `--run.name`, and in a file it is nested, `run: {name: mine}`. `null` means
+no value. `python -m gnnrl_lightning SUBCOMMAND --print_config` prints the whole configuration after all files and
+options have been applied; each run saves it in `config.yaml`.
 
 """
 
 
 OPERATORS = """# Operators
 
-The ATen operators through which channels are followed, with the rules of the tracer. Channels that flow through any
-other operator are frozen, and `inspect` names it. A rule of your own is one function, see
+The ATen operators through which channels are followed, with the tracer's rule for each. Channels that flow through any
+other operator are frozen, and `inspect` names it. To add your own rule, write a function, see
 `gnnrl_lightning.tracing.walk.rule`.
 
 """
@@ -149,7 +149,7 @@ def configuration() -> str:
         text += _class_table(cls, "model", learners, set(PASSED))
     for cls in _classes(data, data.ImageData):
         text += _class_table(cls, "data", data, set())
-    text += ["\n## trainer\n", "What Lightning's trainer takes, with its words.\n", *_table(of_lightning, "trainer.")]
+    text += ["\n## trainer\n", "Arguments of Lightning's Trainer, in its words.\n", *_table(of_lightning, "trainer.")]
     everywhere = {action.dest for action in options("fit")}
     text += ["\n## Options of single subcommands\n"]
     text += [
