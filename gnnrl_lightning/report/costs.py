@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gnnrl_lightning.cost.metrics import LATENCY
-
 RATIO = "_ratio"
 """Suffix of a metric's name for its ratio to the dense network's cost."""
 
+PREDICTED = "latency"
+"""Name of the metric that predicts the latency."""
 
 TIME_SAVED = 0.5
 """Smallest share of the saved MACs that should be saved of the time, too."""
@@ -75,7 +75,7 @@ def cost_names(row: Mapping[str, Any]) -> list[str]:
 
 def unmeasured_costs(row: Mapping[str, Any]) -> list[str]:
     """Return the names of the metrics in a row of figures, without the predicted latency: results have it measured."""
-    return [name for name in cost_names(row) if name != LATENCY]
+    return [name for name in cost_names(row) if name != PREDICTED]
 
 
 def cost_figures(row: Mapping[str, Any]) -> dict[str, Any]:

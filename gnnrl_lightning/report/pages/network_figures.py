@@ -21,7 +21,6 @@ from gnnrl_lightning.report.pages.drawing import (
     whole_numbers,
 )
 from gnnrl_lightning.report.pages.records import NETWORKS, RunRecord
-from gnnrl_lightning.surrogate.sensitivity import NO_CHANNEL
 
 LABELLED = 24
 """Maximum number of groups or layers that are labelled by name."""
@@ -53,8 +52,8 @@ def layers_figure(record: RunRecord) -> Figure | None:
     return drawing
 
 
-FEWEST = {NO_CHANNEL: "no channel", 0.0: "one channel"}
-"""Keep ratio of a sensitivity -> what it stands for."""
+FEWEST = {-1.0: "no channel", 0.0: "one channel"}
+"""Keep ratio of a sensitivity -> what it stands for, see `gnnrl_lightning.surrogate.sensitivity`."""
 
 
 def sensitivity_figure(record: RunRecord) -> Figure | None:
