@@ -1,4 +1,4 @@
-"""Warnings of other packages that a user cannot mend, hidden only while this package calls those packages."""
+"""Warnings of other packages that a user cannot fix, hidden only while this package calls those packages."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ class CandidateOptions:
     Args:
         importance: Criterion that selects the channels: a name of `gnnrl_lightning.importance.IMPORTANCES` or an import
             path.
-        repair: Repair of a sliced network before it is scored: a name of `gnnrl_lightning.repair.table.REPAIRS`, an
-            import path. After `batch_norm`, which takes two thirds of the time, deep cuts all look alike: candidates of
+        repair: Repair of a sliced network before it is scored: a name of `gnnrl_lightning.repair.table.REPAIRS`, or an
+            import path. `batch_norm` takes two thirds of the time, but deep cuts all look alike after it: candidates of
             ResNet-20 at 30 % of the MACs have 14 to 35 % top-1, and 70 to 80 % after `refit`.
         calibration_examples: Number of training examples for importance, repair and sensitivity, at most all of them;
             auto: 64 to 256, the more, the wider the layers, see

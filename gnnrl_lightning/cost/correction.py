@@ -1,4 +1,4 @@
-"""From the times of operators alone to those of whole networks: factors that are fitted to measured networks.
+"""Factors that turn the times of single operators into those of whole networks, fitted to measured networks.
 
 Several forms are fitted by least squares of the relative error, and the one that predicts each network best from the
 others is taken. See `gnnrl_lightning.cost.latency` for the formula.

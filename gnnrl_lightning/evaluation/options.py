@@ -19,12 +19,12 @@ class ScoringOptions:
             network, that agrees with 32, see `gnnrl_lightning.speed.tuning`.
         batch_size: Examples in a batch, or auto: measured together with the precision, else the data module's
             eval_batch_size.
-        examples: Held-out examples on which each candidate is scored, a random choice that is the same for all, if the
-            holdout has more; None: all of them. What is measured after the search (finalists, candidates that are as
-            good as the best one, the delivered network) is measured on the whole holdout.
+        examples: Number of held-out examples on which each candidate is scored, the same random choice for all; null:
+            the whole holdout. What is scored after the search (finalists, candidates as good as the best one, the
+            delivered network) is scored on the whole holdout.
         racing: Whether to drop a candidate once a part of these examples shows that it is worse than the best candidate
-            so far, see `gnnrl_lightning.evaluation.racing`. Candidates of different budgets are not compared: with
-            `episode.macs_range` every candidate is scored on all of them.
+            so far, see `gnnrl_lightning.evaluation.racing`. Off where a surrogate learns from the scores, and with
+            `episode.macs_range`, because candidates of different budgets are not comparable.
         drop_probability: Probability with which a candidate as good as the best one may be dropped, at most 0.5.
         finetune_steps: Training steps before each candidate is scored; 0: no training.
 

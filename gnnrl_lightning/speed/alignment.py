@@ -1,4 +1,4 @@
-"""The number of channels of which widths should be multiples, measured on this machine.
+"""The number of channels whose multiples are fastest as widths, measured on this machine.
 
 Processors compute with vectors and tiles: a layer with 17 channels often takes as long as one with 24. So widths that
 are multiples of 8, say, take less time for the same MACs, and in turn fewer allocations can be chosen from.

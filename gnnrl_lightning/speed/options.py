@@ -20,8 +20,8 @@ class LatencyOptions:
         threads: CPU threads; null: those of the run.
         precision: Precision of weights and activations: 32 or bf16.
         backend: What runs the networks: a name in `gnnrl_lightning.speed.backends.BACKENDS` or an import path.
-        table: Your own table of operators, for example of a telephone, CSV or JSON; null: measured on this machine.
-        cache: Folder of the tables measured here, which are measured once; null: none are kept.
+        table: Your own table of operators, for example of a phone, CSV or JSON; null: measured on this machine.
+        cache: Folder in which measured tables are kept; null: none are kept.
 
     Raises:
         UserError: A number is out of range, or a name is unknown.

@@ -1,4 +1,4 @@
-"""Test of a pruned network in training mode, whose code may be other than that of evaluation mode.
+"""Test of a pruned network in training mode, whose code may differ from that of evaluation mode.
 
 Only shapes are tested: noise and dropout make the values of two networks differ.
 """

@@ -29,7 +29,7 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """Options of a training; the learning rate follows a schedule with a warm-up, step by step.
+    """Options of a training.
 
     Args:
         epochs: Passes over the training examples; 0 trains nothing.
@@ -37,22 +37,23 @@ class TrainingOptions:
             init_args if it has arguments besides lr and weight_decay.
         learning_rate: Largest learning rate, reached after the warm-up.
         weight_decay: Weight decay.
-        decay_norms_and_biases: Whether it also applies to parameters of one dimension.
-        schedule: The learning rate over the steps: cosine, linear, one_cycle, or the import path of your own, see
+        decay_norms_and_biases: Whether weight decay also applies to parameters of one dimension.
+        schedule: Learning-rate schedule over the steps: cosine, linear, one_cycle, or the import path of your own, see
             `gnnrl_lightning.training.schedules`.
         warmup_epochs: Epochs in which the learning rate rises, fractions allowed.
-        gradient_clip: Largest norm of the gradient of a step; 0: no clipping.
+        gradient_clip: Maximum gradient norm; 0: no clipping.
         mixup: Alpha of mixup, which trains on weighted means of two examples, see `gnnrl_lightning.training.mixup`; 0:
             none.
         ema_decay: Decay of the exponential moving average of the weights, which is the result of the training; 0: the
             last weights.
-        distillation: What is learned from a teacher: outputs, features (of the layers, too), or the import path of your
-            own, see `gnnrl_lightning.training.distillation`.
+        distillation: What is learned from a teacher: outputs, features (also the inputs of the layers), or the import
+            path of your own, see `gnnrl_lightning.training.distillation`.
         distillation_weight: Share of the distillation loss, from 0 to 1; above 0 it needs a teacher, whose forward pass
-            is added to each step. auto: 0.9 with a teacher, which the fine-tuning of pruned networks has, else 0.
-        distillation_temperature: Temperature that softens both networks' outputs for it, if they are log-probabilities.
+            is added to each step. auto: 0.9 with a teacher, as in fine-tuning of pruned networks, else 0.
+        distillation_temperature: Temperature that softens both networks' outputs in the distillation loss, if they are
+            log-probabilities.
         precision: 32; bf16 or 16: operators that allow it in bfloat16 or float16, the weights in float32; or auto: the
-            fastest of 32 and bf16, measured on steps of the training, see `gnnrl_lightning.speed.training`.
+            fastest of 32 and bf16, measured on training steps, see `gnnrl_lightning.speed.training`.
         channels_last: Whether images and weights are stored with their channels last; auto: measured together with the
             precision, else false.
 
