@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
@@ -18,6 +18,7 @@ from mkdocs.structure.files import File, Files
 
 from gnnrl_lightning import data
 from gnnrl_lightning.cli.arguments import ArgumentsCLI
+from gnnrl_lightning.cli.helping import MEANINGS
 from gnnrl_lightning.cli.parser import PASSED
 from gnnrl_lightning.cli.subcommands import CONFIGURED
 from gnnrl_lightning.rl import learners
@@ -210,7 +211,7 @@ def _table(actions: Iterable[Any], section: str = "") -> list[str]:
         if action.nargs == "+":
             kind = f"list of {kind}"
         default = "required" if action.required else f"`{_value(action.default)}`"
-        told = _sentence(action.help)
+        told = _sentence(MEANINGS.get(action.dest, action.help))
         rows.append(
             f"| `{action.dest.removeprefix(section)}` | {_escaped(kind)} | {_escaped(default)} | {_escaped(told)} |"
         )
@@ -231,10 +232,10 @@ def shown(kind: Any) -> str:
     if origin in (Union, UnionType):
         return " | ".join(shown(each) for each in inside)
     if origin is Literal:
-        return "one of " + ", ".join(str(each) for each in inside)
+        return ("one of " if len(inside) > 1 else "") + ", ".join(str(each) for each in inside)
     if origin is not None and isinstance(origin, type) and issubclass(origin, Callable):
         return "class path"
-    if origin is dict:
+    if isinstance(origin, type) and issubclass(origin, Mapping):
         return f"mapping of {shown(inside[0])} to {shown(inside[1])}"
     if origin is tuple:
         return f"list of {shown(inside[0])}" if Ellipsis in inside else "[" + ", ".join(map(shown, inside)) + "]"
@@ -257,4 +258,7 @@ def _sentence(text: str | None) -> str:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
+    """Text of a cell: in code, between backticks, only the bar has a meaning."""
+    parts = text.replace("|", "\\|").split("`")
+    parts[::2] = [part.replace("<", "&lt;").replace("*", "\\*") for part in parts[::2]]
+    return "`".join(parts)

@@ -3,7 +3,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,6 +79,8 @@ def test_every_class_of_data_has_a_table(generate):
         (tuple[float, float], "[float, float]"),
         (tuple[float, ...], "list of float"),
         (dict[str, Any], "mapping of str to anything"),
+        (Mapping[str, int], "mapping of str to int"),
+        (int | Literal["auto"], "int | auto"),
         (Literal["all", "odd"], "one of all, odd"),
         (Callable[[int], nn.Module], "class path"),
         (nn.Module, "Module"),
@@ -86,6 +88,12 @@ def test_every_class_of_data_has_a_table(generate):
 )
 def test_types_in_the_words_of_yaml(generate, kind, said):
     assert generate.shown(kind) == said
+
+
+def test_options_are_told_in_our_words_and_code_is_not_escaped(generate):
+    page = generate.configuration()
+    assert "Seed of weights, training and search; true: a random seed." in page
+    assert "(`layer1.*`)" in page and "instantiation" not in page
 
 
 def test_api_has_every_module_once(generate):
