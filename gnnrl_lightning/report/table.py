@@ -24,7 +24,7 @@ from gnnrl_lightning.report.costs import (
 )
 from gnnrl_lightning.report.files import files_line, lossy_formats, lossy_line
 from gnnrl_lightning.report.pages.records import NETWORKS
-from gnnrl_lightning.report.pages.words import prediction_rows
+from gnnrl_lightning.report.pages.words import finder, prediction_rows
 
 FRONT_HINT = "prune --widths .../result.json --share BUDGET makes, fine-tunes and saves one of them"
 """How to get a network of the front."""
@@ -120,9 +120,9 @@ def print_result(result: Mapping[str, Any], console: Console | None = None) -> N
     agent = search["agent_best"]
     best = "none" if agent is None else figure.with_unit(agent)
     console.print(
-        f"found by {search['found_by']} in {search['evaluations']} evaluations, {search['seconds']:.0f} s; "
-        f"{figure.label} on the holdout {figure.with_unit(result['pruned'][f'{primary}_search'])}, the agent's own "
-        f"best {best}"
+        f"{finder(search)}; {figure.label} on the holdout {figure.with_unit(result['pruned'][f'{primary}_search'])}, "
+        f"the agent's own best {best}",
+        soft_wrap=True,
     )
     if search.get("finals"):
         console.print(finals_line(search["finals"]))
@@ -135,7 +135,8 @@ def print_result(result: Mapping[str, Any], console: Console | None = None) -> N
         console.print(
             f"the sensitivity alone ranks candidates with {tau}; the agent's first iteration had "
             f"{figure.with_unit(proxy['first_iteration'])} on average, its last one "
-            f"{figure.with_unit(proxy['last_iteration'])}"
+            f"{figure.with_unit(proxy['last_iteration'])}",
+            soft_wrap=True,
         )
 
 
@@ -243,10 +244,7 @@ def print_scores(figures: Mapping[str, Any], console: Console) -> None:
     """
     console.print(score_table(figures))
     search = figures["search"]
-    console.print(
-        f"found by {search['found_by']} in {search['evaluations']} evaluations, {search['seconds']:.0f} s; "
-        f"its score in the search {search['score_search']:.6g}"
-    )
+    console.print(f"{finder(search)}; its score in the search {search['score_search']:.6g}", soft_wrap=True)
 
 
 def prediction_table(found: Mapping[str, Any]) -> Table:

@@ -19,6 +19,7 @@ from gnnrl_lightning.report.pages.records import COMPRESS, RunRecord
 from gnnrl_lightning.report.pages.training_figures import learning_figure, policy_figure, surrogate_figure
 from gnnrl_lightning.report.pages.words import (
     candidate_table,
+    finder,
     prediction_rows,
     repeat,
     result_rows,
@@ -165,10 +166,10 @@ def _found(record: RunRecord) -> Iterator[str]:
     search = (record.result or {}).get("search", {})
     if "evaluations" not in search:
         return
+    found = finder(search)
     yield (
-        f"Found by {search['found_by'].replace('_', ' ')} in {search['evaluations']} evaluations, "
-        f"{search['seconds']:.0f} s. This is one run: small differences may be chance, `compare` repeats a search with "
-        "several seeds."
+        f"{found[0].upper()}{found[1:]}. This is one run: small differences may be chance, `compare` repeats a search "
+        "with several seeds."
     )
     if search.get("finals"):
         yield f"{finals_line(search['finals'])}."

@@ -10,6 +10,7 @@ from typing import Any
 from gnnrl_lightning.objective import Figure
 from gnnrl_lightning.objective.protocol import primary_figure
 from gnnrl_lightning.report.costs import (
+    PREDICTED,
     RATIO,
     TIME_HINT,
     cost_names,
@@ -93,6 +94,18 @@ def _kept(costs: list[str], dense: Mapping[str, Any], ours: Mapping[str, Any], b
         return f"{joined(costs)}, but saves no time on this device: {measured}; {TIME_HINT}"
     hint = f"; {TIME_HINT}" if saves_little_time(dense, ours) else ""
     return f"{joined([*costs, f'{percent(after / before, 0)} of the time'])}: {measured}{hint}"
+
+
+def finder(search: Mapping[str, Any]) -> str:
+    """Return who found the network, of how many evaluations, and how long it took.
+
+    Args:
+        search: Figures of the search, as in result.json.
+    """
+    spent = f"{search['evaluations']} evaluations, {search['seconds']:.0f} s"
+    if search["found_by"] == PREDICTED:
+        return f"found after {spent}, when the best candidates were measured and brought to the limit on the latency"
+    return f"found by {search['found_by'].replace('_', ' ')} in {spent}"
 
 
 def repeat(subcommand: str, folder: Path) -> str:

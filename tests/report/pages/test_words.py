@@ -6,6 +6,7 @@ from gnnrl_lightning.objective import Classification, Figure, Regression
 from gnnrl_lightning.objective.protocol import record
 from gnnrl_lightning.report.pages.words import (
     compared,
+    finder,
     joined,
     limit,
     repeat,
@@ -102,3 +103,18 @@ def test_the_command_is_quoted():
         repeat("fit", Path("my runs/a"))
         == "python -m gnnrl_lightning fit --config 'my runs/a/config.yaml' --run.name again"
     )
+
+
+@pytest.mark.parametrize(
+    ("proposer", "said"),
+    [
+        ("dynamic_programming", "found by dynamic programming in 96 evaluations, 42 s"),
+        (
+            "latency",
+            "found after 96 evaluations, 42 s, when the best candidates were measured and brought to the limit on the "
+            "latency",
+        ),
+    ],
+)
+def test_who_found_the_network(proposer, said):
+    assert finder(RESULT["search"] | {"found_by": proposer}) == said
