@@ -17,7 +17,7 @@ STAGES = {"search": "search", "test_before": "test", "test_after": "tuned"}
 """Split and phase of the primary figure -> heading."""
 LATENCY = f"latency_measured{RATIO}"
 """Key of a row: measured latency, relative to that of the dense network."""
-SHARES = {f"macs{RATIO}": "MACs %", LATENCY: "latency %"}
+SHARES = {f"macs{RATIO}": "MACs", LATENCY: "time"}
 """Shares of the dense network's cost in the table -> heading."""
 MEANS = ("evaluations", "examples", "seconds")
 """Figures whose mean is reported, besides the costs."""
@@ -102,21 +102,19 @@ def _means(
 ) -> Table:
     primary, figure = primary_figure(figures)
     dense = figure.text(figures["dense"][f"{primary}_test"])
+    runs = max(entry[next(iter(metrics))]["n"] for entry in summary)
     table = Table(
         title=f"{figures['network']} on {figures['dataset']}, budget {budget}; cost in evaluations",
-        caption=f"{figure.heading}: mean (standard deviation over seeds); {figures['test_examples']} test examples "
-        f"({figures['test_half']}), dense {dense}",
+        caption=f"{figure.heading}: mean ± standard deviation over {runs} {'seeds' if runs > 1 else 'seed'}; "
+        f"{figures['test_examples']} test examples ({figures['test_half']}), dense {dense}",
     )
-    table.add_column("method", overflow="fold")
     shares = {key: heading for key, heading in SHARES.items() if all(key in entry for entry in summary)}
-    for name in ("runs", "cost", "s", *shares.values(), *metrics.values()):
-        table.add_column(name, justify="right", overflow="fold")
+    rows = []
     for entry in summary:
-        cells = [f"{100 * entry[key]:.1f}" for key in shares]
+        cells = [f"{entry[key]:.1%}" for key in shares]
         cells += [_spread(entry[metric], figure) if metric in entry else "" for metric in metrics]
-        runs = str(entry[next(iter(metrics))]["n"])
-        table.add_row(entry["method"], runs, f"{entry['evaluations']:.0f}", f"{entry['seconds']:.1f}", *cells)
-    return table
+        rows.append([entry["method"], f"{entry['evaluations']:.0f}", f"{entry['seconds']:.0f}", *cells])
+    return _filled(table, ["method", "cost", "s", *shares.values(), *metrics.values()], rows)
 
 
 def _differences(
@@ -127,19 +125,25 @@ def _differences(
         title=f"{paired[0]['agent']} minus each method, budget {budget}",
         caption=f"{figure.heading}, mean over seeds and its 95 % confidence interval",
     )
-    table.add_column("method", overflow="fold")
-    for heading in metrics.values():
-        table.add_column(heading, justify="right", overflow="fold")
+    rows = []
     for method in _distinct(entry["method"] for entry in paired):
         by_metric = {entry["metric"]: entry for entry in paired if entry["method"] == method}
-        table.add_row(
-            method, *(_interval(by_metric[metric], figure) if metric in by_metric else "" for metric in metrics)
-        )
+        found = (_interval(by_metric[metric], figure) if metric in by_metric else "" for metric in metrics)
+        rows.append([method, *found])
+    return _filled(table, ["method", *metrics.values()], rows)
+
+
+def _filled(table: Table, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Add columns and rows to a table; in a narrow terminal, a method's name has several lines."""
+    for head in heads:
+        table.add_column(head, justify="left" if head == heads[0] else "right", overflow="fold")
+    for method, *cells in rows:
+        table.add_row(method.replace("_", " "), *cells)
     return table
 
 
 def _spread(spread: Mapping[str, Any], figure: Figure) -> str:
-    return figure.text(spread["mean"]) + ("" if spread["sd"] is None else f" ({figure.text(spread['sd'])})")
+    return figure.text(spread["mean"]) + ("" if spread["sd"] is None else f"\n±{figure.text(spread['sd'])}")
 
 
 def _interval(difference: Mapping[str, Any], figure: Figure) -> str:
