@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
-from gnnrl_lightning.cli.comparing import agents_of, as_aligned, as_decided, check_resumable, prepare
+from gnnrl_lightning.cli.comparing import agents_of, as_decided, check_resumable, prepare
 from gnnrl_lightning.cli.output_files import check_file, write_json
 from gnnrl_lightning.cli.running import RunningCLI
 from gnnrl_lightning.cost.budget import Budget
@@ -75,13 +75,15 @@ class CompressionCLI(RunningCLI):
             budget: Upper limits on the costs; None: as configured.
             first: What is checked before anything is measured.
         """
-        options = as_decided(self.options, self.unfinished)
+        options = self.options
         if self.subcommand == "prune":  # to the widths, at once
             options = replace(options, stages=StageOptions())
-        configured = as_aligned(self._budget(), self.unfinished)
+        asked = budget or self._budget()
+        if self.unfinished is not None:
+            options, asked = as_decided(options, asked, self.unfinished)
         runtime = Runtime(trainers, shown_steps if rank() == 0 else hidden_steps, self._device())
         earlier = self.resumed or self.unfinished
-        checked = check(self.task, budget or configured, options, runtime, earlier, first=first)
+        checked = check(self.task, asked, options, runtime, earlier, first=first)
         for section, values in asdict(checked.job.options).items():
             for name, value in values.items():
                 self._get(self.config, section)[name] = value

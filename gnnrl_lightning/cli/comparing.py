@@ -163,18 +163,15 @@ def check_resumable(folder: RunFolder, config: str) -> None:
             )
 
 
-def as_decided(options: Options, folder: RunFolder | None) -> Options:
-    """Replace "auto" options by the values resolved in the earlier comparison.
+def as_decided(options: Options, budget: Budget, folder: RunFolder) -> tuple[Options, Budget]:
+    """Replace what is "auto" by what an earlier comparison, which is resumed, has measured.
 
     Args:
         options: As configured.
-        folder: Folder of the earlier comparison, which is resumed; None: there is none.
+        budget: As configured.
+        folder: Folder of the earlier comparison.
     """
-    return options if folder is None else decided_as(options, read_settings(folder))
-
-
-def as_aligned(budget: Budget, folder: RunFolder | None) -> Budget:
-    """Replace the channel multiple "auto" by the number measured in the earlier comparison, as `as_decided` does."""
-    if folder is None or budget.channel_multiple != AUTO:
-        return budget
-    return budget.aligned(read_settings(folder)["budget"]["channel_multiple"])
+    earlier = read_settings(folder)
+    if budget.channel_multiple == AUTO:
+        budget = budget.aligned(earlier["budget"]["channel_multiple"])
+    return decided_as(options, earlier), budget
